@@ -1,0 +1,397 @@
+"""The small parts of every page as template tags: icons, chips, digests, times, gate marks, bars.
+
+They are functions and no includes, since a list of fifty rows calls them hundreds of times.
+templates/components/README.md shows each with an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from django import template
+from django.templatetags.static import static
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from lifecycle.core import clock
+
+register = template.Library()
+
+SEVERITIES: Final = ("critical", "high", "medium", "low", "unknown")
+
+# State word as stored -> (tone, icon, word as shown). Tones are the chip colours of components.css.
+_STATES: Final[dict[str, tuple[str, str, str]]] = {
+    # requirements of a promotion
+    "satisfied": ("ok", "circle-check", "Satisfied"),
+    "pending": ("waiting", "clock", "Pending"),
+    "unsatisfied": ("bad", "circle-x", "Unsatisfied"),
+    "waived": ("waived", "file-check", "Waived"),
+    "bypassed": ("bypassed", "siren", "Bypassed"),
+    "not_applicable": ("none", "circle-minus", "Not applicable"),
+    "error": ("warning", "unplug", "Error"),
+    # verdicts
+    "pass": ("ok", "badge-check", "Pass"),
+    "warn": ("warning", "triangle-alert", "Warn"),
+    "blocked": ("bad", "octagon-x", "Blocked"),
+    "unknown": ("unknown", "circle-question-mark", "Unknown"),
+    # promotions
+    "open": ("waiting", "clock", "Open"),
+    "ready": ("ok", "circle-check", "Ready"),
+    "executing": ("running", "loader", "Executing"),
+    "verifying": ("running", "loader", "Verifying"),
+    "succeeded": ("ok", "circle-check", "Succeeded"),
+    "failed": ("bad", "circle-x", "Failed"),
+    "rejected": ("bad", "x", "Rejected"),
+    "withdrawn": ("none", "undo-2", "Withdrawn"),
+    "expired": ("none", "hourglass", "Expired"),
+    "superseded": ("none", "history", "Superseded"),
+    # jobs, waves and what they do
+    "waiting": ("waiting", "clock", "Waiting"),
+    "running": ("running", "loader", "Running"),
+    "planned": ("waiting", "list-checks", "Planned"),
+    "building": ("running", "loader", "Building"),
+    "scanning": ("running", "loader", "Scanning"),
+    "rebased": ("ok", "check", "Rebased"),
+    "rebuilt": ("ok", "check", "Rebuilt"),
+    "done": ("ok", "circle-check", "Done"),
+    "unchanged": ("none", "minus", "Unchanged"),
+    "cancelled": ("none", "ban", "Cancelled"),
+    # votes and audit outcomes
+    "approve": ("ok", "check", "Approved"),
+    "approved": ("ok", "check", "Approved"),
+    "reject": ("bad", "x", "Rejected"),
+    "lapsed": ("none", "history", "Lapsed"),
+    "verified": ("ok", "shield-check", "Verified"),
+    "ok": ("ok", "check", "Done"),
+    "refused": ("bad", "circle-x", "Refused"),
+}
+_CHANGES: Final[dict[str, tuple[str, str]]] = {
+    "fixed": ("good", "arrow-down"),
+    "new": ("bad", "arrow-up"),
+    "introduced": ("bad", "arrow-up"),
+}
+# Bar heights of the gate marks, of 16: shape carries the state, colour repeats it (mocks/README.md 1).
+_GATE_HEIGHTS: Final = {
+    "satisfied": 12,
+    "pending": 6,
+    "unsatisfied": 16,
+    "error": 16,
+    "not_applicable": 3,
+}
+_GATE_ORDER: Final = (
+    "unsatisfied",
+    "error",
+    "pending",
+    "bypassed",
+    "waived",
+    "satisfied",
+    "not_applicable",
+)
+
+
+# The five items of the bar: (name that a page gives as `nav`, route, label, second key after g).
+_NAV: Final = (
+    ("inbox", "lifecycle:inbox", "Inbox", "i"),
+    ("images", "lifecycle:images", "Images", "m"),
+    ("lineage", "lifecycle:lineage", "Lineage", "l"),
+    ("advisories", "lifecycle:advisories", "Advisories", "a"),
+    ("promotions", "lifecycle:promotions", "Promotions", "p"),
+)
+
+
+@register.simple_tag
+def named_url(name: str, *args: Any, **kwargs: Any) -> str:
+    """Return the address of a route, or "" while no such route exists: a link is shown only when it leads somewhere."""
+    try:
+        return reverse(name, args=args or None, kwargs=kwargs or None)
+    except NoReverseMatch:
+        return ""
+
+
+@register.simple_tag
+def nav_items() -> list[dict[str, str]]:
+    """Return the items of the top bar whose pages exist."""
+    items = [{"name": name, "url": named_url(route), "label": label, "key": key} for name, route, label, key in _NAV]
+    return [item for item in items if item["url"]]
+
+
+@register.simple_tag
+def icon(name: str, label: str = "", css: str = "") -> SafeString:
+    """Return the icon `name` of the sprite; hidden from screen readers unless it has a `label`."""
+    reference = f"{static('lifecycle/icons.svg')}#{name}"
+    classes = f"icon {css}".strip()
+    if label:
+        return format_html(
+            '<svg class="{}" role="img" aria-label="{}"><use href="{}"></use></svg>',
+            classes,
+            label,
+            reference,
+        )
+    return format_html(
+        '<svg class="{}" aria-hidden="true"><use href="{}"></use></svg>',
+        classes,
+        reference,
+    )
+
+
+@register.simple_tag
+def chip(tone: str, icon_name: str, text: str, css: str = "") -> SafeString:
+    """Return a chip: icon, word and colour."""
+    return format_html(
+        '<span class="chip chip-{} {}">{}{}</span>', tone, css, icon(icon_name), text
+    )
+
+
+@register.simple_tag
+def chip_state(state: str, text: str = "", large: bool = False) -> SafeString:
+    """Return the chip of a stored state; `text` says more than the state's own word ("Open: 1 pending")."""
+    tone, icon_name, word = _STATES.get(
+        str(state), ("none", "circle", str(state).replace("_", " ").capitalize())
+    )
+    return chip(tone, icon_name, text or word, "chip-lg" if large else "")
+
+
+@register.simple_tag
+def chip_severity(severity: str) -> SafeString:
+    """Return the chip of a severity, with its own filled shape."""
+    level = severity if severity in {*SEVERITIES, "none"} else "unknown"
+    return chip(level, f"severity-{level}", level.capitalize())
+
+
+@register.simple_tag
+def severity_count(severity: str, count: int) -> SafeString:
+    """Return shape, number and (for screen readers) word of one severity."""
+    return format_html(
+        '<span class="sev sev-{0}" title="{1} {0}">{2}{1}<span class="sr-only"> {0}</span></span>',
+        severity,
+        count,
+        icon(f"severity-{severity}"),
+    )
+
+
+@register.simple_tag
+def risk(image: Any) -> SafeString:
+    """Return the stored counts of an image by severity, those that are not zero; or what is known instead."""
+    if image is None:
+        return format_html('<span class="quiet">{}</span>', "no image")
+    if image.scanned_at is None:
+        word = "packages not listed yet" if not image.scan_problem else "scan failed"
+        return format_html('<span class="quiet">{}</span>', word)
+    counts = [
+        (severity, getattr(image, f"{severity}_count")) for severity in SEVERITIES
+    ]
+    shown = [severity_count(severity, count) for severity, count in counts if count]
+    if not shown:
+        return format_html(
+            '<span class="good">{} none open</span>', icon("check", css="icon-sm")
+        )
+    return format_html(
+        '<span class="sevs">{}</span>',
+        format_html_join("", "{}", ((part,) for part in shown)),
+    )
+
+
+@register.simple_tag
+def chip_tag(name: str) -> SafeString:
+    """Return the chip of a tag or version."""
+    return format_html('<span class="chip chip-tag">{}</span>', name)
+
+
+@register.simple_tag
+def change(kind: str, count: int) -> SafeString:
+    """Return `↓ 14 fixed`, `↑ 1 new` or `- 0 new`: a word, a number and an arrow that says which way is good."""
+    css, icon_name = _CHANGES.get(kind, ("muted", "minus"))
+    if not count:
+        css, icon_name = "muted", "minus"
+    word = "new" if kind == "introduced" else kind
+    return format_html(
+        '<span class="change {}">{}{} {}</span>', css, icon(icon_name), count, word
+    )
+
+
+@register.filter
+def short_digest(digest: str) -> str:
+    """Return the algorithm and the first twelve hex digits of a digest."""
+    algorithm, separator, encoded = str(digest).partition(":")
+    return f"{algorithm}{separator}{encoded[:12]}" if separator else str(digest)[:19]
+
+
+@register.simple_tag
+def digest(text: str, url: str = "", full: bool = False) -> SafeString:
+    """Return a digest, shortened unless `full`, whole on hover, with a button that copies it whole."""
+    if not text:
+        return format_html('<span class="quiet">{}</span>', "none")
+    algorithm, _, encoded = str(text).partition(":")
+    shown = format_html(
+        '<span class="algorithm">{}:</span>{}',
+        algorithm,
+        encoded if full else encoded[:12] + "…",
+    )
+    body = (
+        format_html('<a href="{}" title="{}">{}</a>', url, text, shown)
+        if url
+        else format_html('<span title="{}">{}</span>', text, shown)
+    )
+    return format_html(
+        '<span class="digest">{}{}</span>', body, copy(text, "Copy the digest")
+    )
+
+
+@register.simple_tag
+def copy(text: str, label: str = "Copy") -> SafeString:
+    """Return a button that copies `text`; it is there only with script, since copying needs one."""
+    return format_html(
+        '<copy-field value="{}"><button type="button" class="copy" hidden aria-label="{}" title="{}">{}{}</button></copy-field>',
+        text,
+        label,
+        label,
+        icon("copy", css="todo"),
+        icon("check", css="done"),
+    )
+
+
+@register.simple_tag
+def command(text: str, label: str = "Copy the command") -> SafeString:
+    """Return a command line in a box with a copy button."""
+    return format_html(
+        '<div class="command"><code>{}</code>{}</div>', text, copy(text, label)
+    )
+
+
+def _span(seconds: float) -> str:
+    """Return a length of time in one unit, as people say it."""
+    for size, unit in ((31_536_000, "y"), (86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"
+
+
+@register.simple_tag
+def ago(moment: datetime | None, never: str = "never") -> SafeString:
+    """Return `2 h ago` or `in 3 d` with the full moment in UTC for hover, readers and machines."""
+    if moment is None:
+        return format_html('<span class="quiet">{}</span>', never)
+    seconds = (clock.now() - moment).total_seconds()
+    if abs(seconds) < 5:
+        text = "just now"
+    elif seconds > 0:
+        text = f"{_span(seconds)} ago"
+    else:
+        text = f"in {_span(-seconds)}"
+    return format_html(
+        '<time datetime="{}" title="{} UTC">{}</time>',
+        moment.isoformat(timespec="seconds"),
+        moment.strftime("%d %b %Y %H:%M:%S"),
+        text,
+    )
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    """Return minutes and seconds, `2:10`; a dot when there is none."""
+    if seconds is None:
+        return "·"
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+@register.filter
+def size(count: int | None) -> str:
+    """Return a number of bytes in powers of 1000, as registries and `docker images` say it."""
+    value = float(count or 0)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return (
+                f"{value:.0f} {unit}"
+                if value >= 10 or unit == "B"
+                else f"{value:.1f} {unit}"
+            )
+        value /= 1000
+    raise AssertionError("unreachable")
+
+
+@register.simple_tag
+def gate_marks(states: Iterable[str]) -> SafeString:
+    """Return one small bar per gate, open ones first, with the count in words beside it."""
+    ordered = sorted(
+        states,
+        key=lambda state: _GATE_ORDER.index(state) if state in _GATE_ORDER else 1,
+    )
+    bars = []
+    for number, state in enumerate(ordered):
+        height = _GATE_HEIGHTS.get(state, 12)
+        is_hollow = state in {"waived", "bypassed", "error"}
+        inset = 0.75 if is_hollow else 0
+        bars.append(
+            (
+                f"gate-{state}",
+                number * 7 + inset,
+                16 - height + inset,
+                5 - 2 * inset,
+                height - 2 * inset,
+            )
+        )
+    passed = sum(
+        state in {"satisfied", "waived", "not_applicable"} for state in ordered
+    )
+    others = [
+        f"{ordered.count(state)} {state}"
+        for state in _GATE_ORDER[:5]
+        if state in ordered
+    ]
+    words = f"{passed} of {len(ordered)} gates"
+    return format_html(
+        '<span class="gates"><svg width="{}" height="16" viewBox="0 0 {} 16" aria-hidden="true">{}</svg>'
+        '<span>{}<span class="{}">{}</span></span></span>',
+        len(ordered) * 7,
+        max(len(ordered) * 7, 1),
+        format_html_join(
+            "",
+            '<rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="1"></rect>',
+            bars,
+        ),
+        words,
+        "bad" if {"unsatisfied", "error"} & set(ordered) else "muted",
+        "".join(f" · {other}" for other in others),
+    )
+
+
+@register.simple_tag
+def parts_bar(parts: Sequence[tuple[str, str, int]], label: str) -> SafeString:
+    """Return a bar of (css class, text, amount): an SVG, since a strict CSP has no inline width.
+
+    Classes: own, base, base2, unknown, done, failed, rest, shared. `label` says the same in words.
+    """
+    total = sum(amount for _, _, amount in parts) or 1
+    cells, start = [], 0.0
+    for css, text, amount in parts:
+        share = 100 * amount / total
+        # A text needs about 1 % for each of its letters on a wide panel; where it cannot fit, the words below say it.
+        shown = text if share > len(text) * 1.7 else (str(amount) if share > 4 else "")
+        cells.append((css, f"{start:.2f}%", f"{share:.2f}%", f"{text}", shown))
+        start += share
+    return format_html(
+        '<svg class="parts" role="img" aria-label="{}">{}</svg>',
+        label,
+        format_html_join(
+            "",
+            '<svg class="{}" x="{}" width="{}" height="26"><title>{}</title>'
+            '<rect x="1" y="1" width="98%" height="24" rx="2"></rect><text x="8" y="13">{}</text></svg>',
+            cells,
+        ),
+    )
+
+
+@register.filter
+def percent_of(value: int, total: int) -> int:
+    """Return `value` as a whole percentage of `total`."""
+    return round(100 * value / total) if total else 0
+
+
+@register.filter
+def plural(count: int, word: str) -> str:
+    """Return `1 image` or `3 images`; `word` may give both forms, `repository,repositories`."""
+    one, _, many = word.partition(",")
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

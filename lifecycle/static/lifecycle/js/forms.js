@@ -1,0 +1,17 @@
+// Comforts of forms that also work without: show a password, select all rows of a table, submit a filter on change.
+document.addEventListener("click", (event) => {
+  const show = event.target.closest("[data-shows-password]");
+  if (!show) return;
+  const input = document.getElementById(show.getAttribute("aria-controls"));
+  const shown = input.type === "text";
+  input.type = shown ? "password" : "text";
+  show.setAttribute("aria-pressed", String(!shown));
+  show.querySelector("span").textContent = shown ? "Show" : "Hide";
+});
+for (const button of document.querySelectorAll("[data-shows-password]")) button.hidden = false;
+
+document.addEventListener("change", (event) => {
+  const all = event.target.closest("[data-selects]");
+  if (all) for (const box of document.querySelectorAll(all.dataset.selects)) box.checked = all.checked;
+  if (event.target.matches("[data-submits]")) event.target.form.requestSubmit();
+});
