@@ -1,0 +1,69 @@
+"""Findings of one image as rows of a page: a finding is computed, never stored (design invariant 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db.models import Case, Count, IntegerField, Max, QuerySet, Value, When
+
+from lifecycle.advisories.models import Match
+from lifecycle.registry.models import Image
+
+_RANKS = {"critical": 5, "high": 4, "medium": 3, "low": 2, "none": 1, "unknown": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class FixShare:
+    """How many findings one layer brought; None where the SBOM does not say which."""
+
+    layer_position: int | None
+    count: int
+
+
+def findings_of(image: Image) -> QuerySet[Match]:
+    """Return the live matches seen through `image`, each once, with package, advisory and feed.
+
+    Annotated: `layer_position` (the topmost layer that brought the package; -1 = not known) and `rank` (severity).
+    Page them by (-rank, id).
+    """
+    whens = [When(severity=name, then=Value(rank)) for name, rank in _RANKS.items()]
+    return (
+        Match.objects.filter(
+            valid_to=None,
+            package__inventory_packages__inventory__image_inventories__image=image,
+        )
+        .annotate(
+            layer_position=Max(
+                "package__inventory_packages__inventory__image_inventories__layer_position"
+            ),
+            rank=Case(*whens, default=Value(0), output_field=IntegerField()),
+        )
+        .select_related("package", "advisory__feed")
+    )
+
+
+def shares_of(image: Image) -> list[FixShare]:
+    """Return how many findings each layer of `image` brought, base first; one query."""
+    rows = (
+        Match.objects.filter(
+            valid_to=None,
+            package__inventory_packages__inventory__image_inventories__image=image,
+        )
+        .values(
+            "package__inventory_packages__inventory__image_inventories__layer_position"
+        )
+        .annotate(count=Count("id", distinct=True))
+    )
+    shares = [
+        FixShare(
+            row[
+                "package__inventory_packages__inventory__image_inventories__layer_position"
+            ],
+            row["count"],
+        )
+        for row in rows
+    ]
+    return sorted(
+        shares,
+        key=lambda share: -1 if share.layer_position is None else share.layer_position,
+    )

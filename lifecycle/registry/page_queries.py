@@ -1,0 +1,172 @@
+"""Reads that the pages of repositories and images need, each with its joins chosen and its number of queries fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import F, OuterRef, Prefetch, QuerySet, Subquery
+
+from lifecycle.core.errors import NotFound
+from lifecycle.registry.models import (
+    Image,
+    IndexEntry,
+    Layer,
+    Repository,
+    RepositoryImage,
+    Tag,
+    TagEvent,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image is to be found: the name that a reader knows it by."""
+
+    repository: Repository
+    tag: str  # "" when no tag points at it now
+
+    @property
+    def label(self) -> str:
+        return (
+            f"{self.repository.name}:{self.tag}" if self.tag else self.repository.name
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a base has fallen behind the tag it was taken from."""
+
+    tag: str
+    repository: Repository
+    newest: Image
+    moves: int  # how often the tag moved since
+    since: datetime
+
+
+def repositories_with_latest(visible: QuerySet[Repository]) -> QuerySet[Repository]:
+    """Return `visible` with team, registry and `latest_tags`: the newest tag of each with its image."""
+    newest = (
+        Tag.objects.filter(repository=OuterRef("repository"), image__isnull=False)
+        .order_by("-updated_at", "-id")
+        .values("pk")
+    )
+    latest = Tag.objects.filter(pk=Subquery(newest[:1])).select_related("image")
+    return visible.select_related("team", "registry", "environment").prefetch_related(
+        Prefetch("tags", queryset=latest, to_attr="latest_tags")
+    )
+
+
+def repository_of(visible: QuerySet[Repository], team: str, name: str) -> Repository:
+    """Return the repository `name` of `team` among `visible`; raises NotFound when absent or hidden."""
+    found = (
+        visible.select_related("team", "registry", "environment", "source")
+        .filter(team__slug=team, name=name)
+        .first()
+    )
+    if found is None:
+        raise NotFound("There is no such repository, or you may not see it.")
+    return found
+
+
+def image_in(repository: Repository, digest: str) -> RepositoryImage:
+    """Return the membership of the image `digest` in `repository`, with both ends; raises NotFound."""
+    found = (
+        RepositoryImage.objects.select_related("image", "pushed_by")
+        .filter(repository=repository, image__digest=digest, removed_at=None)
+        .exclude(image__kind=Image.Kind.ARTIFACT)
+        .first()
+    )
+    if found is None:
+        raise NotFound("There is no such image, or you may not see it.")
+    return found
+
+
+def tags_of(repository: Repository) -> QuerySet[Tag]:
+    """Return the live tags of `repository` with their images; order and page them by (-updated_at, -id)."""
+    return Tag.objects.filter(
+        repository=repository, image__isnull=False
+    ).select_related("image")
+
+
+def tag_history(repository: Repository) -> QuerySet[TagEvent]:
+    """Return every move of every tag of `repository`; page by -id."""
+    return TagEvent.objects.filter(tag__repository=repository).select_related(
+        "tag", "old_image", "new_image", "actor"
+    )
+
+
+def image_history(repository: Repository, image: Image) -> QuerySet[TagEvent]:
+    """Return the tag moves that brought or took `image` in `repository`, newest first."""
+    events = TagEvent.objects.filter(tag__repository=repository).select_related(
+        "tag", "actor"
+    )
+    return (events.filter(new_image=image) | events.filter(old_image=image)).order_by(
+        "-id"
+    )
+
+
+def platforms_of(image: Image) -> list[IndexEntry]:
+    """Return the platform manifests of an index in its order; attestations and other artifacts are no platforms."""
+    if image.kind != Image.Kind.INDEX:
+        return []
+    entries = IndexEntry.objects.filter(
+        index=image, child__kind=Image.Kind.MANIFEST
+    ).select_related("child")
+    return [
+        entry
+        for entry in entries.order_by("position")
+        if not entry.platform.startswith("unknown")
+    ]
+
+
+def layers_of(image: Image) -> list[Layer]:
+    """Return the layers of a platform manifest, base first."""
+    return list(Layer.objects.filter(image=image).order_by("position"))
+
+
+def places_of(images: Iterable[int], visible: QuerySet[Repository]) -> dict[int, Place]:
+    """Return one place for each image id that lies in a visible repository: the newest tag, else the repository.
+
+    Two queries for any number of images.
+    """
+    ids = set(images)
+    places: dict[int, Place] = {}
+    tags = Tag.objects.filter(image_id__in=ids, repository__in=visible).select_related(
+        "repository__team"
+    )
+    for tag in tags.order_by("repository__environment_id", "updated_at"):
+        if tag.image_id is not None and (
+            tag.image_id not in places or tag.repository.environment_id is None
+        ):
+            places[tag.image_id] = Place(tag.repository, tag.name)
+    members = RepositoryImage.objects.filter(
+        image_id__in=ids - set(places), repository__in=visible, removed_at=None
+    )
+    for member in members.select_related("repository__team").order_by("-id"):
+        places.setdefault(member.image_id, Place(member.repository, ""))
+    return places
+
+
+def lag_of(base: Image, visible: QuerySet[Repository]) -> Lag | None:
+    """Return how far `base` is behind the tag that named it, or None while it is the newest; two queries at most."""
+    left = (
+        TagEvent.objects.filter(
+            old_image=base,
+            new_image__isnull=False,
+            tag__repository__in=visible,
+            tag__image__isnull=False,
+        )
+        .exclude(new_image=F("old_image"))
+        .exclude(tag__image=base)
+        .select_related("tag__image", "tag__repository__team")
+        .order_by("tag__repository__environment_id", "id")
+        .first()
+    )
+    if left is None or left.tag.image is None:
+        return None
+    moves = TagEvent.objects.filter(
+        tag=left.tag, id__gte=left.pk, new_image__isnull=False
+    ).count()
+    return Lag(left.tag.name, left.tag.repository, left.tag.image, moves, left.at)
