@@ -33,9 +33,7 @@ def findings_of(image: Image) -> QuerySet[Match]:
             package__inventory_packages__inventory__image_inventories__image=image,
         )
         .annotate(
-            layer_position=Max(
-                "package__inventory_packages__inventory__image_inventories__layer_position"
-            ),
+            layer_position=Max("package__inventory_packages__inventory__image_inventories__layer_position"),
             rank=Case(*whens, default=Value(0), output_field=IntegerField()),
         )
         .select_related("package", "advisory__feed")
@@ -49,16 +47,12 @@ def shares_of(image: Image) -> list[FixShare]:
             valid_to=None,
             package__inventory_packages__inventory__image_inventories__image=image,
         )
-        .values(
-            "package__inventory_packages__inventory__image_inventories__layer_position"
-        )
+        .values("package__inventory_packages__inventory__image_inventories__layer_position")
         .annotate(count=Count("id", distinct=True))
     )
     shares = [
         FixShare(
-            row[
-                "package__inventory_packages__inventory__image_inventories__layer_position"
-            ],
+            row["package__inventory_packages__inventory__image_inventories__layer_position"],
             row["count"],
         )
         for row in rows

@@ -47,13 +47,9 @@ def _decode(cursor: str, order: Sequence[str]) -> list[Any]:
     try:
         given_order, values = signing.loads(cursor, salt=_SALT)
     except (signing.BadSignature, ValueError, TypeError) as error:
-        raise Malformed(
-            "This page address is not one of ours: go back to the start of the list."
-        ) from error
+        raise Malformed("This page address is not one of ours: go back to the start of the list.") from error
     if given_order != list(order):
-        raise Malformed(
-            "This page address belongs to another order of the list: go back to its start."
-        )
+        raise Malformed("This page address belongs to another order of the list: go back to its start.")
     return list(values)
 
 
@@ -83,9 +79,7 @@ def keyset_page(
     if before:
         backwards = [name[1:] if name.startswith("-") else f"-{name}" for name in order]
         found = list(
-            rows.filter(_beyond(order, _decode(before, order), forward=False)).order_by(
-                *backwards
-            )[: size + 1]
+            rows.filter(_beyond(order, _decode(before, order), forward=False)).order_by(*backwards)[: size + 1]
         )
         has_more, found = len(found) > size, found[:size][::-1]
         newer = _encode(found[0], order) if found and has_more else ""

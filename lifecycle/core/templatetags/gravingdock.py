@@ -140,17 +140,13 @@ def icon(name: str, label: str = "", css: str = "") -> SafeString:
 @register.simple_tag
 def chip(tone: str, icon_name: str, text: str, css: str = "") -> SafeString:
     """Return a chip: icon, word and colour."""
-    return format_html(
-        '<span class="chip chip-{} {}">{}{}</span>', tone, css, icon(icon_name), text
-    )
+    return format_html('<span class="chip chip-{} {}">{}{}</span>', tone, css, icon(icon_name), text)
 
 
 @register.simple_tag
 def chip_state(state: str, text: str = "", large: bool = False) -> SafeString:
     """Return the chip of a stored state; `text` says more than the state's own word ("Open: 1 pending")."""
-    tone, icon_name, word = _STATES.get(
-        str(state), ("none", "circle", str(state).replace("_", " ").capitalize())
-    )
+    tone, icon_name, word = _STATES.get(str(state), ("none", "circle", str(state).replace("_", " ").capitalize()))
     return chip(tone, icon_name, text or word, "chip-lg" if large else "")
 
 
@@ -180,14 +176,10 @@ def risk(image: Any) -> SafeString:
     if image.scanned_at is None:
         word = "packages not listed yet" if not image.scan_problem else "scan failed"
         return format_html('<span class="quiet">{}</span>', word)
-    counts = [
-        (severity, getattr(image, f"{severity}_count")) for severity in SEVERITIES
-    ]
+    counts = [(severity, getattr(image, f"{severity}_count")) for severity in SEVERITIES]
     shown = [severity_count(severity, count) for severity, count in counts if count]
     if not shown:
-        return format_html(
-            '<span class="good">{} none open</span>', icon("check", css="icon-sm")
-        )
+        return format_html('<span class="good">{} none open</span>', icon("check", css="icon-sm"))
     return format_html(
         '<span class="sevs">{}</span>',
         format_html_join("", "{}", ((part,) for part in shown)),
@@ -207,9 +199,7 @@ def change(kind: str, count: int) -> SafeString:
     if not count:
         css, icon_name = "muted", "minus"
     word = "new" if kind == "introduced" else kind
-    return format_html(
-        '<span class="change {}">{}{} {}</span>', css, icon(icon_name), count, word
-    )
+    return format_html('<span class="change {}">{}{} {}</span>', css, icon(icon_name), count, word)
 
 
 @register.filter
@@ -235,9 +225,7 @@ def digest(text: str, url: str = "", full: bool = False) -> SafeString:
         if url
         else format_html('<span title="{}">{}</span>', text, shown)
     )
-    return format_html(
-        '<span class="digest">{}{}</span>', body, copy(text, "Copy the digest")
-    )
+    return format_html('<span class="digest">{}{}</span>', body, copy(text, "Copy the digest"))
 
 
 @register.simple_tag
@@ -256,9 +244,7 @@ def copy(text: str, label: str = "Copy") -> SafeString:
 @register.simple_tag
 def command(text: str, label: str = "Copy the command") -> SafeString:
     """Return a command line in a box with a copy button."""
-    return format_html(
-        '<div class="command"><code>{}</code>{}</div>', text, copy(text, label)
-    )
+    return format_html('<div class="command"><code>{}</code>{}</div>', text, copy(text, label))
 
 
 def _span(seconds: float) -> str:
@@ -303,11 +289,7 @@ def size(count: int | None) -> str:
     value = float(count or 0)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000 or unit == "GB":
-            return (
-                f"{value:.0f} {unit}"
-                if value >= 10 or unit == "B"
-                else f"{value:.1f} {unit}"
-            )
+            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     raise AssertionError("unreachable")
 
@@ -333,14 +315,8 @@ def gate_marks(states: Iterable[str]) -> SafeString:
                 height - 2 * inset,
             )
         )
-    passed = sum(
-        state in {"satisfied", "waived", "not_applicable"} for state in ordered
-    )
-    others = [
-        f"{ordered.count(state)} {state}"
-        for state in _GATE_ORDER[:5]
-        if state in ordered
-    ]
+    passed = sum(state in {"satisfied", "waived", "not_applicable"} for state in ordered)
+    others = [f"{ordered.count(state)} {state}" for state in _GATE_ORDER[:5] if state in ordered]
     words = f"{passed} of {len(ordered)} gates"
     return format_html(
         '<span class="gates"><svg width="{}" height="16" viewBox="0 0 {} 16" aria-hidden="true">{}</svg>'

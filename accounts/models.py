@@ -1,0 +1,144 @@
+"""People, teams, roles and tokens. Nothing here knows of images."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib.auth.models import AbstractUser, UserManager
+from django.contrib.postgres.fields import ArrayField
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import Q
+
+from accounts.verbs import Verb
+
+# A team's slug is the first part of its repositories' names, so it has to be one path component of the
+# distribution-spec without the rarer separators.
+TEAM_SLUG = RegexValidator(r"^[a-z0-9]+(-[a-z0-9]+)*\Z", "Lower-case letters and digits, single hyphens between them.")
+
+
+class User(AbstractUser):
+    """Somebody or something that acts: a person, a robot of a team, or Gravingdock itself.
+
+    `username` is the stable principal name: registry tokens carry it as `sub`, audit rows as the actor.
+    """
+
+    class Kind(models.TextChoices):
+        PERSON = "person"
+        ROBOT = "robot"
+        SYSTEM = "system"  # Gravingdock's own workers: never signs in, holds no token
+
+    kind = models.CharField(max_length=8, choices=Kind, default=Kind.PERSON)
+    theme = models.CharField(max_length=6, default="system")  # system, light or dark
+
+    objects: ClassVar[UserManager[User]] = UserManager()
+
+    def __str__(self) -> str:
+        return self.username
+
+    @property
+    def is_person(self) -> bool:
+        """Whether this is a human being; only people's votes count (promotion.md 2b.3)."""
+        return self.kind == self.Kind.PERSON
+
+    @property
+    def initials(self) -> str:
+        """Two capitals for the picture beside the name."""
+        parts = [part for part in self.username.replace("_", "-").replace(".", "-").split("-") if part]
+        letters = parts[0][:1] + parts[1][:1] if len(parts) > 1 else self.username[:2]
+        return letters.upper()
+
+
+class Team(models.Model):
+    """A group of people that owns the repositories below its slug, environments and robots."""
+
+    slug = models.CharField(max_length=60, unique=True, validators=[TEAM_SLUG])
+    name = models.CharField(max_length=120)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("slug",)
+        default_permissions = ()
+        permissions = tuple((verb.codename, f"May {verb.value}") for verb in Verb)
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Membership(models.Model):
+    """That a user belongs to a team; what the user may do there is said by role grants."""
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("team", "user"), name="membership_once_per_team_and_user"),)
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.team}"
+
+
+class Role(models.Model):
+    """A named set of verbs. Built-in roles belong to no team and cannot be changed; admins compose others."""
+
+    slug = models.CharField(max_length=60, unique=True)
+    name = models.CharField(max_length=120)
+    verbs: ArrayField[Any, Any] = ArrayField(
+        models.CharField(max_length=40, choices=[(v.value, v.value) for v in Verb])
+    )
+    is_builtin = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ("slug",)
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Robot(models.Model):
+    """A machine account of one team; its `user` row is what acts, holds grants and tokens."""
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="robot")
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="robots")
+    name = models.CharField(max_length=60)
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("team", "name"), name="robot_once_per_team_and_name"),)
+
+    def __str__(self) -> str:
+        return self.user.username
+
+
+class ApiToken(models.Model):
+    """A bearer secret of one user: for the API, and as the password of registry clients.
+
+    The text is `gdk_<kind>_<random><crc>` (docs/security.md G19); only its SHA-256 is stored.
+    """
+
+    class Kind(models.TextChoices):
+        PERSONAL = "pat"
+        ROBOT = "rob"
+        REFRESH = "ref"  # the OAuth2 refresh token of a registry client
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_tokens")
+    kind = models.CharField(max_length=4, choices=Kind)
+    name = models.CharField(max_length=120)
+    lookup = models.CharField(max_length=16, unique=True)  # the first characters of the random part: finds the row
+    secret_sha256 = models.BinaryField(max_length=32)
+    service = models.CharField(max_length=200, blank=True)  # REFRESH only: the registry service it is bound to
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    last_used_ip = models.GenericIPAddressField(null=True, blank=True)
+
+    class Meta:
+        indexes = (
+            models.Index(fields=("user", "-created_at"), condition=Q(revoked_at=None), name="apitoken_live_by_user"),
+        )
+
+    def __str__(self) -> str:
+        return f"gdk_{self.kind}_{self.lookup}…"

@@ -1,0 +1,63 @@
+"""The verbs of the product and the roles it brings; roles themselves are rows that admins compose."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Verb(StrEnum):
+    """One thing a person or robot may do (design.md 4). The codename of its Django permission has `_` for `.`."""
+
+    IMAGE_VIEW = "image.view"
+    IMAGE_CREATE = "image.create"
+    IMAGE_AMEND = "image.amend"
+    IMAGE_DELETE = "image.delete"
+    IMAGE_REBUILD = "image.rebuild"
+    IMAGE_SCAN = "image.scan"
+    IMAGE_SIGN = "image.sign"
+    IMAGE_QUARANTINE = "image.quarantine"
+    PROMOTION_REQUEST = "promotion.request"
+    PROMOTION_APPROVE = "promotion.approve"
+    PROMOTION_EXECUTE = "promotion.execute"
+    PROMOTION_BREAKGLASS = "promotion.breakglass"
+    WAIVER_REQUEST = "waiver.request"
+    WAIVER_APPROVE = "waiver.approve"
+    POLICY_MANAGE = "policy.manage"
+    ENVIRONMENT_MANAGE = "environment.manage"
+    TEAM_MANAGE = "team.manage"
+    ROBOT_MANAGE = "robot.manage"
+    RUNTIME_REPORT = "runtime.report"
+    AUDIT_READ = "audit.read"
+
+    @property
+    def codename(self) -> str:
+        """The codename of the Django permission that carries this verb, e.g. `promotion_approve`."""
+        return self.value.replace(".", "_")
+
+
+_CREATOR: Final = frozenset(
+    {Verb.IMAGE_VIEW, Verb.IMAGE_CREATE, Verb.IMAGE_REBUILD, Verb.IMAGE_SCAN, Verb.PROMOTION_REQUEST}
+)
+
+# The built-in roles, by slug (design.md 4). A migration writes them; `ensure_builtin_roles` keeps them so.
+BUILTIN_ROLES: Final[dict[str, frozenset[Verb]]] = {
+    "viewer": frozenset({Verb.IMAGE_VIEW}),
+    "creator": _CREATOR,
+    "maintainer": _CREATOR | {Verb.IMAGE_AMEND, Verb.IMAGE_DELETE, Verb.IMAGE_SIGN},
+    "approver": frozenset({Verb.IMAGE_VIEW, Verb.PROMOTION_APPROVE, Verb.WAIVER_APPROVE}),
+    "deployer": frozenset({Verb.IMAGE_VIEW, Verb.PROMOTION_EXECUTE}),
+    "security": frozenset(
+        {
+            Verb.IMAGE_VIEW,
+            Verb.IMAGE_SCAN,
+            Verb.IMAGE_QUARANTINE,
+            Verb.POLICY_MANAGE,
+            Verb.WAIVER_REQUEST,
+            Verb.WAIVER_APPROVE,
+            Verb.RUNTIME_REPORT,
+        }
+    ),
+    "auditor": frozenset({Verb.IMAGE_VIEW, Verb.AUDIT_READ}),
+    "owner": frozenset(Verb) - {Verb.PROMOTION_BREAKGLASS},
+}

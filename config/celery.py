@@ -1,0 +1,59 @@
+"""The Celery application: it carries wake-ups (a job's id), nothing else (security.md section 6)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from celery import Celery
+from kombu import Queue
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+from django.conf import settings
+
+# Longer than any task may run, so that Redis never hands a message out twice while its first copy still works.
+VISIBILITY_TIMEOUT_S: Final = 3 * 3600
+HARD_TIME_LIMIT_S: Final = 2 * 3600
+
+QUEUES: Final = ("ingest", "scan", "match", "rebuild", "promote", "notify")
+
+_transport: Final[dict[str, Any]] = {
+    "visibility_timeout": VISIBILITY_TIMEOUT_S,
+    "socket_timeout": 5,
+    "socket_connect_timeout": 2,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "retry_on_timeout": True,
+}
+
+app = Celery("gravingdock")
+app.conf.update(
+    broker_url=settings.REDIS_URL,
+    broker_transport_options=_transport,
+    result_backend_transport_options=_transport,
+    visibility_timeout=VISIBILITY_TIMEOUT_S,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    task_ignore_result=True,
+    result_backend=None,
+    accept_content=["json"],
+    task_serializer="json",
+    result_serializer="json",
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_acks_on_failure_or_timeout=True,
+    task_time_limit=HARD_TIME_LIMIT_S,
+    task_soft_time_limit=HARD_TIME_LIMIT_S - 60,
+    task_publish_retry=True,
+    task_publish_retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_max": 0.1},
+    worker_prefetch_multiplier=1,
+    worker_soft_shutdown_timeout=20,
+    worker_cancel_long_running_tasks_on_connection_loss=True,
+    worker_hijack_root_logger=False,
+    worker_send_task_events=False,
+    task_queues=[Queue(name) for name in QUEUES],
+    task_default_queue="ingest",
+    task_create_missing_queues=False,
+    imports=("lifecycle.jobs.tasks",),
+)

@@ -1,0 +1,25 @@
+"""One port for all: registry tokens go to a small callable of their own, everything else to Django (design.md 3)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+from django.core.wsgi import get_wsgi_application
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+_django = get_wsgi_application()
+
+from lifecycle.registry.tokens import endpoint as token_endpoint  # noqa: E402 -- needs the app registry
+
+
+def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer one request."""
+    if environ.get("PATH_INFO") == "/auth/token":
+        return token_endpoint.application(environ, start_response)
+    return _django(environ, start_response)

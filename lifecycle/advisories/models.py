@@ -1,0 +1,117 @@
+"""Advisories as OSV records, their affected versions as key intervals, and matches to package versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.db import models
+from django.db.models import Q
+
+from lifecycle.sbom.models import PackageVersion
+
+
+class Feed(models.Model):
+    """A source of advisories, synchronised as a whole; identity of an advisory is (feed, id)."""
+
+    name = models.CharField(max_length=120, unique=True)
+    location = models.CharField(max_length=500)
+    synced_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Advisory(models.Model):
+    """One OSV record of one feed."""
+
+    class Severity(models.TextChoices):
+        CRITICAL = "critical"
+        HIGH = "high"
+        MEDIUM = "medium"
+        LOW = "low"
+        NONE = "none"
+        UNKNOWN = "unknown"
+
+    feed = models.ForeignKey(Feed, on_delete=models.CASCADE, related_name="advisories")
+    osv_id = models.CharField(max_length=200)
+    directory = models.CharField(max_length=60)  # the ecosystem folder of the export it came from
+    modified = models.CharField(max_length=40)  # as written: real feeds hold future and constant dates
+    modified_at = models.DateTimeField(null=True)
+    published_at = models.DateTimeField(null=True)
+    withdrawn_at = models.DateTimeField(null=True)
+    tombstoned_at = models.DateTimeField(null=True)  # vanished from its feed
+    aliases: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=200), default=list)
+    upstream: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=200), default=list)
+    related: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=200), default=list)
+    summary = models.TextField(blank=True)
+    details = models.TextField(blank=True)
+    severity = models.CharField(max_length=8, choices=Severity, default=Severity.UNKNOWN)
+    score = models.FloatField(null=True)  # CVSS base score, 0 to 10, where there is a vector
+    vector = models.CharField(max_length=200, blank=True)
+    references: models.JSONField[Any, Any] = models.JSONField(default=list)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name_plural = "advisories"
+        constraints = (models.UniqueConstraint(fields=("feed", "osv_id"), name="advisory_once_per_feed_and_id"),)
+        indexes = (
+            models.Index(fields=("osv_id",), name="advisory_by_id"),
+            GinIndex(fields=("aliases",), name="advisory_aliases"),
+        )
+
+    def __str__(self) -> str:
+        return self.osv_id
+
+
+class AffectedInterval(models.Model):
+    """Versions of one package that an advisory affects: a half-open or closed interval of version keys, or a point.
+
+    `low` null is minus infinity, `high` null is plus infinity. `scheme` maven keeps coarse keys: matching rechecks.
+    """
+
+    advisory = models.ForeignKey(Advisory, on_delete=models.CASCADE, related_name="intervals")
+    ecosystem = models.CharField(max_length=60)
+    release = models.CharField(max_length=40, blank=True)  # "": any release of the ecosystem
+    name = models.CharField(max_length=500)
+    scheme = models.CharField(max_length=12)
+    low = models.BinaryField(null=True)
+    low_inclusive = models.BooleanField(default=True)
+    high = models.BinaryField(null=True)
+    high_inclusive = models.BooleanField(default=False)
+    low_text = models.CharField(max_length=500, blank=True)
+    high_text = models.CharField(max_length=500, blank=True)
+    fixed_version = models.CharField(max_length=500, blank=True)  # the `fixed` event that ends it; "" when none does
+    exact_version = models.CharField(max_length=500, blank=True)  # a `versions` entry without a key: string equality
+    is_unevaluated = models.BooleanField(default=False)  # an event did not parse: shown, never guessed
+
+    class Meta:
+        indexes = (models.Index(fields=("ecosystem", "name", "low"), name="affectedinterval_by_package"),)
+
+    def __str__(self) -> str:
+        return f"{self.ecosystem} {self.name} [{self.low_text or '0'}, {self.high_text or '∞'})"
+
+
+class Match(models.Model):
+    """An advisory affects a package version; closed by `valid_to` when that stops being so."""
+
+    advisory = models.ForeignKey(Advisory, on_delete=models.CASCADE, related_name="matches")
+    package = models.ForeignKey(PackageVersion, on_delete=models.CASCADE, related_name="matches")
+    interval_text = models.CharField(max_length=1100, blank=True)  # why it matches, for the page
+    fixed_version = models.CharField(max_length=500, blank=True)
+    severity = models.CharField(max_length=8, choices=Advisory.Severity, default=Advisory.Severity.UNKNOWN)
+    valid_from = models.DateTimeField(auto_now_add=True)
+    valid_to = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "matches"
+        constraints = (
+            models.UniqueConstraint(
+                fields=("advisory", "package"), condition=Q(valid_to=None), name="match_one_live_per_pair"
+            ),
+        )
+        indexes = (models.Index(fields=("package",), condition=Q(valid_to=None), name="match_live_by_package"),)
+
+    def __str__(self) -> str:
+        return f"{self.advisory_id} on {self.package_id}"

@@ -1,0 +1,77 @@
+"""Every error of the API as `application/problem+json` (RFC 9457), with our stable codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from lifecycle.core import context
+from lifecycle.core.errors import LifecycleError, NotFound
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem(
+    status: int, code: str, detail: str, *, errors: list[dict[str, str]] | None = None, **extra: Any
+) -> Response:
+    """Return a problem document: `type` is stable, `detail` says what to do, `errors` point into the body."""
+    body: dict[str, Any] = {
+        "type": f"urn:gravingdock:problem:{code}",
+        "title": code.replace("_", " "),
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "request_id": context.current().request_id,
+    }
+    if errors:
+        body["errors"] = errors
+    body |= {name: value for name, value in extra.items() if name not in body}
+    return Response(body, status=status, content_type=MEDIA_TYPE)
+
+
+def problem_response(error: Exception, details: dict[str, Any]) -> Response | None:
+    """DRF's exception handler: our errors and DRF's become problems; anything else stays a 500."""
+    if isinstance(error, Http404):
+        error = NotFound("There is nothing here, or nothing that you may see.")
+    elif isinstance(error, PermissionDenied):
+        error = exceptions.PermissionDenied()
+    if isinstance(error, LifecycleError):
+        set_rollback()
+        return problem(error.http_status, error.error_code, error.message, details=_plain(error.details))
+    if isinstance(error, exceptions.ValidationError):
+        set_rollback()
+        return problem(400, "invalid", "The request has errors.", errors=list(_pointers(error.detail, "")))
+    if isinstance(error, exceptions.APIException):
+        set_rollback()
+        code = error.default_code if isinstance(error.default_code, str) else "error"
+        response = problem(error.status_code, code, str(error.detail))
+        if header := getattr(error, "auth_header", None):
+            response["WWW-Authenticate"] = header
+        if (wait := getattr(error, "wait", None)) is not None:
+            response["Retry-After"] = str(int(wait) + 1)
+        return response
+    return None
+
+
+def _plain(details: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value if isinstance(value, (int, list, dict, bool)) else str(value) for name, value in details.items()
+    }
+
+
+def _pointers(detail: Any, pointer: str) -> Any:
+    """Yield {pointer, detail} of a nested DRF error; pointers as in RFC 6901."""
+    if isinstance(detail, dict):
+        for name, inner in detail.items():
+            yield from _pointers(inner, f"{pointer}/{name}")
+    elif isinstance(detail, list):
+        for position, inner in enumerate(detail):
+            nested = isinstance(inner, (dict, list))
+            yield from _pointers(inner, f"{pointer}/{position}" if nested else pointer)
+    else:
+        yield {"pointer": pointer or "/", "detail": str(detail)}

@@ -1,0 +1,99 @@
+"""The one way to write the audit trail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from django.db import connection
+from django.db.models import Model
+
+from accounts.models import Team, User
+from lifecycle.audit.models import AuditEvent
+from lifecycle.core import context
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from lifecycle.promotion.models import Environment
+    from lifecycle.registry.models import Image, Repository
+
+
+def record(
+    action: str,
+    *,
+    actor: User | None,
+    subject: Model | None = None,
+    outcome: str = AuditEvent.Outcome.OK,
+    reason: str = "",
+    team: Team | None = None,
+    repository: Repository | None = None,
+    environment: Environment | None = None,
+    image: Image | None = None,
+    **details: Any,
+) -> AuditEvent:
+    """Append one event in the caller's transaction, and return it.
+
+    Actor, time and address come from the server only; `details` are JSON values, without secrets. A rollback of the
+    caller leaves nothing. Raises RuntimeError outside a transaction: an event without its change, or a change without
+    its event, is what this table must never hold.
+    """
+    if not connection.in_atomic_block:
+        raise RuntimeError("audit.record outside a transaction")
+    request = context.current()
+    at = _database_time()
+    event = AuditEvent(
+        at=at,
+        action=action,
+        outcome=outcome,
+        actor=actor,
+        actor_name=actor.username if actor else "",
+        token_lookup=request.token_lookup,
+        address=request.address,
+        request_id=request.request_id,
+        team=team or (repository.team if repository else None) or (environment.team if environment else None),
+        subject_kind=subject._meta.model_name or "" if subject is not None else "",
+        subject_id=subject.pk if subject is not None else None,
+        digest=image.digest if image else "",
+        repository=repository.name if repository else "",
+        environment=environment.slug if environment else "",
+        reason=reason,
+        details=details,
+    )
+    event.canonical = _canonical(event)
+    event.save(force_insert=True)
+    return event
+
+
+def _database_time() -> datetime:
+    """Return the statement's moment by the database's clock, which all processes share."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        (at,) = cursor.fetchone()
+    moment: datetime = at
+    return moment
+
+
+def _canonical(event: AuditEvent) -> bytes:
+    """Return the event as JSON with sorted keys and no white space: the bytes that will be sealed."""
+    return orjson.dumps(
+        {
+            "schema": 1,
+            "at": event.at.isoformat(),
+            "action": event.action,
+            "outcome": event.outcome,
+            "actor_id": event.actor_id,
+            "actor": event.actor_name,
+            "token": event.token_lookup,
+            "address": event.address,
+            "request_id": event.request_id,
+            "team_id": event.team_id,
+            "subject": {"kind": event.subject_kind, "id": event.subject_id},
+            "digest": event.digest,
+            "repository": event.repository,
+            "environment": event.environment,
+            "reason": event.reason,
+            "details": event.details,
+        },
+        option=orjson.OPT_SORT_KEYS,
+    )

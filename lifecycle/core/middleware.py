@@ -1,0 +1,67 @@
+"""One place per face where our errors become answers, and one where a request gets its id."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+
+from lifecycle.core.context import RequestContext, request_context
+from lifecycle.core.errors import LifecycleError
+
+log = structlog.get_logger(__name__)
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
+
+Answer = Callable[[HttpRequest], HttpResponse]
+
+
+class RequestContextMiddleware:
+    """Gives each request an id, echoed as X-Request-Id, and keeps its address for the audit trail."""
+
+    def __init__(self, get_response: Answer) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        given = request.headers.get("X-Request-Id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        # REMOTE_ADDR only: what a client says about its own address is not believed (security.md R16).
+        address = request.META.get("REMOTE_ADDR") or None
+        with (
+            request_context(RequestContext(request_id=request_id, address=address)),
+            structlog.contextvars.bound_contextvars(request_id=request_id),
+        ):
+            response = self.get_response(request)
+        response["X-Request-Id"] = request_id
+        response.setdefault("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
+        return response
+
+
+class ErrorAnswerMiddleware:
+    """Turns a LifecycleError of a view into the page (or fragment) that says it; other errors stay Django's."""
+
+    def __init__(self, get_response: Answer) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if not isinstance(exception, LifecycleError):
+            return None
+        log.info("request_refused", code=exception.error_code, status=exception.http_status)
+        context = {"error": exception, "status": exception.http_status}
+        if getattr(request, "htmx", False):
+            return render(request, "errors/_problem.html", context, status=exception.http_status)
+        if "text/html" not in request.headers.get("Accept", "text/html") and "*/*" not in request.headers.get(
+            "Accept", ""
+        ):
+            return JsonResponse(
+                {"code": exception.error_code, "detail": exception.message}, status=exception.http_status
+            )
+        return render(request, "errors/problem.html", context, status=exception.http_status)

@@ -1,0 +1,74 @@
+"""Text from outside becomes one of these small frozen types once, at the edge."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+from lifecycle.core.errors import MalformedDigest, MalformedReference
+
+# The algorithms we accept, as registered in the OCI image-spec, descriptor.md.
+_DIGEST: Final = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+# OCI distribution-spec, "Pulling manifests": <name> and <reference> as a tag.
+_REPOSITORY: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+# Fallback tags of the referrers API and cosign's legacy tags: they belong to their subject (protocols.md 2.4).
+_REFERRER_TAG: Final = re.compile(r"[a-z0-9]+-[a-f0-9]{64}(?:\.(?:sig|att|sbom))?")
+
+REPOSITORY_NAME_MAX: Final = 255  # characters, host included: distribution-spec
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The name of some content that can never come to mean other content, as a tag can."""
+
+    text: str  # "<algorithm>:<lower-case hex>", as in a manifest
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the digest `text` spells; raises MalformedDigest."""
+        if not _DIGEST.fullmatch(text):  # not match() with "$", which admits a line end
+            raise MalformedDigest("Not an OCI digest: expected sha256:<64 hex> or sha512:<128 hex>.", got=text[:150])
+        return cls(text)
+
+    @classmethod
+    def of(cls, content: bytes) -> Self:
+        """Return the sha256 digest of `content`."""
+        return cls("sha256:" + hashlib.sha256(content).hexdigest())
+
+    @property
+    def algorithm(self) -> str:
+        return self.text.partition(":")[0]
+
+    @property
+    def encoded(self) -> str:
+        """The hex part."""
+        return self.text.partition(":")[2]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_repository_name(text: str) -> str:
+    """Return `text` when it is a repository name of the distribution-spec; raises MalformedReference."""
+    if len(text) > REPOSITORY_NAME_MAX or not _REPOSITORY.fullmatch(text):
+        raise MalformedReference(
+            "Not a repository name: lower-case letters, digits, and single . _ - / between them.", got=text[:150]
+        )
+    return text
+
+
+def parse_tag(text: str) -> str:
+    """Return `text` when it is a tag of the distribution-spec; raises MalformedReference."""
+    if not _TAG.fullmatch(text):
+        raise MalformedReference(
+            "Not a tag: up to 128 of letters, digits, _ . -, not starting with . or -.", got=text[:150]
+        )
+    return text
+
+
+def is_referrer_tag(tag: str) -> bool:
+    """Whether `tag` only carries the referrers or signatures of another manifest."""
+    return _REFERRER_TAG.fullmatch(tag) is not None

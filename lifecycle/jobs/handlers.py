@@ -1,0 +1,90 @@
+"""Which function does which kind of job, and what it is given."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from django.db import transaction
+
+from lifecycle.jobs import services
+from lifecycle.jobs.models import Job, JobKind
+
+
+class Postponed(Exception):  # noqa: N818 -- no error: what the job waits for is not there yet
+    """Raised by a handler to give its job back for a while, without counting the attempt."""
+
+    def __init__(self, why: str, *, seconds: float = 2.0) -> None:
+        super().__init__(why)
+        self.why = why
+        self.seconds = seconds
+
+
+class JobRun:
+    """One attempt at one job, held by this worker until it ends or its lease is lost."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def check(self) -> None:
+        """Renew the lease; raises LeaseLost when another worker has the job."""
+        services.renew(self.job)
+
+    def progress(self, done: int, total: int | None = None, text: str = "") -> None:
+        """Write how far this is, for the page; raises LeaseLost."""
+        services.report_progress(self.job, done, total, text)
+
+    def log(self, text: str) -> None:
+        """Add lines to the log that people read."""
+        services.append_log(self.job, text)
+
+    @contextmanager
+    def fenced(self) -> Iterator[Job]:
+        """Open a transaction that can only commit while this worker holds the job; raises LeaseLost."""
+        with transaction.atomic():
+            yield services.lock_held(self.job)
+
+
+Handler = Callable[[JobRun], None]
+GaveUp = Callable[[Job], None]
+
+_HANDLERS: Final[dict[str, Handler]] = {}
+_GAVE_UP: Final[dict[str, GaveUp]] = {}
+_PACKAGES: Final = ("ingest", "sbom", "advisories", "lineage", "promotion", "rebuild")
+
+
+def handler(kind: JobKind, *, gave_up: GaveUp | None = None) -> Callable[[Handler], Handler]:
+    """Register the decorated function for `kind`.
+
+    `gave_up(job)` runs, in a transaction, when the job failed for good: what waits for it learns that there.
+    """
+
+    def register(function: Handler) -> Handler:
+        _HANDLERS[kind] = function
+        if gave_up is not None:
+            _GAVE_UP[kind] = gave_up
+        return function
+
+    return register
+
+
+def handler_of(kind: str) -> Handler:
+    """Return the function for `kind`; raises KeyError when no package brings one."""
+    return _HANDLERS[kind]
+
+
+def gave_up(job: Job) -> None:
+    """Tell whoever waits for `job` that it failed for good; inside the caller's transaction."""
+    if (function := _GAVE_UP.get(job.kind)) is not None:
+        function(job)
+
+
+def load() -> None:
+    """Import every package's `handlers` module."""
+    for package in _PACKAGES:
+        name = f"lifecycle.{package}.handlers"
+        if importlib.util.find_spec(name):
+            importlib.import_module(name)

@@ -1,0 +1,110 @@
+"""Jobs: PostgreSQL is the truth about work to do; a Celery message only says "look" (design invariant 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+
+from accounts.models import User
+
+
+class JobKind(models.TextChoices):
+    """What a worker can be asked to do; `handlers.py` of the owning package says how."""
+
+    INGEST = "ingest"  # one delivery's manifest
+    CRAWL = "crawl"  # a registry, or one repository
+    SCAN = "scan"  # SBOM of one platform manifest
+    MATCH = "match"  # package versions or advisories
+    LINEAGE = "lineage"  # derivations of one image
+    PLAN = "plan"  # a watched base moved
+    REBUILD = "rebuild"  # one rebuild job
+    PROMOTE = "promote"  # one promotion request
+
+
+class Job(models.Model):
+    """A piece of work: claimed with SKIP LOCKED, held by a lease, fenced by a number that only grows."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting"
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    kind = models.CharField(max_length=12, choices=JobKind)
+    state = models.CharField(max_length=10, choices=State, default=State.WAITING)
+    subject_id = models.BigIntegerField()  # the row it is about; which table, the kind says
+    payload: models.JSONField[Any, Any] = models.JSONField(default=dict)  # ids and names, never secrets
+    actor = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")  # on whose behalf; re-authorised
+    priority = models.SmallIntegerField(default=0)  # higher first
+    dedupe_key = models.CharField(max_length=255, blank=True)  # at most one waiting job with it
+    not_before = models.DateTimeField(null=True, blank=True)
+    attempts = models.IntegerField(default=0)
+    max_attempts = models.IntegerField(default=5)
+    fence = models.BigIntegerField(default=0)  # grows with every claim
+    lease_until = models.DateTimeField(null=True, blank=True)
+    worker = models.CharField(max_length=120, blank=True)
+    progress_done = models.BigIntegerField(default=0)
+    progress_total = models.BigIntegerField(null=True, blank=True)
+    progress_text = models.CharField(max_length=300, blank=True)
+    error_code = models.CharField(max_length=80, blank=True)
+    last_error = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    hinted_at = models.DateTimeField(null=True, blank=True)  # when a wake-up was last sent
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("kind", "dedupe_key"),
+                condition=Q(state="waiting") & ~Q(dedupe_key=""),
+                name="job_one_waiting_per_dedupe_key",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="running", lease_until__isnull=False) | (~Q(state="running") & Q(lease_until=None)),
+                name="job_leased_exactly_when_running",
+            ),
+        )
+        indexes = (
+            models.Index(fields=("-priority", "id"), condition=Q(state="waiting"), name="job_waiting"),
+            models.Index(fields=("lease_until",), condition=Q(state="running"), name="job_running_by_lease"),
+            models.Index(fields=("kind", "subject_id", "-id"), name="job_by_subject"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pk}"
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in {self.State.SUCCEEDED, self.State.FAILED, self.State.CANCELLED}
+
+
+class JobLogLine(models.Model):
+    """A line that people read while a job runs: plain text, no control characters, no secrets."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="log_lines")
+    at = models.DateTimeField(auto_now_add=True)
+    text = models.CharField(max_length=2000)
+
+    class Meta:
+        indexes = (models.Index(fields=("job", "id"), name="joblogline_in_order"),)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class ScheduleSlot(models.Model):
+    """A due moment of a schedule, taken by whichever ticker inserts it first (security.md F23)."""
+
+    schedule = models.CharField(max_length=60)
+    slot = models.BigIntegerField()  # seconds since 1970 divided by the schedule's period
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("schedule", "slot"), name="scheduleslot_fires_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.schedule} {self.slot}"

@@ -1,0 +1,89 @@
+"""One attempt at one job, from claim to end: the only place where a job's errors become its state."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
+
+from lifecycle.core.errors import LeaseLost, LifecycleError, RegistryUnavailable
+from lifecycle.jobs import handlers, services
+from lifecycle.jobs.models import Job
+
+log = structlog.get_logger(__name__)
+
+
+def worker_name() -> str:
+    """Return a name for this process that people can find: host and pid."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def run(job_id: int) -> None:
+    """Do the job if it is to be had; otherwise return at once. Coming twice is safe: the claim decides."""
+    close_old_connections()
+    job = services.claim(job_id, worker=worker_name())
+    if job is None:
+        return
+    with structlog.contextvars.bound_contextvars(job_id=job.pk, job_kind=job.kind), _heartbeat(job):
+        _attempt(job)
+
+
+def _attempt(job: Job) -> None:
+    try:
+        handlers.handler_of(job.kind)(handlers.JobRun(job))
+        services.succeed(job)
+    except LeaseLost:
+        log.warning("job_lease_lost")
+    except handlers.Postponed as postponed:
+        services.postpone(job, seconds=postponed.seconds, why=postponed.why)
+    except (RegistryUnavailable, OperationalError, InterfaceError) as error:
+        code = error.error_code if isinstance(error, RegistryUnavailable) else "database_unavailable"
+        _failed(job, code, str(error), is_transient=True)
+    except LifecycleError as error:
+        _failed(job, error.error_code, error.message, is_transient=False)
+    except Exception as error:
+        log.exception("job_crashed")
+        _failed(job, "crashed", f"{type(error).__name__}: {error}", is_transient=True)
+
+
+def _failed(job: Job, code: str, message: str, *, is_transient: bool) -> None:
+    log.warning("job_failed", code=code, attempt=job.attempts)
+    connection.close_if_unusable_or_obsolete()
+    try:
+        with transaction.atomic():
+            if services.fail(job, code=code, message=message, is_transient=is_transient):
+                handlers.gave_up(job)
+    except LeaseLost:
+        log.warning("job_lease_lost")
+
+
+@contextmanager
+def _heartbeat(job: Job) -> Iterator[None]:
+    """Renew the lease every third of its life in a thread of its own, while the handler works."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        try:
+            while not stop.wait(settings.JOB_LEASE_S / 3):
+                try:
+                    services.renew(job)
+                except LeaseLost:
+                    return
+                except (OperationalError, InterfaceError):
+                    connection.close()  # the next beat opens a new one
+        finally:
+            connection.close()  # this thread's own
+
+    thread = threading.Thread(target=beat, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5)

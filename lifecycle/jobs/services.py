@@ -1,0 +1,246 @@
+"""Queue, claim, renew, finish and sweep jobs. All truth is in the rows; Celery only carries ids."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import structlog
+from django.conf import settings
+from django.db import IntegrityError, connection, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from accounts.models import User
+from lifecycle.core.errors import LeaseLost
+from lifecycle.jobs.models import Job, JobKind, JobLogLine
+
+log = structlog.get_logger(__name__)
+
+QUEUE_OF: Final[dict[str, str]] = {
+    JobKind.INGEST: "ingest",
+    JobKind.CRAWL: "ingest",
+    JobKind.SCAN: "scan",
+    JobKind.MATCH: "match",
+    JobKind.LINEAGE: "match",
+    JobKind.PLAN: "match",
+    JobKind.REBUILD: "rebuild",
+    JobKind.PROMOTE: "promote",
+}
+
+RETRY_AFTER_S: Final = (2, 5, 15, 60, 300)  # by attempt; the last one repeats
+LOG_LINE_MAX: Final = 2000  # characters
+
+
+def queue(
+    kind: JobKind | str,
+    *,
+    subject_id: int,
+    actor: User,
+    payload: dict[str, Any] | None = None,
+    priority: int = 0,
+    dedupe_key: str = "",
+    not_before: datetime | None = None,
+    max_attempts: int = 5,
+) -> Job:
+    """Add a job in the caller's transaction; a wake-up follows its commit.
+
+    With a `dedupe_key`, a waiting job of that kind and key is returned instead of a second one. Losing the wake-up
+    changes nothing: the sweep finds the row.
+    """
+    with transaction.atomic():
+        job = None
+        try:
+            with transaction.atomic():
+                job = Job.objects.create(
+                    kind=kind,
+                    subject_id=subject_id,
+                    actor=actor,
+                    payload=payload or {},
+                    priority=priority,
+                    dedupe_key=dedupe_key,
+                    not_before=not_before,
+                    max_attempts=max_attempts,
+                )
+        except IntegrityError:
+            if not dedupe_key:
+                raise
+            # FOR UPDATE: a worker that claims this very row now has not read the state yet, so the row must be seen
+            # as waiting until our transaction ends, or we need a new one.
+            job = (
+                Job.objects.select_for_update()
+                .filter(kind=kind, dedupe_key=dedupe_key, state=Job.State.WAITING)
+                .first()
+            )
+            if job is None:  # claimed in between: the state it reads may be older than ours
+                return queue(
+                    kind,
+                    subject_id=subject_id,
+                    actor=actor,
+                    payload=payload,
+                    priority=priority,
+                    dedupe_key=dedupe_key,
+                    not_before=not_before,
+                    max_attempts=max_attempts,
+                )
+        job_id, queue_name = job.pk, QUEUE_OF[kind]
+        if not_before is None:
+            transaction.on_commit(lambda: wake(job_id, queue_name))
+    return job
+
+
+def wake(job_id: int, queue_name: str) -> None:
+    """Send the wake-up of one job; a broker that is away is logged, and the sweep sends it again."""
+    from lifecycle.jobs.tasks import run_job  # noqa: PLC0415 -- tasks stand right of services
+
+    try:
+        run_job.apply_async((job_id,), queue=queue_name, retry=False)
+    except Exception as error:  # noqa: BLE001 -- whatever the broker's client raises, the row stays the truth
+        log.warning("wake_up_not_sent", job_id=job_id, error=type(error).__name__)
+
+
+def claim(job_id: int, *, worker: str) -> Job | None:
+    """Return the job, now running under a fresh lease and fence, or None when it is not to be had.
+
+    It is to be had when it waits and is due, or when its lease ran out. One conditional update, so that of many
+    workers one gets it; SKIP LOCKED, so that none waits.
+    """
+    with transaction.atomic():
+        due = Q(state=Job.State.WAITING) & (Q(not_before=None) | Q(not_before__lte=Now()))
+        dead = Q(state=Job.State.RUNNING, lease_until__lt=Now())
+        job = Job.objects.select_for_update(skip_locked=True, of=("self",)).filter(due | dead, pk=job_id).first()
+        if job is None:
+            return None
+        if job.attempts >= job.max_attempts:
+            _finish(job, Job.State.FAILED, "attempts_used", job.last_error or "The worker died at every attempt.")
+            from lifecycle.jobs import handlers  # noqa: PLC0415 -- handlers import services
+
+            handlers.gave_up(job)
+            return None
+        Job.objects.filter(pk=job.pk).update(
+            state=Job.State.RUNNING,
+            fence=F("fence") + 1,
+            attempts=F("attempts") + 1,
+            lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_S),
+            worker=worker[:120],
+            started_at=Now(),
+            not_before=None,
+        )
+        job.refresh_from_db()
+        return job
+
+
+def renew(job: Job) -> None:
+    """Extend the lease of a job this worker holds; raises LeaseLost when another one has it."""
+    held = Job.objects.filter(pk=job.pk, fence=job.fence, state=Job.State.RUNNING)
+    if not held.update(lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_S)):
+        raise LeaseLost("Another worker holds this job, or it was cancelled.", job=job.pk)
+
+
+def lock_held(job: Job) -> Job:
+    """Return the job's row, locked, if this worker still holds it; raises LeaseLost otherwise.
+
+    Call it first in the transaction that writes an effect: a late committer then changes nothing.
+    """
+    row = Job.objects.select_for_update().filter(pk=job.pk, fence=job.fence, state=Job.State.RUNNING).first()
+    if row is None:
+        raise LeaseLost("Another worker holds this job, or it was cancelled.", job=job.pk)
+    return row
+
+
+def report_progress(job: Job, done: int, total: int | None, text: str) -> None:
+    """Write how far a held job is; raises LeaseLost."""
+    held = Job.objects.filter(pk=job.pk, fence=job.fence, state=Job.State.RUNNING)
+    if not held.update(progress_done=done, progress_total=total, progress_text=text[:300]):
+        raise LeaseLost("Another worker holds this job, or it was cancelled.", job=job.pk)
+
+
+def append_log(job: Job, text: str) -> None:
+    """Add lines to the job's log, without control characters."""
+    lines = ["".join(c for c in line if c.isprintable() or c == "\t")[:LOG_LINE_MAX] for line in text.splitlines()]
+    JobLogLine.objects.bulk_create([JobLogLine(job=job, text=line) for line in lines if line.strip()])
+
+
+@transaction.atomic
+def succeed(job: Job) -> None:
+    """Mark a held job as done; raises LeaseLost."""
+    _finish(lock_held(job), Job.State.SUCCEEDED, "", "")
+
+
+@transaction.atomic
+def fail(job: Job, *, code: str, message: str, is_transient: bool, retry_after_s: float | None = None) -> bool:
+    """Note a failure of a held job: wait and try again when time may heal it, else fail. Returns whether it failed.
+
+    Raises LeaseLost.
+    """
+    row = lock_held(job)
+    if is_transient and row.attempts < row.max_attempts:
+        default_s = RETRY_AFTER_S[min(row.attempts, len(RETRY_AFTER_S)) - 1]
+        _release(row, timedelta(seconds=default_s if retry_after_s is None else retry_after_s), code, message)
+        return False
+    _finish(row, Job.State.FAILED, code, message)
+    return True
+
+
+@transaction.atomic
+def postpone(job: Job, *, seconds: float, why: str) -> None:
+    """Give a held job back without counting the attempt: what it waits for is not there yet. Raises LeaseLost."""
+    row = lock_held(job)
+    row.attempts -= 1
+    _release(row, timedelta(seconds=seconds), "", why)
+
+
+def _release(row: Job, delay: timedelta, code: str, message: str) -> None:
+    row.state = Job.State.WAITING
+    row.lease_until = None
+    row.dedupe_key = ""  # a newer job with the same key may wait already
+    row.error_code, row.last_error = code, message[:4000]
+    row.save(update_fields=["state", "lease_until", "dedupe_key", "attempts", "error_code", "last_error"])
+    Job.objects.filter(pk=row.pk).update(not_before=Now() + delay)
+
+
+def _finish(row: Job, state: str, code: str, message: str) -> None:
+    row.state = state
+    row.lease_until = None
+    row.error_code, row.last_error = code, message[:4000]
+    row.save(update_fields=["state", "lease_until", "error_code", "last_error"])
+    Job.objects.filter(pk=row.pk).update(finished_at=Now())
+
+
+def cancel(job_id: int) -> bool:
+    """Cancel a job that waits or runs; a running worker notices at its next renewal. Returns whether it was live."""
+    live = Job.objects.filter(pk=job_id, state__in=(Job.State.WAITING, Job.State.RUNNING))
+    return bool(live.update(state=Job.State.CANCELLED, lease_until=None, finished_at=Now()))
+
+
+def sweep(*, limit: int = 500) -> int:
+    """Send a wake-up for every job that is due and was not hinted lately, and for every lease that ran out.
+
+    Returns how many. Any number of tickers may run it: a doubled wake-up finds the row claimed and stops.
+    """
+    stale = Q(hinted_at=None) | Q(hinted_at__lt=Now() - timedelta(seconds=settings.JOB_SWEEP_S))
+    due = Q(state=Job.State.WAITING) & (Q(not_before=None) | Q(not_before__lte=Now()))
+    dead = Q(state=Job.State.RUNNING, lease_until__lt=Now())
+    # A job younger than one sweep has its own wake-up under way.
+    fresh = Q(state=Job.State.WAITING, created_at__gt=Now() - timedelta(seconds=1), hinted_at=None, not_before=None)
+    with transaction.atomic():
+        rows = list(
+            Job.objects.select_for_update(skip_locked=True, of=("self",))
+            .filter(stale & (due | dead))
+            .exclude(fresh)
+            .order_by("-priority", "id")
+            .values_list("pk", "kind")[:limit]
+        )
+        Job.objects.filter(pk__in=[pk for pk, _ in rows]).update(hinted_at=Now())
+    for pk, kind in rows:
+        wake(pk, QUEUE_OF[kind])
+    return len(rows)
+
+
+def database_now() -> datetime:
+    """Return the database's clock, which every lease is measured by."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        (at,) = cursor.fetchone()
+    moment: datetime = at
+    return moment

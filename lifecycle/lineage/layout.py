@@ -1,0 +1,133 @@
+"""Where each node of a lineage graph stands: columns by depth, order in a column by barycentre; pure arithmetic.
+
+Laid out on the server, so that the drawing is real links, prints, needs no script and has a table with the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+NODES_MAX: Final = 150  # ux.md 3: beyond that nobody reads a graph
+COLUMN_PX: Final = 232
+NODE_WIDTH_PX: Final = 184
+NODE_HEIGHT_PX: Final = 48
+ROW_PX: Final = 64
+TOP_PX: Final = 64  # room for the ruler of depths
+MARGIN_PX: Final = 20
+_SWEEPS: Final = 4  # more change nothing on graphs of this size
+
+
+@dataclass(slots=True)
+class Node:
+    """A box: one image, or a roll-up of several. `column` is its depth below the drawn roots."""
+
+    key: str
+    column: int
+    title: str
+    line: str = ""
+    url: str = ""
+    is_focus: bool = False
+    is_rollup: bool = False
+    is_upstream: bool = False
+    note: str = ""  # read out, and shown on hover
+    x: float = 0
+    y: float = 0
+
+
+@dataclass(slots=True)
+class Edge:
+    """A line from a base to what was built on it."""
+
+    base: str
+    derived: str
+    is_on_focus_line: bool = False
+    is_weak: bool = False  # only an annotation says so: dashed and labelled
+    label: str = ""
+    path: str = ""
+    label_x: float = 0
+    label_y: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Nodes and edges in place, with the picture's size in CSS pixels and the x of each depth."""
+
+    nodes: Sequence[Node]
+    edges: Sequence[Edge]
+    width: float
+    height: float
+    depths: Sequence[tuple[int, float]] = field(default_factory=tuple)
+    ticks: Sequence[tuple[float, bool]] = field(default_factory=tuple)
+
+
+def columns_of(keys: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """Return the longest distance of each key from a root, so that every edge points right; cycles end at the count."""
+    names = list(keys)
+    column = dict.fromkeys(names, 0)
+    pairs = [(base, derived) for base, derived in edges if base in column and derived in column]
+    for _ in names:
+        has_moved = False
+        for base, derived in pairs:
+            if column[derived] <= column[base] and column[base] + 1 < len(names):
+                column[derived] = column[base] + 1
+                has_moved = True
+        if not has_moved:
+            break
+    return column
+
+
+def _place_in_column(neighbours: dict[str, list[str]], rank: dict[str, float], node: Node) -> tuple[bool, float]:
+    near = [rank[key] for key in neighbours[node.key]]
+    return node.is_rollup, sum(near) / len(near) if near else rank[node.key]
+
+
+def _ordered(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
+    """Return the columns, each ordered so that lines cross little: every node near the middle of its neighbours."""
+    columns: list[list[Node]] = [[] for _ in range(max((node.column for node in nodes), default=-1) + 1)]
+    for node in nodes:
+        columns[node.column].append(node)
+    for column in columns:
+        column.sort(key=lambda node: (node.is_rollup, node.title, node.line, node.key))
+    bases: dict[str, list[str]] = {node.key: [] for node in nodes}
+    deriveds: dict[str, list[str]] = {node.key: [] for node in nodes}
+    for edge in edges:
+        bases[edge.derived].append(edge.base)
+        deriveds[edge.base].append(edge.derived)
+    for sweep in range(_SWEEPS):
+        neighbours = bases if sweep % 2 == 0 else deriveds
+        rank = {node.key: index - len(column) / 2 for column in columns for index, node in enumerate(column)}
+        for column in columns if sweep % 2 == 0 else reversed(columns):
+            column.sort(key=partial(_place_in_column, neighbours, rank))
+            rank.update({node.key: index - len(column) / 2 for index, node in enumerate(column)})
+    return columns
+
+
+def draw(nodes: Sequence[Node], edges: Sequence[Edge]) -> Drawing:
+    """Return the drawing of at most NODES_MAX nodes; raises ValueError beyond (the caller rolls up first)."""
+    if len(nodes) > NODES_MAX:
+        raise ValueError(f"{len(nodes)} nodes are more than the {NODES_MAX} that a drawing may hold")
+    known = {node.key for node in nodes}
+    edges = [edge for edge in edges if edge.base in known and edge.derived in known]
+    columns = _ordered(nodes, edges)
+    tallest = max((len(column) for column in columns), default=1)
+    height = TOP_PX + tallest * ROW_PX + MARGIN_PX
+    for number, column in enumerate(columns):
+        first = TOP_PX + (tallest - len(column)) * ROW_PX / 2 + (ROW_PX - NODE_HEIGHT_PX) / 2
+        for index, node in enumerate(column):
+            node.x, node.y = MARGIN_PX + number * COLUMN_PX, first + index * ROW_PX
+    place = {node.key: node for node in nodes}
+    for edge in edges:
+        start, end = place[edge.base], place[edge.derived]
+        x0, y0 = start.x + NODE_WIDTH_PX, start.y + NODE_HEIGHT_PX / 2
+        x1, y1 = end.x, end.y + NODE_HEIGHT_PX / 2
+        bend = COLUMN_PX - NODE_WIDTH_PX
+        edge.path = f"M{x0:g} {y0:g}C{x0 + bend:g} {y0:g} {x1 - bend:g} {y1:g} {x1:g} {y1:g}"
+        edge.label_x, edge.label_y = (x0 + x1) / 2, (y0 + y1) / 2
+    width = max(len(columns), 1) * COLUMN_PX - (COLUMN_PX - NODE_WIDTH_PX) + 2 * MARGIN_PX
+    depths = tuple((number, MARGIN_PX + number * COLUMN_PX) for number in range(len(columns)))
+    tick = COLUMN_PX / 10
+    ticks = tuple((MARGIN_PX + n * tick, n % 10 == 0) for n in range(int((width - 2 * MARGIN_PX) / tick) + 1))
+    return Drawing(list(nodes), edges, width, height, depths, ticks)

@@ -1,0 +1,60 @@
+"""Derivations: which image was built on which, with what proof, and the transitive closure of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import F, Q
+
+from lifecycle.registry.models import Image
+
+
+class Derivation(models.Model):
+    """`derived` was built directly on `base`; both are platform manifests."""
+
+    class Evidence(models.TextChoices):
+        LAYERS = "layers"  # the base's layers are the first layers of the derived image
+        ANNOTATION = "annotation"  # org.opencontainers.image.base.*, annotation or label
+        PROVENANCE = "provenance"  # a verified SLSA provenance names it
+        DECLARED = "declared"  # our own build record
+
+    class Confidence(models.TextChoices):
+        HIGH = "high"
+        MEDIUM = "medium"
+        LOW = "low"
+
+    base = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="derived_edges")
+    derived = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="base_edges")
+    evidence: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=12, choices=Evidence))  # sorted
+    confidence = models.CharField(max_length=6, choices=Confidence)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=("base", "derived"), name="derivation_once_per_pair"),
+            models.CheckConstraint(condition=~Q(base=F("derived")), name="derivation_not_of_itself"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.derived_id} on {self.base_id}"
+
+
+class Ancestry(models.Model):
+    """The closure of Derivation: one row for each (ancestor, descendant), with the shortest distance.
+
+    A recursive query over the biggest base of a million images took 552 ms, this 8.5 ms (design.md 4).
+    """
+
+    ancestor = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="descendant_rows")
+    descendant = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="ancestor_rows")
+    depth = models.IntegerField()  # 1 = immediate
+
+    class Meta:
+        verbose_name_plural = "ancestries"
+        constraints = (models.UniqueConstraint(fields=("ancestor", "descendant"), name="ancestry_once_per_pair"),)
+        indexes = (models.Index(fields=("ancestor", "depth", "descendant"), name="ancestry_by_ancestor"),)
+
+    def __str__(self) -> str:
+        return f"{self.descendant_id} under {self.ancestor_id} at {self.depth}"

@@ -1,0 +1,71 @@
+"""Re-exports each package's models, so that Django finds them; nothing else."""
+
+from lifecycle.advisories.models import Advisory, AffectedInterval, Feed, Match
+from lifecycle.api.models import IdempotencyKey
+from lifecycle.audit.models import AuditEvent, AuditPending
+from lifecycle.authority.models import (
+    EnvironmentUserPermission,
+    RepositoryUserPermission,
+    RoleGrant,
+    TeamUserPermission,
+)
+from lifecycle.ingest.models import Delivery
+from lifecycle.jobs.models import Job, JobLogLine, ScheduleSlot
+from lifecycle.lineage.models import Ancestry, Derivation
+from lifecycle.promotion.models import Environment, Evaluation, PromotionRequest, Slot, Vote
+from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
+from lifecycle.registry.models import (
+    CredentialFailure,
+    Image,
+    IndexEntry,
+    Layer,
+    Registry,
+    Repository,
+    RepositoryImage,
+    Tag,
+    TagEvent,
+)
+from lifecycle.sbom.models import ImageInventory, Inventory, InventoryPackage, PackageVersion, Sbom
+
+__all__ = [
+    "Advisory",
+    "AffectedInterval",
+    "Ancestry",
+    "AuditEvent",
+    "AuditPending",
+    "CredentialFailure",
+    "Delivery",
+    "Derivation",
+    "Environment",
+    "EnvironmentUserPermission",
+    "Evaluation",
+    "Feed",
+    "IdempotencyKey",
+    "Image",
+    "ImageInventory",
+    "IndexEntry",
+    "Inventory",
+    "InventoryPackage",
+    "Job",
+    "JobLogLine",
+    "Layer",
+    "Match",
+    "PackageVersion",
+    "PromotionRequest",
+    "RebuildJob",
+    "RebuildWave",
+    "Recipe",
+    "Registry",
+    "Repository",
+    "RepositoryImage",
+    "RepositoryUserPermission",
+    "RoleGrant",
+    "Sbom",
+    "ScheduleSlot",
+    "Slot",
+    "Tag",
+    "TagEvent",
+    "TeamUserPermission",
+    "UpstreamWatch",
+    "Vote",
+]

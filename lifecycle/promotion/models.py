@@ -1,0 +1,194 @@
+"""Environments and the requests to let an image into one: shape, invariants and legal moves (promotion.md 2)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import Q
+
+from accounts.models import TEAM_SLUG, Team, User
+from accounts.verbs import Verb
+from lifecycle.registry.models import Image, Repository
+
+PREFIX = RegexValidator(r"^[a-z0-9]+(-[a-z0-9]+)*\Z", "One path component: lower-case letters, digits, single hyphens.")
+
+
+class Environment(models.Model):
+    """A place a team's images run, or wait, in; they are copied below its target prefix.
+
+    `shop/api` into `production` lands in `<prefix>/shop/api`, under the requested tag and the moving tag `current`.
+    No team's slug may be a prefix, so a push can never reach a target repository (checked by the services).
+    """
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="environments")
+    slug = models.CharField(max_length=60, validators=[TEAM_SLUG])
+    name = models.CharField(max_length=120)
+    position = models.IntegerField()  # the path: an image enters position n from position n - 1
+    prefix = models.CharField(max_length=60, validators=[PREFIX])
+    required_approvals = models.IntegerField(default=1)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("team", "position")
+        default_permissions = ()
+        permissions = tuple((verb.codename, f"May {verb.value}") for verb in Verb)
+        constraints = (
+            models.UniqueConstraint(fields=("team", "slug"), name="environment_once_per_team_and_slug"),
+            models.UniqueConstraint(fields=("team", "position"), name="environment_one_per_team_and_position"),
+            models.UniqueConstraint(fields=("team", "prefix"), name="environment_one_per_team_and_prefix"),
+            models.CheckConstraint(
+                condition=Q(required_approvals__gte=0), name="environment_required_approvals_not_negative"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class PromotionRequest(models.Model):
+    """A request to let one image, named by digest, into one environment."""
+
+    class State(models.TextChoices):
+        OPEN = "open"
+        READY = "ready"
+        EXECUTING = "executing"
+        VERIFYING = "verifying"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        REJECTED = "rejected"
+        WITHDRAWN = "withdrawn"
+        EXPIRED = "expired"
+        SUPERSEDED = "superseded"
+
+    class Kind(models.TextChoices):
+        FORWARD = "forward"
+        ROLLBACK = "rollback"
+        REBUILD_REFRESH = "rebuild-refresh"
+        BREAK_GLASS = "break-glass"
+
+    # The whole state machine (promotion.md 2b); a state that is no key here is final.
+    NEXT: ClassVar[dict[str, frozenset[str]]] = {
+        "open": frozenset({"ready", "rejected", "withdrawn", "expired", "superseded"}),
+        "ready": frozenset({"open", "executing", "rejected", "withdrawn", "expired", "superseded"}),
+        "executing": frozenset({"verifying", "ready", "failed"}),
+        "verifying": frozenset({"succeeded", "failed"}),
+    }
+
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="promotion_requests")
+    repository = models.ForeignKey(
+        Repository, on_delete=models.PROTECT, related_name="promotion_requests"
+    )  # the family
+    environment = models.ForeignKey(Environment, on_delete=models.PROTECT, related_name="promotion_requests")
+    source_environment = models.ForeignKey(Environment, on_delete=models.PROTECT, related_name="+", null=True)
+    tag = models.CharField(max_length=128)  # the tag it gets in the target, beside `current`
+    kind = models.CharField(max_length=16, choices=Kind, default=Kind.FORWARD)
+    state = models.CharField(max_length=12, choices=State, default=State.OPEN)
+    requested_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="promotion_requests")
+    reason = models.TextField()
+    idempotency_key = models.CharField(max_length=200, blank=True)
+    approve_by = models.DateTimeField()
+    execute_by = models.DateTimeField(null=True, blank=True)
+    executed_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    failure = models.TextField(blank=True)  # why it failed, or why it fell back to ready
+    attempts = models.IntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+    decided_at = models.DateTimeField(null=True, blank=True)  # reached ready, or a final state
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("image", "repository", "environment"),
+                condition=Q(state__in=("open", "ready", "executing", "verifying")),
+                name="promotion_one_open_per_image_and_target",
+            ),
+            models.UniqueConstraint(
+                fields=("repository", "environment"),
+                condition=Q(state__in=("executing", "verifying")),
+                name="promotion_one_executing_per_slot",
+            ),
+            models.CheckConstraint(
+                condition=Q(finished_at=None, state__in=("open", "ready", "executing", "verifying"))
+                | Q(
+                    finished_at__isnull=False,
+                    state__in=("succeeded", "failed", "rejected", "withdrawn", "expired", "superseded"),
+                ),
+                name="promotion_finished_exactly_when_final",
+            ),
+        )
+        indexes = (
+            models.Index(fields=("state", "-id"), name="promotion_by_state"),
+            models.Index(fields=("repository", "environment", "-id"), name="promotion_by_slot"),
+        )
+
+    def __str__(self) -> str:
+        return f"PR-{self.pk}"
+
+    @property
+    def is_final(self) -> bool:
+        return self.state not in self.NEXT
+
+
+class Vote(models.Model):
+    """What one person said of a request, bound to what that person saw."""
+
+    class Value(models.TextChoices):
+        APPROVE = "approve"
+        REJECT = "reject"
+
+    class Via(models.TextChoices):
+        WEB = "web"
+        API = "api"
+
+    request = models.ForeignKey(PromotionRequest, on_delete=models.CASCADE, related_name="votes")
+    voter = models.ForeignKey(User, on_delete=models.PROTECT, related_name="votes")
+    value = models.CharField(max_length=8, choices=Value)
+    comment = models.TextField(blank=True)
+    digest = models.CharField(max_length=135)
+    evaluation = models.ForeignKey("Evaluation", on_delete=models.PROTECT, related_name="votes", null=True)
+    via = models.CharField(max_length=4, choices=Via, default=Via.WEB)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("request", "voter"), name="vote_once_per_request_and_voter"),)
+
+    def __str__(self) -> str:
+        return f"{self.voter} {self.value}s {self.request}"
+
+
+class Evaluation(models.Model):
+    """All requirements of a request as judged at one moment, with their inputs; append-only."""
+
+    request = models.ForeignKey(PromotionRequest, on_delete=models.CASCADE, related_name="evaluations")
+    requirements: models.JSONField[Any, Any] = models.JSONField()  # policy.types.Requirement, one object each
+    inputs: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    digest = models.CharField(max_length=71)  # sha256 of the canonical JSON of both
+    is_satisfied = models.BooleanField()
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = (models.Index(fields=("request", "-id"), name="evaluation_newest_first"),)
+
+    def __str__(self) -> str:
+        return f"{self.request} at {self.at:%Y-%m-%d %H:%M}"
+
+
+class Slot(models.Model):
+    """What one environment holds of one family now, and the fencing number of whoever changes it."""
+
+    repository = models.ForeignKey(Repository, on_delete=models.PROTECT, related_name="slots")
+    environment = models.ForeignKey(Environment, on_delete=models.PROTECT, related_name="slots")
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="slots", null=True)
+    tag = models.CharField(max_length=128, blank=True)
+    since = models.DateTimeField(null=True)
+    fence = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=("repository", "environment"), name="slot_once_per_family_and_environment"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.repository} in {self.environment}"

@@ -1,0 +1,148 @@
+"""How images are made again: recipes, watched bases, waves and their jobs."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+
+from accounts.models import User
+from lifecycle.registry.models import Image, Repository
+
+
+class Recipe(models.Model):
+    """One revision of how a repository's image is built; append-only, the highest revision is in force."""
+
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="recipes")
+    revision = models.IntegerField()
+    containerfile = models.TextField()
+    context_digest = models.CharField(max_length=135, blank=True)  # an OCI artifact in the same repository; "" for none
+    build_args: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    base_references: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=500), default=list)  # as written
+    tag = models.CharField(max_length=128, default="latest")  # the tag a rebuild moves
+    author = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("repository", "revision"), name="recipe_once_per_revision"),)
+
+    def __str__(self) -> str:
+        return f"{self.repository} recipe {self.revision}"
+
+
+class UpstreamWatch(models.Model):
+    """A base tag whose moves propose a rebuild of what stands on it."""
+
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="watches")
+    tag = models.CharField(max_length=128)
+    last_digest = models.CharField(max_length=135, blank=True)
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name_plural = "upstream watches"
+        constraints = (models.UniqueConstraint(fields=("repository", "tag"), name="upstreamwatch_once_per_tag"),)
+
+    def __str__(self) -> str:
+        return f"{self.repository}:{self.tag}"
+
+
+class RebuildWave(models.Model):
+    """A plan, then its carrying out: every image that stands on a changed base, level by level."""
+
+    class State(models.TextChoices):
+        PLANNED = "planned"
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"  # ended, and at least one image failed or is blocked
+        CANCELLED = "cancelled"
+
+    NEXT: ClassVar[dict[str, frozenset[str]]] = {
+        "planned": frozenset({"running", "cancelled"}),
+        "running": frozenset({"succeeded", "failed", "cancelled"}),
+        "failed": frozenset({"running"}),  # retry of what failed
+    }
+
+    repository = models.ForeignKey(Repository, on_delete=models.PROTECT, related_name="waves")  # the base's
+    old_base = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+", null=True)
+    new_base = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+")
+    state = models.CharField(max_length=10, choices=State, default=State.PLANNED)
+    trigger = models.CharField(max_length=20, default="manual")  # manual, watch, advisory
+    planned_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    confirmed_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    skipped: models.JSONField[Any, Any] = models.JSONField(default=list)  # [{repository, reason}]: left out, and why
+    created_at = models.DateTimeField(auto_now_add=True)
+    confirmed_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = (models.Index(fields=("-id",), name="rebuildwave_newest_first"),)
+
+    def __str__(self) -> str:
+        return f"W-{self.pk}"
+
+
+class RebuildJob(models.Model):
+    """One image of a wave: what it stood on, how it is renewed, and what came of it."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting"  # for its parents, or for a worker
+        BUILDING = "building"
+        SCANNING = "scanning"  # built and ingested, its packages not yet known
+        DONE = "done"
+        UNCHANGED = "unchanged"  # the result has the old digest: nothing above it is rebuilt
+        FAILED = "failed"
+        BLOCKED = "blocked"  # a parent failed
+        CANCELLED = "cancelled"
+
+    class Method(models.TextChoices):
+        REBASE = "rebase"
+        BUILD = "build"
+
+    NEXT: ClassVar[dict[str, frozenset[str]]] = {
+        "waiting": frozenset({"building", "blocked", "cancelled"}),
+        "building": frozenset({"waiting", "scanning", "unchanged", "failed", "cancelled"}),
+        "scanning": frozenset({"done", "failed"}),
+        "failed": frozenset({"waiting"}),
+        "blocked": frozenset({"waiting"}),
+    }
+
+    wave = models.ForeignKey(RebuildWave, on_delete=models.CASCADE, related_name="jobs")
+    repository = models.ForeignKey(Repository, on_delete=models.PROTECT, related_name="rebuild_jobs")
+    level = models.IntegerField()  # 1 stands on the changed base
+    parents: models.ManyToManyField[RebuildJob, Any] = models.ManyToManyField(
+        "self", symmetrical=False, related_name="children"
+    )
+    old_image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+")
+    new_image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+", null=True)
+    recipe = models.ForeignKey(Recipe, on_delete=models.PROTECT, related_name="+", null=True)
+    tag = models.CharField(max_length=128)
+    state = models.CharField(max_length=10, choices=State, default=State.WAITING)
+    method = models.CharField(max_length=6, choices=Method, blank=True)  # as planned, then as done
+    method_reason = models.TextField(blank=True)  # why it is (not) safe to rebase
+    node_id = models.CharField(max_length=71, blank=True)  # hash of recipe, platform and parent digests: built once
+    attempts = models.IntegerField(default=0)
+    problem = models.TextField(blank=True)
+    findings_before = models.IntegerField(null=True)
+    findings_after = models.IntegerField(null=True)
+    fixed: models.JSONField[Any, Any] = models.JSONField(default=list)  # advisory ids
+    introduced: models.JSONField[Any, Any] = models.JSONField(default=list)
+    remaining_count = models.IntegerField(null=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("level", "id")
+        constraints = (
+            models.UniqueConstraint(
+                fields=("wave", "repository", "old_image"), name="rebuildjob_once_per_wave_and_image"
+            ),
+            models.UniqueConstraint(
+                fields=("wave", "node_id"), condition=~Q(node_id=""), name="rebuildjob_no_node_twice_in_a_wave"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.wave} {self.repository}"

@@ -1,0 +1,274 @@
+"""What a registry holds: repositories, images by digest, layers, tags and their history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.postgres.indexes import GinIndex
+from django.db import models
+from django.db.models import Q
+
+from accounts.models import Team, User
+from accounts.verbs import Verb
+
+
+class Registry(models.Model):
+    """An OCI registry. One is *managed*: it asks us for its tokens and only lets in whom we let in."""
+
+    name = models.SlugField(max_length=60, unique=True)  # also the last part of its hook's address
+    endpoint = models.CharField(max_length=255, unique=True)  # "https://registry.example.com", no path
+    is_managed = models.BooleanField(default=False)
+    username = models.CharField(max_length=255, blank=True)
+    password_encrypted = models.BinaryField(default=b"", blank=True)  # Fernet, key FIELD_KEY
+    crawled_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name_plural = "registries"
+        constraints = (
+            models.UniqueConstraint(
+                fields=("is_managed",), condition=Q(is_managed=True), name="registry_only_one_is_managed"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def host(self) -> str:
+        """`host[:port]` as clients write it before a repository's name."""
+        return self.endpoint.partition("://")[2].rstrip("/")
+
+
+class Repository(models.Model):
+    """A named place in a registry for the images of one family, owned by one team.
+
+    `source` is set on the target of a promotion: `production/shop/api` has `shop/api` as its source. `family` is the
+    name that grants match: the source's name, or the repository's own.
+    """
+
+    registry = models.ForeignKey(Registry, on_delete=models.PROTECT, related_name="repositories")
+    team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="repositories")
+    name = models.CharField(max_length=255)
+    family = models.CharField(max_length=255)
+    source = models.ForeignKey("self", on_delete=models.PROTECT, related_name="targets", null=True, blank=True)
+    environment = models.ForeignKey(
+        "lifecycle.Environment", on_delete=models.PROTECT, related_name="repositories", null=True, blank=True
+    )
+    description = models.CharField(max_length=300, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now_add=True)  # the last push, promotion or rebuild into it
+
+    class Meta:
+        verbose_name_plural = "repositories"
+        default_permissions = ()
+        permissions = tuple((verb.codename, f"May {verb.value}") for verb in Verb)
+        constraints = (
+            models.UniqueConstraint(fields=("registry", "name"), name="repository_once_per_registry_and_name"),
+            models.CheckConstraint(
+                condition=Q(environment=None, source=None) | Q(environment__isnull=False, source__isnull=False),
+                name="repository_target_has_both_source_and_environment",
+            ),
+        )
+        indexes = (
+            models.Index(fields=("team", "name"), name="repository_by_team_and_name"),
+            models.Index(fields=("-updated_at", "-id"), name="repository_by_last_change"),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Image(models.Model):
+    """One manifest, named by digest; global, and visible only through a repository the user may see.
+
+    The bytes as served are kept, since the digest is over them (protocols.md 1.2).
+    """
+
+    class Kind(models.TextChoices):
+        MANIFEST = "manifest"  # one platform
+        INDEX = "index"
+        ARTIFACT = "artifact"  # signatures, SBOMs, build contexts and other things that are no image
+
+    digest = models.CharField(max_length=135, unique=True)
+    kind = models.CharField(max_length=8, choices=Kind)
+    media_type = models.CharField(max_length=150)
+    artifact_type = models.CharField(max_length=255, blank=True)
+    subject_digest = models.CharField(max_length=135, blank=True, db_index=True)
+    manifest = models.BinaryField(default=b"")  # raw bytes; empty for an imported inventory
+    config_digest = models.CharField(max_length=135, blank=True, db_index=True)
+    config: models.JSONField[Any, Any] = models.JSONField(default=dict)  # the image configuration, parsed
+    os = models.CharField(max_length=40, blank=True)
+    architecture = models.CharField(max_length=40, blank=True)
+    variant = models.CharField(max_length=40, blank=True)
+    size_bytes = models.BigIntegerField(default=0)  # manifest's config and layers, compressed
+    annotations: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    labels: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    base_name = models.CharField(max_length=500, blank=True)  # org.opencontainers.image.base.name, as declared
+    base_digest = models.CharField(max_length=135, blank=True, db_index=True)  # ...base.digest, as declared
+    # Chain ids over all layers (image-spec config.md); "" when a layer's id is not known. See lineage/chains.py.
+    diff_chain_id = models.CharField(max_length=71, blank=True, db_index=True)
+    digest_chain_id = models.CharField(max_length=71, blank=True, db_index=True)
+    layer_count = models.IntegerField(default=0)
+    created_at = models.DateTimeField(null=True, blank=True)  # what the configuration says
+    first_seen_at = models.DateTimeField(auto_now_add=True)
+    # What the SBOM job found; the counts are refreshed by advisories.services.refresh_risk.
+    scanned_at = models.DateTimeField(null=True, blank=True)
+    scan_problem = models.CharField(max_length=300, blank=True)
+    distro = models.CharField(max_length=60, blank=True)  # "debian-12"
+    package_count = models.IntegerField(default=0)
+    critical_count = models.IntegerField(default=0)
+    high_count = models.IntegerField(default=0)
+    medium_count = models.IntegerField(default=0)
+    low_count = models.IntegerField(default=0)
+    unknown_count = models.IntegerField(default=0)  # severity unknown or none
+    fixable_count = models.IntegerField(default=0)
+    risk_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = (
+            models.Index(fields=("-id",), condition=Q(kind="manifest"), name="image_manifests_newest_first"),
+            GinIndex(fields=("annotations",), name="image_annotations", opclasses=("jsonb_path_ops",)),
+        )
+
+    def __str__(self) -> str:
+        return self.digest
+
+    @property
+    def short_digest(self) -> str:
+        """The algorithm and the first twelve hex digits."""
+        return self.digest[: self.digest.index(":") + 13]
+
+    @property
+    def platform(self) -> str:
+        """`linux/amd64` or `linux/arm/v7`; empty when the configuration does not say."""
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    @property
+    def finding_count(self) -> int:
+        """Open findings, each (purl, advisory) once."""
+        return self.critical_count + self.high_count + self.medium_count + self.low_count + self.unknown_count
+
+
+class RepositoryImage(models.Model):
+    """That an image is, or was, in a repository: what makes a digest visible."""
+
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="repository_images")
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="repository_images")
+    is_top_level = models.BooleanField(default=True)  # not only the child of an index
+    pushed_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    added_at = models.DateTimeField(auto_now_add=True)
+    removed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("repository", "image"), name="repositoryimage_once_per_repository_and_image"
+            ),
+        )
+        indexes = (models.Index(fields=("repository", "-id"), name="repositoryimage_newest_first"),)
+
+    def __str__(self) -> str:
+        return f"{self.repository}@{self.image}"
+
+
+class IndexEntry(models.Model):
+    """An index names a child manifest (the edge of design.md 4, `ImageIndex`)."""
+
+    index = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="entries")
+    child = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="parents")
+    position = models.IntegerField()
+    platform = models.CharField(max_length=120, blank=True)
+    annotations: models.JSONField[Any, Any] = models.JSONField(default=dict)
+
+    class Meta:
+        verbose_name_plural = "index entries"
+        ordering = ("position",)
+        constraints = (models.UniqueConstraint(fields=("index", "position"), name="indexentry_once_per_position"),)
+
+    def __str__(self) -> str:
+        return f"{self.index} [{self.position}]"
+
+
+class Layer(models.Model):
+    """One layer of one image, base first.
+
+    `diff_chain_id` and `digest_chain_id` name this layer *and all below it*, by uncompressed and compressed digests.
+    """
+
+    image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="layers")
+    position = models.IntegerField()  # 0 is the base's
+    digest = models.CharField(max_length=135, blank=True)  # of the compressed blob; "" when an import did not know
+    diff_id = models.CharField(max_length=135, blank=True)  # of the uncompressed tar; "" likewise
+    media_type = models.CharField(max_length=150, blank=True)
+    size_bytes = models.BigIntegerField(default=0)
+    created_by = models.TextField(blank=True)  # the history entry that made it
+    diff_chain_id = models.CharField(max_length=71, blank=True)
+    digest_chain_id = models.CharField(max_length=71, blank=True)
+
+    class Meta:
+        ordering = ("position",)
+        constraints = (models.UniqueConstraint(fields=("image", "position"), name="layer_once_per_image_and_position"),)
+        indexes = (
+            models.Index(fields=("diff_chain_id",), condition=~Q(diff_chain_id=""), name="layer_by_diff_chain"),
+            models.Index(fields=("digest_chain_id",), condition=~Q(digest_chain_id=""), name="layer_by_digest_chain"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.image} layer {self.position}"
+
+
+class Tag(models.Model):
+    """A name in a repository that points at an image now; TagEvent keeps where it pointed."""
+
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="tags")
+    name = models.CharField(max_length=128)
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="tags", null=True)  # null: deleted
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("repository", "name"), name="tag_once_per_repository_and_name"),)
+        indexes = (models.Index(fields=("repository", "-updated_at", "-id"), name="tag_newest_first"),)
+
+    def __str__(self) -> str:
+        return f"{self.repository}:{self.name}"
+
+
+class TagEvent(models.Model):
+    """A tag came, moved or went; append-only."""
+
+    class Via(models.TextChoices):
+        PUSH = "push"
+        CRAWL = "crawl"
+        PROMOTION = "promotion"
+        REBUILD = "rebuild"
+
+    tag = models.ForeignKey(Tag, on_delete=models.CASCADE, related_name="events")
+    old_image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+", null=True)
+    new_image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+", null=True)
+    via = models.CharField(max_length=10, choices=Via)
+    actor = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = (models.Index(fields=("tag", "-id"), name="tagevent_newest_first"),)
+
+    def __str__(self) -> str:
+        return f"{self.tag} at {self.at:%Y-%m-%d %H:%M}"
+
+
+class CredentialFailure(models.Model):
+    """One refused credential at any login-like door; the limiter counts these rows (security.md B7)."""
+
+    account = models.CharField(max_length=150)
+    address = models.GenericIPAddressField(null=True)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = (
+            models.Index(fields=("account", "-at"), name="credentialfailure_by_account"),
+            models.Index(fields=("address", "-at"), name="credentialfailure_by_address"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.account} at {self.at:%Y-%m-%d %H:%M}"

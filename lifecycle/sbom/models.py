@@ -1,0 +1,112 @@
+"""What is inside an image: SBOM documents, package versions, and the inventories that images share."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from lifecycle.registry.models import Image
+
+
+class PackageVersion(models.Model):
+    """One version of one package, known by its purl (with qualifiers); shared by every image that holds it.
+
+    `ecosystem`, `release`, `match_name`, `match_version` and `version_key` are its coordinates in OSV terms, from
+    `advisories.coordinates`; `problem` says why it cannot be judged, and then `version_key` is null.
+    """
+
+    purl = models.TextField(unique=True)
+    type = models.CharField(max_length=40)  # the purl's type: deb, apk, rpm, pypi, npm ...
+    namespace = models.CharField(max_length=255, blank=True)
+    name = models.CharField(max_length=255)
+    version = models.CharField(max_length=500, blank=True)
+    source_name = models.CharField(max_length=255, blank=True)
+    source_version = models.CharField(max_length=500, blank=True)
+    ecosystem = models.CharField(max_length=60, blank=True)  # OSV ecosystem without suffix: "Debian", "PyPI"
+    release = models.CharField(max_length=40, blank=True)  # the suffix: "12", "v3.18", "22.04:LTS"
+    match_name = models.CharField(max_length=500, blank=True)
+    match_version = models.CharField(max_length=500, blank=True)
+    scheme = models.CharField(max_length=12, blank=True)
+    version_key = models.BinaryField(null=True)  # order-preserving: advisories.versions.version_key
+    problem = models.CharField(max_length=200, blank=True)
+    first_seen_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = (
+            models.Index(
+                fields=("ecosystem", "match_name", "version_key"),
+                condition=~Q(ecosystem=""),
+                name="packageversion_by_coordinates",
+            ),
+            models.Index(fields=("name",), name="packageversion_by_name"),
+        )
+
+    def __str__(self) -> str:
+        return self.purl
+
+
+class Inventory(models.Model):
+    """A content-addressed set of package versions: those that one layer brought and no later layer replaced.
+
+    `digest` is the sha256 over the sorted purls, so images that share the layer share the row (docs/adr/0005).
+    """
+
+    digest = models.CharField(max_length=71, unique=True)
+    package_count = models.IntegerField()
+    first_seen_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name_plural = "inventories"
+
+    def __str__(self) -> str:
+        return self.digest
+
+
+class InventoryPackage(models.Model):
+    """An inventory holds a package version."""
+
+    inventory = models.ForeignKey(Inventory, on_delete=models.CASCADE, related_name="inventory_packages")
+    package = models.ForeignKey(PackageVersion, on_delete=models.PROTECT, related_name="inventory_packages")
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("inventory", "package"), name="inventorypackage_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.inventory_id}: {self.package_id}"
+
+
+class ImageInventory(models.Model):
+    """An image carries an inventory, brought by one of its layers; null where the document does not say which."""
+
+    image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="image_inventories")
+    inventory = models.ForeignKey(Inventory, on_delete=models.PROTECT, related_name="image_inventories")
+    layer_position = models.IntegerField(null=True)
+    added_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name_plural = "image inventories"
+        constraints = (
+            models.UniqueConstraint(
+                fields=("image", "inventory", "layer_position"), nulls_distinct=False, name="imageinventory_once"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.image_id}: {self.inventory_id}"
+
+
+class Sbom(models.Model):
+    """The SBOM document of one platform manifest: an image is scanned once in its life (design invariant 2)."""
+
+    image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="sboms")
+    format = models.CharField(max_length=40)  # "syft-json", "import"
+    tool = models.CharField(max_length=80)  # "syft 1.18.1"
+    digest = models.CharField(max_length=71)  # of the document as the tool wrote it
+    document = models.BinaryField(default=b"")  # zlib-compressed; empty for imports
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("image", "digest"), name="sbom_once_per_image_and_document"),)
+
+    def __str__(self) -> str:
+        return f"{self.tool} of {self.image_id}"
