@@ -29,9 +29,7 @@ class Place:
 
     @property
     def label(self) -> str:
-        return (
-            f"{self.repository.name}:{self.tag}" if self.tag else self.repository.name
-        )
+        return f"{self.repository.name}:{self.tag}" if self.tag else self.repository.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +59,7 @@ def repositories_with_latest(visible: QuerySet[Repository]) -> QuerySet[Reposito
 def repository_of(visible: QuerySet[Repository], team: str, name: str) -> Repository:
     """Return the repository `name` of `team` among `visible`; raises NotFound when absent or hidden."""
     found = (
-        visible.select_related("team", "registry", "environment", "source")
-        .filter(team__slug=team, name=name)
-        .first()
+        visible.select_related("team", "registry", "environment", "source").filter(team__slug=team, name=name).first()
     )
     if found is None:
         raise NotFound("There is no such repository, or you may not see it.")
@@ -85,40 +81,26 @@ def image_in(repository: Repository, digest: str) -> RepositoryImage:
 
 def tags_of(repository: Repository) -> QuerySet[Tag]:
     """Return the live tags of `repository` with their images; order and page them by (-updated_at, -id)."""
-    return Tag.objects.filter(
-        repository=repository, image__isnull=False
-    ).select_related("image")
+    return Tag.objects.filter(repository=repository, image__isnull=False).select_related("image")
 
 
 def tag_history(repository: Repository) -> QuerySet[TagEvent]:
     """Return every move of every tag of `repository`; page by -id."""
-    return TagEvent.objects.filter(tag__repository=repository).select_related(
-        "tag", "old_image", "new_image", "actor"
-    )
+    return TagEvent.objects.filter(tag__repository=repository).select_related("tag", "old_image", "new_image", "actor")
 
 
 def image_history(repository: Repository, image: Image) -> QuerySet[TagEvent]:
     """Return the tag moves that brought or took `image` in `repository`, newest first."""
-    events = TagEvent.objects.filter(tag__repository=repository).select_related(
-        "tag", "actor"
-    )
-    return (events.filter(new_image=image) | events.filter(old_image=image)).order_by(
-        "-id"
-    )
+    events = TagEvent.objects.filter(tag__repository=repository).select_related("tag", "actor")
+    return (events.filter(new_image=image) | events.filter(old_image=image)).order_by("-id")
 
 
 def platforms_of(image: Image) -> list[IndexEntry]:
     """Return the platform manifests of an index in its order; attestations and other artifacts are no platforms."""
     if image.kind != Image.Kind.INDEX:
         return []
-    entries = IndexEntry.objects.filter(
-        index=image, child__kind=Image.Kind.MANIFEST
-    ).select_related("child")
-    return [
-        entry
-        for entry in entries.order_by("position")
-        if not entry.platform.startswith("unknown")
-    ]
+    entries = IndexEntry.objects.filter(index=image, child__kind=Image.Kind.MANIFEST).select_related("child")
+    return [entry for entry in entries.order_by("position") if not entry.platform.startswith("unknown")]
 
 
 def layers_of(image: Image) -> list[Layer]:
@@ -133,17 +115,11 @@ def places_of(images: Iterable[int], visible: QuerySet[Repository]) -> dict[int,
     """
     ids = set(images)
     places: dict[int, Place] = {}
-    tags = Tag.objects.filter(image_id__in=ids, repository__in=visible).select_related(
-        "repository__team"
-    )
+    tags = Tag.objects.filter(image_id__in=ids, repository__in=visible).select_related("repository__team")
     for tag in tags.order_by("repository__environment_id", "updated_at"):
-        if tag.image_id is not None and (
-            tag.image_id not in places or tag.repository.environment_id is None
-        ):
+        if tag.image_id is not None and (tag.image_id not in places or tag.repository.environment_id is None):
             places[tag.image_id] = Place(tag.repository, tag.name)
-    members = RepositoryImage.objects.filter(
-        image_id__in=ids - set(places), repository__in=visible, removed_at=None
-    )
+    members = RepositoryImage.objects.filter(image_id__in=ids - set(places), repository__in=visible, removed_at=None)
     for member in members.select_related("repository__team").order_by("-id"):
         places.setdefault(member.image_id, Place(member.repository, ""))
     return places
@@ -166,7 +142,5 @@ def lag_of(base: Image, visible: QuerySet[Repository]) -> Lag | None:
     )
     if left is None or left.tag.image is None:
         return None
-    moves = TagEvent.objects.filter(
-        tag=left.tag, id__gte=left.pk, new_image__isnull=False
-    ).count()
+    moves = TagEvent.objects.filter(tag=left.tag, id__gte=left.pk, new_image__isnull=False).count()
     return Lag(left.tag.name, left.tag.repository, left.tag.image, moves, left.at)
