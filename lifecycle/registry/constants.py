@@ -1,0 +1,59 @@
+"""Words and limits of the OCI specifications, and ours on top (protocols.md 1 and 2)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+MIB: Final = 1024 * 1024
+
+MANIFEST_MAX_BYTES: Final = 4 * MIB  # distribution-spec: expect to support at least 4 megabytes
+CONFIG_MAX_BYTES: Final = 8 * MIB
+ERROR_MAX_BYTES: Final = 64 * 1024
+LISTING_MAX_BYTES: Final = 16 * MIB  # 2.8 answers all tags of a repository at once
+BLOB_MAX_BYTES: Final = 16 * 1024 * MIB
+LAYERS_MAX: Final = 1000  # runtimes stop near 127; cosign at 1000 signature layers
+CHILDREN_MAX: Final = 1000  # manifests in one index
+REFERRERS_MAX: Final = 1000  # of one subject
+GRAPH_DEPTH_MAX: Final = 5  # index in index in index ...
+GRAPH_NODES_MAX: Final = 10_000
+JSON_DEPTH_MAX: Final = 64
+ANNOTATIONS_MAX: Final = 1000
+TEXT_MAX: Final = 64 * 1024  # characters of one annotation or label
+PAGE_SIZE: Final = 1000  # 2.8 answers 400 above
+PAGES_MAX: Final = 1000
+
+# Layers that say nothing about what an image was built on (rescan-rebuild.md 4.1).
+EMPTY_TAR_DIFF_ID: Final = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"  # 1024 zero bytes
+EMPTY_GZIP_LAYER_DIGEST: Final = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"  # 32 bytes
+
+
+class MediaType(StrEnum):
+    """The media types a registry must get right; any other is an artifact's own business."""
+
+    OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+    DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+    OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+    DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+    DOCKER_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+json"
+    DOCKER_SCHEMA_1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+    OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+    DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+    EMPTY = "application/vnd.oci.empty.v1+json"
+
+
+INDEX_TYPES: Final = frozenset({MediaType.OCI_INDEX, MediaType.DOCKER_LIST})
+MANIFEST_TYPES: Final = frozenset({MediaType.OCI_MANIFEST, MediaType.DOCKER_MANIFEST})
+IMAGE_CONFIG_TYPES: Final = frozenset({MediaType.OCI_CONFIG, MediaType.DOCKER_CONFIG})
+SCHEMA_1_TYPES: Final = frozenset({MediaType.DOCKER_SCHEMA_1, MediaType.DOCKER_SCHEMA_1_SIGNED})
+
+# All four: without the OCI ones Distribution answers 404, even for */* (protocols.md 2.3).
+ACCEPT_MANIFESTS: Final = (
+    f"{MediaType.OCI_INDEX}, {MediaType.OCI_MANIFEST}, {MediaType.DOCKER_LIST}, {MediaType.DOCKER_MANIFEST}"
+)
+
+# Layers that may stay where their `urls` point; they are not in the registry and must not be copied.
+FOREIGN_LAYER_PARTS: Final = (".nondistributable.", ".foreign.")
+
+OCI_PREFIX: Final = "org.opencontainers.image."
+LEGACY_PREFIX: Final = "org.label-schema."
