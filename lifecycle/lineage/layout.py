@@ -115,7 +115,7 @@ def draw(nodes: Sequence[Node], edges: Sequence[Edge]) -> Drawing:
     tallest = max((len(column) for column in columns), default=1)
     height = TOP_PX + tallest * ROW_PX + MARGIN_PX
     for number, column in enumerate(columns):
-        first = TOP_PX + (tallest - len(column)) * ROW_PX / 2 + (ROW_PX - NODE_HEIGHT_PX) / 2
+        first = TOP_PX + ((tallest - len(column)) * ROW_PX + ROW_PX - NODE_HEIGHT_PX) // 2
         for index, node in enumerate(column):
             node.x, node.y = MARGIN_PX + number * COLUMN_PX, first + index * ROW_PX
     place = {node.key: node for node in nodes}

@@ -1,4 +1,4 @@
-"""What the lineage pages show: the neighbourhood of one image, rolled up until it can be read, and what was left out."""
+"""What the lineage pages show: the neighbourhood of one image, rolled up to be readable, and what was left out."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def _roll_up(
     return {member: name for name, members in groups.items() for member in members}, groups
 
 
-def _rows(
+def _rows(  # noqa: PLR0917 -- one call, the parts of one walk
     focus: Image,
     images: dict[int, Image],
     places: dict[int, Place],

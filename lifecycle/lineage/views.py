@@ -1,0 +1,51 @@
+"""The lineage pages: where images start, and the neighbourhood of one."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from accounts.models import User
+from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.core.errors import NotFound
+from lifecycle.core.paging import keyset_page
+from lifecycle.lineage.page_queries import neighbourhood_of, roots_visible
+from lifecycle.registry.models import Image
+from lifecycle.registry.page_queries import lag_of, places_of, platforms_of
+
+
+@require_safe
+def roots(request: HttpRequest) -> HttpResponse:
+    """List the images on which others stand and that stand on none we know, newest first."""
+    user = cast(User, request.user)
+    rows = roots_visible(images_visible_to(user))
+    page = keyset_page(rows, ("-id",), after=request.GET.get("after", ""), before=request.GET.get("before", ""))
+    places = places_of([image.pk for image in page.rows], repositories_visible_to(user))
+    entries = [(image, places[image.pk]) for image in page.rows if image.pk in places]
+    return render(request, "lifecycle/lineage/roots.html", {"page": page, "entries": entries})
+
+
+@require_safe
+def neighbourhood(request: HttpRequest, digest: str) -> HttpResponse:
+    """Show what one image stands on and what stands on it; an index shows its first platform."""
+    user = cast(User, request.user)
+    visible, repositories = images_visible_to(user), repositories_visible_to(user)
+    named = visible.filter(digest=digest).exclude(kind=Image.Kind.ARTIFACT).first()
+    if named is None:
+        raise NotFound("There is no such image, or you may not see it.")
+    entries = platforms_of(named)
+    focus = entries[0].child if entries else named
+    around = neighbourhood_of(focus, visible, repositories)
+    context = {
+        "named": named,
+        "image": focus,
+        "place": places_of([named.pk, focus.pk], repositories).get(named.pk)
+        or places_of([focus.pk], repositories).get(focus.pk),
+        "around": around,
+        "most": max((level.count for level in around.levels), default=1),
+        "lag": lag_of(named, repositories) or lag_of(focus, repositories),
+    }
+    return render(request, "lifecycle/lineage/neighbourhood.html", context)

@@ -1,0 +1,32 @@
+"""`/images/` and `/t/<team>/r/<repository>/...`; a repository's name holds slashes, hence the path converter."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.urls import path, register_converter
+
+from lifecycle.core import preferences
+from lifecycle.registry import views
+
+
+class DigestConverter:
+    """An OCI digest as a part of an address."""
+
+    regex: Final = r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}"
+
+    def to_python(self, value: str) -> str:
+        return value
+
+    def to_url(self, value: str) -> str:
+        return value
+
+
+register_converter(DigestConverter, "digest")
+
+urlpatterns = [
+    path("images/", views.images, name="images"),
+    path("t/<slug:team>/r/<path:name>/i/<digest:digest>/", views.image, name="image"),
+    path("t/<slug:team>/r/<path:name>/", views.repository, name="repository"),
+    path("theme/", preferences.theme, name="theme"),
+]

@@ -1,0 +1,224 @@
+"""The pages of repositories and images. Everything is read: what changes something has its own page elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from django.db.models import Max, Q
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from accounts.models import Team, User
+from accounts.verbs import Verb
+from lifecycle.advisories.page_queries import FixShare, findings_of, shares_of
+from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.access import may
+from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.core.paging import keyset_page
+from lifecycle.core.templatetags.gravingdock import SEVERITIES
+from lifecycle.lineage.models import Derivation
+from lifecycle.lineage.page_queries import EVIDENCE_WORDS, levels_below
+from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.rebuild.models import Recipe
+from lifecycle.registry import page_queries
+from lifecycle.registry.models import Image, Layer
+from lifecycle.sbom.models import Sbom
+from lifecycle.sbom.page_queries import packages_of
+
+_IMAGE_TABS: Final = ("overview", "lineage", "packages", "findings", "promotions", "history")
+_REPOSITORY_TABS: Final = ("tags", "recipe", "history")
+_SEARCH_MAX: Final = 200  # characters; a repository's name is shorter than 255
+
+
+@dataclass(frozen=True, slots=True)
+class BaseLine:
+    """A base of the image, how it is known, and how far it is behind."""
+
+    derivation: Derivation
+    place: page_queries.Place | None
+    lag: page_queries.Lag | None
+    evidence: str
+    layer_count: int  # the image's first layers that are the base's
+
+
+def _user(request: HttpRequest) -> User:
+    return cast(User, request.user)  # LoginRequiredMiddleware lets nobody else in
+
+
+def _cursors(request: HttpRequest) -> dict[str, str]:
+    return {"after": request.GET.get("after", ""), "before": request.GET.get("before", "")}
+
+
+@require_safe
+def images(request: HttpRequest) -> HttpResponse:
+    """List the repositories that the reader may see, newest change first, with the newest tag of each."""
+    visible = repositories_visible_to(_user(request))
+    text, team = request.GET.get("q", "").strip()[:_SEARCH_MAX], request.GET.get("team", "")
+    rows = page_queries.repositories_with_latest(visible)
+    if text:
+        rows = rows.filter(Q(name__icontains=text) | Q(description__icontains=text))
+    if team:
+        rows = rows.filter(team__slug=team)
+    context = {
+        "page": keyset_page(rows, ("-updated_at", "-id"), **_cursors(request)),
+        "teams": Team.objects.filter(pk__in=visible.values("team")).order_by("slug"),
+        "q": text,
+        "team": team,
+    }
+    return render(request, "lifecycle/registry/images.html", context)
+
+
+@require_safe
+def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
+    """Show one repository: its tags with how to pull them, how it is built, how its tags moved."""
+    user = _user(request)
+    found = page_queries.repository_of(repositories_visible_to(user), team, name)
+    tab = request.GET.get("tab", "tags")
+    tab = tab if tab in _REPOSITORY_TABS else "tags"
+    context: dict[str, Any] = {
+        "repository": found,
+        "tab": tab,
+        "recipe": Recipe.objects.filter(repository=found).select_related("author").order_by("-revision").first(),
+        "is_empty": not page_queries.tags_of(found).exists(),
+        "may_push": may(user, Verb.IMAGE_CREATE, repository=found) if found.environment_id is None else None,
+    }
+    if tab == "tags":
+        context["page"] = keyset_page(page_queries.tags_of(found), ("-updated_at", "-id"), **_cursors(request))
+    elif tab == "history":
+        context["page"] = keyset_page(page_queries.tag_history(found), ("-id",), **_cursors(request))
+    return render(request, "lifecycle/registry/repository.html", context)
+
+
+@require_safe
+def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpResponse:
+    """Show one image. An index shows one of its platforms; `?platform=` (a digest) chooses which."""
+    user = _user(request)
+    visible = repositories_visible_to(user)
+    found = page_queries.repository_of(visible, team, name)
+    member = page_queries.image_in(found, digest)
+    entries = page_queries.platforms_of(member.image)
+    chosen = next((entry.child for entry in entries if entry.child.digest == request.GET.get("platform")), None)
+    shown = chosen or (entries[0].child if entries else member.image)
+    tab = request.GET.get("tab", "overview")
+    tab = tab if tab in _IMAGE_TABS else "overview"
+    layers = page_queries.layers_of(shown)
+    bases = _bases(shown, visible, user)
+    shares = shares_of(shown) if shown.scanned_at else []
+    context: dict[str, Any] = {
+        "repository": found,
+        "member": member,
+        "top": member.image,  # what the address names: an index, or the platform itself
+        "image": shown,
+        "entries": entries,
+        "tab": tab,
+        "tags": page_queries.tags_of(found).filter(image=member.image).order_by("-updated_at"),
+        "layers": layers,
+        "bases": bases,
+        "slots": Slot.objects.filter(image__in={member.image.pk, shown.pk}).select_related("environment", "repository"),
+        "promotions": PromotionRequest.objects.filter(image=member.image, repository__in=visible)
+        .select_related("environment", "source_environment", "requested_by", "repository")
+        .order_by("-id")[:50],
+        "who_can_fix": _who_can_fix(shares, bases, found.name),
+        "may_request": may(user, Verb.PROMOTION_REQUEST, repository=found),
+        "may_rebuild": may(user, Verb.IMAGE_REBUILD, repository=found),
+    }
+    context |= _tab(request, tab, context, user)
+    return render(request, "lifecycle/registry/image.html", context)
+
+
+def _bases(image: Image, visible: Any, user: User) -> list[BaseLine]:
+    """Return the bases of `image` that the reader may see, the deepest first, with how far each is behind."""
+    edges = list(
+        Derivation.objects.filter(derived=image, base__in=images_visible_to(user))
+        .select_related("base")
+        .order_by("-base__layer_count", "id")[:5]
+    )
+    places = page_queries.places_of([edge.base_id for edge in edges], visible)
+    return [
+        BaseLine(
+            edge,
+            places.get(edge.base_id),
+            page_queries.lag_of(edge.base, visible),
+            ", ".join(EVIDENCE_WORDS.get(kind, kind) for kind in edge.evidence),
+            edge.base.layer_count if Derivation.Evidence.LAYERS in edge.evidence else 0,
+        )
+        for edge in edges
+    ]
+
+
+def _base_layer_count(bases: list[BaseLine]) -> int:
+    return max((base.layer_count for base in bases), default=0)
+
+
+def _who_can_fix(shares: list[FixShare], bases: list[BaseLine], own: str) -> dict[str, Any]:
+    """Return the parts of the who-can-fix bar: what comes with the base, what is the image's own, what is not known."""
+    depth = _base_layer_count(bases)
+    name = next((base.place.repository.name for base in bases if base.place and base.layer_count), "the base image")
+    inherited = sum(
+        share.count for share in shares if share.layer_position is not None and share.layer_position < depth
+    )
+    unplaced = sum(share.count for share in shares if share.layer_position is None)
+    mine = sum(share.count for share in shares) - inherited - unplaced
+    parts = [("base", f"{inherited} {name}", inherited), ("own", f"{mine} {own}", mine)]
+    parts.append(("unknown", f"{unplaced} layer not known", unplaced))
+    return {
+        "total": inherited + mine + unplaced,
+        "parts": [part for part in parts if part[2]],
+        "inherited": inherited,
+        "mine": mine,
+        "unplaced": unplaced,
+        "base": name,
+    }
+
+
+def _tab(request: HttpRequest, tab: str, context: dict[str, Any], user: User) -> dict[str, Any]:
+    """Return what one tab shows beside the plate."""
+    image: Image = context["image"]
+    if tab == "findings":
+        rows = findings_of(image)
+        severity = request.GET.get("severity", "")
+        if severity in SEVERITIES:
+            wanted = ["unknown", "none"] if severity == "unknown" else [severity]
+            rows = rows.filter(severity__in=wanted)
+        if request.GET.get("fix") == "yes":
+            rows = rows.exclude(fixed_version="")
+        page = keyset_page(rows, ("-rank", "id"), **_cursors(request))
+        for match in page.rows:
+            match.brought_by = _layer_words(context, match.layer_position)  # type: ignore[attr-defined]
+        counts = [(name, getattr(image, f"{name}_count")) for name in SEVERITIES]
+        return {"page": page, "severity": severity, "has_fix": request.GET.get("fix") == "yes", "counts": counts}
+    if tab == "packages":
+        rows = packages_of(image)
+        text = request.GET.get("q", "").strip()[:_SEARCH_MAX]
+        if text:
+            rows = rows.filter(Q(name__icontains=text) | Q(source_name__icontains=text))
+        packages = keyset_page(rows, ("name", "id"), **_cursors(request))
+        for package in packages.rows:
+            package.brought_by = _layer_words(context, package.layer_position)  # type: ignore[attr-defined]
+        return {"page": packages, "q": text}
+    if tab == "lineage":
+        visible = images_visible_to(user)
+        return {"levels": levels_below(image, visible)}
+    if tab == "history":
+        events = AuditEvent.objects.filter(image=context["top"]).select_related("actor").order_by("-id")[:50]
+        return {
+            "events": page_queries.image_history(context["repository"], context["top"])[:50],
+            "audit_events": events if may(user, Verb.AUDIT_READ, repository=context["repository"]) else None,
+            "sboms": Sbom.objects.filter(image=image).defer("document").order_by("-id"),
+        }
+    return {"newest_sbom_at": Sbom.objects.filter(image=image).aggregate(at=Max("created_at"))["at"]}
+
+
+def _layer_words(context: dict[str, Any], position: int | None) -> dict[str, str]:
+    """Return who brought a layer and which it is: that decides who can fix what is in it."""
+    if position is None:
+        return {"who": "not known", "which": "the SBOM names no layer"}
+    layers: list[Layer] = context["layers"]
+    bases: list[BaseLine] = context["bases"]
+    which = f"layer {position + 1} of {len(layers)}" if layers else f"layer {position + 1}"
+    for base in reversed(bases):  # the shallowest base that reaches up to this layer brought it
+        if position < base.layer_count:
+            return {"who": base.place.label if base.place else "a base image", "which": which}
+    return {"who": f"{context['repository'].name}, own layer", "which": which}
