@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from lifecycle.core.errors import LeaseLost, LifecycleError, RegistryUnavailable
 from lifecycle.jobs import handlers, services
@@ -26,7 +26,6 @@ def worker_name() -> str:
 
 def run(job_id: int) -> None:
     """Do the job if it is to be had; otherwise return at once. Coming twice is safe: the claim decides."""
-    close_old_connections()
     job = services.claim(job_id, worker=worker_name())
     if job is None:
         return
@@ -54,7 +53,8 @@ def _attempt(job: Job) -> None:
 
 def _failed(job: Job, code: str, message: str, *, is_transient: bool) -> None:
     log.warning("job_failed", code=code, attempt=job.attempts)
-    connection.close_if_unusable_or_obsolete()
+    if not connection.in_atomic_block:
+        connection.close_if_unusable_or_obsolete()
     try:
         with transaction.atomic():
             if services.fail(job, code=code, message=message, is_transient=is_transient):

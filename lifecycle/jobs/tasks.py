@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celery import shared_task
+from django.db import close_old_connections
 
 
 @shared_task(
@@ -15,4 +16,5 @@ def run_job(job_id: int) -> None:
     """Claim the job's row, or stop."""
     from lifecycle.jobs import running  # noqa: PLC0415 -- leaf: services import tasks
 
+    close_old_connections()
     running.run(job_id)

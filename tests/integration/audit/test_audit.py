@@ -1,0 +1,59 @@
+"""The audit trail can only grow, for the application role and for the owner alike."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from accounts.queries import system_user
+from lifecycle.audit import services
+from lifecycle.audit.models import AuditEvent, AuditPending
+from lifecycle.core.context import RequestContext, request_context
+
+pytestmark = pytest.mark.django_db
+
+
+def test_record_keeps_who_what_and_where_and_queues_it_for_sealing():
+    with request_context(RequestContext(request_id="r-1", address="192.0.2.7")):
+        event = services.record("image.pushed", actor=system_user(), reason="why", tag="v1")
+    kept = orjson.loads(AuditEvent.objects.get(pk=event.pk).canonical)
+    assert (kept["actor"], kept["address"], kept["request_id"]) == ("gravingdock", "192.0.2.7", "r-1")
+    assert kept["details"] == {"tag": "v1"}
+    assert AuditPending.objects.filter(pk=event.pk).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_record_is_refused_outside_a_transaction():
+    with pytest.raises(RuntimeError, match="outside a transaction"):
+        services.record("image.pushed", actor=None)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE lifecycle_auditevent SET reason = 'x'",
+        "DELETE FROM lifecycle_auditevent",
+        "TRUNCATE lifecycle_auditevent",
+        "DELETE FROM lifecycle_auditpending",
+    ],
+)
+def test_the_application_role_cannot_change_the_trail(statement):
+    services.record("image.pushed", actor=system_user())
+    with pytest.raises(DatabaseError, match="permission denied|append-only"), transaction.atomic():
+        connection.cursor().execute(statement)
+    assert AuditEvent.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_not_even_the_owner_can_change_the_trail(services):  # the fixture: test servers
+    from lifecycle.audit.services import record
+
+    with transaction.atomic():
+        record("image.pushed", actor=system_user())
+    link = services.cluster.connect("gravingdock_owner", "gravingdock")
+    try:
+        with link.cursor() as cursor, pytest.raises(Exception, match="append-only"):
+            cursor.execute("UPDATE lifecycle_auditevent SET reason = 'x'")
+    finally:
+        link.close()

@@ -1,0 +1,154 @@
+"""Jobs: claimed once, fenced, retried, swept. PostgreSQL decides, never a message."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+
+from accounts.queries import system_user
+from lifecycle.core.errors import LeaseLost, RegistryRefused, RegistryUnavailable
+from lifecycle.jobs import handlers, running, schedule, services
+from lifecycle.jobs.models import Job, JobKind, ScheduleSlot
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def handle(monkeypatch):
+    """Set the function that does CRAWL jobs in this test."""
+
+    def use(function):
+        monkeypatch.setitem(handlers._HANDLERS, JobKind.CRAWL, function)
+
+    return use
+
+
+def queue(**more):
+    return services.queue(JobKind.CRAWL, subject_id=1, actor=system_user(), **more)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_queue_sends_a_wake_up_only_after_the_commit(wake_ups):
+    with transaction.atomic():
+        job = queue()
+        assert wake_ups == []
+    assert wake_ups == [(job.pk, "ingest")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_queue_leaves_nothing_when_the_transaction_rolls_back(wake_ups):
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        queue()
+        1 / 0  # noqa: B018
+    assert not Job.objects.exists()
+    assert wake_ups == []
+
+
+def test_queue_returns_the_waiting_job_with_the_same_key_once():
+    first, second = queue(dedupe_key="x"), queue(dedupe_key="x")
+    assert first.pk == second.pk
+    services.claim(first.pk, worker="w")
+    assert queue(dedupe_key="x").pk != first.pk
+
+
+@pytest.mark.django_db(transaction=True)
+def test_claim_gives_a_job_to_one_of_two_workers(in_other_connection):
+    job = queue()
+    with transaction.atomic():
+        assert Job.objects.select_for_update().get(pk=job.pk)
+        assert in_other_connection(lambda: services.claim(job.pk, worker="b")) is None  # skips, does not wait
+    assert in_other_connection(lambda: services.claim(job.pk, worker="b")).fence == 1
+    assert services.claim(job.pk, worker="a") is None
+
+
+def test_a_worker_whose_lease_ran_out_can_commit_nothing(settings):
+    settings.JOB_LEASE_S = 0
+    job = queue()
+    late = services.claim(job.pk, worker="late")
+    current = services.claim(job.pk, worker="current")
+    assert current.fence == late.fence + 1
+    with pytest.raises(LeaseLost), handlers.JobRun(late).fenced():
+        pytest.fail("entered with an old fence")
+    with pytest.raises(LeaseLost):
+        services.succeed(late)
+    with handlers.JobRun(current).fenced():
+        pass
+
+
+def test_run_ends_a_job_whose_handler_returns(handle):
+    seen = []
+    handle(lambda run: seen.append(run.job.pk))
+    job = queue()
+    running.run(job.pk)
+    running.run(job.pk)  # a doubled wake-up
+    job.refresh_from_db()
+    assert (seen, job.state, job.attempts) == ([job.pk], Job.State.SUCCEEDED, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (RegistryUnavailable("away"), Job.State.WAITING),
+        (RegistryRefused("no"), Job.State.FAILED),
+        (ValueError("a bug"), Job.State.WAITING),
+    ],
+)
+def test_run_retries_only_what_time_can_heal(handle, error, state):
+    def fail(run):
+        raise error
+
+    handle(fail)
+    job = queue()
+    running.run(job.pk)
+    job.refresh_from_db()
+    assert job.state == state
+    assert str(error) in job.last_error
+    assert (job.not_before is not None) == (state == Job.State.WAITING)
+
+
+def test_run_tells_who_waits_when_all_attempts_are_used(handle, monkeypatch):
+    told = []
+    monkeypatch.setitem(handlers._GAVE_UP, JobKind.CRAWL, lambda job: told.append(job.pk))
+
+    def fail(run):
+        raise RegistryUnavailable("away")
+
+    handle(fail)
+    job = queue(max_attempts=1)
+    running.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, told) == (Job.State.FAILED, [job.pk])
+
+
+def test_a_postponed_job_waits_without_losing_an_attempt(handle):
+    def wait(run):
+        raise handlers.Postponed("not scanned yet", seconds=5)
+
+    handle(wait)
+    job = queue()
+    running.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.attempts, job.last_error) == (Job.State.WAITING, 0, "not scanned yet")
+
+
+def test_sweep_wakes_lost_and_dead_jobs_once_in_a_period(wake_ups):
+    lost, dead, later = queue(), queue(), queue(not_before=timezone.now() + timedelta(hours=1))
+    services.claim(dead.pk, worker="killed")
+    Job.objects.filter(pk=dead.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    Job.objects.filter(pk=lost.pk).update(created_at=timezone.now() - timedelta(minutes=1))
+    assert services.sweep() == 2
+    assert {job for job, _ in wake_ups} == {lost.pk, dead.pk}
+    assert later.pk not in {job for job, _ in wake_ups}
+    assert services.sweep() == 0
+
+
+def test_a_due_moment_fires_once_for_any_number_of_tickers(monkeypatch):
+    fired = []
+    monkeypatch.setattr(schedule, "_SCHEDULES", [schedule.Schedule("x", 60, lambda: fired.append(1))])
+    assert schedule.run_due(now_s=600.0) == ["x"]
+    assert schedule.run_due(now_s=601.0) == []
+    assert schedule.run_due(now_s=660.0) == ["x"]
+    assert (len(fired), ScheduleSlot.objects.count()) == (2, 2)

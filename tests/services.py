@@ -1,0 +1,241 @@
+"""Real servers for the tests: each is started once in a run, when a test first needs it, and ended with the run."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import psycopg2
+
+from config.embedded import account, keys, ports, postgres
+from config.embedded.redis_server import RedisServer
+from config.embedded.registry_server import RegistryServer
+
+ROOT = Path(__file__).resolve().parent.parent
+# What a test may not delete between tests: the rows that migrations wrote.
+KEPT = {
+    "django_migrations": "true",
+    "django_content_type": "true",
+    "auth_permission": "true",
+    "accounts_role": "is_builtin",
+    "accounts_user": "kind = 'system'",
+}
+
+
+class Services:
+    """Addresses are chosen at once, so that settings can name them; servers start when they are first asked for."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="gdtest-"))
+        self.home.chmod(0o755)
+        pg_port, redis_port, registry_port, web_port = ports.scratch(4)
+        self.web_url = f"http://localhost:{web_port}"
+        self.web_port = web_port
+        self._pg_port = pg_port
+        self._passwords = postgres.Passwords(keys.password(), keys.password(), keys.password())
+        self.redis = RedisServer(self.home / "redis", redis_port, keys.password())
+        self.hook_secret = keys.password()
+        self.key_file, self.certificate_file = self.home / "token.pem", self.home / "token-ca.pem"
+        keys.make_token_key(self.key_file, self.certificate_file)
+        self.registry = RegistryServer(
+            folder=self.home / "registry",
+            port=registry_port,
+            public_url=self.web_url,
+            service="gravingdock-registry",
+            issuer="gravingdock",
+            certificate_file=self.certificate_file,
+            hook_secret=self.hook_secret,
+            http_secret=keys.password(),
+        )
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._is_migrated = False
+        atexit.register(self.stop)
+
+    @cached_property
+    def cluster(self) -> postgres.Cluster:
+        """PostgreSQL's cluster; the account that runs it is only looked for when it is needed."""
+        folder = self.home / "pg"
+        folder.mkdir(exist_ok=True)
+        who = account.account_for(postgres.programs() / "postgres", folder, die_with_parent=True)
+        return postgres.Cluster(
+            data=folder / "data",
+            sockets=postgres.socket_folder(self.home),
+            port=self._pg_port,
+            account=who,
+            passwords=self._passwords,
+            durable=False,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Return every setting the processes under test need."""
+        address = f"{ports.LOOPBACK}:{self._pg_port}/{postgres.DATABASE}?sslmode=disable"
+        return {
+            "GRAVINGDOCK_HOME": str(self.home),
+            "DJANGO_SETTINGS_MODULE": "config.settings",
+            "DATABASE_URL": f"postgres://{postgres.APP}:{self._passwords.app}@{address}",
+            "DATABASE_OWNER_URL": f"postgres://{postgres.OWNER}:{self._passwords.owner}@{address}",
+            "REDIS_URL": self.redis.url(),
+            "REGISTRY_URL": self.registry.url,
+            "PUBLIC_URL": self.web_url,
+            "SECRET_KEY": keys.password() + keys.password(),
+            "FIELD_KEY": keys.fernet_key(),
+            "TOKEN_KEY_FILE": str(self.key_file),
+            "TOKEN_CERT_FILE": str(self.certificate_file),
+            "REGISTRY_HOOK_SECRET": self.hook_secret,
+            "SCRATCH": str(self.home / "scratch"),
+            "JOB_LEASE_S": "3",
+            "JOB_SWEEP_S": "1",
+        }
+
+    def start(self, name: str, command: list[str], *, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start a program in a process group of its own; its output goes to `<home>/<name>.log`."""
+        with (self.home / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self.processes[name] = process
+        return process
+
+    def is_alive(self, name: str) -> bool:
+        """Whether the process of that name runs."""
+        process = self.processes.get(name)
+        return process is not None and process.poll() is None
+
+    def need_postgres(self) -> None:
+        """Start PostgreSQL and migrate, once."""
+        if not self.is_alive("postgres"):
+            self.cluster.prepare()
+            self.start("postgres", self.cluster.command())
+            self.cluster.wait(30, alive=lambda: self.is_alive("postgres"))
+            self.cluster.make_database()
+        if not self._is_migrated:
+            done = subprocess.run(
+                [sys.executable, "manage.py", "migrate", "-v0"],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+                env={name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
+            )
+            if done.returncode:
+                raise RuntimeError(f"migrate failed:\n{done.stdout}\n{done.stderr}")
+            self._is_migrated = True
+
+    def need_redis(self) -> None:
+        """Start Redis."""
+        if not self.is_alive("redis"):
+            self.redis.prepare()
+            self.start("redis", self.redis.command())
+            self._await_port("redis", self.redis.port)
+
+    def need_registry(self) -> None:
+        """Start the registry; it asks the web process under test for its tokens."""
+        if not self.is_alive("registry"):
+            self.registry.prepare()
+            self.start("registry", self.registry.command(), env={"PATH": os.environ["PATH"]})
+            self._await_port("registry", self.registry.port)
+
+    def need_web(self) -> None:
+        """Start the web process as production does: granian, WSGI."""
+        self.need_postgres()
+        self.need_redis()
+        if not self.is_alive("web"):
+            (self.home / "static").mkdir(exist_ok=True)
+            subprocess.run([sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"], cwd=ROOT, check=True)
+            granian = [str(Path(sys.executable).with_name("granian")), "--interface", "wsgi", "--no-ws"]
+            self.start(
+                "web",
+                [*granian, "--host", ports.LOOPBACK, "--port", str(self.web_port), "--blocking-threads", "4",
+                 "config.wsgi:application"],
+                env=dict(os.environ),
+            )  # fmt: skip
+            self._await_port("web", self.web_port)
+
+    def need_workers(self) -> None:
+        """Start the Celery workers and the ticker."""
+        self.need_web()
+        celery = [str(Path(sys.executable).with_name("celery")), "-A", "config.celery", "worker", "--loglevel=WARNING"]
+        quiet = ["--without-gossip", "--without-mingle", "--pool=prefork"]
+        for name, queues, count in (("worker", "ingest,match,promote,notify", 2), ("builder", "scan,rebuild", 2)):
+            if not self.is_alive(name):
+                self.start(
+                    name, [*celery, *quiet, "-n", f"{name}@test", "-Q", queues, "-c", str(count)], env=dict(os.environ)
+                )
+        if not self.is_alive("ticker"):
+            self.start("ticker", [sys.executable, "manage.py", "ticker"], env=dict(os.environ))
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to a process and all it started, and wait for the process."""
+        process = self.processes.pop(name, None)
+        if process is None:
+            return
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=5)
+
+    def log(self, name: str) -> str:
+        """Return what a process wrote."""
+        path = self.home / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def empty_database(self) -> None:
+        """Delete every row a test wrote. As the superuser: the application role may not empty the audit trail."""
+        link = self.cluster.connect(postgres.SUPERUSER, postgres.DATABASE)
+        try:
+            with link.cursor() as cursor:
+                cursor.execute("SET session_replication_role = replica; SET lock_timeout = '10s'")
+                cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+                tables = [name for (name,) in cursor.fetchall() if KEPT.get(name) != "true"]
+                statements = [
+                    f'DELETE FROM "{name}"' + (f" WHERE NOT ({KEPT[name]})" if name in KEPT else "") for name in tables
+                ]
+                cursor.execute("; ".join(statements))
+        finally:
+            link.close()
+
+    def _await_port(self, name: str, port: int, timeout_s: float = 30) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if ports.is_listening(port):
+                return
+            if not self.is_alive(name):
+                break
+            time.sleep(0.05)
+        raise RuntimeError(f"{name} did not start:\n{self.log(name)[-3000:]}")
+
+    def stop(self) -> None:
+        """End everything that was started, and remove its files."""
+        for name in ("ticker", "worker", "builder", "web", "registry", "redis", "postgres"):
+            self.kill(name, signal.SIGINT if name == "postgres" else signal.SIGTERM)
+        if "cluster" in self.__dict__:
+            shutil.rmtree(self.cluster.sockets, ignore_errors=True)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 30, *, every_s: float = 0.1) -> None:
+    """Return when `condition()` is true; fails after `timeout_s`. A failed query counts as not yet."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            if condition():
+                return
+        except psycopg2.OperationalError:
+            pass
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not so after {timeout_s} s: {condition}")
+        time.sleep(every_s)
