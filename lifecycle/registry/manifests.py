@@ -44,6 +44,16 @@ from lifecycle.registry.types import (
 
 _MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
 _SIZE_MAX: Final = 2**63 - 1
+_LEGACY_KEYS: Final = {  # org.label-schema.* to org.opencontainers.image.*
+    "vcs-url": "source",
+    "vcs-ref": "revision",
+    "build-date": "created",
+    "name": "title",
+    "description": "description",
+    "version": "version",
+    "vendor": "vendor",
+    "url": "url",
+}
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL text holds neither NUL nor half a character
 _TIMESTAMP: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|z|[+-]\d\d:\d\d)")
 # Go's decoder, which most clients use, matches keys whatever their case: `Layers` beside `layers` reads differently
@@ -161,8 +171,7 @@ def merged_annotations(
     Legacy `org.label-schema.*` keys fill in the `org.opencontainers.image.*` ones that nobody set (protocols.md 1.4).
     """
     merged: dict[str, str] = {}
-    for old, new in (("vcs-url", "source"), ("vcs-ref", "revision"), ("build-date", "created"), ("name", "title"),
-                     ("description", "description"), ("version", "version"), ("vendor", "vendor"), ("url", "url")):  # fmt: skip
+    for old, new in _LEGACY_KEYS.items():
         if value := labels.get(LEGACY_PREFIX + old):
             merged[OCI_PREFIX + new] = value
     merged.update({key: value for key, value in labels.items() if key.startswith(OCI_PREFIX)})
