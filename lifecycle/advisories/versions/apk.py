@@ -8,9 +8,7 @@ from typing import Final
 from lifecycle.advisories.versions.encoding import InvalidVersion, num, text
 
 _SUFFIX: Final = r"_(?:alpha|beta|pre|rc|cvs|svn|git|hg|p)[0-9]*(?![a-z])"
-_VERSION: Final = re.compile(
-    rf"([0-9]+)((?:\.[0-9]+)*)([a-z]?)((?:{_SUFFIX})*)(?:~([0-9a-f]+))?(?:-r([0-9]+))?"
-)
+_VERSION: Final = re.compile(rf"([0-9]+)((?:\.[0-9]+)*)([a-z]?)((?:{_SUFFIX})*)(?:~([0-9a-f]+))?(?:-r([0-9]+))?")
 _SUFFIXES: Final = re.compile(r"_([a-z]+)([0-9]*)")
 _PRE: Final = {"alpha": 1, "beta": 2, "pre": 3, "rc": 4}
 _POST: Final = {"cvs": 5, "svn": 6, "git": 7, "hg": 8, "p": 9}

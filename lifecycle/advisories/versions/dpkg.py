@@ -35,9 +35,6 @@ def _part_key(part: str) -> bytes:
         for octet in words.encode("utf-8"):
             out += _WEIGHTS[octet]
         out += _END + num(digits)
-    # A missing pair equals an empty word and zero; so trailing pairs of that kind must not count.
-    while out.endswith(_END + b"\x00"):
-        del out[-2:]
     return bytes(out) + _END
 
 

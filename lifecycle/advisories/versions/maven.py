@@ -1,4 +1,4 @@
-"""Maven versions, as ComparableVersion of Maven 4 (maven-artifact).
+"""Maven versions, as ComparableVersion of maven-artifact; where Maven 3.9 and 4 differ (1.0.RELEASE = 1.0), as 3.9.
 
 This is no total order (apache/maven#6753: 1-alpha < 1 < 1.foo < 1-alpha), so there is no key, only a comparison.
 """
@@ -27,8 +27,6 @@ class _Word:
     @property
     def rank(self) -> str:
         """Compared as text, which is how an unknown word comes to stand after the known ones, by alphabet."""
-        if self.value in _RELEASES:
-            return _RELEASE_RANK
         if self.value in _QUALIFIERS:
             return str(_QUALIFIERS.index(self.value))
         return f"{len(_QUALIFIERS)}-{self.value}"
@@ -48,6 +46,8 @@ _Item = int | _Word | _Combination | list["_Item"]
 def _word(value: str, *, before_digit: bool) -> _Word:
     if before_digit:
         value = _SHORT.get(value, value)
+    if value in _RELEASES:  # they say "the release itself", which is no qualifier
+        value = ""
     return _Word("rc" if value == "cr" else value)
 
 
@@ -63,17 +63,19 @@ def _normalize(items: list[_Item]) -> None:
     """Drop what means nothing: zeros and empty words at the end, or before a word or a list that starts with one."""
     for index in range(len(items) - 1, -1, -1):
         item = items[index]
-        if not (item == 0 or item == [] or (isinstance(item, _Word) and not item.value)):
+        if not (item in (0, []) or (isinstance(item, _Word) and not item.value)):
             continue
         following = items[index + 1] if index + 1 < len(items) else None
-        if following is None or isinstance(following, _Word):
-            del items[index]
-        elif isinstance(following, list) and following and isinstance(following[0], _Word | _Combination):
+        if (
+            following is None
+            or isinstance(following, _Word)
+            or (isinstance(following, list) and following and isinstance(following[0], _Word | _Combination))
+        ):
             del items[index]
 
 
 @lru_cache(maxsize=4096)
-def _parse(version: str) -> list[_Item]:
+def _parse(version: str) -> list[_Item]:  # noqa: PLR0912, PLR0915 -- one state machine, kept in its original's order
     """Return the nested items; the walk is that of ComparableVersion.parseVersion, state by state."""
     version = version.lower()
     root: list[_Item] = []

@@ -17,6 +17,6 @@ def key(version: str) -> bytes:
     found = _VERSION.fullmatch(version)
     if found is None:
         raise InvalidVersion("not a version of NuGet")
-    numbers = (found[1].split(".") + ["0", "0", "0"])[:4]
+    numbers = ([*found[1].split("."), "0", "0", "0"])[:4]
     labels = found[2].lower() if found[2] else None
     return b"".join(map(num, numbers)) + prerelease_key(labels)

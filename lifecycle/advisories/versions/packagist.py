@@ -23,7 +23,7 @@ def _word_rank(word: str) -> bytes:
 
 
 def key(version: str) -> bytes:
-    """Return the key; a branch (`dev-main`) is below every number and apart from other branches. Raises InvalidVersion."""
+    """Return the key; raises InvalidVersion. A branch (`dev-main`) is below every number, and no two are equal."""
     if _BRANCH.fullmatch(version):
         return b"\x00" + text(version)
     if not _VERSION.fullmatch(version):

@@ -1,0 +1,65 @@
+"""OSV ecosystems: their version scheme, how they write releases, and how names are made alike on both sides."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# osv-schema docs/schema.md "Defined ecosystems"; those left out have no scheme of ours, and match nothing.
+SCHEMES: Final[dict[str, str]] = {
+    "AlmaLinux": "rpm",
+    "Alpaquita": "apk",
+    "Alpine": "apk",
+    "Azure Linux": "rpm",
+    "BellSoft Hardened Containers": "apk",
+    "Bitnami": "npm",  # SemVer with leading zeros in dates, which only the loose reading takes
+    "Chainguard": "apk",
+    "Debian": "dpkg",
+    "Go": "go",
+    "Hex": "semver",
+    "Mageia": "rpm",
+    "Maven": "maven",
+    "MinimOS": "apk",
+    "NuGet": "nuget",
+    "Packagist": "packagist",
+    "Photon OS": "rpm",
+    "Pub": "semver",
+    "PyPI": "pep440",
+    "Red Hat": "rpm",
+    "Rocky Linux": "rpm",
+    "RubyGems": "rubygems",
+    "SUSE": "rpm",
+    "SwiftURL": "semver",
+    "Ubuntu": "dpkg",
+    "Wolfi": "apk",
+    "crates.io": "semver",
+    "npm": "npm",
+    "openEuler": "rpm",
+    "openSUSE": "rpm",
+}
+# Folders of the bulk export that we ask for where an address names none (no ecosystems.txt).
+EXPORT_DIRECTORIES: Final = tuple(sorted(SCHEMES))
+PRO_PREFIX: Final = "Pro:"
+_PEP503: Final = re.compile(r"[-_.]+")
+_LOWER_CASE: Final = frozenset({"Bitnami", "Go", "Hex", "NuGet", "Packagist", "Pub", "SwiftURL"})
+UBUNTU_RELEASE: Final = re.compile(r"([0-9]{1,2}\.(?:04|10|06))(?:\.[0-9]+)?(?::LTS)?")
+
+
+def split_ecosystem(text: str) -> tuple[str, str]:
+    """Return (ecosystem, release) of an OSV ecosystem string; release "" where it has no suffix.
+
+    `Ubuntu:22.04:LTS` gives `22.04`; `Ubuntu:Pro:18.04:LTS` gives `Pro:18.04`; `Debian:12` gives `12`.
+    """
+    ecosystem, _, release = text.partition(":")
+    if ecosystem == "Ubuntu":
+        release = release.removesuffix(":LTS")
+    elif ecosystem == "Alpine" and release[:1].isdigit():
+        release = f"v{release}"
+    return ecosystem, release
+
+
+def match_name(ecosystem: str, name: str) -> str:
+    """Return `name` in the one spelling that records and packages share (PEP 503 for PyPI, no case for NuGet ...)."""
+    if ecosystem == "PyPI":
+        return _PEP503.sub("-", name).lower()
+    return name.lower() if ecosystem in _LOWER_CASE else name

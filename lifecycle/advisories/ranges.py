@@ -1,0 +1,205 @@
+"""OSV `affected` entries compiled to disjoint intervals of versions (osv-schema, "Evaluation"; rescan-rebuild.md 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cmp_to_key
+from itertools import groupby
+from typing import Any, Final
+
+from lifecycle.advisories import versions
+
+# Ties are not defined by the schema; osv.dev breaks them in this order. Limits are taken apart from the walk.
+_TIE_ORDER: Final = {"introduced": 0, "last_affected": 1, "fixed": 2}
+_KINDS: Final = frozenset(_TIE_ORDER) | {"limit"}
+_BEGINNING: Final = "0"  # of every ecosystem; not a version
+_NO_LIMIT: Final = "*"
+EVENTS_MAX: Final = 10_000  # of one range; the largest real one has a few hundred
+VERSIONS_MAX: Final = 100_000
+
+Position = Any  # bytes, or an object ordered by Maven's comparison: both have < and ==
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Affected versions between two bounds, a single version (`low` = `high`), or something that could not be judged.
+
+    None is no bound. `fixed_version` is the `fixed` event that ends it, else "". `exact_version` is an entry of
+    `versions` that is no version of its scheme: equal as text or not at all.
+    """
+
+    low: bytes | None = None
+    low_inclusive: bool = True
+    high: bytes | None = None
+    high_inclusive: bool = False
+    low_text: str = ""
+    high_text: str = ""
+    fixed_version: str = ""
+    exact_version: str = ""
+    is_unevaluated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    kind: str
+    text: str
+    at: Position | None  # None: before everything
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """An interval while positions are still positions."""
+
+    low: _Event | None
+    low_inclusive: bool
+    high: _Event | None
+    high_inclusive: bool
+
+    def holds(self, at: Position) -> bool:
+        low = None if self.low is None else self.low.at
+        if low is not None and (at < low or (at == low and not self.low_inclusive)):
+            return False
+        if self.high is None:
+            return True
+        high = self.high.at
+        return high is not None and (at < high or (at == high and self.high_inclusive))
+
+
+def intervals_of(scheme: str, entry: Mapping[str, Any]) -> list[Interval]:
+    """Return what one `affected` entry says of its package's versions; an entry without either names none."""
+    spans: list[_Span] = []
+    out: list[Interval] = []
+    for item in _list(entry.get("ranges")):
+        if not isinstance(item, Mapping) or item.get("type") == "GIT":  # commits are not versions
+            continue
+        events = [event for event in _list(item.get("events")) if isinstance(event, Mapping)]
+        try:
+            spans += _spans(scheme, events)
+        except ValueError:
+            out.append(Interval(low_text=_as_text(events), is_unevaluated=True))
+    out += [_interval(scheme, span) for span in spans]
+    out += _points(scheme, _list(entry.get("versions")), spans)
+    return list(dict.fromkeys(out))
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _as_text(events: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(f"{kind} {value}" for event in events for kind, value in event.items())[:500]
+
+
+def _position(scheme: str, text: str, *, is_last_affected: bool = False) -> Position:
+    if scheme == versions.MAVEN:
+        versions.check(scheme, text)
+        return _maven_position(text)
+    return versions.bound_key(scheme, text, is_last_affected=is_last_affected)
+
+
+_maven_position = cmp_to_key(lambda left, right: versions.compare(versions.MAVEN, left, right))
+
+
+def _events(scheme: str, events: Sequence[Mapping[str, Any]]) -> Iterator[_Event]:
+    """Yield the events with their positions; raises ValueError for one that does not parse."""
+    if len(events) > EVENTS_MAX:
+        raise ValueError("too many events")
+    for event in events:
+        for kind, value in event.items():
+            if kind not in _KINDS:
+                continue
+            if not isinstance(value, str):
+                raise ValueError("an event's value is a text")
+            if (kind == "introduced" and value == _BEGINNING) or (kind == "limit" and value == _NO_LIMIT):
+                yield _Event(kind, value, None)
+            else:
+                yield _Event(kind, value, _position(scheme, value, is_last_affected=kind == "last_affected"))
+
+
+def _spans(scheme: str, raw: Sequence[Mapping[str, Any]]) -> list[_Span]:
+    """Walk the events in version order and return the stretches that end up affected; raises ValueError."""
+    events = list(_events(scheme, raw))
+    limits = [event for event in events if event.kind == "limit"]
+    first = [event for event in events if event.kind != "limit" and event.at is None]
+    ordered = sorted(
+        (event for event in events if event.kind != "limit" and event.at is not None),
+        key=lambda event: _TIE_ORDER[event.kind],
+    )
+    ordered.sort(key=lambda event: event.at)  # type: ignore[arg-type, return-value]  # stable; bytes or Maven positions
+    spans: list[_Span] = []
+    low: _Event | None = first[0] if first else None
+    low_inclusive = True
+    affected = bool(first)
+    for _, group in groupby(ordered, key=lambda event: event.at):
+        here = list(group)
+        at_it = after_it = affected
+        for event in here:
+            # A version equal to `last_affected` is not past it; those beyond are.
+            at_it = {"introduced": True, "fixed": False, "last_affected": at_it}[event.kind]
+            after_it = event.kind == "introduced"
+        if affected and not at_it:
+            ending = next((event for event in here if event.kind == "fixed"), here[-1])
+            spans.append(_Span(low, low_inclusive, ending, False))
+            low = None
+        elif not affected and at_it:
+            low, low_inclusive = here[0], True
+        if at_it and not after_it:
+            ending = next((event for event in here if event.kind == "last_affected"), here[-1])
+            spans.append(_Span(low, low_inclusive, ending, True))
+            low = None
+        elif not at_it and after_it:
+            low, low_inclusive = here[0], False
+        affected = after_it
+    if affected:
+        spans.append(_Span(low, low_inclusive, None, False))
+    return _below_limit(spans, limits)
+
+
+def _below_limit(spans: list[_Span], limits: list[_Event]) -> list[_Span]:
+    """Cut at the largest limit: a version has to be below any one of them (`*` is infinity)."""
+    if not limits or any(limit.at is None for limit in limits):
+        return spans
+    largest = limits[0]
+    for limit in limits[1:]:
+        if largest.at < limit.at:
+            largest = limit
+    out = []
+    for span in spans:
+        if span.low is not None and span.low.at is not None and not span.low.at < largest.at:
+            continue
+        beyond = span.high is None or largest.at < span.high.at or (span.high_inclusive and largest.at == span.high.at)
+        out.append(_Span(span.low, span.low_inclusive, largest, False) if beyond else span)
+    return out
+
+
+def _interval(scheme: str, span: _Span) -> Interval:
+    has_keys = scheme != versions.MAVEN
+    low, high = span.low, span.high
+    return Interval(
+        low=low.at if has_keys and low is not None else None,
+        low_inclusive=span.low_inclusive,
+        high=high.at if has_keys and high is not None else None,
+        high_inclusive=span.high_inclusive,
+        low_text=low.text if low is not None and low.at is not None else "",
+        high_text=high.text if high is not None else "",
+        fixed_version=high.text if high is not None and high.kind == "fixed" else "",
+    )
+
+
+def _points(scheme: str, listed: list[Any], spans: list[_Span]) -> Iterable[Interval]:
+    """Yield the listed versions that no range holds already; what does not parse is kept for equality as text."""
+    if len(listed) > VERSIONS_MAX:
+        raise ValueError("too many versions")
+    for text in listed:
+        if not isinstance(text, str) or not text:
+            continue
+        try:
+            at = _position(scheme, text) if scheme == versions.MAVEN else versions.version_key(scheme, text)
+        except ValueError:
+            yield Interval(low_text=text, high_text=text, exact_version=text)
+            continue
+        if any(span.holds(at) for span in spans):
+            continue
+        key = None if scheme == versions.MAVEN else at
+        yield Interval(key, True, key, True, text, text)

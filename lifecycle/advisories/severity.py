@@ -1,0 +1,92 @@
+"""How bad an advisory is, in one word: its own CVSS v4, v3, v2, then its own vendor's word (design.md 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from cvss import CVSS2, CVSS3, CVSS4
+from cvss.exceptions import CVSSError
+
+CRITICAL, HIGH, MEDIUM, LOW, NONE, UNKNOWN = "critical", "high", "medium", "low", "none", "unknown"
+WORDS: Final = (CRITICAL, HIGH, MEDIUM, LOW, NONE, UNKNOWN)  # worst first
+# GHSA, Debian urgency, Ubuntu priority, Red Hat; "unimportant" and "negligible" are the least that a vendor tracks.
+_VENDOR_WORDS: Final = {
+    "critical": CRITICAL,
+    "high": HIGH,
+    "important": HIGH,
+    "medium": MEDIUM,
+    "moderate": MEDIUM,
+    "low": LOW,
+    "minor": LOW,
+    "negligible": LOW,
+    "unimportant": LOW,
+    "none": NONE,
+}
+_CVSS_TYPES: Final = ("CVSS_V4", "CVSS_V3", "CVSS_V2")
+_VECTOR_MAX_CHARS: Final = 200
+
+
+def word_of_score(score: float) -> str:
+    """Return the rating of a base score, by the table that CVSS v3 and v4 share."""
+    if score >= 9.0:
+        return CRITICAL
+    if score >= 7.0:
+        return HIGH
+    if score >= 4.0:
+        return MEDIUM
+    return LOW if score > 0 else NONE
+
+
+@lru_cache(maxsize=65536)
+def base_score(kind: str, vector: str) -> float | None:
+    """Return the base score of `vector`, 0 to 10, or None when it is malformed."""
+    try:
+        if kind == "CVSS_V4":
+            return float(CVSS4(vector).base_score)
+        if kind == "CVSS_V3":
+            return float(CVSS3(vector).scores()[0])
+        return float(CVSS2(vector).scores()[0])
+    except (CVSSError, ValueError, KeyError, ArithmeticError):
+        return None
+
+
+def severity_of(record: Mapping[str, Any]) -> tuple[str, float | None, str]:
+    """Return (word, score or None, vector or "") of one OSV record, from what it says itself."""
+    affected = [entry for entry in _list(record.get("affected")) if isinstance(entry, Mapping)]
+    stated = _list(record.get("severity")) or [item for entry in affected for item in _list(entry.get("severity"))]
+    stated = [item for item in stated if isinstance(item, Mapping)]
+    for kind in _CVSS_TYPES:
+        scored = [
+            (score, vector)
+            for item in stated
+            if item.get("type") == kind and isinstance(vector := item.get("score"), str)
+            if (score := base_score(kind, vector.strip())) is not None
+        ]
+        if scored:
+            score, vector = max(scored)
+            return word_of_score(score), score, vector.strip()[:_VECTOR_MAX_CHARS]
+    return _worst(_vendor_words(record, stated, affected)), None, ""
+
+
+def _vendor_words(record: Mapping[str, Any], stated: list[Any], affected: list[Mapping[str, Any]]) -> Iterable[object]:
+    yield from (item.get("score") for item in stated if item.get("type") not in _CVSS_TYPES)
+    for part in (record, *affected):
+        for name in ("database_specific", "ecosystem_specific"):
+            specific = part.get(name)
+            if isinstance(specific, Mapping):
+                yield from (specific.get(key) for key in ("severity", "urgency", "priority"))
+
+
+def _worst(words: Iterable[object]) -> str:
+    known = {
+        _VENDOR_WORDS[text]
+        for word in words
+        if isinstance(word, str) and (text := word.strip(" *").lower()) in _VENDOR_WORDS
+    }
+    return next((word for word in WORDS if word in known), UNKNOWN)
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
