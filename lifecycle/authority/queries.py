@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import CharField, Exists, ExpressionWrapper, F, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
 from accounts.models import Team, User
@@ -30,7 +30,7 @@ def repositories_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QueryS
         live_grants(actor, verb)
         .filter(team=OuterRef("team"))
         .filter(Q(environment=None) | Q(environment=OuterRef("environment")))
-        .annotate(subject_family=OuterRef("family"))
+        .annotate(subject_family=ExpressionWrapper(OuterRef("family"), output_field=CharField()))
         .filter(subject_family__like=F("repository_like"))
     )
     return Repository.objects.filter(Exists(covering))
@@ -78,7 +78,7 @@ def people_who(verb: Verb, *, team: Team, family: str, environment: Environment 
         in_place |= Q(environment=environment)
     grants = (
         RoleGrant.objects.filter(RoleGrant.live(), in_place, team=team, role__verbs__contains=[verb.value])
-        .annotate(subject_family=RawSQL("%s::text", (family,)))
+        .annotate(subject_family=RawSQL("%s::text", (family,), output_field=CharField()))
         .filter(subject_family__like=F("repository_like"), user=OuterRef("pk"))
     )
     return User.objects.filter(Exists(grants), is_active=True, kind=User.Kind.PERSON).order_by("username")
