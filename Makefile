@@ -1,0 +1,64 @@
+# One door for people and CI. `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help system setup up demo down logs status test test-long lint fmt bench lock
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+system: ## install the missing Debian packages (root or sudo; else prints the command and stops with 3)
+	@$(PYTHON) config/embedded/system.py
+
+setup: system $(VENV)/locked ## the Debian packages and .venv/
+
+$(VENV)/locked: requirements/dev.txt
+	@echo "Installing Python packages into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@cp requirements/dev.txt $@
+
+up: setup ## start everything in the background and run the demonstration once (DEMO=0 skips it)
+	@$(BIN)/python -m config.embedded up
+
+demo: setup ## the demonstration again, from the beginning
+	@$(BIN)/python -m config.embedded demo
+
+down: ## stop everything; nothing is left running, nothing is lost
+	@if test -x $(BIN)/python; then $(BIN)/python -m config.embedded down; else echo "Nothing is installed, so nothing runs."; fi
+
+status: ## what runs
+	@$(BIN)/python -m config.embedded status
+
+logs: ## follow the logs of every part
+	@$(BIN)/python -m config.embedded logs
+
+test: setup ## every test but the long ones
+	@$(BIN)/python config/embedded/system.py --tests
+	@$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+
+test-long: setup ## the long tests too
+	@$(BIN)/python config/embedded/system.py --tests
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup ## style, types, import contracts, missing migrations
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python tests/with_settings.py $(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python tests/with_settings.py $(BIN)/python manage.py makemigrations --check --dry-run -v0
+
+fmt: setup ## format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup ## measure: NAME=ingest|lineage|api, IMAGES=10000
+	@$(BIN)/python tests/with_services.py $(BIN)/python manage.py bench $(or $(NAME),lineage) --images $(or $(IMAGES),10000) --json
+
+lock: setup ## write requirements/*.txt anew from pyproject.toml: versions and hashes, no host
+	@$(BIN)/uv pip compile --quiet pyproject.toml --extra embedded --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/runtime.txt
+	@$(BIN)/uv pip compile --quiet pyproject.toml --extra embedded --group dev -c requirements/runtime.txt --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/dev.txt

@@ -1,0 +1,258 @@
+"""`python -m config.embedded up|down|status|logs|demo`: the whole of Gravingdock on one machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Final
+
+from config.embedded import account, ports, postgres, settings_file
+from config.embedded.redis_server import RedisServer
+from config.embedded.registry_server import RegistryMissing, RegistryServer
+from config.embedded.supervisor import Part, PartDied, Supervisor
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+HOME: Final = Path(os.environ.get("GRAVINGDOCK_HOME") or ROOT / "var").resolve()
+FREE_MIN: Final = 2 * 1024**3  # bytes: the demonstration's images and the database's log need about half of it
+OURS: Final = ("web", "worker", "builder", "ticker")
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    print(text, flush=True)
+
+
+class Installation:
+    """The parts of one home, as chosen at this start."""
+
+    def __init__(self) -> None:
+        HOME.mkdir(parents=True, exist_ok=True)
+        self.sockets = postgres.socket_folder(HOME)
+        self.supervisor = Supervisor(HOME, self.sockets.with_name(self.sockets.name + "-sv"))
+
+    def prepare(self, *, running: bool) -> None:
+        """Choose settings and write every configuration file."""
+        self.values = settings_file.choose(HOME, running=running)
+        self.embedded = set(filter(None, self.values["EMBEDDED_PARTS"].split(",")))
+        parts: list[Part] = []
+        if "postgres" in self.embedded:
+            self.cluster = self._cluster()
+            self.values["DATABASE_URL"] = self.cluster.url(postgres.APP)
+            self.values["DATABASE_OWNER_URL"] = self.cluster.url(postgres.OWNER)
+            if not running:
+                self.cluster.prepare()
+            parts.append(Part("postgres", self.cluster.command(), Path("/"), stop_signal="INT"))
+        if "redis" in self.embedded:
+            redis = RedisServer(HOME / "redis", int(self.values["REDIS_PORT"]), self.values["REDIS_PASSWORD"])
+            redis.prepare()
+            self.values["REDIS_URL"] = redis.url()
+            parts.append(Part("redis", redis.command(), HOME))
+        if "registry" in self.embedded:
+            registry = self._registry()
+            registry.prepare()
+            self.values["REGISTRY_URL"] = registry.url
+            parts.append(Part("registry", registry.command(), HOME))
+        settings_file.write(HOME / "env", self.values)
+        self.supervisor.write([*parts, *self._own_parts()])
+
+    def _cluster(self) -> postgres.Cluster:
+        folder = HOME / "pg"
+        folder.mkdir(exist_ok=True)
+        passwords = postgres.Passwords(*(self.values[name] for name in settings_file.PASSWORDS[:3]))
+        who = account.account_for(postgres.programs() / "postgres", folder)
+        return postgres.Cluster(folder / "data", self.sockets, int(self.values["PG_PORT"]), who, passwords)
+
+    def _registry(self) -> RegistryServer:
+        return RegistryServer(
+            folder=HOME / "registry",
+            port=int(self.values["REGISTRY_PORT"]),
+            public_url=self.values["PUBLIC_URL"],
+            service=self.values["REGISTRY_SERVICE"],
+            issuer=self.values["TOKEN_ISSUER"],
+            certificate_file=Path(self.values["TOKEN_CERT_FILE"]),
+            hook_secret=self.values["REGISTRY_HOOK_SECRET"],
+            http_secret=self.values["REGISTRY_HTTP_SECRET"],
+        )
+
+    def _own_parts(self) -> list[Part]:
+        tools = Path(sys.executable).parent
+        environment = {"GRAVINGDOCK_HOME": str(HOME), "PYTHONUNBUFFERED": "1"}
+        web = ["--interface", "wsgi", "--no-ws", "--host", ports.LOOPBACK, "--port", self.values["WEB_PORT"]]
+        celery = [str(tools / "celery"), "-A", "config.celery", "worker", "--loglevel=INFO", "--without-gossip"]
+        quiet = ["--without-mingle", "--pool=prefork"]
+        worker = [*celery, *quiet, "-n", "worker@%h", "-Q", "ingest,match,promote,notify", "-c", "2"]
+        builder = [*celery, *quiet, "-n", "builder@%h", "-Q", "scan,rebuild", "-c", "2"]
+        return [
+            Part(
+                "web",
+                [str(tools / "granian"), *web, "--workers", "1", "--blocking-threads", "8", "config.wsgi:application"],
+                ROOT,
+                environment=environment,
+                is_group_stopped=True,
+            ),
+            Part("worker", worker, ROOT, environment=environment, stop_wait_s=40),
+            Part("builder", builder, ROOT, environment=environment, stop_wait_s=40),
+            Part("ticker", [sys.executable, "manage.py", "ticker"], ROOT, environment=environment),
+        ]
+
+    def up(self) -> None:
+        """Start what does not run; raises PartDied, PostgresFailed, PortTaken and their like with a sentence."""
+        started = time.monotonic()
+        running = self.supervisor.is_running()
+        if not running:
+            free = shutil.disk_usage(HOME).free
+            if free < FREE_MIN:
+                raise PartDied(
+                    f"Only {free // 1024**2} MB are free below {HOME}; at least {FREE_MIN // 1024**2} MB are needed. "
+                    "Free some, or set GRAVINGDOCK_HOME to a folder on another disk."
+                )
+        self.prepare(running=running)
+        if not running:
+            self.supervisor.socket.parent.mkdir(mode=0o700, exist_ok=True)
+            self.supervisor.start()
+        if "postgres" in self.embedded:
+            say("  PostgreSQL")
+            self.supervisor.start_part("postgres")
+            self.cluster.wait(60, alive=lambda: self.supervisor.states().get("postgres") == "RUNNING")
+            self.cluster.make_database()
+        for name in ("redis", "registry"):
+            if name in self.embedded:
+                say(f"  {name.capitalize()}")
+                self.supervisor.start_part(name)
+        say("  Tables and files")
+        self.manage("migrate", "-v0")
+        self.manage("collectstatic", "--noinput", "-v0")
+        for name in OURS:
+            say(f"  {name.capitalize()}")
+            if running:  # the code may be newer than the process
+                self.supervisor.stop_part(name)
+            self.supervisor.start_part(name)
+        self._await_web()
+        say(f"Up in {time.monotonic() - started:.0f} s.")
+
+    def manage(self, *words: str) -> None:
+        """Run a management command with this home's settings; raises PartDied with its words."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *words],
+            cwd=ROOT,
+            env={**os.environ, "GRAVINGDOCK_HOME": str(HOME)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise PartDied(f"manage.py {words[0]} failed:\n{(done.stderr or done.stdout).strip()[-1500:]}")
+
+    def _await_web(self, timeout_s: float = 40) -> None:
+        address = f"http://{ports.LOOPBACK}:{self.values['WEB_PORT']}/readyz"
+        deadline = time.monotonic() + timeout_s
+        request = urllib.request.Request(address, headers={"Host": f"localhost:{self.values['WEB_PORT']}"})
+        problem: object = "no answer"
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(request, timeout=3):
+                    return
+            except (urllib.error.URLError, OSError) as error:
+                problem = error
+                time.sleep(0.2)
+        raise PartDied(f"The web process does not get ready ({problem}). Its log:\n{self.supervisor.tail('web')}")
+
+    def down(self) -> None:
+        """Stop everything of this home, also what a killed supervisor left behind."""
+        self.supervisor.shut_down()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            pids = self._left_over()
+            for pid in pids:
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    continue
+            deadline = time.monotonic() + 10
+            while pids and self._left_over() and time.monotonic() < deadline:
+                time.sleep(0.1)
+        for folder in (self.sockets, self.supervisor.socket.parent):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _left_over(self) -> list[int]:
+        """Return the processes that belong to this home: by their environment, command line or working folder."""
+        marks = (f"GRAVINGDOCK_HOME={HOME}".encode(), f"{HOME}/".encode())
+        spared = {os.getpid(), os.getppid()}
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) in spared:
+                continue
+            try:
+                command = (entry / "cmdline").read_bytes()
+                environment = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            is_server = any(word.startswith(marks[1]) for word in command.split(b"\0"))
+            is_ours = marks[0] in environment and (
+                b"celery" in command or b"granian" in command or b"ticker" in command
+            )
+            if is_ours or (
+                is_server and any(name in command for name in (b"postgres", b"redis", b"registry", b"buildah"))
+            ):
+                found.append(int(entry.name))
+        return found
+
+
+def demonstrate(installation: Installation, *, again: bool) -> int:
+    """Run the demonstration, once unless `again`; returns its exit code."""
+    if (HOME / "demo.json").exists() and not again:
+        return 0
+    words = [sys.executable, "manage.py", "demo", *(["--again"] if again else [])]
+    return subprocess.run(words, cwd=ROOT, env={**os.environ, "GRAVINGDOCK_HOME": str(HOME)}, check=False).returncode
+
+
+def main() -> int:
+    """Do what the command line says; problems are one sentence and exit code 1."""
+    parser = argparse.ArgumentParser(prog="python -m config.embedded", description=__doc__)
+    parser.add_argument("verb", choices=("up", "down", "status", "logs", "demo"))
+    verb = parser.parse_args().verb
+    installation = Installation()
+    try:
+        if verb in {"up", "demo"}:
+            say(f"Starting Gravingdock in {HOME}")
+            installation.up()
+            if verb == "demo" or os.environ.get("DEMO", "1") != "0":
+                code = demonstrate(installation, again=verb == "demo")
+                if code:
+                    return code
+            say(f"\nOpen {installation.values['PUBLIC_URL']}")
+            if (HOME / "demo-accounts.json").exists():
+                say(f"Accounts and passwords: {HOME / 'demo-accounts.json'}")
+            else:
+                say("Make the first account: .venv/bin/python manage.py create_user NAME --admin")
+        elif verb == "down":
+            installation.down()
+            say("Stopped. Everything is kept in " + str(HOME))
+        elif verb == "status":
+            states = installation.supervisor.states() if installation.supervisor.is_running() else {}
+            say("\n".join(f"{name:10} {state.lower()}" for name, state in states.items()) or "Nothing runs.")
+        else:
+            files = sorted(str(path) for path in (HOME / "log").glob("*.log"))
+            os.execvp("tail", ["tail", "-n", "20", "-F", *files])
+    except (
+        PartDied,
+        RegistryMissing,
+        postgres.PostgresFailed,
+        account.NoAccount,
+        settings_file.PortTaken,
+        OSError,
+    ) as problem:
+        print(f"gravingdock: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

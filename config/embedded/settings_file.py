@@ -1,0 +1,88 @@
+"""`var/env`: what the first start chose (secrets, ports, keys) and every later start keeps."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Final
+
+from config.embedded import keys, ports
+
+# What people find first: easy to remember, and rarely taken.
+PREFERRED_PORTS: Final = {"WEB_PORT": 8470, "REGISTRY_PORT": 5470, "PG_PORT": 5471, "REDIS_PORT": 5472}
+PASSWORDS: Final = ("PG_SUPERUSER_PASSWORD", "PG_OWNER_PASSWORD", "PG_APP_PASSWORD", "REDIS_PASSWORD")
+# A part of the stack, and the variable that names the user's own in its place.
+OWN_PART: Final = {"postgres": "DATABASE_URL", "redis": "REDIS_URL", "registry": "REGISTRY_URL"}
+HEADER: Final = (
+    "# Written by `make up`. Holds secrets: keep it private, and keep it: the data is useless without FIELD_KEY.\n"
+)
+
+
+class PortTaken(RuntimeError):
+    """A port that this installation used before is held by another program now."""
+
+
+def read(path: Path) -> dict[str, str]:
+    """Return the settings of the file; an absent file is empty."""
+    if not path.exists():
+        return {}
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {name: (shlex.split(raw) or [""])[0] for name, _, raw in pairs}
+
+
+def write(path: Path, values: dict[str, str]) -> None:
+    """Write the settings, readable by their owner only."""
+    lines = [f"{name}={shlex.quote(value)}" for name, value in sorted(values.items())]
+    keys.write_private(path, HEADER + "\n".join(lines) + "\n")
+
+
+def choose(home: Path, *, running: bool) -> dict[str, str]:
+    """Return all settings of this start: the remembered ones, what is new, and what the environment overrides.
+
+    Raises PortTaken, naming the port and its holder, when a remembered port is not ours any more.
+    """
+    values = read(home / "env")
+    for name in PASSWORDS:
+        values.setdefault(name, keys.password())
+    values.setdefault("SECRET_KEY", keys.password() + keys.password())
+    values.setdefault("FIELD_KEY", keys.fernet_key())
+    values.setdefault("REGISTRY_HOOK_SECRET", keys.password())
+    values.setdefault("REGISTRY_HTTP_SECRET", keys.password())
+    taken: set[int] = set()
+    for name, preferred in PREFERRED_PORTS.items():
+        if given := os.environ.get(name):
+            values[name] = given
+        is_new = name not in values
+        if is_new:
+            values[name] = str(ports.choose(preferred, taken=taken))
+        port = int(values[name])
+        if not running and not is_new and not ports.is_free(port) and _is_needed(name):
+            raise PortTaken(
+                f"Port {port} ({name}) is held by {ports.holder(port)}. Stop that program, or choose another port: "
+                f"{name}=<port> make up"
+            )
+        taken.add(port)
+    own = {part for part, variable in OWN_PART.items() if os.environ.get(variable)}
+    values["EMBEDDED_PARTS"] = ",".join(part for part in OWN_PART if part not in own)
+    values["EMBEDDED"] = "1"
+    values["PUBLIC_URL"] = os.environ.get("PUBLIC_URL") or f"http://localhost:{values['WEB_PORT']}"
+    key_file, certificate_file = home / "registry" / "token.pem", home / "registry" / "token-ca.pem"
+    if not (key_file.exists() and certificate_file.exists()):
+        keys.make_token_key(key_file, certificate_file)
+    values |= {"TOKEN_KEY_FILE": str(key_file), "TOKEN_CERT_FILE": str(certificate_file)}
+    values.setdefault("TOKEN_ISSUER", "gravingdock")
+    values.setdefault("REGISTRY_SERVICE", "gravingdock-registry")
+    for variable in (*OWN_PART.values(), "DATABASE_OWNER_URL", "BUILD_CA_BUNDLE", "TOKEN_ISSUER", "REGISTRY_SERVICE"):
+        if given := os.environ.get(variable):
+            values[variable] = given
+    if "postgres" in own and "DATABASE_OWNER_URL" not in os.environ:
+        values["DATABASE_OWNER_URL"] = values["DATABASE_URL"]
+    return values
+
+
+def _is_needed(port_name: str) -> bool:
+    """Whether this start listens on the port at all."""
+    part = {"PG_PORT": "postgres", "REDIS_PORT": "redis", "REGISTRY_PORT": "registry"}.get(port_name)
+    return part is None or not os.environ.get(OWN_PART[part])

@@ -1,0 +1,160 @@
+"""The one supervisor of an embedded installation: it starts each part again when it dies, and keeps a log of each."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import xmlrpc.client
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from config.embedded import keys
+
+LOG_MAX: Final = "20MB"
+
+
+class PartDied(RuntimeError):
+    """A part ended as soon as it was started; the message carries the end of its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One program under the supervisor."""
+
+    name: str
+    command: Sequence[str]
+    folder: Path
+    stop_signal: str = "TERM"
+    stop_wait_s: int = 30
+    environment: Mapping[str, str] = field(default_factory=dict)
+    is_group_stopped: bool = False  # send the stop signal to all its processes, not to the first only
+
+
+class Supervisor:
+    """Its files live below `home`; its socket in a short private folder."""
+
+    def __init__(self, home: Path, sockets: Path) -> None:
+        self.home = home
+        self.socket = sockets / "supervisor.sock"
+        self.configuration = home / "supervisor.conf"
+        self.logs = home / "log"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.home / "supervisor.pid"
+
+    def write(self, parts: Sequence[Part]) -> None:
+        """Write the configuration for these parts."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        lines = [
+            "[unix_http_server]",
+            f"file={self.socket}",
+            "chmod=0700",
+            "[supervisord]",
+            f"logfile={self.logs / 'supervisor.log'}",
+            f"pidfile={self._pid_file}",
+            f"childlogdir={self.logs}",
+            "silent=true",
+            "minfds=1024",
+            "[rpcinterface:supervisor]",
+            "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
+        ]
+        for part in parts:
+            lines += [
+                f"[program:{part.name}]",
+                "command=" + " ".join(_quote(word) for word in part.command),
+                f"directory={part.folder}",
+                "autostart=false",
+                "autorestart=true",
+                "startsecs=1",
+                "startretries=5",
+                f"stopsignal={part.stop_signal}",
+                f"stopwaitsecs={part.stop_wait_s}",
+                f"stopasgroup={'true' if part.is_group_stopped else 'false'}",
+                "killasgroup=true",
+                f"stdout_logfile={self.logs / (part.name + '.log')}",
+                f"stdout_logfile_maxbytes={LOG_MAX}",
+                "stdout_logfile_backups=2",
+                "redirect_stderr=true",
+            ]
+            if part.environment:
+                pairs = ",".join(f'{name}="{value.replace("%", "%%")}"' for name, value in part.environment.items())
+                lines.append(f"environment={pairs}")
+        keys.write_private(self.configuration, "\n".join(lines) + "\n")
+
+    def is_running(self) -> bool:
+        """Whether the supervisor answers."""
+        try:
+            self._call("getState")
+        except (OSError, xmlrpc.client.Error):
+            return False
+        return True
+
+    def start(self) -> None:
+        """Start the supervisor itself, detached; the parts are started one by one."""
+        self.socket.unlink(missing_ok=True)
+        program = Path(sys.executable).with_name("supervisord")
+        done = subprocess.run(
+            [str(program), "-c", str(self.configuration)], capture_output=True, text=True, check=False
+        )
+        deadline = time.monotonic() + 10
+        while not self.is_running():
+            if done.returncode != 0 or time.monotonic() > deadline:
+                raise PartDied(f"The supervisor did not start: {(done.stderr or done.stdout).strip()[-800:]}")
+            time.sleep(0.05)
+
+    def start_part(self, name: str) -> None:
+        """Start one part and wait until it has stayed up for a second; raises PartDied with the end of its log."""
+        try:
+            self._call("startProcess", name, True)
+        except xmlrpc.client.Fault as fault:
+            if "ALREADY_STARTED" in str(fault.faultString):
+                return
+            raise PartDied(
+                f"{name} did not stay up ({fault.faultString}). The end of its log:\n{self.tail(name)}"
+            ) from None
+
+    def stop_part(self, name: str) -> None:
+        """Stop one part; nothing when it is not there."""
+        try:
+            self._call("stopProcess", name, True)
+        except xmlrpc.client.Fault:
+            return
+
+    def states(self) -> dict[str, str]:
+        """Return each part's state, as the supervisor names it."""
+        return {row["name"]: row["statename"] for row in self._call("getAllProcessInfo")}
+
+    def tail(self, name: str, lines: int = 15) -> str:
+        """Return the last lines of a part's log."""
+        path = self.logs / f"{name}.log"
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
+
+    def shut_down(self, timeout_s: float = 90) -> None:
+        """Stop every part, then the supervisor; returns when it is gone."""
+        if not self.is_running():
+            return
+        pid = int(self._call("getPID"))
+        self._call("shutdown")
+        deadline = time.monotonic() + timeout_s
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        from supervisor.xmlrpc import SupervisorTransport  # noqa: PLC0415 -- only embedded installations have it
+
+        transport = SupervisorTransport(None, None, f"unix://{self.socket}")
+        proxy = xmlrpc.client.ServerProxy("http://supervisor", transport=transport)
+        try:
+            return getattr(proxy.supervisor, method)(*arguments)
+        finally:
+            transport.close()
+
+
+def _quote(word: str) -> str:
+    """Return `word` for a `command=` line: the supervisor splits it like a shell, and expands % signs."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'

@@ -1,0 +1,114 @@
+"""`make system`: the Debian packages that Gravingdock needs, named, and installed where we may.
+
+Runs with the machine's own Python before anything is installed, so it uses the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+MINIMUM = (3, 11)
+# Package -> the file that proves it is there (a program on PATH, or a path).
+RUNTIME = {
+    "docker-registry": "docker-registry",
+    "skopeo": "skopeo",
+    "buildah": "buildah",
+    "mmdebstrap": "mmdebstrap",
+    "python3-venv": "",  # asked of Python itself, below
+    "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
+    "util-linux": "setpriv",
+    "debian-archive-keyring": "/usr/share/keyrings/debian-archive-keyring.gpg",
+}
+TESTS = {"chromium": "chromium"}
+SERVICE = "docker-registry.service"  # Debian's own; ours has its own configuration and port
+
+
+def has(proof: str) -> bool:
+    """Return whether a program, a file, or (for "") Python's venv with pip is there."""
+    if not proof:
+        code = "import ensurepip, venv"
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    if proof.startswith("/"):
+        return Path(proof).exists()
+    path = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+    return shutil.which(proof, path=path) is not None
+
+
+def missing(packages: dict[str, str]) -> list[str]:
+    """Return the packages whose proof is not there."""
+    return [package for package, proof in packages.items() if not has(proof)]
+
+
+def install(packages: list[str]) -> int:
+    """Install without starting any service; returns the exit code."""
+    names = " ".join(packages)
+    command = f"apt-get update && apt-get install --no-install-recommends {names}"
+    if shutil.which("apt-get") is None:
+        print(f"gravingdock: missing: {names}. This is no Debian: install the same programs, then try again.")
+        return 3
+    if os.geteuid() == 0:
+        prefix: list[str] = []
+    elif (
+        shutil.which("sudo")
+        and subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
+    ):
+        prefix = ["sudo", "-n"]
+    else:
+        print(f"gravingdock: missing Debian packages: {names}\nRun this as root, then try again:\n  {command}")
+        return 3
+    print(f"Installing Debian packages: {names}")
+    had_service = _service_exists()
+    environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
+    with tempfile.TemporaryDirectory() as folder:
+        # invoke-rc.d asks policy-rc.d whether a service may start: 101 is no. It is put where nothing was, and removed.
+        policy = Path("/usr/sbin/policy-rc.d")
+        ours = not policy.exists()
+        if ours:
+            draft = Path(folder, "policy-rc.d")
+            draft.write_text("#!/bin/sh\nexit 101\n")
+            subprocess.run([*prefix, "install", "-m", "755", str(draft), str(policy)], check=True)
+        try:
+            apt = [*prefix, *environment, "apt-get", "-q", "-y", "-o", "Dpkg::Use-Pty=0"]
+            subprocess.run([*apt, "update"], check=False, stdout=subprocess.DEVNULL)
+            done = subprocess.run(
+                [*apt, "install", "--no-install-recommends", *packages], check=False, stdout=subprocess.DEVNULL
+            )
+        finally:
+            if ours:
+                subprocess.run([*prefix, "rm", "-f", str(policy)], check=True)
+    if done.returncode != 0:
+        print(f"gravingdock: apt-get could not install {names}; its own words are above.")
+        return 1
+    if "docker-registry" in packages and not had_service and Path("/run/systemd/system").exists():
+        subprocess.run([*prefix, "systemctl", "disable", "--now", SERVICE], capture_output=True, check=False)
+    return 0
+
+
+def _service_exists() -> bool:
+    return any(Path(folder, SERVICE).exists() for folder in ("/lib/systemd/system", "/etc/systemd/system"))
+
+
+def main(arguments: list[str]) -> int:
+    """Check and install; 0 when all is there, 3 when a person has to act first."""
+    if sys.version_info < MINIMUM:
+        found = platform.python_version()
+        print(f"gravingdock: Python 3.11 or later is needed; this is {found}. Try: make PYTHON=python3.11 ...")
+        return 3
+    packages = {**RUNTIME, **TESTS} if "--tests" in arguments else RUNTIME
+    absent = missing(packages)
+    if absent and (code := install(absent)) != 0:
+        return code
+    if still := missing(packages):
+        print(f"gravingdock: still missing after the installation: {' '.join(still)}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
