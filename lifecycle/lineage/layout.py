@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 NODES_MAX: Final = 150  # ux.md 3: beyond that nobody reads a graph
-COLUMN_PX: Final = 232
+COLUMN_PX: Final = 272
 NODE_WIDTH_PX: Final = 184
 NODE_HEIGHT_PX: Final = 48
 ROW_PX: Final = 64

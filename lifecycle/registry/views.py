@@ -202,7 +202,7 @@ def _tab(request: HttpRequest, tab: str, context: dict[str, Any], user: User) ->
         visible = images_visible_to(user)
         return {"levels": levels_below(image, visible)}
     if tab == "history":
-        events = AuditEvent.objects.filter(image=context["top"]).select_related("actor").order_by("-id")[:50]
+        events = AuditEvent.objects.filter(digest=context["top"].digest).select_related("actor").order_by("-id")[:50]
         return {
             "events": page_queries.image_history(context["repository"], context["top"])[:50],
             "audit_events": events if may(user, Verb.AUDIT_READ, repository=context["repository"]) else None,
