@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
-from django.contrib.auth.models import AbstractUser, UserManager
+from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import RegexValidator
 from django.db import models
@@ -30,8 +30,6 @@ class User(AbstractUser):
 
     kind = models.CharField(max_length=8, choices=Kind, default=Kind.PERSON)
     theme = models.CharField(max_length=6, default="system")  # system, light or dark
-
-    objects: ClassVar[UserManager[User]] = UserManager()
 
     def __str__(self) -> str:
         return self.username

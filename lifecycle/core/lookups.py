@@ -9,7 +9,7 @@ from django.db.models import CharField, Lookup, TextField
 
 @CharField.register_lookup
 @TextField.register_lookup
-class Like(Lookup):  # type: ignore[type-arg]  # generic for the type checker only
+class Like(Lookup):
     """`value LIKE pattern`, with `\\` as the escape character, as `RoleGrant.repository_like` is written."""
 
     lookup_name = "like"

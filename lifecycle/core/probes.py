@@ -59,6 +59,6 @@ def metrics(request: HttpRequest) -> HttpResponse:
     lines.append("# TYPE gravingdock_images gauge")
     lines.append(f"gravingdock_images {Image.objects.count()}")
     lines.append("# TYPE gravingdock_promotions gauge")
-    for row in PromotionRequest.objects.values("state").annotate(count=Count("id")).order_by("state"):
-        lines.append(f'gravingdock_promotions{{state="{row["state"]}"}} {row["count"]}')
+    for entry in PromotionRequest.objects.values("state").annotate(count=Count("id")).order_by("state"):
+        lines.append(f'gravingdock_promotions{{state="{entry["state"]}"}} {entry["count"]}')
     return HttpResponse("\n".join(lines) + "\n", content_type="text/plain; version=0.0.4; charset=utf-8")
