@@ -6,9 +6,38 @@ function only queues jobs, or calls another service's quick part.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lifecycle.registry.models import Image, TagEvent
+
 
 def connect() -> None:
     """Load every handler of jobs, so that a worker knows them."""
     from lifecycle.jobs import handlers  # noqa: PLC0415 -- needs the app registry
 
     handlers.load()
+
+
+def image_ingested(image: Image) -> None:
+    """A platform manifest is known for the first time: find what it was built on, and what is in it."""
+    from accounts.queries import system_user  # noqa: PLC0415 -- as above
+    from lifecycle.jobs import services as jobs  # noqa: PLC0415
+    from lifecycle.jobs.models import JobKind  # noqa: PLC0415
+
+    actor = system_user()
+    jobs.queue(JobKind.LINEAGE, subject_id=image.pk, actor=actor, dedupe_key=f"image:{image.pk}")
+    jobs.queue(JobKind.SCAN, subject_id=image.pk, actor=actor, dedupe_key=f"image:{image.pk}")
+
+
+def tag_moved(event: TagEvent) -> None:
+    """A tag came or points elsewhere now: whoever watches it as a base wants to know."""
+    from accounts.queries import system_user  # noqa: PLC0415 -- as above
+    from lifecycle.jobs import services as jobs  # noqa: PLC0415
+    from lifecycle.jobs.models import JobKind  # noqa: PLC0415
+    from lifecycle.rebuild.models import UpstreamWatch  # noqa: PLC0415
+
+    if event.new_image_id is None:
+        return
+    for watch in UpstreamWatch.objects.filter(repository_id=event.tag.repository_id, tag=event.tag.name):
+        jobs.queue(JobKind.PLAN, subject_id=watch.pk, actor=system_user(), dedupe_key=f"watch:{watch.pk}")

@@ -1,3 +1,10 @@
-from django.urls import URLPattern
+"""`/hooks/...`: where other systems tell us that something happened."""
 
-urlpatterns: list[URLPattern] = []
+from __future__ import annotations
+
+from django.urls import URLPattern, path
+
+from lifecycle.ingest import views
+
+# No trailing slash, as a registry is told it: a redirect would lose the notification (protocols.md 4.2).
+urlpatterns: list[URLPattern] = [path("registry/<slug:name>", views.registry_hook, name="registry-hook")]

@@ -181,9 +181,9 @@ class HttpRegistryClient:
         if answer.status == 202:  # not mounted; an upload has begun that nobody will use
             self._cancel_upload(repository, answer.headers.get("location", ""))
             return False
-        if answer.status in {404, 405}:
-            return False
-        _refuse(answer)
+        if answer.status not in {404, 405}:
+            _refuse(answer)
+        return False
 
     def upload_blob(self, repository: str, digest: Digest, content: bytes | Path) -> None:
         if self.blob_size(repository, digest) is not None:
@@ -216,6 +216,7 @@ class HttpRegistryClient:
                 return
             self._cancel_upload(repository, location)
             _refuse(answer)
+        raise AssertionError("unreachable")
 
     def put_manifest(self, repository: str, reference: str, content: bytes, media_type: str) -> Digest:
         answer = self._call(

@@ -1,0 +1,44 @@
+"""The jobs of this package: one delivery, one crawl; and when crawls are due."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from lifecycle.ingest import services
+from lifecycle.jobs.handlers import JobRun, handler
+from lifecycle.jobs.models import JobKind
+from lifecycle.jobs.schedule import every
+from lifecycle.registry import limiter
+from lifecycle.registry.models import Registry
+from lifecycle.registry.services import managed_registry
+
+
+@handler(JobKind.INGEST)
+def ingest(run: JobRun) -> None:
+    """Follow one delivery. Idempotent: the registry is read again, and rows that are there stay."""
+    services.handle_delivery(run.job.subject_id, alive=run.check)
+
+
+@handler(JobKind.CRAWL)
+def crawl(run: JobRun) -> None:
+    """Crawl a registry, or the repository its payload names."""
+    counts = services.crawl(
+        run.job.subject_id,
+        repository_name=run.job.payload.get("repository") or None,
+        progress=lambda done, total, text: run.progress(done, total, text),
+    )
+    run.log(", ".join(f"{name} {count}" for name, count in counts.items()))
+
+
+@every(settings.CRAWL_EVERY_S, "crawl")
+def crawl_all() -> None:
+    """Queue a crawl of every registry: notifications are hints, and some get lost (design invariant 4)."""
+    managed_registry()
+    for registry in Registry.objects.all():
+        services.queue_crawl(registry)
+
+
+@every(3600, "forget-credential-failures")
+def forget_credential_failures() -> None:
+    """Drop what no limiter looks at any more."""
+    limiter.forget_old()

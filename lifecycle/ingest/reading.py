@@ -1,0 +1,84 @@
+"""Reads a manifest and all it names from a registry: network only, no row is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from lifecycle.core.errors import LimitExceeded, Malformed
+from lifecycle.core.types import Digest
+from lifecycle.ingest.types import Graph, Node
+from lifecycle.registry.client import BlobUnknown, ManifestUnknown, RegistryClient
+from lifecycle.registry.constants import CONFIG_MAX_BYTES, GRAPH_DEPTH_MAX, GRAPH_NODES_MAX
+from lifecycle.registry.manifests import load_json, parse, parse_config
+from lifecycle.registry.types import IndexDocument, ManifestContent, ManifestDocument
+
+log = structlog.get_logger(__name__)
+
+Known = Callable[[str], ManifestContent | None]  # what the database already holds of a digest
+Alive = Callable[[], None]  # called between two downloads; raises when the work is no longer ours
+
+
+def read_graph(
+    client: RegistryClient, repository: str, top: Digest, *, known: Known = lambda _: None, alive: Alive = lambda: None
+) -> Graph:
+    """Return everything below `top` in `repository`, children before parents, each once.
+
+    What `known` returns is not fetched again, and its configuration not at all: its rows exist. A child that the
+    registry lost is left out and logged: the index is dangling, which is the registry's state (protocols.md 2.3).
+    Raises ManifestUnknown when `top` itself is missing, MalformedManifest, LimitExceeded.
+    """
+    done: dict[str, Node] = {}
+    pending: set[str] = set()
+
+    def visit(digest: Digest, depth: int) -> None:
+        if digest.text in done:
+            return
+        if digest.text in pending:
+            raise LimitExceeded("The index names itself.", limit=GRAPH_DEPTH_MAX)
+        if depth > GRAPH_DEPTH_MAX:
+            raise LimitExceeded(f"Indexes are nested deeper than {GRAPH_DEPTH_MAX}.", limit=GRAPH_DEPTH_MAX)
+        if len(done) + len(pending) >= GRAPH_NODES_MAX:
+            raise LimitExceeded(f"More than {GRAPH_NODES_MAX} manifests.", limit=GRAPH_NODES_MAX)
+        alive()
+        stored = known(digest.text)
+        content = stored or client.get_manifest(repository, digest.text)
+        document = parse(content)
+        pending.add(digest.text)
+        if isinstance(document, IndexDocument):
+            for child in document.manifests:
+                try:
+                    visit(child.digest, depth + 1)
+                except ManifestUnknown:
+                    log.warning("index_child_missing", repository=repository, child=child.digest.text)
+        pending.discard(digest.text)
+        if isinstance(document, ManifestDocument) and document.is_image and stored is None:
+            done[digest.text] = _with_config(client, repository, content, document)
+        else:
+            done[digest.text] = Node(content, document)
+
+    visit(top, 0)
+    return Graph(top, tuple(done.values()))
+
+
+def _with_config(client: RegistryClient, repository: str, content: ManifestContent, document: ManifestDocument) -> Node:
+    """Return the node with its configuration; without one when the blob is not what an image's should be.
+
+    An artifact may call itself an image (cosign's legacy signatures do, protocols.md 5.2): such a manifest is kept,
+    and its configuration is as empty as it is to us.
+    """
+    if document.config.size_bytes > CONFIG_MAX_BYTES:
+        raise LimitExceeded(f"The configuration is longer than {CONFIG_MAX_BYTES} bytes.", limit=CONFIG_MAX_BYTES)
+    try:
+        raw = client.get_blob(repository, document.config.digest, max_bytes=CONFIG_MAX_BYTES)
+    except BlobUnknown:
+        log.warning("image_config_missing", repository=repository, digest=document.digest.text)
+        return Node(content, document)
+    try:
+        parsed: Any = load_json(raw, "configuration")
+        return Node(content, document, parse_config(raw, document.config.digest), parsed)
+    except Malformed as error:
+        log.warning("image_config_unreadable", digest=document.digest.text, problem=error.message)
+        return Node(content, document)

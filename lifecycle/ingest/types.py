@@ -1,0 +1,46 @@
+"""What a notification says, and what was read from a registry before it becomes rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lifecycle.core.types import Digest
+from lifecycle.registry.types import ConfigDocument, IndexDocument, ManifestContent, ManifestDocument
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryEvent:
+    """One event of a notification: a hint where to look. Texts are checked where they are used, not here."""
+
+    event_id: str
+    instance: str
+    action: str
+    repository: str
+    digest: str
+    tag: str
+    actor_name: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One manifest or index of a graph, as the registry served it."""
+
+    content: ManifestContent
+    document: ManifestDocument | IndexDocument
+    config: ConfigDocument | None = None  # of an image's manifest
+    raw_config: Mapping[str, Any] | None = None
+
+    @property
+    def digest(self) -> Digest:
+        return self.content.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A top-level manifest or index with all it names, children before parents."""
+
+    top: Digest
+    nodes: tuple[Node, ...]

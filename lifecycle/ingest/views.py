@@ -1,0 +1,75 @@
+"""The door for registries' notifications."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final
+
+import structlog
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.db import DatabaseError, InterfaceError
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
+
+from lifecycle.ingest import services
+from lifecycle.ingest.constants import HOOK_BODY_MAX_BYTES
+from lifecycle.registry.models import Registry
+from lifecycle.registry.services import MANAGED_NAME, managed_registry
+
+log = structlog.get_logger(__name__)
+
+_SCHEME: Final = "Bearer "
+
+
+@csrf_exempt  # a registry has no cookie
+@login_not_required  # a registry signs in with the hook's own secret, checked first
+@require_POST
+def registry_hook(request: HttpRequest, name: str) -> HttpResponse:
+    """Store a notification and answer 202; every answer but that one means "send it again" to a registry.
+
+    401 for a wrong secret or an unknown registry, before the body is read; 413 for a body over the cap; 503 when it
+    could not be stored.
+    """
+    given = request.headers.get("Authorization", "").encode()
+    expected = f"{_SCHEME}{settings.REGISTRY_HOOK_SECRET}".encode()
+    # The comparison comes first and always, so that the time tells nothing about which registries there are.
+    is_ours = hmac.compare_digest(given, expected)
+    if not is_ours or name != MANAGED_NAME:
+        return _answer(401)
+    body = _body(request)
+    if body is None:
+        return _answer(413)
+    try:
+        registry = Registry.objects.filter(is_managed=True).first() or managed_registry()
+        services.receive(registry, body)
+    except (DatabaseError, InterfaceError) as error:
+        log.warning("notification_not_stored", error=type(error).__name__)
+        return _answer(503)
+    return _answer(202)
+
+
+def _body(request: HttpRequest) -> bytes | None:
+    """Return the body, None when it is longer than allowed; at most one byte too many is ever read."""
+    length = request.META.get("CONTENT_LENGTH") or ""
+    if length:
+        if not length.isascii() or not length.isdigit() or int(length) > HOOK_BODY_MAX_BYTES:
+            return None
+        return request.read(int(length))
+    if not request.META.get("wsgi.input_terminated"):
+        return b""
+    pieces, size = [], 0
+    stream = request.META["wsgi.input"]  # chunked: Django's own stream would be empty (protocols.md 3.4)
+    while piece := stream.read(HOOK_BODY_MAX_BYTES + 1 - size):
+        pieces.append(piece)
+        size += len(piece)
+        if size > HOOK_BODY_MAX_BYTES:
+            return None
+    return b"".join(pieces)
+
+
+def _answer(status: int) -> HttpResponse:
+    response = HttpResponse(status=status, content_type="text/plain")
+    response["Cache-Control"] = "no-store"
+    return response

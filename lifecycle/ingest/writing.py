@@ -1,0 +1,346 @@
+"""From a graph that was read to rows: one transaction, and the same rows however often it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import transaction
+
+from accounts.models import User
+from lifecycle import reactions
+from lifecycle.audit import services as audit
+from lifecycle.core import clock
+from lifecycle.core.errors import MalformedDigest
+from lifecycle.core.types import Digest, is_referrer_tag
+from lifecycle.ingest.types import Graph, Node
+from lifecycle.registry import services as registry_services
+from lifecycle.registry.constants import OCI_PREFIX
+from lifecycle.registry.manifests import chain_ids, clean, history_of_layers, merged_annotations
+from lifecycle.registry.models import (
+    Image,
+    IndexEntry,
+    Layer,
+    Registry,
+    Repository,
+    RepositoryImage,
+    Tag,
+    TagEvent,
+)
+from lifecycle.registry.types import IndexDocument, ManifestDocument
+
+_CHAIN_MAX = 71  # characters of a sha256 chain id; a longer one (a lone sha512 layer) is left out
+_LAYER_PARTS = (".tar", ".rootfs.diff", ".rootfs.foreign")
+
+
+@transaction.atomic
+def write_graph(
+    registry: Registry, repository_name: str, graph: Graph, *, tag: str | None, actor: User | None, via: str
+) -> Image:
+    """Store `graph` as being in the repository now, with `tag` on its top when one is given; return the top's row.
+
+    Images are immutable, so what is there stays as it is; only what is new is audited, and tells the reactions.
+    Raises NoOwner.
+    """
+    repository = registry_services.repository_named(registry, repository_name)
+    # One writer for each repository at a time: memberships and tags are read, compared and written.
+    Repository.objects.select_for_update(no_key=True, of=("self",)).get(pk=repository.pk)
+    images, fresh = _write_images(graph)
+    top = images[graph.top.text]
+    is_new_here = _write_memberships(repository, graph, images, actor=actor, has_tag=tag is not None)
+    moved = None
+    if tag is not None and not is_referrer_tag(tag):
+        moved = _move_tag(repository, tag, top, actor=actor, via=via)
+    if is_new_here or moved is not None:
+        if top.kind != Image.Kind.ARTIFACT:
+            Repository.objects.filter(pk=repository.pk).update(updated_at=clock.now())
+        old = moved.old_image.digest if moved is not None and moved.old_image is not None else ""
+        audit.record(
+            "image.pushed",
+            actor=actor,
+            subject=top,
+            repository=repository,
+            image=top,
+            tag=tag or "",
+            via=str(via),
+            kind=top.kind,
+            replaced=old,
+        )
+    for image in fresh:
+        if image.kind == Image.Kind.MANIFEST:
+            reactions.image_ingested(image)
+    if moved is not None:
+        reactions.tag_moved(moved)
+    return top
+
+
+def forget_tag(repository: Repository, tag: str, *, expected_image_id: int | None, actor: User | None) -> bool:
+    """Record that a tag is gone, unless it has moved since it pointed at `expected_image_id`; returns whether it did."""
+    with transaction.atomic():
+        row = Tag.objects.select_for_update().filter(repository=repository, name=tag).first()
+        if row is None or row.image is None or row.image_id != expected_image_id:
+            return False
+        old = row.image
+        _point(row, None, actor=actor, via=TagEvent.Via.PUSH if actor else TagEvent.Via.CRAWL)
+        audit.record("tag.deleted", actor=actor, subject=row, repository=repository, image=old, tag=tag)
+        return True
+
+
+def forget_manifest(repository: Repository, digest: str, *, actor: User | None) -> bool:
+    """Record that a manifest, and with it each of its tags, is gone from a repository; returns whether it was there."""
+    with transaction.atomic():
+        Repository.objects.select_for_update(no_key=True, of=("self",)).get(pk=repository.pk)
+        member = (
+            RepositoryImage.objects.select_related("image")
+            .filter(repository=repository, image__digest=digest, removed_at=None)
+            .first()
+        )
+        if member is None:
+            return False
+        for row in Tag.objects.select_for_update().filter(repository=repository, image=member.image):
+            _point(row, None, actor=actor, via=TagEvent.Via.PUSH if actor else TagEvent.Via.CRAWL)
+        member.removed_at = clock.now()
+        member.save(update_fields=["removed_at"])
+        audit.record("image.deleted", actor=actor, subject=member.image, repository=repository, image=member.image)
+        return True
+
+
+def _write_images(graph: Graph) -> tuple[dict[str, Image], list[Image]]:
+    """Return (all images by digest, those whose content was not known before this call)."""
+    voices = _parents_voices(graph)
+    digests = [node.digest.text for node in graph.nodes]
+    before = {row.digest: row for row in Image.objects.filter(digest__in=digests)}
+    unknown = [node for node in graph.nodes if node.digest.text not in before]
+    rows = [_image_of(node, voices.get(node.digest.text, {}), graph) for node in unknown]
+    # Sorted, so that two pushes that share images wait for each other instead of deadlocking.
+    Image.objects.bulk_create(sorted(rows, key=lambda row: row.digest), ignore_conflicts=True)
+    images = {row.digest: row for row in Image.objects.filter(digest__in=digests)}
+    fresh = [images[node.digest.text] for node in unknown]
+    for node in graph.nodes:  # known from an imported inventory only, or without its configuration: fill it in
+        row = before.get(node.digest.text)
+        if row is not None and (not row.manifest or (not row.config and node.raw_config is not None)):
+            filled = _image_of(node, voices.get(node.digest.text, {}), graph)
+            filled.pk, filled.first_seen_at = row.pk, row.first_seen_at
+            filled.save(update_fields=_CONTENT_FIELDS)
+            images[node.digest.text] = Image.objects.get(pk=row.pk)
+            fresh.append(images[node.digest.text])
+    fresh_ids = {image.pk for image in fresh}
+    layers: list[Layer] = []
+    for node in graph.nodes:
+        image = images[node.digest.text]
+        if image.pk in fresh_ids and image.kind == Image.Kind.MANIFEST:
+            layers.extend(_layers_of(node, image))
+    Layer.objects.bulk_create(layers, ignore_conflicts=True)
+    entries = [entry for node in graph.nodes for entry in _entries_of(node, images)]
+    IndexEntry.objects.bulk_create(entries, ignore_conflicts=True)
+    return images, fresh
+
+
+_CONTENT_FIELDS = (
+    "kind",
+    "media_type",
+    "artifact_type",
+    "subject_digest",
+    "manifest",
+    "config_digest",
+    "config",
+    "os",
+    "architecture",
+    "variant",
+    "size_bytes",
+    "annotations",
+    "labels",
+    "base_name",
+    "base_digest",
+    "diff_chain_id",
+    "digest_chain_id",
+    "layer_count",
+    "created_at",
+)
+
+
+def _image_of(node: Node, parents_voice: Mapping[str, str], graph: Graph) -> Image:
+    document, config = node.document, node.config
+    image = Image(
+        digest=node.digest.text,
+        kind=_kind_of(node),
+        media_type=node.content.media_type,
+        artifact_type=document.artifact_type[:255],
+        subject_digest=document.subject.digest.text if document.subject else "",
+        manifest=node.content.content,
+        annotations=dict(document.annotations),
+    )
+    labels: Mapping[str, str] = config.labels if config is not None else {}
+    said = merged_annotations(document.annotations, parents_voice, labels)
+    image.labels = dict(labels)
+    image.base_name = said.get(OCI_PREFIX + "base.name", "")[:500]
+    image.base_digest = _digest_or_nothing(said.get(OCI_PREFIX + "base.digest", ""))
+    if isinstance(document, IndexDocument):
+        sizes = {child.digest.text: _size_of(child) for child in graph.nodes}
+        image.size_bytes = sum(sizes.get(child.digest.text, child.size_bytes) for child in document.manifests)
+        return image
+    image.config_digest = document.config.digest.text
+    image.size_bytes = _size_of(node)
+    image.layer_count = len(document.layers)
+    if config is not None:
+        image.config = _storable(dict(node.raw_config or {}))
+        image.os = config.platform.os[:40]
+        image.architecture = config.platform.architecture[:40]
+        image.variant = config.platform.variant[:40]
+        image.created_at = config.created_at
+    if image.kind == Image.Kind.MANIFEST:
+        diff_chain, digest_chain = _chains(node)
+        image.diff_chain_id = diff_chain[-1] if diff_chain else ""
+        image.digest_chain_id = digest_chain[-1] if digest_chain else ""
+    return image
+
+
+def _kind_of(node: Node) -> str:
+    document = node.document
+    if isinstance(document, IndexDocument):
+        return Image.Kind.ARTIFACT if document.artifact_type else Image.Kind.INDEX
+    # Attestations of BuildKit and legacy signatures of cosign come with an image's configuration (protocols.md 5.2,
+    # 6.4); what they carry is no layer.
+    has_layers_only = all(any(part in layer.media_type for part in _LAYER_PARTS) for layer in document.layers)
+    is_nowhere = node.config is not None and node.config.platform.os == "unknown"
+    return Image.Kind.MANIFEST if document.is_image and has_layers_only and not is_nowhere else Image.Kind.ARTIFACT
+
+
+def _chains(node: Node) -> tuple[list[str], list[str]]:
+    """Return the chain ids of every prefix of the layers, by diff ids and by digests; "" where unknown."""
+    if not isinstance(node.document, ManifestDocument):
+        return [], []
+    digests = [layer.digest for layer in node.document.layers]
+    by_digest = [_short(chain) for chain in chain_ids(digests)]
+    diff_ids = node.config.diff_ids if node.config is not None else ()
+    if len(diff_ids) != len(digests):
+        return [""] * len(digests), by_digest
+    return [_short(chain) for chain in chain_ids(diff_ids)], by_digest
+
+
+def _short(chain: Digest) -> str:
+    return chain.text if len(chain.text) <= _CHAIN_MAX else ""
+
+
+def _layers_of(node: Node, image: Image) -> list[Layer]:
+    if not isinstance(node.document, ManifestDocument):
+        return []
+    layers = node.document.layers
+    diff_ids: Sequence[Digest] = node.config.diff_ids if node.config is not None else ()
+    if len(diff_ids) != len(layers):
+        diff_ids = ()
+    history = history_of_layers(node.config, len(layers)) if node.config is not None else (None,) * len(layers)
+    diff_chain, digest_chain = _chains(node)
+    return [
+        Layer(
+            image=image,
+            position=position,
+            digest=layer.digest.text,
+            diff_id=diff_ids[position].text if diff_ids else "",
+            media_type=layer.media_type[:150],
+            size_bytes=layer.size_bytes,
+            created_by=entry.created_by if entry is not None else "",
+            diff_chain_id=diff_chain[position],
+            digest_chain_id=digest_chain[position],
+        )
+        for position, (layer, entry) in enumerate(zip(layers, history, strict=True))
+    ]
+
+
+def _entries_of(node: Node, images: Mapping[str, Image]) -> list[IndexEntry]:
+    if not isinstance(node.document, IndexDocument):
+        return []
+    return [
+        IndexEntry(
+            index=images[node.digest.text],
+            child=images[child.digest.text],
+            position=position,
+            platform=str(child.platform)[:120] if child.platform else "",
+            annotations=dict(child.annotations),
+        )
+        for position, child in enumerate(node.document.manifests)
+        if child.digest.text in images
+    ]
+
+
+def _parents_voices(graph: Graph) -> dict[str, dict[str, str]]:
+    """Return what indexes, and the entries in them, say about their children."""
+    voices: dict[str, dict[str, str]] = {}
+    for node in graph.nodes:
+        if isinstance(node.document, IndexDocument):
+            for child in node.document.manifests:
+                voice = {**node.document.annotations, **child.annotations}
+                voices.setdefault(child.digest.text, {}).update(voice)
+    return voices
+
+
+def _write_memberships(
+    repository: Repository, graph: Graph, images: Mapping[str, Image], *, actor: User | None, has_tag: bool
+) -> bool:
+    """Make every image of the graph a member of the repository; returns whether the top was none."""
+    top, ids = images[graph.top.text], [image.pk for image in images.values()]
+    present = {row.image_id: row for row in RepositoryImage.objects.filter(repository=repository, image_id__in=ids)}
+    was_here = top.pk in present and present[top.pk].removed_at is None
+    # A child pushed on its own before its index (every client does) is found out when the index comes.
+    children = set(
+        IndexEntry.objects.filter(child_id__in=ids, index__repository_images__repository=repository).values_list(
+            "child_id", flat=True
+        )
+    ) | {pk for pk in ids if pk != top.pk}
+    tagged = set(Tag.objects.filter(repository=repository, image_id__in=ids).values_list("image_id", flat=True))
+    if has_tag:
+        tagged.add(top.pk)
+    created = [
+        RepositoryImage(
+            repository=repository, image_id=pk, is_top_level=pk in tagged or pk not in children, pushed_by=actor
+        )
+        for pk in sorted(set(ids) - set(present))
+    ]
+    RepositoryImage.objects.bulk_create(created)
+    for pk, row in present.items():
+        is_top_level = pk in tagged or pk not in children
+        if row.removed_at is not None or row.is_top_level != is_top_level:
+            RepositoryImage.objects.filter(pk=row.pk).update(removed_at=None, is_top_level=is_top_level)
+    return not was_here
+
+
+def _move_tag(repository: Repository, name: str, image: Image, *, actor: User | None, via: str) -> TagEvent | None:
+    row = Tag.objects.select_for_update().filter(repository=repository, name=name).first()
+    if row is None:
+        row = Tag.objects.create(repository=repository, name=name, image=None, updated_at=clock.now())
+    return _point(row, image, actor=actor, via=via)
+
+
+def _point(row: Tag, image: Image | None, *, actor: User | None, via: str) -> TagEvent | None:
+    """Let a locked tag point at `image` and keep the move; None when it did already. The only writer of tags."""
+    if row.image_id == (image.pk if image is not None else None):
+        return None
+    event = TagEvent.objects.create(tag=row, old_image=row.image, new_image=image, via=via, actor=actor)
+    row.image, row.updated_at = image, clock.now()
+    row.save(update_fields=["image", "updated_at"])
+    return event
+
+
+def _size_of(node: Node) -> int:
+    document = node.document
+    if isinstance(document, IndexDocument):
+        return sum(child.size_bytes for child in document.manifests)
+    return min(document.config.size_bytes + sum(layer.size_bytes for layer in document.layers), 2**62)
+
+
+def _digest_or_nothing(text: str) -> str:
+    try:
+        return Digest.parse(text).text
+    except MalformedDigest:
+        return ""
+
+
+def _storable(value: Any) -> Any:
+    """Return JSON that PostgreSQL can hold: jsonb refuses NUL."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(key): _storable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    return value

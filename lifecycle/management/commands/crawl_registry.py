@@ -1,0 +1,38 @@
+"""`manage.py crawl_registry`: bring the rows to what a registry holds, now or by a worker."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from lifecycle.core.errors import LifecycleError
+from lifecycle.ingest import services
+from lifecycle.registry.models import Registry
+from lifecycle.registry.services import managed_registry
+
+
+class Command(BaseCommand):
+    help = "Compare a registry with the database and ingest what notifications missed."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--registry", help="the registry's name; default: the managed one")
+        parser.add_argument("--repository", help="only this repository")
+        parser.add_argument("--queue", action="store_true", help="queue a job for the workers instead")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        name = options["registry"]
+        registry = Registry.objects.filter(name=name).first() if name else managed_registry()
+        if registry is None:
+            raise CommandError(f"No registry is named {name}.")
+        repository = options["repository"] or ""
+        if options["queue"]:
+            job = services.queue_crawl(registry, repository_name=repository)
+            self.stdout.write(json.dumps({"job": job.pk}))
+            return
+        try:
+            counts = services.crawl(registry.pk, repository_name=repository or None)
+        except LifecycleError as error:
+            raise CommandError(error.message) from error
+        self.stdout.write(json.dumps(counts))
