@@ -1,0 +1,6 @@
+#!/bin/sh
+# deploy/backup.sh FOLDER: write database, registry content and secrets to a new folder, while everything runs.
+set -eu
+target=$(realpath -m -- "${1:?usage: deploy/backup.sh FOLDER}")
+cd "$(dirname "$0")/.."
+exec .venv/bin/python -m config.embedded.backup make "$target"
