@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 from django.core import signing
@@ -22,9 +23,13 @@ class KeysetPagination(BasePagination):
     Orders by the queryset's own ordering on the primary key, ascending or descending. The cursor is signed and opaque.
     """
 
-    def paginate_queryset(self, queryset: QuerySet[Any], request: Request, view: Any = None) -> list[Any]:
+    def paginate_queryset(
+        self, queryset: QuerySet[Any] | Sequence[Any], request: Request, view: Any = None
+    ) -> list[Any]:
         limit = self._limit(request)
-        is_descending = (queryset.query.order_by or ("-pk",))[0].startswith("-")
+        if not isinstance(queryset, QuerySet):
+            raise TypeError("a keyset page needs a QuerySet")
+        is_descending = str((queryset.query.order_by or ("-pk",))[0]).startswith("-")
         rows = queryset.order_by("-pk" if is_descending else "pk")
         if cursor := request.query_params.get("cursor"):
             try:
