@@ -37,6 +37,7 @@ class Services:
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="gdtest-"))
         self.home.chmod(0o755)
+        (self.home / "static").mkdir()  # whitenoise warns of a missing folder, and here warnings are errors
         pg_port, redis_port, registry_port, web_port = ports.scratch(4)
         self.web_url = f"http://localhost:{web_port}"
         self.web_port = web_port

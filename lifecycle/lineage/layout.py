@@ -123,7 +123,7 @@ def draw(nodes: Sequence[Node], edges: Sequence[Edge]) -> Drawing:
         start, end = place[edge.base], place[edge.derived]
         x0, y0 = start.x + NODE_WIDTH_PX, start.y + NODE_HEIGHT_PX / 2
         x1, y1 = end.x, end.y + NODE_HEIGHT_PX / 2
-        bend = COLUMN_PX - NODE_WIDTH_PX
+        bend = (COLUMN_PX - NODE_WIDTH_PX) * 0.55
         edge.path = f"M{x0:g} {y0:g}C{x0 + bend:g} {y0:g} {x1 - bend:g} {y1:g} {x1:g} {y1:g}"
         edge.label_x, edge.label_y = (x0 + x1) / 2, (y0 + y1) / 2
     width = max(len(columns), 1) * COLUMN_PX - (COLUMN_PX - NODE_WIDTH_PX) + 2 * MARGIN_PX

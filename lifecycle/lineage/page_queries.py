@@ -148,7 +148,7 @@ def neighbourhood_of(focus: Image, visible: QuerySet[Image], repositories: Query
                 key=name,
                 column=column[str(first.pk)],
                 title=f"+{len(members)} of {places[first.pk].repository.name}",
-                line="rolled up, in the table below",
+                line="in the table below",
                 url=reverse(
                     "lifecycle:repository",
                     args=[

@@ -1,0 +1,122 @@
+"""The read pages in a real browser: axe finds nothing in either theme, the CSP is never broken, keys and forms work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.urls import reverse
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.factories import dock
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(not os.path.exists(CHROMIUM), reason="needs Chromium (make system, or CHROMIUM=path)"),
+]
+
+
+@pytest.fixture
+def harbour(transactional_db: None) -> dict[str, Any]:
+    return dock.harbour()
+
+
+@pytest.fixture
+def browser(harbour: dict[str, Any], live_server: Any) -> Iterator[Browser]:
+    """A browser; rows are made before it starts, since its event loop keeps Django from the database."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+def signed_in(browser: Browser, base: str, *, theme: Any = "light", width: int = 1440, script: bool = True) -> Page:
+    page = browser.new_context(
+        color_scheme=theme, viewport={"width": width, "height": 900}, java_script_enabled=script
+    ).new_page()
+    page.goto(base + "/accounts/sign-in/")
+    page.fill("#id_login", "shop-dev")
+    page.fill("#id_password", "dock-side-pass")
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(lambda url: "sign-in" not in url)
+    return page
+
+
+def addresses() -> list[str]:
+    image = reverse("lifecycle:image", args=["shop", "shop/api", dock.sha("shop/api")])
+    tabs = ("overview", "lineage", "packages", "findings", "promotions", "history")
+    return [
+        reverse("lifecycle:images"),
+        reverse("lifecycle:repository", args=["shop", "shop/jobs"]),
+        reverse("lifecycle:repository", args=["shop", "shop/checkout"]),
+        *(f"{image}?tab={tab}" for tab in tabs),
+        reverse("lifecycle:lineage"),
+        reverse("lifecycle:lineage-image", args=[dock.sha("shop/api")]),
+    ]
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 1440), ("light", 375)])
+def test_pages_pass_axe_and_the_csp(browser: Browser, live_server: Any, theme: str, width: int) -> None:
+    page = signed_in(browser, live_server.url, theme=theme, width=width)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    for address in addresses():
+        page.goto(live_server.url + address)
+        result = Axe().run(page)
+        assert result.violations_count == 0, (address, result.generate_report())
+        wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wider <= 0, (address, f"scrolls sideways by {wider} px")
+    assert complaints == []
+
+
+def test_sign_in_passes_axe_and_says_what_was_wrong(browser: Browser, live_server: Any) -> None:
+    page = browser.new_page()
+    page.goto(live_server.url + "/accounts/sign-in/")
+    assert Axe().run(page).violations_count == 0
+    page.fill("#id_login", "shop-dev")
+    page.fill("#id_password", "not the password")
+    page.get_by_role("button", name="Sign in").click()
+    assert page.get_by_role("alert").is_visible()
+
+
+def test_keys_do_what_the_bar_does_and_can_be_switched_off(browser: Browser, live_server: Any) -> None:
+    page = signed_in(browser, live_server.url)
+    page.goto(live_server.url + reverse("lifecycle:images"))
+    page.keyboard.press("g")
+    page.keyboard.press("l")
+    page.wait_for_url("**/lineage/")
+    page.keyboard.press("j")
+    assert page.evaluate("document.activeElement.matches('[data-row-link]')")
+    page.keyboard.press("?")
+    assert page.get_by_role("dialog").is_visible()
+    page.get_by_label("Use single keys in this browser").uncheck()
+    page.get_by_role("button", name="Close").click()
+    page.keyboard.press("g")
+    page.keyboard.press("m")
+    page.wait_for_timeout(200)
+    assert page.url.endswith("/lineage/")
+
+
+def test_filter_and_theme_work_without_script(browser: Browser, live_server: Any) -> None:
+    page = signed_in(browser, live_server.url, script=False)
+    page.goto(live_server.url + reverse("lifecycle:images"))
+    page.locator(".filters input[name=q]").fill("worker")
+    page.get_by_role("button", name="Filter").click()
+    assert page.locator("[data-row-link]").all_inner_texts() == ["shop/worker"]
+    page.locator(".menu-button").click()
+    page.get_by_role("button", name="Dark").click()
+    assert page.locator("html").get_attribute("data-bs-theme") == "dark"
