@@ -22,7 +22,7 @@ REPOSITORY_PATTERN = RegexValidator(
 
 
 class RoleGrant(models.Model):
-    """One principal holds one role over the repositories of a team that match a pattern, maybe in one environment only."""
+    """One principal holds one role over the repositories of a team that match a pattern, maybe in one environment."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="role_grants")
     role = models.ForeignKey(Role, on_delete=models.PROTECT, related_name="grants")

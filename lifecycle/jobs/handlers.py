@@ -14,7 +14,7 @@ from lifecycle.jobs import services
 from lifecycle.jobs.models import Job, JobKind
 
 
-class Postponed(Exception):  # noqa: N818 -- no error: what the job waits for is not there yet
+class Postponed(Exception):  # no error: what the job waits for is not there yet
     """Raised by a handler to give its job back for a while, without counting the attempt."""
 
     def __init__(self, why: str, *, seconds: float = 2.0) -> None:

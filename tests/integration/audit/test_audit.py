@@ -40,7 +40,7 @@ def test_record_is_refused_outside_a_transaction():
 )
 def test_the_application_role_cannot_change_the_trail(statement):
     services.record("image.pushed", actor=system_user())
-    with pytest.raises(DatabaseError, match="permission denied|append-only"), transaction.atomic():
+    with pytest.raises(DatabaseError, match=r"permission denied|append-only"), transaction.atomic():
         connection.cursor().execute(statement)
     assert AuditEvent.objects.count() == 1
 
