@@ -1,0 +1,196 @@
+"""Findings: matches seen through images. Nothing here stores anything (design.md 4: a finding is computed)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from django.db.models import Q
+
+from lifecycle.advisories.coordinates import Coordinates
+from lifecycle.advisories.matching import verdicts
+from lifecycle.advisories.models import Advisory, Match
+from lifecycle.registry.models import Image, IndexEntry
+from lifecycle.sbom.models import PackageVersion
+
+_ALIAS_ROUNDS_MAX: Final = 50  # a chain of aliases that long is a mistake in a feed, not a vulnerability
+_SEVERITIES: Final = ("critical", "high", "medium", "low", "none", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `findings --json`; `advisory` None is a package that cannot be judged, `reason` says why."""
+
+    purl: str
+    advisory: str | None
+    aliases: tuple[str, ...]
+    fixed_version: str | None
+    severity: str
+    state: str
+    reason: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """Return the object that design.md 6 describes; `reason` only where there is one."""
+        line: dict[str, object] = {
+            "purl": self.purl,
+            "advisory": self.advisory,
+            "aliases": list(self.aliases),
+            "fixed_version": self.fixed_version,
+            "severity": self.severity,
+            "state": self.state,
+        }
+        if self.reason:
+            line["reason"] = self.reason
+        return line
+
+
+@dataclass(frozen=True, slots=True)
+class FindingsDiff:
+    """What changed from one image to another, as (advisory id, package name) pairs' live matches."""
+
+    fixed: tuple[Match, ...]
+    new: tuple[Match, ...]
+    remaining: tuple[Match, ...]
+
+
+def platform_manifests(image: Image) -> list[int]:
+    """Return the ids of the platform manifests that `image` stands for: itself, or an index's children."""
+    if image.kind != Image.Kind.INDEX:
+        return [image.pk]
+    return list(IndexEntry.objects.filter(index=image, child__kind=Image.Kind.MANIFEST).values_list("child", flat=True))
+
+
+def findings_of_purls(packages: Sequence[tuple[str, Coordinates]]) -> list[Finding]:
+    """Return the findings of packages given as (purl, coordinates), sorted, each (purl, advisory) once."""
+    found = verdicts([item for _, item in packages])
+    aliases = aliases_of({verdict.osv_id for verdict in found})
+    out: dict[tuple[str, str], Finding] = {}
+    for verdict in found:
+        purl = packages[verdict.position][0]
+        line = Finding(
+            purl=purl,
+            advisory=verdict.osv_id,
+            aliases=aliases[verdict.osv_id],
+            fixed_version=verdict.fixed_version or None,
+            severity=verdict.severity,
+            state="open",
+        )
+        known = out.get((purl, verdict.osv_id))  # the same id in two feeds is one finding: the one that knows a fix
+        if known is None or (known.fixed_version is None and line.fixed_version is not None):
+            out[purl, verdict.osv_id] = line
+    for purl, item in packages:
+        if item.problem is not None:
+            out[purl, ""] = Finding(purl, None, (), None, "unknown", "unknown", item.problem)
+    return [out[key] for key in sorted(out)]
+
+
+def findings_of_image(image: Image) -> list[Finding]:
+    """Return the findings of `image` (of all platforms, when it is an index) from its stored package versions."""
+    packages = PackageVersion.objects.filter(
+        inventory_packages__inventory__image_inventories__image__in=platform_manifests(image)
+    ).distinct()
+    return findings_of_purls(
+        [
+            (
+                package.purl,
+                Coordinates(
+                    ecosystem=package.ecosystem,
+                    release=package.release,
+                    name=package.match_name,
+                    version=package.match_version,
+                    scheme=package.scheme,
+                    key=None if package.version_key is None else bytes(package.version_key),
+                    problem=package.problem or None,
+                ),
+            )
+            for package in packages
+        ]
+    )
+
+
+def aliases_of(osv_ids: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return, for each id, the other names of its vulnerability: alias closure plus its own `upstream`, sorted.
+
+    Aliases are symmetric and transitive over all feeds; what a withdrawn or vanished record says no longer counts.
+    """
+    neighbours: dict[str, set[str]] = defaultdict(set)
+    upstream: dict[str, set[str]] = defaultdict(set)
+    frontier, seen = set(osv_ids), set(osv_ids)
+    for _ in range(_ALIAS_ROUNDS_MAX):
+        if not frontier:
+            break
+        asked = sorted(frontier)
+        rows = Advisory.objects.filter(
+            Q(osv_id__in=asked) | Q(aliases__overlap=asked), withdrawn_at=None, tombstoned_at=None
+        ).values_list("osv_id", "aliases", "upstream")
+        frontier = set()
+        for osv_id, aliases, above in rows:
+            upstream[osv_id].update(above)
+            for alias in aliases:
+                neighbours[osv_id].add(alias)
+                neighbours[alias].add(osv_id)
+                frontier.update({osv_id, alias} - seen)
+        seen |= frontier
+    return {osv_id: tuple(sorted((_reachable(osv_id, neighbours) | upstream[osv_id]) - {osv_id})) for osv_id in osv_ids}
+
+
+def _reachable(start: str, neighbours: dict[str, set[str]]) -> set[str]:
+    reached, todo = {start}, [start]
+    while todo:
+        fresh = neighbours.get(todo.pop(), set()) - reached
+        reached |= fresh
+        todo.extend(fresh)
+    return reached
+
+
+def matches_of_images(image_ids: Iterable[int]) -> list[Match]:
+    """Return the live matches seen through any of these images, each once, with package and advisory."""
+    return list(
+        Match.objects.filter(
+            valid_to=None,
+            pk__in=Match.objects.filter(
+                valid_to=None, package__inventory_packages__inventory__image_inventories__image__in=list(image_ids)
+            ).values("pk"),
+        )
+        .select_related("package", "advisory")
+        .order_by("advisory__osv_id", "package__purl")
+    )
+
+
+def counts_by_severity(image: Image) -> dict[str, int]:
+    """Return how many open findings of each severity `image` has, every severity present."""
+    counts = dict.fromkeys(_SEVERITIES, 0)
+    for match in matches_of_images(platform_manifests(image)):
+        counts[match.severity] += 1
+    return counts
+
+
+def _pair(match: Match) -> tuple[str, str, str]:
+    package = match.package
+    return match.advisory.osv_id, package.type, f"{package.namespace}/{package.name}"
+
+
+def diff_of_images(before: Image, after: Image) -> FindingsDiff:
+    """Return which findings of `before` are fixed in `after`, which are new, which remain.
+
+    A finding stays the same one when its package's version changes but the advisory still holds.
+    """
+    old = {_pair(match): match for match in matches_of_images(platform_manifests(before))}
+    new = {_pair(match): match for match in matches_of_images(platform_manifests(after))}
+    return FindingsDiff(
+        fixed=tuple(old[key] for key in sorted(old.keys() - new.keys())),
+        new=tuple(new[key] for key in sorted(new.keys() - old.keys())),
+        remaining=tuple(new[key] for key in sorted(new.keys() & old.keys())),
+    )
+
+
+def reason_of(match: Match) -> str:
+    """Return why `match` holds, in one line: "deb source openssl 3.0.11-1 < 3.0.14-1"."""
+    package = match.package
+    source = " source" if package.match_name != package.name and package.type in {"deb", "apk", "rpm"} else ""
+    name_and_version = f"{package.match_name} {package.match_version}"
+    text = match.interval_text.removeprefix(f"{name_and_version}: ")
+    bound = text.rpartition(" and ")[2] or text
+    return f"{package.type}{source} {name_and_version} {bound}"

@@ -1,0 +1,162 @@
+"""One OSV record, read from the bytes of a feed: checked, cut to what we keep, its ranges compiled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from lifecycle.advisories.ecosystems import SCHEMES, match_name, split_ecosystem
+from lifecycle.advisories.ranges import Interval, intervals_of
+from lifecycle.advisories.severity import severity_of
+from lifecycle.core.errors import Malformed
+
+# Ids become file names and parts of addresses; the schema's own pattern is as narrow.
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+~-]{0,199}")
+_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:Z|[+-]\d{2}:\d{2})")
+ALIASES_MAX: Final = 1000
+REFERENCES_MAX: Final = 200
+SUMMARY_MAX_CHARS: Final = 2000
+DETAILS_MAX_CHARS: Final = 100_000
+INTERVALS_MAX: Final = 50_000
+_TEXT_MAX: Final = 500  # of the columns for versions and names
+
+
+class MalformedRecord(Malformed):
+    """Not an OSV record, or not the one that the index promised."""
+
+    code = "malformed_advisory"
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """Versions of one package, in one release of one ecosystem."""
+
+    ecosystem: str
+    release: str
+    name: str
+    scheme: str
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class OsvRecord:
+    """What we keep of a record."""
+
+    osv_id: str
+    modified: str
+    published_at: datetime | None
+    withdrawn_at: datetime | None
+    aliases: tuple[str, ...]
+    upstream: tuple[str, ...]
+    related: tuple[str, ...]
+    summary: str
+    details: str
+    severity: str
+    score: float | None
+    vector: str
+    references: list[dict[str, str]] = field(default_factory=list)
+    affected: tuple[Affected, ...] = ()
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` may be the id of a record: no path, no blank."""
+    return _ID.fullmatch(text) is not None
+
+
+def parse_time(text: object) -> datetime | None:
+    """Return an RFC 3339 time, aware, or None; years that PostgreSQL or Python cannot hold are None too."""
+    if not isinstance(text, str) or not _TIME.fullmatch(text):
+        return None
+    try:
+        parsed = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
+        return parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_record(content: bytes, *, osv_id: str) -> OsvRecord:
+    """Return the record `content` holds; raises MalformedRecord when it is none, or not `osv_id`."""
+    try:
+        record = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise MalformedRecord(f"{osv_id}: not JSON: {error}") from None
+    if not isinstance(record, dict) or record.get("id") != osv_id:
+        raise MalformedRecord(f"{osv_id}: the record has another id")
+    modified = record.get("modified")
+    if not isinstance(modified, str) or len(modified) > 40:
+        raise MalformedRecord(f"{osv_id}: no time of modification")
+    withdrawn = record.get("withdrawn")
+    withdrawn_at = parse_time(withdrawn)
+    if withdrawn and withdrawn_at is None:  # withdrawn, whenever that was
+        withdrawn_at = parse_time(modified) or datetime(1970, 1, 1, tzinfo=UTC)
+    word, score, vector = severity_of(record)
+    return OsvRecord(
+        osv_id=osv_id,
+        modified=_clean(modified),
+        published_at=parse_time(record.get("published")),
+        withdrawn_at=withdrawn_at,
+        aliases=_ids(record.get("aliases")),
+        upstream=_ids(record.get("upstream")),
+        related=_ids(record.get("related")),
+        summary=_clean(record.get("summary"))[:SUMMARY_MAX_CHARS],
+        details=_clean(record.get("details"))[:DETAILS_MAX_CHARS],
+        severity=word,
+        score=score,
+        vector=_clean(vector),
+        references=_references(record.get("references")),
+        affected=_affected(record, osv_id),
+    )
+
+
+def _clean(text: object) -> str:
+    """Return `text` without NUL, which PostgreSQL's text cannot hold; "" for what is no text."""
+    return text.replace("\x00", "") if isinstance(text, str) else ""
+
+
+def _ids(value: object) -> tuple[str, ...]:
+    found = [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+    return tuple(dict.fromkeys(text for item in found[:ALIASES_MAX] if 0 < len(text := _clean(item)) <= 200))
+
+
+def _references(value: object) -> list[dict[str, str]]:
+    found = [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+    return [
+        {"type": _clean(item.get("type"))[:40], "url": url}
+        for item in found[:REFERENCES_MAX]
+        if (url := _clean(item.get("url"))[:2000]).startswith(("https://", "http://"))
+    ]
+
+
+def _affected(record: Mapping[str, Any], osv_id: str) -> tuple[Affected, ...]:
+    entries = record.get("affected")
+    out: dict[Affected, None] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        package = entry.get("package") if isinstance(entry, Mapping) else None
+        if not isinstance(package, Mapping):
+            continue
+        ecosystem, release = split_ecosystem(_clean(package.get("ecosystem")))
+        name = match_name(ecosystem, _clean(package.get("name")))
+        scheme = SCHEMES.get(ecosystem)
+        if scheme is None or not name or len(name) > _TEXT_MAX or len(release) > 40:
+            continue  # an ecosystem whose versions we cannot order: the record is kept, and matches nothing there
+        try:
+            intervals = intervals_of(scheme, entry)
+        except ValueError as error:
+            raise MalformedRecord(f"{osv_id}: {error}") from None
+        for interval in intervals:
+            if _fits(interval):
+                out[Affected(ecosystem, release, name, scheme, interval)] = None
+    if len(out) > INTERVALS_MAX:
+        raise MalformedRecord(f"{osv_id}: more than {INTERVALS_MAX} intervals")
+    return tuple(out)
+
+
+def _fits(interval: Interval) -> bool:
+    """Whether the texts fit their columns and PostgreSQL's text; no real version fails this."""
+    texts = (interval.low_text, interval.high_text, interval.fixed_version, interval.exact_version)
+    return all(len(text) <= _TEXT_MAX and "\x00" not in text for text in texts)

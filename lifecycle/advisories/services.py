@@ -1,0 +1,299 @@
+"""Synchronise feeds, keep matches true, refresh the risk that each image shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import Final, TypeVar
+
+from django.db import connection, transaction
+
+from accounts.models import User
+from lifecycle.advisories import matching
+from lifecycle.advisories.models import Advisory, AffectedInterval, Feed
+from lifecycle.advisories.records import OsvRecord, parse_record, parse_time
+from lifecycle.advisories.sources import FeedUnreadable, Source, open_source
+from lifecycle.audit import services as audit
+from lifecycle.core import clock
+from lifecycle.core.errors import LifecycleError, Malformed
+from lifecycle.jobs import services as jobs
+from lifecycle.jobs.models import JobKind
+
+_Item = TypeVar("_Item")
+BATCH: Final = 1000  # records a transaction: what a crash can make us read again
+ERRORS_KEPT: Final = 1000
+_RISK_BATCH: Final = 500
+_WRITTEN: Final = (
+    "directory", "modified", "modified_at", "published_at", "withdrawn_at", "tombstoned_at", "aliases", "upstream",
+    "related", "summary", "details", "severity", "score", "vector", "references", "updated_at",
+)  # fmt: skip
+Progress = Callable[[str, int, int], None]  # directory, records done, records to fetch
+
+
+@dataclass
+class SyncReport:
+    """What one synchronisation did."""
+
+    feed: str
+    directories: int = 0
+    indexed: int = 0  # records that the indexes name
+    stored: int = 0  # new or changed
+    tombstoned: int = 0
+    packages_rematched: int = 0
+    errors: list[str] = field(default_factory=list)
+    error_count: int = 0
+
+    def fail(self, message: str) -> None:
+        """Note one thing that went wrong; the rest goes on."""
+        self.error_count += 1
+        if len(self.errors) < ERRORS_KEPT:
+            self.errors.append(message[:500])
+
+
+def sync_feed(location: str, *, feed_name: str, actor: User, progress: Progress | None = None) -> SyncReport:
+    """Make the feed's rows what the export at `location` says now, and their matches true.
+
+    Every (id, modified) of every index is compared with what is stored; what differs, earlier or later, is fetched.
+    Each batch commits with its matches, so a run that was cut short goes on where it was. Records that vanished from
+    a folder that was read are tombstoned. A record that cannot be read is reported, and what was stored of it stays.
+    Raises FeedUnreadable when there is no export at all.
+    """
+    source = open_source(location)
+    directories = source.directories()
+    feed, _ = Feed.objects.get_or_create(name=feed_name, defaults={"location": location[:500]})
+    report = SyncReport(feed=feed.name)
+    indexes: dict[str, dict[str, str]] = {}
+    for directory in directories:
+        try:
+            indexes[directory] = source.index(directory)
+        except LifecycleError as error:
+            report.fail(f"{directory or location}: {error.message}")
+            continue
+        report.directories += 1
+        report.indexed += len(indexes[directory])
+        _sync_directory(feed, source, directory, indexes[directory], report=report, progress=progress)
+    if directories and not indexes:
+        raise FeedUnreadable(f"No index of {location} could be read: {report.errors[0]}")
+    _tombstone(feed, indexes, report)
+    with transaction.atomic():
+        Feed.objects.filter(pk=feed.pk).update(location=location[:500], synced_at=clock.now())
+        audit.record(
+            "advisories.synced",
+            actor=actor,
+            subject=feed,
+            stored=report.stored,
+            tombstoned=report.tombstoned,
+            errors=report.error_count,
+        )
+    return report
+
+
+def _sync_directory(
+    feed: Feed, source: Source, directory: str, index: dict[str, str], *, report: SyncReport, progress: Progress | None
+) -> None:
+    wanted = _differing(feed, directory, index)
+    done = 0
+    try:
+        for batch in _batches(source.records(directory, wanted)):
+            records: list[OsvRecord] = []
+            for osv_id, content in batch:
+                try:
+                    if isinstance(content, Malformed):
+                        raise content
+                    records.append(parse_record(content, osv_id=osv_id))
+                except Malformed as error:
+                    report.fail(f"{directory}: {error.message}" if directory else error.message)
+            changed = _store(feed, directory, records, index)
+            report.stored += len(records)
+            report.packages_rematched += changed
+            done += len(batch)
+            if progress is not None:
+                progress(directory, done, len(wanted))
+    except LifecycleError as error:  # the source broke half-way: what is stored stays, the next run goes on
+        report.fail(f"{directory}: {error.message}")
+
+
+def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch
+
+
+def _is_newer(left: str, right: str) -> bool:
+    """Whether the time `left` is after `right`; unreadable times compare as text."""
+    first, second = parse_time(left), parse_time(right)
+    return first > second if first is not None and second is not None else left > right
+
+
+def _differing(feed: Feed, directory: str, index: dict[str, str]) -> list[str]:
+    """Return the ids to fetch, in a fixed order.
+
+    Within its folder a record is whatever the index says now. One id in two folders of a feed is one record, and there
+    the newer time wins.
+    """
+    rows = Advisory.objects.filter(feed=feed).values_list("osv_id", "modified", "directory", "tombstoned_at")
+    stored = {osv_id: rest for osv_id, *rest in rows.iterator(chunk_size=10_000) if osv_id in index}
+    wanted = []
+    for osv_id in sorted(index):
+        if osv_id in stored:
+            modified, home, tombstoned_at = stored[osv_id]
+            is_same = modified == index[osv_id]
+            if tombstoned_at is None and (is_same or (home != directory and not _is_newer(index[osv_id], modified))):
+                continue
+        wanted.append(osv_id)
+    return wanted
+
+
+@transaction.atomic
+def _store(feed: Feed, directory: str, records: list[OsvRecord], index: dict[str, str]) -> int:
+    """Write `records` with their intervals and matches; return how many package versions matched differently."""
+    if not records:
+        return 0
+    now = clock.now()
+    rows = [_row(feed, directory, record, index[record.osv_id], now) for record in records]
+    Advisory.objects.bulk_create(
+        rows, update_conflicts=True, unique_fields=["feed", "osv_id"], update_fields=list(_WRITTEN)
+    )
+    names = [record.osv_id for record in records]
+    ids = dict(Advisory.objects.filter(feed=feed, osv_id__in=names).values_list("osv_id", "pk"))
+    AffectedInterval.objects.filter(advisory_id__in=ids.values()).delete()
+    AffectedInterval.objects.bulk_create(_interval_rows(records, ids), batch_size=5000)
+    return _rematch(list(ids.values()))
+
+
+def _row(feed: Feed, directory: str, record: OsvRecord, modified: str, now: datetime) -> Advisory:
+    stated = (modified or record.modified)[:40]
+    return Advisory(
+        feed=feed,
+        osv_id=record.osv_id,
+        directory=directory[:60],
+        modified=stated,  # the index's own text, since the next index is compared with it
+        modified_at=parse_time(stated),
+        published_at=record.published_at,
+        withdrawn_at=record.withdrawn_at,
+        tombstoned_at=None,
+        aliases=list(record.aliases),
+        upstream=list(record.upstream),
+        related=list(record.related),
+        summary=record.summary,
+        details=record.details,
+        severity=record.severity,
+        score=record.score,
+        vector=record.vector,
+        references=record.references,
+        updated_at=now,
+    )
+
+
+def _interval_rows(records: list[OsvRecord], ids: dict[str, int]) -> list[AffectedInterval]:
+    return [
+        AffectedInterval(
+            advisory_id=ids[record.osv_id],
+            ecosystem=item.ecosystem,
+            release=item.release,
+            name=item.name,
+            scheme=item.scheme,
+            low=item.interval.low,
+            low_inclusive=item.interval.low_inclusive,
+            high=item.interval.high,
+            high_inclusive=item.interval.high_inclusive,
+            low_text=item.interval.low_text,
+            high_text=item.interval.high_text,
+            fixed_version=item.interval.fixed_version,
+            exact_version=item.interval.exact_version,
+            is_unevaluated=item.interval.is_unevaluated,
+        )
+        for record in records
+        for item in record.affected
+    ]
+
+
+def _rematch(advisory_ids: Collection[int]) -> int:
+    changed = matching.match_advisories(advisory_ids)
+    refresh_risk(images_with_packages(changed))
+    return len(changed)
+
+
+def _tombstone(feed: Feed, indexes: dict[str, dict[str, str]], report: SyncReport) -> None:
+    """Mark what is in no index of this run any more, in the folders that were read; nothing is deleted."""
+    present: set[str] = set().union(*indexes.values())
+    live = Advisory.objects.filter(feed=feed, tombstoned_at=None, directory__in=list(indexes))
+    gone = [pk for pk, osv_id in live.values_list("pk", "osv_id").iterator(chunk_size=10_000) if osv_id not in present]
+    for batch in _batches(gone):
+        with transaction.atomic():
+            Advisory.objects.filter(pk__in=batch).update(tombstoned_at=clock.now())
+            report.packages_rematched += _rematch(batch)
+    report.tombstoned = len(gone)
+
+
+def match_packages(package_ids: Collection[int]) -> set[int]:
+    """Make the matches of these package versions true and refresh the images that carry them; return those changed."""
+    changed = matching.match_packages(package_ids)
+    refresh_risk(images_with_packages(changed))
+    return changed
+
+
+def match_advisories(advisory_ids: Collection[int]) -> set[int]:
+    """Make the matches of these advisories true and refresh the images; return the package versions changed."""
+    changed = matching.match_advisories(advisory_ids)
+    refresh_risk(images_with_packages(changed))
+    return changed
+
+
+def queue_match(*, actor: User, image_id: int, package_ids: Collection[int]) -> None:
+    """Queue the matching of package versions that are new, in the caller's transaction."""
+    jobs.queue(JobKind.MATCH, subject_id=image_id, actor=actor, payload={"package_ids": sorted(package_ids)})
+
+
+def images_with_packages(package_ids: Collection[int]) -> list[int]:
+    """Return the images whose inventories hold any of these package versions."""
+    if not package_ids:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT ii.image_id FROM lifecycle_inventorypackage ip"
+            " JOIN lifecycle_imageinventory ii ON ii.inventory_id = ip.inventory_id"
+            " WHERE ip.package_id = ANY(%s)",
+            [list(package_ids)],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+_RISK: Final = """
+UPDATE lifecycle_image SET
+    critical_count = risk.critical, high_count = risk.high, medium_count = risk.medium, low_count = risk.low,
+    unknown_count = risk.unknown, fixable_count = risk.fixable, risk_at = %(now)s
+FROM (
+    SELECT image.id AS image_id,
+           count(found.id) FILTER (WHERE found.severity = 'critical') AS critical,
+           count(found.id) FILTER (WHERE found.severity = 'high') AS high,
+           count(found.id) FILTER (WHERE found.severity = 'medium') AS medium,
+           count(found.id) FILTER (WHERE found.severity = 'low') AS low,
+           count(found.id) FILTER (WHERE found.severity IN ('none', 'unknown')) AS unknown,
+           count(found.id) FILTER (WHERE found.fixed_version <> '') AS fixable
+    FROM unnest(%(ids)s::bigint[]) AS image(id)
+    LEFT JOIN LATERAL (
+        SELECT DISTINCT m.id, m.severity, m.fixed_version
+        FROM lifecycle_imageinventory ii
+        JOIN lifecycle_inventorypackage ip ON ip.inventory_id = ii.inventory_id
+        JOIN lifecycle_match m ON m.package_id = ip.package_id AND m.valid_to IS NULL
+        WHERE ii.image_id = image.id
+    ) found ON true
+    GROUP BY image.id
+) risk
+WHERE lifecycle_image.id = risk.image_id
+"""
+
+
+def refresh_risk(image_ids: Collection[int]) -> None:
+    """Recount the open findings that these images store, each (package version, advisory) once."""
+    ordered = sorted(set(image_ids))  # one order of locking
+    for start in range(0, len(ordered), _RISK_BATCH):
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT FROM lifecycle_image WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
+                [ordered[start : start + _RISK_BATCH]],
+            )
+            cursor.execute(_RISK, {"ids": ordered[start : start + _RISK_BATCH], "now": clock.now()})

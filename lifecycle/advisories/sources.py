@@ -1,0 +1,278 @@
+"""Where records come from: an OSV bulk export in a folder or behind an address (protocols.md 8.7)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+import zipfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final, Protocol
+from urllib.parse import quote
+
+import orjson
+
+from lifecycle.advisories.ecosystems import EXPORT_DIRECTORIES
+from lifecycle.advisories.records import is_id
+from lifecycle.core.errors import LimitExceeded, Malformed, UpstreamError
+from lifecycle.core.http import HttpClient
+
+MIB: Final = 1024 * 1024
+RECORD_MAX_BYTES: Final = 16 * MIB  # the largest real record has about 5 MB
+INDEX_MAX_BYTES: Final = 256 * MIB
+ARCHIVE_MAX_BYTES: Final = 4096 * MIB
+ARCHIVE_MAX_ENTRIES: Final = 2_000_000
+UNPACKED_MAX_BYTES: Final = 32 * 1024 * MIB  # of one archive in one run
+SINGLE_FETCHES_MAX: Final = 200  # above it the whole archive is cheaper than one request a record
+_ARCHIVE, _INDEX, _LIST = "all.zip", "modified_id.csv", "ecosystems.txt"
+_DOWNLOAD_DEADLINE_S: Final = 3600.0
+
+Record = tuple[str, bytes | Malformed]  # id, and its content or what is wrong with it
+
+
+class FeedUnreadable(UpstreamError):
+    """The folder or address holds no export, or none that can be read."""
+
+    code = "feed_unreadable"
+
+
+class Source(Protocol):
+    """An export; `directory` is an ecosystem's folder, "" for an export that has no such folders."""
+
+    def directories(self) -> list[str]:
+        """Return the ecosystem folders; raises FeedUnreadable when there is nothing to read."""
+
+    def index(self, directory: str) -> dict[str, str]:
+        """Return id -> modified of every record in `directory`; raises FeedUnreadable."""
+
+    def records(self, directory: str, ids: Collection[str]) -> Iterator[Record]:
+        """Yield each of `ids` with its content, in any order."""
+
+
+def open_source(location: str) -> Source:
+    """Return the export at `location`, a folder or an http(s) address; raises FeedUnreadable."""
+    if location.startswith(("http://", "https://")):
+        return HttpSource(location)
+    folder = Path(location)
+    if not folder.is_dir():
+        raise FeedUnreadable(f"{location} is neither a folder nor an http(s) address.")
+    return FolderSource(folder)
+
+
+def parse_index(content: bytes, directory: str) -> dict[str, str]:
+    """Return id -> modified of a `modified_id.csv`; of two lines for one id, the newest."""
+    found: dict[str, str] = {}
+    for row in csv.reader(io.StringIO(content.decode("utf-8", "replace"))):
+        if len(row) < 2:
+            continue
+        modified, name = row[0].strip(), row[1].strip()
+        osv_id = name.rpartition("/")[2] if name.startswith(f"{directory}/") else name
+        if is_id(osv_id) and modified > found.get(osv_id, ""):
+            found[osv_id] = modified
+    return found
+
+
+class Archive:
+    """An `all.zip`, read record by record under limits, whatever its headers claim."""
+
+    def __init__(self, file: Path | IO[bytes]) -> None:
+        try:
+            self._zip = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, OSError, ValueError) as error:
+            raise FeedUnreadable(f"{_ARCHIVE} cannot be read: {error}") from None
+        members = self._zip.infolist()
+        if len(members) > ARCHIVE_MAX_ENTRIES:
+            raise LimitExceeded(f"{_ARCHIVE} has more than {ARCHIVE_MAX_ENTRIES} entries.")
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        for member in members:
+            name = member.filename.rpartition("/")[2]
+            if name.endswith(".json") and is_id(name[:-5]):
+                self._members[name[:-5]] = member
+        self._left = UNPACKED_MAX_BYTES
+
+    def ids(self) -> list[str]:
+        """Return the ids of its records, as their file names say."""
+        return list(self._members)
+
+    def read(self, osv_id: str) -> bytes:
+        """Return one record's bytes; raises KeyError when it is not there, Malformed when it cannot be read."""
+        member = self._members[osv_id]
+        try:
+            with self._zip.open(member) as stream:
+                content = stream.read(RECORD_MAX_BYTES + 1)
+        except Exception as error:  # noqa: BLE001 -- zipfile raises what zlib, bz2, lzma and the cipher raise
+            raise Malformed(f"{osv_id}: cannot be unpacked: {error}") from None
+        if len(content) > RECORD_MAX_BYTES:
+            raise LimitExceeded(f"{osv_id}: longer than {RECORD_MAX_BYTES} bytes.")
+        self._left -= len(content)
+        if self._left < 0:
+            raise LimitExceeded(f"{_ARCHIVE} unpacks to more than {UNPACKED_MAX_BYTES} bytes.")
+        return content
+
+
+def _modified_of(content: bytes) -> str:
+    try:
+        record = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return ""
+    modified = record.get("modified") if isinstance(record, dict) else None
+    return modified if isinstance(modified, str) else ""
+
+
+def _read_file(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        content = stream.read(RECORD_MAX_BYTES + 1)
+    if len(content) > RECORD_MAX_BYTES:
+        raise LimitExceeded(f"{path.stem}: longer than {RECORD_MAX_BYTES} bytes.")
+    return content
+
+
+class FolderSource:
+    """An export in a folder: ecosystem folders, or one ecosystem's content, or plain JSON files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._archives: dict[str, Archive | None] = {}
+
+    def directories(self) -> list[str]:
+        if self._holds_records(self._folder):
+            return [""]
+        found = sorted(path.name for path in self._folder.iterdir() if path.is_dir() and self._holds_records(path))
+        if not found:
+            raise FeedUnreadable(f"{self._folder} holds no OSV export: no {_ARCHIVE}, {_INDEX} or JSON file.")
+        return found
+
+    @staticmethod
+    def _holds_records(path: Path) -> bool:
+        return any((path / name).is_file() for name in (_ARCHIVE, _INDEX)) or any(path.glob("*.json"))
+
+    def _archive(self, directory: str) -> Archive | None:
+        if directory not in self._archives:
+            path = self._folder / directory / _ARCHIVE
+            self._archives[directory] = Archive(path) if path.is_file() else None
+        return self._archives[directory]
+
+    def index(self, directory: str) -> dict[str, str]:
+        path = self._folder / directory / _INDEX
+        try:
+            if path.is_file():
+                return parse_index(path.read_bytes(), directory)
+            archive = self._archive(directory)
+            ids = {item.stem for item in (self._folder / directory).glob("*.json") if is_id(item.stem)}
+            ids.update(archive.ids() if archive else ())
+        except OSError as error:
+            raise FeedUnreadable(f"{directory or self._folder}: {error}") from None
+        return {
+            osv_id: "" if isinstance(content, Malformed) else _modified_of(content)
+            for osv_id, content in self.records(directory, ids)
+        }
+
+    def records(self, directory: str, ids: Collection[str]) -> Iterator[Record]:
+        for osv_id in ids:
+            yield osv_id, self._read(directory, osv_id)
+
+    def _read(self, directory: str, osv_id: str) -> bytes | Malformed:
+        path = self._folder / directory / f"{osv_id}.json"
+        try:
+            if path.is_file():
+                return _read_file(path)
+            archive = self._archive(directory)
+            if archive is not None:
+                return archive.read(osv_id)
+            return Malformed(f"{osv_id}: in the index, but nowhere else")
+        except KeyError:
+            return Malformed(f"{osv_id}: in the index, but nowhere else")
+        except OSError as error:
+            return Malformed(f"{osv_id}: {error.strerror}")
+        except Malformed as error:
+            return error
+
+
+class HttpSource:
+    """An export behind an address; few records are fetched one by one, many as the archive."""
+
+    def __init__(self, address: str, *, client: HttpClient | None = None) -> None:
+        self._address = address.rstrip("/")
+        self._client = client or HttpClient()
+
+    def _url(self, directory: str, name: str) -> str:
+        parts = [quote(part, safe="") for part in (directory, name) if part]
+        return "/".join((self._address, *parts))
+
+    def _get(self, directory: str, name: str, max_bytes: int) -> bytes | None:
+        """Return what the address serves, None when it has no such thing; raises UpstreamError, LimitExceeded."""
+        answer = self._client.request(
+            "GET", self._url(directory, name), max_bytes=max_bytes, deadline_s=_DOWNLOAD_DEADLINE_S, redirects=3
+        )
+        if answer.status in {403, 404, 410}:  # a bucket that may not be listed says 403
+            return None
+        if answer.status != 200:
+            raise FeedUnreadable(f"{self._url(directory, name)} answered {answer.status}.")
+        return answer.body
+
+    def directories(self) -> list[str]:
+        listed = self._get("", _LIST, MIB)
+        names = EXPORT_DIRECTORIES if listed is None else listed.decode("utf-8", "replace").split("\n")
+        # The list has releases too ("Debian:12"), which have no folder of their own content.
+        wanted = sorted({name.strip().partition(":")[0] for name in names} - {"", "[EMPTY]", ".", ".."})
+        if listed is not None:
+            return [name for name in wanted if "/" not in name]
+        if self._get("", _INDEX, INDEX_MAX_BYTES) is not None:
+            return [""]
+        found = [name for name in wanted if self._get(name, _INDEX, INDEX_MAX_BYTES) is not None]
+        if not found:
+            raise FeedUnreadable(f"{self._address} holds no OSV export: no {_LIST} and no {_INDEX}.")
+        return found
+
+    def index(self, directory: str) -> dict[str, str]:
+        content = self._get(directory, _INDEX, INDEX_MAX_BYTES)
+        if content is None:
+            raise FeedUnreadable(f"{self._url(directory, _INDEX)} is not there.")
+        return parse_index(content, directory)
+
+    def records(self, directory: str, ids: Collection[str]) -> Iterator[Record]:
+        if len(ids) > SINGLE_FETCHES_MAX:
+            with self._downloaded(directory) as file:
+                if file is not None:
+                    yield from self._unpacked(directory, Archive(file), ids)
+                    return
+        for osv_id in ids:
+            yield osv_id, self._single(directory, osv_id)
+
+    def _unpacked(self, directory: str, archive: Archive, ids: Collection[str]) -> Iterator[Record]:
+        for osv_id in ids:
+            try:
+                yield osv_id, archive.read(osv_id)
+            except KeyError:  # newer than the archive
+                yield osv_id, self._single(directory, osv_id)
+            except Malformed as error:
+                yield osv_id, error
+
+    def _single(self, directory: str, osv_id: str) -> bytes | Malformed:
+        try:
+            content = self._get(directory, f"{osv_id}.json", RECORD_MAX_BYTES)
+        except (Malformed, UpstreamError) as error:
+            return Malformed(f"{osv_id}: {error.message}")
+        return Malformed(f"{osv_id}: in the index, but nowhere else") if content is None else content
+
+    @contextmanager
+    def _downloaded(self, directory: str) -> Iterator[IO[bytes] | None]:
+        """Give the archive as a file on disk, gone afterwards; None when the address has none."""
+        with tempfile.TemporaryFile() as file:
+            with self._client.stream(
+                "GET",
+                self._url(directory, _ARCHIVE),
+                max_bytes=ARCHIVE_MAX_BYTES,
+                deadline_s=_DOWNLOAD_DEADLINE_S,
+                redirects=3,
+            ) as answer:
+                if answer.status == 200:
+                    for chunk in answer.chunks():
+                        file.write(chunk)
+            if answer.status != 200:
+                yield None
+                return
+            file.seek(0)
+            yield file

@@ -1,0 +1,62 @@
+"""`manage.py findings (--image DIGEST | --purl PURL | --purls FILE) --json` (design.md 6, Findings)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+from django.core.management.base import BaseCommand, CommandParser
+
+from lifecycle.advisories.coordinates import Coordinates, coordinates
+from lifecycle.advisories.queries import Finding, findings_of_image, findings_of_purls
+from lifecycle.core.errors import MalformedPurl
+from lifecycle.registry.models import Image
+
+UNKNOWN_DIGEST = 1
+MALFORMED_PURL = 2
+
+
+class Command(BaseCommand):
+    help = "Print what is known against an image or packages. Exit 1: unknown digest; 2: a malformed purl."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("--image", metavar="DIGEST")
+        what.add_argument("--purl", metavar="PURL")
+        what.add_argument("--purls", metavar="FILE", help="one purl a line; - is standard input")
+        parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["image"]:
+            image = Image.objects.filter(digest=options["image"].strip()).first()
+            if image is None:
+                self.stderr.write(f"unknown digest: {options['image'][:150]}")
+                sys.exit(UNKNOWN_DIGEST)
+            self._print(findings_of_image(image), as_json=options["json"])
+            return
+        purls = [options["purl"]] if options["purl"] is not None else self._read(options["purls"])
+        packages: list[tuple[str, Coordinates]] = []
+        is_malformed = False
+        for purl in dict.fromkeys(purls):
+            try:
+                packages.append((purl, coordinates(purl)))
+            except MalformedPurl as error:
+                self.stderr.write(f"{error.message}: {purl[:200]}")
+                is_malformed = True
+        self._print(findings_of_purls(packages), as_json=options["json"])
+        if is_malformed:
+            sys.exit(MALFORMED_PURL)
+
+    def _read(self, name: str) -> list[str]:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+    def _print(self, findings: list[Finding], *, as_json: bool) -> None:
+        for finding in findings:
+            if as_json:
+                self.stdout.write(orjson.dumps(finding.as_json()).decode())
+            else:
+                fix = f"fixed in {finding.fixed_version}" if finding.fixed_version else finding.reason or "no fix"
+                self.stdout.write(f"{finding.severity:<9}{finding.advisory or '-':<28}{finding.purl}  {fix}")
