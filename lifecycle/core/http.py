@@ -120,7 +120,13 @@ def parse_outbound_url(text: str) -> httpx.URL:
         url = httpx.URL(text)
     except (httpx.InvalidURL, ValueError, TypeError):
         raise ForbiddenDestination("This is not an address that may be called.") from None
-    if url.scheme not in {"http", "https"} or not url.host or url.userinfo or url.fragment:
+    if (
+        url.scheme not in {"http", "https"}
+        or not url.host
+        or url.userinfo
+        or url.fragment
+        or not 0 < origin(url)[2] < 65536
+    ):
         raise ForbiddenDestination("This is not an address that may be called.")
     return url
 

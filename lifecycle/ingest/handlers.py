@@ -25,7 +25,7 @@ def crawl(run: JobRun) -> None:
     counts = services.crawl(
         run.job.subject_id,
         repository_name=run.job.payload.get("repository") or None,
-        progress=lambda done, total, text: run.progress(done, total, text),
+        progress=run.progress,
     )
     run.log(", ".join(f"{name} {count}" for name, count in counts.items()))
 

@@ -75,7 +75,7 @@ def write_graph(
 
 
 def forget_tag(repository: Repository, tag: str, *, expected_image_id: int | None, actor: User | None) -> bool:
-    """Record that a tag is gone, unless it has moved since it pointed at `expected_image_id`; returns whether it did."""
+    """Record that a tag is gone, unless it no longer points at `expected_image_id`; returns whether it did."""
     with transaction.atomic():
         row = Tag.objects.select_for_update().filter(repository=repository, name=tag).first()
         if row is None or row.image is None or row.image_id != expected_image_id:

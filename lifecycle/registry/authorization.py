@@ -122,7 +122,9 @@ class Challenged:
         realm = parse_outbound_url(challenge.parameters["realm"])
         if self._endpoint.scheme == "https" and realm.scheme != "https":
             raise RegistryRefused("The registry sends us to a token server without TLS.")
-        query = [("service", challenge.parameters.get("service", ""))] + [("scope", str(scope)) for scope in scopes]
+        query = urlencode(
+            [("service", challenge.parameters.get("service", "")), *(("scope", str(scope)) for scope in scopes)]
+        )
         headers = {}
         if self._basic:
             if not self._may_see_credentials(realm):
@@ -131,7 +133,7 @@ class Challenged:
                     realm_host=realm.host,
                 )
             headers["Authorization"] = f"Basic {self._basic}"
-        url = str(realm.copy_merge_params(query)) if realm.query else f"{realm}?{urlencode(query)}"
+        url = f"{realm}{'&' if realm.query else '?'}{query}"
         answer = self._http.request("GET", url, headers=headers, max_bytes=_TOKEN_MAX_BYTES)
         if answer.status != 200:
             kind = RegistryUnavailable if answer.status >= 500 or answer.status == 429 else RegistryRefused

@@ -425,7 +425,8 @@ def _refuse(answer: Answer) -> NoReturn:
 
 
 def _media_type(headers: httpx.Headers) -> str:
-    return headers.get("content-type", "").partition(";")[0].strip()[:150]
+    value: str = headers.get("content-type", "")
+    return value.partition(";")[0].strip()[:150]
 
 
 def _digest_of(content: bytes, algorithm: str) -> Digest:

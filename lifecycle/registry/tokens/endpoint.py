@@ -249,7 +249,7 @@ def _body(environ: WSGIEnvironment) -> str:
         body = b"".join(pieces)
     else:
         body = b""
-    return body.decode("utf-8", errors="replace")
+    return str(body, "utf-8", "replace")
 
 
 def _address(environ: WSGIEnvironment) -> str | None:

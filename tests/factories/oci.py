@@ -1,0 +1,147 @@
+"""OCI documents and small images, put where any RegistryClient reaches: dull, and the same bytes every time."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lifecycle.core.types import Digest
+from lifecycle.registry.client import RegistryClient
+from lifecycle.registry.constants import MediaType
+from lifecycle.registry.types import ManifestContent
+
+GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+EMPTY_CONFIG = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
+class OciImage:
+    """One platform image: blobs by digest, and the manifest's bytes."""
+
+    manifest: ManifestContent
+    config: dict[str, Any]
+    blobs: dict[str, bytes]
+    diff_ids: list[str]
+
+
+def sha(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def layer(text: str) -> tuple[bytes, bytes]:
+    """Return (compressed, uncompressed) of a layer that holds one small file."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        member = tarfile.TarInfo("etc/" + hashlib.sha256(text.encode()).hexdigest()[:12])
+        member.size = len(text.encode())
+        archive.addfile(member, io.BytesIO(text.encode()))
+    return gzip.compress(raw.getvalue(), mtime=0), raw.getvalue()
+
+
+def image(
+    *layers: str,
+    labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
+    architecture: str = "amd64",
+) -> OciImage:
+    """Return an image whose layers are made from these texts; equal texts are equal layers."""
+    made = [layer(text) for text in layers]
+    diff_ids = [sha(raw) for _, raw in made]
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "created": "2026-11-01T10:00:00.123456789Z",
+        "config": {"Cmd": ["/bin/true"], "Labels": labels or {}},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": [{"created_by": f"COPY {text}"} for text in layers]
+        + [{"created_by": "CMD true", "empty_layer": True}],
+    }
+    config_bytes = json.dumps(config).encode()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MediaType.OCI_MANIFEST.value,
+        "config": {"mediaType": MediaType.OCI_CONFIG.value, "digest": sha(config_bytes), "size": len(config_bytes)},
+        "layers": [{"mediaType": GZIP_LAYER, "digest": sha(packed), "size": len(packed)} for packed, _ in made],
+    }
+    if annotations:
+        manifest["annotations"] = annotations
+    content = json.dumps(manifest).encode()
+    blobs = {sha(packed): packed for packed, _ in made} | {sha(config_bytes): config_bytes}
+    return OciImage(ManifestContent(Digest.of(content), MediaType.OCI_MANIFEST.value, content), config, blobs, diff_ids)
+
+
+def index(*images: OciImage) -> ManifestContent:
+    """Return an index over images, each on the platform its configuration says."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MediaType.OCI_INDEX.value,
+        "manifests": [
+            {
+                "mediaType": item.manifest.media_type,
+                "digest": item.manifest.digest.text,
+                "size": len(item.manifest.content),
+                "platform": {"os": "linux", "architecture": item.config["architecture"]},
+            }
+            for item in images
+        ],
+    }
+    content = json.dumps(document).encode()
+    return ManifestContent(Digest.of(content), MediaType.OCI_INDEX.value, content)
+
+
+def artifact(subject: ManifestContent, text: str, kind: str = "application/vnd.example.note") -> OciImage:
+    """Return an artifact that refers to `subject`."""
+    payload = text.encode()
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MediaType.OCI_MANIFEST.value,
+        "artifactType": kind,
+        "config": {"mediaType": MediaType.EMPTY.value, "digest": sha(EMPTY_CONFIG), "size": 2},
+        "layers": [{"mediaType": kind, "digest": sha(payload), "size": len(payload)}],
+        "subject": {
+            "mediaType": subject.media_type,
+            "digest": subject.digest.text,
+            "size": len(subject.content),
+        },
+    }
+    content = json.dumps(document).encode()
+    return OciImage(
+        ManifestContent(Digest.of(content), MediaType.OCI_MANIFEST.value, content),
+        {},
+        {sha(payload): payload, sha(EMPTY_CONFIG): EMPTY_CONFIG},
+        [],
+    )
+
+
+def push(client: RegistryClient, repository: str, item: OciImage, reference: str = "") -> Digest:
+    """Put an image with its blobs at a tag, or by digest."""
+    for digest, content in item.blobs.items():
+        client.upload_blob(repository, Digest.parse(digest), content)
+    return push_manifest(client, repository, item.manifest, reference)
+
+
+def push_manifest(client: RegistryClient, repository: str, content: ManifestContent, reference: str = "") -> Digest:
+    return client.put_manifest(repository, reference or content.digest.text, content.content, content.media_type)
+
+
+def layout(folder: Path, item: OciImage) -> Path:
+    """Write an OCI layout that skopeo and buildah read as `oci:<folder>:latest`."""
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    for digest, content in {**item.blobs, item.manifest.digest.text: item.manifest.content}.items():
+        (blobs / digest.partition(":")[2]).write_bytes(content)
+    (folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    entry = {
+        "mediaType": item.manifest.media_type,
+        "digest": item.manifest.digest.text,
+        "size": len(item.manifest.content),
+        "annotations": {"org.opencontainers.image.ref.name": "latest"},
+    }
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    return folder

@@ -1,0 +1,146 @@
+"""A registry in memory, as strict as CNCF Distribution 2.8: it passes the same contract tests as the HTTP client."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from lifecycle.core.errors import LimitExceeded, RegistryRefused, RegistryUnavailable
+from lifecycle.core.types import Digest, parse_repository_name
+from lifecycle.registry.client import BlobUnknown, DigestMismatch, ManifestUnknown
+from lifecycle.registry.constants import BLOB_MAX_BYTES
+from lifecycle.registry.http_client import fallback_tag
+from lifecycle.registry.manifests import parse
+from lifecycle.registry.types import Descriptor, IndexDocument, ManifestContent
+
+
+class InMemoryRegistry:
+    """A RegistryClient without a network. `calls` lists what was asked; `fail_after` dies at the n-th write."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, dict[str, bytes]] = defaultdict(dict)
+        self.manifests: dict[str, dict[str, ManifestContent]] = defaultdict(dict)
+        self.tags_of: dict[str, dict[str, str]] = defaultdict(dict)
+        self.calls: list[tuple[str, ...]] = []
+        self.mounts = True
+        self.fail_after: int | None = None
+        self._writes = 0
+
+    def _write(self, *call: str) -> None:
+        self.calls.append(call)
+        self._writes += 1
+        if self.fail_after is not None and self._writes > self.fail_after:
+            raise RegistryUnavailable("The registry died here.")
+
+    def _find(self, repository: str, reference: str) -> ManifestContent | None:
+        parse_repository_name(repository)
+        digest = reference if ":" in reference else self.tags_of[repository].get(reference, "")
+        return self.manifests[repository].get(digest)
+
+    def resolve(self, repository: str, reference: str) -> Descriptor | None:
+        found = self._find(repository, reference)
+        return Descriptor(found.media_type, found.digest, len(found.content)) if found else None
+
+    def get_manifest(self, repository: str, reference: str) -> ManifestContent:
+        self.calls.append(("get_manifest", repository, reference))
+        found = self._find(repository, reference)
+        if found is None:
+            raise ManifestUnknown("The registry has no such manifest.")
+        return found
+
+    def get_manifest_if_changed(self, repository: str, reference: str, known: Digest) -> ManifestContent | None:
+        found = self._find(repository, reference)
+        if found is None:
+            raise ManifestUnknown("The registry has no such manifest.")
+        return None if found.digest == known else found
+
+    def get_blob(self, repository: str, digest: Digest, *, max_bytes: int) -> bytes:
+        content = self.blobs[repository].get(digest.text)
+        if content is None:
+            raise BlobUnknown("The registry has no such blob.")
+        if len(content) > max_bytes:
+            raise LimitExceeded("Too long.")
+        return content
+
+    def fetch_blob(
+        self,
+        repository: str,
+        digest: Digest,
+        into: BinaryIO,
+        *,
+        size_bytes: int | None = None,
+        max_bytes: int = BLOB_MAX_BYTES,
+    ) -> int:
+        content = self.get_blob(repository, digest, max_bytes=max_bytes if size_bytes is None else size_bytes)
+        into.write(content)
+        return len(content)
+
+    def blob_size(self, repository: str, digest: Digest) -> int | None:
+        content = self.blobs[repository].get(digest.text)
+        return None if content is None else len(content)
+
+    def mount_blob(self, repository: str, digest: Digest, *, source_repository: str) -> bool:
+        self._write("mount_blob", repository, digest.text)
+        content = self.blobs[source_repository].get(digest.text)
+        if content is None or not self.mounts:
+            return False
+        self.blobs[repository][digest.text] = content
+        return True
+
+    def upload_blob(self, repository: str, digest: Digest, content: bytes | Path) -> None:
+        if digest.text in self.blobs[parse_repository_name(repository)]:
+            return
+        self._write("upload_blob", repository, digest.text)
+        raw = content if isinstance(content, bytes) else content.read_bytes()
+        if hashlib.new(digest.algorithm, raw).hexdigest() != digest.encoded:
+            raise RegistryRefused("The registry answered 400: DIGEST_INVALID.")
+        self.blobs[repository][digest.text] = raw
+
+    def put_manifest(self, repository: str, reference: str, content: bytes, media_type: str) -> Digest:
+        self._write("put_manifest", repository, reference)
+        manifest = ManifestContent(Digest.of(content), media_type, content)
+        document = parse(manifest)
+        if isinstance(document, IndexDocument):
+            missing = [c for c in document.manifests if c.digest.text not in self.manifests[repository]]
+        else:
+            missing = [b for b in document.blobs if b.digest.text not in self.blobs[repository]]
+        if missing:
+            raise RegistryRefused("The registry answered 400: MANIFEST_BLOB_UNKNOWN.")
+        if ":" in reference and reference != manifest.digest.text:
+            raise DigestMismatch("The registry answered 400: DIGEST_INVALID.")
+        self.manifests[repository][manifest.digest.text] = manifest
+        if ":" not in reference:
+            self.tags_of[repository][reference] = manifest.digest.text
+        return manifest.digest
+
+    def delete_manifest(self, repository: str, digest: Digest) -> bool:
+        self._write("delete_manifest", repository, digest.text)
+        self.tags_of[repository] = {t: d for t, d in self.tags_of[repository].items() if d != digest.text}
+        return self.manifests[repository].pop(digest.text, None) is not None
+
+    def tags(self, repository: str) -> list[str]:
+        return sorted(self.tags_of[repository])
+
+    def repositories(self) -> Iterator[str]:
+        yield from sorted(name for name, manifests in self.manifests.items() if manifests)
+
+    def referrers(self, repository: str, digest: Digest) -> list[Descriptor]:
+        found = self._find(repository, fallback_tag(digest))
+        document = parse(found) if found is not None and found.is_index else None
+        return list(document.manifests) if isinstance(document, IndexDocument) else []
+
+
+def blob(registry: InMemoryRegistry, repository: str, content: bytes, media_type: str) -> dict[str, object]:
+    """Put a blob and return its descriptor as JSON has it."""
+    digest = Digest.of(content)
+    registry.upload_blob(repository, digest, content)
+    return {"mediaType": media_type, "digest": digest.text, "size": len(content)}
+
+
+def as_bytes(document: object) -> bytes:
+    """Return a document as a client would send it."""
+    return json.dumps(document).encode()

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from lifecycle.core.errors import LimitExceeded, UpstreamError
+from lifecycle.core.http import (
+    MAX_TRIES,
+    ForbiddenDestination,
+    HttpClient,
+    Unreachable,
+    is_public_address,
+    parse_outbound_url,
+    resolve_destination,
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "127.0.0.1", "127.1.2.3", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
+        "224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.2.1", "198.18.0.1", "::", "::1", "fe80::1", "fe80::1%eth0",
+        "fc00::1", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1",
+        "64:ff9b:1::a00:1", "2002:7f00:1::", "2001:0:53aa:64c:0:0:0:1", "2001:db8::1", "::127.0.0.1",
+    ],
+)  # fmt: skip
+def test_addresses_inside_are_refused(text: str) -> None:
+    assert not is_public_address(text)
+
+
+@pytest.mark.parametrize("text", ["1.1.1.1", "151.101.2.132", "2606:4700:4700::1111", "::ffff:1.1.1.1"])
+def test_addresses_of_the_internet_are_taken(text: str) -> None:
+    assert is_public_address(text)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://example.com/", "file:///etc/passwd", "gopher://example.com/", "http://", "http:///x", "//example.com/",
+        "http://user@example.com/", "http://user:pw@example.com/", "http://example.com/#x", "http://exa mple.com/",
+        "http://example.com\\@127.0.0.1/", "http://example.com/\r\nHost: x", "http://example.com:99999/", "", "x",
+        "http://example.com/" + "a" * 3000,
+    ],
+)  # fmt: skip
+def test_an_address_that_is_no_plain_http_address_is_refused(url: str) -> None:
+    with pytest.raises(ForbiddenDestination):
+        parse_outbound_url(url)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0", "localhost", "localhost.", "[::1]"]
+)
+@pytest.mark.usefixtures("socket_enabled")  # looks names up, connects nowhere
+def test_spellings_of_this_machine_are_refused(host: str, settings: object) -> None:
+    settings.OUTBOUND_ALLOW = []  # type: ignore[attr-defined]
+    with pytest.raises((ForbiddenDestination, Unreachable)):
+        resolve_destination(host, 1)
+
+
+def test_a_name_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(*_: object, **__: object) -> list[object]:
+        return [(2, 1, 6, "", ("1.1.1.1", 80)), (2, 1, 6, "", ("10.0.0.1", 80))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    with pytest.raises(ForbiddenDestination):
+        resolve_destination("example.com", 80)
+
+
+@pytest.mark.usefixtures("socket_enabled")
+def test_the_operator_may_name_an_inner_host(settings: object) -> None:
+    settings.OUTBOUND_ALLOW = ["localhost:7777"]  # type: ignore[attr-defined]
+    assert resolve_destination("localhost", 7777) == "127.0.0.1"
+    with pytest.raises(ForbiddenDestination):
+        resolve_destination("localhost", 7778)
+
+
+def response(status: int, body: object = None, *, headers: dict[str, str] | None = None) -> httpx.Response:
+    return httpx.Response(status, headers=headers, stream=body or httpx.ByteStream(b""))  # type: ignore[arg-type]
+
+
+def client(answers: list[httpx.Response | Exception]) -> tuple[HttpClient, list[httpx.Request], list[float]]:
+    seen: list[httpx.Request] = []
+    waits: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        following = answers.pop(0)
+        if isinstance(following, Exception):
+            raise following
+        return following
+
+    return HttpClient(transport=httpx.MockTransport(answer), sleep=waits.append), seen, waits
+
+
+def test_a_call_is_tried_again_while_time_may_heal_it() -> None:
+    http, seen, waits = client(
+        [response(503), httpx.ConnectError("refused"), response(429, headers={"Retry-After": "3"}),
+         response(200, httpx.ByteStream(b"ok"))]
+    )  # fmt: skip
+    assert http.request("GET", "http://example.com/").body == b"ok"
+    assert len(seen) == 4
+    assert waits[2] == 3.0
+
+
+def test_tries_are_bounded() -> None:
+    http, seen, _ = client([response(500) for _ in range(9)])
+    assert http.request("GET", "http://example.com/").status == 500
+    assert len(seen) == MAX_TRIES
+    http, seen, _ = client([httpx.ConnectError("refused") for _ in range(9)])
+    with pytest.raises(Unreachable):
+        http.request("GET", "http://example.com/")
+    assert len(seen) == MAX_TRIES
+
+
+def test_redirects_are_followed_only_when_asked_and_lose_credentials_on_the_way() -> None:
+    hop = {"Location": "https://other.example.com/blob"}
+    http, _, _ = client([response(307, headers=hop)])
+    assert http.request("GET", "https://example.com/").status == 307
+    http, seen, _ = client([response(307, headers=hop), response(200)])
+    http.request("GET", "https://example.com/", headers={"Authorization": "Bearer x"}, redirects=1)
+    assert "authorization" in seen[0].headers
+    assert "authorization" not in seen[1].headers
+    http, _, _ = client([response(307, headers={"Location": "http://example.com/"})])
+    with pytest.raises(ForbiddenDestination):
+        http.request("GET", "https://example.com/", redirects=1)
+    http, _, _ = client([response(307, headers={"Location": "/a"}) for _ in range(5)])
+    with pytest.raises(UpstreamError):
+        http.request("GET", "https://example.com/", redirects=2)
+
+
+def test_an_endless_answer_ends_at_the_limit() -> None:
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b"x" * 1000
+
+    http, _, _ = client([response(200, httpx.Response(200, content=endless()).stream)])
+    with pytest.raises(LimitExceeded):
+        http.request("GET", "http://example.com/", max_bytes=10_000)
+    assert taken < 20
+
+
+def test_a_slow_drip_ends_at_the_deadline() -> None:
+    http, _, _ = client([response(200, httpx.Response(200, content=iter([b"x", b"y"])).stream)])
+    with pytest.raises(Unreachable):
+        http.request("GET", "http://example.com/", deadline_s=-1, retry=False)
