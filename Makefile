@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help system setup up demo down logs status test test-long lint fmt bench lock
+.PHONY: help system setup up demo down logs status test test-long lint fmt bench lock assets
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -55,6 +55,10 @@ lint: setup ## style, types, import contracts, missing migrations
 fmt: setup ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+assets: ## rebuild the vendor files and icons of the pages (needs Node 20; the result is committed)
+	@npm ci --no-audit --no-fund --silent
+	@npm run --silent assets
 
 bench: setup ## measure: NAME=ingest|lineage|api, IMAGES=10000
 	@$(BIN)/python tests/with_services.py $(BIN)/python manage.py bench $(or $(NAME),lineage) --images $(or $(IMAGES),10000) --json

@@ -266,13 +266,14 @@ def _rows(  # noqa: PLR0917 -- one call, the parts of one walk
             )
         )
 
-    pending: list[tuple[int, Derivation | None]] = [(key, None) for key in images if key not in has_base][::-1]
+    pending: list[tuple[int, Derivation | None]] = []
+    pending += [(key, None) for key in reversed(images) if key not in has_base]
     while pending:
-        key, edge = pending.pop()
-        if edge is not None and (edge.base_id, key) in seen:
+        key, step = pending.pop()
+        if step is not None and (step.base_id, key) in seen:
             continue
-        if edge is not None:
-            seen.add((edge.base_id, key))
-        add(images[key], edge)
+        if step is not None:
+            seen.add((step.base_id, key))
+        add(images[key], step)
         pending += [(child.derived_id, child) for child in reversed(children[key])]
     return rows

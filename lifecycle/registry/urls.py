@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar
 
 from django.urls import path, register_converter
 
@@ -13,7 +13,7 @@ from lifecycle.registry import views
 class DigestConverter:
     """An OCI digest as a part of an address."""
 
-    regex: Final = r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}"
+    regex: ClassVar[str] = r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}"
 
     def to_python(self, value: str) -> str:
         return value
@@ -25,6 +25,7 @@ class DigestConverter:
 register_converter(DigestConverter, "digest")
 
 urlpatterns = [
+    path("", views.start, name="start"),  # the inbox, where another package routes "", comes before this
     path("images/", views.images, name="images"),
     path("t/<slug:team>/r/<path:name>/i/<digest:digest>/", views.image, name="image"),
     path("t/<slug:team>/r/<path:name>/", views.repository, name="repository"),

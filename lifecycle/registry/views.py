@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, TypedDict, cast
 
 from django.db.models import Max, Q
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from accounts.models import Team, User
@@ -17,7 +18,7 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.access import may
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.core.paging import keyset_page
-from lifecycle.core.templatetags.gravingdock import SEVERITIES
+from lifecycle.core.templatetags.gravingdock import SEVERITIES, named_url
 from lifecycle.lineage.models import Derivation
 from lifecycle.lineage.page_queries import EVIDENCE_WORDS, levels_below
 from lifecycle.promotion.models import PromotionRequest, Slot
@@ -47,8 +48,19 @@ def _user(request: HttpRequest) -> User:
     return cast(User, request.user)  # LoginRequiredMiddleware lets nobody else in
 
 
-def _cursors(request: HttpRequest) -> dict[str, str]:
+class _Cursors(TypedDict):
+    after: str
+    before: str
+
+
+def _cursors(request: HttpRequest) -> _Cursors:
     return {"after": request.GET.get("after", ""), "before": request.GET.get("before", "")}
+
+
+@require_safe
+def start(request: HttpRequest) -> HttpResponse:
+    """Lead to what waits for the reader, or to the images where there is no inbox."""
+    return HttpResponseRedirect(named_url("lifecycle:inbox") or reverse("lifecycle:images"))
 
 
 @require_safe
@@ -190,11 +202,11 @@ def _tab(request: HttpRequest, tab: str, context: dict[str, Any], user: User) ->
         counts = [(name, getattr(image, f"{name}_count")) for name in SEVERITIES]
         return {"page": page, "severity": severity, "has_fix": request.GET.get("fix") == "yes", "counts": counts}
     if tab == "packages":
-        rows = packages_of(image)
+        contents = packages_of(image)
         text = request.GET.get("q", "").strip()[:_SEARCH_MAX]
         if text:
-            rows = rows.filter(Q(name__icontains=text) | Q(source_name__icontains=text))
-        packages = keyset_page(rows, ("name", "id"), **_cursors(request))
+            contents = contents.filter(Q(name__icontains=text) | Q(source_name__icontains=text))
+        packages = keyset_page(contents, ("name", "id"), **_cursors(request))
         for package in packages.rows:
             package.brought_by = _layer_words(context, package.layer_position)  # type: ignore[attr-defined]
         return {"page": packages, "q": text}

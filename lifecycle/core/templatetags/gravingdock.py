@@ -232,7 +232,8 @@ def digest(text: str, url: str = "", full: bool = False) -> SafeString:
 def copy(text: str, label: str = "Copy") -> SafeString:
     """Return a button that copies `text`; it is there only with script, since copying needs one."""
     return format_html(
-        '<copy-field value="{}"><button type="button" class="copy" hidden aria-label="{}" title="{}">{}{}</button></copy-field>',
+        '<copy-field value="{}"><button type="button" class="copy" hidden aria-label="{}" title="{}">{}{}</button>'
+        "</copy-field>",
         text,
         label,
         label,
