@@ -6,7 +6,7 @@ import os
 from typing import Any, Final
 
 from celery import Celery
-from kombu import Queue
+from kombu import Exchange, Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -52,7 +52,10 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=True,
     worker_hijack_root_logger=False,
     worker_send_task_events=False,
-    task_queues=[Queue(name) for name in QUEUES],
+    # An exchange and a key each: with the shared default, every queue would get every message.
+    task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
+    task_default_exchange="ingest",
+    task_default_routing_key="ingest",
     task_default_queue="ingest",
     task_create_missing_queues=False,
     imports=("lifecycle.jobs.tasks",),
