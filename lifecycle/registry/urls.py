@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from django.urls import path, register_converter
+from django.urls.converters import StringConverter
 
 from lifecycle.core import preferences
 from lifecycle.registry import views
 
 
-class DigestConverter:
+class DigestConverter(StringConverter):
     """An OCI digest as a part of an address."""
 
-    regex: ClassVar[str] = r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}"
-
-    def to_python(self, value: str) -> str:
-        return value
-
-    def to_url(self, value: str) -> str:
-        return value
+    regex = r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}"
 
 
 register_converter(DigestConverter, "digest")
