@@ -128,7 +128,9 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
         "tags": page_queries.tags_of(found).filter(image=member.image).order_by("-updated_at"),
         "layers": layers,
         "bases": bases,
-        "slots": Slot.objects.filter(image__in={member.image.pk, shown.pk}).select_related("environment", "repository"),
+        "slots": Slot.objects.filter(image__in={member.image.pk, shown.pk}, repository__in=visible).select_related(
+            "environment", "repository"
+        ),
         "promotions": PromotionRequest.objects.filter(image=member.image, repository__in=visible)
         .select_related("environment", "source_environment", "requested_by", "repository")
         .order_by("-id")[:50],
@@ -214,7 +216,11 @@ def _tab(request: HttpRequest, tab: str, context: dict[str, Any], user: User) ->
         visible = images_visible_to(user)
         return {"levels": levels_below(image, visible)}
     if tab == "history":
-        events = AuditEvent.objects.filter(digest=context["top"].digest).select_related("actor").order_by("-id")[:50]
+        events = (
+            AuditEvent.objects.filter(digest=context["top"].digest, team=context["repository"].team)
+            .select_related("actor")
+            .order_by("-id")[:50]
+        )
         return {
             "events": page_queries.image_history(context["repository"], context["top"])[:50],
             "audit_events": events if may(user, Verb.AUDIT_READ, repository=context["repository"]) else None,

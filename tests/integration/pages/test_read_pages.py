@@ -11,8 +11,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from accounts.models import User
+from lifecycle.core import clock
 from lifecycle.core.errors import Malformed
 from lifecycle.core.paging import keyset_page
+from lifecycle.promotion.models import Environment, Slot
 from lifecycle.registry.models import Image, Repository
 from tests.factories import dock
 
@@ -34,6 +36,17 @@ def harbour() -> dict[str, Any]:
 def reader(harbour: dict[str, Any], client: Client) -> Client:
     client.force_login(harbour["reader"])
     return client
+
+
+def test_what_another_team_does_with_the_same_digest_stays_its_own(harbour: dict[str, Any], reader: Client) -> None:
+    for team, slug in (("shop", "staging"), ("elsewhere", "secret-dock")):
+        owner = dock.team(team)
+        environment = Environment.objects.create(team=owner, slug=slug, name=slug, position=0, prefix=slug)
+        where = dock.repository(f"{team}/api", owner)
+        Slot.objects.create(repository=where, environment=environment, image=harbour["api"], since=clock.now())
+    text = reader.get(address("shop/api", harbour["api"].digest)).content.decode()
+    assert "staging" in text
+    assert "secret-dock" not in text
 
 
 @pytest.fixture
