@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -11,18 +12,28 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from config.embedded import account, ports, postgres, settings_file
 from config.embedded.redis_server import RedisServer
 from config.embedded.registry_server import RegistryMissing, RegistryServer
-from config.embedded.supervisor import Part, PartDied, Supervisor
+from config.embedded.supervisor import MARK, Part, PartDied, Supervisor, started_at
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 HOME: Final = Path(os.environ.get("GRAVINGDOCK_HOME") or ROOT / "var").resolve()
 FREE_MIN: Final = 2 * 1024**3  # bytes: the demonstration's images and the database's log need about half of it
 OURS: Final = ("web", "worker", "builder", "ticker")
+TITLES: Final = {
+    "postgres": "PostgreSQL",
+    "redis": "Redis",
+    "registry": "registry",
+    "web": "Web",
+    "worker": "workers",
+    "builder": "builder",
+    "ticker": "ticker",
+}
 
 
 def say(text: str) -> None:
@@ -114,27 +125,30 @@ class Installation:
                     f"Only {free // 1024**2} MB are free below {HOME}; at least {FREE_MIN // 1024**2} MB are needed. "
                     "Free some, or set GRAVINGDOCK_HOME to a folder on another disk."
                 )
+            # A supervisor that was killed leaves its parts running: they hold our ports, and nobody watches them.
+            self._end_left_over()
         self.prepare(running=running)
         if not running:
             self.supervisor.socket.parent.mkdir(mode=0o700, exist_ok=True)
             self.supervisor.start()
+        servers = [part for part in ("postgres", "redis", "registry") if part in self.embedded]
+        say("  " + (", ".join(TITLES[part] for part in servers) or "Your own PostgreSQL, Redis and registry"))
+        self.supervisor.start_parts(servers)
         if "postgres" in self.embedded:
-            say("  PostgreSQL")
-            self.supervisor.start_part("postgres")
             self.cluster.wait(60, alive=lambda: self.supervisor.states().get("postgres") == "RUNNING")
             self.cluster.make_database()
-        for name in ("redis", "registry"):
-            if name in self.embedded:
-                say(f"  {name.capitalize()}")
-                self.supervisor.start_part(name)
         say("  Tables and files")
-        self.manage("migrate", "-v0")
-        self.manage("collectstatic", "--noinput", "-v0")
-        for name in OURS:
-            say(f"  {name.capitalize()}")
-            if running:  # the code may be newer than the process
+        with ThreadPoolExecutor() as both:
+            for done in [
+                both.submit(self.manage, "migrate", "-v0"),
+                both.submit(self.manage, "collectstatic", "--noinput", "-v0"),
+            ]:
+                done.result()
+        say("  " + ", ".join(TITLES[part] for part in OURS))
+        if running:  # the code may be newer than the process
+            for name in OURS:
                 self.supervisor.stop_part(name)
-            self.supervisor.start_part(name)
+        self.supervisor.start_parts(OURS)
         self._await_web()
         say(f"Up in {time.monotonic() - started:.0f} s.")
 
@@ -167,42 +181,54 @@ class Installation:
 
     def down(self) -> None:
         """Stop everything of this home, also what a killed supervisor left behind."""
+        family = self.supervisor.family()
         self.supervisor.shut_down()
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            pids = self._left_over()
-            for pid in pids:
-                try:
-                    os.kill(pid, number)
-                except ProcessLookupError:
-                    continue
-            deadline = time.monotonic() + 10
-            while pids and self._left_over() and time.monotonic() < deadline:
-                time.sleep(0.1)
+        for pid, ticks in family:  # what left its process group and outlived its part: a build
+            if (found := started_at(pid)) is not None and found[1] == ticks:
+                _signal(pid, signal.SIGKILL)
+        self._end_left_over()
         for folder in (self.sockets, self.supervisor.socket.parent):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def _end_left_over(self) -> None:
+        """End what runs of this home without a supervisor; asks first, then kills."""
+        # PostgreSQL takes SIGINT as "now, but properly"; SIGTERM would wait for its clients.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            pids = self._left_over()
+            for pid in pids:
+                _signal(pid, number)
+            deadline = time.monotonic() + 10
+            while pids and self._left_over() and time.monotonic() < deadline:
+                time.sleep(0.1)
+
     def _left_over(self) -> list[int]:
-        """Return the processes that belong to this home: by their environment, command line or working folder."""
-        marks = (f"GRAVINGDOCK_HOME={HOME}".encode(), f"{HOME}/".encode())
-        spared = {os.getpid(), os.getppid()}
+        """Return the processes that belong to this home, by the mark in their environment or by a server's files."""
+        mark = f"{MARK}={HOME}".encode()
+        ours = f"{HOME}/".encode()
         found = []
         for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) in spared:
+            if not entry.name.isdigit() or started_at(int(entry.name)) is None:
                 continue
             try:
-                command = (entry / "cmdline").read_bytes()
+                command = (entry / "cmdline").read_bytes().split(b"\0")
                 environment = (entry / "environ").read_bytes().split(b"\0")
+                # Redis writes its title over its command line and environment: its folder tells.
+                is_redis = (entry / "exe").readlink().name == "redis-server" and (
+                    entry / "cwd"
+                ).readlink() == HOME / "redis"
             except OSError:
                 continue
-            is_server = any(word.startswith(marks[1]) for word in command.split(b"\0"))
-            is_ours = marks[0] in environment and (
-                b"celery" in command or b"granian" in command or b"ticker" in command
+            is_server = command[0].endswith((b"/postgres", b"/docker-registry", b"/supervisord")) and any(
+                word.startswith(ours) for word in command
             )
-            if is_ours or (
-                is_server and any(name in command for name in (b"postgres", b"redis", b"registry", b"buildah"))
-            ):
+            if mark in environment or is_server or is_redis:
                 found.append(int(entry.name))
         return found
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def demonstrate(installation: Installation, *, again: bool) -> int:

@@ -14,6 +14,8 @@ from typing import Any, Final
 from config.embedded import keys
 
 LOG_MAX: Final = "20MB"
+# In the environment of every part, and of what a part starts: by it `make down` knows a process that lost its parent.
+MARK: Final = "GRAVINGDOCK_PART_OF"
 
 
 class PartDied(RuntimeError):
@@ -80,9 +82,9 @@ class Supervisor:
                 "stdout_logfile_backups=2",
                 "redirect_stderr=true",
             ]
-            if part.environment:
-                pairs = ",".join(f'{name}="{value.replace("%", "%%")}"' for name, value in part.environment.items())
-                lines.append(f"environment={pairs}")
+            values = {**part.environment, MARK: str(self.home)}
+            pairs = ",".join(f'{name}="{value.replace("%", "%%")}"' for name, value in values.items())
+            lines.append(f"environment={pairs}")
         keys.write_private(self.configuration, "\n".join(lines) + "\n")
 
     def is_running(self) -> bool:
@@ -117,12 +119,48 @@ class Supervisor:
                 f"{name} did not stay up ({fault.faultString}). The end of its log:\n{self.tail(name)}"
             ) from None
 
+    def start_parts(self, names: Sequence[str], timeout_s: float = 60) -> None:
+        """Start several parts at once, wait until each has stayed up; raises PartDied for the first that does not."""
+        for name in names:
+            try:
+                self._call("startProcess", name, False)
+            except xmlrpc.client.Fault as fault:
+                if "ALREADY_STARTED" not in str(fault.faultString):
+                    raise PartDied(f"{name} cannot be started ({fault.faultString}).") from None
+        deadline = time.monotonic() + timeout_s
+        while True:
+            states = self.states()
+            for name in names:
+                if states[name] in {"FATAL", "BACKOFF", "EXITED"} or time.monotonic() > deadline:
+                    raise PartDied(
+                        f"{name} did not stay up ({states[name].lower()}). The end of its log:\n{self.tail(name)}"
+                    )
+            if all(states[name] == "RUNNING" for name in names):
+                return
+            time.sleep(0.1)
+
     def stop_part(self, name: str) -> None:
         """Stop one part; nothing when it is not there."""
         try:
             self._call("stopProcess", name, True)
         except xmlrpc.client.Fault:
             return
+
+    def family(self) -> set[tuple[int, str]]:
+        """Return (process id, start time) of all that descends from the supervisor, also builds in namespaces."""
+        if not self.is_running():
+            return set()
+        parents: dict[int, list[tuple[int, str]]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and (found := started_at(int(entry.name))) is not None:
+                parents.setdefault(found[0], []).append((int(entry.name), found[1]))
+        found_all: set[tuple[int, str]] = set()
+        waiting = [int(self._call("getPID"))]
+        while waiting:
+            children = parents.get(waiting.pop(), [])
+            found_all.update(children)
+            waiting.extend(pid for pid, _ in children)
+        return found_all
 
     def states(self) -> dict[str, str]:
         """Return each part's state, as the supervisor names it."""
@@ -152,6 +190,15 @@ class Supervisor:
             return getattr(proxy.supervisor, method)(*arguments)
         finally:
             transport.close()
+
+
+def started_at(pid: int) -> tuple[int, str] | None:
+    """Return (parent's id, start time in clock ticks) of a process, or None when it is gone or only a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else (int(fields[1]), fields[19])
 
 
 def _quote(word: str) -> str:
