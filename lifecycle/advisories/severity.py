@@ -28,9 +28,9 @@ _CVSS_TYPES: Final = ("CVSS_V4", "CVSS_V3", "CVSS_V2")
 _VECTOR_MAX_CHARS: Final = 200
 
 
-def word_of_score(score: float) -> str:
-    """Return the rating of a base score, by the table that CVSS v3 and v4 share."""
-    if score >= 9.0:
+def word_of_score(score: float, kind: str = "CVSS_V3") -> str:
+    """Return the rating of a base score, by the table that CVSS v3 and v4 share; v2 has none above high."""
+    if score >= 9.0 and kind != "CVSS_V2":
         return CRITICAL
     if score >= 7.0:
         return HIGH
@@ -66,7 +66,7 @@ def severity_of(record: Mapping[str, Any]) -> tuple[str, float | None, str]:
         ]
         if scored:
             score, vector = max(scored)
-            return word_of_score(score), score, vector.strip()[:_VECTOR_MAX_CHARS]
+            return word_of_score(score, kind), score, vector.strip()[:_VECTOR_MAX_CHARS]
     return _worst(_vendor_words(record, stated, affected)), None, ""
 
 

@@ -1,0 +1,224 @@
+"""Compiled intervals against the schema's own words, walked without any of our shortcuts."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import zipfile
+from functools import cmp_to_key
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lifecycle.advisories.ecosystems import SCHEMES, split_ecosystem
+from lifecycle.advisories.matching import _maven_holds
+from lifecycle.advisories.ranges import Interval, intervals_of
+from lifecycle.advisories.versions import compare, version_key
+
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "osv"
+DEMO = Path(__file__).parents[3] / "lifecycle" / "advisories" / "data" / "demo"
+
+
+def affected_by_the_schema(scheme: str, entry: dict, version: str) -> bool:
+    """Evaluate `entry` as osv-schema docs/schema.md writes it, by comparisons of texts alone."""
+
+    def order(left: str, right: str) -> int:
+        return (
+            (0 if left == right else -1 if left == "0" else 1) if "0" in (left, right) else compare(scheme, left, right)
+        )
+
+    for listed in entry.get("versions") or []:
+        if listed == version:
+            return True
+        try:
+            if compare(scheme, listed, version) == 0:
+                return True
+        except ValueError:
+            pass
+    for item in entry.get("ranges") or []:
+        if item["type"] == "GIT":
+            continue
+        events = [(kind, text) for event in item["events"] for kind, text in event.items()]
+        limits = [text for kind, text in events if kind == "limit"]
+        try:
+            if limits and "*" not in limits and not any(compare(scheme, version, text) < 0 for text in limits):
+                continue
+            rank = {"introduced": 0, "last_affected": 1, "fixed": 2}
+            walked = [event for event in events if event[0] != "limit"]
+            walked.sort(key=lambda event: rank[event[0]])
+            walked.sort(key=cmp_to_key(lambda left, right: order(left[1], right[1])))
+            vulnerable = False
+            for kind, text in walked:
+                past = -1 if kind == "introduced" and text == "0" else compare(scheme, text, version)
+                if kind == "introduced" and past <= 0:
+                    vulnerable = True
+                elif (kind == "fixed" and past <= 0) or (kind == "last_affected" and past < 0):
+                    vulnerable = False
+        except ValueError:
+            continue  # one event that does not parse: the range is not evaluated
+        if vulnerable:
+            return True
+    return False
+
+
+def held(scheme: str, intervals: list[Interval], version: str) -> list[Interval]:
+    """Return the intervals that hold `version`, by keys, as the database does it."""
+    found = []
+    for item in intervals:
+        if item.is_unevaluated:
+            continue
+        if item.exact_version:
+            holds = item.exact_version == version
+        elif scheme == "maven":
+            holds = _maven_holds(version, item.low_text, item.low_inclusive, item.high_text, item.high_inclusive)
+        else:
+            key = version_key(scheme, version)
+            holds = (item.low is None or item.low < key or (item.low_inclusive and item.low == key)) and (
+                item.high is None or item.high > key or (item.high_inclusive and item.high == key)
+            )
+        if holds:
+            found.append(item)
+    return found
+
+
+def entry(*ranges: list[dict[str, str]], versions: list[str] | None = None) -> dict:
+    return {"ranges": [{"type": "ECOSYSTEM", "events": events} for events in ranges], "versions": versions or []}
+
+
+def fixes(what: dict, version: str, scheme: str = "semver") -> list[str]:
+    return [item.fixed_version for item in held(scheme, intervals_of(scheme, what), version)]
+
+
+def test_intervals_end_at_the_fix_when_events_are_unsorted():
+    what = entry([{"fixed": "2.0.5"}, {"introduced": "2.0.0"}, {"fixed": "1.0.3"}, {"introduced": "0"}])
+    assert fixes(what, "0.0.0-a") == ["1.0.3"]
+    assert fixes(what, "1.0.3") == []
+    assert fixes(what, "2.0.0") == ["2.0.5"]
+    assert fixes(what, "2.0.5") == []
+
+
+def test_last_affected_is_affected_and_what_follows_is_not():
+    what = entry([{"introduced": "1.0.0"}, {"last_affected": "1.2.0"}])
+    assert fixes(what, "1.2.0") == [""]
+    assert fixes(what, "1.2.1-a") == []
+
+
+def test_introduced_and_fixed_at_one_version_leave_it_unaffected():
+    what = entry([{"fixed": "1.0.0"}, {"introduced": "1.0.0"}])
+    assert intervals_of("semver", what) == []
+
+
+def test_limits_cut_at_the_largest_and_a_star_never_does():
+    assert fixes(entry([{"introduced": "0"}, {"limit": "1.0.0"}, {"limit": "2.0.0"}]), "1.5.0") == [""]
+    assert fixes(entry([{"introduced": "0"}, {"limit": "1.0.0"}, {"limit": "2.0.0"}]), "2.0.0") == []
+    assert fixes(entry([{"introduced": "0"}, {"limit": "1.0.0"}, {"limit": "*"}]), "9.0.0") == [""]
+
+
+def test_a_range_without_introduced_affects_nothing():
+    assert intervals_of("semver", entry([{"fixed": "1.0.0"}])) == []
+
+
+def test_a_git_range_does_not_hide_the_next_one():
+    what = {"ranges": [{"type": "GIT", "events": [{"introduced": "abc"}]}, *entry([{"introduced": "1.0.0"}])["ranges"]]}
+    assert fixes(what, "1.0.0") == [""]
+
+
+def test_an_event_that_does_not_parse_leaves_its_range_unevaluated_and_the_others_whole():
+    found = intervals_of("apk", entry([{"introduced": "0"}, {"fixed": "1.7.5.-r1"}], [{"introduced": "2"}]))
+    assert [item.is_unevaluated for item in found] == [True, False]
+    assert found[0].low_text == "introduced 0; fixed 1.7.5.-r1"
+
+
+def test_versions_are_equal_by_key_and_by_text_where_they_do_not_parse():
+    what = entry(versions=["1.0", "weird version", "2.0"])
+    assert fixes(what, "1.0.0", "pep440") == [""]
+    assert [item.exact_version for item in intervals_of("pep440", what)] == ["", "weird version", ""]
+
+
+def test_versions_that_a_range_holds_make_no_points():
+    what = entry([{"introduced": "0"}, {"fixed": "2.0"}], versions=["1.0", "1.5", "2.0.1"])
+    assert [item.low_text for item in intervals_of("pep440", what)] == ["", "2.0.1"]
+
+
+def test_an_entry_without_ranges_and_versions_matches_nothing():
+    assert intervals_of("semver", {}) == []
+
+
+def test_an_rpm_bound_without_release_is_below_or_above_every_release():
+    assert fixes(entry([{"introduced": "0"}, {"fixed": "1.2"}]), "1.2-1.el9", "rpm") == []
+    assert fixes(entry([{"introduced": "1.2"}, {"last_affected": "1.2"}]), "1.2-99.el9", "rpm") == [""]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["introduced", "fixed", "last_affected", "limit"]),
+            st.sampled_from(["0", "1", "2", "3", "4", "5"]),
+        ),
+        max_size=7,
+    ),
+    st.sampled_from(["0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4", "4.5", "5", "6"]),
+)
+def test_intervals_hold_exactly_what_the_schema_says(events, version):
+    written = [{kind: text} for kind, text in events if not (text == "0" and kind != "introduced")]
+    for scheme in ("pep440", "maven"):
+        what = entry(written)
+        intervals = intervals_of(scheme, what)
+        assert bool(held(scheme, intervals, version)) == affected_by_the_schema(scheme, what, version)
+        assert len(held(scheme, intervals, version)) <= 1  # disjoint
+
+
+def real_entries(root: Path, seed: int, per_folder: int) -> list[tuple[str, dict]]:
+    chosen = []
+    for archive in sorted(root.glob("*/all.zip")):
+        with zipfile.ZipFile(archive) as opened:
+            names = sorted(opened.namelist())
+            for name in random.Random(seed).sample(names, min(per_folder, len(names))):
+                for what in json.loads(opened.read(name)).get("affected", [])[:5]:
+                    scheme = SCHEMES.get(split_ecosystem(what.get("package", {}).get("ecosystem", ""))[0])
+                    if scheme:
+                        chosen.append((scheme, what))
+    return chosen
+
+
+def near(scheme: str, what: dict) -> list[str]:
+    """Return versions worth asking about: the bounds themselves, and neighbours of them."""
+    texts = [text for item in what.get("ranges", []) for event in item["events"] for text in event.values()]
+    texts = [text for text in texts if text not in {"0", "*"}] + (what.get("versions") or [])[:6]
+    out = []
+    for text in texts[:12]:
+        bumped = re.sub(r"\d+(?=\D*$)", lambda found: str(int(found[0]) + 1), text)
+        for version in (text, bumped, f"{text}.1", f"{text}~1" if scheme in {"dpkg", "rpm"} else f"{text}-1"):
+            try:
+                compare(scheme, version, version)
+            except ValueError:
+                continue
+            out.append(version)
+    return list(dict.fromkeys(out))
+
+
+@pytest.mark.parametrize(
+    ("root", "per_folder", "least"),
+    [
+        (DEMO, 40, 500),
+        pytest.param(
+            SHARED, 60, 5000, marks=pytest.mark.skipif(not SHARED.is_dir(), reason="no feeds on this machine")
+        ),
+    ],
+)
+def test_intervals_agree_with_the_schema_on_real_records(root, per_folder, least):
+    pairs = differing = affected = 0
+    for scheme, what in real_entries(root, 11, per_folder):
+        intervals = intervals_of(scheme, what)
+        for version in near(scheme, what):
+            expected = affected_by_the_schema(scheme, what, version)
+            pairs += 1
+            affected += expected
+            differing += bool(held(scheme, intervals, version)) != expected
+    assert differing == 0
+    assert pairs >= least
+    assert 0.1 < affected / pairs < 0.9  # both answers were asked for
