@@ -338,7 +338,9 @@ class HttpClient:
             except httpx.TransportError as error:
                 raise Unreachable(f"No answer: {type(error).__name__}.") from error
             try:
-                if response.status_code in _REDIRECTS and hop < redirects and "location" in response.headers:
+                if response.status_code in _REDIRECTS and redirects and "location" in response.headers:
+                    if hop == redirects:
+                        raise UpstreamError("Too many redirects.")
                     target, sent = _next_hop(target, response.headers["location"], sent)
                     continue
                 try:
@@ -348,7 +350,7 @@ class HttpClient:
                 return
             finally:
                 response.close()
-        raise UpstreamError("Too many redirects.")
+        raise AssertionError("unreachable")
 
 
 def _next_hop(here: httpx.URL, location: str, headers: dict[str, str]) -> tuple[httpx.URL, dict[str, str]]:

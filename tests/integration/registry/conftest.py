@@ -1,0 +1,57 @@
+"""People with tokens, and a real registry to use them on."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from accounts import tokens
+from accounts.models import ApiToken, Team, User
+from lifecycle.core.http import HttpClient
+from lifecycle.registry.authorization import SelfIssued
+from lifecycle.registry.client import RegistryClient
+from lifecycle.registry.http_client import HttpRegistryClient
+from tests.factories import dock
+from tests.services import Services
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    user: User
+    token: str
+
+
+@pytest.fixture
+def person(db: None) -> Callable[..., Person]:
+    """Make a person with built-in roles over a team, and a token."""
+
+    def make(name: str, *roles: str, of: Team | None = None) -> Person:
+        user = dock.user(name, *roles, of=of)
+        _row, text = tokens.create_token(user, kind=ApiToken.Kind.PERSONAL, name="test")
+        return Person(user, text)
+
+    return make
+
+
+@pytest.fixture
+def real_client(services: Services) -> Iterator[RegistryClient]:
+    """Our client against a real Distribution; it signs its own tokens."""
+    services.need_registry()
+    http = HttpClient()
+    yield HttpRegistryClient(services.registry.url, http=http, authorizer=SelfIssued())
+    http.close()
+
+
+def skopeo(*arguments: str | Path, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run skopeo without TLS and with no account of this machine's."""
+    return subprocess.run(
+        ["skopeo", "--insecure-policy", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=check,
+    )

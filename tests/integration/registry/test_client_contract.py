@@ -1,0 +1,140 @@
+"""What every RegistryClient does: the one in memory, and ours against a real CNCF Distribution."""
+
+from __future__ import annotations
+
+import io
+import uuid
+
+import pytest
+
+from lifecycle.core.errors import LimitExceeded, RegistryRefused
+from lifecycle.core.types import Digest
+from lifecycle.registry.client import BlobUnknown, DigestMismatch, ManifestUnknown, RegistryClient
+from lifecycle.registry.copying import attach_referrer, copy_by_digest
+from tests.factories import oci
+from tests.fakes.registry import InMemoryRegistry
+
+ABSENT = Digest("sha256:" + "0" * 64)
+
+
+@pytest.fixture(params=["memory", "http"])
+def client(request: pytest.FixtureRequest) -> RegistryClient:
+    if request.param == "memory":
+        return InMemoryRegistry()
+    made: RegistryClient = request.getfixturevalue("real_client")
+    return made
+
+
+@pytest.fixture
+def name() -> str:
+    return f"shop/{uuid.uuid4().hex[:12]}"
+
+
+def test_a_manifest_comes_back_as_it_was_put(client: RegistryClient, name: str) -> None:
+    item = oci.image("base", "app")
+    assert oci.push(client, name, item, "1.0") == item.manifest.digest
+    assert client.get_manifest(name, "1.0") == item.manifest
+    assert client.get_manifest(name, item.manifest.digest.text) == item.manifest
+    found = client.resolve(name, "1.0")
+    assert found is not None
+    assert (found.digest, found.media_type, found.size_bytes) == (
+        item.manifest.digest,
+        item.manifest.media_type,
+        len(item.manifest.content),
+    )
+
+
+def test_what_is_not_there_is_unknown(client: RegistryClient, name: str) -> None:
+    assert client.resolve(name, "1.0") is None
+    assert client.blob_size(name, ABSENT) is None
+    assert client.tags(name) == []
+    assert client.referrers(name, ABSENT) == []
+    assert client.delete_manifest(name, ABSENT) is False
+    with pytest.raises(ManifestUnknown):
+        client.get_manifest(name, "1.0")
+    with pytest.raises(ManifestUnknown):
+        client.get_manifest_if_changed(name, "1.0", ABSENT)
+    with pytest.raises(BlobUnknown):
+        client.get_blob(name, ABSENT, max_bytes=10)
+
+
+def test_a_conditional_question_answers_only_when_the_tag_moved(client: RegistryClient, name: str) -> None:
+    first, second = oci.image("one"), oci.image("two")
+    oci.push(client, name, first, "1.0")
+    assert client.get_manifest_if_changed(name, "1.0", first.manifest.digest) is None
+    oci.push(client, name, second, "1.0")
+    assert client.get_manifest_if_changed(name, "1.0", first.manifest.digest) == second.manifest
+
+
+def test_blobs_are_streamed_checked_and_capped(client: RegistryClient, name: str) -> None:
+    content = b"x" * 100_000
+    digest = Digest.of(content)
+    client.upload_blob(name, digest, content)
+    client.upload_blob(name, digest, content)
+    assert client.blob_size(name, digest) == 100_000
+    into = io.BytesIO()
+    assert client.fetch_blob(name, digest, into, size_bytes=100_000) == 100_000
+    assert into.getvalue() == content
+    with pytest.raises(LimitExceeded):
+        client.get_blob(name, digest, max_bytes=10)
+    with pytest.raises(LimitExceeded):
+        client.fetch_blob(name, digest, io.BytesIO(), max_bytes=10)
+
+
+def test_a_blob_under_a_wrong_digest_is_refused(client: RegistryClient, name: str) -> None:
+    with pytest.raises(RegistryRefused):
+        client.upload_blob(name, ABSENT, b"something else")
+
+
+def test_a_manifest_under_a_wrong_digest_is_refused(client: RegistryClient, name: str) -> None:
+    item = oci.image("base")
+    oci.push(client, name, item)
+    with pytest.raises((RegistryRefused, DigestMismatch)):
+        client.put_manifest(name, ABSENT.text, item.manifest.content, item.manifest.media_type)
+
+
+def test_a_blob_is_mounted_from_another_repository(client: RegistryClient, name: str) -> None:
+    content = name.encode()
+    digest = Digest.of(content)
+    client.upload_blob(name, digest, content)
+    assert client.mount_blob(name + "-target", digest, source_repository=name)
+    assert client.get_blob(name + "-target", digest, max_bytes=100) == content
+    assert not client.mount_blob(name + "-target", ABSENT, source_repository=name)
+
+
+def test_deleting_a_manifest_takes_its_tags(client: RegistryClient, name: str) -> None:
+    item = oci.image("base")
+    oci.push(client, name, item, "1.0")
+    assert client.tags(name) == ["1.0"]
+    assert client.delete_manifest(name, item.manifest.digest)
+    assert client.tags(name) == []
+    assert client.resolve(name, "1.0") is None
+
+
+def test_the_catalog_lists_every_repository(client: RegistryClient, name: str) -> None:
+    names = [f"{name}/{number}" for number in range(3)]
+    for each in names:
+        oci.push(client, each, oci.image("base"), "1")
+    assert set(names) <= set(client.repositories())
+
+
+def test_referrers_are_found_and_an_image_is_copied_whole(client: RegistryClient, name: str) -> None:
+    item = oci.image("base", name)
+    top = oci.index(item, oci.image("base", name, architecture="arm64"))
+    oci.push(client, name, item)
+    oci.push(client, name, oci.image("base", name, architecture="arm64"))
+    oci.push_manifest(client, name, top, "1.0")
+    note = oci.artifact(top, name)
+    oci.push(client, name, note)
+    attach_referrer(client, name, note.manifest)
+    for _ in range(2):
+        done = copy_by_digest(
+            client,
+            source_repository=name,
+            target_repository=f"production/{name}",
+            digest=top.digest,
+            tags=["1.0", "current"],
+        )
+        assert (done.manifests, done.referrers) == (4, 1)
+    assert client.get_manifest(f"production/{name}", "current") == top
+    assert [entry.digest for entry in client.referrers(f"production/{name}", top.digest)] == [note.manifest.digest]

@@ -1,0 +1,289 @@
+"""The token service as a callable, over real rows."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import jwt
+import pytest
+from cryptography.x509 import load_pem_x509_certificate
+from django.conf import settings
+
+from accounts import tokens
+from accounts.models import ApiToken
+from accounts.queries import system_user
+from lifecycle.authority.models import RoleGrant
+from lifecycle.promotion.models import Environment
+from lifecycle.registry import limiter
+from lifecycle.registry.models import CredentialFailure
+from lifecycle.registry.tokens import endpoint
+from tests.factories import dock
+from tests.integration.registry.conftest import Person
+
+Make = Callable[..., Person]
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _keeps_the_tests_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Django's own test client does: a closed connection would end the transaction the test lives in."""
+    monkeypatch.setattr(endpoint, "close_old_connections", lambda: None)
+
+
+def call(
+    query: str = "",
+    *,
+    method: str = "GET",
+    basic: tuple[str, str] | str | None = None,
+    body: bytes | None = None,
+    chunked: bool = False,
+    **environ: Any,
+) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Call the endpoint as a server would; returns (status, JSON, headers)."""
+    given: dict[str, Any] = {
+        "REQUEST_METHOD": method,
+        "QUERY_STRING": query,
+        "REMOTE_ADDR": "192.0.2.7",
+        "wsgi.input": io.BytesIO(body or b""),
+        "CONTENT_LENGTH": "" if chunked or body is None else str(len(body)),
+        **environ,
+    }
+    if chunked:
+        given |= {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    if basic is not None:
+        text = basic if isinstance(basic, str) else ":".join(basic)
+        given["HTTP_AUTHORIZATION"] = "Basic " + base64.b64encode(text.encode()).decode()
+    seen: list[Any] = []
+    parts = endpoint.application(given, lambda status, headers: seen.extend((status, headers)))  # type: ignore[arg-type]
+    return int(seen[0].split()[0]), json.loads(b"".join(parts)), dict(seen[1])
+
+
+def access(answer: dict[str, Any]) -> dict[str, list[str]]:
+    """Return name -> actions of the token, verified as the registry would."""
+    key = load_pem_x509_certificate(settings.TOKEN_CERT.encode()).public_key()
+    claims = jwt.decode(
+        answer["token"],
+        key,  # type: ignore[arg-type]
+        algorithms=["ES256"],
+        audience=settings.REGISTRY_SERVICE,
+        issuer=settings.TOKEN_ISSUER,
+    )
+    assert all(isinstance(claims[name], int) for name in ("iat", "nbf", "exp"))
+    return {entry["name"]: entry["actions"] for entry in claims["access"]}
+
+
+def ask(who: Person, *scopes: str) -> dict[str, list[str]]:
+    query = urlencode([("service", settings.REGISTRY_SERVICE), *(("scope", scope) for scope in scopes)])
+    status, answer, headers = call(query, basic=(who.user.username, who.token))
+    assert status == 200
+    assert headers["Cache-Control"] == "no-store"
+    assert answer["token"] == answer["access_token"]
+    assert answer["expires_in"] >= 60
+    return access(answer)
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"),
+    [
+        ("viewer", ["pull"]),
+        ("creator", ["pull", "push"]),
+        ("maintainer", ["pull", "push", "delete"]),
+        ("approver", ["pull"]),
+    ],
+)
+def test_a_grant_is_what_is_asked_and_held(person: Make, role: str, expected: list[str]) -> None:
+    who = person("anna", role, of=dock.team("shop"))
+    assert ask(who, "repository:shop/new:pull,push,delete") == {"shop/new": expected}
+    assert ask(who, "repository:shop/new:*") == {"shop/new": expected}
+    assert ask(who, "repository:shop/new:pull") == {"shop/new": ["pull"]}
+    dock.repository("shop/api")
+    assert ask(who, "repository:shop/api:pull,push,delete repository:base/debian:pull") == {"shop/api": expected}
+
+
+def test_nobody_holds_anything_outside_their_team(person: Make) -> None:
+    dock.team("base")
+    who = person("anna", "owner", of=dock.team("shop"))
+    for name in ("base/debian", "nowhere/x", "shopx/api", "sho/api", "shop"):
+        assert ask(who, f"repository:{name}:*").get(name, []) == ([] if name != "shop" else ["pull", "push", "delete"])
+
+
+def test_a_pattern_bounds_a_grant(person: Make) -> None:
+    who = person("anna", "creator", of=dock.team("shop"))
+    RoleGrant.objects.update(repository_pattern="shop/api*")
+    assert ask(who, "repository:shop/api-2:push", "repository:shop/web:push") == {"shop/api-2": ["push"]}
+
+
+def test_below_an_environments_prefix_one_may_only_pull(person: Make) -> None:
+    shop = dock.team("shop")
+    Environment.objects.create(team=shop, slug="production", name="Production", position=1, prefix="production")
+    owner, stranger = person("anna", "owner", of=shop), person("eve", "owner", of=dock.team("base"))
+    for name in ("production/shop/api", "production/shop/new"):
+        assert ask(owner, f"repository:{name}:*") == {name: ["pull"]}
+        assert ask(stranger, f"repository:{name}:*") == {}
+    assert ask(owner, "repository:production/base/x:*", "repository:production/x:*", "repository:production:*") == {}
+
+
+def test_the_catalog_is_for_admins(person: Make) -> None:
+    who = person("anna", "owner", of=dock.team("shop"))
+    assert ask(who, "registry:catalog:*") == {}
+    who.user.is_superuser = True
+    who.user.save()
+    assert ask(who, "registry:catalog:*") == {"catalog": ["*"]}
+    assert ask(who, "repository:base/debian:pull") == {}
+
+
+def test_an_inactive_person_and_a_revoked_token_are_refused(person: Make) -> None:
+    who = person("anna", "owner", of=dock.team("shop"))
+    row = ApiToken.objects.get()
+    tokens.revoke(row)
+    assert call(basic=("anna", who.token))[0] == 401
+    ApiToken.objects.update(revoked_at=None)
+    assert call(basic=("anna", who.token))[0] == 200
+    who.user.is_active = False
+    who.user.save()
+    assert call(basic=("anna", who.token))[0] == 401
+
+
+@pytest.mark.parametrize("password", ["", "dock-side-pass", "\x00", "x" * 1_000, "gdk_pat_" + "a" * 40])
+def test_account_passwords_and_nonsense_are_refused(person: Make, password: str) -> None:
+    person("anna", "owner", of=dock.team("shop"))
+    status, answer, headers = call(basic=("anna", password))
+    assert status == 401
+    assert headers["WWW-Authenticate"].startswith("Basic ")
+    assert "token" not in answer
+
+
+def test_a_token_is_good_only_beside_its_own_name(person: Make) -> None:
+    who = person("anna", "owner", of=dock.team("shop"))
+    for name in ("eve", "", "Anna", "token", system_user().username):
+        assert call(basic=(name, who.token))[0] == 401
+
+
+def test_nobody_gets_an_empty_token() -> None:
+    status, answer, _ = call("scope=repository:shop/api:pull")
+    assert (status, access(answer)) == (200, {})
+
+
+def test_the_service_has_to_be_ours(person: Make) -> None:
+    who = person("anna", "owner", of=dock.team("shop"))
+    assert call("service=other", basic=("anna", who.token))[0] == 400
+    assert call(f"service={settings.REGISTRY_SERVICE}&service=other", basic=("anna", who.token))[0] == 400
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_password_grant_is_answered_in_a_chunked_body_too(person: Make, chunked: bool) -> None:
+    who = person("anna", "creator", of=dock.team("shop"))
+    form = {
+        "grant_type": "password",
+        "username": "anna",
+        "password": who.token,
+        "service": settings.REGISTRY_SERVICE,
+        "scope": "repository:shop/api:pull,push repository:base/x:pull",
+        "access_type": "offline",
+    }
+    status, answer, _ = call(method="POST", body=urlencode(form).encode(), chunked=chunked)
+    assert (status, answer["scope"]) == (200, "repository:shop/api:pull,push")
+    assert answer["refresh_token"].startswith("gdk_ref_")
+    again = {
+        "grant_type": "refresh_token",
+        "refresh_token": answer["refresh_token"],
+        "service": settings.REGISTRY_SERVICE,
+        "scope": "repository:shop/api:pull",
+    }
+    status, answer, _ = call(method="POST", body=urlencode(again).encode(), chunked=chunked)
+    assert (status, access(answer)) == (200, {"shop/api": ["pull"]})
+
+
+def test_a_refresh_token_is_bound_and_revocable(person: Make) -> None:
+    who = person("anna", "creator", of=dock.team("shop"))
+    _, answer, _ = call("offline_token=true&client_id=docker", basic=("anna", who.token))
+    text = answer["refresh_token"]
+    assert call(basic=("anna", text))[0] == 401  # no password
+    body = urlencode({"grant_type": "refresh_token", "refresh_token": text}).encode()
+    assert call(method="POST", body=body)[0] == 200
+    ApiToken.objects.filter(kind="ref").update(service="another-registry")
+    assert call(method="POST", body=body)[0] == 401
+    ApiToken.objects.filter(kind="ref").update(service=settings.REGISTRY_SERVICE)
+    who.user.is_active = False
+    who.user.save()
+    assert call(method="POST", body=body)[0] == 401
+    wrong = urlencode({"grant_type": "refresh_token", "refresh_token": who.token}).encode()
+    assert call(method="POST", body=wrong)[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"method": "POST", "body": b"x" * 70_000}, 413),
+        ({"method": "POST", "body": b"x" * 70_000, "chunked": True}, 413),
+        ({"method": "POST", "body": b"grant_type=password&grant_type=refresh_token"}, 400),
+        ({"method": "POST", "body": b""}, 400),
+        ({"method": "POST", "body": b"", "CONTENT_LENGTH": "abc"}, 400),
+        ({"method": "POST", "body": b"\xff\xfe"}, 400),
+        ({"method": "POST", "body": b"&".join(b"a=%d" % n for n in range(3000))}, 400),
+        ({"method": "PUT"}, 405),
+        ({"method": "HEAD"}, 405),
+        ({"HTTP_AUTHORIZATION": "Basic !!!"}, 401),
+        ({"HTTP_AUTHORIZATION": "Basic " + base64.b64encode(b"\xff\xff:x").decode()}, 401),
+        ({"HTTP_AUTHORIZATION": "Bearer x"}, 401),
+        ({"query": "scope=" + "a" * 70_000}, 414),
+        ({"query": "&".join(["scope=repository:a:pull"] * 1000)}, 200),
+        ({"query": "scope=%ff%00:%00:%00"}, 200),
+    ],
+)
+def test_bad_requests_get_answers_and_never_a_500(arguments: dict[str, Any], expected: int) -> None:
+    assert call(**arguments)[0] == expected
+
+
+def test_wrong_credentials_spend_one_budget_that_a_success_does_not_refill(person: Make) -> None:
+    who = person("anna", "viewer", of=dock.team("shop"))
+    statuses = []
+    for number in range(limiter.PER_ACCOUNT + 5):
+        spoofed = f"203.0.113.{number}"
+        statuses.append(call(basic=("anna", "wrong"), HTTP_X_FORWARDED_FOR=spoofed, REMOTE_ADDR=spoofed)[0])
+        assert call(basic=("anna", who.token))[0] == 200  # a valid token is never locked out
+    assert statuses == [401] * limiter.PER_ACCOUNT + [429] * 5
+    assert limiter.is_exhausted("ANNA", None)
+    assert not limiter.is_exhausted("bert", "192.0.2.7")
+
+
+def test_an_address_has_a_budget_too() -> None:
+    CredentialFailure.objects.bulk_create(
+        CredentialFailure(account=str(number), address="192.0.2.7") for number in range(limiter.PER_ADDRESS)
+    )
+    assert call(basic=("anna", "wrong"))[0] == 429
+    assert call(basic=("anna", "wrong"), REMOTE_ADDR="192.0.2.8")[0] == 401
+
+
+@pytest.mark.django_db(transaction=True)
+def test_fifty_at_once_cannot_spend_more_than_the_budget() -> None:
+    from django.db import connection
+
+    statuses: list[int] = []
+
+    def attempt() -> None:
+        try:
+            statuses.append(call(basic=("anna", "wrong"))[0])
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=attempt) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (statuses.count(401), statuses.count(429)) == (limiter.PER_ACCOUNT, 50 - limiter.PER_ACCOUNT)
+
+
+def test_many_scopes_cost_the_same_queries_as_one(person: Make, django_assert_num_queries: Any) -> None:
+    who = person("anna", "creator", of=dock.team("shop"))
+    for count in (1, 50):
+        ask(who, "repository:shop/warm:pull")  # last use is written now, and not again within the minute
+        with django_assert_num_queries(5):  # token, last use, repositories, environments, grants
+            ask(who, *(f"repository:shop/r{number}:pull" for number in range(count)))
