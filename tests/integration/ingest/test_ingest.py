@@ -1,0 +1,316 @@
+"""From a registry to rows: what is stored, and that it ends the same however it came."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from accounts.models import User
+from lifecycle.audit.models import AuditEvent
+from lifecycle.core.errors import LimitExceeded, Malformed, MalformedManifest
+from lifecycle.core.types import Digest
+from lifecycle.ingest import services as ingest
+from lifecycle.ingest import writing
+from lifecycle.ingest.models import Delivery
+from lifecycle.jobs.models import Job, JobKind
+from lifecycle.promotion.models import Environment
+from lifecycle.registry.constants import MediaType
+from lifecycle.registry.copying import attach_referrer
+from lifecycle.registry.manifests import chain_ids
+from lifecycle.registry.models import Image, IndexEntry, Layer, Repository, RepositoryImage, Tag, TagEvent
+from lifecycle.registry.services import NoOwner, managed_registry
+from tests.factories import dock, oci
+from tests.fakes.registry import InMemoryRegistry
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> InMemoryRegistry:
+    """The managed registry, in memory; team shop and its owner exist."""
+    registry = InMemoryRegistry()
+    monkeypatch.setattr(ingest, "client_for", lambda row: registry)
+    dock.user("anna", "owner", of=dock.team("shop"))
+    return registry
+
+
+def event(number: int, digest: str, *, tag: str = "", action: str = "push", actor: str = "anna") -> dict[str, Any]:
+    target = {"repository": "shop/api", "digest": digest, "tag": tag}
+    if action == "push":
+        target["mediaType"] = MediaType.OCI_MANIFEST.value
+    return {"id": str(number), "action": action, "target": target, "actor": {"name": actor}}
+
+
+def deliver(*events: dict[str, Any]) -> None:
+    """Take events in, and do what they queued."""
+    ingest.receive(managed_registry(), json.dumps({"events": events}).encode())
+    for job in Job.objects.filter(kind=JobKind.INGEST, state=Job.State.WAITING).order_by("pk"):
+        Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED)
+        ingest.handle_delivery(job.subject_id)
+
+
+def state() -> dict[str, Any]:
+    """Return what matters in the rows, without ids and times."""
+    return {
+        "tags": sorted(Tag.objects.values_list("repository__name", "name", "image__digest")),
+        "members": sorted(
+            RepositoryImage.objects.filter(removed_at=None).values_list(
+                "repository__name", "image__digest", "is_top_level"
+            )
+        ),
+        "images": sorted(Image.objects.values_list("digest", "kind", "layer_count")),
+        "layers": Layer.objects.count(),
+        "entries": IndexEntry.objects.count(),
+    }
+
+
+def counts() -> tuple[int, ...]:
+    return tuple(model.objects.count() for model in (Image, Layer, TagEvent, AuditEvent, Job, RepositoryImage))
+
+
+def test_an_image_is_stored_with_layers_chains_and_history(shelf: InMemoryRegistry) -> None:
+    item = oci.image("base", "app", labels={"a": "b"})
+    oci.push(shelf, "shop/api", item, "1.0")
+    image = ingest.ingest_manifest(
+        managed_registry().pk, "shop/api", item.manifest.digest.text, tag="1.0", actor_name="anna"
+    )
+    diff_ids = [Digest(text) for text in item.diff_ids]
+    chain = [each.text for each in chain_ids(diff_ids)]
+    assert list(image.layers.values_list("diff_id", "diff_chain_id", "created_by")) == [
+        (item.diff_ids[0], chain[0], "COPY base"),
+        (item.diff_ids[1], chain[1], "COPY app"),
+    ]
+    assert image.diff_chain_id == chain[1]
+    assert image.config["config"]["Cmd"] == ["/bin/true"]
+    assert image.created_at is not None
+    anna = User.objects.get(username="anna")
+    pushed = AuditEvent.objects.get(action="image.pushed")
+    assert (pushed.actor, pushed.digest, pushed.repository) == (anna, image.digest, "shop/api")
+    assert sorted(Job.objects.values_list("kind", "subject_id")) == [
+        (JobKind.LINEAGE, image.pk),
+        (JobKind.SCAN, image.pk),
+    ]
+
+
+def test_a_second_ingest_changes_nothing(shelf: InMemoryRegistry) -> None:
+    item = oci.image("base", "app")
+    oci.push(shelf, "shop/api", item, "1.0")
+    for number in range(3):
+        ingest.ingest_manifest(managed_registry().pk, "shop/api", item.manifest.digest.text, tag="1.0")
+        if number == 0:
+            first = counts()
+    assert counts() == first
+
+
+def test_an_index_brings_its_platforms_and_leaves_attestations_aside(shelf: InMemoryRegistry) -> None:
+    one, two = oci.image("base"), oci.image("base", architecture="arm64")
+    top = oci.index(one, two)
+    for item in (one, two):
+        oci.push(shelf, "shop/api", item)
+        ingest.ingest_manifest(managed_registry().pk, "shop/api", item.manifest.digest.text)
+    oci.push_manifest(shelf, "shop/api", top, "1.0")
+    image = ingest.ingest_manifest(managed_registry().pk, "shop/api", top.digest.text, tag="1.0")
+    assert image.kind == Image.Kind.INDEX
+    assert list(image.entries.values_list("child__digest", "platform")) == [
+        (one.manifest.digest.text, "linux/amd64"),
+        (two.manifest.digest.text, "linux/arm64"),
+    ]
+    top_level = RepositoryImage.objects.filter(is_top_level=True)
+    assert [row.image.digest for row in top_level] == [top.digest.text]
+    # The children's own notifications may come after the index.
+    ingest.ingest_manifest(managed_registry().pk, "shop/api", one.manifest.digest.text)
+    assert top_level.count() == 1
+
+
+def test_a_moved_tag_keeps_its_history(shelf: InMemoryRegistry) -> None:
+    first, second = oci.image("one"), oci.image("two")
+    for number, item in enumerate((first, second)):
+        oci.push(shelf, "shop/api", item, "1.0")
+        deliver(event(number, item.manifest.digest.text, tag="1.0"))
+    moves = TagEvent.objects.order_by("pk").values_list("old_image__digest", "new_image__digest", "actor__username")
+    assert list(moves) == [
+        (None, first.manifest.digest.text, "anna"),
+        (first.manifest.digest.text, second.manifest.digest.text, "anna"),
+    ]
+
+
+def test_any_order_and_any_number_of_deliveries_end_the_same(shelf: InMemoryRegistry) -> None:
+    items = [oci.image(f"v{number}") for number in range(3)]
+    for item in items:
+        oci.push(shelf, "shop/api", item, "1.0")
+    shelf.delete_manifest("shop/api", items[0].manifest.digest)
+    events = [event(n, item.manifest.digest.text, tag="1.0") for n, item in enumerate(items)]
+    events.append(event(9, items[0].manifest.digest.text, action="delete"))
+    deliver(*events)
+    expected = state()
+    assert expected["tags"] == [("shop/api", "1.0", items[2].manifest.digest.text)]
+    chance = random.Random(3)
+    for round_number in range(6):
+        for model in (TagEvent, Tag, RepositoryImage, Layer, Delivery):
+            model.objects.all().delete()
+        Image.objects.all().delete()
+        shuffled = [{**each, "id": f"{round_number}-{number}"} for number, each in enumerate(events * 4)]
+        chance.shuffle(shuffled)
+        deliver(*shuffled)
+        assert state() == expected
+
+
+def test_a_delete_is_recorded_and_a_false_one_is_not(shelf: InMemoryRegistry) -> None:
+    item = oci.image("one")
+    digest = item.manifest.digest
+    oci.push(shelf, "shop/api", item, "1.0")
+    deliver(event(1, digest.text, tag="1.0"), event(2, digest.text, action="delete"))
+    assert Tag.objects.get().image is not None  # the registry still has it: the hint was wrong
+    shelf.delete_manifest("shop/api", digest)
+    deliver(event(3, digest.text, action="delete"), event(4, "", tag="1.0", action="delete"))
+    assert Tag.objects.get().image is None
+    assert RepositoryImage.objects.get().removed_at is not None
+    assert AuditEvent.objects.filter(action="image.deleted").count() == 1
+    oci.push(shelf, "shop/api", item, "1.0")
+    deliver(event(5, digest.text, tag="1.0"))
+    assert Tag.objects.get().image is not None
+    assert RepositoryImage.objects.get().removed_at is None
+
+
+def test_a_crawl_finds_everything_when_every_notification_is_lost(shelf: InMemoryRegistry) -> None:
+    items = {f"shop/r{number}": oci.image(f"image {number}") for number in range(5)}
+    for name, item in items.items():
+        oci.push(shelf, name, item, "1.0")
+    oci.push(shelf, "nobody/x", oci.image("x"), "1.0")
+    registry = managed_registry()
+    first = ingest.crawl(registry.pk)
+    assert (first["ingested"], first["problems"]) == (5, 1)
+    assert set(Tag.objects.values_list("repository__name", "image__digest", "events__via")) == {
+        (name, item.manifest.digest.text, "crawl") for name, item in items.items()
+    }
+    before = counts()
+    assert ingest.crawl(registry.pk)["ingested"] == 0
+    assert counts() == before
+    shelf.delete_manifest("shop/r0", items["shop/r0"].manifest.digest)
+    oci.push(shelf, "shop/r1", oci.image("newer"), "1.0")
+    again = ingest.crawl(registry.pk)
+    assert (again["ingested"], again["deleted"]) == (1, 1)
+    assert Tag.objects.get(repository__name="shop/r0").image is None
+
+
+def test_a_crawl_finds_referrers_and_shows_no_tag_for_them(shelf: InMemoryRegistry) -> None:
+    item = oci.image("one")
+    oci.push(shelf, "shop/api", item, "1.0")
+    note = oci.artifact(item.manifest, "note")
+    oci.push(shelf, "shop/api", note)
+    attach_referrer(shelf, "shop/api", note.manifest)
+    ingest.crawl(managed_registry().pk)
+    assert list(Tag.objects.values_list("name", flat=True)) == ["1.0"]
+    found = Image.objects.get(kind=Image.Kind.ARTIFACT)
+    assert (found.subject_digest, found.artifact_type) == (item.manifest.digest.text, "application/vnd.example.note")
+
+
+def test_the_target_of_an_environment_belongs_to_the_family(shelf: InMemoryRegistry) -> None:
+    shop = dock.team("shop")
+    production = Environment.objects.create(team=shop, slug="production", name="P", position=1, prefix="prod")
+    item = oci.image("one")
+    oci.push(shelf, "prod/shop/api", item, "current")
+    ingest.ingest_manifest(managed_registry().pk, "prod/shop/api", item.manifest.digest.text, tag="current")
+    target = Repository.objects.get(name="prod/shop/api")
+    assert target.source is not None
+    assert (target.team, target.family, target.environment, target.source.name) == (
+        shop,
+        "shop/api",
+        production,
+        "shop/api",
+    )
+
+
+def test_a_repository_of_no_team_is_noted_and_not_stored(shelf: InMemoryRegistry) -> None:
+    item = oci.image("one")
+    oci.push(shelf, "nobody/x", item, "1.0")
+    with pytest.raises(NoOwner):
+        ingest.ingest_manifest(managed_registry().pk, "nobody/x", item.manifest.digest.text, tag="1.0")
+    hint = event(1, item.manifest.digest.text)
+    hint["target"]["repository"] = "nobody/x"
+    deliver(hint)
+    assert "No team" in Delivery.objects.get().problem
+    assert not Image.objects.exists()
+
+
+def test_hostile_manifests_end_with_a_named_limit(shelf: InMemoryRegistry) -> None:
+    child = {"mediaType": MediaType.OCI_MANIFEST, "digest": "sha256:" + "b" * 64, "size": 1}
+    hostile = {
+        "ten thousand children": {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": [child] * 10_000},
+        "confused": {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": [], "layers": []},
+    }
+    for number, (what, document) in enumerate(hostile.items()):
+        raw = json.dumps(document).encode()
+        content = oci.ManifestContent(Digest.of(raw), MediaType.OCI_INDEX.value, raw)
+        shelf.manifests["shop/api"][content.digest.text] = content
+        with pytest.raises((LimitExceeded, MalformedManifest)):
+            deliver(event(number, content.digest.text))
+        assert Delivery.objects.get(event_id=str(number)).problem, what
+    with pytest.raises(Malformed):
+        deliver({**event(7, "sha256:zz")})
+
+
+def test_a_tag_that_moves_while_it_is_stored_is_followed(
+    shelf: InMemoryRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = oci.image("one"), oci.image("two")
+    oci.push(shelf, "shop/api", first, "1.0")
+    real: Callable[..., Image] = writing.write_graph
+
+    def slow(*arguments: Any, **more: Any) -> Image:
+        if shelf.tags_of["shop/api"]["1.0"] == first.manifest.digest.text:
+            oci.push(shelf, "shop/api", second, "1.0")
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(ingest, "write_graph", slow)
+    ingest.ingest_manifest(managed_registry().pk, "shop/api", first.manifest.digest.text, tag="1.0")
+    assert Tag.objects.get().image == Image.objects.get(digest=second.manifest.digest.text)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_death_at_any_write_leaves_nothing_half_done(
+    shelf: InMemoryRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from django.db import connection
+
+    one, two = oci.image("base"), oci.image("base", architecture="arm64")
+    for item in (one, two):
+        oci.push(shelf, "shop/api", item)
+    top = oci.index(one, two)
+    oci.push_manifest(shelf, "shop/api", top, "1.0")
+    registry = managed_registry()
+
+    class Died(BaseException):
+        pass
+
+    def run(die_at: int | None) -> None:
+        number = itertools.count()
+
+        def die(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+            if sql.startswith(("INSERT", "UPDATE")) and next(number) == die_at:
+                raise Died
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(die):
+            ingest.ingest_manifest(registry.pk, "shop/api", top.digest.text, tag="1.0", actor_name="anna")
+
+    died = 0
+    for at in range(60):
+        try:
+            run(at)
+        except Died:
+            died += 1
+            assert not Image.objects.exists()
+            assert not Tag.objects.exists()
+            assert not AuditEvent.objects.exists()
+            assert not Job.objects.exists()
+        else:
+            break
+    assert died >= 8
+    assert Tag.objects.get().image == Image.objects.get(digest=top.digest.text)
+    assert Job.objects.filter(kind=JobKind.SCAN).count() == 2

@@ -1,0 +1,183 @@
+"""skopeo, buildah and a real Distribution against our token service, as `make up` runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
+from django.conf import settings
+
+from lifecycle.promotion.models import Environment
+from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag, TagEvent
+from lifecycle.registry.tokens import signing
+from lifecycle.registry.tokens.scopes import repository_scope
+from tests.factories import dock, oci
+from tests.integration.registry.conftest import Person, skopeo
+from tests.integration.registry.test_token_endpoint import Make
+from tests.services import Services, wait_until
+
+
+def where(stack: Services, reference: str) -> str:
+    return f"docker://localhost:{stack.registry.port}/{reference}"
+
+
+def push(stack: Services, who: Person, layout: Path, reference: str) -> subprocess.CompletedProcess[str]:
+    return skopeo(
+        "copy",
+        "--dest-tls-verify=false",
+        f"--dest-creds={who.user.username}:{who.token}",
+        f"oci:{layout}:latest",
+        where(stack, reference),
+    )
+
+
+def test_a_push_becomes_rows_within_seconds(live_stack: Services, person: Make, tmp_path: Path) -> None:
+    who = person("anna", "creator", of=dock.team("shop"))
+    label = {"org.opencontainers.image.base.name": "localhost/base/debian:12"}
+    item = oci.image("base", "app", labels={"team": "shop"}, annotations=label)
+    done = push(live_stack, who, oci.layout(tmp_path / "image", item), "shop/api:1.0")
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: Tag.objects.filter(repository__name="shop/api", name="1.0").exists(), 30, every_s=0.05)
+    image = Image.objects.get(digest=item.manifest.digest.text)
+    assert bytes(image.manifest) == item.manifest.content
+    assert (image.kind, image.platform, image.layer_count) == ("manifest", "linux/amd64", 2)
+    assert image.labels == {"team": "shop"}
+    assert image.annotations == label
+    assert image.base_name == "localhost/base/debian:12"
+    assert list(image.layers.values_list("diff_id", "created_by")) == [
+        (item.diff_ids[0], "COPY base"),
+        (item.diff_ids[1], "COPY app"),
+    ]
+    event = TagEvent.objects.get()
+    assert (event.actor, event.via, event.new_image) == (who.user, "push", image)
+    repository = Repository.objects.get(name="shop/api")
+    assert (repository.team.slug, repository.family) == ("shop", "shop/api")
+    assert RepositoryImage.objects.get().pushed_by == who.user
+    pulled = skopeo(
+        "copy",
+        "--src-tls-verify=false",
+        f"--src-creds=anna:{who.token}",
+        where(live_stack, "shop/api:1.0"),
+        f"dir:{tmp_path / 'pulled'}",
+    )
+    assert pulled.returncode == 0, pulled.stderr
+
+
+def test_a_push_is_refused_where_the_grant_does_not_reach(live_stack: Services, person: Make, tmp_path: Path) -> None:
+    shop = dock.team("shop")
+    Environment.objects.create(team=shop, slug="production", name="Production", position=1, prefix="production")
+    owner, viewer = person("anna", "owner", of=shop), person("vera", "viewer", of=shop)
+    stranger = person("eve", "owner", of=dock.team("base"))
+    layout = oci.layout(tmp_path / "image", oci.image("refused"))
+    for who, reference in (
+        (owner, "production/shop/api:1"),
+        (owner, "base/api:1"),
+        (viewer, "shop/api:1"),
+        (stranger, "shop/api:1"),
+    ):
+        done = push(live_stack, who, layout, reference)
+        assert done.returncode != 0, (who.user.username, reference)
+        assert "denied" in done.stderr or "unauthorized" in done.stderr, done.stderr
+    assert push(live_stack, owner, layout, "shop/api:1").returncode == 0
+    inspect = ["inspect", "--tls-verify=false", "--raw"]
+    seen = skopeo(*inspect, f"--creds=vera:{viewer.token}", where(live_stack, "shop/api:1"))
+    assert seen.returncode == 0, seen.stderr
+    hidden = skopeo(*inspect, f"--creds=eve:{stranger.token}", where(live_stack, "shop/api:1"))
+    assert hidden.returncode != 0
+    assert skopeo(*inspect, where(live_stack, "shop/api:1")).returncode != 0
+
+
+def test_buildah_pushes_and_pulls(live_stack: Services, person: Make, tmp_path: Path) -> None:
+    who = person("anna", "creator", of=dock.team("shop"))
+    item = oci.image("by buildah")
+    layout = oci.layout(tmp_path / "image", item)
+    store = ["--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "run"), "--storage-driver", "vfs"]
+    credentials = ["--tls-verify=false", f"--creds=anna:{who.token}"]
+
+    def buildah(*arguments: str) -> str:
+        done = subprocess.run(["buildah", *store, *arguments], capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    identity = buildah("pull", f"oci:{layout}:latest")
+    buildah("push", *credentials, identity, where(live_stack, "shop/built:1"))
+    buildah("pull", *credentials, where(live_stack, "shop/built:1"))
+    wait_until(lambda: Tag.objects.filter(repository__name="shop/built", name="1").exists(), 30)
+
+
+def test_an_identity_token_is_refreshed_in_a_chunked_post(live_stack: Services, person: Make, tmp_path: Path) -> None:
+    who = person("anna", "creator", of=dock.team("shop"))
+    layout = oci.layout(tmp_path / "image", oci.image("chunked"))
+    assert push(live_stack, who, layout, "shop/chunked:1").returncode == 0
+    answer = httpx.get(
+        f"{live_stack.web_url}/auth/token",
+        params={"service": settings.REGISTRY_SERVICE, "offline_token": "true"},
+        auth=("anna", who.token),
+    )
+    auth_file = tmp_path / "auth.json"
+    host = f"localhost:{live_stack.registry.port}"
+    auth_file.write_text(
+        json.dumps({"auths": {host: {"identitytoken": answer.json()["refresh_token"], "auth": "Og=="}}})
+    )
+    seen = skopeo(
+        "inspect", "--raw", "--tls-verify=false", "--authfile", auth_file, where(live_stack, "shop/chunked:1")
+    )
+    assert seen.returncode == 0, seen.stderr
+
+
+def forged() -> dict[str, str]:
+    """Return tokens that must be refused, by what is wrong with each."""
+    good = signing.sign("anna", [repository_scope("shop/forged", "pull")]).text
+    claims: dict[str, Any] = jwt.decode(good, options={"verify_signature": False})
+    header = jwt.get_unverified_header(good)
+    ours = load_pem_x509_certificate(settings.TOKEN_CERT.encode())
+    public = ours.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    key, real = ec.generate_private_key(ec.SECP256R1()), signing._key(settings.TOKEN_KEY, settings.TOKEN_CERT)[0]
+    head = {"x5c": header["x5c"]}
+
+    def segment(value: object) -> str:
+        return jwt.utils.base64url_encode(json.dumps(value).encode()).decode()
+
+    def hmac_signed() -> str:
+        # By hand: PyJWT refuses to use a public key as a secret.
+        import hashlib
+        import hmac
+
+        text = f"{segment({'typ': 'JWT', 'alg': 'HS256', **head})}.{segment(claims)}"
+        mac = hmac.new(public, text.encode(), hashlib.sha256).digest()
+        return f"{text}.{jwt.utils.base64url_encode(mac).decode()}"
+
+    def with_own_jwk() -> str:
+        jwk = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key()))
+        return jwt.encode(claims, key, algorithm="ES256", headers={"jwk": jwk})
+
+    return {
+        "alg none": f"{segment({'typ': 'JWT', 'alg': 'none', **head})}.{segment(claims)}.",
+        "HS256 with the public key": hmac_signed(),
+        "another key, our certificate": jwt.encode(claims, key, algorithm="ES256", headers=head),
+        "its own jwk": with_own_jwk(),
+        "no key named": jwt.encode(claims, real, algorithm="ES256"),
+        "another audience": jwt.encode({**claims, "aud": "other"}, real, algorithm="ES256", headers=head),
+        "another issuer": jwt.encode({**claims, "iss": "other"}, real, algorithm="ES256", headers=head),
+        "expired": jwt.encode({**claims, "exp": int(time.time()) - 120}, real, algorithm="ES256", headers=head),
+        "not yet": jwt.encode({**claims, "nbf": int(time.time()) + 120}, real, algorithm="ES256", headers=head),
+        "claims changed": ".".join([good.split(".")[0], segment({**claims, "sub": "eve"}), good.split(".")[2]]),
+    }
+
+
+@pytest.mark.parametrize("what", sorted(forged()))
+def test_a_real_registry_refuses_a_forged_token(services: Services, what: str) -> None:
+    services.need_registry()
+    url = f"{services.registry.url}/v2/shop/forged/tags/list"
+    good = signing.sign("anna", [repository_scope("shop/forged", "pull")]).text
+    assert httpx.get(url, headers={"Authorization": f"Bearer {good}"}).status_code == 404  # let in: nothing there
+    assert httpx.get(url, headers={"Authorization": f"Bearer {forged()[what]}"}).status_code == 401
