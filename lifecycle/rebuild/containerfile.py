@@ -1,0 +1,107 @@
+"""The little of a Containerfile that we have to understand: which images it stands on.
+
+Syntax: the Dockerfile reference (FROM, AS, COPY --from, ARG before the first FROM, line continuation, escape `\\`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from lifecycle.core.errors import Malformed
+
+_ARG: Final = re.compile(r"ARG\s+([A-Za-z_][A-Za-z0-9_]*)(?:=(\S*))?\s*", re.IGNORECASE)
+_FROM: Final = re.compile(
+    r"(?P<head>FROM\s+(?:--platform=\S+\s+)?)(?P<image>\S+)(?P<tail>(?:\s+AS\s+(?P<name>\S+))?)\s*", re.IGNORECASE
+)
+_COPY_FROM: Final = re.compile(
+    r"(?P<head>(?:COPY|ADD|RUN)\s.*?--(?:mount=\S*?)?from=)(?P<image>[^\s,]+)", re.IGNORECASE
+)
+_VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|([A-Za-z_][A-Za-z0-9_]*))")
+
+
+def _instructions(text: str) -> Iterator[tuple[int, str]]:
+    """Yield (number of the first line, instruction with its continuation lines joined); comments are left out."""
+    start, parts = 0, []
+    for number, line in enumerate(text.splitlines()):
+        stripped = line.strip()
+        if stripped.startswith("#") or (not stripped and not parts):
+            continue
+        if not parts:
+            start = number
+        parts.append(stripped.removesuffix("\\").strip())
+        if not stripped.endswith("\\"):
+            yield start, " ".join(parts)
+            parts = []
+    if parts:
+        yield start, " ".join(parts)
+
+
+def _expand(text: str, values: Mapping[str, str]) -> str:
+    return _VARIABLE.sub(lambda found: values.get(found[1] or found[3]) or found[2] or "", text)
+
+
+def base_references(text: str, build_args: Mapping[str, str] | None = None) -> list[str]:
+    """Return the references of all images the recipe stands on, the last stage's FROM first, each once.
+
+    Stages named by `AS` and `scratch` are none. Raises Malformed when the recipe has no FROM, or one that stays empty.
+    """
+    values: dict[str, str] = {}
+    stages: set[str] = set()
+    found: list[str] = []
+    last = ""
+    is_before_from = True
+    for number, instruction in _instructions(text):
+        if is_before_from and (argument := _ARG.fullmatch(instruction)):
+            values[argument[1]] = (build_args or {}).get(argument[1], argument[2] or "")
+        elif line := _FROM.fullmatch(instruction):
+            is_before_from = False
+            image = _expand(line["image"], values)
+            if not image:
+                raise Malformed(f"Line {number + 1}: FROM names no image once its arguments are filled in.")
+            last = "" if image.lower() in stages or image == "scratch" else image
+            if last:
+                found.append(last)
+            if line["name"]:
+                stages.add(line["name"].lower())
+            stages.add(str(len(stages)))
+        elif copied := _COPY_FROM.match(instruction):
+            image = copied["image"]
+            if image.lower() not in stages and not image.isdigit():
+                found.append(image)
+    if is_before_from:
+        raise Malformed("The recipe has no FROM.")
+    return list(dict.fromkeys([last, *found] if last else found))
+
+
+def pinned(text: str, bases: Mapping[str, str], build_args: Mapping[str, str] | None = None) -> str:
+    """Return the recipe with each reference in `bases` replaced; raises Malformed for one that is not in it.
+
+    The lines stay where they were, so that the builder's messages name the lines people wrote.
+    """
+    if missing := [name for name in base_references(text, build_args) if name not in bases]:
+        raise Malformed(f"No digest is known for the base {missing[0]}.")
+    values: dict[str, str] = {}
+    stages: set[str] = set()
+    lines = text.splitlines()
+    is_before_from = True
+    starts = [number for number, _ in _instructions(text)] + [len(lines)]
+    for position, (number, instruction) in enumerate(_instructions(text)):
+        new = None
+        if is_before_from and (argument := _ARG.fullmatch(instruction)):
+            values[argument[1]] = (build_args or {}).get(argument[1], argument[2] or "")
+        elif line := _FROM.fullmatch(instruction):
+            is_before_from = False
+            image = _expand(line["image"], values)
+            if image.lower() not in stages and image != "scratch":
+                new = f"{line['head']}{bases[image]}{line['tail']}"
+            if line["name"]:
+                stages.add(line["name"].lower())
+        elif (copied := _COPY_FROM.match(instruction)) and copied["image"] in bases:
+            new = instruction.replace(f"from={copied['image']}", f"from={bases[copied['image']]}", 1)
+        if new is not None:
+            lines[number] = new
+            for rest in range(number + 1, starts[position + 1]):
+                lines[rest] = ""
+    return "\n".join(lines) + "\n"
