@@ -1,0 +1,148 @@
+"""Feeds: what differs is fetched, what vanished is tombstoned, each within its feed; twice changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from lifecycle.advisories import services
+from lifecycle.advisories.models import Advisory, AffectedInterval, Match
+from lifecycle.advisories.sources import FeedUnreadable
+from lifecycle.audit.models import AuditEvent, AuditPending
+from tests.integration.advisories.conftest import record
+
+pytestmark = pytest.mark.django_db
+
+OPENSSL = "pkg:deb/debian/libssl3@3.0.11-1?distro=debian-12&upstream=openssl"
+
+
+def live() -> list[str]:
+    return sorted(Match.objects.filter(valid_to=None).values_list("advisory__osv_id", flat=True))
+
+
+def test_sync_twice_changes_nothing(export, stored):
+    stored(OPENSSL)
+    export.put("Debian", record("A-1"), record("A-2", name="perl"))
+    first = export.sync()
+    before = (list(Advisory.objects.values()), list(AffectedInterval.objects.values()), list(Match.objects.values()))
+    second = export.sync()
+    assert (first.stored, second.stored, second.tombstoned, second.error_count) == (2, 0, 0, 0)
+    after = (list(Advisory.objects.values()), list(AffectedInterval.objects.values()), list(Match.objects.values()))
+    assert after == before
+    assert live() == ["A-1"]
+
+
+@pytest.mark.parametrize("modified", ["2027-01-01T00:00:00Z", "2001-01-01T00:00:00Z", "9999-12-31T00:00:00Z"])
+def test_sync_fetches_what_differs_whether_earlier_or_later(export, stored, modified):
+    stored(OPENSSL)
+    export.put("Debian", record("A-1"))
+    export.sync()
+    export.put("Debian", {**record("A-1", fixed="3.0.1-1"), "modified": modified})
+    assert export.sync().stored == 1
+    assert live() == []
+    assert Advisory.objects.get().modified == modified
+
+
+def test_sync_lets_the_newer_of_two_copies_win_in_one_feed_and_fetches_neither_again(export):
+    old, new = record("A-1", fixed="1-1"), {**record("A-1", fixed="2-1"), "modified": "2026-06-01T00:00:00Z"}
+    export.put("Debian", new)
+    export.put("Ubuntu", old)
+    export.sync()
+    assert AffectedInterval.objects.get().fixed_version == "2-1"
+    assert export.sync().stored == 0
+
+
+def test_sync_keeps_one_id_of_two_feeds_apart(export, tmp_path, stored):
+    stored(OPENSSL)
+    export.put("Debian", record("A-1"))
+    export.sync("one")
+    export.sync("two")
+    export.drop("Debian", "A-1")
+    export.put("Debian", record("A-2", name="perl"))
+    assert export.sync("two").tombstoned == 1
+    assert live() == ["A-1"]  # through the feed that still has it
+
+
+def test_sync_tombstones_what_vanished_from_a_folder_and_brings_it_back(export, stored):
+    stored(OPENSSL)
+    export.put("Debian", record("A-1"), record("A-2", name="perl"))
+    export.put("PyPI", record("P-1", name="x", ecosystem="PyPI"))
+    export.sync()
+    export.drop("Debian", "A-1")
+    report = export.sync()
+    assert report.tombstoned == 1
+    assert live() == []
+    assert Advisory.objects.filter(tombstoned_at=None).count() == 2
+    export.put("Debian", record("A-1"))
+    assert export.sync().stored == 1
+    assert live() == ["A-1"]
+
+
+def test_sync_leaves_a_folder_alone_when_it_is_not_part_of_this_run(export, tmp_path):
+    export.put("Debian", record("A-1"))
+    export.put("PyPI", record("P-1", name="x", ecosystem="PyPI"))
+    export.sync()
+    (tmp_path / "export" / "PyPI").rename(tmp_path / "elsewhere")
+    assert export.sync().tombstoned == 0
+
+
+def test_sync_withdraws_and_restores_matches_with_the_record(export, stored):
+    stored(OPENSSL)
+    export.put("Debian", record("A-1"))
+    export.sync()
+    export.put("Debian", {**record("A-1"), "modified": "2026-02-01T00:00:00Z", "withdrawn": "2026-02-01T00:00:00Z"})
+    export.sync()
+    assert live() == []
+    export.put("Debian", {**record("A-1"), "modified": "2026-03-01T00:00:00Z"})
+    export.sync()
+    assert live() == ["A-1"]
+    assert Match.objects.count() == 2  # the closed one keeps its history
+
+
+def test_sync_reports_a_bad_record_keeps_the_rest_and_what_was_stored_of_it(export, stored):
+    stored(OPENSSL)
+    export.put("Debian", record("A-1"), record("A-2", name="perl"))
+    export.sync()
+    export.put("Debian", {**record("A-1"), "modified": "2026-02-01T00:00:00Z"}, record("A-3"))
+    (export.root / "Debian" / "A-1.json").write_text("{ not json")
+    report = export.sync()
+    assert report.error_count == 1
+    assert "A-1" in report.errors[0]
+    assert live() == ["A-1", "A-3"]
+
+
+def test_sync_goes_on_where_it_was_cut_short(export, stored, monkeypatch):
+    stored(OPENSSL)
+    monkeypatch.setattr(services, "BATCH", 1)
+    export.put("Debian", *[record(f"A-{number}") for number in range(4)])
+    monkeypatch.setattr(services, "_store", failing_after(2, services._store))
+    with pytest.raises(ZeroDivisionError):
+        export.sync()
+    assert live() == ["A-0", "A-1"]  # each batch came with its matches
+    monkeypatch.undo()
+    assert export.sync().stored == 2
+    assert live() == ["A-0", "A-1", "A-2", "A-3"]
+
+
+def failing_after(calls, function):
+    left = [calls]
+
+    def run(*args):
+        if not left[0]:
+            raise ZeroDivisionError
+        left[0] -= 1
+        return function(*args)
+
+    return run
+
+
+def test_sync_refuses_a_folder_without_an_export(export):
+    export.root.mkdir()
+    with pytest.raises(FeedUnreadable):
+        export.sync()
+
+
+def test_sync_leaves_a_line_in_the_audit_trail(export):
+    export.put("Debian", record("A-1"))
+    export.sync()
+    rows = [*AuditPending.objects.all(), *AuditEvent.objects.all()]
+    assert any("advisories.synced" in str(getattr(row, "action", "")) for row in rows)
