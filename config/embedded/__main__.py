@@ -137,6 +137,8 @@ class Installation:
         if "postgres" in self.embedded:
             self.cluster.wait(60, alive=lambda: self.supervisor.states().get("postgres") == "RUNNING")
             self.cluster.make_database()
+        if running:  # the code may be newer than the processes, and the tables are about to be
+            self.supervisor.ask_to_stop(OURS)
         say("  Tables and files")
         with ThreadPoolExecutor() as both:
             for done in [
@@ -145,9 +147,8 @@ class Installation:
             ]:
                 done.result()
         say("  " + ", ".join(TITLES[part] for part in OURS))
-        if running:  # the code may be newer than the process
-            for name in OURS:
-                self.supervisor.stop_part(name)
+        if running:
+            self.supervisor.await_stopped(OURS)
         self.supervisor.start_parts(OURS)
         self._await_web()
         say(f"Up in {time.monotonic() - started:.0f} s.")
@@ -182,7 +183,7 @@ class Installation:
     def down(self) -> None:
         """Stop everything of this home, also what a killed supervisor left behind."""
         family = self.supervisor.family()
-        self.supervisor.shut_down()
+        self.supervisor.shut_down(OURS)
         for pid, ticks in family:  # what left its process group and outlived its part: a build
             if (found := started_at(pid)) is not None and found[1] == ticks:
                 _signal(pid, signal.SIGKILL)

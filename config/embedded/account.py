@@ -109,6 +109,9 @@ def _ways(watch: tuple[str, ...]) -> Iterator[Account]:
                 walk,
                 "--bounding-set",
                 walk,
+                # Without this bit access(2), by which PostgreSQL finds its programs, ignores the capability.
+                "--securebits",
+                "+no_setuid_fixup",
                 "--no-new-privs",
             ),
             user.pw_uid,
@@ -160,7 +163,8 @@ def _probe(account: Account, program: Path, folder: Path) -> str | None:
     try:
         if account.uid is not None and account.gid is not None:
             os.chown(scratch, account.uid, account.gid)
-        script = 'cd "$1" && : > file && exec "$2" --version'
+        # -C makes PostgreSQL find itself and read its folder, and ends; --version would look at neither.
+        script = 'cd "$1" && : > postgresql.conf && exec "$2" -D "$1" -C port'
         done = subprocess.run(
             account.command(["/bin/sh", "-c", script, "probe", str(scratch), str(program)]),
             cwd="/",

@@ -117,7 +117,9 @@ class Cluster:
             os.geteuid(),
             self.account.uid if self.account.uid is not None else os.geteuid(),
         }
-        if self.sockets.is_symlink() or owner.st_uid not in ours:
+        # Root may have used another account before; in a folder that root alone writes to, that is no stranger.
+        is_private = os.geteuid() == 0 and not self.sockets.parent.stat().st_mode & 0o022
+        if self.sockets.is_symlink() or (owner.st_uid not in ours and not is_private):
             raise PostgresFailed(f"{self.sockets} belongs to somebody else (user {owner.st_uid}); remove it first.")
         self.sockets.chmod(0o700)
         if self.account.uid is not None and self.account.gid is not None:

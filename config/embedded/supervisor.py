@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -139,12 +140,20 @@ class Supervisor:
                 return
             time.sleep(0.1)
 
-    def stop_part(self, name: str) -> None:
-        """Stop one part; nothing when it is not there."""
-        try:
-            self._call("stopProcess", name, True)
-        except xmlrpc.client.Fault:
-            return
+    def ask_to_stop(self, names: Sequence[str]) -> None:
+        """Ask several parts to stop, at once; what does not run is left alone."""
+        for name in names:
+            with contextlib.suppress(xmlrpc.client.Fault):
+                self._call("stopProcess", name, False)
+
+    def await_stopped(self, names: Sequence[str], timeout_s: float = 60) -> None:
+        """Return when none of the parts runs any more; the supervisor kills what does not obey."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            states = self.states()
+            if not any(states.get(name) in {"RUNNING", "STOPPING", "STARTING"} for name in names):
+                return
+            time.sleep(0.1)
 
     def family(self) -> set[tuple[int, str]]:
         """Return (process id, start time) of all that descends from the supervisor, also builds in namespaces."""
@@ -171,11 +180,13 @@ class Supervisor:
         path = self.logs / f"{name}.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
 
-    def shut_down(self, timeout_s: float = 90) -> None:
-        """Stop every part, then the supervisor; returns when it is gone."""
+    def shut_down(self, first: Sequence[str], timeout_s: float = 90) -> None:
+        """Stop the parts named `first`, which need the others, then all, then the supervisor; returns when gone."""
         if not self.is_running():
             return
         pid = int(self._call("getPID"))
+        self.ask_to_stop(first)
+        self.await_stopped(first)
         self._call("shutdown")
         deadline = time.monotonic() + timeout_s
         while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
