@@ -23,7 +23,8 @@ _VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|
 
 def _instructions(text: str) -> Iterator[tuple[int, str]]:
     """Yield (number of the first line, instruction with its continuation lines joined); comments are left out."""
-    start, parts = 0, []
+    start = 0
+    parts: list[str] = []
     for number, line in enumerate(text.splitlines()):
         stripped = line.strip()
         if stripped.startswith("#") or (not stripped and not parts):

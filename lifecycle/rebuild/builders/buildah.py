@@ -1,0 +1,249 @@
+"""The embedded builder: trusted recipes only, by buildah with chroot isolation.
+
+The builder never speaks to the registry: our client brings the bases as an OCI layout and takes the result from one,
+so no credential is within a build's reach. Network in the build is the machine's own, for package indexes. Layers of
+the base go into the result under their original digests, since buildah compresses them anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from django.conf import settings
+
+from lifecycle.core.errors import Malformed
+from lifecycle.core.types import Digest
+from lifecycle.rebuild.builders import settings_files
+from lifecycle.rebuild.containerfile import pinned
+from lifecycle.rebuild.types import BuildFailed, BuildRequest, BuildResult
+from lifecycle.registry.client import RegistryClient
+
+Log = Callable[[str], None]
+Check = Callable[[], None]
+
+_ARGUMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ANSI: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+SANDBOX: Final = Path(__file__).with_name("sandbox.sh")
+CHECK_EVERY_S: Final = 2.0
+CONFIG_MAX: Final = 8 * 1024 * 1024
+MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
+
+
+def build(request: BuildRequest, client: RegistryClient, *, log: Log, check: Check) -> BuildResult:
+    """Build the recipe on exactly the given bases, push it as `repository:tag`, and return what was pushed.
+
+    `log` gets each line, without control characters and without the addresses of mirrors and indexes; `check` is called
+    every two seconds and ends the build by raising. Raises BuildFailed when the recipe fails or takes too long.
+    """
+    started = time.monotonic()
+    for name, value in request.build_args.items():
+        if not _ARGUMENT.fullmatch(name) or any(ord(c) < 32 for c in value):
+            raise Malformed("A build argument is a name and a value on one line.", argument=name[:60])
+    with tempfile.TemporaryDirectory(prefix="gd-build-", dir=settings.SCRATCH or None) as scratch:
+        work = Path(scratch)
+        box = _Box(work, log=log, check=check)
+        local = {}
+        for number, (written, pinned_reference) in enumerate(request.bases.items()):
+            repository, _, digest = pinned_reference.partition("@")
+            layout = work / f"base{number}"
+            fetch_layout(client, repository, Digest.parse(digest), layout)
+            local[written] = f"localhost/base{number}:pinned"
+            box.run(["pull", "-q", f"oci:/mnt/base{number}:pinned"], tag=local[written])
+        (work / "Containerfile").write_text(pinned(request.containerfile, local, request.build_args))
+        context = work / "context"
+        if request.context is None:
+            context.mkdir()
+        else:
+            shutil.copytree(request.context, context, symlinks=True)
+        words = [
+            "build",
+            "--pull=never",
+            "--network=host",
+            "--format=oci",
+            "--layers=false",
+            "-t",
+            "localhost/result:new",
+        ]
+        for volume in box.volumes:
+            words += ["--volume", volume]
+        for name, value in sorted(request.build_args.items()):
+            words += ["--build-arg", f"{name}={value}"]
+        for name, value in sorted(request.labels.items()):
+            words += ["--label", f"{name}={value}"]
+        box.run([*words, "-f", "/mnt/Containerfile", "/mnt/context"])
+        box.run(["push", "-q", "localhost/result:new", "oci:/mnt/result:new"])
+        digest = _push(client, work, request)
+    return BuildResult(digest=digest, seconds=round(time.monotonic() - started, 1))
+
+
+class _Box:
+    """The namespaces, storage and settings of one build."""
+
+    def __init__(self, work: Path, *, log: Log, check: Check) -> None:
+        self._work, self._log, self._check = work, log, check
+        settings_folder = work / "settings"
+        self.volumes = settings_files.write(settings_folder)
+        self._secrets = settings_files.secrets_of(settings_folder)
+        self._deadline = time.monotonic() + settings.BUILD_TIMEOUT_S
+        (work / "root").mkdir()
+        (work / "run").mkdir()
+        self._driver = "vfs"
+        self._driver = "overlay" if self._try_overlay() else "vfs"
+
+    def _try_overlay(self) -> bool:
+        """Whether the kernel lets us mount an overlay here: vfs copies every layer whole, but works everywhere."""
+        for name in ("lower", "upper", "index", "merged"):
+            (self._work / "probe" / name).mkdir(parents=True)
+        options = "lowerdir=probe/lower,upperdir=probe/upper,workdir=probe/index"
+        command = ["unshare", "--mount", "mount", "-t", "overlay", "overlay", "-o", options, "probe/merged"]
+        return subprocess.run(command, cwd=self._work, capture_output=True, check=False).returncode == 0
+
+    def _command(self, words: Sequence[str]) -> list[str]:
+        hidden = [str(settings.HOME), "/run/secrets", "/root/.config", "/root/.docker", "/root/.ssh"]
+        unshare = ["unshare", "--mount", "--pid", "--ipc", "--fork", "--mount-proc", "--kill-child"]
+        storage = ["--root", "/mnt/root", "--runroot", "/mnt/run", "--storage-driver", self._driver]
+        box = ["sh", str(SANDBOX), str(self._work), str(self._work / "settings"), *hidden, "--"]
+        return [*unshare, *box, "buildah", *storage, *words]
+
+    def run(self, words: Sequence[str], *, tag: str = "") -> None:
+        """Run one buildah command to its end; raises BuildFailed, or whatever `check` raises."""
+        environment = settings_files.environment() | {
+            "BUILDAH_ISOLATION": "chroot",
+            "HOME": "/mnt",
+            "TMPDIR": "/mnt",
+            "XDG_RUNTIME_DIR": "/mnt/run",
+        }
+        process = subprocess.Popen(
+            self._command(words),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        last = ""
+        try:
+            for line in self._lines(process):
+                last = line or last
+                if not tag:
+                    self._log(line)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        if process.returncode != 0:
+            raise BuildFailed(f"buildah {words[0]} failed: {last[:500]}", exit_code=process.returncode)
+        if tag:
+            self.run(["tag", last.strip(), tag])
+
+    def _lines(self, process: subprocess.Popen[bytes]) -> Any:
+        """Yield cleaned lines as they come, calling `check` in between; raises BuildFailed after the time limit."""
+        if process.stdout is None:
+            return
+        os.set_blocking(process.stdout.fileno(), False)
+        rest = b""
+        next_check = time.monotonic() + CHECK_EVERY_S
+        while True:
+            chunk = process.stdout.read()
+            if chunk:
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield self._clean(line)
+            elif process.poll() is not None:
+                break
+            else:
+                time.sleep(0.1)
+            if time.monotonic() > self._deadline:
+                raise BuildFailed(f"The build took longer than {settings.BUILD_TIMEOUT_S} s (BUILD_TIMEOUT_S).")
+            if time.monotonic() > next_check:
+                self._check()
+                next_check = time.monotonic() + CHECK_EVERY_S
+        if rest:
+            yield self._clean(rest)
+
+    def _clean(self, line: bytes) -> str:
+        text = _ANSI.sub("", line.decode(errors="replace"))
+        for secret in self._secrets:
+            text = text.replace(secret, "<mirror>")
+        return "".join(c for c in text if c.isprintable() or c == "\t").rstrip()
+
+
+def fetch_layout(client: RegistryClient, repository: str, digest: Digest, folder: Path) -> None:
+    """Write the image `digest`, one platform, as an OCI image layout with the reference name `pinned`."""
+    manifest = client.get_manifest(repository, digest.text)
+    document = orjson.loads(manifest.content)
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    (blobs / Digest.of(manifest.content).encoded).write_bytes(manifest.content)
+    for descriptor in (document["config"], *document["layers"]):
+        blob = Digest.parse(descriptor["digest"])
+        path = blobs / blob.encoded
+        if not path.exists():
+            with path.open("wb") as stream:
+                client.fetch_blob(repository, blob, stream, size_bytes=descriptor["size"])
+    entry = {
+        "mediaType": manifest.media_type,
+        "digest": digest.text,
+        "size": len(manifest.content),
+        "annotations": {"org.opencontainers.image.ref.name": "pinned"},
+    }
+    (folder / "index.json").write_bytes(orjson.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (folder / "oci-layout").write_bytes(b'{"imageLayoutVersion":"1.0.0"}')
+
+
+def _push(client: RegistryClient, work: Path, request: BuildRequest) -> str:
+    """Upload the result layout, its base layers under their original digests; return the manifest's digest."""
+    layout = work / "result"
+    index = orjson.loads((layout / "index.json").read_bytes())
+    document = orjson.loads(_blob(layout, index["manifests"][0]["digest"]).read_bytes())
+    config_path = _blob(layout, document["config"]["digest"])
+    diff_ids = orjson.loads(config_path.read_bytes())["rootfs"]["diff_ids"]
+    known = _base_layers(work)
+    sources = [reference.partition("@")[0] for reference in request.bases.values()]
+    for position, diff_id in enumerate(diff_ids):
+        original = known.get(diff_id)
+        if original is not None:
+            document["layers"][position] = original
+            blob = Digest.parse(original["digest"])
+            if client.blob_size(request.repository, blob) is None and not any(
+                client.mount_blob(request.repository, blob, source_repository=source) for source in sources
+            ):
+                found = next(path for path in work.glob(f"base*/blobs/sha256/{blob.encoded}"))
+                client.upload_blob(request.repository, blob, found)
+        else:
+            blob = Digest.parse(document["layers"][position]["digest"])
+            client.upload_blob(request.repository, blob, _blob(layout, blob.text))
+    client.upload_blob(request.repository, Digest.parse(document["config"]["digest"]), config_path)
+    document["mediaType"] = MANIFEST_TYPE
+    document["annotations"] = dict(request.annotations)
+    content = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    digest = client.put_manifest(request.repository, Digest.of(content).text, content, MANIFEST_TYPE)
+    client.put_manifest(request.repository, request.tag, content, MANIFEST_TYPE)
+    return digest.text
+
+
+def _blob(layout: Path, digest: str) -> Path:
+    return layout / "blobs" / "sha256" / Digest.parse(digest).encoded
+
+
+def _base_layers(work: Path) -> dict[str, dict[str, Any]]:
+    """Return {diff id: layer descriptor as the base's own manifest has it} of all bases."""
+    layers: dict[str, dict[str, Any]] = {}
+    for layout in sorted(work.glob("base[0-9]*")):
+        index = orjson.loads((layout / "index.json").read_bytes())
+        document = orjson.loads(_blob(layout, index["manifests"][0]["digest"]).read_bytes())
+        config = orjson.loads(_blob(layout, document["config"]["digest"]).read_bytes())
+        layers |= dict(zip(config["rootfs"]["diff_ids"], document["layers"], strict=True))
+    return layers

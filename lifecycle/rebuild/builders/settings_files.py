@@ -1,0 +1,104 @@
+"""What a build may use of this machine's settings: mounted read-only while it runs, never part of the image.
+
+Users behind a proxy or an internal mirror need their CA bundle, their package index and their mirrors inside builds.
+None of these may end in an image: not as ARG, ENV, COPY, label, history or log line.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from django.conf import settings
+
+# Inside a build; `/dev` is our own while it runs, so nothing of this path is left in a layer.
+FOLDER: Final = "/dev/gravingdock"
+SYSTEM_BUNDLE: Final = "/etc/ssl/certs/ca-certificates.crt"
+_DEB_LINE: Final = re.compile(r"deb\s+(?:\[[^]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)")
+_RELEASE: Final = "bookworm"
+
+
+def write(folder: Path) -> list[str]:
+    """Write the files into `folder` and return the `--volume` values of those that go over a path of the image.
+
+    `ca.pem` is the extra bundle (setting BUILD_CA_BUNDLE, else the machine's own); `pip.conf` points pip at it and at
+    the machine's package index; `apt/*.list` are the mirrors of `mirror+file:/etc/apt/mirrors/*.list` sources.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    bundle = Path(settings.BUILD_CA_BUNDLE or SYSTEM_BUNDLE)
+    volumes = []
+    if bundle.is_file():
+        (folder / "ca.pem").write_bytes(bundle.read_bytes())
+        volumes.append(f"{FOLDER}/ca.pem:{SYSTEM_BUNDLE}:ro")
+    (folder / "pip.conf").write_text(_pip_configuration(has_bundle=bundle.is_file()))
+    volumes.append(f"{FOLDER}/pip.conf:/etc/pip.conf:ro")
+    (folder / "apt").mkdir(exist_ok=True)
+    for name, uris in mirrors().items():
+        (folder / "apt" / f"{name}.list").write_text("".join(f"{uri}\n" for uri in uris))
+    volumes.append(f"{FOLDER}/apt:/etc/apt/mirrors:ro")
+    return volumes
+
+
+def _pip_configuration(*, has_bundle: bool) -> str:
+    """Return a pip.conf with the index settings this machine's pip has, and our bundle."""
+    done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    wanted = {"index-url", "extra-index-url", "trusted-host", "default-timeout", "timeout", "proxy"}
+    values: dict[str, str] = {}
+    for line in done.stdout.splitlines():
+        name, separator, value = line.partition("=")
+        key = name.rpartition(".")[2]
+        if separator and key in wanted:
+            values[key] = value.strip().strip("'\"")
+    if has_bundle:
+        values["cert"] = f"{FOLDER}/ca.pem"
+    return "[global]\n" + "".join(f"{name} = {value}\n" for name, value in sorted(values.items()))
+
+
+def mirrors() -> dict[str, list[str]]:
+    """Return the machine's Debian mirrors: {"debian": [...], "debian-security": [...]}, from its own apt sources."""
+    found: dict[str, list[str]] = {"debian": [], "debian-security": []}
+    for uri, suite in _sources(Path("/etc/apt")):
+        if suite.startswith(_RELEASE):
+            name = "debian-security" if "security" in suite else "debian"
+            if uri not in found[name]:
+                found[name].append(uri)
+    return found
+
+
+def _sources(folder: Path) -> list[tuple[str, str]]:
+    """Return (address, suite) of every binary source, from one-line and deb822 files (sources.list(5))."""
+    pairs: list[tuple[str, str]] = []
+    files = [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))]
+    for path in files:
+        if not path.is_file():
+            continue
+        text = path.read_text(errors="replace")
+        if path.suffix == ".sources":
+            for block in re.split(r"\n\s*\n", text):
+                fields = dict(
+                    line.split(":", 1) for line in block.splitlines() if ":" in line and not line.startswith(("#", " "))
+                )
+                if "deb" in fields.get("Types", "").split() and fields.get("Enabled", "yes").strip() != "no":
+                    pairs += [(u, s) for u in fields.get("URIs", "").split() for s in fields.get("Suites", "").split()]
+        elif path.suffix == ".list":
+            pairs += [(m["uri"], m["suite"]) for line in text.splitlines() if (m := _DEB_LINE.match(line.strip()))]
+    return pairs
+
+
+def secrets_of(folder: Path) -> list[str]:
+    """Return the words of these files that must not appear in a log: addresses of mirrors and indexes."""
+    words: set[str] = set()
+    for path in (folder / "pip.conf", *(folder / "apt").glob("*.list")):
+        if path.exists():
+            words |= set(re.findall(r"https?://[^\s/]+", path.read_text()))
+    hosts = {word.partition("://")[2] for word in words}
+    return sorted(hosts | {host.rpartition("@")[2] for host in hosts}, key=len, reverse=True)
+
+
+def environment() -> dict[str, str]:
+    """Return the cleaned environment of the builder: nothing of ours, nothing of the machine's."""
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"PATH": path, "LANG": "C.UTF-8", "TERM": "dumb"}
