@@ -1,0 +1,80 @@
+"""A minimal Debian root file system, made with mmdebstrap from this machine's own apt sources.
+
+The image names its suites but no host: its sources say `mirror+file:/etc/apt/mirrors/<name>.list`, and whoever builds
+on it puts the mirrors there, as our builder does.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from django.conf import settings
+
+from lifecycle.core.errors import UpstreamError
+from lifecycle.rebuild.builders import settings_files
+
+RELEASE: Final = "bookworm"
+PACKAGES: Final = ("openssl", "ca-certificates", "curl")
+KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
+# What apt leaves behind: no package needs it, and it would make every build different.
+_LEFT_OVER: Final = (
+    "var/lib/apt/lists/*", "var/cache/apt/*", "var/log/*.log", "var/log/apt", "var/cache/ldconfig/aux-cache",
+    "etc/machine-id", "etc/hostname", "etc/resolv.conf",
+)  # fmt: skip
+
+
+def sources(*, with_security: bool) -> str:
+    """Return the deb822 sources of the image: suites by name, mirrors by a file that the image does not have."""
+    blocks = [("debian", f"{RELEASE}")]
+    if with_security:
+        blocks = [("debian", f"{RELEASE} {RELEASE}-updates"), ("debian-security", f"{RELEASE}-security")]
+    return "\n".join(
+        f"Types: deb\nURIs: mirror+file:/etc/apt/mirrors/{name}.list\nSuites: {suites}\nComponents: main\n"
+        f"Signed-By: {KEYRING}\n"
+        for name, suites in blocks
+    )
+
+
+def make_root(
+    folder: Path, *, with_security: bool, log: Callable[[str], None], packages: Sequence[str] = PACKAGES
+) -> None:
+    """Make the root file system in `folder/rootfs.tar`, with or without the security suite.
+
+    Raises UpstreamError when the machine has no Debian mirror of the release, or the mirror does not answer.
+    """
+    found = settings_files.mirrors()
+    if not found["debian"] or (with_security and not found["debian-security"]):
+        raise UpstreamError(f"This machine's apt sources name no mirror of Debian {RELEASE}; add one, then try again.")
+    lines = [f"deb [signed-by={KEYRING}] {uri} {RELEASE} main" for uri in found["debian"][:1]]
+    if with_security:
+        lines += [f"deb [signed-by={KEYRING}] {uri} {RELEASE}-updates main" for uri in found["debian"][:1]]
+        lines += [f"deb [signed-by={KEYRING}] {uri} {RELEASE}-security main" for uri in found["debian-security"][:1]]
+    with tempfile.TemporaryDirectory(prefix="gd-base-", dir=settings.SCRATCH or None) as scratch:
+        hook_folder = Path(scratch)
+        (hook_folder / "gravingdock.sources").write_text(sources(with_security=with_security))
+        remove = " ".join(f'"$1"/{path}' for path in _LEFT_OVER)
+        command = [
+            "mmdebstrap", "--mode=root", "--variant=apt", "--format=tar", "--quiet",
+            f"--include={','.join((*packages, 'debian-archive-keyring'))}",
+            '--dpkgopt=path-exclude=/usr/share/doc/*', '--dpkgopt=path-include=/usr/share/doc/*/copyright',
+            '--dpkgopt=path-exclude=/usr/share/man/*', '--dpkgopt=path-exclude=/usr/share/locale/*',
+            '--customize-hook=rm -f "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/* '
+            '"$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap',
+            f'--customize-hook=copy-in {hook_folder}/gravingdock.sources /etc/apt/sources.list.d',
+            '--customize-hook=mkdir -p "$1"/etc/apt/mirrors',
+            f"--customize-hook=rm -rf {remove}",
+            RELEASE, str(folder / "rootfs.tar"), *lines,
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, env=settings_files.environment(), capture_output=True, text=True, check=False, cwd=scratch
+        )
+    for line in done.stderr.splitlines():
+        for uri in (*found["debian"], *found["debian-security"]):
+            line = line.replace(uri, "<mirror>")  # noqa: PLW2901 -- the cleaned line
+        log(line)
+    if done.returncode != 0:
+        raise UpstreamError("mmdebstrap failed; the log has its words. Does the mirror answer?")
