@@ -45,9 +45,8 @@ def test_a_token_is_fetched_once_and_asks_only_for_what_we_need() -> None:
     client, seen = registry("https://registry.example.com/token", username="robot")
     client.get_manifest("a", "1")
     client.get_manifest("a", "1")
-    assert [request.url.path for request in seen] == ["/v2/a/manifests/1", "/token", "/v2/a/manifests/1"] + [
-        "/v2/a/manifests/1"
-    ]
+    manifest = "/v2/a/manifests/1"
+    assert [request.url.path for request in seen] == [manifest, "/token", manifest, manifest]
     assert seen[1].url.params.get_list("scope") == ["repository:a:pull"]
     assert seen[1].headers["authorization"].startswith("Basic ")
 
