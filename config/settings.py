@@ -238,6 +238,7 @@ TOKEN_CERT = env.text("TOKEN_CERT")  # PEM, the self-signed certificate of that 
 REGISTRY_HOOK_SECRET = env.secret("REGISTRY_HOOK_SECRET")
 FIELD_KEY = env.secret("FIELD_KEY", min_length=44)
 OUTBOUND_ALLOW = env.words("OUTBOUND_ALLOW", "")  # host[:port] that outbound requests may reach although private
+UBUNTU_PRO = env.boolean("UBUNTU_PRO", False)  # whether fixes of Ubuntu Pro count: only with that channel on
 
 # --- scans and builds -------------------------------------------------------------------------------------------------
 SYFT = env.text("SYFT", "")  # path of syft; empty: the one on PATH, else the wheel's

@@ -39,12 +39,13 @@ WHERE package.ecosystem <> '' AND package.match_version <> '' AND NOT ai.is_unev
       END
 ORDER BY package.id, ai.advisory_id, ai.fixed_version = '', ai.high DESC NULLS LAST, ai.id
 """
+# `ecosystem <> ''` is no doubt of the join: the index by coordinates has that condition, and is not used without it.
 _MAVEN_CANDIDATES: Final = """
 SELECT package.id, ai.id, package.match_version, ai.low_text, ai.low_inclusive, ai.high_text, ai.high_inclusive
 FROM {package} package
 JOIN lifecycle_affectedinterval ai ON ai.ecosystem = package.ecosystem AND ai.name = package.match_name
 JOIN lifecycle_advisory a ON a.id = ai.advisory_id
-WHERE ai.scheme = 'maven' AND package.scheme = 'maven' AND ai.exact_version = '' AND NOT ai.is_unevaluated
+WHERE package.ecosystem <> '' AND ai.scheme = 'maven' AND ai.exact_version = '' AND NOT ai.is_unevaluated
   AND a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL AND {scope}
 """
 _WHY: Final = """
@@ -151,7 +152,7 @@ def _parameters(cursor: Any, package: str, scope: str, parameters: dict[str, Any
     ]
     return {
         **parameters,
-        "pro": bool(getattr(settings, "UBUNTU_PRO", False)),
+        "pro": settings.UBUNTU_PRO,
         "pro_prefix": PRO_PREFIX,
         "maven": [interval_id for _, interval_id in held],
         "maven_packages": [package_id for package_id, _ in held],

@@ -98,7 +98,11 @@ def _position(scheme: str, text: str, *, is_last_affected: bool = False) -> Posi
     return versions.bound_key(scheme, text, is_last_affected=is_last_affected)
 
 
-_maven_position = cmp_to_key(lambda left, right: versions.compare(versions.MAVEN, left, right))
+def _compare_maven(left: str, right: str) -> int:
+    return versions.compare(versions.MAVEN, left, right)
+
+
+_maven_position = cmp_to_key(_compare_maven)
 
 
 def _events(scheme: str, events: Sequence[Mapping[str, Any]]) -> Iterator[_Event]:
@@ -158,17 +162,18 @@ def _spans(scheme: str, raw: Sequence[Mapping[str, Any]]) -> list[_Span]:
 
 def _below_limit(spans: list[_Span], limits: list[_Event]) -> list[_Span]:
     """Cut at the largest limit: a version has to be below any one of them (`*` is infinity)."""
-    if not limits or any(limit.at is None for limit in limits):
+    positions: list[Any] = [limit.at for limit in limits if limit.at is not None]
+    if not limits or len(positions) < len(limits):
         return spans
-    largest = limits[0]
-    for limit in limits[1:]:
-        if largest.at < limit.at:
-            largest = limit
+    end: Any = max(positions)
+    largest = next(limit for limit in limits if limit.at == end)
     out = []
     for span in spans:
-        if span.low is not None and span.low.at is not None and not span.low.at < largest.at:
+        low: Any = None if span.low is None else span.low.at
+        high: Any = None if span.high is None else span.high.at
+        if low is not None and not low < end:
             continue
-        beyond = span.high is None or largest.at < span.high.at or (span.high_inclusive and largest.at == span.high.at)
+        beyond = high is None or end < high or (span.high_inclusive and end == high)
         out.append(_Span(span.low, span.low_inclusive, largest, False) if beyond else span)
     return out
 

@@ -134,7 +134,7 @@ def _differing(feed: Feed, directory: str, index: dict[str, str]) -> list[str]:
     the newer time wins.
     """
     rows = Advisory.objects.filter(feed=feed).values_list("osv_id", "modified", "directory", "tombstoned_at")
-    stored = {osv_id: rest for osv_id, *rest in rows.iterator(chunk_size=10_000) if osv_id in index}
+    stored = {row[0]: row[1:] for row in rows.iterator(chunk_size=10_000) if row[0] in index}
     wanted = []
     for osv_id in sorted(index):
         if osv_id in stored:
