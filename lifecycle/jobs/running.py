@@ -58,6 +58,7 @@ def _failed(job: Job, code: str, message: str, *, is_transient: bool) -> None:
     try:
         with transaction.atomic():
             if services.fail(job, code=code, message=message, is_transient=is_transient):
+                job.refresh_from_db()  # the reason is in the row
                 handlers.gave_up(job)
     except LeaseLost:
         log.warning("job_lease_lost")

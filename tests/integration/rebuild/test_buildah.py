@@ -67,11 +67,7 @@ def build(client, text, *, repository, bases=None, context=None, log=None, check
         annotations={"org.opencontainers.image.base.name": "base"},
     )
     lines = [] if log is None else log
-    try:
-        return buildah.build(request, client, log=lines.append, check=check).digest
-    except BuildFailed:
-        print("\n".join(lines))
-        raise
+    return buildah.build(request, client, log=lines.append, check=check).digest
 
 
 def manifest_of(client, repository, digest):

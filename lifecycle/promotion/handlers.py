@@ -1,0 +1,62 @@
+"""The worker's part of a promotion: copy by digest, verify the target, then record it under the job's fence."""
+
+from __future__ import annotations
+
+from accounts.verbs import Verb
+from lifecycle.authority.access import require
+from lifecycle.core.errors import RegistryUnavailable
+from lifecycle.core.types import Digest
+from lifecycle.ingest.services import ingest_manifest
+from lifecycle.jobs.handlers import JobRun, handler
+from lifecycle.jobs.models import Job, JobKind
+from lifecycle.promotion import services
+from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.registry.clients import client_for
+from lifecycle.registry.copying import copy_by_digest
+from lifecycle.registry.models import TagEvent
+
+
+def _gave_up(job: Job) -> None:
+    request = PromotionRequest.objects.filter(pk=job.subject_id).first()
+    if request is not None:
+        services.fail(request, why=job.last_error or "The registry did not answer in time.")
+
+
+@handler(JobKind.PROMOTE, gave_up=_gave_up)
+def promote(run: JobRun) -> None:
+    """Bring the approved digest into the target repository. Twice is safe: a copy of what is there copies nothing."""
+    request = PromotionRequest.objects.select_related(
+        "image", "repository__registry", "environment__team", "executed_by", "repository__team"
+    ).get(pk=run.job.subject_id)
+    if request.state != PromotionRequest.State.EXECUTING:
+        return  # an earlier attempt got to the end, and died before it could say so
+    slot = Slot.objects.get(repository=request.repository, environment=request.environment)
+    if slot.fence != run.job.payload["fence"]:
+        return  # somebody took the slot since; that one's job is at work
+    # The right is read again: who lost it between the click and now promotes nothing.
+    require(run.job.actor, Verb.PROMOTION_EXECUTE, repository=request.repository, environment=request.environment)
+    registry = request.repository.registry
+    client = client_for(registry)
+    target = f"{request.environment.prefix}/{request.repository.name}"
+    digest = Digest.parse(request.image.digest)
+    run.log(f"Copying {digest} from {request.repository.name} to {target}")
+    tags = (request.tag, services.CURRENT_TAG)
+    copy_by_digest(
+        client,
+        source_repository=request.repository.name,
+        target_repository=target,
+        digest=digest,
+        tags=tags,
+        alive=run.check,
+    )
+    for tag in tags:
+        held = client.resolve(target, tag)
+        if held is None or held.digest != digest:
+            raise RegistryUnavailable(f"The tag {tag} of {target} does not name the approved digest yet.")
+    run.log("The target holds the approved digest.")
+    for tag in tags:
+        ingest_manifest(
+            registry.pk, target, digest.text, tag=tag, actor_name=run.job.actor.username, via=TagEvent.Via.PROMOTION
+        )
+    with run.fenced():
+        services.succeed(request)

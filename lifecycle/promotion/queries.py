@@ -1,0 +1,111 @@
+"""Reads of promotion that several callers share."""
+
+from __future__ import annotations
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from accounts.models import User
+from accounts.verbs import Verb
+from lifecycle.authority.access import may
+from lifecycle.authority.queries import environments_visible_to, people_who, repositories_visible_to
+from lifecycle.policy.types import PlatformFacts, PromotionFacts
+from lifecycle.promotion.models import Environment, PromotionRequest, Slot, Vote
+from lifecycle.registry.models import Image
+
+LIVE_STATES = (PromotionRequest.State.OPEN, PromotionRequest.State.READY)
+
+
+def promotions_visible_to(actor: User) -> QuerySet[PromotionRequest]:
+    """Return the requests about repositories `actor` may see, with what a list shows."""
+    return PromotionRequest.objects.filter(repository__in=repositories_visible_to(actor)).select_related(
+        "image", "repository__team", "repository__registry", "environment__team", "source_environment", "requested_by"
+    )
+
+
+def decidable_by(actor: User) -> QuerySet[PromotionRequest]:
+    """Return the open requests `actor` could vote on now: right held, not the requester, not voted yet."""
+    if not actor.is_person:
+        return PromotionRequest.objects.none()
+    return (
+        promotions_visible_to(actor)
+        .filter(
+            state=PromotionRequest.State.OPEN,
+            repository__in=repositories_visible_to(actor, Verb.PROMOTION_APPROVE),
+            environment__in=environments_visible_to(actor),
+        )
+        .exclude(requested_by=actor)
+        .exclude(Exists(Vote.objects.filter(request=OuterRef("pk"), voter=actor)))
+    )
+
+
+def decidable_count(actor: User) -> int:
+    """Return how many requests wait for `actor`, for the badge in the top bar."""
+    return decidable_by(actor).count()
+
+
+def previous_environment(environment: Environment) -> Environment | None:
+    """Return the environment before this one on its team's path."""
+    return (
+        Environment.objects.filter(team_id=environment.team_id, position__lt=environment.position)
+        .order_by("-position")
+        .first()
+    )
+
+
+def has_been_in(request: PromotionRequest, environment: Environment) -> bool:
+    """Whether the very digest is, or was, in that environment, as the record of promotions says."""
+    return (
+        Slot.objects.filter(repository=request.repository, environment=environment, image=request.image).exists()
+        or PromotionRequest.objects.filter(
+            repository=request.repository,
+            environment=environment,
+            image=request.image,
+            state=PromotionRequest.State.SUCCEEDED,
+        ).exists()
+    )
+
+
+def facts_of(request: PromotionRequest) -> PromotionFacts:
+    """Return what `request` is judged by, as the database has it now: rights too, not as they were at the vote."""
+    votes = request.votes.filter(value=Vote.Value.APPROVE, digest=request.image.digest).select_related("voter")
+    approvers = [
+        vote.voter
+        for vote in votes
+        if vote.voter.is_person
+        and vote.voter_id != request.requested_by_id
+        and may(vote.voter, Verb.PROMOTION_APPROVE, repository=request.repository, environment=request.environment)
+    ]
+    eligible = people_who(
+        Verb.PROMOTION_APPROVE,
+        team=request.environment.team,
+        family=request.repository.family,
+        environment=request.environment,
+    ).exclude(Q(pk=request.requested_by_id) | Q(pk__in=[person.pk for person in approvers]))
+    before = previous_environment(request.environment)
+    return PromotionFacts(
+        required_approvals=request.environment.required_approvals,
+        approvers=sorted(person.username for person in approvers),
+        eligible=list(eligible.values_list("username", flat=True)),
+        platforms=platforms_of(request.image),
+        previous_environment=before.slug if before else None,
+        is_or_was_in_previous=before is not None and has_been_in(request, before),
+    )
+
+
+def platforms_of(image: Image) -> list[PlatformFacts]:
+    """Return the platform manifests that naming `image` means: itself, or all platforms of an index."""
+    if image.kind != Image.Kind.INDEX:
+        rows = [(image, image.platform)]
+    else:
+        entries = image.entries.filter(child__kind=Image.Kind.MANIFEST).select_related("child")
+        rows = [(entry.child, entry.platform or entry.child.platform) for entry in entries]
+    return [
+        PlatformFacts(
+            digest=row.digest,
+            platform=platform,
+            is_known=bool(row.manifest),
+            is_scanned=row.scanned_at is not None,
+            scan_problem=row.scan_problem,
+        )
+        for row, platform in rows
+    ]

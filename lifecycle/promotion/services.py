@@ -1,0 +1,304 @@
+"""What can be done with a promotion; each function checks, locks, changes, audits and queues in one transaction."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final
+
+import orjson
+from django.db import transaction
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from accounts.models import Team, User
+from accounts.queries import system_user
+from accounts.verbs import Verb
+from lifecycle.audit import services as audit
+from lifecycle.authority.access import require
+from lifecycle.core import clock
+from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, NotPermitted, PolicyBlocked
+from lifecycle.core.types import Digest, parse_tag
+from lifecycle.jobs import services as jobs
+from lifecycle.jobs.models import JobKind
+from lifecycle.jobs.schedule import every
+from lifecycle.policy.judging import judge_promotion
+from lifecycle.policy.types import Verdict
+from lifecycle.promotion.access import lock_promotion
+from lifecycle.promotion.models import Environment, Evaluation, PromotionRequest, Slot, Vote
+from lifecycle.promotion.queries import LIVE_STATES, facts_of, previous_environment
+from lifecycle.registry.models import Image, Repository, RepositoryImage
+
+State = PromotionRequest.State
+
+APPROVE_WITHIN: Final = timedelta(days=7)  # promotion.md 2b, suggested defaults
+EXECUTE_WITHIN: Final = timedelta(hours=72)
+CURRENT_TAG: Final = "current"  # the tag that always points at what the environment holds
+
+
+def move(request: PromotionRequest, state: str, **changes: object) -> None:
+    """Move a locked request to `state`; the only writer of `state`. Raises IllegalTransition."""
+    if state not in PromotionRequest.NEXT.get(request.state, frozenset()):
+        raise IllegalTransition(f"{request} is {request.state} and cannot become {state}.", state=request.state)
+    request.state = state
+    for name, value in changes.items():
+        setattr(request, name, value)
+    if request.is_final:
+        request.finished_at = clock.now()
+    request.save(update_fields=["state", "finished_at", *changes])
+
+
+@transaction.atomic
+def create_environment(
+    team: Team, *, actor: User, slug: str, name: str, prefix: str, required_approvals: int = 1
+) -> Environment:
+    """Add an environment at the end of the team's path.
+
+    Raises NotPermitted, or Conflict when the prefix is a team's slug: people could push below it.
+    """
+    require(actor, Verb.ENVIRONMENT_MANAGE, team=team)
+    Team.objects.select_for_update().get(pk=team.pk)
+    if Team.objects.filter(slug=prefix).exists():
+        raise Conflict(f"A team is called {prefix}; choose another prefix, since members of that team push below it.")
+    if Environment.objects.filter(team=team).filter(Q(slug=slug) | Q(prefix=prefix)).exists():
+        raise Conflict(f"Team {team} has an environment {slug}, or one with the prefix {prefix}, already.")
+    last = Environment.objects.filter(team=team).order_by("-position").first()
+    environment = Environment(
+        team=team,
+        slug=slug,
+        name=name,
+        prefix=prefix,
+        required_approvals=required_approvals,
+        position=last.position + 1 if last else 0,
+    )
+    environment.full_clean(validate_unique=False, validate_constraints=False)
+    environment.save()
+    audit.record(
+        "environment.created", actor=actor, subject=environment, environment=environment, prefix=prefix,
+        required_approvals=required_approvals,
+    )  # fmt: skip
+    return environment
+
+
+@transaction.atomic
+def request_promotion(
+    repository: Repository, digest: str, environment: Environment, *, actor: User, reason: str, tag: str = ""
+) -> PromotionRequest:
+    """Ask to let one digest of a family into an environment; an open request for the same is returned instead.
+
+    Raises NotFound when the digest is not in that repository, NotPermitted, Malformed, or PolicyBlocked when nobody
+    could ever approve it.
+    """
+    require(actor, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
+    if repository.source_id is not None or repository.team_id != environment.team_id:
+        raise Malformed("Promote from the family's own repository, into an environment of its team.")
+    if not reason.strip():
+        raise Malformed("Say why: an approver decides by it.")
+    held = (
+        RepositoryImage.objects.select_related("image")
+        .filter(repository=repository, image__digest=Digest.parse(digest).text, is_top_level=True, removed_at=None)
+        .exclude(image__kind=Image.Kind.ARTIFACT)
+        .first()
+    )
+    if held is None:
+        raise NotFound(f"{repository} holds no image {digest[:19]}… that could be promoted by itself.")
+    # One request at a time is made for a slot: the open one is found, or ours is the first.
+    slot, _ = Slot.objects.get_or_create(repository=repository, environment=environment)
+    Slot.objects.select_for_update().get(pk=slot.pk)
+    same = PromotionRequest.objects.filter(
+        image=held.image, repository=repository, environment=environment, state__in=PromotionRequest.NEXT
+    ).first()
+    if same is not None:
+        return same
+    request = PromotionRequest.objects.create(
+        image=held.image,
+        repository=repository,
+        environment=environment,
+        source_environment=previous_environment(environment),
+        tag=parse_tag(tag) if tag else _tag_of(repository, held.image),
+        requested_by=actor,
+        reason=reason.strip(),
+        approve_by=clock.now() + APPROVE_WITHIN,
+    )
+    audit.record(
+        "promotion.requested", actor=actor, subject=request, repository=repository, environment=environment,
+        image=held.image, reason=request.reason, tag=request.tag,
+    )  # fmt: skip
+    reevaluate(request)
+    return request
+
+
+def _tag_of(repository: Repository, image: Image) -> str:
+    """Return the newest tag of the image in its repository, or a name made of its digest."""
+    tag = repository.tags.filter(image=image).order_by("-updated_at").values_list("name", flat=True).first()
+    return tag or "sha-" + Digest.parse(image.digest).encoded[:12]
+
+
+def evaluate(request: PromotionRequest) -> tuple[Verdict, Evaluation]:
+    """Judge a request by what the database says now, and keep the judgement."""
+    verdict = judge_promotion(facts_of(request))
+    requirements = [requirement.as_json() for requirement in verdict.requirements]
+    inputs = {"digest": request.image.digest, "environment": request.environment.slug, "tag": request.tag}
+    content = orjson.dumps({"requirements": requirements, "inputs": inputs}, option=orjson.OPT_SORT_KEYS)
+    digest = Digest.of(content).text
+    latest = request.evaluations.order_by("-pk").first()
+    if latest is None or latest.digest != digest:
+        latest = Evaluation.objects.create(
+            request=request, requirements=requirements, inputs=inputs, digest=digest, is_satisfied=verdict.is_allowed
+        )
+    return verdict, latest
+
+
+@transaction.atomic
+def reevaluate(request: PromotionRequest) -> Evaluation:
+    """Judge an open or ready request again, and move it between the two when the answer changed."""
+    request = PromotionRequest.objects.select_for_update(of=("self",)).get(pk=request.pk)
+    verdict, evaluation = evaluate(request)
+    if request.state == State.OPEN and verdict.is_allowed:
+        moment = clock.now()
+        move(request, State.READY, decided_at=moment, execute_by=moment + EXECUTE_WITHIN)
+        _record("promotion.ready", request, system_user())
+    elif request.state == State.READY and not verdict.is_allowed:
+        move(request, State.OPEN, decided_at=None, execute_by=None)
+        _record("promotion.regressed", request, system_user(), reason="; ".join(verdict.reasons))
+    return evaluation
+
+
+def _record(action: str, request: PromotionRequest, actor: User, *, reason: str = "", **details: Any) -> None:
+    audit.record(
+        action, actor=actor, subject=request, repository=request.repository, environment=request.environment,
+        image=request.image, reason=reason, **details,
+    )  # fmt: skip
+
+
+def _refuse_if_decided(request: PromotionRequest) -> None:
+    """Raise IllegalTransition, naming who was first, when the request is not open to a decision any more."""
+    if request.state in LIVE_STATES:
+        return
+    vote = request.votes.select_related("voter").order_by("-pk").first()
+    by = f" by {vote.voter}" if vote else ""
+    raise IllegalTransition(f"{request} is {request.state} already, decided{by}.", state=request.state)
+
+
+@transaction.atomic
+def approve(promotion_id: int, *, actor: User, reason: str = "", via: str = Vote.Via.WEB) -> PromotionRequest:
+    """Approve a request; it becomes ready when nothing else is missing.
+
+    Raises NotFound, NotPermitted (the requester too, admin or not: docs/adr/0004), IllegalTransition.
+    """
+    request = lock_promotion(actor, promotion_id, Verb.PROMOTION_APPROVE)
+    _vote(request, actor, Vote.Value.APPROVE, reason, via)
+    _record("promotion.approved", request, actor, reason=reason)
+    reevaluate(request)
+    request.refresh_from_db()
+    return request
+
+
+@transaction.atomic
+def reject(promotion_id: int, *, actor: User, reason: str, via: str = Vote.Via.WEB) -> PromotionRequest:
+    """Reject a request for good, with a reason. Raises NotFound, NotPermitted, IllegalTransition, Malformed."""
+    request = lock_promotion(actor, promotion_id, Verb.PROMOTION_APPROVE)
+    if not reason.strip():
+        raise Malformed("Say why: the requester has to know what to change.")
+    _vote(request, actor, Vote.Value.REJECT, reason, via)
+    move(request, State.REJECTED, decided_at=clock.now())
+    _record("promotion.rejected", request, actor, reason=reason)
+    return request
+
+
+def _vote(request: PromotionRequest, actor: User, value: str, comment: str, via: str) -> None:
+    if not actor.is_person:
+        raise NotPermitted("Only people vote; a robot can request and execute.")
+    if request.requested_by_id == actor.pk:
+        raise NotPermitted("Someone else has to decide what you requested.")
+    _refuse_if_decided(request)
+    _, evaluation = evaluate(request)
+    _, created = Vote.objects.get_or_create(
+        request=request,
+        voter=actor,
+        defaults={
+            "value": value,
+            "comment": comment.strip(),
+            "digest": request.image.digest,
+            "evaluation": evaluation,
+            "via": via,
+        },
+    )
+    if not created and value == Vote.Value.APPROVE:
+        raise Conflict("You have voted on this request already.")
+    if not created:
+        request.votes.filter(voter=actor).update(value=value, comment=comment.strip(), evaluation=evaluation, at=Now())
+
+
+@transaction.atomic
+def withdraw(promotion_id: int, *, actor: User, reason: str = "") -> PromotionRequest:
+    """Take a request back: its requester, or who manages the team's environments."""
+    request = lock_promotion(actor, promotion_id)
+    if request.requested_by_id != actor.pk:
+        require(actor, Verb.ENVIRONMENT_MANAGE, environment=request.environment)
+    _refuse_if_decided(request)
+    move(request, State.WITHDRAWN)
+    _record("promotion.withdrawn", request, actor, reason=reason)
+    return request
+
+
+@transaction.atomic
+def execute(promotion_id: int, *, actor: User) -> PromotionRequest:
+    """Take the slot and queue the copy, after judging everything once more.
+
+    Raises NotFound, NotPermitted, IllegalTransition, PolicyBlocked with the reasons, or Conflict while another request
+    holds the slot.
+    """
+    request = lock_promotion(actor, promotion_id, Verb.PROMOTION_EXECUTE)
+    if request.state != State.READY:
+        raise IllegalTransition(f"{request} is {request.state}; only a ready request can be executed.")
+    slot = Slot.objects.select_for_update().get(repository=request.repository, environment=request.environment)
+    verdict, evaluation = evaluate(request)
+    if not verdict.is_allowed:
+        raise PolicyBlocked("Something changed since it became ready.", reasons=list(verdict.reasons))
+    if request.execute_by is not None and request.execute_by < clock.now():
+        raise IllegalTransition(f"{request} had to be executed by {request.execute_by:%Y-%m-%d %H:%M} UTC.")
+    busy = PromotionRequest.objects.filter(
+        repository=request.repository, environment=request.environment, state__in=(State.EXECUTING, State.VERIFYING)
+    ).first()
+    if busy is not None:
+        raise Conflict(f"{busy} is being executed there now; try again when it has ended.")
+    Slot.objects.filter(pk=slot.pk).update(fence=F("fence") + 1)
+    move(request, State.EXECUTING, executed_by=actor, failure="", attempts=request.attempts + 1)
+    _record("promotion.executing", request, actor, evaluation=evaluation.digest, fence=slot.fence + 1)
+    jobs.queue(JobKind.PROMOTE, subject_id=request.pk, actor=actor, payload={"fence": slot.fence + 1}, priority=5)
+    return request
+
+
+@transaction.atomic
+def succeed(request: PromotionRequest) -> None:
+    """Record that the target holds the approved digest; the caller holds the job's fence and has verified it."""
+    request = PromotionRequest.objects.select_for_update(of=("self",)).get(pk=request.pk)
+    Slot.objects.filter(repository=request.repository, environment=request.environment).update(
+        image=request.image, tag=request.tag, since=Now()
+    )
+    move(request, State.VERIFYING)
+    move(request, State.SUCCEEDED)
+    _record("promotion.succeeded", request, request.executed_by or system_user(), tag=request.tag)
+
+
+@transaction.atomic
+def fail(request: PromotionRequest, *, why: str) -> None:
+    """Record that the copy failed for good; the slot keeps what it held."""
+    request = PromotionRequest.objects.select_for_update(of=("self",)).get(pk=request.pk)
+    if request.is_final:
+        return
+    move(request, State.FAILED, failure=why[:2000])
+    _record("promotion.failed", request, system_user(), reason=why[:2000])
+
+
+@every(60, "promotion_expiry")
+def expire_due() -> None:
+    """End what was not approved or not executed in time, by the database's clock."""
+    late = PromotionRequest.objects.select_for_update(of=("self",), skip_locked=True).filter(
+        Q(state=State.OPEN, approve_by__lt=Now()) | Q(state=State.READY, execute_by__lt=Now())
+    )
+    with transaction.atomic():
+        for request in late:
+            which = "approve_by" if request.state == State.OPEN else "execute_by"
+            move(request, State.EXPIRED)
+            _record("promotion.expired", request, system_user(), reason=which)

@@ -1,0 +1,185 @@
+"""The one function of each act: who may, in which state, once, and always with an event."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import OperationalError, transaction
+from django.utils import timezone
+
+from accounts.models import Team
+from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.models import RoleGrant
+from lifecycle.core.errors import (
+    Conflict,
+    IllegalTransition,
+    Malformed,
+    NotFound,
+    NotPermitted,
+    PolicyBlocked,
+    RegistryRefused,
+    RegistryUnavailable,
+)
+from lifecycle.jobs import running
+from lifecycle.jobs.models import Job, JobKind
+from lifecycle.promotion import handlers, queries, services
+from lifecycle.promotion.access import lock_promotion, promotion_for
+from lifecycle.promotion.models import PromotionRequest, Slot
+
+pytestmark = pytest.mark.django_db
+State = PromotionRequest.State
+
+
+def actions():
+    return list(
+        AuditEvent.objects.filter(action__startswith="promotion.").order_by("pk").values_list("action", flat=True)
+    )
+
+
+def test_a_request_pins_the_digest_and_its_tag(dock, request_):
+    assert (request_.image, request_.tag, request_.state) == (dock.image, "1.0", State.OPEN)
+    assert actions() == ["promotion.requested"]
+
+
+def test_asking_again_returns_the_open_request(dock, request_):
+    again = services.request_promotion(
+        dock.repository, dock.image.digest, dock.staging, actor=dock.requester, reason="again"
+    )
+    assert again.pk == request_.pk
+    assert actions() == ["promotion.requested"]
+
+
+@pytest.mark.parametrize("who", ["approver", "deployer", "outsider"])
+def test_only_who_holds_the_verb_can_request(dock, who):
+    with pytest.raises(NotPermitted):
+        services.request_promotion(
+            dock.repository, dock.image.digest, dock.staging, actor=getattr(dock, who), reason="x"
+        )
+    assert not PromotionRequest.objects.exists()
+
+
+def test_a_digest_that_is_not_in_the_repository_cannot_be_requested(dock):
+    with pytest.raises(NotFound):
+        services.request_promotion(
+            dock.repository, "sha256:" + "b" * 64, dock.staging, actor=dock.requester, reason="x"
+        )
+
+
+def test_an_approval_makes_it_ready_and_an_execution_queues_the_copy_once(dock, request_):
+    assert services.approve(request_.pk, actor=dock.approver).state == State.READY
+    services.execute(request_.pk, actor=dock.deployer)
+    with pytest.raises(IllegalTransition):
+        services.execute(request_.pk, actor=dock.deployer)
+    assert Job.objects.filter(kind=JobKind.PROMOTE, subject_id=request_.pk).count() == 1
+    assert actions() == ["promotion.requested", "promotion.approved", "promotion.ready", "promotion.executing"]
+
+
+def test_the_requester_never_approves_admin_or_owner(dock):
+    dock.owner.is_superuser = True
+    dock.owner.save()
+    services.Slot.objects.create(repository=dock.repository, environment=dock.dev, image=dock.image)
+    mine = services.request_promotion(dock.repository, dock.image.digest, dock.staging, actor=dock.owner, reason="mine")
+    with pytest.raises(NotPermitted, match="Someone else"):
+        services.approve(mine.pk, actor=dock.owner)
+    assert services.approve(mine.pk, actor=dock.approver).state == State.READY
+
+
+@pytest.mark.parametrize("act", [services.approve, services.execute, services.withdraw])
+def test_hidden_and_absent_are_the_same_to_an_outsider(dock, request_, act):
+    for number in (request_.pk, 10**6):
+        with pytest.raises(NotFound, match="No such promotion"):
+            act(number, actor=dock.outsider)
+    assert promotion_for(dock.approver, request_.pk) == request_
+
+
+def test_a_rejection_needs_a_reason_and_is_final(dock, request_):
+    with pytest.raises(Malformed):
+        services.reject(request_.pk, actor=dock.approver, reason=" ")
+    services.reject(request_.pk, actor=dock.approver, reason="not now")
+    with pytest.raises(IllegalTransition, match="decided by approver"):
+        services.approve(request_.pk, actor=dock.second)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_second_decision_waits_for_the_first(dock, request_, in_other_connection):
+    with transaction.atomic():
+        lock_promotion(dock.approver, request_.pk)
+        with pytest.raises(OperationalError, match="lock timeout"):
+            in_other_connection(lambda: services.reject(request_.pk, actor=dock.second, reason="x"))
+    assert not request_.votes.exists()
+
+
+def test_a_vote_of_somebody_who_lost_the_right_does_not_count(dock, request_):
+    services.approve(request_.pk, actor=dock.approver)
+    RoleGrant.objects.filter(user=dock.approver).delete()
+    with pytest.raises(PolicyBlocked):
+        services.execute(request_.pk, actor=dock.deployer)
+    services.reevaluate(request_)
+    request_.refresh_from_db()
+    assert request_.state == State.OPEN
+
+
+def test_an_image_that_was_not_in_the_environment_before_does_not_get_ready(dock):
+    skipping = services.request_promotion(
+        dock.repository, dock.image.digest, dock.staging, actor=dock.requester, reason="skip dev"
+    )
+    assert services.approve(skipping.pk, actor=dock.approver).state == State.OPEN
+
+
+def test_an_environment_without_approvals_is_ready_at_once(dock):
+    into_dev = services.request_promotion(
+        dock.repository, dock.image.digest, dock.dev, actor=dock.requester, reason="try"
+    )
+    into_dev.refresh_from_db()
+    assert into_dev.state == State.READY
+
+
+def test_a_request_expires_by_the_clock(dock, request_):
+    PromotionRequest.objects.update(approve_by=timezone.now() - timedelta(seconds=1))
+    services.expire_due()
+    request_.refresh_from_db()
+    assert request_.state == State.EXPIRED
+
+
+def test_a_prefix_is_never_a_team(dock):
+    Team.objects.create(slug="other", name="Other")
+    with pytest.raises(Conflict, match="A team is called other"):
+        services.create_environment(dock.team, actor=dock.owner, slug="x", name="X", prefix="other")
+
+
+def test_the_inbox_counts_what_this_person_can_decide(dock, request_):
+    counts = {name: queries.decidable_count(getattr(dock, name)) for name in ("approver", "requester", "deployer")}
+    assert counts == {"approver": 1, "requester": 0, "deployer": 0}
+    services.approve(request_.pk, actor=dock.approver)
+    assert queries.decidable_count(dock.second) == 0
+
+
+@pytest.fixture
+def executing(dock, request_):
+    services.approve(request_.pk, actor=dock.approver)
+    services.execute(request_.pk, actor=dock.deployer)
+    return Job.objects.get(kind=JobKind.PROMOTE)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(RegistryUnavailable("away"), State.EXECUTING), (RegistryRefused("no"), State.FAILED)],
+)
+def test_a_copy_that_fails_is_tried_again_only_when_time_may_heal_it(executing, request_, monkeypatch, error, state):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(handlers, "copy_by_digest", fail)
+    running.run(executing.pk)
+    request_.refresh_from_db()
+    assert request_.state == state
+    assert Slot.objects.get(environment=request_.environment).image is None
+
+
+def test_a_worker_promotes_nothing_for_somebody_who_lost_the_right(dock, executing, request_, monkeypatch):
+    monkeypatch.setattr(handlers, "copy_by_digest", lambda *a, **k: pytest.fail("copied"))
+    RoleGrant.objects.filter(user=dock.deployer).delete()
+    running.run(executing.pk)
+    request_.refresh_from_db()
+    assert (request_.state, "promotion.execute" in request_.failure) == (State.FAILED, True)
