@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help system setup up demo down logs status test test-long lint fmt bench lock assets
+.PHONY: help system setup up demo down logs status test test-long lint fmt bench lock image assets
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -66,3 +66,6 @@ bench: setup ## measure: NAME=ingest|lineage|api, IMAGES=10000
 lock: setup ## write requirements/*.txt anew from pyproject.toml: versions and hashes, no host
 	@$(BIN)/uv pip compile --quiet pyproject.toml --extra embedded --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/runtime.txt
 	@$(BIN)/uv pip compile --quiet pyproject.toml --extra embedded --group dev -c requirements/runtime.txt --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/dev.txt
+
+image: system ## the container image, by buildah: BASE=<an image with Python 3.11 or later>, TAG=gravingdock:local
+	@buildah build --isolation chroot $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_ARGS) -f deploy/Containerfile -t $(or $(TAG),gravingdock:local) .

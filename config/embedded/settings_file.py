@@ -14,6 +14,20 @@ PREFERRED_PORTS: Final = {"WEB_PORT": 8470, "REGISTRY_PORT": 5470, "PG_PORT": 54
 PASSWORDS: Final = ("PG_SUPERUSER_PASSWORD", "PG_OWNER_PASSWORD", "PG_APP_PASSWORD", "REDIS_PASSWORD")
 # A part of the stack, and the variable that names the user's own in its place.
 OWN_PART: Final = {"postgres": "DATABASE_URL", "redis": "REDIS_URL", "registry": "REGISTRY_URL"}
+PART_OF_PORT: Final = {"PG_PORT": "postgres", "REDIS_PORT": "redis", "REGISTRY_PORT": "registry"}
+# Other settings that, once given to `make up`, hold for later starts and for every `manage.py` command.
+REMEMBERED: Final = (
+    "DATABASE_OWNER_URL",
+    "BUILD_CA_BUNDLE",
+    "TOKEN_ISSUER",
+    "REGISTRY_SERVICE",
+    "BEHIND_PROXY",
+    "ALLOWED_HOSTS",
+    "OUTBOUND_ALLOW",
+    "CRAWL_EVERY_S",
+    "SCRATCH",
+    "SYFT",
+)
 HEADER: Final = (
     "# Written by `make up`. Holds secrets: keep it private, and keep it: the data is useless without FIELD_KEY.\n"
 )
@@ -50,6 +64,7 @@ def choose(home: Path, *, running: bool) -> dict[str, str]:
     values.setdefault("FIELD_KEY", keys.fernet_key())
     values.setdefault("REGISTRY_HOOK_SECRET", keys.password())
     values.setdefault("REGISTRY_HTTP_SECRET", keys.password())
+    own = {part for part, variable in OWN_PART.items() if _is_own(part, variable, values)}
     taken: set[int] = set()
     for name, preferred in PREFERRED_PORTS.items():
         if given := os.environ.get(name):
@@ -58,31 +73,37 @@ def choose(home: Path, *, running: bool) -> dict[str, str]:
         if is_new:
             values[name] = str(ports.choose(preferred, taken=taken))
         port = int(values[name])
-        if not running and not is_new and not ports.is_free(port) and _is_needed(name):
+        if not running and not is_new and not ports.is_free(port) and PART_OF_PORT.get(name) not in own:
             raise PortTaken(
                 f"Port {port} ({name}) is held by {ports.holder(port)}. Stop that program, or choose another port: "
                 f"{name}=<port> make up"
             )
         taken.add(port)
-    own = {part for part, variable in OWN_PART.items() if os.environ.get(variable)}
     values["EMBEDDED_PARTS"] = ",".join(part for part in OWN_PART if part not in own)
     values["EMBEDDED"] = "1"
-    values["PUBLIC_URL"] = os.environ.get("PUBLIC_URL") or f"http://localhost:{values['WEB_PORT']}"
+    if given := os.environ.get("PUBLIC_URL"):
+        values["PUBLIC_URL"] = given
+    elif values.get("PUBLIC_URL", "http://localhost:").startswith("http://localhost:"):
+        values["PUBLIC_URL"] = f"http://localhost:{values['WEB_PORT']}"  # follows the port
     key_file, certificate_file = home / "registry" / "token.pem", home / "registry" / "token-ca.pem"
     if not (key_file.exists() and certificate_file.exists()):
         keys.make_token_key(key_file, certificate_file)
     values |= {"TOKEN_KEY_FILE": str(key_file), "TOKEN_CERT_FILE": str(certificate_file)}
     values.setdefault("TOKEN_ISSUER", "gravingdock")
     values.setdefault("REGISTRY_SERVICE", "gravingdock-registry")
-    for variable in (*OWN_PART.values(), "DATABASE_OWNER_URL", "BUILD_CA_BUNDLE", "TOKEN_ISSUER", "REGISTRY_SERVICE"):
+    for variable in (*OWN_PART.values(), *REMEMBERED):
         if given := os.environ.get(variable):
             values[variable] = given
-    if "postgres" in own and "DATABASE_OWNER_URL" not in os.environ:
+    if os.environ.get("DATABASE_URL") and "DATABASE_OWNER_URL" not in os.environ:
         values["DATABASE_OWNER_URL"] = values["DATABASE_URL"]
     return values
 
 
-def _is_needed(port_name: str) -> bool:
-    """Whether this start listens on the port at all."""
-    part = {"PG_PORT": "postgres", "REDIS_PORT": "redis", "REGISTRY_PORT": "registry"}.get(port_name)
-    return part is None or not os.environ.get(OWN_PART[part])
+def _is_own(part: str, variable: str, values: dict[str, str]) -> bool:
+    """Whether the user's own server takes the part's place: named now, or at an earlier start (`NAME= ...` ends that).
+
+    Remembered, because to fall back to an empty database of ours would look like a loss of everything.
+    """
+    if variable in os.environ:
+        return bool(os.environ[variable])
+    return "EMBEDDED_PARTS" in values and part not in values["EMBEDDED_PARTS"].split(",")
