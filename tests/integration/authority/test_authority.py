@@ -1,0 +1,165 @@
+"""Grants: who may what, at once, by the database's clock; never more than the giver has."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.core.management import call_command
+from django.utils import timezone
+from guardian.core import ObjectPermissionChecker
+
+from accounts import tokens
+from accounts.models import Role, User
+from accounts.queries import system_user
+from accounts.verbs import BUILTIN_ROLES, Verb
+from lifecycle.audit.models import AuditEvent
+from lifecycle.authority import services
+from lifecycle.authority.access import matches, may
+from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.queries import people_who, repositories_visible_to, teams_visible_to
+from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
+from lifecycle.promotion.services import create_environment
+from lifecycle.registry.models import Registry, Repository
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def team():
+    return services.create_team(actor=system_user(), slug="shop", name="Shop")
+
+
+@pytest.fixture
+def kim():
+    return User.objects.create(username="kim")
+
+
+def repository(team, name):
+    registry, _ = Registry.objects.get_or_create(name="managed", endpoint="http://localhost:1", is_managed=True)
+    return Repository.objects.create(registry=registry, team=team, name=name, family=name)
+
+
+def give(team, user, role, **more):
+    return services.add_member(team.pk, actor=system_user(), username=user.username, role=role, **more)
+
+
+def test_the_builtin_roles_of_the_database_are_those_of_the_code():
+    stored = {role.slug: frozenset(role.verbs) for role in Role.objects.filter(is_builtin=True)}
+    assert stored == {slug: frozenset(verb.value for verb in verbs) for slug, verbs in BUILTIN_ROLES.items()}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "family", "expected"),
+    [
+        ("*", "shop/api", True),
+        ("shop/api", "shop/api", True),
+        ("shop/api", "shop/api2", False),
+        ("shop/*", "shop/a/b", True),
+        ("*/api", "shop/api", True),
+        ("shop/*/x", "shop/y", False),
+        ("shop*shop", "shop", False),
+        ("shop/*", None, False),
+        ("*", None, True),
+    ],
+)
+def test_a_pattern_covers_what_its_sql_twin_covers(team, kim, pattern, family, expected):
+    assert matches(pattern, family) is expected
+    if family is not None:
+        place = repository(team, family)
+        give(team, kim, "viewer", repository_pattern=pattern)
+        assert (place in repositories_visible_to(kim)) is expected
+        assert (kim in people_who(Verb.IMAGE_VIEW, team=team, family=family)) is expected
+
+
+def test_a_grant_for_one_environment_counts_only_there(team, kim):
+    staging, production = (
+        create_environment(team, actor=system_user(), slug=slug, name=slug, prefix=slug)
+        for slug in ("staging", "production")
+    )
+    place = repository(team, "shop/api")
+    give(team, kim, "approver", environment="staging")
+    assert may(kim, Verb.PROMOTION_APPROVE, repository=place, environment=staging)
+    assert not may(kim, Verb.PROMOTION_APPROVE, repository=place, environment=production)
+    assert not may(kim, Verb.PROMOTION_APPROVE, repository=place)
+
+
+def test_an_expired_grant_and_an_inactive_user_hold_nothing(team, kim):
+    place = repository(team, "shop/api")
+    grant = give(team, kim, "viewer")
+    assert may(kim, Verb.IMAGE_VIEW, repository=place)
+    RoleGrant.objects.filter(pk=grant.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert not may(kim, Verb.IMAGE_VIEW, repository=place)
+    assert not repositories_visible_to(kim).exists()
+    RoleGrant.objects.filter(pk=grant.pk).update(expires_at=None)
+    kim.is_active = False
+    assert not may(kim, Verb.IMAGE_VIEW, repository=place)
+    assert not repositories_visible_to(kim).exists()
+
+
+def test_nobody_gives_what_they_do_not_hold(team, kim):
+    lee = User.objects.create(username="lee")
+    manager = Role.objects.create(slug="manager", name="Manager", verbs=["team.manage", "image.view"])
+    give(team, kim, manager.slug)
+    with pytest.raises(NotPermitted, match=r"promotion\.approve"):
+        services.add_member(team.pk, actor=kim, username="lee", role="approver")
+    assert services.add_member(team.pk, actor=kim, username="lee", role="viewer").user == lee
+
+
+def test_who_may_not_manage_a_team_gives_nothing_and_an_outsider_sees_none(team, kim):
+    lee = User.objects.create(username="lee")
+    give(team, kim, "viewer")
+    with pytest.raises(NotPermitted):
+        services.add_member(team.pk, actor=kim, username="lee", role="viewer")
+    with pytest.raises(NotFound):
+        services.add_member(team.pk, actor=lee, username="lee", role="owner")
+    assert list(teams_visible_to(kim)) == [team]
+    assert not teams_visible_to(lee).exists()
+
+
+def test_the_last_owner_stays(team, kim):
+    grant = give(team, kim, "owner")
+    with pytest.raises(Conflict, match="last owner"):
+        services.revoke_grant(grant.pk, actor=kim)
+    lee = User.objects.create(username="lee")
+    give(team, lee, "owner")
+    services.revoke_grant(grant.pk, actor=lee)
+    assert not may(kim, Verb.IMAGE_VIEW, team=team)
+
+
+def test_guardian_rows_follow_the_grants_and_can_be_rebuilt(team, kim):
+    place = repository(team, "shop/api")
+    grant = give(team, kim, "viewer", repository_pattern="shop/*")
+    assert ObjectPermissionChecker(kim).has_perm("image_view", place)
+    assert not ObjectPermissionChecker(kim).has_perm("image_view", team)
+    RoleGrant.objects.filter(pk=grant.pk).delete()
+    call_command("rebuild_grants", stdout=open("/dev/null", "w"))  # noqa: SIM115
+    assert not ObjectPermissionChecker(kim).has_perm("image_view", place)
+
+
+def test_a_team_is_not_called_like_a_prefix(team):
+    create_environment(team, actor=system_user(), slug="live", name="Live", prefix="live")
+    with pytest.raises(Conflict, match="target prefix"):
+        services.create_team(actor=system_user(), slug="live", name="")
+    with pytest.raises(Malformed):
+        services.create_team(actor=system_user(), slug="No Slug", name="")
+
+
+def test_only_an_admin_makes_teams(kim):
+    with pytest.raises(NotPermitted):
+        services.create_team(actor=kim, slug="mine", name="")
+    kim.is_superuser = True
+    made = services.create_team(actor=kim, slug="mine", name="")
+    assert may(kim, Verb.IMAGE_CREATE, team=made)
+
+
+def test_a_token_is_found_by_its_text_until_it_ends(kim, capsys):
+    call_command("create_token", "kim", "--days", "1")
+    text = capsys.readouterr().out.strip()
+    row = tokens.find_token(text)
+    assert row.user == kim
+    wrong = text[:-1] + ("a" if text[-1] != "a" else "b")
+    assert tokens.find_token(wrong) is None
+    assert text not in str(list(AuditEvent.objects.values_list("canonical", flat=True)))
+    services.revoke_api_token(row.pk, actor=kim)
+    assert tokens.find_token(text) is None
