@@ -1,0 +1,46 @@
+"""Chain ids name a layer and all below it, so that "is a prefix of" becomes one equality (image-spec, config.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+# Layers without content: they stand in images that have nothing to do with each other, so sharing only these is no
+# evidence. The tar of 1,024 zero bytes and its usual gzip forms, and the 32-byte gzip layer of .NET's images.
+TRAPS: Final = frozenset(
+    {
+        "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
+        "sha256:4f4fb700ef54461cfa02571ae0db9a0dc1e0cdb5577484a6d75e68dc38e8acc1",
+        "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4",
+    }
+)
+
+
+def chain_ids(layer_ids: Sequence[str | None]) -> list[str]:
+    """Return the chain id of every prefix of `layer_ids`, base first: C0 = D0, Cn = sha256("C(n-1) Dn").
+
+    A layer whose id is not known ends the chain: from there on "", which matches nothing.
+    """
+    chain: list[str] = []
+    below = ""
+    for position, layer_id in enumerate(layer_ids):
+        if not layer_id or (position and not below):
+            below = ""
+        elif not position:
+            below = layer_id
+        else:
+            below = "sha256:" + hashlib.sha256(f"{below} {layer_id}".encode()).hexdigest()
+        chain.append(below)
+    return chain
+
+
+def top_chain_id(layer_ids: Sequence[str | None]) -> str:
+    """Return the chain id of all of `layer_ids`; "" when there are none or one of them is not known."""
+    chain = chain_ids(layer_ids)
+    return chain[-1] if chain else ""
+
+
+def is_evidence(layer_ids: Iterable[str | None]) -> bool:
+    """Whether sharing these layers says anything: one of them is known and has content."""
+    return any(layer_id and layer_id not in TRAPS for layer_id in layer_ids)

@@ -1,0 +1,65 @@
+"""What stands above and below an image: reads of the closure, none recursive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.db import connection
+from django.db.models import Case, IntegerField, QuerySet, Value, When
+
+from lifecycle.lineage.models import Ancestry, Derivation
+from lifecycle.registry.models import Image
+
+
+def bases_of(image: Image) -> QuerySet[Derivation]:
+    """Return the immediate derivations of `image`, surest first, deepest base first among equals."""
+    rank = Case(
+        When(evidence__contains=[Derivation.Evidence.DECLARED], then=Value(0)),
+        When(confidence=Derivation.Confidence.HIGH, then=Value(1)),
+        When(confidence=Derivation.Confidence.MEDIUM, then=Value(2)),
+        default=Value(3),
+        output_field=IntegerField(),
+    )
+    found = Derivation.objects.filter(derived=image).select_related("base").annotate(rank=rank)
+    return found.order_by("rank", "-base__layer_count", "-base_id")
+
+
+def current_base(image: Image) -> Image | None:
+    """Return what `image` most surely stands on, None for an orphan."""
+    first = bases_of(image).first()
+    return first.base if first is not None else None
+
+
+def ancestors_of(image: Image) -> QuerySet[Ancestry]:
+    """Return the closure's rows above `image`, nearest first, each with its `ancestor` loaded."""
+    return Ancestry.objects.filter(descendant=image).select_related("ancestor").order_by("depth", "ancestor_id")
+
+
+def descendants_of(image: Image) -> QuerySet[Ancestry]:
+    """Return the closure's rows below `image`, nearest first, each with its `descendant` loaded."""
+    return Ancestry.objects.filter(ancestor=image).select_related("descendant").order_by("depth", "descendant_id")
+
+
+def descendant_count(image: Image) -> int:
+    """Return how many images stand on `image`, at any distance."""
+    return Ancestry.objects.filter(ancestor=image).count()
+
+
+def descendants_page(image: Image, *, after: tuple[int, int] = (0, 0), limit: int = 50) -> list[Ancestry]:
+    """Return up to `limit` rows below `image` behind `after`, the last row's (depth, descendant_id)."""
+    rows = descendants_of(image).extra(
+        where=["(lifecycle_ancestry.depth, lifecycle_ancestry.descendant_id) > (%s, %s)"], params=list(after)
+    )
+    return list(rows[:limit])
+
+
+def all_derivations() -> Iterator[tuple[str, str, list[str], str]]:
+    """Yield (image, base, evidence, confidence) of every derivation, sorted by the two digests as bytes."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT d.digest, b.digest, e.evidence, e.confidence FROM lifecycle_derivation e"
+            " JOIN lifecycle_image d ON d.id = e.derived_id JOIN lifecycle_image b ON b.id = e.base_id"
+            ' ORDER BY d.digest COLLATE "C", b.digest COLLATE "C"'
+        )
+        while rows := cursor.fetchmany(5000):
+            yield from rows

@@ -1,0 +1,167 @@
+"""Which image was built on which: found by layers, kept true as images arrive in any order."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+
+from lifecycle.core.errors import Malformed
+from lifecycle.lineage import queries, services
+from lifecycle.lineage.chains import TRAPS, chain_ids
+from lifecycle.lineage.models import Ancestry, Derivation
+from lifecycle.registry.models import Image, IndexEntry, Layer
+from tests.factories.dock import sha
+
+pytestmark = pytest.mark.django_db
+TRAP = sorted(TRAPS)[0]
+
+
+def make(name, diff_ids=(), digests=(), *, kind="manifest", base="", os="linux", architecture="amd64"):
+    count = max(len(diff_ids), len(digests))
+    diff_ids = [item if item is None or ":" in item else sha(item) for item in diff_ids] or [""] * count
+    digests = [item if item is None or ":" in item else sha(item) for item in digests] or [""] * count
+    diff_chain, digest_chain = chain_ids(diff_ids), chain_ids(digests)
+    image = Image.objects.create(
+        digest=sha(name), kind=kind, media_type="x", layer_count=count, base_digest=base, os=os,
+        architecture=architecture, diff_chain_id=diff_chain[-1] if count else "",
+        digest_chain_id=digest_chain[-1] if count else "",
+    )  # fmt: skip
+    for position in range(count):
+        Layer.objects.create(
+            image=image, position=position, diff_id=diff_ids[position] or "", digest=digests[position] or "",
+            diff_chain_id=diff_chain[position], digest_chain_id=digest_chain[position],
+        )  # fmt: skip
+    return image
+
+
+def edges():
+    return {(row.derived.digest, row.base.digest) for row in Derivation.objects.select_related("base", "derived")}
+
+
+def pair(derived, base):
+    return derived.digest, base.digest
+
+
+def closure():
+    return set(Ancestry.objects.values_list("descendant_id", "ancestor_id", "depth"))
+
+
+def test_derive_finds_the_deepest_prefix_and_keeps_the_closure():
+    base, middle, app = make("base", "a"), make("middle", "ab"), make("app", "abc")
+    services.derive([base.pk, middle.pk, app.pk])
+    assert edges() == {pair(middle, base), pair(app, middle)}
+    assert closure() == {(middle.pk, base.pk, 1), (app.pk, middle.pk, 1), (app.pk, base.pk, 2)}
+    assert services.derive([base.pk, middle.pk, app.pk]) == set()
+    assert queries.current_base(app) == middle
+    assert queries.descendant_count(base) == 2
+    first = queries.descendants_page(base, limit=1)
+    assert [row.descendant for row in first] == [middle]
+    after = (first[0].depth, first[0].descendant_id)
+    assert [row.descendant for row in queries.descendants_page(base, after=after)] == [app]
+
+
+def test_derive_comes_to_the_same_whatever_the_order_of_arrival():
+    rows = [("base", "a"), ("middle", "ab"), ("app", "abc"), ("leaf", "abcd")]
+    seen = []
+    for order in itertools.permutations(rows):
+        Image.objects.all().delete()
+        for name, layers in order:
+            services.derive([make(name, layers).pk])
+        seen.append((edges(), {(a.descendant.digest, a.ancestor.digest, a.depth) for a in Ancestry.objects.all()}))
+    assert all(item == seen[0] for item in seen)
+    assert len(seen[0][0]) == 3
+    assert len(seen[0][1]) == 6
+
+
+def test_derive_keeps_all_bases_of_equal_depth_and_none_among_equals():
+    one, two, app = make("one", "ab"), make("two", "ab"), make("app", "abc")
+    services.derive([one.pk, two.pk, app.pk])
+    assert edges() == {pair(app, one), pair(app, two)}
+
+
+def test_a_shared_prefix_of_traps_only_is_no_base():
+    empty, app, real = make("empty", [TRAP]), make("app", [TRAP, "a", "b"]), make("real", [TRAP, "a"])
+    services.derive([empty.pk, app.pk, real.pk])
+    assert edges() == {pair(app, real)}
+
+
+def test_diff_ids_and_digests_are_never_mixed():
+    # Equal digests but other diff ids: both rows have diff ids, so these decide.
+    make("liar", ["x"], ["d1"])
+    app = make("app", ["a", "b"], ["d1", "d2"])
+    by_digest = make("by digest", (), ["d1"])
+    services.derive([app.pk])
+    assert edges() == {pair(app, by_digest)}
+
+
+def test_an_unknown_layer_matches_nothing():
+    make("base", ["a", None])
+    app = make("app", ["a", None, "c"])
+    services.derive([app.pk])
+    assert edges() == set()
+
+
+def test_annotation_is_low_and_merges_with_layers():
+    base = make("base", "a")
+    app = make("app", "ab", base=base.digest)
+    other = make("other", "x", base=base.digest)
+    services.derive([base.pk, app.pk, other.pk])
+    rows = {row.derived_id: row for row in Derivation.objects.all()}
+    assert (rows[app.pk].evidence, rows[app.pk].confidence) == (["annotation", "layers"], "high")
+    assert (rows[other.pk].evidence, rows[other.pk].confidence) == (["annotation"], "low")
+
+
+def test_annotation_of_an_index_means_its_child_of_the_same_platform():
+    index = make("index", kind="index")
+    amd, arm = make("amd", "a"), make("arm", "b", architecture="arm64")
+    for position, child in enumerate((amd, arm)):
+        IndexEntry.objects.create(index=index, child=child, position=position)
+    app = make("app", "xy", base=index.digest, architecture="arm64")
+    services.derive([app.pk])
+    assert edges() == {pair(app, arm)}
+
+
+def test_a_base_that_is_named_before_it_is_known_is_linked_when_it_comes():
+    app = make("app", "xy", base=sha("base"))
+    services.derive([app.pk])
+    base = make("base", "a")
+    services.derive([base.pk])
+    assert edges() == {pair(app, base)}
+
+
+def test_a_circle_of_annotations_ends():
+    one = make("one", "a", base=sha("two"))
+    two = make("two", "b", base=sha("one"))
+    services.derive([one.pk, two.pk])
+    assert closure() == {(one.pk, two.pk, 1), (two.pk, one.pk, 1)}
+
+
+def test_declared_base_survives_deriving_again_and_moves_what_is_below():
+    base, app, leaf = make("base", "z"), make("app", "ab"), make("leaf", "abc")
+    services.derive([base.pk, app.pk, leaf.pk])
+    services.declare_base(app, base)
+    assert (leaf.pk, base.pk, 2) in closure()
+    services.derive([app.pk])
+    row = Derivation.objects.get(derived=app)
+    assert (row.base, row.evidence, row.confidence) == (base, ["declared"], "high")
+    with pytest.raises(Malformed):
+        services.declare_base(app, app)
+    before = closure()
+    services.rebuild_closure()
+    assert closure() == before
+
+
+def test_the_command_prints_sorted_lines():
+    base, middle, app = make("base", "a"), make("middle", "ab"), make("app", "abc")
+    services.derive([base.pk, middle.pk, app.pk])
+    out = StringIO()
+    call_command("lineage", "--json", stdout=out)
+    lines = out.getvalue().splitlines()
+    assert lines == sorted(lines)
+    assert {"image": app.digest, "base": middle.digest, "evidence": ["layers"], "confidence": "high"} in [
+        json.loads(line) for line in lines
+    ]
