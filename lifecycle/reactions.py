@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from accounts.models import User
     from lifecycle.registry.models import Image, TagEvent
 
 
@@ -41,3 +42,15 @@ def tag_moved(event: TagEvent) -> None:
         return
     for watch in UpstreamWatch.objects.filter(repository_id=event.tag.repository_id, tag=event.tag.name):
         jobs.queue(JobKind.PLAN, subject_id=watch.pk, actor=system_user(), dedupe_key=f"watch:{watch.pk}")
+
+
+def images_scanned(image_ids: list[int], *, new_package_ids: list[int], actor: User) -> None:
+    """What is inside images is known now: count what is known against it, and match what nobody carried before."""
+    from lifecycle.advisories import services as advisories  # noqa: PLC0415 -- as above
+    from lifecycle.jobs import services as jobs  # noqa: PLC0415
+    from lifecycle.jobs.models import JobKind  # noqa: PLC0415
+
+    advisories.refresh_risk(image_ids)
+    for start in range(0, len(new_package_ids), 5000):
+        batch = new_package_ids[start : start + 5000]
+        jobs.queue(JobKind.MATCH, subject_id=image_ids[0], actor=actor, payload={"package_ids": batch})

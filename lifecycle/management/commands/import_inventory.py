@@ -1,0 +1,47 @@
+"""Import images with their layers and packages from an inventory file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from accounts.models import TEAM_SLUG
+from accounts.queries import system_user
+from lifecycle.advisories import services as advisories
+from lifecycle.core.errors import LifecycleError
+from lifecycle.lineage import services as lineage
+from lifecycle.sbom.inventories import import_inventories
+
+
+class Command(BaseCommand):
+    help = "Import images, layers and packages; exit 1 when a row was refused (design.md 6, Inventories)."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path, help="JSON lines, gzip or not")
+        parser.add_argument("--team", default="imported", help="slug of the team that owns new repositories")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        try:
+            TEAM_SLUG(options["team"])
+            report = import_inventories(options["file"], team_slug=options["team"], actor=system_user())
+        except ValidationError as error:
+            raise CommandError(f"--team: {' '.join(error.messages)}") from None
+        except (OSError, EOFError) as error:
+            raise CommandError(f"{options['file']}: {error}") from None
+        except LifecycleError as error:
+            raise CommandError(error.message) from None
+        changed = lineage.derive(report.new_image_ids)
+        advisories.match_packages(report.new_package_ids)
+        for number, why in report.refused:
+            self.stderr.write(f"line {number}: {why}")
+        self.stdout.write(
+            f"{report.rows} rows: {len(report.new_image_ids)} new images, {len(report.scanned_image_ids)} new "
+            f"inventories, {len(report.new_package_ids)} new package versions, {len(changed)} derivations changed, "
+            f"{len(report.refused)} refused"
+        )
+        if report.refused:
+            sys.exit(1)
