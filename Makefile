@@ -64,8 +64,8 @@ bench: setup ## measure: NAME=ingest|lineage|api, IMAGES=10000
 	@$(BIN)/python tests/with_services.py $(BIN)/python manage.py bench $(or $(NAME),lineage) --images $(or $(IMAGES),10000) --json
 
 lock: setup ## write requirements/*.txt anew from pyproject.toml: versions and hashes, no host
-	@$(BIN)/uv pip compile --quiet pyproject.toml --extra embedded --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/runtime.txt
-	@$(BIN)/uv pip compile --quiet pyproject.toml --extra embedded --group dev -c requirements/runtime.txt --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/dev.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra embedded --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/runtime.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra embedded --group dev -c requirements/runtime.txt --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/dev.txt
 
 image: system ## the container image, by buildah: BASE=<an image with Python 3.11 or later>, TAG=gravingdock:local
 	@buildah build --isolation chroot $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_ARGS) -f deploy/Containerfile -t $(or $(TAG),gravingdock:local) .
