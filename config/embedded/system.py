@@ -85,9 +85,17 @@ def install(packages: list[str]) -> int:
     if done.returncode != 0:
         print(f"gravingdock: apt-get could not install {names}; its own words are above.")
         return 1
-    if "docker-registry" in packages and not had_service and Path("/run/systemd/system").exists():
-        subprocess.run([*prefix, "systemctl", "disable", "--now", SERVICE], capture_output=True, check=False)
+    if "docker-registry" in packages and not had_service:
+        _disable_service(prefix)
     return 0
+
+
+def _disable_service(prefix: list[str]) -> None:
+    """Keep Debian's own registry from starting with the machine, whichever init it has (none, in a container)."""
+    now = ["--now"] if Path("/run/systemd/system").exists() else []
+    for command in (["systemctl", "disable", *now, SERVICE], ["update-rc.d", SERVICE.partition(".")[0], "disable"]):
+        if has(command[0]):
+            subprocess.run([*prefix, *command], capture_output=True, check=False)
 
 
 def _service_exists() -> bool:
