@@ -1,0 +1,141 @@
+"""Promotions and environments over `/api/v1/`: parse, call the service, answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework import mixins, serializers, viewsets
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from lifecycle.api.caller import caller
+from lifecycle.api.serializing import StrictSerializer
+from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
+from lifecycle.core.errors import NotFound
+from lifecycle.promotion import services
+from lifecycle.promotion.access import environment_for
+from lifecycle.promotion.models import Environment, PromotionRequest, Vote
+from lifecycle.promotion.queries import promotions_visible_to
+from lifecycle.registry.models import Repository
+
+
+class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
+    team = serializers.CharField(source="team.slug", read_only=True)
+
+    class Meta:
+        model = Environment
+        fields = ("id", "team", "slug", "name", "position", "prefix", "required_approvals")
+        read_only_fields = fields
+
+
+class EnvironmentViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Environment]):
+    """The environments of the teams you can see."""
+
+    serializer_class = EnvironmentSerializer
+
+    def get_queryset(self) -> QuerySet[Environment]:
+        return environments_visible_to(caller(self.request)).order_by("pk")
+
+
+class PromotionSerializer(serializers.ModelSerializer[PromotionRequest]):
+    digest = serializers.CharField(source="image.digest", read_only=True)
+    repository = serializers.CharField(source="repository.name", read_only=True)
+    team = serializers.CharField(source="repository.team.slug", read_only=True)
+    environment = serializers.CharField(source="environment.slug", read_only=True)
+    requested_by = serializers.CharField(source="requested_by.username", read_only=True)
+
+    class Meta:
+        model = PromotionRequest
+        fields = (
+            "id", "state", "kind", "team", "repository", "digest", "tag", "environment", "requested_by", "reason",
+            "failure", "approve_by", "execute_by", "created_at", "decided_at", "finished_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class PromotionBody(StrictSerializer):
+    digest = serializers.CharField(max_length=135)
+    repository = serializers.CharField(max_length=255)
+    environment = serializers.CharField(max_length=60)
+    reason = serializers.CharField(max_length=2000)
+    tag = serializers.CharField(max_length=128, required=False, default="")
+
+
+class DecisionBody(StrictSerializer):
+    reason = serializers.CharField(max_length=2000, required=False, default="", allow_blank=True)
+
+
+class PromotionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[PromotionRequest]):
+    """Requests to let a digest into an environment. `state` and `repository` filter the list."""
+
+    serializer_class = PromotionSerializer
+
+    def get_queryset(self) -> QuerySet[PromotionRequest]:
+        rows = promotions_visible_to(caller(self.request))
+        for name, column in (("state", "state"), ("repository", "repository__name")):
+            if value := self.request.query_params.get(name):
+                rows = rows.filter(**{column: value})
+        return rows.order_by("-pk")
+
+    @extend_schema(request=PromotionBody, responses={201: PromotionSerializer})
+    def create(self, request: Request) -> Response:
+        body = PromotionBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        values: dict[str, Any] = body.validated_data
+        repository = self._repository(values["repository"])
+        environment = environment_for(caller(request), team=repository.team.slug, slug=values["environment"])
+        promotion = services.request_promotion(
+            repository,
+            values["digest"],
+            environment,
+            actor=caller(request),
+            reason=values["reason"],
+            tag=values["tag"],
+        )
+        return self._answer(promotion, status=201)
+
+    def _repository(self, name: str) -> Repository:
+        visible = repositories_visible_to(caller(self.request))
+        repository = visible.select_related("team", "registry").filter(name=name).first()
+        if repository is None:
+            raise NotFound(f"There is no repository {name[:100]}, or none that you may see.")
+        return repository
+
+    def _decision(self, request: Request) -> str:
+        body = DecisionBody(data=request.data or {})
+        body.is_valid(raise_exception=True)
+        reason: str = body.validated_data["reason"]
+        return reason
+
+    def _answer(self, promotion: PromotionRequest, *, status: int = 200) -> Response:
+        row = self.get_queryset().get(pk=promotion.pk)
+        return Response(self.get_serializer(row).data, status=status)
+
+    @extend_schema(request=DecisionBody, responses=PromotionSerializer)
+    @action(detail=True, methods=["post"])
+    def approve(self, request: Request, pk: str) -> Response:
+        """Approve; becomes ready when nothing else is missing (promotion.approve, never the requester)."""
+        reason = self._decision(request)
+        return self._answer(services.approve(int(pk), actor=caller(request), reason=reason, via=Vote.Via.API))
+
+    @extend_schema(request=DecisionBody, responses=PromotionSerializer)
+    @action(detail=True, methods=["post"])
+    def reject(self, request: Request, pk: str) -> Response:
+        """Reject for good; a reason is required (promotion.approve)."""
+        reason = self._decision(request)
+        return self._answer(services.reject(int(pk), actor=caller(request), reason=reason, via=Vote.Via.API))
+
+    @extend_schema(request=None, responses={202: PromotionSerializer})
+    @action(detail=True, methods=["post"])
+    def execute(self, request: Request, pk: str) -> Response:
+        """Copy a ready request's digest into the environment (promotion.execute)."""
+        return self._answer(services.execute(int(pk), actor=caller(request)), status=202)
+
+    @extend_schema(request=DecisionBody, responses=PromotionSerializer)
+    @action(detail=True, methods=["post"])
+    def withdraw(self, request: Request, pk: str) -> Response:
+        """Take one's own request back."""
+        return self._answer(services.withdraw(int(pk), actor=caller(request), reason=self._decision(request)))

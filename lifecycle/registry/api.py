@@ -1,0 +1,76 @@
+"""Repositories and images over `/api/v1/`."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework import mixins, serializers, viewsets
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from lifecycle.advisories.queries import findings_of_image
+from lifecycle.api.caller import caller
+from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.registry.models import Image, Repository
+
+
+class RepositorySerializer(serializers.ModelSerializer[Repository]):
+    team = serializers.CharField(source="team.slug", read_only=True)
+    registry = serializers.CharField(source="registry.name", read_only=True)
+
+    class Meta:
+        model = Repository
+        fields = ("id", "registry", "team", "name", "family", "description", "created_at", "updated_at")
+        read_only_fields = fields
+
+
+class RepositoryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Repository]):
+    """The repositories you may see."""
+
+    serializer_class = RepositorySerializer
+
+    def get_queryset(self) -> QuerySet[Repository]:
+        visible = repositories_visible_to(caller(self.request))
+        return visible.select_related("team", "registry").order_by("pk")
+
+
+class ImageSerializer(serializers.ModelSerializer[Image]):
+    findings = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Image
+        fields = (
+            "digest", "kind", "media_type", "platform", "size_bytes", "distro", "labels", "annotations", "base_name",
+            "base_digest", "created_at", "first_seen_at", "scanned_at", "scan_problem", "package_count", "findings",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def get_findings(self, image: Image) -> dict[str, int]:
+        """Return the stored counts of open findings by severity."""
+        return {
+            "critical": image.critical_count,
+            "high": image.high_count,
+            "medium": image.medium_count,
+            "low": image.low_count,
+            "unknown": image.unknown_count,
+            "fixable": image.fixable_count,
+        }
+
+
+class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Image]):
+    """Images by digest, in some repository that you may see."""
+
+    serializer_class = ImageSerializer
+    lookup_field = "digest"
+    lookup_value_regex = r"sha(?:256|512):[a-f0-9]+"
+
+    def get_queryset(self) -> QuerySet[Image]:
+        visible = images_visible_to(caller(self.request))
+        return visible.defer("manifest", "config").order_by("-pk")
+
+    @extend_schema(responses={200: dict})
+    @action(detail=True, methods=["get"])
+    def findings(self, request: Request, digest: str) -> Response:
+        """Return what `manage.py findings --image` prints: one object for each distinct (purl, advisory)."""
+        return Response({"results": [finding.as_json() for finding in findings_of_image(self.get_object())]})

@@ -1,0 +1,116 @@
+"""The API as a client sees it: tokens, problems, pages, and the same answers as the services."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+
+from accounts import tokens
+from lifecycle.promotion.models import PromotionRequest
+from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
+
+pytestmark = pytest.mark.django_db
+
+
+class Caller:
+    """A client of the API that carries one user's token."""
+
+    def __init__(self, user):
+        self.headers = {"Authorization": f"Bearer {tokens.create_token(user, kind='pat', name='t')[1]}"}
+
+    def get(self, path, **query):
+        return Client().get(f"/api/v1/{path}", query, headers=self.headers)
+
+    def post(self, path, body=None):
+        return Client().post(f"/api/v1/{path}", body or {}, content_type="application/json", headers=self.headers)
+
+
+def test_nobody_gets_in_without_a_token_that_lives(dock):  # noqa: F811
+    assert Client().get("/api/v1/images/").status_code == 401
+    wrong = Client().get("/api/v1/images/", headers={"Authorization": "Bearer gdk_pat_nonsense"})
+    assert (wrong.status_code, wrong["Content-Type"]) == (401, "application/problem+json")
+    user = Caller(dock.requester)
+    assert user.get("images/").status_code == 200
+    dock.requester.is_active = False
+    dock.requester.save()
+    assert user.get("images/").status_code == 401
+
+
+def test_a_promotion_from_request_to_execution(dock, request_):  # noqa: F811
+    approver, deployer = Caller(dock.approver), Caller(dock.deployer)
+    mine = Caller(dock.requester).post(f"promotions/{request_.pk}/approve/")
+    assert (mine.status_code, mine.json()["code"]) == (403, "not_permitted")
+    approved = approver.post(f"promotions/{request_.pk}/approve/", {"reason": "seen"})
+    assert (approved.status_code, approved.json()["state"]) == (200, "ready")
+    executed = deployer.post(f"promotions/{request_.pk}/execute/")
+    assert (executed.status_code, executed.json()["state"]) == (202, "executing")
+    again = deployer.post(f"promotions/{request_.pk}/execute/")
+    assert (again.status_code, again.json()["code"]) == (409, "illegal_transition")
+
+
+def test_a_request_is_made_by_digest(dock):  # noqa: F811
+    body = {"digest": dock.image.digest, "repository": "shop/api", "environment": "dev", "reason": "try"}
+    made = Caller(dock.requester).post("promotions/", body)
+    assert made.status_code == 201
+    assert (made.json()["digest"], made.json()["environment"]) == (dock.image.digest, "dev")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"digest": "latest"}, 400, "malformed_digest"),
+        ({"state": "ready"}, 400, "invalid"),
+        ({"approved_by": "me"}, 400, "invalid"),
+        ({"reason": ""}, 400, "invalid"),
+        ({"environment": "nowhere"}, 404, "not_found"),
+        ({"repository": "other/api"}, 404, "not_found"),
+    ],
+)
+def test_bad_input_gets_a_problem_and_leaves_nothing(dock, change, status, code):  # noqa: F811
+    body = {"digest": dock.image.digest, "repository": "shop/api", "environment": "dev", "reason": "try"} | change
+    answer = Caller(dock.requester).post("promotions/", body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer["Content-Type"] == "application/problem+json"
+    assert not PromotionRequest.objects.exists()
+
+
+def test_hidden_and_absent_look_the_same(dock, request_):  # noqa: F811
+    outsider, absent = Caller(dock.outsider), "sha256:" + "e" * 64
+    for hidden, missing in (
+        (f"images/{dock.image.digest}/", f"images/{absent}/"),
+        (f"promotions/{request_.pk}/", "promotions/999999/"),
+        (f"repositories/{dock.repository.pk}/", "repositories/999999/"),
+        (f"environments/{dock.dev.pk}/", "environments/999999/"),
+    ):
+        first, second = outsider.get(hidden), outsider.get(missing)
+        assert (first.status_code, second.status_code) == (404, 404)
+        bodies = [{k: v for k, v in answer.json().items() if k != "request_id"} for answer in (first, second)]
+        assert bodies[0] == bodies[1]
+        assert Caller(dock.requester).get(hidden).status_code == 200
+    for path in ("images/", "promotions/", "repositories/", "environments/", "audit-events/"):
+        assert outsider.get(path).json()["results"] == []
+
+
+def test_the_trail_is_for_auditors(dock, request_):  # noqa: F811
+    assert Caller(dock.requester).get("audit-events/").json()["results"] == []
+    actions = [row["action"] for row in Caller(dock.owner).get("audit-events/").json()["results"]]
+    assert actions == ["promotion.requested", "environment.created", "environment.created"]
+
+
+def test_pages_follow_each_other_and_a_bad_limit_is_refused(dock, request_):  # noqa: F811
+    owner = Caller(dock.owner)
+    first = owner.get("audit-events/", limit=2)
+    assert len(first.json()["results"]) == 2
+    assert first["Link"] == f'<{first.json()["next"]}>; rel="next"'
+    rest = Client().get(first.json()["next"], headers=owner.headers).json()
+    assert (len(rest["results"]), rest["next"]) == (1, None)
+    for limit in ("0", "201", "x", "1e9"):
+        assert owner.get("audit-events/", limit=limit).status_code == 400
+    assert owner.get("audit-events/", cursor="forged").status_code == 400
+
+
+def test_the_schema_describes_every_route(dock):  # noqa: F811
+    answer = Caller(dock.owner).get("schema/", format="json")
+    assert answer.status_code == 200
+    assert b"/api/v1/promotions/{id}/approve/" in answer.content
+    assert b"3.1" in answer.content
