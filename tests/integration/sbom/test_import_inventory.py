@@ -130,13 +130,14 @@ def test_real_images_are_on_the_bases_that_comparing_lists_finds():
     # Line 45 says of an index's digest what is true of another platform than line 44: refused, as it should be.
     assert (code, err.count("line "), "line 45:" in err) == (1, 1, True)
     assert Image.objects.count() == 61
-    rows = [json.loads(line) for number, line in enumerate(gzip.open(path), 1) if number != 45]
+    with gzip.open(path) as lines:
+        rows = [json.loads(line) for number, line in enumerate(lines, 1) if number != 45]
     found = set(Derivation.objects.values_list("derived__digest", "base__digest"))
     assert found == _deepest(rows, "diff_ids")
     named = set(Derivation.objects.values_list("derived__repository_images__repository__name", flat=True))
     assert named == {
         "cimg/clojure", "cimg/openjdk", "cockroachdb/cockroach", "docker/ucp-compose", "mirantis/ucp-compose",
-        "newrelic/infrastructure-bundle", *named & {item["repository"] for item in rows if "cimg/" in item["repository"]},
+        "newrelic/infrastructure-bundle",
     }  # fmt: skip
 
 
@@ -167,6 +168,5 @@ def test_real_dotnet_images_are_found_on_the_bases_their_builder_recorded():
         if item["base"] and item["base"]["digest"] in here
     }
     found = set(Derivation.objects.values_list("derived__digest", "base__digest"))
-    print(f"recorded {len(recorded)} found {len(found)} both {len(recorded & found)}")
     assert found == _deepest(rows, "layers")
     assert recorded <= found

@@ -1,0 +1,73 @@
+"""What a worker does for a SCAN job: one image, once in its life."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from django.conf import settings
+
+from accounts.verbs import Verb
+from lifecycle.authority import access
+from lifecycle.core.errors import LifecycleError, RegistryUnavailable
+from lifecycle.core.types import Digest
+from lifecycle.jobs.handlers import JobRun, handler
+from lifecycle.jobs.models import Job, JobKind
+from lifecycle.registry.clients import client_for
+from lifecycle.registry.models import Image, RepositoryImage
+from lifecycle.sbom import scanner, services
+
+
+def _gave_up(job: Job) -> None:
+    image = Image.objects.filter(pk=job.subject_id).first()
+    if image is not None:
+        services.note_problem(image, job.last_error or "The scan did not finish.")
+
+
+@handler(JobKind.SCAN, gave_up=_gave_up)
+def scan(run: JobRun) -> None:
+    """Pull the subject by digest, list what is inside, store it. An image that was scanned stays as it is."""
+    image = Image.objects.filter(pk=run.job.subject_id, kind=Image.Kind.MANIFEST).first()
+    if image is None or image.scanned_at is not None:
+        run.log("Nothing to do: scanned before.")
+        return
+    place = (
+        RepositoryImage.objects.select_related("repository__registry", "repository__team")
+        .filter(image=image, removed_at=None)
+        .order_by("id")
+        .first()
+    )
+    if place is not None:
+        access.require(run.job.actor, Verb.IMAGE_SCAN, repository=place.repository)
+    try:
+        if place is None:
+            raise scanner.ScanFailed("The image is in no repository any more.")
+        content = _read(run, image, place)
+    except RegistryUnavailable:
+        raise  # worth a retry
+    except LifecycleError as error:
+        with run.fenced():
+            services.note_problem(image, error.message)
+        raise
+    with run.fenced():
+        stored = services.store({image.pk: content}, actor=run.job.actor)
+    run.progress(1, 1, f"{len(content.packages)} packages, {len(stored.new_package_ids)} seen for the first time")
+
+
+def _read(run: JobRun, image: Image, place: RepositoryImage) -> services.Content:
+    name = place.repository.name
+    client = client_for(place.repository.registry)
+    if settings.SCRATCH:
+        Path(settings.SCRATCH).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="gd-scan-", dir=settings.SCRATCH or None) as folder:  # 0700
+        scratch = Path(folder)
+        layout = scratch / "image"
+        layout.mkdir()
+        run.progress(0, 3, "Pulling")
+        served = client.get_manifest(name, Digest.parse(image.digest).text)
+        layers = scanner.write_layout(client, name, served, layout, alive=run.check)
+        run.progress(1, 3, "Listing packages")
+        document = scanner.run_syft(layout, scratch, run.check)
+        run.progress(2, 3, "Finding the layer of each package")
+        diff_ids = list(image.layers.order_by("position").values_list("diff_id", flat=True))
+        return scanner.read_document(document, diff_ids, layers)

