@@ -1,0 +1,122 @@
+"""Every route has a reviewed row (security.md A1): who gets in, who is told nothing, who is refused.
+
+A route without a row fails, and so does a row without a route. Columns: nobody (no session, no token), outsider (signed
+in, in no team), viewer of the team. `in` answers 2xx or 3xx to a page of its own, `out` leads to the sign-in or answers
+401, `hidden` answers 404, `refused` 403 or 400, `405` is what a GET of a POST-only route gets.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from accounts.models import Role, User
+from lifecycle.authority.models import RoleGrant
+from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
+
+pytestmark = pytest.mark.django_db
+
+OUT, IN, HIDDEN, REFUSED, POST_ONLY = "out", "in", "hidden", "refused", "405"
+# Address pattern -> GET by (nobody, an outsider, a viewer of the team). "-": tested elsewhere.
+MATRIX: Final[dict[str, tuple[str, str, str]]] = {
+    "": (OUT, IN, IN),
+    "livez": (IN, IN, IN),
+    "readyz": ("-", "-", "-"),  # needs Redis: tests/integration/embedded
+    "metrics": (IN, IN, IN),
+    "accounts/sign-in/": (IN, IN, IN),
+    "accounts/sign-out/": (IN, IN, IN),  # leads on; only a POST signs out
+    "hooks/registry/<str:name>": (POST_ONLY, POST_ONLY, POST_ONLY),
+    "api/v1/schema/": (OUT, IN, IN),
+    "api/v1/images/": (OUT, IN, IN),
+    "api/v1/images/{digest}/": (OUT, HIDDEN, IN),
+    "api/v1/images/{digest}/findings/": (OUT, HIDDEN, IN),
+    "api/v1/repositories/": (OUT, IN, IN),
+    "api/v1/repositories/{repository}/": (OUT, HIDDEN, IN),
+    "api/v1/environments/": (OUT, IN, IN),
+    "api/v1/environments/{environment}/": (OUT, HIDDEN, IN),
+    "api/v1/promotions/": (OUT, IN, IN),
+    "api/v1/promotions/{promotion}/": (OUT, HIDDEN, IN),
+    "api/v1/promotions/{promotion}/approve/": (OUT, POST_ONLY, POST_ONLY),
+    "api/v1/promotions/{promotion}/reject/": (OUT, POST_ONLY, POST_ONLY),
+    "api/v1/promotions/{promotion}/execute/": (OUT, POST_ONLY, POST_ONLY),
+    "api/v1/promotions/{promotion}/withdraw/": (OUT, POST_ONLY, POST_ONLY),
+    "api/v1/audit-events/": (OUT, IN, IN),
+    "api/v1/audit-events/{event}/": (OUT, HIDDEN, HIDDEN),
+    "api/v1/jobs/{job}/": (OUT, HIDDEN, HIDDEN),
+    "images/": (OUT, IN, IN),
+    "lineage/": (OUT, IN, IN),
+    "lineage/{digest}/": (OUT, HIDDEN, IN),
+    "t/{team}/r/{repository_name}/": (OUT, HIDDEN, IN),
+    "t/{team}/r/{repository_name}/i/{digest}/": (OUT, HIDDEN, IN),
+    "theme/": (POST_ONLY, POST_ONLY, POST_ONLY),
+}
+BACKEND: Final = "allauth.account.auth_backends.AuthenticationBackend"
+# POST: who holds no verb changes nothing, whatever the state.
+POSTS: Final = ("approve", "reject", "execute", "withdraw")
+
+
+def routes(resolver: URLResolver | None = None, prefix: str = "") -> list[str]:
+    """Return the pattern of every route, as Django has it."""
+    found: list[str] = []
+    for entry in (resolver or get_resolver()).url_patterns:
+        pattern = prefix + str(entry.pattern)
+        found += routes(entry, pattern) if isinstance(entry, URLResolver) else [pattern]
+        assert isinstance(entry, (URLResolver, URLPattern))
+    return found
+
+
+def test_every_route_has_a_row_and_every_row_a_route():
+    assert len(set(routes())) == len(MATRIX), "Give each new route a row: who may read it? Routes now:\n" + "\n".join(
+        sorted(set(routes()))
+    )
+
+
+@pytest.fixture
+def people(dock):  # noqa: F811
+    viewer = User.objects.create(username="viewer")
+    RoleGrant.objects.create(user=viewer, team=dock.team, role=Role.objects.get(slug="viewer"))
+    clients = {"nobody": Client(), "outsider": Client(), "viewer": Client()}
+    clients["outsider"].force_login(dock.outsider, backend=BACKEND)
+    clients["viewer"].force_login(viewer, backend=BACKEND)
+    return clients
+
+
+def address(pattern, dock, request_):  # noqa: F811
+    values = {
+        "digest": dock.image.digest,
+        "repository": dock.repository.pk,
+        "repository_name": dock.repository.name,
+        "environment": dock.dev.pk,
+        "promotion": request_.pk,
+        "event": 1,
+        "job": 1,
+        "team": dock.team.slug,
+    }
+    return "/" + pattern.replace("<str:name>", "managed").format(**values)
+
+
+@pytest.mark.parametrize("pattern", [pattern for pattern, row in MATRIX.items() if row[0] != "-"])
+def test_each_kind_of_visitor_gets_what_the_row_says(pattern, people, dock, request_):  # noqa: F811
+    found = []
+    for client in people.values():
+        answer = client.get(address(pattern, dock, request_))
+        if answer.status_code == 302 and "/accounts/sign-in/" in answer["Location"]:
+            found.append(OUT)
+        else:
+            words = {401: OUT, 404: HIDDEN, 403: REFUSED, 400: REFUSED, 405: POST_ONLY}
+            found.append(words.get(answer.status_code, IN if answer.status_code < 400 else str(answer.status_code)))
+    assert tuple(found) == MATRIX[pattern]
+
+
+@pytest.mark.parametrize("act", POSTS)
+@pytest.mark.parametrize(("who", "statuses"), [("nobody", {401, 403}), ("outsider", {404}), ("viewer", {403})])
+def test_who_holds_no_verb_changes_nothing(act, who, statuses, people, request_):  # noqa: F811
+    answer = people[who].post(
+        f"/api/v1/promotions/{request_.pk}/{act}/", {"reason": "x"}, content_type="application/json"
+    )
+    assert answer.status_code in statuses
+    request_.refresh_from_db()
+    assert request_.state == "open"
