@@ -122,7 +122,7 @@ def _parse(number: int, line: bytes) -> _Row:
         digests=digests or ("",) * count,
         sizes=tuple(min(max(size, 0), 2**62) for size in sizes) if are_sizes else (0,) * count,
         distro=_distro(row.get("os")),
-        packages=None if packages is None else tuple(_package(item, count) for item in packages),
+        packages=None if packages is None else tuple(_package(item, count) for item in packages or ()),
     )
 
 

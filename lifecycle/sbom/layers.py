@@ -81,7 +81,7 @@ def dpkg_positions(layers: Iterable[Path | None]) -> dict[str, int]:
             try:
                 with tarfile.open(fileobj=_Counted(source, budget), mode="r|", tarinfo=_Member) as archive:
                     while (member := archive.next()) is not None:
-                        archive.members = []  # else every member of every layer stays in memory
+                        archive.members = []  # type: ignore[attr-defined]  # else every member of every layer stays in memory
                         members += 1
                         if members > MEMBERS_MAX:
                             raise LimitExceeded(f"The layers hold more than {MEMBERS_MAX} files.")

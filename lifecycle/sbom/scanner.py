@@ -180,7 +180,8 @@ def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Pat
 
 def _package(item: dict[str, Any], position_of: dict[str, int], dpkg: dict[str, int]) -> Package:
     upstream = (item.get("upstreams") or [{}])[0]
-    metadata = item.get("metadata") if isinstance(item.get("metadata"), dict) else {}
+    given = item.get("metadata")
+    metadata: dict[str, Any] = given if isinstance(given, dict) else {}
     name = str(upstream.get("name") or metadata.get("source") or metadata.get("originPackage") or "")
     position = dpkg.get(str(item.get("name"))) if item.get("type") == "deb" else None
     if position is None:

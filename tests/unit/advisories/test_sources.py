@@ -101,7 +101,9 @@ def served(files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> tuple[Ht
     def answer(request: httpx.Request) -> httpx.Response:
         path = request.url.path.removeprefix("/export/")
         asked.append(path)
-        return httpx.Response(200, content=iter([files[path]])) if path in files else httpx.Response(404, content=iter([b""]))
+        if path in files:
+            return httpx.Response(200, content=iter([files[path]]))
+        return httpx.Response(404, content=iter([b""]))
 
     monkeypatch.setattr("lifecycle.core.http.resolve_destination", lambda host, port: "192.0.2.1")
     client = HttpClient(transport=httpx.MockTransport(answer))
