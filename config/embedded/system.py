@@ -5,6 +5,7 @@ Runs with the machine's own Python before anything is installed, so it uses the 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -14,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 MINIMUM = (3, 11)
-# Package -> the file that proves it is there (a program on PATH, or a path).
+# Package -> the file that proves it is there (a program on PATH, a path, or a library).
 RUNTIME = {
     "docker-registry": "docker-registry",
     "skopeo": "skopeo",
@@ -25,17 +26,27 @@ RUNTIME = {
     "util-linux": "setpriv",
     "debian-archive-keyring": "/usr/share/keyrings/debian-archive-keyring.gpg",
 }
-TESTS = {"chromium": "chromium"}
+TESTS = {
+    "chromium": "chromium",
+    "libatomic1": "libatomic.so.1",  # of Playwright's driver
+    "fonts-liberation": "/usr/share/fonts/truetype/liberation",
+}
 SERVICE = "docker-registry.service"  # Debian's own; ours has its own configuration and port
 
 
 def has(proof: str) -> bool:
-    """Return whether a program, a file, or (for "") Python's venv with pip is there."""
+    """Return whether a program, a file, a library, or (for "") Python's venv with pip is there."""
     if not proof:
         code = "import ensurepip, venv"
         return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
     if proof.startswith("/"):
         return Path(proof).exists()
+    if ".so." in proof:
+        try:
+            ctypes.CDLL(proof)
+        except OSError:
+            return False
+        return True
     path = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
     return shutil.which(proof, path=path) is not None
 
