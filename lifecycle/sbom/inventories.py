@@ -120,7 +120,7 @@ def _parse(number: int, line: bytes) -> _Row:
         created=row.get("created"),
         diff_ids=diff_ids or ("",) * count,
         digests=digests or ("",) * count,
-        sizes=tuple(min(max(size, 0), 2**62) for size in sizes) if are_sizes else (0,) * count,
+        sizes=tuple(min(max(size, 0), 2**62) for size in sizes or ()) if are_sizes else (0,) * count,
         distro=_distro(row.get("os")),
         packages=None if packages is None else tuple(_package(item, count) for item in packages or ()),
     )
