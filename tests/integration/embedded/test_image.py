@@ -1,0 +1,89 @@
+"""The container image of deploy/Containerfile, built by buildah on a Debian with Python of our own making."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lifecycle.rebuild import base_images
+from lifecycle.rebuild.builders import settings_files
+from tests.services import ROOT
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(shutil.which("buildah") is None, reason="buildah is not installed: make system"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="mmdebstrap and buildah's chroot isolation need root here"),
+]
+
+
+class Buildah:
+    """Buildah with a storage of its own, removed with the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = ""
+
+    def run(self, *words: str) -> str:
+        """Run one buildah command and return what it printed; its log is kept."""
+        storage = ["--root", str(self.folder / "root"), "--runroot", str(self.folder / "run")]
+        done = subprocess.run(
+            ["buildah", *storage, "--storage-driver", "vfs", *words],
+            cwd=ROOT,
+            env={**settings_files.environment(), "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self.folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.log += done.stdout + done.stderr
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+        return done.stdout
+
+    def python(self, container: str, code: str) -> str:
+        """Run Python code in the container, as its user."""
+        return self.run("run", container, "--", "python3", "-c", code).strip()
+
+
+def volumes(folder: Path) -> Sequence[str]:
+    """Return the mounts by which a build reaches the machine's package index, none of which stays in the image."""
+    # The embedded builder shows its build this folder; a plain build gets its files only, each over a usual path.
+    written = [volume.replace(settings_files.FOLDER, str(folder), 1) for volume in settings_files.write(folder)]
+    pip = folder / "pip.conf"
+    pip.write_text(pip.read_text().replace(f"{settings_files.FOLDER}/ca.pem", settings_files.SYSTEM_BUNDLE))
+    return [word for volume in written for word in ("--volume", volume)]
+
+
+def test_the_image_builds_on_our_own_base_runs_as_nobody_special_and_holds_what_it_needs(
+    tmp_path: Path, settings: Any
+) -> None:
+    settings.SCRATCH = str(tmp_path)
+    lines: list[str] = []
+    packages = (*base_images.PACKAGES, "python3", "python3-venv")
+    base_images.make_root(tmp_path, with_security=True, log=lines.append, packages=packages)
+    (tmp_path / "Containerfile").write_text("FROM scratch\nADD rootfs.tar /\n")
+    buildah = Buildah(tmp_path / "storage")
+    buildah.folder.mkdir()
+    buildah.run("build", "-t", "localhost/base/python", str(tmp_path))
+
+    mounts = volumes(tmp_path / "settings")
+    base = ("--build-arg", "BASE=localhost/base/python")
+    buildah.run("build", *base, *mounts, "-f", "deploy/Containerfile", "-t", "localhost/gravingdock", ".")
+
+    image = json.loads(buildah.run("inspect", "--type", "image", "localhost/gravingdock"))["OCIv1"]
+    assert image["config"]["User"] == "10001:10001"
+    assert image["config"]["Cmd"][0] == "granian"
+    assert not [line for line in image["config"]["Env"] if "SECRET" in line or "PIP_" in line]
+
+    container = buildah.run("from", "localhost/gravingdock").strip()
+    assert buildah.python(container, "import os; print(os.getuid())") == "10001"
+    buildah.python(container, "import django, celery, granian, psycopg2, lifecycle.core.types")
+    manifest = "import pathlib; print(pathlib.Path('var/static/staticfiles.json').stat().st_size > 1000)"
+    assert buildah.python(container, manifest) == "True"
+    absent = "import pathlib; print([n for n in ('.git', 'tests', 'var/env', 'docs') if pathlib.Path(n).exists()])"
+    assert buildah.python(container, absent) == "[]"
