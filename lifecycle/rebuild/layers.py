@@ -1,0 +1,187 @@
+"""What the layers of an image hold, as paths: enough to tell whether two images can be put together safely."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final
+
+from lifecycle.core.errors import LimitExceeded, Malformed
+from lifecycle.core.types import Digest
+from lifecycle.registry.client import RegistryClient
+from lifecycle.registry.types import Descriptor
+
+# image-spec layer.md, "Whiteouts".
+WHITEOUT: Final = ".wh."
+OPAQUE: Final = ".wh..wh..opq"
+MEMBERS_MAX: Final = 1_000_000
+KEPT_MAX: Final = 32 * 1024 * 1024  # bytes of one file that is read whole: a package database
+# Files whose words a decision needs.
+KEPT: Final = frozenset({"var/lib/dpkg/status", "lib/apk/db/installed", "usr/lib/apk/db/installed", "etc/os-release",
+                         "usr/lib/os-release", "etc/passwd", "etc/group"})  # fmt: skip
+_ELF_DYNAMIC: Final = 2  # PT_DYNAMIC
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One path of a layer: `kind` is f(ile), d(irectory), l(ink) or o(ther)."""
+
+    kind: str
+    mode: int
+    uid: int
+    gid: int
+    size_bytes: int = 0
+    target: str = ""
+    is_dynamic: bool = False  # a program that the dynamic loader has to complete
+    content: bytes | None = None  # of KEPT paths only
+
+
+@dataclass(slots=True)
+class Tree:
+    """Paths without a leading slash. `whiteouts` and `opaque` are left from layers that nothing lies under."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    whiteouts: set[str] = field(default_factory=set)
+    opaque: set[str] = field(default_factory=set)
+
+    def add(self, upper: Tree) -> None:
+        """Put one layer's tree on top of this one."""
+        for hidden in upper.opaque:
+            self._remove_below(hidden)
+        for hidden in upper.whiteouts:
+            self.entries.pop(hidden, None)
+            self._remove_below(hidden)
+        for path, entry in upper.entries.items():
+            below = self.entries.get(path)
+            if below is not None and below.kind == "d" and entry.kind != "d":
+                self._remove_below(path)
+            self.entries[path] = entry
+        self.whiteouts |= upper.whiteouts
+        self.opaque |= upper.opaque
+
+    def _remove_below(self, folder: str) -> None:
+        prefix = f"{folder}/"
+        for path in [path for path in self.entries if path.startswith(prefix)]:
+            del self.entries[path]
+
+    def text(self, *paths: str) -> str:
+        """Return the content of the first of these files that is there, following nothing; "" for none."""
+        for path in paths:
+            entry = self.entries.get(path)
+            if entry is not None and entry.content is not None:
+                return entry.content.decode(errors="replace")
+        return ""
+
+
+def tree_of_layers(client: RegistryClient, repository: str, layers: Iterable[Descriptor]) -> Tree:
+    """Return what these layers, lowest first, hold together; raises Malformed for a format that we cannot read."""
+    whole = Tree()
+    for layer in layers:
+        with tempfile.TemporaryFile() as stream:
+            client.fetch_blob(repository, layer.digest, stream, size_bytes=layer.size_bytes)
+            stream.seek(0)
+            whole.add(read_layer(stream))
+    return whole
+
+
+def copy_blob(client: RegistryClient, source: str, target: str, blob: Digest, *, size_bytes: int) -> None:
+    """Copy a blob from one repository to another through this machine, for a registry that does not mount."""
+    with tempfile.NamedTemporaryFile() as stream:
+        client.fetch_blob(source, blob, stream.file, size_bytes=size_bytes)
+        stream.flush()
+        client.upload_blob(target, blob, Path(stream.name))
+
+
+def read_layer(stream: IO[bytes]) -> Tree:
+    """Return one layer's paths; raises Malformed when it is neither a plain nor a gzip tar, LimitExceeded."""
+    is_gzip = stream.read(2) == b"\x1f\x8b"
+    stream.seek(0)
+    source: IO[bytes] = gzip.GzipFile(fileobj=stream) if is_gzip else stream  # type: ignore[assignment]
+    tree = Tree()
+    count = 0
+    try:
+        with tarfile.open(fileobj=source, mode="r|") as archive:
+            while (member := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # else every member stays in memory
+                count += 1
+                if count > MEMBERS_MAX:
+                    raise LimitExceeded(f"A layer holds more than {MEMBERS_MAX} files.")
+                _add_member(tree, archive, member)
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, RecursionError) as error:
+        raise Malformed(f"A layer cannot be read: {error}") from error
+    return tree
+
+
+def _add_member(tree: Tree, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    path = "/".join(part for part in member.name.split("/") if part not in ("", "."))
+    folder, _, name = path.rpartition("/")
+    if name == OPAQUE:
+        tree.opaque.add(folder)
+    elif name.startswith(WHITEOUT):
+        tree.whiteouts.add(f"{folder}/{name[len(WHITEOUT) :]}".lstrip("/"))
+    elif path:
+        tree.entries[path] = _entry(archive, member, path)
+
+
+def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> Entry:
+    kind = "d" if member.isdir() else "f" if member.isreg() else "l" if member.issym() or member.islnk() else "o"
+    content, is_dynamic = None, False
+    if member.isreg() and member.size and (file := archive.extractfile(member)) is not None:
+        if path in KEPT:
+            if member.size > KEPT_MAX:
+                raise LimitExceeded(f"{path} is longer than {KEPT_MAX} bytes.")
+            content = file.read()
+        elif member.size > len(_ELF_MAGIC):
+            is_dynamic = is_dynamic_elf(file.read(4096))
+    target = member.linkname if kind == "l" else ""
+    return Entry(kind, member.mode, member.uid, member.gid, member.size, target, is_dynamic, content)
+
+
+_ELF_MAGIC: Final = b"\x7fELF"
+
+
+def is_dynamic_elf(start: bytes) -> bool:
+    """Whether a file that starts so is an ELF object with a dynamic section (elf(5)); true when that is not clear."""
+    if not start.startswith(_ELF_MAGIC) or len(start) < 64:
+        return start.startswith(_ELF_MAGIC)
+    order = "<" if start[5] == 1 else ">"
+    if start[4] == 2:  # 64 bit
+        offset, size, count = *struct.unpack_from(f"{order}Q", start, 32), *struct.unpack_from(f"{order}HH", start, 54)
+    else:
+        offset, size, count = *struct.unpack_from(f"{order}I", start, 28), *struct.unpack_from(f"{order}HH", start, 42)
+    if offset + size * count > len(start):
+        return True
+    kinds = (struct.unpack_from(f"{order}I", start, offset + position * size)[0] for position in range(count))
+    return any(kind == _ELF_DYNAMIC for kind in kinds)
+
+
+def packages(tree: Tree) -> set[str]:
+    """Return the names of the Debian or Alpine packages that the tree's own databases list as installed."""
+    names: set[str] = set()
+    for block in tree.text("var/lib/dpkg/status").split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and not line.startswith(" "))
+        if fields.get("Package") and fields.get("Status", "").endswith(" installed"):
+            names.add(fields["Package"])
+    for line in tree.text("lib/apk/db/installed", "usr/lib/apk/db/installed").splitlines():
+        if line.startswith("P:"):
+            names.add(line[2:])
+    return names
+
+
+def release(tree: Tree) -> tuple[str, str]:
+    """Return (ID, VERSION_ID) of os-release(5); empty texts when there is none."""
+    lines = tree.text("etc/os-release", "usr/lib/os-release").splitlines()
+    values = dict(line.split("=", 1) for line in lines if "=" in line)
+    return values.get("ID", "").strip("\"'"), values.get("VERSION_ID", "").strip("\"'")
+
+
+def names_by_number(tree: Tree, path: str) -> dict[int, str]:
+    """Return {uid or gid: name} of passwd(5) or group(5)."""
+    rows: Sequence[list[str]] = [line.split(":") for line in tree.text(path).splitlines()]
+    return {int(row[2]): row[0] for row in rows if len(row) > 2 and row[2].isdigit()}

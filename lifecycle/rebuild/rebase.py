@@ -1,0 +1,301 @@
+"""Put an image's own layers onto a newer base, in the registry alone, when that is provably what a rebuild would give.
+
+The rules are those of rescan-rebuild.md 4.3; whatever cannot be proven is refused with a reason. Known defects of
+other tools that this avoids: a lost variant, author, creation time or annotation, and a first layer dropped when the
+image has no history.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from lifecycle.core.errors import LimitExceeded, Malformed
+from lifecycle.core.types import Digest
+from lifecycle.rebuild import layers
+from lifecycle.rebuild.layers import Tree
+from lifecycle.registry.client import RegistryClient
+from lifecycle.registry.manifests import parse_manifest
+from lifecycle.registry.types import Descriptor, ManifestContent
+
+CONFIG_MAX: Final = 8 * 1024 * 1024  # bytes
+BASE_NAME: Final = "org.opencontainers.image.base.name"
+BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
+# Rule 2: an old database on top would mask the new one, and scanners would report what is no longer there.
+_PACKAGE_DATABASE: Final = re.compile(
+    r"(?:var/lib/dpkg(?:/.*)?|var/lib/apt(?:/.*)?|(?:usr/)?lib/apk/db(?:/.*)?|var/lib/rpm(?:/.*)?"
+    r"|usr/lib/sysimage/rpm(?:/.*)?)"
+)
+# Rule 3: what builders leave where they mounted something; an empty file over a file that runtimes mount over again.
+_MOUNT_POINTS: Final = frozenset({"etc/hosts", "etc/resolv.conf", "etc/hostname"})
+_PYTHON: Final = re.compile(r"(?:.*/)?(python\d+\.\d+)(?:/.*)?")
+_REASONS_MAX: Final = 5
+_MAPS: Final = ("Labels", "ExposedPorts", "Volumes")
+
+
+@dataclass(frozen=True, slots=True)
+class RebaseDecision:
+    """Whether the rebase is safe; if not, why, one sentence each."""
+
+    is_safe: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One platform manifest with its configuration, as the registry has them."""
+
+    repository: str
+    content: ManifestContent
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+    layers: tuple[Descriptor, ...]
+
+    @property
+    def diff_ids(self) -> list[str]:
+        return list(self.config.get("rootfs", {}).get("diff_ids") or [])
+
+    @property
+    def platform(self) -> tuple[str, str, str]:
+        """(os, architecture, variant) as the configuration says."""
+        return self.config.get("os", ""), self.config.get("architecture", ""), self.config.get("variant", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Rebased:
+    """The documents of a rebased image; nothing is pushed yet."""
+
+    manifest: bytes
+    media_type: str
+    config: bytes
+
+    @property
+    def digest(self) -> Digest:
+        return Digest.of(self.manifest)
+
+
+class ConfigConflict(Malformed):
+    """The image and its new base changed the same setting in different ways (rule 8)."""
+
+    code = "config_conflict"
+
+
+def load(client: RegistryClient, repository: str, digest: Digest) -> Loaded:
+    """Read one platform manifest; raises ManifestUnknown, MalformedManifest for an index or anything else."""
+    content = client.get_manifest(repository, digest.text)
+    document = parse_manifest(content)
+    config = orjson.loads(client.get_blob(repository, document.config.digest, max_bytes=CONFIG_MAX))
+    return Loaded(repository, content, orjson.loads(content.content), config, document.layers)
+
+
+def decide(client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None) -> RebaseDecision:
+    """Return whether `app`, built on `old`, may be put onto `new`.
+
+    Without `new` (not built yet) only what holds for every new base is looked at; safe then means "may be". Reads the
+    layers of all three.
+    """
+    count = len(old.diff_ids)
+    if not count or app.diff_ids[:count] != old.diff_ids or len(app.layers) != len(app.diff_ids):
+        return RebaseDecision(False, ("Its first layers are not those of the recorded base.",))
+    if len(app.diff_ids) == count:
+        own = Tree()
+    else:
+        try:
+            own = layers.tree_of_layers(client, app.repository, app.layers[count:])
+        except (Malformed, LimitExceeded) as error:
+            return RebaseDecision(False, (error.message,))
+    reasons = _rule_2(own)
+    if reasons or new is None:
+        return RebaseDecision(not reasons, tuple(reasons))
+    if old.platform != new.platform:
+        return RebaseDecision(False, ("The new base is for another platform.",))
+    try:
+        merge(app, old, new, base_name="")
+        old_tree = layers.tree_of_layers(client, old.repository, old.layers)
+        new_tree = layers.tree_of_layers(client, new.repository, new.layers)
+    except (Malformed, LimitExceeded) as error:
+        return RebaseDecision(False, (error.message,))
+    return decide_trees(own, old_tree, new_tree)
+
+
+def decide_trees(own: Tree, old: Tree, new: Tree) -> RebaseDecision:
+    """Apply rules 2 to 7 to what the image's own layers and the two bases hold."""
+    reasons = [*_rule_2(own), *_rules_3_and_4(own, old, new), *_rule_5(old, new), *_rules_6_and_7(own, old, new)]
+    return RebaseDecision(not reasons, tuple(dict.fromkeys(reasons))[:_REASONS_MAX])
+
+
+def _rule_2(own: Tree) -> list[str]:
+    touched = sorted(
+        path
+        for path in {*own.whiteouts, *own.opaque, *(p for p, entry in own.entries.items() if entry.kind != "d")}
+        if _PACKAGE_DATABASE.fullmatch(path)
+    )
+    return [f"Its own layers write the package database (/{touched[0]})."] if touched else []
+
+
+def _rules_3_and_4(own: Tree, old: Tree, new: Tree) -> list[str]:
+    reasons = []
+    for hidden in sorted(own.whiteouts | own.opaque):
+        reasons.append(f"Its own layers remove /{hidden} of the base.")
+    folders: set[str] = set()
+    for path, entry in sorted(own.entries.items()):
+        before, after = old.entries.get(path), new.entries.get(path)
+        if entry.kind == "d":
+            if (before is None) != (after is None) or (before is not None and before != after):
+                reasons.append(f"The folder /{path}, which it carries, differs between the bases.")
+        elif (before is not None or after is not None) and not (path in _MOUNT_POINTS and entry.size_bytes == 0):
+            reasons.append(f"It replaces a file of the base (/{path}).")
+        parts = path.split("/")
+        folders.update("/".join(parts[:length]) for length in range(1, len(parts)))
+    for folder in sorted(folders):
+        kinds = {tree.entries[folder].kind for tree in (old, new) if folder in tree.entries}
+        if len(kinds) > 1 or (kinds and kinds != {"d"}):
+            reasons.append(f"/{folder} is a link or file in a base, and its layers write below it.")
+    return reasons
+
+
+def _rule_5(old: Tree, new: Tree) -> list[str]:
+    reasons = []
+    if layers.release(old) != layers.release(new):
+        reasons.append("The new base is another release of the distribution.")
+    if gone := sorted(layers.packages(old) - layers.packages(new)):
+        reasons.append(f"The new base no longer has the package {gone[0]}.")
+    return reasons
+
+
+def _rules_6_and_7(own: Tree, old: Tree, new: Tree) -> list[str]:
+    reasons = []
+    for path, entry in sorted(own.entries.items()):
+        if entry.is_dynamic:
+            reasons.append(f"It brings a dynamically linked program (/{path}); only a rebuild links it anew.")
+            break
+    minors = {found[1] for path in own.entries if (found := _PYTHON.fullmatch(path))}
+    for minor in sorted(minors):
+        places = [f"{folder}/bin/{minor}" for folder in ("usr", "usr/local")]
+        if not any(place in new.entries for place in places):
+            reasons.append(f"It brings files for {minor}, which the new base does not have.")
+    if any("node_modules" in path.split("/") for path in own.entries):
+        reasons.append("It brings Node modules, which may be made for the old base's Node.")
+    for table, number in (("etc/passwd", "uid"), ("etc/group", "gid")):
+        before, after = layers.names_by_number(old, table), layers.names_by_number(new, table)
+        for owner in sorted({getattr(entry, number) for entry in own.entries.values()} - {0}):
+            if before.get(owner) != after.get(owner):
+                reasons.append(f"The {number} {owner}, which owns files of it, means another name in the new base.")
+    return reasons
+
+
+def merge(app: Loaded, old: Loaded, new: Loaded, *, base_name: str) -> Rebased:
+    """Return the documents of `app` on `new`: the same bytes for the same three; raises ConfigConflict (rule 8)."""
+    count = len(old.diff_ids)
+    config = copy.deepcopy(app.config)
+    config["config"] = _merged(app.config.get("config"), old.config.get("config"), new.config.get("config"))
+    config["rootfs"] = {"type": "layers", "diff_ids": [*new.diff_ids, *app.diff_ids[count:]]}
+    config["history"] = _history(app, old, new)
+    for name in ("os.version", "os.features"):
+        config.pop(name, None)
+        if name in new.config:
+            config[name] = new.config[name]
+    config_bytes = orjson.dumps(config, option=orjson.OPT_SORT_KEYS)
+    manifest = copy.deepcopy(app.manifest)
+    is_docker = "docker" in app.content.media_type
+    base_layers = [_descriptor(layer, is_docker=is_docker) for layer in new.manifest["layers"]]
+    manifest["layers"] = [*base_layers, *app.manifest["layers"][count:]]
+    manifest["config"] |= {"digest": Digest.of(config_bytes).text, "size": len(config_bytes)}
+    manifest["config"].pop("data", None)  # an embedded copy of the old configuration
+    if not is_docker:  # Docker's manifests have no annotations
+        manifest["annotations"] = {
+            **(app.manifest.get("annotations") or {}),
+            BASE_NAME: base_name or (app.manifest.get("annotations") or {}).get(BASE_NAME, ""),
+            BASE_DIGEST: new.content.digest.text,
+        }
+    return Rebased(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS), app.content.media_type, config_bytes)
+
+
+def push(client: RegistryClient, result: Rebased, app: Loaded, new: Loaded, *, tag: str) -> Digest:
+    """Put a rebased image into the image's own repository under `tag`; the layers are mounted, not copied."""
+    document = orjson.loads(result.manifest)
+    for layer in document["layers"]:
+        blob = Digest.parse(layer["digest"])
+        if client.blob_size(app.repository, blob) is not None:
+            continue
+        if not client.mount_blob(app.repository, blob, source_repository=new.repository):
+            layers.copy_blob(client, new.repository, app.repository, blob, size_bytes=layer["size"])
+    client.upload_blob(app.repository, Digest.of(result.config), result.config)
+    client.put_manifest(app.repository, result.digest.text, result.manifest, result.media_type)
+    return client.put_manifest(app.repository, tag, result.manifest, result.media_type)
+
+
+def _merged(app: Any, old: Any, new: Any) -> dict[str, Any]:
+    """Merge the `config` objects three ways, key by key."""
+    app, old, new = app or {}, old or {}, new or {}
+    result: dict[str, Any] = {}
+    for key in sorted({*app, *old, *new}):
+        if key == "Env":
+            pairs = _three_way(_variables(app), _variables(old), _variables(new), what="variable")
+            result[key] = [f"{name}={value}" for name, value in pairs.items()]
+        elif key in _MAPS:
+            result[key] = _three_way(app.get(key) or {}, old.get(key) or {}, new.get(key) or {}, what=key)
+        else:
+            single = _three_way(*({key: part[key]} if key in part else {} for part in (app, old, new)), what="setting")
+            result |= single
+        if key in result and result[key] in ([], {}) and not app.get(key):
+            del result[key]
+    return result
+
+
+def _variables(config: Mapping[str, Any]) -> dict[str, str]:
+    return dict(word.partition("=")[::2] for word in config.get("Env") or [])
+
+
+def _three_way(app: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any], *, what: str) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key in dict.fromkeys((*new, *app, *old)):
+        mine, before, after = app.get(key), old.get(key), new.get(key)
+        if mine == before:
+            value = after
+        elif after in (before, mine):
+            value = mine
+        else:
+            raise ConfigConflict(f"The image and its new base both changed the {what} {key}.")
+        if value is not None:
+            result[key] = value
+    return result
+
+
+def _history(app: Loaded, old: Loaded, new: Loaded) -> list[dict[str, Any]]:
+    """Return the new base's history, then the image's own part; a layer without a history entry gets a bare one."""
+    entries = app.config.get("history") or []
+    base = old.config.get("history") or []
+    own_layers = len(app.diff_ids) - len(old.diff_ids)
+    if base and entries[: len(base)] == base:
+        tail = entries[len(base) :]
+    else:
+        tail, left = [], len(old.diff_ids)
+        for entry in entries:
+            if left <= 0:
+                tail.append(entry)
+            elif not entry.get("empty_layer"):
+                left -= 1
+    return [*_complete(new.config.get("history") or [], len(new.diff_ids)), *_complete(tail, own_layers)]
+
+
+def _complete(entries: Sequence[dict[str, Any]], layer_count: int) -> list[dict[str, Any]]:
+    described = sum(not entry.get("empty_layer") for entry in entries)
+    if described > layer_count:  # it does not fit its layers: say nothing rather than something false
+        return [{"created_by": "unknown"} for _ in range(layer_count)]
+    return [*entries, *({"created_by": "unknown"} for _ in range(layer_count - described))]
+
+
+def _descriptor(layer: Mapping[str, Any], *, is_docker: bool) -> dict[str, Any]:
+    """Return a base's layer descriptor in the image's own family of media types: the blob is the same."""
+    media_type = layer["mediaType"]
+    if is_docker and "oci.image.layer" in media_type and media_type.endswith("+gzip"):
+        media_type = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    elif not is_docker and "docker.image.rootfs.diff" in media_type:
+        media_type = "application/vnd.oci.image.layer.v1.tar+gzip"
+    return {**layer, "mediaType": media_type}
