@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -92,8 +93,18 @@ def in_other_connection() -> Callable[[Callable[[], Any]], Any]:
 
 
 @pytest.fixture
-def live_stack(services: Services, transactional_db: None) -> Services:
-    """Everything as production runs it: registry, web, workers, ticker, over PostgreSQL and Redis."""
-    services.need_registry()
+def live_stack(services: Services, transactional_db: None) -> Iterator[Services]:
+    """Everything as production runs it: registry, web, workers, ticker, over PostgreSQL and Redis.
+
+    The registry is empty, and everything that writes by itself ends with the test: what a registry still had to tell,
+    or a worker still had to do, must not reach the next test's database.
+    """
+    writers = ("registry", "ticker", "worker", "builder", "web")
+    for name in writers:
+        services.kill(name)
+    shutil.rmtree(services.registry.folder / "data", ignore_errors=True)
     services.need_workers()
-    return services
+    services.need_registry()
+    yield services
+    for name in writers:
+        services.kill(name)
