@@ -236,6 +236,9 @@ def demonstrate(installation: Installation, *, again: bool) -> int:
     """Run the demonstration, once unless `again`; returns its exit code."""
     if (HOME / "demo.json").exists() and not again:
         return 0
+    if not (ROOT / "lifecycle" / "management" / "commands" / "demo.py").exists():
+        say("The demonstration is not part of this version.")
+        return 2 if again else 0
     words = [sys.executable, "manage.py", "demo", *(["--again"] if again else [])]
     return subprocess.run(words, cwd=ROOT, env={**os.environ, "GRAVINGDOCK_HOME": str(HOME)}, check=False).returncode
 
