@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, BinaryIO, Final, cast
 
 from lifecycle.core.errors import LimitExceeded, Malformed
 from lifecycle.core.types import Digest
@@ -93,7 +93,7 @@ def tree_of_layers(client: RegistryClient, repository: str, layers: Iterable[Des
 def copy_blob(client: RegistryClient, source: str, target: str, blob: Digest, *, size_bytes: int) -> None:
     """Copy a blob from one repository to another through this machine, for a registry that does not mount."""
     with tempfile.NamedTemporaryFile() as stream:
-        client.fetch_blob(source, blob, stream.file, size_bytes=size_bytes)
+        client.fetch_blob(source, blob, cast(BinaryIO, stream), size_bytes=size_bytes)
         stream.flush()
         client.upload_blob(target, blob, Path(stream.name))
 
