@@ -95,6 +95,7 @@ class Services:
             "SCRATCH": str(self.home / "scratch"),
             "JOB_LEASE_S": "3",
             "JOB_SWEEP_S": "1",
+            "CRAWL_EVERY_S": "86400",
         }
 
     def start(self, name: str, command: list[str], *, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
