@@ -113,3 +113,4 @@ def live_stack(services: Services, transactional_db: None, settings: Any) -> Ite
     yield services
     for name in writers:
         services.kill(name)
+    services.await_alone()

@@ -216,6 +216,26 @@ class Services:
         finally:
             link.close()
 
+    def await_alone(self, timeout_s: float = 10) -> None:
+        """Return when the database has ended what killed processes left: a commit under way still commits."""
+        from django.db import connection
+
+        link = self.cluster.connect(postgres.SUPERUSER, postgres.DATABASE)
+        try:
+            deadline = time.monotonic() + timeout_s
+            while time.monotonic() < deadline:
+                with link.cursor() as cursor, connection.cursor() as own:
+                    own.execute("SELECT pg_backend_pid()")
+                    cursor.execute(
+                        "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND pid <> %s",
+                        (postgres.APP, own.fetchone()[0]),
+                    )
+                    if cursor.fetchone() == (0,):
+                        return
+                time.sleep(0.05)
+        finally:
+            link.close()
+
     def _await_port(self, name: str, port: int, timeout_s: float = 30) -> None:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

@@ -127,7 +127,10 @@ class Supervisor:
                 self._call("startProcess", name, False)
             except xmlrpc.client.Fault as fault:
                 if "ALREADY_STARTED" not in str(fault.faultString):
-                    raise PartDied(f"{name} cannot be started ({fault.faultString}).") from None
+                    # The supervisor also says SPAWN_ERROR of a program that ended before it looked again.
+                    raise PartDied(
+                        f"{name} did not stay up ({fault.faultString}). The end of its log:\n{self.tail(name)}"
+                    ) from None
         deadline = time.monotonic() + timeout_s
         while True:
             states = self.states()
