@@ -1,0 +1,206 @@
+"""`gravingdock`: images and promotions from a terminal or a pipeline. Data on standard output, talk on standard error.
+
+Exit codes: 0 ok, 1 error, 2 usage, 3 the policy says no, 4 not authenticated, 5 timed out. No colours are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import httpx
+
+from lifecycle.cli import client
+from lifecycle.cli.client import Api, CommandFailed, Login
+
+IMAGE_COLUMNS: Final = ("digest", "kind", "platform", "distro", "size_bytes", "package_count")
+PROMOTION_COLUMNS: Final = ("id", "state", "repository", "environment", "tag", "digest", "requested_by")
+UNDER_WAY: Final = frozenset({"executing", "verifying"})
+POLL_S: Final = 1.0
+DECISIONS: Final = {
+    "approve": "approve a request of somebody else",
+    "reject": "reject a request for good; needs --reason",
+    "withdraw": "take your own request back",
+}
+
+
+def main(arguments: Sequence[str] | None = None, *, transport: httpx.BaseTransport | None = None) -> int:
+    """Run one command and return its exit code. `transport` replaces the network, for the server's own tests."""
+    options = parser().parse_args(arguments)  # exits with 2 by itself
+    try:
+        if options.run is sign_in:
+            sign_in(options, transport)
+        else:
+            options.run(options, Api(client.stored_login(), transport=transport))
+    except CommandFailed as error:
+        print(_clean(str(error), keep="\n"), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return client.EXIT_ERROR
+    return client.EXIT_OK
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the description of every command."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--json", action="store_true", help="print JSON")
+    limited = argparse.ArgumentParser(add_help=False, parents=[shared])
+    limited.add_argument("--limit", type=_positive, default=50, help="rows at most (default %(default)s)")
+    top = argparse.ArgumentParser(prog="gravingdock", description="The life of container images, over the API.")
+    areas = top.add_subparsers(required=True, metavar="AREA")
+
+    auth = areas.add_parser("auth", help="sign in").add_subparsers(required=True, metavar="COMMAND")
+    login = auth.add_parser("login", help="store a token, read from standard input or asked for")
+    login.add_argument("--url", required=True, help="address of the server")
+    login.set_defaults(run=sign_in)
+    auth.add_parser("status", parents=[shared], help="whether the stored token is taken").set_defaults(run=status)
+
+    image = areas.add_parser("image", help="images").add_subparsers(required=True, metavar="COMMAND")
+    image.add_parser("list", parents=[limited], help="images you may see, newest first").set_defaults(run=list_images)
+    show = image.add_parser("show", parents=[shared], help="one image and its findings")
+    show.add_argument("digest")
+    show.set_defaults(run=show_image)
+
+    promotion = areas.add_parser("promotion", help="promotions").add_subparsers(required=True, metavar="COMMAND")
+    listing = promotion.add_parser("list", parents=[limited], help="requests you may see, newest first")
+    listing.add_argument("--state", help="only these, e.g. open")
+    listing.add_argument("--repository", help="only of this one, e.g. shop/api")
+    listing.set_defaults(run=list_promotions)
+    request = promotion.add_parser("request", parents=[shared], help="ask for a digest to enter an environment")
+    request.add_argument("digest")
+    for name in ("repository", "environment", "reason"):
+        request.add_argument(f"--{name}", required=True)
+    request.add_argument("--tag", default="", help="the tag it gets there")
+    request.set_defaults(run=request_promotion)
+    one = promotion.add_parser("show", parents=[shared], help="one request")
+    one.add_argument("id", type=_positive)
+    one.set_defaults(run=show_promotion)
+    for name, text in DECISIONS.items():
+        command = promotion.add_parser(name, parents=[shared], help=text)
+        command.add_argument("id", type=_positive)
+        command.add_argument("--reason", required=name == "reject", default="")
+        command.set_defaults(run=decide, decision=name)
+    execute = promotion.add_parser("execute", parents=[shared], help="copy a ready request's digest")
+    execute.add_argument("id", type=_positive)
+    execute.add_argument("--wait", type=_positive, metavar="SECONDS", help="until it ended; exit 5 after that long")
+    execute.set_defaults(run=execute_promotion)
+    return top
+
+
+def sign_in(options: argparse.Namespace, transport: httpx.BaseTransport | None) -> None:
+    """Check a token against the server, then store it."""
+    url = client.checked_url(options.url)
+    token = (getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    if not token.isascii() or not token.isprintable() or not token:
+        raise CommandFailed("Give the token on standard input.", client.EXIT_USAGE)
+    login = Login(url, token)
+    Api(login, transport=transport).get("images/", limit="1")
+    _say(f"Signed in; kept in {client.save_login(login)}")
+
+
+def status(options: argparse.Namespace, api: Api) -> None:
+    """Say where one is signed in; fails with 4 when the token is not taken any more."""
+    api.get("images/", limit="1")
+    _print_one({"url": client.stored_login().url, "signed_in": True}, options)
+
+
+def list_images(options: argparse.Namespace, api: Api) -> None:
+    _print_rows(api.rows("images/", most=options.limit), IMAGE_COLUMNS, options)
+
+
+def show_image(options: argparse.Namespace, api: Api) -> None:
+    image = api.get(f"images/{_digest(options.digest)}/")
+    findings = api.get(f"images/{_digest(options.digest)}/findings/")["results"]
+    if options.json:
+        _print_one(image | {"open_findings": findings}, options)
+        return
+    _print_one(image, options)
+    _say(f"{len(findings)} findings:")
+    _print_rows(findings, ("severity", "state", "advisory", "purl", "fixed_version"), options)
+
+
+def list_promotions(options: argparse.Namespace, api: Api) -> None:
+    asked = {"state": options.state, "repository": options.repository}
+    query = {name: value for name, value in asked.items() if value}
+    _print_rows(api.rows("promotions/", most=options.limit, **query), PROMOTION_COLUMNS, options)
+
+
+def request_promotion(options: argparse.Namespace, api: Api) -> None:
+    body = {name: getattr(options, name) for name in ("digest", "repository", "environment", "reason")}
+    if options.tag:
+        body["tag"] = options.tag
+    _print_one(api.post("promotions/", body), options)
+
+
+def show_promotion(options: argparse.Namespace, api: Api) -> None:
+    _print_one(api.get(f"promotions/{options.id}/"), options)
+
+
+def decide(options: argparse.Namespace, api: Api) -> None:
+    body = {"reason": options.reason} if options.reason else {}
+    _print_one(api.post(f"promotions/{options.id}/{options.decision}/", body), options)
+
+
+def execute_promotion(options: argparse.Namespace, api: Api) -> None:
+    """Start the copy; with `--wait`, 0 only when it has succeeded."""
+    promotion = api.post(f"promotions/{options.id}/execute/")
+    if options.wait:
+        until = time.monotonic() + options.wait
+        while promotion["state"] in UNDER_WAY:
+            if time.monotonic() >= until:
+                _print_one(promotion, options)
+                raise CommandFailed(f"Still {promotion['state']} after {options.wait} s.", client.EXIT_TIMED_OUT)
+            time.sleep(POLL_S)
+            promotion = api.get(f"promotions/{options.id}/")
+    _print_one(promotion, options)
+    if options.wait and promotion["state"] != "succeeded":
+        raise CommandFailed(f"It ended as {promotion['state']}. {promotion.get('failure', '')}".strip())
+
+
+def _digest(text: str) -> str:
+    name, _, value = text.partition(":")
+    if name not in {"sha256", "sha512"} or not value or set(value) - set("0123456789abcdef"):
+        raise CommandFailed("A digest looks like sha256:9f86d0...", client.EXIT_USAGE)
+    return text
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError("expected a whole number from 1 on")
+    return int(text)
+
+
+def _clean(value: Any, *, keep: str = "") -> str:
+    """Return a value as text for a terminal: what images say of themselves must not move the cursor."""
+    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _say(text: str) -> None:
+    print(_clean(text), file=sys.stderr)
+
+
+def _print_one(document: dict[str, Any], options: argparse.Namespace) -> None:
+    if options.json:
+        print(json.dumps(document))
+        return
+    width = max(map(len, document))
+    for name, value in document.items():
+        print(f"{name:<{width}}  {_clean(value)}".rstrip())
+
+
+def _print_rows(rows: Iterable[dict[str, Any]], columns: Sequence[str], options: argparse.Namespace) -> None:
+    """Print a table, or with `--json` one object a line."""
+    if options.json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    lines = [[column.upper() for column in columns]] + [[_clean(row.get(name)) for name in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,149 @@
+"""The command line against the real application and database; only the socket is left out."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+
+import httpx
+import pytest
+from django.test import Client
+
+from accounts import tokens
+from accounts.models import ApiToken
+from lifecycle.cli import client
+from lifecycle.cli.main import main
+from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
+
+pytestmark = pytest.mark.django_db
+ABSENT = "sha256:" + "e" * 64
+
+
+def to_application(request):
+    """Hand a request to the whole application, middleware and all, in the test's own transaction."""
+    answer = Client().generic(
+        request.method,
+        request.url.raw_path.decode(),
+        request.content,
+        content_type=request.headers.get("Content-Type", ""),
+        headers={"Authorization": request.headers["Authorization"]},
+    )
+    return httpx.Response(answer.status_code, headers=dict(answer.headers), content=answer.content)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Return a function that runs one command as a user: (exit code, standard output, standard error)."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    transport = httpx.MockTransport(to_application)
+
+    def as_user(user, *arguments):
+        if user is not None:
+            text = tokens.create_token(user, kind="pat", name="cli")[1]
+            client.save_login(client.Login("http://localhost", text))
+        try:
+            code = main([str(argument) for argument in arguments], transport=transport)
+        except SystemExit as stop:  # argparse's own way out
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return as_user
+
+
+def test_a_login_is_checked_and_kept_for_its_owner_alone(dock, run, monkeypatch):  # noqa: F811
+    assert run(None, "auth", "status")[0] == client.EXIT_NOT_AUTHENTICATED
+    text = tokens.create_token(dock.requester, kind="pat", name="cli")[1]
+    monkeypatch.setattr("sys.stdin", io.StringIO("gdk_pat_wrong\n"))
+    assert run(None, "auth", "login", "--url", "http://localhost")[0] == client.EXIT_NOT_AUTHENTICATED
+    assert not client.login_file().exists()
+    monkeypatch.setattr("sys.stdin", io.StringIO(text + "\n"))
+    code, out, err = run(None, "auth", "login", "--url", "http://localhost/")
+    assert (code, out) == (0, "")
+    assert text not in err
+    assert stat.S_IMODE(client.login_file().stat().st_mode) == 0o600
+    assert json.loads(run(None, "auth", "status", "--json")[1]) == {"url": "http://localhost", "signed_in": True}
+    ApiToken.objects.update(revoked_at="2026-01-01T00:00Z")
+    assert run(None, "auth", "status")[0] == client.EXIT_NOT_AUTHENTICATED
+
+
+@pytest.mark.parametrize("url", ["http://dock.example", "dock.example", "ftp://localhost", "https://me@dock.example"])
+def test_a_token_goes_to_no_unsafe_address(url, run, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("gdk_pat_x\n"))
+    assert run(None, "auth", "login", "--url", url)[0] == client.EXIT_USAGE
+
+
+def test_images_are_listed_and_shown(dock, run):  # noqa: F811
+    code, out, _ = run(dock.requester, "image", "list")
+    assert code == 0
+    assert dock.image.digest in out
+    shown = json.loads(run(dock.requester, "image", "show", dock.image.digest, "--json")[1])
+    assert (shown["digest"], shown["open_findings"]) == (dock.image.digest, [])
+    assert run(dock.requester, "image", "show", ABSENT)[0] == client.EXIT_ERROR
+    assert run(dock.requester, "image", "show", "../jobs")[0] == client.EXIT_USAGE
+    assert run(dock.outsider, "image", "list", "--json")[:2] == (0, "")
+
+
+def test_a_promotion_from_request_to_execution(dock, run, request_):  # noqa: F811
+    number = request_.pk
+    code, out, err = run(dock.requester, "promotion", "approve", number)
+    assert (code, out) == (client.EXIT_ERROR, "")
+    assert err.strip()
+    approved = json.loads(run(dock.approver, "promotion", "approve", number, "--reason", "seen", "--json")[1])
+    assert approved["state"] == "ready"
+    assert run(dock.deployer, "promotion", "execute", number, "--wait", "1")[0] == client.EXIT_TIMED_OUT
+    assert "executing" in run(dock.requester, "promotion", "show", number)[1]
+    listed = run(dock.requester, "promotion", "list", "--state", "executing", "--json")[1].splitlines()
+    assert [json.loads(line)["id"] for line in listed] == [number]
+    assert run(dock.requester, "promotion", "list", "--state", "open", "--json")[1] == ""
+
+
+def test_a_request_is_made_and_withdrawn_by_its_maker(dock, run):  # noqa: F811
+    words = ("promotion", "request", dock.image.digest, "--repository", "shop/api", "--environment", "staging")
+    assert run(dock.requester, *words)[0] == client.EXIT_USAGE  # no reason
+    dock_words = (*words[:-1], "dev", "--reason", "try", "--json")
+    made = json.loads(run(dock.requester, *dock_words)[1])
+    assert (made["digest"], made["environment"]) == (dock.image.digest, "dev")
+    assert run(dock.approver, "promotion", "withdraw", made["id"])[0] == client.EXIT_ERROR
+    assert run(dock.requester, "promotion", "withdraw", made["id"])[0] == 0
+
+
+def test_a_list_goes_on_over_its_pages(dock, run, request_, monkeypatch):  # noqa: F811
+    words = ("promotion", "request", dock.image.digest, "--repository", "shop/api", "--environment", "dev")
+    assert run(dock.requester, *words, "--reason", "try")[0] == 0
+    monkeypatch.setattr(client, "PAGE", 1)
+    assert len(run(dock.requester, "promotion", "list", "--json")[1].splitlines()) == 2
+    assert len(run(dock.requester, "promotion", "list", "--json", "--limit", "1")[1].splitlines()) == 1
+
+
+def test_the_policys_no_has_its_own_exit_code_and_its_reasons(run, monkeypatch, capsys, tmp_path):
+    client_file = tmp_path / "gravingdock"
+    client_file.mkdir()
+    (client_file / "login.json").write_text('{"url": "http://localhost", "token": "gdk_pat_x"}')
+    body = {"code": "policy_blocked", "detail": "No.", "details": {"reasons": ["Not \x1b[2Jscanned."]}}
+    answers = httpx.MockTransport(lambda _: httpx.Response(422, json=body))
+    assert main(["promotion", "execute", "1"], transport=answers) == client.EXIT_POLICY
+    assert capsys.readouterr().err == "No.\n  Not \N{REPLACEMENT CHARACTER}[2Jscanned.\n"
+
+
+def test_no_answer_and_no_server_differ(run, tmp_path):
+    (tmp_path / "gravingdock").mkdir()
+    (tmp_path / "gravingdock" / "login.json").write_text('{"url": "http://localhost", "token": "gdk_pat_x"}')
+
+    def fail(error):
+        def handle(request):
+            raise error("x", request=request)
+
+        return httpx.MockTransport(handle)
+
+    assert main(["image", "list"], transport=fail(httpx.ReadTimeout)) == client.EXIT_TIMED_OUT
+    assert main(["image", "list"], transport=fail(httpx.ConnectError)) == client.EXIT_ERROR
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_speaks_over_a_real_socket(live_server, dock, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    text = tokens.create_token(dock.requester, kind="pat", name="cli")[1]
+    client.save_login(client.Login(live_server.url, text))
+    assert main(["image", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["digest"] == dock.image.digest
