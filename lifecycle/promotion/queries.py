@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.access import may
 from lifecycle.authority.queries import environments_visible_to, people_who, repositories_visible_to
+from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import PlatformFacts, PromotionFacts
 from lifecycle.promotion.models import Environment, PromotionRequest, Slot, Vote
 from lifecycle.registry.models import Image
@@ -41,6 +44,15 @@ def decidable_by(actor: User) -> QuerySet[PromotionRequest]:
 def decidable_count(actor: User) -> int:
     """Return how many requests wait for `actor`, for the badge in the top bar."""
     return decidable_by(actor).count()
+
+
+def executable_by(actor: User) -> QuerySet[PromotionRequest]:
+    """Return the ready requests over whose repositories `actor` holds promotion.execute."""
+    return promotions_visible_to(actor).filter(
+        state=PromotionRequest.State.READY,
+        repository__in=repositories_visible_to(actor, Verb.PROMOTION_EXECUTE),
+        environment__in=environments_visible_to(actor),
+    )
 
 
 def previous_environment(environment: Environment) -> Environment | None:
@@ -90,6 +102,14 @@ def facts_of(request: PromotionRequest) -> PromotionFacts:
         previous_environment=before.slug if before else None,
         is_or_was_in_previous=before is not None and has_been_in(request, before),
     )
+
+
+def requirements_now(request: PromotionRequest) -> list[dict[str, Any]]:
+    """Return the requirements as a page shows them: judged now while it is open, else as they were judged last."""
+    if request.state in LIVE_STATES:
+        return [requirement.as_json() for requirement in judge_promotion(facts_of(request)).requirements]
+    last = request.evaluations.order_by("-pk").first()
+    return list(last.requirements) if last else []
 
 
 def platforms_of(image: Image) -> list[PlatformFacts]:

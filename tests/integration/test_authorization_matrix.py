@@ -51,6 +51,14 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "lineage/{digest}/": (OUT, HIDDEN, IN),
     "t/{team}/r/{repository_name}/": (OUT, HIDDEN, IN),
     "t/{team}/r/{repository_name}/i/{digest}/": (OUT, HIDDEN, IN),
+    "inbox/": (OUT, IN, IN),
+    "promotions/": (OUT, IN, IN),
+    "promotions/new/?repository={repository}&digest={digest}": (OUT, HIDDEN, REFUSED),
+    "promotions/{promotion}/": (OUT, HIDDEN, IN),
+    "promotions/{promotion}/approve/": (OUT, POST_ONLY, POST_ONLY),
+    "promotions/{promotion}/reject/": (OUT, POST_ONLY, POST_ONLY),
+    "promotions/{promotion}/execute/": (OUT, POST_ONLY, POST_ONLY),
+    "promotions/{promotion}/withdraw/": (OUT, POST_ONLY, POST_ONLY),
     "theme/": (POST_ONLY, POST_ONLY, POST_ONLY),
 }
 BACKEND: Final = "allauth.account.auth_backends.AuthenticationBackend"

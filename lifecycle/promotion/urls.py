@@ -1,0 +1,18 @@
+"""`/inbox/` and `/promotions/`."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from lifecycle.promotion import views
+
+urlpatterns = [
+    path("inbox/", views.inbox, name="inbox"),
+    path("promotions/", views.promotions, name="promotions"),
+    path("promotions/new/", views.new, name="promotion-new"),
+    path("promotions/<int:pk>/", views.promotion, name="promotion"),
+    path("promotions/<int:pk>/approve/", views.approve, name="promotion-approve"),
+    path("promotions/<int:pk>/reject/", views.reject, name="promotion-reject"),
+    path("promotions/<int:pk>/withdraw/", views.withdraw, name="promotion-withdraw"),
+    path("promotions/<int:pk>/execute/", views.execute, name="promotion-execute"),
+]
