@@ -1,0 +1,33 @@
+"""The only way from an id in a request to a wave's row: found and allowed, or not found (design invariant 9)."""
+
+from __future__ import annotations
+
+from accounts.models import User
+from accounts.verbs import Verb
+from lifecycle.authority.access import require
+from lifecycle.core.errors import NotFound
+from lifecycle.rebuild.models import RebuildWave
+from lifecycle.rebuild.queries import waves_visible_to
+from lifecycle.registry.models import Repository
+
+
+def wave_for(actor: User, wave_id: int) -> RebuildWave:
+    """Return the wave if `actor` may see its base; raises NotFound for absent and hidden alike."""
+    wave = waves_visible_to(actor).filter(pk=wave_id).first()
+    if wave is None:
+        raise NotFound("There is no such rebuild wave, or you may not see it.")
+    return wave
+
+
+def lock_wave(actor: User, wave_id: int) -> RebuildWave:
+    """Return the wave, locked until the transaction ends, if `actor` may rebuild every repository it touches.
+
+    A wave without jobs asks for the right over the base's repository. Raises NotFound, NotPermitted.
+    """
+    wave = waves_visible_to(actor).select_for_update(of=("self",)).filter(pk=wave_id).first()
+    if wave is None:
+        raise NotFound("There is no such rebuild wave, or you may not see it.")
+    touched = list(Repository.objects.filter(rebuild_jobs__wave=wave).select_related("team").distinct())
+    for repository in touched or [wave.repository]:
+        require(actor, Verb.IMAGE_REBUILD, repository=repository)
+    return wave

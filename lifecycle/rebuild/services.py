@@ -1,0 +1,262 @@
+"""Recipes, watches, waves: each function checks, locks, changes, audits and queues in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+
+from accounts.models import User
+from accounts.verbs import Verb
+from lifecycle.advisories.queries import diff_of_images, matches_of_images, platform_manifests
+from lifecycle.audit import services as audit
+from lifecycle.authority.access import require
+from lifecycle.core import clock
+from lifecycle.core.errors import IllegalTransition, Malformed
+from lifecycle.core.types import parse_tag
+from lifecycle.jobs import services as jobs
+from lifecycle.jobs.models import JobKind
+from lifecycle.rebuild import contexts
+from lifecycle.rebuild.access import lock_wave
+from lifecycle.rebuild.containerfile import base_references
+from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
+from lifecycle.registry.access import lock_repository, repository_for
+from lifecycle.registry.clients import client_for
+from lifecycle.registry.models import Image, Tag
+
+State = RebuildJob.State
+OPEN_STATES = (State.WAITING, State.BUILDING, State.SCANNING)
+
+
+def put_recipe(
+    repository_id: int,
+    *,
+    actor: User,
+    containerfile: str,
+    context: Mapping[str, bytes] | None = None,
+    build_args: Mapping[str, str] | None = None,
+    tag: str = "latest",
+) -> Recipe:
+    """Add a revision of how a repository's image is built; the context goes into that repository first.
+
+    Raises NotFound, NotPermitted, Malformed, RegistryUnavailable.
+    """
+    repository = repository_for(actor, repository_id, Verb.IMAGE_CREATE)
+    parse_tag(tag)
+    arguments = dict(build_args or {})
+    references = base_references(containerfile, arguments)
+    digest = contexts.store(client_for(repository.registry), repository.name, context) if context else ""
+    with transaction.atomic():
+        repository = lock_repository(actor, repository_id, Verb.IMAGE_CREATE)
+        last = Recipe.objects.filter(repository=repository).aggregate(last=Max("revision"))["last"] or 0
+        recipe = Recipe.objects.create(
+            repository=repository, revision=last + 1, containerfile=containerfile, context_digest=digest,
+            build_args=arguments, base_references=references, tag=tag, author=actor,
+        )  # fmt: skip
+        audit.record(
+            "recipe.changed", actor=actor, subject=recipe, repository=repository, team=repository.team,
+            revision=recipe.revision,
+        )  # fmt: skip
+    return recipe
+
+
+@transaction.atomic
+def watch_base(repository_id: int, *, actor: User, tag: str = "latest") -> UpstreamWatch:
+    """Propose a wave whenever this tag moves; watching twice is watching once. Raises NotFound, NotPermitted."""
+    repository = lock_repository(actor, repository_id, Verb.IMAGE_REBUILD)
+    row = Tag.objects.filter(repository=repository, name=parse_tag(tag)).select_related("image").first()
+    watch, is_new = UpstreamWatch.objects.get_or_create(
+        repository=repository,
+        tag=tag,
+        defaults={"created_by": actor, "last_digest": row.image.digest if row and row.image else ""},
+    )
+    if is_new:
+        audit.record("watch.added", actor=actor, subject=watch, repository=repository, team=repository.team, tag=tag)
+    return watch
+
+
+@transaction.atomic
+def confirm_wave(wave_id: int, *, actor: User) -> RebuildWave:
+    """Start what was planned; raises NotFound, NotPermitted, IllegalTransition."""
+    wave = lock_wave(actor, wave_id)
+    move_wave(wave, RebuildWave.State.RUNNING, confirmed_by=actor, confirmed_at=clock.now())
+    _record("rebuild.confirmed", wave, actor)
+    _go_on(wave)
+    return wave
+
+
+@transaction.atomic
+def cancel_wave(wave_id: int, *, actor: User) -> RebuildWave:
+    """Start nothing more of the wave; a build that runs notices within seconds and ends."""
+    wave = lock_wave(actor, wave_id)
+    move_wave(wave, RebuildWave.State.CANCELLED)
+    for job in wave.jobs.filter(state=State.WAITING):
+        move(job, State.CANCELLED)
+    _record("rebuild.cancelled", wave, actor)
+    return wave
+
+
+@transaction.atomic
+def retry_wave(wave_id: int, *, actor: User) -> RebuildWave:
+    """Try again what failed, and what it blocked; what is done stays done."""
+    wave = lock_wave(actor, wave_id)
+    if wave.state != RebuildWave.State.FAILED:
+        raise IllegalTransition(f"{wave} is {wave.state}: only one that failed can be tried again.")
+    move_wave(wave, RebuildWave.State.RUNNING, confirmed_by=actor, finished_at=None)
+    for job in wave.jobs.filter(state__in=(State.FAILED, State.BLOCKED)):
+        move(job, State.WAITING, problem="", finished_at=None)
+    _record("rebuild.retried", wave, actor)
+    _go_on(wave)
+    return wave
+
+
+def move_wave(wave: RebuildWave, state: str, **changes: object) -> None:
+    """Move a locked wave; the only writer of its state. Raises IllegalTransition."""
+    if state not in RebuildWave.NEXT.get(wave.state, frozenset()):
+        raise IllegalTransition(f"{wave} is {wave.state} and cannot become {state}.", state=wave.state)
+    wave.state = state
+    if state != RebuildWave.State.RUNNING:
+        wave.finished_at = clock.now()
+    for name, value in changes.items():
+        setattr(wave, name, value)
+    wave.save(update_fields=list({"state", "finished_at", *changes}))
+
+
+def move(job: RebuildJob, state: str, **changes: object) -> None:
+    """Move a job whose wave is locked; the only writer of its state. Raises IllegalTransition."""
+    if state not in RebuildJob.NEXT.get(job.state, frozenset()):
+        raise IllegalTransition(f"{job} is {job.state} and cannot become {state}.", state=job.state)
+    job.state = state
+    if state not in OPEN_STATES:
+        job.finished_at = clock.now()
+    for name, value in changes.items():
+        setattr(job, name, value)
+    job.save(update_fields=list({"state", "finished_at", *changes}))
+
+
+def _locked(job_id: int) -> RebuildJob:
+    """Return a job with its wave's row locked: two parents that end at once must not both miss their child."""
+    job = RebuildJob.objects.select_related("repository__team", "old_image").get(pk=job_id)
+    job.wave = RebuildWave.objects.select_for_update().select_related("repository__team").get(pk=job.wave_id)
+    job.refresh_from_db(fields=["state"])
+    return job
+
+
+def begin(job_id: int, *, node_id: str) -> RebuildJob:
+    """Mark a job as being built; a second attempt finds it so already. Inside the worker's fenced transaction."""
+    job = _locked(job_id)
+    if job.state == State.WAITING:
+        if job.wave.state == RebuildWave.State.CANCELLED:
+            move(job, State.CANCELLED)
+        else:
+            move(job, State.BUILDING, node_id=node_id, started_at=clock.now(), attempts=job.attempts + 1)
+    return job
+
+
+def built(job_id: int, image: Image, *, method: str, reason: str) -> RebuildJob:
+    """Record the result of a build; the old digest again means that nothing above has to be rebuilt."""
+    job = _locked(job_id)
+    if job.state != State.BUILDING:
+        return job
+    if image.pk == job.old_image_id:
+        move(job, State.UNCHANGED, new_image=image, method=method, method_reason=reason)
+        _go_on(job.wave)
+    else:
+        move(job, State.SCANNING, new_image=image, method=method, method_reason=reason)
+    return job
+
+
+def unchanged(job_id: int, *, reason: str) -> None:
+    """Record that there was nothing to rebuild, because no base of this image changed."""
+    job = _locked(job_id)
+    if job.state == State.BUILDING:
+        move(job, State.UNCHANGED, method_reason=reason)
+        _go_on(job.wave)
+
+
+def finish(job_id: int) -> None:
+    """Compare the scanned result with the old image, and let what stands on it go on."""
+    job = _locked(job_id)
+    if job.state != State.SCANNING or job.new_image is None:
+        return
+    diff = diff_of_images(job.old_image, job.new_image)
+    move(
+        job,
+        State.DONE,
+        findings_before=len(matches_of_images(platform_manifests(job.old_image))),
+        findings_after=len(matches_of_images(platform_manifests(job.new_image))),
+        fixed=sorted({match.advisory.osv_id for match in diff.fixed}),
+        introduced=sorted({match.advisory.osv_id for match in diff.new}),
+        remaining_count=len(diff.remaining),
+    )
+    audit.record(
+        "image.rebuilt", actor=job.wave.confirmed_by or job.wave.planned_by, subject=job, repository=job.repository,
+        team=job.repository.team, image=job.new_image, old=job.old_image.digest, method=job.method,
+    )  # fmt: skip
+    _go_on(job.wave)
+
+
+def fail(job_id: int, *, why: str) -> None:
+    """Record a failure: what stands on this image is blocked, its siblings go on."""
+    job = _locked(job_id)
+    if job.state not in OPEN_STATES:
+        return
+    if job.wave.state == RebuildWave.State.CANCELLED and job.state != State.SCANNING:
+        move(job, State.CANCELLED)
+        return
+    if job.state == State.WAITING:  # it did not get as far as its build
+        move(job, State.BUILDING, started_at=clock.now(), attempts=job.attempts + 1)
+    move(job, State.FAILED, problem=why[:2000])
+    audit.record(
+        "image.rebuild_failed", actor=job.wave.confirmed_by or job.wave.planned_by, subject=job, outcome="failed",
+        reason=why[:300], repository=job.repository, team=job.repository.team, image=job.old_image,
+    )  # fmt: skip
+    blocked = [job]
+    while blocked:
+        parent = blocked.pop()
+        for child in parent.children.filter(state=State.WAITING):
+            move(child, State.BLOCKED, problem=f"{job.repository} could not be rebuilt.")
+            blocked.append(child)
+    _go_on(job.wave)
+
+
+def _go_on(wave: RebuildWave) -> None:
+    """Queue every job whose parents are done, or end the wave when no job is left; the wave is locked."""
+    rows = list(wave.jobs.prefetch_related("parents"))
+    if wave.state == RebuildWave.State.RUNNING:
+        for job in rows:
+            parents_done = all(parent.state in (State.DONE, State.UNCHANGED) for parent in job.parents.all())
+            if job.state == State.WAITING and parents_done:
+                actor = wave.confirmed_by or wave.planned_by
+                jobs.queue(JobKind.REBUILD, subject_id=job.pk, actor=actor, dedupe_key=f"rebuild:{job.pk}")
+    if wave.state != RebuildWave.State.RUNNING or any(job.state in OPEN_STATES for job in rows):
+        return
+    is_good = all(job.state in (State.DONE, State.UNCHANGED) for job in rows)
+    move_wave(wave, RebuildWave.State.SUCCEEDED if is_good else RebuildWave.State.FAILED)
+    _record("rebuild.finished", wave, wave.confirmed_by or wave.planned_by, state=wave.state)
+
+
+def require_right(job: RebuildJob, actor: User) -> None:
+    """Raise NotPermitted when `actor` may no longer rebuild this repository's image."""
+    require(actor, Verb.IMAGE_REBUILD, repository=job.repository)
+
+
+def _record(action: str, wave: RebuildWave, actor: User, **details: Any) -> None:
+    audit.record(
+        action, actor=actor, subject=wave, repository=wave.repository, team=wave.repository.team, image=wave.new_base,
+        **details,
+    )  # fmt: skip
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Return (repository name, tag or digest) of an image reference; its host is left out (protocols.md 1.2)."""
+    first, slash, rest = reference.partition("/")
+    name = rest if slash and (first == "localhost" or "." in first or ":" in first) else reference
+    name, _, digest = name.partition("@")
+    folder, slash, last = name.rpartition("/")
+    last, _, tag = last.partition(":")
+    if not last:
+        raise Malformed("Not an image reference.", got=reference[:150])
+    return f"{folder}{slash}{last}", digest or tag or "latest"
