@@ -19,21 +19,29 @@ def live_grants(actor: User, verb: Verb) -> QuerySet[RoleGrant]:
     return RoleGrant.objects.filter(RoleGrant.live(), user=actor, role__verbs__contains=[verb.value])
 
 
+def covering_grants(actor: User, verb: Verb, *, team: str, family: str, environment: str) -> QuerySet[RoleGrant]:
+    """Return the grants that carry `verb` over an outer row, whose team, family and environment are so named.
+
+    For `Exists` in a list of that row: what `access.grants_of` answers for one object, as a join.
+    """
+    return (
+        live_grants(actor, verb)
+        .filter(team=OuterRef(team))
+        .filter(Q(environment=None) | Q(environment=OuterRef(environment)))
+        .annotate(subject_family=ExpressionWrapper(OuterRef(family), output_field=CharField()))
+        .filter(subject_family__like=F("repository_like"))
+    )
+
+
 def repositories_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[Repository]:
     """Return the repositories over which `actor` holds `verb`, in one query.
 
-    A grant for one environment shows that environment's repositories, and their sources.
+    A grant for one environment shows that environment's repositories only, as a pull obeys it.
     """
     if actor.kind == User.Kind.SYSTEM and actor.is_active:
         return Repository.objects.all()
-    covering = (
-        live_grants(actor, verb)
-        .filter(team=OuterRef("team"))
-        .filter(Q(environment=None) | Q(environment=OuterRef("environment")))
-        .annotate(subject_family=ExpressionWrapper(OuterRef("family"), output_field=CharField()))
-        .filter(subject_family__like=F("repository_like"))
-    )
-    return Repository.objects.filter(Exists(covering))
+    grants = covering_grants(actor, verb, team="team", family="family", environment="environment")
+    return Repository.objects.filter(Exists(grants))
 
 
 def images_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[Image]:

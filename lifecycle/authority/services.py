@@ -121,8 +121,11 @@ def revoke_grant(grant_id: int, *, actor: User) -> None:
         raise NotFound("No such grant.")
     team = _lock_team(actor, grant.team_id)
     require(actor, Verb.TEAM_MANAGE, team=team)
-    owners = RoleGrant.objects.filter(RoleGrant.live(), team=team, role__slug="owner", user__is_active=True)
-    if grant.role.slug == "owner" and not owners.exclude(pk=grant.pk).exists():
+    # An owner of some repositories, or of one environment, cannot manage the team.
+    owners = RoleGrant.objects.filter(
+        RoleGrant.live(), team=team, role__slug="owner", user__is_active=True, repository_pattern="*", environment=None
+    )
+    if owners.filter(pk=grant.pk).exists() and not owners.exclude(pk=grant.pk).exists():
         raise Conflict(f"{grant.user} is the last owner of {team}; make somebody else an owner first.")
     audit.record(
         "grant.revoked", actor=actor, subject=grant, team=team, user=grant.user.username, role=grant.role.slug,

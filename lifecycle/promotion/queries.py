@@ -9,7 +9,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.access import may
-from lifecycle.authority.queries import environments_visible_to, people_who, repositories_visible_to
+from lifecycle.authority.queries import covering_grants, people_who
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import PlatformFacts, PromotionFacts
 from lifecycle.promotion.models import Environment, PromotionRequest, Slot, Vote
@@ -19,10 +19,20 @@ LIVE_STATES = (PromotionRequest.State.OPEN, PromotionRequest.State.READY)
 
 
 def promotions_visible_to(actor: User) -> QuerySet[PromotionRequest]:
-    """Return the requests about repositories `actor` may see, with what a list shows."""
-    return PromotionRequest.objects.filter(repository__in=repositories_visible_to(actor)).select_related(
+    """Return the requests `actor` may see, with what a list shows: by the family, or in the environment."""
+    return _requests_where(actor, Verb.IMAGE_VIEW).select_related(
         "image", "repository__team", "repository__registry", "environment__team", "source_environment", "requested_by"
     )
+
+
+def _requests_where(actor: User, verb: Verb) -> QuerySet[PromotionRequest]:
+    """Return the requests over whose family, in whose environment, `actor` holds `verb`."""
+    if actor.kind == User.Kind.SYSTEM and actor.is_active:
+        return PromotionRequest.objects.all()
+    grants = covering_grants(
+        actor, verb, team="repository__team", family="repository__family", environment="environment"
+    )
+    return PromotionRequest.objects.filter(Exists(grants))
 
 
 def decidable_by(actor: User) -> QuerySet[PromotionRequest]:
@@ -31,11 +41,7 @@ def decidable_by(actor: User) -> QuerySet[PromotionRequest]:
         return PromotionRequest.objects.none()
     return (
         promotions_visible_to(actor)
-        .filter(
-            state=PromotionRequest.State.OPEN,
-            repository__in=repositories_visible_to(actor, Verb.PROMOTION_APPROVE),
-            environment__in=environments_visible_to(actor),
-        )
+        .filter(state=PromotionRequest.State.OPEN, pk__in=_requests_where(actor, Verb.PROMOTION_APPROVE).values("pk"))
         .exclude(requested_by=actor)
         .exclude(Exists(Vote.objects.filter(request=OuterRef("pk"), voter=actor)))
     )
@@ -47,11 +53,9 @@ def decidable_count(actor: User) -> int:
 
 
 def executable_by(actor: User) -> QuerySet[PromotionRequest]:
-    """Return the ready requests over whose repositories `actor` holds promotion.execute."""
+    """Return the ready requests that `actor` may carry out now."""
     return promotions_visible_to(actor).filter(
-        state=PromotionRequest.State.READY,
-        repository__in=repositories_visible_to(actor, Verb.PROMOTION_EXECUTE),
-        environment__in=environments_visible_to(actor),
+        state=PromotionRequest.State.READY, pk__in=_requests_where(actor, Verb.PROMOTION_EXECUTE).values("pk")
     )
 
 

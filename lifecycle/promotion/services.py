@@ -291,6 +291,16 @@ def fail(request: PromotionRequest, *, why: str) -> None:
     _record("promotion.failed", request, system_user(), reason=why[:2000])
 
 
+@every(5, "promotion_judging")
+def judge_open() -> None:
+    """Judge every open and ready request again: a scan that ended, or a right that went, moves it without anybody.
+
+    Safe to run twice: a judgement that says the same writes nothing.
+    """
+    for request in PromotionRequest.objects.filter(state__in=LIVE_STATES).order_by("pk"):
+        reevaluate(request)
+
+
 @every(60, "promotion_expiry")
 def expire_due() -> None:
     """End what was not approved or not executed in time, by the database's clock."""

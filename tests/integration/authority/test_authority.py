@@ -122,6 +122,9 @@ def test_the_last_owner_stays(team, kim):
     with pytest.raises(Conflict, match="last owner"):
         services.revoke_grant(grant.pk, actor=kim)
     lee = User.objects.create(username="lee")
+    give(team, lee, "owner", repository_pattern="shop/*")
+    with pytest.raises(Conflict, match="last owner"):
+        services.revoke_grant(grant.pk, actor=kim)
     give(team, lee, "owner")
     services.revoke_grant(grant.pk, actor=lee)
     assert not may(kim, Verb.IMAGE_VIEW, team=team)

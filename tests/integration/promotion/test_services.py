@@ -8,7 +8,7 @@ import pytest
 from django.db import OperationalError, transaction
 from django.utils import timezone
 
-from accounts.models import Team
+from accounts.models import Role, Team, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import (
@@ -26,6 +26,7 @@ from lifecycle.jobs.models import Job, JobKind
 from lifecycle.promotion import handlers, queries, services
 from lifecycle.promotion.access import lock_promotion, promotion_for
 from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.registry.models import Image
 
 pytestmark = pytest.mark.django_db
 State = PromotionRequest.State
@@ -133,6 +134,33 @@ def test_an_environment_without_approvals_is_ready_at_once(dock):
     )
     into_dev.refresh_from_db()
     assert into_dev.state == State.READY
+
+
+def test_a_scan_that_ends_after_the_approval_makes_the_request_ready(dock, request_):
+    Image.objects.update(scanned_at=None)
+    assert services.approve(request_.pk, actor=dock.approver).state == State.OPEN
+    services.judge_open()
+    request_.refresh_from_db()
+    assert request_.state == State.OPEN
+    Image.objects.update(scanned_at=timezone.now())
+    services.judge_open()
+    request_.refresh_from_db()
+    assert request_.state == State.READY
+
+
+def test_an_approver_of_one_environment_sees_and_decides_its_requests_only(dock, request_):
+    into_dev = services.request_promotion(
+        dock.repository, dock.image.digest, dock.dev, actor=dock.requester, reason="x"
+    )
+    local = User.objects.create(username="local")
+    RoleGrant.objects.create(
+        user=local, team=dock.team, role=Role.objects.get(slug="approver"), environment=dock.staging
+    )
+    assert list(queries.promotions_visible_to(local)) == [request_]
+    assert list(queries.decidable_by(local)) == [request_]
+    with pytest.raises(NotFound):
+        services.approve(into_dev.pk, actor=local)
+    assert services.approve(request_.pk, actor=local).state == State.READY
 
 
 def test_a_request_expires_by_the_clock(dock, request_):
