@@ -66,7 +66,22 @@ def plan_wave(base: str, *, actor: User, trigger: str = "manual") -> RebuildWave
             if repositories_visible_to(actor).filter(pk=node.repository.pk).exists():
                 skipped.append({"repository": node.repository.name, "reason": reason})
             del nodes[node.repository.pk]
+    _leave_out_what_stands_on_nothing_new(repository, nodes, skipped, actor)
     return _write(repository, old_base, new_base, nodes, skipped, actor=actor, trigger=trigger)
+
+
+def _leave_out_what_stands_on_nothing_new(
+    base: Repository, nodes: dict[int, _Node], skipped: list[dict[str, str]], actor: User
+) -> None:
+    """Take out of the plan every image none of whose bases will change, since they were left out themselves."""
+    for node in sorted(nodes.values(), key=lambda node: node.level):
+        if base.pk in node.parents or node.parents & nodes.keys():
+            continue
+        del nodes[node.repository.pk]
+        if repositories_visible_to(actor).filter(pk=node.repository.pk).exists():
+            skipped.append(
+                {"repository": node.repository.name, "reason": "What it stands on is left out of this wave."}
+            )
 
 
 def propose(watch: UpstreamWatch, *, actor: User) -> RebuildWave | None:

@@ -43,7 +43,9 @@ def put_recipe(
 
     Raises NotFound, NotPermitted, Malformed, RegistryUnavailable.
     """
-    repository = repository_for(actor, repository_id, Verb.IMAGE_CREATE)
+    # The first recipe comes with the first image; a later one changes what others rely on.
+    has_recipe = Recipe.objects.filter(repository_id=repository_id).exists()
+    repository = repository_for(actor, repository_id, Verb.IMAGE_AMEND if has_recipe else Verb.IMAGE_CREATE)
     parse_tag(tag)
     arguments = dict(build_args or {})
     references = base_references(containerfile, arguments)
@@ -51,6 +53,8 @@ def put_recipe(
     with transaction.atomic():
         repository = lock_repository(actor, repository_id, Verb.IMAGE_CREATE)
         last = Recipe.objects.filter(repository=repository).aggregate(last=Max("revision"))["last"] or 0
+        if last:
+            require(actor, Verb.IMAGE_AMEND, repository=repository)
         recipe = Recipe.objects.create(
             repository=repository, revision=last + 1, containerfile=containerfile, context_digest=digest,
             build_args=arguments, base_references=references, tag=tag, author=actor,

@@ -7,6 +7,7 @@ in, in no team), viewer of the team. `in` answers 2xx or 3xx to a page of its ow
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import pytest
@@ -76,10 +77,16 @@ def routes(resolver: URLResolver | None = None, prefix: str = "") -> list[str]:
     return found
 
 
-def test_every_route_has_a_row_and_every_row_a_route():
-    assert len(set(routes())) == len(MATRIX), "Give each new route a row: who may read it? Routes now:\n" + "\n".join(
-        sorted(set(routes()))
+def shape(pattern: str) -> str:
+    """Return a pattern with each parameter as {}: the table's, Django's own and the router's regular expressions alike."""
+    plain = re.sub(
+        r"\(\?P<\w+>(?:[^()]|\([^()]*\))*\)", "{}", pattern.replace("^", "").replace("$", "").replace("\\Z", "")
     )
+    return re.sub(r"<[^>]+>|\{[^}]*\}", "{}", plain)
+
+
+def test_every_route_has_a_row_and_every_row_a_route():
+    assert {shape(route) for route in routes()} == {shape(pattern) for pattern in MATRIX}
 
 
 @pytest.fixture
