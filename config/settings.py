@@ -223,6 +223,12 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "PromotionState": "lifecycle.promotion.models.PromotionRequest.State",
+        "JobState": "lifecycle.jobs.models.Job.State",
+        "RebuildWaveState": "lifecycle.rebuild.models.RebuildWave.State",
+        "RebuildJobState": "lifecycle.rebuild.models.RebuildJob.State",
+    },
 }
 
 # --- jobs -------------------------------------------------------------------------------------------------------------

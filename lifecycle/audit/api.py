@@ -23,6 +23,7 @@ class AuditEventSerializer(serializers.ModelSerializer[AuditEvent]):
 class AuditEventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[AuditEvent]):
     """Events of the teams you may audit, newest first; `action` and `digest` filter the list."""
 
+    queryset = AuditEvent.objects.none()  # only names the model for the schema; get_queryset decides
     serializer_class = AuditEventSerializer
 
     def get_queryset(self) -> QuerySet[AuditEvent]:

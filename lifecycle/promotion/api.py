@@ -34,6 +34,7 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
 class EnvironmentViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Environment]):
     """The environments of the teams you can see."""
 
+    queryset = Environment.objects.none()  # only names the model for the schema; get_queryset decides
     serializer_class = EnvironmentSerializer
 
     def get_queryset(self) -> QuerySet[Environment]:
@@ -71,6 +72,7 @@ class DecisionBody(StrictSerializer):
 class PromotionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[PromotionRequest]):
     """Requests to let a digest into an environment. `state` and `repository` filter the list."""
 
+    queryset = PromotionRequest.objects.none()  # only names the model for the schema; get_queryset decides
     serializer_class = PromotionSerializer
 
     def get_queryset(self) -> QuerySet[PromotionRequest]:

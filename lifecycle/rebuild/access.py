@@ -6,8 +6,8 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.access import require
 from lifecycle.core.errors import NotFound
-from lifecycle.rebuild.models import RebuildWave
-from lifecycle.rebuild.queries import waves_visible_to
+from lifecycle.rebuild.models import RebuildJob, RebuildWave
+from lifecycle.rebuild.queries import jobs_visible_to, waves_visible_to
 from lifecycle.registry.models import Repository
 
 
@@ -17,6 +17,14 @@ def wave_for(actor: User, wave_id: int) -> RebuildWave:
     if wave is None:
         raise NotFound("There is no such rebuild wave, or you may not see it.")
     return wave
+
+
+def job_for(actor: User, wave_id: int, job_id: int) -> RebuildJob:
+    """Return one image's job of a wave if `actor` may see both; raises NotFound for absent and hidden alike."""
+    job = jobs_visible_to(actor, wave_for(actor, wave_id)).filter(pk=job_id).first()
+    if job is None:
+        raise NotFound("There is no such image in this wave, or you may not see it.")
+    return job
 
 
 def lock_wave(actor: User, wave_id: int) -> RebuildWave:

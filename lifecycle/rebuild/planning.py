@@ -40,10 +40,15 @@ class _Node:
 
 
 def plan_wave(base: str, *, actor: User, trigger: str = "manual") -> RebuildWave:
-    """Return a planned wave for `base`, a repository name with a tag or digest (default `latest`).
+    """Return what `plan` returns, whether new or not."""
+    return plan(base, actor=actor, trigger=trigger)[0]
 
-    What is asked for already, with the same new base and not yet started, is returned instead of a second plan. Raises
-    NotFound, NotPermitted; never starts anything.
+
+def plan(base: str, *, actor: User, trigger: str = "manual") -> tuple[RebuildWave, bool]:
+    """Return (wave, whether it is new) for `base`, a repository name with a tag or digest (default `latest`).
+
+    What is planned or runs already for the same new base is returned instead of a second plan. Raises NotFound,
+    NotPermitted; never starts anything.
     """
     name, reference = split_reference(base)
     repository = repository_named(actor, name)
@@ -54,7 +59,7 @@ def plan_wave(base: str, *, actor: User, trigger: str = "manual") -> RebuildWave
         repository=repository, new_base=new_base, state__in=(RebuildWave.State.PLANNED, RebuildWave.State.RUNNING)
     ).first()
     if open_wave is not None:
-        return open_wave
+        return open_wave, False
     nodes = _affected(repository, new_base)
     old_base = _old_base(repository, new_base, nodes)
     skipped: list[dict[str, str]] = []
@@ -210,11 +215,11 @@ def rebase_problem(image: Image, recipe: Recipe | None) -> str:
 def _write(
     repository: Repository, old: Image | None, new: Image, nodes: dict[int, _Node], skipped: list[dict[str, str]], *,
     actor: User, trigger: str,
-) -> RebuildWave:  # fmt: skip
+) -> tuple[RebuildWave, bool]:  # fmt: skip
     Repository.objects.select_for_update().get(pk=repository.pk)
     same = RebuildWave.objects.filter(repository=repository, new_base=new, state=RebuildWave.State.PLANNED).first()
     if same is not None:  # planned by somebody else while we read layers
-        return same
+        return same, False
     wave = RebuildWave.objects.create(
         repository=repository, old_base=old, new_base=new, planned_by=actor, trigger=trigger, skipped=skipped
     )
@@ -230,4 +235,4 @@ def _write(
         "rebuild.planned", actor=actor, subject=wave, repository=repository, team=repository.team, image=new,
         images=len(rows), trigger=trigger,
     )  # fmt: skip
-    return wave
+    return wave, True

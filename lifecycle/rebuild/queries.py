@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+
+from django.db.models import Count, QuerySet
 
 from accounts.models import User
-from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
+from lifecycle.jobs.models import Job, JobKind, JobLogLine
 from lifecycle.promotion.models import Environment
-from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe
+from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Image, Repository, RepositoryImage
 
 
@@ -21,6 +25,34 @@ def jobs_visible_to(actor: User, wave: RebuildWave) -> QuerySet[RebuildJob]:
     """Return the jobs of a wave in repositories that `actor` may see, by level."""
     rows = RebuildJob.objects.filter(wave=wave, repository__in=repositories_visible_to(actor))
     return rows.select_related("repository__team", "old_image", "new_image", "recipe").order_by("level", "pk")
+
+
+def job_counts(actor: User, wave_ids: Collection[int]) -> dict[int, dict[str, int]]:
+    """Return {wave id: {state: how many of its jobs}}, of the jobs that `actor` may see; one query for any number."""
+    rows = RebuildJob.objects.filter(wave__in=wave_ids, repository__in=repositories_visible_to(actor))
+    counts: dict[int, dict[str, int]] = defaultdict(dict)
+    for wave_id, state, count in rows.order_by().values_list("wave_id", "state").annotate(count=Count("pk")):
+        counts[wave_id][state] = count
+    return dict(counts)
+
+
+def skipped_visible_to(actor: User, wave: RebuildWave) -> list[dict[str, str]]:
+    """Return what was left out of a wave and why, of the repositories that `actor` may see now."""
+    names = [row["repository"] for row in wave.skipped]
+    visible = repositories_visible_to(actor).filter(registry=wave.repository.registry_id, name__in=names)
+    shown = set(visible.values_list("name", flat=True))
+    return [row for row in wave.skipped if row["repository"] in shown]
+
+
+def log_of(job: RebuildJob) -> QuerySet[JobLogLine]:
+    """Return the lines of every attempt at a job, oldest first; page by id."""
+    runs = Job.objects.filter(kind=JobKind.REBUILD, subject_id=job.pk)
+    return JobLogLine.objects.filter(job__in=runs).order_by("pk")
+
+
+def watches_of(repository: Repository) -> QuerySet[UpstreamWatch]:
+    """Return the watched tags of a repository."""
+    return UpstreamWatch.objects.filter(repository=repository).select_related("repository", "created_by")
 
 
 def recipe_in_force(repository: Repository) -> Recipe | None:
@@ -40,3 +72,20 @@ def promotion_candidates(job: RebuildJob) -> QuerySet[Environment]:
         image=job.old_image, removed_at=None, repository__source=job.repository, repository__environment__isnull=False
     )
     return Environment.objects.filter(pk__in=held.values("repository__environment_id")).order_by("position")
+
+
+def candidates_of(jobs: Sequence[RebuildJob], *, actor: User) -> dict[int, list[Environment]]:
+    """Return {job id: its `promotion_candidates` that `actor` may see}, of jobs that are done; two queries for any."""
+    done = [job for job in jobs if job.state == RebuildJob.State.DONE]
+    held = RepositoryImage.objects.filter(
+        image__in=[job.old_image_id for job in done],
+        repository__source__in=[job.repository_id for job in done],
+        removed_at=None,
+    )
+    places = set(held.values_list("image_id", "repository__source_id", "repository__environment_id"))
+    visible = environments_visible_to(actor).filter(pk__in={place[2] for place in places}).order_by("position")
+    environments = list(visible)
+    return {
+        job.pk: [item for item in environments if (job.old_image_id, job.repository_id, item.pk) in places]
+        for job in done
+    }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from django.db import transaction
-from django.db.models import Max
 
 from accounts.models import User
 from accounts.verbs import Verb
@@ -14,7 +14,7 @@ from lifecycle.advisories.queries import diff_of_images, matches_of_images, plat
 from lifecycle.audit import services as audit
 from lifecycle.authority.access import require
 from lifecycle.core import clock
-from lifecycle.core.errors import IllegalTransition, Malformed
+from lifecycle.core.errors import IllegalTransition, Malformed, NotFound
 from lifecycle.core.types import parse_tag
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import JobKind
@@ -27,6 +27,8 @@ from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Tag
 
 State = RebuildJob.State
+CONTAINERFILE_MAX: Final = 256 * 1024  # characters
+_ARGUMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OPEN_STATES = (State.WAITING, State.BUILDING, State.SCANNING)
 
 
@@ -39,31 +41,47 @@ def put_recipe(
     build_args: Mapping[str, str] | None = None,
     tag: str = "latest",
 ) -> Recipe:
-    """Add a revision of how a repository's image is built; the context goes into that repository first.
+    """Put a recipe in force: a new revision, or the last one when it says the same.
 
-    Raises NotFound, NotPermitted, Malformed, RegistryUnavailable.
+    The context goes into the repository first, as an artifact. The first recipe of a repository needs `image.create`,
+    a later one `image.amend`, since it changes what others rely on. Raises NotFound, NotPermitted, Malformed,
+    RegistryUnavailable.
     """
-    # The first recipe comes with the first image; a later one changes what others rely on.
     has_recipe = Recipe.objects.filter(repository_id=repository_id).exists()
     repository = repository_for(actor, repository_id, Verb.IMAGE_AMEND if has_recipe else Verb.IMAGE_CREATE)
+    if repository.source_id is not None:
+        raise Malformed("Only promotions write here; give the family's own repository the recipe.")
     parse_tag(tag)
-    arguments = dict(build_args or {})
+    if len(containerfile) > CONTAINERFILE_MAX or "\0" in containerfile:
+        raise Malformed(f"A recipe is text of at most {CONTAINERFILE_MAX} characters.")
+    arguments = checked_arguments(build_args or {})
     references = base_references(containerfile, arguments)
     digest = contexts.store(client_for(repository.registry), repository.name, context) if context else ""
+    said = {"containerfile": containerfile, "context_digest": digest, "build_args": arguments, "tag": tag}
     with transaction.atomic():
-        repository = lock_repository(actor, repository_id, Verb.IMAGE_CREATE)
-        last = Recipe.objects.filter(repository=repository).aggregate(last=Max("revision"))["last"] or 0
-        if last:
-            require(actor, Verb.IMAGE_AMEND, repository=repository)
+        repository = lock_repository(actor, repository_id, Verb.IMAGE_VIEW)
+        last = Recipe.objects.filter(repository=repository).order_by("-revision").first()
+        # Again under the lock: somebody else's first recipe may have come while the context was stored.
+        require(actor, Verb.IMAGE_AMEND if last else Verb.IMAGE_CREATE, repository=repository)
+        if last is not None and all(getattr(last, name) == value for name, value in said.items()):
+            return last
         recipe = Recipe.objects.create(
-            repository=repository, revision=last + 1, containerfile=containerfile, context_digest=digest,
-            build_args=arguments, base_references=references, tag=tag, author=actor,
+            repository=repository, revision=last.revision + 1 if last else 1, base_references=references,
+            author=actor, **said,
         )  # fmt: skip
         audit.record(
             "recipe.changed", actor=actor, subject=recipe, repository=repository, team=repository.team,
             revision=recipe.revision,
         )  # fmt: skip
     return recipe
+
+
+def checked_arguments(build_args: Mapping[str, str]) -> dict[str, str]:
+    """Return build arguments as they are stored; raises Malformed for a name or value that no builder takes."""
+    for name, value in build_args.items():
+        if not _ARGUMENT.fullmatch(name) or any(ord(c) < 32 for c in value):
+            raise Malformed("A build argument is a name and a value on one line.", argument=name[:60])
+    return dict(build_args)
 
 
 @transaction.atomic
@@ -79,6 +97,19 @@ def watch_base(repository_id: int, *, actor: User, tag: str = "latest") -> Upstr
     if is_new:
         audit.record("watch.added", actor=actor, subject=watch, repository=repository, team=repository.team, tag=tag)
     return watch
+
+
+@transaction.atomic
+def unwatch(repository_id: int, watch_id: int, *, actor: User) -> None:
+    """Propose nothing more when the tag moves; raises NotFound, NotPermitted."""
+    repository = lock_repository(actor, repository_id, Verb.IMAGE_REBUILD)
+    watch = UpstreamWatch.objects.filter(repository=repository, pk=watch_id).first()
+    if watch is None:
+        raise NotFound("There is no such watch on this repository.")
+    audit.record(
+        "watch.removed", actor=actor, subject=watch, repository=repository, team=repository.team, tag=watch.tag
+    )
+    watch.delete()
 
 
 @transaction.atomic
@@ -221,7 +252,7 @@ def fail(job_id: int, *, why: str) -> None:
     while blocked:
         parent = blocked.pop()
         for child in parent.children.filter(state=State.WAITING):
-            move(child, State.BLOCKED, problem=f"{job.repository} could not be rebuilt.")
+            move(child, State.BLOCKED, problem="What it stands on could not be rebuilt.")
             blocked.append(child)
     _go_on(job.wave)
 

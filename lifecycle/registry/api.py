@@ -28,6 +28,7 @@ class RepositorySerializer(serializers.ModelSerializer[Repository]):
 class RepositoryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Repository]):
     """The repositories you may see."""
 
+    queryset = Repository.objects.none()  # only names the model for the schema; get_queryset decides
     serializer_class = RepositorySerializer
 
     def get_queryset(self) -> QuerySet[Repository]:
@@ -61,6 +62,7 @@ class ImageSerializer(serializers.ModelSerializer[Image]):
 class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Image]):
     """Images by digest, in some repository that you may see."""
 
+    queryset = Image.objects.none()  # only names the model for the schema; get_queryset decides
     serializer_class = ImageSerializer
     lookup_field = "digest"
     lookup_value_regex = r"sha(?:256|512):[a-f0-9]+"

@@ -16,6 +16,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts.models import Role, User
 from lifecycle.authority.models import RoleGrant
+from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
 
 pytestmark = pytest.mark.django_db
@@ -36,6 +37,16 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "api/v1/images/{digest}/findings/": (OUT, HIDDEN, IN),
     "api/v1/repositories/": (OUT, IN, IN),
     "api/v1/repositories/{repository}/": (OUT, HIDDEN, IN),
+    "api/v1/images/{digest}/lineage/": (OUT, HIDDEN, IN),
+    "api/v1/repositories/{repository}/recipe/": (OUT, HIDDEN, IN),
+    "api/v1/repositories/{repository}/watches/": (OUT, HIDDEN, IN),
+    "api/v1/repositories/{repository}/watches/{watch}/": (OUT, POST_ONLY, POST_ONLY),
+    "api/v1/rebuild-waves/": (OUT, IN, IN),
+    "api/v1/rebuild-waves/{wave}/": (OUT, HIDDEN, IN),
+    "api/v1/rebuild-waves/{wave}/confirm/": (OUT, POST_ONLY, POST_ONLY),
+    "api/v1/rebuild-waves/{wave}/cancel/": (OUT, POST_ONLY, POST_ONLY),
+    "api/v1/rebuild-waves/{wave}/retry/": (OUT, POST_ONLY, POST_ONLY),
+    "api/v1/rebuild-waves/{wave}/jobs/{wave_job}/log/": (OUT, HIDDEN, IN),
     "api/v1/environments/": (OUT, IN, IN),
     "api/v1/environments/{environment}/": (OUT, HIDDEN, IN),
     "api/v1/promotions/": (OUT, IN, IN),
@@ -65,6 +76,15 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
 BACKEND: Final = "allauth.account.auth_backends.AuthenticationBackend"
 # POST: who holds no verb changes nothing, whatever the state.
 POSTS: Final = ("approve", "reject", "execute", "withdraw")
+# Method, address, body: what only who may rebuild (or, for a recipe, amend) gets done.
+REBUILD_ACTS: Final[tuple[tuple[str, str, dict[str, str]], ...]] = (
+    ("post", "rebuild-waves/{wave}/confirm/", {}),
+    ("post", "rebuild-waves/{wave}/cancel/", {}),
+    ("post", "rebuild-waves/{wave}/retry/", {}),
+    ("post", "repositories/{repository}/watches/", {"tag": "2.0"}),
+    ("delete", "repositories/{repository}/watches/{watch}/", {}),
+    ("put", "repositories/{repository}/recipe/", {"containerfile": "FROM scratch"}),
+)
 
 
 def routes(resolver: URLResolver | None = None, prefix: str = "") -> list[str]:
@@ -78,7 +98,7 @@ def routes(resolver: URLResolver | None = None, prefix: str = "") -> list[str]:
 
 
 def shape(pattern: str) -> str:
-    """Return a pattern with each parameter as {}: the table's, Django's own and the router's regular expressions alike."""
+    """Return a pattern with each parameter as {}: the table's, Django's own and the router's expressions alike."""
     plain = re.sub(
         r"\(\?P<\w+>(?:[^()]|\([^()]*\))*\)", "{}", pattern.replace("^", "").replace("$", "").replace("\\Z", "")
     )
@@ -86,7 +106,7 @@ def shape(pattern: str) -> str:
 
 
 def test_every_route_has_a_row_and_every_row_a_route():
-    assert {shape(route) for route in routes()} == {shape(pattern) for pattern in MATRIX}
+    assert {shape(route) for route in routes()} == {shape(pattern.partition("?")[0]) for pattern in MATRIX}
 
 
 @pytest.fixture
@@ -99,6 +119,17 @@ def people(dock):  # noqa: F811
     return clients
 
 
+@pytest.fixture
+def wave(dock):  # noqa: F811
+    """A planned wave over the dock's repository, one image in it, a watch and a recipe."""
+    by = {"repository": dock.repository}
+    made = RebuildWave.objects.create(**by, new_base=dock.image, planned_by=dock.owner)
+    recipe = Recipe.objects.create(**by, revision=1, containerfile="FROM scratch", author=dock.owner)
+    RebuildJob.objects.create(**by, wave=made, level=1, old_image=dock.image, recipe=recipe, tag="latest")
+    UpstreamWatch.objects.create(**by, tag="latest", created_by=dock.owner)
+    return made
+
+
 def address(pattern, dock, request_):  # noqa: F811
     values = {
         "digest": dock.image.digest,
@@ -106,6 +137,9 @@ def address(pattern, dock, request_):  # noqa: F811
         "repository_name": dock.repository.name,
         "environment": dock.dev.pk,
         "promotion": request_.pk,
+        "wave": RebuildWave.objects.values_list("pk", flat=True).first(),
+        "wave_job": RebuildJob.objects.values_list("pk", flat=True).first(),
+        "watch": UpstreamWatch.objects.values_list("pk", flat=True).first(),
         "event": 1,
         "job": 1,
         "team": dock.team.slug,
@@ -114,6 +148,7 @@ def address(pattern, dock, request_):  # noqa: F811
 
 
 @pytest.mark.parametrize("pattern", [pattern for pattern, row in MATRIX.items() if row[0] != "-"])
+@pytest.mark.usefixtures("wave")
 def test_each_kind_of_visitor_gets_what_the_row_says(pattern, people, dock, request_):  # noqa: F811
     found = []
     for client in people.values():
@@ -135,3 +170,23 @@ def test_who_holds_no_verb_changes_nothing(act, who, statuses, people, request_)
     assert answer.status_code in statuses
     request_.refresh_from_db()
     assert request_.state == "open"
+
+
+@pytest.mark.parametrize(("method", "pattern", "body"), REBUILD_ACTS)
+@pytest.mark.parametrize(("who", "statuses"), [("nobody", {401, 403}), ("outsider", {404}), ("viewer", {403})])
+@pytest.mark.usefixtures("wave")
+def test_who_may_not_rebuild_changes_nothing(  # noqa: PLR0917 -- fixtures
+    method, pattern, body, who, statuses, people, dock, request_  # noqa: F811
+):  # fmt: skip
+    where = "/api/v1" + address(pattern, dock, request_)
+    answer = getattr(people[who], method)(where, body, content_type="application/json")
+    assert answer.status_code in statuses
+    assert [row.state for row in RebuildWave.objects.all()] == ["planned"]
+    assert (Recipe.objects.count(), UpstreamWatch.objects.count()) == (1, 1)
+
+
+@pytest.mark.parametrize(("who", "statuses"), [("nobody", {401, 403}), ("outsider", {404})])
+def test_who_cannot_see_a_base_plans_nothing(who, statuses, people):
+    answer = people[who].post("/api/v1/rebuild-waves/", {"base": "shop/api:1.0"}, content_type="application/json")
+    assert answer.status_code in statuses
+    assert not RebuildWave.objects.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.core.management import call_command
 from django.test import Client
 
 from accounts import tokens
@@ -107,6 +108,10 @@ def test_pages_follow_each_other_and_a_bad_limit_is_refused(dock, request_):  # 
     for limit in ("0", "201", "x", "1e9"):
         assert owner.get("audit-events/", limit=limit).status_code == 400
     assert owner.get("audit-events/", cursor="forged").status_code == 400
+
+
+def test_the_schema_is_valid_and_leaves_nothing_to_guess(tmp_path):
+    call_command("spectacular", "--validate", "--fail-on-warn", "--file", str(tmp_path / "schema.yml"))
 
 
 def test_the_schema_describes_every_route(dock):  # noqa: F811

@@ -1,0 +1,257 @@
+"""Recipes, watches and waves as a client of the API sees them; the services' own rules are in test_waves.py."""
+
+from __future__ import annotations
+
+import base64
+from types import SimpleNamespace
+
+import pytest
+from django.test import Client
+
+from accounts import tokens
+from accounts.models import Role
+from lifecycle.authority.models import RoleGrant
+from lifecycle.core import clock
+from lifecycle.jobs.models import Job, JobKind
+from lifecycle.promotion import services as promotion
+from lifecycle.rebuild import contexts, services
+from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
+from lifecycle.registry.models import Repository, RepositoryImage
+from tests.factories import dock
+from tests.fakes.registry import InMemoryRegistry
+
+pytestmark = pytest.mark.django_db
+TEXT = "FROM shop/base:12\nRUN true\n"
+
+
+class Caller:
+    """A client of the API that carries one user's token."""
+
+    def __init__(self, user):
+        self.headers = {"Authorization": f"Bearer {tokens.create_token(user, kind='pat', name='t')[1]}"}
+
+    def __call__(self, method, path, body=None, **query):
+        more = {} if method in {"get", "delete"} else {"content_type": "application/json"}
+        return getattr(Client(), method)(f"/api/v1/{path}", body or query, headers=self.headers, **more)
+
+
+@pytest.fixture
+def yard():
+    """base -> runtime -> (api, web); the base's tag was moved."""
+    team = dock.team("shop")
+    owner = dock.user("owner", "owner", of=team)
+    old = dock.image("base old")
+    places = {name: dock.repository(f"shop/{name}", team) for name in ("base", "runtime", "api", "web")}
+    images = {name: dock.image(name) for name in ("runtime", "api", "web")}
+    dock.push(places["base"], old, "12")
+    for name, image in images.items():
+        dock.push(places[name], image, "latest")
+        Recipe.objects.create(repository=places[name], revision=1, containerfile="FROM scratch", author=owner)
+    dock.derive(old, images["runtime"])
+    dock.derive(images["runtime"], images["api"])
+    dock.derive(images["runtime"], images["web"])
+    new = dock.image("base new")
+    dock.push(places["base"], new, "12")
+    return SimpleNamespace(team=team, owner=owner, old=old, new=new, places=places, images=images, call=Caller(owner))
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    fake = InMemoryRegistry()
+    monkeypatch.setattr(services, "client_for", lambda registry: fake)
+    return fake
+
+
+def recipe_body(**more):
+    return {"containerfile": TEXT, "context": {"app/a.txt": base64.b64encode(b"a").decode()}, **more}
+
+
+def test_a_recipe_is_put_read_and_the_same_again_is_no_new_revision(yard, registry):
+    path = f"repositories/{yard.places['base'].pk}/recipe/"
+    assert yard.call("get", path).status_code == 404
+    first = yard.call("put", path, recipe_body(build_args={"A": "1"}, tag="12"))
+    assert first.status_code == 200
+    assert first.json() | {"context_digest": "", "created_at": ""} == {
+        "repository": "shop/base", "revision": 1, "containerfile": TEXT, "context_digest": "",
+        "build_args": {"A": "1"}, "base_references": ["shop/base:12"], "tag": "12", "author": "owner", "created_at": "",
+    }  # fmt: skip
+    document = registry.get_manifest("shop/base", first.json()["context_digest"])
+    assert contexts.ARTIFACT_TYPE.encode() in document.content
+    assert yard.call("put", path, recipe_body(build_args={"A": "1"}, tag="12")).json() == first.json()
+    assert yard.call("put", path, recipe_body(tag="12")).json()["revision"] == 2
+    assert yard.call("get", path).json()["revision"] == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (recipe_body(revision=9), 400, "invalid"),
+        (recipe_body(context={"a": "%%%"}), 400, "invalid"),
+        (recipe_body(context={"../a": "YQ=="}), 400, "malformed"),
+        (recipe_body(build_args={"A B": "1"}), 400, "malformed"),
+        (recipe_body(tag="a b"), 400, "malformed_reference"),
+        ({"containerfile": "RUN true"}, 400, "malformed"),
+        ({}, 400, "invalid"),
+    ],
+)
+def test_a_bad_recipe_gets_a_problem_and_leaves_nothing(yard, registry, body, status, code):
+    answer = yard.call("put", f"repositories/{yard.places['base'].pk}/recipe/", body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer["Content-Type"] == "application/problem+json"
+    assert not Recipe.objects.filter(repository=yard.places["base"]).exists()
+
+
+def test_the_first_recipe_needs_create_and_a_later_one_amend(yard, registry):
+    creator = Caller(dock.user("creator", "creator", of=yard.team))
+    verbs = Role.objects.create(slug="amender", name="amender", verbs=["image.view", "image.amend"])
+    person = dock.user("amender")
+    RoleGrant.objects.create(user=person, team=yard.team, role=verbs, repository_pattern="*")
+    amender, path = Caller(person), f"repositories/{yard.places['base'].pk}/recipe/"
+    assert amender("put", path, recipe_body()).status_code == 403
+    assert creator("put", path, recipe_body()).status_code == 200
+    assert creator("put", path, recipe_body(tag="13")).status_code == 403
+    assert amender("put", path, recipe_body(tag="13")).status_code == 200
+
+
+def test_where_promotions_write_no_recipe_is_taken(yard, registry):
+    environment = promotion.create_environment(yard.team, actor=yard.owner, slug="dev", name="dev", prefix="dev")
+    target = Repository.objects.create(
+        registry=dock.registry(), team=yard.team, name="dev/shop/api", family="shop/api", source=yard.places["api"],
+        environment=environment,
+    )  # fmt: skip
+    answer = yard.call("put", f"repositories/{target.pk}/recipe/", recipe_body())
+    assert (answer.status_code, list(registry.repositories())) == (400, [])
+
+
+def test_a_tag_is_watched_once_and_no_longer(yard):
+    path = f"repositories/{yard.places['base'].pk}/watches/"
+    first = yard.call("post", path, {"tag": "12"})
+    assert (first.status_code, first.json()["last_digest"]) == (201, yard.new.digest)
+    assert yard.call("post", path, {"tag": "12"}).json() == first.json()
+    assert yard.call("post", path, {"tag": "a b"}).status_code == 400
+    assert [row["id"] for row in yard.call("get", path).json()["results"]] == [first.json()["id"]]
+    other = f"repositories/{yard.places['api'].pk}/watches/{first.json()['id']}/"
+    assert yard.call("delete", other).status_code == 404
+    assert UpstreamWatch.objects.count() == 1
+    assert yard.call("delete", f"{path}{first.json()['id']}/").status_code == 204
+    assert not UpstreamWatch.objects.exists()
+
+
+def test_a_wave_from_plan_to_confirmation(yard):
+    made = yard.call("post", "rebuild-waves/", {"base": "shop/base:12"})
+    assert made.status_code == 201
+    wave = made.json()
+    assert (wave["state"], wave["base"], wave["new_digest"]) == ("planned", "shop/base", yard.new.digest)
+    assert [(job["level"], job["repository"], job["parents"]) for job in wave["jobs"]] == [
+        (1, "shop/runtime", []),
+        (2, "shop/api", ["shop/runtime"]),
+        (2, "shop/web", ["shop/runtime"]),
+    ]
+    again = yard.call("post", "rebuild-waves/", {"base": f"shop/base@{yard.new.digest}"})
+    assert (again.status_code, again.json()["id"]) == (200, wave["id"])
+    assert not Job.objects.filter(kind=JobKind.REBUILD).exists()
+    path = f"rebuild-waves/{wave['id']}/"
+    confirmed = yard.call("post", f"{path}confirm/")
+    assert (confirmed.status_code, confirmed.json()["state"]) == (202, "running")
+    twice = yard.call("post", f"{path}confirm/")
+    assert (twice.status_code, twice.json()["code"]) == (409, "illegal_transition")
+    assert yard.call("get", path).json() == confirmed.json()
+    assert yard.call("get", "rebuild-waves/", state="running").json()["results"][0]["jobs_by_state"] == {"waiting": 3}
+    assert yard.call("get", "rebuild-waves/", state="failed").json()["results"] == []
+    cancelled = yard.call("post", f"{path}cancel/")
+    assert (cancelled.status_code, cancelled.json()["jobs_by_state"]) == (200, {"cancelled": 3})
+    assert yard.call("post", f"{path}retry/").status_code == 409
+
+
+@pytest.mark.parametrize("body", [{}, {"base": "shop/base:12", "start": True}, {"base": ""}])
+def test_a_bad_plan_is_refused_by_field(yard, body):
+    answer = yard.call("post", "rebuild-waves/", body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
+    assert not RebuildWave.objects.exists()
+
+
+@pytest.mark.parametrize("base", ["shop/none", "shop/base:99", "shop/base@sha256:" + "e" * 64])
+def test_what_is_not_there_is_not_planned(yard, base):
+    assert yard.call("post", "rebuild-waves/", {"base": base}).status_code == 404
+
+
+def test_a_reader_is_shown_what_he_may_see_of_a_wave(yard):
+    wave = yard.call("post", "rebuild-waves/", {"base": "shop/base:12"}).json()
+    RebuildWave.objects.filter(pk=wave["id"]).update(skipped=[{"repository": "shop/web", "reason": "x"}])
+    narrow = dock.user("narrow")
+    for pattern in ("shop/base", "shop/api"):
+        RoleGrant.objects.create(
+            user=narrow, team=yard.team, role=Role.objects.get(slug="viewer"), repository_pattern=pattern
+        )
+    call, path = Caller(narrow), f"rebuild-waves/{wave['id']}/"
+    shown = call("get", path).json()
+    assert [(job["repository"], job["parents"]) for job in shown["jobs"]] == [("shop/api", [])]
+    assert (shown["jobs_by_state"], shown["skipped"]) == ({"waiting": 1}, [])
+    assert call("get", "rebuild-waves/").json()["results"][0]["jobs_by_state"] == {"waiting": 1}
+    assert "runtime" not in str(shown)
+    jobs = {job["repository"]: job["id"] for job in wave["jobs"]}
+    assert call("get", f"{path}jobs/{jobs['shop/api']}/log/").status_code == 200
+    assert call("get", f"{path}jobs/{jobs['shop/runtime']}/log/").status_code == 404
+
+
+def test_a_log_is_followed_line_by_line(yard):
+    wave = yard.call("post", "rebuild-waves/", {"base": "shop/base:12"}).json()
+    path = f"rebuild-waves/{wave['id']}/jobs/{wave['jobs'][0]['id']}/log/"
+    empty = yard.call("get", path).json()
+    assert empty == {"lines": [], "after": 0, "is_final": False}
+    runs = [
+        Job.objects.create(kind=kind, subject_id=wave["jobs"][0]["id"], actor=yard.owner)
+        for kind in (JobKind.REBUILD, JobKind.REBUILD, JobKind.SCAN)
+    ]
+    for number, run in enumerate(runs):
+        run.log_lines.create(text=f"line {number}")
+    read = yard.call("get", path).json()
+    assert [line["text"] for line in read["lines"]] == ["line 0", "line 1"]
+    assert yard.call("get", path, after=read["lines"][0]["id"]).json()["lines"] == read["lines"][1:]
+    RebuildJob.objects.update(state="done")
+    end = yard.call("get", path, after=read["after"]).json()
+    assert end == {"lines": [], "after": read["after"], "is_final": True}
+    assert yard.call("get", path, after="x").status_code == 400
+
+
+def test_a_result_is_offered_where_the_old_image_is_held(yard):
+    environments = [
+        promotion.create_environment(yard.team, actor=yard.owner, slug=slug, name=slug, prefix=slug)
+        for slug in ("dev", "staging")
+    ]
+    runtime = yard.places["runtime"]
+    target = Repository.objects.create(
+        registry=dock.registry(), team=yard.team, name="dev/shop/runtime", family="shop/runtime", source=runtime,
+        environment=environments[0],
+    )  # fmt: skip
+    RepositoryImage.objects.create(repository=target, image=yard.images["runtime"])
+    wave = yard.call("post", "rebuild-waves/", {"base": "shop/base:12"}).json()
+    assert [job["promote_to"] for job in wave["jobs"]] == [[], [], []]
+    RebuildJob.objects.update(state="done", new_image=dock.image("result"), finished_at=clock.now())
+    shown = yard.call("get", f"rebuild-waves/{wave['id']}/").json()
+    assert {job["repository"]: job["promote_to"] for job in shown["jobs"]} == {
+        "shop/runtime": [{"team": "shop", "environment": "dev"}],
+        "shop/api": [],
+        "shop/web": [],
+    }
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_lists_and_waves_cost_the_same_for_any_length(yard, count, django_assert_num_queries):
+    for number in range(count):
+        wave = RebuildWave.objects.create(
+            repository=yard.places["base"], new_base=dock.image(f"new {number}"), planned_by=yard.owner
+        )
+    rows = [
+        RebuildJob.objects.create(
+            wave=wave, repository=yard.places["api"], old_image=dock.image(f"old {number}"), level=1, tag="latest",
+            state="done",
+        )
+        for number in range(count)
+    ]  # fmt: skip
+    rows[0].parents.set(rows[1:])
+    yard.call("get", "rebuild-waves/")
+    with django_assert_num_queries(4):  # token, its use, page, counts
+        assert len(yard.call("get", "rebuild-waves/").json()["results"]) == count
+    with django_assert_num_queries(7):  # token, its use, wave twice, jobs, parents, candidates
+        assert len(yard.call("get", f"rebuild-waves/{wave.pk}/").json()["jobs"]) == count
