@@ -46,44 +46,51 @@ def build(request: BuildRequest, client: RegistryClient, *, log: Log, check: Che
     every two seconds and ends the build by raising. Raises BuildFailed when the recipe fails or takes too long.
     """
     started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="gd-build-", dir=settings.SCRATCH or None) as scratch:
+        layout = build_layout(request, client, Path(scratch), log=log, check=check)
+        digest = _push(client, layout, request)
+    return BuildResult(digest=digest, seconds=round(time.monotonic() - started, 1))
+
+
+def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, log: Log, check: Check) -> Path:
+    """Build as `build` does, and return the result as an OCI layout below `work`, an empty folder; nothing is pushed.
+
+    The layout holds one manifest, under the reference name `new`, and every blob of it.
+    """
     for name, value in request.build_args.items():
         if not _ARGUMENT.fullmatch(name) or any(ord(c) < 32 for c in value):
             raise Malformed("A build argument is a name and a value on one line.", argument=name[:60])
-    with tempfile.TemporaryDirectory(prefix="gd-build-", dir=settings.SCRATCH or None) as scratch:
-        work = Path(scratch)
-        box = _Box(work, log=log, check=check)
-        local = {}
-        for number, (written, pinned_reference) in enumerate(request.bases.items()):
-            repository, _, digest = pinned_reference.partition("@")
-            layout = work / f"base{number}"
-            fetch_layout(client, repository, Digest.parse(digest), layout)
-            local[written] = f"localhost/base{number}:pinned"
-            box.run(["pull", "-q", f"oci:/mnt/base{number}:pinned"], tag=local[written])
-        (work / "Containerfile").write_text(pinned(request.containerfile, local, request.build_args))
-        context = work / "context"
-        if request.context is None:
-            context.mkdir()
-        else:
-            shutil.copytree(request.context, context, symlinks=True)
-        words = [
-            "build",
-            "--pull=never",
-            "--network=host",
-            "--format=oci",
-            "--layers=false",
-            "-t",
-            "localhost/result:new",
-        ]
-        for volume in box.volumes:
-            words += ["--volume", volume]
-        for name, value in sorted(request.build_args.items()):
-            words += ["--build-arg", f"{name}={value}"]
-        for name, value in sorted(request.labels.items()):
-            words += ["--label", f"{name}={value}"]
-        box.run([*words, "-f", "/mnt/Containerfile", "/mnt/context"])
-        box.run(["push", "-q", "localhost/result:new", "oci:/mnt/result:new"])
-        digest = _push(client, work, request)
-    return BuildResult(digest=digest, seconds=round(time.monotonic() - started, 1))
+    box = _Box(work, log=log, check=check)
+    local = {}
+    for number, (written, pinned_reference) in enumerate(request.bases.items()):
+        repository, _, digest = pinned_reference.partition("@")
+        layout = work / f"base{number}"
+        fetch_layout(client, repository, Digest.parse(digest), layout)
+        local[written] = f"localhost/base{number}:pinned"
+        box.run(["pull", "-q", f"oci:/mnt/base{number}:pinned"], tag=local[written])
+    (work / "Containerfile").write_text(pinned(request.containerfile, local, request.build_args))
+    context = work / "context"
+    if request.context is None:
+        context.mkdir()
+    else:
+        shutil.copytree(request.context, context, symlinks=True)
+    words = [
+        "build",
+        "--pull=never",
+        "--network=host",
+        "--format=oci",
+        "--layers=false",
+        "-t",
+        "oci:/mnt/result:new",  # not into the storage first: that would unpack every new layer once more
+    ]
+    for volume in box.volumes:
+        words += ["--volume", volume]
+    for name, value in sorted(request.build_args.items()):
+        words += ["--build-arg", f"{name}={value}"]
+    for name, value in sorted(request.labels.items()):
+        words += ["--label", f"{name}={value}"]
+    box.run([*words, "-f", "/mnt/Containerfile", "/mnt/context"])
+    return _finished(work, request)
 
 
 class _Box:
@@ -193,42 +200,56 @@ def fetch_layout(client: RegistryClient, repository: str, digest: Digest, folder
         if not path.exists():
             with path.open("wb") as stream:
                 client.fetch_blob(repository, blob, stream, size_bytes=descriptor["size"])
-    entry = {
-        "mediaType": manifest.media_type,
-        "digest": digest.text,
-        "size": len(manifest.content),
-        "annotations": {"org.opencontainers.image.ref.name": "pinned"},
-    }
-    (folder / "index.json").write_bytes(orjson.dumps({"schemaVersion": 2, "manifests": [entry]}))
     (folder / "oci-layout").write_bytes(b'{"imageLayoutVersion":"1.0.0"}')
+    _write_index(folder, digest, len(manifest.content), manifest.media_type, name="pinned")
 
 
-def _push(client: RegistryClient, work: Path, request: BuildRequest) -> str:
-    """Upload the result layout, its base layers under their original digests; return the manifest's digest."""
+def _write_index(layout: Path, digest: Digest, size_bytes: int, media_type: str, *, name: str) -> None:
+    """Let the layout's one manifest be found under a reference name."""
+    entry = {
+        "mediaType": media_type,
+        "digest": digest.text,
+        "size": size_bytes,
+        "annotations": {"org.opencontainers.image.ref.name": name},
+    }
+    (layout / "index.json").write_bytes(orjson.dumps({"schemaVersion": 2, "manifests": [entry]}))
+
+
+def _finished(work: Path, request: BuildRequest) -> Path:
+    """Give the result layout the base layers under their original digests, and the annotations; return its folder."""
     layout = work / "result"
     index = orjson.loads((layout / "index.json").read_bytes())
-    document = orjson.loads(_blob(layout, index["manifests"][0]["digest"]).read_bytes())
-    config_path = _blob(layout, document["config"]["digest"])
-    diff_ids = orjson.loads(config_path.read_bytes())["rootfs"]["diff_ids"]
+    written = _blob(layout, index["manifests"][0]["digest"])
+    document = orjson.loads(written.read_bytes())
+    diff_ids = orjson.loads(_blob(layout, document["config"]["digest"]).read_bytes())["rootfs"]["diff_ids"]
     known = _base_layers(work)
-    sources = [reference.partition("@")[0] for reference in request.bases.values()]
     for position, diff_id in enumerate(diff_ids):
         original = known.get(diff_id)
-        if original is not None:
+        if original is not None and original["digest"] != document["layers"][position]["digest"]:
             document["layers"][position] = original
-            blob = Digest.parse(original["digest"])
-            if client.blob_size(request.repository, blob) is None and not any(
-                client.mount_blob(request.repository, blob, source_repository=source) for source in sources
-            ):
-                found = next(path for path in work.glob(f"base*/blobs/sha256/{blob.encoded}"))
-                client.upload_blob(request.repository, blob, found)
-        else:
-            blob = Digest.parse(document["layers"][position]["digest"])
-            client.upload_blob(request.repository, blob, _blob(layout, blob.text))
-    client.upload_blob(request.repository, Digest.parse(document["config"]["digest"]), config_path)
+            found = next(path for path in work.glob(f"base*/blobs/sha256/{Digest.parse(original['digest']).encoded}"))
+            found.replace(_blob(layout, original["digest"]))
     document["mediaType"] = MANIFEST_TYPE
     document["annotations"] = dict(request.annotations)
     content = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    digest = Digest.of(content)
+    written.unlink()
+    _blob(layout, digest.text).write_bytes(content)
+    _write_index(layout, digest, len(content), MANIFEST_TYPE, name="new")
+    return layout
+
+
+def _push(client: RegistryClient, layout: Path, request: BuildRequest) -> str:
+    """Upload a finished layout; layers of the bases are mounted from where they are. Return the manifest's digest."""
+    content = _blob(layout, orjson.loads((layout / "index.json").read_bytes())["manifests"][0]["digest"]).read_bytes()
+    document = orjson.loads(content)
+    sources = [reference.partition("@")[0] for reference in request.bases.values()]
+    for descriptor in (*document["layers"], document["config"]):
+        blob = Digest.parse(descriptor["digest"])
+        if client.blob_size(request.repository, blob) is None and not any(
+            client.mount_blob(request.repository, blob, source_repository=source) for source in sources
+        ):
+            client.upload_blob(request.repository, blob, _blob(layout, blob.text))
     digest = client.put_manifest(request.repository, Digest.of(content).text, content, MANIFEST_TYPE)
     client.put_manifest(request.repository, request.tag, content, MANIFEST_TYPE)
     return digest.text
