@@ -13,6 +13,7 @@ from lifecycle.authority.queries import images_visible_to, repositories_visible_
 from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
 from lifecycle.lineage.page_queries import neighbourhood_of, roots_visible
+from lifecycle.rebuild.page_queries import plan_offer
 from lifecycle.registry.models import Image
 from lifecycle.registry.page_queries import lag_of, places_of, platforms_of
 
@@ -39,11 +40,14 @@ def neighbourhood(request: HttpRequest, digest: str) -> HttpResponse:
     entries = platforms_of(named)
     focus = entries[0].child if entries else named
     around = neighbourhood_of(focus, visible, repositories)
+    place = places_of([named.pk, focus.pk], repositories).get(named.pk) or places_of([focus.pk], repositories).get(
+        focus.pk
+    )
     context = {
         "named": named,
         "image": focus,
-        "place": places_of([named.pk, focus.pk], repositories).get(named.pk)
-        or places_of([focus.pk], repositories).get(focus.pk),
+        "place": place,
+        "plan": plan_offer(user, place.repository, named) if place is not None else None,
         "around": around,
         "most": max((level.count for level in around.levels), default=1),
         "lag": lag_of(named, repositories) or lag_of(focus, repositories),

@@ -23,6 +23,7 @@ from lifecycle.lineage.models import Derivation
 from lifecycle.lineage.page_queries import EVIDENCE_WORDS, levels_below
 from lifecycle.promotion.models import PromotionRequest, Slot
 from lifecycle.rebuild.models import Recipe
+from lifecycle.rebuild.page_queries import plan_offer, rebuilt_as
 from lifecycle.registry import page_queries
 from lifecycle.registry.models import Image, Layer
 from lifecycle.sbom.models import Sbom
@@ -136,7 +137,8 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
         .order_by("-id")[:50],
         "who_can_fix": _who_can_fix(shares, bases, found.name),
         "may_request": may(user, Verb.PROMOTION_REQUEST, repository=found),
-        "may_rebuild": may(user, Verb.IMAGE_REBUILD, repository=found),
+        "plan": plan_offer(user, found, member.image),
+        "rebuilt": rebuilt_as(found, member.image, user),
     }
     context |= _tab(request, tab, context, user)
     return render(request, "lifecycle/registry/image.html", context)

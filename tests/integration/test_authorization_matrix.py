@@ -59,6 +59,17 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "api/v1/audit-events/{event}/": (OUT, HIDDEN, HIDDEN),
     "api/v1/jobs/{job}/": (OUT, HIDDEN, HIDDEN),
     "images/": (OUT, IN, IN),
+    "rebuilds/": (OUT, IN, IN),
+    "rebuilds/new/": (OUT, IN, IN),
+    "rebuilds/{wave}/": (OUT, HIDDEN, IN),
+    "rebuilds/{wave}/confirm/": (OUT, POST_ONLY, POST_ONLY),
+    "rebuilds/{wave}/cancel/": (OUT, HIDDEN, IN),  # the question, with the count; a POST does it
+    "rebuilds/{wave}/retry/": (OUT, POST_ONLY, POST_ONLY),
+    "rebuilds/{wave}/jobs/{wave_job}/log/": (OUT, HIDDEN, IN),
+    "rebuilds/{wave}/jobs/{wave_job}/log.txt": (OUT, HIDDEN, IN),
+    "rebuilds/repositories/{repository}/watches/": (OUT, POST_ONLY, POST_ONLY),
+    "rebuilds/repositories/{repository}/watches/{watch}/remove/": (OUT, POST_ONLY, POST_ONLY),
+    "rebuilds/repositories/{repository}/recipe/": (OUT, HIDDEN, IN),  # greyed, with the reason
     "lineage/": (OUT, IN, IN),
     "lineage/{digest}/": (OUT, HIDDEN, IN),
     "t/{team}/r/{repository_name}/": (OUT, HIDDEN, IN),

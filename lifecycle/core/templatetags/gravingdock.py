@@ -248,6 +248,12 @@ def command(text: str, label: str = "Copy the command") -> SafeString:
     return format_html('<div class="command"><code>{}</code>{}</div>', text, copy(text, label))
 
 
+@register.filter
+def span(seconds: float | None) -> str:
+    """Return a length of time in one unit, as people say it; a dot when there is none."""
+    return "·" if seconds is None else _span(seconds)
+
+
 def _span(seconds: float) -> str:
     """Return a length of time in one unit, as people say it."""
     for size, unit in ((31_536_000, "y"), (86_400, "d"), (3600, "h"), (60, "min")):
@@ -357,6 +363,28 @@ def parts_bar(parts: Sequence[tuple[str, str, int]], label: str) -> SafeString:
             '<svg class="{}" x="{}" width="{}" height="26"><title>{}</title>'
             '<rect x="1" y="1" width="98%" height="24" rx="2"></rect><text x="8" y="13">{}</text></svg>',
             cells,
+        ),
+    )
+
+
+@register.simple_tag
+def progress_bar(parts: Sequence[tuple[str, str, int]], label: str) -> SafeString:
+    """Return a thin bar of (css class, text, amount), solid for done, hatched for what is under way.
+
+    Classes: done, busy, failed, blocked, rest. `busy` needs components/hatch.html on the page, else it is solid.
+    """
+    total = sum(amount for _, _, amount in parts) or 1
+    cells, start = [], 0.0
+    for css, text, amount in parts:
+        share = 100 * amount / total
+        fill = "url(#hatch-busy) currentColor" if css == "busy" else ""
+        cells.append((css, f"{start:.2f}%", f"{share:.2f}%", fill, text))
+        start += share
+    return format_html(
+        '<svg class="progress-parts" role="img" aria-label="{}">{}</svg>',
+        label,
+        format_html_join(
+            "", '<rect class="{}" x="{}" width="{}" height="100%" fill="{}"><title>{}</title></rect>', cells
         ),
     )
 

@@ -62,6 +62,12 @@ document.addEventListener("keydown", (event) => {
 
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-opens-help]")) help();
+  const opener = event.target.closest("[data-opens-dialog]");
+  const dialog = opener && document.getElementById(opener.dataset.opensDialog);
+  if (dialog) {
+    event.preventDefault(); // without script the same link leads to a page that asks
+    dialog.showModal();
+  }
   const closer = event.target.closest("[data-closes-dialog]");
   if (closer) closer.closest("dialog")?.close();
 });

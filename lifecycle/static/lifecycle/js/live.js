@@ -1,9 +1,47 @@
 // What each htmx swap owes its reader (ux.md 6): the target is busy while it loads, focus stays on the trigger or goes
 // to the new region's [data-focus], a short announcement reaches the one live region, errors that are not a fragment
-// say so there too. Polling regions carry hx-trigger="every 2s"; with the tab hidden they rest.
+// say so there too. Polling regions carry hx-trigger="every 2s"; with the tab hidden, paused by [data-pauses], or with a
+// dialog open they rest. A region with data-etag asks only for what is newer than it; what its reader had opened, and
+// where its logs were scrolled to, stays across the swap.
+const isPoll = (elt) => (elt.getAttribute?.("hx-trigger") ?? "").includes("every");
+let isPaused = false;
+const rests = () => document.hidden || isPaused || document.querySelector("dialog[open]") !== null;
+document.addEventListener("htmx:configRequest", (event) => {
+  const etag = event.detail.elt.dataset.etag;
+  if (etag && isPoll(event.detail.elt)) event.detail.headers["If-None-Match"] = `"${etag}"`;
+});
+document.addEventListener("click", (event) => {
+  const pause = event.target.closest("[data-pauses]");
+  if (!pause) return;
+  isPaused = !isPaused;
+  pause.setAttribute("aria-pressed", String(isPaused));
+  pause.querySelector("span").textContent = isPaused ? "Resume updates" : "Pause updates";
+});
+let places = new Map();
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (!isPoll(event.detail.elt)) return;
+  if (rests()) event.detail.shouldSwap = false;
+  places = new Map();
+  for (const part of event.detail.target.querySelectorAll("details[id], .log[id]"))
+    places.set(part.id, { open: part.open, top: part.scrollTop, atEnd: part.scrollTop + part.clientHeight >= part.scrollHeight - 8 });
+});
+function follow(root) {
+  for (const part of root.querySelectorAll(".log[id]")) {
+    const place = places.get(part.id);
+    if (!place || place.atEnd) part.scrollTop = part.scrollHeight;
+    else part.scrollTop = place.top;
+  }
+}
+follow(document);
+document.addEventListener("htmx:afterSwap", (event) => {
+  if (!isPoll(event.detail.elt)) return;
+  const root = document.getElementById(event.detail.target.id) ?? document;
+  for (const part of root.querySelectorAll("details[id]")) if (places.has(part.id)) part.open = places.get(part.id).open;
+  follow(root);
+});
 document.addEventListener("htmx:beforeRequest", (event) => {
-  const polls = (event.detail.elt.getAttribute("hx-trigger") ?? "").includes("every");
-  if (polls && document.hidden) {
+  const polls = isPoll(event.detail.elt);
+  if (polls && rests()) {
     event.preventDefault();
     return;
   }
@@ -23,7 +61,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
 });
 for (const name of ["htmx:sendError", "htmx:responseError"])
   document.addEventListener(name, (event) => {
-    if ((event.detail.elt.getAttribute("hx-trigger") ?? "").includes("every")) return;
+    if (isPoll(event.detail.elt)) return;
     const live = document.getElementById("live");
     const status = event.detail.xhr?.status;
     if (live) live.textContent = status ? `That did not work (${status}). Load the page again to see its state.` : "The server did not answer. Your text is still here: try again.";

@@ -1,0 +1,293 @@
+"""Rebuilds by browser: a plan is read, confirmed, followed and cancelled; who may not is told why, or nothing."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from lifecycle.jobs.models import Job, JobKind
+from lifecycle.rebuild import page_queries
+from lifecycle.rebuild.models import RebuildJob, RebuildWave
+from lifecycle.registry.models import Image, Repository
+from tests.factories import dock, waves
+
+pytestmark = pytest.mark.django_db
+FIXED = ("CVE-2023-5678", "CVE-2024-45490", "CVE-2024-5535")
+
+
+def browser(user):
+    client = Client()
+    client.force_login(user, backend="allauth.account.auth_backends.AuthenticationBackend")
+    return client
+
+
+@pytest.fixture
+def harbour():
+    return dock.harbour()
+
+
+@pytest.fixture
+def owner(harbour):
+    return browser(harbour["reader"])
+
+
+@pytest.fixture
+def viewer(harbour):
+    """Somebody who sees everything of both teams and may change nothing."""
+    dock.user("viewer", "viewer", of=dock.team("shop"))
+    return browser(dock.user("viewer", "viewer", of=dock.team("base")))
+
+
+def page(client, wave, **headers):
+    return client.get(reverse("lifecycle:wave", args=[wave.pk]), headers=headers)
+
+
+def act(client, name, wave):
+    return client.post(reverse(f"lifecycle:wave-{name}", args=[wave.pk]))
+
+
+def test_a_plan_is_made_by_form_and_starts_nothing(harbour, owner):
+    base = Repository.objects.get(name="base/debian")
+    answer = owner.post(reverse("lifecycle:wave-plan"), {"base": base.pk, "reference": "bookworm"})
+    made = RebuildWave.objects.get()
+    assert answer["Location"] == reverse("lifecycle:wave", args=[made.pk])
+    assert (made.state, made.new_base, made.planned_by) == ("planned", harbour["new"], harbour["reader"])
+    assert not Job.objects.filter(kind=JobKind.REBUILD).exists()
+
+
+@pytest.mark.parametrize("reference", ["trixie", "no tag!", "sha256:12", ""])
+def test_a_reference_that_names_nothing_comes_back_with_its_text(harbour, owner, reference):
+    base = Repository.objects.get(name="base/debian")
+    answer = owner.post(reverse("lifecycle:wave-plan"), {"base": base.pk, "reference": reference})
+    assert answer.status_code == 422
+    assert f'value="{reference}"' in answer.content.decode() or not reference
+    assert "Please mend this first." in answer.content.decode()
+    assert not RebuildWave.objects.exists()
+
+
+def test_a_base_that_is_hidden_is_no_choice_and_cannot_be_posted(harbour):
+    stranger = browser(dock.user("stranger", "owner", of=dock.team("elsewhere")))
+    base = Repository.objects.get(name="base/debian")
+    assert "base/debian" not in stranger.get(reverse("lifecycle:wave-plan")).content.decode()
+    answer = stranger.post(reverse("lifecycle:wave-plan"), {"base": base.pk, "reference": "bookworm"})
+    assert answer.status_code == 422
+    assert not RebuildWave.objects.exists()
+
+
+def test_the_choices_are_the_bases_on_which_something_stands(harbour, owner):
+    text = owner.get(reverse("lifecycle:wave-plan")).content.decode()
+    assert [name for name in ("base/debian", "base/python", "shop/api", "shop/worker") if f">{name}<" in text] == [
+        "base/debian",
+        "base/python",
+        "shop/api",
+    ]
+
+
+def test_the_plan_says_what_it_would_do_and_confirming_it_says_the_count(harbour, owner):
+    wave = waves.planned(harbour)
+    text = page(owner, wave).content.decode()
+    for words in (
+        "What this rebuild would fix",
+        "Rebuild 4 images of 2 teams",
+        "Its own layers go onto the new base",
+        "Not rebased: A layer of it writes the package database",
+        "It has no recipe, and cannot be rebased",
+        "trusted recipes only",
+    ):
+        assert words in text
+    assert act(owner, "confirm", wave).status_code == 302
+    wave.refresh_from_db()
+    assert (wave.state, wave.confirmed_by) == ("running", harbour["reader"])
+    assert act(owner, "confirm", wave).status_code == 409
+
+
+def test_who_may_only_look_sees_grey_buttons_with_the_reason_and_is_refused(harbour, viewer):
+    wave = waves.planned(harbour)
+    text = page(viewer, wave).content.decode()
+    assert "You do not hold image.rebuild over base/python, shop/api, shop/static and 1 more" in text
+    assert reverse("lifecycle:wave-confirm", args=[wave.pk]) not in text
+    for name in ("confirm", "cancel", "retry"):
+        assert act(viewer, name, wave).status_code == 403
+    wave.refresh_from_db()
+    assert wave.state == "planned"
+
+
+def test_what_the_reader_may_not_see_is_neither_named_nor_counted(harbour):
+    wave = waves.failed(harbour)
+    narrow = browser(dock.user("narrow", "viewer", of=dock.team("base")))
+    text = page(narrow, wave).content.decode()
+    assert "base/python" in text
+    assert "shop/" not in text
+    assert "1</span> of 1" in text
+    listed = narrow.get(reverse("lifecycle:waves")).content.decode()
+    assert "1 of 1 done" in listed
+    assert "failed</b>" not in listed
+
+
+def test_a_stranger_is_told_nothing(harbour):
+    wave = waves.running(harbour)
+    stranger = browser(dock.user("stranger", "owner", of=dock.team("elsewhere")))
+    job = waves.job_of(wave, "shop/api")
+    for name, args in (("wave", [wave.pk]), ("wave-cancel", [wave.pk]), ("wave-log", [wave.pk, job.pk]),
+                       ("wave-log-raw", [wave.pk, job.pk])):  # fmt: skip
+        assert stranger.get(reverse(f"lifecycle:{name}", args=args)).status_code == 404
+    for name in ("confirm", "cancel", "retry"):
+        assert act(stranger, name, wave).status_code == 404
+    assert f"W-{wave.pk}" not in stranger.get(reverse("lifecycle:waves")).content.decode()
+
+
+def test_a_running_wave_shows_states_results_and_the_end_of_the_log(harbour, owner):
+    text = page(owner, waves.running(harbour)).content.decode()
+    for words in (
+        "Running, level 2 of 3",
+        "Rebased",
+        "Rebuilt",
+        "Building",
+        "Waiting",
+        "Collecting urllib3==1.26.5",
+        "CVE-2025-64756",
+        "2 done (1 rebased, 1 rebuilt)",
+        "1 building",
+        'hx-trigger="every 2s"',
+    ):
+        assert words in text
+
+
+def test_a_failure_names_who_is_needed_what_is_blocked_and_offers_a_retry(harbour, owner):
+    wave = waves.failed(harbour)
+    text = page(owner, wave).content.decode()
+    for words in ("Needs a person", "ended with exit code 1", "shop/api could not be rebuilt.", "Retry 2 images"):
+        assert words in text
+    assert "hx-trigger" not in text
+    assert act(owner, "retry", wave).status_code == 302
+    wave.refresh_from_db()
+    assert wave.state == "running"
+
+
+def test_stopping_asks_with_the_count_and_then_does_it(harbour, owner):
+    wave = waves.running(harbour)
+    question = owner.get(reverse("lifecycle:wave-cancel", args=[wave.pk])).content.decode()
+    assert "1 running build ends within seconds, 1 waiting does not start" in question
+    assert "Stop 2 images" in question
+    assert act(owner, "cancel", wave).status_code == 302
+    wave.refresh_from_db()
+    assert wave.state == "cancelled"
+    assert waves.job_of(wave, "shop/worker").state == "cancelled"
+
+
+def test_a_finished_image_is_offered_where_its_old_one_is_held(harbour, owner):
+    wave = waves.running(harbour)
+    static = Repository.objects.get(name="shop/static")
+    old = Image.objects.get(digest=dock.sha("shop/static"))
+    assert "Request promotion into" not in page(owner, wave).content.decode()
+    environment = waves.environment("staging", old, static)
+    new = waves.job_of(wave, "shop/static").new_image
+    link = f"{reverse('lifecycle:promotion-new')}?repository={static.pk}&amp;digest={new.digest}"
+    text = page(owner, wave).content.decode()
+    assert link in text
+    assert "Request promotion into staging" in text
+    environment.slots.update(image=new)
+    assert link not in page(owner, wave).content.decode()
+
+
+def test_a_poll_gets_the_fragment_and_304_until_something_changes(harbour, owner):
+    wave = waves.running(harbour)
+    first = page(owner, wave, **{"HX-Request": "true"})
+    assert first.content.lstrip().startswith(b'<div id="wave"') or b"<html" not in first.content
+    etag = page_queries.fingerprint(harbour["reader"], wave)
+    again = page(owner, wave, **{"HX-Request": "true", "If-None-Match": f'"{etag}"'})
+    assert (again.status_code, again.content) == (304, b"")
+    waves.log(waves.job_of(wave, "shop/api"), "Successfully installed", actor=harbour["reader"])
+    after = page(owner, wave, **{"HX-Request": "true", "If-None-Match": f'"{etag}"'})
+    assert after.status_code == 200
+    assert "Successfully installed" in after.content.decode()
+    whole = page(owner, wave, **{"If-None-Match": f'"{page_queries.fingerprint(harbour["reader"], wave)}"'})
+    assert whole.status_code == 200
+    assert "HX-Request" in whole["Vary"]
+
+
+def test_a_log_is_shown_and_downloaded_whole(harbour, owner):
+    wave = waves.running(harbour)
+    job = waves.job_of(wave, "shop/api")
+    waves.log(job, *(f"line {number} <b>" for number in range(30)), actor=harbour["reader"])
+    shown = owner.get(reverse("lifecycle:wave-log", args=[wave.pk, job.pk])).content.decode()
+    assert "line 0 &lt;b&gt;" in shown
+    raw = owner.get(reverse("lifecycle:wave-log-raw", args=[wave.pk, job.pk]))
+    text = b"".join(raw.streaming_content).decode()
+    assert raw["Content-Type"] == "text/plain; charset=utf-8"
+    assert text.count("\n") == 34
+    assert "Z line 29 <b>\n" in text
+    assert "line 21 " not in page(owner, wave).content.decode()
+    assert "line 29 " in page(owner, wave).content.decode()
+
+
+def _count(client, address):
+    client.get(address)
+    with CaptureQueriesContext(connection) as queries:
+        assert client.get(address).status_code == 200
+    return len(queries)
+
+
+def test_the_list_costs_the_same_for_one_wave_and_for_three(harbour, owner):
+    waves.running(harbour)
+    one = _count(owner, reverse("lifecycle:waves"))
+    waves.failed(harbour)
+    waves.planned(harbour)
+    assert _count(owner, reverse("lifecycle:waves")) == one <= 12
+
+
+def test_a_wave_costs_the_same_for_one_image_of_a_kind_and_for_three(harbour, owner):
+    wave = waves.running(harbour)
+    address = reverse("lifecycle:wave", args=[wave.pk])
+    one = _count(owner, address)
+    api = waves.job_of(wave, "shop/api")
+    for number in range(2):
+        where = dock.repository(f"shop/more-{number}")
+        job = RebuildJob.objects.create(
+            wave=wave, repository=where, level=1, old_image=Image.objects.get(digest=dock.sha("shop/api")), tag="1.0",
+            state="building", method="build", started_at=api.started_at,
+        )  # fmt: skip
+        waves.log(job, "STEP 1/2", actor=harbour["reader"])
+        done = dock.repository(f"shop/done-{number}")
+        made = RebuildJob.objects.create(
+            wave=wave, repository=done, level=1, old_image=Image.objects.get(digest=dock.sha("shop/worker")), tag="1.0"
+        )
+        waves.finish(made, fixed=FIXED)
+    assert _count(owner, address) == one <= 24
+
+
+def test_the_list_filters_by_state_and_teaches_when_it_is_empty(harbour, owner):
+    address = reverse("lifecycle:waves")
+    assert "No rebuild was planned yet." in owner.get(address).content.decode()
+    waves.planned(harbour)
+    assert "W-" in owner.get(f"{address}?state=planned").content.decode()
+    assert "No wave is failed." in owner.get(f"{address}?state=failed").content.decode()
+
+
+def test_the_image_says_which_wave_made_it_and_which_renewed_it(harbour, owner, viewer):
+    wave = waves.running(harbour)
+    static = waves.job_of(wave, "shop/static")
+    team, name = "shop", "shop/static"
+    new = owner.get(reverse("lifecycle:image", args=[team, name, static.new_image.digest])).content.decode()
+    assert "Rebased in" in new
+    assert reverse("lifecycle:wave", args=[wave.pk]) in new
+    assert "3 fixed" in new
+    old = owner.get(reverse("lifecycle:image", args=[team, name, static.old_image.digest])).content.decode()
+    assert "has made a newer image of it" in old
+    narrow = browser(dock.user("shop-only", "viewer", of=dock.team("shop")))
+    hidden = narrow.get(reverse("lifecycle:image", args=[team, name, static.new_image.digest])).content.decode()
+    assert "Rebased in" in hidden
+    assert reverse("lifecycle:wave", args=[wave.pk]) not in hidden
+
+
+def test_a_base_offers_its_plan_and_says_why_when_it_would_come_to_nothing(harbour, owner, viewer):
+    address = reverse("lifecycle:image", args=["base", "base/debian", harbour["new"].digest])
+    assert f'value="{harbour["new"].digest}"' in owner.get(address).content.decode()
+    assert "You hold image.rebuild over nothing that stands on base/debian" in viewer.get(address).content.decode()
+    old = reverse("lifecycle:image", args=["base", "base/debian", harbour["old"].digest])
+    assert 'name="reference" value="bookworm"' in owner.get(old).content.decode()
+    worker = reverse("lifecycle:image", args=["shop", "shop/worker", harbour["worker"].digest])
+    assert "Plan rebuild" not in owner.get(worker).content.decode()
