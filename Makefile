@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help system setup up demo down logs status test test-long lint fmt bench lock image assets
+.PHONY: help system setup up demo down logs status test test-long lint fmt docs bench lock image assets
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -45,12 +45,16 @@ test-long: setup ## the long tests too
 	@$(BIN)/python config/embedded/system.py --tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: setup ## style, types, import contracts, missing migrations
+lint: setup ## style, types, import contracts, missing migrations, stale reference
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python tests/with_settings.py $(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python tests/with_settings.py $(BIN)/python manage.py makemigrations --check --dry-run -v0
+	@$(BIN)/python tests/with_settings.py $(BIN)/python docs/generate.py --check
+
+docs: setup ## write docs/reference/ from the code
+	@$(BIN)/python tests/with_settings.py $(BIN)/python docs/generate.py
 
 fmt: setup ## format the code
 	@$(BIN)/ruff check --fix .

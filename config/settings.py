@@ -11,9 +11,9 @@ from config.logging import LOGGING as LOGGING_CONFIGURATION
 BASE_DIR = env.BASE_DIR
 HOME = env.HOME
 
-SECRET_KEY = env.secret("SECRET_KEY", min_length=50)
-DEBUG = env.boolean("DEBUG", default=False)
-EMBEDDED = env.boolean("EMBEDDED", default=False)
+SECRET_KEY = env.secret("SECRET_KEY", min_length=50)  # signs sessions and forms; made at the first start
+DEBUG = env.boolean("DEBUG", default=False)  # for developers: error pages with source; never on a server
+EMBEDDED = env.boolean("EMBEDDED", default=False)  # set by `make up`: everything runs on this machine
 
 PUBLIC_URL = env.text("PUBLIC_URL").rstrip("/")  # where people and registry clients reach us: scheme://host[:port]
 _public = urlsplit(PUBLIC_URL)
@@ -22,7 +22,7 @@ if _public.scheme not in {"http", "https"} or not _public.hostname or _public.pa
 IS_HTTPS = _public.scheme == "https"
 if not IS_HTTPS and _public.hostname not in {"localhost", "127.0.0.1"}:
     raise env.BadSetting("PUBLIC_URL", "plain http is only for localhost; put TLS in front and give the https address")
-ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", _public.hostname)
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", _public.hostname)  # names that requests may carry; PUBLIC_URL's
 
 INSTALLED_APPS = [
     "accounts",
@@ -110,11 +110,11 @@ def database(url: str) -> dict[str, Any]:
 
 
 # Every process runs as the application role; `manage.py migrate` alone takes the owner role (config/owner.py).
-DATABASES = {"default": database(env.text("DATABASE_URL"))}
-DATABASE_OWNER_URL = env.text("DATABASE_OWNER_URL", env.text("DATABASE_URL"))
+DATABASES = {"default": database(env.text("DATABASE_URL"))}  # postgres://..., as the application role
+DATABASE_OWNER_URL = env.text("DATABASE_OWNER_URL", env.text("DATABASE_URL"))  # as the owner; DATABASE_URL
 DATABASE_APP_ROLE = DATABASES["default"]["USER"]
 
-REDIS_URL = env.text("REDIS_URL")
+REDIS_URL = env.text("REDIS_URL")  # redis://:password@host:port/number; wake-ups and cache
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
@@ -182,7 +182,7 @@ SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if IS_HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = IS_HTTPS
 X_FRAME_OPTIONS = "DENY"
-if env.boolean("BEHIND_PROXY", default=False):
+if env.boolean("BEHIND_PROXY", default=False):  # believe X-Forwarded-Proto: only where a proxy always sets it
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -232,25 +232,25 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 }
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
-JOB_LEASE_S = env.integer("JOB_LEASE_S", 30, minimum=1)
-JOB_SWEEP_S = env.integer("JOB_SWEEP_S", 5, minimum=1)
-CRAWL_EVERY_S = env.integer("CRAWL_EVERY_S", 600, minimum=1)
+JOB_LEASE_S = env.integer("JOB_LEASE_S", 30, minimum=1)  # seconds after which a dead worker's job is free
+JOB_SWEEP_S = env.integer("JOB_SWEEP_S", 5, minimum=1)  # seconds between looks for lost wake-ups
+CRAWL_EVERY_S = env.integer("CRAWL_EVERY_S", 600, minimum=1)  # seconds between looks for lost notifications
 
 # --- the managed registry ---------------------------------------------------------------------------------------------
-REGISTRY_URL = env.text("REGISTRY_URL").rstrip("/")
-TOKEN_ISSUER = env.text("TOKEN_ISSUER", "gravingdock")
-REGISTRY_SERVICE = env.text("REGISTRY_SERVICE", "gravingdock-registry")
+REGISTRY_URL = env.text("REGISTRY_URL").rstrip("/")  # scheme://host:port of the managed registry
+TOKEN_ISSUER = env.text("TOKEN_ISSUER", "gravingdock")  # `issuer` in the registry's configuration
+REGISTRY_SERVICE = env.text("REGISTRY_SERVICE", "gravingdock-registry")  # `service` in the registry's own
 TOKEN_KEY = env.text("TOKEN_KEY")  # PEM, EC P-256 private key; usually given as TOKEN_KEY_FILE
 TOKEN_CERT = env.text("TOKEN_CERT")  # PEM, the self-signed certificate of that key; usually TOKEN_CERT_FILE
-REGISTRY_HOOK_SECRET = env.secret("REGISTRY_HOOK_SECRET")
-FIELD_KEY = env.secret("FIELD_KEY", min_length=44)
+REGISTRY_HOOK_SECRET = env.secret("REGISTRY_HOOK_SECRET")  # what its notifications carry as bearer token
+FIELD_KEY = env.secret("FIELD_KEY", min_length=44)  # encrypts stored credentials; without it they are lost
 OUTBOUND_ALLOW = env.words("OUTBOUND_ALLOW", "")  # host[:port] that outbound requests may reach although private
 UBUNTU_PRO = env.boolean("UBUNTU_PRO", False)  # whether fixes of Ubuntu Pro count: only with that channel on
 
 # --- scans and builds -------------------------------------------------------------------------------------------------
 SYFT = env.text("SYFT", "")  # path of syft; empty: the one on PATH, else the wheel's
 BUILD_CA_BUNDLE = env.text("BUILD_CA_BUNDLE", "")  # extra CA bundle mounted into builds, never stored in images
-BUILD_TIMEOUT_S = env.integer("BUILD_TIMEOUT_S", 1800, minimum=10)
+BUILD_TIMEOUT_S = env.integer("BUILD_TIMEOUT_S", 1800, minimum=10)  # seconds a build may take
 SCRATCH = env.text("SCRATCH", "")  # folder for layers and builds; empty: the system's temporary folder
 
 LOGGING = LOGGING_CONFIGURATION

@@ -1,0 +1,246 @@
+"""`make docs`: write docs/reference/ from the code, so that it cannot say anything else. `--check` compares instead.
+
+What is generated: the API from its OpenAPI document, both command lines from their parsers, settings, roles, errors and
+audit actions from the lines that define them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+REFERENCE: Final = ROOT / "docs" / "reference"
+NOTE: Final = "<!-- Written by `make docs` from the code. Do not edit: change the code, then run it again. -->\n"
+# What Django and its kin bring is in their own documentation.
+OUR_COMMANDS: Final = ROOT / "lifecycle" / "management" / "commands"
+
+
+def pages() -> dict[str, str]:
+    """Return {file name: content} of every generated page."""
+    made = {
+        "api.md": api(),
+        "audit-events.md": audit_events(),
+        "cli.md": command_line(),
+        "commands.md": commands(),
+        "errors.md": errors(),
+        "roles.md": roles(),
+        "settings.md": settings(),
+    }
+    return {name: NOTE + content.rstrip() + "\n" for name, content in made.items()}
+
+
+def api() -> str:
+    """Return every operation of `/api/v1/`, by path."""
+    from drf_spectacular.generators import SchemaGenerator  # noqa: PLC0415 -- needs Django set up
+
+    schema: dict[str, Any] = SchemaGenerator().get_schema(request=None, public=True)
+    lines = [
+        "# API\n",
+        "`Authorization: Bearer gdk_...` on every request; JSON in and out; errors are `application/problem+json`"
+        " ([errors](errors.md)). The OpenAPI 3.1 document of a running server is at `/api/v1/schema/`.\n",
+    ]
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            lines.append(f"## `{method.upper()} {path}`\n")
+            if text := operation.get("description", "").strip():
+                lines.append(text + "\n")
+            names = [f"`{item['name']}`" for item in operation.get("parameters", ()) if item["in"] == "query"]
+            if names:
+                lines.append(f"Query: {', '.join(names)}.\n")
+            if (fields := _body(schema, operation)) is not None:
+                lines.append(f"Body: {', '.join(fields) or 'none'}.\n")
+            lines.append(f"Answers: {', '.join(sorted(map(str, operation['responses'])))}.\n")
+    return "\n".join(lines)
+
+
+def _body(schema: dict[str, Any], operation: dict[str, Any]) -> list[str] | None:
+    """Return the names in a request's body, with `?` behind those that may be left out; None without a body."""
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if content is None:
+        return None
+    shape = content["schema"]
+    if "$ref" in shape:
+        shape = schema["components"]["schemas"][shape["$ref"].rpartition("/")[2]]
+    required = shape.get("required", ())
+    return [f"`{name}`" + ("" if name in required else "?") for name in shape.get("properties", {})]
+
+
+def command_line() -> str:
+    """Return the help of every `gravingdock` command."""
+    from lifecycle.cli.main import __doc__ as about  # noqa: PLC0415 -- as above
+    from lifecycle.cli.main import parser  # noqa: PLC0415
+
+    lines = ["# The `gravingdock` command\n", (about or "").strip() + "\n"]
+    for names, command in _leaves(parser()):
+        lines += [f"## `{' '.join(names)}`\n", *_describe(command)]
+    return "\n".join(lines)
+
+
+def _leaves(parser: argparse.ArgumentParser) -> Iterator[tuple[list[str], argparse.ArgumentParser]]:
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not groups:
+        yield parser.prog.split(), parser
+    for group in groups:
+        for child in group.choices.values():
+            yield from _leaves(child)
+
+
+def commands() -> str:
+    """Return our `manage.py` commands."""
+    lines = ["# `manage.py` commands\n", "Run them as `.venv/bin/python manage.py NAME`, where `make up` has run.\n"]
+    for module in sorted(pkgutil.iter_modules([str(OUR_COMMANDS)]), key=lambda module: module.name):
+        command = importlib.import_module(f"lifecycle.management.commands.{module.name}").Command()
+        parser = command.create_parser("manage.py", module.name)
+        lines += [f"## `{module.name}`\n", str(command.help).strip() + "\n", *_describe(parser, skip=_DJANGOS)]
+    return "\n".join(lines)
+
+
+_DJANGOS: Final = frozenset(
+    {"help", "version", "verbosity", "settings", "pythonpath", "traceback", "no_color", "force_color", "skip_checks"}
+)
+
+
+def _describe(parser: argparse.ArgumentParser, *, skip: frozenset[str] = frozenset({"help"})) -> list[str]:
+    rows = []
+    for action in parser._actions:
+        if action.dest in skip or action.help == argparse.SUPPRESS:
+            continue
+        name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+        value = "" if action.nargs == 0 or not action.option_strings else f" {action.metavar or action.dest.upper()}"
+        text = (action.help or "").replace("%(default)s", str(action.default)).replace("|", "\\|")
+        rows.append(f"| `{name}{value}` | {text} |")
+    return ["| Argument | What it is |", "|---|---|", *rows, ""] if rows else []
+
+
+def settings() -> str:
+    """Return what an operator may set, with its default and the comment on its line."""
+    lines = [
+        "# Settings\n",
+        "Read from the environment, then from `var/env`; `NAME_FILE` in place of `NAME` names a file that holds the"
+        " value. A missing or bad one stops the start, and says which.\n",
+        "| Name | Kind | Default | What it is |",
+        "|---|---|---|---|",
+    ]
+    text = (ROOT / "config" / "settings.py").read_text()
+    source = text.splitlines()
+    found: dict[str, str] = {}
+    for call in _env_calls(ast.parse(text)):
+        name = str(ast.literal_eval(call.args[0]))
+        given = [*call.args[1:], *(word.value for word in call.keywords if word.arg == "default")]
+        # A default that is no literal is another setting's value: the line's comment names it.
+        default = "required" if not given else ast.unparse(given[0]) if isinstance(given[0], ast.Constant) else ""
+        comment = source[call.lineno - 1].partition("  # ")[2].replace("|", "\\|")
+        default = f"`{default}`" if default not in {"", "''", "required"} else default.strip("'")
+        found[name] = f"| `{name}` | {_function(call)} | {default} | {comment} |"
+    return "\n".join([*lines, *(found[name] for name in sorted(found))])
+
+
+def _env_calls(tree: ast.AST) -> Iterator[ast.Call]:
+    """Yield each outermost `env.kind("NAME", ...)`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Call) and _function(node) and node.args and isinstance(node.args[0], ast.Constant):
+            yield node
+        else:
+            yield from _env_calls(node)
+
+
+def _function(call: ast.Call) -> str:
+    """Return `kind` of a call of `env.kind`, "" for any other."""
+    function = call.func
+    is_env = isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "env"
+    return function.attr if isinstance(function, ast.Attribute) and is_env and function.attr != "BadSetting" else ""
+
+
+def roles() -> str:
+    """Return the verbs, and which built-in role holds which."""
+    from accounts.verbs import BUILTIN_ROLES, Verb  # noqa: PLC0415 -- as above
+
+    lines = [
+        "# Roles and verbs\n",
+        "A role is a set of verbs. A grant gives a role to somebody over a team's repositories (a pattern), maybe in"
+        " one environment only, maybe until a day. Admins compose roles of their own.\n",
+        f"| Verb | {' | '.join(BUILTIN_ROLES)} |",
+        f"|---|{'---|' * len(BUILTIN_ROLES)}",
+    ]
+    for verb in Verb:
+        marks = ["yes" if verb in verbs else "" for verbs in BUILTIN_ROLES.values()]
+        lines.append(f"| `{verb.value}` | {' | '.join(marks)} |")
+    lines.append("\nIn the registry: pull is `image.view`, push is `image.create`, delete is `image.delete`.")
+    return "\n".join(lines)
+
+
+def errors() -> str:
+    """Return every error code with its HTTP status."""
+    from lifecycle.core.errors import LifecycleError  # noqa: PLC0415 -- as above
+
+    for module in pkgutil.walk_packages([str(ROOT / "lifecycle")], "lifecycle."):
+        if module.name.rpartition(".")[2] in {"types", "errors", "client", "services", "api"}:
+            importlib.import_module(module.name)
+    found: dict[str, tuple[int, str]] = {}
+    waiting: list[type[LifecycleError]] = [LifecycleError]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if kind is not LifecycleError and "code" in vars(kind):
+            found.setdefault(kind.code, (kind.http_status, " ".join((kind.__doc__ or "").split())))
+    rows = [f"| `{code}` | {status} | {text} |" for code, (status, text) in sorted(found.items())]
+    return "\n".join(["# Errors\n", "| Code | HTTP status | Meaning |", "|---|---|---|", *rows])
+
+
+_ACTION: Final = re.compile(r"[a-z_]+\.[a-z_]+")
+
+
+def audit_events() -> str:
+    """Return every action that the audit trail can hold, with the file that writes it."""
+    found: dict[str, set[str]] = {}
+    for folder in ("lifecycle", "accounts"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not (isinstance(node, ast.Call) and node.args and _is_record(node.func)):
+                    continue
+                for part in ast.walk(node.args[0]):
+                    if isinstance(part, ast.Constant) and _ACTION.fullmatch(str(part.value)):
+                        found.setdefault(str(part.value), set()).add(str(path.relative_to(ROOT)))
+    rows = [f"| `{action}` | {', '.join(sorted(found[action]))} |" for action in sorted(found)]
+    return "\n".join(["# Audit events\n", "| Action | Written by |", "|---|---|", *rows])
+
+
+def _is_record(function: ast.expr) -> bool:
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    return name in {"record", "_record"}
+
+
+def main() -> int:
+    """Write the pages, or with `--check` name those that differ and return 1."""
+    sys.path.insert(0, str(ROOT))
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    import django  # noqa: PLC0415 -- after the path
+
+    django.setup()
+    made = pages()
+    if "--check" in sys.argv[1:]:
+        stale = [name for name, content in made.items() if _text(REFERENCE / name) != content]
+        if stale:
+            print(f"docs/reference is older than the code: {', '.join(stale)}. Run `make docs`.")  # noqa: T201
+        return 1 if stale else 0
+    REFERENCE.mkdir(exist_ok=True)
+    for name, content in made.items():
+        (REFERENCE / name).write_text(content)
+    return 0
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
