@@ -9,6 +9,7 @@ from django.db.models import Q
 
 from accounts.models import Team, User
 from accounts.verbs import Verb
+from lifecycle.authority.constants import ADMIN_VERBS
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import NotPermitted
 from lifecycle.promotion.models import Environment
@@ -83,7 +84,7 @@ def may(
         return Decision(False, "This account is not active.")
     if actor.kind == User.Kind.SYSTEM:
         return ALLOWED
-    if actor.is_superuser and verb in {Verb.TEAM_MANAGE, Verb.AUDIT_READ, Verb.ENVIRONMENT_MANAGE, Verb.ROBOT_MANAGE}:
+    if actor.is_superuser and verb in ADMIN_VERBS:
         return ALLOWED
     owner = team or (repository.team if repository else None) or (environment.team if environment else None)
     if owner is None:

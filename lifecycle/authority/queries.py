@@ -5,8 +5,9 @@ from __future__ import annotations
 from django.db.models import CharField, Exists, ExpressionWrapper, F, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
-from accounts.models import Team, User
+from accounts.models import Membership, Team, User
 from accounts.verbs import Verb
+from lifecycle.authority.constants import ADMIN_VERBS
 from lifecycle.authority.models import RoleGrant
 from lifecycle.promotion.models import Environment
 from lifecycle.registry.models import Image, Repository, RepositoryImage
@@ -59,16 +60,16 @@ def teams_visible_to(actor: User) -> QuerySet[Team]:
     if actor.is_superuser or actor.kind == User.Kind.SYSTEM:
         return Team.objects.all()
     return Team.objects.filter(
-        Q(Exists(RoleGrant.objects.filter(RoleGrant.live(), user=actor, team=OuterRef("pk"))))
-        | Q(memberships__user=actor)
-    ).distinct()
+        Exists(RoleGrant.objects.filter(RoleGrant.live(), user=actor, team=OuterRef("pk")))
+        | Exists(Membership.objects.filter(user=actor, team=OuterRef("pk")))
+    )
 
 
 def teams_where(actor: User, verb: Verb) -> QuerySet[Team]:
     """Return the teams over which, as a whole, `actor` holds `verb`."""
     if not actor.is_active:
         return Team.objects.none()
-    if actor.is_superuser and verb in {Verb.TEAM_MANAGE, Verb.AUDIT_READ, Verb.ENVIRONMENT_MANAGE, Verb.ROBOT_MANAGE}:
+    if actor.is_superuser and verb in ADMIN_VERBS:
         return Team.objects.all()
     grants = live_grants(actor, verb).filter(team=OuterRef("pk"), repository_pattern="*", environment=None)
     return Team.objects.filter(Exists(grants))

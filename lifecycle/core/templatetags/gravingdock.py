@@ -390,6 +390,34 @@ def progress_bar(parts: Sequence[tuple[str, str, int]], label: str) -> SafeStrin
 
 
 @register.filter
+def event_subject(event: Any) -> str:
+    """Return what an audit event is about, in words: a repository, a person and a role, or the row it names."""
+    said = event.details
+    if event.repository:
+        words = event.repository
+    elif said.get("user"):
+        words = f"{said['user']}, {said['role']}" if said.get("role") else str(said["user"])
+    elif said.get("role"):
+        words = f"role {said['role']}"
+    else:
+        words = f"{event.subject_kind} {event.subject_id}" if event.subject_id else event.subject_kind
+    return f"{words} in {event.environment}" if event.environment else str(words)
+
+
+@register.filter
+def event_note(event: Any) -> str:
+    """Return the reason of an audit event, else the plain details that its subject does not say."""
+    if event.reason:
+        return str(event.reason)
+    plain = [
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in sorted(event.details.items())
+        if name not in {"user", "role"} and isinstance(value, (str, int, float)) and value != ""
+    ]
+    return ", ".join(plain)
+
+
+@register.filter
 def percent_of(value: int, total: int) -> int:
     """Return `value` as a whole percentage of `total`."""
     return round(100 * value / total) if total else 0

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import transaction
 
-from accounts.models import User
 from accounts.queries import system_user
-from lifecycle.audit import services as audit
+from lifecycle.authority.services import create_person
+from lifecycle.core.errors import LifecycleError
 
 
 class Command(BaseCommand):
@@ -21,14 +19,10 @@ class Command(BaseCommand):
         parser.add_argument("--admin", action="store_true", help="may make teams and give roles, everywhere")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        name = options["username"]
-        if User.objects.filter(username=name).exists():
-            raise CommandError(f"There is an account {name} already.")
-        password = secrets.token_urlsafe(15)
-        with transaction.atomic():
-            user = User(username=name, is_superuser=options["admin"])
-            user.set_password(password)
-            user.full_clean()
-            user.save()
-            audit.record("user.created", actor=system_user(), subject=user, user=name, is_admin=options["admin"])
+        try:
+            _user, password = create_person(
+                actor=system_user(), username=options["username"], is_admin=options["admin"]
+            )
+        except LifecycleError as error:
+            raise CommandError(error.message) from error
         self.stdout.write(password)

@@ -1,0 +1,32 @@
+"""Teams, grants, roles, robots, accounts, tokens: what changes who may do what. Each act is audited there."""
+
+from lifecycle.authority.services.accounts import create_person, deactivate, reactivate
+from lifecycle.authority.services.robots import (
+    create_robot,
+    create_robot_token,
+    grant_robot,
+    retire_robot,
+    revoke_robot_token,
+)
+from lifecycle.authority.services.roles import change_role, create_role, delete_role
+from lifecycle.authority.services.teams import add_member, create_team, revoke_grant
+from lifecycle.authority.services.tokens import create_api_token, revoke_api_token
+
+__all__ = [
+    "add_member",
+    "change_role",
+    "create_api_token",
+    "create_person",
+    "create_robot",
+    "create_robot_token",
+    "create_role",
+    "create_team",
+    "deactivate",
+    "delete_role",
+    "grant_robot",
+    "reactivate",
+    "retire_robot",
+    "revoke_api_token",
+    "revoke_grant",
+    "revoke_robot_token",
+]

@@ -1,0 +1,218 @@
+"""Teams, members and their grants."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+
+from accounts.models import Membership, Role, Team, User
+from accounts.verbs import Verb
+from lifecycle.audit import services as audit
+from lifecycle.authority.access import grants_of, require
+from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.projection import project
+from lifecycle.authority.queries import teams_visible_to
+from lifecycle.core import clock
+from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
+from lifecycle.promotion.models import Environment
+
+
+@transaction.atomic
+def create_team(*, actor: User, slug: str, name: str) -> Team:
+    """Make a team whose owner is `actor`; its repositories are those below `slug/`.
+
+    Raises NotPermitted for who is no admin, Malformed, or Conflict when the slug is taken by a team or by the target
+    prefix of an environment: its members could push past every approval.
+    """
+    if not is_above_grants(actor):
+        raise NotPermitted("Only an admin makes teams; ask one.")
+    try:
+        Team(slug=slug, name=name.strip() or slug).clean_fields()
+    except ValidationError:
+        raise Malformed("A team's short name has lower-case letters, digits and single hyphens between them.") from None
+    if Environment.objects.filter(prefix=slug).exists():
+        raise Conflict(f"{slug} is the target prefix of an environment; choose another name.")
+    try:
+        with transaction.atomic():
+            team = Team.objects.create(slug=slug, name=name.strip() or slug)
+    except IntegrityError:
+        raise Conflict(f"There is a team {slug} already.") from None
+    audit.record("team.created", actor=actor, subject=team, team=team)
+    if actor.is_person:
+        write_grant(team, actor, Role.objects.get(slug="owner"), actor=actor)
+    return team
+
+
+@transaction.atomic
+def add_member(
+    team_id: int,
+    *,
+    actor: User,
+    username: str,
+    role: str,
+    repository_pattern: str = "*",
+    environment: str = "",
+    expires_at: datetime | None = None,
+) -> RoleGrant:
+    """Let a person into a team with a role over some of its repositories, maybe in one environment only.
+
+    The same grant given again gets the new end. Raises NotFound, NotPermitted (also for a role that can more than
+    `actor` can), Malformed, or Conflict for an end to the last ownership.
+    """
+    team = lock_team(actor, team_id)
+    require(actor, Verb.TEAM_MANAGE, team=team)
+    user = User.objects.filter(username=username, is_active=True, kind=User.Kind.PERSON).first()
+    if user is None:
+        raise NotFound(f"There is no active account {username[:150]}.")
+    return give(
+        team,
+        user,
+        actor=actor,
+        role=role,
+        repository_pattern=repository_pattern,
+        environment=environment,
+        expires_at=expires_at,
+    )
+
+
+def give(
+    team: Team,
+    user: User,
+    *,
+    actor: User,
+    role: str,
+    repository_pattern: str,
+    environment: str,
+    expires_at: datetime | None,
+) -> RoleGrant:
+    """Grant a role by its name in a locked team, after the right to manage was checked; raises as `add_member`."""
+    chosen = Role.objects.filter(slug=role).first()
+    if chosen is None:
+        raise NotFound(f"There is no role {role[:60]}.")
+    refuse_beyond(actor, team, chosen.verbs)
+    place = None
+    if environment:
+        place = Environment.objects.filter(team=team, slug=environment).first()
+        if place is None:
+            raise NotFound(f"Team {team} has no environment {environment[:60]}.")
+    if expires_at is not None and expires_at <= clock.now():
+        raise Malformed("The end of a grant lies in the future.")
+    return write_grant(
+        team, user, chosen, actor=actor, repository_pattern=repository_pattern, environment=place, expires_at=expires_at
+    )
+
+
+def is_above_grants(actor: User) -> bool:
+    """Whether `actor` is an admin, or Gravingdock itself: who sets teams and roles up, and may give any."""
+    return actor.is_active and (actor.is_superuser or actor.kind == User.Kind.SYSTEM)
+
+
+def refuse_beyond(actor: User, team: Team, verbs: list[str]) -> None:
+    """Raise NotPermitted when `verbs` hold more than `actor` holds over the whole team (security.md G7, R21)."""
+    if is_above_grants(actor):
+        return
+    beyond = [verb for verb in verbs if not any(grants_of(actor, Verb(verb), team_id=team.pk, family=None))]
+    if beyond:
+        raise NotPermitted(f"You cannot give what you do not hold: {', '.join(sorted(beyond))}.")
+
+
+def write_grant(
+    team: Team,
+    user: User,
+    role: Role,
+    *,
+    actor: User,
+    repository_pattern: str = "*",
+    environment: Environment | None = None,
+    expires_at: datetime | None = None,
+) -> RoleGrant:
+    """Make the grant, or give the one that is there its new end; raises Malformed for a bad pattern, or Conflict."""
+    wanted = RoleGrant(team=team, user=user, role=role, repository_pattern=repository_pattern, environment=environment)
+    try:
+        wanted.clean_fields(exclude=("granted_by", "expires_at"))
+    except ValidationError:
+        raise Malformed(
+            f"{repository_pattern[:80]} is no pattern of repositories: shop/api, shop/*, or * for all of them."
+        ) from None
+    Membership.objects.get_or_create(team=team, user=user)
+    grant, is_new = RoleGrant.objects.get_or_create(
+        team=team,
+        user=user,
+        role=role,
+        repository_pattern=repository_pattern,
+        environment=environment,
+        defaults={"granted_by": actor, "expires_at": expires_at},
+    )
+    scope: dict[str, Any] = {"user": user.username, "role": role.slug, "repositories": repository_pattern}
+    if is_new:
+        audit.record(
+            "grant.created", actor=actor, subject=grant, team=team, environment=environment,
+            expires_at=_text(expires_at), **scope,
+        )  # fmt: skip
+    elif grant.expires_at != expires_at:
+        if expires_at is not None:
+            _refuse_last_owner(grant)
+        before, grant.expires_at, grant.granted_by = grant.expires_at, expires_at, actor
+        grant.save(update_fields=["expires_at", "granted_by"])
+        audit.record(
+            "grant.changed", actor=actor, subject=grant, team=team, environment=environment,
+            before={"expires_at": _text(before)}, after={"expires_at": _text(expires_at)}, **scope,
+        )  # fmt: skip
+    project(user)
+    return grant
+
+
+def _text(moment: datetime | None) -> str:
+    return moment.isoformat(timespec="seconds") if moment else "never"
+
+
+@transaction.atomic
+def revoke_grant(grant_id: int, *, actor: User, team_id: int | None = None) -> None:
+    """Take a grant (of `team_id`, where given) back; the next request of that user is judged without it.
+
+    Raises NotFound, NotPermitted, or Conflict for the last owner of a team.
+    """
+    rows = RoleGrant.objects.select_related("team", "role", "user", "environment").filter(pk=grant_id)
+    grant = (rows.filter(team=team_id) if team_id is not None else rows).first()
+    if grant is None:
+        raise NotFound("No such grant.")
+    try:
+        team = lock_team(actor, grant.team_id)
+    except NotFound:
+        raise NotFound("No such grant.") from None
+    require(actor, Verb.ROBOT_MANAGE if grant.user.kind == User.Kind.ROBOT else Verb.TEAM_MANAGE, team=team)
+    _refuse_last_owner(grant)
+    audit.record(
+        "grant.revoked", actor=actor, subject=grant, team=team, environment=grant.environment,
+        user=grant.user.username, role=grant.role.slug, repositories=grant.repository_pattern,
+    )  # fmt: skip
+    user = grant.user
+    grant.delete()
+    if not RoleGrant.objects.filter(team=team, user=user).exists():
+        Membership.objects.filter(team=team, user=user).delete()
+    project(user)
+
+
+def _refuse_last_owner(grant: RoleGrant) -> None:
+    # An owner of some repositories, of one environment, or for a time, cannot hold the team for good.
+    owners = RoleGrant.objects.filter(
+        RoleGrant.live(),
+        team=grant.team,
+        role__slug="owner",
+        user__is_active=True,
+        repository_pattern="*",
+        environment=None,
+    )
+    if owners.filter(pk=grant.pk).exists() and not owners.exclude(pk=grant.pk).exists():
+        raise Conflict(f"{grant.user} is the last owner of {grant.team}; make somebody else an owner first.")
+
+
+def lock_team(actor: User, team_id: int) -> Team:
+    """Return the team, locked, if `actor` may see it; raises NotFound."""
+    team = teams_visible_to(actor).filter(pk=team_id).first()
+    if team is None:
+        raise NotFound("No such team.")
+    return Team.objects.select_for_update().get(pk=team.pk)

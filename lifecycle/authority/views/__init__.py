@@ -1,0 +1,1 @@
+"""The pages of teams, roles, robots, people and tokens."""

@@ -1,0 +1,303 @@
+"""Roles, robots, accounts and the explainer: each act allowed beside refused, and what follows at once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+from guardian.core import ObjectPermissionChecker
+
+from accounts import tokens
+from accounts.models import ApiToken, Role, User
+from accounts.queries import system_user
+from accounts.verbs import BUILTIN_ROLES, Verb
+from lifecycle.audit.models import AuditEvent
+from lifecycle.authority import services
+from lifecycle.authority.access import may
+from lifecycle.authority.constants import VERB_GROUPS, VERB_WORDS
+from lifecycle.authority.explaining import explain
+from lifecycle.authority.models import RoleGrant
+from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, NotPermitted, PolicyBlocked
+from lifecycle.promotion import services as promotions
+from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
+
+pytestmark = pytest.mark.django_db
+BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
+
+
+@pytest.fixture
+def team():
+    return services.create_team(actor=system_user(), slug="shop", name="Shop")
+
+
+@pytest.fixture
+def kim():
+    return User.objects.create(username="kim")
+
+
+@pytest.fixture
+def admin():
+    return User.objects.create(username="admin", is_superuser=True)
+
+
+def give(team, user, role, **more):
+    return services.add_member(team.pk, actor=system_user(), username=user.username, role=role, **more)
+
+
+def last(action):
+    return AuditEvent.objects.filter(action=action).order_by("-pk").first()
+
+
+def test_every_verb_has_words_and_one_group():
+    grouped = [verb for _title, verbs in VERB_GROUPS for verb in verbs]
+    assert sorted(grouped) == sorted(Verb)
+    assert set(VERB_WORDS) == set(Verb)
+
+
+def test_a_grant_given_again_gets_its_new_end_and_the_trail_says_both(team, kim):
+    end = timezone.now() + timedelta(days=2)
+    first = give(team, kim, "viewer")
+    assert give(team, kim, "viewer").pk == first.pk
+    assert last("grant.changed") is None
+    assert give(team, kim, "viewer", expires_at=end).pk == first.pk
+    assert RoleGrant.objects.get().expires_at == end
+    assert last("grant.changed").details["before"] == {"expires_at": "never"}
+
+
+def test_a_grant_needs_a_pattern_and_an_end_that_lies_ahead(team, kim):
+    with pytest.raises(Malformed, match="no pattern"):
+        give(team, kim, "viewer", repository_pattern="Shop API")
+    with pytest.raises(Malformed, match="future"):
+        give(team, kim, "viewer", expires_at=timezone.now())
+    assert not RoleGrant.objects.exists()
+
+
+def test_the_last_ownership_gets_no_end(team, kim):
+    give(team, kim, "owner")
+    with pytest.raises(Conflict, match="last owner"):
+        give(team, kim, "owner", expires_at=timezone.now() + timedelta(days=1))
+    give(team, User.objects.create(username="lee"), "owner")
+    give(team, kim, "owner", expires_at=timezone.now() + timedelta(days=1))
+
+
+def test_a_grant_is_revoked_through_its_own_team_only(team, kim, admin):
+    other = services.create_team(actor=admin, slug="other", name="")
+    grant = give(team, kim, "viewer")
+    with pytest.raises(NotFound):
+        services.revoke_grant(grant.pk, actor=admin, team_id=other.pk)
+    services.revoke_grant(grant.pk, actor=admin, team_id=team.pk)
+    assert not may(kim, Verb.IMAGE_VIEW, team=team)
+
+
+def test_only_an_admin_composes_roles_and_the_builtin_ones_stay(kim, admin):
+    with pytest.raises(NotPermitted):
+        services.create_role(actor=kim, slug="crew", name="Crew", verbs=["image.view"])
+    made = services.create_role(actor=admin, slug="crew", name="Crew", verbs=["image.view", "image.scan"])
+    assert made.verbs == ["image.scan", "image.view"]
+    with pytest.raises(Conflict):
+        services.create_role(actor=admin, slug="crew", name="Crew", verbs=["image.view"])
+    with pytest.raises(Malformed, match="No verbs"):
+        services.create_role(actor=admin, slug="x", name="X", verbs=["image.everything"])
+    with pytest.raises(Malformed, match="at least one"):
+        services.create_role(actor=admin, slug="x", name="X", verbs=[])
+    with pytest.raises(NotPermitted, match="built in"):
+        services.change_role("viewer", actor=admin, name="Viewer", verbs=["image.delete"])
+    assert set(Role.objects.get(slug="viewer").verbs) == BUILTIN_ROLES["viewer"]
+
+
+def test_a_changed_role_counts_at_once_in_our_answers_and_in_guardians(team, kim, admin):
+    services.create_role(actor=admin, slug="crew", name="Crew", verbs=["image.view"])
+    give(team, kim, "crew")
+    assert not may(kim, Verb.IMAGE_SCAN, team=team)
+    assert not ObjectPermissionChecker(kim).has_perm("image_scan", team)
+    services.change_role("crew", actor=admin, name="Crew", verbs=["image.scan"])
+    assert may(kim, Verb.IMAGE_SCAN, team=team)
+    assert not may(kim, Verb.IMAGE_VIEW, team=team)
+    assert ObjectPermissionChecker(kim).has_perm("image_scan", team)
+    assert not ObjectPermissionChecker(kim).has_perm("image_view", team)
+    assert last("role.changed").details["before"]["verbs"] == ["image.view"]
+    assert last("role.changed").details["after"]["verbs"] == ["image.scan"]
+
+
+def test_a_role_goes_only_when_nobody_holds_it(team, kim, admin):
+    services.create_role(actor=admin, slug="crew", name="Crew", verbs=["image.view"])
+    grant = give(team, kim, "crew")
+    with pytest.raises(Conflict):
+        services.delete_role("crew", actor=admin)
+    services.revoke_grant(grant.pk, actor=admin)
+    with pytest.raises(NotPermitted):
+        services.delete_role("crew", actor=kim)
+    services.delete_role("crew", actor=admin)
+    assert not Role.objects.filter(slug="crew").exists()
+
+
+@pytest.fixture
+def robot(team, kim):
+    """A robot of a team that kim owns."""
+    give(team, kim, "owner")
+    return services.create_robot(team.pk, actor=kim, name="ci")
+
+
+def test_a_robot_acts_within_its_grants_and_until_it_is_retired(team, kim, robot):
+    assert robot.user.username == "shop+ci"
+    services.grant_robot(robot.pk, actor=kim, role="creator", repository_pattern="shop/*")
+    _row, text = services.create_robot_token(robot.pk, actor=kim, name="pipeline", days=1)
+    assert text.startswith("gdk_rob_")
+    assert Client().get("/api/v1/teams/shop/", headers={"Authorization": f"Bearer {text}"}).status_code != 401
+    services.retire_robot(robot.pk, actor=kim)
+    assert tokens.find_token(text) is None
+    assert not RoleGrant.objects.filter(user=robot.user).exists()
+    with pytest.raises(Conflict, match="ended"):
+        services.create_robot_token(robot.pk, actor=kim, name="again")
+    with pytest.raises(Conflict):
+        services.create_robot(team.pk, actor=kim, name="ci")
+
+
+def test_one_token_of_a_robot_ends_and_the_other_lives(kim, robot):
+    first, first_text = services.create_robot_token(robot.pk, actor=kim, name="one")
+    _second, second_text = services.create_robot_token(robot.pk, actor=kim, name="two")
+    mine = services.create_api_token(kim, actor=kim, name="laptop")
+    with pytest.raises(NotFound):  # a token, but none of this robot
+        services.revoke_robot_token(robot.pk, tokens.find_token(mine).pk, actor=kim)
+    services.revoke_robot_token(robot.pk, first.pk, actor=kim)
+    assert tokens.find_token(first_text) is None
+    assert tokens.find_token(second_text) is not None
+
+
+def test_a_robot_gets_no_more_than_its_maker_holds_and_its_token_no_more_than_the_reader_of_it(team, kim, robot, admin):
+    lee = User.objects.create(username="lee")
+    services.create_role(actor=admin, slug="keeper", name="Keeper", verbs=["robot.manage", "image.view"])
+    give(team, lee, "keeper")
+    with pytest.raises(NotPermitted, match=r"image\.create"):
+        services.grant_robot(robot.pk, actor=lee, role="creator")
+    services.grant_robot(robot.pk, actor=lee, role="viewer")
+    services.create_robot_token(robot.pk, actor=lee, name="fine")
+    services.grant_robot(robot.pk, actor=kim, role="creator")
+    with pytest.raises(NotPermitted, match=r"image\.create"):
+        services.create_robot_token(robot.pk, actor=lee, name="too much")
+    services.create_robot_token(robot.pk, actor=kim, name="fine too")
+
+
+@pytest.mark.parametrize("role", ["viewer", "creator", None])
+def test_who_manages_no_robots_makes_none(team, robot, role):
+    lee = User.objects.create(username="lee")
+    if role:
+        give(team, lee, role)
+    expected = NotPermitted if role else NotFound
+    for act in (
+        lambda: services.create_robot(team.pk, actor=lee, name="mine"),
+        lambda: services.grant_robot(robot.pk, actor=lee, role="viewer"),
+        lambda: services.create_robot_token(robot.pk, actor=lee, name="mine"),
+        lambda: services.retire_robot(robot.pk, actor=lee),
+    ):
+        with pytest.raises(expected):
+            act()
+
+
+def test_an_account_is_made_by_an_admin_and_its_password_opens_the_door(admin, kim):
+    with pytest.raises(NotPermitted):
+        services.create_person(actor=kim, username="lee")
+    user, password = services.create_person(actor=admin, username="lee")
+    assert user.check_password(password)
+    assert password not in str(list(AuditEvent.objects.values_list("canonical", flat=True)))
+    for name in ("lee", "shop+ci", "Lee", "", "a" * 61):
+        with pytest.raises((Conflict, Malformed)):
+            services.create_person(actor=admin, username=name)
+
+
+def test_deactivation_ends_sessions_and_tokens_at_once_and_a_return_revives_neither(admin, kim):
+    text = services.create_api_token(kim, actor=kim, name="laptop")
+    browser, script = Client(), Client(headers={"Authorization": f"Bearer {text}"})
+    kim.set_password("long enough for kim")
+    kim.save()
+    browser.force_login(kim, backend=BACKEND)
+    assert (browser.get("/images/").status_code, script.get("/api/v1/images/").status_code) == (200, 200)
+    services.deactivate(kim.pk, actor=admin)
+    assert (browser.get("/images/").status_code, script.get("/api/v1/images/").status_code) == (302, 401)
+    _user, password = services.reactivate(kim.pk, actor=admin)
+    assert (browser.get("/images/").status_code, script.get("/api/v1/images/").status_code) == (302, 401)
+    fresh = Client()
+    fresh.post("/accounts/sign-in/", {"login": "kim", "password": password})
+    assert fresh.get("/images/").status_code == 200
+
+
+def test_nobody_ends_oneself_or_the_last_admin(admin, kim):
+    with pytest.raises(NotPermitted):
+        services.deactivate(admin.pk, actor=kim)
+    with pytest.raises(Conflict, match="own account"):
+        services.deactivate(admin.pk, actor=admin)
+    with pytest.raises(Conflict, match="last admin"):
+        services.deactivate(admin.pk, actor=system_user())
+    with pytest.raises(NotFound):
+        services.deactivate(system_user().pk, actor=admin)
+    services.deactivate(kim.pk, actor=admin)
+    with pytest.raises(Conflict, match="not active"):
+        services.deactivate(kim.pk, actor=admin)
+
+
+def test_an_approval_stops_counting_with_its_giver(dock, request_, admin):  # noqa: F811
+    promotions.approve(request_.pk, actor=dock.approver)
+    request_.refresh_from_db()
+    assert request_.state == "ready"
+    services.deactivate(dock.approver.pk, actor=admin)
+    with pytest.raises(PolicyBlocked):
+        promotions.execute(request_.pk, actor=dock.deployer)
+    promotions.judge_open()
+    request_.refresh_from_db()
+    assert request_.state == "open"
+    with pytest.raises(IllegalTransition):
+        promotions.execute(request_.pk, actor=dock.deployer)
+
+
+def steps(answer):
+    return [(step.is_met, step.text) for step in answer.steps]
+
+
+def test_the_explainer_agrees_with_the_check_and_names_what_is_missing(dock):  # noqa: F811
+    give(dock.team, dock.outsider, "approver", repository_pattern="shop/web", environment="staging")
+    for user in (dock.approver, dock.outsider, dock.owner, dock.requester, User.objects.create(username="nobody")):
+        for environment in (None, dock.staging, dock.dev):
+            answer = explain(
+                user.username, Verb.PROMOTION_APPROVE, team=dock.team, family="shop/api", environment=environment
+            )
+            real = may(user, Verb.PROMOTION_APPROVE, repository=dock.repository, environment=environment)
+            assert answer.is_allowed == bool(real)
+            assert bool(answer.changes) is not answer.is_allowed
+    answer = explain("outsider", Verb.PROMOTION_APPROVE, team=dock.team, family="shop/api", environment=dock.staging)
+    grant = RoleGrant.objects.get(user=dock.outsider)
+    assert steps(answer) == [
+        (True, "The account is active."),
+        (True, f"Grant {grant.pk} (approver) carries promotion.approve."),
+        (False, f"Grant {grant.pk} (approver) covers shop/web, not shop/api."),
+    ]
+    assert answer.changes == ("Give approver over shop/api as well.",)
+    assert answer.allowed == ("approver", "owner", "second")
+    assert answer.granters == ("owner",)
+
+
+def test_the_explainer_says_when_a_grant_ended_or_counts_elsewhere(dock):  # noqa: F811
+    grant = RoleGrant.objects.get(user=dock.approver)
+    RoleGrant.objects.filter(pk=grant.pk).update(expires_at=timezone.now() - timedelta(days=1))
+    ended = explain("approver", Verb.PROMOTION_APPROVE, team=dock.team)
+    assert "ended on" in ended.steps[-1].text
+    give(dock.team, dock.outsider, "deployer", environment="dev")
+    elsewhere = explain("outsider", Verb.PROMOTION_EXECUTE, team=dock.team, family="shop/api", environment=dock.staging)
+    assert elsewhere.steps[-1].text.endswith("counts in dev, not in staging.")
+
+
+def test_the_explainer_tells_no_account_from_a_stranger(dock):  # noqa: F811
+    stranger = explain("outsider", Verb.IMAGE_VIEW, team=dock.team)
+    nobody = explain("no-such-account", Verb.IMAGE_VIEW, team=dock.team)
+    assert steps(stranger) == [(False, "outsider holds no role in team shop.")]
+    assert [text.replace("no-such-account", "outsider") for _met, text in steps(nobody)] == [
+        text for _met, text in steps(stranger)
+    ]
+
+
+def test_last_use_and_address_of_a_token_are_kept(kim):
+    text = services.create_api_token(kim, actor=kim, name="laptop")
+    Client(headers={"Authorization": f"Bearer {text}"}).get("/api/v1/images/")
+    row = ApiToken.objects.get()
+    assert (row.last_used_ip, row.last_used_at is not None) == ("127.0.0.1", True)
