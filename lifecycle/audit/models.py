@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 
 from accounts.models import Team, User
@@ -41,6 +42,9 @@ class AuditEvent(models.Model):
             models.Index(fields=("subject_kind", "subject_id", "-id"), name="auditevent_by_subject"),
             models.Index(fields=("digest", "-id"), name="auditevent_by_digest"),
             models.Index(fields=("action", "-id"), name="auditevent_by_action"),
+            models.Index(fields=("actor_name", "-id"), name="auditevent_by_actor"),
+            models.Index(fields=("repository", "-id"), name="auditevent_by_repository"),
+            BrinIndex(fields=("at",), name="auditevent_by_time"),  # rows come in the order of time: a few pages do
         )
 
     def __str__(self) -> str:

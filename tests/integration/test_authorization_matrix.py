@@ -14,7 +14,9 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from accounts.models import Role, User
+from accounts import tokens
+from accounts.models import ApiToken, Robot, Role, User
+from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
@@ -82,6 +84,28 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "promotions/{promotion}/reject/": (OUT, POST_ONLY, POST_ONLY),
     "promotions/{promotion}/execute/": (OUT, POST_ONLY, POST_ONLY),
     "promotions/{promotion}/withdraw/": (OUT, POST_ONLY, POST_ONLY),
+    "teams/": (OUT, IN, IN),
+    "teams/{team}/": (OUT, HIDDEN, IN),
+    "teams/{team}/members/": (OUT, POST_ONLY, POST_ONLY),
+    "teams/{team}/grants/{grant}/revoke/": (OUT, HIDDEN, REFUSED),
+    "teams/{team}/environments/": (OUT, POST_ONLY, POST_ONLY),
+    "teams/{team}/robots/": (OUT, POST_ONLY, POST_ONLY),
+    "teams/{team}/robots/{robot}/": (OUT, HIDDEN, IN),
+    "teams/{team}/robots/{robot}/grants/": (OUT, POST_ONLY, POST_ONLY),
+    "teams/{team}/robots/{robot}/tokens/": (OUT, POST_ONLY, POST_ONLY),
+    "teams/{team}/robots/{robot}/tokens/{robot_token}/revoke/": (OUT, POST_ONLY, POST_ONLY),
+    "teams/{team}/robots/{robot}/retire/": (OUT, HIDDEN, REFUSED),
+    "roles/": (OUT, IN, IN),  # what a role allows is no secret
+    "roles/{role}/": (OUT, IN, IN),
+    "roles/{role}/delete/": (OUT, POST_ONLY, POST_ONLY),
+    "people/": (OUT, REFUSED, REFUSED),
+    "people/{person}/deactivate/": (OUT, REFUSED, REFUSED),
+    "people/{person}/reactivate/": (OUT, POST_ONLY, POST_ONLY),
+    "account/tokens/": (OUT, IN, IN),
+    "account/tokens/{token}/revoke/": (OUT, POST_ONLY, POST_ONLY),
+    "audit/": (OUT, REFUSED, REFUSED),
+    "audit/export/": (OUT, REFUSED, REFUSED),
+    "audit/{event}/": (OUT, HIDDEN, HIDDEN),
     "theme/": (POST_ONLY, POST_ONLY, POST_ONLY),
 }
 BACKEND: Final = "allauth.account.auth_backends.AuthenticationBackend"
@@ -95,6 +119,25 @@ REBUILD_ACTS: Final[tuple[tuple[str, str, dict[str, str]], ...]] = (
     ("post", "repositories/{repository}/watches/", {"tag": "2.0"}),
     ("delete", "repositories/{repository}/watches/{watch}/", {}),
     ("put", "repositories/{repository}/recipe/", {"containerfile": "FROM scratch"}),
+)
+# Pages that change who may what: address, form; and what an outsider and a viewer of the team are told.
+FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
+    ("teams/", {"slug": "mine"}, 403, 403),
+    ("teams/{team}/members/", {"username": "outsider", "role": "owner", "repository_pattern": "*"}, 404, 403),
+    ("teams/{team}/grants/{grant}/revoke/", {}, 404, 403),
+    ("teams/{team}/environments/", {"slug": "x", "target_prefix": "x", "required_approvals": "0"}, 404, 403),
+    ("teams/{team}/robots/", {"name": "mine"}, 404, 403),
+    ("teams/{team}/robots/{robot}/grants/", {"grant-role": "viewer", "grant-repository_pattern": "*"}, 404, 403),
+    ("teams/{team}/robots/{robot}/tokens/", {"name": "mine", "days": "1"}, 404, 403),
+    ("teams/{team}/robots/{robot}/tokens/{robot_token}/revoke/", {}, 404, 403),
+    ("teams/{team}/robots/{robot}/retire/", {}, 404, 403),
+    ("roles/", {"slug": "all", "name": "All", "verbs": "team.manage"}, 403, 403),
+    ("roles/{role}/", {"name": "All", "verbs": "team.manage"}, 403, 403),
+    ("roles/{role}/delete/", {}, 403, 403),
+    ("people/", {"username": "mine"}, 403, 403),
+    ("people/{person}/deactivate/", {}, 403, 403),
+    ("people/{person}/reactivate/", {}, 403, 403),
+    ("account/tokens/{token}/revoke/", {}, 404, 404),  # somebody else's
 )
 
 
@@ -141,8 +184,25 @@ def wave(dock):  # noqa: F811
     return made
 
 
+@pytest.fixture
+def estate(dock):  # noqa: F811
+    """A robot with a token, somebody's token, and a composed role."""
+    robot = Robot.objects.create(
+        user=User.objects.create(username="shop+ci", kind=User.Kind.ROBOT), team=dock.team, name="ci"
+    )
+    tokens.create_token(robot.user, kind="rob", name="ci")
+    tokens.create_token(dock.owner, kind="pat", name="laptop")
+    Role.objects.create(slug="crew", name="Crew", verbs=["image.view"])
+
+
 def address(pattern, dock, request_):  # noqa: F811
     values = {
+        "grant": RoleGrant.objects.filter(user=dock.approver).values_list("pk", flat=True).first(),
+        "robot": Robot.objects.values_list("pk", flat=True).first(),
+        "robot_token": ApiToken.objects.filter(kind="rob").values_list("pk", flat=True).first(),
+        "token": ApiToken.objects.filter(kind="pat").values_list("pk", flat=True).first(),
+        "role": "crew",
+        "person": dock.approver.pk,
         "digest": dock.image.digest,
         "repository": dock.repository.pk,
         "repository_name": dock.repository.name,
@@ -159,7 +219,7 @@ def address(pattern, dock, request_):  # noqa: F811
 
 
 @pytest.mark.parametrize("pattern", [pattern for pattern, row in MATRIX.items() if row[0] != "-"])
-@pytest.mark.usefixtures("wave")
+@pytest.mark.usefixtures("wave", "estate")
 def test_each_kind_of_visitor_gets_what_the_row_says(pattern, people, dock, request_):  # noqa: F811
     found = []
     for client in people.values():
@@ -201,3 +261,15 @@ def test_who_cannot_see_a_base_plans_nothing(who, statuses, people):
     answer = people[who].post("/api/v1/rebuild-waves/", {"base": "shop/api:1.0"}, content_type="application/json")
     assert answer.status_code in statuses
     assert not RebuildWave.objects.exists()
+
+
+@pytest.mark.parametrize("row", FORMS, ids=lambda row: row[0])
+@pytest.mark.usefixtures("estate", "wave")
+def test_who_manages_nothing_is_refused_by_every_form(row, people, dock, request_):  # noqa: F811
+    pattern, form, for_outsider, for_viewer = row
+    before = AuditEvent.objects.count()
+    where = address(pattern, dock, request_)
+    assert people["nobody"].post(where, form)["Location"].startswith("/accounts/sign-in/")
+    assert people["outsider"].post(where, form).status_code == for_outsider
+    assert people["viewer"].post(where, form).status_code == for_viewer
+    assert AuditEvent.objects.count() == before  # every change is an event

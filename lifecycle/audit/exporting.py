@@ -1,0 +1,80 @@
+"""The trail as a file: CSV for spreadsheets, JSON lines for everything else."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import orjson
+
+from lifecycle.audit.models import AuditEvent
+
+FORMATS: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl; charset=utf-8"}
+_FIELDS: Final = (
+    "id",
+    "at",
+    "action",
+    "outcome",
+    "actor",
+    "token",
+    "address",
+    "request_id",
+    "team",
+    "subject_kind",
+    "subject_id",
+    "digest",
+    "repository",
+    "environment",
+    "reason",
+    "details",
+)
+# What makes a spreadsheet take a cell for a formula (security.md C13); a line end inside a cell starts a new one.
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def lines_of(events: Iterable[AuditEvent], kind: str) -> Iterator[str]:
+    """Yield the file of `kind` (a key of FORMATS), a line of it at a time."""
+    if kind == "csv":
+        yield _csv_line(_FIELDS)
+    for event in events:
+        row = _row(event)
+        if kind == "csv":
+            yield _csv_line([_cell(row[name]) for name in _FIELDS])
+        else:
+            yield orjson.dumps(row).decode() + "\n"
+
+
+def _row(event: AuditEvent) -> dict[str, Any]:
+    return {
+        "id": event.pk,
+        "at": event.at.isoformat(),
+        "action": event.action,
+        "outcome": event.outcome,
+        "actor": event.actor_name,
+        "token": event.token_lookup,
+        "address": event.address,
+        "request_id": event.request_id,
+        "team": event.team.slug if event.team else None,
+        "subject_kind": event.subject_kind,
+        "subject_id": event.subject_id,
+        "digest": event.digest,
+        "repository": event.repository,
+        "environment": event.environment,
+        "reason": event.reason,
+        "details": event.details,
+    }
+
+
+def _cell(value: Any) -> str:
+    """Return a cell that no spreadsheet evaluates: an apostrophe before what would begin a formula."""
+    text = orjson.dumps(value).decode() if isinstance(value, dict) else "" if value is None else str(value)
+    text = text.replace("\x00", "\ufffd")
+    return "'" + text if text.startswith(_FORMULA_STARTS) else text
+
+
+def _csv_line(cells: Iterable[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)  # RFC 4180
+    return buffer.getvalue()

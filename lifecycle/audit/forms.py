@@ -1,0 +1,46 @@
+"""The filter of the audit page; the API reads the same fields from its query string."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django import forms
+
+from lifecycle.audit.models import AuditEvent
+from lifecycle.audit.types import EventFilter
+
+_INPUT: Final = {"class": "form-control"}
+_DATE: Final = {"class": "form-control", "type": "date"}
+
+
+class FilterForm(forms.Form):
+    """What to look for; all of it optional."""
+
+    action = forms.RegexField(
+        r"^[a-z0-9._-]*\Z",
+        max_length=80,
+        required=False,
+        error_messages={"invalid": "An action is a dotted word, or its beginning: promotion.approved, grant."},
+        widget=forms.TextInput(attrs={**_INPUT, "placeholder": "promotion.approved"}),
+    )
+    actor = forms.CharField(
+        label="Who", max_length=150, required=False, widget=forms.TextInput(attrs={**_INPUT, "placeholder": "anyone"})
+    )
+    team = forms.SlugField(max_length=60, required=False, widget=forms.Select(attrs={"class": "form-select"}))
+    subject = forms.CharField(
+        label="Repository or digest",
+        max_length=255,
+        required=False,
+        widget=forms.TextInput(attrs={**_INPUT, "placeholder": "shop/api, sha256:…"}),
+    )
+    outcome = forms.ChoiceField(
+        choices=[("", "any"), *AuditEvent.Outcome.choices],
+        required=False,
+        widget=forms.Select(attrs={"class": "form-select"}),
+    )
+    since = forms.DateField(label="From", required=False, widget=forms.DateInput(attrs=_DATE))
+    until = forms.DateField(label="To", required=False, widget=forms.DateInput(attrs=_DATE))
+
+    def wanted(self) -> EventFilter:
+        """Return the filter of a valid form."""
+        return EventFilter(**self.cleaned_data)

@@ -1,0 +1,122 @@
+"""Administration in a real browser: axe and the CSP in both themes and at both widths, and a day of an admin."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
+
+from accounts.models import User
+from lifecycle.authority import services
+from lifecycle.promotion.services import create_environment
+from tests.e2e.pages.test_read_pages import browser, pytestmark, signed_in  # noqa: F401 -- fixture and marks
+from tests.factories import dock
+
+SHOTS = os.environ.get("SHOTS", "")  # a folder: pictures of every page for people to look at
+
+
+@pytest.fixture
+def harbour(transactional_db: None) -> dict[str, Any]:
+    """The dock, whose reader is an admin too, with people, a robot, environments and a composed role."""
+    made = dock.harbour()
+    reader: User = made["reader"]
+    reader.is_superuser = True
+    reader.save()
+    shop = dock.team("shop")
+    for slug, approvals in (("dev", 0), ("staging", 1), ("production", 2)):
+        create_environment(
+            shop, actor=reader, slug=slug, name=slug.capitalize(), prefix=slug, required_approvals=approvals
+        )
+    for name, role, more in (
+        ("qa-lead", "approver", {"environment": "staging"}),
+        ("release", "deployer", {}),
+        ("sec-lead", "security", {"repository_pattern": "shop/api*"}),
+    ):
+        dock.user(name)
+        services.add_member(shop.pk, actor=reader, username=name, role=role, **more)
+    services.create_role(
+        actor=reader, slug="release-crew", name="Release crew", verbs=["promotion.request", "promotion.approve"]
+    )
+    robot = services.create_robot(shop.pk, actor=reader, name="ci")
+    services.grant_robot(robot.pk, actor=reader, role="creator", repository_pattern="shop/*")
+    services.create_robot_token(robot.pk, actor=reader, name="pipeline of shop/api")
+    services.change_role("release-crew", actor=reader, name="Release crew", verbs=["image.view"])
+    made["pages"] = [
+        "/teams/",
+        "/teams/shop/",
+        "/teams/shop/?tab=robots",
+        "/teams/shop/?tab=environments",
+        "/teams/shop/?tab=why&who=qa-lead&verb=promotion.approve&repository=shop/api&environment=production",
+        f"/teams/shop/robots/{robot.pk}/",
+        f"/teams/shop/robots/{robot.pk}/retire/",
+        f"/teams/shop/grants/{robot.user.role_grants.get().pk}/revoke/",
+        "/roles/owner/",
+        "/roles/release-crew/",
+        "/roles/?new",
+        "/people/",
+        f"/people/{User.objects.get(username='release').pk}/deactivate/",
+        "/account/tokens/",
+        "/audit/",
+        "/audit/?action=role&since=bad",
+        f"/audit/{_event('role.changed')}/",
+    ]
+    return made
+
+
+def _event(action: str) -> int:
+    from lifecycle.audit.models import AuditEvent
+
+    return AuditEvent.objects.get(action=action).pk
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 1440), ("light", 375), ("dark", 375)])
+def test_pages_pass_axe_and_the_csp(
+    browser: Browser,  # noqa: F811
+    harbour: dict[str, Any],
+    live_server: Any,
+    theme: str,
+    width: int,
+) -> None:
+    page = signed_in(browser, live_server.url, theme=theme, width=width)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    for number, address in enumerate(harbour["pages"]):
+        page.goto(live_server.url + address)
+        if SHOTS:
+            page.screenshot(path=f"{SHOTS}/{number:02d}-{theme}-{width}.png", full_page=True)
+        result = Axe().run(page)
+        assert result.violations_count == 0, (address, result.generate_report())
+        wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wider <= 0, (address, f"scrolls sideways by {wider} px")
+    assert [text for text in complaints if "422" not in text] == []  # one address above asks for a bad date
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_day_of_an_admin_with_script_and_without(browser: Browser, live_server: Any, script: bool) -> None:  # noqa: F811
+    page = signed_in(browser, live_server.url, script=script)
+    page.locator(".menu-button").click()
+    page.get_by_role("link", name="Teams and roles").click()
+    page.get_by_role("link", name="People").click()
+    page.get_by_label("User name", exact=True).last.fill("lee")
+    page.get_by_role("button", name="Make the account").click()
+    password = page.locator("#secret >> xpath=../.. >> .command code").first.inner_text()
+    assert len(password) == 20
+    page.goto(live_server.url + "/teams/shop/")
+    page.get_by_label("Person").fill("lee")
+    page.get_by_label("Role", exact=True).select_option("viewer")
+    page.get_by_role("button", name="Give the role").click()
+    row = page.get_by_role("row").filter(has_text="lee")
+    assert row.count() == 1
+    row.get_by_role("link", name="Revoke").click()
+    page.get_by_role("button", name="Revoke the grant").click()
+    assert page.get_by_role("row").filter(has_text="lee").count() == 0
+    page.goto(live_server.url + "/account/tokens/")
+    page.get_by_label("Name").fill("laptop")
+    page.get_by_role("button", name="Make a token").click()
+    assert page.locator("code").first.inner_text().startswith("gdk_pat_")
+    page.goto(live_server.url + "/audit/?action=grant")
+    page.get_by_role("link", name="grant.revoked").first.click()
+    assert page.get_by_role("heading", name="grant.revoked").is_visible()
