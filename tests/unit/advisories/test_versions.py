@@ -26,14 +26,6 @@ HOLDS = {
 }
 # Rows that the rules here contradict, and why.
 DISPUTED = {
-    (
-        "maven",
-        "1-1.foo-bar-1-baz-0.1",
-        "1-1.foo-bar1baz-.1",
-    ),  # these four: Maven 4 says as we do (order not transitive)
-    ("maven", "1.2.54.sec10", "1.2.54_noneautotype"),
-    ("maven", "1.2.60.sec10", "1.2.60_noneautotype"),
-    ("maven", "7.4.3.21", "7.4.3.21-ga21"),
     ("rpm", "1-2-3-4", "1.2.3a"),  # written for rpmvercmp alone; as [version]-[release] the other way round
     ("packagist", "dev-foo", "dev-master"),  # branches have no order; no answer meets all three of its rows
 }
