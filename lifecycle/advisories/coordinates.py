@@ -146,7 +146,10 @@ def _source_package(
         return parsed.name, binary
     if not version:
         return name, binary
-    return name, binary if version == _EPOCH.sub("", binary, count=1) else version
+    # Only rpm leaves the epoch out of a source's version; dpkg's sources have their own, or none (bsdutils 1:2.36-8 is
+    # of util-linux 2.36-8).
+    is_binarys = parsed.type == "rpm" and version == _EPOCH.sub("", binary, count=1)
+    return name, binary if is_binarys else version
 
 
 def _with_epoch(version: str, epoch: str) -> str:
