@@ -41,7 +41,11 @@ SCHEMES: Final[dict[str, str]] = {
 EXPORT_DIRECTORIES: Final = tuple(sorted(SCHEMES))
 PRO_PREFIX: Final = "Pro:"
 _PEP503: Final = re.compile(r"[-_.]+")
-_LOWER_CASE: Final = frozenset({"Bitnami", "Go", "Hex", "NuGet", "Packagist", "Pub", "SwiftURL"})
+# Those whose purls have no case (apk, npm ... in the purl specification), or whose registries have none (NuGet, Go).
+_LOWER_CASE: Final = frozenset(
+    {"Bitnami", "Go", "Hex", "NuGet", "Packagist", "Pub", "SwiftURL", "npm"}
+    | {ecosystem for ecosystem, scheme in SCHEMES.items() if scheme == "apk"}
+)
 UBUNTU_RELEASE: Final = re.compile(r"([0-9]{1,2}\.(?:04|10|06))(?:\.[0-9]+)?(?::LTS)?")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from django.db.models import Case, Count, IntegerField, Max, QuerySet, Value, When
 
 from lifecycle.advisories.models import Match
+from lifecycle.advisories.queries import live_matches
 from lifecycle.registry.models import Image
 
 _RANKS = {"critical": 5, "high": 4, "medium": 3, "low": 2, "none": 1, "unknown": 0}
@@ -21,15 +22,15 @@ class FixShare:
 
 
 def findings_of(image: Image) -> QuerySet[Match]:
-    """Return the live matches seen through `image`, each once, with package, advisory and feed.
+    """Return the live matches seen through `image`, each (package, advisory id) once, with package, advisory and feed.
 
     Annotated: `layer_position` (the topmost layer that brought the package; -1 = not known) and `rank` (severity).
     Page them by (-rank, id).
     """
     whens = [When(severity=name, then=Value(rank)) for name, rank in _RANKS.items()]
     return (
-        Match.objects.filter(
-            valid_to=None,
+        live_matches()
+        .filter(
             package__inventory_packages__inventory__image_inventories__image=image,
         )
         .annotate(
@@ -43,8 +44,8 @@ def findings_of(image: Image) -> QuerySet[Match]:
 def shares_of(image: Image) -> list[FixShare]:
     """Return how many findings each layer of `image` brought, base first; one query."""
     rows = (
-        Match.objects.filter(
-            valid_to=None,
+        live_matches()
+        .filter(
             package__inventory_packages__inventory__image_inventories__image=image,
         )
         .values("package__inventory_packages__inventory__image_inventories__layer_position")

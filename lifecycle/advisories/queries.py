@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from django.db.models import Q
+from django.db import connection
+from django.db.models import Case, OuterRef, QuerySet, Subquery, Value, When
 
 from lifecycle.advisories.coordinates import Coordinates
-from lifecycle.advisories.matching import verdicts
-from lifecycle.advisories.models import Advisory, Match
+from lifecycle.advisories.matching import Verdict, verdicts
+from lifecycle.advisories.models import Match
 from lifecycle.registry.models import Image, IndexEntry
 from lifecycle.sbom.models import PackageVersion
 
@@ -62,14 +63,28 @@ def platform_manifests(image: Image) -> list[int]:
     return list(IndexEntry.objects.filter(index=image, child__kind=Image.Kind.MANIFEST).values_list("child", flat=True))
 
 
+def _preference(verdict: Verdict) -> tuple[bool, int, int]:
+    """Order what feeds say of one id about one package, best first: who knows a fix, says worse, was there earlier."""
+    return not verdict.fixed_version, _SEVERITIES.index(verdict.severity), verdict.advisory_id
+
+
+def live_matches() -> QuerySet[Match]:
+    """Return the live matches, each (package version, advisory id) once: of two feeds' the one that is preferred."""
+    rank = Case(*[When(severity=name, then=Value(rank)) for rank, name in enumerate(_SEVERITIES)], default=Value(9))
+    same = Match.objects.filter(
+        valid_to=None, package=OuterRef("package"), advisory__osv_id=OuterRef("advisory__osv_id")
+    ).order_by(Case(When(fixed_version="", then=Value(1)), default=Value(0)), rank, "advisory_id")
+    return Match.objects.filter(valid_to=None, pk=Subquery(same.values("pk")[:1]))
+
+
 def findings_of_purls(packages: Sequence[tuple[str, Coordinates]]) -> list[Finding]:
     """Return the findings of packages given as (purl, coordinates), sorted, each (purl, advisory) once."""
     found = verdicts([item for _, item in packages])
     aliases = aliases_of({verdict.osv_id for verdict in found})
     out: dict[tuple[str, str], Finding] = {}
-    for verdict in found:
+    for verdict in sorted(found, key=_preference, reverse=True):  # the last written stays: the one preferred
         purl = packages[verdict.position][0]
-        line = Finding(
+        out[purl, verdict.osv_id] = Finding(
             purl=purl,
             advisory=verdict.osv_id,
             aliases=aliases[verdict.osv_id],
@@ -77,9 +92,6 @@ def findings_of_purls(packages: Sequence[tuple[str, Coordinates]]) -> list[Findi
             severity=verdict.severity,
             state="open",
         )
-        known = out.get((purl, verdict.osv_id))  # the same id in two feeds is one finding: the one that knows a fix
-        if known is None or (known.fixed_version is None and line.fixed_version is not None):
-            out[purl, verdict.osv_id] = line
     for purl, item in packages:
         if item.problem is not None:
             out[purl, ""] = Finding(purl, None, (), None, "unknown", "unknown", item.problem)
@@ -110,6 +122,24 @@ def findings_of_image(image: Image) -> list[Finding]:
     )
 
 
+# What these ids say and what names them. One look into the index an id: an overlap with one array of thousands would be
+# checked against it row by row.
+_ALIAS_STEP: Final = """
+SELECT a.osv_id, a.aliases, a.upstream FROM lifecycle_advisory a
+WHERE a.osv_id = ANY(%(ids)s) AND a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL
+UNION ALL
+SELECT a.osv_id, a.aliases, a.upstream
+FROM unnest(%(ids)s::varchar[]) AS named(id) JOIN lifecycle_advisory a ON a.aliases @> ARRAY[named.id]
+WHERE a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL
+"""
+
+
+def unscanned(image: Image) -> list[tuple[str, str]]:
+    """Return (digest, why) of each platform of `image` whose packages are not known; that is unknown, not healthy."""
+    waiting = Image.objects.filter(pk__in=platform_manifests(image), scanned_at=None).order_by("digest")
+    return [(one.digest, one.scan_problem or "its packages are not known yet") for one in waiting]
+
+
 def aliases_of(osv_ids: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Return, for each id, the other names of its vulnerability: alias closure plus its own `upstream`, sorted.
 
@@ -121,10 +151,9 @@ def aliases_of(osv_ids: Collection[str]) -> dict[str, tuple[str, ...]]:
     for _ in range(_ALIAS_ROUNDS_MAX):
         if not frontier:
             break
-        asked = sorted(frontier)
-        rows = Advisory.objects.filter(
-            Q(osv_id__in=asked) | Q(aliases__overlap=asked), withdrawn_at=None, tombstoned_at=None
-        ).values_list("osv_id", "aliases", "upstream")
+        with connection.cursor() as cursor:
+            cursor.execute(_ALIAS_STEP, {"ids": sorted(frontier)})
+            rows = cursor.fetchall()
         frontier = set()
         for osv_id, aliases, above in rows:
             upstream[osv_id].update(above)
@@ -148,8 +177,8 @@ def _reachable(start: str, neighbours: dict[str, set[str]]) -> set[str]:
 def matches_of_images(image_ids: Iterable[int]) -> list[Match]:
     """Return the live matches seen through any of these images, each once, with package and advisory."""
     return list(
-        Match.objects.filter(
-            valid_to=None,
+        live_matches()
+        .filter(
             pk__in=Match.objects.filter(
                 valid_to=None, package__inventory_packages__inventory__image_inventories__image__in=list(image_ids)
             ).values("pk"),

@@ -14,6 +14,7 @@ from accounts.models import User
 from lifecycle.advisories import matching
 from lifecycle.advisories.models import Advisory, AffectedInterval, Feed
 from lifecycle.advisories.records import OsvRecord, parse_record, parse_time
+from lifecycle.advisories.severity import WORDS
 from lifecycle.advisories.sources import FeedUnreadable, Source, open_source
 from lifecycle.audit import services as audit
 from lifecycle.core import clock
@@ -275,11 +276,14 @@ FROM (
            count(found.id) FILTER (WHERE found.fixed_version <> '') AS fixable
     FROM unnest(%(ids)s::bigint[]) AS image(id)
     LEFT JOIN LATERAL (
-        SELECT DISTINCT m.id, m.severity, m.fixed_version
+        SELECT DISTINCT ON (m.package_id, a.osv_id) m.id, m.severity, m.fixed_version
         FROM lifecycle_imageinventory ii
         JOIN lifecycle_inventorypackage ip ON ip.inventory_id = ii.inventory_id
         JOIN lifecycle_match m ON m.package_id = ip.package_id AND m.valid_to IS NULL
+        JOIN lifecycle_advisory a ON a.id = m.advisory_id
         WHERE ii.image_id = image.id
+        ORDER BY m.package_id, a.osv_id, m.fixed_version = '',
+                 array_position(%(severities)s::varchar[], m.severity), a.id
     ) found ON true
     GROUP BY image.id
 ) risk
@@ -288,7 +292,7 @@ WHERE lifecycle_image.id = risk.image_id
 
 
 def refresh_risk(image_ids: Collection[int]) -> None:
-    """Recount the open findings that these images store, each (package version, advisory) once."""
+    """Recount the open findings that these images store: each (package version, advisory id) once, as in `findings`."""
     ordered = sorted(set(image_ids))  # one order of locking
     for start in range(0, len(ordered), _RISK_BATCH):
         with transaction.atomic(), connection.cursor() as cursor:
@@ -296,4 +300,7 @@ def refresh_risk(image_ids: Collection[int]) -> None:
                 "SELECT FROM lifecycle_image WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
                 [ordered[start : start + _RISK_BATCH]],
             )
-            cursor.execute(_RISK, {"ids": ordered[start : start + _RISK_BATCH], "now": clock.now()})
+            cursor.execute(
+                _RISK,
+                {"ids": ordered[start : start + _RISK_BATCH], "severities": list(WORDS), "now": clock.now()},
+            )

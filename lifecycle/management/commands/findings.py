@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from lifecycle.advisories.coordinates import Coordinates, coordinates
-from lifecycle.advisories.queries import Finding, findings_of_image, findings_of_purls
+from lifecycle.advisories.queries import Finding, findings_of_image, findings_of_purls, unscanned
 from lifecycle.core.errors import MalformedPurl
 from lifecycle.registry.models import Image
 
@@ -29,12 +29,14 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["image"]:
+        if options["image"] is not None:
             image = Image.objects.filter(digest=options["image"].strip()).first()
             if image is None:
                 self.stderr.write(f"unknown digest: {options['image'][:150]}")
                 sys.exit(UNKNOWN_DIGEST)
             self._print(findings_of_image(image), as_json=options["json"])
+            for digest, why in unscanned(image):  # no line is no proof of health
+                self.stderr.write(f"{digest}: {why}")
             return
         purls = [options["purl"]] if options["purl"] is not None else self._read(options["purls"])
         packages: list[tuple[str, Coordinates]] = []
@@ -50,8 +52,12 @@ class Command(BaseCommand):
             sys.exit(MALFORMED_PURL)
 
     def _read(self, name: str) -> list[str]:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-        return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        try:
+            content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+            text = content.decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"{name}: {error}") from None
+        return [purl for line in text.split("\n") if (purl := line.strip())]
 
     def _print(self, findings: list[Finding], *, as_json: bool) -> None:
         for finding in findings:

@@ -6,8 +6,12 @@ import io
 import json
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
+from django.utils import timezone
 
+from lifecycle.advisories.page_queries import findings_of, shares_of
+from lifecycle.advisories.queries import counts_by_severity
+from lifecycle.registry.models import Image
 from tests.factories.dock import carry, image, index
 from tests.integration.advisories.conftest import record
 
@@ -85,9 +89,47 @@ def test_findings_of_a_file_are_sorted_and_each_pair_comes_once(feed, tmp_path):
     assert len(pairs) == 5
 
 
-def test_findings_of_one_id_in_two_feeds_come_once(feed):
-    feed.sync("another")
-    assert len(findings("--purl", OPENSSL)) == 2
+def test_findings_of_one_id_in_two_feeds_come_once_wherever_they_are_counted(feed, stored):
+    made = image("mine")
+    carry(made, 0, stored(OPENSSL))
+    feed.put("Debian", record("DEB-2", fixed="3.0.20-1", database_specific={"severity": "LOW"}))
+    feed.sync("another")  # says more of DEB-2 than the first
+    lines = findings("--purl", OPENSSL)
+    assert [(line["advisory"], line["fixed_version"], line["severity"]) for line in lines] == [
+        ("DEB-1", "3.0.14-1", "high"), ("DEB-2", "3.0.20-1", "low"),
+    ]  # fmt: skip
+    made.refresh_from_db()
+    assert (made.finding_count, made.fixable_count, made.high_count, made.low_count) == (2, 2, 1, 1)
+    assert sum(counts_by_severity(made).values()) == 2
+    assert [(row.advisory.osv_id, row.severity) for row in findings_of(made).order_by("advisory__osv_id")] == [
+        ("DEB-1", "high"), ("DEB-2", "low"),
+    ]  # fmt: skip
+    assert [share.count for share in shares_of(made)] == [2]
+
+
+def test_findings_of_a_file_take_any_line_end_and_a_byte_order_mark(feed, tmp_path):
+    path = tmp_path / "purls.txt"
+    path.write_bytes(f"\ufeff{OPENSSL}\r\n\r\n  pkg:pypi/a@1.0 \n{OPENSSL}".encode())
+    lines = findings("--purls", str(path))
+    assert {line["purl"] for line in lines} == {OPENSSL, "pkg:pypi/a@1.0"}
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_findings_of_a_file_that_cannot_be_read_say_so(feed, tmp_path, content):
+    path = tmp_path / "purls.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CommandError, match=r"purls\.txt"):
+        findings("--purls", str(path))
+
+
+def test_findings_of_an_image_that_was_not_scanned_say_that_nothing_is_known(feed):
+    made, waiting = image("mine"), image("waiting")
+    Image.objects.filter(pk=made.pk).update(scanned_at=timezone.now())
+    Image.objects.filter(pk=waiting.pk).update(scanned_at=None)
+    err = io.StringIO()
+    call_command("findings", "--image", index("all", made, waiting).digest, "--json", stderr=err)
+    assert err.getvalue() == f"{waiting.digest}: its packages are not known yet\n"
 
 
 def test_findings_of_an_image_and_of_the_index_that_names_it(feed, stored):
@@ -106,7 +148,13 @@ def test_findings_of_an_image_and_of_the_index_that_names_it(feed, stored):
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(("--image", "sha256:" + "0" * 64), 1), (("--image", "nonsense"), 1), (("--purl", "openssl"), 2)],
+    [
+        (("--image", "sha256:" + "0" * 64), 1),
+        (("--image", "nonsense"), 1),
+        (("--image", ""), 1),
+        (("--purl", "openssl"), 2),
+        (("--purl", ""), 2),
+    ],
 )
 def test_findings_exit_codes(feed, arguments, code):
     with pytest.raises(SystemExit) as stopped:

@@ -76,7 +76,7 @@ def test_coordinates_never_guess_a_distribution(purl):
         ("pkg:deb/debian/a@2:1.0-1?distro=12&epoch=2", (None, None), ("a", "2:1.0-1")),
         ("pkg:rpm/almalinux/a-libs@1-2.el8?distro=8&epoch=1", ("a", "1-2.el8"), ("a", "1:1-2.el8")),
         ("pkg:deb/debian/bsdutils@1:2.36-8?distro=11", ("util-linux", "2.36-8"), ("util-linux", "2.36-8")),
-        ("pkg:deb/debian/bsdutils@1:2.36-8?distro=11&upstream=util-linux@2.36-8", (None, None), ("util-linux", "2.36-8")),
+        ("pkg:deb/debian/bsdutils@1:2-8?distro=11&upstream=util-linux@2-8", (None, None), ("util-linux", "2-8")),
         ("pkg:rpm/almalinux/a-libs@1-2.el8?distro=8&upstream=a-1-2.el8.src.rpm", ("b", "9"), ("a", "1-2.el8")),
         # a source rpm of another version has an epoch nobody told us: the binary's own name and version are safe
         ("pkg:rpm/almalinux/perl-x@0.3-1?distro=8&upstream=perl-5.3-1.src.rpm", (None, None), ("perl-x", "0.3-1")),
@@ -127,4 +127,5 @@ def test_split_ecosystem_and_match_name_make_both_sides_alike():
     assert split_ecosystem("Debian") == ("Debian", "")
     assert split_ecosystem("Alpine:v3.17") == ("Alpine", "v3.17")
     assert match_name("PyPI", "Zope.Interface") == "zope-interface"
+    assert match_name("npm", "jQuery") == coordinates("pkg:npm/jQuery@3.0.0").name
     assert match_name("Debian", "libX11") == "libX11"
