@@ -11,7 +11,7 @@ from django.urls import URLPattern, URLResolver
 app_name = "lifecycle"
 
 # Each package's `urls.py` lists its own pages. The order is the order of matching.
-_PACKAGES: Final = ("promotion", "rebuild", "lineage", "audit", "jobs", "authority", "registry")
+_PACKAGES: Final = ("promotion", "comparison", "rebuild", "lineage", "audit", "jobs", "authority", "registry")
 
 urlpatterns: list[URLPattern | URLResolver] = []
 for _package in _PACKAGES:

@@ -301,6 +301,12 @@ def size(count: int | None) -> str:
     raise AssertionError("unreachable")
 
 
+@register.filter
+def size_change(count: int) -> str:
+    """Return how a size changed: `+3.1 MB`, `-420 kB`, `no change`."""
+    return f"{'+' if count > 0 else '-'}{size(abs(count))}" if count else "no change"
+
+
 @register.simple_tag
 def gate_marks(states: Iterable[str]) -> SafeString:
     """Return one small bar per gate, open ones first, with the count in words beside it."""
@@ -324,7 +330,7 @@ def gate_marks(states: Iterable[str]) -> SafeString:
         )
     passed = sum(state in {"satisfied", "waived", "not_applicable"} for state in ordered)
     others = [f"{ordered.count(state)} {state}" for state in _GATE_ORDER[:5] if state in ordered]
-    words = f"{passed} of {len(ordered)} gates"
+    words = f"{passed} of {len(ordered)} requirements"
     return format_html(
         '<span class="gates"><svg width="{}" height="16" viewBox="0 0 {} 16" aria-hidden="true">{}</svg>'
         '<span>{}<span class="{}">{}</span></span></span>',

@@ -50,5 +50,5 @@ def test_size_counts_in_thousands(count: int | None, text: str) -> None:
 def test_gate_marks_put_open_gates_first_and_count_in_words() -> None:
     made = tags.gate_marks(["satisfied", "pending", "satisfied", "unsatisfied"])
     assert made.index("gate-unsatisfied") < made.index("gate-pending") < made.index("gate-satisfied")
-    assert "2 of 4 gates" in made
+    assert "2 of 4 requirements" in made
     assert "1 unsatisfied · 1 pending" in made

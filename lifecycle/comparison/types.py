@@ -1,0 +1,215 @@
+"""What changes from one image to another: the same object on every page, in the API, and under a vote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from lifecycle.registry.models import Image
+
+
+class Change(StrEnum):
+    """How one thing of the later image stands to the earlier one."""
+
+    NEW = "new"
+    GONE = "gone"
+    UP = "up"
+    DOWN = "down"
+    OTHER = "other"  # another version, and nobody can say which is the later one
+    FIXED = "fixed"
+    SAME = "same"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FindingKey:
+    """One finding as it stays the same over versions: the advisory, and the package by type and full name."""
+
+    osv_id: str
+    type: str
+    name: str  # with its namespace: "debian/openssl"
+
+
+@dataclass(frozen=True, slots=True)
+class FindingLine:
+    """A finding that one of the two images has, or both."""
+
+    change: Change  # FIXED, NEW or SAME
+    severity: str
+    osv_id: str
+    summary: str
+    package: str
+    before: str  # version there, "" when it is not there
+    after: str
+    fixed_version: str
+    layer: str  # which layer of the image that has it brought it, in words
+
+
+@dataclass(frozen=True, slots=True)
+class PackageLine:
+    """A package whose versions differ."""
+
+    change: Change
+    type: str
+    name: str
+    before: str  # versions, joined by ", "; "" when it is not there
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerLine:
+    """One layer of the later image."""
+
+    number: int  # base is 1
+    digest: str
+    size_bytes: int
+    created_by: str
+    is_shared: bool  # the earlier image has it too
+
+
+@dataclass(frozen=True, slots=True)
+class SettingLine:
+    """One entry of the image configuration that differs."""
+
+    name: str  # "Env PATH", "Label org.example", "User"
+    before: str | None  # None: not set
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformPair:
+    """The manifests of one platform in both images; None where an image has no such platform."""
+
+    platform: str
+    before: Image | None
+    after: Image | None
+    layers: tuple[LayerLine, ...]  # of the later image, base first
+    settings: tuple[SettingLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """From `before` to `after`; `before` is None where there is nothing yet, and then everything is new."""
+
+    before: Image | None
+    after: Image
+    is_known: bool  # the packages of every platform of both are listed; else findings and packages say nothing
+    platforms: tuple[PlatformPair, ...]
+    packages: tuple[PackageLine, ...]
+    findings: tuple[FindingLine, ...]  # new first, then fixed, then same; the worst first in each
+
+    def findings_that_are(self, change: Change) -> tuple[FindingLine, ...]:
+        return tuple(line for line in self.findings if line.change == change)
+
+    @property
+    def new(self) -> tuple[FindingLine, ...]:
+        return self.findings_that_are(Change.NEW)
+
+    @property
+    def fixed(self) -> tuple[FindingLine, ...]:
+        return self.findings_that_are(Change.FIXED)
+
+    @property
+    def same(self) -> tuple[FindingLine, ...]:
+        return self.findings_that_are(Change.SAME)
+
+    @property
+    def changed_findings(self) -> tuple[FindingLine, ...]:
+        return tuple(line for line in self.findings if line.change != Change.SAME)
+
+    @property
+    def package_counts(self) -> Mapping[Change, int]:
+        """How many packages went up, down, came and went; every change that is not there counts 0."""
+        counts = dict.fromkeys((Change.UP, Change.DOWN, Change.OTHER, Change.NEW, Change.GONE), 0)
+        for line in self.packages:
+            counts[line.change] += 1
+        return counts
+
+    @property
+    def package_words(self) -> str:
+        """How many packages changed: "23 up, 2 new", "none" when none did."""
+        words = {Change.OTHER: "changed"}
+        counts = [
+            f"{count} {words.get(change, change.value)}" for change, count in self.package_counts.items() if count
+        ]
+        return ", ".join(counts) or "none"
+
+    @property
+    def size_bytes(self) -> int:
+        """Compressed size of all platforms of the later image."""
+        return sum(pair.after.size_bytes for pair in self.platforms if pair.after is not None)
+
+    @property
+    def size_change_bytes(self) -> int:
+        return self.size_bytes - sum(pair.before.size_bytes for pair in self.platforms if pair.before is not None)
+
+    @property
+    def layer_count(self) -> int:
+        return sum(len(pair.layers) for pair in self.platforms)
+
+    @property
+    def new_layer_count(self) -> int:
+        return sum(not layer.is_shared for pair in self.platforms for layer in pair.layers)
+
+    @property
+    def settings_count(self) -> int:
+        return sum(len(pair.settings) for pair in self.platforms)
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether both are the same image."""
+        return self.before is not None and self.before.pk == self.after.pk
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the API and the command line print it."""
+        return {
+            "before": self.before.digest if self.before else None,
+            "after": self.after.digest,
+            "is_known": self.is_known,
+            "summary": {
+                "findings": {"fixed": len(self.fixed), "new": len(self.new), "same": len(self.same)},
+                "packages": {change.value: count for change, count in self.package_counts.items()},
+                "size_bytes": self.size_bytes,
+                "size_change_bytes": self.size_change_bytes,
+                "layers": {"total": self.layer_count, "new": self.new_layer_count},
+                "settings": self.settings_count,
+            },
+            "findings": [
+                {
+                    "change": line.change.value,
+                    "severity": line.severity,
+                    "advisory": line.osv_id,
+                    "package": line.package,
+                    "before": line.before or None,
+                    "after": line.after or None,
+                    "fixed_version": line.fixed_version or None,
+                }
+                for line in self.findings
+            ],
+            "packages": [
+                {
+                    "change": line.change.value,
+                    "type": line.type,
+                    "name": line.name,
+                    "before": line.before or None,
+                    "after": line.after or None,
+                }
+                for line in self.packages
+            ],
+            "platforms": [
+                {
+                    "platform": pair.platform,
+                    "before": pair.before.digest if pair.before else None,
+                    "after": pair.after.digest if pair.after else None,
+                    "layers": [
+                        {"digest": layer.digest, "size_bytes": layer.size_bytes, "is_shared": layer.is_shared}
+                        for layer in pair.layers
+                    ],
+                    "settings": [
+                        {"name": line.name, "before": line.before, "after": line.after} for line in pair.settings
+                    ],
+                }
+                for pair in self.platforms
+            ],
+        }

@@ -1,0 +1,122 @@
+"""What changes from one image to another: counted from what the database holds, in a fixed number of queries."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from lifecycle.comparison.queries import compare, finding_severities
+from lifecycle.comparison.types import Change, FindingKey
+from tests.factories import dock
+
+pytestmark = pytest.mark.django_db
+BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
+
+
+@pytest.fixture
+def pair():
+    """An image with two known flaws, and its successor: one fixed, one new, one that stays."""
+    old_ssl, new_ssl = (dock.package("libssl3", version, source="openssl") for version in ("3.0.11-1", "3.0.15-1"))
+    tar, jq = dock.package("tar", "1.34"), dock.package("jq", "1.6")
+    urllib3 = dock.package("urllib3", "2.5.0", kind="pypi")
+    config = {"config": {"Env": ["A=1", "B=2"], "User": "app"}}
+    before = dock.image("before", layers=2, config=config)
+    after = dock.image("after", layers=3, under=before, config={"config": {"Env": ["A=1", "C=3"], "User": "app"}})
+    dock.carry(before, 0, old_ssl, tar, jq)
+    dock.carry(after, 0, new_ssl, tar)
+    dock.carry(after, 2, urllib3)
+    dock.advisory("CVE-1", "critical", old_ssl, fixed="3.0.15-1")
+    dock.advisory("CVE-2", "low", tar)
+    dock.advisory("CVE-3", "medium", urllib3, fixed="2.6.0")
+    return before, after
+
+
+def test_findings_packages_layers_and_configuration_are_compared(pair):
+    found = compare(*pair)
+    assert found.is_known
+    assert [(line.change, line.osv_id, line.before, line.after, line.layer) for line in found.findings] == [
+        (Change.NEW, "CVE-3", "", "2.5.0", "layer 3 of 3"),
+        (Change.FIXED, "CVE-1", "3.0.11-1", "3.0.15-1", "layer 1 of 2"),
+        (Change.SAME, "CVE-2", "1.34", "1.34", "layer 1 of 3"),
+    ]
+    assert {(line.name, line.change) for line in found.packages} == {
+        ("jq", Change.GONE),
+        ("libssl3", Change.UP),
+        ("urllib3", Change.NEW),
+    }
+    (platform,) = found.platforms
+    assert [layer.is_shared for layer in platform.layers] == [True, True, False]
+    assert [(line.name, line.before, line.after) for line in platform.settings] == [
+        ("Env B", "2", None),
+        ("Env C", None, "3"),
+    ]
+    assert found.as_json()["summary"]["findings"] == {"fixed": 1, "new": 1, "same": 1}
+
+
+def test_the_other_way_round_says_the_opposite(pair):
+    found = compare(pair[1], pair[0])
+    assert (len(found.fixed), len(found.new), found.package_counts[Change.DOWN]) == (1, 1, 1)
+
+
+def test_against_nothing_everything_is_new(pair):
+    found = compare(None, pair[1])
+    assert (len(found.new), len(found.fixed), found.new_layer_count) == (2, 0, 3)
+    assert found.package_counts[Change.NEW] == 3
+
+
+def test_what_was_not_scanned_is_not_known_and_never_zero_findings(pair):
+    before, after = pair
+    after.scanned_at = None
+    after.save()
+    found = compare(before, after)
+    assert not found.is_known
+    assert (found.findings, found.packages) == ((), ())
+    severities = finding_severities(pair)
+    assert severities[after.pk] is None
+    assert severities[before.pk] == {
+        FindingKey("CVE-1", "deb", "libssl3"): "critical",
+        FindingKey("CVE-2", "deb", "tar"): "low",
+    }
+
+
+def test_an_index_is_compared_platform_by_platform(pair):
+    before, after = pair
+    arm = dock.image("arm", architecture="arm64")
+    dock.carry(arm, 0, dock.package("tar", "1.34"))
+    found = compare(dock.index("old index", before), dock.index("new index", after, arm))
+    assert [(item.platform, item.before, item.after) for item in found.platforms] == [
+        ("linux/amd64", before, after),
+        ("linux/arm64", None, arm),
+    ]
+    assert len(found.new) == 1
+
+
+@pytest.mark.parametrize("more", [0, 40])
+def test_it_costs_the_same_queries_however_much_there_is(pair, more):
+    before, after = pair
+    if more:
+        packages = [dock.package(f"lib{number}", "1.0") for number in range(more)]
+        dock.carry(after, 1, *packages)
+        dock.advisory("CVE-9", "high", *packages)
+    with CaptureQueriesContext(connection) as queries:
+        assert len(compare(before, after).new) == 1 + more
+    assert len(queries) == 3  # layers, packages, findings
+
+
+def test_the_page_is_for_who_sees_both(pair):
+    before, after = pair
+    for name, image in (("shop/api", before), ("shop/api", after)):
+        dock.push(dock.repository(name), image, image.digest[7:15])
+    address = reverse("lifecycle:comparison", args=[before.digest, after.digest])
+    viewer, stranger = Client(), Client()
+    viewer.force_login(dock.user("vera", "viewer", of=dock.team("shop")), backend=BACKEND)
+    stranger.force_login(dock.user("eve", "viewer", of=dock.team("other")), backend=BACKEND)
+    page = viewer.get(address)
+    assert page.status_code == 200
+    assert "CVE-3" in page.content.decode()
+    for tab in ("packages", "layers", "configuration"):
+        assert viewer.get(address, {"tab": tab}).status_code == 200
+    assert stranger.get(address).status_code == 404
