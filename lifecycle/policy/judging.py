@@ -19,7 +19,10 @@ def _approvals(facts: PromotionFacts) -> Requirement:
         return Requirement("approvals", title, Status.SATISFIED, f"By {', '.join(facts.approvers)}.")
     missing = facts.required_approvals - given
     if len(facts.eligible) < missing:
-        summary = f"{given} of {facts.required_approvals}, and fewer than {missing} other people may approve."
+        others = {0: "nobody else", 1: "only 1 other person"}.get(
+            len(facts.eligible), f"only {len(facts.eligible)} others"
+        )
+        summary = f"{given} of {facts.required_approvals}, and {others} may approve; the requester does not count."
         return Requirement("approvals", title, Status.UNSATISFIED, summary, ("an owner of the team: grant the right",))
     summary = f"{given} of {facts.required_approvals}. The requester does not count."
     return Requirement("approvals", title, Status.PENDING, summary, tuple(facts.eligible))

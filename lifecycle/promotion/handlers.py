@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from accounts.verbs import Verb
 from lifecycle.authority.access import require
 from lifecycle.core.errors import RegistryUnavailable
@@ -11,15 +13,22 @@ from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.promotion import services
 from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.promotion.queries import MOVING_STATES
 from lifecycle.registry.clients import client_for
-from lifecycle.registry.copying import copy_by_digest
+from lifecycle.registry.copying import CopyNotVerified, copy_by_digest
 from lifecycle.registry.models import TagEvent
+
+# Codes of failures that say nothing against the promotion itself: it may be carried out again.
+_TECHNICAL: Final = frozenset(
+    {RegistryUnavailable.code, CopyNotVerified.code, "database_unavailable", "crashed", "attempts_used"}
+)
 
 
 def _gave_up(job: Job) -> None:
     request = PromotionRequest.objects.filter(pk=job.subject_id).first()
     if request is not None:
-        services.fail(request, why=job.last_error or "The registry did not answer in time.")
+        why = job.last_error or "The registry did not answer in time."
+        services.fail(request, why=why, is_technical=job.error_code in _TECHNICAL)
 
 
 @handler(JobKind.PROMOTE, gave_up=_gave_up)
@@ -28,7 +37,7 @@ def promote(run: JobRun) -> None:
     request = PromotionRequest.objects.select_related(
         "image", "repository__registry", "environment__team", "executed_by", "repository__team"
     ).get(pk=run.job.subject_id)
-    if request.state != PromotionRequest.State.EXECUTING:
+    if request.state not in MOVING_STATES:
         return  # an earlier attempt got to the end, and died before it could say so
     slot = Slot.objects.get(repository=request.repository, environment=request.environment)
     if slot.fence != run.job.payload["fence"]:
@@ -41,19 +50,26 @@ def promote(run: JobRun) -> None:
     digest = Digest.parse(request.image.digest)
     run.log(f"Copying {digest} from {request.repository.name} to {target}")
     tags = (request.tag, services.CURRENT_TAG)
-    copy_by_digest(
+    copied = copy_by_digest(
         client,
         source_repository=request.repository.name,
         target_repository=target,
         digest=digest,
         tags=tags,
         alive=run.check,
+        progress=run.progress,
     )
+    run.log(
+        f"{copied.manifests} manifests and {copied.blobs} blobs are in the target, read back and compared: "
+        f"{copied.mounted} blobs mounted, {copied.uploaded} uploaded, {copied.referrers} referrers with them."
+    )
+    with run.fenced():
+        services.verify(request)
     for tag in tags:
         held = client.resolve(target, tag)
         if held is None or held.digest != digest:
             raise RegistryUnavailable(f"The tag {tag} of {target} does not name the approved digest yet.")
-    run.log("The target holds the approved digest.")
+    run.log(f"The tags {' and '.join(tags)} name the approved digest.")
     for tag in tags:
         ingest_manifest(
             registry.pk, target, digest.text, tag=tag, actor_name=run.job.actor.username, via=TagEvent.Via.PROMOTION

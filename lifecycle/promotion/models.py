@@ -73,7 +73,7 @@ class PromotionRequest(models.Model):
         "open": frozenset({"ready", "rejected", "withdrawn", "expired", "superseded"}),
         "ready": frozenset({"open", "executing", "rejected", "withdrawn", "expired", "superseded"}),
         "executing": frozenset({"verifying", "ready", "failed"}),
-        "verifying": frozenset({"succeeded", "failed"}),
+        "verifying": frozenset({"succeeded", "ready", "failed"}),
     }
 
     image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="promotion_requests")
@@ -96,6 +96,7 @@ class PromotionRequest(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     decided_at = models.DateTimeField(null=True, blank=True)  # reached ready, or a final state
     finished_at = models.DateTimeField(null=True, blank=True)
+    judged_at = models.DateTimeField(null=True, blank=True)  # when its requirements were last looked at
 
     class Meta:
         constraints = (
@@ -121,6 +122,9 @@ class PromotionRequest(models.Model):
         indexes = (
             models.Index(fields=("state", "-id"), name="promotion_by_state"),
             models.Index(fields=("repository", "environment", "-id"), name="promotion_by_slot"),
+            models.Index(
+                fields=("judged_at",), condition=Q(state__in=("open", "ready")), name="promotion_live_by_judgement"
+            ),
         )
 
     def __str__(self) -> str:
@@ -150,6 +154,9 @@ class Vote(models.Model):
     evaluation = models.ForeignKey("Evaluation", on_delete=models.PROTECT, related_name="votes", null=True)
     via = models.CharField(max_length=4, choices=Via, default=Via.WEB)
     at = models.DateTimeField(auto_now_add=True)
+    # Set when what the voter saw got worse since: the vote stays on record and does not count any more.
+    lapsed_at = models.DateTimeField(null=True, blank=True)
+    lapse_reason = models.TextField(blank=True)
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=("request", "voter"), name="vote_once_per_request_and_voter"),)
@@ -159,7 +166,11 @@ class Vote(models.Model):
 
 
 class Evaluation(models.Model):
-    """All requirements of a request as judged at one moment, with their inputs; append-only."""
+    """All requirements of a request as judged at one moment, with their inputs; append-only.
+
+    `inputs` holds what the voters saw: `digest`, `environment`, `tag`, `holds` (the digest in the target then, or null)
+    and `findings`, null while the packages are not listed, else {open, fixed, new, severe: [advisory and package]}.
+    """
 
     request = models.ForeignKey(PromotionRequest, on_delete=models.CASCADE, related_name="evaluations")
     requirements: models.JSONField[Any, Any] = models.JSONField()  # policy.types.Requirement, one object each

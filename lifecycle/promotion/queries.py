@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models.functions import Now
 
-from accounts.models import User
+from accounts.models import Robot, User
 from accounts.verbs import Verb
 from lifecycle.authority.access import may
 from lifecycle.authority.queries import covering_grants, people_who
+from lifecycle.comparison.queries import finding_severities
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import PlatformFacts, PromotionFacts
 from lifecycle.promotion.models import Environment, PromotionRequest, Slot, Vote
 from lifecycle.registry.models import Image
 
-LIVE_STATES = (PromotionRequest.State.OPEN, PromotionRequest.State.READY)
+LIVE_STATES: Final = (PromotionRequest.State.OPEN, PromotionRequest.State.READY)
+MOVING_STATES: Final = (PromotionRequest.State.EXECUTING, PromotionRequest.State.VERIFYING)
+SEVERE: Final = frozenset({"critical", "high"})  # a finding that bad, come after a vote, makes the vote lapse
+JUDGED_AGAIN_AFTER: Final = timedelta(seconds=30)  # also when nothing is known to have changed
 
 
 def promotions_visible_to(actor: User) -> QuerySet[PromotionRequest]:
@@ -42,8 +48,8 @@ def decidable_by(actor: User) -> QuerySet[PromotionRequest]:
     return (
         promotions_visible_to(actor)
         .filter(state=PromotionRequest.State.OPEN, pk__in=_requests_where(actor, Verb.PROMOTION_APPROVE).values("pk"))
-        .exclude(requested_by=actor)
-        .exclude(Exists(Vote.objects.filter(request=OuterRef("pk"), voter=actor)))
+        .exclude(Q(requested_by=actor) | Q(requested_by__robot__created_by=actor))
+        .exclude(Exists(Vote.objects.filter(request=OuterRef("pk"), voter=actor, lapsed_at=None)))
     )
 
 
@@ -81,14 +87,46 @@ def has_been_in(request: PromotionRequest, environment: Environment) -> bool:
     )
 
 
+def requesters_of(request: PromotionRequest) -> set[int]:
+    """Return the ids of those who count as its requester and may not decide it: for a robot's request, who made it."""
+    robot = Robot.objects.filter(user=request.requested_by_id).first()
+    return {request.requested_by_id} | ({robot.created_by_id} if robot and robot.created_by_id else set())
+
+
+def evidence_of(request: PromotionRequest) -> dict[str, Any]:
+    """Return what a voter looks at, as an Evaluation keeps it (see there); four queries."""
+    slot = Slot.objects.filter(repository=request.repository_id, environment=request.environment_id)
+    held = slot.select_related("image").first()
+    holds = held.image if held is not None else None
+    found = finding_severities([request.image, holds] if holds is not None else [request.image])
+    now, before = found[request.image.pk], found[holds.pk] if holds is not None else {}
+    findings = None
+    if now is not None:
+        severe = sorted(f"{key.osv_id} {key.name}" for key, severity in now.items() if severity in SEVERE)
+        findings = {
+            "open": len(now),
+            "fixed": None if before is None else len(before.keys() - now.keys()),
+            "new": None if before is None else len(now.keys() - before.keys()),
+            "severe": severe,
+        }
+    return {
+        "digest": request.image.digest,
+        "environment": request.environment.slug,
+        "tag": request.tag,
+        "holds": holds.digest if holds is not None else None,
+        "findings": findings,
+    }
+
+
 def facts_of(request: PromotionRequest) -> PromotionFacts:
     """Return what `request` is judged by, as the database has it now: rights too, not as they were at the vote."""
-    votes = request.votes.filter(value=Vote.Value.APPROVE, digest=request.image.digest).select_related("voter")
+    votes = request.votes.filter(value=Vote.Value.APPROVE, digest=request.image.digest, lapsed_at=None)
+    excluded = requesters_of(request)
     approvers = [
         vote.voter
-        for vote in votes
+        for vote in votes.select_related("voter")
         if vote.voter.is_person
-        and vote.voter_id != request.requested_by_id
+        and vote.voter_id not in excluded
         and may(vote.voter, Verb.PROMOTION_APPROVE, repository=request.repository, environment=request.environment)
     ]
     eligible = people_who(
@@ -96,7 +134,7 @@ def facts_of(request: PromotionRequest) -> PromotionFacts:
         team=request.environment.team,
         family=request.repository.family,
         environment=request.environment,
-    ).exclude(Q(pk=request.requested_by_id) | Q(pk__in=[person.pk for person in approvers]))
+    ).exclude(pk__in=[*excluded, *(person.pk for person in approvers)])
     before = previous_environment(request.environment)
     return PromotionFacts(
         required_approvals=request.environment.required_approvals,
@@ -106,6 +144,31 @@ def facts_of(request: PromotionRequest) -> PromotionFacts:
         previous_environment=before.slug if before else None,
         is_or_was_in_previous=before is not None and has_been_in(request, before),
     )
+
+
+def due_for_judgement(limit: int) -> list[int]:
+    """Return the ids of open and ready requests to judge now, at most `limit`, the most urgent first.
+
+    Those whose inputs changed since they were judged last: packages or findings of the image, what the target or the
+    environment before it holds. Then those that were not looked at for a while: what leaves no time stamp, such as a
+    right that went, shows within JUDGED_AGAIN_AFTER, and is looked at again when somebody votes or executes anyway.
+    """
+    live = PromotionRequest.objects.filter(state__in=LIVE_STATES)
+    since = OuterRef("judged_at")
+    moved = Q(scanned_at__gt=since) | Q(risk_at__gt=since)
+    changed = live.filter(
+        Q(judged_at=None)
+        | Exists(Image.objects.filter(moved, pk=OuterRef("image")))
+        | Exists(Image.objects.filter(moved, parents__index=OuterRef("image")))
+        | Exists(
+            Slot.objects.filter(
+                repository=OuterRef("repository"), environment__team=OuterRef("environment__team"), since__gt=since
+            )
+        )
+    )
+    ids = list(changed.order_by(F("judged_at").asc(nulls_first=True), "pk").values_list("pk", flat=True)[:limit])
+    old = live.filter(judged_at__lt=Now() - JUDGED_AGAIN_AFTER).exclude(pk__in=ids).order_by("judged_at", "pk")
+    return ids + list(old.values_list("pk", flat=True)[: limit - len(ids)])
 
 
 def requirements_now(request: PromotionRequest) -> list[dict[str, Any]]:

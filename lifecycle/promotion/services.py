@@ -22,16 +22,27 @@ from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import JobKind
 from lifecycle.jobs.schedule import every
 from lifecycle.policy.judging import judge_promotion
-from lifecycle.policy.types import Verdict
+from lifecycle.policy.types import Status, Verdict
 from lifecycle.promotion.access import lock_promotion
 from lifecycle.promotion.models import Environment, Evaluation, PromotionRequest, Slot, Vote
-from lifecycle.promotion.queries import LIVE_STATES, facts_of, previous_environment
+from lifecycle.promotion.queries import (
+    LIVE_STATES,
+    MOVING_STATES,
+    due_for_judgement,
+    evidence_of,
+    facts_of,
+    previous_environment,
+    requesters_of,
+)
 from lifecycle.registry.models import Image, Repository, RepositoryImage
 
 State = PromotionRequest.State
 
 APPROVE_WITHIN: Final = timedelta(days=7)  # promotion.md 2b, suggested defaults
 EXECUTE_WITHIN: Final = timedelta(hours=72)
+EXECUTIONS_MAX: Final = 3  # a request that failed technically that often needs new eyes
+COPY_ATTEMPTS_MAX: Final = 8  # of one execution's job: with jobs.RETRY_AFTER_S, a registry may be away for 15 minutes
+JUDGED_AT_ONCE: Final = 100  # requests of one round; what is left waits 5 s
 CURRENT_TAG: Final = "current"  # the tag that always points at what the environment holds
 
 
@@ -123,7 +134,10 @@ def request_promotion(
         "promotion.requested", actor=actor, subject=request, repository=repository, environment=environment,
         image=held.image, reason=request.reason, tag=request.tag,
     )  # fmt: skip
-    reevaluate(request)
+    for requirement in reevaluate(request).requirements:
+        if requirement["name"] == "approvals" and requirement["status"] == Status.UNSATISFIED:
+            raise PolicyBlocked("Nobody could ever approve it.", reasons=[requirement["summary"]])
+    request.refresh_from_db()
     return request
 
 
@@ -134,10 +148,11 @@ def _tag_of(repository: Repository, image: Image) -> str:
 
 
 def evaluate(request: PromotionRequest) -> tuple[Verdict, Evaluation]:
-    """Judge a request by what the database says now, and keep the judgement."""
+    """Judge a locked request by what the database says now, and keep the judgement; votes may lapse by it."""
+    inputs = evidence_of(request)
+    _lapse_votes(request, inputs)
     verdict = judge_promotion(facts_of(request))
     requirements = [requirement.as_json() for requirement in verdict.requirements]
-    inputs = {"digest": request.image.digest, "environment": request.environment.slug, "tag": request.tag}
     content = orjson.dumps({"requirements": requirements, "inputs": inputs}, option=orjson.OPT_SORT_KEYS)
     digest = Digest.of(content).text
     latest = request.evaluations.order_by("-pk").first()
@@ -145,13 +160,38 @@ def evaluate(request: PromotionRequest) -> tuple[Verdict, Evaluation]:
         latest = Evaluation.objects.create(
             request=request, requirements=requirements, inputs=inputs, digest=digest, is_satisfied=verdict.is_allowed
         )
+    PromotionRequest.objects.filter(pk=request.pk).update(judged_at=Now())
     return verdict, latest
+
+
+def _lapse_votes(request: PromotionRequest, inputs: dict[str, Any]) -> None:
+    """Let an approval lapse when the image has a critical or high finding that its voter could not see.
+
+    An approval is bound to its evidence (design invariant 7); what got better since, or another image in the target,
+    does not touch it.
+    """
+    if inputs["findings"] is None:
+        return
+    severe = set(inputs["findings"]["severe"])
+    for vote in request.votes.filter(value=Vote.Value.APPROVE, lapsed_at=None).select_related("evaluation", "voter"):
+        seen = (vote.evaluation.inputs.get("findings") or {}) if vote.evaluation else {}
+        appeared = sorted(severe - set(seen.get("severe", ())))
+        if appeared:
+            names = ", ".join(appeared[:3]) + (f" and {len(appeared) - 3} more" if len(appeared) > 3 else "")
+            vote.lapsed_at, vote.lapse_reason = clock.now(), f"Appeared after it: {names}."
+            vote.save(update_fields=["lapsed_at", "lapse_reason"])
+            _record(
+                "promotion.vote_lapsed", request, system_user(), reason=vote.lapse_reason, voter=vote.voter.username
+            )
 
 
 @transaction.atomic
 def reevaluate(request: PromotionRequest) -> Evaluation:
     """Judge an open or ready request again, and move it between the two when the answer changed."""
-    request = PromotionRequest.objects.select_for_update(of=("self",)).get(pk=request.pk)
+    return _judge(PromotionRequest.objects.select_for_update(of=("self",)).get(pk=request.pk))
+
+
+def _judge(request: PromotionRequest) -> Evaluation:
     verdict, evaluation = evaluate(request)
     if request.state == State.OPEN and verdict.is_allowed:
         moment = clock.now()
@@ -174,9 +214,14 @@ def _refuse_if_decided(request: PromotionRequest) -> None:
     """Raise IllegalTransition, naming who was first, when the request is not open to a decision any more."""
     if request.state in LIVE_STATES:
         return
-    vote = request.votes.select_related("voter").order_by("-pk").first()
-    by = f" by {vote.voter}" if vote else ""
-    raise IllegalTransition(f"{request} is {request.state} already, decided{by}.", state=request.state)
+    if request.state in MOVING_STATES:
+        said = f"is being carried out already, by {request.executed_by}"
+    elif request.state == State.REJECTED:
+        vote = request.votes.select_related("voter").filter(value=Vote.Value.REJECT).order_by("-at").first()
+        said = f"was rejected already, decided by {vote.voter}" if vote else "was rejected already"
+    else:
+        said = f"is {request.state} already"
+    raise IllegalTransition(f"{request} {said}.", state=request.state)
 
 
 @transaction.atomic
@@ -208,25 +253,19 @@ def reject(promotion_id: int, *, actor: User, reason: str, via: str = Vote.Via.W
 def _vote(request: PromotionRequest, actor: User, value: str, comment: str, via: str) -> None:
     if not actor.is_person:
         raise NotPermitted("Only people vote; a robot can request and execute.")
-    if request.requested_by_id == actor.pk:
+    if actor.pk in requesters_of(request):
         raise NotPermitted("Someone else has to decide what you requested.")
     _refuse_if_decided(request)
     _, evaluation = evaluate(request)
-    _, created = Vote.objects.get_or_create(
-        request=request,
-        voter=actor,
-        defaults={
-            "value": value,
-            "comment": comment.strip(),
-            "digest": request.image.digest,
-            "evaluation": evaluation,
-            "via": via,
-        },
-    )
-    if not created and value == Vote.Value.APPROVE:
+    standing = request.votes.filter(voter=actor).first()
+    if standing is None:
+        standing = Vote(request=request, voter=actor)
+    elif value == Vote.Value.APPROVE and standing.lapsed_at is None:
         raise Conflict("You have voted on this request already.")
-    if not created:
-        request.votes.filter(voter=actor).update(value=value, comment=comment.strip(), evaluation=evaluation, at=Now())
+    standing.value, standing.comment, standing.via = value, comment.strip(), via
+    standing.digest, standing.evaluation = request.image.digest, evaluation
+    standing.at, standing.lapsed_at, standing.lapse_reason = clock.now(), None, ""
+    standing.save()
 
 
 @transaction.atomic
@@ -236,7 +275,7 @@ def withdraw(promotion_id: int, *, actor: User, reason: str = "") -> PromotionRe
     if request.requested_by_id != actor.pk:
         require(actor, Verb.ENVIRONMENT_MANAGE, environment=request.environment)
     _refuse_if_decided(request)
-    move(request, State.WITHDRAWN)
+    move(request, State.WITHDRAWN, decided_at=clock.now())
     _record("promotion.withdrawn", request, actor, reason=reason)
     return request
 
@@ -250,6 +289,7 @@ def execute(promotion_id: int, *, actor: User) -> PromotionRequest:
     """
     request = lock_promotion(actor, promotion_id, Verb.PROMOTION_EXECUTE)
     if request.state != State.READY:
+        _refuse_if_decided(request)
         raise IllegalTransition(f"{request} is {request.state}; only a ready request can be executed.")
     slot = Slot.objects.select_for_update().get(repository=request.repository, environment=request.environment)
     verdict, evaluation = evaluate(request)
@@ -258,15 +298,31 @@ def execute(promotion_id: int, *, actor: User) -> PromotionRequest:
     if request.execute_by is not None and request.execute_by < clock.now():
         raise IllegalTransition(f"{request} had to be executed by {request.execute_by:%Y-%m-%d %H:%M} UTC.")
     busy = PromotionRequest.objects.filter(
-        repository=request.repository, environment=request.environment, state__in=(State.EXECUTING, State.VERIFYING)
+        repository=request.repository, environment=request.environment, state__in=MOVING_STATES
     ).first()
     if busy is not None:
-        raise Conflict(f"{busy} is being executed there now; try again when it has ended.")
+        raise Conflict(f"{busy} is being carried out there now; try again when it has ended.")
     Slot.objects.filter(pk=slot.pk).update(fence=F("fence") + 1)
     move(request, State.EXECUTING, executed_by=actor, failure="", attempts=request.attempts + 1)
     _record("promotion.executing", request, actor, evaluation=evaluation.digest, fence=slot.fence + 1)
-    jobs.queue(JobKind.PROMOTE, subject_id=request.pk, actor=actor, payload={"fence": slot.fence + 1}, priority=5)
+    jobs.queue(
+        JobKind.PROMOTE,
+        subject_id=request.pk,
+        actor=actor,
+        payload={"fence": slot.fence + 1},
+        priority=5,
+        max_attempts=COPY_ATTEMPTS_MAX,
+    )
     return request
+
+
+@transaction.atomic
+def verify(request: PromotionRequest) -> None:
+    """Note that the copy has ended and the target is being read back; the caller holds the job's fence."""
+    request = PromotionRequest.objects.select_for_update(of=("self",)).get(pk=request.pk)
+    if request.state == State.EXECUTING:  # an earlier attempt may have come this far
+        move(request, State.VERIFYING)
+        _record("promotion.verifying", request, request.executed_by or system_user())
 
 
 @transaction.atomic
@@ -276,29 +332,53 @@ def succeed(request: PromotionRequest) -> None:
     Slot.objects.filter(repository=request.repository, environment=request.environment).update(
         image=request.image, tag=request.tag, since=Now()
     )
-    move(request, State.VERIFYING)
     move(request, State.SUCCEEDED)
     _record("promotion.succeeded", request, request.executed_by or system_user(), tag=request.tag)
 
 
 @transaction.atomic
-def fail(request: PromotionRequest, *, why: str) -> None:
-    """Record that the copy failed for good; the slot keeps what it held."""
+def fail(request: PromotionRequest, *, why: str, is_technical: bool = False) -> None:
+    """Record that the copy did not succeed; the slot keeps what it held.
+
+    A technical failure leads back to ready, with the reason, while tries are left: the votes stand, and somebody
+    carries it out again, which completes whatever part of the copy is there. Anything else is the end of the request.
+    """
     request = PromotionRequest.objects.select_for_update(of=("self",)).get(pk=request.pk)
     if request.is_final:
+        return
+    if is_technical and request.state in MOVING_STATES and request.attempts < EXECUTIONS_MAX:
+        move(request, State.READY, failure=why[:2000])
+        _record("promotion.attempt_failed", request, system_user(), reason=why[:2000])
         return
     move(request, State.FAILED, failure=why[:2000])
     _record("promotion.failed", request, system_user(), reason=why[:2000])
 
 
-@every(5, "promotion_judging")
-def judge_open() -> None:
-    """Judge every open and ready request again: a scan that ended, or a right that went, moves it without anybody.
+def judge_open(*, limit: int = JUDGED_AT_ONCE) -> int:
+    """Judge open and ready requests whose inputs changed: a scan that ended moves one without anybody.
 
-    Safe to run twice: a judgement that says the same writes nothing.
+    Returns how many. Safe to run twice, or beside itself: a judgement that says the same writes nothing. Each request
+    is judged in a transaction of its own, and one that somebody is deciding now is left for the next round: a vote
+    never waits for more than one judgement, and never for ever.
     """
-    for request in PromotionRequest.objects.filter(state__in=LIVE_STATES).order_by("pk"):
-        reevaluate(request)
+    judged = 0
+    for pk in due_for_judgement(limit):
+        with transaction.atomic():
+            request = (
+                PromotionRequest.objects.select_for_update(of=("self",), skip_locked=True)
+                .filter(pk=pk, state__in=LIVE_STATES)
+                .first()
+            )
+            if request is not None:
+                _judge(request)
+                judged += 1
+    return judged
+
+
+@every(5, "promotion_judging")
+def judge_in_turn() -> None:
+    """Judge after the schedule's own transaction has ended, so that no lock outlives its request's judgement."""
+    transaction.on_commit(judge_open, robust=True)
 
 
 @every(60, "promotion_expiry")

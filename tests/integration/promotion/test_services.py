@@ -8,7 +8,7 @@ import pytest
 from django.db import OperationalError, transaction
 from django.utils import timezone
 
-from accounts.models import Role, Team, User
+from accounts.models import Robot, Role, Team, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import (
@@ -22,11 +22,13 @@ from lifecycle.core.errors import (
     RegistryUnavailable,
 )
 from lifecycle.jobs import running
+from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.promotion import handlers, queries, services
 from lifecycle.promotion.access import lock_promotion, promotion_for
 from lifecycle.promotion.models import PromotionRequest, Slot
 from lifecycle.registry.models import Image
+from tests.factories import dock as factories
 
 pytestmark = pytest.mark.django_db
 State = PromotionRequest.State
@@ -183,11 +185,107 @@ def test_the_inbox_counts_what_this_person_can_decide(dock, request_):
     assert queries.decidable_count(dock.second) == 0
 
 
+def severe_finding(image, osv_id, severity="critical"):
+    package = factories.package("libssl3", "3.0.11-1", source="openssl")
+    factories.carry(image, 0, package)
+    factories.advisory(osv_id, severity, package)
+
+
+def test_an_approval_lapses_when_a_severe_finding_appears_and_can_be_given_again(dock, request_):
+    assert services.approve(request_.pk, actor=dock.approver).state == State.READY
+    severe_finding(dock.image, "CVE-2026-1")
+    with pytest.raises(PolicyBlocked):
+        services.execute(request_.pk, actor=dock.deployer)
+    services.judge_open()
+    request_.refresh_from_db()
+    vote = request_.votes.get()
+    assert (request_.state, vote.lapse_reason) == (State.OPEN, "Appeared after it: CVE-2026-1 libssl3.")
+    assert actions()[-2:] == ["promotion.vote_lapsed", "promotion.regressed"]
+    assert list(queries.decidable_by(dock.approver)) == [request_]
+    assert services.approve(request_.pk, actor=dock.approver).state == State.READY
+    with pytest.raises(Conflict, match="voted on this"):
+        services.approve(request_.pk, actor=dock.approver)
+
+
+def test_an_approval_stands_when_only_a_lesser_finding_appears(dock, request_):
+    services.approve(request_.pk, actor=dock.approver)
+    severe_finding(dock.image, "CVE-2026-2", "medium")
+    assert services.execute(request_.pk, actor=dock.deployer).state == State.EXECUTING
+
+
+def test_what_a_voter_saw_is_kept_with_the_vote(dock, request_):
+    services.approve(request_.pk, actor=dock.approver)
+    seen = request_.votes.get().evaluation.inputs
+    assert (seen["digest"], seen["holds"]) == (dock.image.digest, None)
+    assert seen["findings"] == {"open": 0, "fixed": 0, "new": 0, "severe": []}
+
+
+def test_who_made_a_robot_does_not_approve_what_the_robot_requested(dock):
+    maker = dock.approver
+    robot = User.objects.create(username="shop-ci", kind=User.Kind.ROBOT)
+    Robot.objects.create(user=robot, team=dock.team, name="ci", created_by=maker)
+    RoleGrant.objects.create(user=robot, team=dock.team, role=Role.objects.get(slug="owner"))
+    Slot.objects.create(repository=dock.repository, environment=dock.dev, image=dock.image)
+    asked = services.request_promotion(dock.repository, dock.image.digest, dock.staging, actor=robot, reason="ci")
+    for refused, why in ((maker, "Someone else"), (robot, "Only people")):
+        with pytest.raises(NotPermitted, match=why):
+            services.approve(asked.pk, actor=refused)
+    assert not queries.decidable_by(maker).exists()
+    assert services.approve(asked.pk, actor=dock.second).state == State.READY
+
+
+def test_a_request_that_nobody_could_approve_is_refused_with_the_reason(dock):
+    RoleGrant.objects.filter(user__in=(dock.approver, dock.second, dock.owner)).delete()
+    with pytest.raises(PolicyBlocked) as refused:
+        services.request_promotion(
+            dock.repository, dock.image.digest, dock.staging, actor=dock.requester, reason="release"
+        )
+    assert refused.value.details["reasons"] == ["0 of 1, and nobody else may approve; the requester does not count."]
+    assert not PromotionRequest.objects.exists()
+
+
+def test_only_what_changed_is_judged_again_and_the_rest_in_turn(dock, request_):
+    assert services.judge_open() == 0  # judged when it was made
+    Image.objects.update(risk_at=timezone.now())
+    assert services.judge_open() == 1
+    assert services.judge_open() == 0
+    Slot.objects.filter(environment=dock.dev).update(since=timezone.now())
+    assert services.judge_open() == 1
+    PromotionRequest.objects.update(judged_at=timezone.now() - queries.JUDGED_AGAIN_AFTER - timedelta(seconds=1))
+    assert services.judge_open(limit=0) == 0
+    assert services.judge_open() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_judging_leaves_a_request_that_somebody_decides_now(dock, request_, in_other_connection):
+    PromotionRequest.objects.update(judged_at=None)
+    with transaction.atomic():
+        lock_promotion(dock.approver, request_.pk)
+        assert in_other_connection(services.judge_open) == 0  # neither waits nor fails
+    assert services.judge_open() == 1
+
+
 @pytest.fixture
 def executing(dock, request_):
     services.approve(request_.pk, actor=dock.approver)
     services.execute(request_.pk, actor=dock.deployer)
     return Job.objects.get(kind=JobKind.PROMOTE)
+
+
+def test_a_registry_that_stays_away_leads_back_to_ready_and_the_third_time_to_failed(executing, request_, dock):
+    for attempt, state in ((1, State.READY), (2, State.READY), (3, State.FAILED)):
+        job = Job.objects.filter(kind=JobKind.PROMOTE).latest("pk")
+        Job.objects.filter(pk=job.pk).update(attempts=job.max_attempts, last_error="No answer.")
+        running.run(job.pk)  # no attempt is left: the claim gives up
+        request_.refresh_from_db()
+        assert (request_.state, request_.failure, request_.attempts) == (state, "No answer.", attempt)
+        if state == State.READY:
+            services.execute(request_.pk, actor=dock.deployer)  # the approval stands
+
+
+def test_a_minute_without_registry_does_not_use_up_the_attempts(executing):
+    waits = [jobs.RETRY_AFTER_S[min(n, len(jobs.RETRY_AFTER_S)) - 1] for n in range(1, executing.max_attempts)]
+    assert sum(waits) > 600
 
 
 @pytest.mark.parametrize(
