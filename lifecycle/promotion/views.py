@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django_htmx.http import HttpResponseClientRefresh
 
 from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.access import may, require
 from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
-from lifecycle.core.errors import NotFound
+from lifecycle.comparison.queries import compare
+from lifecycle.comparison.views import panel_context
+from lifecycle.core.errors import Conflict, NotFound
 from lifecycle.core.paging import keyset_page
-from lifecycle.promotion import services
+from lifecycle.promotion import page_queries, services
 from lifecycle.promotion.access import promotion_for
 from lifecycle.promotion.forms import DecisionForm, RejectionForm, RequestForm
 from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.promotion.page_queries import Judged, judged
 from lifecycle.promotion.queries import (
     LIVE_STATES,
+    MOVING_STATES,
     decidable_by,
     executable_by,
     promotions_visible_to,
+    requesters_of,
     requirements_now,
 )
 from lifecycle.registry.models import Image, RepositoryImage
 
-_INBOX_MAX: Final = 100  # rows of each list; who has more waiting finds the rest under Promotions
+_INBOX_MAX: Final = 50  # requests to decide that one page shows; the rest comes up as these are decided
+_SIDE_MAX: Final = 10  # rows of each list below
 State = PromotionRequest.State
 
 
@@ -39,13 +46,55 @@ def _user(request: HttpRequest) -> User:
 
 @require_safe
 def inbox(request: HttpRequest) -> HttpResponse:
-    """Show what waits for the reader: requests to decide, and approved ones to carry out."""
+    """Show what waits for the reader, with the evidence of one request beside the list (`?request=`)."""
+    return _inbox(request)
+
+
+def _inbox(
+    request: HttpRequest,
+    chosen: PromotionRequest | None = None,
+    form: DecisionForm | None = None,
+    *,
+    note: str = "",
+    status: int = 200,
+) -> HttpResponse:
     user = _user(request)
-    context = {
-        "to_decide": decidable_by(user).order_by("-pk")[:_INBOX_MAX],
-        "to_execute": executable_by(user).order_by("-pk")[:_INBOX_MAX],
+    to_decide = list(decidable_by(user).order_by("-pk")[: _INBOX_MAX + 1])
+    to_execute = list(executable_by(user).order_by("-pk")[:_SIDE_MAX])
+    failed = list(page_queries.failed_of(user).order_by("-pk")[:_SIDE_MAX])
+    decided = list(page_queries.decided_lately_by(user).order_by("-pk")[:_SIDE_MAX])
+    failed_jobs = list(page_queries.failed_jobs_of(user).order_by("-pk")[:_SIDE_MAX])
+    rows = {row.promotion.pk: row for row in judged({*to_decide, *to_execute, *failed, *decided})}
+    for row in rows.values():
+        row.promotion.who_can_act = row.who_can_act(user)  # type: ignore[attr-defined]
+    if chosen is None:
+        wanted = request.GET.get("request", "")
+        listed = [*to_decide, *to_execute, *failed, *decided]
+        chosen = next((item for item in listed if str(item.pk) == wanted), None)
+        chosen = chosen or next(iter([*to_decide, *to_execute]), None)
+    context: dict[str, Any] = {
+        "to_decide": [rows[item.pk] for item in to_decide[:_INBOX_MAX]],
+        "has_more": len(to_decide) > _INBOX_MAX,
+        "to_execute": [rows[item.pk] for item in to_execute],
+        "failed": [rows[item.pk] for item in failed],
+        "decided": [rows[item.pk] for item in decided],
+        "failed_jobs": failed_jobs,
+        "failed_count": len(failed) + len(failed_jobs),
+        "next_deadline": min((item.approve_by for item in to_decide), default=None),
+        "chosen": chosen,
     }
-    return render(request, "lifecycle/promotion/inbox.html", context)
+    if chosen is not None:
+        context |= _evidence(user, chosen) | {"form": form or DecisionForm(), "note": note, "next": "inbox"}
+    return render(request, "lifecycle/promotion/inbox.html", context, status=status)
+
+
+@require_safe
+def detail(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show the evidence pane of the inbox for one request: a fragment."""
+    user = _user(request)
+    chosen = promotion_for(user, pk)
+    context = _evidence(user, chosen) | {"form": DecisionForm(), "next": "inbox", "chosen": chosen}
+    return render(request, "lifecycle/promotion/_detail.html", context)
 
 
 @require_safe
@@ -55,7 +104,7 @@ def promotions(request: HttpRequest) -> HttpResponse:
     if state in State.values:
         rows = rows.filter(state=state)
     page = keyset_page(rows, ("-id",), after=request.GET.get("after", ""), before=request.GET.get("before", ""))
-    context = {"page": page, "state": state, "states": State.values}
+    context = {"page": page, "rows": judged(page.rows), "state": state, "states": State.values}
     return render(request, "lifecycle/promotion/promotions.html", context)
 
 
@@ -65,7 +114,7 @@ def _why_no_vote(user: User, promotion: PromotionRequest) -> str:
         return f"It is {promotion.state}."
     if not user.is_person:
         return "Only people vote."
-    if promotion.requested_by_id == user.pk:
+    if user.pk in requesters_of(promotion):
         return "You requested it: someone else has to decide."
     held = may(user, Verb.PROMOTION_APPROVE, repository=promotion.repository, environment=promotion.environment)
     return "" if held else held.reason
@@ -78,36 +127,68 @@ def _why_not_executed(user: User, promotion: PromotionRequest) -> str:
     return "" if held else held.reason
 
 
-def _page(
-    request: HttpRequest, promotion: PromotionRequest, form: DecisionForm | None = None, *, status: int = 200
-) -> HttpResponse:
-    user = _user(request)
-    votes = list(promotion.votes.select_related("voter").order_by("-pk"))
+def _evidence(user: User, promotion: PromotionRequest) -> dict[str, Any]:
+    """Return what somebody decides by: requirements judged now, what changes, votes, and the acts open to `user`."""
+    votes = list(promotion.votes.select_related("voter", "evaluation").order_by("-at", "-pk"))
     slot = Slot.objects.filter(repository=promotion.repository, environment=promotion.environment)
+    holds = slot.select_related("image").first()
     manages = may(user, Verb.ENVIRONMENT_MANAGE, environment=promotion.environment)
-    context: dict[str, Any] = {
+    now = Judged(promotion, page_queries.in_order(requirements_now(promotion)), None, None)
+    latest = promotion.evaluations.order_by("-pk").first()
+    before = holds.image if holds is not None else None
+    if promotion.state == State.SUCCEEDED and latest is not None:  # what it replaced, as it was judged
+        before = Image.objects.filter(digest=latest.inputs.get("holds") or "").first()
+    return {
         "promotion": promotion,
-        "requirements": requirements_now(promotion),
+        "now": now,
+        "evaluation": latest,
         "votes": votes,
-        "has_approved": any(vote.voter_id == user.pk for vote in votes),
+        "approvals": sum(vote.value == "approve" and vote.lapsed_at is None for vote in votes),
+        "has_approved": any(vote.voter_id == user.pk and vote.lapsed_at is None for vote in votes),
         "why_no_vote": _why_no_vote(user, promotion),
         "why_not_executed": _why_not_executed(user, promotion),
         "is_live": promotion.state in LIVE_STATES,
-        "is_moving": promotion.state in {State.EXECUTING, State.VERIFYING},
+        "is_moving": promotion.state in MOVING_STATES,
         "may_withdraw": promotion.state in LIVE_STATES and (promotion.requested_by_id == user.pk or bool(manages)),
-        "holds": slot.select_related("image").first(),
+        "holds": holds if holds is not None and holds.image_id else None,
+        "comparison": compare(before, promotion.image),
+        "who_can_act": now.who_can_act(user),
+    }
+
+
+def _page(
+    request: HttpRequest,
+    promotion: PromotionRequest,
+    form: DecisionForm | None = None,
+    *,
+    note: str = "",
+    status: int = 200,
+) -> HttpResponse:
+    context = _evidence(_user(request), promotion)
+    context |= panel_context(request, context["comparison"]) | {
         "form": form or DecisionForm(),
-        "events": AuditEvent.objects.filter(
-            subject_kind=PromotionRequest._meta.model_name, subject_id=promotion.pk
-        ).order_by("-pk")[:50],
+        "note": note,
+        "copying": page_queries.copying_of(promotion),
+        "timeline": page_queries.timeline_of(promotion),
+        "number": str(promotion.pk),
     }
     return render(request, "lifecycle/promotion/promotion.html", context, status=status)
 
 
 @require_safe
 def promotion(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show one request: what, from, to, its requirements as judged now, votes, and the acts open to the reader."""
+    """Show one request: what, from, to, its requirements as judged now, what changes, votes, and the acts."""
     return _page(request, promotion_for(_user(request), pk))
+
+
+@require_safe
+def progress(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show how far the copy is: a fragment that is asked for every 2 s; when it has ended, the page loads again."""
+    found = promotion_for(_user(request), pk)
+    if found.state not in MOVING_STATES:
+        return HttpResponseClientRefresh()
+    context = {"promotion": found, "copying": page_queries.copying_of(found), "is_moving": True}
+    return render(request, "lifecycle/promotion/_progress.html", context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -148,37 +229,68 @@ def new(request: HttpRequest) -> HttpResponse:
     return render(request, "lifecycle/promotion/new.html", context, status=422 if form.errors else 200)
 
 
+def _decide(
+    request: HttpRequest, pk: int, form: DecisionForm, act: Callable[[str], PromotionRequest], done: str
+) -> HttpResponse:
+    """Do one act of the reader on a request, and lead back to where the form stood: the inbox, or the page.
+
+    Somebody else who was first is no error of the reader's: the page comes back as it is now, and says so.
+    """
+    back = _inbox if request.POST.get("next") == "inbox" else _page
+    if not form.is_valid():
+        return back(request, promotion_for(_user(request), pk), form, status=422)
+    try:
+        made = act(form.cleaned_data["reason"])
+    except Conflict as conflict:
+        note = f"{conflict.message} Nothing of yours was recorded."
+        return back(request, promotion_for(_user(request), pk), note=note, status=conflict.http_status)
+    messages.success(request, f"{done} {made}.")
+    return redirect("lifecycle:inbox") if back is _inbox else redirect("lifecycle:promotion", pk)
+
+
 @require_POST
 def approve(request: HttpRequest, pk: int) -> HttpResponse:
     """Approve, with a comment or without."""
-    form = DecisionForm(request.POST)
-    if not form.is_valid():
-        return _page(request, promotion_for(_user(request), pk), form, status=422)
-    done = services.approve(pk, actor=_user(request), reason=form.cleaned_data["reason"])
-    messages.success(request, f"You approved {done}.")
-    return redirect("lifecycle:promotion", pk)
+    return _decide(
+        request,
+        pk,
+        DecisionForm(request.POST),
+        lambda reason: services.approve(pk, actor=_user(request), reason=reason),
+        "You approved",
+    )
 
 
 @require_POST
 def reject(request: HttpRequest, pk: int) -> HttpResponse:
     """Reject for good; without a reason the page comes back and says so."""
-    form = RejectionForm(request.POST)
-    if not form.is_valid():
-        return _page(request, promotion_for(_user(request), pk), form, status=422)
-    done = services.reject(pk, actor=_user(request), reason=form.cleaned_data["reason"])
-    messages.success(request, f"You rejected {done}.")
-    return redirect("lifecycle:promotion", pk)
+    return _decide(
+        request,
+        pk,
+        RejectionForm(request.POST),
+        lambda reason: services.reject(pk, actor=_user(request), reason=reason),
+        "You rejected",
+    )
 
 
 @require_POST
 def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
     """Take a request back."""
-    services.withdraw(pk, actor=_user(request))
-    return redirect("lifecycle:promotion", pk)
+    return _decide(
+        request,
+        pk,
+        DecisionForm(request.POST),
+        lambda reason: services.withdraw(pk, actor=_user(request), reason=reason),
+        "You took back",
+    )
 
 
 @require_POST
 def execute(request: HttpRequest, pk: int) -> HttpResponse:
     """Carry a ready request out; the page then follows the copy."""
-    services.execute(pk, actor=_user(request))
-    return redirect("lifecycle:promotion", pk)
+    return _decide(
+        request,
+        pk,
+        DecisionForm(request.POST),
+        lambda _: services.execute(pk, actor=_user(request)),
+        "You carry out",
+    )

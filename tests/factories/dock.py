@@ -7,11 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 from accounts.models import Role, Team, User
+from accounts.queries import system_user
 from accounts.verbs import BUILTIN_ROLES
 from lifecycle.advisories.models import Advisory, Feed, Match
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
 from lifecycle.lineage.models import Ancestry, Derivation
+from lifecycle.promotion import services as promotions
+from lifecycle.promotion.models import PromotionRequest, Slot
 from lifecycle.registry.models import Image, IndexEntry, Layer, Registry, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.sbom.models import ImageInventory, Inventory, InventoryPackage, PackageVersion, Sbom
 
@@ -55,6 +58,7 @@ def image(name: str, *, layers: int = 3, under: Image | None = None, **more: Any
         digest=sha(name),
         kind=Image.Kind.MANIFEST,
         media_type="application/vnd.oci.image.manifest.v1+json",
+        manifest=more.pop("manifest", b"{}"),
         os="linux",
         architecture=more.pop("architecture", "amd64"),
         size_bytes=48_200_000 + 9_000_000 * layers,
@@ -218,3 +222,92 @@ def harbour() -> dict[str, Any]:
             carry(what, 4, urllib3, requests)
         count_risk(what)
     return {"reader": reader, "old": old, "new": new, "api": api, "worker": worker}
+
+
+def quay() -> dict[str, Any]:
+    """Make the harbour with environments and requests in every state that the promotion pages show.
+
+    `release-approver` decides and carries out, `security-duty` decides, `shop-dev` asks.
+    """
+    made = harbour()
+    shop, asker = team("shop"), made["reader"]
+    approver = user("release-approver", "approver", "deployer", of=shop)
+    second = user("security-duty", "approver", of=shop)
+    system = system_user()
+    places = {
+        slug: promotions.create_environment(
+            shop, actor=system, slug=slug, name=slug.capitalize(), prefix=slug, required_approvals=approvals
+        )
+        for slug, approvals in (("dev", 0), ("staging", 1), ("production", 1))
+    }
+    old, debian = made["api"], made["new"]
+    openssl = package("libssl3", "3.0.15-1~deb12u1", source="openssl")
+    expat = package("libexpat1", "2.5.0-1+deb12u1", source="expat")
+    perl, tar = package("perl-base", "5.36.0-7", source="perl"), package("tar", "1.34+dfsg-1.2")
+    urllib3 = package("urllib3", "2.5.0", kind="pypi")
+    requests, httpx = package("requests", "2.32.3", kind="pypi"), package("httpx", "0.27.2", kind="pypi")
+    advisory("CVE-2025-66418", "medium", urllib3, fixed="2.6.0", summary="urllib3: unbounded links of compressions")
+    config = {"config": {"Env": ["PATH=/usr/bin", "LOG_LEVEL=info"], "Cmd": ["serve"], "Labels": {"version": "2.14.1"}}}
+    Image.objects.filter(pk=old.pk).update(
+        config={"config": {"Env": ["PATH=/usr/bin"], "Cmd": ["serve"], "Labels": {"version": "1.0"}}}
+    )
+    python = image("base/python 2", layers=3, under=debian)
+    api = image("shop/api 2.14.1", layers=5, under=python, config=config)
+    carry(api, 0, openssl, perl, expat, tar)
+    carry(api, 4, urllib3, requests, httpx)
+    count_risk(api)
+    push(repository("shop/api"), api, "2.14.1", asker)
+    fresh = image("shop/web 1.88.3", layers=4, under=python)
+    push(repository("shop/web"), fresh, "1.88.3", asker)
+
+    def hold(name: str, slug: str, what: Image, tag: str, days: int) -> None:
+        Slot.objects.update_or_create(
+            repository=repository(name),
+            environment=places[slug],
+            defaults={"image": what, "tag": tag, "since": clock.now() - timedelta(days=days)},
+        )
+
+    def ask(name: str, slug: str, what: Image, reason: str, hours: int) -> PromotionRequest:
+        asked = promotions.request_promotion(repository(name), what.digest, places[slug], actor=asker, reason=reason)
+        at = clock.now() - timedelta(hours=hours)
+        PromotionRequest.objects.filter(pk=asked.pk).update(created_at=at, approve_by=at + timedelta(days=7))
+        asked.refresh_from_db()
+        return asked
+
+    for slug, what, tag, days in (
+        ("dev", api, "2.14.1", 3),
+        ("staging", api, "2.14.1", 2),
+        ("production", old, "1.0", 19),
+    ):
+        hold("shop/api", slug, what, tag, days)
+    hold("shop/worker", "dev", made["worker"], "1.0", 6)
+    hold("shop/static", "dev", Image.objects.get(digest=sha("shop/static")), "1.0", 30)
+    jobs = [Image.objects.get(digest=sha(f"shop/jobs {number}")) for number in range(4)]
+    for job in jobs:
+        carry(job, 0, openssl, perl)
+        count_risk(job)
+        hold("shop/jobs", "dev", job, "1.3", 1)
+    rejected = ask("shop/static", "staging", Image.objects.get(digest=sha("shop/static")), "Trial run.", 70)
+    promotions.reject(rejected.pk, actor=approver, reason="The base is one release behind; rebase it first.")
+    failed = ask("shop/jobs", "dev", jobs[2], "Nightly.", 52)
+    promotions.execute(failed.pk, actor=approver)
+    promotions.fail(failed, why="The registry refused the manifest: quota of the target repository used.")
+    running = ask("shop/jobs", "dev", jobs[1], "Nightly.", 1)
+    promotions.execute(running.pk, actor=approver)
+    ready = ask("shop/jobs", "staging", jobs[3], "Nightly jobs with the patched openssl.", 20)
+    promotions.approve(ready.pk, actor=second, reason="Same code, new base.")
+    unscanned = ask("shop/web", "dev", fresh, "First image of the new shop window.", 9)
+    skipping = ask("shop/worker", "production", made["worker"], "Hotfix of the retry loop; staging is frozen.", 5)
+    waiting = ask("shop/worker", "staging", made["worker"], "Retry loop fixed.", 3)
+    opened = ask(
+        "shop/api",
+        "production",
+        api,
+        "Picks up the openssl and expat fixes from base python. In the application only urllib3 and requests move.",
+        2,
+    )
+    return made | {
+        "approver": approver, "second": second, "places": places, "new_api": api, "open": opened, "ready": ready,
+        "failed": failed, "rejected": rejected, "running": running, "unscanned": unscanned, "skipping": skipping,
+        "waiting": waiting,
+    }  # fmt: skip

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from lifecycle.promotion import services
 from lifecycle.promotion.models import PromotionRequest
+from lifecycle.registry.models import Image, RepositoryImage
 
 pytestmark = pytest.mark.django_db
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
@@ -77,19 +81,68 @@ def test_the_inbox_shows_what_waits_and_no_more(dock, request_):
     assert link in browser(dock.deployer).get(reverse("lifecycle:inbox")).content.decode()
 
 
+def test_the_inbox_shows_the_evidence_of_the_first_and_decides_in_place(dock, request_):
+    page = browser(dock.approver).get(reverse("lifecycle:inbox")).content.decode()
+    assert 'id="detail"' in page
+    assert 'data-key="a"' in page
+    done = act(dock.approver, "approve", request_, next="inbox")
+    assert done["Location"] == reverse("lifecycle:inbox")
+    assert act(dock.second, "reject", request_, next="inbox").status_code == 422  # no reason
+    request_.refresh_from_db()
+    assert request_.state == "ready"
+
+
+def test_the_evidence_pane_is_a_fragment_for_who_sees_the_request(dock, request_):
+    address = reverse("lifecycle:promotion-detail", args=[request_.pk])
+    shown = browser(dock.approver).get(address)
+    assert shown.status_code == 200
+    assert "<html" not in shown.content.decode()
+    assert browser(dock.outsider).get(address).status_code == 404
+
+
+def test_who_was_first_is_named_to_who_came_later(dock, request_):
+    services.reject(request_.pk, actor=dock.approver, reason="not tested")
+    for where in ("", "inbox"):
+        late = act(dock.second, "approve", request_, next=where)
+        assert late.status_code == 409
+        assert "was rejected already, decided by approver" in late.content.decode()
+    assert not request_.votes.filter(voter=dock.second).exists()
+
+
+def test_the_page_says_the_state_with_what_stands_against_it(dock, request_):
+    page = browser(dock.approver).get(reverse("lifecycle:promotion", args=[request_.pk])).content.decode()
+    assert "Open: 1 pending" in page
+    assert "requester requested it" in page
+    services.approve(request_.pk, actor=dock.second, reason="looked at it")
+    page = browser(dock.approver).get(reverse("lifecycle:promotion", args=[request_.pk])).content.decode()
+    assert "Ready: every requirement is met" in page
+    assert "looked at it" in page
+
+
+def test_progress_is_polled_while_it_moves_and_then_the_page_loads_again(dock, request_):
+    services.approve(request_.pk, actor=dock.approver)
+    services.execute(request_.pk, actor=dock.deployer)
+    client, address = browser(dock.deployer), reverse("lifecycle:promotion-progress", args=[request_.pk])
+    assert 'hx-trigger="every 2s"' in client.get(address).content.decode()
+    assert browser(dock.outsider).get(address).status_code == 404
+    services.fail(request_, why="The registry said no.")
+    assert client.get(address)["HX-Refresh"] == "true"
+    page = client.get(reverse("lifecycle:promotion", args=[request_.pk])).content.decode()
+    assert "The registry said no." in page
+    assert "Ask again" in page
+
+
 @pytest.mark.parametrize("page", ["inbox", "promotions"])
-def test_a_list_costs_the_same_for_one_row_and_more(page, dock, request_, django_assert_max_num_queries):
-    client, address = browser(dock.approver), reverse(f"lifecycle:{page}")
+def test_a_list_costs_the_same_for_one_row_and_more(page, dock, request_, django_assert_num_queries):
+    client, address = browser(dock.approver), f"{reverse(f'lifecycle:{page}')}?request={request_.pk}"
     client.get(address)
-    with django_assert_max_num_queries(100) as one:
-        client.get(address)
-    services.withdraw(request_.pk, actor=dock.requester)
-    for environment in (dock.dev, dock.staging):
-        environment.required_approvals = 1
-        environment.save()
-        services.request_promotion(
-            dock.repository, dock.image.digest, environment, actor=dock.requester, reason="another"
+    with CaptureQueriesContext(connection) as one:
+        assert "shop/api" in client.get(address).content.decode()
+    for number in range(3):
+        image = Image.objects.create(
+            digest=f"sha256:{number:064}", kind="manifest", manifest=b"{}", scanned_at=timezone.now()
         )
-    with django_assert_max_num_queries(100) as more:
-        client.get(address)
-    assert len(more) == len(one)
+        RepositoryImage.objects.create(repository=dock.repository, image=image)
+        services.request_promotion(dock.repository, image.digest, dock.staging, actor=dock.requester, reason="more")
+    with django_assert_num_queries(len(one)):
+        assert client.get(address).content.decode().count("data-row-link") == 4

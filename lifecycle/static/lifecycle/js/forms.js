@@ -15,3 +15,14 @@ document.addEventListener("change", (event) => {
   if (all) for (const box of document.querySelectorAll(all.dataset.selects)) box.checked = all.checked;
   if (event.target.matches("[data-submits]")) event.target.form.requestSubmit();
 });
+
+// A button that cannot do without a text leads to the empty field instead: <button data-needs="id of the field">.
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-needs]");
+  const field = button && document.getElementById(button.dataset.needs);
+  if (!field || field.value.trim()) return;
+  event.preventDefault();
+  field.focus();
+  const live = document.getElementById("live");
+  if (live) live.textContent = `First say why, then ${button.textContent.trim().split(/\s/)[0].toLowerCase()}.`;
+});

@@ -1,0 +1,32 @@
+// The inbox on a wide screen: choosing a request shows its evidence beside the list. On a narrow one, and without
+// script, its link leads to its page; so does Enter on the link.
+const wide = matchMedia("(min-width: 1100px)");
+let timer = 0;
+
+function choose(link) {
+  const row = link.closest("[data-row]");
+  if (row.classList.contains("is-selected")) return;
+  for (const other of document.querySelectorAll(".request.is-selected")) other.classList.remove("is-selected");
+  row.classList.add("is-selected");
+  // Until the evidence of the chosen request is there, a key must not decide the one shown before.
+  for (const button of document.querySelectorAll("#detail button")) button.disabled = true;
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    window.htmx.ajax("GET", link.dataset.detail, { source: link, target: "#detail", swap: "outerHTML" });
+    history.replaceState(null, "", `?request=${link.dataset.request}`);
+  }, 80);
+}
+
+const linkOf = (event) => (wide.matches ? event.target.closest("a[data-detail]") : null);
+document.addEventListener("focusin", (event) => {
+  const link = linkOf(event);
+  if (link) choose(link);
+});
+document.addEventListener("click", (event) => {
+  const link = linkOf(event);
+  const isPlain = event.detail > 0 && event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey;
+  if (!link || !isPlain) return; // Enter on the link counts no clicks: it opens the page
+  event.preventDefault();
+  link.focus();
+  choose(link);
+});
