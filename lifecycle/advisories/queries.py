@@ -13,8 +13,9 @@ from django.db.models import Case, OuterRef, QuerySet, Subquery, Value, When
 from lifecycle.advisories.coordinates import Coordinates
 from lifecycle.advisories.matching import Verdict, verdicts
 from lifecycle.advisories.models import Match
+from lifecycle.jobs.models import Job, JobKind
 from lifecycle.registry.models import Image, IndexEntry
-from lifecycle.sbom.models import PackageVersion
+from lifecycle.sbom.models import InventoryPackage, PackageVersion
 
 _ALIAS_ROUNDS_MAX: Final = 50  # a chain of aliases that long is a mistake in a feed, not a vulnerability
 _SEVERITIES: Final = ("critical", "high", "medium", "low", "none", "unknown")
@@ -223,3 +224,38 @@ def reason_of(match: Match) -> str:
     text = match.interval_text.removeprefix(f"{name_and_version}: ")
     bound = text.rpartition(" and ")[2] or text
     return f"{package.type}{source} {name_and_version} {bound}"
+
+
+def fixed_by_new_base(image_ids: Collection[int], before: Image, after: Image) -> dict[int, list[str]]:
+    """Return, for each image, the advisories that go when the packages it has from `before` become those of `after`.
+
+    A package counts as the base's when the image holds the very version that `before` holds. What still holds in
+    `after`, or through another package of the image's own, stays. The same number of queries for any number of images.
+    """
+    base = InventoryPackage.objects.filter(inventory__image_inventories__image=before).values("package_id")
+    held = "package__inventory_packages__inventory__image_inventories__image"
+    still = Match.objects.filter(valid_to=None, **{held: after}).values("advisory__osv_id")
+    # One filter() call: the image that is given back has to be the one that was asked for.
+    rows = Match.objects.filter(valid_to=None, **{f"{held}__in": image_ids})
+    going: dict[int, set[str]] = {image_id: set() for image_id in image_ids}
+    for image_id, osv_id in (
+        rows.filter(package__in=base).exclude(advisory__osv_id__in=still).values_list(held, "advisory__osv_id")
+    ):
+        going[image_id].add(osv_id)
+    wanted = {osv_id for found in going.values() for osv_id in found}
+    own = rows.filter(advisory__osv_id__in=wanted).exclude(package__in=base)
+    for image_id, osv_id in own.values_list(held, "advisory__osv_id"):
+        going[image_id].discard(osv_id)
+    return {image_id: sorted(found) for image_id, found in going.items()}
+
+
+def is_matching(image_ids: Collection[int]) -> bool:
+    """Whether packages of any of these images still wait to be matched, so that their findings may be too few."""
+    live = Job.objects.filter(kind=JobKind.MATCH, state__in=(Job.State.WAITING, Job.State.RUNNING))
+    package_ids: set[int] = set()
+    for payload in live.filter(payload__has_key="package_ids").values_list("payload", flat=True):
+        package_ids.update(payload["package_ids"])
+    if not package_ids:
+        return False
+    held = InventoryPackage.objects.filter(inventory__image_inventories__image__in=image_ids)
+    return held.filter(package__in=package_ids).exists()

@@ -18,7 +18,7 @@ from lifecycle.api.caller import caller
 from lifecycle.api.serializing import StrictSerializer
 from lifecycle.core.errors import LimitExceeded, NotFound
 from lifecycle.jobs.models import JobLogLine
-from lifecycle.rebuild import planning, queries, services
+from lifecycle.rebuild import estimates, planning, queries, services
 from lifecycle.rebuild.access import job_for, wave_for
 from lifecycle.rebuild.contexts import CONTEXT_MAX
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
@@ -188,6 +188,9 @@ class RebuildJobSerializer(serializers.ModelSerializer[RebuildJob]):
     recipe_revision = serializers.IntegerField(source="recipe.revision", read_only=True, default=None)
     old_digest = serializers.CharField(source="old_image.digest", read_only=True)
     new_digest = serializers.CharField(source="new_image.digest", read_only=True, default=None)
+    would_fix = serializers.ListField(child=serializers.CharField(), read_only=True, allow_null=True)
+    would_fix_note = serializers.SerializerMethodField()
+    still_open = serializers.ListField(child=serializers.CharField(), read_only=True)
     fixed = serializers.ListField(child=serializers.CharField(), read_only=True)
     introduced = serializers.ListField(child=serializers.CharField(), read_only=True)
     seconds = serializers.SerializerMethodField()
@@ -197,8 +200,9 @@ class RebuildJobSerializer(serializers.ModelSerializer[RebuildJob]):
         model = RebuildJob
         fields = (
             "id", "level", "repository", "repository_id", "team", "tag", "parents", "state", "method", "method_reason",
-            "recipe_revision", "problem", "attempts", "old_digest", "new_digest", "findings_before", "findings_after",
-            "fixed", "introduced", "remaining_count", "started_at", "finished_at", "seconds", "promote_to",
+            "recipe_revision", "problem", "attempts", "old_digest", "new_digest", "would_fix", "would_fix_note",
+            "findings_before", "findings_after", "fixed", "introduced", "still_open", "remaining_count", "started_at",
+            "finished_at", "seconds", "promote_to",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -206,6 +210,10 @@ class RebuildJobSerializer(serializers.ModelSerializer[RebuildJob]):
         """Return the repositories of this wave that it stands on, as far as you may see them."""
         shown: dict[int, str] = self.context["shown"]
         return sorted(shown[parent.pk] for parent in job.parents.all() if parent.pk in shown)
+
+    def get_would_fix_note(self, job: RebuildJob) -> str:
+        """Return in words what `would_fix` cannot say."""
+        return estimates.note_of(job)
 
     def get_seconds(self, job: RebuildJob) -> float | None:
         """Return how long it took, from its start to its end with the scan."""

@@ -4,38 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import orjson
 from django.conf import settings
+from django.utils.crypto import salted_hmac
 
+from lifecycle.advisories.queries import is_matching
+from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, NotFound
 from lifecycle.core.types import Digest
 from lifecycle.ingest.services import ingest_manifest
 from lifecycle.jobs.handlers import JobRun, Postponed, handler
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.lineage.models import Derivation
 from lifecycle.lineage.services import declare_base
-from lifecycle.rebuild import contexts, planning, rebase, services
+from lifecycle.rebuild import contexts, planning, queries, rebase, services
 from lifecycle.rebuild.builders import buildah
-from lifecycle.rebuild.models import RebuildJob, RebuildWave, UpstreamWatch
+from lifecycle.rebuild.graph import OWN_TAGS, split_reference, tags_of
+from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.rebuild.types import BuildRequest
 from lifecycle.registry.client import RegistryClient
 from lifecycle.registry.clients import client_for
-from lifecycle.registry.models import Image, Repository, TagEvent
-from lifecycle.registry.queries import place_to_pull, platforms_of
+from lifecycle.registry.models import Image, RepositoryImage, Tag, TagEvent
+from lifecycle.registry.queries import platforms_of
 
 State = RebuildJob.State
 _SCAN_POLL_S: Final = 2.0
+_PLAN_WAITS: Final = timedelta(minutes=10)  # for the scan of a new base; then it is planned without estimates
 
 
 @handler(JobKind.PLAN)
 def plan(run: JobRun) -> None:
     """Look where a watched tag points, and propose a wave when it moved. Twice is safe: the digest is remembered."""
     watch = UpstreamWatch.objects.select_related("repository", "created_by").filter(pk=run.job.subject_id).first()
-    if watch is not None:
-        planning.propose(watch, actor=watch.created_by)
+    if watch is None:
+        return
+    tag = Tag.objects.select_related("image").filter(repository=watch.repository, name=watch.tag).first()
+    if tag is not None and tag.image is not None and tag.image.digest != watch.last_digest:
+        waited = clock.now() - run.job.created_at
+        if waited < _PLAN_WAITS and not _is_known(platforms_of(tag.image)):
+            raise Postponed("The new base is being scanned; the plan says what it would fix.", seconds=_SCAN_POLL_S)
+    planning.propose(watch, actor=watch.created_by)
+
+
+def _is_known(images: list[Image]) -> bool:
+    """Whether all that can be known of these images' findings is known: scanned and matched, or not to be scanned."""
+    if not all(image.scanned_at or image.scan_problem for image in images):
+        return False
+    return not is_matching([image.pk for image in images])
 
 
 def _gave_up(job: Job) -> None:
@@ -48,6 +67,9 @@ def rebuild(run: JobRun) -> None:
     job = _job(run)
     if job.state not in services.OPEN_STATES:
         return
+    with run.fenced():
+        if services.stop_if_cancelled(job.pk):
+            return
     services.require_right(job, run.job.actor)
     if job.state in (State.WAITING, State.BUILDING):
         _make(run, job)
@@ -60,7 +82,10 @@ def rebuild(run: JobRun) -> None:
                 services.fail(job.pk, why=f"The result could not be scanned: {job.new_image.scan_problem}")
             return
         raise Postponed("The result is being scanned.", seconds=_SCAN_POLL_S)
-    _move_tag(run, job, job.new_image)
+    if is_matching([job.new_image.pk]):  # else it would look better than it is
+        raise Postponed("The packages of the result are being matched.", seconds=_SCAN_POLL_S)
+    if not _move_tag(run, job, job.new_image):
+        return
     with run.fenced():
         services.finish(job.pk)
 
@@ -75,19 +100,22 @@ def _job(run: JobRun) -> RebuildJob:
 
 def _make(run: JobRun, job: RebuildJob) -> None:
     client = client_for(job.repository.registry)
-    parents = _parents(job)
-    bases = _bases(client, job, parents)
-    node_id = _node_id(job, bases)
+    # What is in force when the build begins, if that is newer than the plan; a second attempt keeps to the first's.
+    recipe = job.recipe if job.state == State.BUILDING else queries.recipe_in_force(job.repository)
+    bases = _bases(run, client, job, recipe)
+    node_id = _node_id(job, recipe, bases)
     with run.fenced():
-        job = services.begin(job.pk, node_id=node_id)
+        job = services.begin(job.pk, node_id=node_id, recipe=recipe)
     if job.state != State.BUILDING:
         return
     job = _job(run)
-    if parents and not any(_has_changed(job, repository, image) for repository, image in parents.items()):
+    if _is_overtaken(run, client, job):
+        return
+    if not _has_changed(job, bases):
         with run.fenced():
             services.unchanged(job.pk, reason="No base of it changed.")
         return
-    tag = f"rebuild-{node_id[7:23]}"
+    tag = f"{OWN_TAGS[0]}{_secret(node_id)}"
     held = client.resolve(job.repository.name, tag)
     method, reason = job.method, job.method_reason
     if held is not None:
@@ -95,11 +123,13 @@ def _make(run: JobRun, job: RebuildJob) -> None:
         digest = held.digest
     else:
         digest, method, reason = _rebase_or_build(run, client, job, bases, tag)
+    run.check()
     image = ingest_manifest(
         job.repository.registry_id, job.repository.name, digest.text, tag=tag, actor_name=run.job.actor.username,
         via=TagEvent.Via.REBUILD, alive=run.check,
     )  # fmt: skip
-    platforms = Image.objects.filter(digest__in=[reference.partition("@")[2] for reference in bases.values()])
+    used = bases if method == RebuildJob.Method.REBASE or (recipe and recipe.base_references) else {}
+    platforms = Image.objects.filter(digest__in=[reference.partition("@")[2] for reference in used.values()])
     with run.fenced():
         for base in platforms:
             if image.pk != base.pk and image.kind == base.kind == Image.Kind.MANIFEST:
@@ -107,86 +137,130 @@ def _make(run: JobRun, job: RebuildJob) -> None:
         services.built(job.pk, image, method=method, reason=reason)
 
 
-def _parents(job: RebuildJob) -> dict[str, Image]:
-    """Return what the images of this wave's repositories are now: {repository name: platform manifest}."""
-    found = {job.wave.repository.name: _platform(job.wave.new_base)}
-    for other in job.wave.jobs.select_related("repository", "new_image", "old_image").filter(level__lt=job.level):
-        found[other.repository.name] = _platform(other.new_image or other.old_image)
-    return found
+def _secret(node_id: str) -> str:
+    """Return the part of a result's tag that nobody can know before we push it: who could, could lay one there."""
+    return salted_hmac("rebuild.result", node_id, algorithm="sha256").hexdigest()[:16]
 
 
-def _platform(image: Image) -> Image:
+def _platform(image: Image, like: Image) -> Image:
+    """Return the platform manifest of `image` for the platform that `like` is for; raises NotFound."""
     platforms = platforms_of(image)
-    if not platforms:
-        raise NotFound(f"{image.short_digest} holds no image of a platform.")
-    return platforms[0]
+    wanted = (platforms_of(like) or [like])[0].platform
+    found = [platform for platform in platforms if platform.platform == wanted] or platforms[: len(platforms) == 1]
+    if not found:
+        raise NotFound(f"{image.short_digest} holds no image for {wanted or 'any platform'}.")
+    return found[0]
 
 
-def _bases(client: RegistryClient, job: RebuildJob, parents: dict[str, Image]) -> dict[str, str]:
-    """Return {reference as the recipe writes it: repository@digest}; without a recipe, its recorded base's."""
-    if job.recipe is None:
-        edge = Derivation.objects.filter(derived=job.old_image).select_related("base").first()
-        names = (
-            Repository.objects.filter(repository_images__image=edge.base).values_list("name", flat=True) if edge else ()
-        )
-        return {name: f"{name}@{parents[name].digest}" for name in names if name in parents}
+def _bases(run: JobRun, client: RegistryClient, job: RebuildJob, recipe: Recipe | None) -> dict[str, str]:
+    """Return {reference as the recipe writes it: repository@digest}; without a recipe, its recorded base's.
+
+    What this wave renews is taken from it, so that a base that moves again meanwhile does not mix into it. A base is
+    only given to a recipe whose author may see it.
+    """
+    parents = {(parent.repository.name, parent.tag): parent.new_image or parent.old_image
+               for parent in job.parents.select_related("repository", "new_image", "old_image")}  # fmt: skip
+    base = job.wave.repository
+    if recipe is None or not recipe.base_references:
+        return _recorded_base(job)
+    tags = tags_of(base, job.wave.new_base)
     found = {}
-    for reference in job.recipe.base_references:
-        name, wanted = services.split_reference(reference)
-        if name in parents:
-            found[reference] = f"{name}@{parents[name].digest}"
-            continue
-        held = client.resolve(name, wanted)
-        if held is None:
-            raise NotFound(f"The base {reference} is not in the registry.")
-        top = Image.objects.filter(digest=held.digest.text).first()
-        found[reference] = f"{name}@{_platform(top).digest if top is not None else held.digest}"
+    for reference in recipe.base_references:
+        name, wanted = split_reference(reference)
+        image = parents.get((name, wanted))
+        if image is None and name == base.name and wanted in tags:
+            image = job.wave.new_base
+        if image is None:
+            held = client.resolve(name, wanted)
+            image = Image.objects.filter(digest=held.digest.text).first() if held is not None else None
+        author = recipe.author if recipe.author.is_active else run.job.actor
+        visible = repositories_visible_to(author).filter(registry=job.repository.registry_id, name=name)
+        if image is None or not visible.exists():
+            raise NotFound(f"The base {reference} is not in the registry, or its recipe's author may not see it.")
+        found[reference] = f"{name}@{_platform(image, job.old_image).digest}"
     return found
 
 
-def _has_changed(job: RebuildJob, repository: str, image: Image) -> bool:
-    """Whether this base, of those the job stands on, is another one than before."""
-    platforms = [platform.pk for platform in platforms_of(job.old_image)]
-    if repository == job.wave.repository.name and not job.parents.exists():
-        return True
-    stands = Derivation.objects.filter(derived__in=platforms, base__repository_images__repository__name=repository)
-    return stands.exists() and not stands.filter(base=image).exists()
+def _recorded_base(job: RebuildJob) -> dict[str, str]:
+    """Return the image in this wave that the recorded base of an image without recipe has become, {} for none."""
+    old = queries.base_by_layers((platforms_of(job.old_image) or [job.old_image])[0])
+    if old is None:
+        return {}
+    holders = set(RepositoryImage.objects.filter(image=old).values_list("repository_id", flat=True))
+    for parent in job.parents.select_related("repository", "new_image", "old_image").order_by("-level"):
+        if parent.repository_id in holders:
+            name, image = parent.repository.name, parent.new_image or parent.old_image
+            return {name: f"{name}@{_platform(image, job.old_image).digest}"}
+    if job.wave.repository_id in holders:
+        name = job.wave.repository.name
+        return {name: f"{name}@{_platform(job.wave.new_base, job.old_image).digest}"}
+    for key in holders:  # its base was renewed before this wave, which only passes by it
+        tag = Tag.objects.filter(repository=key, image__isnull=False, events__new_image=old).first()
+        if tag is not None and tag.image is not None and tag.image != old:
+            return {tag.repository.name: f"{tag.repository.name}@{_platform(tag.image, job.old_image).digest}"}
+    return {}
 
 
-def _node_id(job: RebuildJob, bases: dict[str, str]) -> str:
-    """Return the name of this build: the same inputs have the same, in whatever wave (docker-library's idea)."""
+def _has_changed(job: RebuildJob, bases: dict[str, str]) -> bool:
+    """Whether a base is another one than before: the wave's own, a renewed parent's, or one renewed before the wave."""
+    parents = list(job.parents.all())
+    new = {image.digest for image in platforms_of(job.wave.new_base)}
+    stands_on_new = any(reference.partition("@")[2] in new for reference in bases.values())
+    return not parents or stands_on_new or any(services.is_renewed(parent) for parent in parents)
+
+
+def _node_id(job: RebuildJob, recipe: Recipe | None, bases: dict[str, str]) -> str:
+    """Return the name of this build: the same inputs have the same, in whatever attempt (docker-library's idea)."""
     inputs = [
         job.repository.name,
-        [job.recipe.containerfile, job.recipe.context_digest, job.recipe.build_args] if job.recipe else [],
-        _platform(job.old_image).platform,
+        [recipe.containerfile, recipe.context_digest, recipe.build_args] if recipe else [],
+        (platforms_of(job.old_image) or [job.old_image])[0].platform,
         sorted(bases.values()),
         [job.wave_id, job.old_image.digest],  # apt and pip give other answers on another day
     ]
     return "sha256:" + hashlib.sha256(orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
+def _is_overtaken(run: JobRun, client: RegistryClient, job: RebuildJob) -> bool:
+    """Whether somebody else moved the tag since the plan: it stays, and what stands on it goes on from there."""
+    held = client.resolve(job.repository.name, job.tag)
+    if held is None:
+        raise NotFound(f"The tag {job.tag} was deleted meanwhile.")
+    if services.may_replace(job, held.digest.text):
+        return False
+    reason = f"The tag {job.tag} was moved by somebody else meanwhile; it stays."
+    run.log(reason)
+    image = ingest_manifest(
+        job.repository.registry_id, job.repository.name, held.digest.text, tag=job.tag, alive=run.check
+    )
+    with run.fenced():
+        services.unchanged(job.pk, reason=reason, image=image)
+    return True
+
+
 def _rebase_or_build(
     run: JobRun, client: RegistryClient, job: RebuildJob, bases: dict[str, str], tag: str
 ) -> tuple[Digest, str, str]:
     problem = planning.rebase_problem(job.old_image, job.recipe)
-    edge = Derivation.objects.filter(derived=job.old_image).select_related("base").first()
-    place = place_to_pull(edge.base) if edge is not None else None
-    if not problem and edge is not None and place is not None and len(bases) == 1:
+    before = queries.base_by_layers(job.old_image)
+    place = queries.name_in_registry(before, job.repository.registry) if before is not None else None
+    if not problem and before is not None and place is not None and len(bases) == 1:
         name, _, digest = next(iter(bases.values())).partition("@")
         app = rebase.load(client, job.repository.name, Digest.parse(job.old_image.digest))
-        old = rebase.load(client, place[1], Digest.parse(edge.base.digest))
+        old = rebase.load(client, place, Digest.parse(before.digest))
         new = rebase.load(client, name, Digest.parse(digest))
         decision = rebase.decide(client, app, old, new)
         run.check()
         if decision.is_safe:
+            reason = "Its own layers went onto the new base as they are."
             run.log("Rebasing: its own layers go onto the new base as they are.")
             result = rebase.merge(app, old, new, base_name=f"{job.repository.registry.host}/{name}")
-            return rebase.push(client, result, app, new, tag=tag), RebuildJob.Method.REBASE, job.method_reason
+            return rebase.push(client, result, app, new, tag=tag), RebuildJob.Method.REBASE, reason
         problem = " ".join(decision.reasons)
     problem = problem or "Its base is not known."
     if job.recipe is None:
         raise NotFound(f"It cannot be rebased, and has no recipe. {problem}")
-    run.log(f"Building from the recipe, not rebasing: {problem}")
+    run.log(f"Building from recipe {job.recipe.revision}, not rebasing: {problem}")
     return _build(run, client, job, bases, tag), RebuildJob.Method.BUILD, problem
 
 
@@ -198,7 +272,7 @@ def _build(run: JobRun, client: RegistryClient, job: RebuildJob, bases: dict[str
     def check() -> None:
         run.check()
         if RebuildWave.objects.filter(pk=job.wave_id, state=RebuildWave.State.CANCELLED).exists():
-            raise LifecycleError("The rebuild was cancelled.", code="cancelled")
+            raise LifecycleError("The wave was cancelled.", code="cancelled")
 
     first = next(iter(bases.values()), "")
     annotations = {}
@@ -218,17 +292,23 @@ def _build(run: JobRun, client: RegistryClient, job: RebuildJob, bases: dict[str
     return Digest.parse(result.digest)
 
 
-def _move_tag(run: JobRun, job: RebuildJob, image: Image) -> None:
-    """Let the tag that named the old image name the new one, unless somebody moved it meanwhile."""
+def _move_tag(run: JobRun, job: RebuildJob, image: Image) -> bool:
+    """Let the tag that named the old image name the new one, and return whether it does now.
+
+    A tag that somebody else moved meanwhile stays, and a wave that was cancelled meanwhile moves none.
+    """
     client = client_for(job.repository.registry)
     name = job.repository.name
-    held = client.resolve(name, job.tag)
-    if held is not None and held.digest.text not in (job.old_image.digest, image.digest):
-        run.log(f"The tag {job.tag} was moved by somebody else meanwhile; it stays.")
-        return
+    if _is_overtaken(run, client, job):
+        return False
+    with run.fenced():
+        if services.stop_if_cancelled(job.pk):
+            return False
     content = client.get_manifest(name, image.digest)
+    run.check()
     client.put_manifest(name, job.tag, content.content, content.media_type)
     ingest_manifest(
         job.repository.registry_id, name, image.digest, tag=job.tag, actor_name=run.job.actor.username,
         via=TagEvent.Via.REBUILD, alive=run.check,
     )  # fmt: skip
+    return True

@@ -92,7 +92,7 @@ class RebuildJob(models.Model):
         BUILDING = "building"
         SCANNING = "scanning"  # built and ingested, its packages not yet known
         DONE = "done"
-        UNCHANGED = "unchanged"  # the result has the old digest: nothing above it is rebuilt
+        UNCHANGED = "unchanged"  # nothing to do: the same digest again, or somebody moved the tag (method_reason)
         FAILED = "failed"
         BLOCKED = "blocked"  # a parent failed
         CANCELLED = "cancelled"
@@ -104,7 +104,7 @@ class RebuildJob(models.Model):
     NEXT: ClassVar[dict[str, frozenset[str]]] = {
         "waiting": frozenset({"building", "blocked", "cancelled"}),
         "building": frozenset({"waiting", "scanning", "unchanged", "failed", "cancelled"}),
-        "scanning": frozenset({"done", "failed"}),
+        "scanning": frozenset({"done", "unchanged", "failed", "cancelled"}),
         "failed": frozenset({"waiting"}),
         "blocked": frozenset({"waiting"}),
     }
@@ -125,6 +125,8 @@ class RebuildJob(models.Model):
     node_id = models.CharField(max_length=71, blank=True)  # hash of recipe, platform and parent digests: built once
     attempts = models.IntegerField(default=0)
     problem = models.TextField(blank=True)
+    would_fix: models.JSONField[Any, Any] = models.JSONField(null=True)  # advisory ids by estimates.py; null: not known
+    still_open: models.JSONField[Any, Any] = models.JSONField(default=list)  # of would_fix, what the result still has
     findings_before = models.IntegerField(null=True)
     findings_after = models.IntegerField(null=True)
     fixed: models.JSONField[Any, Any] = models.JSONField(default=list)  # advisory ids

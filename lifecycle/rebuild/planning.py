@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterable
+from typing import Final
 
 from django.db import transaction
 from django.db.models import Q
@@ -10,33 +12,61 @@ from django.db.models import Q
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.authority.access import may
+from lifecycle.authority.access import may, require
 from lifecycle.authority.queries import repositories_visible_to
-from lifecycle.core.errors import LifecycleError, NotFound
+from lifecycle.core.errors import LifecycleError, LimitExceeded, NotFound
 from lifecycle.core.types import Digest
-from lifecycle.lineage.models import Derivation
-from lifecycle.rebuild import rebase
+from lifecycle.rebuild import estimates, layers, rebase, services
+from lifecycle.rebuild.graph import Node, Reach, in_order, reach_of, split_reference, tags_of
+from lifecycle.rebuild.layers import Tree
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from lifecycle.rebuild.queries import recipe_in_force
-from lifecycle.rebuild.services import split_reference
+from lifecycle.rebuild.queries import base_by_layers, brings_system_packages, name_in_registry
 from lifecycle.registry.access import repository_named
+from lifecycle.registry.client import RegistryClient
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Repository, Tag
 from lifecycle.registry.queries import platforms_of
+from lifecycle.registry.types import Descriptor
+
+# Somebody waits for the answer; what was not read within these is decided by the worker, who reads it anyway.
+READ_MAX_S: Final = 20.0
+READ_MAX_BYTES: Final = 512 * 1024 * 1024
+
+State = RebuildWave.State
 
 
-@dataclass(slots=True)
-class _Node:
-    """One repository's current image in a plan."""
+class _Reader:
+    """Reads manifests and layers once each, within a plan's time and size; raises LimitExceeded beyond."""
 
-    repository: Repository
-    image: Image
-    recipe: Recipe | None
-    tag: str
-    parents: set[int] = field(default_factory=set)  # repository ids; the base's own among them
-    level: int = 0
-    method: str = ""
-    reason: str = ""
+    def __init__(self, client: RegistryClient) -> None:
+        self.client = client
+        self._until = time.monotonic() + READ_MAX_S
+        self._left = READ_MAX_BYTES
+        self._trees: dict[tuple[str, ...], Tree] = {}
+        self._loaded: dict[tuple[str, str], rebase.Loaded] = {}
+
+    def load(self, repository: str, image: Image) -> rebase.Loaded:
+        key = (repository, image.digest)
+        if key not in self._loaded:
+            self._check(0)
+            self._loaded[key] = rebase.load(self.client, repository, Digest.parse(image.digest))
+        return self._loaded[key]
+
+    def tree(self, client: RegistryClient, repository: str, wanted: Iterable[Descriptor]) -> Tree:
+        found = list(wanted)
+        key = tuple(layer.digest.text for layer in found)
+        if key not in self._trees:
+            whole = Tree()
+            for layer in found:
+                self._check(layer.size_bytes)
+                whole.add(layers.tree_of_layers(client, repository, [layer]))
+            self._trees[key] = whole
+        return self._trees[key]
+
+    def _check(self, size_bytes: int) -> None:
+        self._left -= size_bytes
+        if self._left < 0 or time.monotonic() > self._until:
+            raise LimitExceeded("Reading its layers would take longer than a plan may.", code="plan_limit")
 
 
 def plan_wave(base: str, *, actor: User, trigger: str = "manual") -> RebuildWave:
@@ -47,56 +77,66 @@ def plan_wave(base: str, *, actor: User, trigger: str = "manual") -> RebuildWave
 def plan(base: str, *, actor: User, trigger: str = "manual") -> tuple[RebuildWave, bool]:
     """Return (wave, whether it is new) for `base`, a repository name with a tag or digest (default `latest`).
 
-    What is planned or runs already for the same new base is returned instead of a second plan. Raises NotFound,
-    NotPermitted; never starts anything.
+    It holds what `actor` may rebuild; what is left out is listed with the reason, as far as `actor` may see it. A
+    waiting plan that says the same, or the running wave that covers all of it, is returned instead of a second one.
+    Never starts anything.
+
+    Raises NotFound, or NotPermitted when `actor` may rebuild neither the base nor anything that stands on it.
     """
+    wave, is_new = _plan(base, actor=actor, trigger=trigger)
+    if wave is None:
+        raise NotFound("There is nothing to plan.")  # only a watch's plan is left unwritten
+    return wave, is_new
+
+
+def _plan(base: str, *, actor: User, trigger: str, even_empty: bool = True) -> tuple[RebuildWave | None, bool]:
     name, reference = split_reference(base)
     repository = repository_named(actor, name)
     new_base = _image_at(repository, reference)
     if new_base is None:
         raise NotFound(f"{name} has no image {reference}.")
-    open_wave = RebuildWave.objects.filter(
-        repository=repository, new_base=new_base, state__in=(RebuildWave.State.PLANNED, RebuildWave.State.RUNNING)
-    ).first()
-    if open_wave is not None:
-        return open_wave, False
-    nodes = _affected(repository, new_base)
-    old_base = _old_base(repository, new_base, nodes)
-    skipped: list[dict[str, str]] = []
+    fresh = platforms_of(new_base)
+    reach = reach_of(repository, tags_of(repository, new_base), fresh)
+    nodes = _to_renew(reach, repository, fresh)
+    left_out = dict(reach.left_out)
+    allowed = set(repositories_visible_to(actor, Verb.IMAGE_REBUILD).filter(pk__in=nodes).values_list("pk", flat=True))
+    if not allowed:
+        require(actor, Verb.IMAGE_REBUILD, repository=repository)
     for node in list(nodes.values()):
-        if decision := may(actor, Verb.IMAGE_REBUILD, repository=node.repository):
-            _choose_method(node, repository, old_base, new_base)
-        if not decision or not node.method:
-            reason = node.reason if decision else decision.reason
-            if repositories_visible_to(actor).filter(pk=node.repository.pk).exists():
-                skipped.append({"repository": node.repository.name, "reason": reason})
-            del nodes[node.repository.pk]
-    _leave_out_what_stands_on_nothing_new(repository, nodes, skipped, actor)
-    return _write(repository, old_base, new_base, nodes, skipped, actor=actor, trigger=trigger)
-
-
-def _leave_out_what_stands_on_nothing_new(
-    base: Repository, nodes: dict[int, _Node], skipped: list[dict[str, str]], actor: User
-) -> None:
-    """Take out of the plan every image none of whose bases will change, since they were left out themselves."""
-    for node in sorted(nodes.values(), key=lambda node: node.level):
-        if base.pk in node.parents or node.parents & nodes.keys():
-            continue
-        del nodes[node.repository.pk]
-        if repositories_visible_to(actor).filter(pk=node.repository.pk).exists():
-            skipped.append(
-                {"repository": node.repository.name, "reason": "What it stands on is left out of this wave."}
-            )
+        if node.key not in allowed:
+            left_out[node.key] = _refusal(actor, node)
+        elif len(node.platforms) > 1:
+            left_out[node.key] = "It holds several platforms, and the builder makes one; renew it where it is built."
+    running = _leave_to_running_waves(repository, new_base, nodes, left_out)
+    _drop(nodes, left_out)
+    if running is not None and not nodes:
+        return running, False
+    _choose_methods(repository, reach, nodes, left_out, fresh)
+    _drop(nodes, left_out)
+    _set_levels(nodes, repository)
+    skipped = _skipped(left_out, actor)
+    if not nodes and not skipped and not even_empty:
+        return None, False
+    return _write(repository, _old_base(reach, repository, nodes, fresh), new_base, nodes, skipped,
+                  actor=actor, trigger=trigger)  # fmt: skip
 
 
 def propose(watch: UpstreamWatch, *, actor: User) -> RebuildWave | None:
-    """Plan a wave when a watched tag points elsewhere than at the last look; None when it does not."""
+    """Plan a wave when a watched tag points elsewhere than at the last look; None when there is nothing to renew.
+
+    The result of a wave that still runs proposes nothing: that wave goes on to what stands on it by itself, and its
+    end lets every watch of its images look again. So no wave leads to a second one over the same images.
+    """
     row = Tag.objects.select_related("image").filter(repository=watch.repository, name=watch.tag).first()
     if row is None or row.image is None or row.image.digest == watch.last_digest:
         return None
+    results = RebuildJob.objects.filter(repository=watch.repository, new_image=row.image)
+    if results.filter(wave__state=State.RUNNING).exists():
+        return None
     wave = None
     if watch.last_digest:  # the first image of a base has nothing below it yet
-        wave = plan_wave(f"{watch.repository.name}@{row.image.digest}", actor=actor, trigger="watch")
+        name = f"{watch.repository.name}@{row.image.digest}"
+        wave, _ = _plan(name, actor=actor, trigger="watch", even_empty=False)
     UpstreamWatch.objects.filter(pk=watch.pk).update(last_digest=row.image.digest)
     return wave
 
@@ -109,95 +149,114 @@ def _image_at(repository: Repository, reference: str) -> Image | None:
     return tag.image if tag is not None else None
 
 
-def _affected(base: Repository, new_base: Image) -> dict[int, _Node]:
-    """Return, by repository, the current images below the base that do not stand on `new_base` yet, with levels."""
-    fresh = {image.pk for image in platforms_of(new_base)}
-    found: dict[int, _Node] = {}
-    frontier, level = [base], 0
-    while frontier and level < 50:  # deeper than any real graph; a cycle of recipes ends here
-        level += 1
-        following: dict[int, Repository] = {}
-        for parent in frontier:
-            for repository in _standing_on(parent):
-                node = found.get(repository.pk) or _node(repository)
-                if repository.pk == base.pk or node is None or _is_on(node.image, fresh):
-                    continue
-                found[repository.pk] = node
-                node.parents.add(parent.pk)
-                node.level = level  # the longest way from the base, since later levels overwrite
-                following[repository.pk] = repository
-        frontier = list(following.values())
-    return found
+def _to_renew(reach: Reach, base: Repository, fresh: list[Image]) -> dict[int, Node]:
+    """Return the nodes that do not stand on what their bases are, or will be once this is carried out."""
+    order, circle = in_order(reach.nodes)
+    for key in circle:
+        reach.left_out[key] = "What it stands on stands, in the end, on itself."
+    current = {node.key: [image.pk for image in node.platforms] for node in order}
+    current[base.pk] = [image.pk for image in fresh]
+    renewed: dict[int, Node] = {}
+    for node in order:
+        behind = {key for key in node.bases if key in current and not reach.stands_on(node, current[key])}
+        node.parents = node.bases & renewed.keys()
+        node.is_behind = bool(behind - renewed.keys())
+        if node.parents or behind:
+            renewed[node.key] = node
+    return renewed
 
 
-def _standing_on(parent: Repository) -> list[Repository]:
-    """Return the families whose images were built on any image of `parent`, or whose recipe names it."""
-    images = Image.objects.filter(repository_images__repository=parent)
-    derived = Derivation.objects.filter(base__in=images).values("derived_id")
-    current = Tag.objects.filter(Q(image__in=derived) | Q(image__entries__child__in=derived), repository__source=None)
-    ids = set(current.values_list("repository_id", flat=True))
-    for recipe in Recipe.objects.filter(repository__registry=parent.registry, base_references__len__gt=0):
-        if any(split_reference(reference)[0] == parent.name for reference in recipe.base_references):
-            ids.add(recipe.repository_id)
-    rows = Repository.objects.filter(pk__in=ids - {parent.pk}, source=None).order_by("name")
-    return list(rows.select_related("team", "registry"))
+def _drop(nodes: dict[int, Node], left_out: dict[int, str]) -> None:
+    """Take out what is left out, and then whatever stood on nothing else that changes."""
+    for key in left_out.keys() & nodes.keys():
+        del nodes[key]
+    for node in list(nodes.values()):  # parents come first
+        had_parents = bool(node.parents)
+        node.parents &= nodes.keys()
+        if had_parents and not node.parents and not node.is_behind:
+            left_out[node.key] = "What it stands on is left out of this wave."
+            del nodes[node.key]
 
 
-def _node(repository: Repository) -> _Node | None:
-    """Return the repository's current image: what its recipe's tag, else `latest`, else the last tag points at."""
-    recipe = recipe_in_force(repository)
-    tags = Tag.objects.filter(repository=repository, image__isnull=False).exclude(image__kind=Image.Kind.ARTIFACT)
-    wanted = recipe.tag if recipe is not None else "latest"
-    tag = tags.filter(name=wanted).first() or tags.order_by("-updated_at", "-pk").first()
-    return _Node(repository, tag.image, recipe, tag.name) if tag is not None and tag.image is not None else None
+def _set_levels(nodes: dict[int, Node], base: Repository) -> None:
+    """Set the longest way from the base as each node's level: parents come first."""
+    for node in nodes.values():
+        node.level = 1 + max((nodes[parent].level for parent in node.parents), default=0)
 
 
-def _is_on(image: Image, fresh: set[int]) -> bool:
-    platforms = [platform.pk for platform in platforms_of(image)]
-    return Derivation.objects.filter(derived__in=platforms, base__in=fresh).exists()
+def _refusal(actor: User, node: Node) -> str:
+    return may(actor, Verb.IMAGE_REBUILD, repository=node.repository).reason
 
 
-def _old_base(base: Repository, new_base: Image, nodes: dict[int, _Node]) -> Image | None:
+def _leave_to_running_waves(
+    base: Repository, new_base: Image, nodes: dict[int, Node], left_out: dict[int, str]
+) -> RebuildWave | None:
+    """Leave out what a running wave onto the same base has in hand; return such a wave, None without one."""
+    jobs = RebuildJob.objects.filter(wave__repository=base, wave__new_base=new_base, wave__state=State.RUNNING)
+    jobs = jobs.exclude(state=RebuildJob.State.CANCELLED)
+    for wave_id, key in jobs.values_list("wave_id", "repository_id").order_by("wave_id"):
+        if key in nodes:
+            left_out.setdefault(key, f"W-{wave_id} renews it now.")
+    return RebuildWave.objects.filter(repository=base, new_base=new_base, state=State.RUNNING).order_by("-pk").first()
+
+
+def _skipped(left_out: dict[int, str], actor: User) -> list[dict[str, str]]:
+    visible = repositories_visible_to(actor).filter(pk__in=left_out).order_by("name")
+    return [{"repository": name, "reason": left_out[key]} for key, name in visible.values_list("pk", "name")]
+
+
+def _old_base(reach: Reach, base: Repository, nodes: dict[int, Node], fresh: list[Image]) -> Image | None:
     """Return the base image that the affected images stand on now; the newest when they differ."""
-    platforms = [platform.pk for node in nodes.values() for platform in platforms_of(node.image)]
-    edges = Derivation.objects.filter(derived__in=platforms, base__repository_images__repository=base)
-    edge = edges.exclude(base=new_base).select_related("base").order_by("-base__pk").first()
-    return edge.base if edge is not None else None
+    older = reach.lines.get(base.pk, set()) - {image.pk for image in fresh}
+    derived = {platform.pk for node in nodes.values() for platform in node.platforms}
+    found = {below for below, above in reach.edges if below in older and above in derived}
+    return Image.objects.filter(pk__in=found).order_by("-pk").first()
 
 
-def _choose_method(node: _Node, base: Repository, old: Image | None, new: Image) -> None:
-    """Set the node's method and the reason; an empty method means that it cannot be renewed by us."""
-    problem = rebase_problem(node.image, node.recipe)
-    if not problem and old is not None:
-        client = client_for(base.registry)
+def _choose_methods(
+    base: Repository, reach: Reach, nodes: dict[int, Node], left_out: dict[int, str], fresh: list[Image]
+) -> None:
+    """Set each node's method and the reason; what cannot be renewed by us is left out. Reads layers, within limits."""
+    reader = _Reader(client_for(base.registry))
+    for node in nodes.values():
         try:
-            app = rebase.load(client, node.repository.name, Digest.parse(node.image.digest))
-            edge = Derivation.objects.filter(derived=node.image).select_related("base").first()
-            direct = base.pk in node.parents and edge is not None and edge.base_id == old.pk
-            if direct:
-                after = rebase.load(client, base.name, Digest.parse(platforms_of(new)[0].digest))
-                decision = rebase.decide(client, app, rebase.load(client, base.name, Digest.parse(old.digest)), after)
+            problem = _rebase_refusal(node, base, reach, fresh, reader)
+        except LimitExceeded as error:
+            if error.error_code != "plan_limit":
+                problem = error.message
             else:
-                decision = _decide_early(node, app)
-            problem = " ".join(decision.reasons)
+                node.method = RebuildJob.Method.BUILD if node.recipe else RebuildJob.Method.REBASE
+                node.reason = f"{error.message} Its worker decides whether it can be rebased."
+                continue
         except (LifecycleError, IndexError) as error:
             problem = f"Its layers could not be read: {error}"
-    if not problem:
-        node.method, node.reason = RebuildJob.Method.REBASE, "Its own layers go onto the new base as they are."
-    elif node.recipe is not None:
-        node.method, node.reason = RebuildJob.Method.BUILD, problem
-    else:
-        node.reason = f"It has no recipe, and cannot be rebased: {problem}"
+        if not problem:
+            node.method, node.reason = RebuildJob.Method.REBASE, "Its own layers go onto the new base as they are."
+        elif node.recipe is not None:
+            node.method, node.reason = RebuildJob.Method.BUILD, problem
+        else:
+            left_out[node.key] = f"It has no recipe, and cannot be rebased: {problem}"
 
 
-def _decide_early(node: _Node, app: rebase.Loaded) -> rebase.RebaseDecision:
-    """Decide by the image's own layers alone, as its new base is not built yet; the worker decides again."""
-    edge = Derivation.objects.filter(derived=node.image).select_related("base").first()
-    place = edge.base.repository_images.select_related("repository__registry").first() if edge is not None else None
-    if edge is None or place is None:
-        return rebase.RebaseDecision(False, ("Its base is not known.",))
-    client = client_for(place.repository.registry)
-    return rebase.decide(client, app, rebase.load(client, place.repository.name, Digest.parse(edge.base.digest)), None)
+def _rebase_refusal(node: Node, base: Repository, reach: Reach, fresh: list[Image], reader: _Reader) -> str:
+    """Return why a node is to be built, "" when its layers may be put onto the new base."""
+    if problem := rebase_problem(node.image, node.recipe):
+        return problem
+    old = base_by_layers(node.image)
+    place = name_in_registry(old, base.registry) if old is not None else None
+    if old is None or place is None:
+        return "Its base is not known."
+    if brings_system_packages(node.image, above=old):
+        return "Its own layers write the package database."
+    app, before = reader.load(node.repository.name, node.image), reader.load(place, old)
+    after = None
+    if not node.parents and old.pk in reach.lines[base.pk]:
+        target = next((image for image in fresh if image.platform == node.image.platform), None)
+        if target is None:
+            return "The new base is for another platform."
+        after = reader.load(base.name, target)
+    # Without `after` the base is not built yet: its own layers are looked at now, the rest by the worker.
+    return " ".join(rebase.decide(reader.client, app, before, after, read=reader.tree).reasons)
 
 
 def rebase_problem(image: Image, recipe: Recipe | None) -> str:
@@ -213,26 +272,31 @@ def rebase_problem(image: Image, recipe: Recipe | None) -> str:
 
 @transaction.atomic
 def _write(
-    repository: Repository, old: Image | None, new: Image, nodes: dict[int, _Node], skipped: list[dict[str, str]], *,
+    repository: Repository, old: Image | None, new: Image, nodes: dict[int, Node], skipped: list[dict[str, str]], *,
     actor: User, trigger: str,
 ) -> tuple[RebuildWave, bool]:  # fmt: skip
     Repository.objects.select_for_update().get(pk=repository.pk)
-    same = RebuildWave.objects.filter(repository=repository, new_base=new, state=RebuildWave.State.PLANNED).first()
-    if same is not None:  # planned by somebody else while we read layers
-        return same, False
+    wanted = {(node.key, node.image.pk, node.recipe.pk if node.recipe else None) for node in nodes.values()}
+    waiting = RebuildWave.objects.filter(repository=repository, new_base=new, state=State.PLANNED).order_by("pk")
+    for same in waiting:
+        held = set(same.jobs.values_list("repository_id", "old_image_id", "recipe_id"))
+        if held == wanted and same.skipped == skipped:
+            return same, False
     wave = RebuildWave.objects.create(
         repository=repository, old_base=old, new_base=new, planned_by=actor, trigger=trigger, skipped=skipped
     )
     rows: dict[int, RebuildJob] = {}
     for node in sorted(nodes.values(), key=lambda node: (node.level, node.repository.name)):
-        rows[node.repository.pk] = RebuildJob.objects.create(
+        rows[node.key] = RebuildJob.objects.create(
             wave=wave, repository=node.repository, level=node.level, old_image=node.image, recipe=node.recipe,
             tag=node.tag, method=node.method, method_reason=node.reason,
         )  # fmt: skip
     for node in nodes.values():
-        rows[node.repository.pk].parents.set([rows[parent] for parent in node.parents if parent in rows])
+        rows[node.key].parents.set([rows[parent] for parent in node.parents])
+    estimates.estimate(wave)
     audit.record(
         "rebuild.planned", actor=actor, subject=wave, repository=repository, team=repository.team, image=new,
         images=len(rows), trigger=trigger,
     )  # fmt: skip
+    services.supersede_plans(wave, actor=actor)
     return wave, True

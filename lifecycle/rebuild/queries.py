@@ -10,9 +10,11 @@ from django.db.models import Count, QuerySet
 from accounts.models import User
 from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
 from lifecycle.jobs.models import Job, JobKind, JobLogLine
+from lifecycle.lineage.models import Derivation
 from lifecycle.promotion.models import Environment
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from lifecycle.registry.models import Image, Repository, RepositoryImage
+from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage
+from lifecycle.sbom.models import ImageInventory
 
 
 def waves_visible_to(actor: User) -> QuerySet[RebuildWave]:
@@ -58,6 +60,25 @@ def watches_of(repository: Repository) -> QuerySet[UpstreamWatch]:
 def recipe_in_force(repository: Repository) -> Recipe | None:
     """Return the highest revision of the repository's recipe."""
     return Recipe.objects.filter(repository=repository).order_by("-revision").first()
+
+
+def base_by_layers(image: Image) -> Image | None:
+    """Return the nearest known image whose layers are the first of `image`'s: the only kind it can be taken off."""
+    edges = Derivation.objects.filter(derived=image, evidence__contains=[Derivation.Evidence.LAYERS])
+    edge = edges.select_related("base").order_by("-base__layer_count", "-base_id").first()
+    return edge.base if edge is not None else None
+
+
+def name_in_registry(image: Image, registry: Registry) -> str | None:
+    """Return a repository of this registry that holds an image, None when there is none."""
+    held = RepositoryImage.objects.filter(image=image, removed_at=None, repository__registry=registry)
+    return held.order_by("pk").values_list("repository__name", flat=True).first()
+
+
+def brings_system_packages(image: Image, *, above: Image) -> bool:
+    """Whether its SBOM says that layers of `image` above those of a base brought distribution packages."""
+    brought = ImageInventory.objects.filter(image=image, layer_position__gte=above.layer_count)
+    return brought.filter(inventory__inventory_packages__package__type__in=("deb", "apk", "rpm")).exists()
 
 
 def places_of(image: Image) -> QuerySet[Repository]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,6 +36,9 @@ _MOUNT_POINTS: Final = frozenset({"etc/hosts", "etc/resolv.conf", "etc/hostname"
 _PYTHON: Final = re.compile(r"(?:.*/)?(python\d+\.\d+)(?:/.*)?")
 _REASONS_MAX: Final = 5
 _MAPS: Final = ("Labels", "ExposedPorts", "Volumes")
+
+
+ReadTree = Callable[[RegistryClient, str, Iterable[Descriptor]], Tree]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +96,13 @@ def load(client: RegistryClient, repository: str, digest: Digest) -> Loaded:
     return Loaded(repository, content, orjson.loads(content.content), config, document.layers)
 
 
-def decide(client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None) -> RebaseDecision:
+def decide(
+    client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None, *, read: ReadTree = layers.tree_of_layers
+) -> RebaseDecision:
     """Return whether `app`, built on `old`, may be put onto `new`.
 
     Without `new` (not built yet) only what holds for every new base is looked at; safe then means "may be". Reads the
-    layers of all three.
+    layers of all three by `read`; raises LimitExceeded with the code `plan_limit` when that refuses to go on.
     """
     count = len(old.diff_ids)
     if not count or app.diff_ids[:count] != old.diff_ids or len(app.layers) != len(app.diff_ids):
@@ -106,8 +111,10 @@ def decide(client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None)
         own = Tree()
     else:
         try:
-            own = layers.tree_of_layers(client, app.repository, app.layers[count:])
+            own = read(client, app.repository, app.layers[count:])
         except (Malformed, LimitExceeded) as error:
+            if error.error_code == "plan_limit":
+                raise
             return RebaseDecision(False, (error.message,))
     reasons = _rule_2(own)
     if reasons or new is None:
@@ -116,9 +123,11 @@ def decide(client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None)
         return RebaseDecision(False, ("The new base is for another platform.",))
     try:
         merge(app, old, new, base_name="")
-        old_tree = layers.tree_of_layers(client, old.repository, old.layers)
-        new_tree = layers.tree_of_layers(client, new.repository, new.layers)
+        old_tree = read(client, old.repository, old.layers)
+        new_tree = read(client, new.repository, new.layers)
     except (Malformed, LimitExceeded) as error:
+        if error.error_code == "plan_limit":
+            raise
         return RebaseDecision(False, (error.message,))
     return decide_trees(own, old_tree, new_tree)
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from django.db import transaction
 
 from accounts.models import User
+from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.advisories.queries import diff_of_images, matches_of_images, platform_manifests
 from lifecycle.audit import services as audit
@@ -21,6 +22,7 @@ from lifecycle.jobs.models import JobKind
 from lifecycle.rebuild import contexts
 from lifecycle.rebuild.access import lock_wave
 from lifecycle.rebuild.containerfile import base_references
+from lifecycle.rebuild.graph import tags_of
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.access import lock_repository, repository_for
 from lifecycle.registry.clients import client_for
@@ -118,13 +120,58 @@ def confirm_wave(wave_id: int, *, actor: User) -> RebuildWave:
     wave = lock_wave(actor, wave_id)
     move_wave(wave, RebuildWave.State.RUNNING, confirmed_by=actor, confirmed_at=clock.now())
     _record("rebuild.confirmed", wave, actor)
+    _overtake(wave)
     _go_on(wave)
     return wave
 
 
+def supersede_plans(wave: RebuildWave, *, actor: User) -> None:
+    """Cancel the plans for this base that nobody confirmed and whose base the tags have left since.
+
+    A plan for what its tag names is left alone, whoever planned it. The caller holds the base's repository row.
+    """
+    now = set(Tag.objects.filter(repository=wave.repository, image=wave.new_base).values_list("name", flat=True))
+    if not now:
+        return
+    named = Tag.objects.filter(repository=wave.repository, image__isnull=False).values("image")
+    outdated = RebuildWave.objects.select_for_update(of=("self",)).filter(
+        repository=wave.repository, state=RebuildWave.State.PLANNED
+    )
+    for other in outdated.exclude(new_base__in=named).exclude(pk=wave.pk).order_by("-pk"):
+        if now & tags_of(wave.repository, other.new_base):
+            move_wave(other, RebuildWave.State.CANCELLED)
+            for job in other.jobs.filter(state=State.WAITING):
+                move(job, State.CANCELLED, problem=f"{wave} plans it for a newer base.")
+            _record("rebuild.superseded", other, actor, by=wave.pk)
+
+
+def _overtake(wave: RebuildWave) -> None:
+    """Take out of older running waves what waits there and is renewed here, on a newer state of the same base.
+
+    What is being built there goes on: its result is replaced by ours, never the other way round (`may_replace`).
+    Older waves are locked in falling order, so that two confirmations cannot wait for each other.
+    """
+    tags = tags_of(wave.repository, wave.new_base)
+    older = RebuildWave.objects.select_for_update(of=("self",)).filter(
+        repository=wave.repository, state=RebuildWave.State.RUNNING, pk__lt=wave.pk
+    )
+    here = set(wave.jobs.values_list("repository_id", flat=True))
+    for other in older.select_related("repository__team", "new_base").order_by("-pk"):
+        if not tags & tags_of(wave.repository, other.new_base):
+            continue
+        pending = list(other.jobs.filter(repository__in=here, state=State.WAITING))
+        while pending:
+            job = pending.pop()
+            job.refresh_from_db()
+            if job.state == State.WAITING:
+                move(job, State.CANCELLED, problem=f"{wave} renews it on a newer base.")
+                pending += job.children.filter(state=State.WAITING)
+        _go_on(other)
+
+
 @transaction.atomic
 def cancel_wave(wave_id: int, *, actor: User) -> RebuildWave:
-    """Start nothing more of the wave; a build that runs notices within seconds and ends."""
+    """Start nothing more of the wave and move no tag; a build that runs notices within seconds and ends."""
     wave = lock_wave(actor, wave_id)
     move_wave(wave, RebuildWave.State.CANCELLED)
     for job in wave.jobs.filter(state=State.WAITING):
@@ -140,7 +187,11 @@ def retry_wave(wave_id: int, *, actor: User) -> RebuildWave:
     if wave.state != RebuildWave.State.FAILED:
         raise IllegalTransition(f"{wave} is {wave.state}: only one that failed can be tried again.")
     move_wave(wave, RebuildWave.State.RUNNING, confirmed_by=actor, finished_at=None)
-    for job in wave.jobs.filter(state__in=(State.FAILED, State.BLOCKED)):
+    for job in wave.jobs.filter(state__in=(State.FAILED, State.BLOCKED)).select_related("new_image"):
+        if job.new_image is not None and job.new_image.scanned_at is None:
+            Image.objects.filter(pk=job.new_image.pk).update(scan_problem="")
+            key = f"image:{job.new_image.pk}"
+            jobs.queue(JobKind.SCAN, subject_id=job.new_image.pk, actor=system_user(), dedupe_key=key)
         move(job, State.WAITING, problem="", finished_at=None)
     _record("rebuild.retried", wave, actor)
     _go_on(wave)
@@ -179,15 +230,32 @@ def _locked(job_id: int) -> RebuildJob:
     return job
 
 
-def begin(job_id: int, *, node_id: str) -> RebuildJob:
-    """Mark a job as being built; a second attempt finds it so already. Inside the worker's fenced transaction."""
+def begin(job_id: int, *, node_id: str, recipe: Recipe | None = None) -> RebuildJob:
+    """Mark a job as being built, by `recipe` or the planned one; inside the worker's fenced transaction.
+
+    A second attempt finds it so already. In a cancelled wave nothing begins, and what an earlier attempt began ends.
+    """
     job = _locked(job_id)
-    if job.state == State.WAITING:
-        if job.wave.state == RebuildWave.State.CANCELLED:
-            move(job, State.CANCELLED)
-        else:
-            move(job, State.BUILDING, node_id=node_id, started_at=clock.now(), attempts=job.attempts + 1)
+    if job.wave.state == RebuildWave.State.CANCELLED:
+        _stop(job)
+    elif job.state == State.WAITING:
+        began = {"node_id": node_id, "recipe": recipe or job.recipe, "started_at": clock.now()}
+        move(job, State.BUILDING, attempts=job.attempts + 1, **began)
     return job
+
+
+def stop_if_cancelled(job_id: int) -> bool:
+    """End a job whose wave was cancelled, and return whether it was: asked before anything that cannot be undone."""
+    job = _locked(job_id)
+    if job.wave.state != RebuildWave.State.CANCELLED:
+        return False
+    _stop(job)
+    return True
+
+
+def _stop(job: RebuildJob) -> None:
+    if job.state in OPEN_STATES:
+        move(job, State.CANCELLED)
 
 
 def built(job_id: int, image: Image, *, method: str, reason: str) -> RebuildJob:
@@ -203,12 +271,29 @@ def built(job_id: int, image: Image, *, method: str, reason: str) -> RebuildJob:
     return job
 
 
-def unchanged(job_id: int, *, reason: str) -> None:
-    """Record that there was nothing to rebuild, because no base of this image changed."""
+def unchanged(job_id: int, *, reason: str, image: Image | None = None) -> None:
+    """Record that there was nothing to rebuild: no base changed, or somebody else moved the tag to `image`."""
     job = _locked(job_id)
-    if job.state == State.BUILDING:
-        move(job, State.UNCHANGED, method_reason=reason)
+    if job.state in (State.BUILDING, State.SCANNING):
+        move(job, State.UNCHANGED, method_reason=reason, new_image=image or job.old_image)
         _go_on(job.wave)
+
+
+def is_renewed(job: RebuildJob) -> bool:
+    """Whether a job of a wave ended with another image than it began with, so that what stands on it has to follow."""
+    return job.new_image_id is not None and job.new_image_id != job.old_image_id
+
+
+def may_replace(job: RebuildJob, digest: str) -> bool:
+    """Whether a job's result may take the tag that names `digest` now: the image it renews, or an older wave's result.
+
+    Anything else was put there by somebody who knew of it, and stays.
+    """
+    own = {job.old_image.digest, job.new_image.digest if job.new_image else ""}
+    earlier = RebuildJob.objects.filter(
+        repository=job.repository_id, tag=job.tag, wave_id__lt=job.wave_id, new_image__digest=digest
+    )
+    return digest in own or earlier.exists()
 
 
 def finish(job_id: int) -> None:
@@ -216,15 +301,20 @@ def finish(job_id: int) -> None:
     job = _locked(job_id)
     if job.state != State.SCANNING or job.new_image is None:
         return
-    diff = diff_of_images(job.old_image, job.new_image)
+    if job.wave.state == RebuildWave.State.CANCELLED:
+        _stop(job)
+        return
+    before, after = _findings(job.old_image), _findings(job.new_image)
+    ids_before, ids_after = {osv_id for _, osv_id in before}, {osv_id for _, osv_id in after}
     move(
         job,
         State.DONE,
-        findings_before=len(matches_of_images(platform_manifests(job.old_image))),
-        findings_after=len(matches_of_images(platform_manifests(job.new_image))),
-        fixed=sorted({match.advisory.osv_id for match in diff.fixed}),
-        introduced=sorted({match.advisory.osv_id for match in diff.new}),
-        remaining_count=len(diff.remaining),
+        findings_before=len(before),
+        findings_after=len(after),
+        fixed=sorted(ids_before - ids_after),
+        introduced=sorted(ids_after - ids_before),
+        still_open=sorted(ids_after.intersection(job.would_fix or ())),
+        remaining_count=len(diff_of_images(job.old_image, job.new_image).remaining),
     )
     audit.record(
         "image.rebuilt", actor=job.wave.confirmed_by or job.wave.planned_by, subject=job, repository=job.repository,
@@ -233,13 +323,18 @@ def finish(job_id: int) -> None:
     _go_on(job.wave)
 
 
+def _findings(image: Image) -> set[tuple[str, str]]:
+    """Return the (purl, advisory id) pairs that hold in an image: an id that two feeds know counts once."""
+    return {(match.package.purl, match.advisory.osv_id) for match in matches_of_images(platform_manifests(image))}
+
+
 def fail(job_id: int, *, why: str) -> None:
     """Record a failure: what stands on this image is blocked, its siblings go on."""
     job = _locked(job_id)
     if job.state not in OPEN_STATES:
         return
-    if job.wave.state == RebuildWave.State.CANCELLED and job.state != State.SCANNING:
-        move(job, State.CANCELLED)
+    if job.wave.state == RebuildWave.State.CANCELLED:
+        _stop(job)
         return
     if job.state == State.WAITING:  # it did not get as far as its build
         move(job, State.BUILDING, started_at=clock.now(), attempts=job.attempts + 1)
@@ -268,9 +363,15 @@ def _go_on(wave: RebuildWave) -> None:
                 jobs.queue(JobKind.REBUILD, subject_id=job.pk, actor=actor, dedupe_key=f"rebuild:{job.pk}")
     if wave.state != RebuildWave.State.RUNNING or any(job.state in OPEN_STATES for job in rows):
         return
-    is_good = all(job.state in (State.DONE, State.UNCHANGED) for job in rows)
-    move_wave(wave, RebuildWave.State.SUCCEEDED if is_good else RebuildWave.State.FAILED)
+    is_good = all(job.state in (State.DONE, State.UNCHANGED, State.CANCELLED) for job in rows)
+    is_over = all(job.state == State.CANCELLED for job in rows) and bool(rows)  # a newer wave took all of it
+    end = RebuildWave.State.SUCCEEDED if is_good else RebuildWave.State.FAILED
+    move_wave(wave, RebuildWave.State.CANCELLED if is_over else end)
     _record("rebuild.finished", wave, wave.confirmed_by or wave.planned_by, state=wave.state)
+    # While it ran, watches of its own images proposed nothing (planning.propose): what is left, they see now.
+    renewed = [job.repository_id for job in rows if is_renewed(job)]
+    for watch in UpstreamWatch.objects.filter(repository__in=renewed).order_by("pk"):
+        jobs.queue(JobKind.PLAN, subject_id=watch.pk, actor=system_user(), dedupe_key=f"watch:{watch.pk}")
 
 
 def require_right(job: RebuildJob, actor: User) -> None:
@@ -283,15 +384,3 @@ def _record(action: str, wave: RebuildWave, actor: User, **details: Any) -> None
         action, actor=actor, subject=wave, repository=wave.repository, team=wave.repository.team, image=wave.new_base,
         **details,
     )  # fmt: skip
-
-
-def split_reference(reference: str) -> tuple[str, str]:
-    """Return (repository name, tag or digest) of an image reference; its host is left out (protocols.md 1.2)."""
-    first, slash, rest = reference.partition("/")
-    name = rest if slash and (first == "localhost" or "." in first or ":" in first) else reference
-    name, _, digest = name.partition("@")
-    folder, slash, last = name.rpartition("/")
-    last, _, tag = last.partition(":")
-    if not last:
-        raise Malformed("Not an image reference.", got=reference[:150])
-    return f"{folder}{slash}{last}", digest or tag or "latest"

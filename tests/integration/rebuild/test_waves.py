@@ -5,12 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from django.db import OperationalError, transaction
 
 from accounts.models import Role
+from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import IllegalTransition, NotFound, NotPermitted
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.rebuild import access, planning, services
+from lifecycle.rebuild import access, graph, planning, services
 from lifecycle.rebuild.models import RebuildJob, Recipe
 from tests.factories import dock
 
@@ -18,8 +20,12 @@ pytestmark = pytest.mark.django_db
 State = RebuildJob.State
 
 
-def recipe(where, author, tag="latest"):
-    return Recipe.objects.create(repository=where, revision=1, containerfile="FROM scratch", tag=tag, author=author)
+def recipe(where, author, *references, tag="latest"):
+    revision = where.recipes.count() + 1
+    return Recipe.objects.create(
+        repository=where, revision=revision, containerfile="FROM scratch", base_references=list(references), tag=tag,
+        author=author,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -137,3 +143,134 @@ def test_cancel_ends_what_waits_and_a_late_worker_changes_nothing(yard):
     services.begin(job_of(wave, "runtime").pk, node_id="n1")
     services.fail(job_of(wave, "runtime").pk, why="late")
     assert {job.state for job in wave.jobs.all()} == {"cancelled"}
+
+
+def test_a_recipe_decides_by_the_tag_it_names(yard):
+    """web stands on an image of the base's line, but would be built on another tag; api names the one that moved."""
+    recipe(yard.places["runtime"], yard.owner, "shop/base:11")
+    recipe(yard.places["api"], yard.owner, "registry.example:5000/shop/base:12", "shop/runtime")
+    recipe(yard.places["web"], yard.owner, f"shop/base@{yard.old.digest}")
+    dock.derive(yard.old, yard.images["web"])
+    dock.push(yard.places["base"], dock.image("eleven"), "11")
+    wave = planning.plan_wave("shop/base:12", actor=yard.owner)
+    assert levels(wave) == {"shop/api": 1}
+    assert wave.skipped == [
+        {"repository": "shop/runtime", "reason": "Its recipe does not stand on shop/base:12."},
+        {"repository": "shop/web", "reason": "Its recipe does not stand on shop/base:12."},
+    ]
+
+
+def test_the_line_of_another_tag_is_left_alone(yard):
+    eleven = dock.image("eleven")
+    dock.push(yard.places["base"], eleven, "11")
+    other, image = dock.repository("shop/other", yard.team), dock.image("other")
+    dock.push(other, image, "latest")
+    recipe(other, yard.owner)
+    dock.derive(eleven, image)
+    assert "shop/other" not in levels(planning.plan_wave("shop/base:12", actor=yard.owner))
+    dock.push(yard.places["base"], dock.image("eleven new"), "11")
+    assert levels(planning.plan_wave("shop/base:11", actor=yard.owner)) == {"shop/other": 1}
+
+
+def test_files_copied_from_an_image_make_it_a_parent(yard):
+    tools = dock.repository("shop/tools", yard.team)
+    dock.push(tools, dock.image("tools"), "latest")
+    recipe(tools, yard.owner, "shop/base:12")
+    recipe(yard.places["runtime"], yard.owner, "shop/base:12")
+    recipe(yard.places["web"], yard.owner, "shop/runtime", "shop/tools")
+    wave = planning.plan_wave("shop/base:12", actor=yard.owner)
+    assert levels(wave)["shop/web"] == 2
+    assert {job.repository.name for job in job_of(wave, "web").parents.all()} == {"shop/runtime", "shop/tools"}
+
+
+def test_recipes_that_stand_on_each_other_are_left_out_and_do_not_hold_up_the_rest(yard):
+    recipe(yard.places["runtime"], yard.owner, "shop/base:12", "shop/web")
+    recipe(yard.places["web"], yard.owner, "shop/runtime")
+    recipe(yard.places["api"], yard.owner, "shop/base:12")
+    wave = planning.plan_wave("shop/base:12", actor=yard.owner)
+    assert levels(wave) == {"shop/api": 1}
+    reason = "What it stands on stands, in the end, on itself."
+    assert wave.skipped == [{"repository": name, "reason": reason} for name in ("shop/runtime", "shop/web")]
+
+
+def test_what_stands_on_an_image_that_is_new_already_is_reached_through_it(yard):
+    """runtime was rebuilt by somebody; api and web still stand on what it was."""
+    fresh = dock.image("runtime fresh")
+    dock.push(yard.places["runtime"], fresh, "latest")
+    dock.derive(yard.new, fresh)
+    wave = planning.plan_wave("shop/base:12", actor=yard.owner)
+    assert levels(wave) == {"shop/api": 1, "shop/web": 1}
+
+
+def test_the_tags_of_our_own_results_are_no_images_to_renew(yard):
+    dock.push(yard.places["web"], dock.image("result"), "rebuild-0123456789abcdef")
+    yard.places["web"].tags.filter(name="latest").update(name="1.0")
+    recipe(yard.places["web"], yard.owner, tag="gone")
+    assert job_of(planning.plan_wave("shop/base:12", actor=yard.owner), "web").tag == "1.0"
+
+
+def test_an_index_of_several_platforms_is_left_to_who_built_it(yard):
+    arm = dock.image("web arm", architecture="arm64")
+    dock.push(yard.places["web"], dock.index("web index", yard.images["web"], arm), "latest")
+    wave = planning.plan_wave("shop/base:12", actor=yard.owner)
+    assert "shop/web" not in levels(wave)
+    assert [row["reason"][:29] for row in wave.skipped] == ["It holds several platforms, a"]
+
+
+def test_who_may_rebuild_nothing_of_it_plans_nothing(yard):
+    viewer = dock.user("viewer", "viewer", of=yard.team)
+    with pytest.raises(NotPermitted):
+        planning.plan_wave("shop/base:12", actor=viewer)
+    narrow = dock.user("narrow", "viewer", of=yard.team)
+    role = Role.objects.get(slug="owner")
+    RoleGrant.objects.create(user=narrow, role=role, team=yard.team, repository_pattern="shop/web", environment=None)
+    wave = planning.plan_wave("shop/base:12", actor=narrow)
+    assert levels(wave) == {}  # web stands on runtime, which is not his to renew
+    assert {row["repository"] for row in wave.skipped} == {"shop/runtime", "shop/api", "shop/web"}
+    assert levels(planning.plan_wave("shop/base:12", actor=yard.owner)).keys() > {"shop/web"}  # his plan is not reused
+
+
+def test_a_plan_that_says_the_same_is_the_same_plan(yard):
+    first = planning.plan_wave("shop/base:12", actor=yard.owner)
+    assert planning.plan("shop/base:12", actor=dock.user("second", "owner", of=yard.team)) == (first, False)
+    recipe(yard.places["web"], yard.owner)
+    assert planning.plan("shop/base:12", actor=yard.owner)[1]
+
+
+def test_what_a_running_wave_renews_is_not_planned_again(yard):
+    wave = started(yard)
+    assert planning.plan("shop/base:12", actor=yard.owner) == (wave, False)
+    late, image = dock.repository("shop/late", yard.team), dock.image("late")
+    dock.push(late, image, "latest")
+    recipe(late, yard.owner)
+    dock.derive(yard.old, image)
+    second = planning.plan_wave("shop/base:12", actor=yard.owner)
+    assert levels(second) == {"shop/late": 1}
+    assert {row["reason"] for row in second.skipped} == {f"{wave} renews it now."}
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_level_of_any_width_is_read_with_the_same_queries(yard, count, django_assert_max_num_queries):
+    for number in range(count):
+        place, image = dock.repository(f"shop/wide{number}", yard.team), dock.image(f"wide {number}")
+        dock.push(place, image, "latest")
+        recipe(place, yard.owner)
+        dock.derive(yard.images["web"], image)
+    with django_assert_max_num_queries(40):
+        reach = graph.reach_of(yard.places["base"], {"12"}, [yard.new])
+    assert len(reach.nodes) == 3 + count
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_second_confirmation_waits_for_the_first_and_is_refused(yard, in_other_connection):
+    wave = planning.plan_wave("shop/base:12", actor=yard.owner)
+    second = dock.user("second", "owner", of=yard.team)
+    with transaction.atomic():
+        access.lock_wave(yard.owner, wave.pk)
+        with pytest.raises(OperationalError, match="lock timeout"):
+            in_other_connection(lambda: services.confirm_wave(wave.pk, actor=second))
+    services.confirm_wave(wave.pk, actor=yard.owner)
+    with pytest.raises(IllegalTransition):
+        services.confirm_wave(wave.pk, actor=second)
+    assert Job.objects.filter(kind=JobKind.REBUILD).count() == 1
+    assert AuditEvent.objects.filter(action="rebuild.confirmed").count() == 1

@@ -1,0 +1,62 @@
+"""What a rebuild would fix, from what is known of packages before anything is built."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from django.db.models import Q
+
+from lifecycle.advisories.queries import fixed_by_new_base, is_matching
+from lifecycle.jobs.schedule import every
+from lifecycle.lineage.models import Ancestry
+from lifecycle.rebuild.graph import line_images, tags_of
+from lifecycle.rebuild.models import RebuildJob, RebuildWave
+from lifecycle.registry.models import Image
+from lifecycle.registry.queries import platforms_of
+
+
+def estimate(wave: RebuildWave) -> None:
+    """Write on each job which advisories would go with the packages that its image has from the old base.
+
+    Nothing is written while the new base is not scanned and matched: unknown is not nothing. What a recipe installs
+    by itself may change as well, and is not known before. A few queries for each old base that images stand on.
+    """
+    new = {image.platform: image for image in platforms_of(wave.new_base)}
+    if not new or not all(image.scanned_at for image in new.values()) or is_matching([i.pk for i in new.values()]):
+        return
+    jobs = list(wave.jobs.select_related("old_image"))
+    platform = {job.pk: (platforms_of(job.old_image) or [job.old_image])[0] for job in jobs}
+    line = line_images(wave.repository, tags_of(wave.repository, wave.new_base)) - {image.pk for image in new.values()}
+    above = Ancestry.objects.filter(descendant__in=[image.pk for image in platform.values()], ancestor__in=line)
+    old: dict[int, int] = {}
+    for row in above.order_by("depth", "-ancestor_id"):
+        old.setdefault(row.descendant_id, row.ancestor_id)
+    groups: dict[tuple[int, str], list[RebuildJob]] = defaultdict(list)
+    for job in jobs:
+        image = platform[job.pk]
+        if image.pk in old and image.platform in new and image.scanned_at is not None:
+            groups[old[image.pk], image.platform].append(job)
+    before = Image.objects.in_bulk({key[0] for key in groups})
+    for (base, name), members in groups.items():
+        found = fixed_by_new_base({platform[job.pk].pk for job in members}, before[base], new[name])
+        for job in members:
+            job.would_fix = found[platform[job.pk].pk]
+    RebuildJob.objects.bulk_update([job for members in groups.values() for job in members], ["would_fix"])
+
+
+def note_of(job: RebuildJob) -> str:
+    """Return the sentence that belongs beside `would_fix`: what it cannot say; "" when it says all."""
+    if job.would_fix is None:
+        return "Not known yet: the new base, or the image, is not scanned."
+    if job.method == RebuildJob.Method.REBASE:
+        return ""
+    return "Packages that its own recipe installs may change as well; that is not known before it is built."
+
+
+@every(5, "rebuild_estimates")
+def estimate_open() -> None:
+    """Estimate what could not be estimated when it was planned, as its new base was not scanned yet."""
+    unknown = Q(state=RebuildWave.State.PLANNED, jobs__would_fix=None, new_base__kind=Image.Kind.INDEX)
+    unknown |= Q(state=RebuildWave.State.PLANNED, jobs__would_fix=None, new_base__scanned_at__isnull=False)
+    for wave in RebuildWave.objects.filter(unknown).distinct().order_by("-pk")[:20]:
+        estimate(wave)

@@ -1,0 +1,246 @@
+"""Which images stand on which, read level by level: the same number of queries for one image of a level or thousands.
+
+A repository's image is what one tag of it names. What a tag named over time is its line: whoever stands on an older
+image of a line is renewed when the line moves, and whoever stands on another line of the same repository is not.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from django.db.models import Q
+
+from lifecycle.core.errors import Malformed
+from lifecycle.lineage.models import Derivation
+from lifecycle.rebuild.models import Recipe
+from lifecycle.registry.models import Image, IndexEntry, Repository, RepositoryImage, Tag, TagEvent
+
+# Tags that our own workers push beside an image's own: nobody builds on them.
+OWN_TAGS: Final = ("rebuild-", "build-context-")
+LEVELS_MAX: Final = 50  # deeper than any real graph
+
+
+@dataclass(slots=True)
+class Node:
+    """One repository's current image, with what it is renewed from."""
+
+    repository: Repository
+    image: Image
+    recipe: Recipe | None
+    tag: str
+    platforms: list[Image]
+    bases: set[int] = field(default_factory=set)  # repositories it stands on, as far as the walk came by them
+    parents: set[int] = field(default_factory=set)  # those of them that a wave renews
+    level: int = 0
+    is_behind: bool = False  # it does not stand on what one of its bases is by now: no wave has to renew that first
+    method: str = ""
+    reason: str = ""
+
+    @property
+    def key(self) -> int:
+        return self.repository.pk
+
+
+@dataclass(slots=True)
+class Reach:
+    """What stands on a base, at any distance; `left_out` says of a repository why it is not in `nodes`."""
+
+    nodes: dict[int, Node] = field(default_factory=dict)
+    left_out: dict[int, str] = field(default_factory=dict)
+    lines: dict[int, set[int]] = field(default_factory=dict)  # repository -> platform images of its line
+    edges: set[tuple[int, int]] = field(default_factory=set)  # (base, derived) platform images, of those lines
+
+    def stands_on(self, node: Node, images: Collection[int]) -> bool:
+        """Whether any platform of `node` was built on any of `images`."""
+        return any((base, platform.pk) in self.edges for base in images for platform in node.platforms)
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Return (repository name, tag or digest) of an image reference; its host is left out (protocols.md 1.2)."""
+    first, slash, rest = reference.partition("/")
+    name = rest if slash and (first == "localhost" or "." in first or ":" in first) else reference
+    name, _, digest = name.partition("@")
+    folder, slash, last = name.rpartition("/")
+    last, _, tag = last.partition(":")
+    if not last:
+        raise Malformed("Not an image reference.", got=reference[:150])
+    return f"{folder}{slash}{last}", digest or tag or "latest"
+
+
+def tags_of(repository: Repository, image: Image) -> set[str]:
+    """Return the tags of a repository that name an image now, or named it."""
+    named = Q(image=image) | Q(image__entries__child=image)
+    named |= Q(events__new_image=image) | Q(events__new_image__entries__child=image)
+    return set(Tag.objects.filter(named, repository=repository).values_list("name", flat=True))
+
+
+def line_images(repository: Repository, tags: Collection[str]) -> set[int]:
+    """Return the ids of the platform images in the line of these tags; of all the repository's, when none is given."""
+    return _lines({repository.pk: set(tags)}).get(repository.pk, set())
+
+
+def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]) -> Reach:
+    """Return everything below `base`, whose `tags` name `platforms` now; without tags, all images of it are its line.
+
+    `bases` of the nodes are complete; whether a node has to be renewed is not decided here.
+    """
+    recipes = _recipes_in_force(base.registry_id)
+    named: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for recipe in recipes.values():
+        for reference in recipe.base_references:
+            name, wanted = split_reference(reference)
+            named[name].append((recipe.repository_id, wanted))
+    reach = Reach()
+    frontier: dict[int, tuple[str, set[str]]] = {base.pk: (base.name, set(tags))}
+    reach.lines[base.pk] = {platform.pk for platform in platforms}
+    for _ in range(LEVELS_MAX):
+        if not frontier:
+            break
+        lines = _lines({key: words for key, (_, words) in frontier.items()})
+        for key, images in lines.items():
+            reach.lines[key] = reach.lines.get(key, set()) | images
+        by_derivation = _holders(reach, list(frontier))
+        candidates = {child for found in by_derivation.values() for child in found}
+        candidates |= {child for name, _ in frontier.values() for child, _ in named[name]}
+        known = reach.nodes | _nodes(candidates - reach.nodes.keys() - {base.pk}, recipes)
+        following: dict[int, tuple[str, set[str]]] = {}
+        for key, (name, words) in frontier.items():
+            by_recipe = {child for child, wanted in named[name] if wanted in words}
+            for child in (by_recipe | by_derivation.get(key, set())) & known.keys():
+                node = known[child]
+                if child not in by_recipe and node.recipe is not None and node.recipe.base_references:
+                    if reach.stands_on(node, reach.lines.get(key, ())):
+                        where = f"{name}:{min(words)}" if words else name
+                        reach.left_out.setdefault(child, f"Its recipe does not stand on {where}.")
+                    continue
+                if child not in reach.nodes:
+                    reach.nodes[child] = node
+                    following[child] = (node.repository.name, {node.tag})
+                node.bases.add(key)
+        frontier = following
+    for key in reach.nodes:
+        reach.left_out.pop(key, None)
+    return reach
+
+
+def in_order(nodes: dict[int, Node]) -> tuple[list[Node], set[int]]:
+    """Return the nodes, each behind every node it stands on, and the keys of those in or behind a circle."""
+    missing = {key: len(node.bases & nodes.keys()) for key, node in nodes.items()}
+    above: dict[int, list[int]] = defaultdict(list)
+    for key, node in nodes.items():
+        for parent in node.bases & nodes.keys():
+            above[parent].append(key)
+    ready = sorted((key for key, count in missing.items() if not count), key=lambda key: nodes[key].repository.name)
+    order: list[Node] = []
+    while ready:
+        key = ready.pop(0)
+        order.append(nodes[key])
+        for child in above[key]:
+            missing[child] -= 1
+            if not missing[child]:
+                ready.append(child)
+    return order, {key for key, count in missing.items() if count}
+
+
+def _recipes_in_force(registry_id: int) -> dict[int, Recipe]:
+    """Return {repository id: its recipe in force}, without the texts."""
+    rows = (
+        Recipe.objects.filter(repository__registry=registry_id, repository__source=None)
+        .order_by("repository_id", "-revision")
+        .distinct("repository_id")
+        .defer("containerfile", "build_args")
+    )
+    return {recipe.repository_id: recipe for recipe in rows}
+
+
+def _lines(wanted: dict[int, set[str]]) -> dict[int, set[int]]:
+    """Return {repository id: platform images that its tags name or named}; of all its images where no tag is given."""
+    named = {key: words for key, words in wanted.items() if words}
+    tops: dict[int, set[int]] = defaultdict(set)
+    tags: dict[int, int] = {}
+    rows = Tag.objects.filter(repository__in=named, name__in={word for words in named.values() for word in words})
+    for pk, key, name, image_id in rows.values_list("pk", "repository_id", "name", "image_id"):
+        if name in named[key]:
+            tags[pk] = key
+            tops[key].add(image_id)
+    events = TagEvent.objects.filter(tag__in=tags).values_list("tag_id", "old_image_id", "new_image_id")
+    for tag_id, old, new in events:
+        tops[tags[tag_id]] |= {old, new}
+    whole = RepositoryImage.objects.filter(repository__in=wanted.keys() - named.keys())
+    for key, image_id in whole.values_list("repository_id", "image_id"):
+        tops[key].add(image_id)
+    children = _children_of_indexes({image for images in tops.values() for image in images if image})
+    return {
+        key: {child for image in images if image for child in (image, *children.get(image, ()))}
+        for key, images in tops.items()
+    }
+
+
+def _children_of_indexes(image_ids: Collection[int]) -> dict[int, list[int]]:
+    children: dict[int, list[int]] = defaultdict(list)
+    for index, child in IndexEntry.objects.filter(index__in=image_ids).values_list("index_id", "child_id"):
+        children[index].append(child)
+    return children
+
+
+def _holders(reach: Reach, keys: Iterable[int]) -> dict[int, set[int]]:
+    """Return {repository: repositories with a tag on an image built on its line}; fills `reach.edges`."""
+    owners: dict[int, set[int]] = defaultdict(set)
+    for key in keys:
+        for image in reach.lines.get(key, ()):
+            owners[image].add(key)
+    edges = list(Derivation.objects.filter(base__in=owners).values_list("base_id", "derived_id"))
+    reach.edges |= set(edges)
+    derived = {child for _, child in edges}
+    parents = IndexEntry.objects.filter(child__in=derived).values_list("child_id", "index_id")
+    tops: dict[int, set[int]] = {image: {image} for image in derived}
+    for child, index in parents:
+        tops[child].add(index)
+    holders: dict[int, set[int]] = defaultdict(set)
+    rows = Tag.objects.filter(image__in={top for found in tops.values() for top in found}, repository__source=None)
+    for image_id, repository_id in rows.values_list("image_id", "repository_id"):
+        holders[image_id].add(repository_id)
+    result: dict[int, set[int]] = defaultdict(set)
+    for base, child in edges:
+        for top in tops[child]:
+            for key in owners[base]:
+                result[key] |= holders[top] - {key}
+    return result
+
+
+def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe]) -> dict[int, Node]:
+    """Return each repository's current image: what its recipe's tag, else `latest`, else its newest tag names."""
+    live = (
+        Tag.objects.filter(repository__in=repository_ids, repository__source=None, image__isnull=False)
+        .exclude(image__kind=Image.Kind.ARTIFACT)
+        .exclude(Q(name__startswith=OWN_TAGS[0]) | Q(name__startswith=OWN_TAGS[1]))
+        .select_related("image", "repository__team", "repository__registry")
+        .defer("image__manifest", "image__config")
+    )
+    wanted = {key: recipes[key].tag if key in recipes else "latest" for key in repository_ids}
+    found = {tag.repository_id: tag for tag in live.filter(name__in=set(wanted.values()))
+             if tag.name == wanted[tag.repository_id]}  # fmt: skip
+    rest = live.filter(repository__in=wanted.keys() - found.keys())
+    for tag in rest.order_by("repository_id", "-updated_at", "-pk").distinct("repository_id"):
+        found[tag.repository_id] = tag
+    images = {tag.image_id: tag.image for tag in found.values() if tag.image is not None}
+    platforms = _platforms(list(images.values()))
+    return {
+        key: Node(tag.repository, tag.image, recipes.get(key), tag.name, platforms[tag.image.pk])
+        for key, tag in found.items()
+        if tag.image is not None
+    }
+
+
+def _platforms(images: Sequence[Image]) -> dict[int, list[Image]]:
+    """Return {image id: its platform manifests}, as `registry.queries.platforms_of` does for one."""
+    found: dict[int, list[Image]] = {image.pk: [image] for image in images if image.kind == Image.Kind.MANIFEST}
+    indexes = [image.pk for image in images if image.kind == Image.Kind.INDEX]
+    entries = IndexEntry.objects.filter(index__in=indexes, child__kind=Image.Kind.MANIFEST).order_by("position")
+    for entry in entries.select_related("child").defer("child__manifest", "child__config"):
+        if not entry.platform.startswith("unknown"):
+            found.setdefault(entry.index_id, []).append(entry.child)
+    return {image.pk: found.get(image.pk, []) for image in images}

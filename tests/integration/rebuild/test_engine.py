@@ -1,0 +1,439 @@
+"""Whole waves over a registry in memory: rebases only, so that no builder is needed; jobs are run one by one.
+
+Scans are replaced at their edge alone: what syft would have listed is stored as a scan stores it.
+"""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+
+from accounts.models import Role
+from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.models import RoleGrant
+from lifecycle.core.errors import IllegalTransition
+from lifecycle.ingest import services as ingest
+from lifecycle.jobs import handlers as job_handlers
+from lifecycle.jobs import running
+from lifecycle.jobs.models import Job, JobKind
+from lifecycle.lineage.services import derive
+from lifecycle.rebuild import handlers, planning, services
+from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
+from lifecycle.registry.models import Image, Tag, TagEvent
+from lifecycle.sbom.services import Package, store_packages
+from tests.factories import dock, oci
+from tests.fakes.registry import InMemoryRegistry
+
+pytestmark = pytest.mark.django_db
+State = RebuildJob.State
+
+
+class Strict(InMemoryRegistry):
+    """Refuses every call from inside a transaction of the code under test (design invariant 8)."""
+
+    depth = 0
+
+    def _find(self, repository, reference):
+        assert len(connection.savepoint_ids) <= self.depth, "the network inside a transaction"
+        return super()._find(repository, reference)
+
+    def fetch_blob(self, *words, **more):
+        assert len(connection.savepoint_ids) <= self.depth, "the network inside a transaction"
+        return super().fetch_blob(*words, **more)
+
+
+class Yard:
+    """base/debian -> base/python -> shop/api -> shop/worker, and shop/static on base/debian; nothing has a recipe."""
+
+    def __init__(self, shelf):
+        self.shelf = shelf
+        self.owner = dock.user("owner", "owner", of=dock.team("base"))
+        dock.user("owner", "owner", of=dock.team("shop"))
+        self.packages: dict[str, list[str]] = {}
+        self.layers: dict[str, tuple[str, ...]] = {}
+
+    def push(self, name, *layers, tag="latest", on="", packages=("openssl", "1")):
+        """Push an image whose first layers are those of what `on` names now; its packages are listed by a scan."""
+        dock.repository(name)
+        texts = (*self.layers.get(on, ()), *layers)
+        self.layers[name] = texts
+        item = oci.image(*texts)
+        oci.push(self.shelf, name, item, tag)
+        digest = item.manifest.digest.text
+        self.packages[texts[0]] = [f"pkg:deb/debian/{packages[0]}@{packages[1]}?distro=debian-12"]
+        image = ingest.ingest_manifest(dock.registry().pk, name, digest, tag=tag)
+        self.settle()
+        return image
+
+    def four_levels(self):
+        self.push("base/debian", "debian 1")
+        self.push("base/python", "python", on="base/debian")
+        self.push("shop/api", "api", on="base/python")
+        self.push("shop/worker", "worker", on="shop/api")
+        self.push("shop/static", "static", on="base/debian")
+
+    def settle(self, *, rounds=40):
+        """Run every job that waits, rebuilds last, until none does."""
+        job_handlers.load()
+        for _ in range(rounds):
+            Job.objects.filter(state=Job.State.WAITING).update(not_before=None)
+            waiting = sorted(Job.objects.filter(state="waiting"), key=lambda job: (job.kind == "rebuild", job.pk))
+            if not waiting:
+                return
+            for job in waiting:
+                self.run(job)
+        raise AssertionError(f"jobs without end: {list(Job.objects.filter(state='waiting').values())}")
+
+    def run(self, job):
+        if job.kind == JobKind.SCAN:
+            Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED)
+            image = Image.objects.get(pk=job.subject_id)
+            first = image.config["history"][0]["created_by"].removeprefix("COPY ")
+            found = [Package(purl, layer_position=0) for purl in self.packages.get(first, ())]
+            store_packages(image, found, actor=self.owner, distro="debian-12")
+            return
+        running.run(job.pk)
+
+    def wave(self, base="base/debian:latest", *, by=None):
+        wave = planning.plan_wave(base, actor=by or self.owner)
+        return services.confirm_wave(wave.pk, actor=by or self.owner)
+
+    def tag(self, name, tag="latest"):
+        return Tag.objects.get(repository__name=name, name=tag).image
+
+    def bases(self, name):
+        return {edge.base.digest for edge in self.tag(name).base_edges.all()}
+
+
+@pytest.fixture
+def yard(monkeypatch):
+    shelf = Strict()
+    shelf.depth = len(connection.savepoint_ids)
+    for module in (ingest, services, planning, handlers):
+        monkeypatch.setattr(module, "client_for", lambda registry: shelf)
+    dock.registry()
+    return Yard(shelf)
+
+
+def shape(wave):
+    return {job.repository.name: (job.level, job.state) for job in wave.jobs.select_related("repository")}
+
+
+def test_four_levels_are_renewed_each_on_the_new_state_of_what_it_stands_on(yard):
+    yard.four_levels()
+    before = {name: yard.tag(name) for name in ("base/python", "shop/api", "shop/worker", "shop/static")}
+    new = yard.push("base/debian", "debian 2", packages=("openssl", "2"))
+    wave = yard.wave()
+    assert shape(wave) == {
+        "base/python": (1, "waiting"),
+        "shop/static": (1, "waiting"),
+        "shop/api": (2, "waiting"),
+        "shop/worker": (3, "waiting"),
+    }
+    yard.settle()
+    wave.refresh_from_db()
+    assert (wave.state, {state for _, state in shape(wave).values()}) == ("succeeded", {"done"})
+    assert new.digest in yard.bases("base/python") & yard.bases("shop/static")
+    assert yard.tag("base/python").digest in yard.bases("shop/api")
+    assert yard.tag("shop/api").digest in yard.bases("shop/worker")
+    for name, image in before.items():
+        moves = TagEvent.objects.filter(tag__repository__name=name, tag__name="latest").exclude(old_image=None)
+        assert [(move.old_image, move.new_image) for move in moves] == [(image, yard.tag(name))]
+    assert AuditEvent.objects.filter(action="image.rebuilt").count() == 4
+    again = planning.plan_wave("base/debian:latest", actor=yard.owner)
+    assert (again.jobs.count(), again.skipped) == (0, [])
+
+
+def test_what_a_rebuild_would_fix_is_told_before_and_verified_after(yard):
+    yard.push("base/debian", "debian 1")
+    yard.push("shop/static", "static", on="base/debian")
+    package = yard.tag("base/debian").image_inventories.get().inventory.inventory_packages.get().package
+    dock.advisory("CVE-1", "high", package, fixed="2")
+    dock.advisory("CVE-2", "low", package)
+    new = yard.push("base/debian", "debian 2", packages=("openssl", "2"))
+    newer = new.image_inventories.get().inventory.inventory_packages.get().package
+    still = dock.advisory("CVE-3", "low", newer)
+    still.matches.create(package=package)
+    wave = yard.wave()
+    assert wave.jobs.get().would_fix == ["CVE-1", "CVE-2"]
+    wave.jobs.update(would_fix=["CVE-1", "CVE-2", "CVE-3"])  # as if more had been known of the new base since
+    yard.settle()
+    job = wave.jobs.get()
+    assert (job.fixed, job.introduced, job.still_open) == (["CVE-1", "CVE-2"], [], ["CVE-3"])
+    assert (job.findings_before, job.findings_after, job.remaining_count) == (3, 1, 1)
+
+
+def test_findings_that_a_rebuild_brings_are_told(yard):
+    yard.push("base/debian", "debian 1")
+    yard.push("shop/static", "static", on="base/debian")
+    new = yard.push("base/debian", "debian 2", packages=("zlib", "2"))
+    worse = new.image_inventories.get().inventory.inventory_packages.get().package
+    yard.wave()
+    dock.advisory("CVE-9", "critical", worse)
+    yard.settle()
+    job = RebuildJob.objects.get()
+    assert (job.state, job.fixed, job.introduced, job.findings_after) == ("done", [], ["CVE-9"], 1)
+
+
+def test_the_result_is_judged_only_when_its_packages_are_matched(yard):
+    yard.push("base/debian", "debian 1")
+    yard.push("shop/static", "static", on="base/debian")
+    yard.push("base/debian", "debian 2", packages=("openssl", "2"))
+    yard.wave()
+    held = yard.tag("base/debian").image_inventories.get().inventory.inventory_packages.get().package_id
+    match = Job.objects.create(kind="match", subject_id=1, actor=yard.owner, payload={"package_ids": [held]})
+    Job.objects.filter(pk=match.pk).update(state="running", lease_until="2999-01-01T00:00Z")
+    for _ in range(3):
+        for job in Job.objects.filter(state="waiting"):
+            Job.objects.filter(pk=job.pk).update(not_before=None)
+            yard.run(job)
+    assert RebuildJob.objects.get().state == "scanning"
+    Job.objects.filter(pk=match.pk).update(state="succeeded", lease_until=None)
+    yard.settle()
+    assert RebuildJob.objects.get().state == "done"
+
+
+def test_a_base_that_moves_again_gets_a_plan_of_its_own_and_overtakes_what_waits(yard):
+    yard.four_levels()
+    yard.push("base/debian", "debian 2")
+    first = yard.wave()
+    second_new = yard.push("base/debian", "debian 3", packages=("openssl", "3"))  # runs the first wave to its end
+    assert {state for _, state in shape(first).values()} == {"done"}
+    second = planning.plan_wave("base/debian:latest", actor=yard.owner)
+    assert second.pk != first.pk
+    services.confirm_wave(second.pk, actor=yard.owner)
+    yard.settle()
+    second.refresh_from_db()
+    assert second.state == "succeeded"
+    assert second_new.digest in yard.bases("shop/static")
+
+
+def test_a_newer_wave_takes_over_what_waits_and_never_loses_the_tag(yard):
+    yard.four_levels()
+    old_static = yard.tag("shop/static")
+    yard.push("base/debian", "debian 2")
+    first = yard.wave()
+    static = first.jobs.get(repository__name="shop/static")
+    run = Job.objects.get(kind="rebuild", subject_id=static.pk)
+    yard.run(run)  # built, not yet scanned: it goes on
+    item = oci.image("debian 3")
+    oci.push(yard.shelf, "base/debian", item, "latest")
+    ingest.ingest_manifest(dock.registry().pk, "base/debian", item.manifest.digest.text, tag="latest")
+    second = yard.wave()
+    assert shape(first) == {
+        "base/python": (1, "cancelled"),
+        "shop/static": (1, "scanning"),
+        "shop/api": (2, "cancelled"),
+        "shop/worker": (3, "cancelled"),
+    }
+    assert first.jobs.get(repository__name="shop/api").problem == f"{second} renews it on a newer base."
+    assert second.jobs.get(repository__name="shop/static").old_image == old_static
+    yard.settle()
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert (first.state, second.state) == ("succeeded", "succeeded")
+    assert item.manifest.digest.text in yard.bases("shop/static") & yard.bases("base/python")
+
+
+def test_an_older_waves_late_result_does_not_take_the_tag_from_a_newer_one(yard):
+    yard.four_levels()
+    yard.push("base/debian", "debian 2")
+    first = yard.wave()
+    late = first.jobs.get(repository__name="shop/static")
+    late_run = Job.objects.get(kind="rebuild", subject_id=late.pk)
+    yard.run(late_run)
+    Job.objects.filter(pk=late_run.pk).update(state="cancelled")  # its worker died, and comes back last
+    yard.push("base/debian", "debian 3", packages=("openssl", "3"))
+    second = yard.wave()
+    yard.settle()
+    newest = yard.tag("shop/static")
+    assert newest == second.jobs.get(repository__name="shop/static").new_image
+    Job.objects.create(kind="rebuild", subject_id=late.pk, actor=yard.owner)
+    yard.settle()
+    late.refresh_from_db()
+    assert (yard.tag("shop/static"), late.state) == (newest, "unchanged")
+
+
+def test_a_plan_that_nobody_confirmed_ends_when_its_base_moves_on(yard):
+    yard.four_levels()
+    yard.push("base/debian", "debian 2")
+    stale = planning.plan_wave("base/debian:latest", actor=yard.owner)
+    assert planning.plan_wave("base/debian:latest", actor=yard.owner) == stale
+    yard.push("base/debian", "debian 3")
+    fresh = planning.plan_wave("base/debian:latest", actor=yard.owner)
+    stale.refresh_from_db()
+    assert (stale.state, fresh.state) == ("cancelled", "planned")
+    assert stale.jobs.first().problem == f"{fresh} plans it for a newer base."
+    with pytest.raises(IllegalTransition):
+        services.confirm_wave(stale.pk, actor=yard.owner)
+
+
+def test_a_tag_that_somebody_moved_meanwhile_stays_and_its_children_go_on_from_there(yard):
+    yard.four_levels()
+    yard.push("base/debian", "debian 2")
+    wave = planning.plan_wave("base/debian:latest", actor=yard.owner)
+    theirs = yard.push("shop/api", "api by hand", on="base/python")
+    services.confirm_wave(wave.pk, actor=yard.owner)
+    yard.settle()
+    wave.refresh_from_db()
+    api = wave.jobs.get(repository__name="shop/api")
+    assert (api.state, api.new_image, yard.tag("shop/api")) == ("unchanged", theirs, theirs)
+    assert api.method_reason == "The tag latest was moved by somebody else meanwhile; it stays."
+    assert (wave.state, theirs.digest in yard.bases("shop/worker")) == ("succeeded", True)
+
+
+def test_a_wave_cancelled_while_its_result_is_scanned_moves_no_tag(yard):
+    yard.four_levels()
+    old = yard.tag("shop/static")
+    yard.push("base/debian", "debian 2")
+    wave = yard.wave()
+    yard.run(Job.objects.get(kind="rebuild", subject_id=wave.jobs.get(repository__name="shop/static").pk))
+    services.cancel_wave(wave.pk, actor=yard.owner)
+    yard.settle()
+    assert {state for _, state in shape(wave).values()} == {"cancelled"}
+    assert yard.tag("shop/static") == old
+    wave.refresh_from_db()
+    assert wave.state == "cancelled"
+
+
+def test_the_watch_of_an_image_that_a_wave_renews_proposes_no_second_wave(yard):
+    yard.four_levels()
+    for name in ("base/debian", "base/python", "shop/api"):
+        services.watch_base(dock.repository(name).pk, actor=yard.owner)
+    new = yard.push("base/debian", "debian 2")
+    wave = RebuildWave.objects.get()
+    assert (wave.trigger, wave.new_base, wave.jobs.count()) == ("watch", new, 4)
+    services.confirm_wave(wave.pk, actor=yard.owner)
+    yard.settle()
+    assert list(RebuildWave.objects.values_list("pk", "state")) == [(wave.pk, "succeeded")]
+    for watch in UpstreamWatch.objects.all():
+        assert watch.last_digest == yard.tag(watch.repository.name).digest
+
+
+def test_what_a_wave_did_not_reach_is_proposed_by_the_watch_at_its_end(yard):
+    yard.four_levels()
+    watch = services.watch_base(dock.repository("shop/api").pk, actor=yard.owner)
+    yard.push("base/debian", "debian 2")
+    wave = yard.wave()
+    worker = wave.jobs.get(repository__name="shop/worker")
+    services.begin(worker.pk, node_id="sha256:0")
+    services.fail(worker.pk, why="exit 1")
+    yard.settle()
+    wave.refresh_from_db()
+    assert wave.state == "failed"
+    proposed = RebuildWave.objects.get(trigger="watch")
+    assert (proposed.state, proposed.new_base, list(shape(proposed))) == (
+        "planned",
+        yard.tag("shop/api"),
+        ["shop/worker"],
+    )
+    watch.refresh_from_db()
+    assert watch.last_digest == yard.tag("shop/api").digest
+
+
+def test_retry_does_again_only_what_is_not_done(yard):
+    yard.four_levels()
+    yard.push("base/debian", "debian 2")
+    wave = yard.wave()
+    services.fail(wave.jobs.get(repository__name="shop/api").pk, why="exit 1")
+    yard.settle()
+    wave.refresh_from_db()
+    assert (wave.state, shape(wave)["shop/worker"]) == ("failed", (3, "blocked"))
+    done = {name: yard.tag(name) for name in ("base/python", "shop/static")}
+    writes = len(yard.shelf.calls)
+    services.retry_wave(wave.pk, actor=yard.owner)
+    yard.settle()
+    wave.refresh_from_db()
+    assert (wave.state, {state for _, state in shape(wave).values()}) == ("succeeded", {"done"})
+    assert {name: yard.tag(name) for name in done} == done
+    assert not [call for call in yard.shelf.calls[writes:] if call[:2] == ("put_manifest", "shop/static")]
+
+
+def test_a_result_whose_scan_failed_is_scanned_again_by_a_retry(yard):
+    yard.push("base/debian", "debian 1")
+    yard.push("shop/static", "static", on="base/debian")
+    yard.push("base/debian", "debian 2")
+    wave = yard.wave()
+    yard.run(Job.objects.get(kind="rebuild"))
+    result = RebuildJob.objects.get().new_image
+    Job.objects.filter(kind="scan").update(state="failed")
+    Image.objects.filter(pk=result.pk).update(scan_problem="syft died")
+    yard.settle()
+    assert RebuildJob.objects.get().problem == "The result could not be scanned: syft died"
+    services.retry_wave(wave.pk, actor=yard.owner)
+    yard.settle()
+    assert (RebuildJob.objects.get().state, yard.tag("shop/static")) == ("done", result)
+
+
+@pytest.mark.parametrize("death", range(1, 9))
+def test_a_worker_that_dies_anywhere_leaves_one_effect(yard, death):
+    yard.push("base/debian", "debian 1")
+    yard.push("shop/static", "static", on="base/debian")
+    yard.push("base/debian", "debian 2")
+    wave = yard.wave()
+    yard.shelf.fail_after, yard.shelf._writes = death, 0
+    run = Job.objects.get(kind="rebuild")
+    running.run(run.pk)
+    yard.shelf.fail_after = None
+    yard.settle()
+    wave.refresh_from_db()
+    assert (wave.state, RebuildJob.objects.get().state) == ("succeeded", "done")
+    moves = TagEvent.objects.filter(tag__repository__name="shop/static", tag__name="latest").exclude(old_image=None)
+    assert moves.count() == 1
+    assert AuditEvent.objects.filter(action="image.rebuilt").count() == 1
+
+
+def test_who_lost_the_right_meanwhile_rebuilds_nothing(yard):
+    yard.push("base/debian", "debian 1")
+    yard.push("shop/static", "static", on="base/debian")
+    yard.push("base/debian", "debian 2")
+    old = yard.tag("shop/static")
+    wave = yard.wave()
+    RoleGrant.objects.filter(team__slug="shop").update(role=Role.objects.get(slug="viewer"))
+    yard.settle()
+    wave.refresh_from_db()
+    assert (wave.state, yard.tag("shop/static")) == ("failed", old)
+    assert "image.rebuild" in RebuildJob.objects.get().problem
+
+
+def test_a_recipe_gets_no_base_that_its_author_may_not_see(yard):
+    secret = yard.push("secret/base", "secret 1")
+    yard.push("shop/api", "api")
+    stranger = dock.user("stranger", "owner", of=dock.team("shop"))
+    everyone = dock.user("admin", "owner", of=dock.team("shop"))
+    dock.user("admin", "owner", of=dock.team("secret"))
+    Recipe.objects.create(
+        repository=dock.repository("shop/api"), revision=1, containerfile="FROM secret/base\n", author=stranger,
+        base_references=["secret/base"],
+    )  # fmt: skip
+    wave = yard.wave("secret/base:latest", by=everyone)
+    assert shape(wave) == {"shop/api": (1, "waiting")}
+    yard.settle()
+    job = RebuildJob.objects.get()
+    assert (job.state, job.problem) == (
+        "failed", "The base secret/base is not in the registry, or its recipe's author may not see it."
+    )  # fmt: skip
+    assert secret.digest not in str(yard.shelf.calls[-1])
+
+
+@pytest.mark.parametrize(("limit", "value"), [("READ_MAX_S", -1.0), ("READ_MAX_BYTES", 10)])
+def test_reading_layers_for_a_plan_has_an_end_and_the_worker_decides_then(yard, monkeypatch, limit, value):
+    yard.four_levels()
+    yard.push("base/debian", "debian 2")
+    monkeypatch.setattr(planning, limit, value)
+    wave = yard.wave()
+    reason = "Reading its layers would take longer than a plan may. Its worker decides whether it can be rebased."
+    assert {(job.method, job.method_reason) for job in wave.jobs.all()} == {("rebase", reason)}
+    yard.settle()
+    wave.refresh_from_db()
+    assert wave.state == "succeeded"
+    assert {job.method_reason for job in wave.jobs.all()} == {"Its own layers went onto the new base as they are."}
+
+
+def test_what_was_lost_of_lineage_is_no_reason_to_rebuild_twice(yard):
+    yard.four_levels()
+    yard.push("base/debian", "debian 2")
+    yard.wave()
+    yard.settle()
+    derive(list(Image.objects.values_list("pk", flat=True)))
+    assert planning.plan_wave("base/debian:latest", actor=yard.owner).jobs.count() == 0
