@@ -101,9 +101,9 @@ def counts_of(waves: Collection[int], visible: QuerySet[Repository]) -> dict[int
 
 
 def waves_about(repository: Repository, actor: User) -> QuerySet[RebuildWave]:
-    """Return the waves that `actor` may see and that renew this repository or stand on it, newest first."""
+    """Return the waves that `actor` may see and that renew this repository or what stands on it; page by -id."""
     jobs = RebuildJob.objects.filter(wave=OuterRef("pk"), repository=repository)
-    return waves_visible_to(actor).filter(Q(repository=repository) | Exists(jobs)).order_by("-pk")
+    return waves_visible_to(actor).filter(Q(repository=repository) | Exists(jobs))
 
 
 def waves_to_confirm(actor: User) -> QuerySet[RebuildWave]:

@@ -179,8 +179,8 @@ def watch(request: HttpRequest, repository: int) -> HttpResponse:
     user = _user(request)
     found = repository_for(user, repository)
     made = services.watch_base(found.pk, actor=user, tag=request.POST.get("tag", "")[:200])  # the service parses it
-    messages.success(request, f"{made} is watched: when it moves, a rebuild is proposed here.")
-    return redirect("lifecycle:repository", found.team.slug, found.name)
+    messages.success(request, f"{made} is watched: when it moves, a rebuild is planned.")
+    return redirect(f"{_address(found)}?tab=rebuilds")
 
 
 @require_POST
@@ -189,7 +189,7 @@ def unwatch(request: HttpRequest, repository: int, watch: int) -> HttpResponse:
     found = repository_for(_user(request), repository)
     services.unwatch(found.pk, watch, actor=_user(request))
     messages.success(request, "It is watched no longer.")
-    return redirect("lifecycle:repository", found.team.slug, found.name)
+    return redirect(f"{_address(found)}?tab=rebuilds")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

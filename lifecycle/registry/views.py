@@ -23,14 +23,16 @@ from lifecycle.lineage.models import Derivation
 from lifecycle.lineage.page_queries import EVIDENCE_WORDS, levels_below
 from lifecycle.promotion.models import PromotionRequest, Slot
 from lifecycle.rebuild.models import Recipe
-from lifecycle.rebuild.page_queries import plan_offer, rebuilt_as
+from lifecycle.rebuild.page_queries import Counts, counts_of, plan_offer, rebuilt_as, waves_about
+from lifecycle.rebuild.queries import watches_of
 from lifecycle.registry import page_queries
-from lifecycle.registry.models import Image, Layer
+from lifecycle.registry.models import Image, Layer, Repository
 from lifecycle.sbom.models import Sbom
 from lifecycle.sbom.page_queries import packages_of
 
 _IMAGE_TABS: Final = ("overview", "lineage", "packages", "findings", "promotions", "history")
-_REPOSITORY_TABS: Final = ("tags", "recipe", "history")
+_REPOSITORY_TABS: Final = ("tags", "recipe", "rebuilds", "history")
+_WATCHABLE_MAX: Final = 100  # tags to choose from, those that moved last
 _SEARCH_MAX: Final = 200  # characters; a repository's name is shorter than 255
 
 
@@ -94,6 +96,7 @@ def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
         "repository": found,
         "tab": tab,
         "recipe": Recipe.objects.filter(repository=found).select_related("author").order_by("-revision").first(),
+        "plan": plan_offer(user, found),
         "is_empty": not page_queries.tags_of(found).exists(),
         "may_push": may(user, Verb.IMAGE_CREATE, repository=found) if found.environment_id is None else None,
     }
@@ -101,7 +104,41 @@ def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
         context["page"] = keyset_page(page_queries.tags_of(found), ("-updated_at", "-id"), **_cursors(request))
     elif tab == "history":
         context["page"] = keyset_page(page_queries.tag_history(found), ("-id",), **_cursors(request))
+    elif tab == "recipe":
+        context |= _recipe_tab(request, found, context["recipe"])
+    elif tab == "rebuilds":
+        context |= _rebuilds_tab(request, found)
     return render(request, "lifecycle/registry/repository.html", context)
+
+
+def _recipe_tab(request: HttpRequest, repository: Repository, in_force: Recipe | None) -> dict[str, Any]:
+    """Return the revision that `?revision=` asks for (the one in force by itself), all of them, and who may add one."""
+    rows = Recipe.objects.filter(repository=repository).select_related("author")
+    asked = request.GET.get("revision", "")
+    shown = (
+        rows.filter(revision=int(asked)).first() if asked.isascii() and asked.isdigit() and len(asked) < 10 else None
+    )
+    verb = Verb.IMAGE_AMEND if in_force is not None else Verb.IMAGE_CREATE
+    return {
+        "shown": shown or in_force,
+        "page": keyset_page(rows, ("-revision",), **_cursors(request), size=20),
+        "may_store": may(_user(request), verb, repository=repository),
+    }
+
+
+def _rebuilds_tab(request: HttpRequest, repository: Repository) -> dict[str, Any]:
+    """Return the waves that renew this repository or stand on it, its watches, and who may add one."""
+    user = _user(request)
+    page = keyset_page(waves_about(repository, user), ("-id",), **_cursors(request), size=20)
+    counts = counts_of([wave.pk for wave in page.rows], repositories_visible_to(user))
+    tags = page_queries.tags_of(repository).exclude(image__kind=Image.Kind.ARTIFACT).order_by("-updated_at", "-id")
+    return {
+        "page": page,
+        "entries": [(wave, counts.get(wave.pk, Counts())) for wave in page.rows],
+        "watches": watches_of(repository).order_by("tag"),
+        "tag_names": tags.values_list("name", flat=True)[:_WATCHABLE_MAX],
+        "may_watch": may(user, Verb.IMAGE_REBUILD, repository=repository),
+    }
 
 
 @require_safe

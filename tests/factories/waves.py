@@ -9,7 +9,7 @@ from accounts.models import User
 from lifecycle.core import clock
 from lifecycle.jobs.models import Job, JobKind, JobLogLine
 from lifecycle.promotion.models import Environment, Slot
-from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe
+from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Image, Repository
 from tests.factories import dock
 
@@ -136,3 +136,10 @@ def environment(slug: str, holds: Image, where: Repository) -> Environment:
     )
     Slot.objects.create(repository=where, environment=made, image=holds, tag="1.0", since=clock.now())
     return made
+
+
+def watch(where: Repository, by: User, tag: str = "bookworm") -> UpstreamWatch:
+    """Return a watch on a tag of a base."""
+    return UpstreamWatch.objects.create(
+        repository=where, tag=tag, created_by=by, last_digest=dock.sha("base/debian old")
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -10,7 +11,7 @@ from django.urls import reverse
 
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.rebuild import page_queries
-from lifecycle.rebuild.models import RebuildJob, RebuildWave
+from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Image, Repository
 from tests.factories import dock, waves
 
@@ -291,3 +292,161 @@ def test_a_base_offers_its_plan_and_says_why_when_it_would_come_to_nothing(harbo
     assert 'name="reference" value="bookworm"' in owner.get(old).content.decode()
     worker = reverse("lifecycle:image", args=["shop", "shop/worker", harbour["worker"].digest])
     assert "Plan rebuild" not in owner.get(worker).content.decode()
+
+
+# Watches
+
+
+def watch(client, where, tag="bookworm"):
+    return client.post(reverse("lifecycle:watch-add", args=[where.pk]), {"tag": tag})
+
+
+def rebuilds_tab(client, where):
+    return client.get(reverse("lifecycle:repository", args=[where.team.slug, where.name]) + "?tab=rebuilds")
+
+
+def test_a_base_is_watched_and_no_longer_by_its_page(harbour, owner):
+    base = Repository.objects.get(name="base/debian")
+    assert "No tag is watched." in rebuilds_tab(owner, base).content.decode()
+    assert watch(owner, base)["Location"].endswith("?tab=rebuilds")
+    row = UpstreamWatch.objects.get()
+    assert (row.tag, row.created_by, row.last_digest) == ("bookworm", harbour["reader"], harbour["new"].digest)
+    assert "watched by shop-dev" in rebuilds_tab(owner, base).content.decode()
+    assert owner.post(reverse("lifecycle:watch-remove", args=[base.pk, row.pk])).status_code == 302
+    assert not UpstreamWatch.objects.exists()
+
+
+def test_who_may_not_rebuild_the_base_watches_nothing_and_is_told_why(harbour, viewer):
+    base = Repository.objects.get(name="base/debian")
+    row = waves.watch(base, harbour["reader"])
+    text = rebuilds_tab(viewer, base).content.decode()
+    assert "You do not hold image.rebuild in team base" in text
+    assert reverse("lifecycle:watch-add", args=[base.pk]) not in text
+    assert watch(viewer, base).status_code == 403
+    assert viewer.post(reverse("lifecycle:watch-remove", args=[base.pk, row.pk])).status_code == 403
+    assert watch(browser(dock.user("stranger")), base).status_code == 404
+    assert UpstreamWatch.objects.count() == 1
+
+
+def test_a_tag_that_is_none_is_refused(harbour, owner):
+    assert watch(owner, Repository.objects.get(name="base/debian"), tag="no tag!").status_code == 400
+    assert not UpstreamWatch.objects.exists()
+
+
+def test_the_waves_of_a_repository_are_those_that_renew_it_or_what_stands_on_it(harbour, owner):
+    wave = waves.planned(harbour)
+    link = reverse("lifecycle:wave", args=[wave.pk])
+    for name, is_there in (("base/debian", True), ("shop/api", True), ("shop/jobs", False)):
+        text = rebuilds_tab(owner, Repository.objects.get(name=name)).content.decode()
+        assert (link in text) is is_there, name
+
+
+# Recipes
+
+
+def store(client, where, **given):
+    body = {"containerfile": "FROM base/python:1.0\r\nCOPY app.py /srv/\r\n", "tag": "1.0", "build_args": ""} | given
+    return client.post(reverse("lifecycle:recipe-new", args=[where.pk]), body)
+
+
+def recipe_tab(client, where, query=""):
+    return client.get(reverse("lifecycle:repository", args=[where.team.slug, where.name]) + f"?tab=recipe{query}")
+
+
+@pytest.fixture
+def contexts_kept(monkeypatch):
+    """What would be stored in the registry; the registry itself is tested with the builder."""
+    kept = {}
+
+    def put(client, repository, files):
+        digest = dock.sha(repr(sorted(files.items())))
+        kept[digest] = dict(files)
+        return digest
+
+    def unpack(client, repository, digest, folder):
+        for name, content in kept[digest].items():
+            (folder / name).write_bytes(content)
+
+    monkeypatch.setattr("lifecycle.rebuild.contexts.store", put)
+    monkeypatch.setattr("lifecycle.rebuild.contexts.unpack", unpack)
+    return kept
+
+
+def test_a_recipe_is_stored_by_form_with_its_files_and_its_history_stays(harbour, owner, contexts_kept):
+    api = Repository.objects.get(name="shop/api")
+    file = SimpleUploadedFile("app.py", b"print(1)\n")
+    answer = store(owner, api, build_args="VERSION=1\n\nMODE = x", context=[file])
+    assert answer.status_code == 422
+    assert "Line 3: expected NAME=value." in answer.content.decode()
+    assert store(owner, api, build_args="VERSION=1", context=[SimpleUploadedFile("app.py", b"print(1)\n")])["Location"]
+    first = Recipe.objects.get()
+    assert (first.revision, first.containerfile) == (1, "FROM base/python:1.0\nCOPY app.py /srv/\n")
+    assert (first.build_args, first.base_references, first.tag) == ({"VERSION": "1"}, ["base/python:1.0"], "1.0")
+    assert contexts_kept[first.context_digest] == {"app.py": b"print(1)\n"}
+    more = SimpleUploadedFile("more.txt", b"more")
+    store(owner, api, keep_context="on", context=[more])
+    second = Recipe.objects.get(revision=2)
+    assert contexts_kept[second.context_digest] == {"app.py": b"print(1)\n", "more.txt": b"more"}
+    store(owner, api)
+    assert Recipe.objects.get(revision=3).context_digest == ""
+    old = recipe_tab(owner, api, "&revision=1").content.decode()
+    assert "Revision 1 is not in force" in old
+    assert "VERSION" in old
+    assert "revision 3, in force" in recipe_tab(owner, api).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"containerfile": "RUN true"}, "The recipe has no FROM."),
+        ({"containerfile": ""}, "This field is required."),
+        ({"tag": "no tag!"}, "Not a tag"),
+        ({"build_args": "1A=b"}, "Line 1: expected NAME=value."),
+    ],
+)
+def test_a_recipe_that_cannot_be_read_comes_back_with_its_text(harbour, owner, given, words):
+    answer = store(owner, Repository.objects.get(name="shop/api"), **given)
+    text = answer.content.decode()
+    assert answer.status_code == 422
+    assert words in text
+    assert "Please mend this first." in text
+    assert (given.get("containerfile") or "COPY app.py /srv/") in text or "containerfile" in given
+    assert not Recipe.objects.exists()
+
+
+def test_too_much_context_is_refused_before_it_goes_anywhere(harbour, owner, monkeypatch):
+    monkeypatch.setattr("lifecycle.rebuild.forms.CONTEXT_MAX", 10)
+    answer = store(owner, Repository.objects.get(name="shop/api"), context=[SimpleUploadedFile("big", b"12345678901")])
+    assert answer.status_code == 422
+    assert not Recipe.objects.exists()
+
+
+def test_who_may_create_stores_the_first_recipe_and_who_may_amend_the_next(harbour, viewer, owner):
+    api = Repository.objects.get(name="shop/api")
+    creator = browser(dock.user("creator", "creator", of=dock.team("shop")))
+    assert "You do not hold image.create" in recipe_tab(viewer, api).content.decode()
+    assert store(viewer, api).status_code == 403
+    assert store(creator, api).status_code == 302
+    assert "You do not hold image.amend" in recipe_tab(creator, api).content.decode()
+    assert store(creator, api, containerfile="FROM base/python:2.0").status_code == 403
+    assert store(browser(dock.user("stranger")), api).status_code == 404
+    assert Recipe.objects.count() == 1
+    form = owner.get(reverse("lifecycle:recipe-new", args=[api.pk])).content.decode()
+    assert "COPY app.py /srv/" in form
+
+
+@pytest.mark.parametrize("tab", ["recipe", "rebuilds"])
+def test_a_tab_of_the_repository_costs_the_same_for_one_row_and_for_three(tab, harbour, owner):
+    base = Repository.objects.get(name="base/debian")
+    address = reverse("lifecycle:repository", args=["base", "base/debian"]) + f"?tab={tab}"
+
+    def add(tag):
+        waves.planned(harbour)
+        waves.recipe(base, harbour["reader"])
+        waves.watch(base, harbour["reader"], tag=tag)
+
+    add("bookworm")
+    one = _count(owner, address)
+    add("12")
+    add("stable")
+    assert _count(owner, address) == one <= 16
