@@ -33,6 +33,7 @@ from lifecycle.promotion.queries import (
     requesters_of,
     requirements_now,
 )
+from lifecycle.rebuild.page_queries import counts_of, waves_to_confirm
 from lifecycle.registry.models import Image, RepositoryImage
 
 _INBOX_MAX: Final = 50  # requests to decide that one page shows; the rest comes up as these are decided
@@ -64,6 +65,8 @@ def _inbox(
     failed = list(page_queries.failed_of(user).order_by("-pk")[:_SIDE_MAX])
     decided = list(page_queries.decided_lately_by(user).order_by("-pk")[:_SIDE_MAX])
     failed_jobs = list(page_queries.failed_jobs_of(user).order_by("-pk")[:_SIDE_MAX])
+    waves = list(waves_to_confirm(user).order_by("-pk")[:_SIDE_MAX])
+    images = counts_of([wave.pk for wave in waves], repositories_visible_to(user))
     rows = {row.promotion.pk: row for row in judged({*to_decide, *to_execute, *failed, *decided})}
     for row in rows.values():
         row.promotion.who_can_act = row.who_can_act(user)  # type: ignore[attr-defined]
@@ -78,6 +81,7 @@ def _inbox(
         "to_execute": [rows[item.pk] for item in to_execute],
         "failed": [rows[item.pk] for item in failed],
         "decided": [rows[item.pk] for item in decided],
+        "waves": [(wave, images[wave.pk]) for wave in waves],
         "failed_jobs": failed_jobs,
         "failed_count": len(failed) + len(failed_jobs),
         "next_deadline": min((item.approve_by for item in to_decide), default=None),

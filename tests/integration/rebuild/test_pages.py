@@ -450,3 +450,22 @@ def test_a_tab_of_the_repository_costs_the_same_for_one_row_and_for_three(tab, h
     add("12")
     add("stable")
     assert _count(owner, address) == one <= 16
+
+
+# The inbox
+
+
+def test_the_inbox_shows_planned_waves_to_those_who_may_confirm_all_of_it(harbour, owner, viewer):
+    wave = waves.planned(harbour)
+    waves.running(harbour)
+    narrow = dock.user("base-only", "owner", of=dock.team("base"))
+    dock.user("base-only", "viewer", of=dock.team("shop"))
+    link = reverse("lifecycle:wave", args=[wave.pk])
+    shown = {
+        who: client.get(reverse("lifecycle:inbox")).content.decode()
+        for who, client in {"owner": owner, "viewer": viewer, "narrow": browser(narrow)}.items()
+    }
+    assert {who: link in text for who, text in shown.items()} == {"owner": True, "viewer": False, "narrow": False}
+    assert "Rebuilds to confirm" in shown["owner"]
+    assert act(owner, "confirm", wave).status_code == 302
+    assert link not in owner.get(reverse("lifecycle:inbox")).content.decode()
