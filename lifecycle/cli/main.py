@@ -1,4 +1,4 @@
-"""`gravingdock`: images and promotions from a terminal or a pipeline. Data on standard output, talk on standard error.
+"""`gravingdock`: images, promotions and rebuilds from a terminal or a pipeline; data on standard output, talk on error.
 
 Exit codes: 0 ok, 1 error, 2 usage, 3 the policy says no, 4 not authenticated, 5 timed out. No colours are printed.
 """
@@ -20,8 +20,13 @@ from lifecycle.cli.client import Api, CommandFailed, Login
 
 IMAGE_COLUMNS: Final = ("digest", "kind", "platform", "distro", "size_bytes", "package_count")
 PROMOTION_COLUMNS: Final = ("id", "state", "repository", "environment", "tag", "digest", "requested_by")
+WAVE_COLUMNS: Final = ("id", "state", "base", "trigger", "planned_by", "created_at", "jobs_by_state")
+JOB_COLUMNS: Final = (
+    "level", "repository", "team", "state", "method", "would_fix", "fixed", "introduced", "remaining_count", "seconds",
+)  # fmt: skip
 UNDER_WAY: Final = frozenset({"executing", "verifying"})
 POLL_S: Final = 1.0
+WAIT_S: Final = 3600  # of `rebuild start --wait`, when no --timeout is given
 DECISIONS: Final = {
     "approve": "approve a request of somebody else",
     "reject": "reject a request for good; needs --reason",
@@ -89,7 +94,30 @@ def parser() -> argparse.ArgumentParser:
     execute.add_argument("id", type=_positive)
     execute.add_argument("--wait", type=_positive, metavar="SECONDS", help="until it ended; exit 5 after that long")
     execute.set_defaults(run=execute_promotion)
+
+    _add_rebuild(areas.add_parser("rebuild", help="rebuilds"), shared, limited)
     return top
+
+
+def _add_rebuild(
+    area: argparse.ArgumentParser, shared: argparse.ArgumentParser, limited: argparse.ArgumentParser
+) -> None:
+    rebuild = area.add_subparsers(required=True, metavar="COMMAND")
+    waves = rebuild.add_parser("list", parents=[limited], help="rebuild waves you may see, newest first")
+    waves.add_argument("--state", help="only these, e.g. planned")
+    waves.set_defaults(run=list_waves)
+    plan = rebuild.add_parser("plan", parents=[shared], help="what stands on a base and how it would be renewed")
+    plan.add_argument("base", help="repository, with :tag or @digest; :latest by itself")
+    plan.set_defaults(run=plan_wave)
+    start = rebuild.add_parser("start", parents=[shared], help="plan and confirm, or confirm a planned wave")
+    start.add_argument("what", metavar="BASE|WAVE", help="as for plan, or the number of a wave")
+    start.add_argument("--wait", action="store_true", help="until it ended: 0 only when all of it succeeded")
+    start.add_argument("--timeout", type=_positive, default=WAIT_S, metavar="SECONDS",
+                       help="exit 5 after waiting that long (default %(default)s)")  # fmt: skip
+    start.set_defaults(run=start_wave)
+    wave = rebuild.add_parser("show", parents=[shared], help="one wave, image by image")
+    wave.add_argument("wave", type=_wave)
+    wave.set_defaults(run=show_wave)
 
 
 def sign_in(options: argparse.Namespace, transport: httpx.BaseTransport | None) -> None:
@@ -160,6 +188,76 @@ def execute_promotion(options: argparse.Namespace, api: Api) -> None:
     _print_one(promotion, options)
     if options.wait and promotion["state"] != "succeeded":
         raise CommandFailed(f"It ended as {promotion['state']}. {promotion.get('failure', '')}".strip())
+
+
+def list_waves(options: argparse.Namespace, api: Api) -> None:
+    query = {"state": options.state} if options.state else {}
+    _print_rows(api.rows("rebuild-waves/", most=options.limit, **query), WAVE_COLUMNS, options)
+
+
+def plan_wave(options: argparse.Namespace, api: Api) -> None:
+    _print_wave(api.post("rebuild-waves/", {"base": options.base}), options)
+
+
+def show_wave(options: argparse.Namespace, api: Api) -> None:
+    _print_wave(api.get(f"rebuild-waves/{options.wave}/"), options)
+
+
+def start_wave(options: argparse.Namespace, api: Api) -> None:
+    """Confirm a wave, planned now or before; with `--wait`, 0 only when every image of it is renewed."""
+    is_wave = options.what.removeprefix("W-").isdigit()
+    if is_wave:
+        wave = api.get(f"rebuild-waves/{_wave(options.what)}/")
+    else:
+        wave = api.post("rebuild-waves/", {"base": options.what})
+    if wave["state"] == "planned" and (is_wave or wave["jobs"]):
+        wave = api.post(f"rebuild-waves/{wave['id']}/confirm/")
+        _say(f"W-{wave['id']} is confirmed.")
+    elif wave["state"] == "planned":
+        _say("Nothing stands on it that you could rebuild.")
+        _print_wave(wave, options)
+        return
+    if options.wait:
+        wave = _follow(wave, options, api)
+    _print_wave(wave, options)
+    if wave["state"] in {"failed", "cancelled"}:
+        raise CommandFailed(f"W-{wave['id']} has {wave['state']}." if wave["state"] == "failed" else
+                            f"W-{wave['id']} was cancelled.")  # fmt: skip
+
+
+def _follow(wave: dict[str, Any], options: argparse.Namespace, api: Api) -> dict[str, Any]:
+    """Return the wave as it ended, saying every change of an image's state; raises CommandFailed (timed out)."""
+    until = time.monotonic() + options.timeout
+    said: dict[int, str] = {}
+    while True:
+        for job in wave["jobs"]:
+            if said.setdefault(job["id"], "waiting") != job["state"]:
+                said[job["id"]] = job["state"]
+                _say(f"{job['repository']}: {job['state']} {job['problem']}".rstrip())
+        if wave["state"] != "running":
+            return wave
+        if time.monotonic() >= until:
+            _print_wave(wave, options)
+            raise CommandFailed(f"Still running after {options.timeout} s.", client.EXIT_TIMED_OUT)
+        time.sleep(POLL_S)
+        wave = api.get(f"rebuild-waves/{wave['id']}/")
+
+
+def _print_wave(wave: dict[str, Any], options: argparse.Namespace) -> None:
+    if options.json:
+        _print_one(wave, options)
+        return
+    _print_one({name: value for name, value in wave.items() if name not in {"jobs", "skipped"}}, options)
+    # Lists of advisories are a count in a table; --json has them.
+    counted = ("would_fix", "fixed", "introduced")
+    rows = [job | {name: None if job[name] is None else len(job[name]) for name in counted} for job in wave["jobs"]]
+    _print_rows(rows, JOB_COLUMNS, options)
+    for left_out in wave["skipped"]:
+        _say(f"Left out: {left_out['repository']}: {left_out['reason']}")
+
+
+def _wave(text: str) -> int:
+    return _positive(text.removeprefix("W-"))
 
 
 def _digest(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import stat
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -14,6 +15,10 @@ from accounts import tokens
 from accounts.models import ApiToken
 from lifecycle.cli import client
 from lifecycle.cli.main import main
+from lifecycle.jobs.models import Job
+from lifecycle.rebuild import services as waves
+from lifecycle.rebuild.models import RebuildJob, Recipe
+from tests.factories import dock as rows
 from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
 
 pytestmark = pytest.mark.django_db
@@ -138,6 +143,92 @@ def test_no_answer_and_no_server_differ(run, tmp_path):
 
     assert main(["image", "list"], transport=fail(httpx.ReadTimeout)) == client.EXIT_TIMED_OUT
     assert main(["image", "list"], transport=fail(httpx.ConnectError)) == client.EXIT_ERROR
+
+
+@pytest.fixture
+def harbour():
+    """A base whose tag moved, one image that stands on it, and who may rebuild or only look."""
+    team = rows.team("shop")
+    owner, viewer = rows.user("owner", "owner", of=team), rows.user("viewer", "viewer", of=team)
+    old, new, web = rows.image("base old"), rows.image("base new"), rows.image("web")
+    base, place = rows.repository("shop/base", team), rows.repository("shop/web", team)
+    rows.push(base, old, "12")
+    rows.push(place, web, "latest")
+    Recipe.objects.create(repository=place, revision=1, containerfile="FROM scratch", author=owner)
+    rows.derive(old, web)
+    rows.push(base, new, "12")
+    return SimpleNamespace(owner=owner, viewer=viewer, new=new)
+
+
+def test_a_plan_is_printed_and_starts_nothing(harbour, run):
+    code, out, err = run(harbour.owner, "rebuild", "plan", "shop/base:12", "--json")
+    wave = json.loads(out)
+    assert (code, wave["state"], [job["repository"] for job in wave["jobs"]], err) == (0, "planned", ["shop/web"], "")
+    assert "shop/web" in run(harbour.owner, "rebuild", "show", f"W-{wave['id']}")[1]
+    assert json.loads(run(harbour.viewer, "rebuild", "list", "--json")[1])["id"] == wave["id"]
+    assert run(harbour.viewer, "rebuild", "plan", "shop/base:12")[0] == client.EXIT_ERROR
+    assert run(harbour.owner, "rebuild", "plan", "shop/none")[0] == client.EXIT_ERROR
+    assert run(harbour.owner, "rebuild", "show", "x")[0] == client.EXIT_USAGE
+    assert not Job.objects.filter(kind="rebuild").exists()
+
+
+def test_a_start_by_base_or_by_number_confirms_once(harbour, run):
+    code, out, err = run(harbour.owner, "rebuild", "start", "shop/base:12", "--json")
+    wave = json.loads(out)
+    assert (code, wave["state"], err) == (0, "running", f"W-{wave['id']} is confirmed.\n")
+    again = json.loads(run(harbour.owner, "rebuild", "start", f"W-{wave['id']}", "--json")[1])
+    assert (again["id"], again["state"]) == (wave["id"], "running")
+    assert Job.objects.filter(kind="rebuild").count() == 1
+    assert run(harbour.owner, "rebuild", "start", wave["id"], "--wait", "--timeout", "1")[0] == client.EXIT_TIMED_OUT
+
+
+def test_who_may_only_look_starts_nothing(harbour, run):
+    wave = json.loads(run(harbour.owner, "rebuild", "plan", "shop/base:12", "--json")[1])
+    assert run(harbour.viewer, "rebuild", "start", wave["id"])[0] == client.EXIT_ERROR
+    assert not Job.objects.filter(kind="rebuild").exists()
+    assert run(harbour.owner, "rebuild", "start", wave["id"])[0] == 0
+
+
+@pytest.mark.parametrize(("end", "expected"), [("unchanged", 0), ("failed", client.EXIT_ERROR)])
+def test_waiting_ends_with_the_wave_and_says_how(harbour, run, monkeypatch, end, expected):
+    monkeypatch.setattr("lifecycle.cli.main.POLL_S", 0)
+
+    def work(seconds):
+        job = RebuildJob.objects.get()
+        if job.state == "waiting":
+            waves.begin(job.pk, node_id="sha256:0")
+        elif end == "failed":
+            waves.fail(job.pk, why="exit 1")
+        else:
+            waves.unchanged(job.pk, reason="No base of it changed.")
+
+    monkeypatch.setattr("lifecycle.cli.main.time.sleep", work)
+    code, _, err = run(harbour.owner, "rebuild", "start", "shop/base:12", "--wait")
+    assert (code, "shop/web: building" in err, f"shop/web: {end}" in err) == (expected, True, True)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_every_command_speaks_over_a_real_socket(  # noqa: PLR0917 -- fixtures
+    live_server, dock, request_, tmp_path, monkeypatch, capsys  # noqa: F811
+):  # fmt: skip
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    def run(user, *words):
+        text = tokens.create_token(user, kind="pat", name="cli")[1]
+        monkeypatch.setattr("sys.stdin", io.StringIO(text + "\n"))
+        assert main(["auth", "login", "--url", live_server.url]) == 0
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        return code, capsys.readouterr().out
+
+    assert dock.image.digest in run(dock.requester, "image", "show", dock.image.digest)[1]
+    made = ("promotion", "request", dock.image.digest, "--repository", "shop/api", "--environment", "dev")
+    assert run(dock.requester, *made, "--reason", "try", "--json")[0] == 0
+    assert run(dock.approver, "promotion", "approve", request_.pk, "--json")[0] == 0
+    assert run(dock.deployer, "promotion", "execute", request_.pk, "--json")[0] == 0
+    assert run(dock.second, "promotion", "reject", request_.pk, "--reason", "late")[0] == client.EXIT_ERROR
+    assert run(dock.owner, "rebuild", "plan", "shop/api:1.0", "--json")[0] == 0
+    assert run(dock.owner, "rebuild", "start", "shop/api:1.0")[0] == 0
 
 
 @pytest.mark.django_db(transaction=True)
