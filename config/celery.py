@@ -25,6 +25,10 @@ _transport: Final[dict[str, Any]] = {
     "socket_keepalive": True,
     "health_check_interval": 10,
     "retry_on_timeout": True,
+    # Without these, whoever publishes waits 6 s for a Redis that is away (kombu tries again until its own timeout).
+    "max_retries": 1,
+    "interval_start": 0.05,
+    "interval_max": 0.1,
 }
 
 app = Celery("gravingdock")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,13 +25,26 @@ def services() -> Services:
 def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> None:
     """In place of pytest-django's: the database is migrated by the owner role, and used by the application role."""
     SERVICES.need_postgres()
-    from django.test import TransactionTestCase
+    from django.test import TestCase, TransactionTestCase
 
-    def teardown(self: TransactionTestCase) -> None:
-        SERVICES.empty_database()
+    def empty(self: TransactionTestCase) -> None:
+        try:
+            SERVICES.end_writers()
+        finally:
+            SERVICES.empty_database()
+
+    roll_back = TestCase._fixture_teardown  # type: ignore[attr-defined]
+
+    def check(self: TestCase) -> None:
+        """Nothing of a test that rolls back may stay: the test that let something commit fails, and not a later one."""
+        roll_back(self)
+        if left := SERVICES.rows_left():
+            SERVICES.empty_database()
+            raise RuntimeError(f"Something committed rows while this test ran, which would reach later tests: {left}")
 
     # Django would TRUNCATE as the application role, which the audit trail refuses, as it must.
-    TransactionTestCase._fixture_teardown = teardown  # type: ignore[method-assign]
+    TransactionTestCase._fixture_teardown = empty  # type: ignore[method-assign]
+    TestCase._fixture_teardown = check  # type: ignore[method-assign]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -59,6 +72,7 @@ def _no_cache_between_tests(settings: Any, request: pytest.FixtureRequest) -> No
 def wake_ups(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> list[tuple[int, str]]:
     """Without workers no wake-up is sent: they are listed instead, and a test runs the jobs by hand."""
     sent: list[tuple[int, str]] = []
+    monkeypatch.setattr("lifecycle.jobs.services._broker.away_until", 0.0)  # an earlier test may have had no Redis
     if "live_stack" not in request.fixturenames and "services" not in request.fixturenames:
         monkeypatch.setattr("lifecycle.jobs.services.wake", lambda job_id, queue: sent.append((job_id, queue)))
     return sent
@@ -94,15 +108,15 @@ def in_other_connection() -> Callable[[Callable[[], Any]], Any]:
 
 
 @pytest.fixture
-def live_stack(services: Services, transactional_db: None, settings: Any) -> Iterator[Services]:
+def live_stack(services: Services, transactional_db: None, settings: Any) -> Services:
     """Everything as production runs it: registry, web, workers, ticker, over PostgreSQL and Redis.
 
-    The registry is empty, and everything that writes by itself ends with the test: what a registry still had to tell,
-    or a worker still had to do, must not reach the next test's database.
+    The registry and Redis are empty. `transactional_db` ends all that writes by itself, before it empties the
+    database: what a registry still had to tell, or a worker still had to do, must not reach the next test.
     """
-    writers = ("registry", "ticker", "worker", "builder", "web")
-    for name in writers:
-        services.kill(name)
+    services.end_writers()
+    services.need_redis()
+    services.forget_wake_ups()
     shutil.rmtree(services.registry.folder / "data", ignore_errors=True)
     from lifecycle.jobs.models import ScheduleSlot
 
@@ -110,7 +124,4 @@ def live_stack(services: Services, transactional_db: None, settings: Any) -> Ite
     ScheduleSlot.objects.create(schedule="crawl", slot=int(time.time() // settings.CRAWL_EVERY_S))
     services.need_workers()
     services.need_registry()
-    yield services
-    for name in writers:
-        services.kill(name)
-    services.await_alone()
+    return services

@@ -10,17 +10,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import psycopg2
+import psycopg2.extensions
+import redis
 
 from config.embedded import account, keys, ports, postgres
 from config.embedded.redis_server import RedisServer
 from config.embedded.registry_server import RegistryServer
 
 ROOT = Path(__file__).resolve().parent.parent
+# What writes into the database by itself, in the order in which one gives the next something to write.
+WRITERS = ("registry", "ticker", "worker", "builder", "web")
 # What a test may not delete between tests: the rows that migrations wrote.
 KEPT = {
     "django_migrations": "true",
@@ -59,6 +64,7 @@ class Services:
         )
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._is_migrated = False
+        self._link: psycopg2.extensions.connection | None = None
         atexit.register(self.stop)
 
     @cached_property
@@ -139,6 +145,12 @@ class Services:
             self.start("redis", self.redis.command())
             self._await_port("redis", self.redis.port)
 
+    def forget_wake_ups(self) -> None:
+        """Empty Redis."""
+        client = redis.Redis.from_url(self.redis.url())
+        client.flushall()
+        client.close()
+
     def need_registry(self) -> None:
         """Start the registry; it asks the web process under test for its tokens."""
         if not self.is_alive("registry"):
@@ -195,46 +207,62 @@ class Services:
         path = self.home / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
+    def end_writers(self) -> None:
+        """Kill what writes by itself, and return when the database has ended what it had sent there.
+
+        A killed process' commit still commits. Raises RuntimeError, the intruder's connection ended, when anything
+        but this process is still connected after 10 s.
+        """
+        for name in WRITERS:
+            self.kill(name)
+        mine = _local_ports()
+        deadline = time.monotonic() + 10
+        while others := [row for row in self._app_connections() if row[1] not in mine]:
+            if time.monotonic() > deadline:
+                for pid, *_ in others:
+                    self._as_superuser("SELECT pg_terminate_backend(%s, 5000)", [pid])
+                raise RuntimeError(f"A process that no test ended still writes into the database: {others}")
+            time.sleep(0.02)
+
     def empty_database(self) -> None:
         """Delete every row a test wrote. As the superuser: the application role may not empty the audit trail."""
-        link = self.cluster.connect(postgres.SUPERUSER, postgres.DATABASE)
-        try:
-            with link.cursor() as cursor:
-                cursor.execute("SET session_replication_role = replica; SET lock_timeout = '10s'")
-                cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-                tables = [name for (name,) in cursor.fetchall() if KEPT.get(name) != "true"]
-                statements = [
-                    f'DELETE FROM "{name}"' + (f" WHERE NOT ({KEPT[name]})" if name in KEPT else "") for name in tables
-                ]
-                for attempt in range(5):
-                    try:
-                        cursor.execute("; ".join(statements))
-                        break
-                    except psycopg2.errors.DeadlockDetected:  # a live worker still writes what the test began
-                        if attempt == 4:
-                            raise
-        finally:
-            link.close()
+        statements = [f'DELETE FROM "{name}" WHERE NOT ({kept})' for name, kept in self._tables()]
+        self._as_superuser("SET session_replication_role = replica; " + "; ".join(statements))
 
-    def await_alone(self, timeout_s: float = 10) -> None:
-        """Return when the database has ended what killed processes left: a commit under way still commits."""
-        from django.db import connection
+    def drop_database(self, name: str) -> None:
+        """Remove a database that a test made beside the one of this run, whoever is still connected."""
+        self._as_superuser(f'DROP DATABASE "{name}" WITH (FORCE)')
 
-        link = self.cluster.connect(postgres.SUPERUSER, postgres.DATABASE)
+    def rows_left(self) -> list[str]:
+        """Return the tables that hold a row which no migration wrote."""
+        parts = [
+            f"SELECT '{name}' WHERE EXISTS (SELECT FROM \"{name}\" WHERE NOT ({kept}))" for name, kept in self._tables()
+        ]
+        return [name for (name,) in self._as_superuser(" UNION ALL ".join(parts))]
+
+    def _tables(self) -> list[tuple[str, str]]:
+        """Return (table, which of its rows stay) of each table that a test may write to."""
+        found = self._as_superuser("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+        return [(name, KEPT.get(name, "false")) for (name,) in found if KEPT.get(name) != "true"]
+
+    def _app_connections(self) -> list[tuple[Any, ...]]:
+        return self._as_superuser(
+            "SELECT pid, client_port, state, query FROM pg_stat_activity WHERE usename = %s AND datname = %s",
+            [postgres.APP, postgres.DATABASE],
+        )
+
+    def _as_superuser(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run SQL over a connection that is kept, made again when the server was started again."""
+        if self._link is None or self._link.closed:
+            self._link = self.cluster.connect(postgres.SUPERUSER, postgres.DATABASE)
         try:
-            deadline = time.monotonic() + timeout_s
-            while time.monotonic() < deadline:
-                with link.cursor() as cursor, connection.cursor() as own:
-                    own.execute("SELECT pg_backend_pid()")
-                    cursor.execute(
-                        "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND pid <> %s",
-                        (postgres.APP, own.fetchone()[0]),
-                    )
-                    if cursor.fetchone() == (0,):
-                        return
-                time.sleep(0.05)
-        finally:
-            link.close()
+            with self._link.cursor() as cursor:
+                cursor.execute("SET lock_timeout = '10s'")
+                cursor.execute(statement, list(values) or None)
+                return list(cursor.fetchall()) if cursor.description else []
+        except psycopg2.OperationalError:
+            self._link.close()  # the next call makes another
+            raise
 
     def _await_port(self, name: str, port: int, timeout_s: float = 30) -> None:
         deadline = time.monotonic() + timeout_s
@@ -253,6 +281,20 @@ class Services:
         if "cluster" in self.__dict__:
             shutil.rmtree(self.cluster.sockets, ignore_errors=True)
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _local_ports() -> set[int]:
+    """Return the ports that this process' own TCP connections start from."""
+    inodes = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            target = os.readlink(descriptor)
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            inodes.add(target[8:-1])
+    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[9] in inodes}
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 30, *, every_s: float = 0.1) -> None:

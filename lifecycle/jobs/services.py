@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -30,6 +31,16 @@ QUEUE_OF: Final[dict[str, str]] = {
 
 RETRY_AFTER_S: Final = (2, 5, 15, 60, 300)  # by attempt; the last one repeats
 LOG_LINE_MAX: Final = 2000  # characters
+BROKER_PAUSE_S: Final = 2.0
+
+
+class _Broker:
+    """What this process knows of the broker; threads may race for it, since a lost wake-up changes nothing."""
+
+    away_until = 0.0  # on the monotonic clock
+
+
+_broker: Final = _Broker()
 
 
 def queue(
@@ -90,12 +101,18 @@ def queue(
 
 
 def wake(job_id: int, queue_name: str) -> None:
-    """Send the wake-up of one job; a broker that is away is logged, and the sweep sends it again."""
+    """Send the wake-up of one job; a broker that is away is logged, and the sweep sends it again.
+
+    One that did not answer is left alone for a moment, so that who queues many jobs does not wait for each.
+    """
     from lifecycle.jobs.tasks import run_job  # noqa: PLC0415 -- tasks stand right of services
 
+    if time.monotonic() < _broker.away_until:
+        return
     try:
         run_job.apply_async((job_id,), queue=queue_name, retry=False)
     except Exception as error:  # noqa: BLE001 -- whatever the broker's client raises, the row stays the truth
+        _broker.away_until = time.monotonic() + BROKER_PAUSE_S
         log.warning("wake_up_not_sent", job_id=job_id, error=type(error).__name__)
 
 

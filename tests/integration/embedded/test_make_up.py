@@ -14,11 +14,15 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
-from config.embedded import ports, postgres, settings_file
+from config.embedded import keys, ports, postgres, settings_file
+from config.embedded.registry_server import RegistryServer
 from config.embedded.supervisor import Supervisor
-from tests.services import ROOT, Services
+from tests.factories import oci
+from tests.integration.registry.conftest import skopeo
+from tests.services import ROOT, Services, wait_until
 
 pytestmark = pytest.mark.timeout(240)
 PORTS = ("WEB_PORT", "REGISTRY_PORT", "PG_PORT", "REDIS_PORT")
@@ -66,11 +70,15 @@ class Home:
         """Return the process id of each part."""
         return {row["name"]: row["pid"] for row in self.supervisor._call("getAllProcessInfo")}
 
+    @property
+    def address(self) -> str:
+        """Where its web process answers."""
+        return settings_file.read(self.folder / "env")["PUBLIC_URL"]
+
     def answers(self) -> bool:
         """Whether the web process, its database and its Redis answer."""
-        address = settings_file.read(self.folder / "env")["PUBLIC_URL"] + "/readyz"
         try:
-            with urllib.request.urlopen(address, timeout=5) as response:
+            with urllib.request.urlopen(f"{self.address}/readyz", timeout=5) as response:
                 return bool(response.status == 200)
         except OSError:
             return False
@@ -156,18 +164,74 @@ def test_parts_that_die_come_back_and_nothing_is_lost_until_down_leaves_nothing(
     assert home.answers()
 
 
-def test_servers_of_the_users_own_are_used_and_remembered(home: Home, services: Services, db: None) -> None:
+@pytest.fixture
+def own_servers(home: Home, services: Services, django_db_setup: None) -> Iterator[dict[str, str]]:
+    """A PostgreSQL database, a Redis and a registry that no `make up` started, by the variables that name them.
+
+    The database is its own: what an installation writes by itself must reach no other test. The registry starts when
+    the installation's first start has written the certificate and the secret that go into its configuration.
+    """
+    name = "users_own"
+    services.cluster.make_database(name)
     services.need_redis()
-    services.need_registry()
-    names = ("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "REGISTRY_URL")
-    home.up(**{name: os.environ[name] for name in names})
+    (port,) = ports.scratch(1)
+    yield {
+        "DATABASE_URL": services.cluster.url(postgres.APP, name),
+        "DATABASE_OWNER_URL": services.cluster.url(postgres.OWNER, name),
+        "REDIS_URL": services.redis.url(7),
+        "REGISTRY_URL": f"http://localhost:{port}",
+    }
+    services.kill("own-registry")
+    home.down()
+    services.drop_database(name)
+
+
+def start_own_registry(home: Home, services: Services, url: str) -> None:
+    """Start the user's own registry, configured as docs/how-to/own-servers.md says."""
+    values = settings_file.read(home.folder / "env")
+    registry = RegistryServer(
+        folder=services.home / "own-registry",
+        port=int(url.rpartition(":")[2]),
+        public_url=values["PUBLIC_URL"],
+        service=values["REGISTRY_SERVICE"],
+        issuer=values["TOKEN_ISSUER"],
+        certificate_file=Path(values["TOKEN_CERT_FILE"]),
+        hook_secret=values["REGISTRY_HOOK_SECRET"],
+        http_secret=keys.password(),
+    )
+    registry.prepare()
+    services.start("own-registry", registry.command(), env={"PATH": os.environ["PATH"]})
+    wait_until(lambda: ports.is_listening(registry.port))
+
+
+OWNER_OF_SHOP = "from tests.factories import dock; dock.user('anna', 'owner', of=dock.team('shop'))"
+
+
+def test_servers_of_the_users_own_are_used_remembered_and_take_a_push(
+    home: Home, services: Services, own_servers: dict[str, str], tmp_path: Path
+) -> None:
+    home.up(**own_servers)
     assert set(home.pids()) == {"web", "worker", "builder", "ticker"}
     assert home.answers()
+    start_own_registry(home, services, own_servers["REGISTRY_URL"])
+
+    assert home.run("manage.py", "shell", "-c", OWNER_OF_SHOP).returncode == 0
+    token = home.run("manage.py", "create_token", "anna").stdout.strip()
+    layout = oci.layout(tmp_path / "image", oci.image("pushed"))
+    target = f"docker://{own_servers['REGISTRY_URL'].removeprefix('http://')}/shop/api:1.0"
+    pushed = skopeo("copy", "--dest-tls-verify=false", f"--dest-creds=anna:{token}", f"oci:{layout}:latest", target)
+    assert pushed.returncode == 0, pushed.stderr
+    seen = httpx.Client(base_url=home.address, headers={"Authorization": f"Bearer {token}"})
+    wait_until(lambda: seen.get("/api/v1/images/").json()["results"], 30)
+    refused = skopeo("copy", "--dest-tls-verify=false", "--dest-creds=anna:x", f"oci:{layout}:latest", target)
+    assert "unauthorized" in refused.stderr
     home.down()
 
     home.up()  # without the variables: still not a new, empty database
     assert set(home.pids()) == {"web", "worker", "builder", "ticker"}
     assert not (home.folder / "pg").exists()
+    assert len(seen.get("/api/v1/images/").json()["results"]) == 1
+    seen.close()
     home.down()
     assert home.processes() == []
 
