@@ -31,6 +31,15 @@ def image_ingested(image: Image) -> None:
     jobs.queue(JobKind.SCAN, subject_id=image.pk, actor=actor, dedupe_key=f"image:{image.pk}")
 
 
+def base_named(image: Image) -> None:
+    """An index came, or one named the base of an image that came before it: find what stands on what again."""
+    from accounts.queries import system_user  # noqa: PLC0415 -- as above
+    from lifecycle.jobs import services as jobs  # noqa: PLC0415
+    from lifecycle.jobs.models import JobKind  # noqa: PLC0415
+
+    jobs.queue(JobKind.LINEAGE, subject_id=image.pk, actor=system_user(), dedupe_key=f"image:{image.pk}")
+
+
 def tag_moved(event: TagEvent) -> None:
     """A tag came or points elsewhere now: whoever watches it as a base wants to know."""
     from accounts.queries import system_user  # noqa: PLC0415 -- as above

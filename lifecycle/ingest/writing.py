@@ -30,6 +30,7 @@ from lifecycle.registry.models import (
 from lifecycle.registry.types import IndexDocument, ManifestDocument
 
 _CHAIN_MAX = 71  # characters of a sha256 chain id; a longer one (a lone sha512 layer) is left out
+_SEEN_ONLY = frozenset({TagEvent.Via.PUSH, TagEvent.Via.CRAWL})  # what no worker of ours did on somebody's behalf
 _LAYER_PARTS = (".tar", ".rootfs.diff", ".rootfs.foreign")
 
 
@@ -45,12 +46,14 @@ def write_graph(
     repository = registry_services.repository_named(registry, repository_name)
     # One writer for each repository at a time: memberships and tags are read, compared and written.
     Repository.objects.select_for_update(no_key=True, of=("self",)).get(pk=repository.pk)
-    images, fresh = _write_images(graph)
+    images, fresh, heard = _write_images(graph)
     top = images[graph.top.text]
     is_new_here = _write_memberships(repository, graph, images, actor=actor, has_tag=tag is not None)
     moved = None
     if tag is not None and not is_referrer_tag(tag):
         moved = _move_tag(repository, tag, top, actor=actor, via=via)
+        if moved is None and actor is not None:
+            _name_the_mover(repository, tag, top, actor=actor, via=via)
     if is_new_here or moved is not None:
         if top.kind != Image.Kind.ARTIFACT:
             Repository.objects.filter(pk=repository.pk).update(updated_at=clock.now())
@@ -69,6 +72,10 @@ def write_graph(
     for image in fresh:
         if image.kind == Image.Kind.MANIFEST:
             reactions.image_ingested(image)
+        elif image.kind == Image.Kind.INDEX:
+            reactions.base_named(image)
+    for image in heard:
+        reactions.base_named(image)
     if moved is not None:
         reactions.tag_moved(moved)
     return top
@@ -105,8 +112,8 @@ def forget_manifest(repository: Repository, digest: str, *, actor: User | None) 
         return True
 
 
-def _write_images(graph: Graph) -> tuple[dict[str, Image], list[Image]]:
-    """Return (all images by digest, those whose content was not known before this call)."""
+def _write_images(graph: Graph) -> tuple[dict[str, Image], list[Image], list[Image]]:
+    """Return (all images by digest, those new in content, known ones whose base an index of this graph names)."""
     voices = _parents_voices(graph)
     digests = [node.digest.text for node in graph.nodes]
     before = {row.digest: row for row in Image.objects.filter(digest__in=digests)}
@@ -133,7 +140,33 @@ def _write_images(graph: Graph) -> tuple[dict[str, Image], list[Image]]:
     Layer.objects.bulk_create(layers, ignore_conflicts=True)
     entries = [entry for node in graph.nodes for entry in _entries_of(node, images)]
     IndexEntry.objects.bulk_create(entries, ignore_conflicts=True)
-    return images, fresh
+    return images, fresh, _hear_parents(graph, voices, images, fresh_ids)
+
+
+def _hear_parents(
+    graph: Graph, voices: Mapping[str, Mapping[str, str]], images: Mapping[str, Image], fresh_ids: set[int]
+) -> list[Image]:
+    """Let images that were known before take the base that an index names for them; return those changed.
+
+    Every client pushes the children first. A child's own annotation stands, and so does what another index said
+    before; only silence, or a mere label, gives way (protocols.md 1.4).
+    """
+    changed = []
+    for node in graph.nodes:
+        row, voice = images[node.digest.text], voices.get(node.digest.text)
+        if row.pk in fresh_ids or row.kind != Image.Kind.MANIFEST or not voice:
+            continue
+        alone = _base_of(merged_annotations(node.document.annotations, {}, row.labels))
+        said = _base_of(merged_annotations(node.document.annotations, voice, row.labels))
+        if said != alone == (row.base_name, row.base_digest):
+            row.base_name, row.base_digest = said
+            row.save(update_fields=["base_name", "base_digest"])
+            changed.append(row)
+    return changed
+
+
+def _base_of(said: Mapping[str, str]) -> tuple[str, str]:
+    return said.get(OCI_PREFIX + "base.name", "")[:500], _digest_or_nothing(said.get(OCI_PREFIX + "base.digest", ""))
 
 
 _CONTENT_FIELDS = (
@@ -173,8 +206,7 @@ def _image_of(node: Node, parents_voice: Mapping[str, str], graph: Graph) -> Ima
     labels: Mapping[str, str] = config.labels if config is not None else {}
     said = merged_annotations(document.annotations, parents_voice, labels)
     image.labels = dict(labels)
-    image.base_name = said.get(OCI_PREFIX + "base.name", "")[:500]
-    image.base_digest = _digest_or_nothing(said.get(OCI_PREFIX + "base.digest", ""))
+    image.base_name, image.base_digest = _base_of(said)
     if isinstance(document, IndexDocument):
         sizes = {child.digest.text: _size_of(child) for child in graph.nodes}
         image.size_bytes = sum(sizes.get(child.digest.text, child.size_bytes) for child in document.manifests)
@@ -309,6 +341,31 @@ def _move_tag(repository: Repository, name: str, image: Image, *, actor: User | 
     if row is None:
         row = Tag.objects.create(repository=repository, name=name, image=None, updated_at=clock.now())
     return _point(row, image, actor=actor, via=via)
+
+
+def _name_the_mover(repository: Repository, tag: str, image: Image, *, actor: User, via: str) -> None:
+    """Record who made a move that was seen before it was heard of: a crawl sees no names.
+
+    Of our own workers' pushes the registry may tell before the worker does, which knows on whose behalf, and why.
+    """
+    events = TagEvent.objects.select_related("actor").filter(tag__repository=repository, tag__name=tag)
+    event = events.order_by("-pk").first()
+    if event is None or event.new_image_id != image.pk or event.via not in _SEEN_ONLY:
+        return
+    if event.actor is not None and (event.actor.kind != User.Kind.SYSTEM or via in _SEEN_ONLY):
+        return
+    event.actor, event.via = actor, via
+    event.save(update_fields=["actor", "via"])
+    RepositoryImage.objects.filter(repository=repository, image=image, pushed_by=None).update(pushed_by=actor)
+    audit.record(
+        "image.push_attributed",
+        actor=actor,
+        subject=image,
+        repository=repository,
+        image=image,
+        tag=tag,
+        via=str(via),
+    )
 
 
 def _point(row: Tag, image: Image | None, *, actor: User | None, via: str) -> TagEvent | None:

@@ -235,7 +235,7 @@ class Tag(models.Model):
 
 
 class TagEvent(models.Model):
-    """A tag came, moved or went; append-only."""
+    """A tag came, moved or went; append-only, but for who moved it, which may be heard later than it is seen."""
 
     class Via(models.TextChoices):
         PUSH = "push"

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from django.conf import settings
-
 from accounts.verbs import Verb
 from lifecycle.authority import access
 from lifecycle.core.errors import LifecycleError, RegistryUnavailable
+from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
 from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.models import Job, JobKind
@@ -57,10 +53,7 @@ def scan(run: JobRun) -> None:
 def _read(run: JobRun, image: Image, place: RepositoryImage) -> services.Content:
     name = place.repository.name
     client = client_for(place.repository.registry)
-    if settings.SCRATCH:
-        Path(settings.SCRATCH).mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="gd-scan-", dir=settings.SCRATCH or None) as folder:  # 0700
-        scratch = Path(folder)
+    with scratch_folder("scan") as scratch:
         layout = scratch / "image"
         layout.mkdir()
         run.progress(0, 3, "Pulling")

@@ -110,6 +110,7 @@ def run_syft(layout: Path, scratch: Path, alive: Callable[[], None]) -> bytes:
     output, errors = scratch / "sbom.json", scratch / "errors.txt"
     command = [
         *_without_network(),
+        *_ends_with_us(),
         *_limits(),
         syft_path(), "scan", f"oci-dir:{layout}", "--output", "syft-json", "--quiet",
     ]  # fmt: skip
@@ -146,6 +147,11 @@ def run_syft(layout: Path, scratch: Path, alive: Callable[[], None]) -> bytes:
     if output.stat().st_size > DOCUMENT_MAX:
         raise ScanFailed(f"The SBOM is longer than {DOCUMENT_MAX} bytes.")
     return output.read_bytes()
+
+
+def _ends_with_us() -> Sequence[str]:
+    """Return the words that let a program die with this process, however that ends; a new session alone outlives it."""
+    return ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
 
 
 def _limits() -> Sequence[str]:

@@ -76,9 +76,9 @@ def image(
     return OciImage(ManifestContent(Digest.of(content), MediaType.OCI_MANIFEST.value, content), config, blobs, diff_ids)
 
 
-def index(*images: OciImage) -> ManifestContent:
+def index(*images: OciImage, annotations: dict[str, str] | None = None) -> ManifestContent:
     """Return an index over images, each on the platform its configuration says."""
-    document = {
+    document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": MediaType.OCI_INDEX.value,
         "manifests": [
@@ -91,6 +91,8 @@ def index(*images: OciImage) -> ManifestContent:
             for item in images
         ],
     }
+    if annotations:
+        document["annotations"] = annotations
     content = json.dumps(document).encode()
     return ManifestContent(Digest.of(content), MediaType.OCI_INDEX.value, content)
 

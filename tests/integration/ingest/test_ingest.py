@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 
 from accounts.models import User
+from accounts.queries import system_user
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core.errors import LimitExceeded, Malformed, MalformedManifest
 from lifecycle.core.types import Digest
 from lifecycle.ingest import services as ingest
 from lifecycle.ingest import writing
 from lifecycle.ingest.models import Delivery
+from lifecycle.jobs import handlers, running
 from lifecycle.jobs.models import Job, JobKind
+from lifecycle.lineage.models import Derivation
 from lifecycle.promotion.models import Environment
 from lifecycle.registry.constants import MediaType
 from lifecycle.registry.copying import attach_referrer
@@ -196,6 +199,90 @@ def test_a_crawl_finds_everything_when_every_notification_is_lost(shelf: InMemor
     again = ingest.crawl(registry.pk)
     assert (again["ingested"], again["deleted"]) == (1, 1)
     assert Tag.objects.get(repository__name="shop/r0").image is None
+
+
+def test_a_notification_names_who_made_the_move_that_a_crawl_saw_first(shelf: InMemoryRegistry) -> None:
+    item = oci.image("one")
+    oci.push(shelf, "shop/api", item, "1.0")
+    registry = managed_registry()
+    ingest.crawl(registry.pk)
+    seen = TagEvent.objects.get()
+    assert (seen.actor, seen.via) == (None, "crawl")
+    for number in range(3):  # and once only, however often it is said
+        deliver(event(number, item.manifest.digest.text, tag="1.0"))
+    named = TagEvent.objects.get()
+    anna = User.objects.get(username="anna")
+    assert (named.pk, named.actor, named.via) == (seen.pk, anna, "push")
+    assert RepositoryImage.objects.get().pushed_by == anna
+    assert AuditEvent.objects.get(action="image.push_attributed").actor == anna
+    # Somebody else who pushes the same again moves nothing, and takes no credit.
+    dock.user("eve", "owner", of=dock.team("shop"))
+    deliver(event(9, item.manifest.digest.text, tag="1.0", actor="eve"))
+    assert TagEvent.objects.get().actor == anna
+
+
+def test_a_notification_of_our_own_push_leaves_the_name_to_the_worker(shelf: InMemoryRegistry) -> None:
+    item = oci.image("one")
+    oci.push(shelf, "shop/api", item, "1.0")
+    digest = item.manifest.digest.text
+    deliver(event(1, digest, tag="1.0", actor=system_user().username))
+    assert TagEvent.objects.get().actor == system_user()
+    arguments = {"tag": "1.0", "actor_name": "anna", "via": TagEvent.Via.REBUILD}
+    ingest.ingest_manifest(managed_registry().pk, "shop/api", digest, **arguments)
+    assert (TagEvent.objects.get().actor, TagEvent.objects.get().via) == (User.objects.get(username="anna"), "rebuild")
+
+
+def run_lineage() -> None:
+    """Do the LINEAGE jobs that wait, as a worker would."""
+    handlers.load()
+    for job in Job.objects.filter(kind=JobKind.LINEAGE, state=Job.State.WAITING).order_by("pk"):
+        running.run(job.pk)
+        job.refresh_from_db()
+        assert job.state == Job.State.SUCCEEDED
+
+
+BASE = "org.opencontainers.image.base.digest"
+
+
+@pytest.mark.parametrize("named", ["manifest", "index"])
+@pytest.mark.parametrize("order", list(itertools.permutations(["base", "child", "index"])))
+def test_what_an_index_names_as_base_is_linked_whatever_comes_first(
+    shelf: InMemoryRegistry, order: tuple[str, ...], named: str
+) -> None:
+    base, child = oci.image("base"), oci.image("app")
+    base_index = oci.index(base)
+    on = base.manifest if named == "manifest" else base_index
+    top = oci.index(child, annotations={BASE: on.digest.text})
+    for item in (base, child):
+        oci.push(shelf, "shop/api", item)
+    for content in (base_index, top):
+        oci.push_manifest(shelf, "shop/api", content)
+    registry = managed_registry().pk
+    for what in order:
+        digests = {"base": [base.manifest, base_index], "child": [child.manifest], "index": [top]}[what]
+        for content in digests:
+            ingest.ingest_manifest(registry, "shop/api", content.digest.text)
+            run_lineage()
+    edge = Derivation.objects.get()
+    assert (edge.derived.digest, edge.base.digest) == (child.manifest.digest.text, base.manifest.digest.text)
+    assert (edge.evidence, edge.confidence) == (["annotation"], "low")
+    assert Job.objects.filter(kind=JobKind.SCAN).count() == 2
+
+
+def test_what_a_child_says_of_itself_stands_against_its_index(shelf: InMemoryRegistry) -> None:
+    mine, labelled = oci.sha(b"mine"), oci.sha(b"label")
+    child = oci.image("app", annotations={BASE: mine})
+    other = oci.image("other", labels={BASE: labelled})
+    registry = managed_registry().pk
+    for number, item in enumerate((child, other)):
+        oci.push(shelf, "shop/api", item)
+        ingest.ingest_manifest(registry, "shop/api", item.manifest.digest.text)
+        for voice in ("first", "second"):
+            top = oci.index(item, annotations={BASE: oci.sha(f"{voice} {number}".encode())})
+            oci.push_manifest(shelf, "shop/api", top)
+            ingest.ingest_manifest(registry, "shop/api", top.digest.text)
+    assert Image.objects.get(digest=child.manifest.digest.text).base_digest == mine
+    assert Image.objects.get(digest=other.manifest.digest.text).base_digest == oci.sha(b"first 1")
 
 
 def test_a_crawl_finds_referrers_and_shows_no_tag_for_them(shelf: InMemoryRegistry) -> None:

@@ -1,0 +1,60 @@
+"""Private folders for what is too big for memory; one whose process was killed is removed by the next."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.conf import settings
+
+
+@contextmanager
+def folder(purpose: str) -> Iterator[Path]:
+    """Make a folder of mode 0700 below SCRATCH, and remove it with all it holds at the end.
+
+    It is locked as long as this process lives, so that whoever comes next knows what was left behind by a kill.
+    """
+    root = Path(settings.SCRATCH or tempfile.gettempdir())
+    root.mkdir(parents=True, exist_ok=True)
+    prefix = f"gd-{os.geteuid()}-{purpose}-"
+    with _locked(root / f".{prefix}lock"):  # else another could take ours for left behind before we hold it
+        _remove_left_behind(root, prefix)
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
+        held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(held)
+
+
+def _remove_left_behind(root: Path, prefix: str) -> None:
+    for path in root.glob(f"{prefix}*"):
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # its process lives
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
