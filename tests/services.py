@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -174,18 +175,19 @@ class Services:
             )  # fmt: skip
             self._await_port("web", self.web_port)
 
-    def need_workers(self) -> None:
-        """Start the Celery workers and the ticker."""
+    def need_workers(self, *names: str, app: str = "config.celery", **settings: str) -> None:
+        """Start the Celery workers and the ticker, or those of them that are named, with other settings if given."""
         self.need_web()
-        celery = [str(Path(sys.executable).with_name("celery")), "-A", "config.celery", "worker", "--loglevel=WARNING"]
+        celery = [str(Path(sys.executable).with_name("celery")), "-A", app, "worker", "--loglevel=WARNING"]
         quiet = ["--without-gossip", "--without-mingle", "--pool=prefork"]
-        for name, queues, count in (("worker", "ingest,match,promote,notify", 2), ("builder", "scan,rebuild", 2)):
+        commands = {
+            "worker": [*celery, *quiet, "-n", "worker@test", "-Q", "ingest,match,promote,notify", "-c", "2"],
+            "builder": [*celery, *quiet, "-n", "builder@test", "-Q", "scan,rebuild", "-c", "2"],
+            "ticker": [sys.executable, "manage.py", "ticker"],
+        }
+        for name in names or commands:
             if not self.is_alive(name):
-                self.start(
-                    name, [*celery, *quiet, "-n", f"{name}@test", "-Q", queues, "-c", str(count)], env=dict(os.environ)
-                )
-        if not self.is_alive("ticker"):
-            self.start("ticker", [sys.executable, "manage.py", "ticker"], env=dict(os.environ))
+                self.start(name, commands[name], env={**os.environ, **settings})
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to a process and all it started, and wait for the process."""
@@ -233,6 +235,27 @@ class Services:
         """Remove a database that a test made beside the one of this run, whoever is still connected."""
         self._as_superuser(f'DROP DATABASE "{name}" WITH (FORCE)')
 
+    def end_connections(self) -> int:
+        """Let PostgreSQL end every connection of the application, this process' too; returns how many."""
+        return len(
+            self._as_superuser(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND datname = %s",
+                [postgres.APP, postgres.DATABASE],
+            )
+        )
+
+    @contextmanager
+    def held(self, table: str) -> Iterator[Callable[[], bool]]:
+        """Let nobody write to a table; gives what tells whether a writer waits for it by now."""
+        link = self.cluster.connect(postgres.SUPERUSER, postgres.DATABASE)
+        try:
+            with link.cursor() as cursor:
+                cursor.execute(f'BEGIN; LOCK TABLE "{table}" IN SHARE MODE')
+                waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = %s::regclass AND NOT granted)"
+                yield lambda: bool(self._as_superuser(waiting, [table])[0][0])
+        finally:
+            link.close()
+
     def rows_left(self) -> list[str]:
         """Return the tables that hold a row which no migration wrote."""
         parts = [
@@ -252,17 +275,20 @@ class Services:
         )
 
     def _as_superuser(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run SQL over a connection that is kept, made again when the server was started again."""
-        if self._link is None or self._link.closed:
-            self._link = self.cluster.connect(postgres.SUPERUSER, postgres.DATABASE)
-        try:
-            with self._link.cursor() as cursor:
-                cursor.execute("SET lock_timeout = '10s'")
-                cursor.execute(statement, list(values) or None)
-                return list(cursor.fetchall()) if cursor.description else []
-        except psycopg2.OperationalError:
-            self._link.close()  # the next call makes another
-            raise
+        """Run SQL that may run twice, over a connection that is kept; a new one when a test broke it."""
+        for is_last in (False, True):
+            if self._link is None or self._link.closed:
+                self._link = self.cluster.connect(postgres.SUPERUSER, postgres.DATABASE)
+            try:
+                with self._link.cursor() as cursor:
+                    cursor.execute("SET lock_timeout = '10s'")
+                    cursor.execute(statement, list(values) or None)
+                    return list(cursor.fetchall()) if cursor.description else []
+            except (psycopg2.OperationalError, psycopg2.InterfaceError):
+                self._link.close()
+                if is_last:
+                    raise
+        raise AssertionError("unreachable")
 
     def _await_port(self, name: str, port: int, timeout_s: float = 30) -> None:
         deadline = time.monotonic() + timeout_s
@@ -299,13 +325,15 @@ def _local_ports() -> set[int]:
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 30, *, every_s: float = 0.1) -> None:
     """Return when `condition()` is true; fails after `timeout_s`. A failed query counts as not yet."""
+    from django.db import InterfaceError, OperationalError, connection
+
     deadline = time.monotonic() + timeout_s
     while True:
         try:
             if condition():
                 return
-        except psycopg2.OperationalError:
-            pass
+        except (OperationalError, InterfaceError):
+            connection.close()  # the next query opens another
         if time.monotonic() > deadline:
             raise AssertionError(f"not so after {timeout_s} s: {condition}")
         time.sleep(every_s)

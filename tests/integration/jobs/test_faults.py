@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import time
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from accounts.queries import system_user
+from lifecycle.audit.models import AuditEvent
+from lifecycle.core.http import HttpClient
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job, JobKind
-from tests.services import Services
+from lifecycle.registry.authorization import SelfIssued
+from lifecycle.registry.http_client import HttpRegistryClient
+from lifecycle.registry.models import Image, TagEvent
+from tests.factories import dock, oci
+from tests.services import Services, wait_until
+
+COUNT = 200
 
 
 @pytest.mark.django_db(transaction=True)
@@ -22,3 +32,83 @@ def test_who_queues_many_jobs_does_not_wait_for_a_broker_that_is_away(services: 
             jobs.queue(JobKind.CRAWL, subject_id=number, actor=system_user())
     assert time.monotonic() - started < 4
     assert Job.objects.filter(state=Job.State.WAITING).count() == 50
+
+
+@pytest.fixture
+def without_workers(services: Services, transactional_db: None) -> Services:
+    """Registry and web over PostgreSQL and Redis, all empty; a test starts workers when it wants them."""
+    services.end_writers()
+    services.need_web()
+    services.forget_wake_ups()
+    shutil.rmtree(services.registry.folder / "data", ignore_errors=True)
+    services.need_registry()
+    dock.team("shop")
+    return services
+
+
+def done(kind: JobKind) -> int:
+    return Job.objects.filter(kind=kind, state=Job.State.SUCCEEDED).count()
+
+
+def test_two_hundred_jobs_end_once_each_whatever_fails_under_them(without_workers: Services) -> None:
+    stack = without_workers
+    http = HttpClient()
+    client = HttpRegistryClient(stack.registry.url, http=http, authorizer=SelfIssued())
+    items = [oci.image(str(number)) for number in range(COUNT)]
+    for number, item in enumerate(items):
+        oci.push(client, f"shop/r{number % 10}", item, f"v{number}")
+    http.close()
+    wait_until(lambda: Job.objects.filter(kind=JobKind.INGEST, state=Job.State.WAITING).count() == COUNT, 60)
+
+    stack.need_workers("worker", "ticker")
+    wait_until(lambda: done(JobKind.INGEST) >= 10, 60, every_s=0.02)
+    stack.forget_wake_ups()
+    stack.kill("redis")
+    stack.need_redis()
+    wait_until(lambda: done(JobKind.INGEST) >= 60, 60, every_s=0.02)
+    for _ in range(3):
+        assert stack.end_connections() >= 2
+        time.sleep(0.3)
+    wait_until(lambda: done(JobKind.INGEST) >= 120, 60, every_s=0.02)
+    connection.close()
+    stack.kill("postgres", signal.SIGINT)
+    stack.need_postgres()
+    wait_until(lambda: done(JobKind.INGEST) == COUNT, 90)
+    wait_until(lambda: done(JobKind.LINEAGE) == COUNT, 60)
+
+    digests = sorted(item.manifest.digest.text for item in items)
+    assert sorted(Image.objects.values_list("digest", flat=True)) == digests
+    assert sorted(TagEvent.objects.values_list("new_image__digest", flat=True)) == digests
+    assert sorted(AuditEvent.objects.filter(action="image.pushed").values_list("digest", flat=True)) == digests
+    # Nobody scans here: each image waits for it once.
+    assert list(Job.objects.exclude(state=Job.State.SUCCEEDED).values_list("kind", flat=True)) == ["scan"] * COUNT
+
+
+def has_ended(job: Job) -> bool:
+    job.refresh_from_db()
+    return job.is_final
+
+
+def works(image: Image) -> bool:
+    """Whether a worker does a job that is queued now."""
+    job = jobs.queue(JobKind.LINEAGE, subject_id=image.pk, actor=system_user())
+    wait_until(lambda: has_ended(job), 60)
+    return job.state == Job.State.SUCCEEDED
+
+
+def test_workers_consume_again_after_each_restart_of_redis_and_a_job_that_kills_them_ends(
+    without_workers: Services,
+) -> None:
+    stack = without_workers
+    stack.need_workers("worker", "ticker", app="tests.fakes.crashing")
+    deadly = jobs.queue(JobKind.CRAWL, subject_id=1, actor=system_user(), max_attempts=3)
+    image = dock.image("some image")
+
+    for _ in range(3):
+        stack.kill("redis")
+        stack.need_redis()
+        assert works(image)
+    wait_until(lambda: has_ended(deadly), 60)
+    assert (deadly.state, deadly.attempts, deadly.error_code) == (Job.State.FAILED, 3, "attempts_used")
+    assert "died" in deadly.last_error
+    assert works(image)
