@@ -1,18 +1,23 @@
-"""With everything running: a registry whose notifications are all lost, and a worker that is killed."""
+"""With everything running: a registry whose notifications are all lost, and workers that are killed."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from lifecycle.audit.models import AuditEvent
 from lifecycle.core.http import HttpClient
 from lifecycle.ingest import services as ingest
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.registry.authorization import SelfIssued
 from lifecycle.registry.http_client import HttpRegistryClient
-from lifecycle.registry.models import Image, Tag
+from lifecycle.registry.models import Image, IndexEntry, Tag, TagEvent
 from lifecycle.registry.services import managed_registry
+from lifecycle.sbom import scanner
+from lifecycle.sbom.models import Sbom
 from tests.factories import dock, oci
 from tests.services import Services, wait_until
 
@@ -45,20 +50,75 @@ def test_a_crawl_of_a_real_registry_finds_what_no_notification_told(
     assert not Tag.objects.filter(repository__team__slug="lost", image__isnull=False).exists()
 
 
-def test_a_worker_killed_in_the_middle_changes_nothing_in_the_end(
+def test_an_ingest_killed_before_in_and_after_its_transaction_happens_once(
     live_stack: Services, client: HttpRegistryClient
 ) -> None:
     dock.team("shop")
-    managed_registry()
-    items = [oci.image("killed", str(number)) for number in range(30)]
-    for number, item in enumerate(items):
-        oci.push(client, f"shop/k{number}", item, "1.0")
-        if number in {5, 15, 25}:
+    live_stack.kill("builder")  # scans wait
+    pushed: list[str] = []
+    # Held up before the first write, with half of the rows written, and with all of them committed but not noted.
+    for table in ("lifecycle_image", "lifecycle_auditevent", "lifecycle_delivery"):
+        layers = [f"{table} {number}" for number in range(8)]
+        children = [oci.image(*layers), oci.image(*layers, architecture="arm64")]
+        top = oci.index(*children)
+        pushed.extend(content.digest.text for content in (*(item.manifest for item in children), top))
+        for item in children:
+            oci.push(client, f"shop/{table}", item)
+        wait_until(lambda: Image.objects.filter(digest__in=pushed).count() == len(pushed) - 1, 60)
+        wait_until(is_ingested, 60)
+        live_stack.kill("worker")
+        oci.push_manifest(client, f"shop/{table}", top, "1.0")
+        wait_until(lambda: not is_ingested(), 60)
+        with live_stack.held(table) as is_waited_for:
+            live_stack.need_workers("worker")
+            wait_until(is_waited_for, 60)
             live_stack.kill("worker")
-            live_stack.need_workers()
-    digests = {item.manifest.digest.text for item in items}
-    wait_until(lambda: Tag.objects.filter(image__digest__in=digests).count() == 30, 60)
-    assert Image.objects.filter(digest__in=digests).count() == 30
-    assert all(image.layers.count() == 2 for image in Image.objects.filter(digest__in=digests))
-    wait_until(lambda: not Job.objects.filter(kind=JobKind.INGEST, state__in=["waiting", "running"]).exists(), 60)
-    assert not Job.objects.filter(kind=JobKind.INGEST, state="failed").exists()
+        live_stack.need_workers("worker")
+        wait_until(is_ingested, 60)
+        assert Tag.objects.get(repository__name=f"shop/{table}").image.digest == top.digest.text
+    once = Counter(pushed)
+    assert Counter(Image.objects.values_list("digest", flat=True)) == once
+    assert Counter(AuditEvent.objects.filter(action="image.pushed").values_list("digest", flat=True)) == once
+    assert (TagEvent.objects.count(), IndexEntry.objects.count()) == (3, 6)
+    manifests = Image.objects.filter(kind=Image.Kind.MANIFEST)
+    assert [image.layers.count() for image in manifests] == [8] * 6
+    assert Counter(Job.objects.filter(kind=JobKind.SCAN).values_list("subject_id", flat=True)) == Counter(
+        manifests.values_list("pk", flat=True)
+    )
+
+
+def test_a_scan_killed_in_the_middle_happens_once_and_leaves_nothing_behind(
+    live_stack: Services, client: HttpRegistryClient, tmp_path: Path
+) -> None:
+    dock.team("shop")
+    live_stack.kill("builder")
+    slow, began = tmp_path / "syft", tmp_path / "began"
+    slow.write_text(f"#!/bin/sh\n[ -e {began} ] || {{ echo $$ > {began}.new; mv {began}.new {began}; sleep 600; }}\n"
+                    f'exec {scanner.syft_path()} "$@"\n')  # fmt: skip
+    slow.chmod(0o755)
+    oci.push(client, "shop/scanned", oci.image("scanned"), "1.0")
+    live_stack.need_workers("builder", SYFT=str(slow))
+    wait_until(began.exists, 60)
+    syft, scratch = int(began.read_text()), live_stack.home / "scratch"
+    assert len(list(scratch.glob("gd-*-scan-*"))) == 1
+    live_stack.kill("builder")
+    wait_until(lambda: not is_running(syft), 10)
+    live_stack.need_workers("builder", SYFT=str(slow))
+    wait_until(lambda: Image.objects.filter(scanned_at__isnull=False).exists(), 60)
+    wait_until(lambda: not Job.objects.filter(kind=JobKind.SCAN, state__in=["waiting", "running"]).exists(), 30)
+    job = Job.objects.get(kind=JobKind.SCAN)
+    assert (job.state, job.attempts, Sbom.objects.count()) == (Job.State.SUCCEEDED, 2, 1)
+    assert list(scratch.glob("gd-*-scan-*")) == []
+
+
+def is_ingested() -> bool:
+    """Whether no ingest waits or runs; none may have failed."""
+    assert not Job.objects.filter(kind=JobKind.INGEST, state=Job.State.FAILED).exists()
+    return not Job.objects.filter(kind=JobKind.INGEST, state__in=(Job.State.WAITING, Job.State.RUNNING)).exists()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
