@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any, Final
 
 from celery import Celery
+from celery.signals import worker_ready
 from kombu import Exchange, Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -64,3 +66,21 @@ app.conf.update(
     task_create_missing_queues=False,
     imports=("lifecycle.jobs.tasks",),
 )
+
+
+_is_watched: Final = threading.Event()
+
+
+@worker_ready.connect
+def _watch(sender: Any, **_: object) -> None:
+    from celery.worker import state  # noqa: PLC0415 -- workers only
+
+    from lifecycle.jobs import watchdog  # noqa: PLC0415 -- needs the app registry
+
+    if not _is_watched.is_set():  # this comes again with every new connection
+        _is_watched.set()
+        watchdog.start(
+            list(app.amqp.queues.consume_from),
+            received=lambda: sum(state.total_count.values()),
+            is_busy=lambda: bool(state.active_requests),
+        )

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from django.db import connection, transaction
+import structlog
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models.functions import Now
 
 from lifecycle.jobs.models import Job, JobLogLine, ScheduleSlot
+
+log = structlog.get_logger(__name__)
 
 KEEP_DONE_JOBS: Final = timedelta(days=30)
 
@@ -39,15 +42,23 @@ def every(period_s: int, name: str) -> Callable[[Callable[[], None]], Callable[[
 
 
 def run_due(now_s: float | None = None) -> list[str]:
-    """Run what is due and not yet taken by another ticker; returns the names of what ran here."""
+    """Run what is due and not yet taken by another ticker; returns the names of what ran here.
+
+    One that fails leaves its slot to be taken again, and holds up none of the others.
+    """
     moment = time.time() if now_s is None else now_s
     ran = []
     for schedule in _SCHEDULES:
         slot = int(moment // schedule.period_s)
-        with transaction.atomic():
-            if _take_slot(schedule.name, slot):
-                schedule.action()
-                ran.append(schedule.name)
+        try:
+            with transaction.atomic():
+                if _take_slot(schedule.name, slot):
+                    schedule.action()
+                    ran.append(schedule.name)
+        except (OperationalError, InterfaceError):
+            raise  # the database is away, for the others too
+        except Exception:
+            log.exception("schedule_failed", schedule=schedule.name)
     return ran
 
 

@@ -10,6 +10,7 @@ import pytest
 from django.db import connection, transaction
 
 from accounts.queries import system_user
+from config.celery import app as celery
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core.http import HttpClient
 from lifecycle.jobs import services as jobs
@@ -112,3 +113,20 @@ def test_workers_consume_again_after_each_restart_of_redis_and_a_job_that_kills_
     assert (deadly.state, deadly.attempts, deadly.error_code) == (Job.State.FAILED, 3, "attempts_used")
     assert "died" in deadly.last_error
     assert works(image)
+
+
+def test_a_worker_that_is_idle_while_work_waits_for_it_ends_itself(without_workers: Services) -> None:
+    stack = without_workers
+    image = dock.image("some image")
+    stack.need_workers("worker", "ticker", WORKER_DEAF_S="3")
+    assert works(image)
+    worker = stack.processes["worker"]
+    # Connected, answering, and consuming nothing: what some lost connections leave behind.
+    celery.control.cancel_consumer("match", destination=["worker@test"], reply=True, timeout=10)
+    time.sleep(5)
+    assert worker.poll() is None  # nothing waits, so there is nothing to be deaf for
+    job = jobs.queue(JobKind.LINEAGE, subject_id=image.pk, actor=system_user())
+    worker.wait(timeout=60)
+    stack.need_workers("worker")  # as the supervisor would
+    wait_until(lambda: has_ended(job), 60)
+    assert job.state == Job.State.SUCCEEDED

@@ -152,3 +152,19 @@ def test_a_due_moment_fires_once_for_any_number_of_tickers(monkeypatch):
     assert schedule.run_due(now_s=601.0) == []
     assert schedule.run_due(now_s=660.0) == ["x"]
     assert (len(fired), ScheduleSlot.objects.count()) == (2, 2)
+
+
+def test_a_schedule_that_fails_is_due_again_and_holds_up_no_other(monkeypatch):
+    fired = []
+
+    def fail():
+        ScheduleSlot.objects.create(schedule="of the one that fails", slot=1)
+        raise ValueError("a bug")
+
+    both = [schedule.Schedule("bad", 60, fail), schedule.Schedule("good", 60, lambda: fired.append(1))]
+    monkeypatch.setattr(schedule, "_SCHEDULES", both)
+    assert schedule.run_due(now_s=600.0) == ["good"]
+    assert [slot.schedule for slot in ScheduleSlot.objects.all()] == ["good"]
+    monkeypatch.setattr(schedule, "_SCHEDULES", [schedule.Schedule("bad", 60, lambda: fired.append(2))])
+    assert schedule.run_due(now_s=601.0) == ["bad"]
+    assert fired == [1, 2]
