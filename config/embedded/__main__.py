@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from config.embedded.supervisor import MARK, Part, PartDied, Supervisor, started
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 HOME: Final = Path(os.environ.get("GRAVINGDOCK_HOME") or ROOT / "var").resolve()
 FREE_MIN: Final = 2 * 1024**3  # bytes: the demonstration's images and the database's log need about half of it
+READER: Final = "captain"  # lifecycle/demo/cast.py; this module imports nothing of Django
 OURS: Final = ("web", "worker", "builder", "ticker")
 TITLES: Final = {
     "postgres": "PostgreSQL",
@@ -127,6 +129,8 @@ class Installation:
                 )
             # A supervisor that was killed leaves its parts running: they hold our ports, and nobody watches them.
             self._end_left_over()
+            shutil.rmtree(HOME / "scratch", ignore_errors=True)  # what was being built or scanned when it ended
+        (HOME / "scratch").mkdir(mode=0o700, exist_ok=True)
         self.prepare(running=running)
         if not running:
             self.supervisor.socket.parent.mkdir(mode=0o700, exist_ok=True)
@@ -236,11 +240,34 @@ def demonstrate(installation: Installation, *, again: bool) -> int:
     """Run the demonstration, once unless `again`; returns its exit code."""
     if (HOME / "demo.json").exists() and not again:
         return 0
-    if not (ROOT / "lifecycle" / "management" / "commands" / "demo.py").exists():
-        say("The demonstration is not part of this version.")
-        return 2 if again else 0
     words = [sys.executable, "manage.py", "demo", *(["--again"] if again else [])]
-    return subprocess.run(words, cwd=ROOT, env={**os.environ, "GRAVINGDOCK_HOME": str(HOME)}, check=False).returncode
+    # With the mark, `make down` ends it too. An interrupt is its own to handle: it has builds to end.
+    environment = {**os.environ, "GRAVINGDOCK_HOME": str(HOME), MARK: str(HOME), "PYTHONUNBUFFERED": "1"}
+    say("")
+    process = subprocess.Popen(words, cwd=ROOT, env=environment)
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        code = process.wait()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if code:
+        say(
+            f"\nEverything else runs: {installation.values['PUBLIC_URL']}\n"
+            "`make demo` runs the demonstration again from the beginning; `DEMO=0 make up` starts without it."
+        )
+    return code
+
+
+def sign_in() -> str:
+    """Return how the reader of the demonstration signs in, or how the first account is made."""
+    accounts = HOME / "demo-accounts.json"
+    if not accounts.exists():
+        return "Make the first account: .venv/bin/python manage.py create_user NAME --admin"
+    reader = json.loads(accounts.read_text())[READER]
+    return (
+        f"Sign in as {reader['username']} with the password {reader['password']}\n"
+        f"The other role accounts are in {accounts}"
+    )
 
 
 def main() -> int:
@@ -257,11 +284,7 @@ def main() -> int:
                 code = demonstrate(installation, again=verb == "demo")
                 if code:
                     return code
-            say(f"\nOpen {installation.values['PUBLIC_URL']}")
-            if (HOME / "demo-accounts.json").exists():
-                say(f"Accounts and passwords: {HOME / 'demo-accounts.json'}")
-            else:
-                say("Make the first account: .venv/bin/python manage.py create_user NAME --admin")
+            say(f"\nOpen {installation.values['PUBLIC_URL']}\n{sign_in()}")
         elif verb == "down":
             installation.down()
             say("Stopped. Everything is kept in " + str(HOME))

@@ -24,11 +24,12 @@ PAGE: Final = 200  # rows a request, the most the API gives
 
 
 class CommandFailed(Exception):
-    """Ends the command with `exit_code`; the message goes to standard error."""
+    """Ends the command with `exit_code`; the message goes to standard error. `status` is what the server said."""
 
-    def __init__(self, message: str, exit_code: int = EXIT_ERROR) -> None:
+    def __init__(self, message: str, exit_code: int = EXIT_ERROR, *, status: int | None = None) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,14 @@ class Api:
         """Do something and return what came of it; raises CommandFailed."""
         return self._send("POST", path, json=body or {})
 
+    def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Put something in place and return it; raises CommandFailed."""
+        return self._send("PUT", path, json=body)
+
+    def delete(self, path: str) -> None:
+        """Remove something; raises CommandFailed."""
+        self._send("DELETE", path)
+
     def rows(self, path: str, *, most: int, **query: str) -> Iterator[dict[str, Any]]:
         """Yield up to `most` rows of a list, page after page; raises CommandFailed."""
         query["limit"] = str(min(most, PAGE))
@@ -120,6 +129,8 @@ class Api:
             raise CommandFailed(f"No answer within {TIMEOUT_S:.0f} seconds.", EXIT_TIMED_OUT) from None
         except httpx.HTTPError as error:
             raise CommandFailed(f"Cannot reach {self._http.base_url.host}: {error}") from None
+        if answer.status_code == httpx.codes.NO_CONTENT:
+            return {}
         try:
             body = answer.json()
         except ValueError:
@@ -128,7 +139,8 @@ class Api:
             raise CommandFailed(f"The server answered {answer.status_code}, and not as Gravingdock does.")
         if answer.is_success:
             return body
-        raise CommandFailed(_sentence(body, answer.status_code), _exit_code(body, answer.status_code))
+        status = answer.status_code
+        raise CommandFailed(_sentence(body, status), _exit_code(body, status), status=status)
 
 
 def _exit_code(body: dict[str, Any], status: int) -> int:

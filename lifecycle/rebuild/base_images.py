@@ -15,11 +15,18 @@ from typing import Final
 from django.conf import settings
 
 from lifecycle.core.errors import UpstreamError
-from lifecycle.rebuild.builders import settings_files
+from lifecycle.rebuild.builders import namespaces, settings_files
 
 RELEASE: Final = "bookworm"
 PACKAGES: Final = ("openssl", "ca-certificates", "curl")
 KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
+# They stay in the image, so that what is installed on it later is as slim; a build is never half kept, so it need not
+# wait for the disk.
+_DPKG_OPTIONS: Final = (
+    "path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright", "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/locale/*", "path-exclude=/usr/share/info/*", "path-exclude=/usr/share/lintian/*",
+    "force-unsafe-io",
+)  # fmt: skip
 # What apt leaves behind: no package needs it, and it would make every build different.
 _LEFT_OVER: Final = (
     "var/lib/apt/lists/*", "var/cache/apt/*", "var/log/*.log", "var/log/apt", "var/cache/ldconfig/aux-cache",
@@ -56,14 +63,15 @@ def make_root(
     with tempfile.TemporaryDirectory(prefix="gd-base-", dir=settings.SCRATCH or None) as scratch:
         hook_folder = Path(scratch)
         (hook_folder / "gravingdock.sources").write_text(sources(with_security=with_security))
+        (hook_folder / "slim").write_text("".join(f"{option}\n" for option in _DPKG_OPTIONS))
         remove = " ".join(f'"$1"/{path}' for path in _LEFT_OVER)
         command = [
-            "mmdebstrap", "--mode=root", "--variant=apt", "--format=tar", "--quiet",
+            *namespaces.OWN, "mmdebstrap", "--mode=root", "--variant=apt", "--format=tar", "--quiet",
             f"--include={','.join((*packages, 'debian-archive-keyring'))}",
-            '--dpkgopt=path-exclude=/usr/share/doc/*', '--dpkgopt=path-include=/usr/share/doc/*/copyright',
-            '--dpkgopt=path-exclude=/usr/share/man/*', '--dpkgopt=path-exclude=/usr/share/locale/*',
+            *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
             '--customize-hook=rm -f "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/* '
             '"$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap',
+            f'--customize-hook=copy-in {hook_folder}/slim /etc/dpkg/dpkg.cfg.d',
             f'--customize-hook=copy-in {hook_folder}/gravingdock.sources /etc/apt/sources.list.d',
             '--customize-hook=mkdir -p "$1"/etc/apt/mirrors',
             f"--customize-hook=rm -rf {remove}",

@@ -116,9 +116,9 @@ def decide(
             if error.error_code == "plan_limit":
                 raise
             return RebaseDecision(False, (error.message,))
-    reasons = _rule_2(own)
+    reasons = _own_reasons(own)
     if reasons or new is None:
-        return RebaseDecision(not reasons, tuple(reasons))
+        return RebaseDecision(not reasons, tuple(reasons[:_REASONS_MAX]))
     if old.platform != new.platform:
         return RebaseDecision(False, ("The new base is for another platform.",))
     try:
@@ -134,8 +134,20 @@ def decide(
 
 def decide_trees(own: Tree, old: Tree, new: Tree) -> RebaseDecision:
     """Apply rules 2 to 7 to what the image's own layers and the two bases hold."""
-    reasons = [*_rule_2(own), *_rules_3_and_4(own, old, new), *_rule_5(old, new), *_rules_6_and_7(own, old, new)]
+    reasons = [*_own_reasons(own), *_rules_3_and_4(own, old, new), *_rule_5(old, new), *_rules_6_and_7(own, old, new)]
     return RebaseDecision(not reasons, tuple(dict.fromkeys(reasons))[:_REASONS_MAX])
+
+
+def _own_reasons(own: Tree) -> list[str]:
+    """Return what the image's own layers hold that forbids every rebase, whatever the new base is."""
+    reasons = _rule_2(own)
+    reasons += [f"Its own layers remove /{hidden} of the base." for hidden in sorted(own.whiteouts | own.opaque)]
+    programs = sorted(path for path, entry in own.entries.items() if entry.is_dynamic)
+    if programs:
+        reasons.append(f"It brings a dynamically linked program (/{programs[0]}); only a rebuild links it anew.")
+    if any("node_modules" in path.split("/") for path in own.entries):
+        reasons.append("It brings Node modules, which may be made for the old base's Node.")
+    return reasons
 
 
 def _rule_2(own: Tree) -> list[str]:
@@ -149,8 +161,6 @@ def _rule_2(own: Tree) -> list[str]:
 
 def _rules_3_and_4(own: Tree, old: Tree, new: Tree) -> list[str]:
     reasons = []
-    for hidden in sorted(own.whiteouts | own.opaque):
-        reasons.append(f"Its own layers remove /{hidden} of the base.")
     folders: set[str] = set()
     for path, entry in sorted(own.entries.items()):
         before, after = old.entries.get(path), new.entries.get(path)
@@ -179,17 +189,11 @@ def _rule_5(old: Tree, new: Tree) -> list[str]:
 
 def _rules_6_and_7(own: Tree, old: Tree, new: Tree) -> list[str]:
     reasons = []
-    for path, entry in sorted(own.entries.items()):
-        if entry.is_dynamic:
-            reasons.append(f"It brings a dynamically linked program (/{path}); only a rebuild links it anew.")
-            break
     minors = {found[1] for path in own.entries if (found := _PYTHON.fullmatch(path))}
     for minor in sorted(minors):
         places = [f"{folder}/bin/{minor}" for folder in ("usr", "usr/local")]
         if not any(place in new.entries for place in places):
             reasons.append(f"It brings files for {minor}, which the new base does not have.")
-    if any("node_modules" in path.split("/") for path in own.entries):
-        reasons.append("It brings Node modules, which may be made for the old base's Node.")
     for table, number in (("etc/passwd", "uid"), ("etc/group", "gid")):
         before, after = layers.names_by_number(old, table), layers.names_by_number(new, table)
         for owner in sorted({getattr(entry, number) for entry in own.entries.values()} - {0}):

@@ -23,7 +23,7 @@ from django.conf import settings
 
 from lifecycle.core.errors import Malformed
 from lifecycle.core.types import Digest
-from lifecycle.rebuild.builders import settings_files
+from lifecycle.rebuild.builders import namespaces, settings_files
 from lifecycle.rebuild.containerfile import pinned
 from lifecycle.rebuild.types import BuildFailed, BuildRequest, BuildResult
 from lifecycle.registry.client import RegistryClient
@@ -117,10 +117,9 @@ class _Box:
 
     def _command(self, words: Sequence[str]) -> list[str]:
         hidden = [str(settings.HOME), "/run/secrets", "/root/.config", "/root/.docker", "/root/.ssh"]
-        unshare = ["unshare", "--mount", "--pid", "--ipc", "--fork", "--mount-proc", "--kill-child"]
         storage = ["--root", "/mnt/root", "--runroot", "/mnt/run", "--storage-driver", self._driver]
         box = ["sh", str(SANDBOX), str(self._work), str(self._work / "settings"), *hidden, "--"]
-        return [*unshare, *box, "buildah", *storage, *words]
+        return [*namespaces.OWN, *box, "buildah", *storage, *words]
 
     def run(self, words: Sequence[str], *, tag: str = "") -> None:
         """Run one buildah command to its end; raises BuildFailed, or whatever `check` raises."""

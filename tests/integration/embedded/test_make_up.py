@@ -35,7 +35,7 @@ class Home:
         self.folder = folder
         self.given: dict[str, str] = dict(zip(PORTS, map(str, ports.scratch(4)), strict=True))
 
-    def run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, timeout_s: float = 150, **more: str) -> subprocess.CompletedProcess[str]:
         """Run `python ...` with this home, and no setting of the test run's own servers."""
         plain = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         return subprocess.run(
@@ -44,7 +44,7 @@ class Home:
             env={**plain, **self.given, "GRAVINGDOCK_HOME": str(self.folder), "DEMO": "0", **more},
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=timeout_s,
             check=False,
         )
 

@@ -18,6 +18,12 @@ OS = "ID=debian\nVERSION_ID=12\n"
 OLD = {"etc/os-release": OS, "var/lib/dpkg/status": STATUS.format(name="openssl", version="1"), "usr/bin/x": "old"}
 NEW = {"etc/os-release": OS, "var/lib/dpkg/status": STATUS.format(name="openssl", version="2"), "usr/bin/x": "new!"}
 
+# An ELF header whose one program header lies beyond what is read of a file: it is taken for dynamically linked.
+DYNAMIC = (
+    b"\x7fELF\x02\x01" + bytes(26) + (10**6).to_bytes(8, "little") + bytes(14)
+    + (56).to_bytes(2, "little") + (1).to_bytes(2, "little") + bytes(6)
+)  # fmt: skip
+
 
 def tar(files):
     raw = io.BytesIO()
@@ -133,14 +139,32 @@ def test_no_layer_is_lost_when_the_image_has_no_history(client):
         ({"usr/bin/.wh.x": ""}, "remove /usr/bin/x of the base"),
         ({"opt/.wh..wh..opq": ""}, "remove /opt of the base"),
         ({"opt/tool": b"\x7fELF" + bytes(200)}, None),
-        ({"opt/tool": b"\x7fELF\x02\x01" + bytes(26) + (10**6).to_bytes(8, "little") + bytes(14)
-          + (56).to_bytes(2, "little") + (1).to_bytes(2, "little") + bytes(6)}, "dynamically linked"),
+        ({"opt/tool": DYNAMIC}, "dynamically linked"),
         ({"usr/lib/python3.11/site-packages/a.py": "a"}, "python3.11"),
         ({"app/node_modules/a.js": "a"}, "Node modules"),
     ],
-)  # fmt: skip
+)
 def test_it_is_refused_with_the_reason_when_it_cannot_be_proven(client, own, reason):
     decision = rebase.decide(client, *three(client, own))
+
+    assert decision.is_safe == (reason is None)
+    assert reason is None or reason in " ".join(decision.reasons)
+
+
+@pytest.mark.parametrize(
+    ("own", "reason"),
+    [
+        ({"srv/a": "a"}, None),
+        ({"var/lib/dpkg/status": "x"}, "package database"),
+        ({"opt/tool": DYNAMIC}, "dynamically linked"),
+        ({"opt/.wh.x": ""}, "remove /opt/x of the base"),
+        ({"app/node_modules/a.js": "a"}, "Node modules"),
+    ],
+)
+def test_what_its_own_layers_forbid_is_known_before_the_new_base_is_built(client, own, reason):
+    app, old, _ = three(client, own)
+
+    decision = rebase.decide(client, app, old, None)
 
     assert decision.is_safe == (reason is None)
     assert reason is None or reason in " ".join(decision.reasons)

@@ -1,0 +1,174 @@
+"""Who takes part: two teams, their people with one role each, and the environments of the shop.
+
+Everything is made once, in one transaction, and found again by later runs. What an earlier run did not make is never
+taken over: an account of yours with the same name ends the demonstration with a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from django.db import transaction
+from django.db.models import Q
+
+from accounts.models import ApiToken, Team, User
+from accounts.queries import system_user
+from accounts.tokens import find_token
+from config.embedded.keys import write_private
+from lifecycle.audit import services as audit
+from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.services import add_member, create_api_token, create_team
+from lifecycle.demo.images import PRODUCTS
+from lifecycle.demo.telling import DemonstrationFailed
+from lifecycle.promotion.models import Environment
+from lifecycle.promotion.services import create_environment
+from lifecycle.registry.models import Registry
+from lifecycle.registry.services import repository_named
+
+TEAMS: Final = {"base": "Base images", "shop": "Shop"}
+ENVIRONMENTS: Final = {"dev": "Development", "staging": "Staging", "production": "Production"}  # of the shop, in order
+READER: Final = "captain"
+_SEEDED: Final = "demo.seeded"  # the trail's word for what this file made
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One role account."""
+
+    username: str
+    about: str
+    roles: Mapping[str, str]  # team -> role
+    is_admin: bool = False
+
+    @property
+    def pushes_to(self) -> list[str]:
+        """The repositories of the demonstration that this account may push to."""
+        teams = {team for team, role in self.roles.items() if role in {"creator", "maintainer", "owner"}}
+        return [product.repository for product in PRODUCTS if product.repository.partition("/")[0] in teams]
+
+
+PARTS: Final = (
+    Part(READER, "You: an admin, and an owner of both teams", {"base": "owner", "shop": "owner"}, is_admin=True),
+    Part("base-maintainer", "Pushes the base images and keeps their recipes", {"base": "maintainer"}),
+    Part("shop-developer", "Pushes the shop's images, requests promotions", {"base": "viewer", "shop": "maintainer"}),
+    Part("shop-approver", "Approves promotions of the shop", {"shop": "approver"}),
+    Part("shop-deployer", "Carries out what was approved", {"shop": "deployer"}),
+    Part("dock-master", "Watches bases, starts rebuild waves", {"base": "maintainer", "shop": "maintainer"}),
+    Part("security", "Reads findings, in charge of policies", {"base": "security", "shop": "security"}),
+    Part("auditor", "Reads the audit trail", {"base": "auditor", "shop": "auditor"}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A role account with its secrets, as `demo-accounts.json` has them."""
+
+    username: str
+    password: str
+    api_token: str
+    registry_token: str
+
+
+def seed(registry: Registry, accounts_file: Path, *, web: str) -> dict[str, Account]:
+    """Make teams, people, environments and repositories where they are missing; write the file; return the accounts.
+
+    Secrets in the file that still work are kept. Raises DemonstrationFailed for what somebody else made.
+    """
+    kept = _kept(accounts_file)
+    with transaction.atomic():
+        is_new = not AuditEvent.objects.filter(action=_SEEDED).exists()
+        if is_new:
+            _refuse_taken_names()
+        people = {part.username: _person(part, kept.get(part.username, {})) for part in PARTS}
+        if is_new:
+            _make_teams(registry)
+            audit.record(_SEEDED, actor=system_user(), accounts=sorted(people))
+        accounts = {name: _account(user, password, kept.get(name, {})) for name, (user, password) in people.items()}
+    content = {part.username: _described(part, accounts[part.username], registry, web) for part in PARTS}
+    write_private(accounts_file, json.dumps(content, indent=2) + "\n")
+    return accounts
+
+
+def _kept(accounts_file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads(accounts_file.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _refuse_taken_names() -> None:
+    names = [part.username for part in PARTS]
+    taken = [f"an account {name}" for name in _found(User, "username", names)]
+    taken += [f"a team {name}" for name in _found(Team, "slug", list(TEAMS))]
+    taken += [f"an environment prefix {name}" for name in _found(Environment, "prefix", list(ENVIRONMENTS))]
+    if taken:
+        raise DemonstrationFailed(
+            f"There is {taken[0]} already, which the demonstration did not make and will not take over. "
+            "Run it on a fresh installation: GRAVINGDOCK_HOME=<an empty folder> make up"
+        )
+
+
+def _found(model: Any, column: str, names: list[str]) -> list[str]:
+    return list(model.objects.filter(Q((f"{column}__in", names))).order_by(column).values_list(column, flat=True))
+
+
+def _person(part: Part, kept: Mapping[str, Any]) -> tuple[User, str]:
+    """Return the person and the password: the kept one when it still works, else a new one."""
+    user = User.objects.filter(username=part.username).first() or User(username=part.username)
+    password = str(kept.get("password", ""))
+    if user.pk and password and user.check_password(password):
+        return user, password
+    password = secrets.token_urlsafe(15)
+    action = "user.password_reset" if user.pk else "user.created"
+    if not user.pk:
+        user.is_superuser = part.is_admin
+    user.set_password(password)
+    user.full_clean()
+    user.save()
+    audit.record(action, actor=system_user(), subject=user, user=user.username, is_admin=user.is_superuser)
+    return user, password
+
+
+def _make_teams(registry: Registry) -> None:
+    system = system_user()
+    teams = {slug: create_team(actor=system, slug=slug, name=name) for slug, name in TEAMS.items()}
+    for slug, name in ENVIRONMENTS.items():
+        create_environment(teams["shop"], actor=system, slug=slug, name=name, prefix=slug)
+    for part in PARTS:
+        for team, role in part.roles.items():
+            add_member(teams[team].pk, actor=system, username=part.username, role=role)
+    for product in PRODUCTS:  # a recipe older than its image is one that the image was built from
+        repository_named(registry, product.repository)
+
+
+def _account(user: User, password: str, kept: Mapping[str, Any]) -> Account:
+    api = _token(user, kept.get("api_token"), "demonstration: API")
+    registry = _token(user, (kept.get("registry") or {}).get("password"), "demonstration: registry")
+    return Account(user.username, password, api, registry)
+
+
+def _token(user: User, kept: object, name: str) -> str:
+    row = find_token(kept) if isinstance(kept, str) else None
+    if isinstance(kept, str) and row is not None and row.user_id == user.pk and row.kind != ApiToken.Kind.REFRESH:
+        return kept
+    return create_api_token(user, actor=system_user(), name=name)
+
+
+def _described(part: Part, account: Account, registry: Registry, web: str) -> dict[str, Any]:
+    return {
+        "username": account.username,
+        "password": account.password,
+        "about": part.about,
+        "roles": dict(part.roles),
+        "is_admin": part.is_admin,
+        "web": web,
+        "api_token": account.api_token,
+        "registry": {"server": registry.host, "username": account.username, "password": account.registry_token},
+        "repositories": part.pushes_to,
+    }

@@ -1,0 +1,83 @@
+"""What came of it: `demo.json` and the table (design.md 6, Demonstration)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Findings = Iterable[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """One image of the demonstration, before and after upstream moved."""
+
+    repository: str
+    digest_before: str
+    digest_after: str
+    method: str  # rebase or build
+    findings_before: int
+    findings_after: int
+    fixed: list[str]  # advisory ids
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """One promotion; `source` is the environment before, None for the first of the path."""
+
+    digest: str
+    source: str | None
+    target: str
+    state: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object of `demo.json`."""
+        return {"digest": self.digest, "from": self.source, "to": self.target, "state": self.state}
+
+
+def open_pairs(findings: Findings) -> set[tuple[str, str]]:
+    """Return the distinct (purl, advisory) pairs with state open, of what the findings of an image say."""
+    return {(row["purl"], row["advisory"]) for row in findings if row["advisory"] and row["state"] == "open"}
+
+
+def renewed(
+    repository: str, digests: tuple[str, str], findings: tuple[Findings, Findings], *, method: str, seconds: float
+) -> Renewed:
+    """Compare an image's findings before and after; an advisory is fixed when nothing in the image has it any more."""
+    before, after = open_pairs(findings[0]), open_pairs(findings[1])
+    fixed = {advisory for _, advisory in before} - {advisory for _, advisory in after}
+    return Renewed(repository, *digests, method, len(before), len(after), sorted(fixed), seconds)
+
+
+def document(
+    *, web: str, registry: str, seconds: float, images: Sequence[Renewed], promotions: Sequence[Promoted]
+) -> dict[str, Any]:
+    """Return the content of `demo.json`."""
+    return {
+        "web": web,
+        "registry": registry,
+        "seconds": seconds,
+        "images": [asdict(image) for image in images],
+        "promotions": [promotion.as_json() for promotion in promotions],
+    }
+
+
+def table(images: Sequence[Renewed]) -> list[str]:
+    """Return the lines that a person reads: one for each image, with what was fixed."""
+    heads = ("Image", "Renewed by", "Findings", "Fixed", "Seconds", "Digest now")
+    rows = [
+        (
+            image.repository,
+            image.method,
+            f"{image.findings_before} -> {image.findings_after}",
+            str(len(image.fixed)),
+            f"{image.seconds:.1f}",
+            image.digest_after[:19],
+        )
+        for image in images
+    ]
+    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in (heads, *rows)]
+    return [lines[0].rstrip(), "  ".join("-" * width for width in widths), *(line.rstrip() for line in lines[1:])]

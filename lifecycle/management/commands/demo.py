@@ -1,0 +1,71 @@
+"""`manage.py demo [--again]`: the demonstration, once, or again from the beginning (design.md 6)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from config.embedded.keys import write_private
+from lifecycle.cli.client import CommandFailed
+from lifecycle.core.errors import LifecycleError
+from lifecycle.demo import report
+from lifecycle.demo.story import Story
+from lifecycle.demo.telling import DemonstrationFailed, Teller
+
+INTERRUPTED: Final = 130  # as shells say it
+
+
+class Command(BaseCommand):
+    help = "Build, push, promote and renew real images, as the role accounts would. Exit 0 when all of it succeeded."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--again", action="store_true", help="from the beginning, although it has succeeded before")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        result = settings.HOME / "demo.json"
+        if result.exists() and not options["again"]:
+            self.stdout.write("The demonstration has run; --again runs it from the beginning.")
+            return
+        with _alone(settings.HOME / "demo.lock"):
+            result.unlink(missing_ok=True)  # it says that the last run succeeded
+            document = self._run(settings.HOME)
+            write_private(result, json.dumps(document, indent=2) + "\n")
+        self.stdout.write(f"\nThe demonstration took {document['seconds']:.0f} s; its figures are in {result}\n")
+        for line in report.table([report.Renewed(**image) for image in document["images"]]):
+            self.stdout.write(line)
+
+    def _run(self, home: Path) -> dict[str, Any]:
+        self.stdout.write("The demonstration: real images, from their first push to a patch of their base.")
+        teller = Teller(self._write)
+        try:
+            return Story(teller, home).run()
+        except (DemonstrationFailed, CommandFailed) as error:
+            raise CommandError(f"The demonstration failed after {teller.seconds:.0f} s. {error}") from None
+        except LifecycleError as error:
+            raise CommandError(f"The demonstration failed after {teller.seconds:.0f} s. {error.message}") from None
+        except KeyboardInterrupt:
+            self.stderr.write("The demonstration was interrupted.")
+            sys.exit(INTERRUPTED)
+
+    def _write(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock file while it runs: two at once would move each other's tags."""
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CommandError("The demonstration runs already.") from None
+        yield
