@@ -22,7 +22,7 @@ from accounts.tokens import find_token
 from config.embedded.keys import write_private
 from lifecycle.audit import services as audit
 from lifecycle.audit.models import AuditEvent
-from lifecycle.authority.services import add_member, create_api_token, create_team
+from lifecycle.authority.services import add_member, create_api_token, create_person, create_team
 from lifecycle.demo.images import PRODUCTS
 from lifecycle.demo.telling import DemonstrationFailed
 from lifecycle.promotion.models import Environment
@@ -120,18 +120,16 @@ def _found(model: Any, column: str, names: list[str]) -> list[str]:
 
 def _person(part: Part, kept: Mapping[str, Any]) -> tuple[User, str]:
     """Return the person and the password: the kept one when it still works, else a new one."""
-    user = User.objects.filter(username=part.username).first() or User(username=part.username)
+    system = system_user()
+    user = User.objects.filter(username=part.username).first()
+    if user is None:
+        return create_person(actor=system, username=part.username, is_admin=part.is_admin)
     password = str(kept.get("password", ""))
-    if user.pk and password and user.check_password(password):
-        return user, password
-    password = secrets.token_urlsafe(15)
-    action = "user.password_reset" if user.pk else "user.created"
-    if not user.pk:
-        user.is_superuser = part.is_admin
-    user.set_password(password)
-    user.full_clean()
-    user.save()
-    audit.record(action, actor=system_user(), subject=user, user=user.username, is_admin=user.is_superuser)
+    if not password or not user.check_password(password):
+        password = secrets.token_urlsafe(15)
+        user.set_password(password)
+        user.save(update_fields=["password"])
+        audit.record("user.password_reset", actor=system, subject=user, user=user.username)
     return user, password
 
 
