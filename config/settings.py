@@ -252,7 +252,7 @@ UBUNTU_PRO = env.boolean("UBUNTU_PRO", False)  # whether fixes of Ubuntu Pro cou
 SYFT = env.text("SYFT", "")  # path of syft; empty: the one on PATH, else the wheel's
 BUILD_CA_BUNDLE = env.text("BUILD_CA_BUNDLE", "")  # extra CA bundle mounted into builds, never stored in images
 BUILD_TIMEOUT_S = env.integer("BUILD_TIMEOUT_S", 1800, minimum=10)  # seconds a build may take
-SCRATCH = env.text("SCRATCH", str(HOME / "scratch") if EMBEDDED else "")  # for layers and builds; "": the system's own
+SCRATCH = env.text("SCRATCH", str(HOME / "scratch") if EMBEDDED else "")  # a folder for layers and builds
 
 LOGGING = LOGGING_CONFIGURATION
 LOGGING_CONFIG = "logging.config.dictConfig"
