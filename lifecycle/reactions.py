@@ -63,3 +63,15 @@ def images_scanned(image_ids: list[int], *, new_package_ids: list[int], actor: U
     for start in range(0, len(new_package_ids), 5000):
         batch = new_package_ids[start : start + 5000]
         jobs.queue(JobKind.MATCH, subject_id=image_ids[0], actor=actor, payload={"package_ids": batch})
+
+
+def images_imported(image_ids: list[int], *, new_package_ids: list[int]) -> set[int]:
+    """Images came by an inventory file: find at once what they stand on and what is known against what they hold.
+
+    No job: who imports on a machine without workers gets the whole answer too. Returns the images whose bases changed.
+    """
+    from lifecycle.advisories import services as advisories  # noqa: PLC0415 -- as above
+    from lifecycle.lineage import services as lineage  # noqa: PLC0415
+
+    advisories.match_packages(new_package_ids)
+    return lineage.derive(image_ids)

@@ -6,16 +6,19 @@ Format and rules: design.md 6, "Inventories".
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, Self, cast
 
 import orjson
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils.text import slugify
 
 from accounts.models import Team, User
+from lifecycle import reactions
 from lifecycle.audit import services as audit
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, Malformed
@@ -30,6 +33,8 @@ BATCH: Final = 200
 LAYERS_MAX: Final = 1000
 PACKAGES_MAX: Final = 100_000
 DEFAULT_REGISTRY: Final = "docker.io"
+_SIZE_MAX: Final = 2**50  # bytes of one layer; a thousand of them still fit a bigint
+_LOCK: Final = 0x696D7072  # one import at a time: two could each store the same image
 
 
 @dataclass(slots=True)
@@ -40,6 +45,7 @@ class Report:
     new_image_ids: list[int] = field(default_factory=list)
     scanned_image_ids: list[int] = field(default_factory=list)
     new_package_ids: list[int] = field(default_factory=list)
+    derived_image_ids: set[int] = field(default_factory=set)  # whose bases changed
     refused: list[tuple[int, str]] = field(default_factory=list)  # (line number, why)
 
 
@@ -61,13 +67,19 @@ class _Row:
 
 
 def import_inventories(path: Path, *, team_slug: str, actor: User) -> Report:
-    """Import every row of `path` (JSON lines, gzip when its content is), in batches; a second time changes nothing."""
+    """Import every row of `path` (JSON lines, gzip when its content is), in batches; a second time changes nothing.
+
+    Each batch commits with its derivations and matches, so a run that was cut short leaves nothing half known.
+    Raises OSError when the file cannot be opened.
+    """
     report = Report()
     batch: list[_Row] = []
     with path.open("rb") as raw:
         for number, line in _lines(raw):
             report.rows += 1
             try:
+                if isinstance(line, Malformed):
+                    raise line
                 batch.append(_parse(number, line))
             except LifecycleError as error:
                 report.refused.append((number, error.message))
@@ -79,17 +91,23 @@ def import_inventories(path: Path, *, team_slug: str, actor: User) -> Report:
     return report
 
 
-def _lines(raw: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _lines(raw: BinaryIO) -> Iterator[tuple[int, bytes | Malformed]]:
+    """Yield each line that is not blank with its number, or what is wrong with it."""
     is_gzip = raw.read(2) == b"\x1f\x8b"
     raw.seek(0)
     stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if is_gzip else raw
     number = 0
-    while line := stream.readline(LINE_MAX + 1):
-        number += 1
-        if len(line) > LINE_MAX:
-            raise Malformed(f"Line {number} is longer than {LINE_MAX} bytes.")
-        if line.strip():
-            yield number, line
+    try:
+        while line := stream.readline(LINE_MAX + 1):
+            number += 1
+            if len(line) > LINE_MAX:
+                while line and not line.endswith(b"\n"):  # to its end, so that the next is read from its beginning
+                    line = stream.readline(LINE_MAX)
+                yield number, Malformed(f"longer than {LINE_MAX} bytes")
+            elif line.strip():
+                yield number, line
+    except (OSError, EOFError, zlib.error) as error:  # a file that was cut off: what came before it counts
+        yield number + 1, Malformed(f"the file cannot be read from here: {error}")
 
 
 def _parse(number: int, line: bytes) -> _Row:
@@ -120,7 +138,7 @@ def _parse(number: int, line: bytes) -> _Row:
         created=row.get("created"),
         diff_ids=diff_ids or ("",) * count,
         digests=digests or ("",) * count,
-        sizes=tuple(min(max(size, 0), 2**62) for size in sizes or ()) if are_sizes else (0,) * count,
+        sizes=tuple(min(max(size, 0), _SIZE_MAX) for size in sizes or ()) if are_sizes else (0,) * count,
         distro=_distro(row.get("os")),
         packages=None if packages is None else tuple(_package(item, count) for item in packages or ()),
     )
@@ -144,10 +162,11 @@ def _layer_ids(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 def _platform(value: object) -> tuple[str, str, str]:
     if isinstance(value, str):
-        parts = [*value.split("/"), "", "", ""]
+        parts = [*value.replace("\x00", "").split("/"), "", "", ""]
         os, architecture, variant = parts[:3]
     elif isinstance(value, dict):
-        os, architecture, variant = (str(value.get(key) or "") for key in ("os", "architecture", "variant"))
+        names = ("os", "architecture", "variant")
+        os, architecture, variant = (str(value.get(name) or "").replace("\x00", "") for name in names)
     else:
         return "", "", ""
     if architecture == "arm" and not variant:  # which one is not said: to guess v7 would be to make it up
@@ -159,7 +178,8 @@ def _platform(value: object) -> tuple[str, str, str]:
 def _distro(value: object) -> str:
     if not isinstance(value, dict) or not value.get("name"):
         return ""
-    return f"{value['name']}-{value['version']}" if value.get("version") else str(value["name"])
+    text = f"{value['name']}-{value['version']}" if value.get("version") else str(value["name"])
+    return text.replace("\x00", "")
 
 
 def _package(item: object, layer_count: int) -> Package:
@@ -179,14 +199,21 @@ def _package(item: object, layer_count: int) -> Package:
 def _import_batch(rows: list[_Row], report: Report, team_slug: str, actor: User) -> None:
     if not rows:
         return
-    accepted = _accepted(rows, report)
-    images = {image.digest: image for image in Image.objects.filter(digest__in=[row.digest for row in accepted])}
-    fresh = {row.digest: row for row in reversed(accepted) if row.digest not in images}
-    Image.objects.bulk_create([_image(fresh[digest]) for digest in sorted(fresh)])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+    known = _known(rows)
+    accepted = _accepted(rows, known, report)
+    firsts = {row.digest: row for row in reversed(accepted)}
+    fresh = sorted(firsts.keys() - known.images.keys())
+    Image.objects.bulk_create([_image(firsts[digest], known.layers[digest]) for digest in fresh])
     added = {image.digest: image for image in Image.objects.filter(digest__in=fresh)}
-    Layer.objects.bulk_create([layer for digest in sorted(fresh) for layer in _layers(fresh[digest], added[digest])])
-    images |= added
-    report.new_image_ids += sorted(image.pk for image in added.values())
+    images = known.images | added
+    grown = [images[digest] for digest in sorted(known.grown - set(fresh))]
+    _grow(grown, known.layers)
+    Layer.objects.bulk_create(
+        [layer for image in (*added.values(), *grown) for layer in _layers(image, known.layers[image.digest])]
+    )
+    new_ids = sorted(image.pk for image in added.values())
     placed = _place(accepted, images, team_slug)
     contents: dict[int, Content] = {}
     for row in accepted:
@@ -194,42 +221,98 @@ def _import_batch(rows: list[_Row], report: Report, team_slug: str, actor: User)
         if row.packages is not None and image.scanned_at is None:
             contents.setdefault(image.pk, Content(row.packages, distro=row.distro))
     stored = store(contents, actor=actor)
+    report.new_image_ids += new_ids
     report.scanned_image_ids += stored.image_ids
     report.new_package_ids += stored.new_package_ids
-    if added or placed or stored.image_ids:
+    report.derived_image_ids |= reactions.images_imported(
+        [*new_ids, *(image.pk for image in grown)], new_package_ids=stored.new_package_ids
+    )
+    if added or grown or placed or stored.image_ids:
         audit.record("inventory.imported", actor=actor, images=len(added), scanned=len(stored.image_ids), placed=placed)
 
 
-def _accepted(rows: Iterable[_Row], report: Report) -> list[_Row]:
-    """Return the rows that do not contradict what is known of their digest."""
-    rows = list(rows)
-    known: dict[str, tuple[list[str], list[str]]] = {}
-    found = Layer.objects.filter(image__digest__in=[row.digest for row in rows]).order_by("image_id", "position")
-    for digest, diff_id, layer in found.values_list("image__digest", "diff_id", "digest"):
-        diff_ids, digests = known.setdefault(digest, ([], []))
-        diff_ids.append(diff_id)
-        digests.append(layer)
+@dataclass(slots=True)
+class _Layers:
+    """What is known of an image's layers, base first; "" and 0 are not known."""
+
+    diff_ids: list[str]
+    digests: list[str]
+    sizes: list[int]
+
+    @classmethod
+    def of(cls, row: _Row) -> Self:
+        return cls(list(row.diff_ids), list(row.digests), list(row.sizes))
+
+    def contradicts(self, row: _Row) -> bool:
+        """Whether `row` says other layers; a row without any says nothing."""
+        if not self.digests or not row.digests:
+            return False
+        if len(self.digests) != len(row.digests):
+            return True
+        pairs = (*zip(self.diff_ids, row.diff_ids, strict=True), *zip(self.digests, row.digests, strict=True))
+        return any(mine and other and mine != other for mine, other in pairs)
+
+    def learn(self, row: _Row) -> bool:
+        """Take over what `row` says and was not known; return whether there was any."""
+        before = (self.diff_ids, self.digests)
+        if not self.digests:
+            self.diff_ids, self.digests, self.sizes = list(row.diff_ids), list(row.digests), list(row.sizes)
+        elif row.digests:
+            self.diff_ids = [mine or other for mine, other in zip(self.diff_ids, row.diff_ids, strict=True)]
+            self.digests = [mine or other for mine, other in zip(self.digests, row.digests, strict=True)]
+            self.sizes = [mine or other for mine, other in zip(self.sizes, row.sizes, strict=True)]
+        return before != (self.diff_ids, self.digests)
+
+
+@dataclass(slots=True)
+class _Known:
+    """Images that a batch speaks of: those stored before, and the layers of all of them, as the rows are read."""
+
+    images: dict[str, Image]
+    layers: dict[str, _Layers]
+    grown: set[str] = field(default_factory=set)
+
+
+def _known(rows: Iterable[_Row]) -> _Known:
+    digests = [row.digest for row in rows]
+    images = {image.digest: image for image in Image.objects.filter(digest__in=digests).defer("config")}
+    layers = {digest: _Layers([], [], []) for digest in images}
+    found = Layer.objects.filter(image__digest__in=digests).order_by("image_id", "position")
+    for digest, diff_id, layer, size in found.values_list("image__digest", "diff_id", "digest", "size_bytes"):
+        layers[digest].diff_ids.append(diff_id)
+        layers[digest].digests.append(layer)
+        layers[digest].sizes.append(size)
+    return _Known(images, layers)
+
+
+def _accepted(rows: Iterable[_Row], known: _Known, report: Report) -> list[_Row]:
+    """Return the rows that do not contradict what is known of their digest, and learn from them."""
     accepted = []
     for row in rows:
-        if row.digest not in known:
-            known[row.digest] = (list(row.diff_ids), list(row.digests))
-        elif row.diff_ids or row.digests:
-            diff_ids, digests = known[row.digest]
-            if _differ(diff_ids, row.diff_ids) or _differ(digests, row.digests):
-                report.refused.append((row.line, f"{row.digest} is known with other layers"))
-                continue
+        image = known.images.get(row.digest)
+        if image is not None and image.kind != Image.Kind.MANIFEST:
+            report.refused.append((row.line, f"{row.digest} is known as an {image.kind}, not as an image"))
+            continue
+        layers = known.layers.get(row.digest)
+        if layers is None:
+            known.layers[row.digest] = _Layers.of(row)
+        elif layers.contradicts(row):
+            report.refused.append((row.line, f"{row.digest} is known with other layers"))
+            continue
+        elif (image is None or not image.manifest) and layers.learn(row):  # a manifest that was read says it all
+            known.grown.add(row.digest)
         accepted.append(row)
     return accepted
 
 
-def _differ(left: Iterable[str], right: Iterable[str]) -> bool:
-    left, right = list(left), list(right)
-    return len(left) != len(right) or any(a and b and a != b for a, b in zip(left, right, strict=True))
+def _chain_ids_of(layers: _Layers) -> tuple[str, str]:
+    diff_chain, digest_chain = chain_ids(layers.diff_ids), chain_ids(layers.digests)
+    return _short(diff_chain[-1]) if diff_chain else "", _short(digest_chain[-1]) if digest_chain else ""
 
 
-def _image(row: _Row) -> Image:
-    diff_chain, digest_chain = chain_ids(row.diff_ids), chain_ids(row.digests)
+def _image(row: _Row, layers: _Layers) -> Image:
     os, architecture, variant = row.platform
+    diff_chain_id, digest_chain_id = _chain_ids_of(layers)
     return Image(
         digest=row.digest,
         kind=Image.Kind.MANIFEST,
@@ -238,24 +321,34 @@ def _image(row: _Row) -> Image:
         os=os,
         architecture=architecture,
         variant=variant,
-        size_bytes=sum(row.sizes),
-        layer_count=len(row.digests),
-        diff_chain_id=_short(diff_chain[-1]) if diff_chain else "",
-        digest_chain_id=_short(digest_chain[-1]) if digest_chain else "",
+        size_bytes=sum(layers.sizes),
+        layer_count=len(layers.digests),
+        diff_chain_id=diff_chain_id,
+        digest_chain_id=digest_chain_id,
         created_at=parse_timestamp(row.created),
         distro=row.distro[:60],
     )
 
 
-def _layers(row: _Row, image: Image) -> Iterator[Layer]:
-    diff_chain, digest_chain = chain_ids(row.diff_ids), chain_ids(row.digests)
-    for position, digest in enumerate(row.digests):
+def _grow(images: list[Image], known: Mapping[str, _Layers]) -> None:
+    """Write what more is known of the layers of images that were imported before; their rows are made anew."""
+    Layer.objects.filter(image__in=images).delete()
+    for image in images:
+        layers = known[image.digest]
+        image.layer_count, image.size_bytes = len(layers.digests), sum(layers.sizes)
+        image.diff_chain_id, image.digest_chain_id = _chain_ids_of(layers)
+    Image.objects.bulk_update(images, ["layer_count", "size_bytes", "diff_chain_id", "digest_chain_id"])
+
+
+def _layers(image: Image, layers: _Layers) -> Iterator[Layer]:
+    diff_chain, digest_chain = chain_ids(layers.diff_ids), chain_ids(layers.digests)
+    for position, digest in enumerate(layers.digests):
         yield Layer(
             image=image,
             position=position,
             digest=digest,
-            diff_id=row.diff_ids[position],
-            size_bytes=row.sizes[position],
+            diff_id=layers.diff_ids[position],
+            size_bytes=layers.sizes[position],
             diff_chain_id=_short(diff_chain[position]),
             digest_chain_id=_short(digest_chain[position]),
         )
@@ -267,11 +360,7 @@ def _short(chain_id: str) -> str:
 
 def _place(rows: list[_Row], images: Mapping[str, Image], team_slug: str) -> int:
     """Put every image into its repository, under its tags where those are free; return how many were not there."""
-    repositories: dict[tuple[str, str], Repository] = {}
-    for row in rows:
-        key = (row.registry, row.repository)
-        if key not in repositories:
-            repositories[key] = _repository(*key, team_slug)
+    repositories = _repositories(sorted({(row.registry, row.repository) for row in rows}), team_slug)
     pairs = {(repositories[row.registry, row.repository].pk, images[row.digest].pk) for row in rows}
     there = set(
         RepositoryImage.objects.filter(
@@ -290,18 +379,42 @@ def _place(rows: list[_Row], images: Mapping[str, Image], team_slug: str) -> int
         for (repository, name), row in sorted(names.items(), key=lambda item: item[0])
         if (repository, name) not in taken
     ]
-    for tag in Tag.objects.bulk_create(tags):
-        TagEvent.objects.create(tag=tag, old_image=None, new_image=tag.image, via=TagEvent.Via.CRAWL, actor=None)
+    TagEvent.objects.bulk_create(
+        [
+            TagEvent(tag=tag, old_image=None, new_image=tag.image, via=TagEvent.Via.CRAWL, actor=None)
+            for tag in Tag.objects.bulk_create(tags)
+        ]
+    )
     return len(pairs - there)
 
 
-def _repository(host: str, name: str, team_slug: str) -> Repository:
-    registry = Registry.objects.filter(endpoint__in=(f"https://{host}", f"http://{host}")).order_by("id").first()
-    if registry is None:
-        slug = slugify(host.replace(".", "-").replace(":", "-"))[:60] or "imported"
-        registry, _ = Registry.objects.get_or_create(name=slug, defaults={"endpoint": f"https://{host}"})
-    found = Repository.objects.filter(registry=registry, name=name).first()
+def _repositories(wanted: Sequence[tuple[str, str]], team_slug: str) -> dict[tuple[str, str], Repository]:
+    """Return the repository of each (host, name); those that are not there yet are made, in the team's hands."""
+    registries = {host: _registry(host) for host in sorted({host for host, _ in wanted})}
+    hosts = {registry.pk: host for host, registry in registries.items()}
+
+    def found() -> dict[tuple[str, str], Repository]:
+        rows = Repository.objects.filter(registry__in=hosts, name__in={name for _, name in wanted})
+        return {(hosts[row.registry_id], row.name): row for row in rows}
+
+    there = found()
+    missing = [key for key in wanted if key not in there]
+    if not missing:
+        return there
+    team, _ = Team.objects.get_or_create(slug=team_slug, defaults={"name": team_slug})
+    Repository.objects.bulk_create(
+        [Repository(registry=registries[host], name=name, family=name, team=team) for host, name in missing],
+        ignore_conflicts=True,
+    )
+    return found()
+
+
+def _registry(host: str) -> Registry:
+    endpoint = f"https://{host}"
+    found = Registry.objects.filter(endpoint__in=(endpoint, f"http://{host}")).order_by("id").first()
     if found is not None:
         return found
-    team, _ = Team.objects.get_or_create(slug=team_slug, defaults={"name": team_slug})
-    return Repository.objects.create(registry=registry, name=name, family=name, team=team)
+    slug = slugify(host.replace(".", "-").replace(":", "-"))[:50] or "imported"
+    if Registry.objects.filter(name=slug).exists():  # `a.b` and `a-b` are two hosts
+        slug = f"{slug}-{hashlib.sha256(host.encode()).hexdigest()[:8]}"
+    return Registry.objects.create(name=slug, endpoint=endpoint)

@@ -11,9 +11,6 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from accounts.models import TEAM_SLUG
 from accounts.queries import system_user
-from lifecycle.advisories import services as advisories
-from lifecycle.core.errors import LifecycleError
-from lifecycle.lineage import services as lineage
 from lifecycle.sbom.inventories import import_inventories
 
 
@@ -30,18 +27,14 @@ class Command(BaseCommand):
             report = import_inventories(options["file"], team_slug=options["team"], actor=system_user())
         except ValidationError as error:
             raise CommandError(f"--team: {' '.join(error.messages)}") from None
-        except (OSError, EOFError) as error:
+        except OSError as error:
             raise CommandError(f"{options['file']}: {error}") from None
-        except LifecycleError as error:
-            raise CommandError(error.message) from None
-        changed = lineage.derive(report.new_image_ids)
-        advisories.match_packages(report.new_package_ids)
         for number, why in report.refused:
             self.stderr.write(f"line {number}: {why}")
         self.stdout.write(
             f"{report.rows} rows: {len(report.new_image_ids)} new images, {len(report.scanned_image_ids)} new "
-            f"inventories, {len(report.new_package_ids)} new package versions, {len(changed)} derivations changed, "
-            f"{len(report.refused)} refused"
+            f"inventories, {len(report.new_package_ids)} new package versions, "
+            f"{len(report.derived_image_ids)} derivations changed, {len(report.refused)} refused"
         )
         if report.refused:
             sys.exit(1)

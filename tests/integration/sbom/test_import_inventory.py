@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from io import StringIO
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pytest
 from django.core.management import call_command
 
 from accounts.models import Team
+from lifecycle.advisories.models import Advisory, AffectedInterval, Feed, Match
 from lifecycle.audit.models import AuditEvent
 from lifecycle.lineage.models import Derivation
 from lifecycle.registry.models import Image, Layer, Repository, RepositoryImage
-from lifecycle.sbom import queries
+from lifecycle.sbom import inventories, queries
 from lifecycle.sbom.models import ImageInventory, Inventory, InventoryPackage, PackageVersion, Sbom
-from tests.factories.dock import sha
+from tests.factories.dock import image, index, sha
 
 pytestmark = pytest.mark.django_db
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "images"
@@ -100,6 +102,101 @@ def test_one_digest_in_two_repositories_is_one_image(tmp_path):
 def test_a_malformed_row_is_refused_and_the_rest_imported(tmp_path, bad):
     code, _, err = run(write(tmp_path, bad, row("good")))
     assert (code, "line 1" in err, Image.objects.count()) == (1, True, 1)
+
+
+def test_what_several_rows_say_of_one_digest_adds_up_whatever_their_order(tmp_path):
+    base = {"repository": "shop/base", "manifest_digest": sha("base"), "layers": [sha("za"), None]}
+    more = {**base, "layers": [None, sha("zb")], "diff_ids": [sha("a"), sha("b")]}
+    app = {"repository": "shop/app", "manifest_digest": sha("app"), "layers": [sha("za"), sha("zb"), sha("zc")]}
+    twin = {"repository": "shop/twin", "manifest_digest": sha("twin"), "diff_ids": [sha("a"), sha("b"), sha("c")]}
+    seen = []
+    for order in ([base, more, app, twin], [twin, app, more, base], [app, base, twin, more]):
+        for item in order:  # each in a run of its own
+            assert run(write(tmp_path, item))[0] == 0
+        seen.append(
+            (set(Derivation.objects.values_list("derived__digest", "base__digest")),
+             list(Layer.objects.filter(image__digest=sha("base")).values_list("digest", "diff_id")))
+        )  # fmt: skip
+        before = counts()
+        run(write(tmp_path, *order))
+        assert counts() == before
+        for model in (Derivation, RepositoryImage, Image):
+            model.objects.all().delete()
+    assert seen[0] == (
+        {(sha("app"), sha("base")), (sha("twin"), sha("base"))},
+        [(sha("za"), sha("a")), (sha("zb"), sha("b"))],
+    )
+    assert seen == [seen[0]] * 3
+
+
+def test_a_digest_that_is_an_index_or_was_read_from_a_registry_keeps_what_is_known(tmp_path):
+    shipped = image("shipped", layers=2)
+    Image.objects.filter(pk=shipped.pk).update(manifest=b"{}")
+    Layer.objects.filter(image=shipped).update(diff_id="")
+    listed = index("listed", shipped)
+    code, _, err = run(
+        write(tmp_path, row(manifest_digest=listed.digest), row(manifest_digest=shipped.digest, packages=None))
+    )
+    assert (code, err.count("line")) == (1, 1)
+    assert "line 1: " + listed.digest + " is known as an index" in err
+    assert set(Layer.objects.filter(image=shipped).values_list("diff_id", flat=True)) == {""}
+
+
+def test_a_line_that_is_too_long_is_refused_and_the_next_imported(tmp_path, monkeypatch):
+    monkeypatch.setattr(inventories, "LINE_MAX", 2000)
+    code, _, err = run(write(tmp_path, row(padding="x" * 7000), row("good"), row("last", padding="x" * 1999)))
+    assert (code, err.splitlines()) == (1, [f"line {number}: longer than 2000 bytes" for number in (1, 3)])
+    assert Image.objects.get().digest == sha("good")
+
+
+def test_a_compressed_file_that_was_cut_off_counts_up_to_there(tmp_path):
+    content = gzip.compress(json.dumps(row()).encode() + b"\n" + os.urandom(50_000).hex().encode())
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(content[:20_000])
+    code, out, err = run(path)
+    assert (code, Image.objects.count()) == (1, 1)
+    assert "line 2: the file cannot be read from here" in err
+    assert "1 new images" in out
+
+
+def test_a_run_that_is_cut_short_leaves_no_image_without_its_derivation_and_matches(tmp_path, monkeypatch):
+    monkeypatch.setattr(inventories, "BATCH", 2)
+    rows = [row("base", diff_ids=[sha("a")]), row("app"), row("third"), row("fourth")]
+    feed = Feed.objects.create(name="test", location="x")
+    known = Advisory.objects.create(feed=feed, osv_id="A-1", directory="", modified="")
+    AffectedInterval.objects.create(advisory=known, ecosystem="Debian", release="12", name="openssl", scheme="dpkg")
+    whole = inventories._place
+
+    def broken(rows, images, team_slug):
+        if rows[0].line > 2:
+            raise ZeroDivisionError
+        return whole(rows, images, team_slug)
+
+    monkeypatch.setattr(inventories, "_place", broken)
+    with pytest.raises(ZeroDivisionError):
+        run(write(tmp_path, *rows))
+    assert Image.objects.count() == 2
+    assert list(Derivation.objects.values_list("derived__digest", "base__digest")) == [(sha("app"), sha("base"))]
+    assert Match.objects.get().advisory == known
+    assert set(Image.objects.values_list("unknown_count", flat=True)) == {1}
+
+
+def test_two_hosts_that_look_alike_are_two_registries(tmp_path):
+    run(write(tmp_path, row(registry="a.b:5000"), row("two", registry="a-b-5000"), row("three", registry="a.b:5000")))
+    assert set(Repository.objects.values_list("registry__endpoint", "name")) == {
+        ("https://a.b:5000", "shop/app"), ("https://a-b-5000", "shop/app"),
+    }  # fmt: skip
+
+
+def test_odd_but_well_formed_rows_are_imported(tmp_path):
+    odd = row(
+        "odd", tag="1.0", platform={"os": "li\x00nux", "architecture": "amd64"}, os={"name": "x\x00y", "version": 3},
+        layer_sizes=[2**70, -1], created="never", base={"digest": "nonsense"}, unknown={"a": [1]},
+    )  # fmt: skip
+    code, _, err = run(write(tmp_path, odd, row("none", diff_ids=None, packages=[])))
+    assert (code, err) == (0, "")
+    assert Image.objects.get(digest=sha("odd")).distro == "xy-3"
+    assert Image.objects.get(digest=sha("none")).layer_count == 0
 
 
 def test_packages_without_version_or_with_a_bad_purl_are_kept_and_not_judged(tmp_path):
