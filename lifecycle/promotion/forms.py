@@ -13,7 +13,10 @@ class RequestForm(forms.Form):
     """Where to, under which tag, and why."""
 
     environment = forms.ModelChoiceField(
-        Environment.objects.none(), empty_label=None, widget=forms.Select(attrs={"class": "form-select"})
+        Environment.objects.none(),
+        empty_label=None,
+        widget=forms.RadioSelect,
+        error_messages={"required": "Choose where it should go."},
     )
     tag = forms.CharField(
         max_length=128,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,12 +11,17 @@ from typing import Any, Final
 from django.db.models import Q, QuerySet
 
 from accounts.models import User
+from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.access import may
+from lifecycle.authority.queries import environments_visible_to
+from lifecycle.comparison.queries import platforms_by_image
 from lifecycle.core import clock
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.jobs.queries import jobs_of, log_tail
-from lifecycle.promotion.models import Evaluation, PromotionRequest, Vote
-from lifecycle.promotion.queries import LIVE_STATES, promotions_visible_to
+from lifecycle.promotion.models import Environment, Evaluation, PromotionRequest, Slot, Vote
+from lifecycle.promotion.queries import promotions_visible_to
+from lifecycle.registry.models import Image, Repository
 
 State = PromotionRequest.State
 LATELY: Final = timedelta(days=30)
@@ -181,5 +187,101 @@ def copying_of(promotion: PromotionRequest) -> Copying | None:
     return Copying(job, [line.text for line in log_tail([job.pk], limit=20)] if job is not None else [])
 
 
-def is_live(promotion: PromotionRequest) -> bool:
-    return promotion.state in LIVE_STATES
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An environment as somewhere an image could go: what it holds, and why the image cannot be asked for there now."""
+
+    environment: Environment
+    slot: Slot | None  # with its image; None while it never held one of the family
+    live: PromotionRequest | None  # the request for this very digest that is under way
+    why_not: str  # "" when the reader may ask
+
+    @property
+    def holds(self) -> Image | None:
+        return self.slot.image if self.slot is not None else None
+
+
+def places_for(reader: User, repository: Repository, image: Image) -> list[Place]:
+    """Return the environments of the family's team in the order of their path, for one image of the family."""
+    environments = list(environments_visible_to(reader).filter(team=repository.team_id).order_by("position"))
+    slots = {slot.environment_id: slot for slot in Slot.objects.filter(repository=repository).select_related("image")}
+    requests = PromotionRequest.objects.filter(repository=repository, image=image)
+    live = {row.environment_id: row for row in requests.filter(state__in=PromotionRequest.NEXT)}
+    was_in = set(requests.filter(state=State.SUCCEEDED).values_list("environment", flat=True))
+    was_in |= {slot.environment_id for slot in slots.values() if slot.image_id == image.pk}
+    places = []
+    before: Environment | None = None
+    for environment in environments:
+        held = may(reader, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
+        slot = slots.get(environment.pk)
+        if not held:
+            why_not = held.reason
+        elif environment.pk in live:
+            why_not = f"{live[environment.pk]} asks for this already."
+        elif slot is not None and slot.image_id == image.pk:
+            why_not = "It holds this digest now."
+        elif before is not None and before.pk not in was_in:
+            why_not = f"It has not been in {before.slug}: promote it there first."
+        else:
+            why_not = ""
+        places.append(Place(environment, slot, live.get(environment.pk), why_not))
+        before = environment
+    return places
+
+
+def why_not_promotable(reader: User, repository: Repository) -> str:
+    """Return why nothing of a repository can be asked for by `reader`, "" when something can."""
+    if repository.source_id is not None:
+        return "It holds what was promoted here; promote from the family's own repository."
+    held = may(reader, Verb.PROMOTION_REQUEST, repository=repository)
+    environments = list(Environment.objects.filter(team=repository.team_id).order_by("position"))
+    if not held and not any(
+        may(reader, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
+        for environment in environments
+    ):
+        return held.reason
+    return "" if environments else "The team has no environment yet."
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one environment holds of one family, and what waits for it."""
+
+    environment: Environment
+    slot: Slot | None
+    platforms: list[tuple[str, Image]]  # of what it holds
+    waiting: list[Judged]
+
+
+@dataclass(frozen=True, slots=True)
+class BoardRow:
+    family: Repository
+    cells: list[Cell]
+
+
+def board_of(families: Sequence[Repository], environments: Sequence[Environment]) -> list[BoardRow]:
+    """Return families x environments; four queries for any number of either."""
+    slots = {
+        (slot.repository_id, slot.environment_id): slot
+        for slot in Slot.objects.filter(repository__in=families, image__isnull=False).select_related("image")
+    }
+    platforms = platforms_by_image([slot.image for slot in slots.values() if slot.image is not None])
+    live = PromotionRequest.objects.filter(repository__in=families, state__in=PromotionRequest.NEXT)
+    waiting: dict[tuple[int, int], list[Judged]] = defaultdict(list)
+    for row in judged(live.select_related("image").order_by("-pk")):
+        waiting[row.promotion.repository_id, row.promotion.environment_id].append(row)
+    return [
+        BoardRow(
+            family,
+            [
+                Cell(
+                    environment,
+                    slot := slots.get((family.pk, environment.pk)),
+                    platforms.get(slot.image_id, []) if slot is not None and slot.image_id else [],
+                    waiting[family.pk, environment.pk],
+                )
+                for environment in environments
+            ],
+        )
+        for family in families
+    ]

@@ -9,6 +9,7 @@ from lifecycle.promotion import views
 urlpatterns = [
     path("inbox/", views.inbox, name="inbox"),
     path("promotions/", views.promotions, name="promotions"),
+    path("promotions/environments/", views.environments, name="environments"),
     path("promotions/new/", views.new, name="promotion-new"),
     path("promotions/<int:pk>/", views.promotion, name="promotion"),
     path("promotions/<int:pk>/detail/", views.detail, name="promotion-detail"),

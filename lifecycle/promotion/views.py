@@ -211,14 +211,18 @@ def new(request: HttpRequest) -> HttpResponse:
     )
     if repository is None or held is None:
         raise NotFound("There is no such image, or you may not see it.")
-    environments = [
-        row
-        for row in environments_visible_to(user).filter(team=repository.team).order_by("position")
-        if may(user, Verb.PROMOTION_REQUEST, repository=repository, environment=row)
-    ]
-    if not environments:
+    places = page_queries.places_for(user, repository, held.image)
+    if not any(may(user, Verb.PROMOTION_REQUEST, repository=repository, environment=row.environment) for row in places):
         require(user, Verb.PROMOTION_REQUEST, repository=repository)
-    form = RequestForm(environments, request.POST if request.method == "POST" else None)
+    possible = [place for place in places if not place.why_not]
+    wanted = request.POST.get("environment") or request.GET.get("environment", "")
+    chosen = next((place for place in possible if str(place.environment.pk) == wanted), None)
+    chosen = chosen or next(iter(possible), None)
+    form = RequestForm(
+        [place.environment for place in possible],
+        request.POST if request.method == "POST" else None,
+        initial={"tag": request.GET.get("tag", "")},
+    )
     if request.method == "POST" and form.is_valid():
         made = services.request_promotion(
             repository,
@@ -229,8 +233,35 @@ def new(request: HttpRequest) -> HttpResponse:
             tag=form.cleaned_data["tag"],
         )
         return redirect("lifecycle:promotion", made.pk)
-    context = {"form": form, "repository": repository, "image": held.image, "environments": environments}
+    context = {
+        "form": form,
+        "repository": repository,
+        "image": held.image,
+        "places": places,
+        "chosen": chosen,
+        "can_ask": bool(possible),
+    }
+    if chosen is not None:
+        context |= panel_context(request, compare(chosen.holds, held.image))
     return render(request, "lifecycle/promotion/new.html", context, status=422 if form.errors else 200)
+
+
+@require_safe
+def environments(request: HttpRequest) -> HttpResponse:
+    """Show what each environment of a team (`?team=`) holds of each family, and what waits for it."""
+    user = _user(request)
+    seen = list(environments_visible_to(user).order_by("team__slug", "position"))
+    teams = list({row.team_id: row.team for row in seen}.values())
+    team = next((row for row in teams if row.slug == request.GET.get("team")), teams[0] if teams else None)
+    context: dict[str, Any] = {"teams": teams, "team": team, "environments": []}
+    if team is not None:
+        path = [row for row in seen if row.team_id == team.pk]
+        families = repositories_visible_to(user).filter(team=team, source=None).select_related("team")
+        page = keyset_page(
+            families, ("name", "id"), after=request.GET.get("after", ""), before=request.GET.get("before", "")
+        )
+        context |= {"environments": path, "page": page, "board": page_queries.board_of(page.rows, path)}
+    return render(request, "lifecycle/promotion/environments.html", context)
 
 
 def _decide(

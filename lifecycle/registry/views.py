@@ -22,6 +22,7 @@ from lifecycle.core.templatetags.gravingdock import SEVERITIES, named_url
 from lifecycle.lineage.models import Derivation
 from lifecycle.lineage.page_queries import EVIDENCE_WORDS, levels_below
 from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.promotion.page_queries import places_for, why_not_promotable
 from lifecycle.rebuild.models import Recipe
 from lifecycle.rebuild.page_queries import Counts, counts_of, plan_offer, rebuilt_as, waves_about
 from lifecycle.rebuild.queries import watches_of
@@ -101,6 +102,7 @@ def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
         "may_push": may(user, Verb.IMAGE_CREATE, repository=found) if found.environment_id is None else None,
     }
     if tab == "tags":
+        context["why_not_promotable"] = why_not_promotable(user, found)
         context["page"] = keyset_page(page_queries.tags_of(found), ("-updated_at", "-id"), **_cursors(request))
     elif tab == "history":
         context["page"] = keyset_page(page_queries.tag_history(found), ("-id",), **_cursors(request))
@@ -173,7 +175,7 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
         .select_related("environment", "source_environment", "requested_by", "repository")
         .order_by("-id")[:50],
         "who_can_fix": _who_can_fix(shares, bases, found.name),
-        "may_request": may(user, Verb.PROMOTION_REQUEST, repository=found),
+        "why_not_promotable": why_not_promotable(user, found),
         "plan": plan_offer(user, found, member.image),
         "rebuilt": rebuilt_as(found, member.image, user),
     }
@@ -265,6 +267,9 @@ def _tab(request: HttpRequest, tab: str, context: dict[str, Any], user: User) ->
             "audit_events": events if may(user, Verb.AUDIT_READ, repository=context["repository"]) else None,
             "sboms": Sbom.objects.filter(image=image).defer("document").order_by("-id"),
         }
+    if tab == "promotions":
+        found: Repository = context["repository"]
+        return {"places": places_for(user, found, context["top"]) if found.source_id is None else []}
     return {"newest_sbom_at": Sbom.objects.filter(image=image).aggregate(at=Max("created_at"))["at"]}
 
 

@@ -80,6 +80,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "promotions/": (OUT, IN, IN),
     "promotions/new/?repository={repository}&digest={digest}": (OUT, HIDDEN, REFUSED),
     "promotions/{promotion}/": (OUT, HIDDEN, IN),
+    "promotions/environments/": (OUT, IN, IN),
     "promotions/{promotion}/detail/": (OUT, HIDDEN, IN),
     "promotions/{promotion}/progress/": (OUT, HIDDEN, IN),
     "compare/{digest}...{digest}/": (OUT, HIDDEN, IN),

@@ -10,8 +10,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from lifecycle.promotion import services
-from lifecycle.promotion.models import PromotionRequest
-from lifecycle.registry.models import Image, RepositoryImage
+from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.registry.models import Image, Repository, RepositoryImage
 
 pytestmark = pytest.mark.django_db
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
@@ -33,6 +33,51 @@ def test_a_request_is_made_by_form(dock):
     made = PromotionRequest.objects.get()
     assert answer["Location"] == reverse("lifecycle:promotion", args=[made.pk])
     assert (made.requested_by, made.tag, made.reason) == (dock.requester, "1.0", "first")
+
+
+def test_environments_that_cannot_be_asked_for_are_greyed_with_the_reason(dock, request_):
+    page = f"{reverse('lifecycle:promotion-new')}?repository={dock.repository.pk}&digest={dock.image.digest}"
+    client = browser(dock.requester)
+    text = client.get(page).content.decode()
+    assert "It holds this digest now." in text
+    assert f"{request_} asks for this already." in text
+    assert client.post(page, {"environment": dock.dev.pk, "reason": "again"}).status_code == 422
+    services.withdraw(request_.pk, actor=dock.requester)
+    Slot.objects.all().delete()
+    text = client.get(page).content.decode()
+    assert "It has not been in dev: promote it there first." in text
+    assert "What changes in dev" in text
+    assert client.post(page, {"environment": dock.dev.pk, "reason": "first"}).status_code == 302
+
+
+def test_a_promote_button_leads_on_or_says_why_not(dock):
+    repository = reverse("lifecycle:repository", args=["shop", "shop/api"])
+    image = reverse("lifecycle:image", args=["shop", "shop/api", dock.image.digest])
+    leads = reverse("lifecycle:promotion-new") + "?repository="
+    for page in (repository, image, image + "?tab=promotions"):
+        assert leads in browser(dock.requester).get(page).content.decode()
+        refused = browser(dock.approver).get(page).content.decode()
+        assert leads not in refused
+        assert "You do not hold promotion.request" in refused
+
+
+def test_the_board_shows_what_environments_hold_and_what_waits(dock, request_, django_assert_num_queries):
+    client, address = browser(dock.approver), reverse("lifecycle:environments")
+    client.get(address)
+    with CaptureQueriesContext(connection) as one:
+        text = client.get(address).content.decode()
+    assert dock.image.digest[:19] in text
+    assert reverse("lifecycle:promotion", args=[request_.pk]) in text
+    for name in ("shop/web", "shop/worker", "shop/jobs"):
+        family = Repository.objects.create(registry=dock.repository.registry, team=dock.team, name=name, family=name)
+        Slot.objects.create(repository=family, environment=dock.dev, image=dock.image, tag="1.0")
+        RepositoryImage.objects.create(repository=family, image=dock.image)
+        services.request_promotion(family, dock.image.digest, dock.staging, actor=dock.requester, reason="more")
+    with django_assert_num_queries(len(one)):
+        assert "shop/worker" in client.get(address).content.decode()
+    outsider = browser(dock.outsider).get(address)
+    assert outsider.status_code == 200
+    assert "shop/api" not in outsider.content.decode()
 
 
 def test_a_request_without_a_reason_comes_back(dock):

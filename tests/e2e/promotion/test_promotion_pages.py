@@ -1,0 +1,164 @@
+"""The pages of promotions in a real browser: axe and the CSP, keys, narrow screens, and no script at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.urls import reverse
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.e2e.pages.test_read_pages import ARGUMENTS, CHROMIUM
+from tests.e2e.pages.test_read_pages import pytestmark as needs_browser
+from tests.factories import dock
+
+pytestmark = needs_browser
+
+
+@pytest.fixture
+def quay(transactional_db: None) -> dict[str, Any]:
+    return dock.quay()
+
+
+@pytest.fixture
+def browser(quay: dict[str, Any], live_server: Any) -> Iterator[Browser]:
+    """A browser; rows are made before it starts, since its event loop keeps Django from the database."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+def signed_in(browser: Browser, base: str, who: str = "release-approver", **context: Any) -> Page:
+    page = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **context}).new_page()
+    page.goto(base + "/accounts/sign-in/")
+    page.fill("#id_login", who)
+    page.fill("#id_password", "dock-side-pass")
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(lambda url: "sign-in" not in url)
+    return page
+
+
+def addresses(quay: dict[str, Any]) -> list[str]:
+    opened, inbox = quay["open"], reverse("lifecycle:inbox")
+    page = reverse("lifecycle:promotion", args=[opened.pk])
+    asking = f"repository={quay['failed'].repository_id}&digest={dock.sha('shop/jobs 0')}"
+    others = [
+        reverse("lifecycle:promotion", args=[quay[name].pk]) for name in ("ready", "failed", "running", "unscanned")
+    ]
+    return [
+        inbox,
+        page,
+        *(f"{page}?tab={tab}" for tab in ("packages", "layers", "configuration")),
+        *others,
+        reverse("lifecycle:promotions"),
+        reverse("lifecycle:environments"),
+        reverse("lifecycle:comparison", args=[quay["api"].digest, quay["new_api"].digest]),
+        f"{reverse('lifecycle:promotion-new')}?{asking}",
+        reverse("lifecycle:image", args=["shop", "shop/api", quay["new_api"].digest]) + "?tab=promotions",
+    ]
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 1440), ("light", 375), ("dark", 375)])
+def test_pages_pass_axe_and_the_csp(
+    browser: Browser, live_server: Any, quay: dict[str, Any], theme: Any, width: int
+) -> None:
+    complaints: list[str] = []
+    for who in ("release-approver", "shop-dev"):
+        viewport = {"width": width, "height": 900}
+        page = signed_in(browser, live_server.url, who, color_scheme=theme, viewport=viewport)
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        for address in addresses(quay):
+            if "/new/" in address and who == "release-approver":
+                continue  # who may not ask is refused there
+            answer = page.goto(live_server.url + address)
+            assert answer is not None
+            assert answer.status == 200, (who, address)
+            result = Axe().run(page)
+            assert result.violations_count == 0, (who, address, result.generate_report())
+            wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wider <= 0, (who, address, f"scrolls sideways by {wider} px")
+    assert complaints == []
+
+
+def test_the_inbox_is_worked_off_by_keys_alone(browser: Browser, live_server: Any, quay: dict[str, Any]) -> None:
+    page = signed_in(browser, live_server.url)
+    page.goto(live_server.url + reverse("lifecycle:inbox"))
+    title = page.locator("#detail-title")
+    expect(title).to_have_text("Promote shop/api 2.14.1 to production")
+    page.keyboard.press("j")
+    expect(title).to_have_text("Promote shop/worker 1.0 to staging")
+    page.keyboard.press("k")
+    expect(title).to_have_text("Promote shop/api 2.14.1 to production")
+    page.keyboard.press("r")  # without a reason it only leads to the field for it
+    expect(page.get_by_label("Comment")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # Approve
+    expect(page.get_by_role("status").filter(has_text="You approved")).to_be_visible()
+    expect(title).to_have_text("Promote shop/worker 1.0 to staging")
+    page.keyboard.press("a")
+    expect(title).to_have_text("Promote shop/worker 1.0 to production")
+    page.get_by_label("Comment").fill("Wait for staging.")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # Reject
+    expect(page.get_by_role("status").filter(has_text="You rejected")).to_be_visible()
+    page.close()
+
+
+def test_enter_opens_the_page_and_a_click_shows_the_evidence_beside(
+    browser: Browser, live_server: Any, quay: dict[str, Any]
+) -> None:
+    page = signed_in(browser, live_server.url)
+    page.goto(live_server.url + reverse("lifecycle:inbox"))
+    page.get_by_role("link", name="shop/web 1.88.3").click()
+    expect(page.locator("#detail-title")).to_have_text("Promote shop/web 1.88.3 to dev")
+    assert page.url.endswith(f"?request={quay['unscanned'].pk}")
+    page.get_by_role("link", name="shop/web 1.88.3").press("Enter")
+    page.wait_for_url(f"**/promotions/{quay['unscanned'].pk}/")
+
+
+def test_a_narrow_screen_and_a_page_without_script_lead_to_the_request(
+    browser: Browser, live_server: Any, quay: dict[str, Any]
+) -> None:
+    narrow = {"width": 375, "height": 800}
+    for context in ({"viewport": narrow}, {"java_script_enabled": False}):
+        page = signed_in(browser, live_server.url, **context)
+        page.goto(live_server.url + reverse("lifecycle:inbox"))
+        if "viewport" in context:
+            expect(page.locator("#detail")).to_be_hidden()
+        page.get_by_role("link", name="shop/web 1.88.3").click()
+        page.wait_for_url(f"**/promotions/{quay['unscanned'].pk}/")
+
+
+def test_asking_deciding_and_carrying_out_work_without_script(
+    browser: Browser, live_server: Any, quay: dict[str, Any]
+) -> None:
+    asker = signed_in(browser, live_server.url, "shop-dev", java_script_enabled=False)
+    asker.goto(live_server.url + reverse("lifecycle:repository", args=["shop", "shop/jobs"]))
+    asker.get_by_role("link", name="Promote 1.0").click()
+    asker.get_by_role("radio", name="dev").check()
+    asker.get_by_label("Reason").fill("The oldest one again.")
+    asker.get_by_role("button", name="Request promotion").click()
+    asker.wait_for_url("**/promotions/*/")
+    expect(asker.get_by_text("Ready: every requirement is met")).to_be_visible()
+    approver = signed_in(browser, live_server.url, java_script_enabled=False)
+    approver.goto(f"{live_server.url}/promotions/{quay['open'].pk}/")
+    approver.get_by_label("Comment").fill("Looked at the new finding.")
+    approver.get_by_role("button", name="Approve", exact=True).click()
+    expect(approver.get_by_text("Ready: every requirement is met")).to_be_visible()
+    approver.get_by_role("button", name="Carry out now").click()
+    expect(approver.get_by_text("Executing: the copy is under way")).to_be_visible()
+
+
+def test_parts_of_the_comparison_are_swapped_without_losing_the_comment(
+    browser: Browser, live_server: Any, quay: dict[str, Any]
+) -> None:
+    page = signed_in(browser, live_server.url)
+    page.goto(f"{live_server.url}/promotions/{quay['open'].pk}/")
+    page.get_by_label("Comment").fill("half a thought")
+    page.get_by_role("link", name="Packages").click()
+    expect(page.locator("#diff").get_by_role("columnheader", name="This image")).to_be_visible()
+    expect(page.get_by_label("Comment")).to_have_value("half a thought")
