@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from accounts.models import User
-    from lifecycle.registry.models import Image, TagEvent
+    from lifecycle.registry.models import Image, Repository, TagEvent
 
 
 def connect() -> None:
@@ -38,6 +38,17 @@ def base_named(image: Image) -> None:
     from lifecycle.jobs.models import JobKind  # noqa: PLC0415
 
     jobs.queue(JobKind.LINEAGE, subject_id=image.pk, actor=system_user(), dedupe_key=f"image:{image.pk}")
+
+
+def mover_unknown(repository: Repository) -> None:
+    """A protected tag was moved and nobody is named yet: look again when the push's notification had its time."""
+    from datetime import timedelta  # noqa: PLC0415 -- as above
+
+    from lifecycle.core import clock  # noqa: PLC0415
+    from lifecycle.ingest import services as ingest  # noqa: PLC0415
+    from lifecycle.ingest.constants import SETTLE_S  # noqa: PLC0415
+
+    ingest.queue_settling(repository, not_before=clock.now() + timedelta(seconds=SETTLE_S))
 
 
 def tag_moved(event: TagEvent) -> None:

@@ -25,6 +25,7 @@ def crawl(run: JobRun) -> None:
     counts = services.crawl(
         run.job.subject_id,
         repository_name=run.job.payload.get("repository") or None,
+        is_settled=bool(run.job.payload.get("is_settled")),
         progress=run.progress,
     )
     run.log(", ".join(f"{name} {count}" for name, count in counts.items()))

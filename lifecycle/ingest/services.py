@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -12,13 +14,13 @@ from django.db import transaction
 from accounts.models import User
 from accounts.queries import system_user
 from lifecycle.core import clock
-from lifecycle.core.errors import LifecycleError, Malformed, RegistryUnavailable
+from lifecycle.core.errors import LifecycleError, Malformed, RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest, is_referrer_tag
 from lifecycle.ingest import notifications
 from lifecycle.ingest.models import Delivery
 from lifecycle.ingest.reading import read_graph
-from lifecycle.ingest.types import RegistryEvent
-from lifecycle.ingest.writing import forget_manifest, forget_tag, write_graph
+from lifecycle.ingest.types import RegistryEvent, Written
+from lifecycle.ingest.writing import accept_move, forget_manifest, forget_tag, write_graph
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.registry.client import ManifestUnknown, RegistryClient
@@ -42,12 +44,14 @@ def ingest_manifest(
     via: str = TagEvent.Via.PUSH,
     client: RegistryClient | None = None,
     alive: Callable[[], None] = lambda: None,
+    is_settled: bool = False,
 ) -> Image:
     """Read the manifest `digest` and all it names from the registry, and store them; return the top's row.
 
     `tag` says that the caller saw it point there; it is looked at once more after the rows are written, so that of
     two writers the later state wins. Doing this twice, or after being killed anywhere, ends in the same rows: the
-    network comes first, then one transaction. `alive` is called between downloads and may raise.
+    network comes first, then one transaction. `alive` is called between downloads and may raise. A protected tag that
+    was moved by somebody who may not is moved back in the registry; `is_settled` as for `write_graph`.
 
     Raises MalformedDigest, MalformedManifest, LimitExceeded, ManifestUnknown, NoOwner, RegistryUnavailable,
     RegistryRefused.
@@ -58,8 +62,12 @@ def ingest_manifest(
     image: Image | None = None
     for _ in range(_TAG_CHECKS):
         graph = read_graph(client, repository_name, top, known=_stored_manifest, alive=alive)
-        image = write_graph(registry, repository_name, graph, tag=tag, actor=actor, via=via)
+        written = write_graph(registry, repository_name, graph, tag=tag, actor=actor, via=via, is_settled=is_settled)
+        image = written.image
         if tag is None:
+            return image
+        if written.kept is not None:
+            _move_back(registry, client, repository_name, tag, written, actor=actor, via=via)
             return image
         try:
             moved = client.get_manifest_if_changed(repository_name, tag, top)
@@ -72,6 +80,32 @@ def ingest_manifest(
         top, actor = moved.digest, None  # whose move that was, its own notification says
     assert image is not None  # noqa: S101 -- the loop ran
     return image
+
+
+def _move_back(
+    registry: Registry,
+    client: RegistryClient,
+    repository_name: str,
+    tag: str,
+    written: Written,
+    *,
+    actor: User | None,
+    via: str,
+) -> None:
+    """Let the registry's tag point at what it pointed at, unless it has moved on. Raises RegistryUnavailable.
+
+    Where the registry has lost what the tag pointed at, the move stands, and is reported as such.
+    """
+    kept = written.kept
+    assert kept is not None  # noqa: S101 -- the caller asked
+    now = client.resolve(repository_name, tag)
+    if now is None or now.digest.text != written.image.digest:
+        return
+    try:
+        client.put_manifest(repository_name, tag, bytes(kept.manifest), kept.media_type)
+    except RegistryRefused as error:
+        repository = Repository.objects.get(registry=registry, name=repository_name)
+        accept_move(repository, tag, written.image, actor=actor, via=via, why=error.message)
 
 
 def receive(registry: Registry, body: bytes) -> int:
@@ -221,12 +255,14 @@ def crawl(
     registry_id: int,
     *,
     repository_name: str | None = None,
+    is_settled: bool = False,
     progress: Callable[[int, int | None, str], None] = lambda done, total, text: None,
 ) -> dict[str, int]:
     """Bring our rows to what the registry holds, whatever notifications were lost; returns counts.
 
     Catalog, then tags, then one conditional question for each tag we know: a 304 costs little and makes no pull
-    event. One repository's trouble is counted and logged, and does not stop the others. Raises RegistryUnavailable.
+    event. One repository's trouble is counted and logged, and does not stop the others. `is_settled` as for
+    `write_graph`. Raises RegistryUnavailable.
     """
     registry = Registry.objects.get(pk=registry_id)
     client = client_for(registry)
@@ -237,7 +273,8 @@ def crawl(
         names += sorted(set(known.values_list("name", flat=True)) - set(names))
     for number, name in enumerate(names, start=1):
         progress(number - 1, len(names), name)
-        _crawl_repository(registry, client, name, counts, lambda: progress(number - 1, len(names), name))  # noqa: B023
+        alive = partial(progress, number - 1, len(names), name)
+        _crawl_repository(registry, client, name, counts, alive, is_settled=is_settled)
         counts["repositories"] += 1
     progress(len(names), len(names), "")
     Registry.objects.filter(pk=registry.pk).update(crawled_at=clock.now())
@@ -245,7 +282,13 @@ def crawl(
 
 
 def _crawl_repository(
-    registry: Registry, client: RegistryClient, name: str, counts: dict[str, int], alive: Callable[[], None]
+    registry: Registry,
+    client: RegistryClient,
+    name: str,
+    counts: dict[str, int],
+    alive: Callable[[], None],
+    *,
+    is_settled: bool,
 ) -> None:
     repository = Repository.objects.filter(registry=registry, name=name).first()
     ours: dict[str, str] = {}
@@ -270,6 +313,7 @@ def _crawl_repository(
                     via=TagEvent.Via.CRAWL,
                     client=client,
                     alive=alive,
+                    is_settled=is_settled,
                 )
                 counts["ingested"] += 1
         except ManifestUnknown:
@@ -302,6 +346,18 @@ def queue_crawl(registry: Registry, *, repository_name: str = "", actor: User | 
         actor=actor or system_user(),
         payload=payload,
         dedupe_key=f"{registry.pk}:{repository_name}",
+    )
+
+
+def queue_settling(repository: Repository, *, not_before: datetime) -> Job:
+    """Queue the crawl that takes back what nobody was named for until then; one that waits is not put off."""
+    return jobs.queue(
+        JobKind.CRAWL,
+        subject_id=repository.registry_id,
+        actor=system_user(),
+        payload={"repository": repository.name, "is_settled": True},
+        dedupe_key=f"settle:{repository.pk}",
+        not_before=not_before,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lifecycle.core.types import Digest
+from lifecycle.registry.models import Image
 from lifecycle.registry.types import ConfigDocument, IndexDocument, ManifestContent, ManifestDocument
 
 
@@ -44,3 +45,11 @@ class Graph:
 
     top: Digest
     nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a graph: the top's row, and what its tag has to go back to when the move was refused."""
+
+    image: Image
+    kept: Image | None = None

@@ -8,12 +8,15 @@ from typing import Any
 from django.db import transaction
 
 from accounts.models import User
+from accounts.queries import system_user
 from lifecycle import reactions
 from lifecycle.audit import services as audit
+from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
 from lifecycle.core.errors import MalformedDigest
 from lifecycle.core.types import Digest, is_referrer_tag
-from lifecycle.ingest.types import Graph, Node
+from lifecycle.ingest import protection
+from lifecycle.ingest.types import Graph, Node, Written
 from lifecycle.registry import services as registry_services
 from lifecycle.registry.constants import OCI_PREFIX
 from lifecycle.registry.manifests import chain_ids, clean, history_of_layers, merged_annotations
@@ -36,12 +39,20 @@ _LAYER_PARTS = (".tar", ".rootfs.diff", ".rootfs.foreign")
 
 @transaction.atomic
 def write_graph(
-    registry: Registry, repository_name: str, graph: Graph, *, tag: str | None, actor: User | None, via: str
-) -> Image:
-    """Store `graph` as being in the repository now, with `tag` on its top when one is given; return the top's row.
+    registry: Registry,
+    repository_name: str,
+    graph: Graph,
+    *,
+    tag: str | None,
+    actor: User | None,
+    via: str,
+    is_settled: bool = False,
+) -> Written:
+    """Store `graph` as being in the repository now, with `tag` on its top when one is given; return what came of it.
 
     Images are immutable, so what is there stays as it is; only what is new is audited, and tells the reactions.
-    Raises NoOwner.
+    A protected tag keeps its image when who moved it may not (`protection.py`); `is_settled` says that nobody will
+    be named any more who did. Raises NoOwner.
     """
     repository = registry_services.repository_named(registry, repository_name)
     # One writer for each repository at a time: memberships and tags are read, compared and written.
@@ -49,11 +60,19 @@ def write_graph(
     images, fresh, heard = _write_images(graph)
     top = images[graph.top.text]
     is_new_here = _write_memberships(repository, graph, images, actor=actor, has_tag=tag is not None)
-    moved = None
+    moved, kept = None, None
     if tag is not None and not is_referrer_tag(tag):
-        moved = _move_tag(repository, tag, top, actor=actor, via=via)
-        if moved is None and actor is not None:
-            _name_the_mover(repository, tag, top, actor=actor, via=via)
+        row = _locked_tag(repository, tag)
+        verdict = protection.judge(row, top, actor=actor, via=via, is_settled=is_settled)
+        if verdict == protection.Verdict.ALLOWED:
+            moved = _point(row, top, actor=actor, via=via)
+            if moved is None and actor is not None:
+                _name_the_mover(row, top, actor=actor, via=via)
+        elif verdict == protection.Verdict.REFUSED:
+            kept = row.image
+            _note_refusal(row, top, actor=actor, via=via)
+        else:
+            reactions.mover_unknown(repository)
     if is_new_here or moved is not None:
         if top.kind != Image.Kind.ARTIFACT:
             Repository.objects.filter(pk=repository.pk).update(updated_at=clock.now())
@@ -78,7 +97,26 @@ def write_graph(
         reactions.base_named(image)
     if moved is not None:
         reactions.tag_moved(moved)
-    return top
+    return Written(top, kept)
+
+
+def accept_move(repository: Repository, tag: str, image: Image, *, actor: User | None, via: str, why: str) -> None:
+    """Record a refused move that could not be undone: what the registry serves is how things are."""
+    with transaction.atomic():
+        row = _locked_tag(repository, tag)
+        moved = _point(row, image, actor=actor, via=via)
+        audit.record(
+            "tag.not_moved_back",
+            actor=system_user(),
+            outcome=AuditEvent.Outcome.FAILED,
+            subject=row,
+            repository=repository,
+            image=image,
+            reason=why,
+            tag=tag,
+        )
+        if moved is not None:
+            reactions.tag_moved(moved)
 
 
 def forget_tag(repository: Repository, tag: str, *, expected_image_id: int | None, actor: User | None) -> bool:
@@ -336,34 +374,58 @@ def _write_memberships(
     return not was_here
 
 
-def _move_tag(repository: Repository, name: str, image: Image, *, actor: User | None, via: str) -> TagEvent | None:
+def _locked_tag(repository: Repository, name: str) -> Tag:
     row = Tag.objects.select_for_update().filter(repository=repository, name=name).first()
     if row is None:
         row = Tag.objects.create(repository=repository, name=name, image=None, updated_at=clock.now())
-    return _point(row, image, actor=actor, via=via)
+    row.repository = repository
+    return row
 
 
-def _name_the_mover(repository: Repository, tag: str, image: Image, *, actor: User, via: str) -> None:
+def _note_refusal(row: Tag, image: Image, *, actor: User | None, via: str) -> None:
+    """Keep that a protected tag was moved to `image` and has to go back, once until something else happens to it."""
+    last = list(TagEvent.objects.filter(tag=row).order_by("-pk")[:2])
+    if [event.new_image_id for event in last] == [row.image_id, image.pk] and last[0].via == TagEvent.Via.PROTECTION:
+        return
+    TagEvent.objects.create(tag=row, old_image=row.image, new_image=image, via=via, actor=actor)
+    back = TagEvent.Via.PROTECTION
+    TagEvent.objects.create(tag=row, old_image=image, new_image=row.image, via=back, actor=system_user())
+    audit.record(
+        "tag.move_refused",
+        actor=actor,
+        outcome=AuditEvent.Outcome.DENIED,
+        subject=row,
+        repository=row.repository,
+        image=image,
+        reason="The tag is protected, and who moved it does not hold image.amend here."
+        if actor is not None
+        else "The tag is protected, and nobody is known to have moved it.",
+        tag=row.name,
+        kept=row.image.digest if row.image is not None else "",
+    )
+
+
+def _name_the_mover(row: Tag, image: Image, *, actor: User, via: str) -> None:
     """Record who made a move that was seen before it was heard of: a crawl sees no names.
 
     Of our own workers' pushes the registry may tell before the worker does, which knows on whose behalf, and why.
     """
-    events = TagEvent.objects.select_related("actor").filter(tag__repository=repository, tag__name=tag)
-    event = events.order_by("-pk").first()
+    event = TagEvent.objects.select_related("actor").filter(tag=row).order_by("-pk").first()
     if event is None or event.new_image_id != image.pk or event.via not in _SEEN_ONLY:
         return
     if event.actor is not None and (event.actor.kind != User.Kind.SYSTEM or via in _SEEN_ONLY):
         return
     event.actor, event.via = actor, via
     event.save(update_fields=["actor", "via"])
-    RepositoryImage.objects.filter(repository=repository, image=image, pushed_by=None).update(pushed_by=actor)
+    members = RepositoryImage.objects.filter(repository=row.repository, image=image, pushed_by=None)
+    members.update(pushed_by=actor)
     audit.record(
         "image.push_attributed",
         actor=actor,
         subject=image,
-        repository=repository,
+        repository=row.repository,
         image=image,
-        tag=tag,
+        tag=row.name,
         via=str(via),
     )
 

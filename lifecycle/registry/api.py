@@ -12,6 +12,8 @@ from rest_framework.response import Response
 from lifecycle.advisories.queries import findings_of_image
 from lifecycle.api.caller import caller
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.registry import services
+from lifecycle.registry.constants import PROTECTED_PATTERNS_MAX
 from lifecycle.registry.models import Image, Repository
 
 
@@ -21,8 +23,13 @@ class RepositorySerializer(serializers.ModelSerializer[Repository]):
 
     class Meta:
         model = Repository
-        fields = ("id", "registry", "team", "name", "family", "description", "created_at", "updated_at")
+        fields = ("id", "registry", "team", "name", "family", "description", "protected_tags", "created_at",
+                  "updated_at")  # fmt: skip
         read_only_fields = fields
+
+
+class ProtectedTagsSerializer(serializers.Serializer[dict[str, list[str]]]):
+    patterns = serializers.ListField(child=serializers.CharField(max_length=128), max_length=PROTECTED_PATTERNS_MAX)
 
 
 class RepositoryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Repository]):
@@ -30,10 +37,20 @@ class RepositoryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewse
 
     queryset = Repository.objects.none()  # only names the model for the schema; get_queryset decides
     serializer_class = RepositorySerializer
+    lookup_value_regex = r"[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[Repository]:
         visible = repositories_visible_to(caller(self.request))
         return visible.select_related("team", "registry").order_by("pk")
+
+    @extend_schema(request=ProtectedTagsSerializer, responses={200: RepositorySerializer})
+    @action(detail=True, methods=["put"], url_path="protected-tags")
+    def protected_tags(self, request: Request, pk: str) -> Response:
+        """Set which tags only image.amend may move; a push without it that moves one is taken back."""
+        body = ProtectedTagsSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        repository = services.protect_tags(int(pk), body.validated_data["patterns"], actor=caller(request))
+        return Response(self.get_serializer(repository).data)
 
 
 class ImageSerializer(serializers.ModelSerializer[Image]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Q
@@ -56,6 +57,8 @@ class Repository(models.Model):
         "lifecycle.Environment", on_delete=models.PROTECT, related_name="repositories", null=True, blank=True
     )
     description = models.CharField(max_length=300, blank=True)
+    # Patterns of tags that only image.amend may move; a star stands for any run of characters (docs/adr/0007).
+    protected_tags: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=128), default=list, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now_add=True)  # the last push, promotion or rebuild into it
 
@@ -242,6 +245,7 @@ class TagEvent(models.Model):
         CRAWL = "crawl"
         PROMOTION = "promotion"
         REBUILD = "rebuild"
+        PROTECTION = "protection"  # moved back, because who moved it may not
 
     tag = models.ForeignKey(Tag, on_delete=models.CASCADE, related_name="events")
     old_image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+", null=True)

@@ -41,6 +41,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "api/v1/repositories/{repository}/": (OUT, HIDDEN, IN),
     "api/v1/images/{digest}/lineage/": (OUT, HIDDEN, IN),
     "api/v1/repositories/{repository}/recipe/": (OUT, HIDDEN, IN),
+    "api/v1/repositories/{repository}/protected-tags/": (OUT, POST_ONLY, POST_ONLY),
     "api/v1/repositories/{repository}/watches/": (OUT, HIDDEN, IN),
     "api/v1/repositories/{repository}/watches/{watch}/": (OUT, POST_ONLY, POST_ONLY),
     "api/v1/rebuild-waves/": (OUT, IN, IN),
@@ -116,13 +117,14 @@ BACKEND: Final = "allauth.account.auth_backends.AuthenticationBackend"
 # POST: who holds no verb changes nothing, whatever the state.
 POSTS: Final = ("approve", "reject", "execute", "withdraw")
 # Method, address, body: what only who may rebuild (or, for a recipe, amend) gets done.
-REBUILD_ACTS: Final[tuple[tuple[str, str, dict[str, str]], ...]] = (
+REBUILD_ACTS: Final[tuple[tuple[str, str, dict[str, object]], ...]] = (
     ("post", "rebuild-waves/{wave}/confirm/", {}),
     ("post", "rebuild-waves/{wave}/cancel/", {}),
     ("post", "rebuild-waves/{wave}/retry/", {}),
     ("post", "repositories/{repository}/watches/", {"tag": "2.0"}),
     ("delete", "repositories/{repository}/watches/{watch}/", {}),
     ("put", "repositories/{repository}/recipe/", {"containerfile": "FROM scratch"}),
+    ("put", "repositories/{repository}/protected-tags/", {"patterns": ["*"]}),
 )
 # Pages that change who may what: address, form; and what an outsider and a viewer of the team are told.
 FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
@@ -258,6 +260,8 @@ def test_who_may_not_rebuild_changes_nothing(  # noqa: PLR0917 -- fixtures
     assert answer.status_code in statuses
     assert [row.state for row in RebuildWave.objects.all()] == ["planned"]
     assert (Recipe.objects.count(), UpstreamWatch.objects.count()) == (1, 1)
+    dock.repository.refresh_from_db()
+    assert dock.repository.protected_tags == []
 
 
 @pytest.mark.parametrize(("who", "statuses"), [("nobody", {401, 403}), ("outsider", {404})])

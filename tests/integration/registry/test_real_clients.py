@@ -18,6 +18,7 @@ from django.conf import settings
 
 from lifecycle.promotion.models import Environment
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag, TagEvent
+from lifecycle.registry.services import protect_tags
 from lifecycle.registry.tokens import signing
 from lifecycle.registry.tokens.scopes import repository_scope
 from tests.factories import dock, oci
@@ -94,6 +95,28 @@ def test_a_push_is_refused_where_the_grant_does_not_reach(live_stack: Services, 
     hidden = skopeo(*inspect, f"--creds=eve:{stranger.token}", where(live_stack, "shop/api:1"))
     assert hidden.returncode != 0
     assert skopeo(*inspect, where(live_stack, "shop/api:1")).returncode != 0
+
+
+def test_a_protected_tag_moved_by_a_creator_is_moved_back(live_stack: Services, person: Make, tmp_path: Path) -> None:
+    shop = dock.team("shop")
+    creator, maintainer = person("carl", "creator", of=shop), person("mary", "maintainer", of=shop)
+    first, second = oci.image("first"), oci.image("second")
+    layouts = [oci.layout(tmp_path / name, item) for name, item in (("first", first), ("second", second))]
+    assert push(live_stack, creator, layouts[0], "shop/api:v1").returncode == 0
+    wait_until(lambda: Tag.objects.filter(name="v1", image__isnull=False).exists(), 30)
+    protect_tags(Repository.objects.get(name="shop/api").pk, ["v*"], actor=maintainer.user)
+
+    def served() -> str:
+        inspect = ["inspect", "--tls-verify=false", "--format={{.Digest}}", f"--creds=carl:{creator.token}"]
+        return skopeo(*inspect, where(live_stack, "shop/api:v1")).stdout.strip()
+
+    assert push(live_stack, creator, layouts[1], "shop/api:v1").returncode == 0
+    wait_until(lambda: TagEvent.objects.filter(via="protection").exists(), 30)
+    wait_until(lambda: served() == first.manifest.digest.text, 30)
+    assert Tag.objects.get(name="v1").image.digest == first.manifest.digest.text
+    assert push(live_stack, maintainer, layouts[1], "shop/api:v1").returncode == 0
+    wait_until(lambda: Tag.objects.get(name="v1").image.digest == second.manifest.digest.text, 30)
+    assert served() == second.manifest.digest.text
 
 
 def test_buildah_pushes_and_pulls(live_stack: Services, person: Make, tmp_path: Path) -> None:

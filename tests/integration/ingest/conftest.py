@@ -1,0 +1,39 @@
+"""A managed registry in memory, and what it would tell us."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lifecycle.ingest import services as ingest
+from lifecycle.jobs.models import Job, JobKind
+from lifecycle.registry.constants import MediaType
+from lifecycle.registry.services import managed_registry
+from tests.factories import dock
+from tests.fakes.registry import InMemoryRegistry
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> InMemoryRegistry:
+    """The managed registry, in memory; team shop and its owner exist."""
+    registry = InMemoryRegistry()
+    monkeypatch.setattr(ingest, "client_for", lambda row: registry)
+    dock.user("anna", "owner", of=dock.team("shop"))
+    return registry
+
+
+def event(number: int, digest: str, *, tag: str = "", action: str = "push", actor: str = "anna") -> dict[str, Any]:
+    target = {"repository": "shop/api", "digest": digest, "tag": tag}
+    if action == "push":
+        target["mediaType"] = MediaType.OCI_MANIFEST.value
+    return {"id": str(number), "action": action, "target": target, "actor": {"name": actor}}
+
+
+def deliver(*events: dict[str, Any]) -> None:
+    """Take events in, and do what they queued."""
+    ingest.receive(managed_registry(), json.dumps({"events": events}).encode())
+    for job in Job.objects.filter(kind=JobKind.INGEST, state=Job.State.WAITING).order_by("pk"):
+        Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED)
+        ingest.handle_delivery(job.subject_id)
