@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,31 +14,37 @@ from django.db.models.functions import Coalesce
 
 from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.advisories.queries import FindingsDiff, diff_of_images
+from lifecycle.advisories.models import Advisory
+from lifecycle.advisories.queries import FindingsDiff, diff_of_images, platform_manifests
 from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
 from lifecycle.core import clock
 from lifecycle.jobs.models import Job, JobKind, JobLogLine
 from lifecycle.lineage.models import Derivation
 from lifecycle.promotion.models import Environment, PromotionRequest, Slot
 from lifecycle.promotion.queries import promotions_visible_to
+from lifecycle.rebuild.estimates import note_of
+from lifecycle.rebuild.graph import OWN_TAGS
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.rebuild.queries import jobs_visible_to, skipped_visible_to, waves_visible_to
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
 
+ROWS_MAX: Final = 40  # of one level; the rest is said in words until it is asked for
+IDS_MAX: Final = 60  # advisory ids of one list; the comparison of the two images has all
 TAIL_LINES: Final = 8  # of a job's log, shown in its row
 TAILS_MAX: Final = 12  # rows with a log; whoever has more at once opens the full ones
 LOG_LINES: Final = 2000  # the newest lines that the page of a log shows; the raw download has all
 BASES_MAX: Final = 300  # choices of the form; a base beyond them is planned from its own page
 
+_SEVERITY_ORDER: Final = ("critical", "high", "medium", "low", "none", "unknown")
 State = RebuildJob.State
 GOOD_STATES: Final = (State.DONE, State.UNCHANGED)
 BUSY_STATES: Final = (State.BUILDING, State.SCANNING)
 
 
 class _ArrayLength(Func):
-    """How many members a JSON array has."""
+    """How many members a JSON array has; none, when there is no array."""
 
-    function = "jsonb_array_length"
+    template = "CASE WHEN jsonb_typeof(%(expressions)s) = 'array' THEN jsonb_array_length(%(expressions)s) ELSE 0 END"
     output_field = IntegerField()
 
 
@@ -53,6 +60,7 @@ class Counts:
     cancelled: int = 0
     fixed: int = 0
     introduced: int = 0
+    would_fix: int = 0  # as far as it is known before the build
 
     @property
     def waiting(self) -> int:
@@ -72,12 +80,17 @@ class Counts:
         return [part for part in parts if part[2]]
 
     @property
+    def parts_words(self) -> str:
+        """The same in words."""
+        return ", ".join(text for _, text, _ in self.parts)
+
+    @property
     def words(self) -> str:
-        """The same in words, for the bar's name and for announcements."""
-        return ", ".join(f"{text}" for _, text, _ in self.parts) + f", of {self.total}"
+        """The name of the bar."""
+        return f"{self.parts_words}, of {self.total}"
 
 
-_COUNTED: Final = ("total", "done", "busy", "failed", "blocked", "cancelled", "fixed", "introduced")
+_COUNTED: Final = ("total", "done", "busy", "failed", "blocked", "cancelled", "fixed", "introduced", "would_fix")
 
 
 def counts_of(waves: Collection[int], visible: QuerySet[Repository]) -> dict[int, Counts]:
@@ -95,6 +108,7 @@ def counts_of(waves: Collection[int], visible: QuerySet[Repository]) -> dict[int
             cancelled=Count("pk", filter=Q(state=State.CANCELLED)),
             fixed=Coalesce(Sum(_ArrayLength("fixed")), 0),
             introduced=Coalesce(Sum(_ArrayLength("introduced")), 0),
+            would_fix=Coalesce(Sum(_ArrayLength("would_fix")), 0),
         )
     )
     return {row["wave_id"]: Counts(**{name: row[name] for name in _COUNTED}) for row in rows}
@@ -135,14 +149,20 @@ def bases_visible_to(actor: User) -> QuerySet[Repository]:
     return visible.filter(pk__in=held, source=None).select_related("team").order_by("name")
 
 
+def tags_to_choose(base: Repository) -> QuerySet[Tag]:
+    """Return the live tags that people gave; what our own workers push beside them is left out."""
+    own = Q(name__startswith=OWN_TAGS[0]) | Q(name__startswith=OWN_TAGS[1])
+    live = Tag.objects.filter(repository=base, image__isnull=False)
+    return live.exclude(image__kind=Image.Kind.ARTIFACT).exclude(own)
+
+
 def tag_to_plan(base: Repository, image: Image | None = None) -> Tag | None:
     """Return a tag that names `image`, else `latest`, else the one that moved last; None in an empty repository."""
-    live = Tag.objects.filter(repository=base, image__isnull=False).exclude(image__kind=Image.Kind.ARTIFACT)
     rank = Case(
         When(image=image, then=Value(0)), When(name="latest", then=Value(1)), default=Value(2),
         output_field=IntegerField(),
     )  # fmt: skip
-    return live.select_related("image").order_by(rank, "-updated_at", "-pk").first()
+    return tags_to_choose(base).select_related("image").order_by(rank, "-updated_at", "-pk").first()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +214,11 @@ class JobRow:
     offers: list[Offer] = field(default_factory=list)
 
     @property
+    def note(self) -> str:
+        """What the expected figures cannot say."""
+        return note_of(self.job)
+
+    @property
     def image(self) -> Image:
         """The image it leads to: the new one, once there is one."""
         return self.job.new_image or self.job.old_image
@@ -203,8 +228,21 @@ class JobRow:
         return self.job.state in BUSY_STATES
 
     @property
+    def is_open(self) -> bool:
+        return self.job.state in {State.WAITING, *BUSY_STATES}
+
+    @property
     def has_result(self) -> bool:
         return self.job.state == State.DONE
+
+
+_URGENCY: Final[dict[str, int]] = {
+    State.FAILED: 0,
+    State.BUILDING: 1,
+    State.SCANNING: 1,
+    State.BLOCKED: 2,
+    State.WAITING: 3,
+}
 
 
 @dataclass(slots=True)
@@ -213,6 +251,21 @@ class LevelRow:
 
     number: int
     rows: list[JobRow]
+    is_whole: bool = False  # asked for: every row is shown
+
+    @property
+    def shown(self) -> list[JobRow]:
+        """Its rows; of a long level those that somebody has to look at first."""
+        if self.is_whole or len(self.rows) <= ROWS_MAX:
+            return self.rows
+        return sorted(self.rows, key=lambda row: _URGENCY.get(row.job.state, 9))[:ROWS_MAX]
+
+    @property
+    def rest(self) -> Counts | None:
+        """How the rows stand that are not shown; None when all are."""
+        shown = {id(row) for row in self.shown}
+        rest = [row.job for row in self.rows if id(row) not in shown]
+        return _count(rest) if rest else None
 
     @property
     def counts(self) -> Counts:
@@ -234,6 +287,15 @@ class LevelRow:
         return "waiting", "Not started" if not counts.done else "Waiting"
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """An advisory that a plan would close, and in how many of its images."""
+
+    osv_id: str
+    severity: str
+    image_count: int
+
+
 @dataclass(slots=True)
 class WaveDetail:
     """Everything the page of one wave shows."""
@@ -243,7 +305,8 @@ class WaveDetail:
     levels: list[LevelRow]
     counts: Counts
     skipped: list[dict[str, str]]
-    base_diff: FindingsDiff | None
+    base_diff: FindingsDiff | None  # None: there is no older base, or one of the two is not scanned
+    expected: list[Expected]
     why_not: str
     methods: dict[str, int]
     teams: list[str]
@@ -251,6 +314,16 @@ class WaveDetail:
     @property
     def rows(self) -> list[JobRow]:
         return [row for level in self.levels for row in level.rows]
+
+    @property
+    def is_guessing(self) -> bool:
+        """Whether a plan still waits for what it would fix: its page looks again by itself."""
+        return self.wave.state == RebuildWave.State.PLANNED and self.unknown_count > 0
+
+    @property
+    def unknown_count(self) -> int:
+        """How many images it is not known of yet what the rebuild would fix."""
+        return sum(row.job.would_fix is None for row in self.rows)
 
     @property
     def needs_a_person(self) -> list[JobRow]:
@@ -307,6 +380,7 @@ def _count(jobs: Sequence[RebuildJob]) -> Counts:
         cancelled=states.count(State.CANCELLED),
         fixed=sum(len(job.fixed) for job in jobs),
         introduced=sum(len(job.introduced) for job in jobs),
+        would_fix=sum(len(job.would_fix or ()) for job in jobs),
     )
 
 
@@ -331,8 +405,8 @@ def fingerprint(actor: User, wave: RebuildWave) -> str:
     While something is built it also changes every ten seconds, as the times on the page do.
     """
     jobs = jobs_visible_to(actor, wave).order_by("pk")
-    states = list(jobs.values_list("pk", "state", "attempts", "finished_at"))
-    busy = [pk for pk, state, _, _ in states if state in BUSY_STATES]
+    states = list(jobs.values_list("pk", "state", "attempts", "finished_at", "would_fix__isnull"))
+    busy = [row[0] for row in states if row[1] in BUSY_STATES]
     lines = JobLogLine.objects.filter(job__in=Job.objects.filter(kind=JobKind.REBUILD, subject_id__in=busy))
     last = lines.aggregate(last=Max("pk"))["last"]
     moment = int(clock.now().timestamp() // 10) if wave.state == RebuildWave.State.RUNNING else 0
@@ -345,16 +419,20 @@ def row_of(job: RebuildJob) -> JobRow:
     return JobRow(job, _state_of(job, job.wave), _seconds_of(job))
 
 
-def wave_detail(actor: User, wave: RebuildWave) -> WaveDetail:
-    """Return what the page of `wave` shows to `actor`; the same number of queries for one image and for many."""
+def wave_detail(actor: User, wave: RebuildWave, *, whole_level: int = 0) -> WaveDetail:
+    """Return what the page of `wave` shows to `actor`; the same number of queries for one image and for many.
+
+    Of a long level only the most urgent rows are shown, unless it is `whole_level`.
+    """
     jobs = list(jobs_visible_to(actor, wave))
     rows = [JobRow(job, _state_of(job, wave), _seconds_of(job)) for job in jobs]
     _add_tails(rows)
     _add_offers(actor, rows)
     levels: dict[int, LevelRow] = {}
     for row in rows:
-        levels.setdefault(row.job.level, LevelRow(row.job.level, [])).rows.append(row)
-    tag = Tag.objects.filter(repository=wave.repository, image=wave.new_base).order_by("-updated_at").first()
+        level = row.job.level
+        levels.setdefault(level, LevelRow(level, [], is_whole=level == whole_level)).rows.append(row)
+    tag = tags_to_choose(wave.repository).filter(image=wave.new_base).order_by("-updated_at").first()
     methods = [row.job.method for row in rows]
     return WaveDetail(
         wave=wave,
@@ -362,11 +440,31 @@ def wave_detail(actor: User, wave: RebuildWave) -> WaveDetail:
         levels=list(levels.values()),
         counts=_count(jobs),
         skipped=skipped_visible_to(actor, wave),
-        base_diff=diff_of_images(wave.old_base, wave.new_base) if wave.old_base is not None else None,
+        base_diff=_base_diff(wave),
+        expected=_expected(jobs) if wave.state == RebuildWave.State.PLANNED else [],
         why_not=why_not_act(actor, wave),
         methods={"rebase": methods.count("rebase"), "build": methods.count("build")},
         teams=sorted({row.job.repository.team.slug for row in rows}),
     )
+
+
+def _base_diff(wave: RebuildWave) -> FindingsDiff | None:
+    if wave.old_base is None:
+        return None
+    platforms = [*platform_manifests(wave.old_base), *platform_manifests(wave.new_base)]
+    if Image.objects.filter(pk__in=platforms, scanned_at=None).exists():
+        return None  # an image of unknown packages has no findings, which is not a pass
+    return diff_of_images(wave.old_base, wave.new_base)
+
+
+def _expected(jobs: Sequence[RebuildJob]) -> list[Expected]:
+    """Return what the jobs would fix, the worst severity first, then what is in most images; one query."""
+    images = Counter(osv_id for job in jobs for osv_id in job.would_fix or ())
+    severities: dict[str, str] = {}
+    for osv_id, severity in Advisory.objects.filter(osv_id__in=images).values_list("osv_id", "severity"):
+        severities[osv_id] = min(severity, severities.get(osv_id, severity), key=_SEVERITY_ORDER.index)
+    found = [Expected(osv_id, severities.get(osv_id, "unknown"), count) for osv_id, count in images.items()]
+    return sorted(found, key=lambda row: (_SEVERITY_ORDER.index(row.severity), -row.image_count, row.osv_id))
 
 
 def why_not_act(actor: User, wave: RebuildWave) -> str:

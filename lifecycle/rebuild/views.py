@@ -68,7 +68,12 @@ def plan(request: HttpRequest) -> HttpResponse:
     field = cast(Any, form.fields["base"])
     shown = list(bases[: page_queries.BASES_MAX + 1])
     field.choices = [(base.pk, base.name) for base in shown[: page_queries.BASES_MAX]]
-    context = {"form": form, "has_bases": bool(shown), "is_cut": len(shown) > page_queries.BASES_MAX}
+    context = {
+        "form": form,
+        "has_bases": bool(shown),
+        "is_cut": len(shown) > page_queries.BASES_MAX,
+        "may_rebuild": repositories_visible_to(user, Verb.IMAGE_REBUILD).exists(),
+    }
     return render(request, "lifecycle/rebuild/plan.html", context, status=422 if form.errors else 200)
 
 
@@ -97,7 +102,16 @@ def wave(request: HttpRequest, pk: int) -> HttpResponse:
     if (answer := _unchanged(request, etag)) is not None:
         return answer
     template = "lifecycle/rebuild/_wave.html" if getattr(request, "htmx", False) else "lifecycle/rebuild/wave.html"
-    context = {"detail": page_queries.wave_detail(user, found), "wave": found, "etag": etag}
+    asked = request.GET.get("level", "")
+    level = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 5 else 0
+    context = {
+        "detail": page_queries.wave_detail(user, found, whole_level=level),
+        "wave": found,
+        "etag": etag,
+        "level": level,
+        "ids_max": f":{page_queries.IDS_MAX}",
+        "ids_limit": page_queries.IDS_MAX,
+    }
     response = render(request, template, context)
     patch_vary_headers(response, ["HX-Request"])
     response["Cache-Control"] = "no-store"

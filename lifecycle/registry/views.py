@@ -24,7 +24,7 @@ from lifecycle.lineage.page_queries import EVIDENCE_WORDS, levels_below
 from lifecycle.promotion.models import PromotionRequest, Slot
 from lifecycle.promotion.page_queries import places_for, why_not_promotable
 from lifecycle.rebuild.models import Recipe
-from lifecycle.rebuild.page_queries import Counts, counts_of, plan_offer, rebuilt_as, waves_about
+from lifecycle.rebuild.page_queries import Counts, counts_of, plan_offer, rebuilt_as, tags_to_choose, waves_about
 from lifecycle.rebuild.queries import watches_of
 from lifecycle.registry import page_queries
 from lifecycle.registry.models import Image, Layer, Repository
@@ -133,12 +133,13 @@ def _rebuilds_tab(request: HttpRequest, repository: Repository) -> dict[str, Any
     user = _user(request)
     page = keyset_page(waves_about(repository, user), ("-id",), **_cursors(request), size=20)
     counts = counts_of([wave.pk for wave in page.rows], repositories_visible_to(user))
-    tags = page_queries.tags_of(repository).exclude(image__kind=Image.Kind.ARTIFACT).order_by("-updated_at", "-id")
     return {
         "page": page,
         "entries": [(wave, counts.get(wave.pk, Counts())) for wave in page.rows],
         "watches": watches_of(repository).order_by("tag"),
-        "tag_names": tags.values_list("name", flat=True)[:_WATCHABLE_MAX],
+        "tag_names": tags_to_choose(repository)
+        .order_by("-updated_at", "-id")
+        .values_list("name", flat=True)[:_WATCHABLE_MAX],
         "may_watch": may(user, Verb.IMAGE_REBUILD, repository=repository),
     }
 

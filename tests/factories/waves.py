@@ -15,6 +15,7 @@ from tests.factories import dock
 
 ORDER = ("base/python", "shop/static", "shop/api", "shop/worker")
 LEVELS = {"base/python": 1, "shop/static": 1, "shop/api": 2, "shop/worker": 3}
+WOULD_FIX = ("CVE-2023-5678", "CVE-2024-45490", "CVE-2024-5535")
 CONTAINERFILE = "FROM base/python:1.0\nRUN pip install urllib3==1.26.5\nCOPY app.py /srv/\n"
 
 
@@ -50,6 +51,7 @@ def planned(harbour: dict[str, Any], **more: Any) -> RebuildWave:
             old_image=Image.objects.get(digest=dock.sha(name)),
             recipe=None if is_rebase else recipe(where, reader),
             tag="1.0",
+            would_fix=None if name == "shop/worker" else list(WOULD_FIX),  # the worker's image counts as not scanned
             method="rebase" if is_rebase else "build",
             method_reason="Its own layers go onto the new base as they are."
             if is_rebase

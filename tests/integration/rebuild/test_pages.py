@@ -97,8 +97,15 @@ def test_the_plan_says_what_it_would_do_and_confirming_it_says_the_count(harbour
         "Not rebased: A layer of it writes the package database",
         "It has no recipe, and cannot be rebased",
         "trusted recipes only",
+        ">9</span> of 3 advisories, 1 image not known yet",
+        "in 3 images",
+        "Packages that its own recipe installs may change as well",
+        "Not known yet: the new base, or the image, is not scanned.",
+        'hx-trigger="every 5s"',  # until the last figure is known
     ):
         assert words in text
+    RebuildJob.objects.filter(wave=wave).update(would_fix=[])
+    assert "hx-trigger" not in page(owner, wave).content.decode()
     assert act(owner, "confirm", wave).status_code == 302
     wave.refresh_from_db()
     assert (wave.state, wave.confirmed_by) == ("running", harbour["reader"])
@@ -469,3 +476,41 @@ def test_the_inbox_shows_planned_waves_to_those_who_may_confirm_all_of_it(harbou
     assert "Rebuilds to confirm" in shown["owner"]
     assert act(owner, "confirm", wave).status_code == 302
     assert link not in owner.get(reverse("lifecycle:inbox")).content.decode()
+
+
+# Large waves
+
+
+def test_a_long_level_shows_what_is_urgent_and_says_the_rest_in_words(harbour, owner):
+    wave = waves.running(harbour)
+    image = Image.objects.get(digest=dock.sha("shop/api"))
+    for number in range(page_queries.ROWS_MAX + 3):
+        where = dock.repository(f"shop/many-{number:03}")
+        RebuildJob.objects.create(wave=wave, repository=where, level=1, old_image=image, tag="1.0")
+    last = RebuildJob.objects.filter(wave=wave).order_by("-pk").first()
+    RebuildJob.objects.filter(pk=last.pk).update(state="failed", problem="exit 1")
+    text = page(owner, wave).content.decode()
+    assert f'id="job-{last.pk}"' in text
+    assert "5 more: 2 done, 3 waiting." in text
+    address = reverse("lifecycle:wave", args=[wave.pk]) + "?level=1"
+    whole = owner.get(address).content.decode()
+    assert whole.count('id="job-') == page_queries.ROWS_MAX + 3 + 4
+    assert f'hx-get="{address}"' in whole
+
+
+def test_a_list_of_advisories_is_cut_off_and_says_so(harbour, owner):
+    wave = waves.running(harbour)
+    static = waves.job_of(wave, "shop/static")
+    RebuildJob.objects.filter(pk=static.pk).update(fixed=[f"CVE-2026-{number:04}" for number in range(100)])
+    text = page(owner, wave).content.decode()
+    assert "CVE-2026-0059" in text
+    assert "CVE-2026-0060" not in text
+    assert "of 100; the comparison of the two images has all" in text
+
+
+def test_what_is_not_scanned_is_not_said_to_fix_anything(harbour, owner):
+    wave = waves.planned(harbour)
+    text = page(owner, wave).content.decode()
+    assert "not scanned yet" in text  # the harbour's new base
+    dock.carry(harbour["new"], 0, dock.package("perl-base", "5.36.0-7", source="perl"))
+    assert "not scanned yet" not in page(owner, wave).content.decode()
