@@ -57,6 +57,14 @@ def create_token(
     return row, text
 
 
+def lookup_of(text: str) -> str:
+    """Return the characters by which a token of ours is found, and named in the trail; raises ValueError for others."""
+    spelled = TOKEN.fullmatch(text)
+    if spelled is None:
+        raise ValueError("not a token of ours")
+    return spelled[2][:_LOOKUP_LENGTH]
+
+
 def find_token(text: str) -> ApiToken | None:
     """Return the live token that `text` spells, with its active user, or None.
 

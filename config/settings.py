@@ -61,6 +61,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "lifecycle.core.middleware.ErrorAnswerMiddleware",
+    "lifecycle.api.idempotency.IdempotencyMiddleware",  # innermost: it repeats what a view answered
 ]
 
 ROOT_URLCONF = "config.urls"

@@ -10,28 +10,17 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from lifecycle.core import context
 from lifecycle.core.errors import LifecycleError, NotFound
+from lifecycle.core.problems import MEDIA_TYPE, problem_body
 
-MEDIA_TYPE = "application/problem+json"
+_WHOLE = "non_field_errors"  # DRF's name for what is wrong with all of it
 
 
 def problem(
     status: int, code: str, detail: str, *, errors: list[dict[str, str]] | None = None, **extra: Any
 ) -> Response:
-    """Return a problem document: `type` is stable, `detail` says what to do, `errors` point into the body."""
-    body: dict[str, Any] = {
-        "type": f"urn:gravingdock:problem:{code}",
-        "title": code.replace("_", " "),
-        "status": status,
-        "code": code,
-        "detail": detail,
-        "request_id": context.current().request_id,
-    }
-    if errors:
-        body["errors"] = errors
-    body |= {name: value for name, value in extra.items() if name not in body}
-    return Response(body, status=status, content_type=MEDIA_TYPE)
+    """Return a problem document as an answer of DRF."""
+    return Response(problem_body(status, code, detail, errors=errors, **extra), status=status, content_type=MEDIA_TYPE)
 
 
 def problem_response(error: Exception, details: dict[str, Any]) -> Response | None:
@@ -65,13 +54,14 @@ def _plain(details: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pointers(detail: Any, pointer: str) -> Any:
-    """Yield {pointer, detail} of a nested DRF error; pointers as in RFC 6901."""
+    """Yield {pointer, detail} of a nested DRF error; pointers as in RFC 6901, "" for the body as a whole."""
     if isinstance(detail, dict):
         for name, inner in detail.items():
-            yield from _pointers(inner, f"{pointer}/{name}")
+            escaped = str(name).replace("~", "~0").replace("/", "~1")
+            yield from _pointers(inner, pointer if name == _WHOLE else f"{pointer}/{escaped}")
     elif isinstance(detail, list):
         for position, inner in enumerate(detail):
             nested = isinstance(inner, (dict, list))
             yield from _pointers(inner, f"{pointer}/{position}" if nested else pointer)
     else:
-        yield {"pointer": pointer or "/", "detail": str(detail)}
+        yield {"pointer": pointer, "detail": str(detail)}

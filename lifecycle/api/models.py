@@ -14,9 +14,9 @@ class IdempotencyKey(models.Model):
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=200)
-    request_sha256 = models.BinaryField(max_length=32)  # method, path and body
-    status = models.IntegerField(null=True)  # null while the first request still runs
-    body: models.JSONField[Any, Any] = models.JSONField(null=True)
+    request_sha256 = models.BinaryField(max_length=32)  # method, path with query, and body
+    status = models.IntegerField()
+    body: models.JSONField[Any, Any] = models.JSONField(null=True)  # without secrets
     location = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

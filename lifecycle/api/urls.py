@@ -8,6 +8,7 @@ from rest_framework.routers import SimpleRouter
 
 from lifecycle.api import schema  # noqa: F401 -- registers itself
 from lifecycle.audit.api import AuditEventViewSet
+from lifecycle.authority import api as authority
 from lifecycle.jobs.api import JobViewSet
 from lifecycle.lineage.api import LineageView
 from lifecycle.promotion.api import EnvironmentViewSet, PromotionViewSet
@@ -30,5 +31,23 @@ urlpatterns = [
     path("repositories/<int:repository_id>/watches/", WatchesView.as_view(), name="repository-watches"),
     path("repositories/<int:repository_id>/watches/<int:watch_id>/", WatchView.as_view(), name="repository-watch"),
     path("images/<str:digest>/lineage/", LineageView.as_view(), name="image-lineage"),
+    path("teams/", authority.TeamsView.as_view(), name="teams"),
+    path("teams/<slug:team>/", authority.TeamView.as_view(), name="team"),
+    path("teams/<slug:team>/grants/", authority.GrantsView.as_view(), name="team-grants"),
+    path("teams/<slug:team>/grants/<int:grant_id>/", authority.GrantView.as_view(), name="team-grant"),
+    path("teams/<slug:team>/robots/", authority.RobotsView.as_view(), name="team-robots"),
+    path("teams/<slug:team>/robots/<int:robot_id>/", authority.RobotView.as_view(), name="team-robot"),
+    path("teams/<slug:team>/robots/<int:robot_id>/tokens/", authority.RobotTokensView.as_view(), name="robot-tokens"),
+    path(
+        "teams/<slug:team>/robots/<int:robot_id>/tokens/<int:token_id>/",
+        authority.RobotTokenView.as_view(),
+        name="robot-token",
+    ),
+    path("teams/<slug:team>/environments/", authority.TeamEnvironmentsView.as_view(), name="team-environments"),
+    path("teams/<slug:team>/explain/", authority.ExplainView.as_view(), name="team-explain"),
+    path("roles/", authority.RolesView.as_view(), name="roles"),
+    path("roles/<slug:role>/", authority.RoleView.as_view(), name="role"),
+    path("tokens/", authority.TokensView.as_view(), name="tokens"),
+    path("tokens/<int:token_id>/", authority.TokenView.as_view(), name="token"),
     path("", include(router.urls)),
 ]

@@ -8,8 +8,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import orjson
+from django.db import transaction
 
+from accounts.models import User
+from lifecycle.audit import services
 from lifecycle.audit.models import AuditEvent
+from lifecycle.audit.queries import events_visible_to, filtered, for_list
+from lifecycle.audit.types import EventFilter
+from lifecycle.core.errors import Malformed
 
 FORMATS: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl; charset=utf-8"}
 _FIELDS: Final = (
@@ -32,6 +38,19 @@ _FIELDS: Final = (
 )
 # What makes a spreadsheet take a cell for a formula (security.md C13); a line end inside a cell starts a new one.
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def export(wanted: EventFilter, kind: str, *, actor: User, limit: int) -> Iterator[str]:
+    """Record that `actor` takes a file of what the filter finds, and return its lines: `limit` events, newest first.
+
+    Raises Malformed for another `kind` than those of FORMATS.
+    """
+    if kind not in FORMATS:
+        raise Malformed("An export is csv or jsonl.")
+    with transaction.atomic():
+        services.record("audit.exported", actor=actor, format=kind, filter=wanted.as_json())
+    rows = filtered(for_list(events_visible_to(actor)), wanted).order_by("-pk")
+    return lines_of(rows[:limit].iterator(chunk_size=500), kind)
 
 
 def lines_of(events: Iterable[AuditEvent], kind: str) -> Iterator[str]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 import orjson
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_safe
 
 from accounts.models import User
-from lifecycle.audit import services
-from lifecycle.audit.exporting import FORMATS, lines_of
+from lifecycle.audit import exporting
 from lifecycle.audit.forms import FilterForm
 from lifecycle.audit.models import AuditEvent
 from lifecycle.audit.queries import audited_teams, event_for, events_visible_to, filtered, for_list
@@ -62,7 +60,7 @@ def event(request: HttpRequest, pk: int) -> HttpResponse:
         "event": found,
         "details": [(name, _text(value)) for name, value in sorted(details.items())],
         "changes": _changes(before, after),
-        "as_json": "".join(lines_of([found], "jsonl")),
+        "as_json": "".join(exporting.lines_of([found], "jsonl")),
     }
     return render(request, "lifecycle/audit/event.html", context)
 
@@ -91,16 +89,10 @@ def export(request: HttpRequest) -> HttpResponseBase:
     """Send the filtered trail as a file (`?format=csv` or `jsonl`), newest first, and record that it was taken."""
     user = _auditor(request)
     form, kind = FilterForm(request.GET), request.GET.get("format", "csv")
-    if kind not in FORMATS:
-        raise Malformed("An export is csv or jsonl.")
     if not form.is_valid():
         raise Malformed("The filter has errors; go back to the list, which says which.")
-    with transaction.atomic():
-        services.record("audit.exported", actor=user, format=kind, filter=form.wanted().as_json())
-    rows = filtered(for_list(events_visible_to(user)), form.wanted()).order_by("-pk")
-    response = StreamingHttpResponse(
-        lines_of(rows[:EXPORT_MAX].iterator(chunk_size=500), kind), content_type=FORMATS[kind]
-    )
+    lines = exporting.export(form.wanted(), kind, actor=user, limit=EXPORT_MAX)
+    response = StreamingHttpResponse(lines, content_type=exporting.FORMATS[kind])
     name = f"audit-{clock.now():%Y%m%dT%H%M%SZ}.{kind}"
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     response["Cache-Control"] = "no-store"

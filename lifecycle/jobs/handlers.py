@@ -53,7 +53,7 @@ GaveUp = Callable[[Job], None]
 
 _HANDLERS: Final[dict[str, Handler]] = {}
 _GAVE_UP: Final[dict[str, GaveUp]] = {}
-_PACKAGES: Final = ("ingest", "sbom", "advisories", "lineage", "promotion", "rebuild")
+_PACKAGES: Final = ("ingest", "sbom", "advisories", "lineage", "promotion", "rebuild", "api")
 
 
 def handler(kind: JobKind, *, gave_up: GaveUp | None = None) -> Callable[[Handler], Handler]:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from django.db.models import QuerySet
 
+from accounts.models import User
 from lifecycle.jobs.models import Job, JobLogLine
 
 
 def running_count() -> int:
     """Return how many jobs a worker holds now."""
     return Job.objects.filter(state=Job.State.RUNNING).count()
+
+
+def jobs_visible_to(actor: User) -> QuerySet[Job]:
+    """Return the jobs that run on behalf of `actor`, with that actor; every job for an admin."""
+    if not actor.is_active:
+        return Job.objects.none()
+    jobs = Job.objects.select_related("actor")
+    return jobs if actor.is_superuser or actor.kind == User.Kind.SYSTEM else jobs.filter(actor=actor)
 
 
 def jobs_of(kind: str, subject_id: int) -> QuerySet[Job]:

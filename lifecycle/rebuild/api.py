@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from lifecycle.api.caller import caller
 from lifecycle.api.serializing import StrictSerializer
 from lifecycle.core.errors import LimitExceeded, NotFound
-from lifecycle.jobs.models import JobLogLine
+from lifecycle.jobs.api import LogSerializer, log_answer
 from lifecycle.rebuild import estimates, planning, queries, services
 from lifecycle.rebuild.access import job_for, wave_for
 from lifecycle.rebuild.contexts import CONTEXT_MAX
@@ -25,7 +25,6 @@ from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWa
 from lifecycle.registry.access import repository_for
 
 BODY_MAX: Final = CONTEXT_MAX * 3 // 2  # bytes; base64 makes four of three, and the recipe comes on top
-LOG_PAGE: Final = 500  # lines an answer
 
 
 class Base64Field(serializers.Field[bytes, str, str, Any]):
@@ -242,26 +241,12 @@ class WaveBody(StrictSerializer):
     base = serializers.CharField(max_length=500, help_text="A repository, with `:tag` or `@digest`; `latest` by itself")
 
 
-class LogLineSerializer(serializers.ModelSerializer[JobLogLine]):
-    class Meta:
-        model = JobLogLine
-        fields = ("id", "at", "text")
-        read_only_fields = fields
-
-
-class LogSerializer(serializers.Serializer[Any]):
-    """Lines behind `after`; ask again with `after` as given here, until `is_final` and no lines come."""
-
-    lines = LogLineSerializer(many=True)
-    after = serializers.IntegerField()
-    is_final = serializers.BooleanField()
-
-
 class WaveViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RebuildWave]):
     """Plans to renew what stands on a changed base, and what came of them. `state` filters the list."""
 
     queryset = RebuildWave.objects.none()  # only names the model for the schema; get_queryset decides
     serializer_class = WaveSerializer
+    calls_others = frozenset({"create"})  # planning reads the registry: no transaction around it
     lookup_value_regex = r"\d+"
 
     def get_queryset(self) -> QuerySet[RebuildWave]:
@@ -312,15 +297,8 @@ class WaveViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RebuildWave]):
     @action(detail=True, methods=["get"], url_path=r"jobs/(?P<job_id>\d+)/log")
     def log(self, request: Request, pk: str, job_id: str) -> Response:
         """Return lines of one image's log, oldest first; `after` is the last line's id that you have."""
-        text = request.query_params.get("after", "0")
-        if not text.isascii() or not text.isdigit() or len(text) > 18:
-            raise serializers.ValidationError({"after": ["The id of a line."]})
         job = job_for(caller(request), int(pk), int(job_id))
-        is_final = job.state not in services.OPEN_STATES  # read before the lines: none can be missed behind it
-        lines = list(queries.log_of(job).filter(pk__gt=int(text))[:LOG_PAGE])
-        after = lines[-1].pk if lines else int(text)
-        shown = {"lines": lines, "after": after, "is_final": is_final and len(lines) < LOG_PAGE}
-        return Response(LogSerializer(shown).data)
+        return log_answer(request, queries.log_of(job), is_final=job.state not in services.OPEN_STATES)
 
     def _answer(self, request: Request, wave: RebuildWave, *, status: int = 200) -> Response:
         actor = caller(request)

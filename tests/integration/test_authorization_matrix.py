@@ -18,6 +18,7 @@ from accounts import tokens
 from accounts.models import ApiToken, Robot, Role, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
+from lifecycle.jobs.models import Job
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
 
@@ -60,7 +61,30 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "api/v1/promotions/{promotion}/withdraw/": (OUT, POST_ONLY, POST_ONLY),
     "api/v1/audit-events/": (OUT, IN, IN),
     "api/v1/audit-events/{event}/": (OUT, HIDDEN, HIDDEN),
+    "api/v1/jobs/": (OUT, IN, IN),
     "api/v1/jobs/{job}/": (OUT, HIDDEN, HIDDEN),
+    "api/v1/jobs/{job}/log/": (OUT, HIDDEN, HIDDEN),
+    "api/v1/jobs/{job}/cancel/": (OUT, POST_ONLY, POST_ONLY),
+    "api/v1/jobs/{job}/retry/": (OUT, POST_ONLY, POST_ONLY),
+    "api/v1/teams/": (OUT, IN, IN),
+    "api/v1/teams/{team}/": (OUT, HIDDEN, IN),
+    "api/v1/teams/{team}/grants/": (OUT, HIDDEN, IN),
+    "api/v1/teams/{team}/grants/{grant}/": (OUT, HIDDEN, IN),
+    "api/v1/teams/{team}/robots/": (OUT, HIDDEN, IN),
+    "api/v1/teams/{team}/robots/{robot}/": (OUT, HIDDEN, IN),
+    "api/v1/teams/{team}/robots/{robot}/tokens/": (OUT, HIDDEN, IN),
+    "api/v1/teams/{team}/robots/{robot}/tokens/{robot_token}/": (OUT, POST_ONLY, POST_ONLY),
+    "api/v1/teams/{team}/environments/": (OUT, HIDDEN, IN),
+    "api/v1/teams/{team}/explain/?who=viewer&verb=image.view": (OUT, HIDDEN, IN),
+    "api/v1/roles/": (OUT, IN, IN),
+    "api/v1/roles/{role}/": (OUT, IN, IN),
+    "api/v1/tokens/": (OUT, IN, IN),
+    "api/v1/tokens/{token}/": (OUT, POST_ONLY, POST_ONLY),
+    "jobs/": (OUT, IN, IN),
+    "jobs/{job}/": (OUT, HIDDEN, HIDDEN),
+    "jobs/{job}/log.txt": (OUT, HIDDEN, HIDDEN),
+    "jobs/{job}/cancel/": (OUT, POST_ONLY, POST_ONLY),
+    "jobs/{job}/retry/": (OUT, POST_ONLY, POST_ONLY),
     "images/": (OUT, IN, IN),
     "rebuilds/": (OUT, IN, IN),
     "rebuilds/new/": (OUT, IN, IN),
@@ -144,6 +168,26 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("people/{person}/deactivate/", {}, 403, 403),
     ("people/{person}/reactivate/", {}, 403, 403),
     ("account/tokens/{token}/revoke/", {}, 404, 404),  # somebody else's
+    ("jobs/{job}/cancel/", {}, 404, 404),  # as above
+    ("jobs/{job}/retry/", {}, 404, 404),
+)
+# The same over the API: method, address, body, and what an outsider and a viewer are told.
+API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
+    ("post", "teams/", {"slug": "mine"}, 403, 403),
+    ("post", "teams/{team}/grants/", {"username": "outsider", "role": "owner"}, 404, 403),
+    ("post", "teams/{team}/grants/", {"username": "shop+ci", "role": "owner"}, 404, 403),
+    ("delete", "teams/{team}/grants/{grant}/", {}, 404, 403),
+    ("post", "teams/{team}/robots/", {"name": "mine"}, 404, 403),
+    ("delete", "teams/{team}/robots/{robot}/", {}, 404, 403),
+    ("post", "teams/{team}/robots/{robot}/tokens/", {"name": "mine"}, 404, 403),
+    ("delete", "teams/{team}/robots/{robot}/tokens/{robot_token}/", {}, 404, 403),
+    ("post", "teams/{team}/environments/", {"slug": "x", "prefix": "x"}, 404, 403),
+    ("post", "roles/", {"slug": "all", "name": "All", "verbs": ["team.manage"]}, 403, 403),
+    ("put", "roles/{role}/", {"name": "All", "verbs": ["team.manage"]}, 403, 403),
+    ("delete", "roles/{role}/", {}, 403, 403),
+    ("delete", "tokens/{token}/", {}, 404, 404),
+    ("post", "jobs/{job}/cancel/", {}, 404, 404),
+    ("post", "jobs/{job}/retry/", {}, 404, 404),
 )
 
 
@@ -199,6 +243,7 @@ def estate(dock):  # noqa: F811
     tokens.create_token(robot.user, kind="rob", name="ci")
     tokens.create_token(dock.owner, kind="pat", name="laptop")
     Role.objects.create(slug="crew", name="Crew", verbs=["image.view"])
+    Job.objects.create(kind="scan", subject_id=1, actor=dock.owner, state="failed")
 
 
 def address(pattern, dock, request_):  # noqa: F811
@@ -218,7 +263,7 @@ def address(pattern, dock, request_):  # noqa: F811
         "wave_job": RebuildJob.objects.values_list("pk", flat=True).first(),
         "watch": UpstreamWatch.objects.values_list("pk", flat=True).first(),
         "event": 1,
-        "job": 1,
+        "job": Job.objects.values_list("pk", flat=True).first(),
         "team": dock.team.slug,
     }
     return "/" + pattern.replace("<str:name>", "managed").format(**values)
@@ -281,3 +326,16 @@ def test_who_manages_nothing_is_refused_by_every_form(row, people, dock, request
     assert people["outsider"].post(where, form).status_code == for_outsider
     assert people["viewer"].post(where, form).status_code == for_viewer
     assert AuditEvent.objects.count() == before  # every change is an event
+
+
+@pytest.mark.parametrize("act", API_ACTS, ids=lambda act: f"{act[0]} {act[1]}")
+@pytest.mark.usefixtures("estate", "wave")
+def test_who_manages_nothing_is_refused_by_every_act_of_the_api(act, people, dock, request_):  # noqa: F811
+    method, pattern, body, for_outsider, for_viewer = act
+    before = AuditEvent.objects.count()
+    where = address(f"api/v1/{pattern}", dock, request_)
+    found = [
+        getattr(client, method)(where, body, content_type="application/json").status_code for client in people.values()
+    ]
+    assert found == [401, for_outsider, for_viewer]
+    assert AuditEvent.objects.count() == before

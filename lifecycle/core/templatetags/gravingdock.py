@@ -399,6 +399,8 @@ def progress_bar(parts: Sequence[tuple[str, str, int]], label: str) -> SafeStrin
 def event_subject(event: Any) -> str:
     """Return what an audit event is about, in words: a repository, a person and a role, or the row it names."""
     said = event.details
+    if event.subject_kind == "environment" and event.environment:
+        return f"environment {event.environment}"
     if event.repository:
         words = event.repository
     elif said.get("user"):

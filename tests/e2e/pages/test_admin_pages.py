@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from playwright.sync_api import Browser
 
 from accounts.models import User
 from lifecycle.authority import services
+from lifecycle.core import clock
+from lifecycle.jobs import services as job_services
+from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.promotion.services import create_environment
 from tests.e2e.pages.test_read_pages import browser, pytestmark, signed_in  # noqa: F401 -- fixture and marks
 from tests.factories import dock
@@ -62,8 +66,27 @@ def harbour(transactional_db: None) -> dict[str, Any]:
         "/audit/",
         "/audit/?action=role&since=bad",
         f"/audit/{_event('role.changed')}/",
+        "/jobs/",
+        *(f"/jobs/{pk}/" for pk in _jobs(reader, made["api"].pk)),
     ]
     return made
+
+
+def _jobs(reader: User, image_id: int) -> list[int]:
+    """Return a job that failed, one that runs with a log, and one that waits."""
+    failed = Job.objects.create(
+        kind="scan", subject_id=image_id, actor=reader, state="failed", attempts=5, error_code="registry_unavailable",
+        last_error="The registry did not answer within 10 s.",
+    )  # fmt: skip
+    runs = Job.objects.create(kind="crawl", subject_id=1, actor=reader, payload={"repository": "shop/api"})
+    job_services.claim(runs.pk, worker="dock-1:4711")
+    Job.objects.filter(pk=runs.pk).update(
+        progress_done=213, progress_total=500, progress_text="tags", started_at=clock.now() - timedelta(seconds=90)
+    )
+    for number in range(60):
+        JobLogLine.objects.create(job=runs, text=f"shop/api: tag 1.{number} is as it was")
+    waits = Job.objects.create(kind="promote", subject_id=99, actor=reader)
+    return [failed.pk, runs.pk, waits.pk]
 
 
 def _event(action: str) -> int:

@@ -1,0 +1,38 @@
+"""Problem documents (RFC 9457): how every part below `/api/` says what went wrong, also where no view was reached."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.http import HttpRequest, JsonResponse
+
+from lifecycle.core import context
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+def problem_body(
+    status: int, code: str, detail: str, *, errors: list[dict[str, str]] | None = None, **extra: Any
+) -> dict[str, Any]:
+    """Return a problem document: `type` is stable, `detail` says what to do, `errors` point into the input."""
+    body: dict[str, Any] = {
+        "type": f"urn:gravingdock:problem:{code}",
+        "title": code.replace("_", " "),
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "request_id": context.current().request_id,
+    }
+    if errors:
+        body["errors"] = errors
+    return body | {name: value for name, value in extra.items() if name not in body}
+
+
+def problem_answer(status: int, code: str, detail: str) -> JsonResponse:
+    """Return a problem as Django's own answer, for what never reaches a view of the API."""
+    return JsonResponse(problem_body(status, code, detail), status=status, content_type=MEDIA_TYPE)
+
+
+def wants_problem(request: HttpRequest) -> bool:
+    """Whether the request is for the API, whose every error is a problem."""
+    return request.path.startswith("/api/")

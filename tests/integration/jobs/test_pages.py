@@ -1,0 +1,188 @@
+"""Jobs by browser: one's own, in words, with a log that is polled; stop and try again where that makes sense."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from accounts.models import User
+from accounts.queries import system_user
+from lifecycle.audit.models import AuditEvent
+from lifecycle.core.errors import IllegalTransition, LeaseLost, NotFound
+from lifecycle.ingest.models import Delivery
+from lifecycle.jobs import page_queries, services, steering
+from lifecycle.jobs.models import Job, JobKind, JobLogLine
+from lifecycle.registry.models import Registry
+from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
+
+pytestmark = pytest.mark.django_db
+BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
+
+
+def browser(user: User) -> Client:
+    client = Client()
+    client.force_login(user, backend=BACKEND)
+    return client
+
+
+@pytest.fixture
+def admin(db: None) -> User:
+    return User.objects.create(username="admin", is_superuser=True)
+
+
+def job(kind: str, actor: User, subject: int = 1, **more: Any) -> Job:
+    return Job.objects.create(kind=kind, actor=actor, subject_id=subject, **more)
+
+
+def running(made: Job, *, ran_s: float, done: int, total: int) -> Job:
+    services.claim(made.pk, worker="w:1")
+    started = timezone.now() - timedelta(seconds=ran_s)
+    Job.objects.filter(pk=made.pk).update(started_at=started, progress_done=done, progress_total=total)
+    made.refresh_from_db()
+    return made
+
+
+def test_everybody_sees_the_own_jobs_and_an_admin_all(dock: Any, admin: User) -> None:  # noqa: F811
+    mine, other = job("scan", dock.owner, dock.image.pk), job("crawl", system_user())
+    assert [row.pk for row in browser(dock.owner).get("/jobs/").context["page"].rows] == [mine.pk]
+    assert browser(dock.owner).get(f"/jobs/{other.pk}/").status_code == 404
+    assert {row.pk for row in browser(admin).get("/jobs/").context["page"].rows} == {mine.pk, other.pk}
+    assert [row.pk for row in browser(admin).get("/jobs/?kind=crawl").context["page"].rows] == [other.pk]
+    assert browser(admin).get("/jobs/?state=failed").context["page"].rows == []
+
+
+def test_a_subject_is_said_in_words_with_a_link_as_far_as_the_reader_may_see_it(
+    dock: Any,  # noqa: F811
+    request_: Any,  # noqa: F811
+    admin: User,
+) -> None:
+    delivery = Delivery.objects.create(
+        registry=Registry.objects.get(), instance="i", event_id="e", action="push", body=b"{}"
+    )
+    jobs = [
+        job("scan", dock.owner, dock.image.pk),
+        job("promote", dock.owner, request_.pk),
+        job("ingest", dock.owner, delivery.pk),
+        job("crawl", dock.owner, Registry.objects.get().pk),
+        job("match", dock.owner, payload={"package_ids": [1, 2], "advisory_ids": [3]}),
+        job("plan", dock.owner, 999),
+    ]
+
+    def said(reader: User) -> list[tuple[str, bool]]:
+        found = page_queries.subjects_of(jobs, reader)
+        return [(found[row.pk].words, bool(found[row.pk].url)) for row in jobs]
+
+    assert said(dock.owner) == [
+        ("shop/api:1.0", True),
+        ("shop/api:1.0 to staging", True),
+        ("push told by managed", False),
+        ("all of managed", False),
+        ("2 package versions, 1 advisories", False),
+        ("number 999", False),
+    ]
+    assert [words for words, _ in said(dock.outsider)[:2]] == [f"number {dock.image.pk}", f"number {request_.pk}"]
+    assert said(admin)[1] == ("shop/api:1.0 to staging", False)
+
+
+def test_time_left_is_said_only_when_there_is_something_to_judge_it_by(dock: Any) -> None:  # noqa: F811
+    known = running(job("crawl", dock.owner), ran_s=60, done=25, total=100)
+    left_s = page_queries.seconds_left(known)
+    assert left_s is not None
+    assert 175 < left_s < 190
+    assert "about 3:0" in browser(dock.owner).get(f"/jobs/{known.pk}/").content.decode()
+    for ran_s, done, total in ((60, 1, 100), (1, 50, 100), (60, 100, 100)):
+        assert page_queries.seconds_left(running(job("crawl", dock.owner), ran_s=ran_s, done=done, total=total)) is None
+    assert page_queries.seconds_left(job("crawl", dock.owner, progress_done=5, progress_total=10)) is None
+
+
+def test_the_page_is_polled_while_the_job_is_open_and_answers_304_when_nothing_is_new(dock: Any) -> None:  # noqa: F811
+    made, client = job("scan", dock.owner, dock.image.pk), browser(dock.owner)
+    where = f"/jobs/{made.pk}/"
+    page = client.get(where).content.decode()
+    assert 'hx-trigger="every 2s"' in page
+    etag = page.partition('data-etag="')[2].partition('"')[0]
+    poll = {"HX-Request": "true", "If-None-Match": f'"{etag}"'}
+    assert client.get(where, headers=poll).status_code == 304
+    JobLogLine.objects.create(job=made, text="<b>pulling</b>")
+    answer = client.get(where, headers=poll)
+    assert (answer.status_code, b"<html" in answer.content) == (200, False)
+    assert b"&lt;b&gt;pulling" in answer.content
+    steering.cancel(made.pk, actor=dock.owner)
+    ended = client.get(where).content.decode()
+    assert 'hx-trigger="every 2s"' not in ended
+    assert "Cancelled by owner." in ended
+    raw = client.get(f"{where}log.txt")
+    assert b"".join(raw.streaming_content).decode().endswith("Z <b>pulling</b>\n")
+
+
+def test_a_cancelled_job_commits_nothing_any_more_and_what_waits_for_it_is_told(dock: Any) -> None:  # noqa: F811
+    dock.image.scanned_at = None
+    dock.image.save()
+    made = job("scan", dock.owner, dock.image.pk)
+    held = services.claim(made.pk, worker="w:1")
+    assert browser(dock.owner).post(f"/jobs/{made.pk}/cancel/").status_code == 302
+    with pytest.raises(LeaseLost):
+        services.lock_held(held)
+    dock.image.refresh_from_db()
+    assert dock.image.scan_problem == "Cancelled by owner."
+    event = AuditEvent.objects.get(action="job.cancelled")
+    assert (event.actor_name, event.details["before"]) == ("owner", {"state": "running"})
+
+
+def test_a_failed_job_is_tried_again_as_a_new_one_for_whom_it_ran(dock: Any, admin: User) -> None:  # noqa: F811
+    made = job("lineage", system_user(), 7, state="failed", payload={"x": 1})
+    answer = browser(admin).post(f"/jobs/{made.pk}/retry/")
+    again = Job.objects.latest("pk")
+    assert answer["Location"] == f"/jobs/{again.pk}/"
+    assert (again.kind, again.subject_id, again.payload, again.actor, again.state) == (
+        "lineage",
+        7,
+        {"x": 1},
+        system_user(),
+        "waiting",
+    )
+    assert steering.retry(made.pk, actor=admin).pk == again.pk  # while that waits, there is no second one
+    with pytest.raises(NotFound):
+        steering.retry(made.pk, actor=dock.owner)
+    with pytest.raises(IllegalTransition, match="Only what failed"):
+        steering.retry(again.pk, actor=admin)
+
+
+@pytest.mark.parametrize("kind", JobKind.values)
+def test_where_neither_makes_sense_the_page_says_why(dock: Any, kind: str) -> None:  # noqa: F811
+    client = browser(dock.owner)
+    waiting, failed = job(kind, dock.owner, 99), job(kind, dock.owner, 99, state="failed")
+    stops, again = kind in {"ingest", "crawl", "scan", "plan"}, kind not in {"promote", "rebuild"}
+    page = client.get(f"/jobs/{waiting.pk}/").content.decode()
+    assert (steering.why_not_cancelled(waiting) == "") is stops
+    assert ("aria-disabled" not in page) is stops
+    assert client.post(f"/jobs/{waiting.pk}/cancel/").status_code == (302 if stops else 409)
+    page = client.get(f"/jobs/{failed.pk}/").content.decode()
+    assert ("Try again" in page) is again
+    assert client.post(f"/jobs/{failed.pk}/retry/").status_code == (302 if again else 409)
+
+
+def test_a_list_costs_the_same_for_one_row_and_for_three(dock: Any, request_: Any) -> None:  # noqa: F811
+    client = browser(dock.owner)
+
+    def rows() -> None:
+        job("scan", dock.owner, dock.image.pk)
+        job("promote", dock.owner, request_.pk, state="failed")
+
+    def queries() -> int:
+        client.get("/jobs/")
+        with CaptureQueriesContext(connection) as found:
+            assert client.get("/jobs/").status_code == 200
+        return len(found)
+
+    rows()
+    one = queries()
+    rows()
+    rows()
+    assert queries() == one <= 16
