@@ -56,7 +56,8 @@ def note_of(job: RebuildJob) -> str:
 @every(5, "rebuild_estimates")
 def estimate_open() -> None:
     """Estimate what could not be estimated when it was planned, as its new base was not scanned yet."""
-    unknown = Q(state=RebuildWave.State.PLANNED, jobs__would_fix=None, new_base__kind=Image.Kind.INDEX)
-    unknown |= Q(state=RebuildWave.State.PLANNED, jobs__would_fix=None, new_base__scanned_at__isnull=False)
-    for wave in RebuildWave.objects.filter(unknown).distinct().order_by("-pk")[:20]:
+    scanned = Q(new_base__kind=Image.Kind.INDEX) | Q(new_base__scanned_at__isnull=False)
+    open_states = (RebuildWave.State.PLANNED, RebuildWave.State.RUNNING)
+    unknown = RebuildWave.objects.filter(scanned, state__in=open_states, jobs__would_fix=None).distinct()
+    for wave in unknown.order_by("-pk")[:20]:
         estimate(wave)

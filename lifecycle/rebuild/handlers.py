@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 import orjson
-from django.conf import settings
 from django.utils.crypto import salted_hmac
 
 from lifecycle.advisories.queries import is_matching
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, NotFound
+from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
 from lifecycle.ingest.services import ingest_manifest
 from lifecycle.jobs.handlers import JobRun, Postponed, handler
@@ -33,7 +31,7 @@ from lifecycle.registry.queries import platforms_of
 
 State = RebuildJob.State
 _SCAN_POLL_S: Final = 2.0
-_PLAN_WAITS: Final = timedelta(minutes=10)  # for the scan of a new base; then it is planned without estimates
+_PLAN_WAITS: Final = timedelta(seconds=60)  # for the scan of a new base; then it is planned, and estimated later
 
 
 @handler(JobKind.PLAN)
@@ -279,10 +277,10 @@ def _build(run: JobRun, client: RegistryClient, job: RebuildJob, bases: dict[str
     if first:
         name, _, digest = first.partition("@")
         annotations = {rebase.BASE_NAME: f"{job.repository.registry.host}/{name}", rebase.BASE_DIGEST: digest}
-    with tempfile.TemporaryDirectory(prefix="gd-context-", dir=settings.SCRATCH or None) as scratch:
+    with scratch_folder("context") as work:
         context = None
         if recipe.context_digest:
-            context = Path(scratch) / "context"
+            context = work / "context"
             contexts.unpack(client, job.repository.name, recipe.context_digest, context)
         request = BuildRequest(
             containerfile=recipe.containerfile, context=context, build_args=recipe.build_args, bases=bases,

@@ -7,12 +7,12 @@ the base go into the result under their original digests, since buildah compress
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,8 +22,9 @@ import orjson
 from django.conf import settings
 
 from lifecycle.core.errors import Malformed
+from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
-from lifecycle.rebuild.builders import namespaces, settings_files
+from lifecycle.rebuild.builders import mount_points, namespaces, settings_files
 from lifecycle.rebuild.containerfile import pinned
 from lifecycle.rebuild.types import BuildFailed, BuildRequest, BuildResult
 from lifecycle.registry.client import RegistryClient
@@ -35,8 +36,12 @@ _ARGUMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ANSI: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 SANDBOX: Final = Path(__file__).with_name("sandbox.sh")
 CHECK_EVERY_S: Final = 2.0
+LOG_LINES_MAX: Final = 20_000  # of one build
+LOG_LINE_MAX: Final = 64 * 1024  # bytes without a line end
+_WRITES_BUNDLE: Final = re.compile(r"ca-certificates|\b(?:dist-|full-)?upgrade\b")
 CONFIG_MAX: Final = 8 * 1024 * 1024
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
+LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
 
 
 def build(request: BuildRequest, client: RegistryClient, *, log: Log, check: Check) -> BuildResult:
@@ -46,8 +51,8 @@ def build(request: BuildRequest, client: RegistryClient, *, log: Log, check: Che
     every two seconds and ends the build by raising. Raises BuildFailed when the recipe fails or takes too long.
     """
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="gd-build-", dir=settings.SCRATCH or None) as scratch:
-        layout = build_layout(request, client, Path(scratch), log=log, check=check)
+    with scratch_folder("build") as work:
+        layout = build_layout(request, client, work, log=log, check=check)
         digest = _push(client, layout, request)
     return BuildResult(digest=digest, seconds=round(time.monotonic() - started, 1))
 
@@ -68,6 +73,7 @@ def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, l
         fetch_layout(client, repository, Digest.parse(digest), layout)
         local[written] = f"localhost/base{number}:pinned"
         box.run(["pull", "-q", f"oci:/mnt/base{number}:pinned"], tag=local[written])
+    volumes = [*box.volumes, *box.bundle_volume(request.containerfile)]
     (work / "Containerfile").write_text(pinned(request.containerfile, local, request.build_args))
     context = work / "context"
     if request.context is None:
@@ -83,14 +89,14 @@ def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, l
         "-t",
         "oci:/mnt/result:new",  # not into the storage first: that would unpack every new layer once more
     ]
-    for volume in box.volumes:
+    for volume in volumes:
         words += ["--volume", volume]
     for name, value in sorted(request.build_args.items()):
         words += ["--build-arg", f"{name}={value}"]
     for name, value in sorted(request.labels.items()):
         words += ["--label", f"{name}={value}"]
     box.run([*words, "-f", "/mnt/Containerfile", "/mnt/context"])
-    return _finished(work, request)
+    return _finished(work, request, mounted=[volume.split(":")[1].lstrip("/") for volume in volumes])
 
 
 class _Box:
@@ -102,10 +108,24 @@ class _Box:
         self.volumes = settings_files.write(settings_folder)
         self._secrets = settings_files.secrets_of(settings_folder)
         self._deadline = time.monotonic() + settings.BUILD_TIMEOUT_S
+        self._lines_left = LOG_LINES_MAX
         (work / "root").mkdir()
         (work / "run").mkdir()
         self._driver = "vfs"
         self._driver = "overlay" if self._try_overlay() else "vfs"
+
+    def bundle_volume(self, recipe: str) -> list[str]:
+        """Return the volume that puts our bundle over the system's, where a base has one and the recipe leaves it be.
+
+        A package manager cannot replace a file that something is mounted over: a recipe that installs or upgrades
+        `ca-certificates` would fail. pip and apt find our bundle by their own settings in any case.
+        """
+        name = settings_files.SYSTEM_BUNDLE.lstrip("/")
+        storage = self._work / "root"
+        has_bundle = any(storage.glob(f"overlay/*/diff/{name}")) or any(storage.glob(f"vfs/dir/*/{name}"))
+        if not has_bundle or _WRITES_BUNDLE.search(recipe) or not (self._work / "settings" / "ca.pem").exists():
+            return []
+        return [f"{settings_files.FOLDER}/ca.pem:{settings_files.SYSTEM_BUNDLE}:ro"]
 
     def _try_overlay(self) -> bool:
         """Whether the kernel lets us mount an overlay here: vfs copies every layer whole, but works everywhere."""
@@ -142,7 +162,7 @@ class _Box:
             for line in self._lines(process):
                 last = line or last
                 if not tag:
-                    self._log(line)
+                    self._tell(line)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -153,6 +173,14 @@ class _Box:
             raise BuildFailed(f"buildah {words[0]} failed: {last[:500]}", exit_code=process.returncode)
         if tag:
             self.run(["tag", last.strip(), tag])
+
+    def _tell(self, line: str) -> None:
+        """Log a line, unless a build talks without end."""
+        self._lines_left -= 1
+        if self._lines_left > 0:
+            self._log(line)
+        elif self._lines_left == 0:
+            self._log(f"More than {LOG_LINES_MAX} lines; the rest is not kept.")
 
     def _lines(self, process: subprocess.Popen[bytes]) -> Any:
         """Yield cleaned lines as they come, calling `check` in between; raises BuildFailed after the time limit."""
@@ -167,6 +195,9 @@ class _Box:
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     yield self._clean(line)
+                if len(rest) > LOG_LINE_MAX:
+                    yield self._clean(rest)
+                    rest = b""
             elif process.poll() is not None:
                 break
             else:
@@ -214,20 +245,38 @@ def _write_index(layout: Path, digest: Digest, size_bytes: int, media_type: str,
     (layout / "index.json").write_bytes(orjson.dumps({"schemaVersion": 2, "manifests": [entry]}))
 
 
-def _finished(work: Path, request: BuildRequest) -> Path:
-    """Give the result layout the base layers under their original digests, and the annotations; return its folder."""
+def _finished(work: Path, request: BuildRequest, *, mounted: Sequence[str]) -> Path:
+    """Give the result layout its final documents, and return its folder.
+
+    The base's layers get their original digests back; new layers lose the empty mount points (`mounted`, and
+    buildah's own); the annotations are added.
+    """
     layout = work / "result"
     index = orjson.loads((layout / "index.json").read_bytes())
     written = _blob(layout, index["manifests"][0]["digest"])
     document = orjson.loads(written.read_bytes())
-    diff_ids = orjson.loads(_blob(layout, document["config"]["digest"]).read_bytes())["rootfs"]["diff_ids"]
+    config_path = _blob(layout, document["config"]["digest"])
+    config = orjson.loads(config_path.read_bytes())
+    diff_ids = config["rootfs"]["diff_ids"]
     known = _base_layers(work)
-    for position, diff_id in enumerate(diff_ids):
+    for position, diff_id in enumerate(list(diff_ids)):
         original = known.get(diff_id)
-        if original is not None and original["digest"] != document["layers"][position]["digest"]:
+        if original is None:
+            old = _blob(layout, document["layers"][position]["digest"])
+            cleaned = mount_points.remove(old, {*mounted, *mount_points.OF_BUILDAH})
+            if cleaned is not None:
+                diff_ids[position], size_bytes = _keep_layer(layout, cleaned)
+                document["layers"][position] |= {
+                    "mediaType": LAYER_TYPE, "digest": diff_ids[position], "size": size_bytes
+                }  # fmt: skip
+        elif original["digest"] != document["layers"][position]["digest"]:
             document["layers"][position] = original
             found = next(path for path in work.glob(f"base*/blobs/sha256/{Digest.parse(original['digest']).encoded}"))
             found.replace(_blob(layout, original["digest"]))
+    config_path.unlink()
+    config_bytes = orjson.dumps(config)
+    document["config"] |= {"digest": Digest.of(config_bytes).text, "size": len(config_bytes)}
+    _blob(layout, document["config"]["digest"]).write_bytes(config_bytes)
     document["mediaType"] = MANIFEST_TYPE
     document["annotations"] = dict(request.annotations)
     content = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
@@ -236,6 +285,15 @@ def _finished(work: Path, request: BuildRequest) -> Path:
     _blob(layout, digest.text).write_bytes(content)
     _write_index(layout, digest, len(content), MANIFEST_TYPE, name="new")
     return layout
+
+
+def _keep_layer(layout: Path, path: Path) -> tuple[str, int]:
+    """Move a plain tar to where its digest belongs; return its digest, which is its diff id too, and its size."""
+    with path.open("rb") as stream:
+        digest = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+    size_bytes = path.stat().st_size
+    path.replace(_blob(layout, digest))
+    return digest, size_bytes
 
 
 def _push(client: RegistryClient, layout: Path, request: BuildRequest) -> str:

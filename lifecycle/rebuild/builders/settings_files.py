@@ -25,14 +25,16 @@ def write(folder: Path) -> list[str]:
     """Write the files into `folder` and return the `--volume` values of those that go over a path of the image.
 
     `ca.pem` is the extra bundle (setting BUILD_CA_BUNDLE, else the machine's own); `pip.conf` points pip at it and at
-    the machine's package index; `apt/*.list` are the mirrors of `mirror+file:/etc/apt/mirrors/*.list` sources.
+    the machine's package index; `apt.conf` points apt at it; `apt/*.list` are the mirrors of
+    `mirror+file:/etc/apt/mirrors/*.list` sources. Settings files and no variables: docs/adr/0008 says why.
     """
     folder.mkdir(parents=True, exist_ok=True)
     bundle = Path(settings.BUILD_CA_BUNDLE or SYSTEM_BUNDLE)
     volumes = []
     if bundle.is_file():
         (folder / "ca.pem").write_bytes(bundle.read_bytes())
-        volumes.append(f"{FOLDER}/ca.pem:{SYSTEM_BUNDLE}:ro")
+        (folder / "apt.conf").write_text(f'Acquire::https::CAInfo "{FOLDER}/ca.pem";\n')
+        volumes.append(f"{FOLDER}/apt.conf:/etc/apt/apt.conf.d/99gravingdock:ro")
     (folder / "pip.conf").write_text(_pip_configuration(has_bundle=bundle.is_file()))
     volumes.append(f"{FOLDER}/pip.conf:/etc/pip.conf:ro")
     (folder / "apt").mkdir(exist_ok=True)

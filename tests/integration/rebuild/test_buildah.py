@@ -15,6 +15,7 @@ import pytest
 from lifecycle.core.errors import LeaseLost
 from lifecycle.core.types import Digest
 from lifecycle.rebuild.builders import buildah, settings_files
+from lifecycle.rebuild.builders.settings_files import SYSTEM_BUNDLE
 from lifecycle.rebuild.types import BuildFailed, BuildRequest
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Registry
@@ -99,41 +100,80 @@ def test_a_build_keeps_the_base_layers_under_their_own_digests_and_pushes_by_dig
     assert client.resolve("shop/two", "1").digest == Digest.parse(derived)
 
 
+PROBE = """\
+FROM base/shell:1
+COPY probe /probe
+RUN sh /probe
+"""
+
+
 def test_settings_of_the_machine_reach_the_build_and_never_the_image_or_the_log(
     client, settings, tmp_path, shell_folder, monkeypatch
 ):
-    bundle = tmp_path / "bundle.pem"
+    """Everything that was written is searched: configuration, history, labels, manifest, layers and log."""
+    bundle = tmp_path / "machines-own-bundle.pem"
     bundle.write_text(CANARY)
     settings.BUILD_CA_BUNDLE = str(bundle)
     monkeypatch.setenv("PIP_INDEX_URL", "https://user:secret@packages.internal.example/simple")
     monkeypatch.setattr(settings_files, "mirrors", lambda: {"debian": ["http://mirror.internal.example/debian"]})
-    log: list[str] = []
-    probe = (
-        f"grep -q {CANARY} /dev/gravingdock/ca.pem && grep -q cert /etc/pip.conf "
-        "&& grep -q internal /etc/apt/mirrors/debian.list && cat /etc/pip.conf && echo seen-by-the-build"
+    base_text = f'{SHELL}RUN ["/bin/sh", "-c", "mkdir -p /etc/ssl/certs; echo own > {SYSTEM_BUNDLE}"]\n'
+    base = build(client, base_text, repository="base/shell", context=shell_folder)
+    context = tmp_path / "context"
+    context.mkdir()
+    # The recipe itself says none of the words, so that none may be found anywhere afterwards.
+    (context / "probe").write_text(
+        "set -e\ncat /etc/apt/mirrors/*.list\ngrep -q user: /etc/pip.conf\n"
+        "bundle=$(sed -n 's/^cert = //p' /etc/pip.conf)\ngrep -q 'C[A]NARY' $bundle\n"
+        f"grep -q 'C[A]NARY' {SYSTEM_BUNDLE}\ngrep -q $bundle /etc/apt/apt.conf.d/*\necho seen-by-the-build\n"
     )
-    text = f'{SHELL}RUN ["/bin/sh", "-c", "{probe}"]\n'
-    digest = build(client, text, repository="shop/leak", context=shell_folder, log=log)
+    log: list[str] = []
+    bases = {"base/shell:1": f"base/shell@{base}"}
+    digest = build(client, PROBE, repository="shop/leak", context=context, log=log, bases=bases)
     assert "seen-by-the-build" in log
+    assert "http://<mirror>/debian" in log
     document = manifest_of(client, "shop/leak", digest)
-    config = client.get_blob("shop/leak", Digest.parse(document["config"]["digest"]), max_bytes=10**6).decode()
-    written = [*log, config.replace(probe, "").replace(probe.replace("&", "\\u0026"), "")]
-    for layer in document["layers"]:
+    config = client.get_blob("shop/leak", Digest.parse(document["config"]["digest"]), max_bytes=10**6)
+    names, contents = files_of(client, "shop/leak", document["layers"])
+    assert [name for name in names if name.startswith("etc/")] == ["etc/ssl", "etc/ssl/certs", SYSTEM_BUNDLE[1:]]
+    written = [*log, config.decode(), orjson.dumps(document).decode(), *names, *contents]
+    words = ("internal.example", "user:secret", "CANARY", "/dev/gravingdock", "gravingdock/ca.pem", bundle.name,
+             "PIP_CERT", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", str(tmp_path))  # fmt: skip
+    for word in words:
+        assert not [text for text in written if word in text], word
+
+
+def files_of(client, repository, layers):
+    """Return (names in order, contents of all files) of some layers."""
+    names, contents = [], []
+    for layer in layers:
         blob = io.BytesIO()
-        client.fetch_blob("shop/leak", Digest.parse(layer["digest"]), blob)
+        client.fetch_blob(repository, Digest.parse(layer["digest"]), blob)
+        assert Digest.of(blob.getvalue()).text == layer["digest"]
         blob.seek(0)
         with tarfile.open(fileobj=blob) as archive:
             for entry in archive:
-                assert "gravingdock" not in entry.name
-                if entry.name in {"etc/pip.conf", "etc/ssl/certs/ca-certificates.crt"}:
-                    assert entry.size == 0  # the mount point that buildah leaves
-                elif entry.isfile() and (stream := archive.extractfile(entry)) is not None:
-                    content = stream.read()
-                    assert CANARY.encode() not in content
-                    assert b"internal.example" not in content
-    text_written = "\n".join(line for line in written if not line.startswith("STEP"))
-    for word in ("internal.example", "user:secret"):
-        assert word not in text_written
+                names.append(entry.name.rstrip("/"))
+                if entry.isfile() and (stream := archive.extractfile(entry)) is not None:
+                    contents.append(stream.read().decode(errors="replace"))
+    return names, contents
+
+
+@pytest.mark.parametrize("words", ["apt-get install -y ca-certificates", "apt-get -y dist-upgrade"])
+def test_nothing_lies_over_a_bundle_that_the_recipe_itself_may_replace(client, tmp_path, shell_folder, words):
+    base_text = f'{SHELL}RUN ["/bin/sh", "-c", "mkdir -p /etc/ssl/certs; echo own > {SYSTEM_BUNDLE}"]\n'
+    base = build(client, base_text, repository="base/shell", context=shell_folder)
+    log: list[str] = []
+    text = f"FROM base/shell:1\n# {words}\nRUN echo new > /n && mv /n {SYSTEM_BUNDLE} && cat {SYSTEM_BUNDLE}\n"
+    build(client, text, repository="shop/certs", log=log, bases={"base/shell:1": f"base/shell@{base}"})
+    assert "new" in log
+
+
+def test_a_talkative_build_is_cut_off_in_the_log_and_goes_on(client, shell_folder, monkeypatch):
+    monkeypatch.setattr(buildah, "LOG_LINES_MAX", 50)
+    log: list[str] = []
+    text = f'{SHELL}RUN ["/bin/sh", "-c", "seq 1 5000; head -c 300000 /dev/zero | tr -c x y"]\n'
+    build(client, text, repository="shop/talk", context=shell_folder, log=log)
+    assert (len(log), log[-1]) == (50, "More than 50 lines; the rest is not kept.")
 
 
 def test_a_build_sees_no_secret_of_ours_and_no_other_process(client, services, shell_folder):

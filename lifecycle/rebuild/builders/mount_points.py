@@ -1,0 +1,92 @@
+"""Take out of a built layer what a builder left where it mounted something: empty files, and folders made for them.
+
+Left in, they would be copied into every image, and count as files of the image's own when a rebase is decided.
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO, Final
+
+# What buildah itself puts there while a RUN runs; runtimes mount over them again.
+OF_BUILDAH: Final = frozenset({"etc/hosts", "etc/resolv.conf", "etc/hostname"})
+# An empty tar has many spellings; this one is known not to tell images apart (lineage/chains.py).
+EMPTY: Final = bytes(1024)
+_BLOCK: Final = 1024 * 1024
+
+
+def remove(layer: Path, mounted: Collection[str]) -> Path | None:
+    """Write the layer without the empty mount points, as a plain tar beside it, and return that; None without any.
+
+    All other bytes stay as they are, in their order: members are cut out, never written anew. `mounted` are paths
+    without a leading slash. A folder above one goes when the layer holds nothing else below it, since it was made, or
+    touched, for the mount alone.
+    """
+    with tempfile.TemporaryFile(dir=layer.parent) as plain:
+        with layer.open("rb") as stream:
+            source = gzip.GzipFile(fileobj=stream) if stream.read(2) == b"\x1f\x8b" else stream
+            stream.seek(0)
+            shutil.copyfileobj(source, plain, _BLOCK)
+        plain.seek(0)
+        members = list(_members(plain))
+        dropped = _dropped(members, mounted)
+        if not dropped:
+            return None
+        path = layer.with_name(layer.name + ".cleaned")
+        if len(dropped) == len({name for name, _, _ in members}):
+            path.write_bytes(EMPTY)
+            return path
+        with path.open("wb") as target:
+            position = 0
+            for number, (name, start, _) in enumerate(members):
+                if name in dropped:
+                    _copy(plain, target, position, start)
+                    position = members[number + 1][1] if number + 1 < len(members) else _end(plain)
+            _copy(plain, target, position, None)
+        return path
+
+
+def _members(stream: IO[bytes]) -> Iterator[tuple[str, int, bool]]:
+    """Yield (name, where its first header begins, whether it is a folder or an empty file) of each member."""
+    with tarfile.open(fileobj=stream, mode="r:") as archive:
+        for member in archive:
+            name = "/".join(part for part in member.name.split("/") if part not in ("", "."))
+            yield name, member.offset, member.isdir() or (member.isreg() and not member.size)
+
+
+def _dropped(members: list[tuple[str, int, bool]], mounted: Collection[str]) -> set[str]:
+    names = {name for name, _, _ in members}
+    is_bare = {name: bare for name, _, bare in members}
+    above = {"/".join(path.split("/")[:length]) for path in mounted for length in range(1, path.count("/") + 1)}
+    dropped: set[str] = set()
+    for name in sorted(names & ({*mounted} | above), key=lambda name: -name.count("/")):
+        below = {other for other in names - dropped if other.startswith(f"{name}/")}
+        is_above = name in above and any(gone.startswith(f"{name}/") for gone in dropped)
+        if is_bare[name] and not below and (name in mounted or is_above):
+            dropped.add(name)
+    return dropped
+
+
+def _end(stream: IO[bytes]) -> int:
+    """Return where the last member ends and the closing zero blocks begin."""
+    stream.seek(0)
+    with tarfile.open(fileobj=stream, mode="r:") as archive:
+        archive.getmembers()
+        return archive.offset
+
+
+def _copy(source: IO[bytes], target: IO[bytes], start: int, end: int | None) -> None:
+    source.seek(start)
+    left = None if end is None else end - start
+    while left is None or left > 0:
+        chunk = source.read(_BLOCK if left is None else min(_BLOCK, left))
+        if not chunk:
+            return
+        target.write(chunk)
+        if left is not None:
+            left -= len(chunk)
