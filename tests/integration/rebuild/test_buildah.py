@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 
@@ -36,24 +35,6 @@ def client(services, settings):
     settings.SCRATCH = str(services.home / "scratch")
     registry = Registry.objects.create(name="managed", endpoint=services.registry.url, is_managed=True)
     return client_for(registry)
-
-
-@pytest.fixture(scope="session")
-def shell_folder(tmp_path_factory):
-    """A build context with a real shell in it: Debian's busybox-static, taken from its package."""
-    folder = tmp_path_factory.mktemp("busybox")
-    done = subprocess.run(
-        ["apt-get", "download", "-q", "busybox-static"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    packages = list(folder.glob("*.deb"))
-    if done.returncode != 0 or not packages:
-        pytest.skip("busybox-static cannot be downloaded here: " + done.stderr[-200:])
-    subprocess.run(["dpkg-deb", "-x", str(packages[0]), str(folder / "root")], check=True)
-    context = folder / "context"
-    context.mkdir()
-    program = next(path for path in (folder / "root").rglob("busybox") if path.is_file() and os.access(path, os.X_OK))
-    shutil.copy(program, context / "busybox")
-    return context
 
 
 def build(client, text, *, repository, bases=None, context=None, log=None, check=lambda: None):
