@@ -13,7 +13,7 @@ from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.advisories.queries import diff_of_images, matches_of_images, platform_manifests
 from lifecycle.audit import services as audit
-from lifecycle.authority.access import require
+from lifecycle.authority.access import matches, require
 from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition, Malformed, NotFound
 from lifecycle.core.types import parse_tag
@@ -116,8 +116,13 @@ def unwatch(repository_id: int, watch_id: int, *, actor: User) -> None:
 
 @transaction.atomic
 def confirm_wave(wave_id: int, *, actor: User) -> RebuildWave:
-    """Start what was planned; raises NotFound, NotPermitted, IllegalTransition."""
+    """Start what was planned; raises NotFound, NotPermitted, IllegalTransition.
+
+    A protected tag moves at the end of a rebuild, so who starts one has to hold `image.amend` there as well.
+    """
     wave = lock_wave(actor, wave_id)
+    for job in wave.jobs.select_related("repository__team"):
+        require_right(job, actor)
     move_wave(wave, RebuildWave.State.RUNNING, confirmed_by=actor, confirmed_at=clock.now())
     _record("rebuild.confirmed", wave, actor)
     _overtake(wave)
@@ -375,8 +380,10 @@ def _go_on(wave: RebuildWave) -> None:
 
 
 def require_right(job: RebuildJob, actor: User) -> None:
-    """Raise NotPermitted when `actor` may no longer rebuild this repository's image."""
+    """Raise NotPermitted when `actor` may not, or no longer, rebuild this repository's image and move its tag."""
     require(actor, Verb.IMAGE_REBUILD, repository=job.repository)
+    if any(matches(pattern, job.tag) for pattern in job.repository.protected_tags):
+        require(actor, Verb.IMAGE_AMEND, repository=job.repository)
 
 
 def _record(action: str, wave: RebuildWave, actor: User, **details: Any) -> None:

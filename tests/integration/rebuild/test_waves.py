@@ -14,6 +14,7 @@ from lifecycle.core.errors import IllegalTransition, NotFound, NotPermitted
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.rebuild import access, graph, planning, services
 from lifecycle.rebuild.models import RebuildJob, Recipe
+from lifecycle.registry.models import Repository
 from tests.factories import dock
 
 pytestmark = pytest.mark.django_db
@@ -274,3 +275,17 @@ def test_a_second_confirmation_waits_for_the_first_and_is_refused(yard, in_other
         services.confirm_wave(wave.pk, actor=second)
     assert Job.objects.filter(kind=JobKind.REBUILD).count() == 1
     assert AuditEvent.objects.filter(action="rebuild.confirmed").count() == 1
+
+
+def test_a_protected_tag_is_renewed_only_for_who_may_amend_it(yard):
+    creator = dock.user("creator", "creator", of=yard.team)
+    wave = planning.plan_wave("shop/base:12", actor=creator)
+    Repository.objects.filter(pk=yard.places["web"].pk).update(protected_tags=["la*"])
+    with pytest.raises(NotPermitted, match=r"image\.amend"):
+        services.confirm_wave(wave.pk, actor=creator)
+    Repository.objects.filter(pk=yard.places["web"].pk).update(protected_tags=["1.*"])
+    services.confirm_wave(wave.pk, actor=creator)
+    Repository.objects.filter(pk=yard.places["web"].pk).update(protected_tags=["la*"])
+    with pytest.raises(NotPermitted):
+        services.require_right(job_of(wave, "web"), creator)
+    services.require_right(job_of(wave, "web"), yard.owner)
