@@ -211,9 +211,13 @@ def _judged(ecosystem: str, release: str, name: str, version: str) -> Coordinate
     scheme = SCHEMES[ecosystem]
     if not version:
         return Coordinates(ecosystem, release, name, version, scheme, None, "the package has no version")
+    if len(name.encode()) > versions.NAME_MAX_BYTES:
+        return Coordinates("", "", name, version, "", None, "the package's name is too long to be judged")
     try:
         versions.check(scheme, version)
         key = None if scheme == versions.MAVEN else versions.version_key(scheme, version)
+        if key is not None and len(key) > versions.KEY_MAX_BYTES:
+            raise versions.InvalidVersion("too long to be judged")
     except ValueError as error:
         problem = f"invalid {scheme} version: {error}"
         return Coordinates(ecosystem, release, name, version, scheme, None, problem[:200])

@@ -17,6 +17,7 @@ _BEGINNING: Final = "0"  # of every ecosystem; not a version
 _NO_LIMIT: Final = "*"
 EVENTS_MAX: Final = 10_000  # of one range; the largest real one has a few hundred
 VERSIONS_MAX: Final = 100_000
+_COMPARISONS_MAX: Final = 10_000_000  # of listed versions with ranges, seconds; the largest real entry needs 5,248
 
 Position = Any  # bytes, or an object ordered by Maven's comparison: both have < and ==
 
@@ -194,7 +195,7 @@ def _interval(scheme: str, span: _Span) -> Interval:
 
 def _points(scheme: str, listed: list[Any], spans: list[_Span]) -> Iterable[Interval]:
     """Yield the listed versions that no range holds already; what does not parse is kept for equality as text."""
-    if len(listed) > VERSIONS_MAX:
+    if len(listed) > VERSIONS_MAX or len(listed) * len(spans) > _COMPARISONS_MAX:
         raise ValueError("too many versions")
     for text in listed:
         if not isinstance(text, str) or not text:

@@ -13,6 +13,7 @@ import orjson
 from lifecycle.advisories.ecosystems import SCHEMES, match_name, split_ecosystem
 from lifecycle.advisories.ranges import Interval, intervals_of
 from lifecycle.advisories.severity import severity_of
+from lifecycle.advisories.versions import KEY_MAX_BYTES, NAME_MAX_BYTES
 from lifecycle.core.errors import Malformed
 
 # Ids become file names and parts of addresses; the schema's own pattern is as narrow.
@@ -77,6 +78,12 @@ def parse_time(text: object) -> datetime | None:
         return parsed.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def is_same_time(left: str, right: str) -> bool:
+    """Whether two times say the same moment, however written; what cannot be read is compared as text."""
+    first, second = parse_time(left), parse_time(right)
+    return left == right if first is None or second is None else first == second
 
 
 def parse_record(content: bytes, *, osv_id: str) -> OsvRecord:
@@ -149,14 +156,18 @@ def _affected(record: Mapping[str, Any], osv_id: str) -> tuple[Affected, ...]:
         except ValueError as error:
             raise MalformedRecord(f"{osv_id}: {error}") from None
         for interval in intervals:
-            if _fits(interval):
-                out[Affected(ecosystem, release, name, scheme, interval)] = None
+            if not _fits(interval) or len(name.encode()) > NAME_MAX_BYTES:
+                raise MalformedRecord(f"{osv_id}: a name or a version is longer than any real one")
+            out[Affected(ecosystem, release, name, scheme, interval)] = None
     if len(out) > INTERVALS_MAX:
         raise MalformedRecord(f"{osv_id}: more than {INTERVALS_MAX} intervals")
     return tuple(out)
 
 
 def _fits(interval: Interval) -> bool:
-    """Whether the texts fit their columns and PostgreSQL's text; no real version fails this."""
+    """Whether texts and keys fit their columns and indexes, and PostgreSQL's text; no real version fails this."""
     texts = (interval.low_text, interval.high_text, interval.fixed_version, interval.exact_version)
-    return all(len(text) <= _TEXT_MAX and "\x00" not in text for text in texts)
+    keys = (interval.low or b"", interval.high or b"")
+    return all(len(text) <= _TEXT_MAX and "\x00" not in text for text in texts) and all(
+        len(key) <= KEY_MAX_BYTES for key in keys
+    )

@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from accounts.models import User
 from lifecycle.advisories import matching
 from lifecycle.advisories.models import Advisory, AffectedInterval, Feed
-from lifecycle.advisories.records import OsvRecord, parse_record, parse_time
+from lifecycle.advisories.records import OsvRecord, is_same_time, parse_record, parse_time
 from lifecycle.advisories.severity import WORDS
 from lifecycle.advisories.sources import FeedUnreadable, Source, open_source
 from lifecycle.audit import services as audit
@@ -97,7 +97,7 @@ def _sync_directory(
     wanted = _differing(feed, directory, index)
     done = 0
     try:
-        for batch in _batches(source.records(directory, wanted)):
+        for batch in _batches(source.records(directory, {osv_id: index[osv_id] for osv_id in wanted})):
             records: list[OsvRecord] = []
             for osv_id, content in batch:
                 try:
@@ -165,12 +165,14 @@ def _store(feed: Feed, directory: str, records: list[OsvRecord], index: dict[str
 
 
 def _row(feed: Feed, directory: str, record: OsvRecord, modified: str, now: datetime) -> Advisory:
-    stated = (modified or record.modified)[:40]
+    # The index's own text, since the next index is compared with it; but when the record that came is another than the
+    # one the index speaks of (a copy that lags behind), its own, so that the next run asks again.
+    stated = (modified if is_same_time(modified, record.modified) else record.modified)[:40]
     return Advisory(
         feed=feed,
         osv_id=record.osv_id,
         directory=directory[:60],
-        modified=stated,  # the index's own text, since the next index is compared with it
+        modified=stated,
         modified_at=parse_time(stated),
         published_at=record.published_at,
         withdrawn_at=record.withdrawn_at,

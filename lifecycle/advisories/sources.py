@@ -6,7 +6,7 @@ import csv
 import io
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, Protocol
@@ -15,7 +15,7 @@ from urllib.parse import quote
 import orjson
 
 from lifecycle.advisories.ecosystems import EXPORT_DIRECTORIES
-from lifecycle.advisories.records import is_id
+from lifecycle.advisories.records import is_id, is_same_time
 from lifecycle.core.errors import LimitExceeded, Malformed, UpstreamError
 from lifecycle.core.http import HttpClient
 
@@ -47,8 +47,8 @@ class Source(Protocol):
     def index(self, directory: str) -> dict[str, str]:
         """Return id -> modified of every record in `directory`; raises FeedUnreadable."""
 
-    def records(self, directory: str, ids: Collection[str]) -> Iterator[Record]:
-        """Yield each of `ids` with its content, in any order."""
+    def records(self, directory: str, wanted: Mapping[str, str]) -> Iterator[Record]:
+        """Yield each id of `wanted` (id -> modified, from the index) with its content, in any order."""
 
 
 def open_source(location: str) -> Source:
@@ -62,16 +62,31 @@ def open_source(location: str) -> Source:
 
 
 def parse_index(content: bytes, directory: str) -> dict[str, str]:
-    """Return id -> modified of a `modified_id.csv`; of two lines for one id, the newest."""
+    """Return id -> modified of a `modified_id.csv`; of two lines for one id, the newest.
+
+    The index above all folders writes `<folder>/<id>`. What is no id stays in, to be reported when it is asked for.
+    Raises FeedUnreadable.
+    """
     found: dict[str, str] = {}
-    for row in csv.reader(io.StringIO(content.decode("utf-8", "replace"))):
-        if len(row) < 2:
-            continue
-        modified, name = row[0].strip(), row[1].strip()
-        osv_id = name.rpartition("/")[2] if name.startswith(f"{directory}/") else name
-        if is_id(osv_id) and modified > found.get(osv_id, ""):
-            found[osv_id] = modified
+    try:
+        for row in csv.reader(io.StringIO(content.decode("utf-8-sig", "replace"))):
+            if len(row) < 2 or not (name := row[1].strip()):
+                continue
+            modified, (folder, _, last) = row[0].strip(), name.rpartition("/")
+            osv_id = last if is_id(last) and folder in ({directory} if directory else _plain(folder)) else name[:200]
+            if osv_id not in found or modified > found[osv_id]:
+                found[osv_id] = modified
+    except csv.Error as error:
+        raise FeedUnreadable(f"{_INDEX} cannot be read: {error}") from None
     return found
+
+
+def _plain(folder: str) -> set[str]:
+    return {folder} if "/" not in folder and folder not in {".", ".."} else set()
+
+
+def _no_id(name: str) -> Malformed:
+    return Malformed(f"{name[:100]!r} is in the index, but can be no id of a record")
 
 
 class Archive:
@@ -96,6 +111,11 @@ class Archive:
         """Return the ids of its records, as their file names say."""
         return list(self._members)
 
+    def refuse_records(self) -> None:
+        """Raise FeedUnreadable when there are any: an index that names none of them was cut off, it is not empty."""
+        if self._members:
+            raise FeedUnreadable(f"{_INDEX} names no record, but {_ARCHIVE} holds {len(self._members)}.")
+
     def read(self, osv_id: str) -> bytes:
         """Return one record's bytes; raises KeyError when it is not there, Malformed when it cannot be read."""
         member = self._members[osv_id]
@@ -112,7 +132,8 @@ class Archive:
         return content
 
 
-def _modified_of(content: bytes) -> str:
+def modified_of(content: bytes) -> str:
+    """Return when a record says it was modified, "" when it cannot be read."""
     try:
         record = orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -137,12 +158,13 @@ class FolderSource:
         self._archives: dict[str, Archive | None] = {}
 
     def directories(self) -> list[str]:
-        if self._holds_records(self._folder):
-            return [""]
+        # Folders first: above them the export has an index and an archive of everything once more.
         found = sorted(path.name for path in self._folder.iterdir() if path.is_dir() and self._holds_records(path))
-        if not found:
+        if found:
+            return found
+        if not self._holds_records(self._folder):
             raise FeedUnreadable(f"{self._folder} holds no OSV export: no {_ARCHIVE}, {_INDEX} or JSON file.")
-        return found
+        return [""]
 
     @staticmethod
     def _holds_records(path: Path) -> bool:
@@ -158,20 +180,23 @@ class FolderSource:
         path = self._folder / directory / _INDEX
         try:
             if path.is_file():
-                return parse_index(path.read_bytes(), directory)
+                found = parse_index(path.read_bytes(), directory)
+                if not found and (archive := self._archive(directory)) is not None:
+                    archive.refuse_records()
+                return found
             archive = self._archive(directory)
             ids = {item.stem for item in (self._folder / directory).glob("*.json") if is_id(item.stem)}
             ids.update(archive.ids() if archive else ())
         except OSError as error:
             raise FeedUnreadable(f"{directory or self._folder}: {error}") from None
         return {
-            osv_id: "" if isinstance(content, Malformed) else _modified_of(content)
-            for osv_id, content in self.records(directory, ids)
+            osv_id: "" if isinstance(content, Malformed) else modified_of(content)
+            for osv_id, content in self.records(directory, dict.fromkeys(ids, ""))
         }
 
-    def records(self, directory: str, ids: Collection[str]) -> Iterator[Record]:
-        for osv_id in ids:
-            yield osv_id, self._read(directory, osv_id)
+    def records(self, directory: str, wanted: Mapping[str, str]) -> Iterator[Record]:
+        for osv_id in wanted:
+            yield osv_id, self._read(directory, osv_id) if is_id(osv_id) else _no_id(osv_id)
 
     def _read(self, directory: str, osv_id: str) -> bytes | Malformed:
         path = self._folder / directory / f"{osv_id}.json"
@@ -206,51 +231,77 @@ class HttpSource:
         answer = self._client.request(
             "GET", self._url(directory, name), max_bytes=max_bytes, deadline_s=_DOWNLOAD_DEADLINE_S, redirects=3
         )
-        if answer.status in {403, 404, 410}:  # a bucket that may not be listed says 403
-            return None
-        if answer.status != 200:
-            raise FeedUnreadable(f"{self._url(directory, name)} answered {answer.status}.")
-        return answer.body
+        return answer.body if self._is_there(answer.status, directory, name) else None
+
+    def _is_there(self, status: int, directory: str, name: str) -> bool:
+        if status in {403, 404, 410}:  # a bucket that may not be listed says 403
+            return False
+        if status != 200:
+            raise FeedUnreadable(f"{self._url(directory, name)} answered {status}.")
+        return True
+
+    def _has(self, directory: str, name: str) -> bool:
+        """Whether the address serves such a thing; its content is not read."""
+        with self._client.stream(
+            "GET", self._url(directory, name), max_bytes=MIB, deadline_s=_DOWNLOAD_DEADLINE_S, redirects=3
+        ) as answer:
+            return self._is_there(answer.status, directory, name)
 
     def directories(self) -> list[str]:
         listed = self._get("", _LIST, MIB)
-        names = EXPORT_DIRECTORIES if listed is None else listed.decode("utf-8", "replace").split("\n")
-        # The list has releases too ("Debian:12"), which have no folder of their own content.
-        wanted = sorted({name.strip().partition(":")[0] for name in names} - {"", "[EMPTY]", ".", ".."})
         if listed is not None:
-            return [name for name in wanted if "/" not in name]
-        if self._get("", _INDEX, INDEX_MAX_BYTES) is not None:
-            return [""]
-        found = [name for name in wanted if self._get(name, _INDEX, INDEX_MAX_BYTES) is not None]
+            # The list has releases too ("Debian:12"), which have no folder of their own content.
+            names = {name.strip().partition(":")[0] for name in listed.decode("utf-8", "replace").split("\n")}
+            return sorted(name for name in names - {"", "[EMPTY]", ".", ".."} if "/" not in name)
+        found = [name for name in EXPORT_DIRECTORIES if self._has(name, _INDEX) or self._has(name, _ARCHIVE)]
+        if not found and (self._has("", _INDEX) or self._has("", _ARCHIVE)):
+            found = [""]
         if not found:
-            raise FeedUnreadable(f"{self._address} holds no OSV export: no {_LIST} and no {_INDEX}.")
+            raise FeedUnreadable(f"{self._address} holds no OSV export: no {_LIST}, {_INDEX} or {_ARCHIVE}.")
         return found
 
     def index(self, directory: str) -> dict[str, str]:
         content = self._get(directory, _INDEX, INDEX_MAX_BYTES)
-        if content is None:
-            raise FeedUnreadable(f"{self._url(directory, _INDEX)} is not there.")
-        return parse_index(content, directory)
+        found = {} if content is None else parse_index(content, directory)
+        if found:
+            return found
+        with self._downloaded(directory) as file:
+            if file is None and content is None:
+                raise FeedUnreadable(f"{self._url(directory, _INDEX)} is not there.")
+            if file is None:
+                return {}
+            archive = Archive(file)
+            if content is not None:
+                archive.refuse_records()
+            return {osv_id: _archived_modified(archive, osv_id) for osv_id in archive.ids()}
 
-    def records(self, directory: str, ids: Collection[str]) -> Iterator[Record]:
-        if len(ids) > SINGLE_FETCHES_MAX:
+    def records(self, directory: str, wanted: Mapping[str, str]) -> Iterator[Record]:
+        if len(wanted) > SINGLE_FETCHES_MAX or not self._has(directory, _INDEX):
             with self._downloaded(directory) as file:
                 if file is not None:
-                    yield from self._unpacked(directory, Archive(file), ids)
+                    yield from self._unpacked(directory, Archive(file), wanted)
                     return
-        for osv_id in ids:
+        for osv_id in wanted:
             yield osv_id, self._single(directory, osv_id)
 
-    def _unpacked(self, directory: str, archive: Archive, ids: Collection[str]) -> Iterator[Record]:
-        for osv_id in ids:
+    def _unpacked(self, directory: str, archive: Archive, wanted: Mapping[str, str]) -> Iterator[Record]:
+        for osv_id, modified in wanted.items():
             try:
-                yield osv_id, archive.read(osv_id)
+                content = archive.read(osv_id)
             except KeyError:  # newer than the archive
                 yield osv_id, self._single(directory, osv_id)
             except Malformed as error:
                 yield osv_id, error
+            else:
+                if is_same_time(modified_of(content), modified):
+                    yield osv_id, content
+                else:  # the archive is older than the index, or newer
+                    single = self._single(directory, osv_id)
+                    yield osv_id, content if isinstance(single, Malformed) else single
 
     def _single(self, directory: str, osv_id: str) -> bytes | Malformed:
+        if not is_id(osv_id):
+            return _no_id(osv_id)
         try:
             content = self._get(directory, f"{osv_id}.json", RECORD_MAX_BYTES)
         except (Malformed, UpstreamError) as error:
@@ -268,11 +319,16 @@ class HttpSource:
                 deadline_s=_DOWNLOAD_DEADLINE_S,
                 redirects=3,
             ) as answer:
-                if answer.status == 200:
+                is_there = self._is_there(answer.status, directory, _ARCHIVE)
+                if is_there:
                     for chunk in answer.chunks():
                         file.write(chunk)
-            if answer.status != 200:
-                yield None
-                return
             file.seek(0)
-            yield file
+            yield file if is_there else None
+
+
+def _archived_modified(archive: Archive, osv_id: str) -> str:
+    try:
+        return modified_of(archive.read(osv_id))
+    except Malformed:
+        return ""

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from lifecycle.advisories.versions import apk, dpkg, maven, nuget, packagist, pep440, rpm, rubygems, semver
-from lifecycle.advisories.versions.encoding import VERSION_MAX_CHARS, InvalidVersion
+from lifecycle.advisories.versions.encoding import KEY_MAX_BYTES, NAME_MAX_BYTES, VERSION_MAX_CHARS, InvalidVersion
 
 KEY_VERSION: Final = 1  # grows when an encoding changes, so that stored keys can be found and rebuilt
 MAVEN: Final = "maven"
@@ -29,7 +29,10 @@ _KEYS: Final[dict[str, Callable[[str], bytes]]] = {
 }
 SCHEMES: Final = frozenset(_KEYS) | {MAVEN}
 
-__all__ = ["KEY_VERSION", "MAVEN", "SCHEMES", "InvalidVersion", "bound_key", "check", "compare", "version_key"]
+__all__ = [
+    "KEY_MAX_BYTES", "KEY_VERSION", "MAVEN", "NAME_MAX_BYTES", "SCHEMES", "InvalidVersion", "bound_key", "check",
+    "compare", "version_key",
+]  # fmt: skip
 
 
 def _checked(scheme: object, *versions: object) -> None:

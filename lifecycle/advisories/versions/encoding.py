@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 VERSION_MAX_CHARS: Final = 1024  # longer is no version anybody published; Maven and npm stop at 256
+# A b-tree entry holds 2,704 bytes: a name and a key of these sizes fit beside each other. No real one comes near.
+NAME_MAX_BYTES: Final = 1000
+KEY_MAX_BYTES: Final = 1500
 _SHORT_MAX: Final = 250  # digits that the single length byte can count; above it stands an escape
 _LONG: Final = b"\xfb"
 

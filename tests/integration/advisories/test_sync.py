@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import pytest
 
 from lifecycle.advisories import services
@@ -108,6 +110,38 @@ def test_sync_reports_a_bad_record_keeps_the_rest_and_what_was_stored_of_it(expo
     assert report.error_count == 1
     assert "A-1" in report.errors[0]
     assert live() == ["A-1", "A-3"]
+
+
+def test_sync_asks_again_for_a_record_that_lags_behind_its_index(export):
+    export.put("Debian", record("A-1"))
+    (export.root / "Debian" / "modified_id.csv").write_text("2026-02-01T00:00:00Z,A-1\n")
+    assert [export.sync().stored, export.sync().stored] == [1, 1]
+    export.put("Debian", {**record("A-1", fixed="9-1"), "modified": "2026-02-01T00:00:00Z"})
+    assert [export.sync().stored, export.sync().stored] == [1, 0]
+    assert AffectedInterval.objects.get().fixed_version == "9-1"
+
+
+def test_sync_does_not_take_an_index_that_was_cut_off_for_an_empty_one(export, stored):
+    stored(OPENSSL)
+    export.put("Debian", record("A-1"))
+    export.put("PyPI", record("P-1", name="x", ecosystem="PyPI"))
+    export.sync()
+    with zipfile.ZipFile(export.root / "Debian" / "all.zip", "w") as made:
+        made.write(export.root / "Debian" / "A-1.json", "A-1.json")
+    (export.root / "Debian" / "modified_id.csv").write_text("")
+    report = export.sync()
+    assert (report.error_count, report.tombstoned, live()) == (1, 0, ["A-1"])
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("\U0001f600" * 400, "1"), ("openssl", "\U0001f600" * 400), ("openssl", "1.a" * 300)]
+)
+def test_sync_reports_a_record_that_no_index_of_the_database_could_hold(export, stored, name, version):
+    stored(OPENSSL)
+    events = [{"introduced": version}]
+    export.put("Debian", record("A-0", name=name, events=events), record("A-1"))
+    report = export.sync()
+    assert (report.error_count, live()) == (1, ["A-1"])
 
 
 def test_sync_goes_on_where_it_was_cut_short(export, stored, monkeypatch):

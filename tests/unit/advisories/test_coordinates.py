@@ -110,7 +110,15 @@ def test_coordinates_name_language_packages_as_osv_does(purl, expected):
     assert (found.key is None) == (found.scheme == "maven")
 
 
-@pytest.mark.parametrize(("purl", "word"), [("pkg:pypi/foo@1.0-x", "invalid pep440"), ("pkg:pypi/foo", "no version")])
+@pytest.mark.parametrize(
+    ("purl", "word"),
+    [
+        ("pkg:pypi/foo@1.0-x", "invalid pep440"),
+        ("pkg:pypi/foo", "no version"),
+        ("pkg:deb/debian/a@1" + "a1" * 400 + "?distro=12", "too long"),
+        ("pkg:pypi/" + "a" * 1001 + "@1", "name is too long"),
+    ],
+)
 def test_coordinates_say_why_a_version_cannot_be_judged(purl, word):
     assert word in (coordinates(purl).problem or "")
 

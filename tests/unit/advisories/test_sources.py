@@ -18,6 +18,11 @@ RECORD = b'{"id":"A-1","modified":"2026-01-01T00:00:00Z"}'
 INDEX = b"2026-01-01T00:00:00Z,A-1\n"
 
 
+def at(*ids: str, modified: str = "2026-01-01T00:00:00Z") -> dict[str, str]:
+    """Return what an index says of these ids."""
+    return dict.fromkeys(ids, modified)
+
+
 def archive(**members: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as made:
@@ -38,7 +43,7 @@ def test_a_folder_is_read_by_its_index_from_its_archive(tmp_path):
     source = FolderSource(tmp_path)
     assert source.directories() == ["PyPI"]
     assert source.index("PyPI") == {"A-1": "2026-01-01T00:00:00Z"}
-    assert list(source.records("PyPI", ["A-1"])) == [("A-1", RECORD)]
+    assert list(source.records("PyPI", at("A-1"))) == [("A-1", RECORD)]
 
 
 def test_a_single_file_goes_before_the_archive_and_an_index_is_made_when_there_is_none(tmp_path):
@@ -64,14 +69,44 @@ def test_an_empty_folder_is_no_export(tmp_path):
 
 def test_a_record_that_is_nowhere_is_named(tmp_path):
     write(tmp_path / "PyPI", all__zip=archive(A_1=RECORD), modified_id__csv=INDEX + b"2026-01-01T00:00:00Z,A-9\n")
-    found = dict(FolderSource(tmp_path).records("PyPI", ["A-1", "A-9"]))
+    found = dict(FolderSource(tmp_path).records("PyPI", at("A-1", "A-9")))
     assert found["A-1"] == RECORD
     assert isinstance(found["A-9"], Malformed)
 
 
-def test_an_index_cannot_name_a_path():
+def test_an_index_cannot_name_a_path(tmp_path):
     content = b"2026-01-01T00:00:00Z,../../etc/passwd\n2026-01-01T00:00:00Z,PyPI/A-1\n2025-01-01T00:00:00Z,A-1\nbad\n"
-    assert parse_index(content, "PyPI") == {"A-1": "2026-01-01T00:00:00Z"}
+    found = parse_index(content, "PyPI")
+    assert found == {"A-1": "2026-01-01T00:00:00Z", "../../etc/passwd": "2026-01-01T00:00:00Z"}
+    (tmp_path / "x.json").write_bytes(RECORD)
+    write(tmp_path / "PyPI", A_1=RECORD)
+    (_, refused), (_, missing) = FolderSource(tmp_path).records("PyPI", at("../x", "A-1"))
+    assert isinstance(refused, Malformed)
+    assert "no id" in refused.message
+    assert isinstance(missing, Malformed)
+
+
+def test_an_index_that_is_no_csv_is_said_to_be():
+    with pytest.raises(FeedUnreadable):
+        parse_index(b'2026-01-01T00:00:00Z,"' + b"x" * 200_000, "PyPI")
+
+
+def test_a_whole_export_is_read_by_its_folders_and_a_flat_one_by_the_index_above(tmp_path):
+    above = b"2026-01-01T00:00:00Z,PyPI/A-1\n"
+    root = write(tmp_path / "flat", all__zip=archive(A_1=RECORD), modified_id__csv=above)
+    flat = FolderSource(root)
+    assert (flat.directories(), flat.index("")) == ([""], at("A-1"))
+    assert dict(flat.records("", at("A-1"))) == {"A-1": RECORD}
+    write(root / "PyPI", all__zip=archive(A_1=RECORD), modified_id__csv=INDEX)
+    assert FolderSource(root).directories() == ["PyPI"]
+
+
+def test_an_index_that_names_nothing_beside_a_full_archive_was_cut_off(tmp_path):
+    write(tmp_path / "PyPI", all__zip=archive(A_1=RECORD), modified_id__csv=b"")
+    with pytest.raises(FeedUnreadable, match="holds 1"):
+        FolderSource(tmp_path).index("PyPI")
+    write(tmp_path / "Go", all__zip=archive(), modified_id__csv=b"")
+    assert FolderSource(tmp_path).index("Go") == {}
 
 
 def test_a_zip_bomb_is_stopped_at_the_limit(monkeypatch):
@@ -114,7 +149,7 @@ def test_an_address_without_a_list_is_asked_for_the_folders_we_know(monkeypatch)
     source, _ = served({"Rocky Linux/modified_id.csv": INDEX, "Rocky Linux/A-1.json": RECORD}, monkeypatch)
     assert source.directories() == ["Rocky Linux"]
     assert source.index("Rocky Linux") == {"A-1": "2026-01-01T00:00:00Z"}
-    assert list(source.records("Rocky Linux", ["A-1"])) == [("A-1", RECORD)]
+    assert list(source.records("Rocky Linux", at("A-1"))) == [("A-1", RECORD)]
 
 
 def test_an_addresss_list_names_each_folder_once_without_releases(monkeypatch):
@@ -126,7 +161,38 @@ def test_many_records_come_as_the_archive_and_the_rest_one_by_one(monkeypatch):
     monkeypatch.setattr(sources, "SINGLE_FETCHES_MAX", 1)
     files = {"PyPI/all.zip": archive(A_1=RECORD), "PyPI/A-2.json": RECORD}
     source, asked = served(files, monkeypatch)
-    found = dict(source.records("PyPI", ["A-1", "A-2", "A-3"]))
+    found = dict(source.records("PyPI", at("A-1", "A-2", "A-3")))
     assert found["A-1"] == found["A-2"] == RECORD
     assert isinstance(found["A-3"], Malformed)
     assert asked == ["PyPI/all.zip", "PyPI/A-2.json", "PyPI/A-3.json"]
+
+
+def test_an_address_may_have_archives_alone(monkeypatch):
+    source, _ = served({"PyPI/all.zip": archive(A_1=RECORD)}, monkeypatch)
+    assert source.directories() == ["PyPI"]
+    assert source.index("PyPI") == at("A-1")
+    assert dict(source.records("PyPI", at("A-1"))) == {"A-1": RECORD}
+    with pytest.raises(FeedUnreadable):
+        source.index("Go")
+
+
+def test_an_address_of_one_folder_is_an_export_too(monkeypatch):
+    source, _ = served({"modified_id.csv": INDEX, "A-1.json": RECORD}, monkeypatch)
+    assert (source.directories(), source.index("")) == ([""], at("A-1"))
+
+
+def test_an_archive_that_lags_behind_the_index_is_not_believed(monkeypatch):
+    monkeypatch.setattr(sources, "SINGLE_FETCHES_MAX", 0)
+    newer = RECORD.replace(b"2026", b"2027")
+    source, _ = served({"PyPI/all.zip": archive(A_1=RECORD), "PyPI/A-1.json": newer}, monkeypatch)
+    assert dict(source.records("PyPI", at("A-1", modified="2027-01-01T00:00:00Z"))) == {"A-1": newer}
+    assert dict(source.records("PyPI", at("A-1", modified="2026-01-01T00:00:00.000Z"))) == {"A-1": RECORD}
+
+
+def test_an_empty_index_of_an_address_counts_only_beside_an_empty_archive(monkeypatch):
+    files = {"PyPI/modified_id.csv": b"", "PyPI/all.zip": archive(A_1=RECORD), "Go/modified_id.csv": b""}
+    source, _ = served(files, monkeypatch)
+    assert source.directories() == ["Go", "PyPI"]
+    assert source.index("Go") == {}
+    with pytest.raises(FeedUnreadable):
+        source.index("PyPI")
