@@ -276,37 +276,42 @@ class HttpSource:
             return {osv_id: _archived_modified(archive, osv_id) for osv_id in archive.ids()}
 
     def records(self, directory: str, wanted: Mapping[str, str]) -> Iterator[Record]:
-        if len(wanted) > SINGLE_FETCHES_MAX or not self._has(directory, _INDEX):
-            with self._downloaded(directory) as file:
-                if file is not None:
-                    yield from self._unpacked(directory, Archive(file), wanted)
-                    return
-        for osv_id in wanted:
-            yield osv_id, self._single(directory, osv_id)
-
-    def _unpacked(self, directory: str, archive: Archive, wanted: Mapping[str, str]) -> Iterator[Record]:
-        for osv_id, modified in wanted.items():
-            try:
-                content = archive.read(osv_id)
-            except KeyError:  # newer than the archive
-                yield osv_id, self._single(directory, osv_id)
-            except Malformed as error:
-                yield osv_id, error
-            else:
-                if is_same_time(modified_of(content), modified):
+        missing = dict(wanted)
+        if len(wanted) <= SINGLE_FETCHES_MAX and self._has(directory, _INDEX):
+            for osv_id in wanted:
+                content = self._single(directory, osv_id)
+                if content is not None:
+                    del missing[osv_id]
                     yield osv_id, content
-                else:  # the archive is older than the index, or newer
-                    single = self._single(directory, osv_id)
-                    yield osv_id, content if isinstance(single, Malformed) else single
+        if not missing:
+            return
+        with self._downloaded(directory) as file:  # also of a mirror that has no single files
+            archive = None if file is None else Archive(file)
+            for osv_id, modified in missing.items():
+                yield osv_id, self._archived(directory, archive, osv_id, modified)
 
-    def _single(self, directory: str, osv_id: str) -> bytes | Malformed:
+    def _archived(self, directory: str, archive: Archive | None, osv_id: str, modified: str) -> bytes | Malformed:
+        """Return a record from the archive, or by itself when that is older than the index, newer, or without it."""
+        try:
+            content = None if archive is None else archive.read(osv_id)
+        except KeyError:
+            content = None
+        except Malformed as error:
+            return error
+        if content is not None and is_same_time(modified_of(content), modified):
+            return content
+        single = self._single(directory, osv_id)
+        if content is not None and (single is None or isinstance(single, Malformed)):
+            return content
+        return Malformed(f"{osv_id}: in the index, but nowhere else") if single is None else single
+
+    def _single(self, directory: str, osv_id: str) -> bytes | Malformed | None:
         if not is_id(osv_id):
             return _no_id(osv_id)
         try:
-            content = self._get(directory, f"{osv_id}.json", RECORD_MAX_BYTES)
+            return self._get(directory, f"{osv_id}.json", RECORD_MAX_BYTES)
         except (Malformed, UpstreamError) as error:
             return Malformed(f"{osv_id}: {error.message}")
-        return Malformed(f"{osv_id}: in the index, but nowhere else") if content is None else content
 
     @contextmanager
     def _downloaded(self, directory: str) -> Iterator[IO[bytes] | None]:

@@ -196,3 +196,9 @@ def test_an_empty_index_of_an_address_counts_only_beside_an_empty_archive(monkey
     assert source.index("Go") == {}
     with pytest.raises(FeedUnreadable):
         source.index("PyPI")
+
+
+def test_an_address_without_single_files_is_read_from_its_archive_however_few_are_wanted(monkeypatch):
+    source, asked = served({"PyPI/modified_id.csv": INDEX, "PyPI/all.zip": archive(A_1=RECORD)}, monkeypatch)
+    assert dict(source.records("PyPI", at("A-1"))) == {"A-1": RECORD}
+    assert asked.count("PyPI/all.zip") == 1
