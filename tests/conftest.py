@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -108,7 +107,7 @@ def in_other_connection() -> Callable[[Callable[[], Any]], Any]:
 
 
 @pytest.fixture
-def live_stack(services: Services, transactional_db: None, settings: Any) -> Services:
+def live_stack(services: Services, transactional_db: None) -> Services:
     """Everything as production runs it: registry, web, workers, ticker, over PostgreSQL and Redis.
 
     The registry and Redis are empty. `transactional_db` ends all that writes by itself, before it empties the
@@ -118,10 +117,6 @@ def live_stack(services: Services, transactional_db: None, settings: Any) -> Ser
     services.need_redis()
     services.forget_wake_ups()
     shutil.rmtree(services.registry.folder / "data", ignore_errors=True)
-    from lifecycle.jobs.models import ScheduleSlot
-
-    # This period's crawl counts as done: one that beats a push's notification records it without its actor.
-    ScheduleSlot.objects.create(schedule="crawl", slot=int(time.time() // settings.CRAWL_EVERY_S))
-    services.need_workers()
     services.need_registry()
+    services.need_workers()
     return services

@@ -160,7 +160,8 @@ def handle_delivery(delivery_id: int, *, alive: Callable[[], None] = lambda: Non
     """Look where a stored event points, and store what is there now. Coming twice, late or out of order is safe.
 
     What is gone meanwhile, or belongs to no team, is noted on the delivery's row. Raises Malformed and LimitExceeded
-    for content that can never be stored (noted too), RegistryUnavailable when a later try may do better.
+    for content that can never be stored and RegistryRefused where asking again helps nothing (noted too),
+    RegistryUnavailable when a later try may do better.
     """
     delivery = Delivery.objects.select_related("registry").get(pk=delivery_id)
     events, _ = notifications.parse_notification(b'{"events":[' + bytes(delivery.body) + b"]}")
@@ -171,7 +172,7 @@ def handle_delivery(delivery_id: int, *, alive: Callable[[], None] = lambda: Non
         except (ManifestUnknown, NoOwner) as error:
             problem = error.message  # gone meanwhile, or nobody's: that is how things are, no failure
             log.info("delivery_without_effect", delivery_id=delivery.pk, code=error.error_code)
-        except Malformed as error:
+        except (Malformed, RegistryRefused) as error:
             Delivery.objects.filter(pk=delivery.pk).update(handled_at=clock.now(), problem=error.message[:300])
             raise
     Delivery.objects.filter(pk=delivery.pk, handled_at=None).update(handled_at=clock.now(), problem=problem[:300])

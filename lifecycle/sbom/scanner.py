@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
+import structlog
 from django.conf import settings
 
 from lifecycle.core.errors import LimitExceeded, UpstreamError
@@ -29,8 +30,12 @@ IMAGE_MAX: Final = 20 * 1024**3  # bytes of all layers, compressed
 TIME_MAX_S: Final = 900
 MEMORY_MAX: Final = 6 * 1024**3  # of address space; Go's collector is told to stay far below
 FILE_MAX: Final = 8 * 1024**3
+SCRATCH_MAX: Final = 32 * 1024**3  # bytes on disk of one scan, the pulled layers among them
 DOCUMENT_MAX: Final = 256 * 1024**2
 PACKAGES_MAX: Final = 200_000
+_CHECK_EVERY_S: Final = 1.0
+
+log = structlog.get_logger(__name__)
 
 
 class ScanFailed(UpstreamError):
@@ -64,6 +69,7 @@ def _without_network() -> tuple[str, ...]:
             and subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
         ):
             return words
+    log.warning("scans_see_the_network", reason="the kernel lets this process make no network namespace")
     return ()
 
 
@@ -133,8 +139,10 @@ def run_syft(layout: Path, scratch: Path, alive: Callable[[], None]) -> bytes:
                 if time.monotonic() > deadline:
                     raise ScanFailed(f"The scan took longer than {TIME_MAX_S} s.")
                 alive()
+                if _used_bytes(scratch) > SCRATCH_MAX:
+                    raise ScanFailed(f"The scan wrote more than {SCRATCH_MAX} bytes.")
                 try:
-                    process.wait(timeout=3)
+                    process.wait(timeout=_CHECK_EVERY_S)
                 except subprocess.TimeoutExpired:
                     continue
         finally:
@@ -147,6 +155,18 @@ def run_syft(layout: Path, scratch: Path, alive: Callable[[], None]) -> bytes:
     if output.stat().st_size > DOCUMENT_MAX:
         raise ScanFailed(f"The SBOM is longer than {DOCUMENT_MAX} bytes.")
     return output.read_bytes()
+
+
+def _used_bytes(folder: Path) -> int:
+    """Return what the files below `folder` take on disk; those that go while we look do not count."""
+    used = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                used += os.lstat(os.path.join(place, name)).st_blocks * 512
+            except OSError:
+                continue
+    return used
 
 
 def _ends_with_us() -> Sequence[str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from django.db import connection
 
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core.http import HttpClient
 from lifecycle.ingest import services as ingest
+from lifecycle.ingest.models import Delivery
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.registry.authorization import SelfIssued
 from lifecycle.registry.http_client import HttpRegistryClient
@@ -48,6 +53,34 @@ def test_a_crawl_of_a_real_registry_finds_what_no_notification_told(
         client.delete_manifest(name, item.manifest.digest)
     ingest.crawl(managed_registry().pk)
     assert not Tag.objects.filter(repository__team__slug="lost", image__isnull=False).exists()
+
+
+def test_a_database_that_is_away_is_said_at_once_and_what_was_told_is_told_again(
+    services: Services, transactional_db: None, client: HttpRegistryClient
+) -> None:
+    dock.team("shop")
+    services.need_web()
+    item = oci.image("while away")
+    hook, realm = f"{services.web_url}/hooks/registry/managed", f"{services.web_url}/auth/token"
+    told = {"headers": {"Authorization": f"Bearer {services.hook_secret}"}, "content": b"{}"}
+    assert httpx.post(hook, **told).status_code == 202
+    connection.close()
+    services.kill("postgres", signal.SIGINT)
+    try:
+        started = time.monotonic()
+        assert httpx.post(hook, **told).status_code == 503
+        assert httpx.post(hook, content=b"{}").status_code == 401
+        assert httpx.post(hook, **{**told, "content": iter([b" " * 65536] * 17)}).status_code == 413  # in chunks
+        assert httpx.get(realm, auth=("anna", "gdk_pat_x")).status_code == 503  # a failure that cannot be counted
+        assert time.monotonic() - started < 10  # 0.1 s on an idle machine
+        oci.push(client, "shop/away", item, "1.0")
+    finally:
+        services.need_postgres()
+    wait_until(lambda: Delivery.objects.filter(handled_at=None).exists(), 30)
+    assert httpx.post(hook, **{**told, "content": iter([b"{}", b" "])}).status_code == 202
+    (delivery,) = Delivery.objects.filter(handled_at=None)
+    ingest.handle_delivery(delivery.pk)
+    assert Tag.objects.get().image.digest == item.manifest.digest.text
 
 
 def test_an_ingest_killed_before_in_and_after_its_transaction_happens_once(
