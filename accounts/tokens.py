@@ -83,6 +83,21 @@ def find_token(text: str) -> ApiToken | None:
     return row if row.user.is_active else None
 
 
+def account_guessed(text: str) -> str | None:
+    """Return whose token a refused `text` guesses at: a user name, or "" when it names none of ours.
+
+    None when it is no guess: the very text of a token that has ended, as a forgotten script sends it.
+    """
+    spelled = TOKEN.fullmatch(text)
+    if spelled is None:
+        return ""
+    row = ApiToken.objects.select_related("user").filter(lookup=lookup_of(text)).first()
+    if row is None:
+        return ""
+    is_real = hmac.compare_digest(bytes(row.secret_sha256), hashlib.sha256(text.encode()).digest())
+    return None if is_real else row.user.username
+
+
 def note_use(token: ApiToken, address: str | None) -> None:
     """Keep when and from where a token was last used, at most once a minute."""
     moment = timezone.now()

@@ -1,12 +1,13 @@
-"""Sign in and out; nothing else of allauth's is routed."""
+"""Sign in and out, and one's own password; nothing else of allauth's is routed."""
 
 from __future__ import annotations
 
-from allauth.account.views import login, logout
+from allauth.account.views import login, logout, password_change
 from django.contrib.auth.decorators import login_not_required
 from django.urls import path
 
 urlpatterns = [
     path("sign-in/", login_not_required(login), name="account_login"),  # the way in
     path("sign-out/", logout, name="account_logout"),
+    path("password/change/", password_change, name="account_change_password"),
 ]

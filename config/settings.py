@@ -149,11 +149,13 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/"
-ACCOUNT_ADAPTER = "accounts.adapter.AccountAdapter"
+ACCOUNT_ADAPTER = "lifecycle.authority.sign_in.SignInAdapter"
 ACCOUNT_LOGIN_METHODS = {"username"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]  # sign-up is closed by the adapter
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_ON_GET = False
+ACCOUNT_FORMS = {"change_password": "lifecycle.authority.sign_in.ChangePasswordForm"}
+ACCOUNT_RATE_LIMITS = False  # one limiter for every door, in PostgreSQL: lifecycle/registry/limiter.py
 ACCOUNT_SESSION_REMEMBER = True
 ANONYMOUS_USER_NAME = None  # guardian: no anonymous row (security.md G6)
 GUARDIAN_AUTO_PREFETCH = False
@@ -183,7 +185,9 @@ SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if IS_HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = IS_HTTPS
 X_FRAME_OPTIONS = "DENY"
-if env.boolean("BEHIND_PROXY", default=False):  # believe X-Forwarded-Proto: only where a proxy always sets it
+# Believe X-Forwarded-Proto, and the last X-Forwarded-For: only where a proxy always sets both.
+BEHIND_PROXY = env.boolean("BEHIND_PROXY", default=False)
+if BEHIND_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {

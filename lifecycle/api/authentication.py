@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import APIException, AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
 from accounts import tokens
 from accounts.models import ApiToken, User
 from lifecycle.core import context
+from lifecycle.registry import limiter
+
+_KNOWN: Final = "_gravingdock_token"  # on Django's request: the token is judged, and a wrong one counted, once
 
 
 class TokenAuthentication(BaseAuthentication):
@@ -18,12 +23,26 @@ class TokenAuthentication(BaseAuthentication):
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        token = tokens.find_token(text.strip())
-        if token is None or token.kind == ApiToken.Kind.REFRESH:
-            raise AuthenticationFailed("The token is not known, has expired, or was revoked. Make a new one.")
-        tokens.note_use(token, request.META.get("REMOTE_ADDR") or None)
-        context.set_token_lookup(token.lookup)
-        return token.user, token
+        http = request._request
+        if not hasattr(http, _KNOWN):
+            setattr(http, _KNOWN, self._judge(text.strip()))
+        found: ApiToken | APIException = getattr(http, _KNOWN)
+        if isinstance(found, APIException):
+            raise found
+        return found.user, found
+
+    def _judge(self, text: str) -> ApiToken | APIException:
+        """Return the live token, or the refusal; a guess is counted in the budget that all doors share."""
+        address = context.current().address
+        token = tokens.find_token(text)
+        if token is not None and token.kind != ApiToken.Kind.REFRESH:
+            tokens.note_use(token, address)
+            context.set_token_lookup(token.lookup)
+            return token
+        account = tokens.account_guessed(text)
+        if account is not None and not limiter.note_failure(account, address):
+            return Throttled(limiter.RETRY_AFTER_S, "Too many wrong tokens from here; wait a while.")
+        return AuthenticationFailed("The token is not known, has expired, or was revoked. Make a new one.")
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="gravingdock"'

@@ -48,6 +48,13 @@ class IllegalTransition(Conflict):
     code = "illegal_transition"
 
 
+class TooManyAttempts(LifecycleError):
+    """The budget of wrong credentials is spent; says nothing about the one that came with this request."""
+
+    code = "too_many_attempts"
+    http_status = 429
+
+
 class PolicyBlocked(LifecycleError):
     """A gate says no; `details["reasons"]` lists why, one sentence each."""
 

@@ -11,6 +11,7 @@ import structlog
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
+from lifecycle.core.address import client_address
 from lifecycle.core.context import RequestContext, request_context
 from lifecycle.core.errors import LifecycleError
 
@@ -30,8 +31,7 @@ class RequestContextMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        # REMOTE_ADDR only: what a client says about its own address is not believed (security.md R16).
-        address = request.META.get("REMOTE_ADDR") or None
+        address = client_address(request.META)
         with (
             request_context(RequestContext(request_id=request_id, address=address)),
             structlog.contextvars.bound_contextvars(request_id=request_id),
@@ -55,6 +55,12 @@ class ErrorAnswerMiddleware:
         if not isinstance(exception, LifecycleError):
             return None
         log.info("request_refused", code=exception.error_code, status=exception.http_status)
+        answer = self._answer(request, exception)
+        if exception.http_status == 429:
+            answer["Retry-After"] = "30"
+        return answer
+
+    def _answer(self, request: HttpRequest, exception: LifecycleError) -> HttpResponse:
         context = {"error": exception, "status": exception.http_status}
         if getattr(request, "htmx", False):
             return render(request, "errors/_problem.html", context, status=exception.http_status)

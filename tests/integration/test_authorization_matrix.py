@@ -32,6 +32,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "readyz": ("-", "-", "-"),  # needs Redis: tests/integration/embedded
     "metrics": (IN, IN, IN),
     "accounts/sign-in/": (IN, IN, IN),
+    "accounts/password/change/": (OUT, IN, IN),
     "accounts/sign-out/": (IN, IN, IN),  # leads on; only a POST signs out
     "hooks/registry/<str:name>": (POST_ONLY, POST_ONLY, POST_ONLY),
     "api/v1/schema/": (OUT, IN, IN),

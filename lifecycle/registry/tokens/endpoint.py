@@ -22,6 +22,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 from accounts import tokens as api_tokens
 from accounts.models import ApiToken, User
 from lifecycle.core import clock
+from lifecycle.core.address import client_address
 from lifecycle.registry import limiter
 from lifecycle.registry.tokens import signing
 from lifecycle.registry.tokens.rights import held_by
@@ -70,7 +71,8 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
             if status == HTTPStatus.METHOD_NOT_ALLOWED:
                 extra.append(("Allow", "GET, POST"))
             if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
-                extra.append(("Retry-After", "30" if status == HTTPStatus.TOO_MANY_REQUESTS else "2"))
+                wait_s = limiter.RETRY_AFTER_S if status == HTTPStatus.TOO_MANY_REQUESTS else 2
+                extra.append(("Retry-After", str(wait_s)))
     finally:
         close_old_connections()
     body = json.dumps(answer).encode()
@@ -103,7 +105,7 @@ def _answer_get(environ: WSGIEnvironment) -> dict[str, object]:
     user: User | None = None
     if header := environ.get("HTTP_AUTHORIZATION", ""):
         name, password = _basic(header)
-        user = _user_of(name, password, _address(environ)).user
+        user = _user_of(name, password, client_address(environ)).user
     answer = _token(user, query.get("scope", []))
     if user is not None and ("true" in query.get("offline_token", []) or "offline" in query.get("access_type", [])):
         answer["refresh_token"] = _refresh_token(user, _one(query, "client_id"))
@@ -113,7 +115,7 @@ def _answer_get(environ: WSGIEnvironment) -> dict[str, object]:
 def _answer_post(environ: WSGIEnvironment) -> dict[str, object]:
     form = _parameters(_body(environ))
     _check_service(form)
-    grant_type, address = _one(form, "grant_type"), _address(environ)
+    grant_type, address = _one(form, "grant_type"), client_address(environ)
     if grant_type == "password":
         token = _user_of(_one(form, "username"), _one(form, "password"), address)
     elif grant_type == "refresh_token":
@@ -257,9 +259,3 @@ def _body(environ: WSGIEnvironment) -> str:
     else:
         body = b""
     return str(body, "utf-8", "replace")
-
-
-def _address(environ: WSGIEnvironment) -> str | None:
-    # Never a header of the client's (security.md B7, R16).
-    address: str | None = environ.get("REMOTE_ADDR") or None
-    return address

@@ -63,6 +63,7 @@ def harbour(transactional_db: None) -> dict[str, Any]:
         "/people/",
         f"/people/{User.objects.get(username='release').pk}/deactivate/",
         "/account/tokens/",
+        "/accounts/password/change/",
         "/audit/",
         "/audit/?action=role&since=bad",
         f"/audit/{_event('role.changed')}/",

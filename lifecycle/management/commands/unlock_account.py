@@ -1,0 +1,26 @@
+"""`manage.py unlock_account NAME`: forget the wrong passwords that were tried on an account."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import transaction
+
+from accounts.queries import system_user
+from lifecycle.audit import services as audit
+from lifecycle.registry import limiter
+
+
+class Command(BaseCommand):
+    help = "Forget the wrong passwords that were tried on an account, so that its owner need not wait."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("username")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        name = options["username"]
+        with transaction.atomic():
+            count = limiter.forgive(name)
+            audit.record("user.unlocked", actor=system_user(), user=name, forgotten=count)
+        self.stdout.write(f"{count} refusals forgotten")
