@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +41,7 @@ LOG_LINES_MAX: Final = 20_000  # of one build
 LOG_LINE_MAX: Final = 64 * 1024  # bytes without a line end
 _WRITES_BUNDLE: Final = re.compile(r"ca-certificates|\b(?:dist-|full-)?upgrade\b")
 CONFIG_MAX: Final = 8 * 1024 * 1024
+MIB: Final = 1024 * 1024
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
 LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
 
@@ -88,6 +90,7 @@ def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, l
         "--layers=false",
         "-t",
         "oci:/mnt/result:new",  # not into the storage first: that would unpack every new layer once more
+        "--disable-compression",
     ]
     for volume in volumes:
         words += ["--volume", volume]
@@ -249,7 +252,8 @@ def _finished(work: Path, request: BuildRequest, *, mounted: Sequence[str]) -> P
     """Give the result layout its final documents, and return its folder.
 
     The base's layers get their original digests back; new layers lose the empty mount points (`mounted`, and
-    buildah's own); the annotations are added.
+    buildah's own); the annotations are added. Buildah wrote every layer uncompressed: those of the base need no second
+    compression, the new ones get theirs here.
     """
     layout = work / "result"
     index = orjson.loads((layout / "index.json").read_bytes())
@@ -269,10 +273,12 @@ def _finished(work: Path, request: BuildRequest, *, mounted: Sequence[str]) -> P
                 document["layers"][position] |= {
                     "mediaType": LAYER_TYPE, "digest": diff_ids[position], "size": size_bytes
                 }  # fmt: skip
+            document["layers"][position] = _compressed(layout, document["layers"][position])
         elif original["digest"] != document["layers"][position]["digest"]:
             document["layers"][position] = original
-            found = next(path for path in work.glob(f"base*/blobs/sha256/{Digest.parse(original['digest']).encoded}"))
-            found.replace(_blob(layout, original["digest"]))
+            target = _blob(layout, original["digest"])
+            if not target.exists():  # an image may have one layer twice
+                next(work.glob(f"base*/blobs/sha256/{target.name}")).replace(target)
     config_path.unlink()
     config_bytes = orjson.dumps(config)
     document["config"] |= {"digest": Digest.of(config_bytes).text, "size": len(config_bytes)}
@@ -294,6 +300,26 @@ def _keep_layer(layout: Path, path: Path) -> tuple[str, int]:
     size_bytes = path.stat().st_size
     path.replace(_blob(layout, digest))
     return digest, size_bytes
+
+
+def _compressed(layout: Path, descriptor: dict[str, Any]) -> dict[str, Any]:
+    """Add the gzip of an uncompressed layer to the layout, the same bytes for the same layer; return its descriptor."""
+    if descriptor["mediaType"] != LAYER_TYPE:
+        return descriptor
+    source, draft = _blob(layout, descriptor["digest"]), layout / "compressed"
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS + 16)  # gzip, without a time or a name
+    name, size_bytes = hashlib.sha256(), 0
+    with source.open("rb") as plain, draft.open("wb") as packed:
+        while piece := plain.read(MIB):
+            part = packer.compress(piece)
+            name.update(part)
+            size_bytes += packed.write(part)
+        part = packer.flush()
+        name.update(part)
+        size_bytes += packed.write(part)
+    digest = f"sha256:{name.hexdigest()}"
+    draft.replace(_blob(layout, digest))
+    return {"mediaType": f"{LAYER_TYPE}+gzip", "digest": digest, "size": size_bytes}
 
 
 def _push(client: RegistryClient, layout: Path, request: BuildRequest) -> str:

@@ -77,6 +77,7 @@ def test_a_build_keeps_the_base_layers_under_their_own_digests_and_pushes_by_dig
     below, above = manifest_of(client, "base/one", base), manifest_of(client, "shop/two", derived)
     assert above["layers"][:1] == below["layers"]
     assert len(above["layers"]) == 2
+    assert {layer["mediaType"] for layer in above["layers"]} == {"application/vnd.oci.image.layer.v1.tar+gzip"}
     assert above["annotations"] == {"org.opencontainers.image.base.name": "base"}
     assert client.resolve("shop/two", "1").digest == Digest.parse(derived)
 
