@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.http import HttpRequest
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class RequestContext:
 
 
 _current: ContextVar[RequestContext] = ContextVar("request_context", default=RequestContext())  # noqa: B039 -- frozen
+_memory: ContextVar[dict[Hashable, Any] | None] = ContextVar("read_memory", default=None)
 
 
 def current() -> RequestContext:
@@ -30,13 +33,28 @@ def current() -> RequestContext:
 
 
 @contextmanager
-def request_context(context: RequestContext) -> Iterator[None]:
-    """Set the context for a block, and put the old one back (security.md G21: cleared, never left over)."""
-    token = _current.set(context)
+def request_context(context: RequestContext, *, is_read: bool = False) -> Iterator[None]:
+    """Set the context for a block, and put the old one back (security.md G21: cleared, never left over).
+
+    `is_read` says that the request changes nothing, so that what it read once holds until its end: see `once_a_read`.
+    """
+    token, memory_token = _current.set(context), _memory.set({} if is_read else None)
     try:
         yield
     finally:
         _current.reset(token)
+        _memory.reset(memory_token)
+
+
+def once_a_read(key: Hashable, make: Callable[[], T]) -> T:
+    """Return what `make` returns, made once in a request that only reads, and anew at each call anywhere else."""
+    memory = _memory.get()
+    if memory is None:
+        return make()
+    if key not in memory:
+        memory[key] = make()
+    found: T = memory[key]
+    return found
 
 
 def set_token_lookup(lookup: str) -> None:

@@ -33,7 +33,9 @@ class RequestContextMiddleware:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         address = client_address(request.META)
         with (
-            request_context(RequestContext(request_id=request_id, address=address)),
+            request_context(
+                RequestContext(request_id=request_id, address=address), is_read=request.method in {"GET", "HEAD"}
+            ),
             structlog.contextvars.bound_contextvars(request_id=request_id),
         ):
             response = self.get_response(request)

@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 from accounts.models import Robot, User
 from accounts.verbs import Verb
 from lifecycle.authority.access import may
-from lifecycle.authority.queries import covering_grants, people_who
+from lifecycle.authority.queries import covered, people_who
 from lifecycle.comparison.queries import finding_severities
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import PlatformFacts, PromotionFacts
@@ -35,10 +35,8 @@ def _requests_where(actor: User, verb: Verb) -> QuerySet[PromotionRequest]:
     """Return the requests over whose family, in whose environment, `actor` holds `verb`."""
     if actor.kind == User.Kind.SYSTEM and actor.is_active:
         return PromotionRequest.objects.all()
-    grants = covering_grants(
-        actor, verb, team="repository__team", family="repository__family", environment="environment"
-    )
-    return PromotionRequest.objects.filter(Exists(grants))
+    held = covered(actor, verb, team="repository__team", family="repository__family", environment="environment")
+    return PromotionRequest.objects.filter(held)
 
 
 def decidable_by(actor: User) -> QuerySet[PromotionRequest]:

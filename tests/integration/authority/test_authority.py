@@ -166,3 +166,40 @@ def test_a_token_is_found_by_its_text_until_it_ends(kim, capsys):
     assert text not in str(list(AuditEvent.objects.values_list("canonical", flat=True)))
     services.revoke_api_token(row.pk, actor=kim)
     assert tokens.find_token(text) is None
+
+
+def test_a_list_shows_what_the_check_allows_whatever_the_mix_of_grants(team, kim):
+    other = services.create_team(actor=system_user(), slug="base", name="Base")
+    staging = create_environment(team, actor=system_user(), slug="staging", name="Staging", prefix="stage")
+    for name in ("shop/a_b", "shop/axb", "shop/api", "shop/web/ui"):
+        repository(team, name)
+    repository(other, "base/a_b")
+    target = repository(team, "stage/shop/api")
+    Repository.objects.filter(pk=target.pk).update(
+        family="shop/api", environment=staging, source=Repository.objects.get(name="shop/api")
+    )
+    rows = list(Repository.objects.select_related("team", "environment"))
+    seen = []
+    for role, more in (
+        ("viewer", {"repository_pattern": "shop/a_b"}),
+        ("viewer", {"repository_pattern": "shop/web/*"}),
+        ("viewer", {"environment": "staging"}),
+        ("creator", {"repository_pattern": "shop/axb"}),
+        ("viewer", {}),
+    ):
+        give(team, kim, role, **more)
+        for verb in (Verb.IMAGE_VIEW, Verb.IMAGE_CREATE):
+            listed = set(repositories_visible_to(kim, verb))
+            assert listed == {row for row in rows if may(kim, verb, repository=row, environment=row.environment)}
+        seen.append(sorted(row.name for row in repositories_visible_to(kim)))
+    assert seen[0] == ["shop/a_b"]
+    assert seen[2] == ["shop/a_b", "shop/web/ui", "stage/shop/api"]
+    assert len(seen[4]) == 5  # all of the team, and still nothing of the other
+
+
+def test_no_grant_shows_nothing_and_costs_one_look(team, kim, django_assert_num_queries):
+    repository(team, "shop/api")
+    with django_assert_num_queries(1):
+        assert not list(repositories_visible_to(kim))
+    give(team, kim, "viewer")
+    assert [row.name for row in repositories_visible_to(kim)] == ["shop/api"]
