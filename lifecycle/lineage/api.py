@@ -14,10 +14,11 @@ from rest_framework.response import Response
 
 from lifecycle.advisories.queries import platform_manifests
 from lifecycle.api.caller import caller
-from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.registry.access import image_for
 from lifecycle.registry.models import Image, RepositoryImage
+from lifecycle.registry.page_queries import images_held_in
 
 
 class EdgeSerializer(serializers.Serializer[Any]):
@@ -61,9 +62,9 @@ class LineageView(generics.GenericAPIView[Derivation]):
         """Return immediate bases and derived images with their evidence, and how many there are at any distance."""
         actor = caller(request)
         image = image_for(actor, digest)
-        visible, platforms = images_visible_to(actor), platform_manifests(image)
-        bases = Derivation.objects.filter(derived__in=platforms, base__in=visible).order_by("pk")
-        derived = Derivation.objects.filter(base__in=platforms, derived__in=visible).order_by("pk")
+        held, platforms = images_held_in(repositories_visible_to(actor)), platform_manifests(image)
+        bases = Derivation.objects.filter(derived__in=platforms, base__in=held).order_by("pk")
+        derived = Derivation.objects.filter(base__in=platforms, derived__in=held).order_by("pk")
         above = list(bases.select_related("base", "derived"))
         below = self.paginate_queryset(derived.select_related("base", "derived")) or []
         names = self._names([edge.base_id for edge in above] + [edge.derived_id for edge in below])
@@ -71,11 +72,11 @@ class LineageView(generics.GenericAPIView[Derivation]):
         found = {
             "digest": image.digest,
             "ancestors": {
-                "count": up.filter(ancestor__in=visible).values("ancestor").distinct().count(),
+                "count": up.filter(ancestor__in=held).values("ancestor").distinct().count(),
                 "immediate": [_edge(edge, edge.base, edge.derived, names) for edge in above],
             },
             "descendants": {
-                "count": down.filter(descendant__in=visible).values("descendant").distinct().count(),
+                "count": down.filter(descendant__in=held).values("descendant").distinct().count(),
                 "immediate": [_edge(edge, edge.derived, edge.base, names) for edge in below],
                 "next": self.get_paginated_response([]).data["next"],
             },

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from django.db.models import Count, Exists, IntegerField, OuterRef, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.urls import reverse
 
 from lifecycle.core.templatetags.gravingdock import short_digest
 from lifecycle.lineage.layout import NODES_MAX, Drawing, Edge, Node, columns_of, draw
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.registry.models import Image, Repository
-from lifecycle.registry.page_queries import Place, places_of
+from lifecycle.registry.page_queries import Place, images_held_in, places_of
 
 ANCESTORS_MAX: Final = 60  # a chain is seldom longer than 8; several bases per image make it wide
 DESCENDANTS_READ: Final = 400  # rows read for drawing and roll-ups; the counts come from the closure
@@ -66,38 +65,40 @@ class Neighbourhood:
         return sum(level.count for level in self.levels)
 
 
-def _descendant_count(visible: QuerySet[Image]) -> Coalesce:
-    counted = (
-        Ancestry.objects.filter(ancestor=OuterRef("pk"), descendant__in=visible)
-        .order_by()
-        .values("ancestor")
-        .annotate(count=Count("id"))
-        .values("count")
-    )
-    return Coalesce(Subquery(counted, output_field=IntegerField()), 0)
+def roots_visible(visible: QuerySet[Image], repositories: QuerySet[Repository]) -> QuerySet[Image]:
+    """Return the images among `visible` on which others stand and that stand on none we know; page by -id."""
+    held = images_held_in(repositories)
+    return visible.filter(
+        # Few images are a base at all; begin with those instead of asking each image for what stands on it.
+        Exists(Ancestry.objects.filter(ancestor=OuterRef("pk"), descendant__in=held)),
+        ~Exists(Derivation.objects.filter(derived=OuterRef("pk"), base__in=held)),
+        kind=Image.Kind.MANIFEST,
+        pk__in=Derivation.objects.values("base"),
+    ).defer("manifest", "config")
 
 
-def roots_visible(visible: QuerySet[Image]) -> QuerySet[Image]:
-    """Return visible images on which others stand and that stand on none we know; `derived_count` is annotated."""
-    return (
-        visible.filter(kind=Image.Kind.MANIFEST)
-        .filter(
-            Exists(Ancestry.objects.filter(ancestor=OuterRef("pk"), descendant__in=visible)),
-            ~Exists(Derivation.objects.filter(derived=OuterRef("pk"), base__in=visible)),
-        )
-        .annotate(derived_count=_descendant_count(visible))
-    )
+def levels_below(image: Image, repositories: QuerySet[Repository]) -> list[Level]:
+    """Return how many images of `repositories` stand at each distance from `image`; one query over the closure."""
+    return _levels([image.pk], repositories)[image.pk]
 
 
-def levels_below(image: Image, visible: QuerySet[Image]) -> list[Level]:
-    """Return how many visible images stand at each distance from `image`; one query over the closure."""
+def derived_counts(image_ids: Iterable[int], repositories: QuerySet[Repository]) -> dict[int, int]:
+    """Return {image id: how many images of `repositories` stand on it, at any distance}; one query for all."""
+    return {key: sum(level.count for level in levels) for key, levels in _levels(image_ids, repositories).items()}
+
+
+def _levels(image_ids: Iterable[int], repositories: QuerySet[Repository]) -> dict[int, list[Level]]:
+    ids = list(image_ids)
     rows = (
-        Ancestry.objects.filter(ancestor=image, descendant__in=visible)
-        .values("depth")
+        Ancestry.objects.filter(ancestor__in=ids, descendant__in=images_held_in(repositories))
+        .values("ancestor", "depth")
         .annotate(count=Count("id"))
-        .order_by("depth")
+        .order_by("ancestor", "depth")
     )
-    return [Level(row["depth"], row["count"]) for row in rows]
+    levels: dict[int, list[Level]] = {key: [] for key in ids}
+    for row in rows:
+        levels[row["ancestor"]].append(Level(row["depth"], row["count"]))
+    return levels
 
 
 def _url(image: Image) -> str:
@@ -116,22 +117,21 @@ def _node(image: Image, place: Place, column: int, *, is_focus: bool) -> Node:
     )
 
 
-def neighbourhood_of(focus: Image, visible: QuerySet[Image], repositories: QuerySet[Repository]) -> Neighbourhood:
-    """Return ancestors, children and deeper descendants of `focus` among `visible`, rolled up to fit the drawing."""
-    up = (
-        Ancestry.objects.filter(descendant=focus, ancestor__in=visible)
-        .select_related("ancestor")
-        .order_by("depth", "id")
-    )
-    down = Ancestry.objects.filter(ancestor=focus, descendant__in=visible).select_related("descendant")
-    ancestors = [row.ancestor for row in up[:ANCESTORS_MAX]]
-    descendants = [row.descendant for row in down.order_by("depth", "id")[:DESCENDANTS_READ]]
-    levels = levels_below(focus, visible)
+def neighbourhood_of(focus: Image, repositories: QuerySet[Repository]) -> Neighbourhood:
+    """Return ancestors, children and deeper descendants of `focus` in `repositories`, rolled up to fit the drawing."""
+    held = images_held_in(repositories)
+    up = _without_documents(Ancestry.objects.filter(descendant=focus, ancestor__in=held), "ancestor")
+    down = _without_documents(Ancestry.objects.filter(ancestor=focus, descendant__in=held), "descendant")
+    ancestors = [row.ancestor for row in up.order_by("depth", "id")[:ANCESTORS_MAX]]
+    # In the order of the index: of a base with 100,000 descendants the first ones are read, and no more.
+    descendants = [row.descendant for row in down.order_by("depth", "descendant_id")[:DESCENDANTS_READ]]
     images = {image.pk: image for image in [*ancestors, focus, *descendants]}
+    all_levels = _levels(images, repositories)
+    levels = all_levels[focus.pk]
+    counts = {key: sum(level.count for level in found) for key, found in all_levels.items()}
     places = places_of(images, repositories)
     images = {key: image for key, image in images.items() if key in places or key == focus.pk}
     edges = list(Derivation.objects.filter(base_id__in=images, derived_id__in=images).order_by("id"))
-    counts = dict(Image.objects.filter(pk__in=images).annotate(n=_descendant_count(visible)).values_list("pk", "n"))
     column = columns_of(map(str, images), [(str(edge.base_id), str(edge.derived_id)) for edge in edges])
 
     rolled, groups = _roll_up(focus, descendants, images, places, edges)
@@ -189,6 +189,12 @@ def neighbourhood_of(focus: Image, visible: QuerySet[Image], repositories: Query
         drawn += f", and {in_groups} in {len(groups)} roll-up{'s' if len(groups) > 1 else ''}"
     drawn += f". Left out: {left_out}, farther from this image." if left_out > 0 else ". Left out: nothing."
     return Neighbourhood(drawing, rows, len(ancestors), levels, drawn)
+
+
+def _without_documents(rows: QuerySet[Ancestry], end: str) -> QuerySet[Ancestry]:
+    """Return the closure's rows with the image at one end, less the JSON that no drawing shows."""
+    heavy = ("manifest", "config", "annotations", "labels")
+    return rows.select_related(end).defer(*(f"{end}__{name}" for name in heavy))
 
 
 def _roll_up(

@@ -12,7 +12,7 @@ from accounts.models import User
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
-from lifecycle.lineage.page_queries import neighbourhood_of, roots_visible
+from lifecycle.lineage.page_queries import derived_counts, neighbourhood_of, roots_visible
 from lifecycle.rebuild.page_queries import plan_offer
 from lifecycle.registry.models import Image
 from lifecycle.registry.page_queries import lag_of, places_of, platforms_of
@@ -22,10 +22,12 @@ from lifecycle.registry.page_queries import lag_of, places_of, platforms_of
 def roots(request: HttpRequest) -> HttpResponse:
     """List the images on which others stand and that stand on none we know, newest first."""
     user = cast(User, request.user)
-    rows = roots_visible(images_visible_to(user))
+    repositories = repositories_visible_to(user)
+    rows = roots_visible(images_visible_to(user), repositories)
     page = keyset_page(rows, ("-id",), after=request.GET.get("after", ""), before=request.GET.get("before", ""))
-    places = places_of([image.pk for image in page.rows], repositories_visible_to(user))
-    entries = [(image, places[image.pk]) for image in page.rows if image.pk in places]
+    ids = [image.pk for image in page.rows]
+    places, counts = places_of(ids, repositories), derived_counts(ids, repositories)
+    entries = [(image, places[image.pk], counts[image.pk]) for image in page.rows if image.pk in places]
     return render(request, "lifecycle/lineage/roots.html", {"page": page, "entries": entries})
 
 
@@ -39,7 +41,7 @@ def neighbourhood(request: HttpRequest, digest: str) -> HttpResponse:
         raise NotFound("There is no such image, or you may not see it.")
     entries = platforms_of(named)
     focus = entries[0].child if entries else named
-    around = neighbourhood_of(focus, visible, repositories)
+    around = neighbourhood_of(focus, repositories)
     place = places_of([named.pk, focus.pk], repositories).get(named.pk) or places_of([focus.pk], repositories).get(
         focus.pk
     )

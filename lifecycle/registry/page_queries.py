@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 
-from django.db.models import F, OuterRef, Prefetch, QuerySet, Subquery
+from django.db.models import F, OuterRef, QuerySet, Subquery
 
 from lifecycle.core.errors import NotFound
 from lifecycle.registry.models import (
@@ -18,6 +19,8 @@ from lifecycle.registry.models import (
     Tag,
     TagEvent,
 )
+
+_DOCUMENTS: Final = ("image__manifest", "image__config")  # kilobytes a row, and no list shows them
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +47,22 @@ class Lag:
 
 
 def repositories_with_latest(visible: QuerySet[Repository]) -> QuerySet[Repository]:
-    """Return `visible` with team, registry and `latest_tags`: the newest tag of each with its image."""
+    """Return `visible` with team, registry and `latest_tag_id`, for `add_latest_tags`."""
     newest = (
-        Tag.objects.filter(repository=OuterRef("repository"), image__isnull=False)
-        .order_by("-updated_at", "-id")
-        .values("pk")
+        Tag.objects.filter(repository=OuterRef("pk"), image__isnull=False).order_by("-updated_at", "-id").values("pk")
     )
-    latest = Tag.objects.filter(pk=Subquery(newest[:1])).select_related("image")
-    return visible.select_related("team", "registry", "environment").prefetch_related(
-        Prefetch("tags", queryset=latest, to_attr="latest_tags")
-    )
+    return visible.select_related("team", "registry", "environment").annotate(latest_tag_id=Subquery(newest[:1]))
+
+
+def add_latest_tags(repositories: Iterable[Repository]) -> None:
+    """Give each row of `repositories_with_latest` its `latest_tag` with the image, or None; one query.
+
+    Not a prefetch: that looks at every tag of the repositories to find out which one is the newest.
+    """
+    rows: list[Any] = list(repositories)
+    tags = Tag.objects.select_related("image").defer(*_DOCUMENTS).in_bulk([row.latest_tag_id for row in rows])
+    for row in rows:
+        row.latest_tag = tags.get(row.latest_tag_id)
 
 
 def repository_of(visible: QuerySet[Repository], team: str, name: str) -> Repository:
@@ -81,7 +90,8 @@ def image_in(repository: Repository, digest: str) -> RepositoryImage:
 
 def tags_of(repository: Repository) -> QuerySet[Tag]:
     """Return the live tags of `repository` with their images; order and page them by (-updated_at, -id)."""
-    return Tag.objects.filter(repository=repository, image__isnull=False).select_related("image")
+    rows = Tag.objects.filter(repository=repository, image__isnull=False)
+    return rows.select_related("image").defer(*_DOCUMENTS)
 
 
 def tag_history(repository: Repository) -> QuerySet[TagEvent]:
@@ -123,6 +133,15 @@ def places_of(images: Iterable[int], visible: QuerySet[Repository]) -> dict[int,
     for member in members.select_related("repository__team").order_by("-id"):
         places.setdefault(member.image_id, Place(member.repository, ""))
     return places
+
+
+def images_held_in(visible: QuerySet[Repository]) -> QuerySet[RepositoryImage, Any]:
+    """Return the ids of the images that lie in visible repositories, for `__in`.
+
+    The same images as `images_visible_to`, but without a look at their rows: a join that 100,000 ids go through is
+    then half as long.
+    """
+    return RepositoryImage.objects.filter(repository__in=visible, removed_at=None).values("image")
 
 
 def lag_of(base: Image, visible: QuerySet[Repository]) -> Lag | None:

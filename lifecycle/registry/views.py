@@ -77,8 +77,10 @@ def images(request: HttpRequest) -> HttpResponse:
         rows = rows.filter(Q(name__icontains=text) | Q(description__icontains=text))
     if team:
         rows = rows.filter(team__slug=team)
+    page = keyset_page(rows, ("-updated_at", "-id"), **_cursors(request))
+    page_queries.add_latest_tags(page.rows)
     context = {
-        "page": keyset_page(rows, ("-updated_at", "-id"), **_cursors(request)),
+        "page": page,
         "teams": Team.objects.filter(pk__in=visible.values("team")).order_by("slug"),
         "q": text,
         "team": team,
@@ -255,8 +257,7 @@ def _tab(request: HttpRequest, tab: str, context: dict[str, Any], user: User) ->
             package.brought_by = _layer_words(context, package.layer_position)  # type: ignore[attr-defined]
         return {"page": packages, "q": text}
     if tab == "lineage":
-        visible = images_visible_to(user)
-        return {"levels": levels_below(image, visible)}
+        return {"levels": levels_below(image, repositories_visible_to(user))}
     if tab == "history":
         events = (
             AuditEvent.objects.filter(digest=context["top"].digest, team=context["repository"].team)

@@ -93,7 +93,8 @@ def test_any_number_of_images_costs_the_same_queries(yard, count, django_assert_
         dock.push(dock.repository(f"shop/many{number}"), image, "1")
         dock.derive(yard["worker"], image)
     lineage(yard["reader"], yard["worker"])
-    with django_assert_num_queries(9):  # token twice (made, read), its use, image, bases, derived, names, two counts
+    # Token twice (made, read), its use, grants, image, bases, derived, names, two counts.
+    with django_assert_num_queries(10):
         found = lineage(yard["reader"], yard["worker"], limit=2)
     assert len(found["descendants"]["immediate"]) == min(count, 2)
     assert (found["descendants"]["next"] is None) == (count < 3)
