@@ -101,6 +101,8 @@ def account_guessed(text: str) -> str | None:
 def note_use(token: ApiToken, address: str | None) -> None:
     """Keep when and from where a token was last used, at most once a minute."""
     moment = timezone.now()
+    if token.last_used_at is not None and moment - token.last_used_at < LAST_USED_EVERY:
+        return  # the row was just read: nothing to write, so no query either
     ApiToken.objects.filter(pk=token.pk).filter(
         Q(last_used_at=None) | Q(last_used_at__lt=moment - LAST_USED_EVERY)
     ).update(last_used_at=moment, last_used_ip=address)

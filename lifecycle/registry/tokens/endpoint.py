@@ -21,7 +21,6 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from accounts import tokens as api_tokens
 from accounts.models import ApiToken, User
-from lifecycle.core import clock
 from lifecycle.core.address import client_address
 from lifecycle.registry import limiter
 from lifecycle.registry.tokens import signing
@@ -149,7 +148,7 @@ def _user_of(name: str, password: str, address: str | None) -> ApiToken:
     token = api_tokens.find_token(password) if 0 < len(password) <= CREDENTIAL_MAX else None
     if token is None or token.kind == ApiToken.Kind.REFRESH or token.user.username != name:
         raise _refused_credential(name, address)
-    _note_use(token, address)
+    api_tokens.note_use(token, address)
     return token
 
 
@@ -157,14 +156,8 @@ def _refreshed(text: str, address: str | None) -> ApiToken:
     token = api_tokens.find_token(text) if len(text) <= CREDENTIAL_MAX else None
     if token is None or token.kind != ApiToken.Kind.REFRESH or token.service != settings.REGISTRY_SERVICE:
         raise _refused_credential("", address)
-    _note_use(token, address)
+    api_tokens.note_use(token, address)
     return token
-
-
-def _note_use(token: ApiToken, address: str | None) -> None:
-    # The row was just read: in the minute after a use there is nothing to write, so no query either.
-    if token.last_used_at is None or clock.now() - token.last_used_at >= api_tokens.LAST_USED_EVERY:
-        api_tokens.note_use(token, address)
 
 
 def _refused_credential(name: str, address: str | None) -> _Refusal:
