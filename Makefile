@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+BUILT_BENCHES := lineage api
 
 .DEFAULT_GOAL := help
 .PHONY: help system setup up demo down logs status test test-long lint fmt docs bench lock image assets
@@ -64,8 +65,11 @@ assets: ## rebuild the vendor files and icons of the pages (needs Node 20; the r
 	@npm ci --no-audit --no-fund --silent
 	@npm run --silent assets
 
-bench: ## measurements: not built yet
-	@echo "make bench: not built yet"; exit 2
+bench: setup ## measure: a table for each bench, the same as JSON below var/bench (BENCHES="lineage api", IMAGES=100000)
+	@status=0; for name in $(or $(BENCHES),$(BUILT_BENCHES)); do \
+		$(BIN)/python manage.py bench $$name --images $(or $(IMAGES),10000) \
+			--save $(or $(GRAVINGDOCK_HOME),var)/bench/$$name-$(or $(IMAGES),10000).json || status=$$?; \
+	done; exit $$status
 
 lock: setup ## write requirements/*.txt anew from pyproject.toml: versions and hashes, no host
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra embedded --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/runtime.txt

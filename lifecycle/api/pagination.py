@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from django.core import signing
 from django.db.models import Model, Q, QuerySet
@@ -15,6 +15,14 @@ from rest_framework.response import Response
 
 PAGE_DEFAULT = 50
 PAGE_MAX = 200
+
+
+_SALT: Final = "api.cursor"
+
+
+def cursor_behind(pk: int) -> str:
+    """Return the cursor of the page that begins behind the row `pk`."""
+    return signing.dumps(pk, salt=_SALT)
 
 
 class KeysetPagination(BasePagination):
@@ -33,7 +41,7 @@ class KeysetPagination(BasePagination):
         rows = queryset.order_by("-pk" if is_descending else "pk")
         if cursor := request.query_params.get("cursor"):
             try:
-                last = signing.loads(cursor, salt="api.cursor")
+                last = signing.loads(cursor, salt=_SALT)
             except signing.BadSignature:
                 raise ValidationError({"cursor": ["Not a cursor of this API; start again without it."]}) from None
             rows = rows.filter(Q(pk__lt=last) if is_descending else Q(pk__gt=last))
@@ -43,7 +51,7 @@ class KeysetPagination(BasePagination):
             page.pop()
             last_row: Model = page[-1]
             query = request.query_params.copy()
-            query["cursor"] = signing.dumps(last_row.pk, salt="api.cursor")
+            query["cursor"] = cursor_behind(last_row.pk)
             self._next = f"{request.build_absolute_uri(request.path)}?{query.urlencode()}"
         return page
 

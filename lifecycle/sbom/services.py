@@ -9,17 +9,18 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from accounts.models import User
 from lifecycle import reactions
 from lifecycle.core import clock
 from lifecycle.core.errors import MalformedPurl
 from lifecycle.registry.models import Image
-from lifecycle.sbom.models import ImageInventory, Inventory, InventoryPackage, PackageVersion, Sbom
+from lifecycle.sbom.models import ImageInventory, Inventory, PackageVersion, Sbom
 
 PURL_MAX: Final = 2000  # characters; a b-tree entry holds 2,704 bytes
 _CHUNK: Final = 5000
+_PAIRS: Final = 50_000  # rows of an inventory in one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,13 @@ def store(contents: dict[int, Content], *, actor: User) -> Stored:
     usable = {
         image.pk: [package for package in contents[image.pk].packages if _is_storable(package.purl)] for image in images
     }
-    ids, stored.new_package_ids = _store_package_versions(package for found in usable.values() for package in found)
+    ids, stored.new_package_ids = store_package_versions(package for found in usable.values() for package in found)
     groups: dict[tuple[int, int | None], set[str]] = defaultdict(set)
     for image_id, found in usable.items():
         for package in found:
             groups[image_id, package.layer_position].add(package.purl)
-    digests = {key: _inventory_digest(purls) for key, purls in groups.items()}
-    inventories = _store_inventories({digests[key]: purls for key, purls in groups.items()}, ids)
+    digests = {key: inventory_digest(purls) for key, purls in groups.items()}
+    inventories = store_inventories({digests[key]: purls for key, purls in groups.items()}, ids)
     ImageInventory.objects.bulk_create(
         [
             ImageInventory(image_id=image_id, inventory_id=inventories[digests[image_id, position]],
@@ -116,7 +117,8 @@ def _is_storable(purl: str) -> bool:
     return purl.startswith("pkg:") and len(purl.encode(errors="replace")) <= PURL_MAX and "\x00" not in purl
 
 
-def _inventory_digest(purls: Collection[str]) -> str:
+def inventory_digest(purls: Collection[str]) -> str:
+    """Return the name of the inventory that holds these purls."""
     return "sha256:" + hashlib.sha256("\n".join(sorted(purls)).encode()).hexdigest()
 
 
@@ -131,8 +133,8 @@ def _sbom(image: Image, content: Content) -> Sbom:
     )
 
 
-def _store_package_versions(packages: Iterable[Package]) -> tuple[dict[str, int], list[int]]:
-    """Return (id by purl, ids of those that were new)."""
+def store_package_versions(packages: Iterable[Package]) -> tuple[dict[str, int], list[int]]:
+    """Store what is not known yet of these package versions; return (id by purl, ids of those that were new)."""
     by_purl: dict[str, Package] = {}
     for package in packages:
         by_purl.setdefault(package.purl, package)
@@ -184,7 +186,7 @@ def _package_version(package: Package) -> PackageVersion:
     return row
 
 
-def _store_inventories(wanted: dict[str, set[str]], package_ids: dict[str, int]) -> dict[str, int]:
+def store_inventories(wanted: dict[str, set[str]], package_ids: dict[str, int]) -> dict[str, int]:
     """Return the id of each inventory by its digest, those that were new written with their packages."""
     digests = sorted(wanted)
     known = dict(Inventory.objects.filter(digest__in=digests).values_list("digest", "id"))
@@ -193,12 +195,14 @@ def _store_inventories(wanted: dict[str, set[str]], package_ids: dict[str, int])
         [Inventory(digest=digest, package_count=len(wanted[digest])) for digest in missing], ignore_conflicts=True
     )
     added = dict(Inventory.objects.filter(digest__in=missing).values_list("digest", "id"))
-    InventoryPackage.objects.bulk_create(
-        [
-            InventoryPackage(inventory_id=added[digest], package_id=package_ids[purl])
-            for digest in missing
-            for purl in sorted(wanted[digest])
-        ],
-        ignore_conflicts=True, batch_size=_CHUNK,
-    )  # fmt: skip
+    pairs = [(added[digest], package_ids[purl]) for digest in missing for purl in sorted(wanted[digest])]
+    with connection.cursor() as cursor:
+        for start in range(0, len(pairs), _PAIRS):
+            part = pairs[start : start + _PAIRS]
+            # Two arrays instead of a row of parameters each: four times as fast, and here is where the bulk goes.
+            cursor.execute(
+                "INSERT INTO lifecycle_inventorypackage (inventory_id, package_id)"
+                " SELECT * FROM unnest(%s::bigint[], %s::bigint[]) ON CONFLICT DO NOTHING",
+                [[inventory for inventory, _ in part], [package for _, package in part]],
+            )
     return {**known, **added}

@@ -1,0 +1,144 @@
+"""Lists over `/api/v1/` and the pages beside them, through the real web process: how long at N images, and how many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from django.conf import settings
+from django.db.models import Count, Max
+from django.test import Client
+from django.urls import reverse
+
+from accounts.models import User
+from lifecycle.api.pagination import cursor_behind
+from lifecycle.audit.models import AuditEvent
+from lifecycle.bench import loading
+from lifecycle.bench.measuring import Caller, load_s_for, percentile, repeated_ms, repeats_for, requests_per_s
+from lifecycle.bench.processes import Processes
+from lifecycle.bench.types import Figure, Figures
+from lifecycle.lineage.models import Ancestry
+from lifecycle.promotion.models import PromotionRequest
+from lifecycle.registry.models import Image, Repository, RepositoryImage
+
+P95_TARGET_MS: Final = 50.0  # performance.md 5: a list of images with its scan summary
+JSON_TARGET: Final = 500.0  # requests/s; performance.md 4, B3
+HTML_TARGET: Final = 250.0
+
+
+def measure(images: int, *, note: Callable[[str], None]) -> Figures:
+    """Load, start the web process, ask over one kept connection, then over four at once."""
+    dock = loading.load(images, note=note)
+    loading.complete(dock, note=note)
+    with Processes() as processes:
+        processes.web()
+        note("asking")
+        return _ask(dock, images)
+
+
+def _ask(dock: loading.Dock, images: int) -> Figures:
+    figures: dict[str, Figure] = {}
+    repeats, seconds = repeats_for(images), load_s_for(images)
+    for reader, paths in (("wide", _wide_paths()), ("narrow", _narrow_paths()), ("admin", _admin_paths())):
+        caller = _api_caller(dock.tokens[reader])
+        for title, path in paths.items():
+            _add(figures, title, repeated_ms(partial(caller.get, "/api/v1/" + path), repeats=repeats), P95_TARGET_MS)
+        caller.close()
+    session = _session("wide")
+    caller = Caller(settings.PUBLIC_URL, session)
+    for title, path in _pages().items():
+        _add(figures, title, repeated_ms(partial(caller.get, path), repeats=repeats), None)
+    caller.close()
+    token = dock.tokens["wide"]
+    rate = requests_per_s(partial(_api_caller, token), "/api/v1/images/", seconds=seconds)
+    figures["api_images_requests_per_s"] = Figure(rate, "requests/s", JSON_TARGET)
+    rate = requests_per_s(partial(Caller, settings.PUBLIC_URL, session), "/images/", seconds=seconds)
+    figures["page_images_requests_per_s"] = Figure(rate, "requests/s", HTML_TARGET)
+    return figures
+
+
+def _add(figures: dict[str, Figure], title: str, times_ms: list[float], target: float | None) -> None:
+    figures[f"{title}_p50"] = Figure(percentile(times_ms, 0.5), "ms")
+    figures[f"{title}_p95"] = Figure(percentile(times_ms, 0.95), "ms", target)
+
+
+def _wide_paths() -> Mapping[str, str]:
+    """Return what a reader of every team asks for; a deep page begins in the middle of the list."""
+    image = _usual_image()
+    middle_image, middle_promotion = _middle(Image), _middle(PromotionRequest)
+    return {
+        "api_images_first": "images/",
+        "api_images_deep": f"images/?cursor={cursor_behind(middle_image)}",
+        "api_images_of_200": "images/?limit=200",
+        "api_image": f"images/{image.digest}/",
+        "api_image_findings": f"images/{image.digest}/findings/",
+        "api_repositories_first": "repositories/",
+        "api_repositories_deep": f"repositories/?cursor={cursor_behind(_middle(Repository))}",
+        "api_promotions_first": "promotions/",
+        "api_promotions_open": "promotions/?state=open",
+        "api_promotions_deep": f"promotions/?cursor={cursor_behind(middle_promotion)}",
+        "api_audit_events_first": "audit-events/",
+        "api_audit_events_deep": f"audit-events/?cursor={cursor_behind(_middle(AuditEvent))}",
+    }
+
+
+def _narrow_paths() -> Mapping[str, str]:
+    """Return what somebody asks who sees one repository of all."""
+    return {
+        "api_images_first_of_one_repository": "images/",
+        "api_repositories_first_of_one_repository": "repositories/",
+        "api_promotions_first_of_one_repository": "promotions/",
+        "api_audit_events_first_of_one_team": "audit-events/",
+    }
+
+
+def _admin_paths() -> Mapping[str, str]:
+    return {"api_audit_events_first_of_an_admin": "audit-events/"}
+
+
+def _pages() -> Mapping[str, str]:
+    """Return the pages by the names of their figures."""
+    image = _usual_image()
+    member = RepositoryImage.objects.select_related("repository__team").filter(image=image)[0]
+    address = reverse("lifecycle:image", args=[member.repository.team.slug, member.repository.name, image.digest])
+    biggest = Repository.objects.annotate(count=Count("tags")).order_by("-count").select_related("team")[0]
+    hub = Image.objects.get(
+        pk=Ancestry.objects.values("ancestor").annotate(count=Count("id")).order_by("-count")[0]["ancestor"]
+    )
+    return {
+        "page_images": reverse("lifecycle:images"),
+        "page_images_search": reverse("lifecycle:images") + "?q=service-00",
+        "page_repository_with_most_tags": reverse("lifecycle:repository", args=[biggest.team.slug, biggest.name]),
+        "page_image": address,
+        "page_image_findings": f"{address}?tab=findings",
+        "page_image_packages": f"{address}?tab=packages",
+        "page_image_lineage": f"{address}?tab=lineage",
+        "page_image_history": f"{address}?tab=history",
+        "page_lineage_roots": reverse("lifecycle:lineage"),
+        "page_lineage_of_an_image": reverse("lifecycle:lineage-image", args=[image.digest]),
+        "page_lineage_of_the_biggest_base": reverse("lifecycle:lineage-image", args=[hub.digest]),
+        "page_inbox": reverse("lifecycle:inbox"),
+        "page_promotions": reverse("lifecycle:promotions"),
+    }
+
+
+def _usual_image() -> Image:
+    """Return an application in the middle of the dock: it has bases, packages and findings."""
+    return Image.objects.filter(pk__gte=_middle(Image), layer_count__gte=8).order_by("pk")[0]
+
+
+def _middle(model: type[Image | Repository | PromotionRequest | AuditEvent]) -> int:
+    return int((model.objects.aggregate(last=Max("pk"))["last"] or 2) // 2)
+
+
+def _api_caller(token: str) -> Caller:
+    return Caller(settings.PUBLIC_URL, {"Authorization": f"Bearer {token}", "Accept": "application/json"})
+
+
+def _session(username: str) -> dict[str, str]:
+    """Return the headers of a browser that is signed in."""
+    client = Client()
+    client.force_login(User.objects.get(username=username), backend=settings.AUTHENTICATION_BACKENDS[0])
+    cookie = client.cookies[settings.SESSION_COOKIE_NAME].value
+    return {"Cookie": f"{settings.SESSION_COOKIE_NAME}={cookie}", "Accept": "text/html"}

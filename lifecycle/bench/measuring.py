@@ -1,0 +1,116 @@
+"""How a bench measures: the clock, percentiles, memory, and HTTP over a kept connection."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from lifecycle.core.errors import LifecycleError
+
+REPEATS: Final = 30  # of one read, after two that warm the caches
+_WARM_UPS: Final = 2
+_LOAD_S: Final = 3.0  # how long requests are made one after the other
+TRIAL: Final = 1000  # images: with fewer a bench is tried out, and its figures mean nothing
+
+
+class Unusable(LifecycleError):
+    """What was to be measured did not work: there is then no figure, rather than a wrong one."""
+
+    code = "bench_unusable"
+    http_status = 500
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value below which `share` of the values lie (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def seconds_of(action: Callable[[], Any]) -> float:
+    """Return how long `action` took."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def timings_ms(actions: Iterable[Callable[[], Any]]) -> list[float]:
+    """Return how long each action took, in milliseconds."""
+    return [1000 * seconds_of(action) for action in actions]
+
+
+def repeats_for(images: int, repeats: int = REPEATS) -> int:
+    """Return how often to repeat: fewer times where the figures mean nothing anyway."""
+    return repeats if images >= TRIAL else 3
+
+
+def load_s_for(images: int) -> float:
+    """Return for how many seconds to make load."""
+    return _LOAD_S if images >= TRIAL else 0.3
+
+
+def repeated_ms(action: Callable[[], Any], *, repeats: int) -> list[float]:
+    """Return the times of one action done again and again, in milliseconds, the first ones left out."""
+    return timings_ms([action] * (repeats + _WARM_UPS))[_WARM_UPS:]
+
+
+def peak_rss_mb() -> float:
+    """Return the most memory that this process has held, in MB."""
+    # Not getrusage: its peak is inherited from whoever started this process.
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+class Caller:
+    """One client with one kept connection, as a browser or a script has it."""
+
+    def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
+        parts = urlsplit(base_url)
+        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+        self._headers = dict(headers)
+
+    def get(self, path: str) -> bytes:
+        """Return the body of a 200; raises Unusable for any other answer."""
+        self._connection.request("GET", path, headers=self._headers)
+        answer = self._connection.getresponse()
+        body = answer.read()
+        if answer.status != 200:
+            raise Unusable(f"GET {path} answered {answer.status}: {body[:300]!r}")
+        return body
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+
+def requests_per_s(make: Callable[[], Caller], path: str, *, seconds: float, clients: int = 4) -> float:
+    """Return how many answers a second `clients` get that each ask again as soon as they have one (closed loop)."""
+    counts = [0] * clients
+    problems: list[Exception] = []
+    deadline = time.monotonic() + seconds
+
+    def ask(number: int) -> None:
+        caller = make()
+        try:
+            while time.monotonic() < deadline:
+                caller.get(path)
+                counts[number] += 1
+        except (OSError, http.client.HTTPException, Unusable) as error:
+            problems.append(error)
+        finally:
+            caller.close()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if problems:
+        raise Unusable(f"A request failed under load: {problems[0]}")
+    return sum(counts) / (time.monotonic() - started)

@@ -1,0 +1,95 @@
+"""The processes of a bench: web, workers and registry as an installation runs them, ended with the bench."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from django.conf import settings
+
+from config.embedded import keys, ports
+from config.embedded.registry_server import RegistryServer
+from lifecycle.bench.scratch import NoPlace
+
+
+class Processes:
+    """Started by name, in this process's own group, so that whoever ends the group ends them too."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._home = Path(settings.HOME)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in reversed(self._running.values()):
+            process.send_signal(signal.SIGTERM)
+        for process in self._running.values():
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def web(self) -> None:
+        """Start the web process as `make up` does: granian, WSGI, one worker with eight threads."""
+        tools = Path(sys.executable).parent
+        if not (Path(settings.STATIC_ROOT) / "staticfiles.json").exists():  # else the installation's own, see scratch
+            collect = [sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"]
+            subprocess.run(collect, cwd=settings.BASE_DIR, check=True)
+        port = urlsplit(settings.PUBLIC_URL).port or 0
+        self._start(
+            "web",
+            [
+                str(tools / "granian"), "--interface", "wsgi", "--no-ws", "--host", ports.LOOPBACK, "--port", str(port),
+                "--workers", "1", "--blocking-threads", "8", "config.wsgi:application",
+            ],
+        )  # fmt: skip
+        self._await_port("web", port)
+
+    def workers(self) -> None:
+        """Start the workers as `make up` does, those that scan left out: a push is visible before its scan."""
+        celery = [str(Path(sys.executable).with_name("celery")), "-A", "config.celery", "worker", "--loglevel=WARNING"]
+        quiet = ["--without-gossip", "--without-mingle", "--pool=prefork", "-n", "bench@%h"]
+        self._start("worker", [*celery, *quiet, "-Q", "ingest,match,promote,notify", "-c", "2"])
+
+    def registry(self) -> None:
+        """Start a registry with an empty folder; it asks the bench's web process for tokens and tells it of pushes."""
+        port = urlsplit(settings.REGISTRY_URL).port or 0
+        server = RegistryServer(
+            folder=self._home / "registry",
+            port=port,
+            public_url=settings.PUBLIC_URL,
+            service=settings.REGISTRY_SERVICE,
+            issuer=settings.TOKEN_ISSUER,
+            certificate_file=self._home / "token-ca.pem",
+            hook_secret=settings.REGISTRY_HOOK_SECRET,
+            http_secret=keys.password(),
+        )
+        server.prepare()
+        self._start("registry", server.command())
+        self._await_port("registry", port)
+
+    def _start(self, name: str, command: list[str]) -> None:
+        with (self._home / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                command, cwd=settings.BASE_DIR, env=dict(os.environ), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def _await_port(self, name: str, port: int, timeout_s: float = 60) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and self._running[name].poll() is None:
+            if ports.is_listening(port):
+                return
+            time.sleep(0.05)
+        raise NoPlace(f"{name} did not start:\n{(self._home / f'{name}.log').read_text(errors='replace')[-2000:]}")

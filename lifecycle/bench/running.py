@@ -1,0 +1,85 @@
+"""Run one bench in a place of its own, and say what came out."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+from django.conf import settings
+
+from lifecycle.bench.measuring import Unusable, peak_rss_mb
+from lifecycle.bench.scratch import scratch
+from lifecycle.bench.types import Figures
+
+IMAGES_DEFAULT: Final = 10_000
+NAMES: Final = ("ingest", "lineage", "api", "token", "audit", "rescan", "match", "promote", "admission")
+BUILT: Final = ("lineage", "api")  # a module `measure_<name>` each
+
+Note = Callable[[str], None]
+
+
+def run_apart(name: str, images: int) -> dict[str, Any]:
+    """Make a place, run the bench there in a process of its own, remove the place; return design.md 6's object.
+
+    Raises NoPlace, or Unusable when the bench failed (what went wrong is on standard error).
+    """
+    with scratch() as environment:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "bench", name, "--images", str(images), "--here"],
+            cwd=settings.BASE_DIR,
+            env=environment,
+            stdin=subprocess.PIPE,  # never written to: it ends when this process ends, see _end_with_parent
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # one group for all that the bench starts, out of reach of the terminal's Ctrl-C
+        )
+        try:
+            assert process.stdout is not None  # noqa: S101 -- a pipe, three lines above
+            out = process.stdout.read()
+            process.wait()
+        except BaseException:
+            _end(process, signal.SIGTERM, 20)
+            raise
+        finally:
+            _end(process, signal.SIGKILL, 5)
+    if process.returncode:
+        raise Unusable(f"The bench {name} failed (exit {process.returncode}).")
+    report: dict[str, Any] = orjson.loads(out)
+    return report
+
+
+def run_here(name: str, images: int, *, note: Note) -> dict[str, Any]:
+    """Measure, in a place that `run_apart` made; return design.md 6's object."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    measure: Callable[..., Figures] = importlib.import_module(f"lifecycle.bench.measure_{name}").measure
+    started = time.monotonic()
+    figures = measure(images, note=note)
+    return {
+        "bench": name,
+        "images": images,
+        "figures": {title: figure.as_json() for title, figure in figures.items()},
+        "peak_rss_mb": round(peak_rss_mb(), 1),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _end_with_parent() -> None:
+    """End this process and all it started when whoever would remove the place is gone."""
+    os.read(0, 1)
+    os.killpg(os.getpgrp(), signal.SIGTERM)
+
+
+def _end(process: subprocess.Popen[bytes], number: int, timeout_s: float) -> None:
+    """Signal the group of the bench, which may have outlived its leader, and wait for the leader."""
+    try:
+        os.killpg(process.pid, number)
+        process.wait(timeout=timeout_s)
+    except (ProcessLookupError, subprocess.TimeoutExpired):
+        return

@@ -1,0 +1,199 @@
+"""A place of a bench's own: a database, a Redis number, a registry's folder; made, used, and removed whatever happens.
+
+The servers are the installation's own, so that a figure is one of its machine and its settings. What a bench that was
+killed outright left behind is removed by the next one: its lock ended with its process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg2
+import redis
+from django.conf import settings
+from psycopg2 import sql
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection
+
+from config.embedded import keys, ports
+from lifecycle.core.errors import LifecycleError
+
+PREFIX: Final = "gravingdock_bench_"
+_REDIS_NUMBERS: Final = range(15, 0, -1)  # a Redis has 16 of them unless told otherwise; 0 is the installation's own
+_REDIS_MARK: Final = "gravingdock:bench"
+_LOCK: Final = 0x62656E  # "ben"
+# Settings that a bench must not inherit: they name the installation's own database, secrets and addresses.
+_OWN: Final = (
+    "DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "REGISTRY_URL", "PUBLIC_URL", "ALLOWED_HOSTS", "SECRET_KEY",
+    "FIELD_KEY", "TOKEN_KEY", "TOKEN_CERT", "REGISTRY_HOOK_SECRET", "TOKEN_ISSUER", "REGISTRY_SERVICE", "EMBEDDED",
+    "BEHIND_PROXY", "SCRATCH", "CRAWL_EVERY_S", "JOB_LEASE_S", "JOB_SWEEP_S", "DJANGO_SETTINGS_MODULE",
+)  # fmt: skip
+
+
+class NoPlace(LifecycleError):
+    """There is nowhere to measure; the message says what is missing."""
+
+    code = "bench_no_place"
+    http_status = 503
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[dict[str, str]]:
+    """Make the place, migrated, and yield the environment for the processes that use it; remove it at the end.
+
+    Raises NoPlace when a server does not answer or refuses.
+    """
+    with contextlib.ExitStack() as stack:
+        locks = stack.enter_context(_locks())
+        _remove_left_over(locks)
+        name = PREFIX + os.urandom(5).hex()
+        locks.take(name)
+        stack.enter_context(_database(locks, name))
+        number = stack.enter_context(_redis_number(locks, name))
+        home = stack.enter_context(_folder(name))
+        environment = _environment(name, number, home)
+        migrate = [sys.executable, "manage.py", "migrate", "-v0"]
+        done = subprocess.run(
+            migrate, cwd=settings.BASE_DIR, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise NoPlace(f"manage.py migrate failed:\n{done.stderr[-2000:]}")
+        yield environment
+
+
+class _Locks:
+    """Advisory locks by name, on one connection: held until the process ends, however it ends."""
+
+    def __init__(self, link: connection) -> None:
+        self.link = link
+
+    def take(self, name: str) -> bool:
+        """Take the lock if nobody has it; whoever has it is alive."""
+        with self.link.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCK, zlib.crc32(name.encode()) - 2**31])
+            return cursor.fetchone() == (True,)
+
+    def execute(self, statement: str, name: str) -> None:
+        """Run a statement with the name of a database in it."""
+        with self.link.cursor() as cursor:
+            cursor.execute(sql.SQL(statement).format(sql.Identifier(name)))
+
+
+@contextlib.contextmanager
+def _locks() -> Iterator[_Locks]:
+    try:
+        link = psycopg2.connect(settings.DATABASE_OWNER_URL, connect_timeout=5)
+    except psycopg2.OperationalError as error:
+        raise NoPlace(f"PostgreSQL does not answer ({str(error).strip()}). Is it up? `make up` starts it.") from None
+    link.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+    try:
+        yield _Locks(link)
+    finally:
+        link.close()
+
+
+def _remove_left_over(locks: _Locks) -> None:
+    """Remove the databases and folders of benches that do not run any more; Redis numbers are looked at when taken."""
+    with locks.link.cursor() as cursor:
+        cursor.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [PREFIX])
+        names = {name for (name,) in cursor.fetchall()}
+    folders = {path.name for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")}
+    for name in sorted(names | folders):
+        if locks.take(name):
+            locks.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+            shutil.rmtree(Path(tempfile.gettempdir()) / name, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _database(locks: _Locks, name: str) -> Iterator[None]:
+    """Make a database; drop it at the end, even while somebody is still connected to it."""
+    try:
+        locks.execute("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'", name)
+    except psycopg2.errors.InsufficientPrivilege:
+        raise NoPlace(
+            "The owner of the tables may not make a database for the bench: ALTER ROLE ... CREATEDB"
+            " (docs/how-to/own-servers.md)."
+        ) from None
+    try:
+        yield
+    finally:
+        locks.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+
+
+@contextlib.contextmanager
+def _redis_number(locks: _Locks, name: str) -> Iterator[int]:
+    """Take an empty numbered database of the installation's Redis; leave it empty."""
+    for number in _REDIS_NUMBERS:
+        with contextlib.closing(
+            redis.Redis.from_url(_redis_url(number), socket_connect_timeout=2, socket_timeout=5)
+        ) as client:
+            try:
+                if isinstance(mark := client.get(_REDIS_MARK), bytes) and locks.take(mark.decode()):
+                    client.flushdb()  # of a bench that does not run any more
+                is_taken = client.dbsize() == 0 and client.set(_REDIS_MARK, name, nx=True)
+            except redis.RedisError as error:
+                raise NoPlace(f"Redis does not answer, or has no numbered databases ({error}).") from None
+            if is_taken:
+                try:
+                    yield number
+                finally:
+                    client.flushdb()
+                return
+    raise NoPlace("Redis has no empty numbered database left for the bench (1 to 15 were looked at).")
+
+
+def _redis_url(number: int) -> str:
+    return urlunsplit(urlsplit(settings.REDIS_URL)._replace(path=f"/{number}"))
+
+
+@contextlib.contextmanager
+def _folder(name: str) -> Iterator[Path]:
+    folder = Path(tempfile.gettempdir()) / name
+    folder.mkdir(mode=0o700)
+    if (Path(settings.STATIC_ROOT) / "staticfiles.json").exists():
+        (folder / "static").symlink_to(settings.STATIC_ROOT)  # to compress them again would take longer than to measure
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment(database: str, redis_number: int, home: Path) -> dict[str, str]:
+    """Return the environment of the bench's processes: everything in it, so that no settings file is needed."""
+    web_port, registry_port = ports.scratch(2)
+    key_file, certificate_file = home / "token.pem", home / "token-ca.pem"
+    keys.make_token_key(key_file, certificate_file)
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in _OWN and name.removesuffix("_FILE") not in _OWN
+    }
+    return inherited | {
+        "GRAVINGDOCK_HOME": str(home),
+        "DATABASE_URL": urlunsplit(urlsplit(_app_url())._replace(path=f"/{database}")),
+        "DATABASE_OWNER_URL": urlunsplit(urlsplit(settings.DATABASE_OWNER_URL)._replace(path=f"/{database}")),
+        "REDIS_URL": _redis_url(redis_number),
+        "REGISTRY_URL": f"http://localhost:{registry_port}",
+        "PUBLIC_URL": f"http://localhost:{web_port}",
+        "SECRET_KEY": keys.password() + keys.password(),
+        "FIELD_KEY": keys.fernet_key(),
+        "TOKEN_KEY_FILE": str(key_file),
+        "TOKEN_CERT_FILE": str(certificate_file),
+        "REGISTRY_HOOK_SECRET": keys.password(),
+        "SCRATCH": str(home / "scratch"),
+        "CRAWL_EVERY_S": "86400",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _app_url() -> str:
+    from config import env  # noqa: PLC0415 -- the address as the operator wrote it; settings keep its parts
+
+    return env.text("DATABASE_URL")

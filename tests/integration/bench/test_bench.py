@@ -1,0 +1,134 @@
+"""`manage.py bench`: the object that design.md 6 describes, and nothing left of its place, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from config.embedded import postgres
+from lifecycle.bench.running import BUILT, NAMES
+from lifecycle.bench.scratch import PREFIX
+from tests.services import ROOT, Services
+
+# What each bench must say at least.
+FIGURES = {
+    "lineage": {"derive_all", "descendants_count_p50", "descendants_page_of_50_p50", "neighbourhood_page_p95"},
+    "api": {"api_images_first_p95", "api_images_deep_p95", "api_audit_events_deep_p95", "page_lineage_roots_p50"},
+}
+
+
+@pytest.fixture
+def places(services: Services) -> Services:
+    services.need_postgres()
+    services.need_redis()
+    return services
+
+
+def bench(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "manage.py", "bench", *words],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def left_over(services: Services) -> tuple[list[str], list[int], list[str]]:
+    """Return what is left: databases, Redis numbers that hold something, folders."""
+    link = services.cluster.connect(postgres.OWNER, postgres.DATABASE)
+    with link.cursor() as cursor:
+        cursor.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [PREFIX])
+        databases = [name for (name,) in cursor.fetchall()]
+    link.close()
+    numbers = []
+    for number in range(1, 16):
+        client = redis.Redis.from_url(services.redis.url(number))
+        if client.dbsize():
+            numbers.append(number)
+        client.close()
+    return databases, numbers, [path.name for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_bench_says_its_figures_and_leaves_nothing(places: Services, name: str, tmp_path: Path) -> None:
+    saved = tmp_path / "deep" / "figures.json"
+    before = left_over(places)[2]
+    process = bench(name, "--images", "100", "--json", "--save", str(saved))
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    report = json.loads(out)
+    assert set(report) == {"bench", "images", "figures", "peak_rss_mb", "seconds"}
+    assert (report["bench"], report["images"]) == (name, 100)
+    assert set(report["figures"]) >= FIGURES[name]
+    for title, figure in report["figures"].items():
+        assert set(figure) == {"value", "unit", "target"}, title
+        assert figure["value"] > 0, title
+        assert figure["target"] is None or figure["target"] > 0, title
+    assert 0 < report["peak_rss_mb"] < 2000
+    assert json.loads(saved.read_text()) == report
+    assert left_over(places) == ([], [], before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_bench_leaves_nothing(places: Services, number: int) -> None:
+    before = left_over(places)[2]
+    process = bench("lineage", "--images", "3000")
+    assert process.stderr is not None
+    assert "loading" in process.stderr.readline()  # it is in the middle of its work
+    assert [len(found) for found in left_over(places)[:2]] == [1, 1]
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert left_over(places) == ([], [], before)
+
+
+def test_what_a_killed_bench_left_is_removed_by_the_next(places: Services) -> None:
+    before = left_over(places)[2]
+    process = bench("lineage", "--images", "3000")
+    assert process.stderr is not None
+    assert "loading" in process.stderr.readline()
+    process.kill()
+    process.communicate(timeout=60)
+    assert [len(found) for found in left_over(places)] == [1, 1, 1 + len(before)]
+    second = bench("lineage", "--images", "50", "--json")
+    _, error = second.communicate(timeout=120)
+    assert second.returncode == 0, error
+    assert left_over(places) == ([], [], before)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(BUILT)))
+def test_a_bench_that_is_not_built_says_so(places: Services, name: str) -> None:
+    process = bench(name, "--json")
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert "not built" in error
+
+
+@pytest.mark.parametrize("words", [("unheard-of",), ("lineage", "--images", "0"), ("lineage", "--images", "many")])
+def test_a_mistake_is_a_sentence(places: Services, words: tuple[str, ...]) -> None:
+    process = bench(*words)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "error" in error
+
+
+def test_a_server_that_is_away_is_a_sentence(places: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_OWNER_URL", "postgres://nobody:x@127.0.0.1:1/nothing")
+    started = time.monotonic()
+    process = bench("lineage", "--images", "10")
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "PostgreSQL does not answer" in error
+    assert time.monotonic() - started < 30
