@@ -456,7 +456,7 @@ def test_a_tab_of_the_repository_costs_the_same_for_one_row_and_for_three(tab, h
     one = _count(owner, address)
     add("12")
     add("stable")
-    assert _count(owner, address) == one <= 16
+    assert _count(owner, address) == one <= 18
 
 
 # The inbox
