@@ -34,6 +34,8 @@ from lifecycle.promotion.queries import (
     previous_environment,
     requesters_of,
 )
+from lifecycle.rebuild.graph import line_images_of
+from lifecycle.rebuild.models import RebuildJob
 from lifecycle.registry.models import Image, Repository, RepositoryImage
 
 State = PromotionRequest.State
@@ -126,6 +128,7 @@ def request_promotion(
         environment=environment,
         source_environment=previous_environment(environment),
         tag=parse_tag(tag) if tag else _tag_of(repository, held.image),
+        kind=_kind_of(slot, held.image),
         requested_by=actor,
         reason=reason.strip(),
         approve_by=clock.now() + APPROVE_WITHIN,
@@ -139,6 +142,15 @@ def request_promotion(
             raise PolicyBlocked("Nobody could ever approve it.", reasons=[requirement["summary"]])
     request.refresh_from_db()
     return request
+
+
+def _kind_of(slot: Slot, image: Image) -> str:
+    """Return what kind of request it is: a renewed state of what the environment holds is a refresh."""
+    older = RebuildJob.objects.filter(repository=slot.repository_id, new_image=image, state=RebuildJob.State.DONE)
+    for job in older:
+        if slot.image_id in line_images_of({slot.repository_id: {job.tag}})[slot.repository_id] - {image.pk}:
+            return PromotionRequest.Kind.REBUILD_REFRESH
+    return PromotionRequest.Kind.FORWARD
 
 
 def _tag_of(repository: Repository, image: Image) -> str:

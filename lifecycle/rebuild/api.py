@@ -173,10 +173,11 @@ class WaveSerializer(serializers.ModelSerializer[RebuildWave]):
 
 
 class CandidateSerializer(serializers.Serializer[Any]):
-    """An environment that holds the old image, into which the new one could be promoted."""
+    """An environment that holds an older state of the image, into which the new one could be promoted."""
 
-    team = serializers.CharField(source="team.slug")
-    environment = serializers.CharField(source="slug")
+    team = serializers.CharField(source="environment.team.slug")
+    environment = serializers.CharField(source="environment.slug")
+    tag = serializers.CharField(help_text="The tag that the environment has it under")
 
 
 class RebuildJobSerializer(serializers.ModelSerializer[RebuildJob]):
@@ -222,7 +223,7 @@ class RebuildJobSerializer(serializers.ModelSerializer[RebuildJob]):
 
     @extend_schema_field(CandidateSerializer(many=True))
     def get_promote_to(self, job: RebuildJob) -> Any:
-        """Return where the result could go: the environments that hold the old image."""
+        """Return where the result could go: the environments that hold an older state of it."""
         return CandidateSerializer(self.context["candidates"].get(job.pk, []), many=True).data
 
 
@@ -312,6 +313,6 @@ class WaveViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RebuildWave]):
         context = {
             "job_counts": {wave.pk: counts},
             "shown": {job.pk: job.repository.name for job in jobs},
-            "candidates": queries.candidates_of(jobs, actor=actor),
+            "candidates": queries.slots_to_renew(jobs, actor=actor),
         }
         return Response(WaveDetailSerializer(wave, context=context).data, status=status)

@@ -79,7 +79,7 @@ def tags_of(repository: Repository, image: Image) -> set[str]:
 
 def line_images(repository: Repository, tags: Collection[str]) -> set[int]:
     """Return the ids of the platform images in the line of these tags; of all the repository's, when none is given."""
-    return _lines({repository.pk: set(tags)}).get(repository.pk, set())
+    return line_images_of({repository.pk: set(tags)}).get(repository.pk, set())
 
 
 def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]) -> Reach:
@@ -99,7 +99,7 @@ def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]
     for _ in range(LEVELS_MAX):
         if not frontier:
             break
-        lines = _lines({key: words for key, (_, words) in frontier.items()})
+        lines = line_images_of({key: words for key, (_, words) in frontier.items()})
         for key, images in lines.items():
             reach.lines[key] = reach.lines.get(key, set()) | images
         by_derivation = _holders(reach, list(frontier))
@@ -156,8 +156,11 @@ def _recipes_in_force(registry_id: int) -> dict[int, Recipe]:
     return {recipe.repository_id: recipe for recipe in rows}
 
 
-def _lines(wanted: dict[int, set[str]]) -> dict[int, set[int]]:
-    """Return {repository id: platform images that its tags name or named}; of all its images where no tag is given."""
+def line_images_of(wanted: dict[int, set[str]]) -> dict[int, set[int]]:
+    """Return {repository id: images that its tags name or named}, with the children of indexes.
+
+    Where no tag is given, of all its images. The same number of queries for any number of repositories.
+    """
     named = {key: words for key, words in wanted.items() if words}
     tops: dict[int, set[int]] = defaultdict(set)
     tags: dict[int, int] = {}

@@ -16,16 +16,16 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.advisories.models import Advisory
 from lifecycle.advisories.queries import FindingsDiff, diff_of_images, platform_manifests
-from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
+from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core import clock
 from lifecycle.jobs.models import Job, JobKind, JobLogLine
 from lifecycle.lineage.models import Derivation
-from lifecycle.promotion.models import Environment, PromotionRequest, Slot
+from lifecycle.promotion.models import Environment, PromotionRequest
 from lifecycle.promotion.queries import promotions_visible_to
 from lifecycle.rebuild.estimates import note_of
 from lifecycle.rebuild.graph import OWN_TAGS
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
-from lifecycle.rebuild.queries import jobs_visible_to, skipped_visible_to, waves_visible_to
+from lifecycle.rebuild.queries import jobs_visible_to, skipped_visible_to, slots_to_renew, waves_visible_to
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
 
 ROWS_MAX: Final = 40  # of one level; the rest is said in words until it is asked for
@@ -503,20 +503,15 @@ def _add_tails(rows: Iterable[JobRow]) -> None:
 
 
 def _add_offers(actor: User, rows: Iterable[JobRow]) -> None:
-    """Give each finished row the environments that hold its old image now; two queries."""
-    done = {(row.job.repository_id, row.job.old_image_id): row for row in rows if row.has_result}
-    slots = Slot.objects.filter(
-        repository__in=[key[0] for key in done],
-        image__in=[key[1] for key in done],
-        environment__in=environments_visible_to(actor),
-    )
+    """Give each finished row the environments that hold an older state of it now; the same queries for any number."""
+    done = {row.job.pk: row for row in rows if row.has_result}
     made = promotions_visible_to(actor).filter(image__in=[row.job.new_image_id for row in done.values()])
     requests = {(row.repository_id, row.image_id, row.environment_id): row for row in made.order_by("pk")}
-    for slot in slots.select_related("environment").order_by("environment__position"):
-        row = done.get((slot.repository_id, slot.image_id or 0))
-        if row is not None:
-            request = requests.get((slot.repository_id, row.job.new_image_id or 0, slot.environment_id))
-            row.offers.append(Offer(slot.environment, slot.tag, request))
+    for key, slots in slots_to_renew([row.job for row in done.values()], actor=actor).items():
+        job = done[key].job
+        for slot in slots:
+            request = requests.get((job.repository_id, job.new_image_id or 0, slot.environment_id))
+            done[key].offers.append(Offer(slot.environment, slot.tag, request))
 
 
 def rebuilt_as(repository: Repository, image: Image, actor: User) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from accounts.models import User
 from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
 from lifecycle.jobs.models import Job, JobKind, JobLogLine
 from lifecycle.lineage.models import Derivation
-from lifecycle.promotion.models import Environment
+from lifecycle.promotion.models import Slot
+from lifecycle.rebuild.graph import line_images_of
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage
 from lifecycle.sbom.models import ImageInventory
@@ -87,26 +88,25 @@ def places_of(image: Image) -> QuerySet[Repository]:
     return Repository.objects.filter(pk__in=held.values("repository_id"))
 
 
-def promotion_candidates(job: RebuildJob) -> QuerySet[Environment]:
-    """Return the environments that hold the old image now, so where the new one could be promoted to."""
-    held = RepositoryImage.objects.filter(
-        image=job.old_image, removed_at=None, repository__source=job.repository, repository__environment__isnull=False
-    )
-    return Environment.objects.filter(pk__in=held.values("repository__environment_id")).order_by("position")
+def slots_to_renew(jobs: Sequence[RebuildJob], *, actor: User) -> dict[int, list[Slot]]:
+    """Return {job id: the slots that hold an older state of what it made}, first environment first.
 
-
-def candidates_of(jobs: Sequence[RebuildJob], *, actor: User) -> dict[int, list[Environment]]:
-    """Return {job id: its `promotion_candidates` that `actor` may see}, of jobs that are done; two queries for any."""
-    done = [job for job in jobs if job.state == RebuildJob.State.DONE]
-    held = RepositoryImage.objects.filter(
-        image__in=[job.old_image_id for job in done],
-        repository__source__in=[job.repository_id for job in done],
-        removed_at=None,
+    Those are where a result could go: what its tag named before, be it the image that was renewed or one before that
+    whose renewal nobody promoted. Only of environments that `actor` may see; the same queries for any number of jobs.
+    """
+    made = [job for job in jobs if job.state == RebuildJob.State.DONE]
+    lines = line_images_of({job.repository_id: {job.tag} for job in made})
+    rows = Slot.objects.filter(
+        repository__in=lines, image__isnull=False, environment__in=environments_visible_to(actor)
     )
-    places = set(held.values_list("image_id", "repository__source_id", "repository__environment_id"))
-    visible = environments_visible_to(actor).filter(pk__in={place[2] for place in places}).order_by("position")
-    environments = list(visible)
+    slots = list(rows.select_related("environment__team").order_by("environment__position", "pk"))
     return {
-        job.pk: [item for item in environments if (job.old_image_id, job.repository_id, item.pk) in places]
-        for job in done
-    }
+        job.pk: [
+            slot for slot in slots
+            if slot.repository_id == job.repository_id
+            and slot.image_id in lines[job.repository_id] | {job.old_image_id}
+            and slot.image_id != job.new_image_id
+        ]
+        for job in made
+        if job.repository_id in lines
+    }  # fmt: skip

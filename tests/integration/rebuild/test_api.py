@@ -14,9 +14,10 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.promotion import services as promotion
+from lifecycle.promotion.models import Slot
 from lifecycle.rebuild import contexts, services
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from lifecycle.registry.models import Repository, RepositoryImage
+from lifecycle.registry.models import Repository
 from tests.factories import dock
 from tests.fakes.registry import InMemoryRegistry
 
@@ -214,26 +215,41 @@ def test_a_log_is_followed_line_by_line(yard):
     assert yard.call("get", path, after="x").status_code == 400
 
 
-def test_a_result_is_offered_where_the_old_image_is_held(yard):
-    environments = [
-        promotion.create_environment(yard.team, actor=yard.owner, slug=slug, name=slug, prefix=slug)
-        for slug in ("dev", "staging")
-    ]
-    runtime = yard.places["runtime"]
-    target = Repository.objects.create(
-        registry=dock.registry(), team=yard.team, name="dev/shop/runtime", family="shop/runtime", source=runtime,
-        environment=environments[0],
-    )  # fmt: skip
-    RepositoryImage.objects.create(repository=target, image=yard.images["runtime"])
+def test_a_result_is_offered_where_an_older_state_of_it_is_held_and_can_be_requested(yard):
+    """Also where the image before the one that was renewed is still held, as its renewal was never promoted."""
+    slots = {}
+    for slug, image in (("dev", yard.images["runtime"]), ("staging", dock.image("runtime before")), ("lab", yard.old)):
+        environment = promotion.create_environment(
+            yard.team, actor=yard.owner, slug=slug, name=slug, prefix=slug, required_approvals=0
+        )
+        slots[slug] = Slot.objects.create(
+            repository=yard.places["runtime"], environment=environment, image=image, tag="1.0"
+        )
+    dock.push(yard.places["runtime"], slots["staging"].image, "latest")
+    dock.push(yard.places["runtime"], yard.images["runtime"], "latest")
     wave = yard.call("post", "rebuild-waves/", {"base": "shop/base:12"}).json()
     assert [job["promote_to"] for job in wave["jobs"]] == [[], [], []]
-    RebuildJob.objects.update(state="done", new_image=dock.image("result"), finished_at=clock.now())
+    result = dock.image("result")
+    dock.push(yard.places["runtime"], result, "latest")
+    runtime = RebuildJob.objects.filter(repository=yard.places["runtime"])
+    runtime.update(state="done", new_image=result, finished_at=clock.now())
     shown = yard.call("get", f"rebuild-waves/{wave['id']}/").json()
     assert {job["repository"]: job["promote_to"] for job in shown["jobs"]} == {
-        "shop/runtime": [{"team": "shop", "environment": "dev"}],
+        "shop/runtime": [
+            {"team": "shop", "environment": "dev", "tag": "1.0"},
+            {"team": "shop", "environment": "staging", "tag": "1.0"},
+        ],
         "shop/api": [],
         "shop/web": [],
-    }
+    }  # fmt: skip
+    body = {"digest": result.digest, "repository": "shop/runtime", "environment": "dev", "reason": "patched"}
+    made = yard.call("post", "promotions/", body).json()
+    assert (made["kind"], made["digest"]) == ("rebuild-refresh", result.digest)
+    other = yard.call("post", "promotions/", body | {"environment": "lab"}).json()
+    assert other["kind"] == "forward"  # what is held there is no older state of it
+    Slot.objects.filter(pk=slots["dev"].pk).update(image=result)
+    shown = yard.call("get", f"rebuild-waves/{wave['id']}/").json()
+    assert [row["environment"] for row in shown["jobs"][0]["promote_to"]] == ["staging"]
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -253,5 +269,5 @@ def test_lists_and_waves_cost_the_same_for_any_length(yard, count, django_assert
     yard.call("get", "rebuild-waves/")
     with django_assert_num_queries(4):  # token, its use, page, counts
         assert len(yard.call("get", "rebuild-waves/").json()["results"]) == count
-    with django_assert_num_queries(7):  # token, its use, wave twice, jobs, parents, candidates
+    with django_assert_num_queries(10):  # token, its use, wave twice, jobs, parents, lines by three, slots
         assert len(yard.call("get", f"rebuild-waves/{wave.pk}/").json()["jobs"]) == count
