@@ -16,10 +16,9 @@ from django.db.models import Q
 from lifecycle.core.errors import Malformed
 from lifecycle.lineage.models import Derivation
 from lifecycle.rebuild.models import Recipe
+from lifecycle.registry.constants import OWN_TAGS
 from lifecycle.registry.models import Image, IndexEntry, Repository, RepositoryImage, Tag, TagEvent
 
-# Tags that our own workers push beside an image's own: nobody builds on them.
-OWN_TAGS: Final = ("rebuild-", "build-context-")
 LEVELS_MAX: Final = 50  # deeper than any real graph
 
 

@@ -21,11 +21,12 @@ from lifecycle.jobs.models import Job, JobKind
 from lifecycle.lineage.services import declare_base
 from lifecycle.rebuild import contexts, planning, queries, rebase, services
 from lifecycle.rebuild.builders import buildah
-from lifecycle.rebuild.graph import OWN_TAGS, split_reference, tags_of
+from lifecycle.rebuild.graph import split_reference, tags_of
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.rebuild.types import BuildRequest
 from lifecycle.registry.client import RegistryClient
 from lifecycle.registry.clients import client_for
+from lifecycle.registry.constants import OWN_TAGS
 from lifecycle.registry.models import Image, RepositoryImage, Tag, TagEvent
 from lifecycle.registry.queries import platforms_of
 

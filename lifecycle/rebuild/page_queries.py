@@ -23,10 +23,10 @@ from lifecycle.lineage.models import Derivation
 from lifecycle.promotion.models import Environment, PromotionRequest
 from lifecycle.promotion.queries import promotions_visible_to
 from lifecycle.rebuild.estimates import note_of
-from lifecycle.rebuild.graph import OWN_TAGS
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.rebuild.queries import jobs_visible_to, skipped_visible_to, slots_to_renew, waves_visible_to
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
+from lifecycle.registry.page_queries import given_by_people
 
 ROWS_MAX: Final = 40  # of one level; the rest is said in words until it is asked for
 IDS_MAX: Final = 60  # advisory ids of one list; the comparison of the two images has all
@@ -151,9 +151,8 @@ def bases_visible_to(actor: User) -> QuerySet[Repository]:
 
 def tags_to_choose(base: Repository) -> QuerySet[Tag]:
     """Return the live tags that people gave; what our own workers push beside them is left out."""
-    own = Q(name__startswith=OWN_TAGS[0]) | Q(name__startswith=OWN_TAGS[1])
     live = Tag.objects.filter(repository=base, image__isnull=False)
-    return live.exclude(image__kind=Image.Kind.ARTIFACT).exclude(own)
+    return given_by_people(live.exclude(image__kind=Image.Kind.ARTIFACT))
 
 
 def tag_to_plan(base: Repository, image: Image | None = None) -> Tag | None:

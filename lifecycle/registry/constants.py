@@ -57,5 +57,9 @@ ACCEPT_MANIFESTS: Final = (
 # Layers that may stay where their `urls` point; they are not in the registry and must not be copied.
 FOREIGN_LAYER_PARTS: Final = (".nondistributable.", ".foreign.")
 
+# What the tags begin with that our own workers push beside an image's own: results before they count, build contexts.
+# Nobody builds on them, and pages leave them out unless asked.
+OWN_TAGS: Final = ("rebuild-", "build-context-")
+
 OCI_PREFIX: Final = "org.opencontainers.image."
 LEGACY_PREFIX: Final = "org.label-schema."

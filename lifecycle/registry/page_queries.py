@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 
 from lifecycle.core.errors import NotFound
+from lifecycle.registry.constants import OWN_TAGS
 from lifecycle.registry.models import (
     Image,
     IndexEntry,
@@ -48,9 +49,8 @@ class Lag:
 
 def repositories_with_latest(visible: QuerySet[Repository]) -> QuerySet[Repository]:
     """Return `visible` with team, registry and `latest_tag_id`, for `add_latest_tags`."""
-    newest = (
-        Tag.objects.filter(repository=OuterRef("pk"), image__isnull=False).order_by("-updated_at", "-id").values("pk")
-    )
+    tags = given_by_people(Tag.objects.filter(repository=OuterRef("pk"), image__isnull=False))
+    newest = tags.order_by("-updated_at", "-id").values("pk")
     return visible.select_related("team", "registry", "environment").annotate(latest_tag_id=Subquery(newest[:1]))
 
 
@@ -92,6 +92,11 @@ def tags_of(repository: Repository) -> QuerySet[Tag]:
     """Return the live tags of `repository` with their images; order and page them by (-updated_at, -id)."""
     rows = Tag.objects.filter(repository=repository, image__isnull=False)
     return rows.select_related("image").defer(*_DOCUMENTS)
+
+
+def given_by_people(tags: QuerySet[Tag]) -> QuerySet[Tag]:
+    """Return those of `tags` that people gave; what our own workers push beside them is left out."""
+    return tags.exclude(Q(name__startswith=OWN_TAGS[0]) | Q(name__startswith=OWN_TAGS[1]))
 
 
 def tag_history(repository: Repository) -> QuerySet[TagEvent]:

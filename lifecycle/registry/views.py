@@ -105,7 +105,11 @@ def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
     }
     if tab == "tags":
         context["why_not_promotable"] = why_not_promotable(user, found)
-        context["page"] = keyset_page(page_queries.tags_of(found), ("-updated_at", "-id"), **_cursors(request))
+        tags, shows_own = page_queries.tags_of(found), request.GET.get("own") == "yes"
+        people = page_queries.given_by_people(tags)
+        context["own_tags"] = tags.count() - people.count()
+        context["shows_own"] = shows_own
+        context["page"] = keyset_page(tags if shows_own else people, ("-updated_at", "-id"), **_cursors(request))
     elif tab == "history":
         context["page"] = keyset_page(page_queries.tag_history(found), ("-id",), **_cursors(request))
     elif tab == "recipe":
@@ -168,7 +172,9 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
         "image": shown,
         "entries": entries,
         "tab": tab,
-        "tags": page_queries.tags_of(found).filter(image=member.image).order_by("-updated_at"),
+        "tags": page_queries.given_by_people(page_queries.tags_of(found).filter(image=member.image)).order_by(
+            "-updated_at"
+        ),
         "layers": layers,
         "bases": bases,
         "slots": Slot.objects.filter(image__in={member.image.pk, shown.pk}, repository__in=visible).select_related(

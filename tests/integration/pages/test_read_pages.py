@@ -15,7 +15,7 @@ from lifecycle.core import clock
 from lifecycle.core.errors import Malformed
 from lifecycle.core.paging import keyset_page
 from lifecycle.promotion.models import Environment, Slot
-from lifecycle.registry.models import Image, Repository
+from lifecycle.registry.models import Image, Repository, Tag
 from tests.factories import dock
 
 pytestmark = pytest.mark.django_db
@@ -208,3 +208,19 @@ def test_no_page_carries_inline_script_or_style(harbour: dict[str, Any], reader:
         assert "<style" not in text
         assert "hx-on" not in text
         assert all("src=" in part.partition(">")[0] for part in text.split("<script")[1:])
+
+
+def test_tags_of_our_own_workers_are_left_out_until_asked_for(harbour: dict[str, Any], reader: Client) -> None:
+    where = Repository.objects.get(name="shop/api")
+    artifact = dock.image("a context")
+    Image.objects.filter(pk=artifact.pk).update(kind=Image.Kind.ARTIFACT)
+    for name, image in (("rebuild-0123456789abcdef", harbour["api"]), ("build-context-0123456789abcdef", artifact)):
+        Tag.objects.create(repository=where, name=name, image=image, updated_at=clock.now())
+    repository = reverse("lifecycle:repository", args=["shop", "shop/api"])
+    plain, whole = (reader.get(repository + query).content.decode() for query in ("", "?own=yes"))
+    assert "2 tags of Gravingdock's own are left out" in plain
+    assert "rebuild-0123456789abcdef" not in plain
+    assert "rebuild-0123456789abcdef" not in reader.get(address("shop/api", harbour["api"].digest)).content.decode()
+    assert "rebuild-0123456789abcdef" in whole
+    assert "no image" in whole  # a build context cannot be promoted
+    assert "rebuild-0123456789abcdef" not in reader.get(reverse("lifecycle:images")).content.decode()
