@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 from django.conf import settings
+from django.test import Client
 
 from lifecycle.promotion.models import Environment
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.registry.services import protect_tags
 from lifecycle.registry.tokens import signing
-from lifecycle.registry.tokens.scopes import repository_scope
+from lifecycle.registry.tokens.scopes import CATALOG_SCOPE, repository_scope
 from tests.factories import dock, oci
 from tests.integration.registry.conftest import Person, skopeo
 from tests.integration.registry.test_token_endpoint import Make
@@ -158,6 +163,14 @@ def test_an_identity_token_is_refreshed_in_a_chunked_post(live_stack: Services, 
     assert seen.returncode == 0, seen.stderr
 
 
+def _certificate_of(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    """Return a self-signed certificate that calls itself what ours does."""
+    name = load_pem_x509_certificate(settings.TOKEN_CERT.encode()).subject
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    return builder.not_valid_before(now).not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
+
+
 def forged() -> dict[str, str]:
     """Return tokens that must be refused, by what is wrong with each."""
     good = signing.sign("anna", [repository_scope("shop/forged", "pull")]).text
@@ -184,7 +197,27 @@ def forged() -> dict[str, str]:
         jwk = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key()))
         return jwt.encode(claims, key, algorithm="ES256", headers={"jwk": jwk})
 
+    theirs = base64.b64encode(_certificate_of(key).public_bytes(Encoding.DER)).decode()
+
+    def twice() -> str:
+        """Claims that name the subject and the access twice, over a good token's header."""
+        body = (
+            json.dumps(claims)[:-1]
+            + ',"sub":"root","access":[{"type":"repository","name":"shop/forged","actions":["*"]}]}'
+        )
+        return f"{good.split('.')[0]}.{jwt.utils.base64url_encode(body.encode()).decode()}.{good.split('.')[2]}"
+
     return {
+        "their own certificate": jwt.encode(claims, key, algorithm="ES256", headers={"x5c": [theirs]}),
+        "their certificate before ours": jwt.encode(
+            claims, key, algorithm="ES256", headers={"x5c": [theirs, header["x5c"][0]]}
+        ),
+        "a key id that is a path": jwt.encode(claims, key, algorithm="ES256", headers={"kid": "../../../dev/null"}),
+        "a key set elsewhere": jwt.encode(
+            claims, key, algorithm="ES256", headers={"jku": "http://localhost:1/", "x5u": "http://localhost:1/"}
+        ),
+        "claims twice": twice(),
+        "a token of our API": "gdk_pat_" + "a" * 40,
         "alg none": f"{segment({'typ': 'JWT', 'alg': 'none', **head})}.{segment(claims)}.",
         "HS256 with the public key": hmac_signed(),
         "another key, our certificate": jwt.encode(claims, key, algorithm="ES256", headers=head),
@@ -205,3 +238,26 @@ def test_a_real_registry_refuses_a_forged_token(services: Services, what: str) -
     good = signing.sign("anna", [repository_scope("shop/forged", "pull")]).text
     assert httpx.get(url, headers={"Authorization": f"Bearer {good}"}).status_code == 404  # let in: nothing there
     assert httpx.get(url, headers={"Authorization": f"Bearer {forged()[what]}"}).status_code == 401
+
+
+@pytest.mark.django_db
+def test_a_registry_token_is_none_of_our_api(client: Client) -> None:
+    good = signing.sign("anna", [repository_scope("shop/forged", "pull")]).text
+    assert client.get("/api/v1/images/", headers={"Authorization": f"Bearer {good}"}).status_code == 401
+
+
+def test_the_catalog_and_tags_need_their_own_scope_and_pages_are_bounded(services: Services) -> None:
+    services.need_registry()
+    url = f"{services.registry.url}/v2"
+    pull = signing.sign("anna", [repository_scope("shop/one", "pull")]).text
+    catalog = signing.sign("admin", [CATALOG_SCOPE]).text
+
+    def asked(path: str, token: str = "") -> int:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.get(f"{url}/{path}", headers=headers).status_code
+
+    for path in ("_catalog", "_catalog?n=1000000000", "shop/one/tags/list", "shop/two/tags/list"):
+        assert asked(path) == 401
+    assert (asked("_catalog", pull), asked("shop/two/tags/list", pull)) == (401, 401)
+    assert asked("shop/one/tags/list", pull) == 404  # let in: nothing there
+    assert (asked("_catalog", catalog), asked("_catalog?n=1000000000", catalog)) == (200, 400)

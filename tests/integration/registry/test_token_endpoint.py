@@ -14,6 +14,7 @@ import jwt
 import pytest
 from cryptography.x509 import load_pem_x509_certificate
 from django.conf import settings
+from django.utils import timezone
 
 from accounts import tokens
 from accounts.models import ApiToken
@@ -150,7 +151,29 @@ def test_an_inactive_person_and_a_revoked_token_are_refused(person: Make) -> Non
     assert call(basic=("anna", who.token))[0] == 401
 
 
-@pytest.mark.parametrize("password", ["", "dock-side-pass", "\x00", "x" * 1_000, "gdk_pat_" + "a" * 40])
+def test_a_right_that_is_taken_ends_with_the_next_token_and_the_last_one_within_five_minutes(person: Make) -> None:
+    who = person("anna", "creator", of=dock.team("shop"))
+    status, answer, _ = call("scope=repository:shop/api:pull,push&offline_token=true", basic=("anna", who.token))
+    assert (status, access(answer)) == (200, {"shop/api": ["pull", "push"]})
+    assert answer["expires_in"] <= 300
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": answer["refresh_token"],
+        "scope": "repository:shop/api:push",
+    }
+    body = urlencode(form).encode()
+    assert access(call(method="POST", body=body)[1]) == {"shop/api": ["push"]}
+    RoleGrant.objects.update(expires_at=timezone.now())
+    assert access(call(method="POST", body=body)[1]) == {}
+    assert ask(who, "repository:shop/api:pull,push") == {}
+    RoleGrant.objects.all().delete()
+    assert ask(who, "repository:shop/api:pull,push") == {}
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["", "dock-side-pass", "\x00", "x" * 1_000, pytest.param("x" * 1_000_000, id="1 MB"), "gdk_pat_" + "a" * 40],
+)
 def test_account_passwords_and_nonsense_are_refused(person: Make, password: str) -> None:
     person("anna", "owner", of=dock.team("shop"))
     status, answer, headers = call(basic=("anna", password))
