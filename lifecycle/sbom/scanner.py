@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,7 @@ from lifecycle.registry.client import RegistryClient
 from lifecycle.registry.constants import CONFIG_MAX_BYTES
 from lifecycle.registry.manifests import parse_manifest
 from lifecycle.registry.types import ManifestContent
-from lifecycle.sbom.layers import dpkg_positions
+from lifecycle.sbom.layers import package_positions
 from lifecycle.sbom.services import Content, Package
 
 IMAGE_MAX: Final = 20 * 1024**3  # bytes of all layers, compressed
@@ -190,8 +190,9 @@ def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Pat
         if not isinstance(artifacts, list) or len(artifacts) > PACKAGES_MAX:
             raise ScanFailed("The SBOM lists too many packages.")
         position_of = {diff_id: position for position, diff_id in enumerate(diff_ids)}
-        dpkg = dpkg_positions(layers) if any(item.get("type") == "deb" for item in artifacts) else {}
-        packages = [_package(item, position_of, dpkg) for item in artifacts if item.get("purl")]
+        is_needed = any(item.get("type") in {"deb", "apk"} for item in artifacts)
+        recorded = package_positions(layers) if is_needed else {}
+        packages = [_package(item, position_of, recorded) for item in artifacts if item.get("purl")]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ScanFailed(f"The SBOM cannot be read: {type(error).__name__}.") from None
     identity, version = str(distro.get("id") or ""), str(distro.get("versionID") or "")
@@ -204,12 +205,12 @@ def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Pat
     )
 
 
-def _package(item: dict[str, Any], position_of: dict[str, int], dpkg: dict[str, int]) -> Package:
+def _package(item: dict[str, Any], position_of: Mapping[str, int], recorded: Mapping[tuple[str, str], int]) -> Package:
     upstream = (item.get("upstreams") or [{}])[0]
     given = item.get("metadata")
     metadata: dict[str, Any] = given if isinstance(given, dict) else {}
     name = str(upstream.get("name") or metadata.get("source") or metadata.get("originPackage") or "")
-    position = dpkg.get(str(item.get("name"))) if item.get("type") == "deb" else None
+    position = recorded.get((str(item.get("type")), str(item.get("name"))))
     if position is None:
         locations = item.get("locations") or []
         primary = [place for place in locations if (place.get("annotations") or {}).get("evidence") == "primary"]

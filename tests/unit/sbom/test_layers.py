@@ -10,7 +10,7 @@ import pytest
 
 from lifecycle.core.errors import LimitExceeded
 from lifecycle.sbom import layers
-from lifecycle.sbom.layers import dpkg_positions, package_of_path
+from lifecycle.sbom.layers import package_of_path, package_positions
 
 
 def tar(tmp_path, name, *paths, packed=True):
@@ -28,7 +28,45 @@ def test_the_topmost_layer_that_wrote_the_record_brought_the_package(tmp_path):
     first = tar(tmp_path, "1", f"{info}tar.list", f"{info}libc6:amd64.list", "var/lib/dpkg/status")
     second = tar(tmp_path, "2", f"./{info}tar.list", f"{info}curl.md5sums", packed=False)
     third = tar(tmp_path, "3", "var/lib/dpkg/status.d/base", "var/lib/dpkg/status")
-    assert dpkg_positions([first, second, None, third]) == {"libc6": 0, "tar": 1, "base": 3}
+    assert package_positions([first, second, None, third]) == {
+        ("deb", "libc6"): 0,
+        ("deb", "tar"): 1,
+        ("deb", "base"): 3,
+    }
+
+
+def apk_layer(tmp_path, name, text, path="lib/apk/db/installed"):
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        member = tarfile.TarInfo(path)
+        member.size = len(text.encode())
+        archive.addfile(member, io.BytesIO(text.encode()))
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(raw.getvalue()))
+    return file
+
+
+def test_the_layer_whose_database_first_has_the_entry_brought_an_alpine_package(tmp_path):
+    musl, busybox = "C:Q1a\nP:musl\nV:1.2.4-r2\nF:lib\n\n", "C:Q1b\nP:busybox\nV:1.36.1-r5\n\n"
+    layers = [
+        apk_layer(tmp_path, "1", musl + busybox + "C:Q1c\nP:gone\nV:1-r0\n\n"),
+        apk_layer(tmp_path, "2", musl + busybox.replace("r5", "r7") + "C:Q1d\nP:curl\nV:8.5.0-r0\n\n"),
+        tar(tmp_path, "3", "etc/x"),
+        # Installed again under the same version: other control data, so another copy. The newer place of the file.
+        apk_layer(
+            tmp_path,
+            "4",
+            musl + busybox.replace("r5", "r7") + "C:Q1e\nP:curl\nV:8.5.0-r0\n\n",
+            "./usr/lib/apk/db/installed",
+        ),
+    ]
+    assert package_positions(layers) == {("apk", "musl"): 0, ("apk", "busybox"): 1, ("apk", "curl"): 3}
+
+
+def test_an_alpine_database_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(layers, "DATABASE_MAX", 10)
+    with pytest.raises(LimitExceeded):
+        package_positions([apk_layer(tmp_path, "1", "P:musl\nV:1.2.4-r2\n\n")])
 
 
 @pytest.mark.parametrize(
@@ -43,7 +81,7 @@ def test_a_broken_layer_says_nothing_and_stops_nothing(tmp_path):
     broken.write_bytes(good.read_bytes()[:-30])
     other = tmp_path / "other"
     other.write_bytes(b"\x28\xb5\x2f\xfd" + b"x" * 2000)
-    assert dpkg_positions([broken, other, good])["tar"] == 2
+    assert package_positions([broken, other, good])["deb", "tar"] == 2
 
 
 def test_a_bomb_is_refused(tmp_path, monkeypatch):
@@ -57,7 +95,7 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
     bomb.write_bytes(gzip.compress(raw.getvalue()))
     monkeypatch.setattr(layers, "UNPACKED_MAX", 1_000_000)
     with pytest.raises(LimitExceeded):
-        dpkg_positions([bomb])
+        package_positions([bomb])
 
 
 def test_a_huge_extended_header_is_refused_before_it_is_read(tmp_path):
@@ -66,4 +104,4 @@ def test_a_huge_extended_header_is_refused_before_it_is_read(tmp_path):
     file = tmp_path / "pax"
     file.write_bytes(header.tobuf() + bytes(1024))
     with pytest.raises(LimitExceeded):
-        dpkg_positions([file])
+        package_positions([file])
