@@ -24,6 +24,7 @@ from lifecycle.registry.models import (
     Image,
     IndexEntry,
     Layer,
+    MissingChild,
     Registry,
     Repository,
     RepositoryImage,
@@ -152,8 +153,9 @@ def forget_manifest(repository: Repository, digest: str, *, actor: User | None) 
 
 def _write_images(graph: Graph) -> tuple[dict[str, Image], list[Image], list[Image]]:
     """Return (all images by digest, those new in content, known ones whose base an index of this graph names)."""
-    voices = _parents_voices(graph)
     digests = [node.digest.text for node in graph.nodes]
+    awaited = list(MissingChild.objects.select_related("index").filter(digest__in=digests))
+    voices = _parents_voices(graph, awaited)
     before = {row.digest: row for row in Image.objects.filter(digest__in=digests)}
     unknown = [node for node in graph.nodes if node.digest.text not in before]
     rows = [_image_of(node, voices.get(node.digest.text, {}), graph) for node in unknown]
@@ -177,7 +179,11 @@ def _write_images(graph: Graph) -> tuple[dict[str, Image], list[Image], list[Ima
             layers.extend(_layers_of(node, image))
     Layer.objects.bulk_create(layers, ignore_conflicts=True)
     entries = [entry for node in graph.nodes for entry in _entries_of(node, images)]
+    entries += [_entry(row.index, images[row.digest], row) for row in awaited]
     IndexEntry.objects.bulk_create(entries, ignore_conflicts=True)
+    MissingChild.objects.filter(pk__in=[row.pk for row in awaited]).delete()
+    missing = [row for node in graph.nodes for row in _missing_of(node, images)]
+    MissingChild.objects.bulk_create(missing, ignore_conflicts=True)
     return images, fresh, _hear_parents(graph, voices, images, fresh_ids)
 
 
@@ -318,24 +324,41 @@ def _layers_of(node: Node, image: Image) -> list[Layer]:
 
 
 def _entries_of(node: Node, images: Mapping[str, Image]) -> list[IndexEntry]:
+    named = _named_by(node, images)
+    return [_entry(row.index, images[row.digest], row) for row in named if row.digest in images]
+
+
+def _missing_of(node: Node, images: Mapping[str, Image]) -> list[MissingChild]:
+    return [row for row in _named_by(node, images) if row.digest not in images]
+
+
+def _named_by(node: Node, images: Mapping[str, Image]) -> list[MissingChild]:
+    """Return what an index names, each as if it was not there; nothing for a manifest."""
     if not isinstance(node.document, IndexDocument):
         return []
     return [
-        IndexEntry(
+        MissingChild(
             index=images[node.digest.text],
-            child=images[child.digest.text],
+            digest=child.digest.text,
             position=position,
             platform=str(child.platform)[:120] if child.platform else "",
             annotations=dict(child.annotations),
         )
         for position, child in enumerate(node.document.manifests)
-        if child.digest.text in images
     ]
 
 
-def _parents_voices(graph: Graph) -> dict[str, dict[str, str]]:
+def _entry(index: Image, child: Image, row: MissingChild) -> IndexEntry:
+    return IndexEntry(
+        index=index, child=child, position=row.position, platform=row.platform, annotations=row.annotations
+    )
+
+
+def _parents_voices(graph: Graph, awaited: Sequence[MissingChild]) -> dict[str, dict[str, str]]:
     """Return what indexes, and the entries in them, say about their children."""
     voices: dict[str, dict[str, str]] = {}
+    for row in awaited:
+        voices.setdefault(row.digest, {}).update({**row.index.annotations, **row.annotations})
     for node in graph.nodes:
         if isinstance(node.document, IndexDocument):
             for child in node.document.manifests:

@@ -193,6 +193,26 @@ class IndexEntry(models.Model):
         return f"{self.index} [{self.position}]"
 
 
+class MissingChild(models.Model):
+    """A child that an index names and its registry did not have: becomes an IndexEntry when the child comes.
+
+    Registries may take an index before its children (Distribution 3 can be told to), and lose children after it.
+    """
+
+    index = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="missing_children")
+    digest = models.CharField(max_length=135, db_index=True)
+    position = models.IntegerField()
+    platform = models.CharField(max_length=120, blank=True)
+    annotations: models.JSONField[Any, Any] = models.JSONField(default=dict)
+
+    class Meta:
+        verbose_name_plural = "missing children"
+        constraints = (models.UniqueConstraint(fields=("index", "position"), name="missingchild_once_per_position"),)
+
+    def __str__(self) -> str:
+        return f"{self.index} [{self.position}] {self.digest}"
+
+
 class Layer(models.Model):
     """One layer of one image, base first.
 

@@ -25,7 +25,16 @@ from lifecycle.promotion.models import Environment
 from lifecycle.registry.constants import MediaType
 from lifecycle.registry.copying import attach_referrer
 from lifecycle.registry.manifests import chain_ids
-from lifecycle.registry.models import Image, IndexEntry, Layer, Repository, RepositoryImage, Tag, TagEvent
+from lifecycle.registry.models import (
+    Image,
+    IndexEntry,
+    Layer,
+    MissingChild,
+    Repository,
+    RepositoryImage,
+    Tag,
+    TagEvent,
+)
 from lifecycle.registry.services import NoOwner, managed_registry
 from tests.factories import dock, oci
 from tests.fakes.registry import InMemoryRegistry
@@ -244,6 +253,31 @@ def test_what_an_index_names_as_base_is_linked_whatever_comes_first(
     assert (edge.derived.digest, edge.base.digest) == (child.manifest.digest.text, base.manifest.digest.text)
     assert (edge.evidence, edge.confidence) == (["annotation"], "low")
     assert Job.objects.filter(kind=JobKind.SCAN).count() == 2
+
+
+def test_a_child_that_its_index_waited_for_takes_its_place(shelf: InMemoryRegistry) -> None:
+    base, child, other = oci.image("base"), oci.image("app"), oci.image("app", architecture="arm64")
+    top = oci.index(child, other, annotations={BASE: base.manifest.digest.text})
+    for item in (base, child, other):
+        oci.push(shelf, "shop/api", item)
+    oci.push_manifest(shelf, "shop/api", top, "1.0")
+    registry = managed_registry().pk
+    held = shelf.manifests["shop/api"].pop(child.manifest.digest.text)
+    for content in (base.manifest, top, top):
+        ingest.ingest_manifest(registry, "shop/api", content.digest.text)
+    assert list(IndexEntry.objects.values_list("child__digest", "position")) == [(other.manifest.digest.text, 1)]
+    assert MissingChild.objects.get().digest == child.manifest.digest.text
+    shelf.manifests["shop/api"][child.manifest.digest.text] = held
+    ingest.ingest_manifest(registry, "shop/api", child.manifest.digest.text)
+    run_lineage()
+    assert list(IndexEntry.objects.values_list("child__digest", "position", "platform")) == [
+        (child.manifest.digest.text, 0, "linux/amd64"),
+        (other.manifest.digest.text, 1, "linux/arm64"),
+    ]
+    assert not MissingChild.objects.exists()
+    assert not RepositoryImage.objects.get(image__digest=child.manifest.digest.text).is_top_level
+    edges = Derivation.objects.values_list("derived__digest", "base__digest")
+    assert set(edges) == {(item.manifest.digest.text, base.manifest.digest.text) for item in (child, other)}
 
 
 def test_what_a_child_says_of_itself_stands_against_its_index(shelf: InMemoryRegistry) -> None:
