@@ -202,6 +202,11 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 32 * 1024 * 1024  # a recipe's build context, base64
+FILE_UPLOAD_HANDLERS = [
+    "lifecycle.core.uploads.BoundedUpload",  # first: it refuses before the others keep anything
+    "django.core.files.uploadhandler.MemoryFileUploadHandler",
+    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+]
 SILENCED_SYSTEM_CHECKS = ["security.W008"]  # the proxy redirects to https: we never redirect a notification
 
 REST_FRAMEWORK: dict[str, Any] = {

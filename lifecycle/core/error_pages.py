@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from lifecycle.core.errors import LifecycleError, NotFound, NotPermitted
+from lifecycle.core.errors import LifecycleError, LimitExceeded, NotFound, NotPermitted
 from lifecycle.core.problems import problem_answer, wants_problem
 
 
@@ -16,6 +17,8 @@ def _answer(request: HttpRequest, error: LifecycleError, status: int) -> HttpRes
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if isinstance(exception, RequestDataTooBig):
+        return _answer(request, LimitExceeded(str(exception)), 413)
     return _answer(request, LifecycleError("The request could not be understood.", code="bad_request"), 400)
 
 

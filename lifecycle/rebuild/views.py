@@ -41,6 +41,7 @@ def waves(request: HttpRequest) -> HttpResponse:
     rows, state = waves_visible_to(user), request.GET.get("state", "")
     if state in RebuildWave.State.values:
         rows = rows.filter(state=state)
+    rows = rows.defer("old_base__manifest", "old_base__config", "new_base__manifest", "new_base__config")
     page = keyset_page(rows, ("-id",), after=request.GET.get("after", ""), before=request.GET.get("before", ""))
     counts = page_queries.counts_of([wave.pk for wave in page.rows], repositories_visible_to(user))
     context = {

@@ -150,6 +150,19 @@ def test_polling_rests_when_paused_and_ends_with_the_wave(
     assert asked == []
 
 
+def test_a_silent_server_is_said_and_an_ended_session_leads_to_the_sign_in(
+    browser: Browser, live_server: Any, made: dict[str, Any]
+) -> None:
+    page = signed_in(browser, live_server.url)
+    open_wave(page, live_server.url, made["running"])
+    page.route("**/rebuilds/*/", lambda route: route.abort())
+    expect(page.locator("#wave.is-stale")).to_be_visible(timeout=8000)
+    page.unroute("**/rebuilds/*/")
+    expect(page.locator("#wave:not(.is-stale)")).to_be_visible(timeout=8000)
+    page.context.clear_cookies()
+    page.wait_for_url("**/accounts/sign-in/**", timeout=15000)
+
+
 def test_the_log_follows_its_end_until_the_reader_scrolls_up(
     browser: Browser,
     live_server: Any,

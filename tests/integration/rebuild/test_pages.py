@@ -428,6 +428,15 @@ def test_too_much_context_is_refused_before_it_goes_anywhere(harbour, owner, mon
     assert not Recipe.objects.exists()
 
 
+def test_a_form_that_sends_more_than_it_may_is_refused_unread(harbour, owner, monkeypatch):
+    api = Repository.objects.get(name="shop/api")
+    monkeypatch.setattr("lifecycle.core.uploads.UPLOAD_MAX", 2000)
+    answer = store(owner, api, context=[SimpleUploadedFile("big", b"x" * 3000)])
+    assert answer.status_code == 413
+    assert "A form may send at most" in answer.content.decode()
+    assert store(owner, api).status_code == 302
+
+
 def test_who_may_create_stores_the_first_recipe_and_who_may_amend_the_next(harbour, viewer, owner):
     api = Repository.objects.get(name="shop/api")
     creator = browser(dock.user("creator", "creator", of=dock.team("shop")))

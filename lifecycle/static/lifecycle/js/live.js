@@ -19,6 +19,11 @@ document.addEventListener("click", (event) => {
 });
 let places = new Map();
 document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.xhr.responseURL.includes("/accounts/sign-in/")) {
+    event.detail.shouldSwap = false; // the session has ended: the whole page asks to sign in, not a part of it
+    location.reload();
+    return;
+  }
   if (!isPoll(event.detail.elt)) return;
   if (rests()) event.detail.shouldSwap = false;
   places = new Map();
@@ -47,7 +52,10 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   }
   if (!polls) event.detail.target.setAttribute("aria-busy", "true");
 });
-document.addEventListener("htmx:afterRequest", (event) => event.detail.target?.removeAttribute("aria-busy"));
+document.addEventListener("htmx:afterRequest", (event) => {
+  event.detail.target?.removeAttribute("aria-busy");
+  if (event.detail.successful || event.detail.xhr?.status === 304) event.detail.elt.classList.remove("is-stale");
+});
 document.addEventListener("htmx:afterSwap", (event) => {
   const target = document.getElementById(event.detail.target.id) ?? event.detail.target;
   const focus = target.matches("[data-focus]") ? target : target.querySelector("[data-focus], .error-summary");
@@ -61,8 +69,12 @@ document.addEventListener("htmx:afterSwap", (event) => {
 });
 for (const name of ["htmx:sendError", "htmx:responseError"])
   document.addEventListener(name, (event) => {
-    if (isPoll(event.detail.elt)) return;
     const live = document.getElementById("live");
+    if (isPoll(event.detail.elt)) {
+      if (live && !event.detail.elt.matches(".is-stale")) live.textContent = "The server does not answer: this page may be out of date.";
+      event.detail.elt.classList.add("is-stale");
+      return;
+    }
     const status = event.detail.xhr?.status;
     if (live) live.textContent = status ? `That did not work (${status}). Load the page again to see its state.` : "The server did not answer. Your text is still here: try again.";
     live?.classList.remove("sr-only");
