@@ -104,7 +104,7 @@ def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]
         by_derivation = _holders(reach, list(frontier))
         candidates = {child for found in by_derivation.values() for child in found}
         candidates |= {child for name, _ in frontier.values() for child, _ in named[name]}
-        known = reach.nodes | _nodes(candidates - reach.nodes.keys() - {base.pk}, recipes)
+        known = reach.nodes | _nodes(candidates - reach.nodes.keys() - {base.pk}, recipes, base.registry_id)
         following: dict[int, tuple[str, set[str]]] = {}
         for key, (name, words) in frontier.items():
             by_recipe = {child for child, wanted in named[name] if wanted in words}
@@ -213,10 +213,14 @@ def _holders(reach: Reach, keys: Iterable[int]) -> dict[int, set[int]]:
     return result
 
 
-def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe]) -> dict[int, Node]:
-    """Return each repository's current image: what its recipe's tag, else `latest`, else its newest tag names."""
+def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe], registry_id: int) -> dict[int, Node]:
+    """Return each repository's current image: what its recipe's tag, else `latest`, else its newest tag names.
+
+    Only of the base's own registry: what was imported from elsewhere is not ours to renew.
+    """
     live = (
         Tag.objects.filter(repository__in=repository_ids, repository__source=None, image__isnull=False)
+        .filter(repository__registry=registry_id)
         .exclude(image__kind=Image.Kind.ARTIFACT)
         .exclude(Q(name__startswith=OWN_TAGS[0]) | Q(name__startswith=OWN_TAGS[1]))
         .select_related("image", "repository__team", "repository__registry")

@@ -32,6 +32,8 @@ from lifecycle.registry.types import Descriptor
 READ_MAX_S: Final = 20.0
 READ_MAX_BYTES: Final = 512 * 1024 * 1024
 
+IMAGES_MAX: Final = 5000  # of one wave; more than one confirmation can be about
+
 State = RebuildWave.State
 
 
@@ -111,6 +113,8 @@ def _plan(base: str, *, actor: User, trigger: str, even_empty: bool = True) -> t
     _drop(nodes, left_out)
     if running is not None and not nodes:
         return running, False
+    if len(nodes) > IMAGES_MAX:
+        raise LimitExceeded(f"More than {IMAGES_MAX} images stand on it; plan for what stands between.")
     _choose_methods(repository, reach, nodes, left_out, fresh)
     _drop(nodes, left_out)
     _set_levels(nodes, repository)
@@ -285,14 +289,20 @@ def _write(
     wave = RebuildWave.objects.create(
         repository=repository, old_base=old, new_base=new, planned_by=actor, trigger=trigger, skipped=skipped
     )
-    rows: dict[int, RebuildJob] = {}
-    for node in sorted(nodes.values(), key=lambda node: (node.level, node.repository.name)):
-        rows[node.key] = RebuildJob.objects.create(
+    rows = RebuildJob.objects.bulk_create(
+        RebuildJob(
             wave=wave, repository=node.repository, level=node.level, old_image=node.image, recipe=node.recipe,
             tag=node.tag, method=node.method, method_reason=node.reason,
-        )  # fmt: skip
-    for node in nodes.values():
-        rows[node.key].parents.set([rows[parent] for parent in node.parents])
+        )
+        for node in sorted(nodes.values(), key=lambda node: (node.level, node.repository.name))
+    )  # fmt: skip
+    made = {job.repository_id: job.pk for job in rows}
+    stands_on = RebuildJob.parents.through
+    stands_on.objects.bulk_create(
+        stands_on(from_rebuildjob_id=made[node.key], to_rebuildjob_id=made[parent])
+        for node in nodes.values()
+        for parent in node.parents
+    )
     estimates.estimate(wave)
     audit.record(
         "rebuild.planned", actor=actor, subject=wave, repository=repository, team=repository.team, image=new,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 
 from accounts.models import User
 from accounts.queries import system_user
@@ -18,7 +19,8 @@ from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition, Malformed, NotFound
 from lifecycle.core.types import parse_tag
 from lifecycle.jobs import services as jobs
-from lifecycle.jobs.models import JobKind
+from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.schedule import every
 from lifecycle.rebuild import contexts
 from lifecycle.rebuild.access import lock_wave
 from lifecycle.rebuild.containerfile import base_references
@@ -203,6 +205,26 @@ def retry_wave(wave_id: int, *, actor: User) -> RebuildWave:
     return wave
 
 
+@every(60, "rebuild_waves")
+def resume_waves() -> None:
+    """Queue what a running wave waits for and nobody works at: should never be, and is not left so (invariant 10)."""
+    work = Job.objects.filter(
+        kind=JobKind.REBUILD, subject_id=OuterRef("pk"), state__in=(Job.State.WAITING, Job.State.RUNNING)
+    )
+    open_jobs = RebuildJob.objects.filter(state__in=OPEN_STATES, wave__state=RebuildWave.State.RUNNING)
+    for wave_id in open_jobs.filter(~Exists(work)).order_by("wave").values_list("wave", flat=True).distinct()[:100]:
+        with transaction.atomic():
+            wave = RebuildWave.objects.select_for_update().get(pk=wave_id)
+            for job in wave.jobs.filter(~Exists(work), state__in=(State.BUILDING, State.SCANNING)):
+                _queue(job, wave)
+            _go_on(wave)
+
+
+def _queue(job: RebuildJob, wave: RebuildWave) -> None:
+    actor = wave.confirmed_by or wave.planned_by
+    jobs.queue(JobKind.REBUILD, subject_id=job.pk, actor=actor, dedupe_key=f"rebuild:{job.pk}")
+
+
 def move_wave(wave: RebuildWave, state: str, **changes: object) -> None:
     """Move a locked wave; the only writer of its state. Raises IllegalTransition."""
     if state not in RebuildWave.NEXT.get(wave.state, frozenset()):
@@ -364,8 +386,7 @@ def _go_on(wave: RebuildWave) -> None:
         for job in rows:
             parents_done = all(parent.state in (State.DONE, State.UNCHANGED) for parent in job.parents.all())
             if job.state == State.WAITING and parents_done:
-                actor = wave.confirmed_by or wave.planned_by
-                jobs.queue(JobKind.REBUILD, subject_id=job.pk, actor=actor, dedupe_key=f"rebuild:{job.pk}")
+                _queue(job, wave)
     if wave.state != RebuildWave.State.RUNNING or any(job.state in OPEN_STATES for job in rows):
         return
     is_good = all(job.state in (State.DONE, State.UNCHANGED, State.CANCELLED) for job in rows)

@@ -383,6 +383,39 @@ def test_a_worker_that_dies_anywhere_leaves_one_effect(yard, death):
     assert AuditEvent.objects.filter(action="image.rebuilt").count() == 1
 
 
+def test_what_nobody_works_at_any_more_is_taken_up_again(yard):
+    yard.four_levels()
+    yard.push("base/debian", "debian 2")
+    wave = yard.wave()
+    yard.run(Job.objects.get(kind="rebuild", subject_id=wave.jobs.get(repository__name="shop/static").pk))
+    Job.objects.filter(kind="rebuild").update(state="cancelled")  # by hand, say
+    yard.settle()
+    wave.refresh_from_db()
+    assert (wave.state, shape(wave)["shop/static"]) == ("running", (1, "scanning"))
+    services.resume_waves()
+    services.resume_waves()
+    assert Job.objects.filter(kind="rebuild", state="waiting").count() == 2
+    yard.settle()
+    wave.refresh_from_db()
+    assert wave.state == "succeeded"
+
+
+def test_two_waves_at_once_over_different_bases_do_not_touch_each_other(yard):
+    yard.push("base/debian", "debian 1")
+    yard.push("shop/tools", "tools 1")
+    yard.push("shop/static", "static", on="base/debian")
+    yard.push("shop/helper", "helper", on="shop/tools")
+    yard.push("base/debian", "debian 2", packages=("openssl", "2"))
+    yard.push("shop/tools", "tools 2", packages=("zlib", "2"))
+    waves = [yard.wave("base/debian:latest"), yard.wave("shop/tools:latest")]
+    yard.settle()
+    for wave in waves:
+        wave.refresh_from_db()
+        assert wave.state == "succeeded"
+    assert yard.tag("base/debian").digest in yard.bases("shop/static")
+    assert yard.tag("shop/tools").digest in yard.bases("shop/helper")
+
+
 def test_who_lost_the_right_meanwhile_rebuilds_nothing(yard):
     yard.push("base/debian", "debian 1")
     yard.push("shop/static", "static", on="base/debian")
