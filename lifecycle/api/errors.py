@@ -7,9 +7,11 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import Http404
 from rest_framework import exceptions
+from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
+from lifecycle.audit.services import record_refusal
 from lifecycle.core.errors import LifecycleError, NotFound
 from lifecycle.core.problems import MEDIA_TYPE, problem_body
 
@@ -31,6 +33,8 @@ def problem_response(error: Exception, details: dict[str, Any]) -> Response | No
         error = exceptions.PermissionDenied()
     if isinstance(error, LifecycleError):
         set_rollback()
+        request: Request = details["request"]
+        record_refusal(request.user, error, method=request.method or "", path=request.path)
         return problem(error.http_status, error.error_code, error.message, details=_plain(error.details))
     if isinstance(error, exceptions.ValidationError):
         set_rollback()

@@ -1,8 +1,8 @@
-"""What the OpenAPI document cannot learn from the code itself: how callers say who they are."""
+"""What the OpenAPI document cannot learn from the code: who calls, what every POST takes, how every error looks."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
@@ -23,3 +23,52 @@ class BrowserSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-u
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
         return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME}
+
+
+_PROBLEM: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["type", "title", "status", "code", "detail", "request_id"],
+    "properties": {
+        "type": {"type": "string", "description": "urn:gravingdock:problem:<code>; stable"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string"},
+        "detail": {"type": "string", "description": "What is wrong, and what to do"},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["pointer", "detail"],
+                "properties": {
+                    "pointer": {
+                        "type": "string",
+                        "description": "A JSON pointer (RFC 6901) to the field, or parameter",
+                    },
+                    "detail": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+_KEY: Final[dict[str, Any]] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key with the same request gets the first answer again, for a day, and does nothing.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+}
+
+
+def add_what_all_share(result: dict[str, Any], **_more: Any) -> dict[str, Any]:
+    """Give every operation its problem answers, and every POST its key; a hook of drf-spectacular."""
+    result["components"].setdefault("schemas", {})["Problem"] = _PROBLEM
+    answer = {
+        "description": "A problem (RFC 9457)",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for operations in result["paths"].values():
+        for method, operation in operations.items():
+            operation["responses"]["default"] = answer
+            if method == "post":
+                operation.setdefault("parameters", []).append(_KEY)
+    return result

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Model
+from django.db.models.functions import Now
 
 from accounts.models import Team, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import context
+from lifecycle.core.errors import LifecycleError, NotFound, NotPermitted
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from lifecycle.promotion.models import Environment
     from lifecycle.registry.models import Image, Repository
+
+_REFUSED: Final = "access.refused"
+_REFUSAL_ONCE_IN: Final = timedelta(minutes=1)
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def record(
@@ -63,6 +70,24 @@ def record(
     event.canonical = _canonical(event)
     event.save(force_insert=True)
     return event
+
+
+def record_refusal(actor: Any, error: LifecycleError, *, method: str, path: str) -> None:
+    """Append that somebody signed in tried to change what they may not, or may not even see (security.md A2).
+
+    In a transaction of its own, since the act's was rolled back. The same try again within a minute is not repeated: a
+    script in a loop must not fill the trail.
+    """
+    is_refusal = isinstance(error, (NotFound, NotPermitted))
+    if not is_refusal or method in _SAFE_METHODS or not isinstance(actor, User):
+        return
+    tried: dict[str, Any] = {"method": method, "path": path[:300], "code": error.error_code}
+    same = AuditEvent.objects.filter(
+        actor_name=actor.username, action=_REFUSED, at__gt=Now() - _REFUSAL_ONCE_IN, details=tried
+    )
+    with transaction.atomic():
+        if not same.exists():
+            record(_REFUSED, actor=actor, outcome=AuditEvent.Outcome.DENIED, reason=error.message, **tried)
 
 
 def _database_time() -> datetime:

@@ -56,6 +56,9 @@ class ErrorAnswerMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if not isinstance(exception, LifecycleError):
             return None
+        from lifecycle.audit.services import record_refusal  # noqa: PLC0415 -- core knows no sub-domain at import
+
+        record_refusal(request.user, exception, method=request.method or "", path=request.path)
         log.info("request_refused", code=exception.error_code, status=exception.http_status)
         answer = self._answer(request, exception)
         if exception.http_status == 429:

@@ -224,12 +224,6 @@ def _finish(row: Job, state: str, code: str, message: str) -> None:
     Job.objects.filter(pk=row.pk).update(finished_at=Now())
 
 
-def cancel(job_id: int) -> bool:
-    """Cancel a job that waits or runs; a running worker notices at its next renewal. Returns whether it was live."""
-    live = Job.objects.filter(pk=job_id, state__in=(Job.State.WAITING, Job.State.RUNNING))
-    return bool(live.update(state=Job.State.CANCELLED, lease_until=None, finished_at=Now()))
-
-
 def sweep(*, limit: int = 500) -> int:
     """Send a wake-up for every job that is due and was not hinted lately, and for every lease that ran out.
 

@@ -119,3 +119,7 @@ def test_the_schema_describes_every_route(dock):  # noqa: F811
     assert answer.status_code == 200
     assert b"/api/v1/promotions/{id}/approve/" in answer.content
     assert b"3.1" in answer.content
+    paths = answer.json()["paths"]
+    assert all("Problem" in str(verb["responses"]["default"]) for path in paths.values() for verb in path.values())
+    posts = [path["post"] for path in paths.values() if "post" in path]
+    assert all("Idempotency-Key" in [item["name"] for item in post["parameters"]] for post in posts)

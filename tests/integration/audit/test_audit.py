@@ -5,11 +5,14 @@ from __future__ import annotations
 import orjson
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.test import Client
 
 from accounts.queries import system_user
 from lifecycle.audit import services
 from lifecycle.audit.models import AuditEvent, AuditPending
+from lifecycle.authority.models import RoleGrant
 from lifecycle.core.context import RequestContext, request_context
+from tests.integration.promotion.conftest import dock  # noqa: F401 -- fixture
 
 pytestmark = pytest.mark.django_db
 
@@ -57,3 +60,29 @@ def test_not_even_the_owner_can_change_the_trail(services):  # the fixture: test
             cursor.execute("UPDATE lifecycle_auditevent SET reason = 'x'")
     finally:
         link.close()
+
+
+@pytest.mark.parametrize("face", ["page", "api"])
+def test_who_tries_to_change_what_they_may_not_is_in_the_trail_once_a_minute(face, dock):  # noqa: F811
+    grant = RoleGrant.objects.get(user=dock.approver)
+    client = Client()
+    client.force_login(dock.requester, backend="allauth.account.auth_backends.AuthenticationBackend")
+    where = f"/teams/shop/grants/{grant.pk}/revoke/" if face == "page" else f"/api/v1/teams/shop/grants/{grant.pk}/"
+    for _ in range(3):
+        answer = client.post(where) if face == "page" else client.delete(where)
+        assert answer.status_code == 403
+        client.get(where)  # reading is no attempt at a change
+    event = AuditEvent.objects.get(action="access.refused")
+    assert (event.actor, event.outcome, event.address) == (dock.requester, "denied", "127.0.0.1")
+    assert event.details == {"method": "POST" if face == "page" else "DELETE", "path": where, "code": "not_permitted"}
+    assert "team.manage" in event.reason
+    assert RoleGrant.objects.filter(pk=grant.pk).exists()
+
+
+def test_what_is_hidden_is_refused_in_the_trail_like_what_is_absent(dock):  # noqa: F811
+    client = Client()
+    client.force_login(dock.outsider, backend="allauth.account.auth_backends.AuthenticationBackend")
+    for where in ("/api/v1/teams/shop/robots/", "/api/v1/teams/none/robots/"):
+        assert client.post(where, {"name": "x"}, content_type="application/json").status_code == 404
+    found = AuditEvent.objects.filter(action="access.refused").values_list("details__code", "reason", "team")
+    assert len(set(found)) == 1
