@@ -193,6 +193,7 @@ class _Box:
         rest = b""
         next_check = time.monotonic() + CHECK_EVERY_S
         while True:
+            has_ended = process.poll() is not None  # asked before the read: what it wrote last is then in the pipe
             chunk = process.stdout.read()
             if chunk:
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -201,7 +202,7 @@ class _Box:
                 if len(rest) > LOG_LINE_MAX:
                     yield self._clean(rest)
                     rest = b""
-            elif process.poll() is not None:
+            elif has_ended:
                 break
             else:
                 time.sleep(0.1)
