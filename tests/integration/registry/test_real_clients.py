@@ -21,7 +21,11 @@ from cryptography.x509 import load_pem_x509_certificate
 from django.conf import settings
 from django.test import Client
 
-from lifecycle.promotion.models import Environment
+from lifecycle.core.types import Digest
+from lifecycle.promotion import services as promotions
+from lifecycle.promotion.models import Environment, PromotionRequest
+from lifecycle.registry.client import RegistryClient
+from lifecycle.registry.copying import attach_referrer
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.registry.services import protect_tags
 from lifecycle.registry.tokens import signing
@@ -123,6 +127,91 @@ def test_a_protected_tag_moved_by_a_creator_is_moved_back(live_stack: Services, 
     assert push(live_stack, maintainer, layouts[1], "shop/api:v1").returncode == 0
     wait_until(lambda: Tag.objects.get(name="v1").image.digest == second.manifest.digest.text, 30)
     assert served() == second.manifest.digest.text
+
+
+def test_an_approved_promotion_is_the_only_way_in(
+    live_stack: Services,
+    person: Make,
+    real_client: RegistryClient,
+    tmp_path: Path,
+) -> None:
+    shop = dock.team("shop")
+    environment = promotions.create_environment(
+        shop, actor=promotions.system_user(), slug="production", name="Production", prefix="production"
+    )
+    owner, approver = person("anna", "owner", of=shop), person("kim", "approver", "deployer", of=shop)
+    admin = person("root", "owner", of=shop)
+    admin.user.is_superuser = True
+    admin.user.save()
+    # An index of two platforms, with an annotation, a signature that refers to it, and one that refers to a platform.
+    note = {"org.opencontainers.image.source": "shop/api"}
+    amd, arm = (oci.image("base", arch, annotations=note, architecture=arch) for arch in ("amd64", "arm64"))
+    top = oci.index(amd, arm)
+    for item in (amd, arm):
+        oci.push(real_client, "shop/api", item)
+    oci.push_manifest(real_client, "shop/api", top, "1.0")
+    signatures = [oci.artifact(top, "signature"), oci.artifact(amd.manifest, "sbom")]
+    for artifact in signatures:
+        for digest, content in artifact.blobs.items():
+            real_client.upload_blob("shop/api", Digest.parse(digest), content)
+        attach_referrer(real_client, "shop/api", artifact.manifest)
+    scanned = Image.objects.filter(
+        digest__in=[item.manifest.digest.text for item in (amd, arm)], scanned_at__isnull=False
+    )
+    wait_until(lambda: scanned.count() == 2, 90)
+    layout = oci.layout(tmp_path / "image", oci.image("smuggled"))
+    for who in (owner, approver, admin):
+        assert_no_way_in(live_stack, who, layout)
+    assert real_client.resolve("production/shop/api", "1.0") is None
+    assert push(live_stack, owner, layout, "shop/other:1.0").returncode == 0  # the same person, elsewhere
+
+    repository = Repository.objects.get(name="shop/api")
+    made = promotions.request_promotion(
+        repository, top.digest.text, environment, actor=owner.user, reason="release", tag="1.0"
+    )
+    promotions.approve(made.pk, actor=approver.user)
+    promotions.execute(made.pk, actor=approver.user)
+    wait_until(lambda: PromotionRequest.objects.get(pk=made.pk).state == "succeeded", 60)
+
+    for reference in ("1.0", "current", top.digest.text):
+        assert real_client.get_manifest("production/shop/api", reference).content == top.content
+    for item in (amd, arm, *signatures):
+        served = real_client.get_manifest("production/shop/api", item.manifest.digest.text)
+        assert (served.content, served.media_type) == (item.manifest.content, item.manifest.media_type)
+    for subject, artifact in ((top.digest, signatures[0]), (amd.manifest.digest, signatures[1])):
+        listed = {entry.digest.text for entry in real_client.referrers("production/shop/api", subject)}
+        assert artifact.manifest.digest.text in listed
+    pulled = skopeo(
+        "copy", "--all", "--src-tls-verify=false", f"--src-creds=anna:{owner.token}",
+        where(live_stack, "production/shop/api:current"), f"dir:{tmp_path / 'pulled'}",
+    )  # fmt: skip
+    assert pulled.returncode == 0, pulled.stderr
+    for who in (owner, approver, admin):
+        assert_no_way_in(live_stack, who, layout)
+        gone = skopeo(
+            "delete", "--tls-verify=false", f"--creds={who.user.username}:{who.token}",
+            where(live_stack, "production/shop/api:1.0"),
+        )  # fmt: skip
+        assert gone.returncode != 0
+    assert real_client.get_manifest("production/shop/api", "current").content == top.content
+
+
+def assert_no_way_in(stack: Services, who: Person, layout: Path) -> None:
+    """A push is refused, to the tags that a promotion writes too, and a token of theirs carries a pull at most."""
+    for tag in ("1.0", "current", "smuggled"):
+        done = push(stack, who, layout, f"production/shop/api:{tag}")
+        assert done.returncode != 0, (who.user.username, tag)
+        assert "denied" in done.stderr or "unauthorized" in done.stderr, done.stderr
+    answer = httpx.get(
+        f"{stack.web_url}/auth/token",
+        params={"service": settings.REGISTRY_SERVICE, "scope": "repository:production/shop/api:pull,push,delete"},
+        auth=(who.user.username, who.token),
+    )
+    token = answer.json()["token"]
+    url = f"{stack.registry.url}/v2/production/shop/api"
+    headers = {"Authorization": f"Bearer {token}"}
+    assert httpx.post(f"{url}/blobs/uploads/", headers=headers).status_code == 401
+    assert httpx.delete(f"{url}/manifests/sha256:{'a' * 64}", headers=headers).status_code == 401
 
 
 def test_buildah_pushes_and_pulls(live_stack: Services, person: Make, tmp_path: Path) -> None:

@@ -1,0 +1,363 @@
+"""Promotions on real parts while things break: one effect, or none, and it says which."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from accounts.models import Team, User
+from lifecycle.audit.models import AuditEvent
+from lifecycle.core import clock
+from lifecycle.core.errors import LifecycleError
+from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.tasks import run_job
+from lifecycle.promotion import services
+from lifecycle.promotion.models import Environment, PromotionRequest, Slot
+from lifecycle.registry.client import RegistryClient
+from lifecycle.registry.clients import client_for
+from lifecycle.registry.models import Image, Repository, Tag, TagEvent
+from lifecycle.registry.services import managed_registry
+from tests.factories import dock, oci
+from tests.proxy import RegistryProxy
+from tests.services import Services, wait_until
+
+State = PromotionRequest.State
+TARGET = "dev/shop/api"
+
+
+@dataclass
+class Quay:
+    """A team with one environment that asks for one approval, over a real registry with workers."""
+
+    team: Team
+    environment: Environment
+    asker: User
+    approver: User
+    client: RegistryClient
+
+    def push(self, text: str, tag: str) -> Image:
+        """Push an image and wait for what the workers make of it: rows, and its packages listed."""
+        item = oci.image("base", text)
+        oci.push(self.client, "shop/api", item, tag)
+        found = Image.objects.filter(digest=item.manifest.digest.text, scanned_at__isnull=False)
+        wait_until(found.exists, 90)
+        return found.get()
+
+    def approved(self, image: Image) -> PromotionRequest:
+        """Return a request that is ready to be carried out."""
+        repository = Repository.objects.get(name="shop/api")
+        made = services.request_promotion(
+            repository, image.digest, self.environment, actor=self.asker, reason="release"
+        )
+        return services.approve(made.pk, actor=self.approver)
+
+    def holds(self, tag: str) -> str | None:
+        """Return the digest that a tag of the target names in the registry itself."""
+        held = self.client.resolve(TARGET, tag)
+        return held.digest.text if held is not None else None
+
+
+@pytest.fixture
+def quay(live_stack: Services) -> Quay:
+    team = dock.team("shop")
+    environment = services.create_environment(
+        team, actor=services.system_user(), slug="dev", name="Dev", prefix="dev", required_approvals=1
+    )
+    asker, approver = dock.user("mia", "owner", of=team), dock.user("kim", "approver", "deployer", of=team)
+    return Quay(team, environment, asker, approver, client_for(managed_registry()))
+
+
+@pytest.fixture
+def proxy(live_stack: Services) -> Iterator[RegistryProxy]:
+    made = RegistryProxy(live_stack.registry.url)
+    yield made
+    made.close()
+
+
+def state_of(request: PromotionRequest) -> str:
+    return PromotionRequest.objects.values_list("state", flat=True).get(pk=request.pk)
+
+
+def count(action: str, request: PromotionRequest) -> int:
+    return AuditEvent.objects.filter(action=action, subject_kind="promotionrequest", subject_id=request.pk).count()
+
+
+def assert_one_effect(quay: Quay, request: PromotionRequest) -> None:
+    """The target holds the digest under both tags, in the registry and in the rows, and it was recorded once."""
+    digest = request.image.digest
+    assert [quay.holds(tag) for tag in (request.tag, "current")] == [digest, digest]
+    assert (count("promotion.executing", request), count("promotion.succeeded", request)) == (1, 1)
+    assert Slot.objects.get(environment=quay.environment).image == request.image
+    tags = Tag.objects.filter(repository__name=TARGET, name__in=(request.tag, "current"))
+    assert set(tags.values_list("image__digest", flat=True)) == {digest}
+    assert TagEvent.objects.filter(tag__in=tags, new_image=request.image).count() == 2
+
+
+def is_mount(method: str, path: str) -> bool:
+    return method == "POST" and path.startswith(f"/v2/{TARGET}/blobs/uploads/")
+
+
+def is_manifest(method: str, path: str) -> bool:
+    return method == "PUT" and path.startswith(f"/v2/{TARGET}/manifests/sha256:")
+
+
+def is_current(method: str, path: str) -> bool:
+    return method == "PUT" and path == f"/v2/{TARGET}/manifests/current"
+
+
+def test_a_worker_killed_anywhere_in_a_copy_leaves_one_effect(
+    live_stack: Services, quay: Quay, proxy: RegistryProxy
+) -> None:
+    points: list[tuple[Callable[[str, str], bool], bool]] = [
+        (is_mount, False),  # nothing is there
+        (is_manifest, False),  # all blobs are there
+        (is_current, True),  # all is done in the registry, and the worker never hears of it
+    ]
+    for number, (point, after) in enumerate(points):
+        request = quay.approved(quay.push(f"build {number}", f"1.{number}"))
+        live_stack.kill("worker")
+        with proxy.holding(point, after=after) as hold:
+            live_stack.need_workers("worker", REGISTRY_URL=proxy.url)
+            services.execute(request.pk, actor=quay.approver)
+            assert hold.reached.wait(60)
+            assert state_of(request) == State.EXECUTING
+            live_stack.kill("worker", signal.SIGKILL)
+        live_stack.need_workers("worker")
+        wait_until(lambda request=request: state_of(request) == State.SUCCEEDED, 60)
+        assert Job.objects.get(kind=JobKind.PROMOTE, subject_id=request.pk).attempts == 2
+        assert_one_effect(quay, request)
+    # All is in the target, and the rows that say so are about to be committed.
+    request = quay.approved(quay.push("last build", "2.0"))
+    live_stack.kill("worker")
+    services.execute(request.pk, actor=quay.approver)
+    with live_stack.held("lifecycle_slot") as is_waited_for:
+        live_stack.need_workers("worker")
+        wait_until(is_waited_for, 60)
+        assert quay.holds("current") == request.image.digest
+        assert state_of(request) == State.VERIFYING
+        live_stack.kill("worker", signal.SIGKILL)
+    live_stack.need_workers("worker")
+    wait_until(lambda: state_of(request) == State.SUCCEEDED, 60)
+    assert_one_effect(quay, request)
+
+
+def test_a_worker_that_lost_its_lease_in_a_copy_changes_nothing(
+    live_stack: Services, quay: Quay, proxy: RegistryProxy
+) -> None:
+    request = quay.approved(quay.push("build", "1.0"))
+    live_stack.kill("worker")
+    with proxy.holding(is_manifest) as hold:
+        live_stack.need_workers("worker", REGISTRY_URL=proxy.url)
+        services.execute(request.pk, actor=quay.approver)
+        assert hold.reached.wait(60)
+        stopped = live_stack.processes.pop("worker")  # it neither works nor renews its lease, like a machine that hangs
+        os.killpg(stopped.pid, signal.SIGSTOP)
+        live_stack.need_workers("worker")
+        wait_until(lambda: state_of(request) == State.SUCCEEDED, 60)
+        lines = list(Job.objects.get(kind=JobKind.PROMOTE).log_lines.values_list("text", flat=True))
+        hold.release()
+        os.killpg(stopped.pid, signal.SIGCONT)
+        try:
+            wait_until(lambda: "job_lease_lost" in live_stack.log("worker"), 30)
+        finally:
+            os.killpg(stopped.pid, signal.SIGKILL)
+            stopped.wait(timeout=10)
+    assert list(Job.objects.get(kind=JobKind.PROMOTE).log_lines.values_list("text", flat=True)) == lines
+    assert_one_effect(quay, request)
+
+
+def test_a_registry_that_is_away_delays_a_promotion_or_stops_it_whole_and_says_so(
+    live_stack: Services, quay: Quay
+) -> None:
+    first, second = (quay.approved(quay.push(f"build {number}", f"1.{number}")) for number in range(2))
+    live_stack.kill("registry")
+    services.execute(first.pk, actor=quay.approver)
+    job = Job.objects.filter(kind=JobKind.PROMOTE, subject_id=first.pk)
+    wait_until(lambda: job.filter(attempts__gte=2, error_code="registry_unavailable").exists(), 60)
+    assert state_of(first) == State.EXECUTING
+    live_stack.need_registry()
+    wait_until(lambda: state_of(first) == State.SUCCEEDED, 60)
+    assert_one_effect(quay, first)
+    # Now it stays away until the attempts are used.
+    live_stack.kill("registry")
+    live_stack.kill("worker")
+    services.execute(second.pk, actor=quay.approver)
+    Job.objects.filter(kind=JobKind.PROMOTE, subject_id=second.pk).update(max_attempts=1)
+    live_stack.need_workers("worker")
+    wait_until(lambda: state_of(second) == State.READY, 60)
+    second.refresh_from_db()
+    assert "cannot be reached" in second.failure
+    assert Slot.objects.get(environment=quay.environment).image == first.image
+    live_stack.need_registry()
+    assert (quay.holds("1.1"), quay.holds("current")) == (None, first.image.digest)
+    services.execute(second.pk, actor=quay.approver)  # the approval stands
+    wait_until(lambda: state_of(second) == State.SUCCEEDED, 60)
+    assert quay.holds("current") == second.image.digest
+    assert count("promotion.succeeded", second) == 1
+
+
+def test_a_message_that_comes_often_promotes_once(live_stack: Services, quay: Quay) -> None:
+    request = quay.approved(quay.push("build", "1.0"))
+    services.execute(request.pk, actor=quay.approver)
+    job = Job.objects.get(kind=JobKind.PROMOTE)
+    for _ in range(20):
+        run_job.apply_async((job.pk,), queue="promote")
+    wait_until(lambda: state_of(request) == State.SUCCEEDED, 60)
+    for _ in range(5):
+        run_job.apply_async((job.pk,), queue="promote")
+    probe = quay.approved(quay.push("later build", "1.1"))  # behind them in the queue
+    services.execute(probe.pk, actor=quay.approver)
+    wait_until(lambda: state_of(probe) == State.SUCCEEDED, 60)
+    job.refresh_from_db()
+    assert (job.attempts, count("promotion.succeeded", request)) == (1, 1)
+
+
+class Race:
+    """Acts that begin at one moment, each in a thread and a connection of its own."""
+
+    def __init__(self, *acts: Callable[[], Any]) -> None:
+        self.done: list[int] = []
+        self.refused: list[LifecycleError] = []
+        self.crashed: list[BaseException] = []
+        barrier = threading.Barrier(len(acts))
+        threads = [threading.Thread(target=self._run, args=(number, act, barrier)) for number, act in enumerate(acts)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+        assert self.crashed == []
+
+    def _run(self, number: int, act: Callable[[], Any], barrier: threading.Barrier) -> None:
+        try:
+            connection.ensure_connection()
+            barrier.wait(timeout=20)
+            act()
+            self.done.append(number)
+        except LifecycleError as error:
+            self.refused.append(error)
+        except BaseException as error:  # noqa: BLE001 -- shown by the test's own thread
+            self.crashed.append(error)
+        finally:
+            connection.close()
+
+
+@dataclass
+class Crowd:
+    """A team with dev and staging, who asks, and two who approve and carry out; rows only, no servers."""
+
+    dev: Environment
+    staging: Environment
+    asker: User
+    first: User
+    second: User
+
+
+@pytest.fixture
+def crowd(transactional_db: None) -> Crowd:
+    team = dock.team("shop")
+    dev, staging = (
+        services.create_environment(
+            team, actor=services.system_user(), slug=slug, name=slug, prefix=slug, required_approvals=approvals
+        )
+        for slug, approvals in (("dev", 0), ("staging", 1))
+    )
+    first, second = (dock.user(name, "approver", "deployer", of=team) for name in ("kim", "lou"))
+    return Crowd(dev, staging, dock.user("mia", "owner", of=team), first, second)
+
+
+ROUNDS = 20
+
+
+def fresh(crowd: Crowd, number: int) -> PromotionRequest:
+    """Return an open request for staging, of a family of its own."""
+    image, where = (
+        dock.image(f"race {number}", layers=1, scanned_at=clock.now()),
+        dock.repository(f"shop/race-{number}"),
+    )
+    dock.push(where, image, "1.0")
+    Slot.objects.create(repository=where, environment=crowd.dev, image=image, since=clock.now())
+    return services.request_promotion(where, image.digest, crowd.staging, actor=crowd.asker, reason="race")
+
+
+def fresh_and_ready(crowd: Crowd, number: int) -> PromotionRequest:
+    return services.approve(fresh(crowd, number).pk, actor=crowd.second)
+
+
+def test_of_a_rejection_and_an_execution_at_once_one_happens(crowd: Crowd) -> None:
+    for number in range(ROUNDS):
+        request = fresh_and_ready(crowd, number)
+        race = Race(
+            lambda pk=request.pk: services.execute(pk, actor=crowd.first),
+            lambda pk=request.pk: services.reject(pk, actor=crowd.second, reason="no"),
+        )
+        assert (len(race.done), [error.http_status for error in race.refused]) == (1, [409])
+        events = (count("promotion.executing", request), count("promotion.rejected", request))
+        jobs = Job.objects.filter(kind=JobKind.PROMOTE, subject_id=request.pk).count()
+        outcomes = {State.EXECUTING: ((1, 0), 1), State.REJECTED: ((0, 1), 0)}
+        assert (events, jobs) == outcomes[State(state_of(request))]
+
+
+def test_executions_at_once_take_the_slot_once(crowd: Crowd) -> None:
+    for number in range(ROUNDS):
+        request = fresh_and_ready(crowd, number)
+        fence = Slot.objects.get(repository=request.repository, environment=request.environment).fence
+        race = Race(
+            *[lambda pk=request.pk, who=who: services.execute(pk, actor=who) for who in (crowd.first, crowd.second)] * 2
+        )
+        assert (len(race.done), [error.http_status for error in race.refused]) == (1, [409] * 3)
+        assert Job.objects.filter(kind=JobKind.PROMOTE, subject_id=request.pk).count() == 1
+        assert count("promotion.executing", request) == 1
+        assert Slot.objects.get(repository=request.repository, environment=request.environment).fence == fence + 1
+
+
+def test_approvals_at_once_make_it_ready_once(crowd: Crowd) -> None:
+    for number in range(ROUNDS):
+        request = fresh(crowd, number)
+        race = Race(
+            *[lambda pk=request.pk, who=who: services.approve(pk, actor=who) for who in (crowd.first, crowd.second)],
+            lambda pk=request.pk: services.approve(pk, actor=crowd.first),
+        )
+        assert (len(race.done), len(race.refused)) == (2, 1)  # the second of the same person is refused
+        assert (state_of(request), count("promotion.ready", request), request.votes.count()) == (State.READY, 1, 2)
+
+
+def test_an_approval_and_a_rejection_at_once_end_rejected(crowd: Crowd) -> None:
+    for number in range(ROUNDS):
+        request = fresh(crowd, number)
+        race = Race(
+            lambda pk=request.pk: services.approve(pk, actor=crowd.first),
+            lambda pk=request.pk: services.reject(pk, actor=crowd.second, reason="no"),
+        )
+        approved = count("promotion.approved", request)
+        assert (state_of(request), count("promotion.rejected", request)) == (State.REJECTED, 1)
+        assert len(race.done) == 1 + approved  # whoever came too late was told so, and left no vote
+        assert request.votes.count() == 1 + approved
+
+
+def test_a_vote_while_everything_is_judged_neither_waits_for_ever_nor_fails(crowd: Crowd) -> None:
+    requests = [fresh(crowd, number) for number in range(8)]
+    for _ in range(3):
+        PromotionRequest.objects.filter(state__in=(State.OPEN, State.READY)).update(judged_at=None)
+        open_now = [request for request in requests if state_of(request) == State.OPEN][:2]
+        race = Race(
+            services.judge_open,
+            services.judge_open,
+            *[lambda pk=request.pk: services.approve(pk, actor=crowd.first) for request in open_now],
+        )
+        assert race.refused == []
+
+
+def test_requests_at_once_are_one(crowd: Crowd) -> None:
+    where, image = dock.repository("shop/race"), dock.image("asked twice", layers=1, scanned_at=clock.now())
+    dock.push(where, image, "1.0")
+    ask = {"actor": crowd.asker, "reason": "both at once"}
+    race = Race(*[lambda: services.request_promotion(where, image.digest, crowd.dev, **ask)] * 4)
+    assert len(race.done) == 4
+    assert PromotionRequest.objects.filter(repository=where, image=image).count() == 1
