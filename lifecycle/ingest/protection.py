@@ -7,6 +7,7 @@ from enum import Enum, auto
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority import access
+from lifecycle.promotion.queries import target_names
 from lifecycle.registry.models import Image, Tag, TagEvent
 
 
@@ -21,11 +22,15 @@ class Verdict(Enum):
 def judge(tag: Tag, image: Image, *, actor: User | None, via: str, is_settled: bool) -> Verdict:
     """Return whether `tag`, locked with its repository, may come to point at `image`.
 
-    A tag that is new, or was deleted, is nobody's yet. Our own workers asked for the right before they began.
+    A tag that is new, or was deleted, is nobody's yet. Our own workers asked for the right before they began. A target
+    of promotions changes by promotion only, whoever it was: also a worker of ours that came too late.
     """
-    if tag.image_id is None or tag.image_id == image.pk or not is_protected(tag):
+    if tag.image_id is None or tag.image_id == image.pk or via not in {TagEvent.Via.PUSH, TagEvent.Via.CRAWL}:
         return Verdict.ALLOWED
-    if via not in {TagEvent.Via.PUSH, TagEvent.Via.CRAWL}:
+    if tag.repository.environment_id is not None:
+        is_right = target_names(tag.repository, tag.name, image)
+        return Verdict.UNNAMED if is_right is None else Verdict.ALLOWED if is_right else Verdict.REFUSED
+    if not is_protected(tag):
         return Verdict.ALLOWED
     if actor is None:
         return Verdict.REFUSED if is_settled else Verdict.UNNAMED

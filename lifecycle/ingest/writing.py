@@ -420,12 +420,18 @@ def _note_refusal(row: Tag, image: Image, *, actor: User | None, via: str) -> No
         subject=row,
         repository=row.repository,
         image=image,
-        reason="The tag is protected, and who moved it does not hold image.amend here."
-        if actor is not None
-        else "The tag is protected, and nobody is known to have moved it.",
+        reason=_why_refused(row.repository, actor),
         tag=row.name,
         kept=row.image.digest if row.image is not None else "",
     )
+
+
+def _why_refused(repository: Repository, actor: User | None) -> str:
+    if repository.environment_id is not None:
+        return "This repository changes by promotion only, and no promotion brought this."
+    if actor is not None:
+        return "The tag is protected, and who moved it does not hold image.amend here."
+    return "The tag is protected, and nobody is known to have moved it."
 
 
 def _name_the_mover(row: Tag, image: Image, *, actor: User, via: str) -> None:

@@ -12,7 +12,7 @@ from lifecycle.ingest.services import ingest_manifest
 from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.promotion import services
-from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.promotion.models import CURRENT_TAG, PromotionRequest, Slot
 from lifecycle.promotion.queries import MOVING_STATES
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.copying import CopyNotVerified, copy_by_digest
@@ -49,7 +49,7 @@ def promote(run: JobRun) -> None:
     target = f"{request.environment.prefix}/{request.repository.name}"
     digest = Digest.parse(request.image.digest)
     run.log(f"Copying {digest} from {request.repository.name} to {target}")
-    tags = (request.tag, services.CURRENT_TAG)
+    tags = (request.tag, CURRENT_TAG)
     copied = copy_by_digest(
         client,
         source_repository=request.repository.name,

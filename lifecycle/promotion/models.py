@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from django.core.validators import RegexValidator
 from django.db import models
@@ -13,6 +13,9 @@ from accounts.verbs import Verb
 from lifecycle.registry.models import Image, Repository
 
 PREFIX = RegexValidator(r"^[a-z0-9]+(-[a-z0-9]+)*\Z", "One path component: lower-case letters, digits, single hyphens.")
+
+
+CURRENT_TAG: Final = "current"  # the tag of a target that always names what its environment holds
 
 
 class Environment(models.Model):

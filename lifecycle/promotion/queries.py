@@ -15,8 +15,8 @@ from lifecycle.authority.queries import covered, people_who
 from lifecycle.comparison.queries import finding_severities
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import PlatformFacts, PromotionFacts
-from lifecycle.promotion.models import Environment, PromotionRequest, Slot, Vote
-from lifecycle.registry.models import Image
+from lifecycle.promotion.models import CURRENT_TAG, Environment, PromotionRequest, Slot, Vote
+from lifecycle.registry.models import Image, Repository
 
 LIVE_STATES: Final = (PromotionRequest.State.OPEN, PromotionRequest.State.READY)
 MOVING_STATES: Final = (PromotionRequest.State.EXECUTING, PromotionRequest.State.VERIFYING)
@@ -167,6 +167,21 @@ def due_for_judgement(limit: int) -> list[int]:
     ids = list(changed.order_by(F("judged_at").asc(nulls_first=True), "pk").values_list("pk", flat=True)[:limit])
     old = live.filter(judged_at__lt=Now() - JUDGED_AGAIN_AFTER).exclude(pk__in=ids).order_by("judged_at", "pk")
     return ids + list(old.values_list("pk", flat=True)[: limit - len(ids)])
+
+
+def target_names(target: Repository, tag: str, image: Image) -> bool | None:
+    """Whether a tag of a target has to name `image`, by the record; None while a promotion is about to make it so.
+
+    A worker that hung in its last request, and wakes after others have gone on, may still move a tag: no registry can
+    be asked to refuse that, so the record decides afterwards (docs/adr/0007).
+    """
+    here = PromotionRequest.objects.filter(repository=target.source_id, environment=target.environment_id)
+    if here.filter(image=image, state__in=MOVING_STATES).exists():
+        return None
+    if tag == CURRENT_TAG:
+        return Slot.objects.filter(repository=target.source_id, environment=target.environment_id, image=image).exists()
+    last = here.filter(tag=tag, state=PromotionRequest.State.SUCCEEDED).order_by("-finished_at", "-pk").first()
+    return last is not None and last.image_id == image.pk
 
 
 def requirements_now(request: PromotionRequest) -> list[dict[str, Any]]:

@@ -45,7 +45,6 @@ EXECUTE_WITHIN: Final = timedelta(hours=72)
 EXECUTIONS_MAX: Final = 3  # a request that failed technically that often needs new eyes
 COPY_ATTEMPTS_MAX: Final = 8  # of one execution's job: with jobs.RETRY_AFTER_S, a registry may be away for 15 minutes
 JUDGED_AT_ONCE: Final = 100  # requests of one round; what is left waits 5 s
-CURRENT_TAG: Final = "current"  # the tag that always points at what the environment holds
 
 
 def move(request: PromotionRequest, state: str, **changes: object) -> None:

@@ -16,7 +16,7 @@ from accounts.models import Team, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job, JobKind, JobLogLine
 from lifecycle.jobs.tasks import run_job
 from lifecycle.promotion import services
 from lifecycle.promotion.models import Environment, PromotionRequest, Slot
@@ -151,26 +151,36 @@ def test_a_worker_killed_anywhere_in_a_copy_leaves_one_effect(
 def test_a_worker_that_lost_its_lease_in_a_copy_changes_nothing(
     live_stack: Services, quay: Quay, proxy: RegistryProxy
 ) -> None:
-    request = quay.approved(quay.push("build", "1.0"))
+    first, second = (quay.approved(quay.push(f"build {number}", f"1.{number}")) for number in range(2))
     live_stack.kill("worker")
-    with proxy.holding(is_manifest) as hold:
+    with proxy.holding(is_current) as hold:
         live_stack.need_workers("worker", REGISTRY_URL=proxy.url)
-        services.execute(request.pk, actor=quay.approver)
+        services.execute(first.pk, actor=quay.approver)
         assert hold.reached.wait(60)
         stopped = live_stack.processes.pop("worker")  # it neither works nor renews its lease, like a machine that hangs
         os.killpg(stopped.pid, signal.SIGSTOP)
-        live_stack.need_workers("worker")
-        wait_until(lambda: state_of(request) == State.SUCCEEDED, 60)
-        lines = list(Job.objects.get(kind=JobKind.PROMOTE).log_lines.values_list("text", flat=True))
-        hold.release()
-        os.killpg(stopped.pid, signal.SIGCONT)
         try:
+            live_stack.need_workers("worker")
+            wait_until(lambda: state_of(first) == State.SUCCEEDED, 60)
+            assert_one_effect(quay, first)
+            services.execute(second.pk, actor=quay.approver)
+            wait_until(lambda: state_of(second) == State.SUCCEEDED, 60)
+            lines = JobLogLine.objects.filter(job__subject_id=first.pk, job__kind=JobKind.PROMOTE).count()
+            hold.release()  # its request goes out, and the registry cannot know that it comes too late
+            wait_until(lambda: quay.holds("current") == first.image.digest, 30)
+            os.killpg(stopped.pid, signal.SIGCONT)
             wait_until(lambda: "job_lease_lost" in live_stack.log("worker"), 30)
         finally:
             os.killpg(stopped.pid, signal.SIGKILL)
             stopped.wait(timeout=10)
-    assert list(Job.objects.get(kind=JobKind.PROMOTE).log_lines.values_list("text", flat=True)) == lines
-    assert_one_effect(quay, request)
+    assert JobLogLine.objects.filter(job__subject_id=first.pk, job__kind=JobKind.PROMOTE).count() == lines
+    assert (count("promotion.succeeded", first), count("promotion.succeeded", second)) == (1, 1)
+    # What it wrote into the registry was no promotion: it is taken back and reported.
+    wait_until(lambda: quay.holds("current") == second.image.digest, 60)
+    refused = AuditEvent.objects.get(action="tag.move_refused")
+    assert (refused.repository, refused.digest) == (TARGET, first.image.digest)
+    assert Slot.objects.get(environment=quay.environment).image == second.image
+    assert Tag.objects.get(repository__name=TARGET, name="current").image == second.image
 
 
 def test_a_registry_that_is_away_delays_a_promotion_or_stops_it_whole_and_says_so(
