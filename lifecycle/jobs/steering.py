@@ -28,7 +28,7 @@ _RETRIABLE: Final = frozenset(
     {JobKind.INGEST, JobKind.CRAWL, JobKind.SCAN, JobKind.MATCH, JobKind.LINEAGE, JobKind.PLAN}
 )
 _WHY_NOT_RETRIED: Final[dict[str, str]] = {
-    JobKind.PROMOTE: "Request the promotion again: what it needs is judged anew.",
+    JobKind.PROMOTE: "Carry the promotion out again on its page, or request it again: all is judged anew.",
     JobKind.REBUILD: "Its wave's page tries again what failed there.",
 }
 

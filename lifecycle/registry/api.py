@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -12,7 +12,9 @@ from rest_framework.response import Response
 from lifecycle.advisories.queries import findings_of_image
 from lifecycle.api.caller import caller
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.comparison.queries import compare as compare_images
 from lifecycle.registry import services
+from lifecycle.registry.access import image_for
 from lifecycle.registry.constants import PROTECTED_PATTERNS_MAX
 from lifecycle.registry.models import Image, Repository
 
@@ -93,3 +95,13 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
     def findings(self, request: Request, digest: str) -> Response:
         """Return what `manage.py findings --image` prints: one object for each distinct (purl, advisory)."""
         return Response({"results": [finding.as_json() for finding in findings_of_image(self.get_object())]})
+
+    @extend_schema(
+        parameters=[OpenApiParameter("to", str, required=True, description="The digest that takes its place.")],
+        responses={200: dict},
+    )
+    @action(detail=True, methods=["get"])
+    def compare(self, request: Request, digest: str) -> Response:
+        """Return what changes when the image `to` takes the place of this one; both have to be visible."""
+        other = image_for(caller(request), request.query_params.get("to", ""))
+        return Response(compare_images(self.get_object(), other).as_json())
