@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 from io import StringIO
 from pathlib import Path
 
@@ -267,3 +268,66 @@ def test_real_dotnet_images_are_found_on_the_bases_their_builder_recorded():
     found = set(Derivation.objects.values_list("derived__digest", "base__digest"))
     assert found == _deepest(rows, "layers")
     assert recorded <= found
+
+
+EMPTY_TAR = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+SMALL = "sha256:4f4fb700ef54461cfa02571ae0db9a0dc1e0cdb5577484a6d75e68dc38e8acc1"
+
+
+def made_up_rows(rnd):
+    """Return rows of images that stand on one another: some say diff ids, some digests, some both, some with gaps."""
+    truth = []
+    for number in range(45):
+        layers = list(rnd.choice(truth)[1]) if truth and rnd.random() < 0.75 else []
+        if layers and rnd.random() < 0.2:
+            layers = layers[: rnd.randrange(len(layers))]
+        for _ in range(rnd.choice([0, 0, 1, 1, 2, 3])):
+            name = rnd.randrange(30)
+            pair = (sha(f"d{name}"), sha(f"c{name}-{rnd.randrange(2)}"))
+            layers.append((EMPTY_TAR, SMALL) if rnd.random() < 0.2 else pair)
+        truth.append((sha(f"image {number}"), layers))
+    rows = []
+    for digest, layers in truth:
+        said = rnd.choice([("diff_ids", "layers"), ("diff_ids", "layers"), ("diff_ids",), ("layers",), ()])
+        for keys in (said, rnd.choice([(), (), (), ("diff_ids",), ("layers",)])):
+            gap = rnd.random() < 0.1
+            columns = {
+                key: [None if gap and rnd.random() < 0.3 else pair[key == "layers"] for pair in layers] for key in keys
+            }
+            rows.append({"repository": "shop/app", "manifest_digest": digest, **columns})
+    return rows
+
+
+def bases_by_comparing_lists(rows):
+    """The rules of design.md 6, "Lineage", the plain way."""
+    known = {}
+    for item in rows:
+        mine = known.setdefault(item["manifest_digest"], {"diff_ids": [], "layers": []})
+        for key, value in mine.items():
+            said = item.get(key) or []
+            mine[key] = [a or b for a, b in zip(value, said, strict=True)] if value and said else value or said
+    pairs = []
+    for digest, mine in known.items():
+        depths = {}
+        for other, below in known.items():
+            key = "diff_ids" if any(mine["diff_ids"]) and any(below["diff_ids"]) else "layers"
+            prefix, whole = below[key], mine[key]
+            if other != digest and 0 < len(prefix) < len(whole) and prefix == whole[: len(prefix)] and all(prefix):
+                depths[other] = len(prefix) if set(prefix) - {EMPTY_TAR, SMALL} else 0
+        pairs += [(digest, other) for other, depth in depths.items() if depth and depth == max(depths.values())]
+    return sorted(pairs)
+
+
+@pytest.mark.parametrize("seed", [1, 5, 6, 9])
+def test_made_up_images_stand_on_what_comparing_lists_finds_whatever_the_order(tmp_path, seed):
+    rnd = random.Random(seed)
+    rows = made_up_rows(rnd)
+    expected = bases_by_comparing_lists(rows)
+    rnd.shuffle(rows)
+    for part in (rows[::2], rows[1::2]):
+        assert run(write(tmp_path, *part))[0] == 0
+    out = StringIO()
+    call_command("lineage", "--json", stdout=out)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(line["image"], line["base"]) for line in lines] == expected
+    assert len(expected) > 10

@@ -1,0 +1,77 @@
+"""Real records of thirteen ecosystems, from the feed's files to the lines of `findings`, against the schema's words."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from django.core.management import call_command
+
+from lifecycle.advisories.ecosystems import SCHEMES, match_name, split_ecosystem
+from tests.unit.advisories.test_ranges import affected_by_the_schema, near
+from tests.unit.advisories.test_versions import is_valid
+
+pytestmark = pytest.mark.django_db
+
+RECORDS = Path(__file__).parents[2] / "data" / "advisories" / "records.jsonl"
+TYPES = {
+    "AlmaLinux": "rpm/almalinux", "Alpine": "apk/alpine", "Bitnami": "bitnami", "Go": "golang", "Maven": "maven",
+    "NuGet": "nuget", "Packagist": "composer", "PyPI": "pypi", "Rocky Linux": "rpm/rocky", "RubyGems": "gem",
+    "Wolfi": "apk/wolfi", "crates.io": "cargo", "npm": "npm",
+}  # fmt: skip
+IDS = {"AlmaLinux": "almalinux-", "Alpine": "alpine-", "Rocky Linux": "rocky-"}
+PER_ENTRY = 12  # versions asked about
+
+
+def read() -> list[dict]:
+    with RECORDS.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def purl_of(ecosystem: str, release: str, name: str, version: str) -> str:
+    path = "/".join(
+        quote(part, safe="") for part in (name.replace(":", "/") if ecosystem == "Maven" else name).split("/")
+    )
+    distro = f"?distro={IDS[ecosystem]}{release.removeprefix('v')}" if release else ""
+    return f"pkg:{TYPES[ecosystem]}/{path}@{quote(version, safe=':+~')}{distro}"
+
+
+def versions_of(scheme: str, found: list[tuple[str, dict]]) -> set[str]:
+    """Return versions around the bounds of these entries, and two below nearly all of them."""
+    low = [version for version in ("0.0.1", "0-r0") if is_valid(scheme, version)]
+    return {version for _, entry in found for version in near(scheme, entry)[:PER_ENTRY]} | set(low)
+
+
+def test_findings_of_versions_around_real_bounds_are_what_the_schema_says(tmp_path):
+    entries: dict[tuple[str, str, str], list[tuple[str, dict]]] = {}
+    for item in read():
+        folder = tmp_path / "feed" / item["directory"]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{item['record']['id']}.json").write_text(json.dumps(item["record"]))
+        for entry in item["record"]["affected"]:
+            ecosystem, release = split_ecosystem(entry["package"]["ecosystem"])
+            if ecosystem in TYPES and not item["record"].get("withdrawn"):
+                key = (ecosystem, release, match_name(ecosystem, entry["package"]["name"]))
+                entries.setdefault(key, []).append((item["record"]["id"], entry))
+    expected: set[tuple[str, str]] = set()
+    asked: list[str] = []
+    for (ecosystem, release, name), found in sorted(entries.items()):
+        scheme = SCHEMES[ecosystem]
+        for version in sorted(versions_of(scheme, found)):
+            purl = purl_of(ecosystem, release, name, version)
+            asked.append(purl)
+            expected |= {(purl, osv_id) for osv_id, entry in found if affected_by_the_schema(scheme, entry, version)}
+    call_command("sync_advisories", "--from", str(tmp_path / "feed"), stdout=io.StringIO())
+    purls = tmp_path / "purls.txt"
+    purls.write_text("\n".join(asked))
+    out = io.StringIO()
+    call_command("findings", "--purls", str(purls), "--json", stdout=out)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert {(line["purl"], line["advisory"]) for line in lines} == expected
+    assert len(lines) == len(expected)
+    assert (len(asked) > 600, len(expected) > 250) == (True, True)
+    kinds = {f"pkg:{kind.partition('/')[0]}" for kind in TYPES.values()}
+    assert {purl.partition("/")[0] for purl, _ in expected} == kinds
