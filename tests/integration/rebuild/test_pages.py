@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
@@ -10,9 +13,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.rebuild import page_queries
+from lifecycle.rebuild import contexts, page_queries
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from lifecycle.registry.models import Image, Repository
+from lifecycle.registry.clients import client_for
+from lifecycle.registry.models import Image, Registry, Repository
 from tests.factories import dock, waves
 
 pytestmark = pytest.mark.django_db
@@ -400,6 +404,24 @@ def test_a_recipe_is_stored_by_form_with_its_files_and_its_history_stays(harbour
     assert "Revision 1 is not in force" in old
     assert "VERSION" in old
     assert "revision 3, in force" in recipe_tab(owner, api).content.decode()
+
+
+def test_files_of_a_recipe_lie_in_the_registry_and_stay_in_the_next_revision(harbour, owner, services):
+    services.need_registry()
+    api = Repository.objects.get(name="shop/api")
+    Registry.objects.filter(pk=api.registry_id).update(endpoint=services.registry.url)
+    store(owner, api, context=[SimpleUploadedFile("app.py", b"print(1)\n")])
+    store(owner, api, keep_context="on", context=[SimpleUploadedFile("more.txt", b"more")])
+    first, second = Recipe.objects.order_by("revision")
+    api.refresh_from_db()
+    client = client_for(Registry.objects.get(pk=api.registry_id))
+    with tempfile.TemporaryDirectory() as folder:
+        contexts.unpack(client, api.name, second.context_digest, Path(folder))
+        assert {path.name: path.read_bytes() for path in Path(folder).iterdir()} == {
+            "app.py": b"print(1)\n",
+            "more.txt": b"more",
+        }
+    assert first.context_digest not in {"", second.context_digest}
 
 
 @pytest.mark.parametrize(
