@@ -8,22 +8,19 @@ import shutil
 import pytest
 
 from accounts.models import Role, Team, User
-from accounts.queries import system_user
 from lifecycle.authority.models import RoleGrant
-from lifecycle.core.errors import NotFound, NotPermitted
 from lifecycle.ingest.services import ingest_manifest
 from lifecycle.jobs import handlers, running
 from lifecycle.jobs.models import Job
 from lifecycle.rebuild import planning, services
 from lifecycle.rebuild.builders import buildah
 from lifecycle.rebuild.graph import split_reference
-from lifecycle.rebuild.models import RebuildJob, RebuildWave
+from lifecycle.rebuild.models import RebuildWave
 from lifecycle.rebuild.types import BuildRequest
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Registry, Repository, Tag
 
 pytestmark = [
-    pytest.mark.long,
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(shutil.which("buildah") is None, reason="buildah is not installed: make system"),
     pytest.mark.skipif(os.geteuid() != 0, reason="the embedded builder needs root for its namespaces"),
@@ -95,6 +92,7 @@ def state_of(wave):
     return {job.repository.name: (job.level, job.method, job.state) for job in wave.jobs.select_related("repository")}
 
 
+@pytest.mark.long
 def test_a_moved_base_renews_what_stands_on_it_and_a_failure_blocks_only_its_descendants(dock):
     dock.push("base/small", "FROM scratch\nCOPY a /a\n", {"a": "old"})
     dock.image("shop/static", "FROM base/small\nCOPY page /srv/page\n", {"page": "hello"})
@@ -145,21 +143,24 @@ def test_a_moved_base_renews_what_stands_on_it_and_a_failure_blocks_only_its_des
     assert "declared" in static.base_edges.get().evidence
 
 
-def test_only_who_may_rebuild_plans_and_confirms(dock):
+def test_files_taken_from_a_renewed_image_are_its_new_ones_and_the_newest_recipe_is_built(dock):
     dock.push("base/small", "FROM scratch\nCOPY a /a\n", {"a": "old"})
-    dock.image("shop/static", "FROM base/small\nCOPY page /srv/page\n", {"page": "hello"})
+    dock.image("shop/tools", "FROM base/small\nCOPY t /t\n", {"t": "tools"})
+    dock.image("shop/api", "FROM base/small\nCOPY --from=shop/tools /t /t2\nCOPY b /b\n", {"b": "b"})
     run_jobs()
-    dock.push("base/small", "FROM scratch\nCOPY a /a\n", {"a": "patched"})
-    outsider, viewer = User.objects.create(username="out"), User.objects.create(username="viewer")
-    for team in Team.objects.all():
-        RoleGrant.objects.create(user=viewer, team=team, role=Role.objects.get(slug="viewer"))
+    new = dock.push("base/small", "FROM scratch\nCOPY a /a\n", {"a": "patched"})
+    wave = planning.plan_wave("base/small", actor=dock.person)
+    assert state_of(wave) == {"shop/tools": (1, "rebase", "waiting"), "shop/api": (2, "build", "waiting")}
+    changed = services.put_recipe(
+        Repository.objects.get(name="shop/api").pk, actor=dock.person, context={"c": b"c"},
+        containerfile="FROM base/small\nCOPY --from=shop/tools /t /t3\nCOPY c /c\n",
+    )  # fmt: skip
+    services.confirm_wave(wave.pk, actor=dock.person)
+    run_jobs()
 
-    with pytest.raises(NotFound):
-        planning.plan_wave("base/small", actor=outsider)
-    with pytest.raises(NotPermitted):
-        planning.plan_wave("base/small:latest", actor=viewer)
-    wave = planning.plan_wave("base/small:latest", actor=system_user())
-    with pytest.raises(NotPermitted):
-        services.confirm_wave(wave.pk, actor=viewer)
-    assert services.confirm_wave(wave.pk, actor=dock.person).state == RebuildWave.State.RUNNING
-    assert RebuildJob.objects.get().state == RebuildJob.State.WAITING
+    job = wave.jobs.get(repository__name="shop/api")
+    assert (job.state, job.recipe, job.method) == ("done", changed, "build")
+    tools = wave.jobs.get(repository__name="shop/tools").new_image
+    assert {edge.base.digest for edge in job.new_image.base_edges.all()} == {new, tools.digest}
+    lines = Job.objects.get(kind="rebuild", subject_id=job.pk).log_lines.values_list("text", flat=True)
+    assert any(line.startswith("Building from recipe 2, not rebasing:") for line in lines)
