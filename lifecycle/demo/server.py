@@ -15,6 +15,7 @@ from lifecycle.demo.telling import DemonstrationFailed, Teller
 POLL_S: Final = 0.3
 SEEN_WITHIN_S: Final = 60.0
 SCANNED_WITHIN_S: Final = 300.0
+JUDGED_WITHIN_S: Final = 120.0
 PROMOTED_WITHIN_S: Final = 120.0
 PLANNED_WITHIN_S: Final = 120.0
 RENEWED_WITHIN_S: Final = 1200.0
@@ -72,8 +73,16 @@ class Server:
         """Request, approve and carry out one promotion, each as its role; return it when it has succeeded."""
         promotion = self.request(digest, repository, environment, tag=tag, reason=reason)
         path = f"promotions/{promotion['id']}/"
-        self.api("shop-approver").post(f"{path}approve/", {"reason": "Seen on the image's page."})
-        deployer = self.api("shop-deployer")
+        approver, deployer = self.api("shop-approver"), self.api("shop-deployer")
+
+        def can_be_decided() -> dict[str, Any] | None:
+            """What is not matched yet cannot be judged, and an approval of it would lapse with what is found."""
+            row = approver.get(path)
+            others = [item for item in row["requirements"] if item["name"] != "approvals"]
+            return row if all(item["status"] in {"satisfied", "not_applicable"} for item in others) else None
+
+        self._await(JUDGED_WITHIN_S, can_be_decided, f"the requirements of {repository} into {environment}")
+        approver.post(f"{path}approve/", {"reason": "Seen on the image's page."})
         deployer.post(f"{path}execute/")
 
         def ended() -> dict[str, Any] | None:

@@ -42,7 +42,10 @@ def _packages(facts: PromotionFacts) -> Requirement:
         )
     if waiting or not facts.platforms:
         return Requirement("packages_known", title, Status.PENDING, "The scan has not finished.", ("Gravingdock",))
-    return Requirement("packages_known", title, Status.SATISFIED, "Every platform has been scanned.")
+    if not all(p.is_matched for p in facts.platforms):
+        summary = "Its packages are being matched against the advisories."
+        return Requirement("packages_known", title, Status.PENDING, summary, ("Gravingdock",))
+    return Requirement("packages_known", title, Status.SATISFIED, "Every platform has been scanned and matched.")
 
 
 def _platforms(facts: PromotionFacts) -> Requirement:

@@ -67,6 +67,7 @@ class PlatformFacts:
     is_known: bool  # ingested: its manifest is stored
     is_scanned: bool
     scan_problem: str = ""
+    is_matched: bool = True  # no package of it waits to be matched: its findings are not too few
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 
 from accounts.models import Robot, User
 from accounts.verbs import Verb
+from lifecycle.advisories.queries import is_matching, platform_manifests
 from lifecycle.authority.access import may
 from lifecycle.authority.queries import covered, people_who
 from lifecycle.comparison.queries import finding_severities
@@ -99,7 +100,7 @@ def evidence_of(request: PromotionRequest) -> dict[str, Any]:
     found = finding_severities([request.image, holds] if holds is not None else [request.image])
     now, before = found[request.image.pk], found[holds.pk] if holds is not None else {}
     findings = None
-    if now is not None:
+    if now is not None and not is_matching(platform_manifests(request.image)):
         severe = sorted(f"{key.osv_id} {key.name}" for key, severity in now.items() if severity in SEVERE)
         findings = {
             "open": len(now),
@@ -199,6 +200,7 @@ def platforms_of(image: Image) -> list[PlatformFacts]:
     else:
         entries = image.entries.filter(child__kind=Image.Kind.MANIFEST).select_related("child")
         rows = [(entry.child, entry.platform or entry.child.platform) for entry in entries]
+    matching = is_matching([row.pk for row, _ in rows])
     return [
         PlatformFacts(
             digest=row.digest,
@@ -206,6 +208,7 @@ def platforms_of(image: Image) -> list[PlatformFacts]:
             is_known=bool(row.manifest),
             is_scanned=row.scanned_at is not None,
             scan_problem=row.scan_problem,
+            is_matched=not matching,
         )
         for row, platform in rows
     ]

@@ -162,7 +162,8 @@ def evaluate(request: PromotionRequest) -> tuple[Verdict, Evaluation]:
     """Judge a locked request by what the database says now, and keep the judgement; votes may lapse by it."""
     inputs = evidence_of(request)
     _lapse_votes(request, inputs)
-    verdict = judge_promotion(facts_of(request))
+    facts = facts_of(request)
+    verdict = judge_promotion(facts)
     requirements = [requirement.as_json() for requirement in verdict.requirements]
     content = orjson.dumps({"requirements": requirements, "inputs": inputs}, option=orjson.OPT_SORT_KEYS)
     digest = Digest.of(content).text
@@ -171,7 +172,9 @@ def evaluate(request: PromotionRequest) -> tuple[Verdict, Evaluation]:
         latest = Evaluation.objects.create(
             request=request, requirements=requirements, inputs=inputs, digest=digest, is_satisfied=verdict.is_allowed
         )
-    PromotionRequest.objects.filter(pk=request.pk).update(judged_at=Now())
+    # What is being matched leaves no time stamp when nothing is found: the request stays due until that has ended.
+    is_matched = all(platform.is_matched for platform in facts.platforms)
+    PromotionRequest.objects.filter(pk=request.pk).update(judged_at=Now() if is_matched else None)
     return verdict, latest
 
 

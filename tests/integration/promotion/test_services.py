@@ -207,6 +207,22 @@ def test_an_approval_lapses_when_a_severe_finding_appears_and_can_be_given_again
         services.approve(request_.pk, actor=dock.approver)
 
 
+def test_packages_that_wait_to_be_matched_are_not_known_yet(dock, request_):
+    package = factories.package("libssl3", "3.0.11-1", source="openssl")
+    factories.carry(dock.image, 0, package)
+    job = jobs.queue(JobKind.MATCH, subject_id=dock.image.pk, actor=dock.owner, payload={"package_ids": [package.pk]})
+    assert services.approve(request_.pk, actor=dock.approver).state == State.OPEN
+    assert request_.votes.get().evaluation.inputs["findings"] is None
+    assert services.judge_open() == 1  # it stays due, although nothing has a newer time stamp
+    request_.refresh_from_db()
+    assert request_.state == State.OPEN
+    Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED)
+    assert services.judge_open() == 1
+    request_.refresh_from_db()
+    assert request_.state == State.READY
+    assert services.judge_open() == 0
+
+
 def test_an_approval_stands_when_only_a_lesser_finding_appears(dock, request_):
     services.approve(request_.pk, actor=dock.approver)
     severe_finding(dock.image, "CVE-2026-2", "medium")

@@ -32,6 +32,7 @@ def test_all_gates_open_when_every_fact_is_good():
         ({"approvers": [], "eligible": []}, "approvals", Status.UNSATISFIED),
         ({"platforms": []}, "packages_known", Status.PENDING),
         ({"platforms": [replace(PLATFORM, is_scanned=False)]}, "packages_known", Status.PENDING),
+        ({"platforms": [replace(PLATFORM, is_matched=False)]}, "packages_known", Status.PENDING),
         ({"platforms": [replace(PLATFORM, is_scanned=False, scan_problem="x")]}, "packages_known", Status.ERROR),
         ({"platforms": [replace(PLATFORM, is_known=False)]}, "platforms_complete", Status.UNSATISFIED),
         ({"is_or_was_in_previous": False}, "stage_order", Status.UNSATISFIED),
