@@ -6,6 +6,7 @@ function only queues jobs, or calls another service's quick part.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -62,6 +63,15 @@ def tag_moved(event: TagEvent) -> None:
         return
     for watch in UpstreamWatch.objects.filter(repository_id=event.tag.repository_id, tag=event.tag.name):
         jobs.queue(JobKind.PLAN, subject_id=watch.pk, actor=system_user(), dedupe_key=f"watch:{watch.pk}")
+
+
+def rights_changed(user_ids: Iterable[int]) -> None:
+    """People may more, or less, than before: what they voted on is judged again within seconds."""
+    from lifecycle.promotion.models import PromotionRequest  # noqa: PLC0415 -- as above
+    from lifecycle.promotion.queries import LIVE_STATES  # noqa: PLC0415
+
+    voted_on = PromotionRequest.objects.filter(state__in=LIVE_STATES, votes__voter__in=list(user_ids))
+    voted_on.update(judged_at=None)
 
 
 def images_scanned(image_ids: list[int], *, new_package_ids: list[int], actor: User) -> None:

@@ -239,6 +239,10 @@ def _new_token(row: ApiToken, text: str) -> Response:
     return SecretResponse({**TokenSerializer(row).data, "token": text}, secrets=("token",), status=201)
 
 
+class OwnTokenBody(TokenBody):
+    days = serializers.IntegerField(min_value=1, max_value=366, required=False, default=None, allow_null=True)
+
+
 class RobotTokensView(generics.ListAPIView[ApiToken]):
     """The tokens of a robot."""
 
@@ -283,11 +287,13 @@ class TokensView(generics.ListAPIView[ApiToken]):
     def get_queryset(self) -> QuerySet[ApiToken]:
         return page_queries.live_tokens().filter(user=caller(self.request)).order_by("-pk")
 
-    @extend_schema(request=TokenBody, responses={201: NewTokenSerializer})
+    @extend_schema(request=OwnTokenBody, responses={201: NewTokenSerializer})
     def post(self, request: Request) -> Response:
-        """Make a token of your own; its text is in this answer only."""
+        """Make a token of your own, ending no later than the one you use; its text is in this answer only."""
         user = caller(request)
-        text = services.create_api_token(user, actor=user, **_parsed(TokenBody(data=request.data)))
+        used = request.auth if isinstance(request.auth, ApiToken) else None
+        values = _parsed(OwnTokenBody(data=request.data))
+        text = services.create_api_token(user, actor=user, with_token=used, **values)
         return _new_token(ApiToken.objects.get(lookup=lookup_of(text)), text)
 
 

@@ -10,6 +10,9 @@ from typing import Final
 import structlog
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.urls import reverse
+from django.utils.http import urlencode
+from django_htmx.http import HttpResponseClientRedirect
 
 from lifecycle.core.address import client_address
 from lifecycle.core.context import RequestContext, request_context
@@ -45,13 +48,21 @@ class RequestContextMiddleware:
 
 
 class ErrorAnswerMiddleware:
-    """Turns a LifecycleError of a view into the page (or fragment) that says it; other errors stay Django's."""
+    """Turns a LifecycleError of a view into the page (or fragment) that says it; other errors stay Django's.
+
+    And a fragment that asks for a sign-in into a page of its own: a poll must not draw the sign-in into its corner.
+    """
 
     def __init__(self, get_response: Answer) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
+        answer = self.get_response(request)
+        htmx = getattr(request, "htmx", None)
+        if htmx and answer.status_code == 302 and answer["Location"].startswith(reverse("account_login")):
+            query = urlencode({"next": htmx.current_url_abs_path or "/"})
+            return HttpResponseClientRedirect(f"{reverse('account_login')}?{query}")
+        return answer
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if not isinstance(exception, LifecycleError):

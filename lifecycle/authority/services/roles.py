@@ -10,6 +10,7 @@ from django.db import IntegrityError, transaction
 
 from accounts.models import Role, User
 from accounts.verbs import Verb
+from lifecycle import reactions
 from lifecycle.audit import services as audit
 from lifecycle.authority.projection import project
 from lifecycle.authority.services.teams import is_above_grants
@@ -53,9 +54,10 @@ def change_role(slug: str, *, actor: User, name: str, verbs: Iterable[str]) -> R
     if after == before:
         return role
     role.save(update_fields=["name", "verbs"])
-    holders = User.objects.filter(role_grants__role=role).distinct().order_by("pk")
+    holders = list(User.objects.filter(role_grants__role=role).distinct().order_by("pk"))
     for user in holders:
         project(user)
+    reactions.rights_changed([user.pk for user in holders])
     audit.record("role.changed", actor=actor, subject=role, role=role.slug, before=before, after=after)
     return role
 

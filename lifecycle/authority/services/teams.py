@@ -10,6 +10,7 @@ from django.db import IntegrityError, transaction
 
 from accounts.models import Membership, Role, Team, User
 from accounts.verbs import Verb
+from lifecycle import reactions
 from lifecycle.audit import services as audit
 from lifecycle.authority.access import grants_of, require
 from lifecycle.authority.models import RoleGrant
@@ -162,6 +163,7 @@ def write_grant(
             before={"expires_at": _text(before)}, after={"expires_at": _text(expires_at)}, **scope,
         )  # fmt: skip
     project(user)
+    reactions.rights_changed([user.pk])
     return grant
 
 
@@ -194,6 +196,7 @@ def revoke_grant(grant_id: int, *, actor: User, team_id: int | None = None) -> N
     if not RoleGrant.objects.filter(team=team, user=user).exists():
         Membership.objects.filter(team=team, user=user).delete()
     project(user)
+    reactions.rights_changed([user.pk])
 
 
 def _refuse_last_owner(grant: RoleGrant) -> None:

@@ -251,6 +251,22 @@ def test_an_approval_stops_counting_with_its_giver(dock, request_, admin):  # no
         promotions.execute(request_.pk, actor=dock.deployer)
 
 
+def test_a_right_that_goes_or_comes_back_moves_what_was_voted_on(dock, request_, admin):  # noqa: F811
+    promotions.approve(request_.pk, actor=dock.approver)
+    grant = RoleGrant.objects.get(user=dock.approver)
+    services.revoke_grant(grant.pk, actor=admin)
+    promotions.judge_open()
+    request_.refresh_from_db()
+    assert request_.state == "open"
+    services.create_role(actor=admin, slug="crew", name="Crew", verbs=["image.view"])
+    give(dock.team, dock.approver, "crew")
+    promotions.judge_open()
+    services.change_role("crew", actor=admin, name="Crew", verbs=["image.view", "promotion.approve"])
+    promotions.judge_open()
+    request_.refresh_from_db()
+    assert request_.state == "ready"
+
+
 def steps(answer):
     return [(step.is_met, step.text) for step in answer.steps]
 
@@ -294,6 +310,23 @@ def test_the_explainer_tells_no_account_from_a_stranger(dock):  # noqa: F811
     assert [text.replace("no-such-account", "outsider") for _met, text in steps(nobody)] == [
         text for _met, text in steps(stranger)
     ]
+
+
+def test_a_token_makes_none_that_outlives_it_and_a_robot_makes_none(dock):  # noqa: F811
+    _row, text = tokens.create_token(dock.owner, kind="pat", name="short", days=10)
+    client = Client(headers={"Authorization": f"Bearer {text}"})
+    send = lambda days: client.post("/api/v1/tokens/", {"name": "x", "days": days}, "application/json")  # noqa: E731
+    assert (send(9).status_code, send(11).status_code) == (201, 403)
+    unsaid = client.post("/api/v1/tokens/", {"name": "x"}, "application/json").json()  # as long as that one
+    assert tokens.find_token(unsaid["token"]).expires_at <= tokens.find_token(text).expires_at
+    browser = Client()
+    browser.force_login(dock.owner, backend=BACKEND)
+    assert browser.post("/account/tokens/", {"name": "x", "days": 300}).status_code == 200
+    robot = services.create_robot(dock.team.pk, actor=dock.owner, name="ci")
+    _made, mine = services.create_robot_token(robot.pk, actor=dock.owner, name="t", days=300)
+    machine = Client(headers={"Authorization": f"Bearer {mine}"})
+    assert machine.post("/api/v1/tokens/", {"name": "x", "days": 1}, "application/json").status_code == 403
+    assert ApiToken.objects.filter(user=robot.user).count() == 1
 
 
 def test_last_use_and_address_of_a_token_are_kept(kim):

@@ -121,6 +121,15 @@ def test_the_page_is_polled_while_the_job_is_open_and_answers_304_when_nothing_i
     assert b"".join(raw.streaming_content).decode().endswith("Z <b>pulling</b>\n")
 
 
+def test_a_poll_after_the_session_ended_leads_to_the_sign_in_as_a_page(dock: Any) -> None:  # noqa: F811
+    made = job("scan", dock.owner, dock.image.pk)
+    poll = {"HX-Request": "true", "HX-Current-URL": f"http://testserver/jobs/{made.pk}/"}
+    answer = Client().get(f"/jobs/{made.pk}/", headers=poll)
+    assert answer["HX-Redirect"] == f"/accounts/sign-in/?next=%2Fjobs%2F{made.pk}%2F"
+    assert answer.content == b""
+    assert "HX-Redirect" not in browser(dock.owner).get(f"/jobs/{made.pk}/", headers=poll)
+
+
 def test_a_cancelled_job_commits_nothing_any_more_and_what_waits_for_it_is_told(dock: Any) -> None:  # noqa: F811
     dock.image.scanned_at = None
     dock.image.save()
