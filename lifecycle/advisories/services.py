@@ -25,7 +25,7 @@ from lifecycle.jobs.models import JobKind
 _Item = TypeVar("_Item")
 BATCH: Final = 1000  # records a transaction: what a crash can make us read again
 ERRORS_KEPT: Final = 1000
-_RISK_BATCH: Final = 500
+_RISK_BATCH: Final = 2000
 _INTERVAL_BATCH: Final = 20_000
 _WRITTEN: Final = (
     "directory", "modified", "modified_at", "published_at", "withdrawn_at", "tombstoned_at", "aliases", "upstream",
@@ -269,31 +269,55 @@ def images_with_packages(package_ids: Collection[int]) -> list[int]:
         return [row[0] for row in cursor.fetchall()]
 
 
+# Images share inventories, and what is known against a package version is the same in each: so each inventory is read
+# once and each package version counted once, whatever number of images carries them. For 100,000 images with 245
+# findings each that is a tenth of what it takes to count image by image.
 _RISK: Final = """
+WITH carried AS MATERIALIZED (
+    SELECT image_id, inventory_id FROM lifecycle_imageinventory WHERE image_id = ANY(%(ids)s)
+),
+held AS MATERIALIZED (
+    SELECT shared.inventory_id, inside.package_id
+    FROM (SELECT DISTINCT inventory_id FROM carried) shared
+    CROSS JOIN LATERAL (
+        -- OFFSET 0 holds the planner to these inventories: else it reads all that have a matched package.
+        SELECT package_id FROM lifecycle_inventorypackage ip WHERE ip.inventory_id = shared.inventory_id OFFSET 0
+    ) inside
+    WHERE EXISTS (SELECT FROM lifecycle_match m WHERE m.package_id = inside.package_id AND m.valid_to IS NULL)
+),
+counted AS MATERIALIZED (
+    SELECT found.package_id,
+           count(*) FILTER (WHERE found.severity = 'critical') AS critical,
+           count(*) FILTER (WHERE found.severity = 'high') AS high,
+           count(*) FILTER (WHERE found.severity = 'medium') AS medium,
+           count(*) FILTER (WHERE found.severity = 'low') AS low,
+           count(*) FILTER (WHERE found.severity IN ('none', 'unknown')) AS unknown,
+           count(*) FILTER (WHERE found.fixed_version <> '') AS fixable
+    FROM (
+        SELECT DISTINCT ON (m.package_id, a.osv_id) m.package_id, m.severity, m.fixed_version
+        FROM (SELECT DISTINCT package_id FROM held) package
+        JOIN lifecycle_match m ON m.package_id = package.package_id AND m.valid_to IS NULL
+        JOIN lifecycle_advisory a ON a.id = m.advisory_id
+        ORDER BY m.package_id, a.osv_id, m.fixed_version = '',
+                 array_position(%(severities)s::varchar[], m.severity), a.id
+    ) found
+    GROUP BY found.package_id
+),
+risk AS (
+    SELECT image.id AS image_id, coalesce(sum(critical), 0) AS critical, coalesce(sum(high), 0) AS high,
+           coalesce(sum(medium), 0) AS medium, coalesce(sum(low), 0) AS low, coalesce(sum(unknown), 0) AS unknown,
+           coalesce(sum(fixable), 0) AS fixable
+    FROM unnest(%(ids)s::bigint[]) AS image(id)
+    LEFT JOIN (
+        SELECT DISTINCT carried.image_id, held.package_id FROM carried JOIN held USING (inventory_id)
+    ) has ON has.image_id = image.id
+    LEFT JOIN counted ON counted.package_id = has.package_id
+    GROUP BY image.id
+)
 UPDATE lifecycle_image SET
     critical_count = risk.critical, high_count = risk.high, medium_count = risk.medium, low_count = risk.low,
     unknown_count = risk.unknown, fixable_count = risk.fixable, risk_at = %(now)s
-FROM (
-    SELECT image.id AS image_id,
-           count(found.id) FILTER (WHERE found.severity = 'critical') AS critical,
-           count(found.id) FILTER (WHERE found.severity = 'high') AS high,
-           count(found.id) FILTER (WHERE found.severity = 'medium') AS medium,
-           count(found.id) FILTER (WHERE found.severity = 'low') AS low,
-           count(found.id) FILTER (WHERE found.severity IN ('none', 'unknown')) AS unknown,
-           count(found.id) FILTER (WHERE found.fixed_version <> '') AS fixable
-    FROM unnest(%(ids)s::bigint[]) AS image(id)
-    LEFT JOIN LATERAL (
-        SELECT DISTINCT ON (m.package_id, a.osv_id) m.id, m.severity, m.fixed_version
-        FROM lifecycle_imageinventory ii
-        JOIN lifecycle_inventorypackage ip ON ip.inventory_id = ii.inventory_id
-        JOIN lifecycle_match m ON m.package_id = ip.package_id AND m.valid_to IS NULL
-        JOIN lifecycle_advisory a ON a.id = m.advisory_id
-        WHERE ii.image_id = image.id
-        ORDER BY m.package_id, a.osv_id, m.fixed_version = '',
-                 array_position(%(severities)s::varchar[], m.severity), a.id
-    ) found ON true
-    GROUP BY image.id
-) risk
+FROM risk
 WHERE lifecycle_image.id = risk.image_id
 """
 

@@ -25,7 +25,7 @@ class Derivation(models.Model):
         MEDIUM = "medium"
         LOW = "low"
 
-    base = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="derived_edges")
+    base = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="derived_edges", db_index=False)
     derived = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="base_edges")
     evidence: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=12, choices=Evidence))  # sorted
     confidence = models.CharField(max_length=6, choices=Confidence)
@@ -47,7 +47,7 @@ class Ancestry(models.Model):
     A recursive query over the biggest base of a million images took 552 ms, this 8.5 ms (design.md 4).
     """
 
-    ancestor = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="descendant_rows")
+    ancestor = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="descendant_rows", db_index=False)
     descendant = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="ancestor_rows")
     depth = models.IntegerField()  # 1 = immediate
 

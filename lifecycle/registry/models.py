@@ -97,9 +97,9 @@ class Image(models.Model):
     kind = models.CharField(max_length=8, choices=Kind)
     media_type = models.CharField(max_length=150)
     artifact_type = models.CharField(max_length=255, blank=True)
-    subject_digest = models.CharField(max_length=135, blank=True, db_index=True)
+    subject_digest = models.CharField(max_length=135, blank=True)
     manifest = models.BinaryField(default=b"")  # raw bytes; empty for an imported inventory
-    config_digest = models.CharField(max_length=135, blank=True, db_index=True)
+    config_digest = models.CharField(max_length=135, blank=True)
     config: models.JSONField[Any, Any] = models.JSONField(default=dict)  # the image configuration, parsed
     os = models.CharField(max_length=40, blank=True)
     architecture = models.CharField(max_length=40, blank=True)
@@ -108,10 +108,10 @@ class Image(models.Model):
     annotations: models.JSONField[Any, Any] = models.JSONField(default=dict)
     labels: models.JSONField[Any, Any] = models.JSONField(default=dict)
     base_name = models.CharField(max_length=500, blank=True)  # org.opencontainers.image.base.name, as declared
-    base_digest = models.CharField(max_length=135, blank=True, db_index=True)  # ...base.digest, as declared
+    base_digest = models.CharField(max_length=135, blank=True)  # ...base.digest, as declared
     # Chain ids over all layers (image-spec config.md); "" when a layer's id is not known. See lineage/chains.py.
-    diff_chain_id = models.CharField(max_length=71, blank=True, db_index=True)
-    digest_chain_id = models.CharField(max_length=71, blank=True, db_index=True)
+    diff_chain_id = models.CharField(max_length=71, blank=True)
+    digest_chain_id = models.CharField(max_length=71, blank=True)
     layer_count = models.IntegerField(default=0)
     created_at = models.DateTimeField(null=True, blank=True)  # what the configuration says
     first_seen_at = models.DateTimeField(auto_now_add=True)
@@ -132,6 +132,12 @@ class Image(models.Model):
         indexes = (
             models.Index(fields=("-id",), condition=Q(kind="manifest"), name="image_manifests_newest_first"),
             GinIndex(fields=("annotations",), name="image_annotations", opclasses=("jsonb_path_ops",)),
+            # Not `db_index`: that makes a second index for LIKE, which nobody asks for and every push pays.
+            models.Index(fields=("subject_digest",), name="image_by_subject"),
+            models.Index(fields=("config_digest",), name="image_by_config"),
+            models.Index(fields=("base_digest",), name="image_by_declared_base"),
+            models.Index(fields=("diff_chain_id",), name="image_by_diff_chain"),
+            models.Index(fields=("digest_chain_id",), name="image_by_digest_chain"),
         )
 
     def __str__(self) -> str:
@@ -156,7 +162,9 @@ class Image(models.Model):
 class RepositoryImage(models.Model):
     """That an image is, or was, in a repository: what makes a digest visible."""
 
-    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="repository_images")
+    repository = models.ForeignKey(
+        Repository, on_delete=models.CASCADE, related_name="repository_images", db_index=False
+    )
     image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="repository_images")
     is_top_level = models.BooleanField(default=True)  # not only the child of an index
     pushed_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
@@ -219,7 +227,8 @@ class Layer(models.Model):
     `diff_chain_id` and `digest_chain_id` name this layer *and all below it*, by uncompressed and compressed digests.
     """
 
-    image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="layers")
+    # Here and below `db_index=False`: a constraint or an index begins with the column already.
+    image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="layers", db_index=False)
     position = models.IntegerField()  # 0 is the base's
     digest = models.CharField(max_length=135, blank=True)  # of the compressed blob; "" when an import did not know
     diff_id = models.CharField(max_length=135, blank=True)  # of the uncompressed tar; "" likewise
@@ -244,7 +253,7 @@ class Layer(models.Model):
 class Tag(models.Model):
     """A name in a repository that points at an image now; TagEvent keeps where it pointed."""
 
-    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="tags")
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="tags", db_index=False)
     name = models.CharField(max_length=128)
     image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="tags", null=True)  # null: deleted
     updated_at = models.DateTimeField()
@@ -267,7 +276,7 @@ class TagEvent(models.Model):
         REBUILD = "rebuild"
         PROTECTION = "protection"  # moved back, because who moved it may not
 
-    tag = models.ForeignKey(Tag, on_delete=models.CASCADE, related_name="events")
+    tag = models.ForeignKey(Tag, on_delete=models.CASCADE, related_name="events", db_index=False)
     old_image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+", null=True)
     new_image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+", null=True)
     via = models.CharField(max_length=10, choices=Via)
