@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
-BUILT_BENCHES := lineage api
+BUILT_BENCHES := ingest lineage api token match
 
 .DEFAULT_GOAL := help
 .PHONY: help system setup up demo down logs status test test-long lint fmt docs bench lock image assets

@@ -32,14 +32,18 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in reversed(self._running.values()):
-            process.send_signal(signal.SIGTERM)
-        for process in self._running.values():
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        for name in reversed(list(self._running)):
+            self.stop(name)
+
+    def stop(self, name: str) -> None:
+        """End one of them now."""
+        process = self._running.pop(name)
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def web(self) -> None:
         """Start the web process as `make up` does: granian, WSGI, one worker with eight threads."""
@@ -58,7 +62,7 @@ class Processes:
         self._await_port("web", port)
 
     def workers(self) -> None:
-        """Start the workers as `make up` does, those that scan left out: a push is visible before its scan."""
+        """Start the workers as `make up` does, but none that scans: a push is seen before its scan."""
         celery = [str(Path(sys.executable).with_name("celery")), "-A", "config.celery", "worker", "--loglevel=WARNING"]
         quiet = ["--without-gossip", "--without-mingle", "--pool=prefork", "-n", "bench@%h"]
         self._start("worker", [*celery, *quiet, "-Q", "ingest,match,promote,notify", "-c", "2"])

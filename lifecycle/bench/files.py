@@ -1,0 +1,117 @@
+"""A dock as files: an inventory to import, and small images to push."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from lifecycle.bench.dataset import PlannedImage, PlannedInventory
+from lifecycle.core.types import Digest
+from lifecycle.registry.client import RegistryClient
+from lifecycle.registry.constants import MediaType
+
+_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+def write_inventories(images: Iterable[PlannedImage], path: Path) -> None:
+    """Write a row for each image, as `manage.py import_inventory` reads them (design.md 6, Inventories)."""
+    known: dict[tuple[str, int], bytes] = {}  # an inventory's packages as JSON: most images share it
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        for image in images:
+            row = {
+                "registry": "registry.example.com",
+                "repository": image.repository,
+                "tag": image.tag,
+                "platform": "linux/amd64",
+                "manifest_digest": image.digest,
+                "os": {"name": "debian", "version": "12"},
+                "diff_ids": [layer.diff_id for layer in image.layers],
+                "layers": [layer.digest for layer in image.layers],
+                "layer_sizes": [layer.size_bytes for layer in image.layers],
+            }
+            packages = b",".join(_packages(item, known) for item in image.inventories)
+            stream.write(orjson.dumps(row)[:-1] + b',"packages":[' + packages + b"]}\n")
+
+
+def _packages(item: PlannedInventory, known: dict[tuple[str, int], bytes]) -> bytes:
+    key = (item.key, item.layer_position)
+    if key not in known:
+        if len(known) > 5000:
+            known.clear()
+        rows = [
+            {
+                "purl": package.purl,
+                "source_name": package.source_name,
+                "source_version": package.source_version,
+                "layer": item.layer_position,
+            }
+            for package in item.packages
+        ]
+        known[key] = orjson.dumps(rows)[1:-1]
+    return known[key]
+
+
+@dataclass(frozen=True, slots=True)
+class SmallImage:
+    """An image of two small layers: a base that all of them share, and one of its own."""
+
+    blobs: dict[str, bytes]  # by digest
+    manifest: bytes
+
+    @property
+    def digest(self) -> str:
+        return Digest.of(self.manifest).text
+
+
+def small_image(text: str) -> SmallImage:
+    """Return the image that belongs to `text`."""
+    layers = [_layer("the base of all"), _layer(text)]
+    config: dict[str, Any] = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Cmd": ["/bin/true"], "Labels": {"org.opencontainers.image.title": text}},
+        "rootfs": {"type": "layers", "diff_ids": [Digest.of(raw).text for _, raw in layers]},
+        "history": [{"created_by": f"COPY {text}"} for _ in layers],
+    }
+    packed = [content for content, _ in layers]
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MediaType.OCI_MANIFEST.value,
+        "config": _descriptor(MediaType.OCI_CONFIG.value, orjson.dumps(config)),
+        "layers": [_descriptor(_LAYER, content) for content in packed],
+    }
+    blobs = {Digest.of(content).text: content for content in (*packed, orjson.dumps(config))}
+    return SmallImage(blobs, orjson.dumps(document))
+
+
+def push_blobs(client: RegistryClient, repository: str, image: SmallImage) -> None:
+    """Upload what the manifest will name."""
+    for digest, content in image.blobs.items():
+        client.upload_blob(repository, Digest.parse(digest), content)
+
+
+def push_manifest(client: RegistryClient, repository: str, image: SmallImage, tag: str) -> None:
+    """Put the manifest under a tag: the moment from which the push is there."""
+    client.put_manifest(repository, tag, image.manifest, MediaType.OCI_MANIFEST.value)
+
+
+def _descriptor(media_type: str, content: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": Digest.of(content).text, "size": len(content)}
+
+
+def _layer(text: str) -> tuple[bytes, bytes]:
+    """Return (compressed, uncompressed) of a layer with one file."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        member = tarfile.TarInfo("srv/" + hashlib.sha256(text.encode()).hexdigest()[:12])
+        member.size = len(text.encode())
+        archive.addfile(member, io.BytesIO(text.encode()))
+    return gzip.compress(raw.getvalue(), mtime=0), raw.getvalue()

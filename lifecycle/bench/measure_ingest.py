@@ -1,0 +1,178 @@
+"""Ingest: inventories from a file, and pushes through everything real: registry, notification, web, worker, rows."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+
+import httpx
+import orjson
+from django.conf import settings
+from django.db import connection
+
+from accounts import tokens
+from accounts.models import ApiToken, Role, Team, User
+from accounts.queries import system_user
+from lifecycle.authority.models import RoleGrant
+from lifecycle.bench import files
+from lifecycle.bench.dataset import planned_images
+from lifecycle.bench.measuring import TRIAL, Caller, Unusable, percentile, seconds_of
+from lifecycle.bench.processes import Processes
+from lifecycle.bench.types import Figure, Figures
+from lifecycle.core.http import HttpClient
+from lifecycle.ingest import services as ingest
+from lifecycle.registry.http_client import HttpRegistryClient
+from lifecycle.registry.models import Tag
+from lifecycle.registry.services import managed_registry
+from lifecycle.registry.tokens.scopes import Scope
+from lifecycle.sbom.inventories import import_inventories
+from lifecycle.sbom.models import PackageVersion
+
+VISIBLE_TARGET_MS: Final = 2000.0  # the issue: a push is to be seen within 2 s of its manifest
+SBOMS_TARGET: Final = 100.0  # images/s; performance.md 4, B5
+_PUSHES: Final = 40  # one after the other, for the latency
+_BURST: Final = 200  # from four clients at once, for the rate
+_CLIENTS: Final = 4
+_PATIENCE_S: Final = 120
+_POLL_S: Final = 0.005
+_USER: Final = "pusher"
+
+
+def measure(images: int, *, note: Callable[[str], None]) -> Figures:
+    """Import an inventory of all images, then push small ones into a dock of that size."""
+    path = Path(settings.HOME) / "inventory.jsonl.gz"
+    note(f"writing an inventory of {images} images")
+    files.write_inventories(planned_images(images), path)
+    note("importing it")
+    import_s = seconds_of(lambda: import_inventories(path, team_slug="imported", actor=system_user()))
+    packages = PackageVersion.objects.count()
+    token = _pusher()
+    pushes, burst = (_PUSHES, _BURST) if images >= TRIAL else (3, 8)
+    with Processes() as processes:
+        note("starting web, registry and workers")
+        processes.web()
+        processes.registry()
+        processes.workers()
+        note("pushing")
+        managed_registry()
+        latencies = _push_one_by_one(token, pushes)
+        burst_s = _push_at_once(token, burst)
+        note("crawling what no notification told")
+        processes.stop("worker")
+        crawl_s = _crawl(token, burst)
+    return {
+        "import_rate": Figure(images / import_s, "images/s", SBOMS_TARGET),
+        "import_package_versions": Figure(packages, "package versions"),
+        "push_to_rows_p50": Figure(percentile(latencies, 0.5), "ms", VISIBLE_TARGET_MS),
+        "push_to_rows_p95": Figure(percentile(latencies, 0.95), "ms", VISIBLE_TARGET_MS),
+        "push_burst_rate": Figure(burst / burst_s, "images/s"),
+        "crawl_rate": Figure(burst / crawl_s, "images/s"),
+    }
+
+
+def _pusher() -> str:
+    """Make somebody who may push, and return the token that is the password."""
+    team, _ = Team.objects.get_or_create(slug="bench", defaults={"name": "Bench"})
+    user = User.objects.create_user(_USER)
+    RoleGrant.objects.create(user=user, role=Role.objects.get(slug="creator"), team=team)
+    return tokens.create_token(user, kind=ApiToken.Kind.PERSONAL, name="bench")[1]
+
+
+@contextmanager
+def _client(token: str) -> Iterator[HttpRegistryClient]:
+    """Give a client that authorises itself as Docker does."""
+    http, authorizer = HttpClient(), _AsDocker(token)
+    try:
+        yield HttpRegistryClient(settings.REGISTRY_URL, http=http, authorizer=authorizer)
+    finally:
+        http.close()
+        authorizer.close()
+
+
+class _AsDocker:
+    """A token from the realm for each scope, asked for with name and password; our own client trusts no realm so."""
+
+    def __init__(self, token: str) -> None:
+        password = base64.b64encode(f"{_USER}:{token}".encode()).decode()
+        self._caller = Caller(settings.PUBLIC_URL, {"Authorization": f"Basic {password}"})
+        self._held: dict[tuple[str, ...], str] = {}
+
+    def header(self, scopes: Sequence[Scope]) -> str | None:
+        return self._held.get(tuple(map(str, scopes)))
+
+    def answer_challenge(self, headers: httpx.Headers, scopes: Sequence[Scope]) -> str | None:
+        wanted = [("scope", str(scope)) for scope in scopes]
+        query = urlencode([("service", settings.REGISTRY_SERVICE), *wanted])
+        answer = orjson.loads(self._caller.get(f"/auth/token?{query}"))
+        self._held[tuple(map(str, scopes))] = f"Bearer {answer['token']}"
+        return self.header(scopes)
+
+    def close(self) -> None:
+        self._caller.close()
+
+
+def _push_one_by_one(token: str, count: int) -> list[float]:
+    """Return the milliseconds from the moment a manifest is sent to the moment its tag is in the database."""
+    latencies = []
+    with _client(token) as client:
+        for number in range(-2, count):  # two to warm up
+            image = files.small_image(f"one {number}")
+            files.push_blobs(client, "bench/one", image)
+            started = time.perf_counter()
+            files.push_manifest(client, "bench/one", image, f"1.{number + 2}")
+            _await_rows("bench/one", {image.digest})
+            if number >= 0:
+                latencies.append(1000 * (time.perf_counter() - started))
+    return latencies
+
+
+def _push_at_once(token: str, count: int) -> float:
+    """Return the seconds from the first of many pushes to the last of their rows."""
+    started = time.perf_counter()
+    digests = _push_many(token, "burst", count)
+    for name, wanted in digests.items():
+        _await_rows(name, wanted)
+    return time.perf_counter() - started
+
+
+def _crawl(token: str, count: int) -> float:
+    """Push what no worker hears of, and return the seconds that one crawl takes to find it."""
+    digests = _push_many(token, "crawl", count)
+    crawl_s = seconds_of(partial(ingest.crawl, managed_registry().pk))
+    for name, wanted in digests.items():
+        _await_rows(name, wanted)
+    return crawl_s
+
+
+def _push_many(token: str, text: str, count: int) -> dict[str, set[str]]:
+    """Push `count` images from several clients at once; return the digests by repository."""
+
+    def push(part: int) -> tuple[str, set[str]]:
+        name, pushed = f"bench/{text}-{part}", set()
+        with _client(token) as client:
+            for number in range(part, count, _CLIENTS):
+                image = files.small_image(f"{text} {number}")
+                files.push_blobs(client, name, image)
+                files.push_manifest(client, name, image, f"1.{number}")
+                pushed.add(image.digest)
+        return name, pushed
+
+    with ThreadPoolExecutor(_CLIENTS) as pool:
+        return dict(pool.map(push, range(_CLIENTS)))
+
+
+def _await_rows(repository: str, digests: set[str]) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    rows = Tag.objects.filter(repository__name=repository, image__digest__in=digests)
+    while rows.values("image").distinct().count() < len(digests):
+        if time.monotonic() > deadline:
+            raise Unusable(f"After {_PATIENCE_S} s not all that was pushed into {repository} was there.")
+        connection.close_if_unusable_or_obsolete()
+        time.sleep(_POLL_S)
