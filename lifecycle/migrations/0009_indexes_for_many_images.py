@@ -10,7 +10,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("lifecycle", "0007_jobs_by_actor_and_kept_answers"),
+        ("lifecycle", "0008_missing_children_of_indexes"),
     ]
 
     operations = [
