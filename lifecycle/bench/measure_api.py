@@ -32,7 +32,7 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
     dock = loading.load(images, note=note)
     loading.complete(dock, note=note)
     with Processes() as processes:
-        processes.web()
+        processes.web(has_pages=True)
         note("asking")
         return _ask(dock, images)
 

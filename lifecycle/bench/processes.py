@@ -45,10 +45,15 @@ class Processes:
             process.kill()
             process.wait()
 
-    def web(self) -> None:
-        """Start the web process as `make up` does: granian, WSGI, one worker with eight threads."""
+    def web(self, *, has_pages: bool = False) -> None:
+        """Start the web process as `make up` does: granian, WSGI, one worker with eight threads.
+
+        Pages need their static files collected; what machines ask for does not.
+        """
         tools = Path(sys.executable).parent
-        if not (Path(settings.STATIC_ROOT) / "staticfiles.json").exists():  # else the installation's own, see scratch
+        static = Path(settings.STATIC_ROOT)
+        static.mkdir(exist_ok=True)
+        if has_pages and not (static / "staticfiles.json").exists():  # else the installation's own, see scratch
             collect = [sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"]
             subprocess.run(collect, cwd=settings.BASE_DIR, check=True)
         port = urlsplit(settings.PUBLIC_URL).port or 0

@@ -69,7 +69,7 @@ def test_a_bench_says_its_figures_and_leaves_nothing(places: Services, name: str
     saved = tmp_path / "deep" / "figures.json"
     before = left_over(places)[2]
     process = bench(name, "--images", "100", "--json", "--save", str(saved))
-    out, error = process.communicate(timeout=120)
+    out, error = process.communicate(timeout=280)
     assert process.returncode == 0, error
     report = json.loads(out)
     assert set(report) == {"bench", "images", "figures", "peak_rss_mb", "seconds"}
