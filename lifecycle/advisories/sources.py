@@ -195,22 +195,35 @@ class FolderSource:
         }
 
     def records(self, directory: str, wanted: Mapping[str, str]) -> Iterator[Record]:
-        for osv_id in wanted:
-            yield osv_id, self._read(directory, osv_id) if is_id(osv_id) else _no_id(osv_id)
+        for osv_id, modified in wanted.items():
+            yield osv_id, self._read(directory, osv_id, modified) if is_id(osv_id) else _no_id(osv_id)
 
-    def _read(self, directory: str, osv_id: str) -> bytes | Malformed:
+    def _read(self, directory: str, osv_id: str, modified: str) -> bytes | Malformed:
+        """Return the record's file or its copy in the archive: the one that the index speaks of, else the file."""
+        file = self._file(directory, osv_id)
+        if isinstance(file, bytes) and is_same_time(modified_of(file), modified):
+            return file
+        archived = self._archived(directory, osv_id)
+        if file is None:
+            return Malformed(f"{osv_id}: in the index, but nowhere else") if archived is None else archived
+        is_meant = isinstance(archived, bytes) and is_same_time(modified_of(archived), modified)
+        return archived if is_meant and archived is not None else file
+
+    def _file(self, directory: str, osv_id: str) -> bytes | Malformed | None:
         path = self._folder / directory / f"{osv_id}.json"
         try:
-            if path.is_file():
-                return _read_file(path)
-            archive = self._archive(directory)
-            if archive is not None:
-                return archive.read(osv_id)
-            return Malformed(f"{osv_id}: in the index, but nowhere else")
-        except KeyError:
-            return Malformed(f"{osv_id}: in the index, but nowhere else")
+            return _read_file(path) if path.is_file() else None
         except OSError as error:
             return Malformed(f"{osv_id}: {error.strerror}")
+        except Malformed as error:
+            return error
+
+    def _archived(self, directory: str, osv_id: str) -> bytes | Malformed | None:
+        archive = self._archive(directory)
+        try:
+            return None if archive is None else archive.read(osv_id)
+        except KeyError:
+            return None
         except Malformed as error:
             return error
 

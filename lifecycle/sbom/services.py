@@ -92,19 +92,32 @@ def store(contents: dict[int, Content], *, actor: User) -> Stored:
         ],
         ignore_conflicts=True, batch_size=_CHUNK,
     )  # fmt: skip
-    now = clock.now()
-    for image in images:
-        content = contents[image.pk]
-        dropped = len(content.packages) - len(usable[image.pk])
-        image.package_count = len({package.purl for package in usable[image.pk]})
-        image.distro = (content.distro or image.distro)[:60]
-        image.scanned_at = now
-        problem = f"{dropped} packages have no usable package URL." if dropped else ""
-        image.scan_problem = (content.problem or problem)[:300]
-    Image.objects.bulk_update(images, ["package_count", "distro", "scanned_at", "scan_problem"], batch_size=500)
+    _note_scanned([(image.pk, contents[image.pk], usable[image.pk]) for image in images])
     Sbom.objects.bulk_create([_sbom(image, contents[image.pk]) for image in images], ignore_conflicts=True)
     reactions.images_scanned(stored.image_ids, new_package_ids=stored.new_package_ids, actor=actor)
     return stored
+
+
+_SCANNED: Final = """
+UPDATE lifecycle_image image SET
+    package_count = said.package_count, scan_problem = said.problem, scanned_at = %s,
+    distro = CASE WHEN said.distro <> '' THEN said.distro ELSE image.distro END
+FROM unnest(%s::bigint[], %s::integer[], %s::text[], %s::text[]) AS said(id, package_count, distro, problem)
+WHERE image.id = said.id
+"""
+
+
+def _note_scanned(found: list[tuple[int, Content, list[Package]]]) -> None:
+    """Write what the scans of these images (id, what was found, what of it can be stored) came to."""
+    counts, distros, problems = [], [], []
+    for _, content, usable in found:
+        dropped = len(content.packages) - len(usable)
+        problem = f"{dropped} packages have no usable package URL." if dropped else ""
+        counts.append(len({package.purl for package in usable}))
+        distros.append(content.distro[:60])
+        problems.append((content.problem or problem)[:300])
+    with connection.cursor() as cursor:
+        cursor.execute(_SCANNED, [clock.now(), [image_id for image_id, _, _ in found], counts, distros, problems])
 
 
 @transaction.atomic

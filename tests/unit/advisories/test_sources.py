@@ -55,6 +55,16 @@ def test_a_single_file_goes_before_the_archive_and_an_index_is_made_when_there_i
     assert sorted(source.index("PyPI")) == ["A-1", "A-2"]
 
 
+def test_of_a_file_and_the_archive_the_copy_counts_that_the_index_speaks_of(tmp_path):
+    newer = RECORD.replace(b"2026", b"2027")
+    write(tmp_path / "PyPI", all__zip=archive(A_1=newer))
+    (tmp_path / "PyPI" / "A-1.json").write_bytes(RECORD)
+    source = FolderSource(tmp_path)
+    assert dict(source.records("PyPI", at("A-1", modified="2027-01-01T00:00:00Z"))) == {"A-1": newer}
+    assert dict(source.records("PyPI", at("A-1"))) == {"A-1": RECORD}
+    assert dict(source.records("PyPI", at("A-1", modified="2028-01-01T00:00:00Z"))) == {"A-1": RECORD}
+
+
 def test_a_folder_of_plain_files_is_an_export_too(tmp_path):
     (tmp_path / "A-1.json").write_bytes(RECORD)
     source = FolderSource(tmp_path)
