@@ -235,9 +235,10 @@ class JobRow:
         return self.job.state == State.DONE
 
 
-# Kilobytes a row, and no row of a wave shows them.
-_DOCUMENTS: Final = (
-    "old_image__manifest", "old_image__config", "new_image__manifest", "new_image__config", "recipe__containerfile",
+# Of what a job leads to, only what its row shows: an image has kilobytes of documents, and a wave a thousand images.
+_SHOWN: Final = (
+    *(column.name for column in RebuildJob._meta.concrete_fields),
+    "repository__name", "repository__team__slug", "old_image__digest", "new_image__digest", "recipe__revision",
 )  # fmt: skip
 _URGENCY: Final[dict[str, int]] = {
     State.FAILED: 0,
@@ -427,7 +428,7 @@ def wave_detail(actor: User, wave: RebuildWave, *, whole_level: int = 0) -> Wave
 
     Of a long level only the most urgent rows are shown, unless it is `whole_level`.
     """
-    jobs = list(jobs_visible_to(actor, wave).defer(*_DOCUMENTS))
+    jobs = list(jobs_visible_to(actor, wave).only(*_SHOWN))
     rows = [JobRow(job, _state_of(job, wave), _seconds_of(job)) for job in jobs]
     _add_tails(rows)
     _add_offers(actor, rows)

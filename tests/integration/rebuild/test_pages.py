@@ -298,7 +298,10 @@ def test_the_image_says_which_wave_made_it_and_which_renewed_it(harbour, owner, 
 def test_a_base_offers_its_plan_and_says_why_when_it_would_come_to_nothing(harbour, owner, viewer):
     address = reverse("lifecycle:image", args=["base", "base/debian", harbour["new"].digest])
     assert f'value="{harbour["new"].digest}"' in owner.get(address).content.decode()
-    assert "You hold image.rebuild over nothing that stands on base/debian" in viewer.get(address).content.decode()
+    words = "You hold image.rebuild over nothing that stands on base/debian"
+    for place in (address, reverse("lifecycle:repository", args=["base", "base/debian"])):
+        assert f"Plan rebuild: {words}" in viewer.get(place).content.decode()  # beside the button, not only on hover
+        assert words not in owner.get(place).content.decode()
     old = reverse("lifecycle:image", args=["base", "base/debian", harbour["old"].digest])
     assert 'name="reference" value="bookworm"' in owner.get(old).content.decode()
     worker = reverse("lifecycle:image", args=["shop", "shop/worker", harbour["worker"].digest])
