@@ -192,6 +192,10 @@ def errors() -> str:
         waiting += kind.__subclasses__()
         if kind is not LifecycleError and "code" in vars(kind):
             found.setdefault(kind.code, (kind.http_status, " ".join((kind.__doc__ or "").split())))
+    from rest_framework.exceptions import APIException  # noqa: PLC0415 -- as above
+
+    for raised in APIException.__subclasses__():
+        found.setdefault(str(raised.default_code), (raised.status_code, str(raised.default_detail)))
     rows = [f"| `{code}` | {status} | {text} |" for code, (status, text) in sorted(found.items())]
     return "\n".join(["# Errors\n", "| Code | HTTP status | Meaning |", "|---|---|---|", *rows])
 

@@ -26,6 +26,12 @@ from accounts.tokens import TOKEN
 from lifecycle.api.authentication import BrowserSessionAuthentication, TokenAuthentication
 from lifecycle.api.models import IdempotencyKey
 from lifecycle.api.secrets import SecretResponse
+from lifecycle.core.errors import (
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    LifecycleError,
+    MalformedIdempotencyKey,
+)
 from lifecycle.core.problems import MEDIA_TYPE, problem_answer
 
 KEEP: Final = timedelta(hours=24)
@@ -51,8 +57,7 @@ class IdempotencyMiddleware:
             return self.get_response(request)
         spelled = _KEY.fullmatch(given)
         if spelled is None:
-            detail = f"{HEADER} is 1 to 128 visible characters, such as a UUID."
-            return problem_answer(400, "malformed_idempotency_key", detail)
+            return _refused(MalformedIdempotencyKey(f"{HEADER} is 1 to 128 visible characters, such as a UUID."))
         user = _caller(request)
         if user is None:
             return self.get_response(request)  # the view says what is wrong with the credential
@@ -64,8 +69,7 @@ class IdempotencyMiddleware:
         in_transaction = not _calls_others(request)
         with _held(user, key, in_transaction=in_transaction) as is_ours:
             if not is_ours:
-                detail = "The first request with this key still runs; ask again in a moment."
-                answer: HttpResponse = problem_answer(409, "idempotency_key_in_use", detail)
+                answer = _refused(IdempotencyKeyInUse("The first request with this key still runs; ask again soon."))
                 answer["Retry-After"] = "1"
                 return answer
             rows = IdempotencyKey.objects.filter(user=user, key=key)
@@ -80,6 +84,10 @@ class IdempotencyMiddleware:
             elif answer.status_code not in _NOT_KEPT:
                 _keep(user, key, fingerprint, answer)
             return answer
+
+
+def _refused(error: LifecycleError) -> HttpResponse:
+    return problem_answer(error.http_status, error.error_code, error.message)
 
 
 def _caller(request: HttpRequest) -> User | None:
@@ -150,8 +158,7 @@ def _body_of(answer: HttpResponse) -> Any:
 
 def _replay(row: IdempotencyKey, fingerprint: bytes) -> HttpResponse:
     if bytes(row.request_sha256) != fingerprint:
-        detail = "This key came with another request; a new request needs a new key."
-        return problem_answer(422, "idempotency_key_reused", detail)
+        return _refused(IdempotencyKeyReused("This key came with another request; a new request needs a new key."))
     answer: HttpResponse
     if row.body is None:
         answer = HttpResponse(status=row.status)

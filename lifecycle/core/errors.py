@@ -85,6 +85,25 @@ class MalformedManifest(Malformed):
     code = "malformed_manifest"
 
 
+class MalformedIdempotencyKey(Malformed):
+    """An Idempotency-Key that is none."""
+
+    code = "malformed_idempotency_key"
+
+
+class IdempotencyKeyInUse(Conflict):
+    """The first request with this key still runs: ask again in a moment."""
+
+    code = "idempotency_key_in_use"
+
+
+class IdempotencyKeyReused(LifecycleError):
+    """The key came with another request: a new request needs a new key."""
+
+    code = "idempotency_key_reused"
+    http_status = 422
+
+
 class LimitExceeded(Malformed):
     """Larger, deeper or more than we accept; the message names the limit."""
 

@@ -119,6 +119,22 @@ def test_what_broke_on_our_side_leaves_no_answer_and_no_effect(admin: User, monk
     assert caller.post("teams/", {"slug": "web"}, "k1").status_code == 201
 
 
+def test_without_its_kept_answer_there_is_no_effect_either(admin: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    caller = Caller(admin)
+
+    def die(*_args: Any) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lifecycle.api.idempotency._keep", die)
+        client = Client(raise_request_exception=False)
+        headers = caller.headers | {"Idempotency-Key": "k1"}
+        assert client.post("/api/v1/teams/", {"slug": "web"}, "application/json", headers=headers).status_code == 500
+    assert not Team.objects.exists()
+    assert not AuditEvent.objects.exists()
+    assert caller.post("teams/", {"slug": "web"}, "k1").status_code == 201
+
+
 def test_an_answer_is_kept_for_a_day(admin: User) -> None:
     caller = Caller(admin)
     caller.post("teams/", {"slug": "web"}, "k1")
