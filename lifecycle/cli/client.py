@@ -32,6 +32,10 @@ class CommandFailed(Exception):
         self.status = status
 
 
+class Unreachable(CommandFailed):
+    """The server did not answer at all: who waits for something may ask again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Login:
     """Where the server is and who asks."""
@@ -126,9 +130,9 @@ class Api:
         try:
             answer = self._http.request(method, path, **more)
         except httpx.TimeoutException:
-            raise CommandFailed(f"No answer within {TIMEOUT_S:.0f} seconds.", EXIT_TIMED_OUT) from None
+            raise Unreachable(f"No answer within {TIMEOUT_S:.0f} seconds.", EXIT_TIMED_OUT) from None
         except httpx.HTTPError as error:
-            raise CommandFailed(f"Cannot reach {self._http.base_url.host}: {error}") from None
+            raise Unreachable(f"Cannot reach {self._http.base_url.host}: {error}") from None
         if answer.status_code == httpx.codes.NO_CONTENT:
             return {}
         try:

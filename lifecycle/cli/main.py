@@ -22,7 +22,8 @@ IMAGE_COLUMNS: Final = ("digest", "kind", "platform", "distro", "size_bytes", "p
 PROMOTION_COLUMNS: Final = ("id", "state", "repository", "environment", "tag", "digest", "requested_by")
 WAVE_COLUMNS: Final = ("id", "state", "base", "trigger", "planned_by", "created_at", "jobs_by_state")
 JOB_COLUMNS: Final = (
-    "level", "repository", "team", "state", "method", "would_fix", "fixed", "introduced", "remaining_count", "seconds",
+    "level", "repository", "team", "state", "method", "would_fix", "fixed", "introduced", "still_open",
+    "remaining_count", "seconds",
 )  # fmt: skip
 UNDER_WAY: Final = frozenset({"executing", "verifying"})
 POLL_S: Final = 1.0
@@ -240,7 +241,10 @@ def _follow(wave: dict[str, Any], options: argparse.Namespace, api: Api) -> dict
             _print_wave(wave, options)
             raise CommandFailed(f"Still running after {options.timeout} s.", client.EXIT_TIMED_OUT)
         time.sleep(POLL_S)
-        wave = api.get(f"rebuild-waves/{wave['id']}/")
+        try:
+            wave = api.get(f"rebuild-waves/{wave['id']}/")
+        except client.Unreachable as error:  # a server that starts anew is no end of the wave
+            _say(str(error))
 
 
 def _print_wave(wave: dict[str, Any], options: argparse.Namespace) -> None:
@@ -249,7 +253,7 @@ def _print_wave(wave: dict[str, Any], options: argparse.Namespace) -> None:
         return
     _print_one({name: value for name, value in wave.items() if name not in {"jobs", "skipped"}}, options)
     # Lists of advisories are a count in a table; --json has them.
-    counted = ("would_fix", "fixed", "introduced")
+    counted = ("would_fix", "fixed", "introduced", "still_open")
     rows = [job | {name: None if job[name] is None else len(job[name]) for name in counted} for job in wave["jobs"]]
     _print_rows(rows, JOB_COLUMNS, options)
     for left_out in wave["skipped"]:

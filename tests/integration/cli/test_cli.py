@@ -207,6 +207,29 @@ def test_waiting_ends_with_the_wave_and_says_how(harbour, run, monkeypatch, end,
     assert (code, "shop/web: building" in err, f"shop/web: {end}" in err) == (expected, True, True)
 
 
+def test_waiting_outlives_a_server_that_starts_anew(harbour, run, monkeypatch):
+    answers = iter([httpx.ConnectError("refused"), httpx.ReadTimeout("slow")])
+    send = httpx.Client.request
+
+    def request(self, method, path, **more):
+        if RebuildJob.objects.filter(state="building").exists() and (error := next(answers, None)) is not None:
+            raise error
+        return send(self, method, path, **more)
+
+    def work(seconds):
+        job = RebuildJob.objects.get()
+        if job.state == "waiting":
+            waves.begin(job.pk, node_id="sha256:0")
+        elif next(iter_done, None) is None:
+            waves.unchanged(job.pk, reason="No base of it changed.")
+
+    iter_done = iter([1, 2])
+    monkeypatch.setattr("httpx.Client.request", request)
+    monkeypatch.setattr("lifecycle.cli.main.time.sleep", work)
+    code, _, err = run(harbour.owner, "rebuild", "start", "shop/base:12", "--wait")
+    assert (code, "refused" in err, "shop/web: unchanged" in err) == (0, True, True)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_every_command_speaks_over_a_real_socket(  # noqa: PLR0917 -- fixtures
     live_server, dock, request_, tmp_path, monkeypatch, capsys  # noqa: F811
