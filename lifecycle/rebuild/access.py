@@ -5,6 +5,7 @@ from __future__ import annotations
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.access import require
+from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core.errors import NotFound
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.rebuild.queries import jobs_visible_to, waves_visible_to
@@ -35,7 +36,10 @@ def lock_wave(actor: User, wave_id: int) -> RebuildWave:
     wave = waves_visible_to(actor).select_for_update(of=("self",)).filter(pk=wave_id).first()
     if wave is None:
         raise NotFound("There is no such rebuild wave, or you may not see it.")
-    touched = list(Repository.objects.filter(rebuild_jobs__wave=wave).select_related("team").distinct())
-    for repository in touched or [wave.repository]:
+    touched = Repository.objects.filter(rebuild_jobs__wave=wave).select_related("team").distinct()
+    held = repositories_visible_to(actor, Verb.IMAGE_REBUILD)
+    # One query for a wave of thousands; what is missing is looked at by itself, for the reason.
+    missing = list(touched.exclude(pk__in=held.values("pk"))) if touched.exists() else [wave.repository]
+    for repository in missing:
         require(actor, Verb.IMAGE_REBUILD, repository=repository)
     return wave

@@ -123,7 +123,7 @@ def confirm_wave(wave_id: int, *, actor: User) -> RebuildWave:
     A protected tag moves at the end of a rebuild, so who starts one has to hold `image.amend` there as well.
     """
     wave = lock_wave(actor, wave_id)
-    for job in wave.jobs.select_related("repository__team"):
+    for job in wave.jobs.exclude(repository__protected_tags=[]).select_related("repository__team"):
         require_right(job, actor)
     move_wave(wave, RebuildWave.State.RUNNING, confirmed_by=actor, confirmed_at=clock.now())
     _record("rebuild.confirmed", wave, actor)
