@@ -69,11 +69,11 @@ class Dock:
     ) -> Built:
         bases = {base.product.reference: base.pinned} if base is not None else {}
         name = name or product.repository.replace("/", "-")
+        if product.has_recipe:  # before its image: a recipe that is newer would forbid a rebase
+            self.server.put_recipe(product)
         built = self.builder.build(product, name=name, bases=bases, context=context)
         self.builder.push(built, self.accounts[product.keeper])
         self.server.await_image(built.digest, product.keeper)
-        if product.has_recipe:
-            self.server.put_recipe(product)
         return built
 
 
