@@ -1,7 +1,7 @@
 """The main job by clicking, on real images: push, look, ask, approve, carry out; then the base is patched, and again.
 
-Everything is real: Debian from the mirror, buildah, skopeo, the registry, syft, the workers, the shipped advisories. What
-a browser cannot do (build and push) is done as its owner would from a terminal; all else is clicked.
+Everything is real: Debian from the mirror, buildah, skopeo, the registry, syft, the workers, the shipped advisories.
+What a browser cannot do (build and push) is done as its owner would from a terminal; all else is clicked.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Dock:
     server: Server
     builder: Builder
     accounts: dict[str, Account]
-    scratch: Path
-    patched: Path  # the root file system with the security suite
+    patched: Path  # Debian's root file system with its security suite
+    debian: Built | None = None
 
     def push(
         self, product: Product, *, base: Built | None = None, context: Path | None = None, name: str = ""
@@ -93,10 +93,9 @@ def made(live_stack: Services, settings: Any, tmp_path: Path) -> Dock:
         synced = sync_feed(str(ADVISORIES), feed_name="demo", actor=system_user())
         assert synced.error_count == 0
         old, new = (root.result() for root in roots)
-    dock = Dock(Server(settings.PUBLIC_URL, accounts, teller), builder, accounts, tmp_path, new)
-    debian = dock.push(images.DEBIAN, context=old)
-    dock.push(WORKER, base=dock.push(TOOLS, base=debian))
-    dock.debian = debian  # type: ignore[attr-defined]
+    dock = Dock(Server(settings.PUBLIC_URL, accounts, teller), builder, accounts, new)
+    dock.debian = dock.push(images.DEBIAN, context=old)
+    dock.push(WORKER, base=dock.push(TOOLS, base=dock.debian))
     return dock
 
 
@@ -173,7 +172,7 @@ def test_from_a_push_to_production_and_through_a_patch_of_the_base(
     )
 
     # A push appears, is scanned, and says what is wrong with it, and who can fix that.
-    static = away(lambda: made.push(images.STATIC, base=made.debian))  # type: ignore[attr-defined]
+    static = away(lambda: made.push(images.STATIC, base=made.debian))
     developer.go("Images")
     developer.reload_until("shop/static", 30)
     developer.link("shop/static")
