@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet, Window
+from django.db.models.functions import RowNumber
 
 from accounts.models import User
 from accounts.verbs import Verb
@@ -25,6 +26,7 @@ from lifecycle.registry.models import Image, Repository
 
 State = PromotionRequest.State
 LATELY: Final = timedelta(days=30)
+CELL_SHOWS: Final = 2  # requests that wait in one cell of the board
 # Worst first, so that the eye meets what stands against it; what is not named here needs nobody.
 _ORDER: Final = ("unsatisfied", "error", "pending", "bypassed", "waived", "satisfied", "not_applicable")
 _NEEDS_SOMEBODY: Final = frozenset({"unsatisfied", "error", "pending"})
@@ -250,7 +252,12 @@ class Cell:
     environment: Environment
     slot: Slot | None
     platforms: list[tuple[str, Image]]  # of what it holds
-    waiting: list[Judged]
+    waiting: list[Judged]  # the newest
+
+    @property
+    def more(self) -> int:
+        """How many more wait than are shown."""
+        return self.waiting[0].promotion.in_all - len(self.waiting) if self.waiting else 0  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +273,12 @@ def board_of(families: Sequence[Repository], environments: Sequence[Environment]
         for slot in Slot.objects.filter(repository__in=families, image__isnull=False).select_related("image")
     }
     platforms = platforms_by_image([slot.image for slot in slots.values() if slot.image is not None])
-    live = PromotionRequest.objects.filter(repository__in=families, state__in=PromotionRequest.NEXT)
+    live = PromotionRequest.objects.filter(repository__in=families, state__in=PromotionRequest.NEXT).annotate(
+        place=Window(RowNumber(), partition_by=["repository", "environment"], order_by="-pk"),
+        in_all=Window(Count("pk"), partition_by=["repository", "environment"]),
+    )
     waiting: dict[tuple[int, int], list[Judged]] = defaultdict(list)
-    for row in judged(live.select_related("image").order_by("-pk")):
+    for row in judged(live.filter(place__lte=CELL_SHOWS).select_related("image").order_by("-pk")):
         waiting[row.promotion.repository_id, row.promotion.environment_id].append(row)
     return [
         BoardRow(

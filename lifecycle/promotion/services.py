@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any, Final
 
@@ -44,7 +45,8 @@ APPROVE_WITHIN: Final = timedelta(days=7)  # promotion.md 2b, suggested defaults
 EXECUTE_WITHIN: Final = timedelta(hours=72)
 EXECUTIONS_MAX: Final = 3  # a request that failed technically that often needs new eyes
 COPY_ATTEMPTS_MAX: Final = 8  # of one execution's job: with jobs.RETRY_AFTER_S, a registry may be away for 15 minutes
-JUDGED_AT_ONCE: Final = 100  # requests of one round; what is left waits 5 s
+JUDGED_AT_ONCE: Final = 100  # requests of one round; what is left waits for the next
+JUDGED_FOR_S: Final = 2.0  # of one round: the ticker that judges also sends lost wake-ups
 
 
 def move(request: PromotionRequest, state: str, **changes: object) -> None:
@@ -202,7 +204,8 @@ def _lapse_votes(request: PromotionRequest, inputs: dict[str, Any]) -> None:
 @transaction.atomic
 def reevaluate(request: PromotionRequest) -> Evaluation:
     """Judge an open or ready request again, and move it between the two when the answer changed."""
-    return _judge(PromotionRequest.objects.select_for_update(of=("self",)).get(pk=request.pk))
+    rows = PromotionRequest.objects.select_related("image", "repository__team", "environment__team")
+    return _judge(rows.select_for_update(of=("self",)).get(pk=request.pk))
 
 
 def _judge(request: PromotionRequest) -> Evaluation:
@@ -371,15 +374,18 @@ def fail(request: PromotionRequest, *, why: str, is_technical: bool = False) -> 
 def judge_open(*, limit: int = JUDGED_AT_ONCE) -> int:
     """Judge open and ready requests whose inputs changed: a scan that ended moves one without anybody.
 
-    Returns how many. Safe to run twice, or beside itself: a judgement that says the same writes nothing. Each request
-    is judged in a transaction of its own, and one that somebody is deciding now is left for the next round: a vote
-    never waits for more than one judgement, and never for ever.
+    Returns how many: as many as JUDGED_FOR_S allows. Safe to run twice, or beside itself: a judgement that says the
+    same writes nothing. Each request is judged in a transaction of its own, and one that somebody is deciding now is
+    left for the next round: a vote never waits for more than one judgement, and never for ever.
     """
-    judged = 0
+    judged, until = 0, time.monotonic() + JUDGED_FOR_S
     for pk in due_for_judgement(limit):
+        if time.monotonic() > until:
+            break
         with transaction.atomic():
             request = (
-                PromotionRequest.objects.select_for_update(of=("self",), skip_locked=True)
+                PromotionRequest.objects.select_related("image", "repository__team", "environment__team")
+                .select_for_update(of=("self",), skip_locked=True)
                 .filter(pk=pk, state__in=LIVE_STATES)
                 .first()
             )

@@ -75,6 +75,11 @@ def test_the_board_shows_what_environments_hold_and_what_waits(dock, request_, d
         services.request_promotion(family, dock.image.digest, dock.staging, actor=dock.requester, reason="more")
     with django_assert_num_queries(len(one)):
         assert "shop/worker" in client.get(address).content.decode()
+    for number in range(4):
+        image = Image.objects.create(digest=f"sha256:{number:064}", kind="manifest", manifest=b"{}")
+        RepositoryImage.objects.create(repository=dock.repository, image=image)
+        services.request_promotion(dock.repository, image.digest, dock.staging, actor=dock.requester, reason="x")
+    assert "and 3 more" in client.get(address).content.decode()  # five wait, two are shown
     outsider = browser(dock.outsider).get(address)
     assert outsider.status_code == 200
     assert "shop/api" not in outsider.content.decode()
