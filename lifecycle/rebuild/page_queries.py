@@ -351,7 +351,7 @@ class WaveDetail:
     @property
     def state_words(self) -> str:
         """Where a running wave is."""
-        return f"Running, level {self.level_now} of {len(self.levels)}"
+        return f"Running, level {self.level_now} of {self.levels[-1].number}"
 
     @property
     def done_words(self) -> str:
@@ -370,7 +370,8 @@ class WaveDetail:
     @property
     def level_now(self) -> int:
         """The level that is being worked on; the last one when nothing is."""
-        return next((level.number for level in self.levels if level.state[0] != "done"), len(self.levels))
+        behind = (level.number for level in self.levels if level.state[0] != "done")
+        return next(behind, self.levels[-1].number)
 
 
 def _count(jobs: Sequence[RebuildJob]) -> Counts:

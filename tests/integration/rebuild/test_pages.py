@@ -139,6 +139,16 @@ def test_what_the_reader_may_not_see_is_neither_named_nor_counted(harbour):
     assert "failed</b>" not in listed
 
 
+def test_a_level_in_between_that_is_hidden_is_absent_and_the_rest_keeps_its_numbers(harbour):
+    wave = waves.running(harbour)
+    other = dock.repository("elsewhere/api", dock.team("elsewhere"))
+    RebuildJob.objects.filter(pk=waves.job_of(wave, "shop/api").pk).update(repository=other)
+    text = page(browser(harbour["reader"]), wave).content.decode()
+    assert "Running, level 3 of 3" in text
+    assert "Level 2<" not in text
+    assert "elsewhere" not in text
+
+
 def test_a_stranger_is_told_nothing(harbour):
     wave = waves.running(harbour)
     stranger = browser(dock.user("stranger", "owner", of=dock.team("elsewhere")))

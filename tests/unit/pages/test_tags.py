@@ -52,3 +52,19 @@ def test_gate_marks_put_open_gates_first_and_count_in_words() -> None:
     assert made.index("gate-unsatisfied") < made.index("gate-pending") < made.index("gate-satisfied")
     assert "2 of 4 requirements" in made
     assert "1 unsatisfied · 1 pending" in made
+
+
+def test_the_parts_of_a_progress_bar_fill_it_and_are_said_in_words() -> None:
+    bar = tags.progress_bar([("done", "3 done", 3), ("busy", "1 <building>", 1)], "3 done, 1 building, of 4")
+    assert 'role="img" aria-label="3 done, 1 building, of 4"' in bar
+    assert 'class="done" x="0.00%" width="75.00%"' in bar
+    assert 'class="busy" x="75.00%" width="25.00%"' in bar
+    assert "url(#hatch-busy)" in bar
+    assert "1 &lt;building&gt;" in bar
+    assert "NaN" not in tags.progress_bar([], "nothing")
+
+
+def test_a_length_of_time_is_said_in_one_unit() -> None:
+    assert [tags.span(seconds) for seconds in (None, 0.4, 59, 61, 7300, 90_000)] == [
+        "·", "0 s", "59 s", "1 min", "2 h", "1 d",
+    ]  # fmt: skip
