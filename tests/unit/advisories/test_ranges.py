@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from lifecycle.advisories.ecosystems import SCHEMES, split_ecosystem
 from lifecycle.advisories.matching import _maven_holds
 from lifecycle.advisories.ranges import Interval, intervals_of
+from lifecycle.advisories.versions import SCHEMES as SCHEME_NAMES
 from lifecycle.advisories.versions import compare, version_key
+from tests.unit.advisories.test_versions import versions_of
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "osv"
 DEMO = Path(__file__).parents[3] / "lifecycle" / "advisories" / "data" / "demo"
@@ -170,6 +172,28 @@ def test_intervals_hold_exactly_what_the_schema_says(events, version):
         intervals = intervals_of(scheme, what)
         assert bool(held(scheme, intervals, version)) == affected_by_the_schema(scheme, what, version)
         assert len(held(scheme, intervals, version)) <= 1  # disjoint
+
+
+KINDS = ("introduced", "fixed", "last_affected", "limit")
+
+
+@pytest.mark.parametrize("scheme", sorted(SCHEME_NAMES - {"maven"}))
+def test_intervals_hold_what_the_schema_says_in_every_scheme(scheme):
+    versions = versions_of(scheme)
+    if scheme == "rpm":  # a bound without release has a rule of its own
+        versions = versions.map(lambda text: text if "-" in text else f"{text}-1")
+    events = st.lists(st.tuples(st.sampled_from(KINDS), versions), max_size=6)
+
+    @settings(max_examples=150, deadline=None)
+    @given(events, st.booleans(), st.lists(versions, max_size=2), versions)
+    def check(found, from_the_beginning, listed, version):
+        written = [{kind: text} for kind, text in found if text != "0"]
+        what = entry(([{"introduced": "0"}] if from_the_beginning else []) + written, versions=listed)
+        for asked in (version, *(text for event in written for text in event.values()), *listed):
+            holding = held(scheme, intervals_of(scheme, what), asked)
+            assert bool(holding) == affected_by_the_schema(scheme, what, asked)
+
+    check()
 
 
 def real_entries(root: Path, seed: int, per_folder: int) -> list[tuple[str, dict]]:
