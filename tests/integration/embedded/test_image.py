@@ -1,4 +1,4 @@
-"""The container image of deploy/Containerfile, built by buildah on a Debian with Python of our own making."""
+"""The container image of deploy/Containerfile, built by buildah on the demonstration's own Python base."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lifecycle.demo import images
 from lifecycle.rebuild import base_images
 from lifecycle.rebuild.builders import settings_files
 from tests.services import ROOT
@@ -51,28 +52,40 @@ class Buildah:
 
 
 def volumes(folder: Path) -> Sequence[str]:
-    """Return the mounts by which a build reaches the machine's package index, none of which stays in the image."""
-    # The embedded builder shows its build this folder; a plain build gets its files only, each over a usual path.
+    """Return the mounts by which a build reaches the machine's package index and mirrors; none stays in the image."""
+    # The embedded builder has its settings below the build's own /dev; a plain build gets the folder elsewhere.
     written = [volume.replace(settings_files.FOLDER, str(folder), 1) for volume in settings_files.write(folder)]
-    pip = folder / "pip.conf"
-    pip.write_text(pip.read_text().replace(f"{settings_files.FOLDER}/ca.pem", settings_files.SYSTEM_BUNDLE))
-    return [word for volume in written for word in ("--volume", volume)]
+    place = "/mnt/gravingdock"
+    for name in ("pip.conf", "apt.conf"):
+        if (path := folder / name).exists():
+            path.write_text(path.read_text().replace(settings_files.FOLDER, place))
+    return [word for volume in (*written, f"{folder}:{place}:ro") for word in ("--volume", volume)]
+
+
+def python_base(buildah: Buildah, folder: Path, mounts: Sequence[str]) -> str:
+    """Build the demonstration's own Python base, as it is when upstream has moved; return its name."""
+    debian, python = images.DEBIAN, images.PYTHON_FIXED
+    for product in (debian, python):
+        context = folder / product.repository.replace("/", "-")
+        context.mkdir()
+        if product is debian:
+            base_images.make_root(context, with_security=True, log=lambda line: None)
+        for name, content in product.files.items():
+            (context / name).write_bytes(content)
+        text = product.containerfile.replace(f"FROM {debian.reference}", f"FROM localhost/{debian.reference}")
+        (context / "Containerfile").write_text(text)
+        buildah.run("build", *mounts, "-t", f"localhost/{product.reference}", str(context))
+    return f"localhost/{python.reference}"
 
 
 def test_the_image_builds_on_our_own_base_runs_as_nobody_special_and_holds_what_it_needs(
     tmp_path: Path, settings: Any
 ) -> None:
     settings.SCRATCH = str(tmp_path)
-    lines: list[str] = []
-    packages = (*base_images.PACKAGES, "python3", "python3-venv")
-    base_images.make_root(tmp_path, with_security=True, log=lines.append, packages=packages)
-    (tmp_path / "Containerfile").write_text("FROM scratch\nADD rootfs.tar /\n")
     buildah = Buildah(tmp_path / "storage")
     buildah.folder.mkdir()
-    buildah.run("build", "-t", "localhost/base/python", str(tmp_path))
-
     mounts = volumes(tmp_path / "settings")
-    base = ("--build-arg", "BASE=localhost/base/python")
+    base = ("--build-arg", f"BASE={python_base(buildah, tmp_path, mounts)}")
     buildah.run("build", *base, *mounts, "-f", "deploy/Containerfile", "-t", "localhost/gravingdock", ".")
 
     image = json.loads(buildah.run("inspect", "--type", "image", "localhost/gravingdock"))["OCIv1"]
