@@ -98,8 +98,11 @@ class Builder:
             layout = buildah.build_layout(request, self._client, work, log=log.append, check=self._teller.check)
         except LifecycleError as error:
             raise self._failed(f"{product.repository} could not be built: {error.message}", log) from error
-        index = json.loads((layout / "index.json").read_text())
-        return Built(product, layout, index["manifests"][0]["digest"])
+        kept = layout.rename(self._scratch / f"image-{name}")
+        for folder in (work, context):  # unpacked bases are most of it
+            shutil.rmtree(folder)
+        index = json.loads((kept / "index.json").read_text())
+        return Built(product, kept, index["manifests"][0]["digest"])
 
     def _base_annotations(self, bases: Mapping[str, str]) -> dict[str, str]:
         """Return what image-spec's annotations.md says of the base, as the rebuild engine writes it too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -30,8 +31,16 @@ PATH: Final = tuple(cast.ENVIRONMENTS)  # dev, staging, production
 GOES_TO: Final = {images.API: PATH, images.STATIC: PATH, images.WORKER: PATH[:1]}
 RENEWED_GOES_TO: Final = {images.API: PATH, images.STATIC: PATH[:2], images.WORKER: PATH[:1]}
 LEFT_OPEN: Final = (images.STATIC, "production")  # for the reader to decide
+_SCRATCH_PREFIX: Final = "gd-story-"
 
 Result = TypeVar("Result")
+
+
+def remove_what_a_killed_run_left() -> None:
+    """Remove the folders of runs that could not do it themselves; only for who runs alone, and in a folder of ours."""
+    if settings.SCRATCH:
+        for folder in Path(settings.SCRATCH).glob(f"{_SCRATCH_PREFIX}*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -74,7 +83,7 @@ class Story:
         self.registry = managed_registry()
         host = self.registry.host
         with (
-            TemporaryDirectory(prefix="gd-demo-", dir=settings.SCRATCH or None) as folder,
+            TemporaryDirectory(prefix=_SCRATCH_PREFIX, dir=settings.SCRATCH or None) as folder,
             threads(self.teller) as pool,
         ):
             self.builder = Builder(

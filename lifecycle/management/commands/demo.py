@@ -17,7 +17,7 @@ from config.embedded.keys import write_private
 from lifecycle.cli.client import CommandFailed
 from lifecycle.core.errors import LifecycleError
 from lifecycle.demo import report
-from lifecycle.demo.story import Story
+from lifecycle.demo.story import Story, remove_what_a_killed_run_left
 from lifecycle.demo.telling import DemonstrationFailed, Teller
 
 INTERRUPTED: Final = 130  # as shells say it
@@ -36,6 +36,7 @@ class Command(BaseCommand):
             return
         with _alone(settings.HOME / "demo.lock"):
             result.unlink(missing_ok=True)  # it says that the last run succeeded
+            remove_what_a_killed_run_left()
             document = self._run(settings.HOME)
             write_private(result, json.dumps(document, indent=2) + "\n")
         self.stdout.write(f"\nThe demonstration took {document['seconds']:.0f} s; its figures are in {result}\n")
