@@ -250,6 +250,9 @@ def demonstrate(installation: Installation, *, again: bool) -> int:
         code = process.wait()
     finally:
         signal.signal(signal.SIGINT, previous)
+    if code < 0:  # `make down` from elsewhere, most likely
+        say("The demonstration was ended from outside; `make demo` runs it again from the beginning.")
+        return 1
     if code:
         say(
             f"\nEverything else runs: {installation.values['PUBLIC_URL']}\n"

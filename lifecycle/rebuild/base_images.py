@@ -77,9 +77,8 @@ def make_root(
             f"--customize-hook=rm -rf {remove}",
             RELEASE, str(folder / "rootfs.tar"), *lines,
         ]  # fmt: skip
-        done = subprocess.run(
-            command, env=settings_files.environment(), capture_output=True, text=True, check=False, cwd=scratch
-        )
+        environment = settings_files.environment() | {"TMPDIR": scratch}  # else a kill leaves its work in /tmp
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=scratch)
     for line in done.stderr.splitlines():
         for uri in (*found["debian"], *found["debian-security"]):
             line = line.replace(uri, "<mirror>")  # noqa: PLW2901 -- the cleaned line
