@@ -52,10 +52,10 @@ def check_tools() -> None:
             "It builds images, and the embedded builder needs root for its mount and process namespaces. Start "
             "Gravingdock as root: make down, then sudo make up. Everything but rebuilding works as you started it."
         )
-    if not settings_files.mirrors()["debian"]:
+    if absent := [name for name, uris in settings_files.mirrors().items() if not uris]:
         raise DemonstrationFailed(
-            f"This machine's apt sources name no mirror of Debian {base_images.RELEASE}, so there is nothing to build "
-            "a base image from. Add one below /etc/apt/sources.list.d, then run: make demo"
+            f"This machine's apt sources name no mirror of {absent[0]} for {base_images.RELEASE}, which the base "
+            "image is built from. Add one below /etc/apt/sources.list.d, then run: make demo"
         )
 
 
