@@ -216,6 +216,9 @@ def test_deactivation_ends_sessions_and_tokens_at_once_and_a_return_revives_neit
     assert (browser.get("/images/").status_code, script.get("/api/v1/images/").status_code) == (200, 200)
     services.deactivate(kim.pk, actor=admin)
     assert (browser.get("/images/").status_code, script.get("/api/v1/images/").status_code) == (302, 401)
+    User.objects.filter(pk=kim.pk).update(is_active=True)  # by hand, past the service: no session revives either
+    assert (browser.get("/images/").status_code, script.get("/api/v1/images/").status_code) == (302, 401)
+    User.objects.filter(pk=kim.pk).update(is_active=False)
     _user, password = services.reactivate(kim.pk, actor=admin)
     assert (browser.get("/images/").status_code, script.get("/api/v1/images/").status_code) == (302, 401)
     fresh = Client()
