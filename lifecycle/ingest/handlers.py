@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.db.models import Q
 
 from lifecycle.ingest import services
 from lifecycle.jobs.handlers import JobRun, handler
@@ -33,9 +34,13 @@ def crawl(run: JobRun) -> None:
 
 @every(settings.CRAWL_EVERY_S, "crawl")
 def crawl_all() -> None:
-    """Queue a crawl of every registry: notifications are hints, and some get lost (design invariant 4)."""
+    """Queue a crawl of every registry of ours: notifications are hints, and some get lost (design invariant 4).
+
+    One that an inventory file merely named (docker.io ...) is not: it was never said that we may read it, and what it
+    does not show to strangers would look deleted.
+    """
     managed_registry()
-    for registry in Registry.objects.all():
+    for registry in Registry.objects.filter(Q(is_managed=True) | ~Q(username="")):
         services.queue_crawl(registry)
 
 

@@ -15,8 +15,10 @@ from django.core.management import call_command
 from accounts.models import Team
 from lifecycle.advisories.models import Advisory, AffectedInterval, Feed, Match
 from lifecycle.audit.models import AuditEvent
+from lifecycle.ingest.handlers import crawl_all
+from lifecycle.jobs.models import Job, JobKind
 from lifecycle.lineage.models import Derivation
-from lifecycle.registry.models import Image, Layer, Repository, RepositoryImage
+from lifecycle.registry.models import Image, Layer, Registry, Repository, RepositoryImage
 from lifecycle.sbom import inventories, queries
 from lifecycle.sbom.models import ImageInventory, Inventory, InventoryPackage, PackageVersion, Sbom
 from tests.factories.dock import image, index, sha
@@ -187,6 +189,19 @@ def test_two_hosts_that_look_alike_are_two_registries(tmp_path):
     assert set(Repository.objects.values_list("registry__endpoint", "name")) == {
         ("https://a.b:5000", "shop/app"), ("https://a-b-5000", "shop/app"),
     }  # fmt: skip
+
+
+def test_a_registry_that_a_file_merely_named_is_never_crawled(tmp_path):
+    run(write(tmp_path, row(registry="mcr.example.com", tags=["1.0"])))
+    registry("known", username="robot")
+    crawl_all()
+    crawled = Registry.objects.filter(pk__in=Job.objects.filter(kind=JobKind.CRAWL).values("subject_id"))
+    assert set(crawled.values_list("is_managed", "username")) == {(True, ""), (False, "robot")}
+    assert Registry.objects.count() == 3
+
+
+def registry(name, **more):
+    return Registry.objects.create(name=name, endpoint=f"https://{name}.example.com", **more)
 
 
 def test_odd_but_well_formed_rows_are_imported(tmp_path):
