@@ -51,9 +51,8 @@ class Processes:
         Pages need their static files collected; what machines ask for does not.
         """
         tools = Path(sys.executable).parent
-        static = Path(settings.STATIC_ROOT)
-        static.mkdir(exist_ok=True)
-        if has_pages and not (static / "staticfiles.json").exists():  # else the installation's own, see scratch
+        Path(settings.STATIC_ROOT).mkdir(exist_ok=True)
+        if has_pages:  # anew each time: the installation's own may be older than the code
             collect = [sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"]
             subprocess.run(collect, cwd=settings.BASE_DIR, check=True)
         port = urlsplit(settings.PUBLIC_URL).port or 0
