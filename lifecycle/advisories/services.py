@@ -19,8 +19,6 @@ from lifecycle.advisories.sources import FeedUnreadable, Source, open_source
 from lifecycle.audit import services as audit
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, Malformed
-from lifecycle.jobs import services as jobs
-from lifecycle.jobs.models import JobKind
 
 _Item = TypeVar("_Item")
 BATCH: Final = 1000  # records a transaction: what a crash can make us read again
@@ -248,11 +246,6 @@ def match_advisories(advisory_ids: Collection[int]) -> set[int]:
     changed = matching.match_advisories(advisory_ids)
     refresh_risk(images_with_packages(changed))
     return changed
-
-
-def queue_match(*, actor: User, image_id: int, package_ids: Collection[int]) -> None:
-    """Queue the matching of package versions that are new, in the caller's transaction."""
-    jobs.queue(JobKind.MATCH, subject_id=image_id, actor=actor, payload={"package_ids": sorted(package_ids)})
 
 
 def images_with_packages(package_ids: Collection[int]) -> list[int]:

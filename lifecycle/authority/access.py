@@ -96,13 +96,6 @@ def may(
     return Decision(False, f"You do not hold {verb.value} {where}; an owner of the team can grant it.")
 
 
-def may_by_name(actor: User, verb: Verb, *, team_id: int, family: str) -> bool:
-    """Return whether `actor` holds `verb` over a repository that need not exist yet."""
-    if not actor.is_active:
-        return False
-    return actor.kind == User.Kind.SYSTEM or any(grants_of(actor, verb, team_id=team_id, family=family))
-
-
 def require(
     actor: User,
     verb: Verb,

@@ -184,12 +184,6 @@ def resolve_destination(host: str, port: int) -> str:
     return min(addresses, key=lambda address: ":" in address)
 
 
-def check_destination(text: str) -> None:
-    """Refuse `text` as a URL to store and call later; raises ForbiddenDestination or Unreachable."""
-    _, host, port = origin(parse_outbound_url(text))
-    resolve_destination(host, port)
-
-
 class _CheckedBackend(httpcore.SyncBackend):
     """Connects to the very address that was checked, so that a name cannot change its mind in between."""
 

@@ -90,9 +90,8 @@ class Builder:
             for file, content in product.files.items():
                 (context / file).write_bytes(content)
         request = BuildRequest(
-            containerfile=product.containerfile, context=context, build_args={}, bases=bases,
-            repository=product.repository, tag=product.tag, labels=_described(product),
-            annotations=_described(product) | self._base_annotations(bases),
+            containerfile=product.recipe, context=context, build_args={}, bases=bases, repository=product.repository,
+            tag=product.tag, annotations=product.labels | self._base_annotations(bases),
         )  # fmt: skip
         try:
             layout = buildah.build_layout(request, self._client, work, log=log.append, check=self._teller.check)
@@ -155,11 +154,3 @@ class Builder:
     def _failed(self, sentence: str, log: deque[str]) -> DemonstrationFailed:
         self._teller.check()  # stopped from elsewhere: that is the reason to give, not what it broke here
         return DemonstrationFailed("\n".join([sentence, *(f"    {line}" for line in log)]))
-
-
-def _described(product: Product) -> dict[str, str]:
-    return {
-        "org.opencontainers.image.title": product.repository,
-        "org.opencontainers.image.description": product.title,
-        "org.opencontainers.image.vendor": f"team {product.repository.partition('/')[0]}",
-    }

@@ -28,6 +28,20 @@ class Product:
     has_recipe: bool = True  # kept in Gravingdock; the base of all comes from outside
 
     @property
+    def labels(self) -> dict[str, str]:
+        """What the image says of itself (image-spec annotations.md)."""
+        return {
+            "org.opencontainers.image.title": self.repository,
+            "org.opencontainers.image.description": self.title,
+            "org.opencontainers.image.vendor": f"team {self.repository.partition('/')[0]}",
+        }
+
+    @property
+    def recipe(self) -> str:
+        """The Containerfile with the labels, so that a rebuilt image says the same of itself as the first one."""
+        return self.containerfile + "".join(f'LABEL {name}="{value}"\n' for name, value in self.labels.items())
+
+    @property
     def reference(self) -> str:
         """`repository:tag`, as another recipe's FROM has it."""
         return f"{self.repository}:{self.tag}"

@@ -45,7 +45,7 @@ class Server:
     def put_recipe(self, product: Product) -> int:
         """Store how an image is built, as its keeper; return the revision."""
         context = {name: base64.b64encode(content).decode() for name, content in product.files.items()}
-        body = {"containerfile": product.containerfile, "context": context, "tag": product.tag}
+        body = {"containerfile": product.recipe, "context": context, "tag": product.tag}
         path = f"repositories/{self.repository_id(product.repository)}/recipe/"
         return int(self.api(product.keeper).put(path, body)["revision"])
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 from django.conf import settings
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
@@ -246,12 +246,3 @@ def sweep(*, limit: int = 500) -> int:
     for pk, kind in rows:
         wake(pk, QUEUE_OF[kind])
     return len(rows)
-
-
-def database_now() -> datetime:
-    """Return the database's clock, which every lease is measured by."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        (at,) = cursor.fetchone()
-    moment: datetime = at
-    return moment

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
-from django.db.models import F, QuerySet
+from django.db.models import F
 
 from lifecycle.registry.models import Image
 from lifecycle.sbom.models import InventoryPackage, PackageVersion, Sbom
@@ -28,18 +27,6 @@ def packages_of(image: Image) -> list[Held]:
         .order_by("package__purl", "layer_position")
     )
     return [Held(row.package, row.layer_position) for row in rows]
-
-
-def purls_of(image: Image) -> set[str]:
-    """Return the purls in `image`."""
-    rows = InventoryPackage.objects.filter(inventory__image_inventories__image=image)
-    return set(rows.values_list("package__purl", flat=True))
-
-
-def images_with(package_ids: Collection[int]) -> QuerySet[Image]:
-    """Return the images that hold any of these package versions, whoever may see them."""
-    held = InventoryPackage.objects.filter(package_id__in=package_ids).values("inventory_id")
-    return Image.objects.filter(image_inventories__inventory_id__in=held).distinct()
 
 
 def sbom_of(image: Image) -> Sbom | None:
