@@ -9,7 +9,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from django.db.models import Case, Count, Exists, Func, IntegerField, Max, OuterRef, Q, QuerySet, Sum, Value, When
+from django.db.models import (
+    BooleanField,
+    Case,
+    Count,
+    Exists,
+    ExpressionWrapper,
+    Func,
+    IntegerField,
+    Max,
+    OuterRef,
+    Q,
+    QuerySet,
+    Sum,
+    Value,
+    When,
+)
 from django.db.models.functions import Coalesce
 
 from accounts.models import User
@@ -178,9 +193,15 @@ def plan_offer(actor: User, base: Repository, image: Image | None = None) -> Pla
 
     For an image that no tag of the base names any more it is the newest one instead: nobody goes back by a button.
     """
+    # Asked first: on most repositories nothing stands, and to learn that from the other end reads every image there is.
+    is_any_base = Exists(
+        Derivation.objects.filter(base__in=RepositoryImage.objects.filter(repository=base).values("image"))
+    )
     is_stood_on, is_renewable = Repository.objects.filter(pk=base.pk).values_list(
-        Exists(standing_on(base, repositories_visible_to(actor))),
-        Exists(standing_on(base, repositories_visible_to(actor, Verb.IMAGE_REBUILD))),
+        *(
+            ExpressionWrapper(is_any_base & Exists(standing_on(base, among)), output_field=BooleanField())
+            for among in (repositories_visible_to(actor), repositories_visible_to(actor, Verb.IMAGE_REBUILD))
+        )
     )[0]
     tag = tag_to_plan(base, image)
     if base.source_id is not None or tag is None or not is_stood_on:
