@@ -96,6 +96,20 @@ def test_a_second_ingest_changes_nothing(shelf: InMemoryRegistry) -> None:
     assert counts() == first
 
 
+def test_one_digest_in_two_repositories_is_one_image_scanned_once(shelf: InMemoryRegistry) -> None:
+    item = oci.image("base", "app")
+    for number, name in enumerate(("shop/api", "shop/web")):
+        oci.push(shelf, name, item, "1.0")
+        hint = event(number, item.manifest.digest.text, tag="1.0")
+        hint["target"]["repository"] = name
+        deliver(hint)
+    image = Image.objects.get()
+    assert sorted(image.repository_images.values_list("repository__name", flat=True)) == ["shop/api", "shop/web"]
+    assert list(Tag.objects.values_list("image_id", flat=True)) == [image.pk] * 2
+    assert (image.layers.count(), Job.objects.filter(kind=JobKind.SCAN).count()) == (2, 1)
+    assert AuditEvent.objects.filter(action="image.pushed").count() == 2
+
+
 def test_an_index_brings_its_platforms_and_leaves_attestations_aside(shelf: InMemoryRegistry) -> None:
     one, two = oci.image("base"), oci.image("base", architecture="arm64")
     top = oci.index(one, two)
