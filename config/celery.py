@@ -14,7 +14,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 from django.conf import settings
 
-# Longer than any task may run, so that Redis never hands a message out twice while its first copy still works.
+# Of a message that a worker took and did not acknowledge; a second copy would find its job claimed.
 VISIBILITY_TIMEOUT_S: Final = 3 * 3600
 HARD_TIME_LIMIT_S: Final = 2 * 3600
 
@@ -46,16 +46,14 @@ app.conf.update(
     accept_content=["json"],
     task_serializer="json",
     result_serializer="json",
-    task_acks_late=True,
-    task_reject_on_worker_lost=True,
-    task_acks_on_failure_or_timeout=True,
+    task_acks_late=False,  # jobs/tasks.py says why
     task_time_limit=HARD_TIME_LIMIT_S,
     task_soft_time_limit=HARD_TIME_LIMIT_S - 60,
     task_publish_retry=True,
     task_publish_retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_max": 0.1},
     worker_prefetch_multiplier=1,
     worker_soft_shutdown_timeout=20,
-    worker_cancel_long_running_tasks_on_connection_loss=True,
+    worker_cancel_long_running_tasks_on_connection_loss=True,  # of late acknowledgement, so none; False warns each time
     worker_hijack_root_logger=False,
     worker_send_task_events=False,
     # An exchange and a key each: with the shared default, every queue would get every message.
@@ -82,5 +80,5 @@ def _watch(sender: Any, **_: object) -> None:
         watchdog.start(
             list(app.amqp.queues.consume_from),
             received=lambda: sum(state.total_count.values()),
-            is_busy=lambda: bool(state.active_requests),
+            pool=lambda: list(sender.pool.info.get("processes", ())),
         )

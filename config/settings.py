@@ -249,7 +249,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 # --- jobs -------------------------------------------------------------------------------------------------------------
 JOB_LEASE_S = env.integer("JOB_LEASE_S", 30, minimum=1)  # seconds after which a dead worker's job is free
 JOB_SWEEP_S = env.integer("JOB_SWEEP_S", 5, minimum=1)  # seconds between looks for lost wake-ups
-WORKER_DEAF_S = env.integer("WORKER_DEAF_S", 60, minimum=3)  # seconds that work may wait beside an idle worker
+WORKER_DEAF_S = env.integer("WORKER_DEAF_S", 30, minimum=3)  # seconds that work may wait beside an idle worker
 CRAWL_EVERY_S = env.integer("CRAWL_EVERY_S", 600, minimum=1)  # seconds between looks for lost notifications
 
 # --- the managed registry ---------------------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import structlog
 from django.conf import settings
@@ -16,12 +18,14 @@ from lifecycle.core.errors import LeaseLost, LifecycleError, RegistryUnavailable
 from lifecycle.jobs import handlers, services
 from lifecycle.jobs.models import Job
 
+_DATABASE_TRIES: Final = 10  # a second apart
+
 log = structlog.get_logger(__name__)
 
 
-def worker_name() -> str:
-    """Return a name for this process that people can find: host and pid."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+def worker_name(pid: int | None = None) -> str:
+    """Return a name for a process of this host, else this very one, that people can find: host and pid."""
+    return f"{socket.gethostname()}:{os.getpid() if pid is None else pid}"[:120]
 
 
 def run(job_id: int) -> None:
@@ -41,14 +45,38 @@ def _attempt(job: Job) -> None:
         log.warning("job_lease_lost")
     except handlers.Postponed as postponed:
         services.postpone(job, seconds=postponed.seconds, why=postponed.why)
-    except (RegistryUnavailable, OperationalError, InterfaceError) as error:
-        code = error.error_code if isinstance(error, RegistryUnavailable) else "database_unavailable"
-        _failed(job, code, str(error), is_transient=True)
+    except RegistryUnavailable as error:
+        _failed(job, error.error_code, str(error), is_transient=True)
+    except (OperationalError, InterfaceError) as error:
+        if _is_database_gone():
+            _give_back(job)
+        else:  # a lock that was not to be had, a full disk
+            _failed(job, "database_unavailable", str(error), is_transient=True)
     except LifecycleError as error:
         _failed(job, error.error_code, error.message, is_transient=False)
     except Exception as error:
         log.exception("job_crashed")
         _failed(job, "crashed", f"{type(error).__name__}: {error}", is_transient=True)
+
+
+def _is_database_gone() -> bool:
+    """Whether it was this process' connection that broke, which is no fault of the job."""
+    return connection.connection is None or bool(connection.connection.closed)
+
+
+def _give_back(job: Job) -> None:
+    """Let the job begin again soon, without counting the attempt; when nobody answers, its lease runs out."""
+    log.warning("job_lost_its_database")
+    for _ in range(_DATABASE_TRIES):
+        connection.close()
+        try:
+            services.postpone(job, seconds=1, why="The database went away.")
+        except LeaseLost:
+            log.warning("job_lease_lost")
+        except (OperationalError, InterfaceError):
+            time.sleep(1)
+            continue
+        return
 
 
 def _failed(job: Job, code: str, message: str, *, is_transient: bool) -> None:

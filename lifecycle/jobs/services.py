@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from lifecycle.core.errors import LeaseLost
+from lifecycle.jobs import broker
 from lifecycle.jobs.models import Job, JobKind, JobLogLine
 
 log = structlog.get_logger(__name__)
@@ -32,6 +33,7 @@ QUEUE_OF: Final[dict[str, str]] = {
 RETRY_AFTER_S: Final = (2, 5, 15, 60, 300)  # by attempt; the last one repeats
 LOG_LINE_MAX: Final = 2000  # characters
 BROKER_PAUSE_S: Final = 2.0
+QUEUE_ENOUGH: Final = 100  # wake-ups in a queue
 
 
 class _Broker:
@@ -227,8 +229,11 @@ def _finish(row: Job, state: str, code: str, message: str) -> None:
 def sweep(*, limit: int = 500) -> int:
     """Send a wake-up for every job that is due and was not hinted lately, and for every lease that ran out.
 
-    Returns how many. Any number of tickers may run it: a doubled wake-up finds the row claimed and stops.
+    Returns how many. Any number of tickers may run it: a doubled wake-up finds the row claimed and stops. A queue that
+    holds enough of them gets no more: its workers are behind, and each doubled one costs them a look.
     """
+    lengths = broker.waiting(QUEUE_OF.values())
+    behind = [kind for kind, queue in QUEUE_OF.items() if lengths.get(queue, 0) >= QUEUE_ENOUGH]
     stale = Q(hinted_at=None) | Q(hinted_at__lt=Now() - timedelta(seconds=settings.JOB_SWEEP_S))
     due = Q(state=Job.State.WAITING) & (Q(not_before=None) | Q(not_before__lte=Now()))
     dead = Q(state=Job.State.RUNNING, lease_until__lt=Now())
@@ -239,6 +244,7 @@ def sweep(*, limit: int = 500) -> int:
             Job.objects.select_for_update(skip_locked=True, of=("self",))
             .filter(stale & (due | dead))
             .exclude(fresh)
+            .exclude(kind__in=behind)
             .order_by("-priority", "id")
             .values_list("pk", "kind")[:limit]
         )

@@ -8,8 +8,9 @@ from django.db import close_old_connections
 
 @shared_task(
     name="gravingdock.run_job",
-    acks_late=True,  # acknowledged when done, and ...
-    reject_on_worker_lost=True,  # ... delivered again if the worker is killed
+    # Acknowledged when a worker takes it: the row's lease says whether the work goes on, so a message delivered again
+    # would find the row claimed, and a broker that went away would end the work it was acknowledged for (adr/0002).
+    acks_late=False,
     ignore_result=True,  # the job row is the result
 )
 def run_job(job_id: int) -> None:

@@ -1,8 +1,8 @@
 """A worker that is connected but hears nothing ends itself, so that whoever keeps it running starts another.
 
 Celery over Redis can come out of a lost connection consuming nothing, with every ping answered (celery #8030, #9054;
-security.md F6). So what counts is work: jobs that wait too long though their wake-ups are sent, beside an idle worker
-that receives none.
+security.md F6): seen once in a hundred restarts of Redis, the main thread waiting for an answer for ever. So what
+counts is work: jobs that wait too long and wake-ups that lie in Redis, beside an idle worker that takes none.
 """
 
 from __future__ import annotations
@@ -15,66 +15,64 @@ from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Final
 
-import redis
 import structlog
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from lifecycle.jobs import broker
 from lifecycle.jobs.models import Job
+from lifecycle.jobs.running import worker_name
 from lifecycle.jobs.services import QUEUE_OF
 
 log = structlog.get_logger(__name__)
 
 CHECKS: Final = 3  # in a row
-_LAST_WORDS_S: Final = 30  # for an end in good order
+_LAST_WORDS_S: Final = 5  # an idle worker has nothing to end in good order
 
 
 class Watchdog:
     """Counts checks in a row at which work waited for an idle worker that received nothing."""
 
-    def __init__(self, queues: Collection[str], *, received: Callable[[], int], is_busy: Callable[[], bool]) -> None:
+    def __init__(
+        self, queues: Collection[str], *, received: Callable[[], int], pool: Callable[[], Collection[int]]
+    ) -> None:
+        self._queues = queues
         self._kinds = [kind for kind, queue in QUEUE_OF.items() if queue in queues]
         self._received = received
-        self._is_busy = is_busy
+        self._pool = pool
         self._before = -1
         self._count = 0
 
     def is_deaf(self) -> bool:
         """Check once; returns whether it has been so at CHECKS checks in a row."""
         received = self._received()
-        is_quiet = received == self._before and not self._is_busy()
+        is_quiet = received == self._before
         self._before = received
-        self._count = self._count + 1 if is_quiet and self._is_work_waiting() and _is_broker_there() else 0
+        self._count = self._count + 1 if is_quiet and self._is_idle_beside_work() else 0
         return self._count >= CHECKS
 
-    def _is_work_waiting(self) -> bool:
+    def _is_idle_beside_work(self) -> bool:
+        # By the rows: Celery may go on counting a request whose process or connection it lost.
+        mine = Job.objects.filter(
+            state=Job.State.RUNNING, lease_until__gt=Now(), worker__in=[worker_name(pid) for pid in self._pool()]
+        )
         long_ago = Now() - timedelta(seconds=settings.WORKER_DEAF_S)
         due = Q(not_before=None) | Q(not_before__lt=long_ago)
         waiting = Job.objects.filter(due, kind__in=self._kinds, state=Job.State.WAITING, created_at__lt=long_ago)
-        hinted = waiting.filter(hinted_at__gt=Now() - timedelta(seconds=3 * settings.JOB_SWEEP_S + 5))
         try:
-            return hinted.exists()
+            is_overdue = not mine.exists() and waiting.exists()
         except (DatabaseError, InterfaceError):
             return False
         finally:
             connection.close()  # a pool process that is forked now must not inherit it
+        return is_overdue and any(broker.waiting(self._queues).values())
 
 
-def _is_broker_there() -> bool:
-    client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2)
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
-    finally:
-        client.close()
-
-
-def start(queues: Collection[str], *, received: Callable[[], int], is_busy: Callable[[], bool]) -> None:
-    """Watch this process from a thread of its own."""
-    watchdog = Watchdog(queues, received=received, is_busy=is_busy)
+def start(queues: Collection[str], *, received: Callable[[], int], pool: Callable[[], Collection[int]]) -> None:
+    """Watch this process from a thread of its own; `received` counts messages, `pool` gives its workers' pids."""
+    watchdog = Watchdog(queues, received=received, pool=pool)
 
     def watch() -> None:
         while not watchdog.is_deaf():

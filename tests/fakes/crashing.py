@@ -1,9 +1,10 @@
-"""A worker in which every crawl kills its process, as a segmentation fault or the kernel's memory killer would."""
+"""A worker in which every crawl kills its process, as the kernel's memory killer would, and a plan takes a while."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 
 from celery.signals import worker_process_init
 
@@ -13,8 +14,9 @@ __all__ = ["app"]
 
 
 @worker_process_init.connect
-def let_crawls_crash(**_: object) -> None:
+def take_over(**_: object) -> None:
     from lifecycle.jobs import handlers
     from lifecycle.jobs.models import JobKind
 
     handlers._HANDLERS[JobKind.CRAWL] = lambda run: os.kill(os.getpid(), signal.SIGSEGV)
+    handlers._HANDLERS[JobKind.PLAN] = lambda run: time.sleep(10)

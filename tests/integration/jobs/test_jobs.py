@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from accounts.queries import system_user
@@ -109,6 +109,24 @@ def test_run_retries_only_what_time_can_heal(handle, error, state):
     assert (job.not_before is not None) == (state == Job.State.WAITING)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_job_whose_connection_broke_begins_again_without_losing_an_attempt(handle):
+    def break_it(run):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    handle(break_it)
+    job = queue(max_attempts=1)
+    running.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.attempts, job.last_error) == (Job.State.WAITING, 0, "The database went away.")
+    handle(lambda run: None)
+    Job.objects.update(not_before=None)
+    running.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.attempts) == (Job.State.SUCCEEDED, 1)
+
+
 def test_run_tells_who_waits_when_all_attempts_are_used(handle, monkeypatch):
     told = []
     monkeypatch.setitem(handlers._GAVE_UP, JobKind.CRAWL, lambda job: told.append(job.pk))
@@ -143,6 +161,20 @@ def test_sweep_wakes_lost_and_dead_jobs_once_in_a_period(wake_ups):
     assert {job for job, _ in wake_ups} == {lost.pk, dead.pk}
     assert later.pk not in {job for job, _ in wake_ups}
     assert services.sweep() == 0
+
+
+def test_sweep_leaves_a_queue_alone_that_is_behind(monkeypatch, wake_ups):
+    lengths = {"ingest": services.QUEUE_ENOUGH, "match": services.QUEUE_ENOUGH - 1}
+    monkeypatch.setattr(services.broker, "waiting", lambda queues: lengths)
+    behind = queue()
+    other = services.queue(JobKind.LINEAGE, subject_id=1, actor=system_user())
+    Job.objects.update(created_at=timezone.now() - timedelta(minutes=1))
+    wake_ups.clear()
+    assert services.sweep() == 1
+    assert [job for job, _ in wake_ups] == [other.pk]
+    lengths["ingest"] = 0
+    assert services.sweep() == 1
+    assert [job for job, _ in wake_ups] == [other.pk, behind.pk]
 
 
 def test_a_due_moment_fires_once_for_any_number_of_tickers(monkeypatch):
