@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ import httpx
 from lifecycle.cli import client
 from lifecycle.cli.client import Api, CommandFailed, Login
 
-IMAGE_COLUMNS: Final = ("digest", "kind", "platform", "distro", "size_bytes", "package_count")
+IMAGE_COLUMNS: Final = ("names", "digest", "kind", "platform", "distro", "size_bytes", "package_count")
 PROMOTION_COLUMNS: Final = ("id", "state", "repository", "environment", "tag", "digest", "requested_by")
 WAVE_COLUMNS: Final = ("id", "state", "base", "trigger", "planned_by", "created_at", "jobs_by_state")
 JOB_COLUMNS: Final = (
@@ -43,10 +44,14 @@ def main(arguments: Sequence[str] | None = None, *, transport: httpx.BaseTranspo
             sign_in(options, transport)
         else:
             options.run(options, Api(client.stored_login(), transport=transport))
+        sys.stdout.flush()
     except CommandFailed as error:
         print(_clean(str(error), keep="\n"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
+        return client.EXIT_ERROR
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor shall the last flush complain
         return client.EXIT_ERROR
     return client.EXIT_OK
 
@@ -67,9 +72,12 @@ def parser() -> argparse.ArgumentParser:
     auth.add_parser("status", parents=[shared], help="whether the stored token is taken").set_defaults(run=status)
 
     image = areas.add_parser("image", help="images").add_subparsers(required=True, metavar="COMMAND")
-    image.add_parser("list", parents=[limited], help="images you may see, newest first").set_defaults(run=list_images)
+    images = image.add_parser("list", parents=[limited], help="images you may see, newest first")
+    images.add_argument("--repository", help="only what is in this one, e.g. shop/api")
+    images.add_argument("--tag", help="only what a tag of this name points at")
+    images.set_defaults(run=list_images)
     show = image.add_parser("show", parents=[shared], help="one image and its findings")
-    show.add_argument("digest")
+    show.add_argument("digest", help="sha256:...; `image list --repository --tag` says it")
     show.set_defaults(run=show_image)
 
     promotion = areas.add_parser("promotion", help="promotions").add_subparsers(required=True, metavar="COMMAND")
@@ -139,7 +147,18 @@ def status(options: argparse.Namespace, api: Api) -> None:
 
 
 def list_images(options: argparse.Namespace, api: Api) -> None:
-    _print_rows(api.rows("images/", most=options.limit), IMAGE_COLUMNS, options)
+    asked = {"repository": options.repository, "tag": options.tag}
+    query = {name: value for name, value in asked.items() if value}
+    rows = api.rows("images/", most=options.limit, **query)
+    _print_rows(rows if options.json else map(_named, rows), IMAGE_COLUMNS, options)
+
+
+def _named(image: dict[str, Any]) -> dict[str, Any]:
+    """Return an image with `names` for a table: `shop/api:1.0`, the bare repository where no tag points at it."""
+    places = image["places"]
+    names = [f"{place['repository']}:{tag}" for place in places for tag in place["tags"]]
+    names += [place["repository"] for place in places if not place["tags"]]
+    return image | {"names": ", ".join(names)}
 
 
 def show_image(options: argparse.Namespace, api: Api) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers, viewsets
@@ -11,12 +13,13 @@ from rest_framework.response import Response
 
 from lifecycle.advisories.queries import findings_of_image
 from lifecycle.api.caller import caller
-from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.comparison.queries import compare as compare_images
 from lifecycle.registry import services
 from lifecycle.registry.access import image_for
 from lifecycle.registry.constants import PROTECTED_PATTERNS_MAX
-from lifecycle.registry.models import Image, Repository
+from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
+from lifecycle.registry.queries import images_with_places
 
 
 class RepositorySerializer(serializers.ModelSerializer[Repository]):
@@ -55,14 +58,26 @@ class RepositoryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewse
         return Response(self.get_serializer(repository).data)
 
 
+class PlaceSerializer(serializers.Serializer[Any]):
+    repository = serializers.CharField(source="repository.name")
+    tags = serializers.SerializerMethodField()
+
+    def get_tags(self, place: RepositoryImage) -> list[str]:
+        """Return the tags that point at the image there, now."""
+        seen: list[Tag] = getattr(place.image, "tags_seen", [])  # images_with_places
+        return sorted(tag.name for tag in seen if tag.repository_id == place.repository_id)
+
+
 class ImageSerializer(serializers.ModelSerializer[Image]):
+    places = PlaceSerializer(source="places_seen", many=True, read_only=True, help_text="Where you may see it")
     findings = serializers.SerializerMethodField()
 
     class Meta:
         model = Image
         fields = (
-            "digest", "kind", "media_type", "platform", "size_bytes", "distro", "labels", "annotations", "base_name",
-            "base_digest", "created_at", "first_seen_at", "scanned_at", "scan_problem", "package_count", "findings",
+            "digest", "places", "kind", "media_type", "platform", "size_bytes", "distro", "labels", "annotations",
+            "base_name", "base_digest", "created_at", "first_seen_at", "scanned_at", "scan_problem", "package_count",
+            "findings",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -79,7 +94,7 @@ class ImageSerializer(serializers.ModelSerializer[Image]):
 
 
 class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Image]):
-    """Images by digest, in some repository that you may see."""
+    """Images by digest, in some repository that you may see. `repository` and `tag` filter the list."""
 
     queryset = Image.objects.none()  # only names the model for the schema; get_queryset decides
     serializer_class = ImageSerializer
@@ -87,8 +102,21 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
     lookup_value_regex = r"sha(?:256|512):[a-f0-9]+"
 
     def get_queryset(self) -> QuerySet[Image]:
-        visible = images_visible_to(caller(self.request))
-        return visible.defer("manifest", "config").order_by("-pk")
+        asked = self.request.query_params if self.action == "list" else {}
+        found = images_with_places(
+            caller(self.request), repository=asked.get("repository", ""), tag=asked.get("tag", "")
+        )
+        return found.defer("manifest", "config").order_by("-pk")
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("repository", str, description="Only what is in the repository of this name."),
+            OpenApiParameter("tag", str, description="Only what a tag of this name points at."),
+        ]
+    )
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """List the images you may see, newest first."""
+        return super().list(request, *args, **kwargs)
 
     @extend_schema(responses={200: dict})
     @action(detail=True, methods=["get"])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from accounts import tokens
 from lifecycle.promotion.models import PromotionRequest
+from tests.factories import dock as rows
 from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
 
 pytestmark = pytest.mark.django_db
@@ -90,6 +93,41 @@ def test_hidden_and_absent_look_the_same(dock, request_):  # noqa: F811
         assert Caller(dock.requester).get(hidden).status_code == 200
     for path in ("images/", "promotions/", "repositories/", "environments/", "audit-events/"):
         assert outsider.get(path).json()["results"] == []
+
+
+def test_an_image_says_where_it_is_as_far_as_the_caller_may_see(dock):  # noqa: F811
+    hidden = rows.push(rows.repository("secret/api"), dock.image, "1.0").repository
+    other = rows.image("other")
+    rows.push(dock.repository, other, "2.0")
+    rows.push(hidden, other, "3.0")
+    me = Caller(dock.requester)
+    listed = me.get("images/").json()["results"]
+    assert {image["digest"]: image["places"] for image in listed} == {
+        dock.image.digest: [{"repository": "shop/api", "tags": ["1.0"]}],
+        other.digest: [{"repository": "shop/api", "tags": ["2.0"]}],
+    }
+    assert me.get(f"images/{other.digest}/").json()["places"] == [{"repository": "shop/api", "tags": ["2.0"]}]
+    for asked, found in (
+        ({"repository": "shop/api"}, [other.digest, dock.image.digest]),
+        ({"repository": "shop/api", "tag": "1.0"}, [dock.image.digest]),
+        ({"tag": "2.0"}, [other.digest]),
+        ({"tag": "3.0"}, []),
+        ({"repository": "secret/api"}, []),
+        ({"repository": "secret/api", "tag": "1.0"}, []),
+    ):
+        assert [image["digest"] for image in me.get("images/", **asked).json()["results"]] == found
+
+
+def test_a_list_of_images_costs_the_same_for_one_and_three(dock):  # noqa: F811
+    me = Caller(dock.requester)
+    me.get("images/")  # the first use of a token is noted
+    with CaptureQueriesContext(connection) as one:
+        assert len(me.get("images/").json()["results"]) == 1
+    for name in ("second", "third"):
+        rows.push(dock.repository, rows.image(name), name)
+    with CaptureQueriesContext(connection) as three:
+        assert len(me.get("images/").json()["results"]) == 3
+    assert len(three) == len(one), [query["sql"] for query in three]
 
 
 def test_the_trail_is_for_auditors(dock, request_):  # noqa: F811

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import stat
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import httpx
@@ -81,7 +84,10 @@ def test_a_token_goes_to_no_unsafe_address(url, run, monkeypatch):
 def test_images_are_listed_and_shown(dock, run):  # noqa: F811
     code, out, _ = run(dock.requester, "image", "list")
     assert code == 0
-    assert dock.image.digest in out
+    assert f"shop/api:1.0  {dock.image.digest}" in out
+    tagged = ("image", "list", "--repository", "shop/api", "--json", "--tag")
+    assert json.loads(run(dock.requester, *tagged, "1.0")[1])["digest"] == dock.image.digest
+    assert run(dock.requester, *tagged, "2.0")[:2] == (0, "")
     shown = json.loads(run(dock.requester, "image", "show", dock.image.digest, "--json")[1])
     assert (shown["digest"], shown["open_findings"]) == (dock.image.digest, [])
     assert run(dock.requester, "image", "show", ABSENT)[0] == client.EXIT_ERROR
@@ -261,3 +267,15 @@ def test_it_speaks_over_a_real_socket(live_server, dock, tmp_path, monkeypatch, 
     client.save_login(client.Login(live_server.url, text))
     assert main(["image", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["digest"] == dock.image.digest
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_has_read_enough_gets_no_traceback(live_server, dock, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    client.save_login(client.Login(live_server.url, tokens.create_token(dock.requester, kind="pat", name="cli")[1]))
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "lifecycle.cli", "image", "list"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (client.EXIT_ERROR, "")
