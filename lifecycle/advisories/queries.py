@@ -56,6 +56,16 @@ class FindingsDiff:
     new: tuple[Match, ...]
     remaining: tuple[Match, ...]
 
+    @property
+    def fixed_ids(self) -> set[str]:
+        """The advisories of `fixed`, each once: an advisory about a source package concerns all that is made of it."""
+        return {match.advisory.osv_id for match in self.fixed}
+
+    @property
+    def new_ids(self) -> set[str]:
+        """The advisories of `new`, each once."""
+        return {match.advisory.osv_id for match in self.new}
+
 
 def platform_manifests(image: Image) -> list[int]:
     """Return the ids of the platform manifests that `image` stands for: itself, or an index's children."""

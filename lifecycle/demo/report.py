@@ -66,7 +66,7 @@ def document(
 
 def table(images: Sequence[Renewed]) -> list[str]:
     """Return the lines that a person reads: one for each image, with what was fixed."""
-    heads = ("Image", "Renewed by", "Findings", "Fixed", "Seconds", "Digest now")
+    heads = ("Image", "Renewed by", "Findings", "Advisories fixed", "Seconds", "Digest now")
     rows = [
         (
             image.repository,
