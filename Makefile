@@ -15,13 +15,18 @@ help: ## this list
 system: ## install the missing Debian packages (root or sudo; else prints the command and stops with 3)
 	@$(PYTHON) config/embedded/system.py
 
-setup: system $(VENV)/locked ## the Debian packages and .venv/
+setup: system $(VENV)/locked $(BIN)/gravingdock ## the Debian packages and .venv/
 
 $(VENV)/locked: requirements/dev.txt
 	@echo "Installing Python packages into $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@cp requirements/dev.txt $@
+
+# The command of `pyproject.toml`, for a checkout: it runs from any folder.
+$(BIN)/gravingdock: $(VENV)/locked
+	@printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/$(BIN)/python" -m lifecycle.cli "$$@"\n' "$(CURDIR)" "$(CURDIR)" > $@
+	@chmod +x $@
 
 up: setup ## start everything in the background and run the demonstration once (DEMO=0 skips it)
 	@$(BIN)/python -m config.embedded up
