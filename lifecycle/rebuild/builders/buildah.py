@@ -15,7 +15,7 @@ import signal
 import subprocess
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,6 +73,7 @@ def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, l
         repository, _, digest = pinned_reference.partition("@")
         layout = work / f"base{number}"
         fetch_layout(client, repository, Digest.parse(digest), layout)
+        _lend(layout, box.variables)
         local[written] = f"localhost/base{number}:pinned"
         box.run(["pull", "-q", f"oci:/mnt/base{number}:pinned"], tag=local[written])
     volumes = [*box.volumes, *box.bundle_volume(request.containerfile)]
@@ -99,7 +100,8 @@ def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, l
     for name, value in sorted(request.labels.items()):
         words += ["--label", f"{name}={value}"]
     box.run([*words, "-f", "/mnt/Containerfile", "/mnt/context"])
-    return _finished(work, request, mounted=[volume.split(":")[1].lstrip("/") for volume in volumes])
+    mounted = [volume.split(":")[1].lstrip("/") for volume in volumes]
+    return _finished(work, request, mounted=mounted, lent=box.variables)
 
 
 class _Box:
@@ -109,6 +111,7 @@ class _Box:
         self._work, self._log, self._check = work, log, check
         settings_folder = work / "settings"
         self.volumes = settings_files.write(settings_folder)
+        self.variables = settings_files.variables(settings_folder)
         self._secrets = settings_files.secrets_of(settings_folder)
         self._deadline = time.monotonic() + settings.BUILD_TIMEOUT_S
         self._lines_left = LOG_LINES_MAX
@@ -238,6 +241,38 @@ def fetch_layout(client: RegistryClient, repository: str, digest: Digest, folder
     _write_index(folder, digest, len(manifest.content), manifest.media_type, name="pinned")
 
 
+def _lend(layout: Path, variables: Mapping[str, str]) -> None:
+    """Give a base in its layout, and nowhere else, variables that the build's programs shall have (docs/adr/0008).
+
+    A RUN gets exactly the variables of its image, and what its base brought is in no history. A variable that the base
+    sets itself stays. The layers, and so the diff ids, are as they were.
+    """
+    index = orjson.loads((layout / "index.json").read_bytes())
+    written = _blob(layout, index["manifests"][0]["digest"])
+    document = orjson.loads(written.read_bytes())
+    config = orjson.loads(_blob(layout, document["config"]["digest"]).read_bytes())
+    settings_of_image = config.get("config") or {}
+    env = list(settings_of_image.get("Env") or [])
+    names = {line.partition("=")[0] for line in env}
+    env += [f"{name}={value}" for name, value in variables.items() if name not in names]
+    config["config"] = {**settings_of_image, "Env": env}
+    config_bytes = orjson.dumps(config)
+    document["config"] |= {"digest": Digest.of(config_bytes).text, "size": len(config_bytes)}
+    document["config"].pop("data", None)  # an embedded copy of the old one
+    _blob(layout, document["config"]["digest"]).write_bytes(config_bytes)
+    content = orjson.dumps(document)
+    digest = Digest.of(content)
+    _blob(layout, digest.text).write_bytes(content)
+    _write_index(layout, digest, len(content), index["manifests"][0]["mediaType"], name="pinned")
+
+
+def _take_back(config: dict[str, Any], lent: Mapping[str, str]) -> None:
+    """Remove from a built image's configuration what its base was lent."""
+    ours = {f"{name}={value}" for name, value in lent.items()}
+    if env := (config.get("config") or {}).get("Env"):
+        config["config"]["Env"] = [line for line in env if line not in ours]
+
+
 def _write_index(layout: Path, digest: Digest, size_bytes: int, media_type: str, *, name: str) -> None:
     """Let the layout's one manifest be found under a reference name."""
     entry = {
@@ -249,12 +284,12 @@ def _write_index(layout: Path, digest: Digest, size_bytes: int, media_type: str,
     (layout / "index.json").write_bytes(orjson.dumps({"schemaVersion": 2, "manifests": [entry]}))
 
 
-def _finished(work: Path, request: BuildRequest, *, mounted: Sequence[str]) -> Path:
+def _finished(work: Path, request: BuildRequest, *, mounted: Sequence[str], lent: Mapping[str, str]) -> Path:
     """Give the result layout its final documents, and return its folder.
 
     The base's layers get their original digests back; new layers lose the empty mount points (`mounted`, and
-    buildah's own); the annotations are added. Buildah wrote every layer uncompressed: those of the base need no second
-    compression, the new ones get theirs here.
+    buildah's own), the configuration the variables that were only `lent`; the annotations are added. Buildah wrote
+    every layer uncompressed: those of the base need no second compression, the new ones get theirs here.
     """
     layout = work / "result"
     index = orjson.loads((layout / "index.json").read_bytes())
@@ -262,6 +297,7 @@ def _finished(work: Path, request: BuildRequest, *, mounted: Sequence[str]) -> P
     document = orjson.loads(written.read_bytes())
     config_path = _blob(layout, document["config"]["digest"])
     config = orjson.loads(config_path.read_bytes())
+    _take_back(config, lent)
     diff_ids = config["rootfs"]["diff_ids"]
     known = _base_layers(work)
     for position, diff_id in enumerate(list(diff_ids)):

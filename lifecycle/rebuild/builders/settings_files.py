@@ -14,6 +14,8 @@ from typing import Final
 
 from django.conf import settings
 
+from lifecycle.core.errors import Malformed
+
 # Inside a build; `/dev` is our own while it runs, so nothing of this path is left in a layer.
 FOLDER: Final = "/dev/gravingdock"
 SYSTEM_BUNDLE: Final = "/etc/ssl/certs/ca-certificates.crt"
@@ -24,24 +26,43 @@ _RELEASE: Final = "bookworm"
 def write(folder: Path) -> list[str]:
     """Write the files into `folder` and return the `--volume` values of those that go over a path of the image.
 
-    `ca.pem` is the extra bundle (setting BUILD_CA_BUNDLE, else the machine's own); `pip.conf` points pip at it and at
-    the machine's package index; `apt.conf` points apt at it; `apt/*.list` are the mirrors of
-    `mirror+file:/etc/apt/mirrors/*.list` sources. Settings files and no variables: docs/adr/0008 says why.
+    Raises Malformed when BUILD_CA_BUNDLE names no file.
+
+    `ca.pem` is the machine's own bundle with the extra one (setting BUILD_CA_BUNDLE) behind it; `pip.conf` points pip
+    at it and at the machine's package index; `apt.conf` points apt at it; `apt/*.list` are the mirrors of
+    `mirror+file:/etc/apt/mirrors/*.list` sources. For what reads no such file there are `variables`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    bundle = Path(settings.BUILD_CA_BUNDLE or SYSTEM_BUNDLE)
+    bundle = _bundle()
     volumes = []
-    if bundle.is_file():
-        (folder / "ca.pem").write_bytes(bundle.read_bytes())
+    if bundle:
+        (folder / "ca.pem").write_bytes(bundle)
         (folder / "apt.conf").write_text(f'Acquire::https::CAInfo "{FOLDER}/ca.pem";\n')
         volumes.append(f"{FOLDER}/apt.conf:/etc/apt/apt.conf.d/99gravingdock:ro")
-    (folder / "pip.conf").write_text(_pip_configuration(has_bundle=bundle.is_file()))
+    (folder / "pip.conf").write_text(_pip_configuration(has_bundle=bool(bundle)))
     volumes.append(f"{FOLDER}/pip.conf:/etc/pip.conf:ro")
     (folder / "apt").mkdir(exist_ok=True)
     for name, uris in mirrors().items():
         (folder / "apt" / f"{name}.list").write_text("".join(f"{uri}\n" for uri in uris))
     volumes.append(f"{FOLDER}/apt:/etc/apt/mirrors:ro")
     return volumes
+
+
+def _bundle() -> bytes:
+    """Return every certificate that a build shall trust; raises Malformed when the setting names no file."""
+    extra = Path(settings.BUILD_CA_BUNDLE) if settings.BUILD_CA_BUNDLE else None
+    if extra is not None and not extra.is_file():
+        raise Malformed(f"BUILD_CA_BUNDLE names no file: {extra}. Correct the setting, or leave it empty.")
+    own = Path(SYSTEM_BUNDLE)
+    parts = [path.read_bytes() for path in (own, extra) if path is not None and path.is_file()]
+    return b"\n".join(parts)
+
+
+def variables(folder: Path) -> dict[str, str]:
+    """Return the variables of a build's programs: where our bundle is, in the words of pip, OpenSSL and Node."""
+    if not (folder / "ca.pem").exists():
+        return {}
+    return dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"), f"{FOLDER}/ca.pem")
 
 
 def _pip_configuration(*, has_bundle: bool) -> str:

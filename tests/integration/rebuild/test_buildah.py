@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from lifecycle.core.errors import LeaseLost
+from lifecycle.core.errors import LeaseLost, Malformed
 from lifecycle.core.types import Digest
 from lifecycle.rebuild.builders import buildah, settings_files
 from lifecycle.rebuild.builders.settings_files import SYSTEM_BUNDLE
@@ -106,7 +106,9 @@ def test_settings_of_the_machine_reach_the_build_and_never_the_image_or_the_log(
     (context / "probe").write_text(
         "set -e\ncat /etc/apt/mirrors/*.list\ngrep -q user: /etc/pip.conf\n"
         "bundle=$(sed -n 's/^cert = //p' /etc/pip.conf)\ngrep -q 'C[A]NARY' $bundle\n"
-        f"grep -q 'C[A]NARY' {SYSTEM_BUNDLE}\ngrep -q $bundle /etc/apt/apt.conf.d/*\necho seen-by-the-build\n"
+        f"grep -q 'C[A]NARY' {SYSTEM_BUNDLE}\ngrep -q $bundle /etc/apt/apt.conf.d/*\n"
+        # each of the three variables, whatever its name: the words themselves must be found nowhere afterwards
+        'test "$(env | grep -c "=$bundle\\$")" = 3\necho seen-by-the-build\n'
     )
     log: list[str] = []
     bases = {"base/shell:1": f"base/shell@{base}"}
@@ -122,6 +124,21 @@ def test_settings_of_the_machine_reach_the_build_and_never_the_image_or_the_log(
              "PIP_CERT", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", str(tmp_path))  # fmt: skip
     for word in words:
         assert not [text for text in written if word in text], word
+
+
+def test_an_extra_bundle_is_trusted_beside_the_machines_own_and_missed_by_name(settings, tmp_path):
+    extra = tmp_path / "extra.pem"
+    settings.BUILD_CA_BUNDLE = str(extra)
+    with pytest.raises(Malformed, match=r"BUILD_CA_BUNDLE names no file: .*extra\.pem"):
+        settings_files.write(tmp_path / "settings")
+    extra.write_text(CANARY)
+    settings_files.write(tmp_path / "settings")
+    written = (tmp_path / "settings" / "ca.pem").read_bytes()
+    assert written.endswith(CANARY.encode())
+    assert Path(SYSTEM_BUNDLE).read_bytes() in written
+    settings.BUILD_CA_BUNDLE = ""
+    settings_files.write(tmp_path / "settings")
+    assert CANARY.encode() not in (tmp_path / "settings" / "ca.pem").read_bytes()
 
 
 def files_of(client, repository, layers):
