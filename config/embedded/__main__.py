@@ -155,7 +155,7 @@ class Installation:
             self.supervisor.await_stopped(OURS)
         self.supervisor.start_parts(OURS)
         self._await_web()
-        say(f"Up in {time.monotonic() - started:.0f} s.")
+        say(f"Up in {time.monotonic() - started:.0f} s: {self.values['PUBLIC_URL']}")
 
     def manage(self, *words: str) -> None:
         """Run a management command with this home's settings; raises PartDied with its words."""

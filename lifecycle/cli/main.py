@@ -19,7 +19,7 @@ import httpx
 from lifecycle.cli import client
 from lifecycle.cli.client import Api, CommandFailed, Login
 
-IMAGE_COLUMNS: Final = ("names", "digest", "kind", "platform", "distro", "size_bytes", "package_count")
+IMAGE_COLUMNS: Final = ("digest", "kind", "platform", "distro", "size_bytes", "package_count", "names")
 PROMOTION_COLUMNS: Final = ("id", "state", "repository", "environment", "tag", "digest", "requested_by")
 WAVE_COLUMNS: Final = ("id", "state", "base", "trigger", "planned_by", "created_at", "jobs_by_state")
 JOB_COLUMNS: Final = (

@@ -45,7 +45,7 @@ class Command(BaseCommand):
             try:
                 packages.append((purl, coordinates(purl)))
             except MalformedPurl as error:
-                self.stderr.write(f"{error.message}: {purl[:200]}")
+                self.stderr.write(f"{purl[:200]}: {error.message}")
                 is_malformed = True
         self._print(findings_of_purls(packages), as_json=options["json"])
         if is_malformed:
