@@ -33,7 +33,7 @@ class CommandFailed(Exception):
 
 
 class Unreachable(CommandFailed):
-    """The server did not answer at all: who waits for something may ask again."""
+    """The server did not answer, or broke while it did: who waits for something may ask again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,8 @@ class Api:
         if answer.is_success:
             return body
         status = answer.status_code
-        raise CommandFailed(_sentence(body, status), _exit_code(body, status), status=status)
+        kind = Unreachable if answer.is_server_error else CommandFailed  # its database starts anew, most likely
+        raise kind(_sentence(body, status), _exit_code(body, status), status=status)
 
 
 def _exit_code(body: dict[str, Any], status: int) -> int:

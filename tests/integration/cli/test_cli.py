@@ -215,12 +215,15 @@ def test_waiting_ends_with_the_wave_and_says_how(harbour, run, monkeypatch, end,
 
 
 def test_waiting_outlives_a_server_that_starts_anew(harbour, run, monkeypatch):
-    answers = iter([httpx.ConnectError("refused"), httpx.ReadTimeout("slow")])
+    broken = httpx.Response(500, json={"code": "internal_error", "detail": "Something broke on our side."})
+    answers = iter([httpx.ConnectError("refused"), broken, httpx.ReadTimeout("slow")])
     send = httpx.Client.request
 
     def request(self, method, path, **more):
-        if RebuildJob.objects.filter(state="building").exists() and (error := next(answers, None)) is not None:
-            raise error
+        if RebuildJob.objects.filter(state="building").exists() and (answer := next(answers, None)) is not None:
+            if isinstance(answer, httpx.Response):
+                return answer
+            raise answer
         return send(self, method, path, **more)
 
     def work(seconds):
