@@ -17,6 +17,7 @@ from config.embedded import keys
 LOG_MAX: Final = "20MB"
 # In the environment of every part, and of what a part starts: by it `make down` knows a process that lost its parent.
 MARK: Final = "GRAVINGDOCK_PART_OF"
+_SHUTDOWN_STATE: Final = 6  # supervisor's xmlrpc.Faults: what it answers to every command while it goes down
 
 
 class PartDied(RuntimeError):
@@ -187,10 +188,16 @@ class Supervisor:
         """Stop the parts named `first`, which need the others, then all, then the supervisor; returns when gone."""
         if not self.is_running():
             return
-        pid = int(self._call("getPID"))
-        self.ask_to_stop(first)
-        self.await_stopped(first)
-        self._call("shutdown")
+        try:
+            pid = int(self._pid_file.read_text())
+            self.ask_to_stop(first)
+            self.await_stopped(first)
+            self._call("shutdown")
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != _SHUTDOWN_STATE:
+                raise  # else somebody else is shutting it down already: wait with them
+        except (OSError, ValueError):
+            return  # it has just gone
         deadline = time.monotonic() + timeout_s
         while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
             time.sleep(0.1)

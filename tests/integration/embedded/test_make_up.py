@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -162,6 +163,12 @@ def test_parts_that_die_come_back_and_nothing_is_lost_until_down_leaves_nothing(
     os.kill(int((home.folder / "supervisor.pid").read_text()), signal.SIGKILL)
     home.up()
     assert home.answers()
+
+    # Two who stop it at once both find it stopped.
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: home.run("-m", "config.embedded", "down"), range(2)))
+    assert [(done.returncode, done.stderr) for done in both] == [(0, ""), (0, "")]
+    assert home.processes() == []
 
 
 @pytest.fixture
