@@ -204,7 +204,10 @@ def execute_promotion(options: argparse.Namespace, api: Api) -> None:
                 _print_one(promotion, options)
                 raise CommandFailed(f"Still {promotion['state']} after {options.wait} s.", client.EXIT_TIMED_OUT)
             time.sleep(POLL_S)
-            promotion = api.get(f"promotions/{options.id}/")
+            try:
+                promotion = api.get(f"promotions/{options.id}/")
+            except client.Unreachable as error:  # a server that starts anew is no end of the copy
+                _say(str(error))
     _print_one(promotion, options)
     if options.wait and promotion["state"] != "succeeded":
         raise CommandFailed(f"It ended as {promotion['state']}. {promotion.get('failure', '')}".strip())

@@ -138,6 +138,23 @@ def test_the_policys_no_has_its_own_exit_code_and_its_reasons(run, monkeypatch, 
     assert capsys.readouterr().err == "No.\n  Not \N{REPLACEMENT CHARACTER}[2Jscanned.\n"
 
 
+def test_waiting_for_a_copy_outlives_a_server_that_starts_anew(monkeypatch, capsys, tmp_path, run):
+    (tmp_path / "gravingdock").mkdir()
+    (tmp_path / "gravingdock" / "login.json").write_text('{"url": "http://localhost", "token": "gdk_pat_x"}')
+    states = iter(["executing", None, "succeeded"])  # None: no answer
+
+    def handle(request):
+        if (state := next(states)) is None:
+            raise httpx.ConnectError("refused", request=request)
+        return httpx.Response(200, json={"id": 1, "state": state})
+
+    monkeypatch.setattr("lifecycle.cli.main.time.sleep", lambda seconds: None)
+    arguments = ["promotion", "execute", "1", "--wait", "60"]
+    assert main(arguments, transport=httpx.MockTransport(handle)) == 0
+    said = capsys.readouterr()
+    assert ("succeeded" in said.out, "Cannot reach" in said.err) == (True, True)
+
+
 def test_no_answer_and_no_server_differ(run, tmp_path):
     (tmp_path / "gravingdock").mkdir()
     (tmp_path / "gravingdock" / "login.json").write_text('{"url": "http://localhost", "token": "gdk_pat_x"}')
