@@ -33,6 +33,7 @@ FIGURES = {
 def places(services: Services) -> Services:
     services.need_postgres()
     services.need_redis()
+    services.forget_wake_ups()
     return services
 
 
@@ -48,8 +49,13 @@ def bench(*words: str) -> subprocess.Popen[str]:
     )
 
 
-def left_over(services: Services) -> tuple[list[str], list[int], list[str]]:
-    """Return what is left: databases, Redis numbers that hold something, folders."""
+def folders() -> set[str]:
+    """Return the folders that benches, anybody's on this machine, have now."""
+    return {path.name for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")}
+
+
+def left_over(services: Services, before: set[str]) -> tuple[list[str], list[int], set[str]]:
+    """Return what is left: databases, Redis numbers that hold something, folders that were not there before."""
     link = services.cluster.connect(postgres.OWNER, postgres.DATABASE)
     with link.cursor() as cursor:
         cursor.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [PREFIX])
@@ -61,13 +67,13 @@ def left_over(services: Services) -> tuple[list[str], list[int], list[str]]:
         if client.dbsize():
             numbers.append(number)
         client.close()
-    return databases, numbers, [path.name for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")]
+    return databases, numbers, folders() - before
 
 
 @pytest.mark.parametrize("name", BUILT)
 def test_a_bench_says_its_figures_and_leaves_nothing(places: Services, name: str, tmp_path: Path) -> None:
     saved = tmp_path / "deep" / "figures.json"
-    before = left_over(places)[2]
+    before = folders()
     process = bench(name, "--images", "100", "--json", "--save", str(saved))
     out, error = process.communicate(timeout=280)
     assert process.returncode == 0, error
@@ -81,34 +87,34 @@ def test_a_bench_says_its_figures_and_leaves_nothing(places: Services, name: str
         assert figure["target"] is None or figure["target"] > 0, title
     assert 0 < report["peak_rss_mb"] < 2000
     assert json.loads(saved.read_text()) == report
-    assert left_over(places) == ([], [], before)
+    assert left_over(places, before) == ([], [], set())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_bench_leaves_nothing(places: Services, number: int) -> None:
-    before = left_over(places)[2]
+    before = folders()
     process = bench("lineage", "--images", "3000")
     assert process.stderr is not None
     assert "loading" in process.stderr.readline()  # it is in the middle of its work
-    assert [len(found) for found in left_over(places)[:2]] == [1, 1]
+    assert [len(found) for found in left_over(places, before)[:2]] == [1, 1]
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode != 0
-    assert left_over(places) == ([], [], before)
+    assert left_over(places, before) == ([], [], set())
 
 
 def test_what_a_killed_bench_left_is_removed_by_the_next(places: Services) -> None:
-    before = left_over(places)[2]
+    before = folders()
     process = bench("lineage", "--images", "3000")
     assert process.stderr is not None
     assert "loading" in process.stderr.readline()
     process.kill()
     process.communicate(timeout=60)
-    assert [len(found) for found in left_over(places)] == [1, 1, 1 + len(before)]
+    assert [len(found) for found in left_over(places, before)] == [1, 1, 1]
     second = bench("lineage", "--images", "50", "--json")
     _, error = second.communicate(timeout=120)
     assert second.returncode == 0, error
-    assert left_over(places) == ([], [], before)
+    assert left_over(places, before) == ([], [], set())
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(BUILT)))

@@ -191,6 +191,7 @@ def own_servers(home: Home, services: Services, django_db_setup: None) -> Iterat
     services.kill("own-registry")
     home.down()
     services.drop_database(name)
+    services.forget_wake_ups()  # of every number, not of this run's own alone
 
 
 def start_own_registry(home: Home, services: Services, url: str) -> None:

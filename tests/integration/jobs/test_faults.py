@@ -86,8 +86,9 @@ def test_two_hundred_jobs_end_once_each_whatever_fails_under_them(without_worker
     assert sorted(Image.objects.values_list("digest", flat=True)) == digests
     assert sorted(TagEvent.objects.values_list("new_image__digest", flat=True)) == digests
     assert sorted(AuditEvent.objects.filter(action="image.pushed").values_list("digest", flat=True)) == digests
-    # Nobody scans here: each image waits for it once.
-    assert list(Job.objects.exclude(state=Job.State.SUCCEEDED).values_list("kind", flat=True)) == ["scan"] * COUNT
+    # Nobody scans here: each image waits for it once. The ticker's own crawl may wait for the database's next second.
+    unfinished = Job.objects.exclude(state=Job.State.SUCCEEDED).exclude(kind=JobKind.CRAWL)
+    assert list(unfinished.values_list("kind", flat=True)) == ["scan"] * COUNT
 
 
 def is_at_work(job: Job) -> bool:
