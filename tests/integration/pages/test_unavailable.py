@@ -1,0 +1,44 @@
+"""PostgreSQL goes away under whoever asks: they hear that it may pass, and it does."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from django.db import connection
+
+from accounts import tokens
+from tests.factories import dock
+from tests.services import Services, wait_until
+
+
+@pytest.fixture
+def asked(services: Services, transactional_db: None) -> Iterator[httpx.Client]:
+    services.end_writers()
+    services.need_web()
+    anna = dock.user("anna", "viewer", of=dock.team("shop"))
+    token = tokens.create_token(anna, kind="pat", name="t")[1]
+    with httpx.Client(base_url=services.web_url, headers={"Authorization": f"Bearer {token}"}) as client:
+        yield client
+    services.need_postgres()
+
+
+def test_a_database_that_is_away_is_a_503_for_page_and_api_and_then_no_more(
+    services: Services, asked: httpx.Client
+) -> None:
+    assert asked.get("/api/v1/images/").status_code == 200
+    connection.close()
+    services.kill("postgres", signal.SIGINT)
+    for _ in range(2):  # over the connection that was there, and over none
+        answer = asked.get("/api/v1/images/")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["code"] == "unavailable"
+        page = asked.get("/", headers={"Cookie": "gd_session=somebody"})
+        assert (page.status_code, page.headers["Retry-After"]) == (503, "5")
+        assert "Try again in a few seconds" in page.text
+        assert page.headers["Content-Security-Policy"]
+    services.need_postgres()
+    wait_until(lambda: asked.get("/api/v1/images/").status_code == 200, 10)
