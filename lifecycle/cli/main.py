@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import httpx
@@ -27,8 +27,9 @@ JOB_COLUMNS: Final = (
     "remaining_count", "seconds",
 )  # fmt: skip
 UNDER_WAY: Final = frozenset({"executing", "verifying"})
+WAVE_UNDER_WAY: Final = frozenset({"running"})
 POLL_S: Final = 1.0
-WAIT_S: Final = 3600  # of `rebuild start --wait`, when no --timeout is given
+WAIT_S: Final = 3600  # of `--wait`, when no --timeout is given
 DECISIONS: Final = {
     "approve": "approve a request of somebody else",
     "reject": "reject a request for good; needs --reason",
@@ -101,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run=decide, decision=name)
     execute = promotion.add_parser("execute", parents=[shared], help="copy a ready request's digest")
     execute.add_argument("id", type=_positive)
-    execute.add_argument("--wait", type=_positive, metavar="SECONDS", help="until it ended; exit 5 after that long")
+    _add_wait(execute)
     execute.set_defaults(run=execute_promotion)
 
     _add_rebuild(areas.add_parser("rebuild", help="rebuilds"), shared, limited)
@@ -120,13 +121,17 @@ def _add_rebuild(
     plan.set_defaults(run=plan_wave)
     start = rebuild.add_parser("start", parents=[shared], help="plan and confirm, or confirm a planned wave")
     start.add_argument("what", metavar="BASE|WAVE", help="as for plan, or the number of a wave")
-    start.add_argument("--wait", action="store_true", help="until it ended: 0 only when all of it succeeded")
-    start.add_argument("--timeout", type=_positive, default=WAIT_S, metavar="SECONDS",
-                       help="exit 5 after waiting that long (default %(default)s)")  # fmt: skip
+    _add_wait(start)
     start.set_defaults(run=start_wave)
     wave = rebuild.add_parser("show", parents=[shared], help="one wave, image by image")
     wave.add_argument("wave", type=_wave)
     wave.set_defaults(run=show_wave)
+
+
+def _add_wait(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--wait", action="store_true", help="until it ended: 0 only when all of it succeeded")
+    command.add_argument("--timeout", type=_positive, default=WAIT_S, metavar="SECONDS",
+                         help="exit 5 after waiting that long (default %(default)s)")  # fmt: skip
 
 
 def sign_in(options: argparse.Namespace, transport: httpx.BaseTransport | None) -> None:
@@ -198,18 +203,10 @@ def execute_promotion(options: argparse.Namespace, api: Api) -> None:
     """Start the copy; with `--wait`, 0 only when it has succeeded."""
     promotion = api.post(f"promotions/{options.id}/execute/")
     if options.wait:
-        until = time.monotonic() + options.wait
-        while promotion["state"] in UNDER_WAY:
-            if time.monotonic() >= until:
-                _print_one(promotion, options)
-                raise CommandFailed(f"Still {promotion['state']} after {options.wait} s.", client.EXIT_TIMED_OUT)
-            time.sleep(POLL_S)
-            try:
-                promotion = api.get(f"promotions/{options.id}/")
-            except client.Unreachable as error:  # a server that starts anew is no end of the copy
-                _say(str(error))
+        promotion = _when_over(f"promotions/{options.id}/", promotion, UNDER_WAY, options, api)
     _print_one(promotion, options)
     if options.wait and promotion["state"] != "succeeded":
+        _check_over(promotion, UNDER_WAY, options)
         raise CommandFailed(f"It ended as {promotion['state']}. {promotion.get('failure', '')}".strip())
 
 
@@ -243,30 +240,51 @@ def start_wave(options: argparse.Namespace, api: Api) -> None:
     if options.wait:
         wave = _follow(wave, options, api)
     _print_wave(wave, options)
+    if options.wait:
+        _check_over(wave, WAVE_UNDER_WAY, options)
     if wave["state"] in {"failed", "cancelled"}:
         raise CommandFailed(f"W-{wave['id']} has {wave['state']}." if wave["state"] == "failed" else
                             f"W-{wave['id']} was cancelled.")  # fmt: skip
 
 
 def _follow(wave: dict[str, Any], options: argparse.Namespace, api: Api) -> dict[str, Any]:
-    """Return the wave as it ended, saying every change of an image's state; raises CommandFailed (timed out)."""
-    until = time.monotonic() + options.timeout
+    """Return the wave when it has ended or the time is over, saying every change of an image's state."""
     said: dict[int, str] = {}
-    while True:
+
+    def say_changes(wave: dict[str, Any]) -> None:
         for job in wave["jobs"]:
             if said.setdefault(job["id"], "waiting") != job["state"]:
                 said[job["id"]] = job["state"]
                 _say(f"{job['repository']}: {job['state']} {job['problem']}".rstrip())
-        if wave["state"] != "running":
-            return wave
-        if time.monotonic() >= until:
-            _print_wave(wave, options)
-            raise CommandFailed(f"Still running after {options.timeout} s.", client.EXIT_TIMED_OUT)
+
+    return _when_over(f"rebuild-waves/{wave['id']}/", wave, WAVE_UNDER_WAY, options, api, note=say_changes)
+
+
+def _when_over(
+    path: str,
+    now: dict[str, Any],
+    under_way: frozenset[str],
+    options: argparse.Namespace,
+    api: Api,
+    *,
+    note: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Return what the server says of one thing when its state is not `under_way` any more, or `--timeout` is over."""
+    until = time.monotonic() + options.timeout
+    while True:
+        note(now)
+        if now["state"] not in under_way or time.monotonic() >= until:
+            return now
         time.sleep(POLL_S)
         try:
-            wave = api.get(f"rebuild-waves/{wave['id']}/")
-        except client.Unreachable as error:  # a server that starts anew is no end of the wave
+            now = api.get(path)
+        except client.Unreachable as error:  # a server that starts anew is no end of the work
             _say(str(error))
+
+
+def _check_over(document: dict[str, Any], under_way: frozenset[str], options: argparse.Namespace) -> None:
+    if document["state"] in under_way:
+        raise CommandFailed(f"Still {document['state']} after {options.timeout} s.", client.EXIT_TIMED_OUT)
 
 
 def _print_wave(wave: dict[str, Any], options: argparse.Namespace) -> None:

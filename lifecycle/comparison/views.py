@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from accounts.models import User
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.comparison.queries import compare
 from lifecycle.comparison.types import Comparison, FindingLine, PackageLine, PlatformPair
+from lifecycle.core.requests import reader
 from lifecycle.core.templatetags.gravingdock import size
 from lifecycle.registry.access import image_for
 from lifecycle.registry.page_queries import places_of
@@ -52,7 +52,7 @@ def _bar(pair: PlatformPair) -> list[tuple[str, str, int]]:
 @require_safe
 def comparison(request: HttpRequest, before: str, after: str) -> HttpResponse:
     """Compare two images that the reader may see; anything else is not found."""
-    user = cast(User, request.user)  # LoginRequiredMiddleware lets nobody else in
+    user = reader(request)
     first, second = image_for(user, before), image_for(user, after)
     places = places_of([first.pk, second.pk], repositories_visible_to(user))
     context = panel_context(request, compare(first, second)) | {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from django.contrib import messages
@@ -17,6 +16,7 @@ from lifecycle.jobs import page_queries, steering
 from lifecycle.jobs.access import job_for
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.jobs.queries import jobs_visible_to, log_tail
+from lifecycle.jobs.raw_log import raw_log_answer
 
 LOG_LINES: Final = 500  # on the page; the raw log has all
 
@@ -76,16 +76,8 @@ def job(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_safe
 def raw_log(request: HttpRequest, pk: int) -> StreamingHttpResponse:
-    """Stream the whole log as plain text, a line each: the time in UTC, then what was said."""
-    lines = job_for(reader(request), pk).log_lines.order_by("pk")
-
-    def text() -> Iterator[str]:
-        for at, line in lines.values_list("at", "text").iterator(chunk_size=1000):
-            yield f"{at:%Y-%m-%dT%H:%M:%SZ} {line}\n"
-
-    response = StreamingHttpResponse(text(), content_type="text/plain; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="job-{pk}.log"'
-    return response
+    """Stream the whole log of a job."""
+    return raw_log_answer(job_for(reader(request), pk).log_lines.order_by("pk"), filename=f"job-{pk}.log")
 
 
 @require_POST

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from accounts.models import User
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
+from lifecycle.core.requests import cursors, reader
 from lifecycle.lineage.page_queries import derived_counts, neighbourhood_of, roots_visible
 from lifecycle.rebuild.page_queries import plan_offer
 from lifecycle.registry.models import Image
@@ -21,10 +19,10 @@ from lifecycle.registry.page_queries import lag_of, places_of, platforms_of
 @require_safe
 def roots(request: HttpRequest) -> HttpResponse:
     """List the images on which others stand and that stand on none we know, newest first."""
-    user = cast(User, request.user)
+    user = reader(request)
     repositories = repositories_visible_to(user)
     rows = roots_visible(images_visible_to(user), repositories)
-    page = keyset_page(rows, ("-id",), after=request.GET.get("after", ""), before=request.GET.get("before", ""))
+    page = keyset_page(rows, ("-id",), **cursors(request))
     ids = [image.pk for image in page.rows]
     places, counts = places_of(ids, repositories), derived_counts(ids, repositories)
     entries = [(image, places[image.pk], counts[image.pk]) for image in page.rows if image.pk in places]
@@ -34,7 +32,7 @@ def roots(request: HttpRequest) -> HttpResponse:
 @require_safe
 def neighbourhood(request: HttpRequest, digest: str) -> HttpResponse:
     """Show what one image stands on and what stands on it; an index shows its first platform."""
-    user = cast(User, request.user)
+    user = reader(request)
     visible, repositories = images_visible_to(user), repositories_visible_to(user)
     named = visible.filter(digest=digest).exclude(kind=Image.Kind.ARTIFACT).first()
     if named is None:

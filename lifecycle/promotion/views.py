@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -19,6 +19,7 @@ from lifecycle.comparison.queries import compare
 from lifecycle.comparison.views import panel_context
 from lifecycle.core.errors import Conflict, NotFound
 from lifecycle.core.paging import keyset_page
+from lifecycle.core.requests import cursors, reader
 from lifecycle.promotion import page_queries, services
 from lifecycle.promotion.access import promotion_for
 from lifecycle.promotion.forms import DecisionForm, RejectionForm, RequestForm
@@ -41,10 +42,6 @@ _SIDE_MAX: Final = 10  # rows of each list below
 State = PromotionRequest.State
 
 
-def _user(request: HttpRequest) -> User:
-    return cast(User, request.user)  # LoginRequiredMiddleware lets nobody else in
-
-
 @require_safe
 def inbox(request: HttpRequest) -> HttpResponse:
     """Show what waits for the reader, with the evidence of one request beside the list (`?request=`)."""
@@ -59,7 +56,7 @@ def _inbox(
     note: str = "",
     status: int = 200,
 ) -> HttpResponse:
-    user = _user(request)
+    user = reader(request)
     to_decide = list(decidable_by(user).order_by("-pk")[: _INBOX_MAX + 1])
     to_execute = list(executable_by(user).order_by("-pk")[:_SIDE_MAX])
     failed = list(page_queries.failed_of(user).order_by("-pk")[:_SIDE_MAX])
@@ -95,7 +92,7 @@ def _inbox(
 @require_safe
 def detail(request: HttpRequest, pk: int) -> HttpResponse:
     """Show the evidence pane of the inbox for one request: a fragment."""
-    user = _user(request)
+    user = reader(request)
     chosen = promotion_for(user, pk)
     context = _evidence(user, chosen) | {"form": DecisionForm(), "next": "inbox", "chosen": chosen}
     return render(request, "lifecycle/promotion/_detail.html", context)
@@ -104,10 +101,10 @@ def detail(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def promotions(request: HttpRequest) -> HttpResponse:
     """List the requests that the reader may see, newest first."""
-    rows, state = promotions_visible_to(_user(request)), request.GET.get("state", "")
+    rows, state = promotions_visible_to(reader(request)), request.GET.get("state", "")
     if state in State.values:
         rows = rows.filter(state=state)
-    page = keyset_page(rows, ("-id",), after=request.GET.get("after", ""), before=request.GET.get("before", ""))
+    page = keyset_page(rows, ("-id",), **cursors(request))
     context = {"page": page, "rows": judged(page.rows), "state": state, "states": State.values}
     return render(request, "lifecycle/promotion/promotions.html", context)
 
@@ -168,7 +165,7 @@ def _page(
     note: str = "",
     status: int = 200,
 ) -> HttpResponse:
-    context = _evidence(_user(request), promotion)
+    context = _evidence(reader(request), promotion)
     context |= panel_context(request, context["comparison"]) | {
         "form": form or DecisionForm(),
         "note": note,
@@ -182,13 +179,13 @@ def _page(
 @require_safe
 def promotion(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one request: what, from, to, its requirements as judged now, what changes, votes, and the acts."""
-    return _page(request, promotion_for(_user(request), pk))
+    return _page(request, promotion_for(reader(request), pk))
 
 
 @require_safe
 def progress(request: HttpRequest, pk: int) -> HttpResponse:
     """Show how far the copy is: a fragment that is asked for every 2 s; when it has ended, the page loads again."""
-    found = promotion_for(_user(request), pk)
+    found = promotion_for(reader(request), pk)
     if found.state not in MOVING_STATES:
         return HttpResponseClientRefresh()
     context = {"promotion": found, "copying": page_queries.copying_of(found), "is_moving": True}
@@ -198,7 +195,7 @@ def progress(request: HttpRequest, pk: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def new(request: HttpRequest) -> HttpResponse:
     """Ask to promote one digest of a repository (`?repository=<id>&digest=`); an open request for it is shown."""
-    user, key = _user(request), request.GET.get("repository", "")
+    user, key = reader(request), request.GET.get("repository", "")
     visible = repositories_visible_to(user).select_related("team", "registry").filter(source=None)
     repository = visible.filter(pk=int(key)).first() if key.isascii() and key.isdigit() and len(key) < 18 else None
     held = (
@@ -249,7 +246,7 @@ def new(request: HttpRequest) -> HttpResponse:
 @require_safe
 def environments(request: HttpRequest) -> HttpResponse:
     """Show what each environment of a team (`?team=`) holds of each family, and what waits for it."""
-    user = _user(request)
+    user = reader(request)
     seen = list(environments_visible_to(user).order_by("team__slug", "position"))
     teams = list({row.team_id: row.team for row in seen}.values())
     team = next((row for row in teams if row.slug == request.GET.get("team")), teams[0] if teams else None)
@@ -257,9 +254,7 @@ def environments(request: HttpRequest) -> HttpResponse:
     if team is not None:
         path = [row for row in seen if row.team_id == team.pk]
         families = repositories_visible_to(user).filter(team=team, source=None).select_related("team")
-        page = keyset_page(
-            families, ("name", "id"), after=request.GET.get("after", ""), before=request.GET.get("before", "")
-        )
+        page = keyset_page(families, ("name", "id"), **cursors(request))
         context |= {"environments": path, "page": page, "board": page_queries.board_of(page.rows, path)}
     return render(request, "lifecycle/promotion/environments.html", context)
 
@@ -273,12 +268,12 @@ def _decide(
     """
     back = _inbox if request.POST.get("next") == "inbox" else _page
     if not form.is_valid():
-        return back(request, promotion_for(_user(request), pk), form, status=422)
+        return back(request, promotion_for(reader(request), pk), form, status=422)
     try:
         made = act(form.cleaned_data["reason"])
     except Conflict as conflict:
         note = f"{conflict.message} Nothing of yours was recorded."
-        return back(request, promotion_for(_user(request), pk), note=note, status=conflict.http_status)
+        return back(request, promotion_for(reader(request), pk), note=note, status=conflict.http_status)
     messages.success(request, f"{done} {made}.")
     return redirect("lifecycle:inbox") if back is _inbox else redirect("lifecycle:promotion", pk)
 
@@ -290,7 +285,7 @@ def approve(request: HttpRequest, pk: int) -> HttpResponse:
         request,
         pk,
         DecisionForm(request.POST),
-        lambda reason: services.approve(pk, actor=_user(request), reason=reason),
+        lambda reason: services.approve(pk, actor=reader(request), reason=reason),
         "You approved",
     )
 
@@ -302,7 +297,7 @@ def reject(request: HttpRequest, pk: int) -> HttpResponse:
         request,
         pk,
         RejectionForm(request.POST),
-        lambda reason: services.reject(pk, actor=_user(request), reason=reason),
+        lambda reason: services.reject(pk, actor=reader(request), reason=reason),
         "You rejected",
     )
 
@@ -314,7 +309,7 @@ def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
         request,
         pk,
         DecisionForm(request.POST),
-        lambda reason: services.withdraw(pk, actor=_user(request), reason=reason),
+        lambda reason: services.withdraw(pk, actor=reader(request), reason=reason),
         "You took back",
     )
 
@@ -326,6 +321,6 @@ def execute(request: HttpRequest, pk: int) -> HttpResponse:
         request,
         pk,
         DecisionForm(request.POST),
-        lambda _: services.execute(pk, actor=_user(request)),
+        lambda _: services.execute(pk, actor=reader(request)),
         "You carry out",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,12 +13,13 @@ from django.urls import reverse
 from django.utils.cache import get_conditional_response, patch_vary_headers
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.access import may
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
+from lifecycle.core.requests import cursors, reader
+from lifecycle.jobs.raw_log import raw_log_answer
 from lifecycle.rebuild import contexts, page_queries, planning, services
 from lifecycle.rebuild.access import job_for, wave_for
 from lifecycle.rebuild.forms import PlanForm, RecipeForm
@@ -30,19 +30,15 @@ from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Repository
 
 
-def _user(request: HttpRequest) -> User:
-    return cast(User, request.user)  # LoginRequiredMiddleware lets nobody else in
-
-
 @require_safe
 def waves(request: HttpRequest) -> HttpResponse:
     """List the waves over bases that the reader may see, newest first."""
-    user = _user(request)
+    user = reader(request)
     rows, state = waves_visible_to(user), request.GET.get("state", "")
     if state in RebuildWave.State.values:
         rows = rows.filter(state=state)
     rows = rows.defer("old_base__manifest", "old_base__config", "new_base__manifest", "new_base__config")
-    page = keyset_page(rows, ("-id",), after=request.GET.get("after", ""), before=request.GET.get("before", ""))
+    page = keyset_page(rows, ("-id",), **cursors(request))
     counts = page_queries.counts_of([wave.pk for wave in page.rows], repositories_visible_to(user))
     context = {
         "page": page,
@@ -56,7 +52,7 @@ def waves(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def plan(request: HttpRequest) -> HttpResponse:
     """Choose a base and the image of it to stand on; the plan changes nothing, and its page shows all of it."""
-    user = _user(request)
+    user = reader(request)
     bases = page_queries.bases_visible_to(user)
     if request.method == "POST":
         # Any base that the reader may see, also one on which nothing stands yet but a recipe that names it.
@@ -97,7 +93,7 @@ def _unchanged(request: HttpRequest, etag: str) -> HttpResponse | None:
 @require_safe
 def wave(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one wave: the plan before it is confirmed, then what becomes of each image. A poll gets the fragment."""
-    user = _user(request)
+    user = reader(request)
     found = wave_for(user, pk)
     etag = page_queries.fingerprint(user, found)
     if (answer := _unchanged(request, etag)) is not None:
@@ -122,7 +118,7 @@ def wave(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def confirm(request: HttpRequest, pk: int) -> HttpResponse:
     """Start what was planned."""
-    done = services.confirm_wave(pk, actor=_user(request))
+    done = services.confirm_wave(pk, actor=reader(request))
     messages.success(request, f"{done} has started.")
     return redirect("lifecycle:wave", pk)
 
@@ -130,7 +126,7 @@ def confirm(request: HttpRequest, pk: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     """Ask once more, with the count; a POST starts nothing more. With script a dialog of the wave's page asks."""
-    user = _user(request)
+    user = reader(request)
     if request.method == "POST":
         done = services.cancel_wave(pk, actor=user)
         messages.success(request, f"{done} is cancelled; what was finished stays.")
@@ -143,7 +139,7 @@ def cancel(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def retry(request: HttpRequest, pk: int) -> HttpResponse:
     """Try again what failed and what that blocked."""
-    done = services.retry_wave(pk, actor=_user(request))
+    done = services.retry_wave(pk, actor=reader(request))
     messages.success(request, f"{done} goes on: what failed or was blocked is tried again.")
     return redirect("lifecycle:wave", pk)
 
@@ -151,7 +147,7 @@ def retry(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def log(request: HttpRequest, pk: int, job: int) -> HttpResponse:
     """Show the log of one image, its result on top; polled like the wave while it is built."""
-    user = _user(request)
+    user = reader(request)
     found = job_for(user, pk, job)
     lines = log_of(found)
     shown = list(lines.order_by("-pk")[: page_queries.LOG_LINES])[::-1]
@@ -176,22 +172,14 @@ def log(request: HttpRequest, pk: int, job: int) -> HttpResponse:
 
 @require_safe
 def raw_log(request: HttpRequest, pk: int, job: int) -> StreamingHttpResponse:
-    """Stream the whole log as plain text, a line each: the time in UTC, then what was said."""
-    lines = log_of(job_for(_user(request), pk, job))
-
-    def text() -> Iterator[str]:
-        for at, line in lines.values_list("at", "text").iterator(chunk_size=1000):
-            yield f"{at:%Y-%m-%dT%H:%M:%SZ} {line}\n"
-
-    response = StreamingHttpResponse(text(), content_type="text/plain; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="rebuild-{pk}-{job}.log"'
-    return response
+    """Stream the whole log of an image of a wave."""
+    return raw_log_answer(log_of(job_for(reader(request), pk, job)), filename=f"rebuild-{pk}-{job}.log")
 
 
 @require_POST
 def watch(request: HttpRequest, repository: int) -> HttpResponse:
     """Watch a tag of a base: each move proposes a wave, and starts none."""
-    user = _user(request)
+    user = reader(request)
     found = repository_for(user, repository)
     made = services.watch_base(found.pk, actor=user, tag=request.POST.get("tag", "")[:200])  # the service parses it
     messages.success(request, f"{made} is watched: when it moves, a rebuild is planned.")
@@ -201,8 +189,8 @@ def watch(request: HttpRequest, repository: int) -> HttpResponse:
 @require_POST
 def unwatch(request: HttpRequest, repository: int, watch: int) -> HttpResponse:
     """Watch a tag no longer."""
-    found = repository_for(_user(request), repository)
-    services.unwatch(found.pk, watch, actor=_user(request))
+    found = repository_for(reader(request), repository)
+    services.unwatch(found.pk, watch, actor=reader(request))
     messages.success(request, "It is watched no longer.")
     return redirect(f"{_address(found)}?tab=rebuilds")
 
@@ -210,7 +198,7 @@ def unwatch(request: HttpRequest, repository: int, watch: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def recipe(request: HttpRequest, repository: int) -> HttpResponse:
     """Store another revision of how a repository's image is built; a refused one comes back with its text."""
-    user = _user(request)
+    user = reader(request)
     found = repository_for(user, repository)
     if found.source_id is not None:
         raise NotFound("What was promoted is not built; its family's own repository has the recipe.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, TypedDict
 
 from django.db.models import Max, Q
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -18,6 +18,7 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.access import may
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.core.paging import keyset_page
+from lifecycle.core.requests import reader
 from lifecycle.core.templatetags.gravingdock import SEVERITIES, named_url
 from lifecycle.lineage.models import Derivation
 from lifecycle.lineage.page_queries import EVIDENCE_WORDS, levels_below
@@ -48,10 +49,6 @@ class BaseLine:
     layer_count: int  # the image's first layers that are the base's
 
 
-def _user(request: HttpRequest) -> User:
-    return cast(User, request.user)  # LoginRequiredMiddleware lets nobody else in
-
-
 class _Cursors(TypedDict):
     after: str
     before: str
@@ -70,7 +67,7 @@ def start(request: HttpRequest) -> HttpResponse:
 @require_safe
 def images(request: HttpRequest) -> HttpResponse:
     """List the repositories that the reader may see, newest change first, with the newest tag of each."""
-    visible = repositories_visible_to(_user(request))
+    visible = repositories_visible_to(reader(request))
     text, team = request.GET.get("q", "").strip()[:_SEARCH_MAX], request.GET.get("team", "")
     rows = page_queries.repositories_with_latest(visible)
     if text:
@@ -91,7 +88,7 @@ def images(request: HttpRequest) -> HttpResponse:
 @require_safe
 def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
     """Show one repository: its tags with how to pull them, how it is built, how its tags moved."""
-    user = _user(request)
+    user = reader(request)
     found = page_queries.repository_of(repositories_visible_to(user), team, name)
     tab = request.GET.get("tab", "tags")
     tab = tab if tab in _REPOSITORY_TABS else "tags"
@@ -130,13 +127,13 @@ def _recipe_tab(request: HttpRequest, repository: Repository, in_force: Recipe |
     return {
         "shown": shown or in_force,
         "page": keyset_page(rows, ("-revision",), **_cursors(request), size=20),
-        "may_store": may(_user(request), verb, repository=repository),
+        "may_store": may(reader(request), verb, repository=repository),
     }
 
 
 def _rebuilds_tab(request: HttpRequest, repository: Repository) -> dict[str, Any]:
     """Return the waves that renew this repository or stand on it, its watches, and who may add one."""
-    user = _user(request)
+    user = reader(request)
     page = keyset_page(waves_about(repository, user), ("-id",), **_cursors(request), size=20)
     counts = counts_of([wave.pk for wave in page.rows], repositories_visible_to(user))
     return {
@@ -153,7 +150,7 @@ def _rebuilds_tab(request: HttpRequest, repository: Repository) -> dict[str, Any
 @require_safe
 def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpResponse:
     """Show one image. An index shows one of its platforms; `?platform=` (a digest) chooses which."""
-    user = _user(request)
+    user = reader(request)
     visible = repositories_visible_to(user)
     found = page_queries.repository_of(visible, team, name)
     member = page_queries.image_in(found, digest)

@@ -103,7 +103,7 @@ def test_a_promotion_from_request_to_execution(dock, run, request_):  # noqa: F8
     assert err.strip()
     approved = json.loads(run(dock.approver, "promotion", "approve", number, "--reason", "seen", "--json")[1])
     assert approved["state"] == "ready"
-    assert run(dock.deployer, "promotion", "execute", number, "--wait", "1")[0] == client.EXIT_TIMED_OUT
+    assert run(dock.deployer, "promotion", "execute", number, "--wait", "--timeout", "1")[0] == client.EXIT_TIMED_OUT
     assert "executing" in run(dock.requester, "promotion", "show", number)[1]
     listed = run(dock.requester, "promotion", "list", "--state", "executing", "--json")[1].splitlines()
     assert [json.loads(line)["id"] for line in listed] == [number]
@@ -149,7 +149,7 @@ def test_waiting_for_a_copy_outlives_a_server_that_starts_anew(monkeypatch, caps
         return httpx.Response(200, json={"id": 1, "state": state})
 
     monkeypatch.setattr("lifecycle.cli.main.time.sleep", lambda seconds: None)
-    arguments = ["promotion", "execute", "1", "--wait", "60"]
+    arguments = ["promotion", "execute", "1", "--wait"]
     assert main(arguments, transport=httpx.MockTransport(handle)) == 0
     said = capsys.readouterr()
     assert ("succeeded" in said.out, "Cannot reach" in said.err) == (True, True)
