@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= 2
 BUILT_BENCHES := ingest lineage api token match
 
 .DEFAULT_GOAL := help
@@ -43,11 +44,13 @@ status: ## what runs
 logs: ## follow the logs of every part
 	@$(BIN)/python -m config.embedded logs
 
+# Each process has servers of its own. The order is the files' own, the same for everybody: `test-long` shuffles.
 test: setup ## every test but the long ones
 	@$(BIN)/python config/embedded/system.py --tests
-	@$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -p no:randomly -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
+		-m "not long" $(PYTEST_ARGS)
 
-test-long: setup ## the long tests too
+test-long: setup ## the long tests too, one after the other, in another order each time
 	@$(BIN)/python config/embedded/system.py --tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 

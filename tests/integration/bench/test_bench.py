@@ -38,8 +38,10 @@ def places(services: Services) -> Services:
 
 
 def bench(*words: str) -> subprocess.Popen[str]:
+    # Tests may run in the background of a shell, where Ctrl-C is ignored, and what is ignored is inherited.
+    heard = ("env", "--default-signal=INT")
     return subprocess.Popen(
-        [sys.executable, "manage.py", "bench", *words],
+        [*heard, sys.executable, "manage.py", "bench", *words],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
         stdout=subprocess.PIPE,
