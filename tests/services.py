@@ -20,7 +20,7 @@ import psycopg2
 import psycopg2.extensions
 import redis
 
-from config.embedded import account, keys, ports, postgres
+from config.embedded import account, keys, ports, postgres, web
 from config.embedded.redis_server import RedisServer
 from config.embedded.registry_server import RegistryServer
 
@@ -166,13 +166,7 @@ class Services:
         if not self.is_alive("web"):
             (self.home / "static").mkdir(exist_ok=True)
             subprocess.run([sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"], cwd=ROOT, check=True)
-            granian = [str(Path(sys.executable).with_name("granian")), "--interface", "wsgi", "--no-ws"]
-            self.start(
-                "web",
-                [*granian, "--host", ports.LOOPBACK, "--port", str(self.web_port), "--blocking-threads", "4",
-                 "config.wsgi:application"],
-                env=dict(os.environ),
-            )  # fmt: skip
+            self.start("web", web.command(self.web_port, workers=1), env=dict(os.environ))
             self._await_port("web", self.web_port)
 
     def need_workers(self, *names: str, app: str = "config.celery", **settings: str) -> None:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from config.embedded import account, ports, postgres, settings_file
+from config.embedded import account, ports, postgres, settings_file, web
 from config.embedded.redis_server import RedisServer
 from config.embedded.registry_server import RegistryMissing, RegistryServer
 from config.embedded.supervisor import MARK, Part, PartDied, Supervisor, started_at
@@ -98,7 +98,6 @@ class Installation:
     def _own_parts(self) -> list[Part]:
         tools = Path(sys.executable).parent
         environment = {"GRAVINGDOCK_HOME": str(HOME), "PYTHONUNBUFFERED": "1"}
-        web = ["--interface", "wsgi", "--no-ws", "--host", ports.LOOPBACK, "--port", self.values["WEB_PORT"]]
         celery = [str(tools / "celery"), "-A", "config.celery", "worker", "--loglevel=INFO", "--without-gossip"]
         quiet = ["--without-mingle", "--pool=prefork"]
         worker = [*celery, *quiet, "-n", "worker@%h", "-Q", "ingest,match,promote,notify", "-c", "2"]
@@ -106,7 +105,7 @@ class Installation:
         return [
             Part(
                 "web",
-                [str(tools / "granian"), *web, "--workers", "1", "--blocking-threads", "8", "config.wsgi:application"],
+                web.command(int(self.values["WEB_PORT"])),
                 ROOT,
                 environment=environment,
                 is_group_stopped=True,

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
-from config.embedded import keys, ports
+from config.embedded import keys, ports, web
 from config.embedded.registry_server import RegistryServer
 from lifecycle.bench.scratch import NoPlace
 
@@ -46,23 +46,16 @@ class Processes:
             process.wait()
 
     def web(self, *, has_pages: bool = False) -> None:
-        """Start the web process as `make up` does: granian, WSGI, one worker with eight threads.
+        """Start the web process as `make up` does.
 
         Pages need their static files collected; what machines ask for does not.
         """
-        tools = Path(sys.executable).parent
         Path(settings.STATIC_ROOT).mkdir(exist_ok=True)
         if has_pages:  # anew each time: the installation's own may be older than the code
             collect = [sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"]
             subprocess.run(collect, cwd=settings.BASE_DIR, check=True)
         port = urlsplit(settings.PUBLIC_URL).port or 0
-        self._start(
-            "web",
-            [
-                str(tools / "granian"), "--interface", "wsgi", "--no-ws", "--host", ports.LOOPBACK, "--port", str(port),
-                "--workers", "1", "--blocking-threads", "8", "config.wsgi:application",
-            ],
-        )  # fmt: skip
+        self._start("web", web.command(port))
         self._await_port("web", port)
 
     def workers(self) -> None:
