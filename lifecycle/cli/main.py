@@ -35,6 +35,10 @@ DECISIONS: Final = {
     "reject": "reject a request for good; needs --reason",
     "withdraw": "take your own request back",
 }
+STEERING: Final = {
+    "retry": "try again what failed in a wave, and what that blocked",
+    "cancel": "stop a wave; what is built already stays",
+}
 
 
 def main(arguments: Sequence[str] | None = None, *, transport: httpx.BaseTransport | None = None) -> int:
@@ -126,6 +130,10 @@ def _add_rebuild(
     wave = rebuild.add_parser("show", parents=[shared], help="one wave, image by image")
     wave.add_argument("wave", type=_wave)
     wave.set_defaults(run=show_wave)
+    for name, text in STEERING.items():
+        command = rebuild.add_parser(name, parents=[shared], help=text)
+        command.add_argument("wave", type=_wave)
+        command.set_defaults(run=steer_wave, step=name)
 
 
 def _add_wait(command: argparse.ArgumentParser) -> None:
@@ -221,6 +229,10 @@ def plan_wave(options: argparse.Namespace, api: Api) -> None:
 
 def show_wave(options: argparse.Namespace, api: Api) -> None:
     _print_wave(api.get(f"rebuild-waves/{options.wave}/"), options)
+
+
+def steer_wave(options: argparse.Namespace, api: Api) -> None:
+    _print_wave(api.post(f"rebuild-waves/{options.wave}/{options.step}/"), options)
 
 
 def start_wave(options: argparse.Namespace, api: Api) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -115,7 +115,7 @@ class DecisionBody(StrictSerializer):
 
 
 class PromotionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[PromotionRequest]):
-    """Requests to let a digest into an environment. `state`, `repository` and `environment` filter the list."""
+    """Requests to let a digest into an environment."""
 
     queryset = PromotionRequest.objects.none()  # only names the model for the schema; get_queryset decides
     serializer_class = PromotionSerializer
@@ -134,6 +134,17 @@ class PromotionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewset
 
     def get_serializer_class(self) -> type[PromotionSerializer]:
         return PromotionSerializer if self.action == "list" else PromotionDetailSerializer
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("state", str, enum=PromotionRequest.State.values),
+            OpenApiParameter("repository", str, description="The name of the repository that is asked from."),
+            OpenApiParameter("environment", str),
+        ]
+    )
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """List the requests you may see, newest first."""
+        return super().list(request, *args, **kwargs)
 
     @extend_schema(request=PromotionBody, responses={201: PromotionDetailSerializer})
     def create(self, request: Request) -> Response:

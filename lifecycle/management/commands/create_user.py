@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import ProgrammingError
 
 from accounts.queries import system_user
 from lifecycle.authority.services import create_person
@@ -25,4 +26,6 @@ class Command(BaseCommand):
             )
         except LifecycleError as error:
             raise CommandError(error.message) from error
+        except ProgrammingError as error:
+            raise CommandError("The database has no tables yet: run `manage.py migrate`, or `make up`.") from error
         self.stdout.write(password)

@@ -206,6 +206,19 @@ def test_a_start_by_base_or_by_number_confirms_once(harbour, run):
     assert run(harbour.owner, "rebuild", "start", wave["id"], "--wait", "--timeout", "1")[0] == client.EXIT_TIMED_OUT
 
 
+def test_a_wave_is_tried_again_after_it_failed_and_stopped_by_who_may(harbour, run):
+    wave = json.loads(run(harbour.owner, "rebuild", "start", "shop/base:12", "--json")[1])
+    assert run(harbour.owner, "rebuild", "retry", wave["id"])[0] == client.EXIT_ERROR  # it has not failed
+    job = RebuildJob.objects.get()
+    waves.begin(job.pk, node_id="sha256:0")
+    waves.fail(job.pk, why="exit 1")
+    again = json.loads(run(harbour.owner, "rebuild", "retry", f"W-{wave['id']}", "--json")[1])
+    assert (again["state"], [row["state"] for row in again["jobs"]]) == ("running", ["waiting"])
+    assert run(harbour.viewer, "rebuild", "cancel", wave["id"])[0] == client.EXIT_ERROR
+    stopped = json.loads(run(harbour.owner, "rebuild", "cancel", wave["id"], "--json")[1])
+    assert (stopped["state"], [row["state"] for row in stopped["jobs"]]) == ("cancelled", ["cancelled"])
+
+
 def test_who_may_only_look_starts_nothing(harbour, run):
     wave = json.loads(run(harbour.owner, "rebuild", "plan", "shop/base:12", "--json")[1])
     assert run(harbour.viewer, "rebuild", "start", wave["id"])[0] == client.EXIT_ERROR
