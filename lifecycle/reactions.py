@@ -1,7 +1,8 @@
-"""What follows from what: the one file where sub-domains meet sideways, instead of signals.
+"""What follows from what, in one place instead of signals.
 
 A service that did something calls the function here that is named for the event, inside its own transaction; the
-function only queues jobs, or calls another service's quick part.
+function queues jobs, marks rows that a sweep finds, or calls another service's quick part. `images_imported` alone does
+the whole work there.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def may(
     """Return whether `actor` holds `verb` over the object named, now, by the grants in the database.
 
     Gravingdock itself may do what its own jobs do; an inactive user may do nothing. Being an admin (`is_superuser`)
-    gives `team.manage` and `audit.read` everywhere, so that roles can be set up, and nothing else.
+    gives ADMIN_VERBS everywhere, so that teams and roles can be set up, and nothing else.
     """
     if not actor.is_active:
         return Decision(False, "This account is not active.")

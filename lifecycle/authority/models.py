@@ -28,7 +28,7 @@ class RoleGrant(models.Model):
     role = models.ForeignKey(Role, on_delete=models.PROTECT, related_name="grants")
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="role_grants")
     repository_pattern = models.CharField(max_length=255, default="*", validators=[REPOSITORY_PATTERN])
-    # The pattern as a LIKE pattern, written by `save`, so that lists can join on it.
+    # The pattern as a LIKE pattern, written by `save`: what lists put into their condition.
     repository_like = models.CharField(max_length=520, default="%", editable=False)
     environment = models.ForeignKey(
         Environment, on_delete=models.CASCADE, related_name="role_grants", null=True, blank=True

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 class LifecycleError(Exception):
     """An expected failure with a stable `code`, an HTTP status and a sentence that says what to do.
 
-    Every face (page, API, command) turns it into its own answer in one place; nothing else catches it.
+    Every face (page, API, command) turns it into its own answer in one place; a worker or an import notes it at the
+    job or row that it ends, and goes on.
     """
 
     code: ClassVar[str] = "error"
@@ -29,7 +30,7 @@ class NotFound(LifecycleError):
 
 
 class NotPermitted(LifecycleError):
-    """The actor sees the object but does not hold the verb; the message names who does."""
+    """The actor sees the object but may not do this to it; the message says why, and often who can change that."""
 
     code = "not_permitted"
     http_status = 403

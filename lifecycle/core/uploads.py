@@ -26,7 +26,7 @@ class BoundedUpload(FileUploadHandler):
         boundary: str,
         encoding: str | None = None,
     ) -> tuple[QueryDict, MultiValueDict[str, Any]] | None:
-        """Return None, so that the form is read; raises RequestDataTooBig (answered with 400)."""
+        """Return None, so that the form is read; raises RequestDataTooBig (answered with 413)."""
         if content_length > UPLOAD_MAX:
             raise RequestDataTooBig(f"A form may send at most {UPLOAD_MAX // 1024 // 1024} MiB.")
         return None

@@ -69,7 +69,7 @@ class RebuildWave(models.Model):
     old_base = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+", null=True)
     new_base = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+")
     state = models.CharField(max_length=10, choices=State, default=State.PLANNED)
-    trigger = models.CharField(max_length=20, default="manual")  # manual, watch, advisory
+    trigger = models.CharField(max_length=20, default="manual")  # manual, watch
     planned_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     confirmed_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
     skipped: models.JSONField[Any, Any] = models.JSONField(default=list)  # [{repository, reason}]: left out, and why
@@ -122,7 +122,7 @@ class RebuildJob(models.Model):
     state = models.CharField(max_length=10, choices=State, default=State.WAITING)
     method = models.CharField(max_length=6, choices=Method, blank=True)  # as planned, then as done
     method_reason = models.TextField(blank=True)  # why it is (not) safe to rebase
-    node_id = models.CharField(max_length=71, blank=True)  # hash of recipe, platform and parent digests: built once
+    node_id = models.CharField(max_length=71, blank=True)  # hash of all that goes in, the wave too: built once
     attempts = models.IntegerField(default=0)
     problem = models.TextField(blank=True)
     would_fix: models.JSONField[Any, Any] = models.JSONField(null=True)  # advisory ids by estimates.py; null: not known
