@@ -163,17 +163,19 @@ def _function(call: ast.Call) -> str:
 def roles() -> str:
     """Return the verbs, and which built-in role holds which."""
     from accounts.verbs import BUILTIN_ROLES, Verb  # noqa: PLC0415 -- as above
+    from lifecycle.authority.constants import VERB_WORDS  # noqa: PLC0415
 
     lines = [
         "# Roles and verbs\n",
         "A role is a set of verbs. A grant gives a role to somebody over a team's repositories (a pattern), maybe in"
         " one environment only, maybe until a day. Admins compose roles of their own.\n",
-        f"| Verb | {' | '.join(BUILTIN_ROLES)} |",
-        f"|---|{'---|' * len(BUILTIN_ROLES)}",
+        "What is not built yet asks nobody for its verb: to hold one of those changes nothing today.\n",
+        f"| Verb | What it allows | {' | '.join(BUILTIN_ROLES)} |",
+        f"|---|---|{'---|' * len(BUILTIN_ROLES)}",
     ]
     for verb in Verb:
         marks = ["yes" if verb in verbs else "" for verbs in BUILTIN_ROLES.values()]
-        lines.append(f"| `{verb.value}` | {' | '.join(marks)} |")
+        lines.append(f"| `{verb.value}` | {VERB_WORDS[verb]} | {' | '.join(marks)} |")
     lines.append("\nIn the registry: pull is `image.view`, push is `image.create`, delete is `image.delete`.")
     return "\n".join(lines)
 

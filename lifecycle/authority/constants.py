@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from accounts.verbs import Verb
+from accounts.verbs import NOT_ASKED_FOR_YET, Verb
 
 # What every admin holds in every team, so that teams and roles can be set up; nothing else comes with being one.
 ADMIN_VERBS: Final = frozenset({Verb.TEAM_MANAGE, Verb.AUDIT_READ, Verb.ENVIRONMENT_MANAGE, Verb.ROBOT_MANAGE})
@@ -34,10 +34,10 @@ VERB_GROUPS: Final[tuple[tuple[str, tuple[Verb, ...]], ...]] = (
     ("Administration", (Verb.TEAM_MANAGE, Verb.ROBOT_MANAGE, Verb.RUNTIME_REPORT, Verb.AUDIT_READ)),
 )
 
-VERB_WORDS: Final[dict[Verb, str]] = {
+_WORDS: Final[dict[Verb, str]] = {
     Verb.IMAGE_VIEW: "see and pull images, their findings and lineage",
     Verb.IMAGE_CREATE: "push a new image",
-    Verb.IMAGE_AMEND: "move protected tags, edit labels and recipes",
+    Verb.IMAGE_AMEND: "choose and move protected tags, put a new recipe in force",
     Verb.IMAGE_DELETE: "delete an image or a tag",
     Verb.IMAGE_REBUILD: "start a rebuild",
     Verb.IMAGE_SCAN: "ask for a rescan",
@@ -50,9 +50,13 @@ VERB_WORDS: Final[dict[Verb, str]] = {
     Verb.WAIVER_REQUEST: "ask for an exception",
     Verb.WAIVER_APPROVE: "grant an exception",
     Verb.POLICY_MANAGE: "edit gates and limits",
-    Verb.ENVIRONMENT_MANAGE: "edit the path of environments and their approvals",
+    Verb.ENVIRONMENT_MANAGE: "add environments to the team's path",
     Verb.TEAM_MANAGE: "let people in and give them roles",
     Verb.ROBOT_MANAGE: "make machine accounts and their tokens",
     Verb.RUNTIME_REPORT: "report what runs",
     Verb.AUDIT_READ: "read the audit log",
+}
+
+VERB_WORDS: Final[dict[Verb, str]] = {
+    verb: f"{words} (not built yet)" if verb in NOT_ASKED_FOR_YET else words for verb, words in _WORDS.items()
 }
