@@ -38,7 +38,7 @@ def _packages(facts: PromotionFacts) -> Requirement:
             title,
             Status.ERROR,
             f"The scan failed: {failed[0].scan_problem}",
-            ("image.scan: scan again",),
+            ("an admin: try the scan again, under Jobs",),
         )
     if waiting or not facts.platforms:
         return Requirement("packages_known", title, Status.PENDING, "The scan has not finished.", ("Gravingdock",))
