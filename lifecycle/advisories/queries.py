@@ -199,14 +199,6 @@ def matches_of_images(image_ids: Iterable[int]) -> list[Match]:
     )
 
 
-def counts_by_severity(image: Image) -> dict[str, int]:
-    """Return how many open findings of each severity `image` has, every severity present."""
-    counts = dict.fromkeys(_SEVERITIES, 0)
-    for match in matches_of_images(platform_manifests(image)):
-        counts[match.severity] += 1
-    return counts
-
-
 def _pair(match: Match) -> tuple[str, str, str]:
     package = match.package
     return match.advisory.osv_id, package.type, f"{package.namespace}/{package.name}"
@@ -224,16 +216,6 @@ def diff_of_images(before: Image, after: Image) -> FindingsDiff:
         new=tuple(new[key] for key in sorted(new.keys() - old.keys())),
         remaining=tuple(new[key] for key in sorted(new.keys() & old.keys())),
     )
-
-
-def reason_of(match: Match) -> str:
-    """Return why `match` holds, in one line: "deb source openssl 3.0.11-1 < 3.0.14-1"."""
-    package = match.package
-    source = " source" if package.match_name != package.name and package.type in {"deb", "apk", "rpm"} else ""
-    name_and_version = f"{package.match_name} {package.match_version}"
-    text = match.interval_text.removeprefix(f"{name_and_version}: ")
-    bound = text.rpartition(" and ")[2] or text
-    return f"{package.type}{source} {name_and_version} {bound}"
 
 
 def fixed_by_new_base(image_ids: Collection[int], before: Image, after: Image) -> dict[int, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 # Layers without content: they stand in images that have nothing to do with each other, so sharing only these is no
@@ -33,14 +33,3 @@ def chain_ids(layer_ids: Sequence[str | None]) -> list[str]:
             below = "sha256:" + hashlib.sha256(f"{below} {layer_id}".encode()).hexdigest()
         chain.append(below)
     return chain
-
-
-def top_chain_id(layer_ids: Sequence[str | None]) -> str:
-    """Return the chain id of all of `layer_ids`; "" when there are none or one of them is not known."""
-    chain = chain_ids(layer_ids)
-    return chain[-1] if chain else ""
-
-
-def is_evidence(layer_ids: Iterable[str | None]) -> bool:
-    """Whether sharing these layers says anything: one of them is known and has content."""
-    return any(layer_id and layer_id not in TRAPS for layer_id in layer_ids)

@@ -24,12 +24,6 @@ def bases_of(image: Image) -> QuerySet[Derivation]:
     return found.order_by("rank", "-base__layer_count", "-base_id")
 
 
-def current_base(image: Image) -> Image | None:
-    """Return what `image` most surely stands on, None for an orphan."""
-    first = bases_of(image).first()
-    return first.base if first is not None else None
-
-
 def ancestors_of(image: Image) -> QuerySet[Ancestry]:
     """Return the closure's rows above `image`, nearest first, each with its `ancestor` loaded."""
     return Ancestry.objects.filter(descendant=image).select_related("ancestor").order_by("depth", "ancestor_id")

@@ -117,7 +117,7 @@ def _plan(base: str, *, actor: User, trigger: str, even_empty: bool = True) -> t
         raise LimitExceeded(f"More than {IMAGES_MAX} images stand on it; plan for what stands between.")
     _choose_methods(repository, reach, nodes, left_out, fresh)
     _drop(nodes, left_out)
-    _set_levels(nodes, repository)
+    _set_levels(nodes)
     skipped = _skipped(left_out, actor)
     if not nodes and not skipped and not even_empty:
         return None, False
@@ -182,7 +182,7 @@ def _drop(nodes: dict[int, Node], left_out: dict[int, str]) -> None:
             del nodes[node.key]
 
 
-def _set_levels(nodes: dict[int, Node], base: Repository) -> None:
+def _set_levels(nodes: dict[int, Node]) -> None:
     """Set the longest way from the base as each node's level: parents come first."""
     for node in nodes.values():
         node.level = 1 + max((nodes[parent].level for parent in node.parents), default=0)

@@ -20,10 +20,10 @@ from lifecycle.core.types import Digest
 from lifecycle.rebuild import layers
 from lifecycle.rebuild.layers import Tree
 from lifecycle.registry.client import RegistryClient
+from lifecycle.registry.constants import CONFIG_MAX_BYTES
 from lifecycle.registry.manifests import parse_manifest
 from lifecycle.registry.types import Descriptor, ManifestContent
 
-CONFIG_MAX: Final = 8 * 1024 * 1024  # bytes
 BASE_NAME: Final = "org.opencontainers.image.base.name"
 BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
 # Rule 2: an old database on top would mask the new one, and scanners would report what is no longer there.
@@ -92,7 +92,7 @@ def load(client: RegistryClient, repository: str, digest: Digest) -> Loaded:
     """Read one platform manifest; raises ManifestUnknown, MalformedManifest for an index or anything else."""
     content = client.get_manifest(repository, digest.text)
     document = parse_manifest(content)
-    config = orjson.loads(client.get_blob(repository, document.config.digest, max_bytes=CONFIG_MAX))
+    config = orjson.loads(client.get_blob(repository, document.config.digest, max_bytes=CONFIG_MAX_BYTES))
     return Loaded(repository, content, orjson.loads(content.content), config, document.layers)
 
 

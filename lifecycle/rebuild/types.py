@@ -27,7 +27,6 @@ class BuildRequest:
     bases: Mapping[str, str]  # a reference as the recipe writes it -> "<repository>@sha256:..." in that registry
     repository: str
     tag: str
-    labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -25,10 +25,6 @@ PAGES_MAX: Final = 1000
 
 PROTECTED_PATTERNS_MAX: Final = 50  # of one repository
 
-# Layers that say nothing about what an image was built on (rescan-rebuild.md 4.1).
-EMPTY_TAR_DIFF_ID: Final = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"  # 1024 zero bytes
-EMPTY_GZIP_LAYER_DIGEST: Final = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"  # 32 bytes
-
 
 class MediaType(StrEnum):
     """The media types a registry must get right; any other is an artifact's own business."""

@@ -108,18 +108,6 @@ def copy_by_digest(
     return Copied(len(copied), blobs, counts.mounted, counts.uploaded, counts.referrers, tuple(tags))
 
 
-def attach_referrer(client: RegistryClient, repository: str, content: ManifestContent) -> None:
-    """Put an artifact whose manifest names a `subject`, and list it under the subject's fallback tag.
-
-    Its blobs must be in the repository. Twice is the same as once.
-    """
-    document = parse(content)
-    if document.subject is None:
-        raise RegistryRefused("The artifact names no subject.")
-    client.put_manifest(repository, content.digest.text, content.content, content.media_type)
-    _merge_fallback(client, repository, document.subject.digest, [_descriptor_of(content, document)])
-
-
 def _walk(client: RegistryClient, repository: str, root: Digest, *, skip: dict[str, _Item]) -> list[_Item]:
     """Return `root` and all manifests below it, children before parents, each once; without those in `skip`."""
     done: dict[str, _Item] = {}

@@ -41,11 +41,6 @@ class Descriptor:
         """Whether the content lives elsewhere by licence and is not to be copied (protocols.md 2.5)."""
         return bool(self.urls) and any(part in self.media_type for part in FOREIGN_LAYER_PARTS)
 
-    @property
-    def is_runnable_platform(self) -> bool:
-        """Whether this index entry is an image of a platform, not an attestation or another artifact."""
-        return not self.artifact_type and not (self.platform is not None and self.platform.os == "unknown")
-
 
 @dataclass(frozen=True, slots=True)
 class ManifestContent:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from django.db.models import F
 
 from lifecycle.registry.models import Image
-from lifecycle.sbom.models import InventoryPackage, PackageVersion, Sbom
+from lifecycle.sbom.models import InventoryPackage, PackageVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,3 @@ def packages_of(image: Image) -> list[Held]:
         .order_by("package__purl", "layer_position")
     )
     return [Held(row.package, row.layer_position) for row in rows]
-
-
-def sbom_of(image: Image) -> Sbom | None:
-    """Return the newest SBOM document of `image`, None when it was not scanned."""
-    return Sbom.objects.filter(image=image).order_by("-id").first()

@@ -54,11 +54,6 @@ class Stored:
     new_package_ids: list[int] = field(default_factory=list)
 
 
-def store_packages(image: Image, packages: Iterable[Package], *, actor: User, distro: str = "") -> Stored:
-    """Store what `image` holds, and queue the matching of what is new. An image that was scanned stays as it is."""
-    return store({image.pk: Content(list(packages), distro=distro)}, actor=actor)
-
-
 @transaction.atomic
 def store(contents: dict[int, Content], *, actor: User) -> Stored:
     """Store what these images hold, in one transaction and a fixed number of statements.

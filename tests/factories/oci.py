@@ -14,6 +14,7 @@ from typing import Any
 from lifecycle.core.types import Digest
 from lifecycle.registry.client import RegistryClient
 from lifecycle.registry.constants import MediaType
+from lifecycle.registry.http_client import fallback_tag
 from lifecycle.registry.types import ManifestContent
 
 GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -130,6 +131,24 @@ def push(client: RegistryClient, repository: str, item: OciImage, reference: str
 
 def push_manifest(client: RegistryClient, repository: str, content: ManifestContent, reference: str = "") -> Digest:
     return client.put_manifest(repository, reference or content.digest.text, content.content, content.media_type)
+
+
+def attach(client: RegistryClient, repository: str, content: ManifestContent) -> None:
+    """Put an artifact, its blobs being there, and list it under the fallback tag of what it refers to."""
+    document = json.loads(content.content)
+    entry = {
+        "mediaType": content.media_type,
+        "digest": content.digest.text,
+        "size": len(content.content),
+        "artifactType": document["artifactType"],
+    }
+    push_manifest(client, repository, content)
+    tag = fallback_tag(Digest.parse(document["subject"]["digest"]))
+    listed: list[dict[str, Any]] = []
+    if client.resolve(repository, tag) is not None:
+        listed = json.loads(client.get_manifest(repository, tag).content)["manifests"]
+    fresh = {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX.value, "manifests": [*listed, entry]}
+    client.put_manifest(repository, tag, json.dumps(fresh).encode(), MediaType.OCI_INDEX.value)
 
 
 def layout(folder: Path, item: OciImage) -> Path:

@@ -426,12 +426,6 @@ def event_note(event: Any) -> str:
 
 
 @register.filter
-def percent_of(value: int, total: int) -> int:
-    """Return `value` as a whole percentage of `total`."""
-    return round(100 * value / total) if total else 0
-
-
-@register.filter
 def plural(count: int, word: str) -> str:
     """Return `1 image` or `3 images`; `word` may give both forms, `repository,repositories`."""
     one, _, many = word.partition(",")

@@ -40,7 +40,6 @@ CHECK_EVERY_S: Final = 2.0
 LOG_LINES_MAX: Final = 20_000  # of one build
 LOG_LINE_MAX: Final = 64 * 1024  # bytes without a line end
 _WRITES_BUNDLE: Final = re.compile(r"ca-certificates|\b(?:dist-|full-)?upgrade\b")
-CONFIG_MAX: Final = 8 * 1024 * 1024
 MIB: Final = 1024 * 1024
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
 LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
@@ -97,8 +96,6 @@ def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, l
         words += ["--volume", volume]
     for name, value in sorted(request.build_args.items()):
         words += ["--build-arg", f"{name}={value}"]
-    for name, value in sorted(request.labels.items()):
-        words += ["--label", f"{name}={value}"]
     box.run([*words, "-f", "/mnt/Containerfile", "/mnt/context"])
     mounted = [volume.split(":")[1].lstrip("/") for volume in volumes]
     return _finished(work, request, mounted=mounted, lent=box.variables)

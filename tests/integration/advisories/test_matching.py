@@ -16,7 +16,7 @@ from lifecycle.advisories.ecosystems import match_name, split_ecosystem
 from lifecycle.advisories.handlers import match
 from lifecycle.advisories.matching import verdicts
 from lifecycle.advisories.models import Advisory, Match
-from lifecycle.advisories.queries import counts_by_severity, diff_of_images, reason_of
+from lifecycle.advisories.queries import diff_of_images
 from lifecycle.jobs.handlers import JobRun
 from lifecycle.jobs.models import JobKind
 from lifecycle.jobs.services import claim, queue
@@ -139,7 +139,6 @@ def test_a_match_changes_in_place_when_only_the_fix_moves(export, stored):
     after = Match.objects.get()
     assert (after.pk, after.valid_from) == (before.pk, before.valid_from)
     assert (before.fixed_version, after.fixed_version) == ("", "3.0.14-1")
-    assert reason_of(after) == "deb source openssl 3.0.11-1 < 3.0.14-1"
 
 
 def test_risk_follows_for_the_images_that_carry_the_package_only(export, stored):
@@ -153,7 +152,6 @@ def test_risk_follows_for_the_images_that_carry_the_package_only(export, stored)
     other.refresh_from_db()
     assert (mine.high_count, mine.unknown_count, mine.fixable_count, mine.finding_count) == (1, 1, 2, 2)
     assert (other.finding_count, other.risk_at) == (0, other.scanned_at)
-    assert counts_by_severity(mine)["high"] == 1
 
 
 def test_diff_tells_fixed_new_and_remaining_although_versions_changed(export, stored):

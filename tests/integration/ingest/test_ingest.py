@@ -23,7 +23,6 @@ from lifecycle.jobs.models import Job, JobKind
 from lifecycle.lineage.models import Derivation
 from lifecycle.promotion.models import Environment
 from lifecycle.registry.constants import MediaType
-from lifecycle.registry.copying import attach_referrer
 from lifecycle.registry.manifests import chain_ids
 from lifecycle.registry.models import (
     Image,
@@ -315,7 +314,7 @@ def test_a_crawl_finds_referrers_and_shows_no_tag_for_them(shelf: InMemoryRegist
     oci.push(shelf, "shop/api", item, "1.0")
     note = oci.artifact(item.manifest, "note")
     oci.push(shelf, "shop/api", note)
-    attach_referrer(shelf, "shop/api", note.manifest)
+    oci.attach(shelf, "shop/api", note.manifest)
     ingest.crawl(managed_registry().pk)
     assert list(Tag.objects.values_list("name", flat=True)) == ["1.0"]
     found = Image.objects.get(kind=Image.Kind.ARTIFACT)

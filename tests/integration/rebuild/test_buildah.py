@@ -45,7 +45,6 @@ def build(client, text, *, repository, bases=None, context=None, log=None, check
         bases=bases or {},
         repository=repository,
         tag="1",
-        labels={"org.opencontainers.image.title": repository},
         annotations={"org.opencontainers.image.base.name": "base"},
     )
     lines = [] if log is None else log

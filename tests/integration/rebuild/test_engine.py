@@ -20,7 +20,7 @@ from lifecycle.lineage.services import derive
 from lifecycle.rebuild import handlers, planning, services
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Image, Tag, TagEvent
-from lifecycle.sbom.services import Package, store_packages
+from lifecycle.sbom.services import Content, Package, store
 from tests.factories import dock, oci
 from tests.fakes.registry import InMemoryRegistry
 
@@ -90,7 +90,7 @@ class Yard:
             image = Image.objects.get(pk=job.subject_id)
             first = image.config["history"][0]["created_by"].removeprefix("COPY ")
             found = [Package(purl, layer_position=0) for purl in self.packages.get(first, ())]
-            store_packages(image, found, actor=self.owner, distro="debian-12")
+            store({image.pk: Content(found, distro="debian-12")}, actor=self.owner)
             return
         running.run(job.pk)
 

@@ -10,7 +10,7 @@ import pytest
 from lifecycle.core.errors import LimitExceeded, RegistryRefused
 from lifecycle.core.types import Digest
 from lifecycle.registry.client import BlobUnknown, DigestMismatch, ManifestUnknown, RegistryClient
-from lifecycle.registry.copying import attach_referrer, copy_by_digest
+from lifecycle.registry.copying import copy_by_digest
 from tests.factories import oci
 from tests.fakes.registry import InMemoryRegistry
 
@@ -126,7 +126,7 @@ def test_referrers_are_found_and_an_image_is_copied_whole(client: RegistryClient
     oci.push_manifest(client, name, top, "1.0")
     note = oci.artifact(top, name)
     oci.push(client, name, note)
-    attach_referrer(client, name, note.manifest)
+    oci.attach(client, name, note.manifest)
     for _ in range(2):
         done = copy_by_digest(
             client,

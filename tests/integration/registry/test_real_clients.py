@@ -25,7 +25,6 @@ from lifecycle.core.types import Digest
 from lifecycle.promotion import services as promotions
 from lifecycle.promotion.models import Environment, PromotionRequest
 from lifecycle.registry.client import RegistryClient
-from lifecycle.registry.copying import attach_referrer
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.registry.services import protect_tags
 from lifecycle.registry.tokens import signing
@@ -154,7 +153,7 @@ def test_an_approved_promotion_is_the_only_way_in(
     for artifact in signatures:
         for digest, content in artifact.blobs.items():
             real_client.upload_blob("shop/api", Digest.parse(digest), content)
-        attach_referrer(real_client, "shop/api", artifact.manifest)
+        oci.attach(real_client, "shop/api", artifact.manifest)
     scanned = Image.objects.filter(
         digest__in=[item.manifest.digest.text for item in (amd, arm)], scanned_at__isnull=False
     )

@@ -19,6 +19,7 @@ from lifecycle.registry.constants import MediaType
 from lifecycle.registry.models import Image, Layer, Registry, RepositoryImage
 from lifecycle.registry.types import ManifestContent
 from lifecycle.sbom import queries
+from lifecycle.sbom.models import Sbom
 from tests.factories import dock, oci
 
 STATUS = "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\nSource: {}\nMaintainer: x\n\n"
@@ -102,7 +103,7 @@ def test_a_scan_stores_packages_with_the_layer_that_brought_them(place):
     assert held["tar"][:2] == ("1.35-1", 1)
     assert held["libcurl4"] == ("7.88.1-10", 0, "curl")
     assert held["requests"][:2] == ("2.25.0", 2)
-    document = json.loads(zlib.decompress(bytes(queries.sbom_of(image).document)))
+    document = json.loads(zlib.decompress(bytes(Sbom.objects.get(image=image).document)))
     assert document["descriptor"]["name"] == "syft"
     match = Job.objects.get(kind=JobKind.MATCH)
     assert len(match.payload["package_ids"]) == 3

@@ -6,7 +6,7 @@ import pytest
 
 from lifecycle.core.errors import RegistryUnavailable
 from lifecycle.core.types import Digest
-from lifecycle.registry.copying import CopyNotVerified, attach_referrer, copy_by_digest
+from lifecycle.registry.copying import CopyNotVerified, copy_by_digest
 from lifecycle.registry.http_client import fallback_tag
 from lifecycle.registry.types import Descriptor, ManifestContent
 from tests.factories import oci
@@ -25,7 +25,7 @@ def shelf() -> tuple[InMemoryRegistry, ManifestContent]:
     reply = oci.artifact(note.manifest, "reply")
     for item in (note, reply):
         oci.push(registry, "shop/api", item)
-        attach_referrer(registry, "shop/api", item.manifest)
+        oci.attach(registry, "shop/api", item.manifest)
     signature = oci.image("signature")
     oci.push(registry, "shop/api", signature, fallback_tag(one.manifest.digest) + ".sig")
     return registry, top
@@ -130,10 +130,10 @@ def test_the_targets_own_referrers_are_kept() -> None:
     copy(registry, top)
     own = oci.artifact(top, "made in production")
     oci.push(registry, "production/shop/api", own)
-    attach_referrer(registry, "production/shop/api", own.manifest)
+    oci.attach(registry, "production/shop/api", own.manifest)
     another = oci.artifact(top, "a later note")
     oci.push(registry, "shop/api", another)
-    attach_referrer(registry, "shop/api", another.manifest)
+    oci.attach(registry, "shop/api", another.manifest)
     copy(registry, top)
     listed = {entry.digest for entry in registry.referrers("production/shop/api", top.digest)}
     assert {own.manifest.digest, another.manifest.digest} <= listed

@@ -18,7 +18,7 @@ from lifecycle.registry.manifests import (
     parse_config,
     parse_timestamp,
 )
-from lifecycle.registry.types import IndexDocument, ManifestContent, ManifestDocument
+from lifecycle.registry.types import ManifestContent, ManifestDocument
 from tests.factories import oci
 
 
@@ -117,18 +117,6 @@ def test_an_index_of_ten_thousand_children_is_refused() -> None:
     document = {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": [child] * 10_000}
     with pytest.raises(LimitExceeded):
         parse(content(document, MediaType.OCI_INDEX))
-
-
-def test_an_index_tells_platforms_from_attestations() -> None:
-    item = oci.image("base")
-    document = json.loads(oci.index(item, oci.image("base", architecture="aarch64")).content)
-    document["manifests"].append({**document["manifests"][0], "platform": {"os": "unknown", "architecture": "unknown"}})
-    parsed = parse(content(document, MediaType.OCI_INDEX))
-    assert isinstance(parsed, IndexDocument)
-    assert [str(entry.platform) for entry in parsed.manifests if entry.is_runnable_platform] == [
-        "linux/amd64",
-        "linux/arm64",
-    ]
 
 
 @pytest.mark.parametrize(
