@@ -175,7 +175,7 @@ class Services:
         celery = [str(Path(sys.executable).with_name("celery")), "-A", app, "worker", "--loglevel=WARNING"]
         quiet = ["--without-gossip", "--without-mingle", "--pool=prefork"]
         commands = {
-            "worker": [*celery, *quiet, "-n", "worker@test", "-Q", "ingest,match,promote,notify", "-c", "2"],
+            "worker": [*celery, *quiet, "-n", "worker@test", "-Q", "ingest,match,promote", "-c", "2"],
             "builder": [*celery, *quiet, "-n", "builder@test", "-Q", "scan,rebuild", "-c", "2"],
             "ticker": [sys.executable, "manage.py", "ticker"],
         }

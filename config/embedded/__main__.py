@@ -100,7 +100,7 @@ class Installation:
         environment = {"GRAVINGDOCK_HOME": str(HOME), "PYTHONUNBUFFERED": "1"}
         celery = [str(tools / "celery"), "-A", "config.celery", "worker", "--loglevel=INFO", "--without-gossip"]
         quiet = ["--without-mingle", "--pool=prefork"]
-        worker = [*celery, *quiet, "-n", "worker@%h", "-Q", "ingest,match,promote,notify", "-c", "2"]
+        worker = [*celery, *quiet, "-n", "worker@%h", "-Q", "ingest,match,promote", "-c", "2"]
         builder = [*celery, *quiet, "-n", "builder@%h", "-Q", "scan,rebuild", "-c", "2"]
         return [
             Part(

@@ -62,7 +62,7 @@ class Processes:
         """Start the workers as `make up` does, but none that scans: a push is seen before its scan."""
         celery = [str(Path(sys.executable).with_name("celery")), "-A", "config.celery", "worker", "--loglevel=WARNING"]
         quiet = ["--without-gossip", "--without-mingle", "--pool=prefork", "-n", "bench@%h"]
-        self._start("worker", [*celery, *quiet, "-Q", "ingest,match,promote,notify", "-c", "2"])
+        self._start("worker", [*celery, *quiet, "-Q", "ingest,match,promote", "-c", "2"])
 
     def registry(self) -> None:
         """Start a registry with an empty folder; it asks the bench's web process for tokens and tells it of pushes."""
