@@ -34,15 +34,12 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
-    "django.contrib.humanize",
     "guardian",
     "allauth",
     "allauth.account",
     "rest_framework",
     "drf_spectacular",
-    "django_filters",
     "django_htmx",
-    "template_partials",
     "csp",
 ]
 
@@ -80,7 +77,7 @@ TEMPLATES: list[dict[str, Any]] = [
                 "django.contrib.messages.context_processors.messages",
                 "lifecycle.core.context.chrome",
             ],
-            "builtins": ["template_partials.templatetags.partials", "lifecycle.core.templatetags.gravingdock"],
+            "builtins": ["lifecycle.core.templatetags.gravingdock"],
         },
     },
 ]
@@ -167,7 +164,6 @@ USE_TZ = True
 
 STATIC_URL = "/static/"
 STATIC_ROOT = env.HOME / "static"
-STATICFILES_DIRS: list[str] = []
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "staticfiles": {
@@ -220,7 +216,6 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "lifecycle.api.errors.problem_response",
     "DEFAULT_PAGINATION_CLASS": "lifecycle.api.pagination.KeysetPagination",
-    "PAGE_SIZE": 50,
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
@@ -271,4 +266,3 @@ SCRATCH = env.text("SCRATCH", str(HOME / "scratch") if EMBEDDED else "")  # a fo
 
 LOGGING = LOGGING_CONFIGURATION
 LOGGING_CONFIG = "logging.config.dictConfig"
-TEST_RUNNER = "django.test.runner.DiscoverRunner"
