@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from lifecycle.core.errors import Malformed
+from lifecycle.core.types import Digest, parse_repository_name, parse_tag
 
+REFERENCE_MAX: Final = 500  # characters, as stored
 _ARG: Final = re.compile(r"ARG\s+([A-Za-z_][A-Za-z0-9_]*)(?:=(\S*))?\s*", re.IGNORECASE)
 _FROM: Final = re.compile(
     r"(?P<head>FROM\s+(?:--platform=\S+\s+)?)(?P<image>\S+)(?P<tail>(?:\s+AS\s+(?P<name>\S+))?)\s*", re.IGNORECASE
 )
 _COPY_FROM: Final = re.compile(
-    r"(?P<head>(?:COPY|ADD|RUN)\s.*?--(?:mount=\S*?)?from=)(?P<image>[^\s,]+)", re.IGNORECASE
-)
+    r"(?P<head>(?:COPY|ADD|RUN)(?:\s+--\S+)*?\s+--(?:mount=\S*?)?from=)(?P<image>[^\s,]+)", re.IGNORECASE
+)  # only options of the instruction itself: a command that RUN runs may have a --from of its own
 _VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
@@ -43,10 +45,46 @@ def _expand(text: str, values: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda found: values.get(found[1] or found[3]) or found[2] or "", text)
 
 
+def _default(argument: re.Match[str]) -> str:
+    """Return what an ARG gives by itself, without the quotes around it."""
+    text = argument[2] or ""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Return (repository name, tag or digest) of an image reference; its host is left out (protocols.md 1.2)."""
+    first, slash, rest = reference.partition("/")
+    name = rest if slash and (first == "localhost" or "." in first or ":" in first) else reference
+    name, _, digest = name.partition("@")
+    folder, slash, last = name.rpartition("/")
+    last, _, tag = last.partition(":")
+    if not last:
+        raise Malformed("Not an image reference.", got=reference[:150])
+    return f"{folder}{slash}{last}", digest or tag or "latest"
+
+
+def _checked(reference: str, line: int) -> str:
+    """Return a reference that the registry can be asked for; raises Malformed with the line it stands on."""
+    where = f"Line {line}: {reference[:80]!r} names no image once its arguments are filled in."
+    if len(reference) > REFERENCE_MAX:
+        raise Malformed(f"Line {line}: an image's name has at most {REFERENCE_MAX} characters.")
+    try:
+        name, wanted = split_reference(reference)
+        parse_repository_name(name)
+        if "@" in reference:
+            Digest.parse(wanted)
+        else:
+            parse_tag(wanted)
+    except Malformed as error:
+        raise Malformed(f"{where} {error.message}") from None
+    return reference
+
+
 def base_references(text: str, build_args: Mapping[str, str] | None = None) -> list[str]:
     """Return the references of all images the recipe stands on, the last stage's FROM first, each once.
 
-    Stages named by `AS` and `scratch` are none. Raises Malformed when the recipe has no FROM, or one that stays empty.
+    Stages named by `AS` and `scratch` are none. Raises Malformed when the recipe has no FROM, or names something that
+    is no image reference: one recipe that nobody can read must not reach the plans over all of them.
     """
     values: dict[str, str] = {}
     stages: set[str] = set()
@@ -55,13 +93,13 @@ def base_references(text: str, build_args: Mapping[str, str] | None = None) -> l
     is_before_from = True
     for number, instruction in _instructions(text):
         if is_before_from and (argument := _ARG.fullmatch(instruction)):
-            values[argument[1]] = (build_args or {}).get(argument[1], argument[2] or "")
+            values[argument[1]] = (build_args or {}).get(argument[1], _default(argument))
         elif line := _FROM.fullmatch(instruction):
             is_before_from = False
             image = _expand(line["image"], values)
             if not image:
                 raise Malformed(f"Line {number + 1}: FROM names no image once its arguments are filled in.")
-            last = "" if image.lower() in stages or image == "scratch" else image
+            last = "" if image.lower() in stages or image == "scratch" else _checked(image, number + 1)
             if last:
                 found.append(last)
             if line["name"]:
@@ -70,7 +108,7 @@ def base_references(text: str, build_args: Mapping[str, str] | None = None) -> l
         elif copied := _COPY_FROM.match(instruction):
             image = copied["image"]
             if image.lower() not in stages and not image.isdigit():
-                found.append(image)
+                found.append(_checked(image, number + 1))
     if is_before_from:
         raise Malformed("The recipe has no FROM.")
     return list(dict.fromkeys([last, *found] if last else found))
@@ -91,7 +129,7 @@ def pinned(text: str, bases: Mapping[str, str], build_args: Mapping[str, str] | 
     for position, (number, instruction) in enumerate(_instructions(text)):
         new = None
         if is_before_from and (argument := _ARG.fullmatch(instruction)):
-            values[argument[1]] = (build_args or {}).get(argument[1], argument[2] or "")
+            values[argument[1]] = (build_args or {}).get(argument[1], _default(argument))
         elif line := _FROM.fullmatch(instruction):
             is_before_from = False
             image = _expand(line["image"], values)

@@ -15,6 +15,7 @@ from django.db.models import Q
 
 from lifecycle.core.errors import Malformed
 from lifecycle.lineage.models import Derivation
+from lifecycle.rebuild.containerfile import split_reference
 from lifecycle.rebuild.models import Recipe
 from lifecycle.registry.constants import OWN_TAGS
 from lifecycle.registry.models import Image, IndexEntry, Repository, RepositoryImage, Tag, TagEvent
@@ -57,18 +58,6 @@ class Reach:
         return any((base, platform.pk) in self.edges for base in images for platform in node.platforms)
 
 
-def split_reference(reference: str) -> tuple[str, str]:
-    """Return (repository name, tag or digest) of an image reference; its host is left out (protocols.md 1.2)."""
-    first, slash, rest = reference.partition("/")
-    name = rest if slash and (first == "localhost" or "." in first or ":" in first) else reference
-    name, _, digest = name.partition("@")
-    folder, slash, last = name.rpartition("/")
-    last, _, tag = last.partition(":")
-    if not last:
-        raise Malformed("Not an image reference.", got=reference[:150])
-    return f"{folder}{slash}{last}", digest or tag or "latest"
-
-
 def tags_of(repository: Repository, image: Image) -> set[str]:
     """Return the tags of a repository that name an image now, or named it."""
     named = Q(image=image) | Q(image__entries__child=image)
@@ -90,7 +79,10 @@ def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]
     named: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for recipe in recipes.values():
         for reference in recipe.base_references:
-            name, wanted = split_reference(reference)
+            try:
+                name, wanted = split_reference(reference)
+            except Malformed:  # stored before references were checked: it stands on nothing, and stops nobody's plan
+                continue
             named[name].append((recipe.repository_id, wanted))
     reach = Reach()
     frontier: dict[int, tuple[str, set[str]]] = {base.pk: (base.name, set(tags))}

@@ -21,7 +21,8 @@ from lifecycle.jobs.models import Job, JobKind
 from lifecycle.lineage.services import declare_base
 from lifecycle.rebuild import contexts, planning, queries, rebase, services
 from lifecycle.rebuild.builders import buildah
-from lifecycle.rebuild.graph import split_reference, tags_of
+from lifecycle.rebuild.containerfile import split_reference
+from lifecycle.rebuild.graph import tags_of
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.rebuild.types import BuildRequest
 from lifecycle.registry.client import RegistryClient

@@ -17,7 +17,8 @@ from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core.errors import LifecycleError, LimitExceeded, NotFound
 from lifecycle.core.types import Digest
 from lifecycle.rebuild import estimates, layers, rebase, services
-from lifecycle.rebuild.graph import Node, Reach, in_order, reach_of, split_reference, tags_of
+from lifecycle.rebuild.containerfile import split_reference
+from lifecycle.rebuild.graph import Node, Reach, in_order, reach_of, tags_of
 from lifecycle.rebuild.layers import Tree
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.rebuild.queries import base_by_layers, brings_system_packages, name_in_registry

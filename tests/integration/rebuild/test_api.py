@@ -92,6 +92,8 @@ def test_a_recipe_is_put_read_and_the_same_again_is_no_new_revision(yard, regist
         (recipe_body(build_args={"A B": "1"}), 400, "malformed"),
         (recipe_body(tag="a b"), 400, "malformed_reference"),
         ({"containerfile": "RUN true"}, 400, "malformed"),
+        ({"containerfile": "ARG BASE\nFROM ${BASE}:12\n"}, 400, "malformed"),
+        ({"containerfile": f"FROM {'h' * 500}.example/shop/base:12\n"}, 400, "malformed"),
         ({}, 400, "invalid"),
     ],
 )

@@ -14,7 +14,7 @@ from lifecycle.jobs import handlers, running
 from lifecycle.jobs.models import Job
 from lifecycle.rebuild import planning, services
 from lifecycle.rebuild.builders import buildah
-from lifecycle.rebuild.graph import split_reference
+from lifecycle.rebuild.containerfile import split_reference
 from lifecycle.rebuild.models import RebuildWave
 from lifecycle.rebuild.types import BuildRequest
 from lifecycle.registry.clients import client_for

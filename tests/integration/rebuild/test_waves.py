@@ -74,6 +74,13 @@ def test_plan_takes_the_longest_way_as_level_and_starts_nothing(yard):
     assert (wave.state, wave.old_base, queued()) == ("planned", yard.old, set())
 
 
+def test_a_recipe_that_nobody_can_read_stops_no_plan(yard):
+    recipe(yard.places["web"], yard.owner, ":12")  # stored before references were checked
+    assert levels(planning.plan_wave("shop/base:12", actor=yard.owner)) == {
+        "shop/runtime": 1, "shop/api": 2,
+    }  # fmt: skip
+
+
 def test_plan_names_nothing_that_its_asker_cannot_see(yard):
     other = dock.team("other")
     hidden, image = dock.repository("other/secret", other), dock.image("secret")

@@ -34,6 +34,40 @@ def test_base_references_refuse_a_recipe_without_a_base(text):
         base_references(text)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "FROM :x", "FROM a/", "FROM a//b", "FROM A/b", "FROM base/python@sha256:12", "FROM base/python:a/",
+        "FROM base/python:-", "FROM " + "h" * 500 + ".example/base/python",
+        "FROM base/python:1\nCOPY --from=:x /a /b", "FROM base/python:1\nRUN --mount=type=bind,from=:x true",
+    ],
+)  # fmt: skip
+def test_base_references_refuse_what_is_no_image_reference_by_its_line(line):
+    text = f"ARG X\n{line}\n"
+    with pytest.raises(Malformed, match=f"^Line {text.count(chr(10))}: "):
+        base_references(text)
+
+
+def test_a_reference_may_not_come_apart_by_an_argument_without_value():
+    with pytest.raises(Malformed, match="':12' names no image"):
+        base_references("ARG BASE\nFROM ${BASE}:12\n")
+    assert base_references("ARG BASE\nFROM ${BASE}:12\n", {"BASE": "base/python"}) == ["base/python:12"]
+
+
+def test_quotes_around_an_argument_are_not_part_of_it():
+    text = 'ARG BASE="base/python:3"\nFROM ${BASE}\n'
+    assert base_references(text) == ["base/python:3"]
+    assert "FROM localhost/b" in pinned(text, {"base/python:3": "localhost/b"})
+
+
+def test_only_an_option_of_the_instruction_itself_names_an_image():
+    text = "FROM base/python:1\nRUN --network=none --mount=type=bind,from=base/certs:2 report --from=:y --to=x\n"
+    assert base_references(text) == ["base/python:1", "base/certs:2"]
+    assert base_references("FROM base/python:1\nRUN report --from=:y\nCOPY --chown=1 --from=base/c:2 /a /b\n") == [
+        "base/python:1", "base/c:2",
+    ]  # fmt: skip
+
+
 def test_pinned_replaces_every_reference_and_keeps_the_lines():
     names = ("base/python:3.11", "base/tools:1", "base/certs:2")
     result = pinned(RECIPE, {name: f"localhost/b{number}" for number, name in enumerate(names)})
