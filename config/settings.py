@@ -100,7 +100,7 @@ def database(url: str) -> dict[str, Any]:
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             "connect_timeout": 5,
-            # A lock that is not to be had in 5 s is a bug or a jam: fail, and let the job try again.
+            # A row that is not to be had in 5 s is a bug or a jam: fail, and let the job try again.
             "options": "-c lock_timeout=5s -c idle_in_transaction_session_timeout=60s",
             **query,
         },

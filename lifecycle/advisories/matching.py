@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from lifecycle.advisories import versions
 from lifecycle.advisories.coordinates import Coordinates
 from lifecycle.advisories.ecosystems import PRO_PREFIX
+from lifecycle.core import locks
 
 BATCH: Final = 2000  # ids a statement; keeps one statement's memory small
 _LOCK: Final = 0x61647669  # one matcher at a time: two could each miss what the other is about to commit
@@ -94,8 +95,8 @@ def _batches(ids: Collection[int]) -> Iterator[list[int]]:
 
 @transaction.atomic
 def _apply(scope: str, match_scope: str, ids: list[int]) -> set[int]:
+    locks.wait_for(_LOCK)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         parameters = _parameters(cursor, "lifecycle_packageversion", scope, {"ids": ids})
         pairs = _PAIRS.format(package="lifecycle_packageversion", scope=scope)
         cursor.execute(

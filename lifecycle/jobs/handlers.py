@@ -46,6 +46,7 @@ class JobRun:
         """Open a transaction that can only commit while this worker holds the job; raises LeaseLost."""
         with transaction.atomic():
             yield services.lock_held(self.job)
+            services.extend_lease(self.job)
 
 
 Handler = Callable[[JobRun], None]

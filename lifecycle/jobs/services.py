@@ -151,9 +151,17 @@ def claim(job_id: int, *, worker: str) -> Job | None:
 
 def renew(job: Job) -> None:
     """Extend the lease of a job this worker holds; raises LeaseLost when another one has it."""
-    held = Job.objects.filter(pk=job.pk, fence=job.fence, state=Job.State.RUNNING)
-    if not held.update(lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_S)):
+    if not extend_lease(job):
         raise LeaseLost("Another worker holds this job, or it was cancelled.", job=job.pk)
+
+
+def extend_lease(job: Job) -> bool:
+    """Extend the lease of a job this worker holds; returns whether it does.
+
+    At the end of a transaction that locks the row it makes up for the heartbeats that waited for that lock.
+    """
+    held = Job.objects.filter(pk=job.pk, fence=job.fence, state=Job.State.RUNNING)
+    return bool(held.update(lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_S)))
 
 
 def lock_held(job: Job) -> Job:

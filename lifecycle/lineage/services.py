@@ -9,6 +9,7 @@ from django.db import connection, transaction
 
 from accounts.models import User
 from lifecycle.audit import services as audit
+from lifecycle.core import locks
 from lifecycle.core.errors import Malformed
 from lifecycle.lineage.chains import TRAPS
 from lifecycle.lineage.models import Derivation
@@ -146,7 +147,7 @@ def derive(image_ids: Collection[int]) -> set[int]:
     if not image_ids:
         return set()
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        locks.wait_for(_LOCK)
         cursor.execute(_AFFECTED, {"ids": sorted(image_ids)})
         affected = sorted(row[0] for row in cursor.fetchall())
         cursor.execute(_EDGES, {"ids": affected, "traps": sorted(TRAPS)})
@@ -162,8 +163,8 @@ def declare_base(derived: Image, base: Image, *, actor: User | None = None) -> D
     """
     if derived.pk == base.pk or {derived.kind, base.kind} != {Image.Kind.MANIFEST}:
         raise Malformed("A base and what is built on it are two different platform manifests.", code="not_a_base")
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+    with transaction.atomic():
+        locks.wait_for(_LOCK)
         row, is_new = Derivation.objects.get_or_create(
             base=base,
             derived=derived,
@@ -183,7 +184,7 @@ def declare_base(derived: Image, base: Image, *, actor: User | None = None) -> D
 def rebuild_closure() -> None:
     """Make the closure anew from all derivations: for repair, the services keep it as they go."""
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        locks.wait_for(_LOCK)
         cursor.execute("DELETE FROM lifecycle_ancestry")
         cursor.execute("SELECT DISTINCT derived_id FROM lifecycle_derivation")
         _recompute_closure({row[0] for row in cursor.fetchall()})

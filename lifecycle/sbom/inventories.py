@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, cast
 
 import orjson
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils.text import slugify
 
 from accounts.models import Team, User
 from lifecycle import reactions
 from lifecycle.audit import services as audit
-from lifecycle.core import clock
+from lifecycle.core import clock, locks
 from lifecycle.core.errors import LifecycleError, Malformed
 from lifecycle.core.types import Digest, parse_repository_name, parse_tag
 from lifecycle.lineage.chains import chain_ids
@@ -199,8 +199,7 @@ def _package(item: object, layer_count: int) -> Package:
 def _import_batch(rows: list[_Row], report: Report, team_slug: str, actor: User) -> None:
     if not rows:
         return
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+    locks.wait_for(_LOCK)
     known = _known(rows)
     accepted = _accepted(rows, known, report)
     firsts = {row.digest: row for row in reversed(accepted)}
