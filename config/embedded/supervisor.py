@@ -17,6 +17,9 @@ from config.embedded import keys
 LOG_MAX: Final = "20MB"
 # In the environment of every part, and of what a part starts: by it `make down` knows a process that lost its parent.
 MARK: Final = "GRAVINGDOCK_PART_OF"
+# A part whose disk is full, or whose predecessor's memory is still held, is tried for as long as it takes, each time a
+# second later.
+_RETRIES: Final = 1_000_000
 _SHUTDOWN_STATE: Final = 6  # supervisor's xmlrpc.Faults: what it answers to every command while it goes down
 
 
@@ -74,7 +77,7 @@ class Supervisor:
                 "autostart=false",
                 "autorestart=true",
                 "startsecs=1",
-                "startretries=5",
+                f"startretries={_RETRIES}",
                 f"stopsignal={part.stop_signal}",
                 f"stopwaitsecs={part.stop_wait_s}",
                 f"stopasgroup={'true' if part.is_group_stopped else 'false'}",
@@ -123,8 +126,11 @@ class Supervisor:
 
     def start_parts(self, names: Sequence[str], timeout_s: float = 60) -> None:
         """Start several parts at once, wait until each has stayed up; raises PartDied for the first that does not."""
+        states = self.states()
         for name in names:
             try:
+                if states[name] == "BACKOFF":  # it waits for its next try: now is better
+                    self._call("stopProcess", name, True)
                 self._call("startProcess", name, False)
             except xmlrpc.client.Fault as fault:
                 if "ALREADY_STARTED" not in str(fault.faultString):
