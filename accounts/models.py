@@ -127,6 +127,8 @@ class ApiToken(models.Model):
     lookup = models.CharField(max_length=16, unique=True)  # the first characters of the random part: finds the row
     secret_sha256 = models.BinaryField(max_length=32)
     service = models.CharField(max_length=200, blank=True)  # REFRESH only: the registry service it is bound to
+    # Who has seen the text, and so may act as the robot. Null: the user alone, or made before this was kept.
+    made_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)

@@ -39,9 +39,9 @@ def _crc(text: str) -> str:
 
 
 def create_token(
-    user: User, *, kind: str, name: str, days: float = DEFAULT_DAYS, service: str = ""
+    user: User, *, kind: str, name: str, days: float = DEFAULT_DAYS, service: str = "", made_by: User | None = None
 ) -> tuple[ApiToken, str]:
-    """Store a new token of `user` and return (row, text); the text is never to be had again."""
+    """Store a new token of `user`, made by somebody else or not; return (row, text), which is never to be had again."""
     random = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_LENGTH))
     body = f"gdk_{kind}_{random}"
     text = body + _crc(body)
@@ -50,6 +50,7 @@ def create_token(
         kind=kind,
         name=name,
         service=service,
+        made_by=made_by,
         lookup=random[:_LOOKUP_LENGTH],
         secret_sha256=hashlib.sha256(text.encode()).digest(),
         expires_at=timezone.now() + timedelta(days=days),

@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
-from accounts.models import Robot, User
+from accounts.models import ApiToken, Robot, User
 from accounts.verbs import Verb
 from lifecycle.advisories.queries import is_matching, platform_manifests
 from lifecycle.authority.access import may
@@ -48,6 +48,7 @@ def decidable_by(actor: User) -> QuerySet[PromotionRequest]:
         promotions_visible_to(actor)
         .filter(state=PromotionRequest.State.OPEN, pk__in=_requests_where(actor, Verb.PROMOTION_APPROVE).values("pk"))
         .exclude(Q(requested_by=actor) | Q(requested_by__robot__created_by=actor))
+        .exclude(Exists(_robot_tokens().filter(user=OuterRef("requested_by"), made_by=actor)))
         .exclude(Exists(Vote.objects.filter(request=OuterRef("pk"), voter=actor, lapsed_at=None)))
     )
 
@@ -87,9 +88,17 @@ def has_been_in(request: PromotionRequest, environment: Environment) -> bool:
 
 
 def requesters_of(request: PromotionRequest) -> set[int]:
-    """Return the ids of those who count as its requester and may not decide it: for a robot's request, who made it."""
-    robot = Robot.objects.filter(user=request.requested_by_id).first()
-    return {request.requested_by_id} | ({robot.created_by_id} if robot and robot.created_by_id else set())
+    """Return the ids of those who count as its requester and may not decide it.
+
+    For a robot's request: who made the robot, and everybody who made a token of it, since they can act as the robot.
+    """
+    robots = Robot.objects.filter(user=request.requested_by_id).values_list("created_by_id", flat=True)
+    makers = _robot_tokens().filter(user=request.requested_by_id).values_list("made_by_id", flat=True)
+    return {request.requested_by_id, *(pk for pk in (*robots, *makers) if pk is not None)}
+
+
+def _robot_tokens() -> QuerySet[ApiToken]:
+    return ApiToken.objects.filter(kind=ApiToken.Kind.ROBOT)
 
 
 def evidence_of(request: PromotionRequest) -> dict[str, Any]:

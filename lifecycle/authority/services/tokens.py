@@ -48,7 +48,7 @@ def write_token(user: User, *, actor: User, name: str, days: float, team: Team |
     if not name or len(name) > NAME_MAX or not name.isprintable():
         raise Malformed(f"Name the token, in up to {NAME_MAX} characters: you will know it by that.")
     kind = ApiToken.Kind.ROBOT if user.kind == User.Kind.ROBOT else ApiToken.Kind.PERSONAL
-    row, text = tokens.create_token(user, kind=kind, name=name, days=days)
+    row, text = tokens.create_token(user, kind=kind, name=name, days=days, made_by=actor)
     audit.record("token.created", actor=actor, subject=row, team=team, user=user.username, lookup=row.lookup, days=days)
     return row, text
 

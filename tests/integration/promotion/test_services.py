@@ -8,7 +8,8 @@ import pytest
 from django.db import OperationalError, transaction
 from django.utils import timezone
 
-from accounts.models import Robot, Role, Team, User
+from accounts.models import ApiToken, Robot, Role, Team, User
+from accounts.tokens import create_token
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import (
@@ -234,6 +235,22 @@ def test_what_a_voter_saw_is_kept_with_the_vote(dock, request_):
     seen = request_.votes.get().evaluation.inputs
     assert (seen["digest"], seen["holds"]) == (dock.image.digest, None)
     assert seen["findings"] == {"open": 0, "fixed": 0, "new": 0, "severe": []}
+
+
+def test_who_made_a_token_of_a_robot_does_not_approve_what_the_robot_requested(dock):
+    robot = User.objects.create(username="shop-ci", kind=User.Kind.ROBOT)
+    Robot.objects.create(user=robot, team=dock.team, name="ci", created_by=dock.owner)
+    RoleGrant.objects.create(user=robot, team=dock.team, role=Role.objects.get(slug="owner"))
+    Slot.objects.create(repository=dock.repository, environment=dock.dev, image=dock.image)
+    create_token(robot, kind=ApiToken.Kind.ROBOT, name="ci", made_by=dock.approver)
+    asked = services.request_promotion(dock.repository, dock.image.digest, dock.staging, actor=robot, reason="ci")
+    with pytest.raises(NotPermitted, match="Someone else"):
+        services.approve(asked.pk, actor=dock.approver)
+    assert not queries.decidable_by(dock.approver).exists()
+
+    create_token(robot, kind=ApiToken.Kind.ROBOT, name="later", made_by=dock.owner)
+    assert queries.decidable_by(dock.second).exists()
+    assert services.approve(asked.pk, actor=dock.second).state == State.READY
 
 
 def test_who_made_a_robot_does_not_approve_what_the_robot_requested(dock):
