@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final
@@ -57,7 +58,7 @@ class KeysetPagination(BasePagination):
 
     def _limit(self, request: Request) -> int:
         text = request.query_params.get("limit", str(PAGE_DEFAULT))
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= PAGE_MAX:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= PAGE_MAX:
             raise ValidationError({"limit": [f"A whole number from 1 to {PAGE_MAX}."]})
         return int(text)
 

@@ -16,6 +16,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from lifecycle.core.address import client_address
 from lifecycle.core.context import RequestContext, request_context
+from lifecycle.core.error_pages import bad_request
 from lifecycle.core.errors import LifecycleError
 
 log = structlog.get_logger(__name__)
@@ -51,12 +52,15 @@ class ErrorAnswerMiddleware:
     """Turns a LifecycleError of a view into the page (or fragment) that says it; other errors stay Django's.
 
     And a fragment that asks for a sign-in into a page of its own: a poll must not draw the sign-in into its corner.
+    And no view sees a NUL in an address, which PostgreSQL refuses as text; forms and bodies refuse it themselves.
     """
 
     def __init__(self, get_response: Answer) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        if "\0" in request.path or "%00" in request.META.get("QUERY_STRING", ""):
+            return bad_request(request)
         answer = self.get_response(request)
         htmx = getattr(request, "htmx", None)
         if htmx and answer.status_code == 302 and answer["Location"].startswith(reverse("account_login")):

@@ -248,7 +248,7 @@ class WaveViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RebuildWave]):
     queryset = RebuildWave.objects.none()  # only names the model for the schema; get_queryset decides
     serializer_class = WaveSerializer
     calls_others = frozenset({"create"})  # planning reads the registry: no transaction around it
-    lookup_value_regex = r"\d+"
+    lookup_value_regex = "[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[RebuildWave]:
         rows = queries.waves_visible_to(caller(self.request))
