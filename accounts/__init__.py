@@ -1,0 +1,1 @@
+"""People, teams, roles and tokens. Nothing here knows of images."""

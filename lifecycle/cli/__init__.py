@@ -1,0 +1,1 @@
+"""The `gravingdock` command: it speaks to `/api/v1/` and imports nothing else of ours."""

@@ -1,0 +1,1 @@
+"""What changes from one image to another: findings, packages, layers and configuration."""

@@ -1,0 +1,1 @@
+"""From facts to a verdict: pure functions without query, network or clock."""

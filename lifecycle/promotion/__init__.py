@@ -1,0 +1,1 @@
+"""The only way into an environment: requests, votes, requirements, and the copy by digest."""
