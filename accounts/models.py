@@ -36,7 +36,7 @@ class User(AbstractUser):
 
     @property
     def is_person(self) -> bool:
-        """Whether this is a human being; only people's votes count (promotion.md 2b.3)."""
+        """Whether this is a human being; only people's votes count."""
         return self.kind == self.Kind.PERSON
 
     @property
@@ -113,7 +113,7 @@ class Robot(models.Model):
 class ApiToken(models.Model):
     """A bearer secret of one user: for the API, and as the password of registry clients.
 
-    The text is `gdk_<kind>_<random><crc>` (docs/security.md G19); only its SHA-256 is stored.
+    The text is `gdk_<kind>_<random><crc>`; only its SHA-256 is stored.
     """
 
     class Kind(models.TextChoices):

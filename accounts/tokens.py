@@ -1,4 +1,4 @@
-"""Make, find and revoke bearer tokens: `gdk_<kind>_<random><crc>` (docs/security.md G19).
+"""Make, find and revoke bearer tokens: `gdk_<kind>_<random><crc>`.
 
 The random part has 200 bits. The CRC-32 lets a secret scanner, and us, refuse a mistyped token without a query.
 """

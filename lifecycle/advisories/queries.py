@@ -34,7 +34,7 @@ class Finding:
     reason: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the object that design.md 6 describes; `reason` only where there is one."""
+        """Return the object that docs/reference/inventory-format.md describes; `reason` only where there is one."""
         line: dict[str, object] = {
             "purl": self.purl,
             "advisory": self.advisory,

@@ -22,7 +22,7 @@ _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 def write_inventories(images: Iterable[PlannedImage], path: Path) -> None:
-    """Write a row for each image, as `manage.py import_inventory` reads them (design.md 6, Inventories)."""
+    """Write a row for each image, as `manage.py import_inventory` reads them (docs/reference/inventory-format.md)."""
     known: dict[tuple[str, int], bytes] = {}  # an inventory's packages as JSON: most images share it
     with gzip.open(path, "wb", compresslevel=1) as stream:
         for image in images:

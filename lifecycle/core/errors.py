@@ -23,7 +23,7 @@ class LifecycleError(Exception):
 
 
 class NotFound(LifecycleError):
-    """Absent, or hidden from the one who asks: one answer for both (design invariant 9)."""
+    """Absent, or hidden from the one who asks: one answer for both."""
 
     code = "not_found"
     http_status = 404

@@ -26,7 +26,7 @@ _SIGNATURE_SUFFIXES: Final = (".sig", ".att", ".sbom")  # cosign's legacy tags, 
 
 
 class CopyNotVerified(RegistryUnavailable):
-    """The target does not hold what was written to it: never a success, and worth another try (security.md F17)."""
+    """The target does not hold what was written to it: never a success, and worth another try."""
 
     code: ClassVar[str] = "copy_not_verified"
 

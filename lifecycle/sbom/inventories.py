@@ -1,6 +1,6 @@
 """Import images from inventory files: rows become images, layers and packages; what contradicts is refused by line.
 
-Format and rules: design.md 6, "Inventories".
+Format and rules: docs/reference/inventory-format.md.
 """
 
 from __future__ import annotations

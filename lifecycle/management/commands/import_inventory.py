@@ -15,7 +15,7 @@ from lifecycle.sbom.inventories import import_inventories
 
 
 class Command(BaseCommand):
-    help = "Import images, layers and packages; exit 1 when a row was refused (design.md 6, Inventories)."
+    help = "Import images, layers and packages; exit 1 when a row was refused. docs/reference/inventory-format.md"
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, help="JSON lines, gzip or not")
