@@ -1,7 +1,7 @@
 """`make docs`: write docs/reference/ from the code, so that it cannot say anything else. `--check` compares instead.
 
 What is generated: the API from its OpenAPI document, both command lines from their parsers, settings, roles, errors and
-audit actions from the lines that define them.
+audit actions from the lines that define them. `inventory-format.md` beside them is written by hand.
 """
 
 from __future__ import annotations
@@ -80,18 +80,20 @@ def command_line() -> str:
     from lifecycle.cli.main import parser  # noqa: PLC0415
 
     lines = ["# The `gravingdock` command\n", (about or "").strip() + "\n"]
-    for names, command in _leaves(parser()):
-        lines += [f"## `{' '.join(names)}`\n", *_describe(command)]
+    for name, sentence, command in _leaves(parser(), ""):
+        lines += [f"## `{name}`\n", f"{sentence[:1].upper()}{sentence[1:]}.\n", *_describe(command)]
     return "\n".join(lines)
 
 
-def _leaves(parser: argparse.ArgumentParser) -> Iterator[tuple[list[str], argparse.ArgumentParser]]:
+def _leaves(parser: argparse.ArgumentParser, sentence: str) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
+    """Yield (name, its help in the list of commands, parser) of each command that has none below it."""
     groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not groups:
-        yield parser.prog.split(), parser
+        yield parser.prog, sentence, parser
     for group in groups:
-        for child in group.choices.values():
-            yield from _leaves(child)
+        helps = {choice.dest: choice.help or "" for choice in group._choices_actions}
+        for name, child in group.choices.items():
+            yield from _leaves(child, helps.get(name, ""))
 
 
 def commands() -> str:
@@ -121,27 +123,52 @@ def _describe(parser: argparse.ArgumentParser, *, skip: frozenset[str] = frozens
     return ["| Argument | What it is |", "|---|---|", *rows, ""] if rows else []
 
 
+# What only `make up` reads; the ports' defaults are those of config/embedded/settings_file.py.
+_OF_MAKE_UP: Final = {
+    "DEMO": ("boolean", "`1`", "`make up`: `0` starts without the demonstration, which else runs once"),
+    "GRAVINGDOCK_HOME": ("folder", "`var`", "where `env`, the embedded servers' data, logs and scratch files live"),
+    "PG_PORT": ("port", "", "`make up`: PostgreSQL's on 127.0.0.1; at the first start another where it is taken"),
+    "REDIS_PORT": ("port", "", "`make up`: Redis', likewise"),
+    "REGISTRY_PORT": ("port", "", "`make up`: the registry's, likewise"),
+    "WEB_PORT": ("port", "", "`make up`: the web process', likewise"),
+}
+
+
 def settings() -> str:
-    """Return what an operator may set, with its default and the comment on its line."""
+    """Return what an operator may set, with its default and the comment on its line or above it."""
+    from config.embedded.settings_file import OWN_PART, PREFERRED_PORTS, REMEMBERED  # noqa: PLC0415 -- as above
+
+    remembered = {"PUBLIC_URL", *PREFERRED_PORTS, *OWN_PART.values(), *REMEMBERED}
     lines = [
         "# Settings\n",
         "Read from the environment, then from `var/env`; `NAME_FILE` in place of `NAME` names a file that holds the"
-        " value. A missing or bad one stops the start, and says which.\n",
-        "| Name | Kind | Default | What it is |",
-        "|---|---|---|---|",
+        " value. A missing or bad one stops the start, and says which. *Remembered*: given to `make up`, it is written"
+        " to `var/env` and holds for later starts ([change a setting](../how-to/change-a-setting.md)).\n",
+        "| Name | Kind | Default | Remembered | What it is |",
+        "|---|---|---|---|---|",
     ]
     text = (ROOT / "config" / "settings.py").read_text()
     source = text.splitlines()
     found: dict[str, str] = {}
+    for name, (kind, otherwise, comment) in _OF_MAKE_UP.items():
+        port, kept = PREFERRED_PORTS.get(name), "yes" if name in remembered else ""
+        found[name] = f"| `{name}` | {kind} | {f'`{port}`' if port else otherwise} | {kept} | {comment} |"
     for call in _env_calls(ast.parse(text)):
         name = str(ast.literal_eval(call.args[0]))
         given = [*call.args[1:], *(word.value for word in call.keywords if word.arg == "default")]
         # A default that is no literal is another setting's value: the line's comment names it.
         default = "required" if not given else ast.unparse(given[0]) if isinstance(given[0], ast.Constant) else ""
-        comment = source[call.lineno - 1].partition("  # ")[2].replace("|", "\\|")
+        comment = source[call.lineno - 1].partition("  # ")[2] or _comment_above(source, call.lineno - 1)
+        comment = comment.replace("|", "\\|")
         default = f"`{default}`" if default not in {"", "''", "required"} else default.strip("'")
-        found[name] = f"| `{name}` | {_function(call)} | {default} | {comment} |"
+        kept = "yes" if name in remembered else ""
+        found[name] = f"| `{name}` | {_function(call)} | {default} | {kept} | {comment} |"
     return "\n".join([*lines, *(found[name] for name in sorted(found))])
+
+
+def _comment_above(source: list[str], row: int) -> str:
+    above = source[row - 1].strip()
+    return above[2:] if above.startswith("# ") and not above.startswith("# ---") else ""
 
 
 def _env_calls(tree: ast.AST) -> Iterator[ast.Call]:
@@ -188,18 +215,52 @@ def errors() -> str:
         if module.name.rpartition(".")[2] in {"types", "errors", "client", "services", "api"}:
             importlib.import_module(module.name)
     found: dict[str, tuple[int, str]] = {}
+    classes: dict[str, type[LifecycleError]] = {}
     waiting: list[type[LifecycleError]] = [LifecycleError]
     while waiting:
         kind = waiting.pop()
         waiting += kind.__subclasses__()
+        classes[kind.__name__] = kind
         if kind is not LifecycleError and "code" in vars(kind):
             found.setdefault(kind.code, (kind.http_status, " ".join((kind.__doc__ or "").split())))
     from rest_framework.exceptions import APIException  # noqa: PLC0415 -- as above
 
     for raised in APIException.__subclasses__():
         found.setdefault(str(raised.default_code), (raised.status_code, str(raised.default_detail)))
+    of_jobs: set[str] = set()
+    for path in sorted((ROOT / "lifecycle").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                _note_codes(node, classes, found, of_jobs, is_of_a_job=path.name == "handlers.py")
     rows = [f"| `{code}` | {status} | {text} |" for code, (status, text) in sorted(found.items())]
-    return "\n".join(["# Errors\n", "| Code | HTTP status | Meaning |", "|---|---|---|", *rows])
+    more = ", ".join(f"`{code}`" for code in sorted(of_jobs - found.keys()))
+    about = f"The `error_code` of a job that failed is one of these too, or one of its own: {more}.\n"
+    return "\n".join(["# Errors\n", about, "| Code | HTTP status | Meaning |", "|---|---|---|", *rows])
+
+
+def _note_codes(
+    call: ast.Call, classes: dict[str, type[Any]], found: dict[str, tuple[int, str]], of_jobs: set[str], *,
+    is_of_a_job: bool,
+) -> None:  # fmt: skip
+    """Add the codes that a call spells out: an error with a `code=` of its own, a ready answer, a job's end."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    words = [_literal(argument) for argument in call.args]
+    own = next((word.value for word in call.keywords if word.arg == "code"), None)
+    if name in classes and isinstance(own, ast.Constant) and not is_of_a_job:
+        found.setdefault(str(own.value), (classes[name].http_status, str(words[0])))
+    elif name == "problem_answer" and len(words) == 3 and all(words):
+        found.setdefault(str(words[1]), (int(str(words[0])), str(words[2])))
+    elif name == "_failed" and len(words) > 1 and words[1]:
+        of_jobs.add(str(words[1]))
+    elif name in {"fail", *classes} and isinstance(own, ast.Constant):
+        of_jobs.add(str(own.value))
+
+
+def _literal(argument: ast.expr) -> object:
+    """Return what a call spells out, with "..." for the parts of a text that are filled in; None for anything else."""
+    if isinstance(argument, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in argument.values)
+    return argument.value if isinstance(argument, ast.Constant) else None
 
 
 _ACTION: Final = re.compile(r"[a-z_]+\.[a-z_]+")
@@ -210,14 +271,23 @@ def audit_events() -> str:
     found: dict[str, set[str]] = {}
     for folder in ("lifecycle", "accounts"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
+            tree = ast.parse(path.read_text())
+            constants = _constants(tree)
+            for node in ast.walk(tree):
                 if not (isinstance(node, ast.Call) and node.args and _is_record(node.func)):
                     continue
                 for part in ast.walk(node.args[0]):
-                    if isinstance(part, ast.Constant) and _ACTION.fullmatch(str(part.value)):
-                        found.setdefault(str(part.value), set()).add(str(path.relative_to(ROOT)))
+                    text = constants.get(part.id) if isinstance(part, ast.Name) else getattr(part, "value", None)
+                    if isinstance(text, str) and _ACTION.fullmatch(text):
+                        found.setdefault(text, set()).add(str(path.relative_to(ROOT)))
     rows = [f"| `{action}` | {', '.join(sorted(found[action]))} |" for action in sorted(found)]
     return "\n".join(["# Audit events\n", "| Action | Written by |", "|---|---|", *rows])
+
+
+def _constants(tree: ast.Module) -> dict[str, str]:
+    """Return the texts that a module gives a name: `_REFUSED: Final = "access.refused"`."""
+    named = [node for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+    return {node.target.id: str(node.value.value) for node in named if isinstance(node.value, ast.Constant)}
 
 
 def _is_record(function: ast.expr) -> bool:

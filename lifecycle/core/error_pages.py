@@ -49,13 +49,13 @@ def server_error(request: HttpRequest) -> HttpResponse:
         answer = HttpResponse(render_to_string("errors/server_error.html", {"is_passing": is_passing}), status=status)
     elif is_passing:
         answer = problem_answer(
-            status,
+            503,
             "unavailable",
             "A part that we need does not answer right now, and nothing was half done; try again.",
         )
     else:
         answer = problem_answer(
-            status, "internal_error", "Something broke on our side, and nothing was half done; try again."
+            500, "internal_error", "Something broke on our side, and nothing was half done; try again."
         )
     if is_passing:
         answer["Retry-After"] = str(_RETRY_AFTER_S)
