@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Final
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from lifecycle.advisories.queries import fixed_by_new_base, is_matching
 from lifecycle.jobs.schedule import every
 from lifecycle.lineage.models import Ancestry
 from lifecycle.rebuild.graph import line_images, tags_of
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
-from lifecycle.registry.models import Image
+from lifecycle.registry.models import Image, IndexEntry
 from lifecycle.registry.queries import platforms_of
+
+WAVES_AT_ONCE: Final = 20
 
 
 def estimate(wave: RebuildWave) -> None:
@@ -24,7 +27,7 @@ def estimate(wave: RebuildWave) -> None:
     new = {image.platform: image for image in platforms_of(wave.new_base)}
     if not new or not all(image.scanned_at for image in new.values()) or is_matching([i.pk for i in new.values()]):
         return
-    jobs = list(wave.jobs.select_related("old_image"))
+    jobs = list(wave.jobs.filter(would_fix__isnull=True).select_related("old_image"))
     platform = {job.pk: (platforms_of(job.old_image) or [job.old_image])[0] for job in jobs}
     line = line_images(wave.repository, tags_of(wave.repository, wave.new_base)) - {image.pk for image in new.values()}
     above = Ancestry.objects.filter(descendant__in=[image.pk for image in platform.values()], ancestor__in=line)
@@ -55,9 +58,34 @@ def note_of(job: RebuildJob) -> str:
 
 @every(5, "rebuild_estimates")
 def estimate_open() -> None:
-    """Estimate what could not be estimated when it was planned, as its new base was not scanned yet."""
-    scanned = Q(new_base__kind=Image.Kind.INDEX) | Q(new_base__scanned_at__isnull=False)
+    """Estimate what could not be estimated when it was planned, as its new base was not scanned yet.
+
+    At random: a wave that still cannot be estimated must not keep the others waiting.
+    """
     open_states = (RebuildWave.State.PLANNED, RebuildWave.State.RUNNING)
-    unknown = RebuildWave.objects.filter(scanned, state__in=open_states, jobs__would_fix=None).distinct()
-    for wave in unknown.order_by("-pk")[:20]:
+    waves = RebuildWave.objects.filter(state__in=open_states, pk__in=_to_estimate().values("wave"))
+    for wave in waves.order_by("?")[:WAVES_AT_ONCE]:
         estimate(wave)
+
+
+def _to_estimate() -> QuerySet[RebuildJob]:
+    """Return the jobs without an estimate, but for those that `estimate` has nothing to say of, now or ever.
+
+    The new base is scanned on every platform, and so is the image, which has to be known to stand on an older image of
+    the base: one that does so by the word of its recipe alone has no packages of which we know that the base brought
+    them.
+    """
+    unscanned = IndexEntry.objects.filter(
+        index=OuterRef("wave__new_base"), child__kind=Image.Kind.MANIFEST, child__scanned_at=None
+    ).exclude(platform__startswith="unknown")
+    is_index = Q(wave__new_base__kind=Image.Kind.INDEX) & ~Exists(unscanned)
+    above = Ancestry.objects.filter(
+        descendant__scanned_at__isnull=False,
+        ancestor__repository_images__repository=OuterRef("wave__repository"),
+    )
+    stands_on_it = Exists(above.filter(descendant=OuterRef("old_image"))) | Exists(
+        above.filter(descendant__parents__index=OuterRef("old_image"))
+    )
+    # `would_fix=None` would ask for JSON's null; what is not known is SQL's.
+    unknown = RebuildJob.objects.filter(stands_on_it, would_fix__isnull=True)
+    return unknown.filter(Q(wave__new_base__scanned_at__isnull=False) | is_index)

@@ -11,13 +11,14 @@ from django.db import connection
 from accounts.models import Role
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
+from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition
 from lifecycle.ingest import services as ingest
 from lifecycle.jobs import handlers as job_handlers
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.lineage.services import derive
-from lifecycle.rebuild import handlers, planning, services
+from lifecycle.rebuild import estimates, handlers, planning, services
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Image, Tag, TagEvent
 from lifecycle.sbom.services import Content, Package, store
@@ -161,6 +162,51 @@ def test_what_a_rebuild_would_fix_is_told_before_and_verified_after(yard):
     job = wave.jobs.get()
     assert (job.fixed, job.introduced, job.still_open) == (["CVE-1", "CVE-2"], [], ["CVE-3"])
     assert (job.findings_before, job.findings_after, job.remaining_count) == (3, 1, 1)
+
+
+def due():
+    return set(estimates._to_estimate().values_list("repository__name", flat=True))
+
+
+def test_what_a_rebuild_would_fix_is_told_when_the_base_is_scanned_after_the_plan(yard, monkeypatch):
+    yard.push("base/debian", "debian 1")
+    yard.push("shop/static", "static", on="base/debian")
+    yard.push("shop/alone", "alone")  # only its recipe says that it stands on the base: nothing can be told of it
+    alone = dock.repository("shop/alone")
+    Recipe.objects.create(
+        repository=alone, revision=1, containerfile="", base_references=["base/debian"], author=yard.owner
+    )
+    package = yard.tag("base/debian").image_inventories.get().inventory.inventory_packages.get().package
+    dock.advisory("CVE-1", "high", package, fixed="2")
+    new = yard.push("base/debian", "debian 2", packages=("openssl", "2"))
+    scanned_at = new.scanned_at or Image.objects.get(pk=new.pk).scanned_at
+    Image.objects.filter(pk=new.pk).update(scanned_at=None)
+    wave = planning.plan_wave("base/debian:latest", actor=yard.owner)
+    estimates.estimate_open()
+    assert set(wave.jobs.values_list("repository__name", "would_fix")) == {("shop/static", None), ("shop/alone", None)}
+    assert due() == set()
+    Image.objects.filter(pk=new.pk).update(scanned_at=scanned_at)
+    assert due() == {"shop/static"}
+    estimates.estimate_open()
+    assert wave.jobs.get(repository__name="shop/static").would_fix == ["CVE-1"]
+    assert due() == set()
+    monkeypatch.setattr(estimates, "estimate", lambda wave: pytest.fail("There is nothing left to estimate."))
+    estimates.estimate_open()
+
+
+def test_the_base_of_an_estimate_may_be_an_index(yard):
+    yard.push("base/debian", "debian 1")
+    yard.push("shop/static", "static", on="base/debian")
+    new = yard.push("base/debian", "debian 2", tag="next", packages=("openssl", "2"))
+    arm = dock.image("debian 2 for arm", architecture="arm64")
+    place = dock.repository("base/debian")
+    dock.push(place, dock.index("debian 2 for both", new, arm), "latest")
+    wave = planning.plan_wave("base/debian:latest", actor=yard.owner)
+    assert (wave.jobs.get().would_fix, due()) == (None, set())
+    Image.objects.filter(pk=arm.pk).update(scanned_at=clock.now())
+    assert due() == {"shop/static"}
+    estimates.estimate_open()
+    assert wave.jobs.get().would_fix == []
 
 
 def test_findings_that_a_rebuild_brings_are_told(yard):
