@@ -33,6 +33,15 @@ def image_ingested(image: Image) -> None:
     jobs.queue(JobKind.SCAN, subject_id=image.pk, actor=actor, dedupe_key=f"image:{image.pk}")
 
 
+def unscanned_image_pushed(image: Image) -> None:
+    """An image came again whose scan had failed, perhaps because it was in no repository any more: scan it now."""
+    from accounts.queries import system_user  # noqa: PLC0415 -- as above
+    from lifecycle.jobs import services as jobs  # noqa: PLC0415
+    from lifecycle.jobs.models import JobKind  # noqa: PLC0415
+
+    jobs.queue(JobKind.SCAN, subject_id=image.pk, actor=system_user(), dedupe_key=f"image:{image.pk}")
+
+
 def base_named(image: Image) -> None:
     """An index came, or one named the base of an image that came before it: find what stands on what again."""
     from accounts.queries import system_user  # noqa: PLC0415 -- as above

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from django.db import connection
-from django.db.models import Case, OuterRef, QuerySet, Subquery, Value, When
+from django.db.models import Case, Exists, OuterRef, QuerySet, Subquery, Value, When
 
 from lifecycle.advisories.coordinates import Coordinates
 from lifecycle.advisories.matching import Verdict, verdicts
@@ -242,10 +242,21 @@ def fixed_by_new_base(image_ids: Collection[int], before: Image, after: Image) -
 
 
 def is_matching(image_ids: Collection[int]) -> bool:
-    """Whether packages of any of these images still wait to be matched, so that their findings may be too few."""
-    live = Job.objects.filter(kind=JobKind.MATCH, state__in=(Job.State.WAITING, Job.State.RUNNING))
+    """Whether packages of any of these images still wait to be matched, so that their findings may be too few.
+
+    What failed waits too, until the same has been matched after all (jobs/schedule.py queues it again).
+    """
+    jobs = Job.objects.filter(kind=JobKind.MATCH, payload__has_key="package_ids")
+    newer = Job.objects.filter(
+        kind=JobKind.MATCH, subject_id=OuterRef("subject_id"), payload=OuterRef("payload"), pk__gt=OuterRef("pk")
+    )
+    # One arm a state: there is an index for each, and none for all.
+    waiting, running, failed = (
+        jobs.filter(state=state).values_list("payload", flat=True)
+        for state in (Job.State.WAITING, Job.State.RUNNING, Job.State.FAILED)
+    )
     package_ids: set[int] = set()
-    for payload in live.filter(payload__has_key="package_ids").values_list("payload", flat=True):
+    for payload in waiting.union(running, failed.filter(~Exists(newer)), all=True):
         package_ids.update(payload["package_ids"])
     if not package_ids:
         return False

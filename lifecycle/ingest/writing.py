@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -89,6 +89,13 @@ def write_graph(
             kind=top.kind,
             replaced=old,
         )
+    _tell(images.values(), fresh, heard)
+    if moved is not None:
+        reactions.tag_moved(moved)
+    return Written(top, kept)
+
+
+def _tell(images: Iterable[Image], fresh: Iterable[Image], heard: Iterable[Image]) -> None:
     for image in fresh:
         if image.kind == Image.Kind.MANIFEST:
             reactions.image_ingested(image)
@@ -96,9 +103,9 @@ def write_graph(
             reactions.base_named(image)
     for image in heard:
         reactions.base_named(image)
-    if moved is not None:
-        reactions.tag_moved(moved)
-    return Written(top, kept)
+    for image in images:
+        if image.scanned_at is None and image.scan_problem:
+            reactions.unscanned_image_pushed(image)
 
 
 def accept_move(repository: Repository, tag: str, image: Image, *, actor: User | None, via: str, why: str) -> None:

@@ -72,6 +72,7 @@ class Job(models.Model):
             models.Index(fields=("-priority", "id"), condition=Q(state="waiting"), name="job_waiting"),
             models.Index(fields=("lease_until",), condition=Q(state="running"), name="job_running_by_lease"),
             models.Index(fields=("kind", "subject_id", "-id"), name="job_by_subject"),
+            models.Index(fields=("kind", "subject_id"), condition=Q(state="failed"), name="job_failed"),
             models.Index(fields=("actor", "-id"), name="job_by_actor"),
         )
 

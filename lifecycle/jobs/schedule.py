@@ -12,11 +12,17 @@ import structlog
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models.functions import Now
 
-from lifecycle.jobs.models import Job, JobLogLine, ScheduleSlot
+from lifecycle.jobs import services
+from lifecycle.jobs.models import Job, JobKind, JobLogLine, ScheduleSlot
 
 log = structlog.get_logger(__name__)
 
 KEEP_DONE_JOBS: Final = timedelta(days=30)
+# What nothing else would ask for again: a delivery that failed is found by the crawl, and a crawl is due again; a
+# promotion and a rebuild have a state of their own, and people who see it.
+_AGAIN: Final = (JobKind.SCAN, JobKind.MATCH, JobKind.LINEAGE, JobKind.PLAN)
+_AGAIN_AFTER_S: Final = (300, 900, *[3600] * 24, 86_400)  # by failures in a row; the last one repeats
+_AGAIN_LIMIT: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +86,49 @@ def tidy() -> None:
     done = Job.objects.filter(finished_at__lt=old)
     JobLogLine.objects.filter(job__in=done).delete()
     done.delete()
+
+
+# The last job of its kind, subject and payload, how often that has failed in a row, and whether its pause is over.
+_FORGOTTEN: Final = """
+SELECT job.id
+FROM lifecycle_job job
+CROSS JOIN LATERAL (
+    SELECT count(*) AS count FROM lifecycle_job before
+    WHERE (before.kind, before.subject_id, before.payload) = (job.kind, job.subject_id, job.payload)
+      AND before.state = 'failed' AND before.id <= job.id AND before.id > (
+          SELECT coalesce(max(good.id), 0) FROM lifecycle_job good
+          WHERE (good.kind, good.subject_id, good.payload) = (job.kind, job.subject_id, job.payload)
+            AND good.state = 'succeeded' AND good.id < job.id)
+) failures
+WHERE job.state = 'failed' AND job.kind = ANY(%(kinds)s) AND job.error_code = ANY(%(codes)s)
+  AND job.finished_at < now() - make_interval(secs => (%(after_s)s)[least(failures.count, %(steps)s)])
+  AND NOT EXISTS (
+      SELECT FROM lifecycle_job newer
+      WHERE (newer.kind, newer.subject_id, newer.payload) = (job.kind, job.subject_id, job.payload)
+        AND newer.id > job.id)
+ORDER BY job.finished_at
+LIMIT %(limit)s
+"""
+
+
+@every(60, "again")
+def queue_again() -> None:
+    """Queue again what failed for a reason that time can heal, after pauses that grow to a day, without end.
+
+    The attempts of one job are over in two minutes. What a longer outage ended would be looked for by nobody.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _FORGOTTEN,
+            {
+                "kinds": list(_AGAIN),
+                "codes": sorted(services.TRANSIENT_CODES),
+                "after_s": list(_AGAIN_AFTER_S),
+                "steps": len(_AGAIN_AFTER_S),
+                "limit": _AGAIN_LIMIT,
+            },
+        )
+        ids = [row[0] for row in cursor.fetchall()]
+    for job in Job.objects.select_related("actor").filter(pk__in=ids).order_by("pk"):
+        again = services.queue_again(job)
+        log.info("job_queued_again", failed_id=job.pk, job_id=again.pk, job_kind=job.kind)

@@ -13,7 +13,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from accounts.models import User
-from lifecycle.core.errors import LeaseLost
+from lifecycle.core.errors import LeaseLost, RegistryUnavailable
 from lifecycle.jobs import broker
 from lifecycle.jobs.models import Job, JobKind, JobLogLine
 
@@ -31,6 +31,7 @@ QUEUE_OF: Final[dict[str, str]] = {
 }
 
 RETRY_AFTER_S: Final = (2, 5, 15, 60, 300)  # by attempt; the last one repeats
+TRANSIENT_CODES: Final = frozenset({RegistryUnavailable.code, "database_unavailable", "crashed", "attempts_used"})
 LOG_LINE_MAX: Final = 2000  # characters
 BROKER_PAUSE_S: Final = 2.0
 QUEUE_ENOUGH: Final = 100  # wake-ups in a queue
@@ -100,6 +101,19 @@ def queue(
         if not_before is None:
             transaction.on_commit(lambda: wake(job_id, queue_name))
     return job
+
+
+def queue_again(job: Job) -> Job:
+    """Queue the same as a job that ended, on behalf of whom that ran for, and return it; the old one stays as it is."""
+    return queue(
+        job.kind,
+        subject_id=job.subject_id,
+        actor=job.actor,
+        payload=job.payload,
+        priority=job.priority,
+        dedupe_key=job.dedupe_key or f"retry:{job.pk}",
+        max_attempts=job.max_attempts,
+    )
 
 
 def wake(job_id: int, queue_name: str) -> None:

@@ -75,14 +75,6 @@ def retry(job_id: int, *, actor: User) -> Job:
     job = lock_job(actor, job_id)
     if why := why_not_retried(job):
         raise IllegalTransition(why)
-    again = services.queue(
-        JobKind(job.kind),
-        subject_id=job.subject_id,
-        actor=job.actor,
-        payload=job.payload,
-        priority=job.priority,
-        dedupe_key=job.dedupe_key or f"retry:{job.pk}",
-        max_attempts=job.max_attempts,
-    )
+    again = services.queue_again(job)
     audit.record("job.retried", actor=actor, subject=job, kind=job.kind, again=again.pk)
     return again

@@ -9,6 +9,7 @@ from lifecycle.authority.access import require
 from lifecycle.core.errors import RegistryUnavailable
 from lifecycle.core.types import Digest
 from lifecycle.ingest.services import ingest_manifest
+from lifecycle.jobs import services as jobs
 from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.promotion import services
@@ -19,9 +20,7 @@ from lifecycle.registry.copying import CopyNotVerified, copy_by_digest
 from lifecycle.registry.models import TagEvent
 
 # Codes of failures that say nothing against the promotion itself: it may be carried out again.
-_TECHNICAL: Final = frozenset(
-    {RegistryUnavailable.code, CopyNotVerified.code, "database_unavailable", "crashed", "attempts_used"}
-)
+_TECHNICAL: Final = jobs.TRANSIENT_CODES | {CopyNotVerified.code}
 
 
 def _gave_up(job: Job) -> None:

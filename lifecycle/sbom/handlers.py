@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from accounts.verbs import Verb
 from lifecycle.authority import access
+from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, RegistryUnavailable
 from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
-from lifecycle.jobs.handlers import JobRun, handler
+from lifecycle.jobs.handlers import JobRun, Postponed, handler
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, RepositoryImage
 from lifecycle.sbom import scanner, services
+
+_OUTAGE_S: Final = 3600  # how long a registry may be away before that counts against the scan
+_PAUSE_MAX_S: Final = 60
 
 
 def _gave_up(job: Job) -> None:
@@ -39,8 +45,11 @@ def scan(run: JobRun) -> None:
         if place is None:
             raise scanner.ScanFailed("The image is in no repository any more.")
         content = _read(run, image, place)
-    except RegistryUnavailable:
-        raise  # worth a retry
+    except RegistryUnavailable as error:
+        waited_s = (clock.now() - run.job.created_at).total_seconds()
+        if waited_s > _OUTAGE_S:
+            raise  # counts as an attempt, so that the image's page says in the end what is wrong
+        raise Postponed(str(error), seconds=min(max(waited_s / 2, 2), _PAUSE_MAX_S)) from error
     except LifecycleError as error:
         with run.fenced():
             services.note_problem(image, error.message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -151,6 +152,8 @@ def run_syft(layout: Path, scratch: Path, alive: Callable[[], None]) -> bytes:
                 process.wait()
     if process.returncode != 0:
         text = errors.read_bytes()[-400:].decode(errors="replace")
+        if "no space left on device" in text.lower():
+            raise OSError(errno.ENOSPC, "The scratch folder is full.")  # no fault of the image: worth a retry
         raise ScanFailed(f"syft ended with {process.returncode}: {''.join(c for c in text if c.isprintable())[-200:]}")
     if output.stat().st_size > DOCUMENT_MAX:
         raise ScanFailed(f"The SBOM is longer than {DOCUMENT_MAX} bytes.")

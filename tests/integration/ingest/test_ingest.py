@@ -109,6 +109,17 @@ def test_one_digest_in_two_repositories_is_one_image_scanned_once(shelf: InMemor
     assert AuditEvent.objects.filter(action="image.pushed").count() == 2
 
 
+def test_a_push_asks_again_for_a_scan_that_failed(shelf: InMemoryRegistry) -> None:
+    item = oci.image("a")
+    oci.push(shelf, "shop/api", item, "1")
+    deliver(event(1, item.manifest.digest.text, tag="1"))
+    Job.objects.all().delete()
+    for number, problem, count in ((2, "", 0), (3, "The image is in no repository any more.", 1)):
+        Image.objects.update(scan_problem=problem)
+        deliver(event(number, item.manifest.digest.text, tag="1"))
+        assert Job.objects.filter(kind=JobKind.SCAN).count() == count
+
+
 def test_an_index_brings_its_platforms_and_leaves_attestations_aside(shelf: InMemoryRegistry) -> None:
     one, two = oci.image("base"), oci.image("base", architecture="arm64")
     top = oci.index(one, two)

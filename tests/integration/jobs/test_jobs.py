@@ -200,3 +200,64 @@ def test_a_schedule_that_fails_is_due_again_and_holds_up_no_other(monkeypatch):
     monkeypatch.setattr(schedule, "_SCHEDULES", [schedule.Schedule("bad", 60, lambda: fired.append(2))])
     assert schedule.run_due(now_s=601.0) == ["bad"]
     assert fired == [1, 2]
+
+
+def ended(state=Job.State.FAILED, *, hours=0.0, kind=JobKind.MATCH, code="crashed", payload=None, subject_id=1):
+    """Return a job that ended so long ago."""
+    job = services.queue(kind, subject_id=subject_id, actor=system_user(), payload=payload)
+    at = timezone.now() - timedelta(hours=hours)
+    Job.objects.filter(pk=job.pk).update(state=state, error_code=code, finished_at=at, created_at=at)
+    return job
+
+
+def test_what_failed_for_a_while_is_queued_again_once():
+    job = ended(hours=0.1, payload={"package_ids": [5]})
+    for _ in range(2):
+        schedule.queue_again()
+    again = Job.objects.get(state=Job.State.WAITING)
+    assert (again.kind, again.subject_id, again.payload, again.actor) == (job.kind, 1, {"package_ids": [5]}, job.actor)
+    job.refresh_from_db()
+    assert job.state == Job.State.FAILED
+
+
+@pytest.mark.parametrize(
+    ("failures", "hours", "is_due"),
+    [(1, 0.05, False), (1, 0.1, True), (2, 0.2, False), (2, 0.3, True), (3, 0.9, False), (3, 1.1, True),
+     (25, 1.1, True), (27, 1.1, False), (27, 23.9, False), (27, 24.1, True), (40, 24.1, True)],
+)  # fmt: skip
+def test_the_pauses_grow_with_each_failure_in_a_row_to_a_day(failures, hours, is_due):
+    ended(hours=200)
+    ended(Job.State.SUCCEEDED, hours=199, code="")  # what failed before is forgotten
+    for number in range(failures):
+        ended(hours=hours + failures - number - 1)
+    schedule.queue_again()
+    assert Job.objects.filter(state=Job.State.WAITING).exists() == is_due
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"kind": JobKind.PROMOTE},
+        {"kind": JobKind.CRAWL},
+        {"kind": JobKind.SCAN, "code": "registry_refused"},
+        {"state": Job.State.CANCELLED},
+    ],
+)
+def test_what_has_another_way_or_cannot_heal_is_not_queued_again(more):
+    ended(hours=48, **more)
+    schedule.queue_again()
+    assert not Job.objects.filter(state=Job.State.WAITING).exists()
+
+
+def test_what_was_asked_for_again_already_is_not_queued_twice():
+    ended(hours=48, payload={"package_ids": [5]})
+    ended(Job.State.SUCCEEDED, hours=47, code="", payload={"package_ids": [6]})  # another batch of the same image
+    ended(hours=48, kind=JobKind.SCAN)
+    services.queue(JobKind.SCAN, subject_id=1, actor=system_user())
+    ended(hours=48, kind=JobKind.LINEAGE)
+    ended(Job.State.SUCCEEDED, hours=47, code="", kind=JobKind.LINEAGE)
+    ended(hours=48, kind=JobKind.PLAN)
+    before = set(Job.objects.values_list("pk", flat=True))
+    schedule.queue_again()
+    fresh = Job.objects.exclude(pk__in=before).order_by("kind")
+    assert list(fresh.values_list("kind", "payload")) == [("match", {"package_ids": [5]}), ("plan", {})]

@@ -217,7 +217,12 @@ def test_packages_that_wait_to_be_matched_are_not_known_yet(dock, request_):
     assert services.judge_open() == 1  # it stays due, although nothing has a newer time stamp
     request_.refresh_from_db()
     assert request_.state == State.OPEN
-    Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED)
+    Job.objects.filter(pk=job.pk).update(state=Job.State.FAILED)
+    assert services.judge_open() == 1
+    request_.refresh_from_db()
+    assert request_.state == State.OPEN  # what failed has not matched them either
+    again = jobs.queue_again(job)
+    Job.objects.filter(pk=again.pk).update(state=Job.State.SUCCEEDED)
     assert services.judge_open() == 1
     request_.refresh_from_db()
     assert request_.state == State.READY

@@ -7,10 +7,13 @@ import io
 import json
 import tarfile
 import zlib
+from datetime import timedelta
 
 import pytest
 
 from accounts.queries import system_user
+from lifecycle.core import clock
+from lifecycle.core.errors import RegistryUnavailable
 from lifecycle.core.types import Digest
 from lifecycle.jobs import handlers, running, services
 from lifecycle.jobs.models import Job, JobKind
@@ -18,7 +21,7 @@ from lifecycle.registry.clients import client_for
 from lifecycle.registry.constants import MediaType
 from lifecycle.registry.models import Image, Layer, Registry, RepositoryImage
 from lifecycle.registry.types import ManifestContent
-from lifecycle.sbom import queries
+from lifecycle.sbom import queries, scanner
 from lifecycle.sbom.models import Sbom
 from tests.factories import dock, oci
 
@@ -122,3 +125,27 @@ def test_an_image_that_cannot_be_pulled_says_why_and_stays_unknown(place):
     image.refresh_from_db()
     assert image.scanned_at is None
     assert image.scan_problem
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("minutes", "state", "attempts"), [(0, "waiting", 0), (59, "waiting", 0), (61, "failed", 1)])
+def test_a_registry_that_is_away_costs_a_scan_no_attempt_for_an_hour(monkeypatch, minutes, state, attempts):
+    handlers.load()
+    image = known(dock.repository("shop/away"), debian_image())
+    monkeypatch.setattr("lifecycle.sbom.handlers._read", lambda *_: (_ for _ in ()).throw(RegistryUnavailable("away")))
+    job = services.queue(JobKind.SCAN, subject_id=image.pk, actor=system_user(), max_attempts=1)
+    Job.objects.update(created_at=clock.now() - timedelta(minutes=minutes))
+    running.run(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.attempts, job.last_error) == (state, attempts, "away")
+    image.refresh_from_db()
+    assert image.scan_problem == ("away" if state == "failed" else "")
+
+
+def test_a_full_scratch_folder_is_no_fault_of_the_image(tmp_path, monkeypatch):
+    program = tmp_path / "syft"
+    program.write_text("#!/bin/sh\necho 'write /x: no space left on device' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(scanner, "syft_path", lambda: str(program))
+    with pytest.raises(OSError, match="scratch"):
+        scanner.run_syft(tmp_path, tmp_path, lambda: None)
