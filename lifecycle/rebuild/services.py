@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, QuerySet
 
 from accounts.models import User
 from accounts.queries import system_user
@@ -208,9 +208,7 @@ def retry_wave(wave_id: int, *, actor: User) -> RebuildWave:
 @every(60, "rebuild_waves")
 def resume_waves() -> None:
     """Queue what a running wave waits for and nobody works at: should never be, and is not left so (invariant 10)."""
-    work = Job.objects.filter(
-        kind=JobKind.REBUILD, subject_id=OuterRef("pk"), state__in=(Job.State.WAITING, Job.State.RUNNING)
-    )
+    work = _work().filter(subject_id=OuterRef("pk"))
     open_jobs = RebuildJob.objects.filter(state__in=OPEN_STATES, wave__state=RebuildWave.State.RUNNING)
     for wave_id in open_jobs.filter(~Exists(work)).order_by("wave").values_list("wave", flat=True).distinct()[:100]:
         with transaction.atomic():
@@ -218,6 +216,11 @@ def resume_waves() -> None:
             for job in wave.jobs.filter(~Exists(work), state__in=(State.BUILDING, State.SCANNING)):
                 _queue(job, wave)
             _go_on(wave)
+
+
+def _work() -> QuerySet[Job]:
+    """Return the runs that a worker has, or will have, in hand."""
+    return Job.objects.filter(kind=JobKind.REBUILD, state__in=(Job.State.WAITING, Job.State.RUNNING))
 
 
 def _queue(job: RebuildJob, wave: RebuildWave) -> None:
@@ -380,12 +383,20 @@ def fail(job_id: int, *, why: str) -> None:
 
 
 def _go_on(wave: RebuildWave) -> None:
-    """Queue every job whose parents are done, or end the wave when no job is left; the wave is locked."""
+    """Queue every job whose parents are done, or end the wave when no job is left; the wave is locked.
+
+    Not one that is queued, or that a worker took and has not begun: a second run would make the same image beside it.
+    """
     rows = list(wave.jobs.prefetch_related("parents"))
     if wave.state == RebuildWave.State.RUNNING:
-        for job in rows:
-            parents_done = all(parent.state in (State.DONE, State.UNCHANGED) for parent in job.parents.all())
-            if job.state == State.WAITING and parents_done:
+        ready = [
+            job for job in rows
+            if job.state == State.WAITING
+            and all(parent.state in (State.DONE, State.UNCHANGED) for parent in job.parents.all())
+        ]  # fmt: skip
+        in_hand = set(_work().filter(subject_id__in=[job.pk for job in ready]).values_list("subject_id", flat=True))
+        for job in ready:
+            if job.pk not in in_hand:
                 _queue(job, wave)
     if wave.state != RebuildWave.State.RUNNING or any(job.state in OPEN_STATES for job in rows):
         return

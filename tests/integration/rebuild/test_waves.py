@@ -11,6 +11,7 @@ from accounts.models import Role
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import IllegalTransition, NotFound, NotPermitted
+from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.rebuild import access, graph, planning, services
 from lifecycle.rebuild.models import RebuildJob, Recipe
@@ -267,6 +268,24 @@ def test_a_level_of_any_width_is_read_with_the_same_queries(yard, count, django_
     with django_assert_max_num_queries(40):
         reach = graph.reach_of(yard.places["base"], {"12"}, [yard.new])
     assert len(reach.nodes) == 3 + count
+
+
+def test_a_job_that_a_worker_took_and_has_not_begun_is_not_queued_again(yard):
+    static = dock.repository("shop/static", yard.team)
+    image = dock.image("static")
+    dock.push(static, image, "latest")
+    recipe(static, yard.owner)
+    dock.derive(yard.old, image)
+    wave = started(yard)
+    taken = jobs.claim(Job.objects.get(subject_id=job_of(wave, "static").pk).pk, worker="w")
+    services.begin(job_of(wave, "runtime").pk, node_id="n1")
+    services.unchanged(job_of(wave, "runtime").pk, reason="No base of it changed.")
+    runs = list(Job.objects.filter(kind=JobKind.REBUILD).values_list("subject_id", flat=True))
+    assert runs.count(job_of(wave, "static").pk) == 1
+    assert len(runs) == len(set(runs)) == 4
+    Job.objects.filter(pk=taken.pk).update(state="failed", lease_until=None)  # nobody has it in hand any more
+    services.resume_waves()
+    assert queued() >= {job_of(wave, "static").pk}
 
 
 @pytest.mark.django_db(transaction=True)
