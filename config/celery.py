@@ -1,4 +1,4 @@
-"""The Celery application: it carries wake-ups (a job's id), nothing else (security.md section 6)."""
+"""The Celery application: it carries wake-ups (a job's id), nothing else."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ CACHES = {
         "OPTIONS": {"socket_connect_timeout": 2, "socket_timeout": 2},
     }
 }
-SESSION_ENGINE = "django.contrib.sessions.backends.db"  # never in the broker's Redis (security.md G15)
+SESSION_ENGINE = "django.contrib.sessions.backends.db"  # never in the broker's Redis
 SESSION_COOKIE_AGE = 14 * 24 * 3600
 SESSION_COOKIE_NAME = "__Host-session" if IS_HTTPS else "gd_session"
 CSRF_COOKIE_NAME = "__Host-csrf" if IS_HTTPS else "gd_csrf"
@@ -154,7 +154,7 @@ ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_FORMS = {"change_password": "lifecycle.authority.sign_in.ChangePasswordForm"}
 ACCOUNT_RATE_LIMITS = False  # one limiter for every door, in PostgreSQL: lifecycle/registry/limiter.py
 ACCOUNT_SESSION_REMEMBER = True
-ANONYMOUS_USER_NAME = None  # guardian: no anonymous row (security.md G6)
+ANONYMOUS_USER_NAME = None  # guardian: no anonymous row
 GUARDIAN_AUTO_PREFETCH = False
 
 LANGUAGE_CODE = "en"
@@ -173,7 +173,7 @@ STORAGES = {
     },
 }
 WHITENOISE_USE_FINDERS = DEBUG
-APPEND_SLASH = False  # a redirect drops the body of a notification (protocols.md 4.2)
+APPEND_SLASH = False  # a redirect drops the body of a notification
 
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"

@@ -1,4 +1,4 @@
-"""One port for all: registry tokens go to a small callable of their own, everything else to Django (design.md 3)."""
+"""One port for all: registry tokens go to a small callable of their own, everything else to Django."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a purl to OSV terms: ecosystem, release, package name, version and its key (design.md 6, Findings)."""
+"""From a purl to OSV terms: ecosystem, release, package name, version and its key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings of one image as rows of a page: a finding is computed, never stored (design invariant 2)."""
+"""Findings of one image as rows of a page: a finding is computed, never stored."""
 
 from __future__ import annotations
 

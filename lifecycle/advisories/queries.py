@@ -1,4 +1,4 @@
-"""Findings: matches seen through images. Nothing here stores anything (design.md 4: a finding is computed)."""
+"""Findings: matches seen through images. Nothing here stores anything (a finding is computed)."""
 
 from __future__ import annotations
 

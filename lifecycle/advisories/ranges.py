@@ -1,4 +1,4 @@
-"""OSV `affected` entries compiled to disjoint intervals of versions (osv-schema, "Evaluation"; rescan-rebuild.md 2)."""
+"""OSV `affected` entries compiled to disjoint intervals of versions (osv-schema, "Evaluation")."""
 
 from __future__ import annotations
 

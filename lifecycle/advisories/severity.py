@@ -1,4 +1,4 @@
-"""How bad an advisory is, in one word: its own CVSS v4, v3, v2, then its own vendor's word (design.md 6)."""
+"""How bad an advisory is, in one word: its own CVSS v4, v3, v2, then its own vendor's word."""
 
 from __future__ import annotations
 

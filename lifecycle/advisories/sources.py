@@ -1,4 +1,4 @@
-"""Where records come from: an OSV bulk export in a folder or behind an address (protocols.md 8.7)."""
+"""Where records come from: an OSV bulk export in a folder or behind an address."""
 
 from __future__ import annotations
 

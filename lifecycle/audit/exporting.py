@@ -36,7 +36,7 @@ _FIELDS: Final = (
     "reason",
     "details",
 )
-# What makes a spreadsheet take a cell for a formula (security.md C13); a line end inside a cell starts a new one.
+# What makes a spreadsheet take a cell for a formula; a line end inside a cell starts a new one.
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 

@@ -52,7 +52,7 @@ class AuditEvent(models.Model):
 
 
 class AuditPending(models.Model):
-    """Written by a trigger with every event, taken by the sealer (promotion.md 3c.2)."""
+    """Written by a trigger with every event, taken by the sealer."""
 
     event_id = models.BigIntegerField(primary_key=True)
 

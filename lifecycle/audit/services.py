@@ -73,7 +73,7 @@ def record(
 
 
 def record_refusal(actor: Any, error: LifecycleError, *, method: str, path: str) -> None:
-    """Append that somebody signed in tried to change what they may not, or may not even see (security.md A2).
+    """Append that somebody signed in tried to change what they may not, or may not even see.
 
     In a transaction of its own, since the act's was rolled back. The same try again within a minute is not repeated: a
     script in a loop must not fill the trail.

@@ -22,8 +22,8 @@ from lifecycle.lineage.models import Ancestry
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image, Repository, RepositoryImage
 
-P95_TARGET_MS: Final = 50.0  # performance.md 5: a list of images with its scan summary
-JSON_TARGET: Final = 500.0  # requests/s; performance.md 4, B3
+P95_TARGET_MS: Final = 50.0  # a list of images with its scan summary
+JSON_TARGET: Final = 500.0  # requests/s
 HTML_TARGET: Final = 250.0
 
 

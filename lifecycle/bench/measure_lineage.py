@@ -20,7 +20,7 @@ from lifecycle.lineage.queries import ancestors_of, descendant_count, descendant
 from lifecycle.registry.models import Image
 
 SAMPLES = 60  # images whose page is asked for, spread over the dock
-_PAGE_TARGET_MS = 1.0  # performance.md 4, B4
+_PAGE_TARGET_MS = 1.0
 _COUNT_TARGET_MS = 15.0
 
 

@@ -16,7 +16,7 @@ from lifecycle.bench.measuring import percentile, repeated_ms, repeats_for, seco
 from lifecycle.bench.types import Figure, Figures
 from lifecycle.sbom.models import InventoryPackage
 
-_COMMON_TARGET_MS: Final = 300.0  # performance.md 4, B7
+_COMMON_TARGET_MS: Final = 300.0
 _RARE_TARGET_MS: Final = 5.0
 _REMATCH_TARGET_S: Final = 60.0
 

@@ -22,7 +22,7 @@ from lifecycle.bench.types import Figure, Figures
 from lifecycle.registry.models import Repository
 from lifecycle.registry.tokens import endpoint
 
-_RATE_TARGET: Final = 3500.0  # tokens/s on one core; performance.md 4, B1
+_RATE_TARGET: Final = 3500.0  # tokens/s on one core
 _P99_TARGET_MS: Final = 5.0
 
 

@@ -27,7 +27,7 @@ Note = Callable[[str], None]
 
 
 def run_apart(name: str, images: int) -> dict[str, Any]:
-    """Make a place, run the bench there in a process of its own, remove the place; return design.md 6's object.
+    """Make a place, run the bench there in a process of its own, remove the place; return what it measured.
 
     Raises NoPlace, or Unusable when the bench failed (what went wrong is on standard error).
     """
@@ -56,7 +56,7 @@ def run_apart(name: str, images: int) -> dict[str, Any]:
 
 
 def run_here(name: str, images: int, *, note: Note) -> dict[str, Any]:
-    """Measure, in a place that `run_apart` made; return design.md 6's object."""
+    """Measure, in a place that `run_apart` made; return the object that `--json` prints."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     measure: Callable[..., Figures] = importlib.import_module(f"lifecycle.bench.measure_{name}").measure
     started = time.monotonic()

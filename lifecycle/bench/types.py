@@ -9,14 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number; `target` is the bar where one was set (performance.md, or the issue), None elsewhere."""
+    """One measured number; `target` is the bar where one was set, None elsewhere."""
 
     value: float
     unit: str  # "ms" and "s": less is better; everything in "/s": more is better
     target: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object that design.md 6, "Bench", describes; three digits say more than the noise allows."""
+        """Return the figure as `--json` prints it; three digits say more than the noise allows."""
         return {"value": float(f"{self.value:.4g}"), "unit": self.unit, "target": self.target}
 
     @property

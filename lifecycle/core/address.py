@@ -1,4 +1,4 @@
-"""Where a request comes from: the one place that decides whom to believe about it (security.md B7, R16)."""
+"""Where a request comes from: the one place that decides whom to believe about it."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def current() -> RequestContext:
 
 @contextmanager
 def request_context(context: RequestContext, *, is_read: bool = False) -> Iterator[None]:
-    """Set the context for a block, and put the old one back (security.md G21: cleared, never left over).
+    """Set the context for a block, and put the old one back (cleared, never left over).
 
     `is_read` says that the request changes nothing, so that what it read once holds until its end: see `once_a_read`.
     """

@@ -1,7 +1,7 @@
 """The one way out: every call to another system goes through `HttpClient`.
 
 It bounds what the other side can cost us (time, bytes, redirects, tries), refuses destinations inside our own network
-unless the operator names them, and refuses to run inside a database transaction (design invariant 8).
+unless the operator names them, and refuses to run inside a database transaction.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from lifecycle.core.errors import LimitExceeded, Malformed, UpstreamError
 USER_AGENT: Final = "gravingdock"
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 20.0  # between two reads; the whole answer has `deadline_s`
-DEADLINE_S: Final = 60.0  # a slow drip ends here however lively it looks (security.md C8)
-MAX_TRIES: Final = 4  # protocols.md 2.6
+DEADLINE_S: Final = 60.0  # a slow drip ends here however lively it looks
+MAX_TRIES: Final = 4
 RETRY_AFTER_MAX_S: Final = 20.0  # a longer wait belongs to the job's own schedule
-RETRIED_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})  # protocols.md 2.6
+RETRIED_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _NAT64: Final = (
     ipaddress.ip_network("64:ff9b::/96"),
@@ -180,7 +180,7 @@ def resolve_destination(host: str, port: int) -> str:
     permitted = allowed_hosts()
     if bare not in permitted and f"{bare}:{port}" not in permitted and not all(map(is_public_address, addresses)):
         raise ForbiddenDestination("This is not an address that may be called.")
-    # IPv4 first: what listens on "localhost" here is bound to 127.0.0.1 (design.md 3).
+    # IPv4 first: what listens on "localhost" here is bound to 127.0.0.1.
     return min(addresses, key=lambda address: ":" in address)
 
 

@@ -1,4 +1,4 @@
-"""What came of it: `demo.json` and the table (design.md 6, Demonstration)."""
+"""What came of it: `demo.json` and the table."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def crawl(run: JobRun) -> None:
 
 @every(settings.CRAWL_EVERY_S, "crawl")
 def crawl_all() -> None:
-    """Queue a crawl of every registry of ours: notifications are hints, and some get lost (design invariant 4).
+    """Queue a crawl of every registry of ours: notifications are hints, and some get lost.
 
     One that an inventory file merely named (docker.io ...) is not: it was never said that we may read it, and what it
     does not show to strangers would look deleted.

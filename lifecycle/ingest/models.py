@@ -1,4 +1,4 @@
-"""What a registry told us, as it told it; a hint, never the state (design invariant 4)."""
+"""What a registry told us, as it told it; a hint, never the state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lifecycle.registry.models import Registry
 
 
 class Delivery(models.Model):
-    """One notification event, stored raw once; `(instance, event_id)` names it (protocols.md 4.2)."""
+    """One notification event, stored raw once; `(instance, event_id)` names it."""
 
     registry = models.ForeignKey(Registry, on_delete=models.CASCADE, related_name="deliveries")
     instance = models.CharField(max_length=200)

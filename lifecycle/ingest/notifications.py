@@ -1,4 +1,4 @@
-"""The body of a registry's notification: parsed without trust and without ever failing hard (protocols.md 4)."""
+"""The body of a registry's notification: parsed without trust and without ever failing hard."""
 
 from __future__ import annotations
 

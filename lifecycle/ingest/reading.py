@@ -27,7 +27,7 @@ def read_graph(
     """Return everything below `top` in `repository`, children before parents, each once.
 
     What `known` returns is not fetched again, and its configuration not at all: its rows exist. A child that the
-    registry lost is left out and logged: the index is dangling, which is the registry's state (protocols.md 2.3).
+    registry lost is left out and logged: the index is dangling, which is the registry's state.
     Raises ManifestUnknown when `top` itself is missing, MalformedManifest, LimitExceeded.
     """
     done: dict[str, Node] = {}
@@ -66,7 +66,7 @@ def read_graph(
 def _with_config(client: RegistryClient, repository: str, content: ManifestContent, document: ManifestDocument) -> Node:
     """Return the node with its configuration; without one when the blob is not what an image's should be.
 
-    An artifact may call itself an image (cosign's legacy signatures do, protocols.md 5.2): such a manifest is kept,
+    An artifact may call itself an image (cosign's legacy signatures do): such a manifest is kept,
     and its configuration is as empty as it is to us.
     """
     if document.config.size_bytes > CONFIG_MAX_BYTES:

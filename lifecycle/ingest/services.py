@@ -112,7 +112,7 @@ def receive(registry: Registry, body: bytes) -> int:
     """Store each event of a notification once and queue what it hints at; returns how many events were new.
 
     Content that cannot be used is stored with the problem and logged: a refusal would be sent again for ever, and
-    hold up all that comes behind it (protocols.md 4.2).
+    hold up all that comes behind it.
     """
     events, problem = notifications.parse_notification(body)
     if problem:
@@ -232,7 +232,7 @@ def ingest_referrers(
 ) -> int:
     """Store what hangs on another manifest by a fallback or signature tag; returns how many artifacts there are.
 
-    The tag itself gets no row: it belongs to its subject (protocols.md 2.4).
+    The tag itself gets no row: it belongs to its subject.
     """
     try:
         content = client.get_manifest(repository_name, tag)

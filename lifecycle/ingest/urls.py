@@ -6,5 +6,5 @@ from django.urls import URLPattern, path
 
 from lifecycle.ingest import views
 
-# No trailing slash, as a registry is told it: a redirect would lose the notification (protocols.md 4.2).
+# No trailing slash, as a registry is told it: a redirect would lose the notification.
 urlpatterns: list[URLPattern] = [path("registry/<slug:name>", views.registry_hook, name="registry-hook")]

@@ -60,7 +60,7 @@ def _body(request: HttpRequest) -> bytes | None:
     if not request.META.get("wsgi.input_terminated"):
         return b""
     pieces, size = [], 0
-    stream = request.META["wsgi.input"]  # chunked: Django's own stream would be empty (protocols.md 3.4)
+    stream = request.META["wsgi.input"]  # chunked: Django's own stream would be empty
     while piece := stream.read(HOOK_BODY_MAX_BYTES + 1 - size):
         pieces.append(piece)
         size += len(piece)

@@ -200,7 +200,7 @@ def _hear_parents(
     """Let images that were known before take the base that an index names for them; return those changed.
 
     Every client pushes the children first. A child's own annotation stands, and so does what another index said
-    before; only silence, or a mere label, gives way (protocols.md 1.4).
+    before; only silence, or a mere label, gives way.
     """
     changed = []
     for node in graph.nodes:
@@ -282,8 +282,8 @@ def _kind_of(node: Node) -> str:
     document = node.document
     if isinstance(document, IndexDocument):
         return Image.Kind.ARTIFACT if document.artifact_type else Image.Kind.INDEX
-    # Attestations of BuildKit and legacy signatures of cosign come with an image's configuration (protocols.md 5.2,
-    # 6.4); what they carry is no layer.
+    # Attestations of BuildKit and legacy signatures of cosign come with an image's configuration; what they
+    # carry is no layer.
     has_layers_only = all(any(part in layer.media_type for part in _LAYER_PARTS) for layer in document.layers)
     is_nowhere = node.config is not None and node.config.platform.os == "unknown"
     return Image.Kind.MANIFEST if document.is_image and has_layers_only and not is_nowhere else Image.Kind.ARTIFACT

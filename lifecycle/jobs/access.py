@@ -1,4 +1,4 @@
-"""The only way from an id in a request to a job's row: found and allowed, or not found (design invariant 9)."""
+"""The only way from an id in a request to a job's row: found and allowed, or not found."""
 
 from __future__ import annotations
 

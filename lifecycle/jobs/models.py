@@ -1,4 +1,4 @@
-"""Jobs: PostgreSQL is the truth about work to do; a Celery message only says "look" (design invariant 3)."""
+"""Jobs: PostgreSQL is the truth about work to do; a Celery message only says "look"."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class JobLogLine(models.Model):
 
 
 class ScheduleSlot(models.Model):
-    """A due moment of a schedule, taken by whichever ticker inserts it first (security.md F23)."""
+    """A due moment of a schedule, taken by whichever ticker inserts it first."""
 
     schedule = models.CharField(max_length=60)
     slot = models.BigIntegerField()  # seconds since 1970 divided by the schedule's period

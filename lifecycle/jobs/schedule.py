@@ -1,4 +1,4 @@
-"""What happens by the clock: slots are rows, so any number of tickers fire each of them once (security.md F23)."""
+"""What happens by the clock: slots are rows, so any number of tickers fire each of them once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A worker that is connected but hears nothing ends itself, so that whoever keeps it running starts another.
 
-Celery over Redis can come out of a lost connection consuming nothing, with every ping answered (celery #8030, #9054;
-security.md F6): seen once in a hundred restarts of Redis, the main thread waiting for an answer for ever. So what
-counts is work: jobs that wait too long and wake-ups that lie in Redis, beside an idle worker that takes none.
+Celery over Redis can come out of a lost connection consuming nothing, with every ping answered (celery #8030, #9054):
+seen once in a hundred restarts of Redis, the main thread waiting for an answer for ever. So what counts is work: jobs
+that wait too long and wake-ups that lie in Redis, beside an idle worker that takes none.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-NODES_MAX: Final = 150  # ux.md 3: beyond that nobody reads a graph
+NODES_MAX: Final = 150  # beyond that nobody reads a graph
 COLUMN_PX: Final = 272
 NODE_WIDTH_PX: Final = 184
 NODE_HEIGHT_PX: Final = 48

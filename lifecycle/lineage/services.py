@@ -142,7 +142,7 @@ def derive(image_ids: Collection[int]) -> set[int]:
     """Find the immediate bases of these images, and of all images that these newly stand below; return those changed.
 
     Platform manifests get bases; an index among the ids only lets its name be resolved. Twice changes nothing.
-    Rules: design.md 6, "Lineage".
+    Rules: docs/explanation/lineage.md.
     """
     if not image_ids:
         return set()

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Status(StrEnum):
-    """A requirement's state, in Gerrit's vocabulary (promotion.md 2a)."""
+    """A requirement's state, in Gerrit's vocabulary."""
 
     NOT_APPLICABLE = "not_applicable"
     PENDING = "pending"
@@ -44,7 +44,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """All requirements of one question; unknown is not a pass (design invariant 6)."""
+    """All requirements of one question; unknown is not a pass."""
 
     requirements: tuple[Requirement, ...]
 

@@ -1,4 +1,4 @@
-"""Environments and the requests to let an image into one: shape, invariants and legal moves (promotion.md 2)."""
+"""Environments and the requests to let an image into one: shape, invariants and legal moves."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class PromotionRequest(models.Model):
         REBUILD_REFRESH = "rebuild-refresh"
         BREAK_GLASS = "break-glass"
 
-    # The whole state machine (promotion.md 2b); a state that is no key here is final.
+    # The whole state machine; a state that is no key here is final.
     NEXT: ClassVar[dict[str, frozenset[str]]] = {
         "open": frozenset({"ready", "rejected", "withdrawn", "expired", "superseded"}),
         "ready": frozenset({"open", "executing", "rejected", "withdrawn", "expired", "superseded"}),

@@ -41,7 +41,7 @@ from lifecycle.registry.models import Image, Repository, RepositoryImage
 
 State = PromotionRequest.State
 
-APPROVE_WITHIN: Final = timedelta(days=7)  # promotion.md 2b, suggested defaults
+APPROVE_WITHIN: Final = timedelta(days=7)
 EXECUTE_WITHIN: Final = timedelta(hours=72)
 EXECUTIONS_MAX: Final = 3  # a request that failed technically that often needs new eyes
 COPY_ATTEMPTS_MAX: Final = 8  # of one execution's job: with jobs.RETRY_AFTER_S, a registry may be away for 15 minutes
@@ -183,8 +183,7 @@ def evaluate(request: PromotionRequest) -> tuple[Verdict, Evaluation]:
 def _lapse_votes(request: PromotionRequest, inputs: dict[str, Any]) -> None:
     """Let an approval lapse when the image has a critical or high finding that its voter could not see.
 
-    An approval is bound to its evidence (design invariant 7); what got better since, or another image in the target,
-    does not touch it.
+    An approval is bound to its evidence; what got better since, or another image in the target, does not touch it.
     """
     if inputs["findings"] is None:
         return

@@ -52,7 +52,7 @@ def _default(argument: re.Match[str]) -> str:
 
 
 def split_reference(reference: str) -> tuple[str, str]:
-    """Return (repository name, tag or digest) of an image reference; its host is left out (protocols.md 1.2)."""
+    """Return (repository name, tag or digest) of an image reference; its host is left out."""
     first, slash, rest = reference.partition("/")
     name = rest if slash and (first == "localhost" or "." in first or ":" in first) else reference
     name, _, digest = name.partition("@")

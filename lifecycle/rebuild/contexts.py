@@ -43,7 +43,7 @@ def store(client: RegistryClient, repository: str, files: Mapping[str, bytes]) -
     }
     content = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
     digest = Digest.of(content)
-    # A tag of its own: garbage collection of the registry removes what no tag names (protocols.md 2.3).
+    # A tag of its own: garbage collection of the registry removes what no tag names.
     client.put_manifest(repository, f"build-context-{digest.encoded[:16]}", content, MANIFEST_TYPE)
     return digest.text
 

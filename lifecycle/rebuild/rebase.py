@@ -1,6 +1,6 @@
 """Put an image's own layers onto a newer base, in the registry alone, when that is provably what a rebuild would give.
 
-The rules are those of rescan-rebuild.md 4.3; whatever cannot be proven is refused with a reason. Known defects of
+The rules are in docs/explanation/rebuild.md; whatever cannot be proven is refused with a reason. Known defects of
 other tools that this avoids: a lost variant, author, creation time or annotation, and a first layer dropped when the
 image has no history.
 """
@@ -83,7 +83,7 @@ class Rebased:
 
 
 class ConfigConflict(Malformed):
-    """The image and its new base changed the same setting in different ways (rule 8)."""
+    """The image and its new base changed the same setting in different ways."""
 
     code = "config_conflict"
 
@@ -203,7 +203,7 @@ def _rules_6_and_7(own: Tree, old: Tree, new: Tree) -> list[str]:
 
 
 def merge(app: Loaded, old: Loaded, new: Loaded, *, base_name: str) -> Rebased:
-    """Return the documents of `app` on `new`: the same bytes for the same three; raises ConfigConflict (rule 8)."""
+    """Return the documents of `app` on `new`: the same bytes for the same three; raises ConfigConflict."""
     count = len(old.diff_ids)
     config = copy.deepcopy(app.config)
     config["config"] = _merged(app.config.get("config"), old.config.get("config"), new.config.get("config"))

@@ -1,4 +1,4 @@
-"""The way from an id or a digest in a request to a row: found and allowed, or not found (design invariant 9).
+"""The way from an id or a digest in a request to a row: found and allowed, or not found.
 
 Who may see what is `authority.queries`; here is only "this one, if you may".
 """

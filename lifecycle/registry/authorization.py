@@ -92,7 +92,7 @@ class Challenged:
     """For other registries: anonymous until asked, then a token from the realm, or Basic.
 
     Credentials go only to the registry's own host, or to the realm host that its owners document: the challenge is
-    the other side's word, and could name anybody (protocols.md 2.6).
+    the other side's word, and could name anybody.
     """
 
     def __init__(self, http: HttpClient, endpoint: str, username: str, password: str) -> None:

@@ -1,4 +1,4 @@
-"""Words and limits of the OCI specifications, and ours on top (protocols.md 1 and 2)."""
+"""Words and limits of the OCI specifications, and ours on top."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MANIFEST_TYPES: Final = frozenset({MediaType.OCI_MANIFEST, MediaType.DOCKER_MANI
 IMAGE_CONFIG_TYPES: Final = frozenset({MediaType.OCI_CONFIG, MediaType.DOCKER_CONFIG})
 SCHEMA_1_TYPES: Final = frozenset({MediaType.DOCKER_SCHEMA_1, MediaType.DOCKER_SCHEMA_1_SIGNED})
 
-# All four: without the OCI ones Distribution answers 404, even for */* (protocols.md 2.3).
+# All four: without the OCI ones Distribution answers 404, even for */*.
 ACCEPT_MANIFESTS: Final = (
     f"{MediaType.OCI_INDEX}, {MediaType.OCI_MANIFEST}, {MediaType.DOCKER_LIST}, {MediaType.DOCKER_MANIFEST}"
 )

@@ -1,4 +1,4 @@
-"""Copies an image between two repositories of one registry, by digest, whole, and proves it (protocols.md 2.5).
+"""Copies an image between two repositories of one registry, by digest, whole, and proves it.
 
 Every step finds out first whether it is done already, so the copy may be killed anywhere and begun again. Same bytes
 give the same digest, so signatures stay valid. Tags come last: until then nobody is led to an incomplete copy.
@@ -22,7 +22,7 @@ from lifecycle.registry.manifests import parse
 from lifecycle.registry.types import Descriptor, IndexDocument, ManifestContent, ManifestDocument
 
 _MERGE_TRIES: Final = 5
-_SIGNATURE_SUFFIXES: Final = (".sig", ".att", ".sbom")  # cosign's legacy tags, protocols.md 5.1
+_SIGNATURE_SUFFIXES: Final = (".sig", ".att", ".sbom")  # cosign's legacy tags
 
 
 class CopyNotVerified(RegistryUnavailable):
@@ -184,7 +184,7 @@ def _copy_referrers(
         except (ManifestUnknown, Malformed):
             continue  # a list may name what is gone, or was never a manifest; nothing is lost by leaving it
         if document.subject is None or document.subject.digest != subject:
-            continue  # only the artifact's own word counts (protocols.md 2.4)
+            continue  # only the artifact's own word counts
         copy_graph(entry.digest)
         confirmed.append(_descriptor_of(content, document))
         artifacts.append(entry.digest.text)

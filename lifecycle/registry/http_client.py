@@ -413,7 +413,7 @@ def _translated() -> Iterator[None]:
 
 
 def _refuse(answer: Answer) -> NoReturn:
-    """Raise what the status and the error body say (protocols.md 2.2); bodies may be anything."""
+    """Raise what the status and the error body say; bodies may be anything."""
     code, message = "", ""
     with suppress(ValueError, KeyError, IndexError, TypeError, RecursionError):
         first = json.loads(answer.body)["errors"][0]

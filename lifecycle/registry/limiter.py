@@ -1,4 +1,4 @@
-"""How many refused credentials an account and an address may bring: one budget for every door (security.md B7).
+"""How many refused credentials an account and an address may bring: one budget for every door.
 
 Doors: the browser's sign-in, the registry's token endpoint, the API. The count is rows in PostgreSQL, so that flushing
 Redis, restarting, another process or another door resets nothing, and a success does not either.
@@ -20,7 +20,7 @@ from lifecycle.core.address import parse_address
 from lifecycle.registry.models import CredentialFailure
 
 WINDOW: Final = timedelta(minutes=5)
-PER_ACCOUNT: Final = 20  # containerd presents one wrong password twice (protocols.md 3.4)
+PER_ACCOUNT: Final = 20  # containerd presents one wrong password twice
 PER_ADDRESS: Final = 100  # an office, or a cluster's nodes, may share one
 RETRY_AFTER_S: Final = 30  # a place comes free when the oldest refusal leaves the window
 _KEEP: Final = timedelta(days=1)

@@ -1,6 +1,6 @@
 """Bytes of a registry to documents: one strict parser; what could be read in two ways is refused.
 
-Rules: image-spec 1.1 and protocols.md 1. Every error is MalformedManifest or LimitExceeded.
+Rules: image-spec 1.1. Every error is MalformedManifest or LimitExceeded.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def merged_annotations(
 ) -> dict[str, str]:
     """Return what is said about an image, the nearest voice winning: manifest, index, label, legacy label.
 
-    Legacy `org.label-schema.*` keys fill in the `org.opencontainers.image.*` ones that nobody set (protocols.md 1.4).
+    Legacy `org.label-schema.*` keys fill in the `org.opencontainers.image.*` ones that nobody set.
     """
     merged: dict[str, str] = {}
     for old, new in _LEGACY_KEYS.items():
@@ -188,7 +188,7 @@ def normalise_platform(
     os_version: str = "",
     os_features: tuple[str, ...] = (),
 ) -> Platform:
-    """Return the platform in containerd's normal form (protocols.md 1.5), so that equal platforms compare equal.
+    """Return the platform in containerd's normal form, so that equal platforms compare equal.
 
     `arm64/v8` and `amd64/v1` lose their default variant; `arm` without one is `v7`.
     """

@@ -85,7 +85,7 @@ class Repository(models.Model):
 class Image(models.Model):
     """One manifest, named by digest; global, and visible only through a repository the user may see.
 
-    The bytes as served are kept, since the digest is over them (protocols.md 1.2).
+    The bytes as served are kept, since the digest is over them.
     """
 
     class Kind(models.TextChoices):
@@ -185,7 +185,7 @@ class RepositoryImage(models.Model):
 
 
 class IndexEntry(models.Model):
-    """An index names a child manifest (the edge of design.md 4, `ImageIndex`)."""
+    """An index names a child manifest."""
 
     index = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="entries")
     child = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="parents")
@@ -292,7 +292,7 @@ class TagEvent(models.Model):
 
 
 class CredentialFailure(models.Model):
-    """One refused credential at any login-like door; the limiter counts these rows (security.md B7)."""
+    """One refused credential at any login-like door; the limiter counts these rows."""
 
     account = models.CharField(max_length=150)
     address = models.GenericIPAddressField(null=True)

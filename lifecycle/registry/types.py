@@ -38,7 +38,7 @@ class Descriptor:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the content lives elsewhere by licence and is not to be copied (protocols.md 2.5)."""
+        """Whether the content lives elsewhere by licence and is not to be copied."""
         return bool(self.urls) and any(part in self.media_type for part in FOREIGN_LAYER_PARTS)
 
 

@@ -104,7 +104,7 @@ class ImageInventory(models.Model):
 
 
 class Sbom(models.Model):
-    """The SBOM document of one platform manifest: an image is scanned once in its life (design invariant 2)."""
+    """The SBOM document of one platform manifest: an image is scanned once in its life."""
 
     image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="sboms")
     format = models.CharField(max_length=40)  # "syft-json", "import"

@@ -1,4 +1,4 @@
-"""Every route has a reviewed row (security.md A1): who gets in, who is told nothing, who is refused.
+"""Every route has a reviewed row: who gets in, who is told nothing, who is refused.
 
 A route without a row fails, and so does a row without a route. Columns: nobody (no session, no token), outsider (signed
 in, in no team), viewer of the team. `in` answers 2xx or 3xx to a page of its own, `out` leads to the sign-in or answers

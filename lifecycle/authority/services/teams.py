@@ -112,7 +112,7 @@ def is_above_grants(actor: User) -> bool:
 
 
 def refuse_beyond(actor: User, team: Team, verbs: list[str]) -> None:
-    """Raise NotPermitted when `verbs` hold more than `actor` holds over the whole team (security.md G7, R21)."""
+    """Raise NotPermitted when `verbs` hold more than `actor` holds over the whole team."""
     if is_above_grants(actor):
         return
     beyond = [verb for verb in verbs if not any(grants_of(actor, Verb(verb), team_id=team.pk, family=None))]

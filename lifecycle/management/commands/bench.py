@@ -1,4 +1,4 @@
-"""`manage.py bench NAME [--images N] [--json]`: measure, in a database of its own (design.md 6, Bench)."""
+"""`manage.py bench NAME [--images N] [--json]`: measure, in a database of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py demo [--again]`: the demonstration, once, or again from the beginning (design.md 6)."""
+"""`manage.py demo [--again]`: the demonstration, once, or again from the beginning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py findings (--image DIGEST | --purl PURL | --purls FILE) --json` (design.md 6, Findings)."""
+"""`manage.py findings (--image DIGEST | --purl PURL | --purls FILE) --json`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The token service of the managed registry: it asks us who may pull, push and delete (protocols.md 3)."""
+"""The token service of the managed registry: it asks us who may pull, push and delete."""

@@ -1,6 +1,6 @@
-"""`/auth/token`: a plain WSGI callable, since a registry's every pull and push waits for it (performance.md 1).
+"""`/auth/token`: a plain WSGI callable, since a registry's every pull and push waits for it.
 
-GET as the token specification has it, POST as its OAuth2 form (protocols.md 3.3, 3.4). Clients send POST bodies in
+GET as the token specification has it, POST as its OAuth2 form. Clients send POST bodies in
 chunks, without a length, which Django would drop: the body is read to its end here, up to a cap.
 """
 

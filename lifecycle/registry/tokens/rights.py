@@ -13,7 +13,6 @@ from accounts.verbs import Verb
 from lifecycle.authority.access import matches
 from lifecycle.registry.tokens.scopes import Scope
 
-# design.md 4: pull = view, push = create, delete = delete.
 _VERB_OF: Final[Mapping[str, Verb]] = {
     "pull": Verb.IMAGE_VIEW,
     "push": Verb.IMAGE_CREATE,
@@ -26,7 +25,7 @@ def held_by(user: User, wanted: Sequence[Scope]) -> dict[tuple[str, str], frozen
 
     A repository that does not exist yet is judged by its name: the first part is the team's slug. Below the target
     prefix of an environment, whoever sees the family may pull, and nobody may push or delete: an approved promotion
-    is the only way in (design.md 5). An inactive user holds nothing.
+    is the only way in. An inactive user holds nothing.
     """
     if not user.is_active:
         return {}

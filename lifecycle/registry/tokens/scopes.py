@@ -1,4 +1,4 @@
-"""Scopes of the token specification: what a client asks for, parsed without ever failing (protocols.md 3.2)."""
+"""Scopes of the token specification: what a client asks for, parsed without ever failing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registry tokens: ES256 JWTs with our certificate inside (protocols.md 3.5)."""
+"""Registry tokens: ES256 JWTs with our certificate inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py bench`: the object that design.md 6 describes, and nothing left of its place, however it ends."""
+"""`manage.py bench`: the object that it prints, and nothing left of its place, however it ends."""
 
 from __future__ import annotations
 

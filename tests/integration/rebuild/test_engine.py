@@ -30,7 +30,7 @@ State = RebuildJob.State
 
 
 class Strict(InMemoryRegistry):
-    """Refuses every call from inside a transaction of the code under test (design invariant 8)."""
+    """Refuses every call from inside a transaction of the code under test."""
 
     depth = 0
 

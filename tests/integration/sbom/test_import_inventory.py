@@ -314,7 +314,7 @@ def made_up_rows(rnd):
 
 
 def bases_by_comparing_lists(rows):
-    """The rules of design.md 6, "Lineage", the plain way."""
+    """The rules of docs/explanation/lineage.md, the plain way."""
     known = {}
     for item in rows:
         mine = known.setdefault(item["manifest_digest"], {"diff_ids": [], "layers": []})

@@ -1,4 +1,4 @@
-"""The figures of the demonstration: what they count, and the exact form that checks rely on (design.md 6)."""
+"""The figures of the demonstration: what they count, and the exact form that checks rely on."""
 
 from __future__ import annotations
 

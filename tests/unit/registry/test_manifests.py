@@ -142,7 +142,7 @@ def test_chain_ids_follow_the_specification() -> None:
     first, second = Digest("sha256:" + "a" * 64), Digest("sha256:" + "b" * 64)
     assert [chain.text for chain in chain_ids([first, second])] == [
         first.text,
-        "sha256:ccd722928bd92476ba1745586fed6e45a102504185ad88cd89e01ff116fd146c",  # protocols.md 1.2
+        "sha256:ccd722928bd92476ba1745586fed6e45a102504185ad88cd89e01ff116fd146c",
     ]
     assert chain_ids([]) == ()
 

@@ -1,4 +1,4 @@
-// Keys of ux.md 6. A key does what a visible control does: it clicks or focuses the element with data-key="…"
+// A key does what a visible control does: it clicks or focuses the element with data-key="…"
 // ("g i" is a sequence). `j`, `k`, `x` move and select among [data-row]. Single keys can be switched off in the help
 // dialog (WCAG 2.1.4); the choice stays in this browser.
 const OFF = "gravingdock.keys.off";

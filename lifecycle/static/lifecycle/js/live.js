@@ -1,4 +1,4 @@
-// What each htmx swap owes its reader (ux.md 6): the target is busy while it loads, focus stays on the trigger or goes
+// What each htmx swap owes its reader: the target is busy while it loads, focus stays on the trigger or goes
 // to the new region's [data-focus], a short announcement reaches the one live region, errors that are not a fragment
 // say so there too. Polling regions carry hx-trigger="every 2s"; with the tab hidden, paused by [data-pauses], or with a
 // dialog open they rest. A region with data-etag asks only for what is newer than it; what its reader had opened, and
