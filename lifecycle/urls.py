@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import Final
 
 from django.urls import URLPattern, URLResolver
@@ -15,5 +14,4 @@ _PACKAGES: Final = ("promotion", "comparison", "rebuild", "lineage", "audit", "j
 
 urlpatterns: list[URLPattern | URLResolver] = []
 for _package in _PACKAGES:
-    if importlib.util.find_spec(f"lifecycle.{_package}.urls"):
-        urlpatterns += importlib.import_module(f"lifecycle.{_package}.urls").urlpatterns
+    urlpatterns += importlib.import_module(f"lifecycle.{_package}.urls").urlpatterns

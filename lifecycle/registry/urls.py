@@ -18,7 +18,7 @@ class DigestConverter(StringConverter):
 register_converter(DigestConverter, "digest")
 
 urlpatterns = [
-    path("", views.start, name="start"),  # the inbox, where another package routes "", comes before this
+    path("", views.start, name="start"),
     path("images/", views.images, name="images"),
     path("t/<slug:team>/r/<path:name>/i/<digest:digest>/", views.image, name="image"),
     path("t/<slug:team>/r/<path:name>/", views.repository, name="repository"),

@@ -19,7 +19,7 @@ from lifecycle.authority.access import may
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.core.paging import keyset_page
 from lifecycle.core.requests import reader
-from lifecycle.core.templatetags.gravingdock import SEVERITIES, named_url
+from lifecycle.core.templatetags.gravingdock import SEVERITIES
 from lifecycle.lineage.models import Derivation
 from lifecycle.lineage.page_queries import EVIDENCE_WORDS, levels_below
 from lifecycle.promotion.models import PromotionRequest, Slot
@@ -60,8 +60,8 @@ def _cursors(request: HttpRequest) -> _Cursors:
 
 @require_safe
 def start(request: HttpRequest) -> HttpResponse:
-    """Lead to what waits for the reader, or to the images where there is no inbox."""
-    return HttpResponseRedirect(named_url("lifecycle:inbox") or reverse("lifecycle:images"))
+    """Lead to what waits for the reader."""
+    return HttpResponseRedirect(reverse("lifecycle:inbox"))
 
 
 @require_safe

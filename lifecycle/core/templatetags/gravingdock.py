@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from django import template
 from django.templatetags.static import static
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
@@ -92,30 +92,19 @@ _GATE_ORDER: Final = (
 )
 
 
-# The five items of the bar: (name that a page gives as `nav`, route, label, second key after g).
+# The items of the bar: (name that a page gives as `nav`, route, label, second key after g).
 _NAV: Final = (
     ("inbox", "lifecycle:inbox", "Inbox", "i"),
     ("images", "lifecycle:images", "Images", "m"),
     ("lineage", "lifecycle:lineage", "Lineage", "l"),
-    ("advisories", "lifecycle:advisories", "Advisories", "a"),
     ("promotions", "lifecycle:promotions", "Promotions", "p"),
 )
 
 
 @register.simple_tag
-def named_url(name: str, *args: Any, **kwargs: Any) -> str:
-    """Return the address of a route, or "" while no such route exists: a link is shown only when it leads somewhere."""
-    try:
-        return reverse(name, args=args or None, kwargs=kwargs or None)
-    except NoReverseMatch:
-        return ""
-
-
-@register.simple_tag
 def nav_items() -> list[dict[str, str]]:
-    """Return the items of the top bar whose pages exist."""
-    items = [{"name": name, "url": named_url(route), "label": label, "key": key} for name, route, label, key in _NAV]
-    return [item for item in items if item["url"]]
+    """Return the items of the top bar."""
+    return [{"name": name, "url": reverse(route), "label": label, "key": key} for name, route, label, key in _NAV]
 
 
 @register.simple_tag
