@@ -8,9 +8,8 @@ from django.db.models import Case, Count, IntegerField, Max, QuerySet, Value, Wh
 
 from lifecycle.advisories.models import Match
 from lifecycle.advisories.queries import live_matches
+from lifecycle.core.severities import SEVERITIES
 from lifecycle.registry.models import Image
-
-_RANKS = {"critical": 5, "high": 4, "medium": 3, "low": 2, "none": 1, "unknown": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ def findings_of(image: Image) -> QuerySet[Match]:
     Annotated: `layer_position` (the topmost layer that brought the package; -1 = not known) and `rank` (severity).
     Page them by (-rank, id).
     """
-    whens = [When(severity=name, then=Value(rank)) for name, rank in _RANKS.items()]
+    whens = [When(severity=name, then=Value(rank)) for rank, name in enumerate(reversed(SEVERITIES))]
     return (
         live_matches()
         .filter(

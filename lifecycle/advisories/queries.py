@@ -13,12 +13,12 @@ from django.db.models import Case, Exists, OuterRef, QuerySet, Subquery, Value, 
 from lifecycle.advisories.coordinates import Coordinates
 from lifecycle.advisories.matching import Verdict, verdicts
 from lifecycle.advisories.models import Match
+from lifecycle.core.severities import SEVERITIES
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.registry.models import Image, IndexEntry
 from lifecycle.sbom.models import InventoryPackage, PackageVersion
 
 _ALIAS_ROUNDS_MAX: Final = 50  # a chain of aliases that long is a mistake in a feed, not a vulnerability
-_SEVERITIES: Final = ("critical", "high", "medium", "low", "none", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,12 @@ def platform_manifests(image: Image) -> list[int]:
 
 def _preference(verdict: Verdict) -> tuple[bool, int, int]:
     """Order what feeds say of one id about one package, best first: who knows a fix, says worse, was there earlier."""
-    return not verdict.fixed_version, _SEVERITIES.index(verdict.severity), verdict.advisory_id
+    return not verdict.fixed_version, SEVERITIES.index(verdict.severity), verdict.advisory_id
 
 
 def live_matches() -> QuerySet[Match]:
     """Return the live matches, each (package version, advisory id) once: of two feeds' the one that is preferred."""
-    rank = Case(*[When(severity=name, then=Value(rank)) for rank, name in enumerate(_SEVERITIES)], default=Value(9))
+    rank = Case(*[When(severity=name, then=Value(rank)) for rank, name in enumerate(SEVERITIES)], default=Value(9))
     same = Match.objects.filter(
         valid_to=None, package=OuterRef("package"), advisory__osv_id=OuterRef("advisory__osv_id")
     ).order_by(Case(When(fixed_version="", then=Value(1)), default=Value(0)), rank, "advisory_id")

@@ -14,11 +14,11 @@ from accounts.models import User
 from lifecycle.advisories import matching
 from lifecycle.advisories.models import Advisory, AffectedInterval, Feed
 from lifecycle.advisories.records import OsvRecord, is_same_time, parse_record, parse_time
-from lifecycle.advisories.severity import WORDS
 from lifecycle.advisories.sources import FeedUnreadable, Source, open_source
 from lifecycle.audit import services as audit
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, Malformed
+from lifecycle.core.severities import SEVERITIES
 
 _Item = TypeVar("_Item")
 BATCH: Final = 1000  # records a transaction: what a crash can make us read again
@@ -326,5 +326,5 @@ def refresh_risk(image_ids: Collection[int]) -> None:
             )
             cursor.execute(
                 _RISK,
-                {"ids": ordered[start : start + _RISK_BATCH], "severities": list(WORDS), "now": clock.now()},
+                {"ids": ordered[start : start + _RISK_BATCH], "severities": list(SEVERITIES), "now": clock.now()},
             )

@@ -9,8 +9,8 @@ from typing import Any, Final
 from cvss import CVSS2, CVSS3, CVSS4
 from cvss.exceptions import CVSSError
 
-CRITICAL, HIGH, MEDIUM, LOW, NONE, UNKNOWN = "critical", "high", "medium", "low", "none", "unknown"
-WORDS: Final = (CRITICAL, HIGH, MEDIUM, LOW, NONE, UNKNOWN)  # worst first
+from lifecycle.core.severities import CRITICAL, HIGH, LOW, MEDIUM, NONE, SEVERITIES, UNKNOWN
+
 # GHSA, Debian urgency, Ubuntu priority, Red Hat; "unimportant" and "negligible" are the least that a vendor tracks.
 _VENDOR_WORDS: Final = {
     "critical": CRITICAL,
@@ -85,7 +85,7 @@ def _worst(words: Iterable[object]) -> str:
         for word in words
         if isinstance(word, str) and (text := word.strip(" *").lower()) in _VENDOR_WORDS
     }
-    return next((word for word in WORDS if word in known), UNKNOWN)
+    return next((word for word in SEVERITIES if word in known), UNKNOWN)
 
 
 def _list(value: object) -> list[Any]:

@@ -19,11 +19,11 @@ from lifecycle.comparison.types import (
     PlatformPair,
     SettingLine,
 )
+from lifecycle.core.severities import READING_ORDER
 from lifecycle.registry.models import Image, IndexEntry, Layer
 from lifecycle.sbom.models import InventoryPackage
 
-# Worst first; "none" is a word of its own in the records: they say that it does no harm.
-_RANK: Final = {"critical": 0, "high": 1, "medium": 2, "low": 3, "unknown": 4, "none": 5}
+_RANK: Final = {word: rank for rank, word in enumerate(READING_ORDER)}
 _ORDER: Final = {Change.NEW: 0, Change.FIXED: 1, Change.SAME: 2}
 # Entries of an image configuration (image-spec config.md) that people set; the rest follows from the build.
 _SETTINGS: Final = ("User", "Entrypoint", "Cmd", "WorkingDir", "StopSignal", "Healthcheck", "Shell")
@@ -279,7 +279,7 @@ def _findings(old: set[int], new: set[int], held: Sides, layers: dict[int, list[
                 layer=_layer_words(layers[image_id], position),
             )
         )
-    return sorted(lines, key=lambda x: (_ORDER[x.change], _RANK.get(x.severity, 4), x.osv_id, x.package))
+    return sorted(lines, key=lambda x: (_ORDER[x.change], _RANK[x.severity], x.osv_id, x.package))
 
 
 def _layer_words(layers: list[Layer], position: int | None) -> str:

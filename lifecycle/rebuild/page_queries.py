@@ -33,6 +33,7 @@ from lifecycle.advisories.models import Advisory
 from lifecycle.advisories.queries import FindingsDiff, diff_of_images, platform_manifests
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core import clock
+from lifecycle.core.severities import SEVERITIES
 from lifecycle.jobs.models import Job, JobKind, JobLogLine
 from lifecycle.lineage.models import Derivation
 from lifecycle.promotion.models import Environment, PromotionRequest
@@ -50,7 +51,6 @@ TAILS_MAX: Final = 12  # rows with a log; whoever has more at once opens the ful
 LOG_LINES: Final = 2000  # the newest lines that the page of a log shows; the raw download has all
 BASES_MAX: Final = 300  # choices of the form; a base beyond them is planned from its own page
 
-_SEVERITY_ORDER: Final = ("critical", "high", "medium", "low", "none", "unknown")
 State = RebuildJob.State
 GOOD_STATES: Final = (State.DONE, State.UNCHANGED)
 BUSY_STATES: Final = (State.BUILDING, State.SCANNING)
@@ -488,9 +488,9 @@ def _expected(jobs: Sequence[RebuildJob]) -> list[Expected]:
     images = Counter(osv_id for job in jobs for osv_id in job.would_fix or ())
     severities: dict[str, str] = {}
     for osv_id, severity in Advisory.objects.filter(osv_id__in=images).values_list("osv_id", "severity"):
-        severities[osv_id] = min(severity, severities.get(osv_id, severity), key=_SEVERITY_ORDER.index)
+        severities[osv_id] = min(severity, severities.get(osv_id, severity), key=SEVERITIES.index)
     found = [Expected(osv_id, severities.get(osv_id, "unknown"), count) for osv_id, count in images.items()]
-    return sorted(found, key=lambda row: (_SEVERITY_ORDER.index(row.severity), -row.image_count, row.osv_id))
+    return sorted(found, key=lambda row: (SEVERITIES.index(row.severity), -row.image_count, row.osv_id))
 
 
 def why_not_act(actor: User, wave: RebuildWave) -> str:

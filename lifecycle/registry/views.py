@@ -19,7 +19,7 @@ from lifecycle.authority.access import may
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.core.paging import keyset_page
 from lifecycle.core.requests import reader
-from lifecycle.core.templatetags.gravingdock import SEVERITIES
+from lifecycle.core.severities import COUNTED
 from lifecycle.lineage.models import Derivation
 from lifecycle.lineage.page_queries import EVIDENCE_WORDS, levels_below
 from lifecycle.promotion.models import PromotionRequest, Slot
@@ -240,7 +240,7 @@ def _tab(request: HttpRequest, tab: str, context: dict[str, Any], user: User) ->
     if tab == "findings":
         rows = findings_of(image)
         severity = request.GET.get("severity", "")
-        if severity in SEVERITIES:
+        if severity in COUNTED:
             wanted = ["unknown", "none"] if severity == "unknown" else [severity]
             rows = rows.filter(severity__in=wanted)
         if request.GET.get("fix") == "yes":
@@ -248,7 +248,7 @@ def _tab(request: HttpRequest, tab: str, context: dict[str, Any], user: User) ->
         page = keyset_page(rows, ("-rank", "id"), **_cursors(request))
         for match in page.rows:
             match.brought_by = _layer_words(context, match.layer_position)  # type: ignore[attr-defined]
-        counts = [(name, getattr(image, f"{name}_count")) for name in SEVERITIES]
+        counts = [(name, getattr(image, f"{name}_count")) for name in COUNTED]
         return {"page": page, "severity": severity, "has_fix": request.GET.get("fix") == "yes", "counts": counts}
     if tab == "packages":
         contents = packages_of(image)

@@ -17,10 +17,9 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from lifecycle.core import clock
+from lifecycle.core.severities import COUNTED, SEVERITIES
 
 register = template.Library()
-
-SEVERITIES: Final = ("critical", "high", "medium", "low", "unknown")
 
 # State word as stored -> (tone, icon, word as shown). Tones are the chip colours of components.css.
 _STATES: Final[dict[str, tuple[str, str, str]]] = {
@@ -142,7 +141,7 @@ def chip_state(state: str, text: str = "", large: bool = False) -> SafeString:
 @register.simple_tag
 def chip_severity(severity: str) -> SafeString:
     """Return the chip of a severity, with its own filled shape."""
-    level = severity if severity in {*SEVERITIES, "none"} else "unknown"
+    level = severity if severity in SEVERITIES else "unknown"
     return chip(level, f"severity-{level}", level.capitalize())
 
 
@@ -165,7 +164,7 @@ def risk(image: Any) -> SafeString:
     if image.scanned_at is None:
         word = "packages not listed yet" if not image.scan_problem else "scan failed"
         return format_html('<span class="quiet">{}</span>', word)
-    counts = [(severity, getattr(image, f"{severity}_count")) for severity in SEVERITIES]
+    counts = [(severity, getattr(image, f"{severity}_count")) for severity in COUNTED]
     shown = [severity_count(severity, count) for severity, count in counts if count]
     if not shown:
         return format_html('<span class="good">{} none open</span>', icon("check", css="icon-sm"))
