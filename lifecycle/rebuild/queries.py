@@ -59,8 +59,8 @@ def watches_of(repository: Repository) -> QuerySet[UpstreamWatch]:
 
 
 def recipe_in_force(repository: Repository) -> Recipe | None:
-    """Return the highest revision of the repository's recipe."""
-    return Recipe.objects.filter(repository=repository).order_by("-revision").first()
+    """Return the highest revision of the repository's recipe, with its author."""
+    return Recipe.objects.filter(repository=repository).select_related("author").order_by("-revision").first()
 
 
 def base_by_layers(image: Image) -> Image | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 from django.db.models import Max, Q
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -18,7 +19,7 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.access import may
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.core.paging import keyset_page
-from lifecycle.core.requests import reader
+from lifecycle.core.requests import cursors, reader
 from lifecycle.core.severities import COUNTED
 from lifecycle.lineage.models import Derivation
 from lifecycle.lineage.page_queries import EVIDENCE_WORDS, levels_below
@@ -26,13 +27,12 @@ from lifecycle.promotion.models import PromotionRequest, Slot
 from lifecycle.promotion.page_queries import places_for, why_not_promotable
 from lifecycle.rebuild.models import Recipe
 from lifecycle.rebuild.page_queries import Counts, counts_of, plan_offer, rebuilt_as, tags_to_choose, waves_about
-from lifecycle.rebuild.queries import watches_of
+from lifecycle.rebuild.queries import recipe_in_force, watches_of
 from lifecycle.registry import page_queries
 from lifecycle.registry.models import Image, Layer, Repository
 from lifecycle.sbom.models import Sbom
 from lifecycle.sbom.page_queries import packages_of
 
-_IMAGE_TABS: Final = ("overview", "lineage", "packages", "findings", "promotions", "history")
 _REPOSITORY_TABS: Final = ("tags", "recipe", "rebuilds", "history")
 _WATCHABLE_MAX: Final = 100  # tags to choose from, those that moved last
 _SEARCH_MAX: Final = 200  # characters; a repository's name is shorter than 255
@@ -47,15 +47,6 @@ class BaseLine:
     lag: page_queries.Lag | None
     evidence: str
     layer_count: int  # the image's first layers that are the base's
-
-
-class _Cursors(TypedDict):
-    after: str
-    before: str
-
-
-def _cursors(request: HttpRequest) -> _Cursors:
-    return {"after": request.GET.get("after", ""), "before": request.GET.get("before", "")}
 
 
 @require_safe
@@ -74,7 +65,7 @@ def images(request: HttpRequest) -> HttpResponse:
         rows = rows.filter(Q(name__icontains=text) | Q(description__icontains=text))
     if team:
         rows = rows.filter(team__slug=team)
-    page = keyset_page(rows, ("-updated_at", "-id"), **_cursors(request))
+    page = keyset_page(rows, ("-updated_at", "-id"), **cursors(request))
     page_queries.add_latest_tags(page.rows)
     context = {
         "page": page,
@@ -95,7 +86,7 @@ def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
     context: dict[str, Any] = {
         "repository": found,
         "tab": tab,
-        "recipe": Recipe.objects.filter(repository=found).select_related("author").order_by("-revision").first(),
+        "recipe": recipe_in_force(found),
         "plan": plan_offer(user, found),
         "is_empty": not page_queries.tags_of(found).exists(),
         "may_push": may(user, Verb.IMAGE_CREATE, repository=found) if found.environment_id is None else None,
@@ -106,9 +97,9 @@ def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
         people = page_queries.given_by_people(tags)
         context["own_tags"] = tags.count() - people.count()
         context["shows_own"] = shows_own
-        context["page"] = keyset_page(tags if shows_own else people, ("-updated_at", "-id"), **_cursors(request))
+        context["page"] = keyset_page(tags if shows_own else people, ("-updated_at", "-id"), **cursors(request))
     elif tab == "history":
-        context["page"] = keyset_page(page_queries.tag_history(found), ("-id",), **_cursors(request))
+        context["page"] = keyset_page(page_queries.tag_history(found), ("-id",), **cursors(request))
     elif tab == "recipe":
         context |= _recipe_tab(request, found, context["recipe"])
     elif tab == "rebuilds":
@@ -126,7 +117,7 @@ def _recipe_tab(request: HttpRequest, repository: Repository, in_force: Recipe |
     verb = Verb.IMAGE_AMEND if in_force is not None else Verb.IMAGE_CREATE
     return {
         "shown": shown or in_force,
-        "page": keyset_page(rows, ("-revision",), **_cursors(request), size=20),
+        "page": keyset_page(rows, ("-revision",), **cursors(request), size=20),
         "may_store": may(reader(request), verb, repository=repository),
     }
 
@@ -134,7 +125,7 @@ def _recipe_tab(request: HttpRequest, repository: Repository, in_force: Recipe |
 def _rebuilds_tab(request: HttpRequest, repository: Repository) -> dict[str, Any]:
     """Return the waves that renew this repository or stand on it, its watches, and who may add one."""
     user = reader(request)
-    page = keyset_page(waves_about(repository, user), ("-id",), **_cursors(request), size=20)
+    page = keyset_page(waves_about(repository, user), ("-id",), **cursors(request), size=20)
     counts = counts_of([wave.pk for wave in page.rows], repositories_visible_to(user))
     return {
         "page": page,
@@ -185,7 +176,7 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
         "plan": plan_offer(user, found, member.image),
         "rebuilt": rebuilt_as(found, member.image, user),
     }
-    context |= _tab(request, tab, context, user)
+    context |= _IMAGE_TABS[tab](request, context)
     return render(request, "lifecycle/registry/image.html", context)
 
 
@@ -234,48 +225,64 @@ def _who_can_fix(shares: list[FixShare], bases: list[BaseLine], own: str) -> dic
     }
 
 
-def _tab(request: HttpRequest, tab: str, context: dict[str, Any], user: User) -> dict[str, Any]:
-    """Return what one tab shows beside the plate."""
+def _overview_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Return when the image's newest SBOM was made."""
+    return {"newest_sbom_at": Sbom.objects.filter(image=context["image"]).aggregate(at=Max("created_at"))["at"]}
+
+
+def _lineage_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Return what stands on the image, level by level."""
+    return {"levels": levels_below(context["image"], repositories_visible_to(reader(request)))}
+
+
+def _packages_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Return the packages, or those whose name `?q=` is a part of, each with who brought it."""
+    contents = packages_of(context["image"])
+    text = request.GET.get("q", "").strip()[:_SEARCH_MAX]
+    if text:
+        contents = contents.filter(Q(name__icontains=text) | Q(source_name__icontains=text))
+    page = keyset_page(contents, ("name", "id"), **cursors(request))
+    for package in page.rows:
+        package.brought_by = _layer_words(context, package.layer_position)  # type: ignore[attr-defined]
+    return {"page": page, "q": text}
+
+
+def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Return the findings that `?severity=` and `?fix=` leave, each with who brought it, and the counts of all."""
     image: Image = context["image"]
-    if tab == "findings":
-        rows = findings_of(image)
-        severity = request.GET.get("severity", "")
-        if severity in COUNTED:
-            wanted = ["unknown", "none"] if severity == "unknown" else [severity]
-            rows = rows.filter(severity__in=wanted)
-        if request.GET.get("fix") == "yes":
-            rows = rows.exclude(fixed_version="")
-        page = keyset_page(rows, ("-rank", "id"), **_cursors(request))
-        for match in page.rows:
-            match.brought_by = _layer_words(context, match.layer_position)  # type: ignore[attr-defined]
-        counts = [(name, getattr(image, f"{name}_count")) for name in COUNTED]
-        return {"page": page, "severity": severity, "has_fix": request.GET.get("fix") == "yes", "counts": counts}
-    if tab == "packages":
-        contents = packages_of(image)
-        text = request.GET.get("q", "").strip()[:_SEARCH_MAX]
-        if text:
-            contents = contents.filter(Q(name__icontains=text) | Q(source_name__icontains=text))
-        packages = keyset_page(contents, ("name", "id"), **_cursors(request))
-        for package in packages.rows:
-            package.brought_by = _layer_words(context, package.layer_position)  # type: ignore[attr-defined]
-        return {"page": packages, "q": text}
-    if tab == "lineage":
-        return {"levels": levels_below(image, repositories_visible_to(user))}
-    if tab == "history":
-        events = (
-            AuditEvent.objects.filter(digest=context["top"].digest, team=context["repository"].team)
-            .select_related("actor")
-            .order_by("-id")[:50]
-        )
-        return {
-            "events": page_queries.image_history(context["repository"], context["top"])[:50],
-            "audit_events": events if may(user, Verb.AUDIT_READ, repository=context["repository"]) else None,
-            "sboms": Sbom.objects.filter(image=image).defer("document").order_by("-id"),
-        }
-    if tab == "promotions":
-        found: Repository = context["repository"]
-        return {"places": places_for(user, found, context["top"]) if found.source_id is None else []}
-    return {"newest_sbom_at": Sbom.objects.filter(image=image).aggregate(at=Max("created_at"))["at"]}
+    rows = findings_of(image)
+    severity = request.GET.get("severity", "")
+    if severity in COUNTED:
+        wanted = ["unknown", "none"] if severity == "unknown" else [severity]
+        rows = rows.filter(severity__in=wanted)
+    if request.GET.get("fix") == "yes":
+        rows = rows.exclude(fixed_version="")
+    page = keyset_page(rows, ("-rank", "id"), **cursors(request))
+    for match in page.rows:
+        match.brought_by = _layer_words(context, match.layer_position)  # type: ignore[attr-defined]
+    counts = [(name, getattr(image, f"{name}_count")) for name in COUNTED]
+    return {"page": page, "severity": severity, "has_fix": request.GET.get("fix") == "yes", "counts": counts}
+
+
+def _promotions_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Return where the image can be promoted to; nowhere from an environment's own repository."""
+    found: Repository = context["repository"]
+    return {"places": places_for(reader(request), found, context["top"]) if found.source_id is None else []}
+
+
+def _history_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Return how tags came to the image, what was done with it (for who may read that), and its SBOMs."""
+    events = (
+        AuditEvent.objects.filter(digest=context["top"].digest, team=context["repository"].team)
+        .select_related("actor")
+        .order_by("-id")[:50]
+    )
+    may_read = may(reader(request), Verb.AUDIT_READ, repository=context["repository"])
+    return {
+        "events": page_queries.image_history(context["repository"], context["top"])[:50],
+        "audit_events": events if may_read else None,
+        "sboms": Sbom.objects.filter(image=context["image"]).defer("document").order_by("-id"),
+    }
 
 
 def _layer_words(context: dict[str, Any], position: int | None) -> dict[str, str]:
@@ -289,3 +296,14 @@ def _layer_words(context: dict[str, Any], position: int | None) -> dict[str, str
         if position < base.layer_count:
             return {"who": base.place.label if base.place else "a base image", "which": which}
     return {"who": f"{context['repository'].name}, own layer", "which": which}
+
+
+# What each tab of an image shows beside the plate; each is given what the plate shows.
+_IMAGE_TABS: Final[dict[str, Callable[[HttpRequest, dict[str, Any]], dict[str, Any]]]] = {
+    "overview": _overview_tab,
+    "lineage": _lineage_tab,
+    "packages": _packages_tab,
+    "findings": _findings_tab,
+    "promotions": _promotions_tab,
+    "history": _history_tab,
+}
