@@ -13,7 +13,7 @@ from lifecycle.registry.models import Image
 
 
 @dataclass(frozen=True, slots=True)
-class FixShare:
+class LayerShare:
     """How many findings one layer brought; None where the SBOM does not say which."""
 
     layer_position: int | None
@@ -40,7 +40,7 @@ def findings_of(image: Image) -> QuerySet[Match]:
     )
 
 
-def shares_of(image: Image) -> list[FixShare]:
+def findings_by_layer(image: Image) -> list[LayerShare]:
     """Return how many findings each layer of `image` brought, base first; one query."""
     rows = (
         live_matches()
@@ -51,7 +51,7 @@ def shares_of(image: Image) -> list[FixShare]:
         .annotate(count=Count("id", distinct=True))
     )
     shares = [
-        FixShare(
+        LayerShare(
             row["package__inventory_packages__inventory__image_inventories__layer_position"],
             row["count"],
         )

@@ -32,7 +32,7 @@ from lifecycle.lineage import services as lineage
 from lifecycle.lineage.chains import chain_ids
 from lifecycle.promotion.models import Environment, PromotionRequest
 from lifecycle.registry.models import Image, Layer, Repository, RepositoryImage, Tag, TagEvent
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 from lifecycle.sbom import services as sbom
 from lifecycle.sbom.models import ImageInventory
 
@@ -186,7 +186,7 @@ class _Loader:
 
     def __init__(self, dock: Dock, count: int) -> None:
         self.dock = dock
-        self.registry = managed_registry()
+        self.registry = ensure_managed_registry()
         self.actor = system_user()
         self.packages: dict[str, int] = {}
         self.inventories: dict[str, int] = {}

@@ -30,7 +30,7 @@ from lifecycle.core.http import HttpClient
 from lifecycle.ingest import services as ingest
 from lifecycle.registry.http_client import HttpRegistryClient
 from lifecycle.registry.models import Tag
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 from lifecycle.registry.tokens.scopes import Scope
 from lifecycle.sbom.inventories import import_inventories
 from lifecycle.sbom.models import PackageVersion
@@ -61,7 +61,7 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
         processes.registry()
         processes.workers()
         note("pushing")
-        managed_registry()
+        ensure_managed_registry()
         latencies = _push_one_by_one(token, pushes)
         burst_s = _push_at_once(token, burst)
         note("crawling what no notification told")
@@ -145,7 +145,7 @@ def _push_at_once(token: str, count: int) -> float:
 def _crawl(token: str, count: int) -> float:
     """Push what no worker hears of, and return the seconds that one crawl takes to find it."""
     digests = _push_many(token, "crawl", count)
-    crawl_s = seconds_of(partial(ingest.crawl, managed_registry().pk))
+    crawl_s = seconds_of(partial(ingest.crawl, ensure_managed_registry().pk))
     for name, wanted in digests.items():
         _await_rows(name, wanted)
     return crawl_s

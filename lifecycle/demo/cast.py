@@ -28,7 +28,7 @@ from lifecycle.demo.telling import DemonstrationFailed
 from lifecycle.promotion.models import Environment
 from lifecycle.promotion.services import create_environment
 from lifecycle.registry.models import Registry
-from lifecycle.registry.services import repository_named
+from lifecycle.registry.services import ensure_repository
 
 TEAMS: Final = {"base": "Base images", "shop": "Shop"}
 ENVIRONMENTS: Final = {"dev": "Development", "staging": "Staging", "production": "Production"}  # of the shop, in order
@@ -142,7 +142,7 @@ def _make_teams(registry: Registry) -> None:
         for team, role in part.roles.items():
             add_member(teams[team].pk, actor=system, username=part.username, role=role)
     for product in PRODUCTS:  # a recipe older than its image is one that the image was built from
-        repository_named(registry, product.repository)
+        ensure_repository(registry, product.repository)
 
 
 def _account(user: User, password: str, kept: Mapping[str, Any]) -> Account:

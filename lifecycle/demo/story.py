@@ -23,7 +23,7 @@ from lifecycle.demo.report import Promoted, Renewed
 from lifecycle.demo.server import Server
 from lifecycle.demo.telling import DemonstrationFailed, Teller
 from lifecycle.registry.clients import client_for
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 
 ADVISORIES: Final = Path(__file__).parent.parent / "advisories" / "data" / "demo"
 PATH: Final = tuple(cast.ENVIRONMENTS)  # dev, staging, production
@@ -80,7 +80,7 @@ class Story:
     def run(self) -> dict[str, Any]:
         """Tell the whole story and return the content of `demo.json`; raises DemonstrationFailed."""
         building.check_tools()
-        self.registry = managed_registry()
+        self.registry = ensure_managed_registry()
         host = self.registry.host
         with (
             TemporaryDirectory(prefix=_SCRATCH_PREFIX, dir=settings.SCRATCH or None) as folder,

@@ -11,7 +11,7 @@ from lifecycle.jobs.models import JobKind
 from lifecycle.jobs.schedule import every
 from lifecycle.registry import limiter
 from lifecycle.registry.models import Registry
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 
 
 @handler(JobKind.INGEST)
@@ -39,7 +39,7 @@ def crawl_all() -> None:
     One that an inventory file merely named (docker.io ...) is not: it was never said that we may read it, and what it
     does not show to strangers would look deleted.
     """
-    managed_registry()
+    ensure_managed_registry()
     for registry in Registry.objects.filter(Q(is_managed=True) | ~Q(username="")):
         services.queue_crawl(registry)
 

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_POST
 from lifecycle.ingest import services
 from lifecycle.ingest.constants import HOOK_BODY_MAX_BYTES
 from lifecycle.registry.models import Registry
-from lifecycle.registry.services import MANAGED_NAME, managed_registry
+from lifecycle.registry.services import MANAGED_NAME, ensure_managed_registry
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ def registry_hook(request: HttpRequest, name: str) -> HttpResponse:
     if body is None:
         return _answer(413)
     try:
-        registry = Registry.objects.filter(is_managed=True).first() or managed_registry()
+        registry = Registry.objects.filter(is_managed=True).first() or ensure_managed_registry()
         services.receive(registry, body)
     except (DatabaseError, InterfaceError) as error:
         log.warning("notification_not_stored", error=type(error).__name__)

@@ -55,7 +55,7 @@ def write_graph(
     A protected tag keeps its image when who moved it may not (`protection.py`); `is_settled` says that nobody will
     be named any more who did. Raises NoOwner.
     """
-    repository = registry_services.repository_named(registry, repository_name)
+    repository = registry_services.ensure_repository(registry, repository_name)
     # One writer for each repository at a time: memberships and tags are read, compared and written.
     Repository.objects.select_for_update(no_key=True, of=("self",)).get(pk=repository.pk)
     images, fresh, heard = _write_images(graph)

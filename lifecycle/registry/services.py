@@ -32,7 +32,7 @@ class NoOwner(LifecycleError):
     http_status = 422
 
 
-def managed_registry() -> Registry:
+def ensure_managed_registry() -> Registry:
     """Return the row of the registry we are the token service of, made or moved to REGISTRY_URL as needed."""
     row = Registry.objects.filter(is_managed=True).first()
     if row is None:
@@ -47,7 +47,7 @@ def managed_registry() -> Registry:
     return row
 
 
-def repository_named(registry: Registry, name: str) -> Repository:
+def ensure_repository(registry: Registry, name: str) -> Repository:
     """Return the row of a repository, made when it is new: its team is the first part of its name.
 
     `<prefix>/<family>` is the target of an environment: it belongs to the family's team, and the family's own row is
@@ -66,7 +66,7 @@ def repository_named(registry: Registry, name: str) -> Repository:
     team = environment.team if environment else Team.objects.filter(slug=prefix).first()
     if team is None:
         raise NoOwner(f"No team has the slug {prefix}: make the team first.", repository=name)
-    source = repository_named(registry, rest) if environment else None
+    source = ensure_repository(registry, rest) if environment else None
     row, _ = Repository.objects.get_or_create(
         registry=registry,
         name=name,

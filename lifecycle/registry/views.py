@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import Team, User
 from accounts.verbs import Verb
-from lifecycle.advisories.page_queries import FixShare, findings_of, shares_of
+from lifecycle.advisories.page_queries import LayerShare, findings_by_layer, findings_of
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.access import may
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
@@ -152,7 +152,7 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
     tab = tab if tab in _IMAGE_TABS else "overview"
     layers = page_queries.layers_of(shown)
     bases = _bases(shown, visible, user)
-    shares = shares_of(shown) if shown.scanned_at else []
+    shares = findings_by_layer(shown) if shown.scanned_at else []
     context: dict[str, Any] = {
         "repository": found,
         "member": member,
@@ -204,7 +204,7 @@ def _base_layer_count(bases: list[BaseLine]) -> int:
     return max((base.layer_count for base in bases), default=0)
 
 
-def _who_can_fix(shares: list[FixShare], bases: list[BaseLine], own: str) -> dict[str, Any]:
+def _who_can_fix(shares: list[LayerShare], bases: list[BaseLine], own: str) -> dict[str, Any]:
     """Return the parts of the who-can-fix bar: what comes with the base, what is the image's own, what is not known."""
     depth = _base_layer_count(bases)
     name = next((base.place.repository.name for base in bases if base.place and base.layer_count), "the base image")

@@ -30,7 +30,7 @@ from lifecycle.demo.server import Server
 from lifecycle.demo.story import ADVISORIES
 from lifecycle.demo.telling import Teller
 from lifecycle.registry.clients import client_for
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 from tests.e2e.pages.test_read_pages import ARGUMENTS, CHROMIUM
 from tests.services import Services
 
@@ -82,7 +82,7 @@ def made(live_stack: Services, settings: Any, tmp_path: Path) -> Dock:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.ScryptPasswordHasher"]  # as the web process has it
     settings.SCRATCH = str(tmp_path)
     (live_stack.home / "scratch").mkdir(exist_ok=True)
-    registry, teller = managed_registry(), Teller(print)
+    registry, teller = ensure_managed_registry(), Teller(print)
     builder = Builder(tmp_path, client_for(registry), host=registry.host, is_https=False, teller=teller)
     with ThreadPoolExecutor(2) as pool:
         roots = [

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from lifecycle.core.errors import LifecycleError
 from lifecycle.ingest import services
 from lifecycle.registry.models import Registry
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 
 
 class Command(BaseCommand):
@@ -23,7 +23,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         name = options["registry"]
-        registry = Registry.objects.filter(name=name).first() if name else managed_registry()
+        registry = Registry.objects.filter(name=name).first() if name else ensure_managed_registry()
         if registry is None:
             raise CommandError(f"No registry is named {name}.")
         repository = options["repository"] or ""

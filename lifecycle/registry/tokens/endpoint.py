@@ -104,8 +104,8 @@ def _answer_get(environ: WSGIEnvironment) -> dict[str, object]:
     user: User | None = None
     if header := environ.get("HTTP_AUTHORIZATION", ""):
         name, password = _basic(header)
-        user = _user_of(name, password, client_address(environ)).user
-    answer = _token(user, query.get("scope", []))
+        user = _api_token_of(name, password, client_address(environ)).user
+    answer = _registry_token(user, query.get("scope", []))
     if user is not None and ("true" in query.get("offline_token", []) or "offline" in query.get("access_type", [])):
         answer["refresh_token"] = _refresh_token(user, _one(query, "client_id"))
     return answer
@@ -116,12 +116,12 @@ def _answer_post(environ: WSGIEnvironment) -> dict[str, object]:
     _check_service(form)
     grant_type, address = _one(form, "grant_type"), client_address(environ)
     if grant_type == "password":
-        token = _user_of(_one(form, "username"), _one(form, "password"), address)
+        token = _api_token_of(_one(form, "username"), _one(form, "password"), address)
     elif grant_type == "refresh_token":
         token = _refreshed(_one(form, "refresh_token"), address)
     else:
         raise _Refusal(HTTPStatus.BAD_REQUEST, "unsupported_grant_type", "password or refresh_token.")
-    answer = _token(token.user, form.get("scope", []))
+    answer = _registry_token(token.user, form.get("scope", []))
     if grant_type == "refresh_token":
         answer["refresh_token"] = _one(form, "refresh_token")
     elif "offline" in form.get("access_type", []):
@@ -129,7 +129,7 @@ def _answer_post(environ: WSGIEnvironment) -> dict[str, object]:
     return answer
 
 
-def _token(user: User | None, scope_texts: list[str]) -> dict[str, object]:
+def _registry_token(user: User | None, scope_texts: list[str]) -> dict[str, object]:
     wanted = parse_scopes(scope_texts)
     access = granted(wanted, held_by(user, wanted)) if user is not None and wanted else []
     signed = signing.sign(user.username if user is not None else "", access)
@@ -143,7 +143,7 @@ def _token(user: User | None, scope_texts: list[str]) -> dict[str, object]:
     }
 
 
-def _user_of(name: str, password: str, address: str | None) -> ApiToken:
+def _api_token_of(name: str, password: str, address: str | None) -> ApiToken:
     """Return the live token `password` when it belongs to the user `name`; account passwords are never taken."""
     token = api_tokens.find_token(password) if 0 < len(password) <= CREDENTIAL_MAX else None
     if token is None or token.kind == ApiToken.Kind.REFRESH or token.user.username != name:

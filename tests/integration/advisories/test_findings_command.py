@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from lifecycle.advisories.page_queries import findings_of, shares_of
+from lifecycle.advisories.page_queries import findings_by_layer, findings_of
 from lifecycle.registry.models import Image
 from tests.factories.dock import carry, image, index
 from tests.integration.advisories.conftest import record
@@ -102,7 +102,7 @@ def test_findings_of_one_id_in_two_feeds_come_once_wherever_they_are_counted(fee
     assert [(row.advisory.osv_id, row.severity) for row in findings_of(made).order_by("advisory__osv_id")] == [
         ("DEB-1", "high"), ("DEB-2", "low"),
     ]  # fmt: skip
-    assert [share.count for share in shares_of(made)] == [2]
+    assert [share.count for share in findings_by_layer(made)] == [2]
 
 
 def test_findings_of_a_file_take_any_line_end_and_a_byte_order_mark(feed, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from lifecycle.ingest import services as ingest
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.registry.constants import MediaType
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock
 from tests.fakes.registry import InMemoryRegistry
 
@@ -33,7 +33,7 @@ def event(number: int, digest: str, *, tag: str = "", action: str = "push", acto
 
 def deliver(*events: dict[str, Any]) -> None:
     """Take events in, and do what they queued."""
-    ingest.receive(managed_registry(), json.dumps({"events": events}).encode())
+    ingest.receive(ensure_managed_registry(), json.dumps({"events": events}).encode())
     for job in Job.objects.filter(kind=JobKind.INGEST, state=Job.State.WAITING).order_by("pk"):
         Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED)
         ingest.handle_delivery(job.subject_id)

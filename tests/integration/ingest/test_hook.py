@@ -15,7 +15,7 @@ from lifecycle.ingest import services as ingest
 from lifecycle.ingest.models import Delivery
 from lifecycle.jobs.models import Job
 from lifecycle.registry.constants import MediaType
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 
 URL = "/hooks/registry/managed"
 pytestmark = pytest.mark.django_db
@@ -112,7 +112,7 @@ def test_blobs_and_pulls_make_no_job() -> None:
 
 def test_mutated_notifications_never_break_the_door() -> None:
     base, chance = json.dumps({"events": [event()]}).encode(), random.Random(7)
-    registry = managed_registry()
+    registry = ensure_managed_registry()
     for _ in range(400):
         body = bytearray(base)
         for _ in range(chance.randrange(1, 6)):

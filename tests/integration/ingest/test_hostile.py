@@ -22,7 +22,7 @@ from lifecycle.registry.authorization import SelfIssued
 from lifecycle.registry.constants import MediaType
 from lifecycle.registry.http_client import HttpRegistryClient
 from lifecycle.registry.models import Image
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock, oci
 from tests.integration.ingest.conftest import event
 
@@ -145,7 +145,7 @@ CASES: dict[str, tuple[Callable[[Worst], str], str]] = {
 
 
 def ingest_digest(digest: str, number: int = 1) -> Job:
-    ingest.receive(managed_registry(), json.dumps({"events": [event(number, digest)]}).encode())
+    ingest.receive(ensure_managed_registry(), json.dumps({"events": [event(number, digest)]}).encode())
     job = Job.objects.filter(kind=JobKind.INGEST).latest("pk")
     running.run(job.pk)
     job.refresh_from_db()

@@ -34,7 +34,7 @@ from lifecycle.registry.models import (
     Tag,
     TagEvent,
 )
-from lifecycle.registry.services import NoOwner, managed_registry
+from lifecycle.registry.services import NoOwner, ensure_managed_registry
 from tests.factories import dock, oci
 from tests.fakes.registry import InMemoryRegistry
 from tests.integration.ingest.conftest import deliver, event
@@ -65,7 +65,7 @@ def test_an_image_is_stored_with_layers_chains_and_history(shelf: InMemoryRegist
     item = oci.image("base", "app", labels={"a": "b"})
     oci.push(shelf, "shop/api", item, "1.0")
     image = ingest.ingest_manifest(
-        managed_registry().pk, "shop/api", item.manifest.digest.text, tag="1.0", actor_name="anna"
+        ensure_managed_registry().pk, "shop/api", item.manifest.digest.text, tag="1.0", actor_name="anna"
     )
     diff_ids = [Digest(text) for text in item.diff_ids]
     chain = [each.text for each in chain_ids(diff_ids)]
@@ -89,7 +89,7 @@ def test_a_second_ingest_changes_nothing(shelf: InMemoryRegistry) -> None:
     item = oci.image("base", "app")
     oci.push(shelf, "shop/api", item, "1.0")
     for number in range(3):
-        ingest.ingest_manifest(managed_registry().pk, "shop/api", item.manifest.digest.text, tag="1.0")
+        ingest.ingest_manifest(ensure_managed_registry().pk, "shop/api", item.manifest.digest.text, tag="1.0")
         if number == 0:
             first = counts()
     assert counts() == first
@@ -125,9 +125,9 @@ def test_an_index_brings_its_platforms_and_leaves_attestations_aside(shelf: InMe
     top = oci.index(one, two)
     for item in (one, two):
         oci.push(shelf, "shop/api", item)
-        ingest.ingest_manifest(managed_registry().pk, "shop/api", item.manifest.digest.text)
+        ingest.ingest_manifest(ensure_managed_registry().pk, "shop/api", item.manifest.digest.text)
     oci.push_manifest(shelf, "shop/api", top, "1.0")
-    image = ingest.ingest_manifest(managed_registry().pk, "shop/api", top.digest.text, tag="1.0")
+    image = ingest.ingest_manifest(ensure_managed_registry().pk, "shop/api", top.digest.text, tag="1.0")
     assert image.kind == Image.Kind.INDEX
     assert list(image.entries.values_list("child__digest", "platform")) == [
         (one.manifest.digest.text, "linux/amd64"),
@@ -136,7 +136,7 @@ def test_an_index_brings_its_platforms_and_leaves_attestations_aside(shelf: InMe
     top_level = RepositoryImage.objects.filter(is_top_level=True)
     assert [row.image.digest for row in top_level] == [top.digest.text]
     # The children's own notifications may come after the index.
-    ingest.ingest_manifest(managed_registry().pk, "shop/api", one.manifest.digest.text)
+    ingest.ingest_manifest(ensure_managed_registry().pk, "shop/api", one.manifest.digest.text)
     assert top_level.count() == 1
 
 
@@ -195,7 +195,7 @@ def test_a_crawl_finds_everything_when_every_notification_is_lost(shelf: InMemor
     for name, item in items.items():
         oci.push(shelf, name, item, "1.0")
     oci.push(shelf, "nobody/x", oci.image("x"), "1.0")
-    registry = managed_registry()
+    registry = ensure_managed_registry()
     first = ingest.crawl(registry.pk)
     assert (first["ingested"], first["problems"]) == (5, 1)
     assert set(Tag.objects.values_list("repository__name", "image__digest", "events__via")) == {
@@ -214,7 +214,7 @@ def test_a_crawl_finds_everything_when_every_notification_is_lost(shelf: InMemor
 def test_a_notification_names_who_made_the_move_that_a_crawl_saw_first(shelf: InMemoryRegistry) -> None:
     item = oci.image("one")
     oci.push(shelf, "shop/api", item, "1.0")
-    registry = managed_registry()
+    registry = ensure_managed_registry()
     ingest.crawl(registry.pk)
     seen = TagEvent.objects.get()
     assert (seen.actor, seen.via) == (None, "crawl")
@@ -238,7 +238,7 @@ def test_a_notification_of_our_own_push_leaves_the_name_to_the_worker(shelf: InM
     deliver(event(1, digest, tag="1.0", actor=system_user().username))
     assert TagEvent.objects.get().actor == system_user()
     arguments = {"tag": "1.0", "actor_name": "anna", "via": TagEvent.Via.REBUILD}
-    ingest.ingest_manifest(managed_registry().pk, "shop/api", digest, **arguments)
+    ingest.ingest_manifest(ensure_managed_registry().pk, "shop/api", digest, **arguments)
     assert (TagEvent.objects.get().actor, TagEvent.objects.get().via) == (User.objects.get(username="anna"), "rebuild")
 
 
@@ -267,7 +267,7 @@ def test_what_an_index_names_as_base_is_linked_whatever_comes_first(
         oci.push(shelf, "shop/api", item)
     for content in (base_index, top):
         oci.push_manifest(shelf, "shop/api", content)
-    registry = managed_registry().pk
+    registry = ensure_managed_registry().pk
     for what in order:
         digests = {"base": [base.manifest, base_index], "child": [child.manifest], "index": [top]}[what]
         for content in digests:
@@ -285,7 +285,7 @@ def test_a_child_that_its_index_waited_for_takes_its_place(shelf: InMemoryRegist
     for item in (base, child, other):
         oci.push(shelf, "shop/api", item)
     oci.push_manifest(shelf, "shop/api", top, "1.0")
-    registry = managed_registry().pk
+    registry = ensure_managed_registry().pk
     held = shelf.manifests["shop/api"].pop(child.manifest.digest.text)
     for content in (base.manifest, top, top):
         ingest.ingest_manifest(registry, "shop/api", content.digest.text)
@@ -308,7 +308,7 @@ def test_what_a_child_says_of_itself_stands_against_its_index(shelf: InMemoryReg
     mine, labelled = oci.sha(b"mine"), oci.sha(b"label")
     child = oci.image("app", annotations={BASE: mine})
     other = oci.image("other", labels={BASE: labelled})
-    registry = managed_registry().pk
+    registry = ensure_managed_registry().pk
     for number, item in enumerate((child, other)):
         oci.push(shelf, "shop/api", item)
         ingest.ingest_manifest(registry, "shop/api", item.manifest.digest.text)
@@ -326,7 +326,7 @@ def test_a_crawl_finds_referrers_and_shows_no_tag_for_them(shelf: InMemoryRegist
     note = oci.artifact(item.manifest, "note")
     oci.push(shelf, "shop/api", note)
     oci.attach(shelf, "shop/api", note.manifest)
-    ingest.crawl(managed_registry().pk)
+    ingest.crawl(ensure_managed_registry().pk)
     assert list(Tag.objects.values_list("name", flat=True)) == ["1.0"]
     found = Image.objects.get(kind=Image.Kind.ARTIFACT)
     assert (found.subject_digest, found.artifact_type) == (item.manifest.digest.text, "application/vnd.example.note")
@@ -337,7 +337,7 @@ def test_the_target_of_an_environment_belongs_to_the_family(shelf: InMemoryRegis
     production = Environment.objects.create(team=shop, slug="production", name="P", position=1, prefix="prod")
     item = oci.image("one")
     oci.push(shelf, "prod/shop/api", item, "current")
-    ingest.ingest_manifest(managed_registry().pk, "prod/shop/api", item.manifest.digest.text, tag="current")
+    ingest.ingest_manifest(ensure_managed_registry().pk, "prod/shop/api", item.manifest.digest.text, tag="current")
     target = Repository.objects.get(name="prod/shop/api")
     assert target.source is not None
     assert (target.team, target.family, target.environment, target.source.name) == (
@@ -352,7 +352,7 @@ def test_a_repository_of_no_team_is_noted_and_not_stored(shelf: InMemoryRegistry
     item = oci.image("one")
     oci.push(shelf, "nobody/x", item, "1.0")
     with pytest.raises(NoOwner):
-        ingest.ingest_manifest(managed_registry().pk, "nobody/x", item.manifest.digest.text, tag="1.0")
+        ingest.ingest_manifest(ensure_managed_registry().pk, "nobody/x", item.manifest.digest.text, tag="1.0")
     hint = event(1, item.manifest.digest.text)
     hint["target"]["repository"] = "nobody/x"
     deliver(hint)
@@ -390,7 +390,7 @@ def test_a_tag_that_moves_while_it_is_stored_is_followed(
         return real(*arguments, **more)
 
     monkeypatch.setattr(ingest, "write_graph", slow)
-    ingest.ingest_manifest(managed_registry().pk, "shop/api", first.manifest.digest.text, tag="1.0")
+    ingest.ingest_manifest(ensure_managed_registry().pk, "shop/api", first.manifest.digest.text, tag="1.0")
     assert Tag.objects.get().image == Image.objects.get(digest=second.manifest.digest.text)
 
 
@@ -405,7 +405,7 @@ def test_a_death_at_any_write_leaves_nothing_half_done(
         oci.push(shelf, "shop/api", item)
     top = oci.index(one, two)
     oci.push_manifest(shelf, "shop/api", top, "1.0")
-    registry = managed_registry()
+    registry = ensure_managed_registry()
 
     class Died(BaseException):
         pass

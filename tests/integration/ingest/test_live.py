@@ -20,7 +20,7 @@ from lifecycle.jobs.models import Job, JobKind
 from lifecycle.registry.authorization import SelfIssued
 from lifecycle.registry.http_client import HttpRegistryClient
 from lifecycle.registry.models import Image, IndexEntry, Tag, TagEvent
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 from lifecycle.sbom import scanner
 from lifecycle.sbom.models import Sbom
 from tests.factories import dock, oci
@@ -44,14 +44,14 @@ def test_a_crawl_of_a_real_registry_finds_what_no_notification_told(
     items = {f"lost/r{number}": oci.image("lost", str(number)) for number in range(5)}
     for name, item in items.items():
         oci.push(client, name, item, "1.0")
-    ingest.crawl(managed_registry().pk)
+    ingest.crawl(ensure_managed_registry().pk)
     assert set(Tag.objects.filter(repository__team__slug="lost").values_list("repository__name", "image__digest")) == {
         (name, item.manifest.digest.text) for name, item in items.items()
     }
     # The registry goes on sending them for ever; the next tests' web process must not be flooded by ours.
     for name, item in items.items():
         client.delete_manifest(name, item.manifest.digest)
-    ingest.crawl(managed_registry().pk)
+    ingest.crawl(ensure_managed_registry().pk)
     assert not Tag.objects.filter(repository__team__slug="lost", image__isnull=False).exists()
 
 

@@ -20,7 +20,7 @@ from lifecycle.jobs.models import Job, JobKind
 from lifecycle.rebuild.models import UpstreamWatch
 from lifecycle.registry import services
 from lifecycle.registry.models import Repository, Tag, TagEvent
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock, oci
 from tests.fakes.registry import InMemoryRegistry
 from tests.integration.ingest.conftest import deliver, event
@@ -95,7 +95,7 @@ def test_a_move_without_the_right_is_taken_back_and_reported_once(shelf: InMemor
 def test_a_crawl_waits_for_the_name_of_who_moved_it(shelf: InMemoryRegistry, guarded: Repository) -> None:
     oci.push(shelf, "shop/api", NEW, "v1")
     for _ in range(2):
-        ingest.crawl(managed_registry().pk)
+        ingest.crawl(ensure_managed_registry().pk)
     assert where(shelf) == (NEW.manifest.digest.text, OLD.manifest.digest.text)
     settle = Job.objects.get(kind=JobKind.CRAWL)
     assert settle.payload == {"repository": "shop/api", "is_settled": True}

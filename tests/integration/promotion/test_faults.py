@@ -23,7 +23,7 @@ from lifecycle.promotion.models import Environment, PromotionRequest, Slot
 from lifecycle.registry.client import RegistryClient
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Repository, Tag, TagEvent
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock, oci
 from tests.proxy import RegistryProxy
 from tests.services import Services, wait_until
@@ -71,7 +71,7 @@ def quay(live_stack: Services) -> Quay:
         team, actor=services.system_user(), slug="dev", name="Dev", prefix="dev", required_approvals=1
     )
     asker, approver = dock.user("mia", "owner", of=team), dock.user("kim", "approver", "deployer", of=team)
-    return Quay(team, environment, asker, approver, client_for(managed_registry()))
+    return Quay(team, environment, asker, approver, client_for(ensure_managed_registry()))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from lifecycle.jobs.models import Job, JobKind
 from lifecycle.promotion import services
 from lifecycle.promotion.models import Environment, PromotionRequest, Slot
 from lifecycle.registry.models import Image, Repository, Tag, TagEvent
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock, oci
 from tests.fakes.registry import InMemoryRegistry
 
@@ -40,7 +40,13 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> InMemoryRegistry:
 
 def store(item: oci.OciImage, tag: str, *, via: str, actor: str | None = None, settled: bool = False) -> None:
     ingest.ingest_manifest(
-        managed_registry().pk, TARGET, item.manifest.digest.text, tag=tag, actor_name=actor, via=via, is_settled=settled
+        ensure_managed_registry().pk,
+        TARGET,
+        item.manifest.digest.text,
+        tag=tag,
+        actor_name=actor,
+        via=via,
+        is_settled=settled,
     )
 
 
@@ -95,7 +101,7 @@ def test_what_a_failed_promotion_left_is_taken_back(shelf: InMemoryRegistry) -> 
     request = promoted(Environment.objects.get(), FIRST, "1.0", PromotionRequest.State.EXECUTING)
     oci.push_manifest(shelf, TARGET, FIRST.manifest, "current")
     services.fail(request, why="The registry went away.")
-    ingest.crawl(managed_registry().pk, repository_name=TARGET, is_settled=True)
+    ingest.crawl(ensure_managed_registry().pk, repository_name=TARGET, is_settled=True)
     assert names(shelf, "current") == (SECOND.manifest.digest.text,) * 2
 
 

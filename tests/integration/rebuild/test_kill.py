@@ -17,7 +17,7 @@ from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.rebuild.types import BuildRequest
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Tag, TagEvent
-from lifecycle.registry.services import managed_registry
+from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock
 from tests.services import wait_until
 
@@ -40,8 +40,8 @@ def push(name, text, context, *, bases=None):
     request = BuildRequest(
         containerfile=text, context=context, build_args={}, bases=bases or {}, repository=name, tag="latest"
     )
-    result = buildah.build(request, client_for(managed_registry()), log=lambda line: None, check=lambda: None)
-    return ingest_manifest(managed_registry().pk, name, result.digest, tag="latest")
+    result = buildah.build(request, client_for(ensure_managed_registry()), log=lambda line: None, check=lambda: None)
+    return ingest_manifest(ensure_managed_registry().pk, name, result.digest, tag="latest")
 
 
 def processes(word):
