@@ -82,12 +82,6 @@ def brings_system_packages(image: Image, *, above: Image) -> bool:
     return brought.filter(inventory__inventory_packages__package__type__in=("deb", "apk", "rpm")).exists()
 
 
-def places_of(image: Image) -> QuerySet[Repository]:
-    """Return the families' own repositories that hold an image; targets of promotions are left out."""
-    held = RepositoryImage.objects.filter(image=image, removed_at=None, repository__source=None)
-    return Repository.objects.filter(pk__in=held.values("repository_id"))
-
-
 def slots_to_renew(jobs: Sequence[RebuildJob], *, actor: User) -> dict[int, list[Slot]]:
     """Return {job id: the slots that hold an older state of what it made}, first environment first.
 
