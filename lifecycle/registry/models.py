@@ -36,6 +36,11 @@ class Registry(models.Model):
         return self.name
 
     @property
+    def is_ours(self) -> bool:
+        """Whether somebody said that we may read it; an inventory file that names a registry does not."""
+        return self.is_managed or bool(self.username)
+
+    @property
     def host(self) -> str:
         """`host[:port]` as clients write it before a repository's name."""
         return self.endpoint.partition("://")[2].rstrip("/")

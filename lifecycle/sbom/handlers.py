@@ -12,6 +12,7 @@ from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
 from lifecycle.jobs.handlers import JobRun, Postponed, handler
 from lifecycle.jobs.models import Job, JobKind
+from lifecycle.registry.client import BlobUnknown, ManifestUnknown
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, RepositoryImage
 from lifecycle.sbom import scanner, services
@@ -33,18 +34,8 @@ def scan(run: JobRun) -> None:
     if image is None or image.scanned_at is not None:
         run.log("Nothing to do: scanned before.")
         return
-    place = (
-        RepositoryImage.objects.select_related("repository__registry", "repository__team")
-        .filter(image=image, removed_at=None)
-        .order_by("id")
-        .first()
-    )
-    if place is not None:
-        access.require(run.job.actor, Verb.IMAGE_SCAN, repository=place.repository)
     try:
-        if place is None:
-            raise scanner.ScanFailed("The image is in no repository any more.")
-        content = _read(run, image, place)
+        content = _read_anywhere(run, image)
     except RegistryUnavailable as error:
         waited_s = (clock.now() - run.job.created_at).total_seconds()
         if waited_s > _OUTAGE_S:
@@ -57,6 +48,29 @@ def scan(run: JobRun) -> None:
     with run.fenced():
         stored = services.store({image.pk: content}, actor=run.job.actor)
     run.progress(1, 1, f"{len(content.packages)} packages, {len(stored.new_package_ids)} seen for the first time")
+
+
+def _places(image: Image) -> list[RepositoryImage]:
+    """Return where the image can be pulled from, the managed registry first.
+
+    A registry that an inventory file merely named (ingest/handlers.py) is asked only where no other holds the image.
+    """
+    rows = RepositoryImage.objects.select_related("repository__registry", "repository__team")
+    places = list(rows.filter(image=image, removed_at=None).order_by("-repository__registry__is_managed", "id"))
+    ours = [place for place in places if place.repository.registry.is_ours]
+    return ours or places
+
+
+def _read_anywhere(run: JobRun, image: Image) -> services.Content:
+    unknown: LifecycleError = scanner.ScanFailed("The image is in no repository any more.")
+    for place in _places(image):
+        access.require(run.job.actor, Verb.IMAGE_SCAN, repository=place.repository)
+        try:
+            return _read(run, image, place)
+        except (ManifestUnknown, BlobUnknown) as error:
+            run.log(f"Not in {place.repository}: {error.message}")
+            unknown = error
+    raise unknown
 
 
 def _read(run: JobRun, image: Image, place: RepositoryImage) -> services.Content:

@@ -13,13 +13,14 @@ import pytest
 
 from accounts.queries import system_user
 from lifecycle.core import clock
-from lifecycle.core.errors import RegistryUnavailable
+from lifecycle.core.errors import RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest
 from lifecycle.jobs import handlers, running, services
 from lifecycle.jobs.models import Job, JobKind
+from lifecycle.registry.client import ManifestUnknown
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.constants import MediaType
-from lifecycle.registry.models import Image, Layer, Registry, RepositoryImage
+from lifecycle.registry.models import Image, Layer, Registry, Repository, RepositoryImage
 from lifecycle.registry.types import ManifestContent
 from lifecycle.sbom import queries, scanner
 from lifecycle.sbom.models import Sbom
@@ -149,3 +150,28 @@ def test_a_full_scratch_folder_is_no_fault_of_the_image(tmp_path, monkeypatch):
     monkeypatch.setattr(scanner, "syft_path", lambda: str(program))
     with pytest.raises(OSError, match="scratch"):
         scanner.run_syft(tmp_path, tmp_path, lambda: None)
+
+
+@pytest.mark.django_db
+def test_the_managed_registry_is_asked_first_and_a_foreign_one_only_where_no_other_holds_the_image(monkeypatch):
+    handlers.load()
+    foreign = Registry.objects.create(name="mcr", endpoint="https://mcr.example")
+    theirs = Repository.objects.create(registry=foreign, name="base/debian", team=dock.team("shop"), family="x")
+    image = known(theirs, debian_image())
+    asked = []
+
+    def read(run, image, place):
+        asked.append(str(place.repository))
+        if len(asked) in {2, 3}:
+            raise ManifestUnknown("The registry has no such manifest.")
+        raise RegistryRefused("no")
+
+    monkeypatch.setattr("lifecycle.sbom.handlers._read", read)
+    scan(image)
+    assert asked == ["base/debian"]
+    for name in ("shop/old", "shop/api"):
+        RepositoryImage.objects.create(repository=dock.repository(name), image=image)
+    assert scan(image).last_error == "The registry has no such manifest."
+    assert asked == ["base/debian", "shop/old", "shop/api"]
+    image.refresh_from_db()
+    assert image.scan_problem == "The registry has no such manifest."
