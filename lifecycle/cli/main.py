@@ -30,6 +30,11 @@ UNDER_WAY: Final = frozenset({"executing", "verifying"})
 WAVE_UNDER_WAY: Final = frozenset({"running"})
 POLL_S: Final = 1.0
 WAIT_S: Final = 3600  # of `--wait`, when no --timeout is given
+ASKED: Final = {
+    "repository": "where it is now, e.g. shop/api",
+    "environment": "where it shall go, e.g. staging",
+    "reason": "why; the approver reads it",
+}
 DECISIONS: Final = {
     "approve": "approve a request of somebody else",
     "reject": "reject a request for good; needs --reason",
@@ -91,21 +96,21 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("--repository", help="only of this one, e.g. shop/api")
     listing.set_defaults(run=list_promotions)
     request = promotion.add_parser("request", parents=[shared], help="ask for a digest to enter an environment")
-    request.add_argument("digest")
-    for name in ("repository", "environment", "reason"):
-        request.add_argument(f"--{name}", required=True)
+    request.add_argument("digest", help="sha256:... of the image, or of an index with all its platforms")
+    for name, text in ASKED.items():
+        request.add_argument(f"--{name}", required=True, help=text)
     request.add_argument("--tag", default="", help="the tag it gets there")
     request.set_defaults(run=request_promotion)
     one = promotion.add_parser("show", parents=[shared], help="one request")
-    one.add_argument("id", type=_positive)
+    one.add_argument("id", type=_positive, help="its number")
     one.set_defaults(run=show_promotion)
     for name, text in DECISIONS.items():
         command = promotion.add_parser(name, parents=[shared], help=text)
-        command.add_argument("id", type=_positive)
-        command.add_argument("--reason", required=name == "reject", default="")
+        command.add_argument("id", type=_positive, help="its number")
+        command.add_argument("--reason", required=name == "reject", default="", help="kept with it, and in the trail")
         command.set_defaults(run=decide, decision=name)
     execute = promotion.add_parser("execute", parents=[shared], help="copy a ready request's digest")
-    execute.add_argument("id", type=_positive)
+    execute.add_argument("id", type=_positive, help="its number")
     _add_wait(execute)
     execute.set_defaults(run=execute_promotion)
 
@@ -128,11 +133,11 @@ def _add_rebuild(
     _add_wait(start)
     start.set_defaults(run=start_wave)
     wave = rebuild.add_parser("show", parents=[shared], help="one wave, image by image")
-    wave.add_argument("wave", type=_wave)
+    wave.add_argument("wave", type=_wave, help="its number, with W- or without")
     wave.set_defaults(run=show_wave)
     for name, text in STEERING.items():
         command = rebuild.add_parser(name, parents=[shared], help=text)
-        command.add_argument("wave", type=_wave)
+        command.add_argument("wave", type=_wave, help="its number, with W- or without")
         command.set_defaults(run=steer_wave, step=name)
 
 

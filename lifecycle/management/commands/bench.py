@@ -22,7 +22,7 @@ class Command(BaseCommand):
     help = "Measure one thing in a database, Redis number and registry folder of its own, which are then removed."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("name", choices=NAMES)
+        parser.add_argument("name", choices=NAMES, help=f"one of {', '.join(BUILT)}; the others are not built yet")
         parser.add_argument("--images", type=_count, default=IMAGES_DEFAULT, help="how many (default: 10000)")
         parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
         parser.add_argument("--save", type=Path, metavar="FILE", help="write the JSON object to a file too")

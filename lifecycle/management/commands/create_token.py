@@ -17,7 +17,7 @@ class Command(BaseCommand):
     help = "Print a new API token of a user, on standard output; it is the password of registry clients too."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("username")
+        parser.add_argument("username", help="whose it is")
         parser.add_argument("--days", type=float, default=DEFAULT_DAYS, help="how long it lives (default %(default)s)")
 
     def handle(self, *args: Any, **options: Any) -> None:

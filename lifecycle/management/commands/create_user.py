@@ -16,7 +16,7 @@ class Command(BaseCommand):
     help = "Make an account and print its generated password, once."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("username")
+        parser.add_argument("username", help="what they sign in as")
         parser.add_argument("--admin", action="store_true", help="may make teams and give roles, everywhere")
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -23,8 +23,8 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         what = parser.add_mutually_exclusive_group(required=True)
-        what.add_argument("--image", metavar="DIGEST")
-        what.add_argument("--purl", metavar="PURL")
+        what.add_argument("--image", metavar="DIGEST", help="of an image, or of an index: its platforms together")
+        what.add_argument("--purl", metavar="PURL", help="one package URL")
         what.add_argument("--purls", metavar="FILE", help="one purl a line; - is standard input")
         parser.add_argument("--json", action="store_true", help="one JSON object a line")
 

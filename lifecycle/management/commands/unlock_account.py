@@ -16,7 +16,7 @@ class Command(BaseCommand):
     help = "Forget the wrong passwords that were tried on an account, so that its owner need not wait."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("username")
+        parser.add_argument("username", help="whose account")
 
     def handle(self, *args: Any, **options: Any) -> None:
         name = options["username"]
