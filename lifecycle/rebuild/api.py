@@ -101,10 +101,13 @@ class RecipeView(generics.GenericAPIView[Recipe]):
 class WatchSerializer(serializers.ModelSerializer[UpstreamWatch]):
     repository = serializers.CharField(source="repository.name", read_only=True)
     created_by = serializers.CharField(source="created_by.username", read_only=True)
+    problem = serializers.CharField(
+        read_only=True, default="", help_text="Why the last move led to no plan, made in the name of `created_by`."
+    )
 
     class Meta:
         model = UpstreamWatch
-        fields = ("id", "repository", "tag", "last_digest", "created_by", "created_at")
+        fields = ("id", "repository", "tag", "last_digest", "problem", "created_by", "created_at")
         read_only_fields = fields
 
 

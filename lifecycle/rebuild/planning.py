@@ -14,7 +14,7 @@ from accounts.verbs import Verb
 from lifecycle.audit import services as audit
 from lifecycle.authority.access import may, require
 from lifecycle.authority.queries import repositories_visible_to
-from lifecycle.core.errors import LifecycleError, LimitExceeded, NotFound
+from lifecycle.core.errors import LifecycleError, LimitExceeded, NotFound, RegistryUnavailable
 from lifecycle.core.types import Digest
 from lifecycle.rebuild import estimates, layers, rebase, services
 from lifecycle.rebuild.containerfile import split_reference
@@ -84,7 +84,8 @@ def plan(base: str, *, actor: User, trigger: str = "manual") -> tuple[RebuildWav
     waiting plan that says the same, or the running wave that covers all of it, is returned instead of a second one.
     Never starts anything.
 
-    Raises NotFound, or NotPermitted when `actor` may rebuild neither the base nor anything that stands on it.
+    Raises NotFound, RegistryUnavailable, or NotPermitted when `actor` may rebuild neither the base nor anything that
+    stands on it.
     """
     wave, is_new = _plan(base, actor=actor, trigger=trigger)
     if wave is None:
@@ -233,6 +234,8 @@ def _choose_methods(
                 node.method = RebuildJob.Method.BUILD if node.recipe else RebuildJob.Method.REBASE
                 node.reason = f"{error.message} Its worker decides whether it can be rebased."
                 continue
+        except RegistryUnavailable:
+            raise  # not the image's fault: nothing would look at what was left out for it
         except (LifecycleError, IndexError) as error:
             problem = f"Its layers could not be read: {error}"
         if not problem:

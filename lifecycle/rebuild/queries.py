@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-from django.db.models import Count, QuerySet
+from django.db.models import Case, Count, F, OuterRef, Q, QuerySet, Subquery, TextField, Value, When
+from django.db.models.functions import Coalesce
 
 from accounts.models import User
 from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
@@ -54,8 +55,21 @@ def log_of(job: RebuildJob) -> QuerySet[JobLogLine]:
 
 
 def watches_of(repository: Repository) -> QuerySet[UpstreamWatch]:
-    """Return the watched tags of a repository."""
-    return UpstreamWatch.objects.filter(repository=repository).select_related("repository", "created_by")
+    """Return the watched tags of a repository, each with `problem`: why its last move led to no plan, "" if it did.
+
+    A crash is told without its words, which are for who runs this.
+    """
+    runs = Job.objects.filter(kind=JobKind.PLAN, subject_id=OuterRef("pk")).order_by("-pk")
+    said = runs.annotate(
+        said=Case(
+            When(~Q(state=Job.State.FAILED), then=Value("")),
+            When(error_code="crashed", then=Value("It crashed; an admin finds it among the jobs.")),
+            default=F("last_error"),
+            output_field=TextField(),
+        )
+    )
+    rows = UpstreamWatch.objects.filter(repository=repository).select_related("repository", "created_by")
+    return rows.annotate(problem=Coalesce(Subquery(said.values("said")[:1]), Value(""), output_field=TextField()))
 
 
 def recipe_in_force(repository: Repository) -> Recipe | None:

@@ -148,6 +148,8 @@ class HttpRegistryClient:
                         length += len(chunk)
                         into.write(chunk)
                 if size_bytes is not None and length < size_bytes:
+                    if hasher.hexdigest() == digest.encoded:  # all of it: no second try makes it longer
+                        raise RegistryRefused("The blob is shorter than its manifest says.", digest=str(digest))
                     raise RegistryUnavailable("The blob ended too early.", digest=str(digest))
             except RegistryUnavailable:
                 if attempt == _BLOB_TRIES:

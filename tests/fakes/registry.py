@@ -76,6 +76,8 @@ class InMemoryRegistry:
         max_bytes: int = BLOB_MAX_BYTES,
     ) -> int:
         content = self.get_blob(repository, digest, max_bytes=max_bytes if size_bytes is None else size_bytes)
+        if size_bytes is not None and len(content) < size_bytes:
+            raise RegistryRefused("The blob is shorter than its manifest says.")
         into.write(content)
         return len(content)
 

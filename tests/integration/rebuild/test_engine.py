@@ -12,7 +12,7 @@ from accounts.models import Role
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
-from lifecycle.core.errors import IllegalTransition
+from lifecycle.core.errors import IllegalTransition, RegistryUnavailable
 from lifecycle.ingest import services as ingest
 from lifecycle.jobs import handlers as job_handlers
 from lifecycle.jobs import running
@@ -33,12 +33,15 @@ class Strict(InMemoryRegistry):
     """Refuses every call from inside a transaction of the code under test."""
 
     depth = 0
+    is_away = False
 
     def _find(self, repository, reference):
         assert len(connection.savepoint_ids) <= self.depth, "the network inside a transaction"
         return super()._find(repository, reference)
 
     def fetch_blob(self, *words, **more):
+        if self.is_away:
+            raise RegistryUnavailable("The registry answered 503.")
         assert len(connection.savepoint_ids) <= self.depth, "the network inside a transaction"
         return super().fetch_blob(*words, **more)
 
@@ -53,7 +56,7 @@ class Yard:
         self.packages: dict[str, list[str]] = {}
         self.layers: dict[str, tuple[str, ...]] = {}
 
-    def push(self, name, *layers, tag="latest", on="", packages=("openssl", "1")):
+    def push(self, name, *layers, tag="latest", on="", packages=("openssl", "1"), rounds=40):
         """Push an image whose first layers are those of what `on` names now; its packages are listed by a scan."""
         dock.repository(name)
         texts = (*self.layers.get(on, ()), *layers)
@@ -63,7 +66,7 @@ class Yard:
         digest = item.manifest.digest.text
         self.packages[texts[0]] = [f"pkg:deb/debian/{packages[0]}@{packages[1]}?distro=debian-12"]
         image = ingest.ingest_manifest(dock.registry().pk, name, digest, tag=tag)
-        self.settle()
+        self.settle(rounds=rounds)
         return image
 
     def four_levels(self):
@@ -354,6 +357,24 @@ def test_the_watch_of_an_image_that_a_wave_renews_proposes_no_second_wave(yard):
     assert list(RebuildWave.objects.values_list("pk", "state")) == [(wave.pk, "succeeded")]
     for watch in UpstreamWatch.objects.all():
         assert watch.last_digest == yard.tag(watch.repository.name).digest
+
+
+def test_a_registry_that_is_away_leaves_nothing_out_of_a_plan_and_the_watch_looks_again(yard):
+    yard.push("base/debian", "debian 1")
+    yard.push("shop/static", "static", on="base/debian")
+    watch = services.watch_base(dock.repository("base/debian").pk, actor=yard.owner)
+    yard.shelf.is_away = True
+    with pytest.raises(AssertionError, match="jobs without end"):
+        yard.push("base/debian", "debian 2", rounds=2)
+    assert Job.objects.get(kind="plan", state="waiting").error_code == "registry_unavailable"
+    with pytest.raises(RegistryUnavailable):
+        planning.plan_wave("base/debian:latest", actor=yard.owner)
+    assert not RebuildWave.objects.exists()
+    yard.shelf.is_away = False
+    yard.settle()
+    assert list(shape(RebuildWave.objects.get())) == ["shop/static"]
+    watch.refresh_from_db()
+    assert watch.last_digest == yard.tag("base/debian").digest
 
 
 def test_what_a_wave_did_not_reach_is_proposed_by_the_watch_at_its_end(yard):

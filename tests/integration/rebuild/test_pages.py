@@ -12,8 +12,12 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from accounts.queries import system_user
+from lifecycle.core import clock
+from lifecycle.jobs import handlers as job_handlers
+from lifecycle.jobs import running
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.rebuild import contexts, page_queries
+from lifecycle.rebuild import contexts, page_queries, queries
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Registry, Repository
@@ -350,6 +354,31 @@ def test_who_may_not_rebuild_the_base_watches_nothing_and_is_told_why(harbour, v
     assert viewer.post(reverse("lifecycle:watch-remove", args=[base.pk, row.pk])).status_code == 403
     assert watch(browser(dock.user("stranger")), base).status_code == 404
     assert UpstreamWatch.objects.count() == 1
+
+
+def test_a_watch_whose_move_led_to_no_plan_says_why(harbour, owner):
+    """As when who watches lost the right: nobody but admins sees the job of it."""
+    base = Repository.objects.get(name="base/debian")
+    gone = dock.user("gone")
+    row = waves.watch(base, gone)
+    Image.objects.update(scanned_at=clock.now())
+    job_handlers.load()
+
+    def move():
+        run = Job.objects.create(kind=JobKind.PLAN, subject_id=row.pk, actor=system_user())
+        running.run(run.pk)
+        return run
+
+    move()
+    text = rebuilds_tab(owner, base).content.decode()
+    assert "The last move led to no plan in the name of gone: " in text
+    assert [found.problem for found in queries.watches_of(base)] == [Job.objects.get().last_error]
+    Job.objects.update(error_code="crashed", last_error="TypeError: secret")
+    assert [found.problem for found in queries.watches_of(base)] == ["It crashed; an admin finds it among the jobs."]
+    UpstreamWatch.objects.filter(pk=row.pk).update(last_digest=harbour["new"].digest)
+    move()
+    assert [found.problem for found in queries.watches_of(base)] == [""]
+    assert "led to no plan" not in rebuilds_tab(owner, base).content.decode()
 
 
 def test_a_tag_that_is_none_is_refused(harbour, owner):

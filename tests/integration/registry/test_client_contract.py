@@ -79,6 +79,8 @@ def test_blobs_are_streamed_checked_and_capped(client: RegistryClient, name: str
         client.get_blob(name, digest, max_bytes=10)
     with pytest.raises(LimitExceeded):
         client.fetch_blob(name, digest, io.BytesIO(), max_bytes=10)
+    with pytest.raises(RegistryRefused):  # whole, and shorter than its manifest says: no retry makes it longer
+        client.fetch_blob(name, digest, io.BytesIO(), size_bytes=100_001)
 
 
 def test_a_blob_under_a_wrong_digest_is_refused(client: RegistryClient, name: str) -> None:
