@@ -59,7 +59,7 @@ PARTS: Final = (
     Part("shop-approver", "Approves promotions of the shop", {"shop": "approver"}),
     Part("shop-deployer", "Carries out what was approved", {"shop": "deployer"}),
     Part("dock-master", "Watches bases, starts rebuild waves", {"base": "maintainer", "shop": "maintainer"}),
-    Part("security", "Reads findings, in charge of policies", {"base": "security", "shop": "security"}),
+    Part("security", "Reads findings", {"base": "security", "shop": "security"}),
     Part("auditor", "Reads the audit trail", {"base": "auditor", "shop": "auditor"}),
 )
 
