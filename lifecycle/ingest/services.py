@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 
 from accounts.models import User
 from accounts.queries import system_user
@@ -17,6 +18,7 @@ from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, Malformed, RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest, is_referrer_tag
 from lifecycle.ingest import notifications
+from lifecycle.ingest.constants import UNTAGGED_CHECKS
 from lifecycle.ingest.models import Delivery
 from lifecycle.ingest.reading import read_graph
 from lifecycle.ingest.types import RegistryEvent, Written
@@ -25,12 +27,13 @@ from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.registry.client import ManifestUnknown, RegistryClient
 from lifecycle.registry.clients import client_for
-from lifecycle.registry.models import Image, Registry, Repository, Tag, TagEvent
+from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.registry.services import NoOwner
 from lifecycle.registry.types import ManifestContent
 
 log = structlog.get_logger(__name__)
 
+_HEAVY = ("image__manifest", "image__config", "image__annotations", "image__labels")
 _TAG_CHECKS = 3  # how often a tag that moves under our hands is followed; the crawl takes over then
 
 
@@ -215,11 +218,17 @@ def _follow_delete(registry: Registry, client: RegistryClient, event: RegistryEv
 def note_tag(
     registry: Registry, client: RegistryClient, repository: Repository, tag: str, *, actor: User | None = None
 ) -> bool:
-    """Compare one tag of ours with the registry's, and record when it is gone; returns whether it was."""
-    row = Tag.objects.filter(repository=repository, name=tag).first()
-    if row is None or row.image_id is None or client.resolve(repository.name, tag) is not None:
+    """Compare one tag of ours with the registry's, and record when it is gone; returns whether it was.
+
+    What it pointed at may be gone with it: registries delete a manifest with all its tags.
+    """
+    row = Tag.objects.select_related("image").filter(repository=repository, name=tag).first()
+    if row is None or row.image is None or client.resolve(repository.name, tag) is not None:
         return False
-    return forget_tag(repository, tag, expected_image_id=row.image_id, actor=actor)
+    is_forgotten = forget_tag(repository, tag, expected_image_id=row.image_id, actor=actor)
+    if client.resolve(repository.name, row.image.digest) is None:
+        forget_manifest(repository, row.image.digest, actor=actor)
+    return is_forgotten
 
 
 def ingest_referrers(
@@ -262,8 +271,8 @@ def crawl(
     """Bring our rows to what the registry holds, whatever notifications were lost; returns counts.
 
     Catalog, then tags, then one conditional question for each tag we know: a 304 costs little and makes no pull
-    event. One repository's trouble is counted and logged, and does not stop the others. `is_settled` as for
-    `write_graph`. Raises RegistryUnavailable.
+    event. Then a few of the images without a tag, which nothing else would ask for. One repository's trouble is
+    counted and logged, and does not stop the others. `is_settled` as for `write_graph`. Raises RegistryUnavailable.
     """
     registry = Registry.objects.get(pk=registry_id)
     client = client_for(registry)
@@ -277,6 +286,7 @@ def crawl(
         alive = partial(progress, number - 1, len(names), name)
         _crawl_repository(registry, client, name, counts, alive, is_settled=is_settled)
         counts["repositories"] += 1
+    _check_untagged(registry, client, repository_name, counts, partial(progress, len(names), len(names), ""))
     progress(len(names), len(names), "")
     Registry.objects.filter(pk=registry.pk).update(crawled_at=clock.now())
     return counts
@@ -329,6 +339,33 @@ def _crawl_repository(
     for tag in sorted(set(ours) - set(theirs)):
         if repository is not None and note_tag(registry, client, repository, tag):
             counts["deleted"] += 1
+
+
+def _check_untagged(
+    registry: Registry,
+    client: RegistryClient,
+    repository_name: str | None,
+    counts: dict[str, int],
+    alive: Callable[[], None],
+) -> None:
+    """Ask for some images that no tag leads to, others each time, and record which are gone.
+
+    Drawn by lot: a place in a fixed order would have to be remembered, and each is asked for sooner or later.
+    """
+    tagged = Tag.objects.filter(repository=OuterRef("repository"), image=OuterRef("image"))
+    members = RepositoryImage.objects.filter(~Exists(tagged), repository__registry=registry, removed_at=None)
+    if repository_name is not None:
+        members = members.filter(repository__name=repository_name)
+    for member in members.select_related("repository", "image").defer(*_HEAVY).order_by("?")[:UNTAGGED_CHECKS]:
+        alive()
+        try:
+            if client.resolve(member.repository.name, member.image.digest) is None:
+                counts["deleted"] += forget_manifest(member.repository, member.image.digest, actor=None)
+        except RegistryUnavailable:
+            raise
+        except LifecycleError as error:
+            counts["problems"] += 1
+            log.warning("crawl_problem", repository=member.repository.name, code=error.error_code)
 
 
 def _changed(client: RegistryClient, name: str, tag: str, known: str | None) -> ManifestContent | None:

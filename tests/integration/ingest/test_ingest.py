@@ -211,6 +211,30 @@ def test_a_crawl_finds_everything_when_every_notification_is_lost(shelf: InMemor
     assert Tag.objects.get(repository__name="shop/r0").image is None
 
 
+def test_a_crawl_finds_what_was_deleted_when_the_notification_was_lost(
+    shelf: InMemoryRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children = [oci.image("a"), oci.image("b", architecture="arm64")]
+    top, alone = oci.index(*children), oci.image("alone")
+    for item in (*children, alone):
+        oci.push(shelf, "shop/api", item, "" if item is not alone else "2.0")
+    oci.push_manifest(shelf, "shop/api", top, "1.0")
+    registry = ensure_managed_registry()
+    ingest.crawl(registry.pk)
+    assert RepositoryImage.objects.filter(removed_at=None).count() == 4
+    shelf.delete_manifest("shop/api", alone.manifest.digest)
+    del shelf.tags_of["shop/api"]["1.0"]
+    ingest.crawl(registry.pk)
+    left = RepositoryImage.objects.filter(removed_at=None).values_list("image__digest", flat=True)
+    assert set(left) == {top.digest.text, *(child.manifest.digest.text for child in children)}  # only its tag went
+    assert not Tag.objects.filter(image__isnull=False).exists()
+    shelf.manifests["shop/api"].clear()
+    monkeypatch.setattr(ingest, "UNTAGGED_CHECKS", 2)
+    assert [ingest.crawl(registry.pk, repository_name="shop/api")["deleted"] for _ in range(3)] == [2, 1, 0]
+    assert not left.all().exists()
+    assert AuditEvent.objects.filter(action="image.deleted").count() == 4
+
+
 def test_a_notification_names_who_made_the_move_that_a_crawl_saw_first(shelf: InMemoryRegistry) -> None:
     item = oci.image("one")
     oci.push(shelf, "shop/api", item, "1.0")
