@@ -51,15 +51,11 @@ def base_named(image: Image) -> None:
     jobs.queue(JobKind.LINEAGE, subject_id=image.pk, actor=system_user(), dedupe_key=f"image:{image.pk}")
 
 
-def mover_unknown(repository: Repository) -> None:
+def mover_unknown(repository: Repository, tag: str, image: Image) -> None:
     """A protected tag was moved and nobody is named yet: look again when the push's notification had its time."""
-    from datetime import timedelta  # noqa: PLC0415 -- as above
+    from lifecycle.ingest import services as ingest  # noqa: PLC0415 -- as above
 
-    from lifecycle.core import clock  # noqa: PLC0415
-    from lifecycle.ingest import services as ingest  # noqa: PLC0415
-    from lifecycle.ingest.constants import SETTLE_S  # noqa: PLC0415
-
-    ingest.queue_settling(repository, not_before=clock.now() + timedelta(seconds=SETTLE_S))
+    ingest.queue_settling(repository, tag=tag, image=image)
 
 
 def tag_moved(event: TagEvent) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.conf import settings
 from django.db.models import Q
 
@@ -22,12 +24,21 @@ def ingest(run: JobRun) -> None:
 
 @handler(JobKind.CRAWL)
 def crawl(run: JobRun) -> None:
-    """Crawl a registry, or the repository its payload names."""
+    """Crawl a registry, or the repository its payload names; or settle the one move that it names."""
+    payload = run.job.payload
+    if "seen_at" in payload:
+        seen_at = datetime.fromisoformat(payload["seen_at"])
+        services.settle(
+            run.job.subject_id,
+            payload["repository"],
+            payload["tag"],
+            payload["digest"],
+            seen_at=seen_at,
+            alive=run.check,
+        )
+        return
     counts = services.crawl(
-        run.job.subject_id,
-        repository_name=run.job.payload.get("repository") or None,
-        is_settled=bool(run.job.payload.get("is_settled")),
-        progress=run.progress,
+        run.job.subject_id, repository_name=payload.get("repository") or None, progress=run.progress
     )
     run.log(", ".join(f"{name} {count}" for name, count in counts.items()))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, Malformed, RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest, is_referrer_tag
 from lifecycle.ingest import notifications
-from lifecycle.ingest.constants import UNTAGGED_CHECKS
+from lifecycle.ingest.constants import SETTLE_S, UNTAGGED_CHECKS
 from lifecycle.ingest.models import Delivery
 from lifecycle.ingest.reading import read_graph
 from lifecycle.ingest.types import RegistryEvent, Written
@@ -54,7 +54,8 @@ def ingest_manifest(
     `tag` says that the caller saw it point there; it is looked at once more after the rows are written, so that of
     two writers the later state wins. Doing this twice, or after being killed anywhere, ends in the same rows: the
     network comes first, then one transaction. `alive` is called between downloads and may raise. A protected tag that
-    was moved by somebody who may not is moved back in the registry; `is_settled` as for `write_graph`.
+    was moved by somebody who may not is moved back in the registry; `is_settled` as for `write_graph`, and of `digest`
+    alone: what the tag has moved on to is another's move.
 
     Raises MalformedDigest, MalformedManifest, LimitExceeded, ManifestUnknown, NoOwner, RegistryUnavailable,
     RegistryRefused.
@@ -65,7 +66,10 @@ def ingest_manifest(
     image: Image | None = None
     for _ in range(_TAG_CHECKS):
         graph = read_graph(client, repository_name, top, known=_stored_manifest, alive=alive)
-        written = write_graph(registry, repository_name, graph, tag=tag, actor=actor, via=via, is_settled=is_settled)
+        is_asked = top.text == digest
+        written = write_graph(
+            registry, repository_name, graph, tag=tag, actor=actor, via=via, is_settled=is_settled and is_asked
+        )
         image = written.image
         if tag is None:
             return image
@@ -265,14 +269,13 @@ def crawl(
     registry_id: int,
     *,
     repository_name: str | None = None,
-    is_settled: bool = False,
     progress: Callable[[int, int | None, str], None] = lambda done, total, text: None,
 ) -> dict[str, int]:
     """Bring our rows to what the registry holds, whatever notifications were lost; returns counts.
 
     Catalog, then tags, then one conditional question for each tag we know: a 304 costs little and makes no pull
     event. Then a few of the images without a tag, which nothing else would ask for. One repository's trouble is
-    counted and logged, and does not stop the others. `is_settled` as for `write_graph`. Raises RegistryUnavailable.
+    counted and logged, and does not stop the others. Raises RegistryUnavailable.
     """
     registry = Registry.objects.get(pk=registry_id)
     client = client_for(registry)
@@ -284,7 +287,7 @@ def crawl(
     for number, name in enumerate(names, start=1):
         progress(number - 1, len(names), name)
         alive = partial(progress, number - 1, len(names), name)
-        _crawl_repository(registry, client, name, counts, alive, is_settled=is_settled)
+        _crawl_repository(registry, client, name, counts, alive)
         counts["repositories"] += 1
     _check_untagged(registry, client, repository_name, counts, partial(progress, len(names), len(names), ""))
     progress(len(names), len(names), "")
@@ -298,8 +301,6 @@ def _crawl_repository(
     name: str,
     counts: dict[str, int],
     alive: Callable[[], None],
-    *,
-    is_settled: bool,
 ) -> None:
     repository = Repository.objects.filter(registry=registry, name=name).first()
     ours: dict[str, str] = {}
@@ -324,7 +325,6 @@ def _crawl_repository(
                     via=TagEvent.Via.CRAWL,
                     client=client,
                     alive=alive,
-                    is_settled=is_settled,
                 )
                 counts["ingested"] += 1
         except ManifestUnknown:
@@ -387,15 +387,48 @@ def queue_crawl(registry: Registry, *, repository_name: str = "", actor: User | 
     )
 
 
-def queue_settling(repository: Repository, *, not_before: datetime) -> Job:
-    """Queue the crawl that takes back what nobody was named for until then; one that waits is not put off."""
+def queue_settling(repository: Repository, *, tag: str, image: Image) -> Job:
+    """Queue what takes back this one move when nobody was named for it in time; one that waits is not put off."""
+    seen_at = clock.now()
     return jobs.queue(
         JobKind.CRAWL,
         subject_id=repository.registry_id,
         actor=system_user(),
-        payload={"repository": repository.name, "is_settled": True},
-        dedupe_key=f"settle:{repository.pk}",
-        not_before=not_before,
+        payload={"repository": repository.name, "tag": tag, "digest": image.digest, "seen_at": seen_at.isoformat()},
+        dedupe_key=f"settle:{repository.pk}:{image.pk}:{tag}",
+        not_before=seen_at + timedelta(seconds=SETTLE_S),
+    )
+
+
+def settle(
+    registry_id: int,
+    repository_name: str,
+    tag: str,
+    digest: str,
+    *,
+    seen_at: datetime,
+    alive: Callable[[], None] = lambda: None,
+) -> None:
+    """Take back the move of a protected tag that was seen then, if the tag is still there and nobody was named.
+
+    Only this move has had its time: what else happened in the repository meanwhile waits for its own. If the tag was
+    somewhere else since, this is a later move than the one that was seen. Raises as `ingest_manifest`.
+    """
+    registry = Registry.objects.get(pk=registry_id)
+    client = client_for(registry)
+    now = client.resolve(repository_name, tag)
+    if now is None or now.digest.text != digest:
+        return  # what it is now, a notification or the next crawl says
+    events = TagEvent.objects.filter(tag__repository__registry=registry, tag__repository__name=repository_name)
+    ingest_manifest(
+        registry_id,
+        repository_name,
+        digest,
+        tag=tag,
+        via=TagEvent.Via.CRAWL,
+        client=client,
+        alive=alive,
+        is_settled=not events.filter(tag__name=tag, at__gt=seen_at).exists(),
     )
 
 

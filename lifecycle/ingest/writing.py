@@ -73,7 +73,7 @@ def write_graph(
             kept = row.image
             _note_refusal(row, top, actor=actor, via=via)
         else:
-            reactions.mover_unknown(repository)
+            reactions.mover_unknown(repository, row.name, top)
     if is_new_here or moved is not None:
         if top.kind != Image.Kind.ARTIFACT:
             Repository.objects.filter(pk=repository.pk).update(updated_at=clock.now())

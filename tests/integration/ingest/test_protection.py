@@ -16,6 +16,7 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
 from lifecycle.core.errors import Malformed, NotFound, NotPermitted, RegistryRefused, RegistryUnavailable
 from lifecycle.ingest import services as ingest
+from lifecycle.jobs import handlers, running
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.rebuild.models import UpstreamWatch
 from lifecycle.registry import services
@@ -33,6 +34,7 @@ OLD, NEW = oci.image("old"), oci.image("new")
 @pytest.fixture
 def guarded(shelf: InMemoryRegistry) -> Repository:
     """shop/api, watched, whose tags v* are protected; v1 and latest point at OLD there."""
+    handlers.load()
     shop = dock.team("shop")
     dock.user("carl", "creator", of=shop)
     mary = dock.user("mary", "maintainer", of=shop)
@@ -53,6 +55,13 @@ def move(shelf: InMemoryRegistry, tag: str, who: str, number: int = 7) -> None:
 def where(shelf: InMemoryRegistry, tag: str = "v1") -> tuple[str, str]:
     """Return what the tag points at in the registry and in our rows."""
     return shelf.tags_of["shop/api"][tag], Tag.objects.get(name=tag).image.digest
+
+
+def run(settle: Job) -> None:
+    Job.objects.filter(pk=settle.pk).update(not_before=None)
+    running.run(settle.pk)
+    settle.refresh_from_db()
+    assert settle.state == Job.State.SUCCEEDED, settle.last_error
 
 
 BOTH_OLD = (OLD.manifest.digest.text,) * 2
@@ -98,10 +107,15 @@ def test_a_crawl_waits_for_the_name_of_who_moved_it(shelf: InMemoryRegistry, gua
         ingest.crawl(ensure_managed_registry().pk)
     assert where(shelf) == (NEW.manifest.digest.text, OLD.manifest.digest.text)
     settle = Job.objects.get(kind=JobKind.CRAWL)
-    assert settle.payload == {"repository": "shop/api", "is_settled": True}
+    assert {**settle.payload, "seen_at": ""} == {
+        "repository": "shop/api",
+        "tag": "v1",
+        "digest": NEW.manifest.digest.text,
+        "seen_at": "",
+    }
     assert timedelta(seconds=30) < settle.not_before - clock.now() < timedelta(seconds=90)
     deliver(event(7, NEW.manifest.digest.text, tag="v1", actor="mary"))
-    ingest.crawl(guarded.registry_id, repository_name="shop/api", is_settled=True)
+    run(settle)
     assert where(shelf) == BOTH_NEW
     assert TagEvent.objects.latest("pk").actor == User.objects.get(username="mary")
 
@@ -109,9 +123,53 @@ def test_a_crawl_waits_for_the_name_of_who_moved_it(shelf: InMemoryRegistry, gua
 def test_a_move_that_nobody_owns_up_to_is_taken_back(shelf: InMemoryRegistry, guarded: Repository) -> None:
     oci.push(shelf, "shop/api", NEW, "v1")
     oci.push(shelf, "shop/api", NEW, "latest")
-    ingest.crawl(guarded.registry_id, repository_name="shop/api", is_settled=True)
+    ingest.crawl(guarded.registry_id)
+    run(Job.objects.get(kind=JobKind.CRAWL))
     assert (where(shelf), where(shelf, "latest")) == (BOTH_OLD, BOTH_NEW)
     assert AuditEvent.objects.get(action="tag.move_refused").actor is None
+
+
+def test_only_the_move_that_had_its_time_is_taken_back(shelf: InMemoryRegistry, guarded: Repository) -> None:
+    other = oci.image("other")
+    oci.push(shelf, "shop/api", OLD, "v2")
+    deliver(event(3, OLD.manifest.digest.text, tag="v2", actor="mary"))
+    oci.push(shelf, "shop/api", NEW, "v1")
+    ingest.crawl(guarded.registry_id)
+    settle = Job.objects.get(kind=JobKind.CRAWL)
+    oci.push(shelf, "shop/api", NEW, "v2")  # mary's, whose notification is still to come
+    run(settle)
+    assert (where(shelf), shelf.tags_of["shop/api"]["v2"]) == (BOTH_OLD, NEW.manifest.digest.text)
+    deliver(event(4, NEW.manifest.digest.text, tag="v2", actor="mary"))
+    assert where(shelf, "v2") == BOTH_NEW
+
+    for item, who in ((NEW, None), (other, "mary"), (NEW, None)):  # seen, named as another, and seen again
+        oci.push(shelf, "shop/api", item, "v1")
+        if who is None:
+            ingest.crawl(guarded.registry_id)
+        else:
+            deliver(event(5, item.manifest.digest.text, tag="v1", actor=who))
+    run(Job.objects.get(kind=JobKind.CRAWL, state=Job.State.WAITING))
+    assert where(shelf) == (NEW.manifest.digest.text, other.manifest.digest.text)
+    run(Job.objects.get(kind=JobKind.CRAWL, state=Job.State.WAITING))
+    assert where(shelf) == (other.manifest.digest.text,) * 2
+
+
+def test_a_tag_that_moves_on_while_its_move_is_settled_waits_for_its_own_time(
+    shelf: InMemoryRegistry, guarded: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move(shelf, "v1", "mary")
+    third, read = oci.image("third"), ingest.read_graph
+
+    def move_on(*arguments: Any, **more: Any) -> Any:
+        oci.push(shelf, "shop/api", third, "v1")
+        return read(*arguments, **more)
+
+    monkeypatch.setattr(ingest, "read_graph", move_on)
+    ingest.ingest_manifest(
+        guarded.registry_id, "shop/api", NEW.manifest.digest.text, tag="v1", via=TagEvent.Via.CRAWL, is_settled=True
+    )
+    assert where(shelf) == (third.manifest.digest.text, NEW.manifest.digest.text)
+    assert Job.objects.get(kind=JobKind.CRAWL).payload["digest"] == third.manifest.digest.text
 
 
 @pytest.mark.usefixtures("guarded")

@@ -101,7 +101,7 @@ def test_what_a_failed_promotion_left_is_taken_back(shelf: InMemoryRegistry) -> 
     request = promoted(Environment.objects.get(), FIRST, "1.0", PromotionRequest.State.EXECUTING)
     oci.push_manifest(shelf, TARGET, FIRST.manifest, "current")
     services.fail(request, why="The registry went away.")
-    ingest.crawl(ensure_managed_registry().pk, repository_name=TARGET, is_settled=True)
+    ingest.crawl(ensure_managed_registry().pk, repository_name=TARGET)
     assert names(shelf, "current") == (SECOND.manifest.digest.text,) * 2
 
 
