@@ -15,7 +15,7 @@ from django.db.models import Exists, OuterRef
 from accounts.models import User
 from accounts.queries import system_user
 from lifecycle.core import clock
-from lifecycle.core.errors import LifecycleError, Malformed, RegistryRefused, RegistryUnavailable
+from lifecycle.core.errors import LeaseLost, LifecycleError, Malformed, RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest, is_referrer_tag
 from lifecycle.ingest import notifications
 from lifecycle.ingest.constants import SETTLE_S, UNTAGGED_CHECKS
@@ -329,11 +329,9 @@ def _crawl_repository(
                 counts["ingested"] += 1
         except ManifestUnknown:
             continue  # gone between the list and the question
-        except RegistryUnavailable:
+        except (RegistryUnavailable, LeaseLost):
             raise
         except LifecycleError as error:
-            if error.error_code == "lease_lost":
-                raise
             counts["problems"] += 1
             log.warning("crawl_problem", repository=name, tag=tag, code=error.error_code)
     for tag in sorted(set(ours) - set(theirs)):
