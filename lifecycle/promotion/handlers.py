@@ -1,8 +1,10 @@
-"""The worker's part of a promotion: copy by digest, verify the target, then record it under the job's fence."""
+"""The worker's part of a promotion: copy by digest, verify, record under the job's fence; and what the clock brings."""
 
 from __future__ import annotations
 
 from typing import Final
+
+from django.db import transaction
 
 from accounts.verbs import Verb
 from lifecycle.authority.access import require
@@ -12,6 +14,7 @@ from lifecycle.ingest.services import ingest_manifest
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.schedule import every
 from lifecycle.promotion import services
 from lifecycle.promotion.models import CURRENT_TAG, PromotionRequest, Slot
 from lifecycle.promotion.queries import MOVING_STATES
@@ -75,3 +78,15 @@ def promote(run: JobRun) -> None:
         )
     with run.fenced():
         services.succeed(request)
+
+
+@every(5, "promotion_judging")
+def judge_in_turn() -> None:
+    """Judge after the schedule's own transaction has ended, so that no lock outlives its request's judgement."""
+    transaction.on_commit(services.judge_open, robust=True)
+
+
+@every(60, "promotion_expiry")
+def expire_due() -> None:
+    """End what was not approved or not executed in time."""
+    services.expire_due()

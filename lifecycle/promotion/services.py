@@ -21,7 +21,6 @@ from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFou
 from lifecycle.core.types import Digest, parse_tag
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import JobKind
-from lifecycle.jobs.schedule import every
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import Status, Verdict
 from lifecycle.promotion.access import lock_promotion
@@ -394,13 +393,6 @@ def judge_open(*, limit: int = JUDGED_AT_ONCE) -> int:
     return judged
 
 
-@every(5, "promotion_judging")
-def judge_in_turn() -> None:
-    """Judge after the schedule's own transaction has ended, so that no lock outlives its request's judgement."""
-    transaction.on_commit(judge_open, robust=True)
-
-
-@every(60, "promotion_expiry")
 def expire_due() -> None:
     """End what was not approved or not executed in time, by the database's clock."""
     late = PromotionRequest.objects.select_for_update(of=("self",), skip_locked=True).filter(

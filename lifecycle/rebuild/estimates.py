@@ -8,7 +8,6 @@ from typing import Final
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from lifecycle.advisories.queries import fixed_by_new_base, is_matching
-from lifecycle.jobs.schedule import every
 from lifecycle.lineage.models import Ancestry
 from lifecycle.rebuild.graph import line_images, tags_of
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
@@ -56,7 +55,6 @@ def note_of(job: RebuildJob) -> str:
     return "Packages that its own recipe installs may change as well; that is not known before it is built."
 
 
-@every(5, "rebuild_estimates")
 def estimate_open() -> None:
     """Estimate what could not be estimated when it was planned, as its new base was not scanned yet.
 

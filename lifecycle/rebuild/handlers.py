@@ -18,8 +18,9 @@ from lifecycle.core.types import Digest
 from lifecycle.ingest.services import ingest_manifest
 from lifecycle.jobs.handlers import JobRun, Postponed, handler
 from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.schedule import every
 from lifecycle.lineage.services import declare_base
-from lifecycle.rebuild import contexts, planning, queries, rebase, services
+from lifecycle.rebuild import contexts, estimates, planning, queries, rebase, services
 from lifecycle.rebuild.builders import buildah
 from lifecycle.rebuild.containerfile import split_reference
 from lifecycle.rebuild.graph import tags_of
@@ -312,3 +313,15 @@ def _move_tag(run: JobRun, job: RebuildJob, image: Image) -> bool:
         via=TagEvent.Via.REBUILD, alive=run.check,
     )  # fmt: skip
     return True
+
+
+@every(60, "rebuild_waves")
+def resume_waves() -> None:
+    """Go on with running waves that nobody works at."""
+    services.resume_waves()
+
+
+@every(5, "rebuild_estimates")
+def estimate_open() -> None:
+    """Estimate the waves whose new base was not scanned when they were planned."""
+    estimates.estimate_open()

@@ -20,7 +20,6 @@ from lifecycle.core.errors import IllegalTransition, Malformed, NotFound
 from lifecycle.core.types import parse_tag
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.jobs.schedule import every
 from lifecycle.rebuild import contexts
 from lifecycle.rebuild.access import lock_wave
 from lifecycle.rebuild.containerfile import base_references
@@ -205,7 +204,6 @@ def retry_wave(wave_id: int, *, actor: User) -> RebuildWave:
     return wave
 
 
-@every(60, "rebuild_waves")
 def resume_waves() -> None:
     """Queue what a running wave waits for and nobody works at: should never be, and is not left so (invariant 10)."""
     work = _work().filter(subject_id=OuterRef("pk"))
