@@ -150,7 +150,7 @@ def _client(program: str) -> Path:
     """Return the client of the embedded PostgreSQL, else the one on PATH (it must not be older than the server)."""
     try:
         return postgres.programs() / program
-    except ImportError:
+    except postgres.PostgresFailed:  # the wheel is not installed: the database is somewhere else
         pass
     if found := shutil.which(program):
         return Path(found)
