@@ -7,8 +7,10 @@ from datetime import timedelta
 from typing import Final
 
 import orjson
+from django.db.models import Case, Value, When
 from django.utils.crypto import salted_hmac
 
+from accounts.models import User
 from lifecycle.advisories.queries import is_matching
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core import clock
@@ -163,7 +165,7 @@ def _bases(run: JobRun, client: RegistryClient, job: RebuildJob, recipe: Recipe 
                for parent in job.parents.select_related("repository", "new_image", "old_image")}  # fmt: skip
     base = job.wave.repository
     if recipe is None or not recipe.base_references:
-        return _recorded_base(job)
+        return _recorded_base(job, run.job.actor)
     tags = tags_of(base, job.wave.new_base)
     found = {}
     for reference in recipe.base_references:
@@ -182,8 +184,12 @@ def _bases(run: JobRun, client: RegistryClient, job: RebuildJob, recipe: Recipe 
     return found
 
 
-def _recorded_base(job: RebuildJob) -> dict[str, str]:
-    """Return the image in this wave that the recorded base of an image without recipe has become, {} for none."""
+def _recorded_base(job: RebuildJob, actor: User) -> dict[str, str]:
+    """Return the image in this wave that the recorded base of an image without recipe has become, {} for none.
+
+    Outside of the wave only what `actor` may see is looked at, the family's own team first: whoever once held the same
+    base may have put anything under that tag since.
+    """
     old = queries.base_by_layers((platforms_of(job.old_image) or [job.old_image])[0])
     if old is None:
         return {}
@@ -195,11 +201,14 @@ def _recorded_base(job: RebuildJob) -> dict[str, str]:
     if job.wave.repository_id in holders:
         name = job.wave.repository.name
         return {name: f"{name}@{_platform(job.wave.new_base, job.old_image).digest}"}
-    for key in holders:  # its base was renewed before this wave, which only passes by it
-        tag = Tag.objects.filter(repository=key, image__isnull=False, events__new_image=old).first()
-        if tag is not None and tag.image is not None and tag.image != old:
-            return {tag.repository.name: f"{tag.repository.name}@{_platform(tag.image, job.old_image).digest}"}
-    return {}
+    # Its base was renewed before this wave, which only passes by it.
+    places = repositories_visible_to(actor).filter(pk__in=holders, registry=job.repository.registry_id, source=None)
+    moved = Tag.objects.filter(repository__in=places, image__isnull=False, events__new_image=old).exclude(image=old)
+    own_first = Case(When(repository__team=job.repository.team_id, then=Value(0)), default=Value(1))
+    tag = moved.select_related("repository", "image").order_by(own_first, "repository__name", "pk").first()
+    if tag is None or tag.image is None:
+        return {}
+    return {tag.repository.name: f"{tag.repository.name}@{_platform(tag.image, job.old_image).digest}"}
 
 
 def _has_changed(job: RebuildJob, bases: dict[str, str]) -> bool:

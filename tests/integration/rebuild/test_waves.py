@@ -13,9 +13,9 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import IllegalTransition, NotFound, NotPermitted
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.rebuild import access, graph, planning, services
-from lifecycle.rebuild.models import RebuildJob, Recipe
-from lifecycle.registry.models import Repository
+from lifecycle.rebuild import access, graph, handlers, planning, services
+from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe
+from lifecycle.registry.models import Registry, Repository
 from tests.factories import dock
 
 pytestmark = pytest.mark.django_db
@@ -286,6 +286,27 @@ def test_a_job_that_a_worker_took_and_has_not_begun_is_not_queued_again(yard):
     Job.objects.filter(pk=taken.pk).update(state="failed", lease_until=None)  # nobody has it in hand any more
     services.resume_waves()
     assert queued() >= {job_of(wave, "static").pk}
+
+
+def test_an_image_without_recipe_is_put_on_no_base_that_its_rebuilder_cannot_see(yard):
+    """Its base was renewed before the wave, in whichever repository held it: another team's is not ours to take."""
+    job = job_of(started(yard), "runtime")
+    elsewhere = dock.repository("shop/elsewhere", yard.team)
+    RebuildWave.objects.update(repository=elsewhere)  # a wave that only passes by the image's own base
+    job = RebuildJob.objects.get(pk=job.pk)
+    hidden, open_to_all = dock.repository("aaa/hidden"), dock.repository("aaa/open")
+    for place in (hidden, open_to_all):
+        dock.push(place, yard.old, "12")
+        dock.push(place, dock.image(f"of {place.name}"), "12")
+    dock.user("owner", "viewer", of=dock.team("aaa"))
+    RoleGrant.objects.filter(team=dock.team("aaa")).update(repository_pattern="aaa/open")
+    assert handlers._recorded_base(job, yard.owner) == {"shop/base": f"shop/base@{yard.new.digest}"}
+    yard.places["base"].tags.update(image=yard.old)  # not renewed: what another team put there is taken if it is seen
+    assert list(handlers._recorded_base(job, yard.owner)) == ["aaa/open"]
+    Repository.objects.filter(pk=open_to_all.pk).update(
+        registry=Registry.objects.create(name="x", endpoint="https://x")
+    )
+    assert handlers._recorded_base(job, yard.owner) == {}
 
 
 @pytest.mark.django_db(transaction=True)
