@@ -16,6 +16,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from config.embedded import account, ports, postgres, settings_file, web
 from config.embedded.redis_server import RedisServer
@@ -172,7 +173,8 @@ class Installation:
     def _await_web(self, timeout_s: float = 40) -> None:
         address = f"http://{ports.LOOPBACK}:{self.values['WEB_PORT']}/readyz"
         deadline = time.monotonic() + timeout_s
-        request = urllib.request.Request(address, headers={"Host": f"localhost:{self.values['WEB_PORT']}"})
+        host = urlsplit(self.values["PUBLIC_URL"]).netloc  # the web process answers to no other name
+        request = urllib.request.Request(address, headers={"Host": host})
         problem: object = "no answer"
         while time.monotonic() < deadline:
             try:

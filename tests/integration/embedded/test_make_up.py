@@ -244,6 +244,13 @@ def test_servers_of_the_users_own_are_used_remembered_and_take_a_push(
     assert home.processes() == []
 
 
+def test_an_installation_behind_a_proxy_answers_to_its_public_name_alone(home: Home) -> None:
+    home.up(PUBLIC_URL="https://dock.example.test", BEHIND_PROXY="1")
+    with httpx.Client(base_url=f"http://127.0.0.1:{home.given['WEB_PORT']}") as client:
+        assert client.get("/readyz", headers={"Host": "dock.example.test"}).status_code == 200
+        assert client.get("/readyz").status_code == 400
+
+
 def test_a_taken_port_stops_the_start_with_its_holder_named(home: Home) -> None:
     with socket.socket() as holder:
         holder.bind((ports.LOOPBACK, int(home.given["WEB_PORT"])))
