@@ -17,9 +17,10 @@ from lifecycle.core.errors import MalformedDigest
 from lifecycle.core.types import Digest, is_referrer_tag
 from lifecycle.ingest import protection
 from lifecycle.ingest.types import Graph, Node, Written
+from lifecycle.lineage.chains import as_stored, chain_ids
 from lifecycle.registry import services as registry_services
 from lifecycle.registry.constants import OCI_PREFIX
-from lifecycle.registry.manifests import chain_ids, clean, history_of_layers, merged_annotations
+from lifecycle.registry.manifests import clean, history_of_layers, merged_annotations
 from lifecycle.registry.models import (
     Image,
     IndexEntry,
@@ -33,7 +34,6 @@ from lifecycle.registry.models import (
 )
 from lifecycle.registry.types import IndexDocument, ManifestDocument
 
-_CHAIN_MAX = 71  # characters of a sha256 chain id; a longer one (a lone sha512 layer) is left out
 _SEEN_ONLY = frozenset({TagEvent.Via.PUSH, TagEvent.Via.CRAWL})  # what no worker of ours did on somebody's behalf
 _LAYER_PARTS = (".tar", ".rootfs.diff", ".rootfs.foreign")
 
@@ -293,16 +293,12 @@ def _chains(node: Node) -> tuple[list[str], list[str]]:
     """Return the chain ids of every prefix of the layers, by diff ids and by digests; "" where unknown."""
     if not isinstance(node.document, ManifestDocument):
         return [], []
-    digests = [layer.digest for layer in node.document.layers]
-    by_digest = [_short(chain) for chain in chain_ids(digests)]
-    diff_ids = node.config.diff_ids if node.config is not None else ()
+    digests = [layer.digest.text for layer in node.document.layers]
+    by_digest = [as_stored(chain) for chain in chain_ids(digests)]
+    diff_ids = [diff_id.text for diff_id in node.config.diff_ids] if node.config is not None else []
     if len(diff_ids) != len(digests):
         return [""] * len(digests), by_digest
-    return [_short(chain) for chain in chain_ids(diff_ids)], by_digest
-
-
-def _short(chain: Digest) -> str:
-    return chain.text if len(chain.text) <= _CHAIN_MAX else ""
+    return [as_stored(chain) for chain in chain_ids(diff_ids)], by_digest
 
 
 def _layers_of(node: Node, image: Image) -> list[Layer]:

@@ -15,6 +15,7 @@ TRAPS: Final = frozenset(
         "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4",
     }
 )
+_STORED_MAX: Final = 71  # characters of a sha256 digest
 
 
 def chain_ids(layer_ids: Sequence[str | None]) -> list[str]:
@@ -33,3 +34,8 @@ def chain_ids(layer_ids: Sequence[str | None]) -> list[str]:
             below = "sha256:" + hashlib.sha256(f"{below} {layer_id}".encode()).hexdigest()
         chain.append(below)
     return chain
+
+
+def as_stored(chain_id: str) -> str:
+    """Return `chain_id`, or "" for one that is longer than its column: a lone layer named by its sha512."""
+    return chain_id if len(chain_id) <= _STORED_MAX else ""

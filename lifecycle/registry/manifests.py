@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -141,18 +141,6 @@ def parse_config(content: bytes, digest: Digest) -> ConfigDocument:
         diff_ids=diff_ids,
         history=history,
     )
-
-
-def chain_ids(diff_ids: Sequence[Digest]) -> tuple[Digest, ...]:
-    """Return the chain id of every prefix of `diff_ids`: image-spec, config.md, "Layer ChainID"."""
-    chain: list[Digest] = []
-    for diff_id in diff_ids:
-        if chain:
-            joined = f"{chain[-1]} {diff_id}".encode("ascii")
-            chain.append(Digest("sha256:" + hashlib.sha256(joined).hexdigest()))
-        else:
-            chain.append(diff_id)
-    return tuple(chain)
 
 
 def history_of_layers(config: ConfigDocument, layer_count: int) -> tuple[HistoryEntry | None, ...]:

@@ -23,7 +23,7 @@ from lifecycle.audit import services as audit
 from lifecycle.core import clock, locks
 from lifecycle.core.errors import LifecycleError, Malformed
 from lifecycle.core.types import Digest, parse_repository_name, parse_tag
-from lifecycle.lineage.chains import chain_ids
+from lifecycle.lineage.chains import as_stored, chain_ids
 from lifecycle.registry.manifests import normalise_platform, parse_timestamp
 from lifecycle.registry.models import Image, Layer, Registry, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.sbom.services import Content, Package, store
@@ -306,7 +306,7 @@ def _accepted(rows: Iterable[_Row], known: _Known, report: Report) -> list[_Row]
 
 def _chain_ids_of(layers: _Layers) -> tuple[str, str]:
     diff_chain, digest_chain = chain_ids(layers.diff_ids), chain_ids(layers.digests)
-    return _short(diff_chain[-1]) if diff_chain else "", _short(digest_chain[-1]) if digest_chain else ""
+    return as_stored(diff_chain[-1]) if diff_chain else "", as_stored(digest_chain[-1]) if digest_chain else ""
 
 
 def _image(row: _Row, layers: _Layers) -> Image:
@@ -348,13 +348,9 @@ def _layers(image: Image, layers: _Layers) -> Iterator[Layer]:
             digest=digest,
             diff_id=layers.diff_ids[position],
             size_bytes=layers.sizes[position],
-            diff_chain_id=_short(diff_chain[position]),
-            digest_chain_id=_short(digest_chain[position]),
+            diff_chain_id=as_stored(diff_chain[position]),
+            digest_chain_id=as_stored(digest_chain[position]),
         )
-
-
-def _short(chain_id: str) -> str:
-    return chain_id if len(chain_id) <= 71 else ""  # a lone sha512 layer
 
 
 def _place(rows: list[_Row], images: Mapping[str, Image], team_slug: str) -> int:

@@ -20,10 +20,10 @@ from lifecycle.ingest import writing
 from lifecycle.ingest.models import Delivery
 from lifecycle.jobs import handlers, running
 from lifecycle.jobs.models import Job, JobKind
+from lifecycle.lineage.chains import chain_ids
 from lifecycle.lineage.models import Derivation
 from lifecycle.promotion.models import Environment
 from lifecycle.registry.constants import MediaType
-from lifecycle.registry.manifests import chain_ids
 from lifecycle.registry.models import (
     Image,
     IndexEntry,
@@ -67,8 +67,7 @@ def test_an_image_is_stored_with_layers_chains_and_history(shelf: InMemoryRegist
     image = ingest.ingest_manifest(
         ensure_managed_registry().pk, "shop/api", item.manifest.digest.text, tag="1.0", actor_name="anna"
     )
-    diff_ids = [Digest(text) for text in item.diff_ids]
-    chain = [each.text for each in chain_ids(diff_ids)]
+    chain = chain_ids(item.diff_ids)
     assert list(image.layers.values_list("diff_id", "diff_chain_id", "created_by")) == [
         (item.diff_ids[0], chain[0], "COPY base"),
         (item.diff_ids[1], chain[1], "COPY app"),

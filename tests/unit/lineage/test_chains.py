@@ -13,6 +13,7 @@ def test_chain_ids_are_those_of_the_image_spec():
     second = "sha256:" + hashlib.sha256(f"{A} {B}".encode()).hexdigest()
     third = "sha256:" + hashlib.sha256(f"{second} {C}".encode()).hexdigest()
     assert chain_ids([A, B, C]) == [A, second, third]
+    assert second == "sha256:ccd722928bd92476ba1745586fed6e45a102504185ad88cd89e01ff116fd146c"
 
 
 def test_an_unknown_layer_ends_the_chain():

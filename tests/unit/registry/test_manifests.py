@@ -10,7 +10,6 @@ from lifecycle.core.errors import LimitExceeded, MalformedManifest
 from lifecycle.core.types import Digest
 from lifecycle.registry.constants import MediaType
 from lifecycle.registry.manifests import (
-    chain_ids,
     history_of_layers,
     merged_annotations,
     normalise_platform,
@@ -136,15 +135,6 @@ def test_an_index_of_ten_thousand_children_is_refused() -> None:
 )
 def test_platforms_become_equal_when_they_are(architecture: str, variant: str, expected: str) -> None:
     assert str(normalise_platform(os="Linux", architecture=architecture, variant=variant)) == expected
-
-
-def test_chain_ids_follow_the_specification() -> None:
-    first, second = Digest("sha256:" + "a" * 64), Digest("sha256:" + "b" * 64)
-    assert [chain.text for chain in chain_ids([first, second])] == [
-        first.text,
-        "sha256:ccd722928bd92476ba1745586fed6e45a102504185ad88cd89e01ff116fd146c",
-    ]
-    assert chain_ids([]) == ()
 
 
 def test_a_configuration_gives_each_layer_its_history() -> None:
