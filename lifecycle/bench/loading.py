@@ -188,7 +188,7 @@ class _Loader:
         self.dock = dock
         self.registry = ensure_managed_registry()
         self.actor = system_user()
-        self.packages: dict[str, int] = {}
+        self.packages: dict[sbom.PackageKey, int] = {}
         self.inventories: dict[str, int] = {}
         self.repositories: dict[str, Repository] = {}
         self.start = clock.now() - timedelta(days=720)
@@ -249,13 +249,13 @@ class _Loader:
         fresh = {
             item.key: item.packages for image in batch for item in image.inventories if item.key not in self.inventories
         }
-        unknown = [item for packages in fresh.values() for item in packages if item.purl not in self.packages]
+        keys = {key: {sbom.key_of(item): item for item in packages} for key, packages in fresh.items()}
+        unknown = [item for found in keys.values() for key, item in found.items() if key not in self.packages]
         ids, new = sbom.store_package_versions(unknown)
         self.packages |= ids
         self.dock.package_ids += new
-        purls = {key: {item.purl for item in packages} for key, packages in fresh.items()}
-        digests = {key: sbom.inventory_digest(found) for key, found in purls.items()}
-        stored = sbom.store_inventories({digests[key]: found for key, found in purls.items()}, self.packages)
+        digests = {key: sbom.inventory_digest(found) for key, found in keys.items()}
+        stored = sbom.store_inventories({digests[key]: set(found) for key, found in keys.items()}, self.packages)
         self.inventories |= {key: stored[digest] for key, digest in digests.items()}
 
     def _add_image(self, planned: PlannedImage) -> None:

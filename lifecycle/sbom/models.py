@@ -9,13 +9,16 @@ from lifecycle.registry.models import Image
 
 
 class PackageVersion(models.Model):
-    """One version of one package, known by its purl (with qualifiers); shared by every image that holds it.
+    """One version of one package, known by its purl (with qualifiers) and what else is said of it.
+
+    `purl` is as it was given. Where it names no version, or no source package, the row of an inventory may, and that
+    decides how it is judged (`sbom.services.PackageKey`). Shared by every image that holds it.
 
     `ecosystem`, `release`, `match_name`, `match_version` and `version_key` are its coordinates in OSV terms, from
     `advisories.coordinates`; `problem` says why it cannot be judged, and then `version_key` is null.
     """
 
-    purl = models.TextField(unique=True)
+    purl = models.TextField()
     type = models.CharField(max_length=40)  # the purl's type: deb, apk, rpm, pypi, npm ...
     namespace = models.CharField(max_length=255, blank=True)
     name = models.CharField(max_length=255)
@@ -32,6 +35,11 @@ class PackageVersion(models.Model):
     first_seen_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("purl", "version", "source_name", "source_version"), name="packageversion_once"
+            ),
+        )
         indexes = (
             models.Index(
                 fields=("ecosystem", "match_name", "version_key"),
@@ -48,7 +56,8 @@ class PackageVersion(models.Model):
 class Inventory(models.Model):
     """A content-addressed set of package versions: those that one layer brought and no later layer replaced.
 
-    `digest` is the sha256 over the sorted purls, so images that share the layer share the row (docs/adr/0005).
+    `digest` is the sha256 over the sorted keys (of most packages the purl), so images that share the layer share the
+    row (docs/adr/0005).
     """
 
     digest = models.CharField(max_length=71, unique=True)

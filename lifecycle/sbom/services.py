@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from django.db import connection, transaction
+from packageurl import PackageURL
 
 from accounts.models import User
 from lifecycle import reactions
@@ -18,7 +20,10 @@ from lifecycle.core.errors import MalformedPurl
 from lifecycle.registry.models import Image
 from lifecycle.sbom.models import ImageInventory, Inventory, PackageVersion, Sbom
 
-PURL_MAX: Final = 2000  # characters; a b-tree entry holds 2,704 bytes
+PURL_MAX: Final = 2000  # bytes
+_KEY_MAX: Final = 2500  # bytes of a package's key; a b-tree entry holds 2,704
+_OF_DISTRIBUTIONS: Final = ("pkg:apk/", "pkg:deb/", "pkg:rpm/")
+_HAS_UPSTREAM: Final = re.compile(r"[?&]upstream=[^&#]", re.IGNORECASE)
 _CHUNK: Final = 5000
 _PAIRS: Final = 50_000  # rows of an inventory in one statement
 
@@ -32,6 +37,18 @@ class Package:
     source_version: str = ""
     layer_position: int | None = None
     version: str = ""  # used where the purl has none
+
+
+class PackageKey(NamedTuple):
+    """What a package version is known by: its purl, and beside it what decides how it is judged."""
+
+    purl: str
+    version: str = ""  # where the purl has none
+    source_name: str = ""  # where the purl does not say it, and advisories speak of source packages
+    source_version: str = ""
+
+    def __str__(self) -> str:
+        return self.purl if not any(self[1:]) else "\t".join(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +87,15 @@ def store(contents: dict[int, Content], *, actor: User) -> Stored:
     if not images:
         return stored
     usable = {
-        image.pk: [package for package in contents[image.pk].packages if _is_storable(package.purl)] for image in images
+        image.pk: [package for package in contents[image.pk].packages if _is_storable(package)] for image in images
     }
     ids, stored.new_package_ids = store_package_versions(package for found in usable.values() for package in found)
-    groups: dict[tuple[int, int | None], set[str]] = defaultdict(set)
+    groups: dict[tuple[int, int | None], set[PackageKey]] = defaultdict(set)
     for image_id, found in usable.items():
         for package in found:
-            groups[image_id, package.layer_position].add(package.purl)
-    digests = {key: inventory_digest(purls) for key, purls in groups.items()}
-    inventories = store_inventories({digests[key]: purls for key, purls in groups.items()}, ids)
+            groups[image_id, package.layer_position].add(key_of(package))
+    digests = {group: inventory_digest(keys) for group, keys in groups.items()}
+    inventories = store_inventories({digests[group]: keys for group, keys in groups.items()}, ids)
     ImageInventory.objects.bulk_create(
         [
             ImageInventory(image_id=image_id, inventory_id=inventories[digests[image_id, position]],
@@ -108,7 +125,7 @@ def _note_scanned(found: list[tuple[int, Content, list[Package]]]) -> None:
     for _, content, usable in found:
         dropped = len(content.packages) - len(usable)
         problem = f"{dropped} packages have no usable package URL." if dropped else ""
-        counts.append(len({package.purl for package in usable}))
+        counts.append(len({key_of(package) for package in usable}))
         distros.append(content.distro[:60])
         problems.append((content.problem or problem)[:300])
     with connection.cursor() as cursor:
@@ -121,13 +138,42 @@ def note_problem(image: Image, problem: str) -> None:
     Image.objects.filter(pk=image.pk, scanned_at=None).update(scan_problem=problem[:300])
 
 
-def _is_storable(purl: str) -> bool:
-    return purl.startswith("pkg:") and len(purl.encode(errors="replace")) <= PURL_MAX and "\x00" not in purl
+def _is_storable(package: Package) -> bool:
+    purl = package.purl
+    if not purl.startswith("pkg:") or "\x00" in purl or len(purl.encode(errors="replace")) > PURL_MAX:
+        return False
+    said = (purl, package.version[:500], package.source_name[:255], package.source_version[:500])
+    return sum(len(text.encode(errors="replace")) for text in said) <= _KEY_MAX
 
 
-def inventory_digest(purls: Collection[str]) -> str:
-    """Return the name of the inventory that holds these purls."""
-    return "sha256:" + hashlib.sha256("\n".join(sorted(purls)).encode()).hexdigest()
+def key_of(package: Package) -> PackageKey:
+    """Return what the package version is known by; two that are judged differently have different keys."""
+    version = ""
+    if package.version and not _has_version(package.purl):
+        version = _with_epoch(_parse_purl(package.purl), package.version)
+    return _key(package.purl, version, package.source_name, package.source_version)
+
+
+def _key(purl: str, version: str, source_name: str, source_version: str) -> PackageKey:
+    if not source_name or not purl.startswith(_OF_DISTRIBUTIONS) or _HAS_UPSTREAM.search(purl):
+        return PackageKey(purl, version[:500])
+    return PackageKey(purl, version[:500], source_name[:255], source_version[:500])
+
+
+def _has_version(purl: str) -> bool:
+    """Whether the purl itself says the version, or cannot be read, so that no other would help."""
+    name = purl.partition("#")[0].partition("?")[0].rpartition("/")[2]
+    if 0 < name.rfind("@") < len(name) - 1:
+        return True  # nearly all: to take each purl of an import apart would be most of its time
+    try:
+        return bool(_parse_purl(purl).version)
+    except MalformedPurl:
+        return True
+
+
+def inventory_digest(keys: Collection[PackageKey]) -> str:
+    """Return the name of the inventory that holds these package versions."""
+    return "sha256:" + hashlib.sha256("\n".join(sorted(map(str, keys))).encode()).hexdigest()
 
 
 def _sbom(image: Image, content: Content) -> Sbom:
@@ -141,38 +187,57 @@ def _sbom(image: Image, content: Content) -> Sbom:
     )
 
 
-def store_package_versions(packages: Iterable[Package]) -> tuple[dict[str, int], list[int]]:
-    """Store what is not known yet of these package versions; return (id by purl, ids of those that were new)."""
-    by_purl: dict[str, Package] = {}
+def store_package_versions(packages: Iterable[Package]) -> tuple[dict[PackageKey, int], list[int]]:
+    """Store what is not known yet of these package versions; return (id by key, ids of those that were new)."""
+    by_key: dict[PackageKey, Package] = {}
     for package in packages:
-        by_purl.setdefault(package.purl, package)
-    purls = sorted(by_purl)  # one order of locking
-    known = _package_ids(purls)
-    missing = [purl for purl in purls if purl not in known]
+        by_key.setdefault(key_of(package), package)
+    keys = sorted(by_key)  # one order of locking
+    known = _package_ids(keys)
+    missing = [key for key in keys if key not in known]
     PackageVersion.objects.bulk_create(
-        [_package_version(by_purl[purl]) for purl in missing], ignore_conflicts=True, batch_size=1000
+        [_package_version(key, by_key[key]) for key in missing], ignore_conflicts=True, batch_size=1000
     )
     added = _package_ids(missing)
     return {**known, **added}, sorted(added.values())
 
 
-def _package_ids(purls: Sequence[str]) -> dict[str, int]:
-    ids: dict[str, int] = {}
+def _package_ids(keys: Sequence[PackageKey]) -> dict[PackageKey, int]:
+    purls = sorted({key.purl for key in keys})
+    wanted, ids = set(keys), dict[PackageKey, int]()
     for start in range(0, len(purls), _CHUNK):
-        found = PackageVersion.objects.filter(purl__in=purls[start : start + _CHUNK])
-        ids.update(found.values_list("purl", "id"))
+        found = PackageVersion.objects.filter(purl__in=purls[start : start + _CHUNK]).order_by("id")
+        for pk, purl, version, *source in found.values_list("id", "purl", "version", "source_name", "source_version"):
+            key = _key(purl, "" if _has_version(purl) else version, *source)
+            if key in wanted:
+                ids.setdefault(key, pk)
     return ids
 
 
-def _package_version(package: Package) -> PackageVersion:
-    from lifecycle.advisories.coordinates import coordinates, parse_purl  # noqa: PLC0415 -- stands right of us
+def _parse_purl(purl: str) -> PackageURL:
+    from lifecycle.advisories.coordinates import parse_purl  # noqa: PLC0415 -- stands right of us
+
+    return parse_purl(purl)
+
+
+def _with_epoch(parsed: PackageURL, version: str) -> str:
+    qualifiers = parsed.qualifiers if isinstance(parsed.qualifiers, dict) else {}
+    epoch = qualifiers.get("epoch") or ""
+    return f"{epoch}:{version}" if epoch.isdigit() and int(epoch) and ":" not in version else version
+
+
+def _package_version(key: PackageKey, package: Package) -> PackageVersion:
+    from lifecycle.advisories.coordinates import coordinates  # noqa: PLC0415 -- stands right of us
 
     source = {"source_name": package.source_name or None, "source_version": package.source_version or None}
     row = PackageVersion(
-        purl=package.purl, source_name=package.source_name[:255], source_version=package.source_version[:500]
+        purl=package.purl,
+        version=key.version,
+        source_name=package.source_name[:255],
+        source_version=package.source_version[:500],
     )
     try:
-        parsed = parse_purl(package.purl)
+        parsed = _parse_purl(package.purl)
         judged = package.purl
         if not parsed.version and package.version:
             parsed = parsed._replace(version=package.version)
@@ -183,18 +248,15 @@ def _package_version(package: Package) -> PackageVersion:
         row.name = package.purl[4:].partition("/")[2][:255]
         row.problem = "not a package URL"
         return row
-    qualifiers = parsed.qualifiers if isinstance(parsed.qualifiers, dict) else {}
-    epoch = qualifiers.get("epoch") or ""
-    version = parsed.version or ""
     row.type, row.namespace, row.name = parsed.type[:40], (parsed.namespace or "")[:255], parsed.name[:255]
-    row.version = (f"{epoch}:{version}" if epoch.isdigit() and int(epoch) and ":" not in version else version)[:500]
+    row.version = _with_epoch(parsed, parsed.version or "")[:500]
     row.ecosystem, row.release = found.ecosystem[:60], found.release[:40]
     row.match_name, row.match_version, row.scheme = found.name[:500], found.version[:500], found.scheme[:12]
     row.version_key, row.problem = found.key, (found.problem or "")[:200]
     return row
 
 
-def store_inventories(wanted: dict[str, set[str]], package_ids: dict[str, int]) -> dict[str, int]:
+def store_inventories(wanted: dict[str, set[PackageKey]], package_ids: dict[PackageKey, int]) -> dict[str, int]:
     """Return the id of each inventory by its digest, those that were new written with their packages."""
     digests = sorted(wanted)
     known = dict(Inventory.objects.filter(digest__in=digests).values_list("digest", "id"))
@@ -203,7 +265,7 @@ def store_inventories(wanted: dict[str, set[str]], package_ids: dict[str, int]) 
         [Inventory(digest=digest, package_count=len(wanted[digest])) for digest in missing], ignore_conflicts=True
     )
     added = dict(Inventory.objects.filter(digest__in=missing).values_list("digest", "id"))
-    pairs = [(added[digest], package_ids[purl]) for digest in missing for purl in sorted(wanted[digest])]
+    pairs = [(added[digest], package_ids[key]) for digest in missing for key in sorted(wanted[digest])]
     with connection.cursor() as cursor:
         for start in range(0, len(pairs), _PAIRS):
             part = pairs[start : start + _PAIRS]

@@ -14,6 +14,7 @@ from django.core.management import call_command
 
 from accounts.models import Team
 from lifecycle.advisories.models import Advisory, AffectedInterval, Feed, Match
+from lifecycle.advisories.queries import findings_of_image
 from lifecycle.audit.models import AuditEvent
 from lifecycle.ingest.handlers import crawl_all
 from lifecycle.jobs.models import Job, JobKind
@@ -22,6 +23,7 @@ from lifecycle.registry.models import Image, Layer, Registry, Repository, Reposi
 from lifecycle.sbom import inventories, queries
 from lifecycle.sbom.models import ImageInventory, Inventory, InventoryPackage, PackageVersion, Sbom
 from tests.factories.dock import image, index, sha
+from tests.integration.advisories.conftest import Export, record
 
 pytestmark = pytest.mark.django_db
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "images"
@@ -221,6 +223,60 @@ def test_packages_without_version_or_with_a_bad_purl_are_kept_and_not_judged(tmp
     rows = list(PackageVersion.objects.order_by("purl"))
     assert [item.purl for item in rows] == ["pkg:deb/debian/tar?distro=debian-12", "pkg:golang/./api"]
     assert all(item.problem and item.version_key is None for item in rows)
+
+
+LODASH, SSL = "pkg:npm/lodash", "pkg:deb/debian/libssl3@3.0.11-1?distro=debian-12"
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+@pytest.mark.parametrize(
+    ("healthy", "affected"),
+    [
+        ({"purl": LODASH, "version": "4.17.21"}, {"purl": LODASH, "version": "4.17.20"}),
+        ({"purl": LODASH, "version": ""}, {"purl": LODASH, "version": "4.17.20"}),
+        ({"purl": SSL, "version": "3.0.11-1"}, {"purl": SSL, "version": "3.0.11-1", "source_name": "openssl"}),
+        (
+            {"purl": SSL, "source_name": "openssl", "source_version": "3.0.14-1"},
+            {"purl": SSL, "source_name": "openssl", "source_version": "3.0.11-1"},
+        ),
+    ],
+)
+def test_what_a_row_says_beside_the_purl_decides_for_its_own_image(tmp_path, healthy, affected, is_reversed):
+    export = Export(tmp_path / "export")
+    export.put("Debian", record("DSA-1", name="openssl"))
+    export.put("npm", record("GHSA-1", name="lodash", ecosystem="npm", fixed="4.17.21"))
+    export.sync()
+    rows = [row("healthy", packages=[{**healthy, "layer": 0}]), row("affected", packages=[{**affected, "layer": 0}])]
+    path = write(tmp_path, *(rows[::-1] if is_reversed else rows))
+    assert run(path)[0] == 0
+
+    def findings(name):
+        return [(item.purl, item.advisory) for item in findings_of_image(Image.objects.get(digest=sha(name)))
+                if item.advisory is not None]  # fmt: skip
+
+    assert findings("healthy") == []
+    assert findings("affected") == [(affected["purl"], "GHSA-1" if affected["purl"] == LODASH else "DSA-1")]
+    assert [Image.objects.get(digest=sha(name)).package_count for name in ("healthy", "affected")] == [1, 1]
+    before = counts()
+    Image.objects.update(scanned_at=None)
+    assert run(path)[0] == 0
+    after = counts()
+    assert {**after, "AuditEvent": 0} == {**before, "AuditEvent": 0}
+
+
+def test_what_the_purl_says_itself_goes_before_the_row_and_is_one_package(tmp_path):
+    upstream = "pkg:deb/debian/libssl3@3.0.11-1?distro=debian-12&upstream=openssl"
+    packages = [
+        {"purl": "pkg:npm/lodash@4.17.20", "version": "4.17.20"},
+        {"purl": "pkg:npm/lodash@4.17.20", "version": "9"},
+        {"purl": "pkg:npm/%40babel/core@7.0.0", "source_name": "x"},
+        {"purl": "pkg:npm/%40babel/core@7.0.0"},
+        {"purl": upstream, "source_name": "openssl"},
+        {"purl": upstream},
+        {"purl": "pkg:npm/long", "version": "1" * 2400},
+    ]
+    assert run(write(tmp_path, row("one", packages=packages)))[0] == 0
+    assert PackageVersion.objects.count() == Image.objects.get().package_count == 4
 
 
 def test_images_that_share_a_layer_share_the_inventory(tmp_path):
