@@ -298,8 +298,8 @@ def test_an_image_without_recipe_is_put_on_no_base_that_its_rebuilder_cannot_see
     for place in (hidden, open_to_all):
         dock.push(place, yard.old, "12")
         dock.push(place, dock.image(f"of {place.name}"), "12")
-    dock.user("owner", "viewer", of=dock.team("aaa"))
-    RoleGrant.objects.filter(team=dock.team("aaa")).update(repository_pattern="aaa/open")
+    role = Role.objects.get(slug="owner")
+    RoleGrant.objects.create(user=yard.owner, role=role, team=dock.team("aaa"), repository_pattern="aaa/open")
     assert handlers._recorded_base(job, yard.owner) == {"shop/base": f"shop/base@{yard.new.digest}"}
     yard.places["base"].tags.update(image=yard.old)  # not renewed: what another team put there is taken if it is seen
     assert list(handlers._recorded_base(job, yard.owner)) == ["aaa/open"]
