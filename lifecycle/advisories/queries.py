@@ -15,7 +15,8 @@ from lifecycle.advisories.matching import Verdict, verdicts
 from lifecycle.advisories.models import Match
 from lifecycle.core.severities import SEVERITIES
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.registry.models import Image, IndexEntry
+from lifecycle.registry.models import Image
+from lifecycle.registry.queries import trees_of
 from lifecycle.sbom.models import InventoryPackage, PackageVersion
 
 _ALIAS_ROUNDS_MAX: Final = 50  # a chain of aliases that long is a mistake in a feed, not a vulnerability
@@ -68,10 +69,10 @@ class FindingsDiff:
 
 
 def platform_manifests(image: Image) -> list[int]:
-    """Return the ids of the platform manifests that `image` stands for: itself, or an index's children."""
+    """Return the ids of the platform manifests that `image` stands for: itself, or all below an index, each once."""
     if image.kind != Image.Kind.INDEX:
         return [image.pk]
-    return list(IndexEntry.objects.filter(index=image, child__kind=Image.Kind.MANIFEST).values_list("child", flat=True))
+    return list(dict.fromkeys(pk for _, pk in trees_of([image])[image.pk].manifests))
 
 
 def _preference(verdict: Verdict) -> tuple[bool, int, int]:

@@ -20,7 +20,8 @@ from lifecycle.comparison.types import (
     SettingLine,
 )
 from lifecycle.core.severities import READING_ORDER
-from lifecycle.registry.models import Image, IndexEntry, Layer
+from lifecycle.registry.models import Image, Layer
+from lifecycle.registry.queries import trees_of
 from lifecycle.sbom.models import InventoryPackage
 
 _RANK: Final = {word: rank for rank, word in enumerate(READING_ORDER)}
@@ -40,30 +41,25 @@ class _Held:
 
 
 def platforms_by_image(images: Iterable[Image]) -> dict[int, list[tuple[str, Image]]]:
-    """Return, for each image id, its (platform, manifest): itself, or the runnable children of an index; one query."""
-    wanted = list(images)
-    found: dict[int, list[tuple[str, Image]]] = {
-        image.pk: [(image.platform, image)] for image in wanted if image.kind == Image.Kind.MANIFEST
+    """Return, for each image id, its (platform, manifest): itself, or what is below an index.
+
+    None of an index that is nested too deeply to be known. The same few queries for any number of images.
+    """
+    wanted = {image.pk: image for image in images}
+    trees = trees_of(wanted.values())
+    below = {pk for tree in trees.values() for _, pk in tree.manifests} - wanted.keys()
+    held = wanted | Image.objects.defer("manifest").in_bulk(below) if below else wanted
+    return {
+        image_id: [(platform or held[pk].platform, held[pk]) for platform, pk in tree.manifests]
+        for image_id, tree in trees.items()
+        if tree.manifests and not tree.is_cut
     }
-    entries = (
-        IndexEntry.objects.filter(
-            index__in=[image.pk for image in wanted if image.kind == Image.Kind.INDEX],
-            child__kind=Image.Kind.MANIFEST,
-        )
-        .exclude(platform__startswith="unknown")
-        .select_related("child")
-        .defer("child__manifest")
-        .order_by("index", "position")
-    )
-    for entry in entries:
-        found.setdefault(entry.index_id, []).append((entry.platform or entry.child.platform, entry.child))
-    return found
 
 
 def finding_severities(images: Iterable[Image]) -> dict[int, dict[FindingKey, str] | None]:
     """Return, for each image id, its live findings with their severity; None while its packages are not listed.
 
-    Two queries for any number of images; an index has the findings of all its platforms.
+    A few queries for any number of images; an index has the findings of all its platforms.
     """
     wanted = {image.pk: image for image in images}
     platforms = platforms_by_image(wanted.values())

@@ -49,7 +49,7 @@ def _packages(facts: PromotionFacts) -> Requirement:
 
 
 def _platforms(facts: PromotionFacts) -> Requirement:
-    absent = [p.platform or p.digest for p in facts.platforms if not p.is_known]
+    absent = [p.platform or p.digest for p in facts.platforms if not p.is_known] + list(facts.missing_platforms)
     if absent or not facts.platforms:
         summary = f"Not in the registry: {', '.join(absent)}." if absent else "No platform is known."
         return Requirement("platforms_complete", "Platforms complete", Status.UNSATISFIED, summary, ("push them",))

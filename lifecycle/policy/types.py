@@ -80,3 +80,4 @@ class PromotionFacts:
     platforms: Sequence[PlatformFacts]
     previous_environment: str | None  # the one this environment is entered from; None for the first
     is_or_was_in_previous: bool
+    missing_platforms: Sequence[str] = ()  # children that an index names and its registry did not have

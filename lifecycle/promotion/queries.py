@@ -18,6 +18,7 @@ from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import PlatformFacts, PromotionFacts
 from lifecycle.promotion.models import CURRENT_TAG, Environment, PromotionRequest, Slot, Vote
 from lifecycle.registry.models import Image, Repository
+from lifecycle.registry.queries import Tree, missing_of, trees_of
 
 LIVE_STATES: Final = (PromotionRequest.State.OPEN, PromotionRequest.State.READY)
 MOVING_STATES: Final = (PromotionRequest.State.EXECUTING, PromotionRequest.State.VERIFYING)
@@ -144,11 +145,13 @@ def facts_of(request: PromotionRequest) -> PromotionFacts:
         environment=request.environment,
     ).exclude(pk__in=[*excluded, *(person.pk for person in approvers)])
     before = previous_environment(request.environment)
+    tree = trees_of([request.image])[request.image.pk]
     return PromotionFacts(
         required_approvals=request.environment.required_approvals,
         approvers=sorted(person.username for person in approvers),
         eligible=list(eligible.values_list("username", flat=True)),
-        platforms=platforms_of(request.image),
+        platforms=_platforms(tree),
+        missing_platforms=[*missing_of(tree), *(["what is nested too deeply"] if tree.is_cut else [])],
         previous_environment=before.slug if before else None,
         is_or_was_in_previous=before is not None and has_been_in(request, before),
     )
@@ -202,22 +205,19 @@ def requirements_now(request: PromotionRequest) -> list[dict[str, Any]]:
     return list(last.requirements) if last else []
 
 
-def platforms_of(image: Image) -> list[PlatformFacts]:
-    """Return the platform manifests that naming `image` means: itself, or all platforms of an index."""
-    if image.kind != Image.Kind.INDEX:
-        rows = [(image, image.platform)]
-    else:
-        entries = image.entries.filter(child__kind=Image.Kind.MANIFEST).select_related("child")
-        rows = [(entry.child, entry.platform or entry.child.platform) for entry in entries]
-    matching = is_matching([row.pk for row, _ in rows])
+def _platforms(tree: Tree) -> list[PlatformFacts]:
+    """Return the platform manifests that naming an image means: itself, or all below an index."""
+    ids = [pk for _, pk in tree.manifests]
+    rows = Image.objects.defer("manifest", "config").annotate(is_known=~Q(manifest=b"")).in_bulk(ids)
+    matching = is_matching(ids)
     return [
         PlatformFacts(
-            digest=row.digest,
-            platform=platform,
-            is_known=bool(row.manifest),
-            is_scanned=row.scanned_at is not None,
-            scan_problem=row.scan_problem,
+            digest=rows[pk].digest,
+            platform=platform or rows[pk].platform,
+            is_known=rows[pk].is_known,
+            is_scanned=rows[pk].scanned_at is not None,
+            scan_problem=rows[pk].scan_problem,
             is_matched=not matching,
         )
-        for row, platform in rows
+        for platform, pk in tree.manifests
     ]

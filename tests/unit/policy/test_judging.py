@@ -35,6 +35,7 @@ def test_all_gates_open_when_every_fact_is_good():
         ({"platforms": [replace(PLATFORM, is_matched=False)]}, "packages_known", Status.PENDING),
         ({"platforms": [replace(PLATFORM, is_scanned=False, scan_problem="x")]}, "packages_known", Status.ERROR),
         ({"platforms": [replace(PLATFORM, is_known=False)]}, "platforms_complete", Status.UNSATISFIED),
+        ({"missing_platforms": ["linux/arm64"]}, "platforms_complete", Status.UNSATISFIED),
         ({"is_or_was_in_previous": False}, "stage_order", Status.UNSATISFIED),
     ],
 )
