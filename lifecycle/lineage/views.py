@@ -13,7 +13,7 @@ from lifecycle.core.requests import cursors, reader
 from lifecycle.lineage.page_queries import derived_counts, neighbourhood_of, roots_visible
 from lifecycle.rebuild.page_queries import plan_offer
 from lifecycle.registry.models import Image
-from lifecycle.registry.page_queries import lag_of, places_of, platforms_of
+from lifecycle.registry.page_queries import lag_of, places_of, platform_entries
 
 
 @require_safe
@@ -37,7 +37,7 @@ def neighbourhood(request: HttpRequest, digest: str) -> HttpResponse:
     named = visible.filter(digest=digest).exclude(kind=Image.Kind.ARTIFACT).first()
     if named is None:
         raise NotFound("There is no such image, or you may not see it.")
-    entries = platforms_of(named)
+    entries = platform_entries(named)
     focus = entries[0].child if entries else named
     around = neighbourhood_of(focus, repositories)
     place = places_of([named.pk, focus.pk], repositories).get(named.pk) or places_of([focus.pk], repositories).get(

@@ -234,7 +234,7 @@ def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe], registry
 
 
 def _platforms(images: Sequence[Image]) -> dict[int, list[Image]]:
-    """Return {image id: its platform manifests}, as `registry.queries.platforms_of` does for one."""
+    """Return {image id: its platform manifests}: itself, or the runnable children of an index; one query."""
     found: dict[int, list[Image]] = {image.pk: [image] for image in images if image.kind == Image.Kind.MANIFEST}
     indexes = [image.pk for image in images if image.kind == Image.Kind.INDEX]
     entries = IndexEntry.objects.filter(index__in=indexes, child__kind=Image.Kind.MANIFEST).order_by("position")

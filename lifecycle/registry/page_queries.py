@@ -110,8 +110,11 @@ def image_history(repository: Repository, image: Image) -> QuerySet[TagEvent]:
     return (events.filter(new_image=image) | events.filter(old_image=image)).order_by("-id")
 
 
-def platforms_of(image: Image) -> list[IndexEntry]:
-    """Return the platform manifests of an index in its order; attestations and other artifacts are no platforms."""
+def platform_entries(image: Image) -> list[IndexEntry]:
+    """Return the entries of an index that are platforms, each with its `child`, in order.
+
+    Attestations and other artifacts are no platforms.
+    """
     if image.kind != Image.Kind.INDEX:
         return []
     entries = IndexEntry.objects.filter(index=image, child__kind=Image.Kind.MANIFEST).select_related("child")

@@ -145,7 +145,7 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
     visible = repositories_visible_to(user)
     found = page_queries.repository_of(visible, team, name)
     member = page_queries.image_in(found, digest)
-    entries = page_queries.platforms_of(member.image)
+    entries = page_queries.platform_entries(member.image)
     chosen = next((entry.child for entry in entries if entry.child.digest == request.GET.get("platform")), None)
     shown = chosen or (entries[0].child if entries else member.image)
     tab = request.GET.get("tab", "overview")
