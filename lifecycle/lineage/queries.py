@@ -5,23 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from django.db import connection
-from django.db.models import Case, IntegerField, QuerySet, Value, When
+from django.db.models import QuerySet
 
-from lifecycle.lineage.models import Ancestry, Derivation
+from lifecycle.lineage.models import Ancestry
 from lifecycle.registry.models import Image
-
-
-def bases_of(image: Image) -> QuerySet[Derivation]:
-    """Return the immediate derivations of `image`, surest first, deepest base first among equals."""
-    rank = Case(
-        When(evidence__contains=[Derivation.Evidence.DECLARED], then=Value(0)),
-        When(confidence=Derivation.Confidence.HIGH, then=Value(1)),
-        When(confidence=Derivation.Confidence.MEDIUM, then=Value(2)),
-        default=Value(3),
-        output_field=IntegerField(),
-    )
-    found = Derivation.objects.filter(derived=image).select_related("base").annotate(rank=rank)
-    return found.order_by("rank", "-base__layer_count", "-base_id")
 
 
 def ancestors_of(image: Image) -> QuerySet[Ancestry]:
