@@ -248,7 +248,9 @@ WORKER_DEAF_S = env.integer("WORKER_DEAF_S", 30, minimum=3)  # seconds that work
 CRAWL_EVERY_S = env.integer("CRAWL_EVERY_S", 600, minimum=1)  # seconds between looks for lost notifications
 
 # --- the managed registry ---------------------------------------------------------------------------------------------
-REGISTRY_URL = env.text("REGISTRY_URL").rstrip("/")  # scheme://host:port of the managed registry
+REGISTRY_URL = env.text("REGISTRY_URL").rstrip("/")  # scheme://host:port where we reach the managed registry
+# The same as clients write it, and pages show it; default: REGISTRY_URL.
+REGISTRY_PUBLIC_URL = env.text("REGISTRY_PUBLIC_URL", REGISTRY_URL).rstrip("/")
 TOKEN_ISSUER = env.text("TOKEN_ISSUER", "gravingdock")  # `issuer` in the registry's configuration
 REGISTRY_SERVICE = env.text("REGISTRY_SERVICE", "gravingdock-registry")  # `service` in the registry's own
 TOKEN_KEY = env.text("TOKEN_KEY")  # PEM, EC P-256 private key; usually given as TOKEN_KEY_FILE

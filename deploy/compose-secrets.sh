@@ -5,6 +5,7 @@ set -eu
 cd "$(dirname "$0")"
 web_port=${WEB_PORT:-8470} registry_port=${REGISTRY_PORT:-5470}
 public_url=${PUBLIC_URL:-http://localhost:$web_port}
+registry_public_url=${REGISTRY_PUBLIC_URL:-http://localhost:$registry_port}
 if [ -e secrets ]; then echo "deploy/secrets exists already: nothing written." >&2; exit 1; fi
 command -v openssl >/dev/null || { echo "openssl is needed to make keys." >&2; exit 1; }
 
@@ -67,6 +68,7 @@ cat >compose.env <<ENV
 WEB_PORT=$web_port
 REGISTRY_PORT=$registry_port
 PUBLIC_URL=$public_url
+REGISTRY_PUBLIC_URL=$registry_public_url
 ALLOWED_HOSTS=$(printf '%s' "$public_url" | sed -E 's|^https?://||; s|:[0-9]+$||'),web
 REGISTRY_URL=http://registry:5000
 OUTBOUND_ALLOW=registry:5000

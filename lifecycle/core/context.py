@@ -69,7 +69,7 @@ def chrome(request: HttpRequest) -> dict[str, Any]:
     theme = request.COOKIES.get("gd_theme", "")
     context: dict[str, Any] = {
         "theme": theme if theme in {"light", "dark"} else getattr(user, "theme", "system"),
-        "registry_host": settings.REGISTRY_URL.partition("://")[2],
+        "registry_host": settings.REGISTRY_PUBLIC_URL.partition("://")[2],
         "public_url": settings.PUBLIC_URL,
         "is_embedded": settings.EMBEDDED,
     }

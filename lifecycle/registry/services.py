@@ -33,16 +33,16 @@ class NoOwner(LifecycleError):
 
 
 def ensure_managed_registry() -> Registry:
-    """Return the row of the registry we are the token service of, made or moved to REGISTRY_URL as needed."""
+    """Return the row of the registry we are the token service of, made or moved to REGISTRY_PUBLIC_URL as needed."""
     row = Registry.objects.filter(is_managed=True).first()
     if row is None:
         try:
             with transaction.atomic():
-                row = Registry.objects.create(name=MANAGED_NAME, endpoint=settings.REGISTRY_URL, is_managed=True)
+                row = Registry.objects.create(name=MANAGED_NAME, endpoint=settings.REGISTRY_PUBLIC_URL, is_managed=True)
         except IntegrityError:
             row = Registry.objects.get(is_managed=True)
-    if row.endpoint != settings.REGISTRY_URL:
-        row.endpoint = settings.REGISTRY_URL
+    if row.endpoint != settings.REGISTRY_PUBLIC_URL:
+        row.endpoint = settings.REGISTRY_PUBLIC_URL
         row.save(update_fields=["endpoint"])
     return row
 

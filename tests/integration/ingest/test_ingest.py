@@ -23,12 +23,15 @@ from lifecycle.jobs.models import Job, JobKind
 from lifecycle.lineage.chains import chain_ids
 from lifecycle.lineage.models import Derivation
 from lifecycle.promotion.models import Environment
+from lifecycle.registry.clients import client_for
 from lifecycle.registry.constants import MediaType
+from lifecycle.registry.http_client import HttpRegistryClient
 from lifecycle.registry.models import (
     Image,
     IndexEntry,
     Layer,
     MissingChild,
+    Registry,
     Repository,
     RepositoryImage,
     Tag,
@@ -459,3 +462,13 @@ def test_a_death_at_any_write_leaves_nothing_half_done(
     assert died >= 8
     assert Tag.objects.get().image == Image.objects.get(digest=top.digest.text)
     assert Job.objects.filter(kind=JobKind.SCAN).count() == 2
+
+
+def test_the_managed_registry_has_the_name_that_clients_write_and_is_reached_by_ours(settings):
+    assert ensure_managed_registry().endpoint == settings.REGISTRY_URL
+    settings.REGISTRY_PUBLIC_URL = "https://registry.example.test"
+    row = ensure_managed_registry()
+    assert (row.host, Registry.objects.count()) == ("registry.example.test", 1)
+    client = client_for(row)
+    assert isinstance(client, HttpRegistryClient)
+    assert client.endpoint == settings.REGISTRY_URL
