@@ -113,6 +113,13 @@ class Supervisor:
                 raise PartDied(f"The supervisor did not start: {(done.stderr or done.stdout).strip()[-800:]}")
             time.sleep(0.05)
 
+    def take_anew(self, names: Sequence[str]) -> None:
+        """Let the configuration as it is written now hold for parts that do not run: an upgrade may have changed it."""
+        self._call("reloadConfig")
+        for name in names:
+            self._call("removeProcessGroup", name)
+            self._call("addProcessGroup", name)
+
     def start_part(self, name: str) -> None:
         """Start one part and wait until it has stayed up for a second; raises PartDied with the end of its log."""
         try:
