@@ -85,12 +85,13 @@ class Coordinates:
 
 def parse_purl(purl: str) -> PackageURL:
     """Return the purl taken apart; raises MalformedPurl."""
-    if len(purl) > PURL_MAX_CHARS or "\x00" in purl:
+    if len(purl) > PURL_MAX_CHARS or "\x00" in purl or "%00" in purl:
         raise MalformedPurl("Not a package URL: too long, or with a NUL.", got=purl[:150])
     try:
+        purl.encode()  # an argument that is no UTF-8 comes with halves of pairs, which nothing can store
         return PackageURL.from_string(purl)
     except ValueError as error:
-        raise MalformedPurl(f"Not a package URL: {error}", got=purl[:150]) from None
+        raise MalformedPurl(f"Not a package URL: {error}", got=ascii(purl[:150])) from None
 
 
 def coordinates(purl: str, *, source_name: str | None = None, source_version: str | None = None) -> Coordinates:

@@ -198,7 +198,7 @@ def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Pat
         packages = [_package(item, position_of, recorded) for item in artifacts if item.get("purl")]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ScanFailed(f"The SBOM cannot be read: {type(error).__name__}.") from None
-    identity, version = str(distro.get("id") or ""), str(distro.get("versionID") or "")
+    identity, version = _text(distro.get("id")), _text(distro.get("versionID"))
     return Content(
         packages=packages,
         distro=f"{identity}-{version}" if identity and version else identity,
@@ -208,11 +208,16 @@ def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Pat
     )
 
 
+def _text(value: object) -> str:
+    """Return what a file in the image says, without the NULs that the database does not take."""
+    return str(value or "").replace("\x00", "")
+
+
 def _package(item: dict[str, Any], position_of: Mapping[str, int], recorded: Mapping[tuple[str, str], int]) -> Package:
     upstream = (item.get("upstreams") or [{}])[0]
     given = item.get("metadata")
     metadata: dict[str, Any] = given if isinstance(given, dict) else {}
-    name = str(upstream.get("name") or metadata.get("source") or metadata.get("originPackage") or "")
+    name = _text(upstream.get("name") or metadata.get("source") or metadata.get("originPackage"))
     position = recorded.get((str(item.get("type")), str(item.get("name"))))
     if position is None:
         locations = item.get("locations") or []
@@ -222,7 +227,7 @@ def _package(item: dict[str, Any], position_of: Mapping[str, int], recorded: Map
     return Package(
         purl=str(item["purl"]),
         source_name=name,
-        source_version=str(upstream.get("version") or metadata.get("sourceVersion") or ""),
+        source_version=_text(upstream.get("version") or metadata.get("sourceVersion")),
         layer_position=position,
-        version=str(item.get("version") or ""),
+        version=_text(item.get("version")),
     )

@@ -223,7 +223,8 @@ def _parse_purl(purl: str) -> PackageURL:
 def _with_epoch(parsed: PackageURL, version: str) -> str:
     qualifiers = parsed.qualifiers if isinstance(parsed.qualifiers, dict) else {}
     epoch = qualifiers.get("epoch") or ""
-    return f"{epoch}:{version}" if epoch.isdigit() and int(epoch) and ":" not in version else version
+    has_epoch = epoch.isascii() and epoch.isdigit() and int(epoch) and ":" not in version
+    return f"{epoch}:{version}" if has_epoch else version
 
 
 def _package_version(key: PackageKey, package: Package) -> PackageVersion:

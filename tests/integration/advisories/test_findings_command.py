@@ -152,6 +152,8 @@ def test_findings_of_an_image_and_of_the_index_that_names_it(feed, stored):
         (("--image", ""), 1),
         (("--purl", "openssl"), 2),
         (("--purl", ""), 2),
+        (("--purl", "pkg:npm/a%00b@1"), 2),
+        (("--purl", "pkg:npm/a\udcff@1"), 2),
     ],
 )
 def test_findings_exit_codes(feed, arguments, code):
@@ -162,7 +164,7 @@ def test_findings_exit_codes(feed, arguments, code):
 
 def test_findings_of_a_file_with_a_malformed_purl_print_the_rest_and_say_so(feed, tmp_path, capsys):
     path = tmp_path / "purls.txt"
-    path.write_text(f"nonsense\n{OPENSSL}\n")
+    path.write_text(f"nonsense\npkg:npm/a%00b@1\n{OPENSSL}\n")
     out = io.StringIO()
     with pytest.raises(SystemExit) as stopped:
         call_command("findings", "--purls", str(path), "--json", stdout=out)

@@ -225,6 +225,16 @@ def test_packages_without_version_or_with_a_bad_purl_are_kept_and_not_judged(tmp
     assert all(item.problem and item.version_key is None for item in rows)
 
 
+@pytest.mark.parametrize(
+    "purl", ["pkg:npm/a%00b@1", "pkg:rpm/x/y@1-1?epoch=%C2%B2", "pkg:npm/a%00b", "pkg:rpm/x/y?epoch=%C2%B2"]
+)
+def test_a_purl_that_decodes_to_what_nothing_can_store_ends_no_import(tmp_path, purl):
+    code, _, err = run(write(tmp_path, row(packages=[{"purl": purl, "version": "2"}, {"purl": "pkg:pypi/idna@3.14"}])))
+    assert (code, err) == (0, "")
+    assert PackageVersion.objects.get(purl=purl).problem
+    assert PackageVersion.objects.get(purl="pkg:pypi/idna@3.14").version_key
+
+
 LODASH, SSL = "pkg:npm/lodash", "pkg:deb/debian/libssl3@3.0.11-1?distro=debian-12"
 
 

@@ -123,7 +123,23 @@ def test_coordinates_say_why_a_version_cannot_be_judged(purl, word):
     assert word in (coordinates(purl).problem or "")
 
 
-@pytest.mark.parametrize("purl", ["", "openssl", "pkg:", "pkg:deb", "pkg:deb/a\x00@1", "pkg:deb/" + "a" * 5000])
+@pytest.mark.parametrize(
+    "purl",
+    [
+        "",
+        "openssl",
+        "pkg:",
+        "pkg:deb",
+        "pkg:deb/a\x00@1",
+        "pkg:deb/" + "a" * 5000,
+        "pkg:npm/a%00b@1",
+        "pkg:npm/%00/b@1",
+        "pkg:npm/a@1%00",
+        "pkg:npm/a@1?x=%00",
+        "pkg:npm/a@1#%00",
+        "pkg:npm/a\udcff@1",
+    ],
+)
 def test_coordinates_refuse_what_is_no_purl(purl):
     with pytest.raises(MalformedPurl):
         coordinates(purl)
