@@ -17,11 +17,12 @@ from lifecycle.core import clock
 from lifecycle.jobs import handlers as job_handlers
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.rebuild import contexts, page_queries, queries
+from lifecycle.rebuild import contexts, page_queries, planning, queries
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Registry, Repository
 from tests.factories import dock, waves
+from tests.fakes.registry import InMemoryRegistry
 
 pytestmark = pytest.mark.django_db
 FIXED = ("CVE-2023-5678", "CVE-2024-45490", "CVE-2024-5535")
@@ -58,7 +59,8 @@ def act(client, name, wave):
     return client.post(reverse(f"lifecycle:wave-{name}", args=[wave.pk]))
 
 
-def test_a_plan_is_made_by_form_and_starts_nothing(harbour, owner):
+def test_a_plan_is_made_by_form_and_starts_nothing(harbour, owner, monkeypatch):
+    monkeypatch.setattr(planning, "client_for", lambda registry: InMemoryRegistry())  # answers, holds nothing
     base = Repository.objects.get(name="base/debian")
     answer = owner.post(reverse("lifecycle:wave-plan"), {"base": base.pk, "reference": "bookworm"})
     made = RebuildWave.objects.get()
