@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 import tarfile
 import tempfile
@@ -155,7 +156,7 @@ def is_dynamic_elf(start: bytes) -> bool:
         offset, size, count = *struct.unpack_from(f"{order}Q", start, 32), *struct.unpack_from(f"{order}HH", start, 54)
     else:
         offset, size, count = *struct.unpack_from(f"{order}I", start, 28), *struct.unpack_from(f"{order}HH", start, 42)
-    if offset + size * count > len(start):
+    if offset + size * count > len(start) or (count and size < 4):
         return True
     kinds = (struct.unpack_from(f"{order}I", start, offset + position * size)[0] for position in range(count))
     return any(kind == _ELF_DYNAMIC for kind in kinds)
@@ -181,7 +182,10 @@ def release(tree: Tree) -> tuple[str, str]:
     return values.get("ID", "").strip("\"'"), values.get("VERSION_ID", "").strip("\"'")
 
 
+_ID: Final = re.compile(r"[0-9]{1,10}")
+
+
 def names_by_number(tree: Tree, path: str) -> dict[int, str]:
     """Return {uid or gid: name} of passwd(5) or group(5)."""
     rows: Sequence[list[str]] = [line.split(":") for line in tree.text(path).splitlines()]
-    return {int(row[2]): row[0] for row in rows if len(row) > 2 and row[2].isdigit()}
+    return {int(row[2]): row[0] for row in rows if len(row) > 2 and _ID.fullmatch(row[2])}

@@ -21,7 +21,7 @@ from lifecycle.rebuild import layers
 from lifecycle.rebuild.layers import Tree
 from lifecycle.registry.client import RegistryClient
 from lifecycle.registry.constants import CONFIG_MAX_BYTES
-from lifecycle.registry.manifests import parse_manifest
+from lifecycle.registry.manifests import load_json, parse_manifest
 from lifecycle.registry.types import Descriptor, ManifestContent
 
 BASE_NAME: Final = "org.opencontainers.image.base.name"
@@ -92,7 +92,7 @@ def load(client: RegistryClient, repository: str, digest: Digest) -> Loaded:
     """Read one platform manifest; raises ManifestUnknown, MalformedManifest for an index or anything else."""
     content = client.get_manifest(repository, digest.text)
     document = parse_manifest(content)
-    config = orjson.loads(client.get_blob(repository, document.config.digest, max_bytes=CONFIG_MAX_BYTES))
+    config = load_json(client.get_blob(repository, document.config.digest, max_bytes=CONFIG_MAX_BYTES), "configuration")
     return Loaded(repository, content, orjson.loads(content.content), config, document.layers)
 
 
@@ -102,8 +102,16 @@ def decide(
     """Return whether `app`, built on `old`, may be put onto `new`.
 
     Without `new` (not built yet) only what holds for every new base is looked at; safe then means "may be". Reads the
-    layers of all three by `read`; raises LimitExceeded with the code `plan_limit` when that refuses to go on.
+    layers of all three by `read`; raises LimitExceeded with the code `plan_limit` when that refuses to go on. A
+    configuration of other shapes than the image-spec's is a reason against it: one image must not end the plan of all.
     """
+    try:
+        return _decide(client, app, old, new, read)
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        return RebaseDecision(False, (f"Its configuration, or a base's, cannot be read ({type(error).__name__}).",))
+
+
+def _decide(client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None, read: ReadTree) -> RebaseDecision:
     count = len(old.diff_ids)
     if not count or app.diff_ids[:count] != old.diff_ids or len(app.layers) != len(app.diff_ids):
         return RebaseDecision(False, ("Its first layers are not those of the recorded base.",))

@@ -221,3 +221,30 @@ def test_it_is_refused_when_both_changed_one_setting(client):
     assert rebase.decide(client, app, old, new).reasons == (
         "The image and its new base both changed the variable PATH.",
     )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"config": {"Env": [5]}},
+        {"config": {"Env": 5}},
+        {"config": {"Labels": [1]}},
+        {"rootfs": "x"},
+    ],
+)
+def test_a_configuration_of_another_shape_is_a_reason_and_no_crash(more):
+    """Anybody may push one; it must not end the plan of all that stands on the base."""
+    client = InMemoryRegistry()
+    old = put(client, "base", [OLD])
+    new = put(client, "base", [NEW])
+    app = put(client, "app", [OLD, {"srv/app": "app"}], **more)
+    assert not rebase.decide(client, app, old, new).is_safe
+
+
+def test_files_of_another_shape_are_read_past():
+    tree = layers.Tree()
+    text = f"a:x:\u00b2:\nb:x:{'9' * 5000}:\nc:x:7:\n".encode()
+    tree.entries["etc/passwd"] = layers.Entry("f", 0o644, 0, 0, len(text), "", False, text)
+    assert layers.names_by_number(tree, "etc/passwd") == {7: "c"}
+    header = DYNAMIC[:32] + (4093).to_bytes(8, "little") + DYNAMIC[40:54] + b"\x01\x00" + DYNAMIC[56:]
+    assert layers.is_dynamic_elf(header + bytes(4096 - len(header)))
