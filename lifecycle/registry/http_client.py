@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,6 +55,7 @@ _BLOB_REDIRECTS: Final = 3  # a blob may live in an object store
 _BLOB_TRIES: Final = 3
 _SLOWEST_BYTES_PER_S: Final = 1 * MIB
 _CHUNK: Final = 256 * 1024
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")  # what a registry says of itself may be anything
 
 
 class HttpRegistryClient:
@@ -78,7 +80,7 @@ class HttpRegistryClient:
             digest = Digest.parse(answer.headers.get("docker-content-digest", ""))
         except MalformedDigest:
             digest = None  # optional until distribution-spec 1.2; then the bytes say it
-        if digest is None or not length.isdigit() or not media_type:
+        if digest is None or not _LENGTH.fullmatch(length) or not media_type:
             content = self.get_manifest(repository, reference)
             return Descriptor(content.media_type, content.digest, len(content.content))
         return Descriptor(media_type, digest, int(length))
@@ -172,7 +174,7 @@ class HttpRegistryClient:
         if answer.status != 200:
             _refuse(answer)
         length = answer.headers.get("content-length", "")
-        return int(length) if length.isdigit() else 0
+        return int(length) if _LENGTH.fullmatch(length) else 0
 
     def mount_blob(self, repository: str, digest: Digest, *, source_repository: str) -> bool:
         scopes = (repository_scope(repository, "pull", "push"), repository_scope(source_repository, "pull"))
