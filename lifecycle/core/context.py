@@ -1,4 +1,4 @@
-"""Who acts, from where, in which request: set once at the edge, read by the audit trail; and what each page needs."""
+"""Who acts, from where, in which request: set once at the edge, read by the audit trail."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
-
-from django.conf import settings
-from django.http import HttpRequest
 
 T = TypeVar("T")
 
@@ -61,20 +58,3 @@ def set_token_lookup(lookup: str) -> None:
     """Note which API token the request came with; the request's own block clears it."""
     now = _current.get()
     _current.set(RequestContext(now.request_id, now.address, lookup))
-
-
-def chrome(request: HttpRequest) -> dict[str, Any]:
-    """Return what `base.html` shows on every page: counts for the bar, the theme, the registry's host."""
-    user = getattr(request, "user", None)
-    theme = request.COOKIES.get("gd_theme", "")
-    context: dict[str, Any] = {
-        "theme": theme if theme in {"light", "dark"} else getattr(user, "theme", "system"),
-        "registry_host": settings.REGISTRY_PUBLIC_URL.partition("://")[2],
-        "public_url": settings.PUBLIC_URL,
-        "is_embedded": settings.EMBEDDED,
-    }
-    if user is not None and user.is_authenticated:
-        from lifecycle.core.chrome import counts  # noqa: PLC0415 -- reaches up into the sub-domains, lazily
-
-        context["chrome"] = counts(user)
-    return context
