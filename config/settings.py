@@ -75,9 +75,9 @@ TEMPLATES: list[dict[str, Any]] = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "lifecycle.core.chrome.chrome",
+                "lifecycle.pages.chrome.chrome",
             ],
-            "builtins": ["lifecycle.core.templatetags.gravingdock"],
+            "builtins": ["lifecycle.pages.templatetags.gravingdock"],
         },
     },
 ]
@@ -146,12 +146,12 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/"
-ACCOUNT_ADAPTER = "lifecycle.authority.sign_in.SignInAdapter"
+ACCOUNT_ADAPTER = "lifecycle.pages.authority.sign_in.SignInAdapter"
 ACCOUNT_LOGIN_METHODS = {"username"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]  # sign-up is closed by the adapter
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_ON_GET = False
-ACCOUNT_FORMS = {"change_password": "lifecycle.authority.sign_in.ChangePasswordForm"}
+ACCOUNT_FORMS = {"change_password": "lifecycle.pages.authority.sign_in.ChangePasswordForm"}
 ACCOUNT_RATE_LIMITS = False  # one limiter for every door, in PostgreSQL: lifecycle/registry/limiter.py
 ACCOUNT_SESSION_REMEMBER = True
 ANONYMOUS_USER_NAME = None  # guardian: no anonymous row
@@ -199,7 +199,7 @@ CONTENT_SECURITY_POLICY = {
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 32 * 1024 * 1024  # a recipe's build context, base64
 FILE_UPLOAD_HANDLERS = [
-    "lifecycle.core.uploads.BoundedUpload",  # first: it refuses before the others keep anything
+    "lifecycle.pages.uploads.BoundedUpload",  # first: it refuses before the others keep anything
     "django.core.files.uploadhandler.MemoryFileUploadHandler",
     "django.core.files.uploadhandler.TemporaryFileUploadHandler",
 ]

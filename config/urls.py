@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-from lifecycle.core import probes
+from lifecycle.pages import probes
 
 urlpatterns = [
-    path("", include("lifecycle.urls")),
+    path("", include("lifecycle.pages.urls")),
     path("accounts/", include("accounts.urls")),
     path("api/v1/", include("lifecycle.api.urls")),
-    path("hooks/", include("lifecycle.ingest.urls")),
+    path("hooks/", include("lifecycle.api.hook_urls")),
     path("livez", probes.livez, name="livez"),
     path("readyz", probes.readyz, name="readyz"),
     path("metrics", probes.metrics, name="metrics"),
 ]
 
-handler400 = "lifecycle.core.error_pages.bad_request"
-handler403 = "lifecycle.core.error_pages.permission_denied"
-handler404 = "lifecycle.core.error_pages.not_found"
-handler500 = "lifecycle.core.error_pages.server_error"
+handler400 = "lifecycle.pages.error_pages.bad_request"
+handler403 = "lifecycle.pages.error_pages.permission_denied"
+handler404 = "lifecycle.pages.error_pages.not_found"
+handler500 = "lifecycle.pages.error_pages.server_error"

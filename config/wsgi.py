@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _django = get_wsgi_application()
 
-from lifecycle.registry.tokens import endpoint as token_endpoint  # noqa: E402 -- needs the app registry
+from lifecycle.tokens import endpoint as token_endpoint  # noqa: E402 -- needs the app registry
 
 # What is loaded by now stays for good. The collector would walk through all of it in the middle of some request, which
 # then took 70 ms longer than its neighbours.

@@ -9,10 +9,10 @@ from typing import Any, Final
 from django.conf import settings
 from django.db import connection, transaction
 
-from lifecycle.advisories import versions
-from lifecycle.advisories.coordinates import Coordinates
-from lifecycle.advisories.ecosystems import PRO_PREFIX
+from lifecycle import versions
 from lifecycle.core import locks
+from lifecycle.versions.coordinates import Coordinates
+from lifecycle.versions.ecosystems import PRO_PREFIX
 
 BATCH: Final = 2000  # ids a statement; keeps one statement's memory small
 _LOCK: Final = 0x61647669  # one matcher at a time: two could each miss what the other is about to commit

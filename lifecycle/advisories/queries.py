@@ -10,7 +10,6 @@ from typing import Final
 from django.db import connection
 from django.db.models import Case, Exists, OuterRef, QuerySet, Subquery, Value, When
 
-from lifecycle.advisories.coordinates import Coordinates
 from lifecycle.advisories.matching import Verdict, verdicts
 from lifecycle.advisories.models import Match
 from lifecycle.core.severities import SEVERITIES
@@ -18,6 +17,7 @@ from lifecycle.jobs.models import Job, JobKind
 from lifecycle.registry.models import Image
 from lifecycle.registry.queries import trees_of
 from lifecycle.sbom.models import InventoryPackage, PackageVersion
+from lifecycle.versions.coordinates import Coordinates
 
 _ALIAS_ROUNDS_MAX: Final = 50  # a chain of aliases that long is a mistake in a feed, not a vulnerability
 

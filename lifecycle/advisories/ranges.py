@@ -8,7 +8,7 @@ from functools import cmp_to_key
 from itertools import groupby
 from typing import Any, Final
 
-from lifecycle.advisories import versions
+from lifecycle import versions
 
 # Ties are not defined by the schema; osv.dev breaks them in this order. Limits are taken apart from the walk.
 _TIE_ORDER: Final = {"introduced": 0, "last_affected": 1, "fixed": 2}

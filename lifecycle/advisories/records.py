@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import orjson
 
-from lifecycle.advisories.ecosystems import SCHEMES, match_name, split_ecosystem
 from lifecycle.advisories.ranges import Interval, intervals_of
 from lifecycle.advisories.severity import severity_of
-from lifecycle.advisories.versions import KEY_MAX_BYTES, NAME_MAX_BYTES
 from lifecycle.core.errors import Malformed
+from lifecycle.versions import KEY_MAX_BYTES, NAME_MAX_BYTES
+from lifecycle.versions.ecosystems import SCHEMES, match_name, split_ecosystem
 
 # Ids become file names and parts of addresses; the schema's own pattern is as narrow.
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+~-]{0,199}")

@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import orjson
 
-from lifecycle.advisories.ecosystems import EXPORT_DIRECTORIES
 from lifecycle.advisories.records import is_id, is_same_time
 from lifecycle.core.errors import LimitExceeded, Malformed, UpstreamError
 from lifecycle.core.http import HttpClient
+from lifecycle.versions.ecosystems import EXPORT_DIRECTORIES
 
 MIB: Final = 1024 * 1024
 RECORD_MAX_BYTES: Final = 16 * MIB  # the largest real record has about 5 MB

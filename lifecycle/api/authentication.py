@@ -10,8 +10,8 @@ from rest_framework.request import Request
 
 from accounts import tokens
 from accounts.models import ApiToken, User
+from lifecycle.authority import limiter
 from lifecycle.core import context
-from lifecycle.registry import limiter
 
 _KNOWN: Final = "_gravingdock_token"  # on Django's request: the token is judged, and a wrong one counted, once
 

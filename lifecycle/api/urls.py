@@ -6,14 +6,16 @@ from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import SimpleRouter
 
-from lifecycle.api import schema  # noqa: F401 -- registers itself
-from lifecycle.audit.api import AuditEventViewSet
-from lifecycle.authority import api as authority
-from lifecycle.jobs.api import JobViewSet
-from lifecycle.lineage.api import LineageView
-from lifecycle.promotion.api import EnvironmentViewSet, PromotionViewSet
-from lifecycle.rebuild.api import RecipeView, WatchesView, WatchView, WaveViewSet
-from lifecycle.registry.api import ImageViewSet, RepositoryViewSet
+from lifecycle.api import (
+    authority,
+    schema,  # noqa: F401 -- registers itself
+)
+from lifecycle.api.audit import AuditEventViewSet
+from lifecycle.api.jobs import JobViewSet
+from lifecycle.api.lineage import LineageView
+from lifecycle.api.promotion import EnvironmentViewSet, PromotionViewSet
+from lifecycle.api.rebuild import RecipeView, WatchesView, WatchView, WaveViewSet
+from lifecycle.api.registry import ImageViewSet, RepositoryViewSet
 
 router = SimpleRouter()
 router.register("images", ImageViewSet, basename="image")

@@ -1,110 +1,71 @@
-"""The one answer to "may this user do that there?"; every face and every worker asks here."""
+"""The way from an id or a digest in a request to a row: found and allowed, or not found.
+
+Who may see what is `authority.queries`; here is only "this one, if you may".
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-from django.db.models import Q
-
-from accounts.models import Team, User
+from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.authority.constants import ADMIN_VERBS
-from lifecycle.authority.models import RoleGrant
-from lifecycle.core.errors import NotPermitted
-from lifecycle.promotion.models import Environment
-from lifecycle.registry.models import Repository
+from lifecycle.authority import rights as authority
+from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.core.errors import MalformedDigest, NotFound
+from lifecycle.core.types import Digest
+from lifecycle.registry.models import Image, Repository
+
+_NO_REPOSITORY = "There is no such repository, or you may not see it."
+_NO_IMAGE = "There is no such image, or you may not see it."
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Whether it is allowed; `reason` is a sentence for the page when it is not."""
-
-    is_allowed: bool
-    reason: str = ""
-
-    def __bool__(self) -> bool:
-        return self.is_allowed
+def repository_for(actor: User, repository_id: int, verb: Verb = Verb.IMAGE_VIEW) -> Repository:
+    """Return the repository if `actor` sees it and holds `verb` over it; raises NotFound, NotPermitted."""
+    rows = repositories_visible_to(actor).select_related("team", "registry", "environment", "source")
+    return _allowed(actor, rows.filter(pk=repository_id).first(), verb)
 
 
-ALLOWED = Decision(True)
+def repository_named(actor: User, name: str, verb: Verb = Verb.IMAGE_VIEW) -> Repository:
+    """As `repository_for`, by name in the managed registry, else in the one registry that has the name."""
+    rows = repositories_visible_to(actor).select_related("team", "registry", "environment", "source")
+    found = rows.filter(name=name).order_by("-registry__is_managed", "registry_id").first()
+    return _allowed(actor, found, verb)
 
 
-def grants_of(
-    actor: User, verb: Verb, *, team_id: int, family: str | None, environment: Environment | None = None
-) -> Iterable[RoleGrant]:
-    """Return the live grants of `actor` that carry `verb` over `family` (a repository's family name; None: the team).
+def lock_repository(actor: User, repository_id: int, verb: Verb) -> Repository:
+    """As `repository_for`, with the row locked until the transaction ends."""
+    rows = repositories_visible_to(actor).select_related("team").select_for_update(of=("self",))
+    return _allowed(actor, rows.filter(pk=repository_id).first(), verb)
 
-    A grant for one environment counts only for acts in that environment. A grant for some repositories never counts
-    for the team as a whole.
+
+def image_for(actor: User, digest: str, verb: Verb = Verb.IMAGE_VIEW) -> Image:
+    """Return the image if it lies in a repository over which `actor` holds `verb`.
+
+    Raises NotFound when it is absent, hidden, or no digest at all: one answer.
     """
-    if not actor.is_active:
-        return []
-    in_place = Q(environment=None)
-    if environment is not None:
-        in_place |= Q(environment=environment)
-    rows = RoleGrant.objects.filter(
-        RoleGrant.live(), in_place, user=actor, team_id=team_id, role__verbs__contains=[verb.value]
-    )
-    return [grant for grant in rows if matches(grant.repository_pattern, family)]
+    try:
+        name = Digest.parse(digest).text
+    except MalformedDigest:
+        raise NotFound(_NO_IMAGE) from None
+    found = images_visible_to(actor, verb).filter(digest=name).first()
+    if found is None:
+        raise NotFound(_NO_IMAGE)
+    return found
 
 
-def matches(pattern: str, family: str | None) -> bool:
-    """Whether a grant's pattern covers the family; a star stands for any run of characters, slashes too."""
-    if family is None:
-        return pattern == "*"
-    if "*" not in pattern:
-        return pattern == family
-    first, *middle, last = pattern.split("*")
-    if not family.startswith(first) or not family[len(first) :].endswith(last):
-        return False
-    rest = family[len(first) : len(family) - len(last)] if last else family[len(first) :]
-    for part in middle:
-        found = rest.find(part)
-        if found < 0:
-            return False
-        rest = rest[found + len(part) :]
-    return True
+def image_in(actor: User, repository: Repository, digest: str) -> Image:
+    """Return the image of that digest in a repository that was found by this module; raises NotFound."""
+    found = Image.objects.filter(
+        digest=digest, repository_images__repository=repository, repository_images__removed_at=None
+    ).first()
+    if found is None or not authority.may(
+        actor, Verb.IMAGE_VIEW, repository=repository, environment=repository.environment
+    ):
+        raise NotFound(_NO_IMAGE)
+    return found
 
 
-def may(
-    actor: User,
-    verb: Verb,
-    *,
-    team: Team | None = None,
-    repository: Repository | None = None,
-    environment: Environment | None = None,
-) -> Decision:
-    """Return whether `actor` holds `verb` over the object named, now, by the grants in the database.
-
-    Gravingdock itself may do what its own jobs do; an inactive user may do nothing. Being an admin (`is_superuser`)
-    gives ADMIN_VERBS everywhere, so that teams and roles can be set up, and nothing else.
-    """
-    if not actor.is_active:
-        return Decision(False, "This account is not active.")
-    if actor.kind == User.Kind.SYSTEM:
-        return ALLOWED
-    if actor.is_superuser and verb in ADMIN_VERBS:
-        return ALLOWED
-    owner = team or (repository.team if repository else None) or (environment.team if environment else None)
-    if owner is None:
-        raise ValueError("may() needs a team, a repository or an environment")
-    family = repository.family if repository else None
-    if any(grants_of(actor, verb, team_id=owner.pk, family=family, environment=environment)):
-        return ALLOWED
-    where = f"in {environment.slug} of team {owner.slug}" if environment else f"in team {owner.slug}"
-    return Decision(False, f"You do not hold {verb.value} {where}; an owner of the team can grant it.")
-
-
-def require(
-    actor: User,
-    verb: Verb,
-    *,
-    team: Team | None = None,
-    repository: Repository | None = None,
-    environment: Environment | None = None,
-) -> None:
-    """Raise NotPermitted, with the reason, unless `may`."""
-    decision = may(actor, verb, team=team, repository=repository, environment=environment)
-    if not decision:
-        raise NotPermitted(decision.reason, verb=verb.value)
+def _allowed(actor: User, found: Repository | None, verb: Verb) -> Repository:
+    if found is None:
+        raise NotFound(_NO_REPOSITORY)
+    if verb != Verb.IMAGE_VIEW:
+        authority.require(actor, verb, repository=found, environment=found.environment)
+    return found

@@ -9,10 +9,10 @@ from django.db.models import QuerySet
 
 from accounts.models import Team, User
 from accounts.verbs import Verb
-from lifecycle.authority.access import grants_of, matches
 from lifecycle.authority.constants import ADMIN_VERBS
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.queries import people_who
+from lifecycle.authority.rights import grants_of, matches
 from lifecycle.core import clock
 from lifecycle.promotion.models import Environment
 

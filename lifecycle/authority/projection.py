@@ -10,13 +10,13 @@ from django.db.models import Model
 
 from accounts.models import Team, User
 from accounts.verbs import Verb
-from lifecycle.authority.access import matches
 from lifecycle.authority.models import (
     EnvironmentUserPermission,
     RepositoryUserPermission,
     RoleGrant,
     TeamUserPermission,
 )
+from lifecycle.authority.rights import matches
 from lifecycle.promotion.models import Environment
 from lifecycle.registry.models import Repository
 

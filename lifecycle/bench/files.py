@@ -15,8 +15,8 @@ import orjson
 
 from lifecycle.bench.dataset import PlannedImage, PlannedInventory
 from lifecycle.core.types import Digest
-from lifecycle.registry.client import RegistryClient
-from lifecycle.registry.constants import MediaType
+from lifecycle.oci.client import RegistryClient
+from lifecycle.oci.constants import MediaType
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 

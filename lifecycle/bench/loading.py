@@ -29,7 +29,7 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.bench.dataset import DISTRO, PlannedImage, planned_images, team_slugs
 from lifecycle.core import clock
 from lifecycle.lineage import services as lineage
-from lifecycle.lineage.chains import chain_ids
+from lifecycle.oci.chains import chain_ids
 from lifecycle.promotion.models import Environment, PromotionRequest
 from lifecycle.registry.models import Image, Layer, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.registry.services import ensure_managed_registry

@@ -28,10 +28,10 @@ from lifecycle.bench.processes import Processes
 from lifecycle.bench.types import Figure, Figures
 from lifecycle.core.http import HttpClient
 from lifecycle.ingest import services as ingest
-from lifecycle.registry.http_client import HttpRegistryClient
+from lifecycle.oci.http_client import HttpRegistryClient
+from lifecycle.oci.scopes import Scope
 from lifecycle.registry.models import Tag
 from lifecycle.registry.services import ensure_managed_registry
-from lifecycle.registry.tokens.scopes import Scope
 from lifecycle.sbom.inventories import import_inventories
 from lifecycle.sbom.models import PackageVersion
 

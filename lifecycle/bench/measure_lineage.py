@@ -15,8 +15,8 @@ from lifecycle.bench.types import Figure, Figures
 from lifecycle.core.paging import keyset_page
 from lifecycle.lineage import services
 from lifecycle.lineage.models import Ancestry
-from lifecycle.lineage.page_queries import neighbourhood_of, roots_visible
 from lifecycle.lineage.queries import ancestors_of, descendant_count, descendants_page
+from lifecycle.pages.lineage.page_queries import neighbourhood_of, roots_visible
 from lifecycle.registry.models import Image
 
 SAMPLES = 60  # images whose page is asked for, spread over the dock

@@ -20,7 +20,7 @@ from lifecycle.bench.measuring import Caller, Unusable, load_s_for, percentile, 
 from lifecycle.bench.processes import Processes
 from lifecycle.bench.types import Figure, Figures
 from lifecycle.registry.models import Repository
-from lifecycle.registry.tokens import endpoint
+from lifecycle.tokens import endpoint
 
 _RATE_TARGET: Final = 3500.0  # tokens/s on one core
 _P99_TARGET_MS: Final = 5.0

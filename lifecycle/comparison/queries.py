@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lifecycle.advisories import versions
+from lifecycle import versions
 from lifecycle.advisories.models import Match
 from lifecycle.comparison.types import (
     Change,

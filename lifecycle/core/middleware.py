@@ -16,8 +16,8 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from lifecycle.core.address import client_address
 from lifecycle.core.context import RequestContext, request_context
-from lifecycle.core.error_pages import bad_request
 from lifecycle.core.errors import LifecycleError
+from lifecycle.pages.error_pages import bad_request
 
 log = structlog.get_logger(__name__)
 

@@ -18,11 +18,11 @@ from lifecycle.core.errors import LifecycleError
 from lifecycle.demo.cast import Account
 from lifecycle.demo.images import Product
 from lifecycle.demo.telling import DemonstrationFailed, Teller
+from lifecycle.oci.client import RegistryClient
 from lifecycle.rebuild import base_images
 from lifecycle.rebuild.builders import buildah, settings_files
 from lifecycle.rebuild.rebase import BASE_DIGEST, BASE_NAME
 from lifecycle.rebuild.types import BuildRequest
-from lifecycle.registry.client import RegistryClient
 
 PUSH_TIMEOUT_S: Final = 180
 LOG_LINES_SHOWN: Final = 12

@@ -7,11 +7,11 @@ from datetime import datetime
 from django.conf import settings
 from django.db.models import Q
 
+from lifecycle.authority import limiter
 from lifecycle.ingest import services
 from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.models import JobKind
 from lifecycle.jobs.schedule import every
-from lifecycle.registry import limiter
 from lifecycle.registry.models import Registry
 from lifecycle.registry.services import ensure_managed_registry
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 from lifecycle.core.errors import LimitExceeded, MalformedManifest
 from lifecycle.ingest.constants import EVENTS_MAX, NAME_MAX
 from lifecycle.ingest.types import RegistryEvent
-from lifecycle.registry.constants import INDEX_TYPES, MANIFEST_TYPES
-from lifecycle.registry.manifests import clean, load_json
+from lifecycle.oci.constants import INDEX_TYPES, MANIFEST_TYPES
+from lifecycle.oci.manifests import clean, load_json
 
 _WORD_MAX: Final = 300
 

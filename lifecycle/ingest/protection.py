@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.authority import access
+from lifecycle.authority import rights as access
 from lifecycle.promotion.queries import target_names
 from lifecycle.registry.models import Image, Tag, TagEvent
 

@@ -10,10 +10,10 @@ import structlog
 from lifecycle.core.errors import LimitExceeded, Malformed
 from lifecycle.core.types import Digest
 from lifecycle.ingest.types import Graph, Node
-from lifecycle.registry.client import BlobUnknown, ManifestUnknown, RegistryClient
-from lifecycle.registry.constants import CONFIG_MAX_BYTES, GRAPH_DEPTH_MAX, GRAPH_NODES_MAX
-from lifecycle.registry.manifests import load_json, parse, parse_config
-from lifecycle.registry.types import IndexDocument, ManifestContent, ManifestDocument
+from lifecycle.oci.client import BlobUnknown, ManifestUnknown, RegistryClient
+from lifecycle.oci.constants import CONFIG_MAX_BYTES, GRAPH_DEPTH_MAX, GRAPH_NODES_MAX
+from lifecycle.oci.manifests import load_json, parse, parse_config
+from lifecycle.oci.types import IndexDocument, ManifestContent, ManifestDocument
 
 log = structlog.get_logger(__name__)
 

@@ -25,11 +25,11 @@ from lifecycle.ingest.types import RegistryEvent, Written
 from lifecycle.ingest.writing import accept_move, forget_manifest, forget_tag, write_graph
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.registry.client import ManifestUnknown, RegistryClient
+from lifecycle.oci.client import ManifestUnknown, RegistryClient
+from lifecycle.oci.types import ManifestContent
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.registry.services import NoOwner
-from lifecycle.registry.types import ManifestContent
 
 log = structlog.get_logger(__name__)
 

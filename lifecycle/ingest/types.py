@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lifecycle.core.types import Digest
+from lifecycle.oci.types import ConfigDocument, IndexDocument, ManifestContent, ManifestDocument
 from lifecycle.registry.models import Image
-from lifecycle.registry.types import ConfigDocument, IndexDocument, ManifestContent, ManifestDocument
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ from lifecycle.core.errors import MalformedDigest
 from lifecycle.core.types import Digest, is_referrer_tag
 from lifecycle.ingest import protection
 from lifecycle.ingest.types import Graph, Node, Written
-from lifecycle.lineage.chains import as_stored, chain_ids
+from lifecycle.oci.chains import as_stored, chain_ids
+from lifecycle.oci.constants import OCI_PREFIX
+from lifecycle.oci.manifests import clean, history_of_layers, merged_annotations
+from lifecycle.oci.types import IndexDocument, ManifestDocument
 from lifecycle.registry import services as registry_services
-from lifecycle.registry.constants import OCI_PREFIX
-from lifecycle.registry.manifests import clean, history_of_layers, merged_annotations
 from lifecycle.registry.models import (
     Image,
     IndexEntry,
@@ -32,7 +33,6 @@ from lifecycle.registry.models import (
     Tag,
     TagEvent,
 )
-from lifecycle.registry.types import IndexDocument, ManifestDocument
 
 _SEEN_ONLY = frozenset({TagEvent.Via.PUSH, TagEvent.Via.CRAWL})  # what no worker of ours did on somebody's behalf
 _LAYER_PARTS = (".tar", ".rootfs.diff", ".rootfs.foreign")

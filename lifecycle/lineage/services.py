@@ -11,8 +11,8 @@ from accounts.models import User
 from lifecycle.audit import services as audit
 from lifecycle.core import locks
 from lifecycle.core.errors import Malformed
-from lifecycle.lineage.chains import TRAPS
 from lifecycle.lineage.models import Derivation
+from lifecycle.oci.chains import TRAPS
 from lifecycle.registry.models import Image
 
 _LOCK: Final = 0x6C696E65  # "line": one writer of edges and closure at a time

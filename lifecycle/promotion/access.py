@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.authority.access import require
 from lifecycle.authority.queries import environments_visible_to
+from lifecycle.authority.rights import require
 from lifecycle.core.errors import NotFound
 from lifecycle.promotion.models import Environment, PromotionRequest
 from lifecycle.promotion.queries import promotions_visible_to

@@ -7,7 +7,7 @@ from typing import Final
 from django.db import transaction
 
 from accounts.verbs import Verb
-from lifecycle.authority.access import require
+from lifecycle.authority.rights import require
 from lifecycle.core.errors import RegistryUnavailable
 from lifecycle.core.types import Digest
 from lifecycle.ingest.services import ingest_manifest
@@ -15,11 +15,11 @@ from lifecycle.jobs import services as jobs
 from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.jobs.schedule import every
+from lifecycle.oci.copying import CopyNotVerified, copy_by_digest
 from lifecycle.promotion import services
 from lifecycle.promotion.models import CURRENT_TAG, PromotionRequest, Slot
 from lifecycle.promotion.queries import MOVING_STATES
 from lifecycle.registry.clients import client_for
-from lifecycle.registry.copying import CopyNotVerified, copy_by_digest
 from lifecycle.registry.models import TagEvent
 
 # Codes of failures that say nothing against the promotion itself: it may be carried out again.

@@ -11,8 +11,8 @@ from django.db.models.functions import Now
 from accounts.models import ApiToken, Robot, User
 from accounts.verbs import Verb
 from lifecycle.advisories.queries import is_matching, platform_manifests
-from lifecycle.authority.access import may
 from lifecycle.authority.queries import covered, people_who
+from lifecycle.authority.rights import may
 from lifecycle.comparison.queries import finding_severities
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import PlatformFacts, PromotionFacts

@@ -15,7 +15,7 @@ from accounts.models import Team, User
 from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.authority.access import require
+from lifecycle.authority.rights import require
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, NotPermitted, PolicyBlocked
 from lifecycle.core.types import Digest, parse_tag

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.authority.access import require
 from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.authority.rights import require
 from lifecycle.core.errors import NotFound
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.rebuild.queries import jobs_visible_to, waves_visible_to

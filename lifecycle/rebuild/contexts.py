@@ -12,7 +12,7 @@ import orjson
 
 from lifecycle.core.errors import LimitExceeded, Malformed
 from lifecycle.core.types import Digest
-from lifecycle.registry.client import RegistryClient
+from lifecycle.oci.client import RegistryClient
 
 ARTIFACT_TYPE: Final = "application/vnd.gravingdock.build-context.v1"
 LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"

@@ -15,9 +15,9 @@ from django.db.models import Q
 
 from lifecycle.core.errors import Malformed
 from lifecycle.lineage.models import Derivation
+from lifecycle.oci.constants import OWN_TAGS
 from lifecycle.rebuild.containerfile import split_reference
 from lifecycle.rebuild.models import Recipe
-from lifecycle.registry.constants import OWN_TAGS
 from lifecycle.registry.models import Image, IndexEntry, Repository, RepositoryImage, Tag, TagEvent
 
 LEVELS_MAX: Final = 50  # deeper than any real graph

@@ -22,15 +22,15 @@ from lifecycle.jobs.handlers import JobRun, Postponed, handler
 from lifecycle.jobs.models import Job, JobKind
 from lifecycle.jobs.schedule import every
 from lifecycle.lineage.services import declare_base
+from lifecycle.oci.client import RegistryClient
+from lifecycle.oci.constants import OWN_TAGS
 from lifecycle.rebuild import contexts, estimates, planning, queries, rebase, services
 from lifecycle.rebuild.builders import buildah
 from lifecycle.rebuild.containerfile import split_reference
 from lifecycle.rebuild.graph import tags_of
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.rebuild.types import BuildRequest
-from lifecycle.registry.client import RegistryClient
 from lifecycle.registry.clients import client_for
-from lifecycle.registry.constants import OWN_TAGS
 from lifecycle.registry.models import Image, RepositoryImage, Tag, TagEvent
 from lifecycle.registry.queries import platforms_of
 

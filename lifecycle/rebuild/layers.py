@@ -15,8 +15,8 @@ from typing import IO, BinaryIO, Final, cast
 
 from lifecycle.core.errors import LimitExceeded, Malformed
 from lifecycle.core.types import Digest
-from lifecycle.registry.client import RegistryClient
-from lifecycle.registry.types import Descriptor
+from lifecycle.oci.client import RegistryClient
+from lifecycle.oci.types import Descriptor
 
 # image-spec layer.md, "Whiteouts".
 WHITEOUT: Final = ".wh."

@@ -12,22 +12,22 @@ from django.db.models import Q
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.authority.access import may, require
+from lifecycle.authority.access import repository_named
 from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.authority.rights import may, require
 from lifecycle.core.errors import LifecycleError, LimitExceeded, NotFound, RegistryUnavailable
 from lifecycle.core.types import Digest
+from lifecycle.oci.client import RegistryClient
+from lifecycle.oci.types import Descriptor
 from lifecycle.rebuild import estimates, layers, rebase, services
 from lifecycle.rebuild.containerfile import split_reference
 from lifecycle.rebuild.graph import Node, Reach, in_order, reach_of, tags_of
 from lifecycle.rebuild.layers import Tree
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.rebuild.queries import base_by_layers, brings_system_packages, name_in_registry
-from lifecycle.registry.access import repository_named
-from lifecycle.registry.client import RegistryClient
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Repository, Tag
 from lifecycle.registry.queries import platforms_of
-from lifecycle.registry.types import Descriptor
 
 # Somebody waits for the answer; what was not read within these is decided by the worker, who reads it anyway.
 READ_MAX_S: Final = 20.0

@@ -17,12 +17,12 @@ import orjson
 
 from lifecycle.core.errors import LimitExceeded, Malformed
 from lifecycle.core.types import Digest
+from lifecycle.oci.client import RegistryClient
+from lifecycle.oci.constants import CONFIG_MAX_BYTES
+from lifecycle.oci.manifests import load_json, parse_manifest
+from lifecycle.oci.types import Descriptor, ManifestContent
 from lifecycle.rebuild import layers
 from lifecycle.rebuild.layers import Tree
-from lifecycle.registry.client import RegistryClient
-from lifecycle.registry.constants import CONFIG_MAX_BYTES
-from lifecycle.registry.manifests import load_json, parse_manifest
-from lifecycle.registry.types import Descriptor, ManifestContent
 
 BASE_NAME: Final = "org.opencontainers.image.base.name"
 BASE_DIGEST: Final = "org.opencontainers.image.base.digest"

@@ -14,7 +14,8 @@ from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.advisories.queries import diff_of_images, matches_of_images, platform_manifests
 from lifecycle.audit import services as audit
-from lifecycle.authority.access import matches, require
+from lifecycle.authority.access import lock_repository, repository_for
+from lifecycle.authority.rights import matches, require
 from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition, Malformed, NotFound
 from lifecycle.core.types import parse_tag
@@ -25,7 +26,6 @@ from lifecycle.rebuild.access import lock_wave
 from lifecycle.rebuild.containerfile import base_references
 from lifecycle.rebuild.graph import tags_of
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from lifecycle.registry.access import lock_repository, repository_for
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Tag
 

@@ -10,9 +10,9 @@ from django.conf import settings
 
 from lifecycle.core.errors import RegistryRefused
 from lifecycle.core.http import HttpClient
-from lifecycle.registry.authorization import Authorizer, Challenged, SelfIssued
-from lifecycle.registry.client import RegistryClient
-from lifecycle.registry.http_client import HttpRegistryClient
+from lifecycle.oci.authorization import Authorizer, Challenged, SelfIssued
+from lifecycle.oci.client import RegistryClient
+from lifecycle.oci.http_client import HttpRegistryClient
 from lifecycle.registry.models import Registry
 
 

@@ -10,7 +10,7 @@ from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 
 from accounts.models import User
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
-from lifecycle.registry.constants import GRAPH_DEPTH_MAX
+from lifecycle.oci.constants import GRAPH_DEPTH_MAX
 from lifecycle.registry.models import Image, IndexEntry, MissingChild, RepositoryImage, Tag
 
 

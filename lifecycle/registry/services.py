@@ -12,11 +12,11 @@ from django.db import IntegrityError, transaction
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
+from lifecycle.authority import access
 from lifecycle.core.errors import LifecycleError, Malformed
 from lifecycle.core.types import parse_repository_name
+from lifecycle.oci.constants import PROTECTED_PATTERNS_MAX
 from lifecycle.promotion.models import Environment
-from lifecycle.registry import access
-from lifecycle.registry.constants import PROTECTED_PATTERNS_MAX
 from lifecycle.registry.models import Registry, Repository
 
 MANAGED_NAME: Final = "managed"  # the last part of its hook's address

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from accounts.verbs import Verb
-from lifecycle.authority import access
+from lifecycle.authority import rights as access
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, RegistryUnavailable
 from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
 from lifecycle.jobs.handlers import JobRun, Postponed, handler
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.registry.client import BlobUnknown, ManifestUnknown
+from lifecycle.oci.client import BlobUnknown, ManifestUnknown
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, RepositoryImage
 from lifecycle.sbom import scanner, services

@@ -23,8 +23,8 @@ from lifecycle.audit import services as audit
 from lifecycle.core import clock, locks
 from lifecycle.core.errors import LifecycleError, Malformed
 from lifecycle.core.types import Digest, parse_repository_name, parse_tag
-from lifecycle.lineage.chains import as_stored, chain_ids
-from lifecycle.registry.manifests import normalise_platform, parse_timestamp
+from lifecycle.oci.chains import as_stored, chain_ids
+from lifecycle.oci.manifests import normalise_platform, parse_timestamp
 from lifecycle.registry.models import Image, Layer, Registry, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.sbom.services import Content, Package, store
 

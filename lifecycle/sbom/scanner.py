@@ -20,10 +20,10 @@ from django.conf import settings
 
 from lifecycle.core.errors import LimitExceeded, UpstreamError
 from lifecycle.core.types import Digest
-from lifecycle.registry.client import RegistryClient
-from lifecycle.registry.constants import CONFIG_MAX_BYTES
-from lifecycle.registry.manifests import parse_manifest
-from lifecycle.registry.types import ManifestContent
+from lifecycle.oci.client import RegistryClient
+from lifecycle.oci.constants import CONFIG_MAX_BYTES
+from lifecycle.oci.manifests import parse_manifest
+from lifecycle.oci.types import ManifestContent
 from lifecycle.sbom.layers import package_positions
 from lifecycle.sbom.services import Content, Package
 

@@ -215,7 +215,7 @@ def _package_ids(keys: Sequence[PackageKey]) -> dict[PackageKey, int]:
 
 
 def _parse_purl(purl: str) -> PackageURL:
-    from lifecycle.advisories.coordinates import parse_purl  # noqa: PLC0415 -- stands right of us
+    from lifecycle.versions.coordinates import parse_purl  # noqa: PLC0415 -- stands right of us
 
     return parse_purl(purl)
 
@@ -228,7 +228,7 @@ def _with_epoch(parsed: PackageURL, version: str) -> str:
 
 
 def _package_version(key: PackageKey, package: Package) -> PackageVersion:
-    from lifecycle.advisories.coordinates import coordinates  # noqa: PLC0415 -- stands right of us
+    from lifecycle.versions.coordinates import coordinates  # noqa: PLC0415 -- stands right of us
 
     source = {"source_name": package.source_name or None, "source_version": package.source_version or None}
     row = PackageVersion(

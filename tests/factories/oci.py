@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lifecycle.core.types import Digest
-from lifecycle.registry.client import RegistryClient
-from lifecycle.registry.constants import MediaType
-from lifecycle.registry.http_client import fallback_tag
-from lifecycle.registry.types import ManifestContent
+from lifecycle.oci.client import RegistryClient
+from lifecycle.oci.constants import MediaType
+from lifecycle.oci.http_client import fallback_tag
+from lifecycle.oci.types import ManifestContent
 
 GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 EMPTY_CONFIG = b"{}"

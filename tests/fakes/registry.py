@@ -11,11 +11,11 @@ from typing import BinaryIO
 
 from lifecycle.core.errors import LimitExceeded, RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest, parse_repository_name
-from lifecycle.registry.client import BlobUnknown, DigestMismatch, ManifestUnknown
-from lifecycle.registry.constants import BLOB_MAX_BYTES
-from lifecycle.registry.http_client import fallback_tag
-from lifecycle.registry.manifests import parse
-from lifecycle.registry.types import Descriptor, IndexDocument, ManifestContent
+from lifecycle.oci.client import BlobUnknown, DigestMismatch, ManifestUnknown
+from lifecycle.oci.constants import BLOB_MAX_BYTES
+from lifecycle.oci.http_client import fallback_tag
+from lifecycle.oci.manifests import parse
+from lifecycle.oci.types import Descriptor, IndexDocument, ManifestContent
 
 
 class InMemoryRegistry:

@@ -12,9 +12,9 @@ from accounts import tokens
 from accounts.models import ApiToken, Membership, Robot, Team, User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.authority.access import require
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.projection import project
+from lifecycle.authority.rights import require
 from lifecycle.authority.services.teams import give, lock_team, refuse_beyond
 from lifecycle.authority.services.tokens import end_token, write_token
 from lifecycle.core.errors import Conflict, Malformed, NotFound

@@ -12,10 +12,10 @@ from accounts.models import Membership, Role, Team, User
 from accounts.verbs import Verb
 from lifecycle import reactions
 from lifecycle.audit import services as audit
-from lifecycle.authority.access import grants_of, require
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.projection import project
 from lifecycle.authority.queries import teams_visible_to
+from lifecycle.authority.rights import grants_of, require
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 from lifecycle.promotion.models import Environment

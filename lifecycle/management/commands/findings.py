@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from lifecycle.advisories.coordinates import Coordinates, coordinates
 from lifecycle.advisories.queries import Finding, findings_of_image, findings_of_purls, unscanned
 from lifecycle.core.errors import MalformedPurl
 from lifecycle.registry.models import Image
+from lifecycle.versions.coordinates import Coordinates, coordinates
 
 UNKNOWN_DIGEST = 1
 MALFORMED_PURL = 2

@@ -9,7 +9,7 @@ from django.db import transaction
 
 from accounts.queries import system_user
 from lifecycle.audit import services as audit
-from lifecycle.registry import limiter
+from lifecycle.authority import limiter
 
 
 class Command(BaseCommand):

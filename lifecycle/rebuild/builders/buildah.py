@@ -25,10 +25,10 @@ from django.conf import settings
 from lifecycle.core.errors import Malformed
 from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
+from lifecycle.oci.client import RegistryClient
 from lifecycle.rebuild.builders import mount_points, namespaces, settings_files
 from lifecycle.rebuild.containerfile import pinned
 from lifecycle.rebuild.types import BuildFailed, BuildRequest, BuildResult
-from lifecycle.registry.client import RegistryClient
 
 Log = Callable[[str], None]
 Check = Callable[[], None]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from accounts.queries import system_user
-from lifecycle.advisories.coordinates import coordinates
 from lifecycle.advisories.services import SyncReport, sync_feed
 from lifecycle.sbom.models import PackageVersion
+from lifecycle.versions.coordinates import coordinates
 
 
 def record(osv_id: str, name: str = "openssl", ecosystem: str = "Debian:12", **more: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from lifecycle.advisories.page_queries import findings_by_layer, findings_of
+from lifecycle.pages.registry.findings import findings_by_layer, findings_of
 from lifecycle.registry.models import Image
 from tests.factories.dock import carry, image, index
 from tests.integration.advisories.conftest import record

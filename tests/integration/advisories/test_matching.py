@@ -11,8 +11,6 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.queries import system_user
 from lifecycle.advisories import services
-from lifecycle.advisories.coordinates import coordinates
-from lifecycle.advisories.ecosystems import match_name, split_ecosystem
 from lifecycle.advisories.handlers import match
 from lifecycle.advisories.matching import verdicts
 from lifecycle.advisories.models import Advisory, Match
@@ -21,6 +19,8 @@ from lifecycle.jobs.handlers import JobRun
 from lifecycle.jobs.models import JobKind
 from lifecycle.jobs.services import claim, queue
 from lifecycle.sbom.models import PackageVersion
+from lifecycle.versions.coordinates import coordinates
+from lifecycle.versions.ecosystems import match_name, split_ecosystem
 from tests.factories.dock import carry, image
 from tests.integration.advisories.conftest import record
 from tests.unit.advisories.test_ranges import DEMO, affected_by_the_schema, near, real_entries

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from django.core.management import call_command
 
-from lifecycle.advisories.ecosystems import SCHEMES, match_name, split_ecosystem
+from lifecycle.versions.ecosystems import SCHEMES, match_name, split_ecosystem
 from tests.unit.advisories.test_ranges import affected_by_the_schema, near
 from tests.unit.advisories.test_versions import is_valid
 

@@ -193,7 +193,7 @@ def test_every_error_is_a_problem_with_the_id_of_its_request(dock: Any, case: An
 
 
 def test_an_error_of_ours_is_a_problem_too(dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    monkeypatch.setattr("lifecycle.authority.api.page_queries.roles_with_counts", lambda: 1 / 0)
+    monkeypatch.setattr("lifecycle.api.authority.page_queries.roles_with_counts", lambda: 1 / 0)
     client = Client(raise_request_exception=False)
     answer = client.get("/api/v1/roles/", headers=Caller(dock.owner).headers)
     assert (answer.status_code, answer["Content-Type"], answer.json()["code"]) == (

@@ -103,7 +103,7 @@ def test_no_cell_of_a_csv_begins_a_formula(auditor, dock, start):  # noqa: F811
 
 
 def test_an_export_is_bounded_and_is_itself_an_event(auditor, request_, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("lifecycle.audit.views.EXPORT_MAX", 2)
+    monkeypatch.setattr("lifecycle.pages.audit.views.EXPORT_MAX", 2)
     answer = auditor.get("/audit/export/", {"format": "jsonl", "team": "shop"})
     assert len(b"".join(answer.streaming_content).splitlines()) == 2
     event = AuditEvent.objects.get(action="audit.exported")

@@ -15,10 +15,10 @@ from accounts.queries import system_user
 from accounts.verbs import BUILTIN_ROLES, Verb
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import services
-from lifecycle.authority.access import may
 from lifecycle.authority.constants import VERB_GROUPS, VERB_WORDS
 from lifecycle.authority.explaining import explain
 from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.rights import may
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, NotPermitted, PolicyBlocked
 from lifecycle.promotion import services as promotions
 from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures

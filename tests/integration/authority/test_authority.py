@@ -15,9 +15,9 @@ from accounts.queries import system_user
 from accounts.verbs import BUILTIN_ROLES, Verb
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import services
-from lifecycle.authority.access import matches, may
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.queries import people_who, repositories_visible_to, teams_visible_to
+from lifecycle.authority.rights import matches, may
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 from lifecycle.promotion.services import create_environment
 from lifecycle.registry.models import Registry, Repository

@@ -15,11 +15,10 @@ from django.test import Client
 from accounts import tokens
 from accounts.models import User
 from lifecycle.audit.models import AuditEvent
-from lifecycle.authority import services
+from lifecycle.authority import limiter, services
 from lifecycle.core.address import client_address
-from lifecycle.registry import limiter
 from lifecycle.registry.models import CredentialFailure
-from lifecycle.registry.tokens import endpoint
+from lifecycle.tokens import endpoint
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "a long enough one"

@@ -9,7 +9,7 @@ import pytest
 
 from lifecycle.ingest import services as ingest
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.registry.constants import MediaType
+from lifecycle.oci.constants import MediaType
 from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock
 from tests.fakes.registry import InMemoryRegistry

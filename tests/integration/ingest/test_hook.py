@@ -14,7 +14,7 @@ from django.test import Client
 from lifecycle.ingest import services as ingest
 from lifecycle.ingest.models import Delivery
 from lifecycle.jobs.models import Job
-from lifecycle.registry.constants import MediaType
+from lifecycle.oci.constants import MediaType
 from lifecycle.registry.services import ensure_managed_registry
 
 URL = "/hooks/registry/managed"

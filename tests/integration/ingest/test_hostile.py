@@ -18,9 +18,9 @@ from lifecycle.ingest import services as ingest
 from lifecycle.ingest.models import Delivery
 from lifecycle.jobs import handlers, running
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.registry.authorization import SelfIssued
-from lifecycle.registry.constants import MediaType
-from lifecycle.registry.http_client import HttpRegistryClient
+from lifecycle.oci.authorization import SelfIssued
+from lifecycle.oci.constants import MediaType
+from lifecycle.oci.http_client import HttpRegistryClient
 from lifecycle.registry.models import Image
 from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock, oci

@@ -20,12 +20,12 @@ from lifecycle.ingest import writing
 from lifecycle.ingest.models import Delivery
 from lifecycle.jobs import handlers, running
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.lineage.chains import chain_ids
 from lifecycle.lineage.models import Derivation
+from lifecycle.oci.chains import chain_ids
+from lifecycle.oci.constants import MediaType
+from lifecycle.oci.http_client import HttpRegistryClient
 from lifecycle.promotion.models import Environment
 from lifecycle.registry.clients import client_for
-from lifecycle.registry.constants import MediaType
-from lifecycle.registry.http_client import HttpRegistryClient
 from lifecycle.registry.models import (
     Image,
     IndexEntry,

@@ -17,8 +17,8 @@ from lifecycle.core.http import HttpClient
 from lifecycle.ingest import services as ingest
 from lifecycle.ingest.models import Delivery
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.registry.authorization import SelfIssued
-from lifecycle.registry.http_client import HttpRegistryClient
+from lifecycle.oci.authorization import SelfIssued
+from lifecycle.oci.http_client import HttpRegistryClient
 from lifecycle.registry.models import Image, IndexEntry, Tag, TagEvent
 from lifecycle.registry.services import ensure_managed_registry
 from lifecycle.sbom import scanner

@@ -17,8 +17,8 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.core.http import HttpClient
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.registry.authorization import SelfIssued
-from lifecycle.registry.http_client import HttpRegistryClient
+from lifecycle.oci.authorization import SelfIssued
+from lifecycle.oci.http_client import HttpRegistryClient
 from lifecycle.registry.models import Image, TagEvent
 from tests.factories import dock, oci
 from tests.services import Services, wait_until

@@ -16,8 +16,9 @@ from accounts.queries import system_user
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core.errors import IllegalTransition, LeaseLost, NotFound
 from lifecycle.ingest.models import Delivery
-from lifecycle.jobs import page_queries, services, steering
+from lifecycle.jobs import services, steering
 from lifecycle.jobs.models import Job, JobKind, JobLogLine
+from lifecycle.pages.jobs import page_queries
 from lifecycle.registry.models import Registry
 from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
 

@@ -11,8 +11,8 @@ from django.core.management import call_command
 
 from lifecycle.core.errors import Malformed
 from lifecycle.lineage import queries, services
-from lifecycle.lineage.chains import TRAPS, chain_ids
 from lifecycle.lineage.models import Ancestry, Derivation
+from lifecycle.oci.chains import TRAPS, chain_ids
 from lifecycle.registry.models import Image, IndexEntry, Layer
 from tests.factories.dock import sha
 

@@ -18,9 +18,9 @@ from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError
 from lifecycle.jobs.models import Job, JobKind, JobLogLine
 from lifecycle.jobs.tasks import run_job
+from lifecycle.oci.client import RegistryClient
 from lifecycle.promotion import services
 from lifecycle.promotion.models import Environment, PromotionRequest, Slot
-from lifecycle.registry.client import RegistryClient
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Repository, Tag, TagEvent
 from lifecycle.registry.services import ensure_managed_registry

@@ -6,9 +6,9 @@ import pytest
 
 from lifecycle.advisories.queries import platform_manifests, unscanned
 from lifecycle.comparison.queries import finding_severities, platforms_by_image
+from lifecycle.oci.constants import GRAPH_DEPTH_MAX
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.promotion import queries, services
-from lifecycle.registry.constants import GRAPH_DEPTH_MAX
 from lifecycle.registry.models import MissingChild, RepositoryImage
 from lifecycle.registry.queries import trees_of
 from tests.factories import dock as rows

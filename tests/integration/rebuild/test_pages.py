@@ -17,7 +17,8 @@ from lifecycle.core import clock
 from lifecycle.jobs import handlers as job_handlers
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.rebuild import contexts, page_queries, planning, queries
+from lifecycle.pages.rebuild import page_queries
+from lifecycle.rebuild import contexts, planning, queries
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Registry, Repository
@@ -488,7 +489,7 @@ def test_a_recipe_that_cannot_be_read_comes_back_with_its_text(harbour, owner, g
 
 
 def test_too_much_context_is_refused_before_it_goes_anywhere(harbour, owner, monkeypatch):
-    monkeypatch.setattr("lifecycle.rebuild.forms.CONTEXT_MAX", 10)
+    monkeypatch.setattr("lifecycle.pages.rebuild.forms.CONTEXT_MAX", 10)
     answer = store(owner, Repository.objects.get(name="shop/api"), context=[SimpleUploadedFile("big", b"12345678901")])
     assert answer.status_code == 422
     assert not Recipe.objects.exists()
@@ -496,7 +497,7 @@ def test_too_much_context_is_refused_before_it_goes_anywhere(harbour, owner, mon
 
 def test_a_form_that_sends_more_than_it_may_is_refused_unread(harbour, owner, monkeypatch):
     api = Repository.objects.get(name="shop/api")
-    monkeypatch.setattr("lifecycle.core.uploads.UPLOAD_MAX", 2000)
+    monkeypatch.setattr("lifecycle.pages.uploads.UPLOAD_MAX", 2000)
     answer = store(owner, api, context=[SimpleUploadedFile("big", b"x" * 3000)])
     assert answer.status_code == 413
     assert "A form may send at most" in answer.content.decode()

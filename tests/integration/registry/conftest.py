@@ -12,9 +12,9 @@ import pytest
 from accounts import tokens
 from accounts.models import ApiToken, Team, User
 from lifecycle.core.http import HttpClient
-from lifecycle.registry.authorization import SelfIssued
-from lifecycle.registry.client import RegistryClient
-from lifecycle.registry.http_client import HttpRegistryClient
+from lifecycle.oci.authorization import SelfIssued
+from lifecycle.oci.client import RegistryClient
+from lifecycle.oci.http_client import HttpRegistryClient
 from tests.factories import dock
 from tests.services import Services
 

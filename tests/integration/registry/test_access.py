@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from accounts.verbs import Verb
+from lifecycle.authority import access
 from lifecycle.core.errors import NotFound, NotPermitted
-from lifecycle.registry import access
 from lifecycle.registry.models import RepositoryImage
 from tests.factories import dock
 

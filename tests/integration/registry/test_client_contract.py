@@ -9,8 +9,8 @@ import pytest
 
 from lifecycle.core.errors import LimitExceeded, RegistryRefused
 from lifecycle.core.types import Digest
-from lifecycle.registry.client import BlobUnknown, DigestMismatch, ManifestUnknown, RegistryClient
-from lifecycle.registry.copying import copy_by_digest
+from lifecycle.oci.client import BlobUnknown, DigestMismatch, ManifestUnknown, RegistryClient
+from lifecycle.oci.copying import copy_by_digest
 from tests.factories import oci
 from tests.fakes.registry import InMemoryRegistry
 

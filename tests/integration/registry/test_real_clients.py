@@ -22,13 +22,13 @@ from django.conf import settings
 from django.test import Client
 
 from lifecycle.core.types import Digest
+from lifecycle.oci import signing
+from lifecycle.oci.client import RegistryClient
+from lifecycle.oci.scopes import CATALOG_SCOPE, repository_scope
 from lifecycle.promotion import services as promotions
 from lifecycle.promotion.models import Environment, PromotionRequest
-from lifecycle.registry.client import RegistryClient
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.registry.services import protect_tags
-from lifecycle.registry.tokens import signing
-from lifecycle.registry.tokens.scopes import CATALOG_SCOPE, repository_scope
 from tests.factories import dock, oci
 from tests.integration.registry.conftest import Person, skopeo
 from tests.integration.registry.test_token_endpoint import Make

@@ -19,11 +19,11 @@ from django.utils import timezone
 from accounts import tokens
 from accounts.models import ApiToken
 from accounts.queries import system_user
+from lifecycle.authority import limiter
 from lifecycle.authority.models import RoleGrant
 from lifecycle.promotion.models import Environment
-from lifecycle.registry import limiter
 from lifecycle.registry.models import CredentialFailure
-from lifecycle.registry.tokens import endpoint
+from lifecycle.tokens import endpoint
 from tests.factories import dock
 from tests.integration.registry.conftest import Person
 

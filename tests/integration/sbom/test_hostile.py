@@ -13,8 +13,8 @@ import pytest
 
 from lifecycle.core.scratch import folder
 from lifecycle.core.types import Digest
-from lifecycle.registry.constants import MediaType
-from lifecycle.registry.types import ManifestContent
+from lifecycle.oci.constants import MediaType
+from lifecycle.oci.types import ManifestContent
 from lifecycle.sbom import scanner
 from tests.factories import oci
 from tests.fakes.registry import InMemoryRegistry

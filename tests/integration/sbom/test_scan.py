@@ -17,11 +17,11 @@ from lifecycle.core.errors import RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest
 from lifecycle.jobs import handlers, running, services
 from lifecycle.jobs.models import Job, JobKind
-from lifecycle.registry.client import ManifestUnknown
+from lifecycle.oci.client import ManifestUnknown
+from lifecycle.oci.constants import MediaType
+from lifecycle.oci.types import ManifestContent
 from lifecycle.registry.clients import client_for
-from lifecycle.registry.constants import MediaType
 from lifecycle.registry.models import Image, Layer, Registry, Repository, RepositoryImage
-from lifecycle.registry.types import ManifestContent
 from lifecycle.sbom import queries, scanner
 from lifecycle.sbom.models import Sbom
 from tests.factories import dock, oci

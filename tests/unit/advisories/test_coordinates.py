@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.advisories.coordinates import coordinates
-from lifecycle.advisories.ecosystems import match_name, split_ecosystem
 from lifecycle.core.errors import MalformedPurl
+from lifecycle.versions.coordinates import coordinates
+from lifecycle.versions.ecosystems import match_name, split_ecosystem
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifecycle.advisories.ecosystems import SCHEMES, split_ecosystem
 from lifecycle.advisories.matching import _maven_holds
 from lifecycle.advisories.ranges import Interval, intervals_of
-from lifecycle.advisories.versions import SCHEMES as SCHEME_NAMES
-from lifecycle.advisories.versions import compare, version_key
+from lifecycle.versions import SCHEMES as SCHEME_NAMES
+from lifecycle.versions import compare, version_key
+from lifecycle.versions.ecosystems import SCHEMES, split_ecosystem
 from tests.unit.advisories.test_versions import versions_of
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "osv"

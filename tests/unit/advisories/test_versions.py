@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifecycle.advisories.versions import SCHEMES, bound_key, compare, version_key
-from lifecycle.advisories.versions.encoding import num
+from lifecycle.versions import SCHEMES, bound_key, compare, version_key
+from lifecycle.versions.encoding import num
 
 EXTRACT = Path(__file__).parents[2] / "data" / "advisories" / "versions.jsonl"
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "versions"

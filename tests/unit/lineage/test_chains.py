@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from lifecycle.lineage.chains import TRAPS, chain_ids
+from lifecycle.oci.chains import TRAPS, chain_ids
 
 A, B, C = ("sha256:" + character * 64 for character in "abc")
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from lifecycle.lineage.layout import NODE_HEIGHT_PX, NODES_MAX, Edge, Node, columns_of, draw
+from lifecycle.pages.lineage.layout import NODE_HEIGHT_PX, NODES_MAX, Edge, Node, columns_of, draw
 
 
 def test_columns_are_the_longest_way_from_a_root() -> None:

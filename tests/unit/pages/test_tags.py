@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from freezegun import freeze_time
 
-from lifecycle.core.templatetags import gravingdock as tags
+from lifecycle.pages.templatetags import gravingdock as tags
 
 
 def test_chip_state_says_the_word_and_the_blocker() -> None:

@@ -9,7 +9,7 @@ import tarfile
 import pytest
 
 from lifecycle.core.types import Digest
-from lifecycle.lineage.chains import TRAPS
+from lifecycle.oci.chains import TRAPS
 from lifecycle.rebuild.builders import mount_points
 
 MOUNTED = {"etc/pip.conf", "etc/apt/mirrors", "etc/hosts"}

@@ -7,8 +7,8 @@ import pytest
 
 from lifecycle.core.errors import RegistryRefused
 from lifecycle.core.http import HttpClient
-from lifecycle.registry.authorization import Challenge, Challenged, parse_challenges
-from lifecycle.registry.http_client import HttpRegistryClient
+from lifecycle.oci.authorization import Challenge, Challenged, parse_challenges
+from lifecycle.oci.http_client import HttpRegistryClient
 from tests.factories import oci
 
 TOKEN = b'{"token":"abc","expires_in":300}'

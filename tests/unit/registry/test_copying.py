@@ -6,9 +6,9 @@ import pytest
 
 from lifecycle.core.errors import RegistryUnavailable
 from lifecycle.core.types import Digest
-from lifecycle.registry.copying import CopyNotVerified, copy_by_digest
-from lifecycle.registry.http_client import fallback_tag
-from lifecycle.registry.types import Descriptor, ManifestContent
+from lifecycle.oci.copying import CopyNotVerified, copy_by_digest
+from lifecycle.oci.http_client import fallback_tag
+from lifecycle.oci.types import Descriptor, ManifestContent
 from tests.factories import oci
 from tests.fakes.registry import InMemoryRegistry
 

@@ -8,8 +8,8 @@ import pytest
 
 from lifecycle.core.errors import LimitExceeded, MalformedManifest
 from lifecycle.core.types import Digest
-from lifecycle.registry.constants import MediaType
-from lifecycle.registry.manifests import (
+from lifecycle.oci.constants import MediaType
+from lifecycle.oci.manifests import (
     history_of_layers,
     merged_annotations,
     normalise_platform,
@@ -17,7 +17,7 @@ from lifecycle.registry.manifests import (
     parse_config,
     parse_timestamp,
 )
-from lifecycle.registry.types import ManifestContent, ManifestDocument
+from lifecycle.oci.types import ManifestContent, ManifestDocument
 from tests.factories import oci
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle.registry.tokens.scopes import SCOPES_MAX, Scope, granted, parse_scopes, repository_scope
+from lifecycle.oci.scopes import SCOPES_MAX, Scope, granted, parse_scopes, repository_scope
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""The audit trail over `/api/v1/`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import mixins, serializers, viewsets
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from lifecycle.api.caller import caller
+from lifecycle.api.serializing import require_valid
+from lifecycle.audit.models import AuditEvent
+from lifecycle.audit.queries import events_visible_to, filtered, for_list
+from lifecycle.audit.types import EventFilter
+from lifecycle.pages.audit.forms import FilterForm
+
+_FILTERS = [
+    OpenApiParameter("action", str, description="The action, or its beginning: `promotion` finds promotion.approved."),
+    OpenApiParameter("actor", str),
+    OpenApiParameter("team", str),
+    OpenApiParameter("subject", str, description="A repository's name, or a whole digest."),
+    OpenApiParameter("outcome", str, enum=AuditEvent.Outcome.values),
+    OpenApiParameter("since", {"type": "string", "format": "date"}, description="The first day, in UTC."),
+    OpenApiParameter("until", {"type": "string", "format": "date"}, description="The last day, in UTC."),
+]
+
+
+class AuditEventSerializer(serializers.ModelSerializer[AuditEvent]):
+    team = serializers.CharField(source="team.slug", read_only=True, default=None)
+    is_sealed = serializers.SerializerMethodField()
+
+    class Meta:
+        model = AuditEvent
+        fields = (
+            "id", "at", "action", "outcome", "actor_name", "token_lookup", "address", "request_id", "team_id", "team",
+            "subject_kind", "subject_id", "digest", "repository", "environment", "reason", "details", "is_sealed",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def get_is_sealed(self, event: AuditEvent) -> bool:
+        """Return whether the sealer has taken the event."""
+        is_pending: bool = event.is_pending  # type: ignore[attr-defined]  # annotated by for_list
+        return not is_pending
+
+
+class AuditEventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[AuditEvent]):
+    """Events of the teams you may audit, newest first."""
+
+    serializer_class = AuditEventSerializer
+    lookup_value_regex = "[0-9]{1,18}"
+
+    def get_queryset(self) -> QuerySet[AuditEvent]:
+        events = for_list(events_visible_to(caller(self.request))).order_by("-pk")
+        if self.action != "list":
+            return events
+        return filtered(events, EventFilter(**require_valid(FilterForm(self.request.query_params))))
+
+    @extend_schema(parameters=_FILTERS)
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """List events by the same filters as the page."""
+        return super().list(request, *args, **kwargs)

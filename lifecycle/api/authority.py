@@ -1,0 +1,433 @@
+"""Teams, grants, robots, environments, roles and tokens over `/api/v1/`: parse, call the service, answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import generics, serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.models import ApiToken, Robot, Role, Team
+from accounts.tokens import DEFAULT_DAYS, lookup_of
+from accounts.verbs import Verb
+from lifecycle.api.caller import caller
+from lifecycle.api.promotion import EnvironmentSerializer
+from lifecycle.api.secrets import SecretResponse
+from lifecycle.api.serializing import StrictSerializer, require_valid
+from lifecycle.authority import services
+from lifecycle.authority.explaining import explain
+from lifecycle.authority.models import RoleGrant
+from lifecycle.core.errors import NotFound
+from lifecycle.pages.authority import page_queries
+from lifecycle.pages.authority.forms import WhyForm
+from lifecycle.promotion import services as promotion_services
+from lifecycle.promotion.models import Environment
+
+
+def _parsed(body: serializers.Serializer[Any]) -> dict[str, Any]:
+    """Return the validated body; raises ValidationError (400)."""
+    body.is_valid(raise_exception=True)
+    values: dict[str, Any] = body.validated_data
+    return values
+
+
+class TeamSerializer(serializers.ModelSerializer[Team]):
+    people = serializers.IntegerField(read_only=True)
+    robots = serializers.IntegerField(source="robot_count", read_only=True)
+    environments = serializers.IntegerField(source="place_count", read_only=True)
+
+    class Meta:
+        model = Team
+        fields = ("slug", "name", "people", "robots", "environments", "created_at")
+        read_only_fields = fields
+
+
+class TeamBody(StrictSerializer):
+    slug = serializers.CharField(max_length=60)
+    name = serializers.CharField(max_length=120, required=False, default="", allow_blank=True)
+
+
+class TeamsView(generics.ListAPIView[Team]):
+    """The teams you can see."""
+
+    queryset = Team.objects.none()  # only names the model for the schema; get_queryset decides
+    serializer_class = TeamSerializer
+
+    def get_queryset(self) -> QuerySet[Team]:
+        return page_queries.teams_with_counts(caller(self.request)).order_by("pk")
+
+    @extend_schema(request=TeamBody, responses={201: TeamSerializer})
+    def post(self, request: Request) -> Response:
+        """Make a team and own it (admins)."""
+        made = services.create_team(actor=caller(request), **_parsed(TeamBody(data=request.data)))
+        return Response(self.get_serializer(self.get_queryset().get(pk=made.pk)).data, status=201)
+
+
+class TeamView(generics.GenericAPIView[Team]):
+    """One team."""
+
+    serializer_class = TeamSerializer
+
+    @extend_schema(responses=TeamSerializer)
+    def get(self, request: Request, team: str) -> Response:
+        """Return the team, with how many people, robots and environments it has."""
+        found = page_queries.teams_with_counts(caller(request)).filter(slug=team).first()
+        if found is None:
+            raise NotFound("There is no such team, or you may not see it.")
+        return Response(self.get_serializer(found).data)
+
+
+class GrantSerializer(serializers.ModelSerializer[RoleGrant]):
+    username = serializers.CharField(source="user.username", read_only=True)
+    kind = serializers.CharField(source="user.kind", read_only=True)
+    role = serializers.CharField(source="role.slug", read_only=True)
+    repositories = serializers.CharField(source="repository_pattern", read_only=True)
+    environment = serializers.CharField(source="environment.slug", read_only=True, default=None)
+    granted_by = serializers.CharField(source="granted_by.username", read_only=True, default=None)
+
+    class Meta:
+        model = RoleGrant
+        fields = (
+            "id", "username", "kind", "role", "repositories", "environment", "expires_at", "granted_by", "created_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class GrantBody(StrictSerializer):
+    username = serializers.CharField(max_length=150)
+    role = serializers.CharField(max_length=60)
+    repositories = serializers.CharField(max_length=255, required=False, default="*")
+    environment = serializers.CharField(max_length=60, required=False, default="", allow_blank=True)
+    expires_at = serializers.DateTimeField(required=False, default=None, allow_null=True)
+
+
+class GrantsView(generics.ListAPIView[RoleGrant]):
+    """Who holds which role in a team: people and robots."""
+
+    queryset = RoleGrant.objects.none()  # as above
+    serializer_class = GrantSerializer
+
+    def get_queryset(self) -> QuerySet[RoleGrant]:
+        team = page_queries.team_for(caller(self.request), self.kwargs["team"])
+        return page_queries.grants_in(team).order_by("pk")
+
+    @extend_schema(request=GrantBody, responses={201: GrantSerializer})
+    def post(self, request: Request, team: str) -> Response:
+        """Give a person (team.manage) or a robot of the team (robot.manage) a role; again: only its end changes."""
+        found = page_queries.team_for(caller(request), team)
+        values = _parsed(GrantBody(data=request.data))
+        username = values.pop("username")
+        scope = {"actor": caller(request), "repository_pattern": values.pop("repositories"), **values}
+        robot = Robot.objects.filter(team=found, user__username=username).first()
+        if robot is not None:
+            grant = services.grant_robot(robot.pk, **scope)
+        else:
+            grant = services.add_member(found.pk, username=username, **scope)
+        return Response(self.get_serializer(self.get_queryset().get(pk=grant.pk)).data, status=201)
+
+
+class GrantView(generics.GenericAPIView[RoleGrant]):
+    """One grant."""
+
+    serializer_class = GrantSerializer
+
+    @extend_schema(responses=GrantSerializer)
+    def get(self, request: Request, team: str, grant_id: int) -> Response:
+        """Return one grant of the team."""
+        found = page_queries.grant_in(page_queries.team_for(caller(request), team), grant_id)
+        return Response(self.get_serializer(found).data)
+
+    @extend_schema(request=None, responses={204: None})
+    def delete(self, request: Request, team: str, grant_id: int) -> Response:
+        """Take it back; the holder's next request is judged without it."""
+        found = page_queries.team_for(caller(request), team)
+        services.revoke_grant(grant_id, actor=caller(request), team_id=found.pk)
+        return Response(status=204)
+
+
+class RobotSerializer(serializers.ModelSerializer[Robot]):
+    username = serializers.CharField(source="user.username", read_only=True)
+    is_active = serializers.BooleanField(source="user.is_active", read_only=True)
+    tokens = serializers.IntegerField(source="token_count", read_only=True)
+    created_by = serializers.CharField(source="created_by.username", read_only=True, default=None)
+
+    class Meta:
+        model = Robot
+        fields = ("id", "name", "username", "is_active", "tokens", "created_by", "created_at")
+        read_only_fields = fields
+
+
+class RobotBody(StrictSerializer):
+    name = serializers.CharField(max_length=60)
+
+
+class RobotsView(generics.ListAPIView[Robot]):
+    """The machine accounts of a team."""
+
+    queryset = Robot.objects.none()  # as above
+    serializer_class = RobotSerializer
+
+    def get_queryset(self) -> QuerySet[Robot]:
+        team = page_queries.team_for(caller(self.request), self.kwargs["team"])
+        return page_queries.robots_in(team).order_by("pk")
+
+    @extend_schema(request=RobotBody, responses={201: RobotSerializer})
+    def post(self, request: Request, team: str) -> Response:
+        """Make a robot (robot.manage); it may do nothing until it holds a role."""
+        found = page_queries.team_for(caller(request), team)
+        made = services.create_robot(found.pk, actor=caller(request), **_parsed(RobotBody(data=request.data)))
+        return Response(self.get_serializer(self.get_queryset().get(pk=made.pk)).data, status=201)
+
+
+class RobotView(generics.GenericAPIView[Robot]):
+    """One robot."""
+
+    serializer_class = RobotSerializer
+
+    @extend_schema(responses=RobotSerializer)
+    def get(self, request: Request, team: str, robot_id: int) -> Response:
+        """Return one robot of the team."""
+        found = page_queries.team_for(caller(request), team)
+        robot = page_queries.robots_in(found).filter(pk=robot_id).first()
+        if robot is None:
+            raise NotFound("There is no such robot.")
+        return Response(self.get_serializer(robot).data)
+
+    @extend_schema(request=None, responses={204: None})
+    def delete(self, request: Request, team: str, robot_id: int) -> Response:
+        """End it (robot.manage): tokens and grants go, its name stays taken."""
+        found = page_queries.robot_in(page_queries.team_for(caller(request), team), robot_id)
+        services.retire_robot(found.pk, actor=caller(request))
+        return Response(status=204)
+
+
+class TokenSerializer(serializers.ModelSerializer[ApiToken]):
+    begins_with = serializers.CharField(source="__str__", read_only=True)
+
+    class Meta:
+        model = ApiToken
+        fields: tuple[str, ...] = (
+            "id",
+            "name",
+            "begins_with",
+            "created_at",
+            "expires_at",
+            "last_used_at",
+            "last_used_ip",
+        )
+        read_only_fields = fields
+
+
+class NewTokenSerializer(TokenSerializer):
+    """A token just made: `token` is its text, in this answer only."""
+
+    token = serializers.CharField(read_only=True)
+
+    class Meta(TokenSerializer.Meta):
+        fields = (*TokenSerializer.Meta.fields, "token")
+        read_only_fields = fields
+
+
+class TokenBody(StrictSerializer):
+    name = serializers.CharField(max_length=120)
+    days = serializers.IntegerField(min_value=1, max_value=366, required=False, default=DEFAULT_DAYS)
+
+
+def _new_token(row: ApiToken, text: str) -> Response:
+    return SecretResponse({**TokenSerializer(row).data, "token": text}, secrets=("token",), status=201)
+
+
+class OwnTokenBody(TokenBody):
+    days = serializers.IntegerField(min_value=1, max_value=366, required=False, default=None, allow_null=True)
+
+
+class RobotTokensView(generics.ListAPIView[ApiToken]):
+    """The tokens of a robot."""
+
+    queryset = ApiToken.objects.none()  # as above
+    serializer_class = TokenSerializer
+
+    def _robot(self) -> Robot:
+        team = page_queries.team_for(caller(self.request), self.kwargs["team"])
+        return page_queries.robot_in(team, self.kwargs["robot_id"])
+
+    def get_queryset(self) -> QuerySet[ApiToken]:
+        return page_queries.live_tokens().filter(user=self._robot().user).order_by("-pk")
+
+    @extend_schema(request=TokenBody, responses={201: NewTokenSerializer})
+    def post(self, request: Request, team: str, robot_id: int) -> Response:
+        """Make a token (robot.manage, and every verb that the robot holds); its text is in this answer only."""
+        robot = self._robot()
+        return _new_token(
+            *services.create_robot_token(robot.pk, actor=caller(request), **_parsed(TokenBody(data=request.data)))
+        )
+
+
+class RobotTokenView(generics.GenericAPIView[ApiToken]):
+    """One token of a robot."""
+
+    serializer_class = TokenSerializer
+
+    @extend_schema(request=None, responses={204: None})
+    def delete(self, request: Request, team: str, robot_id: int, token_id: int) -> Response:
+        """Revoke it (robot.manage)."""
+        robot = page_queries.robot_in(page_queries.team_for(caller(request), team), robot_id)
+        services.revoke_robot_token(robot.pk, token_id, actor=caller(request))
+        return Response(status=204)
+
+
+class TokensView(generics.ListAPIView[ApiToken]):
+    """Your own tokens."""
+
+    queryset = ApiToken.objects.none()  # as above
+    serializer_class = TokenSerializer
+
+    def get_queryset(self) -> QuerySet[ApiToken]:
+        return page_queries.live_tokens().filter(user=caller(self.request)).order_by("-pk")
+
+    @extend_schema(request=OwnTokenBody, responses={201: NewTokenSerializer})
+    def post(self, request: Request) -> Response:
+        """Make a token of your own, ending no later than the one you use; its text is in this answer only."""
+        user = caller(request)
+        used = request.auth if isinstance(request.auth, ApiToken) else None
+        values = _parsed(OwnTokenBody(data=request.data))
+        text = services.create_api_token(user, actor=user, with_token=used, **values)
+        return _new_token(ApiToken.objects.get(lookup=lookup_of(text)), text)
+
+
+class TokenView(generics.GenericAPIView[ApiToken]):
+    """One of your tokens."""
+
+    serializer_class = TokenSerializer
+
+    @extend_schema(request=None, responses={204: None})
+    def delete(self, request: Request, token_id: int) -> Response:
+        """Revoke it."""
+        services.revoke_api_token(token_id, actor=caller(request))
+        return Response(status=204)
+
+
+class EnvironmentBody(StrictSerializer):
+    slug = serializers.SlugField(max_length=60)
+    name = serializers.CharField(max_length=120, required=False, default="", allow_blank=True)
+    prefix = serializers.CharField(max_length=60)
+    required_approvals = serializers.IntegerField(min_value=0, max_value=20, required=False, default=1)
+
+
+class TeamEnvironmentsView(generics.ListAPIView[Environment]):
+    """The environments of a team, in the order they were made; `position` is their place on the path."""
+
+    queryset = Environment.objects.none()  # as above
+    serializer_class = EnvironmentSerializer
+
+    def get_queryset(self) -> QuerySet[Environment]:
+        team = page_queries.team_for(caller(self.request), self.kwargs["team"])
+        return Environment.objects.filter(team=team).select_related("team").order_by("pk")
+
+    @extend_schema(request=EnvironmentBody, responses={201: EnvironmentSerializer})
+    def post(self, request: Request, team: str) -> Response:
+        """Add one at the end of the path (environment.manage)."""
+        found = page_queries.team_for(caller(request), team)
+        values = _parsed(EnvironmentBody(data=request.data))
+        values["name"] = values["name"] or values["slug"]
+        made = promotion_services.create_environment(found, actor=caller(request), **values)
+        return Response(self.get_serializer(made).data, status=201)
+
+
+class StepSerializer(serializers.Serializer[Any]):
+    is_met = serializers.BooleanField(allow_null=True)
+    text = serializers.CharField()
+
+
+class AnswerSerializer(serializers.Serializer[Any]):
+    is_allowed = serializers.BooleanField()
+    sentence = serializers.CharField()
+    steps = StepSerializer(many=True)
+    changes = serializers.ListField(child=serializers.CharField())
+    allowed = serializers.ListField(child=serializers.CharField())
+    granters = serializers.ListField(child=serializers.CharField())
+
+
+class ExplainView(generics.GenericAPIView[Team]):
+    """Why somebody may, or may not."""
+
+    serializer_class = AnswerSerializer
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("who", str, required=True),
+            OpenApiParameter("verb", str, required=True, enum=[verb.value for verb in Verb]),
+            OpenApiParameter("repository", str),
+            OpenApiParameter("environment", str),
+        ],
+        responses=AnswerSerializer,
+    )
+    def get(self, request: Request, team: str) -> Response:
+        """Return the answer with every check that led to it, what would change it, and who can."""
+        found = page_queries.team_for(caller(request), team)
+        places = list(Environment.objects.filter(team=found))
+        asked = require_valid(WhyForm(places, request.query_params))
+        place = next((place for place in places if place.slug == asked["environment"]), None)
+        answer = explain(asked["who"], Verb(asked["verb"]), team=found, family=asked["repository"], environment=place)
+        return Response(self.get_serializer(answer).data)
+
+
+class RoleSerializer(serializers.ModelSerializer[Role]):
+    verbs = serializers.ListField(child=serializers.CharField(), read_only=True)
+    holders = serializers.IntegerField(read_only=True)
+
+    class Meta:
+        model = Role
+        fields = ("slug", "name", "verbs", "is_builtin", "holders")
+        read_only_fields = fields
+
+
+class RoleBody(StrictSerializer):
+    name = serializers.CharField(max_length=120)
+    verbs = serializers.ListField(child=serializers.CharField(max_length=40), max_length=len(Verb))
+
+
+class NewRoleBody(RoleBody):
+    slug = serializers.CharField(max_length=60)
+
+
+class RolesView(generics.ListAPIView[Role]):
+    """Every role with its verbs."""
+
+    queryset = Role.objects.none()  # as above
+    serializer_class = RoleSerializer
+
+    def get_queryset(self) -> QuerySet[Role]:
+        return page_queries.roles_with_counts().order_by("pk")
+
+    @extend_schema(request=NewRoleBody, responses={201: RoleSerializer})
+    def post(self, request: Request) -> Response:
+        """Compose a role (admins)."""
+        made = services.create_role(actor=caller(request), **_parsed(NewRoleBody(data=request.data)))
+        return Response(self.get_serializer(page_queries.role_called(made.slug)).data, status=201)
+
+
+class RoleView(generics.GenericAPIView[Role]):
+    """One role."""
+
+    serializer_class = RoleSerializer
+
+    @extend_schema(responses=RoleSerializer)
+    def get(self, request: Request, role: str) -> Response:
+        """Return the role with its verbs."""
+        return Response(self.get_serializer(page_queries.role_called(role)).data)
+
+    @extend_schema(request=RoleBody, responses=RoleSerializer)
+    def put(self, request: Request, role: str) -> Response:
+        """Give a composed role other verbs (admins); it counts at once for everybody who holds it."""
+        services.change_role(role, actor=caller(request), **_parsed(RoleBody(data=request.data)))
+        return Response(self.get_serializer(page_queries.role_called(role)).data)
+
+    @extend_schema(request=None, responses={204: None})
+    def delete(self, request: Request, role: str) -> Response:
+        """Remove a composed role that nobody holds (admins)."""
+        services.delete_role(role, actor=caller(request))
+        return Response(status=204)

@@ -1,0 +1,10 @@
+"""`/hooks/...`: where other systems tell us that something happened."""
+
+from __future__ import annotations
+
+from django.urls import URLPattern, path
+
+from lifecycle.api import hooks as views
+
+# No trailing slash, as a registry is told it: a redirect would lose the notification.
+urlpatterns: list[URLPattern] = [path("registry/<slug:name>", views.registry_hook, name="registry-hook")]

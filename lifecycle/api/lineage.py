@@ -1,0 +1,107 @@
+"""The lineage of an image over `/api/v1/`: what it stands on, and what stands on it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import generics, serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from lifecycle.advisories.queries import platform_manifests
+from lifecycle.api.caller import caller
+from lifecycle.authority.access import image_for
+from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.lineage.models import Ancestry, Derivation
+from lifecycle.pages.registry.page_queries import images_held_in
+from lifecycle.registry.models import Image, RepositoryImage
+
+
+class EdgeSerializer(serializers.Serializer[Any]):
+    """One image built directly on another; `repositories` are where the other end lies, as far as you may see."""
+
+    digest = serializers.CharField(help_text="The other end: the base above, the derived image below")
+    of = serializers.CharField(help_text="The platform manifest that this is about")
+    repositories = serializers.ListField(child=serializers.CharField())
+    evidence = serializers.ListField(child=serializers.CharField())
+    confidence = serializers.ChoiceField(choices=Derivation.Confidence.choices)
+
+
+class AboveSerializer(serializers.Serializer[Any]):
+    count = serializers.IntegerField(help_text="All of them, at any distance")
+    immediate = EdgeSerializer(many=True)
+
+
+class BelowSerializer(AboveSerializer):
+    next = serializers.URLField(allow_null=True, help_text="More immediate ones")
+
+
+class LineageSerializer(serializers.Serializer[Any]):
+    digest = serializers.CharField()
+    ancestors = AboveSerializer()
+    descendants = BelowSerializer()
+
+
+class LineageView(generics.GenericAPIView[Derivation]):
+    """What an image stands on and what stands on it; an index means all its platforms."""
+
+    serializer_class = LineageSerializer
+
+    @extend_schema(
+        responses=LineageSerializer,
+        parameters=[
+            OpenApiParameter("limit", int, description="Immediate descendants a page"),
+            OpenApiParameter("cursor", str),
+        ],
+    )
+    def get(self, request: Request, digest: str) -> Response:
+        """Return immediate bases and derived images with their evidence, and how many there are at any distance."""
+        actor = caller(request)
+        image = image_for(actor, digest)
+        held, platforms = images_held_in(repositories_visible_to(actor)), platform_manifests(image)
+        bases = Derivation.objects.filter(derived__in=platforms, base__in=held).order_by("pk")
+        derived = Derivation.objects.filter(base__in=platforms, derived__in=held).order_by("pk")
+        above = list(bases.select_related("base", "derived"))
+        below = self.paginate_queryset(derived.select_related("base", "derived")) or []
+        names = self._names([edge.base_id for edge in above] + [edge.derived_id for edge in below])
+        up, down = Ancestry.objects.filter(descendant__in=platforms), Ancestry.objects.filter(ancestor__in=platforms)
+        found = {
+            "digest": image.digest,
+            "ancestors": {
+                "count": up.filter(ancestor__in=held).values("ancestor").distinct().count(),
+                "immediate": [_edge(edge, edge.base, edge.derived, names) for edge in above],
+            },
+            "descendants": {
+                "count": down.filter(descendant__in=held).values("descendant").distinct().count(),
+                "immediate": [_edge(edge, edge.derived, edge.base, names) for edge in below],
+                "next": self.get_paginated_response([]).data["next"],
+            },
+        }
+        return Response(LineageSerializer(found).data)
+
+    def _names(self, image_ids: Sequence[int]) -> dict[int, list[str]]:
+        """Return {image id: names of the repositories that hold it and that the caller may see}."""
+        visible = repositories_visible_to(caller(self.request))
+        rows: QuerySet[RepositoryImage, tuple[int, str]] = (
+            RepositoryImage.objects.filter(image__in=image_ids, removed_at=None, repository__in=visible)
+            .order_by("repository__name")
+            .values_list("image_id", "repository__name")
+        )
+        names: dict[int, list[str]] = defaultdict(list)
+        for image_id, name in rows:
+            names[image_id].append(name)
+        return names
+
+
+def _edge(edge: Derivation, other: Image, this: Image, names: dict[int, list[str]]) -> dict[str, Any]:
+    return {
+        "digest": other.digest,
+        "of": this.digest,
+        "repositories": names.get(other.pk, []),
+        "evidence": edge.evidence,
+        "confidence": edge.confidence,
+    }

@@ -1,0 +1,200 @@
+"""Promotions and environments over `/api/v1/`: parse, call the service, answer."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from rest_framework import mixins, serializers, viewsets
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from lifecycle.api.caller import caller
+from lifecycle.api.serializing import StrictSerializer
+from lifecycle.authority.access import repository_named
+from lifecycle.authority.queries import environments_visible_to
+from lifecycle.promotion import services
+from lifecycle.promotion.access import environment_for
+from lifecycle.promotion.models import Environment, PromotionRequest, Vote
+from lifecycle.promotion.queries import promotions_visible_to, requirements_now
+
+_FILTERS: Final = {"state": "state", "repository": "repository__name", "environment": "environment__slug"}
+
+
+class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
+    team = serializers.CharField(source="team.slug", read_only=True)
+
+    class Meta:
+        model = Environment
+        fields = ("id", "team", "slug", "name", "position", "prefix", "required_approvals")
+        read_only_fields = fields
+
+
+class EnvironmentViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Environment]):
+    """The environments of the teams you can see."""
+
+    queryset = Environment.objects.none()  # only names the model for the schema; get_queryset decides
+    serializer_class = EnvironmentSerializer
+
+    def get_queryset(self) -> QuerySet[Environment]:
+        return environments_visible_to(caller(self.request)).order_by("pk")
+
+
+_FIELDS: Final = (
+    "id", "state", "kind", "team", "repository", "digest", "tag", "environment", "requested_by", "reason", "failure",
+    "approve_by", "execute_by", "created_at", "decided_at", "finished_at",
+)  # fmt: skip
+
+
+class PromotionSerializer(serializers.ModelSerializer[PromotionRequest]):
+    digest = serializers.CharField(source="image.digest", read_only=True)
+    repository = serializers.CharField(source="repository.name", read_only=True)
+    team = serializers.CharField(source="repository.team.slug", read_only=True)
+    environment = serializers.CharField(source="environment.slug", read_only=True)
+    requested_by = serializers.CharField(source="requested_by.username", read_only=True)
+
+    class Meta:
+        model = PromotionRequest
+        fields: tuple[str, ...] = _FIELDS
+        read_only_fields: tuple[str, ...] = _FIELDS
+
+
+class RequirementSerializer(serializers.Serializer[Any]):
+    """One requirement of a promotion and how it stands."""
+
+    name = serializers.CharField()
+    title = serializers.CharField()
+    status = serializers.CharField()
+    summary = serializers.CharField()
+    who = serializers.ListField(child=serializers.CharField())
+
+
+class VoteSerializer(serializers.ModelSerializer[Vote]):
+    voter = serializers.CharField(source="voter.username", read_only=True)
+    evaluation = serializers.CharField(source="evaluation.digest", read_only=True, default=None)
+
+    class Meta:
+        model = Vote
+        fields = ("voter", "value", "comment", "digest", "evaluation", "via", "at", "lapsed_at", "lapse_reason")
+        read_only_fields = fields
+
+
+class PromotionDetailSerializer(PromotionSerializer):
+    """One promotion with what its page shows: what stands against it, and who voted."""
+
+    requirements = serializers.SerializerMethodField()
+    votes = serializers.SerializerMethodField()
+
+    class Meta(PromotionSerializer.Meta):
+        fields = (*_FIELDS, "requirements", "votes")
+        read_only_fields = fields
+
+    @extend_schema_field(RequirementSerializer(many=True))
+    def get_requirements(self, promotion: PromotionRequest) -> Any:
+        """Return the requirements: judged now while it is open or ready, else as they were judged last."""
+        return RequirementSerializer(requirements_now(promotion), many=True).data
+
+    @extend_schema_field(VoteSerializer(many=True))
+    def get_votes(self, promotion: PromotionRequest) -> Any:
+        """Return the votes, in the order they were cast."""
+        return VoteSerializer(promotion.votes.select_related("voter", "evaluation").order_by("pk"), many=True).data
+
+
+class PromotionBody(StrictSerializer):
+    digest = serializers.CharField(max_length=135)
+    repository = serializers.CharField(max_length=255)
+    environment = serializers.CharField(max_length=60)
+    reason = serializers.CharField(max_length=2000)
+    tag = serializers.CharField(max_length=128, required=False, default="")
+
+
+class DecisionBody(StrictSerializer):
+    reason = serializers.CharField(max_length=2000, required=False, default="", allow_blank=True)
+
+
+class PromotionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[PromotionRequest]):
+    """Requests to let a digest into an environment."""
+
+    queryset = PromotionRequest.objects.none()  # only names the model for the schema; get_queryset decides
+    serializer_class = PromotionSerializer
+    lookup_value_regex = "[0-9]{1,18}"
+
+    def get_queryset(self) -> QuerySet[PromotionRequest]:
+        rows = promotions_visible_to(caller(self.request))
+        if self.action != "list":
+            return rows
+        for name, column in _FILTERS.items():
+            if value := self.request.query_params.get(name):
+                if name == "state" and value not in PromotionRequest.State.values:
+                    raise serializers.ValidationError({name: [f"One of {', '.join(PromotionRequest.State.values)}."]})
+                rows = rows.filter(**{column: value})
+        return rows.order_by("-pk")
+
+    def get_serializer_class(self) -> type[PromotionSerializer]:
+        return PromotionSerializer if self.action == "list" else PromotionDetailSerializer
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("state", str, enum=PromotionRequest.State.values),
+            OpenApiParameter("repository", str, description="The name of the repository that is asked from."),
+            OpenApiParameter("environment", str),
+        ]
+    )
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """List the requests you may see, newest first."""
+        return super().list(request, *args, **kwargs)
+
+    @extend_schema(request=PromotionBody, responses={201: PromotionDetailSerializer})
+    def create(self, request: Request) -> Response:
+        body = PromotionBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        values: dict[str, Any] = body.validated_data
+        repository = repository_named(caller(request), values["repository"])
+        environment = environment_for(caller(request), team=repository.team.slug, slug=values["environment"])
+        promotion = services.request_promotion(
+            repository,
+            values["digest"],
+            environment,
+            actor=caller(request),
+            reason=values["reason"],
+            tag=values["tag"],
+        )
+        return self._answer(promotion, status=201)
+
+    def _decision(self, request: Request) -> str:
+        body = DecisionBody(data=request.data or {})
+        body.is_valid(raise_exception=True)
+        reason: str = body.validated_data["reason"]
+        return reason
+
+    def _answer(self, promotion: PromotionRequest, *, status: int = 200) -> Response:
+        row = self.get_queryset().get(pk=promotion.pk)
+        return Response(self.get_serializer(row).data, status=status)
+
+    @extend_schema(request=DecisionBody, responses=PromotionDetailSerializer)
+    @action(detail=True, methods=["post"])
+    def approve(self, request: Request, pk: str) -> Response:
+        """Approve; becomes ready when nothing else is missing (promotion.approve, never the requester)."""
+        reason = self._decision(request)
+        return self._answer(services.approve(int(pk), actor=caller(request), reason=reason, via=Vote.Via.API))
+
+    @extend_schema(request=DecisionBody, responses=PromotionDetailSerializer)
+    @action(detail=True, methods=["post"])
+    def reject(self, request: Request, pk: str) -> Response:
+        """Reject for good; a reason is required (promotion.approve)."""
+        reason = self._decision(request)
+        return self._answer(services.reject(int(pk), actor=caller(request), reason=reason, via=Vote.Via.API))
+
+    @extend_schema(request=None, responses={202: PromotionDetailSerializer})
+    @action(detail=True, methods=["post"])
+    def execute(self, request: Request, pk: str) -> Response:
+        """Copy a ready request's digest into the environment (promotion.execute)."""
+        return self._answer(services.execute(int(pk), actor=caller(request)), status=202)
+
+    @extend_schema(request=DecisionBody, responses=PromotionDetailSerializer)
+    @action(detail=True, methods=["post"])
+    def withdraw(self, request: Request, pk: str) -> Response:
+        """Take one's own request back."""
+        return self._answer(services.withdraw(int(pk), actor=caller(request), reason=self._decision(request)))

@@ -1,0 +1,135 @@
+"""Repositories and images over `/api/v1/`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import mixins, serializers, viewsets
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from lifecycle.advisories.queries import findings_of_image
+from lifecycle.api.caller import caller
+from lifecycle.authority.access import image_for
+from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.comparison.queries import compare as compare_images
+from lifecycle.oci.constants import PROTECTED_PATTERNS_MAX
+from lifecycle.registry import services
+from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
+from lifecycle.registry.queries import images_with_places
+
+
+class RepositorySerializer(serializers.ModelSerializer[Repository]):
+    team = serializers.CharField(source="team.slug", read_only=True)
+    registry = serializers.CharField(source="registry.name", read_only=True)
+
+    class Meta:
+        model = Repository
+        fields = ("id", "registry", "team", "name", "family", "description", "protected_tags", "created_at",
+                  "updated_at")  # fmt: skip
+        read_only_fields = fields
+
+
+class ProtectedTagsSerializer(serializers.Serializer[dict[str, list[str]]]):
+    patterns = serializers.ListField(child=serializers.CharField(max_length=128), max_length=PROTECTED_PATTERNS_MAX)
+
+
+class RepositoryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Repository]):
+    """The repositories you may see."""
+
+    queryset = Repository.objects.none()  # only names the model for the schema; get_queryset decides
+    serializer_class = RepositorySerializer
+    lookup_value_regex = r"[0-9]{1,18}"
+
+    def get_queryset(self) -> QuerySet[Repository]:
+        visible = repositories_visible_to(caller(self.request))
+        return visible.select_related("team", "registry").order_by("pk")
+
+    @extend_schema(request=ProtectedTagsSerializer, responses={200: RepositorySerializer})
+    @action(detail=True, methods=["put"], url_path="protected-tags")
+    def protected_tags(self, request: Request, pk: str) -> Response:
+        """Set which tags only image.amend may move; a push without it that moves one is taken back."""
+        body = ProtectedTagsSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        repository = services.protect_tags(int(pk), body.validated_data["patterns"], actor=caller(request))
+        return Response(self.get_serializer(repository).data)
+
+
+class PlaceSerializer(serializers.Serializer[Any]):
+    repository = serializers.CharField(source="repository.name")
+    tags = serializers.SerializerMethodField()
+
+    def get_tags(self, place: RepositoryImage) -> list[str]:
+        """Return the tags that point at the image there, now."""
+        seen: list[Tag] = getattr(place.image, "tags_seen", [])  # images_with_places
+        return sorted(tag.name for tag in seen if tag.repository_id == place.repository_id)
+
+
+class ImageSerializer(serializers.ModelSerializer[Image]):
+    places = PlaceSerializer(source="places_seen", many=True, read_only=True, help_text="Where you may see it")
+    findings = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Image
+        fields = (
+            "digest", "places", "kind", "media_type", "platform", "size_bytes", "distro", "labels", "annotations",
+            "base_name", "base_digest", "created_at", "first_seen_at", "scanned_at", "scan_problem", "package_count",
+            "findings",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def get_findings(self, image: Image) -> dict[str, int]:
+        """Return the stored counts of open findings by severity."""
+        return {
+            "critical": image.critical_count,
+            "high": image.high_count,
+            "medium": image.medium_count,
+            "low": image.low_count,
+            "unknown": image.unknown_count,
+            "fixable": image.fixable_count,
+        }
+
+
+class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Image]):
+    """Images by digest, in some repository that you may see. `repository` and `tag` filter the list."""
+
+    queryset = Image.objects.none()  # only names the model for the schema; get_queryset decides
+    serializer_class = ImageSerializer
+    lookup_field = "digest"
+    lookup_value_regex = r"sha(?:256|512):[a-f0-9]+"
+
+    def get_queryset(self) -> QuerySet[Image]:
+        asked = self.request.query_params if self.action == "list" else {}
+        found = images_with_places(
+            caller(self.request), repository=asked.get("repository", ""), tag=asked.get("tag", "")
+        )
+        return found.defer("manifest", "config").order_by("-pk")
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("repository", str, description="Only what is in the repository of this name."),
+            OpenApiParameter("tag", str, description="Only what a tag of this name points at."),
+        ]
+    )
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """List the images you may see, newest first."""
+        return super().list(request, *args, **kwargs)
+
+    @extend_schema(responses={200: dict})
+    @action(detail=True, methods=["get"])
+    def findings(self, request: Request, digest: str) -> Response:
+        """Return what `manage.py findings --image` prints: one object for each distinct (purl, advisory)."""
+        return Response({"results": [finding.as_json() for finding in findings_of_image(self.get_object())]})
+
+    @extend_schema(
+        parameters=[OpenApiParameter("to", str, required=True, description="The digest that takes its place.")],
+        responses={200: dict},
+    )
+    @action(detail=True, methods=["get"])
+    def compare(self, request: Request, digest: str) -> Response:
+        """Return what changes when the image `to` takes the place of this one; both have to be visible."""
+        other = image_for(caller(request), request.query_params.get("to", ""))
+        return Response(compare_images(self.get_object(), other).as_json())

@@ -1,0 +1,1 @@
+"""The pages: forms, page queries, views; each calls one service and renders."""

@@ -1,0 +1,13 @@
+"""`/audit/`."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from lifecycle.pages.audit import views
+
+urlpatterns = [
+    path("audit/", views.audit, name="audit"),
+    path("audit/export/", views.export, name="audit-export"),
+    path("audit/<int:pk>/", views.event, name="audit-event"),
+]

@@ -1,0 +1,99 @@
+"""The pages of the audit trail: the list with its filter, one event, and the list as a file."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.views.decorators.http import require_GET, require_safe
+
+from accounts.models import User
+from lifecycle.audit import exporting
+from lifecycle.audit.models import AuditEvent
+from lifecycle.audit.queries import audited_teams, event_for, events_visible_to, filtered, for_list
+from lifecycle.core import clock
+from lifecycle.core.errors import Malformed, NotPermitted
+from lifecycle.core.paging import Page, keyset_page
+from lifecycle.pages.audit.forms import FilterForm
+from lifecycle.pages.requests import cursors, reader
+
+EXPORT_MAX: Final = 10_000  # events in one file; who needs more narrows the days
+
+_NOTE: Final = (
+    f"Order: newest first. A file holds the newest {EXPORT_MAX:,} that the filter finds, and taking one is recorded."
+)
+
+
+def _auditor(request: HttpRequest) -> User:
+    """Return the reader, who may read some team's trail; raises NotPermitted."""
+    user = reader(request)
+    if not user.is_superuser and not audited_teams(user).exists():
+        raise NotPermitted("You hold audit.read in no team; an owner of a team, or an admin, can grant it.")
+    return user
+
+
+@require_safe
+def audit(request: HttpRequest) -> HttpResponse:
+    """List the events that the reader may read, newest first, by the filter of the address."""
+    user = _auditor(request)
+    form = FilterForm(request.GET)
+    page: Page[AuditEvent] = Page([], "", "")
+    if form.is_valid():
+        rows = filtered(for_list(events_visible_to(user)), form.wanted())
+        page = keyset_page(rows, ("-id",), **cursors(request))
+    teams = list(audited_teams(user).order_by("slug").values_list("slug", flat=True))
+    is_filtered = any(request.GET.get(name) for name in form.fields)
+    context = {"page": page, "form": form, "teams": teams, "is_filtered": is_filtered, "note": _NOTE}
+    return render(request, "lifecycle/audit/audit.html", context, status=422 if form.errors else 200)
+
+
+@require_safe
+def event(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show one event with everything that was recorded about it."""
+    found = event_for(reader(request), pk)
+    details = dict(found.details)
+    before, after = details.pop("before", None), details.pop("after", None)
+    context = {
+        "event": found,
+        "details": [(name, _text(value)) for name, value in sorted(details.items())],
+        "changes": _changes(before, after),
+        "as_json": "".join(exporting.lines_of([found], "jsonl")),
+    }
+    return render(request, "lifecycle/audit/event.html", context)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _changes(before: Any, after: Any) -> list[tuple[str, str, str]]:
+    """Return (name, before, after) of what differs, "" where there was or is none."""
+    if not isinstance(before, dict) and not isinstance(after, dict):
+        return []
+    old, new = before or {}, after or {}
+    names = sorted({*old, *new})
+    return [
+        (name, _text(old[name]) if name in old else "", _text(new[name]) if name in new else "")
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+
+
+@require_GET
+def export(request: HttpRequest) -> HttpResponseBase:
+    """Send the filtered trail as a file (`?format=csv` or `jsonl`), newest first, and record that it was taken."""
+    user = _auditor(request)
+    form, kind = FilterForm(request.GET), request.GET.get("format", "csv")
+    if not form.is_valid():
+        raise Malformed("The filter has errors; go back to the list, which says which.")
+    lines = exporting.export(form.wanted(), kind, actor=user, limit=EXPORT_MAX)
+    response = StreamingHttpResponse(lines, content_type=exporting.FORMATS[kind])
+    name = f"audit-{clock.now():%Y%m%dT%H%M%SZ}.{kind}"
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    response["Cache-Control"] = "no-store"
+    return response

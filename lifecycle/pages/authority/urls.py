@@ -1,0 +1,31 @@
+"""`/teams/`, `/roles/`, `/people/` and `/account/`."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from lifecycle.pages.authority.views import people, robots, roles, teams, tokens
+
+urlpatterns = [
+    path("teams/", teams.teams, name="teams"),
+    path("teams/<slug:slug>/", teams.team, name="team"),
+    path("teams/<slug:slug>/members/", teams.add_member, name="team-add-member"),
+    path("teams/<slug:slug>/grants/<int:pk>/revoke/", teams.revoke_grant, name="team-revoke-grant"),
+    path("teams/<slug:slug>/environments/", teams.create_environment, name="team-create-environment"),
+    path("teams/<slug:slug>/robots/", robots.create, name="team-create-robot"),
+    path("teams/<slug:slug>/robots/<int:pk>/", robots.robot, name="robot"),
+    path("teams/<slug:slug>/robots/<int:pk>/grants/", robots.grant, name="robot-grant"),
+    path("teams/<slug:slug>/robots/<int:pk>/tokens/", robots.create_token, name="robot-create-token"),
+    path(
+        "teams/<slug:slug>/robots/<int:pk>/tokens/<int:token>/revoke/", robots.revoke_token, name="robot-revoke-token"
+    ),
+    path("teams/<slug:slug>/robots/<int:pk>/retire/", robots.retire, name="robot-retire"),
+    path("roles/", roles.roles, name="roles"),
+    path("roles/<slug:slug>/", roles.role, name="role"),
+    path("roles/<slug:slug>/delete/", roles.delete, name="role-delete"),
+    path("people/", people.people, name="people"),
+    path("people/<int:pk>/deactivate/", people.deactivate, name="person-deactivate"),
+    path("people/<int:pk>/reactivate/", people.reactivate, name="person-reactivate"),
+    path("account/tokens/", tokens.tokens, name="tokens"),
+    path("account/tokens/<int:pk>/revoke/", tokens.revoke, name="token-revoke"),
+]

@@ -1,0 +1,112 @@
+"""Roles: what each allows, in words; admins compose their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from accounts.models import Role
+from accounts.verbs import Verb
+from lifecycle.authority import services
+from lifecycle.authority.constants import VERB_GROUPS, VERB_WORDS
+from lifecycle.authority.services.teams import is_above_grants
+from lifecycle.core.errors import NotPermitted
+from lifecycle.pages.authority import page_queries
+from lifecycle.pages.authority.forms import NewRoleForm, RoleForm
+from lifecycle.pages.requests import reader
+
+
+@dataclass(frozen=True, slots=True)
+class VerbRow:
+    """A verb beside its check box."""
+
+    verb: Verb
+    words: str
+    is_held: bool
+    is_strong: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VerbGroup:
+    title: str
+    rows: tuple[VerbRow, ...]
+
+    @property
+    def held(self) -> int:
+        return sum(row.is_held for row in self.rows)
+
+
+def _groups(held: set[str]) -> list[VerbGroup]:
+    return [
+        VerbGroup(
+            title,
+            tuple(
+                VerbRow(verb, VERB_WORDS[verb], verb.value in held, verb == Verb.PROMOTION_BREAKGLASS) for verb in verbs
+            ),
+        )
+        for title, verbs in VERB_GROUPS
+    ]
+
+
+def _page(
+    request: HttpRequest, role: Role | None, form: RoleForm, held: set[str], *, status: int = 200
+) -> HttpResponse:
+    is_admin = is_above_grants(reader(request))
+    context = {
+        "roles": page_queries.roles_with_counts().order_by("-is_builtin", "slug"),
+        "role": role,
+        "form": form,
+        "groups": _groups(held),
+        "is_admin": is_admin,
+        "may_change": is_admin and (role is None or not role.is_builtin),
+        "asks_and_votes": {Verb.PROMOTION_REQUEST, Verb.PROMOTION_APPROVE} <= held,
+    }
+    return render(request, "lifecycle/authority/role.html", context, status=status)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def roles(request: HttpRequest) -> HttpResponse:
+    """Show the first role beside the list of all; with `?new`, the form of a new one, which is sent here."""
+    user = reader(request)
+    if request.method == "POST":
+        form = NewRoleForm(request.POST)
+        if not is_above_grants(user):
+            raise NotPermitted("Only an admin composes roles; ask one.")
+        if not form.is_valid():
+            return _page(request, None, form, set(request.POST.getlist("verbs")), status=422)
+        made = services.create_role(actor=user, **form.cleaned_data)
+        messages.success(request, f"Role {made} is there; give it on a team's page.")
+        return redirect("lifecycle:role", made.slug)
+    if "new" in request.GET:
+        if not is_above_grants(user):
+            raise NotPermitted("Only an admin composes roles; ask one.")
+        return _page(request, None, NewRoleForm(), set())
+    return redirect("lifecycle:role", "viewer")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def role(request: HttpRequest, slug: str) -> HttpResponse:
+    """Show a role's verbs, and change them: whoever holds it may more, or less, at once."""
+    found = page_queries.role_called(slug)
+    if request.method == "POST":
+        form = RoleForm(request.POST)
+        if not is_above_grants(reader(request)):
+            raise NotPermitted("Only an admin composes roles; ask one.")
+        if not form.is_valid():
+            return _page(request, found, form, set(request.POST.getlist("verbs")), status=422)
+        services.change_role(slug, actor=reader(request), **form.cleaned_data)
+        messages.success(request, f"Role {found} is changed, for everybody who holds it.")
+        return redirect("lifecycle:role", slug)
+    return _page(request, found, RoleForm(initial={"name": found.name}), set(found.verbs))
+
+
+@require_POST
+def delete(request: HttpRequest, slug: str) -> HttpResponse:
+    """Remove a role that nobody holds."""
+    services.delete_role(slug, actor=reader(request))
+    messages.success(request, f"Role {slug} is gone.")
+    return redirect("lifecycle:roles")

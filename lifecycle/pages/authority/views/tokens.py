@@ -1,0 +1,37 @@
+"""One's own tokens: made, listed, revoked."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST
+
+from lifecycle.authority import services
+from lifecycle.core.paging import keyset_page
+from lifecycle.pages.authority import page_queries
+from lifecycle.pages.authority.forms import TokenForm
+from lifecycle.pages.requests import cursors, reader
+
+
+@never_cache  # the answer to a new token holds its text
+@require_http_methods(["GET", "HEAD", "POST"])
+def tokens(request: HttpRequest) -> HttpResponse:
+    """List the reader's tokens; a new one's text is in the answer and nowhere else."""
+    user, secret = reader(request), ""
+    form = TokenForm(request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        secret = services.create_api_token(user, actor=user, **form.cleaned_data)
+        form = TokenForm()
+    rows = page_queries.live_tokens().filter(user=user)
+    context = {"page": keyset_page(rows, ("-id",), **cursors(request)), "form": form, "secret": secret}
+    return render(request, "lifecycle/authority/tokens.html", context, status=422 if form.errors else 200)
+
+
+@require_POST
+def revoke(request: HttpRequest, pk: int) -> HttpResponse:
+    """End one of the reader's tokens."""
+    services.revoke_api_token(pk, actor=reader(request))
+    messages.success(request, "The token is revoked.")
+    return redirect("lifecycle:tokens")

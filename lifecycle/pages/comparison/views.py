@@ -1,0 +1,62 @@
+"""`/compare/<a>...<b>/`: what changes from one image to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from lifecycle.authority.access import image_for
+from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.comparison.queries import compare
+from lifecycle.comparison.types import Comparison, FindingLine, PackageLine, PlatformPair
+from lifecycle.pages.registry.page_queries import places_of
+from lifecycle.pages.requests import reader
+from lifecycle.pages.templatetags.gravingdock import size
+
+_TABS: Final = ("findings", "packages", "layers", "configuration")
+_LINES_MAX: Final = 300  # lines of one table; the API has them all
+
+
+def panel_context(request: HttpRequest, found: Comparison) -> dict[str, Any]:
+    """Return what `_panel.html` shows of a comparison: the part that the address names, `?tab=` and `?same=1`."""
+    tab = request.GET.get("tab", "")
+    tab = tab if tab in _TABS else _TABS[0]
+    shows_same = request.GET.get("same") == "1"
+    lines: Sequence[FindingLine | PackageLine] = ()
+    if tab == "findings":
+        lines = found.findings if shows_same else found.changed_findings
+    elif tab == "packages":
+        lines = found.packages
+    return {
+        "comparison": found,
+        "tab": tab,
+        "shows_same": shows_same,
+        "lines": lines[:_LINES_MAX],
+        "left_out": max(0, len(lines) - _LINES_MAX),
+        "bars": [(pair, _bar(pair)) for pair in found.platforms if pair.layers] if tab == "layers" else (),
+    }
+
+
+def _bar(pair: PlatformPair) -> list[tuple[str, str, int]]:
+    """Return the layers of one platform as the parts of a bar, base first."""
+    return [
+        ("shared" if layer.is_shared else "own", size(layer.size_bytes), max(layer.size_bytes, 1))
+        for layer in pair.layers
+    ]
+
+
+@require_safe
+def comparison(request: HttpRequest, before: str, after: str) -> HttpResponse:
+    """Compare two images that the reader may see; anything else is not found."""
+    user = reader(request)
+    first, second = image_for(user, before), image_for(user, after)
+    places = places_of([first.pk, second.pk], repositories_visible_to(user))
+    context = panel_context(request, compare(first, second)) | {
+        "before_place": places.get(first.pk),
+        "after_place": places.get(second.pk),
+    }
+    return render(request, "lifecycle/comparison/comparison.html", context)

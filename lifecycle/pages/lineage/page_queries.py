@@ -1,0 +1,285 @@
+"""What the lineage pages show: the neighbourhood of one image, rolled up to be readable, and what was left out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from django.db.models import Count, Exists, OuterRef, QuerySet
+from django.urls import reverse
+
+from lifecycle.lineage.models import Ancestry, Derivation
+from lifecycle.pages.lineage.layout import NODES_MAX, Drawing, Edge, Node, columns_of, draw
+from lifecycle.pages.registry.page_queries import Place, images_held_in, places_of
+from lifecycle.pages.templatetags.gravingdock import short_digest
+from lifecycle.registry.models import Image, Repository
+
+ANCESTORS_MAX: Final = 60  # a chain is seldom longer than 8; several bases per image make it wide
+DESCENDANTS_READ: Final = 400  # rows read for drawing and roll-ups; the counts come from the closure
+ROLLED_FROM: Final = 3  # images of one repository on the same base, from which on they become one box
+
+EVIDENCE_WORDS: Final = {
+    "layers": "Layers match",
+    "annotation": "Annotation or label",
+    "provenance": "Attested by provenance",
+    "declared": "Declared by our build record",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table twin: the same as a box and its line in the drawing."""
+
+    depth: int
+    image: Image
+    place: Place
+    url: str
+    relation: str
+    evidence: str
+    derived_count: int
+    is_focus: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How many images stand at one distance from a base."""
+
+    depth: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """Everything the page of one image's lineage shows."""
+
+    drawing: Drawing
+    rows: Sequence[Row]
+    ancestor_count: int
+    levels: Sequence[Level]
+    drawn: str  # in words: what is drawn and what is not
+
+    @property
+    def descendant_count(self) -> int:
+        return sum(level.count for level in self.levels)
+
+
+def roots_visible(visible: QuerySet[Image], repositories: QuerySet[Repository]) -> QuerySet[Image]:
+    """Return the images among `visible` on which others stand and that stand on none we know; page by -id."""
+    held = images_held_in(repositories)
+    return visible.filter(
+        # Few images are a base at all; begin with those instead of asking each image for what stands on it.
+        Exists(Ancestry.objects.filter(ancestor=OuterRef("pk"), descendant__in=held)),
+        ~Exists(Derivation.objects.filter(derived=OuterRef("pk"), base__in=held)),
+        kind=Image.Kind.MANIFEST,
+        pk__in=Derivation.objects.values("base"),
+    ).defer("manifest", "config")
+
+
+def levels_below(image: Image, repositories: QuerySet[Repository]) -> list[Level]:
+    """Return how many images of `repositories` stand at each distance from `image`; one query over the closure."""
+    return _levels([image.pk], repositories)[image.pk]
+
+
+def derived_counts(image_ids: Iterable[int], repositories: QuerySet[Repository]) -> dict[int, int]:
+    """Return {image id: how many images of `repositories` stand on it, at any distance}; one query for all."""
+    return {key: sum(level.count for level in levels) for key, levels in _levels(image_ids, repositories).items()}
+
+
+def _levels(image_ids: Iterable[int], repositories: QuerySet[Repository]) -> dict[int, list[Level]]:
+    ids = list(image_ids)
+    rows = (
+        Ancestry.objects.filter(ancestor__in=ids, descendant__in=images_held_in(repositories))
+        .values("ancestor", "depth")
+        .annotate(count=Count("id"))
+        .order_by("ancestor", "depth")
+    )
+    levels: dict[int, list[Level]] = {key: [] for key in ids}
+    for row in rows:
+        levels[row["ancestor"]].append(Level(row["depth"], row["count"]))
+    return levels
+
+
+def _url(image: Image) -> str:
+    return reverse("lifecycle:lineage-image", args=[image.digest])
+
+
+def _node(image: Image, place: Place, column: int, *, is_focus: bool) -> Node:
+    return Node(
+        key=str(image.pk),
+        column=column,
+        title=place.repository.name,
+        line=place.tag or short_digest(image.digest),
+        url=_url(image),
+        is_focus=is_focus,
+        note=f"{image.digest}, {image.platform or 'platform not known'}, {image.finding_count} open findings",
+    )
+
+
+def neighbourhood_of(focus: Image, repositories: QuerySet[Repository]) -> Neighbourhood:
+    """Return ancestors, children and deeper descendants of `focus` in `repositories`, rolled up to fit the drawing."""
+    held = images_held_in(repositories)
+    up = _without_documents(Ancestry.objects.filter(descendant=focus, ancestor__in=held), "ancestor")
+    down = _without_documents(Ancestry.objects.filter(ancestor=focus, descendant__in=held), "descendant")
+    ancestors = [row.ancestor for row in up.order_by("depth", "id")[:ANCESTORS_MAX]]
+    # In the order of the index: of a base with 100,000 descendants the first ones are read, and no more.
+    descendants = [row.descendant for row in down.order_by("depth", "descendant_id")[:DESCENDANTS_READ]]
+    images = {image.pk: image for image in [*ancestors, focus, *descendants]}
+    all_levels = _levels(images, repositories)
+    levels = all_levels[focus.pk]
+    counts = {key: sum(level.count for level in found) for key, found in all_levels.items()}
+    places = places_of(images, repositories)
+    images = {key: image for key, image in images.items() if key in places or key == focus.pk}
+    edges = list(Derivation.objects.filter(base_id__in=images, derived_id__in=images).order_by("id"))
+    column = columns_of(map(str, images), [(str(edge.base_id), str(edge.derived_id)) for edge in edges])
+
+    rolled, groups = _roll_up(focus, descendants, images, places, edges)
+    line = {focus.pk, *(image.pk for image in ancestors)}
+    nodes = [
+        _node(image, places[key], column[str(key)], is_focus=key == focus.pk)
+        for key, image in images.items()
+        if key not in rolled and key in places
+    ]
+    for name, members in groups.items():
+        first = images[members[0]]
+        nodes.append(
+            Node(
+                key=name,
+                column=column[str(first.pk)],
+                title=f"+{len(members)} of {places[first.pk].repository.name}",
+                line="in the table below",
+                url=reverse(
+                    "lifecycle:repository",
+                    args=[
+                        places[first.pk].repository.team.slug,
+                        places[first.pk].repository.name,
+                    ],
+                ),
+                is_rollup=True,
+                note=f"{len(members)} images of one repository on the same base",
+            )
+        )
+    nodes = nodes[:NODES_MAX]
+    lines: dict[tuple[str, str], Edge] = {}
+    for edge in edges:
+        base, derived = (
+            rolled.get(edge.base_id, str(edge.base_id)),
+            rolled.get(edge.derived_id, str(edge.derived_id)),
+        )
+        is_weak = edge.confidence == Derivation.Confidence.LOW
+        lines.setdefault(
+            (base, derived),
+            Edge(
+                base,
+                derived,
+                is_on_focus_line=edge.base_id in line and edge.derived_id in line,
+                is_weak=is_weak,
+                label="label only" if is_weak else "",
+            ),
+        )
+    drawing = draw(nodes, list(lines.values()))
+    rows = _rows(focus, images, places, edges, column, counts)
+    known = sum(level.count for level in levels) + len(ancestors) + 1
+    drawn_images = sum(not node.is_rollup for node in drawing.nodes)
+    in_groups = sum(len(members) for members in groups.values())
+    left_out = known - drawn_images - in_groups
+    drawn = f"Drawn: {drawn_images} of {known} images"
+    if groups:
+        drawn += f", and {in_groups} in {len(groups)} roll-up{'s' if len(groups) > 1 else ''}"
+    drawn += f". Left out: {left_out}, farther from this image." if left_out > 0 else ". Left out: nothing."
+    return Neighbourhood(drawing, rows, len(ancestors), levels, drawn)
+
+
+def _without_documents(rows: QuerySet[Ancestry], end: str) -> QuerySet[Ancestry]:
+    """Return the closure's rows with the image at one end, less the JSON that no drawing shows."""
+    heavy = ("manifest", "config", "annotations", "labels")
+    return rows.select_related(end).defer(*(f"{end}__{name}" for name in heavy))
+
+
+def _roll_up(
+    focus: Image,
+    descendants: Sequence[Image],
+    images: dict[int, Image],
+    places: dict[int, Place],
+    edges: Sequence[Derivation],
+) -> tuple[dict[int, str], dict[str, list[int]]]:
+    """Return which descendants share a box, and the boxes: leaves of one repository on the same base."""
+    bases: dict[int, list[int]] = defaultdict(list)
+    has_children: set[int] = set()
+    for edge in edges:
+        bases[edge.derived_id].append(edge.base_id)
+        has_children.add(edge.base_id)
+    alike: dict[tuple[int, tuple[int, ...]], list[int]] = defaultdict(list)
+    for image in descendants:
+        if image.pk in places and image.pk not in has_children and image.pk != focus.pk:
+            alike[(places[image.pk].repository.pk, tuple(sorted(bases[image.pk])))].append(image.pk)
+    groups = {
+        f"roll-{repository}-{'-'.join(map(str, under))}": members
+        for (repository, under), members in alike.items()
+        if len(members) >= ROLLED_FROM
+    }
+    drawn = len(images) - sum(len(members) - 1 for members in groups.values())
+    if drawn > NODES_MAX:  # too many still: everything farthest from the focus goes into the words below the drawing
+        for image in reversed(descendants):
+            if drawn <= NODES_MAX:
+                break
+            if image.pk in images and not any(image.pk in members for members in groups.values()):
+                del images[image.pk]
+                drawn -= 1
+    return {member: name for name, members in groups.items() for member in members}, groups
+
+
+def _rows(  # noqa: PLR0917 -- one call, the parts of one walk
+    focus: Image,
+    images: dict[int, Image],
+    places: dict[int, Place],
+    edges: Sequence[Derivation],
+    column: dict[str, int],
+    counts: dict[int, int],
+) -> list[Row]:
+    """Return the table twin in the order of a walk from the roots, an image once per immediate base."""
+    children: dict[int, list[Derivation]] = defaultdict(list)
+    has_base: set[int] = set()
+    for edge in edges:
+        if edge.base_id in images and edge.derived_id in images:
+            children[edge.base_id].append(edge)
+            has_base.add(edge.derived_id)
+    rows: list[Row] = []
+    seen: set[tuple[int, int]] = set()
+
+    def add(image: Image, edge: Derivation | None) -> None:
+        place = places.get(image.pk)
+        if place is None:
+            return
+        if edge is None:
+            relation, evidence = "root", "no base known"
+        else:
+            base = places.get(edge.base_id)
+            relation = f"built on {base.label}" if base else "built on an image that you may not see"
+            words = ", ".join(EVIDENCE_WORDS.get(kind, kind) for kind in edge.evidence)
+            evidence = f"{words}. Confidence {edge.confidence}."
+        rows.append(
+            Row(
+                column[str(image.pk)],
+                image,
+                place,
+                _url(image),
+                relation,
+                evidence,
+                counts.get(image.pk, 0),
+                image.pk == focus.pk,
+            )
+        )
+
+    pending: list[tuple[int, Derivation | None]] = []
+    pending += [(key, None) for key in reversed(images) if key not in has_base]
+    while pending:
+        key, step = pending.pop()
+        if step is not None and (step.base_id, key) in seen:
+            continue
+        if step is not None:
+            seen.add((step.base_id, key))
+        add(images[key], step)
+        pending += [(child.derived_id, child) for child in reversed(children[key])]
+    return rows

@@ -1,0 +1,55 @@
+"""The lineage pages: where images start, and the neighbourhood of one."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.core.errors import NotFound
+from lifecycle.core.paging import keyset_page
+from lifecycle.pages.lineage.page_queries import derived_counts, neighbourhood_of, roots_visible
+from lifecycle.pages.rebuild.page_queries import plan_offer
+from lifecycle.pages.registry.page_queries import lag_of, places_of, platform_entries
+from lifecycle.pages.requests import cursors, reader
+from lifecycle.registry.models import Image
+
+
+@require_safe
+def roots(request: HttpRequest) -> HttpResponse:
+    """List the images on which others stand and that stand on none we know, newest first."""
+    user = reader(request)
+    repositories = repositories_visible_to(user)
+    rows = roots_visible(images_visible_to(user), repositories)
+    page = keyset_page(rows, ("-id",), **cursors(request))
+    ids = [image.pk for image in page.rows]
+    places, counts = places_of(ids, repositories), derived_counts(ids, repositories)
+    entries = [(image, places[image.pk], counts[image.pk]) for image in page.rows if image.pk in places]
+    return render(request, "lifecycle/lineage/roots.html", {"page": page, "entries": entries})
+
+
+@require_safe
+def neighbourhood(request: HttpRequest, digest: str) -> HttpResponse:
+    """Show what one image stands on and what stands on it; an index shows its first platform."""
+    user = reader(request)
+    visible, repositories = images_visible_to(user), repositories_visible_to(user)
+    named = visible.filter(digest=digest).exclude(kind=Image.Kind.ARTIFACT).first()
+    if named is None:
+        raise NotFound("There is no such image, or you may not see it.")
+    entries = platform_entries(named)
+    focus = entries[0].child if entries else named
+    around = neighbourhood_of(focus, repositories)
+    place = places_of([named.pk, focus.pk], repositories).get(named.pk) or places_of([focus.pk], repositories).get(
+        focus.pk
+    )
+    context = {
+        "named": named,
+        "image": focus,
+        "place": place,
+        "plan": plan_offer(user, place.repository, named) if place is not None else None,
+        "around": around,
+        "most": max((level.count for level in around.levels), default=1),
+        "lag": lag_of(named, repositories) or lag_of(focus, repositories),
+    }
+    return render(request, "lifecycle/lineage/neighbourhood.html", context)

@@ -1,0 +1,297 @@
+"""What the pages of promotions show: requests with how they were judged last, in a fixed number of queries."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from django.db.models import Count, Q, QuerySet, Window
+from django.db.models.functions import RowNumber
+
+from accounts.models import User
+from accounts.verbs import Verb
+from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.queries import environments_visible_to
+from lifecycle.authority.rights import may
+from lifecycle.comparison.queries import platforms_by_image
+from lifecycle.core import clock
+from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.queries import jobs_of, log_tail
+from lifecycle.promotion.models import Environment, Evaluation, PromotionRequest, Slot, Vote
+from lifecycle.promotion.queries import promotions_visible_to
+from lifecycle.registry.models import Image, Repository
+
+State = PromotionRequest.State
+LATELY: Final = timedelta(days=30)
+CELL_SHOWS: Final = 2  # requests that wait in one cell of the board
+# Worst first, so that the eye meets what stands against it; what is not named here needs nobody.
+_ORDER: Final = ("unsatisfied", "error", "pending", "bypassed", "waived", "satisfied", "not_applicable")
+_NEEDS_SOMEBODY: Final = frozenset({"unsatisfied", "error", "pending"})
+_WORDS: Final = {
+    State.READY: "Ready: every requirement is met",
+    State.EXECUTING: "Executing: the copy is under way",
+    State.VERIFYING: "Verifying: the target is read back",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A request and its requirements, as they were judged last."""
+
+    promotion: PromotionRequest
+    requirements: list[dict[str, Any]]  # worst first
+    findings: dict[str, Any] | None  # of Evaluation.inputs; None: not known
+    holds: str | None  # the digest that the target held then
+
+    @property
+    def states(self) -> list[str]:
+        return [requirement["status"] for requirement in self.requirements]
+
+    @property
+    def open_requirements(self) -> list[dict[str, Any]]:
+        return [requirement for requirement in self.requirements if requirement["status"] in _NEEDS_SOMEBODY]
+
+    @property
+    def met_requirements(self) -> list[dict[str, Any]]:
+        return [requirement for requirement in self.requirements if requirement["status"] not in _NEEDS_SOMEBODY]
+
+    @property
+    def state_words(self) -> str:
+        """The state and what stands against it: "Open: 1 unsatisfied, 1 pending"."""
+        state = State(self.promotion.state)
+        if state == State.OPEN:
+            counts = [(word, self.states.count(word)) for word in ("unsatisfied", "error", "pending")]
+            return "Open: " + (", ".join(f"{count} {word}" for word, count in counts if count) or "being judged")
+        return str(_WORDS.get(state, state.label))
+
+    @property
+    def approvals(self) -> dict[str, Any] | None:
+        return next((item for item in self.requirements if item["name"] == "approvals"), None)
+
+    @property
+    def approval_words(self) -> str:
+        """How many approvals there are of those asked for: "1 of 2 approvals"."""
+        return f"{self.approvals['summary'].partition(',')[0].partition('.')[0]} approvals" if self.approvals else ""
+
+    def who_can_act(self, reader: User) -> str:
+        """Who may still approve, the reader first: "You, kim and 2 others"; "" when nobody is asked."""
+        approvals = self.approvals
+        if self.promotion.state != State.OPEN or approvals is None or approvals["status"] not in _NEEDS_SOMEBODY:
+            return ""
+        others = [name for name in approvals["who"] if name != reader.username]
+        names = (["You"] if len(others) < len(approvals["who"]) else []) + others
+        if len(names) > 3:
+            return f"{', '.join(names[:2])} and {len(names) - 2} others"
+        if names == ["You"]:
+            return "only you"
+        return ", ".join(names)
+
+
+def judged(promotions: Iterable[PromotionRequest]) -> list[Judged]:
+    """Return the requests in their order, each with its newest evaluation; one query for any number."""
+    wanted = list(promotions)
+    newest = Evaluation.objects.filter(request__in=[row.pk for row in wanted])
+    found = {row.request_id: row for row in newest.order_by("request", "-pk").distinct("request")}
+    return [of_evaluation(row, found.get(row.pk)) for row in wanted]
+
+
+def of_evaluation(promotion: PromotionRequest, evaluation: Evaluation | None) -> Judged:
+    """Return a request as `evaluation` judged it."""
+    if evaluation is None:
+        return Judged(promotion, [], None, None)
+    inputs = evaluation.inputs
+    return Judged(promotion, in_order(evaluation.requirements), inputs.get("findings"), inputs.get("holds"))
+
+
+def in_order(requirements: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return requirements with those that need somebody first."""
+    return sorted(requirements, key=lambda item: _ORDER.index(item["status"]) if item["status"] in _ORDER else 0)
+
+
+def failed_of(reader: User) -> QuerySet[PromotionRequest]:
+    """Return the promotions that failed lately and were asked for or carried out by `reader`; page by -id."""
+    mine = Q(requested_by=reader) | Q(executed_by=reader)
+    return promotions_visible_to(reader).filter(mine, state=State.FAILED, finished_at__gt=clock.now() - LATELY)
+
+
+def failed_jobs_of(reader: User) -> QuerySet[Job]:
+    """Return the jobs on behalf of `reader` that failed lately, but promotions, which are shown as such; by -id."""
+    rows = Job.objects.filter(actor=reader, state=Job.State.FAILED, finished_at__gt=clock.now() - LATELY)
+    return rows.exclude(kind=JobKind.PROMOTE)
+
+
+def decided_lately_by(reader: User) -> QuerySet[PromotionRequest]:
+    """Return the requests on which `reader` voted lately and that wait for nobody's vote any more; page by -id."""
+    mine = Vote.objects.filter(voter=reader, lapsed_at=None, at__gt=clock.now() - LATELY).values("request")
+    return promotions_visible_to(reader).filter(pk__in=mine)
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One line of a request's timeline."""
+
+    icon: str
+    css: str
+    text: str
+    sub: str
+    at: Any
+
+
+_TIMELINE: Final[dict[str, tuple[str, str, str]]] = {
+    # action -> (icon, tone, sentence; {actor} and the event's details may stand in it)
+    "promotion.requested": ("git-pull-request-arrow", "", "{actor} requested it"),
+    "promotion.approved": ("check", "good", "{actor} approved"),
+    "promotion.rejected": ("x", "bad", "{actor} rejected it"),
+    "promotion.vote_lapsed": ("history", "bad", "The vote of {voter} lapsed"),
+    "promotion.ready": ("circle-check", "good", "Every requirement is met"),
+    "promotion.regressed": ("circle-x", "bad", "Not ready any more"),
+    "promotion.executing": ("play", "", "{actor} carries it out"),
+    "promotion.verifying": ("shield-check", "", "Copied; the target is read back"),
+    "promotion.succeeded": ("circle-check", "good", "The environment holds the digest"),
+    "promotion.attempt_failed": ("triangle-alert", "bad", "The copy did not succeed; it can be carried out again"),
+    "promotion.failed": ("circle-x", "bad", "It failed"),
+    "promotion.withdrawn": ("undo-2", "", "{actor} took it back"),
+    "promotion.expired": ("hourglass", "bad", "Its time ran out"),
+}
+_EXPIRED: Final = {"approve_by": "Nobody approved it in time.", "execute_by": "Nobody carried it out in time."}
+
+
+def timeline_of(promotion: PromotionRequest) -> list[Happened]:
+    """Return what happened to a request, newest first, in words; the last 50."""
+    events = AuditEvent.objects.filter(
+        subject_kind=PromotionRequest._meta.model_name, subject_id=promotion.pk
+    ).order_by("-pk")[:50]
+    lines = []
+    for event in events:
+        icon, css, sentence = _TIMELINE.get(event.action, ("circle-dot", "", event.action.replace(".", " ")))
+        values = {"actor": event.actor_name, "voter": str(event.details.get("voter", ""))}
+        sub = event.reason if event.action != "promotion.requested" else ""
+        lines.append(Happened(icon, css, sentence.format(**values), _EXPIRED.get(sub, sub), event.at))
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """How far the copy of a request is: the newest job, and the end of its log."""
+
+    job: Job | None
+    lines: list[str]
+
+
+def copying_of(promotion: PromotionRequest) -> Copying | None:
+    """Return the copy that runs, or ran last; None before the first."""
+    if promotion.attempts == 0:
+        return None
+    job = jobs_of(JobKind.PROMOTE, promotion.pk).first()
+    return Copying(job, [line.text for line in log_tail([job.pk], limit=20)] if job is not None else [])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An environment as somewhere an image could go: what it holds, and why the image cannot be asked for there now."""
+
+    environment: Environment
+    slot: Slot | None  # with its image; None while it never held one of the family
+    live: PromotionRequest | None  # the request for this very digest that is under way
+    why_not: str  # "" when the reader may ask
+
+    @property
+    def holds(self) -> Image | None:
+        return self.slot.image if self.slot is not None else None
+
+
+def places_for(reader: User, repository: Repository, image: Image) -> list[Place]:
+    """Return the environments of the family's team in the order of their path, for one image of the family."""
+    environments = list(environments_visible_to(reader).filter(team=repository.team_id).order_by("position"))
+    slots = {slot.environment_id: slot for slot in Slot.objects.filter(repository=repository).select_related("image")}
+    requests = PromotionRequest.objects.filter(repository=repository, image=image)
+    live = {row.environment_id: row for row in requests.filter(state__in=PromotionRequest.NEXT)}
+    was_in = set(requests.filter(state=State.SUCCEEDED).values_list("environment", flat=True))
+    was_in |= {slot.environment_id for slot in slots.values() if slot.image_id == image.pk}
+    places = []
+    before: Environment | None = None
+    for environment in environments:
+        held = may(reader, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
+        slot = slots.get(environment.pk)
+        if not held:
+            why_not = held.reason
+        elif environment.pk in live:
+            why_not = f"{live[environment.pk]} asks for this already."
+        elif slot is not None and slot.image_id == image.pk:
+            why_not = "It holds this digest now."
+        elif before is not None and before.pk not in was_in:
+            why_not = f"It has not been in {before.slug}: promote it there first."
+        else:
+            why_not = ""
+        places.append(Place(environment, slot, live.get(environment.pk), why_not))
+        before = environment
+    return places
+
+
+def why_not_promotable(reader: User, repository: Repository) -> str:
+    """Return why nothing of a repository can be asked for by `reader`, "" when something can."""
+    if repository.source_id is not None:
+        return "It holds what was promoted here; promote from the family's own repository."
+    held = may(reader, Verb.PROMOTION_REQUEST, repository=repository)
+    environments = list(Environment.objects.filter(team=repository.team_id).order_by("position"))
+    if not held and not any(
+        may(reader, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
+        for environment in environments
+    ):
+        return held.reason
+    return "" if environments else "The team has no environment yet."
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one environment holds of one family, and what waits for it."""
+
+    environment: Environment
+    slot: Slot | None
+    platforms: list[tuple[str, Image]]  # of what it holds
+    waiting: list[Judged]  # the newest
+
+    @property
+    def more(self) -> int:
+        """How many more wait than are shown."""
+        return self.waiting[0].promotion.in_all - len(self.waiting) if self.waiting else 0  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class BoardRow:
+    family: Repository
+    cells: list[Cell]
+
+
+def board_of(families: Sequence[Repository], environments: Sequence[Environment]) -> list[BoardRow]:
+    """Return families x environments; four queries for any number of either."""
+    slots = {
+        (slot.repository_id, slot.environment_id): slot
+        for slot in Slot.objects.filter(repository__in=families, image__isnull=False).select_related("image")
+    }
+    platforms = platforms_by_image([slot.image for slot in slots.values() if slot.image is not None])
+    live = PromotionRequest.objects.filter(repository__in=families, state__in=PromotionRequest.NEXT).annotate(
+        place=Window(RowNumber(), partition_by=["repository", "environment"], order_by="-pk"),
+        in_all=Window(Count("pk"), partition_by=["repository", "environment"]),
+    )
+    waiting: dict[tuple[int, int], list[Judged]] = defaultdict(list)
+    for row in judged(live.filter(place__lte=CELL_SHOWS).select_related("image").order_by("-pk")):
+        waiting[row.promotion.repository_id, row.promotion.environment_id].append(row)
+    return [
+        BoardRow(
+            family,
+            [
+                Cell(
+                    environment,
+                    slot := slots.get((family.pk, environment.pk)),
+                    platforms.get(slot.image_id, []) if slot is not None and slot.image_id else [],
+                    waiting[family.pk, environment.pk],
+                )
+                for environment in environments
+            ],
+        )
+        for family in families
+    ]

@@ -1,0 +1,327 @@
+"""The pages of promotions: what waits for the reader, all requests, one request, and the acts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django_htmx.http import HttpResponseClientRefresh
+
+from accounts.models import User
+from accounts.verbs import Verb
+from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
+from lifecycle.authority.rights import may, require
+from lifecycle.comparison.queries import compare
+from lifecycle.core.errors import Conflict, NotFound
+from lifecycle.core.paging import keyset_page
+from lifecycle.pages.comparison.views import panel_context
+from lifecycle.pages.promotion import page_queries
+from lifecycle.pages.promotion.forms import DecisionForm, RejectionForm, RequestForm
+from lifecycle.pages.promotion.page_queries import Judged, judged
+from lifecycle.pages.rebuild.page_queries import counts_of, waves_to_confirm
+from lifecycle.pages.requests import cursors, reader
+from lifecycle.promotion import services
+from lifecycle.promotion.access import promotion_for
+from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.promotion.queries import (
+    LIVE_STATES,
+    MOVING_STATES,
+    decidable_by,
+    executable_by,
+    promotions_visible_to,
+    requesters_of,
+    requirements_now,
+)
+from lifecycle.registry.models import Image, RepositoryImage
+
+_INBOX_MAX: Final = 50  # requests to decide that one page shows; the rest comes up as these are decided
+_SIDE_MAX: Final = 10  # rows of each list below
+State = PromotionRequest.State
+
+
+@require_safe
+def inbox(request: HttpRequest) -> HttpResponse:
+    """Show what waits for the reader, with the evidence of one request beside the list (`?request=`)."""
+    return _inbox(request)
+
+
+def _inbox(
+    request: HttpRequest,
+    chosen: PromotionRequest | None = None,
+    form: DecisionForm | None = None,
+    *,
+    note: str = "",
+    status: int = 200,
+) -> HttpResponse:
+    user = reader(request)
+    to_decide = list(decidable_by(user).order_by("-pk")[: _INBOX_MAX + 1])
+    to_execute = list(executable_by(user).order_by("-pk")[:_SIDE_MAX])
+    failed = list(page_queries.failed_of(user).order_by("-pk")[:_SIDE_MAX])
+    decided = list(page_queries.decided_lately_by(user).order_by("-pk")[:_SIDE_MAX])
+    failed_jobs = list(page_queries.failed_jobs_of(user).order_by("-pk")[:_SIDE_MAX])
+    waves = list(waves_to_confirm(user).order_by("-pk")[:_SIDE_MAX])
+    images = counts_of([wave.pk for wave in waves], repositories_visible_to(user))
+    rows = {row.promotion.pk: row for row in judged({*to_decide, *to_execute, *failed, *decided})}
+    for row in rows.values():
+        row.promotion.who_can_act = row.who_can_act(user)  # type: ignore[attr-defined]
+    if chosen is None:
+        wanted = request.GET.get("request", "")
+        listed = [*to_decide, *to_execute, *failed, *decided]
+        chosen = next((item for item in listed if str(item.pk) == wanted), None)
+        chosen = chosen or next(iter([*to_decide, *to_execute]), None)
+    context: dict[str, Any] = {
+        "to_decide": [rows[item.pk] for item in to_decide[:_INBOX_MAX]],
+        "has_more": len(to_decide) > _INBOX_MAX,
+        "to_execute": [rows[item.pk] for item in to_execute],
+        "failed": [rows[item.pk] for item in failed],
+        "decided": [rows[item.pk] for item in decided],
+        "waves": [(wave, images[wave.pk]) for wave in waves],
+        "failed_jobs": failed_jobs,
+        "failed_count": len(failed) + len(failed_jobs),
+        "next_deadline": min((item.approve_by for item in to_decide), default=None),
+        "chosen": chosen,
+    }
+    if chosen is not None:
+        context |= _evidence(user, chosen) | {"form": form or DecisionForm(), "note": note, "next": "inbox"}
+    return render(request, "lifecycle/promotion/inbox.html", context, status=status)
+
+
+@require_safe
+def detail(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show the evidence pane of the inbox for one request: a fragment."""
+    user = reader(request)
+    chosen = promotion_for(user, pk)
+    context = _evidence(user, chosen) | {"form": DecisionForm(), "next": "inbox", "chosen": chosen}
+    return render(request, "lifecycle/promotion/_detail.html", context)
+
+
+@require_safe
+def promotions(request: HttpRequest) -> HttpResponse:
+    """List the requests that the reader may see, newest first."""
+    rows, state = promotions_visible_to(reader(request)), request.GET.get("state", "")
+    if state in State.values:
+        rows = rows.filter(state=state)
+    page = keyset_page(rows, ("-id",), **cursors(request))
+    context = {"page": page, "rows": judged(page.rows), "state": state, "states": State.values}
+    return render(request, "lifecycle/promotion/promotions.html", context)
+
+
+def _why_no_vote(user: User, promotion: PromotionRequest) -> str:
+    """Return why `user` cannot decide now, "" when nothing stands against it. The service checks again."""
+    if promotion.state not in LIVE_STATES:
+        return f"It is {promotion.state}."
+    if not user.is_person:
+        return "Only people vote."
+    if user.pk in requesters_of(promotion):
+        return "You requested it: someone else has to decide."
+    held = may(user, Verb.PROMOTION_APPROVE, repository=promotion.repository, environment=promotion.environment)
+    return "" if held else held.reason
+
+
+def _why_not_executed(user: User, promotion: PromotionRequest) -> str:
+    if promotion.state != State.READY:
+        return "It can be carried out when every requirement is met."
+    held = may(user, Verb.PROMOTION_EXECUTE, repository=promotion.repository, environment=promotion.environment)
+    return "" if held else held.reason
+
+
+def _evidence(user: User, promotion: PromotionRequest) -> dict[str, Any]:
+    """Return what somebody decides by: requirements judged now, what changes, votes, and the acts open to `user`."""
+    votes = list(promotion.votes.select_related("voter", "evaluation").order_by("-at", "-pk"))
+    slot = Slot.objects.filter(repository=promotion.repository, environment=promotion.environment)
+    holds = slot.select_related("image").first()
+    manages = may(user, Verb.ENVIRONMENT_MANAGE, environment=promotion.environment)
+    now = Judged(promotion, page_queries.in_order(requirements_now(promotion)), None, None)
+    latest = promotion.evaluations.order_by("-pk").first()
+    before = holds.image if holds is not None else None
+    if promotion.state == State.SUCCEEDED and latest is not None:  # what it replaced, as it was judged
+        before = Image.objects.filter(digest=latest.inputs.get("holds") or "").first()
+    return {
+        "promotion": promotion,
+        "now": now,
+        "evaluation": latest,
+        "votes": votes,
+        "approvals": sum(vote.value == "approve" and vote.lapsed_at is None for vote in votes),
+        "has_approved": any(vote.voter_id == user.pk and vote.lapsed_at is None for vote in votes),
+        "why_no_vote": _why_no_vote(user, promotion),
+        "why_not_executed": _why_not_executed(user, promotion),
+        "is_live": promotion.state in LIVE_STATES,
+        "is_moving": promotion.state in MOVING_STATES,
+        "may_withdraw": promotion.state in LIVE_STATES and (promotion.requested_by_id == user.pk or bool(manages)),
+        "holds": holds if holds is not None and holds.image_id else None,
+        "comparison": compare(before, promotion.image),
+        "who_can_act": now.who_can_act(user),
+    }
+
+
+def _page(
+    request: HttpRequest,
+    promotion: PromotionRequest,
+    form: DecisionForm | None = None,
+    *,
+    note: str = "",
+    status: int = 200,
+) -> HttpResponse:
+    context = _evidence(reader(request), promotion)
+    context |= panel_context(request, context["comparison"]) | {
+        "form": form or DecisionForm(),
+        "note": note,
+        "copying": page_queries.copying_of(promotion),
+        "timeline": page_queries.timeline_of(promotion),
+        "number": str(promotion.pk),
+    }
+    return render(request, "lifecycle/promotion/promotion.html", context, status=status)
+
+
+@require_safe
+def promotion(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show one request: what, from, to, its requirements as judged now, what changes, votes, and the acts."""
+    return _page(request, promotion_for(reader(request), pk))
+
+
+@require_safe
+def progress(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show how far the copy is: a fragment that is asked for every 2 s; when it has ended, the page loads again."""
+    found = promotion_for(reader(request), pk)
+    if found.state not in MOVING_STATES:
+        return HttpResponseClientRefresh()
+    context = {"promotion": found, "copying": page_queries.copying_of(found), "is_moving": True}
+    return render(request, "lifecycle/promotion/_progress.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def new(request: HttpRequest) -> HttpResponse:
+    """Ask to promote one digest of a repository (`?repository=<id>&digest=`); an open request for it is shown."""
+    user, key = reader(request), request.GET.get("repository", "")
+    visible = repositories_visible_to(user).select_related("team", "registry").filter(source=None)
+    repository = visible.filter(pk=int(key)).first() if key.isascii() and key.isdigit() and len(key) < 18 else None
+    held = (
+        RepositoryImage.objects.filter(repository=repository, image__digest=request.GET.get("digest", ""))
+        .exclude(image__kind=Image.Kind.ARTIFACT)
+        .select_related("image")
+        .first()
+        if repository is not None
+        else None
+    )
+    if repository is None or held is None:
+        raise NotFound("There is no such image, or you may not see it.")
+    places = page_queries.places_for(user, repository, held.image)
+    if not any(may(user, Verb.PROMOTION_REQUEST, repository=repository, environment=row.environment) for row in places):
+        require(user, Verb.PROMOTION_REQUEST, repository=repository)
+    possible = [place for place in places if not place.why_not]
+    wanted = request.POST.get("environment") or request.GET.get("environment", "")
+    chosen = next((place for place in possible if str(place.environment.pk) == wanted), None)
+    chosen = chosen or next(iter(possible), None)
+    form = RequestForm(
+        [place.environment for place in possible],
+        request.POST if request.method == "POST" else None,
+        initial={"tag": request.GET.get("tag", "")},
+    )
+    if request.method == "POST" and form.is_valid():
+        made = services.request_promotion(
+            repository,
+            held.image.digest,
+            form.cleaned_data["environment"],
+            actor=user,
+            reason=form.cleaned_data["reason"],
+            tag=form.cleaned_data["tag"],
+        )
+        return redirect("lifecycle:promotion", made.pk)
+    context = {
+        "form": form,
+        "repository": repository,
+        "image": held.image,
+        "places": places,
+        "chosen": chosen,
+        "can_ask": bool(possible),
+    }
+    if chosen is not None:
+        context |= panel_context(request, compare(chosen.holds, held.image))
+    return render(request, "lifecycle/promotion/new.html", context, status=422 if form.errors else 200)
+
+
+@require_safe
+def environments(request: HttpRequest) -> HttpResponse:
+    """Show what each environment of a team (`?team=`) holds of each family, and what waits for it."""
+    user = reader(request)
+    seen = list(environments_visible_to(user).order_by("team__slug", "position"))
+    teams = list({row.team_id: row.team for row in seen}.values())
+    team = next((row for row in teams if row.slug == request.GET.get("team")), teams[0] if teams else None)
+    context: dict[str, Any] = {"teams": teams, "team": team, "environments": []}
+    if team is not None:
+        path = [row for row in seen if row.team_id == team.pk]
+        families = repositories_visible_to(user).filter(team=team, source=None).select_related("team")
+        page = keyset_page(families, ("name", "id"), **cursors(request))
+        context |= {"environments": path, "page": page, "board": page_queries.board_of(page.rows, path)}
+    return render(request, "lifecycle/promotion/environments.html", context)
+
+
+def _decide(
+    request: HttpRequest, pk: int, form: DecisionForm, act: Callable[[str], PromotionRequest], done: str
+) -> HttpResponse:
+    """Do one act of the reader on a request, and lead back to where the form stood: the inbox, or the page.
+
+    Somebody else who was first is no error of the reader's: the page comes back as it is now, and says so.
+    """
+    back = _inbox if request.POST.get("next") == "inbox" else _page
+    if not form.is_valid():
+        return back(request, promotion_for(reader(request), pk), form, status=422)
+    try:
+        made = act(form.cleaned_data["reason"])
+    except Conflict as conflict:
+        note = f"{conflict.message} Nothing of yours was recorded."
+        return back(request, promotion_for(reader(request), pk), note=note, status=conflict.http_status)
+    messages.success(request, f"{done} {made}.")
+    return redirect("lifecycle:inbox") if back is _inbox else redirect("lifecycle:promotion", pk)
+
+
+@require_POST
+def approve(request: HttpRequest, pk: int) -> HttpResponse:
+    """Approve, with a comment or without."""
+    return _decide(
+        request,
+        pk,
+        DecisionForm(request.POST),
+        lambda reason: services.approve(pk, actor=reader(request), reason=reason),
+        "You approved",
+    )
+
+
+@require_POST
+def reject(request: HttpRequest, pk: int) -> HttpResponse:
+    """Reject for good; without a reason the page comes back and says so."""
+    return _decide(
+        request,
+        pk,
+        RejectionForm(request.POST),
+        lambda reason: services.reject(pk, actor=reader(request), reason=reason),
+        "You rejected",
+    )
+
+
+@require_POST
+def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
+    """Take a request back."""
+    return _decide(
+        request,
+        pk,
+        DecisionForm(request.POST),
+        lambda reason: services.withdraw(pk, actor=reader(request), reason=reason),
+        "You took back",
+    )
+
+
+@require_POST
+def execute(request: HttpRequest, pk: int) -> HttpResponse:
+    """Carry a ready request out; the page then follows the copy."""
+    return _decide(
+        request,
+        pk,
+        DecisionForm(request.POST),
+        lambda _: services.execute(pk, actor=reader(request)),
+        "You carry out",
+    )

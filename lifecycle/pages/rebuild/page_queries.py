@@ -1,0 +1,552 @@
+"""What the pages of rebuilds show: waves with their counts, one wave level by level, logs, and why a button is grey."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from django.db.models import (
+    BooleanField,
+    Case,
+    Count,
+    Exists,
+    ExpressionWrapper,
+    Func,
+    IntegerField,
+    Max,
+    OuterRef,
+    Q,
+    QuerySet,
+    Sum,
+    Value,
+    When,
+)
+from django.db.models.functions import Coalesce
+
+from accounts.models import User
+from accounts.verbs import Verb
+from lifecycle.advisories.models import Advisory
+from lifecycle.advisories.queries import FindingsDiff, diff_of_images, platform_manifests
+from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.core import clock
+from lifecycle.core.severities import SEVERITIES
+from lifecycle.jobs.models import Job, JobKind, JobLogLine
+from lifecycle.lineage.models import Derivation
+from lifecycle.pages.registry.page_queries import given_by_people
+from lifecycle.promotion.models import Environment, PromotionRequest
+from lifecycle.promotion.queries import promotions_visible_to
+from lifecycle.rebuild.estimates import note_of
+from lifecycle.rebuild.models import RebuildJob, RebuildWave
+from lifecycle.rebuild.queries import jobs_visible_to, skipped_visible_to, slots_to_renew, waves_visible_to
+from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
+
+ROWS_MAX: Final = 40  # of one level; the rest is said in words until it is asked for
+IDS_MAX: Final = 60  # advisory ids of one list; the comparison of the two images has all
+TAIL_LINES: Final = 8  # of a job's log, shown in its row
+TAILS_MAX: Final = 12  # rows with a log; whoever has more at once opens the full ones
+LOG_LINES: Final = 2000  # the newest lines that the page of a log shows; the raw download has all
+BASES_MAX: Final = 300  # choices of the form; a base beyond them is planned from its own page
+
+State = RebuildJob.State
+GOOD_STATES: Final = (State.DONE, State.UNCHANGED)
+BUSY_STATES: Final = (State.BUILDING, State.SCANNING)
+
+
+class _ArrayLength(Func):
+    """How many members a JSON array has; none, when there is no array."""
+
+    template = "CASE WHEN jsonb_typeof(%(expressions)s) = 'array' THEN jsonb_array_length(%(expressions)s) ELSE 0 END"
+    output_field = IntegerField()
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How a wave's images stand, as far as the reader may see them; findings are distinct (advisory, image)."""
+
+    total: int = 0
+    done: int = 0
+    busy: int = 0
+    failed: int = 0
+    blocked: int = 0
+    cancelled: int = 0
+    fixed: int = 0
+    introduced: int = 0
+    would_fix: int = 0  # as far as it is known before the build
+
+    @property
+    def waiting(self) -> int:
+        return self.total - self.done - self.busy - self.failed - self.blocked - self.cancelled
+
+    @property
+    def parts(self) -> list[tuple[str, str, int]]:
+        """The parts of the progress bar: (class, words, amount), those that are not zero."""
+        parts = [
+            ("done", f"{self.done} done", self.done),
+            ("busy", f"{self.busy} building", self.busy),
+            ("failed", f"{self.failed} failed", self.failed),
+            ("blocked", f"{self.blocked} blocked", self.blocked),
+            ("rest", f"{self.cancelled} cancelled", self.cancelled),
+            ("rest", f"{self.waiting} waiting", self.waiting),
+        ]
+        return [part for part in parts if part[2]]
+
+    @property
+    def parts_words(self) -> str:
+        """The same in words."""
+        return ", ".join(text for _, text, _ in self.parts)
+
+    @property
+    def words(self) -> str:
+        """The name of the bar."""
+        return f"{self.parts_words}, of {self.total}"
+
+
+_COUNTED: Final = ("total", "done", "busy", "failed", "blocked", "cancelled", "fixed", "introduced", "would_fix")
+
+
+def counts_of(waves: Collection[int], visible: QuerySet[Repository]) -> dict[int, Counts]:
+    """Return how the images of each wave stand that lie in `visible`; one query for any number of waves."""
+    rows = (
+        RebuildJob.objects.filter(wave__in=waves, repository__in=visible)
+        .order_by()
+        .values("wave_id")
+        .annotate(
+            total=Count("pk"),
+            done=Count("pk", filter=Q(state__in=GOOD_STATES)),
+            busy=Count("pk", filter=Q(state__in=BUSY_STATES)),
+            failed=Count("pk", filter=Q(state=State.FAILED)),
+            blocked=Count("pk", filter=Q(state=State.BLOCKED)),
+            cancelled=Count("pk", filter=Q(state=State.CANCELLED)),
+            fixed=Coalesce(Sum(_ArrayLength("fixed")), 0),
+            introduced=Coalesce(Sum(_ArrayLength("introduced")), 0),
+            would_fix=Coalesce(Sum(_ArrayLength("would_fix")), 0),
+        )
+    )
+    return {row["wave_id"]: Counts(**{name: row[name] for name in _COUNTED}) for row in rows}
+
+
+def waves_about(repository: Repository, actor: User) -> QuerySet[RebuildWave]:
+    """Return the waves that `actor` may see and that renew this repository or what stands on it; page by -id."""
+    jobs = RebuildJob.objects.filter(wave=OuterRef("pk"), repository=repository)
+    return waves_visible_to(actor).filter(Q(repository=repository) | Exists(jobs))
+
+
+def waves_to_confirm(actor: User) -> QuerySet[RebuildWave]:
+    """Return the planned waves with something to do that `actor` could confirm now: right held over all they touch."""
+    held = repositories_visible_to(actor, Verb.IMAGE_REBUILD).values("pk")
+    jobs = RebuildJob.objects.filter(wave=OuterRef("pk"))
+    return waves_visible_to(actor).filter(
+        Exists(jobs), ~Exists(jobs.exclude(repository__in=held)), state=RebuildWave.State.PLANNED
+    )
+
+
+# Bases
+
+
+def standing_on(base: Repository, among: QuerySet[Repository]) -> QuerySet[Repository]:
+    """Return the families of `among` that hold an image built on an image of `base`."""
+    bases = RepositoryImage.objects.filter(repository=base).values("image")
+    derived = Derivation.objects.filter(base__in=bases).values("derived")
+    held = RepositoryImage.objects.filter(image__in=derived, removed_at=None).values("repository")
+    return among.filter(pk__in=held, source=None).exclude(pk=base.pk)
+
+
+def bases_visible_to(actor: User) -> QuerySet[Repository]:
+    """Return the families that `actor` may see on whose images others stand that `actor` may see too, by name."""
+    visible = repositories_visible_to(actor)
+    derived = RepositoryImage.objects.filter(repository__in=visible, removed_at=None).values("image")
+    bases = Derivation.objects.filter(derived__in=derived).values("base")
+    held = RepositoryImage.objects.filter(image__in=bases).values("repository")
+    return visible.filter(pk__in=held, source=None).select_related("team").order_by("name")
+
+
+def tags_to_choose(base: Repository) -> QuerySet[Tag]:
+    """Return the live tags that people gave; what our own workers push beside them is left out."""
+    live = Tag.objects.filter(repository=base, image__isnull=False)
+    return given_by_people(live.exclude(image__kind=Image.Kind.ARTIFACT))
+
+
+def tag_to_plan(base: Repository, image: Image | None = None) -> Tag | None:
+    """Return a tag that names `image`, else `latest`, else the one that moved last; None in an empty repository."""
+    rank = Case(
+        When(image=image, then=Value(0)), When(name="latest", then=Value(1)), default=Value(2),
+        output_field=IntegerField(),
+    )  # fmt: skip
+    return tags_to_choose(base).select_related("image").order_by(rank, "-updated_at", "-pk").first()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOffer:
+    """The button that plans a rebuild on a base, with the reason when it is grey."""
+
+    base: Repository
+    reference: str  # a tag or a digest
+    why: str
+
+
+def plan_offer(actor: User, base: Repository, image: Image | None = None) -> PlanOffer | None:
+    """Return what the pages of a base offer to plan, None where nothing that `actor` sees stands on it; two queries.
+
+    For an image that no tag of the base names any more it is the newest one instead: nobody goes back by a button.
+    """
+    # Asked first: on most repositories nothing stands, and to learn that from the other end reads every image there is.
+    is_any_base = Exists(
+        Derivation.objects.filter(base__in=RepositoryImage.objects.filter(repository=base).values("image"))
+    )
+    is_stood_on, is_renewable = Repository.objects.filter(pk=base.pk).values_list(
+        *(
+            ExpressionWrapper(is_any_base & Exists(standing_on(base, among)), output_field=BooleanField())
+            for among in (repositories_visible_to(actor), repositories_visible_to(actor, Verb.IMAGE_REBUILD))
+        )
+    )[0]
+    tag = tag_to_plan(base, image)
+    if base.source_id is not None or tag is None or not is_stood_on:
+        return None
+    is_named = image is not None and tag.image_id == image.pk
+    why = f"You hold image.rebuild over nothing that stands on {base.name}; an owner of its team can grant it."
+    return PlanOffer(base, image.digest if image and is_named else tag.name, "" if is_renewable else why)
+
+
+# One wave
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An environment that holds the old image: where the new one could go, or already is on its way."""
+
+    environment: Environment
+    tag: str
+    request: PromotionRequest | None
+
+
+@dataclass(slots=True)
+class JobRow:
+    """One image of a wave as its row shows it."""
+
+    job: RebuildJob
+    state: str  # a word of `chip_state`
+    seconds: float | None
+    log: list[JobLogLine] = field(default_factory=list)
+    offers: list[Offer] = field(default_factory=list)
+
+    @property
+    def note(self) -> str:
+        """What the expected figures cannot say."""
+        return note_of(self.job)
+
+    @property
+    def image(self) -> Image:
+        """The image it leads to: the new one, once there is one."""
+        return self.job.new_image or self.job.old_image
+
+    @property
+    def is_busy(self) -> bool:
+        return self.job.state in BUSY_STATES
+
+    @property
+    def is_open(self) -> bool:
+        return self.job.state in {State.WAITING, *BUSY_STATES}
+
+    @property
+    def has_result(self) -> bool:
+        return self.job.state == State.DONE
+
+
+# Of what a job leads to, only what its row shows: an image has kilobytes of documents, and a wave a thousand images.
+_SHOWN: Final = (
+    *(column.name for column in RebuildJob._meta.concrete_fields),
+    "repository__name", "repository__team__slug", "old_image__digest", "new_image__digest", "recipe__revision",
+)  # fmt: skip
+_URGENCY: Final[dict[str, int]] = {
+    State.FAILED: 0,
+    State.BUILDING: 1,
+    State.SCANNING: 1,
+    State.BLOCKED: 2,
+    State.WAITING: 3,
+}
+
+
+@dataclass(slots=True)
+class LevelRow:
+    """The images at one distance from the base."""
+
+    number: int
+    rows: list[JobRow]
+    is_whole: bool = False  # asked for: every row is shown
+
+    @property
+    def shown(self) -> list[JobRow]:
+        """Its rows; of a long level those that somebody has to look at first."""
+        if self.is_whole or len(self.rows) <= ROWS_MAX:
+            return self.rows
+        return sorted(self.rows, key=lambda row: _URGENCY.get(row.job.state, 9))[:ROWS_MAX]
+
+    @property
+    def rest(self) -> Counts | None:
+        """How the rows stand that are not shown; None when all are."""
+        shown = {id(row) for row in self.shown}
+        rest = [row.job for row in self.rows if id(row) not in shown]
+        return _count(rest) if rest else None
+
+    @property
+    def counts(self) -> Counts:
+        return _count([row.job for row in self.rows])
+
+    @property
+    def state(self) -> tuple[str, str]:
+        """(tone word, words of the chip)."""
+        counts = self.counts
+        if counts.done == counts.total:
+            return "done", "Done"
+        if counts.busy:
+            return "running", "Running"
+        if counts.failed or counts.blocked:
+            bad = counts.failed + counts.blocked
+            return "failed", f"{bad} of {counts.total} not renewed"
+        if counts.cancelled:
+            return "cancelled", "Cancelled"
+        return "waiting", "Not started" if not counts.done else "Waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """An advisory that a plan would close, and in how many of its images."""
+
+    osv_id: str
+    severity: str
+    image_count: int
+
+
+@dataclass(slots=True)
+class WaveDetail:
+    """Everything the page of one wave shows."""
+
+    wave: RebuildWave
+    tag: str  # that names the new base now; "" when none does
+    levels: list[LevelRow]
+    counts: Counts
+    skipped: list[dict[str, str]]
+    base_diff: FindingsDiff | None  # None: there is no older base, or one of the two is not scanned
+    expected: list[Expected]
+    why_not: str
+    methods: dict[str, int]
+    teams: list[str]
+
+    @property
+    def rows(self) -> list[JobRow]:
+        return [row for level in self.levels for row in level.rows]
+
+    @property
+    def is_guessing(self) -> bool:
+        """Whether a plan still waits for what it would fix: its page looks again by itself."""
+        return self.wave.state == RebuildWave.State.PLANNED and self.unknown_count > 0
+
+    @property
+    def unknown_count(self) -> int:
+        """How many images it is not known of yet what the rebuild would fix."""
+        return sum(row.job.would_fix is None for row in self.rows)
+
+    @property
+    def needs_a_person(self) -> list[JobRow]:
+        return [row for row in self.rows if row.job.state == State.FAILED]
+
+    @property
+    def offered(self) -> list[JobRow]:
+        return [row for row in self.rows if row.offers]
+
+    @property
+    def has_acts(self) -> bool:
+        """Whether anybody could do something to the wave now."""
+        return bool(RebuildWave.NEXT.get(self.wave.state))
+
+    @property
+    def confirm_words(self) -> str:
+        """The words of the button that starts it: they say the count."""
+        images = f"{self.counts.total} image{'' if self.counts.total == 1 else 's'}"
+        return f"Rebuild {images} of {len(self.teams)} team{'' if len(self.teams) == 1 else 's'}"
+
+    @property
+    def state_words(self) -> str:
+        """Where a running wave is."""
+        return f"Running, level {self.level_now} of {self.levels[-1].number}"
+
+    @property
+    def done_words(self) -> str:
+        """How the finished ones were made: `17 rebased, 6 rebuilt`."""
+        states = [row.state for row in self.rows]
+        parts = [(states.count(word), word) for word in ("rebased", "rebuilt", "unchanged")]
+        return ", ".join(f"{count} {word}" for count, word in parts if count)
+
+    @property
+    def elapsed_s(self) -> float | None:
+        """Seconds from the confirmation to the end, or to now; None before it."""
+        if self.wave.confirmed_at is None:
+            return None
+        return ((self.wave.finished_at or clock.now()) - self.wave.confirmed_at).total_seconds()
+
+    @property
+    def level_now(self) -> int:
+        """The level that is being worked on; the last one when nothing is."""
+        behind = (level.number for level in self.levels if level.state[0] != "done")
+        return next(behind, self.levels[-1].number)
+
+
+def _count(jobs: Sequence[RebuildJob]) -> Counts:
+    states = [job.state for job in jobs]
+    return Counts(
+        total=len(jobs),
+        done=sum(state in GOOD_STATES for state in states),
+        busy=sum(state in BUSY_STATES for state in states),
+        failed=states.count(State.FAILED),
+        blocked=states.count(State.BLOCKED),
+        cancelled=states.count(State.CANCELLED),
+        fixed=sum(len(job.fixed) for job in jobs),
+        introduced=sum(len(job.introduced) for job in jobs),
+        would_fix=sum(len(job.would_fix or ()) for job in jobs),
+    )
+
+
+def _state_of(job: RebuildJob, wave: RebuildWave) -> str:
+    if job.state == State.DONE:
+        return "rebased" if job.method == RebuildJob.Method.REBASE else "rebuilt"
+    if job.state == State.WAITING and wave.state == RebuildWave.State.PLANNED:
+        return "planned"
+    return job.state
+
+
+def _seconds_of(job: RebuildJob) -> float | None:
+    if job.started_at is None:
+        return None
+    end: datetime | None = job.finished_at or (clock.now() if job.state in BUSY_STATES else None)
+    return (end - job.started_at).total_seconds() if end is not None else None
+
+
+def fingerprint(actor: User, wave: RebuildWave) -> str:
+    """Return an entity tag of what the page of a wave shows: three cheap queries, so that polling costs little.
+
+    While something is built it also changes every ten seconds, as the times on the page do.
+    """
+    jobs = jobs_visible_to(actor, wave).order_by("pk")
+    states = list(jobs.values_list("pk", "state", "attempts", "finished_at", "would_fix__isnull"))
+    busy = [row[0] for row in states if row[1] in BUSY_STATES]
+    lines = JobLogLine.objects.filter(job__in=Job.objects.filter(kind=JobKind.REBUILD, subject_id__in=busy))
+    last = lines.aggregate(last=Max("pk"))["last"]
+    moment = int(clock.now().timestamp() // 10) if wave.state == RebuildWave.State.RUNNING else 0
+    text = repr((wave.pk, wave.state, wave.finished_at, states, last, moment, actor.pk))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def row_of(job: RebuildJob) -> JobRow:
+    """Return one image of a wave without its log and offers."""
+    return JobRow(job, _state_of(job, job.wave), _seconds_of(job))
+
+
+def wave_detail(actor: User, wave: RebuildWave, *, whole_level: int = 0) -> WaveDetail:
+    """Return what the page of `wave` shows to `actor`; the same number of queries for one image and for many.
+
+    Of a long level only the most urgent rows are shown, unless it is `whole_level`.
+    """
+    jobs = list(jobs_visible_to(actor, wave).only(*_SHOWN))
+    rows = [JobRow(job, _state_of(job, wave), _seconds_of(job)) for job in jobs]
+    _add_tails(rows)
+    _add_offers(actor, rows)
+    levels: dict[int, LevelRow] = {}
+    for row in rows:
+        level = row.job.level
+        levels.setdefault(level, LevelRow(level, [], is_whole=level == whole_level)).rows.append(row)
+    tag = tags_to_choose(wave.repository).filter(image=wave.new_base).order_by("-updated_at").first()
+    methods = [row.job.method for row in rows]
+    return WaveDetail(
+        wave=wave,
+        tag=tag.name if tag is not None else "",
+        levels=list(levels.values()),
+        counts=_count(jobs),
+        skipped=skipped_visible_to(actor, wave),
+        base_diff=_base_diff(wave),
+        expected=_expected(jobs) if wave.state == RebuildWave.State.PLANNED else [],
+        why_not=why_not_act(actor, wave),
+        methods={"rebase": methods.count("rebase"), "build": methods.count("build")},
+        teams=sorted({row.job.repository.team.slug for row in rows}),
+    )
+
+
+def _base_diff(wave: RebuildWave) -> FindingsDiff | None:
+    if wave.old_base is None:
+        return None
+    platforms = [*platform_manifests(wave.old_base), *platform_manifests(wave.new_base)]
+    if Image.objects.filter(pk__in=platforms, scanned_at=None).exists():
+        return None  # an image of unknown packages has no findings, which is not a pass
+    return diff_of_images(wave.old_base, wave.new_base)
+
+
+def _expected(jobs: Sequence[RebuildJob]) -> list[Expected]:
+    """Return what the jobs would fix, the worst severity first, then what is in most images; one query."""
+    images = Counter(osv_id for job in jobs for osv_id in job.would_fix or ())
+    severities: dict[str, str] = {}
+    for osv_id, severity in Advisory.objects.filter(osv_id__in=images).values_list("osv_id", "severity"):
+        severities[osv_id] = min(severity, severities.get(osv_id, severity), key=SEVERITIES.index)
+    found = [Expected(osv_id, severities.get(osv_id, "unknown"), count) for osv_id, count in images.items()]
+    return sorted(found, key=lambda row: (SEVERITIES.index(row.severity), -row.image_count, row.osv_id))
+
+
+def why_not_act(actor: User, wave: RebuildWave) -> str:
+    """Return why `actor` may not confirm, stop or retry the wave, "" when nothing stands against it.
+
+    The service checks again. What the reader may not see is not named.
+    """
+    jobs = RebuildJob.objects.filter(wave=wave)
+    touched = Q(pk__in=jobs.values("repository")) | (Q(pk=wave.repository_id) & ~Q(Exists(jobs)))
+    seen = repositories_visible_to(actor).filter(pk=OuterRef("pk"))
+    held = repositories_visible_to(actor, Verb.IMAGE_REBUILD).filter(pk=OuterRef("pk"))
+    rows = Repository.objects.filter(touched, ~Exists(held)).annotate(is_seen=Exists(seen))
+    lacking = list(rows.order_by("name"))
+    if not lacking:
+        return ""
+    names = [row.name for row in lacking if row.is_seen]
+    if len(names) < len(lacking):
+        return "You do not hold image.rebuild over everything in this wave."
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"You do not hold image.rebuild over {', '.join(names[:3])}{more}; an owner of the team can grant it."
+
+
+def _add_tails(rows: Iterable[JobRow]) -> None:
+    """Give the rows that are being built, or failed, the end of their log; two queries."""
+    wanted = {row.job.pk: row for row in rows if row.is_busy or row.job.state == State.FAILED}
+    runs = Job.objects.filter(kind=JobKind.REBUILD, subject_id__in=wanted).order_by("subject_id", "-pk")
+    newest = list(runs.distinct("subject_id").values_list("pk", "subject_id"))[:TAILS_MAX]
+    if not newest:
+        return
+    tails = [JobLogLine.objects.filter(job=pk).order_by("-pk")[:TAIL_LINES] for pk, _ in newest]
+    subject = dict(newest)
+    # One query for all: each part is cut off by itself, which one query over all of them could not do by the index.
+    lines = tails[0] if len(tails) == 1 else tails[0].union(*tails[1:], all=True)
+    for line in sorted(lines, key=lambda line: line.pk):
+        wanted[subject[line.job_id]].log.append(line)
+
+
+def _add_offers(actor: User, rows: Iterable[JobRow]) -> None:
+    """Give each finished row the environments that hold an older state of it now; the same queries for any number."""
+    done = {row.job.pk: row for row in rows if row.has_result}
+    made = promotions_visible_to(actor).filter(image__in=[row.job.new_image_id for row in done.values()])
+    requests = {(row.repository_id, row.image_id, row.environment_id): row for row in made.order_by("pk")}
+    for key, slots in slots_to_renew([row.job for row in done.values()], actor=actor).items():
+        job = done[key].job
+        for slot in slots:
+            request = requests.get((job.repository_id, job.new_image_id or 0, slot.environment_id))
+            done[key].offers.append(Offer(slot.environment, slot.tag, request))
+
+
+def rebuilt_as(repository: Repository, image: Image, actor: User) -> dict[str, Any]:
+    """Return what the image's page says of rebuilds: `made` (the job that made it) and `renewed` (the one after it)."""
+    jobs = RebuildJob.objects.filter(repository=repository, state=State.DONE).filter(
+        Q(new_image=image) | Q(old_image=image)
+    )
+    found = list(jobs.select_related("wave", "old_image", "new_image").order_by("pk"))
+    seen = set(waves_visible_to(actor).filter(pk__in=[job.wave_id for job in found]).values_list("pk", flat=True))
+    made = next((job for job in reversed(found) if job.new_image_id == image.pk), None)
+    renewed = next((job for job in reversed(found) if job.old_image_id == image.pk), None)
+    return {"made": made, "renewed": renewed, "seen_waves": seen}

@@ -1,0 +1,26 @@
+"""`/images/` and `/t/<team>/r/<repository>/...`; a repository's name holds slashes, hence the path converter."""
+
+from __future__ import annotations
+
+from django.urls import path, register_converter
+from django.urls.converters import StringConverter
+
+from lifecycle.pages import preferences
+from lifecycle.pages.registry import views
+
+
+class DigestConverter(StringConverter):
+    """An OCI digest as a part of an address."""
+
+    regex = r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}"
+
+
+register_converter(DigestConverter, "digest")
+
+urlpatterns = [
+    path("", views.start, name="start"),
+    path("images/", views.images, name="images"),
+    path("t/<slug:team>/r/<path:name>/i/<digest:digest>/", views.image, name="image"),
+    path("t/<slug:team>/r/<path:name>/", views.repository, name="repository"),
+    path("theme/", preferences.theme, name="theme"),
+]

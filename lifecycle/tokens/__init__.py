@@ -1,0 +1,1 @@
+"""The registry's token service: who may push, pull and delete, signed."""

@@ -1,0 +1,254 @@
+"""`/auth/token`: a plain WSGI callable, since a registry's every pull and push waits for it.
+
+GET as the token specification has it, POST as its OAuth2 form. Clients send POST bodies in
+chunks, without a length, which Django would drop: the body is read to its end here, up to a cap.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
+
+import structlog
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, close_old_connections
+
+from accounts import tokens as api_tokens
+from accounts.models import ApiToken, User
+from lifecycle.authority import limiter
+from lifecycle.core.address import client_address
+from lifecycle.oci import signing
+from lifecycle.oci.scopes import granted, parse_scopes
+from lifecycle.tokens.rights import held_by
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+log = structlog.get_logger(__name__)
+
+BODY_MAX_BYTES: Final = 64 * 1024
+QUERY_MAX: Final = 64 * 1024  # characters
+CREDENTIAL_MAX: Final = 1024  # characters of a user name or a password
+_PARAMETERS_MAX: Final = 2000
+REFRESH_DAYS: Final = 90
+_REFRESH_LIVE_MAX: Final = 20  # of one user and service: each `docker login` makes one
+
+
+class _Refusal(Exception):
+    """An answer that is no token. `code` is Distribution's word, or OAuth2's where the specification has one."""
+
+    def __init__(self, status: HTTPStatus, code: str, message: str, *, challenge: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.challenge = challenge
+
+
+def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer one request for a registry token; never a redirect, never a page."""
+    close_old_connections()
+    extra: list[tuple[str, str]] = []
+    try:
+        try:
+            status, answer = HTTPStatus.OK, _answer(environ)
+        except _Refusal as refusal:
+            status = refusal.status
+            answer = {
+                "error": refusal.code,
+                "error_description": refusal.message,
+                "errors": [{"code": refusal.code.upper(), "message": refusal.message}],
+            }
+            if refusal.challenge:
+                extra.append(("WWW-Authenticate", 'Basic realm="gravingdock", charset="UTF-8"'))
+            if status == HTTPStatus.METHOD_NOT_ALLOWED:
+                extra.append(("Allow", "GET, POST"))
+            if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+                wait_s = limiter.RETRY_AFTER_S if status == HTTPStatus.TOO_MANY_REQUESTS else 2
+                extra.append(("Retry-After", str(wait_s)))
+    finally:
+        close_old_connections()
+    body = json.dumps(answer).encode()
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+    start_response(f"{status.value} {status.phrase}", headers + extra)
+    return [body]
+
+
+def _answer(environ: WSGIEnvironment) -> dict[str, object]:
+    method = environ.get("REQUEST_METHOD", "")
+    try:
+        if method == "GET":
+            return _answer_get(environ)
+        if method == "POST":
+            return _answer_post(environ)
+    except (DatabaseError, InterfaceError) as error:
+        log.warning("token_database_unavailable", error=type(error).__name__)
+        raise _Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "Try again in a moment.") from error
+    raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "unsupported", "GET or POST.")
+
+
+def _answer_get(environ: WSGIEnvironment) -> dict[str, object]:
+    query = _parameters(environ.get("QUERY_STRING", ""))
+    _check_service(query)
+    user: User | None = None
+    if header := environ.get("HTTP_AUTHORIZATION", ""):
+        name, password = _basic(header)
+        user = _api_token_of(name, password, client_address(environ)).user
+    answer = _registry_token(user, query.get("scope", []))
+    if user is not None and ("true" in query.get("offline_token", []) or "offline" in query.get("access_type", [])):
+        answer["refresh_token"] = _refresh_token(user, _one(query, "client_id"))
+    return answer
+
+
+def _answer_post(environ: WSGIEnvironment) -> dict[str, object]:
+    form = _parameters(_body(environ))
+    _check_service(form)
+    grant_type, address = _one(form, "grant_type"), client_address(environ)
+    if grant_type == "password":
+        token = _api_token_of(_one(form, "username"), _one(form, "password"), address)
+    elif grant_type == "refresh_token":
+        token = _refreshed(_one(form, "refresh_token"), address)
+    else:
+        raise _Refusal(HTTPStatus.BAD_REQUEST, "unsupported_grant_type", "password or refresh_token.")
+    answer = _registry_token(token.user, form.get("scope", []))
+    if grant_type == "refresh_token":
+        answer["refresh_token"] = _one(form, "refresh_token")
+    elif "offline" in form.get("access_type", []):
+        answer["refresh_token"] = _refresh_token(token.user, _one(form, "client_id"))
+    return answer
+
+
+def _registry_token(user: User | None, scope_texts: list[str]) -> dict[str, object]:
+    wanted = parse_scopes(scope_texts)
+    access = granted(wanted, held_by(user, wanted)) if user is not None and wanted else []
+    signed = signing.sign(user.username if user is not None else "", access)
+    issued_at = datetime.fromtimestamp(signed.issued_at, UTC)
+    return {
+        "token": signed.text,
+        "access_token": signed.text,
+        "scope": " ".join(map(str, access)),
+        "expires_in": signed.expires_in,
+        "issued_at": issued_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def _api_token_of(name: str, password: str, address: str | None) -> ApiToken:
+    """Return the live token `password` when it belongs to the user `name`; account passwords are never taken."""
+    token = api_tokens.find_token(password) if 0 < len(password) <= CREDENTIAL_MAX else None
+    if token is None or token.kind == ApiToken.Kind.REFRESH or token.user.username != name:
+        raise _refused_credential(name, address)
+    api_tokens.note_use(token, address)
+    return token
+
+
+def _refreshed(text: str, address: str | None) -> ApiToken:
+    token = api_tokens.find_token(text) if len(text) <= CREDENTIAL_MAX else None
+    if token is None or token.kind != ApiToken.Kind.REFRESH or token.service != settings.REGISTRY_SERVICE:
+        raise _refused_credential("", address)
+    api_tokens.note_use(token, address)
+    return token
+
+
+def _refused_credential(name: str, address: str | None) -> _Refusal:
+    """Count the refusal and return the answer: the same words whatever was wrong, so that no name can be probed."""
+    if not limiter.note_failure(name[:CREDENTIAL_MAX], address):
+        return _Refusal(HTTPStatus.TOO_MANY_REQUESTS, "toomanyrequests", "Too many wrong credentials; wait a while.")
+    log.info("registry_credential_refused", address=address)
+    return _Refusal(
+        HTTPStatus.UNAUTHORIZED,
+        "unauthorized",
+        "Sign in with your user name and an access token; account passwords are not taken here.",
+        challenge=True,
+    )
+
+
+def _refresh_token(user: User, client: str) -> str:
+    name = f"registry sign-in ({client.replace(chr(0), '')[:80] or 'unknown client'})"
+    _row, text = api_tokens.create_token(
+        user,
+        kind=ApiToken.Kind.REFRESH,
+        name=name,
+        days=REFRESH_DAYS,
+        service=settings.REGISTRY_SERVICE,
+    )
+    mine = ApiToken.objects.filter(
+        user=user, kind=ApiToken.Kind.REFRESH, service=settings.REGISTRY_SERVICE, revoked_at=None
+    )
+    surplus = list(mine.order_by("-created_at", "-pk").values_list("pk", flat=True)[_REFRESH_LIVE_MAX:])
+    if surplus:
+        ApiToken.objects.filter(pk__in=surplus).delete()
+    return text
+
+
+def _basic(header: str) -> tuple[str, str]:
+    scheme, _, encoded = header.partition(" ")
+    try:
+        if scheme.lower() != "basic" or len(encoded) > 8 * CREDENTIAL_MAX:
+            raise ValueError
+        name, separator, password = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
+        if not separator:
+            raise ValueError
+    except (ValueError, binascii.Error):
+        raise _Refusal(
+            HTTPStatus.UNAUTHORIZED, "unauthorized", "The Authorization header is not Basic.", challenge=True
+        ) from None
+    return name, password
+
+
+def _check_service(parameters: dict[str, list[str]]) -> None:
+    # Absent is let through: some clients leave it out when they only check a sign-in. Anything else must be us, since
+    # the token is good for our registry alone (docker_auth #170).
+    if any(service != settings.REGISTRY_SERVICE for service in parameters.get("service", [])):
+        raise _Refusal(HTTPStatus.BAD_REQUEST, "invalid_request", "Unknown service.")
+
+
+def _parameters(text: str) -> dict[str, list[str]]:
+    if len(text) > QUERY_MAX:
+        raise _Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "invalid_request", "The request is too long.")
+    try:
+        found = parse_qs(text, keep_blank_values=True, max_num_fields=_PARAMETERS_MAX, errors="replace")
+    except ValueError:
+        raise _Refusal(HTTPStatus.BAD_REQUEST, "invalid_request", "Too many parameters.") from None
+    return found
+
+
+def _one(parameters: dict[str, list[str]], name: str) -> str:
+    values = parameters.get(name, [""])
+    if len(set(values)) > 1:
+        raise _Refusal(HTTPStatus.BAD_REQUEST, "invalid_request", f"{name} is given twice.")
+    return values[0]
+
+
+def _body(environ: WSGIEnvironment) -> str:
+    """Return the form in the body, chunked or not; 413 above the cap, before it is buffered."""
+    length_text = environ.get("CONTENT_LENGTH") or ""
+    stream = environ["wsgi.input"]
+    too_long = _Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request", "The body is too long.")
+    if length_text:
+        if not length_text.isascii() or not length_text.isdigit():
+            raise _Refusal(HTTPStatus.BAD_REQUEST, "invalid_request", "Content-Length is not a number.")
+        if int(length_text) > BODY_MAX_BYTES:
+            raise too_long
+        body = stream.read(int(length_text))
+    elif environ.get("wsgi.input_terminated") or environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked":
+        pieces, size = [], 0
+        while piece := stream.read(BODY_MAX_BYTES + 1 - size):
+            pieces.append(piece)
+            size += len(piece)
+            if size > BODY_MAX_BYTES:
+                raise too_long
+        body = b"".join(pieces)
+    else:
+        body = b""
+    return str(body, "utf-8", "replace")

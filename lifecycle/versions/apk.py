@@ -1,0 +1,50 @@
+"""Alpine versions, as apk-tools 3 (apk-package(5); apk-tools src/version.c)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from lifecycle.versions.encoding import InvalidVersion, num, text
+
+_SUFFIX: Final = r"_(?:alpha|beta|pre|rc|cvs|svn|git|hg|p)[0-9]*(?![a-z])"
+_VERSION: Final = re.compile(rf"([0-9]+)((?:\.[0-9]+)*)([a-z]?)((?:{_SUFFIX})*)(?:~([0-9a-f]+))?(?:-r([0-9]+))?")
+_SUFFIXES: Final = re.compile(r"_([a-z]+)([0-9]*)")
+_PRE: Final = {"alpha": 1, "beta": 2, "pre": 3, "rc": 4}
+_POST: Final = {"cvs": 5, "svn": 6, "git": 7, "hg": 8, "p": 9}
+# What may follow a common beginning, lowest first.
+_PRE_SUFFIX, _END, _REVISION, _HASH, _SUFFIX_NUMBER, _POST_SUFFIX, _LETTER, _DIGITS = (
+    bytes((tag,)) for tag in range(1, 9)
+)
+
+
+def _component_key(digits: str) -> bytes:
+    """Return the key of a later number: with a leading zero it is compared as text (as in Gentoo's rules)."""
+    if digits[0] == "0":
+        return b"\x01" + text(digits)
+    return b"\x02" + num(digits)
+
+
+def key(version: str) -> bytes:
+    """Return the key; raises InvalidVersion exactly where `apk version --check` complains."""
+    found = _VERSION.fullmatch(version)
+    if found is None:
+        raise InvalidVersion("not digits{.digits}{letter}{_suffix}{~hash}{-r#}")
+    first, numbers, letter, suffixes, commit, revision = found.groups()
+    out = bytearray(num(first))
+    for digits in numbers.split(".")[1:]:
+        out += _DIGITS + _component_key(digits)
+    if letter:
+        out += _LETTER + letter.encode("ascii")
+    for word, digits in _SUFFIXES.findall(suffixes):
+        if word in _PRE:
+            out += _PRE_SUFFIX + bytes((_PRE[word],))
+        else:
+            out += _POST_SUFFIX + bytes((_POST[word],))
+        if digits:
+            out += _SUFFIX_NUMBER + num(digits)
+    if commit:
+        out += _HASH + text(commit)
+    if revision:
+        out += _REVISION + num(revision)
+    return bytes(out) + _END
