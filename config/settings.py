@@ -57,7 +57,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "lifecycle.core.middleware.ErrorAnswerMiddleware",
+    "lifecycle.pages.middleware.ErrorAnswerMiddleware",
     "lifecycle.api.idempotency.IdempotencyMiddleware",  # innermost: it repeats what a view answered
 ]
 

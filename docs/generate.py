@@ -212,7 +212,7 @@ def errors() -> str:
     from lifecycle.core.errors import LifecycleError  # noqa: PLC0415 -- as above
 
     for module in pkgutil.walk_packages([str(ROOT / "lifecycle")], "lifecycle."):
-        if module.name.rpartition(".")[2] in {"types", "errors", "client", "services", "api"}:
+        if not module.ispkg and module.name.split(".")[1] not in {"migrations", "management", "cli", "bench", "demo"}:
             importlib.import_module(module.name)
     found: dict[str, tuple[int, str]] = {}
     classes: dict[str, type[LifecycleError]] = {}

@@ -4,18 +4,19 @@ from lifecycle.advisories.models import Advisory, AffectedInterval, Feed, Match
 from lifecycle.api.models import IdempotencyKey
 from lifecycle.audit.models import AuditEvent, AuditPending
 from lifecycle.authority.models import (
+    CredentialFailure,
     EnvironmentUserPermission,
     RepositoryUserPermission,
     RoleGrant,
     TeamUserPermission,
 )
+from lifecycle.environments.models import Environment, Slot
 from lifecycle.ingest.models import Delivery
 from lifecycle.jobs.models import Job, JobLogLine, ScheduleSlot
 from lifecycle.lineage.models import Ancestry, Derivation
-from lifecycle.promotion.models import Environment, Evaluation, PromotionRequest, Slot, Vote
+from lifecycle.promotion.models import Evaluation, PromotionRequest, Vote
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import (
-    CredentialFailure,
     Image,
     IndexEntry,
     Layer,

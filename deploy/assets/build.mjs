@@ -28,7 +28,7 @@ function namesIn(content) {
 }
 
 const [purged] = await new PurgeCSS().purge({
-  content: ["templates/**/*.html", `${STATIC}/js/*.js`, "accounts/**/*.py", "lifecycle/**/{forms,views}.py", "lifecycle/core/templatetags/*.py"],
+  content: ["templates/**/*.html", `${STATIC}/js/*.js`, "accounts/**/*.py", "lifecycle/**/{forms,views}.py", "lifecycle/pages/templatetags/*.py"],
   css: ["node_modules/@tabler/core/dist/css/tabler.css"],
   extractors: [{ extractor: namesIn, extensions: ["html", "js", "py"] }],
   safelist: { standard: ["html", "body", ":root", "a", "code", "kbd", "pre", "dialog", "details", "summary", "is-invalid"] },

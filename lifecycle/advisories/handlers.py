@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from lifecycle import events
 from lifecycle.advisories import services
+from lifecycle.advisories.kinds import MATCH
 from lifecycle.advisories.matching import BATCH
+from lifecycle.events import subscribe
 from lifecycle.jobs.handlers import JobRun, handler
-from lifecycle.jobs.models import JobKind
 
 
-@handler(JobKind.MATCH)
+@handler(MATCH)
 def match(run: JobRun) -> None:
     """Match what the payload names: `package_ids` that are new, or `advisory_ids` that changed."""
     work = (
@@ -25,3 +27,15 @@ def match(run: JobRun) -> None:
                 function(ids[start : start + BATCH])
             done += len(ids[start : start + BATCH])
     run.progress(done, total)
+
+
+@subscribe(events.ImagesScanned)
+def match_new_packages(event: events.ImagesScanned) -> None:
+    """Queue the matching of package versions that no image contained before."""
+    services.queue_matching(event.new_package_ids, image_id=event.image_ids[0], actor_id=event.actor_id)
+
+
+@subscribe(events.ImagesImported)
+def match_imported(event: events.ImagesImported) -> None:
+    """Match the new package versions of imported images at once."""
+    services.match_packages(event.new_package_ids)

@@ -61,7 +61,7 @@ END
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PackageVerdict:
     """That an advisory affects the package at `position` of those that were asked about."""
 
     position: int
@@ -172,9 +172,9 @@ def _maven_holds(version: str, low: str, low_inclusive: bool, high: str, high_in
     return order < 0 or (order == 0 and high_inclusive)
 
 
-def verdicts(packages: Sequence[Coordinates]) -> list[Verdict]:
+def verdicts(packages: Sequence[Coordinates]) -> list[PackageVerdict]:
     """Return what affects `packages`, without storing anything; an invalid version only by equality as text."""
-    out: list[Verdict] = []
+    out: list[PackageVerdict] = []
     for start in range(0, len(packages), BATCH):
         out += _verdicts(packages[start : start + BATCH], start)
     return out
@@ -186,7 +186,7 @@ _ASKED: Final = """(SELECT * FROM unnest(
 ) AS asked(id, ecosystem, release, match_name, match_version, version_key, scheme))"""
 
 
-def _verdicts(packages: Sequence[Coordinates], offset: int) -> Iterable[Verdict]:
+def _verdicts(packages: Sequence[Coordinates], offset: int) -> Iterable[PackageVerdict]:
     asked = {
         "positions": [offset + number for number in range(len(packages))],
         "ecosystems": [item.ecosystem for item in packages],
@@ -207,4 +207,4 @@ def _verdicts(packages: Sequence[Coordinates], offset: int) -> Iterable[Verdict]
             """,  # noqa: S608 -- only constants of this module are put in
             parameters,
         )
-        return [Verdict(*row) for row in cursor.fetchall()]
+        return [PackageVerdict(*row) for row in cursor.fetchall()]

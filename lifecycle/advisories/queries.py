@@ -3,135 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Final
 
 from django.db import connection
-from django.db.models import Case, Exists, OuterRef, QuerySet, Subquery, Value, When
-
-from lifecycle.advisories.matching import Verdict, verdicts
-from lifecycle.advisories.models import Match
-from lifecycle.core.severities import SEVERITIES
-from lifecycle.jobs.models import Job, JobKind
-from lifecycle.registry.models import Image
-from lifecycle.registry.queries import trees_of
-from lifecycle.sbom.models import InventoryPackage, PackageVersion
-from lifecycle.versions.coordinates import Coordinates
 
 _ALIAS_ROUNDS_MAX: Final = 50  # a chain of aliases that long is a mistake in a feed, not a vulnerability
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of `findings --json`; `advisory` None is a package that cannot be judged, `reason` says why."""
-
-    purl: str
-    advisory: str | None
-    aliases: tuple[str, ...]
-    fixed_version: str | None
-    severity: str
-    state: str
-    reason: str = ""
-
-    def as_json(self) -> dict[str, object]:
-        """Return the object that docs/reference/inventory-format.md describes; `reason` only where there is one."""
-        line: dict[str, object] = {
-            "purl": self.purl,
-            "advisory": self.advisory,
-            "aliases": list(self.aliases),
-            "fixed_version": self.fixed_version,
-            "severity": self.severity,
-            "state": self.state,
-        }
-        if self.reason:
-            line["reason"] = self.reason
-        return line
-
-
-@dataclass(frozen=True, slots=True)
-class FindingsDiff:
-    """What changed from one image to another, as (advisory id, package name) pairs' live matches."""
-
-    fixed: tuple[Match, ...]
-    new: tuple[Match, ...]
-    remaining: tuple[Match, ...]
-
-    @property
-    def fixed_ids(self) -> set[str]:
-        """The advisories of `fixed`, each once: an advisory about a source package concerns all that is made of it."""
-        return {match.advisory.osv_id for match in self.fixed}
-
-    @property
-    def new_ids(self) -> set[str]:
-        """The advisories of `new`, each once."""
-        return {match.advisory.osv_id for match in self.new}
-
-
-def platform_manifests(image: Image) -> list[int]:
-    """Return the ids of the platform manifests that `image` stands for: itself, or all below an index, each once."""
-    if image.kind != Image.Kind.INDEX:
-        return [image.pk]
-    return list(dict.fromkeys(pk for _, pk in trees_of([image])[image.pk].manifests))
-
-
-def _preference(verdict: Verdict) -> tuple[bool, int, int]:
-    """Order what feeds say of one id about one package, best first: who knows a fix, says worse, was there earlier."""
-    return not verdict.fixed_version, SEVERITIES.index(verdict.severity), verdict.advisory_id
-
-
-def live_matches() -> QuerySet[Match]:
-    """Return the live matches, each (package version, advisory id) once: of two feeds' the one that is preferred."""
-    rank = Case(*[When(severity=name, then=Value(rank)) for rank, name in enumerate(SEVERITIES)], default=Value(9))
-    same = Match.objects.filter(
-        valid_to=None, package=OuterRef("package"), advisory__osv_id=OuterRef("advisory__osv_id")
-    ).order_by(Case(When(fixed_version="", then=Value(1)), default=Value(0)), rank, "advisory_id")
-    return Match.objects.filter(valid_to=None, pk=Subquery(same.values("pk")[:1]))
-
-
-def findings_of_purls(packages: Sequence[tuple[str, Coordinates]]) -> list[Finding]:
-    """Return the findings of packages given as (purl, coordinates), sorted, each (purl, advisory) once."""
-    found = verdicts([item for _, item in packages])
-    aliases = aliases_of({verdict.osv_id for verdict in found})
-    out: dict[tuple[str, str], Finding] = {}
-    for verdict in sorted(found, key=_preference, reverse=True):  # the last written stays: the one preferred
-        purl = packages[verdict.position][0]
-        out[purl, verdict.osv_id] = Finding(
-            purl=purl,
-            advisory=verdict.osv_id,
-            aliases=aliases[verdict.osv_id],
-            fixed_version=verdict.fixed_version or None,
-            severity=verdict.severity,
-            state="open",
-        )
-    for purl, item in packages:
-        if item.problem is not None:
-            out[purl, ""] = Finding(purl, None, (), None, "unknown", "unknown", item.problem)
-    return [out[key] for key in sorted(out)]
-
-
-def findings_of_image(image: Image) -> list[Finding]:
-    """Return the findings of `image` (of all platforms, when it is an index) from its stored package versions."""
-    packages = PackageVersion.objects.filter(
-        inventory_packages__inventory__image_inventories__image__in=platform_manifests(image)
-    ).distinct()
-    return findings_of_purls(
-        [
-            (
-                package.purl,
-                Coordinates(
-                    ecosystem=package.ecosystem,
-                    release=package.release,
-                    name=package.match_name,
-                    version=package.match_version,
-                    scheme=package.scheme,
-                    key=None if package.version_key is None else bytes(package.version_key),
-                    problem=package.problem or None,
-                ),
-            )
-            for package in packages
-        ]
-    )
 
 
 # What these ids say and what names them. One look into the index an id: an overlap with one array of thousands would be
@@ -144,12 +21,6 @@ SELECT a.osv_id, a.aliases, a.upstream
 FROM unnest(%(ids)s::varchar[]) AS named(id) JOIN lifecycle_advisory a ON a.aliases @> ARRAY[named.id]
 WHERE a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL
 """
-
-
-def unscanned(image: Image) -> list[tuple[str, str]]:
-    """Return (digest, why) of each platform of `image` whose packages are not known; that is unknown, not healthy."""
-    waiting = Image.objects.filter(pk__in=platform_manifests(image), scanned_at=None).order_by("digest")
-    return [(one.digest, one.scan_problem or "its packages are not known yet") for one in waiting]
 
 
 def aliases_of(osv_ids: Collection[str]) -> dict[str, tuple[str, ...]]:
@@ -184,82 +55,3 @@ def _reachable(start: str, neighbours: dict[str, set[str]]) -> set[str]:
         reached |= fresh
         todo.extend(fresh)
     return reached
-
-
-def matches_of_images(image_ids: Iterable[int]) -> list[Match]:
-    """Return the live matches seen through any of these images, each once, with package and advisory."""
-    return list(
-        live_matches()
-        .filter(
-            pk__in=Match.objects.filter(
-                valid_to=None, package__inventory_packages__inventory__image_inventories__image__in=list(image_ids)
-            ).values("pk"),
-        )
-        .select_related("package", "advisory")
-        .order_by("advisory__osv_id", "package__purl")
-    )
-
-
-def _pair(match: Match) -> tuple[str, str, str]:
-    package = match.package
-    return match.advisory.osv_id, package.type, f"{package.namespace}/{package.name}"
-
-
-def diff_of_images(before: Image, after: Image) -> FindingsDiff:
-    """Return which findings of `before` are fixed in `after`, which are new, which remain.
-
-    A finding stays the same one when its package's version changes but the advisory still holds.
-    """
-    old = {_pair(match): match for match in matches_of_images(platform_manifests(before))}
-    new = {_pair(match): match for match in matches_of_images(platform_manifests(after))}
-    return FindingsDiff(
-        fixed=tuple(old[key] for key in sorted(old.keys() - new.keys())),
-        new=tuple(new[key] for key in sorted(new.keys() - old.keys())),
-        remaining=tuple(new[key] for key in sorted(new.keys() & old.keys())),
-    )
-
-
-def fixed_by_new_base(image_ids: Collection[int], before: Image, after: Image) -> dict[int, list[str]]:
-    """Return, for each image, the advisories that go when the packages it has from `before` become those of `after`.
-
-    A package counts as the base's when the image holds the very version that `before` holds. What still holds in
-    `after`, or through another package of the image's own, stays. The same number of queries for any number of images.
-    """
-    base = InventoryPackage.objects.filter(inventory__image_inventories__image=before).values("package_id")
-    held = "package__inventory_packages__inventory__image_inventories__image"
-    still = Match.objects.filter(valid_to=None, **{held: after}).values("advisory__osv_id")
-    # One filter() call: the image that is given back has to be the one that was asked for.
-    rows = Match.objects.filter(valid_to=None, **{f"{held}__in": image_ids})
-    going: dict[int, set[str]] = {image_id: set() for image_id in image_ids}
-    for image_id, osv_id in (
-        rows.filter(package__in=base).exclude(advisory__osv_id__in=still).values_list(held, "advisory__osv_id")
-    ):
-        going[image_id].add(osv_id)
-    wanted = {osv_id for found in going.values() for osv_id in found}
-    own = rows.filter(advisory__osv_id__in=wanted).exclude(package__in=base)
-    for image_id, osv_id in own.values_list(held, "advisory__osv_id"):
-        going[image_id].discard(osv_id)
-    return {image_id: sorted(found) for image_id, found in going.items()}
-
-
-def is_matching(image_ids: Collection[int]) -> bool:
-    """Whether packages of any of these images still wait to be matched, so that their findings may be too few.
-
-    What failed waits too, until the same has been matched after all (jobs/schedule.py queues it again).
-    """
-    jobs = Job.objects.filter(kind=JobKind.MATCH, payload__has_key="package_ids")
-    newer = Job.objects.filter(
-        kind=JobKind.MATCH, subject_id=OuterRef("subject_id"), payload=OuterRef("payload"), pk__gt=OuterRef("pk")
-    )
-    # One arm a state: there is an index for each, and none for all.
-    waiting, running, failed = (
-        jobs.filter(state=state).values_list("payload", flat=True)
-        for state in (Job.State.WAITING, Job.State.RUNNING, Job.State.FAILED)
-    )
-    package_ids: set[int] = set()
-    for payload in waiting.union(running, failed.filter(~Exists(newer)), all=True):
-        package_ids.update(payload["package_ids"])
-    if not package_ids:
-        return False
-    held = InventoryPackage.objects.filter(inventory__image_inventories__image__in=image_ids)
-    return held.filter(package__in=package_ids).exists()

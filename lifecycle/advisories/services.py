@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -11,20 +11,22 @@ from typing import Final, TypeVar
 from django.db import connection, transaction
 
 from accounts.models import User
+from lifecycle import events
 from lifecycle.advisories import matching
+from lifecycle.advisories.kinds import MATCH
 from lifecycle.advisories.models import Advisory, AffectedInterval, Feed
 from lifecycle.advisories.records import OsvRecord, is_same_time, parse_record, parse_time
 from lifecycle.advisories.sources import FeedUnreadable, Source, open_source
 from lifecycle.audit import services as audit
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, Malformed
-from lifecycle.core.severities import SEVERITIES
+from lifecycle.jobs import services as jobs
 
 _Item = TypeVar("_Item")
 BATCH: Final = 1000  # records a transaction: what a crash can make us read again
 ERRORS_KEPT: Final = 1000
-_RISK_BATCH: Final = 2000
 _INTERVAL_BATCH: Final = 20_000
+_MATCH_BATCH: Final = 5000  # package versions of one job
 _WRITTEN: Final = (
     "directory", "modified", "modified_at", "published_at", "withdrawn_at", "tombstoned_at", "aliases", "upstream",
     "related", "summary", "details", "severity", "score", "vector", "references", "updated_at",
@@ -218,7 +220,7 @@ def _store_intervals(records: list[OsvRecord], ids: dict[str, int]) -> None:
 
 def _rematch(advisory_ids: Collection[int]) -> int:
     changed = matching.match_advisories(advisory_ids)
-    refresh_risk(images_with_packages(changed))
+    _publish(changed)
     return len(changed)
 
 
@@ -234,97 +236,28 @@ def _tombstone(feed: Feed, indexes: dict[str, dict[str, str]], report: SyncRepor
     report.tombstoned = len(gone)
 
 
+def _publish(package_ids: set[int]) -> None:
+    if package_ids:
+        events.publish(events.MatchesChanged(frozenset(package_ids)))
+
+
+def queue_matching(package_ids: Sequence[int], *, image_id: int, actor_id: int) -> None:
+    """Queue the matching of new package versions in batches, in the caller's transaction."""
+    actor = User.objects.get(pk=actor_id)
+    for start in range(0, len(package_ids), _MATCH_BATCH):
+        payload = {"package_ids": list(package_ids[start : start + _MATCH_BATCH])}
+        jobs.queue(MATCH, subject_id=image_id, actor=actor, payload=payload)
+
+
 def match_packages(package_ids: Collection[int]) -> set[int]:
     """Make the matches of these package versions true and refresh the images that carry them; return those changed."""
     changed = matching.match_packages(package_ids)
-    refresh_risk(images_with_packages(changed))
+    _publish(changed)
     return changed
 
 
 def match_advisories(advisory_ids: Collection[int]) -> set[int]:
     """Make the matches of these advisories true and refresh the images; return the package versions changed."""
     changed = matching.match_advisories(advisory_ids)
-    refresh_risk(images_with_packages(changed))
+    _publish(changed)
     return changed
-
-
-def images_with_packages(package_ids: Collection[int]) -> list[int]:
-    """Return the images whose inventories hold any of these package versions."""
-    if not package_ids:
-        return []
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT DISTINCT ii.image_id FROM lifecycle_inventorypackage ip"
-            " JOIN lifecycle_imageinventory ii ON ii.inventory_id = ip.inventory_id"
-            " WHERE ip.package_id = ANY(%s)",
-            [list(package_ids)],
-        )
-        return [row[0] for row in cursor.fetchall()]
-
-
-# Images share inventories, and what is known against a package version is the same in each: so each inventory is read
-# once and each package version counted once, whatever number of images carries them. For 100,000 images with 245
-# findings each that is a tenth of what it takes to count image by image.
-_RISK: Final = """
-WITH carried AS MATERIALIZED (
-    SELECT image_id, inventory_id FROM lifecycle_imageinventory WHERE image_id = ANY(%(ids)s)
-),
-held AS MATERIALIZED (
-    SELECT shared.inventory_id, inside.package_id
-    FROM (SELECT DISTINCT inventory_id FROM carried) shared
-    CROSS JOIN LATERAL (
-        -- OFFSET 0 holds the planner to these inventories: else it reads all that have a matched package.
-        SELECT package_id FROM lifecycle_inventorypackage ip WHERE ip.inventory_id = shared.inventory_id OFFSET 0
-    ) inside
-    WHERE EXISTS (SELECT FROM lifecycle_match m WHERE m.package_id = inside.package_id AND m.valid_to IS NULL)
-),
-counted AS MATERIALIZED (
-    SELECT found.package_id,
-           count(*) FILTER (WHERE found.severity = 'critical') AS critical,
-           count(*) FILTER (WHERE found.severity = 'high') AS high,
-           count(*) FILTER (WHERE found.severity = 'medium') AS medium,
-           count(*) FILTER (WHERE found.severity = 'low') AS low,
-           count(*) FILTER (WHERE found.severity IN ('none', 'unknown')) AS unknown,
-           count(*) FILTER (WHERE found.fixed_version <> '') AS fixable
-    FROM (
-        SELECT DISTINCT ON (m.package_id, a.osv_id) m.package_id, m.severity, m.fixed_version
-        FROM (SELECT DISTINCT package_id FROM held) package
-        JOIN lifecycle_match m ON m.package_id = package.package_id AND m.valid_to IS NULL
-        JOIN lifecycle_advisory a ON a.id = m.advisory_id
-        ORDER BY m.package_id, a.osv_id, m.fixed_version = '',
-                 array_position(%(severities)s::varchar[], m.severity), a.id
-    ) found
-    GROUP BY found.package_id
-),
-risk AS (
-    SELECT image.id AS image_id, coalesce(sum(critical), 0) AS critical, coalesce(sum(high), 0) AS high,
-           coalesce(sum(medium), 0) AS medium, coalesce(sum(low), 0) AS low, coalesce(sum(unknown), 0) AS unknown,
-           coalesce(sum(fixable), 0) AS fixable
-    FROM unnest(%(ids)s::bigint[]) AS image(id)
-    LEFT JOIN (
-        SELECT DISTINCT carried.image_id, held.package_id FROM carried JOIN held USING (inventory_id)
-    ) has ON has.image_id = image.id
-    LEFT JOIN counted ON counted.package_id = has.package_id
-    GROUP BY image.id
-)
-UPDATE lifecycle_image SET
-    critical_count = risk.critical, high_count = risk.high, medium_count = risk.medium, low_count = risk.low,
-    unknown_count = risk.unknown, fixable_count = risk.fixable, risk_at = %(now)s
-FROM risk
-WHERE lifecycle_image.id = risk.image_id
-"""
-
-
-def refresh_risk(image_ids: Collection[int]) -> None:
-    """Recount the open findings that these images store: each (package version, advisory id) once, as in `findings`."""
-    ordered = sorted(set(image_ids))  # one order of locking
-    for start in range(0, len(ordered), _RISK_BATCH):
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT FROM lifecycle_image WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
-                [ordered[start : start + _RISK_BATCH]],
-            )
-            cursor.execute(
-                _RISK,
-                {"ids": ordered[start : start + _RISK_BATCH], "severities": list(SEVERITIES), "now": clock.now()},
-            )

@@ -12,10 +12,11 @@ from rest_framework.response import Response
 
 from lifecycle.api.caller import caller
 from lifecycle.api.serializing import require_valid
+from lifecycle.audit.forms import FilterForm
 from lifecycle.audit.models import AuditEvent
-from lifecycle.audit.queries import events_visible_to, filtered, for_list
+from lifecycle.audit.queries import filtered, for_list
 from lifecycle.audit.types import EventFilter
-from lifecycle.pages.audit.forms import FilterForm
+from lifecycle.authority.queries import events_visible_to
 
 _FILTERS = [
     OpenApiParameter("action", str, description="The action, or its beginning: `promotion` finds promotion.approved."),

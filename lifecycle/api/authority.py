@@ -14,17 +14,17 @@ from accounts.models import ApiToken, Robot, Role, Team
 from accounts.tokens import DEFAULT_DAYS, lookup_of
 from accounts.verbs import Verb
 from lifecycle.api.caller import caller
-from lifecycle.api.promotion import EnvironmentSerializer
+from lifecycle.api.environments import EnvironmentSerializer
 from lifecycle.api.secrets import SecretResponse
 from lifecycle.api.serializing import StrictSerializer, require_valid
 from lifecycle.authority import services
+from lifecycle.authority.access import grant_in, robot_in, role_called, team_for
 from lifecycle.authority.explaining import explain
+from lifecycle.authority.forms import WhyForm
 from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.queries import grants_in, live_tokens, robots_in, roles_with_counts, teams_with_counts
 from lifecycle.core.errors import NotFound
-from lifecycle.pages.authority import page_queries
-from lifecycle.pages.authority.forms import WhyForm
-from lifecycle.promotion import services as promotion_services
-from lifecycle.promotion.models import Environment
+from lifecycle.environments.models import Environment
 
 
 def _parsed(body: serializers.Serializer[Any]) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class TeamsView(generics.ListAPIView[Team]):
     serializer_class = TeamSerializer
 
     def get_queryset(self) -> QuerySet[Team]:
-        return page_queries.teams_with_counts(caller(self.request)).order_by("pk")
+        return teams_with_counts(caller(self.request)).order_by("pk")
 
     @extend_schema(request=TeamBody, responses={201: TeamSerializer})
     def post(self, request: Request) -> Response:
@@ -74,7 +74,7 @@ class TeamView(generics.GenericAPIView[Team]):
     @extend_schema(responses=TeamSerializer)
     def get(self, request: Request, team: str) -> Response:
         """Return the team, with how many people, robots and environments it has."""
-        found = page_queries.teams_with_counts(caller(request)).filter(slug=team).first()
+        found = teams_with_counts(caller(request)).filter(slug=team).first()
         if found is None:
             raise NotFound("There is no such team, or you may not see it.")
         return Response(self.get_serializer(found).data)
@@ -111,13 +111,13 @@ class GrantsView(generics.ListAPIView[RoleGrant]):
     serializer_class = GrantSerializer
 
     def get_queryset(self) -> QuerySet[RoleGrant]:
-        team = page_queries.team_for(caller(self.request), self.kwargs["team"])
-        return page_queries.grants_in(team).order_by("pk")
+        team = team_for(caller(self.request), self.kwargs["team"])
+        return grants_in(team).order_by("pk")
 
     @extend_schema(request=GrantBody, responses={201: GrantSerializer})
     def post(self, request: Request, team: str) -> Response:
         """Give a person (team.manage) or a robot of the team (robot.manage) a role; again: only its end changes."""
-        found = page_queries.team_for(caller(request), team)
+        found = team_for(caller(request), team)
         values = _parsed(GrantBody(data=request.data))
         username = values.pop("username")
         scope = {"actor": caller(request), "repository_pattern": values.pop("repositories"), **values}
@@ -137,13 +137,13 @@ class GrantView(generics.GenericAPIView[RoleGrant]):
     @extend_schema(responses=GrantSerializer)
     def get(self, request: Request, team: str, grant_id: int) -> Response:
         """Return one grant of the team."""
-        found = page_queries.grant_in(page_queries.team_for(caller(request), team), grant_id)
+        found = grant_in(team_for(caller(request), team), grant_id)
         return Response(self.get_serializer(found).data)
 
     @extend_schema(request=None, responses={204: None})
     def delete(self, request: Request, team: str, grant_id: int) -> Response:
         """Take it back; the holder's next request is judged without it."""
-        found = page_queries.team_for(caller(request), team)
+        found = team_for(caller(request), team)
         services.revoke_grant(grant_id, actor=caller(request), team_id=found.pk)
         return Response(status=204)
 
@@ -171,13 +171,13 @@ class RobotsView(generics.ListAPIView[Robot]):
     serializer_class = RobotSerializer
 
     def get_queryset(self) -> QuerySet[Robot]:
-        team = page_queries.team_for(caller(self.request), self.kwargs["team"])
-        return page_queries.robots_in(team).order_by("pk")
+        team = team_for(caller(self.request), self.kwargs["team"])
+        return robots_in(team).order_by("pk")
 
     @extend_schema(request=RobotBody, responses={201: RobotSerializer})
     def post(self, request: Request, team: str) -> Response:
         """Make a robot (robot.manage); it may do nothing until it holds a role."""
-        found = page_queries.team_for(caller(request), team)
+        found = team_for(caller(request), team)
         made = services.create_robot(found.pk, actor=caller(request), **_parsed(RobotBody(data=request.data)))
         return Response(self.get_serializer(self.get_queryset().get(pk=made.pk)).data, status=201)
 
@@ -190,8 +190,8 @@ class RobotView(generics.GenericAPIView[Robot]):
     @extend_schema(responses=RobotSerializer)
     def get(self, request: Request, team: str, robot_id: int) -> Response:
         """Return one robot of the team."""
-        found = page_queries.team_for(caller(request), team)
-        robot = page_queries.robots_in(found).filter(pk=robot_id).first()
+        found = team_for(caller(request), team)
+        robot = robots_in(found).filter(pk=robot_id).first()
         if robot is None:
             raise NotFound("There is no such robot.")
         return Response(self.get_serializer(robot).data)
@@ -199,7 +199,7 @@ class RobotView(generics.GenericAPIView[Robot]):
     @extend_schema(request=None, responses={204: None})
     def delete(self, request: Request, team: str, robot_id: int) -> Response:
         """End it (robot.manage): tokens and grants go, its name stays taken."""
-        found = page_queries.robot_in(page_queries.team_for(caller(request), team), robot_id)
+        found = robot_in(team_for(caller(request), team), robot_id)
         services.retire_robot(found.pk, actor=caller(request))
         return Response(status=204)
 
@@ -251,11 +251,11 @@ class RobotTokensView(generics.ListAPIView[ApiToken]):
     serializer_class = TokenSerializer
 
     def _robot(self) -> Robot:
-        team = page_queries.team_for(caller(self.request), self.kwargs["team"])
-        return page_queries.robot_in(team, self.kwargs["robot_id"])
+        team = team_for(caller(self.request), self.kwargs["team"])
+        return robot_in(team, self.kwargs["robot_id"])
 
     def get_queryset(self) -> QuerySet[ApiToken]:
-        return page_queries.live_tokens().filter(user=self._robot().user).order_by("-pk")
+        return live_tokens().filter(user=self._robot().user).order_by("-pk")
 
     @extend_schema(request=TokenBody, responses={201: NewTokenSerializer})
     def post(self, request: Request, team: str, robot_id: int) -> Response:
@@ -274,7 +274,7 @@ class RobotTokenView(generics.GenericAPIView[ApiToken]):
     @extend_schema(request=None, responses={204: None})
     def delete(self, request: Request, team: str, robot_id: int, token_id: int) -> Response:
         """Revoke it (robot.manage)."""
-        robot = page_queries.robot_in(page_queries.team_for(caller(request), team), robot_id)
+        robot = robot_in(team_for(caller(request), team), robot_id)
         services.revoke_robot_token(robot.pk, token_id, actor=caller(request))
         return Response(status=204)
 
@@ -286,7 +286,7 @@ class TokensView(generics.ListAPIView[ApiToken]):
     serializer_class = TokenSerializer
 
     def get_queryset(self) -> QuerySet[ApiToken]:
-        return page_queries.live_tokens().filter(user=caller(self.request)).order_by("-pk")
+        return live_tokens().filter(user=caller(self.request)).order_by("-pk")
 
     @extend_schema(request=OwnTokenBody, responses={201: NewTokenSerializer})
     def post(self, request: Request) -> Response:
@@ -324,16 +324,16 @@ class TeamEnvironmentsView(generics.ListAPIView[Environment]):
     serializer_class = EnvironmentSerializer
 
     def get_queryset(self) -> QuerySet[Environment]:
-        team = page_queries.team_for(caller(self.request), self.kwargs["team"])
+        team = team_for(caller(self.request), self.kwargs["team"])
         return Environment.objects.filter(team=team).select_related("team").order_by("pk")
 
     @extend_schema(request=EnvironmentBody, responses={201: EnvironmentSerializer})
     def post(self, request: Request, team: str) -> Response:
         """Add one at the end of the path (environment.manage)."""
-        found = page_queries.team_for(caller(request), team)
+        found = team_for(caller(request), team)
         values = _parsed(EnvironmentBody(data=request.data))
         values["name"] = values["name"] or values["slug"]
-        made = promotion_services.create_environment(found, actor=caller(request), **values)
+        made = services.create_environment(found, actor=caller(request), **values)
         return Response(self.get_serializer(made).data, status=201)
 
 
@@ -367,7 +367,7 @@ class ExplainView(generics.GenericAPIView[Team]):
     )
     def get(self, request: Request, team: str) -> Response:
         """Return the answer with every check that led to it, what would change it, and who can."""
-        found = page_queries.team_for(caller(request), team)
+        found = team_for(caller(request), team)
         places = list(Environment.objects.filter(team=found))
         asked = require_valid(WhyForm(places, request.query_params))
         place = next((place for place in places if place.slug == asked["environment"]), None)
@@ -401,13 +401,13 @@ class RolesView(generics.ListAPIView[Role]):
     serializer_class = RoleSerializer
 
     def get_queryset(self) -> QuerySet[Role]:
-        return page_queries.roles_with_counts().order_by("pk")
+        return roles_with_counts().order_by("pk")
 
     @extend_schema(request=NewRoleBody, responses={201: RoleSerializer})
     def post(self, request: Request) -> Response:
         """Compose a role (admins)."""
         made = services.create_role(actor=caller(request), **_parsed(NewRoleBody(data=request.data)))
-        return Response(self.get_serializer(page_queries.role_called(made.slug)).data, status=201)
+        return Response(self.get_serializer(role_called(made.slug)).data, status=201)
 
 
 class RoleView(generics.GenericAPIView[Role]):
@@ -418,13 +418,13 @@ class RoleView(generics.GenericAPIView[Role]):
     @extend_schema(responses=RoleSerializer)
     def get(self, request: Request, role: str) -> Response:
         """Return the role with its verbs."""
-        return Response(self.get_serializer(page_queries.role_called(role)).data)
+        return Response(self.get_serializer(role_called(role)).data)
 
     @extend_schema(request=RoleBody, responses=RoleSerializer)
     def put(self, request: Request, role: str) -> Response:
         """Give a composed role other verbs (admins); it counts at once for everybody who holds it."""
         services.change_role(role, actor=caller(request), **_parsed(RoleBody(data=request.data)))
-        return Response(self.get_serializer(page_queries.role_called(role)).data)
+        return Response(self.get_serializer(role_called(role)).data)
 
     @extend_schema(request=None, responses={204: None})
     def delete(self, request: Request, role: str) -> Response:

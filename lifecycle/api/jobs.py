@@ -16,7 +16,8 @@ from rest_framework.response import Response
 from lifecycle.api.caller import caller
 from lifecycle.jobs import steering
 from lifecycle.jobs.access import job_for
-from lifecycle.jobs.models import Job, JobKind, JobLogLine
+from lifecycle.jobs.kinds import names
+from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.jobs.queries import jobs_visible_to
 
 LOG_PAGE: Final = 500  # lines an answer
@@ -24,6 +25,7 @@ LOG_PAGE: Final = 500  # lines an answer
 
 class JobSerializer(serializers.ModelSerializer[Job]):
     actor = serializers.CharField(source="actor.username", read_only=True)
+    kind = serializers.ChoiceField(choices=names(), read_only=True)
 
     class Meta:
         model = Job
@@ -68,7 +70,7 @@ class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
     def get_queryset(self) -> QuerySet[Job]:
         jobs = jobs_visible_to(caller(self.request)).order_by("-pk")
         if self.action == "list":
-            if kind := self._choice("kind", JobKind.values):
+            if kind := self._choice("kind", names()):
                 jobs = jobs.filter(kind=kind)
             if state := self._choice("state", Job.State.values):
                 jobs = jobs.filter(state=state)
@@ -82,7 +84,7 @@ class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
 
     @extend_schema(
         parameters=[
-            OpenApiParameter("kind", str, enum=JobKind.values),
+            OpenApiParameter("kind", str, enum=names()),
             OpenApiParameter("state", str, enum=Job.State.values),
         ]
     )

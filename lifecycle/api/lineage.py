@@ -12,13 +12,13 @@ from rest_framework import generics, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from lifecycle.advisories.queries import platform_manifests
 from lifecycle.api.caller import caller
 from lifecycle.authority.access import image_for
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.lineage.models import Ancestry, Derivation
-from lifecycle.pages.registry.page_queries import images_held_in
 from lifecycle.registry.models import Image, RepositoryImage
+from lifecycle.registry.platforms import platform_ids
+from lifecycle.registry.queries import images_held_in
 
 
 class EdgeSerializer(serializers.Serializer[Any]):
@@ -62,7 +62,7 @@ class LineageView(generics.GenericAPIView[Derivation]):
         """Return immediate bases and derived images with their evidence, and how many there are at any distance."""
         actor = caller(request)
         image = image_for(actor, digest)
-        held, platforms = images_held_in(repositories_visible_to(actor)), platform_manifests(image)
+        held, platforms = images_held_in(repositories_visible_to(actor)), platform_ids(image)
         bases = Derivation.objects.filter(derived__in=platforms, base__in=held).order_by("pk")
         derived = Derivation.objects.filter(base__in=platforms, derived__in=held).order_by("pk")
         above = list(bases.select_related("base", "derived"))

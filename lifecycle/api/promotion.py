@@ -13,33 +13,12 @@ from rest_framework.response import Response
 
 from lifecycle.api.caller import caller
 from lifecycle.api.serializing import StrictSerializer
-from lifecycle.authority.access import repository_named
-from lifecycle.authority.queries import environments_visible_to
+from lifecycle.authority.access import environment_for, repository_named
 from lifecycle.promotion import services
-from lifecycle.promotion.access import environment_for
-from lifecycle.promotion.models import Environment, PromotionRequest, Vote
+from lifecycle.promotion.models import PromotionRequest, Vote
 from lifecycle.promotion.queries import promotions_visible_to, requirements_now
 
 _FILTERS: Final = {"state": "state", "repository": "repository__name", "environment": "environment__slug"}
-
-
-class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
-    team = serializers.CharField(source="team.slug", read_only=True)
-
-    class Meta:
-        model = Environment
-        fields = ("id", "team", "slug", "name", "position", "prefix", "required_approvals")
-        read_only_fields = fields
-
-
-class EnvironmentViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Environment]):
-    """The environments of the teams you can see."""
-
-    queryset = Environment.objects.none()  # only names the model for the schema; get_queryset decides
-    serializer_class = EnvironmentSerializer
-
-    def get_queryset(self) -> QuerySet[Environment]:
-        return environments_visible_to(caller(self.request)).order_by("pk")
 
 
 _FIELDS: Final = (

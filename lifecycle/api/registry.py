@@ -11,15 +11,14 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from lifecycle.advisories.queries import findings_of_image
 from lifecycle.api.caller import caller
 from lifecycle.authority.access import image_for
-from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.authority.queries import images_with_places, repositories_visible_to
 from lifecycle.comparison.queries import compare as compare_images
-from lifecycle.oci.constants import PROTECTED_PATTERNS_MAX
-from lifecycle.registry import services
+from lifecycle.evidence.findings import findings_of_image
+from lifecycle.ingest.protection import protect_tags
+from lifecycle.registry.constants import PROTECTED_PATTERNS_MAX
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
-from lifecycle.registry.queries import images_with_places
 
 
 class RepositorySerializer(serializers.ModelSerializer[Repository]):
@@ -54,7 +53,7 @@ class RepositoryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewse
         """Set which tags only image.amend may move; a push without it that moves one is taken back."""
         body = ProtectedTagsSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        repository = services.protect_tags(int(pk), body.validated_data["patterns"], actor=caller(request))
+        repository = protect_tags(int(pk), body.validated_data["patterns"], actor=caller(request))
         return Response(self.get_serializer(repository).data)
 
 

@@ -11,9 +11,10 @@ from lifecycle.api import (
     schema,  # noqa: F401 -- registers itself
 )
 from lifecycle.api.audit import AuditEventViewSet
+from lifecycle.api.environments import EnvironmentViewSet
 from lifecycle.api.jobs import JobViewSet
 from lifecycle.api.lineage import LineageView
-from lifecycle.api.promotion import EnvironmentViewSet, PromotionViewSet
+from lifecycle.api.promotion import PromotionViewSet
 from lifecycle.api.rebuild import RecipeView, WatchesView, WatchView, WaveViewSet
 from lifecycle.api.registry import ImageViewSet, RepositoryViewSet
 

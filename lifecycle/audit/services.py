@@ -18,7 +18,7 @@ from lifecycle.core.errors import LifecycleError, NotFound, NotPermitted
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from lifecycle.promotion.models import Environment
+    from lifecycle.environments.models import Environment
     from lifecycle.registry.models import Image, Repository
 
 _REFUSED: Final = "access.refused"

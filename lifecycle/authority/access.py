@@ -1,17 +1,32 @@
-"""The way from an id or a digest in a request to a row: found and allowed, or not found.
-
-Who may see what is `authority.queries`; here is only "this one, if you may".
-"""
+"""The only way from an id in a request to a row of the ground floor: the row if the user may see it, else NotFound."""
 
 from __future__ import annotations
 
-from accounts.models import User
+from django.db.models import QuerySet
+
+from accounts.models import Robot, Role, Team, User
 from accounts.verbs import Verb
-from lifecycle.authority import rights as authority
-from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.audit.models import AuditEvent
+from lifecycle.audit.queries import for_list
+from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.queries import (
+    environments_visible_to,
+    events_visible_to,
+    grants_in,
+    images_visible_to,
+    repositories_visible_to,
+    roles_with_counts,
+    teams_visible_to,
+)
+from lifecycle.authority.rights import require
 from lifecycle.core.errors import MalformedDigest, NotFound
 from lifecycle.core.types import Digest
-from lifecycle.registry.models import Image, Repository
+from lifecycle.environments.models import Environment
+from lifecycle.registry.models import (
+    Image,
+    Repository,
+    RepositoryImage,
+)
 
 _NO_REPOSITORY = "There is no such repository, or you may not see it."
 _NO_IMAGE = "There is no such image, or you may not see it."
@@ -51,21 +66,80 @@ def image_for(actor: User, digest: str, verb: Verb = Verb.IMAGE_VIEW) -> Image:
     return found
 
 
-def image_in(actor: User, repository: Repository, digest: str) -> Image:
-    """Return the image of that digest in a repository that was found by this module; raises NotFound."""
-    found = Image.objects.filter(
-        digest=digest, repository_images__repository=repository, repository_images__removed_at=None
-    ).first()
-    if found is None or not authority.may(
-        actor, Verb.IMAGE_VIEW, repository=repository, environment=repository.environment
-    ):
-        raise NotFound(_NO_IMAGE)
-    return found
-
-
 def _allowed(actor: User, found: Repository | None, verb: Verb) -> Repository:
     if found is None:
         raise NotFound(_NO_REPOSITORY)
     if verb != Verb.IMAGE_VIEW:
-        authority.require(actor, verb, repository=found, environment=found.environment)
+        require(actor, verb, repository=found, environment=found.environment)
+    return found
+
+
+def event_for(actor: User, event_id: int) -> AuditEvent:
+    """Return one event if `actor` may read it; raises NotFound for absent and hidden alike."""
+    event = for_list(events_visible_to(actor)).filter(pk=event_id).first()
+    if event is None:
+        raise NotFound("There is no such event, or you may not read it.")
+    return event
+
+
+def team_for(actor: User, slug: str) -> Team:
+    """Return the team if `actor` may see it; raises NotFound for absent and hidden alike."""
+    team = teams_visible_to(actor).filter(slug=slug).first()
+    if team is None:
+        raise NotFound("There is no such team, or you may not see it.")
+    return team
+
+
+def grant_in(team: Team, grant_id: int) -> RoleGrant:
+    """Return one grant of a team; raises NotFound."""
+    grant = grants_in(team).filter(pk=grant_id).first()
+    if grant is None:
+        raise NotFound("There is no such grant.")
+    return grant
+
+
+def robot_in(team: Team, robot_id: int) -> Robot:
+    """Return one robot of a team; raises NotFound."""
+    robot = Robot.objects.filter(team=team, pk=robot_id).select_related("user", "created_by").first()
+    if robot is None:
+        raise NotFound("There is no such robot.")
+    return robot
+
+
+def role_called(slug: str) -> Role:
+    """Return a role with its `holders`; raises NotFound."""
+    role = roles_with_counts().filter(slug=slug).first()
+    if role is None:
+        raise NotFound("There is no such role.")
+    return role
+
+
+def environment_for(actor: User, *, team: str, slug: str) -> Environment:
+    """Return an environment of a team `actor` can see; raises NotFound."""
+    environment = environments_visible_to(actor).filter(team__slug=team, slug=slug).first()
+    if environment is None:
+        raise NotFound(f"Team {team} has no environment {slug}.")
+    return environment
+
+
+def repository_of(visible: QuerySet[Repository], team: str, name: str) -> Repository:
+    """Return the repository `name` of `team` among `visible`; raises NotFound when absent or hidden."""
+    found = (
+        visible.select_related("team", "registry", "environment", "source").filter(team__slug=team, name=name).first()
+    )
+    if found is None:
+        raise NotFound(_NO_REPOSITORY)
+    return found
+
+
+def image_in(repository: Repository, digest: str) -> RepositoryImage:
+    """Return the membership of the image `digest` in `repository`, with both ends; raises NotFound."""
+    found = (
+        RepositoryImage.objects.select_related("image", "pushed_by")
+        .filter(repository=repository, image__digest=digest, removed_at=None)
+        .exclude(image__kind=Image.Kind.ARTIFACT)
+        .first()
+    )
+    if found is None:
+        raise NotFound(_NO_IMAGE)
     return found

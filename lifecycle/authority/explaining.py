@@ -12,9 +12,10 @@ from accounts.verbs import Verb
 from lifecycle.authority.constants import ADMIN_VERBS
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.queries import people_who
-from lifecycle.authority.rights import grants_of, matches
+from lifecycle.authority.rights import grants_of
 from lifecycle.core import clock
-from lifecycle.promotion.models import Environment
+from lifecycle.core.patterns import matches
+from lifecycle.environments.models import Environment
 
 _PEOPLE_MAX: Final = 20  # names in a list of who may
 

@@ -16,8 +16,8 @@ from typing import Final
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from lifecycle.authority.models import CredentialFailure
 from lifecycle.core.address import parse_address
-from lifecycle.registry.models import CredentialFailure
 
 WINDOW: Final = timedelta(minutes=5)
 PER_ACCOUNT: Final = 20  # containerd presents one wrong password twice

@@ -12,7 +12,7 @@ from django.db.models import Q
 from guardian.models import UserObjectPermissionBase
 
 from accounts.models import Role, Team, User
-from lifecycle.promotion.models import Environment
+from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Repository
 
 # `shop/*`, `shop/api`, `*`: a star stands for any run of characters, slashes too.
@@ -89,3 +89,20 @@ class EnvironmentUserPermission(UserObjectPermissionBase):
 
     class Meta(UserObjectPermissionBase.Meta):
         pass
+
+
+class CredentialFailure(models.Model):
+    """One refused credential at any login-like door; the limiter counts these rows."""
+
+    account = models.CharField(max_length=150)
+    address = models.GenericIPAddressField(null=True)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = (
+            models.Index(fields=("account", "-at"), name="credentialfailure_by_account"),
+            models.Index(fields=("address", "-at"), name="credentialfailure_by_address"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.account} at {self.at:%Y-%m-%d %H:%M}"

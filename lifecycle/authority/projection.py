@@ -16,8 +16,8 @@ from lifecycle.authority.models import (
     RoleGrant,
     TeamUserPermission,
 )
-from lifecycle.authority.rights import matches
-from lifecycle.promotion.models import Environment
+from lifecycle.core.patterns import matches
+from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Repository
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from django.db.models import CharField, Exists, F, OuterRef, Q, QuerySet
-from django.db.models.expressions import RawSQL
+from typing import Any
 
-from accounts.models import Membership, Team, User
+from django.db.models import CharField, Count, Exists, F, IntegerField, OuterRef, Prefetch, Q, QuerySet, Subquery
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Coalesce
+
+from accounts.models import ApiToken, Membership, Robot, Role, Team, User
 from accounts.verbs import Verb
+from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.constants import ADMIN_VERBS
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.context import once_a_read
-from lifecycle.promotion.models import Environment
-from lifecycle.registry.models import Image, Repository, RepositoryImage
+from lifecycle.environments.models import Environment
+from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
 
 
 def live_grants(actor: User, verb: Verb) -> QuerySet[RoleGrant]:
@@ -107,3 +111,79 @@ def people_who(verb: Verb, *, team: Team, family: str, environment: Environment 
         .filter(subject_family__like=F("repository_like"), user=OuterRef("pk"))
     )
     return User.objects.filter(Exists(grants), is_active=True, kind=User.Kind.PERSON).order_by("username")
+
+
+def images_with_places(actor: User, *, repository: str = "", tag: str = "") -> QuerySet[Image]:
+    """Return what `actor` sees, with `places_seen` and `tags_seen`: only those repositories that `actor` sees.
+
+    Given a repository's name or a tag's, only what is there, or what such a tag points at there.
+    """
+    visible = repositories_visible_to(actor)
+    held = RepositoryImage.objects.filter(repository__in=visible, removed_at=None)
+    tags = Tag.objects.filter(repository__in=visible)
+    asked = Q(repository__name=repository) if repository else Q()
+    found = images_visible_to(actor)
+    if repository:
+        found = found.filter(Exists(held.filter(asked, image=OuterRef("pk"))))
+    if tag:
+        found = found.filter(Exists(tags.filter(asked, name=tag, image=OuterRef("pk"))))
+    return found.prefetch_related(
+        Prefetch(
+            "repository_images",
+            queryset=held.select_related("repository").order_by("repository__name", "pk"),
+            to_attr="places_seen",
+        ),
+        Prefetch("tags", queryset=tags, to_attr="tags_seen"),
+    )
+
+
+def events_visible_to(actor: User) -> QuerySet[AuditEvent]:
+    """Return the events of the teams over which `actor` holds audit.read; all of them for an admin."""
+    if actor.is_active and actor.is_superuser:
+        return AuditEvent.objects.all()
+    return AuditEvent.objects.filter(team__in=teams_where(actor, Verb.AUDIT_READ))
+
+
+def audited_teams(actor: User) -> QuerySet[Team]:
+    """Return the teams whose trail `actor` may read."""
+    return teams_where(actor, Verb.AUDIT_READ)
+
+
+def count_of(rows: QuerySet[Any], of: str, what: str = "pk") -> Coalesce:
+    """Return how many distinct `what` of `rows` belong to each outer row, as a subquery of its own."""
+    counted = rows.filter(**{of: OuterRef("pk")}).order_by().values(of).annotate(n=Count(what, distinct=True))
+    return Coalesce(Subquery(counted.values("n"), output_field=IntegerField()), 0)
+
+
+def teams_with_counts(actor: User) -> QuerySet[Team]:
+    """Return the teams `actor` can see with `people`, `robot_count` and `place_count`; page by (slug, id)."""
+    grants = RoleGrant.objects.filter(RoleGrant.live(), user__kind=User.Kind.PERSON, user__is_active=True)
+    return teams_visible_to(actor).annotate(
+        people=count_of(grants, "team", "user"),
+        robot_count=count_of(Robot.objects.filter(user__is_active=True), "team"),
+        place_count=count_of(Environment.objects.all(), "team"),
+    )
+
+
+def grants_in(team: Team) -> QuerySet[RoleGrant]:
+    """Return every grant of a team with who holds it and who gave it; page by (user__username, id)."""
+    return RoleGrant.objects.filter(team=team).select_related("user", "role", "environment", "granted_by")
+
+
+def robots_in(team: Team) -> QuerySet[Robot]:
+    """Return the robots of a team with `token_count` live tokens; page by (name, id)."""
+    return (
+        Robot.objects.filter(team=team)
+        .select_related("user", "created_by")
+        .annotate(token_count=count_of(live_tokens(), "user__robot"))
+    )
+
+
+def live_tokens() -> QuerySet[ApiToken]:
+    """Return the tokens that people and robots made and have not revoked; the expired ones are shown as such."""
+    return ApiToken.objects.filter(revoked_at=None).exclude(kind=ApiToken.Kind.REFRESH)
+
+
+def roles_with_counts() -> QuerySet[Role]:
+    """Return every role with `holders`: how many users hold it somewhere."""
+    return Role.objects.annotate(holders=count_of(RoleGrant.objects.filter(RoleGrant.live()), "role", "user"))

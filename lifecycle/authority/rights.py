@@ -12,7 +12,8 @@ from accounts.verbs import Verb
 from lifecycle.authority.constants import ADMIN_VERBS
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import NotPermitted
-from lifecycle.promotion.models import Environment
+from lifecycle.core.patterns import matches
+from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Repository
 
 
@@ -47,24 +48,6 @@ def grants_of(
         RoleGrant.live(), in_place, user=actor, team_id=team_id, role__verbs__contains=[verb.value]
     )
     return [grant for grant in rows if matches(grant.repository_pattern, family)]
-
-
-def matches(pattern: str, family: str | None) -> bool:
-    """Whether a grant's pattern covers the family; a star stands for any run of characters, slashes too."""
-    if family is None:
-        return pattern == "*"
-    if "*" not in pattern:
-        return pattern == family
-    first, *middle, last = pattern.split("*")
-    if not family.startswith(first) or not family[len(first) :].endswith(last):
-        return False
-    rest = family[len(first) : len(family) - len(last)] if last else family[len(first) :]
-    for part in middle:
-        found = rest.find(part)
-        if found < 0:
-            return False
-        rest = rest[found + len(part) :]
-    return True
 
 
 def may(

@@ -28,9 +28,10 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.bench.dataset import DISTRO, PlannedImage, planned_images, team_slugs
 from lifecycle.core import clock
+from lifecycle.environments.models import Environment
 from lifecycle.lineage import services as lineage
 from lifecycle.oci.chains import chain_ids
-from lifecycle.promotion.models import Environment, PromotionRequest
+from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image, Layer, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.registry.services import ensure_managed_registry
 from lifecycle.sbom import services as sbom

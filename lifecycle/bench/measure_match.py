@@ -14,6 +14,7 @@ from lifecycle.advisories.models import Match
 from lifecycle.bench import loading
 from lifecycle.bench.measuring import percentile, repeated_ms, repeats_for, seconds_of
 from lifecycle.bench.types import Figure, Figures
+from lifecycle.evidence import risk
 from lifecycle.sbom.models import InventoryPackage
 
 _COMMON_TARGET_MS: Final = 300.0
@@ -30,18 +31,18 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
     note("asking")
     repeats = repeats_for(images)
     counts = InventoryPackage.objects.values("package").annotate(count=Count("id"))
-    common = max((services.images_with_packages([row["package"]]) for row in counts.order_by("-count")[:5]), key=len)
+    common = max((risk.images_with_packages([row["package"]]) for row in counts.order_by("-count")[:5]), key=len)
     package_id = _package_in(common)
     rare_id = counts.order_by("count", "package")[0]["package"]
-    common_ms = repeated_ms(lambda: services.images_with_packages([package_id]), repeats=repeats)
-    rare_ms = repeated_ms(lambda: services.images_with_packages([rare_id]), repeats=repeats)
+    common_ms = repeated_ms(lambda: risk.images_with_packages([package_id]), repeats=repeats)
+    rare_ms = repeated_ms(lambda: risk.images_with_packages([rare_id]), repeats=repeats)
     note("a new advisory against what most images hold")
     advisory_id, affected = _widest_advisory()
     Match.objects.filter(advisory=advisory_id, valid_to=None).update(valid_to=Now())
     new_s = seconds_of(lambda: services.match_advisories([advisory_id]))
     note("matching and counting everything again")
     rematch_s = seconds_of(lambda: services.match_packages(dock.package_ids))
-    recount_s = seconds_of(lambda: services.refresh_risk(dock.image_ids))
+    recount_s = seconds_of(lambda: risk.refresh_risk(dock.image_ids))
     return {
         "sync_feed": Figure(sync_s, "s"),
         "live_matches": Figure(Match.objects.filter(valid_to=None).count(), "matches"),
@@ -68,4 +69,4 @@ def _widest_advisory() -> tuple[int, int]:
     rows = Match.objects.filter(valid_to=None).values("advisory").annotate(count=Count("package__inventory_packages"))
     advisory_id: int = rows.order_by("-count", "advisory")[0]["advisory"]
     packages = Match.objects.filter(advisory=advisory_id, valid_to=None).values_list("package", flat=True)
-    return advisory_id, len(services.images_with_packages(list(packages)))
+    return advisory_id, len(risk.images_with_packages(list(packages)))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from lifecycle import versions
-from lifecycle.advisories.models import Match
 from lifecycle.comparison.types import (
     Change,
     Comparison,
-    FindingKey,
     FindingLine,
     LayerLine,
     PackageLine,
@@ -20,8 +18,10 @@ from lifecycle.comparison.types import (
     SettingLine,
 )
 from lifecycle.core.severities import READING_ORDER
+from lifecycle.evidence.open_findings import open_matches
+from lifecycle.evidence.types import FindingKey, full_name
 from lifecycle.registry.models import Image, Layer
-from lifecycle.registry.queries import trees_of
+from lifecycle.registry.platforms import entries_of_images
 from lifecycle.sbom.models import InventoryPackage
 
 _RANK: Final = {word: rank for rank, word in enumerate(READING_ORDER)}
@@ -40,58 +40,10 @@ class _Held:
     version: str  # as its scheme orders it: for a distribution's package, the source's
 
 
-def platforms_by_image(images: Iterable[Image]) -> dict[int, list[tuple[str, Image]]]:
-    """Return, for each image id, its (platform, manifest): itself, or what is below an index.
-
-    None of an index that is nested too deeply to be known. The same few queries for any number of images.
-    """
-    wanted = {image.pk: image for image in images}
-    trees = trees_of(wanted.values())
-    below = {pk for tree in trees.values() for _, pk in tree.manifests} - wanted.keys()
-    held = wanted | Image.objects.defer("manifest").in_bulk(below) if below else wanted
-    return {
-        image_id: [(platform or held[pk].platform, held[pk]) for platform, pk in tree.manifests]
-        for image_id, tree in trees.items()
-        if tree.manifests and not tree.is_cut
-    }
-
-
-def finding_severities(images: Iterable[Image]) -> dict[int, dict[FindingKey, str] | None]:
-    """Return, for each image id, its live findings with their severity; None while its packages are not listed.
-
-    A few queries for any number of images; an index has the findings of all its platforms.
-    """
-    wanted = {image.pk: image for image in images}
-    platforms = platforms_by_image(wanted.values())
-    of_manifest: dict[int, dict[FindingKey, str]] = defaultdict(dict)
-    children = {child.pk for pairs in platforms.values() for _, child in pairs}
-    held = "package__inventory_packages__inventory__image_inventories__image"
-    rows = (
-        Match.objects.filter(valid_to=None, **{f"{held}__in": children})
-        .values_list(
-            held, "advisory__osv_id", "package__type", "package__namespace", "package__name", "severity"
-        )
-        .distinct()
-    )  # fmt: skip
-    for image_id, osv_id, kind, namespace, name, severity in rows:
-        of_manifest[image_id][FindingKey(osv_id, kind, _full_name(namespace, name))] = severity
-    found: dict[int, dict[FindingKey, str] | None] = {}
-    for image_id in wanted:
-        pairs = platforms.get(image_id, [])
-        if not pairs or any(child.scanned_at is None for _, child in pairs):
-            found[image_id] = None
-            continue
-        merged: dict[FindingKey, str] = {}
-        for _, child in pairs:
-            merged |= of_manifest.get(child.pk, {})
-        found[image_id] = merged
-    return found
-
-
 def compare(before: Image | None, after: Image) -> Comparison:
     """Return what changes when `after` takes the place of `before` (None: nothing was there)."""
     images = [after] if before is None else [before, after]
-    platforms = platforms_by_image(images)
+    platforms = entries_of_images(images)
     here = platforms.get(after.pk, [])
     there = platforms.get(before.pk, []) if before is not None else []
     old, new = {child.pk for _, child in there}, {child.pk for _, child in here}
@@ -110,10 +62,6 @@ def compare(before: Image | None, after: Image) -> Comparison:
     )
 
 
-def _full_name(namespace: str, name: str) -> str:
-    return f"{namespace}/{name}" if namespace else name
-
-
 def _layers(image_ids: Iterable[int]) -> dict[int, list[Layer]]:
     found: dict[int, list[Layer]] = defaultdict(list)
     for layer in Layer.objects.filter(image__in=list(image_ids)).order_by("image", "position"):
@@ -126,7 +74,7 @@ def _layer_id(layer: Layer) -> str:
 
 
 def _pairs(
-    there: list[tuple[str, Image]], here: list[tuple[str, Image]], layers: dict[int, list[Layer]]
+    there: Sequence[tuple[str, Image]], here: Sequence[tuple[str, Image]], layers: dict[int, list[Layer]]
 ) -> Iterable[PlatformPair]:
     """Yield the platforms of the later image in its order, then those that only the earlier one has.
 
@@ -201,7 +149,7 @@ def _held_packages(old: set[int], new: set[int]) -> Sides:
         held = _Held(scheme, ordered)
         for side, ids in ((before, old), (after, new)):
             if image_id in ids:
-                side[kind, _full_name(namespace, name)][version] = held
+                side[kind, full_name(namespace, name)][version] = held
     return before, after
 
 
@@ -243,7 +191,7 @@ def _direction(before: list[_Held], after: list[_Held]) -> Change:
 def _findings(old: set[int], new: set[int], held: Sides, layers: dict[int, list[Layer]]) -> list[FindingLine]:
     path = "package__inventory_packages__inventory__image_inventories"
     rows = (
-        Match.objects.filter(valid_to=None, **{f"{path}__image__in": old | new})
+        open_matches().filter(**{f"{path}__image__in": old | new})
         .values_list(
             f"{path}__image", f"{path}__layer_position", "advisory__osv_id", "advisory__summary", "package__type",
             "package__namespace", "package__name", "severity", "fixed_version",
@@ -253,7 +201,7 @@ def _findings(old: set[int], new: set[int], held: Sides, layers: dict[int, list[
     before: dict[FindingKey, tuple[Any, ...]] = {}
     after: dict[FindingKey, tuple[Any, ...]] = {}
     for image_id, position, osv_id, summary, kind, namespace, name, severity, fixed in rows:
-        key = FindingKey(osv_id, kind, _full_name(namespace, name))
+        key = FindingKey(osv_id, kind, full_name(namespace, name))
         for side, ids in ((before, old), (after, new)):
             if image_id in ids and (key not in side or (fixed and not side[key][2])):
                 side[key] = (severity, summary, fixed, image_id, position)

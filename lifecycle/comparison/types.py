@@ -22,15 +22,6 @@ class Change(StrEnum):
     SAME = "same"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class FindingKey:
-    """One finding as it stays the same over versions: the advisory, and the package by type and full name."""
-
-    osv_id: str
-    type: str
-    name: str  # with its namespace: "debian/openssl"
-
-
 @dataclass(frozen=True, slots=True)
 class FindingLine:
     """A finding that one of the two images has, or both."""

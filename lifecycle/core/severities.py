@@ -14,3 +14,8 @@ READING_ORDER: Final = (CRITICAL, HIGH, MEDIUM, LOW, UNKNOWN, NONE)
 
 # Those an image has a stored count of, `<word>_count`; that of the unknown ones holds "none" too.
 COUNTED: Final = READING_ORDER[:-1]
+
+
+def worse(severity: str, other: str | None) -> str:
+    """Return the worse of two severities; `other` may be missing."""
+    return severity if other is None or SEVERITIES.index(severity) < SEVERITIES.index(other) else other

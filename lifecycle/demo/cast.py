@@ -23,10 +23,10 @@ from config.embedded.keys import write_private
 from lifecycle.audit import services as audit
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.services import add_member, create_api_token, create_person, create_team
+from lifecycle.authority.services.environments import create_environment
 from lifecycle.demo.images import PRODUCTS
 from lifecycle.demo.telling import DemonstrationFailed
-from lifecycle.promotion.models import Environment
-from lifecycle.promotion.services import create_environment
+from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Registry
 from lifecycle.registry.services import ensure_repository
 

@@ -9,20 +9,20 @@ from django.db.models import Q
 
 from lifecycle.authority import limiter
 from lifecycle.ingest import services
+from lifecycle.ingest.kinds import CRAWL, INGEST
 from lifecycle.jobs.handlers import JobRun, handler
-from lifecycle.jobs.models import JobKind
 from lifecycle.jobs.schedule import every
 from lifecycle.registry.models import Registry
 from lifecycle.registry.services import ensure_managed_registry
 
 
-@handler(JobKind.INGEST)
+@handler(INGEST)
 def ingest(run: JobRun) -> None:
     """Follow one delivery. Idempotent: the registry is read again, and rows that are there stay."""
     services.handle_delivery(run.job.subject_id, alive=run.check)
 
 
-@handler(JobKind.CRAWL)
+@handler(CRAWL)
 def crawl(run: JobRun) -> None:
     """Crawl a registry, or the repository its payload names; or settle the one move that it names."""
     payload = run.job.payload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -18,13 +18,14 @@ from lifecycle.core import clock
 from lifecycle.core.errors import LeaseLost, LifecycleError, Malformed, RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest, is_referrer_tag
 from lifecycle.ingest import notifications
-from lifecycle.ingest.constants import SETTLE_S, UNTAGGED_CHECKS
+from lifecycle.ingest.constants import UNTAGGED_CHECKS
+from lifecycle.ingest.kinds import CRAWL, INGEST
 from lifecycle.ingest.models import Delivery
 from lifecycle.ingest.reading import read_graph
 from lifecycle.ingest.types import RegistryEvent, Written
 from lifecycle.ingest.writing import accept_move, forget_manifest, forget_tag, write_graph
 from lifecycle.jobs import services as jobs
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.oci.client import ManifestUnknown, RegistryClient
 from lifecycle.oci.types import ManifestContent
 from lifecycle.registry.clients import client_for
@@ -157,7 +158,7 @@ def _receive_one(registry: Registry, event: RegistryEvent) -> bool:
     key = Digest.of(
         json.dumps([registry.pk, event.action, event.repository, event.tag, event.digest, event.actor_name]).encode()
     ).text
-    job = jobs.queue(JobKind.INGEST, subject_id=row.pk, actor=system_user(), dedupe_key=key, priority=5)
+    job = jobs.queue(INGEST, subject_id=row.pk, actor=system_user(), dedupe_key=key, priority=5)
     if job.subject_id != row.pk:  # an equal hint waits already
         Delivery.objects.filter(pk=row.pk).update(handled_at=clock.now())
     return True
@@ -377,24 +378,11 @@ def queue_crawl(registry: Registry, *, repository_name: str = "", actor: User | 
     """Queue a crawl of a registry, or of one repository; a waiting one is returned instead of a second."""
     payload: dict[str, Any] = {"repository": repository_name} if repository_name else {}
     return jobs.queue(
-        JobKind.CRAWL,
+        CRAWL,
         subject_id=registry.pk,
         actor=actor or system_user(),
         payload=payload,
         dedupe_key=f"{registry.pk}:{repository_name}",
-    )
-
-
-def queue_settling(repository: Repository, *, tag: str, image: Image) -> Job:
-    """Queue what takes back this one move when nobody was named for it in time; one that waits is not put off."""
-    seen_at = clock.now()
-    return jobs.queue(
-        JobKind.CRAWL,
-        subject_id=repository.registry_id,
-        actor=system_user(),
-        payload={"repository": repository.name, "tag": tag, "digest": image.digest, "seen_at": seen_at.isoformat()},
-        dedupe_key=f"settle:{repository.pk}:{image.pk}:{tag}",
-        not_before=seen_at + timedelta(seconds=SETTLE_S),
     )
 
 

@@ -9,13 +9,14 @@ from django.db import transaction
 
 from accounts.models import User
 from accounts.queries import system_user
-from lifecycle import reactions
+from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
 from lifecycle.core.errors import MalformedDigest
 from lifecycle.core.types import Digest, is_referrer_tag
 from lifecycle.ingest import protection
+from lifecycle.ingest.settling import queue_settling
 from lifecycle.ingest.types import Graph, Node, Written
 from lifecycle.oci.chains import as_stored, chain_ids
 from lifecycle.oci.constants import OCI_PREFIX
@@ -51,7 +52,7 @@ def write_graph(
 ) -> Written:
     """Store `graph` as being in the repository now, with `tag` on its top when one is given; return what came of it.
 
-    Images are immutable, so what is there stays as it is; only what is new is audited, and tells the reactions.
+    Images are immutable, so what is there stays as it is; only what is new is audited, and published as events.
     A protected tag keeps its image when who moved it may not (`protection.py`); `is_settled` says that nobody will
     be named any more who did. Raises NoOwner.
     """
@@ -65,15 +66,15 @@ def write_graph(
     if tag is not None and not is_referrer_tag(tag):
         row = _locked_tag(repository, tag)
         verdict = protection.judge(row, top, actor=actor, via=via, is_settled=is_settled)
-        if verdict == protection.Verdict.ALLOWED:
+        if verdict == protection.MoveVerdict.ALLOWED:
             moved = _point(row, top, actor=actor, via=via)
             if moved is None and actor is not None:
                 _name_the_mover(row, top, actor=actor, via=via)
-        elif verdict == protection.Verdict.REFUSED:
+        elif verdict == protection.MoveVerdict.REFUSED:
             kept = row.image
             _note_refusal(row, top, actor=actor, via=via)
         else:
-            reactions.mover_unknown(repository, row.name, top)
+            queue_settling(repository, tag=row.name, image=top)
     if is_new_here or moved is not None:
         if top.kind != Image.Kind.ARTIFACT:
             Repository.objects.filter(pk=repository.pk).update(updated_at=clock.now())
@@ -91,21 +92,25 @@ def write_graph(
         )
     _tell(images.values(), fresh, heard)
     if moved is not None:
-        reactions.tag_moved(moved)
+        _tell_moved(moved)
     return Written(top, kept)
 
 
 def _tell(images: Iterable[Image], fresh: Iterable[Image], heard: Iterable[Image]) -> None:
     for image in fresh:
         if image.kind == Image.Kind.MANIFEST:
-            reactions.image_ingested(image)
+            events.publish(events.ImageIngested(image.pk))
         elif image.kind == Image.Kind.INDEX:
-            reactions.base_named(image)
+            events.publish(events.BaseDeclared(image.pk))
     for image in heard:
-        reactions.base_named(image)
+        events.publish(events.BaseDeclared(image.pk))
     for image in images:
         if image.scanned_at is None and image.scan_problem:
-            reactions.unscanned_image_pushed(image)
+            events.publish(events.UnscannedImagePushed(image.pk))
+
+
+def _tell_moved(event: TagEvent) -> None:
+    events.publish(events.TagMoved(event.tag.repository_id, event.tag.name, event.new_image_id))
 
 
 def accept_move(repository: Repository, tag: str, image: Image, *, actor: User | None, via: str, why: str) -> None:
@@ -124,7 +129,7 @@ def accept_move(repository: Repository, tag: str, image: Image, *, actor: User |
             tag=tag,
         )
         if moved is not None:
-            reactions.tag_moved(moved)
+            _tell_moved(moved)
 
 
 def forget_tag(repository: Repository, tag: str, *, expected_image_id: int | None, actor: User | None) -> bool:

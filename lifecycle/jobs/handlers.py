@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -11,7 +9,8 @@ from typing import Final
 from django.db import transaction
 
 from lifecycle.jobs import services
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.kinds import Kind
+from lifecycle.jobs.models import Job
 
 
 class Postponed(Exception):  # no error: what the job waits for is not there yet
@@ -54,19 +53,18 @@ GaveUp = Callable[[Job], None]
 
 _HANDLERS: Final[dict[str, Handler]] = {}
 _GAVE_UP: Final[dict[str, GaveUp]] = {}
-_PACKAGES: Final = ("ingest", "sbom", "advisories", "lineage", "promotion", "rebuild", "api")
 
 
-def handler(kind: JobKind, *, gave_up: GaveUp | None = None) -> Callable[[Handler], Handler]:
+def handler(kind: Kind, *, gave_up: GaveUp | None = None) -> Callable[[Handler], Handler]:
     """Register the decorated function for `kind`.
 
     `gave_up(job)` runs, in a transaction, when the job failed for good: what waits for it learns that there.
     """
 
     def register(function: Handler) -> Handler:
-        _HANDLERS[kind] = function
+        _HANDLERS[kind.name] = function
         if gave_up is not None:
-            _GAVE_UP[kind] = gave_up
+            _GAVE_UP[kind.name] = gave_up
         return function
 
     return register
@@ -81,11 +79,3 @@ def gave_up(job: Job) -> None:
     """Tell whoever waits for `job` that it failed for good; inside the caller's transaction."""
     if (function := _GAVE_UP.get(job.kind)) is not None:
         function(job)
-
-
-def load() -> None:
-    """Import every package's `handlers` module."""
-    for package in _PACKAGES:
-        name = f"lifecycle.{package}.handlers"
-        if importlib.util.find_spec(name):
-            importlib.import_module(name)

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import Q
 
 from accounts.models import User
-
-
-class JobKind(models.TextChoices):
-    """What a worker can be asked to do; `handlers.py` of the owning package says how."""
-
-    INGEST = "ingest"  # one delivery's manifest
-    CRAWL = "crawl"  # a registry, or one repository
-    SCAN = "scan"  # SBOM of one platform manifest
-    MATCH = "match"  # package versions or advisories
-    LINEAGE = "lineage"  # derivations of one image
-    PLAN = "plan"  # a watched base moved
-    REBUILD = "rebuild"  # one rebuild job
-    PROMOTE = "promote"  # one promotion request
 
 
 class Job(models.Model):
@@ -33,7 +20,13 @@ class Job(models.Model):
         FAILED = "failed"
         CANCELLED = "cancelled"
 
-    kind = models.CharField(max_length=12, choices=JobKind)
+    # The whole state machine; a state that is no key here is final. A running job whose lease ran out runs again.
+    NEXT: ClassVar[dict[str, frozenset[str]]] = {
+        "waiting": frozenset({"running", "failed", "cancelled"}),
+        "running": frozenset({"running", "waiting", "succeeded", "failed", "cancelled"}),
+    }
+
+    kind = models.CharField(max_length=12)  # the name of a Kind (kinds.py)
     state = models.CharField(max_length=10, choices=State, default=State.WAITING)
     subject_id = models.BigIntegerField()  # the row it is about; which table, the kind says
     payload: models.JSONField[Any, Any] = models.JSONField(default=dict)  # ids and names, never secrets
@@ -67,6 +60,11 @@ class Job(models.Model):
                 condition=Q(state="running", lease_until__isnull=False) | (~Q(state="running") & Q(lease_until=None)),
                 name="job_leased_exactly_when_running",
             ),
+            models.CheckConstraint(
+                condition=Q(finished_at=None, state__in=("waiting", "running"))
+                | Q(finished_at__isnull=False, state__in=("succeeded", "failed", "cancelled")),
+                name="job_finished_exactly_when_final",
+            ),
         )
         indexes = (
             models.Index(fields=("-priority", "id"), condition=Q(state="waiting"), name="job_waiting"),
@@ -81,7 +79,7 @@ class Job(models.Model):
 
     @property
     def is_final(self) -> bool:
-        return self.state in {self.State.SUCCEEDED, self.State.FAILED, self.State.CANCELLED}
+        return self.state not in self.NEXT
 
 
 class JobLogLine(models.Model):

@@ -13,14 +13,12 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models.functions import Now
 
 from lifecycle.jobs import services
-from lifecycle.jobs.models import Job, JobKind, JobLogLine, ScheduleSlot
+from lifecycle.jobs.kinds import all_kinds
+from lifecycle.jobs.models import Job, JobLogLine, ScheduleSlot
 
 log = structlog.get_logger(__name__)
 
 KEEP_DONE_JOBS: Final = timedelta(days=30)
-# What nothing else would ask for again: a delivery that failed is found by the crawl, and a crawl is due again; a
-# promotion and a rebuild have a state of their own, and people who see it.
-_AGAIN: Final = (JobKind.SCAN, JobKind.MATCH, JobKind.LINEAGE, JobKind.PLAN)
 _AGAIN_AFTER_S: Final = (300, 900, *[3600] * 24, 86_400)  # by failures in a row; the last one repeats
 _AGAIN_LIMIT: Final = 500
 
@@ -121,7 +119,7 @@ def queue_again() -> None:
         cursor.execute(
             _FORGOTTEN,
             {
-                "kinds": list(_AGAIN),
+                "kinds": [kind.name for kind in all_kinds() if kind.is_retried_forever],
                 "codes": sorted(services.TRANSIENT_CODES),
                 "after_s": list(_AGAIN_AFTER_S),
                 "steps": len(_AGAIN_AFTER_S),

@@ -14,21 +14,12 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from lifecycle.core.errors import LeaseLost, RegistryUnavailable
+from lifecycle.core.states import check_move
 from lifecycle.jobs import broker
-from lifecycle.jobs.models import Job, JobKind, JobLogLine
+from lifecycle.jobs.kinds import Kind, all_kinds, kind_called, kinds_in
+from lifecycle.jobs.models import Job, JobLogLine
 
 log = structlog.get_logger(__name__)
-
-QUEUE_OF: Final[dict[str, str]] = {
-    JobKind.INGEST: "ingest",
-    JobKind.CRAWL: "ingest",
-    JobKind.SCAN: "scan",
-    JobKind.MATCH: "match",
-    JobKind.LINEAGE: "match",
-    JobKind.PLAN: "match",
-    JobKind.REBUILD: "rebuild",
-    JobKind.PROMOTE: "promote",
-}
 
 RETRY_AFTER_S: Final = (2, 5, 15, 60, 300)  # by attempt; the last one repeats
 TRANSIENT_CODES: Final = frozenset({RegistryUnavailable.code, "database_unavailable", "crashed", "attempts_used"})
@@ -47,7 +38,7 @@ _broker: Final = _Broker()
 
 
 def queue(
-    kind: JobKind | str,
+    kind: Kind,
     *,
     subject_id: int,
     actor: User,
@@ -67,7 +58,7 @@ def queue(
         try:
             with transaction.atomic():
                 job = Job.objects.create(
-                    kind=kind,
+                    kind=kind.name,
                     subject_id=subject_id,
                     actor=actor,
                     payload=payload or {},
@@ -83,7 +74,7 @@ def queue(
             # as waiting until our transaction ends, or we need a new one.
             job = (
                 Job.objects.select_for_update()
-                .filter(kind=kind, dedupe_key=dedupe_key, state=Job.State.WAITING)
+                .filter(kind=kind.name, dedupe_key=dedupe_key, state=Job.State.WAITING)
                 .first()
             )
             if job is None:  # claimed in between: the state it reads may be older than ours
@@ -97,7 +88,7 @@ def queue(
                     not_before=not_before,
                     max_attempts=max_attempts,
                 )
-        job_id, queue_name = job.pk, QUEUE_OF[kind]
+        job_id, queue_name = job.pk, kind.queue
         if not_before is None:
             transaction.on_commit(lambda: wake(job_id, queue_name))
     return job
@@ -106,7 +97,7 @@ def queue(
 def queue_again(job: Job) -> Job:
     """Queue the same as a job that ended, on behalf of whom that ran for, and return it; the old one stays as it is."""
     return queue(
-        job.kind,
+        kind_called(job.kind),
         subject_id=job.subject_id,
         actor=job.actor,
         payload=job.payload,
@@ -145,7 +136,7 @@ def claim(job_id: int, *, worker: str) -> Job | None:
         if job is None:
             return None
         if job.attempts >= job.max_attempts:
-            _finish(job, Job.State.FAILED, "attempts_used", job.last_error or "The worker died at every attempt.")
+            finish(job, Job.State.FAILED, "attempts_used", job.last_error or "The worker died at every attempt.")
             from lifecycle.jobs import handlers  # noqa: PLC0415 -- handlers import services
 
             handlers.gave_up(job)
@@ -205,7 +196,7 @@ def append_log(job: Job, text: str) -> None:
 @transaction.atomic
 def succeed(job: Job) -> None:
     """Mark a held job as done; raises LeaseLost."""
-    _finish(lock_held(job), Job.State.SUCCEEDED, "", "")
+    finish(lock_held(job), Job.State.SUCCEEDED, "", "")
 
 
 @transaction.atomic
@@ -219,7 +210,7 @@ def fail(job: Job, *, code: str, message: str, is_transient: bool, retry_after_s
         default_s = RETRY_AFTER_S[min(row.attempts, len(RETRY_AFTER_S)) - 1]
         _release(row, timedelta(seconds=default_s if retry_after_s is None else retry_after_s), code, message)
         return False
-    _finish(row, Job.State.FAILED, code, message)
+    finish(row, Job.State.FAILED, code, message)
     return True
 
 
@@ -232,6 +223,7 @@ def postpone(job: Job, *, seconds: float, why: str) -> None:
 
 
 def _release(row: Job, delay: timedelta, code: str, message: str) -> None:
+    check_move(row, Job.State.WAITING)
     row.state = Job.State.WAITING
     row.lease_until = None
     row.dedupe_key = ""  # a newer job with the same key may wait already
@@ -240,12 +232,14 @@ def _release(row: Job, delay: timedelta, code: str, message: str) -> None:
     Job.objects.filter(pk=row.pk).update(not_before=Now() + delay)
 
 
-def _finish(row: Job, state: str, code: str, message: str) -> None:
-    row.state = state
-    row.lease_until = None
-    row.error_code, row.last_error = code, message[:4000]
-    row.save(update_fields=["state", "lease_until", "error_code", "last_error"])
-    Job.objects.filter(pk=row.pk).update(finished_at=Now())
+def finish(row: Job, state: str, code: str, message: str) -> None:
+    """Move a locked job to a final state; raises IllegalTransition."""
+    check_move(row, state)
+    row.state, row.lease_until, row.error_code, row.last_error = state, None, code, message[:4000]
+    # One statement: the database refuses a final state without the moment of its end.
+    Job.objects.filter(pk=row.pk).update(
+        state=row.state, lease_until=None, error_code=row.error_code, last_error=row.last_error, finished_at=Now()
+    )
 
 
 def sweep(*, limit: int = 500) -> int:
@@ -254,8 +248,8 @@ def sweep(*, limit: int = 500) -> int:
     Returns how many. Any number of tickers may run it: a doubled wake-up finds the row claimed and stops. A queue that
     holds enough of them gets no more: its workers are behind, and each doubled one costs them a look.
     """
-    lengths = broker.waiting(QUEUE_OF.values())
-    behind = [kind for kind, queue in QUEUE_OF.items() if lengths.get(queue, 0) >= QUEUE_ENOUGH]
+    lengths = broker.waiting(kind.queue for kind in all_kinds())
+    behind = kinds_in([queue for queue, length in lengths.items() if length >= QUEUE_ENOUGH])
     stale = Q(hinted_at=None) | Q(hinted_at__lt=Now() - timedelta(seconds=settings.JOB_SWEEP_S))
     due = Q(state=Job.State.WAITING) & (Q(not_before=None) | Q(not_before__lte=Now()))
     dead = Q(state=Job.State.RUNNING, lease_until__lt=Now())
@@ -272,5 +266,5 @@ def sweep(*, limit: int = 500) -> int:
         )
         Job.objects.filter(pk__in=[pk for pk, _ in rows]).update(hinted_at=Now())
     for pk, kind in rows:
-        wake(pk, QUEUE_OF[kind])
+        wake(pk, kind_called(kind).queue)
     return len(rows)

@@ -22,9 +22,9 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from lifecycle.jobs import broker
+from lifecycle.jobs.kinds import kinds_in
 from lifecycle.jobs.models import Job
 from lifecycle.jobs.running import worker_name
-from lifecycle.jobs.services import QUEUE_OF
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ class Watchdog:
         self, queues: Collection[str], *, received: Callable[[], int], pool: Callable[[], Collection[int]]
     ) -> None:
         self._queues = queues
-        self._kinds = [kind for kind, queue in QUEUE_OF.items() if queue in queues]
+        self._kinds = kinds_in(queues)
         self._received = received
         self._pool = pool
         self._before = -1

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from lifecycle import events
+from lifecycle.events import subscribe
 from lifecycle.jobs.handlers import JobRun, handler
-from lifecycle.jobs.models import JobKind
 from lifecycle.lineage import services
+from lifecycle.lineage.kinds import LINEAGE
 
 
-@handler(JobKind.LINEAGE)
+@handler(LINEAGE)
 def lineage(run: JobRun) -> None:
     """Find what the subject, and each of the payload's `image_ids`, was built on and what was built on it."""
     with run.fenced():
         changed = services.derive([run.job.subject_id, *run.job.payload.get("image_ids", ())])
     run.progress(1, 1, f"{len(changed)} derivations changed")
+
+
+@subscribe(events.ImageIngested)
+def derive_new_image(event: events.ImageIngested) -> None:
+    """Find the base images of a new platform manifest."""
+    services.queue_derivation(event.image_id)
+
+
+@subscribe(events.BaseDeclared)
+def derive_again(event: events.BaseDeclared) -> None:
+    """Resolve the base that an index, or an image named by it, declares."""
+    services.queue_derivation(event.image_id)
+
+
+@subscribe(events.ImagesImported)
+def derive_imported(event: events.ImagesImported) -> None:
+    """Find the base images of imported images at once."""
+    services.derive(event.image_ids)

@@ -8,9 +8,14 @@ from typing import Final
 from django.db import connection, transaction
 
 from accounts.models import User
+from accounts.queries import system_user
+from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.core import locks
 from lifecycle.core.errors import Malformed
+from lifecycle.jobs import services as jobs
+from lifecycle.jobs.models import Job
+from lifecycle.lineage.kinds import LINEAGE
 from lifecycle.lineage.models import Derivation
 from lifecycle.oci.chains import TRAPS
 from lifecycle.registry.models import Image
@@ -153,7 +158,14 @@ def derive(image_ids: Collection[int]) -> set[int]:
         cursor.execute(_EDGES, {"ids": affected, "traps": sorted(TRAPS)})
         changed = {row[0] for row in cursor.fetchall()}
         _recompute_closure(changed)
+        if changed:
+            events.publish(events.DerivationsChanged(frozenset(changed)))
     return changed
+
+
+def queue_derivation(image_id: int) -> Job:
+    """Queue the search for what one image was built on, and for what was built on it."""
+    return jobs.queue(LINEAGE, subject_id=image_id, actor=system_user(), dedupe_key=f"image:{image_id}")
 
 
 def declare_base(derived: Image, base: Image, *, actor: User | None = None) -> Derivation:

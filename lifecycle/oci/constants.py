@@ -23,8 +23,6 @@ TEXT_MAX: Final = 64 * 1024  # characters of one annotation or label
 PAGE_SIZE: Final = 1000  # 2.8 answers 400 above
 PAGES_MAX: Final = 1000
 
-PROTECTED_PATTERNS_MAX: Final = 50  # of one repository
-
 
 class MediaType(StrEnum):
     """The media types a registry must get right; any other is an artifact's own business."""
@@ -53,9 +51,6 @@ ACCEPT_MANIFESTS: Final = (
 # Layers that may stay where their `urls` point; they are not in the registry and must not be copied.
 FOREIGN_LAYER_PARTS: Final = (".nondistributable.", ".foreign.")
 
-# What the tags begin with that our own workers push beside an image's own: results before they count, build contexts.
-# Nobody builds on them, and pages leave them out unless asked.
-OWN_TAGS: Final = ("rebuild-", "build-context-")
 
 OCI_PREFIX: Final = "org.opencontainers.image."
 LEGACY_PREFIX: Final = "org.label-schema."

@@ -9,6 +9,8 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, cached_property
 
 from accounts.models import User
+from lifecycle.jobs.queries import running_count
+from lifecycle.promotion.queries import decidable_count
 
 
 class Counts:
@@ -20,15 +22,11 @@ class Counts:
     @cached_property
     def inbox(self) -> int:
         """Promotion requests this user could decide now."""
-        from lifecycle.promotion.queries import decidable_count  # noqa: PLC0415 -- core knows no sub-domain at import
-
         return decidable_count(self._user)
 
     @cached_property
     def running_jobs(self) -> int:
         """Jobs that a worker holds now, of any team."""
-        from lifecycle.jobs.queries import running_count  # noqa: PLC0415 -- as above
-
         return running_count()
 
 

@@ -11,6 +11,9 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 
 from lifecycle.core import clock
+from lifecycle.jobs.models import Job
+from lifecycle.promotion.models import PromotionRequest
+from lifecycle.registry.models import Image
 
 
 @login_not_required  # an orchestrator has no account; the answer says nothing
@@ -42,10 +45,6 @@ def readyz(request: HttpRequest) -> HttpResponse:
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
     """Answer the counters in the Prometheus text format."""
-    from lifecycle.jobs.models import Job  # noqa: PLC0415 -- core knows no sub-domain at import
-    from lifecycle.promotion.models import PromotionRequest  # noqa: PLC0415
-    from lifecycle.registry.models import Image  # noqa: PLC0415
-
     lines = ["# TYPE gravingdock_jobs gauge"]
     oldest: dict[str, float] = {}
     for row in (

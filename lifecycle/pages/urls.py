@@ -1,17 +1,27 @@
-"""The pages of every sub-domain, in one name space."""
+"""The pages of every area, in one name space. The order is the order of matching."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Final
-
 from django.urls import URLPattern, URLResolver
+
+from lifecycle.pages.audit import urls as audit
+from lifecycle.pages.authority import urls as authority
+from lifecycle.pages.comparison import urls as comparison
+from lifecycle.pages.jobs import urls as jobs
+from lifecycle.pages.lineage import urls as lineage
+from lifecycle.pages.promotion import urls as promotion
+from lifecycle.pages.rebuild import urls as rebuild
+from lifecycle.pages.registry import urls as registry
 
 app_name = "lifecycle"
 
-# Each package's `urls.py` lists its own pages. The order is the order of matching.
-_PACKAGES: Final = ("promotion", "comparison", "rebuild", "lineage", "audit", "jobs", "authority", "registry")
-
-urlpatterns: list[URLPattern | URLResolver] = []
-for _package in _PACKAGES:
-    urlpatterns += importlib.import_module(f"lifecycle.{_package}.urls").urlpatterns
+urlpatterns: list[URLPattern | URLResolver] = [
+    *promotion.urlpatterns,
+    *comparison.urlpatterns,
+    *rebuild.urlpatterns,
+    *lineage.urlpatterns,
+    *audit.urlpatterns,
+    *jobs.urlpatterns,
+    *authority.urlpatterns,
+    *registry.urlpatterns,
+]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.authority.queries import environments_visible_to
 from lifecycle.authority.rights import require
 from lifecycle.core.errors import NotFound
-from lifecycle.promotion.models import Environment, PromotionRequest
+from lifecycle.promotion.models import PromotionRequest
 from lifecycle.promotion.queries import promotions_visible_to
 
 
@@ -30,11 +29,3 @@ def lock_promotion(actor: User, promotion_id: int, verb: Verb | None = None) -> 
     if verb is not None:
         require(actor, verb, repository=request.repository, environment=request.environment)
     return request
-
-
-def environment_for(actor: User, *, team: str, slug: str) -> Environment:
-    """Return an environment of a team `actor` can see; raises NotFound."""
-    environment = environments_visible_to(actor).filter(team__slug=team, slug=slug).first()
-    if environment is None:
-        raise NotFound(f"Team {team} has no environment {slug}.")
-    return environment

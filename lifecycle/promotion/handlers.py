@@ -7,17 +7,21 @@ from typing import Final
 from django.db import transaction
 
 from accounts.verbs import Verb
+from lifecycle import events
 from lifecycle.authority.rights import require
 from lifecycle.core.errors import RegistryUnavailable
 from lifecycle.core.types import Digest
+from lifecycle.environments.models import CURRENT_TAG, Slot
+from lifecycle.events import subscribe
 from lifecycle.ingest.services import ingest_manifest
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.handlers import JobRun, handler
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.jobs.schedule import every
 from lifecycle.oci.copying import CopyNotVerified, copy_by_digest
 from lifecycle.promotion import services
-from lifecycle.promotion.models import CURRENT_TAG, PromotionRequest, Slot
+from lifecycle.promotion.kinds import PROMOTE
+from lifecycle.promotion.models import PromotionRequest
 from lifecycle.promotion.queries import MOVING_STATES
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import TagEvent
@@ -33,7 +37,7 @@ def _gave_up(job: Job) -> None:
         services.fail(request, why=why, is_technical=job.error_code in _TECHNICAL)
 
 
-@handler(JobKind.PROMOTE, gave_up=_gave_up)
+@handler(PROMOTE, gave_up=_gave_up)
 def promote(run: JobRun) -> None:
     """Bring the approved digest into the target repository. Twice is safe: a copy of what is there copies nothing."""
     request = PromotionRequest.objects.select_related(
@@ -90,3 +94,9 @@ def judge_in_turn() -> None:
 def expire_due() -> None:
     """End what was not approved or not executed in time."""
     services.expire_due()
+
+
+@subscribe(events.RightsChanged)
+def judge_votes_again(event: events.RightsChanged) -> None:
+    """Judge the requests that these users voted on again within seconds: their votes may count no more, or again."""
+    services.mark_for_judgement(event.user_ids)

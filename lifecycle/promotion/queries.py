@@ -10,15 +10,17 @@ from django.db.models.functions import Now
 
 from accounts.models import ApiToken, Robot, User
 from accounts.verbs import Verb
-from lifecycle.advisories.queries import is_matching, platform_manifests
 from lifecycle.authority.queries import covered, people_who
 from lifecycle.authority.rights import may
-from lifecycle.comparison.queries import finding_severities
+from lifecycle.environments.models import CURRENT_TAG, Environment, Slot
+from lifecycle.environments.queries import previous_environment
+from lifecycle.evidence.findings import finding_severities, is_matching
+from lifecycle.ingest.protection import expected_in_target
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import PlatformFacts, PromotionFacts
-from lifecycle.promotion.models import CURRENT_TAG, Environment, PromotionRequest, Slot, Vote
+from lifecycle.promotion.models import PromotionRequest, Vote
 from lifecycle.registry.models import Image, Repository
-from lifecycle.registry.queries import Tree, missing_of, trees_of
+from lifecycle.registry.platforms import PlatformTree, missing_of, platform_ids, trees_of
 
 LIVE_STATES: Final = (PromotionRequest.State.OPEN, PromotionRequest.State.READY)
 MOVING_STATES: Final = (PromotionRequest.State.EXECUTING, PromotionRequest.State.VERIFYING)
@@ -66,15 +68,6 @@ def executable_by(actor: User) -> QuerySet[PromotionRequest]:
     )
 
 
-def previous_environment(environment: Environment) -> Environment | None:
-    """Return the environment before this one on its team's path."""
-    return (
-        Environment.objects.filter(team_id=environment.team_id, position__lt=environment.position)
-        .order_by("-position")
-        .first()
-    )
-
-
 def has_been_in(request: PromotionRequest, environment: Environment) -> bool:
     """Whether the very digest is, or was, in that environment, as the record of promotions says."""
     return (
@@ -110,7 +103,7 @@ def evidence_of(request: PromotionRequest) -> dict[str, Any]:
     found = finding_severities([request.image, holds] if holds is not None else [request.image])
     now, before = found[request.image.pk], found[holds.pk] if holds is not None else {}
     findings = None
-    if now is not None and not is_matching(platform_manifests(request.image)):
+    if now is not None and not is_matching(platform_ids(request.image)):
         severe = sorted(f"{key.osv_id} {key.name}" for key, severity in now.items() if severity in SEVERE)
         findings = {
             "open": len(now),
@@ -182,6 +175,7 @@ def due_for_judgement(limit: int) -> list[int]:
     return ids + list(old.values_list("pk", flat=True)[: limit - len(ids)])
 
 
+@expected_in_target.answered_by
 def target_names(target: Repository, tag: str, image: Image) -> bool | None:
     """Whether a tag of a target has to name `image`, by the record; None while a promotion is about to make it so.
 
@@ -205,7 +199,7 @@ def requirements_now(request: PromotionRequest) -> list[dict[str, Any]]:
     return list(last.requirements) if last else []
 
 
-def _platforms(tree: Tree) -> list[PlatformFacts]:
+def _platforms(tree: PlatformTree) -> list[PlatformFacts]:
     """Return the platform manifests that naming an image means: itself, or all below an index."""
     ids = [pk for _, pk in tree.manifests]
     rows = Image.objects.defer("manifest", "config").annotate(is_known=~Q(manifest=b"")).in_bulk(ids)

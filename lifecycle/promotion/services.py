@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, Final
 
@@ -11,27 +12,29 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from accounts.models import Team, User
+from accounts.models import User
 from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
 from lifecycle.authority.rights import require
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, NotPermitted, PolicyBlocked
+from lifecycle.core.states import check_move
 from lifecycle.core.types import Digest, parse_tag
+from lifecycle.environments.models import Environment, Slot
+from lifecycle.environments.queries import previous_environment
 from lifecycle.jobs import services as jobs
-from lifecycle.jobs.models import JobKind
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import Status, Verdict
 from lifecycle.promotion.access import lock_promotion
-from lifecycle.promotion.models import Environment, Evaluation, PromotionRequest, Slot, Vote
+from lifecycle.promotion.kinds import PROMOTE
+from lifecycle.promotion.models import Evaluation, PromotionRequest, Vote
 from lifecycle.promotion.queries import (
     LIVE_STATES,
     MOVING_STATES,
     due_for_judgement,
     evidence_of,
     facts_of,
-    previous_environment,
     requesters_of,
 )
 from lifecycle.rebuild.graph import line_images_of
@@ -50,46 +53,13 @@ JUDGED_FOR_S: Final = 2.0  # of one round: the ticker that judges also sends los
 
 def move(request: PromotionRequest, state: str, **changes: object) -> None:
     """Move a locked request to `state`; the only writer of `state`. Raises IllegalTransition."""
-    if state not in PromotionRequest.NEXT.get(request.state, frozenset()):
-        raise IllegalTransition(f"{request} is {request.state} and cannot become {state}.", state=request.state)
+    check_move(request, state)
     request.state = state
     for name, value in changes.items():
         setattr(request, name, value)
     if request.is_final:
         request.finished_at = clock.now()
     request.save(update_fields=["state", "finished_at", *changes])
-
-
-@transaction.atomic
-def create_environment(
-    team: Team, *, actor: User, slug: str, name: str, prefix: str, required_approvals: int = 1
-) -> Environment:
-    """Add an environment at the end of the team's path.
-
-    Raises NotPermitted, or Conflict when the prefix is a team's slug: people could push below it.
-    """
-    require(actor, Verb.ENVIRONMENT_MANAGE, team=team)
-    Team.objects.select_for_update().get(pk=team.pk)
-    if Team.objects.filter(slug=prefix).exists():
-        raise Conflict(f"A team is called {prefix}; choose another prefix, since members of that team push below it.")
-    if Environment.objects.filter(team=team).filter(Q(slug=slug) | Q(prefix=prefix)).exists():
-        raise Conflict(f"Team {team} has an environment {slug}, or one with the prefix {prefix}, already.")
-    last = Environment.objects.filter(team=team).order_by("-position").first()
-    environment = Environment(
-        team=team,
-        slug=slug,
-        name=name,
-        prefix=prefix,
-        required_approvals=required_approvals,
-        position=last.position + 1 if last else 0,
-    )
-    environment.full_clean(validate_unique=False, validate_constraints=False)
-    environment.save()
-    audit.record(
-        "environment.created", actor=actor, subject=environment, environment=environment, prefix=prefix,
-        required_approvals=required_approvals,
-    )  # fmt: skip
-    return environment
 
 
 @transaction.atomic
@@ -197,6 +167,12 @@ def _lapse_votes(request: PromotionRequest, inputs: dict[str, Any]) -> None:
             _record(
                 "promotion.vote_lapsed", request, system_user(), reason=vote.lapse_reason, voter=vote.voter.username
             )
+
+
+def mark_for_judgement(voter_ids: Collection[int]) -> None:
+    """Let the next round judge the live requests that these users voted on."""
+    voted_on = PromotionRequest.objects.filter(state__in=LIVE_STATES, votes__voter__in=list(voter_ids))
+    voted_on.update(judged_at=None)
 
 
 @transaction.atomic
@@ -321,7 +297,7 @@ def execute(promotion_id: int, *, actor: User) -> PromotionRequest:
     move(request, State.EXECUTING, executed_by=actor, failure="", attempts=request.attempts + 1)
     _record("promotion.executing", request, actor, evaluation=evaluation.digest, fence=slot.fence + 1)
     jobs.queue(
-        JobKind.PROMOTE,
+        PROMOTE,
         subject_id=request.pk,
         actor=actor,
         payload={"fence": slot.fence + 1},

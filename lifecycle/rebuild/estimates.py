@@ -7,12 +7,12 @@ from typing import Final
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from lifecycle.advisories.queries import fixed_by_new_base, is_matching
+from lifecycle.evidence.findings import fixed_by_new_base, is_matching
 from lifecycle.lineage.models import Ancestry
 from lifecycle.rebuild.graph import line_images, tags_of
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.registry.models import Image, IndexEntry
-from lifecycle.registry.queries import platforms_of
+from lifecycle.registry.platforms import platforms_of
 
 WAVES_AT_ONCE: Final = 20
 

@@ -15,10 +15,11 @@ from django.db.models import Q
 
 from lifecycle.core.errors import Malformed
 from lifecycle.lineage.models import Derivation
-from lifecycle.oci.constants import OWN_TAGS
 from lifecycle.rebuild.containerfile import split_reference
 from lifecycle.rebuild.models import Recipe
+from lifecycle.registry.constants import OWN_TAGS
 from lifecycle.registry.models import Image, IndexEntry, Repository, RepositoryImage, Tag, TagEvent
+from lifecycle.registry.platforms import entries_of_images
 
 LEVELS_MAX: Final = 50  # deeper than any real graph
 
@@ -225,20 +226,10 @@ def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe], registry
     for tag in rest.order_by("repository_id", "-updated_at", "-pk").distinct("repository_id"):
         found[tag.repository_id] = tag
     images = {tag.image_id: tag.image for tag in found.values() if tag.image is not None}
-    platforms = _platforms(list(images.values()))
+    entries = entries_of_images(images.values())
+    platforms = {key: [entry.child for entry in members] for key, members in entries.items()}
     return {
         key: Node(tag.repository, tag.image, recipes.get(key), tag.name, platforms[tag.image.pk])
         for key, tag in found.items()
         if tag.image is not None
     }
-
-
-def _platforms(images: Sequence[Image]) -> dict[int, list[Image]]:
-    """Return {image id: its platform manifests}: itself, or the runnable children of an index; one query."""
-    found: dict[int, list[Image]] = {image.pk: [image] for image in images if image.kind == Image.Kind.MANIFEST}
-    indexes = [image.pk for image in images if image.kind == Image.Kind.INDEX]
-    entries = IndexEntry.objects.filter(index__in=indexes, child__kind=Image.Kind.MANIFEST).order_by("position")
-    for entry in entries.select_related("child").defer("child__manifest", "child__config"):
-        if not entry.platform.startswith("unknown"):
-            found.setdefault(entry.index_id, []).append(entry.child)
-    return {image.pk: found.get(image.pk, []) for image in images}

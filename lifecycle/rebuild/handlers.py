@@ -11,35 +11,38 @@ from django.db.models import Case, Value, When
 from django.utils.crypto import salted_hmac
 
 from accounts.models import User
-from lifecycle.advisories.queries import is_matching
+from lifecycle import events
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, NotFound
 from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
+from lifecycle.events import subscribe
+from lifecycle.evidence.findings import is_matching
 from lifecycle.ingest.services import ingest_manifest
 from lifecycle.jobs.handlers import JobRun, Postponed, handler
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.jobs.schedule import every
 from lifecycle.lineage.services import declare_base
 from lifecycle.oci.client import RegistryClient
-from lifecycle.oci.constants import OWN_TAGS
 from lifecycle.rebuild import contexts, estimates, planning, queries, rebase, services
 from lifecycle.rebuild.builders import buildah
 from lifecycle.rebuild.containerfile import split_reference
 from lifecycle.rebuild.graph import tags_of
+from lifecycle.rebuild.kinds import PLAN, REBUILD
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.rebuild.types import BuildRequest
 from lifecycle.registry.clients import client_for
+from lifecycle.registry.constants import OWN_TAGS
 from lifecycle.registry.models import Image, RepositoryImage, Tag, TagEvent
-from lifecycle.registry.queries import platforms_of
+from lifecycle.registry.platforms import platforms_of
 
 State = RebuildJob.State
 _SCAN_POLL_S: Final = 2.0
 _PLAN_WAITS: Final = timedelta(seconds=60)  # for the scan of a new base; then it is planned, and estimated later
 
 
-@handler(JobKind.PLAN)
+@handler(PLAN)
 def plan(run: JobRun) -> None:
     """Look where a watched tag points, and propose a wave when it moved. Twice is safe: the digest is remembered."""
     watch = UpstreamWatch.objects.select_related("repository", "created_by").filter(pk=run.job.subject_id).first()
@@ -64,7 +67,7 @@ def _gave_up(job: Job) -> None:
     services.fail(job.subject_id, why=job.last_error or "The rebuild did not finish.")
 
 
-@handler(JobKind.REBUILD, gave_up=_gave_up)
+@handler(REBUILD, gave_up=_gave_up)
 def rebuild(run: JobRun) -> None:
     """Renew one image. Coming twice, or after a kill anywhere, is safe: the result's tag is named by its inputs."""
     job = _job(run)
@@ -334,3 +337,10 @@ def resume_waves() -> None:
 def estimate_open() -> None:
     """Estimate the waves whose new base was not scanned when they were planned."""
     estimates.estimate_open()
+
+
+@subscribe(events.TagMoved)
+def plan_for_watches(event: events.TagMoved) -> None:
+    """Plan a rebuild wave for every watch of a tag that was created or moved."""
+    if event.image_id is not None:
+        services.queue_plans(event.repository_id, event.tag)

@@ -78,6 +78,19 @@ class RebuildWave(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(finished_at=None, state__in=("planned", "running"))
+                | Q(finished_at__isnull=False, state__in=("succeeded", "failed", "cancelled")),
+                name="rebuildwave_finished_exactly_when_ended",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="planned", confirmed_by=None)
+                | Q(state="cancelled")
+                | Q(confirmed_by__isnull=False, state__in=("running", "succeeded", "failed")),
+                name="rebuildwave_confirmed_before_it_runs",
+            ),
+        )
         indexes = (models.Index(fields=("-id",), name="rebuildwave_newest_first"),)
 
     def __str__(self) -> str:
@@ -143,6 +156,15 @@ class RebuildJob(models.Model):
             ),
             models.UniqueConstraint(
                 fields=("wave", "node_id"), condition=~Q(node_id=""), name="rebuildjob_no_node_twice_in_a_wave"
+            ),
+            models.CheckConstraint(
+                condition=Q(finished_at=None, state__in=("waiting", "building", "scanning"))
+                | Q(finished_at__isnull=False, state__in=("done", "unchanged", "failed", "blocked", "cancelled")),
+                name="rebuildjob_finished_exactly_when_ended",
+            ),
+            models.CheckConstraint(
+                condition=Q(new_image__isnull=False) | ~Q(state__in=("scanning", "done", "unchanged")),
+                name="rebuildjob_result_has_an_image",
             ),
         )
 

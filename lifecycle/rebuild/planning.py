@@ -27,7 +27,7 @@ from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWa
 from lifecycle.rebuild.queries import base_by_layers, brings_system_packages, name_in_registry
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Repository, Tag
-from lifecycle.registry.queries import platforms_of
+from lifecycle.registry.platforms import platforms_of
 
 # Somebody waits for the answer; what was not read within these is decided by the worker, who reads it anyway.
 READ_MAX_S: Final = 20.0

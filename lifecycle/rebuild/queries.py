@@ -10,10 +10,11 @@ from django.db.models.functions import Coalesce
 
 from accounts.models import User
 from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
-from lifecycle.jobs.models import Job, JobKind, JobLogLine
+from lifecycle.environments.models import Slot
+from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.lineage.models import Derivation
-from lifecycle.promotion.models import Slot
 from lifecycle.rebuild.graph import line_images_of
+from lifecycle.rebuild.kinds import PLAN, REBUILD
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage
 from lifecycle.sbom.models import ImageInventory
@@ -50,7 +51,7 @@ def skipped_visible_to(actor: User, wave: RebuildWave) -> list[dict[str, str]]:
 
 def log_of(job: RebuildJob) -> QuerySet[JobLogLine]:
     """Return the lines of every attempt at a job, oldest first; page by id."""
-    runs = Job.objects.filter(kind=JobKind.REBUILD, subject_id=job.pk)
+    runs = Job.objects.filter(kind=REBUILD.name, subject_id=job.pk)
     return JobLogLine.objects.filter(job__in=runs).order_by("pk")
 
 
@@ -59,7 +60,7 @@ def watches_of(repository: Repository) -> QuerySet[UpstreamWatch]:
 
     A crash is told without its words, which are for who runs this.
     """
-    runs = Job.objects.filter(kind=JobKind.PLAN, subject_id=OuterRef("pk")).order_by("-pk")
+    runs = Job.objects.filter(kind=PLAN.name, subject_id=OuterRef("pk")).order_by("-pk")
     said = runs.annotate(
         said=Case(
             When(~Q(state=Job.State.FAILED), then=Value("")),

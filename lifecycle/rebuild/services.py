@@ -12,22 +12,27 @@ from django.db.models import Exists, OuterRef, QuerySet
 from accounts.models import User
 from accounts.queries import system_user
 from accounts.verbs import Verb
-from lifecycle.advisories.queries import diff_of_images, matches_of_images, platform_manifests
 from lifecycle.audit import services as audit
 from lifecycle.authority.access import lock_repository, repository_for
-from lifecycle.authority.rights import matches, require
+from lifecycle.authority.rights import require
 from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition, Malformed, NotFound
+from lifecycle.core.patterns import matches
+from lifecycle.core.states import check_move
 from lifecycle.core.types import parse_tag
+from lifecycle.evidence.findings import diff_of_images, matches_of_images
 from lifecycle.jobs import services as jobs
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.rebuild import contexts
 from lifecycle.rebuild.access import lock_wave
 from lifecycle.rebuild.containerfile import base_references
 from lifecycle.rebuild.graph import tags_of
+from lifecycle.rebuild.kinds import PLAN, REBUILD
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Tag
+from lifecycle.registry.platforms import platform_ids
+from lifecycle.sbom.services import queue_scan
 
 State = RebuildJob.State
 CONTAINERFILE_MAX: Final = 256 * 1024  # characters
@@ -196,8 +201,7 @@ def retry_wave(wave_id: int, *, actor: User) -> RebuildWave:
     for job in wave.jobs.filter(state__in=(State.FAILED, State.BLOCKED)).select_related("new_image"):
         if job.new_image is not None and job.new_image.scanned_at is None:
             Image.objects.filter(pk=job.new_image.pk).update(scan_problem="")
-            key = f"image:{job.new_image.pk}"
-            jobs.queue(JobKind.SCAN, subject_id=job.new_image.pk, actor=system_user(), dedupe_key=key)
+            queue_scan(job.new_image.pk)
         move(job, State.WAITING, problem="", finished_at=None)
     _record("rebuild.retried", wave, actor)
     _go_on(wave)
@@ -218,18 +222,17 @@ def resume_waves() -> None:
 
 def _work() -> QuerySet[Job]:
     """Return the runs that a worker has, or will have, in hand."""
-    return Job.objects.filter(kind=JobKind.REBUILD, state__in=(Job.State.WAITING, Job.State.RUNNING))
+    return Job.objects.filter(kind=REBUILD.name, state__in=(Job.State.WAITING, Job.State.RUNNING))
 
 
 def _queue(job: RebuildJob, wave: RebuildWave) -> None:
     actor = wave.confirmed_by or wave.planned_by
-    jobs.queue(JobKind.REBUILD, subject_id=job.pk, actor=actor, dedupe_key=f"rebuild:{job.pk}")
+    jobs.queue(REBUILD, subject_id=job.pk, actor=actor, dedupe_key=f"rebuild:{job.pk}")
 
 
 def move_wave(wave: RebuildWave, state: str, **changes: object) -> None:
     """Move a locked wave; the only writer of its state. Raises IllegalTransition."""
-    if state not in RebuildWave.NEXT.get(wave.state, frozenset()):
-        raise IllegalTransition(f"{wave} is {wave.state} and cannot become {state}.", state=wave.state)
+    check_move(wave, state)
     wave.state = state
     if state != RebuildWave.State.RUNNING:
         wave.finished_at = clock.now()
@@ -240,8 +243,7 @@ def move_wave(wave: RebuildWave, state: str, **changes: object) -> None:
 
 def move(job: RebuildJob, state: str, **changes: object) -> None:
     """Move a job whose wave is locked; the only writer of its state. Raises IllegalTransition."""
-    if state not in RebuildJob.NEXT.get(job.state, frozenset()):
-        raise IllegalTransition(f"{job} is {job.state} and cannot become {state}.", state=job.state)
+    check_move(job, state)
     job.state = state
     if state not in OPEN_STATES:
         job.finished_at = clock.now()
@@ -353,7 +355,7 @@ def finish(job_id: int) -> None:
 
 def _findings(image: Image) -> set[tuple[str, str]]:
     """Return the (purl, advisory id) pairs that hold in an image: an id that two feeds know counts once."""
-    return {(match.package.purl, match.advisory.osv_id) for match in matches_of_images(platform_manifests(image))}
+    return {(match.package.purl, match.advisory.osv_id) for match in matches_of_images(platform_ids(image))}
 
 
 def fail(job_id: int, *, why: str) -> None:
@@ -406,7 +408,17 @@ def _go_on(wave: RebuildWave) -> None:
     # While it ran, watches of its own images proposed nothing (planning.propose): what is left, they see now.
     renewed = [job.repository_id for job in rows if is_renewed(job)]
     for watch in UpstreamWatch.objects.filter(repository__in=renewed).order_by("pk"):
-        jobs.queue(JobKind.PLAN, subject_id=watch.pk, actor=system_user(), dedupe_key=f"watch:{watch.pk}")
+        _queue_plan(watch)
+
+
+def queue_plans(repository_id: int, tag: str) -> None:
+    """Queue a plan for every watch of this tag, in the caller's transaction."""
+    for watch in UpstreamWatch.objects.filter(repository=repository_id, tag=tag):
+        _queue_plan(watch)
+
+
+def _queue_plan(watch: UpstreamWatch) -> None:
+    jobs.queue(PLAN, subject_id=watch.pk, actor=system_user(), dedupe_key=f"watch:{watch.pk}")
 
 
 def require_right(job: RebuildJob, actor: User) -> None:

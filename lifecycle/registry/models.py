@@ -294,20 +294,3 @@ class TagEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.tag} at {self.at:%Y-%m-%d %H:%M}"
-
-
-class CredentialFailure(models.Model):
-    """One refused credential at any login-like door; the limiter counts these rows."""
-
-    account = models.CharField(max_length=150)
-    address = models.GenericIPAddressField(null=True)
-    at = models.DateTimeField(auto_now_add=True)
-
-    class Meta:
-        indexes = (
-            models.Index(fields=("account", "-at"), name="credentialfailure_by_account"),
-            models.Index(fields=("address", "-at"), name="credentialfailure_by_address"),
-        )
-
-    def __str__(self) -> str:
-        return f"{self.account} at {self.at:%Y-%m-%d %H:%M}"

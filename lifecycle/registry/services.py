@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from typing import Final
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from accounts.models import Team, User
-from accounts.verbs import Verb
-from lifecycle.audit import services as audit
-from lifecycle.authority import access
-from lifecycle.core.errors import LifecycleError, Malformed
+from accounts.models import Team
+from lifecycle.core.errors import LifecycleError
 from lifecycle.core.types import parse_repository_name
-from lifecycle.oci.constants import PROTECTED_PATTERNS_MAX
-from lifecycle.promotion.models import Environment
+from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Registry, Repository
 
 MANAGED_NAME: Final = "managed"  # the last part of its hook's address
-
-
-_TAG_PATTERN: Final = re.compile(r"[A-Za-z0-9_*][A-Za-z0-9._*-]{0,127}")
 
 
 class NoOwner(LifecycleError):
@@ -78,32 +69,3 @@ def ensure_repository(registry: Registry, name: str) -> Repository:
         },
     )
     return row
-
-
-@transaction.atomic
-def protect_tags(repository_id: int, patterns: Sequence[str], *, actor: User) -> Repository:
-    """Let only those who hold image.amend move the tags that match one of `patterns`, and nobody's list but this.
-
-    Whoever may move such tags says which they are. Raises NotFound, NotPermitted, Malformed.
-    """
-    repository = access.lock_repository(actor, repository_id, Verb.IMAGE_AMEND)
-    if repository.environment_id is not None:
-        raise Malformed("Nobody pushes here but Gravingdock: there is nothing to protect.", code="promotions_only")
-    chosen = sorted(set(patterns))
-    if len(chosen) > PROTECTED_PATTERNS_MAX:
-        raise Malformed(f"More than {PROTECTED_PATTERNS_MAX} patterns.", code="too_many_patterns")
-    for pattern in chosen:
-        if not _TAG_PATTERN.fullmatch(pattern):
-            raise Malformed("A pattern is a tag in which * stands for any run of characters.", got=pattern[:150])
-    if chosen != repository.protected_tags:
-        before, repository.protected_tags = repository.protected_tags, chosen
-        repository.save(update_fields=["protected_tags"])
-        audit.record(
-            "repository.tags_protected",
-            actor=actor,
-            subject=repository,
-            repository=repository,
-            before=before,
-            patterns=chosen,
-        )
-    return repository

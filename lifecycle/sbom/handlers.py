@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 from accounts.verbs import Verb
-from lifecycle.authority import rights as access
+from lifecycle import events
+from lifecycle.authority.rights import require
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, RegistryUnavailable
 from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
+from lifecycle.events import subscribe
 from lifecycle.jobs.handlers import JobRun, Postponed, handler
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.oci.client import BlobUnknown, ManifestUnknown
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, RepositoryImage
 from lifecycle.sbom import scanner, services
+from lifecycle.sbom.kinds import SCAN
 
 _OUTAGE_S: Final = 3600  # how long a registry may be away before that counts against the scan
 _PAUSE_MAX_S: Final = 60
@@ -27,7 +30,7 @@ def _gave_up(job: Job) -> None:
         services.note_problem(image, job.last_error or "The scan did not finish.")
 
 
-@handler(JobKind.SCAN, gave_up=_gave_up)
+@handler(SCAN, gave_up=_gave_up)
 def scan(run: JobRun) -> None:
     """Pull the subject by digest, list what is inside, store it. An image that was scanned stays as it is."""
     image = Image.objects.filter(pk=run.job.subject_id, kind=Image.Kind.MANIFEST).first()
@@ -64,7 +67,7 @@ def _places(image: Image) -> list[RepositoryImage]:
 def _read_anywhere(run: JobRun, image: Image) -> services.Content:
     unknown: LifecycleError = scanner.ScanFailed("The image is in no repository any more.")
     for place in _places(image):
-        access.require(run.job.actor, Verb.IMAGE_SCAN, repository=place.repository)
+        require(run.job.actor, Verb.IMAGE_SCAN, repository=place.repository)
         try:
             return _read(run, image, place)
         except (ManifestUnknown, BlobUnknown) as error:
@@ -87,3 +90,15 @@ def _read(run: JobRun, image: Image, place: RepositoryImage) -> services.Content
         run.progress(2, 3, "Finding the layer of each package")
         diff_ids = list(image.layers.order_by("position").values_list("diff_id", flat=True))
         return scanner.read_document(document, diff_ids, layers)
+
+
+@subscribe(events.ImageIngested)
+def scan_new_image(event: events.ImageIngested) -> None:
+    """Scan a new platform manifest."""
+    services.queue_scan(event.image_id)
+
+
+@subscribe(events.UnscannedImagePushed)
+def scan_again(event: events.UnscannedImagePushed) -> None:
+    """Retry a failed scan: the image may have been in no repository then."""
+    services.queue_scan(event.image_id)

@@ -18,7 +18,7 @@ from django.db import transaction
 from django.utils.text import slugify
 
 from accounts.models import Team, User
-from lifecycle import reactions
+from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.core import clock, locks
 from lifecycle.core.errors import LifecycleError, Malformed
@@ -45,7 +45,6 @@ class Report:
     new_image_ids: list[int] = field(default_factory=list)
     scanned_image_ids: list[int] = field(default_factory=list)
     new_package_ids: list[int] = field(default_factory=list)
-    derived_image_ids: set[int] = field(default_factory=set)  # whose bases changed
     refused: list[tuple[int, str]] = field(default_factory=list)  # (line number, why)
 
 
@@ -223,9 +222,8 @@ def _import_batch(rows: list[_Row], report: Report, team_slug: str, actor: User)
     report.new_image_ids += new_ids
     report.scanned_image_ids += stored.image_ids
     report.new_package_ids += stored.new_package_ids
-    report.derived_image_ids |= reactions.images_imported(
-        [*new_ids, *(image.pk for image in grown)], new_package_ids=stored.new_package_ids
-    )
+    new_or_grown = (*new_ids, *(image.pk for image in grown))
+    events.publish(events.ImagesImported(new_or_grown, tuple(stored.new_package_ids)))
     if added or grown or placed or stored.image_ids:
         audit.record("inventory.imported", actor=actor, images=len(added), scanned=len(stored.image_ids), placed=placed)
 

@@ -14,11 +14,16 @@ from django.db import connection, transaction
 from packageurl import PackageURL
 
 from accounts.models import User
-from lifecycle import reactions
+from accounts.queries import system_user
+from lifecycle import events
 from lifecycle.core import clock
 from lifecycle.core.errors import MalformedPurl
+from lifecycle.jobs import services as jobs
+from lifecycle.jobs.models import Job
 from lifecycle.registry.models import Image
+from lifecycle.sbom.kinds import SCAN
 from lifecycle.sbom.models import ImageInventory, Inventory, PackageVersion, Sbom
+from lifecycle.versions.coordinates import coordinates, parse_purl
 
 PURL_MAX: Final = 2000  # bytes
 _KEY_MAX: Final = 2500  # bytes of a package's key; a b-tree entry holds 2,704
@@ -106,7 +111,7 @@ def store(contents: dict[int, Content], *, actor: User) -> Stored:
     )  # fmt: skip
     _note_scanned([(image.pk, contents[image.pk], usable[image.pk]) for image in images])
     Sbom.objects.bulk_create([_sbom(image, contents[image.pk]) for image in images], ignore_conflicts=True)
-    reactions.images_scanned(stored.image_ids, new_package_ids=stored.new_package_ids, actor=actor)
+    events.publish(events.ImagesScanned(tuple(stored.image_ids), tuple(stored.new_package_ids), actor_id=actor.pk))
     return stored
 
 
@@ -132,6 +137,11 @@ def _note_scanned(found: list[tuple[int, Content, list[Package]]]) -> None:
         cursor.execute(_SCANNED, [clock.now(), [image_id for image_id, _, _ in found], counts, distros, problems])
 
 
+def queue_scan(image_id: int) -> Job:
+    """Queue a scan of one image in the caller's transaction; a waiting one is returned instead of a second."""
+    return jobs.queue(SCAN, subject_id=image_id, actor=system_user(), dedupe_key=f"image:{image_id}")
+
+
 @transaction.atomic
 def note_problem(image: Image, problem: str) -> None:
     """Write why an image could not be scanned: it is then unknown, which is no pass."""
@@ -150,7 +160,7 @@ def key_of(package: Package) -> PackageKey:
     """Return what the package version is known by; two that are judged differently have different keys."""
     version = ""
     if package.version and not _has_version(package.purl):
-        version = _with_epoch(_parse_purl(package.purl), package.version)
+        version = _with_epoch(parse_purl(package.purl), package.version)
     return _key(package.purl, version, package.source_name, package.source_version)
 
 
@@ -166,7 +176,7 @@ def _has_version(purl: str) -> bool:
     if 0 < name.rfind("@") < len(name) - 1:
         return True  # nearly all: to take each purl of an import apart would be most of its time
     try:
-        return bool(_parse_purl(purl).version)
+        return bool(parse_purl(purl).version)
     except MalformedPurl:
         return True
 
@@ -214,12 +224,6 @@ def _package_ids(keys: Sequence[PackageKey]) -> dict[PackageKey, int]:
     return ids
 
 
-def _parse_purl(purl: str) -> PackageURL:
-    from lifecycle.versions.coordinates import parse_purl  # noqa: PLC0415 -- stands right of us
-
-    return parse_purl(purl)
-
-
 def _with_epoch(parsed: PackageURL, version: str) -> str:
     qualifiers = parsed.qualifiers if isinstance(parsed.qualifiers, dict) else {}
     epoch = qualifiers.get("epoch") or ""
@@ -228,8 +232,6 @@ def _with_epoch(parsed: PackageURL, version: str) -> str:
 
 
 def _package_version(key: PackageKey, package: Package) -> PackageVersion:
-    from lifecycle.versions.coordinates import coordinates  # noqa: PLC0415 -- stands right of us
-
     source = {"source_name": package.source_name or None, "source_version": package.source_version or None}
     row = PackageVersion(
         purl=package.purl,
@@ -238,7 +240,7 @@ def _package_version(key: PackageKey, package: Package) -> PackageVersion:
         source_version=package.source_version[:500],
     )
     try:
-        parsed = _parse_purl(package.purl)
+        parsed = parse_purl(package.purl)
         judged = package.purl
         if not parsed.version and package.version:
             parsed = parsed._replace(version=package.version)

@@ -10,7 +10,7 @@ from django.db import connection
 
 from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.authority.rights import matches
+from lifecycle.core.patterns import matches
 from lifecycle.oci.scopes import Scope
 
 _VERB_OF: Final[Mapping[str, Verb]] = {

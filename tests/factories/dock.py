@@ -12,9 +12,10 @@ from accounts.verbs import BUILTIN_ROLES
 from lifecycle.advisories.models import Advisory, Feed, Match
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
+from lifecycle.environments.models import Slot
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.promotion import services as promotions
-from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image, IndexEntry, Layer, Registry, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.sbom.models import ImageInventory, Inventory, InventoryPackage, PackageVersion, Sbom
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from accounts.models import User
 from lifecycle.core import clock
-from lifecycle.jobs.models import Job, JobKind, JobLogLine
-from lifecycle.promotion.models import Environment, Slot
+from lifecycle.environments.models import Environment, Slot
+from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Image, Repository
 from tests.factories import dock
@@ -69,8 +69,8 @@ def job_of(wave: RebuildWave, name: str) -> RebuildJob:
 
 def log(job: RebuildJob, *lines: str, actor: User) -> Job:
     """Give a job's run some lines; the run is made when there is none."""
-    run = Job.objects.filter(kind=JobKind.REBUILD, subject_id=job.pk).first() or Job.objects.create(
-        kind=JobKind.REBUILD, subject_id=job.pk, actor=actor
+    run = Job.objects.filter(kind="rebuild", subject_id=job.pk).first() or Job.objects.create(
+        kind="rebuild", subject_id=job.pk, actor=actor
     )
     for line in lines:
         JobLogLine.objects.create(job=run, text=line)

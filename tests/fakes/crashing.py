@@ -16,7 +16,6 @@ __all__ = ["app"]
 @worker_process_init.connect
 def take_over(**_: object) -> None:
     from lifecycle.jobs import handlers
-    from lifecycle.jobs.models import JobKind
 
-    handlers._HANDLERS[JobKind.CRAWL] = lambda run: os.kill(os.getpid(), signal.SIGSEGV)
-    handlers._HANDLERS[JobKind.PLAN] = lambda run: time.sleep(10)
+    handlers._HANDLERS["crawl"] = lambda run: os.kill(os.getpid(), signal.SIGSEGV)
+    handlers._HANDLERS["plan"] = lambda run: time.sleep(10)

@@ -1,6 +1,7 @@
-"""Teams, grants, roles, robots, accounts, tokens: what changes who may do what. Each act is audited there."""
+"""Acts on teams, environments, grants, roles, robots, accounts and tokens. Each is audited in its transaction."""
 
 from lifecycle.authority.services.accounts import create_person, deactivate, reactivate
+from lifecycle.authority.services.environments import create_environment
 from lifecycle.authority.services.robots import (
     create_robot,
     create_robot_token,
@@ -16,6 +17,7 @@ __all__ = [
     "add_member",
     "change_role",
     "create_api_token",
+    "create_environment",
     "create_person",
     "create_robot",
     "create_robot_token",

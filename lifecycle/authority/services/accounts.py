@@ -9,7 +9,7 @@ from typing import Final
 from django.db import IntegrityError, transaction
 
 from accounts.models import ApiToken, User
-from lifecycle import reactions
+from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.authority.services.teams import is_above_grants
 from lifecycle.authority.services.tokens import end_token
@@ -65,7 +65,7 @@ def deactivate(user_id: int, *, actor: User) -> User:
     user.save(update_fields=["is_active", "password"])
     for row in ApiToken.objects.select_for_update().filter(user=user, revoked_at=None).order_by("pk"):
         end_token(row, actor=actor)
-    reactions.rights_changed([user.pk])
+    events.publish(events.RightsChanged((user.pk,)))
     audit.record("user.deactivated", actor=actor, subject=user, user=user.username)
     return user
 
@@ -83,7 +83,7 @@ def reactivate(user_id: int, *, actor: User) -> tuple[User, str]:
     user.is_active = True
     user.set_password(password)
     user.save(update_fields=["is_active", "password"])
-    reactions.rights_changed([user.pk])
+    events.publish(events.RightsChanged((user.pk,)))
     audit.record("user.reactivated", actor=actor, subject=user, user=user.username)
     return user, password
 

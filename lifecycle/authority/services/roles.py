@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 
 from accounts.models import Role, User
 from accounts.verbs import Verb
-from lifecycle import reactions
+from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.authority.projection import project
 from lifecycle.authority.services.teams import is_above_grants
@@ -57,7 +57,7 @@ def change_role(slug: str, *, actor: User, name: str, verbs: Iterable[str]) -> R
     holders = list(User.objects.filter(role_grants__role=role).distinct().order_by("pk"))
     for user in holders:
         project(user)
-    reactions.rights_changed([user.pk for user in holders])
+    events.publish(events.RightsChanged(tuple(user.pk for user in holders)))
     audit.record("role.changed", actor=actor, subject=role, role=role.slug, before=before, after=after)
     return role
 

@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 
 from accounts.models import Membership, Role, Team, User
 from accounts.verbs import Verb
-from lifecycle import reactions
+from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.projection import project
@@ -18,7 +18,7 @@ from lifecycle.authority.queries import teams_visible_to
 from lifecycle.authority.rights import grants_of, require
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
-from lifecycle.promotion.models import Environment
+from lifecycle.environments.models import Environment
 
 
 @transaction.atomic
@@ -163,7 +163,7 @@ def write_grant(
             before={"expires_at": _text(before)}, after={"expires_at": _text(expires_at)}, **scope,
         )  # fmt: skip
     project(user)
-    reactions.rights_changed([user.pk])
+    events.publish(events.RightsChanged((user.pk,)))
     return grant
 
 
@@ -196,7 +196,7 @@ def revoke_grant(grant_id: int, *, actor: User, team_id: int | None = None) -> N
     if not RoleGrant.objects.filter(team=team, user=user).exists():
         Membership.objects.filter(team=team, user=user).delete()
     project(user)
-    reactions.rights_changed([user.pk])
+    events.publish(events.RightsChanged((user.pk,)))
 
 
 def _refuse_last_owner(grant: RoleGrant) -> None:

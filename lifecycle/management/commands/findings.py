@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from lifecycle.advisories.queries import Finding, findings_of_image, findings_of_purls, unscanned
 from lifecycle.core.errors import MalformedPurl
+from lifecycle.evidence.findings import Finding, findings_of_image, findings_of_purls, unscanned
 from lifecycle.registry.models import Image
 from lifecycle.versions.coordinates import Coordinates, coordinates
 

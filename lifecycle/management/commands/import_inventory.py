@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from accounts.models import TEAM_SLUG
 from accounts.queries import system_user
+from lifecycle import events
 from lifecycle.sbom.inventories import import_inventories
 
 
@@ -24,17 +25,19 @@ class Command(BaseCommand):
     def handle(self, *_args: Any, **options: Any) -> None:
         try:
             TEAM_SLUG(options["team"])
-            report = import_inventories(options["file"], team_slug=options["team"], actor=system_user())
+            with events.collected(events.DerivationsChanged) as changes:
+                report = import_inventories(options["file"], team_slug=options["team"], actor=system_user())
         except ValidationError as error:
             raise CommandError(f"--team: {' '.join(error.messages)}") from None
         except OSError as error:
             raise CommandError(f"{options['file']}: {error}") from None
+        derived = {image_id for change in changes for image_id in change.image_ids}
         for number, why in report.refused:
             self.stderr.write(f"line {number}: {why}")
         self.stdout.write(
             f"{report.rows} rows: {len(report.new_image_ids)} new images, {len(report.scanned_image_ids)} new "
             f"inventories, {len(report.new_package_ids)} new package versions, "
-            f"{len(report.derived_image_ids)} derivations changed, {len(report.refused)} refused"
+            f"{len(derived)} derivations changed, {len(report.refused)} refused"
         )
         if report.refused:
             sys.exit(1)

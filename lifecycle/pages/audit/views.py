@@ -12,12 +12,14 @@ from django.views.decorators.http import require_GET, require_safe
 
 from accounts.models import User
 from lifecycle.audit import exporting
+from lifecycle.audit.forms import FilterForm
 from lifecycle.audit.models import AuditEvent
-from lifecycle.audit.queries import audited_teams, event_for, events_visible_to, filtered, for_list
+from lifecycle.audit.queries import filtered, for_list
+from lifecycle.authority.access import event_for
+from lifecycle.authority.queries import audited_teams, events_visible_to
 from lifecycle.core import clock
 from lifecycle.core.errors import Malformed, NotPermitted
 from lifecycle.core.paging import Page, keyset_page
-from lifecycle.pages.audit.forms import FilterForm
 from lifecycle.pages.requests import cursors, reader
 
 EXPORT_MAX: Final = 10_000  # events in one file; who needs more narrows the days
@@ -91,7 +93,7 @@ def export(request: HttpRequest) -> HttpResponseBase:
     form, kind = FilterForm(request.GET), request.GET.get("format", "csv")
     if not form.is_valid():
         raise Malformed("The filter has errors; go back to the list, which says which.")
-    lines = exporting.export(form.wanted(), kind, actor=user, limit=EXPORT_MAX)
+    lines = exporting.export(events_visible_to(user), form.wanted(), kind, actor=user, limit=EXPORT_MAX)
     response = StreamingHttpResponse(lines, content_type=exporting.FORMATS[kind])
     name = f"audit-{clock.now():%Y%m%dT%H%M%SZ}.{kind}"
     response["Content-Disposition"] = f'attachment; filename="{name}"'

@@ -12,7 +12,7 @@ from accounts.models import Role, Team, User
 from accounts.tokens import DEFAULT_DAYS
 from accounts.verbs import Verb
 from lifecycle.core import clock
-from lifecycle.promotion.models import Environment
+from lifecycle.environments.models import Environment
 
 _INPUT: Final = {"class": "form-control"}
 _PLAIN: Final = {"class": "form-control", "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
@@ -158,26 +158,6 @@ class EnvironmentForm(forms.Form):
     required_approvals = forms.IntegerField(
         label="Approvals needed", min_value=0, max_value=20, initial=1, widget=forms.NumberInput(attrs=_INPUT)
     )
-
-
-class WhyForm(forms.Form):
-    """A question to the explainer."""
-
-    who = forms.CharField(max_length=150, widget=forms.TextInput(attrs=_PLAIN))
-    verb = forms.ChoiceField(
-        choices=[(verb.value, verb.value) for verb in Verb], widget=forms.Select(attrs={"class": "form-select mono"})
-    )
-    repository = forms.CharField(
-        max_length=255, required=False, help_text="Empty: the team as a whole.", widget=forms.TextInput(attrs=_PLAIN)
-    )
-    environment = forms.ChoiceField(required=False, widget=forms.Select(attrs=_SELECT))
-
-    def __init__(self, places: list[Environment], *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["environment"].choices = [  # type: ignore[attr-defined]
-            ("", "Outside of environments"),
-            *((place.slug, place.slug) for place in places),
-        ]
 
 
 class PersonForm(forms.Form):

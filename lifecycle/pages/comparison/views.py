@@ -13,9 +13,9 @@ from lifecycle.authority.access import image_for
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.comparison.queries import compare
 from lifecycle.comparison.types import Comparison, FindingLine, PackageLine, PlatformPair
-from lifecycle.pages.registry.page_queries import places_of
 from lifecycle.pages.requests import reader
 from lifecycle.pages.templatetags.gravingdock import size
+from lifecycle.registry.queries import locations_of
 
 _TABS: Final = ("findings", "packages", "layers", "configuration")
 _LINES_MAX: Final = 300  # lines of one table; the API has them all
@@ -54,7 +54,7 @@ def comparison(request: HttpRequest, before: str, after: str) -> HttpResponse:
     """Compare two images that the reader may see; anything else is not found."""
     user = reader(request)
     first, second = image_for(user, before), image_for(user, after)
-    places = places_of([first.pk, second.pk], repositories_visible_to(user))
+    places = locations_of([first.pk, second.pk], repositories_visible_to(user))
     context = panel_context(request, compare(first, second)) | {
         "before_place": places.get(first.pk),
         "after_place": places.get(second.pk),

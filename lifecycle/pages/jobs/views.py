@@ -13,7 +13,8 @@ from django.views.decorators.http import require_POST, require_safe
 from lifecycle.core.paging import keyset_page
 from lifecycle.jobs import steering
 from lifecycle.jobs.access import job_for
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.kinds import all_kinds, kind_called, names
+from lifecycle.jobs.models import Job
 from lifecycle.jobs.queries import jobs_visible_to, log_tail
 from lifecycle.pages.jobs import page_queries
 from lifecycle.pages.jobs.raw_log import raw_log_answer
@@ -27,7 +28,7 @@ def jobs(request: HttpRequest) -> HttpResponse:
     """List the jobs that the reader may see, newest first."""
     user, kind, state = reader(request), request.GET.get("kind", ""), request.GET.get("state", "")
     rows = jobs_visible_to(user)
-    if kind in JobKind.values:
+    if kind in names():
         rows = rows.filter(kind=kind)
     if state in Job.State.values:
         rows = rows.filter(state=state)
@@ -35,10 +36,10 @@ def jobs(request: HttpRequest) -> HttpResponse:
     subjects = page_queries.subjects_of(page.rows, user)
     context = {
         "page": page,
-        "rows": [(job, page_queries.KIND_WORDS[job.kind], subjects[job.pk]) for job in page.rows],
+        "rows": [(job, kind_called(job.kind).label, subjects[job.pk]) for job in page.rows],
         "kind": kind,
         "state": state,
-        "kinds": list(page_queries.KIND_WORDS.items()),
+        "kinds": [(kind.name, kind.label) for kind in all_kinds()],
         "states": Job.State.choices,
     }
     return render(request, "lifecycle/jobs/jobs.html", context)
@@ -60,7 +61,7 @@ def job(request: HttpRequest, pk: int) -> HttpResponse:
             return unchanged
     context = {
         "job": found,
-        "kind_words": page_queries.KIND_WORDS[found.kind],
+        "kind_words": kind_called(found.kind).label,
         "subject": page_queries.subjects_of([found], user)[found.pk],
         "lines": lines,
         "is_cut": len(lines) == LOG_LINES,

@@ -12,9 +12,9 @@ from django.urls import reverse
 
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.pages.lineage.layout import NODES_MAX, Drawing, Edge, Node, columns_of, draw
-from lifecycle.pages.registry.page_queries import Place, images_held_in, places_of
 from lifecycle.pages.templatetags.gravingdock import short_digest
 from lifecycle.registry.models import Image, Repository
+from lifecycle.registry.queries import Location, images_held_in, locations_of
 
 ANCESTORS_MAX: Final = 60  # a chain is seldom longer than 8; several bases per image make it wide
 DESCENDANTS_READ: Final = 400  # rows read for drawing and roll-ups; the counts come from the closure
@@ -34,7 +34,7 @@ class Row:
 
     depth: int
     image: Image
-    place: Place
+    place: Location
     url: str
     relation: str
     evidence: str
@@ -105,7 +105,7 @@ def _url(image: Image) -> str:
     return reverse("lifecycle:lineage-image", args=[image.digest])
 
 
-def _node(image: Image, place: Place, column: int, *, is_focus: bool) -> Node:
+def _node(image: Image, place: Location, column: int, *, is_focus: bool) -> Node:
     return Node(
         key=str(image.pk),
         column=column,
@@ -129,7 +129,7 @@ def neighbourhood_of(focus: Image, repositories: QuerySet[Repository]) -> Neighb
     all_levels = _levels(images, repositories)
     levels = all_levels[focus.pk]
     counts = {key: sum(level.count for level in found) for key, found in all_levels.items()}
-    places = places_of(images, repositories)
+    places = locations_of(images, repositories)
     images = {key: image for key, image in images.items() if key in places or key == focus.pk}
     edges = list(Derivation.objects.filter(base_id__in=images, derived_id__in=images).order_by("id"))
     column = columns_of(map(str, images), [(str(edge.base_id), str(edge.derived_id)) for edge in edges])
@@ -201,7 +201,7 @@ def _roll_up(
     focus: Image,
     descendants: Sequence[Image],
     images: dict[int, Image],
-    places: dict[int, Place],
+    places: dict[int, Location],
     edges: Sequence[Derivation],
 ) -> tuple[dict[int, str], dict[str, list[int]]]:
     """Return which descendants share a box, and the boxes: leaves of one repository on the same base."""
@@ -233,7 +233,7 @@ def _roll_up(
 def _rows(  # noqa: PLR0917 -- one call, the parts of one walk
     focus: Image,
     images: dict[int, Image],
-    places: dict[int, Place],
+    places: dict[int, Location],
     edges: Sequence[Derivation],
     column: dict[str, int],
     counts: dict[int, int],

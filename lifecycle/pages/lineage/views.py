@@ -11,9 +11,10 @@ from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
 from lifecycle.pages.lineage.page_queries import derived_counts, neighbourhood_of, roots_visible
 from lifecycle.pages.rebuild.page_queries import plan_offer
-from lifecycle.pages.registry.page_queries import lag_of, places_of, platform_entries
+from lifecycle.pages.registry.page_queries import entries_of, lag_of
 from lifecycle.pages.requests import cursors, reader
 from lifecycle.registry.models import Image
+from lifecycle.registry.queries import locations_of
 
 
 @require_safe
@@ -24,7 +25,7 @@ def roots(request: HttpRequest) -> HttpResponse:
     rows = roots_visible(images_visible_to(user), repositories)
     page = keyset_page(rows, ("-id",), **cursors(request))
     ids = [image.pk for image in page.rows]
-    places, counts = places_of(ids, repositories), derived_counts(ids, repositories)
+    places, counts = locations_of(ids, repositories), derived_counts(ids, repositories)
     entries = [(image, places[image.pk], counts[image.pk]) for image in page.rows if image.pk in places]
     return render(request, "lifecycle/lineage/roots.html", {"page": page, "entries": entries})
 
@@ -37,12 +38,12 @@ def neighbourhood(request: HttpRequest, digest: str) -> HttpResponse:
     named = visible.filter(digest=digest).exclude(kind=Image.Kind.ARTIFACT).first()
     if named is None:
         raise NotFound("There is no such image, or you may not see it.")
-    entries = platform_entries(named)
+    entries = entries_of(named)
     focus = entries[0].child if entries else named
     around = neighbourhood_of(focus, repositories)
-    place = places_of([named.pk, focus.pk], repositories).get(named.pk) or places_of([focus.pk], repositories).get(
-        focus.pk
-    )
+    place = locations_of([named.pk, focus.pk], repositories).get(named.pk) or locations_of(
+        [focus.pk], repositories
+    ).get(focus.pk)
     context = {
         "named": named,
         "image": focus,

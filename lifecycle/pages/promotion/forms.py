@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from django import forms
 
-from lifecycle.promotion.models import Environment
+from lifecycle.environments.models import Environment
 
 
 class RequestForm(forms.Form):

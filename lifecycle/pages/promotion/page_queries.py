@@ -16,13 +16,15 @@ from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.queries import environments_visible_to
 from lifecycle.authority.rights import may
-from lifecycle.comparison.queries import platforms_by_image
 from lifecycle.core import clock
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.environments.models import Environment, Slot
+from lifecycle.jobs.models import Job
 from lifecycle.jobs.queries import jobs_of, log_tail
-from lifecycle.promotion.models import Environment, Evaluation, PromotionRequest, Slot, Vote
+from lifecycle.promotion.kinds import PROMOTE
+from lifecycle.promotion.models import Evaluation, PromotionRequest, Vote
 from lifecycle.promotion.queries import promotions_visible_to
 from lifecycle.registry.models import Image, Repository
+from lifecycle.registry.platforms import entries_of_images
 
 State = PromotionRequest.State
 LATELY: Final = timedelta(days=30)
@@ -120,7 +122,7 @@ def failed_of(reader: User) -> QuerySet[PromotionRequest]:
 def failed_jobs_of(reader: User) -> QuerySet[Job]:
     """Return the jobs on behalf of `reader` that failed lately, but promotions, which are shown as such; by -id."""
     rows = Job.objects.filter(actor=reader, state=Job.State.FAILED, finished_at__gt=clock.now() - LATELY)
-    return rows.exclude(kind=JobKind.PROMOTE)
+    return rows.exclude(kind=PROMOTE.name)
 
 
 def decided_lately_by(reader: User) -> QuerySet[PromotionRequest]:
@@ -185,12 +187,12 @@ def copying_of(promotion: PromotionRequest) -> Copying | None:
     """Return the copy that runs, or ran last; None before the first."""
     if promotion.attempts == 0:
         return None
-    job = jobs_of(JobKind.PROMOTE, promotion.pk).first()
+    job = jobs_of(PROMOTE.name, promotion.pk).first()
     return Copying(job, [line.text for line in log_tail([job.pk], limit=20)] if job is not None else [])
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Target:
     """An environment as somewhere an image could go: what it holds, and why the image cannot be asked for there now."""
 
     environment: Environment
@@ -203,7 +205,7 @@ class Place:
         return self.slot.image if self.slot is not None else None
 
 
-def places_for(reader: User, repository: Repository, image: Image) -> list[Place]:
+def targets_for(reader: User, repository: Repository, image: Image) -> list[Target]:
     """Return the environments of the family's team in the order of their path, for one image of the family."""
     environments = list(environments_visible_to(reader).filter(team=repository.team_id).order_by("position"))
     slots = {slot.environment_id: slot for slot in Slot.objects.filter(repository=repository).select_related("image")}
@@ -226,7 +228,7 @@ def places_for(reader: User, repository: Repository, image: Image) -> list[Place
             why_not = f"It has not been in {before.slug}: promote it there first."
         else:
             why_not = ""
-        places.append(Place(environment, slot, live.get(environment.pk), why_not))
+        places.append(Target(environment, slot, live.get(environment.pk), why_not))
         before = environment
     return places
 
@@ -251,7 +253,7 @@ class Cell:
 
     environment: Environment
     slot: Slot | None
-    platforms: list[tuple[str, Image]]  # of what it holds
+    platforms: Sequence[tuple[str, Image]]  # of what it holds
     waiting: list[Judged]  # the newest
 
     @property
@@ -272,7 +274,7 @@ def board_of(families: Sequence[Repository], environments: Sequence[Environment]
         (slot.repository_id, slot.environment_id): slot
         for slot in Slot.objects.filter(repository__in=families, image__isnull=False).select_related("image")
     }
-    platforms = platforms_by_image([slot.image for slot in slots.values() if slot.image is not None])
+    platforms = entries_of_images([slot.image for slot in slots.values() if slot.image is not None])
     live = PromotionRequest.objects.filter(repository__in=families, state__in=PromotionRequest.NEXT).annotate(
         place=Window(RowNumber(), partition_by=["repository", "environment"], order_by="-pk"),
         in_all=Window(Count("pk"), partition_by=["repository", "environment"]),

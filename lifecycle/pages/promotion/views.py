@@ -18,6 +18,7 @@ from lifecycle.authority.rights import may, require
 from lifecycle.comparison.queries import compare
 from lifecycle.core.errors import Conflict, NotFound
 from lifecycle.core.paging import keyset_page
+from lifecycle.environments.models import Slot
 from lifecycle.pages.comparison.views import panel_context
 from lifecycle.pages.promotion import page_queries
 from lifecycle.pages.promotion.forms import DecisionForm, RejectionForm, RequestForm
@@ -26,7 +27,7 @@ from lifecycle.pages.rebuild.page_queries import counts_of, waves_to_confirm
 from lifecycle.pages.requests import cursors, reader
 from lifecycle.promotion import services
 from lifecycle.promotion.access import promotion_for
-from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.promotion.models import PromotionRequest
 from lifecycle.promotion.queries import (
     LIVE_STATES,
     MOVING_STATES,
@@ -209,7 +210,7 @@ def new(request: HttpRequest) -> HttpResponse:
     )
     if repository is None or held is None:
         raise NotFound("There is no such image, or you may not see it.")
-    places = page_queries.places_for(user, repository, held.image)
+    places = page_queries.targets_for(user, repository, held.image)
     if not any(may(user, Verb.PROMOTION_REQUEST, repository=repository, environment=row.environment) for row in places):
         require(user, Verb.PROMOTION_REQUEST, repository=repository)
     possible = [place for place in places if not place.why_not]

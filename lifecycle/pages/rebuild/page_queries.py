@@ -30,19 +30,22 @@ from django.db.models.functions import Coalesce
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.advisories.models import Advisory
-from lifecycle.advisories.queries import FindingsDiff, diff_of_images, platform_manifests
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core import clock
 from lifecycle.core.severities import SEVERITIES
-from lifecycle.jobs.models import Job, JobKind, JobLogLine
+from lifecycle.environments.models import Environment
+from lifecycle.evidence.findings import FindingsDiff, diff_of_images
+from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.lineage.models import Derivation
-from lifecycle.pages.registry.page_queries import given_by_people
-from lifecycle.promotion.models import Environment, PromotionRequest
+from lifecycle.promotion.models import PromotionRequest
 from lifecycle.promotion.queries import promotions_visible_to
 from lifecycle.rebuild.estimates import note_of
+from lifecycle.rebuild.kinds import REBUILD
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.rebuild.queries import jobs_visible_to, skipped_visible_to, slots_to_renew, waves_visible_to
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
+from lifecycle.registry.platforms import platform_ids
+from lifecycle.registry.queries import given_by_people
 
 ROWS_MAX: Final = 40  # of one level; the rest is said in words until it is asked for
 IDS_MAX: Final = 60  # advisory ids of one list; the comparison of the two images has all
@@ -433,7 +436,7 @@ def fingerprint(actor: User, wave: RebuildWave) -> str:
     jobs = jobs_visible_to(actor, wave).order_by("pk")
     states = list(jobs.values_list("pk", "state", "attempts", "finished_at", "would_fix__isnull"))
     busy = [row[0] for row in states if row[1] in BUSY_STATES]
-    lines = JobLogLine.objects.filter(job__in=Job.objects.filter(kind=JobKind.REBUILD, subject_id__in=busy))
+    lines = JobLogLine.objects.filter(job__in=Job.objects.filter(kind=REBUILD.name, subject_id__in=busy))
     last = lines.aggregate(last=Max("pk"))["last"]
     moment = int(clock.now().timestamp() // 10) if wave.state == RebuildWave.State.RUNNING else 0
     text = repr((wave.pk, wave.state, wave.finished_at, states, last, moment, actor.pk))
@@ -477,7 +480,7 @@ def wave_detail(actor: User, wave: RebuildWave, *, whole_level: int = 0) -> Wave
 def _base_diff(wave: RebuildWave) -> FindingsDiff | None:
     if wave.old_base is None:
         return None
-    platforms = [*platform_manifests(wave.old_base), *platform_manifests(wave.new_base)]
+    platforms = [*platform_ids(wave.old_base), *platform_ids(wave.new_base)]
     if Image.objects.filter(pk__in=platforms, scanned_at=None).exists():
         return None  # an image of unknown packages has no findings, which is not a pass
     return diff_of_images(wave.old_base, wave.new_base)
@@ -516,7 +519,7 @@ def why_not_act(actor: User, wave: RebuildWave) -> str:
 def _add_tails(rows: Iterable[JobRow]) -> None:
     """Give the rows that are being built, or failed, the end of their log; two queries."""
     wanted = {row.job.pk: row for row in rows if row.is_busy or row.job.state == State.FAILED}
-    runs = Job.objects.filter(kind=JobKind.REBUILD, subject_id__in=wanted).order_by("subject_id", "-pk")
+    runs = Job.objects.filter(kind=REBUILD.name, subject_id__in=wanted).order_by("subject_id", "-pk")
     newest = list(runs.distinct("subject_id").values_list("pk", "subject_id"))[:TAILS_MAX]
     if not newest:
         return

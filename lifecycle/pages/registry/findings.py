@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from django.db.models import Case, Count, IntegerField, Max, QuerySet, Value, When
 
 from lifecycle.advisories.models import Match
-from lifecycle.advisories.queries import live_matches
 from lifecycle.core.severities import SEVERITIES
+from lifecycle.evidence.open_findings import open_matches
 from lifecycle.registry.models import Image
 
 
@@ -28,7 +28,7 @@ def findings_of(image: Image) -> QuerySet[Match]:
     """
     whens = [When(severity=name, then=Value(rank)) for rank, name in enumerate(reversed(SEVERITIES))]
     return (
-        live_matches()
+        open_matches()
         .filter(
             package__inventory_packages__inventory__image_inventories__image=image,
         )
@@ -43,7 +43,7 @@ def findings_of(image: Image) -> QuerySet[Match]:
 def findings_by_layer(image: Image) -> list[LayerShare]:
     """Return how many findings each layer of `image` brought, base first; one query."""
     rows = (
-        live_matches()
+        open_matches()
         .filter(
             package__inventory_packages__inventory__image_inventories__image=image,
         )

@@ -7,33 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import F, OuterRef, QuerySet, Subquery
 
-from lifecycle.core.errors import NotFound
-from lifecycle.oci.constants import OWN_TAGS
 from lifecycle.registry.models import (
     Image,
-    IndexEntry,
     Layer,
     Repository,
-    RepositoryImage,
     Tag,
     TagEvent,
 )
+from lifecycle.registry.platforms import PlatformEntry, entries_of_images
+from lifecycle.registry.queries import given_by_people
 
 _DOCUMENTS: Final = ("image__manifest", "image__config")  # kilobytes a row, and no list shows them
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an image is to be found: the name that a reader knows it by."""
-
-    repository: Repository
-    tag: str  # "" when no tag points at it now
-
-    @property
-    def label(self) -> str:
-        return f"{self.repository.name}:{self.tag}" if self.tag else self.repository.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,38 +51,10 @@ def add_latest_tags(repositories: Iterable[Repository]) -> None:
         row.latest_tag = tags.get(row.latest_tag_id)
 
 
-def repository_of(visible: QuerySet[Repository], team: str, name: str) -> Repository:
-    """Return the repository `name` of `team` among `visible`; raises NotFound when absent or hidden."""
-    found = (
-        visible.select_related("team", "registry", "environment", "source").filter(team__slug=team, name=name).first()
-    )
-    if found is None:
-        raise NotFound("There is no such repository, or you may not see it.")
-    return found
-
-
-def image_in(repository: Repository, digest: str) -> RepositoryImage:
-    """Return the membership of the image `digest` in `repository`, with both ends; raises NotFound."""
-    found = (
-        RepositoryImage.objects.select_related("image", "pushed_by")
-        .filter(repository=repository, image__digest=digest, removed_at=None)
-        .exclude(image__kind=Image.Kind.ARTIFACT)
-        .first()
-    )
-    if found is None:
-        raise NotFound("There is no such image, or you may not see it.")
-    return found
-
-
 def tags_of(repository: Repository) -> QuerySet[Tag]:
     """Return the live tags of `repository` with their images; order and page them by (-updated_at, -id)."""
     rows = Tag.objects.filter(repository=repository, image__isnull=False)
     return rows.select_related("image").defer(*_DOCUMENTS)
-
-
-def given_by_people(tags: QuerySet[Tag]) -> QuerySet[Tag]:
-    """Return those of `tags` that people gave; what our own workers push beside them is left out."""
-    return tags.exclude(Q(name__startswith=OWN_TAGS[0]) | Q(name__startswith=OWN_TAGS[1]))
 
 
 def tag_history(repository: Repository) -> QuerySet[TagEvent]:
@@ -110,46 +68,14 @@ def image_history(repository: Repository, image: Image) -> QuerySet[TagEvent]:
     return (events.filter(new_image=image) | events.filter(old_image=image)).order_by("-id")
 
 
-def platform_entries(image: Image) -> list[IndexEntry]:
-    """Return the entries of an index that are platforms, each with its `child`, in order.
-
-    Attestations and other artifacts are no platforms.
-    """
-    if image.kind != Image.Kind.INDEX:
-        return []
-    entries = IndexEntry.objects.filter(index=image, child__kind=Image.Kind.MANIFEST).select_related("child")
-    return [entry for entry in entries.order_by("position") if not entry.platform.startswith("unknown")]
+def entries_of(image: Image) -> list[PlatformEntry]:
+    """Return the platforms of an index, in order; empty for a manifest, which is one platform itself."""
+    return entries_of_images([image])[image.pk] if image.kind == Image.Kind.INDEX else []
 
 
 def layers_of(image: Image) -> list[Layer]:
     """Return the layers of a platform manifest, base first."""
     return list(Layer.objects.filter(image=image).order_by("position"))
-
-
-def places_of(images: Iterable[int], visible: QuerySet[Repository]) -> dict[int, Place]:
-    """Return one place for each image id that lies in a visible repository: the newest tag, else the repository.
-
-    Two queries for any number of images.
-    """
-    ids = set(images)
-    places: dict[int, Place] = {}
-    tags = Tag.objects.filter(image_id__in=ids, repository__in=visible).select_related("repository__team")
-    for tag in tags.order_by("repository__environment_id", "updated_at"):
-        if tag.image_id is not None and (tag.image_id not in places or tag.repository.environment_id is None):
-            places[tag.image_id] = Place(tag.repository, tag.name)
-    members = RepositoryImage.objects.filter(image_id__in=ids - set(places), repository__in=visible, removed_at=None)
-    for member in members.select_related("repository__team").order_by("-id"):
-        places.setdefault(member.image_id, Place(member.repository, ""))
-    return places
-
-
-def images_held_in(visible: QuerySet[Repository]) -> QuerySet[RepositoryImage, Any]:
-    """Return the ids of the images that lie in visible repositories, for `__in`.
-
-    The same images as `images_visible_to`, but without a look at their rows: a join that 100,000 ids go through is
-    then half as long.
-    """
-    return RepositoryImage.objects.filter(repository__in=visible, removed_at=None).values("image")
 
 
 def lag_of(base: Image, visible: QuerySet[Repository]) -> Lag | None:

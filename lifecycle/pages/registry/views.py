@@ -15,22 +15,25 @@ from django.views.decorators.http import require_safe
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.access import image_in, repository_of
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.authority.rights import may
 from lifecycle.core.paging import keyset_page
 from lifecycle.core.severities import COUNTED
+from lifecycle.environments.models import Slot
 from lifecycle.lineage.models import Derivation
 from lifecycle.pages.lineage.page_queries import EVIDENCE_WORDS, levels_below
-from lifecycle.pages.promotion.page_queries import places_for, why_not_promotable
+from lifecycle.pages.promotion.page_queries import targets_for, why_not_promotable
 from lifecycle.pages.rebuild.page_queries import Counts, counts_of, plan_offer, rebuilt_as, tags_to_choose, waves_about
 from lifecycle.pages.registry import page_queries
 from lifecycle.pages.registry.findings import LayerShare, findings_by_layer, findings_of
 from lifecycle.pages.registry.packages import packages_of
 from lifecycle.pages.requests import cursors, reader
-from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.promotion.models import PromotionRequest
 from lifecycle.rebuild.models import Recipe
 from lifecycle.rebuild.queries import recipe_in_force, watches_of
 from lifecycle.registry.models import Image, Layer, Repository
+from lifecycle.registry.queries import Location, given_by_people, locations_of
 from lifecycle.sbom.models import Sbom
 
 _REPOSITORY_TABS: Final = ("tags", "recipe", "rebuilds", "history")
@@ -43,7 +46,7 @@ class BaseLine:
     """A base of the image, how it is known, and how far it is behind."""
 
     derivation: Derivation
-    place: page_queries.Place | None
+    place: Location | None
     lag: page_queries.Lag | None
     evidence: str
     layer_count: int  # the image's first layers that are the base's
@@ -80,7 +83,7 @@ def images(request: HttpRequest) -> HttpResponse:
 def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
     """Show one repository: its tags with how to pull them, how it is built, how its tags moved."""
     user = reader(request)
-    found = page_queries.repository_of(repositories_visible_to(user), team, name)
+    found = repository_of(repositories_visible_to(user), team, name)
     tab = request.GET.get("tab", "tags")
     tab = tab if tab in _REPOSITORY_TABS else "tags"
     context: dict[str, Any] = {
@@ -94,7 +97,7 @@ def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
     if tab == "tags":
         context["why_not_promotable"] = why_not_promotable(user, found)
         tags, shows_own = page_queries.tags_of(found), request.GET.get("own") == "yes"
-        people = page_queries.given_by_people(tags)
+        people = given_by_people(tags)
         context["own_tags"] = tags.count() - people.count()
         context["shows_own"] = shows_own
         context["page"] = keyset_page(tags if shows_own else people, ("-updated_at", "-id"), **cursors(request))
@@ -143,9 +146,9 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
     """Show one image. An index shows one of its platforms; `?platform=` (a digest) chooses which."""
     user = reader(request)
     visible = repositories_visible_to(user)
-    found = page_queries.repository_of(visible, team, name)
-    member = page_queries.image_in(found, digest)
-    entries = page_queries.platform_entries(member.image)
+    found = repository_of(visible, team, name)
+    member = image_in(found, digest)
+    entries = page_queries.entries_of(member.image)
     chosen = next((entry.child for entry in entries if entry.child.digest == request.GET.get("platform")), None)
     shown = chosen or (entries[0].child if entries else member.image)
     tab = request.GET.get("tab", "overview")
@@ -160,9 +163,7 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
         "image": shown,
         "entries": entries,
         "tab": tab,
-        "tags": page_queries.given_by_people(page_queries.tags_of(found).filter(image=member.image)).order_by(
-            "-updated_at"
-        ),
+        "tags": given_by_people(page_queries.tags_of(found).filter(image=member.image)).order_by("-updated_at"),
         "layers": layers,
         "bases": bases,
         "slots": Slot.objects.filter(image__in={member.image.pk, shown.pk}, repository__in=visible).select_related(
@@ -187,7 +188,7 @@ def _bases(image: Image, visible: Any, user: User) -> list[BaseLine]:
         .select_related("base")
         .order_by("-base__layer_count", "id")[:5]
     )
-    places = page_queries.places_of([edge.base_id for edge in edges], visible)
+    places = locations_of([edge.base_id for edge in edges], visible)
     return [
         BaseLine(
             edge,
@@ -267,7 +268,7 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
 def _promotions_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Return where the image can be promoted to; nowhere from an environment's own repository."""
     found: Repository = context["repository"]
-    return {"places": places_for(reader(request), found, context["top"]) if found.source_id is None else []}
+    return {"places": targets_for(reader(request), found, context["top"]) if found.source_id is None else []}
 
 
 def _history_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from playwright.sync_api import Browser
 
 from accounts.models import User
 from lifecycle.authority import services
+from lifecycle.authority.services.environments import create_environment
 from lifecycle.core import clock
 from lifecycle.jobs import services as job_services
 from lifecycle.jobs.models import Job, JobLogLine
-from lifecycle.promotion.services import create_environment
 from tests.e2e.pages.test_read_pages import browser, pytestmark, signed_in  # noqa: F401 -- fixture and marks
 from tests.factories import dock
 

@@ -14,9 +14,9 @@ from lifecycle.advisories import services
 from lifecycle.advisories.handlers import match
 from lifecycle.advisories.matching import verdicts
 from lifecycle.advisories.models import Advisory, Match
-from lifecycle.advisories.queries import diff_of_images
+from lifecycle.evidence.findings import diff_of_images
 from lifecycle.jobs.handlers import JobRun
-from lifecycle.jobs.models import JobKind
+from lifecycle.jobs.kinds import kind_called
 from lifecycle.jobs.services import claim, queue
 from lifecycle.sbom.models import PackageVersion
 from lifecycle.versions.coordinates import coordinates
@@ -182,7 +182,7 @@ def test_a_match_job_does_what_its_payload_names(export, stored):
     export.put("Debian", record("A-1"))
     export.sync()
     package = stored(OPENSSL)
-    job = queue(JobKind.MATCH, subject_id=1, actor=system_user(), payload={"package_ids": [package.pk]})
+    job = queue(kind_called("match"), subject_id=1, actor=system_user(), payload={"package_ids": [package.pk]})
     held = claim(job.pk, worker="w")
     assert held is not None
     match(JobRun(held))

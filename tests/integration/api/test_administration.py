@@ -193,7 +193,7 @@ def test_every_error_is_a_problem_with_the_id_of_its_request(dock: Any, case: An
 
 
 def test_an_error_of_ours_is_a_problem_too(dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    monkeypatch.setattr("lifecycle.api.authority.page_queries.roles_with_counts", lambda: 1 / 0)
+    monkeypatch.setattr("lifecycle.api.authority.roles_with_counts", lambda: 1 / 0)
     client = Client(raise_request_exception=False)
     answer = client.get("/api/v1/roles/", headers=Caller(dock.owner).headers)
     assert (answer.status_code, answer["Content-Type"], answer.json()["code"]) == (
@@ -227,7 +227,7 @@ def test_a_list_costs_the_same_for_one_row_and_for_three(path: str) -> None:
 
 
 def _rows(team: Any, admin: User, count: int) -> None:
-    from lifecycle.promotion.services import create_environment
+    from lifecycle.authority.services.environments import create_environment
 
     for number in range(count):
         if User.objects.filter(username=f"p{number}").exists():

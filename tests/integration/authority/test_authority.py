@@ -17,9 +17,10 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import services
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.queries import people_who, repositories_visible_to, teams_visible_to
-from lifecycle.authority.rights import matches, may
+from lifecycle.authority.rights import may
+from lifecycle.authority.services.environments import create_environment
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
-from lifecycle.promotion.services import create_environment
+from lifecycle.core.patterns import matches
 from lifecycle.registry.models import Registry, Repository
 
 pytestmark = pytest.mark.django_db

@@ -15,7 +15,7 @@ from accounts.models import ApiToken, Role, Team, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import services
 from lifecycle.authority.models import RoleGrant
-from lifecycle.promotion.models import Environment
+from lifecycle.environments.models import Environment
 from tests.integration.promotion.conftest import dock, person  # noqa: F401 -- fixtures
 
 pytestmark = pytest.mark.django_db

@@ -16,8 +16,8 @@ from accounts import tokens
 from accounts.models import User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import limiter, services
+from lifecycle.authority.models import CredentialFailure
 from lifecycle.core.address import client_address
-from lifecycle.registry.models import CredentialFailure
 from lifecycle.tokens import endpoint
 
 pytestmark = pytest.mark.django_db

@@ -8,8 +8,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from lifecycle.comparison.queries import compare, finding_severities
-from lifecycle.comparison.types import Change, FindingKey
+from lifecycle.comparison.queries import compare
+from lifecycle.comparison.types import Change
+from lifecycle.evidence.findings import finding_severities
+from lifecycle.evidence.types import FindingKey
 from tests.factories import dock
 
 pytestmark = pytest.mark.django_db

@@ -12,7 +12,8 @@ from accounts.queries import system_user
 from lifecycle.advisories import matching
 from lifecycle.core import locks
 from lifecycle.jobs import handlers, services
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.kinds import kind_called
+from lifecycle.jobs.models import Job
 from lifecycle.lineage import services as lineage
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -68,7 +69,7 @@ def test_other_locks_are_waited_for_as_before(held_for_a_second):
 
 
 def test_a_long_wait_leaves_a_fresh_lease():
-    job = services.claim(services.queue(JobKind.MATCH, subject_id=1, actor=system_user()).pk, worker="w")
+    job = services.claim(services.queue(kind_called("match"), subject_id=1, actor=system_user()).pk, worker="w")
     with handlers.JobRun(job).fenced():
         Job.objects.update(lease_until="2020-01-01T00:00:00Z")  # what the heartbeat could not renew
     job.refresh_from_db()

@@ -11,8 +11,8 @@ from accounts.tokens import find_token
 from lifecycle.demo import cast
 from lifecycle.demo.images import PRODUCTS
 from lifecycle.demo.telling import DemonstrationFailed
+from lifecycle.environments.models import Environment
 from lifecycle.oci.scopes import repository_scope
-from lifecycle.promotion.models import Environment
 from lifecycle.registry.models import Repository
 from lifecycle.tokens.rights import held_by
 from tests.factories import dock

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lifecycle.ingest import services as ingest
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.oci.constants import MediaType
 from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock
@@ -34,6 +34,6 @@ def event(number: int, digest: str, *, tag: str = "", action: str = "push", acto
 def deliver(*events: dict[str, Any]) -> None:
     """Take events in, and do what they queued."""
     ingest.receive(ensure_managed_registry(), json.dumps({"events": events}).encode())
-    for job in Job.objects.filter(kind=JobKind.INGEST, state=Job.State.WAITING).order_by("pk"):
+    for job in Job.objects.filter(kind="ingest", state=Job.State.WAITING).order_by("pk"):
         Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED)
         ingest.handle_delivery(job.subject_id)

@@ -17,7 +17,7 @@ from lifecycle.core.types import Digest
 from lifecycle.ingest import services as ingest
 from lifecycle.ingest.models import Delivery
 from lifecycle.jobs import handlers, running
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.oci.authorization import SelfIssued
 from lifecycle.oci.constants import MediaType
 from lifecycle.oci.http_client import HttpRegistryClient
@@ -146,7 +146,7 @@ CASES: dict[str, tuple[Callable[[Worst], str], str]] = {
 
 def ingest_digest(digest: str, number: int = 1) -> Job:
     ingest.receive(ensure_managed_registry(), json.dumps({"events": [event(number, digest)]}).encode())
-    job = Job.objects.filter(kind=JobKind.INGEST).latest("pk")
+    job = Job.objects.filter(kind="ingest").latest("pk")
     running.run(job.pk)
     job.refresh_from_db()
     return job

@@ -15,16 +15,16 @@ from accounts.queries import system_user
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core.errors import LimitExceeded, Malformed, MalformedManifest
 from lifecycle.core.types import Digest
+from lifecycle.environments.models import Environment
 from lifecycle.ingest import services as ingest
 from lifecycle.ingest import writing
 from lifecycle.ingest.models import Delivery
 from lifecycle.jobs import handlers, running
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.lineage.models import Derivation
 from lifecycle.oci.chains import chain_ids
 from lifecycle.oci.constants import MediaType
 from lifecycle.oci.http_client import HttpRegistryClient
-from lifecycle.promotion.models import Environment
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import (
     Image,
@@ -82,8 +82,8 @@ def test_an_image_is_stored_with_layers_chains_and_history(shelf: InMemoryRegist
     pushed = AuditEvent.objects.get(action="image.pushed")
     assert (pushed.actor, pushed.digest, pushed.repository) == (anna, image.digest, "shop/api")
     assert sorted(Job.objects.values_list("kind", "subject_id")) == [
-        (JobKind.LINEAGE, image.pk),
-        (JobKind.SCAN, image.pk),
+        ("lineage", image.pk),
+        ("scan", image.pk),
     ]
 
 
@@ -107,7 +107,7 @@ def test_one_digest_in_two_repositories_is_one_image_scanned_once(shelf: InMemor
     image = Image.objects.get()
     assert sorted(image.repository_images.values_list("repository__name", flat=True)) == ["shop/api", "shop/web"]
     assert list(Tag.objects.values_list("image_id", flat=True)) == [image.pk] * 2
-    assert (image.layers.count(), Job.objects.filter(kind=JobKind.SCAN).count()) == (2, 1)
+    assert (image.layers.count(), Job.objects.filter(kind="scan").count()) == (2, 1)
     assert AuditEvent.objects.filter(action="image.pushed").count() == 2
 
 
@@ -119,7 +119,7 @@ def test_a_push_asks_again_for_a_scan_that_failed(shelf: InMemoryRegistry) -> No
     for number, problem, count in ((2, "", 0), (3, "The image is in no repository any more.", 1)):
         Image.objects.update(scan_problem=problem)
         deliver(event(number, item.manifest.digest.text, tag="1"))
-        assert Job.objects.filter(kind=JobKind.SCAN).count() == count
+        assert Job.objects.filter(kind="scan").count() == count
 
 
 def test_an_index_brings_its_platforms_and_leaves_attestations_aside(shelf: InMemoryRegistry) -> None:
@@ -271,7 +271,7 @@ def test_a_notification_of_our_own_push_leaves_the_name_to_the_worker(shelf: InM
 def run_lineage() -> None:
     """Do the LINEAGE jobs that wait, as a worker would."""
     handlers.load()
-    for job in Job.objects.filter(kind=JobKind.LINEAGE, state=Job.State.WAITING).order_by("pk"):
+    for job in Job.objects.filter(kind="lineage", state=Job.State.WAITING).order_by("pk"):
         running.run(job.pk)
         job.refresh_from_db()
         assert job.state == Job.State.SUCCEEDED
@@ -302,7 +302,7 @@ def test_what_an_index_names_as_base_is_linked_whatever_comes_first(
     edge = Derivation.objects.get()
     assert (edge.derived.digest, edge.base.digest) == (child.manifest.digest.text, base.manifest.digest.text)
     assert (edge.evidence, edge.confidence) == (["annotation"], "low")
-    assert Job.objects.filter(kind=JobKind.SCAN).count() == 2
+    assert Job.objects.filter(kind="scan").count() == 2
 
 
 def test_a_child_that_its_index_waited_for_takes_its_place(shelf: InMemoryRegistry) -> None:
@@ -461,7 +461,7 @@ def test_a_death_at_any_write_leaves_nothing_half_done(
             break
     assert died >= 8
     assert Tag.objects.get().image == Image.objects.get(digest=top.digest.text)
-    assert Job.objects.filter(kind=JobKind.SCAN).count() == 2
+    assert Job.objects.filter(kind="scan").count() == 2
 
 
 def test_the_managed_registry_has_the_name_that_clients_write_and_is_reached_by_ours(settings):

@@ -16,7 +16,7 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.core.http import HttpClient
 from lifecycle.ingest import services as ingest
 from lifecycle.ingest.models import Delivery
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.oci.authorization import SelfIssued
 from lifecycle.oci.http_client import HttpRegistryClient
 from lifecycle.registry.models import Image, IndexEntry, Tag, TagEvent
@@ -115,7 +115,7 @@ def test_an_ingest_killed_before_in_and_after_its_transaction_happens_once(
     assert (TagEvent.objects.count(), IndexEntry.objects.count()) == (3, 6)
     manifests = Image.objects.filter(kind=Image.Kind.MANIFEST)
     assert [image.layers.count() for image in manifests] == [8] * 6
-    assert Counter(Job.objects.filter(kind=JobKind.SCAN).values_list("subject_id", flat=True)) == Counter(
+    assert Counter(Job.objects.filter(kind="scan").values_list("subject_id", flat=True)) == Counter(
         manifests.values_list("pk", flat=True)
     )
 
@@ -138,16 +138,16 @@ def test_a_scan_killed_in_the_middle_happens_once_and_leaves_nothing_behind(
     wait_until(lambda: not is_running(syft), 10)
     live_stack.need_workers("builder", SYFT=str(slow))
     wait_until(lambda: Image.objects.filter(scanned_at__isnull=False).exists(), 60)
-    wait_until(lambda: not Job.objects.filter(kind=JobKind.SCAN, state__in=["waiting", "running"]).exists(), 30)
-    job = Job.objects.get(kind=JobKind.SCAN)
+    wait_until(lambda: not Job.objects.filter(kind="scan", state__in=["waiting", "running"]).exists(), 30)
+    job = Job.objects.get(kind="scan")
     assert (job.state, job.attempts, Sbom.objects.count()) == (Job.State.SUCCEEDED, 2, 1)
     assert list(scratch.glob("gd-*-scan-*")) == []
 
 
 def is_ingested() -> bool:
     """Whether no ingest waits or runs; none may have failed."""
-    assert not Job.objects.filter(kind=JobKind.INGEST, state=Job.State.FAILED).exists()
-    return not Job.objects.filter(kind=JobKind.INGEST, state__in=(Job.State.WAITING, Job.State.RUNNING)).exists()
+    assert not Job.objects.filter(kind="ingest", state=Job.State.FAILED).exists()
+    return not Job.objects.filter(kind="ingest", state__in=(Job.State.WAITING, Job.State.RUNNING)).exists()
 
 
 def is_running(pid: int) -> bool:

@@ -17,7 +17,7 @@ from lifecycle.core import clock
 from lifecycle.core.errors import Malformed, NotFound, NotPermitted, RegistryRefused, RegistryUnavailable
 from lifecycle.ingest import services as ingest
 from lifecycle.jobs import handlers, running
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.rebuild.models import UpstreamWatch
 from lifecycle.registry import services
 from lifecycle.registry.models import Repository, Tag, TagEvent
@@ -75,7 +75,7 @@ def test_who_may_amend_moves_a_protected_tag_and_anybody_moves_or_makes_another(
 ) -> None:
     move(shelf, tag, who)
     assert where(shelf, tag) == BOTH_NEW
-    assert Job.objects.filter(kind=JobKind.PLAN).exists() == (tag == "v1")
+    assert Job.objects.filter(kind="plan").exists() == (tag == "v1")
     assert not AuditEvent.objects.filter(action="tag.move_refused").exists()
 
 
@@ -95,7 +95,7 @@ def test_a_move_without_the_right_is_taken_back_and_reported_once(shelf: InMemor
     refused = AuditEvent.objects.get(action="tag.move_refused")
     assert (refused.actor, refused.outcome, refused.digest) == (carl, "denied", NEW.manifest.digest.text)
     assert refused.details == {"tag": "v1", "kept": OLD.manifest.digest.text}
-    assert not Job.objects.filter(kind=JobKind.PLAN).exists()
+    assert not Job.objects.filter(kind="plan").exists()
     # Its own restoration is told by the registry too, and changes nothing.
     deliver(event(50, OLD.manifest.digest.text, tag="v1", actor=system_user().username))
     assert moves.count() == 3
@@ -106,7 +106,7 @@ def test_a_crawl_waits_for_the_name_of_who_moved_it(shelf: InMemoryRegistry, gua
     for _ in range(2):
         ingest.crawl(ensure_managed_registry().pk)
     assert where(shelf) == (NEW.manifest.digest.text, OLD.manifest.digest.text)
-    settle = Job.objects.get(kind=JobKind.CRAWL)
+    settle = Job.objects.get(kind="crawl")
     assert {**settle.payload, "seen_at": ""} == {
         "repository": "shop/api",
         "tag": "v1",
@@ -124,7 +124,7 @@ def test_a_move_that_nobody_owns_up_to_is_taken_back(shelf: InMemoryRegistry, gu
     oci.push(shelf, "shop/api", NEW, "v1")
     oci.push(shelf, "shop/api", NEW, "latest")
     ingest.crawl(guarded.registry_id)
-    run(Job.objects.get(kind=JobKind.CRAWL))
+    run(Job.objects.get(kind="crawl"))
     assert (where(shelf), where(shelf, "latest")) == (BOTH_OLD, BOTH_NEW)
     assert AuditEvent.objects.get(action="tag.move_refused").actor is None
 
@@ -135,7 +135,7 @@ def test_only_the_move_that_had_its_time_is_taken_back(shelf: InMemoryRegistry, 
     deliver(event(3, OLD.manifest.digest.text, tag="v2", actor="mary"))
     oci.push(shelf, "shop/api", NEW, "v1")
     ingest.crawl(guarded.registry_id)
-    settle = Job.objects.get(kind=JobKind.CRAWL)
+    settle = Job.objects.get(kind="crawl")
     oci.push(shelf, "shop/api", NEW, "v2")  # mary's, whose notification is still to come
     run(settle)
     assert (where(shelf), shelf.tags_of["shop/api"]["v2"]) == (BOTH_OLD, NEW.manifest.digest.text)
@@ -148,9 +148,9 @@ def test_only_the_move_that_had_its_time_is_taken_back(shelf: InMemoryRegistry, 
             ingest.crawl(guarded.registry_id)
         else:
             deliver(event(5, item.manifest.digest.text, tag="v1", actor=who))
-    run(Job.objects.get(kind=JobKind.CRAWL, state=Job.State.WAITING))
+    run(Job.objects.get(kind="crawl", state=Job.State.WAITING))
     assert where(shelf) == (NEW.manifest.digest.text, other.manifest.digest.text)
-    run(Job.objects.get(kind=JobKind.CRAWL, state=Job.State.WAITING))
+    run(Job.objects.get(kind="crawl", state=Job.State.WAITING))
     assert where(shelf) == (other.manifest.digest.text,) * 2
 
 
@@ -169,7 +169,7 @@ def test_a_tag_that_moves_on_while_its_move_is_settled_waits_for_its_own_time(
         guarded.registry_id, "shop/api", NEW.manifest.digest.text, tag="v1", via=TagEvent.Via.CRAWL, is_settled=True
     )
     assert where(shelf) == (third.manifest.digest.text, NEW.manifest.digest.text)
-    assert Job.objects.get(kind=JobKind.CRAWL).payload["digest"] == third.manifest.digest.text
+    assert Job.objects.get(kind="crawl").payload["digest"] == third.manifest.digest.text
 
 
 @pytest.mark.usefixtures("guarded")
@@ -185,7 +185,7 @@ def test_a_registry_that_is_away_is_asked_again_and_one_that_lost_the_image_is_b
     monkeypatch.setattr(shelf, "put_manifest", fail)
     with pytest.raises(RegistryUnavailable):
         deliver(event(7, NEW.manifest.digest.text, tag="v1", actor="carl"))
-    delivery = Job.objects.filter(kind=JobKind.INGEST).latest("pk").subject_id
+    delivery = Job.objects.filter(kind="ingest").latest("pk").subject_id
     monkeypatch.setattr(shelf, "put_manifest", put)
     ingest.handle_delivery(delivery)
     assert where(shelf) == BOTH_OLD

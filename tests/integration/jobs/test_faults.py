@@ -16,7 +16,8 @@ from config.celery import app as celery
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core.http import HttpClient
 from lifecycle.jobs import services as jobs
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.kinds import kind_called
+from lifecycle.jobs.models import Job
 from lifecycle.oci.authorization import SelfIssued
 from lifecycle.oci.http_client import HttpRegistryClient
 from lifecycle.registry.models import Image, TagEvent
@@ -32,7 +33,7 @@ def test_who_queues_many_jobs_does_not_wait_for_a_broker_that_is_away(services: 
     started = time.monotonic()
     with transaction.atomic():
         for number in range(50):
-            jobs.queue(JobKind.CRAWL, subject_id=number, actor=system_user())
+            jobs.queue(kind_called("crawl"), subject_id=number, actor=system_user())
     assert time.monotonic() - started < 4
     assert Job.objects.filter(state=Job.State.WAITING).count() == 50
 
@@ -49,7 +50,7 @@ def without_workers(services: Services, transactional_db: None) -> Services:
     return services
 
 
-def done(kind: JobKind) -> int:
+def done(kind: str) -> int:
     return Job.objects.filter(kind=kind, state=Job.State.SUCCEEDED).count()
 
 
@@ -62,32 +63,32 @@ def test_two_hundred_jobs_end_once_each_whatever_fails_under_them(without_worker
     for number, item in enumerate(items):
         oci.push(client, f"shop/r{number % 10}", item, f"v{number}")
     http.close()
-    wait_until(lambda: Job.objects.filter(kind=JobKind.INGEST, state=Job.State.WAITING).count() == COUNT, 60)
+    wait_until(lambda: Job.objects.filter(kind="ingest", state=Job.State.WAITING).count() == COUNT, 60)
 
     workers = Supervised(stack, "worker", "ticker", WORKER_DEAF_S="10")
-    workers.wait_until(lambda: done(JobKind.INGEST) >= 10, 60, every_s=0.02)
+    workers.wait_until(lambda: done("ingest") >= 10, 60, every_s=0.02)
     stack.forget_wake_ups()
     stack.kill("redis")
     stack.need_redis()
-    workers.wait_until(lambda: done(JobKind.INGEST) >= 60, 90, every_s=0.02)
+    workers.wait_until(lambda: done("ingest") >= 60, 90, every_s=0.02)
     ended = 0
     for _ in range(3):
         ended += stack.end_connections()
         time.sleep(0.3)
     assert ended >= 3
-    workers.wait_until(lambda: done(JobKind.INGEST) >= 120, 60, every_s=0.02)
+    workers.wait_until(lambda: done("ingest") >= 120, 60, every_s=0.02)
     connection.close()
     stack.kill("postgres", signal.SIGINT)
     stack.need_postgres()
-    workers.wait_until(lambda: done(JobKind.INGEST) == COUNT, 120)
-    workers.wait_until(lambda: done(JobKind.LINEAGE) == COUNT, 120)
+    workers.wait_until(lambda: done("ingest") == COUNT, 120)
+    workers.wait_until(lambda: done("lineage") == COUNT, 120)
 
     digests = sorted(item.manifest.digest.text for item in items)
     assert sorted(Image.objects.values_list("digest", flat=True)) == digests
     assert sorted(TagEvent.objects.values_list("new_image__digest", flat=True)) == digests
     assert sorted(AuditEvent.objects.filter(action="image.pushed").values_list("digest", flat=True)) == digests
     # Nobody scans here: each image waits for it once. The ticker's own crawl may wait for the database's next second.
-    unfinished = Job.objects.exclude(state=Job.State.SUCCEEDED).exclude(kind=JobKind.CRAWL)
+    unfinished = Job.objects.exclude(state=Job.State.SUCCEEDED).exclude(kind="crawl")
     assert list(unfinished.values_list("kind", flat=True)) == ["scan"] * COUNT
 
 
@@ -117,7 +118,7 @@ class Supervised:
 
     def work(self, image: Image) -> bool:
         """Whether a worker does a job that is queued now."""
-        job = jobs.queue(JobKind.LINEAGE, subject_id=image.pk, actor=system_user())
+        job = jobs.queue(kind_called("lineage"), subject_id=image.pk, actor=system_user())
         self.wait_until(lambda: has_ended(job), 150)
         return job.state == Job.State.SUCCEEDED
 
@@ -127,8 +128,8 @@ def test_work_goes_on_and_workers_consume_again_when_redis_restarts_and_a_job_th
 ) -> None:
     stack = without_workers
     workers = Supervised(stack, "worker", "ticker", app="tests.fakes.crashing", WORKER_DEAF_S="10")
-    deadly = jobs.queue(JobKind.CRAWL, subject_id=1, actor=system_user(), max_attempts=3)
-    long = jobs.queue(JobKind.PLAN, subject_id=1, actor=system_user())
+    deadly = jobs.queue(kind_called("crawl"), subject_id=1, actor=system_user(), max_attempts=3)
+    long = jobs.queue(kind_called("plan"), subject_id=1, actor=system_user())
     image = dock.image("some image")
     workers.wait_until(lambda: is_at_work(long), 60)
 
@@ -153,7 +154,7 @@ def test_a_worker_that_is_idle_while_work_waits_for_it_ends_itself(without_worke
     celery.control.cancel_consumer("match", destination=["worker@test"], reply=True, timeout=10)
     time.sleep(5)
     assert worker.poll() is None  # nothing waits, so there is nothing to be deaf for
-    job = jobs.queue(JobKind.LINEAGE, subject_id=image.pk, actor=system_user())
+    job = jobs.queue(kind_called("lineage"), subject_id=image.pk, actor=system_user())
     worker.wait(timeout=60)
     stack.need_workers("worker")  # as the supervisor would
     wait_until(lambda: has_ended(job), 60)

@@ -11,7 +11,8 @@ from django.utils import timezone
 from accounts.queries import system_user
 from lifecycle.core.errors import LeaseLost, RegistryRefused, RegistryUnavailable
 from lifecycle.jobs import handlers, running, schedule, services
-from lifecycle.jobs.models import Job, JobKind, ScheduleSlot
+from lifecycle.jobs.kinds import kind_called
+from lifecycle.jobs.models import Job, ScheduleSlot
 
 pytestmark = pytest.mark.django_db
 
@@ -21,13 +22,13 @@ def handle(monkeypatch):
     """Set the function that does CRAWL jobs in this test."""
 
     def use(function):
-        monkeypatch.setitem(handlers._HANDLERS, JobKind.CRAWL, function)
+        monkeypatch.setitem(handlers._HANDLERS, "crawl", function)
 
     return use
 
 
 def queue(**more):
-    return services.queue(JobKind.CRAWL, subject_id=1, actor=system_user(), **more)
+    return services.queue(kind_called("crawl"), subject_id=1, actor=system_user(), **more)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -129,7 +130,7 @@ def test_a_job_whose_connection_broke_begins_again_without_losing_an_attempt(han
 
 def test_run_tells_who_waits_when_all_attempts_are_used(handle, monkeypatch):
     told = []
-    monkeypatch.setitem(handlers._GAVE_UP, JobKind.CRAWL, lambda job: told.append(job.pk))
+    monkeypatch.setitem(handlers._GAVE_UP, "crawl", lambda job: told.append(job.pk))
 
     def fail(run):
         raise RegistryUnavailable("away")
@@ -167,7 +168,7 @@ def test_sweep_leaves_a_queue_alone_that_is_behind(monkeypatch, wake_ups):
     lengths = {"ingest": services.QUEUE_ENOUGH, "match": services.QUEUE_ENOUGH - 1}
     monkeypatch.setattr(services.broker, "waiting", lambda queues: lengths)
     behind = queue()
-    other = services.queue(JobKind.LINEAGE, subject_id=1, actor=system_user())
+    other = services.queue(kind_called("lineage"), subject_id=1, actor=system_user())
     Job.objects.update(created_at=timezone.now() - timedelta(minutes=1))
     wake_ups.clear()
     assert services.sweep() == 1
@@ -202,7 +203,7 @@ def test_a_schedule_that_fails_is_due_again_and_holds_up_no_other(monkeypatch):
     assert fired == [1, 2]
 
 
-def ended(state=Job.State.FAILED, *, hours=0.0, kind=JobKind.MATCH, code="crashed", payload=None, subject_id=1):
+def ended(state=Job.State.FAILED, *, hours=0.0, kind="match", code="crashed", payload=None, subject_id=1):
     """Return a job that ended so long ago."""
     job = services.queue(kind, subject_id=subject_id, actor=system_user(), payload=payload)
     at = timezone.now() - timedelta(hours=hours)
@@ -237,9 +238,9 @@ def test_the_pauses_grow_with_each_failure_in_a_row_to_a_day(failures, hours, is
 @pytest.mark.parametrize(
     "more",
     [
-        {"kind": JobKind.PROMOTE},
-        {"kind": JobKind.CRAWL},
-        {"kind": JobKind.SCAN, "code": "registry_refused"},
+        {"kind": "promote"},
+        {"kind": "crawl"},
+        {"kind": "scan", "code": "registry_refused"},
         {"state": Job.State.CANCELLED},
     ],
 )
@@ -252,11 +253,11 @@ def test_what_has_another_way_or_cannot_heal_is_not_queued_again(more):
 def test_what_was_asked_for_again_already_is_not_queued_twice():
     ended(hours=48, payload={"package_ids": [5]})
     ended(Job.State.SUCCEEDED, hours=47, code="", payload={"package_ids": [6]})  # another batch of the same image
-    ended(hours=48, kind=JobKind.SCAN)
-    services.queue(JobKind.SCAN, subject_id=1, actor=system_user())
-    ended(hours=48, kind=JobKind.LINEAGE)
-    ended(Job.State.SUCCEEDED, hours=47, code="", kind=JobKind.LINEAGE)
-    ended(hours=48, kind=JobKind.PLAN)
+    ended(hours=48, kind="scan")
+    services.queue(kind_called("scan"), subject_id=1, actor=system_user())
+    ended(hours=48, kind="lineage")
+    ended(Job.State.SUCCEEDED, hours=47, code="", kind="lineage")
+    ended(hours=48, kind="plan")
     before = set(Job.objects.values_list("pk", flat=True))
     schedule.queue_again()
     fresh = Job.objects.exclude(pk__in=before).order_by("kind")

@@ -17,7 +17,8 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.core.errors import IllegalTransition, LeaseLost, NotFound
 from lifecycle.ingest.models import Delivery
 from lifecycle.jobs import services, steering
-from lifecycle.jobs.models import Job, JobKind, JobLogLine
+from lifecycle.jobs.kinds import names
+from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.pages.jobs import page_queries
 from lifecycle.registry.models import Registry
 from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
@@ -164,7 +165,7 @@ def test_a_failed_job_is_tried_again_as_a_new_one_for_whom_it_ran(dock: Any, adm
         steering.retry(again.pk, actor=admin)
 
 
-@pytest.mark.parametrize("kind", JobKind.values)
+@pytest.mark.parametrize("kind", names())
 def test_where_neither_makes_sense_the_page_says_why(dock: Any, kind: str) -> None:  # noqa: F811
     client = browser(dock.owner)
     waiting, failed = job(kind, dock.owner, 99), job(kind, dock.owner, 99, state="failed")

@@ -14,7 +14,7 @@ from accounts.models import User
 from lifecycle.core import clock
 from lifecycle.core.errors import Malformed
 from lifecycle.core.paging import keyset_page
-from lifecycle.promotion.models import Environment, Slot
+from lifecycle.environments.models import Environment, Slot
 from lifecycle.registry.models import Image, Repository, Tag
 from tests.factories import dock
 

@@ -16,11 +16,12 @@ from accounts.models import Team, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError
-from lifecycle.jobs.models import Job, JobKind, JobLogLine
+from lifecycle.environments.models import Environment, Slot
+from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.jobs.tasks import run_job
 from lifecycle.oci.client import RegistryClient
 from lifecycle.promotion import services
-from lifecycle.promotion.models import Environment, PromotionRequest, Slot
+from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Repository, Tag, TagEvent
 from lifecycle.registry.services import ensure_managed_registry
@@ -131,7 +132,7 @@ def test_a_worker_killed_anywhere_in_a_copy_leaves_one_effect(
             live_stack.kill("worker", signal.SIGKILL)
         live_stack.need_workers("worker")
         wait_until(lambda request=request: state_of(request) == State.SUCCEEDED, 60)
-        assert Job.objects.get(kind=JobKind.PROMOTE, subject_id=request.pk).attempts == 2
+        assert Job.objects.get(kind="promote", subject_id=request.pk).attempts == 2
         assert_one_effect(quay, request)
     # All is in the target, and the rows that say so are about to be committed.
     request = quay.approved(quay.push("last build", "2.0"))
@@ -165,7 +166,7 @@ def test_a_worker_that_lost_its_lease_in_a_copy_changes_nothing(
             assert_one_effect(quay, first)
             services.execute(second.pk, actor=quay.approver)
             wait_until(lambda: state_of(second) == State.SUCCEEDED, 60)
-            lines = JobLogLine.objects.filter(job__subject_id=first.pk, job__kind=JobKind.PROMOTE).count()
+            lines = JobLogLine.objects.filter(job__subject_id=first.pk, job__kind="promote").count()
             hold.release()  # its request goes out, and the registry cannot know that it comes too late
             # Seen in the registry, or taken back already: that takes less than a look at it, on an idle machine.
             refused = AuditEvent.objects.filter(action="tag.move_refused")
@@ -175,7 +176,7 @@ def test_a_worker_that_lost_its_lease_in_a_copy_changes_nothing(
         finally:
             os.killpg(stopped.pid, signal.SIGKILL)
             stopped.wait(timeout=10)
-    assert JobLogLine.objects.filter(job__subject_id=first.pk, job__kind=JobKind.PROMOTE).count() == lines
+    assert JobLogLine.objects.filter(job__subject_id=first.pk, job__kind="promote").count() == lines
     assert (count("promotion.succeeded", first), count("promotion.succeeded", second)) == (1, 1)
     # What it wrote into the registry was no promotion: it is taken back and reported.
     wait_until(lambda: quay.holds("current") == second.image.digest, 60)
@@ -191,7 +192,7 @@ def test_a_registry_that_is_away_delays_a_promotion_or_stops_it_whole_and_says_s
     first, second = (quay.approved(quay.push(f"build {number}", f"1.{number}")) for number in range(2))
     live_stack.kill("registry")
     services.execute(first.pk, actor=quay.approver)
-    job = Job.objects.filter(kind=JobKind.PROMOTE, subject_id=first.pk)
+    job = Job.objects.filter(kind="promote", subject_id=first.pk)
     wait_until(lambda: job.filter(attempts__gte=2, error_code="registry_unavailable").exists(), 60)
     assert state_of(first) == State.EXECUTING
     live_stack.need_registry()
@@ -201,7 +202,7 @@ def test_a_registry_that_is_away_delays_a_promotion_or_stops_it_whole_and_says_s
     live_stack.kill("registry")
     live_stack.kill("worker")
     services.execute(second.pk, actor=quay.approver)
-    Job.objects.filter(kind=JobKind.PROMOTE, subject_id=second.pk).update(max_attempts=1)
+    Job.objects.filter(kind="promote", subject_id=second.pk).update(max_attempts=1)
     live_stack.need_workers("worker")
     wait_until(lambda: state_of(second) == State.READY, 60)
     second.refresh_from_db()
@@ -218,7 +219,7 @@ def test_a_registry_that_is_away_delays_a_promotion_or_stops_it_whole_and_says_s
 def test_a_message_that_comes_often_promotes_once(live_stack: Services, quay: Quay) -> None:
     request = quay.approved(quay.push("build", "1.0"))
     services.execute(request.pk, actor=quay.approver)
-    job = Job.objects.get(kind=JobKind.PROMOTE)
+    job = Job.objects.get(kind="promote")
     for _ in range(20):
         run_job.apply_async((job.pk,), queue="promote")
     wait_until(lambda: state_of(request) == State.SUCCEEDED, 60)
@@ -311,7 +312,7 @@ def test_of_a_rejection_and_an_execution_at_once_one_happens(crowd: Crowd) -> No
         )
         assert (len(race.done), [error.http_status for error in race.refused]) == (1, [409])
         events = (count("promotion.executing", request), count("promotion.rejected", request))
-        jobs = Job.objects.filter(kind=JobKind.PROMOTE, subject_id=request.pk).count()
+        jobs = Job.objects.filter(kind="promote", subject_id=request.pk).count()
         outcomes = {State.EXECUTING: ((1, 0), 1), State.REJECTED: ((0, 1), 0)}
         assert (events, jobs) == outcomes[State(state_of(request))]
 
@@ -324,7 +325,7 @@ def test_executions_at_once_take_the_slot_once(crowd: Crowd) -> None:
             *[lambda pk=request.pk, who=who: services.execute(pk, actor=who) for who in (crowd.first, crowd.second)] * 2
         )
         assert (len(race.done), [error.http_status for error in race.refused]) == (1, [409] * 3)
-        assert Job.objects.filter(kind=JobKind.PROMOTE, subject_id=request.pk).count() == 1
+        assert Job.objects.filter(kind="promote", subject_id=request.pk).count() == 1
         assert count("promotion.executing", request) == 1
         assert Slot.objects.get(repository=request.repository, environment=request.environment).fence == fence + 1
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.advisories.queries import platform_manifests, unscanned
-from lifecycle.comparison.queries import finding_severities, platforms_by_image
+from lifecycle.evidence.findings import finding_severities, unscanned
 from lifecycle.oci.constants import GRAPH_DEPTH_MAX
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.promotion import queries, services
 from lifecycle.registry.models import MissingChild, RepositoryImage
-from lifecycle.registry.queries import trees_of
+from lifecycle.registry.platforms import entries_of_images, platform_ids, trees_of
 from tests.factories import dock as rows
 
 pytestmark = pytest.mark.django_db
@@ -38,9 +37,9 @@ def test_an_image_in_an_index_in_an_index_is_judged_seen_and_counted(dock, neste
     stands = judged(dock, top)
     assert stands["packages_known"] == ("pending", "The scan has not finished.")
     assert stands["platforms_complete"] == ("satisfied", "linux/amd64, linux/arm64")
-    assert platform_manifests(top) == [dock.image.pk, arm.pk]
+    assert platform_ids(top) == [dock.image.pk, arm.pk]
     assert [digest for digest, _ in unscanned(top)] == [arm.digest]
-    assert [platform for platform, _ in platforms_by_image([top])[top.pk]] == ["linux/amd64", "linux/arm64"]
+    assert [platform for platform, _ in entries_of_images([top])[top.pk]] == ["linux/amd64", "linux/arm64"]
     assert finding_severities([top]) == {top.pk: None}
     bad = rows.package("libssl3", "1")
     rows.carry(arm, 0, bad)

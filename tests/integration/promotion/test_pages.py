@@ -9,8 +9,9 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from lifecycle.environments.models import Slot
 from lifecycle.promotion import services
-from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image, Repository, RepositoryImage
 
 pytestmark = pytest.mark.django_db

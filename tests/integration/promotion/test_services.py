@@ -22,12 +22,14 @@ from lifecycle.core.errors import (
     RegistryRefused,
     RegistryUnavailable,
 )
+from lifecycle.environments.models import Slot
 from lifecycle.jobs import running
 from lifecycle.jobs import services as jobs
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.kinds import kind_called
+from lifecycle.jobs.models import Job
 from lifecycle.promotion import handlers, queries, services
 from lifecycle.promotion.access import lock_promotion, promotion_for
-from lifecycle.promotion.models import PromotionRequest, Slot
+from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image
 from tests.factories import dock as factories
 
@@ -75,7 +77,7 @@ def test_an_approval_makes_it_ready_and_an_execution_queues_the_copy_once(dock, 
     services.execute(request_.pk, actor=dock.deployer)
     with pytest.raises(IllegalTransition):
         services.execute(request_.pk, actor=dock.deployer)
-    assert Job.objects.filter(kind=JobKind.PROMOTE, subject_id=request_.pk).count() == 1
+    assert Job.objects.filter(kind="promote", subject_id=request_.pk).count() == 1
     assert actions() == ["promotion.requested", "promotion.approved", "promotion.ready", "promotion.executing"]
 
 
@@ -211,7 +213,9 @@ def test_an_approval_lapses_when_a_severe_finding_appears_and_can_be_given_again
 def test_packages_that_wait_to_be_matched_are_not_known_yet(dock, request_):
     package = factories.package("libssl3", "3.0.11-1", source="openssl")
     factories.carry(dock.image, 0, package)
-    job = jobs.queue(JobKind.MATCH, subject_id=dock.image.pk, actor=dock.owner, payload={"package_ids": [package.pk]})
+    job = jobs.queue(
+        kind_called("match"), subject_id=dock.image.pk, actor=dock.owner, payload={"package_ids": [package.pk]}
+    )
     assert services.approve(request_.pk, actor=dock.approver).state == State.OPEN
     assert request_.votes.get().evaluation.inputs["findings"] is None
     assert services.judge_open() == 1  # it stays due, although nothing has a newer time stamp
@@ -307,12 +311,12 @@ def test_judging_leaves_a_request_that_somebody_decides_now(dock, request_, in_o
 def executing(dock, request_):
     services.approve(request_.pk, actor=dock.approver)
     services.execute(request_.pk, actor=dock.deployer)
-    return Job.objects.get(kind=JobKind.PROMOTE)
+    return Job.objects.get(kind="promote")
 
 
 def test_a_registry_that_stays_away_leads_back_to_ready_and_the_third_time_to_failed(executing, request_, dock):
     for attempt, state in ((1, State.READY), (2, State.READY), (3, State.FAILED)):
-        job = Job.objects.filter(kind=JobKind.PROMOTE).latest("pk")
+        job = Job.objects.filter(kind="promote").latest("pk")
         Job.objects.filter(pk=job.pk).update(attempts=job.max_attempts, last_error="No answer.")
         running.run(job.pk)  # no attempt is left: the claim gives up
         request_.refresh_from_db()

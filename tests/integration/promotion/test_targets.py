@@ -7,10 +7,11 @@ import pytest
 from accounts.queries import system_user
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
+from lifecycle.environments.models import Environment, Slot
 from lifecycle.ingest import services as ingest
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.promotion import services
-from lifecycle.promotion.models import Environment, PromotionRequest, Slot
+from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image, Repository, Tag, TagEvent
 from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock, oci
@@ -90,7 +91,7 @@ def test_a_move_under_way_waits_for_its_promotion_to_end(shelf: InMemoryRegistry
     store(FIRST, "current", via=TagEvent.Via.PUSH, actor=system_user().username)
     first, second = FIRST.manifest.digest.text, SECOND.manifest.digest.text
     assert names(shelf, "current") == (first, second)  # neither taken back nor believed yet
-    assert Job.objects.filter(kind=JobKind.CRAWL).exists()
+    assert Job.objects.filter(kind="crawl").exists()
     store(FIRST, "current", via=TagEvent.Via.PROMOTION)
     assert names(shelf, "current") == (first, first)
     services.fail(request, why="No.")

@@ -12,9 +12,9 @@ from accounts import tokens
 from accounts.models import Role
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.environments.models import Slot
+from lifecycle.jobs.models import Job
 from lifecycle.promotion import services as promotion
-from lifecycle.promotion.models import Slot
 from lifecycle.rebuild import contexts, services
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Repository
@@ -152,7 +152,7 @@ def test_a_wave_from_plan_to_confirmation(yard):
     ]
     again = yard.call("post", "rebuild-waves/", {"base": f"shop/base@{yard.new.digest}"})
     assert (again.status_code, again.json()["id"]) == (200, wave["id"])
-    assert not Job.objects.filter(kind=JobKind.REBUILD).exists()
+    assert not Job.objects.filter(kind="rebuild").exists()
     path = f"rebuild-waves/{wave['id']}/"
     confirmed = yard.call("post", f"{path}confirm/")
     assert (confirmed.status_code, confirmed.json()["state"]) == (202, "running")
@@ -204,7 +204,7 @@ def test_a_log_is_followed_line_by_line(yard):
     assert empty == {"lines": [], "after": 0, "is_final": False}
     runs = [
         Job.objects.create(kind=kind, subject_id=wave["jobs"][0]["id"], actor=yard.owner)
-        for kind in (JobKind.REBUILD, JobKind.REBUILD, JobKind.SCAN)
+        for kind in ("rebuild", "rebuild", "scan")
     ]
     for number, run in enumerate(runs):
         run.log_lines.create(text=f"line {number}")

@@ -16,7 +16,7 @@ from lifecycle.core.errors import IllegalTransition, RegistryUnavailable
 from lifecycle.ingest import services as ingest
 from lifecycle.jobs import handlers as job_handlers
 from lifecycle.jobs import running
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.lineage.services import derive
 from lifecycle.rebuild import estimates, handlers, planning, services
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
@@ -89,7 +89,7 @@ class Yard:
         raise AssertionError(f"jobs without end: {list(Job.objects.filter(state='waiting').values())}")
 
     def run(self, job):
-        if job.kind == JobKind.SCAN:
+        if job.kind == "scan":
             Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED)
             image = Image.objects.get(pk=job.subject_id)
             first = image.config["history"][0]["created_by"].removeprefix("COPY ")

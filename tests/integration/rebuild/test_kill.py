@@ -10,7 +10,7 @@ import pytest
 
 from lifecycle.audit.models import AuditEvent
 from lifecycle.ingest.services import ingest_manifest
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.rebuild import planning, services
 from lifecycle.rebuild.builders import buildah
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
@@ -69,7 +69,7 @@ def started(live_stack, shell_folder, settings):
     quick = RECIPE.replace(SLEEP, "0")
     push("shop/slow", quick, None, bases={"base/shell": f"base/shell@{old.digest}"})
     push("base/shell", BASE.format(content="new"), shell_folder)
-    lineage = Job.objects.filter(kind=JobKind.LINEAGE)
+    lineage = Job.objects.filter(kind="lineage")
     wait_until(lambda: lineage.exists() and not lineage.exclude(state="succeeded").exists(), 60)
     wave = planning.plan_wave("base/shell", actor=owner)
     assert [job.method for job in wave.jobs.all()] == ["build"]
@@ -98,7 +98,7 @@ def test_a_builder_killed_in_the_middle_of_a_build_is_as_if_it_had_not_been(live
     assert RebuildJob.objects.get().state == "building"
     live_stack.need_workers("builder")
     wait_until(lambda: ended(started), 90)
-    job, run = RebuildJob.objects.get(), Job.objects.get(kind=JobKind.REBUILD)
+    job, run = RebuildJob.objects.get(), Job.objects.get(kind="rebuild")
     assert (started.state, job.state, job.attempts, job.problem) == ("succeeded", "done", 1, "")
     assert run.fence > 1  # another worker took it over
     tag = Tag.objects.get(repository__name="shop/slow", name="latest")

@@ -16,7 +16,7 @@ from accounts.queries import system_user
 from lifecycle.core import clock
 from lifecycle.jobs import handlers as job_handlers
 from lifecycle.jobs import running
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.pages.rebuild import page_queries
 from lifecycle.rebuild import contexts, planning, queries
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
@@ -67,7 +67,7 @@ def test_a_plan_is_made_by_form_and_starts_nothing(harbour, owner, monkeypatch):
     made = RebuildWave.objects.get()
     assert answer["Location"] == reverse("lifecycle:wave", args=[made.pk])
     assert (made.state, made.new_base, made.planned_by) == ("planned", harbour["new"], harbour["reader"])
-    assert not Job.objects.filter(kind=JobKind.REBUILD).exists()
+    assert not Job.objects.filter(kind="rebuild").exists()
 
 
 @pytest.mark.parametrize("reference", ["trixie", "no tag!", "sha256:12", ""])
@@ -368,7 +368,7 @@ def test_a_watch_whose_move_led_to_no_plan_says_why(harbour, owner):
     job_handlers.load()
 
     def move():
-        run = Job.objects.create(kind=JobKind.PLAN, subject_id=row.pk, actor=system_user())
+        run = Job.objects.create(kind="plan", subject_id=row.pk, actor=system_user())
         running.run(run.pk)
         return run
 

@@ -12,7 +12,7 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import IllegalTransition, NotFound, NotPermitted
 from lifecycle.jobs import services as jobs
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.rebuild import access, graph, handlers, planning, services
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe
 from lifecycle.registry.models import Registry, Repository
@@ -60,7 +60,7 @@ def job_of(wave, name):
 
 
 def queued():
-    return set(Job.objects.filter(kind=JobKind.REBUILD, state="waiting").values_list("subject_id", flat=True))
+    return set(Job.objects.filter(kind="rebuild", state="waiting").values_list("subject_id", flat=True))
 
 
 def started(yard):
@@ -121,7 +121,7 @@ def test_confirm_queues_the_first_level_only_and_only_once(yard):
     assert queued() == {job_of(wave, "runtime").pk}
     with pytest.raises(IllegalTransition):
         services.confirm_wave(wave.pk, actor=yard.owner)
-    assert Job.objects.filter(kind=JobKind.REBUILD).count() == 1
+    assert Job.objects.filter(kind="rebuild").count() == 1
 
 
 def test_failure_blocks_what_stands_on_it_and_siblings_go_on(yard):
@@ -280,7 +280,7 @@ def test_a_job_that_a_worker_took_and_has_not_begun_is_not_queued_again(yard):
     taken = jobs.claim(Job.objects.get(subject_id=job_of(wave, "static").pk).pk, worker="w")
     services.begin(job_of(wave, "runtime").pk, node_id="n1")
     services.unchanged(job_of(wave, "runtime").pk, reason="No base of it changed.")
-    runs = list(Job.objects.filter(kind=JobKind.REBUILD).values_list("subject_id", flat=True))
+    runs = list(Job.objects.filter(kind="rebuild").values_list("subject_id", flat=True))
     assert runs.count(job_of(wave, "static").pk) == 1
     assert len(runs) == len(set(runs)) == 4
     Job.objects.filter(pk=taken.pk).update(state="failed", lease_until=None)  # nobody has it in hand any more
@@ -320,7 +320,7 @@ def test_a_second_confirmation_waits_for_the_first_and_is_refused(yard, in_other
     services.confirm_wave(wave.pk, actor=yard.owner)
     with pytest.raises(IllegalTransition):
         services.confirm_wave(wave.pk, actor=second)
-    assert Job.objects.filter(kind=JobKind.REBUILD).count() == 1
+    assert Job.objects.filter(kind="rebuild").count() == 1
     assert AuditEvent.objects.filter(action="rebuild.confirmed").count() == 1
 
 

@@ -22,13 +22,14 @@ from django.conf import settings
 from django.test import Client
 
 from lifecycle.core.types import Digest
+from lifecycle.environments.models import Environment
+from lifecycle.ingest.protection import protect_tags
 from lifecycle.oci import signing
 from lifecycle.oci.client import RegistryClient
 from lifecycle.oci.scopes import CATALOG_SCOPE, repository_scope
 from lifecycle.promotion import services as promotions
-from lifecycle.promotion.models import Environment, PromotionRequest
+from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag, TagEvent
-from lifecycle.registry.services import protect_tags
 from tests.factories import dock, oci
 from tests.integration.registry.conftest import Person, skopeo
 from tests.integration.registry.test_token_endpoint import Make

@@ -20,9 +20,8 @@ from accounts import tokens
 from accounts.models import ApiToken
 from accounts.queries import system_user
 from lifecycle.authority import limiter
-from lifecycle.authority.models import RoleGrant
-from lifecycle.promotion.models import Environment
-from lifecycle.registry.models import CredentialFailure
+from lifecycle.authority.models import CredentialFailure, RoleGrant
+from lifecycle.environments.models import Environment
 from lifecycle.tokens import endpoint
 from tests.factories import dock
 from tests.integration.registry.conftest import Person

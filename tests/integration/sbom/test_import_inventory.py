@@ -14,10 +14,10 @@ from django.core.management import call_command
 
 from accounts.models import Team
 from lifecycle.advisories.models import Advisory, AffectedInterval, Feed, Match
-from lifecycle.advisories.queries import findings_of_image
 from lifecycle.audit.models import AuditEvent
+from lifecycle.evidence.findings import findings_of_image
 from lifecycle.ingest.handlers import crawl_all
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.models import Job
 from lifecycle.lineage.models import Derivation
 from lifecycle.registry.models import Image, Layer, Registry, Repository, RepositoryImage
 from lifecycle.sbom import inventories, queries
@@ -197,7 +197,7 @@ def test_a_registry_that_a_file_merely_named_is_never_crawled(tmp_path):
     run(write(tmp_path, row(registry="mcr.example.com", tags=["1.0"])))
     registry("known", username="robot")
     crawl_all()
-    crawled = Registry.objects.filter(pk__in=Job.objects.filter(kind=JobKind.CRAWL).values("subject_id"))
+    crawled = Registry.objects.filter(pk__in=Job.objects.filter(kind="crawl").values("subject_id"))
     assert set(crawled.values_list("is_managed", "username")) == {(True, ""), (False, "robot")}
     assert Registry.objects.count() == 3
 

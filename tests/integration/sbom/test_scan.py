@@ -16,7 +16,8 @@ from lifecycle.core import clock
 from lifecycle.core.errors import RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest
 from lifecycle.jobs import handlers, running, services
-from lifecycle.jobs.models import Job, JobKind
+from lifecycle.jobs.kinds import kind_called
+from lifecycle.jobs.models import Job
 from lifecycle.oci.client import ManifestUnknown
 from lifecycle.oci.constants import MediaType
 from lifecycle.oci.types import ManifestContent
@@ -87,7 +88,7 @@ def known(repository, item):
 
 
 def scan(image):
-    job = services.queue(JobKind.SCAN, subject_id=image.pk, actor=system_user(), max_attempts=1)
+    job = services.queue(kind_called("scan"), subject_id=image.pk, actor=system_user(), max_attempts=1)
     running.run(job.pk)
     job.refresh_from_db()
     return job
@@ -109,13 +110,13 @@ def test_a_scan_stores_packages_with_the_layer_that_brought_them(place):
     assert held["requests"][:2] == ("2.25.0", 2)
     document = json.loads(zlib.decompress(bytes(Sbom.objects.get(image=image).document)))
     assert document["descriptor"]["name"] == "syft"
-    match = Job.objects.get(kind=JobKind.MATCH)
+    match = Job.objects.get(kind="match")
     assert len(match.payload["package_ids"]) == 3
     before = image.scanned_at
     assert scan(image).state == Job.State.SUCCEEDED
     image.refresh_from_db()
     assert image.scanned_at == before
-    assert Job.objects.filter(kind=JobKind.MATCH).count() == 1
+    assert Job.objects.filter(kind="match").count() == 1
 
 
 def test_an_image_that_cannot_be_pulled_says_why_and_stays_unknown(place):
@@ -134,7 +135,7 @@ def test_a_registry_that_is_away_costs_a_scan_no_attempt_for_an_hour(monkeypatch
     handlers.load()
     image = known(dock.repository("shop/away"), debian_image())
     monkeypatch.setattr("lifecycle.sbom.handlers._read", lambda *_: (_ for _ in ()).throw(RegistryUnavailable("away")))
-    job = services.queue(JobKind.SCAN, subject_id=image.pk, actor=system_user(), max_attempts=1)
+    job = services.queue(kind_called("scan"), subject_id=image.pk, actor=system_user(), max_attempts=1)
     Job.objects.update(created_at=clock.now() - timedelta(minutes=minutes))
     running.run(job.pk)
     job.refresh_from_db()

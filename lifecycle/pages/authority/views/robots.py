@@ -12,9 +12,10 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import Robot, Team
 from accounts.verbs import Verb
 from lifecycle.authority import services
+from lifecycle.authority.access import robot_in, team_for
+from lifecycle.authority.queries import grants_in, live_tokens
 from lifecycle.authority.rights import may, require
 from lifecycle.core.paging import keyset_page
-from lifecycle.pages.authority import page_queries
 from lifecycle.pages.authority.forms import GrantForm, RobotForm, TokenForm
 from lifecycle.pages.authority.views.teams import team_page
 from lifecycle.pages.requests import cursors, reader
@@ -24,7 +25,7 @@ from lifecycle.pages.requests import cursors, reader
 def create(request: HttpRequest, slug: str) -> HttpResponse:
     """Make a robot, and go to its page."""
     user = reader(request)
-    team = page_queries.team_for(user, slug)
+    team = team_for(user, slug)
     require(user, Verb.ROBOT_MANAGE, team=team)
     form = RobotForm(request.POST)
     if not form.is_valid():
@@ -37,11 +38,11 @@ def _page(
     request: HttpRequest, team: Team, found: Robot, *, status: int = 200, secret: str = "", **forms: Form
 ) -> HttpResponse:
     user = reader(request)
-    tokens = page_queries.live_tokens().filter(user=found.user)
+    tokens = live_tokens().filter(user=found.user)
     context = {
         "team": team,
         "robot": found,
-        "grants": page_queries.grants_in(team).filter(user=found.user).order_by("pk"),
+        "grants": grants_in(team).filter(user=found.user).order_by("pk"),
         "page": keyset_page(tokens, ("-id",), **cursors(request)),
         "manages_robots": bool(may(user, Verb.ROBOT_MANAGE, team=team)),
         "grant_form": GrantForm(team, prefix="grant"),
@@ -55,14 +56,14 @@ def _page(
 @require_safe
 def robot(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     """Show a robot of a team to who sees the team."""
-    team = page_queries.team_for(reader(request), slug)
-    return _page(request, team, page_queries.robot_in(team, pk))
+    team = team_for(reader(request), slug)
+    return _page(request, team, robot_in(team, pk))
 
 
 def _managed(request: HttpRequest, slug: str, pk: int) -> tuple[Team, Robot]:
     """Return team and robot for who manages the team's robots; raises NotFound or NotPermitted."""
-    team = page_queries.team_for(reader(request), slug)
-    found = page_queries.robot_in(team, pk)
+    team = team_for(reader(request), slug)
+    found = robot_in(team, pk)
     require(reader(request), Verb.ROBOT_MANAGE, team=team)
     return team, found
 

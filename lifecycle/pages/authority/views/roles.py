@@ -12,10 +12,11 @@ from django.views.decorators.http import require_http_methods, require_POST
 from accounts.models import Role
 from accounts.verbs import Verb
 from lifecycle.authority import services
+from lifecycle.authority.access import role_called
 from lifecycle.authority.constants import VERB_GROUPS, VERB_WORDS
+from lifecycle.authority.queries import roles_with_counts
 from lifecycle.authority.services.teams import is_above_grants
 from lifecycle.core.errors import NotPermitted
-from lifecycle.pages.authority import page_queries
 from lifecycle.pages.authority.forms import NewRoleForm, RoleForm
 from lifecycle.pages.requests import reader
 
@@ -57,7 +58,7 @@ def _page(
 ) -> HttpResponse:
     is_admin = is_above_grants(reader(request))
     context = {
-        "roles": page_queries.roles_with_counts().order_by("-is_builtin", "slug"),
+        "roles": roles_with_counts().order_by("-is_builtin", "slug"),
         "role": role,
         "form": form,
         "groups": _groups(held),
@@ -91,7 +92,7 @@ def roles(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def role(request: HttpRequest, slug: str) -> HttpResponse:
     """Show a role's verbs, and change them: whoever holds it may more, or less, at once."""
-    found = page_queries.role_called(slug)
+    found = role_called(slug)
     if request.method == "POST":
         form = RoleForm(request.POST)
         if not is_above_grants(reader(request)):

@@ -13,15 +13,17 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.authority import services
+from lifecycle.authority.access import grant_in, team_for
 from lifecycle.authority.explaining import Answer, explain
+from lifecycle.authority.forms import WhyForm
+from lifecycle.authority.queries import grants_in, robots_in, teams_with_counts
 from lifecycle.authority.rights import require
 from lifecycle.authority.services.teams import is_above_grants
 from lifecycle.core.paging import keyset_page
+from lifecycle.environments.models import Environment
 from lifecycle.pages.authority import page_queries
-from lifecycle.pages.authority.forms import EnvironmentForm, MemberForm, RobotForm, TeamForm, WhyForm
+from lifecycle.pages.authority.forms import EnvironmentForm, MemberForm, RobotForm, TeamForm
 from lifecycle.pages.requests import cursors, reader
-from lifecycle.promotion import services as promotion_services
-from lifecycle.promotion.models import Environment
 
 _TABS: Final = ("members", "robots", "environments", "why")
 
@@ -36,7 +38,7 @@ def teams(request: HttpRequest) -> HttpResponse:
         messages.success(request, f"Team {made} is there, and you own it.")
         return redirect("lifecycle:team", made.slug)
     context = {
-        "page": keyset_page(page_queries.teams_with_counts(user), ("slug", "id"), **cursors(request)),
+        "page": keyset_page(teams_with_counts(user), ("slug", "id"), **cursors(request)),
         "form": form,
         "is_admin": is_above_grants(user),
     }
@@ -55,10 +57,10 @@ def team_page(request: HttpRequest, team: Team, tab: str, *, status: int = 200, 
         **page_queries.counts_of(team),
     }
     if tab == "members":
-        rows = page_queries.grants_in(team).exclude(user__kind=User.Kind.ROBOT)
+        rows = grants_in(team).exclude(user__kind=User.Kind.ROBOT)
         context |= {"page": keyset_page(rows, ("user__username", "id"), **cursors(request)), "form": MemberForm(team)}
     elif tab == "robots":
-        rows_of_robots = page_queries.robots_in(team)
+        rows_of_robots = robots_in(team)
         context |= {"page": keyset_page(rows_of_robots, ("name", "id"), **cursors(request)), "form": RobotForm()}
     elif tab == "environments":
         context["form"] = EnvironmentForm()
@@ -79,14 +81,14 @@ def _answer(form: WhyForm, team: Team, places: list[Environment]) -> Answer:
 def team(request: HttpRequest, slug: str) -> HttpResponse:
     """Show one team: who holds what there, and what follows from it."""
     tab = request.GET.get("tab", "")
-    return team_page(request, page_queries.team_for(reader(request), slug), tab if tab in _TABS else _TABS[0])
+    return team_page(request, team_for(reader(request), slug), tab if tab in _TABS else _TABS[0])
 
 
 @require_POST
 def add_member(request: HttpRequest, slug: str) -> HttpResponse:
     """Give a person a role."""
     user = reader(request)
-    found = page_queries.team_for(user, slug)
+    found = team_for(user, slug)
     require(user, Verb.TEAM_MANAGE, team=found)  # before the form says whether there is such a person
     form = MemberForm(found, request.POST)
     if not form.is_valid():
@@ -100,8 +102,8 @@ def add_member(request: HttpRequest, slug: str) -> HttpResponse:
 def revoke_grant(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     """Ask whether to take a grant back, and do it."""
     user = reader(request)
-    found = page_queries.team_for(user, slug)
-    grant = page_queries.grant_in(found, pk)
+    found = team_for(user, slug)
+    grant = grant_in(found, pk)
     if request.method == "POST":
         services.revoke_grant(pk, actor=user, team_id=found.pk)
         messages.success(request, f"{grant.user} does not hold {grant.role} any more.")
@@ -115,12 +117,12 @@ def revoke_grant(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
 def create_environment(request: HttpRequest, slug: str) -> HttpResponse:
     """Add an environment at the end of the team's path."""
     user = reader(request)
-    found = page_queries.team_for(user, slug)
+    found = team_for(user, slug)
     require(user, Verb.ENVIRONMENT_MANAGE, team=found)
     form = EnvironmentForm(request.POST)
     if not form.is_valid():
         return team_page(request, found, "environments", form=form, status=422)
-    made = promotion_services.create_environment(
+    made = services.create_environment(
         found,
         actor=user,
         slug=form.cleaned_data["slug"],

@@ -9,8 +9,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
 from lifecycle.authority import services
+from lifecycle.authority.queries import live_tokens
 from lifecycle.core.paging import keyset_page
-from lifecycle.pages.authority import page_queries
 from lifecycle.pages.authority.forms import TokenForm
 from lifecycle.pages.requests import cursors, reader
 
@@ -24,7 +24,7 @@ def tokens(request: HttpRequest) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         secret = services.create_api_token(user, actor=user, **form.cleaned_data)
         form = TokenForm()
-    rows = page_queries.live_tokens().filter(user=user)
+    rows = live_tokens().filter(user=user)
     context = {"page": keyset_page(rows, ("-id",), **cursors(request)), "form": form, "secret": secret}
     return render(request, "lifecycle/authority/tokens.html", context, status=422 if form.errors else 200)
 

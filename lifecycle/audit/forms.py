@@ -1,4 +1,4 @@
-"""The filter of the audit page; the API reads the same fields from its query string."""
+"""The filter of the audit log, as the page and the API take it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.audit.types import EventFilter
 
 _INPUT: Final = {"class": "form-control"}
+
+
 _DATE: Final = {"class": "form-control", "type": "date"}
 
 

@@ -1,0 +1,27 @@
+"""Subjects of jobs that are about images, for the kinds that the content packages register."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from accounts.models import User
+from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.jobs.kinds import Subject
+from lifecycle.jobs.models import Job
+from lifecycle.registry.models import Image
+from lifecycle.registry.queries import locations_of
+
+
+def image_subjects(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
+    """Return the image that each job is about, by job id; only what `reader` may see, digests for an admin."""
+    ids = {job.subject_id for job in jobs}
+    digests = dict(Image.objects.filter(pk__in=ids).values_list("pk", "digest"))
+    locations = locations_of(ids, repositories_visible_to(reader))
+    subjects = {}
+    for pk, digest in digests.items():
+        if (location := locations.get(pk)) is not None:
+            repository = location.repository
+            subjects[pk] = Subject(location.label, "lifecycle:image", (repository.team.slug, repository.name, digest))
+        elif reader.is_superuser:
+            subjects[pk] = Subject(digest[:19])
+    return {job.pk: subjects[job.subject_id] for job in jobs if job.subject_id in subjects}

@@ -1,0 +1,1 @@
+"""Environments and their slots: where a promoted image goes, and what each place holds now."""

@@ -1,0 +1,32 @@
+"""Domain events: a service publishes what happened, and packages above it subscribe. No Django signals."""
+
+from lifecycle.events.bus import collected, publish, subscribe, subscriptions
+from lifecycle.events.types import (
+    BaseDeclared,
+    DerivationsChanged,
+    Event,
+    ImageIngested,
+    ImagesImported,
+    ImagesScanned,
+    MatchesChanged,
+    RightsChanged,
+    TagMoved,
+    UnscannedImagePushed,
+)
+
+__all__ = [
+    "BaseDeclared",
+    "DerivationsChanged",
+    "Event",
+    "ImageIngested",
+    "ImagesImported",
+    "ImagesScanned",
+    "MatchesChanged",
+    "RightsChanged",
+    "TagMoved",
+    "UnscannedImagePushed",
+    "collected",
+    "publish",
+    "subscribe",
+    "subscriptions",
+]

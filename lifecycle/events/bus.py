@@ -1,0 +1,61 @@
+"""Publish and subscribe: plain function calls inside the publisher's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, TypeVar
+
+from django.db import connection
+
+from lifecycle.events.types import Event
+
+E = TypeVar("E", bound=Event)
+
+_SUBSCRIBERS: Final[dict[type[Event], list[Callable[[Any], None]]]] = {}
+_collectors: ContextVar[tuple[tuple[type[Event], list[Any]], ...]] = ContextVar("event_collectors", default=())
+
+
+def subscribe(kind: type[E]) -> Callable[[Callable[[E], None]], Callable[[E], None]]:
+    """Register the decorated function for events of class `kind`. It belongs in the `handlers.py` of its package.
+
+    It runs inside the publisher's transaction, so it must be quick and must not use the network: it queues jobs, marks
+    rows that a sweep finds, or calls another service. What it raises ends the publisher's transaction.
+    """
+
+    def register(function: Callable[[E], None]) -> Callable[[E], None]:
+        _SUBSCRIBERS.setdefault(kind, []).append(function)
+        return function
+
+    return register
+
+
+def publish(event: Event) -> None:
+    """Call every subscriber of the event's class, in the order in which they registered.
+
+    Raises RuntimeError outside a transaction: the event and its consequences are stored together, or not at all.
+    """
+    if not connection.in_atomic_block:
+        raise RuntimeError(f"{type(event).__name__} published outside a transaction")
+    for kind, found in _collectors.get():
+        if isinstance(event, kind):
+            found.append(event)
+    for function in _SUBSCRIBERS.get(type(event), ()):
+        function(event)
+
+
+@contextmanager
+def collected(kind: type[E]) -> Iterator[list[E]]:
+    """Yield a list that receives every event of class `kind` that is published inside the block, by this thread."""
+    found: list[E] = []
+    token = _collectors.set((*_collectors.get(), (kind, found)))
+    try:
+        yield found
+    finally:
+        _collectors.reset(token)
+
+
+def subscriptions() -> dict[type[Event], tuple[Callable[[Any], None], ...]]:
+    """Return the subscribers of every event class, an empty tuple where there are none."""
+    return {kind: tuple(_SUBSCRIBERS.get(kind, ())) for kind in Event.__subclasses__()}

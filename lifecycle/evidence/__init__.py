@@ -1,0 +1,1 @@
+"""What is known of an image, as typed facts: open findings, risk, platforms; one definition of each."""

@@ -1,0 +1,35 @@
+"""What an open finding is, once: for ORM queries, for SQL, and for verdicts that are computed and not stored.
+
+An open finding is a live match of one advisory id with one package version. Several feeds may bring a record of the
+same id. Then one record counts: the one that names a fix, then the one with the worse severity, then the older one. The
+functions here state that order in the three languages that need it; a test compares them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.db.models import Case, OuterRef, QuerySet, Subquery, Value, When
+
+from lifecycle.advisories.matching import PackageVerdict
+from lifecycle.advisories.models import Match
+from lifecycle.core.severities import SEVERITIES
+
+# For SQL over lifecycle_match m and lifecycle_advisory a, with the parameter `severities` (SEVERITIES as a list):
+# SELECT DISTINCT ON (m.package_id, a.osv_id) ... WHERE LIVE_SQL ORDER BY m.package_id, a.osv_id, PREFERENCE_SQL.
+LIVE_SQL: Final = "m.valid_to IS NULL"
+PREFERENCE_SQL: Final = "m.fixed_version = '', array_position(%(severities)s::varchar[], m.severity), a.id"
+
+
+def preference(verdict: PackageVerdict) -> tuple[bool, int, int]:
+    """Return the sort key of what feeds state about one id and one package version, preferred first."""
+    return not verdict.fixed_version, SEVERITIES.index(verdict.severity), verdict.advisory_id
+
+
+def open_matches() -> QuerySet[Match]:
+    """Return the matches that are open findings: each (package version, advisory id) once."""
+    rank = Case(*[When(severity=name, then=Value(rank)) for rank, name in enumerate(SEVERITIES)], default=Value(9))
+    same = Match.objects.filter(
+        valid_to=None, package=OuterRef("package"), advisory__osv_id=OuterRef("advisory__osv_id")
+    ).order_by(Case(When(fixed_version="", then=Value(1)), default=Value(0)), rank, "advisory_id")
+    return Match.objects.filter(valid_to=None, pk=Subquery(same.values("pk")[:1]))

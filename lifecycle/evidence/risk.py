@@ -1,0 +1,95 @@
+"""The counts of open findings that every image stores, kept true as scans and matches change."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from django.db import connection, transaction
+
+from lifecycle.core import clock
+from lifecycle.core.severities import SEVERITIES
+from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL
+
+_RISK_BATCH: Final = 2000
+
+
+def images_with_packages(package_ids: Collection[int]) -> list[int]:
+    """Return the images whose inventories hold any of these package versions."""
+    if not package_ids:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT ii.image_id FROM lifecycle_inventorypackage ip"
+            " JOIN lifecycle_imageinventory ii ON ii.inventory_id = ip.inventory_id"
+            " WHERE ip.package_id = ANY(%s)",
+            [list(package_ids)],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+# Images share inventories, and what is known against a package version is the same in each: so each inventory is read
+# once and each package version counted once, whatever number of images carries them. For 100,000 images with 245
+# findings each that is a tenth of what it takes to count image by image.
+_RISK: Final = f"""
+WITH carried AS MATERIALIZED (
+    SELECT image_id, inventory_id FROM lifecycle_imageinventory WHERE image_id = ANY(%(ids)s)
+),
+held AS MATERIALIZED (
+    SELECT shared.inventory_id, inside.package_id
+    FROM (SELECT DISTINCT inventory_id FROM carried) shared
+    CROSS JOIN LATERAL (
+        -- OFFSET 0 holds the planner to these inventories: else it reads all that have a matched package.
+        SELECT package_id FROM lifecycle_inventorypackage ip WHERE ip.inventory_id = shared.inventory_id OFFSET 0
+    ) inside
+    WHERE EXISTS (SELECT FROM lifecycle_match m WHERE m.package_id = inside.package_id AND {LIVE_SQL})
+),
+counted AS MATERIALIZED (
+    SELECT found.package_id,
+           count(*) FILTER (WHERE found.severity = 'critical') AS critical,
+           count(*) FILTER (WHERE found.severity = 'high') AS high,
+           count(*) FILTER (WHERE found.severity = 'medium') AS medium,
+           count(*) FILTER (WHERE found.severity = 'low') AS low,
+           count(*) FILTER (WHERE found.severity IN ('none', 'unknown')) AS unknown,
+           count(*) FILTER (WHERE found.fixed_version <> '') AS fixable
+    FROM (
+        SELECT DISTINCT ON (m.package_id, a.osv_id) m.package_id, m.severity, m.fixed_version
+        FROM (SELECT DISTINCT package_id FROM held) package
+        JOIN lifecycle_match m ON m.package_id = package.package_id AND {LIVE_SQL}
+        JOIN lifecycle_advisory a ON a.id = m.advisory_id
+        ORDER BY m.package_id, a.osv_id, {PREFERENCE_SQL}
+    ) found
+    GROUP BY found.package_id
+),
+risk AS (
+    SELECT image.id AS image_id, coalesce(sum(critical), 0) AS critical, coalesce(sum(high), 0) AS high,
+           coalesce(sum(medium), 0) AS medium, coalesce(sum(low), 0) AS low, coalesce(sum(unknown), 0) AS unknown,
+           coalesce(sum(fixable), 0) AS fixable
+    FROM unnest(%(ids)s::bigint[]) AS image(id)
+    LEFT JOIN (
+        SELECT DISTINCT carried.image_id, held.package_id FROM carried JOIN held USING (inventory_id)
+    ) has ON has.image_id = image.id
+    LEFT JOIN counted ON counted.package_id = has.package_id
+    GROUP BY image.id
+)
+UPDATE lifecycle_image SET
+    critical_count = risk.critical, high_count = risk.high, medium_count = risk.medium, low_count = risk.low,
+    unknown_count = risk.unknown, fixable_count = risk.fixable, risk_at = %(now)s
+FROM risk
+WHERE lifecycle_image.id = risk.image_id
+"""  # noqa: S608 -- only constants of open_findings.py are put in
+
+
+def refresh_risk(image_ids: Collection[int]) -> None:
+    """Recount the open findings that these images store: each (package version, advisory id) once, as in `findings`."""
+    ordered = sorted(set(image_ids))  # one order of locking
+    for start in range(0, len(ordered), _RISK_BATCH):
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT FROM lifecycle_image WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
+                [ordered[start : start + _RISK_BATCH]],
+            )
+            cursor.execute(
+                _RISK,
+                {"ids": ordered[start : start + _RISK_BATCH], "severities": list(SEVERITIES), "now": clock.now()},
+            )

@@ -1,0 +1,41 @@
+"""The jobs of this package: follow one notification, crawl a registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from accounts.models import User
+from lifecycle.ingest.models import Delivery
+from lifecycle.jobs.kinds import Kind, Subject, register
+from lifecycle.jobs.models import Job
+from lifecycle.registry.models import Registry
+
+
+def _deliveries(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
+    rows = Delivery.objects.filter(pk__in=[job.subject_id for job in jobs]).values_list(
+        "pk", "registry__name", "action"
+    )
+    subjects = {pk: Subject(f"{action or 'notification'} told by {registry}") for pk, registry, action in rows}
+    return {job.pk: subjects[job.subject_id] for job in jobs if job.subject_id in subjects}
+
+
+def _registries(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
+    rows = Registry.objects.filter(pk__in=[job.subject_id for job in jobs]).values_list("pk", "name")
+    names = dict(rows)
+    subjects = {}
+    for job in jobs:
+        if repository := job.payload.get("repository"):
+            subjects[job.pk] = Subject(str(repository))
+        elif job.subject_id in names:
+            subjects[job.pk] = Subject(f"all of {names[job.subject_id]}")
+    return subjects
+
+
+# What one cancelled delivery or crawl missed, the next crawl finds.
+INGEST: Final = register(
+    Kind("ingest", queue="ingest", label="Take in a push", subjects=_deliveries, is_cancellable=True)
+)
+CRAWL: Final = register(
+    Kind("crawl", queue="ingest", label="Crawl a registry", subjects=_registries, is_cancellable=True)
+)
