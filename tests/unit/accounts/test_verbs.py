@@ -15,10 +15,6 @@ NO_CHECK = {
     "lifecycle/pages/authority/views/roles.py",
     "lifecycle/sbom/handlers.py",
 }
-    "lifecycle/authority/constants.py",
-    "lifecycle/pages/authority/views/roles.py",
-    "lifecycle/sbom/handlers.py",
-}
 
 
 @pytest.fixture(scope="module")
