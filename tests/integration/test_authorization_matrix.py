@@ -18,6 +18,7 @@ from accounts import tokens
 from accounts.models import ApiToken, Robot, Role, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
+from lifecycle.core import clock
 from lifecycle.jobs.models import Job
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
@@ -245,7 +246,7 @@ def estate(dock):  # noqa: F811
     tokens.create_token(robot.user, kind="rob", name="ci")
     tokens.create_token(dock.owner, kind="pat", name="laptop")
     Role.objects.create(slug="crew", name="Crew", verbs=["image.view"])
-    Job.objects.create(kind="scan", subject_id=1, actor=dock.owner, state="failed")
+    Job.objects.create(kind="scan", subject_id=1, actor=dock.owner, state="failed", finished_at=clock.now())
 
 
 def address(pattern, dock, request_):  # noqa: F811

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.db import connections
+from django.db.models import F
 from django.urls import reverse
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from lifecycle.core import clock
 from lifecycle.jobs.models import JobLogLine
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.registry.models import Image, Repository
@@ -136,13 +138,13 @@ def test_polling_rests_when_paused_and_ends_with_the_wave(
     page, wave, job = signed_in(browser, live_server.url), made["running"], made["api"]
     open_wave(page, live_server.url, wave)
     page.get_by_role("button", name="Pause updates").click()
-    in_database(lambda: RebuildJob.objects.filter(pk=job.pk).update(state="scanning"))
+    in_database(lambda: RebuildJob.objects.filter(pk=job.pk).update(state="scanning", new_image=F("old_image")))
     page.wait_for_timeout(4500)
     row = page.locator(f"#job-{job.pk}")
     expect(row).to_contain_text("Building")
     page.get_by_role("button", name="Resume updates").click()
     expect(row).to_contain_text("Scanning", timeout=8000)
-    in_database(lambda: RebuildWave.objects.filter(pk=wave.pk).update(state="succeeded"))
+    in_database(lambda: RebuildWave.objects.filter(pk=wave.pk).update(state="succeeded", finished_at=clock.now()))
     expect(page.locator("#wave")).not_to_have_attribute("hx-trigger", "every 2s", timeout=8000)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -195,7 +197,7 @@ def test_stopping_asks_in_a_dialog_that_no_poll_takes_away(
     page.get_by_role("link", name="Stop wave").click()
     dialog = page.get_by_role("dialog", name=f"Stop {wave}?")
     expect(dialog).to_contain_text("1 running build ends within seconds, 1 waiting does not start")
-    in_database(lambda: RebuildJob.objects.filter(pk=job.pk).update(state="scanning"))
+    in_database(lambda: RebuildJob.objects.filter(pk=job.pk).update(state="scanning", new_image=F("old_image")))
     page.wait_for_timeout(3000)
     expect(dialog).to_be_visible()
     dialog.get_by_role("button", name="Stop 2 images").click()

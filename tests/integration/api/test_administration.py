@@ -13,6 +13,7 @@ from accounts import tokens
 from accounts.models import Role, User
 from lifecycle.authority import services
 from lifecycle.authority.models import RoleGrant
+from lifecycle.core import clock
 from lifecycle.jobs.models import Job, JobLogLine
 from tests.integration.api.test_api import Caller as ReadingCaller
 from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
@@ -129,7 +130,9 @@ def test_why_somebody_may_not(dock: Any) -> None:  # noqa: F811
 
 
 def test_jobs_are_seen_by_whom_they_run_for_and_by_admins(admin: Caller, dock: Any) -> None:  # noqa: F811
-    job = Job.objects.create(kind="scan", subject_id=dock.image.pk, actor=dock.owner, state="failed")
+    job = Job.objects.create(
+        kind="scan", subject_id=dock.image.pk, actor=dock.owner, state="failed", finished_at=clock.now()
+    )
     for number in range(3):
         JobLogLine.objects.create(job=job, text=f"line {number}")
     owner, other = Caller(dock.owner), Caller(dock.requester)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lifecycle.core import clock
 from lifecycle.ingest import services as ingest
 from lifecycle.jobs.models import Job
 from lifecycle.oci.constants import MediaType
@@ -35,5 +36,5 @@ def deliver(*events: dict[str, Any]) -> None:
     """Take events in, and do what they queued."""
     ingest.receive(ensure_managed_registry(), json.dumps({"events": events}).encode())
     for job in Job.objects.filter(kind="ingest", state=Job.State.WAITING).order_by("pk"):
-        Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED)
+        Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED, finished_at=clock.now())
         ingest.handle_delivery(job.subject_id)

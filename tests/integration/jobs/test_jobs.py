@@ -205,7 +205,7 @@ def test_a_schedule_that_fails_is_due_again_and_holds_up_no_other(monkeypatch):
 
 def ended(state=Job.State.FAILED, *, hours=0.0, kind="match", code="crashed", payload=None, subject_id=1):
     """Return a job that ended so long ago."""
-    job = services.queue(kind, subject_id=subject_id, actor=system_user(), payload=payload)
+    job = services.queue(kind_called(kind), subject_id=subject_id, actor=system_user(), payload=payload)
     at = timezone.now() - timedelta(hours=hours)
     Job.objects.filter(pk=job.pk).update(state=state, error_code=code, finished_at=at, created_at=at)
     return job

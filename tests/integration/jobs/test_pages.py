@@ -39,6 +39,8 @@ def admin(db: None) -> User:
 
 
 def job(kind: str, actor: User, subject: int = 1, **more: Any) -> Job:
+    if more.get("state") in {"succeeded", "failed", "cancelled"}:
+        more.setdefault("finished_at", timezone.now())
     return Job.objects.create(kind=kind, actor=actor, subject_id=subject, **more)
 
 

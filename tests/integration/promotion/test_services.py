@@ -12,6 +12,7 @@ from accounts.models import ApiToken, Robot, Role, Team, User
 from accounts.tokens import create_token
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
+from lifecycle.core import clock
 from lifecycle.core.errors import (
     Conflict,
     IllegalTransition,
@@ -221,12 +222,12 @@ def test_packages_that_wait_to_be_matched_are_not_known_yet(dock, request_):
     assert services.judge_open() == 1  # it stays due, although nothing has a newer time stamp
     request_.refresh_from_db()
     assert request_.state == State.OPEN
-    Job.objects.filter(pk=job.pk).update(state=Job.State.FAILED)
+    Job.objects.filter(pk=job.pk).update(state=Job.State.FAILED, finished_at=clock.now())
     assert services.judge_open() == 1
     request_.refresh_from_db()
     assert request_.state == State.OPEN  # what failed has not matched them either
     again = jobs.queue_again(job)
-    Job.objects.filter(pk=again.pk).update(state=Job.State.SUCCEEDED)
+    Job.objects.filter(pk=again.pk).update(state=Job.State.SUCCEEDED, finished_at=clock.now())
     assert services.judge_open() == 1
     request_.refresh_from_db()
     assert request_.state == State.READY

@@ -6,6 +6,7 @@ import base64
 from types import SimpleNamespace
 
 import pytest
+from django.db.models import F
 from django.test import Client
 
 from accounts import tokens
@@ -211,7 +212,7 @@ def test_a_log_is_followed_line_by_line(yard):
     read = yard.call("get", path).json()
     assert [line["text"] for line in read["lines"]] == ["line 0", "line 1"]
     assert yard.call("get", path, after=read["lines"][0]["id"]).json()["lines"] == read["lines"][1:]
-    RebuildJob.objects.update(state="done")
+    RebuildJob.objects.update(state="done", new_image=F("old_image"), finished_at=clock.now())
     end = yard.call("get", path, after=read["after"]).json()
     assert end == {"lines": [], "after": read["after"], "is_final": True}
     assert yard.call("get", path, after="x").status_code == 400
@@ -263,7 +264,7 @@ def test_lists_and_waves_cost_the_same_for_any_length(yard, count, django_assert
     rows = [
         RebuildJob.objects.create(
             wave=wave, repository=yard.places["api"], old_image=dock.image(f"old {number}"), level=1, tag="latest",
-            state="done",
+            state="done", new_image=dock.image(f"old {number}"), finished_at=clock.now(),
         )
         for number in range(count)
     ]  # fmt: skip

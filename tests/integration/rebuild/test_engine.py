@@ -90,7 +90,7 @@ class Yard:
 
     def run(self, job):
         if job.kind == "scan":
-            Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED)
+            Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED, finished_at=clock.now())
             image = Image.objects.get(pk=job.subject_id)
             first = image.config["history"][0]["created_by"].removeprefix("COPY ")
             found = [Package(purl, layer_position=0) for purl in self.packages.get(first, ())]
@@ -237,7 +237,7 @@ def test_the_result_is_judged_only_when_its_packages_are_matched(yard):
             Job.objects.filter(pk=job.pk).update(not_before=None)
             yard.run(job)
     assert RebuildJob.objects.get().state == "scanning"
-    Job.objects.filter(pk=match.pk).update(state="succeeded", lease_until=None)
+    Job.objects.filter(pk=match.pk).update(state="succeeded", lease_until=None, finished_at=clock.now())
     yard.settle()
     assert RebuildJob.objects.get().state == "done"
 
@@ -291,7 +291,9 @@ def test_an_older_waves_late_result_does_not_take_the_tag_from_a_newer_one(yard)
     late = first.jobs.get(repository__name="shop/static")
     late_run = Job.objects.get(kind="rebuild", subject_id=late.pk)
     yard.run(late_run)
-    Job.objects.filter(pk=late_run.pk).update(state="cancelled")  # its worker died, and comes back last
+    Job.objects.filter(pk=late_run.pk).update(
+        state="cancelled", finished_at=clock.now()
+    )  # its worker died, and comes back last
     yard.push("base/debian", "debian 3", packages=("openssl", "3"))
     second = yard.wave()
     yard.settle()
@@ -423,7 +425,7 @@ def test_a_result_whose_scan_failed_is_scanned_again_by_a_retry(yard):
     wave = yard.wave()
     yard.run(Job.objects.get(kind="rebuild"))
     result = RebuildJob.objects.get().new_image
-    Job.objects.filter(kind="scan").update(state="failed")
+    Job.objects.filter(kind="scan").update(state="failed", finished_at=clock.now())
     Image.objects.filter(pk=result.pk).update(scan_problem="syft died")
     yard.settle()
     assert RebuildJob.objects.get().problem == "The result could not be scanned: syft died"
@@ -455,7 +457,7 @@ def test_what_nobody_works_at_any_more_is_taken_up_again(yard):
     yard.push("base/debian", "debian 2")
     wave = yard.wave()
     yard.run(Job.objects.get(kind="rebuild", subject_id=wave.jobs.get(repository__name="shop/static").pk))
-    Job.objects.filter(kind="rebuild").update(state="cancelled")  # by hand, say
+    Job.objects.filter(kind="rebuild").update(state="cancelled", finished_at=clock.now())  # by hand, say
     yard.settle()
     wave.refresh_from_db()
     assert (wave.state, shape(wave)["shop/static"]) == ("running", (1, "scanning"))

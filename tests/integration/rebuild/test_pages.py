@@ -564,7 +564,7 @@ def test_a_long_level_shows_what_is_urgent_and_says_the_rest_in_words(harbour, o
         where = dock.repository(f"shop/many-{number:03}")
         RebuildJob.objects.create(wave=wave, repository=where, level=1, old_image=image, tag="1.0")
     last = RebuildJob.objects.filter(wave=wave).order_by("-pk").first()
-    RebuildJob.objects.filter(pk=last.pk).update(state="failed", problem="exit 1")
+    RebuildJob.objects.filter(pk=last.pk).update(state="failed", problem="exit 1", finished_at=clock.now())
     text = page(owner, wave).content.decode()
     assert f'id="job-{last.pk}"' in text
     assert "5 more: 2 done, 3 waiting." in text
