@@ -75,7 +75,7 @@ def test_a_reference_that_names_nothing_comes_back_with_its_text(harbour, owner,
     answer = owner.post(reverse("lifecycle:wave-plan"), {"base": base.pk, "reference": reference})
     assert answer.status_code == 422
     assert f'value="{reference}"' in answer.content.decode() or not reference
-    assert "Please mend this first." in answer.content.decode()
+    assert "Fix the errors below." in answer.content.decode()
     assert not RebuildWave.objects.exists()
 
 
@@ -482,7 +482,7 @@ def test_a_recipe_that_cannot_be_read_comes_back_with_its_text(harbour, owner, g
     text = answer.content.decode()
     assert answer.status_code == 422
     assert words in text
-    assert "Please mend this first." in text
+    assert "Fix the errors below." in text
     assert (given.get("containerfile") or "COPY app.py /srv/") in text or "containerfile" in given
     assert not Recipe.objects.exists()
 
