@@ -196,7 +196,7 @@ def test_from_a_push_to_production_and_through_a_patch_of_the_base(
     expect(approver.page.locator("main")).to_contain_text("You approved")
     deployer.go("Inbox")
     deployer.reload_until("shop/static", 30)
-    deployer.button("Carry out now")
+    deployer.button("Run promotion")
     deployer.page.wait_for_url("**/promotions/*/")
     expect(deployer.page.locator("main")).to_contain_text("Succeeded", timeout=60_000)
     assert current_digest(live_stack, people["shop-developer"], "dev/shop/static:current") == static.digest
@@ -207,7 +207,7 @@ def test_from_a_push_to_production_and_through_a_patch_of_the_base(
     master.go("Images")
     master.link("base/debian")
     master.link(re.compile("^Rebuilds"))
-    master.button("Watch this base")
+    master.button("Watch tag")
     expect(master.page.locator("main")).to_contain_text("watched by dock-master")
     before = {row["repository"]: row for row in made.server.api("dock-master").rows("promotions/", most=5)}
     assert before["shop/static"]["state"] == "succeeded"
@@ -221,14 +221,14 @@ def test_from_a_push_to_production_and_through_a_patch_of_the_base(
     master.link(re.compile(r"^W-\d+"))
     plan = master.page.locator("main")
     expect(plan).to_contain_text(patched.digest[7:15])
-    expect(plan).to_contain_text("What this rebuild would fix")
+    expect(plan).to_contain_text("Expected fixes")
     expect(plan.get_by_role("region", name="Level 1")).to_contain_text("shop/static")
     expect(plan.get_by_role("region", name="Level 1")).to_contain_text("write the package database")
     expect(plan.get_by_role("region", name="Level 2")).to_contain_text("shop/worker")
     master.button(re.compile("^Rebuild 3 images"))
 
     # It is followed without a reload; the log is live.
-    tail = plan.get_by_label("End of the log of shop/api")
+    tail = plan.get_by_label("Last log lines of shop/api")
     expect(tail).to_contain_text(re.compile("STEP|apt-get|Reading|Get:|Setting up"), timeout=120_000)
     expect(plan).to_contain_text("Rebased", timeout=120_000)
     expect(plan).to_contain_text("3 of 3", timeout=240_000)
@@ -238,7 +238,7 @@ def test_from_a_push_to_production_and_through_a_patch_of_the_base(
 
     # What is renewed is offered where the old image is, and the findings are gone.
     developer.page.goto(master.page.url)
-    developer.link(re.compile("^Request promotion into dev"))
+    developer.link(re.compile("^Request promotion to dev"))
     developer.page.get_by_label("Reason").fill("Debian's security updates.")
     expect(developer.page.locator("#diff")).to_contain_text("fixed")
     developer.button("Request promotion")

@@ -103,7 +103,7 @@ def test_keys_do_what_the_bar_does_and_can_be_switched_off(browser: Browser, liv
     assert page.evaluate("document.activeElement.matches('[data-row-link]')")
     page.keyboard.press("?")
     assert page.get_by_role("dialog").is_visible()
-    page.get_by_label("Use single keys in this browser").uncheck()
+    page.get_by_label("Use single-key shortcuts in this browser").uncheck()
     page.get_by_role("button", name="Close").click()
     page.keyboard.press("g")
     page.keyboard.press("m")

@@ -149,7 +149,7 @@ def test_asking_deciding_and_carrying_out_work_without_script(
     approver.get_by_label("Comment").fill("Looked at the new finding.")
     approver.get_by_role("button", name="Approve", exact=True).click()
     expect(approver.get_by_text("Ready: every requirement is met")).to_be_visible()
-    approver.get_by_role("button", name="Carry out now").click()
+    approver.get_by_role("button", name="Run promotion").click()
     expect(approver.get_by_text("Executing: the copy is under way")).to_be_visible()
 
 
@@ -160,5 +160,5 @@ def test_parts_of_the_comparison_are_swapped_without_losing_the_comment(
     page.goto(f"{live_server.url}/promotions/{quay['open'].pk}/")
     page.get_by_label("Comment").fill("half a thought")
     page.get_by_role("link", name="Packages").click()
-    expect(page.locator("#diff").get_by_role("columnheader", name="This image")).to_be_visible()
+    expect(page.locator("#diff").get_by_role("columnheader", name="After")).to_be_visible()
     expect(page.get_by_label("Comment")).to_have_value("half a thought")

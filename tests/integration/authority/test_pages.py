@@ -51,7 +51,7 @@ def test_an_owner_lets_somebody_in_and_out_again(dock):  # noqa: F811
     page = client.get("/teams/shop/").content.decode()
     assert "outsider" in page
     where = reverse("lifecycle:team-revoke-grant", args=["shop", grant.pk])
-    assert "Revoke creator of outsider?" in client.get(where).content.decode()
+    assert "Revoke role creator from outsider?" in client.get(where).content.decode()
     assert RoleGrant.objects.filter(pk=grant.pk).exists()  # asking changes nothing
     client.post(where)
     assert not RoleGrant.objects.filter(pk=grant.pk).exists()
@@ -111,7 +111,7 @@ def test_a_robot_from_name_to_end(dock):  # noqa: F811
     client.post(f"{where}tokens/{ApiToken.objects.get().pk}/revoke/")
     assert tokens.find_token(text) is None
     assert client.post(f"{where}retire/").status_code == 302
-    assert "Ended" in client.get(where).content.decode()
+    assert "Deactivated" in client.get(where).content.decode()
 
 
 def test_the_explainer_answers_on_the_page(dock):  # noqa: F811
@@ -127,7 +127,7 @@ def test_an_admin_composes_a_role_and_nobody_else_sees_the_form(admin, dock):  #
     form = {"slug": "crew", "name": "Crew", "verbs": ["promotion.request", "promotion.approve"]}
     assert client.post("/roles/", form)["Location"] == "/roles/crew/"
     page = client.get("/roles/crew/").content.decode()
-    assert "Request and approve in one role." in page
+    assert "This role can both request and approve promotions." in page
     client.post("/roles/crew/", {"name": "Crew", "verbs": ["image.view"]})
     assert Role.objects.get(slug="crew").verbs == ["image.view"]
     assert client.post("/roles/crew/", {"name": "Crew"}).status_code == 422

@@ -177,7 +177,7 @@ def test_where_neither_makes_sense_the_page_says_why(dock: Any, kind: str) -> No
     assert ("aria-disabled" not in page) is stops
     assert client.post(f"/jobs/{waiting.pk}/cancel/").status_code == (302 if stops else 409)
     page = client.get(f"/jobs/{failed.pk}/").content.decode()
-    assert ("Try again" in page) is again
+    assert ("Retry</button>" in page) is again
     assert client.post(f"/jobs/{failed.pk}/retry/").status_code == (302 if again else 409)
 
 

@@ -96,7 +96,7 @@ def test_approval_and_execution_by_the_page(dock, request_):
     assert act(dock.approver, "approve", request_).status_code == 302
     request_.refresh_from_db()
     assert request_.state == "ready"
-    assert "Carry out now" in browser(dock.deployer).get(f"/promotions/{request_.pk}/").content.decode()
+    assert "Run promotion" in browser(dock.deployer).get(f"/promotions/{request_.pk}/").content.decode()
     assert act(dock.deployer, "execute", request_).status_code == 302
     request_.refresh_from_db()
     assert request_.state == "executing"
@@ -180,7 +180,7 @@ def test_progress_is_polled_while_it_moves_and_then_the_page_loads_again(dock, r
     assert client.get(address)["HX-Refresh"] == "true"
     page = client.get(reverse("lifecycle:promotion", args=[request_.pk])).content.decode()
     assert "The registry said no." in page
-    assert "Ask again" in page
+    assert "Request again" in page
 
 
 @pytest.mark.parametrize("page", ["inbox", "promotions"])

@@ -76,7 +76,7 @@ def test_a_reference_that_names_nothing_comes_back_with_its_text(harbour, owner,
     answer = owner.post(reverse("lifecycle:wave-plan"), {"base": base.pk, "reference": reference})
     assert answer.status_code == 422
     assert f'value="{reference}"' in answer.content.decode() or not reference
-    assert "Please mend this first." in answer.content.decode()
+    assert "Fix the errors below." in answer.content.decode()
     assert not RebuildWave.objects.exists()
 
 
@@ -102,13 +102,15 @@ def test_the_plan_says_what_it_would_do_and_confirming_it_says_the_count(harbour
     wave = waves.planned(harbour)
     text = page(owner, wave).content.decode()
     for words in (
-        "What this rebuild would fix",
+        "Expected fixes",
         "Rebuild 4 images of 2 teams",
         "Its own layers go onto the new base",
         "Not rebased: A layer of it writes the package database",
         "It has no recipe, and cannot be rebased",
-        "trusted recipes only",
-        ">9</span> of 3 advisories, 1 image not known yet",
+        "Use only trusted recipes",
+        ">9</span> in all images",
+        "· 3 different advisories",
+        "· unknown for 1 image",
         "in 3 images",
         "Packages that its own recipe installs may change as well",
         "Not known yet: the new base, or the image, is not scanned.",
@@ -188,7 +190,7 @@ def test_a_running_wave_shows_states_results_and_the_end_of_the_log(harbour, own
 def test_a_failure_names_who_is_needed_what_is_blocked_and_offers_a_retry(harbour, owner):
     wave = waves.failed(harbour)
     text = page(owner, wave).content.decode()
-    for words in ("Needs a person", "ended with exit code 1", "shop/api could not be rebuilt.", "Retry 2 images"):
+    for words in ("Needs attention", "ended with exit code 1", "shop/api could not be rebuilt.", "Retry 2 images"):
         assert words in text
     assert "hx-trigger" not in text
     assert act(owner, "retry", wave).status_code == 302
@@ -199,8 +201,9 @@ def test_a_failure_names_who_is_needed_what_is_blocked_and_offers_a_retry(harbou
 def test_stopping_asks_with_the_count_and_then_does_it(harbour, owner):
     wave = waves.running(harbour)
     question = owner.get(reverse("lifecycle:wave-cancel", args=[wave.pk])).content.decode()
-    assert "1 running build ends within seconds, 1 waiting does not start" in question
-    assert "Stop 2 images" in question
+    assert "1 running build will stop within seconds." in question
+    assert "1 waiting build will not start." in question
+    assert "Cancel 2 images" in question
     assert act(owner, "cancel", wave).status_code == 302
     wave.refresh_from_db()
     assert wave.state == "cancelled"
@@ -211,13 +214,13 @@ def test_a_finished_image_is_offered_where_its_old_one_is_held(harbour, owner):
     wave = waves.running(harbour)
     static = Repository.objects.get(name="shop/static")
     old = Image.objects.get(digest=dock.sha("shop/static"))
-    assert "Request promotion into" not in page(owner, wave).content.decode()
+    assert "Request promotion to" not in page(owner, wave).content.decode()
     environment = waves.environment("staging", old, static)
     new = waves.job_of(wave, "shop/static").new_image
     link = f"{reverse('lifecycle:promotion-new')}?repository={static.pk}&amp;digest={new.digest}"
     text = page(owner, wave).content.decode()
     assert link in text
-    assert "Request promotion into staging" in text
+    assert "Request promotion to staging" in text
     environment.slots.update(image=new)
     assert link not in page(owner, wave).content.decode()
 
@@ -290,10 +293,10 @@ def test_a_wave_costs_the_same_for_one_image_of_a_kind_and_for_three(harbour, ow
 
 def test_the_list_filters_by_state_and_teaches_when_it_is_empty(harbour, owner):
     address = reverse("lifecycle:waves")
-    assert "No rebuild was planned yet." in owner.get(address).content.decode()
+    assert "No rebuild waves yet." in owner.get(address).content.decode()
     waves.planned(harbour)
     assert "W-" in owner.get(f"{address}?state=planned").content.decode()
-    assert "No wave is failed." in owner.get(f"{address}?state=failed").content.decode()
+    assert "No failed waves found." in owner.get(f"{address}?state=failed").content.decode()
 
 
 def test_the_image_says_which_wave_made_it_and_which_renewed_it(harbour, owner, viewer):
@@ -305,7 +308,7 @@ def test_the_image_says_which_wave_made_it_and_which_renewed_it(harbour, owner, 
     assert reverse("lifecycle:wave", args=[wave.pk]) in new
     assert "3 fixed" in new
     old = owner.get(reverse("lifecycle:image", args=[team, name, static.old_image.digest])).content.decode()
-    assert "has made a newer image of it" in old
+    assert "created a newer image" in old
     narrow = browser(dock.user("shop-only", "viewer", of=dock.team("shop")))
     hidden = narrow.get(reverse("lifecycle:image", args=[team, name, static.new_image.digest])).content.decode()
     assert "Rebased in" in hidden
@@ -317,7 +320,7 @@ def test_a_base_offers_its_plan_and_says_why_when_it_would_come_to_nothing(harbo
     assert f'value="{harbour["new"].digest}"' in owner.get(address).content.decode()
     words = "You hold image.rebuild over nothing that stands on base/debian"
     for place in (address, reverse("lifecycle:repository", args=["base", "base/debian"])):
-        assert f"Plan rebuild: {words}" in viewer.get(place).content.decode()  # beside the button, not only on hover
+        assert f"You cannot plan a rebuild. {words}" in viewer.get(place).content.decode()  # beside the button, not only on hover
         assert words not in owner.get(place).content.decode()
     old = reverse("lifecycle:image", args=["base", "base/debian", harbour["old"].digest])
     assert 'name="reference" value="bookworm"' in owner.get(old).content.decode()
@@ -338,7 +341,7 @@ def rebuilds_tab(client, where):
 
 def test_a_base_is_watched_and_no_longer_by_its_page(harbour, owner):
     base = Repository.objects.get(name="base/debian")
-    assert "No tag is watched." in rebuilds_tab(owner, base).content.decode()
+    assert "No tags are watched." in rebuilds_tab(owner, base).content.decode()
     assert watch(owner, base)["Location"].endswith("?tab=rebuilds")
     row = UpstreamWatch.objects.get()
     assert (row.tag, row.created_by, row.last_digest) == ("bookworm", harbour["reader"], harbour["new"].digest)
@@ -374,14 +377,14 @@ def test_a_watch_whose_move_led_to_no_plan_says_why(harbour, owner):
 
     move()
     text = rebuilds_tab(owner, base).content.decode()
-    assert "The last move led to no plan in the name of gone: " in text
+    assert "The last move created no plan for gone:" in text
     assert [found.problem for found in queries.watches_of(base)] == [Job.objects.get().last_error]
     Job.objects.update(error_code="crashed", last_error="TypeError: secret")
     assert [found.problem for found in queries.watches_of(base)] == ["It crashed; an admin finds it among the jobs."]
     UpstreamWatch.objects.filter(pk=row.pk).update(last_digest=harbour["new"].digest)
     move()
     assert [found.problem for found in queries.watches_of(base)] == [""]
-    assert "led to no plan" not in rebuilds_tab(owner, base).content.decode()
+    assert "created no plan" not in rebuilds_tab(owner, base).content.decode()
 
 
 def test_a_tag_that_is_none_is_refused(harbour, owner):
@@ -446,9 +449,9 @@ def test_a_recipe_is_stored_by_form_with_its_files_and_its_history_stays(harbour
     store(owner, api)
     assert Recipe.objects.get(revision=3).context_digest == ""
     old = recipe_tab(owner, api, "&revision=1").content.decode()
-    assert "Revision 1 is not in force" in old
+    assert "You see revision 1." in old
     assert "VERSION" in old
-    assert "revision 3, in force" in recipe_tab(owner, api).content.decode()
+    assert "revision 3, current" in recipe_tab(owner, api).content.decode()
 
 
 def test_files_of_a_recipe_lie_in_the_registry_and_stay_in_the_next_revision(harbour, owner, services):
@@ -483,7 +486,7 @@ def test_a_recipe_that_cannot_be_read_comes_back_with_its_text(harbour, owner, g
     text = answer.content.decode()
     assert answer.status_code == 422
     assert words in text
-    assert "Please mend this first." in text
+    assert "Fix the errors below." in text
     assert (given.get("containerfile") or "COPY app.py /srv/") in text or "containerfile" in given
     assert not Recipe.objects.exists()
 
@@ -581,7 +584,7 @@ def test_a_list_of_advisories_is_cut_off_and_says_so(harbour, owner):
     text = page(owner, wave).content.decode()
     assert "CVE-2026-0059" in text
     assert "CVE-2026-0060" not in text
-    assert "of 100; the comparison of the two images has all" in text
+    assert "100 in total. Compare the two images to see all." in text
 
 
 def test_what_is_not_scanned_is_not_said_to_fix_anything(harbour, owner):
