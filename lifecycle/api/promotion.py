@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -16,7 +16,7 @@ from lifecycle.api.serializing import StrictSerializer
 from lifecycle.authority.access import environment_for, repository_named
 from lifecycle.promotion import services
 from lifecycle.promotion.models import PromotionRequest, Vote
-from lifecycle.promotion.queries import promotions_visible_to, requirements_now
+from lifecycle.promotion.queries import detail_of, promotions_visible_to
 
 _FILTERS: Final = {"state": "state", "repository": "repository__name", "environment": "environment__slug"}
 
@@ -63,22 +63,12 @@ class VoteSerializer(serializers.ModelSerializer[Vote]):
 class PromotionDetailSerializer(PromotionSerializer):
     """One promotion with what its page shows: what stands against it, and who voted."""
 
-    requirements = serializers.SerializerMethodField()
-    votes = serializers.SerializerMethodField()
+    requirements = RequirementSerializer(many=True, source="judged_requirements", read_only=True)
+    votes = VoteSerializer(many=True, source="cast_votes", read_only=True)
 
     class Meta(PromotionSerializer.Meta):
         fields = (*_FIELDS, "requirements", "votes")
         read_only_fields = fields
-
-    @extend_schema_field(RequirementSerializer(many=True))
-    def get_requirements(self, promotion: PromotionRequest) -> Any:
-        """Return the requirements: judged now while it is open or ready, else as they were judged last."""
-        return RequirementSerializer(requirements_now(promotion), many=True).data
-
-    @extend_schema_field(VoteSerializer(many=True))
-    def get_votes(self, promotion: PromotionRequest) -> Any:
-        """Return the votes, in the order they were cast."""
-        return VoteSerializer(promotion.votes.select_related("voter", "evaluation").order_by("pk"), many=True).data
 
 
 class PromotionBody(StrictSerializer):
@@ -150,7 +140,11 @@ class PromotionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewset
 
     def _answer(self, promotion: PromotionRequest, *, status: int = 200) -> Response:
         row = self.get_queryset().get(pk=promotion.pk)
-        return Response(self.get_serializer(row).data, status=status)
+        return Response(self.get_serializer(detail_of(row)).data, status=status)
+
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Return one request with its requirements and votes."""
+        return Response(self.get_serializer(detail_of(self.get_object())).data)
 
     @extend_schema(request=DecisionBody, responses=PromotionDetailSerializer)
     @action(detail=True, methods=["post"])

@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.authority.constants import ADMIN_VERBS
+from lifecycle.authority.grants import live_grants, over_whole_team
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.queries import people_who
 from lifecycle.authority.rights import grants_of
@@ -135,12 +136,6 @@ def _names(people: QuerySet[User]) -> tuple[str, ...]:
 
 def _granters(team: Team) -> tuple[str, ...]:
     """Return who may give roles in the team: who manages the whole of it, else the admins."""
-    held = RoleGrant.objects.filter(
-        RoleGrant.live(),
-        team=team,
-        role__verbs__contains=[Verb.TEAM_MANAGE.value],
-        repository_pattern="*",
-        environment=None,
-    )
+    held = live_grants(verb=Verb.TEAM_MANAGE).filter(over_whole_team(), team=team)
     people = User.objects.filter(pk__in=held.values("user"), is_active=True, kind=User.Kind.PERSON)
     return _names(people) or ("an admin",)

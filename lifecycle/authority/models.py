@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from django.core.validators import RegexValidator
 from django.db import models
-from django.db.models import Q
 from guardian.models import UserObjectPermissionBase
 
 from accounts.models import Role, Team, User
@@ -55,13 +54,6 @@ class RoleGrant(models.Model):
         escaped = self.repository_pattern.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
         self.repository_like = escaped.replace("*", "%")
         super().save(*args, **kwargs)  # type: ignore[arg-type]
-
-    @staticmethod
-    def live() -> Q:
-        """Return the condition that a grant has not expired, by the database's clock."""
-        from django.db.models.functions import Now  # noqa: PLC0415 -- keeps the model module light
-
-        return Q(expires_at=None) | Q(expires_at__gt=Now())
 
 
 class TeamUserPermission(UserObjectPermissionBase):

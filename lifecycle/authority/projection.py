@@ -1,15 +1,25 @@
-"""Guardian's rows, made from the grants (docs/adr/0003): for Django's `has_perm`, never for our own answers."""
+"""django-guardian's object permissions, projected from the role grants (docs/adr/0003).
+
+They are what Django code outside of Gravingdock can ask: `user.has_perm("lifecycle.image_view", repository)`,
+guardian's shortcuts, DRF's object permissions. Our own answers come from the grants, which also
+know patterns and expiry.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from datetime import timedelta
+from typing import Final
 
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
 from django.db.models import Model
+from django.db.models.functions import Now
 
 from accounts.models import Team, User
 from accounts.verbs import Verb
+from lifecycle.authority.grants import live_grants
 from lifecycle.authority.models import (
     EnvironmentUserPermission,
     RepositoryUserPermission,
@@ -20,15 +30,67 @@ from lifecycle.core.patterns import matches
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Repository
 
+_Table = type[TeamUserPermission | RepositoryUserPermission | EnvironmentUserPermission]
+_TABLES: Final[tuple[tuple[type[Model], _Table], ...]] = (
+    (Team, TeamUserPermission),
+    (Repository, RepositoryUserPermission),
+    (Environment, EnvironmentUserPermission),
+)
+EXPIRY_EVERY_S: Final = 60
+_EXPIRED_WITHIN: Final = timedelta(seconds=10 * EXPIRY_EVERY_S)  # a ticker that was away catches up
+
 
 def project(user: User) -> None:
-    """Make the guardian rows of one user again from the live grants, in the caller's transaction.
+    """Write one user's guardian rows again from the live grants, in the caller's transaction.
 
-    A grant over all of a team is a row on the team; over some repositories, rows on those that exist; for one
-    environment, rows on the environment.
+    A grant on the whole team is a row on the team. A grant on some repositories is a row on each that exists. A grant
+    for one environment is a row on the environment.
     """
+    wanted = _wanted(user)
+    for model, table in _TABLES:
+        table.objects.filter(user=user).delete()
+        table.objects.bulk_create(_rows(table, model, user, wanted[model]))
+
+
+def differs(user: User) -> bool:
+    """Return whether one user's guardian rows are not what the grants say."""
+    wanted = _wanted(user)
+    for model, table in _TABLES:
+        stored = table.objects.filter(user=user).values_list("content_object_id", "permission__codename")
+        if set(stored) != wanted[model]:
+            return True
+    return False
+
+
+@transaction.atomic
+def project_expired() -> int:
+    """Project the users again of whom a grant expired lately; returns how many."""
+    expired = RoleGrant.objects.filter(expires_at__lte=Now(), expires_at__gt=Now() - _EXPIRED_WITHIN)
+    users = list(User.objects.filter(pk__in=expired.values("user")).order_by("pk"))
+    for user in users:
+        project(user)
+    return len(users)
+
+
+def project_new_repositories(repository_ids: Collection[int]) -> None:
+    """Add the rows on new repositories for every live grant whose pattern covers them, in the caller's transaction."""
+    repositories = list(Repository.objects.filter(pk__in=repository_ids).values_list("pk", "team_id", "family"))
+    grants = live_grants().filter(team__in={team for _, team, _ in repositories}, environment=None)
+    wanted: dict[User, set[tuple[int, str]]] = {}
+    for grant in grants.exclude(repository_pattern="*").select_related("role", "user"):
+        covered = [pk for pk, team, family in repositories
+                   if team == grant.team_id and matches(grant.repository_pattern, family)]  # fmt: skip
+        names = [Verb(verb).codename for verb in grant.role.verbs]
+        wanted.setdefault(grant.user, set()).update((pk, name) for pk in covered for name in names)
+    for user, pairs in wanted.items():
+        rows = _rows(RepositoryUserPermission, Repository, user, pairs)
+        RepositoryUserPermission.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+def _wanted(user: User) -> dict[type[Model], set[tuple[int, str]]]:
+    """Return, for each model, the (object id, permission codename) pairs that the user's live grants give."""
     wanted: dict[type[Model], set[tuple[int, str]]] = {Team: set(), Repository: set(), Environment: set()}
-    for grant in RoleGrant.objects.filter(RoleGrant.live(), user=user).select_related("role", "environment"):
+    for grant in live_grants(user).select_related("role"):
         names = [Verb(verb).codename for verb in grant.role.verbs]
         if grant.environment_id is not None:
             wanted[Environment] |= {(grant.environment_id, name) for name in names}
@@ -38,20 +100,12 @@ def project(user: User) -> None:
             repositories = Repository.objects.filter(team_id=grant.team_id).values_list("pk", "family")
             covered = [pk for pk, family in repositories if matches(grant.repository_pattern, family)]
             wanted[Repository] |= {(pk, name) for pk in covered for name in names}
-    _write(TeamUserPermission, Team, user, wanted[Team])
-    _write(RepositoryUserPermission, Repository, user, wanted[Repository])
-    _write(EnvironmentUserPermission, Environment, user, wanted[Environment])
+    return wanted
 
 
-def _write(
-    table: type[TeamUserPermission | RepositoryUserPermission | EnvironmentUserPermission],
-    model: type[Model],
-    user: User,
-    wanted: Iterable[tuple[int, str]],
-) -> None:
+def _rows(
+    table: _Table, model: type[Model], user: User, wanted: Iterable[tuple[int, str]]
+) -> list[TeamUserPermission | RepositoryUserPermission | EnvironmentUserPermission]:
     kind = ContentType.objects.get_for_model(model)
     permissions = dict(Permission.objects.filter(content_type=kind).values_list("codename", "pk"))
-    table.objects.filter(user=user).delete()
-    table.objects.bulk_create(
-        [table(user=user, content_object_id=pk, permission_id=permissions[name]) for pk, name in sorted(wanted)]
-    )
+    return [table(user=user, content_object_id=pk, permission_id=permissions[name]) for pk, name in sorted(wanted)]

@@ -12,17 +12,11 @@ from accounts.models import ApiToken, Membership, Robot, Role, Team, User
 from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.constants import ADMIN_VERBS
+from lifecycle.authority.grants import in_place, live_grants, over_whole_team
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.context import once_a_read
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
-
-
-def live_grants(actor: User, verb: Verb) -> QuerySet[RoleGrant]:
-    """Return the grants of an active user that carry `verb` and have not expired."""
-    if not actor.is_active:
-        return RoleGrant.objects.none()
-    return RoleGrant.objects.filter(RoleGrant.live(), user=actor, role__verbs__contains=[verb.value])
 
 
 def covered(actor: User, verb: Verb, *, team: str, family: str, environment: str) -> Q:
@@ -80,7 +74,7 @@ def teams_visible_to(actor: User) -> QuerySet[Team]:
     if actor.is_superuser or actor.kind == User.Kind.SYSTEM:
         return Team.objects.all()
     return Team.objects.filter(
-        Exists(RoleGrant.objects.filter(RoleGrant.live(), user=actor, team=OuterRef("pk")))
+        Exists(live_grants(actor).filter(team=OuterRef("pk")))
         | Exists(Membership.objects.filter(user=actor, team=OuterRef("pk")))
     )
 
@@ -91,7 +85,7 @@ def teams_where(actor: User, verb: Verb) -> QuerySet[Team]:
         return Team.objects.none()
     if actor.is_superuser and verb in ADMIN_VERBS:
         return Team.objects.all()
-    grants = live_grants(actor, verb).filter(team=OuterRef("pk"), repository_pattern="*", environment=None)
+    grants = live_grants(actor, verb).filter(over_whole_team(), team=OuterRef("pk"))
     return Team.objects.filter(Exists(grants))
 
 
@@ -102,11 +96,9 @@ def environments_visible_to(actor: User) -> QuerySet[Environment]:
 
 def people_who(verb: Verb, *, team: Team, family: str, environment: Environment | None = None) -> QuerySet[User]:
     """Return the active people who hold `verb` over a family of a team, maybe in one environment."""
-    in_place = Q(environment=None)
-    if environment is not None:
-        in_place |= Q(environment=environment)
     grants = (
-        RoleGrant.objects.filter(RoleGrant.live(), in_place, team=team, role__verbs__contains=[verb.value])
+        live_grants(verb=verb)
+        .filter(in_place(environment), team=team)
         .annotate(subject_family=RawSQL("%s::text", (family,), output_field=CharField()))
         .filter(subject_family__like=F("repository_like"), user=OuterRef("pk"))
     )
@@ -157,7 +149,7 @@ def count_of(rows: QuerySet[Any], of: str, what: str = "pk") -> Coalesce:
 
 def teams_with_counts(actor: User) -> QuerySet[Team]:
     """Return the teams `actor` can see with `people`, `robot_count` and `place_count`; page by (slug, id)."""
-    grants = RoleGrant.objects.filter(RoleGrant.live(), user__kind=User.Kind.PERSON, user__is_active=True)
+    grants = live_grants().filter(user__kind=User.Kind.PERSON)
     return teams_visible_to(actor).annotate(
         people=count_of(grants, "team", "user"),
         robot_count=count_of(Robot.objects.filter(user__is_active=True), "team"),
@@ -186,4 +178,4 @@ def live_tokens() -> QuerySet[ApiToken]:
 
 def roles_with_counts() -> QuerySet[Role]:
     """Return every role with `holders`: how many users hold it somewhere."""
-    return Role.objects.annotate(holders=count_of(RoleGrant.objects.filter(RoleGrant.live()), "role", "user"))
+    return Role.objects.annotate(holders=count_of(live_grants(), "role", "user"))

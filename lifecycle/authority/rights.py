@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from django.db.models import Q
-
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.authority.constants import ADMIN_VERBS
+from lifecycle.authority.grants import in_place, live_grants
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import NotPermitted
 from lifecycle.core.patterns import matches
@@ -39,14 +38,7 @@ def grants_of(
     A grant for one environment counts only for acts in that environment. A grant for some repositories never counts
     for the team as a whole.
     """
-    if not actor.is_active:
-        return []
-    in_place = Q(environment=None)
-    if environment is not None:
-        in_place |= Q(environment=environment)
-    rows = RoleGrant.objects.filter(
-        RoleGrant.live(), in_place, user=actor, team_id=team_id, role__verbs__contains=[verb.value]
-    )
+    rows = live_grants(actor, verb).filter(in_place(environment), team_id=team_id)
     return [grant for grant in rows if matches(grant.repository_pattern, family)]
 
 

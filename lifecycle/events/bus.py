@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 from django.db import connection
 
+from lifecycle.events import types
 from lifecycle.events.types import Event
 
 E = TypeVar("E", bound=Event)
@@ -58,4 +59,5 @@ def collected(kind: type[E]) -> Iterator[list[E]]:
 
 def subscriptions() -> dict[type[Event], tuple[Callable[[Any], None], ...]]:
     """Return the subscribers of every event class, an empty tuple where there are none."""
-    return {kind: tuple(_SUBSCRIBERS.get(kind, ())) for kind in Event.__subclasses__()}
+    kinds = (kind for kind in vars(types).values() if isinstance(kind, type) and issubclass(kind, Event))
+    return {kind: tuple(_SUBSCRIBERS.get(kind, ())) for kind in kinds if kind is not Event}

@@ -32,6 +32,13 @@ class BaseDeclared(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RepositoriesCreated(Event):
+    """Repositories got their rows: they were pushed to, imported or crawled for the first time."""
+
+    repository_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TagMoved(Event):
     """A tag was created, moved or deleted. `image_id` is None after a deletion."""
 

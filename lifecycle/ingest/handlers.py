@@ -7,7 +7,6 @@ from datetime import datetime
 from django.conf import settings
 from django.db.models import Q
 
-from lifecycle.authority import limiter
 from lifecycle.ingest import services
 from lifecycle.ingest.kinds import CRAWL, INGEST
 from lifecycle.jobs.handlers import JobRun, handler
@@ -53,9 +52,3 @@ def crawl_all() -> None:
     ensure_managed_registry()
     for registry in Registry.objects.filter(Q(is_managed=True) | ~Q(username="")):
         services.queue_crawl(registry)
-
-
-@every(3600, "forget-credential-failures")
-def forget_credential_failures() -> None:
-    """Drop what no limiter looks at any more."""
-    limiter.forget_old()

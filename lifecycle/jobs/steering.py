@@ -7,24 +7,29 @@ from django.db import transaction
 from accounts.models import User
 from lifecycle.audit import services as audit
 from lifecycle.core.errors import IllegalTransition
+from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.jobs import handlers, services
 from lifecycle.jobs.access import lock_job
 from lifecycle.jobs.kinds import kind_called
 from lifecycle.jobs.models import Job
 
 
-def why_not_cancelled(job: Job) -> str:
-    """Return why the job cannot be stopped now, "" when it can."""
+def why_not_cancelled(job: Job) -> Reason | None:
+    """Return why the job cannot be cancelled now, None when it can."""
     if job.is_final:
-        return f"It is {job.state} already."
-    return kind_called(job.kind).why_not_cancelled
+        return Reason(f"The job is already {job.state}.", IllegalTransition)
+    return _reason(kind_called(job.kind).why_not_cancelled)
 
 
-def why_not_retried(job: Job) -> str:
-    """Return why the job cannot be asked for again, "" when it can."""
+def why_not_retried(job: Job) -> Reason | None:
+    """Return why the job cannot be retried, None when it can."""
     if job.state not in {Job.State.FAILED, Job.State.CANCELLED}:
-        return "Only what failed or was cancelled is tried again."
-    return kind_called(job.kind).why_not_retried
+        return Reason("Only failed or cancelled jobs can be retried.", IllegalTransition)
+    return _reason(kind_called(job.kind).why_not_retried)
+
+
+def _reason(text: str) -> Reason | None:
+    return Reason(text, IllegalTransition) if text else None
 
 
 @transaction.atomic
@@ -34,8 +39,7 @@ def cancel(job_id: int, *, actor: User) -> Job:
     Raises NotFound, or IllegalTransition with the reason.
     """
     job = lock_job(actor, job_id)
-    if why := why_not_cancelled(job):
-        raise IllegalTransition(why)
+    refuse_if(why_not_cancelled(job))
     before = job.state
     services.finish(job, Job.State.CANCELLED, "cancelled", f"Cancelled by {actor}.")
     handlers.gave_up(job)
@@ -50,8 +54,7 @@ def retry(job_id: int, *, actor: User) -> Job:
     Raises NotFound, or IllegalTransition with the reason.
     """
     job = lock_job(actor, job_id)
-    if why := why_not_retried(job):
-        raise IllegalTransition(why)
+    refuse_if(why_not_retried(job))
     again = services.queue_again(job)
     audit.record("job.retried", actor=actor, subject=job, kind=job.kind, again=again.pk)
     return again

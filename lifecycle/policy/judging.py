@@ -11,21 +11,21 @@ def judge_promotion(facts: PromotionFacts) -> Verdict:
 
 
 def _approvals(facts: PromotionFacts) -> Requirement:
-    title = f"{facts.required_approvals} approval{'s' if facts.required_approvals != 1 else ''}"
-    if facts.required_approvals == 0:
-        return Requirement("approvals", "Approvals", Status.NOT_APPLICABLE, "This environment asks for none.")
-    given = len(facts.approvers)
-    if given >= facts.required_approvals:
-        return Requirement("approvals", title, Status.SATISFIED, f"By {', '.join(facts.approvers)}.")
-    missing = facts.required_approvals - given
-    if len(facts.eligible) < missing:
-        others = {0: "nobody else", 1: "only 1 other person"}.get(
-            len(facts.eligible), f"only {len(facts.eligible)} others"
-        )
-        summary = f"{given} of {facts.required_approvals}, and {others} may approve; the requester does not count."
-        return Requirement("approvals", title, Status.UNSATISFIED, summary, ("an owner of the team: grant the right",))
-    summary = f"{given} of {facts.required_approvals}. The requester does not count."
-    return Requirement("approvals", title, Status.PENDING, summary, tuple(facts.eligible))
+    required, given, eligible = facts.required_approvals, len(facts.approvers), len(facts.eligible)
+    counts = {"given": given, "required": required, "eligible": eligible}
+    if required == 0:
+        summary = "This environment needs no approvals."
+        return Requirement("approvals", "Approvals", Status.NOT_APPLICABLE, summary, counts=counts)
+    title = f"{required} approval{'s' if required != 1 else ''}"
+    if given >= required:
+        return Requirement("approvals", title, Status.SATISFIED, f"By {', '.join(facts.approvers)}.", counts=counts)
+    if eligible < required - given:
+        others = {0: "no other user", 1: "only 1 other user"}.get(eligible, f"only {eligible} other users")
+        summary = f"{given} of {required}, and {others} can approve. The requester does not count."
+        who = ("an owner of the team: grant promotion.approve",)
+        return Requirement("approvals", title, Status.UNSATISFIED, summary, who, counts)
+    summary = f"{given} of {required}. The requester does not count."
+    return Requirement("approvals", title, Status.PENDING, summary, tuple(facts.eligible), counts)
 
 
 def _packages(facts: PromotionFacts) -> Requirement:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -32,6 +32,7 @@ class Requirement:
     status: Status
     summary: str
     who: tuple[str, ...] = ()  # user names, or roles in words, that can resolve it
+    counts: Mapping[str, int] = field(default_factory=dict)  # the numbers of the summary, by name
 
     @property
     def is_open_gate(self) -> bool:
@@ -39,7 +40,7 @@ class Requirement:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as an Evaluation stores it."""
-        return asdict(self) | {"status": self.status.value, "who": list(self.who)}
+        return asdict(self) | {"status": self.status.value, "who": list(self.who), "counts": dict(self.counts)}
 
 
 @dataclass(frozen=True, slots=True)

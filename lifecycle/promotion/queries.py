@@ -191,6 +191,14 @@ def target_names(target: Repository, tag: str, image: Image) -> bool | None:
     return last is not None and last.image_id == image.pk
 
 
+def detail_of(request: PromotionRequest) -> PromotionRequest:
+    """Return `request` with `judged_requirements` (as `requirements_now`) and `cast_votes`, oldest first."""
+    request.judged_requirements = requirements_now(request)  # type: ignore[attr-defined]  # read by the API's serializer
+    votes = request.votes.select_related("voter", "evaluation").order_by("pk")
+    request.cast_votes = list(votes)  # type: ignore[attr-defined]  # likewise
+    return request
+
+
 def requirements_now(request: PromotionRequest) -> list[dict[str, Any]]:
     """Return the requirements as a page shows them: judged now while it is open, else as they were judged last."""
     if request.state in LIVE_STATES:

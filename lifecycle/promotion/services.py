@@ -18,7 +18,8 @@ from accounts.verbs import Verb
 from lifecycle.audit import services as audit
 from lifecycle.authority.rights import require
 from lifecycle.core import clock
-from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, NotPermitted, PolicyBlocked
+from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, PolicyBlocked
+from lifecycle.core.reasons import refuse_if
 from lifecycle.core.states import check_move
 from lifecycle.core.types import Digest, parse_tag
 from lifecycle.environments.models import Environment, Slot
@@ -35,8 +36,8 @@ from lifecycle.promotion.queries import (
     due_for_judgement,
     evidence_of,
     facts_of,
-    requesters_of,
 )
+from lifecycle.promotion.refusals import why_not_request, why_not_run, why_not_vote, why_not_withdraw
 from lifecycle.rebuild.graph import line_images_of
 from lifecycle.rebuild.models import RebuildJob
 from lifecycle.registry.models import Image, Repository, RepositoryImage
@@ -72,8 +73,6 @@ def request_promotion(
     could ever approve it.
     """
     require(actor, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
-    if repository.source_id is not None or repository.team_id != environment.team_id:
-        raise Malformed("Promote from the family's own repository, into an environment of its team.")
     if not reason.strip():
         raise Malformed("Say why: an approver decides by it.")
     held = (
@@ -86,12 +85,13 @@ def request_promotion(
         raise NotFound(f"{repository} holds no image {digest[:19]}… that could be promoted by itself.")
     # One request at a time is made for a slot: the open one is found, or ours is the first.
     slot, _ = Slot.objects.get_or_create(repository=repository, environment=environment)
-    Slot.objects.select_for_update().get(pk=slot.pk)
+    slot = Slot.objects.select_for_update().get(pk=slot.pk)
     same = PromotionRequest.objects.filter(
         image=held.image, repository=repository, environment=environment, state__in=PromotionRequest.NEXT
     ).first()
     if same is not None:
         return same
+    refuse_if(why_not_request(actor, repository, environment, held.image, slot))
     request = PromotionRequest.objects.create(
         image=held.image,
         repository=repository,
@@ -201,20 +201,6 @@ def _record(action: str, request: PromotionRequest, actor: User, *, reason: str 
     )  # fmt: skip
 
 
-def _refuse_if_decided(request: PromotionRequest) -> None:
-    """Raise IllegalTransition, naming who was first, when the request is not open to a decision any more."""
-    if request.state in LIVE_STATES:
-        return
-    if request.state in MOVING_STATES:
-        said = f"is being carried out already, by {request.executed_by}"
-    elif request.state == State.REJECTED:
-        vote = request.votes.select_related("voter").filter(value=Vote.Value.REJECT).order_by("-at").first()
-        said = f"was rejected already, decided by {vote.voter}" if vote else "was rejected already"
-    else:
-        said = f"is {request.state} already"
-    raise IllegalTransition(f"{request} {said}.", state=request.state)
-
-
 @transaction.atomic
 def approve(promotion_id: int, *, actor: User, reason: str = "", via: str = Vote.Via.WEB) -> PromotionRequest:
     """Approve a request; it becomes ready when nothing else is missing.
@@ -242,11 +228,7 @@ def reject(promotion_id: int, *, actor: User, reason: str, via: str = Vote.Via.W
 
 
 def _vote(request: PromotionRequest, actor: User, value: str, comment: str, via: str) -> None:
-    if not actor.is_person:
-        raise NotPermitted("Only people vote; a robot can request and execute.")
-    if actor.pk in requesters_of(request):
-        raise NotPermitted("Someone else has to decide what you requested.")
-    _refuse_if_decided(request)
+    refuse_if(why_not_vote(actor, request), state=request.state)
     _, evaluation = evaluate(request)
     standing = request.votes.filter(voter=actor).first()
     if standing is None:
@@ -263,9 +245,7 @@ def _vote(request: PromotionRequest, actor: User, value: str, comment: str, via:
 def withdraw(promotion_id: int, *, actor: User, reason: str = "") -> PromotionRequest:
     """Take a request back: its requester, or who manages the team's environments."""
     request = lock_promotion(actor, promotion_id)
-    if request.requested_by_id != actor.pk:
-        require(actor, Verb.ENVIRONMENT_MANAGE, environment=request.environment)
-    _refuse_if_decided(request)
+    refuse_if(why_not_withdraw(actor, request), state=request.state)
     move(request, State.WITHDRAWN, decided_at=clock.now())
     _record("promotion.withdrawn", request, actor, reason=reason)
     return request
@@ -279,9 +259,7 @@ def execute(promotion_id: int, *, actor: User) -> PromotionRequest:
     holds the slot.
     """
     request = lock_promotion(actor, promotion_id, Verb.PROMOTION_EXECUTE)
-    if request.state != State.READY:
-        _refuse_if_decided(request)
-        raise IllegalTransition(f"{request} is {request.state}; only a ready request can be executed.")
+    refuse_if(why_not_run(actor, request), state=request.state)
     slot = Slot.objects.select_for_update().get(repository=request.repository, environment=request.environment)
     verdict, evaluation = evaluate(request)
     if not verdict.is_allowed:

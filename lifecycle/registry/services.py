@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from accounts.models import Team
+from lifecycle import events
 from lifecycle.core.errors import LifecycleError
 from lifecycle.core.types import parse_repository_name
 from lifecycle.environments.models import Environment
@@ -38,6 +39,7 @@ def ensure_managed_registry() -> Registry:
     return row
 
 
+@transaction.atomic
 def ensure_repository(registry: Registry, name: str) -> Repository:
     """Return the row of a repository, made when it is new: its team is the first part of its name.
 
@@ -58,7 +60,7 @@ def ensure_repository(registry: Registry, name: str) -> Repository:
     if team is None:
         raise NoOwner(f"No team has the slug {prefix}: make the team first.", repository=name)
     source = ensure_repository(registry, rest) if environment else None
-    row, _ = Repository.objects.get_or_create(
+    row, is_new = Repository.objects.get_or_create(
         registry=registry,
         name=name,
         defaults={
@@ -68,4 +70,6 @@ def ensure_repository(registry: Registry, name: str) -> Repository:
             "environment": environment,
         },
     )
+    if is_new:
+        events.publish(events.RepositoriesCreated((row.pk,)))
     return row

@@ -399,7 +399,9 @@ def _repositories(wanted: Sequence[tuple[str, str]], team_slug: str) -> dict[tup
         [Repository(registry=registries[host], name=name, family=name, team=team) for host, name in missing],
         ignore_conflicts=True,
     )
-    return found()
+    everything = found()
+    events.publish(events.RepositoriesCreated(tuple(everything[key].pk for key in missing)))
+    return everything
 
 
 def _registry(host: str) -> Registry:

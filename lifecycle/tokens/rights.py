@@ -10,6 +10,7 @@ from django.db import connection
 
 from accounts.models import User
 from accounts.verbs import Verb
+from lifecycle.authority.grants import LIVE_SQL
 from lifecycle.core.patterns import matches
 from lifecycle.oci.scopes import Scope
 
@@ -42,7 +43,7 @@ def held_by(user: User, wanted: Sequence[Scope]) -> dict[tuple[str, str], frozen
 
 # Everything that decides, in one question: a registry's every pull and push waits for it, and three questions by the
 # ORM took longer than the signature and all else together.
-_FACTS: Final = """
+_FACTS: Final = f"""
 SELECT
     (SELECT coalesce(jsonb_agg(jsonb_build_array(r.name, r.family, r.team_id, r.environment_id)), '[]')
      FROM lifecycle_repository r JOIN lifecycle_registry registry ON registry.id = r.registry_id
@@ -55,8 +56,8 @@ SELECT
      FROM lifecycle_rolegrant g
      JOIN accounts_role role ON role.id = g.role_id
      JOIN accounts_team team ON team.id = g.team_id
-     WHERE g.user_id = %(user)s AND (g.expires_at IS NULL OR g.expires_at > statement_timestamp()))
-"""
+     WHERE g.user_id = %(user)s AND {LIVE_SQL})
+"""  # noqa: S608 -- a constant of the grants is put in
 
 
 class _Grant(NamedTuple):

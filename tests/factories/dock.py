@@ -11,6 +11,7 @@ from accounts.queries import system_user
 from accounts.verbs import BUILTIN_ROLES
 from lifecycle.advisories.models import Advisory, Feed, Match
 from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.services import create_environment
 from lifecycle.core import clock
 from lifecycle.environments.models import Slot
 from lifecycle.lineage.models import Ancestry, Derivation
@@ -236,7 +237,7 @@ def quay() -> dict[str, Any]:
     second = user("security-duty", "approver", of=shop)
     system = system_user()
     places = {
-        slug: promotions.create_environment(
+        slug: create_environment(
             shop, actor=system, slug=slug, name=slug.capitalize(), prefix=slug, required_approvals=approvals
         )
         for slug, approvals in (("dev", 0), ("staging", 1), ("production", 1))

@@ -12,6 +12,7 @@ from accounts import tokens
 from accounts.models import ApiToken, Membership, Robot, Team, User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
+from lifecycle.authority.grants import live_grants
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.projection import project
 from lifecycle.authority.rights import require
@@ -83,7 +84,7 @@ def create_robot_token(
     robot = _robot(robot_id)
     team = _lock(actor, robot.team_id, absent="No such robot.")
     _refuse_retired(robot)
-    held = RoleGrant.objects.filter(RoleGrant.live(), user=robot.user).select_related("role")
+    held = live_grants(robot.user).select_related("role")
     refuse_beyond(actor, team, sorted({verb for grant in held for verb in grant.role.verbs}))
     return write_token(robot.user, actor=actor, name=name, days=days, team=team)
 

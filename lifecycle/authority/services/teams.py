@@ -12,6 +12,7 @@ from accounts.models import Membership, Role, Team, User
 from accounts.verbs import Verb
 from lifecycle import events
 from lifecycle.audit import services as audit
+from lifecycle.authority.grants import live_grants, over_whole_team
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.projection import project
 from lifecycle.authority.queries import teams_visible_to
@@ -201,14 +202,7 @@ def revoke_grant(grant_id: int, *, actor: User, team_id: int | None = None) -> N
 
 def _refuse_last_owner(grant: RoleGrant) -> None:
     # An owner of some repositories, of one environment, or for a time, cannot hold the team for good.
-    owners = RoleGrant.objects.filter(
-        RoleGrant.live(),
-        team=grant.team,
-        role__slug="owner",
-        user__is_active=True,
-        repository_pattern="*",
-        environment=None,
-    )
+    owners = live_grants().filter(over_whole_team(), team=grant.team, role__slug="owner")
     if owners.filter(pk=grant.pk).exists() and not owners.exclude(pk=grant.pk).exists():
         raise Conflict(f"{grant.user} is the last owner of {grant.team}; make somebody else an owner first.")
 

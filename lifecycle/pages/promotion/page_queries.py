@@ -23,6 +23,7 @@ from lifecycle.jobs.queries import jobs_of, log_tail
 from lifecycle.promotion.kinds import PROMOTE
 from lifecycle.promotion.models import Evaluation, PromotionRequest, Vote
 from lifecycle.promotion.queries import promotions_visible_to
+from lifecycle.promotion.refusals import why_not_request
 from lifecycle.registry.models import Image, Repository
 from lifecycle.registry.platforms import entries_of_images
 
@@ -76,7 +77,8 @@ class Judged:
     @property
     def approval_words(self) -> str:
         """How many approvals there are of those asked for: "1 of 2 approvals"."""
-        return f"{self.approvals['summary'].partition(',')[0].partition('.')[0]} approvals" if self.approvals else ""
+        counts = self.approvals.get("counts") if self.approvals else None
+        return f"{counts['given']} of {counts['required']} approvals" if counts and counts["required"] else ""
 
     def who_can_act(self, reader: User) -> str:
         """Who may still approve, the reader first: "You, kim and 2 others"; "" when nobody is asked."""
@@ -216,16 +218,14 @@ def targets_for(reader: User, repository: Repository, image: Image) -> list[Targ
     places = []
     before: Environment | None = None
     for environment in environments:
-        held = may(reader, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
         slot = slots.get(environment.pk)
-        if not held:
-            why_not = held.reason
-        elif environment.pk in live:
-            why_not = f"{live[environment.pk]} asks for this already."
-        elif slot is not None and slot.image_id == image.pk:
-            why_not = "It holds this digest now."
+        reason = why_not_request(reader, repository, environment, image, slot)
+        if environment.pk in live:
+            why_not = f"{live[environment.pk]} already requests this."
+        elif reason is not None:
+            why_not = reason.text
         elif before is not None and before.pk not in was_in:
-            why_not = f"It has not been in {before.slug}: promote it there first."
+            why_not = f"Promote it to {before.slug} first."
         else:
             why_not = ""
         places.append(Target(environment, slot, live.get(environment.pk), why_not))
@@ -236,7 +236,7 @@ def targets_for(reader: User, repository: Repository, image: Image) -> list[Targ
 def why_not_promotable(reader: User, repository: Repository) -> str:
     """Return why nothing of a repository can be asked for by `reader`, "" when something can."""
     if repository.source_id is not None:
-        return "It holds what was promoted here; promote from the family's own repository."
+        return "Promote from the source repository instead."
     held = may(reader, Verb.PROMOTION_REQUEST, repository=repository)
     environments = list(Environment.objects.filter(team=repository.team_id).order_by("position"))
     if not held and not any(
@@ -244,7 +244,7 @@ def why_not_promotable(reader: User, repository: Repository) -> str:
         for environment in environments
     ):
         return held.reason
-    return "" if environments else "The team has no environment yet."
+    return "" if environments else "The team has no environments yet."
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,9 @@ from lifecycle.promotion.queries import (
     decidable_by,
     executable_by,
     promotions_visible_to,
-    requesters_of,
     requirements_now,
 )
+from lifecycle.promotion.refusals import why_not_run, why_not_vote, why_not_withdraw
 from lifecycle.registry.models import Image, RepositoryImage
 
 _INBOX_MAX: Final = 50  # requests to decide that one page shows; the rest comes up as these are decided
@@ -111,31 +111,11 @@ def promotions(request: HttpRequest) -> HttpResponse:
     return render(request, "lifecycle/promotion/promotions.html", context)
 
 
-def _why_no_vote(user: User, promotion: PromotionRequest) -> str:
-    """Return why `user` cannot decide now, "" when nothing stands against it. The service checks again."""
-    if promotion.state not in LIVE_STATES:
-        return f"It is {promotion.state}."
-    if not user.is_person:
-        return "Only people vote."
-    if user.pk in requesters_of(promotion):
-        return "You requested it: someone else has to decide."
-    held = may(user, Verb.PROMOTION_APPROVE, repository=promotion.repository, environment=promotion.environment)
-    return "" if held else held.reason
-
-
-def _why_not_executed(user: User, promotion: PromotionRequest) -> str:
-    if promotion.state != State.READY:
-        return "It can be carried out when every requirement is met."
-    held = may(user, Verb.PROMOTION_EXECUTE, repository=promotion.repository, environment=promotion.environment)
-    return "" if held else held.reason
-
-
 def _evidence(user: User, promotion: PromotionRequest) -> dict[str, Any]:
     """Return what somebody decides by: requirements judged now, what changes, votes, and the acts open to `user`."""
     votes = list(promotion.votes.select_related("voter", "evaluation").order_by("-at", "-pk"))
     slot = Slot.objects.filter(repository=promotion.repository, environment=promotion.environment)
     holds = slot.select_related("image").first()
-    manages = may(user, Verb.ENVIRONMENT_MANAGE, environment=promotion.environment)
     now = Judged(promotion, page_queries.in_order(requirements_now(promotion)), None, None)
     latest = promotion.evaluations.order_by("-pk").first()
     before = holds.image if holds is not None else None
@@ -148,11 +128,11 @@ def _evidence(user: User, promotion: PromotionRequest) -> dict[str, Any]:
         "votes": votes,
         "approvals": sum(vote.value == "approve" and vote.lapsed_at is None for vote in votes),
         "has_approved": any(vote.voter_id == user.pk and vote.lapsed_at is None for vote in votes),
-        "why_no_vote": _why_no_vote(user, promotion),
-        "why_not_executed": _why_not_executed(user, promotion),
+        "why_no_vote": why_not_vote(user, promotion),
+        "why_not_executed": why_not_run(user, promotion),
         "is_live": promotion.state in LIVE_STATES,
         "is_moving": promotion.state in MOVING_STATES,
-        "may_withdraw": promotion.state in LIVE_STATES and (promotion.requested_by_id == user.pk or bool(manages)),
+        "may_withdraw": why_not_withdraw(user, promotion) is None,
         "holds": holds if holds is not None and holds.image_id else None,
         "comparison": compare(before, promotion.image),
         "who_can_act": now.who_can_act(user),

@@ -76,7 +76,8 @@ def harbour(transactional_db: None) -> dict[str, Any]:
 def _jobs(reader: User, image_id: int) -> list[int]:
     """Return a job that failed, one that runs with a log, and one that waits."""
     failed = Job.objects.create(
-        kind="scan", subject_id=image_id, actor=reader, state="failed", finished_at=clock.now(), attempts=5, error_code="registry_unavailable",
+        kind="scan", subject_id=image_id, actor=reader, state="failed", finished_at=clock.now(), attempts=5,
+        error_code="registry_unavailable",
         last_error="The registry did not answer within 10 s.",
     )  # fmt: skip
     runs = Job.objects.create(kind="crawl", subject_id=1, actor=reader, payload={"repository": "shop/api"})

@@ -16,7 +16,7 @@ from lifecycle.core.http import HttpClient
 from lifecycle.core.types import Digest
 from lifecycle.ingest import services as ingest
 from lifecycle.ingest.models import Delivery
-from lifecycle.jobs import handlers, running
+from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.oci.authorization import SelfIssued
 from lifecycle.oci.constants import MediaType
@@ -80,7 +80,6 @@ def worst(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[Worst]:
     client = HttpRegistryClient(f"http://{address}", http=http, authorizer=SelfIssued())
     monkeypatch.setattr(ingest, "client_for", lambda row: client)
     dock.user("anna", "owner", of=dock.team("shop"))
-    handlers.load()
     yield server
     http.close()
     server.shutdown()

@@ -19,7 +19,7 @@ from lifecycle.environments.models import Environment
 from lifecycle.ingest import services as ingest
 from lifecycle.ingest import writing
 from lifecycle.ingest.models import Delivery
-from lifecycle.jobs import handlers, running
+from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.lineage.models import Derivation
 from lifecycle.oci.chains import chain_ids
@@ -270,7 +270,6 @@ def test_a_notification_of_our_own_push_leaves_the_name_to_the_worker(shelf: InM
 
 def run_lineage() -> None:
     """Do the LINEAGE jobs that wait, as a worker would."""
-    handlers.load()
     for job in Job.objects.filter(kind="lineage", state=Job.State.WAITING).order_by("pk"):
         running.run(job.pk)
         job.refresh_from_db()

@@ -16,10 +16,10 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
 from lifecycle.core.errors import Malformed, NotFound, NotPermitted, RegistryRefused, RegistryUnavailable
 from lifecycle.ingest import services as ingest
-from lifecycle.jobs import handlers, running
+from lifecycle.ingest.protection import protect_tags
+from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.rebuild.models import UpstreamWatch
-from lifecycle.registry import services
 from lifecycle.registry.models import Repository, Tag, TagEvent
 from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock, oci
@@ -34,14 +34,13 @@ OLD, NEW = oci.image("old"), oci.image("new")
 @pytest.fixture
 def guarded(shelf: InMemoryRegistry) -> Repository:
     """shop/api, watched, whose tags v* are protected; v1 and latest point at OLD there."""
-    handlers.load()
     shop = dock.team("shop")
     dock.user("carl", "creator", of=shop)
     mary = dock.user("mary", "maintainer", of=shop)
     for number, tag in enumerate(("v1", "latest")):
         oci.push(shelf, "shop/api", OLD, tag)
         deliver(event(number, OLD.manifest.digest.text, tag=tag, actor="carl"))
-    repository = services.protect_tags(Repository.objects.get().pk, ["v*"], actor=mary)
+    repository = protect_tags(Repository.objects.get().pk, ["v*"], actor=mary)
     UpstreamWatch.objects.create(repository=repository, tag="v1", created_by=mary)
     Job.objects.all().delete()
     return repository
@@ -204,16 +203,16 @@ def test_a_registry_that_is_away_is_asked_again_and_one_that_lost_the_image_is_b
 )
 def test_patterns_are_tags_with_stars(guarded: Repository, patterns: list[str]) -> None:
     with pytest.raises(Malformed):
-        services.protect_tags(guarded.pk, patterns, actor=User.objects.get(username="mary"))
+        protect_tags(guarded.pk, patterns, actor=User.objects.get(username="mary"))
     guarded.refresh_from_db()
     assert guarded.protected_tags == ["v*"]
 
 
 def test_who_may_amend_says_which_tags_are_protected(guarded: Repository) -> None:
     with pytest.raises(NotPermitted):
-        services.protect_tags(guarded.pk, [], actor=User.objects.get(username="carl"))
+        protect_tags(guarded.pk, [], actor=User.objects.get(username="carl"))
     with pytest.raises(NotFound):
-        services.protect_tags(guarded.pk, [], actor=dock.user("eve", "owner", of=dock.team("base")))
+        protect_tags(guarded.pk, [], actor=dock.user("eve", "owner", of=dock.team("base")))
     mary = User.objects.get(username="mary")
     headers = {"Authorization": f"Bearer {tokens.create_token(mary, kind='pat', name='t')[1]}"}
     for _ in range(2):

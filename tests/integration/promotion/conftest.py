@@ -10,6 +10,7 @@ from django.utils import timezone
 from accounts.models import Role, Team, User
 from accounts.queries import system_user
 from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.services import create_environment
 from lifecycle.promotion import services
 from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage, Tag
 
@@ -40,7 +41,7 @@ def dock(db):
     Tag.objects.create(repository=repository, name="1.0", image=image, updated_at=timezone.now())
     system = system_user()
     dev, staging = (
-        services.create_environment(team, actor=system, slug=slug, name=slug, prefix=slug, required_approvals=approvals)
+        create_environment(team, actor=system, slug=slug, name=slug, prefix=slug, required_approvals=approvals)
         for slug, approvals in (("dev", 0), ("staging", 1))
     )
     return SimpleNamespace(

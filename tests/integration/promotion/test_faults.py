@@ -14,6 +14,7 @@ from django.db import connection
 
 from accounts.models import Team, User
 from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.services import create_environment
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError
 from lifecycle.environments.models import Environment, Slot
@@ -68,7 +69,7 @@ class Quay:
 @pytest.fixture
 def quay(live_stack: Services) -> Quay:
     team = dock.team("shop")
-    environment = services.create_environment(
+    environment = create_environment(
         team, actor=services.system_user(), slug="dev", name="Dev", prefix="dev", required_approvals=1
     )
     asker, approver = dock.user("mia", "owner", of=team), dock.user("kim", "approver", "deployer", of=team)
@@ -276,7 +277,7 @@ class Crowd:
 def crowd(transactional_db: None) -> Crowd:
     team = dock.team("shop")
     dev, staging = (
-        services.create_environment(
+        create_environment(
             team, actor=services.system_user(), slug=slug, name=slug, prefix=slug, required_approvals=approvals
         )
         for slug, approvals in (("dev", 0), ("staging", 1))

@@ -12,6 +12,7 @@ from accounts.models import ApiToken, Robot, Role, Team, User
 from accounts.tokens import create_token
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.services import create_environment
 from lifecycle.core import clock
 from lifecycle.core.errors import (
     Conflict,
@@ -179,7 +180,7 @@ def test_a_request_expires_by_the_clock(dock, request_):
 def test_a_prefix_is_never_a_team(dock):
     Team.objects.create(slug="other", name="Other")
     with pytest.raises(Conflict, match="A team is called other"):
-        services.create_environment(dock.team, actor=dock.owner, slug="x", name="X", prefix="other")
+        create_environment(dock.team, actor=dock.owner, slug="x", name="X", prefix="other")
 
 
 def test_the_inbox_counts_what_this_person_can_decide(dock, request_):

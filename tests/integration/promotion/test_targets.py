@@ -6,6 +6,7 @@ import pytest
 
 from accounts.queries import system_user
 from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.services import create_environment
 from lifecycle.core import clock
 from lifecycle.environments.models import Environment, Slot
 from lifecycle.ingest import services as ingest
@@ -28,7 +29,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> InMemoryRegistry:
     registry = InMemoryRegistry()
     monkeypatch.setattr(ingest, "client_for", lambda row: registry)
     team = dock.team("shop")
-    environment = services.create_environment(team, actor=system_user(), slug="dev", name="Dev", prefix="dev")
+    environment = create_environment(team, actor=system_user(), slug="dev", name="Dev", prefix="dev")
     for item, tag in ((FIRST, "1.0"), (SECOND, "1.1")):
         oci.push(registry, "shop/api", item)
         oci.push(registry, TARGET, item, tag)

@@ -12,10 +12,10 @@ from django.test import Client
 from accounts import tokens
 from accounts.models import Role
 from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.services import create_environment
 from lifecycle.core import clock
 from lifecycle.environments.models import Slot
 from lifecycle.jobs.models import Job
-from lifecycle.promotion import services as promotion
 from lifecycle.rebuild import contexts, services
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Repository
@@ -118,7 +118,7 @@ def test_the_first_recipe_needs_create_and_a_later_one_amend(yard, registry):
 
 
 def test_where_promotions_write_no_recipe_is_taken(yard, registry):
-    environment = promotion.create_environment(yard.team, actor=yard.owner, slug="dev", name="dev", prefix="dev")
+    environment = create_environment(yard.team, actor=yard.owner, slug="dev", name="dev", prefix="dev")
     target = Repository.objects.create(
         registry=dock.registry(), team=yard.team, name="dev/shop/api", family="shop/api", source=yard.places["api"],
         environment=environment,
@@ -222,7 +222,7 @@ def test_a_result_is_offered_where_an_older_state_of_it_is_held_and_can_be_reque
     """Also where the image before the one that was renewed is still held, as its renewal was never promoted."""
     slots = {}
     for slug, image in (("dev", yard.images["runtime"]), ("staging", dock.image("runtime before")), ("lab", yard.old)):
-        environment = promotion.create_environment(
+        environment = create_environment(
             yard.team, actor=yard.owner, slug=slug, name=slug, prefix=slug, required_approvals=0
         )
         slots[slug] = Slot.objects.create(

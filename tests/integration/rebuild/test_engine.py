@@ -14,7 +14,6 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition, RegistryUnavailable
 from lifecycle.ingest import services as ingest
-from lifecycle.jobs import handlers as job_handlers
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.lineage.services import derive
@@ -78,7 +77,6 @@ class Yard:
 
     def settle(self, *, rounds=40):
         """Run every job that waits, rebuilds last, until none does."""
-        job_handlers.load()
         for _ in range(rounds):
             Job.objects.filter(state=Job.State.WAITING).update(not_before=None)
             waiting = sorted(Job.objects.filter(state="waiting"), key=lambda job: (job.kind == "rebuild", job.pk))

@@ -14,7 +14,6 @@ from django.urls import reverse
 
 from accounts.queries import system_user
 from lifecycle.core import clock
-from lifecycle.jobs import handlers as job_handlers
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.pages.rebuild import page_queries
@@ -320,7 +319,9 @@ def test_a_base_offers_its_plan_and_says_why_when_it_would_come_to_nothing(harbo
     assert f'value="{harbour["new"].digest}"' in owner.get(address).content.decode()
     words = "You hold image.rebuild over nothing that stands on base/debian"
     for place in (address, reverse("lifecycle:repository", args=["base", "base/debian"])):
-        assert f"You cannot plan a rebuild. {words}" in viewer.get(place).content.decode()  # beside the button, not only on hover
+        assert (
+            f"You cannot plan a rebuild. {words}" in viewer.get(place).content.decode()
+        )  # beside the button, not only on hover
         assert words not in owner.get(place).content.decode()
     old = reverse("lifecycle:image", args=["base", "base/debian", harbour["old"].digest])
     assert 'name="reference" value="bookworm"' in owner.get(old).content.decode()
@@ -368,7 +369,6 @@ def test_a_watch_whose_move_led_to_no_plan_says_why(harbour, owner):
     gone = dock.user("gone")
     row = waves.watch(base, gone)
     Image.objects.update(scanned_at=clock.now())
-    job_handlers.load()
 
     def move():
         run = Job.objects.create(kind="plan", subject_id=row.pk, actor=system_user())

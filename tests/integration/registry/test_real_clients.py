@@ -21,6 +21,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from django.conf import settings
 from django.test import Client
 
+from lifecycle.authority.services import create_environment
 from lifecycle.core.types import Digest
 from lifecycle.environments.models import Environment
 from lifecycle.ingest.protection import protect_tags
@@ -136,7 +137,7 @@ def test_an_approved_promotion_is_the_only_way_in(
     tmp_path: Path,
 ) -> None:
     shop = dock.team("shop")
-    environment = promotions.create_environment(
+    environment = create_environment(
         shop, actor=promotions.system_user(), slug="production", name="Production", prefix="production"
     )
     owner, approver = person("anna", "owner", of=shop), person("kim", "approver", "deployer", of=shop)

@@ -15,7 +15,7 @@ from accounts.queries import system_user
 from lifecycle.core import clock
 from lifecycle.core.errors import RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest
-from lifecycle.jobs import handlers, running, services
+from lifecycle.jobs import running, services
 from lifecycle.jobs.kinds import kind_called
 from lifecycle.jobs.models import Job
 from lifecycle.oci.client import ManifestUnknown
@@ -72,7 +72,6 @@ def debian_image():
 def place(services, transactional_db, settings):
     services.need_registry()
     settings.REGISTRY_URL = services.registry.url
-    handlers.load()
     Registry.objects.create(name="managed", endpoint=services.registry.url, is_managed=True)
     return dock.repository("shop/scanned")
 
@@ -132,7 +131,6 @@ def test_an_image_that_cannot_be_pulled_says_why_and_stays_unknown(place):
 @pytest.mark.django_db
 @pytest.mark.parametrize(("minutes", "state", "attempts"), [(0, "waiting", 0), (59, "waiting", 0), (61, "failed", 1)])
 def test_a_registry_that_is_away_costs_a_scan_no_attempt_for_an_hour(monkeypatch, minutes, state, attempts):
-    handlers.load()
     image = known(dock.repository("shop/away"), debian_image())
     monkeypatch.setattr("lifecycle.sbom.handlers._read", lambda *_: (_ for _ in ()).throw(RegistryUnavailable("away")))
     job = services.queue(kind_called("scan"), subject_id=image.pk, actor=system_user(), max_attempts=1)
@@ -155,7 +153,6 @@ def test_a_full_scratch_folder_is_no_fault_of_the_image(tmp_path, monkeypatch):
 
 @pytest.mark.django_db
 def test_the_managed_registry_is_asked_first_and_a_foreign_one_only_where_no_other_holds_the_image(monkeypatch):
-    handlers.load()
     foreign = Registry.objects.create(name="mcr", endpoint="https://mcr.example")
     theirs = Repository.objects.create(registry=foreign, name="base/debian", team=dock.team("shop"), family="x")
     image = known(theirs, debian_image())

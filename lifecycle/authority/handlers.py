@@ -1,0 +1,26 @@
+"""What the clock and events bring to authority."""
+
+from __future__ import annotations
+
+from lifecycle import events
+from lifecycle.authority import limiter, projection
+from lifecycle.events import subscribe
+from lifecycle.jobs.schedule import every
+
+
+@subscribe(events.RepositoriesCreated)
+def project_new_repositories(event: events.RepositoriesCreated) -> None:
+    """Give guardian the rows of new repositories that existing grants cover."""
+    projection.project_new_repositories(event.repository_ids)
+
+
+@every(projection.EXPIRY_EVERY_S, "project-expired-grants")
+def project_expired() -> None:
+    """Take guardian's rows away when a grant expires."""
+    projection.project_expired()
+
+
+@every(3600, "forget-credential-failures")
+def forget_credential_failures() -> None:
+    """Drop refused credentials that no limit counts any more."""
+    limiter.forget_old()

@@ -1,0 +1,40 @@
+"""The order in which feeds' records of one id are preferred is the same in SQL, in the ORM and in Python."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from django.db import connection
+
+from lifecycle.advisories.matching import PackageVerdict
+from lifecycle.advisories.models import Advisory, Feed, Match
+from lifecycle.core.severities import SEVERITIES
+from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL, open_matches, preference
+from lifecycle.sbom.models import PackageVersion
+
+pytestmark = pytest.mark.django_db
+
+
+def test_three_languages_prefer_the_same_record():
+    """Every pair of (fix, severity) on one package version each, in both orders of arrival."""
+    kinds = list(itertools.product(("", "1.2"), SEVERITIES))
+    feeds = [Feed.objects.create(name=name, location="x") for name in ("one", "two")]
+    expected = set()
+    for number, (first, second) in enumerate(itertools.product(kinds, repeat=2)):
+        package = PackageVersion.objects.create(purl=f"pkg:pypi/p{number}@1", type="pypi", name=f"p{number}")
+        verdicts = []
+        for feed, (fix, severity) in zip(feeds, (first, second), strict=True):
+            advisory = Advisory.objects.create(feed=feed, osv_id=f"X-{number}", directory="x", modified="x")
+            match = Match.objects.create(advisory=advisory, package=package, fixed_version=fix, severity=severity)
+            verdicts.append((PackageVerdict(0, advisory.pk, advisory.osv_id, fix, severity), match.pk))
+        expected.add(min(verdicts, key=lambda item: preference(item[0]))[1])
+    assert set(open_matches().values_list("pk", flat=True)) == expected
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT ON (m.package_id, a.osv_id) m.id FROM lifecycle_match m"
+            f" JOIN lifecycle_advisory a ON a.id = m.advisory_id WHERE {LIVE_SQL}"
+            f" ORDER BY m.package_id, a.osv_id, {PREFERENCE_SQL}",
+            {"severities": list(SEVERITIES)},
+        )
+        assert {row[0] for row in cursor.fetchall()} == expected
