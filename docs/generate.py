@@ -32,6 +32,7 @@ def pages() -> dict[str, str]:
         "cli.md": command_line(),
         "commands.md": commands(),
         "errors.md": errors(),
+        "events.md": domain_events(),
         "roles.md": roles(),
         "settings.md": settings(),
     }
@@ -261,6 +262,26 @@ def _literal(argument: ast.expr) -> object:
     if isinstance(argument, ast.JoinedStr):
         return "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in argument.values)
     return argument.value if isinstance(argument, ast.Constant) else None
+
+
+def domain_events() -> str:
+    """Return every domain event with its meaning, and the functions that subscribe to it."""
+    from lifecycle.events import subscriptions  # noqa: PLC0415 -- needs Django set up
+
+    lines = [
+        "# Domain events\n",
+        "A service publishes an event inside its transaction. The subscribers run at once, in the same transaction.\n",
+        "| Event | Meaning | Carries | Subscribers |",
+        "|---|---|---|---|",
+    ]
+    for kind, functions in sorted(subscriptions().items(), key=lambda item: item[0].__name__):
+        meaning = " ".join((kind.__doc__ or "").split())
+        carries = ", ".join(f"`{name}`" for name in kind.__slots__)
+        names = ", ".join(
+            f"`{function.__module__.removeprefix('lifecycle.')}.{function.__name__}`" for function in functions
+        )
+        lines.append(f"| `{kind.__name__}` | {meaning} | {carries} | {names} |")
+    return "\n".join(lines)
 
 
 _ACTION: Final = re.compile(r"[a-z_]+\.[a-z_]+")

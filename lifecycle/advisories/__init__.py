@@ -1,1 +1,1 @@
-"""What is known against packages: OSV feeds, the order of versions, matches, and the findings of an image."""
+"""Known vulnerabilities: OSV feeds, affected version ranges, and matches to package versions."""

@@ -1,1 +1,1 @@
-"""What every part of `/api/v1/` shares: callers, errors, pages, idempotency and the schema."""
+"""The JSON API and the registry webhook: one file per area, and what all areas share."""

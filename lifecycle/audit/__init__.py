@@ -1,1 +1,1 @@
-"""The audit trail: written in the transaction of what it tells, read by filters, exported."""
+"""The audit trail: written in the transaction of each action, filtered, exported."""

@@ -1,1 +1,1 @@
-"""Who may do what, where: grants, `may()`, what a reader sees; and the acts on teams, roles, robots and tokens."""
+"""Who can do what, where: grants, `may()`, visibility; actions on teams, roles, robots and tokens."""

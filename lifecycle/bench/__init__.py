@@ -1,1 +1,1 @@
-"""`manage.py bench`: measurements at any number of images, in a database of their own."""
+"""`manage.py bench`: measurements with any number of images, in a database of their own."""

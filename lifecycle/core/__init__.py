@@ -1,1 +1,1 @@
-"""What every package may use: errors, types, the clock, calls going out, requests coming in."""
+"""Tools for every package: errors, types, the clock, outgoing calls, the request context."""

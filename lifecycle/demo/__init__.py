@@ -1,4 +1,4 @@
-"""The demonstration: real images, from their first push to a patch of their base, by the roles that would do it.
+"""The demonstration: real images, from the first push to a patched base, each step by the right role.
 
 `cast.py` says who takes part, `images.py` what is built; `story.py` tells it, act by act, over the API and with
 registry clients that people use (`building.py`); `report.py` writes down what came of it. Nothing else imports this.

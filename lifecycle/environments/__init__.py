@@ -1,1 +1,1 @@
-"""Environments and their slots: where a promoted image goes, and what each place holds now."""
+"""Rows of environments and slots: the promotion path of a team, and what each environment holds."""

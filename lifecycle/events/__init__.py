@@ -1,4 +1,4 @@
-"""Domain events: a service publishes what happened, and packages above it subscribe. No Django signals."""
+"""Domain events: a service publishes what happened, and higher packages subscribe. No signals."""
 
 from lifecycle.events.bus import collected, publish, subscribe, subscriptions
 from lifecycle.events.types import (

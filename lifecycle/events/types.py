@@ -40,11 +40,11 @@ class RepositoriesCreated(Event):
 
 @dataclass(frozen=True, slots=True)
 class TagMoved(Event):
-    """A tag was created, moved or deleted. `image_id` is None after a deletion."""
+    """A tag was created, or moved to another image."""
 
     repository_id: int
     tag: str
-    image_id: int | None
+    image_id: int
 
 
 @dataclass(frozen=True, slots=True)

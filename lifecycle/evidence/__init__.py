@@ -1,1 +1,1 @@
-"""What is known of an image, as typed facts: open findings, risk, platforms; one definition of each."""
+"""What is known about an image, as facts for gates, pages and exports: open findings and risk."""

@@ -1,1 +1,1 @@
-"""How a push becomes rows: notifications and crawls, read from the registry and written in one transaction."""
+"""From a push to rows: notifications and crawls, read from the registry, written in one transaction."""

@@ -92,7 +92,7 @@ def write_graph(
         )
     _tell(images.values(), fresh, heard)
     if moved is not None:
-        _tell_moved(moved)
+        _tell_moved(moved, top)
     return Written(top, kept)
 
 
@@ -109,8 +109,8 @@ def _tell(images: Iterable[Image], fresh: Iterable[Image], heard: Iterable[Image
             events.publish(events.UnscannedImagePushed(image.pk))
 
 
-def _tell_moved(event: TagEvent) -> None:
-    events.publish(events.TagMoved(event.tag.repository_id, event.tag.name, event.new_image_id))
+def _tell_moved(event: TagEvent, image: Image) -> None:
+    events.publish(events.TagMoved(event.tag.repository_id, event.tag.name, image.pk))
 
 
 def accept_move(repository: Repository, tag: str, image: Image, *, actor: User | None, via: str, why: str) -> None:
@@ -129,7 +129,7 @@ def accept_move(repository: Repository, tag: str, image: Image, *, actor: User |
             tag=tag,
         )
         if moved is not None:
-            _tell_moved(moved)
+            _tell_moved(moved, image)
 
 
 def forget_tag(repository: Repository, tag: str, *, expected_image_id: int | None, actor: User | None) -> bool:

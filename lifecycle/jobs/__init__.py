@@ -1,1 +1,1 @@
-"""Work to do, as rows in PostgreSQL: queue, claim, lease, sweep, schedule; Celery only carries wake-ups."""
+"""Work as rows in PostgreSQL: queue, claim, lease, sweep, schedule. Celery only carries wake-ups."""

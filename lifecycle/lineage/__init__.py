@@ -1,1 +1,1 @@
-"""Which image was built on which: derivations with their evidence, the closure of them, and their drawing."""
+"""Which image was built on which: derivations with their evidence, and their closure."""

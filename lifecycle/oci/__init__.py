@@ -1,1 +1,1 @@
-"""The OCI specifications: manifests, references, tokens, and a client that speaks to registries; it knows no row."""
+"""The OCI specifications: manifests, references, tokens, and a registry client. It uses no model."""

@@ -1,1 +1,1 @@
-"""The pages: forms, page queries, views; each calls one service and renders."""
+"""The web pages: views, forms and the queries that only pages need, one folder per area."""

@@ -1,1 +1,1 @@
-"""How images on a changed base are renewed: recipes, watches, plans, waves, rebase and build."""
+"""Rebuilding images on a changed base: recipes, watches, plans, waves, rebase and build."""

@@ -342,5 +342,4 @@ def estimate_open() -> None:
 @subscribe(events.TagMoved)
 def plan_for_watches(event: events.TagMoved) -> None:
     """Plan a rebuild wave for every watch of a tag that was created or moved."""
-    if event.image_id is not None:
-        services.queue_plans(event.repository_id, event.tag)
+    services.queue_plans(event.repository_id, event.tag)

@@ -1,1 +1,1 @@
-"""What registries hold (repositories, images by digest, tags), clients that speak to them, tokens they ask us for."""
+"""Rows of what registries hold: repositories, images by digest, layers, platforms, tags."""

@@ -1,1 +1,1 @@
-"""What is inside images: scans by syft, inventory files, and each package version stored once for all images."""
+"""The contents of images: scans by syft, inventory files, each package version stored once."""

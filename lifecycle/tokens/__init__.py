@@ -1,1 +1,1 @@
-"""The registry's token service: who may push, pull and delete, signed."""
+"""The registry's token service: who can push, pull and delete, in signed tokens."""

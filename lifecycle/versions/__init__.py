@@ -1,4 +1,4 @@
-"""The order of versions, scheme by scheme: a comparison, and byte keys that a database can compare for us.
+"""Package URLs, ecosystems, and the order of versions in each scheme, also as sortable keys.
 
 A key is exact: memcmp of two keys is the comparison, so an index over them answers "which versions lie in this range".
 Maven alone has no key, because its order is not transitive.
