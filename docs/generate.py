@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import importlib
 import os
 import pkgutil
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -284,31 +284,57 @@ def domain_events() -> str:
     return "\n".join(lines)
 
 
-_ACTION: Final = re.compile(r"[a-z_]+\.[a-z_]+")
+# How the types of details are written in JSON.
+_IN_JSON: Final = {
+    bool: "boolean",
+    dict[str, str]: "object of strings",
+    float: "number",
+    int: "integer",
+    str: "string",
+    tuple[str, ...]: "array of strings",
+}
 
 
 def audit_events() -> str:
-    """Return every action that the audit trail can hold, with the file that writes it."""
+    """Return every action that the audit trail can hold: its details, what it means, and the file that records it."""
+    from lifecycle.audit.actions import DETAILS_OF, Action  # noqa: PLC0415 -- as above
+
+    written_by = _recorders()
+    lines = [
+        "# Audit events\n",
+        "The details of an event depend on its action. An action without details stores an empty object.\n",
+        "| Action | Details | Meaning | Written by |",
+        "|---|---|---|---|",
+    ]
+    for action in sorted(Action):
+        details = ", ".join(f"`{name}`: {kind}" for name, kind in _fields(DETAILS_OF.get(action)))
+        files = ", ".join(sorted(written_by.get(action.name, ())))
+        lines.append(f"| `{action}` | {details} | {action.meaning} | {files} |")
+    return "\n".join(lines)
+
+
+def _fields(kind: type[Any] | None) -> Iterator[tuple[str, str]]:
+    """Yield (name, type in JSON) of each field of a dataclass; nothing for None."""
+    hints = get_type_hints(kind) if kind is not None else {}
+    for field in dataclasses.fields(kind) if kind is not None else ():
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            yield field.name, f"object ({', '.join(f'`{name}`: {text}' for name, text in _fields(hint))})"
+        else:
+            yield field.name, _IN_JSON[hint]
+
+
+def _recorders() -> dict[str, set[str]]:
+    """Return {name of an action: the files that record it}."""
     found: dict[str, set[str]] = {}
     for folder in ("lifecycle", "accounts"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            tree = ast.parse(path.read_text())
-            constants = _constants(tree)
-            for node in ast.walk(tree):
-                if not (isinstance(node, ast.Call) and node.args and _is_record(node.func)):
-                    continue
-                for part in ast.walk(node.args[0]):
-                    text = constants.get(part.id) if isinstance(part, ast.Name) else getattr(part, "value", None)
-                    if isinstance(text, str) and _ACTION.fullmatch(text):
-                        found.setdefault(text, set()).add(str(path.relative_to(ROOT)))
-    rows = [f"| `{action}` | {', '.join(sorted(found[action]))} |" for action in sorted(found)]
-    return "\n".join(["# Audit events\n", "| Action | Written by |", "|---|---|", *rows])
-
-
-def _constants(tree: ast.Module) -> dict[str, str]:
-    """Return the texts that a module gives a name: `_REFUSED: Final = "access.refused"`."""
-    named = [node for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
-    return {node.target.id: str(node.value.value) for node in named if isinstance(node.value, ast.Constant)}
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and node.args and _is_record(node.func):
+                    for part in ast.walk(node.args[0]):
+                        if isinstance(part, ast.Attribute) and ast.unparse(part.value) == "Action":
+                            found.setdefault(part.attr, set()).add(str(path.relative_to(ROOT)))
+    return found
 
 
 def _is_record(function: ast.expr) -> bool:

@@ -18,6 +18,7 @@ from lifecycle.advisories.models import Advisory, AffectedInterval, Feed
 from lifecycle.advisories.records import OsvRecord, is_same_time, parse_record, parse_time
 from lifecycle.advisories.sources import FeedUnreadable, Source, open_source
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, AdvisoriesSynced
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, Malformed
 from lifecycle.jobs import services as jobs
@@ -82,12 +83,10 @@ def sync_feed(location: str, *, feed_name: str, actor: User, progress: Progress 
     with transaction.atomic():
         Feed.objects.filter(pk=feed.pk).update(location=location[:500], synced_at=clock.now())
         audit.record(
-            "advisories.synced",
+            Action.ADVISORIES_SYNCED,
             actor=actor,
             subject=feed,
-            stored=report.stored,
-            tombstoned=report.tombstoned,
-            errors=report.error_count,
+            details=AdvisoriesSynced(stored=report.stored, tombstoned=report.tombstoned, errors=report.error_count),
         )
     return report
 

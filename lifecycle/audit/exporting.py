@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 
 from accounts.models import User
 from lifecycle.audit import services
+from lifecycle.audit.actions import Action, AuditExported
 from lifecycle.audit.models import AuditEvent
 from lifecycle.audit.queries import filtered, for_list
 from lifecycle.audit.types import EventFilter
@@ -49,7 +50,7 @@ def export(events: QuerySet[AuditEvent], wanted: EventFilter, kind: str, *, acto
     if kind not in FORMATS:
         raise Malformed("An export is csv or jsonl.")
     with transaction.atomic():
-        services.record("audit.exported", actor=actor, format=kind, filter=wanted.as_json())
+        services.record(Action.AUDIT_EXPORTED, actor=actor, details=AuditExported(format=kind, filter=wanted.as_json()))
     rows = filtered(for_list(events), wanted).order_by("-pk")
     return lines_of(rows[:limit].iterator(chunk_size=500), kind)
 

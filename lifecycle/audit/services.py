@@ -11,6 +11,7 @@ from django.db.models import Model
 from django.db.models.functions import Now
 
 from accounts.models import Team, User
+from lifecycle.audit.actions import DETAILS_OF, AccessRefused, Action, Details
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import context
 from lifecycle.core.errors import LifecycleError, NotFound, NotPermitted
@@ -21,13 +22,12 @@ if TYPE_CHECKING:
     from lifecycle.environments.models import Environment
     from lifecycle.registry.models import Image, Repository
 
-_REFUSED: Final = "access.refused"
 _REFUSAL_ONCE_IN: Final = timedelta(minutes=1)
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def record(
-    action: str,
+    action: Action,
     *,
     actor: User | None,
     subject: Model | None = None,
@@ -37,21 +37,24 @@ def record(
     repository: Repository | None = None,
     environment: Environment | None = None,
     image: Image | None = None,
-    **details: Any,
+    details: Details | None = None,
 ) -> AuditEvent:
     """Append one event in the caller's transaction, and return it.
 
-    Actor, time and address come from the server only; `details` are JSON values, without secrets. A rollback of the
-    caller leaves nothing. Raises RuntimeError outside a transaction: an event without its change, or a change without
-    its event, is what this table must never hold.
+    Actor, time and address come from the server only. A rollback of the caller leaves nothing. Raises RuntimeError
+    outside a transaction: an event without its change, or a change without its event, is what this table must never
+    hold. Raises TypeError when `details` are not of the class that DETAILS_OF names for the action.
     """
+    wanted = DETAILS_OF.get(action)
+    if (type(details) if details is not None else None) is not wanted:
+        raise TypeError(f"{action} takes {wanted.__name__ if wanted else 'no details'}, not {type(details).__name__}.")
     if not connection.in_atomic_block:
         raise RuntimeError("audit.record outside a transaction")
     request = context.current()
     at = _database_time()
     event = AuditEvent(
         at=at,
-        action=action,
+        action=action.value,
         outcome=outcome,
         actor=actor,
         actor_name=actor.username if actor else "",
@@ -65,7 +68,7 @@ def record(
         repository=repository.name if repository else "",
         environment=environment.slug if environment else "",
         reason=reason,
-        details=details,
+        details=details.as_json() if details is not None else {},
     )
     event.canonical = _canonical(event)
     event.save(force_insert=True)
@@ -81,13 +84,22 @@ def record_refusal(actor: Any, error: LifecycleError, *, method: str, path: str)
     is_refusal = isinstance(error, (NotFound, NotPermitted))
     if not is_refusal or method in _SAFE_METHODS or not isinstance(actor, User):
         return
-    tried: dict[str, Any] = {"method": method, "path": path[:300], "code": error.error_code}
+    tried = AccessRefused(method=method, path=path[:300], code=error.error_code)
     same = AuditEvent.objects.filter(
-        actor_name=actor.username, action=_REFUSED, at__gt=Now() - _REFUSAL_ONCE_IN, details=tried
+        actor_name=actor.username,
+        action=Action.ACCESS_REFUSED.value,
+        at__gt=Now() - _REFUSAL_ONCE_IN,
+        details=tried.as_json(),
     )
     with transaction.atomic():
         if not same.exists():
-            record(_REFUSED, actor=actor, outcome=AuditEvent.Outcome.DENIED, reason=error.message, **tried)
+            record(
+                Action.ACCESS_REFUSED,
+                actor=actor,
+                outcome=AuditEvent.Outcome.DENIED,
+                reason=error.message,
+                details=tried,
+            )
 
 
 def _database_time() -> datetime:

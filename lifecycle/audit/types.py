@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import date
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +18,6 @@ class EventFilter:
     since: date | None = None  # the first day, in UTC
     until: date | None = None  # the last day, in UTC
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, str]:
         """Return the fields that ask for something, for the trail's own record of an export."""
         return {name: str(value) for name, value in asdict(self).items() if value}

@@ -24,6 +24,7 @@ from accounts import tokens
 from accounts.models import ApiToken, Role, Team, User
 from accounts.queries import system_user
 from lifecycle.advisories import services as advisories
+from lifecycle.audit.actions import Action, ImagePushed
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.bench.dataset import DISTRO, PlannedImage, planned_images, team_slugs
@@ -296,9 +297,9 @@ class _Loader:
         self._add_trail(planned, image_id, repository, at)
 
     def _add_trail(self, planned: PlannedImage, image_id: int, repository: Repository, at: datetime) -> None:
-        details = {"tag": planned.tag, "via": "push", "kind": "manifest", "replaced": ""}
+        details = ImagePushed(tag=planned.tag, via="push", kind="manifest", replaced="").as_json()
         self.trail.add(
-            at, "image.pushed", self.actor.pk, self.actor.username, repository.team_id, "image", image_id,
+            at, Action.IMAGE_PUSHED.value, self.actor.pk, self.actor.username, repository.team_id, "image", image_id,
             planned.digest, repository.name, details, orjson.dumps(details),
         )  # fmt: skip
         if planned.number % _PROMOTED_EVERY == 0:

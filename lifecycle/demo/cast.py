@@ -21,6 +21,7 @@ from accounts.queries import system_user
 from accounts.tokens import find_token
 from config.embedded.keys import write_private
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, DemoSeeded, UserDetails
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.services import add_member, create_api_token, create_person, create_team
 from lifecycle.authority.services.environments import create_environment
@@ -33,7 +34,6 @@ from lifecycle.registry.services import ensure_repository
 TEAMS: Final = {"base": "Base images", "shop": "Shop"}
 ENVIRONMENTS: Final = {"dev": "Development", "staging": "Staging", "production": "Production"}  # of the shop, in order
 READER: Final = "captain"
-_SEEDED: Final = "demo.seeded"  # the trail's word for what this file made
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,14 @@ def seed(registry: Registry, accounts_file: Path, *, web: str) -> dict[str, Acco
     """
     kept = _kept(accounts_file)
     with transaction.atomic():
-        is_new = not AuditEvent.objects.filter(action=_SEEDED).exists()
+        is_new = not AuditEvent.objects.filter(action=Action.DEMO_SEEDED.value).exists()
         if is_new:
             _refuse_taken_names()
         people = {part.username: _person(part, kept.get(part.username, {})) for part in PARTS}
         if is_new:
             _make_teams(registry)
-            audit.record(_SEEDED, actor=system_user(), accounts=sorted(people))
+            details = DemoSeeded(accounts=tuple(sorted(people)))
+            audit.record(Action.DEMO_SEEDED, actor=system_user(), details=details)
         accounts = {name: _account(user, password, kept.get(name, {})) for name, (user, password) in people.items()}
     content = {part.username: _described(part, accounts[part.username], registry, web) for part in PARTS}
     write_private(accounts_file, json.dumps(content, indent=2) + "\n")
@@ -129,7 +130,8 @@ def _person(part: Part, kept: Mapping[str, Any]) -> tuple[User, str]:
         password = secrets.token_urlsafe(15)
         user.set_password(password)
         user.save(update_fields=["password"])
-        audit.record("user.password_reset", actor=system, subject=user, user=user.username)
+        details = UserDetails(user=user.username)
+        audit.record(Action.USER_PASSWORD_RESET, actor=system, subject=user, details=details)
     return user, password
 
 

@@ -12,6 +12,7 @@ from django.db import transaction
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, TagsProtected
 from lifecycle.authority.access import lock_repository
 from lifecycle.authority.rights import may
 from lifecycle.core.errors import Malformed
@@ -82,11 +83,10 @@ def protect_tags(repository_id: int, patterns: Sequence[str], *, actor: User) ->
         before, repository.protected_tags = repository.protected_tags, chosen
         repository.save(update_fields=["protected_tags"])
         audit.record(
-            "repository.tags_protected",
+            Action.REPOSITORY_TAGS_PROTECTED,
             actor=actor,
             subject=repository,
             repository=repository,
-            before=before,
-            patterns=chosen,
+            details=TagsProtected(before=tuple(before), patterns=tuple(chosen)),
         )
     return repository

@@ -11,6 +11,7 @@ from accounts.models import User
 from accounts.queries import system_user
 from lifecycle import events
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, ImagePushAttributed, ImagePushed, TagDetails, TagMoveRefused
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
 from lifecycle.core.errors import MalformedDigest
@@ -80,15 +81,12 @@ def write_graph(
             Repository.objects.filter(pk=repository.pk).update(updated_at=clock.now())
         old = moved.old_image.digest if moved is not None and moved.old_image is not None else ""
         audit.record(
-            "image.pushed",
+            Action.IMAGE_PUSHED,
             actor=actor,
             subject=top,
             repository=repository,
             image=top,
-            tag=tag or "",
-            via=str(via),
-            kind=top.kind,
-            replaced=old,
+            details=ImagePushed(tag=tag or "", via=str(via), kind=top.kind, replaced=old),
         )
     _tell(images.values(), fresh, heard)
     if moved is not None:
@@ -119,14 +117,14 @@ def accept_move(repository: Repository, tag: str, image: Image, *, actor: User |
         row = _locked_tag(repository, tag)
         moved = _point(row, image, actor=actor, via=via)
         audit.record(
-            "tag.not_moved_back",
+            Action.TAG_NOT_MOVED_BACK,
             actor=system_user(),
             outcome=AuditEvent.Outcome.FAILED,
             subject=row,
             repository=repository,
             image=image,
             reason=why,
-            tag=tag,
+            details=TagDetails(tag=tag),
         )
         if moved is not None:
             _tell_moved(moved, image)
@@ -140,7 +138,8 @@ def forget_tag(repository: Repository, tag: str, *, expected_image_id: int | Non
             return False
         old = row.image
         _point(row, None, actor=actor, via=TagEvent.Via.PUSH if actor else TagEvent.Via.CRAWL)
-        audit.record("tag.deleted", actor=actor, subject=row, repository=repository, image=old, tag=tag)
+        details = TagDetails(tag=tag)
+        audit.record(Action.TAG_DELETED, actor=actor, subject=row, repository=repository, image=old, details=details)
         return True
 
 
@@ -159,7 +158,8 @@ def forget_manifest(repository: Repository, digest: str, *, actor: User | None) 
             _point(row, None, actor=actor, via=TagEvent.Via.PUSH if actor else TagEvent.Via.CRAWL)
         member.removed_at = clock.now()
         member.save(update_fields=["removed_at"])
-        audit.record("image.deleted", actor=actor, subject=member.image, repository=repository, image=member.image)
+        image = member.image
+        audit.record(Action.IMAGE_DELETED, actor=actor, subject=image, repository=repository, image=image)
         return True
 
 
@@ -422,15 +422,14 @@ def _note_refusal(row: Tag, image: Image, *, actor: User | None, via: str) -> No
     back = TagEvent.Via.PROTECTION
     TagEvent.objects.create(tag=row, old_image=image, new_image=row.image, via=back, actor=system_user())
     audit.record(
-        "tag.move_refused",
+        Action.TAG_MOVE_REFUSED,
         actor=actor,
         outcome=AuditEvent.Outcome.DENIED,
         subject=row,
         repository=row.repository,
         image=image,
         reason=_why_refused(row.repository, actor),
-        tag=row.name,
-        kept=row.image.digest if row.image is not None else "",
+        details=TagMoveRefused(tag=row.name, kept=row.image.digest if row.image is not None else ""),
     )
 
 
@@ -457,13 +456,12 @@ def _name_the_mover(row: Tag, image: Image, *, actor: User, via: str) -> None:
     members = RepositoryImage.objects.filter(repository=row.repository, image=image, pushed_by=None)
     members.update(pushed_by=actor)
     audit.record(
-        "image.push_attributed",
+        Action.IMAGE_PUSH_ATTRIBUTED,
         actor=actor,
         subject=image,
         repository=row.repository,
         image=image,
-        tag=row.name,
-        via=str(via),
+        details=ImagePushAttributed(tag=row.name, via=str(via)),
     )
 
 

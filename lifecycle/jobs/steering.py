@@ -6,6 +6,7 @@ from django.db import transaction
 
 from accounts.models import User
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, JobCancelled, JobRetried, JobState
 from lifecycle.core.errors import IllegalTransition
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.jobs import handlers, services
@@ -43,7 +44,8 @@ def cancel(job_id: int, *, actor: User) -> Job:
     before = job.state
     services.finish(job, Job.State.CANCELLED, "cancelled", f"Cancelled by {actor}.")
     handlers.gave_up(job)
-    audit.record("job.cancelled", actor=actor, subject=job, kind=job.kind, before={"state": before})
+    details = JobCancelled(kind=job.kind, before=JobState(state=before))
+    audit.record(Action.JOB_CANCELLED, actor=actor, subject=job, details=details)
     return job
 
 
@@ -56,5 +58,5 @@ def retry(job_id: int, *, actor: User) -> Job:
     job = lock_job(actor, job_id)
     refuse_if(why_not_retried(job))
     again = services.queue_again(job)
-    audit.record("job.retried", actor=actor, subject=job, kind=job.kind, again=again.pk)
+    audit.record(Action.JOB_RETRIED, actor=actor, subject=job, details=JobRetried(kind=job.kind, again=again.pk))
     return again

@@ -11,6 +11,7 @@ from accounts.models import User
 from accounts.queries import system_user
 from lifecycle import events
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, LineageDeclared
 from lifecycle.core import locks
 from lifecycle.core.errors import Malformed
 from lifecycle.jobs import services as jobs
@@ -187,7 +188,8 @@ def declare_base(derived: Image, base: Image, *, actor: User | None = None) -> D
         row.evidence = sorted({*row.evidence, Derivation.Evidence.DECLARED.value})
         row.confidence = Derivation.Confidence.HIGH
         row.save(update_fields=["evidence", "confidence"])
-        audit.record("lineage.declared", actor=actor, subject=derived, image=derived, base=base.digest)
+        details = LineageDeclared(base=base.digest)
+        audit.record(Action.LINEAGE_DECLARED, actor=actor, subject=derived, image=derived, details=details)
         if is_new:
             _recompute_closure({derived.pk})
     return row

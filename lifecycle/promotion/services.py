@@ -16,6 +16,7 @@ from accounts.models import User
 from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, Details, PromotionExecuting, TagDetails, VoteLapsed
 from lifecycle.authority.rights import require
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, PolicyBlocked
@@ -104,8 +105,8 @@ def request_promotion(
         approve_by=clock.now() + APPROVE_WITHIN,
     )
     audit.record(
-        "promotion.requested", actor=actor, subject=request, repository=repository, environment=environment,
-        image=held.image, reason=request.reason, tag=request.tag,
+        Action.PROMOTION_REQUESTED, actor=actor, subject=request, repository=repository, environment=environment,
+        image=held.image, reason=request.reason, details=TagDetails(tag=request.tag),
     )  # fmt: skip
     for requirement in reevaluate(request).requirements:
         if requirement["name"] == "approvals" and requirement["status"] == Status.UNSATISFIED:
@@ -164,9 +165,8 @@ def _lapse_votes(request: PromotionRequest, inputs: dict[str, Any]) -> None:
             names = ", ".join(appeared[:3]) + (f" and {len(appeared) - 3} more" if len(appeared) > 3 else "")
             vote.lapsed_at, vote.lapse_reason = clock.now(), f"Appeared after it: {names}."
             vote.save(update_fields=["lapsed_at", "lapse_reason"])
-            _record(
-                "promotion.vote_lapsed", request, system_user(), reason=vote.lapse_reason, voter=vote.voter.username
-            )
+            details = VoteLapsed(voter=vote.voter.username)
+            _record(Action.PROMOTION_VOTE_LAPSED, request, system_user(), reason=vote.lapse_reason, details=details)
 
 
 def mark_for_judgement(voter_ids: Collection[int]) -> None:
@@ -187,17 +187,19 @@ def _judge(request: PromotionRequest) -> Evaluation:
     if request.state == State.OPEN and verdict.is_allowed:
         moment = clock.now()
         move(request, State.READY, decided_at=moment, execute_by=moment + EXECUTE_WITHIN)
-        _record("promotion.ready", request, system_user())
+        _record(Action.PROMOTION_READY, request, system_user())
     elif request.state == State.READY and not verdict.is_allowed:
         move(request, State.OPEN, decided_at=None, execute_by=None)
-        _record("promotion.regressed", request, system_user(), reason="; ".join(verdict.reasons))
+        _record(Action.PROMOTION_REGRESSED, request, system_user(), reason="; ".join(verdict.reasons))
     return evaluation
 
 
-def _record(action: str, request: PromotionRequest, actor: User, *, reason: str = "", **details: Any) -> None:
+def _record(
+    action: Action, request: PromotionRequest, actor: User, *, reason: str = "", details: Details | None = None
+) -> None:
     audit.record(
         action, actor=actor, subject=request, repository=request.repository, environment=request.environment,
-        image=request.image, reason=reason, **details,
+        image=request.image, reason=reason, details=details,
     )  # fmt: skip
 
 
@@ -209,7 +211,7 @@ def approve(promotion_id: int, *, actor: User, reason: str = "", via: str = Vote
     """
     request = lock_promotion(actor, promotion_id, Verb.PROMOTION_APPROVE)
     _vote(request, actor, Vote.Value.APPROVE, reason, via)
-    _record("promotion.approved", request, actor, reason=reason)
+    _record(Action.PROMOTION_APPROVED, request, actor, reason=reason)
     reevaluate(request)
     request.refresh_from_db()
     return request
@@ -223,7 +225,7 @@ def reject(promotion_id: int, *, actor: User, reason: str, via: str = Vote.Via.W
         raise Malformed("Say why: the requester has to know what to change.")
     _vote(request, actor, Vote.Value.REJECT, reason, via)
     move(request, State.REJECTED, decided_at=clock.now())
-    _record("promotion.rejected", request, actor, reason=reason)
+    _record(Action.PROMOTION_REJECTED, request, actor, reason=reason)
     return request
 
 
@@ -247,7 +249,7 @@ def withdraw(promotion_id: int, *, actor: User, reason: str = "") -> PromotionRe
     request = lock_promotion(actor, promotion_id)
     refuse_if(why_not_withdraw(actor, request), state=request.state)
     move(request, State.WITHDRAWN, decided_at=clock.now())
-    _record("promotion.withdrawn", request, actor, reason=reason)
+    _record(Action.PROMOTION_WITHDRAWN, request, actor, reason=reason)
     return request
 
 
@@ -273,7 +275,8 @@ def execute(promotion_id: int, *, actor: User) -> PromotionRequest:
         raise Conflict(f"{busy} is being carried out there now; try again when it has ended.")
     Slot.objects.filter(pk=slot.pk).update(fence=F("fence") + 1)
     move(request, State.EXECUTING, executed_by=actor, failure="", attempts=request.attempts + 1)
-    _record("promotion.executing", request, actor, evaluation=evaluation.digest, fence=slot.fence + 1)
+    details = PromotionExecuting(evaluation=evaluation.digest, fence=slot.fence + 1)
+    _record(Action.PROMOTION_EXECUTING, request, actor, details=details)
     jobs.queue(
         PROMOTE,
         subject_id=request.pk,
@@ -291,7 +294,7 @@ def verify(request: PromotionRequest) -> None:
     request = PromotionRequest.objects.select_for_update(of=("self",)).get(pk=request.pk)
     if request.state == State.EXECUTING:  # an earlier attempt may have come this far
         move(request, State.VERIFYING)
-        _record("promotion.verifying", request, request.executed_by or system_user())
+        _record(Action.PROMOTION_VERIFYING, request, request.executed_by or system_user())
 
 
 @transaction.atomic
@@ -302,7 +305,8 @@ def succeed(request: PromotionRequest) -> None:
         image=request.image, tag=request.tag, since=Now()
     )
     move(request, State.SUCCEEDED)
-    _record("promotion.succeeded", request, request.executed_by or system_user(), tag=request.tag)
+    actor = request.executed_by or system_user()
+    _record(Action.PROMOTION_SUCCEEDED, request, actor, details=TagDetails(tag=request.tag))
 
 
 @transaction.atomic
@@ -317,10 +321,10 @@ def fail(request: PromotionRequest, *, why: str, is_technical: bool = False) -> 
         return
     if is_technical and request.state in MOVING_STATES and request.attempts < EXECUTIONS_MAX:
         move(request, State.READY, failure=why[:2000])
-        _record("promotion.attempt_failed", request, system_user(), reason=why[:2000])
+        _record(Action.PROMOTION_ATTEMPT_FAILED, request, system_user(), reason=why[:2000])
         return
     move(request, State.FAILED, failure=why[:2000])
-    _record("promotion.failed", request, system_user(), reason=why[:2000])
+    _record(Action.PROMOTION_FAILED, request, system_user(), reason=why[:2000])
 
 
 def judge_open(*, limit: int = JUDGED_AT_ONCE) -> int:
@@ -356,4 +360,4 @@ def expire_due() -> None:
         for request in late:
             which = "approve_by" if request.state == State.OPEN else "execute_by"
             move(request, State.EXPIRED)
-            _record("promotion.expired", request, system_user(), reason=which)
+            _record(Action.PROMOTION_EXPIRED, request, system_user(), reason=which)

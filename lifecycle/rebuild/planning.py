@@ -12,6 +12,7 @@ from django.db.models import Q
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, RebuildPlanned
 from lifecycle.authority.access import repository_named
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.authority.rights import may, require
@@ -309,8 +310,8 @@ def _write(
     )
     estimates.estimate(wave)
     audit.record(
-        "rebuild.planned", actor=actor, subject=wave, repository=repository, team=repository.team, image=new,
-        images=len(rows), trigger=trigger,
+        Action.REBUILD_PLANNED, actor=actor, subject=wave, repository=repository, team=repository.team, image=new,
+        details=RebuildPlanned(images=len(rows), trigger=trigger),
     )  # fmt: skip
     services.supersede_plans(wave, actor=actor)
     return wave, True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
@@ -13,6 +13,15 @@ from accounts.models import User
 from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import (
+    Action,
+    Details,
+    ImageRebuilt,
+    RebuildFinished,
+    RebuildSuperseded,
+    RecipeChanged,
+    TagDetails,
+)
 from lifecycle.authority.access import lock_repository, repository_for
 from lifecycle.authority.rights import require
 from lifecycle.core import clock
@@ -78,8 +87,8 @@ def put_recipe(
             author=actor, **said,
         )  # fmt: skip
         audit.record(
-            "recipe.changed", actor=actor, subject=recipe, repository=repository, team=repository.team,
-            revision=recipe.revision,
+            Action.RECIPE_CHANGED, actor=actor, subject=recipe, repository=repository, team=repository.team,
+            details=RecipeChanged(revision=recipe.revision),
         )  # fmt: skip
     return recipe
 
@@ -103,7 +112,10 @@ def watch_base(repository_id: int, *, actor: User, tag: str = "latest") -> Upstr
         defaults={"created_by": actor, "last_digest": row.image.digest if row and row.image else ""},
     )
     if is_new:
-        audit.record("watch.added", actor=actor, subject=watch, repository=repository, team=repository.team, tag=tag)
+        audit.record(
+            Action.WATCH_ADDED, actor=actor, subject=watch, repository=repository, team=repository.team,
+            details=TagDetails(tag=tag),
+        )  # fmt: skip
     return watch
 
 
@@ -115,8 +127,9 @@ def unwatch(repository_id: int, watch_id: int, *, actor: User) -> None:
     if watch is None:
         raise NotFound("There is no such watch on this repository.")
     audit.record(
-        "watch.removed", actor=actor, subject=watch, repository=repository, team=repository.team, tag=watch.tag
-    )
+        Action.WATCH_REMOVED, actor=actor, subject=watch, repository=repository, team=repository.team,
+        details=TagDetails(tag=watch.tag),
+    )  # fmt: skip
     watch.delete()
 
 
@@ -130,7 +143,7 @@ def confirm_wave(wave_id: int, *, actor: User) -> RebuildWave:
     for job in wave.jobs.exclude(repository__protected_tags=[]).select_related("repository__team"):
         require_right(job, actor)
     move_wave(wave, RebuildWave.State.RUNNING, confirmed_by=actor, confirmed_at=clock.now())
-    _record("rebuild.confirmed", wave, actor)
+    _record(Action.REBUILD_CONFIRMED, wave, actor)
     _overtake(wave)
     _go_on(wave)
     return wave
@@ -153,7 +166,7 @@ def supersede_plans(wave: RebuildWave, *, actor: User) -> None:
             move_wave(other, RebuildWave.State.CANCELLED)
             for job in other.jobs.filter(state=State.WAITING):
                 move(job, State.CANCELLED, problem=f"{wave} plans it for a newer base.")
-            _record("rebuild.superseded", other, actor, by=wave.pk)
+            _record(Action.REBUILD_SUPERSEDED, other, actor, RebuildSuperseded(by=wave.pk))
 
 
 def _overtake(wave: RebuildWave) -> None:
@@ -187,7 +200,7 @@ def cancel_wave(wave_id: int, *, actor: User) -> RebuildWave:
     move_wave(wave, RebuildWave.State.CANCELLED)
     for job in wave.jobs.filter(state=State.WAITING):
         move(job, State.CANCELLED)
-    _record("rebuild.cancelled", wave, actor)
+    _record(Action.REBUILD_CANCELLED, wave, actor)
     return wave
 
 
@@ -203,7 +216,7 @@ def retry_wave(wave_id: int, *, actor: User) -> RebuildWave:
             Image.objects.filter(pk=job.new_image.pk).update(scan_problem="")
             queue_scan(job.new_image.pk)
         move(job, State.WAITING, problem="", finished_at=None)
-    _record("rebuild.retried", wave, actor)
+    _record(Action.REBUILD_RETRIED, wave, actor)
     _go_on(wave)
     return wave
 
@@ -347,8 +360,9 @@ def finish(job_id: int) -> None:
         remaining_count=len(diff_of_images(job.old_image, job.new_image).remaining),
     )
     audit.record(
-        "image.rebuilt", actor=job.wave.confirmed_by or job.wave.planned_by, subject=job, repository=job.repository,
-        team=job.repository.team, image=job.new_image, old=job.old_image.digest, method=job.method,
+        Action.IMAGE_REBUILT, actor=job.wave.confirmed_by or job.wave.planned_by, subject=job,
+        repository=job.repository, team=job.repository.team, image=job.new_image,
+        details=ImageRebuilt(old=job.old_image.digest, method=job.method),
     )  # fmt: skip
     _go_on(job.wave)
 
@@ -370,7 +384,7 @@ def fail(job_id: int, *, why: str) -> None:
         move(job, State.BUILDING, started_at=clock.now(), attempts=job.attempts + 1)
     move(job, State.FAILED, problem=why[:2000])
     audit.record(
-        "image.rebuild_failed", actor=job.wave.confirmed_by or job.wave.planned_by, subject=job, outcome="failed",
+        Action.IMAGE_REBUILD_FAILED, actor=job.wave.confirmed_by or job.wave.planned_by, subject=job, outcome="failed",
         reason=why[:300], repository=job.repository, team=job.repository.team, image=job.old_image,
     )  # fmt: skip
     blocked = [job]
@@ -404,7 +418,8 @@ def _go_on(wave: RebuildWave) -> None:
     is_over = all(job.state == State.CANCELLED for job in rows) and bool(rows)  # a newer wave took all of it
     end = RebuildWave.State.SUCCEEDED if is_good else RebuildWave.State.FAILED
     move_wave(wave, RebuildWave.State.CANCELLED if is_over else end)
-    _record("rebuild.finished", wave, wave.confirmed_by or wave.planned_by, state=wave.state)
+    actor = wave.confirmed_by or wave.planned_by
+    _record(Action.REBUILD_FINISHED, wave, actor, RebuildFinished(state=wave.state))
     # While it ran, watches of its own images proposed nothing (planning.propose): what is left, they see now.
     renewed = [job.repository_id for job in rows if is_renewed(job)]
     for watch in UpstreamWatch.objects.filter(repository__in=renewed).order_by("pk"):
@@ -428,8 +443,8 @@ def require_right(job: RebuildJob, actor: User) -> None:
         require(actor, Verb.IMAGE_AMEND, repository=job.repository)
 
 
-def _record(action: str, wave: RebuildWave, actor: User, **details: Any) -> None:
+def _record(action: Action, wave: RebuildWave, actor: User, details: Details | None = None) -> None:
     audit.record(
         action, actor=actor, subject=wave, repository=wave.repository, team=wave.repository.team, image=wave.new_base,
-        **details,
+        details=details,
     )  # fmt: skip

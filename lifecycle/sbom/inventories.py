@@ -20,6 +20,7 @@ from django.utils.text import slugify
 from accounts.models import Team, User
 from lifecycle import events
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, InventoryImported
 from lifecycle.core import clock, locks
 from lifecycle.core.errors import LifecycleError, Malformed
 from lifecycle.core.types import Digest, parse_repository_name, parse_tag
@@ -225,7 +226,8 @@ def _import_batch(rows: list[_Row], report: Report, team_slug: str, actor: User)
     new_or_grown = (*new_ids, *(image.pk for image in grown))
     events.publish(events.ImagesImported(new_or_grown, tuple(stored.new_package_ids)))
     if added or grown or placed or stored.image_ids:
-        audit.record("inventory.imported", actor=actor, images=len(added), scanned=len(stored.image_ids), placed=placed)
+        details = InventoryImported(images=len(added), scanned=len(stored.image_ids), placed=placed)
+        audit.record(Action.INVENTORY_IMPORTED, actor=actor, details=details)
 
 
 @dataclass(slots=True)

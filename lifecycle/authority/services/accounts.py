@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 from accounts.models import ApiToken, User
 from lifecycle import events
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, UserCreated, UserDetails
 from lifecycle.authority.services.teams import is_above_grants
 from lifecycle.authority.services.tokens import end_token
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
@@ -38,7 +39,8 @@ def create_person(*, actor: User, username: str, is_admin: bool = False) -> tupl
             user.save(force_insert=True)
     except IntegrityError:
         raise Conflict(f"There is an account {username} already.") from None
-    audit.record("user.created", actor=actor, subject=user, user=username, is_admin=is_admin)
+    details = UserCreated(user=username, is_admin=is_admin)
+    audit.record(Action.USER_CREATED, actor=actor, subject=user, details=details)
     return user, password
 
 
@@ -66,7 +68,7 @@ def deactivate(user_id: int, *, actor: User) -> User:
     for row in ApiToken.objects.select_for_update().filter(user=user, revoked_at=None).order_by("pk"):
         end_token(row, actor=actor)
     events.publish(events.RightsChanged((user.pk,)))
-    audit.record("user.deactivated", actor=actor, subject=user, user=user.username)
+    audit.record(Action.USER_DEACTIVATED, actor=actor, subject=user, details=UserDetails(user=user.username))
     return user
 
 
@@ -84,7 +86,7 @@ def reactivate(user_id: int, *, actor: User) -> tuple[User, str]:
     user.set_password(password)
     user.save(update_fields=["is_active", "password"])
     events.publish(events.RightsChanged((user.pk,)))
-    audit.record("user.reactivated", actor=actor, subject=user, user=user.username)
+    audit.record(Action.USER_REACTIVATED, actor=actor, subject=user, details=UserDetails(user=user.username))
     return user, password
 
 

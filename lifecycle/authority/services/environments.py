@@ -8,6 +8,7 @@ from django.db.models import Q
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, EnvironmentCreated
 from lifecycle.authority.rights import require
 from lifecycle.core.errors import Conflict
 from lifecycle.environments.models import Environment
@@ -39,7 +40,7 @@ def create_environment(
     environment.full_clean(validate_unique=False, validate_constraints=False)
     environment.save()
     audit.record(
-        "environment.created", actor=actor, subject=environment, environment=environment, prefix=prefix,
-        required_approvals=required_approvals,
+        Action.ENVIRONMENT_CREATED, actor=actor, subject=environment, environment=environment,
+        details=EnvironmentCreated(prefix=prefix, required_approvals=required_approvals),
     )  # fmt: skip
     return environment

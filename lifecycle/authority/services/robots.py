@@ -12,6 +12,7 @@ from accounts import tokens
 from accounts.models import ApiToken, Membership, Robot, Team, User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, UserDetails
 from lifecycle.authority.grants import live_grants
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.projection import project
@@ -43,7 +44,8 @@ def create_robot(team_id: int, *, actor: User, name: str) -> Robot:
     except IntegrityError:
         raise Conflict(f"Team {team} has, or had, a robot {name}; choose another name.") from None
     Membership.objects.create(team=team, user=user)
-    audit.record("robot.created", actor=actor, subject=robot, team=team, user=user.username)
+    details = UserDetails(user=user.username)
+    audit.record(Action.ROBOT_CREATED, actor=actor, subject=robot, team=team, details=details)
     return robot
 
 
@@ -114,7 +116,8 @@ def retire_robot(robot_id: int, *, actor: User) -> None:
     RoleGrant.objects.filter(user=robot.user).delete()
     User.objects.filter(pk=robot.user_id).update(is_active=False)
     project(robot.user)
-    audit.record("robot.retired", actor=actor, subject=robot, team=team, user=robot.user.username)
+    details = UserDetails(user=robot.user.username)
+    audit.record(Action.ROBOT_RETIRED, actor=actor, subject=robot, team=team, details=details)
 
 
 def _robot(robot_id: int) -> Robot:

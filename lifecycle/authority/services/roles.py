@@ -12,6 +12,7 @@ from accounts.models import Role, User
 from accounts.verbs import Verb
 from lifecycle import events
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, RoleChanged, RoleContent, RoleCreated, RoleDeleted
 from lifecycle.authority.projection import project
 from lifecycle.authority.services.teams import is_above_grants
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
@@ -33,7 +34,8 @@ def create_role(*, actor: User, slug: str, name: str, verbs: Iterable[str]) -> R
             role.save(force_insert=True)
     except IntegrityError:
         raise Conflict(f"There is a role {slug} already.") from None
-    audit.record("role.created", actor=actor, subject=role, role=role.slug, after={"name": role.name, "verbs": chosen})
+    details = RoleCreated(role=role.slug, after=_content(role))
+    audit.record(Action.ROLE_CREATED, actor=actor, subject=role, details=details)
     return role
 
 
@@ -44,13 +46,13 @@ def change_role(slug: str, *, actor: User, name: str, verbs: Iterable[str]) -> R
     Raises NotFound, NotPermitted (built-in roles too), or Malformed.
     """
     role = _lock_role(slug, actor)
-    before = {"name": role.name, "verbs": sorted(role.verbs)}
+    before = _content(role)
     role.name, role.verbs = name.strip() or role.slug, _verbs(verbs)
     try:
         role.clean_fields()
     except ValidationError:
         raise Malformed("A role's name has up to 120 characters.") from None
-    after = {"name": role.name, "verbs": role.verbs}
+    after = _content(role)
     if after == before:
         return role
     role.save(update_fields=["name", "verbs"])
@@ -58,7 +60,8 @@ def change_role(slug: str, *, actor: User, name: str, verbs: Iterable[str]) -> R
     for user in holders:
         project(user)
     events.publish(events.RightsChanged(tuple(user.pk for user in holders)))
-    audit.record("role.changed", actor=actor, subject=role, role=role.slug, before=before, after=after)
+    details = RoleChanged(role=role.slug, before=before, after=after)
+    audit.record(Action.ROLE_CHANGED, actor=actor, subject=role, details=details)
     return role
 
 
@@ -69,10 +72,8 @@ def delete_role(slug: str, *, actor: User) -> None:
     count = role.grants.count()
     if count:
         raise Conflict(f"{count} grants name the role {role}; revoke them first.")
-    audit.record(
-        "role.deleted", actor=actor, subject=role, role=role.slug,
-        before={"name": role.name, "verbs": sorted(role.verbs)},
-    )  # fmt: skip
+    details = RoleDeleted(role=role.slug, before=_content(role))
+    audit.record(Action.ROLE_DELETED, actor=actor, subject=role, details=details)
     role.delete()
 
 
@@ -89,6 +90,10 @@ def _lock_role(slug: str, actor: User) -> Role:
     if role.is_builtin:
         raise NotPermitted(f"{role} is built in and stays as it is; compose a role of your own.")
     return role
+
+
+def _content(role: Role) -> RoleContent:
+    return RoleContent(name=role.name, verbs=tuple(sorted(role.verbs)))
 
 
 def _verbs(verbs: Iterable[str]) -> list[str]:

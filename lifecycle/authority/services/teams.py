@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
@@ -12,6 +11,7 @@ from accounts.models import Membership, Role, Team, User
 from accounts.verbs import Verb
 from lifecycle import events
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, GrantChanged, GrantCreated, GrantDetails, GrantExpiry
 from lifecycle.authority.grants import live_grants, over_whole_team
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.projection import project
@@ -42,7 +42,7 @@ def create_team(*, actor: User, slug: str, name: str) -> Team:
             team = Team.objects.create(slug=slug, name=name.strip() or slug)
     except IntegrityError:
         raise Conflict(f"There is a team {slug} already.") from None
-    audit.record("team.created", actor=actor, subject=team, team=team)
+    audit.record(Action.TEAM_CREATED, actor=actor, subject=team, team=team)
     if actor.is_person:
         write_grant(team, actor, Role.objects.get(slug="owner"), actor=actor)
     return team
@@ -148,11 +148,11 @@ def write_grant(
         environment=environment,
         defaults={"granted_by": actor, "expires_at": expires_at},
     )
-    scope: dict[str, Any] = {"user": user.username, "role": role.slug, "repositories": repository_pattern}
+    scope = {"user": user.username, "role": role.slug, "repositories": repository_pattern}
     if is_new:
         audit.record(
-            "grant.created", actor=actor, subject=grant, team=team, environment=environment,
-            expires_at=_text(expires_at), **scope,
+            Action.GRANT_CREATED, actor=actor, subject=grant, team=team, environment=environment,
+            details=GrantCreated(**scope, expires_at=_text(expires_at)),
         )  # fmt: skip
     elif grant.expires_at != expires_at:
         if expires_at is not None:
@@ -160,8 +160,10 @@ def write_grant(
         before, grant.expires_at, grant.granted_by = grant.expires_at, expires_at, actor
         grant.save(update_fields=["expires_at", "granted_by"])
         audit.record(
-            "grant.changed", actor=actor, subject=grant, team=team, environment=environment,
-            before={"expires_at": _text(before)}, after={"expires_at": _text(expires_at)}, **scope,
+            Action.GRANT_CHANGED, actor=actor, subject=grant, team=team, environment=environment,
+            details=GrantChanged(
+                **scope, before=GrantExpiry(_text(before)), after=GrantExpiry(_text(expires_at))
+            ),
         )  # fmt: skip
     project(user)
     events.publish(events.RightsChanged((user.pk,)))
@@ -189,8 +191,10 @@ def revoke_grant(grant_id: int, *, actor: User, team_id: int | None = None) -> N
     require(actor, Verb.ROBOT_MANAGE if grant.user.kind == User.Kind.ROBOT else Verb.TEAM_MANAGE, team=team)
     _refuse_last_owner(grant)
     audit.record(
-        "grant.revoked", actor=actor, subject=grant, team=team, environment=grant.environment,
-        user=grant.user.username, role=grant.role.slug, repositories=grant.repository_pattern,
+        Action.GRANT_REVOKED, actor=actor, subject=grant, team=team, environment=grant.environment,
+        details=GrantDetails(
+            user=grant.user.username, role=grant.role.slug, repositories=grant.repository_pattern
+        ),
     )  # fmt: skip
     user = grant.user
     grant.delete()

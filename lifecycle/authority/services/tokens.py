@@ -9,6 +9,7 @@ from django.db import transaction
 from accounts import tokens
 from accounts.models import ApiToken, Team, User
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, TokenCreated, TokenRevoked
 from lifecycle.core import clock
 from lifecycle.core.errors import Malformed, NotFound, NotPermitted
 
@@ -49,7 +50,8 @@ def write_token(user: User, *, actor: User, name: str, days: float, team: Team |
         raise Malformed(f"Name the token, in up to {NAME_MAX} characters: you will know it by that.")
     kind = ApiToken.Kind.ROBOT if user.kind == User.Kind.ROBOT else ApiToken.Kind.PERSONAL
     row, text = tokens.create_token(user, kind=kind, name=name, days=days, made_by=actor)
-    audit.record("token.created", actor=actor, subject=row, team=team, user=user.username, lookup=row.lookup, days=days)
+    details = TokenCreated(user=user.username, lookup=row.lookup, days=days)
+    audit.record(Action.TOKEN_CREATED, actor=actor, subject=row, team=team, details=details)
     return row, text
 
 
@@ -65,4 +67,5 @@ def revoke_api_token(token_id: int, *, actor: User) -> None:
 def end_token(row: ApiToken, *, actor: User, team: Team | None = None) -> None:
     """Revoke a token after the right was checked, and say so in the trail."""
     tokens.revoke(row)
-    audit.record("token.revoked", actor=actor, subject=row, team=team, user=row.user.username, lookup=row.lookup)
+    details = TokenRevoked(user=row.user.username, lookup=row.lookup)
+    audit.record(Action.TOKEN_REVOKED, actor=actor, subject=row, team=team, details=details)

@@ -9,6 +9,7 @@ from django.db import transaction
 
 from accounts.queries import system_user
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, UserUnlocked
 from lifecycle.authority import limiter
 
 
@@ -22,5 +23,5 @@ class Command(BaseCommand):
         name = options["username"]
         with transaction.atomic():
             count = limiter.forgive(name)
-            audit.record("user.unlocked", actor=system_user(), user=name, forgotten=count)
+            audit.record(Action.USER_UNLOCKED, actor=system_user(), details=UserUnlocked(user=name, forgotten=count))
         self.stdout.write(f"{count} refusals forgotten")

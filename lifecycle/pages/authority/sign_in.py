@@ -15,6 +15,7 @@ from django.urls import reverse
 from accounts.adapter import AccountAdapter
 from accounts.models import User
 from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, UserDetails
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import limiter
 from lifecycle.core import context
@@ -53,28 +54,30 @@ class SignInAdapter(AccountAdapter):
         with transaction.atomic():
             # What was typed may be a password in the wrong field: only the name of an account that exists is kept.
             audit.record(
-                "session.refused", actor=None, subject=found, outcome=AuditEvent.Outcome.DENIED,
-                user=found.username if found is not None else "unknown",
+                Action.SESSION_REFUSED, actor=None, subject=found, outcome=AuditEvent.Outcome.DENIED,
+                details=UserDetails(user=found.username if found is not None else "unknown"),
             )  # fmt: skip
         return None
 
     def login(self, request: HttpRequest, user: User) -> None:
         super().login(request, user)
         with transaction.atomic():
-            audit.record("session.started", actor=user, subject=user, user=user.username)
+            audit.record(Action.SESSION_STARTED, actor=user, subject=user, details=UserDetails(user=user.username))
 
     def logout(self, request: HttpRequest) -> None:
         user = request.user
         super().logout(request)
         if isinstance(user, User):
             with transaction.atomic():
-                audit.record("session.ended", actor=user, subject=user, user=user.username)
+                audit.record(Action.SESSION_ENDED, actor=user, subject=user, details=UserDetails(user=user.username))
 
     def set_password(self, user: User, password: str) -> None:
         """Set the password; every other session of the account ends with the old one."""
         with transaction.atomic():
             super().set_password(user, password)
-            audit.record("user.password_changed", actor=user, subject=user, user=user.username)
+            audit.record(
+                Action.USER_PASSWORD_CHANGED, actor=user, subject=user, details=UserDetails(user=user.username)
+            )
 
     def get_password_change_redirect_url(self, request: HttpRequest) -> str:
         return reverse("lifecycle:tokens")  # where one's account is looked after

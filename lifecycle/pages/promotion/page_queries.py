@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -13,6 +13,7 @@ from django.db.models.functions import RowNumber
 
 from accounts.models import User
 from accounts.verbs import Verb
+from lifecycle.audit.actions import Action
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.queries import environments_visible_to
 from lifecycle.authority.rights import may
@@ -144,21 +145,21 @@ class Happened:
     at: Any
 
 
-_TIMELINE: Final[dict[str, tuple[str, str, str]]] = {
+_TIMELINE: Final[Mapping[str, tuple[str, str, str]]] = {
     # action -> (icon, tone, sentence; {actor} and the event's details may stand in it)
-    "promotion.requested": ("git-pull-request-arrow", "", "{actor} requested it"),
-    "promotion.approved": ("check", "good", "{actor} approved"),
-    "promotion.rejected": ("x", "bad", "{actor} rejected it"),
-    "promotion.vote_lapsed": ("history", "bad", "The vote of {voter} lapsed"),
-    "promotion.ready": ("circle-check", "good", "Every requirement is met"),
-    "promotion.regressed": ("circle-x", "bad", "Not ready any more"),
-    "promotion.executing": ("play", "", "{actor} carries it out"),
-    "promotion.verifying": ("shield-check", "", "Copied; the target is read back"),
-    "promotion.succeeded": ("circle-check", "good", "The environment holds the digest"),
-    "promotion.attempt_failed": ("triangle-alert", "bad", "The copy did not succeed; it can be carried out again"),
-    "promotion.failed": ("circle-x", "bad", "It failed"),
-    "promotion.withdrawn": ("undo-2", "", "{actor} took it back"),
-    "promotion.expired": ("hourglass", "bad", "Its time ran out"),
+    Action.PROMOTION_REQUESTED: ("git-pull-request-arrow", "", "{actor} requested it"),
+    Action.PROMOTION_APPROVED: ("check", "good", "{actor} approved"),
+    Action.PROMOTION_REJECTED: ("x", "bad", "{actor} rejected it"),
+    Action.PROMOTION_VOTE_LAPSED: ("history", "bad", "The vote of {voter} lapsed"),
+    Action.PROMOTION_READY: ("circle-check", "good", "Every requirement is met"),
+    Action.PROMOTION_REGRESSED: ("circle-x", "bad", "Not ready any more"),
+    Action.PROMOTION_EXECUTING: ("play", "", "{actor} carries it out"),
+    Action.PROMOTION_VERIFYING: ("shield-check", "", "Copied; the target is read back"),
+    Action.PROMOTION_SUCCEEDED: ("circle-check", "good", "The environment holds the digest"),
+    Action.PROMOTION_ATTEMPT_FAILED: ("triangle-alert", "bad", "The copy did not succeed; it can be carried out again"),
+    Action.PROMOTION_FAILED: ("circle-x", "bad", "It failed"),
+    Action.PROMOTION_WITHDRAWN: ("undo-2", "", "{actor} took it back"),
+    Action.PROMOTION_EXPIRED: ("hourglass", "bad", "Its time ran out"),
 }
 _EXPIRED: Final = {"approve_by": "Nobody approved it in time.", "execute_by": "Nobody carried it out in time."}
 
@@ -172,7 +173,7 @@ def timeline_of(promotion: PromotionRequest) -> list[Happened]:
     for event in events:
         icon, css, sentence = _TIMELINE.get(event.action, ("circle-dot", "", event.action.replace(".", " ")))
         values = {"actor": event.actor_name, "voter": str(event.details.get("voter", ""))}
-        sub = event.reason if event.action != "promotion.requested" else ""
+        sub = event.reason if event.action != Action.PROMOTION_REQUESTED else ""
         lines.append(Happened(icon, css, sentence.format(**values), _EXPIRED.get(sub, sub), event.at))
     return lines
 

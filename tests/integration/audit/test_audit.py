@@ -9,6 +9,7 @@ from django.test import Client
 
 from accounts.queries import system_user
 from lifecycle.audit import services
+from lifecycle.audit.actions import Action, Details, TagDetails, UserDetails, VoteLapsed
 from lifecycle.audit.models import AuditEvent, AuditPending
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.context import RequestContext, request_context
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 def test_record_keeps_who_what_and_where_and_queues_it_for_sealing():
     with request_context(RequestContext(request_id="r-1", address="192.0.2.7")):
-        event = services.record("image.pushed", actor=system_user(), reason="why", tag="v1")
+        event = services.record(Action.WATCH_ADDED, actor=system_user(), reason="why", details=TagDetails(tag="v1"))
     kept = orjson.loads(AuditEvent.objects.get(pk=event.pk).canonical)
     assert (kept["actor"], kept["address"], kept["request_id"]) == ("gravingdock", "192.0.2.7", "r-1")
     assert kept["details"] == {"tag": "v1"}
@@ -29,7 +30,24 @@ def test_record_keeps_who_what_and_where_and_queues_it_for_sealing():
 @pytest.mark.django_db(transaction=True)
 def test_record_is_refused_outside_a_transaction():
     with pytest.raises(RuntimeError, match="outside a transaction"):
-        services.record("image.pushed", actor=None)
+        services.record(Action.TEAM_CREATED, actor=None)
+
+
+@pytest.mark.parametrize(
+    ("action", "details", "problem"),
+    [
+        (Action.WATCH_ADDED, None, "watch.added takes TagDetails, not NoneType"),
+        (Action.WATCH_ADDED, UserDetails(user="kim"), "watch.added takes TagDetails, not UserDetails"),
+        (Action.GRANT_CREATED, VoteLapsed(voter="kim"), "grant.created takes GrantCreated, not VoteLapsed"),
+        (Action.TEAM_CREATED, TagDetails(tag="v1"), "team.created takes no details, not TagDetails"),
+        (Action.TEAM_CREATED, Details(), "team.created takes no details, not Details"),
+    ],
+)
+def test_details_of_another_class_are_a_type_error_and_store_nothing(action: Action, details, problem):
+    with pytest.raises(TypeError, match=problem):
+        services.record(action, actor=system_user(), details=details)
+    assert not AuditEvent.objects.exists()
+    assert not AuditPending.objects.exists()
 
 
 @pytest.mark.parametrize(
@@ -42,7 +60,7 @@ def test_record_is_refused_outside_a_transaction():
     ],
 )
 def test_the_application_role_cannot_change_the_trail(statement):
-    services.record("image.pushed", actor=system_user())
+    services.record(Action.TEAM_CREATED, actor=system_user())
     with pytest.raises(DatabaseError, match=r"permission denied|append-only"), transaction.atomic():
         connection.cursor().execute(statement)
     assert AuditEvent.objects.count() == 1
@@ -53,7 +71,7 @@ def test_not_even_the_owner_can_change_the_trail(services):  # the fixture: test
     from lifecycle.audit.services import record
 
     with transaction.atomic():
-        record("image.pushed", actor=system_user())
+        record(Action.TEAM_CREATED, actor=system_user())
     link = services.cluster.connect("gravingdock_owner", "gravingdock")
     try:
         with link.cursor() as cursor, pytest.raises(Exception, match="append-only"):

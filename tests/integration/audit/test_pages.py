@@ -12,6 +12,7 @@ from django.test import Client
 from accounts.models import User
 from accounts.queries import system_user
 from lifecycle.audit import services
+from lifecycle.audit.actions import Action, RoleChanged, RoleContent
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core.context import RequestContext, request_context
 from tests.integration.promotion.conftest import dock, person, request_  # noqa: F401 -- fixtures
@@ -37,11 +38,11 @@ def actions(answer):
 
 
 def test_an_auditor_reads_the_own_team_an_admin_everything_others_nothing(auditor, dock, request_):  # noqa: F811
-    services.record("elsewhere.done", actor=system_user())
+    services.record(Action.TEAM_CREATED, actor=system_user())
     mine = actions(auditor.get("/audit/"))
     assert mine == ["promotion.requested", "environment.created", "environment.created"]
     admin = browser(User.objects.create(username="admin", is_superuser=True))
-    assert actions(admin.get("/audit/")) == ["elsewhere.done", *mine]
+    assert actions(admin.get("/audit/")) == ["team.created", *mine]
     assert browser(dock.approver).get("/audit/").status_code == 403
     assert browser(dock.outsider).get("/audit/").status_code == 403
 
@@ -78,21 +79,24 @@ def test_a_filter_that_cannot_be_read_finds_nothing_and_says_so(auditor, request
 def test_one_event_is_shown_whole_to_who_may_read_it(auditor, dock, request_):  # noqa: F811
     with request_context(RequestContext(request_id="req-12345", address="192.0.2.7", token_lookup="abcdefghij")):
         event = services.record(
-            "role.changed", actor=dock.owner, team=dock.team, reason="<b>why</b>", role="crew",
-            before={"verbs": ["image.view"]}, after={"verbs": ["image.scan"]},
+            Action.ROLE_CHANGED, actor=dock.owner, team=dock.team, reason="<b>why</b>",
+            details=RoleChanged(
+                role="crew", before=RoleContent("Crew", ("image.view",)), after=RoleContent("Crew", ("image.scan",))
+            ),
         )  # fmt: skip
     page = auditor.get(f"/audit/{event.pk}/").content.decode()
     for text in ("192.0.2.7", "abcdefghij", "req-12345", "crew", "Before and after", "Not sealed yet", "&lt;b&gt;why"):
         assert text in page
     assert browser(dock.approver).get(f"/audit/{event.pk}/").status_code == 404
-    foreign = services.record("elsewhere.done", actor=system_user())
+    foreign = services.record(Action.TEAM_CREATED, actor=system_user())
     hidden, absent = auditor.get(f"/audit/{foreign.pk}/"), auditor.get("/audit/999999/")
     assert (hidden.status_code, absent.status_code) == (404, 404)
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_no_cell_of_a_csv_begins_a_formula(auditor, dock, start):  # noqa: F811
-    services.record("promotion.rejected", actor=dock.owner, team=dock.team, reason=f'{start}cmd|" /C calc"!A0, x\r\ny')
+    reason = f'{start}cmd|" /C calc"!A0, x\r\ny'
+    services.record(Action.PROMOTION_REJECTED, actor=dock.owner, team=dock.team, reason=reason)
     answer = auditor.get("/audit/export/", {"format": "csv"})
     assert answer["Content-Type"].startswith("text/csv")
     assert "attachment" in answer["Content-Disposition"]
@@ -113,7 +117,8 @@ def test_an_export_is_bounded_and_is_itself_an_event(auditor, request_, monkeypa
 
 def test_pages_of_the_trail_meet(auditor, dock):  # noqa: F811
     for number in range(60):
-        services.record(f"thing.{number}", actor=dock.owner, team=dock.team)
-    first = auditor.get("/audit/", {"action": "thing"})
-    second = auditor.get("/audit/", {"action": "thing", "after": first.context["page"].older})
-    assert actions(first) + actions(second) == [f"thing.{number}" for number in range(59, -1, -1)]
+        services.record(Action.PROMOTION_READY, actor=dock.owner, team=dock.team, reason=f"thing {number}")
+    first = auditor.get("/audit/", {"action": "promotion.ready"})
+    second = auditor.get("/audit/", {"action": "promotion.ready", "after": first.context["page"].older})
+    reasons = [event.reason for answer in (first, second) for event in answer.context["page"].rows]
+    assert reasons == [f"thing {number}" for number in range(59, -1, -1)]

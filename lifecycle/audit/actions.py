@@ -1,0 +1,441 @@
+"""What the audit trail can hold: every action, what it means, and the details stored with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from typing import Any, Final, Self
+
+
+class Action(StrEnum):
+    """Something that was decided, done, or refused. Values are stored and searched for: never change one.
+
+    Each member is written as (stored value, what it means).
+    """
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    ACCESS_REFUSED = (
+        "access.refused",
+        "A signed-in user tried to change something without the right to change or see it.",
+    )
+    ADVISORIES_SYNCED = "advisories.synced", "Gravingdock synced an advisory feed."
+    AUDIT_EXPORTED = "audit.exported", "A person exported audit events."
+    DEMO_SEEDED = "demo.seeded", "The demonstration created its teams, accounts and environments."
+    ENVIRONMENT_CREATED = "environment.created", "An environment was added to a team's promotion path."
+    GRANT_CHANGED = "grant.changed", "The expiry of a grant was changed."
+    GRANT_CREATED = "grant.created", "A user was granted a role."
+    GRANT_REVOKED = "grant.revoked", "A grant was revoked."
+    IMAGE_DELETED = "image.deleted", "An image was deleted from a repository in the registry."
+    IMAGE_PUSH_ATTRIBUTED = (
+        "image.push_attributed",
+        "Gravingdock learned who pushed an image that it had already recorded.",
+    )
+    IMAGE_PUSHED = "image.pushed", "An image was pushed to a repository, or a tag was moved to it."
+    IMAGE_REBUILD_FAILED = "image.rebuild_failed", "The rebuild of an image failed."
+    IMAGE_REBUILT = "image.rebuilt", "An image was rebuilt on a new base."
+    INVENTORY_IMPORTED = "inventory.imported", "A batch of images was imported from an inventory file."
+    JOB_CANCELLED = "job.cancelled", "A person cancelled a job."
+    JOB_RETRIED = "job.retried", "A person retried a job that had failed or been cancelled."
+    LINEAGE_DECLARED = "lineage.declared", "The base of an image was declared."
+    PROMOTION_APPROVED = "promotion.approved", "A person approved a promotion request."
+    PROMOTION_ATTEMPT_FAILED = (
+        "promotion.attempt_failed",
+        "A promotion failed for a technical reason; it can be run again.",
+    )
+    PROMOTION_EXECUTING = "promotion.executing", "A promotion was started."
+    PROMOTION_EXPIRED = "promotion.expired", "A promotion request expired before it was approved or run."
+    PROMOTION_FAILED = "promotion.failed", "A promotion failed; the environment kept the image it had."
+    PROMOTION_READY = "promotion.ready", "A promotion request met every requirement."
+    PROMOTION_REGRESSED = "promotion.regressed", "A promotion request that was ready stopped meeting its requirements."
+    PROMOTION_REJECTED = "promotion.rejected", "A person rejected a promotion request."
+    PROMOTION_REQUESTED = "promotion.requested", "A promotion of an image into an environment was requested."
+    PROMOTION_SUCCEEDED = "promotion.succeeded", "A promotion succeeded; the environment holds the new image."
+    PROMOTION_VERIFYING = "promotion.verifying", "A promoted image was copied; its verification started."
+    PROMOTION_VOTE_LAPSED = (
+        "promotion.vote_lapsed",
+        "An approval lapsed because a critical or high finding appeared after it.",
+    )
+    PROMOTION_WITHDRAWN = "promotion.withdrawn", "A promotion request was withdrawn."
+    REBUILD_CANCELLED = "rebuild.cancelled", "A rebuild wave was cancelled."
+    REBUILD_CONFIRMED = "rebuild.confirmed", "A rebuild wave was confirmed and started."
+    REBUILD_FINISHED = "rebuild.finished", "A rebuild wave finished."
+    REBUILD_PLANNED = "rebuild.planned", "A rebuild wave was planned for a new base image."
+    REBUILD_RETRIED = "rebuild.retried", "A failed rebuild wave was retried."
+    REBUILD_SUPERSEDED = "rebuild.superseded", "A planned rebuild wave was replaced by a plan for a newer base image."
+    RECIPE_CHANGED = "recipe.changed", "The build recipe of a repository was created or changed."
+    REPOSITORY_TAGS_PROTECTED = "repository.tags_protected", "The protected tag patterns of a repository were changed."
+    ROBOT_CREATED = "robot.created", "A robot account was created."
+    ROBOT_RETIRED = "robot.retired", "A robot account was retired."
+    ROLE_CHANGED = "role.changed", "The name or the verbs of a custom role were changed."
+    ROLE_CREATED = "role.created", "A custom role was created."
+    ROLE_DELETED = "role.deleted", "A custom role was deleted."
+    SESSION_ENDED = "session.ended", "A person signed out."
+    SESSION_REFUSED = "session.refused", "A sign-in failed."
+    SESSION_STARTED = "session.started", "A person signed in."
+    TAG_DELETED = "tag.deleted", "A tag was deleted in the registry."
+    TAG_MOVE_REFUSED = "tag.move_refused", "A protected tag was moved without the right to do so; the move is undone."
+    TAG_NOT_MOVED_BACK = (
+        "tag.not_moved_back",
+        "A refused move of a protected tag could not be undone; the tag stays where it is.",
+    )
+    TEAM_CREATED = "team.created", "A team was created."
+    TOKEN_CREATED = "token.created", "An API token was created."
+    TOKEN_REVOKED = "token.revoked", "An API token was revoked."
+    USER_CREATED = "user.created", "An account was created."
+    USER_DEACTIVATED = "user.deactivated", "An account was deactivated."
+    USER_PASSWORD_CHANGED = "user.password_changed", "A person changed their password."
+    USER_PASSWORD_RESET = "user.password_reset", "The password of a demonstration account was reset."
+    USER_REACTIVATED = "user.reactivated", "An account was reactivated."
+    USER_UNLOCKED = "user.unlocked", "The failed sign-ins of an account were cleared."
+    WATCH_ADDED = "watch.added", "A watch was added: moves of a tag propose a rebuild wave."
+    WATCH_REMOVED = "watch.removed", "A watch on a tag was removed."
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """Base of all details. Field names are the stored keys; no field may hold a secret."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the details as they are stored."""
+        return {field.name: _as_json(getattr(self, field.name)) for field in fields(self)}
+
+
+def _as_json(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _as_json(getattr(value, field.name)) for field in fields(value)}
+    return list(value) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True, slots=True)
+class UserDetails(Details):
+    """The name of the account concerned; "unknown" for a sign-in without an account."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class TagDetails(Details):
+    """The name of the tag concerned."""
+
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantDetails(Details):
+    """What a grant gives: to which user, which role, over which pattern of repositories."""
+
+    user: str
+    role: str
+    repositories: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantCreated(GrantDetails):
+    """A grant, and when it expires: ISO 8601, or "never"."""
+
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantExpiry:
+    """When a grant expires: ISO 8601, or "never"."""
+
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantChanged(GrantDetails):
+    """A grant, and its expiry before and after the change."""
+
+    before: GrantExpiry
+    after: GrantExpiry
+
+
+@dataclass(frozen=True, slots=True)
+class RoleContent:
+    """The display name of a role and its verbs, sorted."""
+
+    name: str
+    verbs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoleCreated(Details):
+    """The short name of a new role, and its content."""
+
+    role: str
+    after: RoleContent
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChanged(Details):
+    """The short name of a role, and its content before and after the change."""
+
+    role: str
+    before: RoleContent
+    after: RoleContent
+
+
+@dataclass(frozen=True, slots=True)
+class RoleDeleted(Details):
+    """The short name of a deleted role, and its last content."""
+
+    role: str
+    before: RoleContent
+
+
+@dataclass(frozen=True, slots=True)
+class UserCreated(Details):
+    """The name of a new account, and whether it is an admin."""
+
+    user: str
+    is_admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UserUnlocked(Details):
+    """The name of an account, and the number of failed sign-ins that were cleared."""
+
+    user: str
+    forgotten: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCreated(Details):
+    """The owner of a token, the first characters of the token (not secret), and its lifetime in days."""
+
+    user: str
+    lookup: str
+    days: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRevoked(Details):
+    """The owner of a token, and the first characters of the token (not secret)."""
+
+    user: str
+    lookup: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentCreated(Details):
+    """The repository prefix of a new environment, and the number of approvals it requires."""
+
+    prefix: str
+    required_approvals: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRefused(Details):
+    """The refused request: HTTP method, path (at most 300 characters), and the error code of the answer."""
+
+    method: str
+    path: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditExported(Details):
+    """The file format of an export, and the filter fields that were set."""
+
+    format: str
+    filter: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSeeded(Details):
+    """The names of the demonstration accounts, sorted."""
+
+    accounts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """The state of a job."""
+
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobCancelled(Details):
+    """The kind of a job, and its state before it was cancelled."""
+
+    kind: str
+    before: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class JobRetried(Details):
+    """The kind of a job, and the id of the new job."""
+
+    kind: str
+    again: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdvisoriesSynced(Details):
+    """The number of advisories stored, of advisories that the feed no longer lists, and of errors."""
+
+    stored: int
+    tombstoned: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class InventoryImported(Details):
+    """The number of images added, of images that got their packages, and of places in repositories."""
+
+    images: int
+    scanned: int
+    placed: int
+
+
+@dataclass(frozen=True, slots=True)
+class LineageDeclared(Details):
+    """The digest of the declared base image."""
+
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePushed(Details):
+    """The pushed tag ("" for a push by digest), how it was noticed, the image's kind, and the digest it replaced."""
+
+    tag: str
+    via: str
+    kind: str
+    replaced: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePushAttributed(Details):
+    """The pushed tag, and how the push was noticed."""
+
+    tag: str
+    via: str
+
+
+@dataclass(frozen=True, slots=True)
+class TagMoveRefused(Details):
+    """The protected tag, and the digest it goes back to ("" for none)."""
+
+    tag: str
+    kept: str
+
+
+@dataclass(frozen=True, slots=True)
+class TagsProtected(Details):
+    """The protected tag patterns of a repository before the change, and the new ones."""
+
+    before: tuple[str, ...]
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionExecuting(Details):
+    """The digest of the evaluation that allowed a promotion, and the fence its job has to hold."""
+
+    evaluation: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class VoteLapsed(Details):
+    """The name of the person whose approval lapsed."""
+
+    voter: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeChanged(Details):
+    """The number of the new revision."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRebuilt(Details):
+    """The digest of the old image, and the method of the rebuild."""
+
+    old: str
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildPlanned(Details):
+    """The number of images to rebuild, and what triggered the plan."""
+
+    images: int
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildSuperseded(Details):
+    """The id of the newer wave."""
+
+    by: int
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildFinished(Details):
+    """The final state of a wave."""
+
+    state: str
+
+
+# An action that is not here has no details.
+DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
+    Action.ACCESS_REFUSED: AccessRefused,
+    Action.ADVISORIES_SYNCED: AdvisoriesSynced,
+    Action.AUDIT_EXPORTED: AuditExported,
+    Action.DEMO_SEEDED: DemoSeeded,
+    Action.ENVIRONMENT_CREATED: EnvironmentCreated,
+    Action.GRANT_CHANGED: GrantChanged,
+    Action.GRANT_CREATED: GrantCreated,
+    Action.GRANT_REVOKED: GrantDetails,
+    Action.IMAGE_PUSH_ATTRIBUTED: ImagePushAttributed,
+    Action.IMAGE_PUSHED: ImagePushed,
+    Action.IMAGE_REBUILT: ImageRebuilt,
+    Action.INVENTORY_IMPORTED: InventoryImported,
+    Action.JOB_CANCELLED: JobCancelled,
+    Action.JOB_RETRIED: JobRetried,
+    Action.LINEAGE_DECLARED: LineageDeclared,
+    Action.PROMOTION_EXECUTING: PromotionExecuting,
+    Action.PROMOTION_REQUESTED: TagDetails,
+    Action.PROMOTION_SUCCEEDED: TagDetails,
+    Action.PROMOTION_VOTE_LAPSED: VoteLapsed,
+    Action.REBUILD_FINISHED: RebuildFinished,
+    Action.REBUILD_PLANNED: RebuildPlanned,
+    Action.REBUILD_SUPERSEDED: RebuildSuperseded,
+    Action.RECIPE_CHANGED: RecipeChanged,
+    Action.REPOSITORY_TAGS_PROTECTED: TagsProtected,
+    Action.ROBOT_CREATED: UserDetails,
+    Action.ROBOT_RETIRED: UserDetails,
+    Action.ROLE_CHANGED: RoleChanged,
+    Action.ROLE_CREATED: RoleCreated,
+    Action.ROLE_DELETED: RoleDeleted,
+    Action.SESSION_ENDED: UserDetails,
+    Action.SESSION_REFUSED: UserDetails,
+    Action.SESSION_STARTED: UserDetails,
+    Action.TAG_DELETED: TagDetails,
+    Action.TAG_MOVE_REFUSED: TagMoveRefused,
+    Action.TAG_NOT_MOVED_BACK: TagDetails,
+    Action.TOKEN_CREATED: TokenCreated,
+    Action.TOKEN_REVOKED: TokenRevoked,
+    Action.USER_CREATED: UserCreated,
+    Action.USER_DEACTIVATED: UserDetails,
+    Action.USER_PASSWORD_CHANGED: UserDetails,
+    Action.USER_PASSWORD_RESET: UserDetails,
+    Action.USER_REACTIVATED: UserDetails,
+    Action.USER_UNLOCKED: UserUnlocked,
+    Action.WATCH_ADDED: TagDetails,
+    Action.WATCH_REMOVED: TagDetails,
+}

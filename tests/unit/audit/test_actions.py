@@ -1,0 +1,164 @@
+"""Every action has a meaning, typed details and a place in the code that records it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from lifecycle.audit import actions
+from lifecycle.audit.actions import DETAILS_OF, Action, Details
+
+ROOT = Path(__file__).parents[3]
+SOURCES = [path for folder in ("accounts", "lifecycle") for path in sorted((ROOT / folder).rglob("*.py"))]
+AUDIT_TESTS = sorted((ROOT / "tests" / "integration" / "audit").rglob("*.py"))
+BEFORE = actions.RoleContent("Crew", ("image.view",))
+AFTER = actions.RoleContent("Crew", ("image.scan", "image.view"))
+# These keys are stored for good: renaming a field changes what exports and the API return.
+STORED = [
+    (actions.UserDetails("kim"), {"user": "kim"}),
+    (actions.TagDetails("v1"), {"tag": "v1"}),
+    (actions.GrantDetails("kim", "owner", "*"), {"user": "kim", "role": "owner", "repositories": "*"}),
+    (
+        actions.GrantCreated("kim", "owner", "*", "never"),
+        {"user": "kim", "role": "owner", "repositories": "*", "expires_at": "never"},
+    ),
+    (
+        actions.GrantChanged("kim", "owner", "*", actions.GrantExpiry("never"), actions.GrantExpiry("2030-01-01")),
+        {
+            "user": "kim",
+            "role": "owner",
+            "repositories": "*",
+            "before": {"expires_at": "never"},
+            "after": {"expires_at": "2030-01-01"},
+        },
+    ),
+    (
+        actions.RoleCreated("crew", AFTER),
+        {"role": "crew", "after": {"name": "Crew", "verbs": ["image.scan", "image.view"]}},
+    ),
+    (
+        actions.RoleChanged("crew", BEFORE, AFTER),
+        {
+            "role": "crew",
+            "before": {"name": "Crew", "verbs": ["image.view"]},
+            "after": {"name": "Crew", "verbs": ["image.scan", "image.view"]},
+        },
+    ),
+    (actions.RoleDeleted("crew", BEFORE), {"role": "crew", "before": {"name": "Crew", "verbs": ["image.view"]}}),
+    (actions.UserCreated("kim", is_admin=True), {"user": "kim", "is_admin": True}),
+    (actions.UserUnlocked("kim", 3), {"user": "kim", "forgotten": 3}),
+    (actions.TokenCreated("kim", "abc", 90), {"user": "kim", "lookup": "abc", "days": 90}),
+    (actions.TokenRevoked("kim", "abc"), {"user": "kim", "lookup": "abc"}),
+    (actions.EnvironmentCreated("dev", 1), {"prefix": "dev", "required_approvals": 1}),
+    (actions.AccessRefused("POST", "/x/", "not_found"), {"method": "POST", "path": "/x/", "code": "not_found"}),
+    (actions.AuditExported("csv", {"team": "shop"}), {"format": "csv", "filter": {"team": "shop"}}),
+    (actions.DemoSeeded(("a", "b")), {"accounts": ["a", "b"]}),
+    (actions.JobCancelled("scan", actions.JobState("queued")), {"kind": "scan", "before": {"state": "queued"}}),
+    (actions.JobRetried("scan", 7), {"kind": "scan", "again": 7}),
+    (actions.AdvisoriesSynced(3, 2, 1), {"stored": 3, "tombstoned": 2, "errors": 1}),
+    (actions.InventoryImported(3, 2, 1), {"images": 3, "scanned": 2, "placed": 1}),
+    (actions.LineageDeclared("sha256:a"), {"base": "sha256:a"}),
+    (
+        actions.ImagePushed("v1", "push", "index", ""),
+        {"tag": "v1", "via": "push", "kind": "index", "replaced": ""},
+    ),
+    (actions.ImagePushAttributed("v1", "push"), {"tag": "v1", "via": "push"}),
+    (actions.TagMoveRefused("v1", "sha256:a"), {"tag": "v1", "kept": "sha256:a"}),
+    (actions.TagsProtected((), ("v*",)), {"before": [], "patterns": ["v*"]}),
+    (actions.PromotionExecuting("sha256:a", 2), {"evaluation": "sha256:a", "fence": 2}),
+    (actions.VoteLapsed("kim"), {"voter": "kim"}),
+    (actions.RecipeChanged(2), {"revision": 2}),
+    (actions.ImageRebuilt("sha256:a", "rebase"), {"old": "sha256:a", "method": "rebase"}),
+    (actions.RebuildPlanned(4, "watch"), {"images": 4, "trigger": "watch"}),
+    (actions.RebuildSuperseded(9), {"by": 9}),
+    (actions.RebuildFinished("succeeded"), {"state": "succeeded"}),
+]
+
+
+def test_every_action_has_a_meaning_of_its_own_in_one_sentence():
+    meanings = [action.meaning for action in Action]
+    assert [text for text in meanings if not (text[:1].isupper() and text.endswith("."))] == []
+    assert len(set(meanings)) == len(meanings)
+
+
+@pytest.mark.parametrize(("details", "stored"), STORED, ids=lambda part: type(part).__name__)
+def test_details_are_stored_under_the_names_of_their_fields(details, stored):
+    assert details.as_json() == stored
+
+
+def test_every_class_of_details_belongs_to_an_action_and_is_tested_above():
+    classes = {kind for kind in vars(actions).values() if isinstance(kind, type) and issubclass(kind, Details)}
+    assert set(DETAILS_OF.values()) == classes - {Details}
+    assert {type(details) for details, _ in STORED} == classes - {Details}
+
+
+def test_every_action_is_recorded_somewhere():
+    recorded = {call.name for path in SOURCES for call in _calls(path)}
+    assert set(Action.__members__) - recorded == set()
+
+
+def test_no_call_records_anything_but_an_action():
+    calls = [call for path in (*SOURCES, *AUDIT_TESTS) for call in _calls(path)]
+    assert [call for call in calls if call.name not in Action.__members__] == []
+
+
+def test_every_call_passes_the_details_that_its_action_asks_for():
+    asked = {action.name: DETAILS_OF[action].__name__ if action in DETAILS_OF else "" for action in Action}
+    calls = [call for path in SOURCES for call in _calls(path)]
+    assert [call for call in calls if call.details != asked[call.name]] == []
+
+
+class Call(NamedTuple):
+    """A call of `record` or `_record`."""
+
+    name: str  # of the action it passes, or the source of anything else
+    details: str  # name of their class; "" for none
+    where: str
+
+
+def _calls(path: Path) -> Iterator[Call]:
+    """Yield the calls in a file, without those of a wrapper that passes on its own parameter of type Action."""
+    tree = ast.parse(path.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    passed_on = {id(name) for function in functions for name in _uses_of_action_parameter(function)}
+    for function in functions:
+        for node in ast.walk(function):
+            if not isinstance(node, ast.Call) or _name(node.func) not in {"record", "_record"}:
+                continue
+            first = node.args[0] if node.args else node
+            if id(first) not in passed_on:
+                is_action = isinstance(first, ast.Attribute) and ast.unparse(first.value) == "Action"
+                name = first.attr if is_action else ast.unparse(first)
+                yield Call(name, _details(node, function), f"{path.relative_to(ROOT)}:{node.lineno}")
+
+
+def _details(call: ast.Call, function: ast.FunctionDef) -> str:
+    """Return the class of the details that a call makes in place, or passes in a variable of its function."""
+    named = [word.value for word in call.keywords if word.arg == "details"]
+    positional = [value for value in call.args[1:] if _is_details(value)]
+    made = next(iter((*named, *positional)), None)
+    if isinstance(made, ast.Name):
+        assigned = [node for node in ast.walk(function) if isinstance(node, ast.Assign)]
+        made = next((node.value for node in assigned if ast.unparse(node.targets[0]) == made.id), None)
+    return _name(made.func) if isinstance(made, ast.Call) else ""
+
+
+def _is_details(value: ast.expr) -> bool:
+    return isinstance(value, ast.Call) and hasattr(actions, _name(value.func))
+
+
+def _uses_of_action_parameter(function: ast.FunctionDef) -> list[ast.Name]:
+    names = {
+        parameter.arg
+        for parameter in function.args.args
+        if parameter.annotation is not None and ast.unparse(parameter.annotation) == "Action"
+    }
+    return [node for node in ast.walk(function) if isinstance(node, ast.Name) and node.id in names]
+
+
+def _name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
