@@ -25,7 +25,7 @@ LEVELS_MAX: Final = 50  # deeper than any real graph
 
 
 @dataclass(slots=True)
-class Node:
+class RepositoryNode:
     """One repository's current image, with what it is renewed from."""
 
     repository: Repository
@@ -49,12 +49,12 @@ class Node:
 class Reach:
     """What stands on a base, at any distance; `left_out` says of a repository why it is not in `nodes`."""
 
-    nodes: dict[int, Node] = field(default_factory=dict)
+    nodes: dict[int, RepositoryNode] = field(default_factory=dict)
     left_out: dict[int, str] = field(default_factory=dict)
     lines: dict[int, set[int]] = field(default_factory=dict)  # repository -> platform images of its line
     edges: set[tuple[int, int]] = field(default_factory=set)  # (base, derived) platform images, of those lines
 
-    def stands_on(self, node: Node, images: Collection[int]) -> bool:
+    def stands_on(self, node: RepositoryNode, images: Collection[int]) -> bool:
         """Whether any platform of `node` was built on any of `images`."""
         return any((base, platform.pk) in self.edges for base in images for platform in node.platforms)
 
@@ -76,7 +76,7 @@ def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]
 
     `bases` of the nodes are complete; whether a node has to be renewed is not decided here.
     """
-    recipes = _recipes_in_force(base.registry_id)
+    recipes = _current_recipes(base.registry_id)
     named: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for recipe in recipes.values():
         for reference in recipe.base_references:
@@ -118,7 +118,7 @@ def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]
     return reach
 
 
-def in_order(nodes: dict[int, Node]) -> tuple[list[Node], set[int]]:
+def in_order(nodes: dict[int, RepositoryNode]) -> tuple[list[RepositoryNode], set[int]]:
     """Return the nodes, each behind every node it stands on, and the keys of those in or behind a circle."""
     missing = {key: len(node.bases & nodes.keys()) for key, node in nodes.items()}
     above: dict[int, list[int]] = defaultdict(list)
@@ -126,7 +126,7 @@ def in_order(nodes: dict[int, Node]) -> tuple[list[Node], set[int]]:
         for parent in node.bases & nodes.keys():
             above[parent].append(key)
     ready = sorted((key for key, count in missing.items() if not count), key=lambda key: nodes[key].repository.name)
-    order: list[Node] = []
+    order: list[RepositoryNode] = []
     while ready:
         key = ready.pop(0)
         order.append(nodes[key])
@@ -137,7 +137,7 @@ def in_order(nodes: dict[int, Node]) -> tuple[list[Node], set[int]]:
     return order, {key for key, count in missing.items() if count}
 
 
-def _recipes_in_force(registry_id: int) -> dict[int, Recipe]:
+def _current_recipes(registry_id: int) -> dict[int, Recipe]:
     """Return {repository id: its recipe in force}, without the texts."""
     rows = (
         Recipe.objects.filter(repository__registry=registry_id, repository__source=None)
@@ -206,7 +206,7 @@ def _holders(reach: Reach, keys: Iterable[int]) -> dict[int, set[int]]:
     return result
 
 
-def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe], registry_id: int) -> dict[int, Node]:
+def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe], registry_id: int) -> dict[int, RepositoryNode]:
     """Return each repository's current image: what its recipe's tag, else `latest`, else its newest tag names.
 
     Only of the base's own registry: what was imported from elsewhere is not ours to renew.
@@ -229,7 +229,7 @@ def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe], registry
     entries = entries_of_images(images.values())
     platforms = {key: [entry.child for entry in members] for key, members in entries.items()}
     return {
-        key: Node(tag.repository, tag.image, recipes.get(key), tag.name, platforms[tag.image.pk])
+        key: RepositoryNode(tag.repository, tag.image, recipes.get(key), tag.name, platforms[tag.image.pk])
         for key, tag in found.items()
         if tag.image is not None
     }

@@ -107,7 +107,7 @@ def _job(run: JobRun) -> RebuildJob:
 def _make(run: JobRun, job: RebuildJob) -> None:
     client = client_for(job.repository.registry)
     # What is in force when the build begins, if that is newer than the plan; a second attempt keeps to the first's.
-    recipe = job.recipe if job.state == State.BUILDING else queries.recipe_in_force(job.repository)
+    recipe = job.recipe if job.state == State.BUILDING else queries.current_recipe(job.repository)
     bases = _bases(run, client, job, recipe)
     node_id = _node_id(job, recipe, bases)
     with run.fenced():

@@ -21,8 +21,8 @@ from lifecycle.oci.client import RegistryClient
 from lifecycle.oci.types import Descriptor
 from lifecycle.rebuild import estimates, layers, rebase, services
 from lifecycle.rebuild.containerfile import split_reference
-from lifecycle.rebuild.graph import Node, Reach, in_order, reach_of, tags_of
-from lifecycle.rebuild.layers import Tree
+from lifecycle.rebuild.graph import Reach, RepositoryNode, in_order, reach_of, tags_of
+from lifecycle.rebuild.layers import FileTree
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.rebuild.queries import base_by_layers, brings_system_packages, name_in_registry
 from lifecycle.registry.clients import client_for
@@ -45,7 +45,7 @@ class _Reader:
         self.client = client
         self._until = time.monotonic() + READ_MAX_S
         self._left = READ_MAX_BYTES
-        self._trees: dict[tuple[str, ...], Tree] = {}
+        self._trees: dict[tuple[str, ...], FileTree] = {}
         self._loaded: dict[tuple[str, str], rebase.Loaded] = {}
 
     def load(self, repository: str, image: Image) -> rebase.Loaded:
@@ -55,14 +55,14 @@ class _Reader:
             self._loaded[key] = rebase.load(self.client, repository, Digest.parse(image.digest))
         return self._loaded[key]
 
-    def tree(self, client: RegistryClient, repository: str, wanted: Iterable[Descriptor]) -> Tree:
+    def tree(self, client: RegistryClient, repository: str, wanted: Iterable[Descriptor]) -> FileTree:
         found = list(wanted)
         key = tuple(layer.digest.text for layer in found)
         if key not in self._trees:
-            whole = Tree()
+            whole = FileTree()
             for layer in found:
                 self._check(layer.size_bytes)
-                whole.add(layers.tree_of_layers(client, repository, [layer]))
+                whole.add(layers.file_tree_of_layers(client, repository, [layer]))
             self._trees[key] = whole
         return self._trees[key]
 
@@ -155,14 +155,14 @@ def _image_at(repository: Repository, reference: str) -> Image | None:
     return tag.image if tag is not None else None
 
 
-def _to_renew(reach: Reach, base: Repository, fresh: list[Image]) -> dict[int, Node]:
+def _to_renew(reach: Reach, base: Repository, fresh: list[Image]) -> dict[int, RepositoryNode]:
     """Return the nodes that do not stand on what their bases are, or will be once this is carried out."""
     order, circle = in_order(reach.nodes)
     for key in circle:
         reach.left_out[key] = "What it stands on stands, in the end, on itself."
     current = {node.key: [image.pk for image in node.platforms] for node in order}
     current[base.pk] = [image.pk for image in fresh]
-    renewed: dict[int, Node] = {}
+    renewed: dict[int, RepositoryNode] = {}
     for node in order:
         behind = {key for key in node.bases if key in current and not reach.stands_on(node, current[key])}
         node.parents = node.bases & renewed.keys()
@@ -172,7 +172,7 @@ def _to_renew(reach: Reach, base: Repository, fresh: list[Image]) -> dict[int, N
     return renewed
 
 
-def _drop(nodes: dict[int, Node], left_out: dict[int, str]) -> None:
+def _drop(nodes: dict[int, RepositoryNode], left_out: dict[int, str]) -> None:
     """Take out what is left out, and then whatever stood on nothing else that changes."""
     for key in left_out.keys() & nodes.keys():
         del nodes[key]
@@ -184,18 +184,18 @@ def _drop(nodes: dict[int, Node], left_out: dict[int, str]) -> None:
             del nodes[node.key]
 
 
-def _set_levels(nodes: dict[int, Node]) -> None:
+def _set_levels(nodes: dict[int, RepositoryNode]) -> None:
     """Set the longest way from the base as each node's level: parents come first."""
     for node in nodes.values():
         node.level = 1 + max((nodes[parent].level for parent in node.parents), default=0)
 
 
-def _refusal(actor: User, node: Node) -> str:
+def _refusal(actor: User, node: RepositoryNode) -> str:
     return may(actor, Verb.IMAGE_REBUILD, repository=node.repository).reason
 
 
 def _leave_to_running_waves(
-    base: Repository, new_base: Image, nodes: dict[int, Node], left_out: dict[int, str]
+    base: Repository, new_base: Image, nodes: dict[int, RepositoryNode], left_out: dict[int, str]
 ) -> RebuildWave | None:
     """Leave out what a running wave onto the same base has in hand; return such a wave, None without one."""
     jobs = RebuildJob.objects.filter(wave__repository=base, wave__new_base=new_base, wave__state=State.RUNNING)
@@ -211,7 +211,7 @@ def _skipped(left_out: dict[int, str], actor: User) -> list[dict[str, str]]:
     return [{"repository": name, "reason": left_out[key]} for key, name in visible.values_list("pk", "name")]
 
 
-def _old_base(reach: Reach, base: Repository, nodes: dict[int, Node], fresh: list[Image]) -> Image | None:
+def _old_base(reach: Reach, base: Repository, nodes: dict[int, RepositoryNode], fresh: list[Image]) -> Image | None:
     """Return the base image that the affected images stand on now; the newest when they differ."""
     older = reach.lines.get(base.pk, set()) - {image.pk for image in fresh}
     derived = {platform.pk for node in nodes.values() for platform in node.platforms}
@@ -220,7 +220,7 @@ def _old_base(reach: Reach, base: Repository, nodes: dict[int, Node], fresh: lis
 
 
 def _choose_methods(
-    base: Repository, reach: Reach, nodes: dict[int, Node], left_out: dict[int, str], fresh: list[Image]
+    base: Repository, reach: Reach, nodes: dict[int, RepositoryNode], left_out: dict[int, str], fresh: list[Image]
 ) -> None:
     """Set each node's method and the reason; what cannot be renewed by us is left out. Reads layers, within limits."""
     reader = _Reader(client_for(base.registry))
@@ -246,7 +246,7 @@ def _choose_methods(
             left_out[node.key] = f"It has no recipe, and cannot be rebased: {problem}"
 
 
-def _rebase_refusal(node: Node, base: Repository, reach: Reach, fresh: list[Image], reader: _Reader) -> str:
+def _rebase_refusal(node: RepositoryNode, base: Repository, reach: Reach, fresh: list[Image], reader: _Reader) -> str:
     """Return why a node is to be built, "" when its layers may be put onto the new base."""
     if problem := rebase_problem(node.image, node.recipe):
         return problem
@@ -280,7 +280,8 @@ def rebase_problem(image: Image, recipe: Recipe | None) -> str:
 
 @transaction.atomic
 def _write(
-    repository: Repository, old: Image | None, new: Image, nodes: dict[int, Node], skipped: list[dict[str, str]], *,
+    repository: Repository, old: Image | None, new: Image, nodes: dict[int, RepositoryNode],
+    skipped: list[dict[str, str]], *,
     actor: User, trigger: str,
 ) -> tuple[RebuildWave, bool]:  # fmt: skip
     Repository.objects.select_for_update().get(pk=repository.pk)

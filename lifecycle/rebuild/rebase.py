@@ -22,7 +22,7 @@ from lifecycle.oci.constants import CONFIG_MAX_BYTES
 from lifecycle.oci.manifests import load_json, parse_manifest
 from lifecycle.oci.types import Descriptor, ManifestContent
 from lifecycle.rebuild import layers
-from lifecycle.rebuild.layers import Tree
+from lifecycle.rebuild.layers import FileTree
 
 BASE_NAME: Final = "org.opencontainers.image.base.name"
 BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
@@ -38,7 +38,7 @@ _REASONS_MAX: Final = 5
 _MAPS: Final = ("Labels", "ExposedPorts", "Volumes")
 
 
-ReadTree = Callable[[RegistryClient, str, Iterable[Descriptor]], Tree]
+ReadFileTree = Callable[[RegistryClient, str, Iterable[Descriptor]], FileTree]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,12 @@ def load(client: RegistryClient, repository: str, digest: Digest) -> Loaded:
 
 
 def decide(
-    client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None, *, read: ReadTree = layers.tree_of_layers
+    client: RegistryClient,
+    app: Loaded,
+    old: Loaded,
+    new: Loaded | None,
+    *,
+    read: ReadFileTree = layers.file_tree_of_layers,
 ) -> RebaseDecision:
     """Return whether `app`, built on `old`, may be put onto `new`.
 
@@ -111,12 +116,12 @@ def decide(
         return RebaseDecision(False, (f"Its configuration, or a base's, cannot be read ({type(error).__name__}).",))
 
 
-def _decide(client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None, read: ReadTree) -> RebaseDecision:
+def _decide(client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None, read: ReadFileTree) -> RebaseDecision:
     count = len(old.diff_ids)
     if not count or app.diff_ids[:count] != old.diff_ids or len(app.layers) != len(app.diff_ids):
         return RebaseDecision(False, ("Its first layers are not those of the recorded base.",))
     if len(app.diff_ids) == count:
-        own = Tree()
+        own = FileTree()
     else:
         try:
             own = read(client, app.repository, app.layers[count:])
@@ -140,13 +145,13 @@ def _decide(client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None
     return decide_trees(own, old_tree, new_tree)
 
 
-def decide_trees(own: Tree, old: Tree, new: Tree) -> RebaseDecision:
+def decide_trees(own: FileTree, old: FileTree, new: FileTree) -> RebaseDecision:
     """Apply rules 2 to 7 to what the image's own layers and the two bases hold."""
     reasons = [*_own_reasons(own), *_rules_3_and_4(own, old, new), *_rule_5(old, new), *_rules_6_and_7(own, old, new)]
     return RebaseDecision(not reasons, tuple(dict.fromkeys(reasons))[:_REASONS_MAX])
 
 
-def _own_reasons(own: Tree) -> list[str]:
+def _own_reasons(own: FileTree) -> list[str]:
     """Return what the image's own layers hold that forbids every rebase, whatever the new base is."""
     reasons = _rule_2(own)
     reasons += [f"Its own layers remove /{hidden} of the base." for hidden in sorted(own.whiteouts | own.opaque)]
@@ -158,7 +163,7 @@ def _own_reasons(own: Tree) -> list[str]:
     return reasons
 
 
-def _rule_2(own: Tree) -> list[str]:
+def _rule_2(own: FileTree) -> list[str]:
     touched = sorted(
         path
         for path in {*own.whiteouts, *own.opaque, *(p for p, entry in own.entries.items() if entry.kind != "d")}
@@ -167,7 +172,7 @@ def _rule_2(own: Tree) -> list[str]:
     return [f"Its own layers write the package database (/{touched[0]})."] if touched else []
 
 
-def _rules_3_and_4(own: Tree, old: Tree, new: Tree) -> list[str]:
+def _rules_3_and_4(own: FileTree, old: FileTree, new: FileTree) -> list[str]:
     reasons = []
     folders: set[str] = set()
     for path, entry in sorted(own.entries.items()):
@@ -186,7 +191,7 @@ def _rules_3_and_4(own: Tree, old: Tree, new: Tree) -> list[str]:
     return reasons
 
 
-def _rule_5(old: Tree, new: Tree) -> list[str]:
+def _rule_5(old: FileTree, new: FileTree) -> list[str]:
     reasons = []
     if layers.release(old) != layers.release(new):
         reasons.append("The new base is another release of the distribution.")
@@ -195,7 +200,7 @@ def _rule_5(old: Tree, new: Tree) -> list[str]:
     return reasons
 
 
-def _rules_6_and_7(own: Tree, old: Tree, new: Tree) -> list[str]:
+def _rules_6_and_7(own: FileTree, old: FileTree, new: FileTree) -> list[str]:
     reasons = []
     minors = {found[1] for path in own.entries if (found := _PYTHON.fullmatch(path))}
     for minor in sorted(minors):

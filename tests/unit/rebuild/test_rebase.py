@@ -106,9 +106,9 @@ def test_files_of_its_own_are_put_onto_the_new_base(client):
     digest = rebase.push(client, result, app, new, tag="new")
 
     after = rebase.load(client, "shop/static", digest)
-    whole = layers.tree_of_layers(client, "shop/static", after.layers)
-    expected = layers.tree_of_layers(client, "base/debian", new.layers)
-    expected.add(layers.tree_of_layers(client, "shop/static", app.layers[1:]))
+    whole = layers.file_tree_of_layers(client, "shop/static", after.layers)
+    expected = layers.file_tree_of_layers(client, "base/debian", new.layers)
+    expected.add(layers.file_tree_of_layers(client, "shop/static", app.layers[1:]))
     assert whole.entries == expected.entries
     assert after.platform == ("linux", "arm64", "v8")
     assert (after.config["author"], after.config["created"]) == ("ann", "2026-01-02T03:04:05Z")
@@ -242,7 +242,7 @@ def test_a_configuration_of_another_shape_is_a_reason_and_no_crash(more):
 
 
 def test_files_of_another_shape_are_read_past():
-    tree = layers.Tree()
+    tree = layers.FileTree()
     text = f"a:x:\u00b2:\nb:x:{'9' * 5000}:\nc:x:7:\n".encode()
     tree.entries["etc/passwd"] = layers.Entry("f", 0o644, 0, 0, len(text), "", False, text)
     assert layers.names_by_number(tree, "etc/passwd") == {7: "c"}
