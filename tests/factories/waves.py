@@ -125,7 +125,9 @@ def failed(harbour: dict[str, Any]) -> RebuildWave:
     RebuildJob.objects.filter(pk=api.pk).update(
         state="failed", problem="The build failed: STEP 2/4 ended with exit code 1.", finished_at=now
     )
-    RebuildJob.objects.filter(pk=worker.pk).update(state="blocked", problem="shop/api could not be rebuilt.")
+    RebuildJob.objects.filter(pk=worker.pk).update(
+        state="blocked", problem="shop/api could not be rebuilt.", finished_at=now
+    )
     RebuildWave.objects.filter(pk=wave.pk).update(state="failed", finished_at=now)
     wave.refresh_from_db()
     return wave

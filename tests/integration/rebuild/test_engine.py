@@ -14,7 +14,6 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition, RegistryUnavailable
 from lifecycle.ingest import services as ingest
-from lifecycle.jobs import handlers as job_handlers
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.lineage.services import derive
@@ -78,7 +77,6 @@ class Yard:
 
     def settle(self, *, rounds=40):
         """Run every job that waits, rebuilds last, until none does."""
-        job_handlers.load()
         for _ in range(rounds):
             Job.objects.filter(state=Job.State.WAITING).update(not_before=None)
             waiting = sorted(Job.objects.filter(state="waiting"), key=lambda job: (job.kind == "rebuild", job.pk))
@@ -90,7 +88,7 @@ class Yard:
 
     def run(self, job):
         if job.kind == "scan":
-            Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED)
+            Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED, finished_at=clock.now())
             image = Image.objects.get(pk=job.subject_id)
             first = image.config["history"][0]["created_by"].removeprefix("COPY ")
             found = [Package(purl, layer_position=0) for purl in self.packages.get(first, ())]
@@ -237,7 +235,7 @@ def test_the_result_is_judged_only_when_its_packages_are_matched(yard):
             Job.objects.filter(pk=job.pk).update(not_before=None)
             yard.run(job)
     assert RebuildJob.objects.get().state == "scanning"
-    Job.objects.filter(pk=match.pk).update(state="succeeded", lease_until=None)
+    Job.objects.filter(pk=match.pk).update(state="succeeded", lease_until=None, finished_at=clock.now())
     yard.settle()
     assert RebuildJob.objects.get().state == "done"
 
@@ -291,7 +289,7 @@ def test_an_older_waves_late_result_does_not_take_the_tag_from_a_newer_one(yard)
     late = first.jobs.get(repository__name="shop/static")
     late_run = Job.objects.get(kind="rebuild", subject_id=late.pk)
     yard.run(late_run)
-    Job.objects.filter(pk=late_run.pk).update(state="cancelled")  # its worker died, and comes back last
+    Job.objects.filter(pk=late_run.pk).update(state="cancelled", finished_at=clock.now())  # its worker died
     yard.push("base/debian", "debian 3", packages=("openssl", "3"))
     second = yard.wave()
     yard.settle()
@@ -423,7 +421,7 @@ def test_a_result_whose_scan_failed_is_scanned_again_by_a_retry(yard):
     wave = yard.wave()
     yard.run(Job.objects.get(kind="rebuild"))
     result = RebuildJob.objects.get().new_image
-    Job.objects.filter(kind="scan").update(state="failed")
+    Job.objects.filter(kind="scan").update(state="failed", finished_at=clock.now())
     Image.objects.filter(pk=result.pk).update(scan_problem="syft died")
     yard.settle()
     assert RebuildJob.objects.get().problem == "The result could not be scanned: syft died"
@@ -455,7 +453,7 @@ def test_what_nobody_works_at_any_more_is_taken_up_again(yard):
     yard.push("base/debian", "debian 2")
     wave = yard.wave()
     yard.run(Job.objects.get(kind="rebuild", subject_id=wave.jobs.get(repository__name="shop/static").pk))
-    Job.objects.filter(kind="rebuild").update(state="cancelled")  # by hand, say
+    Job.objects.filter(kind="rebuild").update(state="cancelled", finished_at=clock.now())
     yard.settle()
     wave.refresh_from_db()
     assert (wave.state, shape(wave)["shop/static"]) == ("running", (1, "scanning"))

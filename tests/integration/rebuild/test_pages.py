@@ -14,7 +14,6 @@ from django.urls import reverse
 
 from accounts.queries import system_user
 from lifecycle.core import clock
-from lifecycle.jobs import handlers as job_handlers
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.pages.rebuild import page_queries
@@ -365,7 +364,6 @@ def test_a_watch_whose_move_led_to_no_plan_says_why(harbour, owner):
     gone = dock.user("gone")
     row = waves.watch(base, gone)
     Image.objects.update(scanned_at=clock.now())
-    job_handlers.load()
 
     def move():
         run = Job.objects.create(kind="plan", subject_id=row.pk, actor=system_user())
@@ -564,7 +562,7 @@ def test_a_long_level_shows_what_is_urgent_and_says_the_rest_in_words(harbour, o
         where = dock.repository(f"shop/many-{number:03}")
         RebuildJob.objects.create(wave=wave, repository=where, level=1, old_image=image, tag="1.0")
     last = RebuildJob.objects.filter(wave=wave).order_by("-pk").first()
-    RebuildJob.objects.filter(pk=last.pk).update(state="failed", problem="exit 1")
+    RebuildJob.objects.filter(pk=last.pk).update(state="failed", problem="exit 1", finished_at=clock.now())
     text = page(owner, wave).content.decode()
     assert f'id="job-{last.pk}"' in text
     assert "5 more: 2 done, 3 waiting." in text

@@ -10,7 +10,7 @@ import pytest
 from accounts.models import Role, Team, User
 from lifecycle.authority.models import RoleGrant
 from lifecycle.ingest.services import ingest_manifest
-from lifecycle.jobs import handlers, running
+from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.rebuild import planning, services
 from lifecycle.rebuild.builders import buildah
@@ -28,7 +28,6 @@ pytestmark = [
 
 
 def run_jobs():
-    handlers.load()
     for _ in range(60):
         Job.objects.filter(state=Job.State.WAITING).update(not_before=None)
         waiting = list(Job.objects.filter(state=Job.State.WAITING).order_by("kind", "pk"))

@@ -10,6 +10,7 @@ from django.db import OperationalError, transaction
 from accounts.models import Role
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
+from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition, NotFound, NotPermitted
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job
@@ -283,7 +284,7 @@ def test_a_job_that_a_worker_took_and_has_not_begun_is_not_queued_again(yard):
     runs = list(Job.objects.filter(kind="rebuild").values_list("subject_id", flat=True))
     assert runs.count(job_of(wave, "static").pk) == 1
     assert len(runs) == len(set(runs)) == 4
-    Job.objects.filter(pk=taken.pk).update(state="failed", lease_until=None)  # nobody has it in hand any more
+    Job.objects.filter(pk=taken.pk).update(state="failed", lease_until=None, finished_at=clock.now())
     services.resume_waves()
     assert queued() >= {job_of(wave, "static").pk}
 
