@@ -14,7 +14,7 @@ from accounts.models import User
 from lifecycle import events
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core import clock
-from lifecycle.core.errors import LifecycleError, NotFound
+from lifecycle.core.errors import NotFound
 from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
 from lifecycle.events import subscribe
@@ -31,7 +31,7 @@ from lifecycle.rebuild.containerfile import split_reference
 from lifecycle.rebuild.graph import tags_of
 from lifecycle.rebuild.kinds import PLAN, REBUILD
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from lifecycle.rebuild.types import BuildRequest
+from lifecycle.rebuild.types import BuildRequest, WaveCancelled
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.constants import OWN_TAGS
 from lifecycle.registry.models import Image, RepositoryImage, Tag, TagEvent
@@ -285,7 +285,7 @@ def _build(run: JobRun, client: RegistryClient, job: RebuildJob, bases: dict[str
     def check() -> None:
         run.check()
         if RebuildWave.objects.filter(pk=job.wave_id, state=RebuildWave.State.CANCELLED).exists():
-            raise LifecycleError("The wave was cancelled.", code="cancelled")
+            raise WaveCancelled("The wave was cancelled.")
 
     first = next(iter(bases.values()), "")
     annotations = {}

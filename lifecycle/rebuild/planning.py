@@ -25,6 +25,7 @@ from lifecycle.rebuild.graph import Reach, RepositoryNode, in_order, reach_of, t
 from lifecycle.rebuild.layers import FileTree
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.rebuild.queries import base_by_layers, brings_system_packages, name_in_registry
+from lifecycle.rebuild.types import PlanLimit
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Repository, Tag
 from lifecycle.registry.platforms import platforms_of
@@ -39,7 +40,7 @@ State = RebuildWave.State
 
 
 class _Reader:
-    """Reads manifests and layers once each, within a plan's time and size; raises LimitExceeded beyond."""
+    """Reads manifests and layers once each, within a plan's time and size; raises PlanLimit beyond."""
 
     def __init__(self, client: RegistryClient) -> None:
         self.client = client
@@ -69,7 +70,7 @@ class _Reader:
     def _check(self, size_bytes: int) -> None:
         self._left -= size_bytes
         if self._left < 0 or time.monotonic() > self._until:
-            raise LimitExceeded("Reading its layers would take longer than a plan may.", code="plan_limit")
+            raise PlanLimit("Reading its layers would take longer than a plan may.")
 
 
 def plan_wave(base: str, *, actor: User, trigger: str = "manual") -> RebuildWave:
@@ -227,13 +228,12 @@ def _choose_methods(
     for node in nodes.values():
         try:
             problem = _rebase_refusal(node, base, reach, fresh, reader)
+        except PlanLimit as error:
+            node.method = RebuildJob.Method.BUILD if node.recipe else RebuildJob.Method.REBASE
+            node.reason = f"{error.message} Its worker decides whether it can be rebased."
+            continue
         except LimitExceeded as error:
-            if error.error_code != "plan_limit":
-                problem = error.message
-            else:
-                node.method = RebuildJob.Method.BUILD if node.recipe else RebuildJob.Method.REBASE
-                node.reason = f"{error.message} Its worker decides whether it can be rebased."
-                continue
+            problem = error.message
         except RegistryUnavailable:
             raise  # not the image's fault: nothing would look at what was left out for it
         except (LifecycleError, IndexError) as error:

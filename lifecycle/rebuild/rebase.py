@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from lifecycle.core.errors import LimitExceeded, Malformed
+from lifecycle.core.errors import Malformed
 from lifecycle.core.types import Digest
 from lifecycle.oci.client import RegistryClient
 from lifecycle.oci.constants import CONFIG_MAX_BYTES
@@ -107,7 +107,7 @@ def decide(
     """Return whether `app`, built on `old`, may be put onto `new`.
 
     Without `new` (not built yet) only what holds for every new base is looked at; safe then means "may be". Reads the
-    layers of all three by `read`; raises LimitExceeded with the code `plan_limit` when that refuses to go on. A
+    layers of all three by `read`; raises PlanLimit when that refuses to go on. A
     configuration of other shapes than the image-spec's is a reason against it: one image must not end the plan of all.
     """
     try:
@@ -125,9 +125,7 @@ def _decide(client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None
     else:
         try:
             own = read(client, app.repository, app.layers[count:])
-        except (Malformed, LimitExceeded) as error:
-            if error.error_code == "plan_limit":
-                raise
+        except Malformed as error:
             return RebaseDecision(False, (error.message,))
     reasons = _own_reasons(own)
     if reasons or new is None:
@@ -138,9 +136,7 @@ def _decide(client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None
         merge(app, old, new, base_name="")
         old_tree = read(client, old.repository, old.layers)
         new_tree = read(client, new.repository, new.layers)
-    except (Malformed, LimitExceeded) as error:
-        if error.error_code == "plan_limit":
-            raise
+    except Malformed as error:
         return RebaseDecision(False, (error.message,))
     return decide_trees(own, old_tree, new_tree)
 
