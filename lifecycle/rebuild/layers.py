@@ -22,6 +22,8 @@ from lifecycle.oci.types import Descriptor
 WHITEOUT: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"
 MEMBERS_MAX: Final = 1_000_000
+# Bytes that a header may claim for one file: tarfile skips a file by reading it in small blocks, also past the end.
+MEMBER_MAX_BYTES: Final = 64 * 1024**3
 KEPT_MAX: Final = 32 * 1024 * 1024  # bytes of one file that is read whole: a package database
 # Files whose words a decision needs.
 KEPT: Final = frozenset({"var/lib/dpkg/status", "lib/apk/db/installed", "usr/lib/apk/db/installed", "etc/os-release",
@@ -113,6 +115,8 @@ def read_layer(stream: IO[bytes]) -> FileTree:
                 count += 1
                 if count > MEMBERS_MAX:
                     raise LimitExceeded(f"A layer holds more than {MEMBERS_MAX} files.")
+                if member.size > MEMBER_MAX_BYTES:
+                    raise LimitExceeded(f"A layer holds a file of more than {MEMBER_MAX_BYTES} bytes.")
                 _add_member(tree, archive, member)
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, RecursionError) as error:
         raise Malformed(f"A layer cannot be read: {error}") from error
