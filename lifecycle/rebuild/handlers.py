@@ -14,7 +14,7 @@ from accounts.models import User
 from lifecycle import events
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core import clock
-from lifecycle.core.errors import NotFound
+from lifecycle.core.errors import Malformed, NotFound
 from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
 from lifecycle.events import subscribe
@@ -28,6 +28,7 @@ from lifecycle.oci.client import RegistryClient
 from lifecycle.rebuild import contexts, estimates, planning, queries, rebase, services
 from lifecycle.rebuild.builders import buildah
 from lifecycle.rebuild.containerfile import split_reference
+from lifecycle.rebuild.documents import load
 from lifecycle.rebuild.graph import tags_of
 from lifecycle.rebuild.kinds import PLAN, REBUILD
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
@@ -259,17 +260,21 @@ def _rebase_or_build(
     place = queries.name_in_registry(before, job.repository.registry) if before is not None else None
     if not problem and before is not None and place is not None and len(bases) == 1:
         name, _, digest = next(iter(bases.values())).partition("@")
-        app = rebase.load(client, job.repository.name, Digest.parse(job.old_image.digest))
-        old = rebase.load(client, place, Digest.parse(before.digest))
-        new = rebase.load(client, name, Digest.parse(digest))
-        decision = rebase.decide(client, app, old, new)
-        run.check()
-        if decision.is_safe:
-            reason = "Its own layers went onto the new base as they are."
-            run.log("Rebasing: its own layers go onto the new base as they are.")
-            result = rebase.merge(app, old, new, base_name=f"{job.repository.registry.host}/{name}")
-            return rebase.push(client, result, app, new, tag=tag), RebuildJob.Method.REBASE, reason
-        problem = " ".join(decision.reasons)
+        try:
+            app = load(client, job.repository.name, Digest.parse(job.old_image.digest))
+            old = load(client, place, Digest.parse(before.digest))
+            new = load(client, name, Digest.parse(digest))
+        except Malformed as error:
+            problem = f"The image or its base cannot be read. {error.message}"
+        else:
+            decision = rebase.decide(client, app, old, new)
+            run.check()
+            if decision.is_safe:
+                reason = "Its own layers went onto the new base as they are."
+                run.log("Rebasing: its own layers go onto the new base as they are.")
+                result = rebase.merge(app, old, new, base_name=f"{job.repository.registry.host}/{name}")
+                return rebase.push(client, result, app, new, tag=tag), RebuildJob.Method.REBASE, reason
+            problem = " ".join(decision.reasons)
     problem = problem or "Its base is not known."
     if job.recipe is None:
         raise NotFound(f"It cannot be rebased, and has no recipe. {problem}")

@@ -21,6 +21,7 @@ from lifecycle.oci.client import RegistryClient
 from lifecycle.oci.types import Descriptor
 from lifecycle.rebuild import estimates, layers, rebase, services
 from lifecycle.rebuild.containerfile import split_reference
+from lifecycle.rebuild.documents import Loaded, load
 from lifecycle.rebuild.graph import Reach, RepositoryNode, in_order, reach_of, tags_of
 from lifecycle.rebuild.layers import FileTree
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
@@ -47,13 +48,13 @@ class _Reader:
         self._until = time.monotonic() + READ_MAX_S
         self._left = READ_MAX_BYTES
         self._trees: dict[tuple[str, ...], FileTree] = {}
-        self._loaded: dict[tuple[str, str], rebase.Loaded] = {}
+        self._loaded: dict[tuple[str, str], Loaded] = {}
 
-    def load(self, repository: str, image: Image) -> rebase.Loaded:
+    def load(self, repository: str, image: Image) -> Loaded:
         key = (repository, image.digest)
         if key not in self._loaded:
             self._check(0)
-            self._loaded[key] = rebase.load(self.client, repository, Digest.parse(image.digest))
+            self._loaded[key] = load(self.client, repository, Digest.parse(image.digest))
         return self._loaded[key]
 
     def tree(self, client: RegistryClient, repository: str, wanted: Iterable[Descriptor]) -> FileTree:
@@ -232,12 +233,10 @@ def _choose_methods(
             node.method = RebuildJob.Method.BUILD if node.recipe else RebuildJob.Method.REBASE
             node.reason = f"{error.message} Its worker decides whether it can be rebased."
             continue
-        except LimitExceeded as error:
-            problem = error.message
         except RegistryUnavailable:
             raise  # not the image's fault: nothing would look at what was left out for it
-        except (LifecycleError, IndexError) as error:
-            problem = f"Its layers could not be read: {error}"
+        except LifecycleError as error:
+            problem = f"The image or its base cannot be read. {error.message}"
         if not problem:
             node.method, node.reason = RebuildJob.Method.REBASE, "Its own layers go onto the new base as they are."
         elif node.recipe is not None:

@@ -5,6 +5,8 @@ Scans are replaced at their edge alone: what syft would have listed is stored as
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from django.db import connection
 
@@ -18,7 +20,9 @@ from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.lineage.services import derive
 from lifecycle.rebuild import estimates, handlers, planning, services
+from lifecycle.rebuild.builders import buildah
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
+from lifecycle.rebuild.types import BuildFailed
 from lifecycle.registry.models import Image, Tag, TagEvent
 from lifecycle.sbom.services import Content, Package, store
 from tests.factories import dock, oci
@@ -526,6 +530,55 @@ def test_reading_layers_for_a_plan_has_an_end_and_the_worker_decides_then(yard, 
     wave.refresh_from_db()
     assert wave.state == "succeeded"
     assert {job.method_reason for job in wave.jobs.all()} == {"Its own layers went onto the new base as they are."}
+
+
+BAD_CONFIGS = {
+    "labels": {"config": {"Labels": [1]}},
+    "env": {"config": {"Env": [5]}},
+    "history": {"history": [1, 2]},
+    "diff-ids": {"rootfs": {"type": "layers", "diff_ids": {"0": "x"}}},
+}
+
+
+@pytest.mark.parametrize("form", [*BAD_CONFIGS, "list"])
+@pytest.mark.parametrize("has_recipe", [False, True])
+def test_one_malformed_image_ends_neither_the_plan_nor_the_wave_of_the_others(yard, form, has_recipe, monkeypatch):
+    yard.push("base/debian", "debian 1")
+    yard.push("shop/bad", "bad", on="base/debian")
+    yard.push("shop/static", "static", on="base/debian")
+    if has_recipe:
+        Recipe.objects.create(
+            repository=dock.repository("shop/bad"), revision=1, containerfile="FROM base/debian\n", author=yard.owner,
+            base_references=["base/debian"],
+        )  # fmt: skip
+        Recipe.objects.update(created_at="2001-01-01T00:00Z")
+    bad = yard.tag("shop/bad")
+    read = yard.shelf.get_blob
+
+    def serve(repository, digest, **more):
+        content = read(repository, digest, **more)
+        if repository != "shop/bad" or not content.startswith(b"{"):
+            return content
+        return b"[1]" if form == "list" else json.dumps(json.loads(content) | BAD_CONFIGS[form]).encode()
+
+    yard.push("base/debian", "debian 2", packages=("openssl", "2"))
+    monkeypatch.setattr(yard.shelf, "get_blob", serve)
+    built = []
+
+    def build(request, client, **more):
+        built.append(request.repository)
+        raise BuildFailed("exit 1")
+
+    monkeypatch.setattr(buildah, "build", build)
+    wave = yard.wave()
+    if not has_recipe:
+        assert [row["repository"] for row in wave.skipped] == ["shop/bad"]
+        assert list(shape(wave)) == ["shop/static"]
+    else:
+        assert "cannot be read" in wave.jobs.get(repository__name="shop/bad", method="build").method_reason
+    yard.settle()
+    assert wave.jobs.get(repository__name="shop/static").state == "done"
+    assert (yard.tag("shop/bad"), built) == (bad, ["shop/bad"] if has_recipe else [])
 
 
 def test_what_was_lost_of_lineage_is_no_reason_to_rebuild_twice(yard):
