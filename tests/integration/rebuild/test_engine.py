@@ -16,10 +16,10 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition, RegistryUnavailable
 from lifecycle.ingest import services as ingest
-from lifecycle.jobs import running
+from lifecycle.jobs import running as job_runs
 from lifecycle.jobs.models import Job
 from lifecycle.lineage.services import derive
-from lifecycle.rebuild import estimates, handlers, planning, services
+from lifecycle.rebuild import estimates, methods, planning, running, services
 from lifecycle.rebuild.builders import buildah
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.rebuild.types import BuildFailed
@@ -98,7 +98,7 @@ class Yard:
             found = [Package(purl, layer_position=0) for purl in self.packages.get(first, ())]
             store({image.pk: Content(found, distro="debian-12")}, actor=self.owner)
             return
-        running.run(job.pk)
+        job_runs.run(job.pk)
 
     def wave(self, base="base/debian:latest", *, by=None):
         wave = planning.plan_wave(base, actor=by or self.owner)
@@ -115,7 +115,7 @@ class Yard:
 def yard(monkeypatch):
     shelf = Strict()
     shelf.depth = len(connection.savepoint_ids)
-    for module in (ingest, services, planning, handlers):
+    for module in (ingest, services, planning, running):
         monkeypatch.setattr(module, "client_for", lambda registry: shelf)
     dock.registry()
     return Yard(shelf)
@@ -329,7 +329,7 @@ def test_a_tag_that_somebody_moved_meanwhile_stays_and_its_children_go_on_from_t
     wave.refresh_from_db()
     api = wave.jobs.get(repository__name="shop/api")
     assert (api.state, api.new_image, yard.tag("shop/api")) == ("unchanged", theirs, theirs)
-    assert api.method_reason == "The tag latest was moved by somebody else meanwhile; it stays."
+    assert api.method_reason == "The tag latest was moved by another user during the rebuild, and was not changed."
     assert (wave.state, theirs.digest in yard.bases("shop/worker")) == ("succeeded", True)
 
 
@@ -442,7 +442,7 @@ def test_a_worker_that_dies_anywhere_leaves_one_effect(yard, death):
     wave = yard.wave()
     yard.shelf.fail_after, yard.shelf._writes = death, 0
     run = Job.objects.get(kind="rebuild")
-    running.run(run.pk)
+    job_runs.run(run.pk)
     yard.shelf.fail_after = None
     yard.settle()
     wave.refresh_from_db()
@@ -513,7 +513,7 @@ def test_a_recipe_gets_no_base_that_its_author_may_not_see(yard):
     yard.settle()
     job = RebuildJob.objects.get()
     assert (job.state, job.problem) == (
-        "failed", "The base secret/base is not in the registry, or its recipe's author may not see it."
+        "failed", "The base secret/base is not in the registry, or the author of the recipe cannot see it."
     )  # fmt: skip
     assert secret.digest not in str(yard.shelf.calls[-1])
 
@@ -522,14 +522,14 @@ def test_a_recipe_gets_no_base_that_its_author_may_not_see(yard):
 def test_reading_layers_for_a_plan_has_an_end_and_the_worker_decides_then(yard, monkeypatch, limit, value):
     yard.four_levels()
     yard.push("base/debian", "debian 2")
-    monkeypatch.setattr(planning, limit, value)
+    monkeypatch.setattr(methods, limit, value)
     wave = yard.wave()
-    reason = "Reading its layers would take longer than a plan may. Its worker decides whether it can be rebased."
+    reason = "Reading the layers exceeds the limits of a plan. The worker decides whether the image can be rebased."
     assert {(job.method, job.method_reason) for job in wave.jobs.all()} == {("rebase", reason)}
     yard.settle()
     wave.refresh_from_db()
     assert wave.state == "succeeded"
-    assert {job.method_reason for job in wave.jobs.all()} == {"Its own layers went onto the new base as they are."}
+    assert {job.method_reason for job in wave.jobs.all()} == {"Its own layers were put onto the new base unchanged."}
 
 
 BAD_CONFIGS = {
