@@ -82,7 +82,7 @@ class RecipeView(generics.GenericAPIView[Recipe]):
     @extend_schema(responses=RecipeSerializer)
     def get(self, request: Request, repository_id: int) -> Response:
         """Return the recipe in force; 404 when there is none."""
-        recipe = queries.recipe_in_force(repository_for(caller(request), repository_id))
+        recipe = queries.current_recipe(repository_for(caller(request), repository_id))
         if recipe is None:
             raise NotFound("This repository has no recipe.")
         return Response(self.get_serializer(recipe).data)
@@ -316,6 +316,6 @@ class WaveViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RebuildWave]):
         context = {
             "job_counts": {wave.pk: counts},
             "shown": {job.pk: job.repository.name for job in jobs},
-            "candidates": queries.slots_to_renew(jobs, actor=actor),
+            "candidates": queries.slots_to_update(jobs, actor=actor),
         }
         return Response(WaveDetailSerializer(wave, context=context).data, status=status)

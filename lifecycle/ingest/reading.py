@@ -9,7 +9,7 @@ import structlog
 
 from lifecycle.core.errors import LimitExceeded, Malformed
 from lifecycle.core.types import Digest
-from lifecycle.ingest.types import Graph, Node
+from lifecycle.ingest.types import Graph, ManifestNode
 from lifecycle.oci.client import BlobUnknown, ManifestUnknown, RegistryClient
 from lifecycle.oci.constants import CONFIG_MAX_BYTES, GRAPH_DEPTH_MAX, GRAPH_NODES_MAX
 from lifecycle.oci.manifests import load_json, parse, parse_config
@@ -30,7 +30,7 @@ def read_graph(
     registry lost is left out and logged: the index is dangling, which is the registry's state.
     Raises ManifestUnknown when `top` itself is missing, MalformedManifest, LimitExceeded.
     """
-    done: dict[str, Node] = {}
+    done: dict[str, ManifestNode] = {}
     pending: set[str] = set()
 
     def visit(digest: Digest, depth: int) -> None:
@@ -57,13 +57,15 @@ def read_graph(
         if isinstance(document, ManifestDocument) and document.is_image and stored is None:
             done[digest.text] = _with_config(client, repository, content, document)
         else:
-            done[digest.text] = Node(content, document)
+            done[digest.text] = ManifestNode(content, document)
 
     visit(top, 0)
     return Graph(top, tuple(done.values()))
 
 
-def _with_config(client: RegistryClient, repository: str, content: ManifestContent, document: ManifestDocument) -> Node:
+def _with_config(
+    client: RegistryClient, repository: str, content: ManifestContent, document: ManifestDocument
+) -> ManifestNode:
     """Return the node with its configuration; without one when the blob is not what an image's should be.
 
     An artifact may call itself an image (cosign's legacy signatures do): such a manifest is kept,
@@ -75,10 +77,10 @@ def _with_config(client: RegistryClient, repository: str, content: ManifestConte
         raw = client.get_blob(repository, document.config.digest, max_bytes=CONFIG_MAX_BYTES)
     except BlobUnknown:
         log.warning("image_config_missing", repository=repository, digest=document.digest.text)
-        return Node(content, document)
+        return ManifestNode(content, document)
     try:
         parsed: Any = load_json(raw, "configuration")
-        return Node(content, document, parse_config(raw, document.config.digest), parsed)
+        return ManifestNode(content, document, parse_config(raw, document.config.digest), parsed)
     except Malformed as error:
         log.warning("image_config_unreadable", digest=document.digest.text, problem=error.message)
-        return Node(content, document)
+        return ManifestNode(content, document)

@@ -26,7 +26,7 @@ class RegistryEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ManifestNode:
     """One manifest or index of a graph, as the registry served it."""
 
     content: ManifestContent
@@ -44,7 +44,7 @@ class Graph:
     """A top-level manifest or index with all it names, children before parents."""
 
     top: Digest
-    nodes: tuple[Node, ...]
+    nodes: tuple[ManifestNode, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from lifecycle.core.errors import MalformedDigest
 from lifecycle.core.types import Digest, is_referrer_tag
 from lifecycle.ingest import protection
 from lifecycle.ingest.settling import queue_settling
-from lifecycle.ingest.types import Graph, Node, Written
+from lifecycle.ingest.types import Graph, ManifestNode, Written
 from lifecycle.oci.chains import as_stored, chain_ids
 from lifecycle.oci.constants import OCI_PREFIX
 from lifecycle.oci.manifests import clean, history_of_layers, merged_annotations
@@ -248,7 +248,7 @@ _CONTENT_FIELDS = (
 )
 
 
-def _image_of(node: Node, parents_voice: Mapping[str, str], graph: Graph) -> Image:
+def _image_of(node: ManifestNode, parents_voice: Mapping[str, str], graph: Graph) -> Image:
     document, config = node.document, node.config
     image = Image(
         digest=node.digest.text,
@@ -283,7 +283,7 @@ def _image_of(node: Node, parents_voice: Mapping[str, str], graph: Graph) -> Ima
     return image
 
 
-def _kind_of(node: Node) -> str:
+def _kind_of(node: ManifestNode) -> str:
     document = node.document
     if isinstance(document, IndexDocument):
         return Image.Kind.ARTIFACT if document.artifact_type else Image.Kind.INDEX
@@ -294,7 +294,7 @@ def _kind_of(node: Node) -> str:
     return Image.Kind.MANIFEST if document.is_image and has_layers_only and not is_nowhere else Image.Kind.ARTIFACT
 
 
-def _chains(node: Node) -> tuple[list[str], list[str]]:
+def _chains(node: ManifestNode) -> tuple[list[str], list[str]]:
     """Return the chain ids of every prefix of the layers, by diff ids and by digests; "" where unknown."""
     if not isinstance(node.document, ManifestDocument):
         return [], []
@@ -306,7 +306,7 @@ def _chains(node: Node) -> tuple[list[str], list[str]]:
     return [as_stored(chain) for chain in chain_ids(diff_ids)], by_digest
 
 
-def _layers_of(node: Node, image: Image) -> list[Layer]:
+def _layers_of(node: ManifestNode, image: Image) -> list[Layer]:
     if not isinstance(node.document, ManifestDocument):
         return []
     layers = node.document.layers
@@ -331,16 +331,16 @@ def _layers_of(node: Node, image: Image) -> list[Layer]:
     ]
 
 
-def _entries_of(node: Node, images: Mapping[str, Image]) -> list[IndexEntry]:
+def _entries_of(node: ManifestNode, images: Mapping[str, Image]) -> list[IndexEntry]:
     named = _named_by(node, images)
     return [_entry(row.index, images[row.digest], row) for row in named if row.digest in images]
 
 
-def _missing_of(node: Node, images: Mapping[str, Image]) -> list[MissingChild]:
+def _missing_of(node: ManifestNode, images: Mapping[str, Image]) -> list[MissingChild]:
     return [row for row in _named_by(node, images) if row.digest not in images]
 
 
-def _named_by(node: Node, images: Mapping[str, Image]) -> list[MissingChild]:
+def _named_by(node: ManifestNode, images: Mapping[str, Image]) -> list[MissingChild]:
     """Return what an index names, each as if it was not there; nothing for a manifest."""
     if not isinstance(node.document, IndexDocument):
         return []
@@ -475,7 +475,7 @@ def _point(row: Tag, image: Image | None, *, actor: User | None, via: str) -> Ta
     return event
 
 
-def _size_of(node: Node) -> int:
+def _size_of(node: ManifestNode) -> int:
     document = node.document
     if isinstance(document, IndexDocument):
         return sum(child.size_bytes for child in document.manifests)

@@ -1,7 +1,8 @@
-"""Which images stand on which, read level by level: the same number of queries for one image of a level or thousands.
+"""Which images are built on which, read level by level. The number of queries does not depend on a level's width.
 
-A repository's image is what one tag of it names. What a tag named over time is its line: whoever stands on an older
-image of a line is renewed when the line moves, and whoever stands on another line of the same repository is not.
+A repository's image is the image that one of its tags names. The *line* of a tag is all images that it named over
+time: an image built on an older image of a line is outdated when the tag moves. Other lines of the same repository
+are not affected.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ LEVELS_MAX: Final = 50  # deeper than any real graph
 
 
 @dataclass(slots=True)
-class Node:
-    """One repository's current image, with what it is renewed from."""
+class RepositoryNode:
+    """One repository's current image, with its recipe and its bases."""
 
     repository: Repository
     image: Image
     recipe: Recipe | None
     tag: str
     platforms: list[Image]
-    bases: set[int] = field(default_factory=set)  # repositories it stands on, as far as the walk came by them
-    parents: set[int] = field(default_factory=set)  # those of them that a wave renews
+    bases: set[int] = field(default_factory=set)  # repositories it is built on, of those that the walk has reached
+    parents: set[int] = field(default_factory=set)  # the bases that the same wave rebuilds
     level: int = 0
-    is_behind: bool = False  # it does not stand on what one of its bases is by now: no wave has to renew that first
+    is_behind: bool = False  # not built on the current image of a base that the wave does not rebuild
     method: str = ""
     reason: str = ""
 
@@ -47,42 +48,42 @@ class Node:
 
 @dataclass(slots=True)
 class Reach:
-    """What stands on a base, at any distance; `left_out` says of a repository why it is not in `nodes`."""
+    """All images derived from a base, directly or not; `skipped` has the reason for repositories not in `nodes`."""
 
-    nodes: dict[int, Node] = field(default_factory=dict)
-    left_out: dict[int, str] = field(default_factory=dict)
+    nodes: dict[int, RepositoryNode] = field(default_factory=dict)
+    skipped: dict[int, str] = field(default_factory=dict)
     lines: dict[int, set[int]] = field(default_factory=dict)  # repository -> platform images of its line
     edges: set[tuple[int, int]] = field(default_factory=set)  # (base, derived) platform images, of those lines
 
-    def stands_on(self, node: Node, images: Collection[int]) -> bool:
+    def is_built_on(self, node: RepositoryNode, images: Collection[int]) -> bool:
         """Whether any platform of `node` was built on any of `images`."""
         return any((base, platform.pk) in self.edges for base in images for platform in node.platforms)
 
 
 def tags_of(repository: Repository, image: Image) -> set[str]:
-    """Return the tags of a repository that name an image now, or named it."""
+    """Return the tags of a repository that name an image, or named it before."""
     named = Q(image=image) | Q(image__entries__child=image)
     named |= Q(events__new_image=image) | Q(events__new_image__entries__child=image)
     return set(Tag.objects.filter(named, repository=repository).values_list("name", flat=True))
 
 
 def line_images(repository: Repository, tags: Collection[str]) -> set[int]:
-    """Return the ids of the platform images in the line of these tags; of all the repository's, when none is given."""
+    """Return the ids of the platform images in the line of these tags; without tags, all of the repository."""
     return line_images_of({repository.pk: set(tags)}).get(repository.pk, set())
 
 
 def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]) -> Reach:
-    """Return everything below `base`, whose `tags` name `platforms` now; without tags, all images of it are its line.
+    """Return all images derived from `base`, whose `tags` name `platforms` now; without tags, its line is all images.
 
-    `bases` of the nodes are complete; whether a node has to be renewed is not decided here.
+    `bases` of the nodes are complete. Whether a node is outdated is not decided here.
     """
-    recipes = _recipes_in_force(base.registry_id)
+    recipes = _current_recipes(base.registry_id)
     named: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for recipe in recipes.values():
         for reference in recipe.base_references:
             try:
                 name, wanted = split_reference(reference)
-            except Malformed:  # stored before references were checked: it stands on nothing, and stops nobody's plan
+            except Malformed:  # stored before references were checked: counts as no base, and stops no plan
                 continue
             named[name].append((recipe.repository_id, wanted))
     reach = Reach()
@@ -95,7 +96,7 @@ def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]
         for key, images in lines.items():
             reach.lines[key] = reach.lines.get(key, set()) | images
         by_derivation = _holders(reach, list(frontier))
-        candidates = {child for found in by_derivation.values() for child in found}
+        candidates = {child for children in by_derivation.values() for child in children}
         candidates |= {child for name, _ in frontier.values() for child, _ in named[name]}
         known = reach.nodes | _nodes(candidates - reach.nodes.keys() - {base.pk}, recipes, base.registry_id)
         following: dict[int, tuple[str, set[str]]] = {}
@@ -104,9 +105,9 @@ def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]
             for child in (by_recipe | by_derivation.get(key, set())) & known.keys():
                 node = known[child]
                 if child not in by_recipe and node.recipe is not None and node.recipe.base_references:
-                    if reach.stands_on(node, reach.lines.get(key, ())):
+                    if reach.is_built_on(node, reach.lines.get(key, ())):
                         where = f"{name}:{min(words)}" if words else name
-                        reach.left_out.setdefault(child, f"Its recipe does not stand on {where}.")
+                        reach.skipped.setdefault(child, f"Its recipe does not use {where}.")
                     continue
                 if child not in reach.nodes:
                     reach.nodes[child] = node
@@ -114,19 +115,19 @@ def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]
                 node.bases.add(key)
         frontier = following
     for key in reach.nodes:
-        reach.left_out.pop(key, None)
+        reach.skipped.pop(key, None)
     return reach
 
 
-def in_order(nodes: dict[int, Node]) -> tuple[list[Node], set[int]]:
-    """Return the nodes, each behind every node it stands on, and the keys of those in or behind a circle."""
+def in_order(nodes: dict[int, RepositoryNode]) -> tuple[list[RepositoryNode], set[int]]:
+    """Return the nodes, each after its bases, and the keys of those that are in a circle or derived from one."""
     missing = {key: len(node.bases & nodes.keys()) for key, node in nodes.items()}
     above: dict[int, list[int]] = defaultdict(list)
     for key, node in nodes.items():
         for parent in node.bases & nodes.keys():
             above[parent].append(key)
     ready = sorted((key for key, count in missing.items() if not count), key=lambda key: nodes[key].repository.name)
-    order: list[Node] = []
+    order: list[RepositoryNode] = []
     while ready:
         key = ready.pop(0)
         order.append(nodes[key])
@@ -137,8 +138,8 @@ def in_order(nodes: dict[int, Node]) -> tuple[list[Node], set[int]]:
     return order, {key for key, count in missing.items() if count}
 
 
-def _recipes_in_force(registry_id: int) -> dict[int, Recipe]:
-    """Return {repository id: its recipe in force}, without the texts."""
+def _current_recipes(registry_id: int) -> dict[int, Recipe]:
+    """Return {repository id: its current recipe}, without the texts."""
     rows = (
         Recipe.objects.filter(repository__registry=registry_id, repository__source=None)
         .order_by("repository_id", "-revision")
@@ -149,9 +150,9 @@ def _recipes_in_force(registry_id: int) -> dict[int, Recipe]:
 
 
 def line_images_of(wanted: dict[int, set[str]]) -> dict[int, set[int]]:
-    """Return {repository id: images that its tags name or named}, with the children of indexes.
+    """Return {repository id: images that its given tags name or named}, with the children of indexes.
 
-    Where no tag is given, of all its images. The same number of queries for any number of repositories.
+    Without tags, all images of the repository. The number of queries is the same for any number of repositories.
     """
     named = {key: words for key, words in wanted.items() if words}
     tops: dict[int, set[int]] = defaultdict(set)
@@ -195,7 +196,7 @@ def _holders(reach: Reach, keys: Iterable[int]) -> dict[int, set[int]]:
     for child, index in parents:
         tops[child].add(index)
     holders: dict[int, set[int]] = defaultdict(set)
-    rows = Tag.objects.filter(image__in={top for found in tops.values() for top in found}, repository__source=None)
+    rows = Tag.objects.filter(image__in={top for images in tops.values() for top in images}, repository__source=None)
     for image_id, repository_id in rows.values_list("image_id", "repository_id"):
         holders[image_id].add(repository_id)
     result: dict[int, set[int]] = defaultdict(set)
@@ -206,10 +207,10 @@ def _holders(reach: Reach, keys: Iterable[int]) -> dict[int, set[int]]:
     return result
 
 
-def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe], registry_id: int) -> dict[int, Node]:
-    """Return each repository's current image: what its recipe's tag, else `latest`, else its newest tag names.
+def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe], registry_id: int) -> dict[int, RepositoryNode]:
+    """Return each repository's current image: the one of its recipe's tag, else of `latest`, else of its newest tag.
 
-    Only of the base's own registry: what was imported from elsewhere is not ours to renew.
+    Only of the base's own registry: images that were imported from another registry cannot be rebuilt here.
     """
     live = (
         Tag.objects.filter(repository__in=repository_ids, repository__source=None, image__isnull=False)
@@ -220,16 +221,16 @@ def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe], registry
         .defer("image__manifest", "image__config")
     )
     wanted = {key: recipes[key].tag if key in recipes else "latest" for key in repository_ids}
-    found = {tag.repository_id: tag for tag in live.filter(name__in=set(wanted.values()))
-             if tag.name == wanted[tag.repository_id]}  # fmt: skip
-    rest = live.filter(repository__in=wanted.keys() - found.keys())
+    tags = {tag.repository_id: tag for tag in live.filter(name__in=set(wanted.values()))
+            if tag.name == wanted[tag.repository_id]}  # fmt: skip
+    rest = live.filter(repository__in=wanted.keys() - tags.keys())
     for tag in rest.order_by("repository_id", "-updated_at", "-pk").distinct("repository_id"):
-        found[tag.repository_id] = tag
-    images = {tag.image_id: tag.image for tag in found.values() if tag.image is not None}
+        tags[tag.repository_id] = tag
+    images = {tag.image_id: tag.image for tag in tags.values() if tag.image is not None}
     entries = entries_of_images(images.values())
     platforms = {key: [entry.child for entry in members] for key, members in entries.items()}
     return {
-        key: Node(tag.repository, tag.image, recipes.get(key), tag.name, platforms[tag.image.pk])
-        for key, tag in found.items()
+        key: RepositoryNode(tag.repository, tag.image, recipes.get(key), tag.name, platforms[tag.image.pk])
+        for key, tag in tags.items()
         if tag.image is not None
     }

@@ -22,6 +22,8 @@ from lifecycle.oci.types import Descriptor
 WHITEOUT: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"
 MEMBERS_MAX: Final = 1_000_000
+# Bytes that a header may claim for one file: tarfile skips a file by reading it in small blocks, also past the end.
+MEMBER_MAX_BYTES: Final = 64 * 1024**3
 KEPT_MAX: Final = 32 * 1024 * 1024  # bytes of one file that is read whole: a package database
 # Files whose words a decision needs.
 KEPT: Final = frozenset({"var/lib/dpkg/status", "lib/apk/db/installed", "usr/lib/apk/db/installed", "etc/os-release",
@@ -44,14 +46,14 @@ class Entry:
 
 
 @dataclass(slots=True)
-class Tree:
+class FileTree:
     """Paths without a leading slash. `whiteouts` and `opaque` are left from layers that nothing lies under."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
     whiteouts: set[str] = field(default_factory=set)
     opaque: set[str] = field(default_factory=set)
 
-    def add(self, upper: Tree) -> None:
+    def add(self, upper: FileTree) -> None:
         """Put one layer's tree on top of this one."""
         for hidden in upper.opaque:
             self._remove_below(hidden)
@@ -80,9 +82,9 @@ class Tree:
         return ""
 
 
-def tree_of_layers(client: RegistryClient, repository: str, layers: Iterable[Descriptor]) -> Tree:
+def file_tree_of_layers(client: RegistryClient, repository: str, layers: Iterable[Descriptor]) -> FileTree:
     """Return what these layers, lowest first, hold together; raises Malformed for a format that we cannot read."""
-    whole = Tree()
+    whole = FileTree()
     for layer in layers:
         with tempfile.TemporaryFile() as stream:
             client.fetch_blob(repository, layer.digest, stream, size_bytes=layer.size_bytes)
@@ -99,12 +101,12 @@ def copy_blob(client: RegistryClient, source: str, target: str, blob: Digest, *,
         client.upload_blob(target, blob, Path(stream.name))
 
 
-def read_layer(stream: IO[bytes]) -> Tree:
+def read_layer(stream: IO[bytes]) -> FileTree:
     """Return one layer's paths; raises Malformed when it is neither a plain nor a gzip tar, LimitExceeded."""
     is_gzip = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
     source: IO[bytes] = gzip.GzipFile(fileobj=stream) if is_gzip else stream  # type: ignore[assignment]
-    tree = Tree()
+    tree = FileTree()
     count = 0
     try:
         with tarfile.open(fileobj=source, mode="r|") as archive:
@@ -113,13 +115,15 @@ def read_layer(stream: IO[bytes]) -> Tree:
                 count += 1
                 if count > MEMBERS_MAX:
                     raise LimitExceeded(f"A layer holds more than {MEMBERS_MAX} files.")
+                if member.size > MEMBER_MAX_BYTES:
+                    raise LimitExceeded(f"A layer holds a file of more than {MEMBER_MAX_BYTES} bytes.")
                 _add_member(tree, archive, member)
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, RecursionError) as error:
         raise Malformed(f"A layer cannot be read: {error}") from error
     return tree
 
 
-def _add_member(tree: Tree, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+def _add_member(tree: FileTree, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     path = "/".join(part for part in member.name.split("/") if part not in ("", "."))
     folder, _, name = path.rpartition("/")
     if name == OPAQUE:
@@ -162,7 +166,7 @@ def is_dynamic_elf(start: bytes) -> bool:
     return any(kind == _ELF_DYNAMIC for kind in kinds)
 
 
-def packages(tree: Tree) -> set[str]:
+def packages(tree: FileTree) -> set[str]:
     """Return the names of the Debian or Alpine packages that the tree's own databases list as installed."""
     names: set[str] = set()
     for block in tree.text("var/lib/dpkg/status").split("\n\n"):
@@ -175,7 +179,7 @@ def packages(tree: Tree) -> set[str]:
     return names
 
 
-def release(tree: Tree) -> tuple[str, str]:
+def release(tree: FileTree) -> tuple[str, str]:
     """Return (ID, VERSION_ID) of os-release(5); empty texts when there is none."""
     lines = tree.text("etc/os-release", "usr/lib/os-release").splitlines()
     values = dict(line.split("=", 1) for line in lines if "=" in line)
@@ -185,7 +189,7 @@ def release(tree: Tree) -> tuple[str, str]:
 _ID: Final = re.compile(r"[0-9]{1,10}")
 
 
-def names_by_number(tree: Tree, path: str) -> dict[int, str]:
+def names_by_number(tree: FileTree, path: str) -> dict[int, str]:
     """Return {uid or gid: name} of passwd(5) or group(5)."""
     rows: Sequence[list[str]] = [line.split(":") for line in tree.text(path).splitlines()]
     return {int(row[2]): row[0] for row in rows if len(row) > 2 and _ID.fullmatch(row[2])}

@@ -1,4 +1,4 @@
-"""How images are made again: recipes, watched bases, waves and their jobs."""
+"""Recipes, watched bases, and rebuild waves with their jobs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lifecycle.registry.models import Image, Repository
 
 
 class Recipe(models.Model):
-    """One revision of how a repository's image is built; append-only, the highest revision is in force."""
+    """One revision of how a repository's image is built; append-only, the highest revision is the current one."""
 
     repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="recipes")
     revision = models.IntegerField()
@@ -33,7 +33,7 @@ class Recipe(models.Model):
 
 
 class UpstreamWatch(models.Model):
-    """A base tag whose moves propose a rebuild of what stands on it."""
+    """A base tag. Each time it moves, a rebuild of its derived images is proposed."""
 
     repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="watches")
     tag = models.CharField(max_length=128)
@@ -50,13 +50,13 @@ class UpstreamWatch(models.Model):
 
 
 class RebuildWave(models.Model):
-    """A plan, then its carrying out: every image that stands on a changed base, level by level."""
+    """A plan and its execution: all images derived from a changed base, level by level."""
 
     class State(models.TextChoices):
         PLANNED = "planned"
         RUNNING = "running"
         SUCCEEDED = "succeeded"
-        FAILED = "failed"  # ended, and at least one image failed or is blocked
+        FAILED = "failed"  # finished, and at least one image failed or is blocked
         CANCELLED = "cancelled"
 
     NEXT: ClassVar[dict[str, frozenset[str]]] = {
@@ -72,7 +72,7 @@ class RebuildWave(models.Model):
     trigger = models.CharField(max_length=20, default="manual")  # manual, watch
     planned_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     confirmed_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
-    skipped: models.JSONField[Any, Any] = models.JSONField(default=list)  # [{repository, reason}]: left out, and why
+    skipped: models.JSONField[Any, Any] = models.JSONField(default=list)  # [{repository, reason}]
     created_at = models.DateTimeField(auto_now_add=True)
     confirmed_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -98,14 +98,14 @@ class RebuildWave(models.Model):
 
 
 class RebuildJob(models.Model):
-    """One image of a wave: what it stood on, how it is renewed, and what came of it."""
+    """One image of a wave: its old state, the method to update it, and the result."""
 
     class State(models.TextChoices):
         WAITING = "waiting"  # for its parents, or for a worker
         BUILDING = "building"
-        SCANNING = "scanning"  # built and ingested, its packages not yet known
+        SCANNING = "scanning"  # pushed and ingested, its packages still unknown
         DONE = "done"
-        UNCHANGED = "unchanged"  # nothing to do: the same digest again, or somebody moved the tag (method_reason)
+        UNCHANGED = "unchanged"  # nothing to do: the same digest, or the tag was moved by another user (method_reason)
         FAILED = "failed"
         BLOCKED = "blocked"  # a parent failed
         CANCELLED = "cancelled"
@@ -124,7 +124,7 @@ class RebuildJob(models.Model):
 
     wave = models.ForeignKey(RebuildWave, on_delete=models.CASCADE, related_name="jobs")
     repository = models.ForeignKey(Repository, on_delete=models.PROTECT, related_name="rebuild_jobs")
-    level = models.IntegerField()  # 1 stands on the changed base
+    level = models.IntegerField()  # 1: built on the changed base
     parents: models.ManyToManyField[RebuildJob, Any] = models.ManyToManyField(
         "self", symmetrical=False, related_name="children"
     )
@@ -133,13 +133,15 @@ class RebuildJob(models.Model):
     recipe = models.ForeignKey(Recipe, on_delete=models.PROTECT, related_name="+", null=True)
     tag = models.CharField(max_length=128)
     state = models.CharField(max_length=10, choices=State, default=State.WAITING)
-    method = models.CharField(max_length=6, choices=Method, blank=True)  # as planned, then as done
-    method_reason = models.TextField(blank=True)  # why it is (not) safe to rebase
-    node_id = models.CharField(max_length=71, blank=True)  # hash of all that goes in, the wave too: built once
+    method = models.CharField(max_length=6, choices=Method, blank=True)  # as planned, then as executed
+    method_reason = models.TextField(blank=True)  # why a rebase is safe, or not
+    node_id = models.CharField(max_length=71, blank=True)  # hash of all inputs and the wave: built once
     attempts = models.IntegerField(default=0)
     problem = models.TextField(blank=True)
-    would_fix: models.JSONField[Any, Any] = models.JSONField(null=True)  # advisory ids by estimates.py; null: not known
-    still_open: models.JSONField[Any, Any] = models.JSONField(default=list)  # of would_fix, what the result still has
+    would_fix: models.JSONField[Any, Any] = models.JSONField(null=True)  # advisory ids by estimates.py; null: unknown
+    still_open: models.JSONField[Any, Any] = models.JSONField(
+        default=list
+    )  # the part of would_fix that the result still has
     findings_before = models.IntegerField(null=True)
     findings_after = models.IntegerField(null=True)
     fixed: models.JSONField[Any, Any] = models.JSONField(default=list)  # advisory ids
@@ -170,3 +172,8 @@ class RebuildJob(models.Model):
 
     def __str__(self) -> str:
         return f"{self.wave} {self.repository}"
+
+    @property
+    def has_new_image(self) -> bool:
+        """Whether the job ended with another image than it began with, so that derived images have to follow."""
+        return self.new_image_id is not None and self.new_image_id != self.old_image_id

@@ -1,9 +1,8 @@
-"""Plan a wave: every current image that stands on a changed base, level by level, with the way it can be renewed."""
+"""Plan a wave: all current images derived from a changed base, level by level, with the method to update each."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import transaction
@@ -16,81 +15,48 @@ from lifecycle.audit.actions import Action, RebuildPlanned
 from lifecycle.authority.access import repository_named
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.authority.rights import may, require
-from lifecycle.core.errors import LifecycleError, LimitExceeded, NotFound, RegistryUnavailable
+from lifecycle.core import clock
+from lifecycle.core.errors import LimitExceeded, NotFound
 from lifecycle.core.types import Digest
-from lifecycle.oci.client import RegistryClient
-from lifecycle.oci.types import Descriptor
-from lifecycle.rebuild import estimates, layers, rebase, services
+from lifecycle.evidence.findings import is_matching
+from lifecycle.jobs.handlers import Postponed
+from lifecycle.rebuild import estimates, services
 from lifecycle.rebuild.containerfile import split_reference
-from lifecycle.rebuild.graph import Node, Reach, in_order, reach_of, tags_of
-from lifecycle.rebuild.layers import Tree
-from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from lifecycle.rebuild.queries import base_by_layers, brings_system_packages, name_in_registry
+from lifecycle.rebuild.graph import Reach, RepositoryNode, in_order, reach_of, tags_of
+from lifecycle.rebuild.methods import choose_methods
+from lifecycle.rebuild.models import RebuildJob, RebuildWave, UpstreamWatch
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Repository, Tag
 from lifecycle.registry.platforms import platforms_of
 
-# Somebody waits for the answer; what was not read within these is decided by the worker, who reads it anyway.
-READ_MAX_S: Final = 20.0
-READ_MAX_BYTES: Final = 512 * 1024 * 1024
-
-IMAGES_MAX: Final = 5000  # of one wave; more than one confirmation can be about
+IMAGES_MAX: Final = 5000  # of one wave; nobody can review more in one confirmation
+SCAN_WAIT: Final = timedelta(seconds=60)  # for the scan of a new base; after that, estimates follow later
+SCAN_POLL_S: Final = 2.0
 
 State = RebuildWave.State
-
-
-class _Reader:
-    """Reads manifests and layers once each, within a plan's time and size; raises LimitExceeded beyond."""
-
-    def __init__(self, client: RegistryClient) -> None:
-        self.client = client
-        self._until = time.monotonic() + READ_MAX_S
-        self._left = READ_MAX_BYTES
-        self._trees: dict[tuple[str, ...], Tree] = {}
-        self._loaded: dict[tuple[str, str], rebase.Loaded] = {}
-
-    def load(self, repository: str, image: Image) -> rebase.Loaded:
-        key = (repository, image.digest)
-        if key not in self._loaded:
-            self._check(0)
-            self._loaded[key] = rebase.load(self.client, repository, Digest.parse(image.digest))
-        return self._loaded[key]
-
-    def tree(self, client: RegistryClient, repository: str, wanted: Iterable[Descriptor]) -> Tree:
-        found = list(wanted)
-        key = tuple(layer.digest.text for layer in found)
-        if key not in self._trees:
-            whole = Tree()
-            for layer in found:
-                self._check(layer.size_bytes)
-                whole.add(layers.tree_of_layers(client, repository, [layer]))
-            self._trees[key] = whole
-        return self._trees[key]
-
-    def _check(self, size_bytes: int) -> None:
-        self._left -= size_bytes
-        if self._left < 0 or time.monotonic() > self._until:
-            raise LimitExceeded("Reading its layers would take longer than a plan may.", code="plan_limit")
+_SEVERAL_PLATFORMS: Final = (
+    "The image has several platforms, but the builder makes only one. Rebuild it where it was built."
+)
 
 
 def plan_wave(base: str, *, actor: User, trigger: str = "manual") -> RebuildWave:
-    """Return what `plan` returns, whether new or not."""
+    """Return the wave of `plan`, new or not."""
     return plan(base, actor=actor, trigger=trigger)[0]
 
 
 def plan(base: str, *, actor: User, trigger: str = "manual") -> tuple[RebuildWave, bool]:
     """Return (wave, whether it is new) for `base`, a repository name with a tag or digest (default `latest`).
 
-    It holds what `actor` may rebuild; what is left out is listed with the reason, as far as `actor` may see it. A
-    waiting plan that says the same, or the running wave that covers all of it, is returned instead of a second one.
-    Never starts anything.
+    The wave contains the outdated derived images that `actor` can rebuild, and lists the skipped ones that `actor` can
+    see, with the reason. An equal plan that is not confirmed yet, or a running wave that covers all images, is returned
+    instead of a second one. Starts nothing.
 
-    Raises NotFound, RegistryUnavailable, or NotPermitted when `actor` may rebuild neither the base nor anything that
-    stands on it.
+    Raises NotFound, RegistryUnavailable, LimitExceeded, or NotPermitted when `actor` can rebuild neither the base nor
+    any of its derived images.
     """
     wave, is_new = _plan(base, actor=actor, trigger=trigger)
     if wave is None:
-        raise NotFound("There is nothing to plan.")  # only a watch's plan is left unwritten
+        raise NotFound("There is nothing to plan.")  # cannot happen: only `propose` drops empty plans
     return wave, is_new
 
 
@@ -100,197 +66,160 @@ def _plan(base: str, *, actor: User, trigger: str, even_empty: bool = True) -> t
     new_base = _image_at(repository, reference)
     if new_base is None:
         raise NotFound(f"{name} has no image {reference}.")
-    fresh = platforms_of(new_base)
-    reach = reach_of(repository, tags_of(repository, new_base), fresh)
-    nodes = _to_renew(reach, repository, fresh)
-    left_out = dict(reach.left_out)
+    new_platforms = platforms_of(new_base)
+    reach = reach_of(repository, tags_of(repository, new_base), new_platforms)
+    nodes = _outdated_nodes(reach, repository, new_platforms)
+    skipped_by_key = dict(reach.skipped)
     allowed = set(repositories_visible_to(actor, Verb.IMAGE_REBUILD).filter(pk__in=nodes).values_list("pk", flat=True))
     if not allowed:
         require(actor, Verb.IMAGE_REBUILD, repository=repository)
     for node in list(nodes.values()):
         if node.key not in allowed:
-            left_out[node.key] = _refusal(actor, node)
+            skipped_by_key[node.key] = may(actor, Verb.IMAGE_REBUILD, repository=node.repository).reason
         elif len(node.platforms) > 1:
-            left_out[node.key] = "It holds several platforms, and the builder makes one; renew it where it is built."
-    running = _leave_to_running_waves(repository, new_base, nodes, left_out)
-    _drop(nodes, left_out)
+            skipped_by_key[node.key] = _SEVERAL_PLATFORMS
+    running = _skip_running(repository, new_base, nodes, skipped_by_key)
+    _remove_skipped(nodes, skipped_by_key)
     if running is not None and not nodes:
         return running, False
     if len(nodes) > IMAGES_MAX:
-        raise LimitExceeded(f"More than {IMAGES_MAX} images stand on it; plan for what stands between.")
-    _choose_methods(repository, reach, nodes, left_out, fresh)
-    _drop(nodes, left_out)
+        raise LimitExceeded(f"More than {IMAGES_MAX} images are built on it. Plan for one of its derived images first.")
+    skipped_by_key |= choose_methods(client_for(repository.registry), repository, reach, nodes.values(), new_platforms)
+    _remove_skipped(nodes, skipped_by_key)
     _set_levels(nodes)
-    skipped = _skipped(left_out, actor)
+    skipped = _skipped_visible_to(actor, skipped_by_key)
     if not nodes and not skipped and not even_empty:
         return None, False
-    return _write(repository, _old_base(reach, repository, nodes, fresh), new_base, nodes, skipped,
+    return _write(repository, _old_base(reach, repository, nodes, new_platforms), new_base, nodes, skipped,
                   actor=actor, trigger=trigger)  # fmt: skip
 
 
-def propose(watch: UpstreamWatch, *, actor: User) -> RebuildWave | None:
-    """Plan a wave when a watched tag points elsewhere than at the last look; None when there is nothing to renew.
+def propose_for(watch_id: int, *, queued_at: datetime) -> None:
+    """Plan a wave for a watch whose tag moved; running twice is safe, since the watch keeps the digest.
 
-    The result of a wave that still runs proposes nothing: that wave goes on to what stands on it by itself, and its
-    end lets every watch of its images look again. So no wave leads to a second one over the same images.
+    Raises Postponed while the new base is being scanned and matched, for up to a minute after `queued_at`.
     """
-    row = Tag.objects.select_related("image").filter(repository=watch.repository, name=watch.tag).first()
-    if row is None or row.image is None or row.image.digest == watch.last_digest:
+    watch = UpstreamWatch.objects.select_related("repository", "created_by").filter(pk=watch_id).first()
+    if watch is None:
+        return
+    image = _image_at(watch.repository, watch.tag)
+    if image is not None and image.digest != watch.last_digest:
+        is_late = clock.now() - queued_at >= SCAN_WAIT
+        if not is_late and not _has_findings(platforms_of(image)):
+            raise Postponed("The new base is being scanned; its estimates need the result.", seconds=SCAN_POLL_S)
+    propose(watch, actor=watch.created_by)
+
+
+def _has_findings(images: list[Image]) -> bool:
+    """Whether the findings of these images are complete: each is scanned and matched, or cannot be scanned."""
+    if not all(image.scanned_at or image.scan_problem for image in images):
+        return False
+    return not is_matching([image.pk for image in images])
+
+
+def propose(watch: UpstreamWatch, *, actor: User) -> RebuildWave | None:
+    """Plan a wave when a watched tag has moved since the last check; None when no image is outdated.
+
+    The result of a running wave proposes nothing: that wave rebuilds the derived images itself, and queues a plan for
+    every watch of its images when it ends. So no wave leads to a second one over the same images.
+    """
+    image = _image_at(watch.repository, watch.tag)
+    if image is None or image.digest == watch.last_digest:
         return None
-    results = RebuildJob.objects.filter(repository=watch.repository, new_image=row.image)
+    results = RebuildJob.objects.filter(repository=watch.repository, new_image=image)
     if results.filter(wave__state=State.RUNNING).exists():
         return None
     wave = None
-    if watch.last_digest:  # the first image of a base has nothing below it yet
-        name = f"{watch.repository.name}@{row.image.digest}"
+    if watch.last_digest:  # the first image of a base has no derived images yet
+        name = f"{watch.repository.name}@{image.digest}"
         wave, _ = _plan(name, actor=actor, trigger="watch", even_empty=False)
-    UpstreamWatch.objects.filter(pk=watch.pk).update(last_digest=row.image.digest)
+    UpstreamWatch.objects.filter(pk=watch.pk).update(last_digest=image.digest)
     return wave
 
 
 def _image_at(repository: Repository, reference: str) -> Image | None:
     if ":" in reference:
-        held = Q(repository_images__repository=repository, repository_images__removed_at=None)
-        return Image.objects.filter(held, digest=Digest.parse(reference).text).first()
+        is_present = Q(repository_images__repository=repository, repository_images__removed_at=None)
+        return Image.objects.filter(is_present, digest=Digest.parse(reference).text).first()
     tag = Tag.objects.select_related("image").filter(repository=repository, name=reference).first()
     return tag.image if tag is not None else None
 
 
-def _to_renew(reach: Reach, base: Repository, fresh: list[Image]) -> dict[int, Node]:
-    """Return the nodes that do not stand on what their bases are, or will be once this is carried out."""
-    order, circle = in_order(reach.nodes)
-    for key in circle:
-        reach.left_out[key] = "What it stands on stands, in the end, on itself."
+def _outdated_nodes(reach: Reach, base: Repository, new_platforms: list[Image]) -> dict[int, RepositoryNode]:
+    """Return the nodes that are not built on the current state of their bases, or will not be after this wave."""
+    order, circular = in_order(reach.nodes)
+    for key in circular:
+        reach.skipped[key] = "Its bases form a circle."
     current = {node.key: [image.pk for image in node.platforms] for node in order}
-    current[base.pk] = [image.pk for image in fresh]
-    renewed: dict[int, Node] = {}
+    current[base.pk] = [image.pk for image in new_platforms]
+    outdated: dict[int, RepositoryNode] = {}
     for node in order:
-        behind = {key for key in node.bases if key in current and not reach.stands_on(node, current[key])}
-        node.parents = node.bases & renewed.keys()
-        node.is_behind = bool(behind - renewed.keys())
+        behind = {key for key in node.bases if key in current and not reach.is_built_on(node, current[key])}
+        node.parents = node.bases & outdated.keys()
+        node.is_behind = bool(behind - outdated.keys())
         if node.parents or behind:
-            renewed[node.key] = node
-    return renewed
+            outdated[node.key] = node
+    return outdated
 
 
-def _drop(nodes: dict[int, Node], left_out: dict[int, str]) -> None:
-    """Take out what is left out, and then whatever stood on nothing else that changes."""
-    for key in left_out.keys() & nodes.keys():
+def _remove_skipped(nodes: dict[int, RepositoryNode], skipped_by_key: dict[int, str]) -> None:
+    """Remove the skipped nodes, and then nodes that have no other base that changes."""
+    for key in skipped_by_key.keys() & nodes.keys():
         del nodes[key]
     for node in list(nodes.values()):  # parents come first
         had_parents = bool(node.parents)
         node.parents &= nodes.keys()
         if had_parents and not node.parents and not node.is_behind:
-            left_out[node.key] = "What it stands on is left out of this wave."
+            skipped_by_key[node.key] = "Its base is skipped in this wave."
             del nodes[node.key]
 
 
-def _set_levels(nodes: dict[int, Node]) -> None:
-    """Set the longest way from the base as each node's level: parents come first."""
+def _set_levels(nodes: dict[int, RepositoryNode]) -> None:
+    """Set each node's level: the length of the longest path from the base. Parents come first."""
     for node in nodes.values():
         node.level = 1 + max((nodes[parent].level for parent in node.parents), default=0)
 
 
-def _refusal(actor: User, node: Node) -> str:
-    return may(actor, Verb.IMAGE_REBUILD, repository=node.repository).reason
-
-
-def _leave_to_running_waves(
-    base: Repository, new_base: Image, nodes: dict[int, Node], left_out: dict[int, str]
+def _skip_running(
+    base: Repository, new_base: Image, nodes: dict[int, RepositoryNode], skipped_by_key: dict[int, str]
 ) -> RebuildWave | None:
-    """Leave out what a running wave onto the same base has in hand; return such a wave, None without one."""
+    """Skip what running waves for the same base rebuild already; return the latest such wave, or None."""
     jobs = RebuildJob.objects.filter(wave__repository=base, wave__new_base=new_base, wave__state=State.RUNNING)
     jobs = jobs.exclude(state=RebuildJob.State.CANCELLED)
     for wave_id, key in jobs.values_list("wave_id", "repository_id").order_by("wave_id"):
         if key in nodes:
-            left_out.setdefault(key, f"W-{wave_id} renews it now.")
+            skipped_by_key.setdefault(key, f"W-{wave_id} is rebuilding it.")
     return RebuildWave.objects.filter(repository=base, new_base=new_base, state=State.RUNNING).order_by("-pk").first()
 
 
-def _skipped(left_out: dict[int, str], actor: User) -> list[dict[str, str]]:
-    visible = repositories_visible_to(actor).filter(pk__in=left_out).order_by("name")
-    return [{"repository": name, "reason": left_out[key]} for key, name in visible.values_list("pk", "name")]
+def _skipped_visible_to(actor: User, skipped_by_key: dict[int, str]) -> list[dict[str, str]]:
+    visible = repositories_visible_to(actor).filter(pk__in=skipped_by_key).order_by("name")
+    return [{"repository": name, "reason": skipped_by_key[key]} for key, name in visible.values_list("pk", "name")]
 
 
-def _old_base(reach: Reach, base: Repository, nodes: dict[int, Node], fresh: list[Image]) -> Image | None:
-    """Return the base image that the affected images stand on now; the newest when they differ."""
-    older = reach.lines.get(base.pk, set()) - {image.pk for image in fresh}
+def _old_base(
+    reach: Reach, base: Repository, nodes: dict[int, RepositoryNode], new_platforms: list[Image]
+) -> Image | None:
+    """Return the base image that the affected images are built on now; the newest when they differ."""
+    older = reach.lines.get(base.pk, set()) - {image.pk for image in new_platforms}
     derived = {platform.pk for node in nodes.values() for platform in node.platforms}
-    found = {below for below, above in reach.edges if below in older and above in derived}
-    return Image.objects.filter(pk__in=found).order_by("-pk").first()
-
-
-def _choose_methods(
-    base: Repository, reach: Reach, nodes: dict[int, Node], left_out: dict[int, str], fresh: list[Image]
-) -> None:
-    """Set each node's method and the reason; what cannot be renewed by us is left out. Reads layers, within limits."""
-    reader = _Reader(client_for(base.registry))
-    for node in nodes.values():
-        try:
-            problem = _rebase_refusal(node, base, reach, fresh, reader)
-        except LimitExceeded as error:
-            if error.error_code != "plan_limit":
-                problem = error.message
-            else:
-                node.method = RebuildJob.Method.BUILD if node.recipe else RebuildJob.Method.REBASE
-                node.reason = f"{error.message} Its worker decides whether it can be rebased."
-                continue
-        except RegistryUnavailable:
-            raise  # not the image's fault: nothing would look at what was left out for it
-        except (LifecycleError, IndexError) as error:
-            problem = f"Its layers could not be read: {error}"
-        if not problem:
-            node.method, node.reason = RebuildJob.Method.REBASE, "Its own layers go onto the new base as they are."
-        elif node.recipe is not None:
-            node.method, node.reason = RebuildJob.Method.BUILD, problem
-        else:
-            left_out[node.key] = f"It has no recipe, and cannot be rebased: {problem}"
-
-
-def _rebase_refusal(node: Node, base: Repository, reach: Reach, fresh: list[Image], reader: _Reader) -> str:
-    """Return why a node is to be built, "" when its layers may be put onto the new base."""
-    if problem := rebase_problem(node.image, node.recipe):
-        return problem
-    old = base_by_layers(node.image)
-    place = name_in_registry(old, base.registry) if old is not None else None
-    if old is None or place is None:
-        return "Its base is not known."
-    if brings_system_packages(node.image, above=old):
-        return "Its own layers write the package database."
-    app, before = reader.load(node.repository.name, node.image), reader.load(place, old)
-    after = None
-    if not node.parents and old.pk in reach.lines[base.pk]:
-        target = next((image for image in fresh if image.platform == node.image.platform), None)
-        if target is None:
-            return "The new base is for another platform."
-        after = reader.load(base.name, target)
-    # Without `after` the base is not built yet: its own layers are looked at now, the rest by the worker.
-    return " ".join(rebase.decide(reader.client, app, before, after, read=reader.tree).reasons)
-
-
-def rebase_problem(image: Image, recipe: Recipe | None) -> str:
-    """Return why an image is not to be rebased, as far as its rows tell; "" when they tell nothing."""
-    if image.kind != Image.Kind.MANIFEST:
-        return "It is an index of several platforms."
-    if recipe is not None and recipe.created_at > image.first_seen_at:
-        return "Its recipe is newer than the image."
-    if recipe is not None and len(recipe.base_references) > 1:
-        return "Its recipe takes files from more than one image."
-    return ""
+    used = {base_id for base_id, derived_id in reach.edges if base_id in older and derived_id in derived}
+    return Image.objects.filter(pk__in=used).order_by("-pk").first()
 
 
 @transaction.atomic
 def _write(
-    repository: Repository, old: Image | None, new: Image, nodes: dict[int, Node], skipped: list[dict[str, str]], *,
-    actor: User, trigger: str,
+    repository: Repository, old: Image | None, new: Image, nodes: dict[int, RepositoryNode],
+    skipped: list[dict[str, str]], *, actor: User, trigger: str,
 ) -> tuple[RebuildWave, bool]:  # fmt: skip
+    """Return (wave, True) for a new row, or (equal plan, False)."""
     Repository.objects.select_for_update().get(pk=repository.pk)
     wanted = {(node.key, node.image.pk, node.recipe.pk if node.recipe else None) for node in nodes.values()}
     waiting = RebuildWave.objects.filter(repository=repository, new_base=new, state=State.PLANNED).order_by("pk")
-    for same in waiting:
-        held = set(same.jobs.values_list("repository_id", "old_image_id", "recipe_id"))
-        if held == wanted and same.skipped == skipped:
-            return same, False
+    for other in waiting:
+        planned = set(other.jobs.values_list("repository_id", "old_image_id", "recipe_id"))
+        if planned == wanted and other.skipped == skipped:
+            return other, False
     wave = RebuildWave.objects.create(
         repository=repository, old_base=old, new_base=new, planned_by=actor, trigger=trigger, skipped=skipped
     )
@@ -301,10 +230,10 @@ def _write(
         )
         for node in sorted(nodes.values(), key=lambda node: (node.level, node.repository.name))
     )  # fmt: skip
-    made = {job.repository_id: job.pk for job in rows}
-    stands_on = RebuildJob.parents.through
-    stands_on.objects.bulk_create(
-        stands_on(from_rebuildjob_id=made[node.key], to_rebuildjob_id=made[parent])
+    job_ids = {job.repository_id: job.pk for job in rows}
+    parent_rows = RebuildJob.parents.through
+    parent_rows.objects.bulk_create(
+        parent_rows(from_rebuildjob_id=job_ids[node.key], to_rebuildjob_id=job_ids[parent])
         for node in nodes.values()
         for parent in node.parents
     )

@@ -73,7 +73,7 @@ def watches_of(repository: Repository) -> QuerySet[UpstreamWatch]:
     return rows.annotate(problem=Coalesce(Subquery(said.values("said")[:1]), Value(""), output_field=TextField()))
 
 
-def recipe_in_force(repository: Repository) -> Recipe | None:
+def current_recipe(repository: Repository) -> Recipe | None:
     """Return the highest revision of the repository's recipe, with its author."""
     return Recipe.objects.filter(repository=repository).select_related("author").order_by("-revision").first()
 
@@ -97,7 +97,7 @@ def brings_system_packages(image: Image, *, above: Image) -> bool:
     return brought.filter(inventory__inventory_packages__package__type__in=("deb", "apk", "rpm")).exists()
 
 
-def slots_to_renew(jobs: Sequence[RebuildJob], *, actor: User) -> dict[int, list[Slot]]:
+def slots_to_update(jobs: Sequence[RebuildJob], *, actor: User) -> dict[int, list[Slot]]:
     """Return {job id: the slots that hold an older state of what it made}, first environment first.
 
     Those are where a result could go: what its tag named before, be it the image that was renewed or one before that

@@ -15,14 +15,13 @@ from typing import Any, Final
 
 import orjson
 
-from lifecycle.core.errors import LimitExceeded, Malformed
+from lifecycle.core.errors import Malformed
 from lifecycle.core.types import Digest
 from lifecycle.oci.client import RegistryClient
-from lifecycle.oci.constants import CONFIG_MAX_BYTES
-from lifecycle.oci.manifests import load_json, parse_manifest
-from lifecycle.oci.types import Descriptor, ManifestContent
+from lifecycle.oci.types import Descriptor
 from lifecycle.rebuild import layers
-from lifecycle.rebuild.layers import Tree
+from lifecycle.rebuild.documents import MAPS, Loaded, Settings
+from lifecycle.rebuild.layers import FileTree
 
 BASE_NAME: Final = "org.opencontainers.image.base.name"
 BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
@@ -35,10 +34,8 @@ _PACKAGE_DATABASE: Final = re.compile(
 _MOUNT_POINTS: Final = frozenset({"etc/hosts", "etc/resolv.conf", "etc/hostname"})
 _PYTHON: Final = re.compile(r"(?:.*/)?(python\d+\.\d+)(?:/.*)?")
 _REASONS_MAX: Final = 5
-_MAPS: Final = ("Labels", "ExposedPorts", "Volumes")
 
-
-ReadTree = Callable[[RegistryClient, str, Iterable[Descriptor]], Tree]
+ReadFileTree = Callable[[RegistryClient, str, Iterable[Descriptor]], FileTree]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +44,6 @@ class RebaseDecision:
 
     is_safe: bool
     reasons: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """One platform manifest with its configuration, as the registry has them."""
-
-    repository: str
-    content: ManifestContent
-    manifest: dict[str, Any]
-    config: dict[str, Any]
-    layers: tuple[Descriptor, ...]
-
-    @property
-    def diff_ids(self) -> list[str]:
-        return list(self.config.get("rootfs", {}).get("diff_ids") or [])
-
-    @property
-    def platform(self) -> tuple[str, str, str]:
-        """(os, architecture, variant) as the configuration says."""
-        return self.config.get("os", ""), self.config.get("architecture", ""), self.config.get("variant", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,65 +65,49 @@ class ConfigConflict(Malformed):
     code = "config_conflict"
 
 
-def load(client: RegistryClient, repository: str, digest: Digest) -> Loaded:
-    """Read one platform manifest; raises ManifestUnknown, MalformedManifest for an index or anything else."""
-    content = client.get_manifest(repository, digest.text)
-    document = parse_manifest(content)
-    config = load_json(client.get_blob(repository, document.config.digest, max_bytes=CONFIG_MAX_BYTES), "configuration")
-    return Loaded(repository, content, orjson.loads(content.content), config, document.layers)
-
-
 def decide(
-    client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None, *, read: ReadTree = layers.tree_of_layers
+    client: RegistryClient,
+    app: Loaded,
+    old: Loaded,
+    new: Loaded | None,
+    *,
+    read: ReadFileTree = layers.file_tree_of_layers,
 ) -> RebaseDecision:
-    """Return whether `app`, built on `old`, may be put onto `new`.
+    """Return whether `app`, built on `old`, can be put onto `new`.
 
-    Without `new` (not built yet) only what holds for every new base is looked at; safe then means "may be". Reads the
-    layers of all three by `read`; raises LimitExceeded with the code `plan_limit` when that refuses to go on. A
-    configuration of other shapes than the image-spec's is a reason against it: one image must not end the plan of all.
+    Without `new` (not built yet), only the rules that hold for every new base are checked: safe then means "not
+    excluded". A layer that cannot be read is a reason against the rebase. Raises only what `read` raises besides
+    Malformed: RegistryUnavailable, PlanLimit.
     """
     try:
         return _decide(client, app, old, new, read)
-    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        return RebaseDecision(False, (f"Its configuration, or a base's, cannot be read ({type(error).__name__}).",))
+    except Malformed as error:
+        return RebaseDecision(False, (error.message,))
 
 
-def _decide(client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None, read: ReadTree) -> RebaseDecision:
+def _decide(client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None, read: ReadFileTree) -> RebaseDecision:
     count = len(old.diff_ids)
-    if not count or app.diff_ids[:count] != old.diff_ids or len(app.layers) != len(app.diff_ids):
+    if not count or app.diff_ids[:count] != old.diff_ids:
         return RebaseDecision(False, ("Its first layers are not those of the recorded base.",))
-    if len(app.diff_ids) == count:
-        own = Tree()
-    else:
-        try:
-            own = read(client, app.repository, app.layers[count:])
-        except (Malformed, LimitExceeded) as error:
-            if error.error_code == "plan_limit":
-                raise
-            return RebaseDecision(False, (error.message,))
+    own = read(client, app.repository, app.layers[count:]) if len(app.layers) > count else FileTree()
     reasons = _own_reasons(own)
     if reasons or new is None:
         return RebaseDecision(not reasons, tuple(reasons[:_REASONS_MAX]))
     if old.platform != new.platform:
         return RebaseDecision(False, ("The new base is for another platform.",))
-    try:
-        merge(app, old, new, base_name="")
-        old_tree = read(client, old.repository, old.layers)
-        new_tree = read(client, new.repository, new.layers)
-    except (Malformed, LimitExceeded) as error:
-        if error.error_code == "plan_limit":
-            raise
-        return RebaseDecision(False, (error.message,))
+    merge(app, old, new, base_name="")  # raises ConfigConflict, and reads no layer
+    old_tree = read(client, old.repository, old.layers)
+    new_tree = read(client, new.repository, new.layers)
     return decide_trees(own, old_tree, new_tree)
 
 
-def decide_trees(own: Tree, old: Tree, new: Tree) -> RebaseDecision:
+def decide_trees(own: FileTree, old: FileTree, new: FileTree) -> RebaseDecision:
     """Apply rules 2 to 7 to what the image's own layers and the two bases hold."""
     reasons = [*_own_reasons(own), *_rules_3_and_4(own, old, new), *_rule_5(old, new), *_rules_6_and_7(own, old, new)]
     return RebaseDecision(not reasons, tuple(dict.fromkeys(reasons))[:_REASONS_MAX])
 
 
-def _own_reasons(own: Tree) -> list[str]:
+def _own_reasons(own: FileTree) -> list[str]:
     """Return what the image's own layers hold that forbids every rebase, whatever the new base is."""
     reasons = _rule_2(own)
     reasons += [f"Its own layers remove /{hidden} of the base." for hidden in sorted(own.whiteouts | own.opaque)]
@@ -158,7 +119,7 @@ def _own_reasons(own: Tree) -> list[str]:
     return reasons
 
 
-def _rule_2(own: Tree) -> list[str]:
+def _rule_2(own: FileTree) -> list[str]:
     touched = sorted(
         path
         for path in {*own.whiteouts, *own.opaque, *(p for p, entry in own.entries.items() if entry.kind != "d")}
@@ -167,7 +128,7 @@ def _rule_2(own: Tree) -> list[str]:
     return [f"Its own layers write the package database (/{touched[0]})."] if touched else []
 
 
-def _rules_3_and_4(own: Tree, old: Tree, new: Tree) -> list[str]:
+def _rules_3_and_4(own: FileTree, old: FileTree, new: FileTree) -> list[str]:
     reasons = []
     folders: set[str] = set()
     for path, entry in sorted(own.entries.items()):
@@ -186,7 +147,7 @@ def _rules_3_and_4(own: Tree, old: Tree, new: Tree) -> list[str]:
     return reasons
 
 
-def _rule_5(old: Tree, new: Tree) -> list[str]:
+def _rule_5(old: FileTree, new: FileTree) -> list[str]:
     reasons = []
     if layers.release(old) != layers.release(new):
         reasons.append("The new base is another release of the distribution.")
@@ -195,7 +156,7 @@ def _rule_5(old: Tree, new: Tree) -> list[str]:
     return reasons
 
 
-def _rules_6_and_7(own: Tree, old: Tree, new: Tree) -> list[str]:
+def _rules_6_and_7(own: FileTree, old: FileTree, new: FileTree) -> list[str]:
     reasons = []
     minors = {found[1] for path in own.entries if (found := _PYTHON.fullmatch(path))}
     for minor in sorted(minors):
@@ -213,8 +174,8 @@ def _rules_6_and_7(own: Tree, old: Tree, new: Tree) -> list[str]:
 def merge(app: Loaded, old: Loaded, new: Loaded, *, base_name: str) -> Rebased:
     """Return the documents of `app` on `new`: the same bytes for the same three; raises ConfigConflict."""
     count = len(old.diff_ids)
-    config = copy.deepcopy(app.config)
-    config["config"] = _merged(app.config.get("config"), old.config.get("config"), new.config.get("config"))
+    config = copy.deepcopy(dict(app.config))
+    config["config"] = _merged(app.settings, old.settings, new.settings)
     config["rootfs"] = {"type": "layers", "diff_ids": [*new.diff_ids, *app.diff_ids[count:]]}
     config["history"] = _history(app, old, new)
     for name in ("os.version", "os.features"):
@@ -222,9 +183,9 @@ def merge(app: Loaded, old: Loaded, new: Loaded, *, base_name: str) -> Rebased:
         if name in new.config:
             config[name] = new.config[name]
     config_bytes = orjson.dumps(config, option=orjson.OPT_SORT_KEYS)
-    manifest = copy.deepcopy(app.manifest)
+    manifest = copy.deepcopy(dict(app.manifest))
     is_docker = "docker" in app.content.media_type
-    base_layers = [_descriptor(layer, is_docker=is_docker) for layer in new.manifest["layers"]]
+    base_layers = [_descriptor(layer, is_docker=is_docker) for layer in new.manifest.get("layers") or ()]
     manifest["layers"] = [*base_layers, *app.manifest["layers"][count:]]
     manifest["config"] |= {"digest": Digest.of(config_bytes).text, "size": len(config_bytes)}
     manifest["config"].pop("data", None)  # an embedded copy of the old configuration
@@ -251,26 +212,22 @@ def push(client: RegistryClient, result: Rebased, app: Loaded, new: Loaded, *, t
     return client.put_manifest(app.repository, tag, result.manifest, result.media_type)
 
 
-def _merged(app: Any, old: Any, new: Any) -> dict[str, Any]:
-    """Merge the `config` objects three ways, key by key."""
-    app, old, new = app or {}, old or {}, new or {}
+def _merged(app: Settings, old: Settings, new: Settings) -> dict[str, Any]:
+    """Merge the `config` objects three ways, key by key; raises ConfigConflict."""
     result: dict[str, Any] = {}
-    for key in sorted({*app, *old, *new}):
+    for key in sorted({*app.document, *old.document, *new.document}):
         if key == "Env":
-            pairs = _three_way(_variables(app), _variables(old), _variables(new), what="variable")
+            pairs = _three_way(app.env, old.env, new.env, what="variable")
             result[key] = [f"{name}={value}" for name, value in pairs.items()]
-        elif key in _MAPS:
-            result[key] = _three_way(app.get(key) or {}, old.get(key) or {}, new.get(key) or {}, what=key)
+        elif key in MAPS:
+            result[key] = _three_way(app.maps[key], old.maps[key], new.maps[key], what=key)
         else:
-            single = _three_way(*({key: part[key]} if key in part else {} for part in (app, old, new)), what="setting")
-            result |= single
-        if key in result and result[key] in ([], {}) and not app.get(key):
+            documents = (app.document, old.document, new.document)
+            parts = ({key: document[key]} if key in document else {} for document in documents)
+            result |= _three_way(*parts, what="setting")
+        if key in result and result[key] in ([], {}) and not app.document.get(key):
             del result[key]
     return result
-
-
-def _variables(config: Mapping[str, Any]) -> dict[str, str]:
-    return dict(word.partition("=")[::2] for word in config.get("Env") or [])
 
 
 def _three_way(app: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any], *, what: str) -> dict[str, Any]:
@@ -288,24 +245,23 @@ def _three_way(app: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str,
     return result
 
 
-def _history(app: Loaded, old: Loaded, new: Loaded) -> list[dict[str, Any]]:
+def _history(app: Loaded, old: Loaded, new: Loaded) -> list[Mapping[str, Any]]:
     """Return the new base's history, then the image's own part; a layer without a history entry gets a bare one."""
-    entries = app.config.get("history") or []
-    base = old.config.get("history") or []
     own_layers = len(app.diff_ids) - len(old.diff_ids)
-    if base and entries[: len(base)] == base:
-        tail = entries[len(base) :]
+    tail: list[Mapping[str, Any]] = []
+    if old.history and app.history[: len(old.history)] == old.history:
+        tail += app.history[len(old.history) :]
     else:
-        tail, left = [], len(old.diff_ids)
-        for entry in entries:
+        left = len(old.diff_ids)
+        for entry in app.history:
             if left <= 0:
                 tail.append(entry)
             elif not entry.get("empty_layer"):
                 left -= 1
-    return [*_complete(new.config.get("history") or [], len(new.diff_ids)), *_complete(tail, own_layers)]
+    return [*_complete(new.history, len(new.diff_ids)), *_complete(tail, own_layers)]
 
 
-def _complete(entries: Sequence[dict[str, Any]], layer_count: int) -> list[dict[str, Any]]:
+def _complete(entries: Sequence[Mapping[str, Any]], layer_count: int) -> list[Mapping[str, Any]]:
     described = sum(not entry.get("empty_layer") for entry in entries)
     if described > layer_count:  # it does not fit its layers: say nothing rather than something false
         return [{"created_by": "unknown"} for _ in range(layer_count)]

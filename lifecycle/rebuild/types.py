@@ -1,4 +1,4 @@
-"""What a builder is asked for, and what it gives back."""
+"""The request to a builder, its result, and the errors that end a plan's reading or a build."""
 
 from __future__ import annotations
 
@@ -11,10 +11,24 @@ from lifecycle.core.errors import LifecycleError
 
 
 class BuildFailed(LifecycleError):
-    """The recipe itself failed: building it again changes nothing. The end of its log says why."""
+    """The recipe failed. Another build of the same recipe fails too; the end of the log shows the reason."""
 
     code: ClassVar[str] = "build_failed"
     http_status: ClassVar[int] = 422
+
+
+class PlanLimit(LifecycleError):
+    """Reading the layers would take longer, or transfer more, than a plan allows. The image itself may be fine."""
+
+    code: ClassVar[str] = "plan_limit"
+    http_status: ClassVar[int] = 413
+
+
+class WaveCancelled(LifecycleError):
+    """The wave of this build was cancelled. Ends the build at once; its job becomes `cancelled`, not `failed`."""
+
+    code: ClassVar[str] = "cancelled"
+    http_status: ClassVar[int] = 409
 
 
 @dataclass(frozen=True, slots=True)

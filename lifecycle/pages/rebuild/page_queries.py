@@ -42,7 +42,7 @@ from lifecycle.promotion.queries import promotions_visible_to
 from lifecycle.rebuild.estimates import note_of
 from lifecycle.rebuild.kinds import REBUILD
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
-from lifecycle.rebuild.queries import jobs_visible_to, skipped_visible_to, slots_to_renew, waves_visible_to
+from lifecycle.rebuild.queries import jobs_visible_to, skipped_visible_to, slots_to_update, waves_visible_to
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
 from lifecycle.registry.platforms import platform_ids
 from lifecycle.registry.queries import given_by_people
@@ -536,7 +536,7 @@ def _add_offers(actor: User, rows: Iterable[JobRow]) -> None:
     done = {row.job.pk: row for row in rows if row.has_result}
     made = promotions_visible_to(actor).filter(image__in=[row.job.new_image_id for row in done.values()])
     requests = {(row.repository_id, row.image_id, row.environment_id): row for row in made.order_by("pk")}
-    for key, slots in slots_to_renew([row.job for row in done.values()], actor=actor).items():
+    for key, slots in slots_to_update([row.job for row in done.values()], actor=actor).items():
         job = done[key].job
         for slot in slots:
             request = requests.get((job.repository_id, job.new_image_id or 0, slot.environment_id))

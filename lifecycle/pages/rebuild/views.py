@@ -26,7 +26,7 @@ from lifecycle.pages.requests import cursors, reader
 from lifecycle.rebuild import contexts, planning, services
 from lifecycle.rebuild.access import job_for, wave_for
 from lifecycle.rebuild.models import RebuildWave, Recipe
-from lifecycle.rebuild.queries import log_of, recipe_in_force, waves_visible_to
+from lifecycle.rebuild.queries import current_recipe, log_of, waves_visible_to
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Repository
 
@@ -203,7 +203,7 @@ def recipe(request: HttpRequest, repository: int) -> HttpResponse:
     found = repository_for(user, repository)
     if found.source_id is not None:
         raise NotFound("What was promoted is not built; its family's own repository has the recipe.")
-    in_force = recipe_in_force(found)
+    in_force = current_recipe(found)
     allowed = may(user, Verb.IMAGE_AMEND if in_force else Verb.IMAGE_CREATE, repository=found)
     if request.method == "POST":
         repository_for(user, repository, Verb.IMAGE_AMEND if in_force else Verb.IMAGE_CREATE)

@@ -31,7 +31,7 @@ from lifecycle.pages.registry.packages import packages_of
 from lifecycle.pages.requests import cursors, reader
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.rebuild.models import Recipe
-from lifecycle.rebuild.queries import recipe_in_force, watches_of
+from lifecycle.rebuild.queries import current_recipe, watches_of
 from lifecycle.registry.models import Image, Layer, Repository
 from lifecycle.registry.queries import Location, given_by_people, locations_of
 from lifecycle.sbom.models import Sbom
@@ -89,7 +89,7 @@ def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
     context: dict[str, Any] = {
         "repository": found,
         "tab": tab,
-        "recipe": recipe_in_force(found),
+        "recipe": current_recipe(found),
         "plan": plan_offer(user, found),
         "is_empty": not page_queries.tags_of(found).exists(),
         "may_push": may(user, Verb.IMAGE_CREATE, repository=found) if found.environment_id is None else None,

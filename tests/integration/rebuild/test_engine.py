@@ -5,6 +5,8 @@ Scans are replaced at their edge alone: what syft would have listed is stored as
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from django.db import connection
 
@@ -14,11 +16,13 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition, RegistryUnavailable
 from lifecycle.ingest import services as ingest
-from lifecycle.jobs import running
+from lifecycle.jobs import running as job_runs
 from lifecycle.jobs.models import Job
 from lifecycle.lineage.services import derive
-from lifecycle.rebuild import estimates, handlers, planning, services
+from lifecycle.rebuild import estimates, methods, planning, running, services
+from lifecycle.rebuild.builders import buildah
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
+from lifecycle.rebuild.types import BuildFailed
 from lifecycle.registry.models import Image, Tag, TagEvent
 from lifecycle.sbom.services import Content, Package, store
 from tests.factories import dock, oci
@@ -94,7 +98,7 @@ class Yard:
             found = [Package(purl, layer_position=0) for purl in self.packages.get(first, ())]
             store({image.pk: Content(found, distro="debian-12")}, actor=self.owner)
             return
-        running.run(job.pk)
+        job_runs.run(job.pk)
 
     def wave(self, base="base/debian:latest", *, by=None):
         wave = planning.plan_wave(base, actor=by or self.owner)
@@ -111,7 +115,7 @@ class Yard:
 def yard(monkeypatch):
     shelf = Strict()
     shelf.depth = len(connection.savepoint_ids)
-    for module in (ingest, services, planning, handlers):
+    for module in (ingest, services, planning, running):
         monkeypatch.setattr(module, "client_for", lambda registry: shelf)
     dock.registry()
     return Yard(shelf)
@@ -289,9 +293,7 @@ def test_an_older_waves_late_result_does_not_take_the_tag_from_a_newer_one(yard)
     late = first.jobs.get(repository__name="shop/static")
     late_run = Job.objects.get(kind="rebuild", subject_id=late.pk)
     yard.run(late_run)
-    Job.objects.filter(pk=late_run.pk).update(
-        state="cancelled", finished_at=clock.now()
-    )  # its worker died, and comes back last
+    Job.objects.filter(pk=late_run.pk).update(state="cancelled", finished_at=clock.now())  # its worker died
     yard.push("base/debian", "debian 3", packages=("openssl", "3"))
     second = yard.wave()
     yard.settle()
@@ -327,7 +329,7 @@ def test_a_tag_that_somebody_moved_meanwhile_stays_and_its_children_go_on_from_t
     wave.refresh_from_db()
     api = wave.jobs.get(repository__name="shop/api")
     assert (api.state, api.new_image, yard.tag("shop/api")) == ("unchanged", theirs, theirs)
-    assert api.method_reason == "The tag latest was moved by somebody else meanwhile; it stays."
+    assert api.method_reason == "The tag latest was moved by another user during the rebuild, and was not changed."
     assert (wave.state, theirs.digest in yard.bases("shop/worker")) == ("succeeded", True)
 
 
@@ -440,7 +442,7 @@ def test_a_worker_that_dies_anywhere_leaves_one_effect(yard, death):
     wave = yard.wave()
     yard.shelf.fail_after, yard.shelf._writes = death, 0
     run = Job.objects.get(kind="rebuild")
-    running.run(run.pk)
+    job_runs.run(run.pk)
     yard.shelf.fail_after = None
     yard.settle()
     wave.refresh_from_db()
@@ -455,7 +457,7 @@ def test_what_nobody_works_at_any_more_is_taken_up_again(yard):
     yard.push("base/debian", "debian 2")
     wave = yard.wave()
     yard.run(Job.objects.get(kind="rebuild", subject_id=wave.jobs.get(repository__name="shop/static").pk))
-    Job.objects.filter(kind="rebuild").update(state="cancelled", finished_at=clock.now())  # by hand, say
+    Job.objects.filter(kind="rebuild").update(state="cancelled", finished_at=clock.now())
     yard.settle()
     wave.refresh_from_db()
     assert (wave.state, shape(wave)["shop/static"]) == ("running", (1, "scanning"))
@@ -511,7 +513,7 @@ def test_a_recipe_gets_no_base_that_its_author_may_not_see(yard):
     yard.settle()
     job = RebuildJob.objects.get()
     assert (job.state, job.problem) == (
-        "failed", "The base secret/base is not in the registry, or its recipe's author may not see it."
+        "failed", "The base secret/base is not in the registry, or the author of the recipe cannot see it."
     )  # fmt: skip
     assert secret.digest not in str(yard.shelf.calls[-1])
 
@@ -520,14 +522,63 @@ def test_a_recipe_gets_no_base_that_its_author_may_not_see(yard):
 def test_reading_layers_for_a_plan_has_an_end_and_the_worker_decides_then(yard, monkeypatch, limit, value):
     yard.four_levels()
     yard.push("base/debian", "debian 2")
-    monkeypatch.setattr(planning, limit, value)
+    monkeypatch.setattr(methods, limit, value)
     wave = yard.wave()
-    reason = "Reading its layers would take longer than a plan may. Its worker decides whether it can be rebased."
+    reason = "Reading the layers exceeds the limits of a plan. The worker decides whether the image can be rebased."
     assert {(job.method, job.method_reason) for job in wave.jobs.all()} == {("rebase", reason)}
     yard.settle()
     wave.refresh_from_db()
     assert wave.state == "succeeded"
-    assert {job.method_reason for job in wave.jobs.all()} == {"Its own layers went onto the new base as they are."}
+    assert {job.method_reason for job in wave.jobs.all()} == {"Its own layers were put onto the new base unchanged."}
+
+
+BAD_CONFIGS = {
+    "labels": {"config": {"Labels": [1]}},
+    "env": {"config": {"Env": [5]}},
+    "history": {"history": [1, 2]},
+    "diff-ids": {"rootfs": {"type": "layers", "diff_ids": {"0": "x"}}},
+}
+
+
+@pytest.mark.parametrize("form", [*BAD_CONFIGS, "list"])
+@pytest.mark.parametrize("has_recipe", [False, True])
+def test_one_malformed_image_ends_neither_the_plan_nor_the_wave_of_the_others(yard, form, has_recipe, monkeypatch):
+    yard.push("base/debian", "debian 1")
+    yard.push("shop/bad", "bad", on="base/debian")
+    yard.push("shop/static", "static", on="base/debian")
+    if has_recipe:
+        Recipe.objects.create(
+            repository=dock.repository("shop/bad"), revision=1, containerfile="FROM base/debian\n", author=yard.owner,
+            base_references=["base/debian"],
+        )  # fmt: skip
+        Recipe.objects.update(created_at="2001-01-01T00:00Z")
+    bad = yard.tag("shop/bad")
+    read = yard.shelf.get_blob
+
+    def serve(repository, digest, **more):
+        content = read(repository, digest, **more)
+        if repository != "shop/bad" or not content.startswith(b"{"):
+            return content
+        return b"[1]" if form == "list" else json.dumps(json.loads(content) | BAD_CONFIGS[form]).encode()
+
+    yard.push("base/debian", "debian 2", packages=("openssl", "2"))
+    monkeypatch.setattr(yard.shelf, "get_blob", serve)
+    built = []
+
+    def build(request, client, **more):
+        built.append(request.repository)
+        raise BuildFailed("exit 1")
+
+    monkeypatch.setattr(buildah, "build", build)
+    wave = yard.wave()
+    if not has_recipe:
+        assert [row["repository"] for row in wave.skipped] == ["shop/bad"]
+        assert list(shape(wave)) == ["shop/static"]
+    else:
+        assert "cannot be read" in wave.jobs.get(repository__name="shop/bad", method="build").method_reason
+    yard.settle()
+    assert wave.jobs.get(repository__name="shop/static").state == "done"
+    assert (yard.tag("shop/bad"), built) == (bad, ["shop/bad"] if has_recipe else [])
 
 
 def test_what_was_lost_of_lineage_is_no_reason_to_rebuild_twice(yard):

@@ -14,7 +14,7 @@ from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition, NotFound, NotPermitted
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job
-from lifecycle.rebuild import access, graph, handlers, planning, services
+from lifecycle.rebuild import access, bases, graph, planning, services
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe
 from lifecycle.registry.models import Registry, Repository
 from tests.factories import dock
@@ -165,8 +165,8 @@ def test_a_recipe_decides_by_the_tag_it_names(yard):
     wave = planning.plan_wave("shop/base:12", actor=yard.owner)
     assert levels(wave) == {"shop/api": 1}
     assert wave.skipped == [
-        {"repository": "shop/runtime", "reason": "Its recipe does not stand on shop/base:12."},
-        {"repository": "shop/web", "reason": "Its recipe does not stand on shop/base:12."},
+        {"repository": "shop/runtime", "reason": "Its recipe does not use shop/base:12."},
+        {"repository": "shop/web", "reason": "Its recipe does not use shop/base:12."},
     ]
 
 
@@ -199,7 +199,7 @@ def test_recipes_that_stand_on_each_other_are_left_out_and_do_not_hold_up_the_re
     recipe(yard.places["api"], yard.owner, "shop/base:12")
     wave = planning.plan_wave("shop/base:12", actor=yard.owner)
     assert levels(wave) == {"shop/api": 1}
-    reason = "What it stands on stands, in the end, on itself."
+    reason = "Its bases form a circle."
     assert wave.skipped == [{"repository": name, "reason": reason} for name in ("shop/runtime", "shop/web")]
 
 
@@ -224,7 +224,7 @@ def test_an_index_of_several_platforms_is_left_to_who_built_it(yard):
     dock.push(yard.places["web"], dock.index("web index", yard.images["web"], arm), "latest")
     wave = planning.plan_wave("shop/base:12", actor=yard.owner)
     assert "shop/web" not in levels(wave)
-    assert [row["reason"][:29] for row in wave.skipped] == ["It holds several platforms, a"]
+    assert [row["reason"][:35] for row in wave.skipped] == ["The image has several platforms, bu"]
 
 
 def test_who_may_rebuild_nothing_of_it_plans_nothing(yard):
@@ -256,7 +256,7 @@ def test_what_a_running_wave_renews_is_not_planned_again(yard):
     dock.derive(yard.old, image)
     second = planning.plan_wave("shop/base:12", actor=yard.owner)
     assert levels(second) == {"shop/late": 1}
-    assert {row["reason"] for row in second.skipped} == {f"{wave} renews it now."}
+    assert {row["reason"] for row in second.skipped} == {f"{wave} is rebuilding it."}
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -284,9 +284,7 @@ def test_a_job_that_a_worker_took_and_has_not_begun_is_not_queued_again(yard):
     runs = list(Job.objects.filter(kind="rebuild").values_list("subject_id", flat=True))
     assert runs.count(job_of(wave, "static").pk) == 1
     assert len(runs) == len(set(runs)) == 4
-    Job.objects.filter(pk=taken.pk).update(
-        state="failed", lease_until=None, finished_at=clock.now()
-    )  # nobody has it in hand any more
+    Job.objects.filter(pk=taken.pk).update(state="failed", lease_until=None, finished_at=clock.now())
     services.resume_waves()
     assert queued() >= {job_of(wave, "static").pk}
 
@@ -303,13 +301,13 @@ def test_an_image_without_recipe_is_put_on_no_base_that_its_rebuilder_cannot_see
         dock.push(place, dock.image(f"of {place.name}"), "12")
     role = Role.objects.get(slug="owner")
     RoleGrant.objects.create(user=yard.owner, role=role, team=dock.team("aaa"), repository_pattern="aaa/open")
-    assert handlers._recorded_base(job, yard.owner) == {"shop/base": f"shop/base@{yard.new.digest}"}
+    assert bases.recorded_base(job, yard.owner) == {"shop/base": f"shop/base@{yard.new.digest}"}
     yard.places["base"].tags.update(image=yard.old)  # not renewed: what another team put there is taken if it is seen
-    assert list(handlers._recorded_base(job, yard.owner)) == ["aaa/open"]
+    assert list(bases.recorded_base(job, yard.owner)) == ["aaa/open"]
     Repository.objects.filter(pk=open_to_all.pk).update(
         registry=Registry.objects.create(name="x", endpoint="https://x")
     )
-    assert handlers._recorded_base(job, yard.owner) == {}
+    assert bases.recorded_base(job, yard.owner) == {}
 
 
 @pytest.mark.django_db(transaction=True)
