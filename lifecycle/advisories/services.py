@@ -248,6 +248,7 @@ def queue_matching(package_ids: Sequence[int], *, image_id: int, actor_id: int) 
         jobs.queue(MATCH, subject_id=image_id, actor=actor, payload=payload)
 
 
+@transaction.atomic
 def match_packages(package_ids: Collection[int]) -> set[int]:
     """Make the matches of these package versions true and refresh the images that carry them; return those changed."""
     changed = matching.match_packages(package_ids)
@@ -255,6 +256,7 @@ def match_packages(package_ids: Collection[int]) -> set[int]:
     return changed
 
 
+@transaction.atomic
 def match_advisories(advisory_ids: Collection[int]) -> set[int]:
     """Make the matches of these advisories true and refresh the images; return the package versions changed."""
     changed = matching.match_advisories(advisory_ids)

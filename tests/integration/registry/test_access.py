@@ -6,6 +6,7 @@ import pytest
 
 from accounts.verbs import Verb
 from lifecycle.authority import access
+from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core.errors import NotFound, NotPermitted
 from lifecycle.registry.models import RepositoryImage
 from tests.factories import dock
@@ -22,7 +23,8 @@ def test_an_image_is_found_only_through_a_repository_one_sees() -> None:
     )
     assert access.image_for(viewer, item.digest) == item
     assert access.repository_for(viewer, repository.pk) == repository
-    assert access.image_in(viewer, repository, item.digest) == item
+    assert access.repository_of(repositories_visible_to(viewer), "shop", "shop/api") == repository
+    assert access.image_in(repository, item.digest).image == item
     for digest in (item.digest, dock.sha("absent"), "nonsense"):
         with pytest.raises(NotFound) as hidden:
             access.image_for(stranger, digest)
@@ -34,3 +36,7 @@ def test_an_image_is_found_only_through_a_repository_one_sees() -> None:
     RepositoryImage.objects.update(removed_at="2026-01-01T00:00Z")
     with pytest.raises(NotFound):
         access.image_for(viewer, item.digest)
+    with pytest.raises(NotFound):
+        access.image_in(repository, item.digest)
+    with pytest.raises(NotFound):
+        access.repository_of(repositories_visible_to(stranger), "shop", "shop/api")
