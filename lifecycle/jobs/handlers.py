@@ -8,8 +8,8 @@ from typing import Final
 
 from django.db import transaction
 
-from lifecycle.jobs import services
-from lifecycle.jobs.kinds import Kind
+from lifecycle.jobs import kinds, services
+from lifecycle.jobs.kinds import GaveUp, Kind
 from lifecycle.jobs.models import Job
 
 
@@ -49,10 +49,8 @@ class JobRun:
 
 
 Handler = Callable[[JobRun], None]
-GaveUp = Callable[[Job], None]
 
 _HANDLERS: Final[dict[str, Handler]] = {}
-_GAVE_UP: Final[dict[str, GaveUp]] = {}
 
 
 def handler(kind: Kind, *, gave_up: GaveUp | None = None) -> Callable[[Handler], Handler]:
@@ -64,7 +62,7 @@ def handler(kind: Kind, *, gave_up: GaveUp | None = None) -> Callable[[Handler],
     def register(function: Handler) -> Handler:
         _HANDLERS[kind.name] = function
         if gave_up is not None:
-            _GAVE_UP[kind.name] = gave_up
+            kinds.on_give_up(kind, gave_up)
         return function
 
     return register
@@ -73,9 +71,3 @@ def handler(kind: Kind, *, gave_up: GaveUp | None = None) -> Callable[[Handler],
 def handler_of(kind: str) -> Handler:
     """Return the function for `kind`; raises KeyError when no package brings one."""
     return _HANDLERS[kind]
-
-
-def gave_up(job: Job) -> None:
-    """Tell whoever waits for `job` that it failed for good; inside the caller's transaction."""
-    if (function := _GAVE_UP.get(job.kind)) is not None:
-        function(job)

@@ -51,7 +51,13 @@ class Kind:
             raise ValueError(f"{self.name}: say either that it is cancellable, or why not")
 
 
+# Called in the transaction in which a job fails for good or is cancelled.
+GaveUp = Callable[[Job], None]
+
+WAKE_UP: Final = "gravingdock.run_job"  # the name of the one Celery task
+
 _KINDS: Final[dict[str, Kind]] = {}
+_GAVE_UP: Final[dict[str, GaveUp]] = {}
 
 
 def register(kind: Kind) -> Kind:
@@ -81,3 +87,14 @@ def all_kinds() -> Collection[Kind]:
 def names() -> list[str]:
     """Return the names of all kinds, as rows store them."""
     return [kind.name for kind in all_kinds()]
+
+
+def on_give_up(kind: Kind, function: GaveUp) -> None:
+    """Let `function(job)` run when a job of this kind ends without success, so that its subject learns why."""
+    _GAVE_UP[kind.name] = function
+
+
+def gave_up(job: Job) -> None:
+    """Call what `on_give_up` registered for the job's kind, inside the caller's transaction."""
+    if (function := _GAVE_UP.get(job.kind)) is not None:
+        function(job)

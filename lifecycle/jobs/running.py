@@ -16,6 +16,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 
 from lifecycle.core.errors import LeaseLost, LifecycleError, RegistryUnavailable
 from lifecycle.jobs import handlers, services
+from lifecycle.jobs.kinds import gave_up
 from lifecycle.jobs.models import Job
 
 _DATABASE_TRIES: Final = 10  # a second apart
@@ -87,7 +88,7 @@ def _failed(job: Job, code: str, message: str, *, is_transient: bool) -> None:
         with transaction.atomic():
             if services.fail(job, code=code, message=message, is_transient=is_transient):
                 job.refresh_from_db()  # the reason is in the row
-                handlers.gave_up(job)
+                gave_up(job)
     except LeaseLost:
         log.warning("job_lease_lost")
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
+from celery import current_app
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
@@ -16,7 +17,7 @@ from accounts.models import User
 from lifecycle.core.errors import LeaseLost, RegistryUnavailable
 from lifecycle.core.states import check_move
 from lifecycle.jobs import broker
-from lifecycle.jobs.kinds import Kind, all_kinds, kind_called, kinds_in
+from lifecycle.jobs.kinds import WAKE_UP, Kind, all_kinds, gave_up, kind_called, kinds_in
 from lifecycle.jobs.models import Job, JobLogLine
 
 log = structlog.get_logger(__name__)
@@ -112,12 +113,10 @@ def wake(job_id: int, queue_name: str) -> None:
 
     One that did not answer is left alone for a moment, so that who queues many jobs does not wait for each.
     """
-    from lifecycle.jobs.tasks import run_job  # noqa: PLC0415 -- tasks stand right of services
-
     if time.monotonic() < _broker.away_until:
         return
     try:
-        run_job.apply_async((job_id,), queue=queue_name, retry=False)
+        current_app.send_task(WAKE_UP, (job_id,), queue=queue_name, retry=False)
     except Exception as error:  # noqa: BLE001 -- whatever the broker's client raises, the row stays the truth
         _broker.away_until = time.monotonic() + BROKER_PAUSE_S
         log.warning("wake_up_not_sent", job_id=job_id, error=type(error).__name__)
@@ -137,9 +136,7 @@ def claim(job_id: int, *, worker: str) -> Job | None:
             return None
         if job.attempts >= job.max_attempts:
             finish(job, Job.State.FAILED, "attempts_used", job.last_error or "The worker died at every attempt.")
-            from lifecycle.jobs import handlers  # noqa: PLC0415 -- handlers import services
-
-            handlers.gave_up(job)
+            gave_up(job)
             return None
         Job.objects.filter(pk=job.pk).update(
             state=Job.State.RUNNING,

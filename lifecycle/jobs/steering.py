@@ -9,9 +9,9 @@ from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, JobCancelled, JobRetried, JobState
 from lifecycle.core.errors import IllegalTransition
 from lifecycle.core.reasons import Reason, refuse_if
-from lifecycle.jobs import handlers, services
+from lifecycle.jobs import services
 from lifecycle.jobs.access import lock_job
-from lifecycle.jobs.kinds import kind_called
+from lifecycle.jobs.kinds import gave_up, kind_called
 from lifecycle.jobs.models import Job
 
 
@@ -43,7 +43,7 @@ def cancel(job_id: int, *, actor: User) -> Job:
     refuse_if(why_not_cancelled(job))
     before = job.state
     services.finish(job, Job.State.CANCELLED, "cancelled", f"Cancelled by {actor}.")
-    handlers.gave_up(job)
+    gave_up(job)
     details = JobCancelled(kind=job.kind, before=JobState(state=before))
     audit.record(Action.JOB_CANCELLED, actor=actor, subject=job, details=details)
     return job
