@@ -40,7 +40,7 @@ def confirm_wave(wave_id: int, *, actor: User) -> RebuildWave:
 def supersede_plans(wave: RebuildWave, *, actor: User) -> None:
     """Cancel older plans for this base that are not confirmed and whose base image no tag names any more.
 
-    A plan for an image that a tag names stays, whoever planned it. The caller has locked the base's repository row.
+    Plans for an image that a tag names stay, no matter who made them. The caller has locked the base's repository row.
     """
     now = set(Tag.objects.filter(repository=wave.repository, image=wave.new_base).values_list("name", flat=True))
     if not now:
