@@ -41,7 +41,7 @@ def _rebuilds(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
     return {job.pk: subjects[job.subject_id] for job in jobs if job.subject_id in subjects}
 
 
-# A cancelled plan is made again at the next move of the tag.
+# The next move of the tag plans again after a cancelled plan.
 PLAN: Final = register(
     Kind("plan", queue="match", label="Plan a rebuild", subjects=_watches, is_cancellable=True, is_retried_forever=True)
 )
@@ -51,7 +51,7 @@ REBUILD: Final = register(
         queue="rebuild",
         label="Rebuild",
         subjects=_rebuilds,
-        why_not_cancelled="A rebuild is stopped with its wave.",
-        why_not_retried="Its wave's page tries again what failed there.",
+        why_not_cancelled="Cancel the rebuild wave instead.",
+        why_not_retried="Retry the rebuild wave instead.",
     )
 )

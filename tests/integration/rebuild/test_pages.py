@@ -112,7 +112,7 @@ def test_the_plan_says_what_it_would_do_and_confirming_it_says_the_count(harbour
         "· unknown for 1 image",
         "in 3 images",
         "Packages that its own recipe installs may change as well",
-        "Not known yet: the new base, or the image, is not scanned.",
+        "Unknown until the new base and the image are scanned.",
         'hx-trigger="every 5s"',  # until the last figure is known
     ):
         assert words in text
@@ -380,7 +380,9 @@ def test_a_watch_whose_move_led_to_no_plan_says_why(harbour, owner):
     assert "The last move created no plan for gone:" in text
     assert [found.problem for found in queries.watches_of(base)] == [Job.objects.get().last_error]
     Job.objects.update(error_code="crashed", last_error="TypeError: secret")
-    assert [found.problem for found in queries.watches_of(base)] == ["It crashed; an admin finds it among the jobs."]
+    assert [found.problem for found in queries.watches_of(base)] == [
+        "Planning crashed. An admin can find the error in the jobs list."
+    ]
     UpstreamWatch.objects.filter(pk=row.pk).update(last_digest=harbour["new"].digest)
     move()
     assert [found.problem for found in queries.watches_of(base)] == [""]
