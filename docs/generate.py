@@ -78,7 +78,7 @@ def _body(schema: dict[str, Any], operation: dict[str, Any]) -> list[str] | None
 def command_line() -> str:
     """Return the help of every `gravingdock` command."""
     from lifecycle.cli.main import __doc__ as about  # noqa: PLC0415 -- as above
-    from lifecycle.cli.main import parser  # noqa: PLC0415
+    from lifecycle.cli.main import parser  # noqa: PLC0415 -- as above
 
     lines = ["# The `gravingdock` command\n", (about or "").strip() + "\n"]
     for name, sentence, command in _leaves(parser(), ""):
@@ -191,7 +191,7 @@ def _function(call: ast.Call) -> str:
 def roles() -> str:
     """Return the verbs, and which built-in role holds which."""
     from accounts.verbs import BUILTIN_ROLES, Verb  # noqa: PLC0415 -- as above
-    from lifecycle.authority.constants import VERB_WORDS  # noqa: PLC0415
+    from lifecycle.authority.constants import VERB_WORDS  # noqa: PLC0415 -- as above
 
     lines = [
         "# Roles and verbs\n",
@@ -353,7 +353,7 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         stale = [name for name, content in made.items() if _text(REFERENCE / name) != content]
         if stale:
-            print(f"docs/reference is older than the code: {', '.join(stale)}. Run `make docs`.")  # noqa: T201
+            print(f"docs/reference is older than the code: {', '.join(stale)}. Run `make docs`.")  # noqa: T201 -- the command's answer
         return 1 if stale else 0
     REFERENCE.mkdir(exist_ok=True)
     for name, content in made.items():

@@ -63,7 +63,7 @@ class RecipeSerializer(serializers.ModelSerializer[Recipe]):
 class RecipeBody(StrictSerializer):
     containerfile = serializers.CharField(max_length=services.CONTAINERFILE_MAX, trim_whitespace=False)
     # A field by the name that the API has; the metaclass takes it away, so `Serializer.context` stays what it is.
-    context = serializers.DictField(  # type: ignore[assignment]
+    context = serializers.DictField(  # type: ignore[assignment]  # see above
         child=Base64Field(), required=False, default=dict
     )
     build_args = serializers.DictField(
@@ -312,7 +312,7 @@ class WaveViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RebuildWave]):
         for job in jobs:
             counts[job.state] = counts.get(job.state, 0) + 1
         wave.jobs_shown = jobs  # type: ignore[attr-defined]  # for the serializer alone
-        wave.skipped_shown = queries.skipped_visible_to(actor, wave)  # type: ignore[attr-defined]
+        wave.skipped_shown = queries.skipped_visible_to(actor, wave)  # type: ignore[attr-defined]  # for the serializer alone
         context = {
             "job_counts": {wave.pk: counts},
             "shown": {job.pk: job.repository.name for job in jobs},

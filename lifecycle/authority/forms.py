@@ -27,7 +27,7 @@ class WhyForm(forms.Form):
 
     def __init__(self, places: list[Environment], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["environment"].choices = [  # type: ignore[attr-defined]
+        self.fields["environment"].choices = [  # type: ignore[attr-defined]  # fields are typed as Field, this is a ChoiceField
             ("", "Outside of environments"),
             *((place.slug, place.slug) for place in places),
         ]

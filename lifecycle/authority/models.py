@@ -53,7 +53,7 @@ class RoleGrant(models.Model):
     def save(self, *args: object, **kwargs: object) -> None:
         escaped = self.repository_pattern.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
         self.repository_like = escaped.replace("*", "%")
-        super().save(*args, **kwargs)  # type: ignore[arg-type]
+        super().save(*args, **kwargs)  # type: ignore[arg-type]  # passes on whatever Django passes
 
 
 class TeamUserPermission(UserObjectPermissionBase):

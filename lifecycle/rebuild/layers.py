@@ -105,7 +105,7 @@ def read_layer(stream: IO[bytes]) -> FileTree:
     """Return one layer's paths; raises Malformed when it is neither a plain nor a gzip tar, LimitExceeded."""
     is_gzip = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
-    source: IO[bytes] = gzip.GzipFile(fileobj=stream) if is_gzip else stream  # type: ignore[assignment]
+    source: IO[bytes] = gzip.GzipFile(fileobj=stream) if is_gzip else stream  # type: ignore[assignment]  # GzipFile is not typed as IO
     tree = FileTree()
     count = 0
     try:

@@ -44,7 +44,7 @@ class _Member(tarfile.TarInfo):
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _EXTENDED and self.size > HEADER_MAX:
             raise LimitExceeded(f"A tar header is longer than {HEADER_MAX} bytes.")
-        return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
+        return super()._proc_member(archive)  # type: ignore[misc, no-any-return]  # typeshed does not have this method
 
 
 class _Counted(io.RawIOBase):
@@ -87,7 +87,7 @@ def package_positions(layers: Iterable[Path | None]) -> dict[tuple[str, str], in
         with path.open("rb") as raw:
             is_gzip = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
-            source: IO[bytes] = gzip.GzipFile(fileobj=raw) if is_gzip else raw  # type: ignore[assignment]
+            source: IO[bytes] = gzip.GzipFile(fileobj=raw) if is_gzip else raw  # type: ignore[assignment]  # GzipFile is not typed as IO
             try:
                 with tarfile.open(fileobj=_Counted(source, budget), mode="r|", tarinfo=_Member) as archive:
                     while (member := archive.next()) is not None:

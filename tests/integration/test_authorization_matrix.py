@@ -21,7 +21,6 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
 from lifecycle.jobs.models import Job
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
 
 pytestmark = pytest.mark.django_db
 
@@ -217,7 +216,7 @@ def test_every_route_has_a_row_and_every_row_a_route():
 
 
 @pytest.fixture
-def people(dock):  # noqa: F811
+def people(dock):
     viewer = User.objects.create(username="viewer")
     RoleGrant.objects.create(user=viewer, team=dock.team, role=Role.objects.get(slug="viewer"))
     clients = {"nobody": Client(), "outsider": Client(), "viewer": Client()}
@@ -227,7 +226,7 @@ def people(dock):  # noqa: F811
 
 
 @pytest.fixture
-def wave(dock):  # noqa: F811
+def wave(dock):
     """A planned wave over the dock's repository, one image in it, a watch and a recipe."""
     by = {"repository": dock.repository}
     made = RebuildWave.objects.create(**by, new_base=dock.image, planned_by=dock.owner)
@@ -238,7 +237,7 @@ def wave(dock):  # noqa: F811
 
 
 @pytest.fixture
-def estate(dock):  # noqa: F811
+def estate(dock):
     """A robot with a token, somebody's token, and a composed role."""
     robot = Robot.objects.create(
         user=User.objects.create(username="shop+ci", kind=User.Kind.ROBOT), team=dock.team, name="ci"
@@ -249,7 +248,7 @@ def estate(dock):  # noqa: F811
     Job.objects.create(kind="scan", subject_id=1, actor=dock.owner, state="failed", finished_at=clock.now())
 
 
-def address(pattern, dock, request_):  # noqa: F811
+def address(pattern, dock, request_):
     values = {
         "grant": RoleGrant.objects.filter(user=dock.approver).values_list("pk", flat=True).first(),
         "robot": Robot.objects.values_list("pk", flat=True).first(),
@@ -274,7 +273,7 @@ def address(pattern, dock, request_):  # noqa: F811
 
 @pytest.mark.parametrize("pattern", [pattern for pattern, row in MATRIX.items() if row[0] != "-"])
 @pytest.mark.usefixtures("wave", "estate")
-def test_each_kind_of_visitor_gets_what_the_row_says(pattern, people, dock, request_):  # noqa: F811
+def test_each_kind_of_visitor_gets_what_the_row_says(pattern, people, dock, request_):
     found = []
     for client in people.values():
         answer = client.get(address(pattern, dock, request_))
@@ -288,7 +287,7 @@ def test_each_kind_of_visitor_gets_what_the_row_says(pattern, people, dock, requ
 
 @pytest.mark.parametrize("act", POSTS)
 @pytest.mark.parametrize(("who", "statuses"), [("nobody", {401, 403}), ("outsider", {404}), ("viewer", {403})])
-def test_who_holds_no_verb_changes_nothing(act, who, statuses, people, request_):  # noqa: F811
+def test_who_holds_no_verb_changes_nothing(act, who, statuses, people, request_):
     answer = people[who].post(
         f"/api/v1/promotions/{request_.pk}/{act}/", {"reason": "x"}, content_type="application/json"
     )
@@ -301,7 +300,7 @@ def test_who_holds_no_verb_changes_nothing(act, who, statuses, people, request_)
 @pytest.mark.parametrize(("who", "statuses"), [("nobody", {401, 403}), ("outsider", {404}), ("viewer", {403})])
 @pytest.mark.usefixtures("wave")
 def test_who_may_not_rebuild_changes_nothing(  # noqa: PLR0917 -- fixtures
-    method, pattern, body, who, statuses, people, dock, request_  # noqa: F811
+    method, pattern, body, who, statuses, people, dock, request_
 ):  # fmt: skip
     where = "/api/v1" + address(pattern, dock, request_)
     answer = getattr(people[who], method)(where, body, content_type="application/json")
@@ -326,7 +325,7 @@ def changes() -> int:
 
 @pytest.mark.parametrize("row", FORMS, ids=lambda row: row[0])
 @pytest.mark.usefixtures("estate", "wave")
-def test_who_manages_nothing_is_refused_by_every_form(row, people, dock, request_):  # noqa: F811
+def test_who_manages_nothing_is_refused_by_every_form(row, people, dock, request_):
     pattern, form, for_outsider, for_viewer = row
     before = changes()
     where = address(pattern, dock, request_)
@@ -338,7 +337,7 @@ def test_who_manages_nothing_is_refused_by_every_form(row, people, dock, request
 
 @pytest.mark.parametrize("act", API_ACTS, ids=lambda act: f"{act[0]} {act[1]}")
 @pytest.mark.usefixtures("estate", "wave")
-def test_who_manages_nothing_is_refused_by_every_act_of_the_api(act, people, dock, request_):  # noqa: F811
+def test_who_manages_nothing_is_refused_by_every_act_of_the_api(act, people, dock, request_):
     method, pattern, body, for_outsider, for_viewer = act
     before = changes()
     where = address(f"api/v1/{pattern}", dock, request_)

@@ -54,8 +54,8 @@ class GrantForm(forms.Form):
         super().__init__(*args, **kwargs)
         roles = Role.objects.order_by("-is_builtin", "slug")
         places = Environment.objects.filter(team=team).order_by("position")
-        self.fields["role"].choices = [(role.slug, f"{role.slug}") for role in roles]  # type: ignore[attr-defined]
-        self.fields["environment"].choices = [  # type: ignore[attr-defined]
+        self.fields["role"].choices = [(role.slug, f"{role.slug}") for role in roles]  # type: ignore[attr-defined]  # fields are typed as Field, this is a ChoiceField
+        self.fields["environment"].choices = [  # type: ignore[attr-defined]  # as above
             ("", "All, and what lies outside of them"),
             *((place.slug, place.slug) for place in places),
         ]

@@ -260,7 +260,7 @@ class Cell:
     @property
     def more(self) -> int:
         """How many more wait than are shown."""
-        return self.waiting[0].promotion.in_all - len(self.waiting) if self.waiting else 0  # type: ignore[attr-defined]
+        return self.waiting[0].promotion.in_all - len(self.waiting) if self.waiting else 0  # type: ignore[attr-defined]  # annotated by the query
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,7 +244,7 @@ def _packages_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
         contents = contents.filter(Q(name__icontains=text) | Q(source_name__icontains=text))
     page = keyset_page(contents, ("name", "id"), **cursors(request))
     for package in page.rows:
-        package.brought_by = _layer_words(context, package.layer_position)  # type: ignore[attr-defined]
+        package.brought_by = _layer_words(context, package.layer_position)  # type: ignore[attr-defined]  # for the template alone
     return {"page": page, "q": text}
 
 
@@ -260,7 +260,7 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
         rows = rows.exclude(fixed_version="")
     page = keyset_page(rows, ("-rank", "id"), **cursors(request))
     for match in page.rows:
-        match.brought_by = _layer_words(context, match.layer_position)  # type: ignore[attr-defined]
+        match.brought_by = _layer_words(context, match.layer_position)  # type: ignore[attr-defined]  # for the template alone
     counts = [(name, getattr(image, f"{name}_count")) for name in COUNTED]
     return {"page": page, "severity": severity, "has_fix": request.GET.get("fix") == "yes", "counts": counts}
 

@@ -21,7 +21,6 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.rights import may
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, NotPermitted, PolicyBlocked
 from lifecycle.promotion import services as promotions
-from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
 
 pytestmark = pytest.mark.django_db
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
@@ -240,7 +239,7 @@ def test_nobody_ends_oneself_or_the_last_admin(admin, kim):
         services.deactivate(kim.pk, actor=admin)
 
 
-def test_an_approval_stops_counting_with_its_giver(dock, request_, admin):  # noqa: F811
+def test_an_approval_stops_counting_with_its_giver(dock, request_, admin):
     promotions.approve(request_.pk, actor=dock.approver)
     request_.refresh_from_db()
     assert request_.state == "ready"
@@ -254,7 +253,7 @@ def test_an_approval_stops_counting_with_its_giver(dock, request_, admin):  # no
         promotions.execute(request_.pk, actor=dock.deployer)
 
 
-def test_a_right_that_goes_or_comes_back_moves_what_was_voted_on(dock, request_, admin):  # noqa: F811
+def test_a_right_that_goes_or_comes_back_moves_what_was_voted_on(dock, request_, admin):
     promotions.approve(request_.pk, actor=dock.approver)
     grant = RoleGrant.objects.get(user=dock.approver)
     services.revoke_grant(grant.pk, actor=admin)
@@ -274,7 +273,7 @@ def steps(answer):
     return [(step.is_met, step.text) for step in answer.steps]
 
 
-def test_the_explainer_agrees_with_the_check_and_names_what_is_missing(dock):  # noqa: F811
+def test_the_explainer_agrees_with_the_check_and_names_what_is_missing(dock):
     give(dock.team, dock.outsider, "approver", repository_pattern="shop/web", environment="staging")
     for user in (dock.approver, dock.outsider, dock.owner, dock.requester, User.objects.create(username="nobody")):
         for environment in (None, dock.staging, dock.dev):
@@ -296,7 +295,7 @@ def test_the_explainer_agrees_with_the_check_and_names_what_is_missing(dock):  #
     assert answer.granters == ("owner",)
 
 
-def test_the_explainer_says_when_a_grant_ended_or_counts_elsewhere(dock):  # noqa: F811
+def test_the_explainer_says_when_a_grant_ended_or_counts_elsewhere(dock):
     grant = RoleGrant.objects.get(user=dock.approver)
     RoleGrant.objects.filter(pk=grant.pk).update(expires_at=timezone.now() - timedelta(days=1))
     ended = explain("approver", Verb.PROMOTION_APPROVE, team=dock.team)
@@ -306,7 +305,7 @@ def test_the_explainer_says_when_a_grant_ended_or_counts_elsewhere(dock):  # noq
     assert elsewhere.steps[-1].text.endswith("counts in dev, not in staging.")
 
 
-def test_the_explainer_tells_no_account_from_a_stranger(dock):  # noqa: F811
+def test_the_explainer_tells_no_account_from_a_stranger(dock):
     stranger = explain("outsider", Verb.IMAGE_VIEW, team=dock.team)
     nobody = explain("no-such-account", Verb.IMAGE_VIEW, team=dock.team)
     assert steps(stranger) == [(False, "outsider holds no role in team shop.")]
@@ -315,10 +314,13 @@ def test_the_explainer_tells_no_account_from_a_stranger(dock):  # noqa: F811
     ]
 
 
-def test_a_token_makes_none_that_outlives_it_and_a_robot_makes_none(dock):  # noqa: F811
+def test_a_token_makes_none_that_outlives_it_and_a_robot_makes_none(dock):
     _row, text = tokens.create_token(dock.owner, kind="pat", name="short", days=10)
     client = Client(headers={"Authorization": f"Bearer {text}"})
-    send = lambda days: client.post("/api/v1/tokens/", {"name": "x", "days": days}, "application/json")  # noqa: E731
+
+    def send(days):
+        return client.post("/api/v1/tokens/", {"name": "x", "days": days}, "application/json")
+
     assert (send(9).status_code, send(11).status_code) == (201, 403)
     unsaid = client.post("/api/v1/tokens/", {"name": "x"}, "application/json").json()  # as long as that one
     assert tokens.find_token(unsaid["token"]).expires_at <= tokens.find_token(text).expires_at

@@ -22,8 +22,8 @@ from lifecycle.lineage.models import Derivation
 from lifecycle.registry.models import Image, Layer, Registry, Repository, RepositoryImage
 from lifecycle.sbom import inventories, queries
 from lifecycle.sbom.models import ImageInventory, Inventory, InventoryPackage, PackageVersion, Sbom
+from tests.factories.advisories import Export, record
 from tests.factories.dock import image, index, sha
-from tests.integration.advisories.conftest import Export, record
 
 pytestmark = pytest.mark.django_db
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "images"
