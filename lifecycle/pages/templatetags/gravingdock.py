@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from django import template
 from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
-from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
 from lifecycle.core import clock
@@ -111,7 +111,7 @@ def promote_url(repository_id: int, digest: str, environment: int | None = None,
         "environment": environment,
         "tag": tag,
     }
-    query = urlencode({name: value for name, value in chosen.items() if value})
+    query = urlencode({name: value for name, value in chosen.items() if value}, safe=":")
     return f"{reverse('lifecycle:promotion-new')}?{query}"
 
 
