@@ -46,7 +46,7 @@ def create_person(*, actor: User, username: str, is_admin: bool = False) -> tupl
 
 @transaction.atomic
 def deactivate(user_id: int, *, actor: User) -> User:
-    """Deactivate a person's account: end its sessions, revoke its tokens, and void its votes on open requests.
+    """Deactivate a person's account: end its sessions, revoke its tokens, and stop counting its votes on open requests.
 
     The grants are kept for a reactivation. The password is removed too. Every Django session depends on it, so no old
     session works again after a reactivation.
