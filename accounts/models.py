@@ -127,8 +127,8 @@ class ApiToken(models.Model):
     lookup = models.CharField(max_length=16, unique=True)  # first characters of the random part, to find the row
     secret_sha256 = models.BinaryField(max_length=32)
     service = models.CharField(max_length=200, blank=True)  # REFRESH only: the registry service that it is valid for
-    # The user who created the token. That user has seen its text, and can act as the robot with it. Null when only `user`
-    # has seen the text, or for tokens older than this field.
+    # The user who created the token. That user has seen its text, and can act as the robot with it.
+    # Null when only `user` has seen the text, or for tokens older than this field.
     made_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
