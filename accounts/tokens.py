@@ -93,8 +93,8 @@ def find_token(text: str) -> ApiToken | None:
 def account_guessed(text: str) -> str | None:
     """Return the name of the user whose token the rejected `text` tries to guess, or "" when no token matches.
 
-    Returns None when the text is not a guess: it is the exact text of a revoked or expired token, or of a token of a
-    deactivated account. Old scripts send such tokens.
+    Returns None when the text is not a guess but the exact text of a stored token, for example of a revoked or expired
+    one that an old script still sends.
     """
     match = TOKEN.fullmatch(text)
     if match is None:

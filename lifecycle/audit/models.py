@@ -23,9 +23,7 @@ class AuditEvent(models.Model):
     outcome = models.CharField(max_length=6, choices=Outcome, default=Outcome.OK)
     actor = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
     actor_name = models.CharField(max_length=150)  # the user name at that time
-    token_lookup = models.CharField(
-        max_length=16, blank=True
-    )  # first characters of the API token used, never the secret
+    token_lookup = models.CharField(max_length=16, blank=True)  # identifies the API token used; not secret
     address = models.GenericIPAddressField(null=True)
     request_id = models.CharField(max_length=64, blank=True)
     team = models.ForeignKey(Team, on_delete=models.SET_NULL, related_name="+", null=True, db_constraint=False)
@@ -46,9 +44,7 @@ class AuditEvent(models.Model):
             models.Index(fields=("action", "-id"), name="auditevent_by_action"),
             models.Index(fields=("actor_name", "-id"), name="auditevent_by_actor"),
             models.Index(fields=("repository", "-id"), name="auditevent_by_repository"),
-            BrinIndex(
-                fields=("at",), name="auditevent_by_time"
-            ),  # rows are inserted in time order, so the index stays small
+            BrinIndex(fields=("at",), name="auditevent_by_time"),  # rows come in time order, so few pages are enough
         )
 
     def __str__(self) -> str:
@@ -56,7 +52,7 @@ class AuditEvent(models.Model):
 
 
 class AuditPending(models.Model):
-    """An event that is not sealed yet. A trigger inserts the row; the sealer deletes it."""
+    """An event that is not sealed yet. A trigger inserts the row for the sealer."""
 
     event_id = models.BigIntegerField(primary_key=True)
 

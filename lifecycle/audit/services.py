@@ -41,9 +41,9 @@ def record(
 ) -> AuditEvent:
     """Append one event in the caller's transaction, and return it.
 
-    Time and address come from the server, never from the client. A rollback of the caller removes the event. Raises
-    RuntimeError outside a transaction, because an event and its change must be committed together. Raises TypeError
-    when `details` are not of the class that DETAILS_OF lists for the action.
+    Actor, time and address are set by the server, never by the client. A rollback of the caller removes the event.
+    Raises RuntimeError outside a transaction, because an event and its change must be committed together. Raises
+    TypeError when `details` are not of the class that DETAILS_OF lists for the action.
     """
     expected = DETAILS_OF.get(action)
     if (type(details) if details is not None else None) is not expected:

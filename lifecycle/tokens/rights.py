@@ -66,7 +66,7 @@ class _Grant(NamedTuple):
     team_id: int
     team: str
     pattern: str
-    environment_id: int | None  # None: all environments and repositories of the team
+    environment_id: int | None  # None: not limited to one environment
     verbs: list[str]
 
 

@@ -1,6 +1,6 @@
 """Actions on teams, environments, grants, roles, robots, accounts and tokens.
 
-Each action writes its audit event in its own transaction.
+The audit event of an action is written in the transaction of the action.
 """
 
 from lifecycle.authority.services.accounts import create_person, deactivate, reactivate

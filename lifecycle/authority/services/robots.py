@@ -1,6 +1,6 @@
 """Robots: machine accounts of one team, with grants and tokens.
 
-Users cannot grant a robot verbs that they do not have themselves.
+Only admins can grant a robot verbs that they do not have themselves.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def create_robot_token(
 ) -> tuple[ApiToken, str]:
     """Create a token of a robot and return (row, text). The text is shown once.
 
-    Raises NotFound, NotPermitted, Malformed, or Conflict for a deactivated robot. `actor` needs all verbs of the robot,
-    because the text of the token gives access to them.
+    Raises NotFound, NotPermitted, Malformed, or Conflict for a deactivated robot. `actor` must be an
+    admin or have all verbs of the robot, because the text of the token gives access to them.
     """
     robot = _robot(robot_id)
     team = _lock(actor, robot.team_id, absent=_NO_ROBOT)

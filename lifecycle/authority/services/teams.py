@@ -119,7 +119,7 @@ def is_above_grants(actor: User) -> bool:
 
 
 def refuse_beyond(actor: User, team: Team, verbs: list[str]) -> None:
-    """Raise NotPermitted when `actor` does not have all of `verbs` on the whole team."""
+    """Raise NotPermitted unless `actor` has all of `verbs` on the whole team, or is an admin."""
     if is_above_grants(actor):
         return
     beyond = [verb for verb in verbs if not any(grants_of(actor, Verb(verb), team_id=team.pk, family=None))]
@@ -213,8 +213,8 @@ def revoke_grant(grant_id: int, *, actor: User, team_id: int | None = None) -> N
 
 
 def _refuse_last_owner(grant: RoleGrant) -> None:
-    # Grants that expire, or cover only some repositories or one environment, do not count: such an owner cannot manage
-    # the whole team for good.
+    # A grant on some repositories or in one environment does not count, because such an owner cannot manage the whole
+    # team.
     owners = live_grants().filter(over_whole_team(), team=grant.team, role__slug="owner")
     if owners.filter(pk=grant.pk).exists() and not owners.exclude(pk=grant.pk).exists():
         raise Conflict(f"{grant.user} is the last owner of {grant.team}. Grant the owner role to another user first.")
