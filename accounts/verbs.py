@@ -38,7 +38,7 @@ class Verb(StrEnum):
 
 # Verbs that roles already include but that no code checks yet, because their features do not exist yet. `image.scan`
 # is in the list although a scan job checks it: every scan runs as the system user, and users cannot request one.
-NOT_ASKED_FOR_YET: Final = frozenset(
+NOT_CHECKED_YET: Final = frozenset(
     {
         Verb.IMAGE_SCAN,
         Verb.IMAGE_SIGN,

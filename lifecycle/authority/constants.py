@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from accounts.verbs import NOT_ASKED_FOR_YET, Verb
+from accounts.verbs import NOT_CHECKED_YET, Verb
 
 # Verbs that every admin has in every team, to set up teams and roles. Admins have no other verbs without a grant.
 ADMIN_VERBS: Final = frozenset({Verb.TEAM_MANAGE, Verb.AUDIT_READ, Verb.ENVIRONMENT_MANAGE, Verb.ROBOT_MANAGE})
@@ -58,5 +58,5 @@ _WORDS: Final[dict[Verb, str]] = {
 }
 
 VERB_WORDS: Final[dict[Verb, str]] = {
-    verb: f"{words} (not available yet)" if verb in NOT_ASKED_FOR_YET else words for verb, words in _WORDS.items()
+    verb: f"{words} (not available yet)" if verb in NOT_CHECKED_YET else words for verb, words in _WORDS.items()
 }

@@ -32,7 +32,7 @@ def live_grants(principal: User | None = None, verb: Verb | None = None) -> Quer
     return rows if verb is None else rows.filter(role__verbs__contains=[verb.value])
 
 
-def in_place(environment: Environment | None) -> Q:
+def applies_in(environment: Environment | None) -> Q:
     """Return the condition that a grant applies to actions in `environment`, or to actions without one for None."""
     return Q(environment=None) if environment is None else Q(environment=None) | Q(environment=environment)
 

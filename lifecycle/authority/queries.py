@@ -15,7 +15,7 @@ from accounts.models import ApiToken, Membership, Robot, Role, Team, User
 from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.constants import ADMIN_VERBS
-from lifecycle.authority.grants import in_place, live_grants, over_whole_team
+from lifecycle.authority.grants import applies_in, live_grants, over_whole_team
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.context import once_a_read
 from lifecycle.environments.models import Environment
@@ -105,7 +105,7 @@ def people_who(verb: Verb, *, team: Team, family: str, environment: Environment 
     """
     grants = (
         live_grants(verb=verb)
-        .filter(in_place(environment), team=team)
+        .filter(applies_in(environment), team=team)
         .annotate(subject_family=RawSQL("%s::text", (family,), output_field=CharField()))
         .filter(subject_family__like=F("repository_like"), user=OuterRef("pk"))
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.authority.constants import ADMIN_VERBS
-from lifecycle.authority.grants import in_place, live_grants
+from lifecycle.authority.grants import applies_in, live_grants
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import NotPermitted
 from lifecycle.core.patterns import matches
@@ -40,7 +40,7 @@ def grants_of(
     A grant for one environment applies only to actions in that environment. A grant for some repositories never applies
     to the whole team.
     """
-    rows = live_grants(actor, verb).filter(in_place(environment), team_id=team_id)
+    rows = live_grants(actor, verb).filter(applies_in(environment), team_id=team_id)
     return [grant for grant in rows if matches(grant.repository_pattern, family)]
 
 

@@ -25,7 +25,7 @@ from lifecycle.authority import limiter
 from lifecycle.core.address import client_address
 from lifecycle.oci import signing
 from lifecycle.oci.scopes import granted, parse_scopes
-from lifecycle.tokens.rights import held_by
+from lifecycle.tokens.rights import allowed_actions
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -135,7 +135,7 @@ def _answer_post(environ: WSGIEnvironment) -> dict[str, object]:
 
 def _registry_token(user: User | None, scope_texts: list[str]) -> dict[str, object]:
     wanted = parse_scopes(scope_texts)
-    access = granted(wanted, held_by(user, wanted)) if user is not None and wanted else []
+    access = granted(wanted, allowed_actions(user, wanted)) if user is not None and wanted else []
     signed = signing.sign(user.username if user is not None else "", access)
     issued_at = datetime.fromtimestamp(signed.issued_at, UTC)
     return {

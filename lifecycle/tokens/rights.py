@@ -21,7 +21,7 @@ _VERB_OF: Final[Mapping[str, Verb]] = {
 }
 
 
-def held_by(user: User, wanted: Sequence[Scope]) -> dict[tuple[str, str], frozenset[str]]:
+def allowed_actions(user: User, wanted: Sequence[Scope]) -> dict[tuple[str, str], frozenset[str]]:
     """Return the allowed actions of `user` on each resource in `wanted`, by (kind, name). Uses one query for all.
 
     The team of a repository that does not exist yet is the first part of its name. Below the target prefix of an
@@ -30,15 +30,15 @@ def held_by(user: User, wanted: Sequence[Scope]) -> dict[tuple[str, str], frozen
     """
     if not user.is_active:
         return {}
-    held: dict[tuple[str, str], frozenset[str]] = {}
+    allowed: dict[tuple[str, str], frozenset[str]] = {}
     for scope in wanted:
         if scope.kind == "registry" and user.is_superuser:
-            held[(scope.kind, scope.name)] = frozenset({"*"})
+            allowed[(scope.kind, scope.name)] = frozenset({"*"})
     names = {scope.name for scope in wanted if scope.kind == "repository"}
     if names:
-        for name, actions in _held_on(user, names).items():
-            held[("repository", name)] = actions
-    return held
+        for name, actions in _allowed_on(user, names).items():
+            allowed[("repository", name)] = actions
+    return allowed
 
 
 # One query returns all data for the check, because every pull and push waits for it. Three ORM queries took longer than
@@ -70,14 +70,14 @@ class _Grant(NamedTuple):
     verbs: list[str]
 
 
-def _held_on(user: User, names: set[str]) -> dict[str, frozenset[str]]:
+def _allowed_on(user: User, names: set[str]) -> dict[str, frozenset[str]]:
     prefixes = {part for name in names for part in name.split("/")[:2]}
     with connection.cursor() as cursor:
         cursor.execute(_FACTS, {"names": sorted(names), "prefixes": sorted(prefixes), "user": user.pk})
         (repositories, environments, grant_rows) = map(_rows, cursor.fetchone() or ("[]", "[]", "[]"))
     rows = {name: (family, team_id, environment_id) for name, family, team_id, environment_id in repositories}
     grants = [_Grant(*row) for row in grant_rows]
-    held: dict[str, frozenset[str]] = {}
+    allowed: dict[str, frozenset[str]] = {}
     for name in names:
         prefix, _, rest = name.partition("/")
         reserved = [row for row in environments if row[0] == prefix]
@@ -92,8 +92,8 @@ def _held_on(user: User, names: set[str]) -> dict[str, frozenset[str]]:
             actions = _actions(grants, matching[0][0], rest, matching[0][1]) if matching else frozenset()
         else:
             actions = _actions(grants, prefix, name, None)
-        held[name] = actions & {"pull"} if in_environment else actions
-    return held
+        allowed[name] = actions & {"pull"} if in_environment else actions
+    return allowed
 
 
 def _rows(value: Any) -> list[list[Any]]:

@@ -20,7 +20,7 @@ from lifecycle.authority.grants import live_grants
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.projection import project
 from lifecycle.authority.rights import require
-from lifecycle.authority.services.teams import give, lock_team, refuse_beyond
+from lifecycle.authority.services.teams import grant_role, lock_team, require_verbs
 from lifecycle.authority.services.tokens import end_token, write_token
 from lifecycle.core.errors import Conflict, Malformed, NotFound
 
@@ -71,7 +71,7 @@ def grant_robot(
     robot = _robot(robot_id)
     team = _lock(actor, robot.team_id, absent=_NO_ROBOT)
     _refuse_retired(robot)
-    return give(
+    return grant_role(
         team,
         robot.user,
         actor=actor,
@@ -95,7 +95,7 @@ def create_robot_token(
     team = _lock(actor, robot.team_id, absent=_NO_ROBOT)
     _refuse_retired(robot)
     grants = live_grants(robot.user).select_related("role")
-    refuse_beyond(actor, team, sorted({verb for grant in grants for verb in grant.role.verbs}))
+    require_verbs(actor, team, sorted({verb for grant in grants for verb in grant.role.verbs}))
     return write_token(robot.user, actor=actor, name=name, days=days, team=team)
 
 

@@ -75,7 +75,7 @@ def add_member(
     user = User.objects.filter(username=username, is_active=True, kind=User.Kind.PERSON).first()
     if user is None:
         raise NotFound(f"No active account {username[:150]} found.")
-    return give(
+    return grant_role(
         team,
         user,
         actor=actor,
@@ -86,7 +86,7 @@ def add_member(
     )
 
 
-def give(
+def grant_role(
     team: Team,
     user: User,
     *,
@@ -100,7 +100,7 @@ def give(
     chosen = Role.objects.filter(slug=role).first()
     if chosen is None:
         raise NotFound(f"Role {role[:60]} not found.")
-    refuse_beyond(actor, team, chosen.verbs)
+    require_verbs(actor, team, chosen.verbs)
     scope = None
     if environment:
         scope = Environment.objects.filter(team=team, slug=environment).first()
@@ -118,7 +118,7 @@ def is_above_grants(actor: User) -> bool:
     return actor.is_active and (actor.is_superuser or actor.kind == User.Kind.SYSTEM)
 
 
-def refuse_beyond(actor: User, team: Team, verbs: list[str]) -> None:
+def require_verbs(actor: User, team: Team, verbs: list[str]) -> None:
     """Raise NotPermitted unless `actor` has all of `verbs` on the whole team, or is an admin."""
     if is_above_grants(actor):
         return
