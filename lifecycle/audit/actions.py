@@ -57,7 +57,7 @@ class Action(StrEnum):
     PROMOTION_REGRESSED = "promotion.regressed", "A promotion request that was ready stopped meeting its requirements."
     PROMOTION_REJECTED = "promotion.rejected", "A person rejected a promotion request."
     PROMOTION_REQUESTED = "promotion.requested", "A promotion of an image into an environment was requested."
-    PROMOTION_SUCCEEDED = "promotion.succeeded", "A promotion succeeded; the environment holds the new image."
+    PROMOTION_SUCCEEDED = "promotion.succeeded", "A promotion succeeded, and the environment has the new image."
     PROMOTION_VERIFYING = "promotion.verifying", "A promoted image was copied; its verification started."
     PROMOTION_VOTE_LAPSED = (
         "promotion.vote_lapsed",
@@ -101,7 +101,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """Base of all details. Field names are the stored keys; no field may hold a secret."""
+    """Base of all details. Field names are the stored keys; no field may contain a secret."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the details as they are stored."""

@@ -48,10 +48,10 @@ class SignInAdapter(AccountAdapter):
         name = str(credentials.get("username") or "")
         # Count by the stored user name, so that all spellings that the database treats as equal share one limit.
         account = get_user_by_username(name)
-        with attempt(account.username if account is not None else name) as current:
+        with attempt(account.username if account is not None else name) as this_attempt:
             user = super().authenticate(request, **credentials)
             if user is not None and user.is_active:
-                current.succeeded()
+                this_attempt.succeeded()
                 return user
         with transaction.atomic():
             # Record only the name of an existing account: users sometimes enter their password in the name field.
@@ -89,7 +89,7 @@ class ChangePasswordForm(AllauthChangePasswordForm):  # type: ignore[misc]  # al
     """Form that checks the current password under the same limits, so that no one can guess it in an open session."""
 
     def clean_oldpassword(self) -> str:
-        with attempt(self.user.username) as current:
+        with attempt(self.user.username) as this_attempt:
             password: str = super().clean_oldpassword()  # raises for a wrong password, which then stays counted
-            current.succeeded()
+            this_attempt.succeeded()
         return password

@@ -92,17 +92,17 @@ def roles(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def role(request: HttpRequest, slug: str) -> HttpResponse:
     """Show or change the verbs of a role. A change takes effect immediately for all users with the role."""
-    current = role_called(slug)
+    role = role_called(slug)
     if request.method == "POST":
         form = RoleForm(request.POST)
         if not is_above_grants(reader(request)):
             raise NotPermitted("Only admins can create and change roles. Ask an admin.")
         if not form.is_valid():
-            return _page(request, current, form, set(request.POST.getlist("verbs")), status=422)
+            return _page(request, role, form, set(request.POST.getlist("verbs")), status=422)
         services.change_role(slug, actor=reader(request), **form.cleaned_data)
-        messages.success(request, f"Role {current} saved.")
+        messages.success(request, f"Role {role} saved.")
         return redirect("lifecycle:role", slug)
-    return _page(request, current, RoleForm(initial={"name": current.name}), set(current.verbs))
+    return _page(request, role, RoleForm(initial={"name": role.name}), set(role.verbs))
 
 
 @require_POST

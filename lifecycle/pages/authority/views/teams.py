@@ -89,12 +89,12 @@ def team(request: HttpRequest, slug: str) -> HttpResponse:
 def add_member(request: HttpRequest, slug: str) -> HttpResponse:
     """Grant a person a role in the team."""
     user = reader(request)
-    current = team_for(user, slug)
-    require(user, Verb.TEAM_MANAGE, team=current)  # before the form shows whether the account exists
-    form = MemberForm(current, request.POST)
+    team = team_for(user, slug)
+    require(user, Verb.TEAM_MANAGE, team=team)  # before the form shows whether the account exists
+    form = MemberForm(team, request.POST)
     if not form.is_valid():
-        return team_page(request, current, "members", form=form, status=422)
-    grant = services.add_member(current.pk, actor=user, username=form.cleaned_data["username"], **form.scope())
+        return team_page(request, team, "members", form=form, status=422)
+    grant = services.add_member(team.pk, actor=user, username=form.cleaned_data["username"], **form.scope())
     messages.success(request, f"Role {grant.role} granted to {grant.user}.")
     return redirect("lifecycle:team", slug)
 
@@ -103,28 +103,28 @@ def add_member(request: HttpRequest, slug: str) -> HttpResponse:
 def revoke_grant(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     """Ask for confirmation, then revoke a grant."""
     user = reader(request)
-    current = team_for(user, slug)
-    grant = grant_in(current, pk)
+    team = team_for(user, slug)
+    grant = grant_in(team, pk)
     if request.method == "POST":
-        services.revoke_grant(pk, actor=user, team_id=current.pk)
+        services.revoke_grant(pk, actor=user, team_id=team.pk)
         messages.success(request, f"Role {grant.role} revoked from {grant.user}.")
         robot = getattr(grant.user, "robot", None)
         return redirect("lifecycle:robot", slug, robot.pk) if robot is not None else redirect("lifecycle:team", slug)
-    require(user, Verb.ROBOT_MANAGE if grant.user.kind == User.Kind.ROBOT else Verb.TEAM_MANAGE, team=current)
-    return render(request, "lifecycle/authority/revoke_grant.html", {"team": current, "grant": grant})
+    require(user, Verb.ROBOT_MANAGE if grant.user.kind == User.Kind.ROBOT else Verb.TEAM_MANAGE, team=team)
+    return render(request, "lifecycle/authority/revoke_grant.html", {"team": team, "grant": grant})
 
 
 @require_POST
 def create_environment(request: HttpRequest, slug: str) -> HttpResponse:
     """Add an environment at the end of the team's promotion path."""
     user = reader(request)
-    current = team_for(user, slug)
-    require(user, Verb.ENVIRONMENT_MANAGE, team=current)
+    team = team_for(user, slug)
+    require(user, Verb.ENVIRONMENT_MANAGE, team=team)
     form = EnvironmentForm(request.POST)
     if not form.is_valid():
-        return team_page(request, current, "environments", form=form, status=422)
+        return team_page(request, team, "environments", form=form, status=422)
     environment = services.create_environment(
-        current,
+        team,
         actor=user,
         slug=form.cleaned_data["slug"],
         name=form.cleaned_data["name"] or form.cleaned_data["slug"],
