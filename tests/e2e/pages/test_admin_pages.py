@@ -131,7 +131,7 @@ def test_a_day_of_an_admin_with_script_and_without(browser: Browser, live_server
     password = page.locator("#secret >> xpath=../.. >> .command code").first.inner_text()
     assert len(password) == 20
     page.goto(live_server.url + "/teams/shop/")
-    page.get_by_label("Person").fill("lee")
+    page.get_by_label("User name").fill("lee")
     page.get_by_label("Role", exact=True).select_option("viewer")
     page.get_by_role("button", name="Grant role").click()
     row = page.get_by_role("row").filter(has_text="lee")

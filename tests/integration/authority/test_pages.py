@@ -67,9 +67,9 @@ def test_a_grant_of_another_team_is_absent_here(dock, admin):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"username": "nobody-here"}, "There is no active account nobody-here."),
+        ({"username": "nobody-here"}, "No active account nobody-here found."),
         ({"role": "king"}, "Select a valid choice"),
-        ({"until": "2001-01-01"}, "The last day lies in the past."),
+        ({"until": "2001-01-01"}, "The date is in the past. Choose a later date."),
         ({"environment": "moon"}, "Select a valid choice"),
     ],
 )
@@ -117,8 +117,8 @@ def test_a_robot_from_name_to_end(dock):
 def test_the_explainer_answers_on_the_page(dock):
     question = "/teams/shop/?tab=why&who=requester&verb=promotion.approve&repository=shop/api&environment=staging"
     page = browser(dock.requester).get(question).content.decode()
-    assert "requester may not do promotion.approve over shop/api in staging." in page
-    assert "Give a role that carries promotion.approve." in page
+    assert "requester cannot use promotion.approve on shop/api in staging." in page
+    assert "Grant a role that includes promotion.approve." in page
     assert "approver, owner, second" in page
 
 

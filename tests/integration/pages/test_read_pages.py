@@ -80,8 +80,8 @@ def test_every_page_answers_to_one_who_may_see_it_and_is_absent_to_one_who_may_n
 def test_hidden_and_absent_look_the_same(harbour: dict[str, Any], stranger: Client) -> None:
     hidden = stranger.get(reverse("lifecycle:repository", args=["shop", "shop/api"]))
     absent = stranger.get(reverse("lifecycle:repository", args=["shop", "shop/nothing"]))
-    assert b"There is no such repository, or you may not see it." in hidden.content
-    assert b"There is no such repository, or you may not see it." in absent.content
+    assert b"Repository not found, or you don&#x27;t have access." in hidden.content
+    assert b"Repository not found, or you don&#x27;t have access." in absent.content
 
 
 def test_lists_show_a_stranger_nothing_of_others(harbour: dict[str, Any], reader: Client, stranger: Client) -> None:

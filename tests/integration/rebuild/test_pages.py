@@ -355,7 +355,7 @@ def test_who_may_not_rebuild_the_base_watches_nothing_and_is_told_why(harbour, v
     base = Repository.objects.get(name="base/debian")
     row = waves.watch(base, harbour["reader"])
     text = rebuilds_tab(viewer, base).content.decode()
-    assert "You do not hold image.rebuild in team base" in text
+    assert "You need image.rebuild in team base" in text
     assert reverse("lifecycle:watch-add", args=[base.pk]) not in text
     assert watch(viewer, base).status_code == 403
     assert viewer.post(reverse("lifecycle:watch-remove", args=[base.pk, row.pk])).status_code == 403
@@ -512,10 +512,10 @@ def test_a_form_that_sends_more_than_it_may_is_refused_unread(harbour, owner, mo
 def test_who_may_create_stores_the_first_recipe_and_who_may_amend_the_next(harbour, viewer, owner):
     api = Repository.objects.get(name="shop/api")
     creator = browser(dock.user("creator", "creator", of=dock.team("shop")))
-    assert "You do not hold image.create" in recipe_tab(viewer, api).content.decode()
+    assert "You need image.create" in recipe_tab(viewer, api).content.decode()
     assert store(viewer, api).status_code == 403
     assert store(creator, api).status_code == 302
-    assert "You do not hold image.amend" in recipe_tab(creator, api).content.decode()
+    assert "You need image.amend" in recipe_tab(creator, api).content.decode()
     assert store(creator, api, containerfile="FROM base/python:2.0").status_code == 403
     assert store(browser(dock.user("stranger")), api).status_code == 404
     assert Recipe.objects.count() == 1
