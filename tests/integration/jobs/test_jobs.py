@@ -120,7 +120,11 @@ def test_a_job_whose_connection_broke_begins_again_without_losing_an_attempt(han
     job = queue(max_attempts=1)
     running.run(job.pk)
     job.refresh_from_db()
-    assert (job.state, job.attempts, job.last_error) == (Job.State.WAITING, 0, "The database went away.")
+    assert (job.state, job.attempts, job.last_error) == (
+        Job.State.WAITING,
+        0,
+        "The connection to the database was lost.",
+    )
     handle(lambda run: None)
     Job.objects.update(not_before=None)
     running.run(job.pk)

@@ -84,12 +84,12 @@ def test_a_subject_is_said_in_words_with_a_link_as_far_as_the_reader_may_see_it(
     assert said(dock.owner) == [
         ("shop/api:1.0", True),
         ("shop/api:1.0 to staging", True),
-        ("push told by managed", False),
-        ("all of managed", False),
-        ("2 package versions, 1 advisories", False),
-        ("number 999", False),
+        ("push from registry managed", False),
+        ("all repositories of managed", False),
+        ("2 package versions, 1 advisory", False),
+        ("subject 999", False),
     ]
-    assert [words for words, _ in said(dock.outsider)[:2]] == [f"number {dock.image.pk}", f"number {request_.pk}"]
+    assert [words for words, _ in said(dock.outsider)[:2]] == [f"subject {dock.image.pk}", f"subject {request_.pk}"]
     assert said(admin)[1] == ("shop/api:1.0 to staging", False)
 
 
@@ -162,7 +162,7 @@ def test_a_failed_job_is_tried_again_as_a_new_one_for_whom_it_ran(dock: Any, adm
     assert steering.retry(made.pk, actor=admin).pk == again.pk  # while that waits, there is no second one
     with pytest.raises(NotFound):
         steering.retry(made.pk, actor=dock.owner)
-    with pytest.raises(IllegalTransition, match="Only what failed"):
+    with pytest.raises(IllegalTransition, match="Only failed or cancelled jobs"):
         steering.retry(again.pk, actor=admin)
 
 
@@ -172,7 +172,7 @@ def test_where_neither_makes_sense_the_page_says_why(dock: Any, kind: str) -> No
     waiting, failed = job(kind, dock.owner, 99), job(kind, dock.owner, 99, state="failed")
     stops, again = kind in {"ingest", "crawl", "scan", "plan"}, kind not in {"promote", "rebuild"}
     page = client.get(f"/jobs/{waiting.pk}/").content.decode()
-    assert (steering.why_not_cancelled(waiting) == "") is stops
+    assert (steering.why_not_cancelled(waiting) is None) is stops
     assert ("aria-disabled" not in page) is stops
     assert client.post(f"/jobs/{waiting.pk}/cancel/").status_code == (302 if stops else 409)
     page = client.get(f"/jobs/{failed.pk}/").content.decode()

@@ -113,7 +113,7 @@ def test_lineage_page_says_what_it_drew_and_the_table_holds_every_image(
     harbour: dict[str, Any], reader: Client
 ) -> None:
     text = reader.get(reverse("lifecycle:lineage-image", args=[harbour["api"].digest])).content.decode()
-    assert "Drawn: 4 of 8 images, and 4 in 1 roll-up. Left out: nothing." in text
+    assert "Shows 4 of 8 images, plus 4 in 1 group." in text
     assert all(f"1.{number}" in text for number in range(4))
     assert "Annotation or label. Confidence low." in text
 

@@ -143,7 +143,7 @@ def test_a_digest_that_is_an_index_or_was_read_from_a_registry_keeps_what_is_kno
         write(tmp_path, row(manifest_digest=listed.digest), row(manifest_digest=shipped.digest, packages=None))
     )
     assert (code, err.count("line")) == (1, 1)
-    assert "line 1: " + listed.digest + " is known as an index" in err
+    assert "line 1: " + listed.digest + " is stored as an index" in err
     assert set(Layer.objects.filter(image=shipped).values_list("diff_id", flat=True)) == {""}
 
 
