@@ -41,11 +41,7 @@ def _rebuilds(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
     return {job.pk: subjects[job.subject_id] for job in jobs if job.subject_id in subjects}
 
 
-<<<<<<< HEAD
-# The next move of the tag plans again after a cancelled plan.
-=======
 # Can be cancelled, because the next move of the tag plans again.
->>>>>>> p2
 PLAN: Final = register(
     Kind("plan", queue="match", label="Plan rebuild", subjects=_watches, is_cancellable=True, is_retried_forever=True)
 )
@@ -56,10 +52,6 @@ REBUILD: Final = register(
         label="Rebuild",
         subjects=_rebuilds,
         why_not_cancelled="Cancel the rebuild wave instead.",
-<<<<<<< HEAD
-        why_not_retried="Retry the rebuild wave instead.",
-=======
         why_not_retried="Retry it on the wave page.",
->>>>>>> p2
     )
 )

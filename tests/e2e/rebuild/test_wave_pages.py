@@ -197,7 +197,7 @@ def test_stopping_asks_in_a_dialog_that_no_poll_takes_away(
     page.wait_for_timeout(3000)
     expect(dialog).to_be_visible()
     dialog.get_by_role("button", name="Cancel 2 images").click()
-    expect(page.get_by_text(f"{wave} is cancelled; what was finished stays.")).to_be_visible()
+    expect(page.get_by_text(f"{wave} is cancelled. Finished images are kept.")).to_be_visible()
 
 
 @pytest.mark.parametrize("script", [True, False])
@@ -218,9 +218,9 @@ def test_plan_confirm_and_stop_work_by_clicking(
     expect(page.get_by_role("alert")).to_contain_text("base/debian has no image trixie.")
     page.goto(live_server.url + reverse("lifecycle:wave", args=[made["failed"].pk]))
     page.get_by_role("button", name="Retry 2 images").click()
-    expect(page.get_by_text("what failed or was blocked is tried again")).to_be_visible()
+    expect(page.get_by_text("Failed and blocked images are retried.")).to_be_visible()
     if not script:
         page.get_by_role("link", name="Refresh").click()
     page.get_by_role("link", name="Cancel wave").click()
     page.get_by_role("button", name="Cancel 2 images").click()
-    expect(page.get_by_text("is cancelled; what was finished stays.")).to_be_visible()
+    expect(page.get_by_text("is cancelled. Finished images are kept.")).to_be_visible()

@@ -102,7 +102,7 @@ def test_the_plan_says_what_it_would_do_and_confirming_it_says_the_count(harbour
     text = page(owner, wave).content.decode()
     for words in (
         "Expected fixes",
-        "Rebuild 4 images of 2 teams",
+        "Rebuild 4 images in 2 teams",
         "Its own layers go onto the new base",
         "Not rebased: A layer of it writes the package database",
         "It has no recipe, and cannot be rebased",
@@ -127,7 +127,7 @@ def test_the_plan_says_what_it_would_do_and_confirming_it_says_the_count(harbour
 def test_who_may_only_look_sees_grey_buttons_with_the_reason_and_is_refused(harbour, viewer):
     wave = waves.planned(harbour)
     text = page(viewer, wave).content.decode()
-    assert "You do not hold image.rebuild over base/python, shop/api, shop/static and 1 more" in text
+    assert "You need image.rebuild on base/python, shop/api, shop/static and 1 more" in text
     assert reverse("lifecycle:wave-confirm", args=[wave.pk]) not in text
     for name in ("confirm", "cancel", "retry"):
         assert act(viewer, name, wave).status_code == 403
@@ -317,7 +317,7 @@ def test_the_image_says_which_wave_made_it_and_which_renewed_it(harbour, owner, 
 def test_a_base_offers_its_plan_and_says_why_when_it_would_come_to_nothing(harbour, owner, viewer):
     address = reverse("lifecycle:image", args=["base", "base/debian", harbour["new"].digest])
     assert f'value="{harbour["new"].digest}"' in owner.get(address).content.decode()
-    words = "You hold image.rebuild over nothing that stands on base/debian"
+    words = "You need image.rebuild on an image built on base/debian"
     for place in (address, reverse("lifecycle:repository", args=["base", "base/debian"])):
         assert (
             f"You cannot plan a rebuild. {words}" in viewer.get(place).content.decode()
@@ -438,7 +438,7 @@ def test_a_recipe_is_stored_by_form_with_its_files_and_its_history_stays(harbour
     file = SimpleUploadedFile("app.py", b"print(1)\n")
     answer = store(owner, api, build_args="VERSION=1\n\nMODE = x", context=[file])
     assert answer.status_code == 422
-    assert "Line 3: expected NAME=value." in answer.content.decode()
+    assert "Line 3: enter NAME=value." in answer.content.decode()
     assert store(owner, api, build_args="VERSION=1", context=[SimpleUploadedFile("app.py", b"print(1)\n")])["Location"]
     first = Recipe.objects.get()
     assert (first.revision, first.containerfile) == (1, "FROM base/python:1.0\nCOPY app.py /srv/\n")
@@ -480,7 +480,7 @@ def test_files_of_a_recipe_lie_in_the_registry_and_stay_in_the_next_revision(har
         ({"containerfile": "RUN true"}, "The recipe has no FROM."),
         ({"containerfile": ""}, "This field is required."),
         ({"tag": "no tag!"}, "Not a tag"),
-        ({"build_args": "1A=b"}, "Line 1: expected NAME=value."),
+        ({"build_args": "1A=b"}, "Line 1: enter NAME=value."),
     ],
 )
 def test_a_recipe_that_cannot_be_read_comes_back_with_its_text(harbour, owner, given, words):
