@@ -198,7 +198,7 @@ def test_a_plan_is_printed_and_starts_nothing(harbour, run):
 def test_a_start_by_base_or_by_number_confirms_once(harbour, run):
     code, out, err = run(harbour.owner, "rebuild", "start", "shop/base:12", "--json")
     wave = json.loads(out)
-    assert (code, wave["state"], err) == (0, "running", f"W-{wave['id']} is confirmed.\n")
+    assert (code, wave["state"], err) == (0, "running", f"W-{wave['id']} confirmed.\n")
     again = json.loads(run(harbour.owner, "rebuild", "start", f"W-{wave['id']}", "--json")[1])
     assert (again["id"], again["state"]) == (wave["id"], "running")
     assert Job.objects.filter(kind="rebuild").count() == 1
