@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.authority.queries import repositories_visible_to
-from lifecycle.authority.rights import require
 from lifecycle.core.errors import NotFound
+from lifecycle.core.reasons import refuse_if
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.rebuild.queries import jobs_visible_to, waves_visible_to
-from lifecycle.registry.models import Repository
+from lifecycle.rebuild.refusals import why_not_steer
 
 
 def wave_for(actor: User, wave_id: int) -> RebuildWave:
@@ -36,10 +35,5 @@ def lock_wave(actor: User, wave_id: int) -> RebuildWave:
     wave = waves_visible_to(actor).select_for_update(of=("self",)).filter(pk=wave_id).first()
     if wave is None:
         raise NotFound("Rebuild wave not found, or you don't have access.")
-    touched = Repository.objects.filter(rebuild_jobs__wave=wave).select_related("team").distinct()
-    allowed = repositories_visible_to(actor, Verb.IMAGE_REBUILD)
-    # One query for a wave of thousands; only what is missing is checked one by one, for the reason.
-    missing = list(touched.exclude(pk__in=allowed.values("pk"))) if touched.exists() else [wave.repository]
-    for repository in missing:
-        require(actor, Verb.IMAGE_REBUILD, repository=repository)
+    refuse_if(why_not_steer(actor, wave), verb=Verb.IMAGE_REBUILD.value)
     return wave

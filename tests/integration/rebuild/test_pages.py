@@ -480,7 +480,7 @@ def test_files_of_a_recipe_lie_in_the_registry_and_stay_in_the_next_revision(har
         ({"containerfile": "RUN true"}, "The recipe has no FROM."),
         ({"containerfile": ""}, "This field is required."),
         ({"tag": "no tag!"}, "Invalid tag"),
-        ({"build_args": "1A=b"}, "Line 1: expected NAME=value."),
+        ({"build_args": "1A=b"}, "Line 1: enter NAME=value."),
     ],
 )
 def test_a_recipe_that_cannot_be_read_comes_back_with_its_text(harbour, owner, given, words):
