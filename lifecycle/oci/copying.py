@@ -33,7 +33,7 @@ class CopyNotVerified(RegistryUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """The result of one copy. If the target was already complete, only `manifests` and `blobs` are not zero."""
+    """The result of one copy. If the target was already complete, `mounted` and `uploaded` are 0."""
 
     manifests: int  # verified in the target
     blobs: int

@@ -77,7 +77,7 @@ class InMemoryRegistry:
     ) -> int:
         content = self.get_blob(repository, digest, max_bytes=max_bytes if size_bytes is None else size_bytes)
         if size_bytes is not None and len(content) < size_bytes:
-            raise RegistryRefused("The blob is shorter than its manifest says.")
+            raise RegistryRefused("The blob is smaller than its manifest declares.")
         into.write(content)
         return len(content)
 
