@@ -72,7 +72,7 @@ def _with_config(
     without a configuration.
     """
     if document.config.size_bytes > CONFIG_MAX_BYTES:
-        raise LimitExceeded(f"The configuration is longer than {CONFIG_MAX_BYTES} bytes.", limit=CONFIG_MAX_BYTES)
+        raise LimitExceeded(f"The configuration is larger than {CONFIG_MAX_BYTES} bytes.", limit=CONFIG_MAX_BYTES)
     try:
         raw = client.get_blob(repository, document.config.digest, max_bytes=CONFIG_MAX_BYTES)
     except BlobUnknown:

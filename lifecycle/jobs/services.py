@@ -71,8 +71,8 @@ def queue(
         except IntegrityError:
             if not dedupe_key:
                 raise
-            # FOR UPDATE: a worker that claims this row now must read the subject after our commit. Either the row stays
-            # waiting until our transaction ends, or we need a new job.
+            # With FOR UPDATE, no worker can claim this row before our transaction ends, so the worker that claims it
+            # reads our changes. If a worker has already claimed it, we need a new job.
             job = (
                 Job.objects.select_for_update()
                 .filter(kind=kind.name, dedupe_key=dedupe_key, state=Job.State.WAITING)

@@ -170,14 +170,14 @@ def test_a_run_that_is_cut_short_leaves_no_image_without_its_derivation_and_matc
     feed = Feed.objects.create(name="test", location="x")
     known = Advisory.objects.create(feed=feed, osv_id="A-1", directory="", modified="")
     AffectedInterval.objects.create(advisory=known, ecosystem="Debian", release="12", name="openssl", scheme="dpkg")
-    whole = inventories._place
+    whole = inventories._add_to_repositories
 
     def broken(rows, images, team_slug):
         if rows[0].line > 2:
             raise ZeroDivisionError
         return whole(rows, images, team_slug)
 
-    monkeypatch.setattr(inventories, "_place", broken)
+    monkeypatch.setattr(inventories, "_add_to_repositories", broken)
     with pytest.raises(ZeroDivisionError):
         run(write(tmp_path, *rows))
     assert Image.objects.count() == 2
