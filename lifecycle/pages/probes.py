@@ -35,7 +35,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
         parts["postgresql"] = "unavailable"
     try:
         cache.get("readyz")
-    except Exception:  # noqa: BLE001 -- whatever the cache's client raises means: not ready
+    except Exception:  # noqa: BLE001 -- any error of the cache client means: not ready
         parts["redis"] = "unavailable"
     is_ready = set(parts.values()) == {"ok"}
     return JsonResponse(parts, status=200 if is_ready else 503)

@@ -257,7 +257,7 @@ def test_a_taken_port_stops_the_start_with_its_holder_named(home: Home) -> None:
         holder.listen()
         done = home.run("-m", "config.embedded", "up")
     assert done.returncode == 1
-    expected = f"Port {home.given['WEB_PORT']} (WEB_PORT) is held by "
+    expected = f"Port {home.given['WEB_PORT']} (WEB_PORT) is used by "
     assert expected in done.stderr
     assert f"(process {os.getpid()})" in done.stderr
     assert "Traceback" not in done.stderr
