@@ -213,9 +213,8 @@ def revoke_grant(grant_id: int, *, actor: User, team_id: int | None = None) -> N
 
 
 def _refuse_last_owner(grant: RoleGrant) -> None:
-    # A grant on some repositories or in one environment does not count, because such an owner cannot manage the whole
-    # team.
-    owners = live_grants().filter(over_whole_team(), team=grant.team, role__slug="owner")
+    # A grant on some repositories, in one environment or with an expiry does not count: it cannot keep the whole team.
+    owners = live_grants().filter(over_whole_team(), team=grant.team, role__slug="owner", expires_at=None)
     if owners.filter(pk=grant.pk).exists() and not owners.exclude(pk=grant.pk).exists():
         raise Conflict(f"{grant.user} is the last owner of {grant.team}. Grant the owner role to another user first.")
 
