@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.authority.constants import ADMIN_VERBS
-from lifecycle.authority.grants import applies_in, live_grants
+from lifecycle.authority.grants import live_grants
 from lifecycle.authority.models import RoleGrant
+from lifecycle.core.context import once_a_read
 from lifecycle.core.errors import NotPermitted
 from lifecycle.core.patterns import matches
 from lifecycle.environments.models import Environment
@@ -40,8 +41,12 @@ def grants_of(
     A grant for one environment applies only to actions in that environment. A grant for some repositories never applies
     to the whole team.
     """
-    rows = live_grants(actor, verb).filter(applies_in(environment), team_id=team_id)
-    return [grant for grant in rows if matches(grant.repository_pattern, family)]
+    # Read once for all environments and repositories of the team that a page asks about.
+    rows = once_a_read(
+        ("grants", actor.pk, verb, team_id), lambda: list(live_grants(actor, verb).filter(team_id=team_id))
+    )
+    place = {None, environment.pk if environment is not None else None}
+    return [grant for grant in rows if grant.environment_id in place and matches(grant.repository_pattern, family)]
 
 
 def may(

@@ -108,11 +108,6 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/roles/": 8,
     "api/v1/tokens/": 8,
 }
-# Known: each environment of the team costs a query, which asks for the right to request a promotion there.
-GROWING: Final = {
-    "promotions/new/?repository={repository}&digest={digest}",
-    "t/{team}/r/{repository_name}/i/{digest}/?tab=promotions",
-}
 # Reads without rows, or of one row.
 NO_LISTS: Final = {
     "",  # leads on
@@ -327,15 +322,7 @@ def clients_of(world: World) -> Callable[[str], Client]:
     return lambda pattern: admin if pattern == "people/" else api if pattern.startswith("api/") else browser
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        pytest.param(pattern, marks=pytest.mark.xfail(reason="a query per environment", strict=True))
-        if pattern in GROWING
-        else pattern
-        for pattern in LISTS
-    ],
-)
+@pytest.mark.parametrize("pattern", LISTS)
 def test_a_list_costs_the_same_at_1_row_and_at_30(pattern: str, counted: Any) -> None:
     one, many = counted[pattern]
     assert len(many) == len(one), "\n".join(query[:300] for query in sorted(set(many) - set(one)))

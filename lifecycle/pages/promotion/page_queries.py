@@ -135,7 +135,7 @@ def decided_lately_by(reader: User) -> QuerySet[PromotionRequest]:
 
 
 @dataclass(frozen=True, slots=True)
-class Happened:
+class TimelineEntry:
     """One line of a request's timeline."""
 
     icon: str
@@ -164,7 +164,7 @@ _TIMELINE: Final[Mapping[str, tuple[str, str, str]]] = {
 _EXPIRED: Final = {"approve_by": "Not approved in time.", "execute_by": "Not run in time."}
 
 
-def timeline_of(promotion: PromotionRequest) -> list[Happened]:
+def timeline_of(promotion: PromotionRequest) -> list[TimelineEntry]:
     """Return the latest 50 audit events of a request as sentences, newest first."""
     events = AuditEvent.objects.filter(
         subject_kind=PromotionRequest._meta.model_name, subject_id=promotion.pk
@@ -174,7 +174,7 @@ def timeline_of(promotion: PromotionRequest) -> list[Happened]:
         icon, css, sentence = _TIMELINE.get(event.action, ("circle-dot", "", event.action.replace(".", " ")))
         values = {"actor": event.actor_name, "voter": str(event.details.get("voter", ""))}
         sub = event.reason if event.action != Action.PROMOTION_REQUESTED else ""
-        lines.append(Happened(icon, css, sentence.format(**values), _EXPIRED.get(sub, sub), event.at))
+        lines.append(TimelineEntry(icon, css, sentence.format(**values), _EXPIRED.get(sub, sub), event.at))
     return lines
 
 

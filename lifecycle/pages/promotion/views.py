@@ -70,9 +70,9 @@ def _inbox(
     for row in rows.values():
         row.promotion.who_can_act = row.who_can_act(user)  # type: ignore[attr-defined]  # for the template alone
     if chosen is None:
-        wanted = request.GET.get("request", "")
+        chosen_id = request.GET.get("request", "")
         listed = [*to_decide, *to_execute, *failed, *decided]
-        chosen = next((item for item in listed if str(item.pk) == wanted), None)
+        chosen = next((item for item in listed if str(item.pk) == chosen_id), None)
         chosen = chosen or next(iter([*to_decide, *to_execute]), None)
     context: dict[str, Any] = {
         "to_decide": [rows[item.pk] for item in to_decide[:_INBOX_MAX]],
