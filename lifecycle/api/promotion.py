@@ -48,6 +48,11 @@ class RequirementSerializer(serializers.Serializer[Any]):
     status = serializers.CharField()
     summary = serializers.CharField()
     who = serializers.ListField(child=serializers.CharField())
+    counts = serializers.DictField(
+        child=serializers.IntegerField(),
+        default=dict,
+        help_text="The numbers of the summary, by name, as of `approvals`",
+    )
 
 
 class VoteSerializer(serializers.ModelSerializer[Vote]):

@@ -30,6 +30,7 @@ def test_a_request_says_what_stands_against_it_and_who_voted(dock, request_):
         ("stage_order", "satisfied"),
     ]
     assert shown["requirements"][0]["who"] == ["approver", "owner", "second"]
+    assert shown["requirements"][0]["counts"] == {"given": 0, "required": 1, "eligible": 3}
     done = Caller(dock.approver).post(f"promotions/{request_.pk}/approve/", {"reason": "seen"}).json()
     (vote,) = done["votes"]
     assert (vote["voter"], vote["value"], vote["comment"], vote["via"]) == ("approver", "approve", "seen", "api")
