@@ -123,7 +123,7 @@ def _describe(parser: argparse.ArgumentParser, *, skip: frozenset[str] = frozens
     for action in parser._actions:
         if action.dest in skip or action.help == argparse.SUPPRESS:
             continue
-        name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+        name = (", ".join(action.option_strings) or str(action.metavar or action.dest)).replace("|", "\\|")
         value = "" if action.nargs == 0 or not action.option_strings else f" {action.metavar or action.dest.upper()}"
         text = (action.help or "").replace("%(default)s", str(action.default)).replace("|", "\\|")
         rows.append(f"| `{name}{value}` | {text} |")

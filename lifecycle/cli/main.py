@@ -38,7 +38,7 @@ ASKED: Final = {
 }
 DECISIONS: Final = {
     "approve": "approve a request of another user",
-    "reject": "reject a request finally; requires --reason",
+    "reject": "reject a request permanently; requires --reason",
     "withdraw": "withdraw your own request",
 }
 STEERING: Final = {
