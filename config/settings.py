@@ -236,7 +236,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "COMPONENT_SPLIT_REQUEST": True,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "lifecycle.api.schema.add_what_all_share",
+        "lifecycle.api.schema.add_shared_parts",
     ],
     "ENUM_NAME_OVERRIDES": {
         "PromotionState": "lifecycle.promotion.models.PromotionRequest.State",
