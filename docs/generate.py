@@ -81,7 +81,7 @@ def _body(schema: dict[str, Any], operation: dict[str, Any]) -> list[str] | None
 def command_line() -> str:
     """Return the page of the `gravingdock` commands."""
     from lifecycle.cli.main import __doc__ as about  # noqa: PLC0415 -- as above
-    from lifecycle.cli.main import parser  # noqa: PLC0415
+    from lifecycle.cli.main import parser  # noqa: PLC0415 -- as above
 
     lines = ["# The `gravingdock` command\n", (about or "").strip() + "\n"]
     for name, sentence, command in _leaves(parser(), ""):
@@ -202,7 +202,7 @@ def _function(call: ast.Call) -> str:
 def roles() -> str:
     """Return the page of the verbs, and the built-in roles that include them."""
     from accounts.verbs import BUILTIN_ROLES, Verb  # noqa: PLC0415 -- as above
-    from lifecycle.authority.constants import VERB_WORDS  # noqa: PLC0415
+    from lifecycle.authority.constants import VERB_WORDS  # noqa: PLC0415 -- as above
 
     lines = [
         "# Roles and verbs\n",

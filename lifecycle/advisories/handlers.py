@@ -1,4 +1,4 @@
-"""What a worker does for a MATCH job."""
+"""The MATCH job, and reactions to scanned and imported images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lifecycle.jobs.handlers import JobRun, handler
 
 @handler(MATCH)
 def match(run: JobRun) -> None:
-    """Match what the payload names: `package_ids` that are new, or `advisory_ids` that changed."""
+    """Match the payload's new `package_ids` or changed `advisory_ids`."""
     work = (
         ("package_ids", services.match_packages),
         ("advisory_ids", services.match_advisories),
@@ -31,11 +31,11 @@ def match(run: JobRun) -> None:
 
 @subscribe(events.ImagesScanned)
 def match_new_packages(event: events.ImagesScanned) -> None:
-    """Queue the matching of package versions that no image contained before."""
+    """Queue the matching of package versions that are new to Gravingdock."""
     services.queue_matching(event.new_package_ids, image_id=event.image_ids[0], actor_id=event.actor_id)
 
 
 @subscribe(events.ImagesImported)
 def match_imported(event: events.ImagesImported) -> None:
-    """Match the new package versions of imported images at once."""
+    """Match the new package versions of imported images immediately, without a job."""
     services.match_packages(event.new_package_ids)

@@ -1,4 +1,4 @@
-"""Which advisories affect which package versions: joins over keys, per package version, never per image."""
+"""Matching of advisories to package versions: SQL joins over version keys, per package version, never per image."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from lifecycle.core import locks
 from lifecycle.versions.coordinates import Coordinates
 from lifecycle.versions.ecosystems import PRO_PREFIX
 
-BATCH: Final = 2000  # ids a statement; keeps one statement's memory small
-_LOCK: Final = 0x61647669  # one matcher at a time: two could each miss what the other is about to commit
+BATCH: Final = 2000  # ids per statement; limits the memory of one statement
+_LOCK: Final = 0x61647669  # one matcher at a time: concurrent ones could miss each other's uncommitted rows
 
-# One row for each pair that holds. `package` is any relation with the columns id, ecosystem, release, match_name,
-# match_version, version_key and scheme. Of several intervals that hold a version, the highest fix wins: below it the
-# version stays affected. An advisory without release speaks of every release; a package without one has no row here.
+# One row for each advisory that affects a package. `package` is any relation with the columns id, ecosystem, release,
+# match_name, match_version, version_key and scheme. If several intervals contain a version, the highest fix wins: below
+# it the version stays affected. An advisory without a release applies to all releases. A distribution's package
+# of unknown release has no ecosystem, and so no row here.
 _PAIRS: Final = """
 SELECT DISTINCT ON (package.id, ai.advisory_id)
        package.id AS package_id, ai.advisory_id, ai.id AS interval_id
@@ -40,7 +41,7 @@ WHERE package.ecosystem <> '' AND package.match_version <> '' AND NOT ai.is_unev
       END
 ORDER BY package.id, ai.advisory_id, ai.fixed_version = '', ai.high DESC NULLS LAST, ai.id
 """
-# `ecosystem <> ''` is no doubt of the join: the index by coordinates has that condition, and is not used without it.
+# The join does not need `ecosystem <> ''`, but the index by coordinates has this condition and is unused without it.
 _MAVEN_CANDIDATES: Final = """
 SELECT package.id, ai.id, package.match_version, ai.low_text, ai.low_inclusive, ai.high_text, ai.high_inclusive
 FROM {package} package
@@ -62,7 +63,7 @@ END
 
 @dataclass(frozen=True, slots=True)
 class PackageVerdict:
-    """That an advisory affects the package at `position` of those that were asked about."""
+    """An advisory that affects the package at index `position` of the input."""
 
     position: int
     advisory_id: int
@@ -72,7 +73,7 @@ class PackageVerdict:
 
 
 def match_packages(package_ids: Collection[int]) -> set[int]:
-    """Open and close the matches of these package versions; return those whose matches changed. Twice is harmless."""
+    """Open and close the matches of these package versions; return the ids of those that changed. Safe to run twice."""
     changed: set[int] = set()
     for batch in _batches(package_ids):
         changed |= _apply("package.id = ANY(%(ids)s)", "m.package_id = ANY(%(ids)s)", batch)
@@ -80,7 +81,7 @@ def match_packages(package_ids: Collection[int]) -> set[int]:
 
 
 def match_advisories(advisory_ids: Collection[int]) -> set[int]:
-    """Open and close the matches of these advisories; return the package versions whose matches changed."""
+    """Open and close the matches of these advisories; return the ids of package versions whose matches changed."""
     changed: set[int] = set()
     for batch in _batches(advisory_ids):
         changed |= _apply("ai.advisory_id = ANY(%(ids)s)", "m.advisory_id = ANY(%(ids)s)", batch)
@@ -137,30 +138,30 @@ def _apply(scope: str, match_scope: str, ids: list[int]) -> set[int]:
                 RETURNING package_id
             )
             SELECT package_id FROM closed UNION SELECT package_id FROM kept UNION SELECT package_id FROM opened
-            """,  # noqa: S608 -- only constants of this module are put in
+            """,  # noqa: S608 -- only constants of this module are inserted
             parameters,
         )
         return {row[0] for row in cursor.fetchall()}
 
 
 def _parameters(cursor: Any, package: str, scope: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of _PAIRS: Maven's candidates are compared here, since its order has no keys."""
+    """Return the parameters of _PAIRS. Maven candidates are compared here, because Maven versions have no keys."""
     cursor.execute(_MAVEN_CANDIDATES.format(package=package, scope=scope), parameters)
-    held = [
+    affected = [
         (package_id, interval_id)
         for package_id, interval_id, version, low, low_in, high, high_in in cursor.fetchall()
-        if _maven_holds(version, low, low_in, high, high_in)
+        if _is_in_maven_interval(version, low, low_in, high, high_in)
     ]
     return {
         **parameters,
         "pro": settings.UBUNTU_PRO,
         "pro_prefix": PRO_PREFIX,
-        "maven": [interval_id for _, interval_id in held],
-        "maven_packages": [package_id for package_id, _ in held],
+        "maven": [interval_id for _, interval_id in affected],
+        "maven_packages": [package_id for package_id, _ in affected],
     }
 
 
-def _maven_holds(version: str, low: str, low_inclusive: bool, high: str, high_inclusive: bool) -> bool:
+def _is_in_maven_interval(version: str, low: str, low_inclusive: bool, high: str, high_inclusive: bool) -> bool:
     try:
         if low and (order := versions.compare(versions.MAVEN, low, version)) >= (1 if low_inclusive else 0):
             return False
@@ -173,21 +174,24 @@ def _maven_holds(version: str, low: str, low_inclusive: bool, high: str, high_in
 
 
 def verdicts(packages: Sequence[Coordinates]) -> list[PackageVerdict]:
-    """Return what affects `packages`, without storing anything; an invalid version only by equality as text."""
+    """Return the advisories that affect `packages`, without storing anything.
+
+    An invalid version matches only an equal `versions` entry, as text.
+    """
     out: list[PackageVerdict] = []
     for start in range(0, len(packages), BATCH):
         out += _verdicts(packages[start : start + BATCH], start)
     return out
 
 
-_ASKED: Final = """(SELECT * FROM unnest(
+_INPUT: Final = """(SELECT * FROM unnest(
     %(positions)s::bigint[], %(ecosystems)s::text[], %(releases)s::text[], %(names)s::text[], %(versions)s::text[],
     %(keys)s::bytea[], %(schemes)s::text[]
-) AS asked(id, ecosystem, release, match_name, match_version, version_key, scheme))"""
+) AS input(id, ecosystem, release, match_name, match_version, version_key, scheme))"""
 
 
 def _verdicts(packages: Sequence[Coordinates], offset: int) -> Iterable[PackageVerdict]:
-    asked = {
+    columns = {
         "positions": [offset + number for number in range(len(packages))],
         "ecosystems": [item.ecosystem for item in packages],
         "releases": [item.release for item in packages],
@@ -197,14 +201,14 @@ def _verdicts(packages: Sequence[Coordinates], offset: int) -> Iterable[PackageV
         "schemes": [item.scheme for item in packages],
     }
     with connection.cursor() as cursor:
-        parameters = _parameters(cursor, _ASKED, "true", asked)
+        parameters = _parameters(cursor, _INPUT, "true", columns)
         cursor.execute(
             f"""
             SELECT pairs.package_id, a.id, a.osv_id, ai.fixed_version, a.severity
-            FROM ({_PAIRS.format(package=_ASKED, scope="true")}) pairs
+            FROM ({_PAIRS.format(package=_INPUT, scope="true")}) pairs
             JOIN lifecycle_affectedinterval ai ON ai.id = pairs.interval_id
             JOIN lifecycle_advisory a ON a.id = pairs.advisory_id
-            """,  # noqa: S608 -- only constants of this module are put in
+            """,  # noqa: S608 -- only constants of this module are inserted
             parameters,
         )
         return [PackageVerdict(*row) for row in cursor.fetchall()]

@@ -13,7 +13,7 @@ from lifecycle.sbom.models import PackageVersion
 
 
 class Feed(models.Model):
-    """A source of advisories, synchronised as a whole; identity of an advisory is (feed, id)."""
+    """A source of advisories, synchronised as a whole. An advisory is identified by (feed, id)."""
 
     name = models.CharField(max_length=120, unique=True)
     location = models.CharField(max_length=500)
@@ -36,19 +36,19 @@ class Advisory(models.Model):
 
     feed = models.ForeignKey(Feed, on_delete=models.CASCADE, related_name="advisories")
     osv_id = models.CharField(max_length=200)
-    directory = models.CharField(max_length=60)  # the ecosystem folder of the export it came from
-    modified = models.CharField(max_length=40)  # as written: real feeds hold future and constant dates
+    directory = models.CharField(max_length=60)  # the ecosystem folder in the feed's export
+    modified = models.CharField(max_length=40)  # original text: real feeds contain future and constant dates
     modified_at = models.DateTimeField(null=True)
     published_at = models.DateTimeField(null=True)
     withdrawn_at = models.DateTimeField(null=True)
-    tombstoned_at = models.DateTimeField(null=True)  # vanished from its feed
+    tombstoned_at = models.DateTimeField(null=True)  # when it disappeared from its feed
     aliases: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=200), default=list)
     upstream: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=200), default=list)
     related: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=200), default=list)
     summary = models.TextField(blank=True)
     details = models.TextField(blank=True)
     severity = models.CharField(max_length=8, choices=Severity, default=Severity.UNKNOWN)
-    score = models.FloatField(null=True)  # CVSS base score, 0 to 10, where there is a vector
+    score = models.FloatField(null=True)  # CVSS base score, 0 to 10; null without a vector
     vector = models.CharField(max_length=200, blank=True)
     references: models.JSONField[Any, Any] = models.JSONField(default=list)
     updated_at = models.DateTimeField(auto_now=True)
@@ -68,12 +68,13 @@ class Advisory(models.Model):
 class AffectedInterval(models.Model):
     """Versions of one package that an advisory affects: a half-open or closed interval of version keys, or a point.
 
-    `low` null is minus infinity, `high` null is plus infinity. `scheme` maven keeps coarse keys: matching rechecks.
+    `low` null is minus infinity, `high` null is plus infinity. Rows of scheme maven have no keys: matching compares the
+    texts.
     """
 
     advisory = models.ForeignKey(Advisory, on_delete=models.CASCADE, related_name="intervals")
     ecosystem = models.CharField(max_length=60)
-    release = models.CharField(max_length=40, blank=True)  # "": any release of the ecosystem
+    release = models.CharField(max_length=40, blank=True)  # "": all releases of the ecosystem
     name = models.CharField(max_length=500)
     scheme = models.CharField(max_length=12)
     low = models.BinaryField(null=True)
@@ -82,9 +83,9 @@ class AffectedInterval(models.Model):
     high_inclusive = models.BooleanField(default=False)
     low_text = models.CharField(max_length=500, blank=True)
     high_text = models.CharField(max_length=500, blank=True)
-    fixed_version = models.CharField(max_length=500, blank=True)  # the `fixed` event that ends it; "" when none does
-    exact_version = models.CharField(max_length=500, blank=True)  # a `versions` entry without a key: string equality
-    is_unevaluated = models.BooleanField(default=False)  # an event did not parse: shown, never guessed
+    fixed_version = models.CharField(max_length=500, blank=True)  # version of the `fixed` event at its end, else ""
+    exact_version = models.CharField(max_length=500, blank=True)  # an invalid listed version: matched as text
+    is_unevaluated = models.BooleanField(default=False)  # an event did not parse: shown to users, never matched
 
     class Meta:
         indexes = (models.Index(fields=("ecosystem", "name", "low"), name="affectedinterval_by_package"),)
@@ -94,11 +95,11 @@ class AffectedInterval(models.Model):
 
 
 class Match(models.Model):
-    """An advisory affects a package version; closed by `valid_to` when that stops being so."""
+    """An advisory that affects a package version. `valid_to` is set when it no longer does."""
 
     advisory = models.ForeignKey(Advisory, on_delete=models.CASCADE, related_name="matches")
     package = models.ForeignKey(PackageVersion, on_delete=models.CASCADE, related_name="matches")
-    interval_text = models.CharField(max_length=1100, blank=True)  # why it matches, for the page
+    interval_text = models.CharField(max_length=1100, blank=True)  # why it matches, as text for pages
     fixed_version = models.CharField(max_length=500, blank=True)
     severity = models.CharField(max_length=8, choices=Advisory.Severity, default=Advisory.Severity.UNKNOWN)
     valid_from = models.DateTimeField(auto_now_add=True)

@@ -1,4 +1,4 @@
-"""Findings: matches seen through images. Nothing here stores anything (a finding is computed)."""
+"""Aliases of advisories across all feeds."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 
 from django.db import connection
 
-_ALIAS_ROUNDS_MAX: Final = 50  # a chain of aliases that long is a mistake in a feed, not a vulnerability
+_ALIAS_ROUNDS_MAX: Final = 50  # a longer chain of aliases is an error in a feed
 
 
-# What these ids say and what names them. One look into the index an id: an overlap with one array of thousands would be
-# checked against it row by row.
+# The records with these ids, and the records that have one of them as an alias. One index lookup for each id: an array
+# overlap with thousands of ids would be checked row by row.
 _ALIAS_STEP: Final = """
 SELECT a.osv_id, a.aliases, a.upstream FROM lifecycle_advisory a
 WHERE a.osv_id = ANY(%(ids)s) AND a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL
@@ -24,9 +24,9 @@ WHERE a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL
 
 
 def aliases_of(osv_ids: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Return, for each id, the other names of its vulnerability: alias closure plus its own `upstream`, sorted.
+    """Return, for each id, the other ids of its vulnerability, sorted: all aliases and its own `upstream`.
 
-    Aliases are symmetric and transitive over all feeds; what a withdrawn or vanished record says no longer counts.
+    Aliases are symmetric and transitive over all feeds. Withdrawn and tombstoned records are ignored.
     """
     neighbours: dict[str, set[str]] = defaultdict(set)
     upstream: dict[str, set[str]] = defaultdict(set)

@@ -10,24 +10,24 @@ from typing import Any, Final
 
 from lifecycle import versions
 
-# Ties are not defined by the schema; osv.dev breaks them in this order. Limits are taken apart from the walk.
+# The schema does not define ties; osv.dev breaks them in this order. Limits are handled separately.
 _TIE_ORDER: Final = {"introduced": 0, "last_affected": 1, "fixed": 2}
 _KINDS: Final = frozenset(_TIE_ORDER) | {"limit"}
-_BEGINNING: Final = "0"  # of every ecosystem; not a version
+_BEGINNING: Final = "0"  # means the beginning in every ecosystem; not a version
 _NO_LIMIT: Final = "*"
-EVENTS_MAX: Final = 10_000  # of one range; the largest real one has a few hundred
+EVENTS_MAX: Final = 10_000  # per range; the largest real range has a few hundred
 VERSIONS_MAX: Final = 100_000
-_COMPARISONS_MAX: Final = 10_000_000  # of listed versions with ranges, seconds; the largest real entry needs 5,248
+_COMPARISONS_MAX: Final = 10_000_000  # listed versions times ranges; takes seconds. The largest real entry needs 5,248
 
-Position = Any  # bytes, or an object ordered by Maven's comparison: both have < and ==
+Position = Any  # bytes, or an object with Maven's order; both support < and ==
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Affected versions between two bounds, a single version (`low` = `high`), or something that could not be judged.
+    """Affected versions between two bounds, a single version (`low` = `high`), or a range that could not be parsed.
 
-    None is no bound. `fixed_version` is the `fixed` event that ends it, else "". `exact_version` is an entry of
-    `versions` that is no version of its scheme: equal as text or not at all.
+    A bound of None means no bound. `fixed_version` is the version of the `fixed` event at its end, else "".
+    `exact_version` is an entry of `versions` that is invalid in its scheme; it is compared as text.
     """
 
     low: bytes | None = None
@@ -45,12 +45,12 @@ class Interval:
 class _Event:
     kind: str
     text: str
-    at: Position | None  # None: before everything
+    at: Position | None  # None: before all versions, or no limit
 
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """An interval while positions are still positions."""
+    """An interval of positions, before it is converted to an Interval."""
 
     low: _Event | None
     low_inclusive: bool
@@ -68,7 +68,10 @@ class _Span:
 
 
 def intervals_of(scheme: str, entry: Mapping[str, Any]) -> list[Interval]:
-    """Return what one `affected` entry says of its package's versions; an entry without either names none."""
+    """Return the affected versions of one `affected` entry, from `ranges` and `versions`; [] when it has neither.
+
+    Raises ValueError for too many versions.
+    """
     spans: list[_Span] = []
     out: list[Interval] = []
     for item in _list(entry.get("ranges")):
@@ -107,7 +110,7 @@ _maven_position = cmp_to_key(_compare_maven)
 
 
 def _events(scheme: str, events: Sequence[Mapping[str, Any]]) -> Iterator[_Event]:
-    """Yield the events with their positions; raises ValueError for one that does not parse."""
+    """Yield the events with their positions. Raises ValueError for an event that does not parse."""
     if len(events) > EVENTS_MAX:
         raise ValueError("too many events")
     for event in events:
@@ -115,7 +118,7 @@ def _events(scheme: str, events: Sequence[Mapping[str, Any]]) -> Iterator[_Event
             if kind not in _KINDS:
                 continue
             if not isinstance(value, str):
-                raise ValueError("an event's value is a text")
+                raise ValueError("an event value is not a string")
             if (kind == "introduced" and value == _BEGINNING) or (kind == "limit" and value == _NO_LIMIT):
                 yield _Event(kind, value, None)
             else:
@@ -123,7 +126,7 @@ def _events(scheme: str, events: Sequence[Mapping[str, Any]]) -> Iterator[_Event
 
 
 def _spans(scheme: str, raw: Sequence[Mapping[str, Any]]) -> list[_Span]:
-    """Walk the events in version order and return the stretches that end up affected; raises ValueError."""
+    """Walk the events in version order and return the affected spans. Raises ValueError."""
     events = list(_events(scheme, raw))
     limits = [event for event in events if event.kind == "limit"]
     first = [event for event in events if event.kind != "limit" and event.at is None]
@@ -137,24 +140,24 @@ def _spans(scheme: str, raw: Sequence[Mapping[str, Any]]) -> list[_Span]:
     low_inclusive = True
     affected = bool(first)
     for _, group in groupby(ordered, key=lambda event: event.at):
-        here = list(group)
+        events_here = list(group)
         at_it = after_it = affected
-        for event in here:
-            # A version equal to `last_affected` is not past it; those beyond are.
+        for event in events_here:
+            # A version equal to `last_affected` is still affected; later versions are not.
             at_it = {"introduced": True, "fixed": False, "last_affected": at_it}[event.kind]
             after_it = event.kind == "introduced"
         if affected and not at_it:
-            ending = next((event for event in here if event.kind == "fixed"), here[-1])
+            ending = next((event for event in events_here if event.kind == "fixed"), events_here[-1])
             spans.append(_Span(low, low_inclusive, ending, False))
             low = None
         elif not affected and at_it:
-            low, low_inclusive = here[0], True
+            low, low_inclusive = events_here[0], True
         if at_it and not after_it:
-            ending = next((event for event in here if event.kind == "last_affected"), here[-1])
+            ending = next((event for event in events_here if event.kind == "last_affected"), events_here[-1])
             spans.append(_Span(low, low_inclusive, ending, True))
             low = None
         elif not at_it and after_it:
-            low, low_inclusive = here[0], False
+            low, low_inclusive = events_here[0], False
         affected = after_it
     if affected:
         spans.append(_Span(low, low_inclusive, None, False))
@@ -162,7 +165,7 @@ def _spans(scheme: str, raw: Sequence[Mapping[str, Any]]) -> list[_Span]:
 
 
 def _below_limit(spans: list[_Span], limits: list[_Event]) -> list[_Span]:
-    """Cut at the largest limit: a version has to be below any one of them (`*` is infinity)."""
+    """Cut the spans at the largest limit: a version must be below at least one limit (`*` is infinity)."""
     positions: list[Any] = [limit.at for limit in limits if limit.at is not None]
     if not limits or len(positions) < len(limits):
         return spans
@@ -194,7 +197,10 @@ def _interval(scheme: str, span: _Span) -> Interval:
 
 
 def _points(scheme: str, listed: list[Any], spans: list[_Span]) -> Iterable[Interval]:
-    """Yield the listed versions that no range holds already; what does not parse is kept for equality as text."""
+    """Yield the listed versions that no range contains. Invalid versions are kept and compared as text.
+
+    Raises ValueError for too many versions.
+    """
     if len(listed) > VERSIONS_MAX or len(listed) * len(spans) > _COMPARISONS_MAX:
         raise ValueError("too many versions")
     for text in listed:

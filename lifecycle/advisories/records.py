@@ -1,4 +1,4 @@
-"""One OSV record, read from the bytes of a feed: checked, cut to what we keep, its ranges compiled."""
+"""Parsing of one OSV record: validated, reduced to the fields that we store, ranges compiled to intervals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lifecycle.core.errors import Malformed
 from lifecycle.versions import KEY_MAX_BYTES, NAME_MAX_BYTES
 from lifecycle.versions.ecosystems import SCHEMES, match_name, split_ecosystem
 
-# Ids become file names and parts of addresses; the schema's own pattern is as narrow.
+# Ids become file names and parts of URLs. The schema's own pattern is equally strict.
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+~-]{0,199}")
 _TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:Z|[+-]\d{2}:\d{2})")
 ALIASES_MAX: Final = 1000
@@ -24,18 +24,18 @@ REFERENCES_MAX: Final = 200
 SUMMARY_MAX_CHARS: Final = 2000
 DETAILS_MAX_CHARS: Final = 100_000
 INTERVALS_MAX: Final = 50_000
-_TEXT_MAX: Final = 500  # of the columns for versions and names
+_TEXT_MAX: Final = 500  # length of the columns for versions and names
 
 
 class MalformedRecord(Malformed):
-    """Not an OSV record, or not the one that the index promised."""
+    """Not an OSV record, or not the record with the expected id."""
 
     code = "malformed_advisory"
 
 
 @dataclass(frozen=True, slots=True)
 class Affected:
-    """Versions of one package, in one release of one ecosystem."""
+    """Affected versions of one package in one release of one ecosystem."""
 
     ecosystem: str
     release: str
@@ -46,7 +46,7 @@ class Affected:
 
 @dataclass(frozen=True, slots=True)
 class OsvRecord:
-    """What we keep of a record."""
+    """The fields of a record that we store."""
 
     osv_id: str
     modified: str
@@ -65,12 +65,12 @@ class OsvRecord:
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` may be the id of a record: no path, no blank."""
+    """Return whether `text` can be the id of a record: no path separators, no spaces."""
     return _ID.fullmatch(text) is not None
 
 
 def parse_time(text: object) -> datetime | None:
-    """Return an RFC 3339 time, aware, or None; years that PostgreSQL or Python cannot hold are None too."""
+    """Return an RFC 3339 time in UTC; None when it is invalid or out of range for Python or PostgreSQL."""
     if not isinstance(text, str) or not _TIME.fullmatch(text):
         return None
     try:
@@ -81,25 +81,25 @@ def parse_time(text: object) -> datetime | None:
 
 
 def is_same_time(left: str, right: str) -> bool:
-    """Whether two times say the same moment, however written; what cannot be read is compared as text."""
+    """Return whether two times are the same moment in any notation. Invalid times are compared as text."""
     first, second = parse_time(left), parse_time(right)
     return left == right if first is None or second is None else first == second
 
 
 def parse_record(content: bytes, *, osv_id: str) -> OsvRecord:
-    """Return the record `content` holds; raises MalformedRecord when it is none, or not `osv_id`."""
+    """Return the OSV record in `content`. Raises MalformedRecord when it is invalid or its id is not `osv_id`."""
     try:
         record = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise MalformedRecord(f"{osv_id}: not JSON: {error}") from None
     if not isinstance(record, dict) or record.get("id") != osv_id:
-        raise MalformedRecord(f"{osv_id}: the record has another id")
+        raise MalformedRecord(f"{osv_id}: the record is not an object with this id")
     modified = record.get("modified")
     if not isinstance(modified, str) or len(modified) > 40:
-        raise MalformedRecord(f"{osv_id}: no time of modification")
+        raise MalformedRecord(f"{osv_id}: modified is missing or invalid")
     withdrawn = record.get("withdrawn")
     withdrawn_at = parse_time(withdrawn)
-    if withdrawn and withdrawn_at is None:  # withdrawn, whenever that was
+    if withdrawn and withdrawn_at is None:  # withdrawn at an invalid time
         withdrawn_at = parse_time(modified) or datetime(1970, 1, 1, tzinfo=UTC)
     word, score, vector = severity_of(record)
     return OsvRecord(
@@ -121,20 +121,20 @@ def parse_record(content: bytes, *, osv_id: str) -> OsvRecord:
 
 
 def _clean(text: object) -> str:
-    """Return `text` without NUL, which PostgreSQL's text cannot hold; "" for what is no text."""
+    """Return `text` without NUL, which PostgreSQL cannot store in text; "" for other types."""
     return text.replace("\x00", "") if isinstance(text, str) else ""
 
 
 def _ids(value: object) -> tuple[str, ...]:
-    found = [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-    return tuple(dict.fromkeys(text for item in found[:ALIASES_MAX] if 0 < len(text := _clean(item)) <= 200))
+    ids = [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+    return tuple(dict.fromkeys(text for item in ids[:ALIASES_MAX] if 0 < len(text := _clean(item)) <= 200))
 
 
 def _references(value: object) -> list[dict[str, str]]:
-    found = [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+    references = [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
     return [
         {"type": _clean(item.get("type"))[:40], "url": url}
-        for item in found[:REFERENCES_MAX]
+        for item in references[:REFERENCES_MAX]
         if (url := _clean(item.get("url"))[:2000]).startswith(("https://", "http://"))
     ]
 
@@ -150,14 +150,14 @@ def _affected(record: Mapping[str, Any], osv_id: str) -> tuple[Affected, ...]:
         name = match_name(ecosystem, _clean(package.get("name")))
         scheme = SCHEMES.get(ecosystem)
         if scheme is None or not name or len(name) > _TEXT_MAX or len(release) > 40:
-            continue  # an ecosystem whose versions we cannot order: the record is kept, and matches nothing there
+            continue  # unsupported ecosystem or name: the record is stored, but this entry never matches
         try:
             intervals = intervals_of(scheme, entry)
         except ValueError as error:
             raise MalformedRecord(f"{osv_id}: {error}") from None
         for interval in intervals:
             if not _fits(interval) or len(name.encode()) > NAME_MAX_BYTES:
-                raise MalformedRecord(f"{osv_id}: a name or a version is longer than any real one")
+                raise MalformedRecord(f"{osv_id}: a name or version is too long or contains NUL")
             out[Affected(ecosystem, release, name, scheme, interval)] = None
     if len(out) > INTERVALS_MAX:
         raise MalformedRecord(f"{osv_id}: more than {INTERVALS_MAX} intervals")
@@ -165,7 +165,7 @@ def _affected(record: Mapping[str, Any], osv_id: str) -> tuple[Affected, ...]:
 
 
 def _fits(interval: Interval) -> bool:
-    """Whether texts and keys fit their columns and indexes, and PostgreSQL's text; no real version fails this."""
+    """Return whether texts and keys fit their columns and indexes and contain no NUL. All real versions do."""
     texts = (interval.low_text, interval.high_text, interval.fixed_version, interval.exact_version)
     keys = (interval.low or b"", interval.high or b"")
     return all(len(text) <= _TEXT_MAX and "\x00" not in text for text in texts) and all(

@@ -1,4 +1,4 @@
-"""Synchronise feeds, keep matches true, refresh the risk that each image shows."""
+"""Synchronise advisory feeds and keep matches up to date."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from lifecycle.core.errors import LifecycleError, Malformed
 from lifecycle.jobs import services as jobs
 
 _Item = TypeVar("_Item")
-BATCH: Final = 1000  # records a transaction: what a crash can make us read again
+BATCH: Final = 1000  # records per transaction; a crash repeats at most this many
 ERRORS_KEPT: Final = 1000
 _INTERVAL_BATCH: Final = 20_000
-_MATCH_BATCH: Final = 5000  # package versions of one job
+_MATCH_BATCH: Final = 5000  # package versions per job
 _WRITTEN: Final = (
     "directory", "modified", "modified_at", "published_at", "withdrawn_at", "tombstoned_at", "aliases", "upstream",
     "related", "summary", "details", "severity", "score", "vector", "references", "updated_at",
@@ -37,11 +37,11 @@ Progress = Callable[[str, int, int], None]  # directory, records done, records t
 
 @dataclass
 class SyncReport:
-    """What one synchronisation did."""
+    """The result of one synchronisation."""
 
     feed: str
     directories: int = 0
-    indexed: int = 0  # records that the indexes name
+    indexed: int = 0  # records in the indexes
     stored: int = 0  # new or changed
     tombstoned: int = 0
     packages_rematched: int = 0
@@ -49,19 +49,19 @@ class SyncReport:
     error_count: int = 0
 
     def fail(self, message: str) -> None:
-        """Note one thing that went wrong; the rest goes on."""
+        """Record one error. The synchronisation continues."""
         self.error_count += 1
         if len(self.errors) < ERRORS_KEPT:
             self.errors.append(message[:500])
 
 
 def sync_feed(location: str, *, feed_name: str, actor: User, progress: Progress | None = None) -> SyncReport:
-    """Make the feed's rows what the export at `location` says now, and their matches true.
+    """Update the feed's advisories and their matches from the export at `location`.
 
-    Every (id, modified) of every index is compared with what is stored; what differs, earlier or later, is fetched.
-    Each batch commits with its matches, so a run that was cut short goes on where it was. Records that vanished from
-    a folder that was read are tombstoned. A record that cannot be read is reported, and what was stored of it stays.
-    Raises FeedUnreadable when there is no export at all.
+    Every (id, modified) in the indexes is compared with the stored rows. Records with another time, earlier or later,
+    are fetched. Each batch commits with its matches, so an interrupted run can continue. Records that disappeared from
+    a readable folder are tombstoned. An unreadable record is reported, and its stored row stays unchanged.
+    Raises FeedUnreadable when no export can be read.
     """
     source = open_source(location)
     directories = source.directories()
@@ -78,7 +78,7 @@ def sync_feed(location: str, *, feed_name: str, actor: User, progress: Progress 
         report.indexed += len(indexes[directory])
         _sync_directory(feed, source, directory, indexes[directory], report=report, progress=progress)
     if directories and not indexes:
-        raise FeedUnreadable(f"No index of {location} could be read: {report.errors[0]}")
+        raise FeedUnreadable(f"No index in {location} can be read: {report.errors[0]}")
     _tombstone(feed, indexes, report)
     with transaction.atomic():
         Feed.objects.filter(pk=feed.pk).update(location=location[:500], synced_at=clock.now())
@@ -94,10 +94,10 @@ def sync_feed(location: str, *, feed_name: str, actor: User, progress: Progress 
 def _sync_directory(
     feed: Feed, source: Source, directory: str, index: dict[str, str], *, report: SyncReport, progress: Progress | None
 ) -> None:
-    wanted = _differing(feed, directory, index)
+    changed_ids = _changed_ids(feed, directory, index)
     done = 0
     try:
-        for batch in _batches(source.records(directory, {osv_id: index[osv_id] for osv_id in wanted})):
+        for batch in _batches(source.records(directory, {osv_id: index[osv_id] for osv_id in changed_ids})):
             records: list[OsvRecord] = []
             for osv_id, content in batch:
                 try:
@@ -111,8 +111,8 @@ def _sync_directory(
             report.packages_rematched += changed
             done += len(batch)
             if progress is not None:
-                progress(directory, done, len(wanted))
-    except LifecycleError as error:  # the source broke half-way: what is stored stays, the next run goes on
+                progress(directory, done, len(changed_ids))
+    except LifecycleError as error:  # the source failed: stored batches are kept, and the next run continues
         report.fail(f"{directory}: {error.message}")
 
 
@@ -123,33 +123,33 @@ def _batches(items: Iterable[_Item], size: int | None = None) -> Iterator[list[_
 
 
 def _is_newer(left: str, right: str) -> bool:
-    """Whether the time `left` is after `right`; unreadable times compare as text."""
+    """Return whether the time `left` is after `right`. Invalid times are compared as text."""
     first, second = parse_time(left), parse_time(right)
     return first > second if first is not None and second is not None else left > right
 
 
-def _differing(feed: Feed, directory: str, index: dict[str, str]) -> list[str]:
-    """Return the ids to fetch, in a fixed order.
+def _changed_ids(feed: Feed, directory: str, index: dict[str, str]) -> list[str]:
+    """Return the ids to fetch, sorted.
 
-    Within its folder a record is whatever the index says now. One id in two folders of a feed is one record, and there
-    the newer time wins.
+    In its own folder, a record is fetched when the index has another time for it. An id in two folders of a feed is one
+    record, and the newer time wins.
     """
     rows = Advisory.objects.filter(feed=feed).values_list("osv_id", "modified", "directory", "tombstoned_at")
     stored = {row[0]: row[1:] for row in rows.iterator(chunk_size=10_000) if row[0] in index}
-    wanted = []
+    changed_ids = []
     for osv_id in sorted(index):
         if osv_id in stored:
             modified, home, tombstoned_at = stored[osv_id]
             is_same = modified == index[osv_id]
             if tombstoned_at is None and (is_same or (home != directory and not _is_newer(index[osv_id], modified))):
                 continue
-        wanted.append(osv_id)
-    return wanted
+        changed_ids.append(osv_id)
+    return changed_ids
 
 
 @transaction.atomic
 def _store(feed: Feed, directory: str, records: list[OsvRecord], index: dict[str, str]) -> int:
-    """Write `records` with their intervals and matches; return how many package versions matched differently."""
+    """Store `records` with their intervals and matches; return the number of package versions with changed matches."""
     if not records:
         return 0
     now = clock.now()
@@ -165,8 +165,8 @@ def _store(feed: Feed, directory: str, records: list[OsvRecord], index: dict[str
 
 
 def _row(feed: Feed, directory: str, record: OsvRecord, modified: str, now: datetime) -> Advisory:
-    # The index's own text, since the next index is compared with it; but when the record that came is another than the
-    # one the index speaks of (a copy that lags behind), its own, so that the next run asks again.
+    # Store the index's text, because the next index is compared with it. If the record has another time than the index
+    # (an outdated copy), store the record's time, so that the next run fetches it again.
     stated = (modified if is_same_time(modified, record.modified) else record.modified)[:40]
     return Advisory(
         feed=feed,
@@ -190,8 +190,8 @@ def _row(feed: Feed, directory: str, record: OsvRecord, modified: str, now: date
     )
 
 
-# An array a column instead of a parameter a value: a feed has hundreds of thousands of rows, and most of a
-# synchronisation was spent on writing them down as parameters.
+# One array per column instead of one parameter per value: a feed has hundreds of thousands of rows, and formatting
+# single parameters took most of the time of a synchronisation.
 _INTERVALS: Final = """
 INSERT INTO lifecycle_affectedinterval
        (advisory_id, ecosystem, release, name, scheme, low, low_inclusive, high, high_inclusive, low_text, high_text,
@@ -224,15 +224,17 @@ def _rematch(advisory_ids: Collection[int]) -> int:
 
 
 def _tombstone(feed: Feed, indexes: dict[str, dict[str, str]], report: SyncReport) -> None:
-    """Mark what is in no index of this run any more, in the folders that were read; nothing is deleted."""
+    """Tombstone the records that are in no index of this run, for the folders that were read. Nothing is deleted."""
     present: set[str] = set().union(*indexes.values())
     live = Advisory.objects.filter(feed=feed, tombstoned_at=None, directory__in=list(indexes))
-    gone = [pk for pk, osv_id in live.values_list("pk", "osv_id").iterator(chunk_size=10_000) if osv_id not in present]
-    for batch in _batches(gone):
+    absent = [
+        pk for pk, osv_id in live.values_list("pk", "osv_id").iterator(chunk_size=10_000) if osv_id not in present
+    ]
+    for batch in _batches(absent):
         with transaction.atomic():
             Advisory.objects.filter(pk__in=batch).update(tombstoned_at=clock.now())
             report.packages_rematched += _rematch(batch)
-    report.tombstoned = len(gone)
+    report.tombstoned = len(absent)
 
 
 def _publish(package_ids: set[int]) -> None:
@@ -241,7 +243,7 @@ def _publish(package_ids: set[int]) -> None:
 
 
 def queue_matching(package_ids: Sequence[int], *, image_id: int, actor_id: int) -> None:
-    """Queue the matching of new package versions in batches, in the caller's transaction."""
+    """Queue jobs that match new package versions, in batches and in the caller's transaction."""
     actor = User.objects.get(pk=actor_id)
     for start in range(0, len(package_ids), _MATCH_BATCH):
         payload = {"package_ids": list(package_ids[start : start + _MATCH_BATCH])}
@@ -250,7 +252,7 @@ def queue_matching(package_ids: Sequence[int], *, image_id: int, actor_id: int) 
 
 @transaction.atomic
 def match_packages(package_ids: Collection[int]) -> set[int]:
-    """Make the matches of these package versions true and refresh the images that carry them; return those changed."""
+    """Update the matches of these package versions and publish MatchesChanged; return the ids of those that changed."""
     changed = matching.match_packages(package_ids)
     _publish(changed)
     return changed
@@ -258,7 +260,7 @@ def match_packages(package_ids: Collection[int]) -> set[int]:
 
 @transaction.atomic
 def match_advisories(advisory_ids: Collection[int]) -> set[int]:
-    """Make the matches of these advisories true and refresh the images; return the package versions changed."""
+    """Update the matches of these advisories and publish MatchesChanged; return the ids of changed package versions."""
     changed = matching.match_advisories(advisory_ids)
     _publish(changed)
     return changed

@@ -1,4 +1,4 @@
-"""How bad an advisory is, in one word: its own CVSS v4, v3, v2, then its own vendor's word."""
+"""The severity of an advisory as one word, from its CVSS v4, v3 or v2 vector, else from its vendor's rating."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cvss.exceptions import CVSSError
 
 from lifecycle.core.severities import CRITICAL, HIGH, LOW, MEDIUM, NONE, SEVERITIES, UNKNOWN
 
-# GHSA, Debian urgency, Ubuntu priority, Red Hat; "unimportant" and "negligible" are the least that a vendor tracks.
+# GHSA, Debian urgency, Ubuntu priority, Red Hat. "unimportant" and "negligible" are the lowest ratings of vendors.
 _VENDOR_WORDS: Final = {
     "critical": CRITICAL,
     "high": HIGH,
@@ -29,7 +29,7 @@ _VECTOR_MAX_CHARS: Final = 200
 
 
 def word_of_score(score: float, kind: str = "CVSS_V3") -> str:
-    """Return the rating of a base score, by the table that CVSS v3 and v4 share; v2 has none above high."""
+    """Return the severity of a base score, by the rating table of CVSS v3 and v4; CVSS v2 has no critical."""
     if score >= 9.0 and kind != "CVSS_V2":
         return CRITICAL
     if score >= 7.0:
@@ -53,7 +53,7 @@ def base_score(kind: str, vector: str) -> float | None:
 
 
 def severity_of(record: Mapping[str, Any]) -> tuple[str, float | None, str]:
-    """Return (word, score or None, vector or "") of one OSV record, from what it says itself."""
+    """Return (severity, score or None, vector or "") from the data in one OSV record."""
     affected = [entry for entry in _list(record.get("affected")) if isinstance(entry, Mapping)]
     stated = _list(record.get("severity")) or [item for entry in affected for item in _list(entry.get("severity"))]
     stated = [item for item in stated if isinstance(item, Mapping)]

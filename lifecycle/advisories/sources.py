@@ -1,4 +1,4 @@
-"""Where records come from: an OSV bulk export in a folder or behind an address."""
+"""Sources of OSV records: a bulk export in a folder or at an HTTP(S) URL."""
 
 from __future__ import annotations
 
@@ -20,77 +20,81 @@ from lifecycle.core.http import HttpClient
 from lifecycle.versions.ecosystems import EXPORT_DIRECTORIES
 
 MIB: Final = 1024 * 1024
-RECORD_MAX_BYTES: Final = 16 * MIB  # the largest real record has about 5 MB
+RECORD_MAX_BYTES: Final = 16 * MIB  # the largest real record is about 5 MB
 INDEX_MAX_BYTES: Final = 256 * MIB
 ARCHIVE_MAX_BYTES: Final = 4096 * MIB
 ARCHIVE_MAX_ENTRIES: Final = 2_000_000
-UNPACKED_MAX_BYTES: Final = 32 * 1024 * MIB  # of one archive in one run
-SINGLE_FETCHES_MAX: Final = 200  # above it the whole archive is cheaper than one request a record
+UNPACKED_MAX_BYTES: Final = 32 * 1024 * MIB  # per archive and run
+SINGLE_FETCHES_MAX: Final = 200  # for more records, the whole archive is cheaper than single requests
 _ARCHIVE, _INDEX, _LIST = "all.zip", "modified_id.csv", "ecosystems.txt"
 _DOWNLOAD_DEADLINE_S: Final = 3600.0
 
-Record = tuple[str, bytes | Malformed]  # id, and its content or what is wrong with it
+Record = tuple[str, bytes | Malformed]  # id, and its content or error
 
 
 class FeedUnreadable(UpstreamError):
-    """The folder or address holds no export, or none that can be read."""
+    """The folder or URL has no OSV export, or it cannot be read."""
 
     code = "feed_unreadable"
 
 
 class Source(Protocol):
-    """An export; `directory` is an ecosystem's folder, "" for an export that has no such folders."""
+    """An OSV export. `directory` is an ecosystem's folder, or "" for an export without folders."""
 
     def directories(self) -> list[str]:
-        """Return the ecosystem folders; raises FeedUnreadable when there is nothing to read."""
+        """Return the ecosystem folders. Raises FeedUnreadable when there is no export."""
 
     def index(self, directory: str) -> dict[str, str]:
-        """Return id -> modified of every record in `directory`; raises FeedUnreadable."""
+        """Return {id: modified} of all records in `directory`. Raises FeedUnreadable."""
 
     def records(self, directory: str, wanted: Mapping[str, str]) -> Iterator[Record]:
-        """Yield each id of `wanted` (id -> modified, from the index) with its content, in any order."""
+        """Yield the id and content of each record in `wanted` ({id: modified} from the index), in any order."""
 
 
 def open_source(location: str) -> Source:
-    """Return the export at `location`, a folder or an http(s) address; raises FeedUnreadable."""
+    """Return the export at `location`, a folder or an HTTP(S) URL. Raises FeedUnreadable."""
     if location.startswith(("http://", "https://")):
         return HttpSource(location)
     folder = Path(location)
     if not folder.is_dir():
-        raise FeedUnreadable(f"{location} is neither a folder nor an http(s) address.")
+        raise FeedUnreadable(f"{location} is neither a folder nor an http(s) URL.")
     return FolderSource(folder)
 
 
 def parse_index(content: bytes, directory: str) -> dict[str, str]:
-    """Return id -> modified of a `modified_id.csv`; of two lines for one id, the newest.
+    """Return {id: modified} from a `modified_id.csv`. For duplicate ids, the latest time wins.
 
-    The index above all folders writes `<folder>/<id>`. What is no id stays in, to be reported when it is asked for.
+    The top-level index contains `<folder>/<id>`. Invalid ids are kept and reported when they are fetched.
     Raises FeedUnreadable.
     """
-    found: dict[str, str] = {}
+    index: dict[str, str] = {}
     try:
         for row in csv.reader(io.StringIO(content.decode("utf-8-sig", "replace"))):
             if len(row) < 2 or not (name := row[1].strip()):
                 continue
             modified, (folder, _, last) = row[0].strip(), name.rpartition("/")
             osv_id = last if is_id(last) and folder in ({directory} if directory else _plain(folder)) else name[:200]
-            if osv_id not in found or modified > found[osv_id]:
-                found[osv_id] = modified
+            if osv_id not in index or modified > index[osv_id]:
+                index[osv_id] = modified
     except csv.Error as error:
         raise FeedUnreadable(f"{_INDEX} cannot be read: {error}") from None
-    return found
+    return index
 
 
 def _plain(folder: str) -> set[str]:
     return {folder} if "/" not in folder and folder not in {".", ".."} else set()
 
 
-def _no_id(name: str) -> Malformed:
-    return Malformed(f"{name[:100]!r} is in the index, but can be no id of a record")
+def _invalid_id(name: str) -> Malformed:
+    return Malformed(f"{name[:100]!r} in the index is not a valid record id")
+
+
+def _missing(osv_id: str) -> Malformed:
+    return Malformed(f"{osv_id} is in the index, but its record is missing")
 
 
 class Archive:
-    """An `all.zip`, read record by record under limits, whatever its headers claim."""
+    """An `all.zip`, read record by record. Limits apply to actual sizes, not to the sizes in its headers."""
 
     def __init__(self, file: Path | IO[bytes]) -> None:
         try:
@@ -108,21 +112,21 @@ class Archive:
         self._left = UNPACKED_MAX_BYTES
 
     def ids(self) -> list[str]:
-        """Return the ids of its records, as their file names say."""
+        """Return the ids of its records, from their file names."""
         return list(self._members)
 
     def refuse_records(self) -> None:
-        """Raise FeedUnreadable when there are any: an index that names none of them was cut off, it is not empty."""
+        """Raise FeedUnreadable when there are records: then an index without any was truncated, and is not empty."""
         if self._members:
-            raise FeedUnreadable(f"{_INDEX} names no record, but {_ARCHIVE} holds {len(self._members)}.")
+            raise FeedUnreadable(f"{_INDEX} has no records, but {_ARCHIVE} has {len(self._members)}.")
 
     def read(self, osv_id: str) -> bytes:
-        """Return one record's bytes; raises KeyError when it is not there, Malformed when it cannot be read."""
+        """Return the bytes of one record. Raises KeyError when it is absent, Malformed when it cannot be read."""
         member = self._members[osv_id]
         try:
             with self._zip.open(member) as stream:
                 content = stream.read(RECORD_MAX_BYTES + 1)
-        except Exception as error:  # noqa: BLE001 -- zipfile raises what zlib, bz2, lzma and the cipher raise
+        except Exception as error:  # noqa: BLE001 -- zipfile passes on errors of zlib, bz2, lzma and the cipher
             raise Malformed(f"{osv_id}: cannot be unpacked: {error}") from None
         if len(content) > RECORD_MAX_BYTES:
             raise LimitExceeded(f"{osv_id}: longer than {RECORD_MAX_BYTES} bytes.")
@@ -133,7 +137,7 @@ class Archive:
 
 
 def modified_of(content: bytes) -> str:
-    """Return when a record says it was modified, "" when it cannot be read."""
+    """Return the `modified` time of a record as text; "" when it cannot be read."""
     try:
         record = orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -151,23 +155,23 @@ def _read_file(path: Path) -> bytes:
 
 
 class FolderSource:
-    """An export in a folder: ecosystem folders, or one ecosystem's content, or plain JSON files."""
+    """An export in a folder: with ecosystem folders, or with the content of one ecosystem, or with plain JSON files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._archives: dict[str, Archive | None] = {}
 
     def directories(self) -> list[str]:
-        # Folders first: above them the export has an index and an archive of everything once more.
-        found = sorted(path.name for path in self._folder.iterdir() if path.is_dir() and self._holds_records(path))
-        if found:
-            return found
-        if not self._holds_records(self._folder):
-            raise FeedUnreadable(f"{self._folder} holds no OSV export: no {_ARCHIVE}, {_INDEX} or JSON file.")
+        # Folders first: an export also has an index and an archive of all folders at the top level.
+        folders = sorted(path.name for path in self._folder.iterdir() if path.is_dir() and self._has_records(path))
+        if folders:
+            return folders
+        if not self._has_records(self._folder):
+            raise FeedUnreadable(f"{self._folder} has no OSV export: no {_ARCHIVE}, {_INDEX} or JSON file.")
         return [""]
 
     @staticmethod
-    def _holds_records(path: Path) -> bool:
+    def _has_records(path: Path) -> bool:
         return any((path / name).is_file() for name in (_ARCHIVE, _INDEX)) or any(path.glob("*.json"))
 
     def _archive(self, directory: str) -> Archive | None:
@@ -180,10 +184,10 @@ class FolderSource:
         path = self._folder / directory / _INDEX
         try:
             if path.is_file():
-                found = parse_index(path.read_bytes(), directory)
-                if not found and (archive := self._archive(directory)) is not None:
+                index = parse_index(path.read_bytes(), directory)
+                if not index and (archive := self._archive(directory)) is not None:
                     archive.refuse_records()
-                return found
+                return index
             archive = self._archive(directory)
             ids = {item.stem for item in (self._folder / directory).glob("*.json") if is_id(item.stem)}
             ids.update(archive.ids() if archive else ())
@@ -196,18 +200,18 @@ class FolderSource:
 
     def records(self, directory: str, wanted: Mapping[str, str]) -> Iterator[Record]:
         for osv_id, modified in wanted.items():
-            yield osv_id, self._read(directory, osv_id, modified) if is_id(osv_id) else _no_id(osv_id)
+            yield osv_id, self._read(directory, osv_id, modified) if is_id(osv_id) else _invalid_id(osv_id)
 
     def _read(self, directory: str, osv_id: str, modified: str) -> bytes | Malformed:
-        """Return the record's file or its copy in the archive: the one that the index speaks of, else the file."""
+        """Return the record from its file or from the archive: the one with the index's time, else the file."""
         file = self._file(directory, osv_id)
         if isinstance(file, bytes) and is_same_time(modified_of(file), modified):
             return file
         archived = self._archived(directory, osv_id)
         if file is None:
-            return Malformed(f"{osv_id}: in the index, but nowhere else") if archived is None else archived
-        is_meant = isinstance(archived, bytes) and is_same_time(modified_of(archived), modified)
-        return archived if is_meant and archived is not None else file
+            return _missing(osv_id) if archived is None else archived
+        is_indexed = isinstance(archived, bytes) and is_same_time(modified_of(archived), modified)
+        return archived if is_indexed and archived is not None else file
 
     def _file(self, directory: str, osv_id: str) -> bytes | Malformed | None:
         path = self._folder / directory / f"{osv_id}.json"
@@ -229,7 +233,7 @@ class FolderSource:
 
 
 class HttpSource:
-    """An export behind an address; few records are fetched one by one, many as the archive."""
+    """An export at a URL. A few records are fetched one by one, many as the archive."""
 
     def __init__(self, address: str, *, client: HttpClient | None = None) -> None:
         self._address = address.rstrip("/")
@@ -240,47 +244,47 @@ class HttpSource:
         return "/".join((self._address, *parts))
 
     def _get(self, directory: str, name: str, max_bytes: int) -> bytes | None:
-        """Return what the address serves, None when it has no such thing; raises UpstreamError, LimitExceeded."""
+        """Return the content of a file, None when it is absent. Raises UpstreamError, LimitExceeded."""
         answer = self._client.request(
             "GET", self._url(directory, name), max_bytes=max_bytes, deadline_s=_DOWNLOAD_DEADLINE_S, redirects=3
         )
-        return answer.body if self._is_there(answer.status, directory, name) else None
+        return answer.body if self._exists(answer.status, directory, name) else None
 
-    def _is_there(self, status: int, directory: str, name: str) -> bool:
-        if status in {403, 404, 410}:  # a bucket that may not be listed says 403
+    def _exists(self, status: int, directory: str, name: str) -> bool:
+        if status in {403, 404, 410}:  # a bucket without list permission answers 403 for absent files
             return False
         if status != 200:
             raise FeedUnreadable(f"{self._url(directory, name)} answered {status}.")
         return True
 
     def _has(self, directory: str, name: str) -> bool:
-        """Whether the address serves such a thing; its content is not read."""
+        """Return whether a file exists, without reading its content."""
         with self._client.stream(
             "GET", self._url(directory, name), max_bytes=MIB, deadline_s=_DOWNLOAD_DEADLINE_S, redirects=3
         ) as answer:
-            return self._is_there(answer.status, directory, name)
+            return self._exists(answer.status, directory, name)
 
     def directories(self) -> list[str]:
         listed = self._get("", _LIST, MIB)
         if listed is not None:
-            # The list has releases too ("Debian:12"), which have no folder of their own content.
+            # The list also has releases ("Debian:12"), which have no folder of their own.
             names = {name.strip().partition(":")[0] for name in listed.decode("utf-8", "replace").split("\n")}
             return sorted(name for name in names - {"", "[EMPTY]", ".", ".."} if "/" not in name)
-        found = [name for name in EXPORT_DIRECTORIES if self._has(name, _INDEX) or self._has(name, _ARCHIVE)]
-        if not found and (self._has("", _INDEX) or self._has("", _ARCHIVE)):
-            found = [""]
-        if not found:
-            raise FeedUnreadable(f"{self._address} holds no OSV export: no {_LIST}, {_INDEX} or {_ARCHIVE}.")
-        return found
+        folders = [name for name in EXPORT_DIRECTORIES if self._has(name, _INDEX) or self._has(name, _ARCHIVE)]
+        if not folders and (self._has("", _INDEX) or self._has("", _ARCHIVE)):
+            folders = [""]
+        if not folders:
+            raise FeedUnreadable(f"{self._address} has no OSV export: no {_LIST}, {_INDEX} or {_ARCHIVE}.")
+        return folders
 
     def index(self, directory: str) -> dict[str, str]:
         content = self._get(directory, _INDEX, INDEX_MAX_BYTES)
-        found = {} if content is None else parse_index(content, directory)
-        if found:
-            return found
+        index = {} if content is None else parse_index(content, directory)
+        if index:
+            return index
         with self._downloaded(directory) as file:
             if file is None and content is None:
-                raise FeedUnreadable(f"{self._url(directory, _INDEX)} is not there.")
+                raise FeedUnreadable(f"{self._url(directory, _INDEX)} not found.")
             if file is None:
                 return {}
             archive = Archive(file)
@@ -298,13 +302,13 @@ class HttpSource:
                     yield osv_id, content
         if not missing:
             return
-        with self._downloaded(directory) as file:  # also of a mirror that has no single files
+        with self._downloaded(directory) as file:  # also for a mirror without single files
             archive = None if file is None else Archive(file)
             for osv_id, modified in missing.items():
                 yield osv_id, self._archived(directory, archive, osv_id, modified)
 
     def _archived(self, directory: str, archive: Archive | None, osv_id: str, modified: str) -> bytes | Malformed:
-        """Return a record from the archive, or by itself when that is older than the index, newer, or without it."""
+        """Return a record from the archive, or its single file when the archive lacks it or has another time for it."""
         try:
             content = None if archive is None else archive.read(osv_id)
         except KeyError:
@@ -316,11 +320,11 @@ class HttpSource:
         single = self._single(directory, osv_id)
         if content is not None and (single is None or isinstance(single, Malformed)):
             return content
-        return Malformed(f"{osv_id}: in the index, but nowhere else") if single is None else single
+        return _missing(osv_id) if single is None else single
 
     def _single(self, directory: str, osv_id: str) -> bytes | Malformed | None:
         if not is_id(osv_id):
-            return _no_id(osv_id)
+            return _invalid_id(osv_id)
         try:
             return self._get(directory, f"{osv_id}.json", RECORD_MAX_BYTES)
         except (Malformed, UpstreamError) as error:
@@ -328,7 +332,7 @@ class HttpSource:
 
     @contextmanager
     def _downloaded(self, directory: str) -> Iterator[IO[bytes] | None]:
-        """Give the archive as a file on disk, gone afterwards; None when the address has none."""
+        """Yield the archive as a temporary file; None when there is no archive."""
         with tempfile.TemporaryFile() as file:
             with self._client.stream(
                 "GET",
@@ -337,12 +341,12 @@ class HttpSource:
                 deadline_s=_DOWNLOAD_DEADLINE_S,
                 redirects=3,
             ) as answer:
-                is_there = self._is_there(answer.status, directory, _ARCHIVE)
-                if is_there:
+                exists = self._exists(answer.status, directory, _ARCHIVE)
+                if exists:
                     for chunk in answer.chunks():
                         file.write(chunk)
             file.seek(0)
-            yield file if is_there else None
+            yield file if exists else None
 
 
 def _archived_modified(archive: Archive, osv_id: str) -> str:

@@ -1,4 +1,4 @@
-"""`lifecycle.advisories.versions.compare`, the address that scripts use; the schemes are in `lifecycle.versions`."""
+"""`lifecycle.advisories.versions.compare`, the import path for scripts. The schemes are in `lifecycle.versions`."""
 
 from lifecycle.versions import compare
 

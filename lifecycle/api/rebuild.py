@@ -63,7 +63,7 @@ class RecipeSerializer(serializers.ModelSerializer[Recipe]):
 class RecipeBody(StrictSerializer):
     containerfile = serializers.CharField(max_length=services.CONTAINERFILE_MAX, trim_whitespace=False)
     # The API's name for this field. The metaclass removes the attribute, so `Serializer.context` is not shadowed.
-    context = serializers.DictField(  # type: ignore[assignment]
+    context = serializers.DictField(  # type: ignore[assignment]  # see above
         child=Base64Field(), required=False, default=dict
     )
     build_args = serializers.DictField(
@@ -323,7 +323,7 @@ class WaveViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RebuildWave]):
         for job in jobs:
             counts[job.state] = counts.get(job.state, 0) + 1
         wave.jobs_shown = jobs  # type: ignore[attr-defined]  # only for the serializer
-        wave.skipped_shown = queries.skipped_visible_to(actor, wave)  # type: ignore[attr-defined]
+        wave.skipped_shown = queries.skipped_visible_to(actor, wave)  # type: ignore[attr-defined]  # as above
         context = {
             "job_counts": {wave.pk: counts},
             "shown": {job.pk: job.repository.name for job in jobs},

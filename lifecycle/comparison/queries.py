@@ -1,4 +1,4 @@
-"""Compares two images: findings, packages, layers, configuration. A fixed number of queries, whatever they hold."""
+"""Comparison of two images: findings, packages, layers, configuration; in a fixed number of queries."""
 
 from __future__ import annotations
 
@@ -26,47 +26,47 @@ from lifecycle.sbom.models import InventoryPackage
 
 _RANK: Final = {word: rank for rank, word in enumerate(READING_ORDER)}
 _ORDER: Final = {Change.NEW: 0, Change.FIXED: 1, Change.SAME: 2}
-# Entries of an image configuration (image-spec config.md) that people set; the rest follows from the build.
+# Entries of an image configuration (image-spec config.md) that authors set; the build derives the others.
 _SETTINGS: Final = ("User", "Entrypoint", "Cmd", "WorkingDir", "StopSignal", "Healthcheck", "Shell")
 _SETS: Final = (("ExposedPorts", "Port"), ("Volumes", "Volume"))
-_VALUE_MAX: Final = 300  # characters shown of one value
+_VALUE_MAX: Final = 300  # characters of one value that are shown
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
-    """How a package version in an image is ordered."""
+class _Ordered:
+    """A package version in an image, as its scheme orders it."""
 
     scheme: str
-    version: str  # as its scheme orders it: for a distribution's package, the source's
+    version: str  # the version to compare: for a distribution's package, the source package's version
 
 
 def compare(before: Image | None, after: Image) -> Comparison:
-    """Return what changes when `after` takes the place of `before` (None: nothing was there)."""
+    """Return the changes when `after` replaces `before`; `before` is None when there is no earlier image."""
     images = [after] if before is None else [before, after]
     platforms = entries_of_images(images)
-    here = platforms.get(after.pk, [])
-    there = platforms.get(before.pk, []) if before is not None else []
-    old, new = {child.pk for _, child in there}, {child.pk for _, child in here}
+    new_entries = platforms.get(after.pk, [])
+    old_entries = platforms.get(before.pk, []) if before is not None else []
+    old, new = {child.pk for _, child in old_entries}, {child.pk for _, child in new_entries}
     layers = _layers(old | new)
-    is_known = bool(here) and all(child.scanned_at is not None for _, child in [*here, *there])
-    if before is not None and not there:
+    is_known = bool(new_entries) and all(child.scanned_at is not None for _, child in [*new_entries, *old_entries])
+    if before is not None and not old_entries:
         is_known = False
-    held: Sides = _held_packages(old, new) if is_known else ({}, {})
+    versions_by_side: Sides = _package_versions(old, new) if is_known else ({}, {})
     return Comparison(
         before=before,
         after=after,
         is_known=is_known,
-        platforms=tuple(_pairs(there, here, layers)),
-        packages=tuple(_packages(held)),
-        findings=tuple(_findings(old, new, held, layers)) if is_known else (),
+        platforms=tuple(_pairs(old_entries, new_entries, layers)),
+        packages=tuple(_packages(versions_by_side)),
+        findings=tuple(_findings(old, new, versions_by_side, layers)) if is_known else (),
     )
 
 
 def _layers(image_ids: Iterable[int]) -> dict[int, list[Layer]]:
-    found: dict[int, list[Layer]] = defaultdict(list)
+    by_image: dict[int, list[Layer]] = defaultdict(list)
     for layer in Layer.objects.filter(image__in=list(image_ids)).order_by("image", "position"):
-        found[layer.image_id].append(layer)
-    return found
+        by_image[layer.image_id].append(layer)
+    return by_image
 
 
 def _layer_id(layer: Layer) -> str:
@@ -74,17 +74,17 @@ def _layer_id(layer: Layer) -> str:
 
 
 def _pairs(
-    there: Sequence[tuple[str, Image]], here: Sequence[tuple[str, Image]], layers: dict[int, list[Layer]]
+    old_entries: Sequence[tuple[str, Image]], new_entries: Sequence[tuple[str, Image]], layers: dict[int, list[Layer]]
 ) -> Iterable[PlatformPair]:
-    """Yield the platforms of the later image in its order, then those that only the earlier one has.
+    """Yield the platforms of the later image in its order, then those that only the earlier image has.
 
-    Two single manifests are compared whatever their platforms are called.
+    Two single manifests are always compared, even if their platforms differ.
     """
-    if len(here) == len(there) == 1:
-        yield _pair(here[0][0], there[0][1], here[0][1], layers)
+    if len(new_entries) == len(old_entries) == 1:
+        yield _pair(new_entries[0][0], old_entries[0][1], new_entries[0][1], layers)
         return
-    old = dict(there)
-    for platform, image in here:
+    old = dict(old_entries)
+    for platform, image in new_entries:
         yield _pair(platform, old.pop(platform, None), image, layers)
     for platform, image in old.items():
         yield _pair(platform, image, None, layers)
@@ -110,31 +110,31 @@ def _settings(before: Image, after: Image) -> list[SettingLine]:
 
 
 def _flat(image: Image) -> dict[str, str]:
-    """Return the configuration that people set, one entry a name; what is not of the expected shape is left out."""
+    """Return the configuration that authors set, as {name: value}. Malformed entries are skipped."""
     config = image.config.get("config") if isinstance(image.config, dict) else None
     if not isinstance(config, dict):
         return {}
-    found = {name: _words(config[name]) for name in _SETTINGS if config.get(name)}
+    settings = {name: _as_text(config[name]) for name in _SETTINGS if config.get(name)}
     for entry in config.get("Env") or []:
         name, _, value = str(entry).partition("=")
-        found[f"Env {name}"] = value[:_VALUE_MAX]
+        settings[f"Env {name}"] = value[:_VALUE_MAX]
     for field, word in _SETS:
-        found |= {f"{word} {name}": "set" for name in config.get(field) or {}}
+        settings |= {f"{word} {name}": "set" for name in config.get(field) or {}}
     labels = config.get("Labels")
     if isinstance(labels, dict):
-        found |= {f"Label {name}": str(value)[:_VALUE_MAX] for name, value in labels.items()}
-    return found
+        settings |= {f"Label {name}": str(value)[:_VALUE_MAX] for name, value in labels.items()}
+    return settings
 
 
-def _words(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return " ".join(map(str, value))[:_VALUE_MAX] if isinstance(value, list) else str(value)[:_VALUE_MAX]
 
 
-Sides = tuple[dict[tuple[str, str], dict[str, _Held]], dict[tuple[str, str], dict[str, _Held]]]
+Sides = tuple[dict[tuple[str, str], dict[str, _Ordered]], dict[tuple[str, str], dict[str, _Ordered]]]
 
 
-def _held_packages(old: set[int], new: set[int]) -> Sides:
-    """Return, for the earlier and the later image, {(type, full name): {version: ...}}."""
+def _package_versions(old: set[int], new: set[int]) -> Sides:
+    """Return {(type, full name): {version: ordered version}} of the earlier and of the later image."""
     rows = (
         InventoryPackage.objects.filter(inventory__image_inventories__image__in=old | new)
         .values_list(
@@ -143,18 +143,18 @@ def _held_packages(old: set[int], new: set[int]) -> Sides:
         )
         .distinct()
     )  # fmt: skip
-    before: dict[tuple[str, str], dict[str, _Held]] = defaultdict(dict)
-    after: dict[tuple[str, str], dict[str, _Held]] = defaultdict(dict)
-    for image_id, kind, namespace, name, version, ordered, scheme in rows:
-        held = _Held(scheme, ordered)
+    before: dict[tuple[str, str], dict[str, _Ordered]] = defaultdict(dict)
+    after: dict[tuple[str, str], dict[str, _Ordered]] = defaultdict(dict)
+    for image_id, kind, namespace, name, version, match_version, scheme in rows:
+        ordered = _Ordered(scheme, match_version)
         for side, ids in ((before, old), (after, new)):
             if image_id in ids:
-                side[kind, full_name(namespace, name)][version] = held
+                side[kind, full_name(namespace, name)][version] = ordered
     return before, after
 
 
-def _packages(held: Sides) -> list[PackageLine]:
-    before, after = held
+def _packages(versions_by_side: Sides) -> list[PackageLine]:
+    before, after = versions_by_side
     lines = []
     for kind, name in sorted(before.keys() | after.keys(), key=lambda item: (item[1], item[0])):
         first, second = before.get((kind, name), {}), after.get((kind, name), {})
@@ -169,11 +169,11 @@ def _join(names: Iterable[str]) -> str:
 
 
 def _short(kind: str, name: str) -> str:
-    """Return a package's name as people say it: a distribution's packages go without the distribution."""
+    """Return a package's short name: a distribution's packages without the distribution."""
     return name.rpartition("/")[2] if kind in {"deb", "rpm", "apk"} else name
 
 
-def _direction(before: list[_Held], after: list[_Held]) -> Change:
+def _direction(before: list[_Ordered], after: list[_Ordered]) -> Change:
     if not before:
         return Change.NEW
     if not after:
@@ -181,14 +181,16 @@ def _direction(before: list[_Held], after: list[_Held]) -> Change:
     if len(before) == len(after) == 1 and before[0].scheme == after[0].scheme:
         try:
             order = versions.compare(before[0].scheme, before[0].version, after[0].version)
-        except ValueError:  # no scheme, or a version that is invalid in its scheme
+        except ValueError:  # no scheme, or an invalid version in this scheme
             return Change.OTHER
         if order:
             return Change.UP if order < 0 else Change.DOWN
     return Change.OTHER
 
 
-def _findings(old: set[int], new: set[int], held: Sides, layers: dict[int, list[Layer]]) -> list[FindingLine]:
+def _findings(
+    old: set[int], new: set[int], versions_by_side: Sides, layers: dict[int, list[Layer]]
+) -> list[FindingLine]:
     path = "package__inventory_packages__inventory__image_inventories"
     rows = (
         open_matches().filter(**{f"{path}__image__in": old | new})
@@ -209,7 +211,7 @@ def _findings(old: set[int], new: set[int], held: Sides, layers: dict[int, list[
     for key in before.keys() | after.keys():
         change = Change.SAME if key in before and key in after else Change.NEW if key in after else Change.FIXED
         severity, summary, fixed, image_id, position = after.get(key) or before[key]
-        first, second = held[0].get((key.type, key.name), {}), held[1].get((key.type, key.name), {})
+        first, second = (side.get((key.type, key.name), {}) for side in versions_by_side)
         lines.append(
             FindingLine(
                 change=change,
@@ -228,5 +230,5 @@ def _findings(old: set[int], new: set[int], held: Sides, layers: dict[int, list[
 
 def _layer_words(layers: list[Layer], position: int | None) -> str:
     if position is None:
-        return "layer not known"
+        return "layer unknown"
     return f"layer {position + 1} of {len(layers)}" if layers else f"layer {position + 1}"

@@ -1,4 +1,4 @@
-"""What changes from one image to another: the same object on every page, in the API, and under a vote."""
+"""The changes from one image to another: one object for all pages, the API and the evidence of votes."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from lifecycle.registry.models import Image
 
 
 class Change(StrEnum):
-    """How one thing of the later image stands to the earlier one."""
+    """How an item of the later image differs from the earlier one."""
 
     NEW = "new"
     GONE = "gone"
     UP = "up"
     DOWN = "down"
-    OTHER = "other"  # another version, and nobody can say which is the later one
+    OTHER = "other"  # another version, and their order is unknown
     FIXED = "fixed"
     SAME = "same"
 
 
 @dataclass(frozen=True, slots=True)
 class FindingLine:
-    """A finding that one of the two images has, or both."""
+    """A finding of one or both images."""
 
     change: Change  # FIXED, NEW or SAME
     severity: str
     osv_id: str
     summary: str
     package: str
-    before: str  # version there, "" when it is not there
+    before: str  # package versions in the earlier image; "" when it has none
     after: str
     fixed_version: str
-    layer: str  # which layer of the image that has it brought it, in words
+    layer: str  # the layer that added the package, for example "layer 2 of 5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class PackageLine:
     change: Change
     type: str
     name: str
-    before: str  # versions, joined by ", "; "" when it is not there
+    before: str  # versions, joined by ", "; "" when absent
     after: str
 
 
@@ -52,16 +52,16 @@ class PackageLine:
 class LayerLine:
     """One layer of the later image."""
 
-    number: int  # base is 1
+    number: int  # the first base layer is 1
     digest: str
     size_bytes: int
     created_by: str
-    is_shared: bool  # the earlier image has it too
+    is_shared: bool  # also in the earlier image
 
 
 @dataclass(frozen=True, slots=True)
 class SettingLine:
-    """One entry of the image configuration that differs."""
+    """One different entry of the image configuration."""
 
     name: str  # "Env PATH", "Label org.example", "User"
     before: str | None  # None: not set
@@ -70,7 +70,7 @@ class SettingLine:
 
 @dataclass(frozen=True, slots=True)
 class PlatformPair:
-    """The manifests of one platform in both images; None where an image has no such platform."""
+    """The manifests of one platform in both images; None when an image does not have the platform."""
 
     platform: str
     before: Image | None
@@ -81,14 +81,14 @@ class PlatformPair:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """From `before` to `after`; `before` is None where there is nothing yet, and then everything is new."""
+    """The changes from `before` to `after`. When there is no earlier image, `before` is None and everything is new."""
 
     before: Image | None
     after: Image
-    is_known: bool  # the packages of every platform of both are listed; else findings and packages say nothing
+    is_known: bool  # all platforms of both are scanned; else `findings` and `packages` are empty
     platforms: tuple[PlatformPair, ...]
     packages: tuple[PackageLine, ...]
-    findings: tuple[FindingLine, ...]  # new first, then fixed, then same; the worst first in each
+    findings: tuple[FindingLine, ...]  # new, then fixed, then same; worst severity first in each
 
     def findings_that_are(self, change: Change) -> tuple[FindingLine, ...]:
         return tuple(line for line in self.findings if line.change == change)
@@ -111,7 +111,7 @@ class Comparison:
 
     @property
     def package_counts(self) -> Mapping[Change, int]:
-        """How many packages went up, down, came and went; every change that is not there counts 0."""
+        """Number of packages for each kind of change; 0 for a change that does not occur."""
         counts = dict.fromkeys((Change.UP, Change.DOWN, Change.OTHER, Change.NEW, Change.GONE), 0)
         for line in self.packages:
             counts[line.change] += 1
@@ -119,7 +119,7 @@ class Comparison:
 
     @property
     def package_words(self) -> str:
-        """How many packages changed: "23 up, 2 new", "none" when none did."""
+        """Counts of changed packages in words: "23 up, 2 new", or "none"."""
         words = {Change.OTHER: "changed"}
         counts = [
             f"{count} {words.get(change, change.value)}" for change, count in self.package_counts.items() if count
@@ -128,7 +128,7 @@ class Comparison:
 
     @property
     def size_bytes(self) -> int:
-        """Compressed size of all platforms of the later image."""
+        """Compressed size of all platforms of the later image, in bytes."""
         return sum(pair.after.size_bytes for pair in self.platforms if pair.after is not None)
 
     @property
@@ -149,11 +149,11 @@ class Comparison:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether both are the same image."""
+        """Whether both sides are the same image."""
         return self.before is not None and self.before.pk == self.after.pk
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as the API and the command line print it."""
+        """Return the object that the API and the command line print."""
         return {
             "before": self.before.digest if self.before else None,
             "after": self.after.digest,

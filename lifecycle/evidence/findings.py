@@ -1,4 +1,4 @@
-"""Findings: open matches seen through images. Nothing here stores anything: a finding is computed."""
+"""Findings: open matches in the packages of images. They are computed on each call and not stored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lifecycle.versions.coordinates import Coordinates
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of `findings --json`; `advisory` None is a package that cannot be judged, `reason` says why."""
+    """One line of `findings --json`. If `advisory` is None, the package cannot be checked; `reason` explains why."""
 
     purl: str
     advisory: str | None
@@ -35,7 +35,7 @@ class Finding:
     reason: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the object that docs/reference/inventory-format.md describes; `reason` only where there is one."""
+        """Return the object that docs/reference/inventory-format.md describes; `reason` is omitted when empty."""
         line: dict[str, object] = {
             "purl": self.purl,
             "advisory": self.advisory,
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class FindingsDiff:
-    """What changed from one image to another, as (advisory id, package name) pairs' live matches."""
+    """The changes from one image to another: one live match for each pair of advisory id and package."""
 
     fixed: tuple[Match, ...]
     new: tuple[Match, ...]
@@ -59,21 +59,21 @@ class FindingsDiff:
 
     @property
     def fixed_ids(self) -> set[str]:
-        """The advisories of `fixed`, each once: an advisory about a source package concerns all that is made of it."""
+        """Distinct advisory ids in `fixed`: an advisory about a source package affects all packages built from it."""
         return {match.advisory.osv_id for match in self.fixed}
 
     @property
     def new_ids(self) -> set[str]:
-        """The advisories of `new`, each once."""
+        """Distinct advisory ids in `new`."""
         return {match.advisory.osv_id for match in self.new}
 
 
 def findings_of_purls(packages: Sequence[tuple[str, Coordinates]]) -> list[Finding]:
     """Return the findings of packages given as (purl, coordinates), sorted, each (purl, advisory) once."""
-    found = verdicts([item for _, item in packages])
-    aliases = aliases_of({verdict.osv_id for verdict in found})
+    affecting = verdicts([item for _, item in packages])
+    aliases = aliases_of({verdict.osv_id for verdict in affecting})
     out: dict[tuple[str, str], Finding] = {}
-    for verdict in sorted(found, key=preference, reverse=True):  # the last written stays: the one preferred
+    for verdict in sorted(affecting, key=preference, reverse=True):  # the preferred one is written last and kept
         purl = packages[verdict.position][0]
         out[purl, verdict.osv_id] = Finding(
             purl=purl,
@@ -90,7 +90,7 @@ def findings_of_purls(packages: Sequence[tuple[str, Coordinates]]) -> list[Findi
 
 
 def findings_of_image(image: Image) -> list[Finding]:
-    """Return the findings of `image` (of all platforms, when it is an index) from its stored package versions."""
+    """Return the findings of `image` (all platforms of an index) from its stored package versions."""
     packages = PackageVersion.objects.filter(
         inventory_packages__inventory__image_inventories__image__in=platform_ids(image)
     ).distinct()
@@ -114,13 +114,13 @@ def findings_of_image(image: Image) -> list[Finding]:
 
 
 def unscanned(image: Image) -> list[tuple[str, str]]:
-    """Return (digest, why) of each platform of `image` whose packages are not known; that is unknown, not healthy."""
-    waiting = Image.objects.filter(pk__in=platform_ids(image), scanned_at=None).order_by("digest")
-    return [(one.digest, one.scan_problem or "its packages are not known yet") for one in waiting]
+    """Return (digest, reason) of each platform of `image` whose packages are unknown, which does not mean healthy."""
+    platforms = Image.objects.filter(pk__in=platform_ids(image), scanned_at=None).order_by("digest")
+    return [(platform.digest, platform.scan_problem or "its packages are not scanned yet") for platform in platforms]
 
 
 def matches_of_images(image_ids: Iterable[int]) -> list[Match]:
-    """Return the live matches seen through any of these images, each once, with package and advisory."""
+    """Return the open matches of packages in these images, each once, with package and advisory."""
     return list(
         open_matches()
         .filter(
@@ -139,9 +139,9 @@ def _pair(match: Match) -> tuple[str, str, str]:
 
 
 def diff_of_images(before: Image, after: Image) -> FindingsDiff:
-    """Return which findings of `before` are fixed in `after`, which are new, which remain.
+    """Return which findings of `before` are fixed in `after`, which are new and which remain.
 
-    A finding stays the same one when its package's version changes but the advisory still holds.
+    A finding remains when its package's version changes but the advisory still affects it.
     """
     old = {_pair(match): match for match in matches_of_images(platform_ids(before))}
     new = {_pair(match): match for match in matches_of_images(platform_ids(after))}
@@ -153,38 +153,38 @@ def diff_of_images(before: Image, after: Image) -> FindingsDiff:
 
 
 def fixed_by_new_base(image_ids: Collection[int], before: Image, after: Image) -> dict[int, list[str]]:
-    """Return, for each image, the advisories that go when the packages it has from `before` become those of `after`.
+    """Return, for each image id, the advisories that are fixed when the base changes from `before` to `after`.
 
-    A package counts as the base's when the image holds the very version that `before` holds. What still holds in
-    `after`, or through another package of the image's own, stays. The same number of queries for any number of images.
+    A package counts as the base's when the image has the same version of it as `before`. An advisory is not fixed when
+    it still affects `after` or one of the image's own packages. A fixed number of queries for any number of images.
     """
     base = InventoryPackage.objects.filter(inventory__image_inventories__image=before).values("package_id")
-    held = "package__inventory_packages__inventory__image_inventories__image"
-    still = Match.objects.filter(valid_to=None, **{held: after}).values("advisory__osv_id")
-    # One filter() call: the image that is given back has to be the one that was asked for.
-    rows = Match.objects.filter(valid_to=None, **{f"{held}__in": image_ids})
-    going: dict[int, set[str]] = {image_id: set() for image_id in image_ids}
+    image = "package__inventory_packages__inventory__image_inventories__image"
+    still = Match.objects.filter(valid_to=None, **{image: after}).values("advisory__osv_id")
+    # One filter() call, so that the image in each row is one of `image_ids`.
+    rows = Match.objects.filter(valid_to=None, **{f"{image}__in": image_ids})
+    fixed: dict[int, set[str]] = {image_id: set() for image_id in image_ids}
     for image_id, osv_id in (
-        rows.filter(package__in=base).exclude(advisory__osv_id__in=still).values_list(held, "advisory__osv_id")
+        rows.filter(package__in=base).exclude(advisory__osv_id__in=still).values_list(image, "advisory__osv_id")
     ):
-        going[image_id].add(osv_id)
-    wanted = {osv_id for found in going.values() for osv_id in found}
-    own = rows.filter(advisory__osv_id__in=wanted).exclude(package__in=base)
-    for image_id, osv_id in own.values_list(held, "advisory__osv_id"):
-        going[image_id].discard(osv_id)
-    return {image_id: sorted(found) for image_id, found in going.items()}
+        fixed[image_id].add(osv_id)
+    candidates = {osv_id for osv_ids in fixed.values() for osv_id in osv_ids}
+    own = rows.filter(advisory__osv_id__in=candidates).exclude(package__in=base)
+    for image_id, osv_id in own.values_list(image, "advisory__osv_id"):
+        fixed[image_id].discard(osv_id)
+    return {image_id: sorted(osv_ids) for image_id, osv_ids in fixed.items()}
 
 
 def is_matching(image_ids: Collection[int]) -> bool:
-    """Whether packages of any of these images still wait to be matched, so that their findings may be too few.
+    """Return whether packages of these images still wait to be matched, so that findings may be missing.
 
-    What failed waits too, until the same has been matched after all (jobs/schedule.py queues it again).
+    Packages of a failed job count as waiting until a later job for the same payload (jobs/schedule.py queues it again).
     """
     jobs = Job.objects.filter(kind=MATCH.name, payload__has_key="package_ids")
     newer = Job.objects.filter(
         kind=MATCH.name, subject_id=OuterRef("subject_id"), payload=OuterRef("payload"), pk__gt=OuterRef("pk")
     )
-    # One arm a state: there is an index for each, and none for all.
+    # One query per state, combined by UNION: each state has its own index, but no index covers all three.
     waiting, running, failed = (
         jobs.filter(state=state).values_list("payload", flat=True)
         for state in (Job.State.WAITING, Job.State.RUNNING, Job.State.FAILED)
@@ -194,41 +194,41 @@ def is_matching(image_ids: Collection[int]) -> bool:
         package_ids.update(payload["package_ids"])
     if not package_ids:
         return False
-    held = InventoryPackage.objects.filter(inventory__image_inventories__image__in=image_ids)
-    return held.filter(package__in=package_ids).exists()
+    contained = InventoryPackage.objects.filter(inventory__image_inventories__image__in=image_ids)
+    return contained.filter(package__in=package_ids).exists()
 
 
 def finding_severities(images: Iterable[Image]) -> dict[int, dict[FindingKey, str] | None]:
-    """Return, for each image id, its open findings with their severity; None while its packages are not listed.
+    """Return, for each image id, its open findings with their severity; None while its packages are unknown.
 
-    A few queries for any number of images; an index has the findings of all its platforms. Where several versions of
-    one package, or several platforms, have the same finding, the worse severity counts.
+    A few queries for any number of images. An index has the findings of all its platforms. When several versions of a
+    package, or several platforms, have the same finding, the worst severity counts.
     """
-    wanted = {image.pk: image for image in images}
-    platforms = entries_of_images(wanted.values())
+    images_by_id = {image.pk: image for image in images}
+    platforms = entries_of_images(images_by_id.values())
     of_manifest: dict[int, dict[FindingKey, str]] = defaultdict(dict)
     children = {child.pk for pairs in platforms.values() for _, child in pairs}
-    held = "package__inventory_packages__inventory__image_inventories__image"
+    image = "package__inventory_packages__inventory__image_inventories__image"
     rows = (
         open_matches()
-        .filter(**{f"{held}__in": children})
+        .filter(**{f"{image}__in": children})
         .values_list(
-            held, "advisory__osv_id", "package__type", "package__namespace", "package__name", "severity"
+            image, "advisory__osv_id", "package__type", "package__namespace", "package__name", "severity"
         )
         .distinct()
     )  # fmt: skip
     for image_id, osv_id, kind, namespace, name, severity in rows:
         key = FindingKey(osv_id, kind, full_name(namespace, name))
         of_manifest[image_id][key] = worse(severity, of_manifest[image_id].get(key))
-    found: dict[int, dict[FindingKey, str] | None] = {}
-    for image_id in wanted:
+    severities: dict[int, dict[FindingKey, str] | None] = {}
+    for image_id in images_by_id:
         pairs = platforms.get(image_id, [])
         if not pairs or any(child.scanned_at is None for _, child in pairs):
-            found[image_id] = None
+            severities[image_id] = None
             continue
         merged: dict[FindingKey, str] = {}
         for _, child in pairs:
             for key, severity in of_manifest.get(child.pk, {}).items():
                 merged[key] = worse(severity, merged.get(key))
-        found[image_id] = merged
-    return found
+        severities[image_id] = merged
+    return severities

@@ -1,4 +1,4 @@
-"""Events of the packages below that change what images show."""
+"""Reactions to events that change the finding counts of images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lifecycle.evidence.risk import images_with_packages, refresh_risk
 
 @subscribe(events.ImagesScanned)
 def count_scanned(event: events.ImagesScanned) -> None:
-    """Count the known findings of images whose packages are known now."""
+    """Count the findings of newly scanned images."""
     refresh_risk(event.image_ids)
 
 

@@ -1,8 +1,8 @@
-"""What an open finding is, once: for ORM queries, for SQL, and for verdicts that are computed and not stored.
+"""The definition of an open finding: for ORM queries, for SQL, and for computed verdicts that are not stored.
 
-An open finding is a live match of one advisory id with one package version. Several feeds may bring a record of the
-same id. Then one record counts: the one that names a fix, then the one with the worse severity, then the older one. The
-functions here state that order in the three languages that need it; a test compares them.
+An open finding is a live match of one advisory id with one package version. Several feeds may have a record of the same
+id. Then one record counts: one with a fix, then the one with the worst severity, then the oldest one. This module
+defines that order for each of the three forms. A test compares them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PREFERENCE_SQL: Final = "m.fixed_version = '', array_position(%(severities)s::va
 
 
 def preference(verdict: PackageVerdict) -> tuple[bool, int, int]:
-    """Return the sort key of what feeds state about one id and one package version, preferred first."""
+    """Return the sort key of verdicts about one advisory id and one package version, preferred first."""
     return not verdict.fixed_version, SEVERITIES.index(verdict.severity), verdict.advisory_id
 
 

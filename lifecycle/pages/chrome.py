@@ -32,7 +32,7 @@ class Counts:
 
 def counts(user: User) -> Counts:
     """Return the counts for `user`, computed when a template uses them."""
-    return SimpleLazyObject(lambda: Counts(user))  # type: ignore[return-value]
+    return SimpleLazyObject(lambda: Counts(user))  # type: ignore[return-value]  # the lazy object stands for its Counts
 
 
 def chrome(request: HttpRequest) -> dict[str, Any]:

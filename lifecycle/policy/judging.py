@@ -1,4 +1,4 @@
-"""From facts to a verdict: pure functions, no query, no network, no clock."""
+"""Pure functions from facts to a verdict: no query, no network, no clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from lifecycle.policy.types import PromotionFacts, Requirement, Status, Verdict
 
 
 def judge_promotion(facts: PromotionFacts) -> Verdict:
-    """Return how each requirement of a promotion stands; the order is the page's, open problems are sorted there."""
+    """Return the status of each requirement of a promotion. Pages sort them by urgency."""
     return Verdict((_approvals(facts), _packages(facts), _platforms(facts), _stages(facts)))
 
 
@@ -29,7 +29,7 @@ def _approvals(facts: PromotionFacts) -> Requirement:
 
 
 def _packages(facts: PromotionFacts) -> Requirement:
-    title = "Packages known"
+    title = "Packages scanned"
     failed = [p for p in facts.platforms if not p.is_scanned and p.scan_problem]
     waiting = [p for p in facts.platforms if not p.is_scanned and not p.scan_problem]
     if failed:
@@ -38,21 +38,22 @@ def _packages(facts: PromotionFacts) -> Requirement:
             title,
             Status.ERROR,
             f"The scan failed: {failed[0].scan_problem}",
-            ("an admin: try the scan again, under Jobs",),
+            ("an admin: retry the scan under Jobs",),
         )
     if waiting or not facts.platforms:
         return Requirement("packages_known", title, Status.PENDING, "The scan has not finished.", ("Gravingdock",))
     if not all(p.is_matched for p in facts.platforms):
-        summary = "Its packages are being matched against the advisories."
+        summary = "Packages are being checked against advisories."
         return Requirement("packages_known", title, Status.PENDING, summary, ("Gravingdock",))
-    return Requirement("packages_known", title, Status.SATISFIED, "Every platform has been scanned and matched.")
+    return Requirement("packages_known", title, Status.SATISFIED, "All platforms are scanned and checked.")
 
 
 def _platforms(facts: PromotionFacts) -> Requirement:
     absent = [p.platform or p.digest for p in facts.platforms if not p.is_known] + list(facts.missing_platforms)
     if absent or not facts.platforms:
-        summary = f"Not in the registry: {', '.join(absent)}." if absent else "No platform is known."
-        return Requirement("platforms_complete", "Platforms complete", Status.UNSATISFIED, summary, ("push them",))
+        summary = f"Not in the registry: {', '.join(absent)}." if absent else "No platforms found."
+        who = ("push the missing platforms",)
+        return Requirement("platforms_complete", "Platforms complete", Status.UNSATISFIED, summary, who)
     names = ", ".join(p.platform or "unnamed" for p in facts.platforms)
     return Requirement("platforms_complete", "Platforms complete", Status.SATISFIED, names)
 
@@ -60,13 +61,13 @@ def _platforms(facts: PromotionFacts) -> Requirement:
 def _stages(facts: PromotionFacts) -> Requirement:
     title = "Stage order"
     if facts.previous_environment is None:
-        return Requirement("stage_order", title, Status.NOT_APPLICABLE, "The first environment of the path.")
+        return Requirement("stage_order", title, Status.NOT_APPLICABLE, "First environment.")
     if facts.is_or_was_in_previous:
-        return Requirement("stage_order", title, Status.SATISFIED, f"It has been in {facts.previous_environment}.")
+        return Requirement("stage_order", title, Status.SATISFIED, f"Already promoted to {facts.previous_environment}.")
     return Requirement(
         "stage_order",
         title,
         Status.UNSATISFIED,
-        f"It has not been in {facts.previous_environment}; promote it there first.",
-        (f"promotion into {facts.previous_environment}",),
+        f"Promote it to {facts.previous_environment} first.",
+        (f"promotion to {facts.previous_environment}",),
     )

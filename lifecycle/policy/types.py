@@ -1,4 +1,4 @@
-"""What a gate says."""
+"""The facts that a promotion gate evaluates, and its verdict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Status(StrEnum):
-    """A requirement's state, in Gerrit's vocabulary."""
+    """A requirement's status, named as in Gerrit."""
 
     NOT_APPLICABLE = "not_applicable"
     PENDING = "pending"
@@ -25,14 +25,14 @@ OPENS_THE_GATE = frozenset({Status.SATISFIED, Status.WAIVED, Status.BYPASSED, St
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One rule as judged now: what it asks, how it stands, and who can move it."""
+    """One evaluated rule: its title, its status, and who can resolve it."""
 
     name: str  # stable word: approvals, packages_known, stage_order, platforms_complete
     title: str
     status: Status
     summary: str
-    who: tuple[str, ...] = ()  # user names, or roles in words, that can resolve it
-    counts: Mapping[str, int] = field(default_factory=dict)  # the numbers of the summary, by name
+    who: tuple[str, ...] = ()  # user names, roles or actions that can resolve it
+    counts: Mapping[str, int] = field(default_factory=dict)  # the numbers in the summary, by name
 
     @property
     def is_open_gate(self) -> bool:
@@ -45,7 +45,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """All requirements of one question; unknown is not a pass."""
+    """All requirements of one evaluation. Unknown facts do not pass."""
 
     requirements: tuple[Requirement, ...]
 
@@ -55,30 +55,30 @@ class Verdict:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """One sentence for each closed gate."""
+        """One sentence for each requirement that is not met."""
         return tuple(f"{r.title}: {r.summary}" for r in self.requirements if not r.is_open_gate)
 
 
 @dataclass(frozen=True, slots=True)
 class PlatformFacts:
-    """One platform manifest of the image in question."""
+    """Facts about one platform manifest of the image."""
 
     digest: str
     platform: str
     is_known: bool  # ingested: its manifest is stored
     is_scanned: bool
     scan_problem: str = ""
-    is_matched: bool = True  # no package of it waits to be matched: its findings are not too few
+    is_matched: bool = True  # no package waits to be matched, so its findings are complete
 
 
 @dataclass(frozen=True, slots=True)
 class PromotionFacts:
-    """Everything a promotion is judged by, read from the database at one moment."""
+    """All facts that decide about a promotion, read from the database at one moment."""
 
     required_approvals: int
-    approvers: Sequence[str]  # people whose approving vote counts now: right held, not the requester, each once
-    eligible: Sequence[str]  # people who could still approve
+    approvers: Sequence[str]  # user names with a counting approval: have the right, not the requester, each once
+    eligible: Sequence[str]  # user names that can still approve
     platforms: Sequence[PlatformFacts]
-    previous_environment: str | None  # the one this environment is entered from; None for the first
+    previous_environment: str | None  # the environment before this one; None for the first
     is_or_was_in_previous: bool
-    missing_platforms: Sequence[str] = ()  # children that an index names and its registry did not have
+    missing_platforms: Sequence[str] = ()  # children of an index that are absent from its registry

@@ -1,4 +1,4 @@
-"""The only way from an id in a request to a promotion's row, with the right checked and the row locked."""
+"""Load a promotion request by id: check the right and lock the row. All callers use these functions."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from lifecycle.promotion.queries import promotions_visible_to
 
 
 def promotion_for(actor: User, promotion_id: int) -> PromotionRequest:
-    """Return the request if `actor` may see it; raises NotFound for absent and hidden alike."""
+    """Return the request if `actor` can see it. Raises NotFound when it is absent or hidden."""
     request = promotions_visible_to(actor).filter(pk=promotion_id).first()
     if request is None:
-        raise NotFound("No such promotion.")
+        raise NotFound("Promotion not found, or you don't have access.")
     return request
 
 
 def lock_promotion(actor: User, promotion_id: int, verb: Verb | None = None) -> PromotionRequest:
-    """Return the request, its row locked until the transaction ends, if `actor` sees it and holds `verb` there.
+    """Return the request and lock its row until the transaction ends. `actor` must see it and have `verb` on it.
 
     Raises NotFound when it is absent or hidden, NotPermitted when the right is missing.
     """
     request = promotions_visible_to(actor).select_for_update(of=("self",)).filter(pk=promotion_id).first()
     if request is None:
-        raise NotFound("No such promotion.")
+        raise NotFound("Promotion not found, or you don't have access.")
     if verb is not None:
         require(actor, verb, repository=request.repository, environment=request.environment)
     return request

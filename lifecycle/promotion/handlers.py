@@ -1,4 +1,4 @@
-"""The worker's part of a promotion: copy by digest, verify, record under the job's fence; and what the clock brings."""
+"""The promotion job (copy by digest, verify, record under the job's fence), and the scheduled tasks of promotions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lifecycle.promotion.queries import MOVING_STATES
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import TagEvent
 
-# Codes of failures that say nothing against the promotion itself: it may be carried out again.
+# Error codes of technical failures. The promotion itself is fine and can be run again.
 _TECHNICAL: Final = jobs.TRANSIENT_CODES | {CopyNotVerified.code}
 
 
@@ -39,16 +39,16 @@ def _gave_up(job: Job) -> None:
 
 @handler(PROMOTE, gave_up=_gave_up)
 def promote(run: JobRun) -> None:
-    """Bring the approved digest into the target repository. Twice is safe: a copy of what is there copies nothing."""
+    """Copy the approved digest to the target repository. Safe to run twice: existing content is not copied again."""
     request = PromotionRequest.objects.select_related(
         "image", "repository__registry", "environment__team", "executed_by", "repository__team"
     ).get(pk=run.job.subject_id)
     if request.state not in MOVING_STATES:
-        return  # an earlier attempt got to the end, and died before it could say so
+        return  # an earlier attempt finished, but its worker died before it could report that
     slot = Slot.objects.get(repository=request.repository, environment=request.environment)
     if slot.fence != run.job.payload["fence"]:
-        return  # somebody took the slot since; that one's job is at work
-    # The right is read again: who lost it between the click and now promotes nothing.
+        return  # a later promotion has claimed the slot; its own job runs the copy
+    # Check the right again: the user may have lost it since they ran the promotion.
     require(run.job.actor, Verb.PROMOTION_EXECUTE, repository=request.repository, environment=request.environment)
     registry = request.repository.registry
     client = client_for(registry)
@@ -66,16 +66,16 @@ def promote(run: JobRun) -> None:
         progress=run.progress,
     )
     run.log(
-        f"{copied.manifests} manifests and {copied.blobs} blobs are in the target, read back and compared: "
-        f"{copied.mounted} blobs mounted, {copied.uploaded} uploaded, {copied.referrers} referrers with them."
+        f"Verified in the target: {copied.manifests} manifests and {copied.blobs} blobs "
+        f"({copied.mounted} blobs mounted, {copied.uploaded} uploaded), with {copied.referrers} referrers."
     )
     with run.fenced():
         services.verify(request)
     for tag in tags:
-        held = client.resolve(target, tag)
-        if held is None or held.digest != digest:
-            raise RegistryUnavailable(f"The tag {tag} of {target} does not name the approved digest yet.")
-    run.log(f"The tags {' and '.join(tags)} name the approved digest.")
+        descriptor = client.resolve(target, tag)
+        if descriptor is None or descriptor.digest != digest:
+            raise RegistryUnavailable(f"The tag {tag} of {target} does not point to the approved digest yet.")
+    run.log(f"The tags {' and '.join(tags)} point to the approved digest.")
     for tag in tags:
         ingest_manifest(
             registry.pk, target, digest.text, tag=tag, actor_name=run.job.actor.username, via=TagEvent.Via.PROMOTION
@@ -86,17 +86,17 @@ def promote(run: JobRun) -> None:
 
 @every(5, "promotion_judging")
 def judge_in_turn() -> None:
-    """Judge after the schedule's own transaction has ended, so that no lock outlives its request's judgement."""
+    """Evaluate due requests after the scheduler's transaction ends, so that no row lock outlives one evaluation."""
     transaction.on_commit(services.judge_open, robust=True)
 
 
 @every(60, "promotion_expiry")
 def expire_due() -> None:
-    """End what was not approved or not executed in time."""
+    """Expire requests that were not approved or not run in time."""
     services.expire_due()
 
 
 @subscribe(events.RightsChanged)
 def judge_votes_again(event: events.RightsChanged) -> None:
-    """Judge the requests that these users voted on again within seconds: their votes may count no more, or again."""
+    """Evaluate the requests that these users voted on again within seconds: their votes may no longer count."""
     services.mark_for_judgement(event.user_ids)

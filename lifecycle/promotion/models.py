@@ -1,4 +1,4 @@
-"""Environments and the requests to let an image into one: shape, invariants and legal moves."""
+"""Promotion requests, votes and evaluations: fields, constraints and allowed state changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lifecycle.registry.models import Image, Repository
 
 
 class PromotionRequest(models.Model):
-    """A request to let one image, named by digest, into one environment."""
+    """A request to promote one image, identified by digest, to one environment."""
 
     class State(models.TextChoices):
         OPEN = "open"
@@ -33,7 +33,7 @@ class PromotionRequest(models.Model):
         REBUILD_REFRESH = "rebuild-refresh"
         BREAK_GLASS = "break-glass"
 
-    # The whole state machine; a state that is no key here is final.
+    # The whole state machine. A state that is not a key here is final.
     NEXT: ClassVar[dict[str, frozenset[str]]] = {
         "open": frozenset({"ready", "rejected", "withdrawn", "expired", "superseded"}),
         "ready": frozenset({"open", "executing", "rejected", "withdrawn", "expired", "superseded"}),
@@ -44,10 +44,10 @@ class PromotionRequest(models.Model):
     image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="promotion_requests")
     repository = models.ForeignKey(
         Repository, on_delete=models.PROTECT, related_name="promotion_requests"
-    )  # the family
+    )  # the source repository
     environment = models.ForeignKey(Environment, on_delete=models.PROTECT, related_name="promotion_requests")
     source_environment = models.ForeignKey(Environment, on_delete=models.PROTECT, related_name="+", null=True)
-    tag = models.CharField(max_length=128)  # the tag it gets in the target, beside `current`
+    tag = models.CharField(max_length=128)  # tag in the target, in addition to `current`
     kind = models.CharField(max_length=16, choices=Kind, default=Kind.FORWARD)
     state = models.CharField(max_length=12, choices=State, default=State.OPEN)
     requested_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="promotion_requests")
@@ -56,12 +56,12 @@ class PromotionRequest(models.Model):
     approve_by = models.DateTimeField()
     execute_by = models.DateTimeField(null=True, blank=True)
     executed_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
-    failure = models.TextField(blank=True)  # why it failed, or why it fell back to ready
+    failure = models.TextField(blank=True)  # why it failed, or why it returned to ready
     attempts = models.IntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)
-    decided_at = models.DateTimeField(null=True, blank=True)  # reached ready, or a final state
+    decided_at = models.DateTimeField(null=True, blank=True)  # when it became ready, was rejected or was withdrawn
     finished_at = models.DateTimeField(null=True, blank=True)
-    judged_at = models.DateTimeField(null=True, blank=True)  # when its requirements were last looked at
+    judged_at = models.DateTimeField(null=True, blank=True)  # time of the last evaluation; null: due now
 
     class Meta:
         constraints = (
@@ -101,7 +101,7 @@ class PromotionRequest(models.Model):
 
 
 class Vote(models.Model):
-    """What one person said of a request, bound to what that person saw."""
+    """The vote of one person on a request, bound to the evaluation that the person saw."""
 
     class Value(models.TextChoices):
         APPROVE = "approve"
@@ -119,7 +119,7 @@ class Vote(models.Model):
     evaluation = models.ForeignKey("Evaluation", on_delete=models.PROTECT, related_name="votes", null=True)
     via = models.CharField(max_length=4, choices=Via, default=Via.WEB)
     at = models.DateTimeField(auto_now_add=True)
-    # Set when what the voter saw got worse since: the vote stays on record and does not count any more.
+    # Set when the image got worse after the vote. The vote stays on record but no longer counts.
     lapsed_at = models.DateTimeField(null=True, blank=True)
     lapse_reason = models.TextField(blank=True)
 
@@ -131,10 +131,11 @@ class Vote(models.Model):
 
 
 class Evaluation(models.Model):
-    """All requirements of a request as judged at one moment, with their inputs; append-only.
+    """All requirements of a request, as evaluated at one moment, with their inputs; append-only.
 
-    `inputs` holds what the voters saw: `digest`, `environment`, `tag`, `holds` (the digest in the target then, or null)
-    and `findings`, null while the packages are not listed, else {open, fixed, new, severe: [advisory and package]}.
+    `inputs` is the evidence for voters: `digest`, `environment`, `tag`, `holds` (the digest in the target at that time,
+    or null) and `findings`. `findings` is null while the packages are unknown or being matched, else
+    {open, fixed, new, severe: [advisory and package]}.
     """
 
     request = models.ForeignKey(PromotionRequest, on_delete=models.CASCADE, related_name="evaluations")

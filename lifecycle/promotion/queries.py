@@ -1,4 +1,4 @@
-"""Reads of promotion that several callers share."""
+"""Queries about promotion requests that several callers share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from django.db.models.functions import Now
 from accounts.models import ApiToken, Robot, User
 from accounts.verbs import Verb
 from lifecycle.authority.queries import covered, people_who
-from lifecycle.authority.rights import may
 from lifecycle.environments.models import CURRENT_TAG, Environment, Slot
 from lifecycle.environments.queries import previous_environment
 from lifecycle.evidence.findings import finding_severities, is_matching
@@ -24,27 +23,27 @@ from lifecycle.registry.platforms import PlatformTree, missing_of, platform_ids,
 
 LIVE_STATES: Final = (PromotionRequest.State.OPEN, PromotionRequest.State.READY)
 MOVING_STATES: Final = (PromotionRequest.State.EXECUTING, PromotionRequest.State.VERIFYING)
-SEVERE: Final = frozenset({"critical", "high"})  # a finding that bad, come after a vote, makes the vote lapse
-JUDGED_AGAIN_AFTER: Final = timedelta(seconds=30)  # also when nothing is known to have changed
+SEVERE: Final = frozenset({"critical", "high"})  # a new finding of this severity makes earlier approvals lapse
+JUDGED_AGAIN_AFTER: Final = timedelta(seconds=30)  # even when no input is known to have changed
 
 
 def promotions_visible_to(actor: User) -> QuerySet[PromotionRequest]:
-    """Return the requests `actor` may see, with what a list shows: by the family, or in the environment."""
+    """Return the requests that `actor` can see by repository or environment, with the joins that a list needs."""
     return _requests_where(actor, Verb.IMAGE_VIEW).select_related(
         "image", "repository__team", "repository__registry", "environment__team", "source_environment", "requested_by"
     )
 
 
 def _requests_where(actor: User, verb: Verb) -> QuerySet[PromotionRequest]:
-    """Return the requests over whose family, in whose environment, `actor` holds `verb`."""
+    """Return the requests for whose source repository and environment `actor` has `verb`."""
     if actor.kind == User.Kind.SYSTEM and actor.is_active:
         return PromotionRequest.objects.all()
-    held = covered(actor, verb, team="repository__team", family="repository__family", environment="environment")
-    return PromotionRequest.objects.filter(held)
+    is_covered = covered(actor, verb, team="repository__team", family="repository__family", environment="environment")
+    return PromotionRequest.objects.filter(is_covered)
 
 
 def decidable_by(actor: User) -> QuerySet[PromotionRequest]:
-    """Return the open requests `actor` could vote on now: right held, not the requester, not voted yet."""
+    """Return the open requests that `actor` can vote on: has the right, is not the requester, has not voted yet."""
     if not actor.is_person:
         return PromotionRequest.objects.none()
     return (
@@ -57,19 +56,19 @@ def decidable_by(actor: User) -> QuerySet[PromotionRequest]:
 
 
 def decidable_count(actor: User) -> int:
-    """Return how many requests wait for `actor`, for the badge in the top bar."""
+    """Return the number of requests that `actor` can vote on, for the badge in the top bar."""
     return decidable_by(actor).count()
 
 
 def executable_by(actor: User) -> QuerySet[PromotionRequest]:
-    """Return the ready requests that `actor` may carry out now."""
+    """Return the ready requests that `actor` is allowed to run."""
     return promotions_visible_to(actor).filter(
         state=PromotionRequest.State.READY, pk__in=_requests_where(actor, Verb.PROMOTION_EXECUTE).values("pk")
     )
 
 
 def has_been_in(request: PromotionRequest, environment: Environment) -> bool:
-    """Whether the very digest is, or was, in that environment, as the record of promotions says."""
+    """Return whether this digest is or was in `environment`, according to slots and succeeded promotions."""
     return (
         Slot.objects.filter(repository=request.repository, environment=environment, image=request.image).exists()
         or PromotionRequest.objects.filter(
@@ -82,13 +81,14 @@ def has_been_in(request: PromotionRequest, environment: Environment) -> bool:
 
 
 def requesters_of(request: PromotionRequest) -> set[int]:
-    """Return the ids of those who count as its requester and may not decide it.
+    """Return the ids of the users who count as the requester and therefore cannot vote.
 
-    For a robot's request: who made the robot, and everybody who made a token of it, since they can act as the robot.
+    For a robot's request these are also the robot's creator and every user who created one of its tokens, since they
+    can act as the robot.
     """
-    robots = Robot.objects.filter(user=request.requested_by_id).values_list("created_by_id", flat=True)
-    makers = _robot_tokens().filter(user=request.requested_by_id).values_list("made_by_id", flat=True)
-    return {request.requested_by_id, *(pk for pk in (*robots, *makers) if pk is not None)}
+    robot_creators = Robot.objects.filter(user=request.requested_by_id).values_list("created_by_id", flat=True)
+    token_creators = _robot_tokens().filter(user=request.requested_by_id).values_list("made_by_id", flat=True)
+    return {request.requested_by_id, *(pk for pk in (*robot_creators, *token_creators) if pk is not None)}
 
 
 def _robot_tokens() -> QuerySet[ApiToken]:
@@ -96,12 +96,12 @@ def _robot_tokens() -> QuerySet[ApiToken]:
 
 
 def evidence_of(request: PromotionRequest) -> dict[str, Any]:
-    """Return what a voter looks at, as an Evaluation keeps it (see there); four queries."""
+    """Return the evidence for voters in the format of `Evaluation.inputs`; four queries."""
     slot = Slot.objects.filter(repository=request.repository_id, environment=request.environment_id)
-    held = slot.select_related("image").first()
-    holds = held.image if held is not None else None
-    found = finding_severities([request.image, holds] if holds is not None else [request.image])
-    now, before = found[request.image.pk], found[holds.pk] if holds is not None else {}
+    current_slot = slot.select_related("image").first()
+    holds = current_slot.image if current_slot is not None else None
+    severities = finding_severities([request.image, holds] if holds is not None else [request.image])
+    now, before = severities[request.image.pk], severities[holds.pk] if holds is not None else {}
     findings = None
     if now is not None and not is_matching(platform_ids(request.image)):
         severe = sorted(f"{key.osv_id} {key.name}" for key, severity in now.items() if severity in SEVERE)
@@ -121,22 +121,17 @@ def evidence_of(request: PromotionRequest) -> dict[str, Any]:
 
 
 def facts_of(request: PromotionRequest) -> PromotionFacts:
-    """Return what `request` is judged by, as the database has it now: rights too, not as they were at the vote."""
+    """Return the facts that decide about `request`, read now. Voters' rights are today's, not those at the vote."""
     votes = request.votes.filter(value=Vote.Value.APPROVE, digest=request.image.digest, lapsed_at=None)
     excluded = requesters_of(request)
-    approvers = [
-        vote.voter
-        for vote in votes.select_related("voter")
-        if vote.voter.is_person
-        and vote.voter_id not in excluded
-        and may(vote.voter, Verb.PROMOTION_APPROVE, repository=request.repository, environment=request.environment)
-    ]
-    eligible = people_who(
+    may_approve = people_who(
         Verb.PROMOTION_APPROVE,
         team=request.environment.team,
         family=request.repository.family,
         environment=request.environment,
-    ).exclude(pk__in=[*excluded, *(person.pk for person in approvers)])
+    ).exclude(pk__in=excluded)
+    approvers = list(may_approve.filter(votes__in=votes))
+    eligible = may_approve.exclude(pk__in=[person.pk for person in approvers])
     before = previous_environment(request.environment)
     tree = trees_of([request.image])[request.image.pk]
     return PromotionFacts(
@@ -144,26 +139,26 @@ def facts_of(request: PromotionRequest) -> PromotionFacts:
         approvers=sorted(person.username for person in approvers),
         eligible=list(eligible.values_list("username", flat=True)),
         platforms=_platforms(tree),
-        missing_platforms=[*missing_of(tree), *(["what is nested too deeply"] if tree.is_cut else [])],
+        missing_platforms=[*missing_of(tree), *(["manifests nested too deeply"] if tree.is_cut else [])],
         previous_environment=before.slug if before else None,
         is_or_was_in_previous=before is not None and has_been_in(request, before),
     )
 
 
 def due_for_judgement(limit: int) -> list[int]:
-    """Return the ids of open and ready requests to judge now, at most `limit`, the most urgent first.
+    """Return the ids of the open and ready requests to evaluate now, at most `limit`, the most urgent first.
 
-    Those whose inputs changed since they were judged last: packages or findings of the image, what the target or the
-    environment before it holds. Then those that were not looked at for a while: what leaves no time stamp, such as a
-    right that went, shows within JUDGED_AGAIN_AFTER, and is looked at again when somebody votes or executes anyway.
+    First come requests whose inputs changed since their last evaluation: packages or findings of the image, or the
+    slots of the source repository in the team's environments. Then come requests not evaluated for JUDGED_AGAIN_AFTER.
+    This finds changes without a time stamp, such as a lost right. Votes and runs also evaluate the request.
     """
     live = PromotionRequest.objects.filter(state__in=LIVE_STATES)
     since = OuterRef("judged_at")
-    moved = Q(scanned_at__gt=since) | Q(risk_at__gt=since)
+    is_rescanned = Q(scanned_at__gt=since) | Q(risk_at__gt=since)
     changed = live.filter(
         Q(judged_at=None)
-        | Exists(Image.objects.filter(moved, pk=OuterRef("image")))
-        | Exists(Image.objects.filter(moved, parents__index=OuterRef("image")))
+        | Exists(Image.objects.filter(is_rescanned, pk=OuterRef("image")))
+        | Exists(Image.objects.filter(is_rescanned, parents__index=OuterRef("image")))
         | Exists(
             Slot.objects.filter(
                 repository=OuterRef("repository"), environment__team=OuterRef("environment__team"), since__gt=since
@@ -177,17 +172,17 @@ def due_for_judgement(limit: int) -> list[int]:
 
 @expected_in_target.answered_by
 def target_names(target: Repository, tag: str, image: Image) -> bool | None:
-    """Whether a tag of a target has to name `image`, by the record; None while a promotion is about to make it so.
+    """Return whether a tag of a target must point to `image`, by our records; None while its promotion is running.
 
-    A worker that hung in its last request, and wakes after others have gone on, may still move a tag: no registry can
-    be asked to refuse that, so the record decides afterwards (docs/adr/0007).
+    A worker that hung in its last request can still move a tag after later promotions. A registry cannot refuse that,
+    so our records decide afterwards (docs/adr/0007).
     """
-    here = PromotionRequest.objects.filter(repository=target.source_id, environment=target.environment_id)
-    if here.filter(image=image, state__in=MOVING_STATES).exists():
+    promotions = PromotionRequest.objects.filter(repository=target.source_id, environment=target.environment_id)
+    if promotions.filter(image=image, state__in=MOVING_STATES).exists():
         return None
     if tag == CURRENT_TAG:
         return Slot.objects.filter(repository=target.source_id, environment=target.environment_id, image=image).exists()
-    last = here.filter(tag=tag, state=PromotionRequest.State.SUCCEEDED).order_by("-finished_at", "-pk").first()
+    last = promotions.filter(tag=tag, state=PromotionRequest.State.SUCCEEDED).order_by("-finished_at", "-pk").first()
     return last is not None and last.image_id == image.pk
 
 
@@ -200,7 +195,7 @@ def detail_of(request: PromotionRequest) -> PromotionRequest:
 
 
 def requirements_now(request: PromotionRequest) -> list[dict[str, Any]]:
-    """Return the requirements as a page shows them: judged now while it is open, else as they were judged last."""
+    """Return the requirements as JSON: evaluated now for an open or ready request, else from its last evaluation."""
     if request.state in LIVE_STATES:
         return [requirement.as_json() for requirement in judge_promotion(facts_of(request)).requirements]
     last = request.evaluations.order_by("-pk").first()
@@ -208,7 +203,7 @@ def requirements_now(request: PromotionRequest) -> list[dict[str, Any]]:
 
 
 def _platforms(tree: PlatformTree) -> list[PlatformFacts]:
-    """Return the platform manifests that naming an image means: itself, or all below an index."""
+    """Return the platform manifests of an image: itself, or all manifests below an index."""
     ids = [pk for _, pk in tree.manifests]
     rows = Image.objects.defer("manifest", "config").annotate(is_known=~Q(manifest=b"")).in_bulk(ids)
     matching = is_matching(ids)

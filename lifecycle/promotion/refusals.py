@@ -1,4 +1,4 @@
-"""Why a user cannot do something to a promotion now. The services and the pages ask the same functions."""
+"""Reasons why a user cannot act on a promotion now. Services and pages call the same functions."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.queries import people_who
 from lifecycle.authority.rights import may
-from lifecycle.core.errors import Conflict, IllegalTransition, Malformed
+from lifecycle.core.errors import IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason
-from lifecycle.environments.models import Environment, Slot
+from lifecycle.environments.models import Environment
 from lifecycle.promotion.models import PromotionRequest, Vote
 from lifecycle.promotion.queries import LIVE_STATES, MOVING_STATES, requesters_of
-from lifecycle.registry.models import Image, Repository
+from lifecycle.registry.models import Repository
 
 State = PromotionRequest.State
 _NAMES_MAX = 3
 
 
 def why_not_decided(request: PromotionRequest) -> Reason | None:
-    """Return why the request is not open to a decision any more, naming who decided; None while it is open or ready."""
+    """Return why the request can no longer be changed, with the user who acted; None while it is open or ready."""
     if request.state in LIVE_STATES:
         return None
     if request.state in MOVING_STATES:
@@ -31,7 +31,7 @@ def why_not_decided(request: PromotionRequest) -> Reason | None:
 
 
 def why_not_vote(actor: User, request: PromotionRequest) -> Reason | None:
-    """Return why `actor` cannot approve or reject the request, None when nothing stands in the way."""
+    """Return why `actor` cannot approve or reject the request, None when `actor` can."""
     if not actor.is_person:
         return Reason("Only people can vote. A robot can request and run promotions.")
     own = requesters_of(request)
@@ -49,13 +49,13 @@ def _ask_others(request: PromotionRequest, own: set[int]) -> str:
     people = people_who(Verb.PROMOTION_APPROVE, team=team, family=family, environment=request.environment)
     names = list(people.exclude(pk__in=own).values_list("username", flat=True)[: _NAMES_MAX + 1])
     if not names:
-        return " No other user can approve it: ask an owner of the team to grant somebody promotion.approve."
+        return " No other user can approve it: ask an owner of the team to grant promotion.approve to another user."
     more = ", ..." if len(names) > _NAMES_MAX else ""
     return f" Ask another approver ({', '.join(names[:_NAMES_MAX])}{more})."
 
 
 def why_not_run(actor: User, request: PromotionRequest) -> Reason | None:
-    """Return why `actor` cannot run the promotion now; requirements are judged again when it is run."""
+    """Return why `actor` cannot run the promotion now. The service evaluates the requirements again when it runs."""
     if request.state != State.READY:
         waiting = Reason("You can run it when all requirements are met.", IllegalTransition)
         return why_not_decided(request) or waiting
@@ -64,7 +64,7 @@ def why_not_run(actor: User, request: PromotionRequest) -> Reason | None:
 
 
 def why_not_withdraw(actor: User, request: PromotionRequest) -> Reason | None:
-    """Return why `actor` cannot withdraw the request: only its requester can, and who manages its environment."""
+    """Return why `actor` cannot withdraw the request. Only the requester and users with environment.manage can."""
     if request.requested_by_id != actor.pk:
         decision = may(actor, Verb.ENVIRONMENT_MANAGE, environment=request.environment)
         if not decision:
@@ -72,15 +72,11 @@ def why_not_withdraw(actor: User, request: PromotionRequest) -> Reason | None:
     return why_not_decided(request)
 
 
-def why_not_request(
-    actor: User, repository: Repository, environment: Environment, image: Image, slot: Slot | None
-) -> Reason | None:
-    """Return why `actor` cannot request this image for the environment; `slot` is what the environment holds now."""
-    if repository.source_id is not None or repository.team_id != environment.team_id:
-        return Reason("Promote from the source repository, into an environment of its team.", Malformed)
+def why_not_request(actor: User, repository: Repository, environment: Environment) -> Reason | None:
+    """Return why `actor` cannot request any image of the repository for the environment."""
     decision = may(actor, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
     if not decision:
         return Reason(decision.reason)
-    if slot is not None and slot.image_id == image.pk:
-        return Reason(f"{environment} already holds this digest. Request another image.", Conflict)
+    if repository.source_id is not None or repository.team_id != environment.team_id:
+        return Reason("Promote from the source repository, into an environment of its team.", Malformed)
     return None

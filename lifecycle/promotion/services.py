@@ -1,4 +1,4 @@
-"""What can be done with a promotion; each function checks, locks, changes, audits and queues in one transaction."""
+"""Actions on promotions. Each function checks, locks, changes, audits and queues in one transaction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, Details, PromotionExecuting, TagDetails, VoteLapsed
-from lifecycle.authority.rights import require
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, PolicyBlocked
 from lifecycle.core.reasons import refuse_if
@@ -47,10 +46,10 @@ State = PromotionRequest.State
 
 APPROVE_WITHIN: Final = timedelta(days=7)
 EXECUTE_WITHIN: Final = timedelta(hours=72)
-EXECUTIONS_MAX: Final = 3  # a request that failed technically that often needs new eyes
-COPY_ATTEMPTS_MAX: Final = 8  # of one execution's job: with jobs.RETRY_AFTER_S, a registry may be away for 15 minutes
-JUDGED_AT_ONCE: Final = 100  # requests of one round; what is left waits for the next
-JUDGED_FOR_S: Final = 2.0  # of one round: the ticker that judges also sends lost wake-ups
+EXECUTIONS_MAX: Final = 3  # after this many technical failures, the promotion must be requested again
+COPY_ATTEMPTS_MAX: Final = 8  # per run: with jobs.RETRY_AFTER_S, the registry can be down for 15 minutes
+JUDGED_AT_ONCE: Final = 100  # requests per round; the rest waits for the next round
+JUDGED_FOR_S: Final = 2.0  # per round: the same ticker also sends lost wake-ups
 
 
 def move(request: PromotionRequest, state: str, **changes: object) -> None:
@@ -68,70 +67,70 @@ def move(request: PromotionRequest, state: str, **changes: object) -> None:
 def request_promotion(
     repository: Repository, digest: str, environment: Environment, *, actor: User, reason: str, tag: str = ""
 ) -> PromotionRequest:
-    """Ask to let one digest of a family into an environment; an open request for the same is returned instead.
+    """Request the promotion of one digest to an environment. An unfinished request for the same is returned instead.
 
-    Raises NotFound when the digest is not in that repository, NotPermitted, Malformed, or PolicyBlocked when nobody
-    could ever approve it.
+    Raises NotFound when the digest is not in that repository, NotPermitted, Malformed, or PolicyBlocked when too few
+    users could approve it.
     """
-    require(actor, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
+    refuse_if(why_not_request(actor, repository, environment))
     if not reason.strip():
-        raise Malformed("Say why: an approver decides by it.")
-    held = (
+        raise Malformed("Enter a reason: approvers need it to review the request.")
+    repository_image = (
         RepositoryImage.objects.select_related("image")
         .filter(repository=repository, image__digest=Digest.parse(digest).text, is_top_level=True, removed_at=None)
         .exclude(image__kind=Image.Kind.ARTIFACT)
         .first()
     )
-    if held is None:
-        raise NotFound(f"{repository} holds no image {digest[:19]}… that could be promoted by itself.")
-    # One request at a time is made for a slot: the open one is found, or ours is the first.
+    if repository_image is None:
+        raise NotFound(f"{repository} has no image {digest[:19]}… that can be promoted on its own.")
+    image = repository_image.image
+    # The slot's lock serialises requests: either we find the unfinished one, or ours is the first.
     slot, _ = Slot.objects.get_or_create(repository=repository, environment=environment)
     slot = Slot.objects.select_for_update().get(pk=slot.pk)
     same = PromotionRequest.objects.filter(
-        image=held.image, repository=repository, environment=environment, state__in=PromotionRequest.NEXT
+        image=image, repository=repository, environment=environment, state__in=PromotionRequest.NEXT
     ).first()
     if same is not None:
         return same
-    refuse_if(why_not_request(actor, repository, environment, held.image, slot))
     request = PromotionRequest.objects.create(
-        image=held.image,
+        image=image,
         repository=repository,
         environment=environment,
         source_environment=previous_environment(environment),
-        tag=parse_tag(tag) if tag else _tag_of(repository, held.image),
-        kind=_kind_of(slot, held.image),
+        tag=parse_tag(tag) if tag else _tag_of(repository, image),
+        kind=_kind_of(slot, image),
         requested_by=actor,
         reason=reason.strip(),
         approve_by=clock.now() + APPROVE_WITHIN,
     )
     audit.record(
         Action.PROMOTION_REQUESTED, actor=actor, subject=request, repository=repository, environment=environment,
-        image=held.image, reason=request.reason, details=TagDetails(tag=request.tag),
+        image=image, reason=request.reason, details=TagDetails(tag=request.tag),
     )  # fmt: skip
     for requirement in reevaluate(request).requirements:
         if requirement["name"] == "approvals" and requirement["status"] == Status.UNSATISFIED:
-            raise PolicyBlocked("Nobody could ever approve it.", reasons=[requirement["summary"]])
+            raise PolicyBlocked("No user can approve this request.", reasons=[requirement["summary"]])
     request.refresh_from_db()
     return request
 
 
 def _kind_of(slot: Slot, image: Image) -> str:
-    """Return what kind of request it is: a renewed state of what the environment holds is a refresh."""
-    older = RebuildJob.objects.filter(repository=slot.repository_id, new_image=image, state=RebuildJob.State.DONE)
-    for job in older:
+    """Return the kind of request: a refresh when `image` is a rebuild of the image in the slot, else forward."""
+    rebuilds = RebuildJob.objects.filter(repository=slot.repository_id, new_image=image, state=RebuildJob.State.DONE)
+    for job in rebuilds:
         if slot.image_id in line_images_of({slot.repository_id: {job.tag}})[slot.repository_id] - {image.pk}:
             return PromotionRequest.Kind.REBUILD_REFRESH
     return PromotionRequest.Kind.FORWARD
 
 
 def _tag_of(repository: Repository, image: Image) -> str:
-    """Return the newest tag of the image in its repository, or a name made of its digest."""
+    """Return the most recently updated tag of the image in its repository, or a name made from its digest."""
     tag = repository.tags.filter(image=image).order_by("-updated_at").values_list("name", flat=True).first()
     return tag or "sha-" + Digest.parse(image.digest).encoded[:12]
 
 
 def evaluate(request: PromotionRequest) -> tuple[Verdict, Evaluation]:
-    """Judge a locked request by what the database says now, and keep the judgement; votes may lapse by it."""
+    """Evaluate a locked request with the current data and store the result when it changed. Votes can lapse here."""
     inputs = evidence_of(request)
     _lapse_votes(request, inputs)
     facts = facts_of(request)
@@ -144,16 +143,16 @@ def evaluate(request: PromotionRequest) -> tuple[Verdict, Evaluation]:
         latest = Evaluation.objects.create(
             request=request, requirements=requirements, inputs=inputs, digest=digest, is_satisfied=verdict.is_allowed
         )
-    # What is being matched leaves no time stamp when nothing is found: the request stays due until that has ended.
+    # Matching without a result leaves no time stamp. So the request stays due until matching has finished.
     is_matched = all(platform.is_matched for platform in facts.platforms)
     PromotionRequest.objects.filter(pk=request.pk).update(judged_at=Now() if is_matched else None)
     return verdict, latest
 
 
 def _lapse_votes(request: PromotionRequest, inputs: dict[str, Any]) -> None:
-    """Let an approval lapse when the image has a critical or high finding that its voter could not see.
+    """Lapse approvals when the image has a critical or high finding that was not in the voter's evidence.
 
-    An approval is bound to its evidence; what got better since, or another image in the target, does not touch it.
+    An approval is bound to its evidence. Fixed findings, or another image in the target, do not affect it.
     """
     if inputs["findings"] is None:
         return
@@ -163,21 +162,21 @@ def _lapse_votes(request: PromotionRequest, inputs: dict[str, Any]) -> None:
         appeared = sorted(severe - set(seen.get("severe", ())))
         if appeared:
             names = ", ".join(appeared[:3]) + (f" and {len(appeared) - 3} more" if len(appeared) > 3 else "")
-            vote.lapsed_at, vote.lapse_reason = clock.now(), f"Appeared after it: {names}."
+            vote.lapsed_at, vote.lapse_reason = clock.now(), f"New findings since the vote: {names}."
             vote.save(update_fields=["lapsed_at", "lapse_reason"])
             details = VoteLapsed(voter=vote.voter.username)
             _record(Action.PROMOTION_VOTE_LAPSED, request, system_user(), reason=vote.lapse_reason, details=details)
 
 
 def mark_for_judgement(voter_ids: Collection[int]) -> None:
-    """Let the next round judge the live requests that these users voted on."""
+    """Make the live requests that these users voted on due for the next evaluation round."""
     voted_on = PromotionRequest.objects.filter(state__in=LIVE_STATES, votes__voter__in=list(voter_ids))
     voted_on.update(judged_at=None)
 
 
 @transaction.atomic
 def reevaluate(request: PromotionRequest) -> Evaluation:
-    """Judge an open or ready request again, and move it between the two when the answer changed."""
+    """Evaluate an open or ready request again, and move it between the two states when the verdict changed."""
     rows = PromotionRequest.objects.select_related("image", "repository__team", "environment__team")
     return _judge(rows.select_for_update(of=("self",)).get(pk=request.pk))
 
@@ -205,9 +204,9 @@ def _record(
 
 @transaction.atomic
 def approve(promotion_id: int, *, actor: User, reason: str = "", via: str = Vote.Via.WEB) -> PromotionRequest:
-    """Approve a request; it becomes ready when nothing else is missing.
+    """Approve a request. It becomes ready when all other requirements are met.
 
-    Raises NotFound, NotPermitted (the requester too, admin or not: docs/adr/0004), IllegalTransition.
+    Raises NotFound, NotPermitted (also for the requester, even an admin: docs/adr/0004), IllegalTransition.
     """
     request = lock_promotion(actor, promotion_id, Verb.PROMOTION_APPROVE)
     _vote(request, actor, Vote.Value.APPROVE, reason, via)
@@ -219,10 +218,10 @@ def approve(promotion_id: int, *, actor: User, reason: str = "", via: str = Vote
 
 @transaction.atomic
 def reject(promotion_id: int, *, actor: User, reason: str, via: str = Vote.Via.WEB) -> PromotionRequest:
-    """Reject a request for good, with a reason. Raises NotFound, NotPermitted, IllegalTransition, Malformed."""
+    """Reject a request permanently, with a reason. Raises NotFound, NotPermitted, IllegalTransition, Malformed."""
     request = lock_promotion(actor, promotion_id, Verb.PROMOTION_APPROVE)
     if not reason.strip():
-        raise Malformed("Say why: the requester has to know what to change.")
+        raise Malformed("Enter a reason: the requester needs to know what to change.")
     _vote(request, actor, Vote.Value.REJECT, reason, via)
     move(request, State.REJECTED, decided_at=clock.now())
     _record(Action.PROMOTION_REJECTED, request, actor, reason=reason)
@@ -232,20 +231,23 @@ def reject(promotion_id: int, *, actor: User, reason: str, via: str = Vote.Via.W
 def _vote(request: PromotionRequest, actor: User, value: str, comment: str, via: str) -> None:
     refuse_if(why_not_vote(actor, request), state=request.state)
     _, evaluation = evaluate(request)
-    standing = request.votes.filter(voter=actor).first()
-    if standing is None:
-        standing = Vote(request=request, voter=actor)
-    elif value == Vote.Value.APPROVE and standing.lapsed_at is None:
-        raise Conflict("You have voted on this request already.")
-    standing.value, standing.comment, standing.via = value, comment.strip(), via
-    standing.digest, standing.evaluation = request.image.digest, evaluation
-    standing.at, standing.lapsed_at, standing.lapse_reason = clock.now(), None, ""
-    standing.save()
+    vote = request.votes.filter(voter=actor).first()
+    if vote is None:
+        vote = Vote(request=request, voter=actor)
+    elif value == Vote.Value.APPROVE and vote.lapsed_at is None:
+        raise Conflict("You have already voted on this request.")
+    vote.value, vote.comment, vote.via = value, comment.strip(), via
+    vote.digest, vote.evaluation = request.image.digest, evaluation
+    vote.at, vote.lapsed_at, vote.lapse_reason = clock.now(), None, ""
+    vote.save()
 
 
 @transaction.atomic
 def withdraw(promotion_id: int, *, actor: User, reason: str = "") -> PromotionRequest:
-    """Take a request back: its requester, or who manages the team's environments."""
+    """Withdraw a request, as its requester or as a user with environment.manage.
+
+    Raises NotFound, NotPermitted, IllegalTransition.
+    """
     request = lock_promotion(actor, promotion_id)
     refuse_if(why_not_withdraw(actor, request), state=request.state)
     move(request, State.WITHDRAWN, decided_at=clock.now())
@@ -255,24 +257,24 @@ def withdraw(promotion_id: int, *, actor: User, reason: str = "") -> PromotionRe
 
 @transaction.atomic
 def execute(promotion_id: int, *, actor: User) -> PromotionRequest:
-    """Take the slot and queue the copy, after judging everything once more.
+    """Evaluate the request again, claim the slot and queue the copy.
 
-    Raises NotFound, NotPermitted, IllegalTransition, PolicyBlocked with the reasons, or Conflict while another request
-    holds the slot.
+    Raises NotFound, NotPermitted, IllegalTransition, PolicyBlocked with the reasons, or Conflict while another
+    promotion is running in the slot.
     """
     request = lock_promotion(actor, promotion_id, Verb.PROMOTION_EXECUTE)
     refuse_if(why_not_run(actor, request), state=request.state)
     slot = Slot.objects.select_for_update().get(repository=request.repository, environment=request.environment)
     verdict, evaluation = evaluate(request)
     if not verdict.is_allowed:
-        raise PolicyBlocked("Something changed since it became ready.", reasons=list(verdict.reasons))
+        raise PolicyBlocked("The request no longer meets all requirements.", reasons=list(verdict.reasons))
     if request.execute_by is not None and request.execute_by < clock.now():
-        raise IllegalTransition(f"{request} had to be executed by {request.execute_by:%Y-%m-%d %H:%M} UTC.")
+        raise IllegalTransition(f"The time to run {request} ended at {request.execute_by:%Y-%m-%d %H:%M} UTC.")
     busy = PromotionRequest.objects.filter(
         repository=request.repository, environment=request.environment, state__in=MOVING_STATES
     ).first()
     if busy is not None:
-        raise Conflict(f"{busy} is being carried out there now; try again when it has ended.")
+        raise Conflict(f"{busy} is running in this environment. Try again when it finishes.")
     Slot.objects.filter(pk=slot.pk).update(fence=F("fence") + 1)
     move(request, State.EXECUTING, executed_by=actor, failure="", attempts=request.attempts + 1)
     details = PromotionExecuting(evaluation=evaluation.digest, fence=slot.fence + 1)
@@ -290,16 +292,16 @@ def execute(promotion_id: int, *, actor: User) -> PromotionRequest:
 
 @transaction.atomic
 def verify(request: PromotionRequest) -> None:
-    """Note that the copy has ended and the target is being read back; the caller holds the job's fence."""
+    """Record that the copy has finished and the target is being verified. The caller holds the job's fence."""
     request = PromotionRequest.objects.select_for_update(of=("self",)).get(pk=request.pk)
-    if request.state == State.EXECUTING:  # an earlier attempt may have come this far
+    if request.state == State.EXECUTING:  # an earlier attempt may already have done this
         move(request, State.VERIFYING)
         _record(Action.PROMOTION_VERIFYING, request, request.executed_by or system_user())
 
 
 @transaction.atomic
 def succeed(request: PromotionRequest) -> None:
-    """Record that the target holds the approved digest; the caller holds the job's fence and has verified it."""
+    """Record that the target holds the approved digest. The caller holds the job's fence and has verified it."""
     request = PromotionRequest.objects.select_for_update(of=("self",)).get(pk=request.pk)
     Slot.objects.filter(repository=request.repository, environment=request.environment).update(
         image=request.image, tag=request.tag, since=Now()
@@ -311,10 +313,10 @@ def succeed(request: PromotionRequest) -> None:
 
 @transaction.atomic
 def fail(request: PromotionRequest, *, why: str, is_technical: bool = False) -> None:
-    """Record that the copy did not succeed; the slot keeps what it held.
+    """Record that the copy failed. The slot keeps its image.
 
-    A technical failure leads back to ready, with the reason, while tries are left: the votes stand, and somebody
-    carries it out again, which completes whatever part of the copy is there. Anything else is the end of the request.
+    After a technical failure the request returns to ready, with the reason, while attempts are left. The votes still
+    count, and the next run completes the partial copy. Any other failure is final.
     """
     request = PromotionRequest.objects.select_for_update(of=("self",)).get(pk=request.pk)
     if request.is_final:
@@ -328,11 +330,11 @@ def fail(request: PromotionRequest, *, why: str, is_technical: bool = False) -> 
 
 
 def judge_open(*, limit: int = JUDGED_AT_ONCE) -> int:
-    """Judge open and ready requests whose inputs changed: a scan that ended moves one without anybody.
+    """Evaluate the due open and ready requests, so that a finished scan can move a request without user action.
 
-    Returns how many: as many as JUDGED_FOR_S allows. Safe to run twice, or beside itself: a judgement that says the
-    same writes nothing. Each request is judged in a transaction of its own, and one that somebody is deciding now is
-    left for the next round: a vote never waits for more than one judgement, and never for ever.
+    Returns the number of evaluated requests, limited by JUDGED_FOR_S. Safe to run twice or concurrently: an unchanged
+    result stores no new evaluation. Each request has its own transaction. A request that is locked now, for example by
+    a vote, is skipped until the next round. So a vote waits for at most one evaluation.
     """
     judged, until = 0, time.monotonic() + JUDGED_FOR_S
     for pk in due_for_judgement(limit):
@@ -352,12 +354,12 @@ def judge_open(*, limit: int = JUDGED_AT_ONCE) -> int:
 
 
 def expire_due() -> None:
-    """End what was not approved or not executed in time, by the database's clock."""
-    late = PromotionRequest.objects.select_for_update(of=("self",), skip_locked=True).filter(
+    """Expire requests that were not approved or not run in time, by the database's clock."""
+    overdue = PromotionRequest.objects.select_for_update(of=("self",), skip_locked=True).filter(
         Q(state=State.OPEN, approve_by__lt=Now()) | Q(state=State.READY, execute_by__lt=Now())
     )
     with transaction.atomic():
-        for request in late:
-            which = "approve_by" if request.state == State.OPEN else "execute_by"
+        for request in overdue:
+            deadline = "approve_by" if request.state == State.OPEN else "execute_by"
             move(request, State.EXPIRED)
-            _record(Action.PROMOTION_EXPIRED, request, system_user(), reason=which)
+            _record(Action.PROMOTION_EXPIRED, request, system_user(), reason=deadline)

@@ -1,7 +1,7 @@
 """Package URLs, ecosystems, and the order of versions in each scheme, also as sortable keys.
 
-A key is exact: memcmp of two keys is the comparison, so an index over them answers "which versions lie in this range".
-Maven alone has no key, because its order is not transitive.
+Keys are exact: memcmp of two keys compares their versions. So an index over keys finds the versions in a range. Only
+Maven versions have no keys, because Maven's order is not transitive.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from lifecycle.versions import apk, dpkg, maven, nuget, packagist, pep440, rpm, rubygems, semver
 from lifecycle.versions.encoding import KEY_MAX_BYTES, NAME_MAX_BYTES, VERSION_MAX_CHARS, InvalidVersion
 
-KEY_VERSION: Final = 1  # grows when an encoding changes, so that stored keys can be found and rebuilt
+KEY_VERSION: Final = 1  # increased when an encoding changes, so that stored keys can be found and rebuilt
 MAVEN: Final = "maven"
 _KEYS: Final[dict[str, Callable[[str], bytes]]] = {
     "apk": apk.key,
@@ -40,7 +40,7 @@ def _checked(scheme: object, *versions: object) -> None:
         raise ValueError(f"unknown version scheme: {str(scheme)[:40]!r}")
     for version in versions:
         if not isinstance(version, str):
-            raise InvalidVersion("a version is a text")
+            raise InvalidVersion("not a string")
         if len(version) > VERSION_MAX_CHARS:
             raise InvalidVersion(f"longer than {VERSION_MAX_CHARS} characters")
 
@@ -51,9 +51,9 @@ def _cached_key(scheme: str, version: str) -> bytes:
 
 
 def version_key(scheme: str, version: str) -> bytes:
-    """Return the byte key of `version`: keys of one scheme compare (memcmp) as the versions do.
+    """Return the byte key of `version`. Keys of one scheme compare (memcmp) like their versions.
 
-    Raises ValueError for an unknown scheme, for Maven (which has no order), and for an invalid version.
+    Raises ValueError for an unknown scheme, for Maven (no total order), and for an invalid version.
     """
     _checked(scheme, version)
     if scheme == MAVEN:
@@ -62,7 +62,7 @@ def version_key(scheme: str, version: str) -> bytes:
 
 
 def bound_key(scheme: str, version: str, *, is_last_affected: bool = False) -> bytes:
-    """Return the key of a range's bound; as `version_key`, but an rpm bound without release covers every release."""
+    """Return the key of a range bound. Like `version_key`, but an rpm bound without a release covers all releases."""
     if scheme == "rpm":
         _checked(scheme, version)
         return rpm.bound_key(version, is_last_affected=is_last_affected)
@@ -79,9 +79,9 @@ def check(scheme: str, version: str) -> None:
 
 
 def compare(scheme: str, a: str, b: str) -> int:
-    """Return a negative number, 0 or a positive one as `a` is before, equal to or after `b`.
+    """Return a negative number, 0 or a positive number when `a` is before, equal to or after `b`.
 
-    Raises ValueError for an unknown scheme and for a version that is no text or invalid in its scheme.
+    Raises ValueError for an unknown scheme, and for a version that is not a string or invalid in its scheme.
     """
     _checked(scheme, a, b)
     if scheme == MAVEN:

@@ -1,4 +1,4 @@
-"""Alpine versions, as apk-tools 3 (apk-package(5); apk-tools src/version.c)."""
+"""Alpine versions, ordered as in apk-tools 3 (apk-package(5); apk-tools src/version.c)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ _VERSION: Final = re.compile(rf"([0-9]+)((?:\.[0-9]+)*)([a-z]?)((?:{_SUFFIX})*)(
 _SUFFIXES: Final = re.compile(r"_([a-z]+)([0-9]*)")
 _PRE: Final = {"alpha": 1, "beta": 2, "pre": 3, "rc": 4}
 _POST: Final = {"cvs": 5, "svn": 6, "git": 7, "hg": 8, "p": 9}
-# What may follow a common beginning, lowest first.
+# Tags of what can follow a common prefix, lowest first.
 _PRE_SUFFIX, _END, _REVISION, _HASH, _SUFFIX_NUMBER, _POST_SUFFIX, _LETTER, _DIGITS = (
     bytes((tag,)) for tag in range(1, 9)
 )
 
 
 def _component_key(digits: str) -> bytes:
-    """Return the key of a later number: with a leading zero it is compared as text (as in Gentoo's rules)."""
+    """Return the key of a number after the first. With a leading zero it is compared as text, as in Gentoo."""
     if digits[0] == "0":
         return b"\x01" + text(digits)
     return b"\x02" + num(digits)
 
 
 def key(version: str) -> bytes:
-    """Return the key; raises InvalidVersion exactly where `apk version --check` complains."""
-    found = _VERSION.fullmatch(version)
-    if found is None:
+    """Return the key. Raises InvalidVersion for exactly the versions that `apk version --check` rejects."""
+    parts = _VERSION.fullmatch(version)
+    if parts is None:
         raise InvalidVersion("not digits{.digits}{letter}{_suffix}{~hash}{-r#}")
-    first, numbers, letter, suffixes, commit, revision = found.groups()
+    first, numbers, letter, suffixes, commit, revision = parts.groups()
     out = bytearray(num(first))
     for digits in numbers.split(".")[1:]:
         out += _DIGITS + _component_key(digits)

@@ -1,4 +1,4 @@
-"""From a purl to OSV terms: ecosystem, release, package name, version and its key."""
+"""Conversion of a purl to OSV terms: ecosystem, release, package name, version and its key."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _ECOSYSTEM_OF_TYPE: Final = {
     "pypi": "PyPI",
     "swift": "SwiftURL",
 }
-# Distributions by their id as purl namespaces and os-release write it. What is not here is never guessed at:
-# RHEL, Oracle and Amazon fix other builds at other versions than AlmaLinux or Rocky do.
+# Distributions by their id in purl namespaces and os-release. Other distributions are never guessed: RHEL, Oracle and
+# Amazon fix other builds in other versions than AlmaLinux or Rocky.
 _ECOSYSTEM_OF_DISTRIBUTION: Final = {
     ("apk", "alpine"): "Alpine",
     ("apk", "chainguard"): "Chainguard",
@@ -69,13 +69,13 @@ _SOURCE_RPM: Final = re.compile(r"(.+)-([^-]+-[^-]+)\.(?:no)?src(?:\.rpm)?")
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """A package version as advisories speak of it; `problem` says why it cannot be judged, else it is None.
+    """A package version in the terms of advisories. `problem` is why it cannot be checked, or None.
 
     `key` is None with a problem, and for Maven, whose versions are compared in code.
     """
 
-    ecosystem: str  # without suffix; "" when unknown
-    release: str  # "12", "v3.18", "22.04"; "" where the ecosystem has none
+    ecosystem: str  # without the release suffix; "" when unknown
+    release: str  # "12", "v3.18", "22.04"; "" when the ecosystem has none
     name: str
     version: str
     scheme: str
@@ -84,21 +84,21 @@ class Coordinates:
 
 
 def parse_purl(purl: str) -> PackageURL:
-    """Return the purl taken apart; raises MalformedPurl."""
+    """Return the parsed purl. Raises MalformedPurl."""
     if len(purl) > PURL_MAX_CHARS or "\x00" in purl or "%00" in purl:
-        raise MalformedPurl("Not a package URL: too long, or with a NUL.", got=purl[:150])
+        raise MalformedPurl("Not a package URL: too long, or contains NUL.", got=purl[:150])
     try:
-        purl.encode()  # an argument that is no UTF-8 comes with halves of pairs, which nothing can store
+        purl.encode()  # a non-UTF-8 command argument contains lone surrogates, which cannot be stored
         return PackageURL.from_string(purl)
     except ValueError as error:
         raise MalformedPurl(f"Not a package URL: {error}", got=ascii(purl[:150])) from None
 
 
 def coordinates(purl: str, *, source_name: str | None = None, source_version: str | None = None) -> Coordinates:
-    """Return where `purl` stands in OSV's terms.
+    """Return the coordinates of `purl`.
 
-    `source_name` and `source_version` are what the inventory says of a distribution's source package; the purl's own
-    `upstream` goes before them. Raises MalformedPurl.
+    `source_name` and `source_version` name a distribution's source package, from the inventory. The purl's own
+    `upstream` has precedence. Raises MalformedPurl.
     """
     parsed = parse_purl(purl)
     if parsed.type in _DISTRIBUTION_TYPES:
@@ -106,11 +106,11 @@ def coordinates(purl: str, *, source_name: str | None = None, source_version: st
     ecosystem = _ECOSYSTEM_OF_TYPE.get(parsed.type, "")
     version = parsed.version or ""
     if not ecosystem:
-        problem = f"no advisories are known for purl type {parsed.type[:60]}"
+        problem = f"no advisories for purl type {parsed.type[:60]}"
         return Coordinates("", "", parsed.name, version, "", None, problem)
     if ecosystem == "Go" and parsed.name == "stdlib":
         version = version.removeprefix("go")
-    return _judged(ecosystem, "", match_name(ecosystem, _language_name(ecosystem, parsed)), version)
+    return _with_key(ecosystem, "", match_name(ecosystem, _language_name(ecosystem, parsed)), version)
 
 
 def _language_name(ecosystem: str, parsed: PackageURL) -> str:
@@ -126,20 +126,20 @@ def _of_distribution(parsed: PackageURL, source_name: str, source_version: str) 
     ecosystem, release, problem = _distribution(parsed, qualifiers.get("distro") or "")
     if problem:
         return Coordinates("", "", name, version, "", None, problem)
-    return _judged(ecosystem, release, match_name(ecosystem, name), version)
+    return _with_key(ecosystem, release, match_name(ecosystem, name), version)
 
 
 def _source_package(
     parsed: PackageURL, qualifiers: dict[str, str], source_name: str, source_version: str
 ) -> tuple[str, str]:
-    """Return name and version of the source package: `upstream`, else what the inventory says, else the binary's."""
+    """Return name and version of the source package: from `upstream`, else the inventory, else the binary package."""
     binary = _with_epoch(parsed.version or "", qualifiers.get("epoch") or "")
     upstream = qualifiers.get("upstream") or ""
-    if parsed.type == "rpm" and (found := _SOURCE_RPM.fullmatch(upstream)):
-        # A source rpm's name has no epoch. Where it is of another version than its binary, the binary's own name and
-        # version are the safe ones: to take epoch 0 would make every perl module look ancient.
-        same = found[2] == _EPOCH.sub("", binary, count=1)
-        return (found[1], binary) if same else (parsed.name, binary)
+    if parsed.type == "rpm" and (source := _SOURCE_RPM.fullmatch(upstream)):
+        # A source rpm's name has no epoch. If its version differs from the binary's, the binary's name and version are
+        # safe. Epoch 0 would make every perl module look outdated.
+        is_same = source[2] == _EPOCH.sub("", binary, count=1)
+        return (source[1], binary) if is_same else (parsed.name, binary)
     name, _, version = upstream.partition("@")
     if not name:
         name, version = source_name, source_version
@@ -147,10 +147,10 @@ def _source_package(
         return parsed.name, binary
     if not version:
         return name, binary
-    # Only rpm leaves the epoch out of a source's version; dpkg's sources have their own, or none (bsdutils 1:2.36-8 is
-    # of util-linux 2.36-8).
-    is_binarys = parsed.type == "rpm" and version == _EPOCH.sub("", binary, count=1)
-    return name, binary if is_binarys else version
+    # Only rpm omits the epoch in a source's version. A dpkg source has its own epoch or none (bsdutils 1:2.36-8 is from
+    # util-linux 2.36-8).
+    is_without_epoch = parsed.type == "rpm" and version == _EPOCH.sub("", binary, count=1)
+    return name, binary if is_without_epoch else version
 
 
 def _with_epoch(version: str, epoch: str) -> str:
@@ -160,19 +160,19 @@ def _with_epoch(version: str, epoch: str) -> str:
 
 
 def _distribution(parsed: PackageURL, distro: str) -> tuple[str, str, str]:
-    """Return (ecosystem, release, problem) from namespace and `distro`; a problem means that nothing is known."""
+    """Return (ecosystem, release, problem) from namespace and `distro`. With a problem, the other two are ""."""
     namespace = (parsed.namespace or "").lower()
     identity, release_text = _split_distro(distro.strip(), namespace)
     ecosystem = _ECOSYSTEM_OF_DISTRIBUTION.get((parsed.type, identity), "")
     if not ecosystem:
         what = identity or distro or "(none)"
-        return "", "", f"unknown distribution {what[:60]}" if what != "(none)" else "the distribution is not known"
+        return "", "", f"unknown distribution {what[:60]}" if what != "(none)" else "the distribution is unknown"
     if namespace and _ECOSYSTEM_OF_DISTRIBUTION.get((parsed.type, namespace)) != ecosystem:
         return "", "", f"namespace {namespace[:60]} and distribution {distro[:60]} disagree"
     if ecosystem in _WITHOUT_RELEASE:
         return ecosystem, "", ""
     if not release_text:
-        return "", "", "the distribution's release is not known"
+        return "", "", "the distribution's release is unknown"
     release = _release(ecosystem, release_text)
     if not release:
         return "", "", f"unknown distribution release {distro[:60]}"
@@ -180,7 +180,7 @@ def _distribution(parsed: PackageURL, distro: str) -> tuple[str, str, str]:
 
 
 def _split_distro(distro: str, namespace: str) -> tuple[str, str]:
-    """Return (id, release text) of `<id>-<version>`, `<id>:<version>`, a codename or a bare version."""
+    """Return (distribution id, release text) from `<id>-<version>`, `<id>:<version>`, a codename or a bare version."""
     lowered = distro.lower()
     for identity in sorted({namespace, *(known for _, known in _ECOSYSTEM_OF_DISTRIBUTION)} - {""}, key=len)[::-1]:
         if lowered == identity:
@@ -192,33 +192,33 @@ def _split_distro(distro: str, namespace: str) -> tuple[str, str]:
         return namespace, lowered
     if lowered == "edge":
         return namespace, lowered
-    found = re.match(r"([a-z][a-z0-9_.+]*(?:-[a-z][a-z0-9_.+]*)*)[-:]", lowered)
-    return (found[1] if found else lowered), ""
+    identity_match = re.match(r"([a-z][a-z0-9_.+]*(?:-[a-z][a-z0-9_.+]*)*)[-:]", lowered)
+    return (identity_match[1] if identity_match else lowered), ""
 
 
 def _release(ecosystem: str, text: str) -> str:
-    """Return the release as OSV's suffix has it, without `:LTS`; "" when `text` is none."""
+    """Return the release in the form of OSV's suffix, without `:LTS`; "" when `text` is not a release."""
     if ecosystem == "Alpine" and text == "edge":
         return "edge"
     if release := _CODENAMES.get(ecosystem, {}).get(text):
         return release
-    found = _RELEASES[ecosystem].fullmatch(text.upper() if text.endswith(":lts") else text)
-    if found is None:
+    release_match = _RELEASES[ecosystem].fullmatch(text.upper() if text.endswith(":lts") else text)
+    if release_match is None:
         return ""
-    return f"v{found[1]}" if ecosystem == "Alpine" else found[1]
+    return f"v{release_match[1]}" if ecosystem == "Alpine" else release_match[1]
 
 
-def _judged(ecosystem: str, release: str, name: str, version: str) -> Coordinates:
+def _with_key(ecosystem: str, release: str, name: str, version: str) -> Coordinates:
     scheme = SCHEMES[ecosystem]
     if not version:
         return Coordinates(ecosystem, release, name, version, scheme, None, "the package has no version")
     if len(name.encode()) > versions.NAME_MAX_BYTES:
-        return Coordinates("", "", name, version, "", None, "the package's name is too long to be judged")
+        return Coordinates("", "", name, version, "", None, "the package's name is too long")
     try:
         versions.check(scheme, version)
         key = None if scheme == versions.MAVEN else versions.version_key(scheme, version)
         if key is not None and len(key) > versions.KEY_MAX_BYTES:
-            raise versions.InvalidVersion("too long to be judged")
+            raise versions.InvalidVersion("too long")
     except ValueError as error:
         problem = f"invalid {scheme} version: {error}"
         return Coordinates(ecosystem, release, name, version, scheme, None, problem[:200])

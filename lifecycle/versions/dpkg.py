@@ -1,4 +1,4 @@
-"""Debian versions, as `dpkg --compare-versions` (deb-version(7), dpkg lib/dpkg/parsehelp.c and version.c)."""
+"""Debian versions, ordered as by `dpkg --compare-versions` (deb-version(7), dpkg parsehelp.c and version.c)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final
 from lifecycle.versions.encoding import InvalidVersion, num
 
 _EPOCH: Final = re.compile(r"[+]?[0-9]+")
-_EPOCH_MAX: Final = 2**31 - 1  # dpkg keeps it in an int
+_EPOCH_MAX: Final = 2**31 - 1  # dpkg stores it in an int
 _PARTS: Final = re.compile(r"([^0-9]*)([0-9]*)")
 _END: Final = b"\x02"
 
 
 def _weight(octet: int) -> bytes:
-    """Return the order of one octet of a non-digit part: `~`, end, letters, and after them the rest."""
+    """Return the sort weight of one octet of a non-digit part: `~`, end of part, letters, then all others."""
     if octet == 0x7E:
         return b"\x01"
     if 65 <= octet <= 90 or 97 <= octet <= 122:
@@ -39,12 +39,12 @@ def _part_key(part: str) -> bytes:
 
 
 def key(version: str) -> bytes:
-    """Return the key; raises InvalidVersion for what makes dpkg stop, not for what it only warns about."""
+    """Return the key. Raises InvalidVersion for errors of dpkg, not for its warnings."""
     trimmed = version.strip(" \t\n\v\f\r")
     if not trimmed:
         raise InvalidVersion("the version is empty")
     if any(character in " \t\n\v\f\r\x00" for character in trimmed):
-        raise InvalidVersion("a version has no spaces inside")
+        raise InvalidVersion("contains spaces or NUL")
     epoch, colon, rest = trimmed.partition(":")
     if not colon:
         epoch, rest = "0", trimmed

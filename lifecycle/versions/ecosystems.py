@@ -1,18 +1,18 @@
-"""OSV ecosystems: their version scheme, how they write releases, and how names are made alike on both sides."""
+"""OSV ecosystems: their version schemes, releases, and the normalisation of package names."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-# osv-schema docs/schema.md "Defined ecosystems"; those left out have no scheme of ours, and match nothing.
+# osv-schema docs/schema.md "Defined ecosystems". The others have no scheme here and never match.
 SCHEMES: Final[dict[str, str]] = {
     "AlmaLinux": "rpm",
     "Alpaquita": "apk",
     "Alpine": "apk",
     "Azure Linux": "rpm",
     "BellSoft Hardened Containers": "apk",
-    "Bitnami": "npm",  # SemVer with leading zeros in dates, which only the loose reading takes
+    "Bitnami": "npm",  # SemVer with leading zeros in dates, which only npm's loose form accepts
     "Chainguard": "apk",
     "Debian": "dpkg",
     "Go": "go",
@@ -37,11 +37,11 @@ SCHEMES: Final[dict[str, str]] = {
     "openEuler": "rpm",
     "openSUSE": "rpm",
 }
-# Folders of the bulk export that we ask for where an address names none (no ecosystems.txt).
+# Folders of the bulk export to try when a URL has no ecosystems.txt.
 EXPORT_DIRECTORIES: Final = tuple(sorted(SCHEMES))
 PRO_PREFIX: Final = "Pro:"
 _PEP503: Final = re.compile(r"[-_.]+")
-# Those whose purls have no case (apk, npm ... in the purl specification), or whose registries have none (NuGet, Go).
+# Ecosystems with case-insensitive purls (apk, npm ... in the purl specification) or registries (NuGet, Go).
 _LOWER_CASE: Final = frozenset(
     {"Bitnami", "Go", "Hex", "NuGet", "Packagist", "Pub", "SwiftURL", "npm"}
     | {ecosystem for ecosystem, scheme in SCHEMES.items() if scheme == "apk"}
@@ -50,7 +50,7 @@ UBUNTU_RELEASE: Final = re.compile(r"([0-9]{1,2}\.(?:04|10|06))(?:\.[0-9]+)?(?::
 
 
 def split_ecosystem(text: str) -> tuple[str, str]:
-    """Return (ecosystem, release) of an OSV ecosystem string; release "" where it has no suffix.
+    """Return (ecosystem, release) of an OSV ecosystem string. The release is "" without a suffix.
 
     `Ubuntu:22.04:LTS` gives `22.04`; `Ubuntu:Pro:18.04:LTS` gives `Pro:18.04`; `Debian:12` gives `12`.
     """
@@ -63,7 +63,7 @@ def split_ecosystem(text: str) -> tuple[str, str]:
 
 
 def match_name(ecosystem: str, name: str) -> str:
-    """Return `name` in the one spelling that records and packages share (PEP 503 for PyPI, no case for NuGet ...)."""
+    """Return the normalised `name`, equal for records and packages (PEP 503 for PyPI, lower case for NuGet ...)."""
     if ecosystem == "PyPI":
         return _PEP503.sub("-", name).lower()
     return name.lower() if ecosystem in _LOWER_CASE else name

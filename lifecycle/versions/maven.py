@@ -1,8 +1,8 @@
-"""Maven versions, as ComparableVersion of maven-artifact 3.8.6.
+"""Maven versions, ordered as by ComparableVersion of maven-artifact 3.8.6.
 
-OSV's own vectors were generated with that order; 3.8.7, 3.9 and 4 each moved corners of it (`1.2.sec10` and `1.2_x`,
-`1-ga1`). It is no total order (apache/maven#6753: 1-alpha < 1 < 1.foo < 1-alpha), so there is no key, but only a
-comparison.
+OSV's own test vectors were generated with this order. 3.8.7, 3.9 and 4 each changed corner cases (`1.2.sec10` and
+`1.2_x`, `1-ga1`). It is not a total order (apache/maven#6753: 1-alpha < 1 < 1.foo < 1-alpha), so there are no keys,
+only a comparison.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from lifecycle.versions.encoding import InvalidVersion
 
-MAX_CHARS: Final = 256  # Maven's own cap, apache/maven#12942
+MAX_CHARS: Final = 256  # Maven's own limit, apache/maven#12942
 _QUALIFIERS: Final = ("alpha", "beta", "milestone", "rc", "snapshot", "", "sp")
 _ALIASES: Final = {"ga": "", "final": "", "release": "", "cr": "rc"}
 _SHORT: Final = {"a": "alpha", "b": "beta", "m": "milestone"}  # only directly before a digit: 1a1 = 1-alpha-1
@@ -30,12 +30,12 @@ def _word(text: str, *, before_digit: bool = False) -> str:
 
 
 def _rank(word: str) -> str:
-    """Compared as text, which is how an unknown word comes to stand after the known ones, by alphabet."""
+    """Return the rank of a word, compared as text: unknown words sort alphabetically after the known ones."""
     return str(_QUALIFIERS.index(word)) if word in _QUALIFIERS else f"{len(_QUALIFIERS)}-{word}"
 
 
 def _normalize(items: list[_Item]) -> None:
-    """Drop zeros, empty words and empty lists from the end, and from before the lists that stand there."""
+    """Remove zeros, empty words and empty lists from the end, and from before the lists at the end."""
     for index in range(len(items) - 1, -1, -1):
         if items[index] in (0, "", []):
             del items[index]
@@ -45,7 +45,7 @@ def _normalize(items: list[_Item]) -> None:
 
 @lru_cache(maxsize=4096)
 def _parse(version: str) -> list[_Item]:
-    """Return the nested items; the walk is that of ComparableVersion.parseVersion, state by state."""
+    """Return the nested items, parsed with the same states as ComparableVersion.parseVersion."""
     version = version.lower()
     root: list[_Item] = []
     current = root
@@ -93,7 +93,7 @@ def _parse(version: str) -> list[_Item]:
 
 
 def _sign(left: str | int, right: str | int) -> int:
-    return (left > right) - (left < right)  # type: ignore[operator]  # both of one type at every call
+    return (left > right) - (left < right)  # type: ignore[operator]  # both have the same type in every call
 
 
 def _compare_to_nothing(item: _Item) -> int:
@@ -105,7 +105,7 @@ def _compare_to_nothing(item: _Item) -> int:
 
 
 def _kind(item: _Item) -> int:
-    """Rank between unlike items: word < list < number."""
+    """Return the rank between items of different types: word < list < number."""
     return 2 if isinstance(item, int) else 1 if isinstance(item, list) else 0
 
 
@@ -124,13 +124,13 @@ def _compare(left: _Item | None, right: _Item | None) -> int:
 
 
 def check(version: str) -> None:
-    """Raise InvalidVersion unless `version` can be one; Maven itself takes nearly every text."""
+    """Raise InvalidVersion unless `version` is plausible. Maven itself accepts nearly every text."""
     if not version or len(version) > MAX_CHARS or any(c.isspace() or not c.isprintable() for c in version):
-        raise InvalidVersion("not a version of Maven")
+        raise InvalidVersion("not a Maven version")
 
 
 def compare(left: str, right: str) -> int:
-    """Return -1, 0 or 1; raises InvalidVersion."""
+    """Return -1, 0 or 1. Raises InvalidVersion."""
     check(left)
     check(right)
     return _compare(_parse(left), _parse(right))

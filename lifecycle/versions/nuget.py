@@ -1,4 +1,4 @@
-"""NuGet versions: up to four numbers, then SemVer's labels without regard to case (NuGet.Versioning)."""
+"""NuGet versions: up to four numbers, then case-insensitive SemVer labels (NuGet.Versioning)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _VERSION: Final = re.compile(rf"\s*([0-9]+(?:\.[0-9]+){{0,3}})(?:-({_LABELS}))?(
 
 
 def key(version: str) -> bytes:
-    """Return the key; missing numbers are zero, build metadata is ignored. Raises InvalidVersion."""
-    found = _VERSION.fullmatch(version)
-    if found is None:
-        raise InvalidVersion("not a version of NuGet")
-    numbers = ([*found[1].split("."), "0", "0", "0"])[:4]
-    labels = found[2].lower() if found[2] else None
+    """Return the key. Missing numbers are zero, build metadata is ignored. Raises InvalidVersion."""
+    parts = _VERSION.fullmatch(version)
+    if parts is None:
+        raise InvalidVersion("not a NuGet version")
+    numbers = ([*parts[1].split("."), "0", "0", "0"])[:4]
+    labels = parts[2].lower() if parts[2] else None
     return b"".join(map(num, numbers)) + prerelease_key(labels)

@@ -13,7 +13,7 @@ _ONLY_DEV, _NO_PRE, _NO_DEV = b"\x00", b"\x09", b"\x09"
 
 
 def key(version: str) -> bytes:
-    """Return the key; raises InvalidVersion for what is not PEP 440."""
+    """Return the key. Raises InvalidVersion for versions that are not PEP 440."""
     try:
         parsed = packaging_version.Version(version)
     except packaging_version.InvalidVersion:

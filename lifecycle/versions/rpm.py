@@ -1,4 +1,4 @@
-"""RPM versions `[epoch:]version[-release]`, as rpmverParse and rpmverCmp (rpm rpmio/rpmver.cc, rpmvercmp.cc)."""
+"""RPM versions `[epoch:]version[-release]`, as in rpmverParse and rpmverCmp (rpm rpmio/rpmver.cc, rpmvercmp.cc)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 from lifecycle.versions.encoding import InvalidVersion, num, text
 
 _EVR: Final = re.compile(r"(?:([0-9]*):)?(.*?)(?:-([^-]*))?", re.DOTALL)
-_SEGMENT: Final = re.compile(r"~|\^|[0-9]+|[A-Za-z]+")  # everything else only separates
+_SEGMENT: Final = re.compile(r"~|\^|[0-9]+|[A-Za-z]+")  # all other characters are separators
 _TILDE, _END, _CARET, _LETTERS, _DIGITS = b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"
 _NO_RELEASE, _RELEASE = b"\x00", b"\x01"
-# What a bound without release stands for: rpm itself takes it as "any release", which is no order.
+# The release of a bound without one. rpm itself treats it as "any release", which is not an order.
 LOWEST_RELEASE: Final = _NO_RELEASE
 HIGHEST_RELEASE: Final = b"\xff"
 
@@ -31,23 +31,23 @@ def _segments_key(part: str) -> bytes:
 
 
 def split(version: str) -> tuple[str, str, str | None]:
-    """Return (epoch, version, release); a missing epoch is "0", a missing release None. Raises InvalidVersion."""
+    """Return (epoch, version, release). A missing epoch is "0", a missing release None. Raises InvalidVersion."""
     if not version.strip() or "\x00" in version:
         raise InvalidVersion("the version is empty")
-    found = _EVR.fullmatch(version)
-    assert found is not None  # noqa: S101 -- the pattern takes every text
-    return found[1] or "0", found[2], found[3]
+    parts = _EVR.fullmatch(version)
+    assert parts is not None  # noqa: S101 -- the pattern matches every text
+    return parts[1] or "0", parts[2], parts[3]
 
 
 def key(version: str) -> bytes:
-    """Return the key; a version without release sorts before the same with one, as in rpmverCmp."""
+    """Return the key. A version without a release sorts before the same version with one, as in rpmverCmp."""
     epoch, number, release = split(version)
     tail = _NO_RELEASE if release is None else _RELEASE + _segments_key(release)
     return num(epoch) + _segments_key(number) + tail
 
 
 def bound_key(version: str, *, is_last_affected: bool) -> bytes:
-    """Return the key of a range's bound: without release it is below (or, last affected, above) every release."""
+    """Return the key of a range bound. Without a release it is below all releases, or above them if last affected."""
     epoch, number, release = split(version)
     if release is not None:
         return key(version)

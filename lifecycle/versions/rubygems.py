@@ -1,4 +1,4 @@
-"""Ruby gem versions, as Gem::Version (rubygems lib/rubygems/version.rb)."""
+"""Ruby gem versions, ordered as by Gem::Version (rubygems lib/rubygems/version.rb)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lifecycle.versions.encoding import InvalidVersion, num, text
 
 _VERSION: Final = re.compile(r"\s*[0-9]+(?:\.[0-9a-zA-Z]+)*(?:-[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?\s*")
 _SEGMENT: Final = re.compile(r"[0-9]+|[a-zA-Z]+")
-# Beyond its end a version goes on with zeros for ever; so a run of zeros counts by what ends it.
+# A version continues with infinitely many zeros. So the segment after a run of zeros decides the order.
 _TEXT, _ZEROS_TEXT, _END, _ZEROS_NUMBER, _NUMBER = (bytes((tag,)) for tag in range(1, 6))
 _ZEROS_MAX: Final = 0xFFFF
 
@@ -22,9 +22,9 @@ def _without_trailing_zeros(segments: list[str]) -> list[str]:
 
 
 def key(version: str) -> bytes:
-    """Return the key; raises InvalidVersion where Gem::Version.correct? is false, and for the empty text."""
+    """Return the key. Raises InvalidVersion when Gem::Version.correct? is false, and for the empty text."""
     if not _VERSION.fullmatch(version):
-        raise InvalidVersion("not a version of RubyGems")
+        raise InvalidVersion("not a RubyGems version")
     segments = _SEGMENT.findall(version.replace("-", ".pre."))
     cut = next((index for index, segment in enumerate(segments) if segment[0] > "9"), len(segments))
     canonical = _without_trailing_zeros(segments[:cut]) + _without_trailing_zeros(segments[cut:])

@@ -1,4 +1,4 @@
-"""`/compare/<a>...<b>/`: what changes from one image to another."""
+"""`/compare/<a>...<b>/`: the changes from one image to another."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from lifecycle.pages.templatetags.gravingdock import size
 from lifecycle.registry.queries import locations_of
 
 _TABS: Final = ("findings", "packages", "layers", "configuration")
-_LINES_MAX: Final = 300  # lines of one table; the API has them all
+_LINES_MAX: Final = 300  # rows of one table; the API returns all of them
 
 
-def panel_context(request: HttpRequest, found: Comparison) -> dict[str, Any]:
-    """Return what `_panel.html` shows of a comparison: the part that the address names, `?tab=` and `?same=1`."""
+def panel_context(request: HttpRequest, shown: Comparison) -> dict[str, Any]:
+    """Return the context of `_panel.html`: the tab and rows of a comparison that `?tab=` and `?same=1` select."""
     tab = request.GET.get("tab", "")
     tab = tab if tab in _TABS else _TABS[0]
     shows_same = request.GET.get("same") == "1"
     lines: Sequence[FindingLine | PackageLine] = ()
     if tab == "findings":
-        lines = found.findings if shows_same else found.changed_findings
+        lines = shown.findings if shows_same else shown.changed_findings
     elif tab == "packages":
-        lines = found.packages
+        lines = shown.packages
     return {
-        "comparison": found,
+        "comparison": shown,
         "tab": tab,
         "shows_same": shows_same,
         "lines": lines[:_LINES_MAX],
         "left_out": max(0, len(lines) - _LINES_MAX),
-        "bars": [(pair, _bar(pair)) for pair in found.platforms if pair.layers] if tab == "layers" else (),
+        "bars": [(pair, _bar(pair)) for pair in shown.platforms if pair.layers] if tab == "layers" else (),
     }
 
 
@@ -51,12 +51,12 @@ def _bar(pair: PlatformPair) -> list[tuple[str, str, int]]:
 
 @require_safe
 def comparison(request: HttpRequest, before: str, after: str) -> HttpResponse:
-    """Compare two images that the reader may see; anything else is not found."""
+    """Compare two images that the reader can see. Raises NotFound for other digests."""
     user = reader(request)
     first, second = image_for(user, before), image_for(user, after)
-    places = locations_of([first.pk, second.pk], repositories_visible_to(user))
+    locations = locations_of([first.pk, second.pk], repositories_visible_to(user))
     context = panel_context(request, compare(first, second)) | {
-        "before_place": places.get(first.pk),
-        "after_place": places.get(second.pk),
+        "before_place": locations.get(first.pk),
+        "after_place": locations.get(second.pk),
     }
     return render(request, "lifecycle/comparison/comparison.html", context)

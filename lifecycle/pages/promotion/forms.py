@@ -1,4 +1,4 @@
-"""What people type about a promotion."""
+"""Forms to request a promotion and to review it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from lifecycle.environments.models import Environment
 
 
 class RequestForm(forms.Form):
-    """Where to, under which tag, and why."""
+    """Environment, tag and reason of a new request."""
 
     environment = forms.ModelChoiceField(
         Environment.objects.none(),
         empty_label=None,
         widget=forms.RadioSelect,
-        error_messages={"required": "Choose where it should go."},
+        error_messages={"required": "Choose an environment."},
     )
     tag = forms.CharField(
         max_length=128,
         required=False,
-        help_text="The tag it gets there, beside the tag current. Empty: the one it has now.",
+        help_text='Tag in the environment, in addition to "current". Leave empty to keep the present tag.',
         widget=forms.TextInput(attrs={"class": "form-control"}),
     )
     reason = forms.CharField(
         max_length=2000,
-        help_text="Whoever approves decides by it.",
+        help_text="Approvers see this.",
         widget=forms.Textarea(attrs={"class": "form-control", "rows": 3}),
     )
 
@@ -37,18 +37,20 @@ class RequestForm(forms.Form):
 
 
 class DecisionForm(forms.Form):
-    """A comment; who rejects has to give one."""
+    """An optional comment on an action; see RejectionForm."""
 
     reason = forms.CharField(
         label="Comment",
         max_length=2000,
         required=False,
-        help_text="What you checked. Needed to reject.",
+        help_text="Say what you checked. Required to reject.",
         widget=forms.Textarea(attrs={"class": "form-control", "rows": 3}),
     )
 
 
 class RejectionForm(DecisionForm):
+    """A comment that is required."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["reason"].required = True

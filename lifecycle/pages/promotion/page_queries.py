@@ -1,4 +1,4 @@
-"""What the pages of promotions show: requests with how they were judged last, in a fixed number of queries."""
+"""Data for the promotion pages: requests with their last evaluation, in a fixed number of queries."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from lifecycle.registry.platforms import entries_of_images
 
 State = PromotionRequest.State
 LATELY: Final = timedelta(days=30)
-CELL_SHOWS: Final = 2  # requests that wait in one cell of the board
-# Worst first, so that the eye meets what stands against it; what is not named here needs nobody.
+CELL_SHOWS: Final = 2  # waiting requests shown in one cell of the board
+# Worst first, so that readers see the open requirements first.
 _ORDER: Final = ("unsatisfied", "error", "pending", "bypassed", "waived", "satisfied", "not_applicable")
 _NEEDS_SOMEBODY: Final = frozenset({"unsatisfied", "error", "pending"})
 _WORDS: Final = {
-    State.READY: "Ready: every requirement is met",
-    State.EXECUTING: "Executing: the copy is under way",
-    State.VERIFYING: "Verifying: the target is read back",
+    State.READY: "Ready: all requirements are met",
+    State.EXECUTING: "Running: copying the image",
+    State.VERIFYING: "Verifying: checking the copied image",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A request and its requirements, as they were judged last."""
+    """A request and its requirements from one evaluation."""
 
     promotion: PromotionRequest
     requirements: list[dict[str, Any]]  # worst first
-    findings: dict[str, Any] | None  # of Evaluation.inputs; None: not known
-    holds: str | None  # the digest that the target held then
+    findings: dict[str, Any] | None  # from Evaluation.inputs; None: unknown
+    holds: str | None  # the digest in the target at that time
 
     @property
     def states(self) -> list[str]:
@@ -64,11 +64,11 @@ class Judged:
 
     @property
     def state_words(self) -> str:
-        """The state and what stands against it: "Open: 1 unsatisfied, 1 pending"."""
+        """The state with counts of open requirements: "Open: 1 unsatisfied, 1 pending"."""
         state = State(self.promotion.state)
         if state == State.OPEN:
             counts = [(word, self.states.count(word)) for word in ("unsatisfied", "error", "pending")]
-            return "Open: " + (", ".join(f"{count} {word}" for word, count in counts if count) or "being judged")
+            return "Open: " + (", ".join(f"{count} {word}" for word, count in counts if count) or "being checked")
         return str(_WORDS.get(state, state.label))
 
     @property
@@ -77,12 +77,12 @@ class Judged:
 
     @property
     def approval_words(self) -> str:
-        """How many approvals there are of those asked for: "1 of 2 approvals"."""
+        """Given and required approvals: "1 of 2 approvals"; "" when none are required or known."""
         counts = self.approvals.get("counts") if self.approvals else None
         return f"{counts['given']} of {counts['required']} approvals" if counts and counts["required"] else ""
 
     def who_can_act(self, reader: User) -> str:
-        """Who may still approve, the reader first: "You, kim and 2 others"; "" when nobody is asked."""
+        """Return who can still approve, the reader first: "You, kim and 2 others"; "" when no approval is missing."""
         approvals = self.approvals
         if self.promotion.state != State.OPEN or approvals is None or approvals["status"] not in _NEEDS_SOMEBODY:
             return ""
@@ -96,15 +96,15 @@ class Judged:
 
 
 def judged(promotions: Iterable[PromotionRequest]) -> list[Judged]:
-    """Return the requests in their order, each with its newest evaluation; one query for any number."""
-    wanted = list(promotions)
-    newest = Evaluation.objects.filter(request__in=[row.pk for row in wanted])
-    found = {row.request_id: row for row in newest.order_by("request", "-pk").distinct("request")}
-    return [of_evaluation(row, found.get(row.pk)) for row in wanted]
+    """Return the requests in their order, each with its latest evaluation; one query for any number."""
+    requests = list(promotions)
+    evaluations = Evaluation.objects.filter(request__in=[row.pk for row in requests])
+    latest = {row.request_id: row for row in evaluations.order_by("request", "-pk").distinct("request")}
+    return [of_evaluation(row, latest.get(row.pk)) for row in requests]
 
 
 def of_evaluation(promotion: PromotionRequest, evaluation: Evaluation | None) -> Judged:
-    """Return a request as `evaluation` judged it."""
+    """Return a request with the requirements of `evaluation`; without requirements when that is None."""
     if evaluation is None:
         return Judged(promotion, [], None, None)
     inputs = evaluation.inputs
@@ -112,30 +112,30 @@ def of_evaluation(promotion: PromotionRequest, evaluation: Evaluation | None) ->
 
 
 def in_order(requirements: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return requirements with those that need somebody first."""
+    """Return the requirements, worst first."""
     return sorted(requirements, key=lambda item: _ORDER.index(item["status"]) if item["status"] in _ORDER else 0)
 
 
 def failed_of(reader: User) -> QuerySet[PromotionRequest]:
-    """Return the promotions that failed lately and were asked for or carried out by `reader`; page by -id."""
+    """Return the recently failed promotions that `reader` requested or ran; page by -id."""
     mine = Q(requested_by=reader) | Q(executed_by=reader)
     return promotions_visible_to(reader).filter(mine, state=State.FAILED, finished_at__gt=clock.now() - LATELY)
 
 
 def failed_jobs_of(reader: User) -> QuerySet[Job]:
-    """Return the jobs on behalf of `reader` that failed lately, but promotions, which are shown as such; by -id."""
+    """Return the recently failed jobs of `reader`, without promotion jobs (see `failed_of`); page by -id."""
     rows = Job.objects.filter(actor=reader, state=Job.State.FAILED, finished_at__gt=clock.now() - LATELY)
     return rows.exclude(kind=PROMOTE.name)
 
 
 def decided_lately_by(reader: User) -> QuerySet[PromotionRequest]:
-    """Return the requests on which `reader` voted lately and that wait for nobody's vote any more; page by -id."""
+    """Return the requests with a recent vote of `reader` that has not lapsed; page by -id."""
     mine = Vote.objects.filter(voter=reader, lapsed_at=None, at__gt=clock.now() - LATELY).values("request")
     return promotions_visible_to(reader).filter(pk__in=mine)
 
 
 @dataclass(frozen=True, slots=True)
-class Happened:
+class TimelineEntry:
     """One line of a request's timeline."""
 
     icon: str
@@ -146,26 +146,26 @@ class Happened:
 
 
 _TIMELINE: Final[Mapping[str, tuple[str, str, str]]] = {
-    # action -> (icon, tone, sentence; {actor} and the event's details may stand in it)
-    Action.PROMOTION_REQUESTED: ("git-pull-request-arrow", "", "{actor} requested it"),
+    # action -> (icon, tone, sentence with the placeholders {actor} and {voter})
+    Action.PROMOTION_REQUESTED: ("git-pull-request-arrow", "", "{actor} requested"),
     Action.PROMOTION_APPROVED: ("check", "good", "{actor} approved"),
-    Action.PROMOTION_REJECTED: ("x", "bad", "{actor} rejected it"),
+    Action.PROMOTION_REJECTED: ("x", "bad", "{actor} rejected"),
     Action.PROMOTION_VOTE_LAPSED: ("history", "bad", "The vote of {voter} lapsed"),
-    Action.PROMOTION_READY: ("circle-check", "good", "Every requirement is met"),
-    Action.PROMOTION_REGRESSED: ("circle-x", "bad", "Not ready any more"),
-    Action.PROMOTION_EXECUTING: ("play", "", "{actor} carries it out"),
-    Action.PROMOTION_VERIFYING: ("shield-check", "", "Copied; the target is read back"),
-    Action.PROMOTION_SUCCEEDED: ("circle-check", "good", "The environment holds the digest"),
-    Action.PROMOTION_ATTEMPT_FAILED: ("triangle-alert", "bad", "The copy did not succeed; it can be carried out again"),
-    Action.PROMOTION_FAILED: ("circle-x", "bad", "It failed"),
-    Action.PROMOTION_WITHDRAWN: ("undo-2", "", "{actor} took it back"),
-    Action.PROMOTION_EXPIRED: ("hourglass", "bad", "Its time ran out"),
+    Action.PROMOTION_READY: ("circle-check", "good", "All requirements are met"),
+    Action.PROMOTION_REGRESSED: ("circle-x", "bad", "No longer ready"),
+    Action.PROMOTION_EXECUTING: ("play", "", "{actor} ran the promotion"),
+    Action.PROMOTION_VERIFYING: ("shield-check", "", "Copied. Checking the image in the target."),
+    Action.PROMOTION_SUCCEEDED: ("circle-check", "good", "Promoted"),
+    Action.PROMOTION_ATTEMPT_FAILED: ("triangle-alert", "bad", "The copy failed. You can run it again."),
+    Action.PROMOTION_FAILED: ("circle-x", "bad", "Failed"),
+    Action.PROMOTION_WITHDRAWN: ("undo-2", "", "{actor} withdrew"),
+    Action.PROMOTION_EXPIRED: ("hourglass", "bad", "Expired"),
 }
-_EXPIRED: Final = {"approve_by": "Nobody approved it in time.", "execute_by": "Nobody carried it out in time."}
+_EXPIRED: Final = {"approve_by": "Not approved in time.", "execute_by": "Not run in time."}
 
 
-def timeline_of(promotion: PromotionRequest) -> list[Happened]:
-    """Return what happened to a request, newest first, in words; the last 50."""
+def timeline_of(promotion: PromotionRequest) -> list[TimelineEntry]:
+    """Return the latest 50 audit events of a request as sentences, newest first."""
     events = AuditEvent.objects.filter(
         subject_kind=PromotionRequest._meta.model_name, subject_id=promotion.pk
     ).order_by("-pk")[:50]
@@ -174,20 +174,20 @@ def timeline_of(promotion: PromotionRequest) -> list[Happened]:
         icon, css, sentence = _TIMELINE.get(event.action, ("circle-dot", "", event.action.replace(".", " ")))
         values = {"actor": event.actor_name, "voter": str(event.details.get("voter", ""))}
         sub = event.reason if event.action != Action.PROMOTION_REQUESTED else ""
-        lines.append(Happened(icon, css, sentence.format(**values), _EXPIRED.get(sub, sub), event.at))
+        lines.append(TimelineEntry(icon, css, sentence.format(**values), _EXPIRED.get(sub, sub), event.at))
     return lines
 
 
 @dataclass(frozen=True, slots=True)
 class Copying:
-    """How far the copy of a request is: the newest job, and the end of its log."""
+    """Progress of a request's copy: the latest job, and the end of its log."""
 
     job: Job | None
     lines: list[str]
 
 
 def copying_of(promotion: PromotionRequest) -> Copying | None:
-    """Return the copy that runs, or ran last; None before the first."""
+    """Return the running or latest copy of a request; None before the first."""
     if promotion.attempts == 0:
         return None
     job = jobs_of(PROMOTE.name, promotion.pk).first()
@@ -196,12 +196,12 @@ def copying_of(promotion: PromotionRequest) -> Copying | None:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An environment as somewhere an image could go: what it holds, and why the image cannot be asked for there now."""
+    """An environment as a target for an image: its current image, and why the image cannot be requested there now."""
 
     environment: Environment
-    slot: Slot | None  # with its image; None while it never held one of the family
-    live: PromotionRequest | None  # the request for this very digest that is under way
-    why_not: str  # "" when the reader may ask
+    slot: Slot | None  # with its image; None before the first request of the source repository for this environment
+    live: PromotionRequest | None  # the unfinished request for this digest
+    why_not: str  # "" when the reader can request it
 
     @property
     def holds(self) -> Image | None:
@@ -209,58 +209,60 @@ class Target:
 
 
 def targets_for(reader: User, repository: Repository, image: Image) -> list[Target]:
-    """Return the environments of the family's team in the order of their path, for one image of the family."""
+    """Return the visible environments of the repository's team as targets for `image`, in promotion order."""
     environments = list(environments_visible_to(reader).filter(team=repository.team_id).order_by("position"))
     slots = {slot.environment_id: slot for slot in Slot.objects.filter(repository=repository).select_related("image")}
     requests = PromotionRequest.objects.filter(repository=repository, image=image)
     live = {row.environment_id: row for row in requests.filter(state__in=PromotionRequest.NEXT)}
     was_in = set(requests.filter(state=State.SUCCEEDED).values_list("environment", flat=True))
     was_in |= {slot.environment_id for slot in slots.values() if slot.image_id == image.pk}
-    places = []
+    targets = []
     before: Environment | None = None
     for environment in environments:
         slot = slots.get(environment.pk)
-        reason = why_not_request(reader, repository, environment, image, slot)
+        reason = why_not_request(reader, repository, environment)
         if environment.pk in live:
             why_not = f"{live[environment.pk]} already requests this."
         elif reason is not None:
             why_not = reason.text
+        elif slot is not None and slot.image_id == image.pk:
+            why_not = "This image is already deployed here."
         elif before is not None and before.pk not in was_in:
             why_not = f"Promote it to {before.slug} first."
         else:
             why_not = ""
-        places.append(Target(environment, slot, live.get(environment.pk), why_not))
+        targets.append(Target(environment, slot, live.get(environment.pk), why_not))
         before = environment
-    return places
+    return targets
 
 
 def why_not_promotable(reader: User, repository: Repository) -> str:
-    """Return why nothing of a repository can be asked for by `reader`, "" when something can."""
+    """Return why `reader` cannot request any promotion from a repository, "" when they can."""
     if repository.source_id is not None:
         return "Promote from the source repository instead."
-    held = may(reader, Verb.PROMOTION_REQUEST, repository=repository)
+    decision = may(reader, Verb.PROMOTION_REQUEST, repository=repository)
     environments = list(Environment.objects.filter(team=repository.team_id).order_by("position"))
-    if not held and not any(
+    if not decision and not any(
         may(reader, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
         for environment in environments
     ):
-        return held.reason
+        return decision.reason
     return "" if environments else "The team has no environments yet."
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one environment holds of one family, and what waits for it."""
+    """The current image of one source repository in one environment, and the requests that wait."""
 
     environment: Environment
     slot: Slot | None
-    platforms: Sequence[tuple[str, Image]]  # of what it holds
-    waiting: list[Judged]  # the newest
+    platforms: Sequence[tuple[str, Image]]  # of the current image
+    waiting: list[Judged]  # the newest ones
 
     @property
     def more(self) -> int:
-        """How many more wait than are shown."""
-        return self.waiting[0].promotion.in_all - len(self.waiting) if self.waiting else 0  # type: ignore[attr-defined]
+        """Number of waiting requests that are not shown."""
+        return self.waiting[0].promotion.in_all - len(self.waiting) if self.waiting else 0  # type: ignore[attr-defined]  # annotated by the query
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +272,7 @@ class BoardRow:
 
 
 def board_of(families: Sequence[Repository], environments: Sequence[Environment]) -> list[BoardRow]:
-    """Return families x environments; four queries for any number of either."""
+    """Return one row for each source repository, with one cell for each environment; four queries for any number."""
     slots = {
         (slot.repository_id, slot.environment_id): slot
         for slot in Slot.objects.filter(repository__in=families, image__isnull=False).select_related("image")

@@ -1,4 +1,4 @@
-"""The pages of promotions: what waits for the reader, all requests, one request, and the acts on it."""
+"""Promotion pages: the inbox, all requests, one request with its actions, a new request, and the environments."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from lifecycle.promotion.queries import (
 from lifecycle.promotion.refusals import why_not_run, why_not_vote, why_not_withdraw
 from lifecycle.registry.models import Image, RepositoryImage
 
-_INBOX_MAX: Final = 50  # requests to decide that one page shows; the rest comes up as these are decided
-_SIDE_MAX: Final = 10  # rows of each list below
+_INBOX_MAX: Final = 50  # requests to review on one page; the rest appears as these are reviewed
+_SIDE_MAX: Final = 10  # rows of each other list
 State = PromotionRequest.State
 
 
 @require_safe
 def inbox(request: HttpRequest) -> HttpResponse:
-    """Show what waits for the reader, with the evidence of one request beside the list (`?request=`)."""
+    """Show the requests that wait for the reader, with the evidence of one of them (`?request=`)."""
     return _inbox(request)
 
 
@@ -68,11 +68,11 @@ def _inbox(
     images = counts_of([wave.pk for wave in waves], repositories_visible_to(user))
     rows = {row.promotion.pk: row for row in judged({*to_decide, *to_execute, *failed, *decided})}
     for row in rows.values():
-        row.promotion.who_can_act = row.who_can_act(user)  # type: ignore[attr-defined]
+        row.promotion.who_can_act = row.who_can_act(user)  # type: ignore[attr-defined]  # for the template alone
     if chosen is None:
-        wanted = request.GET.get("request", "")
+        chosen_id = request.GET.get("request", "")
         listed = [*to_decide, *to_execute, *failed, *decided]
-        chosen = next((item for item in listed if str(item.pk) == wanted), None)
+        chosen = next((item for item in listed if str(item.pk) == chosen_id), None)
         chosen = chosen or next(iter([*to_decide, *to_execute]), None)
     context: dict[str, Any] = {
         "to_decide": [rows[item.pk] for item in to_decide[:_INBOX_MAX]],
@@ -93,7 +93,7 @@ def _inbox(
 
 @require_safe
 def detail(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show the evidence pane of the inbox for one request: a fragment."""
+    """Show the evidence of one request as a fragment for the inbox."""
     user = reader(request)
     chosen = promotion_for(user, pk)
     context = _evidence(user, chosen) | {"form": DecisionForm(), "next": "inbox", "chosen": chosen}
@@ -102,7 +102,7 @@ def detail(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_safe
 def promotions(request: HttpRequest) -> HttpResponse:
-    """List the requests that the reader may see, newest first."""
+    """List the requests that the reader can see, newest first."""
     rows, state = promotions_visible_to(reader(request)), request.GET.get("state", "")
     if state in State.values:
         rows = rows.filter(state=state)
@@ -112,14 +112,14 @@ def promotions(request: HttpRequest) -> HttpResponse:
 
 
 def _evidence(user: User, promotion: PromotionRequest) -> dict[str, Any]:
-    """Return what somebody decides by: requirements judged now, what changes, votes, and the acts open to `user`."""
+    """Return the evidence for a vote: current requirements, changes and votes, and the actions open to `user`."""
     votes = list(promotion.votes.select_related("voter", "evaluation").order_by("-at", "-pk"))
     slot = Slot.objects.filter(repository=promotion.repository, environment=promotion.environment)
-    holds = slot.select_related("image").first()
+    current_slot = slot.select_related("image").first()
     now = Judged(promotion, page_queries.in_order(requirements_now(promotion)), None, None)
     latest = promotion.evaluations.order_by("-pk").first()
-    before = holds.image if holds is not None else None
-    if promotion.state == State.SUCCEEDED and latest is not None:  # what it replaced, as it was judged
+    before = current_slot.image if current_slot is not None else None
+    if promotion.state == State.SUCCEEDED and latest is not None:  # the image that it replaced
         before = Image.objects.filter(digest=latest.inputs.get("holds") or "").first()
     return {
         "promotion": promotion,
@@ -133,7 +133,7 @@ def _evidence(user: User, promotion: PromotionRequest) -> dict[str, Any]:
         "is_live": promotion.state in LIVE_STATES,
         "is_moving": promotion.state in MOVING_STATES,
         "may_withdraw": why_not_withdraw(user, promotion) is None,
-        "holds": holds if holds is not None and holds.image_id else None,
+        "holds": current_slot if current_slot is not None and current_slot.image_id else None,
         "comparison": compare(before, promotion.image),
         "who_can_act": now.who_can_act(user),
     }
@@ -160,27 +160,30 @@ def _page(
 
 @require_safe
 def promotion(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show one request: what, from, to, its requirements as judged now, what changes, votes, and the acts."""
+    """Show one request with its requirements, changes, votes, timeline and actions."""
     return _page(request, promotion_for(reader(request), pk))
 
 
 @require_safe
 def progress(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show how far the copy is: a fragment that is asked for every 2 s; when it has ended, the page loads again."""
-    found = promotion_for(reader(request), pk)
-    if found.state not in MOVING_STATES:
+    """Show the progress of the copy as a fragment, polled every 2 s. When it finishes, the page reloads."""
+    chosen = promotion_for(reader(request), pk)
+    if chosen.state not in MOVING_STATES:
         return HttpResponseClientRefresh()
-    context = {"promotion": found, "copying": page_queries.copying_of(found), "is_moving": True}
+    context = {"promotion": chosen, "copying": page_queries.copying_of(chosen), "is_moving": True}
     return render(request, "lifecycle/promotion/_progress.html", context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def new(request: HttpRequest) -> HttpResponse:
-    """Ask to promote one digest of a repository (`?repository=<id>&digest=`); an open request for it is shown."""
+    """Show and handle the form that requests a promotion of one digest (`?repository=<id>&digest=`).
+
+    An unfinished request for the same image and environment is shown instead of creating another one.
+    """
     user, key = reader(request), request.GET.get("repository", "")
     visible = repositories_visible_to(user).select_related("team", "registry").filter(source=None)
     repository = visible.filter(pk=int(key)).first() if key.isascii() and key.isdigit() and len(key) < 18 else None
-    held = (
+    repository_image = (
         RepositoryImage.objects.filter(repository=repository, image__digest=request.GET.get("digest", ""))
         .exclude(image__kind=Image.Kind.ARTIFACT)
         .select_related("image")
@@ -188,53 +191,56 @@ def new(request: HttpRequest) -> HttpResponse:
         if repository is not None
         else None
     )
-    if repository is None or held is None:
-        raise NotFound("There is no such image, or you may not see it.")
-    places = page_queries.targets_for(user, repository, held.image)
-    if not any(may(user, Verb.PROMOTION_REQUEST, repository=repository, environment=row.environment) for row in places):
+    if repository is None or repository_image is None:
+        raise NotFound("Image not found, or you don't have access.")
+    image = repository_image.image
+    targets = page_queries.targets_for(user, repository, image)
+    if not any(
+        may(user, Verb.PROMOTION_REQUEST, repository=repository, environment=target.environment) for target in targets
+    ):
         require(user, Verb.PROMOTION_REQUEST, repository=repository)
-    possible = [place for place in places if not place.why_not]
-    wanted = request.POST.get("environment") or request.GET.get("environment", "")
-    chosen = next((place for place in possible if str(place.environment.pk) == wanted), None)
+    possible = [target for target in targets if not target.why_not]
+    environment_id = request.POST.get("environment") or request.GET.get("environment", "")
+    chosen = next((target for target in possible if str(target.environment.pk) == environment_id), None)
     chosen = chosen or next(iter(possible), None)
     form = RequestForm(
-        [place.environment for place in possible],
+        [target.environment for target in possible],
         request.POST if request.method == "POST" else None,
         initial={"tag": request.GET.get("tag", "")},
     )
     if request.method == "POST" and form.is_valid():
-        made = services.request_promotion(
+        created = services.request_promotion(
             repository,
-            held.image.digest,
+            image.digest,
             form.cleaned_data["environment"],
             actor=user,
             reason=form.cleaned_data["reason"],
             tag=form.cleaned_data["tag"],
         )
-        return redirect("lifecycle:promotion", made.pk)
+        return redirect("lifecycle:promotion", created.pk)
     context = {
         "form": form,
         "repository": repository,
-        "image": held.image,
-        "places": places,
+        "image": image,
+        "places": targets,
         "chosen": chosen,
         "can_ask": bool(possible),
     }
     if chosen is not None:
-        context |= panel_context(request, compare(chosen.holds, held.image))
+        context |= panel_context(request, compare(chosen.holds, image))
     return render(request, "lifecycle/promotion/new.html", context, status=422 if form.errors else 200)
 
 
 @require_safe
 def environments(request: HttpRequest) -> HttpResponse:
-    """Show what each environment of a team (`?team=`) holds of each family, and what waits for it."""
+    """Show the current image of each repository in each environment of a team (`?team=`), with waiting requests."""
     user = reader(request)
-    seen = list(environments_visible_to(user).order_by("team__slug", "position"))
-    teams = list({row.team_id: row.team for row in seen}.values())
+    visible = list(environments_visible_to(user).order_by("team__slug", "position"))
+    teams = list({row.team_id: row.team for row in visible}.values())
     team = next((row for row in teams if row.slug == request.GET.get("team")), teams[0] if teams else None)
     context: dict[str, Any] = {"teams": teams, "team": team, "environments": []}
     if team is not None:
-        path = [row for row in seen if row.team_id == team.pk]
+        path = [row for row in visible if row.team_id == team.pk]
         families = repositories_visible_to(user).filter(team=team, source=None).select_related("team")
         page = keyset_page(families, ("name", "id"), **cursors(request))
         context |= {"environments": path, "page": page, "board": page_queries.board_of(page.rows, path)}
@@ -244,25 +250,25 @@ def environments(request: HttpRequest) -> HttpResponse:
 def _decide(
     request: HttpRequest, pk: int, form: DecisionForm, act: Callable[[str], PromotionRequest], done: str
 ) -> HttpResponse:
-    """Do one act of the reader on a request, and lead back to where the form stood: the inbox, or the page.
+    """Run one action of the reader on a request, and return to the page with the form: the inbox or the request.
 
-    Somebody else who was first is no error of the reader's: the page comes back as it is now, and says so.
+    On a conflict with another user's action, the page shows the current state with a note.
     """
     back = _inbox if request.POST.get("next") == "inbox" else _page
     if not form.is_valid():
         return back(request, promotion_for(reader(request), pk), form, status=422)
     try:
-        made = act(form.cleaned_data["reason"])
+        changed = act(form.cleaned_data["reason"])
     except Conflict as conflict:
-        note = f"{conflict.message} Nothing of yours was recorded."
+        note = f"{conflict.message} Your change was not saved."
         return back(request, promotion_for(reader(request), pk), note=note, status=conflict.http_status)
-    messages.success(request, f"{done} {made}.")
+    messages.success(request, f"{done} {changed}.")
     return redirect("lifecycle:inbox") if back is _inbox else redirect("lifecycle:promotion", pk)
 
 
 @require_POST
 def approve(request: HttpRequest, pk: int) -> HttpResponse:
-    """Approve, with a comment or without."""
+    """Approve a request, with an optional comment."""
     return _decide(
         request,
         pk,
@@ -274,7 +280,7 @@ def approve(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def reject(request: HttpRequest, pk: int) -> HttpResponse:
-    """Reject for good; without a reason the page comes back and says so."""
+    """Reject a request permanently. Without a reason, the form is shown again with an error."""
     return _decide(
         request,
         pk,
@@ -286,23 +292,23 @@ def reject(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
-    """Take a request back."""
+    """Withdraw a request."""
     return _decide(
         request,
         pk,
         DecisionForm(request.POST),
         lambda reason: services.withdraw(pk, actor=reader(request), reason=reason),
-        "You took back",
+        "You withdrew",
     )
 
 
 @require_POST
 def execute(request: HttpRequest, pk: int) -> HttpResponse:
-    """Carry a ready request out; the page then follows the copy."""
+    """Run a ready promotion. The page then shows the progress of the copy."""
     return _decide(
         request,
         pk,
         DecisionForm(request.POST),
         lambda _: services.execute(pk, actor=reader(request)),
-        "You carry out",
+        "You started",
     )

@@ -1,4 +1,4 @@
-"""What people type about rebuilds: a base to plan on, a recipe. A refused form keeps its text and says why."""
+"""Forms for rebuilds: plan a wave, store a recipe. An invalid form keeps its text and shows the errors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lifecycle.rebuild.contexts import CONTEXT_MAX
 from lifecycle.registry.models import Repository, RepositoryImage, Tag
 
 CONTAINERFILE_MAX: Final = 256 * 1024  # characters
-FILES_MAX: Final = 100  # of one upload; Django itself stops reading there
+FILES_MAX: Final = 100  # of one upload; Django accepts no more (DATA_UPLOAD_MAX_NUMBER_FILES)
 
 
 class PlanForm(forms.Form):
-    """A base, and the image of it that everything above shall stand on."""
+    """A base repository, and the image in it to rebuild derived images on."""
 
     base = forms.ModelChoiceField(
         Repository.objects.none(),
@@ -30,7 +30,7 @@ class PlanForm(forms.Form):
     reference = forms.CharField(
         label="Tag or digest",
         max_length=200,
-        help_text="What the images will stand on. A tag is resolved to its digest now.",
+        help_text="The new base. A tag is resolved to a digest now.",
         widget=forms.TextInput(attrs={"class": "form-control mono", "autocomplete": "off", "spellcheck": "false"}),
     )
 
@@ -39,26 +39,26 @@ class PlanForm(forms.Form):
         cast("forms.ModelChoiceField[Repository]", self.fields["base"]).queryset = bases
 
     def clean(self) -> dict[str, Any]:
-        """Refuse what names no image of the base, so that the text stays in the form."""
+        """Reject a reference without an image in the base repository, so that the text stays in the form."""
         given = super().clean() or {}
         base, reference = given.get("base"), given.get("reference", "")
         if base is None or not reference:
             return given
         try:
             if ":" in reference:
-                held = RepositoryImage.objects.filter(repository=base, removed_at=None)
-                is_there = held.filter(image__digest=Digest.parse(reference).text).exists()
+                images = RepositoryImage.objects.filter(repository=base, removed_at=None)
+                exists = images.filter(image__digest=Digest.parse(reference).text).exists()
             else:
-                is_there = Tag.objects.filter(repository=base, name=parse_tag(reference), image__isnull=False).exists()
+                exists = Tag.objects.filter(repository=base, name=parse_tag(reference), image__isnull=False).exists()
         except Malformed as error:
             raise forms.ValidationError({"reference": error.message}) from None
-        if not is_there:
+        if not exists:
             raise forms.ValidationError({"reference": f"{base.name} has no image {reference[:80]}."})
         return given
 
     @property
     def reference_text(self) -> str:
-        """The base as `planning.plan_wave` takes it."""
+        """The new base in the format of `planning.plan_wave`: `name:tag` or `name@digest`."""
         name, reference = self.cleaned_data["base"].name, self.cleaned_data["reference"]
         return f"{name}@{reference}" if ":" in reference else f"{name}:{reference}"
 
@@ -68,39 +68,39 @@ class _FilesInput(forms.ClearableFileInput):
 
 
 class _FilesField(forms.FileField):
-    """Several files of one input, as {name: bytes}."""
+    """Several files of one input, cleaned to {name: bytes}."""
 
     widget = _FilesInput
 
     def clean(self, data: Any, initial: Any = None) -> Any:
         given: list[UploadedFile[bytes]] = [file for file in data or () if file]
         if sum(file.size or 0 for file in given) > CONTEXT_MAX:
-            raise forms.ValidationError(f"All files together may have {CONTEXT_MAX // 1024 // 1024} MiB.")
+            raise forms.ValidationError(f"The files are too large. The limit is {CONTEXT_MAX // 1024 // 1024} MiB.")
         files: dict[str, bytes] = {}
         for file in given:
             name = file.name or ""
             if name in files:
-                raise forms.ValidationError(f"Two files are called {name}.")
+                raise forms.ValidationError(f"Two files have the name {name}. Rename one of them.")
             if not name.isprintable():
-                raise forms.ValidationError("A file name has an unprintable character.")
+                raise forms.ValidationError("A file name contains an unprintable character. Rename the file.")
             files[name] = file.read()
         return files
 
 
 class RecipeForm(forms.Form):
-    """One revision of how an image is built."""
+    """One revision of a recipe."""
 
     containerfile = forms.CharField(
         label="Containerfile",
         max_length=CONTAINERFILE_MAX,
         strip=False,
-        help_text="Each FROM is replaced by a digest when it is built.",
+        help_text="Each FROM is pinned to a digest at build time.",
         widget=forms.Textarea(
             attrs={"class": "form-control mono", "rows": 18, "spellcheck": "false", "autocapitalize": "off"}
         ),
     )
     tag = forms.CharField(
-        label="Tag that a rebuild moves",
+        label="Tag to update",
         max_length=128,
         initial="latest",
         widget=forms.TextInput(attrs={"class": "form-control mono", "spellcheck": "false"}),
@@ -109,11 +109,11 @@ class RecipeForm(forms.Form):
         label="Build arguments",
         required=False,
         max_length=20_000,
-        help_text="One NAME=value a line. They end up in the image's history: no secrets.",
+        help_text="One NAME=value per line. Build arguments are visible in the image history. Do not add secrets.",
         widget=forms.Textarea(attrs={"class": "form-control mono", "rows": 3, "spellcheck": "false"}),
     )
     keep_context = forms.BooleanField(
-        label="Keep the files of the revision in force",
+        label="Keep the files of the current revision",
         required=False,
         initial=True,
         widget=forms.CheckboxInput(attrs={"class": "form-check-input"}),
@@ -121,13 +121,13 @@ class RecipeForm(forms.Form):
     context = _FilesField(
         label="Files for COPY and ADD",
         required=False,
-        help_text=f"They lie beside the Containerfile under their own names; at most {FILES_MAX} files and "
-        f"{CONTEXT_MAX // 1024 // 1024} MiB together.",
+        help_text=f"Placed next to the Containerfile. At most {FILES_MAX} files and "
+        f"{CONTEXT_MAX // 1024 // 1024} MiB in total.",
         widget=_FilesInput(attrs={"class": "form-control"}),
     )
 
     def clean_containerfile(self) -> str:
-        """Line ends as builders know them; browsers send CRLF (HTML, form submission)."""
+        """Convert CRLF line ends, which browsers send (HTML, form submission), to LF."""
         return str(self.cleaned_data["containerfile"]).replace("\r\n", "\n")
 
     def clean_tag(self) -> str:
@@ -143,12 +143,12 @@ class RecipeForm(forms.Form):
             if not line.strip():
                 continue
             if not separator or not name.isidentifier() or not name.isascii():
-                raise forms.ValidationError(f"Line {number}: expected NAME=value.")
+                raise forms.ValidationError(f"Line {number}: enter NAME=value.")
             arguments[name] = value
         return arguments
 
     def clean(self) -> dict[str, Any]:
-        """Refuse a recipe whose bases cannot be read, so that the text stays in the form."""
+        """Reject a Containerfile whose base images cannot be parsed, so that the text stays in the form."""
         given = super().clean() or {}
         if given.get("containerfile"):
             try:

@@ -1,4 +1,4 @@
-"""What the pages of rebuilds show: waves with their counts, one wave level by level, logs, and why a button is grey."""
+"""Data for the rebuild pages: waves with counts, one wave by level, logs, and reasons for disabled buttons."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from accounts.verbs import Verb
 from lifecycle.advisories.models import Advisory
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core import clock
+from lifecycle.core.reasons import Reason
 from lifecycle.core.severities import SEVERITIES
 from lifecycle.environments.models import Environment
 from lifecycle.evidence.findings import FindingsDiff, diff_of_images
@@ -43,16 +44,17 @@ from lifecycle.rebuild.estimates import note_of
 from lifecycle.rebuild.kinds import REBUILD
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.rebuild.queries import jobs_visible_to, skipped_visible_to, slots_to_update, waves_visible_to
+from lifecycle.rebuild.refusals import why_not_steer
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
 from lifecycle.registry.platforms import platform_ids
 from lifecycle.registry.queries import given_by_people
 
-ROWS_MAX: Final = 40  # of one level; the rest is said in words until it is asked for
-IDS_MAX: Final = 60  # advisory ids of one list; the comparison of the two images has all
-TAIL_LINES: Final = 8  # of a job's log, shown in its row
-TAILS_MAX: Final = 12  # rows with a log; whoever has more at once opens the full ones
-LOG_LINES: Final = 2000  # the newest lines that the page of a log shows; the raw download has all
-BASES_MAX: Final = 300  # choices of the form; a base beyond them is planned from its own page
+ROWS_MAX: Final = 40  # of one level; the rest is only counted until the reader opens it
+IDS_MAX: Final = 60  # advisory ids of one list; the comparison of the two images has all of them
+TAIL_LINES: Final = 8  # of a job's log, in its row
+TAILS_MAX: Final = 12  # rows with a log; the other rows only link to the full log
+LOG_LINES: Final = 2000  # the latest lines on the log page; the raw download has all of them
+BASES_MAX: Final = 300  # choices in the form; for other bases, plan from the repository page
 
 State = RebuildJob.State
 GOOD_STATES: Final = (State.DONE, State.UNCHANGED)
@@ -60,7 +62,7 @@ BUSY_STATES: Final = (State.BUILDING, State.SCANNING)
 
 
 class _ArrayLength(Func):
-    """How many members a JSON array has; none, when there is no array."""
+    """Number of members of a JSON array; 0 for any other value."""
 
     template = "CASE WHEN jsonb_typeof(%(expressions)s) = 'array' THEN jsonb_array_length(%(expressions)s) ELSE 0 END"
     output_field = IntegerField()
@@ -68,7 +70,7 @@ class _ArrayLength(Func):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How a wave's images stand, as far as the reader may see them; findings are distinct (advisory, image)."""
+    """Counts of the images of a wave that the reader can see. Findings count once per advisory and image."""
 
     total: int = 0
     done: int = 0
@@ -78,7 +80,7 @@ class Counts:
     cancelled: int = 0
     fixed: int = 0
     introduced: int = 0
-    would_fix: int = 0  # as far as it is known before the build
+    would_fix: int = 0  # estimated before the build
 
     @property
     def waiting(self) -> int:
@@ -86,7 +88,7 @@ class Counts:
 
     @property
     def parts(self) -> list[tuple[str, str, int]]:
-        """The parts of the progress bar: (class, words, amount), those that are not zero."""
+        """The non-empty parts of the progress bar: (class, words, amount)."""
         parts = [
             ("done", f"{self.done} done", self.done),
             ("busy", f"{self.busy} building", self.busy),
@@ -99,12 +101,12 @@ class Counts:
 
     @property
     def parts_words(self) -> str:
-        """The same in words."""
+        """The parts of the progress bar in words."""
         return ", ".join(text for _, text, _ in self.parts)
 
     @property
     def words(self) -> str:
-        """The name of the bar."""
+        """The accessible name of the progress bar."""
         return f"{self.parts_words}, of {self.total}"
 
 
@@ -112,7 +114,7 @@ _COUNTED: Final = ("total", "done", "busy", "failed", "blocked", "cancelled", "f
 
 
 def counts_of(waves: Collection[int], visible: QuerySet[Repository]) -> dict[int, Counts]:
-    """Return how the images of each wave stand that lie in `visible`; one query for any number of waves."""
+    """Return the counts of each wave, for images in `visible` repositories; one query for any number of waves."""
     rows = (
         RebuildJob.objects.filter(wave__in=waves, repository__in=visible)
         .order_by()
@@ -133,17 +135,17 @@ def counts_of(waves: Collection[int], visible: QuerySet[Repository]) -> dict[int
 
 
 def waves_about(repository: Repository, actor: User) -> QuerySet[RebuildWave]:
-    """Return the waves that `actor` may see and that renew this repository or what stands on it; page by -id."""
+    """Return the visible waves that rebuild images of `repository` or images built on it; page by -id."""
     jobs = RebuildJob.objects.filter(wave=OuterRef("pk"), repository=repository)
     return waves_visible_to(actor).filter(Q(repository=repository) | Exists(jobs))
 
 
 def waves_to_confirm(actor: User) -> QuerySet[RebuildWave]:
-    """Return the planned waves with something to do that `actor` could confirm now: right held over all they touch."""
-    held = repositories_visible_to(actor, Verb.IMAGE_REBUILD).values("pk")
+    """Return the non-empty planned waves that `actor` can confirm: has image.rebuild on every repository in them."""
+    allowed = repositories_visible_to(actor, Verb.IMAGE_REBUILD).values("pk")
     jobs = RebuildJob.objects.filter(wave=OuterRef("pk"))
     return waves_visible_to(actor).filter(
-        Exists(jobs), ~Exists(jobs.exclude(repository__in=held)), state=RebuildWave.State.PLANNED
+        Exists(jobs), ~Exists(jobs.exclude(repository__in=allowed)), state=RebuildWave.State.PLANNED
     )
 
 
@@ -151,30 +153,30 @@ def waves_to_confirm(actor: User) -> QuerySet[RebuildWave]:
 
 
 def standing_on(base: Repository, among: QuerySet[Repository]) -> QuerySet[Repository]:
-    """Return the families of `among` that hold an image built on an image of `base`."""
+    """Return the source repositories in `among` that have an image built on an image of `base`."""
     bases = RepositoryImage.objects.filter(repository=base).values("image")
     derived = Derivation.objects.filter(base__in=bases).values("derived")
-    held = RepositoryImage.objects.filter(image__in=derived, removed_at=None).values("repository")
-    return among.filter(pk__in=held, source=None).exclude(pk=base.pk)
+    repository_ids = RepositoryImage.objects.filter(image__in=derived, removed_at=None).values("repository")
+    return among.filter(pk__in=repository_ids, source=None).exclude(pk=base.pk)
 
 
 def bases_visible_to(actor: User) -> QuerySet[Repository]:
-    """Return the families that `actor` may see on whose images others stand that `actor` may see too, by name."""
+    """Return the visible source repositories whose images have visible derived images, by name."""
     visible = repositories_visible_to(actor)
     derived = RepositoryImage.objects.filter(repository__in=visible, removed_at=None).values("image")
     bases = Derivation.objects.filter(derived__in=derived).values("base")
-    held = RepositoryImage.objects.filter(image__in=bases).values("repository")
-    return visible.filter(pk__in=held, source=None).select_related("team").order_by("name")
+    repository_ids = RepositoryImage.objects.filter(image__in=bases).values("repository")
+    return visible.filter(pk__in=repository_ids, source=None).select_related("team").order_by("name")
 
 
 def tags_to_choose(base: Repository) -> QuerySet[Tag]:
-    """Return the live tags that people gave; what our own workers push beside them is left out."""
+    """Return the existing tags that users pushed, without those that our own workers push."""
     live = Tag.objects.filter(repository=base, image__isnull=False)
     return given_by_people(live.exclude(image__kind=Image.Kind.ARTIFACT))
 
 
 def tag_to_plan(base: Repository, image: Image | None = None) -> Tag | None:
-    """Return a tag that names `image`, else `latest`, else the one that moved last; None in an empty repository."""
+    """Return a tag of `image`, else `latest`, else the most recently updated tag; None in an empty repository."""
     rank = Case(
         When(image=image, then=Value(0)), When(name="latest", then=Value(1)), default=Value(2),
         output_field=IntegerField(),
@@ -184,7 +186,7 @@ def tag_to_plan(base: Repository, image: Image | None = None) -> Tag | None:
 
 @dataclass(frozen=True, slots=True)
 class PlanOffer:
-    """The button that plans a rebuild on a base, with the reason when it is grey."""
+    """The button that plans a rebuild on a base, with the reason when it is disabled."""
 
     base: Repository
     reference: str  # a tag or a digest
@@ -192,26 +194,27 @@ class PlanOffer:
 
 
 def plan_offer(actor: User, base: Repository, image: Image | None = None) -> PlanOffer | None:
-    """Return what the pages of a base offer to plan, None where nothing that `actor` sees stands on it; two queries.
+    """Return the offer to plan a rebuild on `base`, None when no visible image is built on it; two queries.
 
-    For an image that no tag of the base names any more it is the newest one instead: nobody goes back by a button.
+    For an image that no longer has a tag, the offer is the latest tag instead, so that the button never goes back to
+    an old base.
     """
-    # Asked first: on most repositories nothing stands, and to learn that from the other end reads every image there is.
+    # Checked first: most repositories have no derived images, and `standing_on` alone would read every image.
     is_any_base = Exists(
         Derivation.objects.filter(base__in=RepositoryImage.objects.filter(repository=base).values("image"))
     )
-    is_stood_on, is_renewable = Repository.objects.filter(pk=base.pk).values_list(
+    has_derived, can_rebuild = Repository.objects.filter(pk=base.pk).values_list(
         *(
             ExpressionWrapper(is_any_base & Exists(standing_on(base, among)), output_field=BooleanField())
             for among in (repositories_visible_to(actor), repositories_visible_to(actor, Verb.IMAGE_REBUILD))
         )
     )[0]
     tag = tag_to_plan(base, image)
-    if base.source_id is not None or tag is None or not is_stood_on:
+    if base.source_id is not None or tag is None or not has_derived:
         return None
     is_named = image is not None and tag.image_id == image.pk
-    why = f"You hold image.rebuild over nothing that stands on {base.name}; an owner of its team can grant it."
-    return PlanOffer(base, image.digest if image and is_named else tag.name, "" if is_renewable else why)
+    why = f"You need image.rebuild on an image built on {base.name}. Ask an owner of the team to grant it."
+    return PlanOffer(base, image.digest if image and is_named else tag.name, "" if can_rebuild else why)
 
 
 # One wave
@@ -219,7 +222,7 @@ def plan_offer(actor: User, base: Repository, image: Image | None = None) -> Pla
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An environment that holds the old image: where the new one could go, or already is on its way."""
+    """An environment with the old image, and the promotion request for the new one, if any."""
 
     environment: Environment
     tag: str
@@ -228,22 +231,22 @@ class Offer:
 
 @dataclass(slots=True)
 class JobRow:
-    """One image of a wave as its row shows it."""
+    """One image of a wave, as shown in its row."""
 
     job: RebuildJob
-    state: str  # a word of `chip_state`
+    state: str  # a state for `chip_state`
     seconds: float | None
     log: list[JobLogLine] = field(default_factory=list)
     offers: list[Offer] = field(default_factory=list)
 
     @property
     def note(self) -> str:
-        """What the expected figures cannot say."""
+        """A note about the limits of the estimate."""
         return note_of(self.job)
 
     @property
     def image(self) -> Image:
-        """The image it leads to: the new one, once there is one."""
+        """The new image, or the old one until the new one exists."""
         return self.job.new_image or self.job.old_image
 
     @property
@@ -259,7 +262,7 @@ class JobRow:
         return self.job.state == State.DONE
 
 
-# Of what a job leads to, only what its row shows: an image has kilobytes of documents, and a wave a thousand images.
+# Only the columns that a row shows: an image has kilobytes of documents, and a wave can have a thousand images.
 _SHOWN: Final = (
     *(column.name for column in RebuildJob._meta.concrete_fields),
     "repository__name", "repository__team__slug", "old_image__digest", "new_image__digest", "recipe__revision",
@@ -279,21 +282,21 @@ class LevelRow:
 
     number: int
     rows: list[JobRow]
-    is_whole: bool = False  # asked for: every row is shown
+    is_whole: bool = False  # the reader opened the level: every row is shown
 
     @property
     def shown(self) -> list[JobRow]:
-        """Its rows; of a long level those that somebody has to look at first."""
+        """The rows to show; of a long level only the most urgent ones."""
         if self.is_whole or len(self.rows) <= ROWS_MAX:
             return self.rows
         return sorted(self.rows, key=lambda row: _URGENCY.get(row.job.state, 9))[:ROWS_MAX]
 
     @property
     def rest(self) -> Counts | None:
-        """How the rows stand that are not shown; None when all are."""
+        """Counts of the rows that are not shown; None when all are shown."""
         shown = {id(row) for row in self.shown}
-        rest = [row.job for row in self.rows if id(row) not in shown]
-        return _count(rest) if rest else None
+        hidden = [row.job for row in self.rows if id(row) not in shown]
+        return _count(hidden) if hidden else None
 
     @property
     def counts(self) -> Counts:
@@ -301,7 +304,7 @@ class LevelRow:
 
     @property
     def state(self) -> tuple[str, str]:
-        """(tone word, words of the chip)."""
+        """State and words of the level's chip."""
         counts = self.counts
         if counts.done == counts.total:
             return "done", "Done"
@@ -309,7 +312,7 @@ class LevelRow:
             return "running", "Running"
         if counts.failed or counts.blocked:
             bad = counts.failed + counts.blocked
-            return "failed", f"{bad} of {counts.total} not renewed"
+            return "failed", f"{bad} of {counts.total} not rebuilt"
         if counts.cancelled:
             return "cancelled", "Cancelled"
         return "waiting", "Not started" if not counts.done else "Waiting"
@@ -317,7 +320,7 @@ class LevelRow:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """An advisory that a plan would close, and in how many of its images."""
+    """An advisory that a plan would fix, and the number of images where it would."""
 
     osv_id: str
     severity: str
@@ -326,16 +329,16 @@ class Expected:
 
 @dataclass(slots=True)
 class WaveDetail:
-    """Everything the page of one wave shows."""
+    """All data of the page of one wave."""
 
     wave: RebuildWave
-    tag: str  # that names the new base now; "" when none does
+    tag: str  # current tag of the new base; "" when it has none
     levels: list[LevelRow]
     counts: Counts
     skipped: list[dict[str, str]]
-    base_diff: FindingsDiff | None  # None: there is no older base, or one of the two is not scanned
+    base_diff: FindingsDiff | None  # None: no old base, or one of the two is not scanned
     expected: list[Expected]
-    why_not: str
+    why_not: Reason | None
     methods: dict[str, int]
     teams: list[str]
 
@@ -345,12 +348,12 @@ class WaveDetail:
 
     @property
     def is_guessing(self) -> bool:
-        """Whether a plan still waits for what it would fix: its page looks again by itself."""
+        """Whether a plan still waits for estimates. Its page then polls for them."""
         return self.wave.state == RebuildWave.State.PLANNED and self.unknown_count > 0
 
     @property
     def unknown_count(self) -> int:
-        """How many images it is not known of yet what the rebuild would fix."""
+        """Number of images without an estimate yet."""
         return sum(row.job.would_fix is None for row in self.rows)
 
     @property
@@ -363,39 +366,39 @@ class WaveDetail:
 
     @property
     def has_acts(self) -> bool:
-        """Whether anybody could do something to the wave now."""
+        """Whether the wave has any actions left."""
         return bool(RebuildWave.NEXT.get(self.wave.state))
 
     @property
     def confirm_words(self) -> str:
-        """The words of the button that starts it: they say the count."""
+        """Label of the button that starts the wave: "Rebuild 4 images in 2 teams"."""
         images = f"{self.counts.total} image{'' if self.counts.total == 1 else 's'}"
-        return f"Rebuild {images} of {len(self.teams)} team{'' if len(self.teams) == 1 else 's'}"
+        return f"Rebuild {images} in {len(self.teams)} team{'' if len(self.teams) == 1 else 's'}"
 
     @property
     def state_words(self) -> str:
-        """Where a running wave is."""
+        """Current level of a running wave: "Running, level 2 of 3"."""
         return f"Running, level {self.level_now} of {self.levels[-1].number}"
 
     @property
     def done_words(self) -> str:
-        """How the finished ones were made: `17 rebased, 6 rebuilt`."""
+        """Counts of the finished images by method: "17 rebased, 6 rebuilt"."""
         states = [row.state for row in self.rows]
         parts = [(states.count(word), word) for word in ("rebased", "rebuilt", "unchanged")]
         return ", ".join(f"{count} {word}" for count, word in parts if count)
 
     @property
     def elapsed_s(self) -> float | None:
-        """Seconds from the confirmation to the end, or to now; None before it."""
+        """Seconds from the confirmation to the end, or to now; None before the confirmation."""
         if self.wave.confirmed_at is None:
             return None
         return ((self.wave.finished_at or clock.now()) - self.wave.confirmed_at).total_seconds()
 
     @property
     def level_now(self) -> int:
-        """The level that is being worked on; the last one when nothing is."""
-        behind = (level.number for level in self.levels if level.state[0] != "done")
-        return next(behind, self.levels[-1].number)
+        """The first level that is not done; the last level when all are done."""
+        unfinished = (level.number for level in self.levels if level.state[0] != "done")
+        return next(unfinished, self.levels[-1].number)
 
 
 def _count(jobs: Sequence[RebuildJob]) -> Counts:
@@ -429,9 +432,9 @@ def _seconds_of(job: RebuildJob) -> float | None:
 
 
 def fingerprint(actor: User, wave: RebuildWave) -> str:
-    """Return an entity tag of what the page of a wave shows: three cheap queries, so that polling costs little.
+    """Return an entity tag for the page of a wave; three cheap queries, so that polling is cheap.
 
-    While something is built it also changes every ten seconds, as the times on the page do.
+    While the wave is running, the tag also changes every ten seconds, because the page shows elapsed times.
     """
     jobs = jobs_visible_to(actor, wave).order_by("pk")
     states = list(jobs.values_list("pk", "state", "attempts", "finished_at", "would_fix__isnull"))
@@ -444,14 +447,14 @@ def fingerprint(actor: User, wave: RebuildWave) -> str:
 
 
 def row_of(job: RebuildJob) -> JobRow:
-    """Return one image of a wave without its log and offers."""
+    """Return the row of one image of a wave, without its log and offers."""
     return JobRow(job, _state_of(job, job.wave), _seconds_of(job))
 
 
 def wave_detail(actor: User, wave: RebuildWave, *, whole_level: int = 0) -> WaveDetail:
-    """Return what the page of `wave` shows to `actor`; the same number of queries for one image and for many.
+    """Return the data of the page of `wave` for `actor`; a fixed number of queries for any number of images.
 
-    Of a long level only the most urgent rows are shown, unless it is `whole_level`.
+    A long level shows only its most urgent rows, unless it is `whole_level`.
     """
     jobs = list(jobs_visible_to(actor, wave).only(*_SHOWN))
     rows = [JobRow(job, _state_of(job, wave), _seconds_of(job)) for job in jobs]
@@ -471,7 +474,7 @@ def wave_detail(actor: User, wave: RebuildWave, *, whole_level: int = 0) -> Wave
         skipped=skipped_visible_to(actor, wave),
         base_diff=_base_diff(wave),
         expected=_expected(jobs) if wave.state == RebuildWave.State.PLANNED else [],
-        why_not=why_not_act(actor, wave),
+        why_not=why_not_steer(actor, wave),
         methods={"rebase": methods.count("rebase"), "build": methods.count("build")},
         teams=sorted({row.job.repository.team.slug for row in rows}),
     )
@@ -482,60 +485,40 @@ def _base_diff(wave: RebuildWave) -> FindingsDiff | None:
         return None
     platforms = [*platform_ids(wave.old_base), *platform_ids(wave.new_base)]
     if Image.objects.filter(pk__in=platforms, scanned_at=None).exists():
-        return None  # an image of unknown packages has no findings, which is not a pass
+        return None  # unknown packages have no findings, but that is not a pass
     return diff_of_images(wave.old_base, wave.new_base)
 
 
 def _expected(jobs: Sequence[RebuildJob]) -> list[Expected]:
-    """Return what the jobs would fix, the worst severity first, then what is in most images; one query."""
+    """Return the advisories that the jobs would fix, worst severity first, then by number of images; one query."""
     images = Counter(osv_id for job in jobs for osv_id in job.would_fix or ())
     severities: dict[str, str] = {}
     for osv_id, severity in Advisory.objects.filter(osv_id__in=images).values_list("osv_id", "severity"):
         severities[osv_id] = min(severity, severities.get(osv_id, severity), key=SEVERITIES.index)
-    found = [Expected(osv_id, severities.get(osv_id, "unknown"), count) for osv_id, count in images.items()]
-    return sorted(found, key=lambda row: (SEVERITIES.index(row.severity), -row.image_count, row.osv_id))
-
-
-def why_not_act(actor: User, wave: RebuildWave) -> str:
-    """Return why `actor` may not confirm, stop or retry the wave, "" when nothing stands against it.
-
-    The service checks again. What the reader may not see is not named.
-    """
-    jobs = RebuildJob.objects.filter(wave=wave)
-    touched = Q(pk__in=jobs.values("repository")) | (Q(pk=wave.repository_id) & ~Q(Exists(jobs)))
-    seen = repositories_visible_to(actor).filter(pk=OuterRef("pk"))
-    held = repositories_visible_to(actor, Verb.IMAGE_REBUILD).filter(pk=OuterRef("pk"))
-    rows = Repository.objects.filter(touched, ~Exists(held)).annotate(is_seen=Exists(seen))
-    lacking = list(rows.order_by("name"))
-    if not lacking:
-        return ""
-    names = [row.name for row in lacking if row.is_seen]
-    if len(names) < len(lacking):
-        return "You do not hold image.rebuild over everything in this wave."
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"You do not hold image.rebuild over {', '.join(names[:3])}{more}; an owner of the team can grant it."
+    expected = [Expected(osv_id, severities.get(osv_id, "unknown"), count) for osv_id, count in images.items()]
+    return sorted(expected, key=lambda row: (SEVERITIES.index(row.severity), -row.image_count, row.osv_id))
 
 
 def _add_tails(rows: Iterable[JobRow]) -> None:
-    """Give the rows that are being built, or failed, the end of their log; two queries."""
-    wanted = {row.job.pk: row for row in rows if row.is_busy or row.job.state == State.FAILED}
-    runs = Job.objects.filter(kind=REBUILD.name, subject_id__in=wanted).order_by("subject_id", "-pk")
-    newest = list(runs.distinct("subject_id").values_list("pk", "subject_id"))[:TAILS_MAX]
-    if not newest:
+    """Add the end of the log to the rows that are busy or failed; two queries."""
+    rows_by_id = {row.job.pk: row for row in rows if row.is_busy or row.job.state == State.FAILED}
+    runs = Job.objects.filter(kind=REBUILD.name, subject_id__in=rows_by_id).order_by("subject_id", "-pk")
+    latest = list(runs.distinct("subject_id").values_list("pk", "subject_id"))[:TAILS_MAX]
+    if not latest:
         return
-    tails = [JobLogLine.objects.filter(job=pk).order_by("-pk")[:TAIL_LINES] for pk, _ in newest]
-    subject = dict(newest)
-    # One query for all: each part is cut off by itself, which one query over all of them could not do by the index.
+    tails = [JobLogLine.objects.filter(job=pk).order_by("-pk")[:TAIL_LINES] for pk, _ in latest]
+    subject = dict(latest)
+    # One query with a limit for each log: a single filter over all logs could not use the index for these limits.
     lines = tails[0] if len(tails) == 1 else tails[0].union(*tails[1:], all=True)
     for line in sorted(lines, key=lambda line: line.pk):
-        wanted[subject[line.job_id]].log.append(line)
+        rows_by_id[subject[line.job_id]].log.append(line)
 
 
 def _add_offers(actor: User, rows: Iterable[JobRow]) -> None:
-    """Give each finished row the environments that hold an older state of it now; the same queries for any number."""
+    """Add to each finished row the environments with an older image of it; a fixed number of queries."""
     done = {row.job.pk: row for row in rows if row.has_result}
-    made = promotions_visible_to(actor).filter(image__in=[row.job.new_image_id for row in done.values()])
-    requests = {(row.repository_id, row.image_id, row.environment_id): row for row in made.order_by("pk")}
+    visible = promotions_visible_to(actor).filter(image__in=[row.job.new_image_id for row in done.values()])
+    requests = {(row.repository_id, row.image_id, row.environment_id): row for row in visible.order_by("pk")}
     for key, slots in slots_to_update([row.job for row in done.values()], actor=actor).items():
         job = done[key].job
         for slot in slots:
@@ -544,12 +527,17 @@ def _add_offers(actor: User, rows: Iterable[JobRow]) -> None:
 
 
 def rebuilt_as(repository: Repository, image: Image, actor: User) -> dict[str, Any]:
-    """Return what the image's page says of rebuilds: `made` (the job that made it) and `renewed` (the one after it)."""
+    """Return the rebuilds around an image, for its page.
+
+    `made` is the job that built the image, `renewed` the job that rebuilt it, `seen_waves` the ids of their visible
+    waves.
+    """
     jobs = RebuildJob.objects.filter(repository=repository, state=State.DONE).filter(
         Q(new_image=image) | Q(old_image=image)
     )
-    found = list(jobs.select_related("wave", "old_image", "new_image").order_by("pk"))
-    seen = set(waves_visible_to(actor).filter(pk__in=[job.wave_id for job in found]).values_list("pk", flat=True))
-    made = next((job for job in reversed(found) if job.new_image_id == image.pk), None)
-    renewed = next((job for job in reversed(found) if job.old_image_id == image.pk), None)
-    return {"made": made, "renewed": renewed, "seen_waves": seen}
+    finished = list(jobs.select_related("wave", "old_image", "new_image").order_by("pk"))
+    wave_ids = [job.wave_id for job in finished]
+    visible = set(waves_visible_to(actor).filter(pk__in=wave_ids).values_list("pk", flat=True))
+    built_by = next((job for job in reversed(finished) if job.new_image_id == image.pk), None)
+    rebuilt_by = next((job for job in reversed(finished) if job.old_image_id == image.pk), None)
+    return {"made": built_by, "renewed": rebuilt_by, "seen_waves": visible}

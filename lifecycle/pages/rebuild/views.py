@@ -1,4 +1,4 @@
-"""The pages of rebuilds: all waves, the form that plans one, a wave with its logs, and the form of a recipe."""
+"""Rebuild pages: all rebuild waves, the plan form, one wave with its logs, watches, and the recipe form."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lifecycle.pages.rebuild.forms import PlanForm, RecipeForm
 from lifecycle.pages.requests import cursors, reader
 from lifecycle.rebuild import contexts, planning, services
 from lifecycle.rebuild.access import job_for, wave_for
-from lifecycle.rebuild.models import RebuildWave, Recipe
+from lifecycle.rebuild.models import RebuildWave, Recipe, UpstreamWatch
 from lifecycle.rebuild.queries import current_recipe, log_of, waves_visible_to
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Repository
@@ -33,7 +33,7 @@ from lifecycle.registry.models import Repository
 
 @require_safe
 def waves(request: HttpRequest) -> HttpResponse:
-    """List the waves over bases that the reader may see, newest first."""
+    """List the rebuild waves that the reader can see, newest first."""
     user = reader(request)
     rows, state = waves_visible_to(user), request.GET.get("state", "")
     if state in RebuildWave.State.values:
@@ -52,31 +52,34 @@ def waves(request: HttpRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def plan(request: HttpRequest) -> HttpResponse:
-    """Choose a base and the image of it to stand on; the plan changes nothing, and its page shows all of it."""
+    """Show and handle the form that plans a wave for a new base. A plan changes nothing until it is confirmed."""
     user = reader(request)
     bases = page_queries.bases_visible_to(user)
     if request.method == "POST":
-        # Any base that the reader may see, also one on which nothing stands yet but a recipe that names it.
+        # Any visible repository: a recipe can refer to a base before any image is built on it.
         form = PlanForm(repositories_visible_to(user).filter(source=None), request.POST)
         if form.is_valid():
-            made = planning.plan_wave(form.reference_text, actor=user)
-            return redirect("lifecycle:wave", made.pk)
+            planned = planning.plan_wave(form.reference_text, actor=user)
+            return redirect("lifecycle:wave", planned.pk)
     else:
-        form = PlanForm(bases, initial=_asked_for(request, bases))
+        form = PlanForm(bases, initial=_initial_plan(request, bases))
     field = cast(Any, form.fields["base"])
-    shown = list(bases[: page_queries.BASES_MAX + 1])
-    field.choices = [(base.pk, base.name) for base in shown[: page_queries.BASES_MAX]]
+    choices = list(bases[: page_queries.BASES_MAX + 1])
+    field.choices = [(base.pk, base.name) for base in choices[: page_queries.BASES_MAX]]
     context = {
         "form": form,
-        "has_bases": bool(shown),
-        "is_cut": len(shown) > page_queries.BASES_MAX,
+        "has_bases": bool(choices),
+        "is_cut": len(choices) > page_queries.BASES_MAX,
         "may_rebuild": repositories_visible_to(user, Verb.IMAGE_REBUILD).exists(),
     }
     return render(request, "lifecycle/rebuild/plan.html", context, status=422 if form.errors else 200)
 
 
-def _asked_for(request: HttpRequest, bases: Any) -> dict[str, Any]:
-    """Return what the form begins with: the base and reference of the address, else the first base's newest tag."""
+def _initial_plan(request: HttpRequest, bases: Any) -> dict[str, Any]:
+    """Return the initial values of the plan form.
+
+    They are the base and reference in the address, else the first base, and the base's latest tag.
+    """
     key = request.GET.get("repository", "")
     chosen: Repository | None = bases.first()
     if key.isascii() and key.isdigit() and len(key) < 18:
@@ -87,24 +90,24 @@ def _asked_for(request: HttpRequest, bases: Any) -> dict[str, Any]:
 
 
 def _unchanged(request: HttpRequest, etag: str) -> HttpResponse | None:
-    """Return 304 to a poll that has this state already, else None; a page that is loaded whole is never that."""
+    """Return 304 for a poll whose content has not changed, else None. A full page load always gets None."""
     return get_conditional_response(request, etag=f'"{etag}"') if getattr(request, "htmx", False) else None
 
 
 @require_safe
 def wave(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show one wave: the plan before it is confirmed, then what becomes of each image. A poll gets the fragment."""
+    """Show one wave: its plan until it is confirmed, then the progress of each image. A poll gets the fragment."""
     user = reader(request)
-    found = wave_for(user, pk)
-    etag = page_queries.fingerprint(user, found)
+    shown = wave_for(user, pk)
+    etag = page_queries.fingerprint(user, shown)
     if (answer := _unchanged(request, etag)) is not None:
         return answer
     template = "lifecycle/rebuild/_wave.html" if getattr(request, "htmx", False) else "lifecycle/rebuild/wave.html"
-    asked = request.GET.get("level", "")
-    level = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 5 else 0
+    level_text = request.GET.get("level", "")
+    level = int(level_text) if level_text.isascii() and level_text.isdigit() and len(level_text) < 5 else 0
     context = {
-        "detail": page_queries.wave_detail(user, found, whole_level=level),
-        "wave": found,
+        "detail": page_queries.wave_detail(user, shown, whole_level=level),
+        "wave": shown,
         "etag": etag,
         "level": level,
         "ids_max": f":{page_queries.IDS_MAX}",
@@ -118,51 +121,51 @@ def wave(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def confirm(request: HttpRequest, pk: int) -> HttpResponse:
-    """Start what was planned."""
-    done = services.confirm_wave(pk, actor=reader(request))
-    messages.success(request, f"{done} has started.")
+    """Start a planned wave."""
+    confirmed = services.confirm_wave(pk, actor=reader(request))
+    messages.success(request, f"{confirmed} has started.")
     return redirect("lifecycle:wave", pk)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def cancel(request: HttpRequest, pk: int) -> HttpResponse:
-    """Ask once more, with the count; a POST starts nothing more. With script a dialog of the wave's page asks."""
+    """Cancel a wave; a GET shows a confirmation page for browsers without JavaScript."""
     user = reader(request)
     if request.method == "POST":
-        done = services.cancel_wave(pk, actor=user)
-        messages.success(request, f"{done} is cancelled; what was finished stays.")
+        cancelled = services.cancel_wave(pk, actor=user)
+        messages.success(request, f"{cancelled} is cancelled. Finished images are kept.")
         return redirect("lifecycle:wave", pk)
-    found = wave_for(user, pk)
-    context = {"detail": page_queries.wave_detail(user, found), "wave": found}
+    shown = wave_for(user, pk)
+    context = {"detail": page_queries.wave_detail(user, shown), "wave": shown}
     return render(request, "lifecycle/rebuild/cancel.html", context)
 
 
 @require_POST
 def retry(request: HttpRequest, pk: int) -> HttpResponse:
-    """Try again what failed and what that blocked."""
-    done = services.retry_wave(pk, actor=reader(request))
-    messages.success(request, f"{done} goes on: what failed or was blocked is tried again.")
+    """Retry the failed and blocked images of a wave."""
+    retried = services.retry_wave(pk, actor=reader(request))
+    messages.success(request, f"{retried} continues. Failed and blocked images are retried.")
     return redirect("lifecycle:wave", pk)
 
 
 @require_safe
 def log(request: HttpRequest, pk: int, job: int) -> HttpResponse:
-    """Show the log of one image, its result on top; polled like the wave while it is built."""
+    """Show the result and log of one image of a wave. The page polls while the image is being built."""
     user = reader(request)
-    found = job_for(user, pk, job)
-    lines = log_of(found)
-    shown = list(lines.order_by("-pk")[: page_queries.LOG_LINES])[::-1]
-    etag = f"{found.pk}-{found.state}-{found.attempts}-{shown[-1].pk if shown else 0}"
+    rebuild = job_for(user, pk, job)
+    lines = log_of(rebuild)
+    latest_lines = list(lines.order_by("-pk")[: page_queries.LOG_LINES])[::-1]
+    etag = f"{rebuild.pk}-{rebuild.state}-{rebuild.attempts}-{latest_lines[-1].pk if latest_lines else 0}"
     if (answer := _unchanged(request, etag)) is not None:
         return answer
     is_fragment = getattr(request, "htmx", False)
     context = {
-        "wave": found.wave,
-        "job": found,
-        "row": page_queries.row_of(found),
-        "lines": shown,
-        "is_cut": len(shown) == page_queries.LOG_LINES and lines.count() > page_queries.LOG_LINES,
-        "is_open": found.state in services.OPEN_STATES and found.wave.state == RebuildWave.State.RUNNING,
+        "wave": rebuild.wave,
+        "job": rebuild,
+        "row": page_queries.row_of(rebuild),
+        "lines": latest_lines,
+        "is_cut": len(latest_lines) == page_queries.LOG_LINES and lines.count() > page_queries.LOG_LINES,
+        "is_open": rebuild.state in services.OPEN_STATES and rebuild.wave.state == RebuildWave.State.RUNNING,
         "etag": etag,
     }
     response = render(request, f"lifecycle/rebuild/{'_log' if is_fragment else 'log'}.html", context)
@@ -173,57 +176,58 @@ def log(request: HttpRequest, pk: int, job: int) -> HttpResponse:
 
 @require_safe
 def raw_log(request: HttpRequest, pk: int, job: int) -> StreamingHttpResponse:
-    """Stream the whole log of an image of a wave."""
+    """Stream the complete log of one image of a wave."""
     return raw_log_answer(log_of(job_for(reader(request), pk, job)), filename=f"rebuild-{pk}-{job}.log")
 
 
 @require_POST
 def watch(request: HttpRequest, repository: int) -> HttpResponse:
-    """Watch a tag of a base: each move proposes a wave, and starts none."""
+    """Watch a tag of a base. Each move of the tag plans a wave, but does not start it."""
     user = reader(request)
-    found = repository_for(user, repository)
-    made = services.watch_base(found.pk, actor=user, tag=request.POST.get("tag", "")[:200])  # the service parses it
-    messages.success(request, f"{made} is watched: when it moves, a rebuild is planned.")
-    return redirect(f"{_address(found)}?tab=rebuilds")
+    base = repository_for(user, repository)
+    created = services.watch_base(base.pk, actor=user, tag=request.POST.get("tag", "")[:200])  # the service parses it
+    messages.success(request, f"Watching {created}. A rebuild is planned when the tag moves.")
+    return redirect(f"{_address(base)}?tab=rebuilds")
 
 
 @require_POST
 def unwatch(request: HttpRequest, repository: int, watch: int) -> HttpResponse:
-    """Watch a tag no longer."""
-    found = repository_for(reader(request), repository)
-    services.unwatch(found.pk, watch, actor=reader(request))
-    messages.success(request, "It is watched no longer.")
-    return redirect(f"{_address(found)}?tab=rebuilds")
+    """Stop watching a tag of a base."""
+    base = repository_for(reader(request), repository)
+    watched = UpstreamWatch.objects.filter(repository=base, pk=watch).first()  # before the service deletes it
+    services.unwatch(base.pk, watch, actor=reader(request))
+    messages.success(request, f"Stopped watching {watched}.")
+    return redirect(f"{_address(base)}?tab=rebuilds")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def recipe(request: HttpRequest, repository: int) -> HttpResponse:
-    """Store another revision of how a repository's image is built; a refused one comes back with its text."""
+    """Show and handle the form that stores a new recipe revision. An invalid form keeps its text."""
     user = reader(request)
-    found = repository_for(user, repository)
-    if found.source_id is not None:
-        raise NotFound("What was promoted is not built; its family's own repository has the recipe.")
-    in_force = current_recipe(found)
-    allowed = may(user, Verb.IMAGE_AMEND if in_force else Verb.IMAGE_CREATE, repository=found)
+    target = repository_for(user, repository)
+    if target.source_id is not None:
+        raise NotFound("Promoted images are not built here. The source repository has the recipe.")
+    current = current_recipe(target)
+    allowed = may(user, Verb.IMAGE_AMEND if current else Verb.IMAGE_CREATE, repository=target)
     if request.method == "POST":
-        repository_for(user, repository, Verb.IMAGE_AMEND if in_force else Verb.IMAGE_CREATE)
+        repository_for(user, repository, Verb.IMAGE_AMEND if current else Verb.IMAGE_CREATE)
         form = RecipeForm(request.POST, request.FILES)
         if form.is_valid():
             given = form.cleaned_data
-            kept = _kept_files(found, in_force) if given["keep_context"] and in_force is not None else {}
-            made = services.put_recipe(
-                found.pk,
+            kept = _kept_files(target, current) if given["keep_context"] and current is not None else {}
+            created = services.put_recipe(
+                target.pk,
                 actor=user,
                 containerfile=given["containerfile"],
                 context=kept | given["context"],
                 build_args=given["build_args"],
                 tag=given["tag"],
             )
-            messages.success(request, f"Revision {made.revision} is in force.")
-            return redirect(f"{_address(found)}?tab=recipe")
+            messages.success(request, f"Revision {created.revision} is now the current recipe.")
+            return redirect(f"{_address(target)}?tab=recipe")
     else:
-        form = RecipeForm(initial=_initial(in_force))
-    context = {"form": form, "repository": found, "recipe": in_force, "allowed": allowed}
+        form = RecipeForm(initial=_initial_recipe(current))
+    context = {"form": form, "repository": target, "recipe": current, "allowed": allowed}
     return render(request, "lifecycle/rebuild/recipe.html", context, status=422 if form.errors else 200)
 
 
@@ -231,19 +235,19 @@ def _address(repository: Repository) -> str:
     return reverse("lifecycle:repository", args=[repository.team.slug, repository.name])
 
 
-def _initial(in_force: Recipe | None) -> dict[str, Any]:
-    if in_force is None:
+def _initial_recipe(current: Recipe | None) -> dict[str, Any]:
+    if current is None:
         return {}
-    lines = "\n".join(f"{name}={value}" for name, value in in_force.build_args.items())
-    return {"containerfile": in_force.containerfile, "tag": in_force.tag, "build_args": lines}
+    lines = "\n".join(f"{name}={value}" for name, value in current.build_args.items())
+    return {"containerfile": current.containerfile, "tag": current.tag, "build_args": lines}
 
 
-def _kept_files(repository: Repository, in_force: Recipe) -> dict[str, bytes]:
-    """Return the files of the recipe in force, from the registry; none when it has no context."""
-    if not in_force.context_digest:
+def _kept_files(repository: Repository, current: Recipe) -> dict[str, bytes]:
+    """Return the files of the current recipe, from the registry; {} when it has no context."""
+    if not current.context_digest:
         return {}
     with tempfile.TemporaryDirectory(prefix="gd-context-") as scratch:
         folder = Path(scratch)
-        contexts.unpack(client_for(repository.registry), repository.name, in_force.context_digest, folder)
+        contexts.unpack(client_for(repository.registry), repository.name, current.context_digest, folder)
         files = (path for path in folder.rglob("*") if path.is_file())
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

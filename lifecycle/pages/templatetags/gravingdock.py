@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from django import template
+from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -98,6 +100,25 @@ _NAV: Final = (
     ("lineage", "lifecycle:lineage", "Lineage", "l"),
     ("promotions", "lifecycle:promotions", "Promotions", "p"),
 )
+
+
+@register.simple_tag
+def promote_url(repository_id: int, digest: str, environment: int | None = None, tag: str = "") -> str:
+    """Return the address of the form that requests a promotion, with the fields that are known."""
+    chosen: dict[str, str | int | None] = {
+        "repository": repository_id,
+        "digest": digest,
+        "environment": environment,
+        "tag": tag,
+    }
+    query = urlencode({name: value for name, value in chosen.items() if value}, safe=":")
+    return f"{reverse('lifecycle:promotion-new')}?{query}"
+
+
+@register.simple_block_tag
+def empty_state(content: str, title: str) -> SafeString:
+    """Render an empty list: its title, and the block's text, which says what to do next."""
+    return render_to_string("components/empty.html", {"title": title, "text": content})
 
 
 @register.simple_tag

@@ -10,11 +10,10 @@ from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.e2e.pages.test_read_pages import ARGUMENTS, CHROMIUM
-from tests.e2e.pages.test_read_pages import pytestmark as needs_browser
+from tests.e2e.chromium import ARGUMENTS, CHROMIUM, NEEDS_CHROMIUM
 from tests.factories import dock
 
-pytestmark = needs_browser
+pytestmark = [pytest.mark.django_db(transaction=True), NEEDS_CHROMIUM]
 
 
 @pytest.fixture
@@ -143,14 +142,14 @@ def test_asking_deciding_and_carrying_out_work_without_script(
     asker.get_by_label("Reason").fill("The oldest one again.")
     asker.get_by_role("button", name="Request promotion").click()
     asker.wait_for_url("**/promotions/*/")
-    expect(asker.get_by_text("Ready: every requirement is met")).to_be_visible()
+    expect(asker.get_by_text("Ready: all requirements are met")).to_be_visible()
     approver = signed_in(browser, live_server.url, java_script_enabled=False)
     approver.goto(f"{live_server.url}/promotions/{quay['open'].pk}/")
     approver.get_by_label("Comment").fill("Looked at the new finding.")
     approver.get_by_role("button", name="Approve", exact=True).click()
-    expect(approver.get_by_text("Ready: every requirement is met")).to_be_visible()
+    expect(approver.get_by_text("Ready: all requirements are met")).to_be_visible()
     approver.get_by_role("button", name="Run promotion").click()
-    expect(approver.get_by_text("Executing: the copy is under way")).to_be_visible()
+    expect(approver.get_by_text("Running: copying the image")).to_be_visible()
 
 
 def test_parts_of_the_comparison_are_swapped_without_losing_the_comment(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from threading import Thread
 from typing import Any
@@ -18,13 +17,10 @@ from lifecycle.core import clock
 from lifecycle.jobs.models import JobLogLine
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.registry.models import Image, Repository
-from tests.e2e.pages.test_read_pages import ARGUMENTS, CHROMIUM, signed_in
+from tests.e2e.chromium import ARGUMENTS, CHROMIUM, NEEDS_CHROMIUM, signed_in
 from tests.factories import dock, waves
 
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(not os.path.exists(CHROMIUM), reason="needs Chromium (make system, or CHROMIUM=path)"),
-]
+pytestmark = [pytest.mark.django_db(transaction=True), NEEDS_CHROMIUM]
 
 
 @pytest.fixture
@@ -201,7 +197,7 @@ def test_stopping_asks_in_a_dialog_that_no_poll_takes_away(
     page.wait_for_timeout(3000)
     expect(dialog).to_be_visible()
     dialog.get_by_role("button", name="Cancel 2 images").click()
-    expect(page.get_by_text(f"{wave} is cancelled; what was finished stays.")).to_be_visible()
+    expect(page.get_by_text(f"{wave} is cancelled. Finished images are kept.")).to_be_visible()
 
 
 @pytest.mark.parametrize("script", [True, False])
@@ -222,9 +218,9 @@ def test_plan_confirm_and_stop_work_by_clicking(
     expect(page.get_by_role("alert")).to_contain_text("base/debian has no image trixie.")
     page.goto(live_server.url + reverse("lifecycle:wave", args=[made["failed"].pk]))
     page.get_by_role("button", name="Retry 2 images").click()
-    expect(page.get_by_text("what failed or was blocked is tried again")).to_be_visible()
+    expect(page.get_by_text("Failed and blocked images are retried.")).to_be_visible()
     if not script:
         page.get_by_role("link", name="Refresh").click()
     page.get_by_role("link", name="Cancel wave").click()
     page.get_by_role("button", name="Cancel 2 images").click()
-    expect(page.get_by_text("is cancelled; what was finished stays.")).to_be_visible()
+    expect(page.get_by_text("is cancelled. Finished images are kept.")).to_be_visible()

@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from lifecycle.pages.registry.findings import findings_by_layer, findings_of
 from lifecycle.registry.models import Image
+from tests.factories.advisories import record
 from tests.factories.dock import carry, image, index
-from tests.integration.advisories.conftest import record
 
 pytestmark = pytest.mark.django_db
 
@@ -127,7 +127,7 @@ def test_findings_of_an_image_that_was_not_scanned_say_that_nothing_is_known(fee
     Image.objects.filter(pk=waiting.pk).update(scanned_at=None)
     err = io.StringIO()
     call_command("findings", "--image", index("all", made, waiting).digest, "--json", stderr=err)
-    assert err.getvalue() == f"{waiting.digest}: its packages are not known yet\n"
+    assert err.getvalue() == f"{waiting.digest}: its packages are not scanned yet\n"
 
 
 def test_findings_of_an_image_and_of_the_index_that_names_it(feed, stored):

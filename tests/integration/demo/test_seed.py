@@ -14,7 +14,7 @@ from lifecycle.demo.telling import DemonstrationFailed
 from lifecycle.environments.models import Environment
 from lifecycle.oci.scopes import repository_scope
 from lifecycle.registry.models import Repository
-from lifecycle.tokens.rights import held_by
+from lifecycle.tokens.rights import allowed_actions
 from tests.factories import dock
 
 pytestmark = pytest.mark.django_db
@@ -28,7 +28,9 @@ def seeded(tmp_path):
 
 def pushes(username, repository):
     scope = repository_scope(repository, "pull", "push")
-    return "push" in held_by(User.objects.get(username=username), [scope]).get(("repository", repository), frozenset())
+    return "push" in allowed_actions(User.objects.get(username=username), [scope]).get(
+        ("repository", repository), frozenset()
+    )
 
 
 def test_the_file_lets_each_role_sign_in_speak_to_the_api_and_push_what_it_may(seeded):

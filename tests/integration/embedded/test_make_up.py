@@ -22,8 +22,8 @@ from config.embedded import keys, ports, postgres, settings_file
 from config.embedded.registry_server import RegistryServer
 from config.embedded.supervisor import Supervisor
 from tests.factories import oci
-from tests.integration.registry.conftest import skopeo
 from tests.services import ROOT, Services, wait_until
+from tests.skopeo import skopeo
 
 pytestmark = pytest.mark.timeout(240)
 PORTS = ("WEB_PORT", "REGISTRY_PORT", "PG_PORT", "REDIS_PORT")

@@ -12,7 +12,7 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.promotion import services
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage
-from tests.integration.api.test_api import Caller
+from tests.clients import Caller
 
 pytestmark = pytest.mark.django_db
 

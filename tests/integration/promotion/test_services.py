@@ -88,7 +88,7 @@ def test_the_requester_never_approves_admin_or_owner(dock):
     dock.owner.save()
     services.Slot.objects.create(repository=dock.repository, environment=dock.dev, image=dock.image)
     mine = services.request_promotion(dock.repository, dock.image.digest, dock.staging, actor=dock.owner, reason="mine")
-    with pytest.raises(NotPermitted, match="Someone else"):
+    with pytest.raises(NotPermitted, match="your own request"):
         services.approve(mine.pk, actor=dock.owner)
     assert services.approve(mine.pk, actor=dock.approver).state == State.READY
 
@@ -96,7 +96,7 @@ def test_the_requester_never_approves_admin_or_owner(dock):
 @pytest.mark.parametrize("act", [services.approve, services.execute, services.withdraw])
 def test_hidden_and_absent_are_the_same_to_an_outsider(dock, request_, act):
     for number in (request_.pk, 10**6):
-        with pytest.raises(NotFound, match="No such promotion"):
+        with pytest.raises(NotFound, match="Promotion not found"):
             act(number, actor=dock.outsider)
     assert promotion_for(dock.approver, request_.pk) == request_
 
@@ -105,7 +105,7 @@ def test_a_rejection_needs_a_reason_and_is_final(dock, request_):
     with pytest.raises(Malformed):
         services.reject(request_.pk, actor=dock.approver, reason=" ")
     services.reject(request_.pk, actor=dock.approver, reason="not now")
-    with pytest.raises(IllegalTransition, match="decided by approver"):
+    with pytest.raises(IllegalTransition, match="already rejected by approver"):
         services.approve(request_.pk, actor=dock.second)
 
 
@@ -204,7 +204,7 @@ def test_an_approval_lapses_when_a_severe_finding_appears_and_can_be_given_again
     services.judge_open()
     request_.refresh_from_db()
     vote = request_.votes.get()
-    assert (request_.state, vote.lapse_reason) == (State.OPEN, "Appeared after it: CVE-2026-1 libssl3.")
+    assert (request_.state, vote.lapse_reason) == (State.OPEN, "New findings since the vote: CVE-2026-1 libssl3.")
     assert actions()[-2:] == ["promotion.vote_lapsed", "promotion.regressed"]
     assert list(queries.decidable_by(dock.approver)) == [request_]
     assert services.approve(request_.pk, actor=dock.approver).state == State.READY
@@ -255,7 +255,7 @@ def test_who_made_a_token_of_a_robot_does_not_approve_what_the_robot_requested(d
     Slot.objects.create(repository=dock.repository, environment=dock.dev, image=dock.image)
     create_token(robot, kind=ApiToken.Kind.ROBOT, name="ci", made_by=dock.approver)
     asked = services.request_promotion(dock.repository, dock.image.digest, dock.staging, actor=robot, reason="ci")
-    with pytest.raises(NotPermitted, match="Someone else"):
+    with pytest.raises(NotPermitted, match="your own request"):
         services.approve(asked.pk, actor=dock.approver)
     assert not queries.decidable_by(dock.approver).exists()
 
@@ -271,7 +271,7 @@ def test_who_made_a_robot_does_not_approve_what_the_robot_requested(dock):
     RoleGrant.objects.create(user=robot, team=dock.team, role=Role.objects.get(slug="owner"))
     Slot.objects.create(repository=dock.repository, environment=dock.dev, image=dock.image)
     asked = services.request_promotion(dock.repository, dock.image.digest, dock.staging, actor=robot, reason="ci")
-    for refused, why in ((maker, "Someone else"), (robot, "Only people")):
+    for refused, why in ((maker, "your own request"), (robot, "Only people")):
         with pytest.raises(NotPermitted, match=why):
             services.approve(asked.pk, actor=refused)
     assert not queries.decidable_by(maker).exists()
@@ -284,7 +284,7 @@ def test_a_request_that_nobody_could_approve_is_refused_with_the_reason(dock):
         services.request_promotion(
             dock.repository, dock.image.digest, dock.staging, actor=dock.requester, reason="release"
         )
-    assert refused.value.details["reasons"] == ["0 of 1, and nobody else may approve; the requester does not count."]
+    assert refused.value.details["reasons"] == ["0 of 1, and no other user can approve. The requester does not count."]
     assert not PromotionRequest.objects.exists()
 
 

@@ -102,7 +102,7 @@ def test_the_plan_says_what_it_would_do_and_confirming_it_says_the_count(harbour
     text = page(owner, wave).content.decode()
     for words in (
         "Expected fixes",
-        "Rebuild 4 images of 2 teams",
+        "Rebuild 4 images in 2 teams",
         "Its own layers go onto the new base",
         "Not rebased: A layer of it writes the package database",
         "It has no recipe, and cannot be rebased",
@@ -112,7 +112,7 @@ def test_the_plan_says_what_it_would_do_and_confirming_it_says_the_count(harbour
         "· unknown for 1 image",
         "in 3 images",
         "Packages that its own recipe installs may change as well",
-        "Not known yet: the new base, or the image, is not scanned.",
+        "Unknown until the new base and the image are scanned.",
         'hx-trigger="every 5s"',  # until the last figure is known
     ):
         assert words in text
@@ -127,7 +127,7 @@ def test_the_plan_says_what_it_would_do_and_confirming_it_says_the_count(harbour
 def test_who_may_only_look_sees_grey_buttons_with_the_reason_and_is_refused(harbour, viewer):
     wave = waves.planned(harbour)
     text = page(viewer, wave).content.decode()
-    assert "You do not hold image.rebuild over base/python, shop/api, shop/static and 1 more" in text
+    assert "You need image.rebuild on base/python, shop/api, shop/static and 1 more" in text
     assert reverse("lifecycle:wave-confirm", args=[wave.pk]) not in text
     for name in ("confirm", "cancel", "retry"):
         assert act(viewer, name, wave).status_code == 403
@@ -317,7 +317,7 @@ def test_the_image_says_which_wave_made_it_and_which_renewed_it(harbour, owner, 
 def test_a_base_offers_its_plan_and_says_why_when_it_would_come_to_nothing(harbour, owner, viewer):
     address = reverse("lifecycle:image", args=["base", "base/debian", harbour["new"].digest])
     assert f'value="{harbour["new"].digest}"' in owner.get(address).content.decode()
-    words = "You hold image.rebuild over nothing that stands on base/debian"
+    words = "You need image.rebuild on an image built on base/debian"
     for place in (address, reverse("lifecycle:repository", args=["base", "base/debian"])):
         assert (
             f"You cannot plan a rebuild. {words}" in viewer.get(place).content.decode()
@@ -355,7 +355,7 @@ def test_who_may_not_rebuild_the_base_watches_nothing_and_is_told_why(harbour, v
     base = Repository.objects.get(name="base/debian")
     row = waves.watch(base, harbour["reader"])
     text = rebuilds_tab(viewer, base).content.decode()
-    assert "You do not hold image.rebuild in team base" in text
+    assert "You need image.rebuild in team base" in text
     assert reverse("lifecycle:watch-add", args=[base.pk]) not in text
     assert watch(viewer, base).status_code == 403
     assert viewer.post(reverse("lifecycle:watch-remove", args=[base.pk, row.pk])).status_code == 403
@@ -380,7 +380,9 @@ def test_a_watch_whose_move_led_to_no_plan_says_why(harbour, owner):
     assert "The last move created no plan for gone:" in text
     assert [found.problem for found in queries.watches_of(base)] == [Job.objects.get().last_error]
     Job.objects.update(error_code="crashed", last_error="TypeError: secret")
-    assert [found.problem for found in queries.watches_of(base)] == ["It crashed; an admin finds it among the jobs."]
+    assert [found.problem for found in queries.watches_of(base)] == [
+        "Planning crashed. An admin can find the error in the jobs list."
+    ]
     UpstreamWatch.objects.filter(pk=row.pk).update(last_digest=harbour["new"].digest)
     move()
     assert [found.problem for found in queries.watches_of(base)] == [""]
@@ -436,7 +438,7 @@ def test_a_recipe_is_stored_by_form_with_its_files_and_its_history_stays(harbour
     file = SimpleUploadedFile("app.py", b"print(1)\n")
     answer = store(owner, api, build_args="VERSION=1\n\nMODE = x", context=[file])
     assert answer.status_code == 422
-    assert "Line 3: expected NAME=value." in answer.content.decode()
+    assert "Line 3: enter NAME=value." in answer.content.decode()
     assert store(owner, api, build_args="VERSION=1", context=[SimpleUploadedFile("app.py", b"print(1)\n")])["Location"]
     first = Recipe.objects.get()
     assert (first.revision, first.containerfile) == (1, "FROM base/python:1.0\nCOPY app.py /srv/\n")
@@ -478,7 +480,7 @@ def test_files_of_a_recipe_lie_in_the_registry_and_stay_in_the_next_revision(har
         ({"containerfile": "RUN true"}, "The recipe has no FROM."),
         ({"containerfile": ""}, "This field is required."),
         ({"tag": "no tag!"}, "Invalid tag"),
-        ({"build_args": "1A=b"}, "Line 1: expected NAME=value."),
+        ({"build_args": "1A=b"}, "Line 1: enter NAME=value."),
     ],
 )
 def test_a_recipe_that_cannot_be_read_comes_back_with_its_text(harbour, owner, given, words):
@@ -510,10 +512,10 @@ def test_a_form_that_sends_more_than_it_may_is_refused_unread(harbour, owner, mo
 def test_who_may_create_stores_the_first_recipe_and_who_may_amend_the_next(harbour, viewer, owner):
     api = Repository.objects.get(name="shop/api")
     creator = browser(dock.user("creator", "creator", of=dock.team("shop")))
-    assert "You do not hold image.create" in recipe_tab(viewer, api).content.decode()
+    assert "You need image.create" in recipe_tab(viewer, api).content.decode()
     assert store(viewer, api).status_code == 403
     assert store(creator, api).status_code == 302
-    assert "You do not hold image.amend" in recipe_tab(creator, api).content.decode()
+    assert "You need image.amend" in recipe_tab(creator, api).content.decode()
     assert store(creator, api, containerfile="FROM base/python:2.0").status_code == 403
     assert store(browser(dock.user("stranger")), api).status_code == 404
     assert Recipe.objects.count() == 1

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifecycle.advisories.matching import _maven_holds
+from lifecycle.advisories.matching import _is_in_maven_interval
 from lifecycle.advisories.ranges import Interval, intervals_of
 from lifecycle.versions import SCHEMES as SCHEME_NAMES
 from lifecycle.versions import compare, version_key
@@ -75,7 +75,9 @@ def held(scheme: str, intervals: list[Interval], version: str) -> list[Interval]
         if item.exact_version:
             holds = item.exact_version == version
         elif scheme == "maven":
-            holds = _maven_holds(version, item.low_text, item.low_inclusive, item.high_text, item.high_inclusive)
+            holds = _is_in_maven_interval(
+                version, item.low_text, item.low_inclusive, item.high_text, item.high_inclusive
+            )
         else:
             key = version_key(scheme, version)
             holds = (item.low is None or item.low < key or (item.low_inclusive and item.low == key)) and (
