@@ -149,7 +149,7 @@ def _outdated_nodes(reach: Reach, base: Repository, new_platforms: list[Image]) 
     """Return the nodes that are not built on the current state of their bases, or will not be after this wave."""
     order, circular = in_order(reach.nodes)
     for key in circular:
-        reach.skipped[key] = "Its bases form a circle."
+        reach.skipped[key] = "Its bases form a cycle."
     current = {node.key: [image.pk for image in node.platforms] for node in order}
     current[base.pk] = [image.pk for image in new_platforms]
     outdated: dict[int, RepositoryNode] = {}

@@ -94,7 +94,7 @@ class MemberForm(GrantForm):
         """
         name: str = self.cleaned_data["username"]
         if not User.objects.filter(username=name, is_active=True, kind=User.Kind.PERSON).exists():
-            raise forms.ValidationError(f"No active account {name} found.")
+            raise forms.ValidationError(f"No active account {name} found. Check the user name.")
         return name
 
 

@@ -247,7 +247,7 @@ def why_not_promotable(reader: User, repository: Repository) -> str:
         for environment in environments
     ):
         return decision.reason
-    return "" if environments else "The team has no environments yet."
+    return "" if environments else "The team has no environments yet. Add one on the team page."
 
 
 @dataclass(frozen=True, slots=True)
