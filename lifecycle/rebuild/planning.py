@@ -65,7 +65,7 @@ def _plan(base: str, *, actor: User, trigger: str, even_empty: bool = True) -> t
     repository = repository_named(actor, name)
     new_base = _image_at(repository, reference)
     if new_base is None:
-        raise NotFound(f"{name} has no image {reference}.")
+        raise NotFound(f"{name} has no image {reference}. Check the name.")
     new_platforms = platforms_of(new_base)
     reach = reach_of(repository, tags_of(repository, new_base), new_platforms)
     nodes = _outdated_nodes(reach, repository, new_platforms)

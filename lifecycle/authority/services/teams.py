@@ -39,7 +39,7 @@ def create_team(*, actor: User, slug: str, name: str) -> Team:
     except ValidationError:
         raise Malformed(
             "Enter a short name of up to 60 lower-case letters and digits, with single hyphens between them."
-            " The name has up to 120 characters."
+            " The name can have up to 120 characters."
         ) from None
     if Environment.objects.filter(prefix=slug).exists():
         raise Conflict(f"{slug} is the target prefix of an environment. Choose another name.")
