@@ -40,7 +40,7 @@ def test_environments_that_cannot_be_asked_for_are_greyed_with_the_reason(dock, 
     page = f"{reverse('lifecycle:promotion-new')}?repository={dock.repository.pk}&digest={dock.image.digest}"
     client = browser(dock.requester)
     text = client.get(page).content.decode()
-    assert "dev already holds this digest. Request another image." in text
+    assert "This image is already deployed here." in text
     assert f"{request_} already requests this." in text
     assert client.post(page, {"environment": dock.dev.pk, "reason": "again"}).status_code == 422
     services.withdraw(request_.pk, actor=dock.requester)
