@@ -365,7 +365,7 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         stale = [name for name, content in contents.items() if _text(REFERENCE / name) != content]
         if stale:
-            print(f"docs/reference is out of date: {', '.join(stale)}. Run `make docs`.")  # noqa: T201
+            print(f"docs/reference is out of date: {', '.join(stale)}. Run `make docs`.")  # noqa: T201 -- the output of this script
         return 1 if stale else 0
     REFERENCE.mkdir(exist_ok=True)
     for name, content in contents.items():

@@ -43,7 +43,7 @@ def make(folder: Path) -> None:
     if not address:
         raise NotPossible(f"No installation found in {HOME} (no file `env`).")
     if folder.exists():
-        raise NotPossible(f"{folder} already exists. Choose a new folder.")
+        raise NotPossible(f"{folder} already exists, and a backup never overwrites. Choose a new folder.")
     draft = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True, mode=0o700)

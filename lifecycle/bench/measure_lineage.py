@@ -47,7 +47,7 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
     visible, repositories = images_visible_to(reader), repositories_visible_to(reader)
     hub_page_ms = repeated_ms(lambda: neighbourhood_of(hub, repositories), repeats=repeats)
     sample = Image.objects.in_bulk(dock.image_ids[:: max(len(dock.image_ids) // SAMPLES, 1)])
-    page_ms = timings_ms([lambda image=image: neighbourhood_of(image, repositories) for image in sample.values()])  # type: ignore[misc]  # mypy infers no type for a lambda with a default
+    page_ms = timings_ms([lambda image=image: neighbourhood_of(image, repositories) for image in sample.values()])  # type: ignore[misc]  # mypy infers no type for it  # mypy infers no type for a lambda with a default
     roots_ms = repeated_ms(lambda: keyset_page(roots_visible(visible, repositories), ("-id",)), repeats=repeats)
     return {
         "derive_all": Figure(derive_s, "s"),
@@ -88,4 +88,4 @@ def _derive_one(dock: loading.Dock) -> list[float]:
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM lifecycle_ancestry WHERE descendant_id = ANY(%s)", [ids])
         cursor.execute("DELETE FROM lifecycle_derivation WHERE derived_id = ANY(%s)", [ids])
-    return timings_ms([lambda image_id=image_id: derive(image_id) for image_id in ids])  # type: ignore[misc]
+    return timings_ms([lambda image_id=image_id: derive(image_id) for image_id in ids])  # type: ignore[misc]  # mypy infers no type for it

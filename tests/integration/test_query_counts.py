@@ -259,9 +259,8 @@ def add_administration(world: World, number: int) -> None:
     services.create_role(actor=admin, slug=f"role-{number}", name="", verbs=["image.view"])
     services.create_api_token(world.reader, actor=world.reader, name=f"token-{number}")
     repository = Repository.objects.get(name=f"shop/app-{number}")
-    Job.objects.create(
-        kind="scan", subject_id=repository.pk, actor=world.reader, state="failed", finished_at=clock.now()
-    )
+    image = dock.Image.objects.get(digest=dock.sha(f"derived {number}"))
+    Job.objects.create(kind="scan", subject_id=image.pk, actor=world.reader, state="failed", finished_at=clock.now())
     audit.record(Action.PROMOTION_READY, actor=world.asker, team=team, repository=repository, reason="event")
 
 

@@ -179,7 +179,7 @@ def test_a_request_expires_by_the_clock(dock, request_):
 
 def test_a_prefix_is_never_a_team(dock):
     Team.objects.create(slug="other", name="Other")
-    with pytest.raises(Conflict, match="A team is called other"):
+    with pytest.raises(Conflict, match="A team is named other"):
         create_environment(dock.team, actor=dock.owner, slug="x", name="X", prefix="other")
 
 

@@ -505,7 +505,7 @@ def test_a_form_that_sends_more_than_it_may_is_refused_unread(harbour, owner, mo
     monkeypatch.setattr("lifecycle.pages.uploads.UPLOAD_MAX", 2000)
     answer = store(owner, api, context=[SimpleUploadedFile("big", b"x" * 3000)])
     assert answer.status_code == 413
-    assert "A form may send at most" in answer.content.decode()
+    assert "The form is too large." in answer.content.decode()
     assert store(owner, api).status_code == 302
 
 
