@@ -29,10 +29,10 @@ $(BIN)/gravingdock: $(VENV)/locked
 	@printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/$(BIN)/python" -m lifecycle.cli "$$@"\n' "$(CURDIR)" "$(CURDIR)" > $@
 	@chmod +x $@
 
-up: setup ## start everything in the background and run the demo once (DEMO=0 skips it)
+up: setup ## start everything in the background and run the demonstration once (DEMO=0 skips it)
 	@$(BIN)/python -m config.embedded up
 
-demo: setup ## run the demo again from the beginning
+demo: setup ## run the demonstration again from the beginning
 	@$(BIN)/python -m config.embedded demo
 
 down: ## stop everything; all data is kept

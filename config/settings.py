@@ -15,9 +15,7 @@ SECRET_KEY = env.secret("SECRET_KEY", min_length=50)  # signs sessions and forms
 DEBUG = env.boolean("DEBUG", default=False)  # for development: error pages with source code; never enable on a server
 EMBEDDED = env.boolean("EMBEDDED", default=False)  # set by `make up`: all services run on this machine
 
-PUBLIC_URL = env.text("PUBLIC_URL").rstrip(
-    "/"
-)  # public address for browsers and registry clients: scheme://host[:port]
+PUBLIC_URL = env.text("PUBLIC_URL").rstrip("/")  # public address for browsers and clients: scheme://host[:port]
 _public = urlsplit(PUBLIC_URL)
 if _public.scheme not in {"http", "https"} or not _public.hostname or _public.path:
     raise env.BadSetting("PUBLIC_URL", "expected http(s)://host[:port] without a path")
@@ -238,7 +236,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "COMPONENT_SPLIT_REQUEST": True,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "lifecycle.api.schema.add_what_all_share",
+        "lifecycle.api.schema.add_shared_parts",
     ],
     "ENUM_NAME_OVERRIDES": {
         "PromotionState": "lifecycle.promotion.models.PromotionRequest.State",
@@ -250,9 +248,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 }
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
-JOB_LEASE_S = env.integer(
-    "JOB_LEASE_S", 30, minimum=1
-)  # seconds until another worker can take over the job of a dead worker
+JOB_LEASE_S = env.integer("JOB_LEASE_S", 30, minimum=1)  # seconds until the job of a dead worker is released
 JOB_SWEEP_S = env.integer("JOB_SWEEP_S", 5, minimum=1)  # seconds between searches for lost wake-ups
 # Seconds that jobs can wait while a worker is idle; then the worker restarts.
 WORKER_DEAF_S = env.integer("WORKER_DEAF_S", 30, minimum=3)

@@ -123,7 +123,7 @@ def _describe(parser: argparse.ArgumentParser, *, skip: frozenset[str] = frozens
     for action in parser._actions:
         if action.dest in skip or action.help == argparse.SUPPRESS:
             continue
-        name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+        name = (", ".join(action.option_strings) or str(action.metavar or action.dest)).replace("|", "\\|")
         value = "" if action.nargs == 0 or not action.option_strings else f" {action.metavar or action.dest.upper()}"
         text = (action.help or "").replace("%(default)s", str(action.default)).replace("|", "\\|")
         rows.append(f"| `{name}{value}` | {text} |")
@@ -163,8 +163,8 @@ def settings() -> str:
     source = text.splitlines()
     rows: dict[str, str] = {}
     for name, (kind, otherwise, comment) in _OF_MAKE_UP.items():
-        port, kept = PREFERRED_PORTS.get(name), "yes" if name in remembered else ""
-        rows[name] = f"| `{name}` | {kind} | {f'`{port}`' if port else otherwise} | {kept} | {comment} |"
+        port, is_kept = PREFERRED_PORTS.get(name), "yes" if name in remembered else ""
+        rows[name] = f"| `{name}` | {kind} | {f'`{port}`' if port else otherwise} | {is_kept} | {comment} |"
     for call in _env_calls(ast.parse(text)):
         name = str(ast.literal_eval(call.args[0]))
         given = [*call.args[1:], *(word.value for word in call.keywords if word.arg == "default")]
@@ -173,8 +173,8 @@ def settings() -> str:
         comment = source[call.lineno - 1].partition("  # ")[2] or _comment_above(source, call.lineno - 1)
         comment = comment.replace("|", "\\|")
         default = f"`{default}`" if default not in {"", "''", "required"} else default.strip("'")
-        kept = "yes" if name in remembered else ""
-        rows[name] = f"| `{name}` | {_function(call)} | {default} | {kept} | {comment} |"
+        is_kept = "yes" if name in remembered else ""
+        rows[name] = f"| `{name}` | {_function(call)} | {default} | {is_kept} | {comment} |"
     return "\n".join([*lines, *(rows[name] for name in sorted(rows))])
 
 
@@ -226,7 +226,7 @@ def errors() -> str:
     for module in pkgutil.walk_packages([str(ROOT / "lifecycle")], "lifecycle."):
         if not module.ispkg and module.name.split(".")[1] not in {"migrations", "management", "cli", "bench", "demo"}:
             importlib.import_module(module.name)
-    found: dict[str, tuple[int, str]] = {}
+    meanings: dict[str, tuple[int, str]] = {}
     classes: dict[str, type[LifecycleError]] = {}
     waiting: list[type[LifecycleError]] = [LifecycleError]
     while waiting:
@@ -234,24 +234,24 @@ def errors() -> str:
         waiting += kind.__subclasses__()
         classes[kind.__name__] = kind
         if kind is not LifecycleError and "code" in vars(kind):
-            found.setdefault(kind.code, (kind.http_status, " ".join((kind.__doc__ or "").split())))
+            meanings.setdefault(kind.code, (kind.http_status, " ".join((kind.__doc__ or "").split())))
     from rest_framework.exceptions import APIException  # noqa: PLC0415 -- as above
 
     for raised in APIException.__subclasses__():
-        found.setdefault(str(raised.default_code), (raised.status_code, str(raised.default_detail)))
+        meanings.setdefault(str(raised.default_code), (raised.status_code, str(raised.default_detail)))
     of_jobs: set[str] = set()
     for path in sorted((ROOT / "lifecycle").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
-                _note_codes(node, classes, found, of_jobs, is_of_a_job=path.name == "handlers.py")
-    rows = [f"| `{code}` | {status} | {text} |" for code, (status, text) in sorted(found.items())]
-    more = ", ".join(f"`{code}`" for code in sorted(of_jobs - found.keys()))
+                _note_codes(node, classes, meanings, of_jobs, is_of_a_job=path.name == "handlers.py")
+    rows = [f"| `{code}` | {status} | {text} |" for code, (status, text) in sorted(meanings.items())]
+    more = ", ".join(f"`{code}`" for code in sorted(of_jobs - meanings.keys()))
     about = f"The `error_code` of a failed job is one of the codes below, or one of these: {more}.\n"
     return "\n".join(["# Errors\n", about, "| Code | HTTP status | Meaning |", "|---|---|---|", *rows])
 
 
 def _note_codes(
-    call: ast.Call, classes: dict[str, type[Any]], found: dict[str, tuple[int, str]], of_jobs: set[str], *,
+    call: ast.Call, classes: dict[str, type[Any]], meanings: dict[str, tuple[int, str]], of_jobs: set[str], *,
     is_of_a_job: bool,
 ) -> None:  # fmt: skip
     """Add the codes in a call: an error with its own `code=`, a call of `problem_answer`, or the end of a job."""
@@ -259,9 +259,9 @@ def _note_codes(
     words = [_literal(argument) for argument in call.args]
     own = next((word.value for word in call.keywords if word.arg == "code"), None)
     if name in classes and isinstance(own, ast.Constant) and not is_of_a_job:
-        found.setdefault(str(own.value), (classes[name].http_status, str(words[0])))
+        meanings.setdefault(str(own.value), (classes[name].http_status, str(words[0])))
     elif name == "problem_answer" and len(words) == 3 and all(words):
-        found.setdefault(str(words[1]), (int(str(words[0])), str(words[2])))
+        meanings.setdefault(str(words[1]), (int(str(words[0])), str(words[2])))
     elif name == "_failed" and len(words) > 1 and words[1]:
         of_jobs.add(str(words[1]))
     elif name in {"fail", *classes} and isinstance(own, ast.Constant):

@@ -164,7 +164,7 @@ class PromotionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewset
     @extend_schema(request=DecisionBody, responses=PromotionDetailSerializer)
     @action(detail=True, methods=["post"])
     def reject(self, request: Request, pk: str) -> Response:
-        """Reject the request finally (promotion.approve). A reason is required."""
+        """Reject the request permanently (promotion.approve). A reason is required."""
         reason = self._decision(request)
         return self._answer(services.reject(int(pk), actor=caller(request), reason=reason, via=Vote.Via.API))
 

@@ -59,7 +59,7 @@ _KEY: Final[dict[str, Any]] = {
 }
 
 
-def add_what_all_share(result: dict[str, Any], **_more: Any) -> dict[str, Any]:
+def add_shared_parts(result: dict[str, Any], **_more: Any) -> dict[str, Any]:
     """Add the problem response to every operation, and the key to every POST; a hook of drf-spectacular."""
     result["components"].setdefault("schemas", {})["Problem"] = _PROBLEM
     answer = {

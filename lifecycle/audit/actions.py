@@ -24,7 +24,7 @@ class Action(StrEnum):
 
     ACCESS_REFUSED = (
         "access.refused",
-        "A signed-in user tried to change something without the right to change or see it.",
+        "A signed-in user tried to change something without permission to change or see it.",
     )
     ADVISORIES_SYNCED = "advisories.synced", "Gravingdock synced an advisory feed."
     AUDIT_EXPORTED = "audit.exported", "A person exported audit events."
@@ -81,7 +81,7 @@ class Action(StrEnum):
     SESSION_REFUSED = "session.refused", "A sign-in failed."
     SESSION_STARTED = "session.started", "A person signed in."
     TAG_DELETED = "tag.deleted", "A tag was deleted in the registry."
-    TAG_MOVE_REFUSED = "tag.move_refused", "A protected tag was moved without the right to do so; the move is undone."
+    TAG_MOVE_REFUSED = "tag.move_refused", "A protected tag was moved without permission. The move is undone."
     TAG_NOT_MOVED_BACK = (
         "tag.not_moved_back",
         "A refused move of a protected tag could not be undone; the tag stays where it is.",

@@ -219,7 +219,7 @@ class _Loader:
             PromotionRequest, "image_id", "repository_id", "environment_id", "tag", "state", "requested_by_id",
             "reason", "approve_by", "created_at", "decided_at", "finished_at",
         )  # fmt: skip
-        self.trail = Columns(
+        self.audit_events = Columns(
             AuditEvent, "at", "action", "actor_id", "actor_name", "team_id", "subject_kind", "subject_id", "digest",
             "repository", "details", "canonical",
         )  # fmt: skip
@@ -227,7 +227,8 @@ class _Loader:
     @property
     def _all(self) -> Sequence[Columns]:
         return (
-            self.images, self.layers, self.members, self.tags, self.events, self.held, self.promotions, self.trail,
+            self.images, self.layers, self.members, self.tags, self.events, self.held, self.promotions,
+            self.audit_events,
         )  # fmt: skip
 
     def add(self, batch: Sequence[PlannedImage]) -> None:
@@ -294,11 +295,11 @@ class _Loader:
         self.members.add(repository.pk, image_id, at)
         tag_id = self.tags.add(repository.pk, planned.tag, image_id, at)
         self.events.add(tag_id, image_id, "push", at)
-        self._add_trail(planned, image_id, repository, at)
+        self._add_history(planned, image_id, repository, at)
 
-    def _add_trail(self, planned: PlannedImage, image_id: int, repository: Repository, at: datetime) -> None:
+    def _add_history(self, planned: PlannedImage, image_id: int, repository: Repository, at: datetime) -> None:
         details = ImagePushed(tag=planned.tag, via="push", kind="manifest", replaced="").as_json()
-        self.trail.add(
+        self.audit_events.add(
             at, Action.IMAGE_PUSHED.value, self.actor.pk, self.actor.username, repository.team_id, "image", image_id,
             planned.digest, repository.name, details, orjson.dumps(details),
         )  # fmt: skip

@@ -31,14 +31,14 @@ UNDER_WAY: Final = frozenset({"executing", "verifying"})
 WAVE_UNDER_WAY: Final = frozenset({"running"})
 POLL_S: Final = 1.0
 WAIT_S: Final = 3600  # limit of `--wait` without --timeout
-ASKED: Final = {
+REQUEST_HELP: Final = {
     "repository": "source repository, for example shop/api",
     "environment": "target environment, for example staging",
     "reason": "reason for the request; approvers see it",
 }
 DECISIONS: Final = {
     "approve": "approve a request of another user",
-    "reject": "reject a request finally; requires --reason",
+    "reject": "reject a request permanently; requires --reason",
     "withdraw": "withdraw your own request",
 }
 STEERING: Final = {
@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
         "request", parents=[shared], help="request the promotion of a digest to an environment"
     )
     request.add_argument("digest", help="sha256:... of an image or of an index (all platforms)")
-    for name, text in ASKED.items():
+    for name, text in REQUEST_HELP.items():
         request.add_argument(f"--{name}", required=True, help=text)
     request.add_argument("--tag", default="", help='tag in the environment, in addition to "current"')
     request.set_defaults(run=request_promotion)
@@ -176,8 +176,8 @@ def status(options: argparse.Namespace, api: Api) -> None:
 
 
 def list_images(options: argparse.Namespace, api: Api) -> None:
-    asked = {"repository": options.repository, "tag": options.tag}
-    query = {name: value for name, value in asked.items() if value}
+    filters = {"repository": options.repository, "tag": options.tag}
+    query = {name: value for name, value in filters.items() if value}
     rows = api.rows("images/", most=options.limit, **query)
     _print_rows(rows if options.json else map(_named, rows), IMAGE_COLUMNS, options)
 
@@ -202,8 +202,8 @@ def show_image(options: argparse.Namespace, api: Api) -> None:
 
 
 def list_promotions(options: argparse.Namespace, api: Api) -> None:
-    asked = {"state": options.state, "repository": options.repository}
-    query = {name: value for name, value in asked.items() if value}
+    filters = {"state": options.state, "repository": options.repository}
+    query = {name: value for name, value in filters.items() if value}
     _print_rows(api.rows("promotions/", most=options.limit, **query), PROMOTION_COLUMNS, options)
 
 

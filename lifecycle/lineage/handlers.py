@@ -14,7 +14,7 @@ def lineage(run: JobRun) -> None:
     """Find the bases and the derived images of the subject and of each image in the payload's `image_ids`."""
     with run.fenced():
         changed = services.derive([run.job.subject_id, *run.job.payload.get("image_ids", ())])
-    run.progress(1, 1, f"Base images of {len(changed)} image{'' if len(changed) == 1 else 's'} changed")
+    run.progress(1, 1, f"Images with a changed base: {len(changed)}")
 
 
 @subscribe(events.ImageIngested)

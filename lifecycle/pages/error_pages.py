@@ -51,11 +51,11 @@ def server_error(request: HttpRequest) -> HttpResponse:
         answer = problem_answer(
             503,
             "unavailable",
-            "A required service did not respond. No change was saved in part. Try again.",
+            "A required service did not respond. No partial change was saved. Try again.",
         )
     else:
         answer = problem_answer(
-            500, "internal_error", "Something went wrong on the server. No change was saved in part. Try again."
+            500, "internal_error", "Something went wrong on the server. No partial change was saved. Try again."
         )
     if is_passing:
         answer["Retry-After"] = str(_RETRY_AFTER_S)

@@ -66,8 +66,8 @@ def promote(run: JobRun) -> None:
         progress=run.progress,
     )
     run.log(
-        f"Verified in the target: {copied.manifests} manifests and {copied.blobs} blobs "
-        f"({copied.mounted} blobs mounted, {copied.uploaded} uploaded), with {copied.referrers} referrers."
+        f"Verified in the target. Manifests: {copied.manifests}. Blobs: {copied.blobs} "
+        f"({copied.mounted} mounted, {copied.uploaded} uploaded). Referrers: {copied.referrers}."
     )
     with run.fenced():
         services.verify(request)

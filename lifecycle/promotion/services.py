@@ -269,7 +269,9 @@ def execute(promotion_id: int, *, actor: User) -> PromotionRequest:
     if not verdict.is_allowed:
         raise PolicyBlocked("The request no longer meets all requirements.", reasons=list(verdict.reasons))
     if request.execute_by is not None and request.execute_by < clock.now():
-        raise IllegalTransition(f"The time to run {request} ended at {request.execute_by:%Y-%m-%d %H:%M} UTC.")
+        raise IllegalTransition(
+            f"The time to run {request} ended at {request.execute_by:%Y-%m-%d %H:%M} UTC. Request it again."
+        )
     busy = PromotionRequest.objects.filter(
         repository=request.repository, environment=request.environment, state__in=MOVING_STATES
     ).first()

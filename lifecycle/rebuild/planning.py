@@ -65,7 +65,7 @@ def _plan(base: str, *, actor: User, trigger: str, even_empty: bool = True) -> t
     repository = repository_named(actor, name)
     new_base = _image_at(repository, reference)
     if new_base is None:
-        raise NotFound(f"{name} has no image {reference}.")
+        raise NotFound(f"{name} has no image {reference}. Check the name.")
     new_platforms = platforms_of(new_base)
     reach = reach_of(repository, tags_of(repository, new_base), new_platforms)
     nodes = _outdated_nodes(reach, repository, new_platforms)
@@ -149,7 +149,7 @@ def _outdated_nodes(reach: Reach, base: Repository, new_platforms: list[Image]) 
     """Return the nodes that are not built on the current state of their bases, or will not be after this wave."""
     order, circular = in_order(reach.nodes)
     for key in circular:
-        reach.skipped[key] = "Its bases form a circle."
+        reach.skipped[key] = "Its bases form a cycle."
     current = {node.key: [image.pk for image in node.platforms] for node in order}
     current[base.pk] = [image.pk for image in new_platforms]
     outdated: dict[int, RepositoryNode] = {}

@@ -30,7 +30,7 @@ def why_not_steer(actor: User, wave: RebuildWave) -> Reason | None:
         return None
     names = [row.name for row in lacking if row.is_visible]
     if len(names) < len(lacking):
-        return Reason("You need image.rebuild on every repository in this wave.")
+        return Reason("You need image.rebuild on every repository in this wave. Ask an owner of each team to grant it.")
     more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
     listed = ", ".join(names[:_NAMES_MAX])
     return Reason(f"You need image.rebuild on {listed}{more}. Ask an owner of the team to grant it.")

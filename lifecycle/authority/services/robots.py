@@ -149,4 +149,4 @@ def _lock(actor: User, team_id: int, *, absent: str = _NO_TEAM) -> Team:
 def _refuse_retired(robot: Robot) -> None:
     robot.user.refresh_from_db(fields=["is_active"])  # under the lock of the team, which every action on robots takes
     if not robot.user.is_active:
-        raise Conflict(f"Robot {robot} is deactivated.")
+        raise Conflict(f"Robot {robot} is deactivated. Create a new robot.")

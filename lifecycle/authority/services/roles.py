@@ -30,7 +30,7 @@ def create_role(*, actor: User, slug: str, name: str, verbs: Iterable[str]) -> R
     except ValidationError:
         raise Malformed(
             "Enter a short name of up to 60 letters, digits, hyphens and underscores."
-            " The name has up to 120 characters."
+            " The name can have up to 120 characters."
         ) from None
     try:
         with transaction.atomic():

@@ -39,7 +39,7 @@ def create_team(*, actor: User, slug: str, name: str) -> Team:
     except ValidationError:
         raise Malformed(
             "Enter a short name of up to 60 lower-case letters and digits, with single hyphens between them."
-            " The name has up to 120 characters."
+            " The name can have up to 120 characters."
         ) from None
     if Environment.objects.filter(prefix=slug).exists():
         raise Conflict(f"{slug} is the target prefix of an environment. Choose another name.")
@@ -74,7 +74,7 @@ def add_member(
     require(actor, Verb.TEAM_MANAGE, team=team)
     user = User.objects.filter(username=username, is_active=True, kind=User.Kind.PERSON).first()
     if user is None:
-        raise NotFound(f"No active account {username[:150]} found.")
+        raise NotFound(f"No active account {username[:150]} found. Check the user name.")
     return grant_role(
         team,
         user,
@@ -105,9 +105,9 @@ def grant_role(
     if environment:
         scope = Environment.objects.filter(team=team, slug=environment).first()
         if scope is None:
-            raise NotFound(f"Team {team} has no environment {environment[:60]}.")
+            raise NotFound(f"Team {team} has no environment {environment[:60]}. Check its name.")
     if expires_at is not None and expires_at <= clock.now():
-        raise Malformed("The expiry date must be in the future.")
+        raise Malformed("The expiry date is in the past. Choose a later date.")
     return write_grant(
         team, user, chosen, actor=actor, repository_pattern=repository_pattern, environment=scope, expires_at=expires_at
     )

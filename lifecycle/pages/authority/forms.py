@@ -94,7 +94,7 @@ class MemberForm(GrantForm):
         """
         name: str = self.cleaned_data["username"]
         if not User.objects.filter(username=name, is_active=True, kind=User.Kind.PERSON).exists():
-            raise forms.ValidationError(f"No active account {name} found.")
+            raise forms.ValidationError(f"No active account {name} found. Check the user name.")
         return name
 
 
@@ -114,6 +114,7 @@ class NewRoleForm(RoleForm):
         label="Short name",
         max_length=60,
         help_text="Letters, digits, hyphens and underscores. It cannot be changed later.",
+        error_messages={"invalid": "Use only letters, digits, hyphens and underscores."},
         widget=forms.TextInput(attrs=_PLAIN),
     )
     field_order = ("slug", "name", "verbs")
@@ -143,6 +144,7 @@ class TokenForm(forms.Form):
         max_value=366,
         initial=DEFAULT_DAYS,
         help_text="1 to 366 days.",
+        error_messages=dict.fromkeys(("invalid", "min_value", "max_value"), "Enter a number from 1 to 366."),
         widget=forms.NumberInput(attrs=_INPUT),
     )
 

@@ -21,10 +21,10 @@ DESCENDANTS_READ: Final = 400  # rows read for the drawing and its groups; the c
 ROLLED_FROM: Final = 3  # images of one repository on the same base become one box from this number on
 
 EVIDENCE_WORDS: Final = {
-    "layers": "Layers match",
-    "annotation": "Annotation or label",
-    "provenance": "Attested by provenance",
-    "declared": "Declared by our build record",
+    "layers": "matching layers",
+    "annotation": "annotation or label",
+    "provenance": "provenance statement",
+    "declared": "our build record",
 }
 
 
@@ -258,7 +258,7 @@ def _rows(  # noqa: PLR0917 -- called once, with the parts of one walk
             base = locations.get(edge.base_id)
             relation = f"built on {base.label}" if base else "built on an image you cannot see"
             words = ", ".join(EVIDENCE_WORDS.get(kind, kind) for kind in edge.evidence)
-            evidence = f"{words}. Confidence {edge.confidence}."
+            evidence = f"{words[:1].upper()}{words[1:]}. Confidence {edge.confidence}."
         rows.append(
             Row(
                 column[str(image.pk)],

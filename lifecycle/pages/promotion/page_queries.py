@@ -147,9 +147,9 @@ class TimelineEntry:
 
 _TIMELINE: Final[Mapping[str, tuple[str, str, str]]] = {
     # action -> (icon, tone, sentence with the placeholders {actor} and {voter})
-    Action.PROMOTION_REQUESTED: ("git-pull-request-arrow", "", "{actor} requested"),
-    Action.PROMOTION_APPROVED: ("check", "good", "{actor} approved"),
-    Action.PROMOTION_REJECTED: ("x", "bad", "{actor} rejected"),
+    Action.PROMOTION_REQUESTED: ("git-pull-request-arrow", "", "{actor} requested the promotion"),
+    Action.PROMOTION_APPROVED: ("check", "good", "{actor} approved the request"),
+    Action.PROMOTION_REJECTED: ("x", "bad", "{actor} rejected the request"),
     Action.PROMOTION_VOTE_LAPSED: ("history", "bad", "The vote of {voter} lapsed"),
     Action.PROMOTION_READY: ("circle-check", "good", "All requirements are met"),
     Action.PROMOTION_REGRESSED: ("circle-x", "bad", "No longer ready"),
@@ -158,7 +158,7 @@ _TIMELINE: Final[Mapping[str, tuple[str, str, str]]] = {
     Action.PROMOTION_SUCCEEDED: ("circle-check", "good", "Promoted"),
     Action.PROMOTION_ATTEMPT_FAILED: ("triangle-alert", "bad", "The copy failed. You can run it again."),
     Action.PROMOTION_FAILED: ("circle-x", "bad", "Failed"),
-    Action.PROMOTION_WITHDRAWN: ("undo-2", "", "{actor} withdrew"),
+    Action.PROMOTION_WITHDRAWN: ("undo-2", "", "{actor} withdrew the request"),
     Action.PROMOTION_EXPIRED: ("hourglass", "bad", "Expired"),
 }
 _EXPIRED: Final = {"approve_by": "Not approved in time.", "execute_by": "Not run in time."}
@@ -247,7 +247,7 @@ def why_not_promotable(reader: User, repository: Repository) -> str:
         for environment in environments
     ):
         return decision.reason
-    return "" if environments else "The team has no environments yet."
+    return "" if environments else "The team has no environments yet. Add one on the team page."
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class PlanForm(forms.Form):
         except Malformed as error:
             raise forms.ValidationError({"reference": error.message}) from None
         if not exists:
-            raise forms.ValidationError({"reference": f"{base.name} has no image {reference[:80]}."})
+            raise forms.ValidationError({"reference": f"{base.name} has no image {reference[:80]}. Check the name."})
         return given
 
     @property

@@ -67,7 +67,7 @@ def test_a_grant_of_another_team_is_absent_here(dock, admin):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"username": "nobody-here"}, "No active account nobody-here found."),
+        ({"username": "nobody-here"}, "No active account nobody-here found. Check the user name."),
         ({"role": "king"}, "Select a valid choice"),
         ({"until": "2001-01-01"}, "The date is in the past. Choose a later date."),
         ({"environment": "moon"}, "Select a valid choice"),

@@ -79,7 +79,7 @@ def test_a_wrong_password_an_ended_account_and_none_at_all_look_the_same(kim: Us
     ]
     said = [list(answer.context["form"].non_field_errors()) for answer in answers]
     assert {answer.status_code for answer in answers} == {200}
-    assert said == [["The username and/or password you specified are not correct."]] * 4
+    assert said == [["The user name or password is wrong. Check both, then try again."]] * 4
     events = AuditEvent.objects.filter(action="session.refused").order_by("pk")
     assert [event.details["user"] for event in events] == ["kim", "ended", "unknown", "shop+ci"]
     assert {event.outcome for event in events} == {"denied"}

@@ -199,7 +199,7 @@ def test_recipes_that_stand_on_each_other_are_left_out_and_do_not_hold_up_the_re
     recipe(yard.places["api"], yard.owner, "shop/base:12")
     wave = planning.plan_wave("shop/base:12", actor=yard.owner)
     assert levels(wave) == {"shop/api": 1}
-    reason = "Its bases form a circle."
+    reason = "Its bases form a cycle."
     assert wave.skipped == [{"repository": name, "reason": reason} for name in ("shop/runtime", "shop/web")]
 
 
