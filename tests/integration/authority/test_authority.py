@@ -68,9 +68,9 @@ def test_builtin_roles_in_database_equal_those_in_code():
 def test_pattern_matches_alike_in_python_and_sql(team, kim, pattern, family, expected):
     assert matches(pattern, family) is expected
     if family is not None:
-        place = repository(team, family)
+        row = repository(team, family)
         grant_role(team, kim, "viewer", repository_pattern=pattern)
-        assert (place in repositories_visible_to(kim)) is expected
+        assert (row in repositories_visible_to(kim)) is expected
         assert (kim in people_who(Verb.IMAGE_VIEW, team=team, family=family)) is expected
 
 
@@ -79,23 +79,23 @@ def test_environment_grant_applies_only_to_its_environment(team, kim):
         create_environment(team, actor=system_user(), slug=slug, name=slug, prefix=slug)
         for slug in ("staging", "production")
     )
-    place = repository(team, "shop/api")
+    row = repository(team, "shop/api")
     grant_role(team, kim, "approver", environment="staging")
-    assert may(kim, Verb.PROMOTION_APPROVE, repository=place, environment=staging)
-    assert not may(kim, Verb.PROMOTION_APPROVE, repository=place, environment=production)
-    assert not may(kim, Verb.PROMOTION_APPROVE, repository=place)
+    assert may(kim, Verb.PROMOTION_APPROVE, repository=row, environment=staging)
+    assert not may(kim, Verb.PROMOTION_APPROVE, repository=row, environment=production)
+    assert not may(kim, Verb.PROMOTION_APPROVE, repository=row)
 
 
 def test_expired_grant_and_inactive_user_have_no_rights(team, kim):
-    place = repository(team, "shop/api")
+    row = repository(team, "shop/api")
     grant = grant_role(team, kim, "viewer")
-    assert may(kim, Verb.IMAGE_VIEW, repository=place)
+    assert may(kim, Verb.IMAGE_VIEW, repository=row)
     RoleGrant.objects.filter(pk=grant.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
-    assert not may(kim, Verb.IMAGE_VIEW, repository=place)
+    assert not may(kim, Verb.IMAGE_VIEW, repository=row)
     assert not repositories_visible_to(kim).exists()
     RoleGrant.objects.filter(pk=grant.pk).update(expires_at=None)
     kim.is_active = False
-    assert not may(kim, Verb.IMAGE_VIEW, repository=place)
+    assert not may(kim, Verb.IMAGE_VIEW, repository=row)
     assert not repositories_visible_to(kim).exists()
 
 
@@ -143,13 +143,13 @@ def test_owner_with_expiry_does_not_replace_last_owner(team, kim):
 
 
 def test_guardian_rows_follow_grants_and_can_be_rebuilt(team, kim):
-    place = repository(team, "shop/api")
+    row = repository(team, "shop/api")
     grant = grant_role(team, kim, "viewer", repository_pattern="shop/*")
-    assert ObjectPermissionChecker(kim).has_perm("image_view", place)
+    assert ObjectPermissionChecker(kim).has_perm("image_view", row)
     assert not ObjectPermissionChecker(kim).has_perm("image_view", team)
     RoleGrant.objects.filter(pk=grant.pk).delete()
     call_command("rebuild_grants", stdout=io.StringIO())
-    assert not ObjectPermissionChecker(kim).has_perm("image_view", place)
+    assert not ObjectPermissionChecker(kim).has_perm("image_view", row)
 
 
 def test_create_team_refuses_target_prefix_and_invalid_slug(team):

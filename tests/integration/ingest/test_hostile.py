@@ -151,9 +151,9 @@ def ingest_digest(digest: str, number: int = 1) -> Job:
     return job
 
 
-@pytest.mark.parametrize("what", sorted(CASES))
-def test_hostile_answer_fails_its_job_quickly_and_next_job_succeeds(hostile: HostileRegistry, what: str) -> None:
-    make, code = CASES[what]
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_hostile_answer_fails_its_job_quickly_and_next_job_succeeds(hostile: HostileRegistry, case: str) -> None:
+    make, code = CASES[case]
     before_kb, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     job = ingest_digest(make(hostile))
     assert (job.state, job.error_code, job.attempts) == (Job.State.FAILED, code, 1)

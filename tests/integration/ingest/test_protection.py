@@ -46,9 +46,9 @@ def guarded(shelf: InMemoryRegistry) -> Repository:
     return repository
 
 
-def move(shelf: InMemoryRegistry, tag: str, who: str, number: int = 7) -> None:
+def move(shelf: InMemoryRegistry, tag: str, username: str, number: int = 7) -> None:
     oci.push(shelf, "shop/api", NEW, tag)
-    deliver(event(number, NEW.manifest.digest.text, tag=tag, actor=who))
+    deliver(event(number, NEW.manifest.digest.text, tag=tag, actor=username))
 
 
 def digests_of(shelf: InMemoryRegistry, tag: str = "v1") -> tuple[str, str]:
@@ -68,9 +68,9 @@ BOTH_NEW = (NEW.manifest.digest.text,) * 2
 
 
 @pytest.mark.usefixtures("guarded")
-@pytest.mark.parametrize(("who", "tag"), [("mary", "v1"), ("anna", "v1"), ("carl", "latest"), ("carl", "v2")])
-def test_allowed_moves_and_new_tags_are_accepted(shelf: InMemoryRegistry, who: str, tag: str) -> None:
-    move(shelf, tag, who)
+@pytest.mark.parametrize(("username", "tag"), [("mary", "v1"), ("anna", "v1"), ("carl", "latest"), ("carl", "v2")])
+def test_allowed_moves_and_new_tags_are_accepted(shelf: InMemoryRegistry, username: str, tag: str) -> None:
+    move(shelf, tag, username)
     assert digests_of(shelf, tag) == BOTH_NEW
     assert Job.objects.filter(kind="plan").exists() == (tag == "v1")
     assert not AuditEvent.objects.filter(action="tag.move_refused").exists()
@@ -139,16 +139,16 @@ def test_only_the_move_whose_wait_is_over_is_reverted(shelf: InMemoryRegistry, g
     deliver(event(4, NEW.manifest.digest.text, tag="v2", actor="mary"))
     assert digests_of(shelf, "v2") == BOTH_NEW
 
-    for item, who in (
+    for item, username in (
         (NEW, None),
         (other, "mary"),
         (NEW, None),
     ):  # crawled, notified with another image, and crawled again
         oci.push(shelf, "shop/api", item, "v1")
-        if who is None:
+        if username is None:
             ingest.crawl(guarded.registry_id)
         else:
-            deliver(event(5, item.manifest.digest.text, tag="v1", actor=who))
+            deliver(event(5, item.manifest.digest.text, tag="v1", actor=username))
     run(Job.objects.get(kind="crawl", state=Job.State.WAITING))
     assert digests_of(shelf) == (NEW.manifest.digest.text, other.manifest.digest.text)
     run(Job.objects.get(kind="crawl", state=Job.State.WAITING))
