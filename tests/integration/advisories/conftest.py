@@ -1,4 +1,4 @@
-"""An export on disk, and package versions stored as the SBOM package stores them."""
+"""Fixtures: an advisory export on disk, and package versions stored as the SBOM package stores them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def stored() -> Callable[..., PackageVersion]:
     """Store a package version with the coordinates of its purl."""
 
     def store(purl: str, source_name: str = "", source_version: str = "") -> PackageVersion:
-        found = coordinates(purl, source_name=source_name, source_version=source_version)
+        parsed = coordinates(purl, source_name=source_name, source_version=source_version)
         kind, _, rest = purl.removeprefix("pkg:").partition("/")
         return PackageVersion.objects.create(
             purl=purl,
             type=kind,
             name=rest.partition("?")[0].partition("@")[0].rpartition("/")[2],
-            version=found.version,
+            version=parsed.version,
             source_name=source_name,
             source_version=source_version,
-            ecosystem=found.ecosystem,
-            release=found.release,
-            match_name=found.name,
-            match_version=found.version,
-            scheme=found.scheme,
-            version_key=found.key,
-            problem=found.problem or "",
+            ecosystem=parsed.ecosystem,
+            release=parsed.release,
+            match_name=parsed.name,
+            match_version=parsed.version,
+            scheme=parsed.scheme,
+            version_key=parsed.key,
+            problem=parsed.problem or "",
         )
 
     return store

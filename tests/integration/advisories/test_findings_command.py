@@ -1,4 +1,4 @@
-"""`manage.py findings` and `sync_advisories` as a check calls them."""
+"""The commands `findings` and `sync_advisories`: output and exit codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.factories.dock import carry, image, index
 pytestmark = pytest.mark.django_db
 
 OPENSSL = "pkg:deb/debian/libssl3@3.0.11-1?distro=debian-12&upstream=openssl"
-UNJUDGED = "pkg:deb/debian/libssl3@3.0.11-1"
+UNMATCHABLE = "pkg:deb/debian/libssl3@3.0.11-1"
 
 
 def findings(*arguments: str) -> list[dict[str, object]]:
@@ -44,7 +44,7 @@ def feed(export):
     return export
 
 
-def test_findings_of_a_purl_say_aliases_fix_severity_and_state(feed):
+def test_findings_of_purl_show_aliases_fix_severity_and_state(feed):
     assert findings("--purl", OPENSSL) == [
         {
             "purl": OPENSSL,
@@ -65,34 +65,34 @@ def test_findings_of_a_purl_say_aliases_fix_severity_and_state(feed):
     ]
 
 
-def test_findings_of_a_clean_purl_are_none(feed):
+def test_findings_of_clean_purl_are_empty(feed):
     assert findings("--purl", OPENSSL.replace("3.0.11", "3.0.99").replace("upstream=openssl", "upstream=perl")) == []
 
 
-def test_findings_say_why_a_package_cannot_be_judged(feed):
-    (line,) = findings("--purl", UNJUDGED)
+def test_findings_give_reason_for_unmatchable_package(feed):
+    (line,) = findings("--purl", UNMATCHABLE)
     reason = line.pop("reason")
     assert line == {
-        "purl": UNJUDGED, "advisory": None, "aliases": [], "fixed_version": None,
+        "purl": UNMATCHABLE, "advisory": None, "aliases": [], "fixed_version": None,
         "severity": "unknown", "state": "unknown",
     }  # fmt: skip
     assert "distribution" in str(reason)
 
 
-def test_findings_of_a_file_are_sorted_and_each_pair_comes_once(feed, tmp_path):
+def test_findings_of_file_are_sorted_without_duplicates(feed, tmp_path):
     path = tmp_path / "purls.txt"
-    path.write_text(f"pkg:pypi/A@1.0\n\n{OPENSSL}\n{OPENSSL}\n{UNJUDGED}\n")
+    path.write_text(f"pkg:pypi/A@1.0\n\n{OPENSSL}\n{OPENSSL}\n{UNMATCHABLE}\n")
     pairs = [(line["purl"], line["advisory"] or "") for line in findings("--purls", str(path))]
     assert pairs == sorted(set(pairs))
     assert ("pkg:pypi/A@1.0", "GHSA-1") in pairs  # the purl as given
     assert len(pairs) == 5
 
 
-def test_findings_of_one_id_in_two_feeds_come_once_wherever_they_are_counted(feed, stored):
+def test_findings_of_one_id_in_two_feeds_count_once(feed, stored):
     made = image("mine")
     carry(made, 0, stored(OPENSSL))
     feed.put("Debian", record("DEB-2", fixed="3.0.20-1", database_specific={"severity": "LOW"}))
-    feed.sync("another")  # says more of DEB-2 than the first
+    feed.sync("another")  # has a fix and a severity for DEB-2, unlike the first feed
     lines = findings("--purl", OPENSSL)
     assert [(line["advisory"], line["fixed_version"], line["severity"]) for line in lines] == [
         ("DEB-1", "3.0.14-1", "high"), ("DEB-2", "3.0.20-1", "low"),
@@ -105,7 +105,7 @@ def test_findings_of_one_id_in_two_feeds_come_once_wherever_they_are_counted(fee
     assert [share.count for share in findings_by_layer(made)] == [2]
 
 
-def test_findings_of_a_file_take_any_line_end_and_a_byte_order_mark(feed, tmp_path):
+def test_findings_of_file_accept_any_line_ending_and_a_bom(feed, tmp_path):
     path = tmp_path / "purls.txt"
     path.write_bytes(f"\ufeff{OPENSSL}\r\n\r\n  pkg:pypi/a@1.0 \n{OPENSSL}".encode())
     lines = findings("--purls", str(path))
@@ -113,7 +113,7 @@ def test_findings_of_a_file_take_any_line_end_and_a_byte_order_mark(feed, tmp_pa
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_findings_of_a_file_that_cannot_be_read_say_so(feed, tmp_path, content):
+def test_findings_of_unreadable_file_name_the_file(feed, tmp_path, content):
     path = tmp_path / "purls.txt"
     if content is not None:
         path.write_bytes(content)
@@ -121,7 +121,7 @@ def test_findings_of_a_file_that_cannot_be_read_say_so(feed, tmp_path, content):
         findings("--purls", str(path))
 
 
-def test_findings_of_an_image_that_was_not_scanned_say_that_nothing_is_known(feed):
+def test_findings_of_unscanned_image_report_missing_scan(feed):
     made, waiting = image("mine"), image("waiting")
     Image.objects.filter(pk=made.pk).update(scanned_at=timezone.now())
     Image.objects.filter(pk=waiting.pk).update(scanned_at=None)
@@ -130,13 +130,13 @@ def test_findings_of_an_image_that_was_not_scanned_say_that_nothing_is_known(fee
     assert err.getvalue() == f"{waiting.digest}: its packages are not scanned yet\n"
 
 
-def test_findings_of_an_image_and_of_the_index_that_names_it(feed, stored):
+def test_findings_of_image_and_of_its_index_are_equal(feed, stored):
     made = image("mine")
     carry(made, 0, stored(OPENSSL))
-    carry(made, 1, stored(UNJUDGED), stored("pkg:generic/x@1"))
+    carry(made, 1, stored(UNMATCHABLE), stored("pkg:generic/x@1"))
     lines = findings("--image", made.digest)
     assert [(line["purl"], line["advisory"], line["state"]) for line in lines] == [
-        (UNJUDGED, None, "unknown"),
+        (UNMATCHABLE, None, "unknown"),
         (OPENSSL, "DEB-1", "open"),
         (OPENSSL, "DEB-2", "open"),
         ("pkg:generic/x@1", None, "unknown"),
@@ -162,7 +162,7 @@ def test_findings_exit_codes(feed, arguments, code):
     assert stopped.value.code == code
 
 
-def test_findings_of_a_file_with_a_malformed_purl_print_the_rest_and_say_so(feed, tmp_path, capsys):
+def test_findings_of_file_skip_malformed_purls_and_exit_2(feed, tmp_path, capsys):
     path = tmp_path / "purls.txt"
     path.write_text(f"nonsense\npkg:npm/a%00b@1\n{OPENSSL}\n")
     out = io.StringIO()
@@ -172,7 +172,7 @@ def test_findings_of_a_file_with_a_malformed_purl_print_the_rest_and_say_so(feed
     assert len(out.getvalue().splitlines()) == 2
 
 
-def test_sync_advisories_names_the_feed_after_its_folder_and_exits_1_when_a_record_is_bad(export):
+def test_sync_advisories_names_feed_after_folder_and_exits_1_on_bad_record(export):
     export.put("Debian", record("A-1"), record("A-2"))
     out = io.StringIO()
     call_command("sync_advisories", "--from", str(export.root), stdout=out)
@@ -186,7 +186,7 @@ def test_sync_advisories_names_the_feed_after_its_folder_and_exits_1_when_a_reco
     assert stopped.value.code == 1
 
 
-def test_sync_advisories_exits_1_when_there_is_nothing_to_read(tmp_path):
+def test_sync_advisories_exits_1_when_folder_is_missing(tmp_path):
     with pytest.raises(SystemExit) as stopped:
         call_command("sync_advisories", "--from", str(tmp_path / "none"), stderr=io.StringIO())
     assert stopped.value.code == 1

@@ -1,4 +1,4 @@
-"""Matches in the database against the schema's words, and their opening and closing."""
+"""Matches in the database: they agree with the OSV schema, open and close."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def live() -> list[tuple[str, str]]:
     return sorted(Match.objects.filter(valid_to=None).values_list("package__purl", "advisory__osv_id"))
 
 
-def test_matches_of_the_shipped_advisories_are_what_the_schema_says(stored):
-    """Every record of the demonstration x thousands of versions around its own bounds: no difference."""
+def test_matches_of_demo_advisories_agree_with_the_schema(stored):
+    """Compare every demo record with thousands of versions around its bounds."""
     services.sync_feed(str(DEMO), feed_name="demo", actor=system_user())
     by_package: dict[tuple[str, str, str], list[tuple[str, dict]]] = {}
     for archive_record in demo_records():
@@ -45,24 +45,24 @@ def test_matches_of_the_shipped_advisories_are_what_the_schema_says(stored):
             ecosystem, release = split_ecosystem(entry["package"]["ecosystem"])
             name = match_name(ecosystem, entry["package"]["name"])
             by_package.setdefault((ecosystem, release, name), []).append((archive_record["id"], entry))
-    expected, asked = set(), []
+    expected, purls = set(), []
     for (ecosystem, release, name), entries in by_package.items():
         scheme = {"Debian": "dpkg", "PyPI": "pep440"}[ecosystem]
         versions = {version for _, entry in entries for version in near(scheme, entry)}
         for version in random.Random(3).sample(sorted(versions), min(40, len(versions))):
             distro = f"?distro=debian-{release}" if release else ""
             purl = f"pkg:{PURL_TYPES[ecosystem]}/{name}@{version.replace('+', '%2B')}{distro}"
-            if purl not in asked:
-                asked.append(purl)
+            if purl not in purls:
+                purls.append(purl)
                 expected |= {(purl, i) for i, entry in entries if affected_by_the_schema(scheme, entry, version)}
-    rows = [stored(purl) for purl in asked]
+    rows = [stored(purl) for purl in purls]
     services.match_packages([row.pk for row in rows])
-    assert len(asked) > 300
+    assert len(purls) > 300
     assert len(expected) > 3000
     assert set(live()) == expected
-    found = [coordinates(purl) for purl in asked]
+    parsed = [coordinates(purl) for purl in purls]
     names = dict(Advisory.objects.values_list("pk", "osv_id"))
-    assert {(asked[item.position], names[item.advisory_id]) for item in verdicts(found)} == expected
+    assert {(purls[item.position], names[item.advisory_id]) for item in verdicts(parsed)} == expected
 
 
 def demo_records():
@@ -72,16 +72,17 @@ def demo_records():
     for archive in DEMO.glob("*/all.zip"):
         with zipfile.ZipFile(archive) as opened:
             for name in opened.namelist():
-                found = json.loads(opened.read(name))
-                if not found.get("withdrawn"):
-                    yield found
+                advisory = json.loads(opened.read(name))
+                if not advisory.get("withdrawn"):
+                    yield advisory
 
 
-def test_real_entries_are_there_to_be_asked_about():
+def test_demo_data_contains_enough_real_entries():
     assert len(real_entries(DEMO, 1, 10)) >= 20
 
 
-def test_an_advisory_without_release_matches_every_release_and_a_package_without_one_never_matches(export, stored):
+def test_advisory_without_release_matches_every_package_with_release(export, stored):
+    """A package without a release matches no advisory."""
     export.put("Debian", record("A-1", ecosystem="Debian"), record("A-2", ecosystem="Debian:11"))
     twelve, eleven = stored(OPENSSL), stored(OPENSSL.replace("-12", "-11"))
     stored("pkg:deb/debian/openssl@3.0.1-1")
@@ -89,7 +90,7 @@ def test_an_advisory_without_release_matches_every_release_and_a_package_without
     assert live() == sorted([(twelve.purl, "A-1"), (eleven.purl, "A-1"), (eleven.purl, "A-2")])
 
 
-def test_pro_fixes_count_only_when_that_channel_is_on(export, stored, settings):
+def test_ubuntu_pro_advisories_match_only_when_enabled(export, stored, settings):
     package = stored("pkg:deb/ubuntu/openssl@3.0.1-1?distro=ubuntu-22.04")
     export.put("Ubuntu", record("U-1", ecosystem="Ubuntu:22.04:LTS"), record("U-2", ecosystem="Ubuntu:Pro:22.04:LTS"))
     export.sync()
@@ -99,7 +100,7 @@ def test_pro_fixes_count_only_when_that_channel_is_on(export, stored, settings):
     assert live() == [(package.purl, "U-1"), (package.purl, "U-2")]
 
 
-def test_maven_versions_are_compared_in_code(export, stored):
+def test_maven_versions_are_compared_in_python(export, stored):
     events = [{"introduced": "2.0-beta9"}, {"fixed": "2.15.0"}]
     export.put("Maven", record("G-1", name="g:a", ecosystem="Maven", events=events))
     inside = stored("pkg:maven/g/a@2.14.0-rc1")
@@ -109,7 +110,7 @@ def test_maven_versions_are_compared_in_code(export, stored):
     assert live() == [(inside.purl, "G-1")]
 
 
-def test_a_version_that_does_not_parse_matches_by_its_text_alone(export, stored):
+def test_unparsable_version_matches_by_exact_text(export, stored):
     export.put("PyPI", {
         "id": "P-1", "modified": "2026-01-01T00:00:00Z",
         "affected": [{"package": {"ecosystem": "PyPI", "name": "x"}, "versions": ["weird one", "1.0"]}],
@@ -120,7 +121,7 @@ def test_a_version_that_does_not_parse_matches_by_its_text_alone(export, stored)
     assert live() == sorted([(weird.purl, "P-1"), (fine.purl, "P-1")])
 
 
-def test_of_several_intervals_the_highest_fix_is_the_one_to_reach(export, stored):
+def test_fixed_version_is_highest_of_several_intervals(export, stored):
     first = record("A-1", fixed="3.0.12-1")
     first["affected"] += record("A-1", fixed="3.0.20-1")["affected"]
     export.put("Debian", first)
@@ -129,7 +130,7 @@ def test_of_several_intervals_the_highest_fix_is_the_one_to_reach(export, stored
     assert Match.objects.get().fixed_version == "3.0.20-1"
 
 
-def test_a_match_changes_in_place_when_only_the_fix_moves(export, stored):
+def test_match_is_updated_in_place_when_only_the_fix_changes(export, stored):
     stored(OPENSSL)
     export.put("Debian", record("A-1", events=[{"introduced": "0"}]))
     export.sync()
@@ -141,7 +142,7 @@ def test_a_match_changes_in_place_when_only_the_fix_moves(export, stored):
     assert (before.fixed_version, after.fixed_version) == ("", "3.0.14-1")
 
 
-def test_risk_follows_for_the_images_that_carry_the_package_only(export, stored):
+def test_sync_updates_risk_only_of_images_with_the_package(export, stored):
     mine, other = image("mine"), image("other")
     carry(mine, 0, stored(OPENSSL))
     carry(mine, 1, PackageVersion.objects.get())
@@ -154,20 +155,20 @@ def test_risk_follows_for_the_images_that_carry_the_package_only(export, stored)
     assert (other.finding_count, other.risk_at) == (0, other.scanned_at)
 
 
-def test_diff_tells_fixed_new_and_remaining_although_versions_changed(export, stored):
+def test_diff_lists_fixed_new_and_remaining_across_versions(export, stored):
     before, after = image("before"), image("after")
     carry(before, 0, stored(OPENSSL))
     carry(after, 0, stored(OPENSSL.replace("3.0.11", "3.0.14")), stored("pkg:pypi/x@1.0"))
     export.put("Debian", record("A-1"), record("A-2", fixed="3.0.20-1"))
     export.put("PyPI", record("P-1", name="x", ecosystem="PyPI", fixed="2"))
     export.sync()
-    found = diff_of_images(before, after)
-    ids = [[item.advisory.osv_id for item in part] for part in (found.fixed, found.new, found.remaining)]
+    diff = diff_of_images(before, after)
+    ids = [[item.advisory.osv_id for item in part] for part in (diff.fixed, diff.new, diff.remaining)]
     assert ids == [["A-1"], ["P-1"], ["A-2"]]
 
 
 @pytest.mark.parametrize("count", [1, 300])
-def test_matching_costs_the_same_statements_for_any_number(export, stored, count):
+def test_match_packages_uses_constant_number_of_queries(export, stored, count):
     export.put("Debian", record("A-1"))
     export.sync()
     rows = [stored(OPENSSL.replace("libssl3", f"libssl{number}")) for number in range(count)]
@@ -178,7 +179,7 @@ def test_matching_costs_the_same_statements_for_any_number(export, stored, count
     assert len([q for q in queries if "SAVEPOINT" not in q["sql"]]) == 4  # lock, Maven, match, images
 
 
-def test_a_match_job_does_what_its_payload_names(export, stored):
+def test_match_job_matches_packages_of_its_payload(export, stored):
     export.put("Debian", record("A-1"))
     export.sync()
     package = stored(OPENSSL)

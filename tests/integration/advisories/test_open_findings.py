@@ -1,4 +1,4 @@
-"""The order in which feeds' records of one id are preferred is the same in SQL, in the ORM and in Python."""
+"""SQL, ORM and Python prefer the same record when several feeds have one id."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lifecycle.sbom.models import PackageVersion
 pytestmark = pytest.mark.django_db
 
 
-def test_three_languages_prefer_the_same_record():
-    """Every pair of (fix, severity) on one package version each, in both orders of arrival."""
+def test_sql_orm_and_python_prefer_the_same_record():
+    """Check every pair of (fix, severity), each on its own package version, in both orders."""
     kinds = list(itertools.product(("", "1.2"), SEVERITIES))
     feeds = [Feed.objects.create(name=name, location="x") for name in ("one", "two")]
     expected = set()

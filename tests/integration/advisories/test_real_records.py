@@ -1,4 +1,4 @@
-"""Real records of thirteen ecosystems, from the feed's files to the lines of `findings`, against the schema's words."""
+"""Real records of thirteen ecosystems: the lines of `findings` agree with the OSV schema."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TYPES = {
     "Wolfi": "apk/wolfi", "crates.io": "cargo", "npm": "npm",
 }  # fmt: skip
 IDS = {"AlmaLinux": "almalinux-", "Alpine": "alpine-", "Rocky Linux": "rocky-"}
-PER_ENTRY = 12  # versions asked about
+PER_ENTRY = 12  # versions to check
 
 
 def read() -> list[dict]:
@@ -39,13 +39,13 @@ def purl_of(ecosystem: str, release: str, name: str, version: str) -> str:
     return f"pkg:{TYPES[ecosystem]}/{path}@{quote(version, safe=':+~')}{distro}"
 
 
-def versions_of(scheme: str, found: list[tuple[str, dict]]) -> set[str]:
-    """Return versions around the bounds of these entries, and two below nearly all of them."""
+def versions_of(scheme: str, entries: list[tuple[str, dict]]) -> set[str]:
+    """Return versions around the bounds of these entries, plus up to two below nearly all of them."""
     low = [version for version in ("0.0.1", "0-r0") if is_valid(scheme, version)]
-    return {version for _, entry in found for version in near(scheme, entry)[:PER_ENTRY]} | set(low)
+    return {version for _, entry in entries for version in near(scheme, entry)[:PER_ENTRY]} | set(low)
 
 
-def test_findings_of_versions_around_real_bounds_are_what_the_schema_says(tmp_path):
+def test_findings_around_real_bounds_agree_with_the_schema(tmp_path):
     entries: dict[tuple[str, str, str], list[tuple[str, dict]]] = {}
     for item in read():
         folder = tmp_path / "feed" / item["directory"]
@@ -57,21 +57,21 @@ def test_findings_of_versions_around_real_bounds_are_what_the_schema_says(tmp_pa
                 key = (ecosystem, release, match_name(ecosystem, entry["package"]["name"]))
                 entries.setdefault(key, []).append((item["record"]["id"], entry))
     expected: set[tuple[str, str]] = set()
-    asked: list[str] = []
-    for (ecosystem, release, name), found in sorted(entries.items()):
+    purls: list[str] = []
+    for (ecosystem, release, name), records in sorted(entries.items()):
         scheme = SCHEMES[ecosystem]
-        for version in sorted(versions_of(scheme, found)):
+        for version in sorted(versions_of(scheme, records)):
             purl = purl_of(ecosystem, release, name, version)
-            asked.append(purl)
-            expected |= {(purl, osv_id) for osv_id, entry in found if affected_by_the_schema(scheme, entry, version)}
+            purls.append(purl)
+            expected |= {(purl, osv_id) for osv_id, entry in records if affected_by_the_schema(scheme, entry, version)}
     call_command("sync_advisories", "--from", str(tmp_path / "feed"), stdout=io.StringIO())
-    purls = tmp_path / "purls.txt"
-    purls.write_text("\n".join(asked))
+    purl_file = tmp_path / "purls.txt"
+    purl_file.write_text("\n".join(purls))
     out = io.StringIO()
-    call_command("findings", "--purls", str(purls), "--json", stdout=out)
+    call_command("findings", "--purls", str(purl_file), "--json", stdout=out)
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert {(line["purl"], line["advisory"]) for line in lines} == expected
     assert len(lines) == len(expected)
-    assert (len(asked) > 600, len(expected) > 250) == (True, True)
+    assert (len(purls) > 600, len(expected) > 250) == (True, True)
     kinds = {f"pkg:{kind.partition('/')[0]}" for kind in TYPES.values()}
     assert {purl.partition("/")[0] for purl, _ in expected} == kinds

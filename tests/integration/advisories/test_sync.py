@@ -1,4 +1,4 @@
-"""Feeds: what differs is fetched, what vanished is tombstoned, each within its feed; twice changes nothing."""
+"""Feed sync: fetch changed records, tombstone removed ones, keep feeds apart. A second sync changes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def live() -> list[str]:
     return sorted(Match.objects.filter(valid_to=None).values_list("advisory__osv_id", flat=True))
 
 
-def test_sync_twice_changes_nothing(export, stored):
+def test_second_sync_changes_nothing(export, stored):
     stored(OPENSSL)
     export.put("Debian", record("A-1"), record("A-2", name="perl"))
     first = export.sync()
@@ -34,7 +34,7 @@ def test_sync_twice_changes_nothing(export, stored):
 
 
 @pytest.mark.parametrize("modified", ["2027-01-01T00:00:00Z", "2001-01-01T00:00:00Z", "9999-12-31T00:00:00Z"])
-def test_sync_fetches_what_differs_whether_earlier_or_later(export, stored, modified):
+def test_sync_fetches_records_with_any_different_timestamp(export, stored, modified):
     stored(OPENSSL)
     export.put("Debian", record("A-1"))
     export.sync()
@@ -44,7 +44,7 @@ def test_sync_fetches_what_differs_whether_earlier_or_later(export, stored, modi
     assert Advisory.objects.get().modified == modified
 
 
-def test_sync_lets_the_newer_of_two_copies_win_in_one_feed_and_fetches_neither_again(export):
+def test_sync_keeps_newer_of_two_copies_and_fetches_neither_again(export):
     old, new = record("A-1", fixed="1-1"), {**record("A-1", fixed="2-1"), "modified": "2026-06-01T00:00:00Z"}
     export.put("Debian", new)
     export.put("Ubuntu", old)
@@ -53,7 +53,7 @@ def test_sync_lets_the_newer_of_two_copies_win_in_one_feed_and_fetches_neither_a
     assert export.sync().stored == 0
 
 
-def test_sync_keeps_one_id_of_two_feeds_apart(export, tmp_path, stored):
+def test_sync_keeps_same_id_of_two_feeds_apart(export, tmp_path, stored):
     stored(OPENSSL)
     export.put("Debian", record("A-1"))
     export.sync("one")
@@ -61,10 +61,10 @@ def test_sync_keeps_one_id_of_two_feeds_apart(export, tmp_path, stored):
     export.drop("Debian", "A-1")
     export.put("Debian", record("A-2", name="perl"))
     assert export.sync("two").tombstoned == 1
-    assert live() == ["A-1"]  # through the feed that still has it
+    assert live() == ["A-1"]  # feed one still has it
 
 
-def test_sync_tombstones_what_vanished_from_a_folder_and_brings_it_back(export, stored):
+def test_sync_tombstones_removed_records_and_restores_them(export, stored):
     stored(OPENSSL)
     export.put("Debian", record("A-1"), record("A-2", name="perl"))
     export.put("PyPI", record("P-1", name="x", ecosystem="PyPI"))
@@ -79,7 +79,7 @@ def test_sync_tombstones_what_vanished_from_a_folder_and_brings_it_back(export, 
     assert live() == ["A-1"]
 
 
-def test_sync_leaves_a_folder_alone_when_it_is_not_part_of_this_run(export, tmp_path):
+def test_sync_ignores_folder_missing_from_this_run(export, tmp_path):
     export.put("Debian", record("A-1"))
     export.put("PyPI", record("P-1", name="x", ecosystem="PyPI"))
     export.sync()
@@ -87,7 +87,7 @@ def test_sync_leaves_a_folder_alone_when_it_is_not_part_of_this_run(export, tmp_
     assert export.sync().tombstoned == 0
 
 
-def test_sync_withdraws_and_restores_matches_with_the_record(export, stored):
+def test_sync_closes_and_reopens_matches_with_the_record(export, stored):
     stored(OPENSSL)
     export.put("Debian", record("A-1"))
     export.sync()
@@ -100,7 +100,7 @@ def test_sync_withdraws_and_restores_matches_with_the_record(export, stored):
     assert Match.objects.count() == 2  # the closed one keeps its history
 
 
-def test_sync_reports_a_bad_record_keeps_the_rest_and_what_was_stored_of_it(export, stored):
+def test_sync_reports_bad_record_and_keeps_its_stored_version(export, stored):
     stored(OPENSSL)
     export.put("Debian", record("A-1"), record("A-2", name="perl"))
     export.sync()
@@ -112,7 +112,7 @@ def test_sync_reports_a_bad_record_keeps_the_rest_and_what_was_stored_of_it(expo
     assert live() == ["A-1", "A-3"]
 
 
-def test_sync_asks_again_for_a_record_that_lags_behind_its_index(export):
+def test_sync_fetches_again_when_record_is_older_than_its_index(export):
     export.put("Debian", record("A-1"))
     (export.root / "Debian" / "modified_id.csv").write_text("2026-02-01T00:00:00Z,A-1\n")
     assert [export.sync().stored, export.sync().stored] == [1, 1]
@@ -121,7 +121,7 @@ def test_sync_asks_again_for_a_record_that_lags_behind_its_index(export):
     assert AffectedInterval.objects.get().fixed_version == "9-1"
 
 
-def test_sync_does_not_take_an_index_that_was_cut_off_for_an_empty_one(export, stored):
+def test_sync_reports_truncated_index_and_tombstones_nothing(export, stored):
     stored(OPENSSL)
     export.put("Debian", record("A-1"))
     export.put("PyPI", record("P-1", name="x", ecosystem="PyPI"))
@@ -136,7 +136,7 @@ def test_sync_does_not_take_an_index_that_was_cut_off_for_an_empty_one(export, s
 @pytest.mark.parametrize(
     ("name", "version"), [("\U0001f600" * 400, "1"), ("openssl", "\U0001f600" * 400), ("openssl", "1.a" * 300)]
 )
-def test_sync_reports_a_record_that_no_index_of_the_database_could_hold(export, stored, name, version):
+def test_sync_reports_record_too_long_for_database_index(export, stored, name, version):
     stored(OPENSSL)
     events = [{"introduced": version}]
     export.put("Debian", record("A-0", name=name, events=events), record("A-1"))
@@ -144,14 +144,14 @@ def test_sync_reports_a_record_that_no_index_of_the_database_could_hold(export, 
     assert (report.error_count, live()) == (1, ["A-1"])
 
 
-def test_sync_goes_on_where_it_was_cut_short(export, stored, monkeypatch):
+def test_sync_resumes_after_interruption(export, stored, monkeypatch):
     stored(OPENSSL)
     monkeypatch.setattr(services, "BATCH", 1)
     export.put("Debian", *[record(f"A-{number}") for number in range(4)])
     monkeypatch.setattr(services, "_store", failing_after(2, services._store))
     with pytest.raises(ZeroDivisionError):
         export.sync()
-    assert live() == ["A-0", "A-1"]  # each batch came with its matches
+    assert live() == ["A-0", "A-1"]  # each batch is stored with its matches
     monkeypatch.undo()
     assert export.sync().stored == 2
     assert live() == ["A-0", "A-1", "A-2", "A-3"]
@@ -169,13 +169,13 @@ def failing_after(calls, function):
     return run
 
 
-def test_sync_refuses_a_folder_without_an_export(export):
+def test_sync_refuses_folder_without_export(export):
     export.root.mkdir()
     with pytest.raises(FeedUnreadable):
         export.sync()
 
 
-def test_sync_leaves_a_line_in_the_audit_trail(export):
+def test_sync_writes_audit_event(export):
     export.put("Debian", record("A-1"))
     export.sync()
     rows = [*AuditPending.objects.all(), *AuditEvent.objects.all()]

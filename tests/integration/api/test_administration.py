@@ -1,4 +1,4 @@
-"""Teams, grants, robots, roles, tokens, jobs and the trail over the API; every error is a problem."""
+"""Teams, grants, robots, roles, tokens, jobs and audit events over the API. Every error is a problem document."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def admin(db: None) -> Caller:
     return Caller(User.objects.create(username="admin", is_superuser=True))
 
 
-def test_a_team_with_members_environments_and_a_robot_from_nothing(admin: Caller) -> None:
+def test_create_team_with_members_environment_and_robot(admin: Caller) -> None:
     User.objects.create(username="kim")
     made = admin.post("teams/", {"slug": "web", "name": "Web"})
     assert (made.status_code, made.json()["slug"], made.json()["people"]) == (201, "web", 1)
     grant = admin.post("teams/web/grants/", {"username": "kim", "role": "creator", "repositories": "web/*"})
     assert (grant.status_code, grant.json()["repositories"], grant.json()["granted_by"]) == (201, "web/*", "admin")
-    place = admin.post("teams/web/environments/", {"slug": "dev", "prefix": "dev", "required_approvals": 0})
-    assert (place.status_code, place.json()["position"]) == (201, 0)
+    environment = admin.post("teams/web/environments/", {"slug": "dev", "prefix": "dev", "required_approvals": 0})
+    assert (environment.status_code, environment.json()["position"]) == (201, 0)
     robot = admin.post("teams/web/robots/", {"name": "ci"}).json()
     assert (robot["username"], robot["is_active"], robot["tokens"]) == ("web+ci", True, 0)
     assert admin.post("teams/web/grants/", {"username": "web+ci", "role": "creator"}).status_code == 201
@@ -51,7 +51,7 @@ def test_a_team_with_members_environments_and_a_robot_from_nothing(admin: Caller
     assert not RoleGrant.objects.filter(user__username="kim").exists()
 
 
-def test_the_child_of_another_team_is_absent(admin: Caller, dock: Any) -> None:
+def test_children_of_another_team_are_not_found(admin: Caller, dock: Any) -> None:
     admin.post("teams/", {"slug": "web"})
     robot = admin.post("teams/web/robots/", {"name": "ci"}).json()
     token = admin.post(f"teams/web/robots/{robot['id']}/tokens/", {"name": "t"}).json()
@@ -83,13 +83,13 @@ def test_the_child_of_another_team_is_absent(admin: Caller, dock: Any) -> None:
         ("tokens/", {"name": "x", "days": 367}),
     ],
 )
-def test_no_field_is_taken_that_is_not_listed(admin: Caller, dock: Any, path: str, body: Any) -> None:
+def test_post_rejects_unlisted_fields_and_bad_values(admin: Caller, dock: Any, path: str, body: Any) -> None:
     answer = admin.post(path, body)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
     assert answer.json()["errors"][0]["pointer"] in {f"/{name}" for name in body}
 
 
-def test_roles_are_composed_by_admins(admin: Caller, dock: Any) -> None:
+def test_only_admins_create_change_and_delete_roles(admin: Caller, dock: Any) -> None:
     body = {"slug": "crew", "name": "Crew", "verbs": ["image.view"]}
     assert Caller(dock.owner).post("roles/", body).status_code == 403
     assert admin.post("roles/", body).status_code == 201
@@ -101,7 +101,7 @@ def test_roles_are_composed_by_admins(admin: Caller, dock: Any) -> None:
     assert "viewer" in [row["slug"] for row in admin.get("roles/").json()["results"]]
 
 
-def test_ones_own_tokens_and_nobody_elses(dock: Any) -> None:
+def test_users_list_and_revoke_only_their_own_tokens(dock: Any) -> None:
     kim, lee = Caller(dock.requester), Caller(dock.owner)
     made = kim.post("tokens/", {"name": "laptop"}).json()
     assert made["begins_with"].startswith("gdk_pat_")
@@ -112,7 +112,7 @@ def test_ones_own_tokens_and_nobody_elses(dock: Any) -> None:
     assert tokens.find_token(made["token"]) is None
 
 
-def test_why_somebody_may_not(dock: Any) -> None:
+def test_explain_names_who_can_grant_the_missing_right(dock: Any) -> None:
     query = {"who": "requester", "verb": "promotion.approve", "repository": "shop/api", "environment": "staging"}
     answer = Caller(dock.requester).get("teams/shop/explain/", **query).json()
     assert (answer["is_allowed"], answer["granters"]) == (False, ["owner"])
@@ -120,7 +120,7 @@ def test_why_somebody_may_not(dock: Any) -> None:
     assert (bad.status_code, bad.json()["errors"][0]["pointer"]) == (400, "/verb")
 
 
-def test_jobs_are_seen_by_whom_they_run_for_and_by_admins(admin: Caller, dock: Any) -> None:
+def test_jobs_are_visible_to_their_actor_and_to_admins(admin: Caller, dock: Any) -> None:
     job = Job.objects.create(
         kind="scan", subject_id=dock.image.pk, actor=dock.owner, state="failed", finished_at=clock.now()
     )
@@ -143,10 +143,12 @@ def test_jobs_are_seen_by_whom_they_run_for_and_by_admins(admin: Caller, dock: A
     assert owner.post(f"jobs/{again.json()['id']}/cancel/").status_code == 409
 
 
-def test_the_trail_is_filtered_as_on_the_page(dock: Any, request_: Any) -> None:
+def test_audit_events_have_the_filters_of_the_page(dock: Any, request_: Any) -> None:
     owner = Caller(dock.owner)
-    found = owner.get("audit-events/", action="promotion", subject="shop/api").json()["results"]
-    assert [(row["action"], row["team"], row["is_sealed"]) for row in found] == [("promotion.requested", "shop", False)]
+    events = owner.get("audit-events/", action="promotion", subject="shop/api").json()["results"]
+    assert [(row["action"], row["team"], row["is_sealed"]) for row in events] == [
+        ("promotion.requested", "shop", False)
+    ]
     assert owner.get("audit-events/", team="other").json()["results"] == []
     bad = owner.get("audit-events/", since="yesterday")
     assert (bad.status_code, bad.json()["errors"][0]["pointer"]) == (400, "/since")
@@ -169,24 +171,24 @@ def test_the_trail_is_filtered_as_on_the_page(dock: Any, request_: Any) -> None:
         ("get", "promotions/999999999999999999999999/", None, {}, 404, "not_found"),
     ],
 )
-def test_every_error_is_a_problem_with_the_id_of_its_request(dock: Any, case: Any) -> None:
+def test_every_error_is_a_problem_with_its_request_id(dock: Any, case: Any) -> None:
     method, path, body, headers, status, code = case
     sent = Caller(dock.owner).headers | {"X-Request-Id": "my-request-1"} | headers
     more = {"data": body, "content_type": "application/json"} if body is not None else {}
     answer = getattr(Client(), method)(f"/api/v1/{path}", headers=sent, **more)
-    said = answer.json()
+    problem = answer.json()
     assert (answer.status_code, answer["Content-Type"]) == (status, "application/problem+json")
-    assert (said["status"], said["code"], said["type"]) == (status, code, f"urn:gravingdock:problem:{code}")
-    assert (said["request_id"], answer["X-Request-Id"]) == ("my-request-1", "my-request-1")
+    assert (problem["status"], problem["code"], problem["type"]) == (status, code, f"urn:gravingdock:problem:{code}")
+    assert (problem["request_id"], answer["X-Request-Id"]) == ("my-request-1", "my-request-1")
     if status == 400 and code == "invalid":
-        assert said["errors"]
+        assert problem["errors"]
     if status == 405:
         assert "GET" in answer["Allow"]
     if status == 401:
         assert answer["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_an_error_of_ours_is_a_problem_too(dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_is_a_problem(dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lifecycle.api.authority.roles_with_counts", lambda: 1 / 0)
     client = Client(raise_request_exception=False)
     answer = client.get("/api/v1/roles/", headers=Caller(dock.owner).headers)
@@ -210,7 +212,7 @@ LISTS = (
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_a_list_costs_the_same_for_one_row_and_for_three(path: str) -> None:
+def test_list_uses_as_many_queries_for_three_rows_as_for_one(path: str) -> None:
     admin = User.objects.create(username="admin", is_superuser=True)
     team = services.create_team(actor=admin, slug="shop", name="Shop")
     caller = Caller(admin)

@@ -1,4 +1,4 @@
-"""The API as a client sees it: tokens, problems, pages, and the same answers as the services."""
+"""The API as a client uses it: tokens, problems, pagination, promotions and the OpenAPI schema."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.factories import dock as rows
 pytestmark = pytest.mark.django_db
 
 
-def test_nobody_gets_in_without_a_token_that_lives(dock):
+def test_request_without_valid_token_gets_401(dock):
     assert Client().get("/api/v1/images/").status_code == 401
     wrong = Client().get("/api/v1/images/", headers={"Authorization": "Bearer gdk_pat_nonsense"})
     assert (wrong.status_code, wrong["Content-Type"]) == (401, "application/problem+json")
@@ -26,7 +26,7 @@ def test_nobody_gets_in_without_a_token_that_lives(dock):
     assert user.get("images/").status_code == 401
 
 
-def test_a_promotion_from_request_to_execution(dock, request_):
+def test_promotion_is_approved_then_executed(dock, request_):
     approver, deployer = Caller(dock.approver), Caller(dock.deployer)
     mine = Caller(dock.requester).post(f"promotions/{request_.pk}/approve/")
     assert (mine.status_code, mine.json()["code"]) == (403, "not_permitted")
@@ -38,7 +38,7 @@ def test_a_promotion_from_request_to_execution(dock, request_):
     assert (again.status_code, again.json()["code"]) == (409, "illegal_transition")
 
 
-def test_a_request_is_made_by_digest(dock):
+def test_promotion_is_requested_by_digest(dock):
     body = {"digest": dock.image.digest, "repository": "shop/api", "environment": "dev", "reason": "try"}
     made = Caller(dock.requester).post("promotions/", body)
     assert made.status_code == 201
@@ -56,7 +56,7 @@ def test_a_request_is_made_by_digest(dock):
         ({"repository": "other/api"}, 404, "not_found"),
     ],
 )
-def test_bad_input_gets_a_problem_and_leaves_nothing(dock, change, status, code):
+def test_bad_input_gets_problem_and_stores_nothing(dock, change, status, code):
     body = {"digest": dock.image.digest, "repository": "shop/api", "environment": "dev", "reason": "try"} | change
     answer = Caller(dock.requester).post("promotions/", body)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
@@ -64,7 +64,7 @@ def test_bad_input_gets_a_problem_and_leaves_nothing(dock, change, status, code)
     assert not PromotionRequest.objects.exists()
 
 
-def test_hidden_and_absent_look_the_same(dock, request_):
+def test_hidden_and_absent_get_the_same_answer(dock, request_):
     outsider, absent = Caller(dock.outsider), "sha256:" + "e" * 64
     for hidden, missing in (
         (f"images/{dock.image.digest}/", f"images/{absent}/"),
@@ -81,7 +81,7 @@ def test_hidden_and_absent_look_the_same(dock, request_):
         assert outsider.get(path).json()["results"] == []
 
 
-def test_an_image_says_where_it_is_as_far_as_the_caller_may_see(dock):
+def test_image_lists_only_places_the_caller_can_see(dock):
     hidden = rows.push(rows.repository("secret/api"), dock.image, "1.0").repository
     other = rows.image("other")
     rows.push(dock.repository, other, "2.0")
@@ -93,7 +93,7 @@ def test_an_image_says_where_it_is_as_far_as_the_caller_may_see(dock):
         other.digest: [{"repository": "shop/api", "tags": ["2.0"]}],
     }
     assert me.get(f"images/{other.digest}/").json()["places"] == [{"repository": "shop/api", "tags": ["2.0"]}]
-    for asked, found in (
+    for query, expected in (
         ({"repository": "shop/api"}, [other.digest, dock.image.digest]),
         ({"repository": "shop/api", "tag": "1.0"}, [dock.image.digest]),
         ({"tag": "2.0"}, [other.digest]),
@@ -101,12 +101,12 @@ def test_an_image_says_where_it_is_as_far_as_the_caller_may_see(dock):
         ({"repository": "secret/api"}, []),
         ({"repository": "secret/api", "tag": "1.0"}, []),
     ):
-        assert [image["digest"] for image in me.get("images/", **asked).json()["results"]] == found
+        assert [image["digest"] for image in me.get("images/", **query).json()["results"]] == expected
 
 
-def test_a_list_of_images_costs_the_same_for_one_and_three(dock):
+def test_image_list_uses_constant_number_of_queries(dock):
     me = Caller(dock.requester)
-    me.get("images/")  # the first use of a token is noted
+    me.get("images/")  # the first use of a token writes a row
     with CaptureQueriesContext(connection) as one:
         assert len(me.get("images/").json()["results"]) == 1
     for name in ("second", "third"):
@@ -116,13 +116,13 @@ def test_a_list_of_images_costs_the_same_for_one_and_three(dock):
     assert len(three) == len(one), [query["sql"] for query in three]
 
 
-def test_the_trail_is_for_auditors(dock, request_):
+def test_audit_events_are_visible_only_to_auditors(dock, request_):
     assert Caller(dock.requester).get("audit-events/").json()["results"] == []
     actions = [row["action"] for row in Caller(dock.owner).get("audit-events/").json()["results"]]
     assert actions == ["promotion.requested", "environment.created", "environment.created"]
 
 
-def test_pages_follow_each_other_and_a_bad_limit_is_refused(dock, request_):
+def test_list_is_paginated_and_rejects_bad_limit_or_cursor(dock, request_):
     owner = Caller(dock.owner)
     first = owner.get("audit-events/", limit=2)
     assert len(first.json()["results"]) == 2
@@ -134,11 +134,11 @@ def test_pages_follow_each_other_and_a_bad_limit_is_refused(dock, request_):
     assert owner.get("audit-events/", cursor="forged").status_code == 400
 
 
-def test_the_schema_is_valid_and_leaves_nothing_to_guess(tmp_path):
+def test_openapi_schema_is_valid_without_warnings(tmp_path):
     call_command("spectacular", "--validate", "--fail-on-warn", "--file", str(tmp_path / "schema.yml"))
 
 
-def test_the_schema_describes_every_route(dock):
+def test_openapi_schema_documents_problems_and_idempotency_key(dock):
     answer = Caller(dock.owner).get("schema/", format="json")
     assert answer.status_code == 200
     assert b"/api/v1/promotions/{id}/approve/" in answer.content

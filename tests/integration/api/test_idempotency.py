@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: one effect for any number of POSTs, the same answer to each, and no secret kept."""
+"""`Idempotency-Key`: repeated POSTs have one effect and the same answer. No secret is stored."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Caller:
-    """A client of the API that carries one user's token."""
+    """An API client with the token of one user."""
 
     def __init__(self, user: User) -> None:
         self.headers = {"Authorization": f"Bearer {tokens.create_token(user, kind='pat', name='t')[1]}"}
@@ -40,7 +40,7 @@ def admin(db: None) -> User:
     return User.objects.create(username="admin", is_superuser=True)
 
 
-def test_the_same_request_again_gets_the_same_answer_and_does_nothing(admin: User) -> None:
+def test_repeated_request_gets_same_answer_without_second_effect(admin: User) -> None:
     caller, key = Caller(admin), str(uuid4())
     first = caller.post("teams/", {"slug": "web"}, key)
     again = caller.post("teams/", {"slug": "web"}, key)
@@ -52,7 +52,7 @@ def test_the_same_request_again_gets_the_same_answer_and_does_nothing(admin: Use
 
 
 @pytest.mark.parametrize("change", ["body", "path"])
-def test_a_key_that_came_with_another_request_is_refused(admin: User, change: str) -> None:
+def test_key_of_another_request_is_refused(admin: User, change: str) -> None:
     caller = Caller(admin)
     caller.post("teams/", {"slug": "web"}, "k1")
     if change == "body":
@@ -64,7 +64,7 @@ def test_a_key_that_came_with_another_request_is_refused(admin: User, change: st
     assert list(Team.objects.values_list("slug", flat=True)) == ["web"]
 
 
-def test_a_key_belongs_to_its_user(admin: User) -> None:
+def test_key_belongs_to_its_user(admin: User) -> None:
     other = User.objects.create(username="other", is_superuser=True)
     assert Caller(admin).post("teams/", {"slug": "web"}, "k1").status_code == 201
     answer = Caller(other).post("teams/", {"slug": "api"}, "k1")
@@ -72,19 +72,19 @@ def test_a_key_belongs_to_its_user(admin: User) -> None:
 
 
 @pytest.mark.parametrize("key", ["a" * 129, "with space", "ümlaut", '"', '""'])
-def test_a_key_that_is_none_is_refused(admin: User, key: str) -> None:
+def test_malformed_key_is_refused(admin: User, key: str) -> None:
     answer = Caller(admin).post("teams/", {"slug": "web"}, key)
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_idempotency_key")
     assert not Team.objects.exists()
 
 
-def test_a_quoted_key_and_a_bare_one_are_one(admin: User) -> None:
+def test_quoted_and_bare_key_are_equal(admin: User) -> None:
     caller = Caller(admin)
     assert caller.post("teams/", {"slug": "web"}, '"k1"').status_code == 201
     assert caller.post("teams/", {"slug": "web"}, "k1")["Idempotency-Replayed"] == "true"
 
 
-def test_a_refusal_is_repeated_too_but_not_one_that_time_or_signing_in_heals(admin: User) -> None:
+def test_only_permanent_refusals_are_replayed(admin: User) -> None:
     kim = User.objects.create(username="kim")
     caller = Caller(kim)
     assert caller.post("teams/", {"slug": "web"}, "k1").status_code == 403
@@ -101,7 +101,7 @@ def test_a_refusal_is_repeated_too_but_not_one_that_time_or_signing_in_heals(adm
     assert not IdempotencyKey.objects.filter(key="k3").exists()
 
 
-def test_what_broke_on_our_side_leaves_no_answer_and_no_effect(admin: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_stores_no_answer_and_has_no_effect(admin: User, monkeypatch: pytest.MonkeyPatch) -> None:
     caller = Caller(admin)
 
     def broken(*_args: Any, **_more: Any) -> None:
@@ -118,7 +118,7 @@ def test_what_broke_on_our_side_leaves_no_answer_and_no_effect(admin: User, monk
     assert caller.post("teams/", {"slug": "web"}, "k1").status_code == 201
 
 
-def test_without_its_kept_answer_there_is_no_effect_either(admin: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_has_no_effect_when_its_answer_is_not_stored(admin: User, monkeypatch: pytest.MonkeyPatch) -> None:
     caller = Caller(admin)
 
     def die(*_args: Any) -> None:
@@ -134,11 +134,11 @@ def test_without_its_kept_answer_there_is_no_effect_either(admin: User, monkeypa
     assert caller.post("teams/", {"slug": "web"}, "k1").status_code == 201
 
 
-def test_an_answer_is_kept_for_a_day(admin: User) -> None:
+def test_answer_is_kept_for_a_day(admin: User) -> None:
     caller = Caller(admin)
     caller.post("teams/", {"slug": "web"}, "k1")
     IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(hours=25))
-    assert caller.post("teams/", {"slug": "web"}, "k1").status_code == 409  # a new request by now
+    assert caller.post("teams/", {"slug": "web"}, "k1").status_code == 409  # the key expired: a new request
     caller.post("teams/", {"slug": "api"}, "k2")
     IdempotencyKey.objects.create(user=admin, key="old", request_sha256=b"", status=201)
     IdempotencyKey.objects.filter(key="old").update(created_at=timezone.now() - timedelta(hours=25))
@@ -146,7 +146,7 @@ def test_an_answer_is_kept_for_a_day(admin: User) -> None:
     assert list(IdempotencyKey.objects.values_list("key", flat=True)) == ["k2"]
 
 
-def test_no_token_is_kept_and_its_repeat_says_that_it_was_shown(dock: Any) -> None:
+def test_replay_of_created_token_omits_the_secret(dock: Any) -> None:
     robot = services.create_robot(dock.team.pk, actor=dock.owner, name="ci")
     caller = Caller(dock.owner)
     for path in ("tokens/", f"teams/shop/robots/{robot.pk}/tokens/"):
@@ -165,15 +165,15 @@ def test_no_token_is_kept_and_its_repeat_says_that_it_was_shown(dock: Any) -> No
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("kind", ["team", "promotion"])
-def test_fifty_at_once_have_one_effect(kind: str, request: pytest.FixtureRequest) -> None:
+def test_fifty_concurrent_requests_have_one_effect(kind: str, request: pytest.FixtureRequest) -> None:
     if kind == "team":
         caller = Caller(User.objects.create(username="admin", is_superuser=True))
         path, body = "teams/", {"slug": "web"}
     else:
-        place = request.getfixturevalue("dock")
-        caller = Caller(place.requester)
+        dock = request.getfixturevalue("dock")
+        caller = Caller(dock.requester)
         path = "promotions/"
-        body = {"digest": place.image.digest, "repository": "shop/api", "environment": "dev", "reason": "x"}
+        body = {"digest": dock.image.digest, "repository": "shop/api", "environment": "dev", "reason": "x"}
     barrier, answers = threading.Barrier(50), []
 
     def send() -> None:
@@ -202,7 +202,7 @@ def test_fifty_at_once_have_one_effect(kind: str, request: pytest.FixtureRequest
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_repeat_while_the_first_runs_is_told_to_wait(admin: User) -> None:
+def test_repeat_gets_409_while_first_request_runs(admin: User) -> None:
     caller = Caller(admin)
     name = f"idempotency:{admin.pk}:k1"
     with connection.cursor() as cursor:
@@ -222,7 +222,7 @@ def test_a_repeat_while_the_first_runs_is_told_to_wait(admin: User) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_view_that_calls_others_runs_in_no_transaction_and_is_repeated_all_the_same(
+def test_view_outside_transaction_is_replayed_too(
     dock: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -245,15 +245,15 @@ def test_a_view_that_calls_others_runs_in_no_transaction_and_is_repeated_all_the
 
 
 def _in_thread(function: Any) -> Any:
-    found: list[Any] = []
+    results: list[Any] = []
 
     def run() -> None:
         try:
-            found.append(function())
+            results.append(function())
         finally:
             connections.close_all()
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join(timeout=30)
-    return found[0]
+    return results[0]

@@ -1,4 +1,4 @@
-"""The audit trail can only grow, for the application role and for the owner alike."""
+"""The audit log is append-only, for the application role and for the database owner."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lifecycle.core.context import RequestContext, request_context
 pytestmark = pytest.mark.django_db
 
 
-def test_record_keeps_who_what_and_where_and_queues_it_for_sealing():
+def test_record_stores_actor_and_request_and_queues_sealing():
     with request_context(RequestContext(request_id="r-1", address="192.0.2.7")):
         event = services.record(Action.WATCH_ADDED, actor=system_user(), reason="why", details=TagDetails(tag="v1"))
     kept = orjson.loads(AuditEvent.objects.get(pk=event.pk).canonical)
@@ -42,7 +42,7 @@ def test_record_is_refused_outside_a_transaction():
         (Action.TEAM_CREATED, Details(), "team.created takes no details, not Details"),
     ],
 )
-def test_details_of_another_class_are_a_type_error_and_store_nothing(action: Action, details, problem):
+def test_record_rejects_details_of_wrong_class_and_stores_nothing(action: Action, details, problem):
     with pytest.raises(TypeError, match=problem):
         services.record(action, actor=system_user(), details=details)
     assert not AuditEvent.objects.exists()
@@ -58,7 +58,7 @@ def test_details_of_another_class_are_a_type_error_and_store_nothing(action: Act
         "DELETE FROM lifecycle_auditpending",
     ],
 )
-def test_the_application_role_cannot_change_the_trail(statement):
+def test_application_role_cannot_change_the_audit_log(statement):
     services.record(Action.TEAM_CREATED, actor=system_user())
     with pytest.raises(DatabaseError, match=r"permission denied|append-only"), transaction.atomic():
         connection.cursor().execute(statement)
@@ -66,7 +66,7 @@ def test_the_application_role_cannot_change_the_trail(statement):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_not_even_the_owner_can_change_the_trail(services):  # the fixture: test servers
+def test_database_owner_cannot_change_the_audit_log(services):  # the fixture: test servers
     from lifecycle.audit.services import record
 
     with transaction.atomic():
@@ -80,26 +80,26 @@ def test_not_even_the_owner_can_change_the_trail(services):  # the fixture: test
 
 
 @pytest.mark.parametrize("face", ["page", "api"])
-def test_who_tries_to_change_what_they_may_not_is_in_the_trail_once_a_minute(face, dock):
+def test_refused_changes_are_recorded_once_a_minute(face, dock):
     grant = RoleGrant.objects.get(user=dock.approver)
     client = Client()
     client.force_login(dock.requester, backend="allauth.account.auth_backends.AuthenticationBackend")
-    where = f"/teams/shop/grants/{grant.pk}/revoke/" if face == "page" else f"/api/v1/teams/shop/grants/{grant.pk}/"
+    path = f"/teams/shop/grants/{grant.pk}/revoke/" if face == "page" else f"/api/v1/teams/shop/grants/{grant.pk}/"
     for _ in range(3):
-        answer = client.post(where) if face == "page" else client.delete(where)
+        answer = client.post(path) if face == "page" else client.delete(path)
         assert answer.status_code == 403
-        client.get(where)  # reading is no attempt at a change
+        client.get(path)  # a GET is not recorded
     event = AuditEvent.objects.get(action="access.refused")
     assert (event.actor, event.outcome, event.address) == (dock.requester, "denied", "127.0.0.1")
-    assert event.details == {"method": "POST" if face == "page" else "DELETE", "path": where, "code": "not_permitted"}
+    assert event.details == {"method": "POST" if face == "page" else "DELETE", "path": path, "code": "not_permitted"}
     assert "team.manage" in event.reason
     assert RoleGrant.objects.filter(pk=grant.pk).exists()
 
 
-def test_what_is_hidden_is_refused_in_the_trail_like_what_is_absent(dock):
+def test_refusals_for_hidden_and_absent_teams_are_recorded_alike(dock):
     client = Client()
     client.force_login(dock.outsider, backend="allauth.account.auth_backends.AuthenticationBackend")
-    for where in ("/api/v1/teams/shop/robots/", "/api/v1/teams/none/robots/"):
-        assert client.post(where, {"name": "x"}, content_type="application/json").status_code == 404
-    found = AuditEvent.objects.filter(action="access.refused").values_list("details__code", "reason", "team")
-    assert len(set(found)) == 1
+    for path in ("/api/v1/teams/shop/robots/", "/api/v1/teams/none/robots/"):
+        assert client.post(path, {"name": "x"}, content_type="application/json").status_code == 404
+    refusals = AuditEvent.objects.filter(action="access.refused").values_list("details__code", "reason", "team")
+    assert len(set(refusals)) == 1

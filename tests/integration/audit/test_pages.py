@@ -1,4 +1,4 @@
-"""The audit pages: who reads what, the filter, one event, and files that no spreadsheet evaluates."""
+"""The audit pages: access, filters, the event page, and exports without spreadsheet formulas."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def actions(answer):
     return [event.action for event in page.rows]
 
 
-def test_an_auditor_reads_the_own_team_an_admin_everything_others_nothing(auditor, dock, request_):
+def test_auditor_sees_own_team_and_admin_sees_everything(auditor, dock, request_):
     services.record(Action.TEAM_CREATED, actor=system_user())
     mine = actions(auditor.get("/audit/"))
     assert mine == ["promotion.requested", "environment.created", "environment.created"]
@@ -63,20 +63,20 @@ def test_an_auditor_reads_the_own_team_an_admin_everything_others_nothing(audito
         ({"since": "2001-01-01", "action": "promotion"}, ["promotion.requested"]),
     ],
 )
-def test_the_filter_finds_what_it_says(auditor, request_, query, expected):
+def test_filter_applies_to_page_and_export(auditor, request_, query, expected):
     assert actions(auditor.get("/audit/", query)) == expected
     lines = b"".join(auditor.get("/audit/export/", {**query, "format": "jsonl"}).streaming_content).splitlines()
     assert [json.loads(line)["action"] for line in lines] == expected
 
 
 @pytest.mark.parametrize("query", [{"since": "yesterday"}, {"action": "a b"}, {"outcome": "good"}])
-def test_a_filter_that_cannot_be_read_finds_nothing_and_says_so(auditor, request_, query):
+def test_malformed_filter_gets_an_error_and_no_events(auditor, request_, query):
     answer = auditor.get("/audit/", query)
     assert (answer.status_code, actions(answer)) == (422, [])
     assert auditor.get("/audit/export/", query).status_code == 400
 
 
-def test_one_event_is_shown_whole_to_who_may_read_it(auditor, dock, request_):
+def test_event_page_shows_all_details_to_its_readers_only(auditor, dock, request_):
     with request_context(RequestContext(request_id="req-12345", address="192.0.2.7", token_lookup="abcdefghij")):
         event = services.record(
             Action.ROLE_CHANGED, actor=dock.owner, team=dock.team, reason="<b>why</b>",
@@ -94,7 +94,7 @@ def test_one_event_is_shown_whole_to_who_may_read_it(auditor, dock, request_):
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
-def test_no_cell_of_a_csv_begins_a_formula(auditor, dock, start):
+def test_csv_export_escapes_formulas(auditor, dock, start):
     reason = f'{start}cmd|" /C calc"!A0, x\r\ny'
     services.record(Action.PROMOTION_REJECTED, actor=dock.owner, team=dock.team, reason=reason)
     answer = auditor.get("/audit/export/", {"format": "csv"})
@@ -106,7 +106,7 @@ def test_no_cell_of_a_csv_begins_a_formula(auditor, dock, start):
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for row in rows for cell in row.values())
 
 
-def test_an_export_is_bounded_and_is_itself_an_event(auditor, request_, monkeypatch):
+def test_export_is_limited_and_recorded(auditor, request_, monkeypatch):
     monkeypatch.setattr("lifecycle.pages.audit.views.EXPORT_MAX", 2)
     answer = auditor.get("/audit/export/", {"format": "jsonl", "team": "shop"})
     assert len(b"".join(answer.streaming_content).splitlines()) == 2
@@ -115,7 +115,7 @@ def test_an_export_is_bounded_and_is_itself_an_event(auditor, request_, monkeypa
     assert auditor.get("/audit/export/", {"format": "exe"}).status_code == 400
 
 
-def test_pages_of_the_trail_meet(auditor, dock):
+def test_pagination_skips_and_repeats_no_event(auditor, dock):
     for number in range(60):
         services.record(Action.PROMOTION_READY, actor=dock.owner, team=dock.team, reason=f"thing {number}")
     first = auditor.get("/audit/", {"action": "promotion.ready"})

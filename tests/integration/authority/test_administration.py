@@ -1,4 +1,4 @@
-"""Roles, robots, accounts and the explainer: each act allowed beside refused, and what follows at once."""
+"""Roles, robots, accounts and the access explainer: what is allowed, what is refused, and immediate effects."""
 
 from __future__ import annotations
 
@@ -41,56 +41,56 @@ def admin():
     return User.objects.create(username="admin", is_superuser=True)
 
 
-def give(team, user, role, **more):
+def grant_role(team, user, role, **more):
     return services.add_member(team.pk, actor=system_user(), username=user.username, role=role, **more)
 
 
-def last(action):
+def last_event(action):
     return AuditEvent.objects.filter(action=action).order_by("-pk").first()
 
 
-def test_every_verb_has_words_and_one_group():
+def test_every_verb_has_a_description_and_one_group():
     grouped = [verb for _title, verbs in VERB_GROUPS for verb in verbs]
     assert sorted(grouped) == sorted(Verb)
     assert set(VERB_WORDS) == set(Verb)
 
 
-def test_a_grant_given_again_gets_its_new_end_and_the_trail_says_both(team, kim):
+def test_repeated_grant_changes_its_expiry_and_is_recorded(team, kim):
     end = timezone.now() + timedelta(days=2)
-    first = give(team, kim, "viewer")
-    assert give(team, kim, "viewer").pk == first.pk
-    assert last("grant.changed") is None
-    assert give(team, kim, "viewer", expires_at=end).pk == first.pk
+    first = grant_role(team, kim, "viewer")
+    assert grant_role(team, kim, "viewer").pk == first.pk
+    assert last_event("grant.changed") is None
+    assert grant_role(team, kim, "viewer", expires_at=end).pk == first.pk
     assert RoleGrant.objects.get().expires_at == end
-    assert last("grant.changed").details["before"] == {"expires_at": "never"}
+    assert last_event("grant.changed").details["before"] == {"expires_at": "never"}
 
 
-def test_a_grant_needs_a_pattern_and_an_end_that_lies_ahead(team, kim):
+def test_grant_requires_valid_pattern_and_future_expiry(team, kim):
     with pytest.raises(Malformed, match="not a valid repository pattern"):
-        give(team, kim, "viewer", repository_pattern="Shop API")
+        grant_role(team, kim, "viewer", repository_pattern="Shop API")
     with pytest.raises(Malformed, match="future"):
-        give(team, kim, "viewer", expires_at=timezone.now())
+        grant_role(team, kim, "viewer", expires_at=timezone.now())
     assert not RoleGrant.objects.exists()
 
 
-def test_the_last_ownership_gets_no_end(team, kim):
-    give(team, kim, "owner")
+def test_last_owner_grant_cannot_get_an_expiry(team, kim):
+    grant_role(team, kim, "owner")
     with pytest.raises(Conflict, match="last owner"):
-        give(team, kim, "owner", expires_at=timezone.now() + timedelta(days=1))
-    give(team, User.objects.create(username="lee"), "owner")
-    give(team, kim, "owner", expires_at=timezone.now() + timedelta(days=1))
+        grant_role(team, kim, "owner", expires_at=timezone.now() + timedelta(days=1))
+    grant_role(team, User.objects.create(username="lee"), "owner")
+    grant_role(team, kim, "owner", expires_at=timezone.now() + timedelta(days=1))
 
 
-def test_a_grant_is_revoked_through_its_own_team_only(team, kim, admin):
+def test_grant_is_revoked_only_through_its_own_team(team, kim, admin):
     other = services.create_team(actor=admin, slug="other", name="")
-    grant = give(team, kim, "viewer")
+    grant = grant_role(team, kim, "viewer")
     with pytest.raises(NotFound):
         services.revoke_grant(grant.pk, actor=admin, team_id=other.pk)
     services.revoke_grant(grant.pk, actor=admin, team_id=team.pk)
     assert not may(kim, Verb.IMAGE_VIEW, team=team)
 
 
-def test_only_an_admin_composes_roles_and_the_builtin_ones_stay(kim, admin):
+def test_only_admins_create_roles_and_builtin_roles_are_fixed(kim, admin):
     with pytest.raises(NotPermitted):
         services.create_role(actor=kim, slug="crew", name="Crew", verbs=["image.view"])
     made = services.create_role(actor=admin, slug="crew", name="Crew", verbs=["image.view", "image.scan"])
@@ -106,9 +106,9 @@ def test_only_an_admin_composes_roles_and_the_builtin_ones_stay(kim, admin):
     assert set(Role.objects.get(slug="viewer").verbs) == BUILTIN_ROLES["viewer"]
 
 
-def test_a_changed_role_counts_at_once_in_our_answers_and_in_guardians(team, kim, admin):
+def test_changed_role_takes_effect_immediately(team, kim, admin):
     services.create_role(actor=admin, slug="crew", name="Crew", verbs=["image.view"])
-    give(team, kim, "crew")
+    grant_role(team, kim, "crew")
     assert not may(kim, Verb.IMAGE_SCAN, team=team)
     assert not ObjectPermissionChecker(kim).has_perm("image_scan", team)
     services.change_role("crew", actor=admin, name="Crew", verbs=["image.scan"])
@@ -116,13 +116,13 @@ def test_a_changed_role_counts_at_once_in_our_answers_and_in_guardians(team, kim
     assert not may(kim, Verb.IMAGE_VIEW, team=team)
     assert ObjectPermissionChecker(kim).has_perm("image_scan", team)
     assert not ObjectPermissionChecker(kim).has_perm("image_view", team)
-    assert last("role.changed").details["before"]["verbs"] == ["image.view"]
-    assert last("role.changed").details["after"]["verbs"] == ["image.scan"]
+    assert last_event("role.changed").details["before"]["verbs"] == ["image.view"]
+    assert last_event("role.changed").details["after"]["verbs"] == ["image.scan"]
 
 
-def test_a_role_goes_only_when_nobody_holds_it(team, kim, admin):
+def test_role_in_use_cannot_be_deleted(team, kim, admin):
     services.create_role(actor=admin, slug="crew", name="Crew", verbs=["image.view"])
-    grant = give(team, kim, "crew")
+    grant = grant_role(team, kim, "crew")
     with pytest.raises(Conflict):
         services.delete_role("crew", actor=admin)
     services.revoke_grant(grant.pk, actor=admin)
@@ -135,11 +135,11 @@ def test_a_role_goes_only_when_nobody_holds_it(team, kim, admin):
 @pytest.fixture
 def robot(team, kim):
     """A robot of a team that kim owns."""
-    give(team, kim, "owner")
+    grant_role(team, kim, "owner")
     return services.create_robot(team.pk, actor=kim, name="ci")
 
 
-def test_a_robot_acts_within_its_grants_and_until_it_is_retired(team, kim, robot):
+def test_robot_loses_tokens_and_grants_when_retired(team, kim, robot):
     assert robot.user.username == "shop+ci"
     services.grant_robot(robot.pk, actor=kim, role="creator", repository_pattern="shop/*")
     _row, text = services.create_robot_token(robot.pk, actor=kim, name="pipeline", days=1)
@@ -154,21 +154,21 @@ def test_a_robot_acts_within_its_grants_and_until_it_is_retired(team, kim, robot
         services.create_robot(team.pk, actor=kim, name="ci")
 
 
-def test_one_token_of_a_robot_ends_and_the_other_lives(kim, robot):
+def test_revoking_one_robot_token_keeps_the_other(kim, robot):
     first, first_text = services.create_robot_token(robot.pk, actor=kim, name="one")
     _second, second_text = services.create_robot_token(robot.pk, actor=kim, name="two")
     mine = services.create_api_token(kim, actor=kim, name="laptop")
-    with pytest.raises(NotFound):  # a token, but none of this robot
+    with pytest.raises(NotFound):  # the token of a user, not of this robot
         services.revoke_robot_token(robot.pk, tokens.find_token(mine).pk, actor=kim)
     services.revoke_robot_token(robot.pk, first.pk, actor=kim)
     assert tokens.find_token(first_text) is None
     assert tokens.find_token(second_text) is not None
 
 
-def test_a_robot_gets_no_more_than_its_maker_holds_and_its_token_no_more_than_the_reader_of_it(team, kim, robot, admin):
+def test_robot_grants_and_tokens_are_limited_to_rights_of_the_actor(team, kim, robot, admin):
     lee = User.objects.create(username="lee")
     services.create_role(actor=admin, slug="keeper", name="Keeper", verbs=["robot.manage", "image.view"])
-    give(team, lee, "keeper")
+    grant_role(team, lee, "keeper")
     with pytest.raises(NotPermitted, match=r"image\.create"):
         services.grant_robot(robot.pk, actor=lee, role="creator")
     services.grant_robot(robot.pk, actor=lee, role="viewer")
@@ -180,22 +180,22 @@ def test_a_robot_gets_no_more_than_its_maker_holds_and_its_token_no_more_than_th
 
 
 @pytest.mark.parametrize("role", ["viewer", "creator", None])
-def test_who_manages_no_robots_makes_none(team, robot, role):
+def test_robot_actions_require_robot_manage(team, robot, role):
     lee = User.objects.create(username="lee")
     if role:
-        give(team, lee, role)
+        grant_role(team, lee, role)
     expected = NotPermitted if role else NotFound
-    for act in (
+    for action in (
         lambda: services.create_robot(team.pk, actor=lee, name="mine"),
         lambda: services.grant_robot(robot.pk, actor=lee, role="viewer"),
         lambda: services.create_robot_token(robot.pk, actor=lee, name="mine"),
         lambda: services.retire_robot(robot.pk, actor=lee),
     ):
         with pytest.raises(expected):
-            act()
+            action()
 
 
-def test_an_account_is_made_by_an_admin_and_its_password_opens_the_door(admin, kim):
+def test_admin_creates_account_with_working_password(admin, kim):
     with pytest.raises(NotPermitted):
         services.create_person(actor=kim, username="lee")
     user, password = services.create_person(actor=admin, username="lee")
@@ -206,7 +206,7 @@ def test_an_account_is_made_by_an_admin_and_its_password_opens_the_door(admin, k
             services.create_person(actor=admin, username=name)
 
 
-def test_deactivation_ends_sessions_and_tokens_at_once_and_a_return_revives_neither(admin, kim):
+def test_deactivation_ends_sessions_and_tokens_for_good(admin, kim):
     text = services.create_api_token(kim, actor=kim, name="laptop")
     browser, script = Client(), Client(headers={"Authorization": f"Bearer {text}"})
     kim.set_password("long enough for kim")
@@ -215,7 +215,7 @@ def test_deactivation_ends_sessions_and_tokens_at_once_and_a_return_revives_neit
     assert (browser.get("/images/").status_code, script.get("/api/v1/images/").status_code) == (200, 200)
     services.deactivate(kim.pk, actor=admin)
     assert (browser.get("/images/").status_code, script.get("/api/v1/images/").status_code) == (302, 401)
-    User.objects.filter(pk=kim.pk).update(is_active=True)  # by hand, past the service: no session revives either
+    User.objects.filter(pk=kim.pk).update(is_active=True)  # manually, without the service: sessions stay invalid too
     assert (browser.get("/images/").status_code, script.get("/api/v1/images/").status_code) == (302, 401)
     User.objects.filter(pk=kim.pk).update(is_active=False)
     _user, password = services.reactivate(kim.pk, actor=admin)
@@ -225,7 +225,7 @@ def test_deactivation_ends_sessions_and_tokens_at_once_and_a_return_revives_neit
     assert fresh.get("/images/").status_code == 200
 
 
-def test_nobody_ends_oneself_or_the_last_admin(admin, kim):
+def test_deactivate_refuses_own_account_and_last_admin(admin, kim):
     with pytest.raises(NotPermitted):
         services.deactivate(admin.pk, actor=kim)
     with pytest.raises(Conflict, match="own account"):
@@ -239,7 +239,7 @@ def test_nobody_ends_oneself_or_the_last_admin(admin, kim):
         services.deactivate(kim.pk, actor=admin)
 
 
-def test_an_approval_stops_counting_with_its_giver(dock, request_, admin):
+def test_approval_lapses_when_approver_is_deactivated(dock, request_, admin):
     promotions.approve(request_.pk, actor=dock.approver)
     request_.refresh_from_db()
     assert request_.state == "ready"
@@ -253,7 +253,7 @@ def test_an_approval_stops_counting_with_its_giver(dock, request_, admin):
         promotions.execute(request_.pk, actor=dock.deployer)
 
 
-def test_a_right_that_goes_or_comes_back_moves_what_was_voted_on(dock, request_, admin):
+def test_revoked_or_regained_right_reopens_or_readies_request(dock, request_, admin):
     promotions.approve(request_.pk, actor=dock.approver)
     grant = RoleGrant.objects.get(user=dock.approver)
     services.revoke_grant(grant.pk, actor=admin)
@@ -261,7 +261,7 @@ def test_a_right_that_goes_or_comes_back_moves_what_was_voted_on(dock, request_,
     request_.refresh_from_db()
     assert request_.state == "open"
     services.create_role(actor=admin, slug="crew", name="Crew", verbs=["image.view"])
-    give(dock.team, dock.approver, "crew")
+    grant_role(dock.team, dock.approver, "crew")
     promotions.judge_open()
     services.change_role("crew", actor=admin, name="Crew", verbs=["image.view", "promotion.approve"])
     promotions.judge_open()
@@ -273,8 +273,8 @@ def steps(answer):
     return [(step.is_met, step.text) for step in answer.steps]
 
 
-def test_the_explainer_agrees_with_the_check_and_names_what_is_missing(dock):
-    give(dock.team, dock.outsider, "approver", repository_pattern="shop/web", environment="staging")
+def test_explain_agrees_with_check_and_names_missing_grant(dock):
+    grant_role(dock.team, dock.outsider, "approver", repository_pattern="shop/web", environment="staging")
     for user in (dock.approver, dock.outsider, dock.owner, dock.requester, User.objects.create(username="nobody")):
         for environment in (None, dock.staging, dock.dev):
             answer = explain(
@@ -295,17 +295,17 @@ def test_the_explainer_agrees_with_the_check_and_names_what_is_missing(dock):
     assert answer.granters == ("owner",)
 
 
-def test_the_explainer_says_when_a_grant_ended_or_counts_elsewhere(dock):
+def test_explain_reports_expired_and_other_environment_grants(dock):
     grant = RoleGrant.objects.get(user=dock.approver)
     RoleGrant.objects.filter(pk=grant.pk).update(expires_at=timezone.now() - timedelta(days=1))
     ended = explain("approver", Verb.PROMOTION_APPROVE, team=dock.team)
     assert "expired on" in ended.steps[-1].text
-    give(dock.team, dock.outsider, "deployer", environment="dev")
+    grant_role(dock.team, dock.outsider, "deployer", environment="dev")
     elsewhere = explain("outsider", Verb.PROMOTION_EXECUTE, team=dock.team, family="shop/api", environment=dock.staging)
     assert elsewhere.steps[-1].text.endswith("applies to dev, not to staging.")
 
 
-def test_the_explainer_tells_no_account_from_a_stranger(dock):
+def test_explain_answers_alike_for_unknown_account_and_outsider(dock):
     stranger = explain("outsider", Verb.IMAGE_VIEW, team=dock.team)
     nobody = explain("no-such-account", Verb.IMAGE_VIEW, team=dock.team)
     assert steps(stranger) == [(False, "outsider has no role in team shop.")]
@@ -314,7 +314,7 @@ def test_the_explainer_tells_no_account_from_a_stranger(dock):
     ]
 
 
-def test_a_token_makes_none_that_outlives_it_and_a_robot_makes_none(dock):
+def test_token_cannot_create_longer_token_and_robot_cannot_create_any(dock):
     _row, text = tokens.create_token(dock.owner, kind="pat", name="short", days=10)
     client = Client(headers={"Authorization": f"Bearer {text}"})
 
@@ -322,8 +322,10 @@ def test_a_token_makes_none_that_outlives_it_and_a_robot_makes_none(dock):
         return client.post("/api/v1/tokens/", {"name": "x", "days": days}, "application/json")
 
     assert (send(9).status_code, send(11).status_code) == (201, 403)
-    unsaid = client.post("/api/v1/tokens/", {"name": "x"}, "application/json").json()  # as long as that one
-    assert tokens.find_token(unsaid["token"]).expires_at <= tokens.find_token(text).expires_at
+    default = client.post(
+        "/api/v1/tokens/", {"name": "x"}, "application/json"
+    ).json()  # without days: expires with the token that creates it
+    assert tokens.find_token(default["token"]).expires_at <= tokens.find_token(text).expires_at
     browser = Client()
     browser.force_login(dock.owner, backend=BACKEND)
     assert browser.post("/account/tokens/", {"name": "x", "days": 300}).status_code == 200
@@ -334,7 +336,7 @@ def test_a_token_makes_none_that_outlives_it_and_a_robot_makes_none(dock):
     assert ApiToken.objects.filter(user=robot.user).count() == 1
 
 
-def test_last_use_and_address_of_a_token_are_kept(kim):
+def test_token_records_last_use_and_address(kim):
     text = services.create_api_token(kim, actor=kim, name="laptop")
     Client(headers={"Authorization": f"Bearer {text}"}).get("/api/v1/images/")
     row = ApiToken.objects.get()

@@ -1,4 +1,4 @@
-"""Grants: who may what, at once, by the database's clock; never more than the giver has."""
+"""Grants take effect immediately, expire by the database clock, and never exceed the rights of the granting user."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def repository(team, name):
     return Repository.objects.create(registry=registry, team=team, name=name, family=name)
 
 
-def give(team, user, role, **more):
+def grant_role(team, user, role, **more):
     return services.add_member(team.pk, actor=system_user(), username=user.username, role=role, **more)
 
 
-def test_the_builtin_roles_of_the_database_are_those_of_the_code():
+def test_builtin_roles_in_database_equal_those_in_code():
     stored = {role.slug: frozenset(role.verbs) for role in Role.objects.filter(is_builtin=True)}
     assert stored == {slug: frozenset(verb.value for verb in verbs) for slug, verbs in BUILTIN_ROLES.items()}
 
@@ -65,52 +65,52 @@ def test_the_builtin_roles_of_the_database_are_those_of_the_code():
         ("*", None, True),
     ],
 )
-def test_a_pattern_covers_what_its_sql_twin_covers(team, kim, pattern, family, expected):
+def test_pattern_matches_alike_in_python_and_sql(team, kim, pattern, family, expected):
     assert matches(pattern, family) is expected
     if family is not None:
-        place = repository(team, family)
-        give(team, kim, "viewer", repository_pattern=pattern)
-        assert (place in repositories_visible_to(kim)) is expected
+        row = repository(team, family)
+        grant_role(team, kim, "viewer", repository_pattern=pattern)
+        assert (row in repositories_visible_to(kim)) is expected
         assert (kim in people_who(Verb.IMAGE_VIEW, team=team, family=family)) is expected
 
 
-def test_a_grant_for_one_environment_counts_only_there(team, kim):
+def test_environment_grant_applies_only_to_its_environment(team, kim):
     staging, production = (
         create_environment(team, actor=system_user(), slug=slug, name=slug, prefix=slug)
         for slug in ("staging", "production")
     )
-    place = repository(team, "shop/api")
-    give(team, kim, "approver", environment="staging")
-    assert may(kim, Verb.PROMOTION_APPROVE, repository=place, environment=staging)
-    assert not may(kim, Verb.PROMOTION_APPROVE, repository=place, environment=production)
-    assert not may(kim, Verb.PROMOTION_APPROVE, repository=place)
+    row = repository(team, "shop/api")
+    grant_role(team, kim, "approver", environment="staging")
+    assert may(kim, Verb.PROMOTION_APPROVE, repository=row, environment=staging)
+    assert not may(kim, Verb.PROMOTION_APPROVE, repository=row, environment=production)
+    assert not may(kim, Verb.PROMOTION_APPROVE, repository=row)
 
 
-def test_an_expired_grant_and_an_inactive_user_hold_nothing(team, kim):
-    place = repository(team, "shop/api")
-    grant = give(team, kim, "viewer")
-    assert may(kim, Verb.IMAGE_VIEW, repository=place)
+def test_expired_grant_and_inactive_user_have_no_rights(team, kim):
+    row = repository(team, "shop/api")
+    grant = grant_role(team, kim, "viewer")
+    assert may(kim, Verb.IMAGE_VIEW, repository=row)
     RoleGrant.objects.filter(pk=grant.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
-    assert not may(kim, Verb.IMAGE_VIEW, repository=place)
+    assert not may(kim, Verb.IMAGE_VIEW, repository=row)
     assert not repositories_visible_to(kim).exists()
     RoleGrant.objects.filter(pk=grant.pk).update(expires_at=None)
     kim.is_active = False
-    assert not may(kim, Verb.IMAGE_VIEW, repository=place)
+    assert not may(kim, Verb.IMAGE_VIEW, repository=row)
     assert not repositories_visible_to(kim).exists()
 
 
-def test_nobody_gives_what_they_do_not_hold(team, kim):
+def test_add_member_refuses_role_with_verbs_the_actor_lacks(team, kim):
     lee = User.objects.create(username="lee")
     manager = Role.objects.create(slug="manager", name="Manager", verbs=["team.manage", "image.view"])
-    give(team, kim, manager.slug)
+    grant_role(team, kim, manager.slug)
     with pytest.raises(NotPermitted, match=r"promotion\.approve"):
         services.add_member(team.pk, actor=kim, username="lee", role="approver")
     assert services.add_member(team.pk, actor=kim, username="lee", role="viewer").user == lee
 
 
-def test_who_may_not_manage_a_team_gives_nothing_and_an_outsider_sees_none(team, kim):
+def test_add_member_requires_team_manage_and_hides_team_from_outsiders(team, kim):
     lee = User.objects.create(username="lee")
-    give(team, kim, "viewer")
+    grant_role(team, kim, "viewer")
     with pytest.raises(NotPermitted):
         services.add_member(team.pk, actor=kim, username="lee", role="viewer")
     with pytest.raises(NotFound):
@@ -119,40 +119,40 @@ def test_who_may_not_manage_a_team_gives_nothing_and_an_outsider_sees_none(team,
     assert not teams_visible_to(lee).exists()
 
 
-def test_the_last_owner_stays(team, kim):
-    grant = give(team, kim, "owner")
+def test_last_owner_cannot_be_removed(team, kim):
+    grant = grant_role(team, kim, "owner")
     with pytest.raises(Conflict, match="last owner"):
         services.revoke_grant(grant.pk, actor=kim)
     lee = User.objects.create(username="lee")
-    give(team, lee, "owner", repository_pattern="shop/*")
+    grant_role(team, lee, "owner", repository_pattern="shop/*")
     with pytest.raises(Conflict, match="last owner"):
         services.revoke_grant(grant.pk, actor=kim)
-    give(team, lee, "owner")
+    grant_role(team, lee, "owner")
     services.revoke_grant(grant.pk, actor=lee)
     assert not may(kim, Verb.IMAGE_VIEW, team=team)
 
 
-def test_an_owner_for_a_time_does_not_replace_the_last_owner(team, kim):
-    grant = give(team, kim, "owner")
+def test_owner_with_expiry_does_not_replace_last_owner(team, kim):
+    grant = grant_role(team, kim, "owner")
     lee = User.objects.create(username="lee")
-    give(team, lee, "owner", expires_at=timezone.now() + timedelta(days=1))
+    grant_role(team, lee, "owner", expires_at=timezone.now() + timedelta(days=1))
     with pytest.raises(Conflict, match="last owner"):
         services.revoke_grant(grant.pk, actor=kim)
-    give(team, lee, "owner")
+    grant_role(team, lee, "owner")
     services.revoke_grant(grant.pk, actor=lee)
 
 
-def test_guardian_rows_follow_the_grants_and_can_be_rebuilt(team, kim):
-    place = repository(team, "shop/api")
-    grant = give(team, kim, "viewer", repository_pattern="shop/*")
-    assert ObjectPermissionChecker(kim).has_perm("image_view", place)
+def test_guardian_rows_follow_grants_and_can_be_rebuilt(team, kim):
+    row = repository(team, "shop/api")
+    grant = grant_role(team, kim, "viewer", repository_pattern="shop/*")
+    assert ObjectPermissionChecker(kim).has_perm("image_view", row)
     assert not ObjectPermissionChecker(kim).has_perm("image_view", team)
     RoleGrant.objects.filter(pk=grant.pk).delete()
     call_command("rebuild_grants", stdout=io.StringIO())
-    assert not ObjectPermissionChecker(kim).has_perm("image_view", place)
+    assert not ObjectPermissionChecker(kim).has_perm("image_view", row)
 
 
-def test_a_team_is_not_called_like_a_prefix(team):
+def test_create_team_refuses_target_prefix_and_invalid_slug(team):
     create_environment(team, actor=system_user(), slug="live", name="Live", prefix="live")
     with pytest.raises(Conflict, match="target prefix"):
         services.create_team(actor=system_user(), slug="live", name="")
@@ -160,7 +160,7 @@ def test_a_team_is_not_called_like_a_prefix(team):
         services.create_team(actor=system_user(), slug="No Slug", name="")
 
 
-def test_only_an_admin_makes_teams(kim):
+def test_only_admins_create_teams(kim):
     with pytest.raises(NotPermitted):
         services.create_team(actor=kim, slug="mine", name="")
     kim.is_superuser = True
@@ -168,7 +168,7 @@ def test_only_an_admin_makes_teams(kim):
     assert may(kim, Verb.IMAGE_CREATE, team=made)
 
 
-def test_a_token_is_found_by_its_text_until_it_ends(kim, capsys):
+def test_token_is_found_by_its_text_until_revoked(kim, capsys):
     call_command("create_token", "kim", "--days", "1")
     text = capsys.readouterr().out.strip()
     row = tokens.find_token(text)
@@ -180,7 +180,7 @@ def test_a_token_is_found_by_its_text_until_it_ends(kim, capsys):
     assert tokens.find_token(text) is None
 
 
-def test_a_list_shows_what_the_check_allows_whatever_the_mix_of_grants(team, kim):
+def test_visible_repositories_agree_with_check_for_mixed_grants(team, kim):
     other = services.create_team(actor=system_user(), slug="base", name="Base")
     staging = create_environment(team, actor=system_user(), slug="staging", name="Staging", prefix="stage")
     for name in ("shop/a_b", "shop/axb", "shop/api", "shop/web/ui"):
@@ -199,19 +199,19 @@ def test_a_list_shows_what_the_check_allows_whatever_the_mix_of_grants(team, kim
         ("creator", {"repository_pattern": "shop/axb"}),
         ("viewer", {}),
     ):
-        give(team, kim, role, **more)
+        grant_role(team, kim, role, **more)
         for verb in (Verb.IMAGE_VIEW, Verb.IMAGE_CREATE):
             listed = set(repositories_visible_to(kim, verb))
             assert listed == {row for row in rows if may(kim, verb, repository=row, environment=row.environment)}
         seen.append(sorted(row.name for row in repositories_visible_to(kim)))
     assert seen[0] == ["shop/a_b"]
     assert seen[2] == ["shop/a_b", "shop/web/ui", "stage/shop/api"]
-    assert len(seen[4]) == 5  # all of the team, and still nothing of the other
+    assert len(seen[4]) == 5  # all of this team, nothing of the other team
 
 
-def test_no_grant_shows_nothing_and_costs_one_look(team, kim, django_assert_num_queries):
+def test_user_without_grants_sees_nothing_in_one_query(team, kim, django_assert_num_queries):
     repository(team, "shop/api")
     with django_assert_num_queries(1):
         assert not list(repositories_visible_to(kim))
-    give(team, kim, "viewer")
+    grant_role(team, kim, "viewer")
     assert [row.name for row in repositories_visible_to(kim)] == ["shop/api"]

@@ -1,4 +1,4 @@
-"""Teams, roles, people and tokens by browser: forms do what the services do; lists cost the same for any length."""
+"""Pages for teams, roles, people and tokens. Lists use a constant number of queries."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def admin(db):
     return User.objects.create(username="admin", is_superuser=True)
 
 
-def test_an_admin_makes_a_team_and_owns_it(admin, dock):
+def test_admin_creates_team_and_owns_it(admin, dock):
     answer = browser(admin).post("/teams/", {"slug": "web", "name": "Web"})
     assert answer["Location"] == "/teams/web/"
     assert RoleGrant.objects.get(user=admin).team.slug == "web"
@@ -42,7 +42,7 @@ def test_an_admin_makes_a_team_and_owns_it(admin, dock):
     assert "New team" not in browser(dock.owner).get("/teams/").content.decode()
 
 
-def test_an_owner_lets_somebody_in_and_out_again(dock):
+def test_owner_grants_and_revokes_role(dock):
     client = browser(dock.owner)
     form = {"username": "outsider", "role": "creator", "repository_pattern": "shop/*", "environment": "", "until": ""}
     assert client.post("/teams/shop/members/", form)["Location"] == "/teams/shop/"
@@ -52,12 +52,12 @@ def test_an_owner_lets_somebody_in_and_out_again(dock):
     assert "outsider" in page
     where = reverse("lifecycle:team-revoke-grant", args=["shop", grant.pk])
     assert "Revoke role creator from outsider?" in client.get(where).content.decode()
-    assert RoleGrant.objects.filter(pk=grant.pk).exists()  # asking changes nothing
+    assert RoleGrant.objects.filter(pk=grant.pk).exists()  # the confirmation page changes nothing
     client.post(where)
     assert not RoleGrant.objects.filter(pk=grant.pk).exists()
 
 
-def test_a_grant_of_another_team_is_absent_here(dock, admin):
+def test_grant_of_another_team_is_not_found(dock, admin):
     other = services.create_team(actor=admin, slug="other", name="")
     foreign = RoleGrant.objects.get(team=other)
     assert browser(dock.owner).post(f"/teams/shop/grants/{foreign.pk}/revoke/").status_code == 404
@@ -73,7 +73,7 @@ def test_a_grant_of_another_team_is_absent_here(dock, admin):
         ({"environment": "moon"}, "Select a valid choice"),
     ],
 )
-def test_a_bad_form_comes_back_and_says_why(dock, change, words):
+def test_invalid_form_is_shown_again_with_the_reason(dock, change, words):
     form = {"username": "outsider", "role": "viewer", "repository_pattern": "*"} | change
     answer = browser(dock.owner).post("/teams/shop/members/", form)
     assert answer.status_code == 422
@@ -81,7 +81,7 @@ def test_a_bad_form_comes_back_and_says_why(dock, change, words):
     assert not RoleGrant.objects.filter(user=dock.outsider).exists()
 
 
-def test_a_viewer_sees_the_team_and_no_form(dock):
+def test_viewer_sees_team_without_forms(dock):
     viewer = browser(person("viewer", dock.team, "viewer"))
     for tab in ("members", "robots", "environments", "why"):
         page = viewer.get(f"/teams/shop/?tab={tab}").content.decode()
@@ -89,7 +89,7 @@ def test_a_viewer_sees_the_team_and_no_form(dock):
     assert browser(dock.outsider).get("/teams/shop/").status_code == 404
 
 
-def test_an_environment_is_added_at_the_end_of_the_path(dock):
+def test_new_environment_is_added_at_the_end(dock):
     form = {"slug": "production", "name": "", "target_prefix": "production", "required_approvals": "2"}
     answer = browser(dock.owner).post("/teams/shop/environments/", form)
     assert answer["Location"] == "/teams/shop/?tab=environments"
@@ -98,7 +98,7 @@ def test_an_environment_is_added_at_the_end_of_the_path(dock):
     assert "production/shop/" in browser(dock.owner).get("/teams/shop/?tab=environments").content.decode()
 
 
-def test_a_robot_from_name_to_end(dock):
+def test_robot_is_created_granted_a_token_and_retired(dock):
     client = browser(dock.owner)
     where = client.post("/teams/shop/robots/", {"name": "ci"})["Location"]
     client.post(f"{where}grants/", {"grant-role": "creator", "grant-repository_pattern": "shop/*"})
@@ -114,7 +114,7 @@ def test_a_robot_from_name_to_end(dock):
     assert "Deactivated" in client.get(where).content.decode()
 
 
-def test_the_explainer_answers_on_the_page(dock):
+def test_team_page_explains_missing_access(dock):
     question = "/teams/shop/?tab=why&who=requester&verb=promotion.approve&repository=shop/api&environment=staging"
     page = browser(dock.requester).get(question).content.decode()
     assert "requester cannot use promotion.approve on shop/api in staging." in page
@@ -122,7 +122,7 @@ def test_the_explainer_answers_on_the_page(dock):
     assert "approver, owner, second" in page
 
 
-def test_an_admin_composes_a_role_and_nobody_else_sees_the_form(admin, dock):
+def test_only_admin_can_create_change_and_delete_role(admin, dock):
     client = browser(admin)
     form = {"slug": "crew", "name": "Crew", "verbs": ["promotion.request", "promotion.approve"]}
     assert client.post("/roles/", form)["Location"] == "/roles/crew/"
@@ -139,7 +139,7 @@ def test_an_admin_composes_a_role_and_nobody_else_sees_the_form(admin, dock):
     assert not Role.objects.filter(slug="crew").exists()
 
 
-def test_an_account_from_its_password_to_its_end(admin):
+def test_account_is_created_deactivated_and_reactivated(admin):
     client = browser(admin)
     made = client.post("/people/", {"username": "lee"})
     lee = User.objects.get(username="lee")
@@ -156,7 +156,7 @@ def test_an_account_from_its_password_to_its_end(admin):
     assert lee.check_password(re.search(r'<copy-field value="([^"]{20})"', again)[1])
 
 
-def test_a_personal_token_is_shown_once_and_works(dock):
+def test_personal_token_is_shown_once_and_works_until_revoked(dock):
     client = browser(dock.requester)
     made = client.post("/account/tokens/", {"name": "laptop", "days": "7"}).content.decode()
     text = TOKEN.search(made)[0]
@@ -182,7 +182,7 @@ LISTS = (
 
 
 @pytest.mark.parametrize("page", [*LISTS, "/account/tokens/", "/audit/"])
-def test_a_list_costs_the_same_for_one_row_and_for_three(page, admin):
+def test_list_uses_as_many_queries_for_three_rows_as_for_one(page, admin):
     team = services.create_team(actor=admin, slug="shop", name="Shop")
     client = browser(admin)
     _rows(team, admin, 1)

@@ -1,4 +1,4 @@
-"""Guardian's rows stay what the grants say: after a write, after an expiry, and for repositories that come later."""
+"""Guardian's rows match the grants: after a write, after an expiry, and for repositories created later."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ def has_view(user, repository):
 
 def compare() -> tuple[int, str]:
     out = StringIO()
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit) as stopped:
         call_command("rebuild_grants", "--check", stdout=out)
-    return int(end.value.code or 0), out.getvalue().strip()
+    return int(stopped.value.code or 0), out.getvalue().strip()
 
 
-def test_a_repository_that_comes_after_the_grant_is_covered(kim):
-    place = ensure_repository(ensure_managed_registry(), "shop/later")
-    assert has_view(kim, place)
+def test_existing_grant_covers_new_repository(kim):
+    repository = ensure_repository(ensure_managed_registry(), "shop/later")
+    assert has_view(kim, repository)
     assert compare() == (0, "Guardian's rows match the grants.")
 
 
-def test_an_expired_grant_leaves_no_row(kim):
-    place = ensure_repository(ensure_managed_registry(), "shop/api")
+def test_expired_grant_leaves_no_guardian_row(kim):
+    repository = ensure_repository(ensure_managed_registry(), "shop/api")
     RoleGrant.objects.filter(user=kim).update(expires_at=Now() - timedelta(seconds=1))
-    assert has_view(kim, place)
+    assert has_view(kim, repository)
     assert compare() == (1, "kim")
     handlers.project_expired()
-    assert not has_view(kim, place)
+    assert not has_view(kim, repository)
     assert compare()[0] == 0
 
 
-def test_a_row_that_no_grant_gives_is_found_and_removed(kim):
-    place = ensure_repository(ensure_managed_registry(), "shop/api")
+def test_rebuild_grants_finds_and_restores_missing_row(kim):
+    repository = ensure_repository(ensure_managed_registry(), "shop/api")
     RepositoryUserPermission.objects.filter(user=kim, permission__codename="image_view").delete()
     assert compare() == (1, "kim")
     call_command("rebuild_grants", stdout=StringIO())
-    assert (compare()[0], has_view(kim, place)) == (0, True)
+    assert (compare()[0], has_view(kim, repository)) == (0, True)
 
 
-def test_the_sql_condition_of_live_grants_is_that_of_the_orm(team, kim):
+def test_live_grants_agree_in_sql_and_orm(team, kim):
     for name, end in (("over", Now() - timedelta(seconds=1)), ("later", Now() + timedelta(hours=1))):
         User.objects.create(username=name)
         services.add_member(team.pk, actor=system_user(), username=name, role="viewer")
@@ -80,7 +80,7 @@ def test_the_sql_condition_of_live_grants_is_that_of_the_orm(team, kim):
     assert {grant.user.username for grant in live_grants()} == {"kim", "later"}
 
 
-def test_a_deactivated_account_has_no_live_grants(kim):
+def test_deactivated_account_has_no_live_grants(kim):
     assert live_grants(kim).exists()
     User.objects.filter(pk=kim.pk).update(is_active=False)
     kim.refresh_from_db()

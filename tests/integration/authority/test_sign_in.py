@@ -1,4 +1,4 @@
-"""The door of the browser: one budget with the other doors, nothing told about accounts, every try in the trail."""
+"""Browser sign-in: shared budget of failures, no hints about accounts, every attempt in the audit log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PASSWORD = "a long enough one"
 
 @pytest.fixture(autouse=True)
 def _keeps_the_tests_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Django's own test client does: a closed connection would end the transaction the test lives in."""
+    """Keep connections open, as Django's test client does: closing one would end the transaction of the test."""
     monkeypatch.setattr(endpoint, "close_old_connections", lambda: None)
 
 
@@ -35,7 +35,7 @@ def kim(db: None) -> User:
     return User.objects.create_user("kim", password=PASSWORD)
 
 
-def try_in(name: str, password: str, **more: Any) -> Any:
+def sign_in(name: str, password: str, **more: Any) -> Any:
     return Client().post("/accounts/sign-in/", {"login": name, "password": password}, **more)
 
 
@@ -44,27 +44,27 @@ def fail(name: str, times: int) -> None:
         limiter.note_failure(name, None)
 
 
-def ask_for_token(name: str, password: str) -> int:
+def request_token(name: str, password: str) -> int:
     body = f"grant_type=password&username={name}&password={password}&service=gravingdock-registry".encode()
-    found = []
+    statuses = []
     environ = {
         "REQUEST_METHOD": "POST",
         "CONTENT_LENGTH": str(len(body)),
         "wsgi.input": io.BytesIO(body),
         "REMOTE_ADDR": "192.0.2.9",
     }
-    endpoint.application(environ, lambda status, _headers: found.append(int(status[:3])))
-    return found[0]
+    endpoint.application(environ, lambda status, _headers: statuses.append(int(status[:3])))
+    return statuses[0]
 
 
-def test_the_right_password_opens_and_leaves_nothing_counted(kim: User) -> None:
-    assert try_in("kim", PASSWORD).status_code == 302
+def test_right_password_signs_in_and_counts_no_failure(kim: User) -> None:
+    assert sign_in("kim", PASSWORD).status_code == 302
     assert not CredentialFailure.objects.exists()
     event = AuditEvent.objects.get(action="session.started")
     assert (event.actor, event.address) == (kim, "127.0.0.1")
 
 
-def test_a_wrong_password_an_ended_account_and_none_at_all_look_the_same(kim: User) -> None:
+def test_failed_sign_ins_look_the_same_for_any_account(kim: User) -> None:
     ended = User.objects.create_user("ended", password=PASSWORD)
     ended.is_active = False
     ended.save()
@@ -72,50 +72,50 @@ def test_a_wrong_password_an_ended_account_and_none_at_all_look_the_same(kim: Us
     robot.kind = User.Kind.ROBOT
     robot.save()
     answers = [
-        try_in("kim", "wrong"),
-        try_in("ended", PASSWORD),
-        try_in("nobody", "wrong"),
-        try_in("shop+ci", PASSWORD),
+        sign_in("kim", "wrong"),
+        sign_in("ended", PASSWORD),
+        sign_in("nobody", "wrong"),
+        sign_in("shop+ci", PASSWORD),
     ]
-    said = [list(answer.context["form"].non_field_errors()) for answer in answers]
+    errors = [list(answer.context["form"].non_field_errors()) for answer in answers]
     assert {answer.status_code for answer in answers} == {200}
-    assert said == [["The user name or password is wrong. Check both, then try again."]] * 4
+    assert errors == [["The user name or password is wrong. Check both, then try again."]] * 4
     events = AuditEvent.objects.filter(action="session.refused").order_by("pk")
     assert [event.details["user"] for event in events] == ["kim", "ended", "unknown", "shop+ci"]
     assert {event.outcome for event in events} == {"denied"}
 
 
 @pytest.mark.parametrize("name", ["kim", "nobody"])
-def test_a_spent_budget_refuses_the_right_password_too_and_says_the_same_of_any_account(kim: User, name: str) -> None:
+def test_spent_budget_refuses_right_password_for_any_account(kim: User, name: str) -> None:
     fail(name, limiter.PER_ACCOUNT)
-    answer = try_in(name, PASSWORD)
+    answer = sign_in(name, PASSWORD)
     assert (answer.status_code, answer["Retry-After"]) == (429, "30")
     assert "Too many wrong passwords for this account or address." in answer.content.decode()
     assert not Client().get("/images/").wsgi_request.user.is_authenticated
 
 
-def test_a_success_clears_nothing_and_an_emptied_cache_neither(kim: User) -> None:
+def test_budget_survives_success_and_cleared_cache(kim: User) -> None:
     fail("kim", limiter.PER_ACCOUNT - 1)
-    assert try_in("kim", PASSWORD).status_code == 302
+    assert sign_in("kim", PASSWORD).status_code == 302
     cache.clear()
-    assert try_in("kim", "wrong").status_code == 200
-    assert try_in("kim", PASSWORD).status_code == 429
+    assert sign_in("kim", "wrong").status_code == 200
+    assert sign_in("kim", PASSWORD).status_code == 429
 
 
-def test_one_budget_holds_for_the_browser_the_token_endpoint_and_the_api(kim: User) -> None:
+def test_browser_token_endpoint_and_api_share_one_budget(kim: User) -> None:
     text = tokens.create_token(kim, kind="pat", name="t")[1]
     for number in range(limiter.PER_ACCOUNT):
         if number % 2:
-            assert try_in("kim", "wrong").status_code == 200
+            assert sign_in("kim", "wrong").status_code == 200
         else:
-            assert ask_for_token("kim", "wrong") == 401
-    assert try_in("kim", PASSWORD).status_code == 429
-    assert ask_for_token("kim", "wrong") == 429
+            assert request_token("kim", "wrong") == 401
+    assert sign_in("kim", PASSWORD).status_code == 429
+    assert request_token("kim", "wrong") == 429
     wrong = _same_lookup(text)
     api = Client().get("/api/v1/images/", headers={"Authorization": f"Bearer {wrong}"})
     assert (api.status_code, api.json()["code"], api["Content-Type"]) == (429, "throttled", "application/problem+json")
     assert int(api["Retry-After"]) >= 30
-    # What cannot be guessed is let in: nobody can stop a person's scripts by trying that person's name.
+    # A valid token still works: failed sign-ins with a username must not block the scripts of that user.
     assert Client().get("/api/v1/images/", headers={"Authorization": f"Bearer {text}"}).status_code == 200
 
 
@@ -125,7 +125,7 @@ def _same_lookup(text: str) -> str:
     return body + tokens._crc(body)
 
 
-def test_a_guess_at_a_token_is_counted_and_a_token_that_ended_is_not(kim: User) -> None:
+def test_guessed_token_counts_as_failure_and_revoked_token_does_not(kim: User) -> None:
     row, text = tokens.create_token(kim, kind="pat", name="t")
     for wrong, account in ((_same_lookup(text), "kim"), ("gdk_pat_nonsense", "")):
         assert Client().get("/api/v1/images/", headers={"Authorization": f"Bearer {wrong}"}).status_code == 401
@@ -137,21 +137,21 @@ def test_a_guess_at_a_token_is_counted_and_a_token_that_ended_is_not(kim: User) 
     assert CredentialFailure.objects.count() == before
 
 
-def test_a_keyed_post_counts_a_wrong_token_once(kim: User) -> None:
+def test_post_with_idempotency_key_counts_wrong_token_once(kim: User) -> None:
     headers = {"Authorization": "Bearer gdk_pat_nonsense", "Idempotency-Key": "k1"}
     assert Client().post("/api/v1/tokens/", {}, content_type="application/json", headers=headers).status_code == 401
     assert CredentialFailure.objects.count() == 1
 
 
-def test_wrong_tokens_without_a_name_spend_the_budget_of_their_address_alone() -> None:
+def test_failures_without_account_are_not_limited_per_account() -> None:
     for _ in range(limiter.PER_ACCOUNT + 1):
         assert limiter.note_failure("", "192.0.2.1")
     assert limiter.note_failure("", "192.0.2.2")
 
 
-def test_what_a_client_says_of_its_address_spends_no_other_budget(kim: User) -> None:
+def test_forwarded_address_of_client_is_ignored(kim: User) -> None:
     for number in range(3):
-        try_in("kim", "wrong", headers={"X-Forwarded-For": f"198.51.100.{number}"})
+        sign_in("kim", "wrong", headers={"X-Forwarded-For": f"198.51.100.{number}"})
     assert set(CredentialFailure.objects.values_list("address", flat=True)) == {"127.0.0.1"}
 
 
@@ -166,31 +166,31 @@ def test_what_a_client_says_of_its_address_spends_no_other_budget(kim: User) -> 
         (True, "unknown", "192.0.2.1"),
     ],
 )
-def test_the_address_is_the_connections_or_what_the_nearest_proxy_wrote(
+def test_client_address_trusts_only_the_nearest_proxy(
     settings: Any, behind_proxy: bool, forwarded: str, expected: str
 ) -> None:
     settings.BEHIND_PROXY = behind_proxy
     assert client_address({"REMOTE_ADDR": "192.0.2.1", "HTTP_X_FORWARDED_FOR": forwarded}) == expected
 
 
-def test_ways_of_writing_a_name_share_its_budget(kim: User) -> None:
+def test_spellings_of_a_username_share_one_budget(kim: User) -> None:
     fail("kim", limiter.PER_ACCOUNT)
     for name in ("KIM", "Kim", " kim ", "\u212aim"):  # the last one begins with the Kelvin sign
-        answer = try_in(name, PASSWORD)
+        answer = sign_in(name, PASSWORD)
         assert answer.status_code == 429 or not answer.wsgi_request.user.is_authenticated
 
 
 @pytest.mark.django_db(transaction=True)
-def test_fifty_at_once_get_no_more_than_the_budget(kim: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[int] = []
+def test_fifty_concurrent_sign_ins_stay_within_budget(kim: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks: list[int] = []
     real = User.check_password
-    monkeypatch.setattr(User, "check_password", lambda self, raw: looked.append(1) or real(self, raw))
+    monkeypatch.setattr(User, "check_password", lambda self, raw: checks.append(1) or real(self, raw))
     barrier, statuses = threading.Barrier(50), []
 
     def run() -> None:
         try:
             barrier.wait(timeout=60)
-            statuses.append(try_in("kim", "wrong").status_code)
+            statuses.append(sign_in("kim", "wrong").status_code)
         finally:
             connections.close_all()
 
@@ -200,27 +200,27 @@ def test_fifty_at_once_get_no_more_than_the_budget(kim: User, monkeypatch: pytes
     for thread in threads:
         thread.join(timeout=120)
     assert (statuses.count(200), statuses.count(429)) == (limiter.PER_ACCOUNT, 50 - limiter.PER_ACCOUNT)
-    assert len(looked) == limiter.PER_ACCOUNT  # the others were not even looked at
+    assert len(checks) == limiter.PER_ACCOUNT  # no password check for the others
 
 
-def test_an_operator_lets_somebody_in_again(kim: User) -> None:
+def test_unlock_account_allows_sign_in_again(kim: User) -> None:
     fail("kim", limiter.PER_ACCOUNT)
-    assert try_in("kim", PASSWORD).status_code == 429
+    assert sign_in("kim", PASSWORD).status_code == 429
     call_command("unlock_account", "kim", stdout=io.StringIO())
-    assert try_in("kim", PASSWORD).status_code == 302
+    assert sign_in("kim", PASSWORD).status_code == 302
     assert AuditEvent.objects.get(action="user.unlocked").details["user"] == "kim"
 
 
-def test_ones_own_password_is_changed_and_other_sessions_end(kim: User) -> None:
-    here, there = Client(), Client()
-    for client in (here, there):
+def test_password_change_ends_other_sessions(kim: User) -> None:
+    first, second = Client(), Client()
+    for client in (first, second):
         client.post("/accounts/sign-in/", {"login": "kim", "password": PASSWORD})
     form = {"oldpassword": PASSWORD, "password1": "yet another long one", "password2": "yet another long one"}
-    assert here.get("/accounts/password/change/").status_code == 200
-    assert here.post("/accounts/password/change/", form)["Location"] == "/account/tokens/"
-    assert (here.get("/images/").status_code, there.get("/images/").status_code) == (200, 302)
-    assert try_in("kim", PASSWORD).status_code == 200
-    assert try_in("kim", "yet another long one").status_code == 302
+    assert first.get("/accounts/password/change/").status_code == 200
+    assert first.post("/accounts/password/change/", form)["Location"] == "/account/tokens/"
+    assert (first.get("/images/").status_code, second.get("/images/").status_code) == (200, 302)
+    assert sign_in("kim", PASSWORD).status_code == 200
+    assert sign_in("kim", "yet another long one").status_code == 302
     event = AuditEvent.objects.get(action="user.password_changed")
     assert (event.actor, "yet another" in str(bytes(event.canonical))) == (kim, False)
 
@@ -233,7 +233,7 @@ def test_ones_own_password_is_changed_and_other_sessions_end(kim: User) -> None:
         ({"password2": "another long one!"}, "You must type the same password each time."),
     ],
 )
-def test_a_password_is_not_changed_by_a_form_with_errors(kim: User, change: dict[str, str], words: str) -> None:
+def test_invalid_form_does_not_change_password(kim: User, change: dict[str, str], words: str) -> None:
     client = Client()
     client.post("/accounts/sign-in/", {"login": "kim", "password": PASSWORD})
     form = {"oldpassword": PASSWORD, "password1": "yet another long one", "password2": "yet another long one"}
@@ -242,7 +242,7 @@ def test_a_password_is_not_changed_by_a_form_with_errors(kim: User, change: dict
     assert kim.check_password(PASSWORD)
 
 
-def test_a_session_left_open_is_no_place_to_guess_the_password(kim: User) -> None:
+def test_password_change_limits_wrong_passwords(kim: User) -> None:
     client = Client()
     client.post("/accounts/sign-in/", {"login": "kim", "password": PASSWORD})
     form = {"oldpassword": "wrong", "password1": "yet another long one", "password2": "yet another long one"}

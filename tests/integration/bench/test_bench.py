@@ -1,4 +1,4 @@
-"""`manage.py bench`: the object that it prints, and nothing left of its place, however it ends."""
+"""`manage.py bench`: the JSON it prints, and the cleanup after success, interruption and kill."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lifecycle.bench.running import BUILT, NAMES
 from lifecycle.bench.scratch import PREFIX
 from tests.services import ROOT, Services
 
-# What each bench must say at least.
+# Figures that each bench must report at least.
 FIGURES = {
     "ingest": {"import_rate", "push_to_rows_p50", "push_to_rows_p95", "push_burst_rate", "crawl_rate"},
     "token": {"tokens_per_s_in_process", "tokens_per_s_over_http", "token_p99"},
@@ -30,7 +30,7 @@ FIGURES = {
 
 
 @pytest.fixture
-def places(services: Services) -> Services:
+def servers(services: Services) -> Services:
     services.need_postgres()
     services.need_redis()
     services.forget_wake_ups()
@@ -38,10 +38,10 @@ def places(services: Services) -> Services:
 
 
 def bench(*words: str) -> subprocess.Popen[str]:
-    # Tests may run in the background of a shell, where Ctrl-C is ignored, and what is ignored is inherited.
-    heard = ("env", "--default-signal=INT")
+    # A shell ignores SIGINT for background jobs, and child processes inherit that. Restore the default.
+    with_sigint = ("env", "--default-signal=INT")
     return subprocess.Popen(
-        [*heard, sys.executable, "manage.py", "bench", *words],
+        [*with_sigint, sys.executable, "manage.py", "bench", *words],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
         stdout=subprocess.PIPE,
@@ -52,12 +52,12 @@ def bench(*words: str) -> subprocess.Popen[str]:
 
 
 def folders() -> set[str]:
-    """Return the folders that benches, anybody's on this machine, have now."""
+    """Return the names of the folders of all benches on this machine."""
     return {path.name for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")}
 
 
 def left_over(services: Services, before: set[str]) -> tuple[list[str], list[int], set[str]]:
-    """Return what is left: databases, Redis numbers that hold something, folders that were not there before."""
+    """Return what is left: databases, numbers of non-empty Redis databases, and new folders."""
     link = services.cluster.connect(postgres.OWNER, postgres.DATABASE)
     with link.cursor() as cursor:
         cursor.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [PREFIX])
@@ -73,7 +73,7 @@ def left_over(services: Services, before: set[str]) -> tuple[list[str], list[int
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_a_bench_says_its_figures_and_leaves_nothing(places: Services, name: str, tmp_path: Path) -> None:
+def test_bench_prints_its_figures_and_cleans_up(servers: Services, name: str, tmp_path: Path) -> None:
     saved = tmp_path / "deep" / "figures.json"
     before = folders()
     process = bench(name, "--images", "100", "--json", "--save", str(saved))
@@ -89,38 +89,38 @@ def test_a_bench_says_its_figures_and_leaves_nothing(places: Services, name: str
         assert figure["target"] is None or figure["target"] > 0, title
     assert 0 < report["peak_rss_mb"] < 2000
     assert json.loads(saved.read_text()) == report
-    assert left_over(places, before) == ([], [], set())
+    assert left_over(servers, before) == ([], [], set())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_bench_leaves_nothing(places: Services, number: int) -> None:
+def test_interrupted_bench_cleans_up(servers: Services, number: int) -> None:
     before = folders()
     process = bench("lineage", "--images", "3000")
     assert process.stderr is not None
-    assert "loading" in process.stderr.readline()  # it is in the middle of its work
-    assert [len(found) for found in left_over(places, before)[:2]] == [1, 1]
+    assert "loading" in process.stderr.readline()  # the bench is running
+    assert [len(items) for items in left_over(servers, before)[:2]] == [1, 1]
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode != 0
-    assert left_over(places, before) == ([], [], set())
+    assert left_over(servers, before) == ([], [], set())
 
 
-def test_what_a_killed_bench_left_is_removed_by_the_next(places: Services) -> None:
+def test_next_bench_cleans_up_after_a_killed_one(servers: Services) -> None:
     before = folders()
     process = bench("lineage", "--images", "3000")
     assert process.stderr is not None
     assert "loading" in process.stderr.readline()
     process.kill()
     process.communicate(timeout=60)
-    assert [len(found) for found in left_over(places, before)] == [1, 1, 1]
+    assert [len(items) for items in left_over(servers, before)] == [1, 1, 1]
     second = bench("lineage", "--images", "50", "--json")
     _, error = second.communicate(timeout=120)
     assert second.returncode == 0, error
-    assert left_over(places, before) == ([], [], set())
+    assert left_over(servers, before) == ([], [], set())
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(BUILT)))
-def test_a_bench_that_is_not_built_says_so(places: Services, name: str) -> None:
+def test_unbuilt_bench_exits_2_and_explains(servers: Services, name: str) -> None:
     process = bench(name, "--json")
     out, error = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
@@ -128,14 +128,14 @@ def test_a_bench_that_is_not_built_says_so(places: Services, name: str) -> None:
 
 
 @pytest.mark.parametrize("words", [("unheard-of",), ("lineage", "--images", "0"), ("lineage", "--images", "many")])
-def test_a_mistake_is_a_sentence(places: Services, words: tuple[str, ...]) -> None:
+def test_bad_arguments_exit_2_with_an_error(servers: Services, words: tuple[str, ...]) -> None:
     process = bench(*words)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "error" in error
 
 
-def test_a_server_that_is_away_is_a_sentence(places: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_exits_1_with_an_error(servers: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_OWNER_URL", "postgres://nobody:x@127.0.0.1:1/nothing")
     started = time.monotonic()
     process = bench("lineage", "--images", "10")

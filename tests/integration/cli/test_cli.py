@@ -1,4 +1,4 @@
-"""The command line against the real application and database; only the socket is left out."""
+"""The command line against the real application and database. Most tests use no socket."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ABSENT = "sha256:" + "e" * 64
 
 
 def to_application(request):
-    """Hand a request to the whole application, middleware and all, in the test's own transaction."""
+    """Send a request to the application, with all middleware, in the transaction of the test."""
     answer = Client().generic(
         request.method,
         request.url.raw_path.decode(),
@@ -41,7 +41,7 @@ def to_application(request):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Return a function that runs one command as a user: (exit code, standard output, standard error)."""
+    """Return a function that runs one command as a user and returns (exit code, stdout, stderr)."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     transport = httpx.MockTransport(to_application)
 
@@ -51,14 +51,14 @@ def run(tmp_path, monkeypatch, capsys):
             client.save_login(client.Login("http://localhost", text))
         try:
             code = main([str(argument) for argument in arguments], transport=transport)
-        except SystemExit as stop:  # argparse's own way out
+        except SystemExit as stop:  # argparse exits this way
             code = stop.code
         return code, *capsys.readouterr()
 
     return as_user
 
 
-def test_a_login_is_checked_and_kept_for_its_owner_alone(dock, run, monkeypatch):
+def test_login_is_checked_and_stored_readable_by_owner_only(dock, run, monkeypatch):
     assert run(None, "auth", "status")[0] == client.EXIT_NOT_AUTHENTICATED
     text = tokens.create_token(dock.requester, kind="pat", name="cli")[1]
     monkeypatch.setattr("sys.stdin", io.StringIO("gdk_pat_wrong\n"))
@@ -75,7 +75,7 @@ def test_a_login_is_checked_and_kept_for_its_owner_alone(dock, run, monkeypatch)
 
 
 @pytest.mark.parametrize("url", ["http://dock.example", "dock.example", "ftp://localhost", "https://me@dock.example"])
-def test_a_token_goes_to_no_unsafe_address(url, run, monkeypatch):
+def test_login_refuses_unsafe_addresses(url, run, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("gdk_pat_x\n"))
     assert run(None, "auth", "login", "--url", url)[0] == client.EXIT_USAGE
 
@@ -95,7 +95,7 @@ def test_images_are_listed_and_shown(dock, run):
     assert run(dock.outsider, "image", "list", "--json")[:2] == (0, "")
 
 
-def test_a_promotion_from_request_to_execution(dock, run, request_):
+def test_promotion_is_approved_then_executed(dock, run, request_):
     number = request_.pk
     code, out, err = run(dock.requester, "promotion", "approve", number)
     assert (code, out) == (client.EXIT_ERROR, "")
@@ -109,17 +109,17 @@ def test_a_promotion_from_request_to_execution(dock, run, request_):
     assert run(dock.requester, "promotion", "list", "--state", "open", "--json")[1] == ""
 
 
-def test_a_request_is_made_and_withdrawn_by_its_maker(dock, run):
+def test_requester_requests_and_withdraws_promotion(dock, run):
     words = ("promotion", "request", dock.image.digest, "--repository", "shop/api", "--environment", "staging")
     assert run(dock.requester, *words)[0] == client.EXIT_USAGE  # no reason
-    dock_words = (*words[:-1], "dev", "--reason", "try", "--json")
-    made = json.loads(run(dock.requester, *dock_words)[1])
+    dev_words = (*words[:-1], "dev", "--reason", "try", "--json")
+    made = json.loads(run(dock.requester, *dev_words)[1])
     assert (made["digest"], made["environment"]) == (dock.image.digest, "dev")
     assert run(dock.approver, "promotion", "withdraw", made["id"])[0] == client.EXIT_ERROR
     assert run(dock.requester, "promotion", "withdraw", made["id"])[0] == 0
 
 
-def test_a_list_goes_on_over_its_pages(dock, run, request_, monkeypatch):
+def test_list_follows_pages_up_to_the_limit(dock, run, request_, monkeypatch):
     words = ("promotion", "request", dock.image.digest, "--repository", "shop/api", "--environment", "dev")
     assert run(dock.requester, *words, "--reason", "try")[0] == 0
     monkeypatch.setattr(client, "PAGE", 1)
@@ -127,17 +127,17 @@ def test_a_list_goes_on_over_its_pages(dock, run, request_, monkeypatch):
     assert len(run(dock.requester, "promotion", "list", "--json", "--limit", "1")[1].splitlines()) == 1
 
 
-def test_the_policys_no_has_its_own_exit_code_and_its_reasons(run, monkeypatch, capsys, tmp_path):
-    client_file = tmp_path / "gravingdock"
-    client_file.mkdir()
-    (client_file / "login.json").write_text('{"url": "http://localhost", "token": "gdk_pat_x"}')
+def test_policy_refusal_has_own_exit_code_and_prints_reasons(run, monkeypatch, capsys, tmp_path):
+    config_folder = tmp_path / "gravingdock"
+    config_folder.mkdir()
+    (config_folder / "login.json").write_text('{"url": "http://localhost", "token": "gdk_pat_x"}')
     body = {"code": "policy_blocked", "detail": "No.", "details": {"reasons": ["Not \x1b[2Jscanned."]}}
     answers = httpx.MockTransport(lambda _: httpx.Response(422, json=body))
     assert main(["promotion", "execute", "1"], transport=answers) == client.EXIT_POLICY
     assert capsys.readouterr().err == "No.\n  Not \N{REPLACEMENT CHARACTER}[2Jscanned.\n"
 
 
-def test_waiting_for_a_copy_outlives_a_server_that_starts_anew(monkeypatch, capsys, tmp_path, run):
+def test_waiting_for_promotion_survives_server_restart(monkeypatch, capsys, tmp_path, run):
     (tmp_path / "gravingdock").mkdir()
     (tmp_path / "gravingdock" / "login.json").write_text('{"url": "http://localhost", "token": "gdk_pat_x"}')
     states = iter(["executing", None, "succeeded"])  # None: no answer
@@ -150,11 +150,11 @@ def test_waiting_for_a_copy_outlives_a_server_that_starts_anew(monkeypatch, caps
     monkeypatch.setattr("lifecycle.cli.main.time.sleep", lambda seconds: None)
     arguments = ["promotion", "execute", "1", "--wait"]
     assert main(arguments, transport=httpx.MockTransport(handle)) == 0
-    said = capsys.readouterr()
-    assert ("succeeded" in said.out, "Cannot reach" in said.err) == (True, True)
+    output = capsys.readouterr()
+    assert ("succeeded" in output.out, "Cannot reach" in output.err) == (True, True)
 
 
-def test_no_answer_and_no_server_differ(run, tmp_path):
+def test_timeout_and_refused_connection_have_different_exit_codes(run, tmp_path):
     (tmp_path / "gravingdock").mkdir()
     (tmp_path / "gravingdock" / "login.json").write_text('{"url": "http://localhost", "token": "gdk_pat_x"}')
 
@@ -169,64 +169,64 @@ def test_no_answer_and_no_server_differ(run, tmp_path):
 
 
 @pytest.fixture
-def harbour():
-    """A base whose tag moved, one image that stands on it, and who may rebuild or only look."""
+def stale_base():
+    """A base image whose tag moved, one derived image, an owner and a viewer."""
     team = rows.team("shop")
     owner, viewer = rows.user("owner", "owner", of=team), rows.user("viewer", "viewer", of=team)
     old, new, web = rows.image("base old"), rows.image("base new"), rows.image("web")
-    base, place = rows.repository("shop/base", team), rows.repository("shop/web", team)
+    base, repository = rows.repository("shop/base", team), rows.repository("shop/web", team)
     rows.push(base, old, "12")
-    rows.push(place, web, "latest")
-    Recipe.objects.create(repository=place, revision=1, containerfile="FROM scratch", author=owner)
+    rows.push(repository, web, "latest")
+    Recipe.objects.create(repository=repository, revision=1, containerfile="FROM scratch", author=owner)
     rows.derive(old, web)
     rows.push(base, new, "12")
     return SimpleNamespace(owner=owner, viewer=viewer, new=new)
 
 
-def test_a_plan_is_printed_and_starts_nothing(harbour, run):
-    code, out, err = run(harbour.owner, "rebuild", "plan", "shop/base:12", "--json")
+def test_plan_is_printed_and_starts_nothing(stale_base, run):
+    code, out, err = run(stale_base.owner, "rebuild", "plan", "shop/base:12", "--json")
     wave = json.loads(out)
     assert (code, wave["state"], [job["repository"] for job in wave["jobs"]], err) == (0, "planned", ["shop/web"], "")
-    assert "shop/web" in run(harbour.owner, "rebuild", "show", f"W-{wave['id']}")[1]
-    assert json.loads(run(harbour.viewer, "rebuild", "list", "--json")[1])["id"] == wave["id"]
-    assert run(harbour.viewer, "rebuild", "plan", "shop/base:12")[0] == client.EXIT_ERROR
-    assert run(harbour.owner, "rebuild", "plan", "shop/none")[0] == client.EXIT_ERROR
-    assert run(harbour.owner, "rebuild", "show", "x")[0] == client.EXIT_USAGE
+    assert "shop/web" in run(stale_base.owner, "rebuild", "show", f"W-{wave['id']}")[1]
+    assert json.loads(run(stale_base.viewer, "rebuild", "list", "--json")[1])["id"] == wave["id"]
+    assert run(stale_base.viewer, "rebuild", "plan", "shop/base:12")[0] == client.EXIT_ERROR
+    assert run(stale_base.owner, "rebuild", "plan", "shop/none")[0] == client.EXIT_ERROR
+    assert run(stale_base.owner, "rebuild", "show", "x")[0] == client.EXIT_USAGE
     assert not Job.objects.filter(kind="rebuild").exists()
 
 
-def test_a_start_by_base_or_by_number_confirms_once(harbour, run):
-    code, out, err = run(harbour.owner, "rebuild", "start", "shop/base:12", "--json")
+def test_start_by_base_or_number_confirms_once(stale_base, run):
+    code, out, err = run(stale_base.owner, "rebuild", "start", "shop/base:12", "--json")
     wave = json.loads(out)
     assert (code, wave["state"], err) == (0, "running", f"W-{wave['id']} confirmed.\n")
-    again = json.loads(run(harbour.owner, "rebuild", "start", f"W-{wave['id']}", "--json")[1])
+    again = json.loads(run(stale_base.owner, "rebuild", "start", f"W-{wave['id']}", "--json")[1])
     assert (again["id"], again["state"]) == (wave["id"], "running")
     assert Job.objects.filter(kind="rebuild").count() == 1
-    assert run(harbour.owner, "rebuild", "start", wave["id"], "--wait", "--timeout", "1")[0] == client.EXIT_TIMED_OUT
+    assert run(stale_base.owner, "rebuild", "start", wave["id"], "--wait", "--timeout", "1")[0] == client.EXIT_TIMED_OUT
 
 
-def test_a_wave_is_tried_again_after_it_failed_and_stopped_by_who_may(harbour, run):
-    wave = json.loads(run(harbour.owner, "rebuild", "start", "shop/base:12", "--json")[1])
-    assert run(harbour.owner, "rebuild", "retry", wave["id"])[0] == client.EXIT_ERROR  # it has not failed
+def test_owner_retries_failed_wave_and_cancels_it(stale_base, run):
+    wave = json.loads(run(stale_base.owner, "rebuild", "start", "shop/base:12", "--json")[1])
+    assert run(stale_base.owner, "rebuild", "retry", wave["id"])[0] == client.EXIT_ERROR  # it has not failed
     job = RebuildJob.objects.get()
     waves.begin(job.pk, node_id="sha256:0")
     waves.fail(job.pk, why="exit 1")
-    again = json.loads(run(harbour.owner, "rebuild", "retry", f"W-{wave['id']}", "--json")[1])
+    again = json.loads(run(stale_base.owner, "rebuild", "retry", f"W-{wave['id']}", "--json")[1])
     assert (again["state"], [row["state"] for row in again["jobs"]]) == ("running", ["waiting"])
-    assert run(harbour.viewer, "rebuild", "cancel", wave["id"])[0] == client.EXIT_ERROR
-    stopped = json.loads(run(harbour.owner, "rebuild", "cancel", wave["id"], "--json")[1])
+    assert run(stale_base.viewer, "rebuild", "cancel", wave["id"])[0] == client.EXIT_ERROR
+    stopped = json.loads(run(stale_base.owner, "rebuild", "cancel", wave["id"], "--json")[1])
     assert (stopped["state"], [row["state"] for row in stopped["jobs"]]) == ("cancelled", ["cancelled"])
 
 
-def test_who_may_only_look_starts_nothing(harbour, run):
-    wave = json.loads(run(harbour.owner, "rebuild", "plan", "shop/base:12", "--json")[1])
-    assert run(harbour.viewer, "rebuild", "start", wave["id"])[0] == client.EXIT_ERROR
+def test_viewer_cannot_start_wave(stale_base, run):
+    wave = json.loads(run(stale_base.owner, "rebuild", "plan", "shop/base:12", "--json")[1])
+    assert run(stale_base.viewer, "rebuild", "start", wave["id"])[0] == client.EXIT_ERROR
     assert not Job.objects.filter(kind="rebuild").exists()
-    assert run(harbour.owner, "rebuild", "start", wave["id"])[0] == 0
+    assert run(stale_base.owner, "rebuild", "start", wave["id"])[0] == 0
 
 
 @pytest.mark.parametrize(("end", "expected"), [("unchanged", 0), ("failed", client.EXIT_ERROR)])
-def test_waiting_ends_with_the_wave_and_says_how(harbour, run, monkeypatch, end, expected):
+def test_waiting_ends_with_the_wave_and_prints_its_result(stale_base, run, monkeypatch, end, expected):
     monkeypatch.setattr("lifecycle.cli.main.POLL_S", 0)
 
     def work(seconds):
@@ -239,11 +239,11 @@ def test_waiting_ends_with_the_wave_and_says_how(harbour, run, monkeypatch, end,
             waves.unchanged(job.pk, reason="No base of it changed.")
 
     monkeypatch.setattr("lifecycle.cli.main.time.sleep", work)
-    code, _, err = run(harbour.owner, "rebuild", "start", "shop/base:12", "--wait")
+    code, _, err = run(stale_base.owner, "rebuild", "start", "shop/base:12", "--wait")
     assert (code, "shop/web: building" in err, f"shop/web: {end}" in err) == (expected, True, True)
 
 
-def test_waiting_outlives_a_server_that_starts_anew(harbour, run, monkeypatch):
+def test_waiting_for_wave_survives_server_restart(stale_base, run, monkeypatch):
     broken = httpx.Response(500, json={"code": "internal_error", "detail": "Something broke on our side."})
     answers = iter([httpx.ConnectError("refused"), broken, httpx.ReadTimeout("slow")])
     send = httpx.Client.request
@@ -265,12 +265,12 @@ def test_waiting_outlives_a_server_that_starts_anew(harbour, run, monkeypatch):
     iter_done = iter([1, 2])
     monkeypatch.setattr("httpx.Client.request", request)
     monkeypatch.setattr("lifecycle.cli.main.time.sleep", work)
-    code, _, err = run(harbour.owner, "rebuild", "start", "shop/base:12", "--wait")
+    code, _, err = run(stale_base.owner, "rebuild", "start", "shop/base:12", "--wait")
     assert (code, "refused" in err, "shop/web: unchanged" in err) == (0, True, True)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_every_command_speaks_over_a_real_socket(  # noqa: PLR0917 -- fixtures
+def test_commands_work_over_a_real_socket(  # noqa: PLR0917 -- fixtures
     live_server, dock, request_, tmp_path, monkeypatch, capsys
 ):  # fmt: skip
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -294,7 +294,7 @@ def test_every_command_speaks_over_a_real_socket(  # noqa: PLR0917 -- fixtures
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_speaks_over_a_real_socket(live_server, dock, tmp_path, monkeypatch, capsys):
+def test_image_list_works_over_a_real_socket(live_server, dock, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     text = tokens.create_token(dock.requester, kind="pat", name="cli")[1]
     client.save_login(client.Login(live_server.url, text))
@@ -303,7 +303,7 @@ def test_it_speaks_over_a_real_socket(live_server, dock, tmp_path, monkeypatch, 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_has_read_enough_gets_no_traceback(live_server, dock, tmp_path, monkeypatch):
+def test_closed_output_pipe_causes_no_traceback(live_server, dock, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     client.save_login(client.Login(live_server.url, tokens.create_token(dock.requester, kind="pat", name="cli")[1]))
     reader, writer = os.pipe()

@@ -1,4 +1,4 @@
-"""What changes from one image to another: counted from what the database holds, in a fixed number of queries."""
+"""Changes from one image to another, read from the database in a fixed number of queries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
 
 @pytest.fixture
 def pair():
-    """An image with two known flaws, and its successor: one fixed, one new, one that stays."""
+    """An image with two findings, and its successor: one finding is fixed, one is new, one remains."""
     old_ssl, new_ssl = (dock.package("libssl3", version, source="openssl") for version in ("3.0.11-1", "3.0.15-1"))
     tar, jq = dock.package("tar", "1.34"), dock.package("jq", "1.6")
     urllib3 = dock.package("urllib3", "2.5.0", kind="pypi")
@@ -36,46 +36,46 @@ def pair():
     return before, after
 
 
-def test_findings_packages_layers_and_configuration_are_compared(pair):
-    found = compare(*pair)
-    assert found.is_known
-    assert [(line.change, line.osv_id, line.before, line.after, line.layer) for line in found.findings] == [
+def test_compare_covers_findings_packages_layers_and_configuration(pair):
+    comparison = compare(*pair)
+    assert comparison.is_known
+    assert [(line.change, line.osv_id, line.before, line.after, line.layer) for line in comparison.findings] == [
         (Change.NEW, "CVE-3", "", "2.5.0", "layer 3 of 3"),
         (Change.FIXED, "CVE-1", "3.0.11-1", "3.0.15-1", "layer 1 of 2"),
         (Change.SAME, "CVE-2", "1.34", "1.34", "layer 1 of 3"),
     ]
-    assert {(line.name, line.change) for line in found.packages} == {
+    assert {(line.name, line.change) for line in comparison.packages} == {
         ("jq", Change.GONE),
         ("libssl3", Change.UP),
         ("urllib3", Change.NEW),
     }
-    (platform,) = found.platforms
+    (platform,) = comparison.platforms
     assert [layer.is_shared for layer in platform.layers] == [True, True, False]
     assert [(line.name, line.before, line.after) for line in platform.settings] == [
         ("Env B", "2", None),
         ("Env C", None, "3"),
     ]
-    assert found.as_json()["summary"]["findings"] == {"fixed": 1, "new": 1, "same": 1}
+    assert comparison.as_json()["summary"]["findings"] == {"fixed": 1, "new": 1, "same": 1}
 
 
-def test_the_other_way_round_says_the_opposite(pair):
-    found = compare(pair[1], pair[0])
-    assert (len(found.fixed), len(found.new), found.package_counts[Change.DOWN]) == (1, 1, 1)
+def test_compare_in_reverse_order_gives_the_opposite(pair):
+    comparison = compare(pair[1], pair[0])
+    assert (len(comparison.fixed), len(comparison.new), comparison.package_counts[Change.DOWN]) == (1, 1, 1)
 
 
-def test_against_nothing_everything_is_new(pair):
-    found = compare(None, pair[1])
-    assert (len(found.new), len(found.fixed), found.new_layer_count) == (2, 0, 3)
-    assert found.package_counts[Change.NEW] == 3
+def test_compare_with_nothing_reports_everything_as_new(pair):
+    comparison = compare(None, pair[1])
+    assert (len(comparison.new), len(comparison.fixed), comparison.new_layer_count) == (2, 0, 3)
+    assert comparison.package_counts[Change.NEW] == 3
 
 
-def test_what_was_not_scanned_is_not_known_and_never_zero_findings(pair):
+def test_unscanned_image_has_unknown_findings_not_zero(pair):
     before, after = pair
     after.scanned_at = None
     after.save()
-    found = compare(before, after)
-    assert not found.is_known
-    assert (found.findings, found.packages) == ((), ())
+    comparison = compare(before, after)
+    assert not comparison.is_known
+    assert (comparison.findings, comparison.packages) == ((), ())
     severities = finding_severities(pair)
     assert severities[after.pk] is None
     assert severities[before.pk] == {
@@ -84,20 +84,20 @@ def test_what_was_not_scanned_is_not_known_and_never_zero_findings(pair):
     }
 
 
-def test_an_index_is_compared_platform_by_platform(pair):
+def test_indexes_are_compared_by_platform(pair):
     before, after = pair
     arm = dock.image("arm", architecture="arm64")
     dock.carry(arm, 0, dock.package("tar", "1.34"))
-    found = compare(dock.index("old index", before), dock.index("new index", after, arm))
-    assert [(item.platform, item.before, item.after) for item in found.platforms] == [
+    comparison = compare(dock.index("old index", before), dock.index("new index", after, arm))
+    assert [(item.platform, item.before, item.after) for item in comparison.platforms] == [
         ("linux/amd64", before, after),
         ("linux/arm64", None, arm),
     ]
-    assert len(found.new) == 1
+    assert len(comparison.new) == 1
 
 
 @pytest.mark.parametrize("more", [0, 40])
-def test_it_costs_the_same_queries_however_much_there_is(pair, more):
+def test_compare_uses_constant_number_of_queries(pair, more):
     before, after = pair
     if more:
         packages = [dock.package(f"lib{number}", "1.0") for number in range(more)]
@@ -108,7 +108,7 @@ def test_it_costs_the_same_queries_however_much_there_is(pair, more):
     assert len(queries) == 3  # layers, packages, findings
 
 
-def test_the_page_is_for_who_sees_both(pair):
+def test_page_is_visible_only_to_users_who_see_both_images(pair):
     before, after = pair
     for name, image in (("shop/api", before), ("shop/api", after)):
         dock.push(dock.repository(name), image, image.digest[7:15])

@@ -1,4 +1,4 @@
-"""Locks that others wait for in a queue, however short a wait for a row may be."""
+"""Advisory locks: waiting for them is not limited by the timeout for row locks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def held_for_a_second():
-    """Return a function that takes a lock in another connection, and lets it go after a second."""
+    """Return a function that takes a lock in another connection and releases it after a second."""
     threads = []
 
     def hold(number):
@@ -49,12 +49,12 @@ def held_for_a_second():
     ("number", "work"),
     [(matching._LOCK, lambda: matching.match_packages([1])), (lineage._LOCK, lambda: lineage.derive([1]))],
 )
-def test_who_comes_second_waits_longer_than_for_a_row(held_for_a_second, in_other_connection, number, work):
+def test_second_job_waits_longer_than_the_row_lock_timeout(held_for_a_second, in_other_connection, number, work):
     held_for_a_second(number)
     assert in_other_connection(work) == set()  # that connection waits 200 ms for a row
 
 
-def test_other_locks_are_waited_for_as_before(held_for_a_second):
+def test_wait_for_restores_lock_timeout(held_for_a_second):
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SHOW lock_timeout")
         before = cursor.fetchone()
@@ -68,9 +68,9 @@ def test_other_locks_are_waited_for_as_before(held_for_a_second):
             cursor.execute("SELECT pg_advisory_xact_lock(4712)")
 
 
-def test_a_long_wait_leaves_a_fresh_lease():
+def test_job_has_fresh_lease_after_a_long_wait():
     job = services.claim(services.queue(kind_called("match"), subject_id=1, actor=system_user()).pk, worker="w")
     with handlers.JobRun(job).fenced():
-        Job.objects.update(lease_until="2020-01-01T00:00:00Z")  # what the heartbeat could not renew
+        Job.objects.update(lease_until="2020-01-01T00:00:00Z")  # the heartbeat could not renew it
     job.refresh_from_db()
     assert job.lease_until.year > 2020

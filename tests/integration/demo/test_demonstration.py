@@ -1,4 +1,4 @@
-"""The demonstration as people start it, whole: real mirrors, builds, scans, pushes, promotions and a rebuild wave."""
+"""The whole demonstration: real mirrors, builds, scans, pushes, promotions and a rebuild wave."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def findings(home: Home, digest: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_the_demonstration_runs_whole_says_what_is_true_and_runs_again(home: Home) -> None:
+def test_demonstration_runs_reports_correct_results_and_runs_again(home: Home) -> None:
     done = home.run("-m", "config.embedded", "up", timeout_s=900, DEMO="1")
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads((home.folder / "demo.json").read_text())
@@ -67,12 +67,12 @@ def test_the_demonstration_runs_whole_says_what_is_true_and_runs_again(home: Hom
     assert accounts[cast.READER]["password"] in done.stdout
     assert "denied" in done.stdout
 
-    assert home.run("manage.py", "demo").returncode == 0  # has run: it does nothing
+    assert home.run("manage.py", "demo").returncode == 0  # it already ran, so this does nothing
     assert json.loads((home.folder / "demo.json").read_text()) == document
     again = home.run("-m", "config.embedded", "demo", timeout_s=900)
     assert again.returncode == 0, again.stdout + again.stderr
-    renewed = json.loads((home.folder / "demo.json").read_text())
-    assert renewed["images"][0]["digest_before"] != document["images"][0]["digest_before"]
+    second_document = json.loads((home.folder / "demo.json").read_text())
+    assert second_document["images"][0]["digest_before"] != document["images"][0]["digest_before"]
     assert json.loads((home.folder / "demo-accounts.json").read_text()) == accounts
     home.down()
     assert home.processes() == []

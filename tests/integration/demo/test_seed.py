@@ -1,4 +1,4 @@
-"""The cast of the demonstration on a real database: made once, kept, and nothing of anybody else's taken over."""
+"""The accounts of the demonstration: created once, kept, and never taken over from others."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def seeded(tmp_path):
     return file, cast.seed(dock.registry(), file, web="http://localhost:1")
 
 
-def pushes(username, repository):
+def can_push(username, repository):
     scope = repository_scope(repository, "pull", "push")
     return "push" in allowed_actions(User.objects.get(username=username), [scope]).get(
         ("repository", repository), frozenset()
     )
 
 
-def test_the_file_lets_each_role_sign_in_speak_to_the_api_and_push_what_it_may(seeded):
+def test_accounts_file_has_working_passwords_tokens_and_push_rights(seeded):
     file, accounts = seeded
     assert file.stat().st_mode & 0o777 == 0o600
     written = json.loads(file.read_text())
@@ -44,19 +44,19 @@ def test_the_file_lets_each_role_sign_in_speak_to_the_api_and_push_what_it_may(s
         assert find_token(row["api_token"]).user == user
         assert find_token(row["registry"]["password"]).user == user
         assert row["registry"]["server"] == "localhost:5000"
-        allowed = [product.repository for product in PRODUCTS if pushes(name, product.repository)]
+        allowed = [product.repository for product in PRODUCTS if can_push(name, product.repository)]
         assert row["repositories"] == allowed
     assert written["shop-developer"]["repositories"] == ["shop/api", "shop/worker", "shop/static"]
     assert accounts["captain"].password == written["captain"]["password"]
 
 
-def test_nobody_pushes_into_an_environment_not_even_its_owner(seeded):
-    assert pushes("captain", "shop/api")
-    assert not pushes("captain", "production/shop/api")
-    assert not pushes("shop-developer", "dev/shop/api")
+def test_not_even_an_owner_can_push_into_an_environment(seeded):
+    assert can_push("captain", "shop/api")
+    assert not can_push("captain", "production/shop/api")
+    assert not can_push("shop-developer", "dev/shop/api")
 
 
-def test_a_second_run_finds_everything_and_keeps_what_still_works(seeded):
+def test_second_run_keeps_working_secrets_and_creates_nothing_twice(seeded):
     file, first = seeded
     captain = User.objects.get(username="captain")
     captain.set_password("changed in the browser")
@@ -70,11 +70,15 @@ def test_a_second_run_finds_everything_and_keeps_what_still_works(seeded):
     captain.refresh_from_db()
     assert captain.check_password(second["captain"].password)
     assert second["captain"].api_token == first["captain"].api_token
-    assert [place.slug for place in Environment.objects.order_by("position")] == ["dev", "staging", "production"]
+    assert [environment.slug for environment in Environment.objects.order_by("position")] == [
+        "dev",
+        "staging",
+        "production",
+    ]
     assert sorted(Repository.objects.values_list("name", flat=True)) == sorted(p.repository for p in PRODUCTS)
 
 
-def test_secrets_are_made_anew_when_the_file_is_gone(seeded):
+def test_secrets_are_created_again_when_file_is_missing(seeded):
     file, first = seeded
     file.unlink()
     second = cast.seed(dock.registry(), file, web="http://localhost:1")
@@ -83,7 +87,7 @@ def test_secrets_are_made_anew_when_the_file_is_gone(seeded):
 
 
 @pytest.mark.parametrize("taken", ["account", "team"])
-def test_what_somebody_else_made_is_not_taken_over_and_nothing_is_left(tmp_path, taken):
+def test_seed_refuses_existing_names_of_others_and_stores_nothing(tmp_path, taken):
     if taken == "account":
         dock.user("captain")
     else:

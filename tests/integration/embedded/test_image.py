@@ -1,4 +1,4 @@
-"""The container image of deploy/Containerfile, built by buildah on the demonstration's own Python base."""
+"""The container image of deploy/Containerfile, built with buildah on the Python base of the demonstration."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ pytestmark = [
 
 
 class Buildah:
-    """Buildah with a storage of its own, removed with the test."""
+    """Buildah with its own storage, removed after the test."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log = ""
 
     def run(self, *words: str) -> str:
-        """Run one buildah command and return what it printed; its log is kept."""
+        """Run one buildah command, add its output to the log and return its stdout."""
         storage = ["--root", str(self.folder / "root"), "--runroot", str(self.folder / "run")]
         done = subprocess.run(
             ["buildah", *storage, "--storage-driver", "vfs", *words],
@@ -52,18 +52,18 @@ class Buildah:
 
 
 def volumes(folder: Path) -> Sequence[str]:
-    """Return the mounts by which a build reaches the machine's package index and mirrors; none stays in the image."""
-    # The embedded builder has its settings below the build's own /dev; a plain build gets the folder elsewhere.
+    """Return volume options that give a build the package index and mirrors. None stays in the image."""
+    # The embedded builder mounts its settings below /dev of the build. A plain build mounts them elsewhere.
     written = [volume.replace(settings_files.FOLDER, str(folder), 1) for volume in settings_files.write(folder)]
-    place = "/mnt/gravingdock"
+    mount_point = "/mnt/gravingdock"
     for name in ("pip.conf", "apt.conf"):
         if (path := folder / name).exists():
-            path.write_text(path.read_text().replace(settings_files.FOLDER, place))
-    return [word for volume in (*written, f"{folder}:{place}:ro") for word in ("--volume", volume)]
+            path.write_text(path.read_text().replace(settings_files.FOLDER, mount_point))
+    return [word for volume in (*written, f"{folder}:{mount_point}:ro") for word in ("--volume", volume)]
 
 
 def python_base(buildah: Buildah, folder: Path, mounts: Sequence[str]) -> str:
-    """Build the demonstration's own Python base, as it is when upstream has moved; return its name."""
+    """Build the Python base of the demonstration, as after the upstream update, and return its name."""
     debian, python = images.DEBIAN, images.PYTHON_FIXED
     for product in (debian, python):
         context = folder / product.repository.replace("/", "-")
@@ -78,9 +78,7 @@ def python_base(buildah: Buildah, folder: Path, mounts: Sequence[str]) -> str:
     return f"localhost/{python.reference}"
 
 
-def test_the_image_builds_on_our_own_base_runs_as_nobody_special_and_holds_what_it_needs(
-    tmp_path: Path, settings: Any
-) -> None:
+def test_image_builds_on_demo_base_and_runs_without_root(tmp_path: Path, settings: Any) -> None:
     settings.SCRATCH = str(tmp_path)
     buildah = Buildah(tmp_path / "storage")
     buildah.folder.mkdir()

@@ -1,4 +1,4 @@
-"""What `make up` promises, shown on servers of its own in a home of its own."""
+"""`make up`, `make down`, backup and restore, each with its own servers in a temporary home."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ PORTS = ("WEB_PORT", "REGISTRY_PORT", "PG_PORT", "REDIS_PORT")
 
 
 class Home:
-    """One installation below a temporary folder, driven by the commands that people use."""
+    """One installation in a temporary folder, controlled with the commands for users."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.given: dict[str, str] = dict(zip(PORTS, map(str, ports.scratch(4)), strict=True))
 
     def run(self, *words: str, timeout_s: float = 150, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run `python ...` with this home, and no setting of the test run's own servers."""
+        """Run `python ...` with this home and without the settings of the servers of the test run."""
         plain = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         return subprocess.run(
             [sys.executable, *words],
@@ -50,20 +50,20 @@ class Home:
         )
 
     def up(self, **more: str) -> float:
-        """Start, and return the seconds it took."""
+        """Start the installation and return the seconds it took."""
         started = time.monotonic()
         done = self.run("-m", "config.embedded", "up", **more)
         assert done.returncode == 0, done.stdout + done.stderr
         return time.monotonic() - started
 
     def down(self) -> None:
-        """Stop."""
+        """Stop the installation."""
         done = self.run("-m", "config.embedded", "down")
         assert done.returncode == 0, done.stderr
 
     @property
     def supervisor(self) -> Supervisor:
-        """Its supervisor, to look inside."""
+        """The supervisor of this installation."""
         sockets = postgres.socket_folder(self.folder)
         return Supervisor(self.folder, sockets.with_name(sockets.name + "-sv"))
 
@@ -73,7 +73,7 @@ class Home:
 
     @property
     def address(self) -> str:
-        """Where its web process answers."""
+        """The URL of the web process."""
         return settings_file.read(self.folder / "env")["PUBLIC_URL"]
 
     def answers(self) -> bool:
@@ -85,8 +85,8 @@ class Home:
             return False
 
     def processes(self) -> list[str]:
-        """Return the command line of everything that mentions this home or has it in its environment."""
-        found = []
+        """Return the command lines of processes with this home in command line, environment or working folder."""
+        command_lines = []
         for entry in Path("/proc").iterdir():
             try:
                 text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
@@ -94,8 +94,8 @@ class Home:
             except OSError:
                 continue
             if str(self.folder).encode() in text and int(entry.name) != os.getpid():
-                found.append((entry / "cmdline").read_text())
-        return found
+                command_lines.append((entry / "cmdline").read_text())
+        return command_lines
 
 
 @pytest.fixture
@@ -108,18 +108,18 @@ def home() -> Iterator[Home]:
     shutil.rmtree(folder)
 
 
-def wait_until_whole(home: Home, before: dict[str, int]) -> None:
-    """Wait until every part runs in another process than before, and answers."""
+def wait_until_restarted(home: Home, before: dict[str, int]) -> None:
+    """Wait until every part runs in a new process and the installation answers."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         now = home.pids()
         if all(now[name] and now[name] != pid for name, pid in before.items()) and home.answers():
             return
         time.sleep(0.3)
-    pytest.fail(f"not whole again: {home.supervisor.states()}")
+    pytest.fail(f"not all parts restarted: {home.supervisor.states()}")
 
 
-def test_parts_that_die_come_back_and_nothing_is_lost_until_down_leaves_nothing(home: Home) -> None:
+def test_killed_parts_restart_and_backup_restores_without_data_loss(home: Home) -> None:
     home.up()
     assert (home.folder / "env").stat().st_mode & 0o777 == 0o600
     assert home.answers()
@@ -130,9 +130,9 @@ def test_parts_that_die_come_back_and_nothing_is_lost_until_down_leaves_nothing(
     before = home.pids()
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
-    wait_until_whole(home, before)
+    wait_until_restarted(home, before)
 
-    # A backup is made while everything runs, and comes back in another home.
+    # Create a backup while everything runs, and restore it in another home.
     backup = home.folder.parent / "backup"
     assert home.run("-m", "config.embedded.backup", "make", str(backup)).returncode == 0
     assert all(path.stat().st_mode & 0o077 == 0 for path in backup.rglob("*") if path.is_file())
@@ -154,17 +154,17 @@ def test_parts_that_die_come_back_and_nothing_is_lost_until_down_leaves_nothing(
         other.down()
     assert other.processes() == []
 
-    # And the first home goes on where it was, soon: 7 s on 2 idle cores; the bound allows for a busy machine.
+    # The first home starts again with its data. It takes 7 s on 2 idle cores; the limit allows for a busy machine.
     assert home.up() < 45
     kept = home.run("manage.py", "shell", "-c", note + "print(S.objects.filter(session_key='kept').count())")
     assert kept.stdout.strip().splitlines()[-1] == "1"
 
-    # The supervisor itself may be killed: the next start takes the place of what it left.
+    # The supervisor itself can be killed: the next start replaces the processes it left.
     os.kill(int((home.folder / "supervisor.pid").read_text()), signal.SIGKILL)
     home.up()
     assert home.answers()
 
-    # Two who stop it at once both find it stopped.
+    # Two concurrent stops both succeed.
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: home.run("-m", "config.embedded", "down"), range(2)))
     assert [(done.returncode, done.stderr) for done in both] == [(0, ""), (0, "")]
@@ -173,10 +173,10 @@ def test_parts_that_die_come_back_and_nothing_is_lost_until_down_leaves_nothing(
 
 @pytest.fixture
 def own_servers(home: Home, services: Services, django_db_setup: None) -> Iterator[dict[str, str]]:
-    """A PostgreSQL database, a Redis and a registry that no `make up` started, by the variables that name them.
+    """Settings for a PostgreSQL database, a Redis and a registry that `make up` did not start.
 
-    The database is its own: what an installation writes by itself must reach no other test. The registry starts when
-    the installation's first start has written the certificate and the secret that go into its configuration.
+    The database is separate, so that rows written by the installation reach no other test. The registry starts after
+    the first start of the installation, which writes the certificate and the secret for the registry.
     """
     name = "users_own"
     services.cluster.make_database(name)
@@ -191,11 +191,11 @@ def own_servers(home: Home, services: Services, django_db_setup: None) -> Iterat
     services.kill("own-registry")
     home.down()
     services.drop_database(name)
-    services.forget_wake_ups()  # of every number, not of this run's own alone
+    services.forget_wake_ups()  # of all Redis databases, not only of this run
 
 
 def start_own_registry(home: Home, services: Services, url: str) -> None:
-    """Start the user's own registry, configured as docs/how-to/own-servers.md says."""
+    """Start the user's own registry, configured as in docs/how-to/own-servers.md."""
     values = settings_file.read(home.folder / "env")
     registry = RegistryServer(
         folder=services.home / "own-registry",
@@ -215,7 +215,7 @@ def start_own_registry(home: Home, services: Services, url: str) -> None:
 OWNER_OF_SHOP = "from tests.factories import dock; dock.user('anna', 'owner', of=dock.team('shop'))"
 
 
-def test_servers_of_the_users_own_are_used_remembered_and_take_a_push(
+def test_own_servers_are_used_remembered_and_accept_a_push(
     home: Home, services: Services, own_servers: dict[str, str], tmp_path: Path
 ) -> None:
     home.up(**own_servers)
@@ -229,29 +229,29 @@ def test_servers_of_the_users_own_are_used_remembered_and_take_a_push(
     target = f"docker://{own_servers['REGISTRY_URL'].removeprefix('http://')}/shop/api:1.0"
     pushed = skopeo("copy", "--dest-tls-verify=false", f"--dest-creds=anna:{token}", f"oci:{layout}:latest", target)
     assert pushed.returncode == 0, pushed.stderr
-    seen = httpx.Client(base_url=home.address, headers={"Authorization": f"Bearer {token}"})
-    wait_until(lambda: seen.get("/api/v1/images/").json()["results"], 30)
+    api = httpx.Client(base_url=home.address, headers={"Authorization": f"Bearer {token}"})
+    wait_until(lambda: api.get("/api/v1/images/").json()["results"], 30)
     refused = skopeo("copy", "--dest-tls-verify=false", "--dest-creds=anna:x", f"oci:{layout}:latest", target)
     assert "unauthorized" in refused.stderr
     home.down()
 
-    home.up()  # without the variables: still not a new, empty database
+    home.up()  # without the variables: the same database is used again
     assert set(home.pids()) == {"web", "worker", "builder", "ticker"}
     assert not (home.folder / "pg").exists()
-    assert len(seen.get("/api/v1/images/").json()["results"]) == 1
-    seen.close()
+    assert len(api.get("/api/v1/images/").json()["results"]) == 1
+    api.close()
     home.down()
     assert home.processes() == []
 
 
-def test_an_installation_behind_a_proxy_answers_to_its_public_name_alone(home: Home) -> None:
+def test_behind_proxy_only_the_public_host_name_is_served(home: Home) -> None:
     home.up(PUBLIC_URL="https://dock.example.test", BEHIND_PROXY="1")
     with httpx.Client(base_url=f"http://127.0.0.1:{home.given['WEB_PORT']}") as client:
         assert client.get("/readyz", headers={"Host": "dock.example.test"}).status_code == 200
         assert client.get("/readyz").status_code == 400
 
 
-def test_a_taken_port_stops_the_start_with_its_holder_named(home: Home) -> None:
+def test_up_fails_on_taken_port_and_names_the_process(home: Home) -> None:
     with socket.socket() as holder:
         holder.bind((ports.LOOPBACK, int(home.given["WEB_PORT"])))
         holder.listen()
@@ -263,7 +263,7 @@ def test_a_taken_port_stops_the_start_with_its_holder_named(home: Home) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_server_that_dies_at_the_start_is_named_with_the_end_of_its_log(home: Home) -> None:
+def test_up_reports_failing_server_with_its_log_and_retries_it(home: Home) -> None:
     bad = home.folder.parent / "bin"
     bad.mkdir()
     (bad / "docker-registry").write_text("#!/bin/sh\necho the disk is on fire >&2\nexit 3\n")
@@ -273,7 +273,7 @@ def test_a_server_that_dies_at_the_start_is_named_with_the_end_of_its_log(home: 
     assert "registry did not stay up" in done.stderr
     assert "the disk is on fire" in done.stderr
 
-    # It is tried on, for as long as it takes, and comes up when it can.
+    # The supervisor keeps retrying, and the registry starts as soon as it can.
     log = home.folder / "log" / "registry.log"
     tries = log.read_text().count("on fire")
     wait_until(lambda: log.read_text().count("on fire") > tries + 5, 60)
@@ -281,7 +281,7 @@ def test_a_server_that_dies_at_the_start_is_named_with_the_end_of_its_log(home: 
     wait_until(lambda: ports.is_listening(int(home.given["REGISTRY_PORT"])), 60)
 
 
-def test_a_damaged_backup_is_refused_before_anything_changes(home: Home) -> None:
+def test_restore_refuses_damaged_backup_and_changes_nothing(home: Home) -> None:
     backup = home.folder.parent / "backup"
     backup.mkdir()
     (backup / "database.dump").write_text("x")

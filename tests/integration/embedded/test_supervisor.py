@@ -1,4 +1,4 @@
-"""The supervisor of `make up`, alone, with parts that only sleep."""
+"""The supervisor of `make up`, with parts that only sleep."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from config.embedded.supervisor import Part, Supervisor
 @pytest.fixture
 def supervisor() -> Iterator[Supervisor]:
     with tempfile.TemporaryDirectory(prefix="gdsv-") as folder:
-        found = Supervisor(Path(folder), Path(folder))
-        yield found
-        found.shut_down(["one"])
+        supervisor = Supervisor(Path(folder), Path(folder))
+        yield supervisor
+        supervisor.shut_down(["one"])
 
 
 def command_of(supervisor: Supervisor, name: str) -> list[str]:
@@ -24,7 +24,7 @@ def command_of(supervisor: Supervisor, name: str) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_text().strip("\0").split("\0")
 
 
-def test_a_part_whose_command_changed_runs_by_the_new_one_after_it_was_stopped(supervisor: Supervisor) -> None:
+def test_stopped_part_restarts_with_its_changed_command(supervisor: Supervisor) -> None:
     supervisor.write([Part("one", ["sleep", "1000"], Path("/")), Part("two", ["sleep", "3000"], Path("/"))])
     supervisor.start()
     supervisor.start_parts(["one", "two"])

@@ -1,4 +1,4 @@
-"""Events: published inside a transaction only, heard by whoever subscribed, listed by a command."""
+"""Events: published only inside a transaction, delivered to subscribers, listed by a command."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from lifecycle.events import bus
 
 
 @pytest.fixture
-def heard(monkeypatch):
-    """Return what a subscriber of TagMoved hears, in place of all real subscribers."""
+def received(monkeypatch):
+    """Replace all subscribers by one for TagMoved, and return the list of events it receives."""
     monkeypatch.setattr(bus, "_SUBSCRIBERS", {})
-    received: list[events.TagMoved] = []
-    events.subscribe(events.TagMoved)(received.append)
-    return received
+    tag_moves: list[events.TagMoved] = []
+    events.subscribe(events.TagMoved)(tag_moves.append)
+    return tag_moves
 
 
 @pytest.mark.django_db
-def test_a_subscriber_hears_only_its_own_class(heard):
+def test_subscriber_receives_only_its_event_class(received):
     moved = events.TagMoved(1, "latest", 2)
     events.publish(events.ImageIngested(1))
     events.publish(moved)
-    assert heard == [moved]
+    assert received == [moved]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_event_outside_a_transaction_is_a_programming_error(heard):
+def test_publish_outside_transaction_raises_runtime_error(received):
     with pytest.raises(RuntimeError, match="TagMoved"):
         events.publish(events.TagMoved(1, "latest", 2))
-    assert heard == []
+    assert received == []
     with transaction.atomic():
         events.publish(events.TagMoved(1, "latest", 2))
-    assert len(heard) == 1
+    assert len(received) == 1
 
 
 @pytest.mark.django_db
-def test_what_a_subscriber_raises_reaches_the_publisher(monkeypatch):
+def test_exception_of_subscriber_reaches_the_publisher(monkeypatch):
     monkeypatch.setattr(bus, "_SUBSCRIBERS", {})
 
     @events.subscribe(events.TagMoved)
@@ -52,7 +52,7 @@ def test_what_a_subscriber_raises_reaches_the_publisher(monkeypatch):
 
 
 @pytest.mark.django_db
-def test_collected_holds_the_events_of_its_block(heard):
+def test_collected_returns_only_events_of_its_block(received):
     with events.collected(events.TagMoved) as inside:
         events.publish(events.TagMoved(1, "a", 2))
         events.publish(events.ImageIngested(1))
@@ -61,11 +61,11 @@ def test_collected_holds_the_events_of_its_block(heard):
 
 
 def test_every_event_has_a_subscriber_or_is_collected():
-    unheard = {kind.__name__ for kind, functions in events.subscriptions().items() if not functions}
-    assert unheard == {"DerivationsChanged"}  # import_inventory counts these
+    without_subscriber = {kind.__name__ for kind, functions in events.subscriptions().items() if not functions}
+    assert without_subscriber == {"DerivationsChanged"}  # import_inventory counts these
 
 
-def test_the_command_lists_who_hears_what():
+def test_events_command_lists_events_and_subscribers():
     out = StringIO()
     call_command("events", stdout=out)
     assert "TagMoved" in out.getvalue()

@@ -11,7 +11,7 @@ from tests.fakes.registry import InMemoryRegistry
 
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch) -> InMemoryRegistry:
-    """The managed registry, in memory; team shop and its owner exist."""
+    """The managed registry, in memory. Team shop and its owner anna exist."""
     registry = InMemoryRegistry()
     monkeypatch.setattr(ingest, "client_for", lambda row: registry)
     dock.user("anna", "owner", of=dock.team("shop"))

@@ -1,4 +1,4 @@
-"""The door for notifications: who may knock, with what, and what is made of it."""
+"""The hook for registry notifications: authentication, limits, stored deliveries and queued jobs."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def event(number: int = 1, **changes: Any) -> dict[str, Any]:
         "tag": "1.0",
     }
     target |= changes.pop("target", {})
-    made = {"id": f"event-{number}", "action": "push", "target": target, "actor": {"name": "anna"}}
-    return made | {"source": {"instanceID": "one"}} | changes
+    notification = {"id": f"event-{number}", "action": "push", "target": target, "actor": {"name": "anna"}}
+    return notification | {"source": {"instanceID": "one"}} | changes
 
 
 def post(body: Any, *, secret: str | None = None, url: str = URL, **more: Any) -> int:
@@ -50,46 +50,46 @@ def post(body: Any, *, secret: str | None = None, url: str = URL, **more: Any) -
     )
 
 
-def test_a_notification_is_stored_once_and_queues_one_job() -> None:
+def test_repeated_notification_is_stored_once_and_queues_one_job() -> None:
     for _ in range(100):
         assert post([event()]) == 202
     assert (Delivery.objects.count(), Job.objects.count()) == (1, 1)
-    assert post([event(2), event(3)]) == 202  # other events, the same hint: one job waits
+    assert post([event(2), event(3)]) == 202  # other events for the same tag: one job waits
     assert (Delivery.objects.count(), Job.objects.count()) == (3, 1)
     assert post([event(4, target={"tag": "2.0"})]) == 202
     assert Job.objects.count() == 2
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", "ä"])
-def test_a_wrong_secret_is_refused_before_anything_is_read(secret: str) -> None:
+def test_wrong_secret_gets_401_and_stores_nothing(secret: str) -> None:
     assert post([event()], secret=secret) == 401
     assert not Delivery.objects.exists()
 
 
-def test_an_unknown_registry_is_answered_like_a_wrong_secret() -> None:
+def test_unknown_registry_gets_401_like_a_wrong_secret() -> None:
     assert post([event()], url="/hooks/registry/other") == 401
 
 
-def test_a_body_over_the_cap_is_refused() -> None:
+def test_body_over_the_limit_gets_413() -> None:
     assert post(b"x" * (1024 * 1024 + 1)) == 413
     assert not Delivery.objects.exists()
 
 
 @pytest.mark.parametrize("method", ["get", "head", "put", "delete"])
-def test_other_methods_are_not_allowed(method: str) -> None:
+def test_other_methods_get_405(method: str) -> None:
     answer = getattr(Client(), method)(URL, headers={"Authorization": f"Bearer {settings.REGISTRY_HOOK_SECRET}"})
     assert answer.status_code == 405
 
 
-def test_a_trailing_slash_is_not_redirected() -> None:
+def test_trailing_slash_gets_404() -> None:
     assert post([event()], url=URL + "/") == 404
 
 
-def test_what_cannot_be_stored_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: object) -> int:
+def test_database_error_gets_503_so_that_registry_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
         raise DatabaseError("away")
 
-    monkeypatch.setattr(ingest, "receive", away)
+    monkeypatch.setattr(ingest, "receive", fail)
     assert post([event()]) == 503
 
 
@@ -98,19 +98,19 @@ def test_what_cannot_be_stored_is_asked_for_again(monkeypatch: pytest.MonkeyPatc
     [b"", b"{", b"[]", b'{"events":7}', b'{"events":[7,null]}', b"\xff", b"[" * 5000, b'{"events":[{}]}',
      b'{"events":[{"id":"\\u0000","target":{"repository":"\\ud800"},"source":7,"actor":[]}]}'],
 )  # fmt: skip
-def test_unusable_content_is_taken_and_makes_no_job(body: bytes) -> None:
+def test_unusable_content_is_accepted_without_a_job(body: bytes) -> None:
     assert post(body) == 202
     assert post(body) == 202
     assert not Job.objects.exists()
     assert Delivery.objects.count() <= 1
 
 
-def test_blobs_and_pulls_make_no_job() -> None:
+def test_blobs_and_pulls_queue_no_job() -> None:
     assert post([event(1, target={"mediaType": "application/octet-stream"}), event(2, action="pull")]) == 202
     assert (Delivery.objects.count(), Job.objects.count()) == (2, 0)
 
 
-def test_mutated_notifications_never_break_the_door() -> None:
+def test_mutated_notifications_never_raise() -> None:
     base, chance = json.dumps({"events": [event()]}).encode(), random.Random(7)
     registry = ensure_managed_registry()
     for _ in range(400):

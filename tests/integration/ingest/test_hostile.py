@@ -1,4 +1,4 @@
-"""A registry that answers with the worst: each job ends with a named limit or refusal, and the others go on."""
+"""A hostile registry: each job fails with an error code, and other jobs succeed."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ pytestmark = pytest.mark.django_db
 Pieces = Callable[[], Iterator[bytes]]
 
 
-class Worst(ThreadingHTTPServer):
-    """A registry on a loopback port: what it serves under which path, piece by piece."""
+class HostileRegistry(ThreadingHTTPServer):
+    """A registry on a loopback port that serves bodies piece by piece."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answering)
+        super().__init__(("127.0.0.1", 0), HostileHandler)
         self.served: dict[str, tuple[str, Pieces]] = {}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is what these tests want."""
+        """Ignore clients that close the connection: these tests expect it."""
 
     def put(self, digest: str, pieces: Pieces, media_type: str = MediaType.OCI_MANIFEST) -> None:
         self.served[f"/v2/shop/api/manifests/{digest}"] = (media_type, pieces)
@@ -52,8 +52,8 @@ class Worst(ThreadingHTTPServer):
         return digest
 
 
-class Answering(BaseHTTPRequestHandler):
-    server: Worst
+class HostileHandler(BaseHTTPRequestHandler):
+    server: HostileRegistry
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -70,8 +70,8 @@ class Answering(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def worst(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[Worst]:
-    server = Worst()
+def hostile(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[HostileRegistry]:
+    server = HostileRegistry()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     address = f"127.0.0.1:{server.server_address[1]}"
@@ -92,42 +92,42 @@ def index_over(*children: str, media_type: str = MediaType.OCI_MANIFEST) -> byte
     return json.dumps({"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": entries}).encode()
 
 
-def endless() -> Iterator[bytes]:
+def endless_body() -> Iterator[bytes]:
     while True:
         yield b" " * 65536
 
 
-def drip() -> Iterator[bytes]:
+def slow_body() -> Iterator[bytes]:
     for _ in range(200):
         yield b" "
         time.sleep(0.05)
 
 
-def nested(worst: Worst, levels: int) -> str:
-    digest = worst.put_document(oci.image("x").manifest.content)
+def nested(hostile: HostileRegistry, levels: int) -> str:
+    digest = hostile.put_document(oci.image("x").manifest.content)
     for _ in range(levels):
-        digest = worst.put_document(index_over(digest, media_type=MediaType.OCI_INDEX), MediaType.OCI_INDEX)
+        digest = hostile.put_document(index_over(digest, media_type=MediaType.OCI_INDEX), MediaType.OCI_INDEX)
     return digest
 
 
-def circle(worst: Worst) -> str:
-    """Return an index that names itself; no hash can, so the bytes are not the digest's."""
+def self_naming_index(hostile: HostileRegistry) -> str:
+    """Return an index that names itself. Its digest cannot match its bytes."""
     digest = oci.sha(b"circle")
-    worst.put(digest, lambda: iter([index_over(digest, media_type=MediaType.OCI_INDEX)]), MediaType.OCI_INDEX)
+    hostile.put(digest, lambda: iter([index_over(digest, media_type=MediaType.OCI_INDEX)]), MediaType.OCI_INDEX)
     return digest
 
 
-def under(worst: Worst, pieces: Pieces) -> str:
+def under(hostile: HostileRegistry, pieces: Pieces) -> str:
     digest = oci.sha(b"whatever")
-    worst.put(digest, pieces)
+    hostile.put(digest, pieces)
     return digest
 
 
-CASES: dict[str, tuple[Callable[[Worst], str], str]] = {
+CASES: dict[str, tuple[Callable[[HostileRegistry], str], str]] = {
     "a manifest of 100 MB": (lambda w: under(w, lambda: iter([b" " * 1_000_000] * 100)), "limit_exceeded"),
-    "a body without end": (lambda w: under(w, endless), "limit_exceeded"),
+    "a body without end": (lambda w: under(w, endless_body), "limit_exceeded"),
     "other bytes than the digest's": (lambda w: under(w, lambda: iter([b"{}"])), "digest_mismatch"),
-    "an index that names itself": (circle, "digest_mismatch"),
+    "an index that names itself": (self_naming_index, "digest_mismatch"),
     "indexes in indexes": (lambda w: nested(w, 7), "limit_exceeded"),
     "10,000 children": (
         lambda w: w.put_document(index_over(*(oci.sha(str(n).encode()) for n in range(10_000))), MediaType.OCI_INDEX),
@@ -151,11 +151,11 @@ def ingest_digest(digest: str, number: int = 1) -> Job:
     return job
 
 
-@pytest.mark.parametrize("what", sorted(CASES))
-def test_the_job_ends_named_and_soon_and_others_go_on(worst: Worst, what: str) -> None:
-    make, code = CASES[what]
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_hostile_answer_fails_its_job_quickly_and_next_job_succeeds(hostile: HostileRegistry, case: str) -> None:
+    make, code = CASES[case]
     before_kb, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    job = ingest_digest(make(worst))
+    job = ingest_digest(make(hostile))
     assert (job.state, job.error_code, job.attempts) == (Job.State.FAILED, code, 1)
     assert Delivery.objects.get().problem
     assert time.monotonic() - started < 20
@@ -163,17 +163,17 @@ def test_the_job_ends_named_and_soon_and_others_go_on(worst: Worst, what: str) -
     assert not Image.objects.exists()
 
     good = oci.image("good")
-    worst.put_document(good.manifest.content)
+    hostile.put_document(good.manifest.content)
     for digest, blob in good.blobs.items():
-        worst.served[f"/v2/shop/api/blobs/{digest}"] = ("application/octet-stream", lambda blob=blob: iter([blob]))
+        hostile.served[f"/v2/shop/api/blobs/{digest}"] = ("application/octet-stream", lambda blob=blob: iter([blob]))
     job = ingest_digest(good.manifest.digest.text, 2)
     assert (job.state, job.last_error) == (Job.State.SUCCEEDED, "")
     assert Image.objects.get().layer_count == 1
 
 
-def test_a_drip_is_cut_and_tried_again_later(worst: Worst, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_body_is_cut_off_and_retried_later(hostile: HostileRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     real = HttpClient.request
     monkeypatch.setattr(HttpClient, "request", lambda *a, **more: real(*a, **{**more, "deadline_s": 0.3}))
-    job = ingest_digest(under(worst, drip))
+    job = ingest_digest(under(hostile, slow_body))
     assert (job.state, job.error_code) == (Job.State.WAITING, "registry_unavailable")
     assert job.not_before is not None

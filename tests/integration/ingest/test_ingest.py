@@ -1,4 +1,4 @@
-"""From a registry to rows: what is stored, and that it ends the same however it came."""
+"""Ingest from a registry: stored rows, and the same result for notifications, crawls and any order."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.django_db
 
 
 def state() -> dict[str, Any]:
-    """Return what matters in the rows, without ids and times."""
+    """Return the content of the rows, without ids and times."""
     return {
         "tags": sorted(Tag.objects.values_list("repository__name", "name", "image__digest")),
         "members": sorted(
@@ -64,7 +64,7 @@ def counts() -> tuple[int, ...]:
     return tuple(model.objects.count() for model in (Image, Layer, TagEvent, AuditEvent, Job, RepositoryImage))
 
 
-def test_an_image_is_stored_with_layers_chains_and_history(shelf: InMemoryRegistry) -> None:
+def test_ingest_stores_image_with_layers_chains_and_history(shelf: InMemoryRegistry) -> None:
     item = oci.image("base", "app", labels={"a": "b"})
     oci.push(shelf, "shop/api", item, "1.0")
     image = ingest.ingest_manifest(
@@ -87,7 +87,7 @@ def test_an_image_is_stored_with_layers_chains_and_history(shelf: InMemoryRegist
     ]
 
 
-def test_a_second_ingest_changes_nothing(shelf: InMemoryRegistry) -> None:
+def test_second_ingest_changes_nothing(shelf: InMemoryRegistry) -> None:
     item = oci.image("base", "app")
     oci.push(shelf, "shop/api", item, "1.0")
     for number in range(3):
@@ -97,7 +97,7 @@ def test_a_second_ingest_changes_nothing(shelf: InMemoryRegistry) -> None:
     assert counts() == first
 
 
-def test_one_digest_in_two_repositories_is_one_image_scanned_once(shelf: InMemoryRegistry) -> None:
+def test_digest_in_two_repositories_is_stored_and_scanned_once(shelf: InMemoryRegistry) -> None:
     item = oci.image("base", "app")
     for number, name in enumerate(("shop/api", "shop/web")):
         oci.push(shelf, name, item, "1.0")
@@ -111,7 +111,7 @@ def test_one_digest_in_two_repositories_is_one_image_scanned_once(shelf: InMemor
     assert AuditEvent.objects.filter(action="image.pushed").count() == 2
 
 
-def test_a_push_asks_again_for_a_scan_that_failed(shelf: InMemoryRegistry) -> None:
+def test_push_queues_failed_scan_again(shelf: InMemoryRegistry) -> None:
     item = oci.image("a")
     oci.push(shelf, "shop/api", item, "1")
     deliver(event(1, item.manifest.digest.text, tag="1"))
@@ -122,7 +122,7 @@ def test_a_push_asks_again_for_a_scan_that_failed(shelf: InMemoryRegistry) -> No
         assert Job.objects.filter(kind="scan").count() == count
 
 
-def test_an_index_brings_its_platforms_and_leaves_attestations_aside(shelf: InMemoryRegistry) -> None:
+def test_index_is_stored_with_its_platforms_only(shelf: InMemoryRegistry) -> None:
     one, two = oci.image("base"), oci.image("base", architecture="arm64")
     top = oci.index(one, two)
     for item in (one, two):
@@ -137,12 +137,12 @@ def test_an_index_brings_its_platforms_and_leaves_attestations_aside(shelf: InMe
     ]
     top_level = RepositoryImage.objects.filter(is_top_level=True)
     assert [row.image.digest for row in top_level] == [top.digest.text]
-    # The children's own notifications may come after the index.
+    # Notifications of the children can arrive after the index.
     ingest.ingest_manifest(ensure_managed_registry().pk, "shop/api", one.manifest.digest.text)
     assert top_level.count() == 1
 
 
-def test_a_moved_tag_keeps_its_history(shelf: InMemoryRegistry) -> None:
+def test_moved_tag_keeps_its_history(shelf: InMemoryRegistry) -> None:
     first, second = oci.image("one"), oci.image("two")
     for number, item in enumerate((first, second)):
         oci.push(shelf, "shop/api", item, "1.0")
@@ -154,7 +154,7 @@ def test_a_moved_tag_keeps_its_history(shelf: InMemoryRegistry) -> None:
     ]
 
 
-def test_any_order_and_any_number_of_deliveries_end_the_same(shelf: InMemoryRegistry) -> None:
+def test_deliveries_in_any_order_and_number_give_same_result(shelf: InMemoryRegistry) -> None:
     items = [oci.image(f"v{number}") for number in range(3)]
     for item in items:
         oci.push(shelf, "shop/api", item, "1.0")
@@ -175,12 +175,12 @@ def test_any_order_and_any_number_of_deliveries_end_the_same(shelf: InMemoryRegi
         assert state() == expected
 
 
-def test_a_delete_is_recorded_and_a_false_one_is_not(shelf: InMemoryRegistry) -> None:
+def test_delete_is_recorded_only_when_registry_confirms_it(shelf: InMemoryRegistry) -> None:
     item = oci.image("one")
     digest = item.manifest.digest
     oci.push(shelf, "shop/api", item, "1.0")
     deliver(event(1, digest.text, tag="1.0"), event(2, digest.text, action="delete"))
-    assert Tag.objects.get().image is not None  # the registry still has it: the hint was wrong
+    assert Tag.objects.get().image is not None  # the registry still has it: the notification was wrong
     shelf.delete_manifest("shop/api", digest)
     deliver(event(3, digest.text, action="delete"), event(4, "", tag="1.0", action="delete"))
     assert Tag.objects.get().image is None
@@ -192,7 +192,7 @@ def test_a_delete_is_recorded_and_a_false_one_is_not(shelf: InMemoryRegistry) ->
     assert RepositoryImage.objects.get().removed_at is None
 
 
-def test_a_crawl_finds_everything_when_every_notification_is_lost(shelf: InMemoryRegistry) -> None:
+def test_crawl_finds_changes_when_all_notifications_are_lost(shelf: InMemoryRegistry) -> None:
     items = {f"shop/r{number}": oci.image(f"image {number}") for number in range(5)}
     for name, item in items.items():
         oci.push(shelf, name, item, "1.0")
@@ -213,7 +213,7 @@ def test_a_crawl_finds_everything_when_every_notification_is_lost(shelf: InMemor
     assert Tag.objects.get(repository__name="shop/r0").image is None
 
 
-def test_a_crawl_finds_what_was_deleted_when_the_notification_was_lost(
+def test_crawl_finds_deletions_when_notifications_are_lost(
     shelf: InMemoryRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     children = [oci.image("a"), oci.image("b", architecture="arm64")]
@@ -228,7 +228,10 @@ def test_a_crawl_finds_what_was_deleted_when_the_notification_was_lost(
     del shelf.tags_of["shop/api"]["1.0"]
     ingest.crawl(registry.pk)
     left = RepositoryImage.objects.filter(removed_at=None).values_list("image__digest", flat=True)
-    assert set(left) == {top.digest.text, *(child.manifest.digest.text for child in children)}  # only its tag went
+    assert set(left) == {
+        top.digest.text,
+        *(child.manifest.digest.text for child in children),
+    }  # only the tag was deleted
     assert not Tag.objects.filter(image__isnull=False).exists()
     shelf.manifests["shop/api"].clear()
     monkeypatch.setattr(ingest, "UNTAGGED_CHECKS", 2)
@@ -237,27 +240,27 @@ def test_a_crawl_finds_what_was_deleted_when_the_notification_was_lost(
     assert AuditEvent.objects.filter(action="image.deleted").count() == 4
 
 
-def test_a_notification_names_who_made_the_move_that_a_crawl_saw_first(shelf: InMemoryRegistry) -> None:
+def test_notification_adds_user_to_move_found_by_crawl(shelf: InMemoryRegistry) -> None:
     item = oci.image("one")
     oci.push(shelf, "shop/api", item, "1.0")
     registry = ensure_managed_registry()
     ingest.crawl(registry.pk)
-    seen = TagEvent.objects.get()
-    assert (seen.actor, seen.via) == (None, "crawl")
-    for number in range(3):  # and once only, however often it is said
+    crawled = TagEvent.objects.get()
+    assert (crawled.actor, crawled.via) == (None, "crawl")
+    for number in range(3):  # repeated notifications name the user only once
         deliver(event(number, item.manifest.digest.text, tag="1.0"))
-    named = TagEvent.objects.get()
+    attributed = TagEvent.objects.get()
     anna = User.objects.get(username="anna")
-    assert (named.pk, named.actor, named.via) == (seen.pk, anna, "push")
+    assert (attributed.pk, attributed.actor, attributed.via) == (crawled.pk, anna, "push")
     assert RepositoryImage.objects.get().pushed_by == anna
     assert AuditEvent.objects.get(action="image.push_attributed").actor == anna
-    # Somebody else who pushes the same again moves nothing, and takes no credit.
+    # Another user who pushes the same image moves no tag and is not named as its actor.
     dock.user("eve", "owner", of=dock.team("shop"))
     deliver(event(9, item.manifest.digest.text, tag="1.0", actor="eve"))
     assert TagEvent.objects.get().actor == anna
 
 
-def test_a_notification_of_our_own_push_leaves_the_name_to_the_worker(shelf: InMemoryRegistry) -> None:
+def test_worker_adds_user_to_move_of_our_own_push(shelf: InMemoryRegistry) -> None:
     item = oci.image("one")
     oci.push(shelf, "shop/api", item, "1.0")
     digest = item.manifest.digest.text
@@ -269,7 +272,7 @@ def test_a_notification_of_our_own_push_leaves_the_name_to_the_worker(shelf: InM
 
 
 def run_lineage() -> None:
-    """Do the LINEAGE jobs that wait, as a worker would."""
+    """Run the waiting lineage jobs, as a worker does."""
     for job in Job.objects.filter(kind="lineage", state=Job.State.WAITING).order_by("pk"):
         running.run(job.pk)
         job.refresh_from_db()
@@ -281,7 +284,7 @@ BASE = "org.opencontainers.image.base.digest"
 
 @pytest.mark.parametrize("named", ["manifest", "index"])
 @pytest.mark.parametrize("order", list(itertools.permutations(["base", "child", "index"])))
-def test_what_an_index_names_as_base_is_linked_whatever_comes_first(
+def test_base_named_by_index_is_linked_in_any_order_of_ingest(
     shelf: InMemoryRegistry, order: tuple[str, ...], named: str
 ) -> None:
     base, child = oci.image("base"), oci.image("app")
@@ -304,7 +307,7 @@ def test_what_an_index_names_as_base_is_linked_whatever_comes_first(
     assert Job.objects.filter(kind="scan").count() == 2
 
 
-def test_a_child_that_its_index_waited_for_takes_its_place(shelf: InMemoryRegistry) -> None:
+def test_missing_child_is_added_to_its_index_when_ingested(shelf: InMemoryRegistry) -> None:
     base, child, other = oci.image("base"), oci.image("app"), oci.image("app", architecture="arm64")
     top = oci.index(child, other, annotations={BASE: base.manifest.digest.text})
     for item in (base, child, other):
@@ -329,23 +332,23 @@ def test_a_child_that_its_index_waited_for_takes_its_place(shelf: InMemoryRegist
     assert set(edges) == {(item.manifest.digest.text, base.manifest.digest.text) for item in (child, other)}
 
 
-def test_what_a_child_says_of_itself_stands_against_its_index(shelf: InMemoryRegistry) -> None:
-    mine, labelled = oci.sha(b"mine"), oci.sha(b"label")
-    child = oci.image("app", annotations={BASE: mine})
+def test_base_declared_by_child_wins_over_its_index(shelf: InMemoryRegistry) -> None:
+    annotated, labelled = oci.sha(b"mine"), oci.sha(b"label")
+    child = oci.image("app", annotations={BASE: annotated})
     other = oci.image("other", labels={BASE: labelled})
     registry = ensure_managed_registry().pk
     for number, item in enumerate((child, other)):
         oci.push(shelf, "shop/api", item)
         ingest.ingest_manifest(registry, "shop/api", item.manifest.digest.text)
-        for voice in ("first", "second"):
-            top = oci.index(item, annotations={BASE: oci.sha(f"{voice} {number}".encode())})
+        for name in ("first", "second"):
+            top = oci.index(item, annotations={BASE: oci.sha(f"{name} {number}".encode())})
             oci.push_manifest(shelf, "shop/api", top)
             ingest.ingest_manifest(registry, "shop/api", top.digest.text)
-    assert Image.objects.get(digest=child.manifest.digest.text).base_digest == mine
+    assert Image.objects.get(digest=child.manifest.digest.text).base_digest == annotated
     assert Image.objects.get(digest=other.manifest.digest.text).base_digest == oci.sha(b"first 1")
 
 
-def test_a_crawl_finds_referrers_and_shows_no_tag_for_them(shelf: InMemoryRegistry) -> None:
+def test_crawl_finds_referrers_and_stores_no_tag_for_them(shelf: InMemoryRegistry) -> None:
     item = oci.image("one")
     oci.push(shelf, "shop/api", item, "1.0")
     note = oci.artifact(item.manifest, "note")
@@ -353,11 +356,14 @@ def test_a_crawl_finds_referrers_and_shows_no_tag_for_them(shelf: InMemoryRegist
     oci.attach(shelf, "shop/api", note.manifest)
     ingest.crawl(ensure_managed_registry().pk)
     assert list(Tag.objects.values_list("name", flat=True)) == ["1.0"]
-    found = Image.objects.get(kind=Image.Kind.ARTIFACT)
-    assert (found.subject_digest, found.artifact_type) == (item.manifest.digest.text, "application/vnd.example.note")
+    artifact = Image.objects.get(kind=Image.Kind.ARTIFACT)
+    assert (artifact.subject_digest, artifact.artifact_type) == (
+        item.manifest.digest.text,
+        "application/vnd.example.note",
+    )
 
 
-def test_the_target_of_an_environment_belongs_to_the_family(shelf: InMemoryRegistry) -> None:
+def test_environment_target_is_linked_to_its_source_repository(shelf: InMemoryRegistry) -> None:
     shop = dock.team("shop")
     production = Environment.objects.create(team=shop, slug="production", name="P", position=1, prefix="prod")
     item = oci.image("one")
@@ -373,7 +379,7 @@ def test_the_target_of_an_environment_belongs_to_the_family(shelf: InMemoryRegis
     )
 
 
-def test_a_repository_of_no_team_is_noted_and_not_stored(shelf: InMemoryRegistry) -> None:
+def test_image_without_team_is_reported_and_not_stored(shelf: InMemoryRegistry) -> None:
     item = oci.image("one")
     oci.push(shelf, "nobody/x", item, "1.0")
     with pytest.raises(NoOwner):
@@ -385,7 +391,7 @@ def test_a_repository_of_no_team_is_noted_and_not_stored(shelf: InMemoryRegistry
     assert not Image.objects.exists()
 
 
-def test_hostile_manifests_end_with_a_named_limit(shelf: InMemoryRegistry) -> None:
+def test_hostile_manifests_are_refused_and_reported(shelf: InMemoryRegistry) -> None:
     child = {"mediaType": MediaType.OCI_MANIFEST, "digest": "sha256:" + "b" * 64, "size": 1}
     hostile = {
         "ten thousand children": {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": [child] * 10_000},
@@ -402,9 +408,7 @@ def test_hostile_manifests_end_with_a_named_limit(shelf: InMemoryRegistry) -> No
         deliver({**event(7, "sha256:zz")})
 
 
-def test_a_tag_that_moves_while_it_is_stored_is_followed(
-    shelf: InMemoryRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tag_that_moves_during_ingest_is_followed(shelf: InMemoryRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = oci.image("one"), oci.image("two")
     oci.push(shelf, "shop/api", first, "1.0")
     real: Callable[..., Image] = writing.write_graph
@@ -420,9 +424,7 @@ def test_a_tag_that_moves_while_it_is_stored_is_followed(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_death_at_any_write_leaves_nothing_half_done(
-    shelf: InMemoryRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crash_at_any_write_stores_nothing(shelf: InMemoryRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     from django.db import connection
 
     one, two = oci.image("base"), oci.image("base", architecture="arm64")
@@ -463,7 +465,7 @@ def test_a_death_at_any_write_leaves_nothing_half_done(
     assert Job.objects.filter(kind="scan").count() == 2
 
 
-def test_the_managed_registry_has_the_name_that_clients_write_and_is_reached_by_ours(settings):
+def test_managed_registry_has_public_host_and_internal_endpoint(settings):
     assert ensure_managed_registry().endpoint == settings.REGISTRY_URL
     settings.REGISTRY_PUBLIC_URL = "https://registry.example.test"
     row = ensure_managed_registry()

@@ -1,4 +1,4 @@
-"""With everything running: a registry whose notifications are all lost, and workers that are killed."""
+"""Ingest with all servers running: lost notifications, a database outage and killed workers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def client(services: Services) -> Iterator[HttpRegistryClient]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_crawl_of_a_real_registry_finds_what_no_notification_told(
+def test_crawl_of_real_registry_finds_images_without_notifications(
     services: Services, client: HttpRegistryClient
 ) -> None:
     services.kill("web")  # every notification is lost
@@ -48,48 +48,48 @@ def test_a_crawl_of_a_real_registry_finds_what_no_notification_told(
     assert set(Tag.objects.filter(repository__team__slug="lost").values_list("repository__name", "image__digest")) == {
         (name, item.manifest.digest.text) for name, item in items.items()
     }
-    # The registry goes on sending them for ever; the next tests' web process must not be flooded by ours.
+    # The registry resends notifications forever. Delete the images, so that the web process of later tests gets none.
     for name, item in items.items():
         client.delete_manifest(name, item.manifest.digest)
     ingest.crawl(ensure_managed_registry().pk)
     assert not Tag.objects.filter(repository__team__slug="lost", image__isnull=False).exists()
 
 
-def test_a_database_that_is_away_is_said_at_once_and_what_was_told_is_told_again(
+def test_database_outage_is_reported_at_once_and_notifications_retried(
     services: Services, transactional_db: None, client: HttpRegistryClient
 ) -> None:
     dock.team("shop")
     services.need_web()
     item = oci.image("while away")
     hook, realm = f"{services.web_url}/hooks/registry/managed", f"{services.web_url}/auth/token"
-    told = {"headers": {"Authorization": f"Bearer {services.hook_secret}"}, "content": b"{}"}
-    assert httpx.post(hook, **told).status_code == 202
+    notification = {"headers": {"Authorization": f"Bearer {services.hook_secret}"}, "content": b"{}"}
+    assert httpx.post(hook, **notification).status_code == 202
     connection.close()
     services.kill("postgres", signal.SIGINT)
     try:
         started = time.monotonic()
-        assert httpx.post(hook, **told).status_code == 503
+        assert httpx.post(hook, **notification).status_code == 503
         assert httpx.post(hook, content=b"{}").status_code == 401
-        assert httpx.post(hook, **{**told, "content": iter([b" " * 65536] * 17)}).status_code == 413  # in chunks
-        assert httpx.get(realm, auth=("anna", "gdk_pat_x")).status_code == 503  # a failure that cannot be counted
+        assert (
+            httpx.post(hook, **{**notification, "content": iter([b" " * 65536] * 17)}).status_code == 413
+        )  # sent in chunks
+        assert httpx.get(realm, auth=("anna", "gdk_pat_x")).status_code == 503  # the failure cannot be counted
         assert time.monotonic() - started < 10  # 0.1 s on an idle machine
         oci.push(client, "shop/away", item, "1.0")
     finally:
         services.need_postgres()
     wait_until(lambda: Delivery.objects.filter(handled_at=None).exists(), 30)
-    assert httpx.post(hook, **{**told, "content": iter([b"{}", b" "])}).status_code == 202
+    assert httpx.post(hook, **{**notification, "content": iter([b"{}", b" "])}).status_code == 202
     (delivery,) = Delivery.objects.filter(handled_at=None)
     ingest.handle_delivery(delivery.pk)
     assert Tag.objects.get().image.digest == item.manifest.digest.text
 
 
-def test_an_ingest_killed_before_in_and_after_its_transaction_happens_once(
-    live_stack: Services, client: HttpRegistryClient
-) -> None:
+def test_killed_ingest_happens_exactly_once(live_stack: Services, client: HttpRegistryClient) -> None:
     dock.team("shop")
     live_stack.kill("builder")  # scans wait
     pushed: list[str] = []
-    # Held up before the first write, with half of the rows written, and with all of them committed but not noted.
+    # Stop before the first write, with half of the rows written, and with all committed but the delivery still open.
     for table in ("lifecycle_image", "lifecycle_auditevent", "lifecycle_delivery"):
         layers = [f"{table} {number}" for number in range(8)]
         children = [oci.image(*layers), oci.image(*layers, architecture="arm64")]
@@ -120,7 +120,7 @@ def test_an_ingest_killed_before_in_and_after_its_transaction_happens_once(
     )
 
 
-def test_a_scan_killed_in_the_middle_happens_once_and_leaves_nothing_behind(
+def test_killed_scan_happens_once_and_leaves_no_files(
     live_stack: Services, client: HttpRegistryClient, tmp_path: Path
 ) -> None:
     dock.team("shop")
@@ -145,7 +145,7 @@ def test_a_scan_killed_in_the_middle_happens_once_and_leaves_nothing_behind(
 
 
 def is_ingested() -> bool:
-    """Whether no ingest waits or runs; none may have failed."""
+    """Return whether no ingest waits or runs. Fail if one has failed."""
     assert not Job.objects.filter(kind="ingest", state=Job.State.FAILED).exists()
     return not Job.objects.filter(kind="ingest", state__in=(Job.State.WAITING, Job.State.RUNNING)).exists()
 

@@ -1,4 +1,4 @@
-"""Protected tags: only who holds image.amend moves them; anybody else's move is taken back and reported."""
+"""Protected tags: only users with image.amend move them. Other moves are reverted and reported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OLD, NEW = oci.image("old"), oci.image("new")
 
 @pytest.fixture
 def guarded(shelf: InMemoryRegistry) -> Repository:
-    """shop/api, watched, whose tags v* are protected; v1 and latest point at OLD there."""
+    """The watched repository shop/api with protected tags v*. Its tags v1 and latest point at OLD."""
     shop = dock.team("shop")
     dock.user("carl", "creator", of=shop)
     mary = dock.user("mary", "maintainer", of=shop)
@@ -46,13 +46,13 @@ def guarded(shelf: InMemoryRegistry) -> Repository:
     return repository
 
 
-def move(shelf: InMemoryRegistry, tag: str, who: str, number: int = 7) -> None:
+def move(shelf: InMemoryRegistry, tag: str, username: str, number: int = 7) -> None:
     oci.push(shelf, "shop/api", NEW, tag)
-    deliver(event(number, NEW.manifest.digest.text, tag=tag, actor=who))
+    deliver(event(number, NEW.manifest.digest.text, tag=tag, actor=username))
 
 
-def where(shelf: InMemoryRegistry, tag: str = "v1") -> tuple[str, str]:
-    """Return what the tag points at in the registry and in our rows."""
+def digests_of(shelf: InMemoryRegistry, tag: str = "v1") -> tuple[str, str]:
+    """Return the digests of the tag in the registry and in the database."""
     return shelf.tags_of["shop/api"][tag], Tag.objects.get(name=tag).image.digest
 
 
@@ -68,22 +68,20 @@ BOTH_NEW = (NEW.manifest.digest.text,) * 2
 
 
 @pytest.mark.usefixtures("guarded")
-@pytest.mark.parametrize(("who", "tag"), [("mary", "v1"), ("anna", "v1"), ("carl", "latest"), ("carl", "v2")])
-def test_who_may_amend_moves_a_protected_tag_and_anybody_moves_or_makes_another(
-    shelf: InMemoryRegistry, who: str, tag: str
-) -> None:
-    move(shelf, tag, who)
-    assert where(shelf, tag) == BOTH_NEW
+@pytest.mark.parametrize(("username", "tag"), [("mary", "v1"), ("anna", "v1"), ("carl", "latest"), ("carl", "v2")])
+def test_allowed_moves_and_new_tags_are_accepted(shelf: InMemoryRegistry, username: str, tag: str) -> None:
+    move(shelf, tag, username)
+    assert digests_of(shelf, tag) == BOTH_NEW
     assert Job.objects.filter(kind="plan").exists() == (tag == "v1")
     assert not AuditEvent.objects.filter(action="tag.move_refused").exists()
 
 
 @pytest.mark.usefixtures("guarded")
-def test_a_move_without_the_right_is_taken_back_and_reported_once(shelf: InMemoryRegistry) -> None:
+def test_move_without_right_is_reverted_and_reported_once(shelf: InMemoryRegistry) -> None:
     for number in range(3):  # delivered again, before and after
         deliver(event(number + 20, NEW.manifest.digest.text, tag="v1", actor="carl"))
         move(shelf, "v1", "carl", number + 30)
-        assert where(shelf) == BOTH_OLD
+        assert digests_of(shelf) == BOTH_OLD
     carl = User.objects.get(username="carl")
     moves = TagEvent.objects.filter(tag__name="v1").order_by("pk")
     assert list(moves.values_list("old_image__digest", "new_image__digest", "via", "actor__username")) == [
@@ -95,16 +93,16 @@ def test_a_move_without_the_right_is_taken_back_and_reported_once(shelf: InMemor
     assert (refused.actor, refused.outcome, refused.digest) == (carl, "denied", NEW.manifest.digest.text)
     assert refused.details == {"tag": "v1", "kept": OLD.manifest.digest.text}
     assert not Job.objects.filter(kind="plan").exists()
-    # Its own restoration is told by the registry too, and changes nothing.
+    # The registry also notifies about the revert itself, which changes nothing.
     deliver(event(50, OLD.manifest.digest.text, tag="v1", actor=system_user().username))
     assert moves.count() == 3
 
 
-def test_a_crawl_waits_for_the_name_of_who_moved_it(shelf: InMemoryRegistry, guarded: Repository) -> None:
+def test_crawl_waits_for_notification_before_it_settles_a_move(shelf: InMemoryRegistry, guarded: Repository) -> None:
     oci.push(shelf, "shop/api", NEW, "v1")
     for _ in range(2):
         ingest.crawl(ensure_managed_registry().pk)
-    assert where(shelf) == (NEW.manifest.digest.text, OLD.manifest.digest.text)
+    assert digests_of(shelf) == (NEW.manifest.digest.text, OLD.manifest.digest.text)
     settle = Job.objects.get(kind="crawl")
     assert {**settle.payload, "seen_at": ""} == {
         "repository": "shop/api",
@@ -115,45 +113,49 @@ def test_a_crawl_waits_for_the_name_of_who_moved_it(shelf: InMemoryRegistry, gua
     assert timedelta(seconds=30) < settle.not_before - clock.now() < timedelta(seconds=90)
     deliver(event(7, NEW.manifest.digest.text, tag="v1", actor="mary"))
     run(settle)
-    assert where(shelf) == BOTH_NEW
+    assert digests_of(shelf) == BOTH_NEW
     assert TagEvent.objects.latest("pk").actor == User.objects.get(username="mary")
 
 
-def test_a_move_that_nobody_owns_up_to_is_taken_back(shelf: InMemoryRegistry, guarded: Repository) -> None:
+def test_move_without_notification_is_reverted(shelf: InMemoryRegistry, guarded: Repository) -> None:
     oci.push(shelf, "shop/api", NEW, "v1")
     oci.push(shelf, "shop/api", NEW, "latest")
     ingest.crawl(guarded.registry_id)
     run(Job.objects.get(kind="crawl"))
-    assert (where(shelf), where(shelf, "latest")) == (BOTH_OLD, BOTH_NEW)
+    assert (digests_of(shelf), digests_of(shelf, "latest")) == (BOTH_OLD, BOTH_NEW)
     assert AuditEvent.objects.get(action="tag.move_refused").actor is None
 
 
-def test_only_the_move_that_had_its_time_is_taken_back(shelf: InMemoryRegistry, guarded: Repository) -> None:
+def test_only_the_move_whose_wait_is_over_is_reverted(shelf: InMemoryRegistry, guarded: Repository) -> None:
     other = oci.image("other")
     oci.push(shelf, "shop/api", OLD, "v2")
     deliver(event(3, OLD.manifest.digest.text, tag="v2", actor="mary"))
     oci.push(shelf, "shop/api", NEW, "v1")
     ingest.crawl(guarded.registry_id)
     settle = Job.objects.get(kind="crawl")
-    oci.push(shelf, "shop/api", NEW, "v2")  # mary's, whose notification is still to come
+    oci.push(shelf, "shop/api", NEW, "v2")  # by mary; her notification arrives later
     run(settle)
-    assert (where(shelf), shelf.tags_of["shop/api"]["v2"]) == (BOTH_OLD, NEW.manifest.digest.text)
+    assert (digests_of(shelf), shelf.tags_of["shop/api"]["v2"]) == (BOTH_OLD, NEW.manifest.digest.text)
     deliver(event(4, NEW.manifest.digest.text, tag="v2", actor="mary"))
-    assert where(shelf, "v2") == BOTH_NEW
+    assert digests_of(shelf, "v2") == BOTH_NEW
 
-    for item, who in ((NEW, None), (other, "mary"), (NEW, None)):  # seen, named as another, and seen again
+    for item, username in (
+        (NEW, None),
+        (other, "mary"),
+        (NEW, None),
+    ):  # crawled, notified with another image, and crawled again
         oci.push(shelf, "shop/api", item, "v1")
-        if who is None:
+        if username is None:
             ingest.crawl(guarded.registry_id)
         else:
-            deliver(event(5, item.manifest.digest.text, tag="v1", actor=who))
+            deliver(event(5, item.manifest.digest.text, tag="v1", actor=username))
     run(Job.objects.get(kind="crawl", state=Job.State.WAITING))
-    assert where(shelf) == (NEW.manifest.digest.text, other.manifest.digest.text)
+    assert digests_of(shelf) == (NEW.manifest.digest.text, other.manifest.digest.text)
     run(Job.objects.get(kind="crawl", state=Job.State.WAITING))
-    assert where(shelf) == (other.manifest.digest.text,) * 2
+    assert digests_of(shelf) == (other.manifest.digest.text,) * 2
 
 
-def test_a_tag_that_moves_on_while_its_move_is_settled_waits_for_its_own_time(
+def test_tag_that_moves_again_while_settled_gets_its_own_wait(
     shelf: InMemoryRegistry, guarded: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     move(shelf, "v1", "mary")
@@ -167,12 +169,12 @@ def test_a_tag_that_moves_on_while_its_move_is_settled_waits_for_its_own_time(
     ingest.ingest_manifest(
         guarded.registry_id, "shop/api", NEW.manifest.digest.text, tag="v1", via=TagEvent.Via.CRAWL, is_settled=True
     )
-    assert where(shelf) == (third.manifest.digest.text, NEW.manifest.digest.text)
+    assert digests_of(shelf) == (third.manifest.digest.text, NEW.manifest.digest.text)
     assert Job.objects.get(kind="crawl").payload["digest"] == third.manifest.digest.text
 
 
 @pytest.mark.usefixtures("guarded")
-def test_a_registry_that_is_away_is_asked_again_and_one_that_lost_the_image_is_believed(
+def test_revert_retries_unavailable_registry_and_accepts_lost_image(
     shelf: InMemoryRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put, errors = shelf.put_manifest, [RegistryUnavailable("away"), RegistryRefused("blob unknown")]
@@ -187,28 +189,28 @@ def test_a_registry_that_is_away_is_asked_again_and_one_that_lost_the_image_is_b
     delivery = Job.objects.filter(kind="ingest").latest("pk").subject_id
     monkeypatch.setattr(shelf, "put_manifest", put)
     ingest.handle_delivery(delivery)
-    assert where(shelf) == BOTH_OLD
+    assert digests_of(shelf) == BOTH_OLD
     assert AuditEvent.objects.filter(action="tag.move_refused").count() == 1
 
     del errors[0]
     oci.push(shelf, "shop/api", NEW, "v1")
     monkeypatch.setattr(shelf, "put_manifest", fail)
     deliver(event(8, NEW.manifest.digest.text, tag="v1", actor="carl"))
-    assert where(shelf) == BOTH_NEW
+    assert digests_of(shelf) == BOTH_NEW
     assert AuditEvent.objects.get(action="tag.not_moved_back").outcome == "failed"
 
 
 @pytest.mark.parametrize(
     "patterns", [["a b"], [""], ["-x"], ["x" * 129], ["v/1"], ["v\n"], [str(n) for n in range(51)]]
 )
-def test_patterns_are_tags_with_stars(guarded: Repository, patterns: list[str]) -> None:
+def test_protect_tags_refuses_invalid_patterns(guarded: Repository, patterns: list[str]) -> None:
     with pytest.raises(Malformed):
         protect_tags(guarded.pk, patterns, actor=User.objects.get(username="mary"))
     guarded.refresh_from_db()
     assert guarded.protected_tags == ["v*"]
 
 
-def test_who_may_amend_says_which_tags_are_protected(guarded: Repository) -> None:
+def test_only_users_with_image_amend_change_protected_tags(guarded: Repository) -> None:
     with pytest.raises(NotPermitted):
         protect_tags(guarded.pk, [], actor=User.objects.get(username="carl"))
     with pytest.raises(NotFound):
