@@ -40,7 +40,7 @@ def _checked(scheme: object, *versions: object) -> None:
         raise ValueError(f"unknown version scheme: {str(scheme)[:40]!r}")
     for version in versions:
         if not isinstance(version, str):
-            raise InvalidVersion("not a string")
+            raise InvalidVersion("the version is not a string")
         if len(version) > VERSION_MAX_CHARS:
             raise InvalidVersion(f"longer than {VERSION_MAX_CHARS} characters")
 
