@@ -1,4 +1,4 @@
-# One door for people and CI. `make help` lists the targets.
+# All tasks, for people and CI. `make help` lists the targets.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -10,13 +10,13 @@ BUILT_BENCHES := ingest lineage api token match
 .DEFAULT_GOAL := help
 .PHONY: help system setup up demo down logs status test test-long lint fmt docs bench lock image assets
 
-help: ## this list
+help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-system: ## install the missing Debian packages (root or sudo; else prints the command and stops with 3)
+system: ## install missing Debian packages (needs root or sudo; otherwise prints the command and exits with 3)
 	@$(PYTHON) config/embedded/system.py
 
-setup: system $(VENV)/locked $(BIN)/gravingdock ## the Debian packages and .venv/
+setup: system $(VENV)/locked $(BIN)/gravingdock ## install Debian packages and create .venv/
 
 $(VENV)/locked: requirements/dev.txt
 	@echo "Installing Python packages into $(VENV) ..."
@@ -24,37 +24,37 @@ $(VENV)/locked: requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@cp requirements/dev.txt $@
 
-# The command of `pyproject.toml`, for a checkout: it runs from any folder.
+# The `gravingdock` command of `pyproject.toml` for a checkout. It runs from any folder.
 $(BIN)/gravingdock: $(VENV)/locked
 	@printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/$(BIN)/python" -m lifecycle.cli "$$@"\n' "$(CURDIR)" "$(CURDIR)" > $@
 	@chmod +x $@
 
-up: setup ## start everything in the background and run the demonstration once (DEMO=0 skips it)
+up: setup ## start everything in the background and run the demo once (DEMO=0 skips it)
 	@$(BIN)/python -m config.embedded up
 
-demo: setup ## the demonstration again, from the beginning
+demo: setup ## run the demo again from the beginning
 	@$(BIN)/python -m config.embedded demo
 
-down: ## stop everything; nothing is left running, nothing is lost
-	@if test -x $(BIN)/python; then $(BIN)/python -m config.embedded down; else echo "Nothing is installed, so nothing runs."; fi
+down: ## stop everything; all data is kept
+	@if test -x $(BIN)/python; then $(BIN)/python -m config.embedded down; else echo "Nothing to stop: Gravingdock is not installed yet."; fi
 
-status: ## what runs
+status: ## show the state of each service
 	@$(BIN)/python -m config.embedded status
 
-logs: ## follow the logs of every part
+logs: ## follow the logs of all services
 	@$(BIN)/python -m config.embedded logs
 
-# Each process has servers of its own. The order is the files' own, the same for everybody: `test-long` shuffles.
-test: setup ## every test but the long ones
+# Each process has its own servers. The tests run in file order, always the same; `test-long` shuffles them.
+test: setup ## run all tests except the long ones
 	@$(BIN)/python config/embedded/system.py --tests
 	@$(BIN)/python -m pytest -p no:randomly -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
 		-m "not long" $(PYTEST_ARGS)
 
-test-long: setup ## the long tests too, one after the other, in another order each time
+test-long: setup ## run all tests, one by one, in random order
 	@$(BIN)/python config/embedded/system.py --tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: setup ## style, types, import contracts, missing migrations, stale reference
+lint: setup ## check style, types, import contracts, migrations and docs/reference/
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python tests/with_settings.py $(BIN)/mypy
@@ -62,26 +62,26 @@ lint: setup ## style, types, import contracts, missing migrations, stale referen
 	@$(BIN)/python tests/with_settings.py $(BIN)/python manage.py makemigrations --check --dry-run -v0
 	@$(BIN)/python tests/with_settings.py $(BIN)/python docs/generate.py --check
 
-docs: setup ## write docs/reference/ from the code
+docs: setup ## generate docs/reference/ from the code
 	@$(BIN)/python tests/with_settings.py $(BIN)/python docs/generate.py
 
 fmt: setup ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-assets: ## rebuild the vendor files and icons of the pages (needs Node 20; the result is committed)
+assets: ## rebuild vendor files and icons of the pages (needs Node 20; commit the result)
 	@npm ci --no-audit --no-fund --silent
 	@npm run --silent assets
 
-bench: setup ## measure: a table for each bench, the same as JSON below var/bench (BENCHES="lineage api", IMAGES=100000)
+bench: setup ## run benchmarks; prints tables, writes JSON to var/bench/ (BENCHES="lineage api", IMAGES=100000)
 	@status=0; for name in $(or $(BENCHES),$(BUILT_BENCHES)); do \
 		$(BIN)/python manage.py bench $$name --images $(or $(IMAGES),10000) \
 			--save $(or $(GRAVINGDOCK_HOME),var)/bench/$$name-$(or $(IMAGES),10000).json || status=$$?; \
 	done; exit $$status
 
-lock: setup ## write requirements/*.txt anew from pyproject.toml: versions and hashes, no host
+lock: setup ## write requirements/*.txt from pyproject.toml, with versions and hashes
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra embedded --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/runtime.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra embedded --group dev -c requirements/runtime.txt --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/dev.txt
 
-image: system ## the container image, by buildah: BASE=<an image with Python 3.11 or later>, TAG=gravingdock:local
+image: system ## build the container image with buildah (BASE=<image with Python 3.11 or later>, TAG=gravingdock:local)
 	@buildah build --isolation chroot $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_ARGS) -f deploy/Containerfile -t $(or $(TAG),gravingdock:local) .

@@ -1,4 +1,4 @@
-"""How allauth is bent to our rules: accounts are made by admins, never by a visitor."""
+"""Adapter for allauth. Only admins create accounts, so visitors cannot sign up."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from django.http import HttpRequest
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth has no type information
-    """Closed sign-up."""
+    """Disables sign-up, and allows sign-in in the browser for people only."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         return False
 
     def authenticate(self, request: HttpRequest, **credentials: Any) -> Any:
-        """Return the person; robots and Gravingdock itself hold tokens, never a browser session."""
+        """Return the person, or None. Robots and the system user never get a browser session."""
         user = super().authenticate(request, **credentials)
         return user if user is not None and user.is_person else None

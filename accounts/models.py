@@ -12,21 +12,21 @@ from django.db.models import Q
 
 from accounts.verbs import Verb
 
-# A team's slug is the first part of its repositories' names, so it has to be one path component of the
-# distribution-spec without the rarer separators.
+# A team's slug is the first part of its repositories' names. It must be one path component of the distribution-spec;
+# of the separators allowed there, it uses only the single hyphen.
 TEAM_SLUG = RegexValidator(r"^[a-z0-9]+(-[a-z0-9]+)*\Z", "Lower-case letters and digits, single hyphens between them.")
 
 
 class User(AbstractUser):
-    """Somebody or something that acts: a person, a robot of a team, or Gravingdock itself.
+    """An account: a person, a robot of a team, or the system user (Gravingdock itself).
 
-    `username` is the stable principal name: registry tokens carry it as `sub`, audit rows as the actor.
+    `username` is the stable name: registry tokens contain it as `sub`, and audit events as the actor.
     """
 
     class Kind(models.TextChoices):
         PERSON = "person"
         ROBOT = "robot"
-        SYSTEM = "system"  # Gravingdock's own workers: never signs in, holds no token
+        SYSTEM = "system"  # Gravingdock's own workers; never signs in and has no tokens
 
     kind = models.CharField(max_length=8, choices=Kind, default=Kind.PERSON)
     theme = models.CharField(max_length=6, default="system")  # system, light or dark
@@ -36,19 +36,19 @@ class User(AbstractUser):
 
     @property
     def is_person(self) -> bool:
-        """Whether this is a human being; only people's votes count."""
+        """Whether this account belongs to a human. Only votes of people count."""
         return self.kind == self.Kind.PERSON
 
     @property
     def initials(self) -> str:
-        """Two capitals for the picture beside the name."""
+        """Two capital letters, for the avatar next to the name."""
         parts = [part for part in self.username.replace("_", "-").replace(".", "-").split("-") if part]
         letters = parts[0][:1] + parts[1][:1] if len(parts) > 1 else self.username[:2]
         return letters.upper()
 
 
 class Team(models.Model):
-    """A group of people that owns the repositories below its slug, environments and robots."""
+    """A group of people that owns environments, robots, and the repositories below its slug."""
 
     slug = models.CharField(max_length=60, unique=True, validators=[TEAM_SLUG])
     name = models.CharField(max_length=120)
@@ -64,7 +64,7 @@ class Team(models.Model):
 
 
 class Membership(models.Model):
-    """That a user belongs to a team; what the user may do there is said by role grants."""
+    """The membership of a user in a team. Role grants define what the user can do there."""
 
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
@@ -78,7 +78,7 @@ class Membership(models.Model):
 
 
 class Role(models.Model):
-    """A named set of verbs. Built-in roles belong to no team and cannot be changed; admins compose others."""
+    """A named set of verbs, for all teams. Built-in roles cannot be changed. Admins create custom roles."""
 
     slug = models.CharField(max_length=60, unique=True)
     name = models.CharField(max_length=120)
@@ -95,7 +95,7 @@ class Role(models.Model):
 
 
 class Robot(models.Model):
-    """A machine account of one team; its `user` row is what acts, holds grants and tokens."""
+    """A machine account of one team. Its grants, tokens and actions belong to its `user` row."""
 
     user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="robot")
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="robots")
@@ -111,7 +111,7 @@ class Robot(models.Model):
 
 
 class ApiToken(models.Model):
-    """A bearer secret of one user: for the API, and as the password of registry clients.
+    """A bearer token of one user, for the API and as the password of registry clients.
 
     The text is `gdk_<kind>_<random><crc>`; only its SHA-256 is stored.
     """
@@ -124,10 +124,11 @@ class ApiToken(models.Model):
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_tokens")
     kind = models.CharField(max_length=4, choices=Kind)
     name = models.CharField(max_length=120)
-    lookup = models.CharField(max_length=16, unique=True)  # the first characters of the random part: finds the row
+    lookup = models.CharField(max_length=16, unique=True)  # first characters of the random part, to find the row
     secret_sha256 = models.BinaryField(max_length=32)
-    service = models.CharField(max_length=200, blank=True)  # REFRESH only: the registry service it is bound to
-    # Who has seen the text, and so may act as the robot. Null: the user alone, or made before this was kept.
+    service = models.CharField(max_length=200, blank=True)  # REFRESH only: the registry service that it is valid for
+    # The user who created the token. That user has seen its text, and can act as the robot with it.
+    # Null when only `user` has seen the text, or for tokens older than this field.
     made_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()

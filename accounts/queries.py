@@ -1,4 +1,4 @@
-"""Reads of people and teams that several callers share."""
+"""Queries of accounts that several callers share."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ SYSTEM_USERNAME: Final = "gravingdock"  # also the `sub` of our own registry tok
 
 
 def system_user() -> User:
-    """Return the row that stands for Gravingdock itself; a migration made it."""
+    """Return the system user, the account of Gravingdock itself. A migration creates it."""
     return User.objects.get(username=SYSTEM_USERNAME)

@@ -1,6 +1,6 @@
-"""Make, find and revoke bearer tokens: `gdk_<kind>_<random><crc>`.
+"""Create, find and revoke bearer tokens: `gdk_<kind>_<random><crc>`.
 
-The random part has 200 bits. The CRC-32 lets a secret scanner, and us, refuse a mistyped token without a query.
+The random part has 202 bits. With the CRC-32, secret scanners and Gravingdock reject a mistyped token without a query.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOOKUP_LENGTH: Final = 10
 # Published in SECURITY.md, for secret scanners.
 TOKEN: Final = re.compile(r"gdk_(pat|rob|ref)_([A-Za-z0-9]{34})([A-Za-z0-9]{6})")
 DEFAULT_DAYS: Final = 90
-LAST_USED_EVERY: Final = timedelta(minutes=1)  # a write per request would cost more than the check
+LAST_USED_EVERY: Final = timedelta(minutes=1)  # one write per request would cost more than the check
 
 
 def _crc(text: str) -> str:
@@ -41,7 +41,10 @@ def _crc(text: str) -> str:
 def create_token(
     user: User, *, kind: str, name: str, days: float = DEFAULT_DAYS, service: str = "", made_by: User | None = None
 ) -> tuple[ApiToken, str]:
-    """Store a new token of `user`, made by somebody else or not; return (row, text), which is never to be had again."""
+    """Store a new token of `user` and return (row, text). The text cannot be read again.
+
+    `made_by` is the user who creates the token, or None.
+    """
     random = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_LENGTH))
     body = f"gdk_{kind}_{random}"
     text = body + _crc(body)
@@ -59,24 +62,27 @@ def create_token(
 
 
 def lookup_of(text: str) -> str:
-    """Return the characters by which a token of ours is found, and named in the trail; raises ValueError for others."""
-    spelled = TOKEN.fullmatch(text)
-    if spelled is None:
-        raise ValueError("not a token of ours")
-    return spelled[2][:_LOOKUP_LENGTH]
+    """Return the first random characters of a token, which find its row and appear in the audit log.
+
+    Raises ValueError for text that is not a Gravingdock token.
+    """
+    match = TOKEN.fullmatch(text)
+    if match is None:
+        raise ValueError("not a Gravingdock token")
+    return match[2][:_LOOKUP_LENGTH]
 
 
 def find_token(text: str) -> ApiToken | None:
-    """Return the live token that `text` spells, with its active user, or None.
+    """Return the live token with the text `text` and its active user, or None.
 
-    Refuses a wrong checksum without a query, and compares in constant time.
+    A wrong checksum is rejected without a query. Comparisons take constant time.
     """
-    spelled = TOKEN.fullmatch(text)
-    if spelled is None or not hmac.compare_digest(_crc(text[:-_CRC_LENGTH]), spelled[3]):
+    match = TOKEN.fullmatch(text)
+    if match is None or not hmac.compare_digest(_crc(text[:-_CRC_LENGTH]), match[3]):
         return None
     row = (
         ApiToken.objects.select_related("user")
-        .filter(lookup=spelled[2][:_LOOKUP_LENGTH], kind=spelled[1], revoked_at=None, expires_at__gt=timezone.now())
+        .filter(lookup=match[2][:_LOOKUP_LENGTH], kind=match[1], revoked_at=None, expires_at__gt=timezone.now())
         .first()
     )
     if row is None or not hmac.compare_digest(bytes(row.secret_sha256), hashlib.sha256(text.encode()).digest()):
@@ -85,12 +91,13 @@ def find_token(text: str) -> ApiToken | None:
 
 
 def account_guessed(text: str) -> str | None:
-    """Return whose token a refused `text` guesses at: a user name, or "" when it names none of ours.
+    """Return the name of the user whose token the rejected `text` tries to guess, or "" when no token matches.
 
-    None when it is no guess: the very text of a token that has ended, as a forgotten script sends it.
+    Returns None when the text is not a guess but the exact text of a stored token, for example of a revoked or expired
+    one that an old script still sends.
     """
-    spelled = TOKEN.fullmatch(text)
-    if spelled is None:
+    match = TOKEN.fullmatch(text)
+    if match is None:
         return ""
     row = ApiToken.objects.select_related("user").filter(lookup=lookup_of(text)).first()
     if row is None:
@@ -100,15 +107,15 @@ def account_guessed(text: str) -> str | None:
 
 
 def note_use(token: ApiToken, address: str | None) -> None:
-    """Keep when and from where a token was last used, at most once a minute."""
+    """Store the time and address of a token's last use, at most once a minute."""
     moment = timezone.now()
     if token.last_used_at is not None and moment - token.last_used_at < LAST_USED_EVERY:
-        return  # the row was just read: nothing to write, so no query either
+        return  # the caller has just read the row, so no query is needed
     ApiToken.objects.filter(pk=token.pk).filter(
         Q(last_used_at=None) | Q(last_used_at__lt=moment - LAST_USED_EVERY)
     ).update(last_used_at=moment, last_used_ip=address)
 
 
 def revoke(token: ApiToken) -> None:
-    """End a token now; the registry tokens it was exchanged for die within five minutes."""
+    """Revoke a token now. Registry tokens issued for it expire within five minutes."""
     ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now())

@@ -1,4 +1,4 @@
-"""Sign in and out, and one's own password; nothing else of allauth's is routed."""
+"""Sign-in, sign-out and password change. No other views of allauth are routed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.urls import path
 
 urlpatterns = [
-    path("sign-in/", login_not_required(login), name="account_login"),  # the way in
+    path("sign-in/", login_not_required(login), name="account_login"),  # open to visitors, to sign in
     path("sign-out/", logout, name="account_logout"),
     path("password/change/", password_change, name="account_change_password"),
 ]

@@ -1,4 +1,4 @@
-"""The verbs of the product and the roles it brings; roles themselves are rows that admins compose."""
+"""The verbs and the built-in roles. Roles are rows in the database, and admins create custom ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Verb(StrEnum):
-    """One thing a person or robot may do. The codename of its Django permission has `_` for `.`."""
+    """One permission of a person or a robot. The codename of its Django permission has `_` instead of `.`."""
 
     IMAGE_VIEW = "image.view"
     IMAGE_CREATE = "image.create"
@@ -32,13 +32,13 @@ class Verb(StrEnum):
 
     @property
     def codename(self) -> str:
-        """The codename of the Django permission that carries this verb, e.g. `promotion_approve`."""
+        """The codename of the Django permission for this verb, for example `promotion_approve`."""
         return self.value.replace(".", "_")
 
 
-# Verbs that roles hold already and that nothing asks for yet: what they will allow is not built. `image.scan` is here
-# although a scan asks for it: every scan runs as Gravingdock itself, and nobody can ask for one.
-NOT_ASKED_FOR_YET: Final = frozenset(
+# Verbs that roles already include but that no code checks yet, because their features do not exist yet. `image.scan`
+# is in the list although a scan job checks it: every scan runs as the system user, and users cannot request one.
+NOT_CHECKED_YET: Final = frozenset(
     {
         Verb.IMAGE_SCAN,
         Verb.IMAGE_SIGN,
@@ -55,7 +55,7 @@ _CREATOR: Final = frozenset(
     {Verb.IMAGE_VIEW, Verb.IMAGE_CREATE, Verb.IMAGE_REBUILD, Verb.IMAGE_SCAN, Verb.PROMOTION_REQUEST}
 )
 
-# The built-in roles, by slug. A migration writes them; `ensure_builtin_roles` keeps them so.
+# The built-in roles, by slug. A migration creates the rows.
 BUILTIN_ROLES: Final[dict[str, frozenset[Verb]]] = {
     "viewer": frozenset({Verb.IMAGE_VIEW}),
     "creator": _CREATOR,

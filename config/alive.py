@@ -1,4 +1,4 @@
-"""`python -m config.alive`: exit 0 when the web process of this container answers (a container's health check)."""
+"""`python -m config.alive`: health check of a container; exits with 0 when the web process responds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from urllib.parse import urlsplit
 
 
 def main() -> int:
-    """Ask `/livez` on this machine under the public name, since the web process answers to no other."""
+    """Request `/livez` on this machine and return the exit code.
+
+    The Host header is the public name, because the web process accepts no other.
+    """
     port = os.environ.get("WEB_PORT", "8470")
     host = urlsplit(os.environ.get("PUBLIC_URL", "")).netloc or "localhost"
     request = urllib.request.Request(f"http://127.0.0.1:{port}/livez", headers={"Host": host})

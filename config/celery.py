@@ -1,4 +1,4 @@
-"""The Celery application: it carries wake-ups (a job's id), nothing else."""
+"""The Celery application. Its messages are wake-ups: they contain only the id of a job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 from django.conf import settings
 
-# Of a message that a worker took and did not acknowledge; a second copy would find its job claimed.
+# For messages that a worker received but did not acknowledge. A second delivery is harmless: the job is claimed.
 VISIBILITY_TIMEOUT_S: Final = 3 * 3600
 HARD_TIME_LIMIT_S: Final = 2 * 3600
 
@@ -27,7 +27,7 @@ _transport: Final[dict[str, Any]] = {
     "socket_keepalive": True,
     "health_check_interval": 10,
     "retry_on_timeout": True,
-    # Without these, whoever publishes waits 6 s for a Redis that is away (kombu tries again until its own timeout).
+    # Without these, publishing waits 6 s when Redis is down, because kombu retries until its own timeout.
     "max_retries": 1,
     "interval_start": 0.05,
     "interval_max": 0.1,
@@ -46,17 +46,17 @@ app.conf.update(
     accept_content=["json"],
     task_serializer="json",
     result_serializer="json",
-    task_acks_late=False,  # jobs/tasks.py says why
+    task_acks_late=False,  # for the reason, see lifecycle/jobs/tasks.py
     task_time_limit=HARD_TIME_LIMIT_S,
     task_soft_time_limit=HARD_TIME_LIMIT_S - 60,
     task_publish_retry=True,
     task_publish_retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_max": 0.1},
     worker_prefetch_multiplier=1,
     worker_soft_shutdown_timeout=20,
-    worker_cancel_long_running_tasks_on_connection_loss=True,  # of late acknowledgement, so none; False warns each time
+    worker_cancel_long_running_tasks_on_connection_loss=True,  # no effect without late acks; False warns
     worker_hijack_root_logger=False,
     worker_send_task_events=False,
-    # An exchange and a key each: with the shared default, every queue would get every message.
+    # Each queue has its own exchange and key. With the shared default, every queue would get every message.
     task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
     task_default_exchange="ingest",
     task_default_routing_key="ingest",
@@ -75,7 +75,7 @@ def _watch(sender: Any, **_: object) -> None:
 
     from lifecycle.jobs import watchdog  # noqa: PLC0415 -- needs the app registry
 
-    if not _is_watched.is_set():  # this comes again with every new connection
+    if not _is_watched.is_set():  # the signal is sent again for every new connection
         _is_watched.set()
         watchdog.start(
             list(app.amqp.queues.consume_from),

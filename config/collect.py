@@ -1,4 +1,4 @@
-"""`python -m config.collect`: collect the static files where no server and no secret is at hand (an image's build)."""
+"""`python -m config.collect`: collect the static files without servers or secrets, for the build of an image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 
 def main() -> None:
-    """Run `collectstatic` with settings that end with this process and open nothing."""
+    """Run `collectstatic` with dummy settings that exist only in this process."""
     values = {
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "DATABASE_URL": "postgres://nobody@localhost/nothing",

@@ -1,4 +1,4 @@
-"""One JSON line per event on standard error: constant event names, ids as fields (structlog)."""
+"""Logging with structlog: one JSON line per event on standard error, with a constant event name and ids as fields."""
 
 from __future__ import annotations
 

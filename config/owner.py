@@ -1,8 +1,8 @@
-"""Settings for what the owner of the tables does: `manage.py migrate` takes them by itself."""
+"""Settings with the owner role of the database. `manage.py migrate` uses them automatically."""
 
-from config.settings import *  # noqa: F403 -- the same settings, another role
+from config.settings import *  # noqa: F403 -- the same settings with another role
 from config.settings import DATABASE_OWNER_URL, database
 
 DATABASES = {"default": database(DATABASE_OWNER_URL)}
-# Migrations wait longer than requests, but never queue behind a long one for ever.
+# Migrations wait longer for a lock than requests, but not forever.
 DATABASES["default"]["OPTIONS"]["options"] = "-c lock_timeout=10s"

@@ -1,4 +1,4 @@
-"""All addresses: pages at `/`, JSON at `/api/v1/`, machines at `/hooks/`, probes beside them."""
+"""All URLs: pages at `/`, the API at `/api/v1/`, notifications at `/hooks/`, and the probes."""
 
 from __future__ import annotations
 

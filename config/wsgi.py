@@ -1,4 +1,4 @@
-"""One port for all: registry tokens go to a small callable of their own, everything else to Django."""
+"""The WSGI application: the token endpoint of the registry, and Django for all other URLs, on one port."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _django = get_wsgi_application()
 
 from lifecycle.tokens import endpoint as token_endpoint  # noqa: E402 -- needs the app registry
 
-# What is loaded by now stays for good. The collector would walk through all of it in the middle of some request, which
-# then took 70 ms longer than its neighbours.
+# The objects loaded so far are permanent. Without the freeze, the garbage collector scans them during some request,
+# which then takes 70 ms longer than others.
 _ = get_resolver().url_patterns  # imports every view
 gc.collect()
 gc.freeze()
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer one request."""
+    """Handle one request."""
     if environ.get("PATH_INFO") == "/auth/token":
         return token_endpoint.application(environ, start_response)
     return _django(environ, start_response)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# deploy/backup.sh FOLDER: write database, registry content and secrets to a new folder, while everything runs.
+# deploy/backup.sh FOLDER: back up database, registry content and secrets to a new folder, without stopping anything.
 set -eu
 target=$(realpath -m -- "${1:?usage: deploy/backup.sh FOLDER}")
 cd "$(dirname "$0")/.."

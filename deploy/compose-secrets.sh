@@ -1,13 +1,13 @@
 #!/bin/sh
-# Write deploy/secrets/ and deploy/compose.env for compose.yaml: random values, made once, never overwritten.
-# The folder is private (0700); the files in it are readable, because each container reads its own under another user.
+# Write deploy/secrets/ and deploy/compose.env for compose.yaml, with random values. Existing files are not overwritten.
+# The folder is private (0700). The files in it are readable, because the containers read them as different users.
 set -eu
 cd "$(dirname "$0")"
 web_port=${WEB_PORT:-8470} registry_port=${REGISTRY_PORT:-5470}
 public_url=${PUBLIC_URL:-http://localhost:$web_port}
 registry_public_url=${REGISTRY_PUBLIC_URL:-http://localhost:$registry_port}
-if [ -e secrets ]; then echo "deploy/secrets exists already: nothing written." >&2; exit 1; fi
-command -v openssl >/dev/null || { echo "openssl is needed to make keys." >&2; exit 1; }
+if [ -e secrets ]; then echo "deploy/secrets already exists. Nothing was written." >&2; exit 1; fi
+command -v openssl >/dev/null || { echo "openssl is missing. Install it to create the keys." >&2; exit 1; }
 
 random() { openssl rand -hex 32; }
 draft=$(mktemp -d ./.secrets.XXXXXX)
@@ -77,4 +77,4 @@ chmod 600 compose.env
 chmod 700 "$draft"
 mv "$draft" secrets
 trap - EXIT
-echo "Written: deploy/secrets/ and deploy/compose.env. Keep both private, and in your backups."
+echo "Created deploy/secrets/ and deploy/compose.env. Keep both private and back them up."

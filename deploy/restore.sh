@@ -1,5 +1,5 @@
 #!/bin/sh
-# deploy/restore.sh FOLDER: bring a backup back into an empty home (GRAVINGDOCK_HOME, or var/), and start everything.
+# deploy/restore.sh FOLDER: restore a backup into an empty home (GRAVINGDOCK_HOME, or var/), and start everything.
 set -eu
 source=$(realpath -- "${1:?usage: deploy/restore.sh FOLDER}")
 cd "$(dirname "$0")/.."

@@ -14,7 +14,7 @@ class LifecycleConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        # Becomes the current app, so that web and ticker send their wake-ups to our broker.
+        # Importing it makes it the current Celery app, so that web and ticker send wake-ups to our broker.
         from config import celery  # noqa: F401, PLC0415 -- needs the settings
         from lifecycle.core import lookups  # noqa: F401, PLC0415 -- registers itself
 
@@ -22,7 +22,7 @@ class LifecycleConfig(AppConfig):
 
 
 def load_handlers() -> None:
-    """Import every package's `handlers` module: jobs, schedules and subscriptions to events register themselves."""
+    """Import the `handlers` module of every package. It registers jobs, schedules and event subscriptions."""
     for package in sorted(module.name for module in pkgutil.iter_modules(lifecycle.__path__) if module.ispkg):
         name = f"lifecycle.{package}.handlers"
         if importlib.util.find_spec(name):

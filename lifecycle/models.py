@@ -1,4 +1,4 @@
-"""Re-exports each package's models, so that Django finds them; nothing else."""
+"""Re-exports the models of all packages, so that Django finds them."""
 
 from lifecycle.advisories.models import Advisory, AffectedInterval, Feed, Match
 from lifecycle.api.models import IdempotencyKey

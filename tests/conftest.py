@@ -32,7 +32,7 @@ def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> No
         finally:
             SERVICES.empty_database()
 
-    roll_back = TestCase._fixture_teardown  # type: ignore[attr-defined]
+    roll_back = TestCase._fixture_teardown  # type: ignore[attr-defined]  # the stubs leave out private methods
 
     def check(self: TestCase) -> None:
         """Nothing of a test that rolls back may stay: the test that let something commit fails, and not a later one."""
@@ -42,8 +42,8 @@ def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> No
             raise RuntimeError(f"Something committed rows while this test ran, which would reach later tests: {left}")
 
     # Django would TRUNCATE as the application role, which the audit trail refuses, as it must.
-    TransactionTestCase._fixture_teardown = empty  # type: ignore[method-assign]
-    TestCase._fixture_teardown = check  # type: ignore[method-assign]
+    TransactionTestCase._fixture_teardown = empty  # type: ignore[method-assign]  # replaced on purpose
+    TestCase._fixture_teardown = check  # type: ignore[method-assign]  # replaced on purpose
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

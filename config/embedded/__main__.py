@@ -1,4 +1,4 @@
-"""`python -m config.embedded up|down|status|logs|demo`: the whole of Gravingdock on one machine."""
+"""`python -m config.embedded up|down|status|logs|demo`: run Gravingdock with all its services on one machine."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from config.embedded.supervisor import MARK, Part, PartDied, Supervisor, started
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 HOME: Final = Path(os.environ.get("GRAVINGDOCK_HOME") or ROOT / "var").resolve()
-FREE_MIN: Final = 2 * 1024**3  # bytes: the demonstration's images and the database's log need about half of it
-READER: Final = "captain"  # lifecycle/demo/cast.py; this module imports nothing of Django
+FREE_MIN: Final = 2 * 1024**3  # bytes; the images of the demonstration and the database's log need about half of it
+READER: Final = "captain"  # from lifecycle/demo/cast.py, which this module cannot import without Django
 OURS: Final = ("web", "worker", "builder", "ticker")
 TITLES: Final = {
     "postgres": "PostgreSQL",
@@ -40,12 +40,12 @@ TITLES: Final = {
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
+    """Print a line without buffering."""
     print(text, flush=True)
 
 
 class Installation:
-    """The parts of one home, as chosen at this start."""
+    """The services of one home folder."""
 
     def __init__(self) -> None:
         HOME.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ class Installation:
         self.supervisor = Supervisor(HOME, self.sockets.with_name(self.sockets.name + "-sv"))
 
     def prepare(self, *, running: bool) -> None:
-        """Choose settings and write every configuration file."""
+        """Choose the settings and write all configuration files."""
         self.values = settings_file.choose(HOME, running=running)
         self.embedded = set(filter(None, self.values["EMBEDDED_PARTS"].split(",")))
         parts: list[Part] = []
@@ -117,19 +117,22 @@ class Installation:
         ]
 
     def up(self) -> None:
-        """Start what does not run; raises PartDied, PostgresFailed, PortTaken and their like with a sentence."""
+        """Start all services that are not running, and update the tables.
+
+        Raises PartDied, PostgresFailed, PortTaken, NoAccount or RegistryMissing, with a message for the user.
+        """
         started = time.monotonic()
         running = self.supervisor.is_running()
         if not running:
             free = shutil.disk_usage(HOME).free
             if free < FREE_MIN:
                 raise PartDied(
-                    f"Only {free // 1024**2} MB are free below {HOME}; at least {FREE_MIN // 1024**2} MB are needed. "
-                    "Free some, or set GRAVINGDOCK_HOME to a folder on another disk."
+                    f"Only {free // 1024**2} MB are free in {HOME}, but {FREE_MIN // 1024**2} MB are required. "
+                    "Free some space, or set GRAVINGDOCK_HOME to a folder on another disk."
                 )
-            # A supervisor that was killed leaves its parts running: they hold our ports, and nobody watches them.
+            # After a killed supervisor, its services still run without supervision and use our ports.
             self._end_left_over()
-            shutil.rmtree(HOME / "scratch", ignore_errors=True)  # what was being built or scanned when it ended
+            shutil.rmtree(HOME / "scratch", ignore_errors=True)  # left over from interrupted builds and scans
         (HOME / "scratch").mkdir(mode=0o700, exist_ok=True)
         self.prepare(running=running)
         if not running:
@@ -141,9 +144,9 @@ class Installation:
         if "postgres" in self.embedded:
             self.cluster.wait(60, alive=lambda: self.supervisor.states().get("postgres") == "RUNNING")
             self.cluster.make_database()
-        if running:  # the code may be newer than the processes, and the tables are about to be
+        if running:  # the code may be newer than the processes, and the next step updates the tables
             self.supervisor.ask_to_stop(OURS)
-        say("  Tables and files")
+        say("  Database tables and static files")
         with ThreadPoolExecutor() as both:
             for done in [
                 both.submit(self.manage, "migrate", "-v0"),
@@ -159,7 +162,7 @@ class Installation:
         say(f"Up in {time.monotonic() - started:.0f} s: {self.values['PUBLIC_URL']}")
 
     def manage(self, *words: str) -> None:
-        """Run a management command with this home's settings; raises PartDied with its words."""
+        """Run a management command with the settings of this home; raises PartDied with its output."""
         done = subprocess.run(
             [sys.executable, "manage.py", *words],
             cwd=ROOT,
@@ -174,9 +177,9 @@ class Installation:
     def _await_web(self, timeout_s: float = 40) -> None:
         address = f"http://{ports.LOOPBACK}:{self.values['WEB_PORT']}/readyz"
         deadline = time.monotonic() + timeout_s
-        host = urlsplit(self.values["PUBLIC_URL"]).netloc  # the web process answers to no other name
+        host = urlsplit(self.values["PUBLIC_URL"]).netloc  # the web process accepts no other host name
         request = urllib.request.Request(address, headers={"Host": host})
-        problem: object = "no answer"
+        problem: object = "no response"
         while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(request, timeout=3):  # noqa: S310 -- our own http address
@@ -184,22 +187,22 @@ class Installation:
             except (urllib.error.URLError, OSError) as error:
                 problem = error
                 time.sleep(0.2)
-        raise PartDied(f"The web process does not get ready ({problem}). Its log:\n{self.supervisor.tail('web')}")
+        raise PartDied(f"The web process is not ready ({problem}). The end of its log:\n{self.supervisor.tail('web')}")
 
     def down(self) -> None:
-        """Stop everything of this home, also what a killed supervisor left behind."""
+        """Stop all processes of this home, including those left over from a killed supervisor."""
         family = self.supervisor.family()
         self.supervisor.shut_down(OURS)
-        for pid, ticks in family:  # what left its process group and outlived its part: a build
-            if (found := started_at(pid)) is not None and found[1] == ticks:
+        for pid, ticks in family:  # a build can leave its process group and outlive the builder
+            if (process := started_at(pid)) is not None and process[1] == ticks:
                 _signal(pid, signal.SIGKILL)
         self._end_left_over()
         for folder in (self.sockets, self.supervisor.socket.parent):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _end_left_over(self) -> None:
-        """End what runs of this home without a supervisor; asks first, then kills."""
-        # PostgreSQL takes SIGINT as "now, but properly"; SIGTERM would wait for its clients.
+        """End the processes of this home that run without a supervisor; kill those that do not stop."""
+        # For PostgreSQL, SIGINT is a fast but clean shutdown. SIGTERM would wait for its clients.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             pids = self._left_over()
             for pid in pids:
@@ -209,17 +212,17 @@ class Installation:
                 time.sleep(0.1)
 
     def _left_over(self) -> list[int]:
-        """Return the processes that belong to this home, by the mark in their environment or by a server's files."""
+        """Return the IDs of the processes of this home, recognised by MARK in their environment or by their files."""
         mark = f"{MARK}={HOME}".encode()
         ours = f"{HOME}/".encode()
-        found = []
+        pids = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or started_at(int(entry.name)) is None:
                 continue
             try:
                 command = (entry / "cmdline").read_bytes().split(b"\0")
                 environment = (entry / "environ").read_bytes().split(b"\0")
-                # Redis writes its title over its command line and environment: its folder tells.
+                # Redis overwrites its command line and environment, so check its working folder.
                 is_redis = (entry / "exe").readlink().name == "redis-server" and (
                     entry / "cwd"
                 ).readlink() == HOME / "redis"
@@ -229,8 +232,8 @@ class Installation:
                 word.startswith(ours) for word in command
             )
             if mark in environment or is_server or is_redis:
-                found.append(int(entry.name))
-        return found
+                pids.append(int(entry.name))
+        return pids
 
 
 def _signal(pid: int, number: int) -> None:
@@ -243,7 +246,7 @@ def demonstrate(installation: Installation, *, again: bool) -> int:
     if (HOME / "demo.json").exists() and not again:
         return 0
     words = [sys.executable, "manage.py", "demo", *(["--again"] if again else [])]
-    # With the mark, `make down` ends it too. An interrupt is its own to handle: it has builds to end.
+    # With MARK, `make down` ends it too. The demonstration handles an interrupt itself, to end its builds.
     environment = {**os.environ, "GRAVINGDOCK_HOME": str(HOME), MARK: str(HOME), "PYTHONUNBUFFERED": "1"}
     say("")
     process = subprocess.Popen(words, cwd=ROOT, env=environment)
@@ -252,31 +255,31 @@ def demonstrate(installation: Installation, *, again: bool) -> int:
         code = process.wait()
     finally:
         signal.signal(signal.SIGINT, previous)
-    if code < 0:  # `make down` from elsewhere, most likely
-        say("The demonstration was ended from outside; `make demo` runs it again from the beginning.")
+    if code < 0:  # most likely `make down` in another terminal
+        say("The demonstration was stopped. Run it again from the beginning: make demo")
         return 1
     if code:
         say(
-            f"\nEverything else runs: {installation.values['PUBLIC_URL']}\n"
-            "`make demo` runs the demonstration again from the beginning; `DEMO=0 make up` starts without it."
+            f"\nThe demonstration failed. All services are running: {installation.values['PUBLIC_URL']}\n"
+            "Run the demonstration again: make demo. Start without it: DEMO=0 make up"
         )
     return code
 
 
 def sign_in() -> str:
-    """Return how the reader of the demonstration signs in, or how the first account is made."""
+    """Return the login of the demonstration's reader, or how to create the first account."""
     accounts = HOME / "demo-accounts.json"
     if not accounts.exists():
-        return "Make the first account: .venv/bin/python manage.py create_user NAME --admin"
+        return "Create the first account: .venv/bin/python manage.py create_user NAME --admin"
     reader = json.loads(accounts.read_text())[READER]
     return (
         f"Sign in as {reader['username']} with the password {reader['password']}\n"
-        f"The other role accounts are in {accounts}"
+        f"Accounts for the other roles: {accounts}"
     )
 
 
 def main() -> int:
-    """Do what the command line says; problems are one sentence and exit code 1."""
+    """Run the command and return its exit code: 1 after a problem, printed as one sentence."""
     parser = argparse.ArgumentParser(prog="python -m config.embedded", description=__doc__)
     parser.add_argument("verb", choices=("up", "down", "status", "logs", "demo"))
     verb = parser.parse_args().verb
@@ -292,10 +295,10 @@ def main() -> int:
             say(f"\nOpen {installation.values['PUBLIC_URL']}\n{sign_in()}")
         elif verb == "down":
             installation.down()
-            say("Stopped. Everything is kept in " + str(HOME))
+            say("Stopped. All data is kept in " + str(HOME))
         elif verb == "status":
             states = installation.supervisor.states() if installation.supervisor.is_running() else {}
-            say("\n".join(f"{name:10} {state.lower()}" for name, state in states.items()) or "Nothing runs.")
+            say("\n".join(f"{name:10} {state.lower()}" for name, state in states.items()) or "Nothing is running.")
         else:
             files = sorted(str(path) for path in (HOME / "log").glob("*.log"))
             os.execvp("tail", ["tail", "-n", "20", "-F", *files])  # noqa: S606 -- no shell is wanted

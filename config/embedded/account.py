@@ -1,9 +1,9 @@
-"""As whom PostgreSQL runs. It refuses root, and everything else of ours may be root.
+"""The account that runs PostgreSQL. PostgreSQL refuses to run as root, but all other services can.
 
-A user who is not root runs it as themselves. Root gives it a system user of its own. That user may be unable to walk
-into the checkout (below a home directory of mode 0700, say); nobody's directories are opened for it. Instead it gets
-the one capability to walk and read, or, where capabilities are withheld, runs as
-"nobody" of a user namespace of its own.
+A normal user runs it under their own account. Root runs it under a system user. That user may have no access to the
+checkout, for example below a home directory with mode 0700. We do not change the mode of such directories. Instead the
+process gets one capability, to enter and read directories. Where capabilities are not available, it runs as "nobody" in
+its own user namespace.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ SYSTEM_USER: Final = "gravingdock-pg"
 
 
 class NoAccount(RuntimeError):
-    """There is no way here to run PostgreSQL as anybody but root."""
+    """PostgreSQL cannot run here under an account other than root."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A way to run a program: the words before its command, and who has to own its files (None: leave them)."""
+    """A way to run a program: a command prefix, and the owner of its files (None: do not change the owner)."""
 
     name: str
     prefix: tuple[str, ...]
@@ -38,21 +38,21 @@ class Account:
         return [*self.prefix, *argv]
 
     def own(self, path: Path) -> None:
-        """Give `path` and all below it to the account, once; links are not followed."""
+        """Change the owner of `path` and everything below it to the account, once; links are not followed."""
         if self.uid is None or self.gid is None or path.lstat().st_uid == self.uid:
             return
         for folder, folders, files in os.walk(path):
             for name in (*folders, *files):
                 os.chown(Path(folder, name), self.uid, self.gid, follow_symlinks=False)
-        # The top goes last: if we are interrupted, the next start sees it unowned and does the whole again.
+        # The top folder comes last: after an interruption, the next start finds it unchanged and repeats everything.
         os.chown(path, self.uid, self.gid)
 
 
 def account_for(program: Path, folder: Path, *, die_with_parent: bool = False) -> Account:
-    """Return the least privileged account that can execute `program` and work in `folder`, which has to exist.
+    """Return the least privileged account that can run `program` and write to `folder`, which must exist.
 
-    `die_with_parent` asks the kernel to interrupt the program when its parent is gone (for tests).
-    Raises NoAccount when root finds no way; the message says what was tried.
+    With `die_with_parent`, the kernel interrupts the program when its parent ends (for tests).
+    Raises NoAccount when root has no such account; the message lists what was tried.
     """
     watch = ("--pdeathsig", "INT") if die_with_parent else ()
     if os.geteuid() != 0:
@@ -64,9 +64,9 @@ def account_for(program: Path, folder: Path, *, die_with_parent: bool = False) -
             return account
         problems.append(f"{account.name}: {problem}")
     raise NoAccount(
-        "PostgreSQL refuses to run as root, and no other account can work in "
-        f"{folder}. Run this as an ordinary user, or put the checkout where a system user can read it. Tried "
-        + "; ".join(problems or ["nothing: neither setpriv nor unshare is there (Debian package util-linux)"])
+        "PostgreSQL refuses to run as root, and no other account can use "
+        f"{folder}. Run this as a normal user, or move the checkout to a folder that a system user can read. Tried: "
+        + "; ".join(problems or ["nothing, because setpriv and unshare are missing (Debian package util-linux)"])
     )
 
 
@@ -98,7 +98,7 @@ def _ways(watch: tuple[str, ...]) -> Iterator[Account]:
             user.pw_uid,
             user.pw_gid,
         )
-        walk = "-all,+dac_read_search"  # walk through and read; it cannot write what is not its own
+        walk = "-all,+dac_read_search"  # enter and read directories; no write access to files of others
         yield Account(
             f"{SYSTEM_USER} with CAP_DAC_READ_SEARCH",
             (
@@ -109,7 +109,7 @@ def _ways(watch: tuple[str, ...]) -> Iterator[Account]:
                 walk,
                 "--bounding-set",
                 walk,
-                # Without this bit access(2), by which PostgreSQL finds its programs, ignores the capability.
+                # Without this bit, access(2) ignores the capability, and PostgreSQL finds its programs with access(2).
                 "--securebits",
                 "+no_setuid_fixup",
                 "--no-new-privs",
@@ -125,7 +125,7 @@ def _ways(watch: tuple[str, ...]) -> Iterator[Account]:
 
 
 def _system_user() -> pwd.struct_passwd | None:
-    """Return PostgreSQL's system user, made at the first need; None where users cannot be made."""
+    """Return the system user for PostgreSQL, created if necessary; None where users cannot be created."""
     try:
         return pwd.getpwnam(SYSTEM_USER)
     except KeyError:
@@ -157,13 +157,13 @@ def _system_user() -> pwd.struct_passwd | None:
 
 
 def _probe(account: Account, program: Path, folder: Path) -> str | None:
-    """Return why the account cannot run `program` and write below `folder`, or None when it can."""
+    """Return the reason why the account cannot run `program` or write to `folder`; None if it can."""
     scratch = folder / f".probe-{os.getpid()}"
     scratch.mkdir(mode=0o700)
     try:
         if account.uid is not None and account.gid is not None:
             os.chown(scratch, account.uid, account.gid)
-        # -C makes PostgreSQL find itself and read its folder, and ends; --version would look at neither.
+        # With -C, PostgreSQL locates itself, reads its folder and exits. --version would do neither.
         script = 'cd "$1" && : > postgresql.conf && exec "$2" -D "$1" -C port'
         done = subprocess.run(
             account.command(["/bin/sh", "-c", script, "probe", str(scratch), str(program)]),

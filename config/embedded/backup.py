@@ -1,8 +1,8 @@
-"""`python -m config.embedded.backup make|restore FOLDER`: all that cannot be made again, and the way back.
+"""`python -m config.embedded.backup make|restore FOLDER`: back up an installation, and restore it.
 
-A backup is a folder: the database, the registry's content, the secrets (without FIELD_KEY and the token key the rest is
-useless, so they travel together: keep the folder as private as the installation), and checksums. The database is dumped
-first: whatever it names is then in the registry already, and content only ever gets added. Redis holds nothing to keep.
+A backup is a folder with the database, the registry content, the secrets and checksums. It includes the secrets because
+the data is useless without FIELD_KEY and the token key. So keep the folder as private as the installation. The database
+is dumped first: everything it refers to is already in the registry, where content is only added. Redis needs no backup.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ SUMS: Final = "SHA256SUMS"
 
 
 class NotPossible(RuntimeError):
-    """A backup or a restoration that cannot be done; nothing was changed."""
+    """The backup or restore is not possible; nothing was changed."""
 
 
 def make(folder: Path) -> None:
-    """Write a backup of the running installation to `folder`, which must not exist yet.
+    """Write a backup of the installation to `folder`, which must not exist yet.
 
-    Nothing has to be stopped. The folder appears whole or not at all. Raises NotPossible.
+    Services can continue to run. The folder is created only when the backup is complete. Raises NotPossible.
     """
     values = settings_file.read(HOME / "env")
     address = os.environ.get("DATABASE_OWNER_URL") or values.get("DATABASE_OWNER_URL")
     if not address:
-        raise NotPossible(f"There is no installation in {HOME} (no file `env`).")
+        raise NotPossible(f"No installation found in {HOME} (no file `env`).")
     if folder.exists():
-        raise NotPossible(f"{folder} exists already; a backup never overwrites another.")
+        raise NotPossible(f"{folder} already exists. Choose a new folder.")
     draft = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True, mode=0o700)
@@ -68,24 +68,23 @@ def make(folder: Path) -> None:
 
 
 def restore(folder: Path) -> None:
-    """Bring a backup back into this (new, empty) home, and start everything.
+    """Restore a backup into this new, empty home, and start everything.
 
-    Raises NotPossible before anything is changed when a checksum differs or the home is in use.
+    Raises NotPossible when a checksum differs or the home is in use, before anything is changed.
     """
     _check(folder)
     if (HOME / "env").exists() or (HOME / "pg").exists():
         raise NotPossible(
-            f"{HOME} holds an installation. A backup is restored into an empty home: move that folder away, or set "
-            "GRAVINGDOCK_HOME to a new one."
+            f"{HOME} already contains an installation. Move that folder away, or set GRAVINGDOCK_HOME to a new folder."
         )
     HOME.mkdir(parents=True, exist_ok=True)
     shutil.copytree(folder / "home", HOME, dirs_exist_ok=True)
     if (folder / CONTENT).exists():
         say("  Registry content")
         with tarfile.open(folder / CONTENT) as archive:
-            # Debian 12's Python 3.11.2 knows no filters; the checksums above say that the content is what we packed.
+            # Python 3.11.2 in Debian 12 has no filters. The checksums above show that we packed the content.
             archive.extraction_filter = getattr(tarfile, "data_filter", None)
-            archive.extractall(HOME / "registry")  # noqa: S202 -- as said
+            archive.extractall(HOME / "registry")  # noqa: S202 -- see the comment above
     installation = Installation()
     installation.prepare(running=False)
     installation.supervisor.socket.parent.mkdir(mode=0o700, exist_ok=True)
@@ -102,12 +101,12 @@ def restore(folder: Path) -> None:
 
 def _check(folder: Path) -> None:
     if not (folder / SUMS).exists():
-        raise NotPossible(f"{folder} is no backup: it has no {SUMS}.")
+        raise NotPossible(f"{folder} is not a backup: the file {SUMS} is missing.")
     for line in (folder / SUMS).read_text().splitlines():
         digest, _, name = line.partition("  ")
         path = folder / name
         if not path.is_file() or _sha256(path) != digest:
-            raise NotPossible(f"{path} is damaged or missing: its checksum differs from {SUMS}.")
+            raise NotPossible(f"{path} is missing or damaged: its checksum is not the one in {SUMS}.")
 
 
 def _sha256(path: Path) -> str:
@@ -116,19 +115,19 @@ def _sha256(path: Path) -> str:
 
 
 def _pack(source: Path, target: Path) -> None:
-    """Pack the registry's folder, without uploads that never ended; blobs are compressed already."""
+    """Pack the registry's folder without unfinished uploads, uncompressed, because blobs are compressed already."""
 
-    def wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    def without_uploads(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         return None if "/_uploads" in member.name else member
 
     with tarfile.open(target, "w") as archive:
-        archive.add(source, arcname="data", filter=wanted)
+        archive.add(source, arcname="data", filter=without_uploads)
 
 
 def _run_client(program: str, address: str, *arguments: str) -> None:
-    """Run one of PostgreSQL's clients; the password goes by the environment, never by the command line."""
+    """Run a PostgreSQL client program. The password is passed in the environment, never on the command line."""
     parts = urlsplit(address)
-    query = {name: found[-1] for name, found in parse_qs(parts.query).items()}
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     environment = {
         **os.environ,
         "PGHOST": query.get("host") or parts.hostname or "",
@@ -147,18 +146,21 @@ def _run_client(program: str, address: str, *arguments: str) -> None:
 
 
 def _client(program: str) -> Path:
-    """Return the client of the embedded PostgreSQL, else the one on PATH (it must not be older than the server)."""
+    """Return the client of the embedded PostgreSQL, or the one on PATH, which must not be older than the server.
+
+    Raises NotPossible without one.
+    """
     try:
         return postgres.programs() / program
-    except postgres.PostgresFailed:  # the wheel is not installed: the database is somewhere else
+    except postgres.PostgresFailed:  # the wheel is not installed: users run their own PostgreSQL
         pass
-    if found := shutil.which(program):
-        return Path(found)
-    raise NotPossible(f"{program} is not there; install PostgreSQL's client programs (postgresql-client).")
+    if path := shutil.which(program):
+        return Path(path)
+    raise NotPossible(f"{program} is not installed. Install the package postgresql-client.")
 
 
 def main() -> int:
-    """Do what the command line says; problems are one sentence and exit code 1."""
+    """Run the command and return its exit code: 1 after a problem, printed as one sentence."""
     parser = argparse.ArgumentParser(prog="python -m config.embedded.backup", description=__doc__)
     parser.add_argument("verb", choices=("make", "restore"))
     parser.add_argument("folder", type=Path)
@@ -168,10 +170,10 @@ def main() -> int:
     try:
         if chosen.verb == "make":
             make(folder)
-            say(f"Backup written to {folder}. It holds secrets: keep it private.")
+            say(f"Backup written to {folder}. It contains secrets. Keep it private.")
         else:
             restore(folder)
-            say(f"Restored into {HOME} and running.")
+            say(f"Restored to {HOME}. Gravingdock is running.")
     except (NotPossible, PartDied, RegistryMissing, postgres.PostgresFailed, account.NoAccount) as problem:
         print(f"gravingdock: {problem}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Secrets and keys, made once at the first start; none has a default."""
+"""Secrets and keys, generated at the first start. None has a default."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-# The registry refuses a token whose certificate has expired, so the certificate outlives any installation.
+# The registry rejects tokens with an expired certificate, so the certificate must outlive any installation.
 _CERTIFICATE_DAYS: Final = 365 * 30
 
 
 def password() -> str:
-    """Return 32 random bytes as text that needs no quoting in a URL, a shell or a configuration file."""
+    """Return 32 random bytes as text without characters that need quoting in URLs, shells or configuration files."""
     return secrets.token_urlsafe(32)
 
 
@@ -34,7 +34,7 @@ def fernet_key() -> str:
 
 
 def write_private(path: Path, content: str | bytes) -> None:
-    """Write a file that only its owner can read, whole or not at all, and safe against a power cut."""
+    """Write a file that only its owner can read. It is written completely or not at all, also in a power failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -46,10 +46,10 @@ def write_private(path: Path, content: str | bytes) -> None:
 
 
 def make_token_key(key_file: Path, certificate_file: Path) -> None:
-    """Write the key that signs registry tokens and the self-signed certificate that the registry trusts.
+    """Write the key that signs registry tokens, and its self-signed certificate that the registry trusts.
 
-    ES256 with one self-signed certificate in `x5c` is what both registry generations verify (EC P-256; an Ed25519
-    certificate in its bundle stops Distribution 2.8). The certificate is the registry's `rootcertbundle`.
+    Both registry generations verify ES256 with one self-signed certificate in `x5c` (EC P-256). An Ed25519 certificate
+    in the bundle stops Distribution 2.8. The certificate is the registry's `rootcertbundle`.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gravingdock registry tokens")])

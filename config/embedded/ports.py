@@ -1,4 +1,4 @@
-"""Which TCP ports are free, and who holds one that is not."""
+"""Free TCP ports, and the processes that use the others."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Final
 
 LOOPBACK: Final = "127.0.0.1"
-# Below Linux's ephemeral range (32768 on), so that no outgoing connection takes a port between choice and use.
+# Below Linux's ephemeral range (from 32768), so that no outgoing connection takes a port before we use it.
 _SCRATCH: Final = range(20_000, 32_000)
 
 
 def is_free(port: int) -> bool:
-    """Return whether a server could listen on this loopback port now, with any IPv6 twin that browsers try first."""
+    """Return whether a server could listen on this loopback port now. Also checks ::1, which browsers try first."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -26,7 +26,7 @@ def is_free(port: int) -> bool:
 
 
 def is_listening(port: int, host: str = LOOPBACK, timeout_s: float = 1.0) -> bool:
-    """Return whether something accepts connections on the port."""
+    """Return whether a process accepts connections on the port."""
     try:
         with socket.create_connection((host, port), timeout=timeout_s):
             return True
@@ -43,18 +43,18 @@ def choose(preferred: int, *, taken: Collection[int] = (), tries: int = 200) -> 
 
 
 def scratch(count: int) -> list[int]:
-    """Return `count` different free ports for a short-lived server, far from well-known and ephemeral ones."""
-    found: list[int] = []
+    """Return `count` different free ports for short-lived servers, outside the well-known and ephemeral ranges."""
+    free_ports: list[int] = []
     for port in random.SystemRandom().sample(_SCRATCH, k=2_000):
         if is_free(port):
-            found.append(port)
-            if len(found) == count:
-                return found
+            free_ports.append(port)
+            if len(free_ports) == count:
+                return free_ports
     raise OSError(f"fewer than {count} free TCP ports between {_SCRATCH.start} and {_SCRATCH.stop - 1}")
 
 
 def holder(port: int) -> str:
-    """Return "process name (pid)" of what listens on the port, or "another process" when we may not see it."""
+    """Return "name (process ID)" of the process that listens on the port, or "another process" if it is not visible."""
     inodes = _listening_inodes(port)
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

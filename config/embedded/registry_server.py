@@ -1,4 +1,4 @@
-"""CNCF Distribution with our own configuration: we are its token service, and it tells us about pushes."""
+"""The embedded registry: CNCF Distribution, configured to use our token endpoint and to notify us of pushes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RegistryMissing(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class RegistryServer:
-    """One registry: where it keeps blobs, its address, and how it knows us."""
+    """A registry: its folder, its port, and the settings that connect it to Gravingdock."""
 
     folder: Path
     port: int
@@ -29,7 +29,7 @@ class RegistryServer:
 
     @property
     def url(self) -> str:
-        """The registry's address as clients have to use it: `localhost`, since `Location` headers carry it."""
+        """The registry's address for clients. It uses `localhost`, as its `Location` headers do."""
         return f"http://localhost:{self.port}"
 
     @property
@@ -37,17 +37,17 @@ class RegistryServer:
         return self.folder / "config.yml"
 
     def prepare(self) -> None:
-        """Write the configuration, readable by its owner only (it holds secrets)."""
+        """Write the configuration to a file that only its owner can read, because it contains secrets."""
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        tell = {
+        endpoint = {
             "name": "gravingdock",
             "url": f"{self.public_url}/hooks/registry/managed",
             "headers": {"Authorization": [f"Bearer {self.hook_secret}"]},
             "timeout": "5s",
-            # A hint that fails is tried again soon: the crawl converges without it, but pages should not wait.
+            # Retry failed notifications soon. The crawl would find the pushes too, but pages should not wait for it.
             "threshold": 3,
             "backoff": "1s",
-            # With this, only pushes and deletes of manifests arrive; 2.8 heeds `actions` only beside `mediatypes`.
+            # Only send pushes and deletes of manifests. Distribution 2.8 applies `actions` only beside `mediatypes`.
             "ignore": {"mediatypes": ["application/octet-stream"], "actions": ["pull"]},
         }
         configuration = {
@@ -74,15 +74,15 @@ class RegistryServer:
             },
             "notifications": {
                 "events": {"includereferences": True},
-                "endpoints": [tell],
+                "endpoints": [endpoint],
             },
         }
-        # JSON is YAML, and quoting is settled.
+        # JSON is valid YAML and avoids quoting problems.
         keys.write_private(self._configuration, json.dumps(configuration, indent=1) + "\n")
 
     def command(self) -> list[str]:
         """Return the command line of the server, in the foreground; raises RegistryMissing."""
         program = shutil.which("docker-registry")
         if program is None:
-            raise RegistryMissing("docker-registry is not installed; `make system` installs it.")
+            raise RegistryMissing("docker-registry is not installed. Run: make system")
         return [program, "serve", str(self._configuration)]

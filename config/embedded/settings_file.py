@@ -1,4 +1,4 @@
-"""`var/env`: what the first start chose (secrets, ports, keys) and every later start keeps."""
+"""The file `var/env`: the secrets and ports that the first start chooses and later starts reuse."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Final
 
 from config.embedded import keys, ports
 
-# What people find first: easy to remember, and rarely taken.
+# Easy to remember, and rarely in use.
 PREFERRED_PORTS: Final = {"WEB_PORT": 8470, "REGISTRY_PORT": 5470, "PG_PORT": 5471, "REDIS_PORT": 5472}
 PASSWORDS: Final = ("PG_SUPERUSER_PASSWORD", "PG_OWNER_PASSWORD", "PG_APP_PASSWORD", "REDIS_PASSWORD")
-# A part of the stack, and the variable that names the user's own in its place.
+# Service -> the variable with the address of the user's own server instead of ours.
 OWN_PART: Final = {"postgres": "DATABASE_URL", "redis": "REDIS_URL", "registry": "REGISTRY_URL"}
 PART_OF_PORT: Final = {"PG_PORT": "postgres", "REDIS_PORT": "redis", "REGISTRY_PORT": "registry"}
-# Other settings that, once given to `make up`, hold for later starts and for every `manage.py` command.
+# Other settings that `make up` stores for later starts and for every `manage.py` command.
 REMEMBERED: Final = (
     "DATABASE_OWNER_URL",
     "BUILD_CA_BUNDLE",
@@ -30,16 +30,16 @@ REMEMBERED: Final = (
     "SYFT",
 )
 HEADER: Final = (
-    "# Written by `make up`. Holds secrets: keep it private, and keep it: the data is useless without FIELD_KEY.\n"
+    "# Written by `make up`. Contains secrets: keep it private and back it up. Data cannot be read without FIELD_KEY.\n"
 )
 
 
 class PortTaken(RuntimeError):
-    """A port that this installation used before is held by another program now."""
+    """Another program uses a port of this installation."""
 
 
 def read(path: Path) -> dict[str, str]:
-    """Return the settings of the file; an absent file is empty."""
+    """Return the settings in the file, or {} without such a file."""
     if not path.exists():
         return {}
     lines = [line.strip() for line in path.read_text().splitlines()]
@@ -48,15 +48,15 @@ def read(path: Path) -> dict[str, str]:
 
 
 def write(path: Path, values: dict[str, str]) -> None:
-    """Write the settings, readable by their owner only."""
+    """Write the settings to a file that only its owner can read."""
     lines = [f"{name}={shlex.quote(value)}" for name, value in sorted(values.items())]
     keys.write_private(path, HEADER + "\n".join(lines) + "\n")
 
 
 def choose(home: Path, *, running: bool) -> dict[str, str]:
-    """Return all settings of this start: the remembered ones, what is new, and what the environment overrides.
+    """Return all settings for this start: stored values, new values, and values from the environment, which win.
 
-    Raises PortTaken, naming the port and its holder, when a remembered port is not ours any more.
+    Raises PortTaken with the port and its holder when another program uses a stored port.
     """
     values = read(home / "env")
     for name in PASSWORDS:
@@ -76,7 +76,7 @@ def choose(home: Path, *, running: bool) -> dict[str, str]:
         port = int(values[name])
         if not running and not is_new and not ports.is_free(port) and PART_OF_PORT.get(name) not in own:
             raise PortTaken(
-                f"Port {port} ({name}) is held by {ports.holder(port)}. Stop that program, or choose another port: "
+                f"Port {port} ({name}) is used by {ports.holder(port)}. Stop that program, or choose another port: "
                 f"{name}=<port> make up"
             )
         taken.add(port)
@@ -101,9 +101,10 @@ def choose(home: Path, *, running: bool) -> dict[str, str]:
 
 
 def _is_own(part: str, variable: str, values: dict[str, str]) -> bool:
-    """Whether the user's own server takes the part's place: named now, or at an earlier start (`NAME= ...` ends that).
+    """Return whether the user's own server replaces the service, set now or at an earlier start.
 
-    Remembered, because to fall back to an empty database of ours would look like a loss of everything.
+    An empty variable (`NAME= make up`) ends this. The choice is stored, because starting with our empty database would
+    look like a loss of all data.
     """
     if variable in os.environ:
         return bool(os.environ[variable])

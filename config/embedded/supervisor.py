@@ -1,4 +1,4 @@
-"""The one supervisor of an embedded installation: it starts each part again when it dies, and keeps a log of each."""
+"""The supervisor of an embedded installation. It restarts each service that ends, and keeps a log of each."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import Any, Final
 from config.embedded import keys
 
 LOG_MAX: Final = "20MB"
-# In the environment of every part, and of what a part starts: by it `make down` knows a process that lost its parent.
+# In the environment of every service and its children. So `make down` recognises processes that lost their parent.
 MARK: Final = "GRAVINGDOCK_PART_OF"
-# A part whose disk is full, or whose predecessor's memory is still held, is tried for as long as it takes, each time a
-# second later.
+# A service can fail for a while, for example with a full disk or while its predecessor still uses memory. So it is
+# retried without end, and each wait is one second longer.
 _RETRIES: Final = 1_000_000
-_SHUTDOWN_STATE: Final = 6  # supervisor's xmlrpc.Faults: what it answers to every command while it goes down
+_SHUTDOWN_STATE: Final = 6  # fault code from supervisor's xmlrpc.Faults for every command during a shutdown
 
 
 class PartDied(RuntimeError):
-    """A part ended as soon as it was started; the message carries the end of its log."""
+    """A service ended right after its start. The message contains the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One program under the supervisor."""
+    """One program that the supervisor runs."""
 
     name: str
     command: Sequence[str]
@@ -37,11 +37,11 @@ class Part:
     stop_signal: str = "TERM"
     stop_wait_s: int = 30
     environment: Mapping[str, str] = field(default_factory=dict)
-    is_group_stopped: bool = False  # send the stop signal to all its processes, not to the first only
+    is_group_stopped: bool = False  # send the stop signal to all its processes, not only to the first
 
 
 class Supervisor:
-    """Its files live below `home`; its socket in a short private folder."""
+    """A supervisor with its files below `home` and its socket in a private folder with a short path."""
 
     def __init__(self, home: Path, sockets: Path) -> None:
         self.home = home
@@ -54,7 +54,7 @@ class Supervisor:
         return self.home / "supervisor.pid"
 
     def write(self, parts: Sequence[Part]) -> None:
-        """Write the configuration for these parts."""
+        """Write the configuration for the services `parts`."""
         self.logs.mkdir(parents=True, exist_ok=True)
         lines = [
             "[unix_http_server]",
@@ -93,7 +93,7 @@ class Supervisor:
         keys.write_private(self.configuration, "\n".join(lines) + "\n")
 
     def is_running(self) -> bool:
-        """Whether the supervisor answers."""
+        """Return whether the supervisor responds."""
         try:
             self._call("getState")
         except (OSError, xmlrpc.client.Error):
@@ -101,7 +101,7 @@ class Supervisor:
         return True
 
     def start(self) -> None:
-        """Start the supervisor itself, detached; the parts are started one by one."""
+        """Start the supervisor in the background, without any service; raises PartDied."""
         self.socket.unlink(missing_ok=True)
         program = Path(sys.executable).with_name("supervisord")
         done = subprocess.run(
@@ -114,14 +114,14 @@ class Supervisor:
             time.sleep(0.05)
 
     def take_anew(self, names: Sequence[str]) -> None:
-        """Let the configuration as it is written now hold for parts that do not run: an upgrade may have changed it."""
+        """Reload the configuration of stopped services, because an upgrade may have changed it."""
         self._call("reloadConfig")
         for name in names:
             self._call("removeProcessGroup", name)
             self._call("addProcessGroup", name)
 
     def start_part(self, name: str) -> None:
-        """Start one part and wait until it has stayed up for a second; raises PartDied with the end of its log."""
+        """Start one service and wait until it has run for one second; raises PartDied with the end of its log."""
         try:
             self._call("startProcess", name, True)
         except xmlrpc.client.Fault as fault:
@@ -132,16 +132,16 @@ class Supervisor:
             ) from None
 
     def start_parts(self, names: Sequence[str], timeout_s: float = 60) -> None:
-        """Start several parts at once, wait until each has stayed up; raises PartDied for the first that does not."""
+        """Start several services at once and wait until each has stayed up; raises PartDied for the first failure."""
         states = self.states()
         for name in names:
             try:
-                if states[name] == "BACKOFF":  # it waits for its next try: now is better
+                if states[name] == "BACKOFF":  # it waits before its next try: start it now
                     self._call("stopProcess", name, True)
                 self._call("startProcess", name, False)
             except xmlrpc.client.Fault as fault:
                 if "ALREADY_STARTED" not in str(fault.faultString):
-                    # The supervisor also says SPAWN_ERROR of a program that ended before it looked again.
+                    # The supervisor also reports SPAWN_ERROR for a program that ended before its next check.
                     raise PartDied(
                         f"{name} did not stay up ({fault.faultString}). The end of its log:\n{self.tail(name)}"
                     ) from None
@@ -158,13 +158,13 @@ class Supervisor:
             time.sleep(0.1)
 
     def ask_to_stop(self, names: Sequence[str]) -> None:
-        """Ask several parts to stop, at once; what does not run is left alone."""
+        """Send the stop signal to several services without waiting; stopped services are ignored."""
         for name in names:
             with contextlib.suppress(xmlrpc.client.Fault):
                 self._call("stopProcess", name, False)
 
     def await_stopped(self, names: Sequence[str], timeout_s: float = 60) -> None:
-        """Return when none of the parts runs any more; the supervisor kills what does not obey."""
+        """Wait until all of the services have stopped. The supervisor kills those that do not stop."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             states = self.states()
@@ -173,32 +173,32 @@ class Supervisor:
             time.sleep(0.1)
 
     def family(self) -> set[tuple[int, str]]:
-        """Return (process id, start time) of all that descends from the supervisor, also builds in namespaces."""
+        """Return {(process ID, start time)} of all descendants of the supervisor, including builds in namespaces."""
         if not self.is_running():
             return set()
         parents: dict[int, list[tuple[int, str]]] = {}
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and (found := started_at(int(entry.name))) is not None:
-                parents.setdefault(found[0], []).append((int(entry.name), found[1]))
-        found_all: set[tuple[int, str]] = set()
+            if entry.name.isdigit() and (process := started_at(int(entry.name))) is not None:
+                parents.setdefault(process[0], []).append((int(entry.name), process[1]))
+        descendants: set[tuple[int, str]] = set()
         waiting = [int(self._call("getPID"))]
         while waiting:
             children = parents.get(waiting.pop(), [])
-            found_all.update(children)
+            descendants.update(children)
             waiting.extend(pid for pid, _ in children)
-        return found_all
+        return descendants
 
     def states(self) -> dict[str, str]:
-        """Return each part's state, as the supervisor names it."""
+        """Return {service: its state}, with the supervisor's names of states."""
         return {row["name"]: row["statename"] for row in self._call("getAllProcessInfo")}
 
     def tail(self, name: str, lines: int = 15) -> str:
-        """Return the last lines of a part's log."""
+        """Return the last lines of a service's log."""
         path = self.logs / f"{name}.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
 
     def shut_down(self, first: Sequence[str], timeout_s: float = 90) -> None:
-        """Stop the parts named `first`, which need the others, then all, then the supervisor; returns when gone."""
+        """Stop the services `first`, which need the others, then all others and the supervisor; wait until it ended."""
         if not self.is_running():
             return
         try:
@@ -208,9 +208,9 @@ class Supervisor:
             self._call("shutdown")
         except xmlrpc.client.Fault as fault:
             if fault.faultCode != _SHUTDOWN_STATE:
-                raise  # else somebody else is shutting it down already: wait with them
+                raise  # with this code, another process is shutting it down already: wait for the end
         except (OSError, ValueError):
-            return  # it has just gone
+            return  # it has just ended
         deadline = time.monotonic() + timeout_s
         while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -227,7 +227,7 @@ class Supervisor:
 
 
 def started_at(pid: int) -> tuple[int, str] | None:
-    """Return (parent's id, start time in clock ticks) of a process, or None when it is gone or only a zombie."""
+    """Return (parent's ID, start time in clock ticks) of a process, or None when it has ended or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -236,6 +236,6 @@ def started_at(pid: int) -> tuple[int, str] | None:
 
 
 def _quote(word: str) -> str:
-    """Return `word` for a `command=` line: the supervisor splits it like a shell, and expands % signs."""
+    """Return `word` quoted for a `command=` line, which the supervisor splits like a shell and expands for % signs."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'

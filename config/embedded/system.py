@@ -1,6 +1,6 @@
-"""`make system`: the Debian packages that Gravingdock needs, named, and installed where we may.
+"""`make system`: list the missing Debian packages, and install them with root or sudo.
 
-Runs with the machine's own Python before anything is installed, so it uses the standard library only.
+It runs with the system's Python before anything is installed, so it uses only the standard library.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ import tempfile
 from pathlib import Path
 
 MINIMUM = (3, 11)
-# Package -> the file that proves it is there (a program on PATH, a path, or a library).
+# Package -> how to detect it (a program on PATH, a file, or a library).
 RUNTIME = {
     "docker-registry": "docker-registry",
     "skopeo": "skopeo",
     "buildah": "buildah",
     "mmdebstrap": "mmdebstrap",
-    "python3-venv": "",  # asked of Python itself, below
+    "python3-venv": "",  # detected by an import, see has()
     "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
     "util-linux": "setpriv",
     "debian-archive-keyring": "/usr/share/keyrings/debian-archive-keyring.gpg",
 }
 TESTS = {
     "chromium": "chromium",
-    "libatomic1": "libatomic.so.1",  # of Playwright's driver
+    "libatomic1": "libatomic.so.1",  # for Playwright's driver
     "fonts-liberation": "/usr/share/fonts/truetype/liberation",
 }
-SERVICE = "docker-registry.service"  # Debian's own; ours has its own configuration and port
+SERVICE = "docker-registry.service"  # Debian's service; our registry has its own configuration and port
 
 
 def has(proof: str) -> bool:
-    """Return whether a program, a file, a library, or (for "") Python's venv with pip is there."""
+    """Return whether a program, a file, a library, or (for "") Python's venv with pip is installed."""
     if not proof:
         code = "import ensurepip, venv"
         return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
@@ -52,16 +52,16 @@ def has(proof: str) -> bool:
 
 
 def missing(packages: dict[str, str]) -> list[str]:
-    """Return the packages whose proof is not there."""
+    """Return the packages that are not installed."""
     return [package for package, proof in packages.items() if not has(proof)]
 
 
 def install(packages: list[str]) -> int:
-    """Install without starting any service; returns the exit code."""
+    """Install packages without starting their services; returns the exit code."""
     names = " ".join(packages)
     command = f"apt-get update && apt-get install --no-install-recommends {names}"
     if shutil.which("apt-get") is None:
-        print(f"gravingdock: missing: {names}. This is no Debian: install the same programs, then try again.")
+        print(f"gravingdock: missing: {names}. apt-get was not found. Install the same programs, then try again.")
         return 3
     if os.geteuid() == 0:
         prefix: list[str] = []
@@ -77,7 +77,7 @@ def install(packages: list[str]) -> int:
     had_service = _service_exists()
     environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
     with tempfile.TemporaryDirectory() as folder:
-        # invoke-rc.d asks policy-rc.d whether a service may start: 101 is no. It is put where nothing was, and removed.
+        # invoke-rc.d starts no service when policy-rc.d exits with 101. Ours is used only if none exists, then removed.
         policy = Path("/usr/sbin/policy-rc.d")
         ours = not policy.exists()
         if ours:
@@ -94,7 +94,7 @@ def install(packages: list[str]) -> int:
             if ours:
                 subprocess.run([*prefix, "rm", "-f", str(policy)], check=True)
     if done.returncode != 0:
-        print(f"gravingdock: apt-get could not install {names}; its own words are above.")
+        print(f"gravingdock: apt-get could not install {names}. Its messages are above.")
         return 1
     if "docker-registry" in packages and not had_service:
         _disable_service(prefix)
@@ -102,7 +102,7 @@ def install(packages: list[str]) -> int:
 
 
 def _disable_service(prefix: list[str]) -> None:
-    """Keep Debian's own registry from starting with the machine, whichever init it has (none, in a container)."""
+    """Disable the start of Debian's registry at boot, for any init system (a container has none)."""
     now = ["--now"] if Path("/run/systemd/system").exists() else []
     for command in (["systemctl", "disable", *now, SERVICE], ["update-rc.d", SERVICE.partition(".")[0], "disable"]):
         if has(command[0]):
@@ -114,10 +114,10 @@ def _service_exists() -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Check and install; 0 when all is there, 3 when a person has to act first."""
+    """Install missing packages; returns 0 on success, 1 on failure, 3 when the user must act first."""
     if sys.version_info < MINIMUM:
-        found = platform.python_version()
-        print(f"gravingdock: Python 3.11 or later is needed; this is {found}. Try: make PYTHON=python3.11 ...")
+        version = platform.python_version()
+        print(f"gravingdock: Python 3.11 or later is required, but this is {version}. Try: make PYTHON=python3.11 ...")
         return 3
     packages = {**RUNTIME, **TESTS} if "--tests" in arguments else RUNTIME
     absent = missing(packages)

@@ -1,4 +1,4 @@
-"""The web process: granian serving Django and the token service as WSGI, one master over some workers."""
+"""The web process: granian serves Django and the token endpoint as WSGI, with one main process and some workers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final
 
 from config.embedded import ports
 
-_WORKERS_MAX: Final = 4  # some 120 MB each
-_THREADS: Final = 8  # of each worker: requests wait for PostgreSQL and the registry most of their time
+_WORKERS_MAX: Final = 4  # about 120 MB each
+_THREADS: Final = 8  # per worker; requests mostly wait for PostgreSQL and the registry
 
 
 def command(port: int, *, workers: int | None = None) -> list[str]:
-    """Return the command that serves on a loopback port: as many workers as there are cores, up to four."""
+    """Return the command of the web server on a loopback port. The default is one worker per core, up to four."""
     count = workers or min(len(os.sched_getaffinity(0)), _WORKERS_MAX)
     return [
         str(Path(sys.executable).with_name("granian")), "--interface", "wsgi", "--no-ws",

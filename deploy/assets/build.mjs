@@ -1,5 +1,5 @@
-// Rebuilds what lifecycle/static/lifecycle/{vendor,icons.svg} holds, from the exact versions of package-lock.json.
-// People who run Gravingdock need none of this: the result is committed.
+// Rebuilds lifecycle/static/lifecycle/{vendor,icons.svg} from the exact versions of package-lock.json.
+// The result is committed, so running Gravingdock does not need this script.
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync, readdirSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 import postcss from "postcss";
@@ -12,7 +12,7 @@ const BUDGET_JS = 45 * 1024;
 
 mkdirSync(VENDOR, { recursive: true });
 
-// Only what stands in a tag counts as used: a word of a page's text must not drag in a component of that name.
+// Only names inside tags count as used: a word in a page's text must not include a component of that name.
 function namesIn(content) {
   const names = new Set();
   for (const tag of content.matchAll(/<([a-z][a-z0-9-]*)((?:"[^"]*"|'[^']*'|[^<>"'])*)>/gs)) {
@@ -36,8 +36,8 @@ const [purged] = await new PurgeCSS().purge({
   variables: true,
 });
 
-// Our tokens give every colour in both themes, so Tabler's second set is dead weight; in a layer of its own, whatever
-// we say wins without a fight over specificity.
+// Our tokens define every colour for both themes, so Tabler's dark theme is not needed. Tabler is in its own layer, so
+// our rules win regardless of specificity.
 const sheet = postcss.parse(purged.css);
 sheet.walkRules((rule) => {
   rule.selectors = rule.selectors.filter((selector) => !/data-bs-theme=["']?dark/.test(selector)).concat([]);

@@ -1,4 +1,4 @@
-"""The job of this package: match package versions and advisories."""
+"""The job kind of this package: match package versions with advisories."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from accounts.models import User
 from lifecycle.jobs.kinds import Kind, Subject, register
 from lifecycle.jobs.models import Job
 
-_PAYLOAD: Final = (("package_ids", "package versions"), ("advisory_ids", "advisories"))
+_PAYLOAD: Final = (("package_ids", "package version", "package versions"), ("advisory_ids", "advisory", "advisories"))
 
 
 def _subjects(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
@@ -17,8 +17,9 @@ def _subjects(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
 
 
 def _counts(job: Job) -> str:
-    counts = [(len(job.payload.get(name, ())), words) for name, words in _PAYLOAD]
-    return ", ".join(f"{count:,} {words}" for count, words in counts if count) or "nothing new"
+    counts = [(len(job.payload.get(key, ())), singular, plural) for key, singular, plural in _PAYLOAD]
+    words = [f"{count:,} {singular if count == 1 else plural}" for count, singular, plural in counts if count]
+    return ", ".join(words) or "nothing new"
 
 
 MATCH: Final = register(
@@ -27,7 +28,7 @@ MATCH: Final = register(
         queue="match",
         label="Match advisories",
         subjects=_subjects,
-        why_not_cancelled="A match ends by itself: what it leaves out, nobody would look for again.",
+        why_not_cancelled="This job cannot be cancelled, because its missing results would not be found later.",
         is_retried_forever=True,
     )
 )

@@ -1,4 +1,4 @@
-"""The audit trail over `/api/v1/`."""
+"""The audit log in `/api/v1/`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lifecycle.audit.types import EventFilter
 from lifecycle.authority.queries import events_visible_to
 
 _FILTERS = [
-    OpenApiParameter("action", str, description="The action, or its beginning: `promotion` finds promotion.approved."),
+    OpenApiParameter("action", str, description="Action or its beginning: `promotion` matches promotion.approved."),
     OpenApiParameter("actor", str),
     OpenApiParameter("team", str),
-    OpenApiParameter("subject", str, description="A repository's name, or a whole digest."),
+    OpenApiParameter("subject", str, description="Name of a repository, or a complete digest."),
     OpenApiParameter("outcome", str, enum=AuditEvent.Outcome.values),
-    OpenApiParameter("since", {"type": "string", "format": "date"}, description="The first day, in UTC."),
-    OpenApiParameter("until", {"type": "string", "format": "date"}, description="The last day, in UTC."),
+    OpenApiParameter("since", {"type": "string", "format": "date"}, description="First day (UTC)."),
+    OpenApiParameter("until", {"type": "string", "format": "date"}, description="Last day (UTC)."),
 ]
 
 
@@ -42,13 +42,13 @@ class AuditEventSerializer(serializers.ModelSerializer[AuditEvent]):
         read_only_fields = fields
 
     def get_is_sealed(self, event: AuditEvent) -> bool:
-        """Return whether the sealer has taken the event."""
+        """Return whether the event is sealed."""
         is_pending: bool = event.is_pending  # type: ignore[attr-defined]  # annotated by for_list
         return not is_pending
 
 
 class AuditEventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[AuditEvent]):
-    """Events of the teams you may audit, newest first."""
+    """Audit events of the teams in which you have `audit.read`, newest first."""
 
     serializer_class = AuditEventSerializer
     lookup_value_regex = "[0-9]{1,18}"
@@ -61,5 +61,5 @@ class AuditEventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewse
 
     @extend_schema(parameters=_FILTERS)
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """List events by the same filters as the page."""
+        """List audit events. The filters are the same as on the audit log page."""
         return super().list(request, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Who calls the API: a bearer token, or the browser's own session with its CSRF token."""
+"""Authentication for the API: a bearer token, or a browser session with its CSRF token."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from accounts.models import ApiToken, User
 from lifecycle.authority import limiter
 from lifecycle.core import context
 
-_KNOWN: Final = "_gravingdock_token"  # on Django's request: the token is judged, and a wrong one counted, once
+_KNOWN: Final = "_gravingdock_token"  # on Django's request: check a token, and count a wrong one, once
 
 
 class TokenAuthentication(BaseAuthentication):
-    """`Authorization: Bearer gdk_...`; account passwords are never taken."""
+    """`Authorization: Bearer gdk_...`. Account passwords are not accepted."""
 
     def authenticate(self, request: Request) -> tuple[User, ApiToken] | None:
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
@@ -25,14 +25,14 @@ class TokenAuthentication(BaseAuthentication):
             return None
         http = request._request
         if not hasattr(http, _KNOWN):
-            setattr(http, _KNOWN, self._judge(text.strip()))
-        found: ApiToken | APIException = getattr(http, _KNOWN)
-        if isinstance(found, APIException):
-            raise found
-        return found.user, found
+            setattr(http, _KNOWN, self._check_token(text.strip()))
+        token_or_error: ApiToken | APIException = getattr(http, _KNOWN)
+        if isinstance(token_or_error, APIException):
+            raise token_or_error
+        return token_or_error.user, token_or_error
 
-    def _judge(self, text: str) -> ApiToken | APIException:
-        """Return the live token, or the refusal; a guess is counted in the budget that all doors share."""
+    def _check_token(self, text: str) -> ApiToken | APIException:
+        """Return the active token, or the error. A wrong token counts in the limit that all sign-in paths share."""
         address = context.current().address
         token = tokens.find_token(text)
         if token is not None and token.kind != ApiToken.Kind.REFRESH:
@@ -41,12 +41,15 @@ class TokenAuthentication(BaseAuthentication):
             return token
         account = tokens.account_guessed(text)
         if account is not None and not limiter.note_failure(account, address):
-            return Throttled(limiter.RETRY_AFTER_S, "Too many wrong tokens from here; wait a while.")
-        return AuthenticationFailed("The token is not known, has expired, or was revoked. Make a new one.")
+            return Throttled(
+                limiter.RETRY_AFTER_S,
+                "Too many wrong tokens for this account or address. Wait five minutes, then try again.",
+            )
+        return AuthenticationFailed("The token is unknown, expired or revoked. Create a new one.")
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="gravingdock"'
 
 
 class BrowserSessionAuthentication(SessionAuthentication):
-    """The signed-in browser; unsafe methods need the CSRF token."""
+    """The session of the signed-in browser. Unsafe methods need the CSRF token."""

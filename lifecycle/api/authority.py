@@ -1,4 +1,4 @@
-"""Teams, grants, robots, environments, roles and tokens over `/api/v1/`: parse, call the service, answer."""
+"""Teams, grants, robots, environments, roles and tokens in `/api/v1/`: parse, call the service, return the result."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TeamBody(StrictSerializer):
 class TeamsView(generics.ListAPIView[Team]):
     """The teams you can see."""
 
-    queryset = Team.objects.none()  # only names the model for the schema; get_queryset decides
+    queryset = Team.objects.none()  # only for the schema; get_queryset returns the rows
     serializer_class = TeamSerializer
 
     def get_queryset(self) -> QuerySet[Team]:
@@ -61,9 +61,9 @@ class TeamsView(generics.ListAPIView[Team]):
 
     @extend_schema(request=TeamBody, responses={201: TeamSerializer})
     def post(self, request: Request) -> Response:
-        """Make a team and own it (admins)."""
-        made = services.create_team(actor=caller(request), **_parsed(TeamBody(data=request.data)))
-        return Response(self.get_serializer(self.get_queryset().get(pk=made.pk)).data, status=201)
+        """Create a team and become its owner (admins only)."""
+        new_team = services.create_team(actor=caller(request), **_parsed(TeamBody(data=request.data)))
+        return Response(self.get_serializer(self.get_queryset().get(pk=new_team.pk)).data, status=201)
 
 
 class TeamView(generics.GenericAPIView[Team]):
@@ -73,11 +73,11 @@ class TeamView(generics.GenericAPIView[Team]):
 
     @extend_schema(responses=TeamSerializer)
     def get(self, request: Request, team: str) -> Response:
-        """Return the team, with how many people, robots and environments it has."""
-        found = teams_with_counts(caller(request)).filter(slug=team).first()
-        if found is None:
-            raise NotFound("There is no such team, or you may not see it.")
-        return Response(self.get_serializer(found).data)
+        """Return the team with its number of people, robots and environments."""
+        team_row = teams_with_counts(caller(request)).filter(slug=team).first()
+        if team_row is None:
+            raise NotFound("Team not found, or you don't have access.")
+        return Response(self.get_serializer(team_row).data)
 
 
 class GrantSerializer(serializers.ModelSerializer[RoleGrant]):
@@ -105,7 +105,7 @@ class GrantBody(StrictSerializer):
 
 
 class GrantsView(generics.ListAPIView[RoleGrant]):
-    """Who holds which role in a team: people and robots."""
+    """The role grants in a team, for people and robots."""
 
     queryset = RoleGrant.objects.none()  # as above
     serializer_class = GrantSerializer
@@ -116,16 +116,19 @@ class GrantsView(generics.ListAPIView[RoleGrant]):
 
     @extend_schema(request=GrantBody, responses={201: GrantSerializer})
     def post(self, request: Request, team: str) -> Response:
-        """Give a person (team.manage) or a robot of the team (robot.manage) a role; again: only its end changes."""
-        found = team_for(caller(request), team)
+        """Grant a role to a person (team.manage) or a robot of the team (robot.manage).
+
+        If the grant already exists, only its expiry date changes.
+        """
+        team_row = team_for(caller(request), team)
         values = _parsed(GrantBody(data=request.data))
         username = values.pop("username")
         scope = {"actor": caller(request), "repository_pattern": values.pop("repositories"), **values}
-        robot = Robot.objects.filter(team=found, user__username=username).first()
+        robot = Robot.objects.filter(team=team_row, user__username=username).first()
         if robot is not None:
             grant = services.grant_robot(robot.pk, **scope)
         else:
-            grant = services.add_member(found.pk, username=username, **scope)
+            grant = services.add_member(team_row.pk, username=username, **scope)
         return Response(self.get_serializer(self.get_queryset().get(pk=grant.pk)).data, status=201)
 
 
@@ -137,14 +140,14 @@ class GrantView(generics.GenericAPIView[RoleGrant]):
     @extend_schema(responses=GrantSerializer)
     def get(self, request: Request, team: str, grant_id: int) -> Response:
         """Return one grant of the team."""
-        found = grant_in(team_for(caller(request), team), grant_id)
-        return Response(self.get_serializer(found).data)
+        grant = grant_in(team_for(caller(request), team), grant_id)
+        return Response(self.get_serializer(grant).data)
 
     @extend_schema(request=None, responses={204: None})
     def delete(self, request: Request, team: str, grant_id: int) -> Response:
-        """Take it back; the holder's next request is judged without it."""
-        found = team_for(caller(request), team)
-        services.revoke_grant(grant_id, actor=caller(request), team_id=found.pk)
+        """Revoke the grant. This takes effect immediately."""
+        team_row = team_for(caller(request), team)
+        services.revoke_grant(grant_id, actor=caller(request), team_id=team_row.pk)
         return Response(status=204)
 
 
@@ -165,7 +168,7 @@ class RobotBody(StrictSerializer):
 
 
 class RobotsView(generics.ListAPIView[Robot]):
-    """The machine accounts of a team."""
+    """The robots (machine accounts) of a team."""
 
     queryset = Robot.objects.none()  # as above
     serializer_class = RobotSerializer
@@ -176,10 +179,10 @@ class RobotsView(generics.ListAPIView[Robot]):
 
     @extend_schema(request=RobotBody, responses={201: RobotSerializer})
     def post(self, request: Request, team: str) -> Response:
-        """Make a robot (robot.manage); it may do nothing until it holds a role."""
-        found = team_for(caller(request), team)
-        made = services.create_robot(found.pk, actor=caller(request), **_parsed(RobotBody(data=request.data)))
-        return Response(self.get_serializer(self.get_queryset().get(pk=made.pk)).data, status=201)
+        """Create a robot (robot.manage). It has no permissions until you grant it a role."""
+        team_row = team_for(caller(request), team)
+        robot = services.create_robot(team_row.pk, actor=caller(request), **_parsed(RobotBody(data=request.data)))
+        return Response(self.get_serializer(self.get_queryset().get(pk=robot.pk)).data, status=201)
 
 
 class RobotView(generics.GenericAPIView[Robot]):
@@ -190,17 +193,17 @@ class RobotView(generics.GenericAPIView[Robot]):
     @extend_schema(responses=RobotSerializer)
     def get(self, request: Request, team: str, robot_id: int) -> Response:
         """Return one robot of the team."""
-        found = team_for(caller(request), team)
-        robot = robots_in(found).filter(pk=robot_id).first()
+        team_row = team_for(caller(request), team)
+        robot = robots_in(team_row).filter(pk=robot_id).first()
         if robot is None:
-            raise NotFound("There is no such robot.")
+            raise NotFound("Robot not found, or you don't have access.")
         return Response(self.get_serializer(robot).data)
 
     @extend_schema(request=None, responses={204: None})
     def delete(self, request: Request, team: str, robot_id: int) -> Response:
-        """End it (robot.manage): tokens and grants go, its name stays taken."""
-        found = robot_in(team_for(caller(request), team), robot_id)
-        services.retire_robot(found.pk, actor=caller(request))
+        """Deactivate the robot (robot.manage). Its tokens and grants are revoked; its name cannot be used again."""
+        robot = robot_in(team_for(caller(request), team), robot_id)
+        services.retire_robot(robot.pk, actor=caller(request))
         return Response(status=204)
 
 
@@ -222,7 +225,7 @@ class TokenSerializer(serializers.ModelSerializer[ApiToken]):
 
 
 class NewTokenSerializer(TokenSerializer):
-    """A token just made: `token` is its text, in this answer only."""
+    """A new token. `token` is its text, which only this response contains."""
 
     token = serializers.CharField(read_only=True)
 
@@ -259,7 +262,7 @@ class RobotTokensView(generics.ListAPIView[ApiToken]):
 
     @extend_schema(request=TokenBody, responses={201: NewTokenSerializer})
     def post(self, request: Request, team: str, robot_id: int) -> Response:
-        """Make a token (robot.manage, and every verb that the robot holds); its text is in this answer only."""
+        """Create a token (robot.manage, and every verb that the robot has). Only this response contains its text."""
         robot = self._robot()
         return _new_token(
             *services.create_robot_token(robot.pk, actor=caller(request), **_parsed(TokenBody(data=request.data)))
@@ -273,7 +276,7 @@ class RobotTokenView(generics.GenericAPIView[ApiToken]):
 
     @extend_schema(request=None, responses={204: None})
     def delete(self, request: Request, team: str, robot_id: int, token_id: int) -> Response:
-        """Revoke it (robot.manage)."""
+        """Revoke the token (robot.manage)."""
         robot = robot_in(team_for(caller(request), team), robot_id)
         services.revoke_robot_token(robot.pk, token_id, actor=caller(request))
         return Response(status=204)
@@ -290,7 +293,10 @@ class TokensView(generics.ListAPIView[ApiToken]):
 
     @extend_schema(request=OwnTokenBody, responses={201: NewTokenSerializer})
     def post(self, request: Request) -> Response:
-        """Make a token of your own, ending no later than the one you use; its text is in this answer only."""
+        """Create a token for your account. Only this response contains its text.
+
+        If you use a token for this request, the new token cannot expire later than that token.
+        """
         user = caller(request)
         used = request.auth if isinstance(request.auth, ApiToken) else None
         values = _parsed(OwnTokenBody(data=request.data))
@@ -305,7 +311,7 @@ class TokenView(generics.GenericAPIView[ApiToken]):
 
     @extend_schema(request=None, responses={204: None})
     def delete(self, request: Request, token_id: int) -> Response:
-        """Revoke it."""
+        """Revoke the token."""
         services.revoke_api_token(token_id, actor=caller(request))
         return Response(status=204)
 
@@ -318,7 +324,7 @@ class EnvironmentBody(StrictSerializer):
 
 
 class TeamEnvironmentsView(generics.ListAPIView[Environment]):
-    """The environments of a team, in the order they were made; `position` is their place on the path."""
+    """The environments of a team, oldest first. `position` is the position on the promotion path."""
 
     queryset = Environment.objects.none()  # as above
     serializer_class = EnvironmentSerializer
@@ -329,12 +335,12 @@ class TeamEnvironmentsView(generics.ListAPIView[Environment]):
 
     @extend_schema(request=EnvironmentBody, responses={201: EnvironmentSerializer})
     def post(self, request: Request, team: str) -> Response:
-        """Add one at the end of the path (environment.manage)."""
-        found = team_for(caller(request), team)
+        """Create an environment at the end of the promotion path (environment.manage)."""
+        team_row = team_for(caller(request), team)
         values = _parsed(EnvironmentBody(data=request.data))
         values["name"] = values["name"] or values["slug"]
-        made = services.create_environment(found, actor=caller(request), **values)
-        return Response(self.get_serializer(made).data, status=201)
+        environment = services.create_environment(team_row, actor=caller(request), **values)
+        return Response(self.get_serializer(environment).data, status=201)
 
 
 class StepSerializer(serializers.Serializer[Any]):
@@ -352,7 +358,7 @@ class AnswerSerializer(serializers.Serializer[Any]):
 
 
 class ExplainView(generics.GenericAPIView[Team]):
-    """Why somebody may, or may not."""
+    """Why a user can or cannot do something."""
 
     serializer_class = AnswerSerializer
 
@@ -366,12 +372,14 @@ class ExplainView(generics.GenericAPIView[Team]):
         responses=AnswerSerializer,
     )
     def get(self, request: Request, team: str) -> Response:
-        """Return the answer with every check that led to it, what would change it, and who can."""
-        found = team_for(caller(request), team)
-        places = list(Environment.objects.filter(team=found))
-        asked = require_valid(WhyForm(places, request.query_params))
-        place = next((place for place in places if place.slug == asked["environment"]), None)
-        answer = explain(asked["who"], Verb(asked["verb"]), team=found, family=asked["repository"], environment=place)
+        """Return the answer with every check, the changes that would allow it, and the users who can make them."""
+        team_row = team_for(caller(request), team)
+        environments = list(Environment.objects.filter(team=team_row))
+        query = require_valid(WhyForm(environments, request.query_params))
+        environment = next((row for row in environments if row.slug == query["environment"]), None)
+        answer = explain(
+            query["who"], Verb(query["verb"]), team=team_row, family=query["repository"], environment=environment
+        )
         return Response(self.get_serializer(answer).data)
 
 
@@ -405,9 +413,9 @@ class RolesView(generics.ListAPIView[Role]):
 
     @extend_schema(request=NewRoleBody, responses={201: RoleSerializer})
     def post(self, request: Request) -> Response:
-        """Compose a role (admins)."""
-        made = services.create_role(actor=caller(request), **_parsed(NewRoleBody(data=request.data)))
-        return Response(self.get_serializer(role_called(made.slug)).data, status=201)
+        """Create a custom role (admins only)."""
+        role = services.create_role(actor=caller(request), **_parsed(NewRoleBody(data=request.data)))
+        return Response(self.get_serializer(role_called(role.slug)).data, status=201)
 
 
 class RoleView(generics.GenericAPIView[Role]):
@@ -422,12 +430,12 @@ class RoleView(generics.GenericAPIView[Role]):
 
     @extend_schema(request=RoleBody, responses=RoleSerializer)
     def put(self, request: Request, role: str) -> Response:
-        """Give a composed role other verbs (admins); it counts at once for everybody who holds it."""
+        """Change the name and verbs of a custom role (admins only). Takes effect immediately for all its grants."""
         services.change_role(role, actor=caller(request), **_parsed(RoleBody(data=request.data)))
         return Response(self.get_serializer(role_called(role)).data)
 
     @extend_schema(request=None, responses={204: None})
     def delete(self, request: Request, role: str) -> Response:
-        """Remove a composed role that nobody holds (admins)."""
+        """Delete a custom role without grants (admins only)."""
         services.delete_role(role, actor=caller(request))
         return Response(status=204)

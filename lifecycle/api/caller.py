@@ -1,4 +1,4 @@
-"""Who calls: authentication let nobody else in, and the type checker learns it here."""
+"""The calling user of an API request, with a type that the type checker knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environments over `/api/v1/`."""
+"""Environments in `/api/v1/`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
 class EnvironmentViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Environment]):
     """The environments of the teams you can see."""
 
-    queryset = Environment.objects.none()  # only names the model for the schema; get_queryset decides
+    queryset = Environment.objects.none()  # only for the schema; get_queryset returns the rows
     serializer_class = EnvironmentSerializer
 
     def get_queryset(self) -> QuerySet[Environment]:

@@ -1,4 +1,4 @@
-"""Every error of the API as `application/problem+json` (RFC 9457), with our stable codes."""
+"""Errors of the API as `application/problem+json` (RFC 9457), with stable codes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from lifecycle.audit.services import record_refusal
 from lifecycle.core.errors import LifecycleError, NotFound
 from lifecycle.core.problems import MEDIA_TYPE, problem_body
 
-_WHOLE = "non_field_errors"  # DRF's name for what is wrong with all of it
+_WHOLE = "non_field_errors"  # DRF's key for errors of the whole body
 
 
 def problem(
     status: int, code: str, detail: str, *, errors: list[dict[str, str]] | None = None, **extra: Any
 ) -> Response:
-    """Return a problem document as an answer of DRF."""
+    """Return a problem document as a DRF response."""
     return Response(problem_body(status, code, detail, errors=errors, **extra), status=status, content_type=MEDIA_TYPE)
 
 
 def problem_response(error: Exception, details: dict[str, Any]) -> Response | None:
-    """DRF's exception handler: our errors and DRF's become problems; anything else stays a 500."""
+    """Exception handler for DRF: return our errors and DRF's as problems, None (500) for anything else."""
     if isinstance(error, Http404):
-        error = NotFound("There is nothing here, or nothing that you may see.")
+        error = NotFound("Not found, or you don't have access.")
     elif isinstance(error, PermissionDenied):
         error = exceptions.PermissionDenied()
     if isinstance(error, LifecycleError):
@@ -38,7 +38,7 @@ def problem_response(error: Exception, details: dict[str, Any]) -> Response | No
         return problem(error.http_status, error.error_code, error.message, details=_plain(error.details))
     if isinstance(error, exceptions.ValidationError):
         set_rollback()
-        return problem(400, "invalid", "The request has errors.", errors=list(_pointers(error.detail, "")))
+        return problem(400, "invalid", "Invalid request.", errors=list(_pointers(error.detail, "")))
     if isinstance(error, exceptions.APIException):
         set_rollback()
         code = error.default_code if isinstance(error.default_code, str) else "error"
@@ -58,7 +58,7 @@ def _plain(details: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pointers(detail: Any, pointer: str) -> Any:
-    """Yield {pointer, detail} of a nested DRF error; pointers as in RFC 6901, "" for the body as a whole."""
+    """Yield {pointer, detail} for each error of a nested DRF error; pointers as in RFC 6901, "" for the whole body."""
     if isinstance(detail, dict):
         for name, inner in detail.items():
             escaped = str(name).replace("~", "~0").replace("/", "~1")

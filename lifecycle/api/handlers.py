@@ -1,4 +1,4 @@
-"""What is due by the clock in the API: its memory of requests is tidied."""
+"""Scheduled work of the API: delete stored responses of idempotent requests."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from lifecycle.jobs.schedule import every
 
 @every(3600, "forget-idempotency-keys")
 def forget_idempotency_keys() -> None:
-    """Drop the answers that are older than a day."""
+    """Delete the stored responses that are older than a day."""
     idempotency.forget_old()

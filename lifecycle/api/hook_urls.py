@@ -1,4 +1,4 @@
-"""`/hooks/...`: where other systems tell us that something happened."""
+"""`/hooks/...`: URLs for notifications from other systems."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from django.urls import URLPattern, path
 
 from lifecycle.api import hooks as views
 
-# No trailing slash, as a registry is told it: a redirect would lose the notification.
+# No trailing slash, as in the registry's configuration: a redirect would lose the notification.
 urlpatterns: list[URLPattern] = [path("registry/<slug:name>", views.registry_hook, name="registry-hook")]

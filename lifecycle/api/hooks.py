@@ -1,4 +1,4 @@
-"""The door for registries' notifications."""
+"""The endpoint for notifications from registries."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _SCHEME: Final = "Bearer "
 
 
 @csrf_exempt  # a registry has no cookie
-@login_not_required  # a registry signs in with the hook's own secret, checked first
+@login_not_required  # a registry authenticates with the hook's secret, checked first
 @require_POST
 def registry_hook(request: HttpRequest, name: str) -> HttpResponse:
-    """Store a notification and answer 202; every answer but that one means "send it again" to a registry.
+    """Store a notification and return 202. A registry sends the notification again after any other status.
 
-    401 for a wrong secret or an unknown registry, before the body is read; 413 for a body over the cap; 503 when it
-    could not be stored.
+    Returns 401 for a wrong secret or an unknown registry, before the body is read. Returns 413 for a body over
+    HOOK_BODY_MAX_BYTES, and 503 when the notification could not be stored.
     """
     given = request.headers.get("Authorization", "").encode()
     expected = f"{_SCHEME}{settings.REGISTRY_HOOK_SECRET}".encode()
-    # The comparison comes first and always, so that the time tells nothing about which registries there are.
+    # Always compare first, so that the response time does not show which registries exist.
     is_ours = hmac.compare_digest(given, expected)
     if not is_ours or name != MANAGED_NAME:
         return _answer(401)
@@ -51,7 +51,7 @@ def registry_hook(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _body(request: HttpRequest) -> bytes | None:
-    """Return the body, None when it is longer than allowed; at most one byte too many is ever read."""
+    """Return the body, or None when it is too long. Reads at most one byte more than HOOK_BODY_MAX_BYTES."""
     length = request.META.get("CONTENT_LENGTH") or ""
     if length:
         if not length.isascii() or not length.isdigit() or int(length) > HOOK_BODY_MAX_BYTES:
@@ -60,7 +60,7 @@ def _body(request: HttpRequest) -> bytes | None:
     if not request.META.get("wsgi.input_terminated"):
         return b""
     pieces, size = [], 0
-    stream = request.META["wsgi.input"]  # chunked: Django's own stream would be empty
+    stream = request.META["wsgi.input"]  # chunked body: Django's own stream would be empty
     while piece := stream.read(HOOK_BODY_MAX_BYTES + 1 - size):
         pieces.append(piece)
         size += len(piece)

@@ -1,7 +1,7 @@
 """`Idempotency-Key` on every POST of the API (draft-ietf-httpapi-idempotency-key-header-08).
 
-The first request with a key runs and its answer is kept for a day, in the transaction of what it did: after a crash
-there is both or neither. The same request again gets the same answer, and does nothing. One place for all views.
+The first request with a key runs, and its response is stored for a day in the same transaction as the changes. So after
+a crash either both exist or neither. The same request again gets the stored response and changes nothing.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from lifecycle.core.problems import MEDIA_TYPE, problem_answer
 KEEP: Final = timedelta(hours=24)
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
-# The draft's key is a quoted string; many clients send it bare. Long enough for a UUID or a digest.
+# In the draft the key is a quoted string; many clients send it without quotes. 128 characters fit a UUID or a digest.
 _KEY: Final = re.compile(r'"?([\x21\x23-\x7e]{1,128})"?')
-# A repeat is meant to get past these: who signs in, waits, or finds us whole again, asks anew with the same key.
+# These responses are not stored: after signing in or waiting, a client retries with the same key and must get through.
 _NOT_KEPT: Final = frozenset({401, 408, 409, 425, 429})
 
 Answer = Callable[[HttpRequest], HttpResponse]
 
 
 class IdempotencyMiddleware:
-    """Runs a keyed POST of the API once, and repeats its answer to the same request."""
+    """Runs an API POST with a key once, and returns its stored response to the same request."""
 
     def __init__(self, get_response: Answer) -> None:
         self.get_response = get_response
@@ -57,19 +57,21 @@ class IdempotencyMiddleware:
             return self.get_response(request)
         spelled = _KEY.fullmatch(given)
         if spelled is None:
-            return _refused(MalformedIdempotencyKey(f"{HEADER} is 1 to 128 visible characters, such as a UUID."))
+            return _refused(MalformedIdempotencyKey(f"{HEADER} must have 1 to 128 visible characters. Use a UUID."))
         user = _caller(request)
         if user is None:
-            return self.get_response(request)  # the view says what is wrong with the credential
+            return self.get_response(request)  # the view reports the problem with the credentials
         return self._once(request, user, spelled[1])
 
     def _once(self, request: HttpRequest, user: User, key: str) -> HttpResponse:
         whole = f"{request.method}\n{request.get_full_path()}\n".encode() + request.body
         fingerprint = hashlib.sha256(whole).digest()
         in_transaction = not _calls_others(request)
-        with _held(user, key, in_transaction=in_transaction) as is_ours:
-            if not is_ours:
-                answer = _refused(IdempotencyKeyInUse("The first request with this key still runs; ask again soon."))
+        with _key_lock(user, key, in_transaction=in_transaction) as is_locked:
+            if not is_locked:
+                answer = _refused(
+                    IdempotencyKeyInUse("The first request with this key is still running. Try again in a second.")
+                )
                 answer["Retry-After"] = "1"
                 return answer
             rows = IdempotencyKey.objects.filter(user=user, key=key)
@@ -91,7 +93,7 @@ def _refused(error: LifecycleError) -> HttpResponse:
 
 
 def _caller(request: HttpRequest) -> User | None:
-    """Return who asks, as the API's views will find out, or None when they will refuse."""
+    """Return the user whom the API's views will authenticate, or None when they will reject the credentials."""
     try:
         user = Request(request, authenticators=[TokenAuthentication(), BrowserSessionAuthentication()]).user
     except APIException:
@@ -100,10 +102,10 @@ def _caller(request: HttpRequest) -> User | None:
 
 
 def _calls_others(request: HttpRequest) -> bool:
-    """Whether the view asks another system before it answers, and so must not run inside a transaction.
+    """Return whether the view calls another system, and so must not run inside a transaction.
 
-    Such a view names its actions in `calls_others`, and makes a repeat harmless by itself: after a crash between its
-    work and our row, it runs again.
+    Such a view lists its actions in `calls_others` and must be safe to repeat: after a crash between its work and our
+    row, it runs again.
     """
     try:
         function = resolve(request.path_info).func
@@ -114,22 +116,22 @@ def _calls_others(request: HttpRequest) -> bool:
 
 
 @contextmanager
-def _held(user: User, key: str, *, in_transaction: bool) -> Iterator[bool]:
-    """Hold the key for a block, in a transaction or not; yields whether we got it, without waiting for who has it."""
+def _key_lock(user: User, key: str, *, in_transaction: bool) -> Iterator[bool]:
+    """Lock the key for a block, with or without a transaction. Yields whether the lock was free; never waits."""
     name = f"idempotency:{user.pk}:{key}"
     if in_transaction:
         with transaction.atomic():
-            yield _ask("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 7008))", name)
+            yield _query_bool("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 7008))", name)
     else:
-        is_ours = _ask("SELECT pg_try_advisory_lock(hashtextextended(%s, 7008))", name)
+        is_locked = _query_bool("SELECT pg_try_advisory_lock(hashtextextended(%s, 7008))", name)
         try:
-            yield is_ours
+            yield is_locked
         finally:
-            if is_ours:
-                _ask("SELECT pg_advisory_unlock(hashtextextended(%s, 7008))", name)
+            if is_locked:
+                _query_bool("SELECT pg_advisory_unlock(hashtextextended(%s, 7008))", name)
 
 
-def _ask(statement: str, name: str) -> bool:
+def _query_bool(statement: str, name: str) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(statement, [name])
         (is_true,) = cursor.fetchone()
@@ -148,7 +150,7 @@ def _keep(user: User, key: str, fingerprint: bytes, answer: HttpResponse) -> Non
 
 
 def _body_of(answer: HttpResponse) -> Any:
-    """Return the answer's JSON without secrets: those that the view names, and whatever else looks like a token."""
+    """Return the response's JSON without secrets: the fields that the view names, and any text like a token."""
     if isinstance(answer, SecretResponse):
         text = json.dumps(answer.kept_data(), default=str)
     else:
@@ -158,7 +160,9 @@ def _body_of(answer: HttpResponse) -> Any:
 
 def _replay(row: IdempotencyKey, fingerprint: bytes) -> HttpResponse:
     if bytes(row.request_sha256) != fingerprint:
-        return _refused(IdempotencyKeyReused("This key came with another request; a new request needs a new key."))
+        return _refused(
+            IdempotencyKeyReused("This key was used with another request. Use a new key for a new request.")
+        )
     answer: HttpResponse
     if row.body is None:
         answer = HttpResponse(status=row.status)
@@ -173,6 +177,6 @@ def _replay(row: IdempotencyKey, fingerprint: bytes) -> HttpResponse:
 
 
 def forget_old() -> int:
-    """Delete the answers that no request is given any more; returns how many."""
+    """Delete the stored responses that have expired; returns their number."""
     deleted, _ = IdempotencyKey.objects.filter(created_at__lt=Now() - KEEP).delete()
     return deleted

@@ -1,4 +1,4 @@
-"""Jobs over `/api/v1/`: how far the work that you asked for is, and its log."""
+"""Jobs in `/api/v1/`: the progress and the log of background work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lifecycle.jobs.kinds import names
 from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.jobs.queries import jobs_visible_to
 
-LOG_PAGE: Final = 500  # lines an answer
+LOG_PAGE: Final = 500  # lines per response
 
 
 class JobSerializer(serializers.ModelSerializer[Job]):
@@ -44,7 +44,7 @@ class LogLineSerializer(serializers.ModelSerializer[JobLogLine]):
 
 
 class LogSerializer(serializers.Serializer[Any]):
-    """Lines behind `after`; ask again with `after` as given here, until `is_final` and no lines come."""
+    """Log lines after the line `after`. Repeat the request with the returned `after` until `is_final` is true."""
 
     lines = LogLineSerializer(many=True)
     after = serializers.IntegerField()
@@ -52,17 +52,20 @@ class LogSerializer(serializers.Serializer[Any]):
 
 
 def log_answer(request: Request, lines: QuerySet[JobLogLine], *, is_final: bool) -> Response:
-    """Return the lines behind `?after=`, oldest first; read `is_final` before `lines`, so that none can be missed."""
+    """Return the lines after `?after=`, oldest first.
+
+    The caller reads `is_final` before `lines`, so that no line can be missed.
+    """
     text = request.query_params.get("after", "0")
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise ValidationError({"after": ["The id of a line."]})
+        raise ValidationError({"after": ["Enter the id of a log line."]})
     page = list(lines.filter(pk__gt=int(text)).order_by("pk")[:LOG_PAGE])
     after = page[-1].pk if page else int(text)
     return Response(LogSerializer({"lines": page, "after": after, "is_final": is_final and len(page) < LOG_PAGE}).data)
 
 
 class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Job]):
-    """Jobs that run on your behalf, newest first; an admin sees every job."""
+    """Your jobs, newest first. Admins see all jobs."""
 
     serializer_class = JobSerializer
     lookup_value_regex = "[0-9]{1,18}"
@@ -79,7 +82,7 @@ class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
     def _choice(self, name: str, values: Sequence[str]) -> str:
         value: str = self.request.query_params.get(name, "")
         if value and value not in values:
-            raise ValidationError({name: [f"One of {', '.join(values)}."]})
+            raise ValidationError({name: [f"Choose one of {', '.join(values)}."]})
         return value
 
     @extend_schema(
@@ -95,18 +98,18 @@ class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
     @extend_schema(parameters=[OpenApiParameter("after", int)], responses=LogSerializer)
     @action(detail=True, methods=["get"])
     def log(self, request: Request, pk: str) -> Response:
-        """Return lines of the job's log, oldest first; `after` is the last line's id that you have."""
+        """Return lines of the job's log, oldest first. `after` is the id of the last line you have."""
         job = job_for(caller(request), int(pk))
         return log_answer(request, job.log_lines.all(), is_final=job.is_final)
 
     @extend_schema(request=None, responses=JobSerializer)
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
-        """Stop a job that waits or runs; 409 with the reason where that makes no sense."""
+        """Cancel a waiting or running job. Returns 409 with the reason if the job cannot be cancelled."""
         return Response(self.get_serializer(steering.cancel(int(pk), actor=caller(request))).data)
 
     @extend_schema(request=None, responses={201: JobSerializer})
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, pk: str) -> Response:
-        """Queue what failed or was cancelled again, as a new job; 409 with the reason where that makes no sense."""
+        """Retry a failed or cancelled job as a new job. Returns 409 with the reason if the job cannot be retried."""
         return Response(self.get_serializer(steering.retry(int(pk), actor=caller(request))).data, status=201)

@@ -1,4 +1,4 @@
-"""The lineage of an image over `/api/v1/`: what it stands on, and what stands on it."""
+"""The lineage of an image in `/api/v1/`: its base images and its derived images."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from lifecycle.registry.queries import images_held_in
 
 
 class EdgeSerializer(serializers.Serializer[Any]):
-    """One image built directly on another; `repositories` are where the other end lies, as far as you may see."""
+    """A direct base or derived image. `repositories` contains the repositories with this image that you can see."""
 
-    digest = serializers.CharField(help_text="The other end: the base above, the derived image below")
-    of = serializers.CharField(help_text="The platform manifest that this is about")
+    digest = serializers.CharField(help_text="Digest of the base or derived image")
+    of = serializers.CharField(help_text="Digest of the platform manifest of the requested image")
     repositories = serializers.ListField(child=serializers.CharField())
     evidence = serializers.ListField(child=serializers.CharField())
     confidence = serializers.ChoiceField(choices=Derivation.Confidence.choices)
 
 
 class AboveSerializer(serializers.Serializer[Any]):
-    count = serializers.IntegerField(help_text="All of them, at any distance")
+    count = serializers.IntegerField(help_text="Number of images at any distance")
     immediate = EdgeSerializer(many=True)
 
 
 class BelowSerializer(AboveSerializer):
-    next = serializers.URLField(allow_null=True, help_text="More immediate ones")
+    next = serializers.URLField(allow_null=True, help_text="Next page of immediate descendants")
 
 
 class LineageSerializer(serializers.Serializer[Any]):
@@ -47,19 +47,19 @@ class LineageSerializer(serializers.Serializer[Any]):
 
 
 class LineageView(generics.GenericAPIView[Derivation]):
-    """What an image stands on and what stands on it; an index means all its platforms."""
+    """Base images and derived images of an image. For an index, all its platforms are included."""
 
     serializer_class = LineageSerializer
 
     @extend_schema(
         responses=LineageSerializer,
         parameters=[
-            OpenApiParameter("limit", int, description="Immediate descendants a page"),
+            OpenApiParameter("limit", int, description="Immediate descendants per page"),
             OpenApiParameter("cursor", str),
         ],
     )
     def get(self, request: Request, digest: str) -> Response:
-        """Return immediate bases and derived images with their evidence, and how many there are at any distance."""
+        """Return the direct base and derived images with their evidence, and the number at any distance."""
         actor = caller(request)
         image = image_for(actor, digest)
         held, platforms = images_held_in(repositories_visible_to(actor)), platform_ids(image)
@@ -69,7 +69,7 @@ class LineageView(generics.GenericAPIView[Derivation]):
         below = self.paginate_queryset(derived.select_related("base", "derived")) or []
         names = self._names([edge.base_id for edge in above] + [edge.derived_id for edge in below])
         up, down = Ancestry.objects.filter(descendant__in=platforms), Ancestry.objects.filter(ancestor__in=platforms)
-        found = {
+        lineage = {
             "digest": image.digest,
             "ancestors": {
                 "count": up.filter(ancestor__in=held).values("ancestor").distinct().count(),
@@ -81,10 +81,10 @@ class LineageView(generics.GenericAPIView[Derivation]):
                 "next": self.get_paginated_response([]).data["next"],
             },
         }
-        return Response(LineageSerializer(found).data)
+        return Response(LineageSerializer(lineage).data)
 
     def _names(self, image_ids: Sequence[int]) -> dict[int, list[str]]:
-        """Return {image id: names of the repositories that hold it and that the caller may see}."""
+        """Return {image id: names of the repositories that contain it and that the caller can see}."""
         visible = repositories_visible_to(caller(self.request))
         rows: QuerySet[RepositoryImage, tuple[int, str]] = (
             RepositoryImage.objects.filter(image__in=image_ids, removed_at=None, repository__in=visible)

@@ -1,4 +1,4 @@
-"""What the API remembers about requests."""
+"""Stored responses of idempotent API requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from accounts.models import User
 
 
 class IdempotencyKey(models.Model):
-    """The answer to a POST that carried an `Idempotency-Key`, kept for a day (draft-ietf-httpapi-idempotency-key)."""
+    """The response to a POST with an `Idempotency-Key`, stored for a day (draft-ietf-httpapi-idempotency-key)."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=200)

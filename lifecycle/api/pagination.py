@@ -1,4 +1,4 @@
-"""Keyset pages: the cost of a page does not grow with its number, and a row is never shown twice."""
+"""Keyset pagination: all pages cost the same, and no row appears twice."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SALT: Final = "api.cursor"
 
 
 def cursor_behind(pk: int) -> str:
-    """Return the cursor of the page that begins behind the row `pk`."""
+    """Return the cursor of the page that begins after the row `pk`."""
     return signing.dumps(pk, salt=_SALT)
 
 
 class KeysetPagination(BasePagination):
-    """`?limit=&cursor=`; the answer is `{"results": [...], "next": "<address>" | null}` and `Link: rel="next"`.
+    """`?limit=&cursor=`; the response is `{"results": [...], "next": "<address>" | null}` with `Link: rel="next"`.
 
-    Orders by the queryset's own ordering on the primary key, ascending or descending. The cursor is signed and opaque.
+    Sorts by the primary key, ascending or descending as the queryset does. The cursor is signed and opaque.
     """
 
     def paginate_queryset(
@@ -44,7 +44,7 @@ class KeysetPagination(BasePagination):
             try:
                 last = signing.loads(cursor, salt=_SALT)
             except signing.BadSignature:
-                raise ValidationError({"cursor": ["Not a cursor of this API; start again without it."]}) from None
+                raise ValidationError({"cursor": ["Invalid cursor. Start again without it."]}) from None
             rows = rows.filter(Q(pk__lt=last) if is_descending else Q(pk__gt=last))
         page = list(rows[: limit + 1])
         self._next = None
@@ -59,7 +59,7 @@ class KeysetPagination(BasePagination):
     def _limit(self, request: Request) -> int:
         text = request.query_params.get("limit", str(PAGE_DEFAULT))
         if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= PAGE_MAX:
-            raise ValidationError({"limit": [f"A whole number from 1 to {PAGE_MAX}."]})
+            raise ValidationError({"limit": [f"Enter a whole number from 1 to {PAGE_MAX}."]})
         return int(text)
 
     def get_paginated_response(self, data: Any) -> Response:

@@ -1,4 +1,4 @@
-"""Promotions and environments over `/api/v1/`: parse, call the service, answer."""
+"""Promotions in `/api/v1/`: parse the request, call the service, return the result."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PromotionSerializer(serializers.ModelSerializer[PromotionRequest]):
 
 
 class RequirementSerializer(serializers.Serializer[Any]):
-    """One requirement of a promotion and how it stands."""
+    """One requirement of a promotion and its status."""
 
     name = serializers.CharField()
     title = serializers.CharField()
@@ -61,7 +61,7 @@ class VoteSerializer(serializers.ModelSerializer[Vote]):
 
 
 class PromotionDetailSerializer(PromotionSerializer):
-    """One promotion with what its page shows: what stands against it, and who voted."""
+    """One promotion request with its requirements and votes, as on its page."""
 
     requirements = RequirementSerializer(many=True, source="judged_requirements", read_only=True)
     votes = VoteSerializer(many=True, source="cast_votes", read_only=True)
@@ -84,9 +84,9 @@ class DecisionBody(StrictSerializer):
 
 
 class PromotionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[PromotionRequest]):
-    """Requests to let a digest into an environment."""
+    """Requests to promote an image (by digest) to an environment."""
 
-    queryset = PromotionRequest.objects.none()  # only names the model for the schema; get_queryset decides
+    queryset = PromotionRequest.objects.none()  # only for the schema; get_queryset returns the rows
     serializer_class = PromotionSerializer
     lookup_value_regex = "[0-9]{1,18}"
 
@@ -97,7 +97,9 @@ class PromotionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewset
         for name, column in _FILTERS.items():
             if value := self.request.query_params.get(name):
                 if name == "state" and value not in PromotionRequest.State.values:
-                    raise serializers.ValidationError({name: [f"One of {', '.join(PromotionRequest.State.values)}."]})
+                    raise serializers.ValidationError(
+                        {name: [f"Choose one of {', '.join(PromotionRequest.State.values)}."]}
+                    )
                 rows = rows.filter(**{column: value})
         return rows.order_by("-pk")
 
@@ -107,16 +109,17 @@ class PromotionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewset
     @extend_schema(
         parameters=[
             OpenApiParameter("state", str, enum=PromotionRequest.State.values),
-            OpenApiParameter("repository", str, description="The name of the repository that is asked from."),
+            OpenApiParameter("repository", str, description="Name of the source repository."),
             OpenApiParameter("environment", str),
         ]
     )
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """List the requests you may see, newest first."""
+        """List the requests you can see, newest first."""
         return super().list(request, *args, **kwargs)
 
     @extend_schema(request=PromotionBody, responses={201: PromotionDetailSerializer})
     def create(self, request: Request) -> Response:
+        """Request a promotion (promotion.request)."""
         body = PromotionBody(data=request.data)
         body.is_valid(raise_exception=True)
         values: dict[str, Any] = body.validated_data
@@ -149,25 +152,25 @@ class PromotionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewset
     @extend_schema(request=DecisionBody, responses=PromotionDetailSerializer)
     @action(detail=True, methods=["post"])
     def approve(self, request: Request, pk: str) -> Response:
-        """Approve; becomes ready when nothing else is missing (promotion.approve, never the requester)."""
+        """Approve the request (promotion.approve; not your own request). It is ready when all requirements are met."""
         reason = self._decision(request)
         return self._answer(services.approve(int(pk), actor=caller(request), reason=reason, via=Vote.Via.API))
 
     @extend_schema(request=DecisionBody, responses=PromotionDetailSerializer)
     @action(detail=True, methods=["post"])
     def reject(self, request: Request, pk: str) -> Response:
-        """Reject for good; a reason is required (promotion.approve)."""
+        """Reject the request finally (promotion.approve). A reason is required."""
         reason = self._decision(request)
         return self._answer(services.reject(int(pk), actor=caller(request), reason=reason, via=Vote.Via.API))
 
     @extend_schema(request=None, responses={202: PromotionDetailSerializer})
     @action(detail=True, methods=["post"])
     def execute(self, request: Request, pk: str) -> Response:
-        """Copy a ready request's digest into the environment (promotion.execute)."""
+        """Run a ready promotion: copy the image to the environment (promotion.execute)."""
         return self._answer(services.execute(int(pk), actor=caller(request)), status=202)
 
     @extend_schema(request=DecisionBody, responses=PromotionDetailSerializer)
     @action(detail=True, methods=["post"])
     def withdraw(self, request: Request, pk: str) -> Response:
-        """Take one's own request back."""
+        """Withdraw your own request."""
         return self._answer(services.withdraw(int(pk), actor=caller(request), reason=self._decision(request)))

@@ -1,4 +1,4 @@
-"""Recipes, watches and rebuild waves over `/api/v1/`: parse, call the service, answer."""
+"""Recipes, watches and rebuild waves in `/api/v1/`: parse the request, call the service, return the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lifecycle.rebuild.access import job_for, wave_for
 from lifecycle.rebuild.contexts import CONTEXT_MAX
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 
-BODY_MAX: Final = CONTEXT_MAX * 3 // 2  # bytes; base64 makes four of three, and the recipe comes on top
+BODY_MAX: Final = CONTEXT_MAX * 3 // 2  # bytes; base64 turns 3 bytes into 4, and the body also contains the recipe
 
 
 class Base64Field(serializers.Field[bytes, str, str, Any]):
@@ -32,11 +32,11 @@ class Base64Field(serializers.Field[bytes, str, str, Any]):
 
     def to_internal_value(self, data: Any) -> bytes:
         if not isinstance(data, str):
-            raise serializers.ValidationError("Base64 of the file's bytes.")
+            raise serializers.ValidationError("Enter the content of the file as base64.")
         try:
             return base64.b64decode(data, validate=True)
         except (binascii.Error, ValueError):
-            raise serializers.ValidationError("This is not base64.") from None
+            raise serializers.ValidationError("Invalid base64.") from None
 
     def to_representation(self, value: bytes) -> str:
         return base64.b64encode(value).decode()
@@ -62,8 +62,8 @@ class RecipeSerializer(serializers.ModelSerializer[Recipe]):
 
 class RecipeBody(StrictSerializer):
     containerfile = serializers.CharField(max_length=services.CONTAINERFILE_MAX, trim_whitespace=False)
-    # A field by the name that the API has; the metaclass takes it away, so `Serializer.context` stays what it is.
-    context = serializers.DictField(  # type: ignore[assignment]
+    # The API's name for this field. The metaclass removes the attribute, so `Serializer.context` is not shadowed.
+    context = serializers.DictField(  # type: ignore[assignment]  # see above
         child=Base64Field(), required=False, default=dict
     )
     build_args = serializers.DictField(
@@ -75,13 +75,13 @@ class RecipeBody(StrictSerializer):
 
 
 class RecipeView(generics.GenericAPIView[Recipe]):
-    """How a repository's image is built."""
+    """The build recipe of a repository."""
 
     serializer_class = RecipeSerializer
 
     @extend_schema(responses=RecipeSerializer)
     def get(self, request: Request, repository_id: int) -> Response:
-        """Return the recipe in force; 404 when there is none."""
+        """Return the current recipe; 404 if there is none."""
         recipe = queries.current_recipe(repository_for(caller(request), repository_id))
         if recipe is None:
             raise NotFound("This repository has no recipe.")
@@ -89,9 +89,12 @@ class RecipeView(generics.GenericAPIView[Recipe]):
 
     @extend_schema(request=RecipeBody, responses=RecipeSerializer)
     def put(self, request: Request, repository_id: int) -> Response:
-        """Put a recipe in force: the first needs image.create, a later one image.amend. Equal ones are one revision."""
+        """Set the current recipe. The first needs image.create, a later one image.amend.
+
+        An unchanged recipe does not create a new revision.
+        """
         if int(request.META.get("CONTENT_LENGTH") or 0) > BODY_MAX:
-            raise LimitExceeded(f"A recipe with its context is at most {BODY_MAX} bytes.")
+            raise LimitExceeded(f"The recipe with its files is too large. The limit is {BODY_MAX} bytes.")
         body = RecipeBody(data=request.data)
         body.is_valid(raise_exception=True)
         recipe = services.put_recipe(repository_id, actor=caller(request), **body.validated_data)
@@ -102,7 +105,9 @@ class WatchSerializer(serializers.ModelSerializer[UpstreamWatch]):
     repository = serializers.CharField(source="repository.name", read_only=True)
     created_by = serializers.CharField(source="created_by.username", read_only=True)
     problem = serializers.CharField(
-        read_only=True, default="", help_text="Why the last move led to no plan, made in the name of `created_by`."
+        read_only=True,
+        default="",
+        help_text="Reason why the last move of the tag led to no plan. Plans use the permissions of `created_by`.",
     )
 
     class Meta:
@@ -116,9 +121,9 @@ class WatchBody(StrictSerializer):
 
 
 class WatchesView(generics.ListAPIView[UpstreamWatch]):
-    """The tags of a repository whose moves propose a rebuild wave."""
+    """The watched tags of a repository. A rebuild wave is planned when such a tag moves."""
 
-    queryset = UpstreamWatch.objects.none()  # only names the model for the schema; get_queryset decides
+    queryset = UpstreamWatch.objects.none()  # only for the schema; get_queryset returns the rows
     serializer_class = WatchSerializer
 
     def get_queryset(self) -> QuerySet[UpstreamWatch]:
@@ -127,7 +132,7 @@ class WatchesView(generics.ListAPIView[UpstreamWatch]):
 
     @extend_schema(request=WatchBody, responses={201: WatchSerializer})
     def post(self, request: Request, repository_id: int) -> Response:
-        """Watch a tag (image.rebuild); watching twice is watching once."""
+        """Watch a tag (image.rebuild). Returns the existing watch if the tag is already watched."""
         body = WatchBody(data=request.data)
         body.is_valid(raise_exception=True)
         watch = services.watch_base(repository_id, actor=caller(request), **body.validated_data)
@@ -141,7 +146,7 @@ class WatchView(generics.GenericAPIView[UpstreamWatch]):
 
     @extend_schema(request=None, responses={204: None})
     def delete(self, request: Request, repository_id: int, watch_id: int) -> Response:
-        """Watch no longer (image.rebuild)."""
+        """Stop watching a tag (image.rebuild)."""
         services.unwatch(repository_id, watch_id, actor=caller(request))
         return Response(status=204)
 
@@ -152,7 +157,7 @@ class SkippedSerializer(serializers.Serializer[dict[str, str]]):
 
 
 class WaveSerializer(serializers.ModelSerializer[RebuildWave]):
-    """A wave in a list; `jobs_by_state` counts the images that you may see."""
+    """A rebuild wave. `jobs_by_state` counts only the images you can see."""
 
     base = serializers.CharField(source="repository.name", read_only=True)
     team = serializers.CharField(source="repository.team.slug", read_only=True)
@@ -176,11 +181,11 @@ class WaveSerializer(serializers.ModelSerializer[RebuildWave]):
 
 
 class CandidateSerializer(serializers.Serializer[Any]):
-    """An environment that holds an older state of the image, into which the new one could be promoted."""
+    """An environment with an older version of the image. The new image could be promoted to it."""
 
     team = serializers.CharField(source="environment.team.slug")
     environment = serializers.CharField(source="environment.slug")
-    tag = serializers.CharField(help_text="The tag that the environment has it under")
+    tag = serializers.CharField(help_text="Tag of the image in the environment")
 
 
 class RebuildJobSerializer(serializers.ModelSerializer[RebuildJob]):
@@ -210,28 +215,28 @@ class RebuildJobSerializer(serializers.ModelSerializer[RebuildJob]):
         read_only_fields = fields
 
     def get_parents(self, job: RebuildJob) -> list[str]:
-        """Return the repositories of this wave that it stands on, as far as you may see them."""
+        """Return the repositories in this wave that this image is built on and that you can see."""
         shown: dict[int, str] = self.context["shown"]
         return sorted(shown[parent.pk] for parent in job.parents.all() if parent.pk in shown)
 
     def get_would_fix_note(self, job: RebuildJob) -> str:
-        """Return in words what `would_fix` cannot say."""
+        """Return a note about the limits of `would_fix`."""
         return estimates.note_of(job)
 
     def get_seconds(self, job: RebuildJob) -> float | None:
-        """Return how long it took, from its start to its end with the scan."""
+        """Return the duration in seconds, from the start to the end of the scan; null until then."""
         if job.started_at is None or job.finished_at is None:
             return None
         return round((job.finished_at - job.started_at).total_seconds(), 1)
 
     @extend_schema_field(CandidateSerializer(many=True))
     def get_promote_to(self, job: RebuildJob) -> Any:
-        """Return where the result could go: the environments that hold an older state of it."""
+        """Return the environments with an older version of the image, to which the result could be promoted."""
         return CandidateSerializer(self.context["candidates"].get(job.pk, []), many=True).data
 
 
 class WaveDetailSerializer(WaveSerializer):
-    """A wave with its images, level by level; images that you may not see are left out."""
+    """A rebuild wave with its images by level. Only images you can see are included."""
 
     jobs = RebuildJobSerializer(many=True, source="jobs_shown", read_only=True)
     skipped = SkippedSerializer(many=True, source="skipped_shown", read_only=True)
@@ -242,15 +247,17 @@ class WaveDetailSerializer(WaveSerializer):
 
 
 class WaveBody(StrictSerializer):
-    base = serializers.CharField(max_length=500, help_text="A repository, with `:tag` or `@digest`; `latest` by itself")
+    base = serializers.CharField(
+        max_length=500, help_text="Repository with `:tag` or `@digest`. The default tag is `latest`."
+    )
 
 
 class WaveViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RebuildWave]):
-    """Plans to renew what stands on a changed base, and what came of them. `state` filters the list."""
+    """Rebuild waves: plans to rebuild the images built on a changed base, and their results. Filter by `state`."""
 
-    queryset = RebuildWave.objects.none()  # only names the model for the schema; get_queryset decides
+    queryset = RebuildWave.objects.none()  # only for the schema; get_queryset returns the rows
     serializer_class = WaveSerializer
-    calls_others = frozenset({"create"})  # planning reads the registry: no transaction around it
+    calls_others = frozenset({"create"})  # planning reads the registry, so it must not run in a transaction
     lookup_value_regex = "[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[RebuildWave]:
@@ -261,7 +268,7 @@ class WaveViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RebuildWave]):
 
     @extend_schema(parameters=[OpenApiParameter("state", str)])
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Return the waves over bases that you may see, newest first."""
+        """List the waves for bases you can see, newest first."""
         page = self.paginate_queryset(self.get_queryset()) or []
         counts = queries.job_counts(caller(request), [wave.pk for wave in page])
         shown = WaveSerializer(page, many=True, context={"job_counts": counts})
@@ -269,11 +276,15 @@ class WaveViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RebuildWave]):
 
     @extend_schema(responses=WaveDetailSerializer)
     def retrieve(self, request: Request, pk: str) -> Response:
+        """Return one wave with its images."""
         return self._answer(request, wave_for(caller(request), int(pk)))
 
     @extend_schema(request=WaveBody, responses={200: WaveDetailSerializer, 201: WaveDetailSerializer})
     def create(self, request: Request) -> Response:
-        """Plan a wave for a base; 200 with the one that is planned or runs already. Nothing starts yet."""
+        """Plan a wave for a base, without starting it.
+
+        Returns 200 with the existing wave if one is already planned or running.
+        """
         body = WaveBody(data=request.data)
         body.is_valid(raise_exception=True)
         wave, is_new = planning.plan(body.validated_data["base"], actor=caller(request))
@@ -282,25 +293,25 @@ class WaveViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RebuildWave]):
     @extend_schema(request=None, responses={202: WaveDetailSerializer})
     @action(detail=True, methods=["post"])
     def confirm(self, request: Request, pk: str) -> Response:
-        """Start a planned wave (image.rebuild over every repository in it)."""
+        """Start a planned wave (image.rebuild on every repository in the wave)."""
         return self._answer(request, services.confirm_wave(int(pk), actor=caller(request)), status=202)
 
     @extend_schema(request=None, responses=WaveDetailSerializer)
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
-        """Start nothing more of a wave; what is being built ends within seconds."""
+        """Cancel a wave. Running builds stop within seconds, and finished images are kept."""
         return self._answer(request, services.cancel_wave(int(pk), actor=caller(request)))
 
     @extend_schema(request=None, responses={202: WaveDetailSerializer})
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, pk: str) -> Response:
-        """Try again what failed in a wave, and what that blocked."""
+        """Retry the failed and blocked images of a wave."""
         return self._answer(request, services.retry_wave(int(pk), actor=caller(request)), status=202)
 
     @extend_schema(parameters=[OpenApiParameter("after", int)], responses=LogSerializer)
     @action(detail=True, methods=["get"], url_path=r"jobs/(?P<job_id>\d+)/log")
     def log(self, request: Request, pk: str, job_id: str) -> Response:
-        """Return lines of one image's log, oldest first; `after` is the last line's id that you have."""
+        """Return lines of one image's log, oldest first. `after` is the id of the last line you have."""
         job = job_for(caller(request), int(pk), int(job_id))
         return log_answer(request, queries.log_of(job), is_final=job.state not in services.OPEN_STATES)
 
@@ -311,8 +322,8 @@ class WaveViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RebuildWave]):
         counts: dict[str, int] = {}
         for job in jobs:
             counts[job.state] = counts.get(job.state, 0) + 1
-        wave.jobs_shown = jobs  # type: ignore[attr-defined]  # for the serializer alone
-        wave.skipped_shown = queries.skipped_visible_to(actor, wave)  # type: ignore[attr-defined]
+        wave.jobs_shown = jobs  # type: ignore[attr-defined]  # only for the serializer
+        wave.skipped_shown = queries.skipped_visible_to(actor, wave)  # type: ignore[attr-defined]  # as above
         context = {
             "job_counts": {wave.pk: counts},
             "shown": {job.pk: job.repository.name for job in jobs},

@@ -1,4 +1,4 @@
-"""Repositories and images over `/api/v1/`."""
+"""Repositories and images in `/api/v1/`."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class ProtectedTagsSerializer(serializers.Serializer[dict[str, list[str]]]):
 
 
 class RepositoryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Repository]):
-    """The repositories you may see."""
+    """The repositories you can see."""
 
-    queryset = Repository.objects.none()  # only names the model for the schema; get_queryset decides
+    queryset = Repository.objects.none()  # only for the schema; get_queryset returns the rows
     serializer_class = RepositorySerializer
     lookup_value_regex = r"[0-9]{1,18}"
 
@@ -50,7 +50,7 @@ class RepositoryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewse
     @extend_schema(request=ProtectedTagsSerializer, responses={200: RepositorySerializer})
     @action(detail=True, methods=["put"], url_path="protected-tags")
     def protected_tags(self, request: Request, pk: str) -> Response:
-        """Set which tags only image.amend may move; a push without it that moves one is taken back."""
+        """Set the patterns of protected tags. Moves of these tags without image.amend are reverted."""
         body = ProtectedTagsSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         repository = protect_tags(int(pk), body.validated_data["patterns"], actor=caller(request))
@@ -62,13 +62,15 @@ class PlaceSerializer(serializers.Serializer[Any]):
     tags = serializers.SerializerMethodField()
 
     def get_tags(self, place: RepositoryImage) -> list[str]:
-        """Return the tags that point at the image there, now."""
-        seen: list[Tag] = getattr(place.image, "tags_seen", [])  # images_with_places
-        return sorted(tag.name for tag in seen if tag.repository_id == place.repository_id)
+        """Return the tags that currently point at the image in this repository."""
+        tags: list[Tag] = getattr(place.image, "tags_seen", [])  # set by images_with_places
+        return sorted(tag.name for tag in tags if tag.repository_id == place.repository_id)
 
 
 class ImageSerializer(serializers.ModelSerializer[Image]):
-    places = PlaceSerializer(source="places_seen", many=True, read_only=True, help_text="Where you may see it")
+    places = PlaceSerializer(
+        source="places_seen", many=True, read_only=True, help_text="Repositories with this image that you can see"
+    )
     findings = serializers.SerializerMethodField()
 
     class Meta:
@@ -81,7 +83,7 @@ class ImageSerializer(serializers.ModelSerializer[Image]):
         read_only_fields = fields
 
     def get_findings(self, image: Image) -> dict[str, int]:
-        """Return the stored counts of open findings by severity."""
+        """Return the number of open findings by severity, as stored."""
         return {
             "critical": image.critical_count,
             "high": image.high_count,
@@ -93,42 +95,47 @@ class ImageSerializer(serializers.ModelSerializer[Image]):
 
 
 class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Image]):
-    """Images by digest, in some repository that you may see. `repository` and `tag` filter the list."""
+    """Images by digest, in the repositories you can see. Filter the list by `repository` and `tag`."""
 
-    queryset = Image.objects.none()  # only names the model for the schema; get_queryset decides
+    queryset = Image.objects.none()  # only for the schema; get_queryset returns the rows
     serializer_class = ImageSerializer
     lookup_field = "digest"
     lookup_value_regex = r"sha(?:256|512):[a-f0-9]+"
 
     def get_queryset(self) -> QuerySet[Image]:
-        asked = self.request.query_params if self.action == "list" else {}
-        found = images_with_places(
-            caller(self.request), repository=asked.get("repository", ""), tag=asked.get("tag", "")
+        filters = self.request.query_params if self.action == "list" else {}
+        images = images_with_places(
+            caller(self.request), repository=filters.get("repository", ""), tag=filters.get("tag", "")
         )
-        return found.defer("manifest", "config").order_by("-pk")
+        return images.defer("manifest", "config").order_by("-pk")
 
     @extend_schema(
         parameters=[
-            OpenApiParameter("repository", str, description="Only what is in the repository of this name."),
-            OpenApiParameter("tag", str, description="Only what a tag of this name points at."),
+            OpenApiParameter("repository", str, description="Only images in this repository."),
+            OpenApiParameter("tag", str, description="Only images with this tag."),
         ]
     )
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """List the images you may see, newest first."""
+        """List the images you can see, newest first."""
         return super().list(request, *args, **kwargs)
 
     @extend_schema(responses={200: dict})
     @action(detail=True, methods=["get"])
     def findings(self, request: Request, digest: str) -> Response:
-        """Return what `manage.py findings --image` prints: one object for each distinct (purl, advisory)."""
+        """Return the findings of the image, one object for each distinct (purl, advisory) pair.
+
+        `manage.py findings --image` prints the same.
+        """
         return Response({"results": [finding.as_json() for finding in findings_of_image(self.get_object())]})
 
     @extend_schema(
-        parameters=[OpenApiParameter("to", str, required=True, description="The digest that takes its place.")],
+        parameters=[
+            OpenApiParameter("to", str, required=True, description="Digest of the image that replaces this one.")
+        ],
         responses={200: dict},
     )
     @action(detail=True, methods=["get"])
     def compare(self, request: Request, digest: str) -> Response:
-        """Return what changes when the image `to` takes the place of this one; both have to be visible."""
+        """Return the differences between this image and the image `to` that replaces it. You need access to both."""
         other = image_for(caller(request), request.query_params.get("to", ""))
         return Response(compare_images(self.get_object(), other).as_json())

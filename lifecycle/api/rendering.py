@@ -1,4 +1,4 @@
-"""Answers of the API as JSON, written by orjson: of long lists the standard library makes more work."""
+"""JSON rendering of API responses with orjson, which is faster for long lists than the standard library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rest_framework.renderers import JSONRenderer
 
 
 class FastJSONRenderer(JSONRenderer):
-    """DRF's own renderer wherever it has something to decide: an indent that was asked for, a value only it knows."""
+    """Renders with orjson, and with DRF's renderer for a requested indent or a type that orjson does not support."""
 
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None

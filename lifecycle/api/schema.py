@@ -1,4 +1,4 @@
-"""What the OpenAPI document cannot learn from the code: who calls, what every POST takes, how every error looks."""
+"""Additions to the generated OpenAPI document: authentication, the key of every POST, and the errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
         return {"type": "http", "scheme": "bearer", "bearerFormat": "gdk_..."}
 
 
-class BrowserSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+class BrowserSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # its registry is untyped
     target_class = "lifecycle.api.authentication.BrowserSessionAuthentication"
     name = "session"
 
@@ -33,7 +33,7 @@ _PROBLEM: Final[dict[str, Any]] = {
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "code": {"type": "string"},
-        "detail": {"type": "string", "description": "What is wrong, and what to do"},
+        "detail": {"type": "string", "description": "The problem, and what to do"},
         "request_id": {"type": "string"},
         "errors": {
             "type": "array",
@@ -54,13 +54,13 @@ _PROBLEM: Final[dict[str, Any]] = {
 _KEY: Final[dict[str, Any]] = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "The same key with the same request gets the first answer again, for a day, and does nothing.",
+    "description": "Makes retries safe: for a day, the same request with the same key returns the first response.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 128},
 }
 
 
 def add_what_all_share(result: dict[str, Any], **_more: Any) -> dict[str, Any]:
-    """Give every operation its problem answers, and every POST its key; a hook of drf-spectacular."""
+    """Add the problem response to every operation, and the key to every POST; a hook of drf-spectacular."""
     result["components"].setdefault("schemas", {})["Problem"] = _PROBLEM
     answer = {
         "description": "A problem (RFC 9457)",

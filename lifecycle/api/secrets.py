@@ -1,4 +1,4 @@
-"""Answers that hold a secret: shown once, cached nowhere, and not kept for a repeated request either."""
+"""Responses with a secret: shown once, never cached, and not stored for repeated requests."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from rest_framework.response import Response
 
 
 class SecretResponse(Response):
-    """An answer of which some fields are secret: whoever stores answers asks `kept_data` for what may be kept."""
+    """A response with secret fields. Code that stores responses must store `kept_data` instead."""
 
     def __init__(self, data: dict[str, Any], *, secrets: tuple[str, ...], status: int) -> None:
         super().__init__(data, status=status, headers={"Cache-Control": "no-store"})
         self.secrets = secrets
 
     def kept_data(self) -> dict[str, Any]:
-        """Return the body with null in place of each secret, and the fact that it was shown before."""
+        """Return the body with null for each secret, and a flag that the secret was already shown."""
         return {**self.data, **dict.fromkeys(self.secrets), "secret_was_shown_once": True}

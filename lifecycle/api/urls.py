@@ -1,4 +1,4 @@
-"""`/api/v1/`: every route of the API, and its own description."""
+"""URLs of `/api/v1/`, including its OpenAPI document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the audit trail can hold: every action, what it means, and the details stored with it."""
+"""All audit actions, the meaning of each, and the details stored with it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Final, Self
 
 
 class Action(StrEnum):
-    """Something that was decided, done, or refused. Values are stored and searched for: never change one.
+    """Something that was done, approved or rejected, or denied.
 
-    Each member is written as (stored value, what it means).
+    Values are stored and searched for, so never change one. Each member is written as (stored value, meaning).
     """
 
     meaning: str
@@ -36,7 +36,7 @@ class Action(StrEnum):
     IMAGE_DELETED = "image.deleted", "An image was deleted from a repository in the registry."
     IMAGE_PUSH_ATTRIBUTED = (
         "image.push_attributed",
-        "Gravingdock learned who pushed an image that it had already recorded.",
+        "The user who pushed an already recorded image was identified.",
     )
     IMAGE_PUSHED = "image.pushed", "An image was pushed to a repository, or a tag was moved to it."
     IMAGE_REBUILD_FAILED = "image.rebuild_failed", "The rebuild of an image failed."
@@ -57,7 +57,7 @@ class Action(StrEnum):
     PROMOTION_REGRESSED = "promotion.regressed", "A promotion request that was ready stopped meeting its requirements."
     PROMOTION_REJECTED = "promotion.rejected", "A person rejected a promotion request."
     PROMOTION_REQUESTED = "promotion.requested", "A promotion of an image into an environment was requested."
-    PROMOTION_SUCCEEDED = "promotion.succeeded", "A promotion succeeded; the environment holds the new image."
+    PROMOTION_SUCCEEDED = "promotion.succeeded", "A promotion succeeded, and the environment has the new image."
     PROMOTION_VERIFYING = "promotion.verifying", "A promoted image was copied; its verification started."
     PROMOTION_VOTE_LAPSED = (
         "promotion.vote_lapsed",
@@ -101,7 +101,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """Base of all details. Field names are the stored keys; no field may hold a secret."""
+    """Base of all details. Field names are the stored keys; no field may contain a secret."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the details as they are stored."""
@@ -130,7 +130,7 @@ class TagDetails(Details):
 
 @dataclass(frozen=True, slots=True)
 class GrantDetails(Details):
-    """What a grant gives: to which user, which role, over which pattern of repositories."""
+    """The user, the role and the repository pattern of a grant."""
 
     user: str
     role: str
@@ -282,7 +282,7 @@ class JobRetried(Details):
 
 @dataclass(frozen=True, slots=True)
 class AdvisoriesSynced(Details):
-    """The number of advisories stored, of advisories that the feed no longer lists, and of errors."""
+    """The numbers of stored advisories, of advisories that the feed no longer lists, and of errors."""
 
     stored: int
     tombstoned: int
@@ -291,7 +291,7 @@ class AdvisoriesSynced(Details):
 
 @dataclass(frozen=True, slots=True)
 class InventoryImported(Details):
-    """The number of images added, of images that got their packages, and of places in repositories."""
+    """The numbers of added images, of images whose packages were stored, and of entries in repositories."""
 
     images: int
     scanned: int
@@ -307,7 +307,7 @@ class LineageDeclared(Details):
 
 @dataclass(frozen=True, slots=True)
 class ImagePushed(Details):
-    """The pushed tag ("" for a push by digest), how it was noticed, the image's kind, and the digest it replaced."""
+    """The pushed tag ("" for a push by digest), how it was detected, the image's kind, and the digest it replaced."""
 
     tag: str
     via: str
@@ -317,7 +317,7 @@ class ImagePushed(Details):
 
 @dataclass(frozen=True, slots=True)
 class ImagePushAttributed(Details):
-    """The pushed tag, and how the push was noticed."""
+    """The pushed tag, and how the push was detected."""
 
     tag: str
     via: str
@@ -325,7 +325,7 @@ class ImagePushAttributed(Details):
 
 @dataclass(frozen=True, slots=True)
 class TagMoveRefused(Details):
-    """The protected tag, and the digest it goes back to ("" for none)."""
+    """The protected tag, and the digest that it is moved back to ("" for none)."""
 
     tag: str
     kept: str
@@ -341,7 +341,7 @@ class TagsProtected(Details):
 
 @dataclass(frozen=True, slots=True)
 class PromotionExecuting(Details):
-    """The digest of the evaluation that allowed a promotion, and the fence its job has to hold."""
+    """The digest of the evaluation that allowed a promotion, and the fencing number of its job."""
 
     evaluation: str
     fence: int
@@ -391,7 +391,7 @@ class RebuildFinished(Details):
     state: str
 
 
-# An action that is not here has no details.
+# Actions that are not listed here have no details.
 DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.ACCESS_REFUSED: AccessRefused,
     Action.ADVISORIES_SYNCED: AdvisoriesSynced,

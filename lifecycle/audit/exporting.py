@@ -1,4 +1,4 @@
-"""The trail as a file: CSV for spreadsheets, JSON lines for everything else."""
+"""Export of the audit log as a file: CSV for spreadsheets, JSON lines for other tools."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _FIELDS: Final = (
     "reason",
     "details",
 )
-# What makes a spreadsheet take a cell for a formula; a line end inside a cell starts a new one.
+# Spreadsheets treat a cell that starts with one of these as a formula. A line end in a cell starts a new cell.
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def export(events: QuerySet[AuditEvent], wanted: EventFilter, kind: str, *, actor: User, limit: int) -> Iterator[str]:
-    """Record that `actor` takes a file of what the filter finds, and return its lines: `limit` events, newest first.
+    """Record an export by `actor` and return the lines of the file: at most `limit` events, newest first.
 
-    `events` are those that `actor` may read. Raises Malformed for another `kind` than those of FORMATS.
+    `events` are the events that `actor` can read. Raises Malformed when `kind` is not in FORMATS.
     """
     if kind not in FORMATS:
-        raise Malformed("An export is csv or jsonl.")
+        raise Malformed("Unknown export format. Use csv or jsonl.")
     with transaction.atomic():
         services.record(Action.AUDIT_EXPORTED, actor=actor, details=AuditExported(format=kind, filter=wanted.as_json()))
     rows = filtered(for_list(events), wanted).order_by("-pk")
@@ -56,7 +56,7 @@ def export(events: QuerySet[AuditEvent], wanted: EventFilter, kind: str, *, acto
 
 
 def lines_of(events: Iterable[AuditEvent], kind: str) -> Iterator[str]:
-    """Yield the file of `kind` (a key of FORMATS), a line of it at a time."""
+    """Yield the lines of a file of `kind` (a key of FORMATS)."""
     if kind == "csv":
         yield _csv_line(_FIELDS)
     for event in events:
@@ -89,7 +89,7 @@ def _row(event: AuditEvent) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    """Return a cell that no spreadsheet evaluates: an apostrophe before what would begin a formula."""
+    """Return the text of a cell, with an apostrophe before text that a spreadsheet would evaluate as a formula."""
     text = orjson.dumps(value).decode() if isinstance(value, dict) else "" if value is None else str(value)
     text = text.replace("\x00", "\ufffd")
     return "'" + text if text.startswith(_FORMULA_STARTS) else text

@@ -1,4 +1,4 @@
-"""The filter of the audit log, as the page and the API take it."""
+"""Filter form of the audit log, used by the page and the API."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.audit.types import EventFilter
 
 _INPUT: Final = {"class": "form-control"}
-
-
 _DATE: Final = {"class": "form-control", "type": "date"}
 
 
 class FilterForm(forms.Form):
-    """What to look for; all of it optional."""
+    """Filter fields; all are optional."""
 
     action = forms.RegexField(
         r"^[a-z0-9._-]*\Z",
         max_length=80,
         required=False,
-        error_messages={"invalid": "An action is a dotted word, or its beginning: promotion.approved, grant."},
+        error_messages={"invalid": "Enter an action or its beginning, for example promotion.approved or grant."},
         widget=forms.TextInput(attrs={**_INPUT, "placeholder": "promotion.approved"}),
     )
     actor = forms.CharField(
-        label="Who", max_length=150, required=False, widget=forms.TextInput(attrs={**_INPUT, "placeholder": "anyone"})
+        label="User", max_length=150, required=False, widget=forms.TextInput(attrs={**_INPUT, "placeholder": "anyone"})
     )
     team = forms.SlugField(max_length=60, required=False, widget=forms.Select(attrs={"class": "form-select"}))
     subject = forms.CharField(

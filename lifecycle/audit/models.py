@@ -1,4 +1,4 @@
-"""The audit trail: append-only for the application role; a pending row for each event waits for the sealer."""
+"""The audit log. The application's database role can only append events. Each has a pending row until it is sealed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from accounts.models import Team, User
 
 
 class AuditEvent(models.Model):
-    """Something was decided, done, or refused. `canonical` holds the exact bytes that will be sealed."""
+    """One recorded action. `canonical` contains the exact bytes that will be sealed."""
 
     class Outcome(models.TextChoices):
         OK = "ok"
@@ -22,8 +22,8 @@ class AuditEvent(models.Model):
     action = models.CharField(max_length=80)  # stable dotted word: promotion.approved
     outcome = models.CharField(max_length=6, choices=Outcome, default=Outcome.OK)
     actor = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
-    actor_name = models.CharField(max_length=150)  # as it was then
-    token_lookup = models.CharField(max_length=16, blank=True)  # the API token used, never its secret
+    actor_name = models.CharField(max_length=150)  # the user name at that time
+    token_lookup = models.CharField(max_length=16, blank=True)  # identifies the API token used; not secret
     address = models.GenericIPAddressField(null=True)
     request_id = models.CharField(max_length=64, blank=True)
     team = models.ForeignKey(Team, on_delete=models.SET_NULL, related_name="+", null=True, db_constraint=False)
@@ -34,7 +34,7 @@ class AuditEvent(models.Model):
     environment = models.CharField(max_length=60, blank=True)
     reason = models.TextField(blank=True)
     details: models.JSONField[Any, Any] = models.JSONField(default=dict)
-    canonical = models.BinaryField()  # RFC 8785 style JSON of all of the above
+    canonical = models.BinaryField()  # all fields above as JSON in the style of RFC 8785
 
     class Meta:
         indexes = (
@@ -44,7 +44,7 @@ class AuditEvent(models.Model):
             models.Index(fields=("action", "-id"), name="auditevent_by_action"),
             models.Index(fields=("actor_name", "-id"), name="auditevent_by_actor"),
             models.Index(fields=("repository", "-id"), name="auditevent_by_repository"),
-            BrinIndex(fields=("at",), name="auditevent_by_time"),  # rows come in the order of time: a few pages do
+            BrinIndex(fields=("at",), name="auditevent_by_time"),  # rows come in time order, so few pages are enough
         )
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class AuditEvent(models.Model):
 
 
 class AuditPending(models.Model):
-    """Written by a trigger with every event, taken by the sealer."""
+    """An event that is not sealed yet. A trigger inserts the row for the sealer."""
 
     event_id = models.BigIntegerField(primary_key=True)
 

@@ -1,4 +1,4 @@
-"""Reads of the audit trail."""
+"""Queries of the audit log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lifecycle.audit.types import EventFilter
 
 
 def filtered(events: QuerySet[AuditEvent], wanted: EventFilter) -> QuerySet[AuditEvent]:
-    """Return those of `events` that the filter asks for; order and page them by -id."""
+    """Return the `events` that match the filter; order and page them by -id."""
     if wanted.action:
         events = events.filter(action__startswith=wanted.action)
     if wanted.actor:
@@ -36,7 +36,7 @@ def _start(day: date) -> datetime:
 
 
 def for_list(events: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
-    """Return `events` with their team and `is_pending`: whether the sealer has yet to take them."""
-    # A row asked for by its key, for each event shown: of an EXISTS the planner makes a hash of all that is pending.
+    """Return `events` with their team and `is_pending`: whether the event is not sealed yet."""
+    # This looks up one row by key for each event shown. For EXISTS, the planner builds a hash of all pending rows.
     pending = Subquery(AuditPending.objects.filter(event_id=OuterRef("pk")).values("event_id"))
     return events.select_related("team").defer("canonical").annotate(is_pending=IsNull(pending, False))

@@ -1,4 +1,4 @@
-"""The one way to write the audit trail."""
+"""Writes audit events. No other code writes to the audit log."""
 
 from __future__ import annotations
 
@@ -41,15 +41,16 @@ def record(
 ) -> AuditEvent:
     """Append one event in the caller's transaction, and return it.
 
-    Actor, time and address come from the server only. A rollback of the caller leaves nothing. Raises RuntimeError
-    outside a transaction: an event without its change, or a change without its event, is what this table must never
-    hold. Raises TypeError when `details` are not of the class that DETAILS_OF names for the action.
+    Actor, time and address are set by the server, never by the client. A rollback of the caller removes the event.
+    Raises RuntimeError outside a transaction, because an event and its change must be committed together. Raises
+    TypeError when `details` are not of the class that DETAILS_OF lists for the action.
     """
-    wanted = DETAILS_OF.get(action)
-    if (type(details) if details is not None else None) is not wanted:
-        raise TypeError(f"{action} takes {wanted.__name__ if wanted else 'no details'}, not {type(details).__name__}.")
+    expected = DETAILS_OF.get(action)
+    if (type(details) if details is not None else None) is not expected:
+        name = expected.__name__ if expected else "no details"
+        raise TypeError(f"{action} takes {name}, not {type(details).__name__}.")
     if not connection.in_atomic_block:
-        raise RuntimeError("audit.record outside a transaction")
+        raise RuntimeError("audit.record was called outside a transaction")
     request = context.current()
     at = _database_time()
     event = AuditEvent(
@@ -76,20 +77,20 @@ def record(
 
 
 def record_refusal(actor: Any, error: LifecycleError, *, method: str, path: str) -> None:
-    """Append that somebody signed in tried to change what they may not, or may not even see.
+    """Record that a signed-in user tried to change something without the permission to change or see it.
 
-    In a transaction of its own, since the act's was rolled back. The same try again within a minute is not repeated: a
-    script in a loop must not fill the trail.
+    Uses its own transaction, because the transaction of the action was rolled back. The same attempt is recorded at
+    most once a minute, so that a script in a loop does not fill the audit log.
     """
     is_refusal = isinstance(error, (NotFound, NotPermitted))
     if not is_refusal or method in _SAFE_METHODS or not isinstance(actor, User):
         return
-    tried = AccessRefused(method=method, path=path[:300], code=error.error_code)
+    attempt = AccessRefused(method=method, path=path[:300], code=error.error_code)
     same = AuditEvent.objects.filter(
         actor_name=actor.username,
         action=Action.ACCESS_REFUSED.value,
         at__gt=Now() - _REFUSAL_ONCE_IN,
-        details=tried.as_json(),
+        details=attempt.as_json(),
     )
     with transaction.atomic():
         if not same.exists():
@@ -98,12 +99,12 @@ def record_refusal(actor: Any, error: LifecycleError, *, method: str, path: str)
                 actor=actor,
                 outcome=AuditEvent.Outcome.DENIED,
                 reason=error.message,
-                details=tried,
+                details=attempt,
             )
 
 
 def _database_time() -> datetime:
-    """Return the statement's moment by the database's clock, which all processes share."""
+    """Return the current time by the database's clock, which all processes share."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         (at,) = cursor.fetchone()
@@ -112,7 +113,7 @@ def _database_time() -> datetime:
 
 
 def _canonical(event: AuditEvent) -> bytes:
-    """Return the event as JSON with sorted keys and no white space: the bytes that will be sealed."""
+    """Return the bytes that will be sealed: the event as JSON with sorted keys and no white space."""
     return orjson.dumps(
         {
             "schema": 1,

@@ -1,4 +1,4 @@
-"""What can be asked of the trail: one filter for the page, its export and the API."""
+"""The filter of the audit log, for the page, the export and the API."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import date
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events; an empty field asks for nothing. `subject` is a whole digest, or a repository's name."""
+    """A filter of events. Empty fields match all events. `subject` is a full digest or a repository name."""
 
-    action: str = ""  # a prefix: `promotion` finds promotion.approved
+    action: str = ""  # a prefix: `promotion` matches promotion.approved
     actor: str = ""
     team: str = ""
     subject: str = ""
@@ -19,5 +19,5 @@ class EventFilter:
     until: date | None = None  # the last day, in UTC
 
     def as_json(self) -> dict[str, str]:
-        """Return the fields that ask for something, for the trail's own record of an export."""
+        """Return the fields that are set, for the audit event of an export."""
         return {name: str(value) for name, value in asdict(self).items() if value}

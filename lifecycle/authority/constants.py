@@ -1,12 +1,12 @@
-"""What admins hold, what each verb allows in words, and how verbs are grouped where people choose them."""
+"""The verbs of admins, a short description of each verb, and the groups of verbs on the role form."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from accounts.verbs import NOT_ASKED_FOR_YET, Verb
+from accounts.verbs import NOT_CHECKED_YET, Verb
 
-# What every admin holds in every team, so that teams and roles can be set up; nothing else comes with being one.
+# Verbs that every admin has in every team, to set up teams and roles. Admins have no other verbs without a grant.
 ADMIN_VERBS: Final = frozenset({Verb.TEAM_MANAGE, Verb.AUDIT_READ, Verb.ENVIRONMENT_MANAGE, Verb.ROBOT_MANAGE})
 
 VERB_GROUPS: Final[tuple[tuple[str, tuple[Verb, ...]], ...]] = (
@@ -37,26 +37,26 @@ VERB_GROUPS: Final[tuple[tuple[str, tuple[Verb, ...]], ...]] = (
 _WORDS: Final[dict[Verb, str]] = {
     Verb.IMAGE_VIEW: "see and pull images, their findings and lineage",
     Verb.IMAGE_CREATE: "push a new image",
-    Verb.IMAGE_AMEND: "choose and move protected tags, put a new recipe in force",
+    Verb.IMAGE_AMEND: "move protected tags, change the current recipe",
     Verb.IMAGE_DELETE: "delete an image or a tag",
     Verb.IMAGE_REBUILD: "start a rebuild",
-    Verb.IMAGE_SCAN: "ask for a rescan",
+    Verb.IMAGE_SCAN: "request a rescan",
     Verb.IMAGE_SIGN: "attach signatures",
-    Verb.IMAGE_QUARANTINE: "forbid an image everywhere",
-    Verb.PROMOTION_REQUEST: "ask for a promotion",
-    Verb.PROMOTION_APPROVE: "vote on somebody else's request",
-    Verb.PROMOTION_EXECUTE: "carry out what was approved",
+    Verb.IMAGE_QUARANTINE: "block an image everywhere",
+    Verb.PROMOTION_REQUEST: "request a promotion",
+    Verb.PROMOTION_APPROVE: "approve or reject requests of others",
+    Verb.PROMOTION_EXECUTE: "run approved promotions",
     Verb.PROMOTION_BREAKGLASS: "skip open gates in an emergency",
-    Verb.WAIVER_REQUEST: "ask for an exception",
+    Verb.WAIVER_REQUEST: "request an exception",
     Verb.WAIVER_APPROVE: "grant an exception",
     Verb.POLICY_MANAGE: "edit gates and limits",
-    Verb.ENVIRONMENT_MANAGE: "add environments to the team's path",
-    Verb.TEAM_MANAGE: "let people in and give them roles",
-    Verb.ROBOT_MANAGE: "make machine accounts and their tokens",
-    Verb.RUNTIME_REPORT: "report what runs",
+    Verb.ENVIRONMENT_MANAGE: "add environments",
+    Verb.TEAM_MANAGE: "add members and grant roles",
+    Verb.ROBOT_MANAGE: "create robots and their tokens",
+    Verb.RUNTIME_REPORT: "report running images",
     Verb.AUDIT_READ: "read the audit log",
 }
 
 VERB_WORDS: Final[dict[Verb, str]] = {
-    verb: f"{words} (not built yet)" if verb in NOT_ASKED_FOR_YET else words for verb, words in _WORDS.items()
+    verb: f"{words} (not available yet)" if verb in NOT_CHECKED_YET else words for verb, words in _WORDS.items()
 }

@@ -1,4 +1,4 @@
-"""Which grants count now: the one place that knows about expiry and deactivated accounts."""
+"""Live grants: the one place that handles expiry and deactivated accounts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from accounts.verbs import Verb
 from lifecycle.authority.models import RoleGrant
 from lifecycle.environments.models import Environment
 
-# The same condition for SQL over lifecycle_rolegrant g; a test compares it with `live_grants`.
+# The same condition in SQL, for lifecycle_rolegrant as g. A test compares it with `live_grants`.
 LIVE_SQL: Final = "(g.expires_at IS NULL OR g.expires_at > statement_timestamp())"
 
 
 def live_grants(principal: User | None = None, verb: Verb | None = None) -> QuerySet[RoleGrant]:
-    """Return the grants that count now, by the database's clock: not expired, and of an active account.
+    """Return the live grants: not expired by the database's clock, and of an active account.
 
-    Given a `principal` (a person or a robot), only its grants; given a `verb`, only grants whose role includes it.
+    With a `principal` (a person or a robot), return only its grants. With a `verb`, return only grants whose role
+    includes it.
     """
     rows = RoleGrant.objects.filter(Q(expires_at=None) | Q(expires_at__gt=Now()))
     if principal is None:
@@ -31,11 +32,11 @@ def live_grants(principal: User | None = None, verb: Verb | None = None) -> Quer
     return rows if verb is None else rows.filter(role__verbs__contains=[verb.value])
 
 
-def in_place(environment: Environment | None) -> Q:
-    """Return the condition that a grant applies to acts in `environment`, or outside of environments for None."""
+def applies_in(environment: Environment | None) -> Q:
+    """Return the condition that a grant applies to actions in `environment`, or to actions without one for None."""
     return Q(environment=None) if environment is None else Q(environment=None) | Q(environment=environment)
 
 
 def over_whole_team() -> Q:
-    """Return the condition that a grant covers the team as a whole: all repositories, all environments."""
+    """Return the condition that a grant covers the whole team: all repositories and all environments."""
     return Q(repository_pattern="*", environment=None)

@@ -1,4 +1,4 @@
-"""What the clock and events bring to authority."""
+"""Event subscribers and scheduled tasks of this package."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from lifecycle.jobs.schedule import every
 
 @subscribe(events.RepositoriesCreated)
 def project_new_repositories(event: events.RepositoriesCreated) -> None:
-    """Give guardian the rows of new repositories that existing grants cover."""
+    """Add guardian rows for new repositories that existing grants cover."""
     projection.project_new_repositories(event.repository_ids)
 
 
 @every(projection.EXPIRY_EVERY_S, "project-expired-grants")
 def project_expired() -> None:
-    """Take guardian's rows away when a grant expires."""
+    """Remove the guardian rows of expired grants."""
     projection.project_expired()
 
 
 @every(3600, "forget-credential-failures")
 def forget_credential_failures() -> None:
-    """Drop refused credentials that no limit counts any more."""
+    """Delete rejected credentials that no limit counts any more."""
     limiter.forget_old()

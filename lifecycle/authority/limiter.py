@@ -1,10 +1,11 @@
-"""How many refused credentials an account and an address may bring: one budget for every door.
+"""Limits for rejected credentials per account and per address, shared by all endpoints that take credentials.
 
-Doors: the browser's sign-in, the registry's token endpoint, the API. The count is rows in PostgreSQL, so that flushing
-Redis, restarting, another process or another door resets nothing, and a success does not either.
+These are the browser's sign-in, the registry's token endpoint and the API. The count is the number of rows in
+PostgreSQL. A flush of Redis, a restart, another process, another endpoint or a success does not reset it.
 
-A *valid token* is let in even when the budget is spent: with 202 random bits there is nothing to guess, and anybody
-who knows a robot's name could otherwise stop it. A door that takes passwords counts first and looks then (`reserve`).
+A *valid token* is accepted even when the limit is reached. A token has 202 random bits, so it cannot be guessed.
+Otherwise, every user who knows a robot's name could lock it out. An endpoint that takes passwords counts the attempt
+before it checks the password (`reserve`).
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ from lifecycle.core.address import parse_address
 
 WINDOW: Final = timedelta(minutes=5)
 PER_ACCOUNT: Final = 20  # containerd presents one wrong password twice
-PER_ADDRESS: Final = 100  # an office, or a cluster's nodes, may share one
-RETRY_AFTER_S: Final = 30  # a place comes free when the oldest refusal leaves the window
+PER_ADDRESS: Final = 100  # an office or the nodes of a cluster can share an address
+RETRY_AFTER_S: Final = 30  # a new attempt is possible when the oldest rejected one leaves the window
 _KEEP: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt that counts as refused until it `succeeded()`."""
+    """An attempt that counts as rejected until `succeeded()` is called."""
 
     row_id: int
 
     def succeeded(self) -> None:
-        """Take this one attempt out of the count; what was refused before stays in it."""
+        """Remove this attempt from the count. Earlier rejected attempts still count."""
         CredentialFailure.objects.filter(pk=self.row_id).delete()
 
 
 def is_exhausted(account: str, address: str | None) -> bool:
-    """Whether the account ("" for none known), or the address, has no refusals left in the present window."""
+    """Return whether the account ("" for unknown) or the address has reached its limit in the current window."""
     recent = CredentialFailure.objects.filter(at__gt=Now() - WINDOW)
     name = _account(account)
     if name and recent.filter(account=name).count() >= PER_ACCOUNT:
@@ -48,9 +49,10 @@ def is_exhausted(account: str, address: str | None) -> bool:
 
 
 def reserve(account: str, address: str | None) -> Attempt | None:
-    """Count one attempt as refused, before it is judged; returns None, and counts nothing, when the budget is spent.
+    """Count one attempt as rejected before it is checked.
 
-    The account's attempts queue up behind one lock, so that fifty at once cannot all see the last free place.
+    Returns None and counts nothing when the limit is reached. Attempts on one account wait for one lock. Without the
+    lock, fifty parallel attempts could all see that one attempt is left.
     """
     name, checked = _account(account), parse_address(address or "")
     with transaction.atomic():
@@ -62,18 +64,18 @@ def reserve(account: str, address: str | None) -> Attempt | None:
 
 
 def note_failure(account: str, address: str | None) -> bool:
-    """Count one refused credential; returns False when the budget was spent already (and counts nothing)."""
+    """Count one rejected credential. Returns False and counts nothing when the limit was already reached."""
     return reserve(account, address) is not None
 
 
 def forgive(account: str) -> int:
-    """Forget what was refused to an account, so that its owner gets in again; returns how many."""
+    """Delete the rejected attempts of an account, so that its owner can sign in again; returns their number."""
     deleted, _ = CredentialFailure.objects.filter(account=_account(account)).delete()
     return deleted
 
 
 def forget_old() -> int:
-    """Delete what no window can reach any more; returns how many rows."""
+    """Delete rows older than any window; returns their number."""
     deleted, _ = CredentialFailure.objects.filter(at__lt=Now() - _KEEP).delete()
     return deleted
 

@@ -1,7 +1,7 @@
-"""Grants: who may do what, on which repositories of a team, in which environment.
+"""Grants: who can do what, on which repositories of a team, in which environment.
 
-`RoleGrant` rows are the truth. The guardian rows below are their projection (docs/adr/0003), written in the same
-transaction and rebuildable; they let Django's own `has_perm` and other packages see the grants.
+`RoleGrant` rows are authoritative. The guardian rows below are a projection of them (docs/adr/0003). They are written
+in the same transaction and can be rebuilt. Django's `has_perm` and other packages read the grants from them.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from accounts.models import Role, Team, User
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Repository
 
-# `shop/*`, `shop/api`, `*`: a star stands for any run of characters, slashes too.
+# `shop/*`, `shop/api`, `*`: a star matches any characters, including slashes.
 REPOSITORY_PATTERN = RegexValidator(
     r"^[a-z0-9*]([a-z0-9._/*-]*)\Z", "Lower-case letters, digits, . _ - / and * for any run of characters."
 )
 
 
 class RoleGrant(models.Model):
-    """One principal holds one role over the repositories of a team that match a pattern, maybe in one environment."""
+    """A grant of one role to one user, on a team's repositories that match a pattern, optionally in one environment."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="role_grants")
     role = models.ForeignKey(Role, on_delete=models.PROTECT, related_name="grants")
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="role_grants")
     repository_pattern = models.CharField(max_length=255, default="*", validators=[REPOSITORY_PATTERN])
-    # The pattern as a LIKE pattern, written by `save`: what lists put into their condition.
+    # The pattern in LIKE syntax, written by `save`. List queries use it in their conditions.
     repository_like = models.CharField(max_length=520, default="%", editable=False)
     environment = models.ForeignKey(
         Environment, on_delete=models.CASCADE, related_name="role_grants", null=True, blank=True
-    )  # null: every environment of the team, and everything that has none
+    )  # null: all environments of the team, and repositories without an environment
     expires_at = models.DateTimeField(null=True, blank=True)
     granted_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -53,11 +53,11 @@ class RoleGrant(models.Model):
     def save(self, *args: object, **kwargs: object) -> None:
         escaped = self.repository_pattern.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
         self.repository_like = escaped.replace("*", "%")
-        super().save(*args, **kwargs)  # type: ignore[arg-type]
+        super().save(*args, **kwargs)  # type: ignore[arg-type]  # passes on whatever Django passes
 
 
 class TeamUserPermission(UserObjectPermissionBase):
-    """Guardian's rows for teams: a foreign key, so that no grant outlives its team."""
+    """Guardian's rows for teams. The foreign key deletes the rows with their team."""
 
     content_object = models.ForeignKey(Team, on_delete=models.CASCADE)
 
@@ -84,7 +84,7 @@ class EnvironmentUserPermission(UserObjectPermissionBase):
 
 
 class CredentialFailure(models.Model):
-    """One refused credential at any login-like door; the limiter counts these rows."""
+    """One rejected credential at any endpoint that takes credentials. The limiter counts these rows."""
 
     account = models.CharField(max_length=150)
     address = models.GenericIPAddressField(null=True)

@@ -1,8 +1,7 @@
 """django-guardian's object permissions, projected from the role grants (docs/adr/0003).
 
-They are what Django code outside of Gravingdock can ask: `user.has_perm("lifecycle.image_view", repository)`,
-guardian's shortcuts, DRF's object permissions. Our own answers come from the grants, which also
-know patterns and expiry.
+Django code outside Gravingdock can use them: `user.has_perm("lifecycle.image_view", repository)`, guardian's shortcuts,
+and DRF's object permissions. Gravingdock's own checks read the grants, which also have patterns and expiry.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ _TABLES: Final[tuple[tuple[type[Model], _Table], ...]] = (
     (Environment, EnvironmentUserPermission),
 )
 EXPIRY_EVERY_S: Final = 60
-_EXPIRED_WITHIN: Final = timedelta(seconds=10 * EXPIRY_EVERY_S)  # a ticker that was away catches up
+_EXPIRED_WITHIN: Final = timedelta(seconds=10 * EXPIRY_EVERY_S)  # so that a scheduler that was down catches up
 
 
 def project(user: User) -> None:
-    """Write one user's guardian rows again from the live grants, in the caller's transaction.
+    """Replace one user's guardian rows with rows made from the live grants, in the caller's transaction.
 
-    A grant on the whole team is a row on the team. A grant on some repositories is a row on each that exists. A grant
-    for one environment is a row on the environment.
+    A grant on the whole team becomes rows on the team. A grant on some repositories becomes rows on each existing
+    repository that matches. A grant for one environment becomes rows on the environment.
     """
     wanted = _wanted(user)
     for model, table in _TABLES:
@@ -53,7 +52,7 @@ def project(user: User) -> None:
 
 
 def differs(user: User) -> bool:
-    """Return whether one user's guardian rows are not what the grants say."""
+    """Return whether one user's guardian rows differ from the user's live grants."""
     wanted = _wanted(user)
     for model, table in _TABLES:
         stored = table.objects.filter(user=user).values_list("content_object_id", "permission__codename")
@@ -64,7 +63,7 @@ def differs(user: User) -> bool:
 
 @transaction.atomic
 def project_expired() -> int:
-    """Project the users again of whom a grant expired lately; returns how many."""
+    """Project every user who has a recently expired grant; returns the number of users."""
     expired = RoleGrant.objects.filter(expires_at__lte=Now(), expires_at__gt=Now() - _EXPIRED_WITHIN)
     users = list(User.objects.filter(pk__in=expired.values("user")).order_by("pk"))
     for user in users:
@@ -73,7 +72,7 @@ def project_expired() -> int:
 
 
 def project_new_repositories(repository_ids: Collection[int]) -> None:
-    """Add the rows on new repositories for every live grant whose pattern covers them, in the caller's transaction."""
+    """Add rows on new repositories for each live grant whose pattern matches, in the caller's transaction."""
     repositories = list(Repository.objects.filter(pk__in=repository_ids).values_list("pk", "team_id", "family"))
     grants = live_grants().filter(team__in={team for _, team, _ in repositories}, environment=None)
     wanted: dict[User, set[tuple[int, str]]] = {}
@@ -88,7 +87,7 @@ def project_new_repositories(repository_ids: Collection[int]) -> None:
 
 
 def _wanted(user: User) -> dict[type[Model], set[tuple[int, str]]]:
-    """Return, for each model, the (object id, permission codename) pairs that the user's live grants give."""
+    """Return, for each model, the (object id, permission codename) pairs of the user's live grants."""
     wanted: dict[type[Model], set[tuple[int, str]]] = {Team: set(), Repository: set(), Environment: set()}
     for grant in live_grants(user).select_related("role"):
         names = [Verb(verb).codename for verb in grant.role.verbs]

@@ -1,4 +1,7 @@
-"""What a user may see, as conditions made of the grants: never a list of what they cover made in Python."""
+"""Querysets of the rows that a user can see.
+
+Grants become SQL conditions. The rows that they cover are never listed in Python.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from accounts.models import ApiToken, Membership, Robot, Role, Team, User
 from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.constants import ADMIN_VERBS
-from lifecycle.authority.grants import in_place, live_grants, over_whole_team
+from lifecycle.authority.grants import applies_in, live_grants, over_whole_team
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.context import once_a_read
 from lifecycle.environments.models import Environment
@@ -20,11 +23,12 @@ from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
 
 
 def covered(actor: User, verb: Verb, *, team: str, family: str, environment: str) -> Q:
-    """Return the condition that `actor` holds `verb` over a row, whose team, family and environment are so named.
+    """Return the condition that `actor` has `verb` on a row.
 
-    What `access.grants_of` answers for one object. The grants are read here and put into the condition as values: of a
-    join on the grants the planner can only guess how much it lets through, and guessed 2.4 s for a page of 100,000
-    images. Grants are few; what they cover is never listed.
+    `team`, `family` and `environment` name the lookups from the row to these values. `rights.grants_of` does the same
+    check for one object. The grants are read here and put into the condition as values. With a join, the planner cannot
+    estimate how many rows the grants select: a page took 2.4 s with 100,000 images. A user has few grants, and the rows
+    that they cover are never listed.
     """
     whole: set[int] = set()
     parts: list[tuple[int, str, int | None]] = []
@@ -44,15 +48,15 @@ def covered(actor: User, verb: Verb, *, team: str, family: str, environment: str
 
 
 def _scopes(actor: User, verb: Verb) -> list[tuple[int, str, str, int | None]]:
-    """Return (team, pattern, pattern as LIKE has it, environment) of each live grant; one query."""
+    """Return (team id, pattern, pattern in LIKE syntax, environment id) of each live grant, in one query."""
     rows = live_grants(actor, verb).values_list("team_id", "repository_pattern", "repository_like", "environment_id")
     return once_a_read(("scopes", actor.pk, verb), lambda: list(rows.distinct()))
 
 
 def repositories_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[Repository]:
-    """Return the repositories over which `actor` holds `verb`; their grants are read at once, the rows when asked for.
+    """Return the repositories on which `actor` has `verb`. The grants are read now; the queryset is lazy.
 
-    A grant for one environment shows that environment's repositories only, as a pull obeys it.
+    A grant for one environment shows only the repositories of that environment. The same rule applies to pulls.
     """
     if actor.kind == User.Kind.SYSTEM and actor.is_active:
         return Repository.objects.all()
@@ -60,15 +64,15 @@ def repositories_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QueryS
 
 
 def images_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[Image]:
-    """Return the images in some repository over which `actor` holds `verb`."""
-    held = RepositoryImage.objects.filter(
+    """Return the images that are in at least one repository on which `actor` has `verb`."""
+    memberships = RepositoryImage.objects.filter(
         image=OuterRef("pk"), repository__in=repositories_visible_to(actor, verb), removed_at=None
     )
-    return Image.objects.filter(Exists(held))
+    return Image.objects.filter(Exists(memberships))
 
 
 def teams_visible_to(actor: User) -> QuerySet[Team]:
-    """Return the teams `actor` belongs to or holds any grant in; all of them for an admin."""
+    """Return the teams in which `actor` is a member or has a live grant; all teams for an admin."""
     if not actor.is_active:
         return Team.objects.none()
     if actor.is_superuser or actor.kind == User.Kind.SYSTEM:
@@ -80,7 +84,7 @@ def teams_visible_to(actor: User) -> QuerySet[Team]:
 
 
 def teams_where(actor: User, verb: Verb) -> QuerySet[Team]:
-    """Return the teams over which, as a whole, `actor` holds `verb`."""
+    """Return the teams on which, as a whole, `actor` has `verb`."""
     if not actor.is_active:
         return Team.objects.none()
     if actor.is_superuser and verb in ADMIN_VERBS:
@@ -95,10 +99,13 @@ def environments_visible_to(actor: User) -> QuerySet[Environment]:
 
 
 def people_who(verb: Verb, *, team: Team, family: str, environment: Environment | None = None) -> QuerySet[User]:
-    """Return the active people who hold `verb` over a family of a team, maybe in one environment."""
+    """Return the active people who have `verb` on a family of a team, ordered by name.
+
+    With `environment`, grants for that environment count too.
+    """
     grants = (
         live_grants(verb=verb)
-        .filter(in_place(environment), team=team)
+        .filter(applies_in(environment), team=team)
         .annotate(subject_family=RawSQL("%s::text", (family,), output_field=CharField()))
         .filter(subject_family__like=F("repository_like"), user=OuterRef("pk"))
     )
@@ -106,23 +113,24 @@ def people_who(verb: Verb, *, team: Team, family: str, environment: Environment 
 
 
 def images_with_places(actor: User, *, repository: str = "", tag: str = "") -> QuerySet[Image]:
-    """Return what `actor` sees, with `places_seen` and `tags_seen`: only those repositories that `actor` sees.
+    """Return the images that `actor` can see, with their visible repositories and tags.
 
-    Given a repository's name or a tag's, only what is there, or what such a tag points at there.
+    `places_seen` and `tags_seen` contain only rows in repositories that `actor` can see. With `repository`, return only
+    images in the repository of that name. With `tag`, return only images to which a tag of that name points.
     """
     visible = repositories_visible_to(actor)
-    held = RepositoryImage.objects.filter(repository__in=visible, removed_at=None)
+    memberships = RepositoryImage.objects.filter(repository__in=visible, removed_at=None)
     tags = Tag.objects.filter(repository__in=visible)
-    asked = Q(repository__name=repository) if repository else Q()
-    found = images_visible_to(actor)
+    in_repository = Q(repository__name=repository) if repository else Q()
+    images = images_visible_to(actor)
     if repository:
-        found = found.filter(Exists(held.filter(asked, image=OuterRef("pk"))))
+        images = images.filter(Exists(memberships.filter(in_repository, image=OuterRef("pk"))))
     if tag:
-        found = found.filter(Exists(tags.filter(asked, name=tag, image=OuterRef("pk"))))
-    return found.prefetch_related(
+        images = images.filter(Exists(tags.filter(in_repository, name=tag, image=OuterRef("pk"))))
+    return images.prefetch_related(
         Prefetch(
             "repository_images",
-            queryset=held.select_related("repository").order_by("repository__name", "pk"),
+            queryset=memberships.select_related("repository").order_by("repository__name", "pk"),
             to_attr="places_seen",
         ),
         Prefetch("tags", queryset=tags, to_attr="tags_seen"),
@@ -130,25 +138,31 @@ def images_with_places(actor: User, *, repository: str = "", tag: str = "") -> Q
 
 
 def events_visible_to(actor: User) -> QuerySet[AuditEvent]:
-    """Return the events of the teams over which `actor` holds audit.read; all of them for an admin."""
+    """Return the events of the teams on which `actor` has audit.read; all events for an admin."""
     if actor.is_active and actor.is_superuser:
         return AuditEvent.objects.all()
     return AuditEvent.objects.filter(team__in=teams_where(actor, Verb.AUDIT_READ))
 
 
 def audited_teams(actor: User) -> QuerySet[Team]:
-    """Return the teams whose trail `actor` may read."""
+    """Return the teams whose audit log `actor` can read."""
     return teams_where(actor, Verb.AUDIT_READ)
 
 
 def count_of(rows: QuerySet[Any], of: str, what: str = "pk") -> Coalesce:
-    """Return how many distinct `what` of `rows` belong to each outer row, as a subquery of its own."""
+    """Return a subquery: the number of distinct `what` of `rows` for each outer row.
+
+    `of` is the field of `rows` that points to the outer row.
+    """
     counted = rows.filter(**{of: OuterRef("pk")}).order_by().values(of).annotate(n=Count(what, distinct=True))
     return Coalesce(Subquery(counted.values("n"), output_field=IntegerField()), 0)
 
 
 def teams_with_counts(actor: User) -> QuerySet[Team]:
-    """Return the teams `actor` can see with `people`, `robot_count` and `place_count`; page by (slug, id)."""
+    """Return the teams that `actor` can see, for pages by (slug, id).
+
+    Each team has `people`, `robot_count` (active robots) and `place_count` (environments).
+    """
     grants = live_grants().filter(user__kind=User.Kind.PERSON)
     return teams_visible_to(actor).annotate(
         people=count_of(grants, "team", "user"),
@@ -158,12 +172,12 @@ def teams_with_counts(actor: User) -> QuerySet[Team]:
 
 
 def grants_in(team: Team) -> QuerySet[RoleGrant]:
-    """Return every grant of a team with who holds it and who gave it; page by (user__username, id)."""
+    """Return all grants of a team with their user and the user who granted them; page by (user__username, id)."""
     return RoleGrant.objects.filter(team=team).select_related("user", "role", "environment", "granted_by")
 
 
 def robots_in(team: Team) -> QuerySet[Robot]:
-    """Return the robots of a team with `token_count` live tokens; page by (name, id)."""
+    """Return the robots of a team with `token_count`, the number of tokens not revoked; page by (name, id)."""
     return (
         Robot.objects.filter(team=team)
         .select_related("user", "created_by")
@@ -172,10 +186,10 @@ def robots_in(team: Team) -> QuerySet[Robot]:
 
 
 def live_tokens() -> QuerySet[ApiToken]:
-    """Return the tokens that people and robots made and have not revoked; the expired ones are shown as such."""
+    """Return the personal and robot tokens that are not revoked. Expired tokens are included; pages mark them."""
     return ApiToken.objects.filter(revoked_at=None).exclude(kind=ApiToken.Kind.REFRESH)
 
 
 def roles_with_counts() -> QuerySet[Role]:
-    """Return every role with `holders`: how many users hold it somewhere."""
+    """Return all roles with `holders`, the number of users with a live grant of the role."""
     return Role.objects.annotate(holders=count_of(live_grants(), "role", "user"))

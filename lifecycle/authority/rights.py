@@ -1,4 +1,4 @@
-"""The one answer to "may this user do that there?"; every face and every worker asks here."""
+"""Permission checks: whether a user has a verb on an object. Pages, the API and workers all use these functions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.authority.constants import ADMIN_VERBS
-from lifecycle.authority.grants import in_place, live_grants
+from lifecycle.authority.grants import live_grants
 from lifecycle.authority.models import RoleGrant
+from lifecycle.core.context import once_a_read
 from lifecycle.core.errors import NotPermitted
 from lifecycle.core.patterns import matches
 from lifecycle.environments.models import Environment
@@ -18,7 +19,7 @@ from lifecycle.registry.models import Repository
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether it is allowed; `reason` is a sentence for the page when it is not."""
+    """The result of a check. When it is not allowed, `reason` is a sentence for the page."""
 
     is_allowed: bool
     reason: str = ""
@@ -33,13 +34,19 @@ ALLOWED = Decision(True)
 def grants_of(
     actor: User, verb: Verb, *, team_id: int, family: str | None, environment: Environment | None = None
 ) -> Iterable[RoleGrant]:
-    """Return the live grants of `actor` that carry `verb` over `family` (a repository's family name; None: the team).
+    """Return the live grants of `actor` that include `verb` on `family`.
 
-    A grant for one environment counts only for acts in that environment. A grant for some repositories never counts
-    for the team as a whole.
+    `family` is the family name of a repository, or None for the whole team.
+
+    A grant for one environment applies only to actions in that environment. A grant for some repositories never applies
+    to the whole team.
     """
-    rows = live_grants(actor, verb).filter(in_place(environment), team_id=team_id)
-    return [grant for grant in rows if matches(grant.repository_pattern, family)]
+    # Read once for all environments and repositories of the team that a page asks about.
+    rows = once_a_read(
+        ("grants", actor.pk, verb, team_id), lambda: list(live_grants(actor, verb).filter(team_id=team_id))
+    )
+    place = {None, environment.pk if environment is not None else None}
+    return [grant for grant in rows if grant.environment_id in place and matches(grant.repository_pattern, family)]
 
 
 def may(
@@ -50,13 +57,13 @@ def may(
     repository: Repository | None = None,
     environment: Environment | None = None,
 ) -> Decision:
-    """Return whether `actor` holds `verb` over the object named, now, by the grants in the database.
+    """Return whether `actor` has `verb` on the given object now, according to the grants in the database.
 
-    Gravingdock itself may do what its own jobs do; an inactive user may do nothing. Being an admin (`is_superuser`)
-    gives ADMIN_VERBS everywhere, so that teams and roles can be set up, and nothing else.
+    The system user is allowed everything, because it runs Gravingdock's own jobs. An inactive user is allowed nothing.
+    An admin (`is_superuser`) has ADMIN_VERBS everywhere, to set up teams and roles, and needs grants for other verbs.
     """
     if not actor.is_active:
-        return Decision(False, "This account is not active.")
+        return Decision(False, "This account is deactivated.")
     if actor.kind == User.Kind.SYSTEM:
         return ALLOWED
     if actor.is_superuser and verb in ADMIN_VERBS:
@@ -67,8 +74,8 @@ def may(
     family = repository.family if repository else None
     if any(grants_of(actor, verb, team_id=owner.pk, family=family, environment=environment)):
         return ALLOWED
-    where = f"in {environment.slug} of team {owner.slug}" if environment else f"in team {owner.slug}"
-    return Decision(False, f"You do not hold {verb.value} {where}; an owner of the team can grant it.")
+    where = f"{environment.slug} of team {owner.slug}" if environment else f"team {owner.slug}"
+    return Decision(False, f"You need {verb.value} in {where}. Ask an owner of the team to grant it.")
 
 
 def require(
@@ -79,7 +86,7 @@ def require(
     repository: Repository | None = None,
     environment: Environment | None = None,
 ) -> None:
-    """Raise NotPermitted, with the reason, unless `may`."""
+    """Raise NotPermitted with the reason when `may` does not allow the action."""
     decision = may(actor, verb, team=team, repository=repository, environment=environment)
     if not decision:
         raise NotPermitted(decision.reason, verb=verb.value)

@@ -1,4 +1,4 @@
-"""Subjects of jobs that are about images, for the kinds that the content packages register."""
+"""Subjects of jobs about images, for the job kinds that other packages register."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from lifecycle.registry.queries import locations_of
 
 
 def image_subjects(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
-    """Return the image that each job is about, by job id; only what `reader` may see, digests for an admin."""
+    """Return the image that each job is about, by job id.
+
+    The result contains only images that `reader` can see. An admin gets a short digest for the others.
+    """
     ids = {job.subject_id for job in jobs}
     digests = dict(Image.objects.filter(pk__in=ids).values_list("pk", "digest"))
     locations = locations_of(ids, repositories_visible_to(reader))

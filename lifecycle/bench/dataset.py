@@ -1,8 +1,9 @@
-"""A dock of N images as firms have them, made up from a fixed seed: the same every time, and never held whole.
+"""A generated data set ("dock") of N images, like that of a company. A fixed seed makes it the same every time.
 
-Chains of bases that share layers (root, runtime, team base, application), a few bases on which a great deal stands,
-repositories of very different sizes, about 320 packages an image in inventories that images share. Names and versions
-of a share of the packages are those of the advisories that ship with the project, so that findings are real.
+It has chains of bases that share layers (root, runtime, team base, application), a few bases with many derived images,
+and repositories of very different sizes. An image has about 320 packages, in inventories that images share. Some of the
+package versions occur in the advisories of this project, so that findings are real. Images are yielded one by one, so
+the data set is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ SEED: Final = 20_261_124
 DISTRO: Final = "debian-12"
 TEAMS: Final = 20
 LIBRARY_TEAM: Final = "base"  # owns roots and runtimes
-# How many packages each kind of layer brings; an application on a team base has them all: 320.
+# Number of packages per kind of layer. An application on a team base has all of them: 320.
 OF_ROOT: Final = 92
 OF_RUNTIME: Final = 118
 OF_TEAM_BASE: Final = 30
 OF_APPLICATION: Final = 80
-VERSIONS_PER_LOCK_FILE: Final = 2  # how many builds of an application use the same packages
+VERSIONS_PER_LOCK_FILE: Final = 2  # number of builds of an application with the same packages
 
-# (source package, a version with published advisories, one where they are fixed), from advisories/data/demo.
+# (source package, version with published advisories, version with the fixes), from advisories/data/demo.
 _KNOWN_DEBIAN: Final = (
     ("openssl", "3.0.11-1~deb12u2", "3.0.18-1~deb12u2"),
     ("expat", "2.5.0-1", "2.5.0-1+deb12u2"),
@@ -50,7 +51,7 @@ _SYLLABLES: Final = ("ka", "lo", "mi", "ren", "to", "vas", "qu", "ber", "sol", "
 
 @dataclass(frozen=True, slots=True)
 class PlannedLayer:
-    """One layer: its compressed and uncompressed digests, and what made it."""
+    """One layer: its compressed and uncompressed digests, its size and its history entry."""
 
     digest: str
     diff_id: str
@@ -60,7 +61,7 @@ class PlannedLayer:
 
 @dataclass(frozen=True, slots=True)
 class PlannedInventory:
-    """Packages that one layer brings; `key` is the same where they are the same."""
+    """The packages of one layer. Equal packages have the same `key`."""
 
     key: str
     packages: Sequence[Package]
@@ -69,7 +70,7 @@ class PlannedInventory:
 
 @dataclass(frozen=True, slots=True)
 class PlannedImage:
-    """One image, its layers base first."""
+    """One image. Its layers are in order, base first."""
 
     number: int
     digest: str
@@ -80,12 +81,12 @@ class PlannedImage:
 
 
 def planned_images(count: int) -> Iterator[PlannedImage]:
-    """Yield `count` images, every base before what stands on it."""
+    """Yield `count` images, each base before its derived images."""
     return _Planner(count).run()
 
 
 def team_slugs() -> list[str]:
-    """Return the teams that own the repositories."""
+    """Return the slugs of the teams that own the repositories."""
     return [LIBRARY_TEAM, *(f"team-{number:02}" for number in range(1, TEAMS))]
 
 
@@ -99,9 +100,9 @@ class _Planner:
         self.count = count
         self.repository_count = max(10, count // 40)  # of applications
         self.bases: dict[str, list[PlannedImage]] = {"root": [], "runtime": [], "team": []}
-        self.builds: dict[str, int] = {}  # images so far, by repository
+        self.builds: dict[str, int] = {}  # number of images so far, by repository
         self.lock_files: dict[str, PlannedInventory] = {}
-        # Enough releases that versions differ between bases, and few enough that most package versions are shared.
+        # Enough names that versions differ between bases, but so few that most package versions are shared.
         self.os_names = [f"lib{self._word(number)}" for number in range(900)]
         self.app_names = [f"{self._word(number)}-{self._word(number * 7 + 3)}" for number in range(3000)]
 
@@ -123,7 +124,7 @@ class _Planner:
             yield image
 
     def _kind(self, number: int) -> str:
-        """Return what the next image is: some bases first, then few in a thousand are any."""
+        """Return the kind of the next image: first some bases, then about 2.5 % bases among the applications."""
         if number < len(_FIRST):
             return _FIRST[number]
         draw = self.random.random()
@@ -138,7 +139,7 @@ class _Planner:
         if kind == "application" and draw < 0.25:  # a static site, or a service on the plain runtime
             below = "root" if draw < 0.05 else "runtime"
         pool = self.bases[below]
-        return pool[int(len(pool) * self.random.random() ** 3)]  # the first ones carry most of the dock
+        return pool[int(len(pool) * self.random.random() ** 3)]  # most images are built on the first ones
 
     def _image(self, number: int, kind: str, base: PlannedImage | None) -> PlannedImage:
         repository = self._repository(kind)
@@ -179,19 +180,19 @@ class _Planner:
             return PlannedInventory(
                 f"{kind} {release}", [self._debian(start + index, release) for index in range(size)], layer_position
             )
-        known = self.lock_files.get(repository)
-        if known is None or build % VERSIONS_PER_LOCK_FILE == 0:
+        inventory = self.lock_files.get(repository)
+        if inventory is None or build % VERSIONS_PER_LOCK_FILE == 0:
             draw = self.random.random
             names = {int(len(self.app_names) * draw() ** 1.5) for _ in range(OF_APPLICATION)}
             packages = [self._language(name, int(20 * draw() ** 2)) for name in sorted(names)]
-            known = PlannedInventory(f"{repository} {build}", packages, layer_position)
-        elif known.layer_position != layer_position:
-            known = PlannedInventory(known.key, known.packages, layer_position)
-        self.lock_files[repository] = known
-        return known
+            inventory = PlannedInventory(f"{repository} {build}", packages, layer_position)
+        elif inventory.layer_position != layer_position:
+            inventory = PlannedInventory(inventory.key, inventory.packages, layer_position)
+        self.lock_files[repository] = inventory
+        return inventory
 
     def _debian(self, index: int, release: int) -> Package:
-        """Return the package at `index`; a tenth of them change with each release of the image that brings them."""
+        """Return the package at `index`. With each release of their image, a tenth of the packages change."""
         if index % 9 == 0 and index < 9 * len(_KNOWN_DEBIAN):
             name, old, new = _KNOWN_DEBIAN[index // 9]
             version = new if release % 3 == 2 else old

@@ -1,4 +1,4 @@
-"""A dock as files: an inventory to import, and small images to push."""
+"""Files for the ingest bench: an inventory to import, and small images to push."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 def write_inventories(images: Iterable[PlannedImage], path: Path) -> None:
-    """Write a row for each image, as `manage.py import_inventory` reads them (docs/reference/inventory-format.md)."""
-    known: dict[tuple[str, int], bytes] = {}  # an inventory's packages as JSON: most images share it
+    """Write one row per image for `manage.py import_inventory` (docs/reference/inventory-format.md)."""
+    known: dict[tuple[str, int], bytes] = {}  # packages of an inventory as JSON, because images share inventories
     with gzip.open(path, "wb", compresslevel=1) as stream:
         for image in images:
             row = {
@@ -61,7 +61,7 @@ def _packages(item: PlannedInventory, known: dict[tuple[str, int], bytes]) -> by
 
 @dataclass(frozen=True, slots=True)
 class SmallImage:
-    """An image of two small layers: a base that all of them share, and one of its own."""
+    """An image with two small layers: one that all images share, and one of its own."""
 
     blobs: dict[str, bytes]  # by digest
     manifest: bytes
@@ -72,7 +72,7 @@ class SmallImage:
 
 
 def small_image(text: str) -> SmallImage:
-    """Return the image that belongs to `text`."""
+    """Return an image whose second layer contains `text`."""
     layers = [_layer("the base of all"), _layer(text)]
     config: dict[str, Any] = {
         "architecture": "amd64",
@@ -93,13 +93,13 @@ def small_image(text: str) -> SmallImage:
 
 
 def push_blobs(client: RegistryClient, repository: str, image: SmallImage) -> None:
-    """Upload what the manifest will name."""
+    """Upload the layers and the config of an image."""
     for digest, content in image.blobs.items():
         client.upload_blob(repository, Digest.parse(digest), content)
 
 
 def push_manifest(client: RegistryClient, repository: str, image: SmallImage, tag: str) -> None:
-    """Put the manifest under a tag: the moment from which the push is there."""
+    """Push the manifest under a tag, which completes the push."""
     client.put_manifest(repository, tag, image.manifest, MediaType.OCI_MANIFEST.value)
 
 
@@ -108,7 +108,7 @@ def _descriptor(media_type: str, content: bytes) -> dict[str, Any]:
 
 
 def _layer(text: str) -> tuple[bytes, bytes]:
-    """Return (compressed, uncompressed) of a layer with one file."""
+    """Return (compressed, uncompressed) content of a layer with one file."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as archive:
         member = tarfile.TarInfo("srv/" + hashlib.sha256(text.encode()).hexdigest()[:12])

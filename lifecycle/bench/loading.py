@@ -1,6 +1,6 @@
-"""A dock in the database, fast: what is inside images through the services that store it, the rest by COPY.
+"""Fast loading of a generated data set into the database: packages with the services, all other rows with COPY.
 
-Lineage and risk are then derived by the services themselves, in the benches that measure them.
+The benches that measure lineage and risk compute them with the services.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from lifecycle.sbom.models import ImageInventory
 
 BATCH: Final = 2000  # images in memory at once
 DEMO_ADVISORIES: Final = settings.BASE_DIR / "lifecycle" / "advisories" / "data" / "demo"
-_PROMOTED_EVERY: Final = 10  # one image in ten was asked into an environment
+_PROMOTED_EVERY: Final = 10  # one image in ten has a promotion request
 
 Note = Callable[[str], None]
 
 
 @dataclass(slots=True)
 class Dock:
-    """What was loaded, and who may see how much of it."""
+    """The ids of the loaded rows, and the tokens of the users."""
 
     image_ids: list[int] = field(default_factory=list)
     package_ids: list[int] = field(default_factory=list)
-    tokens: dict[str, str] = field(default_factory=dict)  # bearer tokens by the name of their user
+    tokens: dict[str, str] = field(default_factory=dict)  # bearer tokens by user name
 
 
 class Columns:
-    """Rows of one model for COPY: the columns named, every other one at its default, ids counted here."""
+    """Rows of one model for COPY: values for the named columns, defaults for the others, and generated ids."""
 
     def __init__(self, model: type[Model], *names: str) -> None:
         self.model = model
@@ -70,14 +70,14 @@ class Columns:
         self._buffer = io.StringIO()
 
     def add(self, *values: Any) -> int:
-        """Add a row with these values for the columns named, and return its id."""
+        """Add a row with these values for the named columns, and return its id."""
         self._last += 1
         cells = [_text(value, item) for value, item in zip(values, self._given, strict=True)]
         self._buffer.write(f"{self._last}\t" + "\t".join(cells) + self._tail + "\n")
         return self._last
 
     def flush(self) -> None:
-        """Send what was added."""
+        """Write the added rows to the database."""
         self._buffer.seek(0)
         quote = connection.ops.quote_name
         columns = ", ".join(map(quote, self._columns))
@@ -86,7 +86,7 @@ class Columns:
         self._buffer = io.StringIO()
 
     def settle(self) -> None:
-        """Let the sequence go on behind the last id."""
+        """Set the sequence of the table to the last id."""
         meta = self.model._meta
         as_owner(
             "SELECT setval(pg_get_serial_sequence(%s, %s), greatest(%s, 1))",
@@ -101,7 +101,7 @@ def _default(item: Field[Any, Any], sample: Model) -> Any:
 
 
 def _text(value: Any, item: Field[Any, Any]) -> str:
-    """Return `value` as COPY's text format has it."""
+    """Return `value` in COPY's text format."""
     if value is None:
         return "\\N"
     if isinstance(item, JSONField):
@@ -112,7 +112,7 @@ def _text(value: Any, item: Field[Any, Any]) -> str:
         return "\\\\x" + value.hex()
     if isinstance(item, ArrayField):
         return _escaped("{" + ",".join(f'"{part}"' for part in value) + "}")
-    return str(value)  # numbers, times, and booleans, which PostgreSQL reads as Python writes them
+    return str(value)  # numbers, times and booleans: PostgreSQL reads Python's format
 
 
 def _escaped(text: str) -> str:
@@ -122,14 +122,14 @@ def _escaped(text: str) -> str:
 
 
 def batches(images: Iterable[PlannedImage], size: int = BATCH) -> Iterator[list[PlannedImage]]:
-    """Yield lists of at most `size`."""
+    """Yield lists of at most `size` images."""
     rest = iter(images)
     while batch := list(islice(rest, size)):
         yield batch
 
 
 def load(count: int, *, note: Note = lambda _: None) -> Dock:
-    """Load a dock of `count` images with people, tags, promotions and a trail; lineage and matches are not made yet."""
+    """Load `count` images with users, tags, promotions and audit events, but without lineage and matches."""
     dock = Dock()
     note(f"loading {count} images")
     loader = _Loader(dock, count)
@@ -143,17 +143,17 @@ def load(count: int, *, note: Note = lambda _: None) -> Dock:
 
 
 def complete(dock: Dock, *, note: Note = lambda _: None) -> None:
-    """Make what workers make of a dock: derivations, the advisories that ship with the project, matches and risk."""
+    """Compute what workers compute after a push: derivations, matches with the project's advisories, and risk."""
     note("deriving")
     lineage.derive(dock.image_ids)
-    note("matching the advisories that ship with the project")
+    note("matching the project's advisories")
     advisories.sync_feed(str(DEMO_ADVISORIES), feed_name="demo", actor=system_user())
     advisories.match_packages(dock.package_ids)
     as_owner("VACUUM ANALYZE")
 
 
 def as_owner(statement: str, parameters: Sequence[Any] = ()) -> None:
-    """Do what the application role may not: set a sequence, or vacuum, as the database does by itself in time."""
+    """Run a statement that the application role cannot run: set a sequence, or vacuum."""
     link = psycopg2.connect(settings.DATABASE_OWNER_URL)
     link.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
     try:
@@ -164,7 +164,7 @@ def as_owner(statement: str, parameters: Sequence[Any] = ()) -> None:
 
 
 def people(dock: Dock) -> None:
-    """Make the readers that lists are measured for: of everything, of one family in a corner, and an admin."""
+    """Create the users of the API bench: one who sees everything, one who sees one repository, and an admin."""
     teams = {team.slug: team for team in Team.objects.all()}
     viewer, auditor, owner = (Role.objects.get(slug=slug) for slug in ("viewer", "auditor", "owner"))
     wide = User.objects.create_user("wide")
@@ -184,7 +184,7 @@ def people(dock: Dock) -> None:
 
 
 class _Loader:
-    """Turns planned images into rows, a batch at a time; remembers only repositories, tags, packages, inventories."""
+    """Stores planned images in batches. It keeps only ids, repositories, packages and inventories in memory."""
 
     def __init__(self, dock: Dock, count: int) -> None:
         self.dock = dock
@@ -247,17 +247,17 @@ class _Loader:
             )
 
     def _add_contents(self, batch: Sequence[PlannedImage]) -> None:
-        """Store the inventories that no image before had, with their package versions."""
+        """Store the inventories that no earlier image has, with their package versions."""
         fresh = {
             item.key: item.packages for image in batch for item in image.inventories if item.key not in self.inventories
         }
         keys = {key: {sbom.key_of(item): item for item in packages} for key, packages in fresh.items()}
-        unknown = [item for found in keys.values() for key, item in found.items() if key not in self.packages]
+        unknown = [item for packages in keys.values() for key, item in packages.items() if key not in self.packages]
         ids, new = sbom.store_package_versions(unknown)
         self.packages |= ids
         self.dock.package_ids += new
-        digests = {key: sbom.inventory_digest(found) for key, found in keys.items()}
-        stored = sbom.store_inventories({digests[key]: set(found) for key, found in keys.items()}, self.packages)
+        digests = {key: sbom.inventory_digest(packages) for key, packages in keys.items()}
+        stored = sbom.store_inventories({digests[key]: set(packages) for key, packages in keys.items()}, self.packages)
         self.inventories |= {key: stored[digest] for key, digest in digests.items()}
 
     def _add_image(self, planned: PlannedImage) -> None:
@@ -311,11 +311,11 @@ class _Loader:
             )  # fmt: skip
 
     def _repository(self, name: str, at: datetime) -> Repository:
-        found = self.repositories.get(name)
-        if found is None:
-            found = Repository.objects.create(
+        repository = self.repositories.get(name)
+        if repository is None:
+            repository = Repository.objects.create(
                 registry=self.registry, name=name, family=name, team=self.teams[name.partition("/")[0]]
             )
-            Repository.objects.filter(pk=found.pk).update(updated_at=at)
-            self.repositories[name] = found
-        return found
+            Repository.objects.filter(pk=repository.pk).update(updated_at=at)
+            self.repositories[name] = repository
+        return repository

@@ -1,4 +1,4 @@
-"""Lists over `/api/v1/` and the pages beside them, through the real web process: how long at N images, and how many."""
+"""API bench: response times and rates of lists in `/api/v1/` and of pages, with the real web process and N images."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ HTML_TARGET: Final = 250.0
 
 
 def measure(images: int, *, note: Callable[[str], None]) -> Figures:
-    """Load, start the web process, ask over one kept connection, then over four at once."""
+    """Load the data, start the web process, and measure with one connection, then with four at once."""
     dock = loading.load(images, note=note)
     loading.complete(dock, note=note)
     with Processes() as processes:
         processes.web(has_pages=True)
-        note("asking")
-        return _ask(dock, images)
+        note("sending requests")
+        return _measure_requests(dock, images)
 
 
-def _ask(dock: loading.Dock, images: int) -> Figures:
+def _measure_requests(dock: loading.Dock, images: int) -> Figures:
     figures: dict[str, Figure] = {}
     repeats, seconds = repeats_for(images), load_s_for(images)
     for reader, paths in (("wide", _wide_paths()), ("narrow", _narrow_paths()), ("admin", _admin_paths())):
@@ -64,7 +64,7 @@ def _add(figures: dict[str, Figure], title: str, times_ms: list[float], target: 
 
 
 def _wide_paths() -> Mapping[str, str]:
-    """Return what a reader of every team asks for; a deep page begins in the middle of the list."""
+    """Return the API paths for a user who sees all teams. A deep page starts in the middle of the list."""
     image = _usual_image()
     middle_image, middle_promotion = _middle(Image), _middle(PromotionRequest)
     return {
@@ -84,7 +84,7 @@ def _wide_paths() -> Mapping[str, str]:
 
 
 def _narrow_paths() -> Mapping[str, str]:
-    """Return what somebody asks who sees one repository of all."""
+    """Return the API paths for a user who sees only one repository."""
     return {
         "api_images_first_of_one_repository": "images/",
         "api_repositories_first_of_one_repository": "repositories/",
@@ -98,7 +98,7 @@ def _admin_paths() -> Mapping[str, str]:
 
 
 def _pages() -> Mapping[str, str]:
-    """Return the pages by the names of their figures."""
+    """Return {name of the figure: path of the page}."""
     image = _usual_image()
     member = RepositoryImage.objects.select_related("repository__team").filter(image=image)[0]
     address = reverse("lifecycle:image", args=[member.repository.team.slug, member.repository.name, image.digest])
@@ -124,7 +124,7 @@ def _pages() -> Mapping[str, str]:
 
 
 def _usual_image() -> Image:
-    """Return an application in the middle of the dock: it has bases, packages and findings."""
+    """Return an application image from the middle of the data set, with bases, packages and findings."""
     return Image.objects.filter(pk__gte=_middle(Image), layer_count__gte=8).order_by("pk")[0]
 
 
@@ -137,7 +137,7 @@ def _api_caller(token: str) -> Caller:
 
 
 def _session(username: str) -> dict[str, str]:
-    """Return the headers of a browser that is signed in."""
+    """Return the headers of a signed-in browser."""
     client = Client()
     client.force_login(User.objects.get(username=username), backend=settings.AUTHENTICATION_BACKENDS[0])
     cookie = client.cookies[settings.SESSION_COOKIE_NAME].value

@@ -1,4 +1,4 @@
-"""Ingest: inventories from a file, and pushes through everything real: registry, notification, web, worker, rows."""
+"""Ingest bench: the import of an inventory file, and pushes through the real registry, web process and workers."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from lifecycle.registry.services import ensure_managed_registry
 from lifecycle.sbom.inventories import import_inventories
 from lifecycle.sbom.models import PackageVersion
 
-VISIBLE_TARGET_MS: Final = 2000.0  # the issue: a push is to be seen within 2 s of its manifest
+VISIBLE_TARGET_MS: Final = 2000.0  # requirement: a push is visible within 2 s after its manifest
 SBOMS_TARGET: Final = 100.0  # images/s
-_PUSHES: Final = 40  # one after the other, for the latency
-_BURST: Final = 200  # from four clients at once, for the rate
+_PUSHES: Final = 40  # one by one, to measure the latency
+_BURST: Final = 200  # from four clients at once, to measure the rate
 _CLIENTS: Final = 4
 _PATIENCE_S: Final = 120
 _POLL_S: Final = 0.005
@@ -46,7 +46,7 @@ _USER: Final = "pusher"
 
 
 def measure(images: int, *, note: Callable[[str], None]) -> Figures:
-    """Import an inventory of all images, then push small ones into a dock of that size."""
+    """Import an inventory of all images, then push small images to an installation of that size."""
     path = Path(settings.HOME) / "inventory.jsonl.gz"
     note(f"writing an inventory of {images} images")
     files.write_inventories(planned_images(images), path)
@@ -64,7 +64,7 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
         ensure_managed_registry()
         latencies = _push_one_by_one(token, pushes)
         burst_s = _push_at_once(token, burst)
-        note("crawling what no notification told")
+        note("crawling images without notifications")
         processes.stop("worker")
         crawl_s = _crawl(token, burst)
     return {
@@ -78,7 +78,7 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
 
 
 def _pusher() -> str:
-    """Make somebody who may push, and return the token that is the password."""
+    """Create a user with push access, and return the token that is the password."""
     team, _ = Team.objects.get_or_create(slug="bench", defaults={"name": "Bench"})
     user = User.objects.create_user(_USER)
     RoleGrant.objects.create(user=user, role=Role.objects.get(slug="creator"), team=team)
@@ -87,7 +87,7 @@ def _pusher() -> str:
 
 @contextmanager
 def _client(token: str) -> Iterator[HttpRegistryClient]:
-    """Give a client that authorises itself as Docker does."""
+    """Yield a registry client that authenticates like Docker."""
     http, authorizer = HttpClient(), _AsDocker(token)
     try:
         yield HttpRegistryClient(settings.REGISTRY_URL, http=http, authorizer=authorizer)
@@ -97,7 +97,7 @@ def _client(token: str) -> Iterator[HttpRegistryClient]:
 
 
 class _AsDocker:
-    """A token from the realm for each scope, asked for with name and password; our own client trusts no realm so."""
+    """Gets a registry token for each scope with user name and password, which our own client never does."""
 
     def __init__(self, token: str) -> None:
         password = base64.b64encode(f"{_USER}:{token}".encode()).decode()
@@ -108,8 +108,8 @@ class _AsDocker:
         return self._held.get(tuple(map(str, scopes)))
 
     def answer_challenge(self, headers: httpx.Headers, scopes: Sequence[Scope]) -> str | None:
-        wanted = [("scope", str(scope)) for scope in scopes]
-        query = urlencode([("service", settings.REGISTRY_SERVICE), *wanted])
+        scope_pairs = [("scope", str(scope)) for scope in scopes]
+        query = urlencode([("service", settings.REGISTRY_SERVICE), *scope_pairs])
         answer = orjson.loads(self._caller.get(f"/auth/token?{query}"))
         self._held[tuple(map(str, scopes))] = f"Bearer {answer['token']}"
         return self.header(scopes)
@@ -119,7 +119,7 @@ class _AsDocker:
 
 
 def _push_one_by_one(token: str, count: int) -> list[float]:
-    """Return the milliseconds from the moment a manifest is sent to the moment its tag is in the database."""
+    """Return the milliseconds from the push of each manifest until its tag is in the database."""
     latencies = []
     with _client(token) as client:
         for number in range(-2, count):  # two to warm up
@@ -134,20 +134,20 @@ def _push_one_by_one(token: str, count: int) -> list[float]:
 
 
 def _push_at_once(token: str, count: int) -> float:
-    """Return the seconds from the first of many pushes to the last of their rows."""
+    """Return the seconds from the first of many parallel pushes until all their rows are stored."""
     started = time.perf_counter()
     digests = _push_many(token, "burst", count)
-    for name, wanted in digests.items():
-        _await_rows(name, wanted)
+    for name, pushed in digests.items():
+        _await_rows(name, pushed)
     return time.perf_counter() - started
 
 
 def _crawl(token: str, count: int) -> float:
-    """Push what no worker hears of, and return the seconds that one crawl takes to find it."""
+    """Push images while no worker runs, and return the seconds that one crawl needs to find them."""
     digests = _push_many(token, "crawl", count)
     crawl_s = seconds_of(partial(ingest.crawl, ensure_managed_registry().pk))
-    for name, wanted in digests.items():
-        _await_rows(name, wanted)
+    for name, pushed in digests.items():
+        _await_rows(name, pushed)
     return crawl_s
 
 
@@ -173,6 +173,6 @@ def _await_rows(repository: str, digests: set[str]) -> None:
     rows = Tag.objects.filter(repository__name=repository, image__digest__in=digests)
     while rows.values("image").distinct().count() < len(digests):
         if time.monotonic() > deadline:
-            raise Unusable(f"After {_PATIENCE_S} s not all that was pushed into {repository} was there.")
+            raise Unusable(f"After {_PATIENCE_S} s, some images pushed to {repository} were still missing.")
         connection.close_if_unusable_or_obsolete()
         time.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""Lineage: the page of a neighbourhood, what stands on the biggest base, and deriving all of it from nothing."""
+"""Lineage bench: the lineage page, the images built on the biggest base, and computing all derivations."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from lifecycle.lineage.queries import ancestors_of, descendant_count, descendant
 from lifecycle.pages.lineage.page_queries import neighbourhood_of, roots_visible
 from lifecycle.registry.models import Image
 
-SAMPLES = 60  # images whose page is asked for, spread over the dock
+SAMPLES = 60  # images whose lineage page is measured, spread over the data set
 _PAGE_TARGET_MS = 1.0
 _COUNT_TARGET_MS = 15.0
 
 
 def measure(images: int, *, note: Callable[[str], None]) -> Figures:
-    """Load, derive, read."""
+    """Load the data, compute the derivations, then measure the queries."""
     dock = loading.load(images, note=note)
     note("deriving")
     derive_s = seconds_of(lambda: services.derive(dock.image_ids))
     loading.as_owner("ANALYZE")
-    note("closing again from the derivations alone")
+    note("rebuilding the closure table")
     closure_s = seconds_of(services.rebuild_closure)
     loading.as_owner("VACUUM ANALYZE")
     hub_id, descendants = _biggest_base()
@@ -47,7 +47,7 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
     visible, repositories = images_visible_to(reader), repositories_visible_to(reader)
     hub_page_ms = repeated_ms(lambda: neighbourhood_of(hub, repositories), repeats=repeats)
     sample = Image.objects.in_bulk(dock.image_ids[:: max(len(dock.image_ids) // SAMPLES, 1)])
-    page_ms = timings_ms([lambda image=image: neighbourhood_of(image, repositories) for image in sample.values()])  # type: ignore[misc]
+    page_ms = timings_ms([lambda image=image: neighbourhood_of(image, repositories) for image in sample.values()])  # type: ignore[misc]  # mypy infers no type for a lambda with a default
     roots_ms = repeated_ms(lambda: keyset_page(roots_visible(visible, repositories), ("-id",)), repeats=repeats)
     return {
         "derive_all": Figure(derive_s, "s"),
@@ -71,16 +71,16 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
 
 
 def _biggest_base() -> tuple[int, int]:
-    """Return (image id, how many images stand on it)."""
+    """Return (image id, number of images built on it) of the biggest base."""
     rows = Ancestry.objects.values("ancestor").annotate(count=Count("id")).order_by("-count")
     first = rows[0]
     return first["ancestor"], first["count"]
 
 
 def _derive_one(dock: loading.Dock) -> list[float]:
-    """Return the times of deriving an image that nothing was known of, in milliseconds."""
+    """Return the times in milliseconds to derive single images without any stored lineage."""
 
-    def again(image_id: int) -> None:
+    def derive(image_id: int) -> None:
         with transaction.atomic():
             services.derive([image_id])
 
@@ -88,4 +88,4 @@ def _derive_one(dock: loading.Dock) -> list[float]:
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM lifecycle_ancestry WHERE descendant_id = ANY(%s)", [ids])
         cursor.execute("DELETE FROM lifecycle_derivation WHERE derived_id = ANY(%s)", [ids])
-    return timings_ms([lambda image_id=image_id: again(image_id) for image_id in ids])  # type: ignore[misc]
+    return timings_ms([lambda image_id=image_id: derive(image_id) for image_id in ids])  # type: ignore[misc]

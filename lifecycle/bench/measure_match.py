@@ -1,4 +1,4 @@
-"""Matching: a feed against all that images hold, which images an advisory concerns, and counting findings anew."""
+"""Match bench: matching a feed with all packages, finding the affected images, and counting their findings."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _REMATCH_TARGET_S: Final = 60.0
 
 
 def measure(images: int, *, note: Callable[[str], None]) -> Figures:
-    """Load, synchronise the feed that ships with the project, ask, match all again, count all again."""
+    """Load the data, synchronise the project's feed, measure queries, then match and count everything again."""
     dock = loading.load(images, note=note)
     note("synchronising a feed")
     sync_s = seconds_of(lambda: services.sync_feed(str(loading.DEMO_ADVISORIES), feed_name="demo", actor=system_user()))
     loading.as_owner("VACUUM ANALYZE")
-    note("asking")
+    note("running queries")
     repeats = repeats_for(images)
     counts = InventoryPackage.objects.values("package").annotate(count=Count("id"))
     common = max((risk.images_with_packages([row["package"]]) for row in counts.order_by("-count")[:5]), key=len)
@@ -36,7 +36,7 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
     rare_id = counts.order_by("count", "package")[0]["package"]
     common_ms = repeated_ms(lambda: risk.images_with_packages([package_id]), repeats=repeats)
     rare_ms = repeated_ms(lambda: risk.images_with_packages([rare_id]), repeats=repeats)
-    note("a new advisory against what most images hold")
+    note("matching a new advisory with a common package")
     advisory_id, affected = _widest_advisory()
     Match.objects.filter(advisory=advisory_id, valid_to=None).update(valid_to=Now())
     new_s = seconds_of(lambda: services.match_advisories([advisory_id]))
@@ -58,14 +58,14 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
 
 
 def _package_in(image_ids: list[int]) -> int:
-    """Return the package version that most of these images hold."""
+    """Return the package version that most of these images contain."""
     rows = InventoryPackage.objects.filter(inventory__image_inventories__image__in=image_ids[:500]).values("package")
     first: int = rows.annotate(count=Count("id")).order_by("-count", "package")[0]["package"]
     return first
 
 
 def _widest_advisory() -> tuple[int, int]:
-    """Return (advisory id, how many images it concerns) of the one whose package versions most inventories hold."""
+    """Return (advisory id, number of affected images) of the advisory whose packages are in the most inventories."""
     rows = Match.objects.filter(valid_to=None).values("advisory").annotate(count=Count("package__inventory_packages"))
     advisory_id: int = rows.order_by("-count", "advisory")[0]["advisory"]
     packages = Match.objects.filter(advisory=advisory_id, valid_to=None).values_list("package", flat=True)

@@ -1,4 +1,4 @@
-"""Registry tokens: how many a second, and how long one takes, through the real web process and without it."""
+"""Token bench: rate and response time of registry tokens, with and without the web process."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _P99_TARGET_MS: Final = 5.0
 
 
 def measure(images: int, *, note: Callable[[str], None]) -> Figures:
-    """Load a dock, so that names are looked up among many; ask as a robot that may push and pull."""
+    """Load the data, so that lookups have many rows; then request tokens as a robot with push and pull access."""
     loading.load(images, note=note)
     repository = Repository.objects.select_related("team").order_by("-pk")[0]
     authorization = _robot(repository.team)
     query = urlencode({"service": settings.REGISTRY_SERVICE, "scope": f"repository:{repository.name}:pull,push"})
     seconds = load_s_for(images)
-    note("asking the callable itself")
+    note("calling the endpoint in this process")
     alone = _calls_per_s(query, authorization, seconds)
     with Processes() as processes:
         processes.web()
-        note("asking over HTTP")
+        note("sending requests over HTTP")
         client = partial(Caller, settings.PUBLIC_URL, {"Authorization": authorization})
         caller = client()
         times_ms = repeated_ms(partial(caller.get, f"/auth/token?{query}"), repeats=repeats_for(images, 300))
@@ -53,7 +53,7 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
 
 
 def _robot(team: Team) -> str:
-    """Make a robot of the team, and return its `Authorization` header."""
+    """Create a robot of the team, and return its `Authorization` header."""
     user = User.objects.create_user("robot", kind=User.Kind.ROBOT)
     RoleGrant.objects.create(user=user, role=Role.objects.get(slug="creator"), team=team)
     _, text = tokens.create_token(user, kind=ApiToken.Kind.ROBOT, name="bench")
@@ -61,7 +61,7 @@ def _robot(team: Team) -> str:
 
 
 def _calls_per_s(query: str, authorization: str, seconds: float) -> float:
-    """Return how often one thread gets a token from the WSGI callable, without a server in between."""
+    """Return the number of tokens per second that one thread gets from the WSGI callable, without a server."""
     statuses: set[str] = set()
 
     def start_response(status: str, headers: list[tuple[str, str]], error: Any = None) -> Callable[[bytes], object]:
@@ -85,5 +85,5 @@ def _calls_per_s(query: str, authorization: str, seconds: float) -> float:
         ask()
         count += 1
     if statuses != {"200 OK"}:
-        raise Unusable(f"The token endpoint answered {sorted(statuses)}.")
+        raise Unusable(f"The token endpoint returned {sorted(statuses)}.")
     return count / (time.perf_counter() - started)

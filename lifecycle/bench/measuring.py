@@ -1,4 +1,4 @@
-"""How a bench measures: the clock, percentiles, memory, and HTTP over a kept connection."""
+"""Measuring tools of the benches: timers, percentiles, memory, and HTTP over a persistent connection."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 
 from lifecycle.core.errors import LifecycleError
 
-REPEATS: Final = 30  # of one read, after two that warm the caches
+REPEATS: Final = 30  # measured calls of one action, after two calls that warm the caches
 _WARM_UPS: Final = 2
-_LOAD_S: Final = 3.0  # how long requests are made one after the other
-TRIAL: Final = 1000  # images: with fewer a bench is tried out, and its figures mean nothing
+_LOAD_S: Final = 3.0  # duration of the load with parallel clients
+TRIAL: Final = 1000  # images; a run with fewer is only a trial, and its figures mean nothing
 
 
 class Unusable(LifecycleError):
-    """What was to be measured did not work: there is then no figure, rather than a wrong one."""
+    """The measured action failed, so there is no figure."""
 
     code = "bench_unusable"
     http_status = 500
@@ -32,42 +32,42 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def seconds_of(action: Callable[[], Any]) -> float:
-    """Return how long `action` took."""
+    """Return the duration of `action` in seconds."""
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
 
 
 def timings_ms(actions: Iterable[Callable[[], Any]]) -> list[float]:
-    """Return how long each action took, in milliseconds."""
+    """Return the duration of each action in milliseconds."""
     return [1000 * seconds_of(action) for action in actions]
 
 
 def repeats_for(images: int, repeats: int = REPEATS) -> int:
-    """Return how often to repeat: fewer times where the figures mean nothing anyway."""
+    """Return the number of repeats, which is smaller for a trial."""
     return repeats if images >= TRIAL else 3
 
 
 def load_s_for(images: int) -> float:
-    """Return for how many seconds to make load."""
+    """Return the duration of a load test in seconds."""
     return _LOAD_S if images >= TRIAL else 0.3
 
 
 def repeated_ms(action: Callable[[], Any], *, repeats: int) -> list[float]:
-    """Return the times of one action done again and again, in milliseconds, the first ones left out."""
+    """Return the durations of a repeated action in milliseconds, without the warm-up calls."""
     return timings_ms([action] * (repeats + _WARM_UPS))[_WARM_UPS:]
 
 
 def peak_rss_mb() -> float:
-    """Return the most memory that this process has held, in MB."""
-    # Not getrusage: its peak is inherited from whoever started this process.
+    """Return the peak memory of this process in MB."""
+    # Not getrusage: it includes the peak of the parent process.
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
 
 
 class Caller:
-    """One client with one kept connection, as a browser or a script has it."""
+    """One client with a persistent connection, like a browser or a script."""
 
     def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
         parts = urlsplit(base_url)
@@ -75,26 +75,29 @@ class Caller:
         self._headers = dict(headers)
 
     def get(self, path: str) -> bytes:
-        """Return the body of a 200; raises Unusable for any other answer."""
+        """Return the body of a 200 response; raises Unusable for any other status."""
         self._connection.request("GET", path, headers=self._headers)
         answer = self._connection.getresponse()
         body = answer.read()
         if answer.status != 200:
-            raise Unusable(f"GET {path} answered {answer.status}: {body[:300]!r}")
+            raise Unusable(f"GET {path} returned {answer.status}: {body[:300]!r}")
         return body
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._connection.close()
 
 
 def requests_per_s(make: Callable[[], Caller], path: str, *, seconds: float, clients: int = 4) -> float:
-    """Return how many answers a second `clients` get that each ask again as soon as they have one (closed loop)."""
+    """Return the responses per second of `clients` that each send a request after each response (closed loop).
+
+    Raises Unusable when a request fails.
+    """
     counts = [0] * clients
     problems: list[Exception] = []
     deadline = time.monotonic() + seconds
 
-    def ask(number: int) -> None:
+    def send_requests(number: int) -> None:
         caller = make()
         try:
             while time.monotonic() < deadline:
@@ -105,7 +108,7 @@ def requests_per_s(make: Callable[[], Caller], path: str, *, seconds: float, cli
         finally:
             caller.close()
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    threads = [threading.Thread(target=send_requests, args=(number,)) for number in range(clients)]
     started = time.monotonic()
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""The processes of a bench: web, workers and registry as an installation runs them, ended with the bench."""
+"""The processes of a bench: web, workers and registry, as in an installation. They end with the bench."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lifecycle.bench.scratch import NoPlace
 
 
 class Processes:
-    """Started by name, in this process's own group, so that whoever ends the group ends them too."""
+    """The started processes by name. They are in the group of this process, so that they end with the group."""
 
     def __init__(self) -> None:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -36,7 +36,7 @@ class Processes:
             self.stop(name)
 
     def stop(self, name: str) -> None:
-        """End one of them now."""
+        """Stop one process now."""
         process = self._running.pop(name)
         process.send_signal(signal.SIGTERM)
         try:
@@ -46,12 +46,9 @@ class Processes:
             process.wait()
 
     def web(self, *, has_pages: bool = False) -> None:
-        """Start the web process as `make up` does.
-
-        Pages need their static files collected; what machines ask for does not.
-        """
+        """Start the web process like `make up`. Only pages (`has_pages`) need the static files to be collected."""
         Path(settings.STATIC_ROOT).mkdir(exist_ok=True)
-        if has_pages:  # anew each time: the installation's own may be older than the code
+        if has_pages:  # every time, because the files of the installation may be older than the code
             collect = [sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"]
             subprocess.run(collect, cwd=settings.BASE_DIR, check=True)
         port = urlsplit(settings.PUBLIC_URL).port or 0
@@ -59,13 +56,13 @@ class Processes:
         self._await_port("web", port)
 
     def workers(self) -> None:
-        """Start the workers as `make up` does, but none that scans: a push is seen before its scan."""
+        """Start the workers like `make up`, but no scanner, because a push is visible before its scan."""
         celery = [str(Path(sys.executable).with_name("celery")), "-A", "config.celery", "worker", "--loglevel=WARNING"]
         quiet = ["--without-gossip", "--without-mingle", "--pool=prefork", "-n", "bench@%h"]
         self._start("worker", [*celery, *quiet, "-Q", "ingest,match,promote", "-c", "2"])
 
     def registry(self) -> None:
-        """Start a registry with an empty folder; it asks the bench's web process for tokens and tells it of pushes."""
+        """Start an empty registry that uses the token endpoint of the bench's web process and notifies it of pushes."""
         port = urlsplit(settings.REGISTRY_URL).port or 0
         server = RegistryServer(
             folder=self._home / "registry",

@@ -1,4 +1,4 @@
-"""Run one bench in a place of its own, and say what came out."""
+"""Run one bench in its own environment, and return its results."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from lifecycle.bench.types import Figures
 
 IMAGES_DEFAULT: Final = 10_000
 NAMES: Final = ("ingest", "lineage", "api", "token", "audit", "rescan", "match", "promote", "admission")
-BUILT: Final = ("ingest", "lineage", "api", "token", "match")  # a module `measure_<name>` each
+BUILT: Final = ("ingest", "lineage", "api", "token", "match")  # each has a module `measure_<name>`
 
 Note = Callable[[str], None]
 
 
 def run_apart(name: str, images: int) -> dict[str, Any]:
-    """Make a place, run the bench there in a process of its own, remove the place; return what it measured.
+    """Create an environment, run the bench in it in a separate process, remove it, and return the report.
 
-    Raises NoPlace, or Unusable when the bench failed (what went wrong is on standard error).
+    Raises NoPlace, or Unusable when the bench failed (its errors are on standard error).
     """
     with scratch() as environment:
         process = subprocess.Popen(
             [sys.executable, "manage.py", "bench", name, "--images", str(images), "--here"],
             cwd=settings.BASE_DIR,
             env=environment,
-            stdin=subprocess.PIPE,  # never written to: it ends when this process ends, see _end_with_parent
+            stdin=subprocess.PIPE,  # never written to; it closes when this process ends, see _end_with_parent
             stdout=subprocess.PIPE,
-            start_new_session=True,  # one group for all that the bench starts, out of reach of the terminal's Ctrl-C
+            start_new_session=True,  # one group for all processes of the bench, not reached by Ctrl-C
         )
         try:
             assert process.stdout is not None  # noqa: S101 -- a pipe, three lines above
@@ -56,7 +56,7 @@ def run_apart(name: str, images: int) -> dict[str, Any]:
 
 
 def run_here(name: str, images: int, *, note: Note) -> dict[str, Any]:
-    """Measure, in a place that `run_apart` made; return the object that `--json` prints."""
+    """Measure in an environment created by `run_apart`; return the object that `--json` prints."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     measure: Callable[..., Figures] = importlib.import_module(f"lifecycle.bench.measure_{name}").measure
     started = time.monotonic()
@@ -71,13 +71,13 @@ def run_here(name: str, images: int, *, note: Note) -> dict[str, Any]:
 
 
 def _end_with_parent() -> None:
-    """End this process and all it started when whoever would remove the place is gone."""
+    """End this process and its children when the parent, which removes the environment, has ended."""
     os.read(0, 1)
     os.killpg(os.getpgrp(), signal.SIGTERM)
 
 
 def _end(process: subprocess.Popen[bytes], number: int, timeout_s: float) -> None:
-    """Signal the group of the bench, which may have outlived its leader, and wait for the leader."""
+    """Send a signal to the group of the bench, which may outlive its leader, and wait for the leader."""
     try:
         os.killpg(process.pid, number)
         process.wait(timeout=timeout_s)

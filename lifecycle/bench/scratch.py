@@ -1,7 +1,7 @@
-"""A place of a bench's own: a database, a Redis number, a registry's folder; made, used, and removed whatever happens.
+"""The environment of a bench: its own database, Redis database and registry folder, always removed at the end.
 
-The servers are the installation's own, so that a figure is one of its machine and its settings. What a bench that was
-killed outright left behind is removed by the next one: its lock ended with its process.
+It uses the servers of the installation, so that the figures apply to that machine and its settings. The remains of a
+killed bench are removed by the next one, which recognises them because the lock ended with the process.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from config.embedded import keys, ports
 from lifecycle.core.errors import LifecycleError
 
 PREFIX: Final = "gravingdock_bench_"
-_REDIS_NUMBERS: Final = range(15, 0, -1)  # a Redis has 16 of them unless told otherwise; 0 is the installation's own
+_REDIS_NUMBERS: Final = range(15, 0, -1)  # by default Redis has 16 databases; the installation uses 0
 _REDIS_MARK: Final = "gravingdock:bench"
 _LOCK: Final = 0x62656E  # "ben"
-# Settings that a bench must not inherit: they name the installation's own database, secrets and addresses.
+# Settings that a bench must not inherit: the databases, secrets and addresses of the installation.
 _OWN: Final = (
     "DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "REGISTRY_URL", "REGISTRY_PUBLIC_URL", "PUBLIC_URL",
     "ALLOWED_HOSTS", "SECRET_KEY", "FIELD_KEY", "TOKEN_KEY", "TOKEN_CERT", "REGISTRY_HOOK_SECRET", "TOKEN_ISSUER",
@@ -41,7 +41,7 @@ _OWN: Final = (
 
 
 class NoPlace(LifecycleError):
-    """There is nowhere to measure; the message says what is missing."""
+    """The environment cannot be created. The message says what is missing."""
 
     code = "bench_no_place"
     http_status = 503
@@ -49,9 +49,9 @@ class NoPlace(LifecycleError):
 
 @contextlib.contextmanager
 def scratch() -> Iterator[dict[str, str]]:
-    """Make the place, migrated, and yield the environment for the processes that use it; remove it at the end.
+    """Create and migrate the environment, and remove it at the end. Yields the environment variables for processes.
 
-    Raises NoPlace when a server does not answer or refuses.
+    Raises NoPlace when a server does not respond or refuses the request.
     """
     with contextlib.ExitStack() as stack:
         locks = stack.enter_context(_locks())
@@ -72,19 +72,19 @@ def scratch() -> Iterator[dict[str, str]]:
 
 
 class _Locks:
-    """Advisory locks by name, on one connection: held until the process ends, however it ends."""
+    """Advisory locks by name, on one connection. PostgreSQL releases them when the process ends, also after a kill."""
 
     def __init__(self, link: connection) -> None:
         self.link = link
 
     def take(self, name: str) -> bool:
-        """Take the lock if nobody has it; whoever has it is alive."""
+        """Take the lock and return True, or return False if a running process has it."""
         with self.link.cursor() as cursor:
             cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCK, zlib.crc32(name.encode()) - 2**31])
             return cursor.fetchone() == (True,)
 
     def execute(self, statement: str, name: str) -> None:
-        """Run a statement with the name of a database in it."""
+        """Run a statement with the name of a database as its placeholder."""
         with self.link.cursor() as cursor:
             cursor.execute(sql.SQL(statement).format(sql.Identifier(name)))
 
@@ -94,7 +94,7 @@ def _locks() -> Iterator[_Locks]:
     try:
         link = psycopg2.connect(settings.DATABASE_OWNER_URL, connect_timeout=5)
     except psycopg2.OperationalError as error:
-        raise NoPlace(f"PostgreSQL does not answer ({str(error).strip()}). Is it up? `make up` starts it.") from None
+        raise NoPlace(f"PostgreSQL does not respond ({str(error).strip()}). Start it: make up") from None
     link.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
     try:
         yield _Locks(link)
@@ -103,7 +103,7 @@ def _locks() -> Iterator[_Locks]:
 
 
 def _remove_left_over(locks: _Locks) -> None:
-    """Remove the databases and folders of benches that do not run any more; Redis numbers are looked at when taken."""
+    """Remove the databases and folders of benches that have ended. Redis databases are checked when one is taken."""
     with locks.link.cursor() as cursor:
         cursor.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [PREFIX])
         names = {name for (name,) in cursor.fetchall()}
@@ -116,12 +116,12 @@ def _remove_left_over(locks: _Locks) -> None:
 
 @contextlib.contextmanager
 def _database(locks: _Locks, name: str) -> Iterator[None]:
-    """Make a database; drop it at the end, even while somebody is still connected to it."""
+    """Create a database, and drop it at the end of the block, even with open connections."""
     try:
         locks.execute("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'", name)
     except psycopg2.errors.InsufficientPrivilege:
         raise NoPlace(
-            "The owner of the tables may not make a database for the bench: ALTER ROLE ... CREATEDB"
+            "The owner of the tables cannot create a database for the bench. Run: ALTER ROLE ... CREATEDB"
             " (docs/how-to/own-servers.md)."
         ) from None
     try:
@@ -132,24 +132,24 @@ def _database(locks: _Locks, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _redis_number(locks: _Locks, name: str) -> Iterator[int]:
-    """Take an empty numbered database of the installation's Redis; leave it empty."""
+    """Yield the number of an empty database in the installation's Redis, and empty it at the end of the block."""
     for number in _REDIS_NUMBERS:
         with contextlib.closing(
             redis.Redis.from_url(_redis_url(number), socket_connect_timeout=2, socket_timeout=5)
         ) as client:
             try:
                 if isinstance(mark := client.get(_REDIS_MARK), bytes) and locks.take(mark.decode()):
-                    client.flushdb()  # of a bench that does not run any more
+                    client.flushdb()  # left over from a bench that has ended
                 is_taken = client.dbsize() == 0 and client.set(_REDIS_MARK, name, nx=True)
             except redis.RedisError as error:
-                raise NoPlace(f"Redis does not answer, or has no numbered databases ({error}).") from None
+                raise NoPlace(f"Redis does not respond, or has no numbered databases ({error}).") from None
             if is_taken:
                 try:
                     yield number
                 finally:
                     client.flushdb()
                 return
-    raise NoPlace("Redis has no empty numbered database left for the bench (1 to 15 were looked at).")
+    raise NoPlace("Redis has no empty database for the bench. Empty one of the databases 1 to 15.")
 
 
 def _redis_url(number: int) -> str:
@@ -167,7 +167,7 @@ def _folder(name: str) -> Iterator[Path]:
 
 
 def _environment(database: str, redis_number: int, home: Path) -> dict[str, str]:
-    """Return the environment of the bench's processes: everything in it, so that no settings file is needed."""
+    """Return the environment variables of the bench's processes, with all settings, so that no file is needed."""
     web_port, registry_port = ports.scratch(2)
     key_file, certificate_file = home / "token.pem", home / "token-ca.pem"
     keys.make_token_key(key_file, certificate_file)
@@ -193,6 +193,6 @@ def _environment(database: str, redis_number: int, home: Path) -> dict[str, str]
 
 
 def _app_url() -> str:
-    from config import env  # noqa: PLC0415 -- the address as the operator wrote it; settings keep its parts
+    from config import env  # noqa: PLC0415 -- the complete URL; settings contain only its parts
 
     return env.text("DATABASE_URL")

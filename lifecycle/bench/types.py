@@ -1,4 +1,4 @@
-"""What a bench says: figures with their units and the targets they are held against."""
+"""The results of a bench: figures with their units and targets."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number; `target` is the bar where one was set, None elsewhere."""
+    """One measured value; `target` is None for a figure without a target."""
 
     value: float
-    unit: str  # "ms" and "s": less is better; everything in "/s": more is better
+    unit: str  # for "ms" and "s", less is better; for units that end with "/s", more is better
     target: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the figure as `--json` prints it; three digits say more than the noise allows."""
+        """Return the figure for `--json`, rounded to four digits, because more digits are only noise."""
         return {"value": float(f"{self.value:.4g}"), "unit": self.unit, "target": self.target}
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the target is reached; None where there is none."""
+        """Whether the target is reached; None without a target."""
         if self.target is None:
             return None
         return self.value >= self.target if self.unit.endswith("/s") else self.value <= self.target

@@ -1,6 +1,7 @@
-"""`gravingdock`: images, promotions and rebuilds from a terminal or a pipeline; data on standard output, talk on error.
+"""`gravingdock`: manage images, promotions and rebuilds from a terminal or a pipeline.
 
-Exit codes: 0 ok, 1 error, 2 usage, 3 the policy says no, 4 not authenticated, 5 timed out. No colours are printed.
+Data goes to standard output, messages to standard error. No colours are printed.
+Exit codes: 0 ok, 1 error, 2 usage, 3 refused by the policy, 4 not authenticated, 5 timed out.
 """
 
 from __future__ import annotations
@@ -29,26 +30,26 @@ JOB_COLUMNS: Final = (
 UNDER_WAY: Final = frozenset({"executing", "verifying"})
 WAVE_UNDER_WAY: Final = frozenset({"running"})
 POLL_S: Final = 1.0
-WAIT_S: Final = 3600  # of `--wait`, when no --timeout is given
+WAIT_S: Final = 3600  # limit of `--wait` without --timeout
 ASKED: Final = {
-    "repository": "where it is now, e.g. shop/api",
-    "environment": "where it shall go, e.g. staging",
-    "reason": "why; the approver reads it",
+    "repository": "source repository, for example shop/api",
+    "environment": "target environment, for example staging",
+    "reason": "reason for the request; approvers see it",
 }
 DECISIONS: Final = {
-    "approve": "approve a request of somebody else",
-    "reject": "reject a request for good; needs --reason",
-    "withdraw": "take your own request back",
+    "approve": "approve a request of another user",
+    "reject": "reject a request finally; requires --reason",
+    "withdraw": "withdraw your own request",
 }
 STEERING: Final = {
-    "retry": "try again what failed in a wave, and what that blocked",
-    "cancel": "stop a wave; what is built already stays",
+    "retry": "retry the failed and blocked images of a wave",
+    "cancel": "cancel a wave; finished images are kept",
 }
 
 
 def main(arguments: Sequence[str] | None = None, *, transport: httpx.BaseTransport | None = None) -> int:
-    """Run one command and return its exit code. `transport` replaces the network, for the server's own tests."""
-    options = parser().parse_args(arguments)  # exits with 2 by itself
+    """Run one command and return its exit code. Tests pass a `transport` to replace the network."""
+    options = parser().parse_args(arguments)  # exits with 2 on a usage error
     try:
         if options.run is sign_in:
             sign_in(options, transport)
@@ -60,57 +61,63 @@ def main(arguments: Sequence[str] | None = None, *, transport: httpx.BaseTranspo
         return error.exit_code
     except KeyboardInterrupt:
         return client.EXIT_ERROR
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor shall the last flush complain
+    except BrokenPipeError:  # for example `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not fail
         return client.EXIT_ERROR
     return client.EXIT_OK
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the description of every command."""
+    """Return the argument parser with all commands."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON")
     limited = argparse.ArgumentParser(add_help=False, parents=[shared])
-    limited.add_argument("--limit", type=_positive, default=50, help="rows at most (default %(default)s)")
-    top = argparse.ArgumentParser(prog="gravingdock", description="The life of container images, over the API.")
+    limited.add_argument("--limit", type=_positive, default=50, help="maximum number of rows (default %(default)s)")
+    top = argparse.ArgumentParser(
+        prog="gravingdock", description="Manage the life of container images through the API."
+    )
     areas = top.add_subparsers(required=True, metavar="AREA")
 
     auth = areas.add_parser("auth", help="sign in").add_subparsers(required=True, metavar="COMMAND")
-    login = auth.add_parser("login", help="store a token, read from standard input or asked for")
+    login = auth.add_parser("login", help="check and store a token, from a prompt or standard input")
     login.add_argument("--url", required=True, help="address of the server")
     login.set_defaults(run=sign_in)
-    auth.add_parser("status", parents=[shared], help="whether the stored token is taken").set_defaults(run=status)
+    auth.add_parser("status", parents=[shared], help="check the stored token").set_defaults(run=status)
 
     image = areas.add_parser("image", help="images").add_subparsers(required=True, metavar="COMMAND")
-    images = image.add_parser("list", parents=[limited], help="images you may see, newest first")
-    images.add_argument("--repository", help="only what is in this one, e.g. shop/api")
-    images.add_argument("--tag", help="only what a tag of this name points at")
+    images = image.add_parser("list", parents=[limited], help="list the images you can see, newest first")
+    images.add_argument("--repository", help="only images in this repository, for example shop/api")
+    images.add_argument("--tag", help="only images with this tag")
     images.set_defaults(run=list_images)
-    show = image.add_parser("show", parents=[shared], help="one image and its findings")
-    show.add_argument("digest", help="sha256:...; `image list --repository --tag` says it")
+    show = image.add_parser("show", parents=[shared], help="show one image and its findings")
+    show.add_argument("digest", help="sha256:...; `image list --repository --tag` prints it")
     show.set_defaults(run=show_image)
 
     promotion = areas.add_parser("promotion", help="promotions").add_subparsers(required=True, metavar="COMMAND")
-    listing = promotion.add_parser("list", parents=[limited], help="requests you may see, newest first")
-    listing.add_argument("--state", help="only these, e.g. open")
-    listing.add_argument("--repository", help="only of this one, e.g. shop/api")
+    listing = promotion.add_parser("list", parents=[limited], help="list the requests you can see, newest first")
+    listing.add_argument("--state", help="only requests in this state, for example open")
+    listing.add_argument("--repository", help="only requests from this repository, for example shop/api")
     listing.set_defaults(run=list_promotions)
-    request = promotion.add_parser("request", parents=[shared], help="ask for a digest to enter an environment")
-    request.add_argument("digest", help="sha256:... of the image, or of an index with all its platforms")
+    request = promotion.add_parser(
+        "request", parents=[shared], help="request the promotion of a digest to an environment"
+    )
+    request.add_argument("digest", help="sha256:... of an image or of an index (all platforms)")
     for name, text in ASKED.items():
         request.add_argument(f"--{name}", required=True, help=text)
-    request.add_argument("--tag", default="", help="the tag it gets there")
+    request.add_argument("--tag", default="", help='tag in the environment, in addition to "current"')
     request.set_defaults(run=request_promotion)
-    one = promotion.add_parser("show", parents=[shared], help="one request")
-    one.add_argument("id", type=_positive, help="its number")
+    one = promotion.add_parser("show", parents=[shared], help="show one request")
+    one.add_argument("id", type=_positive, help="number of the request")
     one.set_defaults(run=show_promotion)
     for name, text in DECISIONS.items():
         command = promotion.add_parser(name, parents=[shared], help=text)
-        command.add_argument("id", type=_positive, help="its number")
-        command.add_argument("--reason", required=name == "reject", default="", help="kept with it, and in the trail")
+        command.add_argument("id", type=_positive, help="number of the request")
+        command.add_argument(
+            "--reason", required=name == "reject", default="", help="stored with the request and in the audit log"
+        )
         command.set_defaults(run=decide, decision=name)
-    execute = promotion.add_parser("execute", parents=[shared], help="copy a ready request's digest")
-    execute.add_argument("id", type=_positive, help="its number")
+    execute = promotion.add_parser("execute", parents=[shared], help="run a ready promotion: copy the image")
+    execute.add_argument("id", type=_positive, help="number of the request")
     _add_wait(execute)
     execute.set_defaults(run=execute_promotion)
 
@@ -122,29 +129,33 @@ def _add_rebuild(
     area: argparse.ArgumentParser, shared: argparse.ArgumentParser, limited: argparse.ArgumentParser
 ) -> None:
     rebuild = area.add_subparsers(required=True, metavar="COMMAND")
-    waves = rebuild.add_parser("list", parents=[limited], help="rebuild waves you may see, newest first")
-    waves.add_argument("--state", help="only these, e.g. planned")
+    waves = rebuild.add_parser("list", parents=[limited], help="list the rebuild waves you can see, newest first")
+    waves.add_argument("--state", help="only waves in this state, for example planned")
     waves.set_defaults(run=list_waves)
-    plan = rebuild.add_parser("plan", parents=[shared], help="what stands on a base and how it would be renewed")
-    plan.add_argument("base", help="repository, with :tag or @digest; :latest by itself")
+    plan = rebuild.add_parser(
+        "plan", parents=[shared], help="plan a wave: the images built on a base, and how to rebuild them"
+    )
+    plan.add_argument("base", help="repository with :tag or @digest (default :latest)")
     plan.set_defaults(run=plan_wave)
-    start = rebuild.add_parser("start", parents=[shared], help="plan and confirm, or confirm a planned wave")
-    start.add_argument("what", metavar="BASE|WAVE", help="as for plan, or the number of a wave")
+    start = rebuild.add_parser("start", parents=[shared], help="plan and confirm a wave, or confirm a planned wave")
+    start.add_argument("what", metavar="BASE|WAVE", help="base as for plan, or the number of a wave")
     _add_wait(start)
     start.set_defaults(run=start_wave)
-    wave = rebuild.add_parser("show", parents=[shared], help="one wave, image by image")
-    wave.add_argument("wave", type=_wave, help="its number, with W- or without")
+    wave = rebuild.add_parser("show", parents=[shared], help="show one wave and its images")
+    wave.add_argument("wave", type=_wave, help="number of the wave, with or without W-")
     wave.set_defaults(run=show_wave)
     for name, text in STEERING.items():
         command = rebuild.add_parser(name, parents=[shared], help=text)
-        command.add_argument("wave", type=_wave, help="its number, with W- or without")
+        command.add_argument("wave", type=_wave, help="number of the wave, with or without W-")
         command.set_defaults(run=steer_wave, step=name)
 
 
 def _add_wait(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--wait", action="store_true", help="until it ended: 0 only when all of it succeeded")
+    command.add_argument(
+        "--wait", action="store_true", help="wait until it finishes; exit 0 only if everything succeeded"
+    )
     command.add_argument("--timeout", type=_positive, default=WAIT_S, metavar="SECONDS",
-                         help="exit 5 after waiting that long (default %(default)s)")  # fmt: skip
+                         help="with --wait: exit 5 after this time (default %(default)s)")  # fmt: skip
 
 
 def sign_in(options: argparse.Namespace, transport: httpx.BaseTransport | None) -> None:
@@ -152,14 +163,14 @@ def sign_in(options: argparse.Namespace, transport: httpx.BaseTransport | None) 
     url = client.checked_url(options.url)
     token = (getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
     if not token.isascii() or not token.isprintable() or not token:
-        raise CommandFailed("Give the token on standard input.", client.EXIT_USAGE)
+        raise CommandFailed("The token is empty or malformed. Pass it on standard input.", client.EXIT_USAGE)
     login = Login(url, token)
     Api(login, transport=transport).get("images/", limit="1")
-    _say(f"Signed in; kept in {client.save_login(login)}")
+    _say(f"Signed in. The login is stored in {client.save_login(login)}")
 
 
 def status(options: argparse.Namespace, api: Api) -> None:
-    """Say where one is signed in; fails with 4 when the token is not taken any more."""
+    """Print the server of the login; raises CommandFailed (exit code 4) when the token is no longer valid."""
     api.get("images/", limit="1")
     _print_one({"url": client.stored_login().url, "signed_in": True}, options)
 
@@ -172,7 +183,7 @@ def list_images(options: argparse.Namespace, api: Api) -> None:
 
 
 def _named(image: dict[str, Any]) -> dict[str, Any]:
-    """Return an image with `names` for a table: `shop/api:1.0`, the bare repository where no tag points at it."""
+    """Return an image with `names` for a table: `shop/api:1.0`, or the repository alone for an untagged image."""
     places = image["places"]
     names = [f"{place['repository']}:{tag}" for place in places for tag in place["tags"]]
     names += [place["repository"] for place in places if not place["tags"]]
@@ -186,7 +197,7 @@ def show_image(options: argparse.Namespace, api: Api) -> None:
         _print_one(image | {"open_findings": findings}, options)
         return
     _print_one(image, options)
-    _say(f"{len(findings)} findings:")
+    _say(f"{len(findings)} {'finding' if len(findings) == 1 else 'findings'}:")
     _print_rows(findings, ("severity", "state", "advisory", "purl", "fixed_version"), options)
 
 
@@ -213,14 +224,14 @@ def decide(options: argparse.Namespace, api: Api) -> None:
 
 
 def execute_promotion(options: argparse.Namespace, api: Api) -> None:
-    """Start the copy; with `--wait`, 0 only when it has succeeded."""
+    """Run the promotion; with `--wait`, raise CommandFailed unless it succeeded."""
     promotion = api.post(f"promotions/{options.id}/execute/")
     if options.wait:
         promotion = _when_over(f"promotions/{options.id}/", promotion, UNDER_WAY, options, api)
     _print_one(promotion, options)
     if options.wait and promotion["state"] != "succeeded":
         _check_over(promotion, UNDER_WAY, options)
-        raise CommandFailed(f"It ended as {promotion['state']}. {promotion.get('failure', '')}".strip())
+        raise CommandFailed(f"The promotion is {promotion['state']}. {promotion.get('failure', '')}".strip())
 
 
 def list_waves(options: argparse.Namespace, api: Api) -> None:
@@ -241,7 +252,7 @@ def steer_wave(options: argparse.Namespace, api: Api) -> None:
 
 
 def start_wave(options: argparse.Namespace, api: Api) -> None:
-    """Confirm a wave, planned now or before; with `--wait`, 0 only when every image of it is renewed."""
+    """Confirm a new or planned wave; with `--wait`, raise CommandFailed unless every image was rebuilt."""
     is_wave = options.what.removeprefix("W-").isdigit()
     if is_wave:
         wave = api.get(f"rebuild-waves/{_wave(options.what)}/")
@@ -249,9 +260,9 @@ def start_wave(options: argparse.Namespace, api: Api) -> None:
         wave = api.post("rebuild-waves/", {"base": options.what})
     if wave["state"] == "planned" and (is_wave or wave["jobs"]):
         wave = api.post(f"rebuild-waves/{wave['id']}/confirm/")
-        _say(f"W-{wave['id']} is confirmed.")
+        _say(f"W-{wave['id']} confirmed.")
     elif wave["state"] == "planned":
-        _say("Nothing stands on it that you could rebuild.")
+        _say("No image that you can rebuild is built on this base.")
         _print_wave(wave, options)
         return
     if options.wait:
@@ -260,18 +271,18 @@ def start_wave(options: argparse.Namespace, api: Api) -> None:
     if options.wait:
         _check_over(wave, WAVE_UNDER_WAY, options)
     if wave["state"] in {"failed", "cancelled"}:
-        raise CommandFailed(f"W-{wave['id']} has {wave['state']}." if wave["state"] == "failed" else
+        raise CommandFailed(f"W-{wave['id']} failed." if wave["state"] == "failed" else
                             f"W-{wave['id']} was cancelled.")  # fmt: skip
 
 
 def _follow(wave: dict[str, Any], options: argparse.Namespace, api: Api) -> dict[str, Any]:
-    """Return the wave when it has ended or the time is over, saying every change of an image's state."""
-    said: dict[int, str] = {}
+    """Return the wave when it has finished or the time is up; print each change of an image's state."""
+    printed_states: dict[int, str] = {}
 
     def say_changes(wave: dict[str, Any]) -> None:
         for job in wave["jobs"]:
-            if said.setdefault(job["id"], "waiting") != job["state"]:
-                said[job["id"]] = job["state"]
+            if printed_states.setdefault(job["id"], "waiting") != job["state"]:
+                printed_states[job["id"]] = job["state"]
                 _say(f"{job['repository']}: {job['state']} {job['problem']}".rstrip())
 
     return _when_over(f"rebuild-waves/{wave['id']}/", wave, WAVE_UNDER_WAY, options, api, note=say_changes)
@@ -286,7 +297,7 @@ def _when_over(
     *,
     note: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Return what the server says of one thing when its state is not `under_way` any more, or `--timeout` is over."""
+    """Poll `path` until its state is not in `under_way` or `--timeout` is up; return the last document."""
     until = time.monotonic() + options.timeout
     while True:
         note(now)
@@ -295,13 +306,13 @@ def _when_over(
         time.sleep(POLL_S)
         try:
             now = api.get(path)
-        except client.Unreachable as error:  # a server that starts anew is no end of the work
+        except client.Unreachable as error:  # a restart of the server does not end the work
             _say(str(error))
 
 
 def _check_over(document: dict[str, Any], under_way: frozenset[str], options: argparse.Namespace) -> None:
     if document["state"] in under_way:
-        raise CommandFailed(f"Still {document['state']} after {options.timeout} s.", client.EXIT_TIMED_OUT)
+        raise CommandFailed(f"Timed out: still {document['state']} after {options.timeout} s.", client.EXIT_TIMED_OUT)
 
 
 def _print_wave(wave: dict[str, Any], options: argparse.Namespace) -> None:
@@ -309,12 +320,12 @@ def _print_wave(wave: dict[str, Any], options: argparse.Namespace) -> None:
         _print_one(wave, options)
         return
     _print_one({name: value for name, value in wave.items() if name not in {"jobs", "skipped"}}, options)
-    # Lists of advisories are a count in a table; --json has them.
+    # The table shows lists of advisories as counts; --json prints the lists.
     counted = ("would_fix", "fixed", "introduced", "still_open")
     rows = [job | {name: None if job[name] is None else len(job[name]) for name in counted} for job in wave["jobs"]]
     _print_rows(rows, JOB_COLUMNS, options)
-    for left_out in wave["skipped"]:
-        _say(f"Left out: {left_out['repository']}: {left_out['reason']}")
+    for skipped in wave["skipped"]:
+        _say(f"Skipped: {skipped['repository']}: {skipped['reason']}")
 
 
 def _wave(text: str) -> int:
@@ -324,18 +335,18 @@ def _wave(text: str) -> int:
 def _digest(text: str) -> str:
     name, _, value = text.partition(":")
     if name not in {"sha256", "sha512"} or not value or set(value) - set("0123456789abcdef"):
-        raise CommandFailed("A digest looks like sha256:9f86d0...", client.EXIT_USAGE)
+        raise CommandFailed("Invalid digest. A digest looks like sha256:9f86d0...", client.EXIT_USAGE)
     return text
 
 
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError("expected a whole number from 1 on")
+        raise argparse.ArgumentTypeError("expected a whole number of at least 1")
     return int(text)
 
 
 def _clean(value: Any, *, keep: str = "") -> str:
-    """Return a value as text for a terminal: what images say of themselves must not move the cursor."""
+    """Return a value as text for a terminal, without control characters: image labels must not move the cursor."""
     text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)
 
@@ -354,7 +365,7 @@ def _print_one(document: dict[str, Any], options: argparse.Namespace) -> None:
 
 
 def _print_rows(rows: Iterable[dict[str, Any]], columns: Sequence[str], options: argparse.Namespace) -> None:
-    """Print a table, or with `--json` one object a line."""
+    """Print a table, or with `--json` one object per line."""
     if options.json:
         for row in rows:
             print(json.dumps(row))

@@ -1,4 +1,4 @@
-"""Where a request comes from: the one place that decides whom to believe about it."""
+"""The client address of a request, with or without a proxy."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from django.conf import settings
 
 
 def client_address(meta: Mapping[str, Any]) -> str | None:
-    """Return the address a request came from, by its WSGI variables; None when there is none, as over a socket.
+    """Return the client's address from the WSGI variables; None without one, for example over a Unix socket.
 
-    What a client says about itself is not believed. Behind a proxy (`BEHIND_PROXY`) the connection is the proxy's, and
-    the last entry of X-Forwarded-For is what that proxy wrote; whatever stands before it, the client may have sent.
+    Headers from the client itself are not trusted. Behind a proxy (`BEHIND_PROXY`) the connection comes from the proxy.
+    Then the last entry of X-Forwarded-For is used, because the proxy wrote it. The client can forge earlier entries.
     """
     if settings.BEHIND_PROXY:
-        told = parse_address(str(meta.get("HTTP_X_FORWARDED_FOR", "")).rpartition(",")[2])
-        if told is not None:
-            return told
+        forwarded = parse_address(str(meta.get("HTTP_X_FORWARDED_FOR", "")).rpartition(",")[2])
+        if forwarded is not None:
+            return forwarded
     return parse_address(str(meta.get("REMOTE_ADDR") or ""))
 
 
 def parse_address(text: str) -> str | None:
-    """Return an IP address in its usual form, or None when `text` is none."""
+    """Return an IP address in its canonical form, or None when `text` is not an IP address."""
     try:
         return str(ipaddress.ip_address(text.strip()))
     except ValueError:

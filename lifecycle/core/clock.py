@@ -1,4 +1,4 @@
-"""The one place that asks what time it is, so that tests can freeze it."""
+"""The current time, read only here, so that tests can freeze it."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from django.utils import timezone
 
 
 def now() -> datetime:
-    """Return the present moment, aware, in UTC."""
+    """Return the current time as an aware datetime in UTC."""
     return timezone.now()

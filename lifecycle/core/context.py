@@ -1,4 +1,4 @@
-"""Who acts, from where, in which request: set once at the edge, read by the audit trail."""
+"""Context of the current request (id, address, token): set by the middleware, read by the audit log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """What the audit trail keeps of the request that led to an event; empty in a worker."""
+    """Request details that the audit log stores with an event; empty in a worker."""
 
     request_id: str = ""
     address: str | None = None
@@ -25,15 +25,15 @@ _memory: ContextVar[dict[Hashable, Any] | None] = ContextVar("read_memory", defa
 
 
 def current() -> RequestContext:
-    """Return the context of the request that is being answered."""
+    """Return the context of the current request."""
     return _current.get()
 
 
 @contextmanager
 def request_context(context: RequestContext, *, is_read: bool = False) -> Iterator[None]:
-    """Set the context for a block, and put the old one back (cleared, never left over).
+    """Set the context for a block, and restore the old one at its end.
 
-    `is_read` says that the request changes nothing, so that what it read once holds until its end: see `once_a_read`.
+    With `is_read`, the request changes nothing, so `once_a_read` caches values until the end of the block.
     """
     token, memory_token = _current.set(context), _memory.set({} if is_read else None)
     try:
@@ -44,17 +44,17 @@ def request_context(context: RequestContext, *, is_read: bool = False) -> Iterat
 
 
 def once_a_read(key: Hashable, make: Callable[[], T]) -> T:
-    """Return what `make` returns, made once in a request that only reads, and anew at each call anywhere else."""
+    """Return the result of `make`: cached per `key` in a read-only request, computed at each call anywhere else."""
     memory = _memory.get()
     if memory is None:
         return make()
     if key not in memory:
         memory[key] = make()
-    found: T = memory[key]
-    return found
+    value: T = memory[key]
+    return value
 
 
 def set_token_lookup(lookup: str) -> None:
-    """Note which API token the request came with; the request's own block clears it."""
-    now = _current.get()
-    _current.set(RequestContext(now.request_id, now.address, lookup))
+    """Store the API token of the request in the context; `request_context` clears it at the end."""
+    context = _current.get()
+    _current.set(RequestContext(context.request_id, context.address, lookup))

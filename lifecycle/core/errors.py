@@ -1,4 +1,4 @@
-"""What can go wrong, as the user of any face hears it: one class per answer, one stable code per cause."""
+"""Expected errors of pages, API and commands: one class per kind of response, one stable code per cause."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 
 class LifecycleError(Exception):
-    """An expected failure with a stable `code`, an HTTP status and a sentence that says what to do.
+    """An expected error with a stable `code`, an HTTP status and a message that says what to do.
 
-    Every face (page, API, command) turns it into its own answer in one place; a worker or an import notes it at the
-    job or row that it ends, and goes on.
+    Pages, API and commands each turn it into a response in one place. A worker or an import stores it with the failed
+    job or row and continues.
     """
 
     code: ClassVar[str] = "error"
@@ -23,48 +23,48 @@ class LifecycleError(Exception):
 
 
 class NotFound(LifecycleError):
-    """Absent, or hidden from the one who asks: one answer for both."""
+    """The object does not exist, or the user has no access. The response is the same for both."""
 
     code = "not_found"
     http_status = 404
 
 
 class NotPermitted(LifecycleError):
-    """The actor sees the object but may not do this to it; the message says why, and often who can change that."""
+    """The actor can see the object but cannot do this. The message gives the reason and often who can help."""
 
     code = "not_permitted"
     http_status = 403
 
 
 class Conflict(LifecycleError):
-    """Somebody else was first, or a unique thing exists already."""
+    """Another user was faster, or a unique object already exists."""
 
     code = "conflict"
     http_status = 409
 
 
 class IllegalTransition(Conflict):
-    """The state machine has no such move from the present state."""
+    """The state machine does not allow this move from the current state."""
 
     code = "illegal_transition"
 
 
 class TooManyAttempts(LifecycleError):
-    """The budget of wrong credentials is spent; says nothing about the one that came with this request."""
+    """The limit of wrong credentials is reached. The response does not show whether the present one is right."""
 
     code = "too_many_attempts"
     http_status = 429
 
 
 class PolicyBlocked(LifecycleError):
-    """A gate says no; `details["reasons"]` lists why, one sentence each."""
+    """The policy blocks this. `details["reasons"]` lists the reasons, one sentence each."""
 
     code = "policy_blocked"
     http_status = 422
 
 
 class Malformed(LifecycleError):
-    """Input from outside that does not follow its specification."""
+    """Input from outside does not follow its specification."""
 
     code = "malformed"
     http_status = 400
@@ -87,52 +87,52 @@ class MalformedManifest(Malformed):
 
 
 class MalformedIdempotencyKey(Malformed):
-    """An Idempotency-Key that is none."""
+    """The Idempotency-Key header is malformed."""
 
     code = "malformed_idempotency_key"
 
 
 class IdempotencyKeyInUse(Conflict):
-    """The first request with this key still runs: ask again in a moment."""
+    """The first request with this key is still running. Try again in a second."""
 
     code = "idempotency_key_in_use"
 
 
 class IdempotencyKeyReused(LifecycleError):
-    """The key came with another request: a new request needs a new key."""
+    """The key was used with another request. A new request needs a new key."""
 
     code = "idempotency_key_reused"
     http_status = 422
 
 
 class LimitExceeded(Malformed):
-    """Larger, deeper or more than we accept; the message names the limit."""
+    """The input exceeds a limit. The message names the limit."""
 
     code = "limit_exceeded"
     http_status = 413
 
 
 class UpstreamError(LifecycleError):
-    """A system we call did not do what we asked."""
+    """A system that we call failed or rejected the request."""
 
     code = "upstream_error"
     http_status = 502
 
 
 class RegistryUnavailable(UpstreamError):
-    """The registry did not answer, or answered that it cannot now: worth a retry."""
+    """The registry did not respond or is temporarily unavailable. A retry can help."""
 
     code = "registry_unavailable"
 
 
 class RegistryRefused(UpstreamError):
-    """The registry answered and said no: a retry changes nothing."""
+    """The registry rejected the request. A retry does not help."""
 
     code = "registry_refused"
 
 
 class LeaseLost(LifecycleError):
-    """Another worker holds this job now; whatever this one still wanted to write is void."""
+    """Another worker has taken over this job. The writes of the first worker are discarded."""
 
     code = "lease_lost"
     http_status = 409

@@ -1,7 +1,7 @@
-"""The one way out: every call to another system goes through `HttpClient`.
+"""HTTP calls to other systems: all of them go through `HttpClient`.
 
-It bounds what the other side can cost us (time, bytes, redirects, tries), refuses destinations inside our own network
-unless the operator names them, and refuses to run inside a database transaction.
+It limits time, bytes, redirects and tries. It refuses destinations inside our own network unless the operator allows
+them, and it refuses to run inside a database transaction.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from lifecycle.core.errors import LimitExceeded, Malformed, UpstreamError
 
 USER_AGENT: Final = "gravingdock"
 CONNECT_TIMEOUT_S: Final = 5.0
-READ_TIMEOUT_S: Final = 20.0  # between two reads; the whole answer has `deadline_s`
-DEADLINE_S: Final = 60.0  # a slow drip ends here however lively it looks
+READ_TIMEOUT_S: Final = 20.0  # between two reads; `deadline_s` limits the whole response
+DEADLINE_S: Final = 60.0  # also ends responses that arrive steadily, but too slowly
 MAX_TRIES: Final = 4
-RETRY_AFTER_MAX_S: Final = 20.0  # a longer wait belongs to the job's own schedule
+RETRY_AFTER_MAX_S: Final = 20.0  # longer waits are left to the retries of the job
 RETRIED_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _NAT64: Final = (
@@ -39,28 +39,28 @@ _NAT64: Final = (
     ipaddress.ip_network("64:ff9b:1::/48"),
 )
 
-Body = bytes | Callable[[], Iterable[bytes]]  # a callable, so that a second try can read it again
+Body = bytes | Callable[[], Iterable[bytes]]  # a callable allows a second try to read the body again
 
 
 class ForbiddenDestination(Malformed):
-    """The address is not one we may call; the message says no more, so that nobody maps our network with it."""
+    """Calls to this address are not allowed. The message has no details, so that it does not reveal our network."""
 
     code = "destination_forbidden"
 
 
 class Unreachable(UpstreamError):
-    """No usable answer: refused, cut, too slow, or no such name. Worth a retry later."""
+    """No usable response: refused, cut off, too slow, or unknown host name. A later retry can help."""
 
     code = "upstream_unavailable"
 
 
 class NetworkInsideTransaction(RuntimeError):
-    """A programming error: a call outside was about to hold a database transaction open."""
+    """A programming error: a network call would have kept a database transaction open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer, its body no longer than the caller allowed."""
+    """A complete response. Its body is not longer than the caller's limit."""
 
     status: int
     headers: httpx.Headers
@@ -69,7 +69,7 @@ class Answer:
 
 
 class StreamedAnswer:
-    """An answer whose body is read piece by piece; `chunks()` ends with an error at the size or time limit."""
+    """A response whose body is read in chunks. `chunks()` raises an error at the size or time limit."""
 
     def __init__(self, response: httpx.Response, *, max_bytes: int, deadline: float) -> None:
         self._response = response
@@ -80,28 +80,28 @@ class StreamedAnswer:
         self.url: str = str(response.url)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes as served (no decoding, since digests are over these); raises LimitExceeded, Unreachable."""
+        """Yield the bytes as served, because digests are computed over them; raises LimitExceeded, Unreachable."""
         announced = self.headers.get("content-length", "")
         if announced.isascii() and announced.isdigit() and int(announced) > self._max_bytes:
             raise LimitExceeded(
-                f"The answer is longer than {self._max_bytes} bytes.",
+                f"The response is longer than {self._max_bytes} bytes.",
                 limit=self._max_bytes,
             )
-        got = 0
+        received_bytes = 0
         for chunk in self._response.iter_raw():
-            got += len(chunk)
-            if got > self._max_bytes:
+            received_bytes += len(chunk)
+            if received_bytes > self._max_bytes:
                 raise LimitExceeded(
-                    f"The answer is longer than {self._max_bytes} bytes.",
+                    f"The response is longer than {self._max_bytes} bytes.",
                     limit=self._max_bytes,
                 )
             if time.monotonic() > self._deadline:
-                raise Unreachable("The answer did not end in time.")
+                raise Unreachable("The response did not end in time.")
             yield chunk
 
 
 def assert_outside_transaction() -> None:
-    """Raise NetworkInsideTransaction when this thread holds a database transaction open.
+    """Raise NetworkInsideTransaction when this thread has an open database transaction.
 
     The blocks that Django's own test cases open around a test do not count.
     """
@@ -111,15 +111,15 @@ def assert_outside_transaction() -> None:
 
 
 def parse_outbound_url(text: str) -> httpx.URL:
-    """Return `text` as an http(s) URL without user info; raises ForbiddenDestination. Resolves nothing."""
+    """Return `text` as an http(s) URL without user info; raises ForbiddenDestination. Does not resolve the host."""
     if len(text) > 2000 or any(
         ord(character) <= 32 or ord(character) == 127 or character == "\\" for character in text
     ):
-        raise ForbiddenDestination("This is not an address that may be called.")
+        raise ForbiddenDestination("Calls to this address are not allowed.")
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, ValueError, TypeError):
-        raise ForbiddenDestination("This is not an address that may be called.") from None
+        raise ForbiddenDestination("Calls to this address are not allowed.") from None
     if (
         url.scheme not in {"http", "https"}
         or not url.host
@@ -127,12 +127,12 @@ def parse_outbound_url(text: str) -> httpx.URL:
         or url.fragment
         or not 0 < origin(url)[2] < 65536
     ):
-        raise ForbiddenDestination("This is not an address that may be called.")
+        raise ForbiddenDestination("Calls to this address are not allowed.")
     return url
 
 
 def origin(url: httpx.URL) -> tuple[str, str, int]:
-    """Return (scheme, host, port) of `url`, the port filled in."""
+    """Return (scheme, host, port) of `url`, with the default port filled in."""
     return (
         url.scheme,
         url.host.rstrip(".").lower(),
@@ -141,16 +141,19 @@ def origin(url: httpx.URL) -> tuple[str, str, int]:
 
 
 def allowed_hosts() -> frozenset[str]:
-    """Return the operator's exceptions, `host` or `host:port`: OUTBOUND_ALLOW and the managed registry."""
-    named = {entry.lower() for entry in getattr(settings, "OUTBOUND_ALLOW", ())}
+    """Return the internal hosts that may be called, `host` or `host:port`: OUTBOUND_ALLOW and the managed registry."""
+    hosts = {entry.lower() for entry in getattr(settings, "OUTBOUND_ALLOW", ())}
     if managed := getattr(settings, "REGISTRY_URL", ""):
         _, host, port = origin(httpx.URL(managed))
-        named.add(f"{host}:{port}")
-    return frozenset(named)
+        hosts.add(f"{host}:{port}")
+    return frozenset(hosts)
 
 
 def is_public_address(text: str) -> bool:
-    """Whether `text` is an IP address of the open internet, also when wrapped in IPv6 (mapped, 6to4, NAT64, Teredo)."""
+    """Return whether `text` is a public IP address. Checks also addresses inside IPv6 (mapped, 6to4, NAT64).
+
+    Teredo addresses are never public.
+    """
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
@@ -166,26 +169,26 @@ def is_public_address(text: str) -> bool:
 def resolve_destination(host: str, port: int) -> str:
     """Return one address to connect to for `host`; raises ForbiddenDestination or Unreachable.
 
-    Every address of the name has to be public, unless the operator lists the host: a name with one private address
-    among public ones is an attack, not a mistake.
+    Every address of the name must be public, unless the operator allows the host. A name with one private address among
+    public ones is an attack, not a mistake.
     """
     bare = host.rstrip(".").lower().strip("[]")
     try:
-        found = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise Unreachable("The name could not be resolved.") from None
-    addresses = [str(entry[4][0]) for entry in found]
+        raise Unreachable("The host name could not be resolved.") from None
+    addresses = [str(entry[4][0]) for entry in entries]
     if not addresses:
-        raise Unreachable("The name could not be resolved.")
+        raise Unreachable("The host name could not be resolved.")
     permitted = allowed_hosts()
     if bare not in permitted and f"{bare}:{port}" not in permitted and not all(map(is_public_address, addresses)):
-        raise ForbiddenDestination("This is not an address that may be called.")
-    # IPv4 first: what listens on "localhost" here is bound to 127.0.0.1.
+        raise ForbiddenDestination("Calls to this address are not allowed.")
+    # IPv4 first, because our local servers listen on 127.0.0.1.
     return min(addresses, key=lambda address: ":" in address)
 
 
 class _CheckedBackend(httpcore.SyncBackend):
-    """Connects to the very address that was checked, so that a name cannot change its mind in between."""
+    """Connects to the address that was checked, so that DNS cannot change in between."""
 
     def connect_tcp(
         self,
@@ -209,7 +212,7 @@ class _CheckedBackend(httpcore.SyncBackend):
         timeout: float | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        raise ForbiddenDestination("This is not an address that may be called.")
+        raise ForbiddenDestination("Calls to this address are not allowed.")
 
 
 def _tls_context() -> ssl.SSLContext:
@@ -233,7 +236,7 @@ def _checked_transport() -> httpx.BaseTransport:
 class HttpClient:
     """Calls other systems; safe to share between threads, not across a fork.
 
-    `transport` replaces the network in unit tests. `sleep` is what a retry waits with.
+    `transport` replaces the network in unit tests. `sleep` is called to wait before a retry.
     """
 
     def __init__(
@@ -247,10 +250,10 @@ class HttpClient:
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             follow_redirects=False,
             trust_env=False,
-            # identity: digests are over the bytes as served, and a decoder is a bomb's way in.
+            # identity: digests are computed over the bytes as served, and decoding allows decompression bombs.
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         )
-        # What one answer sets must not colour the next call.
+        # Store no cookies, so that one response cannot affect the next call.
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._sleep = sleep
 
@@ -270,9 +273,9 @@ class HttpClient:
         redirects: int = 0,
         retry: bool = True,
     ) -> Answer:
-        """Return the answer, whatever its status, after at most MAX_TRIES tries.
+        """Return the response, with any status, after at most MAX_TRIES tries.
 
-        `retry=False` for calls that must not be repeated blindly. Raises Unreachable, LimitExceeded,
+        Use `retry=False` for calls that are not safe to repeat. Raises Unreachable, LimitExceeded,
         ForbiddenDestination.
         """
         for attempt in range(1, MAX_TRIES + 1):
@@ -312,9 +315,9 @@ class HttpClient:
         deadline_s: float = DEADLINE_S,
         redirects: int = 0,
     ) -> Iterator[StreamedAnswer]:
-        """Open one call, following up to `redirects` hops; one try. Errors as `request`.
+        """Open one call and follow up to `redirects` redirects, without retries. Raises the same errors as `request`.
 
-        Authorization is dropped on the way to another origin, and https never falls back to http.
+        A redirect to another origin drops the Authorization header, and https never redirects to http.
         """
         assert_outside_transaction()
         deadline = time.monotonic() + deadline_s
@@ -330,7 +333,7 @@ class HttpClient:
             try:
                 response = self._client.send(request, stream=True)
             except httpx.TransportError as error:
-                raise Unreachable(f"No answer: {type(error).__name__}.") from error
+                raise Unreachable(f"No response: {type(error).__name__}.") from error
             try:
                 if response.status_code in _REDIRECTS and redirects and "location" in response.headers:
                     if hop == redirects:
@@ -340,7 +343,7 @@ class HttpClient:
                 try:
                     yield StreamedAnswer(response, max_bytes=max_bytes, deadline=deadline)
                 except httpx.TransportError as error:
-                    raise Unreachable(f"The answer was cut: {type(error).__name__}.") from error
+                    raise Unreachable(f"The response was cut off: {type(error).__name__}.") from error
                 return
             finally:
                 response.close()
@@ -351,17 +354,17 @@ def _next_hop(here: httpx.URL, location: str, headers: dict[str, str]) -> tuple[
     try:
         there = here.join(location)
     except (httpx.InvalidURL, ValueError):
-        raise ForbiddenDestination("This is not an address that may be called.") from None
+        raise ForbiddenDestination("Calls to this address are not allowed.") from None
     there = parse_outbound_url(str(there))
     if here.scheme == "https" and there.scheme != "https":
-        raise ForbiddenDestination("This is not an address that may be called.")
+        raise ForbiddenDestination("Calls to this address are not allowed.")
     if origin(here) != origin(there):
         headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
     return there, headers
 
 
 def _retry_after_s(headers: httpx.Headers) -> float | None:
-    """Return the wait that `Retry-After` asks for, in seconds; None when absent or unreadable."""
+    """Return the seconds of the `Retry-After` header; None when it is absent or malformed."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:6])

@@ -1,4 +1,4 @@
-"""A plain SQL LIKE whose pattern comes from a column: Django's own `contains` would escape it."""
+"""The lookup `like`: SQL LIKE with a pattern from a column, which Django's `contains` would escape."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.db.models import CharField, Lookup, TextField
 @CharField.register_lookup
 @TextField.register_lookup
 class Like(Lookup):
-    """`value LIKE pattern`, with `\\` as the escape character, as `RoleGrant.repository_like` is written."""
+    """`value LIKE pattern`, with `\\` as the escape character, as in `RoleGrant.repository_like`."""
 
     lookup_name = "like"
 

@@ -1,4 +1,4 @@
-"""One place per face where our errors become answers, and one where a request gets its id."""
+"""The middleware that sets the request context and the request id."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Answer = Callable[[HttpRequest], HttpResponse]
 
 
 class RequestContextMiddleware:
-    """Gives each request an id, echoed as X-Request-Id, and keeps its address for the audit trail."""
+    """Gives each request an id, returned as X-Request-Id, and keeps its address for the audit log."""
 
     def __init__(self, get_response: Answer) -> None:
         self.get_response = get_response

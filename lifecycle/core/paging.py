@@ -1,6 +1,6 @@
-"""Keyset pages for lists: a page costs the same at row 50 and at row 5,000,000, and nothing is counted.
+"""Keyset pagination for lists: a page costs the same at row 50 and at row 5,000,000, without counting rows.
 
-The cursor is the sort values of a page's edge row, signed, so that nobody can ask the database odd questions with it.
+The cursor contains the sort values of a page's first or last row. It is signed, so that users cannot forge queries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Row = TypeVar("Row", bound=Model)
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """Some rows of a list, and the cursors of the pages beside it ("" where there is none)."""
+    """One page of a list, and the cursors of the pages before and after it ("" without such a page)."""
 
     rows: list[Row]
     newer: str  # `?before=`
@@ -47,14 +47,14 @@ def _decode(cursor: str, order: Sequence[str]) -> list[Any]:
     try:
         given_order, values = signing.loads(cursor, salt=_SALT)
     except (signing.BadSignature, ValueError, TypeError) as error:
-        raise Malformed("This page address is not one of ours: go back to the start of the list.") from error
+        raise Malformed("Invalid page link. Go back to the first page of the list.") from error
     if given_order != list(order):
-        raise Malformed("This page address belongs to another order of the list: go back to its start.")
+        raise Malformed("This page link belongs to another sort order. Go back to the first page of the list.")
     return list(values)
 
 
 def _beyond(order: Sequence[str], values: Sequence[Any], *, forward: bool) -> Q:
-    """Return the condition of rows after (or before) the one with `values`, in lexicographic order."""
+    """Return the condition for rows after (or before) the row with `values`, in lexicographic order."""
     condition, equal = Q(), Q()
     for name, value in zip(order, values, strict=True):
         field = name.lstrip("-")
@@ -72,24 +72,25 @@ def keyset_page(
     before: str = "",
     size: int = PAGE_SIZE,
 ) -> Page[Row]:
-    """Return one page of `rows` in `order` (field names, `-` for descending; the last one unique, none null).
+    """Return one page of `rows` in `order`, with one query.
 
-    One query. Raises Malformed for a cursor that is not ours or of another order.
+    `order` lists field names, with `-` for descending. None of them is null, and the last one is unique. Raises
+    Malformed for an invalid cursor or one of another sort order.
     """
     if before:
         backwards = [name[1:] if name.startswith("-") else f"-{name}" for name in order]
-        found = list(
+        page_rows = list(
             rows.filter(_beyond(order, _decode(before, order), forward=False)).order_by(*backwards)[: size + 1]
         )
-        has_more, found = len(found) > size, found[:size][::-1]
-        newer = _encode(found[0], order) if found and has_more else ""
-        return Page(found, newer, _encode(found[-1], order) if found else "")
+        has_more, page_rows = len(page_rows) > size, page_rows[:size][::-1]
+        newer = _encode(page_rows[0], order) if page_rows and has_more else ""
+        return Page(page_rows, newer, _encode(page_rows[-1], order) if page_rows else "")
     if after:
         rows = rows.filter(_beyond(order, _decode(after, order), forward=True))
-    found = list(rows.order_by(*order)[: size + 1])
-    has_more, found = len(found) > size, found[:size]
+    page_rows = list(rows.order_by(*order)[: size + 1])
+    has_more, page_rows = len(page_rows) > size, page_rows[:size]
     return Page(
-        found,
-        _encode(found[0], order) if found and after else "",
-        _encode(found[-1], order) if has_more else "",
+        page_rows,
+        _encode(page_rows[0], order) if page_rows and after else "",
+        _encode(page_rows[-1], order) if has_more else "",
     )

@@ -1,10 +1,10 @@
-"""Patterns of repositories and tags: a star stands for any run of characters, slashes too."""
+"""Patterns for repositories and tags: `*` matches any characters, including slashes."""
 
 from __future__ import annotations
 
 
 def matches(pattern: str, name: str | None) -> bool:
-    """Return whether `pattern` covers `name`. Only `*` covers None, which means everything."""
+    """Return whether `pattern` matches `name`. None means everything, and only `*` matches it."""
     if name is None:
         return pattern == "*"
     if "*" not in pattern:

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): how every part below `/api/` says what went wrong, also where no view was reached."""
+"""Problem documents (RFC 9457): the error format below `/api/`, also for requests that reach no view."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 def problem_body(
     status: int, code: str, detail: str, *, errors: list[dict[str, str]] | None = None, **extra: Any
 ) -> dict[str, Any]:
-    """Return a problem document: `type` is stable, `detail` says what to do, `errors` point into the input."""
+    """Return a problem document: `type` is stable, `detail` says what to do, `errors` point to the wrong fields."""
     body: dict[str, Any] = {
         "type": f"urn:gravingdock:problem:{code}",
         "title": code.replace("_", " "),
@@ -29,10 +29,10 @@ def problem_body(
 
 
 def problem_answer(status: int, code: str, detail: str) -> JsonResponse:
-    """Return a problem as Django's own answer, for what never reaches a view of the API."""
+    """Return a problem as a Django response, for requests that reach no view of the API."""
     return JsonResponse(problem_body(status, code, detail), status=status, content_type=MEDIA_TYPE)
 
 
 def wants_problem(request: HttpRequest) -> bool:
-    """Whether the request is for the API, whose every error is a problem."""
+    """Return whether the request is for the API, which returns every error as a problem."""
     return request.path.startswith("/api/")

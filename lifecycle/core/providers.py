@@ -1,4 +1,4 @@
-"""A question that a lower package asks and one higher package answers, without an import that runs upwards."""
+"""Calls from a lower package to a function of a higher package, without an upward import."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ R = TypeVar("R")
 
 
 class Question(Generic[P, R]):
-    """Declared by the package that asks; `answered_by` decorates the function of the package that knows."""
+    """A question that a lower package declares and asks. A higher package registers its function with `answered_by`."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self._answer: Callable[P, R] | None = None
 
     def answered_by(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Register the one function that answers; raises RuntimeError for a second one."""
+        """Register the function that answers; raises RuntimeError when another one is registered."""
         if self._answer is not None and self._answer is not function:
-            raise RuntimeError(f"Two functions answer: {self.text}")
+            raise RuntimeError(f"Two functions are registered for: {self.text}")
         self._answer = function
         return function
 
     def ask(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the answer; raises RuntimeError when no package answers."""
+        """Return the answer; raises RuntimeError when no function is registered."""
         if self._answer is None:
-            raise RuntimeError(f"Nothing answers: {self.text}")
+            raise RuntimeError(f"No function is registered for: {self.text}")
         return self._answer(*args, **kwargs)

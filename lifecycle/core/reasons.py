@@ -1,4 +1,4 @@
-"""Why something is refused: a service raises it, and a page shows it beside the disabled button."""
+"""Reasons for a refusal: a service raises them, and a page shows them beside the disabled button."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lifecycle.core.errors import LifecycleError, NotPermitted
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One refusal: the sentence that says why and what to do, and the error that the service raises."""
+    """One refusal: a text with the reason and the next step, and the error that the service raises."""
 
     text: str
     error: type[LifecycleError] = NotPermitted
@@ -20,6 +20,6 @@ class Reason:
 
 
 def refuse_if(reason: Reason | None, **details: Any) -> None:
-    """Raise the reason's error, with `details`, when there is a reason."""
+    """Raise the error of `reason` with `details`; do nothing when `reason` is None."""
     if reason is not None:
         raise reason.error(reason.text, **details)

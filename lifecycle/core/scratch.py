@@ -1,4 +1,4 @@
-"""Private folders for what is too big for memory; one whose process was killed is removed by the next."""
+"""Private folders for data that is too big for memory. Folders of killed processes are removed by the next process."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from django.conf import settings
 
 @contextmanager
 def folder(purpose: str) -> Iterator[Path]:
-    """Make a folder of mode 0700 below SCRATCH, and remove it with all it holds at the end.
+    """Create a folder with mode 0700 below SCRATCH, and remove it with its content at the end of the block.
 
-    It is locked as long as this process lives, so that whoever comes next knows what was left behind by a kill.
+    The folder is locked while this process runs. So the next process can recognise the folders of killed processes.
     """
     root = Path(settings.SCRATCH or tempfile.gettempdir())
     root.mkdir(parents=True, exist_ok=True)
     prefix = f"gd-{os.geteuid()}-{purpose}-"
-    with _locked(root / f".{prefix}lock"):  # else another could take ours for left behind before we hold it
+    with _locked(root / f".{prefix}lock"):  # without it, another process could remove our folder before it is locked
         _remove_left_behind(root, prefix)
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
         held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -43,7 +43,7 @@ def _remove_left_behind(root: Path, prefix: str) -> None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            continue  # its process lives
+            continue  # its process is still running
         else:
             shutil.rmtree(path, ignore_errors=True)
         finally:

@@ -1,4 +1,4 @@
-"""The words for how bad a finding is, and the orders in which they stand."""
+"""The severities of findings and their sort orders."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Final
 
 CRITICAL, HIGH, MEDIUM, LOW, NONE, UNKNOWN = "critical", "high", "medium", "low", "none", "unknown"
 
-# Worst first. A record that says nothing yields to one that says anything.
+# Worst first. A record without a severity comes after all others.
 SEVERITIES: Final = (CRITICAL, HIGH, MEDIUM, LOW, NONE, UNKNOWN)
 
-# As a reader takes them: what is not known may be bad; "none" is a record's own word that it does no harm.
+# Order on pages: unknown may be bad, while "none" means that the record declares no harm.
 READING_ORDER: Final = (CRITICAL, HIGH, MEDIUM, LOW, UNKNOWN, NONE)
 
-# Those an image has a stored count of, `<word>_count`; that of the unknown ones holds "none" too.
+# Severities with a stored count at an image, `<severity>_count`. The count of "unknown" includes "none".
 COUNTED: Final = READING_ORDER[:-1]
 
 
 def worse(severity: str, other: str | None) -> str:
-    """Return the worse of two severities; `other` may be missing."""
+    """Return the worse of two severities; `other` can be None."""
     return severity if other is None or SEVERITIES.index(severity) < SEVERITIES.index(other) else other

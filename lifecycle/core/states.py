@@ -1,4 +1,4 @@
-"""Moves of a state machine: the row's `NEXT` lists every legal one, and a state that is no key there is final."""
+"""State machines: `NEXT` of a model lists all legal moves, and a state that is not a key of it is final."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ class HasStates(Protocol):
 
 
 def check_move(row: HasStates, state: str) -> None:
-    """Raise IllegalTransition unless the row may move to `state` now. The caller holds the row's lock."""
+    """Raise IllegalTransition unless the row can move to `state` now. The caller must have locked the row."""
     if state not in row.NEXT.get(row.state, frozenset()):
         raise IllegalTransition(f"{row} is {row.state} and cannot become {state}.", state=row.state)

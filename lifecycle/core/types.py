@@ -1,4 +1,4 @@
-"""Text from outside becomes one of these small frozen types once, at the edge."""
+"""Small frozen types for input from outside, parsed once where the input arrives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DIGEST: Final = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 # OCI distribution-spec, "Pulling manifests": <name> and <reference> as a tag.
 _REPOSITORY: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-# Fallback tags of the referrers API and cosign's legacy tags: they belong to their subject.
+# Fallback tags of the referrers API and cosign's legacy tags. They belong to another manifest, their subject.
 _REFERRER_TAG: Final = re.compile(r"[a-z0-9]+-[a-f0-9]{64}(?:\.(?:sig|att|sbom))?")
 
 REPOSITORY_NAME_MAX: Final = 255  # characters, host included: distribution-spec
@@ -22,15 +22,15 @@ REPOSITORY_NAME_MAX: Final = 255  # characters, host included: distribution-spec
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """The name of some content that can never come to mean other content, as a tag can."""
+    """The digest of a content. Unlike a tag, it always refers to the same content."""
 
     text: str  # "<algorithm>:<lower-case hex>", as in a manifest
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the digest `text` spells; raises MalformedDigest."""
-        if not _DIGEST.fullmatch(text):  # not match() with "$", which admits a line end
-            raise MalformedDigest("Not an OCI digest: expected sha256:<64 hex> or sha512:<128 hex>.", got=text[:150])
+        """Return `text` as a digest; raises MalformedDigest."""
+        if not _DIGEST.fullmatch(text):  # not match() with "$", which accepts a trailing newline
+            raise MalformedDigest("Invalid digest. Use sha256:<64 hex> or sha512:<128 hex>.", got=text[:150])
         return cls(text)
 
     @classmethod
@@ -52,23 +52,24 @@ class Digest:
 
 
 def parse_repository_name(text: str) -> str:
-    """Return `text` when it is a repository name of the distribution-spec; raises MalformedReference."""
+    """Return `text` if it is a repository name of the distribution-spec; raises MalformedReference otherwise."""
     if len(text) > REPOSITORY_NAME_MAX or not _REPOSITORY.fullmatch(text):
         raise MalformedReference(
-            "Not a repository name: lower-case letters, digits, and single . _ - / between them.", got=text[:150]
+            "Invalid repository name. Use lower-case letters and digits, with single . _ - / between them.",
+            got=text[:150],
         )
     return text
 
 
 def parse_tag(text: str) -> str:
-    """Return `text` when it is a tag of the distribution-spec; raises MalformedReference."""
+    """Return `text` if it is a tag of the distribution-spec; raises MalformedReference otherwise."""
     if not _TAG.fullmatch(text):
         raise MalformedReference(
-            "Not a tag: up to 128 of letters, digits, _ . -, not starting with . or -.", got=text[:150]
+            "Invalid tag. Use up to 128 letters, digits, _ . or -. The first must not be . or -.", got=text[:150]
         )
     return text
 
 
 def is_referrer_tag(tag: str) -> bool:
-    """Whether `tag` only carries the referrers or signatures of another manifest."""
+    """Return whether `tag` only contains the referrers or signatures of another manifest."""
     return _REFERRER_TAG.fullmatch(tag) is not None

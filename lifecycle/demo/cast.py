@@ -1,7 +1,7 @@
-"""Who takes part: two teams, their people with one role each, and the environments of the shop.
+"""The teams, role accounts and environments of the demonstration.
 
-Everything is made once, in one transaction, and found again by later runs. What an earlier run did not make is never
-taken over: an account of yours with the same name ends the demonstration with a sentence.
+They are created once, in one transaction, and reused by later runs. Objects that the demonstration did not create are
+never changed: if your installation has an account with the same name, the demonstration stops with an error.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Part:
 
     @property
     def pushes_to(self) -> list[str]:
-        """The repositories of the demonstration that this account may push to."""
+        """The repositories of the demonstration that this account can push to."""
         teams = {team for team, role in self.roles.items() if role in {"creator", "maintainer", "owner"}}
         return [product.repository for product in PRODUCTS if product.repository.partition("/")[0] in teams]
 
@@ -57,16 +57,16 @@ PARTS: Final = (
     Part("base-maintainer", "Pushes the base images and keeps their recipes", {"base": "maintainer"}),
     Part("shop-developer", "Pushes the shop's images, requests promotions", {"base": "viewer", "shop": "maintainer"}),
     Part("shop-approver", "Approves promotions of the shop", {"shop": "approver"}),
-    Part("shop-deployer", "Carries out what was approved", {"shop": "deployer"}),
+    Part("shop-deployer", "Runs approved promotions", {"shop": "deployer"}),
     Part("dock-master", "Watches bases, starts rebuild waves", {"base": "maintainer", "shop": "maintainer"}),
     Part("security", "Reads findings", {"base": "security", "shop": "security"}),
-    Part("auditor", "Reads the audit trail", {"base": "auditor", "shop": "auditor"}),
+    Part("auditor", "Reads the audit log", {"base": "auditor", "shop": "auditor"}),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A role account with its secrets, as `demo-accounts.json` has them."""
+    """A role account with its secrets, as in `demo-accounts.json`."""
 
     username: str
     password: str
@@ -75,11 +75,11 @@ class Account:
 
 
 def seed(registry: Registry, accounts_file: Path, *, web: str) -> dict[str, Account]:
-    """Make teams, people, environments and repositories where they are missing; write the file; return the accounts.
+    """Create missing teams, accounts, environments and repositories; write the file; return {user name: account}.
 
-    Secrets in the file that still work are kept. Raises DemonstrationFailed for what somebody else made.
+    Valid secrets in the file are kept. Raises DemonstrationFailed if a name is already used by another object.
     """
-    kept = _kept(accounts_file)
+    kept = _load_accounts(accounts_file)
     with transaction.atomic():
         is_new = not AuditEvent.objects.filter(action=Action.DEMO_SEEDED.value).exists()
         if is_new:
@@ -95,7 +95,7 @@ def seed(registry: Registry, accounts_file: Path, *, web: str) -> dict[str, Acco
     return accounts
 
 
-def _kept(accounts_file: Path) -> dict[str, dict[str, Any]]:
+def _load_accounts(accounts_file: Path) -> dict[str, dict[str, Any]]:
     try:
         content = json.loads(accounts_file.read_text())
     except (FileNotFoundError, ValueError):
@@ -105,22 +105,22 @@ def _kept(accounts_file: Path) -> dict[str, dict[str, Any]]:
 
 def _refuse_taken_names() -> None:
     names = [part.username for part in PARTS]
-    taken = [f"an account {name}" for name in _found(User, "username", names)]
-    taken += [f"a team {name}" for name in _found(Team, "slug", list(TEAMS))]
-    taken += [f"an environment prefix {name}" for name in _found(Environment, "prefix", list(ENVIRONMENTS))]
+    taken = [f"account {name}" for name in _existing(User, "username", names)]
+    taken += [f"team {name}" for name in _existing(Team, "slug", list(TEAMS))]
+    taken += [f"environment prefix {name}" for name in _existing(Environment, "prefix", list(ENVIRONMENTS))]
     if taken:
         raise DemonstrationFailed(
-            f"There is {taken[0]} already, which the demonstration did not make and will not take over. "
-            "Run it on a fresh installation: GRAVINGDOCK_HOME=<an empty folder> make up"
+            f"The {taken[0]} already exists, and the demonstration did not create it. "
+            "Run the demonstration in a new installation: GRAVINGDOCK_HOME=<an empty folder> make up"
         )
 
 
-def _found(model: Any, column: str, names: list[str]) -> list[str]:
+def _existing(model: Any, column: str, names: list[str]) -> list[str]:
     return list(model.objects.filter(Q((f"{column}__in", names))).order_by(column).values_list(column, flat=True))
 
 
 def _person(part: Part, kept: Mapping[str, Any]) -> tuple[User, str]:
-    """Return the person and the password: the kept one when it still works, else a new one."""
+    """Return the user and the password: the stored one if it is still valid, else a new one."""
     system = system_user()
     user = User.objects.filter(username=part.username).first()
     if user is None:
@@ -143,7 +143,7 @@ def _make_teams(registry: Registry) -> None:
     for part in PARTS:
         for team, role in part.roles.items():
             add_member(teams[team].pk, actor=system, username=part.username, role=role)
-    for product in PRODUCTS:  # a recipe older than its image is one that the image was built from
+    for product in PRODUCTS:  # a recipe must be older than its image to count as the one used
         ensure_repository(registry, product.repository)
 
 

@@ -1,7 +1,7 @@
-"""What the demonstration builds: five images, four levels deep, and what is different when upstream has moved.
+"""The five images of the demonstration, on four levels, and their changes after the upstream update.
 
-The older releases have published advisories, which is why they are here. Their findings, and what is fixed, are what
-the records and the mirrors say; nothing of it is written down in this project.
+They use older releases because those have published advisories. The findings and fixes come from the advisories and the
+mirrors; none of them is hard-coded in this project.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PIP: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One image: where it goes, who keeps it, and its recipe."""
+    """An image: its repository, its maintainer and its recipe."""
 
     repository: str
     tag: str
@@ -25,11 +25,11 @@ class Product:
     title: str
     containerfile: str
     files: Mapping[str, bytes] = field(default_factory=dict, hash=False)
-    has_recipe: bool = True  # kept in Gravingdock; the base of all comes from outside
+    has_recipe: bool = True  # whether the recipe is stored in Gravingdock; the lowest base is external
 
     @property
     def labels(self) -> dict[str, str]:
-        """What the image says of itself (image-spec annotations.md)."""
+        """The labels of the image (image-spec annotations.md)."""
         return {
             "org.opencontainers.image.title": self.repository,
             "org.opencontainers.image.description": self.title,
@@ -38,12 +38,12 @@ class Product:
 
     @property
     def recipe(self) -> str:
-        """The Containerfile with the labels, so that a rebuilt image says the same of itself as the first one."""
+        """The Containerfile with the labels, so that a rebuilt image has the same labels as the first one."""
         return self.containerfile + "".join(f'LABEL {name}="{value}"\n' for name, value in self.labels.items())
 
     @property
     def reference(self) -> str:
-        """`repository:tag`, as another recipe's FROM has it."""
+        """`repository:tag`, as in the FROM of another recipe."""
         return f"{self.repository}:{self.tag}"
 
 
@@ -84,7 +84,7 @@ urllib3==1.26.5
     },
 )
 
-# The same recipe with releases that have the fixes: a change by the team that keeps the base.
+# The same recipe with fixed releases: a change by the team that maintains the base.
 PYTHON_FIXED: Final = replace(
     PYTHON,
     files={

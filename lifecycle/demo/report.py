@@ -1,4 +1,4 @@
-"""What came of it: `demo.json` and the table."""
+"""The results of the demonstration: `demo.json` and a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Findings = Iterable[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """One image of the demonstration, before and after upstream moved."""
+    """One image of the demonstration, before and after the rebuild."""
 
     repository: str
     digest_before: str
@@ -25,7 +25,7 @@ class Renewed:
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
-    """One promotion; `source` is the environment before, None for the first of the path."""
+    """One promotion; `source` is the previous environment, None for the first environment."""
 
     digest: str
     source: str | None
@@ -38,14 +38,14 @@ class Promoted:
 
 
 def open_pairs(findings: Findings) -> set[tuple[str, str]]:
-    """Return the distinct (purl, advisory) pairs with state open, of what the findings of an image say."""
+    """Return the distinct (purl, advisory) pairs of the open findings."""
     return {(row["purl"], row["advisory"]) for row in findings if row["advisory"] and row["state"] == "open"}
 
 
 def renewed(
     repository: str, digests: tuple[str, str], findings: tuple[Findings, Findings], *, method: str, seconds: float
 ) -> Renewed:
-    """Compare an image's findings before and after; an advisory is fixed when nothing in the image has it any more."""
+    """Return the comparison of an image before and after. An advisory is fixed when no package has it any more."""
     before, after = open_pairs(findings[0]), open_pairs(findings[1])
     fixed = {advisory for _, advisory in before} - {advisory for _, advisory in after}
     return Renewed(repository, *digests, method, len(before), len(after), sorted(fixed), seconds)
@@ -65,8 +65,8 @@ def document(
 
 
 def table(images: Sequence[Renewed]) -> list[str]:
-    """Return the lines that a person reads: one for each image, with what was fixed."""
-    heads = ("Image", "Renewed by", "Findings", "Advisories fixed", "Seconds", "Digest now")
+    """Return the lines of a table for users: one line per image, with its findings and fixes."""
+    heads = ("Image", "Method", "Findings", "Advisories fixed", "Seconds", "New digest")
     rows = [
         (
             image.repository,

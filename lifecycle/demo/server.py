@@ -1,4 +1,4 @@
-"""The API as each role account uses it, and the waits for what workers do meanwhile."""
+"""The API calls of each role account, and the waits for the workers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PROMOTED_WITHIN_S: Final = 120.0
 PLANNED_WITHIN_S: Final = 120.0
 RENEWED_WITHIN_S: Final = 1200.0
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class Server:
-    """`/api/v1/` of this installation, spoken by whoever does a step."""
+    """Client of `/api/v1/` of this installation, for every role account."""
 
     def __init__(self, url: str, accounts: dict[str, Account], teller: Teller) -> None:
         self._apis = {name: Api(Login(url, account.api_token)) for name, account in accounts.items()}
@@ -32,7 +32,7 @@ class Server:
         self._repository_ids: dict[str, int] = {}
 
     def api(self, username: str) -> Api:
-        """Return the API as that account."""
+        """Return the API client of an account."""
         return self._apis[username]
 
     def repository_id(self, name: str) -> int:
@@ -43,18 +43,18 @@ class Server:
         return self._repository_ids[name]
 
     def put_recipe(self, product: Product) -> int:
-        """Store how an image is built, as its keeper; return the revision."""
+        """Store the recipe of an image as its maintainer; return the revision."""
         context = {name: base64.b64encode(content).decode() for name, content in product.files.items()}
         body = {"containerfile": product.recipe, "context": context, "tag": product.tag}
         path = f"repositories/{self.repository_id(product.repository)}/recipe/"
         return int(self.api(product.keeper).put(path, body)["revision"])
 
     def await_image(self, digest: str, username: str) -> float:
-        """Wait until a pushed digest is known; return the seconds."""
+        """Wait until a pushed digest is stored; return the waiting time in seconds."""
         return self._await(SEEN_WITHIN_S, lambda: self._image(digest, username), f"{digest[:19]} to be ingested")[1]
 
     def await_scan(self, digest: str, username: str) -> dict[str, Any]:
-        """Wait until an image's packages are listed, and return the image; raises DemonstrationFailed."""
+        """Wait until an image is scanned, and return the image; raises DemonstrationFailed."""
 
         def scanned() -> dict[str, Any] | None:
             image = self._image(digest, username)
@@ -65,33 +65,41 @@ class Server:
         return self._await(SCANNED_WITHIN_S, scanned, f"{digest[:19]} to be scanned")[0]
 
     def findings(self, digest: str, username: str) -> list[dict[str, Any]]:
-        """Return what is known against an image now."""
-        found: list[dict[str, Any]] = self.api(username).get(f"images/{digest}/findings/")["results"]
-        return found
+        """Return the current findings of an image."""
+        findings: list[dict[str, Any]] = self.api(username).get(f"images/{digest}/findings/")["results"]
+        return findings
 
     def promote(self, digest: str, repository: str, environment: str, *, tag: str, reason: str) -> dict[str, Any]:
-        """Request, approve and carry out one promotion, each as its role; return it when it has succeeded."""
+        """Request, approve and run one promotion, each step with its role; return the succeeded promotion.
+
+        Raises DemonstrationFailed.
+        """
         promotion = self.request(digest, repository, environment, tag=tag, reason=reason)
         path = f"promotions/{promotion['id']}/"
         approver, deployer = self.api("shop-approver"), self.api("shop-deployer")
 
         def can_be_decided() -> dict[str, Any] | None:
-            """What is not matched yet cannot be judged, and an approval of it would lapse with what is found."""
+            """Return the promotion when its other requirements are met.
+
+            While packages are still being matched, an approval would lapse with new findings.
+            """
             row = approver.get(path)
             others = [item for item in row["requirements"] if item["name"] != "approvals"]
             return row if all(item["status"] in {"satisfied", "not_applicable"} for item in others) else None
 
-        self._await(JUDGED_WITHIN_S, can_be_decided, f"the requirements of {repository} into {environment}")
-        approver.post(f"{path}approve/", {"reason": "Seen on the image's page."})
+        self._await(JUDGED_WITHIN_S, can_be_decided, f"the requirements for promoting {repository} to {environment}")
+        approver.post(f"{path}approve/", {"reason": "Checked on the page of the image."})
         deployer.post(f"{path}execute/")
 
         def ended() -> dict[str, Any] | None:
             row = deployer.get(path)
             return None if row["state"] in {"executing", "verifying"} else row
 
-        row = self._await(PROMOTED_WITHIN_S, ended, f"{repository} to be copied into {environment}")[0]
+        row = self._await(PROMOTED_WITHIN_S, ended, f"{repository} to be copied to {environment}")[0]
         if row["state"] != "succeeded":
-            raise DemonstrationFailed(f"{repository} into {environment} ended as {row['state']}. {row['failure']}")
+            raise DemonstrationFailed(
+                f"The promotion of {repository} to {environment} is {row['state']}. {row['failure']}"
+            )
         return row
 
     def request(self, digest: str, repository: str, environment: str, *, tag: str, reason: str) -> dict[str, Any]:
@@ -102,7 +110,7 @@ class Server:
         return self.api("shop-developer").post("promotions/", body)
 
     def await_plan(self, digest: str) -> dict[str, Any]:
-        """Wait until the watch has proposed a wave for this new base, and return it with its jobs."""
+        """Wait until a wave is planned for this new base, and return it with its jobs."""
         api = self.api("dock-master")
 
         def proposed() -> dict[str, Any] | None:
@@ -111,29 +119,32 @@ class Server:
                     return row
             return None
 
-        wave = self._await(PLANNED_WITHIN_S, proposed, "the watch to propose a rebuild wave")[0]
+        wave = self._await(PLANNED_WITHIN_S, proposed, "the plan of a rebuild wave")[0]
         return api.get(f"rebuild-waves/{wave['id']}/")
 
     def await_wave(self, wave_id: int, on_job: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """Wait for a wave's end; `on_job` is told of each image that has ended. Raises DemonstrationFailed."""
-        api, told = self.api("dock-master"), set[int]()
+        """Wait until a wave has finished, and return it; raises DemonstrationFailed unless it succeeded.
+
+        `on_job` is called for each image that has finished.
+        """
+        api, reported = self.api("dock-master"), set[int]()
 
         def ended() -> dict[str, Any] | None:
             wave = api.get(f"rebuild-waves/{wave_id}/")
             for job in wave["jobs"]:
-                if job["id"] not in told and job["finished_at"]:
-                    told.add(job["id"])
+                if job["id"] not in reported and job["finished_at"]:
+                    reported.add(job["id"])
                     on_job(job)
             return None if wave["state"] == "running" else wave
 
-        wave = self._await(RENEWED_WITHIN_S, ended, f"wave {wave_id} to end", every_s=1.0)[0]
+        wave = self._await(RENEWED_WITHIN_S, ended, f"wave {wave_id} to finish", every_s=1.0)[0]
         if wave["state"] != "succeeded":
             problems = [f"    {job['repository']}: {job['problem']}" for job in wave["jobs"] if job["problem"]]
-            raise DemonstrationFailed("\n".join([f"Wave {wave_id} ended as {wave['state']}.", *problems]))
+            raise DemonstrationFailed("\n".join([f"Wave {wave_id} is {wave['state']}.", *problems]))
         return wave
 
     def tidy(self) -> None:
-        """End what an earlier run left: watches, waves that are planned or run, requests that are open."""
+        """Remove the watches, cancel the waves and withdraw the requests of an earlier run."""
         captain, master = self.api("captain"), self.api("dock-master")
         base = f"repositories/{self.repository_id('base/debian')}/watches/"
         for watch in list(master.rows(base, most=100)):
@@ -145,9 +156,7 @@ class Server:
         for state in ("open", "ready"):
             for row in list(captain.rows("promotions/", most=1000, state=state)):
                 if row["requested_by"] == "shop-developer":
-                    captain.post(
-                        f"promotions/{row['id']}/withdraw/", {"reason": "The demonstration begins from the beginning."}
-                    )
+                    captain.post(f"promotions/{row['id']}/withdraw/", {"reason": "The demonstration starts again."})
 
     def _image(self, digest: str, username: str) -> dict[str, Any] | None:
         try:
@@ -158,21 +167,24 @@ class Server:
             raise
 
     def _await(
-        self, timeout_s: float, condition: Callable[[], Found | None], what: str, *, every_s: float = POLL_S
-    ) -> tuple[Found, float]:
-        """Return what `condition` gives when it gives something, and after how many seconds."""
+        self, timeout_s: float, condition: Callable[[], Result | None], what: str, *, every_s: float = POLL_S
+    ) -> tuple[Result, float]:
+        """Poll `condition` until it returns a result; return (result, waiting time in seconds).
+
+        Raises DemonstrationFailed after `timeout_s`.
+        """
         started = time.monotonic()
         while True:
             self._teller.check()
             try:
-                found = condition()
-            except Unreachable:  # a part that starts anew is no end of the story
-                found = None
+                result = condition()
+            except Unreachable:  # a service that restarts does not end the demonstration
+                result = None
             waited = time.monotonic() - started
-            if found is not None:
-                return found, waited
+            if result is not None:
+                return result, waited
             if waited > timeout_s:
                 raise DemonstrationFailed(
-                    f"Waited {timeout_s:.0f} s for {what}. `make status` tells what runs, `make logs` what it says."
+                    f"Waited {timeout_s:.0f} s for {what}. Check the services with `make status` and `make logs`."
                 )
             time.sleep(every_s)

@@ -1,4 +1,4 @@
-"""What people see while it runs: a line for each step that ended, with its seconds."""
+"""Progress output of the demonstration: one line for each finished step, with its duration."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from contextlib import contextmanager
 
 
 class DemonstrationFailed(Exception):
-    """The story cannot go on; the message is for the person who started it."""
+    """The demonstration cannot continue. The message is for the user who started it."""
 
 
 class Line:
-    """The line of a step that is under way; what happens may add to it."""
+    """The output line of a running step, which the step can extend."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
     def add(self, more: str) -> None:
-        """Say more at the end of the line."""
+        """Append text to the line."""
         self.text += more
 
 
 class Teller:
-    """Prints acts and steps, from any thread; `stop` ends what other threads do."""
+    """Prints acts and steps from any thread. Setting `stop` ends the other threads."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -34,7 +34,7 @@ class Teller:
 
     @property
     def seconds(self) -> float:
-        """How long it has been running."""
+        """Seconds since the start."""
         return round(time.monotonic() - self._started, 1)
 
     def say(self, text: str) -> None:
@@ -49,12 +49,12 @@ class Teller:
 
     @contextmanager
     def step(self, text: str) -> Iterator[Line]:
-        """Print the line when its work is done, with the seconds that took; a failure is told by who catches it."""
+        """Print the line with its duration when the block has finished. Failures are reported by the caller."""
         started, line = time.monotonic(), Line(text)
         yield line
         self.say(f"  {time.monotonic() - started:6.1f} s  {line.text}")
 
     def check(self) -> None:
-        """Raise when another thread has failed, or the person has interrupted: for what runs long."""
+        """Raise DemonstrationFailed after a failure in another thread or an interrupt. Long steps must call it."""
         if self.stop.is_set():
-            raise DemonstrationFailed("It was stopped.")
+            raise DemonstrationFailed("The demonstration was stopped.")

@@ -1,4 +1,4 @@
-"""Environments of a team, in the order of their path, and the slots that say what each holds."""
+"""Environments of a team in the order of the promotion path, and the slots with their deployed images."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ from accounts.models import TEAM_SLUG, Team
 from accounts.verbs import Verb
 
 PREFIX = RegexValidator(r"^[a-z0-9]+(-[a-z0-9]+)*\Z", "One path component: lower-case letters, digits, single hyphens.")
-
-
-CURRENT_TAG: Final = "current"  # the tag of a target that always names what its environment holds
+CURRENT_TAG: Final = "current"  # in a target repository, this tag always points to the deployed image
 
 
 class Environment(models.Model):
-    """A place a team's images run, or wait, in; they are copied below its target prefix.
+    """One step of a team's promotion path. Promoted images are copied below its target prefix.
 
-    `shop/api` into `production` lands in `<prefix>/shop/api`, under the requested tag and the moving tag `current`.
-    No team's slug may be a prefix, so a push can never reach a target repository (checked by the services).
+    `shop/api` promoted to `production` is copied to `<prefix>/shop/api`, with the requested tag and the tag `current`.
+    A prefix cannot be the slug of a team, so users cannot push to a target repository (checked by the services).
     """
 
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="environments")
     slug = models.CharField(max_length=60, validators=[TEAM_SLUG])
     name = models.CharField(max_length=120)
-    position = models.IntegerField()  # the path: an image enters position n from position n - 1
+    position = models.IntegerField()  # order on the path: an image reaches position n from position n - 1
     prefix = models.CharField(max_length=60, validators=[PREFIX])
     required_approvals = models.IntegerField(default=1)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -50,7 +48,7 @@ class Environment(models.Model):
 
 
 class Slot(models.Model):
-    """What one environment holds of one family now, and the fencing number of whoever changes it."""
+    """The deployed image of one family in one environment, and the fencing number of the job that changes it."""
 
     repository = models.ForeignKey("lifecycle.Repository", on_delete=models.PROTECT, related_name="slots")
     environment = models.ForeignKey(Environment, on_delete=models.PROTECT, related_name="slots")

@@ -1,4 +1,4 @@
-"""Reads of a team's promotion path."""
+"""Queries of a team's promotion path."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from lifecycle.environments.models import Environment
 
 
 def previous_environment(environment: Environment) -> Environment | None:
-    """Return the environment before this one on its team's path."""
+    """Return the environment before this one on its team's promotion path, or None for the first."""
     return (
         Environment.objects.filter(team_id=environment.team_id, position__lt=environment.position)
         .order_by("-position")

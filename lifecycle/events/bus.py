@@ -21,8 +21,8 @@ _collectors: ContextVar[tuple[tuple[type[Event], list[Any]], ...]] = ContextVar(
 def subscribe(kind: type[E]) -> Callable[[Callable[[E], None]], Callable[[E], None]]:
     """Register the decorated function for events of class `kind`. It belongs in the `handlers.py` of its package.
 
-    It runs inside the publisher's transaction, so it must be quick and must not use the network: it queues jobs, marks
-    rows that a sweep finds, or calls another service. What it raises ends the publisher's transaction.
+    The function runs inside the publisher's transaction, so it must be fast and must not use the network. It can queue
+    jobs, mark rows for a sweep, or call another service. An error in it rolls back the publisher's transaction.
     """
 
     def register(function: Callable[[E], None]) -> Callable[[E], None]:
@@ -33,31 +33,31 @@ def subscribe(kind: type[E]) -> Callable[[Callable[[E], None]], Callable[[E], No
 
 
 def publish(event: Event) -> None:
-    """Call every subscriber of the event's class, in the order in which they registered.
+    """Call every subscriber of the event's class, in the order of registration.
 
-    Raises RuntimeError outside a transaction: the event and its consequences are stored together, or not at all.
+    Raises RuntimeError outside a transaction: the event and its effects must be stored together, or not at all.
     """
     if not connection.in_atomic_block:
         raise RuntimeError(f"{type(event).__name__} published outside a transaction")
-    for kind, found in _collectors.get():
+    for kind, events in _collectors.get():
         if isinstance(event, kind):
-            found.append(event)
+            events.append(event)
     for function in _SUBSCRIBERS.get(type(event), ()):
         function(event)
 
 
 @contextmanager
 def collected(kind: type[E]) -> Iterator[list[E]]:
-    """Yield a list that receives every event of class `kind` that is published inside the block, by this thread."""
-    found: list[E] = []
-    token = _collectors.set((*_collectors.get(), (kind, found)))
+    """Yield a list that collects the events of class `kind` that this thread publishes inside the block."""
+    events: list[E] = []
+    token = _collectors.set((*_collectors.get(), (kind, events)))
     try:
-        yield found
+        yield events
     finally:
         _collectors.reset(token)
 
 
 def subscriptions() -> dict[type[Event], tuple[Callable[[Any], None], ...]]:
-    """Return the subscribers of every event class, an empty tuple where there are none."""
+    """Return {event class: its subscribers}, with an empty tuple for a class without subscribers."""
     kinds = (kind for kind in vars(types).values() if isinstance(kind, type) and issubclass(kind, Event))
     return {kind: tuple(_SUBSCRIBERS.get(kind, ())) for kind in kinds if kind is not Event}

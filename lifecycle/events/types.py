@@ -1,4 +1,4 @@
-"""The events: frozen classes that carry ids and plain values, so that this package needs no model."""
+"""The events: frozen classes with ids and plain values, so that this package imports no model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that a service did, in the transaction that is still open."""
+    """A change made by a service, in the transaction that is still open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class BaseDeclared(Event):
 
 @dataclass(frozen=True, slots=True)
 class RepositoriesCreated(Event):
-    """Repositories got their rows: they were pushed to, imported or crawled for the first time."""
+    """Repositories were stored, after the first push, import or crawl."""
 
     repository_ids: tuple[int, ...]
 
@@ -49,7 +49,7 @@ class TagMoved(Event):
 
 @dataclass(frozen=True, slots=True)
 class ImagesScanned(Event):
-    """The package lists of these images were stored. Package versions in `new_package_ids` were never seen before."""
+    """The package lists of these images were stored. `new_package_ids` are the package versions that are new."""
 
     image_ids: tuple[int, ...]
     new_package_ids: tuple[int, ...]
@@ -58,7 +58,7 @@ class ImagesScanned(Event):
 
 @dataclass(frozen=True, slots=True)
 class ImagesImported(Event):
-    """Images came from an inventory file. Subscribers do all their work now: an import may run without workers."""
+    """Images were imported from an inventory file. Subscribers do all their work now, because workers may not run."""
 
     image_ids: tuple[int, ...]
     new_package_ids: tuple[int, ...]
@@ -66,14 +66,14 @@ class ImagesImported(Event):
 
 @dataclass(frozen=True, slots=True)
 class DerivationsChanged(Event):
-    """The immediate bases of these images changed."""
+    """The direct base images of these images changed."""
 
     image_ids: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
 class MatchesChanged(Event):
-    """Advisories were matched to these package versions, or no longer match them."""
+    """The advisories that match these package versions changed."""
 
     package_ids: frozenset[int]
 

@@ -1,4 +1,4 @@
-"""The jobs of this package: one delivery, one crawl; and when crawls are due."""
+"""The job handlers of this package (one delivery, one crawl), and the schedule of crawls."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lifecycle.registry.services import ensure_managed_registry
 
 @handler(INGEST)
 def ingest(run: JobRun) -> None:
-    """Follow one delivery. Idempotent: the registry is read again, and rows that are there stay."""
+    """Process one delivery. Idempotent: it reads the registry again and keeps existing rows."""
     services.handle_delivery(run.job.subject_id, alive=run.check)
 
 
 @handler(CRAWL)
 def crawl(run: JobRun) -> None:
-    """Crawl a registry, or the repository its payload names; or settle the one move that it names."""
+    """Crawl a registry or the repository in the payload, or settle the tag move in the payload."""
     payload = run.job.payload
     if "seen_at" in payload:
         seen_at = datetime.fromisoformat(payload["seen_at"])
@@ -44,10 +44,10 @@ def crawl(run: JobRun) -> None:
 
 @every(settings.CRAWL_EVERY_S, "crawl")
 def crawl_all() -> None:
-    """Queue a crawl of every registry of ours: notifications are hints, and some get lost.
+    """Queue a crawl of each registry that we manage or have credentials for, because some notifications get lost.
 
-    One that an inventory file merely named (docker.io ...) is not: it was never said that we may read it, and what it
-    does not show to strangers would look deleted.
+    A registry that only an inventory file names (docker.io ...) is not crawled. No one allowed us to read it, and its
+    images that are hidden from anonymous clients would look deleted.
     """
     ensure_managed_registry()
     for registry in Registry.objects.filter(Q(is_managed=True) | ~Q(username="")):

@@ -1,4 +1,4 @@
-"""The jobs of this package: follow one notification, crawl a registry."""
+"""The job kinds of this package: process one notification, and crawl a registry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _deliveries(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
     rows = Delivery.objects.filter(pk__in=[job.subject_id for job in jobs]).values_list(
         "pk", "registry__name", "action"
     )
-    subjects = {pk: Subject(f"{action or 'notification'} told by {registry}") for pk, registry, action in rows}
+    subjects = {pk: Subject(f"{action or 'notification'} from registry {registry}") for pk, registry, action in rows}
     return {job.pk: subjects[job.subject_id] for job in jobs if job.subject_id in subjects}
 
 
@@ -28,14 +28,12 @@ def _registries(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
         if repository := job.payload.get("repository"):
             subjects[job.pk] = Subject(str(repository))
         elif job.subject_id in names:
-            subjects[job.pk] = Subject(f"all of {names[job.subject_id]}")
+            subjects[job.pk] = Subject(f"all repositories of {names[job.subject_id]}")
     return subjects
 
 
-# What one cancelled delivery or crawl missed, the next crawl finds.
+# Both can be cancelled, because the next crawl finds all changes that a cancelled job missed.
 INGEST: Final = register(
-    Kind("ingest", queue="ingest", label="Take in a push", subjects=_deliveries, is_cancellable=True)
+    Kind("ingest", queue="ingest", label="Process push", subjects=_deliveries, is_cancellable=True)
 )
-CRAWL: Final = register(
-    Kind("crawl", queue="ingest", label="Crawl a registry", subjects=_registries, is_cancellable=True)
-)
+CRAWL: Final = register(Kind("crawl", queue="ingest", label="Sync registry", subjects=_registries, is_cancellable=True))

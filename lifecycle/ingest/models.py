@@ -1,4 +1,4 @@
-"""What a registry told us, as it told it; a hint, never the state."""
+"""Notification events from registries, stored raw. They are hints; the registry is read for the state."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lifecycle.registry.models import Registry
 
 
 class Delivery(models.Model):
-    """One notification event, stored raw once; `(instance, event_id)` names it."""
+    """One notification event, stored raw and once. `(instance, event_id)` identifies it in its registry."""
 
     registry = models.ForeignKey(Registry, on_delete=models.CASCADE, related_name="deliveries")
     instance = models.CharField(max_length=200)
     event_id = models.CharField(max_length=200)
     action = models.CharField(max_length=40, blank=True)
     body = models.BinaryField()
-    problem = models.CharField(max_length=300, blank=True)  # why nothing was made of it
+    problem = models.CharField(max_length=300, blank=True)  # the reason why the event had no effect
     received_at = models.DateTimeField(auto_now_add=True)
     handled_at = models.DateTimeField(null=True, blank=True)
 

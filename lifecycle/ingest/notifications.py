@@ -1,4 +1,4 @@
-"""The body of a registry's notification: parsed without trust and without ever failing hard."""
+"""Parser for the body of a registry's notification. The body is untrusted, and the parser never raises an error."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _WORD_MAX: Final = 300
 
 
 def parse_notification(body: bytes) -> tuple[list[RegistryEvent], str]:
-    """Return (events, problem): the events that could be read, and why the rest could not ("" when all could)."""
+    """Return (events, problem): the readable events, and the reason why others were skipped ("" when none was)."""
     try:
         envelope = load_json(body, "notification")
     except (MalformedManifest, LimitExceeded) as error:
         return [], error.message
     entries = envelope.get("events") if isinstance(envelope, dict) else None
     if not isinstance(entries, list):
-        return [], "No list of events."
+        return [], "The notification has no list of events."
     if len(entries) > EVENTS_MAX:
-        return [], f"More than {EVENTS_MAX} events."
+        return [], f"The notification has more than {EVENTS_MAX} events."
     events, problem = [], ""
     for entry in entries:
         if isinstance(entry, dict):
             events.append(_event(entry))
         else:
-            problem = "An event is no object."
+            problem = "An event is not a JSON object."
     return events, problem
 
 
 def is_about_a_manifest(event: RegistryEvent, media_type: str) -> bool:
-    """Whether an event can have changed what tags and digests there are (not a blob, not a pull)."""
+    """Return whether an event can have changed tags or manifests. Blob events and pulls cannot."""
     if event.action == "delete":
         return bool(event.repository)
     is_manifest = not media_type or media_type in MANIFEST_TYPES | INDEX_TYPES
@@ -44,7 +44,7 @@ def is_about_a_manifest(event: RegistryEvent, media_type: str) -> bool:
 
 
 def media_type_of(event: RegistryEvent) -> str:
-    """Return the media type the event names, "" when it names none."""
+    """Return the media type of the event's target, "" when it has none."""
     entry = json.loads(event.raw)
     return _text(_object(entry.get("target")).get("mediaType"))
 
@@ -73,7 +73,7 @@ def _text(value: object) -> str:
 
 
 def _name(value: object) -> str:
-    """Return an id as a column holds it; one that is too long keeps its difference by its hash."""
+    """Return an id of at most NAME_MAX characters. A longer id is replaced by its hash, so that it stays unique."""
     text = clean(value) if isinstance(value, str) else ""
     if len(text) <= NAME_MAX:
         return text

@@ -1,4 +1,4 @@
-"""Who may move a protected tag: registries know "push", not which tag, so moves are judged afterwards (adr/0007)."""
+"""Protected tags. A registry grants push for a repository, not for a tag, so we check moves afterwards (adr/0007)."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ from lifecycle.registry.models import Image, Repository, Tag, TagEvent
 
 _TAG_PATTERN: Final = re.compile(r"[A-Za-z0-9_*][A-Za-z0-9._*-]{0,127}")
 
-# Arguments: the target repository, the name of the tag, the image. None while a promotion is about to make it so.
+# Arguments: the target repository, the tag name, the image. The answer is None while a promotion is about to move the
+# tag there.
 expected_in_target: Final[Question[[Repository, str, Image], bool | None]] = Question(
-    "does this tag of a promotion target have to name this image?"
+    "must this tag of a promotion target point at this image?"
 )
 
 
 class MoveVerdict(Enum):
-    """What is to be made of a tag that points elsewhere in the registry than in our rows."""
+    """The verdict on a tag that points at another image in the registry than in our rows."""
 
     ALLOWED = auto()
     REFUSED = auto()
-    UNNAMED = auto()  # who did it may still be named: wait
+    UNNAMED = auto()  # a notification can still name the user who moved it: wait
 
 
 def judge(tag: Tag, image: Image, *, actor: User | None, via: str, is_settled: bool) -> MoveVerdict:
-    """Return whether `tag`, locked with its repository, may come to point at `image`.
+    """Return whether `tag` is allowed to point at `image`. The caller has locked the tag and its repository.
 
-    A tag that is new, or was deleted, is nobody's yet. Our own workers asked for the right before they began. A target
-    of promotions changes by promotion only, whoever it was: also a worker of ours that came too late.
+    A new or deleted tag can be set by any push. Our own workers checked the right before they began. A promotion target
+    changes only by promotion. That rule applies to every user, and also to a late worker of ours.
     """
     if tag.image_id is None or tag.image_id == image.pk or via not in {TagEvent.Via.PUSH, TagEvent.Via.CRAWL}:
         return MoveVerdict.ALLOWED
@@ -60,25 +61,27 @@ def judge(tag: Tag, image: Image, *, actor: User | None, via: str, is_settled: b
 
 
 def is_protected(tag: Tag) -> bool:
-    """Whether one of the repository's patterns covers the tag."""
+    """Return whether one of the repository's patterns matches the tag."""
     return any(matches(pattern, tag.name) for pattern in tag.repository.protected_tags)
 
 
 @transaction.atomic
 def protect_tags(repository_id: int, patterns: Sequence[str], *, actor: User) -> Repository:
-    """Let only those who hold image.amend move the tags that match one of `patterns`, and nobody's list but this.
+    """Replace the repository's protected tag patterns. Only users with image.amend can move matching tags.
 
-    Whoever may move such tags says which they are. Raises NotFound, NotPermitted, Malformed.
+    Only users with image.amend can change the patterns. Raises NotFound, NotPermitted, Malformed.
     """
     repository = lock_repository(actor, repository_id, Verb.IMAGE_AMEND)
     if repository.environment_id is not None:
-        raise Malformed("Nobody pushes here but Gravingdock: there is nothing to protect.", code="promotions_only")
+        raise Malformed(
+            "Only Gravingdock can push to this repository. Its tags need no protection.", code="promotions_only"
+        )
     chosen = sorted(set(patterns))
     if len(chosen) > PROTECTED_PATTERNS_MAX:
-        raise Malformed(f"More than {PROTECTED_PATTERNS_MAX} patterns.", code="too_many_patterns")
+        raise Malformed(f"Enter at most {PROTECTED_PATTERNS_MAX} patterns.", code="too_many_patterns")
     for pattern in chosen:
         if not _TAG_PATTERN.fullmatch(pattern):
-            raise Malformed("A pattern is a tag in which * stands for any run of characters.", got=pattern[:150])
+            raise Malformed("Not a valid tag pattern. Use a tag name. * matches any characters.", got=pattern[:150])
     if chosen != repository.protected_tags:
         before, repository.protected_tags = repository.protected_tags, chosen
         repository.save(update_fields=["protected_tags"])

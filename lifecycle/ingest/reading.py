@@ -1,4 +1,4 @@
-"""Reads a manifest and all it names from a registry: network only, no row is written here."""
+"""Read a manifest and all its children from a registry. This module uses the network and writes no rows."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from lifecycle.oci.types import IndexDocument, ManifestContent, ManifestDocument
 
 log = structlog.get_logger(__name__)
 
-Known = Callable[[str], ManifestContent | None]  # what the database already holds of a digest
-Alive = Callable[[], None]  # called between two downloads; raises when the work is no longer ours
+Known = Callable[[str], ManifestContent | None]  # returns the stored manifest of a digest, if any
+Alive = Callable[[], None]  # called between two downloads; raises when another worker has the job
 
 
 def read_graph(
     client: RegistryClient, repository: str, top: Digest, *, known: Known = lambda _: None, alive: Alive = lambda: None
 ) -> Graph:
-    """Return everything below `top` in `repository`, children before parents, each once.
+    """Return `top` and all manifests below it in `repository`, children before parents, each once.
 
-    What `known` returns is not fetched again, and its configuration not at all: its rows exist. A child that the
-    registry lost is left out and logged: the index is dangling, which is the registry's state.
+    Manifests that `known` returns are not fetched again, and neither are their configurations, because their rows
+    exist. A child that is missing in the registry is skipped and logged: the index is dangling there.
     Raises ManifestUnknown when `top` itself is missing, MalformedManifest, LimitExceeded.
     """
     done: dict[str, ManifestNode] = {}
@@ -37,11 +37,11 @@ def read_graph(
         if digest.text in done:
             return
         if digest.text in pending:
-            raise LimitExceeded("The index names itself.", limit=GRAPH_DEPTH_MAX)
+            raise LimitExceeded("The index contains itself.", limit=GRAPH_DEPTH_MAX)
         if depth > GRAPH_DEPTH_MAX:
             raise LimitExceeded(f"Indexes are nested deeper than {GRAPH_DEPTH_MAX}.", limit=GRAPH_DEPTH_MAX)
         if len(done) + len(pending) >= GRAPH_NODES_MAX:
-            raise LimitExceeded(f"More than {GRAPH_NODES_MAX} manifests.", limit=GRAPH_NODES_MAX)
+            raise LimitExceeded(f"The index contains more than {GRAPH_NODES_MAX} manifests.", limit=GRAPH_NODES_MAX)
         alive()
         stored = known(digest.text)
         content = stored or client.get_manifest(repository, digest.text)
@@ -66,13 +66,13 @@ def read_graph(
 def _with_config(
     client: RegistryClient, repository: str, content: ManifestContent, document: ManifestDocument
 ) -> ManifestNode:
-    """Return the node with its configuration; without one when the blob is not what an image's should be.
+    """Return the node with its configuration, or without it when the blob is missing or not an image configuration.
 
-    An artifact may call itself an image (cosign's legacy signatures do): such a manifest is kept,
-    and its configuration is as empty as it is to us.
+    An artifact can have the media type of an image, as cosign's legacy signatures do. Such a manifest is stored
+    without a configuration.
     """
     if document.config.size_bytes > CONFIG_MAX_BYTES:
-        raise LimitExceeded(f"The configuration is longer than {CONFIG_MAX_BYTES} bytes.", limit=CONFIG_MAX_BYTES)
+        raise LimitExceeded(f"The configuration is larger than {CONFIG_MAX_BYTES} bytes.", limit=CONFIG_MAX_BYTES)
     try:
         raw = client.get_blob(repository, document.config.digest, max_bytes=CONFIG_MAX_BYTES)
     except BlobUnknown:

@@ -1,4 +1,4 @@
-"""What a registry holds becomes rows: by hint, by crawl, or because one of our own workers just wrote it there."""
+"""Store the content of a registry as rows, after a notification, in a crawl, or after a push by our own workers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from lifecycle.registry.services import NoOwner
 log = structlog.get_logger(__name__)
 
 _HEAVY = ("image__manifest", "image__config", "image__annotations", "image__labels")
-_TAG_CHECKS = 3  # how often a tag that moves under our hands is followed; the crawl takes over then
+_TAG_CHECKS = 3  # times that we follow a tag that moves while we read it; then the crawl finds it
 
 
 def ingest_manifest(
@@ -50,13 +50,14 @@ def ingest_manifest(
     alive: Callable[[], None] = lambda: None,
     is_settled: bool = False,
 ) -> Image:
-    """Read the manifest `digest` and all it names from the registry, and store them; return the top's row.
+    """Read the manifest `digest` and its children from the registry and store them; return the image of `digest`.
 
-    `tag` says that the caller saw it point there; it is looked at once more after the rows are written, so that of
-    two writers the later state wins. Doing this twice, or after being killed anywhere, ends in the same rows: the
-    network comes first, then one transaction. `alive` is called between downloads and may raise. A protected tag that
-    was moved by somebody who may not is moved back in the registry; `is_settled` as for `write_graph`, and of `digest`
-    alone: what the tag has moved on to is another's move.
+    `tag` is a tag that pointed at `digest` when the caller looked. It is checked again after the rows are written, so
+    that the later state wins when two workers write. The result is the same after a second run, and after a kill at any
+    point: all network calls come first, then one transaction. `alive` is called between downloads and can raise.
+
+    A protected tag that was moved without the right is moved back in the registry. `is_settled` is as in `write_graph`.
+    It applies only to `digest`. If the tag has moved on, that is a separate move, and the latest image is returned.
 
     Raises MalformedDigest, MalformedManifest, LimitExceeded, ManifestUnknown, NoOwner, RegistryUnavailable,
     RegistryRefused.
@@ -67,9 +68,9 @@ def ingest_manifest(
     image: Image | None = None
     for _ in range(_TAG_CHECKS):
         graph = read_graph(client, repository_name, top, known=_stored_manifest, alive=alive)
-        is_asked = top.text == digest
+        is_requested = top.text == digest
         written = write_graph(
-            registry, repository_name, graph, tag=tag, actor=actor, via=via, is_settled=is_settled and is_asked
+            registry, repository_name, graph, tag=tag, actor=actor, via=via, is_settled=is_settled and is_requested
         )
         image = written.image
         if tag is None:
@@ -85,7 +86,7 @@ def ingest_manifest(
             return image
         if moved is None:
             return image
-        top, actor = moved.digest, None  # whose move that was, its own notification says
+        top, actor = moved.digest, None  # the notification of that move names its user
     assert image is not None  # noqa: S101 -- the loop ran
     return image
 
@@ -100,12 +101,12 @@ def _move_back(
     actor: User | None,
     via: str,
 ) -> None:
-    """Let the registry's tag point at what it pointed at, unless it has moved on. Raises RegistryUnavailable.
+    """Move the tag in the registry back to its former image, unless it has moved on; raises RegistryUnavailable.
 
-    Where the registry has lost what the tag pointed at, the move stands, and is reported as such.
+    When the registry refuses, for example because it no longer has that image, the move is accepted and audited.
     """
     kept = written.kept
-    assert kept is not None  # noqa: S101 -- the caller asked
+    assert kept is not None  # noqa: S101 -- the caller checked
     now = client.resolve(repository_name, tag)
     if now is None or now.digest.text != written.image.digest:
         return
@@ -117,10 +118,10 @@ def _move_back(
 
 
 def receive(registry: Registry, body: bytes) -> int:
-    """Store each event of a notification once and queue what it hints at; returns how many events were new.
+    """Store each event of a notification once and queue a job for it; return the number of new events.
 
-    Content that cannot be used is stored with the problem and logged: a refusal would be sent again for ever, and
-    hold up all that comes behind it.
+    Unusable content is stored with its problem and logged, not refused. The registry would send a refused notification
+    again forever, and delay all later ones.
     """
     events, problem = notifications.parse_notification(body)
     if problem:
@@ -148,28 +149,29 @@ def _receive_one(registry: Registry, event: RegistryEvent) -> bool:
         defaults={
             "action": event.action,
             "body": event.raw,
-            "problem": "" if is_useful else "Not about a manifest.",
+            "problem": "" if is_useful else "The event is not about a manifest.",
             "handled_at": None if is_useful else clock.now(),
         },
     )
     if not is_new or not is_useful:
         return is_new
-    # Distinct in everything that matters to who moved what where; equal hints that wait are one job.
+    # The key has everything that identifies the user, the change and its place. Equal hints that wait share one job.
     key = Digest.of(
         json.dumps([registry.pk, event.action, event.repository, event.tag, event.digest, event.actor_name]).encode()
     ).text
     job = jobs.queue(INGEST, subject_id=row.pk, actor=system_user(), dedupe_key=key, priority=5)
-    if job.subject_id != row.pk:  # an equal hint waits already
+    if job.subject_id != row.pk:  # a job for an equal hint already waits
         Delivery.objects.filter(pk=row.pk).update(handled_at=clock.now())
     return True
 
 
 def handle_delivery(delivery_id: int, *, alive: Callable[[], None] = lambda: None) -> None:
-    """Look where a stored event points, and store what is there now. Coming twice, late or out of order is safe.
+    """Read the registry where a stored event points, and store the present state there.
 
-    What is gone meanwhile, or belongs to no team, is noted on the delivery's row. Raises Malformed and LimitExceeded
-    for content that can never be stored and RegistryRefused where asking again helps nothing (noted too),
-    RegistryUnavailable when a later try may do better.
+    Safe to run twice, late or out of order. If the content was deleted meanwhile, or belongs to no team, the delivery's
+    row stores that problem. Raises Malformed and LimitExceeded for content that can never be stored, and
+    RegistryRefused when a retry does not help. The row stores these problems too. Raises RegistryUnavailable when a
+    retry can help.
     """
     delivery = Delivery.objects.select_related("registry").get(pk=delivery_id)
     events, _ = notifications.parse_notification(b'{"events":[' + bytes(delivery.body) + b"]}")
@@ -178,7 +180,7 @@ def handle_delivery(delivery_id: int, *, alive: Callable[[], None] = lambda: Non
         try:
             _follow(delivery.registry, events[0], alive)
         except (ManifestUnknown, NoOwner) as error:
-            problem = error.message  # gone meanwhile, or nobody's: that is how things are, no failure
+            problem = error.message  # deleted meanwhile, or without a team: not a failure of the job
             log.info("delivery_without_effect", delivery_id=delivery.pk, code=error.error_code)
         except (Malformed, RegistryRefused) as error:
             Delivery.objects.filter(pk=delivery.pk).update(handled_at=clock.now(), problem=error.message[:300])
@@ -196,8 +198,7 @@ def _follow(registry: Registry, event: RegistryEvent, alive: Callable[[], None])
     if tag is not None and not is_referrer_tag(tag):
         now = client.resolve(event.repository, tag)
         if now is None or now.digest.text != event.digest:
-            # The tag has moved on: this push is history, the move after it has a notification of its own, or is
-            # found by the crawl.
+            # The tag has moved on. The later move has its own notification, or the crawl finds it.
             tag = None
     if tag is not None and is_referrer_tag(tag):
         ingest_referrers(registry, client, event.repository, tag, alive=alive)
@@ -223,9 +224,9 @@ def _follow_delete(registry: Registry, client: RegistryClient, event: RegistryEv
 def note_tag(
     registry: Registry, client: RegistryClient, repository: Repository, tag: str, *, actor: User | None = None
 ) -> bool:
-    """Compare one tag of ours with the registry's, and record when it is gone; returns whether it was.
+    """Check whether one of our tags still exists in the registry; if not, record its deletion and return True.
 
-    What it pointed at may be gone with it: registries delete a manifest with all its tags.
+    The manifest is checked too, because registries delete a manifest together with all its tags.
     """
     row = Tag.objects.select_related("image").filter(repository=repository, name=tag).first()
     if row is None or row.image is None or client.resolve(repository.name, tag) is not None:
@@ -244,9 +245,9 @@ def ingest_referrers(
     *,
     alive: Callable[[], None] = lambda: None,
 ) -> int:
-    """Store what hangs on another manifest by a fallback or signature tag; returns how many artifacts there are.
+    """Store the artifacts that refer to another manifest by a fallback or signature tag; return their number.
 
-    The tag itself gets no row: it belongs to its subject.
+    The tag itself gets no row, because it belongs to its subject.
     """
     try:
         content = client.get_manifest(repository_name, tag)
@@ -272,17 +273,17 @@ def crawl(
     repository_name: str | None = None,
     progress: Callable[[int, int | None, str], None] = lambda done, total, text: None,
 ) -> dict[str, int]:
-    """Bring our rows to what the registry holds, whatever notifications were lost; returns counts.
+    """Update our rows to the state of the registry, and return counts. This finds changes with lost notifications.
 
-    Catalog, then tags, then one conditional question for each tag we know: a 304 costs little and makes no pull
-    event. Then a few of the images without a tag, which nothing else would ask for. One repository's trouble is
+    Reads the catalog, then the tags, then sends one conditional request for each known tag: a 304 is cheap and creates
+    no pull event. Then it checks some of the untagged images, which nothing else checks. A problem in one repository is
     counted and logged, and does not stop the others. Raises RegistryUnavailable.
     """
     registry = Registry.objects.get(pk=registry_id)
     client = client_for(registry)
     counts = {"repositories": 0, "tags": 0, "ingested": 0, "deleted": 0, "problems": 0}
     names = [repository_name] if repository_name else list(client.repositories())
-    if repository_name is None:  # a repository whose last tag went may have left the catalog
+    if repository_name is None:  # a repository without tags may no longer be in the catalog
         known = Repository.objects.filter(registry=registry, tags__image__isnull=False).distinct()
         names += sorted(set(known.values_list("name", flat=True)) - set(names))
     for number, name in enumerate(names, start=1):
@@ -329,7 +330,7 @@ def _crawl_repository(
                 )
                 counts["ingested"] += 1
         except ManifestUnknown:
-            continue  # gone between the list and the question
+            continue  # deleted after the tags were listed
         except (RegistryUnavailable, LeaseLost):
             raise
         except LifecycleError as error:
@@ -347,9 +348,9 @@ def _check_untagged(
     counts: dict[str, int],
     alive: Callable[[], None],
 ) -> None:
-    """Ask for some images that no tag leads to, others each time, and record which are gone.
+    """Check a random sample of untagged images in the registry, and record those that were deleted.
 
-    Drawn by lot: a place in a fixed order would have to be remembered, and each is asked for sooner or later.
+    The sample is random because a fixed order needs a stored position. Sooner or later every image is checked.
     """
     tagged = Tag.objects.filter(repository=OuterRef("repository"), image=OuterRef("image"))
     members = RepositoryImage.objects.filter(~Exists(tagged), repository__registry=registry, removed_at=None)
@@ -375,7 +376,7 @@ def _changed(client: RegistryClient, name: str, tag: str, known: str | None) -> 
 
 @transaction.atomic
 def queue_crawl(registry: Registry, *, repository_name: str = "", actor: User | None = None) -> Job:
-    """Queue a crawl of a registry, or of one repository; a waiting one is returned instead of a second."""
+    """Queue a crawl of a registry or of one repository, and return its job. An equal waiting job is reused."""
     payload: dict[str, Any] = {"repository": repository_name} if repository_name else {}
     return jobs.queue(
         CRAWL,
@@ -395,16 +396,16 @@ def settle(
     seen_at: datetime,
     alive: Callable[[], None] = lambda: None,
 ) -> None:
-    """Take back the move of a protected tag that was seen then, if the tag is still there and nobody was named.
+    """Revert the move of a protected tag to `digest`, if it still points there and no user was named for the move.
 
-    Only this move has had its time: what else happened in the repository meanwhile waits for its own. If the tag was
-    somewhere else since, this is a later move than the one that was seen. Raises as `ingest_manifest`.
+    The waiting time has passed only for this move, seen at `seen_at`. Other changes in the repository wait for their
+    own time. If the tag has moved since, its present state is a later move. Raises as `ingest_manifest`.
     """
     registry = Registry.objects.get(pk=registry_id)
     client = client_for(registry)
     now = client.resolve(repository_name, tag)
     if now is None or now.digest.text != digest:
-        return  # what it is now, a notification or the next crawl says
+        return  # a notification or the next crawl reports the present state
     events = TagEvent.objects.filter(tag__repository__registry=registry, tag__repository__name=repository_name)
     ingest_manifest(
         registry_id,
@@ -423,7 +424,7 @@ def _actor_named(name: str | None) -> User | None:
 
 
 def _stored_manifest(digest: str) -> ManifestContent | None:
-    """Return the bytes we keep of a manifest whose rows are complete, None when it has to be fetched."""
+    """Return the stored bytes of a manifest whose rows are complete, or None when it must be fetched."""
     row = Image.objects.filter(digest=digest).only("digest", "kind", "media_type", "manifest", "config").first()
     if row is None or not row.manifest or (row.kind == Image.Kind.MANIFEST and not row.config):
         return None

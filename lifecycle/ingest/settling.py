@@ -1,4 +1,4 @@
-"""A protected tag moved and the registry has not reported yet who moved it: look again after a while."""
+"""A later check of a protected tag that moved before the registry reported which user moved it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lifecycle.registry.models import Image, Repository
 
 
 def queue_settling(repository: Repository, *, tag: str, image: Image) -> Job:
-    """Queue what takes back this one move when nobody was named for it in time; one that waits is not put off."""
+    """Queue a job that reverts this move if no user was named for it in time. A waiting job is not delayed further."""
     seen_at = clock.now()
     return jobs.queue(
         CRAWL,

@@ -1,4 +1,4 @@
-"""What a notification says, and what was read from a registry before it becomes rows."""
+"""Notification events, and manifests that were read from a registry and not yet stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lifecycle.registry.models import Image
 
 @dataclass(frozen=True, slots=True)
 class RegistryEvent:
-    """One event of a notification: a hint where to look. Texts are checked where they are used, not here."""
+    """One event of a notification: a hint about a change. Texts are checked where they are used, not here."""
 
     event_id: str
     instance: str
@@ -41,7 +41,7 @@ class ManifestNode:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A top-level manifest or index with all it names, children before parents."""
+    """A top-level manifest or index and all manifests below it, children before parents."""
 
     top: Digest
     nodes: tuple[ManifestNode, ...]
@@ -49,7 +49,7 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a graph: the top's row, and what its tag has to go back to when the move was refused."""
+    """The stored top of a graph. `kept` is the image to move the tag back to, when its move was refused."""
 
     image: Image
     kept: Image | None = None

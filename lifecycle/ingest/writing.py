@@ -1,4 +1,4 @@
-"""From a graph that was read to rows: one transaction, and the same rows however often it is done."""
+"""Store a graph of manifests as rows, in one transaction. Storing it again gives the same rows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from lifecycle.registry.models import (
     TagEvent,
 )
 
-_SEEN_ONLY = frozenset({TagEvent.Via.PUSH, TagEvent.Via.CRAWL})  # what no worker of ours did on somebody's behalf
+_SEEN_ONLY = frozenset({TagEvent.Via.PUSH, TagEvent.Via.CRAWL})  # moves seen in the registry, not made by our workers
 _LAYER_PARTS = (".tar", ".rootfs.diff", ".rootfs.foreign")
 
 
@@ -51,16 +51,16 @@ def write_graph(
     via: str,
     is_settled: bool = False,
 ) -> Written:
-    """Store `graph` as being in the repository now, with `tag` on its top when one is given; return what came of it.
+    """Store `graph` as present in the repository, with `tag` (if given) on its top, and return the result.
 
-    Images are immutable, so what is there stays as it is; only what is new is audited, and published as events.
-    A protected tag keeps its image when who moved it may not (`protection.py`); `is_settled` says that nobody will
-    be named any more who did. Raises NoOwner.
+    Images are immutable, so existing rows stay as they are. Only new content is audited and published as events.
+    A protected tag keeps its image when the user is not allowed to move it (`protection.py`). `is_settled` means that
+    no later notification will name that user. Raises NoOwner.
     """
     repository = registry_services.ensure_repository(registry, repository_name)
     # One writer for each repository at a time: memberships and tags are read, compared and written.
     Repository.objects.select_for_update(no_key=True, of=("self",)).get(pk=repository.pk)
-    images, fresh, heard = _write_images(graph)
+    images, fresh, redeclared = _write_images(graph)
     top = images[graph.top.text]
     is_new_here = _write_memberships(repository, graph, images, actor=actor, has_tag=tag is not None)
     moved, kept = None, None
@@ -68,12 +68,12 @@ def write_graph(
         row = _locked_tag(repository, tag)
         verdict = protection.judge(row, top, actor=actor, via=via, is_settled=is_settled)
         if verdict == protection.MoveVerdict.ALLOWED:
-            moved = _point(row, top, actor=actor, via=via)
+            moved = _point_tag(row, top, actor=actor, via=via)
             if moved is None and actor is not None:
-                _name_the_mover(row, top, actor=actor, via=via)
+                _record_mover(row, top, actor=actor, via=via)
         elif verdict == protection.MoveVerdict.REFUSED:
             kept = row.image
-            _note_refusal(row, top, actor=actor, via=via)
+            _record_refusal(row, top, actor=actor, via=via)
         else:
             queue_settling(repository, tag=row.name, image=top)
     if is_new_here or moved is not None:
@@ -88,34 +88,34 @@ def write_graph(
             image=top,
             details=ImagePushed(tag=tag or "", via=str(via), kind=top.kind, replaced=old),
         )
-    _tell(images.values(), fresh, heard)
+    _publish_images(images.values(), fresh, redeclared)
     if moved is not None:
-        _tell_moved(moved, top)
+        _publish_move(moved, top)
     return Written(top, kept)
 
 
-def _tell(images: Iterable[Image], fresh: Iterable[Image], heard: Iterable[Image]) -> None:
+def _publish_images(images: Iterable[Image], fresh: Iterable[Image], redeclared: Iterable[Image]) -> None:
     for image in fresh:
         if image.kind == Image.Kind.MANIFEST:
             events.publish(events.ImageIngested(image.pk))
         elif image.kind == Image.Kind.INDEX:
             events.publish(events.BaseDeclared(image.pk))
-    for image in heard:
+    for image in redeclared:
         events.publish(events.BaseDeclared(image.pk))
     for image in images:
         if image.scanned_at is None and image.scan_problem:
             events.publish(events.UnscannedImagePushed(image.pk))
 
 
-def _tell_moved(event: TagEvent, image: Image) -> None:
+def _publish_move(event: TagEvent, image: Image) -> None:
     events.publish(events.TagMoved(event.tag.repository_id, event.tag.name, image.pk))
 
 
 def accept_move(repository: Repository, tag: str, image: Image, *, actor: User | None, via: str, why: str) -> None:
-    """Record a refused move that could not be undone: what the registry serves is how things are."""
+    """Record a refused move that could not be reverted. Our rows follow the registry."""
     with transaction.atomic():
         row = _locked_tag(repository, tag)
-        moved = _point(row, image, actor=actor, via=via)
+        moved = _point_tag(row, image, actor=actor, via=via)
         audit.record(
             Action.TAG_NOT_MOVED_BACK,
             actor=system_user(),
@@ -127,24 +127,24 @@ def accept_move(repository: Repository, tag: str, image: Image, *, actor: User |
             details=TagDetails(tag=tag),
         )
         if moved is not None:
-            _tell_moved(moved, image)
+            _publish_move(moved, image)
 
 
 def forget_tag(repository: Repository, tag: str, *, expected_image_id: int | None, actor: User | None) -> bool:
-    """Record that a tag is gone, unless it no longer points at `expected_image_id`; returns whether it did."""
+    """Record that a tag was deleted, if it still points at `expected_image_id`; return whether it did."""
     with transaction.atomic():
         row = Tag.objects.select_for_update().filter(repository=repository, name=tag).first()
         if row is None or row.image is None or row.image_id != expected_image_id:
             return False
         old = row.image
-        _point(row, None, actor=actor, via=TagEvent.Via.PUSH if actor else TagEvent.Via.CRAWL)
+        _point_tag(row, None, actor=actor, via=TagEvent.Via.PUSH if actor else TagEvent.Via.CRAWL)
         details = TagDetails(tag=tag)
         audit.record(Action.TAG_DELETED, actor=actor, subject=row, repository=repository, image=old, details=details)
         return True
 
 
 def forget_manifest(repository: Repository, digest: str, *, actor: User | None) -> bool:
-    """Record that a manifest, and with it each of its tags, is gone from a repository; returns whether it was there."""
+    """Record that a manifest and all its tags were deleted from a repository; return whether it was present."""
     with transaction.atomic():
         Repository.objects.select_for_update(no_key=True, of=("self",)).get(pk=repository.pk)
         member = (
@@ -155,7 +155,7 @@ def forget_manifest(repository: Repository, digest: str, *, actor: User | None) 
         if member is None:
             return False
         for row in Tag.objects.select_for_update().filter(repository=repository, image=member.image):
-            _point(row, None, actor=actor, via=TagEvent.Via.PUSH if actor else TagEvent.Via.CRAWL)
+            _point_tag(row, None, actor=actor, via=TagEvent.Via.PUSH if actor else TagEvent.Via.CRAWL)
         member.removed_at = clock.now()
         member.save(update_fields=["removed_at"])
         image = member.image
@@ -164,21 +164,21 @@ def forget_manifest(repository: Repository, digest: str, *, actor: User | None) 
 
 
 def _write_images(graph: Graph) -> tuple[dict[str, Image], list[Image], list[Image]]:
-    """Return (all images by digest, those new in content, known ones whose base an index of this graph names)."""
+    """Return (images by digest, images with new content, known images with a base newly declared by an index)."""
     digests = [node.digest.text for node in graph.nodes]
     awaited = list(MissingChild.objects.select_related("index").filter(digest__in=digests))
-    voices = _parents_voices(graph, awaited)
+    index_annotations = _annotations_from_indexes(graph, awaited)
     before = {row.digest: row for row in Image.objects.filter(digest__in=digests)}
     unknown = [node for node in graph.nodes if node.digest.text not in before]
-    rows = [_image_of(node, voices.get(node.digest.text, {}), graph) for node in unknown]
+    rows = [_image_of(node, index_annotations.get(node.digest.text, {}), graph) for node in unknown]
     # Sorted, so that two pushes that share images wait for each other instead of deadlocking.
     Image.objects.bulk_create(sorted(rows, key=lambda row: row.digest), ignore_conflicts=True)
     images = {row.digest: row for row in Image.objects.filter(digest__in=digests)}
     fresh = [images[node.digest.text] for node in unknown]
-    for node in graph.nodes:  # known from an imported inventory only, or without its configuration: fill it in
+    for node in graph.nodes:  # complete images that came from an inventory import or had no configuration
         row = before.get(node.digest.text)
         if row is not None and (not row.manifest or (not row.config and node.raw_config is not None)):
-            filled = _image_of(node, voices.get(node.digest.text, {}), graph)
+            filled = _image_of(node, index_annotations.get(node.digest.text, {}), graph)
             filled.pk, filled.first_seen_at = row.pk, row.first_seen_at
             filled.save(update_fields=_CONTENT_FIELDS)
             images[node.digest.text] = Image.objects.get(pk=row.pk)
@@ -196,33 +196,34 @@ def _write_images(graph: Graph) -> tuple[dict[str, Image], list[Image], list[Ima
     MissingChild.objects.filter(pk__in=[row.pk for row in awaited]).delete()
     missing = [row for node in graph.nodes for row in _missing_of(node, images)]
     MissingChild.objects.bulk_create(missing, ignore_conflicts=True)
-    return images, fresh, _hear_parents(graph, voices, images, fresh_ids)
+    return images, fresh, _update_bases(graph, index_annotations, images, fresh_ids)
 
 
-def _hear_parents(
-    graph: Graph, voices: Mapping[str, Mapping[str, str]], images: Mapping[str, Image], fresh_ids: set[int]
+def _update_bases(
+    graph: Graph, index_annotations: Mapping[str, Mapping[str, str]], images: Mapping[str, Image], fresh_ids: set[int]
 ) -> list[Image]:
-    """Let images that were known before take the base that an index names for them; return those changed.
+    """Set the base that an index declares on images that were known before; return the changed images.
 
-    Every client pushes the children first. A child's own annotation stands, and so does what another index said
-    before; only silence, or a mere label, gives way.
+    This is needed because every client pushes the children first. A child's own annotation is kept, and so is the base
+    that another index declared before. Only an absent base, or one from a label, is replaced.
     """
     changed = []
     for node in graph.nodes:
-        row, voice = images[node.digest.text], voices.get(node.digest.text)
-        if row.pk in fresh_ids or row.kind != Image.Kind.MANIFEST or not voice:
+        row, from_indexes = images[node.digest.text], index_annotations.get(node.digest.text)
+        if row.pk in fresh_ids or row.kind != Image.Kind.MANIFEST or not from_indexes:
             continue
-        alone = _base_of(merged_annotations(node.document.annotations, {}, row.labels))
-        said = _base_of(merged_annotations(node.document.annotations, voice, row.labels))
-        if said != alone == (row.base_name, row.base_digest):
-            row.base_name, row.base_digest = said
+        own_base = _base_of(merged_annotations(node.document.annotations, {}, row.labels))
+        declared_base = _base_of(merged_annotations(node.document.annotations, from_indexes, row.labels))
+        if declared_base != own_base == (row.base_name, row.base_digest):
+            row.base_name, row.base_digest = declared_base
             row.save(update_fields=["base_name", "base_digest"])
             changed.append(row)
     return changed
 
 
-def _base_of(said: Mapping[str, str]) -> tuple[str, str]:
-    return said.get(OCI_PREFIX + "base.name", "")[:500], _digest_or_nothing(said.get(OCI_PREFIX + "base.digest", ""))
+def _base_of(annotations: Mapping[str, str]) -> tuple[str, str]:
+    name, digest = annotations.get(OCI_PREFIX + "base.name", ""), annotations.get(OCI_PREFIX + "base.digest", "")
+    return name[:500], _digest_or_empty(digest)
 
 
 _CONTENT_FIELDS = (
@@ -248,7 +249,7 @@ _CONTENT_FIELDS = (
 )
 
 
-def _image_of(node: ManifestNode, parents_voice: Mapping[str, str], graph: Graph) -> Image:
+def _image_of(node: ManifestNode, index_annotations: Mapping[str, str], graph: Graph) -> Image:
     document, config = node.document, node.config
     image = Image(
         digest=node.digest.text,
@@ -260,9 +261,9 @@ def _image_of(node: ManifestNode, parents_voice: Mapping[str, str], graph: Graph
         annotations=dict(document.annotations),
     )
     labels: Mapping[str, str] = config.labels if config is not None else {}
-    said = merged_annotations(document.annotations, parents_voice, labels)
+    annotations = merged_annotations(document.annotations, index_annotations, labels)
     image.labels = dict(labels)
-    image.base_name, image.base_digest = _base_of(said)
+    image.base_name, image.base_digest = _base_of(annotations)
     if isinstance(document, IndexDocument):
         sizes = {child.digest.text: _size_of(child) for child in graph.nodes}
         image.size_bytes = sum(sizes.get(child.digest.text, child.size_bytes) for child in document.manifests)
@@ -287,15 +288,14 @@ def _kind_of(node: ManifestNode) -> str:
     document = node.document
     if isinstance(document, IndexDocument):
         return Image.Kind.ARTIFACT if document.artifact_type else Image.Kind.INDEX
-    # Attestations of BuildKit and legacy signatures of cosign come with an image's configuration; what they
-    # carry is no layer.
+    # BuildKit attestations and legacy cosign signatures have an image configuration, but their blobs are not layers.
     has_layers_only = all(any(part in layer.media_type for part in _LAYER_PARTS) for layer in document.layers)
-    is_nowhere = node.config is not None and node.config.platform.os == "unknown"
-    return Image.Kind.MANIFEST if document.is_image and has_layers_only and not is_nowhere else Image.Kind.ARTIFACT
+    is_os_unknown = node.config is not None and node.config.platform.os == "unknown"
+    return Image.Kind.MANIFEST if document.is_image and has_layers_only and not is_os_unknown else Image.Kind.ARTIFACT
 
 
 def _chains(node: ManifestNode) -> tuple[list[str], list[str]]:
-    """Return the chain ids of every prefix of the layers, by diff ids and by digests; "" where unknown."""
+    """Return the chain ids of every prefix of the layers, by diff ids and by digests, "" for unknown ones."""
     if not isinstance(node.document, ManifestDocument):
         return [], []
     digests = [layer.digest.text for layer in node.document.layers]
@@ -341,7 +341,7 @@ def _missing_of(node: ManifestNode, images: Mapping[str, Image]) -> list[Missing
 
 
 def _named_by(node: ManifestNode, images: Mapping[str, Image]) -> list[MissingChild]:
-    """Return what an index names, each as if it was not there; nothing for a manifest."""
+    """Return all children of an index as unsaved MissingChild rows; an empty list for a manifest."""
     if not isinstance(node.document, IndexDocument):
         return []
     return [
@@ -362,27 +362,26 @@ def _entry(index: Image, child: Image, row: MissingChild) -> IndexEntry:
     )
 
 
-def _parents_voices(graph: Graph, awaited: Sequence[MissingChild]) -> dict[str, dict[str, str]]:
-    """Return what indexes, and the entries in them, say about their children."""
-    voices: dict[str, dict[str, str]] = {}
+def _annotations_from_indexes(graph: Graph, awaited: Sequence[MissingChild]) -> dict[str, dict[str, str]]:
+    """Return {child digest: annotations} from indexes and their entries."""
+    by_child: dict[str, dict[str, str]] = {}
     for row in awaited:
-        voices.setdefault(row.digest, {}).update({**row.index.annotations, **row.annotations})
+        by_child.setdefault(row.digest, {}).update({**row.index.annotations, **row.annotations})
     for node in graph.nodes:
         if isinstance(node.document, IndexDocument):
             for child in node.document.manifests:
-                voice = {**node.document.annotations, **child.annotations}
-                voices.setdefault(child.digest.text, {}).update(voice)
-    return voices
+                by_child.setdefault(child.digest.text, {}).update({**node.document.annotations, **child.annotations})
+    return by_child
 
 
 def _write_memberships(
     repository: Repository, graph: Graph, images: Mapping[str, Image], *, actor: User | None, has_tag: bool
 ) -> bool:
-    """Make every image of the graph a member of the repository; returns whether the top was none."""
+    """Add every image of the graph to the repository; return whether the top was not in it before."""
     top, ids = images[graph.top.text], [image.pk for image in images.values()]
     present = {row.image_id: row for row in RepositoryImage.objects.filter(repository=repository, image_id__in=ids)}
     was_here = top.pk in present and present[top.pk].removed_at is None
-    # A child pushed on its own before its index (every client does) is found out when the index comes.
+    # Every client pushes children before their index. They become children here when the index arrives.
     children = set(
         IndexEntry.objects.filter(child_id__in=ids, index__repository_images__repository=repository).values_list(
             "child_id", flat=True
@@ -413,8 +412,8 @@ def _locked_tag(repository: Repository, name: str) -> Tag:
     return row
 
 
-def _note_refusal(row: Tag, image: Image, *, actor: User | None, via: str) -> None:
-    """Keep that a protected tag was moved to `image` and has to go back, once until something else happens to it."""
+def _record_refusal(row: Tag, image: Image, *, actor: User | None, via: str) -> None:
+    """Record that a protected tag was moved to `image` and is moved back, once until the tag has another event."""
     last = list(TagEvent.objects.filter(tag=row).order_by("-pk")[:2])
     if [event.new_image_id for event in last] == [row.image_id, image.pk] and last[0].via == TagEvent.Via.PROTECTION:
         return
@@ -435,16 +434,17 @@ def _note_refusal(row: Tag, image: Image, *, actor: User | None, via: str) -> No
 
 def _why_refused(repository: Repository, actor: User | None) -> str:
     if repository.environment_id is not None:
-        return "This repository changes by promotion only, and no promotion brought this."
+        return "Only promotions can change this repository. No promotion made this change."
     if actor is not None:
-        return "The tag is protected, and who moved it does not hold image.amend here."
-    return "The tag is protected, and nobody is known to have moved it."
+        return "The tag is protected, and the user who moved it does not have image.amend on this repository."
+    return "The tag is protected, and the user who moved it is unknown."
 
 
-def _name_the_mover(row: Tag, image: Image, *, actor: User, via: str) -> None:
-    """Record who made a move that was seen before it was heard of: a crawl sees no names.
+def _record_mover(row: Tag, image: Image, *, actor: User, via: str) -> None:
+    """Record the user of a move that a crawl saw before the notification arrived. A crawl sees no user names.
 
-    Of our own workers' pushes the registry may tell before the worker does, which knows on whose behalf, and why.
+    After a push by our own worker, the registry's notification can arrive before the worker's report. Only that report
+    has the user that the worker acted for, and the reason.
     """
     event = TagEvent.objects.select_related("actor").filter(tag=row).order_by("-pk").first()
     if event is None or event.new_image_id != image.pk or event.via not in _SEEN_ONLY:
@@ -465,8 +465,11 @@ def _name_the_mover(row: Tag, image: Image, *, actor: User, via: str) -> None:
     )
 
 
-def _point(row: Tag, image: Image | None, *, actor: User | None, via: str) -> TagEvent | None:
-    """Let a locked tag point at `image` and keep the move; None when it did already. The only writer of tags."""
+def _point_tag(row: Tag, image: Image | None, *, actor: User | None, via: str) -> TagEvent | None:
+    """Point a locked tag at `image` and return the recorded move, or None when it already pointed there.
+
+    Only this function moves tags.
+    """
     if row.image_id == (image.pk if image is not None else None):
         return None
     event = TagEvent.objects.create(tag=row, old_image=row.image, new_image=image, via=via, actor=actor)
@@ -482,7 +485,7 @@ def _size_of(node: ManifestNode) -> int:
     return min(document.config.size_bytes + sum(layer.size_bytes for layer in document.layers), 2**62)
 
 
-def _digest_or_nothing(text: str) -> str:
+def _digest_or_empty(text: str) -> str:
     try:
         return Digest.parse(text).text
     except MalformedDigest:
@@ -490,7 +493,7 @@ def _digest_or_nothing(text: str) -> str:
 
 
 def _storable(value: Any) -> Any:
-    """Return JSON that PostgreSQL can hold: jsonb refuses NUL."""
+    """Return the JSON value without NUL, which jsonb rejects."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, dict):

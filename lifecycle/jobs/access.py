@@ -1,4 +1,4 @@
-"""The only way from an id in a request to a job's row: found and allowed, or not found."""
+"""Access checks: the only functions that turn the id in a request into a job."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from lifecycle.jobs.queries import jobs_visible_to
 
 
 def job_for(actor: User, job_id: int) -> Job:
-    """Return the job if `actor` may see it; raises NotFound for absent and hidden alike."""
+    """Return the job if `actor` can see it; raises NotFound both for an absent and for a hidden job."""
     job = jobs_visible_to(actor).filter(pk=job_id).first()
     if job is None:
-        raise NotFound("There is no such job, or you may not see it.")
+        raise NotFound("Job not found, or you don't have access.")
     return job
 
 
 def lock_job(actor: User, job_id: int) -> Job:
-    """Return the job, its row locked until the transaction ends, if `actor` may steer it; raises NotFound.
+    """Return the job if `actor` can cancel or retry it, with its row locked until the transaction ends.
 
-    Who sees a job is its actor or an admin, and may steer it.
+    Raises NotFound. Only its actor and admins can see a job, and all of them can cancel or retry it.
     """
     job = jobs_visible_to(actor).select_for_update(of=("self",)).filter(pk=job_id).first()
     if job is None:
-        raise NotFound("There is no such job, or you may not see it.")
+        raise NotFound("Job not found, or you don't have access.")
     return job

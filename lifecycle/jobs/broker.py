@@ -1,4 +1,4 @@
-"""How many wake-ups lie in Redis, not yet taken by a worker."""
+"""The number of wake-ups in Redis that no worker has taken yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.conf import settings
 
 
 def waiting(queues: Iterable[str]) -> dict[str, int]:
-    """Return how many messages lie in each queue; nothing when Redis does not answer."""
+    """Return the number of messages in each queue, or an empty dict when Redis does not respond."""
     names = sorted(set(queues))
     client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2)
     try:

@@ -1,4 +1,4 @@
-"""Which function does which kind of job, and what it is given."""
+"""The handler functions of job kinds, and the JobRun that each handler receives."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final
 
 from django.db import transaction
 
-from lifecycle.jobs import services
-from lifecycle.jobs.kinds import Kind
+from lifecycle.jobs import kinds, services
+from lifecycle.jobs.kinds import GaveUp, Kind
 from lifecycle.jobs.models import Job
 
 
-class Postponed(Exception):  # no error: what the job waits for is not there yet
-    """Raised by a handler to give its job back for a while, without counting the attempt."""
+class Postponed(Exception):  # not an error: the job waits for something that is not ready
+    """Raised by a handler to run its job later, without counting the attempt."""
 
     def __init__(self, why: str, *, seconds: float = 2.0) -> None:
         super().__init__(why)
@@ -23,7 +23,7 @@ class Postponed(Exception):  # no error: what the job waits for is not there yet
 
 
 class JobRun:
-    """One attempt at one job, held by this worker until it ends or its lease is lost."""
+    """One attempt at one job. This worker holds the job until the attempt ends or the lease is lost."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -33,11 +33,11 @@ class JobRun:
         services.renew(self.job)
 
     def progress(self, done: int, total: int | None = None, text: str = "") -> None:
-        """Write how far this is, for the page; raises LeaseLost."""
+        """Store the progress that the job page shows; raises LeaseLost."""
         services.report_progress(self.job, done, total, text)
 
     def log(self, text: str) -> None:
-        """Add lines to the log that people read."""
+        """Add lines to the log on the job page."""
         services.append_log(self.job, text)
 
     @contextmanager
@@ -49,33 +49,26 @@ class JobRun:
 
 
 Handler = Callable[[JobRun], None]
-GaveUp = Callable[[Job], None]
 
 _HANDLERS: Final[dict[str, Handler]] = {}
-_GAVE_UP: Final[dict[str, GaveUp]] = {}
 
 
 def handler(kind: Kind, *, gave_up: GaveUp | None = None) -> Callable[[Handler], Handler]:
     """Register the decorated function for `kind`.
 
-    `gave_up(job)` runs, in a transaction, when the job failed for good: what waits for it learns that there.
+    `gave_up(job)` runs in a transaction when the job fails without further attempts. It updates the rows that wait
+    for the job.
     """
 
     def register(function: Handler) -> Handler:
         _HANDLERS[kind.name] = function
         if gave_up is not None:
-            _GAVE_UP[kind.name] = gave_up
+            kinds.on_give_up(kind, gave_up)
         return function
 
     return register
 
 
 def handler_of(kind: str) -> Handler:
-    """Return the function for `kind`; raises KeyError when no package brings one."""
+    """Return the handler of `kind`; raises KeyError when no package registered one."""
     return _HANDLERS[kind]
-
-
-def gave_up(job: Job) -> None:
-    """Tell whoever waits for `job` that it failed for good; inside the caller's transaction."""
-    if (function := _GAVE_UP.get(job.kind)) is not None:
-        function(job)

@@ -1,4 +1,4 @@
-"""Jobs: PostgreSQL is the truth about work to do; a Celery message only says "look"."""
+"""Jobs and their logs. PostgreSQL holds all state; a Celery message only carries a job's id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from accounts.models import User
 
 
 class Job(models.Model):
-    """A piece of work: claimed with SKIP LOCKED, held by a lease, fenced by a number that only grows."""
+    """A piece of work. Workers claim it with SKIP LOCKED and hold it by a lease. Each claim increases its fence."""
 
     class State(models.TextChoices):
         WAITING = "waiting"
@@ -20,7 +20,7 @@ class Job(models.Model):
         FAILED = "failed"
         CANCELLED = "cancelled"
 
-    # The whole state machine; a state that is no key here is final. A running job whose lease ran out runs again.
+    # The whole state machine. A state without a key is final. A running job runs again when its lease expires.
     NEXT: ClassVar[dict[str, frozenset[str]]] = {
         "waiting": frozenset({"running", "failed", "cancelled"}),
         "running": frozenset({"running", "waiting", "succeeded", "failed", "cancelled"}),
@@ -28,15 +28,16 @@ class Job(models.Model):
 
     kind = models.CharField(max_length=12)  # the name of a Kind (kinds.py)
     state = models.CharField(max_length=10, choices=State, default=State.WAITING)
-    subject_id = models.BigIntegerField()  # the row it is about; which table, the kind says
+    subject_id = models.BigIntegerField()  # id of the row that the job is about; the kind determines the table
     payload: models.JSONField[Any, Any] = models.JSONField(default=dict)  # ids and names, never secrets
-    actor = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")  # on whose behalf; re-authorised
+    # The job runs on behalf of this user. The job checks the user's rights again.
+    actor = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     priority = models.SmallIntegerField(default=0)  # higher first
-    dedupe_key = models.CharField(max_length=255, blank=True)  # at most one waiting job with it
+    dedupe_key = models.CharField(max_length=255, blank=True)  # at most one waiting job has this key
     not_before = models.DateTimeField(null=True, blank=True)
     attempts = models.IntegerField(default=0)
     max_attempts = models.IntegerField(default=5)
-    fence = models.BigIntegerField(default=0)  # grows with every claim
+    fence = models.BigIntegerField(default=0)  # increases with every claim
     lease_until = models.DateTimeField(null=True, blank=True)
     worker = models.CharField(max_length=120, blank=True)
     progress_done = models.BigIntegerField(default=0)
@@ -47,7 +48,7 @@ class Job(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
-    hinted_at = models.DateTimeField(null=True, blank=True)  # when a wake-up was last sent
+    hinted_at = models.DateTimeField(null=True, blank=True)  # time of the last wake-up from the sweep
 
     class Meta:
         constraints = (
@@ -83,7 +84,7 @@ class Job(models.Model):
 
 
 class JobLogLine(models.Model):
-    """A line that people read while a job runs: plain text, no control characters, no secrets."""
+    """A line of a job's log, for people: plain text, no control characters, no secrets."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="log_lines")
     at = models.DateTimeField(auto_now_add=True)
@@ -97,7 +98,7 @@ class JobLogLine(models.Model):
 
 
 class ScheduleSlot(models.Model):
-    """A due moment of a schedule, taken by whichever ticker inserts it first."""
+    """A due time of a schedule. The ticker that inserts the row first runs the schedule."""
 
     schedule = models.CharField(max_length=60)
     slot = models.BigIntegerField()  # seconds since 1970 divided by the schedule's period

@@ -1,4 +1,4 @@
-"""Reads of jobs that several callers share."""
+"""Queries for jobs that several callers share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from lifecycle.jobs.models import Job, JobLogLine
 
 
 def running_count() -> int:
-    """Return how many jobs a worker holds now."""
+    """Return the number of running jobs."""
     return Job.objects.filter(state=Job.State.RUNNING).count()
 
 
 def jobs_visible_to(actor: User) -> QuerySet[Job]:
-    """Return the jobs that run on behalf of `actor`, with that actor; every job for an admin."""
+    """Return the jobs that run on behalf of `actor`, or all jobs for an admin, each with its actor loaded."""
     if not actor.is_active:
         return Job.objects.none()
     jobs = Job.objects.select_related("actor")
@@ -22,7 +22,7 @@ def jobs_visible_to(actor: User) -> QuerySet[Job]:
 
 
 def jobs_of(kind: str, subject_id: int) -> QuerySet[Job]:
-    """Return the jobs about one subject, newest first."""
+    """Return the jobs of one kind about one subject, newest first."""
     return Job.objects.filter(kind=kind, subject_id=subject_id).order_by("-pk")
 
 

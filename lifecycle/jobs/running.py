@@ -1,4 +1,4 @@
-"""One attempt at one job, from claim to end: the only place where a job's errors become its state."""
+"""One attempt at one job, from claim to end. Only this module turns errors of a job into its state."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 
 from lifecycle.core.errors import LeaseLost, LifecycleError, RegistryUnavailable
 from lifecycle.jobs import handlers, services
+from lifecycle.jobs.kinds import gave_up
 from lifecycle.jobs.models import Job
 
-_DATABASE_TRIES: Final = 10  # a second apart
+_DATABASE_TRIES: Final = 10  # with one second between them
 
 log = structlog.get_logger(__name__)
 
 
 def worker_name(pid: int | None = None) -> str:
-    """Return a name for a process of this host, else this very one, that people can find: host and pid."""
+    """Return the name of a process on this host, by default of this process: host and pid."""
     return f"{socket.gethostname()}:{os.getpid() if pid is None else pid}"[:120]
 
 
 def run(job_id: int) -> None:
-    """Do the job if it is to be had; otherwise return at once. Coming twice is safe: the claim decides."""
+    """Run the job if this worker can claim it, else return at once. A second call is safe: only one claim succeeds."""
     job = services.claim(job_id, worker=worker_name())
     if job is None:
         return
@@ -50,7 +51,7 @@ def _attempt(job: Job) -> None:
     except (OperationalError, InterfaceError) as error:
         if _is_database_gone():
             _give_back(job)
-        else:  # a lock that was not to be had, a full disk
+        else:  # for example a lock timeout or a full disk
             _failed(job, "database_unavailable", str(error), is_transient=True)
     except LifecycleError as error:
         _failed(job, error.error_code, error.message, is_transient=False)
@@ -60,17 +61,20 @@ def _attempt(job: Job) -> None:
 
 
 def _is_database_gone() -> bool:
-    """Whether it was this process' connection that broke, which is no fault of the job."""
+    """Return whether the connection of this process broke, which is not a fault of the job."""
     return connection.connection is None or bool(connection.connection.closed)
 
 
 def _give_back(job: Job) -> None:
-    """Let the job begin again soon, without counting the attempt; when nobody answers, its lease runs out."""
+    """Release the job for a new attempt soon, without counting this one.
+
+    When the database does not respond, the lease expires and the job runs again.
+    """
     log.warning("job_lost_its_database")
     for _ in range(_DATABASE_TRIES):
         connection.close()
         try:
-            services.postpone(job, seconds=1, why="The database went away.")
+            services.postpone(job, seconds=1, why="The connection to the database was lost.")
         except LeaseLost:
             log.warning("job_lease_lost")
         except (OperationalError, InterfaceError):
@@ -86,15 +90,15 @@ def _failed(job: Job, code: str, message: str, *, is_transient: bool) -> None:
     try:
         with transaction.atomic():
             if services.fail(job, code=code, message=message, is_transient=is_transient):
-                job.refresh_from_db()  # the reason is in the row
-                handlers.gave_up(job)
+                job.refresh_from_db()  # loads the stored reason
+                gave_up(job)
     except LeaseLost:
         log.warning("job_lease_lost")
 
 
 @contextmanager
 def _heartbeat(job: Job) -> Iterator[None]:
-    """Renew the lease every third of its life in a thread of its own, while the handler works."""
+    """While the handler works, renew the lease in a separate thread, at every third of its duration."""
     stop = threading.Event()
 
     def beat() -> None:
@@ -107,7 +111,7 @@ def _heartbeat(job: Job) -> Iterator[None]:
                 except (OperationalError, InterfaceError):
                     connection.close()  # the next beat opens a new one
         finally:
-            connection.close()  # this thread's own
+            connection.close()  # the connection of this thread
 
     thread = threading.Thread(target=beat, name="lease", daemon=True)
     thread.start()

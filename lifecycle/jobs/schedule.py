@@ -1,4 +1,4 @@
-"""What happens by the clock: slots are rows, so any number of tickers fire each of them once."""
+"""Periodic work. Each due time is a row, so it runs once however many tickers there are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AGAIN_LIMIT: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`action` is due once in every `period_s` seconds; a missed slot is caught up once, not once for each."""
+    """`action` is due once in every `period_s` seconds. After missed slots it runs once, not once for each."""
 
     name: str
     period_s: int
@@ -46,9 +46,9 @@ def every(period_s: int, name: str) -> Callable[[Callable[[], None]], Callable[[
 
 
 def run_due(now_s: float | None = None) -> list[str]:
-    """Run what is due and not yet taken by another ticker; returns the names of what ran here.
+    """Run the due schedules that no other ticker has taken, and return the names of those that ran here.
 
-    One that fails leaves its slot to be taken again, and holds up none of the others.
+    When a schedule fails, its slot stays free and the other schedules still run.
     """
     moment = time.time() if now_s is None else now_s
     ran = []
@@ -60,14 +60,14 @@ def run_due(now_s: float | None = None) -> list[str]:
                     schedule.action()
                     ran.append(schedule.name)
         except (OperationalError, InterfaceError):
-            raise  # the database is away, for the others too
+            raise  # the database is not available, so the other schedules would fail too
         except Exception:
             log.exception("schedule_failed", schedule=schedule.name)
     return ran
 
 
 def _take_slot(name: str, slot: int) -> bool:
-    """Return whether this ticker is the first to come for the slot; the row decides, not the clock."""
+    """Return whether this ticker took the slot first. The inserted row decides, not the clock."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO lifecycle_scheduleslot (schedule, slot, at) VALUES (%s, %s, now()) ON CONFLICT DO NOTHING",
@@ -78,7 +78,7 @@ def _take_slot(name: str, slot: int) -> bool:
 
 @every(3600, "tidy")
 def tidy() -> None:
-    """Delete slots, and jobs that ended long ago with their logs; what they did is in the audit trail."""
+    """Delete old slots, and jobs that finished long ago with their logs. The audit log still has their effects."""
     old = Now() - KEEP_DONE_JOBS
     ScheduleSlot.objects.filter(at__lt=old).delete()
     done = Job.objects.filter(finished_at__lt=old)
@@ -86,7 +86,8 @@ def tidy() -> None:
     done.delete()
 
 
-# The last job of its kind, subject and payload, how often that has failed in a row, and whether its pause is over.
+# Selects failed jobs that are the latest of their kind, subject and payload, and whose pause is over. The pause depends
+# on the number of failures in a row.
 _FORGOTTEN: Final = """
 SELECT job.id
 FROM lifecycle_job job
@@ -111,9 +112,10 @@ LIMIT %(limit)s
 
 @every(60, "again")
 def queue_again() -> None:
-    """Queue again what failed for a reason that time can heal, after pauses that grow to a day, without end.
+    """Queue jobs again that failed for a transient reason, without a limit, after pauses that grow to a day.
 
-    The attempts of one job are over in two minutes. What a longer outage ended would be looked for by nobody.
+    The attempts of one job end within two minutes. Without this schedule, work that failed in a longer outage would
+    never be done.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -128,5 +130,5 @@ def queue_again() -> None:
         )
         ids = [row[0] for row in cursor.fetchall()]
     for job in Job.objects.select_related("actor").filter(pk__in=ids).order_by("pk"):
-        again = services.queue_again(job)
-        log.info("job_queued_again", failed_id=job.pk, job_id=again.pk, job_kind=job.kind)
+        new_job = services.queue_again(job)
+        log.info("job_queued_again", failed_id=job.pk, job_id=new_job.pk, job_kind=job.kind)

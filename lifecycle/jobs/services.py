@@ -1,4 +1,4 @@
-"""Queue, claim, renew, finish and sweep jobs. All truth is in the rows; Celery only carries ids."""
+"""Queue, claim, renew, finish and sweep jobs. The rows hold all state; Celery only carries ids."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
+from celery import current_app
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
@@ -16,12 +17,12 @@ from accounts.models import User
 from lifecycle.core.errors import LeaseLost, RegistryUnavailable
 from lifecycle.core.states import check_move
 from lifecycle.jobs import broker
-from lifecycle.jobs.kinds import Kind, all_kinds, kind_called, kinds_in
+from lifecycle.jobs.kinds import WAKE_UP, Kind, all_kinds, gave_up, kind_called, kinds_in
 from lifecycle.jobs.models import Job, JobLogLine
 
 log = structlog.get_logger(__name__)
 
-RETRY_AFTER_S: Final = (2, 5, 15, 60, 300)  # by attempt; the last one repeats
+RETRY_AFTER_S: Final = (2, 5, 15, 60, 300)  # by attempt; the last value repeats
 TRANSIENT_CODES: Final = frozenset({RegistryUnavailable.code, "database_unavailable", "crashed", "attempts_used"})
 LOG_LINE_MAX: Final = 2000  # characters
 BROKER_PAUSE_S: Final = 2.0
@@ -29,7 +30,7 @@ QUEUE_ENOUGH: Final = 100  # wake-ups in a queue
 
 
 class _Broker:
-    """What this process knows of the broker; threads may race for it, since a lost wake-up changes nothing."""
+    """Whether the broker was away when last used. Threads can race for it, because a lost wake-up does no harm."""
 
     away_until = 0.0  # on the monotonic clock
 
@@ -48,10 +49,10 @@ def queue(
     not_before: datetime | None = None,
     max_attempts: int = 5,
 ) -> Job:
-    """Add a job in the caller's transaction; a wake-up follows its commit.
+    """Add a job in the caller's transaction. A wake-up is sent after the commit.
 
-    With a `dedupe_key`, a waiting job of that kind and key is returned instead of a second one. Losing the wake-up
-    changes nothing: the sweep finds the row.
+    With a `dedupe_key`, returns the waiting job of that kind and key, if any, instead of adding a second one. A lost
+    wake-up does no harm: the sweep finds the row.
     """
     with transaction.atomic():
         job = None
@@ -70,14 +71,14 @@ def queue(
         except IntegrityError:
             if not dedupe_key:
                 raise
-            # FOR UPDATE: a worker that claims this very row now has not read the state yet, so the row must be seen
-            # as waiting until our transaction ends, or we need a new one.
+            # With FOR UPDATE, no worker can claim this row before our transaction ends, so the worker that claims it
+            # reads our changes. If a worker has already claimed it, we need a new job.
             job = (
                 Job.objects.select_for_update()
                 .filter(kind=kind.name, dedupe_key=dedupe_key, state=Job.State.WAITING)
                 .first()
             )
-            if job is None:  # claimed in between: the state it reads may be older than ours
+            if job is None:  # claimed meanwhile: that worker may not see our changes
                 return queue(
                     kind,
                     subject_id=subject_id,
@@ -95,7 +96,7 @@ def queue(
 
 
 def queue_again(job: Job) -> Job:
-    """Queue the same as a job that ended, on behalf of whom that ran for, and return it; the old one stays as it is."""
+    """Queue a copy of a finished job for the same user, and return the copy. The old job is not changed."""
     return queue(
         kind_called(job.kind),
         subject_id=job.subject_id,
@@ -108,26 +109,24 @@ def queue_again(job: Job) -> Job:
 
 
 def wake(job_id: int, queue_name: str) -> None:
-    """Send the wake-up of one job; a broker that is away is logged, and the sweep sends it again.
+    """Send the wake-up of one job. When the broker is away, log that; the sweep sends the wake-up later.
 
-    One that did not answer is left alone for a moment, so that who queues many jobs does not wait for each.
+    After a failure, no wake-up is sent for BROKER_PAUSE_S, so that a caller with many jobs does not wait for each one.
     """
-    from lifecycle.jobs.tasks import run_job  # noqa: PLC0415 -- tasks stand right of services
-
     if time.monotonic() < _broker.away_until:
         return
     try:
-        run_job.apply_async((job_id,), queue=queue_name, retry=False)
-    except Exception as error:  # noqa: BLE001 -- whatever the broker's client raises, the row stays the truth
+        current_app.send_task(WAKE_UP, (job_id,), queue=queue_name, retry=False)
+    except Exception as error:  # noqa: BLE001 -- the row is stored, whatever the broker's client raises
         _broker.away_until = time.monotonic() + BROKER_PAUSE_S
         log.warning("wake_up_not_sent", job_id=job_id, error=type(error).__name__)
 
 
 def claim(job_id: int, *, worker: str) -> Job | None:
-    """Return the job, now running under a fresh lease and fence, or None when it is not to be had.
+    """Return the job, now running with a new lease and fence, or None when it cannot be claimed.
 
-    It is to be had when it waits and is due, or when its lease ran out. One conditional update, so that of many
-    workers one gets it; SKIP LOCKED, so that none waits.
+    A job can be claimed when it waits and is due, or when its lease has expired. The row lock lets only one of many
+    workers claim it, and SKIP LOCKED keeps the others from waiting.
     """
     with transaction.atomic():
         due = Q(state=Job.State.WAITING) & (Q(not_before=None) | Q(not_before__lte=Now()))
@@ -136,10 +135,8 @@ def claim(job_id: int, *, worker: str) -> Job | None:
         if job is None:
             return None
         if job.attempts >= job.max_attempts:
-            finish(job, Job.State.FAILED, "attempts_used", job.last_error or "The worker died at every attempt.")
-            from lifecycle.jobs import handlers  # noqa: PLC0415 -- handlers import services
-
-            handlers.gave_up(job)
+            finish(job, Job.State.FAILED, "attempts_used", job.last_error or "The worker died in every attempt.")
+            gave_up(job)
             return None
         Job.objects.filter(pk=job.pk).update(
             state=Job.State.RUNNING,
@@ -155,24 +152,24 @@ def claim(job_id: int, *, worker: str) -> Job | None:
 
 
 def renew(job: Job) -> None:
-    """Extend the lease of a job this worker holds; raises LeaseLost when another one has it."""
+    """Extend the lease of a job that this worker holds; raises LeaseLost when it no longer holds it."""
     if not extend_lease(job):
         raise LeaseLost("Another worker holds this job, or it was cancelled.", job=job.pk)
 
 
 def extend_lease(job: Job) -> bool:
-    """Extend the lease of a job this worker holds; returns whether it does.
+    """Extend the lease of a job that this worker holds, and return whether it still holds it.
 
-    At the end of a transaction that locks the row it makes up for the heartbeats that waited for that lock.
+    Call it at the end of a transaction that locks the row, to replace the heartbeats that waited for that lock.
     """
     held = Job.objects.filter(pk=job.pk, fence=job.fence, state=Job.State.RUNNING)
     return bool(held.update(lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_S)))
 
 
 def lock_held(job: Job) -> Job:
-    """Return the job's row, locked, if this worker still holds it; raises LeaseLost otherwise.
+    """Return the job's row, locked, if this worker still holds it; else raises LeaseLost.
 
-    Call it first in the transaction that writes an effect: a late committer then changes nothing.
+    Call it first in the transaction that writes the result. A worker that lost its lease then changes nothing.
     """
     row = Job.objects.select_for_update().filter(pk=job.pk, fence=job.fence, state=Job.State.RUNNING).first()
     if row is None:
@@ -181,7 +178,7 @@ def lock_held(job: Job) -> Job:
 
 
 def report_progress(job: Job, done: int, total: int | None, text: str) -> None:
-    """Write how far a held job is; raises LeaseLost."""
+    """Store the progress of a held job; raises LeaseLost."""
     held = Job.objects.filter(pk=job.pk, fence=job.fence, state=Job.State.RUNNING)
     if not held.update(progress_done=done, progress_total=total, progress_text=text[:300]):
         raise LeaseLost("Another worker holds this job, or it was cancelled.", job=job.pk)
@@ -195,15 +192,15 @@ def append_log(job: Job, text: str) -> None:
 
 @transaction.atomic
 def succeed(job: Job) -> None:
-    """Mark a held job as done; raises LeaseLost."""
+    """Mark a held job as succeeded; raises LeaseLost."""
     finish(lock_held(job), Job.State.SUCCEEDED, "", "")
 
 
 @transaction.atomic
 def fail(job: Job, *, code: str, message: str, is_transient: bool, retry_after_s: float | None = None) -> bool:
-    """Note a failure of a held job: wait and try again when time may heal it, else fail. Returns whether it failed.
+    """Record a failed attempt of a held job, and return whether the job itself failed.
 
-    Raises LeaseLost.
+    When the failure is transient and attempts are left, the job waits and is retried. Raises LeaseLost.
     """
     row = lock_held(job)
     if is_transient and row.attempts < row.max_attempts:
@@ -216,7 +213,7 @@ def fail(job: Job, *, code: str, message: str, is_transient: bool, retry_after_s
 
 @transaction.atomic
 def postpone(job: Job, *, seconds: float, why: str) -> None:
-    """Give a held job back without counting the attempt: what it waits for is not there yet. Raises LeaseLost."""
+    """Release a held job that waits for something, without counting the attempt; raises LeaseLost."""
     row = lock_held(job)
     row.attempts -= 1
     _release(row, timedelta(seconds=seconds), "", why)
@@ -226,7 +223,7 @@ def _release(row: Job, delay: timedelta, code: str, message: str) -> None:
     check_move(row, Job.State.WAITING)
     row.state = Job.State.WAITING
     row.lease_until = None
-    row.dedupe_key = ""  # a newer job with the same key may wait already
+    row.dedupe_key = ""  # a newer job with the same key may already wait
     row.error_code, row.last_error = code, message[:4000]
     row.save(update_fields=["state", "lease_until", "dedupe_key", "attempts", "error_code", "last_error"])
     Job.objects.filter(pk=row.pk).update(not_before=Now() + delay)
@@ -236,24 +233,24 @@ def finish(row: Job, state: str, code: str, message: str) -> None:
     """Move a locked job to a final state; raises IllegalTransition."""
     check_move(row, state)
     row.state, row.lease_until, row.error_code, row.last_error = state, None, code, message[:4000]
-    # One statement: the database refuses a final state without the moment of its end.
+    # One statement: the database rejects a final state without finished_at.
     Job.objects.filter(pk=row.pk).update(
         state=row.state, lease_until=None, error_code=row.error_code, last_error=row.last_error, finished_at=Now()
     )
 
 
 def sweep(*, limit: int = 500) -> int:
-    """Send a wake-up for every job that is due and was not hinted lately, and for every lease that ran out.
+    """Send a wake-up for each due job and each job with an expired lease, if the sweep sent none lately.
 
-    Returns how many. Any number of tickers may run it: a doubled wake-up finds the row claimed and stops. A queue that
-    holds enough of them gets no more: its workers are behind, and each doubled one costs them a look.
+    Returns the number of wake-ups. Any number of tickers can run it, because a second wake-up finds the row claimed and
+    stops. A queue with QUEUE_ENOUGH wake-ups gets no more: its workers are behind, and each extra one costs a query.
     """
     lengths = broker.waiting(kind.queue for kind in all_kinds())
     behind = kinds_in([queue for queue, length in lengths.items() if length >= QUEUE_ENOUGH])
     stale = Q(hinted_at=None) | Q(hinted_at__lt=Now() - timedelta(seconds=settings.JOB_SWEEP_S))
     due = Q(state=Job.State.WAITING) & (Q(not_before=None) | Q(not_before__lte=Now()))
     dead = Q(state=Job.State.RUNNING, lease_until__lt=Now())
-    # A job younger than one sweep has its own wake-up under way.
+    # The wake-up of a job from the last second is still on its way.
     fresh = Q(state=Job.State.WAITING, created_at__gt=Now() - timedelta(seconds=1), hinted_at=None, not_before=None)
     with transaction.atomic():
         rows = list(

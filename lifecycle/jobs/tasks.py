@@ -1,21 +1,23 @@
-"""The one Celery task: a wake-up that carries a job's id. It may come twice or never."""
+"""The only Celery task: a wake-up with a job's id. It can arrive twice or never."""
 
 from __future__ import annotations
 
 from celery import shared_task
 from django.db import close_old_connections
 
+from lifecycle.jobs import running
+from lifecycle.jobs.kinds import WAKE_UP
+
 
 @shared_task(
-    name="gravingdock.run_job",
-    # Acknowledged when a worker takes it: the row's lease says whether the work goes on, so a message delivered again
-    # would find the row claimed, and a broker that went away would end the work it was acknowledged for (adr/0002).
+    name=WAKE_UP,
+    # Acknowledged when a worker takes it. The lease in the row shows whether the work continues, so a message that is
+    # delivered again would find the row claimed. With late acknowledgement, a broker that goes away would end the work
+    # it was acknowledged for (adr/0002).
     acks_late=False,
     ignore_result=True,  # the job row is the result
 )
 def run_job(job_id: int) -> None:
-    """Claim the job's row, or stop."""
-    from lifecycle.jobs import running  # noqa: PLC0415 -- leaf: services import tasks
-
+    """Claim the job and run it, or return when it cannot be claimed."""
     close_old_connections()
     running.run(job_id)

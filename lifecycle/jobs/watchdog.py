@@ -1,8 +1,8 @@
-"""A worker that is connected but hears nothing ends itself, so that whoever keeps it running starts another.
+"""A worker that is connected but receives nothing ends itself, so that its supervisor starts a new one.
 
-Celery over Redis can come out of a lost connection consuming nothing, with every ping answered (celery #8030, #9054):
-seen once in a hundred restarts of Redis, the main thread waiting for an answer for ever. So what counts is work: jobs
-that wait too long and wake-ups that lie in Redis, beside an idle worker that takes none.
+After a lost connection, Celery over Redis can consume nothing and still answer every ping (celery #8030, #9054). We saw
+this once in a hundred restarts of Redis, with the main thread waiting for an answer forever. The watchdog therefore
+checks the work: jobs that wait too long, and wake-ups in Redis that an idle worker does not take.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from lifecycle.jobs.running import worker_name
 log = structlog.get_logger(__name__)
 
 CHECKS: Final = 3  # in a row
-_LAST_WORDS_S: Final = 5  # an idle worker has nothing to end in good order
+_SHUTDOWN_S: Final = 5  # short, because an idle worker has no work to finish
 
 
 class Watchdog:
-    """Counts checks in a row at which work waited for an idle worker that received nothing."""
+    """Counts consecutive checks in which work waited and this idle worker received nothing."""
 
     def __init__(
         self, queues: Collection[str], *, received: Callable[[], int], pool: Callable[[], Collection[int]]
@@ -46,7 +46,7 @@ class Watchdog:
         self._count = 0
 
     def is_deaf(self) -> bool:
-        """Check once; returns whether it has been so at CHECKS checks in a row."""
+        """Check once, and return whether the last CHECKS checks all found waiting work and an idle worker."""
         received = self._received()
         is_quiet = received == self._before
         self._before = received
@@ -54,7 +54,7 @@ class Watchdog:
         return self._count >= CHECKS
 
     def _is_idle_beside_work(self) -> bool:
-        # By the rows: Celery may go on counting a request whose process or connection it lost.
+        # Uses the job rows, because Celery can still count a request after it lost the process or the connection.
         mine = Job.objects.filter(
             state=Job.State.RUNNING, lease_until__gt=Now(), worker__in=[worker_name(pid) for pid in self._pool()]
         )
@@ -66,12 +66,12 @@ class Watchdog:
         except (DatabaseError, InterfaceError):
             return False
         finally:
-            connection.close()  # a pool process that is forked now must not inherit it
+            connection.close()  # a pool process that is forked later must not inherit it
         return is_overdue and any(broker.waiting(self._queues).values())
 
 
 def start(queues: Collection[str], *, received: Callable[[], int], pool: Callable[[], Collection[int]]) -> None:
-    """Watch this process from a thread of its own; `received` counts messages, `pool` gives its workers' pids."""
+    """Watch this process from a new thread. `received` returns the number of messages, `pool` the workers' pids."""
     watchdog = Watchdog(queues, received=received, pool=pool)
 
     def watch() -> None:
@@ -79,7 +79,7 @@ def start(queues: Collection[str], *, received: Callable[[], int], pool: Callabl
             time.sleep(settings.WORKER_DEAF_S / CHECKS)
         log.error("worker_deaf", queues=sorted(queues))
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_LAST_WORDS_S)
+        time.sleep(_SHUTDOWN_S)
         os._exit(1)
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()

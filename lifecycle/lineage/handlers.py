@@ -1,4 +1,4 @@
-"""What a worker does for a LINEAGE job."""
+"""The handler of LINEAGE jobs, and the events that start the search for base images."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lifecycle.lineage.kinds import LINEAGE
 
 @handler(LINEAGE)
 def lineage(run: JobRun) -> None:
-    """Find what the subject, and each of the payload's `image_ids`, was built on and what was built on it."""
+    """Find the bases and the derived images of the subject and of each image in the payload's `image_ids`."""
     with run.fenced():
         changed = services.derive([run.job.subject_id, *run.job.payload.get("image_ids", ())])
-    run.progress(1, 1, f"{len(changed)} derivations changed")
+    run.progress(1, 1, f"Base images of {len(changed)} image{'' if len(changed) == 1 else 's'} changed")
 
 
 @subscribe(events.ImageIngested)
@@ -25,11 +25,11 @@ def derive_new_image(event: events.ImageIngested) -> None:
 
 @subscribe(events.BaseDeclared)
 def derive_again(event: events.BaseDeclared) -> None:
-    """Resolve the base that an index, or an image named by it, declares."""
+    """Resolve the base that an index or one of its images declares."""
     services.queue_derivation(event.image_id)
 
 
 @subscribe(events.ImagesImported)
 def derive_imported(event: events.ImagesImported) -> None:
-    """Find the base images of imported images at once."""
+    """Find the base images of imported images, in the same transaction."""
     services.derive(event.image_ids)

@@ -1,4 +1,4 @@
-"""The job of this package: find the base images of one image."""
+"""The job kind of this package: find the base images of one image."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ LINEAGE: Final = register(
     Kind(
         "lineage",
         queue="match",
-        label="Find base images",
+        label="Find base image",
         subjects=image_subjects,
-        why_not_cancelled="It ends by itself: what it leaves out, nobody would look for again.",
+        why_not_cancelled="This job cannot be cancelled, because its missing results would not be found later.",
         is_retried_forever=True,
     )
 )

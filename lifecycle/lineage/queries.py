@@ -1,4 +1,4 @@
-"""What stands above and below an image: reads of the closure, none recursive."""
+"""Queries for the ancestors and descendants of an image. They read the closure; none is recursive."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from lifecycle.registry.models import Image
 
 
 def ancestors_of(image: Image) -> QuerySet[Ancestry]:
-    """Return the closure's rows above `image`, nearest first, each with its `ancestor` loaded."""
+    """Return the ancestors of `image`, nearest first, as closure rows with `ancestor` loaded."""
     return Ancestry.objects.filter(descendant=image).select_related("ancestor").order_by("depth", "ancestor_id")
 
 
 def descendants_of(image: Image) -> QuerySet[Ancestry]:
-    """Return the closure's rows below `image`, nearest first, each with its `descendant` loaded."""
+    """Return the descendants of `image`, nearest first, as closure rows with `descendant` loaded."""
     return Ancestry.objects.filter(ancestor=image).select_related("descendant").order_by("depth", "descendant_id")
 
 
 def descendant_count(image: Image) -> int:
-    """Return how many images stand on `image`, at any distance."""
+    """Return the number of images built on `image`, at any distance."""
     return Ancestry.objects.filter(ancestor=image).count()
 
 
 def descendants_page(image: Image, *, after: tuple[int, int] = (0, 0), limit: int = 50) -> list[Ancestry]:
-    """Return up to `limit` rows below `image` behind `after`, the last row's (depth, descendant_id)."""
+    """Return up to `limit` descendants of `image` after `after`, the (depth, descendant_id) of the last row."""
     rows = descendants_of(image).extra(
         where=["(lifecycle_ancestry.depth, lifecycle_ancestry.descendant_id) > (%s, %s)"], params=list(after)
     )

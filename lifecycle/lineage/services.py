@@ -1,4 +1,4 @@
-"""Find what images were built on, and keep the closure of it: set-wise in SQL, for one image or a hundred thousand."""
+"""Find the bases of images and update the closure, set-wise in SQL, for one image or a hundred thousand."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from lifecycle.oci.chains import TRAPS
 from lifecycle.registry.models import Image
 
 _LOCK: Final = 0x6C696E65  # "line": one writer of edges and closure at a time
-_DEPTH_MAX: Final = 500  # levels of the closure; more than any image has layers
+_DEPTH_MAX: Final = 500  # levels of the closure; more than the layers of any image
 
-# Whom a newly known image concerns: itself, images whose first layers are its layers, and images that name it, or an
-# index that holds it, as their base.
+# Selects the images that a new image affects: itself, images whose first layers are its layers, and images that declare
+# it, or an index that contains it, as their base.
 _AFFECTED: Final = """
 WITH fresh AS MATERIALIZED (
     SELECT i.id, i.digest, i.kind, i.diff_chain_id, i.digest_chain_id, i.layer_count
@@ -50,7 +50,8 @@ SELECT i.id FROM named JOIN lifecycle_image i ON i.base_digest = named.digest AN
 WHERE i.kind = 'manifest'
 """
 
-# `solid` is the first layer that is no trap: a shared prefix has to reach it. A row "has" diff ids when any is known.
+# `solid` is the first layer that is not in TRAPS; a shared prefix must include it. `has_diff` is true when at least one
+# diff id is known.
 _EDGES: Final = """
 WITH derived AS MATERIALIZED (
     SELECT d.id, d.layer_count, d.base_digest, d.os, d.architecture, d.variant, f.solid_diff, f.solid_digest, f.has_diff
@@ -132,7 +133,7 @@ WITH RECURSIVE below(id) AS (
 SELECT id FROM below
 """
 
-# Breadth first, so the first distance found is the shortest; a pair is kept once, so that circles end.
+# Breadth first, so the first distance found is the shortest. Each pair is stored once, so cycles end too.
 _LEVEL: Final = """
 INSERT INTO lifecycle_ancestry (ancestor_id, descendant_id, depth)
 SELECT DISTINCT e.base_id, a.descendant_id, %(depth)s
@@ -145,10 +146,10 @@ ON CONFLICT (ancestor_id, descendant_id) DO NOTHING
 
 
 def derive(image_ids: Collection[int]) -> set[int]:
-    """Find the immediate bases of these images, and of all images that these newly stand below; return those changed.
+    """Find the immediate bases of these images and of all images that they affect; return the ids of changed images.
 
-    Platform manifests get bases; an index among the ids only lets its name be resolved. Twice changes nothing.
-    Rules: docs/explanation/lineage.md.
+    Only platform manifests get bases. An index among the ids lets images that declare it as their base resolve it. A
+    second run changes nothing. Rules: docs/explanation/lineage.md.
     """
     if not image_ids:
         return set()
@@ -165,17 +166,17 @@ def derive(image_ids: Collection[int]) -> set[int]:
 
 
 def queue_derivation(image_id: int) -> Job:
-    """Queue the search for what one image was built on, and for what was built on it."""
+    """Queue the search for the bases and derived images of one image."""
     return jobs.queue(LINEAGE, subject_id=image_id, actor=system_user(), dedupe_key=f"image:{image_id}")
 
 
 def declare_base(derived: Image, base: Image, *, actor: User | None = None) -> Derivation:
-    """Record from our own build that `derived` was built on `base`; evidence found otherwise stays beside it.
+    """Record from our own build that `derived` was built on `base`. Other evidence is kept too.
 
-    Raises Malformed when they are the same, or when either is no platform manifest.
+    Raises Malformed when they are the same image, or when one of them is not a platform manifest.
     """
     if derived.pk == base.pk or {derived.kind, base.kind} != {Image.Kind.MANIFEST}:
-        raise Malformed("A base and what is built on it are two different platform manifests.", code="not_a_base")
+        raise Malformed("The base and the derived image must be two different platform manifests.", code="not_a_base")
     with transaction.atomic():
         locks.wait_for(_LOCK)
         row, is_new = Derivation.objects.get_or_create(
@@ -196,7 +197,7 @@ def declare_base(derived: Image, base: Image, *, actor: User | None = None) -> D
 
 
 def rebuild_closure() -> None:
-    """Make the closure anew from all derivations: for repair, the services keep it as they go."""
+    """Rebuild the closure from all derivations. Only for repair, because the services keep the closure up to date."""
     with transaction.atomic(), connection.cursor() as cursor:
         locks.wait_for(_LOCK)
         cursor.execute("DELETE FROM lifecycle_ancestry")
@@ -205,7 +206,7 @@ def rebuild_closure() -> None:
 
 
 def _recompute_closure(changed: Collection[int]) -> None:
-    """Write the ancestors of `changed` and of everything below them; the caller holds the lock."""
+    """Write the ancestors of the images in `changed` and of all their descendants. The caller holds the lock."""
     if not changed:
         return
     with connection.cursor() as cursor:

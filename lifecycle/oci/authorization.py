@@ -1,4 +1,4 @@
-"""How our client identifies itself to a registry: by tokens it signs itself, or by answering a challenge."""
+"""Authorization of our client at registries, with tokens that we sign or tokens from a challenge's token server."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from lifecycle.oci.scopes import Scope
 
 _TOKEN_MAX_BYTES: Final = 256 * 1024
 _DEFAULT_LIFE_S: Final = 60  # token specification: a missing expires_in means 60
-_EARLY_S: Final = 10  # a token is not used in its last seconds
-# RFC 9110 auth-param: name = token or quoted string; a quoted string may hold commas.
+_EARLY_S: Final = 10  # a token is not used in its last 10 seconds
+# RFC 9110 auth-param: name = token or quoted string; a quoted string can contain commas.
 _PARAMETER: Final = re.compile(r'([A-Za-z][A-Za-z0-9_-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?:,|$)')
-# Registries whose token server stands on another host, by their owners' documentation.
+# Registries with a token server on another host, from the documentation of their owners.
 _KNOWN_REALM_HOSTS: Final = {
     "registry-1.docker.io": "auth.docker.io",
     "index.docker.io": "auth.docker.io",
@@ -36,17 +36,17 @@ _KNOWN_REALM_HOSTS: Final = {
 
 
 class Authorizer(Protocol):
-    """Gives the `Authorization` header of a call."""
+    """Provides the `Authorization` header of requests."""
 
     def header(self, scopes: Sequence[Scope]) -> str | None:
-        """Return what to send at first, None for nothing."""
+        """Return the header for the first request, or None to send none."""
 
     def answer_challenge(self, headers: httpx.Headers, scopes: Sequence[Scope]) -> str | None:
-        """Return what to send after a 401, None when there is nothing more to try."""
+        """Return the header for a second request after a 401, or None when a second request cannot help."""
 
 
 class SelfIssued:
-    """For the managed registry: we are its token service, so we sign for ourselves."""
+    """Signs our own tokens for the managed registry, because we are its token service."""
 
     def __init__(self) -> None:
         self._cache: dict[tuple[str, ...], tuple[str, float]] = {}
@@ -64,7 +64,7 @@ class SelfIssued:
     def answer_challenge(self, headers: httpx.Headers, scopes: Sequence[Scope]) -> str | None:
         if self._cache.pop(tuple(map(str, scopes)), None) is None:
             return None
-        return self.header(scopes)  # a fresh one, once: the clock or the key may have moved
+        return self.header(scopes)  # one new token, because the clock or the key may have changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +76,23 @@ class Challenge:
 
 
 def parse_challenges(values: Sequence[str]) -> list[Challenge]:
-    """Return the challenges that could be read."""
+    """Return the challenges in these `WWW-Authenticate` headers, each with its readable parameters."""
     challenges = []
     for value in values:
         scheme, _, rest = value.strip()[:8192].partition(" ")
         parameters = {
-            found[1].lower(): re.sub(r"\\(.)", r"\1", found[2]) if found[2] is not None else found[3]
-            for found in _PARAMETER.finditer(rest)
+            match[1].lower(): re.sub(r"\\(.)", r"\1", match[2]) if match[2] is not None else match[3]
+            for match in _PARAMETER.finditer(rest)
         }
         challenges.append(Challenge(scheme.lower(), parameters))
     return challenges
 
 
 class Challenged:
-    """For other registries: anonymous until asked, then a token from the realm, or Basic.
+    """For other registries: anonymous until challenged, then with a token from the realm, or with Basic.
 
-    Credentials go only to the registry's own host, or to the realm host that its owners document: the challenge is
-    the other side's word, and could name anybody.
+    Credentials are sent only to the registry's own host, or to the realm host in its owner's documentation. The
+    challenge itself is untrusted and could name any host.
     """
 
     def __init__(self, http: HttpClient, endpoint: str, username: str, password: str) -> None:
@@ -121,15 +121,15 @@ class Challenged:
     def _token(self, challenge: Challenge, scopes: Sequence[Scope]) -> str:
         realm = parse_outbound_url(challenge.parameters["realm"])
         if self._endpoint.scheme == "https" and realm.scheme != "https":
-            raise RegistryRefused("The registry sends us to a token server without TLS.")
+            raise RegistryRefused("The registry names a token server without TLS. No request was sent to it.")
         query = urlencode(
             [("service", challenge.parameters.get("service", "")), *(("scope", str(scope)) for scope in scopes)]
         )
         headers = {}
         if self._basic:
-            if not self._may_see_credentials(realm):
+            if not self._is_trusted(realm):
                 raise RegistryRefused(
-                    "The registry names a token server on another host; our credentials are not sent there.",
+                    "The registry names a token server on another host. Our credentials are not sent there.",
                     realm_host=realm.host,
                 )
             headers["Authorization"] = f"Basic {self._basic}"
@@ -137,7 +137,7 @@ class Challenged:
         answer = self._http.request("GET", url, headers=headers, max_bytes=_TOKEN_MAX_BYTES)
         if answer.status != 200:
             kind = RegistryUnavailable if answer.status >= 500 or answer.status == 429 else RegistryRefused
-            raise kind("The registry's token server refused us.", status=answer.status)
+            raise kind(f"The registry's token server answered {answer.status}.", status=answer.status)
         text, life_s = _read_token(answer.body)
         with self._lock:
             if len(self._cache) > 500:
@@ -145,7 +145,7 @@ class Challenged:
             self._cache[tuple(map(str, scopes))] = (f"Bearer {text}", time.monotonic() + life_s - _EARLY_S)
         return f"Bearer {text}"
 
-    def _may_see_credentials(self, realm: httpx.URL) -> bool:
+    def _is_trusted(self, realm: httpx.URL) -> bool:
         if origin(realm) == origin(self._endpoint):
             return True
         known = _KNOWN_REALM_HOSTS.get(self._endpoint.host)
@@ -160,5 +160,5 @@ def _read_token(body: bytes) -> tuple[str, float]:
     except (ValueError, TypeError, AttributeError, RecursionError):
         text, life_s = None, 0.0
     if not isinstance(text, str) or not text.isascii() or not text.isprintable() or len(text) > ERROR_MAX_BYTES:
-        raise RegistryRefused("The registry's token server gave an answer that is no token.")
+        raise RegistryRefused("The response of the registry's token server contains no valid token.")
     return text, max(life_s, float(_DEFAULT_LIFE_S))

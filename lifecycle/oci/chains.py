@@ -1,4 +1,4 @@
-"""Chain ids name a layer and all below it, so that "is a prefix of" becomes one equality (image-spec, config.md)."""
+"""Chain ids identify a layer and all layers below it. A prefix test is then one comparison (image-spec, config.md)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-# Layers without content: they stand in images that have nothing to do with each other, so sharing only these is no
-# evidence. The tar of 1,024 zero bytes and its usual gzip forms, and the 32-byte gzip layer of .NET's images.
+# Layers without content. Unrelated images contain them, so two images that share only these are not related. They are
+# the tar of 1,024 zero bytes and its usual gzip forms, and the 32-byte gzip layer of .NET's images.
 TRAPS: Final = frozenset(
     {
         "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
@@ -21,7 +21,7 @@ _STORED_MAX: Final = 71  # characters of a sha256 digest
 def chain_ids(layer_ids: Sequence[str | None]) -> list[str]:
     """Return the chain id of every prefix of `layer_ids`, base first: C0 = D0, Cn = sha256("C(n-1) Dn").
 
-    A layer whose id is not known ends the chain: from there on "", which matches nothing.
+    A layer without a known id ends the chain. From there on, the chain ids are "", which matches nothing.
     """
     chain: list[str] = []
     below = ""
@@ -37,5 +37,5 @@ def chain_ids(layer_ids: Sequence[str | None]) -> list[str]:
 
 
 def as_stored(chain_id: str) -> str:
-    """Return `chain_id`, or "" for one that is longer than its column: a lone layer named by its sha512."""
+    """Return `chain_id`, or "" when it is longer than its column, as for a single layer with a sha512 digest."""
     return chain_id if len(chain_id) <= _STORED_MAX else ""

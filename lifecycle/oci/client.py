@@ -1,4 +1,4 @@
-"""What we ask of a registry. `clients.client_for` gives the real one, `tests.fakes.registry` one in memory."""
+"""The interface of registry clients. `clients.client_for` returns the real one; `tests.fakes.registry` is in memory."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from lifecycle.oci.types import Descriptor, ManifestContent
 
 
 class ManifestUnknown(RegistryRefused):
-    """The registry has no such manifest, tag or repository (or hides it from us)."""
+    """The registry does not have this manifest, tag or repository, or hides it from us."""
 
     code: ClassVar[str] = "manifest_unknown"
 
 
 class BlobUnknown(RegistryRefused):
-    """The registry has no such blob in that repository."""
+    """The registry does not have this blob in this repository."""
 
     code: ClassVar[str] = "blob_unknown"
 
 
 class DigestMismatch(RegistryRefused):
-    """What came is not what its digest names."""
+    """The content from the registry does not match its digest."""
 
     code: ClassVar[str] = "digest_mismatch"
 
@@ -33,21 +33,21 @@ class DigestMismatch(RegistryRefused):
 class RegistryClient(Protocol):
     """One registry, with our credentials for it.
 
-    Every method may raise RegistryUnavailable (worth a retry) or RegistryRefused (not); `reference` is a tag or the
-    text of a digest. Nothing here may be called inside a database transaction.
+    Every method can raise RegistryUnavailable (a retry can help) or RegistryRefused (it cannot). `reference` is a tag
+    or the text of a digest. Do not call these methods inside a database transaction.
     """
 
     def resolve(self, repository: str, reference: str) -> Descriptor | None:
-        """Return the descriptor that `reference` points at now, None when there is none."""
+        """Return the descriptor that `reference` points at now, or None when it does not exist."""
 
     def get_manifest(self, repository: str, reference: str) -> ManifestContent:
-        """Return the manifest's exact bytes, their digest computed and checked; raises ManifestUnknown."""
+        """Return the exact bytes of a manifest, with their digest computed and checked; raises ManifestUnknown."""
 
     def get_manifest_if_changed(self, repository: str, reference: str, known: Digest) -> ManifestContent | None:
-        """As `get_manifest`, but None when `reference` still is `known`: cheap, and no pull event."""
+        """As `get_manifest`, but return None when `reference` still points at `known`. Cheap, without a pull event."""
 
     def get_blob(self, repository: str, digest: Digest, *, max_bytes: int) -> bytes:
-        """Return a small blob, checked; raises BlobUnknown, DigestMismatch, LimitExceeded."""
+        """Return a small blob, with its digest checked; raises BlobUnknown, DigestMismatch, LimitExceeded."""
 
     def fetch_blob(
         self,
@@ -58,28 +58,28 @@ class RegistryClient(Protocol):
         size_bytes: int | None = None,
         max_bytes: int = BLOB_MAX_BYTES,
     ) -> int:
-        """Write a blob to `into` (seekable; written from its present position) and return its length, checked."""
+        """Write a blob to the seekable `into` from its present position, check it, and return its length in bytes."""
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
-        """Return the length of a blob in bytes, None when the repository has none."""
+        """Return the length of a blob in bytes, or None when the repository does not have it."""
 
     def mount_blob(self, repository: str, digest: Digest, *, source_repository: str) -> bool:
-        """Make a blob of another repository of this registry present in `repository`; False when it will not."""
+        """Mount a blob from another repository of this registry; return False when the registry does not do it."""
 
     def upload_blob(self, repository: str, digest: Digest, content: bytes | Path) -> None:
-        """Put a blob; nothing happens when it is there already."""
+        """Upload a blob, unless the repository already has it."""
 
     def put_manifest(self, repository: str, reference: str, content: bytes, media_type: str) -> Digest:
-        """Put these exact bytes at a tag or at their own digest; return the digest the registry reports, checked."""
+        """Put these exact bytes at a tag or at their own digest; return the digest, checked against the registry's."""
 
     def delete_manifest(self, repository: str, digest: Digest) -> bool:
-        """Delete a manifest and with it all its tags; False when it was not there."""
+        """Delete a manifest and all its tags; return False when it does not exist."""
 
     def tags(self, repository: str) -> list[str]:
-        """Return all tags, sorted, those that only carry referrers included; empty for an unknown repository."""
+        """Return all tags, sorted, including tags for referrers; an empty list for an unknown repository."""
 
     def repositories(self) -> Iterator[str]:
-        """Yield the names in the catalog; a registry that hides its catalog raises RegistryRefused."""
+        """Yield the repository names in the catalog; raises RegistryRefused when the registry hides its catalog."""
 
     def referrers(self, repository: str, digest: Digest) -> list[Descriptor]:
-        """Return what says that it refers to `digest`: from the referrers API, else the fallback tag. Unverified."""
+        """Return the listed referrers of `digest`, from the referrers API or else the fallback tag. Not verified."""

@@ -1,4 +1,4 @@
-"""Words and limits of the OCI specifications, and ours on top."""
+"""Constants and limits of the OCI specifications, and our own limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MIB: Final = 1024 * 1024
 MANIFEST_MAX_BYTES: Final = 4 * MIB  # distribution-spec: expect to support at least 4 megabytes
 CONFIG_MAX_BYTES: Final = 8 * MIB
 ERROR_MAX_BYTES: Final = 64 * 1024
-LISTING_MAX_BYTES: Final = 16 * MIB  # 2.8 answers all tags of a repository at once
+LISTING_MAX_BYTES: Final = 16 * MIB  # Distribution 2.8 returns all tags of a repository in one response
 BLOB_MAX_BYTES: Final = 16 * 1024 * MIB
 LAYERS_MAX: Final = 1000  # runtimes stop near 127; cosign at 1000 signature layers
 CHILDREN_MAX: Final = 1000  # manifests in one index
@@ -20,12 +20,12 @@ GRAPH_NODES_MAX: Final = 10_000
 JSON_DEPTH_MAX: Final = 64
 ANNOTATIONS_MAX: Final = 1000
 TEXT_MAX: Final = 64 * 1024  # characters of one annotation or label
-PAGE_SIZE: Final = 1000  # 2.8 answers 400 above
+PAGE_SIZE: Final = 1000  # Distribution 2.8 answers 400 for larger pages
 PAGES_MAX: Final = 1000
 
 
 class MediaType(StrEnum):
-    """The media types a registry must get right; any other is an artifact's own business."""
+    """The media types that we interpret. Any other media type belongs to an artifact."""
 
     OCI_INDEX = "application/vnd.oci.image.index.v1+json"
     DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -48,7 +48,7 @@ ACCEPT_MANIFESTS: Final = (
     f"{MediaType.OCI_INDEX}, {MediaType.OCI_MANIFEST}, {MediaType.DOCKER_LIST}, {MediaType.DOCKER_MANIFEST}"
 )
 
-# Layers that may stay where their `urls` point; they are not in the registry and must not be copied.
+# Parts of the media types of foreign layers. Their content is at their `urls`, not in the registry; do not copy it.
 FOREIGN_LAYER_PARTS: Final = (".nondistributable.", ".foreign.")
 
 

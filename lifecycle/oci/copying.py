@@ -1,7 +1,7 @@
-"""Copies an image between two repositories of one registry, by digest, whole, and proves it.
+"""Copy a complete image between two repositories of one registry, by digest, and verify the copy.
 
-Every step finds out first whether it is done already, so the copy may be killed anywhere and begun again. Same bytes
-give the same digest, so signatures stay valid. Tags come last: until then nobody is led to an incomplete copy.
+Every step first checks whether it is already done, so a copy can be killed at any point and started again. The same
+bytes have the same digest, so signatures stay valid. Tags are set last, so they never point at an incomplete copy.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _SIGNATURE_SUFFIXES: Final = (".sig", ".att", ".sbom")  # cosign's legacy tags
 
 
 class CopyNotVerified(RegistryUnavailable):
-    """The target does not hold what was written to it: never a success, and worth another try."""
+    """The target does not contain what was written to it. A retry can help."""
 
     code: ClassVar[str] = "copy_not_verified"
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What one copy did; all zero but `manifests` and `blobs` when everything was there already."""
+    """The result of one copy. If the target was already complete, `mounted` and `uploaded` are 0."""
 
-    manifests: int  # in the target and verified
+    manifests: int  # verified in the target
     blobs: int
     mounted: int
     uploaded: int
@@ -66,10 +66,10 @@ def copy_by_digest(
     alive: Callable[[], None] = lambda: None,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
 ) -> Copied:
-    """Copy `digest` with all it names and all that refers to it, verify the target, then point `tags` at it.
+    """Copy `digest` with its children, blobs and referrers, verify the target, then point `tags` at it.
 
-    `alive` is called between the steps and may raise, to stop a worker that lost its job; `progress` gets
-    (done, total, sentence). Raises ManifestUnknown when the source lost it, CopyNotVerified, LimitExceeded,
+    `alive` is called between the steps and can raise, to stop a worker that lost its job. `progress` gets
+    (done, total, sentence). Raises ManifestUnknown when the source does not have it, CopyNotVerified, LimitExceeded,
     MalformedManifest, RegistryUnavailable, RegistryRefused.
     """
     top = digest if isinstance(digest, Digest) else Digest.parse(digest)
@@ -86,11 +86,11 @@ def copy_by_digest(
             copied[item.content.digest.text] = item
 
     copy_graph(top)
-    # What refers to any node travels with it; referrers may have referrers, so until nothing new is found.
+    # Copy the referrers of every manifest too. Referrers can have referrers, so repeat until no new one is found.
     pending, seen = list(copied.values()), set(copied)
     depth = 0
     while pending and depth < GRAPH_DEPTH_MAX:
-        found: list[_Item] = []
+        new_items: list[_Item] = []
         for item in pending:
             alive()
             for digest_text in _copy_referrers(
@@ -98,8 +98,8 @@ def copy_by_digest(
             ):
                 if digest_text not in seen:
                     seen.add(digest_text)
-                    found.append(copied[digest_text])
-        pending, depth = found, depth + 1
+                    new_items.append(copied[digest_text])
+        pending, depth = new_items, depth + 1
     blobs = _verify(client, target_repository, copied.values(), alive, progress)
     for tag in tags:
         alive()
@@ -116,7 +116,9 @@ def _walk(client: RegistryClient, repository: str, root: Digest, *, skip: dict[s
         if digest.text in done or digest.text in skip:
             return
         if depth > GRAPH_DEPTH_MAX or len(done) + len(skip) >= GRAPH_NODES_MAX:
-            raise LimitExceeded(f"Nested deeper than {GRAPH_DEPTH_MAX}, or more than {GRAPH_NODES_MAX} manifests.")
+            raise LimitExceeded(
+                f"The image is nested deeper than {GRAPH_DEPTH_MAX}, or has more than {GRAPH_NODES_MAX} manifests."
+            )
         content = client.get_manifest(repository, digest.text)
         document = parse(content)
         for child in document.manifests if isinstance(document, IndexDocument) else ():
@@ -162,7 +164,7 @@ def _put_tag(client: RegistryClient, repository: str, tag: str, content: Manifes
         client.put_manifest(repository, tag, content.content, content.media_type)
         present = client.resolve(repository, tag)
     if present is None or present.digest != content.digest:
-        raise CopyNotVerified(f"The tag {tag} does not point at what was copied.", tag=tag)
+        raise CopyNotVerified(f"The tag {tag} does not point at the copied image.", tag=tag)
 
 
 def _copy_referrers(
@@ -174,7 +176,7 @@ def _copy_referrers(
     copy_graph: Callable[[Digest], None],
     counts: _Counts,
 ) -> list[str]:
-    """Copy what refers to `subject`, by its own word; return the digests of these artifacts."""
+    """Copy the artifacts that declare `subject` as their subject, and its signature tags; return their digests."""
     artifacts: list[str] = []
     confirmed: list[Descriptor] = []
     for entry in client.referrers(source, subject):
@@ -182,9 +184,9 @@ def _copy_referrers(
             content = client.get_manifest(source, entry.digest.text)
             document = parse(content)
         except (ManifestUnknown, Malformed):
-            continue  # a list may name what is gone, or was never a manifest; nothing is lost by leaving it
+            continue  # a list can name deleted content, or content that is not a manifest; skipping it loses nothing
         if document.subject is None or document.subject.digest != subject:
-            continue  # only the artifact's own word counts
+            continue  # only the subject in the artifact itself counts
         copy_graph(entry.digest)
         confirmed.append(_descriptor_of(content, document))
         artifacts.append(entry.digest.text)
@@ -193,20 +195,20 @@ def _copy_referrers(
         counts.referrers += len(confirmed)
     for suffix in _SIGNATURE_SUFFIXES:
         tag = fallback_tag(subject) + suffix
-        found = client.resolve(source, tag)
-        if found is not None:
-            copy_graph(found.digest)
-            content = client.get_manifest(source, found.digest.text)
+        signature = client.resolve(source, tag)
+        if signature is not None:
+            copy_graph(signature.digest)
+            content = client.get_manifest(source, signature.digest.text)
             _put_tag(client, target, tag, content)
             counts.referrers += 1
-            artifacts.append(found.digest.text)
+            artifacts.append(signature.digest.text)
     return artifacts
 
 
 def _merge_fallback(client: RegistryClient, repository: str, subject: Digest, added: Iterable[Descriptor]) -> None:
-    """List `added` under the subject's fallback tag without losing what is there.
+    """Add `added` to the list at the subject's fallback tag, and keep its other entries.
 
-    Read, write, read again: another writer between our two calls is noticed, and the merge begun anew.
+    The list is read, written and read again. If another writer changed it meanwhile, the merge starts again.
     """
     tag, wanted = fallback_tag(subject), list(added)
     for _ in range(_MERGE_TRIES):
@@ -216,7 +218,7 @@ def _merge_fallback(client: RegistryClient, repository: str, subject: Digest, ad
             entries: list[dict[str, object]] = []
         else:
             if not content.is_index:
-                raise RegistryRefused("The tag for referrers holds something else.", repository=repository, tag=tag)
+                raise RegistryRefused("The tag for referrers is not an index.", repository=repository, tag=tag)
             entries = json.loads(content.content).get("manifests") or []
         present = {str(entry.get("digest")) for entry in entries}
         missing = [entry for entry in wanted if entry.digest.text not in present]
@@ -228,7 +230,7 @@ def _merge_fallback(client: RegistryClient, repository: str, subject: Digest, ad
             "manifests": entries + [_as_json(entry) for entry in missing],
         }
         client.put_manifest(repository, tag, json.dumps(index, separators=(",", ":")).encode(), MediaType.OCI_INDEX)
-    raise CopyNotVerified("The list of referrers kept changing under our hands.", repository=repository, tag=tag)
+    raise CopyNotVerified("Another client kept changing the list of referrers.", repository=repository, tag=tag)
 
 
 def _descriptor_of(content: ManifestContent, document: ManifestDocument | IndexDocument) -> Descriptor:
@@ -260,7 +262,7 @@ def _verify(
     alive: Callable[[], None],
     progress: Callable[[int, int, str], None],
 ) -> int:
-    """Read every manifest back and ask for every blob; returns how many blobs; raises CopyNotVerified."""
+    """Read back all manifests, check the sizes of all blobs, and return the number of blobs; raises CopyNotVerified."""
     blobs: dict[str, Descriptor] = {}
     listed = list(items)
     for number, item in enumerate(listed):
@@ -269,7 +271,7 @@ def _verify(
         try:
             served = client.get_manifest(repository, item.content.digest.text)
         except ManifestUnknown as error:
-            raise CopyNotVerified("A manifest is not in the target.", digest=item.content.digest.text) from error
+            raise CopyNotVerified("A manifest is missing in the target.", digest=item.content.digest.text) from error
         if served.content != item.content.content or served.media_type != item.content.media_type:
             raise CopyNotVerified("A manifest in the target differs.", digest=item.content.digest.text)
         for blob in item.document.blobs if isinstance(item.document, ManifestDocument) else ():
@@ -277,5 +279,5 @@ def _verify(
     for blob in blobs.values():
         alive()
         if client.blob_size(repository, blob.digest) != blob.size_bytes:
-            raise CopyNotVerified("A blob is missing in the target, or has another length.", digest=blob.digest.text)
+            raise CopyNotVerified("A blob is missing in the target, or has a different size.", digest=blob.digest.text)
     return len(blobs)

@@ -1,4 +1,4 @@
-"""The distribution API over HTTP, as CNCF Distribution 2.8 and 3, Harbor, zot, Quay and Docker Hub speak it."""
+"""The distribution API over HTTP, for CNCF Distribution 2.8 and 3, Harbor, zot, Quay and Docker Hub."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ from lifecycle.oci.manifests import load_json, parse
 from lifecycle.oci.scopes import CATALOG_SCOPE, Scope, repository_scope
 from lifecycle.oci.types import Descriptor, IndexDocument, ManifestContent
 
-_BLOB_REDIRECTS: Final = 3  # a blob may live in an object store
+_BLOB_REDIRECTS: Final = 3  # a blob can be in an object store
 _BLOB_TRIES: Final = 3
 _SLOWEST_BYTES_PER_S: Final = 1 * MIB
 _CHUNK: Final = 256 * 1024
-_LENGTH: Final = re.compile(r"[0-9]{1,18}")  # what a registry says of itself may be anything
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")  # the header of a registry can contain anything
 
 
 class HttpRegistryClient:
-    """One registry at `endpoint` (`https://host[:port]`). See RegistryClient for what each method promises."""
+    """One registry at `endpoint` (`https://host[:port]`). RegistryClient documents the methods."""
 
     def __init__(self, endpoint: str, *, http: HttpClient, authorizer: Authorizer) -> None:
         self.endpoint = endpoint.rstrip("/")
@@ -79,7 +79,7 @@ class HttpRegistryClient:
         try:
             digest = Digest.parse(answer.headers.get("docker-content-digest", ""))
         except MalformedDigest:
-            digest = None  # optional until distribution-spec 1.2; then the bytes say it
+            digest = None  # optional until distribution-spec 1.2; without it, read the bytes
         if digest is None or not _LENGTH.fullmatch(length) or not media_type:
             content = self.get_manifest(repository, reference)
             return Descriptor(content.media_type, content.digest, len(content.content))
@@ -88,7 +88,7 @@ class HttpRegistryClient:
     def get_manifest(self, repository: str, reference: str) -> ManifestContent:
         content = self._get_manifest(repository, reference, {})
         if content is None:
-            raise RegistryRefused("The registry answered 304 to a question without a condition.")
+            raise RegistryRefused("The registry answered 304 to an unconditional request.")
         return content
 
     def get_manifest_if_changed(self, repository: str, reference: str, known: Digest) -> ManifestContent | None:
@@ -106,23 +106,25 @@ class HttpRegistryClient:
         if answer.status == 304:
             return None
         if answer.status == 404:
-            raise ManifestUnknown("The registry has no such manifest.", repository=repository, reference=reference)
+            raise ManifestUnknown(
+                "The registry does not have this manifest.", repository=repository, reference=reference
+            )
         if answer.status != 200:
             _refuse(answer)
         named = Digest.parse(reference) if ":" in reference else None
         digest = _digest_of(answer.body, named.algorithm if named else "sha256")
         if named is not None and digest != named:
-            raise DigestMismatch("The registry served other bytes than the digest names.", expected=str(named))
+            raise DigestMismatch("The registry served content that does not match its digest.", expected=str(named))
         reported = answer.headers.get("docker-content-digest", "")
         if named is None and reported.startswith("sha256:") and reported != digest.text:
-            raise DigestMismatch("The registry reports another digest than that of its bytes.", expected=reported[:150])
+            raise DigestMismatch("The digest that the registry reports is not correct.", expected=reported[:150])
         return ManifestContent(digest, _media_type(answer.headers), answer.body)
 
     def get_blob(self, repository: str, digest: Digest, *, max_bytes: int) -> bytes:
         with self._blob(repository, digest, max_bytes, deadline_s=60.0) as streamed:
             content = b"".join(streamed.chunks())
         if _digest_of(content, digest.algorithm) != digest:
-            raise DigestMismatch("The registry served other bytes than the digest names.", expected=str(digest))
+            raise DigestMismatch("The registry served content that does not match its digest.", expected=str(digest))
         return content
 
     def fetch_blob(
@@ -135,7 +137,7 @@ class HttpRegistryClient:
         max_bytes: int = BLOB_MAX_BYTES,
     ) -> int:
         if size_bytes is not None and size_bytes > max_bytes:
-            raise LimitExceeded(f"The blob is longer than {max_bytes} bytes.", limit=max_bytes)
+            raise LimitExceeded(f"The blob is larger than {max_bytes} bytes.", limit=max_bytes)
         limit = max_bytes if size_bytes is None else size_bytes
         start = into.tell()
         for attempt in range(1, _BLOB_TRIES + 1):
@@ -150,15 +152,17 @@ class HttpRegistryClient:
                         length += len(chunk)
                         into.write(chunk)
                 if size_bytes is not None and length < size_bytes:
-                    if hasher.hexdigest() == digest.encoded:  # all of it: no second try makes it longer
-                        raise RegistryRefused("The blob is shorter than its manifest says.", digest=str(digest))
-                    raise RegistryUnavailable("The blob ended too early.", digest=str(digest))
+                    if hasher.hexdigest() == digest.encoded:  # the complete blob, so a retry does not help
+                        raise RegistryRefused("The blob is smaller than its manifest declares.", digest=str(digest))
+                    raise RegistryUnavailable("The download of the blob ended too early.", digest=str(digest))
             except RegistryUnavailable:
                 if attempt == _BLOB_TRIES:
                     raise
                 continue
             if hasher.hexdigest() != digest.encoded:
-                raise DigestMismatch("The registry served other bytes than the digest names.", expected=str(digest))
+                raise DigestMismatch(
+                    "The registry served content that does not match its digest.", expected=str(digest)
+                )
             return length
         raise AssertionError("unreachable")
 
@@ -182,7 +186,7 @@ class HttpRegistryClient:
         answer = self._call("POST", f"{path}&from={quote(parse_repository_name(source_repository))}", scopes)
         if answer.status == 201:
             return True
-        if answer.status == 202:  # not mounted; an upload has begun that nobody will use
+        if answer.status == 202:  # not mounted; the registry started an upload that we do not use
             self._cancel_upload(repository, answer.headers.get("location", ""))
             return False
         if answer.status not in {404, 405}:
@@ -205,11 +209,11 @@ class HttpRegistryClient:
                     "PUT",
                     f"{url}{'&' if '?' in url else '?'}digest={quote(str(digest), safe=':')}",
                     scopes,
-                    # A length, not chunks: some registries refuse a chunked PUT.
+                    # With a length, because some registries refuse a chunked PUT.
                     headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
                     content=content if isinstance(content, bytes) else _reader(content),
                     deadline_s=60.0 + size / _SLOWEST_BYTES_PER_S,
-                    retry=False,  # a half-taken body cannot be sent again to the same session
+                    retry=False,  # after a partial upload, the body cannot be sent again to the same session
                 )
             except RegistryUnavailable:
                 self._cancel_upload(repository, location)
@@ -235,7 +239,7 @@ class HttpRegistryClient:
         expected = _digest_of(content, "sha256")
         reported = answer.headers.get("docker-content-digest", expected.text)
         if reported.startswith("sha256:") and reported != expected.text:
-            raise DigestMismatch("The registry stored other bytes than we sent.", expected=expected.text)
+            raise DigestMismatch("The registry stored different content from what we sent.", expected=expected.text)
         return expected
 
     def delete_manifest(self, repository: str, digest: Digest) -> bool:
@@ -249,10 +253,10 @@ class HttpRegistryClient:
 
     def tags(self, repository: str) -> list[str]:
         scopes = (repository_scope(repository, "pull"),)
-        found: set[str] = set()
+        names: set[str] = set()
         for page in self._pages(f"/v2/{parse_repository_name(repository)}/tags/list?n={PAGE_SIZE}", scopes):
-            found.update(text for text in _strings(page, "tags") if _is_tag(text))
-        return sorted(found)
+            names.update(text for text in _strings(page, "tags") if _is_tag(text))
+        return sorted(names)
 
     def repositories(self) -> Iterator[str]:
         for page in self._pages(f"/v2/_catalog?n={PAGE_SIZE}", (CATALOG_SCOPE,)):
@@ -263,10 +267,10 @@ class HttpRegistryClient:
     def referrers(self, repository: str, digest: Digest) -> list[Descriptor]:
         scopes = (repository_scope(repository, "pull"),)
         path: str | None = f"/v2/{parse_repository_name(repository)}/referrers/{quote(str(digest), safe=':')}"
-        found: dict[str, Descriptor] = {}
+        entries: dict[str, Descriptor] = {}
         for page_number in range(PAGES_MAX):
             if path is None:
-                return list(found.values())
+                return list(entries.values())
             headers = {"Accept": MediaType.OCI_INDEX}
             answer = self._call("GET", path, scopes, headers=headers, max_bytes=MANIFEST_MAX_BYTES)
             if answer.status != 200 or _media_type(answer.headers) != MediaType.OCI_INDEX:
@@ -276,11 +280,11 @@ class HttpRegistryClient:
             content = ManifestContent(_digest_of(answer.body, "sha256"), MediaType.OCI_INDEX, answer.body)
             index = parse(content)
             for entry in index.manifests if isinstance(index, IndexDocument) else ():
-                found.setdefault(str(entry.digest), entry)
-            if len(found) > REFERRERS_MAX:
-                raise LimitExceeded(f"More than {REFERRERS_MAX} referrers.", limit=REFERRERS_MAX)
+                entries.setdefault(str(entry.digest), entry)
+            if len(entries) > REFERRERS_MAX:
+                raise LimitExceeded(f"The image has more than {REFERRERS_MAX} referrers.", limit=REFERRERS_MAX)
             path = self._next_page(answer)
-        return list(found.values())
+        return list(entries.values())
 
     def _fallback_referrers(self, repository: str, digest: Digest) -> list[Descriptor]:
         try:
@@ -313,7 +317,7 @@ class HttpRegistryClient:
                         if header is not None:
                             continue
                     if streamed.status == 404:
-                        raise BlobUnknown("The registry has no such blob.", digest=str(digest))
+                        raise BlobUnknown("The registry does not have this blob.", digest=str(digest))
                     if streamed.status != 200:
                         _refuse(Answer(streamed.status, streamed.headers, b"", streamed.url))
                     yield streamed
@@ -372,12 +376,12 @@ class HttpRegistryClient:
             try:
                 yield load_json(answer.body, "listing")
             except MalformedManifest as error:
-                raise RegistryRefused("The registry's listing is not JSON.") from error
+                raise RegistryRefused("The list from the registry is not valid JSON.") from error
             following = self._next_page(answer)
-        raise LimitExceeded(f"More than {PAGES_MAX} pages.", limit=PAGES_MAX)
+        raise LimitExceeded(f"The list from the registry has more than {PAGES_MAX} pages.", limit=PAGES_MAX)
 
     def _next_page(self, answer: Answer) -> str | None:
-        """Return the address in `Link: <...>; rel="next"` when it stays on this registry."""
+        """Return the URL in `Link: <...>; rel="next"`, if any; raises RegistryRefused when it is on another host."""
         link = answer.headers.get("link", "")
         if 'rel="next"' not in link and "rel=next" not in link:
             return None
@@ -385,47 +389,47 @@ class HttpRegistryClient:
         return self._own_url(target) if target else None
 
     def _own_url(self, location: str) -> str:
-        """Return `location` as an absolute address; refused when it leaves the registry, since tokens go with it."""
+        """Return `location` as an absolute URL; raises RegistryRefused for another host, as it would get our token."""
         with _translated():
             url = parse_outbound_url(str(httpx.URL(self.endpoint + "/").join(location)))
         if origin(url) != self._origin:
-            raise RegistryRefused("The registry sends us to another host.", host=url.host)
+            raise RegistryRefused("The registry redirects to another host. Our token is not sent there.", host=url.host)
         return str(url)
 
     def _cancel_upload(self, repository: str, location: str) -> None:
-        with suppress(RegistryRefused, RegistryUnavailable):  # the registry purges what is left behind
+        with suppress(RegistryRefused, RegistryUnavailable):  # the registry purges unfinished uploads itself
             scopes = (repository_scope(repository, "pull", "push"),)
             self._call("DELETE", self._own_url(location), scopes, retry=False)
 
 
 def fallback_tag(digest: Digest) -> str:
-    """Return the tag that lists the referrers of `digest` where the API is missing: distribution-spec."""
+    """Return the tag for the referrers of `digest` in registries without the referrers API (distribution-spec)."""
     return f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn the client's errors into the registry's."""
+    """Turn errors of the HTTP client into RegistryUnavailable and RegistryRefused."""
     try:
         yield
     except Unreachable as error:
         raise RegistryUnavailable(f"The registry cannot be reached. {error.message}") from error
     except ForbiddenDestination as error:
-        raise RegistryRefused("The registry's address may not be called: OUTBOUND_ALLOW does not name it.") from error
+        raise RegistryRefused("The registry's address is not allowed. Add it to OUTBOUND_ALLOW.") from error
     except httpx.InvalidURL as error:
-        raise RegistryRefused("The registry gave an address that cannot be read.") from error
+        raise RegistryRefused("The registry returned an invalid URL.") from error
 
 
 def _refuse(answer: Answer) -> NoReturn:
-    """Raise what the status and the error body say; bodies may be anything."""
+    """Raise the error for the status and the error body. The body can contain anything."""
     code, message = "", ""
     with suppress(ValueError, KeyError, IndexError, TypeError, RecursionError):
         first = json.loads(answer.body)["errors"][0]
         code, message = str(first["code"])[:60], str(first.get("message", ""))[:200]
     if answer.status in RETRIED_STATUS or answer.status >= 500:
         raise RegistryUnavailable(f"The registry answered {answer.status}.", status=answer.status, upstream_code=code)
-    said = f": {code} {message}".rstrip() if code else ""
-    raise RegistryRefused(f"The registry answered {answer.status}{said}.", status=answer.status, upstream_code=code)
+    reason = f": {code} {message}".rstrip() if code else ""
+    raise RegistryRefused(f"The registry answered {answer.status}{reason}.", status=answer.status, upstream_code=code)
 
 
 def _media_type(headers: httpx.Headers) -> str:

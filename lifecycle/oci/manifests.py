@@ -1,4 +1,4 @@
-"""Bytes of a registry to documents: one strict parser; what could be read in two ways is refused.
+"""The strict parser for manifests, indexes and image configurations. It rejects ambiguous documents.
 
 Rules: image-spec 1.1. Every error is MalformedManifest or LimitExceeded.
 """
@@ -54,10 +54,10 @@ _LEGACY_KEYS: Final = {  # org.label-schema.* to org.opencontainers.image.*
     "vendor": "vendor",
     "url": "url",
 }
-_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL text holds neither NUL nor half a character
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL text cannot contain NUL or lone surrogates
 _TIMESTAMP: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|z|[+-]\d\d:\d\d)")
-# Go's decoder, which most clients use, matches keys whatever their case: `Layers` beside `layers` reads differently
-# there and here, so any spelling of these but the right one is refused.
+# Most clients use Go's decoder, which ignores the case of keys. It would read `Layers` beside `layers` differently from
+# us. We therefore reject these keys in any other spelling.
 _MANIFEST_KEYS: Final = {
     name.lower(): name
     for name in (
@@ -72,11 +72,11 @@ def parse(content: ManifestContent) -> ManifestDocument | IndexDocument:
     """Return the manifest or index in `content`, whose digest the caller has verified."""
     if content.media_type in SCHEMA_1_TYPES:
         raise MalformedManifest(
-            "Docker image manifest version 1 is not supported: push the image again with a current client."
+            "Docker image manifest version 1 is not supported. Push the image again with a current client."
         )
     if len(content.content) > MANIFEST_MAX_BYTES:
         raise LimitExceeded(
-            f"The manifest is longer than {MANIFEST_MAX_BYTES} bytes.",
+            f"The manifest is larger than {MANIFEST_MAX_BYTES} bytes.",
             limit=MANIFEST_MAX_BYTES,
         )
     document = _json_object(content.content, "manifest", _MANIFEST_KEYS)
@@ -88,19 +88,19 @@ def parse(content: ManifestContent) -> ManifestDocument | IndexDocument:
     if "manifests" in document and ("layers" in document or "config" in document):
         raise MalformedManifest("The document is both a manifest and an index (CVE-2021-41190).")
     if "fsLayers" in document:
-        raise MalformedManifest("The document is both of version 1 and version 2.")
+        raise MalformedManifest("The manifest has fields of both version 1 and version 2.")
     if content.media_type in INDEX_TYPES:
         return _parse_index(content, document)
     if content.media_type in MANIFEST_TYPES:
         return _parse_manifest(content, document)
-    raise MalformedManifest("Not a media type of a manifest or an index.", got=content.media_type[:150])
+    raise MalformedManifest("The media type is not that of a manifest or an index.", got=content.media_type[:150])
 
 
 def parse_manifest(content: ManifestContent) -> ManifestDocument:
-    """As `parse`, for content that must not be an index."""
+    """As `parse`, but raises MalformedManifest for an index."""
     document = parse(content)
     if not isinstance(document, ManifestDocument):
-        raise MalformedManifest("An index, where a manifest was expected.")
+        raise MalformedManifest("The document is an index, but a manifest was expected.")
     return document
 
 
@@ -108,7 +108,7 @@ def parse_config(content: bytes, digest: Digest) -> ConfigDocument:
     """Return the image configuration in `content`, whose digest the caller has verified."""
     if len(content) > CONFIG_MAX_BYTES:
         raise LimitExceeded(
-            f"The configuration is longer than {CONFIG_MAX_BYTES} bytes.",
+            f"The configuration is larger than {CONFIG_MAX_BYTES} bytes.",
             limit=CONFIG_MAX_BYTES,
         )
     document = _json_object(content, "configuration", _CONFIG_KEYS)
@@ -144,7 +144,7 @@ def parse_config(content: bytes, digest: Digest) -> ConfigDocument:
 
 
 def history_of_layers(config: ConfigDocument, layer_count: int) -> tuple[HistoryEntry | None, ...]:
-    """Return the history entry that made each layer; all None when the history does not fit the layers."""
+    """Return the history entry of each layer; all are None when the history does not match the layers."""
     entries = [entry for entry in config.history if not entry.is_empty_layer]
     if len(entries) != layer_count:
         return (None,) * layer_count
@@ -154,9 +154,9 @@ def history_of_layers(config: ConfigDocument, layer_count: int) -> tuple[History
 def merged_annotations(
     manifest: Mapping[str, str], index: Mapping[str, str], labels: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return what is said about an image, the nearest voice winning: manifest, index, label, legacy label.
+    """Return the annotations of an image. The manifest has priority, then the index, labels, and legacy labels.
 
-    Legacy `org.label-schema.*` keys fill in the `org.opencontainers.image.*` ones that nobody set.
+    Legacy `org.label-schema.*` labels are used where the matching `org.opencontainers.image.*` key is not set.
     """
     merged: dict[str, str] = {}
     for old, new in _LEGACY_KEYS.items():
@@ -204,10 +204,13 @@ def normalise_platform(
 
 
 def parse_timestamp(value: object) -> datetime | None:
-    """Return an RFC 3339 time with up to nanoseconds; None when absent or unreadable (it is only ever shown)."""
-    if not isinstance(value, str) or not (found := _TIMESTAMP.fullmatch(value.strip()[:64])):
+    """Return the time of an RFC 3339 text; None when absent or unreadable, because it is only shown.
+
+    The text can have nanoseconds; digits beyond microseconds are dropped.
+    """
+    if not isinstance(value, str) or not (match := _TIMESTAMP.fullmatch(value.strip()[:64])):
         return None
-    day, clock, fraction, zone = found.groups()
+    day, clock, fraction, zone = match.groups()
     try:
         moment = datetime.fromisoformat(
             f"{day}T{clock}.{(fraction or '0')[:6]:0<6}{'+00:00' if zone in 'Zz' else zone}"
@@ -218,12 +221,12 @@ def parse_timestamp(value: object) -> datetime | None:
 
 
 def clean(text: str) -> str:
-    """Return `text` as PostgreSQL can store it: NUL and lone surrogates become U+FFFD."""
+    """Return `text` with NUL and lone surrogates replaced by U+FFFD, because PostgreSQL cannot store them."""
     return _UNSTORABLE.sub("\ufffd", text)
 
 
 def load_json(content: bytes, what: str) -> Any:
-    """Return the JSON in `content`; refuses doubled keys, NaN, deep nesting, and what is not UTF-8."""
+    """Return the JSON in `content`; raises an error for duplicate keys, NaN, deep nesting, and invalid UTF-8."""
     try:
         value = json.loads(
             content.decode("utf-8"),
@@ -235,21 +238,21 @@ def load_json(content: bytes, what: str) -> Any:
     except (
         ValueError,
         RecursionError,
-    ) as error:  # ValueError: also bad UTF-8 and absurdly long numbers
-        raise MalformedManifest(f"The {what} is not JSON.", problem=type(error).__name__) from None
+    ) as error:  # ValueError: also for invalid UTF-8 and very long numbers
+        raise MalformedManifest(f"The {what} is not valid JSON.", problem=type(error).__name__) from None
     if _depth_exceeds(value, JSON_DEPTH_MAX):
-        raise LimitExceeded(f"The {what} is nested deeper than {JSON_DEPTH_MAX}.", limit=JSON_DEPTH_MAX)
+        raise LimitExceeded(f"The {what} is nested deeper than {JSON_DEPTH_MAX} levels.", limit=JSON_DEPTH_MAX)
     return value
 
 
 def _parse_manifest(content: ManifestContent, document: Mapping[str, Any]) -> ManifestDocument:
     if "manifests" in document:
-        raise MalformedManifest("The document is served as a manifest and reads as an index (CVE-2021-41190).")
+        raise MalformedManifest("The document is served as a manifest, but it is an index (CVE-2021-41190).")
     config = _descriptor(document.get("config"), "config")
     layers = tuple(_descriptor(item, "layers") for item in _array(document.get("layers"), "layers", LAYERS_MAX))
     artifact_type = _media_type(document.get("artifactType"), "artifactType", optional=True)
     if not artifact_type and config.media_type == MediaType.EMPTY:
-        raise MalformedManifest("A manifest with the empty config must name its artifactType.")
+        raise MalformedManifest("A manifest with the empty config must have an artifactType.")
     if not artifact_type and config.media_type not in IMAGE_CONFIG_TYPES:
         artifact_type = config.media_type
     if artifact_type in IMAGE_CONFIG_TYPES:
@@ -268,11 +271,11 @@ def _parse_manifest(content: ManifestContent, document: Mapping[str, Any]) -> Ma
 
 def _parse_index(content: ManifestContent, document: Mapping[str, Any]) -> IndexDocument:
     if "layers" in document or "config" in document:
-        raise MalformedManifest("The document is served as an index and reads as a manifest (CVE-2021-41190).")
+        raise MalformedManifest("The document is served as an index, but it is a manifest (CVE-2021-41190).")
     children = _array(document.get("manifests"), "manifests", CHILDREN_MAX)
     manifests = tuple(_descriptor(item, "manifests") for item in children)
     if any(child.digest == content.digest for child in manifests):
-        raise MalformedManifest("The index names itself.")
+        raise MalformedManifest("The index contains itself.")
     return IndexDocument(
         digest=content.digest,
         media_type=content.media_type,
@@ -315,13 +318,13 @@ def _descriptor(value: object, where: str) -> Descriptor:
 
 
 def _check_embedded(embedded: object, digest: Digest, size: int, where: str) -> None:
-    """Refuse an embedded copy that is not the blob it stands for (image-spec, descriptor.md, "data")."""
+    """Raise MalformedManifest when embedded data does not match its descriptor (image-spec, descriptor.md, "data")."""
     try:
         raw = base64.b64decode(embedded, validate=True) if isinstance(embedded, str) else None
     except (binascii.Error, ValueError):
         raw = None
     if raw is None or len(raw) != size or hashlib.new(digest.algorithm, raw).hexdigest() != digest.encoded:
-        raise MalformedManifest(f"{where}: the embedded data is not what the digest and size name.")
+        raise MalformedManifest(f"{where}: the embedded data does not match the digest and size.")
 
 
 def _history_entry(value: object) -> HistoryEntry:
@@ -346,19 +349,19 @@ def _json_object(content: bytes, what: str, keys: Mapping[str, str]) -> dict[str
     for holder in holders:
         for key in holder if isinstance(holder, dict) else ():
             if keys.get(key.lower(), key) != key:
-                raise MalformedManifest("A key is not spelled as in the specification.", got=clean(key)[:60])
+                raise MalformedManifest("A key has a different spelling in the specification.", got=clean(key)[:60])
     return value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise MalformedManifest("A key stands twice in one object.")
+        raise MalformedManifest("A key occurs twice in one object.")
     return value
 
 
 def _no_constant(name: str) -> None:
-    raise MalformedManifest("Not a number of JSON.", got=name)
+    raise MalformedManifest("A number is not valid in JSON.", got=name)
 
 
 def _depth_exceeds(value: object, limit: int) -> bool:
@@ -382,7 +385,7 @@ def _digest(value: object, where: str) -> Digest:
     try:
         return Digest.parse(value)
     except MalformedDigest:
-        raise MalformedManifest(f"{where}: not a digest we support.", got=clean(value)[:150]) from None
+        raise MalformedManifest(f"{where}: not a supported digest.", got=clean(value)[:150]) from None
 
 
 def _media_type(value: object, where: str, *, optional: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Scopes of the token specification: what a client asks for, parsed without ever failing."""
+"""Scopes of the token specification. The parser of a client's request never raises an error."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Final
 from lifecycle.core.errors import MalformedReference
 from lifecycle.core.types import parse_repository_name
 
-SCOPES_MAX: Final = 100  # distinct resources in one token; what is beyond is not granted
+SCOPES_MAX: Final = 100  # distinct resources in one token; further resources are not granted
 SCOPE_TEXT_MAX: Final = 64 * 1024  # characters of all scope parameters together
 _TYPE: Final = re.compile(r"[a-z0-9]+")
-_ACTIONS: Final = ("pull", "push", "delete")  # in the order in which we print them
+_ACTIONS: Final = ("pull", "push", "delete")  # in the order of printing
 _CATALOG: Final = ("registry", "catalog")
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Some actions on one resource; `*` never stands in `actions`, it has been spelled out."""
+    """Actions on one resource. For a repository, `*` is replaced by the actions it means."""
 
     kind: str  # "repository" or "registry"
     name: str
@@ -44,10 +44,10 @@ CATALOG_SCOPE: Final = Scope(*_CATALOG, frozenset({"*"}))
 
 
 def parse_scopes(texts: Iterable[str]) -> list[Scope]:
-    """Return what `texts` (each a list separated by spaces) ask for, one entry for each resource, in order.
+    """Return the scopes requested in `texts` (each a list separated by spaces), one entry per resource, in order.
 
-    Whatever does not follow the grammar, names an unknown type, or asks for nothing is left out: a client that asks
-    for nonsense gets a token that is good for nothing, never an error.
+    Scopes with a wrong syntax, an unknown type, or no action are skipped. A client with only such scopes gets a token
+    without access, not an error.
     """
     wanted: dict[tuple[str, str], frozenset[str]] = {}
     budget = SCOPE_TEXT_MAX
@@ -66,28 +66,28 @@ def parse_scopes(texts: Iterable[str]) -> list[Scope]:
 
 
 def granted(wanted: Iterable[Scope], held: Mapping[tuple[str, str], frozenset[str]]) -> list[Scope]:
-    """Return requested ∩ held; resources with nothing left are dropped."""
+    """Return the wanted actions that are held; resources without any such action are dropped."""
     grant = [Scope(s.kind, s.name, s.actions & held.get((s.kind, s.name), frozenset())) for s in wanted]
     return [scope for scope in grant if scope.actions]
 
 
 def _parse_one(item: str) -> Scope | None:
-    # The name may hold `host:port/`, so the first and the last colon are the borders.
+    # The name can contain `host:port/`, so it is between the first and the last colon.
     kind, first, rest = item.partition(":")
     name, last, actions_text = rest.rpartition(":")
     if not first or not last:
         return None
-    kind = kind.partition("(")[0]  # the class is deprecated; Distribution itself never asks for one
+    kind = kind.partition("(")[0]  # the class is deprecated; Distribution itself never requests one
     if not _TYPE.fullmatch(kind):
         return None
-    asked = frozenset(actions_text.split(","))
+    requested = frozenset(actions_text.split(","))
     if (kind, name) == _CATALOG:
-        return CATALOG_SCOPE if "*" in asked else None
+        return CATALOG_SCOPE if "*" in requested else None
     if kind != "repository":
         return None
     try:
         parse_repository_name(name)
     except MalformedReference:
         return None
-    actions = frozenset(_ACTIONS) if "*" in asked else asked & frozenset(_ACTIONS)
+    actions = frozenset(_ACTIONS) if "*" in requested else requested & frozenset(_ACTIONS)
     return Scope(kind, name, actions) if actions else None

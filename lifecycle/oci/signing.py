@@ -1,4 +1,4 @@
-"""Registry tokens: ES256 JWTs with our certificate inside."""
+"""Registry tokens: ES256 JWTs that contain our certificate."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from django.conf import settings
 
 from lifecycle.oci.scopes import Scope
 
-TOKEN_LIFE_S: Final = 300  # nothing revokes a registry token, so this bounds how long a lost right lives on
+TOKEN_LIFE_S: Final = 300  # a registry token cannot be revoked, so a revoked right still works for up to this time
 NOT_BEFORE_SLACK_S: Final = 10
 
 
 class BadTokenKey(RuntimeError):
-    """The signing key or its certificate cannot be used; the message says why."""
+    """The signing key or its certificate cannot be used, for the reason in the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def _key(key_pem: str, certificate_pem: str) -> tuple[ec.EllipticCurvePrivateKey
 
 
 def sign(subject: str, access: Iterable[Scope], *, now: int | None = None) -> SignedToken:
-    """Return a token for `subject` (a user name; it comes back as `actor.name` in notifications) with `access`."""
+    """Return a token with `access` for `subject`, a user name. Notifications contain it as `actor.name`."""
     key, certificate = _key(settings.TOKEN_KEY, settings.TOKEN_CERT)
     issued_at = int(time.time()) if now is None else now  # whole seconds: Distribution refuses floats
     claims = {

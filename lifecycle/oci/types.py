@@ -1,4 +1,4 @@
-"""OCI documents once they are understood: small, frozen, checked."""
+"""Parsed and checked OCI documents, as frozen data classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lifecycle.oci.constants import FOREIGN_LAYER_PARTS, INDEX_TYPES
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What an image runs on, normalised: `arm64` never has variant `v8`, `amd64` never `v1`."""
+    """The platform of an image, normalised: `arm64` never has variant `v8`, `amd64` never has `v1`."""
 
     os: str
     architecture: str
@@ -26,7 +26,7 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A pointer from one document to another."""
+    """A reference from one document to another."""
 
     media_type: str
     digest: Digest
@@ -38,13 +38,13 @@ class Descriptor:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the content lives elsewhere by licence and is not to be copied."""
+        """Whether the content is stored elsewhere for licence reasons, and must not be copied."""
         return bool(self.urls) and any(part in self.media_type for part in FOREIGN_LAYER_PARTS)
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestContent:
-    """A manifest or index as served: the exact bytes, which are what the digest names."""
+    """A manifest or index as served. The digest is computed from these exact bytes."""
 
     digest: Digest
     media_type: str
@@ -65,17 +65,17 @@ class ManifestDocument:
     config: Descriptor
     layers: tuple[Descriptor, ...]
     subject: Descriptor | None
-    artifact_type: str  # the effective one: `artifactType`, else empty when the config is an image's
+    artifact_type: str  # `artifactType`, else the config's media type; empty for an image
     annotations: Mapping[str, str]
 
     @property
     def is_image(self) -> bool:
-        """Whether this is a container image rather than an attached document."""
+        """Whether this is a container image and not another artifact."""
         return self.artifact_type == ""
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Everything the manifest needs beside itself, config first; foreign layers are left out."""
+        """All blobs of the manifest, config first, without foreign layers."""
         return (self.config, *(layer for layer in self.layers if not layer.is_foreign))
 
 
@@ -103,7 +103,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class ConfigDocument:
-    """An image's configuration; texts are safe to store (no NUL, no lone surrogate)."""
+    """An image configuration. Its texts have no NUL and no lone surrogates, so they can be stored."""
 
     digest: Digest
     platform: Platform

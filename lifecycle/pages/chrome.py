@@ -1,4 +1,4 @@
-"""What every page shows around its content; the two counts in the top bar are counted once, and only when shown."""
+"""Context for `base.html`. The two counts in the top bar are computed once, and only when a template shows them."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from lifecycle.promotion.queries import decidable_count
 
 
 class Counts:
-    """What waits for this user, and how many jobs run now."""
+    """The number of requests this user can review, and the number of running jobs."""
 
     def __init__(self, user: User) -> None:
         self._user = user
 
     @cached_property
     def inbox(self) -> int:
-        """Promotion requests this user could decide now."""
+        """Number of promotion requests this user can approve or reject now."""
         return decidable_count(self._user)
 
     @cached_property
     def running_jobs(self) -> int:
-        """Jobs that a worker holds now, of any team."""
+        """Number of running jobs of all teams."""
         return running_count()
 
 
 def counts(user: User) -> Counts:
-    """Return the counts for `user`, computed when a template asks."""
-    return SimpleLazyObject(lambda: Counts(user))  # type: ignore[return-value]
+    """Return the counts for `user`, computed when a template uses them."""
+    return SimpleLazyObject(lambda: Counts(user))  # type: ignore[return-value]  # the lazy object stands for its Counts
 
 
 def chrome(request: HttpRequest) -> dict[str, Any]:
-    """Return what `base.html` shows on every page: counts for the bar, the theme, the registry's host."""
+    """Return the context that `base.html` needs on every page: the counts, the theme, the host of the registry."""
     user = getattr(request, "user", None)
     theme = request.COOKIES.get("gd_theme", "")
     context: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Turns errors of views into pages and fragments."""
+"""The middleware that turns errors of views into pages and fragments."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ Answer = Callable[[HttpRequest], HttpResponse]
 
 
 class ErrorAnswerMiddleware:
-    """Turns a LifecycleError of a view into the page (or fragment) that says it; other errors stay Django's.
+    """Turns a LifecycleError of a view into an error page or fragment. Django handles other errors.
 
-    And a fragment that asks for a sign-in into a page of its own: a poll must not draw the sign-in into its corner.
-    And no view sees a NUL in an address, which PostgreSQL refuses as text; forms and bodies refuse it themselves.
+    It also redirects the whole page to the sign-in page when a fragment needs a sign-in: a poll must not show the
+    sign-in form inside a page. And it rejects a NUL in a URL, because PostgreSQL does not accept it in text. Forms and
+    bodies reject NUL themselves.
     """
 
     def __init__(self, get_response: Answer) -> None:

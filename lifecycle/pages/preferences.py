@@ -1,4 +1,4 @@
-"""What a reader chooses about the pages themselves."""
+"""The user's preferences for the pages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _THEMES: Final = ("system", "light", "dark")
 _COOKIE_AGE_S: Final = 365 * 24 * 3600
 
 
-@login_not_required  # the sign-in page has the switch too; it changes nothing but how pages look
+@login_not_required  # the sign-in page has the switch too; it changes only the look of pages
 @require_POST
 def theme(request: HttpRequest) -> HttpResponse:
-    """Keep the chosen theme in a cookie, and with the account where there is one; go back to where one was."""
+    """Store the theme in a cookie and in the account of a signed-in user, then redirect back to the page."""
     chosen = request.POST.get("theme", "")
     if chosen not in _THEMES:
         chosen = "system"

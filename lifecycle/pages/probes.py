@@ -1,4 +1,4 @@
-"""What an orchestrator and a monitoring system ask: alive, ready, and how much of everything."""
+"""Liveness, readiness and metrics, for orchestrators and monitoring systems."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image
 
 
-@login_not_required  # an orchestrator has no account; the answer says nothing
+@login_not_required  # an orchestrator has no account, and the response contains no data
 @require_safe
 def livez(request: HttpRequest) -> HttpResponse:
-    """Answer 200: the process takes requests."""
+    """Return 200: the process accepts requests."""
     return HttpResponse("ok\n", content_type="text/plain")
 
 
-@login_not_required  # as above; names of parts only
+@login_not_required  # as above; the response contains only names of services
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
-    """Answer 200 when PostgreSQL and Redis answer, else 503; the body names each part and its state."""
+    """Return 200 when PostgreSQL and Redis respond, else 503. The body contains the state of each."""
     parts = {"postgresql": "ok", "redis": "ok"}
     try:
         with connection.cursor() as cursor:
@@ -35,16 +35,16 @@ def readyz(request: HttpRequest) -> HttpResponse:
         parts["postgresql"] = "unavailable"
     try:
         cache.get("readyz")
-    except Exception:  # noqa: BLE001 -- whatever the cache's client raises means: not ready
+    except Exception:  # noqa: BLE001 -- any error of the cache client means: not ready
         parts["redis"] = "unavailable"
     is_ready = set(parts.values()) == {"ok"}
     return JsonResponse(parts, status=200 if is_ready else 503)
 
 
-@login_not_required  # counts without names; keep the port internal, or scrape through a proxy that asks who you are
+@login_not_required  # only counts, no names; keep the port internal, or use a proxy with authentication
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Answer the counters in the Prometheus text format."""
+    """Return the metrics in the Prometheus text format."""
     lines = ["# TYPE gravingdock_jobs gauge"]
     oldest: dict[str, float] = {}
     for row in (

@@ -1,4 +1,4 @@
-"""What every page's view takes from its request."""
+"""Values that page views read from the request."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from accounts.models import User
 
 
 class Cursors(TypedDict):
-    """The place in a list, as `keyset_page` takes it."""
+    """The position in a list, as arguments for `keyset_page`."""
 
     after: str
     before: str
 
 
 def reader(request: HttpRequest) -> User:
-    """Return the signed-in user; LoginRequiredMiddleware lets nobody else in."""
+    """Return the signed-in user. LoginRequiredMiddleware guarantees that there is one."""
     return cast(User, request.user)
 
 
 def cursors(request: HttpRequest) -> Cursors:
-    """Return where in a list the address points."""
+    """Return the position in a list from the URL."""
     return {"after": request.GET.get("after", ""), "before": request.GET.get("before", "")}

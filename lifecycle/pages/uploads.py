@@ -1,4 +1,4 @@
-"""How much a form with files may send. Django counts the other fields of a form, but not its files."""
+"""The size limit of forms with files. Django limits the other fields of a form, but not its files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from django.core.files.uploadhandler import FileUploadHandler
 from django.http import QueryDict
 from django.utils.datastructures import MultiValueDict
 
-UPLOAD_MAX: Final = 48 * 1024 * 1024  # bytes of one form: a recipe with its whole context, and what holds it together
+UPLOAD_MAX: Final = 48 * 1024 * 1024  # bytes of one form: a recipe with its whole context, plus the multipart overhead
 
 
 class BoundedUpload(FileUploadHandler):
-    """Refuses a form before a byte of it is kept: it stands before the handlers that write to disk.
+    """Rejects a form that is too large before any byte is stored. It must come before the handlers that write to disk.
 
-    A body without a length is none: WSGI gives Django nothing to read then.
+    A body without a length cannot bypass the limit: with WSGI, Django then reads an empty body.
     """
 
     def handle_raw_input(
@@ -26,9 +26,9 @@ class BoundedUpload(FileUploadHandler):
         boundary: str,
         encoding: str | None = None,
     ) -> tuple[QueryDict, MultiValueDict[str, Any]] | None:
-        """Return None, so that the form is read; raises RequestDataTooBig (answered with 413)."""
+        """Return None, so that Django reads the form; raises RequestDataTooBig (status 413)."""
         if content_length > UPLOAD_MAX:
-            raise RequestDataTooBig(f"A form may send at most {UPLOAD_MAX // 1024 // 1024} MiB.")
+            raise RequestDataTooBig(f"The form is too large. The limit is {UPLOAD_MAX // 1024 // 1024} MiB.")
         return None
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The pages of every area, in one name space. The order is the order of matching."""
+"""The URLs of all pages, in one namespace. Django matches them in this order."""
 
 from __future__ import annotations
 

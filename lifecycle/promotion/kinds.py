@@ -1,4 +1,4 @@
-"""The job of this package: copy an approved image into its environment."""
+"""The job kind of this package: copy an approved image into its environment."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ PROMOTE: Final = register(
     Kind(
         "promote",
         queue="promote",
-        label="Carry out a promotion",
+        label="Run promotion",
         subjects=_subjects,
-        why_not_cancelled="A copy that was approved ends by itself; withdraw a promotion before it is carried out.",
-        why_not_retried="Carry the promotion out again on its page, or request it again: all is judged anew.",
+        why_not_cancelled="A running copy cannot be cancelled.",
+        why_not_retried="Run the promotion again on its page, or request it again.",
     )
 )

@@ -11,7 +11,6 @@ from django.db.models.functions import Now
 from accounts.models import ApiToken, Robot, User
 from accounts.verbs import Verb
 from lifecycle.authority.queries import covered, people_who
-from lifecycle.authority.rights import may
 from lifecycle.environments.models import CURRENT_TAG, Environment, Slot
 from lifecycle.environments.queries import previous_environment
 from lifecycle.evidence.findings import finding_severities, is_matching
@@ -125,19 +124,14 @@ def facts_of(request: PromotionRequest) -> PromotionFacts:
     """Return the facts that decide about `request`, read now. Voters' rights are today's, not those at the vote."""
     votes = request.votes.filter(value=Vote.Value.APPROVE, digest=request.image.digest, lapsed_at=None)
     excluded = requesters_of(request)
-    approvers = [
-        vote.voter
-        for vote in votes.select_related("voter")
-        if vote.voter.is_person
-        and vote.voter_id not in excluded
-        and may(vote.voter, Verb.PROMOTION_APPROVE, repository=request.repository, environment=request.environment)
-    ]
-    eligible = people_who(
+    may_approve = people_who(
         Verb.PROMOTION_APPROVE,
         team=request.environment.team,
         family=request.repository.family,
         environment=request.environment,
-    ).exclude(pk__in=[*excluded, *(person.pk for person in approvers)])
+    ).exclude(pk__in=excluded)
+    approvers = list(may_approve.filter(votes__in=votes))
+    eligible = may_approve.exclude(pk__in=[person.pk for person in approvers])
     before = previous_environment(request.environment)
     tree = trees_of([request.image])[request.image.pk]
     return PromotionFacts(

@@ -6,12 +6,12 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.queries import people_who
 from lifecycle.authority.rights import may
-from lifecycle.core.errors import Conflict, IllegalTransition, Malformed
+from lifecycle.core.errors import IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason
-from lifecycle.environments.models import Environment, Slot
+from lifecycle.environments.models import Environment
 from lifecycle.promotion.models import PromotionRequest, Vote
 from lifecycle.promotion.queries import LIVE_STATES, MOVING_STATES, requesters_of
-from lifecycle.registry.models import Image, Repository
+from lifecycle.registry.models import Repository
 
 State = PromotionRequest.State
 _NAMES_MAX = 3
@@ -72,15 +72,11 @@ def why_not_withdraw(actor: User, request: PromotionRequest) -> Reason | None:
     return why_not_decided(request)
 
 
-def why_not_request(
-    actor: User, repository: Repository, environment: Environment, image: Image, slot: Slot | None
-) -> Reason | None:
-    """Return why `actor` cannot request `image` for `environment`; `slot` is the environment's slot, if any."""
-    if repository.source_id is not None or repository.team_id != environment.team_id:
-        return Reason("Promote from the source repository, into an environment of its team.", Malformed)
+def why_not_request(actor: User, repository: Repository, environment: Environment) -> Reason | None:
+    """Return why `actor` cannot request any image of the repository for the environment."""
     decision = may(actor, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
     if not decision:
         return Reason(decision.reason)
-    if slot is not None and slot.image_id == image.pk:
-        return Reason(f"{environment} already holds this digest. Request another image.", Conflict)
+    if repository.source_id is not None or repository.team_id != environment.team_id:
+        return Reason("Promote from the source repository, into an environment of its team.", Malformed)
     return None

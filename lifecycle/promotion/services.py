@@ -17,7 +17,6 @@ from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, Details, PromotionExecuting, TagDetails, VoteLapsed
-from lifecycle.authority.rights import require
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, PolicyBlocked
 from lifecycle.core.reasons import refuse_if
@@ -73,7 +72,7 @@ def request_promotion(
     Raises NotFound when the digest is not in that repository, NotPermitted, Malformed, or PolicyBlocked when too few
     users could approve it.
     """
-    require(actor, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
+    refuse_if(why_not_request(actor, repository, environment))
     if not reason.strip():
         raise Malformed("Enter a reason: approvers need it to review the request.")
     repository_image = (
@@ -93,7 +92,6 @@ def request_promotion(
     ).first()
     if same is not None:
         return same
-    refuse_if(why_not_request(actor, repository, environment, image, slot))
     request = PromotionRequest.objects.create(
         image=image,
         repository=repository,

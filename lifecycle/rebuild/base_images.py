@@ -1,7 +1,7 @@
 """A minimal Debian root file system, made with mmdebstrap from this machine's own apt sources.
 
-The image names its suites but no host: its sources say `mirror+file:/etc/apt/mirrors/<name>.list`, and whoever builds
-on it puts the mirrors there, as our builder does.
+The image names its suites but no host: its sources are `mirror+file:/etc/apt/mirrors/<name>.list`. A builder that uses
+the image has to provide that file, as ours does.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lifecycle.rebuild.builders import namespaces, settings_files
 RELEASE: Final = "bookworm"
 PACKAGES: Final = ("openssl", "ca-certificates", "curl")
 KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
-# They stay in the image, so that what is installed on it later is as slim; a build is never half kept, so it need not
-# wait for the disk.
+# Kept in the image, so that later installations are slim too. `force-unsafe-io`: a half-written build is discarded, so
+# dpkg need not wait for the disk.
 _DPKG_OPTIONS: Final = (
     "path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright", "path-exclude=/usr/share/man/*",
     "path-exclude=/usr/share/locale/*", "path-exclude=/usr/share/info/*", "path-exclude=/usr/share/lintian/*",
     "force-unsafe-io",
 )  # fmt: skip
-# What apt leaves behind: no package needs it, and it would make every build different.
+# Files that no package needs, and that differ in every build.
 _LEFT_OVER: Final = (
     "var/lib/apt/lists/*", "var/cache/apt/*", "var/log/*.log", "var/log/apt", "var/cache/ldconfig/aux-cache",
     "etc/machine-id", "etc/hostname", "etc/resolv.conf",
@@ -35,7 +35,7 @@ _LEFT_OVER: Final = (
 
 
 def sources(*, with_security: bool) -> str:
-    """Return the deb822 sources of the image: suites by name, mirrors by a file that the image does not have."""
+    """Return the deb822 sources of the image: suites by name, mirrors by a file that the image does not contain."""
     blocks = [("debian", f"{RELEASE}")]
     if with_security:
         blocks = [("debian", f"{RELEASE} {RELEASE}-updates"), ("debian-security", f"{RELEASE}-security")]
@@ -53,13 +53,13 @@ def make_root(
 
     Raises UpstreamError when the machine has no Debian mirror of the release, or the mirror does not answer.
     """
-    found = settings_files.mirrors()
-    if not found["debian"] or (with_security and not found["debian-security"]):
-        raise UpstreamError(f"This machine's apt sources name no mirror of Debian {RELEASE}; add one, then try again.")
-    lines = [f"deb [signed-by={KEYRING}] {uri} {RELEASE} main" for uri in found["debian"][:1]]
+    mirrors = settings_files.mirrors()
+    if not mirrors["debian"] or (with_security and not mirrors["debian-security"]):
+        raise UpstreamError(f"The apt sources of this machine have no mirror of Debian {RELEASE}. Add one, then retry.")
+    lines = [f"deb [signed-by={KEYRING}] {uri} {RELEASE} main" for uri in mirrors["debian"][:1]]
     if with_security:
-        lines += [f"deb [signed-by={KEYRING}] {uri} {RELEASE}-updates main" for uri in found["debian"][:1]]
-        lines += [f"deb [signed-by={KEYRING}] {uri} {RELEASE}-security main" for uri in found["debian-security"][:1]]
+        lines += [f"deb [signed-by={KEYRING}] {uri} {RELEASE}-updates main" for uri in mirrors["debian"][:1]]
+        lines += [f"deb [signed-by={KEYRING}] {uri} {RELEASE}-security main" for uri in mirrors["debian-security"][:1]]
     with tempfile.TemporaryDirectory(prefix="gd-base-", dir=settings.SCRATCH or None) as scratch:
         hook_folder = Path(scratch)
         (hook_folder / "gravingdock.sources").write_text(sources(with_security=with_security))
@@ -77,11 +77,11 @@ def make_root(
             f"--customize-hook=rm -rf {remove}",
             RELEASE, str(folder / "rootfs.tar"), *lines,
         ]  # fmt: skip
-        environment = settings_files.environment() | {"TMPDIR": scratch}  # else a kill leaves its work in /tmp
+        environment = settings_files.environment() | {"TMPDIR": scratch}  # else its files stay in /tmp after a kill
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=scratch)
     for line in done.stderr.splitlines():
-        for uri in (*found["debian"], *found["debian-security"]):
+        for uri in (*mirrors["debian"], *mirrors["debian-security"]):
             line = line.replace(uri, "<mirror>")  # noqa: PLW2901 -- the cleaned line
         log(line)
     if done.returncode != 0:
-        raise UpstreamError("mmdebstrap failed; the log has its words. Does the mirror answer?")
+        raise UpstreamError("mmdebstrap failed. Read its messages in the log, and check that the mirror answers.")

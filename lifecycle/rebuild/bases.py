@@ -54,7 +54,7 @@ def recorded_base(job: RebuildJob, actor: User) -> dict[str, str]:
     """Return {repository: repository@digest} of what the recorded base of the old image is now; {} for no base.
 
     Outside of the wave, only repositories that `actor` can see count, the image's own team first: another repository
-    that once held the same base may have any image under that tag today.
+    that once had the same base may have any image under that tag today.
     """
     old_base = queries.base_by_layers(first_platform(job.old_image))
     if old_base is None:

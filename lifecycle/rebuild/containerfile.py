@@ -1,4 +1,4 @@
-"""The little of a Containerfile that we have to understand: which images it stands on.
+"""Find and replace the base images of a Containerfile.
 
 Syntax: the Dockerfile reference (FROM, AS, COPY --from, ARG before the first FROM, line continuation, escape `\\`).
 """
@@ -24,7 +24,7 @@ _VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|
 
 
 def _instructions(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (number of the first line, instruction with its continuation lines joined); comments are left out."""
+    """Yield (number of the first line, instruction with its continuation lines joined); without comments."""
     start = 0
     parts: list[str] = []
     for number, line in enumerate(text.splitlines()):
@@ -42,17 +42,17 @@ def _instructions(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _expand(text: str, values: Mapping[str, str]) -> str:
-    return _VARIABLE.sub(lambda found: values.get(found[1] or found[3]) or found[2] or "", text)
+    return _VARIABLE.sub(lambda name: values.get(name[1] or name[3]) or name[2] or "", text)
 
 
 def _default(argument: re.Match[str]) -> str:
-    """Return what an ARG gives by itself, without the quotes around it."""
+    """Return the default value of an ARG, without the quotes around it."""
     text = argument[2] or ""
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 def split_reference(reference: str) -> tuple[str, str]:
-    """Return (repository name, tag or digest) of an image reference; its host is left out."""
+    """Return (repository name, tag or digest) of an image reference; without the host."""
     first, slash, rest = reference.partition("/")
     name = rest if slash and (first == "localhost" or "." in first or ":" in first) else reference
     name, _, digest = name.partition("@")
@@ -64,10 +64,10 @@ def split_reference(reference: str) -> tuple[str, str]:
 
 
 def _checked(reference: str, line: int) -> str:
-    """Return a reference that the registry can be asked for; raises Malformed with the line it stands on."""
-    where = f"Line {line}: {reference[:80]!r} names no image once its arguments are filled in."
+    """Return a reference that is valid in a registry; raises Malformed with its line number."""
+    where = f"Line {line}: {reference[:80]!r} is not an image reference."
     if len(reference) > REFERENCE_MAX:
-        raise Malformed(f"Line {line}: an image's name has at most {REFERENCE_MAX} characters.")
+        raise Malformed(f"Line {line}: an image reference has at most {REFERENCE_MAX} characters.")
     try:
         name, wanted = split_reference(reference)
         parse_repository_name(name)
@@ -81,14 +81,14 @@ def _checked(reference: str, line: int) -> str:
 
 
 def base_references(text: str, build_args: Mapping[str, str] | None = None) -> list[str]:
-    """Return the references of all images the recipe stands on, the last stage's FROM first, each once.
+    """Return the references of all base images of the recipe, the last stage's FROM first, each once.
 
-    Stages named by `AS` and `scratch` are none. Raises Malformed when the recipe has no FROM, or names something that
-    is no image reference: one recipe that nobody can read must not reach the plans over all of them.
+    Stages named by `AS` and `scratch` are no base images. Raises Malformed when the recipe has no FROM, or a base that
+    is not an image reference. Plans read all recipes, so such a recipe must not be stored.
     """
     values: dict[str, str] = {}
     stages: set[str] = set()
-    found: list[str] = []
+    references: list[str] = []
     last = ""
     is_before_from = True
     for number, instruction in _instructions(text):
@@ -98,29 +98,29 @@ def base_references(text: str, build_args: Mapping[str, str] | None = None) -> l
             is_before_from = False
             image = _expand(line["image"], values)
             if not image:
-                raise Malformed(f"Line {number + 1}: FROM names no image once its arguments are filled in.")
+                raise Malformed(f"Line {number + 1}: FROM is empty after its arguments are replaced.")
             last = "" if image.lower() in stages or image == "scratch" else _checked(image, number + 1)
             if last:
-                found.append(last)
+                references.append(last)
             if line["name"]:
                 stages.add(line["name"].lower())
             stages.add(str(len(stages)))
         elif copied := _COPY_FROM.match(instruction):
             image = copied["image"]
             if image.lower() not in stages and not image.isdigit():
-                found.append(_checked(image, number + 1))
+                references.append(_checked(image, number + 1))
     if is_before_from:
         raise Malformed("The recipe has no FROM.")
-    return list(dict.fromkeys([last, *found] if last else found))
+    return list(dict.fromkeys([last, *references] if last else references))
 
 
 def pinned(text: str, bases: Mapping[str, str], build_args: Mapping[str, str] | None = None) -> str:
-    """Return the recipe with each reference in `bases` replaced; raises Malformed for one that is not in it.
+    """Return the recipe with each reference in `bases` replaced; raises Malformed for a reference without a digest.
 
-    The lines stay where they were, so that the builder's messages name the lines people wrote.
+    Line numbers stay the same, so that messages of the builder match the recipe as written.
     """
     if missing := [name for name in base_references(text, build_args) if name not in bases]:
-        raise Malformed(f"No digest is known for the base {missing[0]}.")
+        raise Malformed(f"The digest of the base {missing[0]} is unknown.")
     values: dict[str, str] = {}
     stages: set[str] = set()
     lines = text.splitlines()

@@ -1,4 +1,4 @@
-"""A recipe's build context, kept as an artifact by digest in the recipe's own repository."""
+"""The build context of a recipe, stored as an artifact in the recipe's own repository."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ CONTEXT_MAX: Final = 32 * 1024 * 1024  # bytes of all files
 
 
 def store(client: RegistryClient, repository: str, files: Mapping[str, bytes]) -> str:
-    """Push the files as one artifact and return its digest, the same for the same files; raises Malformed."""
+    """Push the files as one artifact and return its digest: equal for equal files. Raises Malformed, LimitExceeded."""
     raw = io.BytesIO()
     if sum(len(content) for content in files.values()) > CONTEXT_MAX:
-        raise LimitExceeded(f"A build context is at most {CONTEXT_MAX} bytes.")
+        raise LimitExceeded(f"A build context has at most {CONTEXT_MAX} bytes.")
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name in sorted(files):
             member = tarfile.TarInfo(_checked(name))
@@ -43,16 +43,16 @@ def store(client: RegistryClient, repository: str, files: Mapping[str, bytes]) -
     }
     content = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
     digest = Digest.of(content)
-    # A tag of its own: garbage collection of the registry removes what no tag names.
+    # It needs a tag: garbage collection of the registry removes untagged manifests.
     client.put_manifest(repository, f"build-context-{digest.encoded[:16]}", content, MANIFEST_TYPE)
     return digest.text
 
 
 def unpack(client: RegistryClient, repository: str, digest: str, folder: Path) -> None:
-    """Write the files of a stored context below `folder`; only plain files under checked names come out."""
+    """Write the files of a stored context below `folder`: only plain files, with checked names. Raises Malformed."""
     document = orjson.loads(client.get_manifest(repository, digest).content)
     if document.get("artifactType") != ARTIFACT_TYPE:
-        raise Malformed("That digest is no build context.")
+        raise Malformed("The digest is not a build context.")
     blob = Digest.parse(document["layers"][0]["digest"])
     content = client.get_blob(repository, blob, max_bytes=2 * CONTEXT_MAX)
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def unpack(client: RegistryClient, repository: str, digest: str, folder: Path) -
         for member in archive:
             file = archive.extractfile(member) if member.isreg() else None
             if file is None:
-                raise Malformed("A build context holds plain files only.")
+                raise Malformed("A build context has plain files only.")
             path = folder / _checked(member.name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.read())
@@ -69,5 +69,5 @@ def unpack(client: RegistryClient, repository: str, digest: str, folder: Path) -
 def _checked(name: str) -> str:
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or not name.isprintable() or str(path) != name:
-        raise Malformed("A context file has a plain relative name.", got=name[:100])
+        raise Malformed("A file of a build context needs a plain relative name.", got=name[:100])
     return name

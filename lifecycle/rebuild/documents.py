@@ -54,7 +54,7 @@ def load(client: RegistryClient, repository: str, digest: Digest) -> Loaded:
     content = client.get_manifest(repository, digest.text)
     document = parse_manifest(content)
     raw_config = client.get_blob(repository, document.config.digest, max_bytes=CONFIG_MAX_BYTES)
-    manifest = load_json(content.content, "manifest")  # an object: parse_manifest has seen it
+    manifest = load_json(content.content, "manifest")  # an object: parse_manifest has checked that
     config = _object(load_json(raw_config, "configuration"), "configuration")
     _check_writable(manifest, "manifest")
     _check_writable(config, "configuration")
@@ -98,11 +98,11 @@ def _history_entry(value: object) -> dict[str, Any]:
 
 
 def _check_writable(document: dict[str, Any], what: str) -> None:
-    """Refuse what JSON can spell but no other program reads back: half characters, numbers of more than 64 bits."""
+    """Refuse values that JSON allows but many programs cannot read: lone surrogates, numbers of more than 64 bits."""
     try:
         orjson.dumps(document)
     except orjson.JSONEncodeError:
-        raise MalformedManifest(f"The {what} has a text or a number that cannot be written again.") from None
+        raise MalformedManifest(f"The {what} has a string or a number that cannot be encoded.") from None
 
 
 def _object(value: object, name: str) -> dict[str, Any]:

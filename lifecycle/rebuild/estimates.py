@@ -1,4 +1,4 @@
-"""What a rebuild would fix, from what is known of packages before anything is built."""
+"""Estimate which advisories a rebuild would fix, from the packages of the old and the new base."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ WAVES_AT_ONCE: Final = 20
 
 
 def estimate(wave: RebuildWave) -> None:
-    """Write on each job which advisories would go with the packages that its image has from the old base.
+    """Write on each job the advisories that the new base would fix in the packages from the old base.
 
-    Nothing is written while the new base is not scanned and matched: unknown is not nothing. What a recipe installs
-    by itself may change as well, and is not known before. A few queries for each old base that images stand on.
+    Nothing is written until the new base is scanned and matched: an unknown estimate is not an empty one. Packages that
+    a recipe installs may change too, and are unknown before the build. A few queries for each old base.
     """
     new = {image.platform: image for image in platforms_of(wave.new_base)}
     if not new or not all(image.scanned_at for image in new.values()) or is_matching([i.pk for i in new.values()]):
@@ -40,25 +40,25 @@ def estimate(wave: RebuildWave) -> None:
             groups[old[image.pk], image.platform].append(job)
     before = Image.objects.in_bulk({key[0] for key in groups})
     for (base, name), members in groups.items():
-        found = fixed_by_new_base({platform[job.pk].pk for job in members}, before[base], new[name])
+        fixed = fixed_by_new_base({platform[job.pk].pk for job in members}, before[base], new[name])
         for job in members:
-            job.would_fix = found[platform[job.pk].pk]
+            job.would_fix = fixed[platform[job.pk].pk]
     RebuildJob.objects.bulk_update([job for members in groups.values() for job in members], ["would_fix"])
 
 
 def note_of(job: RebuildJob) -> str:
-    """Return the sentence that belongs beside `would_fix`: what it cannot say; "" when it says all."""
+    """Return the limits of the estimate in `would_fix`, as a sentence to show beside it; "" when it is complete."""
     if job.would_fix is None:
-        return "Not known yet: the new base, or the image, is not scanned."
+        return "Unknown until the new base and the image are scanned."
     if job.method == RebuildJob.Method.REBASE:
         return ""
-    return "Packages that its own recipe installs may change as well; that is not known before it is built."
+    return "Packages that its own recipe installs may change as well. The build shows which."
 
 
 def estimate_open() -> None:
-    """Estimate what could not be estimated when it was planned, as its new base was not scanned yet.
+    """Estimate open waves whose new base was not scanned when they were planned.
 
-    At random: a wave that still cannot be estimated must not keep the others waiting.
+    In random order: a wave that still cannot be estimated must not delay the others.
     """
     open_states = (RebuildWave.State.PLANNED, RebuildWave.State.RUNNING)
     waves = RebuildWave.objects.filter(state__in=open_states, pk__in=_to_estimate().values("wave"))
@@ -67,11 +67,10 @@ def estimate_open() -> None:
 
 
 def _to_estimate() -> QuerySet[RebuildJob]:
-    """Return the jobs without an estimate, but for those that `estimate` has nothing to say of, now or ever.
+    """Return the jobs without an estimate that can be estimated now.
 
-    The new base is scanned on every platform, and so is the image, which has to be known to stand on an older image of
-    the base: one that does so by the word of its recipe alone has no packages of which we know that the base brought
-    them.
+    The new base has to be scanned on every platform, and the image too. Its lineage must contain an older image of the
+    base: if only its recipe names the base, no package is known to come from it.
     """
     unscanned = IndexEntry.objects.filter(
         index=OuterRef("wave__new_base"), child__kind=Image.Kind.MANIFEST, child__scanned_at=None
@@ -81,9 +80,9 @@ def _to_estimate() -> QuerySet[RebuildJob]:
         descendant__scanned_at__isnull=False,
         ancestor__repository_images__repository=OuterRef("wave__repository"),
     )
-    stands_on_it = Exists(above.filter(descendant=OuterRef("old_image"))) | Exists(
+    is_derived = Exists(above.filter(descendant=OuterRef("old_image"))) | Exists(
         above.filter(descendant__parents__index=OuterRef("old_image"))
     )
-    # `would_fix=None` would ask for JSON's null; what is not known is SQL's.
-    unknown = RebuildJob.objects.filter(stands_on_it, would_fix__isnull=True)
+    # `would_fix=None` would match JSON's null; an unknown estimate is SQL's NULL.
+    unknown = RebuildJob.objects.filter(is_derived, would_fix__isnull=True)
     return unknown.filter(Q(wave__new_base__scanned_at__isnull=False) | is_index)

@@ -1,4 +1,4 @@
-"""The jobs of this package: plan a rebuild wave for a watched tag, rebuild one image."""
+"""The job kinds of this package: plan a rebuild wave for a watched tag, and rebuild one image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _watches(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
     visible = set(repositories_visible_to(reader).filter(watches__in=ids).values_list("pk", flat=True))
     subjects = {}
     for watch in UpstreamWatch.objects.filter(pk__in=ids).select_related("repository__team"):
-        repository, words = watch.repository, f"on {watch.repository.name}:{watch.tag}"
+        repository, words = watch.repository, f"{watch.repository.name}:{watch.tag}"
         if watch.repository_id in visible:
             subjects[watch.pk] = Subject(words, "lifecycle:repository", (repository.team.slug, repository.name))
         elif reader.is_superuser:
@@ -41,9 +41,9 @@ def _rebuilds(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
     return {job.pk: subjects[job.subject_id] for job in jobs if job.subject_id in subjects}
 
 
-# A cancelled plan is made again at the next move of the tag.
+# Can be cancelled, because the next move of the tag plans again.
 PLAN: Final = register(
-    Kind("plan", queue="match", label="Plan a rebuild", subjects=_watches, is_cancellable=True, is_retried_forever=True)
+    Kind("plan", queue="match", label="Plan rebuild", subjects=_watches, is_cancellable=True, is_retried_forever=True)
 )
 REBUILD: Final = register(
     Kind(
@@ -51,7 +51,7 @@ REBUILD: Final = register(
         queue="rebuild",
         label="Rebuild",
         subjects=_rebuilds,
-        why_not_cancelled="A rebuild is stopped with its wave.",
-        why_not_retried="Its wave's page tries again what failed there.",
+        why_not_cancelled="Cancel the rebuild wave instead.",
+        why_not_retried="Retry it on the wave page.",
     )
 )

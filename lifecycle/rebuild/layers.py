@@ -1,4 +1,4 @@
-"""What the layers of an image hold, as paths: enough to tell whether two images can be put together safely."""
+"""The file tree of an image's layers: enough to decide whether its own layers fit onto another base."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ OPAQUE: Final = ".wh..wh..opq"
 MEMBERS_MAX: Final = 1_000_000
 # Bytes that a header may claim for one file: tarfile skips a file by reading it in small blocks, also past the end.
 MEMBER_MAX_BYTES: Final = 64 * 1024**3
-KEPT_MAX: Final = 32 * 1024 * 1024  # bytes of one file that is read whole: a package database
-# Files whose words a decision needs.
+KEPT_MAX: Final = 32 * 1024 * 1024  # bytes of one file that is kept whole, such as a package database
+# Files whose content a decision needs.
 KEPT: Final = frozenset({"var/lib/dpkg/status", "lib/apk/db/installed", "usr/lib/apk/db/installed", "etc/os-release",
                          "usr/lib/os-release", "etc/passwd", "etc/group"})  # fmt: skip
 _ELF_DYNAMIC: Final = 2  # PT_DYNAMIC
@@ -41,20 +41,20 @@ class Entry:
     gid: int
     size_bytes: int = 0
     target: str = ""
-    is_dynamic: bool = False  # a program that the dynamic loader has to complete
+    is_dynamic: bool = False  # a program that needs the dynamic loader and its libraries
     content: bytes | None = None  # of KEPT paths only
 
 
 @dataclass(slots=True)
 class FileTree:
-    """Paths without a leading slash. `whiteouts` and `opaque` are left from layers that nothing lies under."""
+    """Paths without a leading slash. `whiteouts` and `opaque` apply to layers below this tree."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
     whiteouts: set[str] = field(default_factory=set)
     opaque: set[str] = field(default_factory=set)
 
     def add(self, upper: FileTree) -> None:
-        """Put one layer's tree on top of this one."""
+        """Apply the tree of the next layer."""
         for hidden in upper.opaque:
             self._remove_below(hidden)
         for hidden in upper.whiteouts:
@@ -74,7 +74,7 @@ class FileTree:
             del self.entries[path]
 
     def text(self, *paths: str) -> str:
-        """Return the content of the first of these files that is there, following nothing; "" for none."""
+        """Return the content of the first of these files that exists, without following links; "" for none."""
         for path in paths:
             entry = self.entries.get(path)
             if entry is not None and entry.content is not None:
@@ -83,7 +83,7 @@ class FileTree:
 
 
 def file_tree_of_layers(client: RegistryClient, repository: str, layers: Iterable[Descriptor]) -> FileTree:
-    """Return what these layers, lowest first, hold together; raises Malformed for a format that we cannot read."""
+    """Return the merged tree of these layers, lowest first; raises Malformed, LimitExceeded as `read_layer` does."""
     whole = FileTree()
     for layer in layers:
         with tempfile.TemporaryFile() as stream:
@@ -94,7 +94,7 @@ def file_tree_of_layers(client: RegistryClient, repository: str, layers: Iterabl
 
 
 def copy_blob(client: RegistryClient, source: str, target: str, blob: Digest, *, size_bytes: int) -> None:
-    """Copy a blob from one repository to another through this machine, for a registry that does not mount."""
+    """Copy a blob from one repository to another through this machine, for a registry that cannot mount it."""
     with tempfile.NamedTemporaryFile() as stream:
         client.fetch_blob(source, blob, cast(BinaryIO, stream), size_bytes=size_bytes)
         stream.flush()
@@ -105,7 +105,7 @@ def read_layer(stream: IO[bytes]) -> FileTree:
     """Return one layer's paths; raises Malformed when it is neither a plain nor a gzip tar, LimitExceeded."""
     is_gzip = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
-    source: IO[bytes] = gzip.GzipFile(fileobj=stream) if is_gzip else stream  # type: ignore[assignment]
+    source: IO[bytes] = gzip.GzipFile(fileobj=stream) if is_gzip else stream  # type: ignore[assignment]  # GzipFile is not typed as IO
     tree = FileTree()
     count = 0
     try:
@@ -114,9 +114,9 @@ def read_layer(stream: IO[bytes]) -> FileTree:
                 archive.members = []  # type: ignore[attr-defined]  # else every member stays in memory
                 count += 1
                 if count > MEMBERS_MAX:
-                    raise LimitExceeded(f"A layer holds more than {MEMBERS_MAX} files.")
+                    raise LimitExceeded(f"A layer has more than {MEMBERS_MAX} files.")
                 if member.size > MEMBER_MAX_BYTES:
-                    raise LimitExceeded(f"A layer holds a file of more than {MEMBER_MAX_BYTES} bytes.")
+                    raise LimitExceeded(f"A layer has a file of more than {MEMBER_MAX_BYTES} bytes.")
                 _add_member(tree, archive, member)
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, RecursionError) as error:
         raise Malformed(f"A layer cannot be read: {error}") from error
@@ -140,7 +140,7 @@ def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> Entr
     if member.isreg() and member.size and (file := archive.extractfile(member)) is not None:
         if path in KEPT:
             if member.size > KEPT_MAX:
-                raise LimitExceeded(f"{path} is longer than {KEPT_MAX} bytes.")
+                raise LimitExceeded(f"/{path} is larger than {KEPT_MAX} bytes.")
             content = file.read()
         elif member.size > len(_ELF_MAGIC):
             is_dynamic = is_dynamic_elf(file.read(4096))
@@ -152,7 +152,7 @@ _ELF_MAGIC: Final = b"\x7fELF"
 
 
 def is_dynamic_elf(start: bytes) -> bool:
-    """Whether a file that starts so is an ELF object with a dynamic section (elf(5)); true when that is not clear."""
+    """Whether a file with this start is an ELF object with a dynamic section (elf(5)); True when in doubt."""
     if not start.startswith(_ELF_MAGIC) or len(start) < 64:
         return start.startswith(_ELF_MAGIC)
     order = "<" if start[5] == 1 else ">"
@@ -180,7 +180,7 @@ def packages(tree: FileTree) -> set[str]:
 
 
 def release(tree: FileTree) -> tuple[str, str]:
-    """Return (ID, VERSION_ID) of os-release(5); empty texts when there is none."""
+    """Return (ID, VERSION_ID) of os-release(5); empty strings without the file."""
     lines = tree.text("etc/os-release", "usr/lib/os-release").splitlines()
     values = dict(line.split("=", 1) for line in lines if "=" in line)
     return values.get("ID", "").strip("\"'"), values.get("VERSION_ID", "").strip("\"'")

@@ -29,7 +29,7 @@ from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Repository, Tag
 from lifecycle.registry.platforms import platforms_of
 
-IMAGES_MAX: Final = 5000  # of one wave; nobody can review more in one confirmation
+IMAGES_MAX: Final = 5000  # of one wave; more cannot be reviewed before one confirmation
 SCAN_WAIT: Final = timedelta(seconds=60)  # for the scan of a new base; after that, estimates follow later
 SCAN_POLL_S: Final = 2.0
 

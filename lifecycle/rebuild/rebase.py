@@ -1,8 +1,8 @@
-"""Put an image's own layers onto a newer base, in the registry alone, when that is provably what a rebuild would give.
+"""Put an image's own layers onto a newer base, without a build, where the result is provably that of a rebuild.
 
-The rules are in docs/explanation/rebuild.md; whatever cannot be proven is refused with a reason. Known defects of
-other tools that this avoids: a lost variant, author, creation time or annotation, and a first layer dropped when the
-image has no history.
+The rules are in docs/explanation/rebuild.md. A case that cannot be proven is refused with a reason. Known defects of
+other tools that this avoids: a lost variant, author, creation time or annotation, and a dropped first layer of an image
+without history.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from lifecycle.rebuild.layers import FileTree
 
 BASE_NAME: Final = "org.opencontainers.image.base.name"
 BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
-# Rule 2: an old database on top would mask the new one, and scanners would report what is no longer there.
+# Rule 2: an old database on top would hide the new one, and scanners would report packages that are gone.
 _PACKAGE_DATABASE: Final = re.compile(
     r"(?:var/lib/dpkg(?:/.*)?|var/lib/apt(?:/.*)?|(?:usr/)?lib/apk/db(?:/.*)?|var/lib/rpm(?:/.*)?"
     r"|usr/lib/sysimage/rpm(?:/.*)?)"
 )
-# Rule 3: what builders leave where they mounted something; an empty file over a file that runtimes mount over again.
+# Rule 3: empty files that builders leave at their mount points. Runtimes mount over them again.
 _MOUNT_POINTS: Final = frozenset({"etc/hosts", "etc/resolv.conf", "etc/hostname"})
 _PYTHON: Final = re.compile(r"(?:.*/)?(python\d+\.\d+)(?:/.*)?")
 _REASONS_MAX: Final = 5
@@ -40,7 +40,7 @@ ReadFileTree = Callable[[RegistryClient, str, Iterable[Descriptor]], FileTree]
 
 @dataclass(frozen=True, slots=True)
 class RebaseDecision:
-    """Whether the rebase is safe; if not, why, one sentence each."""
+    """Whether the rebase is safe; if not, the reasons, one sentence each."""
 
     is_safe: bool
     reasons: tuple[str, ...] = ()
@@ -102,20 +102,22 @@ def _decide(client: RegistryClient, app: Loaded, old: Loaded, new: Loaded | None
 
 
 def decide_trees(own: FileTree, old: FileTree, new: FileTree) -> RebaseDecision:
-    """Apply rules 2 to 7 to what the image's own layers and the two bases hold."""
+    """Apply rules 2 to 7 to the files of the image's own layers and of the two bases."""
     reasons = [*_own_reasons(own), *_rules_3_and_4(own, old, new), *_rule_5(old, new), *_rules_6_and_7(own, old, new)]
     return RebaseDecision(not reasons, tuple(dict.fromkeys(reasons))[:_REASONS_MAX])
 
 
 def _own_reasons(own: FileTree) -> list[str]:
-    """Return what the image's own layers hold that forbids every rebase, whatever the new base is."""
+    """Return the reasons in the image's own layers that exclude every rebase, whatever the new base is."""
     reasons = _rule_2(own)
     reasons += [f"Its own layers remove /{hidden} of the base." for hidden in sorted(own.whiteouts | own.opaque)]
     programs = sorted(path for path, entry in own.entries.items() if entry.is_dynamic)
     if programs:
-        reasons.append(f"It brings a dynamically linked program (/{programs[0]}); only a rebuild links it anew.")
+        reasons.append(
+            f"It adds a dynamically linked program (/{programs[0]}). Only a build links it against the new base."
+        )
     if any("node_modules" in path.split("/") for path in own.entries):
-        reasons.append("It brings Node modules, which may be made for the old base's Node.")
+        reasons.append("It adds Node modules, which may be built for the Node version of the old base.")
     return reasons
 
 
@@ -135,7 +137,7 @@ def _rules_3_and_4(own: FileTree, old: FileTree, new: FileTree) -> list[str]:
         before, after = old.entries.get(path), new.entries.get(path)
         if entry.kind == "d":
             if (before is None) != (after is None) or (before is not None and before != after):
-                reasons.append(f"The folder /{path}, which it carries, differs between the bases.")
+                reasons.append(f"Its layers contain the folder /{path}, which differs between the bases.")
         elif (before is not None or after is not None) and not (path in _MOUNT_POINTS and entry.size_bytes == 0):
             reasons.append(f"It replaces a file of the base (/{path}).")
         parts = path.split("/")
@@ -143,7 +145,7 @@ def _rules_3_and_4(own: FileTree, old: FileTree, new: FileTree) -> list[str]:
     for folder in sorted(folders):
         kinds = {tree.entries[folder].kind for tree in (old, new) if folder in tree.entries}
         if len(kinds) > 1 or (kinds and kinds != {"d"}):
-            reasons.append(f"/{folder} is a link or file in a base, and its layers write below it.")
+            reasons.append(f"/{folder} is a link or file in a base, but its layers write below it.")
     return reasons
 
 
@@ -151,28 +153,28 @@ def _rule_5(old: FileTree, new: FileTree) -> list[str]:
     reasons = []
     if layers.release(old) != layers.release(new):
         reasons.append("The new base is another release of the distribution.")
-    if gone := sorted(layers.packages(old) - layers.packages(new)):
-        reasons.append(f"The new base no longer has the package {gone[0]}.")
+    if missing := sorted(layers.packages(old) - layers.packages(new)):
+        reasons.append(f"The new base no longer has the package {missing[0]}.")
     return reasons
 
 
 def _rules_6_and_7(own: FileTree, old: FileTree, new: FileTree) -> list[str]:
     reasons = []
-    minors = {found[1] for path in own.entries if (found := _PYTHON.fullmatch(path))}
+    minors = {match[1] for path in own.entries if (match := _PYTHON.fullmatch(path))}
     for minor in sorted(minors):
-        places = [f"{folder}/bin/{minor}" for folder in ("usr", "usr/local")]
-        if not any(place in new.entries for place in places):
-            reasons.append(f"It brings files for {minor}, which the new base does not have.")
+        programs = [f"{folder}/bin/{minor}" for folder in ("usr", "usr/local")]
+        if not any(program in new.entries for program in programs):
+            reasons.append(f"It adds files for {minor}, which the new base does not have.")
     for table, number in (("etc/passwd", "uid"), ("etc/group", "gid")):
         before, after = layers.names_by_number(old, table), layers.names_by_number(new, table)
         for owner in sorted({getattr(entry, number) for entry in own.entries.values()} - {0}):
             if before.get(owner) != after.get(owner):
-                reasons.append(f"The {number} {owner}, which owns files of it, means another name in the new base.")
+                reasons.append(f"The {number} {owner}, which owns some of its files, has another name in the new base.")
     return reasons
 
 
 def merge(app: Loaded, old: Loaded, new: Loaded, *, base_name: str) -> Rebased:
-    """Return the documents of `app` on `new`: the same bytes for the same three; raises ConfigConflict."""
+    """Return the documents of `app` on `new`: equal bytes for equal inputs. Raises ConfigConflict."""
     count = len(old.diff_ids)
     config = copy.deepcopy(dict(app.config))
     config["config"] = _merged(app.settings, old.settings, new.settings)
@@ -199,7 +201,7 @@ def merge(app: Loaded, old: Loaded, new: Loaded, *, base_name: str) -> Rebased:
 
 
 def push(client: RegistryClient, result: Rebased, app: Loaded, new: Loaded, *, tag: str) -> Digest:
-    """Put a rebased image into the image's own repository under `tag`; the layers are mounted, not copied."""
+    """Push a rebased image into the image's own repository under `tag`; layers are mounted where the registry can."""
     document = orjson.loads(result.manifest)
     for layer in document["layers"]:
         blob = Digest.parse(layer["digest"])
@@ -246,7 +248,7 @@ def _three_way(app: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str,
 
 
 def _history(app: Loaded, old: Loaded, new: Loaded) -> list[Mapping[str, Any]]:
-    """Return the new base's history, then the image's own part; a layer without a history entry gets a bare one."""
+    """Return the new base's history, then the image's own; layers without an entry get a minimal one."""
     own_layers = len(app.diff_ids) - len(old.diff_ids)
     tail: list[Mapping[str, Any]] = []
     if old.history and app.history[: len(old.history)] == old.history:
@@ -263,13 +265,13 @@ def _history(app: Loaded, old: Loaded, new: Loaded) -> list[Mapping[str, Any]]:
 
 def _complete(entries: Sequence[Mapping[str, Any]], layer_count: int) -> list[Mapping[str, Any]]:
     described = sum(not entry.get("empty_layer") for entry in entries)
-    if described > layer_count:  # it does not fit its layers: say nothing rather than something false
+    if described > layer_count:  # it does not match the layers: no history is better than a wrong one
         return [{"created_by": "unknown"} for _ in range(layer_count)]
     return [*entries, *({"created_by": "unknown"} for _ in range(layer_count - described))]
 
 
 def _descriptor(layer: Mapping[str, Any], *, is_docker: bool) -> dict[str, Any]:
-    """Return a base's layer descriptor in the image's own family of media types: the blob is the same."""
+    """Return a base's layer descriptor with the media type of the image's format, Docker or OCI. The blob is equal."""
     media_type = layer["mediaType"]
     if is_docker and "oci.image.layer" in media_type and media_type.endswith("+gzip"):
         media_type = "application/vnd.docker.image.rootfs.diff.tar.gzip"

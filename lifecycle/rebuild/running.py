@@ -98,7 +98,7 @@ def _make(run: JobRun, job: RebuildJob) -> None:
 
 
 def _keep_moved_tag(run: JobRun, client: RegistryClient, job: RebuildJob) -> bool:
-    """End the job as `unchanged`, and return True, if its tag was moved by somebody else since the plan.
+    """End the job as `unchanged`, and return True, if its tag was moved by another user since the plan.
 
     The tag stays, and derived images of the wave are built on the image it names now.
     """
@@ -120,7 +120,7 @@ def _keep_moved_tag(run: JobRun, client: RegistryClient, job: RebuildJob) -> boo
 def _move_tag(run: JobRun, job: RebuildJob, image: Image) -> bool:
     """Move the job's tag to its result, and return whether it names the result now.
 
-    Not if somebody else moved the tag since, nor if the wave was cancelled.
+    False if another user moved the tag since the plan, or if the wave was cancelled.
     """
     client = client_for(job.repository.registry)
     name = job.repository.name

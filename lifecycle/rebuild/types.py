@@ -38,7 +38,7 @@ class BuildRequest:
     containerfile: str
     context: Path | None  # a folder; None for a recipe without one
     build_args: Mapping[str, str]
-    bases: Mapping[str, str]  # a reference as the recipe writes it -> "<repository>@sha256:..." in that registry
+    bases: Mapping[str, str]  # reference as in the recipe -> "<repository>@sha256:..." in that registry
     repository: str
     tag: str
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What was pushed: the digest of the platform manifest, and how long it took."""
+    """The digest of the pushed platform manifest, and the duration of the build."""
 
     digest: str
     seconds: float

@@ -1,4 +1,4 @@
-"""From a row to a client that can speak to that registry."""
+"""Clients for registries, with the credentials from their rows."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from lifecycle.registry.models import Registry
 
 
 def client_for(registry: Registry) -> RegistryClient:
-    """Return a client for `registry`, with our credentials for it. Costs nothing until it is used.
+    """Return a client for `registry`, with our credentials for it. Makes no request.
 
-    Raises RegistryRefused when the stored credentials cannot be opened with the present FIELD_KEY.
+    Raises RegistryRefused when the stored credentials cannot be decrypted with the current FIELD_KEY.
     """
     http = _shared_http(os.getpid())
     authorizer: Authorizer
     if registry.is_managed:
-        # REGISTRY_URL is where this process reaches it; the row's endpoint is what users write.
+        # This process reaches the registry at REGISTRY_URL. The row's endpoint is the address for users.
         return HttpRegistryClient(settings.REGISTRY_URL, http=http, authorizer=SelfIssued())
     authorizer = Challenged(http, registry.endpoint, registry.username, decrypt(bytes(registry.password_encrypted)))
     return HttpRegistryClient(registry.endpoint, http=http, authorizer=authorizer)
 
 
 def encrypt(secret: str) -> bytes:
-    """Return `secret` sealed with FIELD_KEY, as `Registry.password_encrypted` stores it; empty stays empty."""
+    """Return `secret` encrypted with FIELD_KEY, for `Registry.password_encrypted`; b"" for an empty secret."""
     return Fernet(settings.FIELD_KEY).encrypt(secret.encode()) if secret else b""
 
 
 def decrypt(sealed: bytes) -> str:
-    """Return what `encrypt` sealed; raises RegistryRefused when the key is another."""
+    """Return the secret that `encrypt` encrypted; raises RegistryRefused when FIELD_KEY is not the same key."""
     if not sealed:
         return ""
     try:
         return Fernet(settings.FIELD_KEY).decrypt(sealed).decode()
     except (InvalidToken, UnicodeDecodeError) as error:
-        raise RegistryRefused("The registry's stored credentials cannot be opened: enter them again.") from error
+        raise RegistryRefused("The registry's stored credentials cannot be decrypted. Enter them again.") from error
 
 
 @lru_cache(maxsize=1)
 def _shared_http(_process_id: int) -> HttpClient:
-    """One pool of connections for each process: a child of a fork must not use its parent's."""
+    """Return the connection pool of this process. A forked child must not use its parent's pool."""
     return HttpClient()

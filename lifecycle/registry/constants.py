@@ -1,12 +1,11 @@
-"""Names and limits of our own in repositories."""
+"""Limits and reserved tag names in repositories."""
 
 from __future__ import annotations
 
 from typing import Final
 
-PROTECTED_PATTERNS_MAX: Final = 50  # of one repository
+PROTECTED_PATTERNS_MAX: Final = 50  # in one repository
 
-
-# What the tags begin with that our own workers push beside an image's own: results before they count, build contexts.
-# Nobody builds on them, and pages leave them out unless asked.
+# Prefixes of tags that our own workers push: unchecked rebuild results and build contexts. No image is built on them,
+# and pages hide them by default.
 OWN_TAGS: Final = ("rebuild-", "build-context-")

@@ -1,4 +1,4 @@
-"""What a registry holds: repositories, images by digest, layers, tags and their history."""
+"""The content of registries: repositories, images by digest, layers, tags and their history."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from accounts.verbs import Verb
 
 
 class Registry(models.Model):
-    """An OCI registry. One is *managed*: it asks us for its tokens and only lets in whom we let in."""
+    """An OCI registry. One is *managed*: we are its token service, so we control all access to it."""
 
-    name = models.SlugField(max_length=60, unique=True)  # also the last part of its hook's address
+    name = models.SlugField(max_length=60, unique=True)  # also the last part of its webhook URL
     endpoint = models.CharField(max_length=255, unique=True)  # "https://registry.example.com", no path
     is_managed = models.BooleanField(default=False)
     username = models.CharField(max_length=255, blank=True)
@@ -37,20 +37,20 @@ class Registry(models.Model):
 
     @property
     def is_ours(self) -> bool:
-        """Whether somebody said that we may read it; an inventory file that names a registry does not."""
+        """Whether we are allowed to read it: it is managed or has credentials. A name in an inventory is not enough."""
         return self.is_managed or bool(self.username)
 
     @property
     def host(self) -> str:
-        """`host[:port]` as clients write it before a repository's name."""
+        """`host[:port]`, as clients write it before a repository name."""
         return self.endpoint.partition("://")[2].rstrip("/")
 
 
 class Repository(models.Model):
-    """A named place in a registry for the images of one family, owned by one team.
+    """A repository in a registry, owned by one team.
 
-    `source` is set on the target of a promotion: `production/shop/api` has `shop/api` as its source. `family` is the
-    name that grants match: the source's name, or the repository's own.
+    `source` is set on a promotion target: `production/shop/api` has `shop/api` as its source. Grants match `family`,
+    which is the name of the source repository, or the repository's own name when it has no source.
     """
 
     registry = models.ForeignKey(Registry, on_delete=models.PROTECT, related_name="repositories")
@@ -62,10 +62,10 @@ class Repository(models.Model):
         "lifecycle.Environment", on_delete=models.PROTECT, related_name="repositories", null=True, blank=True
     )
     description = models.CharField(max_length=300, blank=True)
-    # Patterns of tags that only image.amend may move; a star stands for any run of characters (docs/adr/0007).
+    # Only users with image.amend can move tags that match these patterns. * matches any characters (docs/adr/0007).
     protected_tags: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=128), default=list, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
-    updated_at = models.DateTimeField(auto_now_add=True)  # the last push, promotion or rebuild into it
+    updated_at = models.DateTimeField(auto_now_add=True)  # time of the last push, promotion or rebuild into it
 
     class Meta:
         verbose_name_plural = "repositories"
@@ -88,15 +88,15 @@ class Repository(models.Model):
 
 
 class Image(models.Model):
-    """One manifest, named by digest; global, and visible only through a repository the user may see.
+    """One manifest, identified by its digest. Images are global, but users see them only through visible repositories.
 
-    The bytes as served are kept, since the digest is over them.
+    `manifest` holds the bytes as served, because the digest is computed from them.
     """
 
     class Kind(models.TextChoices):
         MANIFEST = "manifest"  # one platform
         INDEX = "index"
-        ARTIFACT = "artifact"  # signatures, SBOMs, build contexts and other things that are no image
+        ARTIFACT = "artifact"  # not an image: signatures, SBOMs, build contexts and others
 
     digest = models.CharField(max_length=135, unique=True)
     kind = models.CharField(max_length=8, choices=Kind)
@@ -114,13 +114,13 @@ class Image(models.Model):
     labels: models.JSONField[Any, Any] = models.JSONField(default=dict)
     base_name = models.CharField(max_length=500, blank=True)  # org.opencontainers.image.base.name, as declared
     base_digest = models.CharField(max_length=135, blank=True)  # ...base.digest, as declared
-    # Chain ids over all layers (image-spec config.md); "" when a layer's id is not known. See lineage/chains.py.
+    # Chain ids over all layers (image-spec config.md); "" when the id of a layer is unknown. See oci/chains.py.
     diff_chain_id = models.CharField(max_length=71, blank=True)
     digest_chain_id = models.CharField(max_length=71, blank=True)
     layer_count = models.IntegerField(default=0)
-    created_at = models.DateTimeField(null=True, blank=True)  # what the configuration says
+    created_at = models.DateTimeField(null=True, blank=True)  # from the configuration
     first_seen_at = models.DateTimeField(auto_now_add=True)
-    # What the SBOM job found; the counts are refreshed by advisories.services.refresh_risk.
+    # Results of the scan job. advisories.services.refresh_risk updates the counts.
     scanned_at = models.DateTimeField(null=True, blank=True)
     scan_problem = models.CharField(max_length=300, blank=True)
     distro = models.CharField(max_length=60, blank=True)  # "debian-12"
@@ -137,10 +137,10 @@ class Image(models.Model):
         indexes = (
             models.Index(fields=("-id",), condition=Q(kind="manifest"), name="image_manifests_newest_first"),
             GinIndex(fields=("annotations",), name="image_annotations", opclasses=("jsonb_path_ops",)),
-            # Not `db_index`: that makes a second index for LIKE, which nobody asks for and every push pays.
+            # Not `db_index`: it adds a second index for LIKE, which no query uses and every push must update.
             models.Index(fields=("subject_digest",), name="image_by_subject"),
             models.Index(fields=("config_digest",), name="image_by_config"),
-            # Few images declare a base: over all of them the planner expects one value, and reads the whole table.
+            # Few images declare a base. With an index over all rows, the planner expects one value and scans the table.
             models.Index(fields=("base_digest",), condition=~Q(base_digest=""), name="image_by_declared_base"),
             models.Index(fields=("diff_chain_id",), name="image_by_diff_chain"),
             models.Index(fields=("digest_chain_id",), name="image_by_digest_chain"),
@@ -156,23 +156,23 @@ class Image(models.Model):
 
     @property
     def platform(self) -> str:
-        """`linux/amd64` or `linux/arm/v7`; empty when the configuration does not say."""
+        """`linux/amd64` or `linux/arm/v7`; empty when the configuration has no platform."""
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
     @property
     def finding_count(self) -> int:
-        """Open findings, each (purl, advisory) once."""
+        """Number of open findings, each (purl, advisory) once."""
         return self.critical_count + self.high_count + self.medium_count + self.low_count + self.unknown_count
 
 
 class RepositoryImage(models.Model):
-    """That an image is, or was, in a repository: what makes a digest visible."""
+    """An image is, or was, in a repository. Users can see a digest only through such a row."""
 
     repository = models.ForeignKey(
         Repository, on_delete=models.CASCADE, related_name="repository_images", db_index=False
     )
     image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="repository_images")
-    is_top_level = models.BooleanField(default=True)  # not only the child of an index
+    is_top_level = models.BooleanField(default=True)  # False for an image that is only the child of an index
     pushed_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
     added_at = models.DateTimeField(auto_now_add=True)
     removed_at = models.DateTimeField(null=True, blank=True)
@@ -190,7 +190,7 @@ class RepositoryImage(models.Model):
 
 
 class IndexEntry(models.Model):
-    """An index names a child manifest."""
+    """A child manifest in an index."""
 
     index = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="entries")
     child = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="parents")
@@ -208,9 +208,9 @@ class IndexEntry(models.Model):
 
 
 class MissingChild(models.Model):
-    """A child that an index names and its registry did not have: becomes an IndexEntry when the child comes.
+    """A child manifest of an index that is missing in the registry. It becomes an IndexEntry when the child arrives.
 
-    Registries may take an index before its children (Distribution 3 can be told to), and lose children after it.
+    A registry can accept an index before its children (an option of Distribution 3), and can lose children later.
     """
 
     index = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="missing_children")
@@ -233,14 +233,14 @@ class Layer(models.Model):
     `diff_chain_id` and `digest_chain_id` name this layer *and all below it*, by uncompressed and compressed digests.
     """
 
-    # Here and below `db_index=False`: a constraint or an index begins with the column already.
+    # `db_index=False` here and below, because a constraint or an index already begins with this column.
     image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="layers", db_index=False)
-    position = models.IntegerField()  # 0 is the base's
-    digest = models.CharField(max_length=135, blank=True)  # of the compressed blob; "" when an import did not know
+    position = models.IntegerField()  # 0 is the lowest layer
+    digest = models.CharField(max_length=135, blank=True)  # of the compressed blob; "" when an import does not have it
     diff_id = models.CharField(max_length=135, blank=True)  # of the uncompressed tar; "" likewise
     media_type = models.CharField(max_length=150, blank=True)
     size_bytes = models.BigIntegerField(default=0)
-    created_by = models.TextField(blank=True)  # the history entry that made it
+    created_by = models.TextField(blank=True)  # from the history entry of this layer
     diff_chain_id = models.CharField(max_length=71, blank=True)
     digest_chain_id = models.CharField(max_length=71, blank=True)
 
@@ -257,7 +257,7 @@ class Layer(models.Model):
 
 
 class Tag(models.Model):
-    """A name in a repository that points at an image now; TagEvent keeps where it pointed."""
+    """A tag and the image it points at now. TagEvent stores its history."""
 
     repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="tags", db_index=False)
     name = models.CharField(max_length=128)
@@ -273,14 +273,14 @@ class Tag(models.Model):
 
 
 class TagEvent(models.Model):
-    """A tag came, moved or went; append-only, but for who moved it, which may be heard later than it is seen."""
+    """A tag was created, moved or deleted. Append-only, except for `actor` and `via`, which can become known later."""
 
     class Via(models.TextChoices):
         PUSH = "push"
         CRAWL = "crawl"
         PROMOTION = "promotion"
         REBUILD = "rebuild"
-        PROTECTION = "protection"  # moved back, because who moved it may not
+        PROTECTION = "protection"  # moved back, because the user was not allowed to move it
 
     tag = models.ForeignKey(Tag, on_delete=models.CASCADE, related_name="events", db_index=False)
     old_image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+", null=True)

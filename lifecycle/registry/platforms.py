@@ -1,4 +1,4 @@
-"""Which platforms does naming an image name? The one answer, for gates, findings, comparisons, rebuilds and pages."""
+"""The platform manifests of an image. Gates, findings, comparisons, rebuilds and pages all use this module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lifecycle.registry.models import Image, IndexEntry, MissingChild
 
 
 class PlatformEntry(NamedTuple):
-    """One platform manifest. `platform` is what the index calls it, else what its configuration says."""
+    """One platform manifest. `platform` comes from the index, else from the manifest's configuration."""
 
     platform: str
     child: Image
@@ -20,18 +20,18 @@ class PlatformEntry(NamedTuple):
 
 @dataclass(slots=True)
 class PlatformTree:
-    """The platform manifests that an image names: itself, or all below an index, in order, each once.
+    """The platform manifests of an image: the image itself, or all manifests below an index, in order, each once.
 
-    A manifest counts whatever platform an index states for it. Attestations are artifacts, not platform manifests.
+    A manifest is included whatever platform the index declares. Attestations are artifacts, not platform manifests.
     """
 
-    manifests: list[tuple[str, int]] = field(default_factory=list)  # (platform as the index states it, image id)
+    manifests: list[tuple[str, int]] = field(default_factory=list)  # (platform declared by the index, image id)
     indexes: set[int] = field(default_factory=set)
-    is_cut: bool = False  # nested deeper than is stored: there may be more below
+    is_cut: bool = False  # nested deeper than GRAPH_DEPTH_MAX: there can be more manifests below
 
 
 def trees_of(images: Iterable[Image]) -> dict[int, PlatformTree]:
-    """Return {image id: its tree}: one query per level for any number of images, none if all are manifests."""
+    """Return {image id: its tree}, with one query per level for any number of images, and none for manifests only."""
     wanted = list(images)
     entries: dict[int, list[tuple[str, int, str]]] = defaultdict(list)
     frontier = {image.pk for image in wanted if image.kind == Image.Kind.INDEX}
@@ -68,13 +68,13 @@ def _tree(image: Image, entries: Mapping[int, Sequence[tuple[str, int, str]]], u
 
 
 def missing_of(tree: PlatformTree) -> list[str]:
-    """Return the platform, else the digest, of each child that an index names and its registry did not have."""
+    """Return the platform, else the digest, of each child of the tree's indexes that is missing in the registry."""
     rows = MissingChild.objects.filter(index__in=tree.indexes).order_by("index", "position")
     return [platform or digest for platform, digest in rows.values_list("platform", "digest")]
 
 
 def entries_of_images(images: Iterable[Image]) -> dict[int, list[PlatformEntry]]:
-    """Return {image id: its platform entries with their images}; empty where the index is nested too deeply to know.
+    """Return {image id: its platform entries with their images}, with an empty list for indexes nested too deeply.
 
     One query per level, and one for the images below indexes, for any number of images.
     """

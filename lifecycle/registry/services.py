@@ -1,4 +1,4 @@
-"""Rows for registries and repositories, made when they are first heard of."""
+"""Create the rows of registries and repositories when they are first used."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from lifecycle.core.types import parse_repository_name
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Registry, Repository
 
-MANAGED_NAME: Final = "managed"  # the last part of its hook's address
+MANAGED_NAME: Final = "managed"  # the last part of its webhook URL
 
 
 class NoOwner(LifecycleError):
-    """No team has the slug that the repository's name begins with, so nobody could be shown it."""
+    """No team has the slug that the repository name begins with, so no user could see the repository."""
 
     code = "repository_without_team"
     http_status = 422
 
 
 def ensure_managed_registry() -> Registry:
-    """Return the row of the registry we are the token service of, made or moved to REGISTRY_PUBLIC_URL as needed."""
+    """Return the row of the managed registry. Creates it, or sets its endpoint to REGISTRY_PUBLIC_URL, when needed."""
     row = Registry.objects.filter(is_managed=True).first()
     if row is None:
         try:
@@ -41,14 +41,14 @@ def ensure_managed_registry() -> Registry:
 
 @transaction.atomic
 def ensure_repository(registry: Registry, name: str) -> Repository:
-    """Return the row of a repository, made when it is new: its team is the first part of its name.
+    """Return the row of a repository, and create it when it is new. The first part of its name is the team's slug.
 
-    `<prefix>/<family>` is the target of an environment: it belongs to the family's team, and the family's own row is
-    made too. Raises MalformedReference, NoOwner.
+    `<prefix>/<family>` is the target of an environment. It belongs to the team of the source repository `<family>`, and
+    the row of that repository is created too. Raises MalformedReference, NoOwner.
     """
-    found = Repository.objects.select_related("team", "registry").filter(registry=registry, name=name).first()
-    if found is not None:
-        return found
+    existing = Repository.objects.select_related("team", "registry").filter(registry=registry, name=name).first()
+    if existing is not None:
+        return existing
     parse_repository_name(name)
     prefix, _, rest = name.partition("/")
     environment = None
@@ -58,7 +58,7 @@ def ensure_repository(registry: Registry, name: str) -> Repository:
         )
     team = environment.team if environment else Team.objects.filter(slug=prefix).first()
     if team is None:
-        raise NoOwner(f"No team has the slug {prefix}: make the team first.", repository=name)
+        raise NoOwner(f"No team has the slug {prefix}. Create the team first.", repository=name)
     source = ensure_repository(registry, rest) if environment else None
     row, is_new = Repository.objects.get_or_create(
         registry=registry,

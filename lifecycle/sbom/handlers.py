@@ -1,4 +1,4 @@
-"""What a worker does for a SCAN job: one image, once in its life."""
+"""The handler of SCAN jobs, and the events that queue scans. Each image is scanned once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lifecycle.registry.models import Image, RepositoryImage
 from lifecycle.sbom import scanner, services
 from lifecycle.sbom.kinds import SCAN
 
-_OUTAGE_S: Final = 3600  # how long a registry may be away before that counts against the scan
+_OUTAGE_S: Final = 3600  # longest outage of a registry that does not count as a failed attempt of the scan
 _PAUSE_MAX_S: Final = 60
 
 
@@ -32,17 +32,17 @@ def _gave_up(job: Job) -> None:
 
 @handler(SCAN, gave_up=_gave_up)
 def scan(run: JobRun) -> None:
-    """Pull the subject by digest, list what is inside, store it. An image that was scanned stays as it is."""
+    """Pull the image by digest, list its packages and store them. An image that is already scanned is not changed."""
     image = Image.objects.filter(pk=run.job.subject_id, kind=Image.Kind.MANIFEST).first()
     if image is None or image.scanned_at is not None:
-        run.log("Nothing to do: scanned before.")
+        run.log("Nothing to do. The image is already scanned, or no longer exists.")
         return
     try:
         content = _read_anywhere(run, image)
     except RegistryUnavailable as error:
         waited_s = (clock.now() - run.job.created_at).total_seconds()
         if waited_s > _OUTAGE_S:
-            raise  # counts as an attempt, so that the image's page says in the end what is wrong
+            raise  # counts as an attempt, so that the image page finally shows the problem
         raise Postponed(str(error), seconds=min(max(waited_s / 2, 2), _PAUSE_MAX_S)) from error
     except LifecycleError as error:
         with run.fenced():
@@ -50,35 +50,36 @@ def scan(run: JobRun) -> None:
         raise
     with run.fenced():
         stored = services.store({image.pk: content}, actor=run.job.actor)
-    run.progress(1, 1, f"{len(content.packages)} packages, {len(stored.new_package_ids)} seen for the first time")
+    count = len(content.packages)
+    run.progress(1, 1, f"{count} package{'' if count == 1 else 's'}, {len(stored.new_package_ids)} of them new")
 
 
-def _places(image: Image) -> list[RepositoryImage]:
-    """Return where the image can be pulled from, the managed registry first.
+def _sources(image: Image) -> list[RepositoryImage]:
+    """Return the repositories that the image can be pulled from, those of the managed registry first.
 
-    A registry that an inventory file merely named (ingest/handlers.py) is asked only where no other holds the image.
+    A registry that only an inventory file names (ingest/handlers.py) is used only when no other registry has the image.
     """
     rows = RepositoryImage.objects.select_related("repository__registry", "repository__team")
-    places = list(rows.filter(image=image, removed_at=None).order_by("-repository__registry__is_managed", "id"))
-    ours = [place for place in places if place.repository.registry.is_ours]
-    return ours or places
+    sources = list(rows.filter(image=image, removed_at=None).order_by("-repository__registry__is_managed", "id"))
+    ours = [source for source in sources if source.repository.registry.is_ours]
+    return ours or sources
 
 
 def _read_anywhere(run: JobRun, image: Image) -> services.Content:
-    unknown: LifecycleError = scanner.ScanFailed("The image is in no repository any more.")
-    for place in _places(image):
-        require(run.job.actor, Verb.IMAGE_SCAN, repository=place.repository)
+    problem: LifecycleError = scanner.ScanFailed("The image is no longer in any repository. Push it again.")
+    for source in _sources(image):
+        require(run.job.actor, Verb.IMAGE_SCAN, repository=source.repository)
         try:
-            return _read(run, image, place)
+            return _read(run, image, source)
         except (ManifestUnknown, BlobUnknown) as error:
-            run.log(f"Not in {place.repository}: {error.message}")
-            unknown = error
-    raise unknown
+            run.log(f"Not in {source.repository}: {error.message}")
+            problem = error
+    raise problem
 
 
-def _read(run: JobRun, image: Image, place: RepositoryImage) -> services.Content:
-    name = place.repository.name
-    client = client_for(place.repository.registry)
+def _read(run: JobRun, image: Image, source: RepositoryImage) -> services.Content:
+    name = source.repository.name
+    client = client_for(source.repository.registry)
     with scratch_folder("scan") as scratch:
         layout = scratch / "image"
         layout.mkdir()
@@ -100,5 +101,5 @@ def scan_new_image(event: events.ImageIngested) -> None:
 
 @subscribe(events.UnscannedImagePushed)
 def scan_again(event: events.UnscannedImagePushed) -> None:
-    """Retry a failed scan: the image may have been in no repository then."""
+    """Retry a failed scan after a push, because the image may not have been in any repository before."""
     services.queue_scan(event.image_id)

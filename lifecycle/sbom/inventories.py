@@ -1,4 +1,4 @@
-"""Import images from inventory files: rows become images, layers and packages; what contradicts is refused by line.
+"""Import images from inventory files. Rows become images, layers and packages; contradicting rows are refused by line.
 
 Format and rules: docs/reference/inventory-format.md.
 """
@@ -34,19 +34,19 @@ BATCH: Final = 200
 LAYERS_MAX: Final = 1000
 PACKAGES_MAX: Final = 100_000
 DEFAULT_REGISTRY: Final = "docker.io"
-_SIZE_MAX: Final = 2**50  # bytes of one layer; a thousand of them still fit a bigint
-_LOCK: Final = 0x696D7072  # one import at a time: two could each store the same image
+_SIZE_MAX: Final = 2**50  # bytes of one layer; the sum of a thousand layers still fits in a bigint
+_LOCK: Final = 0x696D7072  # one import at a time, because two could store the same image
 
 
 @dataclass(slots=True)
 class Report:
-    """What an import did."""
+    """The result of an import."""
 
     rows: int = 0
     new_image_ids: list[int] = field(default_factory=list)
     scanned_image_ids: list[int] = field(default_factory=list)
     new_package_ids: list[int] = field(default_factory=list)
-    refused: list[tuple[int, str]] = field(default_factory=list)  # (line number, why)
+    refused: list[tuple[int, str]] = field(default_factory=list)  # (line number, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,13 @@ class _Row:
     digests: tuple[str, ...]
     sizes: tuple[int, ...]
     distro: str
-    packages: tuple[Package, ...] | None  # None: the row says nothing about packages
+    packages: tuple[Package, ...] | None  # None: the row has no package list
 
 
 def import_inventories(path: Path, *, team_slug: str, actor: User) -> Report:
-    """Import every row of `path` (JSON lines, gzip when its content is), in batches; a second time changes nothing.
+    """Import every row of `path` (JSON lines, plain or gzip) in batches. A second import changes nothing.
 
-    Each batch commits with its derivations and matches, so a run that was cut short leaves nothing half known.
+    Each batch commits with its derivations and matches, so an interrupted run leaves no image half imported.
     Raises OSError when the file cannot be opened.
     """
     report = Report()
@@ -92,7 +92,7 @@ def import_inventories(path: Path, *, team_slug: str, actor: User) -> Report:
 
 
 def _lines(raw: BinaryIO) -> Iterator[tuple[int, bytes | Malformed]]:
-    """Yield each line that is not blank with its number, or what is wrong with it."""
+    """Yield (line number, line) for each line that is not blank; an unreadable line is yielded as an error."""
     is_gzip = raw.read(2) == b"\x1f\x8b"
     raw.seek(0)
     stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if is_gzip else raw
@@ -101,12 +101,12 @@ def _lines(raw: BinaryIO) -> Iterator[tuple[int, bytes | Malformed]]:
         while line := stream.readline(LINE_MAX + 1):
             number += 1
             if len(line) > LINE_MAX:
-                while line and not line.endswith(b"\n"):  # to its end, so that the next is read from its beginning
+                while line and not line.endswith(b"\n"):  # skip to the end of the line
                     line = stream.readline(LINE_MAX)
                 yield number, Malformed(f"longer than {LINE_MAX} bytes")
             elif line.strip():
                 yield number, line
-    except (OSError, EOFError, zlib.error) as error:  # a file that was cut off: what came before it counts
+    except (OSError, EOFError, zlib.error) as error:  # a truncated file: the lines before are imported
         yield number + 1, Malformed(f"the file cannot be read from here: {error}")
 
 
@@ -119,13 +119,13 @@ def _parse(number: int, line: bytes) -> _Row:
         raise Malformed("not a JSON object")
     digests, diff_ids = _layer_ids(row, "layers"), _layer_ids(row, "diff_ids")
     if digests and diff_ids and len(digests) != len(diff_ids):
-        raise Malformed("layers and diff_ids are of different lengths")
+        raise Malformed("layers and diff_ids have different lengths")
     count = len(digests or diff_ids)
     sizes = row.get("layer_sizes")
     are_sizes = isinstance(sizes, list) and len(sizes) == count and all(type(size) is int for size in sizes)
     packages = row.get("packages")
     if packages is not None and (not isinstance(packages, list) or len(packages) > PACKAGES_MAX):
-        raise Malformed(f"packages is not a list of at most {PACKAGES_MAX}")
+        raise Malformed(f"packages is not a list of at most {PACKAGES_MAX} entries")
     tags = row.get("tags") or ([row["tag"]] if row.get("tag") else [])
     return _Row(
         line=number,
@@ -147,16 +147,16 @@ def _parse(number: int, line: bytes) -> _Row:
 def _text(row: Mapping[str, Any], key: str) -> str:
     value = row.get(key)
     if value is not None and not isinstance(value, str):
-        raise Malformed(f"{key} is not a text")
+        raise Malformed(f"{key} is not a string")
     if value and "\x00" in value:
-        raise Malformed(f"{key} holds a NUL")
+        raise Malformed(f"{key} contains a NUL character")
     return value or ""
 
 
 def _layer_ids(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
     value = row.get(key) or []
     if not isinstance(value, list) or len(value) > LAYERS_MAX:
-        raise Malformed(f"{key} is not a list of at most {LAYERS_MAX}")
+        raise Malformed(f"{key} is not a list of at most {LAYERS_MAX} entries")
     return tuple(Digest.parse(item if isinstance(item, str) else "?").text if item else "" for item in value)
 
 
@@ -169,10 +169,10 @@ def _platform(value: object) -> tuple[str, str, str]:
         os, architecture, variant = (str(value.get(name) or "").replace("\x00", "") for name in names)
     else:
         return "", "", ""
-    if architecture == "arm" and not variant:  # which one is not said: to guess v7 would be to make it up
+    if architecture == "arm" and not variant:  # not declared, and v7 would be a guess
         return os[:40], architecture, ""
-    found = normalise_platform(os=os, architecture=architecture, variant=variant)
-    return found.os[:40], found.architecture[:40], found.variant[:40]
+    platform = normalise_platform(os=os, architecture=architecture, variant=variant)
+    return platform.os[:40], platform.architecture[:40], platform.variant[:40]
 
 
 def _distro(value: object) -> str:
@@ -200,20 +200,20 @@ def _import_batch(rows: list[_Row], report: Report, team_slug: str, actor: User)
     if not rows:
         return
     locks.wait_for(_LOCK)
-    known = _known(rows)
-    accepted = _accepted(rows, known, report)
+    known = _known_images(rows)
+    accepted = _accepted_rows(rows, known, report)
     firsts = {row.digest: row for row in reversed(accepted)}
     fresh = sorted(firsts.keys() - known.images.keys())
     Image.objects.bulk_create([_image(firsts[digest], known.layers[digest]) for digest in fresh])
     added = {image.digest: image for image in Image.objects.filter(digest__in=fresh)}
     images = known.images | added
     grown = [images[digest] for digest in sorted(known.grown - set(fresh))]
-    _grow(grown, known.layers)
+    _update_layers(grown, known.layers)
     Layer.objects.bulk_create(
         [layer for image in (*added.values(), *grown) for layer in _layers(image, known.layers[image.digest])]
     )
     new_ids = sorted(image.pk for image in added.values())
-    placed = _place(accepted, images, team_slug)
+    placed = _add_to_repositories(accepted, images, team_slug)
     contents: dict[int, Content] = {}
     for row in accepted:
         image = images[row.digest]
@@ -232,7 +232,7 @@ def _import_batch(rows: list[_Row], report: Report, team_slug: str, actor: User)
 
 @dataclass(slots=True)
 class _Layers:
-    """What is known of an image's layers, base first; "" and 0 are not known."""
+    """The known data of an image's layers, base first; unknown values are "" and 0."""
 
     diff_ids: list[str]
     digests: list[str]
@@ -243,7 +243,7 @@ class _Layers:
         return cls(list(row.diff_ids), list(row.digests), list(row.sizes))
 
     def contradicts(self, row: _Row) -> bool:
-        """Whether `row` says other layers; a row without any says nothing."""
+        """Return whether `row` has other layers. A row without layers contradicts nothing."""
         if not self.digests or not row.digests:
             return False
         if len(self.digests) != len(row.digests):
@@ -251,8 +251,8 @@ class _Layers:
         pairs = (*zip(self.diff_ids, row.diff_ids, strict=True), *zip(self.digests, row.digests, strict=True))
         return any(mine and other and mine != other for mine, other in pairs)
 
-    def learn(self, row: _Row) -> bool:
-        """Take over what `row` says and was not known; return whether there was any."""
+    def fill_in(self, row: _Row) -> bool:
+        """Fill in unknown values from `row`, and return whether digests or diff ids changed."""
         before = (self.diff_ids, self.digests)
         if not self.digests:
             self.diff_ids, self.digests, self.sizes = list(row.diff_ids), list(row.digests), list(row.sizes)
@@ -265,40 +265,40 @@ class _Layers:
 
 @dataclass(slots=True)
 class _Known:
-    """Images that a batch speaks of: those stored before, and the layers of all of them, as the rows are read."""
+    """The images of a batch, by digest: those stored before, and the layers of all of them, updated with each row."""
 
     images: dict[str, Image]
     layers: dict[str, _Layers]
-    grown: set[str] = field(default_factory=set)
+    grown: set[str] = field(default_factory=set)  # digests whose known layers changed
 
 
-def _known(rows: Iterable[_Row]) -> _Known:
+def _known_images(rows: Iterable[_Row]) -> _Known:
     digests = [row.digest for row in rows]
     images = {image.digest: image for image in Image.objects.filter(digest__in=digests).defer("config")}
     layers = {digest: _Layers([], [], []) for digest in images}
-    found = Layer.objects.filter(image__digest__in=digests).order_by("image_id", "position")
-    for digest, diff_id, layer, size in found.values_list("image__digest", "diff_id", "digest", "size_bytes"):
+    stored = Layer.objects.filter(image__digest__in=digests).order_by("image_id", "position")
+    for digest, diff_id, layer, size in stored.values_list("image__digest", "diff_id", "digest", "size_bytes"):
         layers[digest].diff_ids.append(diff_id)
         layers[digest].digests.append(layer)
         layers[digest].sizes.append(size)
     return _Known(images, layers)
 
 
-def _accepted(rows: Iterable[_Row], known: _Known, report: Report) -> list[_Row]:
-    """Return the rows that do not contradict what is known of their digest, and learn from them."""
+def _accepted_rows(rows: Iterable[_Row], known: _Known, report: Report) -> list[_Row]:
+    """Return the rows that do not contradict the known data of their digest, and add their data to `known`."""
     accepted = []
     for row in rows:
         image = known.images.get(row.digest)
         if image is not None and image.kind != Image.Kind.MANIFEST:
-            report.refused.append((row.line, f"{row.digest} is known as an {image.kind}, not as an image"))
+            report.refused.append((row.line, f"{row.digest} is stored as an {image.kind}, not as an image"))
             continue
         layers = known.layers.get(row.digest)
         if layers is None:
             known.layers[row.digest] = _Layers.of(row)
         elif layers.contradicts(row):
-            report.refused.append((row.line, f"{row.digest} is known with other layers"))
+            report.refused.append((row.line, f"{row.digest} is stored with other layers"))
             continue
-        elif (image is None or not image.manifest) and layers.learn(row):  # a manifest that was read says it all
+        elif (image is None or not image.manifest) and layers.fill_in(row):  # a stored manifest is already complete
             known.grown.add(row.digest)
         accepted.append(row)
     return accepted
@@ -315,7 +315,7 @@ def _image(row: _Row, layers: _Layers) -> Image:
     return Image(
         digest=row.digest,
         kind=Image.Kind.MANIFEST,
-        media_type="",  # not said, and not to be guessed
+        media_type="",  # not in the file
         config_digest=row.config_digest,
         os=os,
         architecture=architecture,
@@ -329,8 +329,8 @@ def _image(row: _Row, layers: _Layers) -> Image:
     )
 
 
-def _grow(images: list[Image], known: Mapping[str, _Layers]) -> None:
-    """Write what more is known of the layers of images that were imported before; their rows are made anew."""
+def _update_layers(images: list[Image], known: Mapping[str, _Layers]) -> None:
+    """Update images that were imported before with newly known layer data, and delete their old layer rows."""
     Layer.objects.filter(image__in=images).delete()
     for image in images:
         layers = known[image.digest]
@@ -353,17 +353,17 @@ def _layers(image: Image, layers: _Layers) -> Iterator[Layer]:
         )
 
 
-def _place(rows: list[_Row], images: Mapping[str, Image], team_slug: str) -> int:
-    """Put every image into its repository, under its tags where those are free; return how many were not there."""
+def _add_to_repositories(rows: list[_Row], images: Mapping[str, Image], team_slug: str) -> int:
+    """Add every image to its repository, with those of its tags that do not exist yet; return the number added."""
     repositories = _repositories(sorted({(row.registry, row.repository) for row in rows}), team_slug)
     pairs = {(repositories[row.registry, row.repository].pk, images[row.digest].pk) for row in rows}
-    there = set(
+    present = set(
         RepositoryImage.objects.filter(
             repository_id__in={pair[0] for pair in pairs}, image_id__in={pair[1] for pair in pairs}
         ).values_list("repository_id", "image_id")
     )
     RepositoryImage.objects.bulk_create(
-        [RepositoryImage(repository_id=repository, image_id=image) for repository, image in sorted(pairs - there)],
+        [RepositoryImage(repository_id=repository, image_id=image) for repository, image in sorted(pairs - present)],
         ignore_conflicts=True,
     )
     names = {(repositories[row.registry, row.repository].pk, tag): row for row in reversed(rows) for tag in row.tags}
@@ -380,38 +380,38 @@ def _place(rows: list[_Row], images: Mapping[str, Image], team_slug: str) -> int
             for tag in Tag.objects.bulk_create(tags)
         ]
     )
-    return len(pairs - there)
+    return len(pairs - present)
 
 
 def _repositories(wanted: Sequence[tuple[str, str]], team_slug: str) -> dict[tuple[str, str], Repository]:
-    """Return the repository of each (host, name); those that are not there yet are made, in the team's hands."""
+    """Return the repository of each (host, name). Missing repositories are created and owned by the team."""
     registries = {host: _registry(host) for host in sorted({host for host, _ in wanted})}
     hosts = {registry.pk: host for host, registry in registries.items()}
 
-    def found() -> dict[tuple[str, str], Repository]:
+    def stored() -> dict[tuple[str, str], Repository]:
         rows = Repository.objects.filter(registry__in=hosts, name__in={name for _, name in wanted})
         return {(hosts[row.registry_id], row.name): row for row in rows}
 
-    there = found()
-    missing = [key for key in wanted if key not in there]
+    present = stored()
+    missing = [key for key in wanted if key not in present]
     if not missing:
-        return there
+        return present
     team, _ = Team.objects.get_or_create(slug=team_slug, defaults={"name": team_slug})
     Repository.objects.bulk_create(
         [Repository(registry=registries[host], name=name, family=name, team=team) for host, name in missing],
         ignore_conflicts=True,
     )
-    everything = found()
-    events.publish(events.RepositoriesCreated(tuple(everything[key].pk for key in missing)))
-    return everything
+    repositories = stored()
+    events.publish(events.RepositoriesCreated(tuple(repositories[key].pk for key in missing)))
+    return repositories
 
 
 def _registry(host: str) -> Registry:
     endpoint = f"https://{host}"
-    found = Registry.objects.filter(endpoint__in=(endpoint, f"http://{host}")).order_by("id").first()
-    if found is not None:
-        return found
+    existing = Registry.objects.filter(endpoint__in=(endpoint, f"http://{host}")).order_by("id").first()
+    if existing is not None:
+        return existing
     slug = slugify(host.replace(".", "-").replace(":", "-"))[:50] or "imported"
-    if Registry.objects.filter(name=slug).exists():  # `a.b` and `a-b` are two hosts
+    if Registry.objects.filter(name=slug).exists():  # different hosts can have the same slug: `a.b` and `a-b`
         slug = f"{slug}-{hashlib.sha256(host.encode()).hexdigest()[:8]}"
     return Registry.objects.create(name=slug, endpoint=endpoint)

@@ -1,4 +1,4 @@
-"""The job of this package: scan one image."""
+"""The job kind of this package: scan the packages of one image."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from typing import Final
 from lifecycle.authority.subjects import image_subjects
 from lifecycle.jobs.kinds import Kind, register
 
-# Cancelling leaves no half-stored package list, and the image page shows that the scan did not finish.
+# Can be cancelled: a package list is never stored in part, and the image page shows that the scan did not finish.
 SCAN: Final = register(
     Kind(
-        "scan", queue="scan", label="Scan image", subjects=image_subjects, is_cancellable=True, is_retried_forever=True
+        "scan",
+        queue="scan",
+        label="Scan packages",
+        subjects=image_subjects,
+        is_cancellable=True,
+        is_retried_forever=True,
     )
 )

@@ -1,4 +1,4 @@
-"""What is inside an image: SBOM documents, package versions, and the inventories that images share."""
+"""The content of images: SBOM documents, package versions, and the inventories that images share."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from lifecycle.registry.models import Image
 
 
 class PackageVersion(models.Model):
-    """One version of one package, known by its purl (with qualifiers) and what else is said of it.
+    """One version of one package, identified by its purl (with qualifiers), version and source package.
 
-    `purl` is as it was given. Where it names no version, or no source package, the row of an inventory may, and that
-    decides how it is judged (`sbom.services.PackageKey`). Shared by every image that holds it.
+    `purl` is stored as given. If it has no version or source package, these can come from the row of an inventory, and
+    they affect matching (`sbom.services.PackageKey`). All images with the package version share the row.
 
     `ecosystem`, `release`, `match_name`, `match_version` and `version_key` are its coordinates in OSV terms, from
-    `advisories.coordinates`; `problem` says why it cannot be judged, and then `version_key` is null.
+    `versions.coordinates`. `problem` is the reason why it cannot be matched; `version_key` is then null.
     """
 
     purl = models.TextField()
@@ -30,7 +30,7 @@ class PackageVersion(models.Model):
     match_name = models.CharField(max_length=500, blank=True)
     match_version = models.CharField(max_length=500, blank=True)
     scheme = models.CharField(max_length=12, blank=True)
-    version_key = models.BinaryField(null=True)  # order-preserving: advisories.versions.version_key
+    version_key = models.BinaryField(null=True)  # order-preserving: versions.version_key
     problem = models.CharField(max_length=200, blank=True)
     first_seen_at = models.DateTimeField(auto_now_add=True)
 
@@ -54,10 +54,10 @@ class PackageVersion(models.Model):
 
 
 class Inventory(models.Model):
-    """A content-addressed set of package versions: those that one layer brought and no later layer replaced.
+    """A content-addressed set of package versions that one layer added and no later layer replaced.
 
-    `digest` is the sha256 over the sorted keys (of most packages the purl), so images that share the layer share the
-    row (docs/adr/0005).
+    `digest` is the sha256 over the sorted package keys (for most packages the purl). Images that share the layer
+    therefore share the row (docs/adr/0005).
     """
 
     digest = models.CharField(max_length=71, unique=True)
@@ -72,9 +72,9 @@ class Inventory(models.Model):
 
 
 class InventoryPackage(models.Model):
-    """An inventory holds a package version."""
+    """A package version in an inventory."""
 
-    # `db_index=False` where a constraint or an index begins with the column: here that is a third of the table's size.
+    # `db_index=False` where a constraint or an index begins with the column. This saves a third of the table's size.
     inventory = models.ForeignKey(
         Inventory, on_delete=models.CASCADE, related_name="inventory_packages", db_index=False
     )
@@ -84,7 +84,7 @@ class InventoryPackage(models.Model):
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=("inventory", "package"), name="inventorypackage_once"),)
-        # Both columns: which inventories carry a package is then read from the index alone.
+        # Both columns, so that the inventories of a package are read from the index alone.
         indexes = (models.Index(fields=("package", "inventory"), name="inventorypackage_by_package"),)
 
     def __str__(self) -> str:
@@ -92,7 +92,7 @@ class InventoryPackage(models.Model):
 
 
 class ImageInventory(models.Model):
-    """An image carries an inventory, brought by one of its layers; null where the document does not say which."""
+    """An inventory in an image, and the layer it is from. The layer is null where the document does not name it."""
 
     image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="image_inventories", db_index=False)
     inventory = models.ForeignKey(Inventory, on_delete=models.PROTECT, related_name="image_inventories", db_index=False)
@@ -113,7 +113,7 @@ class ImageInventory(models.Model):
 
 
 class Sbom(models.Model):
-    """The SBOM document of one platform manifest: an image is scanned once in its life."""
+    """The SBOM document of one platform manifest. Each image is scanned once."""
 
     image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="sboms")
     format = models.CharField(max_length=40)  # "syft-json", "import"

@@ -1,4 +1,4 @@
-"""What images hold, and which images hold a thing."""
+"""Queries for the packages of images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lifecycle.sbom.models import InventoryPackage, PackageVersion
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A package version in an image, with the layer that brought it (None: not known)."""
+    """A package version in an image, with the position of its layer (None when unknown)."""
 
     package: PackageVersion
     layer_position: int | None
 
 
 def packages_of(image: Image) -> list[Held]:
-    """Return every package version of `image` with its layer, sorted by purl, then layer."""
+    """Return all package versions of `image` with their layers, sorted by purl, then layer."""
     rows = (
         InventoryPackage.objects.filter(inventory__image_inventories__image=image)
         .select_related("package")

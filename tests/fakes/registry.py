@@ -49,19 +49,19 @@ class InMemoryRegistry:
         self.calls.append(("get_manifest", repository, reference))
         found = self._find(repository, reference)
         if found is None:
-            raise ManifestUnknown("The registry has no such manifest.")
+            raise ManifestUnknown("The registry does not have this manifest.")
         return found
 
     def get_manifest_if_changed(self, repository: str, reference: str, known: Digest) -> ManifestContent | None:
         found = self._find(repository, reference)
         if found is None:
-            raise ManifestUnknown("The registry has no such manifest.")
+            raise ManifestUnknown("The registry does not have this manifest.")
         return None if found.digest == known else found
 
     def get_blob(self, repository: str, digest: Digest, *, max_bytes: int) -> bytes:
         content = self.blobs[repository].get(digest.text)
         if content is None:
-            raise BlobUnknown("The registry has no such blob.")
+            raise BlobUnknown("The registry does not have this blob.")
         if len(content) > max_bytes:
             raise LimitExceeded("Too long.")
         return content
@@ -77,7 +77,7 @@ class InMemoryRegistry:
     ) -> int:
         content = self.get_blob(repository, digest, max_bytes=max_bytes if size_bytes is None else size_bytes)
         if size_bytes is not None and len(content) < size_bytes:
-            raise RegistryRefused("The blob is shorter than its manifest says.")
+            raise RegistryRefused("The blob is smaller than its manifest declares.")
         into.write(content)
         return len(content)
 

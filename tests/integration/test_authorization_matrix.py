@@ -1,4 +1,4 @@
-"""Every route has a reviewed row: who gets in, who is told nothing, who is refused.
+"""Every route has a reviewed row: who gets in, who is told nothing, who is refused. Every call has somebody who may.
 
 A route without a row fails, and so does a row without a route. Columns: nobody (no session, no token), outsider (signed
 in, in no team), viewer of the team. `in` answers 2xx or 3xx to a page of its own, `out` leads to the sign-in or answers
@@ -11,6 +11,7 @@ import re
 from typing import Final
 
 import pytest
+from django.conf import settings
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
@@ -20,8 +21,8 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
 from lifecycle.jobs.models import Job
+from lifecycle.promotion import services as promotions
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
 
 pytestmark = pytest.mark.django_db
 
@@ -194,6 +195,100 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
 )
 
 
+# Who may: method and address -> one principal with the right role, and the body. A GET without a row here is one that
+# the viewer of MATRIX may. Every method of every route has a row, or is such a GET.
+MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
+    "GET api/v1/audit-events/{event}/": ("owner", {}),
+    "GET api/v1/jobs/{job}/": ("owner", {}),
+    "GET api/v1/jobs/{job}/log/": ("owner", {}),
+    "GET jobs/{job}/": ("owner", {}),
+    "GET jobs/{job}/log.txt": ("owner", {}),
+    "GET promotions/new/?repository={repository}&digest={digest}": ("requester", {}),
+    "GET teams/{team}/grants/{grant}/revoke/": ("owner", {}),
+    "GET teams/{team}/robots/{robot}/retire/": ("owner", {}),
+    "GET people/": ("admin", {}),
+    "GET people/{person}/deactivate/": ("admin", {}),
+    "GET audit/": ("owner", {}),
+    "GET audit/export/": ("owner", {}),
+    "GET audit/{event}/": ("owner", {}),
+    "POST accounts/sign-in/": ("nobody", {"login": "owner", "password": "wrong"}),
+    "POST accounts/password/change/": ("viewer", {"oldpassword": "wrong"}),
+    "POST accounts/sign-out/": ("viewer", {}),
+    "POST theme/": ("nobody", {"theme": "dark"}),
+    "POST hooks/registry/<str:name>": ("registry", {"events": []}),
+    "PUT api/v1/repositories/{repository}/recipe/": ("owner", {"containerfile": "FROM scratch"}),
+    "PUT api/v1/repositories/{repository}/protected-tags/": ("owner", {"patterns": ["1.*"]}),
+    "POST api/v1/repositories/{repository}/watches/": ("requester", {"tag": "1.0"}),
+    "DELETE api/v1/repositories/{repository}/watches/{watch}/": ("requester", {}),
+    "POST api/v1/rebuild-waves/": ("requester", {"base": "shop/api:1.0"}),
+    "POST api/v1/rebuild-waves/{wave}/confirm/": ("requester", {}),
+    "POST api/v1/rebuild-waves/{wave}/cancel/": ("requester", {}),
+    "POST api/v1/rebuild-waves/{failed_wave}/retry/": ("requester", {}),
+    "POST api/v1/promotions/": (
+        "requester",
+        {"digest": "sha256:" + "a" * 64, "repository": "shop/api", "environment": "staging", "reason": "release"},
+    ),
+    "POST api/v1/promotions/{promotion}/approve/": ("approver", {"reason": "read"}),
+    "POST api/v1/promotions/{promotion}/reject/": ("approver", {"reason": "not now"}),
+    "POST api/v1/promotions/{ready_promotion}/execute/": ("deployer", {}),
+    "POST api/v1/promotions/{promotion}/withdraw/": ("requester", {"reason": "not now"}),
+    "POST api/v1/jobs/{waiting_job}/cancel/": ("owner", {}),
+    "POST api/v1/jobs/{job}/retry/": ("owner", {}),
+    "POST api/v1/teams/": ("admin", {"slug": "mine"}),
+    "POST api/v1/teams/{team}/grants/": ("owner", {"username": "outsider", "role": "viewer"}),
+    "DELETE api/v1/teams/{team}/grants/{grant}/": ("owner", {}),
+    "POST api/v1/teams/{team}/robots/": ("owner", {"name": "mine"}),
+    "DELETE api/v1/teams/{team}/robots/{robot}/": ("owner", {}),
+    "POST api/v1/teams/{team}/robots/{robot}/tokens/": ("owner", {"name": "mine"}),
+    "DELETE api/v1/teams/{team}/robots/{robot}/tokens/{robot_token}/": ("owner", {}),
+    "POST api/v1/teams/{team}/environments/": ("owner", {"slug": "x", "prefix": "x"}),
+    "POST api/v1/roles/": ("admin", {"slug": "all", "name": "All", "verbs": ["team.manage"]}),
+    "PUT api/v1/roles/{role}/": ("admin", {"name": "All", "verbs": ["team.manage"]}),
+    "DELETE api/v1/roles/{role}/": ("admin", {}),
+    "POST api/v1/tokens/": ("outsider", {"name": "mine"}),
+    "DELETE api/v1/tokens/{token}/": ("owner", {}),
+    "POST jobs/{waiting_job}/cancel/": ("owner", {}),
+    "POST jobs/{job}/retry/": ("owner", {}),
+    "POST rebuilds/new/": ("requester", {"base": "{repository}", "reference": "1.0"}),
+    "POST rebuilds/{wave}/confirm/": ("requester", {}),
+    "POST rebuilds/{wave}/cancel/": ("requester", {}),
+    "POST rebuilds/{failed_wave}/retry/": ("requester", {}),
+    "POST rebuilds/repositories/{repository}/watches/": ("requester", {"tag": "1.0"}),
+    "POST rebuilds/repositories/{repository}/watches/{watch}/remove/": ("requester", {}),
+    "POST rebuilds/repositories/{repository}/recipe/": ("owner", {"containerfile": "FROM scratch", "tag": "1.0"}),
+    "POST promotions/new/?repository={repository}&digest={digest}": (
+        "requester",
+        {"environment": "{environment}", "reason": "release"},
+    ),
+    "POST promotions/{promotion}/approve/": ("approver", {"reason": "read"}),
+    "POST promotions/{promotion}/reject/": ("approver", {"reason": "not now"}),
+    "POST promotions/{ready_promotion}/execute/": ("deployer", {}),
+    "POST promotions/{promotion}/withdraw/": ("requester", {}),
+    "POST teams/": ("admin", {"slug": "mine"}),
+    "POST teams/{team}/members/": ("owner", {"username": "outsider", "role": "viewer", "repository_pattern": "*"}),
+    "POST teams/{team}/grants/{grant}/revoke/": ("owner", {}),
+    "POST teams/{team}/environments/": (
+        "owner",
+        {"slug": "x", "name": "X", "target_prefix": "x", "required_approvals": "0"},
+    ),
+    "POST teams/{team}/robots/": ("owner", {"name": "mine"}),
+    "POST teams/{team}/robots/{robot}/grants/": ("owner", {"grant-role": "viewer", "grant-repository_pattern": "*"}),
+    "POST teams/{team}/robots/{robot}/tokens/": ("owner", {"name": "mine", "days": "1"}),
+    "POST teams/{team}/robots/{robot}/tokens/{robot_token}/revoke/": ("owner", {}),
+    "POST teams/{team}/robots/{robot}/retire/": ("owner", {}),
+    "POST roles/": ("admin", {"slug": "all", "name": "All", "verbs": "team.manage"}),
+    "POST roles/{role}/": ("admin", {"name": "All", "verbs": "team.manage"}),
+    "POST roles/{role}/delete/": ("admin", {}),
+    "POST people/": ("admin", {"username": "mine"}),
+    "POST people/{person}/deactivate/": ("admin", {}),
+    "POST people/{inactive_person}/reactivate/": ("admin", {}),
+    "POST account/tokens/": ("outsider", {"name": "mine", "days": "1"}),
+    "POST account/tokens/{token}/revoke/": ("owner", {}),
+}
+
+ROLES: Final = ("owner", "approver", "deployer", "requester")
+
+
 def routes(resolver: URLResolver | None = None, prefix: str = "") -> list[str]:
     """Return the pattern of every route, as Django has it."""
     found: list[str] = []
@@ -217,7 +312,7 @@ def test_every_route_has_a_row_and_every_row_a_route():
 
 
 @pytest.fixture
-def people(dock):  # noqa: F811
+def people(dock):
     viewer = User.objects.create(username="viewer")
     RoleGrant.objects.create(user=viewer, team=dock.team, role=Role.objects.get(slug="viewer"))
     clients = {"nobody": Client(), "outsider": Client(), "viewer": Client()}
@@ -227,7 +322,7 @@ def people(dock):  # noqa: F811
 
 
 @pytest.fixture
-def wave(dock):  # noqa: F811
+def wave(dock):
     """A planned wave over the dock's repository, one image in it, a watch and a recipe."""
     by = {"repository": dock.repository}
     made = RebuildWave.objects.create(**by, new_base=dock.image, planned_by=dock.owner)
@@ -238,7 +333,7 @@ def wave(dock):  # noqa: F811
 
 
 @pytest.fixture
-def estate(dock):  # noqa: F811
+def estate(dock):
     """A robot with a token, somebody's token, and a composed role."""
     robot = Robot.objects.create(
         user=User.objects.create(username="shop+ci", kind=User.Kind.ROBOT), team=dock.team, name="ci"
@@ -249,7 +344,7 @@ def estate(dock):  # noqa: F811
     Job.objects.create(kind="scan", subject_id=1, actor=dock.owner, state="failed", finished_at=clock.now())
 
 
-def address(pattern, dock, request_):  # noqa: F811
+def address(pattern, dock, request_):
     values = {
         "grant": RoleGrant.objects.filter(user=dock.approver).values_list("pk", flat=True).first(),
         "robot": Robot.objects.values_list("pk", flat=True).first(),
@@ -265,8 +360,8 @@ def address(pattern, dock, request_):  # noqa: F811
         "wave": RebuildWave.objects.values_list("pk", flat=True).first(),
         "wave_job": RebuildJob.objects.values_list("pk", flat=True).first(),
         "watch": UpstreamWatch.objects.values_list("pk", flat=True).first(),
-        "event": 1,
-        "job": Job.objects.values_list("pk", flat=True).first(),
+        "event": AuditEvent.objects.order_by("pk").values_list("pk", flat=True).first(),
+        "job": Job.objects.filter(kind="scan", subject_id=1).values_list("pk", flat=True).first(),
         "team": dock.team.slug,
     }
     return "/" + pattern.replace("<str:name>", "managed").format(**values)
@@ -274,7 +369,7 @@ def address(pattern, dock, request_):  # noqa: F811
 
 @pytest.mark.parametrize("pattern", [pattern for pattern, row in MATRIX.items() if row[0] != "-"])
 @pytest.mark.usefixtures("wave", "estate")
-def test_each_kind_of_visitor_gets_what_the_row_says(pattern, people, dock, request_):  # noqa: F811
+def test_each_kind_of_visitor_gets_what_the_row_says(pattern, people, dock, request_):
     found = []
     for client in people.values():
         answer = client.get(address(pattern, dock, request_))
@@ -288,7 +383,7 @@ def test_each_kind_of_visitor_gets_what_the_row_says(pattern, people, dock, requ
 
 @pytest.mark.parametrize("act", POSTS)
 @pytest.mark.parametrize(("who", "statuses"), [("nobody", {401, 403}), ("outsider", {404}), ("viewer", {403})])
-def test_who_holds_no_verb_changes_nothing(act, who, statuses, people, request_):  # noqa: F811
+def test_who_holds_no_verb_changes_nothing(act, who, statuses, people, request_):
     answer = people[who].post(
         f"/api/v1/promotions/{request_.pk}/{act}/", {"reason": "x"}, content_type="application/json"
     )
@@ -301,7 +396,7 @@ def test_who_holds_no_verb_changes_nothing(act, who, statuses, people, request_)
 @pytest.mark.parametrize(("who", "statuses"), [("nobody", {401, 403}), ("outsider", {404}), ("viewer", {403})])
 @pytest.mark.usefixtures("wave")
 def test_who_may_not_rebuild_changes_nothing(  # noqa: PLR0917 -- fixtures
-    method, pattern, body, who, statuses, people, dock, request_  # noqa: F811
+    method, pattern, body, who, statuses, people, dock, request_
 ):  # fmt: skip
     where = "/api/v1" + address(pattern, dock, request_)
     answer = getattr(people[who], method)(where, body, content_type="application/json")
@@ -326,7 +421,7 @@ def changes() -> int:
 
 @pytest.mark.parametrize("row", FORMS, ids=lambda row: row[0])
 @pytest.mark.usefixtures("estate", "wave")
-def test_who_manages_nothing_is_refused_by_every_form(row, people, dock, request_):  # noqa: F811
+def test_who_manages_nothing_is_refused_by_every_form(row, people, dock, request_):
     pattern, form, for_outsider, for_viewer = row
     before = changes()
     where = address(pattern, dock, request_)
@@ -338,7 +433,7 @@ def test_who_manages_nothing_is_refused_by_every_form(row, people, dock, request
 
 @pytest.mark.parametrize("act", API_ACTS, ids=lambda act: f"{act[0]} {act[1]}")
 @pytest.mark.usefixtures("estate", "wave")
-def test_who_manages_nothing_is_refused_by_every_act_of_the_api(act, people, dock, request_):  # noqa: F811
+def test_who_manages_nothing_is_refused_by_every_act_of_the_api(act, people, dock, request_):
     method, pattern, body, for_outsider, for_viewer = act
     before = changes()
     where = address(f"api/v1/{pattern}", dock, request_)
@@ -347,3 +442,73 @@ def test_who_manages_nothing_is_refused_by_every_act_of_the_api(act, people, doc
     ]
     assert found == [401, for_outsider, for_viewer]
     assert changes() == before
+
+
+def call_shape(call: str) -> str:
+    """Return "METHOD address" with each parameter as {} and without a query."""
+    method, _, pattern = call.partition(" ")
+    return f"{method} {shape(pattern.partition('?')[0])}"
+
+
+def may_get() -> list[str]:
+    """Return a GET for each route that the viewer of MATRIX may read, as the test of its rows proves."""
+    return [f"GET {pattern}" for pattern, row in MATRIX.items() if row[2] == IN]
+
+
+@pytest.fixture
+def principals(dock, people):
+    """A client of everybody who may do something."""
+    admin = User.objects.create(username="admin", is_superuser=True)
+    for name, user in [("admin", admin), *((name, getattr(dock, name)) for name in ROLES)]:
+        people[name] = Client()
+        people[name].force_login(user, backend=BACKEND)
+    people["registry"] = Client(headers={"Authorization": f"Bearer {settings.REGISTRY_HOOK_SECRET}"})
+    return people
+
+
+def prepared(call, dock, request_):
+    """Return the address of a call, and bring what it is about into the state that the call needs."""
+    if "{ready_promotion}" in call:
+        promotions.approve(request_.pk, actor=dock.approver, reason="read")
+    if "{failed_wave}" in call:
+        ended = {"state": "failed", "finished_at": clock.now()}
+        RebuildWave.objects.update(confirmed_by=dock.owner, **ended)
+        RebuildJob.objects.update(**ended)
+    if "{waiting_job}" in call:
+        Job.objects.update(state="waiting", finished_at=None)
+    if "{inactive_person}" in call:
+        User.objects.filter(pk=dock.approver.pk).update(is_active=False)
+    if call == "POST api/v1/promotions/" or call.startswith("POST promotions/new/"):  # one at a time
+        promotions.withdraw(request_.pk, actor=dock.requester)
+    plain = re.sub(r"\{(?:ready|failed|inactive|waiting)_(\w+)\}", r"{\1}", call.partition(" ")[2])
+    return address(plain, dock, request_)
+
+
+@pytest.mark.usefixtures("wave", "estate")
+def test_every_method_of_every_route_has_somebody_who_may(principals, dock, request_):
+    allowed = set()
+    for pattern in MATRIX:
+        answer = principals["nobody" if "sign-" in pattern else "admin"].trace(address(pattern, dock, request_))
+        assert answer.status_code == 405, f"{pattern} takes any method"
+        methods = {method.strip() for method in answer["Allow"].split(",")} - {"HEAD", "OPTIONS"}
+        if pattern.startswith("accounts/"):
+            methods.discard("PUT")  # Django's form views take it for a POST
+        allowed |= {call_shape(f"{method} {pattern}") for method in methods}
+    assert allowed - {"GET readyz"} == {call_shape(call) for call in [*MAY, *may_get()]}
+
+
+@pytest.mark.parametrize("call", MAY)
+@pytest.mark.usefixtures("wave", "estate")
+def test_somebody_with_the_right_role_may(call, principals, dock, request_):
+    who, body = MAY[call]
+    where, client = prepared(call, dock, request_), principals[who]
+    method = call.partition(" ")[0].lower()
+    if method == "get":
+        answer = client.get(where)
+    elif "/api/v1/" in where or who == "registry":
+        answer = getattr(client, method)(where, body, content_type="application/json")
+    else:
+        ids = {"repository": dock.repository.pk, "environment": dock.staging.pk}
+        answer = client.post(where, {key: str(value).format(**ids) for key, value in body.items()})
+    assert answer.status_code < 400, answer.content[:500]
+    assert "/accounts/sign-in/" not in answer.get("Location", "") or call == "POST accounts/sign-out/"

@@ -1,4 +1,7 @@
-"""Acts on teams, environments, grants, roles, robots, accounts and tokens. Each is audited in its transaction."""
+"""Actions on teams, environments, grants, roles, robots, accounts and tokens.
+
+The audit event of an action is written in the transaction of the action.
+"""
 
 from lifecycle.authority.services.accounts import create_person, deactivate, reactivate
 from lifecycle.authority.services.environments import create_environment

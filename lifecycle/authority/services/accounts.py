@@ -1,4 +1,4 @@
-"""Accounts of people: made, ended and let in again by admins. Passwords are generated, and shown once."""
+"""Accounts of people. Admins create, deactivate and reactivate them. Passwords are generated and shown once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lifecycle.authority.services.teams import is_above_grants
 from lifecycle.authority.services.tokens import end_token
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 
-# No plus: that is how robots are called.
+# No plus sign: it is reserved for the names of robots.
 _USERNAME: Final = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 _USERNAME_MAX: Final = 60  # characters
 _PASSWORD_BYTES: Final = 15  # 120 bits, 20 characters
@@ -24,13 +24,13 @@ _PASSWORD_BYTES: Final = 15  # 120 bits, 20 characters
 
 @transaction.atomic
 def create_person(*, actor: User, username: str, is_admin: bool = False) -> tuple[User, str]:
-    """Make an account and return (user, password); the password is generated and never to be had again.
+    """Create an account and return (user, password). The password is generated and cannot be read again.
 
-    Raises NotPermitted for who is no admin, Malformed, or Conflict for a taken name.
+    Raises NotPermitted unless `actor` is an admin, Malformed for an invalid name, or Conflict for a used name.
     """
     _require_admin(actor)
     if len(username) > _USERNAME_MAX or not _USERNAME.fullmatch(username):
-        raise Malformed("A user name has up to 60 lower-case letters and digits, with single . _ - between them.")
+        raise Malformed("Enter a user name of up to 60 lower-case letters and digits, with single . _ - between them.")
     password = secrets.token_urlsafe(_PASSWORD_BYTES)
     user = User(username=username, is_superuser=is_admin)
     user.set_password(password)
@@ -38,7 +38,7 @@ def create_person(*, actor: User, username: str, is_admin: bool = False) -> tupl
         with transaction.atomic():
             user.save(force_insert=True)
     except IntegrityError:
-        raise Conflict(f"There is an account {username} already.") from None
+        raise Conflict(f"Account {username} already exists. Choose another name.") from None
     details = UserCreated(user=username, is_admin=is_admin)
     audit.record(Action.USER_CREATED, actor=actor, subject=user, details=details)
     return user, password
@@ -46,22 +46,24 @@ def create_person(*, actor: User, username: str, is_admin: bool = False) -> tupl
 
 @transaction.atomic
 def deactivate(user_id: int, *, actor: User) -> User:
-    """End a person's access now: sessions, tokens, and votes that were still to count; the grants stay for later.
+    """Deactivate a person's account: end its sessions, revoke its tokens, and stop counting its votes on open requests.
 
-    The password goes too, since that is what every session of Django's hangs on: none revives with the account.
-    Raises NotFound, NotPermitted, or Conflict for oneself, for the last admin, and for who has ended already.
+    The grants are kept for a reactivation. The password is removed too. Every Django session depends on it, so no old
+    session works again after a reactivation.
+    Raises NotFound, NotPermitted, or Conflict for one's own account, the last admin, and a deactivated account.
     """
-    # All admins first, in one order: two of them ending each other wait here, and the second is no admin any more.
+    # Lock all admins first, in a fixed order. When two admins deactivate each other, the second one waits here, and is
+    # then no longer an admin.
     rows = User.objects.select_for_update().filter(is_superuser=True, is_active=True, kind=User.Kind.PERSON)
     admins = {row.pk for row in rows.order_by("pk")}
     actor.refresh_from_db(fields=["is_active", "is_superuser"])
     user = _lock_person(user_id, actor)
     if user.pk == actor.pk:
-        raise Conflict("You cannot end your own account; ask another admin.")
+        raise Conflict("You cannot deactivate your own account. Ask another admin.")
     if not user.is_active:
-        raise Conflict(f"{user} is not active.")
+        raise Conflict(f"{user} is already deactivated.")
     if admins == {user.pk}:
-        raise Conflict(f"{user} is the last admin; make another one first.")
+        raise Conflict(f"{user} is the last admin. Create another admin first.")
     user.is_active = False
     user.set_unusable_password()
     user.save(update_fields=["is_active", "password"])
@@ -74,13 +76,13 @@ def deactivate(user_id: int, *, actor: User) -> User:
 
 @transaction.atomic
 def reactivate(user_id: int, *, actor: User) -> tuple[User, str]:
-    """Let a person in again, with a new password and the grants that are still live; returns (user, password).
+    """Reactivate a person's account with a new password and return (user, password). Unexpired grants work again.
 
     Raises NotFound, NotPermitted, or Conflict for an active account.
     """
     user = _lock_person(user_id, actor)
     if user.is_active:
-        raise Conflict(f"{user} is active.")
+        raise Conflict(f"{user} is already active.")
     password = secrets.token_urlsafe(_PASSWORD_BYTES)
     user.is_active = True
     user.set_password(password)
@@ -92,12 +94,12 @@ def reactivate(user_id: int, *, actor: User) -> tuple[User, str]:
 
 def _require_admin(actor: User) -> None:
     if not is_above_grants(actor):
-        raise NotPermitted("Only an admin looks after accounts; ask one.")
+        raise NotPermitted("Only admins can manage accounts. Ask an admin.")
 
 
 def _lock_person(user_id: int, actor: User) -> User:
     _require_admin(actor)
     user = User.objects.select_for_update().filter(pk=user_id, kind=User.Kind.PERSON).first()
     if user is None:
-        raise NotFound("There is no such account.")
+        raise NotFound("Account not found.")
     return user

@@ -18,16 +18,17 @@ from lifecycle.environments.models import Environment
 def create_environment(
     team: Team, *, actor: User, slug: str, name: str, prefix: str, required_approvals: int = 1
 ) -> Environment:
-    """Add an environment at the end of the team's path.
+    """Add an environment at the end of the team's promotion path.
 
-    Raises NotPermitted, or Conflict when the prefix is a team's slug: people could push below it.
+    Raises NotPermitted, or Conflict when the slug or the prefix is already used in the team. Also raises Conflict when
+    the prefix is the slug of a team, because that team's members could push to the target repositories.
     """
     require(actor, Verb.ENVIRONMENT_MANAGE, team=team)
     Team.objects.select_for_update().get(pk=team.pk)
     if Team.objects.filter(slug=prefix).exists():
-        raise Conflict(f"A team is called {prefix}; choose another prefix, since members of that team push below it.")
+        raise Conflict(f"A team is named {prefix}, and its members can push there. Choose another target prefix.")
     if Environment.objects.filter(team=team).filter(Q(slug=slug) | Q(prefix=prefix)).exists():
-        raise Conflict(f"Team {team} has an environment {slug}, or one with the prefix {prefix}, already.")
+        raise Conflict(f"Short name {slug} or prefix {prefix} is already used in team {team}. Choose another.")
     last = Environment.objects.filter(team=team).order_by("-position").first()
     environment = Environment(
         team=team,

@@ -1,4 +1,7 @@
-"""Robots: machine accounts of one team. They hold grants and tokens, and never more than who made them holds."""
+"""Robots: machine accounts of one team, with grants and tokens.
+
+Only admins can grant a robot verbs that they do not have themselves.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,26 @@ from lifecycle.authority.grants import live_grants
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.projection import project
 from lifecycle.authority.rights import require
-from lifecycle.authority.services.teams import give, lock_team, refuse_beyond
+from lifecycle.authority.services.teams import grant_role, lock_team, require_verbs
 from lifecycle.authority.services.tokens import end_token, write_token
 from lifecycle.core.errors import Conflict, Malformed, NotFound
 
-# `shop+ci`: the plus keeps the names of robots apart from those of people, which have none.
+# `shop+ci`: only robots have a plus sign in their names, so they cannot be confused with people.
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _NAME_MAX: Final = 60  # characters
+_NO_ROBOT: Final = "Robot not found, or you don't have access."
+_NO_TEAM: Final = "Team not found, or you don't have access."
 
 
 @transaction.atomic
 def create_robot(team_id: int, *, actor: User, name: str) -> Robot:
-    """Make a robot of a team; its account is called `<team>+<name>` and may do nothing yet.
+    """Create a robot of a team. Its account is named `<team>+<name>` and has no grants yet.
 
-    Raises NotFound, NotPermitted, Malformed, or Conflict for a taken name.
+    Raises NotFound, NotPermitted, Malformed, or Conflict for a name that the team uses or has used.
     """
     team = _lock(actor, team_id)
     if len(name) > _NAME_MAX or not _NAME.fullmatch(name):
-        raise Malformed("A robot's name has up to 60 lower-case letters, digits and single hyphens between them.")
+        raise Malformed("Enter a name of up to 60 lower-case letters and digits, with single hyphens between them.")
     try:
         with transaction.atomic():
             user = User(username=f"{team.slug}+{name}", kind=User.Kind.ROBOT)
@@ -42,7 +47,7 @@ def create_robot(team_id: int, *, actor: User, name: str) -> Robot:
             user.save(force_insert=True)
             robot = Robot.objects.create(user=user, team=team, name=name, created_by=actor)
     except IntegrityError:
-        raise Conflict(f"Team {team} has, or had, a robot {name}; choose another name.") from None
+        raise Conflict(f"Robot name {name} is already used in team {team}. Choose another name.") from None
     Membership.objects.create(team=team, user=user)
     details = UserDetails(user=user.username)
     audit.record(Action.ROBOT_CREATED, actor=actor, subject=robot, team=team, details=details)
@@ -59,11 +64,14 @@ def grant_robot(
     environment: str = "",
     expires_at: datetime | None = None,
 ) -> RoleGrant:
-    """Give a robot a role in its team. Raises NotFound, NotPermitted (also beyond one's own rights), Malformed."""
+    """Grant a robot a role in its team.
+
+    Raises NotFound, NotPermitted (also for a role with verbs that `actor` does not have), Malformed, or Conflict.
+    """
     robot = _robot(robot_id)
-    team = _lock(actor, robot.team_id, absent="No such robot.")
+    team = _lock(actor, robot.team_id, absent=_NO_ROBOT)
     _refuse_retired(robot)
-    return give(
+    return grant_role(
         team,
         robot.user,
         actor=actor,
@@ -78,38 +86,39 @@ def grant_robot(
 def create_robot_token(
     robot_id: int, *, actor: User, name: str, days: float = tokens.DEFAULT_DAYS
 ) -> tuple[ApiToken, str]:
-    """Make a token of a robot and return (row, text); the text is shown once.
+    """Create a token of a robot and return (row, text). The text is shown once.
 
-    Raises NotFound, NotPermitted, or Malformed. Who does not hold what the robot holds gets no token of it: reading
-    the text would be a way to those rights.
+    Raises NotFound, NotPermitted, Malformed, or Conflict for a deactivated robot. `actor` must be an
+    admin or have all verbs of the robot, because the text of the token gives access to them.
     """
     robot = _robot(robot_id)
-    team = _lock(actor, robot.team_id, absent="No such robot.")
+    team = _lock(actor, robot.team_id, absent=_NO_ROBOT)
     _refuse_retired(robot)
-    held = live_grants(robot.user).select_related("role")
-    refuse_beyond(actor, team, sorted({verb for grant in held for verb in grant.role.verbs}))
+    grants = live_grants(robot.user).select_related("role")
+    require_verbs(actor, team, sorted({verb for grant in grants for verb in grant.role.verbs}))
     return write_token(robot.user, actor=actor, name=name, days=days, team=team)
 
 
 @transaction.atomic
 def revoke_robot_token(robot_id: int, token_id: int, *, actor: User) -> None:
-    """End one token of a robot now. Raises NotFound, NotPermitted."""
+    """Revoke one token of a robot. Raises NotFound, NotPermitted."""
     robot = _robot(robot_id)
-    team = _lock(actor, robot.team_id, absent="No such robot.")
+    team = _lock(actor, robot.team_id, absent=_NO_ROBOT)
     row = ApiToken.objects.select_for_update().filter(pk=token_id, user=robot.user, revoked_at=None).first()
     if row is None:
-        raise NotFound("No such token.")
+        raise NotFound("Token not found, or you don't have access.")
     end_token(row, actor=actor, team=team)
 
 
 @transaction.atomic
 def retire_robot(robot_id: int, *, actor: User) -> None:
-    """End a robot: its tokens and grants go, its name stays taken, so that the trail names one machine by it.
+    """Deactivate a robot: revoke its tokens and delete its grants.
 
-    Raises NotFound, NotPermitted, or Conflict when it has ended already.
+    Its name cannot be used again, so that the audit log uses each name for one robot only.
+    Raises NotFound, NotPermitted, or Conflict when the robot is already deactivated.
     """
     robot = _robot(robot_id)
-    team = _lock(actor, robot.team_id, absent="No such robot.")
+    team = _lock(actor, robot.team_id, absent=_NO_ROBOT)
     _refuse_retired(robot)
     for row in ApiToken.objects.select_for_update().filter(user=robot.user, revoked_at=None).order_by("pk"):
         end_token(row, actor=actor, team=team)
@@ -123,12 +132,12 @@ def retire_robot(robot_id: int, *, actor: User) -> None:
 def _robot(robot_id: int) -> Robot:
     robot = Robot.objects.select_related("user").filter(pk=robot_id).first()
     if robot is None:
-        raise NotFound("No such robot.")
+        raise NotFound(_NO_ROBOT)
     return robot
 
 
-def _lock(actor: User, team_id: int, *, absent: str = "No such team.") -> Team:
-    """Return the team, locked, if `actor` may manage its robots; raises NotFound with `absent`, or NotPermitted."""
+def _lock(actor: User, team_id: int, *, absent: str = _NO_TEAM) -> Team:
+    """Return the locked team if `actor` can manage its robots; raises NotFound(absent), or NotPermitted."""
     try:
         team = lock_team(actor, team_id)
     except NotFound:
@@ -138,6 +147,6 @@ def _lock(actor: User, team_id: int, *, absent: str = "No such team.") -> Team:
 
 
 def _refuse_retired(robot: Robot) -> None:
-    robot.user.refresh_from_db(fields=["is_active"])  # under the team's lock, which every act on robots takes
+    robot.user.refresh_from_db(fields=["is_active"])  # under the lock of the team, which every action on robots takes
     if not robot.user.is_active:
-        raise Conflict(f"{robot} has ended.")
+        raise Conflict(f"Robot {robot} is deactivated.")

@@ -1,4 +1,4 @@
-"""Roles that admins compose: named sets of verbs. The built-in ones stay as the code has them."""
+"""Custom roles: named sets of verbs that admins create. Built-in roles are defined in code and cannot be changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 
 @transaction.atomic
 def create_role(*, actor: User, slug: str, name: str, verbs: Iterable[str]) -> Role:
-    """Make a role of some verbs. Raises NotPermitted for who is no admin, Malformed, or Conflict for a taken name."""
+    """Create a role. Raises NotPermitted unless `actor` is an admin, Malformed, or Conflict for a used name."""
     _require_admin(actor)
     chosen = _verbs(verbs)
     try:
@@ -28,12 +28,15 @@ def create_role(*, actor: User, slug: str, name: str, verbs: Iterable[str]) -> R
         role = Role(slug=slug, name=name.strip() or slug, verbs=chosen)
         role.clean_fields()
     except ValidationError:
-        raise Malformed("A role's short name has up to 60 letters, digits, hyphens and underscores.") from None
+        raise Malformed(
+            "Enter a short name of up to 60 letters, digits, hyphens and underscores."
+            " The name has up to 120 characters."
+        ) from None
     try:
         with transaction.atomic():
             role.save(force_insert=True)
     except IntegrityError:
-        raise Conflict(f"There is a role {slug} already.") from None
+        raise Conflict(f"Role {slug} already exists. Choose another name.") from None
     details = RoleCreated(role=role.slug, after=_content(role))
     audit.record(Action.ROLE_CREATED, actor=actor, subject=role, details=details)
     return role
@@ -41,9 +44,9 @@ def create_role(*, actor: User, slug: str, name: str, verbs: Iterable[str]) -> R
 
 @transaction.atomic
 def change_role(slug: str, *, actor: User, name: str, verbs: Iterable[str]) -> Role:
-    """Give a composed role another name or other verbs; whoever holds it may more, or less, from the next request on.
+    """Change the name and the verbs of a custom role. The change takes effect immediately for all its users.
 
-    Raises NotFound, NotPermitted (built-in roles too), or Malformed.
+    Raises NotFound, NotPermitted (also for built-in roles), or Malformed.
     """
     role = _lock_role(slug, actor)
     before = _content(role)
@@ -51,7 +54,7 @@ def change_role(slug: str, *, actor: User, name: str, verbs: Iterable[str]) -> R
     try:
         role.clean_fields()
     except ValidationError:
-        raise Malformed("A role's name has up to 120 characters.") from None
+        raise Malformed("Enter a role name of up to 120 characters.") from None
     after = _content(role)
     if after == before:
         return role
@@ -67,11 +70,12 @@ def change_role(slug: str, *, actor: User, name: str, verbs: Iterable[str]) -> R
 
 @transaction.atomic
 def delete_role(slug: str, *, actor: User) -> None:
-    """Remove a composed role that nobody holds. Raises NotFound, NotPermitted, or Conflict while a grant names it."""
+    """Delete a custom role. Raises NotFound, NotPermitted, or Conflict while the role has grants, expired ones too."""
     role = _lock_role(slug, actor)
     count = role.grants.count()
     if count:
-        raise Conflict(f"{count} grants name the role {role}; revoke them first.")
+        text = "1 grant. Revoke it first." if count == 1 else f"{count} grants. Revoke them first."
+        raise Conflict(f"Role {role} has {text}")
     details = RoleDeleted(role=role.slug, before=_content(role))
     audit.record(Action.ROLE_DELETED, actor=actor, subject=role, details=details)
     role.delete()
@@ -79,16 +83,16 @@ def delete_role(slug: str, *, actor: User) -> None:
 
 def _require_admin(actor: User) -> None:
     if not is_above_grants(actor):
-        raise NotPermitted("Only an admin composes roles; ask one.")
+        raise NotPermitted("Only admins can create and change roles. Ask an admin.")
 
 
 def _lock_role(slug: str, actor: User) -> Role:
     role = Role.objects.select_for_update().filter(slug=slug).first()
     if role is None:
-        raise NotFound("There is no such role.")
+        raise NotFound("Role not found, or you don't have access.")
     _require_admin(actor)
     if role.is_builtin:
-        raise NotPermitted(f"{role} is built in and stays as it is; compose a role of your own.")
+        raise NotPermitted(f"{role} is built-in and cannot be changed. Create a custom role.")
     return role
 
 
@@ -100,7 +104,7 @@ def _verbs(verbs: Iterable[str]) -> list[str]:
     chosen = sorted(set(verbs))
     unknown = sorted(set(chosen) - {verb.value for verb in Verb})
     if unknown:
-        raise Malformed(f"No verbs of ours: {', '.join(unknown)[:200]}.")
+        raise Malformed(f"Unknown verbs: {', '.join(unknown)[:200]}.")
     if not chosen:
-        raise Malformed("A role has at least one verb.")
+        raise Malformed("Choose at least one verb.")
     return chosen

@@ -1,8 +1,9 @@
-"""Teams, members and their grants."""
+"""Teams, their members and the members' grants."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
@@ -21,27 +22,32 @@ from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 from lifecycle.environments.models import Environment
 
+_NO_GRANT: Final = "Grant not found, or you don't have access."
+
 
 @transaction.atomic
 def create_team(*, actor: User, slug: str, name: str) -> Team:
-    """Make a team whose owner is `actor`; its repositories are those below `slug/`.
+    """Create a team. A person who creates it becomes its owner. Its repositories are those below `slug/`.
 
-    Raises NotPermitted for who is no admin, Malformed, or Conflict when the slug is taken by a team or by the target
-    prefix of an environment: its members could push past every approval.
+    Raises NotPermitted unless `actor` is an admin, Malformed, or Conflict when a team already has the slug. Also raises
+    Conflict when the slug is the target prefix of an environment, because members could push there without approval.
     """
     if not is_above_grants(actor):
-        raise NotPermitted("Only an admin makes teams; ask one.")
+        raise NotPermitted("Only admins can create teams. Ask an admin.")
     try:
         Team(slug=slug, name=name.strip() or slug).clean_fields()
     except ValidationError:
-        raise Malformed("A team's short name has lower-case letters, digits and single hyphens between them.") from None
+        raise Malformed(
+            "Enter a short name of up to 60 lower-case letters and digits, with single hyphens between them."
+            " The name has up to 120 characters."
+        ) from None
     if Environment.objects.filter(prefix=slug).exists():
-        raise Conflict(f"{slug} is the target prefix of an environment; choose another name.")
+        raise Conflict(f"{slug} is the target prefix of an environment. Choose another name.")
     try:
         with transaction.atomic():
             team = Team.objects.create(slug=slug, name=name.strip() or slug)
     except IntegrityError:
-        raise Conflict(f"There is a team {slug} already.") from None
+        raise Conflict(f"Team {slug} already exists. Choose another name.") from None
     audit.record(Action.TEAM_CREATED, actor=actor, subject=team, team=team)
     if actor.is_person:
         write_grant(team, actor, Role.objects.get(slug="owner"), actor=actor)
@@ -59,17 +65,17 @@ def add_member(
     environment: str = "",
     expires_at: datetime | None = None,
 ) -> RoleGrant:
-    """Let a person into a team with a role over some of its repositories, maybe in one environment only.
+    """Grant a person a role on some repositories of a team, optionally in one environment. Adds the person to the team.
 
-    The same grant given again gets the new end. Raises NotFound, NotPermitted (also for a role that can more than
-    `actor` can), Malformed, or Conflict for an end to the last ownership.
+    If the same grant exists, only its expiry changes. Raises NotFound, NotPermitted (also for a role with verbs that
+    `actor` does not have), Malformed, or Conflict for an expiry on the grant of the last owner.
     """
     team = lock_team(actor, team_id)
     require(actor, Verb.TEAM_MANAGE, team=team)
     user = User.objects.filter(username=username, is_active=True, kind=User.Kind.PERSON).first()
     if user is None:
-        raise NotFound(f"There is no active account {username[:150]}.")
-    return give(
+        raise NotFound(f"No active account {username[:150]} found.")
+    return grant_role(
         team,
         user,
         actor=actor,
@@ -80,7 +86,7 @@ def add_member(
     )
 
 
-def give(
+def grant_role(
     team: Team,
     user: User,
     *,
@@ -90,35 +96,37 @@ def give(
     environment: str,
     expires_at: datetime | None,
 ) -> RoleGrant:
-    """Grant a role by its name in a locked team, after the right to manage was checked; raises as `add_member`."""
+    """Grant a role by its slug. The caller has locked the team and checked the permission; raises as `add_member`."""
     chosen = Role.objects.filter(slug=role).first()
     if chosen is None:
-        raise NotFound(f"There is no role {role[:60]}.")
-    refuse_beyond(actor, team, chosen.verbs)
-    place = None
+        raise NotFound(f"Role {role[:60]} not found.")
+    require_verbs(actor, team, chosen.verbs)
+    scope = None
     if environment:
-        place = Environment.objects.filter(team=team, slug=environment).first()
-        if place is None:
+        scope = Environment.objects.filter(team=team, slug=environment).first()
+        if scope is None:
             raise NotFound(f"Team {team} has no environment {environment[:60]}.")
     if expires_at is not None and expires_at <= clock.now():
-        raise Malformed("The end of a grant lies in the future.")
+        raise Malformed("The expiry date must be in the future.")
     return write_grant(
-        team, user, chosen, actor=actor, repository_pattern=repository_pattern, environment=place, expires_at=expires_at
+        team, user, chosen, actor=actor, repository_pattern=repository_pattern, environment=scope, expires_at=expires_at
     )
 
 
 def is_above_grants(actor: User) -> bool:
-    """Whether `actor` is an admin, or Gravingdock itself: who sets teams and roles up, and may give any."""
+    """Return whether `actor` is an active admin or the system user. Both can set up teams and grant any role."""
     return actor.is_active and (actor.is_superuser or actor.kind == User.Kind.SYSTEM)
 
 
-def refuse_beyond(actor: User, team: Team, verbs: list[str]) -> None:
-    """Raise NotPermitted when `verbs` hold more than `actor` holds over the whole team."""
+def require_verbs(actor: User, team: Team, verbs: list[str]) -> None:
+    """Raise NotPermitted unless `actor` has all of `verbs` on the whole team, or is an admin."""
     if is_above_grants(actor):
         return
     beyond = [verb for verb in verbs if not any(grants_of(actor, Verb(verb), team_id=team.pk, family=None))]
     if beyond:
-        raise NotPermitted(f"You cannot give what you do not hold: {', '.join(sorted(beyond))}.")
+        raise NotPermitted(
+            f"You can only grant permissions that you have. You do not have: {', '.join(sorted(beyond))}."
+        )
 
 
 def write_grant(
@@ -131,13 +139,13 @@ def write_grant(
     environment: Environment | None = None,
     expires_at: datetime | None = None,
 ) -> RoleGrant:
-    """Make the grant, or give the one that is there its new end; raises Malformed for a bad pattern, or Conflict."""
+    """Create the grant, or set the expiry of an existing one; raises Malformed for an invalid pattern, or Conflict."""
     wanted = RoleGrant(team=team, user=user, role=role, repository_pattern=repository_pattern, environment=environment)
     try:
         wanted.clean_fields(exclude=("granted_by", "expires_at"))
     except ValidationError:
         raise Malformed(
-            f"{repository_pattern[:80]} is no pattern of repositories: shop/api, shop/*, or * for all of them."
+            f"{repository_pattern[:80]} is not a valid repository pattern. Use shop/api, shop/* or *."
         ) from None
     Membership.objects.get_or_create(team=team, user=user)
     grant, is_new = RoleGrant.objects.get_or_create(
@@ -176,18 +184,18 @@ def _text(moment: datetime | None) -> str:
 
 @transaction.atomic
 def revoke_grant(grant_id: int, *, actor: User, team_id: int | None = None) -> None:
-    """Take a grant (of `team_id`, where given) back; the next request of that user is judged without it.
+    """Revoke a grant; with `team_id`, only a grant of that team. The change takes effect immediately.
 
     Raises NotFound, NotPermitted, or Conflict for the last owner of a team.
     """
     rows = RoleGrant.objects.select_related("team", "role", "user", "environment").filter(pk=grant_id)
     grant = (rows.filter(team=team_id) if team_id is not None else rows).first()
     if grant is None:
-        raise NotFound("No such grant.")
+        raise NotFound(_NO_GRANT)
     try:
         team = lock_team(actor, grant.team_id)
     except NotFound:
-        raise NotFound("No such grant.") from None
+        raise NotFound(_NO_GRANT) from None
     require(actor, Verb.ROBOT_MANAGE if grant.user.kind == User.Kind.ROBOT else Verb.TEAM_MANAGE, team=team)
     _refuse_last_owner(grant)
     audit.record(
@@ -205,15 +213,15 @@ def revoke_grant(grant_id: int, *, actor: User, team_id: int | None = None) -> N
 
 
 def _refuse_last_owner(grant: RoleGrant) -> None:
-    # An owner of some repositories, of one environment, or for a time, cannot hold the team for good.
-    owners = live_grants().filter(over_whole_team(), team=grant.team, role__slug="owner")
+    # A grant on some repositories, in one environment or with an expiry does not count: it cannot keep the whole team.
+    owners = live_grants().filter(over_whole_team(), team=grant.team, role__slug="owner", expires_at=None)
     if owners.filter(pk=grant.pk).exists() and not owners.exclude(pk=grant.pk).exists():
-        raise Conflict(f"{grant.user} is the last owner of {grant.team}; make somebody else an owner first.")
+        raise Conflict(f"{grant.user} is the last owner of {grant.team}. Grant the owner role to another user first.")
 
 
 def lock_team(actor: User, team_id: int) -> Team:
-    """Return the team, locked, if `actor` may see it; raises NotFound."""
+    """Return the locked team if `actor` can see it; raises NotFound."""
     team = teams_visible_to(actor).filter(pk=team_id).first()
     if team is None:
-        raise NotFound("No such team.")
+        raise NotFound("Team not found, or you don't have access.")
     return Team.objects.select_for_update().get(pk=team.pk)

@@ -1,4 +1,4 @@
-"""`manage.py bench NAME [--images N] [--json]`: measure, in a database of its own."""
+"""`manage.py bench NAME [--images N] [--json]`: run a benchmark in its own database."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NOT_BUILT = 2
 
 
 class Command(BaseCommand):
-    help = "Measure one thing in a database, Redis number and registry folder of its own, which are then removed."
+    help = "Run one benchmark in its own database, Redis database and registry folder. They are removed at the end."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("name", choices=NAMES, help=f"one of {', '.join(BUILT)}; the others are not built yet")
-        parser.add_argument("--images", type=_count, default=IMAGES_DEFAULT, help="how many (default: 10000)")
-        parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-        parser.add_argument("--save", type=Path, metavar="FILE", help="write the JSON object to a file too")
-        parser.add_argument("--here", action="store_true", help="in this very database; the bench calls itself so")
+        parser.add_argument("name", choices=NAMES, help=f"one of {', '.join(BUILT)}; the others are not available yet")
+        parser.add_argument("--images", type=_count, default=IMAGES_DEFAULT, help="number of images (default: 10000)")
+        parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+        parser.add_argument("--save", type=Path, metavar="FILE", help="also write the JSON object to a file")
+        parser.add_argument("--here", action="store_true", help="use the current database; for internal use")
 
     def handle(self, *args: Any, **options: Any) -> None:
         name, images = options["name"], options["images"]
@@ -37,7 +37,7 @@ class Command(BaseCommand):
             report = run_here(name, images, note=_note)
             self.stdout.write(orjson.dumps(report).decode())
             return
-        signal.signal(signal.SIGTERM, _interrupted)  # so that what was made is removed then too
+        signal.signal(signal.SIGTERM, _interrupted)  # so that the database is removed then too
         signal.signal(signal.SIGHUP, _interrupted)
         try:
             report = run_apart(name, images)
@@ -66,13 +66,13 @@ def _count(text: str) -> int:
 
 
 def _table(report: dict[str, Any]) -> str:
-    """Return the figures as people read them: what, how much, and whether that reaches the bar."""
+    """Return the figures as a table for users: title, value, unit, target, and whether the target is met."""
     lines = [f"{report['bench']}, {report['images']:,} images ({report['seconds']} s, {report['peak_rss_mb']} MB)"]
     for title, item in report["figures"].items():
         figure = Figure(item["value"], item["unit"], item["target"])
-        bar = ""
+        target = ""
         if figure.target is not None:
             sign = ">=" if figure.unit.endswith("/s") else "<="
-            bar = f"target {sign} {figure.target:g}{'' if figure.is_met else '  MISSED'}"
-        lines.append(f"  {title:<44}{figure.value:>12,.6g} {figure.unit:<12}{bar}".rstrip())
+            target = f"target {sign} {figure.target:g}{'' if figure.is_met else '  MISSED'}"
+        lines.append(f"  {title:<44}{figure.value:>12,.6g} {figure.unit:<12}{target}".rstrip())
     return "\n".join(lines)

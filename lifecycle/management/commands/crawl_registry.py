@@ -1,4 +1,4 @@
-"""`manage.py crawl_registry`: bring the rows to what a registry holds, now or by a worker."""
+"""`manage.py crawl_registry`: ingest the images of a registry that notifications missed, now or by a worker."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from lifecycle.registry.services import ensure_managed_registry
 
 
 class Command(BaseCommand):
-    help = "Compare a registry with the database and ingest what notifications missed."
+    help = "Compare a registry with the database, and ingest changes that notifications missed."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--registry", help="the registry's name; default: the managed one")
+        parser.add_argument("--registry", help="name of the registry (default: the managed registry)")
         parser.add_argument("--repository", help="only this repository")
-        parser.add_argument("--queue", action="store_true", help="queue a job for the workers instead")
+        parser.add_argument("--queue", action="store_true", help="queue a job for the workers and print its ID")
 
     def handle(self, *args: Any, **options: Any) -> None:
         name = options["registry"]
         registry = Registry.objects.filter(name=name).first() if name else ensure_managed_registry()
         if registry is None:
-            raise CommandError(f"No registry is named {name}.")
+            raise CommandError(f"Registry {name} not found.")
         repository = options["repository"] or ""
         if options["queue"]:
             job = services.queue_crawl(registry, repository_name=repository)

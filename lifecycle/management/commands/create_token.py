@@ -1,4 +1,4 @@
-"""`manage.py create_token USER [--days N]`: print one API token of a user."""
+"""`manage.py create_token USER [--days N]`: create an API token for a user."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from lifecycle.core.errors import LifecycleError
 
 
 class Command(BaseCommand):
-    help = "Print a new API token of a user, on standard output; it is the password of registry clients too."
+    help = "Create an API token for a user and print it. Registry clients use it as the password."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("username", help="whose it is")
-        parser.add_argument("--days", type=float, default=DEFAULT_DAYS, help="how long it lives (default %(default)s)")
+        parser.add_argument("username", help="user name of the account")
+        parser.add_argument(
+            "--days", type=float, default=DEFAULT_DAYS, help="days until it expires (default %(default)s)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         user = User.objects.filter(username=options["username"]).first()
         if user is None:
-            raise CommandError(f"There is no account {options['username']}.")
+            raise CommandError(f"Account {options['username']} not found.")
         try:
             text = create_api_token(user, actor=system_user(), name="create_token", days=options["days"])
         except LifecycleError as error:

@@ -1,4 +1,4 @@
-"""`manage.py create_user NAME [--admin]`: make an account; its generated password is printed once."""
+"""`manage.py create_user NAME [--admin]`: create an account and print its generated password once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from lifecycle.core.errors import LifecycleError
 
 
 class Command(BaseCommand):
-    help = "Make an account and print its generated password, once."
+    help = "Create an account and print its generated password once."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("username", help="what they sign in as")
-        parser.add_argument("--admin", action="store_true", help="may make teams and give roles, everywhere")
+        parser.add_argument("username", help="user name for signing in")
+        parser.add_argument(
+            "--admin", action="store_true", help="can create teams, roles and accounts, and read all audit logs"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -27,5 +29,5 @@ class Command(BaseCommand):
         except LifecycleError as error:
             raise CommandError(error.message) from error
         except ProgrammingError as error:
-            raise CommandError("The database has no tables yet: run `manage.py migrate`, or `make up`.") from error
+            raise CommandError("The database has no tables yet. Run `make up` or `manage.py migrate`.") from error
         self.stdout.write(password)

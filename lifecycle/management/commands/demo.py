@@ -1,4 +1,4 @@
-"""`manage.py demo [--again]`: the demonstration, once, or again from the beginning."""
+"""`manage.py demo [--again]`: run the demonstration, once or again from the beginning."""
 
 from __future__ import annotations
 
@@ -20,31 +20,33 @@ from lifecycle.demo import report
 from lifecycle.demo.story import Story, remove_what_a_killed_run_left
 from lifecycle.demo.telling import DemonstrationFailed, Teller
 
-INTERRUPTED: Final = 130  # as shells say it
+INTERRUPTED: Final = 130  # the exit code of shells for an interrupt
 
 
 class Command(BaseCommand):
-    help = "Build, push, promote and renew real images, as the role accounts would. Exit 0 when all of it succeeded."
+    help = "Build, push, promote and rebuild real images with the role accounts. Exits with 0 if everything succeeded."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--again", action="store_true", help="from the beginning, although it has succeeded before")
+        parser.add_argument(
+            "--again", action="store_true", help="run it from the beginning, even if it has succeeded before"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         result = settings.HOME / "demo.json"
         if result.exists() and not options["again"]:
-            self.stdout.write("The demonstration has run; --again runs it from the beginning.")
+            self.stdout.write("The demonstration has already succeeded. Use --again to run it from the beginning.")
             return
         with _alone(settings.HOME / "demo.lock"):
-            result.unlink(missing_ok=True)  # it says that the last run succeeded
+            result.unlink(missing_ok=True)  # the file means that the last run succeeded
             remove_what_a_killed_run_left()
             document = self._run(settings.HOME)
             write_private(result, json.dumps(document, indent=2) + "\n")
-        self.stdout.write(f"\nThe demonstration took {document['seconds']:.0f} s; its figures are in {result}\n")
+        self.stdout.write(f"\nThe demonstration took {document['seconds']:.0f} s. Results: {result}\n")
         for line in report.table([report.Renewed(**image) for image in document["images"]]):
             self.stdout.write(line)
 
     def _run(self, home: Path) -> dict[str, Any]:
-        self.stdout.write("The demonstration: real images, from their first push to a patch of their base.")
+        self.stdout.write("Demonstration with real images, from the first push to a patched base.")
         teller = Teller(self._write)
         try:
             return Story(teller, home).run()
@@ -63,10 +65,10 @@ class Command(BaseCommand):
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Hold the lock file while it runs: two at once would move each other's tags."""
+    """Hold a lock file for the block, because two runs at once would move each other's tags."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CommandError("The demonstration runs already.") from None
+            raise CommandError("The demonstration is already running.") from None
         yield

@@ -1,4 +1,4 @@
-"""`manage.py events`: every domain event, and the functions that subscribe to it."""
+"""`manage.py events`: list the domain events and their subscribers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lifecycle.events import subscriptions
 
 
 class Command(BaseCommand):
-    help = "List every domain event with its meaning and the functions that subscribe to it, in the order of calling."
+    help = "List all domain events with their meanings and subscribers. Subscribers are in calling order."
 
     def handle(self, *args: Any, **options: Any) -> None:
         for kind, functions in sorted(subscriptions().items(), key=lambda item: item[0].__name__):

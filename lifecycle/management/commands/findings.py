@@ -1,4 +1,4 @@
-"""`manage.py findings (--image DIGEST | --purl PURL | --purls FILE) --json`."""
+"""`manage.py findings (--image DIGEST | --purl PURL | --purls FILE) --json`: print findings."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MALFORMED_PURL = 2
 
 
 class Command(BaseCommand):
-    help = "Print what is known against an image or packages. Exit 1: unknown digest; 2: a malformed purl."
+    help = "Print the findings of an image or of packages. Exit codes: 1 unknown digest, 2 malformed purl."
 
     def add_arguments(self, parser: CommandParser) -> None:
         what = parser.add_mutually_exclusive_group(required=True)
-        what.add_argument("--image", metavar="DIGEST", help="of an image, or of an index: its platforms together")
+        what.add_argument("--image", metavar="DIGEST", help="digest of an image or of an index (all platforms)")
         what.add_argument("--purl", metavar="PURL", help="one package URL")
-        what.add_argument("--purls", metavar="FILE", help="one purl a line; - is standard input")
-        parser.add_argument("--json", action="store_true", help="one JSON object a line")
+        what.add_argument("--purls", metavar="FILE", help="file with one purl per line; - for standard input")
+        parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["image"] is not None:
@@ -35,8 +35,8 @@ class Command(BaseCommand):
                 self.stderr.write(f"unknown digest: {options['image'][:150]}")
                 sys.exit(UNKNOWN_DIGEST)
             self._print(findings_of_image(image), as_json=options["json"])
-            for digest, why in unscanned(image):  # no line is no proof of health
-                self.stderr.write(f"{digest}: {why}")
+            for digest, reason in unscanned(image):  # an image without findings may just not be scanned
+                self.stderr.write(f"{digest}: {reason}")
             return
         purls = [options["purl"]] if options["purl"] is not None else self._read(options["purls"])
         packages: list[tuple[str, Coordinates]] = []

@@ -1,4 +1,4 @@
-"""Import images with their layers and packages from an inventory file."""
+"""`manage.py import_inventory FILE [--team SLUG]`: import images, layers and packages from an inventory file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from lifecycle.sbom.inventories import import_inventories
 
 
 class Command(BaseCommand):
-    help = "Import images, layers and packages; exit 1 when a row was refused. docs/reference/inventory-format.md"
+    help = (
+        "Import images, layers and packages from an inventory file (docs/reference/inventory-format.md)."
+        " Exits with 1 if a row was refused."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", type=Path, help="JSON lines, gzip or not")
+        parser.add_argument("file", type=Path, help="JSON lines, optionally compressed with gzip")
         parser.add_argument("--team", default="imported", help="slug of the team that owns new repositories")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -32,8 +35,8 @@ class Command(BaseCommand):
         except OSError as error:
             raise CommandError(f"{options['file']}: {error}") from None
         derived = {image_id for change in changes for image_id in change.image_ids}
-        for number, why in report.refused:
-            self.stderr.write(f"line {number}: {why}")
+        for number, reason in report.refused:
+            self.stderr.write(f"line {number}: {reason}")
         self.stdout.write(
             f"{report.rows} rows: {len(report.new_image_ids)} new images, {len(report.scanned_image_ids)} new "
             f"inventories, {len(report.new_package_ids)} new package versions, "

@@ -1,4 +1,4 @@
-"""Print which image was built on which."""
+"""`manage.py lineage`: print all images with their direct base images."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from lifecycle.lineage import queries, services
 
 
 class Command(BaseCommand):
-    help = "One line per image and immediate base, sorted."
+    help = "Print one line for each image and each of its direct base images, sorted."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="JSON lines instead of words")
-        parser.add_argument("--rebuild-closure", action="store_true", help="make the transitive table anew first")
+        parser.add_argument("--json", action="store_true", help="print JSON lines instead of text")
+        parser.add_argument(
+            "--rebuild-closure", action="store_true", help="recompute the table of indirect bases first"
+        )
 
     def handle(self, *_args: Any, **options: Any) -> None:
         if options["rebuild_closure"]:

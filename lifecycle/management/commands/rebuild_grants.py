@@ -1,4 +1,4 @@
-"""`manage.py rebuild_grants`: write guardian's rows again from the role grants, or only compare them."""
+"""`manage.py rebuild_grants`: rewrite guardian's rows from the role grants, or only compare them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lifecycle.authority.projection import differs, project
 
 class Command(BaseCommand):
     help = (
-        "Write guardian's object permissions again from the role grants, which are the truth."
-        " With --check, list the users whose rows differ instead, and exit 1 if there are any."
+        "Rewrite guardian's object permissions from the role grants, which are authoritative."
+        " With --check, only list the users whose rows differ, and exit with 1 if there are any."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--check", action="store_true", help="compare only, and change nothing")
+        parser.add_argument("--check", action="store_true", help="only compare, without changes")
 
     def handle(self, *args: Any, **options: Any) -> None:
         users = User.objects.order_by("pk")

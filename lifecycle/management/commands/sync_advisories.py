@@ -1,4 +1,4 @@
-"""`manage.py sync_advisories --from DIR_OR_URL [--feed NAME]`."""
+"""`manage.py sync_advisories --from DIR_OR_URL [--feed NAME]`: update advisories from an OSV bulk export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lifecycle.core.errors import LifecycleError
 
 
 def feed_name(location: str) -> str:
-    """Return the default name of a feed: its host's, or its folder's."""
+    """Return the default name of a feed: the name of its host or folder."""
     if location.startswith(("http://", "https://")):
         return (urlsplit(location).hostname or location)[:120]
     return Path(location).resolve().name[:120] or "root"
@@ -25,17 +25,20 @@ def feed_name(location: str) -> str:
 
 class Command(BaseCommand):
     help = (
-        "Make a feed's advisories what an OSV bulk export says, and matches true. Exit 1: something could not be read."
+        "Update the advisories of a feed from an OSV bulk export, and match them to packages."
+        " Exits with 1 if something could not be read."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--from", dest="location", required=True, metavar="DIR_OR_URL", help="the bulk export")
-        parser.add_argument("--feed", metavar="NAME", help="default: the folder's or host's name")
+        parser.add_argument(
+            "--from", dest="location", required=True, metavar="DIR_OR_URL", help="folder or URL of the bulk export"
+        )
+        parser.add_argument("--feed", metavar="NAME", help="name of the feed (default: the name of the folder or host)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         location: str = options["location"]
         if location.startswith(("http://", "https://")) and (host := urlsplit(location).netloc.rpartition("@")[2]):
-            # Whoever types the address at the server's own prompt has named it as one we may call.
+            # The address was typed on the server itself, so calls to it are allowed.
             settings.OUTBOUND_ALLOW = [*settings.OUTBOUND_ALLOW, host]
         started = time.monotonic()
         try:

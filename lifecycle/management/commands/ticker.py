@@ -1,4 +1,4 @@
-"""`manage.py ticker`: sweeps for missed wake-ups and runs what is due by the clock."""
+"""`manage.py ticker`: search for lost wake-ups, and run scheduled work."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ log = structlog.get_logger(__name__)
 
 
 class Command(BaseCommand):
-    help = "Sweep for jobs whose wake-up was lost, and run what is due. Any number may run."
+    help = "Search for jobs with lost wake-ups, and run scheduled work. Several tickers can run at the same time."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--once", action="store_true", help="one round, then stop")
+        parser.add_argument("--once", action="store_true", help="run one round, then exit")
 
     def handle(self, *args: Any, **options: Any) -> None:
         stop = threading.Event()

@@ -1,4 +1,4 @@
-"""`manage.py unlock_account NAME`: forget the wrong passwords that were tried on an account."""
+"""`manage.py unlock_account NAME`: reset the failed sign-ins of an account."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lifecycle.authority import limiter
 
 
 class Command(BaseCommand):
-    help = "Forget the wrong passwords that were tried on an account, so that its owner need not wait."
+    help = "Reset the failed sign-ins of an account, so that its owner can sign in without waiting."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("username", help="whose account")
+        parser.add_argument("username", help="user name of the account")
 
     def handle(self, *args: Any, **options: Any) -> None:
         name = options["username"]
         with transaction.atomic():
             count = limiter.forgive(name)
             audit.record(Action.USER_UNLOCKED, actor=system_user(), details=UserUnlocked(user=name, forgotten=count))
-        self.stdout.write(f"{count} refusals forgotten")
+        self.stdout.write(f"{count} failed sign-ins reset")

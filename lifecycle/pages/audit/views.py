@@ -1,4 +1,4 @@
-"""The pages of the audit trail: the list with its filter, one event, and the list as a file."""
+"""Pages of the audit log: the filtered list, one event, and the export as a file."""
 
 from __future__ import annotations
 
@@ -22,24 +22,22 @@ from lifecycle.core.errors import Malformed, NotPermitted
 from lifecycle.core.paging import Page, keyset_page
 from lifecycle.pages.requests import cursors, reader
 
-EXPORT_MAX: Final = 10_000  # events in one file; who needs more narrows the days
+EXPORT_MAX: Final = 10_000  # events in one file; narrow the dates to get the rest in more files
 
-_NOTE: Final = (
-    f"Order: newest first. A file holds the newest {EXPORT_MAX:,} that the filter finds, and taking one is recorded."
-)
+_NOTE: Final = f"Newest first. An export contains at most {EXPORT_MAX:,} events and is recorded in the audit log."
 
 
 def _auditor(request: HttpRequest) -> User:
-    """Return the reader, who may read some team's trail; raises NotPermitted."""
+    """Return the reader if they can read the audit log of at least one team; raises NotPermitted."""
     user = reader(request)
     if not user.is_superuser and not audited_teams(user).exists():
-        raise NotPermitted("You hold audit.read in no team; an owner of a team, or an admin, can grant it.")
+        raise NotPermitted("You need audit.read in a team. Ask a team owner or an admin to grant it.")
     return user
 
 
 @require_safe
 def audit(request: HttpRequest) -> HttpResponse:
-    """List the events that the reader may read, newest first, by the filter of the address."""
+    """List the events that the reader can read, newest first. The query string contains the filter."""
     user = _auditor(request)
     form = FilterForm(request.GET)
     page: Page[AuditEvent] = Page([], "", "")
@@ -54,15 +52,15 @@ def audit(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def event(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show one event with everything that was recorded about it."""
-    found = event_for(reader(request), pk)
-    details = dict(found.details)
+    """Show one event with all recorded fields."""
+    stored = event_for(reader(request), pk)
+    details = dict(stored.details)
     before, after = details.pop("before", None), details.pop("after", None)
     context = {
-        "event": found,
+        "event": stored,
         "details": [(name, _text(value)) for name, value in sorted(details.items())],
         "changes": _changes(before, after),
-        "as_json": "".join(exporting.lines_of([found], "jsonl")),
+        "as_json": "".join(exporting.lines_of([stored], "jsonl")),
     }
     return render(request, "lifecycle/audit/event.html", context)
 
@@ -74,7 +72,7 @@ def _text(value: Any) -> str:
 
 
 def _changes(before: Any, after: Any) -> list[tuple[str, str, str]]:
-    """Return (name, before, after) of what differs, "" where there was or is none."""
+    """Return (name, before, after) of each field that differs; "" for a missing value."""
     if not isinstance(before, dict) and not isinstance(after, dict):
         return []
     old, new = before or {}, after or {}
@@ -88,11 +86,11 @@ def _changes(before: Any, after: Any) -> list[tuple[str, str, str]]:
 
 @require_GET
 def export(request: HttpRequest) -> HttpResponseBase:
-    """Send the filtered trail as a file (`?format=csv` or `jsonl`), newest first, and record that it was taken."""
+    """Send the filtered events as a file (`?format=csv` or `jsonl`), newest first, and record the export."""
     user = _auditor(request)
     form, kind = FilterForm(request.GET), request.GET.get("format", "csv")
     if not form.is_valid():
-        raise Malformed("The filter has errors; go back to the list, which says which.")
+        raise Malformed("The filter has errors. Fix them on the audit log page.")
     lines = exporting.export(events_visible_to(user), form.wanted(), kind, actor=user, limit=EXPORT_MAX)
     response = StreamingHttpResponse(lines, content_type=exporting.FORMATS[kind])
     name = f"audit-{clock.now():%Y%m%dT%H%M%SZ}.{kind}"

@@ -1,4 +1,4 @@
-"""What people type about teams, roles, robots, accounts and tokens."""
+"""Forms of the pages for teams, grants, roles, robots, tokens, environments and accounts."""
 
 from __future__ import annotations
 
@@ -25,53 +25,54 @@ class TeamForm(forms.Form):
     slug = forms.CharField(
         label="Short name",
         max_length=60,
-        help_text="The first part of its repositories' names: lower-case letters, digits, single hyphens. It stays.",
+        help_text="First part of the repository names. Lower-case letters, digits and single hyphens."
+        " It cannot be changed later.",
         widget=forms.TextInput(attrs=_PLAIN),
     )
     name = forms.CharField(max_length=120, required=False, widget=forms.TextInput(attrs=_INPUT))
 
 
 class GrantForm(forms.Form):
-    """A role over some repositories of a team, maybe in one environment, maybe for a time."""
+    """A role on some repositories of a team, optionally in one environment and with an expiry."""
 
     role = forms.ChoiceField(widget=forms.Select(attrs=_SELECT))
     repository_pattern = forms.CharField(
         label="Repositories",
         max_length=255,
         initial="*",
-        help_text="shop/api, shop/*, or * for all of the team's. A star stands for any run of characters.",
+        help_text="shop/api, shop/*, or * for all repositories of the team. * matches any characters.",
         widget=forms.TextInput(attrs=_PLAIN),
     )
     environment = forms.ChoiceField(required=False, widget=forms.Select(attrs=_SELECT))
     until = forms.DateField(
-        label="Until",
+        label="Expires",
         required=False,
-        help_text="The last day it counts, in UTC. Empty: until it is revoked.",
+        help_text="Last valid day (UTC). Leave empty for no expiry.",
         widget=forms.DateInput(attrs={**_INPUT, "type": "date"}),
     )
 
     def __init__(self, team: Team, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         roles = Role.objects.order_by("-is_builtin", "slug")
-        places = Environment.objects.filter(team=team).order_by("position")
-        self.fields["role"].choices = [(role.slug, f"{role.slug}") for role in roles]  # type: ignore[attr-defined]
-        self.fields["environment"].choices = [  # type: ignore[attr-defined]
-            ("", "All, and what lies outside of them"),
-            *((place.slug, place.slug) for place in places),
+        environments = Environment.objects.filter(team=team).order_by("position")
+        self.fields["role"].choices = [(role.slug, f"{role.slug}") for role in roles]  # type: ignore[attr-defined]  # typed as Field, is a ChoiceField
+        self.fields["environment"].choices = [  # type: ignore[attr-defined]  # typed as Field, is a ChoiceField
+            ("", "All environments and repositories"),
+            *((environment.slug, environment.slug) for environment in environments),
         ]
 
     def clean_until(self) -> datetime | None:
-        """Return the end of the last day, in UTC."""
+        """Return the end of the last valid day in UTC, or None for no expiry."""
         day = self.cleaned_data["until"]
         if day is None:
             return None
         end = timezone.make_aware(datetime.combine(day, time(23, 59, 59)), timezone.get_default_timezone())
         if end <= clock.now():
-            raise forms.ValidationError("The last day lies in the past.")
+            raise forms.ValidationError("The date is in the past. Choose a later date.")
         return end
 
     def scope(self) -> dict[str, Any]:
-        """Return the arguments of the service."""
+        """Return the scope of the grant as keyword arguments for the services."""
         return {
             "role": self.cleaned_data["role"],
             "repository_pattern": self.cleaned_data["repository_pattern"],
@@ -81,21 +82,24 @@ class GrantForm(forms.Form):
 
 
 class MemberForm(GrantForm):
-    """A grant for a person, by name."""
+    """A grant for a person, chosen by user name."""
 
-    username = forms.CharField(label="Person", max_length=150, widget=forms.TextInput(attrs=_PLAIN))
+    username = forms.CharField(label="User name", max_length=150, widget=forms.TextInput(attrs=_PLAIN))
     field_order = ("username", "role", "repository_pattern", "environment", "until")
 
     def clean_username(self) -> str:
-        """Refuse a name beside its field; the view has checked that the reader may ask."""
+        """Return the user name; raises ValidationError for an unknown one.
+
+        The error shows which accounts exist, so the view checks the permission first.
+        """
         name: str = self.cleaned_data["username"]
         if not User.objects.filter(username=name, is_active=True, kind=User.Kind.PERSON).exists():
-            raise forms.ValidationError(f"There is no active account {name}.")
+            raise forms.ValidationError(f"No active account {name} found.")
         return name
 
 
 class RoleForm(forms.Form):
-    """A composed role's name and verbs."""
+    """Name and verbs of a custom role."""
 
     name = forms.CharField(max_length=120, widget=forms.TextInput(attrs=_INPUT))
     verbs = forms.MultipleChoiceField(
@@ -104,12 +108,12 @@ class RoleForm(forms.Form):
 
 
 class NewRoleForm(RoleForm):
-    """A role to be made; its short name is what grants and the API call it by."""
+    """A new custom role. Grants and the API refer to it by its short name."""
 
     slug = forms.SlugField(
         label="Short name",
         max_length=60,
-        help_text="Letters, digits, hyphens and underscores. It stays.",
+        help_text="Letters, digits, hyphens and underscores. It cannot be changed later.",
         widget=forms.TextInput(attrs=_PLAIN),
     )
     field_order = ("slug", "name", "verbs")
@@ -120,7 +124,7 @@ class RobotForm(forms.Form):
 
     name = forms.CharField(
         max_length=60,
-        help_text="Lower-case letters, digits, single hyphens: ci, deploy-bot.",
+        help_text="Lower-case letters, digits and single hyphens, for example ci or deploy-bot.",
         widget=forms.TextInput(attrs=_PLAIN),
     )
 
@@ -130,33 +134,36 @@ class TokenForm(forms.Form):
 
     name = forms.CharField(
         max_length=120,
-        help_text="What will hold it: laptop, pipeline of shop/api.",
+        help_text="Where you use it, for example laptop or shop/api pipeline.",
         widget=forms.TextInput(attrs=_PLAIN),
     )
     days = forms.IntegerField(
-        label="Days",
+        label="Valid for (days)",
         min_value=1,
         max_value=366,
         initial=DEFAULT_DAYS,
-        help_text="It ends by itself after so many days, 366 at most.",
+        help_text="1 to 366 days.",
         widget=forms.NumberInput(attrs=_INPUT),
     )
 
 
 class EnvironmentForm(forms.Form):
-    """A new environment at the end of the team's path."""
+    """A new environment at the end of the team's promotion path."""
 
     slug = forms.SlugField(
-        label="Short name", max_length=60, help_text="staging, production", widget=forms.TextInput(attrs=_PLAIN)
+        label="Short name",
+        max_length=60,
+        help_text="For example staging or production.",
+        widget=forms.TextInput(attrs=_PLAIN),
     )
     name = forms.CharField(max_length=120, required=False, widget=forms.TextInput(attrs=_INPUT))
     target_prefix = forms.SlugField(
         max_length=60,
-        help_text="shop/api lands in <prefix>/shop/api. Only Gravingdock pushes there.",
+        help_text="shop/api is copied to <prefix>/shop/api. Only Gravingdock can push there.",
         widget=forms.TextInput(attrs=_PLAIN),
     )
     required_approvals = forms.IntegerField(
-        label="Approvals needed", min_value=0, max_value=20, initial=1, widget=forms.NumberInput(attrs=_INPUT)
+        label="Required approvals", min_value=0, max_value=20, initial=1, widget=forms.NumberInput(attrs=_INPUT)
     )
 
 
@@ -166,11 +173,11 @@ class PersonForm(forms.Form):
     username = forms.CharField(
         label="User name",
         max_length=60,
-        help_text="Lower-case letters and digits, single . _ - between them. It stays: the audit log names people so.",
+        help_text="Lower-case letters and digits, with single . _ - between them. It cannot be changed later.",
         widget=forms.TextInput(attrs=_PLAIN),
     )
     is_admin = forms.BooleanField(
-        label="Admin: makes teams, roles and accounts, and reads every audit log",
+        label="Admin: creates teams, roles and accounts, and reads all audit logs",
         required=False,
         widget=forms.CheckboxInput(attrs={"class": "form-check-input"}),
     )

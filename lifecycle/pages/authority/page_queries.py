@@ -1,4 +1,4 @@
-"""Reads of the pages of teams, roles, robots and people, each with its joins chosen and its number of queries fixed."""
+"""Queries of the team pages. Each function uses a fixed number of queries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lifecycle.authority.rights import may
 
 
 def rights_over(actor: User, team: Team) -> dict[str, bool]:
-    """Return which forms of a team's page `actor` may use; the services check again."""
+    """Return which forms of a team page `actor` can use. The services check the permissions again."""
     return {
         "manages_team": bool(may(actor, Verb.TEAM_MANAGE, team=team)),
         "manages_robots": bool(may(actor, Verb.ROBOT_MANAGE, team=team)),
@@ -19,9 +19,9 @@ def rights_over(actor: User, team: Team) -> dict[str, bool]:
 
 
 def counts_of(team: Team) -> dict[str, int]:
-    """Return the numbers beside the tabs of a team's page, in one query."""
+    """Return the numbers on the tabs of a team page, in one query."""
     grants = count_of(RoleGrant.objects.exclude(user__kind=User.Kind.ROBOT), "team")
     robots = count_of(Robot.objects.all(), "team")
-    found = Team.objects.filter(pk=team.pk).annotate(grants=grants, machines=robots)
-    grant_count, robot_count = found.values_list("grants", "machines").get()
+    rows = Team.objects.filter(pk=team.pk).annotate(grants=grants, machines=robots)
+    grant_count, robot_count = rows.values_list("grants", "machines").get()
     return {"grant_count": grant_count, "robot_count": robot_count}

@@ -1,4 +1,4 @@
-"""Signing in by browser: under the budget that all doors share, and written to the trail."""
+"""Sign-in in the browser. It shares the limits of all other endpoints and is recorded in the audit log."""
 
 from __future__ import annotations
 
@@ -24,38 +24,40 @@ from lifecycle.core.errors import TooManyAttempts
 
 @contextmanager
 def attempt(account: str) -> Iterator[limiter.Attempt]:
-    """Count an attempt at a password before it is looked at; the block says `succeeded()` when it was right.
+    """Count a password attempt before the password is checked. The block calls `succeeded()` for a correct password.
 
-    Raises TooManyAttempts when the budget of the account, or of the address, is spent. Counted first, so that fifty at
-    once cannot all see the last free place.
+    Raises TooManyAttempts when the account or the address has reached its limit. The attempt is counted first.
+    Otherwise, fifty parallel attempts could all see that one attempt is left.
     """
-    made = limiter.reserve(account, context.current().address)
-    if made is None:
-        raise TooManyAttempts("Too many wrong passwords for this account, or from this address. Wait five minutes.")
-    yield made
+    reserved = limiter.reserve(account, context.current().address)
+    if reserved is None:
+        raise TooManyAttempts(
+            "Too many wrong passwords for this account or address. Wait five minutes, then try again."
+        )
+    yield reserved
 
 
 class SignInAdapter(AccountAdapter):
-    """What allauth asks at the door of the browser."""
+    """Adapter that allauth calls for each sign-in, sign-out and password change in the browser."""
 
     def authenticate(self, request: HttpRequest, **credentials: Any) -> Any:
-        """Return the person or None: a wrong password, an ended account and none at all look the same.
+        """Return the person, or None for a wrong password, a deactivated account and an unknown account alike.
 
-        Raises TooManyAttempts, in the same words whether there is such an account.
+        Raises TooManyAttempts. The message does not show whether the account exists.
         """
         name = str(credentials.get("username") or "")
-        # By the account's own name: ways of writing it that the database takes for the same share its budget.
-        found = get_user_by_username(name)
-        with attempt(found.username if found is not None else name) as made:
+        # Count by the stored user name, so that all spellings that the database treats as equal share one limit.
+        account = get_user_by_username(name)
+        with attempt(account.username if account is not None else name) as this_attempt:
             user = super().authenticate(request, **credentials)
             if user is not None and user.is_active:
-                made.succeeded()
+                this_attempt.succeeded()
                 return user
         with transaction.atomic():
-            # What was typed may be a password in the wrong field: only the name of an account that exists is kept.
+            # Record only the name of an existing account: users sometimes enter their password in the name field.
             audit.record(
-                Action.SESSION_REFUSED, actor=None, subject=found, outcome=AuditEvent.Outcome.DENIED,
-                details=UserDetails(user=found.username if found is not None else "unknown"),
+                Action.SESSION_REFUSED, actor=None, subject=account, outcome=AuditEvent.Outcome.DENIED,
+                details=UserDetails(user=account.username if account is not None else "unknown"),
             )  # fmt: skip
         return None
 
@@ -72,7 +74,7 @@ class SignInAdapter(AccountAdapter):
                 audit.record(Action.SESSION_ENDED, actor=user, subject=user, details=UserDetails(user=user.username))
 
     def set_password(self, user: User, password: str) -> None:
-        """Set the password; every other session of the account ends with the old one."""
+        """Set the password. All other sessions of the account end."""
         with transaction.atomic():
             super().set_password(user, password)
             audit.record(
@@ -80,14 +82,14 @@ class SignInAdapter(AccountAdapter):
             )
 
     def get_password_change_redirect_url(self, request: HttpRequest) -> str:
-        return reverse("lifecycle:tokens")  # where one's account is looked after
+        return reverse("lifecycle:tokens")  # the page of the user's own account
 
 
 class ChangePasswordForm(AllauthChangePasswordForm):  # type: ignore[misc]  # allauth has no type information
-    """Asks for the present password, under the same budget: a session left open is no place to guess it."""
+    """Form that checks the current password under the same limits, so that no one can guess it in an open session."""
 
     def clean_oldpassword(self) -> str:
-        with attempt(self.user.username) as made:
-            password: str = super().clean_oldpassword()  # a wrong one raises, and stays counted
-            made.succeeded()
+        with attempt(self.user.username) as this_attempt:
+            password: str = super().clean_oldpassword()  # raises for a wrong password, which then stays counted
+            this_attempt.succeeded()
         return password

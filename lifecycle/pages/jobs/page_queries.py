@@ -1,4 +1,4 @@
-"""Reads of the job pages: what each job is about in words, and how long it may still take."""
+"""Queries of the job pages: the subject of each job in words, and the estimated time left."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from lifecycle.core import clock
 from lifecycle.jobs.kinds import Subject, kind_called
 from lifecycle.jobs.models import Job
 
-_ETA_FROM: Final = 0.05  # share done, below which the pace says nothing
+# Before both of these are reached, an estimate from the pace so far is unreliable.
+_ETA_FROM: Final = 0.05  # share of the work done
 _ETA_AFTER_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectLink:
-    """The subject of a job in words, and the address of its page, "" where the reader has none."""
+    """The subject of a job in words, and the URL of its page, "" when the reader cannot open one."""
 
     words: str
     url: str = ""
 
 
 def subjects_of(jobs: Iterable[Job], reader: User) -> dict[int, SubjectLink]:
-    """Return the subject of each job by the job's id, named only as far as `reader` may see it.
+    """Return {job id: subject}, with only the names that `reader` can see.
 
-    A handful of queries for each kind among the jobs, whatever their number.
+    The number of queries depends on the number of kinds, not on the number of jobs.
     """
     by_kind: dict[str, list[Job]] = {}
     for job in jobs:
@@ -36,7 +37,7 @@ def subjects_of(jobs: Iterable[Job], reader: User) -> dict[int, SubjectLink]:
     links: dict[int, SubjectLink] = {}
     for name, members in by_kind.items():
         subjects = kind_called(name).subjects(members, reader)
-        links |= {job.pk: _link(subjects.get(job.pk) or Subject(f"number {job.subject_id}")) for job in members}
+        links |= {job.pk: _link(subjects.get(job.pk) or Subject(f"subject {job.subject_id}")) for job in members}
     return links
 
 
@@ -45,7 +46,7 @@ def _link(subject: Subject) -> SubjectLink:
 
 
 def seconds_left(job: Job) -> float | None:
-    """Return how long a running job takes at its pace so far, or None while that would be a guess."""
+    """Return the estimated seconds until a running job finishes at its pace so far, or None without an estimate."""
     if job.state != Job.State.RUNNING or job.started_at is None or not job.progress_total:
         return None
     share = job.progress_done / job.progress_total

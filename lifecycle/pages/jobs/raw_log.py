@@ -1,4 +1,4 @@
-"""A whole log as a file: jobs and the images of a wave both have one."""
+"""Download of a whole log as a text file, for jobs and for the images of a wave."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lifecycle.jobs.models import JobLogLine
 
 
 def raw_log_answer(lines: QuerySet[JobLogLine], *, filename: str) -> StreamingHttpResponse:
-    """Stream the lines, in their order, as plain text: the time in UTC, then what was said."""
+    """Return the lines as a plain text download, in the given order: the time in UTC, then the text."""
 
     def text() -> Iterator[str]:
         for at, line in lines.values_list("at", "text").iterator(chunk_size=1000):

@@ -1,4 +1,4 @@
-"""The pages of jobs: what runs on the reader's behalf, one job with its log, stop and try again."""
+"""The job pages: the list of the reader's jobs, one job with its log, cancel and retry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOG_LINES: Final = 500  # on the page; the raw log has all
 
 @require_safe
 def jobs(request: HttpRequest) -> HttpResponse:
-    """List the jobs that the reader may see, newest first."""
+    """List the jobs that the reader can see, newest first."""
     user, kind, state = reader(request), request.GET.get("kind", ""), request.GET.get("state", "")
     rows = jobs_visible_to(user)
     if kind in names():
@@ -47,27 +47,27 @@ def jobs(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def job(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show one job, its result above its log; polled while it is open, and then only the fragment is sent."""
+    """Show one job with its result and its log. An open page polls, and gets only the fragment."""
     user = reader(request)
-    found = job_for(user, pk)
-    lines = log_tail([found.pk], limit=LOG_LINES)
+    row = job_for(user, pk)
+    lines = log_tail([row.pk], limit=LOG_LINES)
     is_fragment = getattr(request, "htmx", False)
-    etag = f"{found.pk}-{found.state}-{found.attempts}-{found.progress_done}-{lines[-1].pk if lines else 0}"
-    # A running job's "time left" moves with the clock; while it is shown, the page is never the same.
-    left_s = page_queries.seconds_left(found)
+    etag = f"{row.pk}-{row.state}-{row.attempts}-{row.progress_done}-{lines[-1].pk if lines else 0}"
+    # "Time left" changes with the clock. While the page shows it, the page is never unchanged.
+    left_s = page_queries.seconds_left(row)
     if is_fragment and left_s is None:
         unchanged = get_conditional_response(request, etag=f'"{etag}"')
         if unchanged is not None:
             return unchanged
     context = {
-        "job": found,
-        "kind_words": kind_called(found.kind).label,
-        "subject": page_queries.subjects_of([found], user)[found.pk],
+        "job": row,
+        "kind_words": kind_called(row.kind).label,
+        "subject": page_queries.subjects_of([row], user)[row.pk],
         "lines": lines,
         "is_cut": len(lines) == LOG_LINES,
         "left_s": left_s,
-        "why_not_cancelled": steering.why_not_cancelled(found),
-        "why_not_retried": steering.why_not_retried(found),
+        "why_not_cancelled": steering.why_not_cancelled(row),
+        "why_not_retried": steering.why_not_retried(row),
         "etag": etag,
     }
     response = render(request, f"lifecycle/jobs/{'_job' if is_fragment else 'job'}.html", context)
@@ -84,15 +84,15 @@ def raw_log(request: HttpRequest, pk: int) -> StreamingHttpResponse:
 
 @require_POST
 def cancel(request: HttpRequest, pk: int) -> HttpResponse:
-    """Stop a job."""
+    """Cancel a job."""
     steering.cancel(pk, actor=reader(request))
-    messages.success(request, "The job is cancelled.")
+    messages.success(request, "Job cancelled.")
     return redirect("lifecycle:job", pk)
 
 
 @require_POST
 def retry(request: HttpRequest, pk: int) -> HttpResponse:
-    """Queue a job again, and go to the new one."""
-    again = steering.retry(pk, actor=reader(request))
-    messages.success(request, f"This is the job that tries job {pk} again.")
-    return redirect("lifecycle:job", again.pk)
+    """Retry a job, and redirect to the new job."""
+    new_job = steering.retry(pk, actor=reader(request))
+    messages.success(request, f"Job {pk} is retried by this job.")
+    return redirect("lifecycle:job", new_job.pk)

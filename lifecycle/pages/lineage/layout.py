@@ -1,6 +1,7 @@
-"""Where each node of a lineage graph stands: columns by depth, order in a column by barycentre; pure arithmetic.
+"""The layout of a lineage graph: columns by depth, order in a column by barycentre. Pure arithmetic, no queries.
 
-Laid out on the server, so that the drawing is real links, prints, needs no script and has a table with the same rows.
+The server computes the layout, so that the drawing has real links, can be printed, needs no script, and has the same
+data as the table.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-NODES_MAX: Final = 150  # beyond that nobody reads a graph
+NODES_MAX: Final = 150  # larger graphs are not readable
 COLUMN_PX: Final = 272
 NODE_WIDTH_PX: Final = 184
 NODE_HEIGHT_PX: Final = 48
 ROW_PX: Final = 64
-TOP_PX: Final = 64  # room for the ruler of depths
+TOP_PX: Final = 64  # space for the ruler with the depths
 MARGIN_PX: Final = 20
-_SWEEPS: Final = 4  # more change nothing on graphs of this size
+_SWEEPS: Final = 4  # more sweeps change nothing in graphs of this size
 
 
 @dataclass(slots=True)
 class Node:
-    """A box: one image, or a roll-up of several. `column` is its depth below the drawn roots."""
+    """A box: one image, or a group of several (a roll-up). `column` is its depth below the drawn roots."""
 
     key: str
     column: int
@@ -32,19 +33,19 @@ class Node:
     is_focus: bool = False
     is_rollup: bool = False
     is_upstream: bool = False
-    note: str = ""  # read out, and shown on hover
+    note: str = ""  # for screen readers and on hover
     x: float = 0
     y: float = 0
 
 
 @dataclass(slots=True)
 class Edge:
-    """A line from a base to what was built on it."""
+    """A line from a base to a derived image."""
 
     base: str
     derived: str
     is_on_focus_line: bool = False
-    is_weak: bool = False  # only an annotation says so: dashed and labelled
+    is_weak: bool = False  # evidence is only an annotation: drawn dashed, with a label
     label: str = ""
     path: str = ""
     label_x: float = 0
@@ -53,7 +54,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Nodes and edges in place, with the picture's size in CSS pixels and the x of each depth."""
+    """Nodes and edges with their positions, the size of the picture in CSS pixels, and the x of each depth."""
 
     nodes: Sequence[Node]
     edges: Sequence[Edge]
@@ -64,7 +65,10 @@ class Drawing:
 
 
 def columns_of(keys: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """Return the longest distance of each key from a root, so that every edge points right; cycles end at the count."""
+    """Return the longest distance of each key from a root, so that every edge points right.
+
+    In a cycle, distances stop below the number of keys.
+    """
     names = list(keys)
     column = dict.fromkeys(names, 0)
     pairs = [(base, derived) for base, derived in edges if base in column and derived in column]
@@ -85,7 +89,7 @@ def _place_in_column(neighbours: dict[str, list[str]], rank: dict[str, float], n
 
 
 def _ordered(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
-    """Return the columns, each ordered so that lines cross little: every node near the middle of its neighbours."""
+    """Return the columns, ordered for few crossing lines: each node is near the middle of its neighbours."""
     columns: list[list[Node]] = [[] for _ in range(max((node.column for node in nodes), default=-1) + 1)]
     for node in nodes:
         columns[node.column].append(node)
@@ -106,9 +110,9 @@ def _ordered(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
 
 
 def draw(nodes: Sequence[Node], edges: Sequence[Edge]) -> Drawing:
-    """Return the drawing of at most NODES_MAX nodes; raises ValueError beyond (the caller rolls up first)."""
+    """Return the drawing of the nodes; raises ValueError for more than NODES_MAX (the caller groups images first)."""
     if len(nodes) > NODES_MAX:
-        raise ValueError(f"{len(nodes)} nodes are more than the {NODES_MAX} that a drawing may hold")
+        raise ValueError(f"{len(nodes)} nodes are too many for a drawing. The limit is {NODES_MAX}.")
     known = {node.key for node in nodes}
     edges = [edge for edge in edges if edge.base in known and edge.derived in known]
     columns = _ordered(nodes, edges)

@@ -1,4 +1,4 @@
-"""What the lineage pages show: the neighbourhood of one image, rolled up to be readable, and what was left out."""
+"""Queries of the lineage pages: root images, and the neighbourhood of one image, grouped to be readable."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from django.urls import reverse
 
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.pages.lineage.layout import NODES_MAX, Drawing, Edge, Node, columns_of, draw
-from lifecycle.pages.templatetags.gravingdock import short_digest
+from lifecycle.pages.templatetags.gravingdock import plural, short_digest
 from lifecycle.registry.models import Image, Repository
 from lifecycle.registry.queries import Location, images_held_in, locations_of
 
-ANCESTORS_MAX: Final = 60  # a chain is seldom longer than 8; several bases per image make it wide
-DESCENDANTS_READ: Final = 400  # rows read for drawing and roll-ups; the counts come from the closure
-ROLLED_FROM: Final = 3  # images of one repository on the same base, from which on they become one box
+ANCESTORS_MAX: Final = 60  # a chain is rarely longer than 8, but several bases per image make it wide
+DESCENDANTS_READ: Final = 400  # rows read for the drawing and its groups; the counts come from the closure
+ROLLED_FROM: Final = 3  # images of one repository on the same base become one box from this number on
 
 EVIDENCE_WORDS: Final = {
     "layers": "Layers match",
@@ -30,7 +30,7 @@ EVIDENCE_WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table twin: the same as a box and its line in the drawing."""
+    """One row of the table, with the same data as a box and its line in the drawing."""
 
     depth: int
     image: Image
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How many images stand at one distance from a base."""
+    """Number of images at one distance from a base."""
 
     depth: int
     count: int
@@ -52,13 +52,13 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Neighbourhood:
-    """Everything the page of one image's lineage shows."""
+    """The content of the lineage page of one image."""
 
     drawing: Drawing
     rows: Sequence[Row]
     ancestor_count: int
     levels: Sequence[Level]
-    drawn: str  # in words: what is drawn and what is not
+    drawn: str  # sentence with the numbers of drawn and hidden images
 
     @property
     def descendant_count(self) -> int:
@@ -66,10 +66,10 @@ class Neighbourhood:
 
 
 def roots_visible(visible: QuerySet[Image], repositories: QuerySet[Repository]) -> QuerySet[Image]:
-    """Return the images among `visible` on which others stand and that stand on none we know; page by -id."""
+    """Return the root images among `visible`: base images with no known base. Page them by -id."""
     held = images_held_in(repositories)
     return visible.filter(
-        # Few images are a base at all; begin with those instead of asking each image for what stands on it.
+        # Few images are a base, so start with those instead of checking each image for derived images.
         Exists(Ancestry.objects.filter(ancestor=OuterRef("pk"), descendant__in=held)),
         ~Exists(Derivation.objects.filter(derived=OuterRef("pk"), base__in=held)),
         kind=Image.Kind.MANIFEST,
@@ -78,12 +78,12 @@ def roots_visible(visible: QuerySet[Image], repositories: QuerySet[Repository]) 
 
 
 def levels_below(image: Image, repositories: QuerySet[Repository]) -> list[Level]:
-    """Return how many images of `repositories` stand at each distance from `image`; one query over the closure."""
+    """Return the number of images of `repositories` at each distance below `image`, with one query over the closure."""
     return _levels([image.pk], repositories)[image.pk]
 
 
 def derived_counts(image_ids: Iterable[int], repositories: QuerySet[Repository]) -> dict[int, int]:
-    """Return {image id: how many images of `repositories` stand on it, at any distance}; one query for all."""
+    """Return {image id: number of images of `repositories` built on it, at any distance}, with one query for all."""
     return {key: sum(level.count for level in levels) for key, levels in _levels(image_ids, repositories).items()}
 
 
@@ -105,59 +105,54 @@ def _url(image: Image) -> str:
     return reverse("lifecycle:lineage-image", args=[image.digest])
 
 
-def _node(image: Image, place: Location, column: int, *, is_focus: bool) -> Node:
+def _node(image: Image, location: Location, column: int, *, is_focus: bool) -> Node:
     return Node(
         key=str(image.pk),
         column=column,
-        title=place.repository.name,
-        line=place.tag or short_digest(image.digest),
+        title=location.repository.name,
+        line=location.tag or short_digest(image.digest),
         url=_url(image),
         is_focus=is_focus,
-        note=f"{image.digest}, {image.platform or 'platform not known'}, {image.finding_count} open findings",
+        note=f"{image.digest}, {image.platform or 'platform unknown'}, {plural(image.finding_count, 'open finding')}",
     )
 
 
 def neighbourhood_of(focus: Image, repositories: QuerySet[Repository]) -> Neighbourhood:
-    """Return ancestors, children and deeper descendants of `focus` in `repositories`, rolled up to fit the drawing."""
+    """Return ancestors and descendants of `focus` in `repositories`, grouped to fit the drawing."""
     held = images_held_in(repositories)
     up = _without_documents(Ancestry.objects.filter(descendant=focus, ancestor__in=held), "ancestor")
     down = _without_documents(Ancestry.objects.filter(ancestor=focus, descendant__in=held), "descendant")
     ancestors = [row.ancestor for row in up.order_by("depth", "id")[:ANCESTORS_MAX]]
-    # In the order of the index: of a base with 100,000 descendants the first ones are read, and no more.
+    # In the order of the database index, so that only the first rows are read for a base with 100,000 descendants.
     descendants = [row.descendant for row in down.order_by("depth", "descendant_id")[:DESCENDANTS_READ]]
     images = {image.pk: image for image in [*ancestors, focus, *descendants]}
     all_levels = _levels(images, repositories)
     levels = all_levels[focus.pk]
-    counts = {key: sum(level.count for level in found) for key, found in all_levels.items()}
-    places = locations_of(images, repositories)
-    images = {key: image for key, image in images.items() if key in places or key == focus.pk}
+    counts = {key: sum(level.count for level in below) for key, below in all_levels.items()}
+    locations = locations_of(images, repositories)
+    images = {key: image for key, image in images.items() if key in locations or key == focus.pk}
     edges = list(Derivation.objects.filter(base_id__in=images, derived_id__in=images).order_by("id"))
     column = columns_of(map(str, images), [(str(edge.base_id), str(edge.derived_id)) for edge in edges])
 
-    rolled, groups = _roll_up(focus, descendants, images, places, edges)
+    rolled, groups = _roll_up(focus, descendants, images, locations, edges)
     line = {focus.pk, *(image.pk for image in ancestors)}
     nodes = [
-        _node(image, places[key], column[str(key)], is_focus=key == focus.pk)
+        _node(image, locations[key], column[str(key)], is_focus=key == focus.pk)
         for key, image in images.items()
-        if key not in rolled and key in places
+        if key not in rolled and key in locations
     ]
     for name, members in groups.items():
         first = images[members[0]]
+        repository = locations[first.pk].repository
         nodes.append(
             Node(
                 key=name,
                 column=column[str(first.pk)],
-                title=f"+{len(members)} of {places[first.pk].repository.name}",
+                title=f"+{len(members)} of {repository.name}",
                 line="in the table below",
-                url=reverse(
-                    "lifecycle:repository",
-                    args=[
-                        places[first.pk].repository.team.slug,
-                        places[first.pk].repository.name,
-                    ],
-                ),
+                url=reverse("lifecycle:repository", args=[repository.team.slug, repository.name]),
                 is_rollup=True,
-                note=f"{len(members)} images of one repository on the same base",
+                note=f"{len(members)} images of one repository, built on the same base",
             )
         )
     nodes = nodes[:NODES_MAX]
@@ -179,20 +174,22 @@ def neighbourhood_of(focus: Image, repositories: QuerySet[Repository]) -> Neighb
             ),
         )
     drawing = draw(nodes, list(lines.values()))
-    rows = _rows(focus, images, places, edges, column, counts)
+    rows = _rows(focus, images, locations, edges, column, counts)
     known = sum(level.count for level in levels) + len(ancestors) + 1
     drawn_images = sum(not node.is_rollup for node in drawing.nodes)
     in_groups = sum(len(members) for members in groups.values())
-    left_out = known - drawn_images - in_groups
-    drawn = f"Drawn: {drawn_images} of {known} images"
+    hidden = known - drawn_images - in_groups
+    drawn = f"Shows {drawn_images} of {plural(known, 'image')}"
     if groups:
-        drawn += f", and {in_groups} in {len(groups)} roll-up{'s' if len(groups) > 1 else ''}"
-    drawn += f". Left out: {left_out}, farther from this image." if left_out > 0 else ". Left out: nothing."
+        drawn += f", plus {in_groups} in {plural(len(groups), 'group')}"
+    drawn += "."
+    if hidden > 0:
+        drawn += f" {plural(hidden, 'more distant image')} {'is' if hidden == 1 else 'are'} not shown."
     return Neighbourhood(drawing, rows, len(ancestors), levels, drawn)
 
 
 def _without_documents(rows: QuerySet[Ancestry], end: str) -> QuerySet[Ancestry]:
-    """Return the closure's rows with the image at one end, less the JSON that no drawing shows."""
+    """Return `rows` with the image at one end loaded, without its large columns, which no drawing shows."""
     heavy = ("manifest", "config", "annotations", "labels")
     return rows.select_related(end).defer(*(f"{end}__{name}" for name in heavy))
 
@@ -201,10 +198,13 @@ def _roll_up(
     focus: Image,
     descendants: Sequence[Image],
     images: dict[int, Image],
-    places: dict[int, Location],
+    locations: dict[int, Location],
     edges: Sequence[Derivation],
 ) -> tuple[dict[int, str], dict[str, list[int]]]:
-    """Return which descendants share a box, and the boxes: leaves of one repository on the same base."""
+    """Return ({descendant id: group}, {group: ids}): leaf images of one repository on the same base share a group.
+
+    Removes the most distant images from `images` when too many are left for the drawing.
+    """
     bases: dict[int, list[int]] = defaultdict(list)
     has_children: set[int] = set()
     for edge in edges:
@@ -212,15 +212,15 @@ def _roll_up(
         has_children.add(edge.base_id)
     alike: dict[tuple[int, tuple[int, ...]], list[int]] = defaultdict(list)
     for image in descendants:
-        if image.pk in places and image.pk not in has_children and image.pk != focus.pk:
-            alike[(places[image.pk].repository.pk, tuple(sorted(bases[image.pk])))].append(image.pk)
+        if image.pk in locations and image.pk not in has_children and image.pk != focus.pk:
+            alike[(locations[image.pk].repository.pk, tuple(sorted(bases[image.pk])))].append(image.pk)
     groups = {
         f"roll-{repository}-{'-'.join(map(str, under))}": members
         for (repository, under), members in alike.items()
         if len(members) >= ROLLED_FROM
     }
     drawn = len(images) - sum(len(members) - 1 for members in groups.values())
-    if drawn > NODES_MAX:  # too many still: everything farthest from the focus goes into the words below the drawing
+    if drawn > NODES_MAX:  # still too many: the most distant images are only counted in the sentence above the drawing
         for image in reversed(descendants):
             if drawn <= NODES_MAX:
                 break
@@ -230,15 +230,15 @@ def _roll_up(
     return {member: name for name, members in groups.items() for member in members}, groups
 
 
-def _rows(  # noqa: PLR0917 -- one call, the parts of one walk
+def _rows(  # noqa: PLR0917 -- called once, with the parts of one walk
     focus: Image,
     images: dict[int, Image],
-    places: dict[int, Location],
+    locations: dict[int, Location],
     edges: Sequence[Derivation],
     column: dict[str, int],
     counts: dict[int, int],
 ) -> list[Row]:
-    """Return the table twin in the order of a walk from the roots, an image once per immediate base."""
+    """Return the rows of the table in the order of a walk from the roots, each image once per immediate base."""
     children: dict[int, list[Derivation]] = defaultdict(list)
     has_base: set[int] = set()
     for edge in edges:
@@ -249,21 +249,21 @@ def _rows(  # noqa: PLR0917 -- one call, the parts of one walk
     seen: set[tuple[int, int]] = set()
 
     def add(image: Image, edge: Derivation | None) -> None:
-        place = places.get(image.pk)
-        if place is None:
+        location = locations.get(image.pk)
+        if location is None:
             return
         if edge is None:
-            relation, evidence = "root", "no base known"
+            relation, evidence = "root image", "no known base"
         else:
-            base = places.get(edge.base_id)
-            relation = f"built on {base.label}" if base else "built on an image that you may not see"
+            base = locations.get(edge.base_id)
+            relation = f"built on {base.label}" if base else "built on an image you cannot see"
             words = ", ".join(EVIDENCE_WORDS.get(kind, kind) for kind in edge.evidence)
             evidence = f"{words}. Confidence {edge.confidence}."
         rows.append(
             Row(
                 column[str(image.pk)],
                 image,
-                place,
+                location,
                 _url(image),
                 relation,
                 evidence,

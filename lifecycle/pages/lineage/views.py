@@ -1,4 +1,4 @@
-"""The lineage pages: where images start, and the neighbourhood of one."""
+"""The lineage pages: the list of root images, and the neighbourhood of one image."""
 
 from __future__ import annotations
 
@@ -19,31 +19,30 @@ from lifecycle.registry.queries import locations_of
 
 @require_safe
 def roots(request: HttpRequest) -> HttpResponse:
-    """List the images on which others stand and that stand on none we know, newest first."""
+    """List the root images (base images with no known base), newest first."""
     user = reader(request)
     repositories = repositories_visible_to(user)
     rows = roots_visible(images_visible_to(user), repositories)
     page = keyset_page(rows, ("-id",), **cursors(request))
     ids = [image.pk for image in page.rows]
-    places, counts = locations_of(ids, repositories), derived_counts(ids, repositories)
-    entries = [(image, places[image.pk], counts[image.pk]) for image in page.rows if image.pk in places]
+    locations, counts = locations_of(ids, repositories), derived_counts(ids, repositories)
+    entries = [(image, locations[image.pk], counts[image.pk]) for image in page.rows if image.pk in locations]
     return render(request, "lifecycle/lineage/roots.html", {"page": page, "entries": entries})
 
 
 @require_safe
 def neighbourhood(request: HttpRequest, digest: str) -> HttpResponse:
-    """Show what one image stands on and what stands on it; an index shows its first platform."""
+    """Show the ancestors and descendants of one image; for an index, those of its first platform."""
     user = reader(request)
     visible, repositories = images_visible_to(user), repositories_visible_to(user)
     named = visible.filter(digest=digest).exclude(kind=Image.Kind.ARTIFACT).first()
     if named is None:
-        raise NotFound("There is no such image, or you may not see it.")
+        raise NotFound("Image not found, or you don't have access.")
     entries = entries_of(named)
     focus = entries[0].child if entries else named
     around = neighbourhood_of(focus, repositories)
-    place = locations_of([named.pk, focus.pk], repositories).get(named.pk) or locations_of(
-        [focus.pk], repositories
-    ).get(focus.pk)
+    locations = locations_of([named.pk, focus.pk], repositories)
+    place = locations.get(named.pk) or locations_of([focus.pk], repositories).get(focus.pk)
     context = {
         "named": named,
         "image": focus,

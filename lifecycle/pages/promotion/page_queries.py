@@ -220,11 +220,13 @@ def targets_for(reader: User, repository: Repository, image: Image) -> list[Targ
     before: Environment | None = None
     for environment in environments:
         slot = slots.get(environment.pk)
-        reason = why_not_request(reader, repository, environment, image, slot)
+        reason = why_not_request(reader, repository, environment)
         if environment.pk in live:
             why_not = f"{live[environment.pk]} already requests this."
         elif reason is not None:
             why_not = reason.text
+        elif slot is not None and slot.image_id == image.pk:
+            why_not = "This image is already deployed here."
         elif before is not None and before.pk not in was_in:
             why_not = f"Promote it to {before.slug} first."
         else:
@@ -260,7 +262,7 @@ class Cell:
     @property
     def more(self) -> int:
         """Number of waiting requests that are not shown."""
-        return self.waiting[0].promotion.in_all - len(self.waiting) if self.waiting else 0  # type: ignore[attr-defined]
+        return self.waiting[0].promotion.in_all - len(self.waiting) if self.waiting else 0  # type: ignore[attr-defined]  # annotated by the query
 
 
 @dataclass(frozen=True, slots=True)

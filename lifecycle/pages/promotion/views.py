@@ -68,7 +68,7 @@ def _inbox(
     images = counts_of([wave.pk for wave in waves], repositories_visible_to(user))
     rows = {row.promotion.pk: row for row in judged({*to_decide, *to_execute, *failed, *decided})}
     for row in rows.values():
-        row.promotion.who_can_act = row.who_can_act(user)  # type: ignore[attr-defined]
+        row.promotion.who_can_act = row.who_can_act(user)  # type: ignore[attr-defined]  # for the template alone
     if chosen is None:
         chosen_id = request.GET.get("request", "")
         listed = [*to_decide, *to_execute, *failed, *decided]

@@ -32,6 +32,7 @@ from accounts.verbs import Verb
 from lifecycle.advisories.models import Advisory
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core import clock
+from lifecycle.core.reasons import Reason
 from lifecycle.core.severities import SEVERITIES
 from lifecycle.environments.models import Environment
 from lifecycle.evidence.findings import FindingsDiff, diff_of_images
@@ -43,6 +44,7 @@ from lifecycle.rebuild.estimates import note_of
 from lifecycle.rebuild.kinds import REBUILD
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.rebuild.queries import jobs_visible_to, skipped_visible_to, slots_to_update, waves_visible_to
+from lifecycle.rebuild.refusals import why_not_steer
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
 from lifecycle.registry.platforms import platform_ids
 from lifecycle.registry.queries import given_by_people
@@ -336,7 +338,7 @@ class WaveDetail:
     skipped: list[dict[str, str]]
     base_diff: FindingsDiff | None  # None: no old base, or one of the two is not scanned
     expected: list[Expected]
-    why_not: str
+    why_not: Reason | None
     methods: dict[str, int]
     teams: list[str]
 
@@ -472,7 +474,7 @@ def wave_detail(actor: User, wave: RebuildWave, *, whole_level: int = 0) -> Wave
         skipped=skipped_visible_to(actor, wave),
         base_diff=_base_diff(wave),
         expected=_expected(jobs) if wave.state == RebuildWave.State.PLANNED else [],
-        why_not=why_not_act(actor, wave),
+        why_not=why_not_steer(actor, wave),
         methods={"rebase": methods.count("rebase"), "build": methods.count("build")},
         teams=sorted({row.job.repository.team.slug for row in rows}),
     )
@@ -495,26 +497,6 @@ def _expected(jobs: Sequence[RebuildJob]) -> list[Expected]:
         severities[osv_id] = min(severity, severities.get(osv_id, severity), key=SEVERITIES.index)
     expected = [Expected(osv_id, severities.get(osv_id, "unknown"), count) for osv_id, count in images.items()]
     return sorted(expected, key=lambda row: (SEVERITIES.index(row.severity), -row.image_count, row.osv_id))
-
-
-def why_not_act(actor: User, wave: RebuildWave) -> str:
-    """Return why `actor` cannot confirm, cancel or retry the wave, "" when they can.
-
-    The service checks this again. Repositories that `actor` cannot see are not named.
-    """
-    jobs = RebuildJob.objects.filter(wave=wave)
-    touched = Q(pk__in=jobs.values("repository")) | (Q(pk=wave.repository_id) & ~Q(Exists(jobs)))
-    visible = repositories_visible_to(actor).filter(pk=OuterRef("pk"))
-    allowed = repositories_visible_to(actor, Verb.IMAGE_REBUILD).filter(pk=OuterRef("pk"))
-    rows = Repository.objects.filter(touched, ~Exists(allowed)).annotate(is_visible=Exists(visible))
-    lacking = list(rows.order_by("name"))
-    if not lacking:
-        return ""
-    names = [row.name for row in lacking if row.is_visible]
-    if len(names) < len(lacking):
-        return "You need image.rebuild on every repository in this wave."
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"You need image.rebuild on {', '.join(names[:3])}{more}. Ask an owner of the team to grant it."
 
 
 def _add_tails(rows: Iterable[JobRow]) -> None:

@@ -1,4 +1,4 @@
-"""Findings of one image as rows of a page: a finding is computed, never stored."""
+"""The findings of one image, for its page. Findings are computed and never stored."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lifecycle.registry.models import Image
 
 @dataclass(frozen=True, slots=True)
 class LayerShare:
-    """How many findings one layer brought; None where the SBOM does not say which."""
+    """Number of findings in one layer. `layer_position` is None where the SBOM does not name the layer."""
 
     layer_position: int | None
     count: int
 
 
 def findings_of(image: Image) -> QuerySet[Match]:
-    """Return the live matches seen through `image`, each (package, advisory id) once, with package, advisory and feed.
+    """Return the open matches in `image`, each (package, advisory id) once, with package, advisory and feed loaded.
 
-    Annotated: `layer_position` (the topmost layer that brought the package; -1 = not known) and `rank` (severity).
+    Annotated with `layer_position` (the topmost layer with the package, None when unknown) and `rank` (severity).
     Page them by (-rank, id).
     """
     whens = [When(severity=name, then=Value(rank)) for rank, name in enumerate(reversed(SEVERITIES))]
@@ -41,7 +41,7 @@ def findings_of(image: Image) -> QuerySet[Match]:
 
 
 def findings_by_layer(image: Image) -> list[LayerShare]:
-    """Return how many findings each layer of `image` brought, base first; one query."""
+    """Return the number of findings in each layer of `image`, base first, with one query."""
     rows = (
         open_matches()
         .filter(

@@ -1,4 +1,4 @@
-"""Packages of one image as rows of a page."""
+"""The packages of one image, for its page."""
 
 from __future__ import annotations
 

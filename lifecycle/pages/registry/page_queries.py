@@ -1,4 +1,4 @@
-"""Reads that the pages of repositories and images need, each with its joins chosen and its number of queries fixed."""
+"""Queries of the repository and image pages, each with its joins and a fixed number of queries."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from lifecycle.registry.models import (
 from lifecycle.registry.platforms import PlatformEntry, entries_of_images
 from lifecycle.registry.queries import given_by_people
 
-_DOCUMENTS: Final = ("image__manifest", "image__config")  # kilobytes a row, and no list shows them
+_DOCUMENTS: Final = ("image__manifest", "image__config")  # kilobytes in each row, not shown in lists
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far a base has fallen behind the tag it was taken from."""
+    """A tag that pointed at a base and has moved on: its newest image, and the number and start of the moves."""
 
     tag: str
     repository: Repository
     newest: Image
-    moves: int  # how often the tag moved since
+    moves: int  # number of moves of the tag away from the base and later
     since: datetime
 
 
@@ -41,9 +41,9 @@ def repositories_with_latest(visible: QuerySet[Repository]) -> QuerySet[Reposito
 
 
 def add_latest_tags(repositories: Iterable[Repository]) -> None:
-    """Give each row of `repositories_with_latest` its `latest_tag` with the image, or None; one query.
+    """Set `latest_tag`, with its image, or None, on each row of `repositories_with_latest`, with one query.
 
-    Not a prefetch: that looks at every tag of the repositories to find out which one is the newest.
+    Not a prefetch, because a prefetch reads every tag of the repositories to find the latest one.
     """
     rows: list[Any] = list(repositories)
     tags = Tag.objects.select_related("image").defer(*_DOCUMENTS).in_bulk([row.latest_tag_id for row in rows])
@@ -58,18 +58,18 @@ def tags_of(repository: Repository) -> QuerySet[Tag]:
 
 
 def tag_history(repository: Repository) -> QuerySet[TagEvent]:
-    """Return every move of every tag of `repository`; page by -id."""
+    """Return all events of all tags of `repository`; page them by -id."""
     return TagEvent.objects.filter(tag__repository=repository).select_related("tag", "old_image", "new_image", "actor")
 
 
 def image_history(repository: Repository, image: Image) -> QuerySet[TagEvent]:
-    """Return the tag moves that brought or took `image` in `repository`, newest first."""
+    """Return the events of tags in `repository` that moved to or from `image`, newest first."""
     events = TagEvent.objects.filter(tag__repository=repository).select_related("tag", "actor")
     return (events.filter(new_image=image) | events.filter(old_image=image)).order_by("-id")
 
 
 def entries_of(image: Image) -> list[PlatformEntry]:
-    """Return the platforms of an index, in order; empty for a manifest, which is one platform itself."""
+    """Return the platforms of an index, in order. The list is empty for a manifest, which is itself one platform."""
     return entries_of_images([image])[image.pk] if image.kind == Image.Kind.INDEX else []
 
 
@@ -79,8 +79,11 @@ def layers_of(image: Image) -> list[Layer]:
 
 
 def lag_of(base: Image, visible: QuerySet[Repository]) -> Lag | None:
-    """Return how far `base` is behind the tag that named it, or None while it is the newest; two queries at most."""
-    left = (
+    """Return how far `base` is behind a tag that pointed at it, or None if no such tag has moved on.
+
+    At most two queries.
+    """
+    first_move = (
         TagEvent.objects.filter(
             old_image=base,
             new_image__isnull=False,
@@ -93,7 +96,8 @@ def lag_of(base: Image, visible: QuerySet[Repository]) -> Lag | None:
         .order_by("tag__repository__environment_id", "id")
         .first()
     )
-    if left is None or left.tag.image is None:
+    if first_move is None or first_move.tag.image is None:
         return None
-    moves = TagEvent.objects.filter(tag=left.tag, id__gte=left.pk, new_image__isnull=False).count()
-    return Lag(left.tag.name, left.tag.repository, left.tag.image, moves, left.at)
+    tag = first_move.tag
+    moves = TagEvent.objects.filter(tag=tag, id__gte=first_move.pk, new_image__isnull=False).count()
+    return Lag(tag.name, tag.repository, first_move.tag.image, moves, first_move.at)

@@ -1,4 +1,4 @@
-"""`/images/` and `/t/<team>/r/<repository>/...`; a repository's name holds slashes, hence the path converter."""
+"""`/images/` and `/t/<team>/r/<repository>/...`. A repository name can contain slashes, hence the path converter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lifecycle.pages.registry import views
 
 
 class DigestConverter(StringConverter):
-    """An OCI digest as a part of an address."""
+    """An OCI digest as a part of a URL."""
 
     regex = r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}"
 

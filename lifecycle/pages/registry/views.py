@@ -1,4 +1,4 @@
-"""The pages of repositories and images. Everything is read: what changes something has its own page elsewhere."""
+"""The repository and image pages. They only read; changes have their own pages elsewhere."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ from lifecycle.registry.queries import Location, given_by_people, locations_of
 from lifecycle.sbom.models import Sbom
 
 _REPOSITORY_TABS: Final = ("tags", "recipe", "rebuilds", "history")
-_WATCHABLE_MAX: Final = 100  # tags to choose from, those that moved last
+_WATCHABLE_MAX: Final = 100  # number of tags to choose from, last moved first
 _SEARCH_MAX: Final = 200  # characters; a repository's name is shorter than 255
 
 
 @dataclass(frozen=True, slots=True)
 class BaseLine:
-    """A base of the image, how it is known, and how far it is behind."""
+    """A base of the image, with its evidence and its lag."""
 
     derivation: Derivation
     place: Location | None
     lag: page_queries.Lag | None
     evidence: str
-    layer_count: int  # the image's first layers that are the base's
+    layer_count: int  # number of the image's first layers that come from the base
 
 
 @require_safe
 def start(request: HttpRequest) -> HttpResponse:
-    """Lead to what waits for the reader."""
+    """Redirect to the inbox."""
     return HttpResponseRedirect(reverse("lifecycle:inbox"))
 
 
 @require_safe
 def images(request: HttpRequest) -> HttpResponse:
-    """List the repositories that the reader may see, newest change first, with the newest tag of each."""
+    """List the repositories that the reader can see, last updated first, each with its latest tag."""
     visible = repositories_visible_to(reader(request))
     text, team = request.GET.get("q", "").strip()[:_SEARCH_MAX], request.GET.get("team", "")
     rows = page_queries.repositories_with_latest(visible)
@@ -81,52 +81,51 @@ def images(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
-    """Show one repository: its tags with how to pull them, how it is built, how its tags moved."""
+    """Show one repository: its tags with pull commands, its recipe, its rebuilds, and the history of its tags."""
     user = reader(request)
-    found = repository_of(repositories_visible_to(user), team, name)
+    row = repository_of(repositories_visible_to(user), team, name)
     tab = request.GET.get("tab", "tags")
     tab = tab if tab in _REPOSITORY_TABS else "tags"
     context: dict[str, Any] = {
-        "repository": found,
+        "repository": row,
         "tab": tab,
-        "recipe": current_recipe(found),
-        "plan": plan_offer(user, found),
-        "is_empty": not page_queries.tags_of(found).exists(),
-        "may_push": may(user, Verb.IMAGE_CREATE, repository=found) if found.environment_id is None else None,
+        "recipe": current_recipe(row),
+        "plan": plan_offer(user, row),
+        "is_empty": not page_queries.tags_of(row).exists(),
+        "may_push": may(user, Verb.IMAGE_CREATE, repository=row) if row.environment_id is None else None,
     }
     if tab == "tags":
-        context["why_not_promotable"] = why_not_promotable(user, found)
-        tags, shows_own = page_queries.tags_of(found), request.GET.get("own") == "yes"
+        context["why_not_promotable"] = why_not_promotable(user, row)
+        tags, shows_own = page_queries.tags_of(row), request.GET.get("own") == "yes"
         people = given_by_people(tags)
         context["own_tags"] = tags.count() - people.count()
         context["shows_own"] = shows_own
         context["page"] = keyset_page(tags if shows_own else people, ("-updated_at", "-id"), **cursors(request))
     elif tab == "history":
-        context["page"] = keyset_page(page_queries.tag_history(found), ("-id",), **cursors(request))
+        context["page"] = keyset_page(page_queries.tag_history(row), ("-id",), **cursors(request))
     elif tab == "recipe":
-        context |= _recipe_tab(request, found, context["recipe"])
+        context |= _recipe_tab(request, row, context["recipe"])
     elif tab == "rebuilds":
-        context |= _rebuilds_tab(request, found)
+        context |= _rebuilds_tab(request, row)
     return render(request, "lifecycle/registry/repository.html", context)
 
 
-def _recipe_tab(request: HttpRequest, repository: Repository, in_force: Recipe | None) -> dict[str, Any]:
-    """Return the revision that `?revision=` asks for (the one in force by itself), all of them, and who may add one."""
+def _recipe_tab(request: HttpRequest, repository: Repository, current: Recipe | None) -> dict[str, Any]:
+    """Return the revision in `?revision=` (else the current one), all revisions, and whether the reader can add one."""
     rows = Recipe.objects.filter(repository=repository).select_related("author")
-    asked = request.GET.get("revision", "")
-    shown = (
-        rows.filter(revision=int(asked)).first() if asked.isascii() and asked.isdigit() and len(asked) < 10 else None
-    )
-    verb = Verb.IMAGE_AMEND if in_force is not None else Verb.IMAGE_CREATE
+    number = request.GET.get("revision", "")
+    is_number = number.isascii() and number.isdigit() and len(number) < 10
+    shown = rows.filter(revision=int(number)).first() if is_number else None
+    verb = Verb.IMAGE_AMEND if current is not None else Verb.IMAGE_CREATE
     return {
-        "shown": shown or in_force,
+        "shown": shown or current,
         "page": keyset_page(rows, ("-revision",), **cursors(request), size=20),
         "may_store": may(reader(request), verb, repository=repository),
     }
 
 
 def _rebuilds_tab(request: HttpRequest, repository: Repository) -> dict[str, Any]:
-    """Return the waves that renew this repository or stand on it, its watches, and who may add one."""
+    """Return the waves about this repository, its watches, and whether the reader can add a watch."""
     user = reader(request)
     page = keyset_page(waves_about(repository, user), ("-id",), **cursors(request), size=20)
     counts = counts_of([wave.pk for wave in page.rows], repositories_visible_to(user))
@@ -143,11 +142,11 @@ def _rebuilds_tab(request: HttpRequest, repository: Repository) -> dict[str, Any
 
 @require_safe
 def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpResponse:
-    """Show one image. An index shows one of its platforms; `?platform=` (a digest) chooses which."""
+    """Show one image. For an index, show the platform manifest with the digest in `?platform=`, else the first one."""
     user = reader(request)
     visible = repositories_visible_to(user)
-    found = repository_of(visible, team, name)
-    member = image_in(found, digest)
+    row = repository_of(visible, team, name)
+    member = image_in(row, digest)
     entries = page_queries.entries_of(member.image)
     chosen = next((entry.child for entry in entries if entry.child.digest == request.GET.get("platform")), None)
     shown = chosen or (entries[0].child if entries else member.image)
@@ -157,13 +156,13 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
     bases = _bases(shown, visible, user)
     shares = findings_by_layer(shown) if shown.scanned_at else []
     context: dict[str, Any] = {
-        "repository": found,
+        "repository": row,
         "member": member,
-        "top": member.image,  # what the address names: an index, or the platform itself
+        "top": member.image,  # the image in the URL: an index or a platform manifest
         "image": shown,
         "entries": entries,
         "tab": tab,
-        "tags": given_by_people(page_queries.tags_of(found).filter(image=member.image)).order_by("-updated_at"),
+        "tags": given_by_people(page_queries.tags_of(row).filter(image=member.image)).order_by("-updated_at"),
         "layers": layers,
         "bases": bases,
         "slots": Slot.objects.filter(image__in={member.image.pk, shown.pk}, repository__in=visible).select_related(
@@ -172,27 +171,27 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
         "promotions": PromotionRequest.objects.filter(image=member.image, repository__in=visible)
         .select_related("environment", "source_environment", "requested_by", "repository")
         .order_by("-id")[:50],
-        "who_can_fix": _who_can_fix(shares, bases, found.name),
-        "why_not_promotable": why_not_promotable(user, found),
-        "plan": plan_offer(user, found, member.image),
-        "rebuilt": rebuilt_as(found, member.image, user),
+        "who_can_fix": _who_can_fix(shares, bases, row.name),
+        "why_not_promotable": why_not_promotable(user, row),
+        "plan": plan_offer(user, row, member.image),
+        "rebuilt": rebuilt_as(row, member.image, user),
     }
     context |= _IMAGE_TABS[tab](request, context)
     return render(request, "lifecycle/registry/image.html", context)
 
 
 def _bases(image: Image, visible: Any, user: User) -> list[BaseLine]:
-    """Return the bases of `image` that the reader may see, the deepest first, with how far each is behind."""
+    """Return up to 5 bases of `image` that the reader can see, the one with the most layers first, with their lag."""
     edges = list(
         Derivation.objects.filter(derived=image, base__in=images_visible_to(user))
         .select_related("base")
         .order_by("-base__layer_count", "id")[:5]
     )
-    places = locations_of([edge.base_id for edge in edges], visible)
+    locations = locations_of([edge.base_id for edge in edges], visible)
     return [
         BaseLine(
             edge,
-            places.get(edge.base_id),
+            locations.get(edge.base_id),
             page_queries.lag_of(edge.base, visible),
             ", ".join(EVIDENCE_WORDS.get(kind, kind) for kind in edge.evidence),
             edge.base.layer_count if Derivation.Evidence.LAYERS in edge.evidence else 0,
@@ -206,7 +205,7 @@ def _base_layer_count(bases: list[BaseLine]) -> int:
 
 
 def _who_can_fix(shares: list[LayerShare], bases: list[BaseLine], own: str) -> dict[str, Any]:
-    """Return the parts of the who-can-fix bar: what comes with the base, what is the image's own, what is not known."""
+    """Return the parts of the who-can-fix bar: findings from the base, from the image itself, and of unknown origin."""
     depth = _base_layer_count(bases)
     name = next((base.place.repository.name for base in bases if base.place and base.layer_count), "the base image")
     inherited = sum(
@@ -215,7 +214,7 @@ def _who_can_fix(shares: list[LayerShare], bases: list[BaseLine], own: str) -> d
     unplaced = sum(share.count for share in shares if share.layer_position is None)
     mine = sum(share.count for share in shares) - inherited - unplaced
     parts = [("base", f"{inherited} {name}", inherited), ("own", f"{mine} {own}", mine)]
-    parts.append(("unknown", f"{unplaced} layer not known", unplaced))
+    parts.append(("unknown", f"{unplaced} layer unknown", unplaced))
     return {
         "total": inherited + mine + unplaced,
         "parts": [part for part in parts if part[2]],
@@ -227,29 +226,29 @@ def _who_can_fix(shares: list[LayerShare], bases: list[BaseLine], own: str) -> d
 
 
 def _overview_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return when the image's newest SBOM was made."""
+    """Return the creation time of the image's latest SBOM."""
     return {"newest_sbom_at": Sbom.objects.filter(image=context["image"]).aggregate(at=Max("created_at"))["at"]}
 
 
 def _lineage_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return what stands on the image, level by level."""
+    """Return the numbers of images that are built on the image, level by level."""
     return {"levels": levels_below(context["image"], repositories_visible_to(reader(request)))}
 
 
 def _packages_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the packages, or those whose name `?q=` is a part of, each with who brought it."""
+    """Return the packages, filtered by name with `?q=`, each with the layer and repository that it comes from."""
     contents = packages_of(context["image"])
     text = request.GET.get("q", "").strip()[:_SEARCH_MAX]
     if text:
         contents = contents.filter(Q(name__icontains=text) | Q(source_name__icontains=text))
     page = keyset_page(contents, ("name", "id"), **cursors(request))
     for package in page.rows:
-        package.brought_by = _layer_words(context, package.layer_position)  # type: ignore[attr-defined]
+        package.brought_by = _layer_words(context, package.layer_position)  # type: ignore[attr-defined]  # for the template alone
     return {"page": page, "q": text}
 
 
 def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the findings that `?severity=` and `?fix=` leave, each with who brought it, and the counts of all."""
+    """Return the findings, filtered by `?severity=` and `?fix=`, each with its origin, and the counts of all."""
     image: Image = context["image"]
     rows = findings_of(image)
     severity = request.GET.get("severity", "")
@@ -260,19 +259,20 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
         rows = rows.exclude(fixed_version="")
     page = keyset_page(rows, ("-rank", "id"), **cursors(request))
     for match in page.rows:
-        match.brought_by = _layer_words(context, match.layer_position)  # type: ignore[attr-defined]
+        match.brought_by = _layer_words(context, match.layer_position)  # type: ignore[attr-defined]  # for the template alone
     counts = [(name, getattr(image, f"{name}_count")) for name in COUNTED]
     return {"page": page, "severity": severity, "has_fix": request.GET.get("fix") == "yes", "counts": counts}
 
 
 def _promotions_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return where the image can be promoted to; nowhere from an environment's own repository."""
-    found: Repository = context["repository"]
-    return {"places": targets_for(reader(request), found, context["top"]) if found.source_id is None else []}
+    """Return the environments that the image can be promoted to; none in the repository of an environment."""
+    repository: Repository = context["repository"]
+    targets = targets_for(reader(request), repository, context["top"]) if repository.source_id is None else []
+    return {"places": targets}
 
 
 def _history_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return how tags came to the image, what was done with it (for who may read that), and its SBOMs."""
+    """Return the image's tag events, its SBOMs, and its audit events if the reader can read them."""
     events = (
         AuditEvent.objects.filter(digest=context["top"].digest, team=context["repository"].team)
         .select_related("actor")
@@ -287,19 +287,19 @@ def _history_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
 
 
 def _layer_words(context: dict[str, Any], position: int | None) -> dict[str, str]:
-    """Return who brought a layer and which it is: that decides who can fix what is in it."""
+    """Return the origin of a layer and its position, in words. The origin decides who can fix its findings."""
     if position is None:
-        return {"who": "not known", "which": "the SBOM names no layer"}
+        return {"who": "unknown", "which": "layer not in SBOM"}
     layers: list[Layer] = context["layers"]
     bases: list[BaseLine] = context["bases"]
     which = f"layer {position + 1} of {len(layers)}" if layers else f"layer {position + 1}"
-    for base in reversed(bases):  # the shallowest base that reaches up to this layer brought it
+    for base in reversed(bases):  # the layer comes from the base with the fewest layers that includes it
         if position < base.layer_count:
             return {"who": base.place.label if base.place else "a base image", "which": which}
     return {"who": f"{context['repository'].name}, own layer", "which": which}
 
 
-# What each tab of an image shows beside the plate; each is given what the plate shows.
+# Returns the context of each tab of the image page. The argument is the context that all tabs share.
 _IMAGE_TABS: Final[dict[str, Callable[[HttpRequest, dict[str, Any]], dict[str, Any]]]] = {
     "overview": _overview_tab,
     "lineage": _lineage_tab,

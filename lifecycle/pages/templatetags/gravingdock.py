@@ -1,7 +1,7 @@
-"""The small parts of every page as template tags: icons, chips, digests, times, gate marks, bars.
+"""Template tags for small page elements: icons, chips, digests, times, gate marks, bars.
 
-They are functions and no includes, since a list of fifty rows calls them hundreds of times.
-templates/components/README.md shows each with an example.
+They are functions instead of includes, because a list of fifty rows calls them hundreds of times.
+templates/components/README.md shows an example of each.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from django import template
+from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -21,7 +23,7 @@ from lifecycle.core.severities import COUNTED, SEVERITIES
 
 register = template.Library()
 
-# State word as stored -> (tone, icon, word as shown). Tones are the chip colours of components.css.
+# Stored state -> (tone, icon, label). Tones are the chip colours of components.css.
 _STATES: Final[dict[str, tuple[str, str, str]]] = {
     # requirements of a promotion
     "satisfied": ("ok", "circle-check", "Satisfied"),
@@ -39,7 +41,7 @@ _STATES: Final[dict[str, tuple[str, str, str]]] = {
     # promotions
     "open": ("waiting", "clock", "Open"),
     "ready": ("ok", "circle-check", "Ready"),
-    "executing": ("running", "loader", "Executing"),
+    "executing": ("running", "loader", "Running"),
     "verifying": ("running", "loader", "Verifying"),
     "succeeded": ("ok", "circle-check", "Succeeded"),
     "failed": ("bad", "circle-x", "Failed"),
@@ -47,7 +49,7 @@ _STATES: Final[dict[str, tuple[str, str, str]]] = {
     "withdrawn": ("none", "undo-2", "Withdrawn"),
     "expired": ("none", "hourglass", "Expired"),
     "superseded": ("none", "history", "Superseded"),
-    # jobs, waves and what they do
+    # jobs, waves and their images
     "waiting": ("waiting", "clock", "Waiting"),
     "running": ("running", "loader", "Running"),
     "planned": ("waiting", "list-checks", "Planned"),
@@ -72,7 +74,7 @@ _CHANGES: Final[dict[str, tuple[str, str]]] = {
     "new": ("bad", "arrow-up"),
     "introduced": ("bad", "arrow-up"),
 }
-# Bar heights of the gate marks, of 16: shape carries the state, colour repeats it (mocks/README.md 1).
+# Bar heights of the gate marks, out of 16. The shape shows the state; the colour only repeats it (mocks/README.md 1).
 _GATE_HEIGHTS: Final = {
     "satisfied": 12,
     "pending": 6,
@@ -91,13 +93,32 @@ _GATE_ORDER: Final = (
 )
 
 
-# The items of the bar: (name that a page gives as `nav`, route, label, second key after g).
+# Items of the top bar: (value of `nav` in the page context, route, label, second key after g).
 _NAV: Final = (
     ("inbox", "lifecycle:inbox", "Inbox", "i"),
     ("images", "lifecycle:images", "Images", "m"),
     ("lineage", "lifecycle:lineage", "Lineage", "l"),
     ("promotions", "lifecycle:promotions", "Promotions", "p"),
 )
+
+
+@register.simple_tag
+def promote_url(repository_id: int, digest: str, environment: int | None = None, tag: str = "") -> str:
+    """Return the address of the form that requests a promotion, with the fields that are known."""
+    chosen: dict[str, str | int | None] = {
+        "repository": repository_id,
+        "digest": digest,
+        "environment": environment,
+        "tag": tag,
+    }
+    query = urlencode({name: value for name, value in chosen.items() if value}, safe=":")
+    return f"{reverse('lifecycle:promotion-new')}?{query}"
+
+
+@register.simple_block_tag
+def empty_state(content: str, title: str) -> SafeString:
+    """Render an empty list: its title, and the block's text, which says what to do next."""
+    return render_to_string("components/empty.html", {"title": title, "text": content})
 
 
 @register.simple_tag
@@ -108,7 +129,7 @@ def nav_items() -> list[dict[str, str]]:
 
 @register.simple_tag
 def icon(name: str, label: str = "", css: str = "") -> SafeString:
-    """Return the icon `name` of the sprite; hidden from screen readers unless it has a `label`."""
+    """Return the icon `name` of the sprite. It is hidden from screen readers unless it has a `label`."""
     reference = f"{static('lifecycle/icons.svg')}#{name}"
     classes = f"icon {css}".strip()
     if label:
@@ -127,27 +148,27 @@ def icon(name: str, label: str = "", css: str = "") -> SafeString:
 
 @register.simple_tag
 def chip(tone: str, icon_name: str, text: str, css: str = "") -> SafeString:
-    """Return a chip: icon, word and colour."""
+    """Return a chip with an icon, a text and a colour."""
     return format_html('<span class="chip chip-{} {}">{}{}</span>', tone, css, icon(icon_name), text)
 
 
 @register.simple_tag
 def chip_state(state: str, text: str = "", large: bool = False) -> SafeString:
-    """Return the chip of a stored state; `text` says more than the state's own word ("Open: 1 pending")."""
+    """Return the chip of a stored state. `text` replaces the default label ("Open: 1 pending")."""
     tone, icon_name, word = _STATES.get(str(state), ("none", "circle", str(state).replace("_", " ").capitalize()))
     return chip(tone, icon_name, text or word, "chip-lg" if large else "")
 
 
 @register.simple_tag
 def chip_severity(severity: str) -> SafeString:
-    """Return the chip of a severity, with its own filled shape."""
+    """Return the chip of a severity, with the shape of that severity."""
     level = severity if severity in SEVERITIES else "unknown"
     return chip(level, f"severity-{level}", level.capitalize())
 
 
 @register.simple_tag
 def severity_count(severity: str, count: int) -> SafeString:
-    """Return shape, number and (for screen readers) word of one severity."""
+    """Return the shape and the count of one severity, and its name for screen readers."""
     return format_html(
         '<span class="sev sev-{0}" title="{1} {0}">{2}{1}<span class="sr-only"> {0}</span></span>',
         severity,
@@ -158,16 +179,16 @@ def severity_count(severity: str, count: int) -> SafeString:
 
 @register.simple_tag
 def risk(image: Any) -> SafeString:
-    """Return the stored counts of an image by severity, those that are not zero; or what is known instead."""
+    """Return the stored counts of an image by severity, without zeros, or a text if there are no counts."""
     if image is None:
         return format_html('<span class="quiet">{}</span>', "no image")
     if image.scanned_at is None:
-        word = "packages not listed yet" if not image.scan_problem else "scan failed"
-        return format_html('<span class="quiet">{}</span>', word)
+        text = "not scanned yet" if not image.scan_problem else "scan failed"
+        return format_html('<span class="quiet">{}</span>', text)
     counts = [(severity, getattr(image, f"{severity}_count")) for severity in COUNTED]
     shown = [severity_count(severity, count) for severity, count in counts if count]
     if not shown:
-        return format_html('<span class="good">{} none open</span>', icon("check", css="icon-sm"))
+        return format_html('<span class="good">{} no open findings</span>', icon("check", css="icon-sm"))
     return format_html(
         '<span class="sevs">{}</span>',
         format_html_join("", "{}", ((part,) for part in shown)),
@@ -182,7 +203,7 @@ def chip_tag(name: str) -> SafeString:
 
 @register.simple_tag
 def change(kind: str, count: int) -> SafeString:
-    """Return `↓ 14 fixed`, `↑ 1 new` or `- 0 new`: a word, a number and an arrow that says which way is good."""
+    """Return `↓ 14 fixed`, `↑ 1 new` or `- 0 new`: an arrow, a number and a word, coloured as good, bad or neutral."""
     css, icon_name = _CHANGES.get(kind, ("muted", "minus"))
     if not count:
         css, icon_name = "muted", "minus"
@@ -199,7 +220,7 @@ def short_digest(digest: str) -> str:
 
 @register.simple_tag
 def digest(text: str, url: str = "", full: bool = False) -> SafeString:
-    """Return a digest, shortened unless `full`, whole on hover, with a button that copies it whole."""
+    """Return a digest with a copy button. It is shortened unless `full`; the tooltip shows the full digest."""
     if not text:
         return format_html('<span class="quiet">{}</span>', "none")
     algorithm, _, encoded = str(text).partition(":")
@@ -213,12 +234,12 @@ def digest(text: str, url: str = "", full: bool = False) -> SafeString:
         if url
         else format_html('<span title="{}">{}</span>', text, shown)
     )
-    return format_html('<span class="digest">{}{}</span>', body, copy(text, "Copy the digest"))
+    return format_html('<span class="digest">{}{}</span>', body, copy(text, "Copy digest"))
 
 
 @register.simple_tag
 def copy(text: str, label: str = "Copy") -> SafeString:
-    """Return a button that copies `text`; it is there only with script, since copying needs one."""
+    """Return a button that copies `text`. It is hidden without JavaScript, because copying needs it."""
     return format_html(
         '<copy-field value="{}"><button type="button" class="copy" hidden aria-label="{}" title="{}">{}{}</button>'
         "</copy-field>",
@@ -231,19 +252,19 @@ def copy(text: str, label: str = "Copy") -> SafeString:
 
 
 @register.simple_tag
-def command(text: str, label: str = "Copy the command") -> SafeString:
+def command(text: str, label: str = "Copy command") -> SafeString:
     """Return a command line in a box with a copy button."""
     return format_html('<div class="command"><code>{}</code>{}</div>', text, copy(text, label))
 
 
 @register.filter
 def span(seconds: float | None) -> str:
-    """Return a length of time in one unit, as people say it; a dot when there is none."""
+    """Return a duration in its largest unit ("2 h"); a dot for None."""
     return "·" if seconds is None else _span(seconds)
 
 
 def _span(seconds: float) -> str:
-    """Return a length of time in one unit, as people say it."""
+    """Return a duration in its largest unit ("2 h")."""
     for size, unit in ((31_536_000, "y"), (86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
@@ -252,7 +273,7 @@ def _span(seconds: float) -> str:
 
 @register.simple_tag
 def ago(moment: datetime | None, never: str = "never") -> SafeString:
-    """Return `2 h ago` or `in 3 d` with the full moment in UTC for hover, readers and machines."""
+    """Return `2 h ago` or `in 3 d` as a time element, with the full UTC time as tooltip and in `datetime`."""
     if moment is None:
         return format_html('<span class="quiet">{}</span>', never)
     seconds = (clock.now() - moment).total_seconds()
@@ -272,7 +293,7 @@ def ago(moment: datetime | None, never: str = "never") -> SafeString:
 
 @register.filter
 def duration(seconds: float | None) -> str:
-    """Return minutes and seconds, `2:10`; a dot when there is none."""
+    """Return minutes and seconds, `2:10`; a dot for None."""
     if seconds is None:
         return "·"
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
@@ -280,7 +301,7 @@ def duration(seconds: float | None) -> str:
 
 @register.filter
 def size(count: int | None) -> str:
-    """Return a number of bytes in powers of 1000, as registries and `docker images` say it."""
+    """Return a number of bytes in powers of 1000, as registries and `docker images` show it."""
     value = float(count or 0)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000 or unit == "GB":
@@ -291,13 +312,13 @@ def size(count: int | None) -> str:
 
 @register.filter
 def size_change(count: int) -> str:
-    """Return how a size changed: `+3.1 MB`, `-420 kB`, `no change`."""
+    """Return a difference of sizes: `+3.1 MB`, `-420 kB`, `no change`."""
     return f"{'+' if count > 0 else '-'}{size(abs(count))}" if count else "no change"
 
 
 @register.simple_tag
 def gate_marks(states: Iterable[str]) -> SafeString:
-    """Return one small bar per gate, open ones first, with the count in words beside it."""
+    """Return one small bar per gate, unmet gates first, with the counts as text beside it."""
     ordered = sorted(
         states,
         key=lambda state: _GATE_ORDER.index(state) if state in _GATE_ORDER else 1,
@@ -337,15 +358,15 @@ def gate_marks(states: Iterable[str]) -> SafeString:
 
 @register.simple_tag
 def parts_bar(parts: Sequence[tuple[str, str, int]], label: str) -> SafeString:
-    """Return a bar of (css class, text, amount): an SVG, since a strict CSP has no inline width.
+    """Return a bar of (css class, text, amount). It is an SVG, because a strict CSP forbids inline widths.
 
-    Classes: own, base, base2, unknown, done, failed, rest, shared. `label` says the same in words.
+    Classes: own, base, base2, unknown, done, failed, rest, shared. `label` describes the bar for screen readers.
     """
     total = sum(amount for _, _, amount in parts) or 1
     cells, start = [], 0.0
     for css, text, amount in parts:
         share = 100 * amount / total
-        # A text needs about 1 % for each of its letters on a wide panel; where it cannot fit, the words below say it.
+        # On a wide panel a text needs about 1 % per letter. Where it does not fit, the text below the bar shows it.
         shown = text if share > len(text) * 1.7 else (str(amount) if share > 4 else "")
         cells.append((css, f"{start:.2f}%", f"{share:.2f}%", f"{text}", shown))
         start += share
@@ -363,9 +384,9 @@ def parts_bar(parts: Sequence[tuple[str, str, int]], label: str) -> SafeString:
 
 @register.simple_tag
 def progress_bar(parts: Sequence[tuple[str, str, int]], label: str) -> SafeString:
-    """Return a thin bar of (css class, text, amount), solid for done, hatched for what is under way.
+    """Return a thin bar of (css class, text, amount): solid for finished parts, hatched for running ones.
 
-    Classes: done, busy, failed, blocked, rest. `busy` needs components/hatch.html on the page, else it is solid.
+    Classes: done, busy, failed, blocked, rest. `busy` is hatched only if the page includes components/hatch.html.
     """
     total = sum(amount for _, _, amount in parts) or 1
     cells, start = [], 0.0
@@ -385,24 +406,24 @@ def progress_bar(parts: Sequence[tuple[str, str, int]], label: str) -> SafeStrin
 
 @register.filter
 def event_subject(event: Any) -> str:
-    """Return what an audit event is about, in words: a repository, a person and a role, or the row it names."""
-    said = event.details
+    """Return the subject of an audit event as text: a repository, a user and a role, or the kind and id of a row."""
+    details = event.details
     if event.subject_kind == "environment" and event.environment:
         return f"environment {event.environment}"
     if event.repository:
-        words = event.repository
-    elif said.get("user"):
-        words = f"{said['user']}, {said['role']}" if said.get("role") else str(said["user"])
-    elif said.get("role"):
-        words = f"role {said['role']}"
+        subject = event.repository
+    elif details.get("user"):
+        subject = f"{details['user']}, {details['role']}" if details.get("role") else str(details["user"])
+    elif details.get("role"):
+        subject = f"role {details['role']}"
     else:
-        words = f"{event.subject_kind} {event.subject_id}" if event.subject_id else event.subject_kind
-    return f"{words} in {event.environment}" if event.environment else str(words)
+        subject = f"{event.subject_kind} {event.subject_id}" if event.subject_id else event.subject_kind
+    return f"{subject} in {event.environment}" if event.environment else str(subject)
 
 
 @register.filter
 def event_note(event: Any) -> str:
-    """Return the reason of an audit event, else the plain details that its subject does not say."""
+    """Return the reason of an audit event, or else its plain details without user and role."""
     if event.reason:
         return str(event.reason)
     plain = [
@@ -415,6 +436,6 @@ def event_note(event: Any) -> str:
 
 @register.filter
 def plural(count: int, word: str) -> str:
-    """Return `1 image` or `3 images`; `word` may give both forms, `repository,repositories`."""
+    """Return `1 image` or `3 images`. `word` can contain both forms: `repository,repositories`."""
     one, _, many = word.partition(",")
     return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -1,1 +1,1 @@
-"""Those who build a recipe; for now one, buildah on this machine, for trusted recipes."""
+"""Builders of recipes. So far one: buildah on this machine, for trusted recipes."""

@@ -1,8 +1,8 @@
-"""The embedded builder: trusted recipes only, by buildah with chroot isolation.
+"""The embedded builder: buildah with chroot isolation, for trusted recipes only.
 
-The builder never speaks to the registry: our client brings the bases as an OCI layout and takes the result from one,
-so no credential is within a build's reach. Network in the build is the machine's own, for package indexes. Layers of
-the base go into the result under their original digests, since buildah compresses them anew.
+The builder never calls the registry: our client fetches the bases into an OCI layout and pushes the result from one, so
+that no credential is within reach of a build. Builds use the network of the machine, for package indexes. Layers of the
+base keep their original digests in the result, although buildah would compress them again.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
 def build(request: BuildRequest, client: RegistryClient, *, log: Log, check: Check) -> BuildResult:
     """Build the recipe on exactly the given bases, push it as `repository:tag`, and return what was pushed.
 
-    `log` gets each line, without control characters and without the addresses of mirrors and indexes; `check` is called
-    every two seconds and ends the build by raising. Raises BuildFailed when the recipe fails or takes too long.
+    `log` gets each line without control characters, mirror addresses and index addresses. `check` is called every two
+    seconds and ends the build by raising. Raises BuildFailed when the recipe fails or takes too long.
     """
     started = time.monotonic()
     with scratch_folder("build") as work:
@@ -65,17 +65,17 @@ def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, l
     """
     for name, value in request.build_args.items():
         if not _ARGUMENT.fullmatch(name) or any(ord(c) < 32 for c in value):
-            raise Malformed("A build argument is a name and a value on one line.", argument=name[:60])
-    box = _Box(work, log=log, check=check)
+            raise Malformed("A build argument needs a valid name and a value on one line.", argument=name[:60])
+    sandbox = _Sandbox(work, log=log, check=check)
     local = {}
     for number, (written, pinned_reference) in enumerate(request.bases.items()):
         repository, _, digest = pinned_reference.partition("@")
         layout = work / f"base{number}"
         fetch_layout(client, repository, Digest.parse(digest), layout)
-        _lend(layout, box.variables)
+        _add_variables(layout, sandbox.variables)
         local[written] = f"localhost/base{number}:pinned"
-        box.run(["pull", "-q", f"oci:/mnt/base{number}:pinned"], tag=local[written])
-    volumes = [*box.volumes, *box.bundle_volume(request.containerfile)]
+        sandbox.run(["pull", "-q", f"oci:/mnt/base{number}:pinned"], tag=local[written])
+    volumes = [*sandbox.volumes, *sandbox.bundle_volume(request.containerfile)]
     (work / "Containerfile").write_text(pinned(request.containerfile, local, request.build_args))
     context = work / "context"
     if request.context is None:
@@ -89,19 +89,19 @@ def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, l
         "--format=oci",
         "--layers=false",
         "-t",
-        "oci:/mnt/result:new",  # not into the storage first: that would unpack every new layer once more
+        "oci:/mnt/result:new",  # directly: by way of the storage, every new layer would be unpacked again
         "--disable-compression",
     ]
     for volume in volumes:
         words += ["--volume", volume]
     for name, value in sorted(request.build_args.items()):
         words += ["--build-arg", f"{name}={value}"]
-    box.run([*words, "-f", "/mnt/Containerfile", "/mnt/context"])
+    sandbox.run([*words, "-f", "/mnt/Containerfile", "/mnt/context"])
     mounted = [volume.split(":")[1].lstrip("/") for volume in volumes]
-    return _finished(work, request, mounted=mounted, lent=box.variables)
+    return _finish(work, request, mounted=mounted, added=sandbox.variables)
 
 
-class _Box:
+class _Sandbox:
     """The namespaces, storage and settings of one build."""
 
     def __init__(self, work: Path, *, log: Log, check: Check) -> None:
@@ -118,9 +118,9 @@ class _Box:
         self._driver = "overlay" if self._try_overlay() else "vfs"
 
     def bundle_volume(self, recipe: str) -> list[str]:
-        """Return the volume that puts our bundle over the system's, where a base has one and the recipe leaves it be.
+        """Return the volume that mounts our bundle over the system's, if a base has one and no RUN changes it.
 
-        A package manager cannot replace a file that something is mounted over: a recipe that installs or upgrades
+        A package manager cannot replace a file with a mount over it: a recipe that installs or upgrades
         `ca-certificates` would fail. pip and apt find our bundle by their own settings in any case.
         """
         name = settings_files.SYSTEM_BUNDLE.lstrip("/")
@@ -131,7 +131,7 @@ class _Box:
         return [f"{settings_files.FOLDER}/ca.pem:{settings_files.SYSTEM_BUNDLE}:ro"]
 
     def _try_overlay(self) -> bool:
-        """Whether the kernel lets us mount an overlay here: vfs copies every layer whole, but works everywhere."""
+        """Whether the kernel can mount an overlay here. The fallback, vfs, copies every layer, but works everywhere."""
         for name in ("lower", "upper", "index", "merged"):
             (self._work / "probe" / name).mkdir(parents=True)
         options = "lowerdir=probe/lower,upperdir=probe/upper,workdir=probe/index"
@@ -141,11 +141,11 @@ class _Box:
     def _command(self, words: Sequence[str]) -> list[str]:
         hidden = [str(settings.HOME), "/run/secrets", "/root/.config", "/root/.docker", "/root/.ssh"]
         storage = ["--root", "/mnt/root", "--runroot", "/mnt/run", "--storage-driver", self._driver]
-        box = ["sh", str(SANDBOX), str(self._work), str(self._work / "settings"), *hidden, "--"]
-        return [*namespaces.OWN, *box, "buildah", *storage, *words]
+        sandbox = ["sh", str(SANDBOX), str(self._work), str(self._work / "settings"), *hidden, "--"]
+        return [*namespaces.OWN, *sandbox, "buildah", *storage, *words]
 
     def run(self, words: Sequence[str], *, tag: str = "") -> None:
-        """Run one buildah command to its end; raises BuildFailed, or whatever `check` raises."""
+        """Run one buildah command to its end; raises BuildFailed, and the errors of `check`."""
         environment = settings_files.environment() | {
             "BUILDAH_ISOLATION": "chroot",
             "HOME": "/mnt",
@@ -165,7 +165,7 @@ class _Box:
             for line in self._lines(process):
                 last = line or last
                 if not tag:
-                    self._tell(line)
+                    self._write_log(line)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -177,13 +177,13 @@ class _Box:
         if tag:
             self.run(["tag", last.strip(), tag])
 
-    def _tell(self, line: str) -> None:
-        """Log a line, unless a build talks without end."""
+    def _write_log(self, line: str) -> None:
+        """Log a line, up to the maximum for one build."""
         self._lines_left -= 1
         if self._lines_left > 0:
             self._log(line)
         elif self._lines_left == 0:
-            self._log(f"More than {LOG_LINES_MAX} lines; the rest is not kept.")
+            self._log(f"The log has more than {LOG_LINES_MAX} lines. The rest is not stored.")
 
     def _lines(self, process: subprocess.Popen[bytes]) -> Any:
         """Yield cleaned lines as they come, calling `check` in between; raises BuildFailed after the time limit."""
@@ -193,7 +193,7 @@ class _Box:
         rest = b""
         next_check = time.monotonic() + CHECK_EVERY_S
         while True:
-            has_ended = process.poll() is not None  # asked before the read: what it wrote last is then in the pipe
+            has_ended = process.poll() is not None  # before the read, so that the last output is in the pipe
             chunk = process.stdout.read()
             if chunk:
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -207,7 +207,9 @@ class _Box:
             else:
                 time.sleep(0.1)
             if time.monotonic() > self._deadline:
-                raise BuildFailed(f"The build took longer than {settings.BUILD_TIMEOUT_S} s (BUILD_TIMEOUT_S).")
+                raise BuildFailed(
+                    f"The build took longer than {settings.BUILD_TIMEOUT_S} s, the limit of BUILD_TIMEOUT_S."
+                )
             if time.monotonic() > next_check:
                 self._check()
                 next_check = time.monotonic() + CHECK_EVERY_S
@@ -238,11 +240,11 @@ def fetch_layout(client: RegistryClient, repository: str, digest: Digest, folder
     _write_index(folder, digest, len(manifest.content), manifest.media_type, name="pinned")
 
 
-def _lend(layout: Path, variables: Mapping[str, str]) -> None:
-    """Give a base in its layout, and nowhere else, variables that the build's programs shall have (docs/adr/0008).
+def _add_variables(layout: Path, variables: Mapping[str, str]) -> None:
+    """Add variables for the build's programs to a base, only in its local layout (docs/adr/0008).
 
-    A RUN gets exactly the variables of its image, and what its base brought is in no history. A variable that the base
-    sets itself stays. The layers, and so the diff ids, are as they were.
+    A RUN gets exactly the variables of its image, and those from its base are in no history. A variable that the base
+    sets itself stays. The layers, and so the diff ids, do not change.
     """
     index = orjson.loads((layout / "index.json").read_bytes())
     written = _blob(layout, index["manifests"][0]["digest"])
@@ -263,15 +265,15 @@ def _lend(layout: Path, variables: Mapping[str, str]) -> None:
     _write_index(layout, digest, len(content), index["manifests"][0]["mediaType"], name="pinned")
 
 
-def _take_back(config: dict[str, Any], lent: Mapping[str, str]) -> None:
-    """Remove from a built image's configuration what its base was lent."""
-    ours = {f"{name}={value}" for name, value in lent.items()}
+def _remove_variables(config: dict[str, Any], added: Mapping[str, str]) -> None:
+    """Remove the variables that `_add_variables` added to the base from a built image's configuration."""
+    ours = {f"{name}={value}" for name, value in added.items()}
     if env := (config.get("config") or {}).get("Env"):
         config["config"]["Env"] = [line for line in env if line not in ours]
 
 
 def _write_index(layout: Path, digest: Digest, size_bytes: int, media_type: str, *, name: str) -> None:
-    """Let the layout's one manifest be found under a reference name."""
+    """Write the index that names the layout's only manifest."""
     entry = {
         "mediaType": media_type,
         "digest": digest.text,
@@ -281,12 +283,12 @@ def _write_index(layout: Path, digest: Digest, size_bytes: int, media_type: str,
     (layout / "index.json").write_bytes(orjson.dumps({"schemaVersion": 2, "manifests": [entry]}))
 
 
-def _finished(work: Path, request: BuildRequest, *, mounted: Sequence[str], lent: Mapping[str, str]) -> Path:
-    """Give the result layout its final documents, and return its folder.
+def _finish(work: Path, request: BuildRequest, *, mounted: Sequence[str], added: Mapping[str, str]) -> Path:
+    """Write the final documents of the result layout, and return its folder.
 
-    The base's layers get their original digests back; new layers lose the empty mount points (`mounted`, and
-    buildah's own), the configuration the variables that were only `lent`; the annotations are added. Buildah wrote
-    every layer uncompressed: those of the base need no second compression, the new ones get theirs here.
+    The base's layers get their original digests back. New layers lose the empty mount points (`mounted`, and buildah's
+    own), and the configuration loses the variables in `added`. The annotations are added. Buildah wrote every layer
+    uncompressed; the new ones are compressed here.
     """
     layout = work / "result"
     index = orjson.loads((layout / "index.json").read_bytes())
@@ -294,7 +296,7 @@ def _finished(work: Path, request: BuildRequest, *, mounted: Sequence[str], lent
     document = orjson.loads(written.read_bytes())
     config_path = _blob(layout, document["config"]["digest"])
     config = orjson.loads(config_path.read_bytes())
-    _take_back(config, lent)
+    _remove_variables(config, added)
     diff_ids = config["rootfs"]["diff_ids"]
     known = _base_layers(work)
     for position, diff_id in enumerate(list(diff_ids)):
@@ -303,7 +305,7 @@ def _finished(work: Path, request: BuildRequest, *, mounted: Sequence[str], lent
             old = _blob(layout, document["layers"][position]["digest"])
             cleaned = mount_points.remove(old, {*mounted, *mount_points.OF_BUILDAH})
             if cleaned is not None:
-                diff_ids[position], size_bytes = _keep_layer(layout, cleaned)
+                diff_ids[position], size_bytes = _store_layer(layout, cleaned)
                 document["layers"][position] |= {
                     "mediaType": LAYER_TYPE, "digest": diff_ids[position], "size": size_bytes
                 }  # fmt: skip
@@ -327,7 +329,7 @@ def _finished(work: Path, request: BuildRequest, *, mounted: Sequence[str], lent
     return layout
 
 
-def _keep_layer(layout: Path, path: Path) -> tuple[str, int]:
+def _store_layer(layout: Path, path: Path) -> tuple[str, int]:
     """Move a plain tar to where its digest belongs; return its digest, which is its diff id too, and its size."""
     with path.open("rb") as stream:
         digest = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"

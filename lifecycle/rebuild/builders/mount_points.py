@@ -1,6 +1,6 @@
-"""Take out of a built layer what a builder left where it mounted something: empty files, and folders made for them.
+"""Remove the mount points of a builder from a built layer: empty files, and the folders created for them.
 
-Left in, they would be copied into every image, and count as files of the image's own when a rebase is decided.
+Otherwise they would be part of every image, and count as its own files when a rebase is decided.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Final
 
-# What buildah itself puts there while a RUN runs; runtimes mount over them again.
+# Files that buildah creates while a RUN runs. Runtimes mount over them again.
 OF_BUILDAH: Final = frozenset({"etc/hosts", "etc/resolv.conf", "etc/hostname"})
-# An empty tar has many spellings; this one is known not to tell images apart (lineage/chains.py).
+# There are many forms of an empty tar; lineage ignores this one when it compares images (lineage/chains.py).
 EMPTY: Final = bytes(1024)
 _BLOCK: Final = 1024 * 1024
 
 
 def remove(layer: Path, mounted: Collection[str]) -> Path | None:
-    """Write the layer without the empty mount points, as a plain tar beside it, and return that; None without any.
+    """Write the layer without the empty mount points as a plain tar beside it, and return its path; None without any.
 
-    All other bytes stay as they are, in their order: members are cut out, never written anew. `mounted` are paths
-    without a leading slash. A folder above one goes when the layer holds nothing else below it, since it was made, or
-    touched, for the mount alone.
+    All other bytes stay the same, in the same order: members are cut out, never written again. `mounted` are paths
+    without a leading slash. A parent folder is removed too when the layer has nothing else below it: it was created,
+    or touched, only for the mount.
     """
     with tempfile.TemporaryFile(dir=layer.parent) as plain:
         with layer.open("rb") as stream:
@@ -52,7 +52,7 @@ def remove(layer: Path, mounted: Collection[str]) -> Path | None:
 
 
 def _members(stream: IO[bytes]) -> Iterator[tuple[str, int, bool]]:
-    """Yield (name, where its first header begins, whether it is a folder or an empty file) of each member."""
+    """Yield (name, offset of its first header, whether it is a folder or an empty file) of each member."""
     with tarfile.open(fileobj=stream, mode="r:") as archive:
         for member in archive:
             name = "/".join(part for part in member.name.split("/") if part not in ("", "."))
@@ -73,7 +73,7 @@ def _dropped(members: list[tuple[str, int, bool]], mounted: Collection[str]) -> 
 
 
 def _end(stream: IO[bytes]) -> int:
-    """Return where the last member ends and the closing zero blocks begin."""
+    """Return the offset of the end of the last member, where the closing zero blocks begin."""
     stream.seek(0)
     with tarfile.open(fileobj=stream, mode="r:") as archive:
         archive.getmembers()

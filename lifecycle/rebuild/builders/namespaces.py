@@ -1,12 +1,12 @@
-"""How builders start their programs: in namespaces of their own, which end with the process that started them."""
+"""Start a builder's programs in namespaces of their own, which end with the process that started them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-# The kernel kills `unshare` with its parent, `unshare` then kills the first process of the namespace, and with that one
-# all of them go: a worker or a demonstration that is killed leaves no build behind.
+# The kernel kills `unshare` with its parent; `unshare` then kills the first process of the namespace, and the kernel
+# the others. A killed worker or demonstration leaves no build behind.
 OWN: Final[Sequence[str]] = (
     "setpriv", "--pdeathsig", "KILL",
     "unshare", "--mount", "--pid", "--ipc", "--fork", "--mount-proc", "--kill-child",

@@ -1,7 +1,7 @@
-"""What a build may use of this machine's settings: mounted read-only while it runs, never part of the image.
+"""The machine's own settings for builds: mounted read-only while a build runs, never part of the image.
 
-Users behind a proxy or an internal mirror need their CA bundle, their package index and their mirrors inside builds.
-None of these may end in an image: not as ARG, ENV, COPY, label, history or log line.
+Behind a proxy or an internal mirror, builds need the CA bundle, the package index and the mirrors of the machine. None
+of these may become part of an image: not as ARG, ENV, COPY, label, history or log line.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _RELEASE: Final = "bookworm"
 
 
 def write(folder: Path) -> list[str]:
-    """Write the files into `folder` and return the `--volume` values of those that go over a path of the image.
+    """Write the files into `folder` and return the `--volume` values of those that replace a path of the image.
 
-    Raises Malformed when BUILD_CA_BUNDLE names no file.
+    Raises Malformed when the file of BUILD_CA_BUNDLE does not exist.
 
     `ca.pem` is the machine's own bundle with the extra one (setting BUILD_CA_BUNDLE) behind it; `pip.conf` points pip
     at it and at the machine's package index; `apt.conf` points apt at it; `apt/*.list` are the mirrors of
-    `mirror+file:/etc/apt/mirrors/*.list` sources. For what reads no such file there are `variables`.
+    `mirror+file:/etc/apt/mirrors/*.list` sources. Programs that read none of these get `variables`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     bundle = _bundle()
@@ -49,24 +49,24 @@ def write(folder: Path) -> list[str]:
 
 
 def _bundle() -> bytes:
-    """Return every certificate that a build shall trust; raises Malformed when the setting names no file."""
+    """Return all certificates that builds trust; raises Malformed when the file of the setting does not exist."""
     extra = Path(settings.BUILD_CA_BUNDLE) if settings.BUILD_CA_BUNDLE else None
     if extra is not None and not extra.is_file():
-        raise Malformed(f"BUILD_CA_BUNDLE names no file: {extra}. Correct the setting, or leave it empty.")
+        raise Malformed(f"The file of BUILD_CA_BUNDLE does not exist: {extra}. Correct the setting, or leave it empty.")
     own = Path(SYSTEM_BUNDLE)
     parts = [path.read_bytes() for path in (own, extra) if path is not None and path.is_file()]
     return b"\n".join(parts)
 
 
 def variables(folder: Path) -> dict[str, str]:
-    """Return the variables of a build's programs: where our bundle is, in the words of pip, OpenSSL and Node."""
+    """Return the variables that tell pip, OpenSSL and Node where our bundle is."""
     if not (folder / "ca.pem").exists():
         return {}
     return dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"), f"{FOLDER}/ca.pem")
 
 
 def _pip_configuration(*, has_bundle: bool) -> str:
-    """Return a pip.conf with the index settings this machine's pip has, and our bundle."""
+    """Return a pip.conf with the index settings of this machine's pip, and our bundle."""
     done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
     wanted = {"index-url", "extra-index-url", "trusted-host", "default-timeout", "timeout", "proxy"}
     values: dict[str, str] = {}
@@ -82,13 +82,13 @@ def _pip_configuration(*, has_bundle: bool) -> str:
 
 def mirrors() -> dict[str, list[str]]:
     """Return the machine's Debian mirrors: {"debian": [...], "debian-security": [...]}, from its own apt sources."""
-    found: dict[str, list[str]] = {"debian": [], "debian-security": []}
+    uris_by_name: dict[str, list[str]] = {"debian": [], "debian-security": []}
     for uri, suite in _sources(Path("/etc/apt")):
         if suite.startswith(_RELEASE):
             name = "debian-security" if "security" in suite else "debian"
-            if uri not in found[name]:
-                found[name].append(uri)
-    return found
+            if uri not in uris_by_name[name]:
+                uris_by_name[name].append(uri)
+    return uris_by_name
 
 
 def _sources(folder: Path) -> list[tuple[str, str]]:
@@ -112,7 +112,7 @@ def _sources(folder: Path) -> list[tuple[str, str]]:
 
 
 def secrets_of(folder: Path) -> list[str]:
-    """Return the words of these files that must not appear in a log: addresses of mirrors and indexes."""
+    """Return the texts of these files that must not appear in a log: hosts of mirrors and indexes."""
     words: set[str] = set()
     for path in (folder / "pip.conf", *(folder / "apt").glob("*.list")):
         if path.exists():
@@ -122,6 +122,6 @@ def secrets_of(folder: Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the cleaned environment of the builder: nothing of ours, nothing of the machine's."""
+    """Return the minimal environment of the builder: no variable of ours or of the machine."""
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return {"PATH": path, "LANG": "C.UTF-8", "TERM": "dumb"}

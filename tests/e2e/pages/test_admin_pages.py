@@ -16,9 +16,10 @@ from lifecycle.authority.services.environments import create_environment
 from lifecycle.core import clock
 from lifecycle.jobs import services as job_services
 from lifecycle.jobs.models import Job, JobLogLine
-from tests.e2e.pages.test_read_pages import browser, pytestmark, signed_in  # noqa: F401 -- fixture and marks
+from tests.e2e.chromium import NEEDS_CHROMIUM, signed_in
 from tests.factories import dock
 
+pytestmark = [pytest.mark.django_db(transaction=True), NEEDS_CHROMIUM]
 SHOTS = os.environ.get("SHOTS", "")  # a folder: pictures of every page for people to look at
 
 
@@ -99,7 +100,7 @@ def _event(action: str) -> int:
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 1440), ("light", 375), ("dark", 375)])
 def test_pages_pass_axe_and_the_csp(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     harbour: dict[str, Any],
     live_server: Any,
     theme: str,
@@ -120,7 +121,7 @@ def test_pages_pass_axe_and_the_csp(
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_a_day_of_an_admin_with_script_and_without(browser: Browser, live_server: Any, script: bool) -> None:  # noqa: F811
+def test_a_day_of_an_admin_with_script_and_without(browser: Browser, live_server: Any, script: bool) -> None:
     page = signed_in(browser, live_server.url, script=script)
     page.locator(".menu-button").click()
     page.get_by_role("link", name="Teams and roles").click()
@@ -130,7 +131,7 @@ def test_a_day_of_an_admin_with_script_and_without(browser: Browser, live_server
     password = page.locator("#secret >> xpath=../.. >> .command code").first.inner_text()
     assert len(password) == 20
     page.goto(live_server.url + "/teams/shop/")
-    page.get_by_label("Person").fill("lee")
+    page.get_by_label("User name").fill("lee")
     page.get_by_label("Role", exact=True).select_option("viewer")
     page.get_by_role("button", name="Grant role").click()
     row = page.get_by_role("row").filter(has_text="lee")

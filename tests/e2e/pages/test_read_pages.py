@@ -2,58 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser
 
+from tests.e2e.chromium import NEEDS_CHROMIUM, signed_in
 from tests.factories import dock
 
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(not os.path.exists(CHROMIUM), reason="needs Chromium (make system, or CHROMIUM=path)"),
-]
-
-
-@pytest.fixture
-def harbour(transactional_db: None) -> dict[str, Any]:
-    return dock.harbour()
-
-
-@pytest.fixture
-def browser(harbour: dict[str, Any], live_server: Any) -> Iterator[Browser]:
-    """A browser; rows are made before it starts, since its event loop keeps Django from the database."""
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
-
-
-def signed_in(browser: Browser, base: str, *, theme: Any = "light", width: int = 1440, script: bool = True) -> Page:
-    page = browser.new_context(
-        color_scheme=theme, viewport={"width": width, "height": 900}, java_script_enabled=script
-    ).new_page()
-    page.goto(base + "/accounts/sign-in/")
-    page.fill("#id_login", "shop-dev")
-    page.fill("#id_password", "dock-side-pass")
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(lambda url: "sign-in" not in url)
-    return page
+pytestmark = [pytest.mark.django_db(transaction=True), NEEDS_CHROMIUM]
 
 
 def addresses() -> list[str]:

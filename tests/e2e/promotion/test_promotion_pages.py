@@ -10,11 +10,10 @@ from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.e2e.pages.test_read_pages import ARGUMENTS, CHROMIUM
-from tests.e2e.pages.test_read_pages import pytestmark as needs_browser
+from tests.e2e.chromium import ARGUMENTS, CHROMIUM, NEEDS_CHROMIUM
 from tests.factories import dock
 
-pytestmark = needs_browser
+pytestmark = [pytest.mark.django_db(transaction=True), NEEDS_CHROMIUM]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from threading import Thread
 from typing import Any
@@ -18,13 +17,10 @@ from lifecycle.core import clock
 from lifecycle.jobs.models import JobLogLine
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.registry.models import Image, Repository
-from tests.e2e.pages.test_read_pages import ARGUMENTS, CHROMIUM, signed_in
+from tests.e2e.chromium import ARGUMENTS, CHROMIUM, NEEDS_CHROMIUM, signed_in
 from tests.factories import dock, waves
 
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(not os.path.exists(CHROMIUM), reason="needs Chromium (make system, or CHROMIUM=path)"),
-]
+pytestmark = [pytest.mark.django_db(transaction=True), NEEDS_CHROMIUM]
 
 
 @pytest.fixture

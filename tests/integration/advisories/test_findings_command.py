@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from lifecycle.pages.registry.findings import findings_by_layer, findings_of
 from lifecycle.registry.models import Image
+from tests.factories.advisories import record
 from tests.factories.dock import carry, image, index
-from tests.integration.advisories.conftest import record
 
 pytestmark = pytest.mark.django_db
 

@@ -21,8 +21,8 @@ from lifecycle.jobs.services import claim, queue
 from lifecycle.sbom.models import PackageVersion
 from lifecycle.versions.coordinates import coordinates
 from lifecycle.versions.ecosystems import match_name, split_ecosystem
+from tests.factories.advisories import record
 from tests.factories.dock import carry, image
-from tests.integration.advisories.conftest import record
 from tests.unit.advisories.test_ranges import DEMO, affected_by_the_schema, near, real_entries
 
 pytestmark = pytest.mark.django_db

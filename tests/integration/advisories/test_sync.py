@@ -10,7 +10,7 @@ from lifecycle.advisories import services
 from lifecycle.advisories.models import Advisory, AffectedInterval, Match
 from lifecycle.advisories.sources import FeedUnreadable
 from lifecycle.audit.models import AuditEvent, AuditPending
-from tests.integration.advisories.conftest import record
+from tests.factories.advisories import record
 
 pytestmark = pytest.mark.django_db
 

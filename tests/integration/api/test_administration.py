@@ -15,18 +15,9 @@ from lifecycle.authority import services
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
 from lifecycle.jobs.models import Job, JobLogLine
-from tests.integration.api.test_api import Caller as ReadingCaller
-from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
+from tests.clients import Caller
 
 pytestmark = pytest.mark.django_db
-
-
-class Caller(ReadingCaller):
-    def delete(self, path: str) -> Any:
-        return Client().delete(f"/api/v1/{path}", headers=self.headers)
-
-    def put(self, path: str, body: Any) -> Any:
-        return Client().put(f"/api/v1/{path}", body, content_type="application/json", headers=self.headers)
 
 
 @pytest.fixture
@@ -60,7 +51,7 @@ def test_a_team_with_members_environments_and_a_robot_from_nothing(admin: Caller
     assert not RoleGrant.objects.filter(user__username="kim").exists()
 
 
-def test_the_child_of_another_team_is_absent(admin: Caller, dock: Any) -> None:  # noqa: F811
+def test_the_child_of_another_team_is_absent(admin: Caller, dock: Any) -> None:
     admin.post("teams/", {"slug": "web"})
     robot = admin.post("teams/web/robots/", {"name": "ci"}).json()
     token = admin.post(f"teams/web/robots/{robot['id']}/tokens/", {"name": "t"}).json()
@@ -92,13 +83,13 @@ def test_the_child_of_another_team_is_absent(admin: Caller, dock: Any) -> None: 
         ("tokens/", {"name": "x", "days": 367}),
     ],
 )
-def test_no_field_is_taken_that_is_not_listed(admin: Caller, dock: Any, path: str, body: Any) -> None:  # noqa: F811
+def test_no_field_is_taken_that_is_not_listed(admin: Caller, dock: Any, path: str, body: Any) -> None:
     answer = admin.post(path, body)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
     assert answer.json()["errors"][0]["pointer"] in {f"/{name}" for name in body}
 
 
-def test_roles_are_composed_by_admins(admin: Caller, dock: Any) -> None:  # noqa: F811
+def test_roles_are_composed_by_admins(admin: Caller, dock: Any) -> None:
     body = {"slug": "crew", "name": "Crew", "verbs": ["image.view"]}
     assert Caller(dock.owner).post("roles/", body).status_code == 403
     assert admin.post("roles/", body).status_code == 201
@@ -110,7 +101,7 @@ def test_roles_are_composed_by_admins(admin: Caller, dock: Any) -> None:  # noqa
     assert "viewer" in [row["slug"] for row in admin.get("roles/").json()["results"]]
 
 
-def test_ones_own_tokens_and_nobody_elses(dock: Any) -> None:  # noqa: F811
+def test_ones_own_tokens_and_nobody_elses(dock: Any) -> None:
     kim, lee = Caller(dock.requester), Caller(dock.owner)
     made = kim.post("tokens/", {"name": "laptop"}).json()
     assert made["begins_with"].startswith("gdk_pat_")
@@ -121,7 +112,7 @@ def test_ones_own_tokens_and_nobody_elses(dock: Any) -> None:  # noqa: F811
     assert tokens.find_token(made["token"]) is None
 
 
-def test_why_somebody_may_not(dock: Any) -> None:  # noqa: F811
+def test_why_somebody_may_not(dock: Any) -> None:
     query = {"who": "requester", "verb": "promotion.approve", "repository": "shop/api", "environment": "staging"}
     answer = Caller(dock.requester).get("teams/shop/explain/", **query).json()
     assert (answer["is_allowed"], answer["granters"]) == (False, ["owner"])
@@ -129,7 +120,7 @@ def test_why_somebody_may_not(dock: Any) -> None:  # noqa: F811
     assert (bad.status_code, bad.json()["errors"][0]["pointer"]) == (400, "/verb")
 
 
-def test_jobs_are_seen_by_whom_they_run_for_and_by_admins(admin: Caller, dock: Any) -> None:  # noqa: F811
+def test_jobs_are_seen_by_whom_they_run_for_and_by_admins(admin: Caller, dock: Any) -> None:
     job = Job.objects.create(
         kind="scan", subject_id=dock.image.pk, actor=dock.owner, state="failed", finished_at=clock.now()
     )
@@ -152,7 +143,7 @@ def test_jobs_are_seen_by_whom_they_run_for_and_by_admins(admin: Caller, dock: A
     assert owner.post(f"jobs/{again.json()['id']}/cancel/").status_code == 409
 
 
-def test_the_trail_is_filtered_as_on_the_page(dock: Any, request_: Any) -> None:  # noqa: F811
+def test_the_trail_is_filtered_as_on_the_page(dock: Any, request_: Any) -> None:
     owner = Caller(dock.owner)
     found = owner.get("audit-events/", action="promotion", subject="shop/api").json()["results"]
     assert [(row["action"], row["team"], row["is_sealed"]) for row in found] == [("promotion.requested", "shop", False)]
@@ -178,7 +169,7 @@ def test_the_trail_is_filtered_as_on_the_page(dock: Any, request_: Any) -> None:
         ("get", "promotions/999999999999999999999999/", None, {}, 404, "not_found"),
     ],
 )
-def test_every_error_is_a_problem_with_the_id_of_its_request(dock: Any, case: Any) -> None:  # noqa: F811
+def test_every_error_is_a_problem_with_the_id_of_its_request(dock: Any, case: Any) -> None:
     method, path, body, headers, status, code = case
     sent = Caller(dock.owner).headers | {"X-Request-Id": "my-request-1"} | headers
     more = {"data": body, "content_type": "application/json"} if body is not None else {}
@@ -195,7 +186,7 @@ def test_every_error_is_a_problem_with_the_id_of_its_request(dock: Any, case: An
         assert answer["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_an_error_of_ours_is_a_problem_too(dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_an_error_of_ours_is_a_problem_too(dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lifecycle.api.authority.roles_with_counts", lambda: 1 / 0)
     client = Client(raise_request_exception=False)
     answer = client.get("/api/v1/roles/", headers=Caller(dock.owner).headers)

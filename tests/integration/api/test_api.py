@@ -8,28 +8,14 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from accounts import tokens
 from lifecycle.promotion.models import PromotionRequest
+from tests.clients import Caller
 from tests.factories import dock as rows
-from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
 
 pytestmark = pytest.mark.django_db
 
 
-class Caller:
-    """A client of the API that carries one user's token."""
-
-    def __init__(self, user):
-        self.headers = {"Authorization": f"Bearer {tokens.create_token(user, kind='pat', name='t')[1]}"}
-
-    def get(self, path, **query):
-        return Client().get(f"/api/v1/{path}", query, headers=self.headers)
-
-    def post(self, path, body=None):
-        return Client().post(f"/api/v1/{path}", body or {}, content_type="application/json", headers=self.headers)
-
-
-def test_nobody_gets_in_without_a_token_that_lives(dock):  # noqa: F811
+def test_nobody_gets_in_without_a_token_that_lives(dock):
     assert Client().get("/api/v1/images/").status_code == 401
     wrong = Client().get("/api/v1/images/", headers={"Authorization": "Bearer gdk_pat_nonsense"})
     assert (wrong.status_code, wrong["Content-Type"]) == (401, "application/problem+json")
@@ -40,7 +26,7 @@ def test_nobody_gets_in_without_a_token_that_lives(dock):  # noqa: F811
     assert user.get("images/").status_code == 401
 
 
-def test_a_promotion_from_request_to_execution(dock, request_):  # noqa: F811
+def test_a_promotion_from_request_to_execution(dock, request_):
     approver, deployer = Caller(dock.approver), Caller(dock.deployer)
     mine = Caller(dock.requester).post(f"promotions/{request_.pk}/approve/")
     assert (mine.status_code, mine.json()["code"]) == (403, "not_permitted")
@@ -52,7 +38,7 @@ def test_a_promotion_from_request_to_execution(dock, request_):  # noqa: F811
     assert (again.status_code, again.json()["code"]) == (409, "illegal_transition")
 
 
-def test_a_request_is_made_by_digest(dock):  # noqa: F811
+def test_a_request_is_made_by_digest(dock):
     body = {"digest": dock.image.digest, "repository": "shop/api", "environment": "dev", "reason": "try"}
     made = Caller(dock.requester).post("promotions/", body)
     assert made.status_code == 201
@@ -70,7 +56,7 @@ def test_a_request_is_made_by_digest(dock):  # noqa: F811
         ({"repository": "other/api"}, 404, "not_found"),
     ],
 )
-def test_bad_input_gets_a_problem_and_leaves_nothing(dock, change, status, code):  # noqa: F811
+def test_bad_input_gets_a_problem_and_leaves_nothing(dock, change, status, code):
     body = {"digest": dock.image.digest, "repository": "shop/api", "environment": "dev", "reason": "try"} | change
     answer = Caller(dock.requester).post("promotions/", body)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
@@ -78,7 +64,7 @@ def test_bad_input_gets_a_problem_and_leaves_nothing(dock, change, status, code)
     assert not PromotionRequest.objects.exists()
 
 
-def test_hidden_and_absent_look_the_same(dock, request_):  # noqa: F811
+def test_hidden_and_absent_look_the_same(dock, request_):
     outsider, absent = Caller(dock.outsider), "sha256:" + "e" * 64
     for hidden, missing in (
         (f"images/{dock.image.digest}/", f"images/{absent}/"),
@@ -95,7 +81,7 @@ def test_hidden_and_absent_look_the_same(dock, request_):  # noqa: F811
         assert outsider.get(path).json()["results"] == []
 
 
-def test_an_image_says_where_it_is_as_far_as_the_caller_may_see(dock):  # noqa: F811
+def test_an_image_says_where_it_is_as_far_as_the_caller_may_see(dock):
     hidden = rows.push(rows.repository("secret/api"), dock.image, "1.0").repository
     other = rows.image("other")
     rows.push(dock.repository, other, "2.0")
@@ -118,7 +104,7 @@ def test_an_image_says_where_it_is_as_far_as_the_caller_may_see(dock):  # noqa: 
         assert [image["digest"] for image in me.get("images/", **asked).json()["results"]] == found
 
 
-def test_a_list_of_images_costs_the_same_for_one_and_three(dock):  # noqa: F811
+def test_a_list_of_images_costs_the_same_for_one_and_three(dock):
     me = Caller(dock.requester)
     me.get("images/")  # the first use of a token is noted
     with CaptureQueriesContext(connection) as one:
@@ -130,13 +116,13 @@ def test_a_list_of_images_costs_the_same_for_one_and_three(dock):  # noqa: F811
     assert len(three) == len(one), [query["sql"] for query in three]
 
 
-def test_the_trail_is_for_auditors(dock, request_):  # noqa: F811
+def test_the_trail_is_for_auditors(dock, request_):
     assert Caller(dock.requester).get("audit-events/").json()["results"] == []
     actions = [row["action"] for row in Caller(dock.owner).get("audit-events/").json()["results"]]
     assert actions == ["promotion.requested", "environment.created", "environment.created"]
 
 
-def test_pages_follow_each_other_and_a_bad_limit_is_refused(dock, request_):  # noqa: F811
+def test_pages_follow_each_other_and_a_bad_limit_is_refused(dock, request_):
     owner = Caller(dock.owner)
     first = owner.get("audit-events/", limit=2)
     assert len(first.json()["results"]) == 2
@@ -152,7 +138,7 @@ def test_the_schema_is_valid_and_leaves_nothing_to_guess(tmp_path):
     call_command("spectacular", "--validate", "--fail-on-warn", "--file", str(tmp_path / "schema.yml"))
 
 
-def test_the_schema_describes_every_route(dock):  # noqa: F811
+def test_the_schema_describes_every_route(dock):
     answer = Caller(dock.owner).get("schema/", format="json")
     assert answer.status_code == 200
     assert b"/api/v1/promotions/{id}/approve/" in answer.content

@@ -20,7 +20,6 @@ from lifecycle.api.models import IdempotencyKey
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import services
 from lifecycle.promotion.models import PromotionRequest
-from tests.integration.promotion.conftest import dock  # noqa: F401 -- fixture
 
 pytestmark = pytest.mark.django_db
 
@@ -147,7 +146,7 @@ def test_an_answer_is_kept_for_a_day(admin: User) -> None:
     assert list(IdempotencyKey.objects.values_list("key", flat=True)) == ["k2"]
 
 
-def test_no_token_is_kept_and_its_repeat_says_that_it_was_shown(dock: Any) -> None:  # noqa: F811
+def test_no_token_is_kept_and_its_repeat_says_that_it_was_shown(dock: Any) -> None:
     robot = services.create_robot(dock.team.pk, actor=dock.owner, name="ci")
     caller = Caller(dock.owner)
     for path in ("tokens/", f"teams/shop/robots/{robot.pk}/tokens/"):
@@ -224,7 +223,7 @@ def test_a_repeat_while_the_first_runs_is_told_to_wait(admin: User) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_view_that_calls_others_runs_in_no_transaction_and_is_repeated_all_the_same(
-    dock: Any,  # noqa: F811
+    dock: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from lifecycle.rebuild import planning

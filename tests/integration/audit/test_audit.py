@@ -13,7 +13,6 @@ from lifecycle.audit.actions import Action, Details, TagDetails, UserDetails, Vo
 from lifecycle.audit.models import AuditEvent, AuditPending
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.context import RequestContext, request_context
-from tests.integration.promotion.conftest import dock  # noqa: F401 -- fixture
 
 pytestmark = pytest.mark.django_db
 
@@ -81,7 +80,7 @@ def test_not_even_the_owner_can_change_the_trail(services):  # the fixture: test
 
 
 @pytest.mark.parametrize("face", ["page", "api"])
-def test_who_tries_to_change_what_they_may_not_is_in_the_trail_once_a_minute(face, dock):  # noqa: F811
+def test_who_tries_to_change_what_they_may_not_is_in_the_trail_once_a_minute(face, dock):
     grant = RoleGrant.objects.get(user=dock.approver)
     client = Client()
     client.force_login(dock.requester, backend="allauth.account.auth_backends.AuthenticationBackend")
@@ -97,7 +96,7 @@ def test_who_tries_to_change_what_they_may_not_is_in_the_trail_once_a_minute(fac
     assert RoleGrant.objects.filter(pk=grant.pk).exists()
 
 
-def test_what_is_hidden_is_refused_in_the_trail_like_what_is_absent(dock):  # noqa: F811
+def test_what_is_hidden_is_refused_in_the_trail_like_what_is_absent(dock):
     client = Client()
     client.force_login(dock.outsider, backend="allauth.account.auth_backends.AuthenticationBackend")
     for where in ("/api/v1/teams/shop/robots/", "/api/v1/teams/none/robots/"):

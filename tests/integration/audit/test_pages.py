@@ -15,7 +15,7 @@ from lifecycle.audit import services
 from lifecycle.audit.actions import Action, RoleChanged, RoleContent
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core.context import RequestContext, request_context
-from tests.integration.promotion.conftest import dock, person, request_  # noqa: F401 -- fixtures
+from tests.factories.people import person
 
 pytestmark = pytest.mark.django_db
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
@@ -28,7 +28,7 @@ def browser(user):
 
 
 @pytest.fixture
-def auditor(dock):  # noqa: F811
+def auditor(dock):
     return browser(person("auditor", dock.team, "auditor"))
 
 
@@ -37,7 +37,7 @@ def actions(answer):
     return [event.action for event in page.rows]
 
 
-def test_an_auditor_reads_the_own_team_an_admin_everything_others_nothing(auditor, dock, request_):  # noqa: F811
+def test_an_auditor_reads_the_own_team_an_admin_everything_others_nothing(auditor, dock, request_):
     services.record(Action.TEAM_CREATED, actor=system_user())
     mine = actions(auditor.get("/audit/"))
     assert mine == ["promotion.requested", "environment.created", "environment.created"]
@@ -63,20 +63,20 @@ def test_an_auditor_reads_the_own_team_an_admin_everything_others_nothing(audito
         ({"since": "2001-01-01", "action": "promotion"}, ["promotion.requested"]),
     ],
 )
-def test_the_filter_finds_what_it_says(auditor, request_, query, expected):  # noqa: F811
+def test_the_filter_finds_what_it_says(auditor, request_, query, expected):
     assert actions(auditor.get("/audit/", query)) == expected
     lines = b"".join(auditor.get("/audit/export/", {**query, "format": "jsonl"}).streaming_content).splitlines()
     assert [json.loads(line)["action"] for line in lines] == expected
 
 
 @pytest.mark.parametrize("query", [{"since": "yesterday"}, {"action": "a b"}, {"outcome": "good"}])
-def test_a_filter_that_cannot_be_read_finds_nothing_and_says_so(auditor, request_, query):  # noqa: F811
+def test_a_filter_that_cannot_be_read_finds_nothing_and_says_so(auditor, request_, query):
     answer = auditor.get("/audit/", query)
     assert (answer.status_code, actions(answer)) == (422, [])
     assert auditor.get("/audit/export/", query).status_code == 400
 
 
-def test_one_event_is_shown_whole_to_who_may_read_it(auditor, dock, request_):  # noqa: F811
+def test_one_event_is_shown_whole_to_who_may_read_it(auditor, dock, request_):
     with request_context(RequestContext(request_id="req-12345", address="192.0.2.7", token_lookup="abcdefghij")):
         event = services.record(
             Action.ROLE_CHANGED, actor=dock.owner, team=dock.team, reason="<b>why</b>",
@@ -94,7 +94,7 @@ def test_one_event_is_shown_whole_to_who_may_read_it(auditor, dock, request_):  
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
-def test_no_cell_of_a_csv_begins_a_formula(auditor, dock, start):  # noqa: F811
+def test_no_cell_of_a_csv_begins_a_formula(auditor, dock, start):
     reason = f'{start}cmd|" /C calc"!A0, x\r\ny'
     services.record(Action.PROMOTION_REJECTED, actor=dock.owner, team=dock.team, reason=reason)
     answer = auditor.get("/audit/export/", {"format": "csv"})
@@ -106,7 +106,7 @@ def test_no_cell_of_a_csv_begins_a_formula(auditor, dock, start):  # noqa: F811
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for row in rows for cell in row.values())
 
 
-def test_an_export_is_bounded_and_is_itself_an_event(auditor, request_, monkeypatch):  # noqa: F811
+def test_an_export_is_bounded_and_is_itself_an_event(auditor, request_, monkeypatch):
     monkeypatch.setattr("lifecycle.pages.audit.views.EXPORT_MAX", 2)
     answer = auditor.get("/audit/export/", {"format": "jsonl", "team": "shop"})
     assert len(b"".join(answer.streaming_content).splitlines()) == 2
@@ -115,7 +115,7 @@ def test_an_export_is_bounded_and_is_itself_an_event(auditor, request_, monkeypa
     assert auditor.get("/audit/export/", {"format": "exe"}).status_code == 400
 
 
-def test_pages_of_the_trail_meet(auditor, dock):  # noqa: F811
+def test_pages_of_the_trail_meet(auditor, dock):
     for number in range(60):
         services.record(Action.PROMOTION_READY, actor=dock.owner, team=dock.team, reason=f"thing {number}")
     first = auditor.get("/audit/", {"action": "promotion.ready"})

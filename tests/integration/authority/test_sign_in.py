@@ -90,7 +90,7 @@ def test_a_spent_budget_refuses_the_right_password_too_and_says_the_same_of_any_
     fail(name, limiter.PER_ACCOUNT)
     answer = try_in(name, PASSWORD)
     assert (answer.status_code, answer["Retry-After"]) == (429, "30")
-    assert "Too many wrong passwords for this account, or from this address." in answer.content.decode()
+    assert "Too many wrong passwords for this account or address." in answer.content.decode()
     assert not Client().get("/images/").wsgi_request.user.is_authenticated
 
 

@@ -141,5 +141,5 @@ def test_a_server_that_is_away_is_a_sentence(places: Services, monkeypatch: pyte
     process = bench("lineage", "--images", "10")
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "PostgreSQL does not answer" in error
+    assert "PostgreSQL does not respond" in error
     assert time.monotonic() - started < 30

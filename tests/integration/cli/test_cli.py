@@ -22,7 +22,6 @@ from lifecycle.jobs.models import Job
 from lifecycle.rebuild import services as waves
 from lifecycle.rebuild.models import RebuildJob, Recipe
 from tests.factories import dock as rows
-from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
 
 pytestmark = pytest.mark.django_db
 ABSENT = "sha256:" + "e" * 64
@@ -59,7 +58,7 @@ def run(tmp_path, monkeypatch, capsys):
     return as_user
 
 
-def test_a_login_is_checked_and_kept_for_its_owner_alone(dock, run, monkeypatch):  # noqa: F811
+def test_a_login_is_checked_and_kept_for_its_owner_alone(dock, run, monkeypatch):
     assert run(None, "auth", "status")[0] == client.EXIT_NOT_AUTHENTICATED
     text = tokens.create_token(dock.requester, kind="pat", name="cli")[1]
     monkeypatch.setattr("sys.stdin", io.StringIO("gdk_pat_wrong\n"))
@@ -81,7 +80,7 @@ def test_a_token_goes_to_no_unsafe_address(url, run, monkeypatch):
     assert run(None, "auth", "login", "--url", url)[0] == client.EXIT_USAGE
 
 
-def test_images_are_listed_and_shown(dock, run):  # noqa: F811
+def test_images_are_listed_and_shown(dock, run):
     code, out, _ = run(dock.requester, "image", "list")
     assert code == 0
     assert dock.image.digest in out
@@ -96,7 +95,7 @@ def test_images_are_listed_and_shown(dock, run):  # noqa: F811
     assert run(dock.outsider, "image", "list", "--json")[:2] == (0, "")
 
 
-def test_a_promotion_from_request_to_execution(dock, run, request_):  # noqa: F811
+def test_a_promotion_from_request_to_execution(dock, run, request_):
     number = request_.pk
     code, out, err = run(dock.requester, "promotion", "approve", number)
     assert (code, out) == (client.EXIT_ERROR, "")
@@ -110,7 +109,7 @@ def test_a_promotion_from_request_to_execution(dock, run, request_):  # noqa: F8
     assert run(dock.requester, "promotion", "list", "--state", "open", "--json")[1] == ""
 
 
-def test_a_request_is_made_and_withdrawn_by_its_maker(dock, run):  # noqa: F811
+def test_a_request_is_made_and_withdrawn_by_its_maker(dock, run):
     words = ("promotion", "request", dock.image.digest, "--repository", "shop/api", "--environment", "staging")
     assert run(dock.requester, *words)[0] == client.EXIT_USAGE  # no reason
     dock_words = (*words[:-1], "dev", "--reason", "try", "--json")
@@ -120,7 +119,7 @@ def test_a_request_is_made_and_withdrawn_by_its_maker(dock, run):  # noqa: F811
     assert run(dock.requester, "promotion", "withdraw", made["id"])[0] == 0
 
 
-def test_a_list_goes_on_over_its_pages(dock, run, request_, monkeypatch):  # noqa: F811
+def test_a_list_goes_on_over_its_pages(dock, run, request_, monkeypatch):
     words = ("promotion", "request", dock.image.digest, "--repository", "shop/api", "--environment", "dev")
     assert run(dock.requester, *words, "--reason", "try")[0] == 0
     monkeypatch.setattr(client, "PAGE", 1)
@@ -199,7 +198,7 @@ def test_a_plan_is_printed_and_starts_nothing(harbour, run):
 def test_a_start_by_base_or_by_number_confirms_once(harbour, run):
     code, out, err = run(harbour.owner, "rebuild", "start", "shop/base:12", "--json")
     wave = json.loads(out)
-    assert (code, wave["state"], err) == (0, "running", f"W-{wave['id']} is confirmed.\n")
+    assert (code, wave["state"], err) == (0, "running", f"W-{wave['id']} confirmed.\n")
     again = json.loads(run(harbour.owner, "rebuild", "start", f"W-{wave['id']}", "--json")[1])
     assert (again["id"], again["state"]) == (wave["id"], "running")
     assert Job.objects.filter(kind="rebuild").count() == 1
@@ -272,7 +271,7 @@ def test_waiting_outlives_a_server_that_starts_anew(harbour, run, monkeypatch):
 
 @pytest.mark.django_db(transaction=True)
 def test_every_command_speaks_over_a_real_socket(  # noqa: PLR0917 -- fixtures
-    live_server, dock, request_, tmp_path, monkeypatch, capsys  # noqa: F811
+    live_server, dock, request_, tmp_path, monkeypatch, capsys
 ):  # fmt: skip
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
@@ -295,7 +294,7 @@ def test_every_command_speaks_over_a_real_socket(  # noqa: PLR0917 -- fixtures
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_speaks_over_a_real_socket(live_server, dock, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_it_speaks_over_a_real_socket(live_server, dock, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     text = tokens.create_token(dock.requester, kind="pat", name="cli")[1]
     client.save_login(client.Login(live_server.url, text))
@@ -304,7 +303,7 @@ def test_it_speaks_over_a_real_socket(live_server, dock, tmp_path, monkeypatch, 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_has_read_enough_gets_no_traceback(live_server, dock, tmp_path, monkeypatch):  # noqa: F811
+def test_who_has_read_enough_gets_no_traceback(live_server, dock, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     client.save_login(client.Login(live_server.url, tokens.create_token(dock.requester, kind="pat", name="cli")[1]))
     reader, writer = os.pipe()

@@ -22,8 +22,8 @@ from config.embedded import keys, ports, postgres, settings_file
 from config.embedded.registry_server import RegistryServer
 from config.embedded.supervisor import Supervisor
 from tests.factories import oci
-from tests.integration.registry.conftest import skopeo
 from tests.services import ROOT, Services, wait_until
+from tests.skopeo import skopeo
 
 pytestmark = pytest.mark.timeout(240)
 PORTS = ("WEB_PORT", "REGISTRY_PORT", "PG_PORT", "REDIS_PORT")
@@ -257,7 +257,7 @@ def test_a_taken_port_stops_the_start_with_its_holder_named(home: Home) -> None:
         holder.listen()
         done = home.run("-m", "config.embedded", "up")
     assert done.returncode == 1
-    expected = f"Port {home.given['WEB_PORT']} (WEB_PORT) is held by "
+    expected = f"Port {home.given['WEB_PORT']} (WEB_PORT) is used by "
     assert expected in done.stderr
     assert f"(process {os.getpid()})" in done.stderr
     assert "Traceback" not in done.stderr

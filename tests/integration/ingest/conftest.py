@@ -1,17 +1,10 @@
-"""A managed registry in memory, and what it would tell us."""
+"""A managed registry in memory."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
-from lifecycle.core import clock
 from lifecycle.ingest import services as ingest
-from lifecycle.jobs.models import Job
-from lifecycle.oci.constants import MediaType
-from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock
 from tests.fakes.registry import InMemoryRegistry
 
@@ -23,18 +16,3 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> InMemoryRegistry:
     monkeypatch.setattr(ingest, "client_for", lambda row: registry)
     dock.user("anna", "owner", of=dock.team("shop"))
     return registry
-
-
-def event(number: int, digest: str, *, tag: str = "", action: str = "push", actor: str = "anna") -> dict[str, Any]:
-    target = {"repository": "shop/api", "digest": digest, "tag": tag}
-    if action == "push":
-        target["mediaType"] = MediaType.OCI_MANIFEST.value
-    return {"id": str(number), "action": action, "target": target, "actor": {"name": actor}}
-
-
-def deliver(*events: dict[str, Any]) -> None:
-    """Take events in, and do what they queued."""
-    ingest.receive(ensure_managed_registry(), json.dumps({"events": events}).encode())
-    for job in Job.objects.filter(kind="ingest", state=Job.State.WAITING).order_by("pk"):
-        Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED, finished_at=clock.now())
-        ingest.handle_delivery(job.subject_id)

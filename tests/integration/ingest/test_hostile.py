@@ -24,7 +24,7 @@ from lifecycle.oci.http_client import HttpRegistryClient
 from lifecycle.registry.models import Image
 from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock, oci
-from tests.integration.ingest.conftest import event
+from tests.factories.deliveries import event
 
 pytestmark = pytest.mark.django_db
 

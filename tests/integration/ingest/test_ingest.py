@@ -39,8 +39,8 @@ from lifecycle.registry.models import (
 )
 from lifecycle.registry.services import NoOwner, ensure_managed_registry
 from tests.factories import dock, oci
+from tests.factories.deliveries import deliver, event
 from tests.fakes.registry import InMemoryRegistry
-from tests.integration.ingest.conftest import deliver, event
 
 pytestmark = pytest.mark.django_db
 

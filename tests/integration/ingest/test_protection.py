@@ -23,8 +23,8 @@ from lifecycle.rebuild.models import UpstreamWatch
 from lifecycle.registry.models import Repository, Tag, TagEvent
 from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock, oci
+from tests.factories.deliveries import deliver, event
 from tests.fakes.registry import InMemoryRegistry
-from tests.integration.ingest.conftest import deliver, event
 
 pytestmark = pytest.mark.django_db
 

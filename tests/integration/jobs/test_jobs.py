@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from accounts.queries import system_user
 from lifecycle.core.errors import LeaseLost, RegistryRefused, RegistryUnavailable
-from lifecycle.jobs import handlers, running, schedule, services
+from lifecycle.jobs import handlers, kinds, running, schedule, services
 from lifecycle.jobs.kinds import kind_called
 from lifecycle.jobs.models import Job, ScheduleSlot
 
@@ -120,7 +120,11 @@ def test_a_job_whose_connection_broke_begins_again_without_losing_an_attempt(han
     job = queue(max_attempts=1)
     running.run(job.pk)
     job.refresh_from_db()
-    assert (job.state, job.attempts, job.last_error) == (Job.State.WAITING, 0, "The database went away.")
+    assert (job.state, job.attempts, job.last_error) == (
+        Job.State.WAITING,
+        0,
+        "The connection to the database was lost.",
+    )
     handle(lambda run: None)
     Job.objects.update(not_before=None)
     running.run(job.pk)
@@ -130,7 +134,7 @@ def test_a_job_whose_connection_broke_begins_again_without_losing_an_attempt(han
 
 def test_run_tells_who_waits_when_all_attempts_are_used(handle, monkeypatch):
     told = []
-    monkeypatch.setitem(handlers._GAVE_UP, "crawl", lambda job: told.append(job.pk))
+    monkeypatch.setitem(kinds._GAVE_UP, "crawl", lambda job: told.append(job.pk))
 
     def fail(run):
         raise RegistryUnavailable("away")

@@ -21,7 +21,6 @@ from lifecycle.jobs.kinds import names
 from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.pages.jobs import page_queries
 from lifecycle.registry.models import Registry
-from tests.integration.promotion.conftest import dock, request_  # noqa: F401 -- fixtures
 
 pytestmark = pytest.mark.django_db
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
@@ -52,7 +51,7 @@ def running(made: Job, *, ran_s: float, done: int, total: int) -> Job:
     return made
 
 
-def test_everybody_sees_the_own_jobs_and_an_admin_all(dock: Any, admin: User) -> None:  # noqa: F811
+def test_everybody_sees_the_own_jobs_and_an_admin_all(dock: Any, admin: User) -> None:
     mine, other = job("scan", dock.owner, dock.image.pk), job("crawl", system_user())
     assert [row.pk for row in browser(dock.owner).get("/jobs/").context["page"].rows] == [mine.pk]
     assert browser(dock.owner).get(f"/jobs/{other.pk}/").status_code == 404
@@ -62,8 +61,8 @@ def test_everybody_sees_the_own_jobs_and_an_admin_all(dock: Any, admin: User) ->
 
 
 def test_a_subject_is_said_in_words_with_a_link_as_far_as_the_reader_may_see_it(
-    dock: Any,  # noqa: F811
-    request_: Any,  # noqa: F811
+    dock: Any,
+    request_: Any,
     admin: User,
 ) -> None:
     delivery = Delivery.objects.create(
@@ -85,16 +84,16 @@ def test_a_subject_is_said_in_words_with_a_link_as_far_as_the_reader_may_see_it(
     assert said(dock.owner) == [
         ("shop/api:1.0", True),
         ("shop/api:1.0 to staging", True),
-        ("push told by managed", False),
-        ("all of managed", False),
-        ("2 package versions, 1 advisories", False),
-        ("number 999", False),
+        ("push from registry managed", False),
+        ("all repositories of managed", False),
+        ("2 package versions, 1 advisory", False),
+        ("subject 999", False),
     ]
-    assert [words for words, _ in said(dock.outsider)[:2]] == [f"number {dock.image.pk}", f"number {request_.pk}"]
+    assert [words for words, _ in said(dock.outsider)[:2]] == [f"subject {dock.image.pk}", f"subject {request_.pk}"]
     assert said(admin)[1] == ("shop/api:1.0 to staging", False)
 
 
-def test_time_left_is_said_only_when_there_is_something_to_judge_it_by(dock: Any) -> None:  # noqa: F811
+def test_time_left_is_said_only_when_there_is_something_to_judge_it_by(dock: Any) -> None:
     known = running(job("crawl", dock.owner), ran_s=60, done=25, total=100)
     left_s = page_queries.seconds_left(known)
     assert left_s is not None
@@ -105,7 +104,7 @@ def test_time_left_is_said_only_when_there_is_something_to_judge_it_by(dock: Any
     assert page_queries.seconds_left(job("crawl", dock.owner, progress_done=5, progress_total=10)) is None
 
 
-def test_the_page_is_polled_while_the_job_is_open_and_answers_304_when_nothing_is_new(dock: Any) -> None:  # noqa: F811
+def test_the_page_is_polled_while_the_job_is_open_and_answers_304_when_nothing_is_new(dock: Any) -> None:
     made, client = job("scan", dock.owner, dock.image.pk), browser(dock.owner)
     where = f"/jobs/{made.pk}/"
     page = client.get(where).content.decode()
@@ -125,7 +124,7 @@ def test_the_page_is_polled_while_the_job_is_open_and_answers_304_when_nothing_i
     assert b"".join(raw.streaming_content).decode().endswith("Z <b>pulling</b>\n")
 
 
-def test_a_poll_after_the_session_ended_leads_to_the_sign_in_as_a_page(dock: Any) -> None:  # noqa: F811
+def test_a_poll_after_the_session_ended_leads_to_the_sign_in_as_a_page(dock: Any) -> None:
     made = job("scan", dock.owner, dock.image.pk)
     poll = {"HX-Request": "true", "HX-Current-URL": f"http://testserver/jobs/{made.pk}/"}
     answer = Client().get(f"/jobs/{made.pk}/", headers=poll)
@@ -134,7 +133,7 @@ def test_a_poll_after_the_session_ended_leads_to_the_sign_in_as_a_page(dock: Any
     assert "HX-Redirect" not in browser(dock.owner).get(f"/jobs/{made.pk}/", headers=poll)
 
 
-def test_a_cancelled_job_commits_nothing_any_more_and_what_waits_for_it_is_told(dock: Any) -> None:  # noqa: F811
+def test_a_cancelled_job_commits_nothing_any_more_and_what_waits_for_it_is_told(dock: Any) -> None:
     dock.image.scanned_at = None
     dock.image.save()
     made = job("scan", dock.owner, dock.image.pk)
@@ -148,7 +147,7 @@ def test_a_cancelled_job_commits_nothing_any_more_and_what_waits_for_it_is_told(
     assert (event.actor_name, event.details["before"]) == ("owner", {"state": "running"})
 
 
-def test_a_failed_job_is_tried_again_as_a_new_one_for_whom_it_ran(dock: Any, admin: User) -> None:  # noqa: F811
+def test_a_failed_job_is_tried_again_as_a_new_one_for_whom_it_ran(dock: Any, admin: User) -> None:
     made = job("lineage", system_user(), 7, state="failed", payload={"x": 1})
     answer = browser(admin).post(f"/jobs/{made.pk}/retry/")
     again = Job.objects.latest("pk")
@@ -163,17 +162,17 @@ def test_a_failed_job_is_tried_again_as_a_new_one_for_whom_it_ran(dock: Any, adm
     assert steering.retry(made.pk, actor=admin).pk == again.pk  # while that waits, there is no second one
     with pytest.raises(NotFound):
         steering.retry(made.pk, actor=dock.owner)
-    with pytest.raises(IllegalTransition, match="Only what failed"):
+    with pytest.raises(IllegalTransition, match="Only failed or cancelled jobs"):
         steering.retry(again.pk, actor=admin)
 
 
 @pytest.mark.parametrize("kind", names())
-def test_where_neither_makes_sense_the_page_says_why(dock: Any, kind: str) -> None:  # noqa: F811
+def test_where_neither_makes_sense_the_page_says_why(dock: Any, kind: str) -> None:
     client = browser(dock.owner)
     waiting, failed = job(kind, dock.owner, 99), job(kind, dock.owner, 99, state="failed")
     stops, again = kind in {"ingest", "crawl", "scan", "plan"}, kind not in {"promote", "rebuild"}
     page = client.get(f"/jobs/{waiting.pk}/").content.decode()
-    assert (steering.why_not_cancelled(waiting) == "") is stops
+    assert (steering.why_not_cancelled(waiting) is None) is stops
     assert ("aria-disabled" not in page) is stops
     assert client.post(f"/jobs/{waiting.pk}/cancel/").status_code == (302 if stops else 409)
     page = client.get(f"/jobs/{failed.pk}/").content.decode()
@@ -181,7 +180,7 @@ def test_where_neither_makes_sense_the_page_says_why(dock: Any, kind: str) -> No
     assert client.post(f"/jobs/{failed.pk}/retry/").status_code == (302 if again else 409)
 
 
-def test_a_list_costs_the_same_for_one_row_and_for_three(dock: Any, request_: Any) -> None:  # noqa: F811
+def test_a_list_costs_the_same_for_one_row_and_for_three(dock: Any, request_: Any) -> None:
     client = browser(dock.owner)
 
     def rows() -> None:

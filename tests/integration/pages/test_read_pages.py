@@ -80,8 +80,8 @@ def test_every_page_answers_to_one_who_may_see_it_and_is_absent_to_one_who_may_n
 def test_hidden_and_absent_look_the_same(harbour: dict[str, Any], stranger: Client) -> None:
     hidden = stranger.get(reverse("lifecycle:repository", args=["shop", "shop/api"]))
     absent = stranger.get(reverse("lifecycle:repository", args=["shop", "shop/nothing"]))
-    assert b"There is no such repository, or you may not see it." in hidden.content
-    assert b"There is no such repository, or you may not see it." in absent.content
+    assert b"Repository not found, or you don&#x27;t have access." in hidden.content
+    assert b"Repository not found, or you don&#x27;t have access." in absent.content
 
 
 def test_lists_show_a_stranger_nothing_of_others(harbour: dict[str, Any], reader: Client, stranger: Client) -> None:
@@ -113,7 +113,7 @@ def test_lineage_page_says_what_it_drew_and_the_table_holds_every_image(
     harbour: dict[str, Any], reader: Client
 ) -> None:
     text = reader.get(reverse("lifecycle:lineage-image", args=[harbour["api"].digest])).content.decode()
-    assert "Drawn: 4 of 8 images, and 4 in 1 roll-up. Left out: nothing." in text
+    assert "Shows 4 of 8 images, plus 4 in 1 group." in text
     assert all(f"1.{number}" in text for number in range(4))
     assert "Annotation or label. Confidence low." in text
 

@@ -59,7 +59,7 @@ def test_a_promote_button_leads_on_or_says_why_not(dock):
         assert leads in browser(dock.requester).get(page).content.decode()
         refused = browser(dock.approver).get(page).content.decode()
         assert leads not in refused
-        assert "You do not hold promotion.request" in refused
+        assert "You need promotion.request" in refused
 
 
 def test_the_board_shows_what_environments_hold_and_what_waits(dock, request_, django_assert_num_queries):

@@ -83,7 +83,7 @@ def test_a_move_that_no_promotion_made_is_taken_back(
     assert names(shelf, tag) == before
     refused = AuditEvent.objects.get(action="tag.move_refused")
     assert (refused.repository, refused.digest) == (TARGET, item.manifest.digest.text)
-    assert refused.reason == "This repository changes by promotion only, and no promotion brought this."
+    assert refused.reason == "Only promotions can change this repository. No promotion made this change."
 
 
 def test_a_move_under_way_waits_for_its_promotion_to_end(shelf: InMemoryRegistry) -> None:

@@ -15,8 +15,9 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
 from lifecycle.environments.models import Slot
 from lifecycle.jobs.models import Job
-from lifecycle.rebuild import contexts, services
+from lifecycle.rebuild import contexts
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
+from lifecycle.rebuild.services import recipes
 from lifecycle.registry.models import Repository
 from tests.factories import dock
 from tests.fakes.registry import InMemoryRegistry
@@ -59,7 +60,7 @@ def yard():
 @pytest.fixture
 def registry(monkeypatch):
     fake = InMemoryRegistry()
-    monkeypatch.setattr(services, "client_for", lambda registry: fake)
+    monkeypatch.setattr(recipes, "client_for", lambda registry: fake)
     return fake
 
 

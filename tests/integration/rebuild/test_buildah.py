@@ -128,7 +128,7 @@ def test_settings_of_the_machine_reach_the_build_and_never_the_image_or_the_log(
 def test_an_extra_bundle_is_trusted_beside_the_machines_own_and_missed_by_name(settings, tmp_path):
     extra = tmp_path / "extra.pem"
     settings.BUILD_CA_BUNDLE = str(extra)
-    with pytest.raises(Malformed, match=r"BUILD_CA_BUNDLE names no file: .*extra\.pem"):
+    with pytest.raises(Malformed, match=r"The file of BUILD_CA_BUNDLE does not exist: .*extra\.pem"):
         settings_files.write(tmp_path / "settings")
     extra.write_text(CANARY)
     settings_files.write(tmp_path / "settings")
@@ -171,7 +171,7 @@ def test_a_talkative_build_is_cut_off_in_the_log_and_goes_on(client, shell_folde
     log: list[str] = []
     text = f'{SHELL}RUN ["/bin/sh", "-c", "seq 1 5000; head -c 300000 /dev/zero | tr -c x y"]\n'
     build(client, text, repository="shop/talk", context=shell_folder, log=log)
-    assert (len(log), log[-1]) == (50, "More than 50 lines; the rest is not kept.")
+    assert (len(log), log[-1]) == (50, "The log has more than 50 lines. The rest is not stored.")
 
 
 def test_a_build_sees_no_secret_of_ours_and_no_other_process(client, services, shell_folder):

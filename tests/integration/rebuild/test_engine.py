@@ -115,7 +115,7 @@ class Yard:
 def yard(monkeypatch):
     shelf = Strict()
     shelf.depth = len(connection.savepoint_ids)
-    for module in (ingest, services, planning, running):
+    for module in (ingest, planning, running):
         monkeypatch.setattr(module, "client_for", lambda registry: shelf)
     dock.registry()
     return Yard(shelf)
@@ -277,7 +277,7 @@ def test_a_newer_wave_takes_over_what_waits_and_never_loses_the_tag(yard):
         "shop/api": (2, "cancelled"),
         "shop/worker": (3, "cancelled"),
     }
-    assert first.jobs.get(repository__name="shop/api").problem == f"{second} renews it on a newer base."
+    assert first.jobs.get(repository__name="shop/api").problem == f"{second} rebuilds it on a newer base."
     assert second.jobs.get(repository__name="shop/static").old_image == old_static
     yard.settle()
     first.refresh_from_db()
@@ -314,7 +314,7 @@ def test_a_plan_that_nobody_confirmed_ends_when_its_base_moves_on(yard):
     fresh = planning.plan_wave("base/debian:latest", actor=yard.owner)
     stale.refresh_from_db()
     assert (stale.state, fresh.state) == ("cancelled", "planned")
-    assert stale.jobs.first().problem == f"{fresh} plans it for a newer base."
+    assert stale.jobs.first().problem == f"{fresh} plans it on a newer base."
     with pytest.raises(IllegalTransition):
         services.confirm_wave(stale.pk, actor=yard.owner)
 

@@ -112,7 +112,7 @@ def test_the_plan_says_what_it_would_do_and_confirming_it_says_the_count(harbour
         "· unknown for 1 image",
         "in 3 images",
         "Packages that its own recipe installs may change as well",
-        "Not known yet: the new base, or the image, is not scanned.",
+        "Unknown until the new base and the image are scanned.",
         'hx-trigger="every 5s"',  # until the last figure is known
     ):
         assert words in text
@@ -355,7 +355,7 @@ def test_who_may_not_rebuild_the_base_watches_nothing_and_is_told_why(harbour, v
     base = Repository.objects.get(name="base/debian")
     row = waves.watch(base, harbour["reader"])
     text = rebuilds_tab(viewer, base).content.decode()
-    assert "You do not hold image.rebuild in team base" in text
+    assert "You need image.rebuild in team base" in text
     assert reverse("lifecycle:watch-add", args=[base.pk]) not in text
     assert watch(viewer, base).status_code == 403
     assert viewer.post(reverse("lifecycle:watch-remove", args=[base.pk, row.pk])).status_code == 403
@@ -380,7 +380,9 @@ def test_a_watch_whose_move_led_to_no_plan_says_why(harbour, owner):
     assert "The last move created no plan for gone:" in text
     assert [found.problem for found in queries.watches_of(base)] == [Job.objects.get().last_error]
     Job.objects.update(error_code="crashed", last_error="TypeError: secret")
-    assert [found.problem for found in queries.watches_of(base)] == ["It crashed; an admin finds it among the jobs."]
+    assert [found.problem for found in queries.watches_of(base)] == [
+        "Planning crashed. An admin can find the error in the jobs list."
+    ]
     UpstreamWatch.objects.filter(pk=row.pk).update(last_digest=harbour["new"].digest)
     move()
     assert [found.problem for found in queries.watches_of(base)] == [""]
@@ -477,7 +479,7 @@ def test_files_of_a_recipe_lie_in_the_registry_and_stay_in_the_next_revision(har
     [
         ({"containerfile": "RUN true"}, "The recipe has no FROM."),
         ({"containerfile": ""}, "This field is required."),
-        ({"tag": "no tag!"}, "Not a tag"),
+        ({"tag": "no tag!"}, "Invalid tag"),
         ({"build_args": "1A=b"}, "Line 1: enter NAME=value."),
     ],
 )
@@ -510,10 +512,10 @@ def test_a_form_that_sends_more_than_it_may_is_refused_unread(harbour, owner, mo
 def test_who_may_create_stores_the_first_recipe_and_who_may_amend_the_next(harbour, viewer, owner):
     api = Repository.objects.get(name="shop/api")
     creator = browser(dock.user("creator", "creator", of=dock.team("shop")))
-    assert "You do not hold image.create" in recipe_tab(viewer, api).content.decode()
+    assert "You need image.create" in recipe_tab(viewer, api).content.decode()
     assert store(viewer, api).status_code == 403
     assert store(creator, api).status_code == 302
-    assert "You do not hold image.amend" in recipe_tab(creator, api).content.decode()
+    assert "You need image.amend" in recipe_tab(creator, api).content.decode()
     assert store(creator, api, containerfile="FROM base/python:2.0").status_code == 403
     assert store(browser(dock.user("stranger")), api).status_code == 404
     assert Recipe.objects.count() == 1

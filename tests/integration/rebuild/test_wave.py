@@ -162,4 +162,4 @@ def test_files_taken_from_a_renewed_image_are_its_new_ones_and_the_newest_recipe
     tools = wave.jobs.get(repository__name="shop/tools").new_image
     assert {edge.base.digest for edge in job.new_image.base_edges.all()} == {new, tools.digest}
     lines = Job.objects.get(kind="rebuild", subject_id=job.pk).log_lines.values_list("text", flat=True)
-    assert any(line.startswith("Building from recipe 2, not rebasing:") for line in lines)
+    assert any(line.startswith("Building from recipe 2. The image cannot be rebased:") for line in lines)

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from accounts import tokens
-from accounts.models import ApiToken, Team, User
+from accounts.models import ApiToken, Team
 from lifecycle.core.http import HttpClient
 from lifecycle.oci.authorization import SelfIssued
 from lifecycle.oci.client import RegistryClient
 from lifecycle.oci.http_client import HttpRegistryClient
 from tests.factories import dock
+from tests.factories.people import Person
 from tests.services import Services
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    user: User
-    token: str
 
 
 @pytest.fixture
@@ -44,14 +36,3 @@ def real_client(services: Services) -> Iterator[RegistryClient]:
     http = HttpClient()
     yield HttpRegistryClient(services.registry.url, http=http, authorizer=SelfIssued())
     http.close()
-
-
-def skopeo(*arguments: str | Path, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run skopeo without TLS and with no account of this machine's."""
-    return subprocess.run(
-        ["skopeo", "--insecure-policy", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=check,
-    )

@@ -28,7 +28,7 @@ def test_an_image_is_found_only_through_a_repository_one_sees() -> None:
     for digest in (item.digest, dock.sha("absent"), "nonsense"):
         with pytest.raises(NotFound) as hidden:
             access.image_for(stranger, digest)
-        assert hidden.value.message == "There is no such image, or you may not see it."
+        assert hidden.value.message == "Image not found, or you don't have access."
     with pytest.raises(NotFound):
         access.repository_for(stranger, repository.pk)
     with pytest.raises(NotPermitted):

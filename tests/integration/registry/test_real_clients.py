@@ -32,9 +32,10 @@ from lifecycle.promotion import services as promotions
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag, TagEvent
 from tests.factories import dock, oci
-from tests.integration.registry.conftest import Person, skopeo
+from tests.factories.people import Person
 from tests.integration.registry.test_token_endpoint import Make
 from tests.services import Services, wait_until
+from tests.skopeo import skopeo
 
 
 def where(stack: Services, reference: str) -> str:

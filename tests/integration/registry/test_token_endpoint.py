@@ -24,7 +24,7 @@ from lifecycle.authority.models import CredentialFailure, RoleGrant
 from lifecycle.environments.models import Environment
 from lifecycle.tokens import endpoint
 from tests.factories import dock
-from tests.integration.registry.conftest import Person
+from tests.factories.people import Person
 
 Make = Callable[..., Person]
 pytestmark = pytest.mark.django_db
@@ -60,7 +60,7 @@ def call(
         text = basic if isinstance(basic, str) else ":".join(basic)
         given["HTTP_AUTHORIZATION"] = "Basic " + base64.b64encode(text.encode()).decode()
     seen: list[Any] = []
-    parts = endpoint.application(given, lambda status, headers: seen.extend((status, headers)))  # type: ignore[arg-type]
+    parts = endpoint.application(given, lambda status, headers: seen.extend((status, headers)))  # type: ignore[arg-type]  # a start_response that returns no writer
     return int(seen[0].split()[0]), json.loads(b"".join(parts)), dict(seen[1])
 
 
@@ -69,7 +69,7 @@ def access(answer: dict[str, Any]) -> dict[str, list[str]]:
     key = load_pem_x509_certificate(settings.TOKEN_CERT.encode()).public_key()
     claims = jwt.decode(
         answer["token"],
-        key,  # type: ignore[arg-type]
+        key,  # type: ignore[arg-type]  # an elliptic curve key, which the stubs do not narrow to
         algorithms=["ES256"],
         audience=settings.REGISTRY_SERVICE,
         issuer=settings.TOKEN_ISSUER,

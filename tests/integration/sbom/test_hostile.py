@@ -98,7 +98,7 @@ def test_paths_links_and_devices_lead_nowhere(scan: Callable[[oci.OciImage], lis
     assert [path for path in (tmp_path / "scratch").iterdir() if path.is_dir()] == []
 
 
-@pytest.mark.parametrize(("limit", "words"), [("FILE_MAX", "syft ended with"), ("SCRATCH_MAX", "wrote more than")])
+@pytest.mark.parametrize(("limit", "words"), [("FILE_MAX", "syft failed with"), ("SCRATCH_MAX", "wrote more than")])
 def test_a_bomb_ends_the_scan_and_leaves_nothing(
     scan: Callable[[oci.OciImage], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, words: str
 ) -> None:

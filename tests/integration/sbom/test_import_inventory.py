@@ -22,8 +22,8 @@ from lifecycle.lineage.models import Derivation
 from lifecycle.registry.models import Image, Layer, Registry, Repository, RepositoryImage
 from lifecycle.sbom import inventories, queries
 from lifecycle.sbom.models import ImageInventory, Inventory, InventoryPackage, PackageVersion, Sbom
+from tests.factories.advisories import Export, record
 from tests.factories.dock import image, index, sha
-from tests.integration.advisories.conftest import Export, record
 
 pytestmark = pytest.mark.django_db
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "images"
@@ -143,7 +143,7 @@ def test_a_digest_that_is_an_index_or_was_read_from_a_registry_keeps_what_is_kno
         write(tmp_path, row(manifest_digest=listed.digest), row(manifest_digest=shipped.digest, packages=None))
     )
     assert (code, err.count("line")) == (1, 1)
-    assert "line 1: " + listed.digest + " is known as an index" in err
+    assert "line 1: " + listed.digest + " is stored as an index" in err
     assert set(Layer.objects.filter(image=shipped).values_list("diff_id", flat=True)) == {""}
 
 
@@ -170,14 +170,14 @@ def test_a_run_that_is_cut_short_leaves_no_image_without_its_derivation_and_matc
     feed = Feed.objects.create(name="test", location="x")
     known = Advisory.objects.create(feed=feed, osv_id="A-1", directory="", modified="")
     AffectedInterval.objects.create(advisory=known, ecosystem="Debian", release="12", name="openssl", scheme="dpkg")
-    whole = inventories._place
+    whole = inventories._add_to_repositories
 
     def broken(rows, images, team_slug):
         if rows[0].line > 2:
             raise ZeroDivisionError
         return whole(rows, images, team_slug)
 
-    monkeypatch.setattr(inventories, "_place", broken)
+    monkeypatch.setattr(inventories, "_add_to_repositories", broken)
     with pytest.raises(ZeroDivisionError):
         run(write(tmp_path, *rows))
     assert Image.objects.count() == 2

@@ -161,7 +161,7 @@ def test_the_managed_registry_is_asked_first_and_a_foreign_one_only_where_no_oth
     def read(run, image, place):
         asked.append(str(place.repository))
         if len(asked) in {2, 3}:
-            raise ManifestUnknown("The registry has no such manifest.")
+            raise ManifestUnknown("The registry does not have this manifest.")
         raise RegistryRefused("no")
 
     monkeypatch.setattr("lifecycle.sbom.handlers._read", read)
@@ -169,7 +169,7 @@ def test_the_managed_registry_is_asked_first_and_a_foreign_one_only_where_no_oth
     assert asked == ["base/debian"]
     for name in ("shop/old", "shop/api"):
         RepositoryImage.objects.create(repository=dock.repository(name), image=image)
-    assert scan(image).last_error == "The registry has no such manifest."
+    assert scan(image).last_error == "The registry does not have this manifest."
     assert asked == ["base/debian", "shop/old", "shop/api"]
     image.refresh_from_db()
-    assert image.scan_problem == "The registry has no such manifest."
+    assert image.scan_problem == "The registry does not have this manifest."

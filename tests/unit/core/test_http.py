@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -54,8 +55,8 @@ def test_an_address_that_is_no_plain_http_address_is_refused(url: str) -> None:
     "host", ["127.0.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0", "localhost", "localhost.", "[::1]"]
 )
 @pytest.mark.usefixtures("socket_enabled")  # looks names up, connects nowhere
-def test_spellings_of_this_machine_are_refused(host: str, settings: object) -> None:
-    settings.OUTBOUND_ALLOW = []  # type: ignore[attr-defined]
+def test_spellings_of_this_machine_are_refused(host: str, settings: Any) -> None:
+    settings.OUTBOUND_ALLOW = []
     with pytest.raises((ForbiddenDestination, Unreachable)):
         resolve_destination(host, 1)
 
@@ -70,15 +71,15 @@ def test_a_name_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("socket_enabled")
-def test_the_operator_may_name_an_inner_host(settings: object) -> None:
-    settings.OUTBOUND_ALLOW = ["localhost:7777"]  # type: ignore[attr-defined]
+def test_the_operator_may_name_an_inner_host(settings: Any) -> None:
+    settings.OUTBOUND_ALLOW = ["localhost:7777"]
     assert resolve_destination("localhost", 7777) == "127.0.0.1"
     with pytest.raises(ForbiddenDestination):
         resolve_destination("localhost", 7778)
 
 
 def response(status: int, body: object = None, *, headers: dict[str, str] | None = None) -> httpx.Response:
-    return httpx.Response(status, headers=headers, stream=body or httpx.ByteStream(b""))  # type: ignore[arg-type]
+    return httpx.Response(status, headers=headers, stream=body or httpx.ByteStream(b""))  # type: ignore[arg-type]  # body is a stream
 
 
 def client(answers: list[httpx.Response | Exception]) -> tuple[HttpClient, list[httpx.Request], list[float]]:

@@ -59,7 +59,7 @@ def test_the_document_has_exactly_the_keys_that_checks_read():
 
 def test_the_table_has_a_line_for_each_image():
     assert report.table([image()]) == [
-        "Image     Renewed by  Findings  Advisories fixed  Seconds  Digest now",
-        "--------  ----------  --------  ----------------  -------  -------------------",
-        "shop/api  build       4 -> 2    1                 12.5     sha256:bbbbbbbbbbbb",
+        "Image     Method  Findings  Advisories fixed  Seconds  New digest",
+        "--------  ------  --------  ----------------  -------  -------------------",
+        "shop/api  build   4 -> 2    1                 12.5     sha256:bbbbbbbbbbbb",
     ]

@@ -49,7 +49,7 @@ def test_base_references_refuse_what_is_no_image_reference_by_its_line(line):
 
 
 def test_a_reference_may_not_come_apart_by_an_argument_without_value():
-    with pytest.raises(Malformed, match="':12' names no image"):
+    with pytest.raises(Malformed, match="':12' is not an image reference"):
         base_references("ARG BASE\nFROM ${BASE}:12\n")
     assert base_references("ARG BASE\nFROM ${BASE}:12\n", {"BASE": "base/python"}) == ["base/python:12"]
 

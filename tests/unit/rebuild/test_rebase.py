@@ -243,8 +243,8 @@ def test_it_is_refused_when_both_changed_one_setting(client):
         ({"history": {"0": {}}}, "history: not a JSON array."),
         ({"history": [{"empty_layer": "yes"}]}, "history: empty_layer is not true or false."),
         ({"os": ["linux"]}, "os: not a string."),
-        ({"x": 2**70}, "The configuration has a text or a number that cannot be written again."),
-        ({"x": "\ud800"}, "The configuration has a text or a number that cannot be written again."),
+        ({"x": 2**70}, "The configuration has a string or a number that cannot be encoded."),
+        ({"x": "\ud800"}, "The configuration has a string or a number that cannot be encoded."),
     ],
 )
 def test_a_configuration_of_another_shape_is_refused_with_the_reason(client, more, reason):

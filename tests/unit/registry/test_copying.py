@@ -6,7 +6,7 @@ import pytest
 
 from lifecycle.core.errors import RegistryUnavailable
 from lifecycle.core.types import Digest
-from lifecycle.oci.copying import CopyNotVerified, copy_by_digest
+from lifecycle.oci.copying import Copied, CopyNotVerified, copy_by_digest
 from lifecycle.oci.http_client import fallback_tag
 from lifecycle.oci.types import Descriptor, ManifestContent
 from tests.factories import oci
@@ -31,7 +31,7 @@ def shelf() -> tuple[InMemoryRegistry, ManifestContent]:
     return registry, top
 
 
-def copy(registry: InMemoryRegistry, top: ManifestContent) -> object:
+def copy(registry: InMemoryRegistry, top: ManifestContent) -> Copied:
     return copy_by_digest(
         registry,
         source_repository="shop/api",
@@ -65,7 +65,7 @@ def test_a_second_copy_writes_nothing() -> None:
     registry, top = shelf()
     first = copy(registry, top)
     registry.fail_after, registry._writes = 0, 0
-    assert copy(registry, top).manifests == first.manifests  # type: ignore[attr-defined]
+    assert copy(registry, top).manifests == first.manifests
 
 
 def test_a_copy_that_is_killed_anywhere_is_finished_by_the_next_and_shows_no_tag_before() -> None:
@@ -90,7 +90,7 @@ def test_blobs_are_uploaded_when_the_registry_does_not_mount() -> None:
     registry, top = shelf()
     registry.mounts = False
     done = copy(registry, top)
-    assert done.mounted == 0  # type: ignore[attr-defined]
+    assert done.mounted == 0
     assert_complete(registry, top)
 
 

@@ -1,4 +1,4 @@
-"""Accounts of people, for admins: made, ended, let in again."""
+"""Pages for admins: list, create, deactivate and reactivate the accounts of people."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lifecycle.core.paging import keyset_page
 from lifecycle.pages.authority.forms import PersonForm
 from lifecycle.pages.requests import cursors, reader
 
-_SEARCH_MAX = 150  # characters, as a user name
+_SEARCH_MAX = 150  # characters, as in a user name
 
 
 def _require_admin(request: HttpRequest) -> User:
     user = reader(request)
     if not is_above_grants(user):
-        raise NotPermitted("Only an admin looks after accounts; ask one.")
+        raise NotPermitted("Only admins can manage accounts. Ask an admin.")
     return user
 
 
@@ -42,35 +42,35 @@ def _page(
     return render(request, "lifecycle/authority/people.html", context, status=status)
 
 
-@never_cache  # the answer to a new account holds its password
+@never_cache  # the response to a new account contains its password
 @require_http_methods(["GET", "HEAD", "POST"])
 def people(request: HttpRequest) -> HttpResponse:
-    """List the accounts of people; a new one's password is in the answer and nowhere else."""
+    """List the accounts of people, or create one. Only this response contains the new password."""
     actor = _require_admin(request)
     form = PersonForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
-        made, password = services.create_person(actor=actor, **form.cleaned_data)
-        return _page(request, PersonForm(), made=made, secret=password)
+        user, password = services.create_person(actor=actor, **form.cleaned_data)
+        return _page(request, PersonForm(), made=user, secret=password)
     return _page(request, form, status=422 if form.errors else 200)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def deactivate(request: HttpRequest, pk: int) -> HttpResponse:
-    """Ask whether to end an account, and do it."""
+    """Ask for confirmation, then deactivate an account."""
     actor = _require_admin(request)
     if request.method == "POST":
         user = services.deactivate(pk, actor=actor)
-        messages.success(request, f"{user} is signed out everywhere, and holds no token any more.")
+        messages.success(request, f"{user} deactivated. All sessions and tokens are revoked.")
         return redirect("lifecycle:people")
     person = User.objects.filter(pk=pk, kind=User.Kind.PERSON).first()
     if person is None:
-        raise NotFound("There is no such account.")
+        raise NotFound("Account not found.")
     return render(request, "lifecycle/authority/deactivate.html", {"person": person})
 
 
 @never_cache  # as above
 @require_POST
 def reactivate(request: HttpRequest, pk: int) -> HttpResponse:
-    """Let somebody in again, with a new password that this answer alone holds."""
+    """Reactivate an account with a new password. Only this response contains the password."""
     user, password = services.reactivate(pk, actor=_require_admin(request))
     return _page(request, PersonForm(), made=user, secret=password)

@@ -1,4 +1,4 @@
-"""The page of one robot: its grants and its tokens, made and ended."""
+"""The page of one robot, and actions on its grants and tokens."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from lifecycle.pages.requests import cursors, reader
 
 @require_POST
 def create(request: HttpRequest, slug: str) -> HttpResponse:
-    """Make a robot, and go to its page."""
+    """Create a robot, and redirect to its page."""
     user = reader(request)
     team = team_for(user, slug)
     require(user, Verb.ROBOT_MANAGE, team=team)
     form = RobotForm(request.POST)
     if not form.is_valid():
         return team_page(request, team, "robots", form=form, status=422)
-    made = services.create_robot(team.pk, actor=user, name=form.cleaned_data["name"])
-    return redirect("lifecycle:robot", slug, made.pk)
+    new_robot = services.create_robot(team.pk, actor=user, name=form.cleaned_data["name"])
+    return redirect("lifecycle:robot", slug, new_robot.pk)
 
 
 def _page(
-    request: HttpRequest, team: Team, found: Robot, *, status: int = 200, secret: str = "", **forms: Form
+    request: HttpRequest, team: Team, robot: Robot, *, status: int = 200, secret: str = "", **forms: Form
 ) -> HttpResponse:
     user = reader(request)
-    tokens = live_tokens().filter(user=found.user)
+    tokens = live_tokens().filter(user=robot.user)
     context = {
         "team": team,
-        "robot": found,
-        "grants": grants_in(team).filter(user=found.user).order_by("pk"),
+        "robot": robot,
+        "grants": grants_in(team).filter(user=robot.user).order_by("pk"),
         "page": keyset_page(tokens, ("-id",), **cursors(request)),
         "manages_robots": bool(may(user, Verb.ROBOT_MANAGE, team=team)),
         "grant_form": GrantForm(team, prefix="grant"),
@@ -55,57 +55,57 @@ def _page(
 
 @require_safe
 def robot(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
-    """Show a robot of a team to who sees the team."""
+    """Show a robot to the users who can see its team."""
     team = team_for(reader(request), slug)
     return _page(request, team, robot_in(team, pk))
 
 
 def _managed(request: HttpRequest, slug: str, pk: int) -> tuple[Team, Robot]:
-    """Return team and robot for who manages the team's robots; raises NotFound or NotPermitted."""
+    """Return the team and the robot if the reader can manage the team's robots; raises NotFound or NotPermitted."""
     team = team_for(reader(request), slug)
-    found = robot_in(team, pk)
+    robot = robot_in(team, pk)
     require(reader(request), Verb.ROBOT_MANAGE, team=team)
-    return team, found
+    return team, robot
 
 
 @require_POST
 def grant(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
-    """Give a robot a role."""
-    team, found = _managed(request, slug, pk)
+    """Grant a robot a role."""
+    team, robot = _managed(request, slug, pk)
     form = GrantForm(team, request.POST, prefix="grant")
     if not form.is_valid():
-        return _page(request, team, found, grant_form=form, status=422)
+        return _page(request, team, robot, grant_form=form, status=422)
     services.grant_robot(pk, actor=reader(request), **form.scope())
     return redirect("lifecycle:robot", slug, pk)
 
 
-@never_cache  # the answer holds the token
+@never_cache  # the response contains the token
 @require_POST
 def create_token(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
-    """Make a token of a robot; its text is in this answer and nowhere else."""
-    team, found = _managed(request, slug, pk)
+    """Create a token of a robot. Only this response contains its text."""
+    team, robot = _managed(request, slug, pk)
     form = TokenForm(request.POST)
     if not form.is_valid():
-        return _page(request, team, found, token_form=form, status=422)
+        return _page(request, team, robot, token_form=form, status=422)
     _row, text = services.create_robot_token(pk, actor=reader(request), **form.cleaned_data)
-    return _page(request, team, found, secret=text)
+    return _page(request, team, robot, secret=text)
 
 
 @require_POST
 def revoke_token(request: HttpRequest, slug: str, pk: int, token: int) -> HttpResponse:
-    """End one token of a robot."""
+    """Revoke one token of a robot."""
     _managed(request, slug, pk)
     services.revoke_robot_token(pk, token, actor=reader(request))
-    messages.success(request, "The token is revoked.")
+    messages.success(request, "Token revoked.")
     return redirect("lifecycle:robot", slug, pk)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def retire(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
-    """Ask whether to end a robot, and do it."""
-    team, found = _managed(request, slug, pk)
+    """Ask for confirmation, then deactivate a robot."""
+    team, robot = _managed(request, slug, pk)
     if request.method == "POST":
         services.retire_robot(pk, actor=reader(request))
-        messages.success(request, f"{found} has ended; its tokens are revoked.")
+        messages.success(request, f"Robot {robot} deactivated. Its tokens are revoked.")
         return redirect("lifecycle:robot", slug, pk)
-    return render(request, "lifecycle/authority/retire_robot.html", {"team": team, "robot": found})
+    return render(request, "lifecycle/authority/retire_robot.html", {"team": team, "robot": robot})

@@ -1,4 +1,4 @@
-"""Roles: what each allows, in words; admins compose their own."""
+"""Pages of roles: their verbs with descriptions, and actions on custom roles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lifecycle.pages.requests import reader
 
 @dataclass(frozen=True, slots=True)
 class VerbRow:
-    """A verb beside its check box."""
+    """One verb of the role form, with its description and the state of its check box."""
 
     verb: Verb
     words: str
@@ -71,43 +71,43 @@ def _page(
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def roles(request: HttpRequest) -> HttpResponse:
-    """Show the first role beside the list of all; with `?new`, the form of a new one, which is sent here."""
+    """Redirect to the first role, show the form of a new role (`?new`), or create a role (POST)."""
     user = reader(request)
     if request.method == "POST":
         form = NewRoleForm(request.POST)
         if not is_above_grants(user):
-            raise NotPermitted("Only an admin composes roles; ask one.")
+            raise NotPermitted("Only admins can create and change roles. Ask an admin.")
         if not form.is_valid():
             return _page(request, None, form, set(request.POST.getlist("verbs")), status=422)
-        made = services.create_role(actor=user, **form.cleaned_data)
-        messages.success(request, f"Role {made} is there; give it on a team's page.")
-        return redirect("lifecycle:role", made.slug)
+        new_role = services.create_role(actor=user, **form.cleaned_data)
+        messages.success(request, f"Role {new_role} created. Grant it on a team page.")
+        return redirect("lifecycle:role", new_role.slug)
     if "new" in request.GET:
         if not is_above_grants(user):
-            raise NotPermitted("Only an admin composes roles; ask one.")
+            raise NotPermitted("Only admins can create and change roles. Ask an admin.")
         return _page(request, None, NewRoleForm(), set())
     return redirect("lifecycle:role", "viewer")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def role(request: HttpRequest, slug: str) -> HttpResponse:
-    """Show a role's verbs, and change them: whoever holds it may more, or less, at once."""
-    found = role_called(slug)
+    """Show or change the verbs of a role. A change takes effect immediately for all users with the role."""
+    role = role_called(slug)
     if request.method == "POST":
         form = RoleForm(request.POST)
         if not is_above_grants(reader(request)):
-            raise NotPermitted("Only an admin composes roles; ask one.")
+            raise NotPermitted("Only admins can create and change roles. Ask an admin.")
         if not form.is_valid():
-            return _page(request, found, form, set(request.POST.getlist("verbs")), status=422)
+            return _page(request, role, form, set(request.POST.getlist("verbs")), status=422)
         services.change_role(slug, actor=reader(request), **form.cleaned_data)
-        messages.success(request, f"Role {found} is changed, for everybody who holds it.")
+        messages.success(request, f"Role {role} saved.")
         return redirect("lifecycle:role", slug)
-    return _page(request, found, RoleForm(initial={"name": found.name}), set(found.verbs))
+    return _page(request, role, RoleForm(initial={"name": role.name}), set(role.verbs))
 
 
 @require_POST
 def delete(request: HttpRequest, slug: str) -> HttpResponse:
-    """Remove a role that nobody holds."""
+    """Delete a custom role without grants."""
     services.delete_role(slug, actor=reader(request))
-    messages.success(request, f"Role {slug} is gone.")
+    messages.success(request, f"Role {slug} deleted.")
     return redirect("lifecycle:roles")

@@ -1,4 +1,4 @@
-"""The list of teams, and the page of one: members and grants, robots, environments, and why somebody can't."""
+"""The list of teams, and the page of one team: members, robots, environments, and the access check."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _TABS: Final = ("members", "robots", "environments", "why")
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def teams(request: HttpRequest) -> HttpResponse:
-    """List the teams that the reader can see; an admin makes one here."""
+    """List the teams that the reader can see, or create a team (admins only)."""
     user = reader(request)
     form = TeamForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
-        made = services.create_team(actor=user, slug=form.cleaned_data["slug"], name=form.cleaned_data["name"])
-        messages.success(request, f"Team {made} is there, and you own it.")
-        return redirect("lifecycle:team", made.slug)
+        new_team = services.create_team(actor=user, slug=form.cleaned_data["slug"], name=form.cleaned_data["name"])
+        messages.success(request, f"Team {new_team} created. You are its owner.")
+        return redirect("lifecycle:team", new_team.slug)
     context = {
         "page": keyset_page(teams_with_counts(user), ("slug", "id"), **cursors(request)),
         "form": form,
@@ -46,13 +46,13 @@ def teams(request: HttpRequest) -> HttpResponse:
 
 
 def team_page(request: HttpRequest, team: Team, tab: str, *, status: int = 200, **forms: Form) -> HttpResponse:
-    """Return the page of a team at one tab; `forms` are those that came back with errors."""
+    """Return the page of a team at one tab. `forms` replace the empty forms, to show their errors."""
     user = reader(request)
-    places = list(Environment.objects.filter(team=team).order_by("position"))
+    environments = list(Environment.objects.filter(team=team).order_by("position"))
     context: dict[str, Any] = {
         "team": team,
         "tab": tab,
-        "environments": places,
+        "environments": environments,
         **page_queries.rights_over(user, team),
         **page_queries.counts_of(team),
     }
@@ -65,70 +65,71 @@ def team_page(request: HttpRequest, team: Team, tab: str, *, status: int = 200, 
     elif tab == "environments":
         context["form"] = EnvironmentForm()
     else:
-        asked = request.GET.get("who") is not None
-        form = WhyForm(places, request.GET if asked else None, initial={"who": user.username})
-        context |= {"form": form, "answer": _answer(form, team, places) if asked and form.is_valid() else None}
+        is_sent = request.GET.get("who") is not None
+        form = WhyForm(environments, request.GET if is_sent else None, initial={"who": user.username})
+        answer = _answer(form, team, environments) if is_sent and form.is_valid() else None
+        context |= {"form": form, "answer": answer}
     return render(request, "lifecycle/authority/team.html", context | forms, status=status)
 
 
-def _answer(form: WhyForm, team: Team, places: list[Environment]) -> Answer:
-    asked = form.cleaned_data
-    place = next((place for place in places if place.slug == asked["environment"]), None)
-    return explain(asked["who"], Verb(asked["verb"]), team=team, family=asked["repository"], environment=place)
+def _answer(form: WhyForm, team: Team, environments: list[Environment]) -> Answer:
+    cleaned = form.cleaned_data
+    chosen = next((environment for environment in environments if environment.slug == cleaned["environment"]), None)
+    return explain(cleaned["who"], Verb(cleaned["verb"]), team=team, family=cleaned["repository"], environment=chosen)
 
 
 @require_safe
 def team(request: HttpRequest, slug: str) -> HttpResponse:
-    """Show one team: who holds what there, and what follows from it."""
+    """Show one team at the tab `?tab`."""
     tab = request.GET.get("tab", "")
     return team_page(request, team_for(reader(request), slug), tab if tab in _TABS else _TABS[0])
 
 
 @require_POST
 def add_member(request: HttpRequest, slug: str) -> HttpResponse:
-    """Give a person a role."""
+    """Grant a person a role in the team."""
     user = reader(request)
-    found = team_for(user, slug)
-    require(user, Verb.TEAM_MANAGE, team=found)  # before the form says whether there is such a person
-    form = MemberForm(found, request.POST)
+    team = team_for(user, slug)
+    require(user, Verb.TEAM_MANAGE, team=team)  # before the form shows whether the account exists
+    form = MemberForm(team, request.POST)
     if not form.is_valid():
-        return team_page(request, found, "members", form=form, status=422)
-    grant = services.add_member(found.pk, actor=user, username=form.cleaned_data["username"], **form.scope())
-    messages.success(request, f"{grant.user} holds {grant.role} now.")
+        return team_page(request, team, "members", form=form, status=422)
+    grant = services.add_member(team.pk, actor=user, username=form.cleaned_data["username"], **form.scope())
+    messages.success(request, f"Role {grant.role} granted to {grant.user}.")
     return redirect("lifecycle:team", slug)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def revoke_grant(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
-    """Ask whether to take a grant back, and do it."""
+    """Ask for confirmation, then revoke a grant."""
     user = reader(request)
-    found = team_for(user, slug)
-    grant = grant_in(found, pk)
+    team = team_for(user, slug)
+    grant = grant_in(team, pk)
     if request.method == "POST":
-        services.revoke_grant(pk, actor=user, team_id=found.pk)
-        messages.success(request, f"{grant.user} does not hold {grant.role} any more.")
+        services.revoke_grant(pk, actor=user, team_id=team.pk)
+        messages.success(request, f"Role {grant.role} revoked from {grant.user}.")
         robot = getattr(grant.user, "robot", None)
         return redirect("lifecycle:robot", slug, robot.pk) if robot is not None else redirect("lifecycle:team", slug)
-    require(user, Verb.ROBOT_MANAGE if grant.user.kind == User.Kind.ROBOT else Verb.TEAM_MANAGE, team=found)
-    return render(request, "lifecycle/authority/revoke_grant.html", {"team": found, "grant": grant})
+    require(user, Verb.ROBOT_MANAGE if grant.user.kind == User.Kind.ROBOT else Verb.TEAM_MANAGE, team=team)
+    return render(request, "lifecycle/authority/revoke_grant.html", {"team": team, "grant": grant})
 
 
 @require_POST
 def create_environment(request: HttpRequest, slug: str) -> HttpResponse:
-    """Add an environment at the end of the team's path."""
+    """Add an environment at the end of the team's promotion path."""
     user = reader(request)
-    found = team_for(user, slug)
-    require(user, Verb.ENVIRONMENT_MANAGE, team=found)
+    team = team_for(user, slug)
+    require(user, Verb.ENVIRONMENT_MANAGE, team=team)
     form = EnvironmentForm(request.POST)
     if not form.is_valid():
-        return team_page(request, found, "environments", form=form, status=422)
-    made = services.create_environment(
-        found,
+        return team_page(request, team, "environments", form=form, status=422)
+    environment = services.create_environment(
+        team,
         actor=user,
         slug=form.cleaned_data["slug"],
         name=form.cleaned_data["name"] or form.cleaned_data["slug"],
         prefix=form.cleaned_data["target_prefix"],
         required_approvals=form.cleaned_data["required_approvals"],
     )
-    messages.success(request, f"Environment {made} is the last one on the path now.")
+    messages.success(request, f"Environment {environment} created as the last one.")
     return redirect(f"{request.path.removesuffix('environments/')}?tab=environments")

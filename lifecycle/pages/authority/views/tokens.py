@@ -1,4 +1,4 @@
-"""One's own tokens: made, listed, revoked."""
+"""The reader's own tokens: list, create and revoke."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lifecycle.pages.authority.forms import TokenForm
 from lifecycle.pages.requests import cursors, reader
 
 
-@never_cache  # the answer to a new token holds its text
+@never_cache  # the response to a new token contains its text
 @require_http_methods(["GET", "HEAD", "POST"])
 def tokens(request: HttpRequest) -> HttpResponse:
-    """List the reader's tokens; a new one's text is in the answer and nowhere else."""
+    """List the reader's tokens, or create one. Only this response contains the text of the new token."""
     user, secret = reader(request), ""
     form = TokenForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
@@ -31,7 +31,7 @@ def tokens(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def revoke(request: HttpRequest, pk: int) -> HttpResponse:
-    """End one of the reader's tokens."""
+    """Revoke one of the reader's tokens."""
     services.revoke_api_token(pk, actor=reader(request))
-    messages.success(request, "The token is revoked.")
+    messages.success(request, "Token revoked.")
     return redirect("lifecycle:tokens")

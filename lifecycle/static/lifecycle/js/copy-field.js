@@ -1,8 +1,8 @@
-// <copy-field value="..."><button hidden>…</button></copy-field>: shows its button, copies the value, says so.
+// <copy-field value="..."><button hidden>…</button></copy-field>: shows the button, copies the value and announces it.
 class CopyField extends HTMLElement {
   connectedCallback() {
     const button = this.querySelector("button");
-    if (!button || !navigator.clipboard) return; // plain http away from localhost has no clipboard: no dead button
+    if (!button || !navigator.clipboard) return; // no clipboard on plain http, except on localhost: keep the button hidden
     button.hidden = false;
     button.addEventListener("click", async () => {
       await navigator.clipboard.writeText(this.getAttribute("value") ?? "");

@@ -1,4 +1,4 @@
-// Comforts of forms that also work without: show a password, select all rows of a table, submit a filter on change.
+// Extras for forms, which also work without script: show a password, select all rows, submit a filter on change.
 document.addEventListener("click", (event) => {
   const show = event.target.closest("[data-shows-password]");
   if (!show) return;
@@ -16,7 +16,7 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submits]")) event.target.form.requestSubmit();
 });
 
-// A button that cannot do without a text leads to the empty field instead: <button data-needs="id of the field">.
+// A button that needs a text moves the focus to the empty field: <button data-needs="id of the field">.
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-needs]");
   const field = button && document.getElementById(button.dataset.needs);
@@ -24,5 +24,5 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   field.focus();
   const live = document.getElementById("live");
-  if (live) live.textContent = `First say why, then ${button.textContent.trim().split(/\s/)[0].toLowerCase()}.`;
+  if (live) live.textContent = `Enter a reason first, then ${button.textContent.trim().split(/\s/)[0].toLowerCase()}.`;
 });

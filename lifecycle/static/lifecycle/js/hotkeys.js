@@ -1,6 +1,6 @@
-// A key does what a visible control does: it clicks or focuses the element with data-key="…"
-// ("g i" is a sequence). `j`, `k`, `x` move and select among [data-row]. Single keys can be switched off in the help
-// dialog (WCAG 2.1.4); the choice stays in this browser.
+// Keyboard shortcuts: a key clicks or focuses the visible element with data-key="…" ("g i" is a sequence).
+// `j`, `k` and `x` move and select rows with [data-row]. Users can turn off single keys in the help dialog
+// (WCAG 2.1.4); the choice is stored in this browser.
 const OFF = "gravingdock.keys.off";
 const root = document.documentElement;
 let waiting = "";
@@ -65,7 +65,7 @@ document.addEventListener("click", (event) => {
   const opener = event.target.closest("[data-opens-dialog]");
   const dialog = opener && document.getElementById(opener.dataset.opensDialog);
   if (dialog) {
-    event.preventDefault(); // without script the same link leads to a page that asks
+    event.preventDefault(); // without script, the same link opens a page with the form
     dialog.showModal();
   }
   const closer = event.target.closest("[data-closes-dialog]");

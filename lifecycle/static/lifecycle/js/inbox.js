@@ -1,5 +1,5 @@
-// The inbox on a wide screen: choosing a request shows its evidence beside the list. On a narrow one, and without
-// script, its link leads to its page; so does Enter on the link.
+// The inbox. On a wide screen, selecting a request shows its details beside the list. On a narrow screen, without
+// script, or with Enter on the link, the link opens the page of the request.
 const wide = matchMedia("(min-width: 1100px)");
 let timer = 0;
 
@@ -8,7 +8,7 @@ function choose(link) {
   if (row.classList.contains("is-selected")) return;
   for (const other of document.querySelectorAll(".request.is-selected")) other.classList.remove("is-selected");
   row.classList.add("is-selected");
-  // Until the evidence of the chosen request is there, a key must not decide the one shown before.
+  // Until the details are loaded, a key must not approve or reject the request shown before.
   for (const button of document.querySelectorAll("#detail button")) button.disabled = true;
   clearTimeout(timer);
   timer = setTimeout(() => {
@@ -25,7 +25,7 @@ document.addEventListener("focusin", (event) => {
 document.addEventListener("click", (event) => {
   const link = linkOf(event);
   const isPlain = event.detail > 0 && event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey;
-  if (!link || !isPlain) return; // Enter on the link counts no clicks: it opens the page
+  if (!link || !isPlain) return; // Enter on the link has a click count of 0 and opens the page
   event.preventDefault();
   link.focus();
   choose(link);

@@ -1,8 +1,7 @@
-// What each htmx swap owes its reader: the target is busy while it loads, focus stays on the trigger or goes
-// to the new region's [data-focus], a short announcement reaches the one live region, errors that are not a fragment
-// say so there too. Polling regions carry hx-trigger="every 2s"; with the tab hidden, paused by [data-pauses], or with a
-// dialog open they rest. A region with data-etag asks only for what is newer than it; what its reader had opened, and
-// where its logs were scrolled to, stays across the swap.
+// Accessibility and polling for htmx swaps. The target is busy while it loads. Focus stays on the trigger or moves to
+// [data-focus] in the new content. The live region announces changes, and errors that are not a fragment.
+// Polling regions have hx-trigger="every 2s". They pause while the tab is hidden, a dialog is open, or [data-pauses] is
+// pressed. A region with data-etag requests only newer content. Open details and scroll positions of logs are kept.
 const isPoll = (elt) => (elt.getAttribute?.("hx-trigger") ?? "").includes("every");
 let isPaused = false;
 const rests = () => document.hidden || isPaused || document.querySelector("dialog[open]") !== null;
@@ -20,7 +19,7 @@ document.addEventListener("click", (event) => {
 let places = new Map();
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.xhr.responseURL.includes("/accounts/sign-in/")) {
-    event.detail.shouldSwap = false; // the session has ended: the whole page asks to sign in, not a part of it
+    event.detail.shouldSwap = false; // the session has expired: show the sign-in on the whole page, not inside a region
     location.reload();
     return;
   }
@@ -71,11 +70,11 @@ for (const name of ["htmx:sendError", "htmx:responseError"])
   document.addEventListener(name, (event) => {
     const live = document.getElementById("live");
     if (isPoll(event.detail.elt)) {
-      if (live && !event.detail.elt.matches(".is-stale")) live.textContent = "The server does not answer: this page may be out of date.";
+      if (live && !event.detail.elt.matches(".is-stale")) live.textContent = "The server does not respond. This page may be out of date.";
       event.detail.elt.classList.add("is-stale");
       return;
     }
     const status = event.detail.xhr?.status;
-    if (live) live.textContent = status ? `That did not work (${status}). Load the page again to see its state.` : "The server did not answer. Your text is still here: try again.";
+    if (live) live.textContent = status ? `The request failed (${status}). Reload the page.` : "The server did not respond. Your text is still here. Try again.";
     live?.classList.remove("sr-only");
   });

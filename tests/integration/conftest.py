@@ -1,4 +1,4 @@
-"""A team with two environments, and the people of a promotion."""
+"""Fixtures of several packages: a team with two environments, and the people of a promotion."""
 
 from __future__ import annotations
 
@@ -7,19 +7,12 @@ from types import SimpleNamespace
 import pytest
 from django.utils import timezone
 
-from accounts.models import Role, Team, User
+from accounts.models import Team
 from accounts.queries import system_user
-from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.services import create_environment
 from lifecycle.promotion import services
 from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage, Tag
-
-
-def person(name, team=None, role=None):
-    user = User.objects.create(username=name)
-    if team is not None:
-        RoleGrant.objects.create(user=user, team=team, role=Role.objects.get(slug=role))
-    return user
+from tests.factories.people import person
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""Store the recipe of a repository."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from django.db import transaction
+
+from accounts.models import User
+from accounts.verbs import Verb
+from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action, RecipeChanged
+from lifecycle.authority.access import lock_repository, repository_for
+from lifecycle.authority.rights import require
+from lifecycle.core.errors import Malformed
+from lifecycle.core.types import parse_tag
+from lifecycle.rebuild import contexts
+from lifecycle.rebuild.containerfile import base_references
+from lifecycle.rebuild.models import Recipe
+from lifecycle.registry.clients import client_for
+
+CONTAINERFILE_MAX: Final = 256 * 1024  # characters
+_ARGUMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def put_recipe(
+    repository_id: int,
+    *,
+    actor: User,
+    containerfile: str,
+    context: Mapping[str, bytes] | None = None,
+    build_args: Mapping[str, str] | None = None,
+    tag: str = "latest",
+) -> Recipe:
+    """Store a recipe as the current one: a new revision, or the last one when nothing differs.
+
+    The context is pushed into the repository first, as an artifact. The first recipe of a repository needs
+    `image.create`, a later one `image.amend`, since it changes what others rely on.
+
+    Raises NotFound, NotPermitted, Malformed, RegistryUnavailable.
+    """
+    has_recipe = Recipe.objects.filter(repository_id=repository_id).exists()
+    repository = repository_for(actor, repository_id, Verb.IMAGE_AMEND if has_recipe else Verb.IMAGE_CREATE)
+    if repository.source_id is not None:
+        raise Malformed("Only promotions write to this repository. Store the recipe in its source repository.")
+    parse_tag(tag)
+    if len(containerfile) > CONTAINERFILE_MAX or "\0" in containerfile:
+        raise Malformed(f"A recipe is text without NUL, of at most {CONTAINERFILE_MAX} characters.")
+    arguments = checked_arguments(build_args or {})
+    references = base_references(containerfile, arguments)
+    digest = contexts.store(client_for(repository.registry), repository.name, context) if context else ""
+    values = {"containerfile": containerfile, "context_digest": digest, "build_args": arguments, "tag": tag}
+    with transaction.atomic():
+        repository = lock_repository(actor, repository_id, Verb.IMAGE_VIEW)
+        last = Recipe.objects.filter(repository=repository).order_by("-revision").first()
+        # Again under the lock: another user may have stored the first recipe while the context was pushed.
+        require(actor, Verb.IMAGE_AMEND if last else Verb.IMAGE_CREATE, repository=repository)
+        if last is not None and all(getattr(last, name) == value for name, value in values.items()):
+            return last
+        recipe = Recipe.objects.create(
+            repository=repository, revision=last.revision + 1 if last else 1, base_references=references,
+            author=actor, **values,
+        )  # fmt: skip
+        audit.record(
+            Action.RECIPE_CHANGED, actor=actor, subject=recipe, repository=repository, team=repository.team,
+            details=RecipeChanged(revision=recipe.revision),
+        )  # fmt: skip
+    return recipe
+
+
+def checked_arguments(build_args: Mapping[str, str]) -> dict[str, str]:
+    """Return build arguments as they are stored; raises Malformed for a name or value that no builder accepts."""
+    for name, value in build_args.items():
+        if not _ARGUMENT.fullmatch(name) or any(ord(c) < 32 for c in value):
+            raise Malformed("A build argument is a name and a value on one line.", argument=name[:60])
+    return dict(build_args)

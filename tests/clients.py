@@ -1,0 +1,29 @@
+"""Clients that act as one user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.test import Client
+
+from accounts import tokens
+from accounts.models import User
+
+
+class Caller:
+    """A client of the API that carries one user's token."""
+
+    def __init__(self, user: User) -> None:
+        self.headers = {"Authorization": f"Bearer {tokens.create_token(user, kind='pat', name='t')[1]}"}
+
+    def get(self, path: str, **query: Any) -> Any:
+        return Client().get(f"/api/v1/{path}", query, headers=self.headers)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        return Client().post(f"/api/v1/{path}", body or {}, content_type="application/json", headers=self.headers)
+
+    def put(self, path: str, body: Any) -> Any:
+        return Client().put(f"/api/v1/{path}", body, content_type="application/json", headers=self.headers)
+
+    def delete(self, path: str) -> Any:
+        return Client().delete(f"/api/v1/{path}", headers=self.headers)

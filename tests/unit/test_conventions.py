@@ -1,0 +1,113 @@
+"""Rules for every Python file: each silenced check has a reason, and pytest alone hands out fixtures."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import subprocess
+import tokenize
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOQA = re.compile(r"# noqa: [A-Z]+\d+(, [A-Z]+\d+)* -- \w.*\w")
+TYPE_IGNORE = re.compile(r"# type: ignore\[[a-z-]+(, [a-z-]+)*\]  # \w.*\w")
+
+
+@cache
+def python_files() -> list[Path]:
+    """Return the Python files that git tracks."""
+    listed = subprocess.run(
+        ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--", "*.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+def without_reason(source: str) -> list[int]:
+    """Return the lines that silence a check without a code, or without a reason after it."""
+    return [
+        token.start[0]
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+        and (
+            (re.search(r"\bnoqa\b", token.string) and not NOQA.search(token.string))
+            or (re.search(r"\btype:\s*ignore\b", token.string) and not TYPE_IGNORE.search(token.string))
+        )
+    ]
+
+
+def test_every_silenced_check_has_a_reason() -> None:
+    found = {path: without_reason(path.read_text()) for path in python_files()}
+    lines = [f"{path.relative_to(ROOT)}:{line}" for path, numbers in found.items() for line in numbers]
+    assert lines == [], "write `# noqa: CODE -- reason` or `# type: ignore[code]  # reason`"
+
+
+@pytest.mark.parametrize(
+    ("line", "is_accepted"),
+    [
+        ("x = 1  # noqa: E501 -- a table", True),
+        ("x = 1  # noqa: E501, S101 -- a table", True),
+        ("x = 1  # type: ignore[misc]  # no type information", True),
+        ("x = 1  # type: ignore[arg-type, misc]  # no type information", True),
+        ("x = '# noqa'  # text, not a comment", True),
+        ("x = 1  # noqa", False),
+        ("x = 1  # noqa: E501", False),
+        ("x = 1  # noqa: E501 --", False),
+        ("x = 1  # noqa: E501 a table", False),
+        ("# ruff: noqa", False),
+        ("x = 1  # type: ignore", False),
+        ("x = 1  # type: ignore[misc]", False),
+        ("x = 1  # type: ignore[misc] no type information", False),
+    ],
+)
+def test_what_counts_as_a_reason(line: str, is_accepted: bool) -> None:
+    assert (without_reason(line + "\n") == []) is is_accepted
+
+
+def fixtures_in(tree: ast.Module) -> set[str]:
+    """Return the names of the fixtures that a module defines."""
+    return {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and any("fixture" in ast.unparse(decorator).partition("(")[0] for decorator in node.decorator_list)
+    }
+
+
+def imported_fixtures(tree: ast.Module, fixtures: dict[str, set[str]]) -> list[str]:
+    """Return the fixtures that a module imports by name; `fixtures` has those of each module."""
+    return [
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name in fixtures.get(node.module or "", set()) or (node.module or "").endswith(".conftest")
+    ]
+
+
+def test_no_module_imports_a_fixture() -> None:
+    trees = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
+        for path in python_files()
+        if path.is_relative_to(ROOT / "tests")
+    }
+    fixtures = {module: fixtures_in(tree) for module, tree in trees.items()}
+    assert "dock" in fixtures["tests.integration.conftest"]
+    found = {module: imported_fixtures(tree, fixtures) for module, tree in trees.items()}
+    assert {module: names for module, names in found.items() if names} == {}, "put shared fixtures into a conftest.py"
+
+
+def test_an_imported_fixture_is_found() -> None:
+    fixtures = {
+        "tests.a": fixtures_in(ast.parse("@pytest.fixture(scope='session')\ndef dock(): ...\ndef helper(): ..."))
+    }
+    assert fixtures == {"tests.a": {"dock"}}
+    assert imported_fixtures(ast.parse("from tests.a import dock, helper"), fixtures) == ["dock"]
+    assert imported_fixtures(ast.parse("from tests.conftest import helper"), fixtures) == ["helper"]
