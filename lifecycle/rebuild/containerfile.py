@@ -19,7 +19,7 @@ _FROM: Final = re.compile(
 )
 _COPY_FROM: Final = re.compile(
     r"(?P<head>(?:COPY|ADD|RUN)(?:\s+--\S+)*?\s+--(?:mount=\S*?)?from=)(?P<image>[^\s,]+)", re.IGNORECASE
-)  # only options of the instruction itself: a command that RUN runs may have a --from of its own
+)  # only options of the instruction itself: a command in a RUN can have its own --from
 _VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
