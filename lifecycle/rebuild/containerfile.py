@@ -83,7 +83,7 @@ def _checked(reference: str, line: int) -> str:
 def base_references(text: str, build_args: Mapping[str, str] | None = None) -> list[str]:
     """Return the references of all base images of the recipe, the last stage's FROM first, each once.
 
-    Stages named by `AS` and `scratch` are no base images. Raises Malformed when the recipe has no FROM, or a base that
+    Stages named by `AS` and `scratch` are not base images. Raises Malformed when the recipe has no FROM, or a base that
     is not an image reference. Plans read all recipes, so such a recipe must not be stored.
     """
     values: dict[str, str] = {}
