@@ -116,7 +116,7 @@ class Archive:
         return list(self._members)
 
     def refuse_records(self) -> None:
-        """Raise FeedUnreadable when there are records: then an index without any was truncated, and is not empty."""
+        """Raise FeedUnreadable when there are records, because then the index without records was truncated."""
         if self._members:
             raise FeedUnreadable(f"{_INDEX} has no records, but {_ARCHIVE} has {len(self._members)}.")
 

@@ -10,7 +10,7 @@ Findings = Iterable[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Renewed:
+class RebuiltImage:
     """One image of the demonstration, before and after the rebuild."""
 
     repository: str
@@ -42,17 +42,17 @@ def open_pairs(findings: Findings) -> set[tuple[str, str]]:
     return {(row["purl"], row["advisory"]) for row in findings if row["advisory"] and row["state"] == "open"}
 
 
-def renewed(
+def compared(
     repository: str, digests: tuple[str, str], findings: tuple[Findings, Findings], *, method: str, seconds: float
-) -> Renewed:
+) -> RebuiltImage:
     """Return the comparison of an image before and after. An advisory is fixed when no package has it any more."""
     before, after = open_pairs(findings[0]), open_pairs(findings[1])
     fixed = {advisory for _, advisory in before} - {advisory for _, advisory in after}
-    return Renewed(repository, *digests, method, len(before), len(after), sorted(fixed), seconds)
+    return RebuiltImage(repository, *digests, method, len(before), len(after), sorted(fixed), seconds)
 
 
 def document(
-    *, web: str, registry: str, seconds: float, images: Sequence[Renewed], promotions: Sequence[Promoted]
+    *, web: str, registry: str, seconds: float, images: Sequence[RebuiltImage], promotions: Sequence[Promoted]
 ) -> dict[str, Any]:
     """Return the content of `demo.json`."""
     return {
@@ -64,7 +64,7 @@ def document(
     }
 
 
-def table(images: Sequence[Renewed]) -> list[str]:
+def table(images: Sequence[RebuiltImage]) -> list[str]:
     """Return the lines of a table for users: one line per image, with its findings and fixes."""
     heads = ("Image", "Method", "Findings", "Advisories fixed", "Seconds", "New digest")
     rows = [

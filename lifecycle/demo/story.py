@@ -19,7 +19,7 @@ from lifecycle.demo import building, cast, images, report
 from lifecycle.demo.building import Builder, Built
 from lifecycle.demo.cast import Account
 from lifecycle.demo.images import Product
-from lifecycle.demo.report import Promoted, Renewed
+from lifecycle.demo.report import Promoted, RebuiltImage
 from lifecycle.demo.server import Server
 from lifecycle.demo.telling import DemonstrationFailed, Teller
 from lifecycle.registry.clients import client_for
@@ -29,14 +29,14 @@ ADVISORIES: Final = Path(__file__).parent.parent / "advisories" / "data" / "demo
 PATH: Final = tuple(cast.ENVIRONMENTS)  # dev, staging, production
 # The environments to which each image of the shop is promoted, before the upstream update and after the rebuild.
 GOES_TO: Final = {images.API: PATH, images.STATIC: PATH, images.WORKER: PATH[:1]}
-RENEWED_GOES_TO: Final = {images.API: PATH, images.STATIC: PATH[:2], images.WORKER: PATH[:1]}
+REBUILT_TARGETS: Final = {images.API: PATH, images.STATIC: PATH[:2], images.WORKER: PATH[:1]}
 LEFT_OPEN: Final = (images.STATIC, "production")  # for the user to approve
 _SCRATCH_PREFIX: Final = "gd-story-"
 
 Result = TypeVar("Result")
 
 
-def remove_what_a_killed_run_left() -> None:
+def remove_leftovers() -> None:
     """Remove the folders of killed runs from SCRATCH. Call it only while no other run is active."""
     if settings.SCRATCH:
         for folder in Path(settings.SCRATCH).glob(f"{_SCRATCH_PREFIX}*"):
@@ -93,9 +93,9 @@ class Story:
             root = pool.submit(self._make_root, with_security=False)
             self._set_up()
             patched = self._push_images(pool, root)
-            self._let_in(pool)
+            self._promote_first_release(pool)
             images_after = self._move_upstream(pool, patched)
-            self._offer(pool, images_after)
+            self._promote_rebuilt(pool, images_after)
         return report.document(
             web=settings.PUBLIC_URL, registry=host, seconds=self.teller.seconds, images=images_after,
             promotions=self.promotions,
@@ -171,7 +171,7 @@ class Story:
 
     # --- act 3 ---
 
-    def _let_in(self, pool: ThreadPoolExecutor) -> None:
+    def _promote_first_release(self, pool: ThreadPoolExecutor) -> None:
         self.teller.act("Promotions: requested by shop-developer, approved by shop-approver, run by shop-deployer")
         digests = {product: self.before[product.repository].digest for product in GOES_TO}
         self._promote_all(pool, digests, GOES_TO, reason="First release of the shop.")
@@ -203,7 +203,7 @@ class Story:
 
     # --- act 4 ---
 
-    def _move_upstream(self, pool: ThreadPoolExecutor, patched: Future[Built]) -> list[Renewed]:
+    def _move_upstream(self, pool: ThreadPoolExecutor, patched: Future[Built]) -> list[RebuiltImage]:
         """Push the patched base, wait for the planned wave and run it; return the result of each image."""
         self.teller.act("Upstream update: Debian's security suite, and fixed releases of the Python libraries")
         server, base = self.server, images.DEBIAN
@@ -226,7 +226,7 @@ class Story:
         self._check_methods(wave)
         server.api("dock-master").post(f"rebuild-waves/{wave['id']}/confirm/")
         self.teller.say("            dock-master starts the wave")
-        wave = server.await_wave(wave["id"], self._tell_job)
+        wave = server.await_wave(wave["id"], self._print_job)
         self._await_scan(base, built.digest)
         return self._compare(built, wave)
 
@@ -237,13 +237,13 @@ class Story:
         if planned != expected:
             raise DemonstrationFailed(f"The plan has the wrong methods: {planned} instead of {expected}.")
 
-    def _tell_job(self, job: dict[str, Any]) -> None:
+    def _print_job(self, job: dict[str, Any]) -> None:
         result = job["state"]
         if result == "done":
             result = f"{job['findings_before']} -> {job['findings_after']} findings"
         self.teller.say(f"  {job['seconds'] or 0:6.1f} s  {job['repository']}: {job['method']}, {result}")
 
-    def _compare(self, patched: Built, wave: dict[str, Any]) -> list[Renewed]:
+    def _compare(self, patched: Built, wave: dict[str, Any]) -> list[RebuiltImage]:
         jobs = {job["repository"]: job for job in wave["jobs"]}
         rows = []
         for product in images.PRODUCTS:
@@ -251,7 +251,7 @@ class Story:
             job = jobs.get(product.repository)
             after = job["new_digest"] if job else patched.digest
             findings = [self.server.findings(digest, product.keeper) for digest in (before, after)]
-            row = report.renewed(
+            row = report.compared(
                 product.repository, (before, after), (findings[0], findings[1]),
                 method=job["method"] if job else "build", seconds=job["seconds"] if job else self.patched_seconds,
             )  # fmt: skip
@@ -264,12 +264,12 @@ class Story:
 
     # --- act 5 ---
 
-    def _offer(self, pool: ThreadPoolExecutor, renewed: list[Renewed]) -> None:
+    def _promote_rebuilt(self, pool: ThreadPoolExecutor, rebuilt: list[RebuiltImage]) -> None:
         self.teller.act("Promotion of the rebuilt images to the environments of the old ones")
-        digests = {row.repository: row.digest_after for row in renewed}
-        chosen = {product: digests[product.repository] for product in RENEWED_GOES_TO}
+        digests = {row.repository: row.digest_after for row in rebuilt}
+        chosen = {product: digests[product.repository] for product in REBUILT_TARGETS}
         reason = "Rebuilt on the patched base."
-        self._promote_all(pool, chosen, RENEWED_GOES_TO, reason=reason)
+        self._promote_all(pool, chosen, REBUILT_TARGETS, reason=reason)
         product, environment = LEFT_OPEN
         with self.teller.step(f"{product.reference} to {environment}: requested; you can approve it"):
             row = self.server.request(

@@ -65,9 +65,9 @@ def parse_scopes(texts: Iterable[str]) -> list[Scope]:
     return [Scope(kind, name, actions) for (kind, name), actions in wanted.items()]
 
 
-def granted(wanted: Iterable[Scope], held: Mapping[tuple[str, str], frozenset[str]]) -> list[Scope]:
-    """Return the wanted actions that are held; resources without any such action are dropped."""
-    grant = [Scope(s.kind, s.name, s.actions & held.get((s.kind, s.name), frozenset())) for s in wanted]
+def granted(requested: Iterable[Scope], allowed: Mapping[tuple[str, str], frozenset[str]]) -> list[Scope]:
+    """Return the requested actions that are allowed. Resources without an allowed action are omitted."""
+    grant = [Scope(s.kind, s.name, s.actions & allowed.get((s.kind, s.name), frozenset())) for s in requested]
     return [scope for scope in grant if scope.actions]
 
 

@@ -17,7 +17,7 @@ from config.embedded.keys import write_private
 from lifecycle.cli.client import CommandFailed
 from lifecycle.core.errors import LifecycleError
 from lifecycle.demo import report
-from lifecycle.demo.story import Story, remove_what_a_killed_run_left
+from lifecycle.demo.story import Story, remove_leftovers
 from lifecycle.demo.telling import DemonstrationFailed, Teller
 
 INTERRUPTED: Final = 130  # the exit code of shells for an interrupt
@@ -38,11 +38,11 @@ class Command(BaseCommand):
             return
         with _alone(settings.HOME / "demo.lock"):
             result.unlink(missing_ok=True)  # the file means that the last run succeeded
-            remove_what_a_killed_run_left()
+            remove_leftovers()
             document = self._run(settings.HOME)
             write_private(result, json.dumps(document, indent=2) + "\n")
         self.stdout.write(f"\nThe demonstration took {document['seconds']:.0f} s. Results: {result}\n")
-        for line in report.table([report.Renewed(**image) for image in document["images"]]):
+        for line in report.table([report.RebuiltImage(**image) for image in document["images"]]):
             self.stdout.write(line)
 
     def _run(self, home: Path) -> dict[str, Any]:

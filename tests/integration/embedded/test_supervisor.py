@@ -33,7 +33,7 @@ def test_a_part_whose_command_changed_runs_by_the_new_one_after_it_was_stopped(s
     supervisor.write([Part("one", ["sleep", "2000"], Path("/")), Part("two", ["sleep", "3000"], Path("/"))])
     supervisor.ask_to_stop(["one"])
     supervisor.await_stopped(["one"])
-    supervisor.take_anew(["one"])
+    supervisor.reload_configuration(["one"])
     supervisor.start_parts(["one"])
     assert command_of(supervisor, "one") == ["sleep", "2000"]
     assert (command_of(supervisor, "two"), supervisor.states()["two"]) == (untouched, "RUNNING")

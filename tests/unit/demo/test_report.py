@@ -22,7 +22,7 @@ def image():
         finding("pkg:deb/debian/perl@1", "CVE-4"),
     ]
     after = [finding("pkg:deb/debian/openssl@1", "CVE-1"), finding("pkg:deb/debian/perl@2", "CVE-4")]
-    return report.renewed("shop/api", (OLD, NEW), (before, after), method="build", seconds=12.5)
+    return report.compared("shop/api", (OLD, NEW), (before, after), method="build", seconds=12.5)
 
 
 def test_findings_are_open_pairs_and_an_advisory_is_fixed_when_no_package_has_it_any_more():
