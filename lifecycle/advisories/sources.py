@@ -57,7 +57,7 @@ def open_source(location: str) -> Source:
         return HttpSource(location)
     folder = Path(location)
     if not folder.is_dir():
-        raise FeedUnreadable(f"{location} is neither a folder nor an http(s) URL.")
+        raise FeedUnreadable(f"{location} is not a folder or an http(s) URL.")
     return FolderSource(folder)
 
 

@@ -1,4 +1,4 @@
-"""Queue, claim, renew, finish and sweep jobs. The rows hold all state; Celery only carries ids."""
+"""Queue, claim, renew, finish and sweep jobs. The rows store all state; Celery messages contain only ids."""
 
 from __future__ import annotations
 

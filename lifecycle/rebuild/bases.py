@@ -36,12 +36,12 @@ def bases_of(client: RegistryClient, job: RebuildJob, recipe: Recipe | None, *, 
     author = recipe.author if recipe.author.is_active else actor
     pinned = {}
     for reference in recipe.base_references:
-        name, wanted = split_reference(reference)
-        image = updated.get((name, wanted))
-        if image is None and name == base.name and wanted in base_tags:
+        name, tag_or_digest = split_reference(reference)
+        image = updated.get((name, tag_or_digest))
+        if image is None and name == base.name and tag_or_digest in base_tags:
             image = job.wave.new_base
         if image is None:
-            resolved = client.resolve(name, wanted)
+            resolved = client.resolve(name, tag_or_digest)
             image = Image.objects.filter(digest=resolved.digest.text).first() if resolved is not None else None
         visible = repositories_visible_to(author).filter(registry=job.repository.registry_id, name=name)
         if image is None or not visible.exists():
@@ -98,8 +98,10 @@ def first_platform(image: Image) -> Image:
 def _platform_of(image: Image, like: Image) -> Image:
     """Return the manifest of `image` for the platform of `like`, or its only manifest; raises NotFound."""
     platforms = platforms_of(image)
-    wanted = first_platform(like).platform
-    matching = [platform for platform in platforms if platform.platform == wanted] or platforms[: len(platforms) == 1]
+    platform_name = first_platform(like).platform
+    matching = [platform for platform in platforms if platform.platform == platform_name] or platforms[
+        : len(platforms) == 1
+    ]
     if not matching:
-        raise NotFound(f"{image.short_digest} has no image for {wanted or 'any platform'}.")
+        raise NotFound(f"{image.short_digest} has no image for {platform_name or 'any platform'}.")
     return matching[0]

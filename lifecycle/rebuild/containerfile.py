@@ -69,12 +69,12 @@ def _checked(reference: str, line: int) -> str:
     if len(reference) > REFERENCE_MAX:
         raise Malformed(f"Line {line}: an image reference has at most {REFERENCE_MAX} characters.")
     try:
-        name, wanted = split_reference(reference)
+        name, tag_or_digest = split_reference(reference)
         parse_repository_name(name)
         if "@" in reference:
-            Digest.parse(wanted)
+            Digest.parse(tag_or_digest)
         else:
-            parse_tag(wanted)
+            parse_tag(tag_or_digest)
     except Malformed as error:
         raise Malformed(f"{where} {error.message}") from None
     return reference

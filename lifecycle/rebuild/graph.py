@@ -82,10 +82,10 @@ def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]
     for recipe in recipes.values():
         for reference in recipe.base_references:
             try:
-                name, wanted = split_reference(reference)
+                name, tag_or_digest = split_reference(reference)
             except Malformed:  # stored before references were checked: ignore it, so that the plan continues
                 continue
-            named[name].append((recipe.repository_id, wanted))
+            named[name].append((recipe.repository_id, tag_or_digest))
     reach = Reach()
     frontier: dict[int, tuple[str, set[str]]] = {base.pk: (base.name, set(tags))}
     reach.lines[base.pk] = {platform.pk for platform in platforms}
@@ -101,7 +101,7 @@ def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]
         known = reach.nodes | _nodes(candidates - reach.nodes.keys() - {base.pk}, recipes, base.registry_id)
         following: dict[int, tuple[str, set[str]]] = {}
         for key, (name, words) in frontier.items():
-            by_recipe = {child for child, wanted in named[name] if wanted in words}
+            by_recipe = {child for child, tag_or_digest in named[name] if tag_or_digest in words}
             for child in (by_recipe | by_derivation.get(key, set())) & known.keys():
                 node = known[child]
                 if child not in by_recipe and node.recipe is not None and node.recipe.base_references:
@@ -149,13 +149,13 @@ def _current_recipes(registry_id: int) -> dict[int, Recipe]:
     return {recipe.repository_id: recipe for recipe in rows}
 
 
-def line_images_of(wanted: dict[int, set[str]]) -> dict[int, set[int]]:
+def line_images_of(tags_by_repository: dict[int, set[str]]) -> dict[int, set[int]]:
     """Return {repository id: images that its given tags point at or pointed at}, with the children of indexes.
 
     Without tags, the result is all images of the repository. The number of queries is the same for any number of
     repositories.
     """
-    named = {key: words for key, words in wanted.items() if words}
+    named = {key: words for key, words in tags_by_repository.items() if words}
     tops: dict[int, set[int]] = defaultdict(set)
     tags: dict[int, int] = {}
     rows = Tag.objects.filter(repository__in=named, name__in={word for words in named.values() for word in words})
@@ -166,7 +166,7 @@ def line_images_of(wanted: dict[int, set[str]]) -> dict[int, set[int]]:
     events = TagEvent.objects.filter(tag__in=tags).values_list("tag_id", "old_image_id", "new_image_id")
     for tag_id, old, new in events:
         tops[tags[tag_id]] |= {old, new}
-    whole = RepositoryImage.objects.filter(repository__in=wanted.keys() - named.keys())
+    whole = RepositoryImage.objects.filter(repository__in=tags_by_repository.keys() - named.keys())
     for key, image_id in whole.values_list("repository_id", "image_id"):
         tops[key].add(image_id)
     children = _children_of_indexes({image for images in tops.values() for image in images if image})
@@ -222,10 +222,10 @@ def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe], registry
         .select_related("image", "repository__team", "repository__registry")
         .defer("image__manifest", "image__config")
     )
-    wanted = {key: recipes[key].tag if key in recipes else "latest" for key in repository_ids}
-    tags = {tag.repository_id: tag for tag in live.filter(name__in=set(wanted.values()))
-            if tag.name == wanted[tag.repository_id]}  # fmt: skip
-    rest = live.filter(repository__in=wanted.keys() - tags.keys())
+    tag_names = {key: recipes[key].tag if key in recipes else "latest" for key in repository_ids}
+    tags = {tag.repository_id: tag for tag in live.filter(name__in=set(tag_names.values()))
+            if tag.name == tag_names[tag.repository_id]}  # fmt: skip
+    rest = live.filter(repository__in=tag_names.keys() - tags.keys())
     for tag in rest.order_by("repository_id", "-updated_at", "-pk").distinct("repository_id"):
         tags[tag.repository_id] = tag
     images = {tag.image_id: tag.image for tag in tags.values() if tag.image is not None}

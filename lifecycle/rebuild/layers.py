@@ -102,7 +102,7 @@ def copy_blob(client: RegistryClient, source: str, target: str, blob: Digest, *,
 
 
 def read_layer(stream: IO[bytes]) -> FileTree:
-    """Return one layer's paths; raises Malformed when it is neither a plain nor a gzip tar, LimitExceeded."""
+    """Return one layer's paths; raises LimitExceeded, or Malformed unless it is a plain or gzip tar."""
     is_gzip = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
     source: IO[bytes] = gzip.GzipFile(fileobj=stream) if is_gzip else stream  # type: ignore[assignment]  # GzipFile is not typed as IO

@@ -54,7 +54,7 @@ def result_tag(node_id: str) -> str:
 def make_image(run: JobRun, client: RegistryClient, job: RebuildJob, bases: Mapping[str, str], *, tag: str) -> Made:
     """Push the result under its own `tag`, and return it. The result of an earlier attempt is reused.
 
-    Raises NotFound when the image can neither be rebased nor built, BuildFailed, WaveCancelled, LeaseLost.
+    Raises NotFound when the image cannot be rebased or built, BuildFailed, WaveCancelled, LeaseLost.
     """
     earlier = client.resolve(job.repository.name, tag)
     if earlier is not None:

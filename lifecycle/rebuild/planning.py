@@ -51,8 +51,8 @@ def plan(base: str, *, actor: User, trigger: str = "manual") -> tuple[RebuildWav
     see, with the reason. If an equal plan is not confirmed yet, or a running wave covers all images, that wave is
     returned. Starts nothing.
 
-    Raises NotFound, RegistryUnavailable, LimitExceeded, or NotPermitted when `actor` can rebuild neither the base nor
-    any of its derived images.
+    Raises NotFound, RegistryUnavailable, LimitExceeded, or NotPermitted when `actor` cannot rebuild the base or any of
+    its derived images.
     """
     wave, is_new = _plan(base, actor=actor, trigger=trigger)
     if wave is None:
