@@ -18,7 +18,7 @@ SCANNED_WITHIN_S: Final = 300.0
 JUDGED_WITHIN_S: Final = 120.0
 PROMOTED_WITHIN_S: Final = 120.0
 PLANNED_WITHIN_S: Final = 120.0
-RENEWED_WITHIN_S: Final = 1200.0
+REBUILT_WITHIN_S: Final = 1200.0
 
 Result = TypeVar("Result")
 
@@ -137,7 +137,7 @@ class Server:
                     on_job(job)
             return None if wave["state"] == "running" else wave
 
-        wave = self._await(RENEWED_WITHIN_S, ended, f"wave {wave_id} to finish", every_s=1.0)[0]
+        wave = self._await(REBUILT_WITHIN_S, ended, f"wave {wave_id} to finish", every_s=1.0)[0]
         if wave["state"] != "succeeded":
             problems = [f"    {job['repository']}: {job['problem']}" for job in wave["jobs"] if job["problem"]]
             raise DemonstrationFailed("\n".join([f"Wave {wave_id} is {wave['state']}.", *problems]))

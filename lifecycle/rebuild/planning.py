@@ -214,11 +214,11 @@ def _write(
 ) -> tuple[RebuildWave, bool]:  # fmt: skip
     """Return (wave, True) for a new wave, or (the existing equal plan, False)."""
     Repository.objects.select_for_update().get(pk=repository.pk)
-    wanted = {(node.key, node.image.pk, node.recipe.pk if node.recipe else None) for node in nodes.values()}
+    new_plan = {(node.key, node.image.pk, node.recipe.pk if node.recipe else None) for node in nodes.values()}
     waiting = RebuildWave.objects.filter(repository=repository, new_base=new, state=State.PLANNED).order_by("pk")
     for other in waiting:
         planned = set(other.jobs.values_list("repository_id", "old_image_id", "recipe_id"))
-        if planned == wanted and other.skipped == skipped:
+        if planned == new_plan and other.skipped == skipped:
             return other, False
     wave = RebuildWave.objects.create(
         repository=repository, old_base=old, new_base=new, planned_by=actor, trigger=trigger, skipped=skipped

@@ -68,12 +68,12 @@ def variables(folder: Path) -> dict[str, str]:
 def _pip_configuration(*, has_bundle: bool) -> str:
     """Return a pip.conf with the index settings of this machine's pip, and our bundle."""
     done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
-    wanted = {"index-url", "extra-index-url", "trusted-host", "default-timeout", "timeout", "proxy"}
+    kept_keys = {"index-url", "extra-index-url", "trusted-host", "default-timeout", "timeout", "proxy"}
     values: dict[str, str] = {}
     for line in done.stdout.splitlines():
         name, separator, value = line.partition("=")
         key = name.rpartition(".")[2]
-        if separator and key in wanted:
+        if separator and key in kept_keys:
             values[key] = value.strip().strip("'\"")
     if has_bundle:
         values["cert"] = f"{FOLDER}/ca.pem"
