@@ -1,4 +1,4 @@
-"""People, teams, roles and tokens. Nothing here knows of images."""
+"""People, teams, roles and tokens. No model here refers to images."""
 
 from __future__ import annotations
 

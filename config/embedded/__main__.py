@@ -156,7 +156,7 @@ class Installation:
         say("  " + ", ".join(TITLES[part] for part in OURS))
         if running:
             self.supervisor.await_stopped(OURS)
-            self.supervisor.take_anew(OURS)
+            self.supervisor.reload_configuration(OURS)
         self.supervisor.start_parts(OURS)
         self._await_web()
         say(f"Up in {time.monotonic() - started:.0f} s: {self.values['PUBLIC_URL']}")

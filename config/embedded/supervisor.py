@@ -113,7 +113,7 @@ class Supervisor:
                 raise PartDied(f"The supervisor did not start: {(done.stderr or done.stdout).strip()[-800:]}")
             time.sleep(0.05)
 
-    def take_anew(self, names: Sequence[str]) -> None:
+    def reload_configuration(self, names: Sequence[str]) -> None:
         """Reload the configuration of stopped services, because an upgrade may have changed it."""
         self._call("reloadConfig")
         for name in names:

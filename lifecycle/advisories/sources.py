@@ -57,7 +57,7 @@ def open_source(location: str) -> Source:
         return HttpSource(location)
     folder = Path(location)
     if not folder.is_dir():
-        raise FeedUnreadable(f"{location} is neither a folder nor an http(s) URL.")
+        raise FeedUnreadable(f"{location} is not a folder or an http(s) URL.")
     return FolderSource(folder)
 
 
@@ -116,7 +116,7 @@ class Archive:
         return list(self._members)
 
     def refuse_records(self) -> None:
-        """Raise FeedUnreadable when there are records: then an index without any was truncated, and is not empty."""
+        """Raise FeedUnreadable when there are records, because then the index without records was truncated."""
         if self._members:
             raise FeedUnreadable(f"{_INDEX} has no records, but {_ARCHIVE} has {len(self._members)}.")
 

@@ -39,7 +39,7 @@ HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
 # In the draft the key is a quoted string; many clients send it without quotes. 128 characters fit a UUID or a digest.
 _KEY: Final = re.compile(r'"?([\x21\x23-\x7e]{1,128})"?')
-# These responses are not stored: after signing in or waiting, a client retries with the same key and must get through.
+# These responses are not stored: after signing in or waiting, a client must be able to retry with the same key.
 _NOT_KEPT: Final = frozenset({401, 408, 409, 425, 429})
 
 Answer = Callable[[HttpRequest], HttpResponse]

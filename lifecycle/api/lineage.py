@@ -62,9 +62,9 @@ class LineageView(generics.GenericAPIView[Derivation]):
         """Return the direct base and derived images with their evidence, and the number at any distance."""
         actor = caller(request)
         image = image_for(actor, digest)
-        held, platforms = images_held_in(repositories_visible_to(actor)), platform_ids(image)
-        bases = Derivation.objects.filter(derived__in=platforms, base__in=held).order_by("pk")
-        derived = Derivation.objects.filter(base__in=platforms, derived__in=held).order_by("pk")
+        visible_ids, platforms = images_held_in(repositories_visible_to(actor)), platform_ids(image)
+        bases = Derivation.objects.filter(derived__in=platforms, base__in=visible_ids).order_by("pk")
+        derived = Derivation.objects.filter(base__in=platforms, derived__in=visible_ids).order_by("pk")
         above = list(bases.select_related("base", "derived"))
         below = self.paginate_queryset(derived.select_related("base", "derived")) or []
         names = self._names([edge.base_id for edge in above] + [edge.derived_id for edge in below])
@@ -72,11 +72,11 @@ class LineageView(generics.GenericAPIView[Derivation]):
         lineage = {
             "digest": image.digest,
             "ancestors": {
-                "count": up.filter(ancestor__in=held).values("ancestor").distinct().count(),
+                "count": up.filter(ancestor__in=visible_ids).values("ancestor").distinct().count(),
                 "immediate": [_edge(edge, edge.base, edge.derived, names) for edge in above],
             },
             "descendants": {
-                "count": down.filter(descendant__in=held).values("descendant").distinct().count(),
+                "count": down.filter(descendant__in=visible_ids).values("descendant").distinct().count(),
                 "immediate": [_edge(edge, edge.derived, edge.base, names) for edge in below],
                 "next": self.get_paginated_response([]).data["next"],
             },

@@ -107,7 +107,7 @@ class WatchSerializer(serializers.ModelSerializer[UpstreamWatch]):
     problem = serializers.CharField(
         read_only=True,
         default="",
-        help_text="Reason why the last move of the tag led to no plan. Plans use the permissions of `created_by`.",
+        help_text="Reason why the last move of the tag created no plan. Plans use the permissions of `created_by`.",
     )
 
     class Meta:

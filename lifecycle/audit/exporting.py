@@ -42,7 +42,9 @@ _FIELDS: Final = (
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def export(events: QuerySet[AuditEvent], wanted: EventFilter, kind: str, *, actor: User, limit: int) -> Iterator[str]:
+def export(
+    events: QuerySet[AuditEvent], event_filter: EventFilter, kind: str, *, actor: User, limit: int
+) -> Iterator[str]:
     """Record an export by `actor` and return the lines of the file: at most `limit` events, newest first.
 
     `events` are the events that `actor` can read. Raises Malformed when `kind` is not in FORMATS.
@@ -50,8 +52,10 @@ def export(events: QuerySet[AuditEvent], wanted: EventFilter, kind: str, *, acto
     if kind not in FORMATS:
         raise Malformed("Unknown export format. Use csv or jsonl.")
     with transaction.atomic():
-        services.record(Action.AUDIT_EXPORTED, actor=actor, details=AuditExported(format=kind, filter=wanted.as_json()))
-    rows = filtered(for_list(events), wanted).order_by("-pk")
+        services.record(
+            Action.AUDIT_EXPORTED, actor=actor, details=AuditExported(format=kind, filter=event_filter.as_json())
+        )
+    rows = filtered(for_list(events), event_filter).order_by("-pk")
     return lines_of(rows[:limit].iterator(chunk_size=500), kind)
 
 

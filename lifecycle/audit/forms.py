@@ -41,6 +41,6 @@ class FilterForm(forms.Form):
     since = forms.DateField(label="From", required=False, widget=forms.DateInput(attrs=_DATE))
     until = forms.DateField(label="To", required=False, widget=forms.DateInput(attrs=_DATE))
 
-    def wanted(self) -> EventFilter:
+    def event_filter(self) -> EventFilter:
         """Return the filter of a valid form."""
         return EventFilter(**self.cleaned_data)

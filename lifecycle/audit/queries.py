@@ -11,23 +11,25 @@ from lifecycle.audit.models import AuditEvent, AuditPending
 from lifecycle.audit.types import EventFilter
 
 
-def filtered(events: QuerySet[AuditEvent], wanted: EventFilter) -> QuerySet[AuditEvent]:
+def filtered(events: QuerySet[AuditEvent], event_filter: EventFilter) -> QuerySet[AuditEvent]:
     """Return the `events` that match the filter; order and page them by -id."""
-    if wanted.action:
-        events = events.filter(action__startswith=wanted.action)
-    if wanted.actor:
-        events = events.filter(actor_name=wanted.actor)
-    if wanted.team:
-        events = events.filter(team__slug=wanted.team)
-    if wanted.subject:
-        is_digest = wanted.subject.startswith(("sha256:", "sha512:"))
-        events = events.filter(digest=wanted.subject) if is_digest else events.filter(repository=wanted.subject)
-    if wanted.outcome:
-        events = events.filter(outcome=wanted.outcome)
-    if wanted.since is not None:
-        events = events.filter(at__gte=_start(wanted.since))
-    if wanted.until is not None:
-        events = events.filter(at__lt=_start(wanted.until) + timedelta(days=1))
+    if event_filter.action:
+        events = events.filter(action__startswith=event_filter.action)
+    if event_filter.actor:
+        events = events.filter(actor_name=event_filter.actor)
+    if event_filter.team:
+        events = events.filter(team__slug=event_filter.team)
+    if event_filter.subject:
+        is_digest = event_filter.subject.startswith(("sha256:", "sha512:"))
+        events = (
+            events.filter(digest=event_filter.subject) if is_digest else events.filter(repository=event_filter.subject)
+        )
+    if event_filter.outcome:
+        events = events.filter(outcome=event_filter.outcome)
+    if event_filter.since is not None:
+        events = events.filter(at__gte=_start(event_filter.since))
+    if event_filter.until is not None:
+        events = events.filter(at__lt=_start(event_filter.until) + timedelta(days=1))
     return events
 
 

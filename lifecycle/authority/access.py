@@ -123,7 +123,7 @@ def environment_for(actor: User, *, team: str, slug: str) -> Environment:
 
 
 def repository_of(visible: QuerySet[Repository], team: str, name: str) -> Repository:
-    """Return the repository `name` of `team` from `visible`; raises NotFound when it is not there."""
+    """Return the repository `name` of `team` from `visible`; raises NotFound when it is absent."""
     rows = visible.select_related("team", "registry", "environment", "source")
     repository = rows.filter(team__slug=team, name=name).first()
     if repository is None:

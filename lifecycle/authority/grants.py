@@ -1,4 +1,4 @@
-"""Live grants: the one place that handles expiry and deactivated accounts."""
+"""Live grants. Only this module checks the expiry of grants and the state of accounts."""
 
 from __future__ import annotations
 

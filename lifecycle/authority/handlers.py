@@ -22,5 +22,5 @@ def project_expired() -> None:
 
 @every(3600, "forget-credential-failures")
 def forget_credential_failures() -> None:
-    """Delete rejected credentials that no limit counts any more."""
+    """Delete rejected credentials that are too old for the limits."""
     limiter.forget_old()

@@ -45,18 +45,18 @@ def project(user: User) -> None:
     A grant on the whole team becomes rows on the team. A grant on some repositories becomes rows on each existing
     repository that matches. A grant for one environment becomes rows on the environment.
     """
-    wanted = _wanted(user)
+    expected = _expected_pairs(user)
     for model, table in _TABLES:
         table.objects.filter(user=user).delete()
-        table.objects.bulk_create(_rows(table, model, user, wanted[model]))
+        table.objects.bulk_create(_rows(table, model, user, expected[model]))
 
 
 def differs(user: User) -> bool:
     """Return whether one user's guardian rows differ from the user's live grants."""
-    wanted = _wanted(user)
+    expected = _expected_pairs(user)
     for model, table in _TABLES:
         stored = table.objects.filter(user=user).values_list("content_object_id", "permission__codename")
-        if set(stored) != wanted[model]:
+        if set(stored) != expected[model]:
             return True
     return False
 
@@ -75,36 +75,36 @@ def project_new_repositories(repository_ids: Collection[int]) -> None:
     """Add rows on new repositories for each live grant whose pattern matches, in the caller's transaction."""
     repositories = list(Repository.objects.filter(pk__in=repository_ids).values_list("pk", "team_id", "family"))
     grants = live_grants().filter(team__in={team for _, team, _ in repositories}, environment=None)
-    wanted: dict[User, set[tuple[int, str]]] = {}
+    expected: dict[User, set[tuple[int, str]]] = {}
     for grant in grants.exclude(repository_pattern="*").select_related("role", "user"):
         covered = [pk for pk, team, family in repositories
                    if team == grant.team_id and matches(grant.repository_pattern, family)]  # fmt: skip
         names = [Verb(verb).codename for verb in grant.role.verbs]
-        wanted.setdefault(grant.user, set()).update((pk, name) for pk in covered for name in names)
-    for user, pairs in wanted.items():
+        expected.setdefault(grant.user, set()).update((pk, name) for pk in covered for name in names)
+    for user, pairs in expected.items():
         rows = _rows(RepositoryUserPermission, Repository, user, pairs)
         RepositoryUserPermission.objects.bulk_create(rows, ignore_conflicts=True)
 
 
-def _wanted(user: User) -> dict[type[Model], set[tuple[int, str]]]:
+def _expected_pairs(user: User) -> dict[type[Model], set[tuple[int, str]]]:
     """Return, for each model, the (object id, permission codename) pairs of the user's live grants."""
-    wanted: dict[type[Model], set[tuple[int, str]]] = {Team: set(), Repository: set(), Environment: set()}
+    expected: dict[type[Model], set[tuple[int, str]]] = {Team: set(), Repository: set(), Environment: set()}
     for grant in live_grants(user).select_related("role"):
         names = [Verb(verb).codename for verb in grant.role.verbs]
         if grant.environment_id is not None:
-            wanted[Environment] |= {(grant.environment_id, name) for name in names}
+            expected[Environment] |= {(grant.environment_id, name) for name in names}
         elif grant.repository_pattern == "*":
-            wanted[Team] |= {(grant.team_id, name) for name in names}
+            expected[Team] |= {(grant.team_id, name) for name in names}
         else:
             repositories = Repository.objects.filter(team_id=grant.team_id).values_list("pk", "family")
             covered = [pk for pk, family in repositories if matches(grant.repository_pattern, family)]
-            wanted[Repository] |= {(pk, name) for pk in covered for name in names}
-    return wanted
+            expected[Repository] |= {(pk, name) for pk in covered for name in names}
+    return expected
 
 
 def _rows(
-    table: _Table, model: type[Model], user: User, wanted: Iterable[tuple[int, str]]
+    table: _Table, model: type[Model], user: User, expected: Iterable[tuple[int, str]]
 ) -> list[TeamUserPermission | RepositoryUserPermission | EnvironmentUserPermission]:
     kind = ContentType.objects.get_for_model(model)
     permissions = dict(Permission.objects.filter(content_type=kind).values_list("codename", "pk"))
-    return [table(user=user, content_object_id=pk, permission_id=permissions[name]) for pk, name in sorted(wanted)]
+    return [table(user=user, content_object_id=pk, permission_id=permissions[name]) for pk, name in sorted(expected)]

@@ -214,7 +214,7 @@ class _Loader:
         self.members = Columns(RepositoryImage, "repository_id", "image_id", "added_at")
         self.tags = Columns(Tag, "repository_id", "name", "image_id", "updated_at")
         self.events = Columns(TagEvent, "tag_id", "new_image_id", "via", "at")
-        self.held = Columns(ImageInventory, "image_id", "inventory_id", "layer_position")
+        self.image_inventories = Columns(ImageInventory, "image_id", "inventory_id", "layer_position")
         self.promotions = Columns(
             PromotionRequest, "image_id", "repository_id", "environment_id", "tag", "state", "requested_by_id",
             "reason", "approve_by", "created_at", "decided_at", "finished_at",
@@ -227,7 +227,7 @@ class _Loader:
     @property
     def _all(self) -> Sequence[Columns]:
         return (
-            self.images, self.layers, self.members, self.tags, self.events, self.held, self.promotions,
+            self.images, self.layers, self.members, self.tags, self.events, self.image_inventories, self.promotions,
             self.audit_events,
         )  # fmt: skip
 
@@ -290,7 +290,7 @@ class _Loader:
                 diff_chain[position], digest_chain[position],
             )  # fmt: skip
         for item in planned.inventories:
-            self.held.add(image_id, self.inventories[item.key], item.layer_position)
+            self.image_inventories.add(image_id, self.inventories[item.key], item.layer_position)
         repository = self._repository(planned.repository, at)
         self.members.add(repository.pk, image_id, at)
         tag_id = self.tags.add(repository.pk, planned.tag, image_id, at)

@@ -227,10 +227,10 @@ def execute_promotion(options: argparse.Namespace, api: Api) -> None:
     """Run the promotion; with `--wait`, raise CommandFailed unless it succeeded."""
     promotion = api.post(f"promotions/{options.id}/execute/")
     if options.wait:
-        promotion = _when_over(f"promotions/{options.id}/", promotion, UNDER_WAY, options, api)
+        promotion = _wait_until_done(f"promotions/{options.id}/", promotion, UNDER_WAY, options, api)
     _print_one(promotion, options)
     if options.wait and promotion["state"] != "succeeded":
-        _check_over(promotion, UNDER_WAY, options)
+        _check_timeout(promotion, UNDER_WAY, options)
         raise CommandFailed(f"The promotion is {promotion['state']}. {promotion.get('failure', '')}".strip())
 
 
@@ -269,7 +269,7 @@ def start_wave(options: argparse.Namespace, api: Api) -> None:
         wave = _follow(wave, options, api)
     _print_wave(wave, options)
     if options.wait:
-        _check_over(wave, WAVE_UNDER_WAY, options)
+        _check_timeout(wave, WAVE_UNDER_WAY, options)
     if wave["state"] in {"failed", "cancelled"}:
         raise CommandFailed(f"W-{wave['id']} failed." if wave["state"] == "failed" else
                             f"W-{wave['id']} was cancelled.")  # fmt: skip
@@ -279,16 +279,16 @@ def _follow(wave: dict[str, Any], options: argparse.Namespace, api: Api) -> dict
     """Return the wave when it has finished or the time is up; print each change of an image's state."""
     printed_states: dict[int, str] = {}
 
-    def say_changes(wave: dict[str, Any]) -> None:
+    def print_changes(wave: dict[str, Any]) -> None:
         for job in wave["jobs"]:
             if printed_states.setdefault(job["id"], "waiting") != job["state"]:
                 printed_states[job["id"]] = job["state"]
                 _say(f"{job['repository']}: {job['state']} {job['problem']}".rstrip())
 
-    return _when_over(f"rebuild-waves/{wave['id']}/", wave, WAVE_UNDER_WAY, options, api, note=say_changes)
+    return _wait_until_done(f"rebuild-waves/{wave['id']}/", wave, WAVE_UNDER_WAY, options, api, note=print_changes)
 
 
-def _when_over(
+def _wait_until_done(
     path: str,
     now: dict[str, Any],
     under_way: frozenset[str],
@@ -310,7 +310,7 @@ def _when_over(
             _say(str(error))
 
 
-def _check_over(document: dict[str, Any], under_way: frozenset[str], options: argparse.Namespace) -> None:
+def _check_timeout(document: dict[str, Any], under_way: frozenset[str], options: argparse.Namespace) -> None:
     if document["state"] in under_way:
         raise CommandFailed(f"Timed out: still {document['state']} after {options.timeout} s.", client.EXIT_TIMED_OUT)
 

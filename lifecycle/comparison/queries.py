@@ -34,7 +34,7 @@ _VALUE_MAX: Final = 300  # characters of one value that are shown
 
 @dataclass(frozen=True, slots=True)
 class _Ordered:
-    """A package version in an image, as its scheme orders it."""
+    """A package version in an image, with the values that its scheme compares."""
 
     scheme: str
     version: str  # the version to compare: for a distribution's package, the source package's version

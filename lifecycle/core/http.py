@@ -141,7 +141,7 @@ def origin(url: httpx.URL) -> tuple[str, str, int]:
 
 
 def allowed_hosts() -> frozenset[str]:
-    """Return the internal hosts that may be called, `host` or `host:port`: OUTBOUND_ALLOW and the managed registry."""
+    """Return the internal hosts that can be called, `host` or `host:port`: OUTBOUND_ALLOW and the managed registry."""
     hosts = {entry.lower() for entry in getattr(settings, "OUTBOUND_ALLOW", ())}
     if managed := getattr(settings, "REGISTRY_URL", ""):
         _, host, port = origin(httpx.URL(managed))

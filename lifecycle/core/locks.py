@@ -16,7 +16,8 @@ def wait_for(number: int) -> None:
     """Take the lock on `number` until the transaction ends, and wait up to 15 minutes for it.
 
     The settings allow five seconds for a lock. That limit is for rows, where a longer wait is a problem. Here, waiting
-    is normal: a synchronisation of advisories must not use up the attempts of waiting jobs, nor end a second import.
+    is normal: a synchronisation of advisories must not use up the attempts of waiting jobs, and must not end a second
+    import.
     """
     with connection.cursor() as cursor:
         cursor.execute(_WAIT, [number])

@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 class Question(Generic[P, R]):
-    """A question that a lower package declares and asks. A higher package registers its function with `answered_by`."""
+    """A function that a lower package declares and calls. A higher package registers it with `answered_by`."""
 
     def __init__(self, text: str) -> None:
         self.text = text

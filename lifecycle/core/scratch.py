@@ -25,13 +25,13 @@ def folder(purpose: str) -> Iterator[Path]:
     with _locked(root / f".{prefix}lock"):  # without it, another process could remove our folder before it is locked
         _remove_left_behind(root, prefix)
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
-        held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(held, fcntl.LOCK_EX)
+        lock_handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lock_handle, fcntl.LOCK_EX)
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-        os.close(held)
+        os.close(lock_handle)
 
 
 def _remove_left_behind(root: Path, prefix: str) -> None:

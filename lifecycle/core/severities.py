@@ -9,7 +9,7 @@ CRITICAL, HIGH, MEDIUM, LOW, NONE, UNKNOWN = "critical", "high", "medium", "low"
 # Worst first. A record without a severity comes after all others.
 SEVERITIES: Final = (CRITICAL, HIGH, MEDIUM, LOW, NONE, UNKNOWN)
 
-# Order on pages: unknown may be bad, while "none" means that the record declares no harm.
+# Order on pages: "unknown" can be severe, while "none" means that the record declares no harm.
 READING_ORDER: Final = (CRITICAL, HIGH, MEDIUM, LOW, UNKNOWN, NONE)
 
 # Severities with a stored count at an image, `<severity>_count`. The count of "unknown" includes "none".

@@ -25,7 +25,7 @@ class Product:
     title: str
     containerfile: str
     files: Mapping[str, bytes] = field(default_factory=dict, hash=False)
-    has_recipe: bool = True  # whether the recipe is stored in Gravingdock; the lowest base is external
+    has_recipe: bool = True  # whether Gravingdock stores the recipe; the lowest base is external
 
     @property
     def labels(self) -> dict[str, str]:
@@ -165,7 +165,7 @@ STATIC: Final = Product(
     repository="shop/static",
     tag="1.0",
     keeper="shop-developer",
-    title="The shop's pages: files only, so that it can be put onto a newer base as it is",
+    title="The shop's pages: static files only, so that the image can be rebased",
     containerfile=f"FROM {DEBIAN.reference}\nCOPY index.html shop.css /srv/www/\n",
     files={
         "index.html": b"""\

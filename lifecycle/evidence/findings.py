@@ -114,7 +114,7 @@ def findings_of_image(image: Image) -> list[Finding]:
 
 
 def unscanned(image: Image) -> list[tuple[str, str]]:
-    """Return (digest, reason) of each platform of `image` whose packages are unknown, which does not mean healthy."""
+    """Return (digest, reason) of each platform of `image` with unknown packages, which can have findings."""
     platforms = Image.objects.filter(pk__in=platform_ids(image), scanned_at=None).order_by("digest")
     return [(platform.digest, platform.scan_problem or "its packages are not scanned yet") for platform in platforms]
 

@@ -14,7 +14,7 @@ from lifecycle.registry.models import Image, Repository
 
 
 def queue_settling(repository: Repository, *, tag: str, image: Image) -> Job:
-    """Queue a job that reverts this move if no user was named for it in time. A waiting job is not delayed further."""
+    """Queue a job that reverts this move if no user was named for it in time. A waiting job keeps its time."""
     seen_at = clock.now()
     return jobs.queue(
         CRAWL,

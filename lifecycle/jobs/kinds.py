@@ -33,7 +33,7 @@ class Kind:
     """One kind of job: its queue, its label, and the actions that users can take on it.
 
     Exactly one of `is_cancellable` and `why_not_cancelled` is set. `why_not_retried` is set when users retry the work
-    elsewhere, and the sentence names the place. `is_retried_forever` is set when nothing else requests the work again.
+    elsewhere, and the sentence says where. `is_retried_forever` is set when nothing else requests the work again.
     The schedule then queues it again after each transient failure.
     """
 
@@ -90,11 +90,11 @@ def names() -> list[str]:
 
 
 def on_give_up(kind: Kind, function: GaveUp) -> None:
-    """Let `function(job)` run when a job of this kind ends without success, so that its subject learns why."""
+    """Register `function(job)`, which runs when a job of this kind ends without success and stores the reason."""
     _GAVE_UP[kind.name] = function
 
 
 def gave_up(job: Job) -> None:
-    """Call what `on_give_up` registered for the job's kind, inside the caller's transaction."""
+    """Call the function that `on_give_up` registered for the job's kind, in the caller's transaction."""
     if (function := _GAVE_UP.get(job.kind)) is not None:
         function(job)

@@ -1,4 +1,4 @@
-"""Jobs and their logs. PostgreSQL holds all state; a Celery message only carries a job's id."""
+"""Jobs and their logs. PostgreSQL stores all state; a Celery message contains only a job's id."""
 
 from __future__ import annotations
 

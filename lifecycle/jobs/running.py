@@ -30,7 +30,7 @@ def worker_name(pid: int | None = None) -> str:
 
 
 def run(job_id: int) -> None:
-    """Run the job if this worker can claim it, else return at once. A second call is safe: only one claim succeeds."""
+    """Run the job if this worker can claim it. A second call is safe, as only one claim works."""
     job = services.claim(job_id, worker=worker_name())
     if job is None:
         return

@@ -1,4 +1,4 @@
-"""Queue, claim, renew, finish and sweep jobs. The rows hold all state; Celery only carries ids."""
+"""Queue, claim, renew, finish and sweep jobs. The rows store all state; Celery messages contain only ids."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUEUE_ENOUGH: Final = 100  # wake-ups in a queue
 
 
 class _Broker:
-    """Whether the broker was away when last used. Threads can race for it, because a lost wake-up does no harm."""
+    """Whether the last use of the broker failed. It needs no lock, because a lost wake-up does no harm."""
 
     away_until = 0.0  # on the monotonic clock
 
@@ -162,8 +162,8 @@ def extend_lease(job: Job) -> bool:
 
     Call it at the end of a transaction that locks the row, to replace the heartbeats that waited for that lock.
     """
-    held = Job.objects.filter(pk=job.pk, fence=job.fence, state=Job.State.RUNNING)
-    return bool(held.update(lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_S)))
+    rows = Job.objects.filter(pk=job.pk, fence=job.fence, state=Job.State.RUNNING)
+    return bool(rows.update(lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_S)))
 
 
 def lock_held(job: Job) -> Job:
@@ -179,8 +179,8 @@ def lock_held(job: Job) -> Job:
 
 def report_progress(job: Job, done: int, total: int | None, text: str) -> None:
     """Store the progress of a held job; raises LeaseLost."""
-    held = Job.objects.filter(pk=job.pk, fence=job.fence, state=Job.State.RUNNING)
-    if not held.update(progress_done=done, progress_total=total, progress_text=text[:300]):
+    rows = Job.objects.filter(pk=job.pk, fence=job.fence, state=Job.State.RUNNING)
+    if not rows.update(progress_done=done, progress_total=total, progress_text=text[:300]):
         raise LeaseLost("Another worker holds this job, or it was cancelled.", job=job.pk)
 
 

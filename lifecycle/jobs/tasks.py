@@ -12,8 +12,8 @@ from lifecycle.jobs.kinds import WAKE_UP
 @shared_task(
     name=WAKE_UP,
     # Acknowledged when a worker takes it. The lease in the row shows whether the work continues, so a message that is
-    # delivered again would find the row claimed. With late acknowledgement, a broker that goes away would end the work
-    # it was acknowledged for (adr/0002).
+    # delivered again would find the row claimed. With late acknowledgement, a lost connection to the broker would end
+    # the running work (adr/0002).
     acks_late=False,
     ignore_result=True,  # the job row is the result
 )

@@ -45,7 +45,7 @@ class Watchdog:
         self._before = -1
         self._count = 0
 
-    def is_deaf(self) -> bool:
+    def is_stuck(self) -> bool:
         """Check once, and return whether the last CHECKS checks all found waiting work and an idle worker."""
         received = self._received()
         is_quiet = received == self._before
@@ -75,7 +75,7 @@ def start(queues: Collection[str], *, received: Callable[[], int], pool: Callabl
     watchdog = Watchdog(queues, received=received, pool=pool)
 
     def watch() -> None:
-        while not watchdog.is_deaf():
+        while not watchdog.is_stuck():
             time.sleep(settings.WORKER_DEAF_S / CHECKS)
         log.error("worker_deaf", queues=sorted(queues))
         os.kill(os.getpid(), signal.SIGTERM)

@@ -49,7 +49,7 @@ def parse_scopes(texts: Iterable[str]) -> list[Scope]:
     Scopes with a wrong syntax, an unknown type, or no action are skipped. A client with only such scopes gets a token
     without access, not an error.
     """
-    wanted: dict[tuple[str, str], frozenset[str]] = {}
+    actions_by_resource: dict[tuple[str, str], frozenset[str]] = {}
     budget = SCOPE_TEXT_MAX
     for text in texts:
         budget -= len(text)
@@ -59,15 +59,15 @@ def parse_scopes(texts: Iterable[str]) -> list[Scope]:
             if (scope := _parse_one(item)) is None:
                 continue
             key = (scope.kind, scope.name)
-            if key not in wanted and len(wanted) >= SCOPES_MAX:
+            if key not in actions_by_resource and len(actions_by_resource) >= SCOPES_MAX:
                 continue
-            wanted[key] = wanted.get(key, frozenset()) | scope.actions
-    return [Scope(kind, name, actions) for (kind, name), actions in wanted.items()]
+            actions_by_resource[key] = actions_by_resource.get(key, frozenset()) | scope.actions
+    return [Scope(kind, name, actions) for (kind, name), actions in actions_by_resource.items()]
 
 
-def granted(wanted: Iterable[Scope], held: Mapping[tuple[str, str], frozenset[str]]) -> list[Scope]:
-    """Return the wanted actions that are held; resources without any such action are dropped."""
-    grant = [Scope(s.kind, s.name, s.actions & held.get((s.kind, s.name), frozenset())) for s in wanted]
+def granted(requested: Iterable[Scope], allowed: Mapping[tuple[str, str], frozenset[str]]) -> list[Scope]:
+    """Return the requested actions that are allowed. Resources without an allowed action are omitted."""
+    grant = [Scope(s.kind, s.name, s.actions & allowed.get((s.kind, s.name), frozenset())) for s in requested]
     return [scope for scope in grant if scope.actions]
 
 

@@ -121,7 +121,7 @@ def evidence_of(request: PromotionRequest) -> dict[str, Any]:
 
 
 def facts_of(request: PromotionRequest) -> PromotionFacts:
-    """Return the facts that decide about `request`, read now. Voters' rights are today's, not those at the vote."""
+    """Return the facts that decide about `request`, read now. Voters' current rights count, not those at the vote."""
     votes = request.votes.filter(value=Vote.Value.APPROVE, digest=request.image.digest, lapsed_at=None)
     excluded = requesters_of(request)
     may_approve = people_who(

@@ -303,7 +303,7 @@ def verify(request: PromotionRequest) -> None:
 
 @transaction.atomic
 def succeed(request: PromotionRequest) -> None:
-    """Record that the target holds the approved digest. The caller holds the job's fence and has verified it."""
+    """Record that the target contains the approved digest. The caller holds the job's fence and has verified it."""
     request = PromotionRequest.objects.select_for_update(of=("self",)).get(pk=request.pk)
     Slot.objects.filter(repository=request.repository, environment=request.environment).update(
         image=request.image, tag=request.tag, since=Now()

@@ -1,4 +1,4 @@
-"""From an id in a request to a wave's row. Nothing else reads these rows by an id from outside."""
+"""Load waves and their jobs by the ids in a request, with access checks. All callers use these functions."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def job_for(actor: User, wave_id: int, job_id: int) -> RebuildJob:
 
 
 def lock_wave(actor: User, wave_id: int) -> RebuildWave:
-    """Return the wave, locked until the transaction ends, if `actor` can rebuild every repository it touches.
+    """Return the wave, locked until the transaction ends, if `actor` can rebuild every repository in it.
 
-    A wave without jobs needs the right to rebuild the base's repository. Raises NotFound, NotPermitted.
+    For a wave without jobs, `actor` must be able to rebuild the base's repository. Raises NotFound, NotPermitted.
     """
     wave = waves_visible_to(actor).select_for_update(of=("self",)).filter(pk=wave_id).first()
     if wave is None:

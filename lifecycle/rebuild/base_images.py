@@ -1,7 +1,7 @@
 """A minimal Debian root file system, made with mmdebstrap from this machine's own apt sources.
 
-The image names its suites but no host: its sources are `mirror+file:/etc/apt/mirrors/<name>.list`. A builder that uses
-the image has to provide that file, as ours does.
+The image contains the names of its suites but no host: its sources are `mirror+file:/etc/apt/mirrors/<name>.list`. A
+builder that uses the image must provide that file, as ours does.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lifecycle.rebuild.builders import namespaces, settings_files
 RELEASE: Final = "bookworm"
 PACKAGES: Final = ("openssl", "ca-certificates", "curl")
 KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
-# Kept in the image, so that later installations are slim too. `force-unsafe-io`: a half-written build is discarded, so
-# dpkg need not wait for the disk.
+# Kept in the image, so that later installations are slim too. `force-unsafe-io`: an incomplete build is discarded, so
+# dpkg does not need to wait for the disk.
 _DPKG_OPTIONS: Final = (
     "path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright", "path-exclude=/usr/share/man/*",
     "path-exclude=/usr/share/locale/*", "path-exclude=/usr/share/info/*", "path-exclude=/usr/share/lintian/*",
     "force-unsafe-io",
 )  # fmt: skip
-# Files that no package needs, and that differ in every build.
+# Files that are different in every build and that no package needs.
 _LEFT_OVER: Final = (
     "var/lib/apt/lists/*", "var/cache/apt/*", "var/log/*.log", "var/log/apt", "var/cache/ldconfig/aux-cache",
     "etc/machine-id", "etc/hostname", "etc/resolv.conf",
@@ -51,7 +51,7 @@ def make_root(
 ) -> None:
     """Make the root file system in `folder/rootfs.tar`, with or without the security suite.
 
-    Raises UpstreamError when the machine has no Debian mirror of the release, or the mirror does not answer.
+    Raises UpstreamError when the machine has no Debian mirror of the release, or the mirror does not respond.
     """
     mirrors = settings_files.mirrors()
     if not mirrors["debian"] or (with_security and not mirrors["debian-security"]):
@@ -77,11 +77,11 @@ def make_root(
             f"--customize-hook=rm -rf {remove}",
             RELEASE, str(folder / "rootfs.tar"), *lines,
         ]  # fmt: skip
-        environment = settings_files.environment() | {"TMPDIR": scratch}  # else its files stay in /tmp after a kill
+        environment = settings_files.environment() | {"TMPDIR": scratch}  # so that no files stay in /tmp after a kill
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=scratch)
     for line in done.stderr.splitlines():
         for uri in (*mirrors["debian"], *mirrors["debian-security"]):
             line = line.replace(uri, "<mirror>")  # noqa: PLW2901 -- the cleaned line
         log(line)
     if done.returncode != 0:
-        raise UpstreamError("mmdebstrap failed. Read its messages in the log, and check that the mirror answers.")
+        raise UpstreamError("mmdebstrap failed. Read its messages in the log, and check that the mirror responds.")

@@ -19,10 +19,10 @@ from lifecycle.registry.platforms import platforms_of
 
 
 def bases_of(client: RegistryClient, job: RebuildJob, recipe: Recipe | None, *, actor: User) -> dict[str, str]:
-    """Return {reference as the recipe has it: repository@digest}; without a recipe, the recorded base or {}.
+    """Return {reference in the recipe: repository@digest}; without a recipe, the recorded base or {}.
 
-    Images of this wave come first, so that a base that moves again during the wave does not mix into it. Other
-    references are resolved in the registry. Raises NotFound for a base that is absent, or that the author of the recipe
+    Images of this wave have priority, so that a base that moves again during the wave does not affect it. Other
+    references are resolved in the registry. Raises NotFound for a base that is absent or that the author of the recipe
     cannot see.
     """
     if recipe is None or not recipe.base_references:
@@ -36,12 +36,12 @@ def bases_of(client: RegistryClient, job: RebuildJob, recipe: Recipe | None, *, 
     author = recipe.author if recipe.author.is_active else actor
     pinned = {}
     for reference in recipe.base_references:
-        name, wanted = split_reference(reference)
-        image = updated.get((name, wanted))
-        if image is None and name == base.name and wanted in base_tags:
+        name, tag_or_digest = split_reference(reference)
+        image = updated.get((name, tag_or_digest))
+        if image is None and name == base.name and tag_or_digest in base_tags:
             image = job.wave.new_base
         if image is None:
-            resolved = client.resolve(name, wanted)
+            resolved = client.resolve(name, tag_or_digest)
             image = Image.objects.filter(digest=resolved.digest.text).first() if resolved is not None else None
         visible = repositories_visible_to(author).filter(registry=job.repository.registry_id, name=name)
         if image is None or not visible.exists():
@@ -51,10 +51,10 @@ def bases_of(client: RegistryClient, job: RebuildJob, recipe: Recipe | None, *, 
 
 
 def recorded_base(job: RebuildJob, actor: User) -> dict[str, str]:
-    """Return {repository: repository@digest} of what the recorded base of the old image is now; {} for no base.
+    """Return {repository: repository@digest} of the current state of the old image's recorded base; {} for no base.
 
-    Outside of the wave, only repositories that `actor` can see count, the image's own team first: another repository
-    that once had the same base may have any image under that tag today.
+    Outside the wave, only repositories that `actor` can see count, those of the image's team first. Another repository
+    that once had the same base can have an unrelated image under that tag now.
     """
     old_base = queries.base_by_layers(first_platform(job.old_image))
     if old_base is None:
@@ -79,9 +79,10 @@ def recorded_base(job: RebuildJob, actor: User) -> dict[str, str]:
 
 
 def has_changed_base(job: RebuildJob, pinned: Iterable[str]) -> bool:
-    """Whether any base of the job differs from before: the wave's own base, an updated parent, or no parent at all.
+    """Return whether any base of the job has changed: the wave's own base, or an updated parent.
 
-    `pinned` are references `repository@digest`. A job without parents is in the wave because of its base.
+    `pinned` are references `repository@digest`. The result is True for a job without parents, because it is in the wave
+    for its changed base.
     """
     parents = list(job.parents.all())
     new_digests = {image.digest for image in platforms_of(job.wave.new_base)}
@@ -95,10 +96,12 @@ def first_platform(image: Image) -> Image:
 
 
 def _platform_of(image: Image, like: Image) -> Image:
-    """Return the manifest of `image` for the platform of `like`, or its only one; raises NotFound."""
+    """Return the manifest of `image` for the platform of `like`, or its only manifest; raises NotFound."""
     platforms = platforms_of(image)
-    wanted = first_platform(like).platform
-    matching = [platform for platform in platforms if platform.platform == wanted] or platforms[: len(platforms) == 1]
+    platform_name = first_platform(like).platform
+    matching = [platform for platform in platforms if platform.platform == platform_name] or platforms[
+        : len(platforms) == 1
+    ]
     if not matching:
-        raise NotFound(f"{image.short_digest} has no image for {wanted or 'any platform'}.")
+        raise NotFound(f"{image.short_digest} has no image for {platform_name or 'any platform'}.")
     return matching[0]

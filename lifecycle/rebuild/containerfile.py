@@ -19,7 +19,7 @@ _FROM: Final = re.compile(
 )
 _COPY_FROM: Final = re.compile(
     r"(?P<head>(?:COPY|ADD|RUN)(?:\s+--\S+)*?\s+--(?:mount=\S*?)?from=)(?P<image>[^\s,]+)", re.IGNORECASE
-)  # only options of the instruction itself: a command that RUN runs may have a --from of its own
+)  # only options of the instruction itself: a command in a RUN can have its own --from
 _VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
@@ -69,12 +69,12 @@ def _checked(reference: str, line: int) -> str:
     if len(reference) > REFERENCE_MAX:
         raise Malformed(f"Line {line}: an image reference has at most {REFERENCE_MAX} characters.")
     try:
-        name, wanted = split_reference(reference)
+        name, tag_or_digest = split_reference(reference)
         parse_repository_name(name)
         if "@" in reference:
-            Digest.parse(wanted)
+            Digest.parse(tag_or_digest)
         else:
-            parse_tag(wanted)
+            parse_tag(tag_or_digest)
     except Malformed as error:
         raise Malformed(f"{where} {error.message}") from None
     return reference
@@ -83,7 +83,7 @@ def _checked(reference: str, line: int) -> str:
 def base_references(text: str, build_args: Mapping[str, str] | None = None) -> list[str]:
     """Return the references of all base images of the recipe, the last stage's FROM first, each once.
 
-    Stages named by `AS` and `scratch` are no base images. Raises Malformed when the recipe has no FROM, or a base that
+    Stages named by `AS` and `scratch` are not base images. Raises Malformed when the recipe has no FROM, or a base that
     is not an image reference. Plans read all recipes, so such a recipe must not be stored.
     """
     values: dict[str, str] = {}

@@ -22,7 +22,10 @@ CONTEXT_MAX: Final = 32 * 1024 * 1024  # bytes of all files
 
 
 def store(client: RegistryClient, repository: str, files: Mapping[str, bytes]) -> str:
-    """Push the files as one artifact and return its digest: equal for equal files. Raises Malformed, LimitExceeded."""
+    """Push the files as one artifact and return its digest. Equal files give the same digest.
+
+    Raises Malformed, LimitExceeded.
+    """
     raw = io.BytesIO()
     if sum(len(content) for content in files.values()) > CONTEXT_MAX:
         raise LimitExceeded(f"A build context has at most {CONTEXT_MAX} bytes.")
@@ -49,7 +52,7 @@ def store(client: RegistryClient, repository: str, files: Mapping[str, bytes]) -
 
 
 def unpack(client: RegistryClient, repository: str, digest: str, folder: Path) -> None:
-    """Write the files of a stored context below `folder`: only plain files, with checked names. Raises Malformed."""
+    """Write the plain files of a stored context below `folder`. Raises Malformed for other files, or invalid names."""
     document = orjson.loads(client.get_manifest(repository, digest).content)
     if document.get("artifactType") != ARTIFACT_TYPE:
         raise Malformed("The digest is not a build context.")
@@ -60,7 +63,7 @@ def unpack(client: RegistryClient, repository: str, digest: str, folder: Path) -
         for member in archive:
             file = archive.extractfile(member) if member.isreg() else None
             if file is None:
-                raise Malformed("A build context has plain files only.")
+                raise Malformed("A build context can only contain plain files.")
             path = folder / _checked(member.name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.read())
@@ -69,5 +72,5 @@ def unpack(client: RegistryClient, repository: str, digest: str, folder: Path) -
 def _checked(name: str) -> str:
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or not name.isprintable() or str(path) != name:
-        raise Malformed("A file of a build context needs a plain relative name.", got=name[:100])
+        raise Malformed("A file name in a build context must be a relative path without special parts.", got=name[:100])
     return name

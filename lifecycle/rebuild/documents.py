@@ -1,4 +1,4 @@
-"""One platform image as a registry holds it: its documents, checked once, with the values that a rebase needs.
+"""The documents of one platform image in a registry, checked once, with the values that a rebase needs.
 
 Field names and types: image-spec 1.1, config.md. The documents themselves are kept as served, unknown keys included.
 """
@@ -24,7 +24,7 @@ MAPS: Final = ("Labels", "ExposedPorts", "Volumes")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The `config` object of an image configuration. Absent and null read the same: empty."""
+    """The `config` object of an image configuration. Absent and null values are both read as empty."""
 
     document: Mapping[str, Any]
     env: Mapping[str, str]  # the last of several values of one variable
@@ -33,7 +33,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One platform manifest with its configuration. As many layers as diff ids, and every value of its own type."""
+    """One platform manifest with its configuration. It has as many layers as diff ids, and all types are checked."""
 
     repository: str
     content: ManifestContent
@@ -43,7 +43,7 @@ class Loaded:
     diff_ids: tuple[str, ...]
     history: tuple[Mapping[str, Any], ...]
     settings: Settings
-    platform: tuple[str, str, str]  # (os, architecture, variant), as the configuration has them
+    platform: tuple[str, str, str]  # (os, architecture, variant), as in the configuration
 
 
 def load(client: RegistryClient, repository: str, digest: Digest) -> Loaded:
@@ -98,7 +98,7 @@ def _history_entry(value: object) -> dict[str, Any]:
 
 
 def _check_writable(document: dict[str, Any], what: str) -> None:
-    """Refuse values that JSON allows but many programs cannot read: lone surrogates, numbers of more than 64 bits."""
+    """Reject values that JSON allows but many programs cannot read: lone surrogates, numbers of more than 64 bits."""
     try:
         orjson.dumps(document)
     except orjson.JSONEncodeError:

@@ -18,10 +18,11 @@ WAVES_AT_ONCE: Final = 20
 
 
 def estimate(wave: RebuildWave) -> None:
-    """Write on each job the advisories that the new base would fix in the packages from the old base.
+    """Store in each job the advisories that the new base would fix in the packages from the old base.
 
-    Nothing is written until the new base is scanned and matched: an unknown estimate is not an empty one. Packages that
-    a recipe installs may change too, and are unknown before the build. A few queries for each old base.
+    Nothing is stored until the new base is scanned and matched, because an unknown estimate is not an empty one.
+    Packages that a recipe installs can change too, but these changes are unknown before the build. A few queries for
+    each old base.
     """
     new = {image.platform: image for image in platforms_of(wave.new_base)}
     if not new or not all(image.scanned_at for image in new.values()) or is_matching([i.pk for i in new.values()]):
@@ -52,7 +53,7 @@ def note_of(job: RebuildJob) -> str:
         return "Unknown until the new base and the image are scanned."
     if job.method == RebuildJob.Method.REBASE:
         return ""
-    return "Packages that its own recipe installs may change as well. The build shows which."
+    return "Packages that its own recipe installs can change as well. The build shows which."
 
 
 def estimate_open() -> None:
@@ -69,8 +70,8 @@ def estimate_open() -> None:
 def _to_estimate() -> QuerySet[RebuildJob]:
     """Return the jobs without an estimate that can be estimated now.
 
-    The new base has to be scanned on every platform, and the image too. Its lineage must contain an older image of the
-    base: if only its recipe names the base, no package is known to come from it.
+    All platforms of the new base must be scanned, and the image too. Its lineage must contain an older image of the
+    base: if only its recipe names the base, the packages from the base are unknown.
     """
     unscanned = IndexEntry.objects.filter(
         index=OuterRef("wave__new_base"), child__kind=Image.Kind.MANIFEST, child__scanned_at=None

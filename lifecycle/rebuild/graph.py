@@ -1,8 +1,8 @@
-"""Which images are built on which, read level by level. The number of queries does not depend on a level's width.
+"""Find the images built on a base, level by level. The number of queries does not depend on a level's width.
 
-A repository's image is the image that one of its tags names. The *line* of a tag is all images that it named over
-time: an image built on an older image of a line is outdated when the tag moves. Other lines of the same repository
-are not affected.
+The current image of a repository is the image that one of its tags points at. The *line* of a tag is all images that
+the tag has ever pointed at. When the tag moves, images built on an older image of its line are outdated. Other lines of
+the same repository are not affected.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class RepositoryNode:
     recipe: Recipe | None
     tag: str
     platforms: list[Image]
-    bases: set[int] = field(default_factory=set)  # repositories it is built on, of those that the walk has reached
-    parents: set[int] = field(default_factory=set)  # the bases that the same wave rebuilds
+    bases: set[int] = field(default_factory=set)  # repositories that it is built on, of those found so far
+    parents: set[int] = field(default_factory=set)  # bases that the same wave rebuilds
     level: int = 0
     is_behind: bool = False  # not built on the current image of a base that the wave does not rebuild
     method: str = ""
@@ -48,7 +48,7 @@ class RepositoryNode:
 
 @dataclass(slots=True)
 class Reach:
-    """All images derived from a base, directly or not; `skipped` has the reason for repositories not in `nodes`."""
+    """All images derived from a base, directly or not; `skipped` has the reasons for skipped repositories."""
 
     nodes: dict[int, RepositoryNode] = field(default_factory=dict)
     skipped: dict[int, str] = field(default_factory=dict)
@@ -56,36 +56,36 @@ class Reach:
     edges: set[tuple[int, int]] = field(default_factory=set)  # (base, derived) platform images, of those lines
 
     def is_built_on(self, node: RepositoryNode, images: Collection[int]) -> bool:
-        """Whether any platform of `node` was built on any of `images`."""
+        """Return whether any platform of `node` was built on any of `images`."""
         return any((base, platform.pk) in self.edges for base in images for platform in node.platforms)
 
 
 def tags_of(repository: Repository, image: Image) -> set[str]:
-    """Return the tags of a repository that name an image, or named it before."""
+    """Return the tags of a repository that point at an image, or pointed at it before."""
     named = Q(image=image) | Q(image__entries__child=image)
     named |= Q(events__new_image=image) | Q(events__new_image__entries__child=image)
     return set(Tag.objects.filter(named, repository=repository).values_list("name", flat=True))
 
 
 def line_images(repository: Repository, tags: Collection[str]) -> set[int]:
-    """Return the ids of the platform images in the line of these tags; without tags, all of the repository."""
+    """Return the ids of the platform images in the line of these tags; without tags, all of them."""
     return line_images_of({repository.pk: set(tags)}).get(repository.pk, set())
 
 
 def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]) -> Reach:
-    """Return all images derived from `base`, whose `tags` name `platforms` now; without tags, its line is all images.
+    """Return all images derived from `base`; its `tags` point at `platforms` now. Without tags, its line is all images.
 
-    `bases` of the nodes are complete. Whether a node is outdated is not decided here.
+    `bases` of the nodes are complete. The caller decides whether a node is outdated.
     """
     recipes = _current_recipes(base.registry_id)
     named: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for recipe in recipes.values():
         for reference in recipe.base_references:
             try:
-                name, wanted = split_reference(reference)
-            except Malformed:  # stored before references were checked: counts as no base, and stops no plan
+                name, tag_or_digest = split_reference(reference)
+            except Malformed:  # stored before references were checked: ignore it, so that the plan continues
                 continue
-            named[name].append((recipe.repository_id, wanted))
+            named[name].append((recipe.repository_id, tag_or_digest))
     reach = Reach()
     frontier: dict[int, tuple[str, set[str]]] = {base.pk: (base.name, set(tags))}
     reach.lines[base.pk] = {platform.pk for platform in platforms}
@@ -101,7 +101,7 @@ def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]
         known = reach.nodes | _nodes(candidates - reach.nodes.keys() - {base.pk}, recipes, base.registry_id)
         following: dict[int, tuple[str, set[str]]] = {}
         for key, (name, words) in frontier.items():
-            by_recipe = {child for child, wanted in named[name] if wanted in words}
+            by_recipe = {child for child, tag_or_digest in named[name] if tag_or_digest in words}
             for child in (by_recipe | by_derivation.get(key, set())) & known.keys():
                 node = known[child]
                 if child not in by_recipe and node.recipe is not None and node.recipe.base_references:
@@ -120,7 +120,7 @@ def reach_of(base: Repository, tags: Collection[str], platforms: Sequence[Image]
 
 
 def in_order(nodes: dict[int, RepositoryNode]) -> tuple[list[RepositoryNode], set[int]]:
-    """Return the nodes, each after its bases, and the keys of those that are in a circle or derived from one."""
+    """Return the nodes, each after its bases, and the keys of the nodes in a circle or derived from one."""
     missing = {key: len(node.bases & nodes.keys()) for key, node in nodes.items()}
     above: dict[int, list[int]] = defaultdict(list)
     for key, node in nodes.items():
@@ -149,12 +149,13 @@ def _current_recipes(registry_id: int) -> dict[int, Recipe]:
     return {recipe.repository_id: recipe for recipe in rows}
 
 
-def line_images_of(wanted: dict[int, set[str]]) -> dict[int, set[int]]:
-    """Return {repository id: images that its given tags name or named}, with the children of indexes.
+def line_images_of(tags_by_repository: dict[int, set[str]]) -> dict[int, set[int]]:
+    """Return {repository id: images that its given tags point at or pointed at}, with the children of indexes.
 
-    Without tags, all images of the repository. The number of queries is the same for any number of repositories.
+    Without tags, the result is all images of the repository. The number of queries is the same for any number of
+    repositories.
     """
-    named = {key: words for key, words in wanted.items() if words}
+    named = {key: words for key, words in tags_by_repository.items() if words}
     tops: dict[int, set[int]] = defaultdict(set)
     tags: dict[int, int] = {}
     rows = Tag.objects.filter(repository__in=named, name__in={word for words in named.values() for word in words})
@@ -165,7 +166,7 @@ def line_images_of(wanted: dict[int, set[str]]) -> dict[int, set[int]]:
     events = TagEvent.objects.filter(tag__in=tags).values_list("tag_id", "old_image_id", "new_image_id")
     for tag_id, old, new in events:
         tops[tags[tag_id]] |= {old, new}
-    whole = RepositoryImage.objects.filter(repository__in=wanted.keys() - named.keys())
+    whole = RepositoryImage.objects.filter(repository__in=tags_by_repository.keys() - named.keys())
     for key, image_id in whole.values_list("repository_id", "image_id"):
         tops[key].add(image_id)
     children = _children_of_indexes({image for images in tops.values() for image in images if image})
@@ -183,7 +184,7 @@ def _children_of_indexes(image_ids: Collection[int]) -> dict[int, list[int]]:
 
 
 def _holders(reach: Reach, keys: Iterable[int]) -> dict[int, set[int]]:
-    """Return {repository: repositories with a tag on an image built on its line}; fills `reach.edges`."""
+    """Return {repository: repositories with a tag on an image built on its line}, and add to `reach.edges`."""
     owners: dict[int, set[int]] = defaultdict(set)
     for key in keys:
         for image in reach.lines.get(key, ()):
@@ -208,9 +209,10 @@ def _holders(reach: Reach, keys: Iterable[int]) -> dict[int, set[int]]:
 
 
 def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe], registry_id: int) -> dict[int, RepositoryNode]:
-    """Return each repository's current image: the one of its recipe's tag, else of `latest`, else of its newest tag.
+    """Return each repository's current image: from its recipe's tag, else from `latest`, else from its newest tag.
 
-    Only of the base's own registry: images that were imported from another registry cannot be rebuilt here.
+    Includes only repositories in the registry of the base: images imported from another registry cannot be rebuilt
+    here.
     """
     live = (
         Tag.objects.filter(repository__in=repository_ids, repository__source=None, image__isnull=False)
@@ -220,10 +222,10 @@ def _nodes(repository_ids: Collection[int], recipes: dict[int, Recipe], registry
         .select_related("image", "repository__team", "repository__registry")
         .defer("image__manifest", "image__config")
     )
-    wanted = {key: recipes[key].tag if key in recipes else "latest" for key in repository_ids}
-    tags = {tag.repository_id: tag for tag in live.filter(name__in=set(wanted.values()))
-            if tag.name == wanted[tag.repository_id]}  # fmt: skip
-    rest = live.filter(repository__in=wanted.keys() - tags.keys())
+    tag_names = {key: recipes[key].tag if key in recipes else "latest" for key in repository_ids}
+    tags = {tag.repository_id: tag for tag in live.filter(name__in=set(tag_names.values()))
+            if tag.name == tag_names[tag.repository_id]}  # fmt: skip
+    rest = live.filter(repository__in=tag_names.keys() - tags.keys())
     for tag in rest.order_by("repository_id", "-updated_at", "-pk").distinct("repository_id"):
         tags[tag.repository_id] = tag
     images = {tag.image_id: tag.image for tag in tags.values() if tag.image is not None}

@@ -1,4 +1,4 @@
-"""The jobs, schedules and events of this package: each parses what it is given and calls one function."""
+"""The job handlers, scheduled tasks and event subscribers of this package. Each calls one function."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def _rebuilds(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
     return {job.pk: subjects[job.subject_id] for job in jobs if job.subject_id in subjects}
 
 
-# Can be cancelled, because the next move of the tag plans again.
+# Can be cancelled, because the next move of the tag creates a new plan.
 PLAN: Final = register(
     Kind("plan", queue="match", label="Plan rebuild", subjects=_watches, is_cancellable=True, is_retried_forever=True)
 )

@@ -1,4 +1,4 @@
-"""The file tree of an image's layers: enough to decide whether its own layers fit onto another base."""
+"""The file tree of an image's layers: used to decide whether its own layers fit onto another base."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from lifecycle.oci.types import Descriptor
 WHITEOUT: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"
 MEMBERS_MAX: Final = 1_000_000
-# Bytes that a header may claim for one file: tarfile skips a file by reading it in small blocks, also past the end.
+# Limit for the size in the header of one file. tarfile skips a file by reading it in small blocks, also past the end.
 MEMBER_MAX_BYTES: Final = 64 * 1024**3
-KEPT_MAX: Final = 32 * 1024 * 1024  # bytes of one file that is kept whole, such as a package database
-# Files whose content a decision needs.
+KEPT_MAX: Final = 32 * 1024 * 1024  # bytes of one file whose content is kept, such as a package database
+# Files whose content is needed for a decision.
 KEPT: Final = frozenset({"var/lib/dpkg/status", "lib/apk/db/installed", "usr/lib/apk/db/installed", "etc/os-release",
                          "usr/lib/os-release", "etc/passwd", "etc/group"})  # fmt: skip
 _ELF_DYNAMIC: Final = 2  # PT_DYNAMIC
@@ -102,7 +102,7 @@ def copy_blob(client: RegistryClient, source: str, target: str, blob: Digest, *,
 
 
 def read_layer(stream: IO[bytes]) -> FileTree:
-    """Return one layer's paths; raises Malformed when it is neither a plain nor a gzip tar, LimitExceeded."""
+    """Return one layer's paths; raises LimitExceeded, or Malformed unless it is a plain or gzip tar."""
     is_gzip = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
     source: IO[bytes] = gzip.GzipFile(fileobj=stream) if is_gzip else stream  # type: ignore[assignment]  # GzipFile is not typed as IO
@@ -111,7 +111,7 @@ def read_layer(stream: IO[bytes]) -> FileTree:
     try:
         with tarfile.open(fileobj=source, mode="r|") as archive:
             while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # else every member stays in memory
+                archive.members = []  # type: ignore[attr-defined]  # otherwise, every member stays in memory
                 count += 1
                 if count > MEMBERS_MAX:
                     raise LimitExceeded(f"A layer has more than {MEMBERS_MAX} files.")
@@ -152,7 +152,7 @@ _ELF_MAGIC: Final = b"\x7fELF"
 
 
 def is_dynamic_elf(start: bytes) -> bool:
-    """Whether a file with this start is an ELF object with a dynamic section (elf(5)); True when in doubt."""
+    """Return whether a file that starts like this is an ELF object with a dynamic section (elf(5)); True in doubt."""
     if not start.startswith(_ELF_MAGIC) or len(start) < 64:
         return start.startswith(_ELF_MAGIC)
     order = "<" if start[5] == 1 else ">"

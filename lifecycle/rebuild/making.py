@@ -34,27 +34,27 @@ class Made:
 
 
 def node_id_of(job: RebuildJob, recipe: Recipe | None, bases: Mapping[str, str]) -> str:
-    """Return the name of this build: equal for equal inputs, in every attempt (as docker-library does it)."""
+    """Return the name of this build. Equal inputs give equal names, in every attempt (like docker-library)."""
     inputs = [
         job.repository.name,
         [recipe.containerfile, recipe.context_digest, recipe.build_args] if recipe else [],
         first_platform(job.old_image).platform,
         sorted(bases.values()),
-        [job.wave_id, job.old_image.digest],  # apt and pip give other answers on another day
+        [job.wave_id, job.old_image.digest],  # apt and pip can return other packages on another day
     ]
     return "sha256:" + hashlib.sha256(orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def result_tag(node_id: str) -> str:
-    """Return the tag of a build's result. It cannot be guessed: else a user could push another image there first."""
+    """Return the tag of a build's result. It is secret, so that no user can push another image there first."""
     secret = salted_hmac("rebuild.result", node_id, algorithm="sha256").hexdigest()
     return f"{OWN_TAGS[0]}{secret[:16]}"
 
 
 def make_image(run: JobRun, client: RegistryClient, job: RebuildJob, bases: Mapping[str, str], *, tag: str) -> Made:
-    """Push the result under `tag`, its own, and return it; a result of an earlier attempt is reused.
+    """Push the result under its own `tag`, and return it. The result of an earlier attempt is reused.
 
-    Raises NotFound when the image can neither be rebased nor built, BuildFailed, WaveCancelled, LeaseLost.
+    Raises NotFound when the image cannot be rebased or built, BuildFailed, WaveCancelled, LeaseLost.
     """
     earlier = client.resolve(job.repository.name, tag)
     if earlier is not None:
@@ -72,7 +72,7 @@ def make_image(run: JobRun, client: RegistryClient, job: RebuildJob, bases: Mapp
 def _rebase(
     run: JobRun, client: RegistryClient, job: RebuildJob, bases: Mapping[str, str], tag: str
 ) -> tuple[Digest | None, str]:
-    """Return (digest of the rebased image, ""), or (None, the reason against a rebase)."""
+    """Return (digest of the rebased image, ""), or (None, the reason why it cannot be rebased)."""
     if problem := methods.rebase_problem(job.old_image, job.recipe):
         return None, problem
     old_base = queries.base_by_layers(job.old_image)

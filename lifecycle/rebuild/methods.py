@@ -19,13 +19,13 @@ from lifecycle.rebuild.queries import base_by_layers, brings_system_packages, na
 from lifecycle.rebuild.types import PlanLimit
 from lifecycle.registry.models import Image, Repository
 
-# A user waits for the plan. What was not read within these limits, the worker reads and decides later.
+# A user waits for the plan, so its reading has limits. For layers beyond them, the worker decides later.
 READ_MAX_S: Final = 20.0
 READ_MAX_BYTES: Final = 512 * 1024 * 1024
 
 
 class _Reader:
-    """Reads manifests and layers once each, within the time and size of one plan; raises PlanLimit beyond."""
+    """Reads each manifest and layer once, within the time and size limits of one plan; raises PlanLimit beyond them."""
 
     def __init__(self, client: RegistryClient) -> None:
         self.client = client
@@ -63,7 +63,7 @@ def choose_methods(
 ) -> dict[int, str]:
     """Set each node's method and reason. Returns {node key: reason} of the images that cannot be updated.
 
-    Raises RegistryUnavailable: that is no property of an image, and no plan may skip images because of it.
+    Raises RegistryUnavailable, because a plan must not skip images only because the registry is unavailable.
     """
     reader = _Reader(client)
     skipped = {}
@@ -90,7 +90,7 @@ def choose_methods(
 def _reason_against_rebase(
     node: RepositoryNode, base: Repository, reach: Reach, new_platforms: Sequence[Image], reader: _Reader
 ) -> str:
-    """Return why a node has to be built, "" when its layers can be put onto the new base."""
+    """Return why a node must be built, "" when its layers can be put onto the new base."""
     if problem := rebase_problem(node.image, node.recipe):
         return problem
     old_base = base_by_layers(node.image)
@@ -106,12 +106,12 @@ def _reason_against_rebase(
         if target is None:
             return "The new base is for another platform."
         new = reader.load(base.name, target)
-    # Without `new`, the base is not built yet: its own layers are checked now, the rest by the worker.
+    # Without `new`, the base is not built yet. The image's own layers are checked now; the worker checks the rest.
     return " ".join(rebase.decide(reader.client, app, old, new, read=reader.tree).reasons)
 
 
 def rebase_problem(image: Image, recipe: Recipe | None) -> str:
-    """Return why an image must not be rebased, as far as its rows show; "" for no such reason."""
+    """Return why an image must not be rebased, according to its rows; "" when they show no reason."""
     if image.kind != Image.Kind.MANIFEST:
         return "It is an index of several platforms."
     if recipe is not None and recipe.created_at > image.first_seen_at:

@@ -13,7 +13,7 @@ from lifecycle.registry.models import Image, Repository
 
 
 class Recipe(models.Model):
-    """One revision of how a repository's image is built; append-only, the highest revision is the current one."""
+    """One revision of a repository's build recipe. Append-only; the highest revision is the current one."""
 
     repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="recipes")
     revision = models.IntegerField()
@@ -21,7 +21,7 @@ class Recipe(models.Model):
     context_digest = models.CharField(max_length=135, blank=True)  # an OCI artifact in the same repository; "" for none
     build_args: models.JSONField[Any, Any] = models.JSONField(default=dict)
     base_references: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=500), default=list)  # as written
-    tag = models.CharField(max_length=128, default="latest")  # the tag a rebuild moves
+    tag = models.CharField(max_length=128, default="latest")  # the tag that a rebuild moves
     author = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -62,7 +62,7 @@ class RebuildWave(models.Model):
     NEXT: ClassVar[dict[str, frozenset[str]]] = {
         "planned": frozenset({"running", "cancelled"}),
         "running": frozenset({"succeeded", "failed", "cancelled"}),
-        "failed": frozenset({"running"}),  # retry of what failed
+        "failed": frozenset({"running"}),  # retry of the failed jobs
     }
 
     repository = models.ForeignKey(Repository, on_delete=models.PROTECT, related_name="waves")  # the base's
@@ -101,9 +101,9 @@ class RebuildJob(models.Model):
     """One image of a wave: its old state, the method to update it, and the result."""
 
     class State(models.TextChoices):
-        WAITING = "waiting"  # for its parents, or for a worker
+        WAITING = "waiting"  # waits for its parents, or for a worker
         BUILDING = "building"
-        SCANNING = "scanning"  # pushed and ingested, its packages still unknown
+        SCANNING = "scanning"  # pushed and ingested, its packages are not known yet
         DONE = "done"
         UNCHANGED = "unchanged"  # nothing to do: the same digest, or the tag was moved by another user (method_reason)
         FAILED = "failed"
@@ -141,7 +141,7 @@ class RebuildJob(models.Model):
     would_fix: models.JSONField[Any, Any] = models.JSONField(null=True)  # advisory ids by estimates.py; null: unknown
     still_open: models.JSONField[Any, Any] = models.JSONField(
         default=list
-    )  # the part of would_fix that the result still has
+    )  # the advisories of would_fix that still affect the result
     findings_before = models.IntegerField(null=True)
     findings_after = models.IntegerField(null=True)
     fixed: models.JSONField[Any, Any] = models.JSONField(default=list)  # advisory ids
@@ -175,5 +175,5 @@ class RebuildJob(models.Model):
 
     @property
     def has_new_image(self) -> bool:
-        """Whether the job ended with another image than it began with, so that derived images have to follow."""
+        """Whether the job ended with a different image, so that derived images must be rebuilt."""
         return self.new_image_id is not None and self.new_image_id != self.old_image_id

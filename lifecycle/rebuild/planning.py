@@ -29,8 +29,8 @@ from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Repository, Tag
 from lifecycle.registry.platforms import platforms_of
 
-IMAGES_MAX: Final = 5000  # of one wave; more cannot be reviewed before one confirmation
-SCAN_WAIT: Final = timedelta(seconds=60)  # for the scan of a new base; after that, estimates follow later
+IMAGES_MAX: Final = 5000  # in one wave, so that a user can review them before the confirmation
+SCAN_WAIT: Final = timedelta(seconds=60)  # for the scan of a new base; later estimates are added afterwards
 SCAN_POLL_S: Final = 2.0
 
 State = RebuildWave.State
@@ -48,11 +48,11 @@ def plan(base: str, *, actor: User, trigger: str = "manual") -> tuple[RebuildWav
     """Return (wave, whether it is new) for `base`, a repository name with a tag or digest (default `latest`).
 
     The wave contains the outdated derived images that `actor` can rebuild, and lists the skipped ones that `actor` can
-    see, with the reason. An equal plan that is not confirmed yet, or a running wave that covers all images, is returned
-    instead of a second one. Starts nothing.
+    see, with the reason. If an equal plan is not confirmed yet, or a running wave covers all images, that wave is
+    returned. Starts nothing.
 
-    Raises NotFound, RegistryUnavailable, LimitExceeded, or NotPermitted when `actor` can rebuild neither the base nor
-    any of its derived images.
+    Raises NotFound, RegistryUnavailable, LimitExceeded, or NotPermitted when `actor` cannot rebuild the base or any of
+    its derived images.
     """
     wave, is_new = _plan(base, actor=actor, trigger=trigger)
     if wave is None:
@@ -95,7 +95,7 @@ def _plan(base: str, *, actor: User, trigger: str, even_empty: bool = True) -> t
 
 
 def propose_for(watch_id: int, *, queued_at: datetime) -> None:
-    """Plan a wave for a watch whose tag moved; running twice is safe, since the watch keeps the digest.
+    """Plan a wave for a watch whose tag moved. A second run is safe, because the watch stores the digest.
 
     Raises Postponed while the new base is being scanned and matched, for up to a minute after `queued_at`.
     """
@@ -111,7 +111,7 @@ def propose_for(watch_id: int, *, queued_at: datetime) -> None:
 
 
 def _has_findings(images: list[Image]) -> bool:
-    """Whether the findings of these images are complete: each is scanned and matched, or cannot be scanned."""
+    """Return whether the findings of these images are complete: each is scanned and matched, or cannot be scanned."""
     if not all(image.scanned_at or image.scan_problem for image in images):
         return False
     return not is_matching([image.pk for image in images])
@@ -120,8 +120,8 @@ def _has_findings(images: list[Image]) -> bool:
 def propose(watch: UpstreamWatch, *, actor: User) -> RebuildWave | None:
     """Plan a wave when a watched tag has moved since the last check; None when no image is outdated.
 
-    The result of a running wave proposes nothing: that wave rebuilds the derived images itself, and queues a plan for
-    every watch of its images when it ends. So no wave leads to a second one over the same images.
+    Returns None when the tag moved to the result of a running wave. That wave rebuilds the derived images itself, and
+    queues a plan for every watch of its images when it ends. So no wave causes a second wave for the same images.
     """
     image = _image_at(watch.repository, watch.tag)
     if image is None or image.digest == watch.last_digest:
@@ -146,7 +146,7 @@ def _image_at(repository: Repository, reference: str) -> Image | None:
 
 
 def _outdated_nodes(reach: Reach, base: Repository, new_platforms: list[Image]) -> dict[int, RepositoryNode]:
-    """Return the nodes that are not built on the current state of their bases, or will not be after this wave."""
+    """Return the nodes that are not built on the current images of their bases, or will not be after this wave."""
     order, circular = in_order(reach.nodes)
     for key in circular:
         reach.skipped[key] = "Its bases form a cycle."
@@ -163,7 +163,7 @@ def _outdated_nodes(reach: Reach, base: Repository, new_platforms: list[Image]) 
 
 
 def _remove_skipped(nodes: dict[int, RepositoryNode], skipped_by_key: dict[int, str]) -> None:
-    """Remove the skipped nodes, and then nodes that have no other base that changes."""
+    """Remove the skipped nodes, then the nodes without another base that changes."""
     for key in skipped_by_key.keys() & nodes.keys():
         del nodes[key]
     for node in list(nodes.values()):  # parents come first
@@ -183,7 +183,7 @@ def _set_levels(nodes: dict[int, RepositoryNode]) -> None:
 def _skip_running(
     base: Repository, new_base: Image, nodes: dict[int, RepositoryNode], skipped_by_key: dict[int, str]
 ) -> RebuildWave | None:
-    """Skip what running waves for the same base rebuild already; return the latest such wave, or None."""
+    """Skip the images that running waves for the same base already rebuild; return the latest such wave, or None."""
     jobs = RebuildJob.objects.filter(wave__repository=base, wave__new_base=new_base, wave__state=State.RUNNING)
     jobs = jobs.exclude(state=RebuildJob.State.CANCELLED)
     for wave_id, key in jobs.values_list("wave_id", "repository_id").order_by("wave_id"):
@@ -200,7 +200,7 @@ def _skipped_visible_to(actor: User, skipped_by_key: dict[int, str]) -> list[dic
 def _old_base(
     reach: Reach, base: Repository, nodes: dict[int, RepositoryNode], new_platforms: list[Image]
 ) -> Image | None:
-    """Return the base image that the affected images are built on now; the newest when they differ."""
+    """Return the current base image of the affected images, the newest one when there are several; or None."""
     older = reach.lines.get(base.pk, set()) - {image.pk for image in new_platforms}
     derived = {platform.pk for node in nodes.values() for platform in node.platforms}
     used = {base_id for base_id, derived_id in reach.edges if base_id in older and derived_id in derived}
@@ -212,13 +212,13 @@ def _write(
     repository: Repository, old: Image | None, new: Image, nodes: dict[int, RepositoryNode],
     skipped: list[dict[str, str]], *, actor: User, trigger: str,
 ) -> tuple[RebuildWave, bool]:  # fmt: skip
-    """Return (wave, True) for a new row, or (equal plan, False)."""
+    """Return (wave, True) for a new wave, or (the existing equal plan, False)."""
     Repository.objects.select_for_update().get(pk=repository.pk)
-    wanted = {(node.key, node.image.pk, node.recipe.pk if node.recipe else None) for node in nodes.values()}
+    new_plan = {(node.key, node.image.pk, node.recipe.pk if node.recipe else None) for node in nodes.values()}
     waiting = RebuildWave.objects.filter(repository=repository, new_base=new, state=State.PLANNED).order_by("pk")
     for other in waiting:
         planned = set(other.jobs.values_list("repository_id", "old_image_id", "recipe_id"))
-        if planned == wanted and other.skipped == skipped:
+        if planned == new_plan and other.skipped == skipped:
             return other, False
     wave = RebuildWave.objects.create(
         repository=repository, old_base=old, new_base=new, planned_by=actor, trigger=trigger, skipped=skipped

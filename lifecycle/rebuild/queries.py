@@ -56,9 +56,10 @@ def log_of(job: RebuildJob) -> QuerySet[JobLogLine]:
 
 
 def watches_of(repository: Repository) -> QuerySet[UpstreamWatch]:
-    """Return the watched tags of a repository, each with `problem`: why its last move created no plan, "" if it did.
+    """Return the watched tags of a repository, each with `problem`: the reason why its last move created no plan, or
+    "".
 
-    The message of a crash is not included: only operators need it.
+    The message of a crash is not included, because only operators need it.
     """
     runs = Job.objects.filter(kind=PLAN.name, subject_id=OuterRef("pk")).order_by("-pk")
     problems = runs.annotate(
@@ -81,7 +82,7 @@ def current_recipe(repository: Repository) -> Recipe | None:
 
 
 def base_by_layers(image: Image) -> Image | None:
-    """Return the nearest known base whose layers are the first layers of `image`: a rebase needs exactly that."""
+    """Return the nearest known base whose layers are the first layers of `image`, as a rebase requires."""
     edges = Derivation.objects.filter(derived=image, evidence__contains=[Derivation.Evidence.LAYERS])
     edge = edges.select_related("base").order_by("-base__layer_count", "-base_id").first()
     return edge.base if edge is not None else None
@@ -94,17 +95,17 @@ def name_in_registry(image: Image, registry: Registry) -> str | None:
 
 
 def brings_system_packages(image: Image, *, above: Image) -> bool:
-    """Whether the SBOM of `image` has distribution packages in layers above those of a base."""
+    """Return whether the SBOM of `image` has distribution packages in layers above those of the base `above`."""
     own_rows = ImageInventory.objects.filter(image=image, layer_position__gte=above.layer_count)
     return own_rows.filter(inventory__inventory_packages__package__type__in=("deb", "apk", "rpm")).exists()
 
 
 def slots_to_update(jobs: Sequence[RebuildJob], *, actor: User) -> dict[int, list[Slot]]:
-    """Return {job id: slots that have an older state of its result}, first environment first.
+    """Return {job id: slots that have an older image of the same tag}, first environment first.
 
-    The result could be promoted there. An older state is any image that the tag named before: the image that was
-    rebuilt, or an earlier one whose rebuild was never promoted. Only environments that `actor` can see; the number of
-    queries does not depend on the number of jobs.
+    The result of the job could be promoted there. An older image is any image that the tag pointed at before: the
+    rebuilt image, or an earlier one whose rebuild was never promoted. Only environments that `actor` can see; the
+    number of queries does not depend on the number of jobs.
     """
     done = [job for job in jobs if job.state == RebuildJob.State.DONE]
     lines = line_images_of({job.repository_id: {job.tag} for job in done})

@@ -1,7 +1,7 @@
-"""Put an image's own layers onto a newer base, without a build, where the result is provably that of a rebuild.
+"""Put an image's own layers onto a newer base without a build, if the result provably equals that of a build.
 
-The rules are in docs/explanation/rebuild.md. A case that cannot be proven is refused with a reason. Known defects of
-other tools that this avoids: a lost variant, author, creation time or annotation, and a dropped first layer of an image
+The rules are in docs/explanation/rebuild.md. A case that cannot be proven is rejected with a reason. This module avoids
+known defects of other tools: a lost variant, author, creation time or annotation, and a dropped first layer of an image
 without history.
 """
 
@@ -25,7 +25,7 @@ from lifecycle.rebuild.layers import FileTree
 
 BASE_NAME: Final = "org.opencontainers.image.base.name"
 BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
-# Rule 2: an old database on top would hide the new one, and scanners would report packages that are gone.
+# Rule 2: an old database on top would hide the new one, and scanners would report packages that no longer exist.
 _PACKAGE_DATABASE: Final = re.compile(
     r"(?:var/lib/dpkg(?:/.*)?|var/lib/apt(?:/.*)?|(?:usr/)?lib/apk/db(?:/.*)?|var/lib/rpm(?:/.*)?"
     r"|usr/lib/sysimage/rpm(?:/.*)?)"
@@ -75,9 +75,9 @@ def decide(
 ) -> RebaseDecision:
     """Return whether `app`, built on `old`, can be put onto `new`.
 
-    Without `new` (not built yet), only the rules that hold for every new base are checked: safe then means "not
-    excluded". A layer that cannot be read is a reason against the rebase. Raises only what `read` raises besides
-    Malformed: RegistryUnavailable, PlanLimit.
+    Without `new` (not built yet), only the rules that apply to every new base are checked; "safe" then means "not
+    excluded". An unreadable layer is a reason against the rebase. Raises the errors of `read` except Malformed:
+    RegistryUnavailable, PlanLimit.
     """
     try:
         return _decide(client, app, old, new, read)
@@ -108,7 +108,7 @@ def decide_trees(own: FileTree, old: FileTree, new: FileTree) -> RebaseDecision:
 
 
 def _own_reasons(own: FileTree) -> list[str]:
-    """Return the reasons in the image's own layers that exclude every rebase, whatever the new base is."""
+    """Return the reasons in the image's own layers that exclude a rebase onto any base."""
     reasons = _rule_2(own)
     reasons += [f"Its own layers remove /{hidden} of the base." for hidden in sorted(own.whiteouts | own.opaque)]
     programs = sorted(path for path, entry in own.entries.items() if entry.is_dynamic)
@@ -174,7 +174,7 @@ def _rules_6_and_7(own: FileTree, old: FileTree, new: FileTree) -> list[str]:
 
 
 def merge(app: Loaded, old: Loaded, new: Loaded, *, base_name: str) -> Rebased:
-    """Return the documents of `app` on `new`: equal bytes for equal inputs. Raises ConfigConflict."""
+    """Return the documents of `app` on `new`. Equal inputs give equal bytes. Raises ConfigConflict."""
     count = len(old.diff_ids)
     config = copy.deepcopy(dict(app.config))
     config["config"] = _merged(app.settings, old.settings, new.settings)
@@ -201,7 +201,7 @@ def merge(app: Loaded, old: Loaded, new: Loaded, *, base_name: str) -> Rebased:
 
 
 def push(client: RegistryClient, result: Rebased, app: Loaded, new: Loaded, *, tag: str) -> Digest:
-    """Push a rebased image into the image's own repository under `tag`; layers are mounted where the registry can."""
+    """Push a rebased image into the image's own repository under `tag`. Layers are mounted if the registry can."""
     document = orjson.loads(result.manifest)
     for layer in document["layers"]:
         blob = Digest.parse(layer["digest"])
@@ -265,13 +265,13 @@ def _history(app: Loaded, old: Loaded, new: Loaded) -> list[Mapping[str, Any]]:
 
 def _complete(entries: Sequence[Mapping[str, Any]], layer_count: int) -> list[Mapping[str, Any]]:
     described = sum(not entry.get("empty_layer") for entry in entries)
-    if described > layer_count:  # it does not match the layers: no history is better than a wrong one
+    if described > layer_count:  # the history does not match the layers, and no history is better than a wrong one
         return [{"created_by": "unknown"} for _ in range(layer_count)]
     return [*entries, *({"created_by": "unknown"} for _ in range(layer_count - described))]
 
 
 def _descriptor(layer: Mapping[str, Any], *, is_docker: bool) -> dict[str, Any]:
-    """Return a base's layer descriptor with the media type of the image's format, Docker or OCI. The blob is equal."""
+    """Return a base's layer descriptor with the media type for the image's format, Docker or OCI. The blob is equal."""
     media_type = layer["mediaType"]
     if is_docker and "oci.image.layer" in media_type and media_type.endswith("+gzip"):
         media_type = "application/vnd.docker.image.rootfs.diff.tar.gzip"

@@ -1,4 +1,4 @@
-"""Why a user cannot do something to a wave now. The services and the pages ask the same function."""
+"""Reasons why a user cannot change a wave now. Services and pages call the same function."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMES_MAX = 3
 def why_not_steer(actor: User, wave: RebuildWave) -> Reason | None:
     """Return why `actor` cannot confirm, cancel or retry the wave. Repositories that `actor` cannot see are not named.
 
-    It needs image.rebuild on every repository in the wave, or on the base's repository when the wave is empty. One
+    `actor` needs image.rebuild on every repository in the wave, or on the base's repository when the wave is empty. One
     query for a wave of thousands.
     """
     jobs = RebuildJob.objects.filter(wave=wave)

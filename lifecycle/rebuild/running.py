@@ -1,7 +1,7 @@
-"""The worker's part of a wave: make one image under a tag of its own, wait for its scan, then move the real tag.
+"""The worker's part of a wave: make one image under its own tag, wait for its scan, then move the real tag.
 
-A second run of the same job is safe at every point, also after a kill: results are named by their inputs, and every
-write goes through `run.fenced()`.
+A second run of the same job is safe at every point, also after a kill: result names depend on the inputs, and every
+write uses `run.fenced()`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SCAN_POLL_S: Final = 2.0
 def run_job(run: JobRun) -> None:
     """Rebuild one image as far as possible now; raises Postponed while its result is being scanned.
 
-    Raises NotPermitted when the actor lost the right, and the errors of `making.make_image`.
+    Raises NotPermitted when the actor no longer has the right, and the errors of `making.make_image`.
     """
     job = _job(run)
     if job.state not in services.OPEN_STATES:
@@ -47,7 +47,7 @@ def run_job(run: JobRun) -> None:
                 services.fail(job.pk, why=f"The result could not be scanned: {job.new_image.scan_problem}")
             return
         raise Postponed("The result is being scanned.", seconds=SCAN_POLL_S)
-    if is_matching([job.new_image.pk]):  # else it would have fewer findings than it has
+    if is_matching([job.new_image.pk]):  # otherwise, some findings would be missing
         raise Postponed("The packages of the result are being matched.", seconds=SCAN_POLL_S)
     if not _move_tag(run, job, job.new_image):
         return
@@ -64,9 +64,9 @@ def _job(run: JobRun) -> RebuildJob:
 
 
 def _make(run: JobRun, job: RebuildJob) -> None:
-    """Make the image, read it into rows, and leave the job `scanning`, or `unchanged` when there is nothing to do."""
+    """Make the image, store its rows, and set the job to `scanning`, or to `unchanged` when there is nothing to do."""
     client = client_for(job.repository.registry)
-    # The current recipe when the build begins, if it is newer than the plan; a second attempt keeps the first's.
+    # Use the current recipe, which may be newer than the plan. A second attempt uses the recipe of the first.
     recipe = job.recipe if job.state == State.BUILDING else queries.current_recipe(job.repository)
     bases = bases_of(client, job, recipe, actor=run.job.actor)
     node_id = making.node_id_of(job, recipe, bases)
@@ -98,9 +98,9 @@ def _make(run: JobRun, job: RebuildJob) -> None:
 
 
 def _keep_moved_tag(run: JobRun, client: RegistryClient, job: RebuildJob) -> bool:
-    """End the job as `unchanged`, and return True, if its tag was moved by another user since the plan.
+    """If another user moved the tag since the plan, end the job as `unchanged` and return True.
 
-    The tag stays, and derived images of the wave are built on the image it names now.
+    The tag is not changed. Derived images in the wave are built on the image that it points at now.
     """
     current = client.resolve(job.repository.name, job.tag)
     if current is None:
@@ -118,9 +118,9 @@ def _keep_moved_tag(run: JobRun, client: RegistryClient, job: RebuildJob) -> boo
 
 
 def _move_tag(run: JobRun, job: RebuildJob, image: Image) -> bool:
-    """Move the job's tag to its result, and return whether it names the result now.
+    """Move the job's tag to its result, and return whether it points at the result now.
 
-    False if another user moved the tag since the plan, or if the wave was cancelled.
+    Returns False if another user moved the tag since the plan, or if the wave was cancelled.
     """
     client = client_for(job.repository.registry)
     name = job.repository.name

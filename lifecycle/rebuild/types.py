@@ -1,4 +1,4 @@
-"""The request to a builder, its result, and the errors that end a plan's reading or a build."""
+"""The request to a builder, its result, and the errors that end a build or the reading of a plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lifecycle.core.errors import LifecycleError
 
 
 class BuildFailed(LifecycleError):
-    """The recipe failed. Another build of the same recipe fails too; the end of the log shows the reason."""
+    """The recipe failed. A retry does not help. The end of the log shows the reason."""
 
     code: ClassVar[str] = "build_failed"
     http_status: ClassVar[int] = 422
@@ -25,7 +25,7 @@ class PlanLimit(LifecycleError):
 
 
 class WaveCancelled(LifecycleError):
-    """The wave of this build was cancelled. Ends the build at once; its job becomes `cancelled`, not `failed`."""
+    """The wave of this build was cancelled. Ends the build immediately; its job becomes `cancelled`, not `failed`."""
 
     code: ClassVar[str] = "cancelled"
     http_status: ClassVar[int] = 409

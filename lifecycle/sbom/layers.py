@@ -76,8 +76,8 @@ def package_positions(layers: Iterable[Path | None]) -> dict[tuple[str, str], in
 
     `layers` are the files of the layers, base first, None for unreadable ones. deb: the topmost layer that wrote the
     package's record. dpkg writes `info/<package>.list` at each installation and upgrade, and distroless images have a
-    file in `status.d`. apk: the first layer whose database has the final entry. Layers that are neither gzip nor plain
-    tar are skipped. Nothing is unpacked to disk. Raises LimitExceeded.
+    file in `status.d`. apk: the first layer whose database has the final entry. Only gzip and plain tar layers are
+    read; others are skipped. Nothing is unpacked to disk. Raises LimitExceeded.
     """
     positions: dict[tuple[str, str], int] = {}
     installed: dict[str, tuple[int, str]] = {}  # apk: name -> (layer, version and checksum)
@@ -92,7 +92,7 @@ def package_positions(layers: Iterable[Path | None]) -> dict[tuple[str, str], in
             try:
                 with tarfile.open(fileobj=_Counted(source, budget), mode="r|", tarinfo=_Member) as archive:
                     while (member := archive.next()) is not None:
-                        archive.members = []  # type: ignore[attr-defined]  # else all members of all layers stay in memory
+                        archive.members = []  # type: ignore[attr-defined]  # otherwise, all members of all layers stay in memory
                         members += 1
                         if members > MEMBERS_MAX:
                             raise LimitExceeded(f"The layers contain more than {MEMBERS_MAX} files.")

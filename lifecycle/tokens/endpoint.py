@@ -134,8 +134,8 @@ def _answer_post(environ: WSGIEnvironment) -> dict[str, object]:
 
 
 def _registry_token(user: User | None, scope_texts: list[str]) -> dict[str, object]:
-    wanted = parse_scopes(scope_texts)
-    access = granted(wanted, allowed_actions(user, wanted)) if user is not None and wanted else []
+    requested = parse_scopes(scope_texts)
+    access = granted(requested, allowed_actions(user, requested)) if user is not None and requested else []
     signed = signing.sign(user.username if user is not None else "", access)
     issued_at = datetime.fromtimestamp(signed.issued_at, UTC)
     return {

@@ -21,8 +21,8 @@ _VERB_OF: Final[Mapping[str, Verb]] = {
 }
 
 
-def allowed_actions(user: User, wanted: Sequence[Scope]) -> dict[tuple[str, str], frozenset[str]]:
-    """Return the allowed actions of `user` on each resource in `wanted`, by (kind, name). Uses one query for all.
+def allowed_actions(user: User, requested: Sequence[Scope]) -> dict[tuple[str, str], frozenset[str]]:
+    """Return the allowed actions of `user` on each resource in `requested`, by (kind, name). Uses one query for all.
 
     The team of a repository that does not exist yet is the first part of its name. Below the target prefix of an
     environment, users who can see the family can pull. No one can push or delete there, because only approved
@@ -31,10 +31,10 @@ def allowed_actions(user: User, wanted: Sequence[Scope]) -> dict[tuple[str, str]
     if not user.is_active:
         return {}
     allowed: dict[tuple[str, str], frozenset[str]] = {}
-    for scope in wanted:
+    for scope in requested:
         if scope.kind == "registry" and user.is_superuser:
             allowed[(scope.kind, scope.name)] = frozenset({"*"})
-    names = {scope.name for scope in wanted if scope.kind == "repository"}
+    names = {scope.name for scope in requested if scope.kind == "repository"}
     if names:
         for name, actions in _allowed_on(user, names).items():
             allowed[("repository", name)] = actions

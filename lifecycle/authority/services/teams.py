@@ -140,9 +140,11 @@ def write_grant(
     expires_at: datetime | None = None,
 ) -> RoleGrant:
     """Create the grant, or set the expiry of an existing one; raises Malformed for an invalid pattern, or Conflict."""
-    wanted = RoleGrant(team=team, user=user, role=role, repository_pattern=repository_pattern, environment=environment)
+    checked_grant = RoleGrant(
+        team=team, user=user, role=role, repository_pattern=repository_pattern, environment=environment
+    )
     try:
-        wanted.clean_fields(exclude=("granted_by", "expires_at"))
+        checked_grant.clean_fields(exclude=("granted_by", "expires_at"))
     except ValidationError:
         raise Malformed(
             f"{repository_pattern[:80]} is not a valid repository pattern. Use shop/api, shop/* or *."

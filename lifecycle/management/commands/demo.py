@@ -65,7 +65,7 @@ class Command(BaseCommand):
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock file for the block, because two runs at once would move each other's tags."""
+    """Lock a file during the block, because two runs at the same time would move each other's tags."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

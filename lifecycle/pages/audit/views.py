@@ -42,7 +42,7 @@ def audit(request: HttpRequest) -> HttpResponse:
     form = FilterForm(request.GET)
     page: Page[AuditEvent] = Page([], "", "")
     if form.is_valid():
-        rows = filtered(for_list(events_visible_to(user)), form.wanted())
+        rows = filtered(for_list(events_visible_to(user)), form.event_filter())
         page = keyset_page(rows, ("-id",), **cursors(request))
     teams = list(audited_teams(user).order_by("slug").values_list("slug", flat=True))
     is_filtered = any(request.GET.get(name) for name in form.fields)
@@ -91,7 +91,7 @@ def export(request: HttpRequest) -> HttpResponseBase:
     form, kind = FilterForm(request.GET), request.GET.get("format", "csv")
     if not form.is_valid():
         raise Malformed("The filter has errors. Fix them on the audit log page.")
-    lines = exporting.export(events_visible_to(user), form.wanted(), kind, actor=user, limit=EXPORT_MAX)
+    lines = exporting.export(events_visible_to(user), form.event_filter(), kind, actor=user, limit=EXPORT_MAX)
     response = StreamingHttpResponse(lines, content_type=exporting.FORMATS[kind])
     name = f"audit-{clock.now():%Y%m%dT%H%M%SZ}.{kind}"
     response["Content-Disposition"] = f'attachment; filename="{name}"'

@@ -90,6 +90,6 @@ class ChangePasswordForm(AllauthChangePasswordForm):  # type: ignore[misc]  # al
 
     def clean_oldpassword(self) -> str:
         with attempt(self.user.username) as this_attempt:
-            password: str = super().clean_oldpassword()  # raises for a wrong password, which then stays counted
+            password: str = super().clean_oldpassword()  # raises for a wrong password, so the attempt counts
             this_attempt.succeeded()
         return password

@@ -67,11 +67,11 @@ class Neighbourhood:
 
 def roots_visible(visible: QuerySet[Image], repositories: QuerySet[Repository]) -> QuerySet[Image]:
     """Return the root images among `visible`: base images with no known base. Page them by -id."""
-    held = images_held_in(repositories)
+    visible_ids = images_held_in(repositories)
     return visible.filter(
         # Few images are a base, so start with those instead of checking each image for derived images.
-        Exists(Ancestry.objects.filter(ancestor=OuterRef("pk"), descendant__in=held)),
-        ~Exists(Derivation.objects.filter(derived=OuterRef("pk"), base__in=held)),
+        Exists(Ancestry.objects.filter(ancestor=OuterRef("pk"), descendant__in=visible_ids)),
+        ~Exists(Derivation.objects.filter(derived=OuterRef("pk"), base__in=visible_ids)),
         kind=Image.Kind.MANIFEST,
         pk__in=Derivation.objects.values("base"),
     ).defer("manifest", "config")
@@ -119,9 +119,9 @@ def _node(image: Image, location: Location, column: int, *, is_focus: bool) -> N
 
 def neighbourhood_of(focus: Image, repositories: QuerySet[Repository]) -> Neighbourhood:
     """Return ancestors and descendants of `focus` in `repositories`, grouped to fit the drawing."""
-    held = images_held_in(repositories)
-    up = _without_documents(Ancestry.objects.filter(descendant=focus, ancestor__in=held), "ancestor")
-    down = _without_documents(Ancestry.objects.filter(ancestor=focus, descendant__in=held), "descendant")
+    visible_ids = images_held_in(repositories)
+    up = _without_documents(Ancestry.objects.filter(descendant=focus, ancestor__in=visible_ids), "ancestor")
+    down = _without_documents(Ancestry.objects.filter(ancestor=focus, descendant__in=visible_ids), "descendant")
     ancestors = [row.ancestor for row in up.order_by("depth", "id")[:ANCESTORS_MAX]]
     # In the order of the database index, so that only the first rows are read for a base with 100,000 descendants.
     descendants = [row.descendant for row in down.order_by("depth", "descendant_id")[:DESCENDANTS_READ]]

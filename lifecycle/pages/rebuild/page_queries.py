@@ -152,7 +152,7 @@ def waves_to_confirm(actor: User) -> QuerySet[RebuildWave]:
 # Bases
 
 
-def standing_on(base: Repository, among: QuerySet[Repository]) -> QuerySet[Repository]:
+def repositories_built_on(base: Repository, among: QuerySet[Repository]) -> QuerySet[Repository]:
     """Return the source repositories in `among` that have an image built on an image of `base`."""
     bases = RepositoryImage.objects.filter(repository=base).values("image")
     derived = Derivation.objects.filter(base__in=bases).values("derived")
@@ -196,16 +196,16 @@ class PlanOffer:
 def plan_offer(actor: User, base: Repository, image: Image | None = None) -> PlanOffer | None:
     """Return the offer to plan a rebuild on `base`, None when no visible image is built on it; two queries.
 
-    For an image that no longer has a tag, the offer is the latest tag instead, so that the button never goes back to
-    an old base.
+    For an image that no longer has a tag, the offer is the latest tag instead, so that the button never plans a rebuild
+    on an old base.
     """
-    # Checked first: most repositories have no derived images, and `standing_on` alone would read every image.
+    # Checked first: most repositories have no derived images, and `repositories_built_on` alone would read every image.
     is_any_base = Exists(
         Derivation.objects.filter(base__in=RepositoryImage.objects.filter(repository=base).values("image"))
     )
     has_derived, can_rebuild = Repository.objects.filter(pk=base.pk).values_list(
         *(
-            ExpressionWrapper(is_any_base & Exists(standing_on(base, among)), output_field=BooleanField())
+            ExpressionWrapper(is_any_base & Exists(repositories_built_on(base, among)), output_field=BooleanField())
             for among in (repositories_visible_to(actor), repositories_visible_to(actor, Verb.IMAGE_REBUILD))
         )
     )[0]
@@ -527,7 +527,7 @@ def _add_offers(actor: User, rows: Iterable[JobRow]) -> None:
 
 
 def rebuilt_as(repository: Repository, image: Image, actor: User) -> dict[str, Any]:
-    """Return the rebuilds around an image, for its page.
+    """Return the rebuilds that made or replaced an image, for its page.
 
     `made` is the job that built the image, `renewed` the job that rebuilt it, `seen_waves` the ids of their visible
     waves.

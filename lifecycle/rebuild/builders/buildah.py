@@ -1,8 +1,8 @@
 """The embedded builder: buildah with chroot isolation, for trusted recipes only.
 
-The builder never calls the registry: our client fetches the bases into an OCI layout and pushes the result from one, so
-that no credential is within reach of a build. Builds use the network of the machine, for package indexes. Layers of the
-base keep their original digests in the result, although buildah would compress them again.
+The builder never calls the registry. Our client fetches the bases into an OCI layout and pushes the result from one, so
+a build cannot access any credentials. Builds use the network of the machine, for package indexes. Layers of the base
+keep their original digests in the result, although buildah would compress them again.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
 
 
 def build(request: BuildRequest, client: RegistryClient, *, log: Log, check: Check) -> BuildResult:
-    """Build the recipe on exactly the given bases, push it as `repository:tag`, and return what was pushed.
+    """Build the recipe on exactly the given bases, push it as `repository:tag`, and return its digest.
 
     `log` gets each line without control characters, mirror addresses and index addresses. `check` is called every two
-    seconds and ends the build by raising. Raises BuildFailed when the recipe fails or takes too long.
+    seconds and can raise an error to end the build. Raises BuildFailed when the recipe fails or takes too long.
     """
     started = time.monotonic()
     with scratch_folder("build") as work:
@@ -59,9 +59,9 @@ def build(request: BuildRequest, client: RegistryClient, *, log: Log, check: Che
 
 
 def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, log: Log, check: Check) -> Path:
-    """Build as `build` does, and return the result as an OCI layout below `work`, an empty folder; nothing is pushed.
+    """Build like `build`, but push nothing; return the result as an OCI layout below `work`, an empty folder.
 
-    The layout holds one manifest, under the reference name `new`, and every blob of it.
+    The layout contains one manifest, with the reference name `new`, and all its blobs.
     """
     for name, value in request.build_args.items():
         if not _ARGUMENT.fullmatch(name) or any(ord(c) < 32 for c in value):
@@ -89,7 +89,7 @@ def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, l
         "--format=oci",
         "--layers=false",
         "-t",
-        "oci:/mnt/result:new",  # directly: by way of the storage, every new layer would be unpacked again
+        "oci:/mnt/result:new",  # directly, because every new layer would be unpacked again in buildah's storage
         "--disable-compression",
     ]
     for volume in volumes:
@@ -118,10 +118,10 @@ class _Sandbox:
         self._driver = "overlay" if self._try_overlay() else "vfs"
 
     def bundle_volume(self, recipe: str) -> list[str]:
-        """Return the volume that mounts our bundle over the system's, if a base has one and no RUN changes it.
+        """Return the volume that mounts our bundle over the system's bundle, if a base has one and no RUN changes it.
 
-        A package manager cannot replace a file with a mount over it: a recipe that installs or upgrades
-        `ca-certificates` would fail. pip and apt find our bundle by their own settings in any case.
+        A package manager cannot replace a file that has a mount over it, so a recipe that installs or upgrades
+        `ca-certificates` would fail. pip and apt always find our bundle through their own settings.
         """
         name = settings_files.SYSTEM_BUNDLE.lstrip("/")
         storage = self._work / "root"
@@ -131,7 +131,7 @@ class _Sandbox:
         return [f"{settings_files.FOLDER}/ca.pem:{settings_files.SYSTEM_BUNDLE}:ro"]
 
     def _try_overlay(self) -> bool:
-        """Whether the kernel can mount an overlay here. The fallback, vfs, copies every layer, but works everywhere."""
+        """Return whether the kernel can mount an overlay here. The fallback, vfs, copies every layer."""
         for name in ("lower", "upper", "index", "merged"):
             (self._work / "probe" / name).mkdir(parents=True)
         options = "lowerdir=probe/lower,upperdir=probe/upper,workdir=probe/index"
@@ -145,7 +145,7 @@ class _Sandbox:
         return [*namespaces.OWN, *sandbox, "buildah", *storage, *words]
 
     def run(self, words: Sequence[str], *, tag: str = "") -> None:
-        """Run one buildah command to its end; raises BuildFailed, and the errors of `check`."""
+        """Run one buildah command and wait for its end; raises BuildFailed, and the errors of `check`."""
         environment = settings_files.environment() | {
             "BUILDAH_ISOLATION": "chroot",
             "HOME": "/mnt",
@@ -186,7 +186,7 @@ class _Sandbox:
             self._log(f"The log has more than {LOG_LINES_MAX} lines. The rest is not stored.")
 
     def _lines(self, process: subprocess.Popen[bytes]) -> Any:
-        """Yield cleaned lines as they come, calling `check` in between; raises BuildFailed after the time limit."""
+        """Yield cleaned lines as they arrive, and call `check` regularly; raises BuildFailed after the time limit."""
         if process.stdout is None:
             return
         os.set_blocking(process.stdout.fileno(), False)
@@ -224,7 +224,7 @@ class _Sandbox:
 
 
 def fetch_layout(client: RegistryClient, repository: str, digest: Digest, folder: Path) -> None:
-    """Write the image `digest`, one platform, as an OCI image layout with the reference name `pinned`."""
+    """Write the platform image `digest` as an OCI image layout with the reference name `pinned`."""
     manifest = client.get_manifest(repository, digest.text)
     document = orjson.loads(manifest.content)
     blobs = folder / "blobs" / "sha256"
@@ -241,10 +241,10 @@ def fetch_layout(client: RegistryClient, repository: str, digest: Digest, folder
 
 
 def _add_variables(layout: Path, variables: Mapping[str, str]) -> None:
-    """Add variables for the build's programs to a base, only in its local layout (docs/adr/0008).
+    """Add variables for the programs of a build to a base, only in its local layout (docs/adr/0008).
 
-    A RUN gets exactly the variables of its image, and those from its base are in no history. A variable that the base
-    sets itself stays. The layers, and so the diff ids, do not change.
+    A RUN gets exactly the variables of its image, and variables from its base do not appear in the history. Variables
+    that the base sets itself are kept. The layers do not change, so the diff ids do not change either.
     """
     index = orjson.loads((layout / "index.json").read_bytes())
     written = _blob(layout, index["manifests"][0]["digest"])
@@ -257,7 +257,7 @@ def _add_variables(layout: Path, variables: Mapping[str, str]) -> None:
     config["config"] = {**settings_of_image, "Env": env}
     config_bytes = orjson.dumps(config)
     document["config"] |= {"digest": Digest.of(config_bytes).text, "size": len(config_bytes)}
-    document["config"].pop("data", None)  # an embedded copy of the old one
+    document["config"].pop("data", None)  # an embedded copy of the old configuration
     _blob(layout, document["config"]["digest"]).write_bytes(config_bytes)
     content = orjson.dumps(document)
     digest = Digest.of(content)
@@ -273,7 +273,7 @@ def _remove_variables(config: dict[str, Any], added: Mapping[str, str]) -> None:
 
 
 def _write_index(layout: Path, digest: Digest, size_bytes: int, media_type: str, *, name: str) -> None:
-    """Write the index that names the layout's only manifest."""
+    """Write the index with the layout's only manifest."""
     entry = {
         "mediaType": media_type,
         "digest": digest.text,
@@ -286,9 +286,9 @@ def _write_index(layout: Path, digest: Digest, size_bytes: int, media_type: str,
 def _finish(work: Path, request: BuildRequest, *, mounted: Sequence[str], added: Mapping[str, str]) -> Path:
     """Write the final documents of the result layout, and return its folder.
 
-    The base's layers get their original digests back. New layers lose the empty mount points (`mounted`, and buildah's
-    own), and the configuration loses the variables in `added`. The annotations are added. Buildah wrote every layer
-    uncompressed; the new ones are compressed here.
+    The layers of the base get their original digests back. The empty mount points (`mounted`, and buildah's own) are
+    removed from new layers, and the variables in `added` from the configuration. The annotations are added. Buildah
+    wrote every layer uncompressed; new layers are compressed here.
     """
     layout = work / "result"
     index = orjson.loads((layout / "index.json").read_bytes())
@@ -313,7 +313,7 @@ def _finish(work: Path, request: BuildRequest, *, mounted: Sequence[str], added:
         elif original["digest"] != document["layers"][position]["digest"]:
             document["layers"][position] = original
             target = _blob(layout, original["digest"])
-            if not target.exists():  # an image may have one layer twice
+            if not target.exists():  # an image can contain the same layer twice
                 next(work.glob(f"base*/blobs/sha256/{target.name}")).replace(target)
     config_path.unlink()
     config_bytes = orjson.dumps(config)
@@ -330,7 +330,7 @@ def _finish(work: Path, request: BuildRequest, *, mounted: Sequence[str], added:
 
 
 def _store_layer(layout: Path, path: Path) -> tuple[str, int]:
-    """Move a plain tar to where its digest belongs; return its digest, which is its diff id too, and its size."""
+    """Move a plain tar to the path of its digest; return its digest, which is also its diff id, and its size."""
     with path.open("rb") as stream:
         digest = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
     size_bytes = path.stat().st_size
@@ -339,7 +339,7 @@ def _store_layer(layout: Path, path: Path) -> tuple[str, int]:
 
 
 def _compressed(layout: Path, descriptor: dict[str, Any]) -> dict[str, Any]:
-    """Add the gzip of an uncompressed layer to the layout, the same bytes for the same layer; return its descriptor."""
+    """Add the gzip of a layer to the layout; return its descriptor. Equal layers give equal bytes."""
     if descriptor["mediaType"] != LAYER_TYPE:
         return descriptor
     source, draft = _blob(layout, descriptor["digest"]), layout / "compressed"
@@ -359,7 +359,7 @@ def _compressed(layout: Path, descriptor: dict[str, Any]) -> dict[str, Any]:
 
 
 def _push(client: RegistryClient, layout: Path, request: BuildRequest) -> str:
-    """Upload a finished layout; layers of the bases are mounted from where they are. Return the manifest's digest."""
+    """Upload a finished layout, and return the manifest's digest. Layers of the bases are mounted, if possible."""
     content = _blob(layout, orjson.loads((layout / "index.json").read_bytes())["manifests"][0]["digest"]).read_bytes()
     document = orjson.loads(content)
     sources = [reference.partition("@")[0] for reference in request.bases.values()]
@@ -379,7 +379,7 @@ def _blob(layout: Path, digest: str) -> Path:
 
 
 def _base_layers(work: Path) -> dict[str, dict[str, Any]]:
-    """Return {diff id: layer descriptor as the base's own manifest has it} of all bases."""
+    """Return {diff id: layer descriptor in the base's own manifest} of all bases."""
     layers: dict[str, dict[str, Any]] = {}
     for layout in sorted(work.glob("base[0-9]*")):
         index = orjson.loads((layout / "index.json").read_bytes())

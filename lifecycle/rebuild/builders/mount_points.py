@@ -1,6 +1,6 @@
 """Remove the mount points of a builder from a built layer: empty files, and the folders created for them.
 
-Otherwise they would be part of every image, and count as its own files when a rebase is decided.
+Otherwise they would be part of every image, and a rebase decision would count them as its own files.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _BLOCK: Final = 1024 * 1024
 
 
 def remove(layer: Path, mounted: Collection[str]) -> Path | None:
-    """Write the layer without the empty mount points as a plain tar beside it, and return its path; None without any.
+    """Write the layer without the empty mount points as a plain tar beside it, and return its path, or None.
 
-    All other bytes stay the same, in the same order: members are cut out, never written again. `mounted` are paths
-    without a leading slash. A parent folder is removed too when the layer has nothing else below it: it was created,
-    or touched, only for the mount.
+    Returns None if the layer has no such mount points. All other bytes and their order are unchanged, because members
+    are cut out and never rewritten. `mounted` are paths without a leading slash. A parent folder with nothing else
+    below it in this layer is removed too, because only the mount created or changed it.
     """
     with tempfile.TemporaryFile(dir=layer.parent) as plain:
         with layer.open("rb") as stream:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 # The kernel kills `unshare` with its parent; `unshare` then kills the first process of the namespace, and the kernel
-# the others. A killed worker or demonstration leaves no build behind.
+# the others. So no build outlives a killed worker or demonstration.
 OWN: Final[Sequence[str]] = (
     "setpriv", "--pdeathsig", "KILL",
     "unshare", "--mount", "--pid", "--ipc", "--fork", "--mount-proc", "--kill-child",

@@ -1,7 +1,7 @@
 """The machine's own settings for builds: mounted read-only while a build runs, never part of the image.
 
-Behind a proxy or an internal mirror, builds need the CA bundle, the package index and the mirrors of the machine. None
-of these may become part of an image: not as ARG, ENV, COPY, label, history or log line.
+Behind a proxy or an internal mirror, builds need the CA bundle, the package index and the mirrors of the machine. They
+must never become part of an image or a log, for example as ARG, ENV, COPY, label or history.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from django.conf import settings
 
 from lifecycle.core.errors import Malformed
 
-# Inside a build; `/dev` is our own while it runs, so nothing of this path is left in a layer.
+# Path inside a build. `/dev` is our own mount during a build, so this path never becomes part of a layer.
 FOLDER: Final = "/dev/gravingdock"
 SYSTEM_BUNDLE: Final = "/etc/ssl/certs/ca-certificates.crt"
 _DEB_LINE: Final = re.compile(r"deb\s+(?:\[[^]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)")
@@ -28,9 +28,9 @@ def write(folder: Path) -> list[str]:
 
     Raises Malformed when the file of BUILD_CA_BUNDLE does not exist.
 
-    `ca.pem` is the machine's own bundle with the extra one (setting BUILD_CA_BUNDLE) behind it; `pip.conf` points pip
-    at it and at the machine's package index; `apt.conf` points apt at it; `apt/*.list` are the mirrors of
-    `mirror+file:/etc/apt/mirrors/*.list` sources. Programs that read none of these get `variables`.
+    `ca.pem` is the machine's own bundle, followed by the extra one (setting BUILD_CA_BUNDLE). `pip.conf` contains the
+    path of `ca.pem` and the machine's package index. `apt.conf` contains the path of `ca.pem`. `apt/*.list` are the
+    mirrors of `mirror+file:/etc/apt/mirrors/*.list` sources. Programs that read none of these files use `variables`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     bundle = _bundle()
@@ -59,7 +59,7 @@ def _bundle() -> bytes:
 
 
 def variables(folder: Path) -> dict[str, str]:
-    """Return the variables that tell pip, OpenSSL and Node where our bundle is."""
+    """Return the variables with the path of our bundle, for pip, OpenSSL and Node."""
     if not (folder / "ca.pem").exists():
         return {}
     return dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"), f"{FOLDER}/ca.pem")
@@ -68,12 +68,12 @@ def variables(folder: Path) -> dict[str, str]:
 def _pip_configuration(*, has_bundle: bool) -> str:
     """Return a pip.conf with the index settings of this machine's pip, and our bundle."""
     done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
-    wanted = {"index-url", "extra-index-url", "trusted-host", "default-timeout", "timeout", "proxy"}
+    kept_keys = {"index-url", "extra-index-url", "trusted-host", "default-timeout", "timeout", "proxy"}
     values: dict[str, str] = {}
     for line in done.stdout.splitlines():
         name, separator, value = line.partition("=")
         key = name.rpartition(".")[2]
-        if separator and key in wanted:
+        if separator and key in kept_keys:
             values[key] = value.strip().strip("'\"")
     if has_bundle:
         values["cert"] = f"{FOLDER}/ca.pem"
@@ -122,6 +122,6 @@ def secrets_of(folder: Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the minimal environment of the builder: no variable of ours or of the machine."""
+    """Return the minimal environment of the builder, without our variables and those of the machine."""
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return {"PATH": path, "LANG": "C.UTF-8", "TERM": "dumb"}

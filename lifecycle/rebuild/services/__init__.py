@@ -1,4 +1,4 @@
-"""Acts on recipes, watches, waves and jobs: each checks, locks, changes, audits and queues in one transaction."""
+"""Actions on recipes, watches, waves and jobs. Each checks, locks, changes, audits and queues in one transaction."""
 
 from lifecycle.rebuild.services.progress import OPEN_STATES
 from lifecycle.rebuild.services.recipes import CONTAINERFILE_MAX, checked_arguments, put_recipe

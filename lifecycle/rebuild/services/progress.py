@@ -35,7 +35,7 @@ def open_runs() -> QuerySet[Job]:
 
 
 def queue_run(job: RebuildJob, wave: RebuildWave) -> None:
-    """Queue a run of one job, in the name of the user who confirmed the wave."""
+    """Queue a run of one job, on behalf of the user who confirmed the wave."""
     actor = wave.confirmed_by or wave.planned_by
     jobs.queue(REBUILD, subject_id=job.pk, actor=actor, dedupe_key=f"rebuild:{job.pk}")
 
@@ -65,7 +65,7 @@ def move(job: RebuildJob, state: str, **changes: object) -> None:
 def advance(wave: RebuildWave) -> None:
     """Queue every job whose parents are done, or finish the wave when no job is open. The caller has locked the wave.
 
-    Skips jobs with an open run: a second run would make the same image at the same time.
+    Skips jobs with an open run, because a second run would make the same image at the same time.
     """
     rows = list(wave.jobs.prefetch_related("parents"))
     if wave.state == RebuildWave.State.RUNNING:
@@ -87,7 +87,7 @@ def advance(wave: RebuildWave) -> None:
     end = RebuildWave.State.SUCCEEDED if is_good else RebuildWave.State.FAILED
     move_wave(wave, RebuildWave.State.CANCELLED if is_over else end)
     record(Action.REBUILD_FINISHED, wave, wave.confirmed_by or wave.planned_by, RebuildFinished(state=wave.state))
-    # While the wave ran, watches of its images proposed nothing (planning.propose). Now they check again.
+    # While the wave was running, watches of its images created no plans (planning.propose). Check them now.
     updated = [job.repository_id for job in rows if job.has_new_image]
     for watch in UpstreamWatch.objects.filter(repository__in=updated).order_by("pk"):
         queue_plan(watch)

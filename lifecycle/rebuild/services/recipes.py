@@ -34,10 +34,10 @@ def put_recipe(
     build_args: Mapping[str, str] | None = None,
     tag: str = "latest",
 ) -> Recipe:
-    """Store a recipe as the current one: a new revision, or the last one when nothing differs.
+    """Store a recipe as the current one. Returns the new revision, or the last one when nothing changed.
 
     The context is pushed into the repository first, as an artifact. The first recipe of a repository needs
-    `image.create`, a later one `image.amend`, since it changes what others rely on.
+    `image.create`, a later one `image.amend`, because other images may depend on it.
 
     Raises NotFound, NotPermitted, Malformed, RegistryUnavailable.
     """
@@ -55,7 +55,7 @@ def put_recipe(
     with transaction.atomic():
         repository = lock_repository(actor, repository_id, Verb.IMAGE_VIEW)
         last = Recipe.objects.filter(repository=repository).order_by("-revision").first()
-        # Again under the lock: another user may have stored the first recipe while the context was pushed.
+        # Check again with the lock: another user may have stored the first recipe while the context was pushed.
         require(actor, Verb.IMAGE_AMEND if last else Verb.IMAGE_CREATE, repository=repository)
         if last is not None and all(getattr(last, name) == value for name, value in values.items()):
             return last
@@ -71,8 +71,8 @@ def put_recipe(
 
 
 def checked_arguments(build_args: Mapping[str, str]) -> dict[str, str]:
-    """Return build arguments as they are stored; raises Malformed for a name or value that no builder accepts."""
+    """Return build arguments as they are stored; raises Malformed for an invalid name or value."""
     for name, value in build_args.items():
         if not _ARGUMENT.fullmatch(name) or any(ord(c) < 32 for c in value):
-            raise Malformed("A build argument is a name and a value on one line.", argument=name[:60])
+            raise Malformed("A build argument needs a valid name and a value on one line.", argument=name[:60])
     return dict(build_args)

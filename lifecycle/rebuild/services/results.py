@@ -1,4 +1,4 @@
-"""Record what a worker did for one job of a wave. The worker calls each function inside its fenced transaction."""
+"""Record the results of a worker for one job of a wave. The worker calls them inside its fenced transaction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ State = RebuildJob.State
 
 
 def begin(job_id: int, *, node_id: str, recipe: Recipe | None = None) -> RebuildJob:
-    """Mark a job as building, with `recipe` or the planned one; unchanged if an earlier attempt did so.
+    """Mark a job as building, with `recipe` or the planned one. Changes nothing if an earlier attempt did so.
 
     A job of a cancelled wave is cancelled instead.
     """
@@ -29,7 +29,7 @@ def begin(job_id: int, *, node_id: str, recipe: Recipe | None = None) -> Rebuild
 
 
 def stop_if_cancelled(job_id: int) -> bool:
-    """Cancel a job whose wave was cancelled, and return whether it was. Call before what cannot be undone."""
+    """Cancel a job whose wave was cancelled, and return whether it was. Call it before irreversible steps."""
     job = _lock_job(job_id)
     if job.wave.state != RebuildWave.State.CANCELLED:
         return False
@@ -43,7 +43,7 @@ def _cancel(job: RebuildJob) -> None:
 
 
 def built(job_id: int, image: Image, *, method: str, reason: str) -> RebuildJob:
-    """Record the result of a build; with the old digest again, derived images need no rebuild."""
+    """Record the result of a build. If the digest is still the old one, the job becomes `unchanged`."""
     job = _lock_job(job_id)
     if job.state != State.BUILDING:
         return job
@@ -64,9 +64,9 @@ def unchanged(job_id: int, *, reason: str, image: Image | None = None) -> None:
 
 
 def may_replace(job: RebuildJob, digest: str) -> bool:
-    """Whether a job can move its tag away from `digest`: the image it rebuilds, or the result of an older wave.
+    """Return whether a job can move its tag away from `digest`: from the image it rebuilds, or an older wave's result.
 
-    Any other image was tagged by a user on purpose, and stays.
+    Any other image was tagged by a user on purpose, so the tag is kept.
     """
     own = {job.old_image.digest, job.new_image.digest if job.new_image else ""}
     earlier = RebuildJob.objects.filter(
@@ -109,7 +109,7 @@ def _findings(image: Image) -> set[tuple[str, str]]:
 
 
 def fail(job_id: int, *, why: str) -> None:
-    """Record a failure: derived images are blocked, siblings continue."""
+    """Record a failure. Derived images are blocked, and all other images continue."""
     job = _lock_job(job_id)
     if job.state not in OPEN_STATES:
         return
@@ -133,7 +133,7 @@ def fail(job_id: int, *, why: str) -> None:
 
 
 def _lock_job(job_id: int) -> RebuildJob:
-    """Return a job with its wave's row locked. Else two parents that finish at once could both miss their child."""
+    """Return a job with its wave's row locked, so that of two parents that finish at once, one queues their child."""
     job = RebuildJob.objects.select_related("repository__team", "old_image").get(pk=job_id)
     job.wave = RebuildWave.objects.select_for_update().select_related("repository__team").get(pk=job.wave_id)
     job.refresh_from_db(fields=["state"])

@@ -20,7 +20,7 @@ from lifecycle.registry.models import Tag
 
 @transaction.atomic
 def watch_base(repository_id: int, *, actor: User, tag: str = "latest") -> UpstreamWatch:
-    """Propose a wave each time this tag moves; a second call returns the same watch. Raises NotFound, NotPermitted."""
+    """Plan a wave each time this tag moves. A second call returns the same watch. Raises NotFound, NotPermitted."""
     repository = lock_repository(actor, repository_id, Verb.IMAGE_REBUILD)
     row = Tag.objects.filter(repository=repository, name=parse_tag(tag)).select_related("image").first()
     watch, is_new = UpstreamWatch.objects.get_or_create(
@@ -42,7 +42,7 @@ def unwatch(repository_id: int, watch_id: int, *, actor: User) -> None:
     repository = lock_repository(actor, repository_id, Verb.IMAGE_REBUILD)
     watch = UpstreamWatch.objects.filter(repository=repository, pk=watch_id).first()
     if watch is None:
-        raise NotFound("This repository has no such watch.")
+        raise NotFound("Watch not found, or you don't have access.")
     audit.record(
         Action.WATCH_REMOVED, actor=actor, subject=watch, repository=repository, team=repository.team,
         details=TagDetails(tag=watch.tag),

@@ -26,7 +26,7 @@ State = RebuildJob.State
 def confirm_wave(wave_id: int, *, actor: User) -> RebuildWave:
     """Start a planned wave; raises NotFound, NotPermitted, IllegalTransition.
 
-    The wave moves tags, so `actor` also needs `image.amend` for every repository whose tag is protected.
+    The wave moves tags, so `actor` also needs `image.amend` on every repository whose tag is protected.
     """
     wave = lock_wave(actor, wave_id)
     for job in wave.jobs.exclude(repository__protected_tags=[]).select_related("repository__team"):
@@ -39,9 +39,9 @@ def confirm_wave(wave_id: int, *, actor: User) -> RebuildWave:
 
 
 def supersede_plans(wave: RebuildWave, *, actor: User) -> None:
-    """Cancel older plans for this base that are not confirmed and whose base image no tag names any more.
+    """Cancel older unconfirmed plans for this base, if no tag points at their base image any more.
 
-    Plans for an image that a tag names stay, no matter who made them. The caller has locked the base's repository row.
+    Plans for an image with a tag are kept, no matter who made them. The caller has locked the base's repository row.
     """
     now = set(Tag.objects.filter(repository=wave.repository, image=wave.new_base).values_list("name", flat=True))
     if not now:
@@ -61,7 +61,7 @@ def supersede_plans(wave: RebuildWave, *, actor: User) -> None:
 def _cancel_in_older_waves(wave: RebuildWave) -> None:
     """Cancel waiting jobs of older running waves whose image this wave rebuilds on a newer state of the same base.
 
-    Builds that already run there continue: their result is replaced by ours, never the other way round
+    Builds that are already running there continue. Our result replaces theirs, never the other way round
     (`results.may_replace`). Older waves are locked in descending order, so that two confirmations cannot deadlock.
     """
     tags = tags_of(wave.repository, wave.new_base)
@@ -84,7 +84,7 @@ def _cancel_in_older_waves(wave: RebuildWave) -> None:
 
 @transaction.atomic
 def cancel_wave(wave_id: int, *, actor: User) -> RebuildWave:
-    """Start no more jobs of the wave and move no tag; a running build ends within seconds."""
+    """Cancel a wave: no more jobs start, and no tag moves. A running build ends within seconds."""
     wave = lock_wave(actor, wave_id)
     move_wave(wave, RebuildWave.State.CANCELLED)
     for job in wave.jobs.filter(state=State.WAITING):
@@ -111,7 +111,7 @@ def retry_wave(wave_id: int, *, actor: User) -> RebuildWave:
 
 
 def resume_waves() -> None:
-    """Queue the open jobs of running waves that have no run. Should never be needed (invariant 10)."""
+    """Queue the open jobs of running waves that have no run. This should never be necessary (invariant 10)."""
     runs = open_runs().filter(subject_id=OuterRef("pk"))
     open_jobs = RebuildJob.objects.filter(state__in=OPEN_STATES, wave__state=RebuildWave.State.RUNNING)
     for wave_id in open_jobs.filter(~Exists(runs)).order_by("wave").values_list("wave", flat=True).distinct()[:100]:

@@ -33,7 +33,7 @@ def test_stopped_part_restarts_with_its_changed_command(supervisor: Supervisor) 
     supervisor.write([Part("one", ["sleep", "2000"], Path("/")), Part("two", ["sleep", "3000"], Path("/"))])
     supervisor.ask_to_stop(["one"])
     supervisor.await_stopped(["one"])
-    supervisor.take_anew(["one"])
+    supervisor.reload_configuration(["one"])
     supervisor.start_parts(["one"])
     assert command_of(supervisor, "one") == ["sleep", "2000"]
     assert (command_of(supervisor, "two"), supervisor.states()["two"]) == (untouched, "RUNNING")
