@@ -1,4 +1,4 @@
-"""Jobs while Redis and PostgreSQL fail under them: rows decide, so all end, each effect once."""
+"""Jobs while Redis and PostgreSQL fail: every job finishes, and each effect happens once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COUNT = 200
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_queues_many_jobs_does_not_wait_for_a_broker_that_is_away(services: Services) -> None:
+def test_queue_does_not_wait_when_broker_is_down(services: Services) -> None:
     services.kill("redis")
     started = time.monotonic()
     with transaction.atomic():
@@ -40,7 +40,7 @@ def test_who_queues_many_jobs_does_not_wait_for_a_broker_that_is_away(services: 
 
 @pytest.fixture
 def without_workers(services: Services, transactional_db: None) -> Services:
-    """Registry and web over PostgreSQL and Redis, all empty; a test starts workers when it wants them."""
+    """The registry and web process over an empty PostgreSQL and Redis. Tests start workers themselves."""
     services.end_writers()
     services.need_web()
     services.forget_wake_ups()
@@ -50,12 +50,12 @@ def without_workers(services: Services, transactional_db: None) -> Services:
     return services
 
 
-def done(kind: str) -> int:
+def count_succeeded(kind: str) -> int:
     return Job.objects.filter(kind=kind, state=Job.State.SUCCEEDED).count()
 
 
 @pytest.mark.timeout(500)
-def test_two_hundred_jobs_end_once_each_whatever_fails_under_them(without_workers: Services) -> None:
+def test_all_jobs_finish_once_when_services_fail(without_workers: Services) -> None:
     stack = without_workers
     http = HttpClient()
     client = HttpRegistryClient(stack.registry.url, http=http, authorizer=SelfIssued())
@@ -66,44 +66,44 @@ def test_two_hundred_jobs_end_once_each_whatever_fails_under_them(without_worker
     wait_until(lambda: Job.objects.filter(kind="ingest", state=Job.State.WAITING).count() == COUNT, 60)
 
     workers = Supervised(stack, "worker", "ticker", WORKER_DEAF_S="10")
-    workers.wait_until(lambda: done("ingest") >= 10, 60, every_s=0.02)
+    workers.wait_until(lambda: count_succeeded("ingest") >= 10, 60, every_s=0.02)
     stack.forget_wake_ups()
     stack.kill("redis")
     stack.need_redis()
-    workers.wait_until(lambda: done("ingest") >= 60, 90, every_s=0.02)
+    workers.wait_until(lambda: count_succeeded("ingest") >= 60, 90, every_s=0.02)
     ended = 0
     for _ in range(3):
         ended += stack.end_connections()
         time.sleep(0.3)
     assert ended >= 3
-    workers.wait_until(lambda: done("ingest") >= 120, 60, every_s=0.02)
+    workers.wait_until(lambda: count_succeeded("ingest") >= 120, 60, every_s=0.02)
     connection.close()
     stack.kill("postgres", signal.SIGINT)
     stack.need_postgres()
-    workers.wait_until(lambda: done("ingest") == COUNT, 120)
-    workers.wait_until(lambda: done("lineage") == COUNT, 120)
+    workers.wait_until(lambda: count_succeeded("ingest") == COUNT, 120)
+    workers.wait_until(lambda: count_succeeded("lineage") == COUNT, 120)
 
     digests = sorted(item.manifest.digest.text for item in items)
     assert sorted(Image.objects.values_list("digest", flat=True)) == digests
     assert sorted(TagEvent.objects.values_list("new_image__digest", flat=True)) == digests
     assert sorted(AuditEvent.objects.filter(action="image.pushed").values_list("digest", flat=True)) == digests
-    # Nobody scans here: each image waits for it once. The ticker's own crawl may wait for the database's next second.
+    # No worker scans here: each image has one waiting scan. The ticker's crawl may wait for the database's next second.
     unfinished = Job.objects.exclude(state=Job.State.SUCCEEDED).exclude(kind="crawl")
     assert list(unfinished.values_list("kind", flat=True)) == ["scan"] * COUNT
 
 
-def is_at_work(job: Job) -> bool:
+def is_running(job: Job) -> bool:
     job.refresh_from_db()
     return job.state == Job.State.RUNNING
 
 
-def has_ended(job: Job) -> bool:
+def has_finished(job: Job) -> bool:
     job.refresh_from_db()
     return job.is_final
 
 
 class Supervised:
-    """Workers that are started again when they end, as every installation does it."""
+    """Workers that are restarted when they exit, as in every installation."""
 
     def __init__(self, stack: Services, *names: str, app: str = "config.celery", **settings: str) -> None:
         self._start = partial(stack.need_workers, *names, app=app, **settings)
@@ -116,14 +116,14 @@ class Supervised:
 
         wait_until(check, timeout_s, every_s=every_s)
 
-    def work(self, image: Image) -> bool:
-        """Whether a worker does a job that is queued now."""
+    def completes_job(self, image: Image) -> bool:
+        """Return whether a worker completes a newly queued job."""
         job = jobs.queue(kind_called("lineage"), subject_id=image.pk, actor=system_user())
-        self.wait_until(lambda: has_ended(job), 150)
+        self.wait_until(lambda: has_finished(job), 150)
         return job.state == Job.State.SUCCEEDED
 
 
-def test_work_goes_on_and_workers_consume_again_when_redis_restarts_and_a_job_that_kills_them_ends(
+def test_workers_recover_from_redis_restarts_and_jobs_that_kill_them(
     without_workers: Services,
 ) -> None:
     stack = without_workers
@@ -131,31 +131,31 @@ def test_work_goes_on_and_workers_consume_again_when_redis_restarts_and_a_job_th
     deadly = jobs.queue(kind_called("crawl"), subject_id=1, actor=system_user(), max_attempts=3)
     long = jobs.queue(kind_called("plan"), subject_id=1, actor=system_user())
     image = dock.image("some image")
-    workers.wait_until(lambda: is_at_work(long), 60)
+    workers.wait_until(lambda: is_running(long), 60)
 
     for _ in range(3):
         stack.kill("redis")
         stack.need_redis()
-        assert workers.work(image)
-    workers.wait_until(lambda: has_ended(long), 60)
-    assert (long.state, long.attempts) == (Job.State.SUCCEEDED, 1)  # no broker ends what has begun
-    workers.wait_until(lambda: has_ended(deadly), 60)
+        assert workers.completes_job(image)
+    workers.wait_until(lambda: has_finished(long), 60)
+    assert (long.state, long.attempts) == (Job.State.SUCCEEDED, 1)  # a lost broker does not stop a running job
+    workers.wait_until(lambda: has_finished(deadly), 60)
     assert (deadly.state, deadly.attempts, deadly.error_code) == (Job.State.FAILED, 3, "attempts_used")
     assert "died" in deadly.last_error
-    assert workers.work(image)
+    assert workers.completes_job(image)
 
 
-def test_a_worker_that_is_idle_while_work_waits_for_it_ends_itself(without_workers: Services) -> None:
+def test_idle_worker_restarts_when_jobs_are_waiting(without_workers: Services) -> None:
     stack = without_workers
     image = dock.image("some image")
-    assert Supervised(stack, "worker", "ticker", WORKER_DEAF_S="3").work(image)
+    assert Supervised(stack, "worker", "ticker", WORKER_DEAF_S="3").completes_job(image)
     worker = stack.processes["worker"]
-    # Connected, answering, and consuming nothing: what some lost connections leave behind.
+    # Connected and responsive, but without a consumer. Some lost connections leave this state.
     celery.control.cancel_consumer("match", destination=["worker@test"], reply=True, timeout=10)
     time.sleep(5)
-    assert worker.poll() is None  # nothing waits, so there is nothing to be deaf for
+    assert worker.poll() is None  # no job waits, so the worker keeps running
     job = jobs.queue(kind_called("lineage"), subject_id=image.pk, actor=system_user())
     worker.wait(timeout=60)
     stack.need_workers("worker")  # as the supervisor would
-    wait_until(lambda: has_ended(job), 60)
+    wait_until(lambda: has_finished(job), 60)
     assert job.state == Job.State.SUCCEEDED

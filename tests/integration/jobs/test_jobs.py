@@ -1,4 +1,4 @@
-"""Jobs: claimed once, fenced, retried, swept. PostgreSQL decides, never a message."""
+"""Claims, fences, retries and sweeps of jobs. PostgreSQL decides the state, not the messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def handle(monkeypatch):
-    """Set the function that does CRAWL jobs in this test."""
+    """Set the handler of `crawl` jobs in this test."""
 
     def use(function):
         monkeypatch.setitem(handlers._HANDLERS, "crawl", function)
@@ -40,7 +40,7 @@ def test_queue_sends_a_wake_up_only_after_the_commit(wake_ups):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_queue_leaves_nothing_when_the_transaction_rolls_back(wake_ups):
+def test_queue_creates_nothing_when_transaction_rolls_back(wake_ups):
     with transaction.atomic():
         queue()
         transaction.set_rollback(True)
@@ -48,7 +48,7 @@ def test_queue_leaves_nothing_when_the_transaction_rolls_back(wake_ups):
     assert wake_ups == []
 
 
-def test_queue_returns_the_waiting_job_with_the_same_key_once():
+def test_queue_returns_waiting_job_with_same_key():
     first, second = queue(dedupe_key="x"), queue(dedupe_key="x")
     assert first.pk == second.pk
     services.claim(first.pk, worker="w")
@@ -56,16 +56,16 @@ def test_queue_returns_the_waiting_job_with_the_same_key_once():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_claim_gives_a_job_to_one_of_two_workers(in_other_connection):
+def test_claim_gives_job_to_only_one_worker(in_other_connection):
     job = queue()
     with transaction.atomic():
         assert Job.objects.select_for_update().get(pk=job.pk)
-        assert in_other_connection(lambda: services.claim(job.pk, worker="b")) is None  # skips, does not wait
+        assert in_other_connection(lambda: services.claim(job.pk, worker="b")) is None  # skips the row, no wait
     assert in_other_connection(lambda: services.claim(job.pk, worker="b")).fence == 1
     assert services.claim(job.pk, worker="a") is None
 
 
-def test_a_worker_whose_lease_ran_out_can_commit_nothing(settings):
+def test_worker_with_expired_lease_cannot_commit(settings):
     settings.JOB_LEASE_S = 0
     job = queue()
     late = services.claim(job.pk, worker="late")
@@ -79,12 +79,12 @@ def test_a_worker_whose_lease_ran_out_can_commit_nothing(settings):
         pass
 
 
-def test_run_ends_a_job_whose_handler_returns(handle):
+def test_run_completes_job_once(handle):
     seen = []
     handle(lambda run: seen.append(run.job.pk))
     job = queue()
     running.run(job.pk)
-    running.run(job.pk)  # a doubled wake-up
+    running.run(job.pk)  # a duplicate wake-up
     job.refresh_from_db()
     assert (seen, job.state, job.attempts) == ([job.pk], Job.State.SUCCEEDED, 1)
 
@@ -97,7 +97,7 @@ def test_run_ends_a_job_whose_handler_returns(handle):
         (ValueError("a bug"), Job.State.WAITING),
     ],
 )
-def test_run_retries_only_what_time_can_heal(handle, error, state):
+def test_run_retries_only_temporary_errors(handle, error, state):
     def fail(run):
         raise error
 
@@ -111,7 +111,7 @@ def test_run_retries_only_what_time_can_heal(handle, error, state):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_job_whose_connection_broke_begins_again_without_losing_an_attempt(handle):
+def test_lost_connection_does_not_use_an_attempt(handle):
     def break_it(run):
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
@@ -132,7 +132,7 @@ def test_a_job_whose_connection_broke_begins_again_without_losing_an_attempt(han
     assert (job.state, job.attempts) == (Job.State.SUCCEEDED, 1)
 
 
-def test_run_tells_who_waits_when_all_attempts_are_used(handle, monkeypatch):
+def test_run_calls_gave_up_hook_when_attempts_are_used(handle, monkeypatch):
     told = []
     monkeypatch.setitem(kinds._GAVE_UP, "crawl", lambda job: told.append(job.pk))
 
@@ -146,7 +146,7 @@ def test_run_tells_who_waits_when_all_attempts_are_used(handle, monkeypatch):
     assert (job.state, told) == (Job.State.FAILED, [job.pk])
 
 
-def test_a_postponed_job_waits_without_losing_an_attempt(handle):
+def test_postponed_job_waits_without_using_an_attempt(handle):
     def wait(run):
         raise handlers.Postponed("not scanned yet", seconds=5)
 
@@ -157,7 +157,7 @@ def test_a_postponed_job_waits_without_losing_an_attempt(handle):
     assert (job.state, job.attempts, job.last_error) == (Job.State.WAITING, 0, "not scanned yet")
 
 
-def test_sweep_wakes_lost_and_dead_jobs_once_in_a_period(wake_ups):
+def test_sweep_wakes_lost_and_dead_jobs_once_per_period(wake_ups):
     lost, dead, later = queue(), queue(), queue(not_before=timezone.now() + timedelta(hours=1))
     services.claim(dead.pk, worker="killed")
     Job.objects.filter(pk=dead.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
@@ -168,7 +168,7 @@ def test_sweep_wakes_lost_and_dead_jobs_once_in_a_period(wake_ups):
     assert services.sweep() == 0
 
 
-def test_sweep_leaves_a_queue_alone_that_is_behind(monkeypatch, wake_ups):
+def test_sweep_skips_queue_with_backlog(monkeypatch, wake_ups):
     lengths = {"ingest": services.QUEUE_ENOUGH, "match": services.QUEUE_ENOUGH - 1}
     monkeypatch.setattr(services.broker, "waiting", lambda queues: lengths)
     behind = queue()
@@ -182,7 +182,7 @@ def test_sweep_leaves_a_queue_alone_that_is_behind(monkeypatch, wake_ups):
     assert [job for job, _ in wake_ups] == [other.pk, behind.pk]
 
 
-def test_a_due_moment_fires_once_for_any_number_of_tickers(monkeypatch):
+def test_schedule_runs_once_with_several_tickers(monkeypatch):
     fired = []
     monkeypatch.setattr(schedule, "_SCHEDULES", [schedule.Schedule("x", 60, lambda: fired.append(1))])
     assert schedule.run_due(now_s=600.0) == ["x"]
@@ -191,7 +191,7 @@ def test_a_due_moment_fires_once_for_any_number_of_tickers(monkeypatch):
     assert (len(fired), ScheduleSlot.objects.count()) == (2, 2)
 
 
-def test_a_schedule_that_fails_is_due_again_and_holds_up_no_other(monkeypatch):
+def test_failed_schedule_runs_again_and_does_not_block_others(monkeypatch):
     fired = []
 
     def fail():
@@ -207,16 +207,16 @@ def test_a_schedule_that_fails_is_due_again_and_holds_up_no_other(monkeypatch):
     assert fired == [1, 2]
 
 
-def ended(state=Job.State.FAILED, *, hours=0.0, kind="match", code="crashed", payload=None, subject_id=1):
-    """Return a job that ended so long ago."""
+def finished_job(state=Job.State.FAILED, *, hours=0.0, kind="match", code="crashed", payload=None, subject_id=1):
+    """Return a job that finished `hours` ago."""
     job = services.queue(kind_called(kind), subject_id=subject_id, actor=system_user(), payload=payload)
     at = timezone.now() - timedelta(hours=hours)
     Job.objects.filter(pk=job.pk).update(state=state, error_code=code, finished_at=at, created_at=at)
     return job
 
 
-def test_what_failed_for_a_while_is_queued_again_once():
-    job = ended(hours=0.1, payload={"package_ids": [5]})
+def test_failed_job_is_queued_again_once():
+    job = finished_job(hours=0.1, payload={"package_ids": [5]})
     for _ in range(2):
         schedule.queue_again()
     again = Job.objects.get(state=Job.State.WAITING)
@@ -230,11 +230,11 @@ def test_what_failed_for_a_while_is_queued_again_once():
     [(1, 0.05, False), (1, 0.1, True), (2, 0.2, False), (2, 0.3, True), (3, 0.9, False), (3, 1.1, True),
      (25, 1.1, True), (27, 1.1, False), (27, 23.9, False), (27, 24.1, True), (40, 24.1, True)],
 )  # fmt: skip
-def test_the_pauses_grow_with_each_failure_in_a_row_to_a_day(failures, hours, is_due):
-    ended(hours=200)
-    ended(Job.State.SUCCEEDED, hours=199, code="")  # what failed before is forgotten
+def test_pause_grows_with_failures_in_a_row_up_to_a_day(failures, hours, is_due):
+    finished_job(hours=200)
+    finished_job(Job.State.SUCCEEDED, hours=199, code="")  # a success resets the earlier failures
     for number in range(failures):
-        ended(hours=hours + failures - number - 1)
+        finished_job(hours=hours + failures - number - 1)
     schedule.queue_again()
     assert Job.objects.filter(state=Job.State.WAITING).exists() == is_due
 
@@ -248,20 +248,21 @@ def test_the_pauses_grow_with_each_failure_in_a_row_to_a_day(failures, hours, is
         {"state": Job.State.CANCELLED},
     ],
 )
-def test_what_has_another_way_or_cannot_heal_is_not_queued_again(more):
-    ended(hours=48, **more)
+def test_job_with_own_retry_or_permanent_error_is_not_queued_again(more):
+    finished_job(hours=48, **more)
     schedule.queue_again()
     assert not Job.objects.filter(state=Job.State.WAITING).exists()
 
 
-def test_what_was_asked_for_again_already_is_not_queued_twice():
-    ended(hours=48, payload={"package_ids": [5]})
-    ended(Job.State.SUCCEEDED, hours=47, code="", payload={"package_ids": [6]})  # another batch of the same image
-    ended(hours=48, kind="scan")
+def test_job_already_queued_again_is_not_queued_twice():
+    finished_job(hours=48, payload={"package_ids": [5]})
+    # another batch of the same image
+    finished_job(Job.State.SUCCEEDED, hours=47, code="", payload={"package_ids": [6]})
+    finished_job(hours=48, kind="scan")
     services.queue(kind_called("scan"), subject_id=1, actor=system_user())
-    ended(hours=48, kind="lineage")
-    ended(Job.State.SUCCEEDED, hours=47, code="", kind="lineage")
-    ended(hours=48, kind="plan")
+    finished_job(hours=48, kind="lineage")
+    finished_job(Job.State.SUCCEEDED, hours=47, code="", kind="lineage")
+    finished_job(hours=48, kind="plan")
     before = set(Job.objects.values_list("pk", flat=True))
     schedule.queue_again()
     fresh = Job.objects.exclude(pk__in=before).order_by("kind")

@@ -1,4 +1,4 @@
-"""Jobs by browser: one's own, in words, with a log that is polled; stop and try again where that makes sense."""
+"""The job pages: own jobs, subjects, the polled log, cancel and retry."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def running(made: Job, *, ran_s: float, done: int, total: int) -> Job:
     return made
 
 
-def test_everybody_sees_the_own_jobs_and_an_admin_all(dock: Any, admin: User) -> None:
+def test_users_see_own_jobs_and_admins_see_all(dock: Any, admin: User) -> None:
     mine, other = job("scan", dock.owner, dock.image.pk), job("crawl", system_user())
     assert [row.pk for row in browser(dock.owner).get("/jobs/").context["page"].rows] == [mine.pk]
     assert browser(dock.owner).get(f"/jobs/{other.pk}/").status_code == 404
@@ -60,7 +60,7 @@ def test_everybody_sees_the_own_jobs_and_an_admin_all(dock: Any, admin: User) ->
     assert browser(admin).get("/jobs/?state=failed").context["page"].rows == []
 
 
-def test_a_subject_is_said_in_words_with_a_link_as_far_as_the_reader_may_see_it(
+def test_subject_is_shown_with_link_only_to_readers_with_access(
     dock: Any,
     request_: Any,
     admin: User,
@@ -77,11 +77,11 @@ def test_a_subject_is_said_in_words_with_a_link_as_far_as_the_reader_may_see_it(
         job("plan", dock.owner, 999),
     ]
 
-    def said(reader: User) -> list[tuple[str, bool]]:
+    def shown_subjects(reader: User) -> list[tuple[str, bool]]:
         found = page_queries.subjects_of(jobs, reader)
         return [(found[row.pk].words, bool(found[row.pk].url)) for row in jobs]
 
-    assert said(dock.owner) == [
+    assert shown_subjects(dock.owner) == [
         ("shop/api:1.0", True),
         ("shop/api:1.0 to staging", True),
         ("push from registry managed", False),
@@ -89,11 +89,14 @@ def test_a_subject_is_said_in_words_with_a_link_as_far_as_the_reader_may_see_it(
         ("2 package versions, 1 advisory", False),
         ("subject 999", False),
     ]
-    assert [words for words, _ in said(dock.outsider)[:2]] == [f"subject {dock.image.pk}", f"subject {request_.pk}"]
-    assert said(admin)[1] == ("shop/api:1.0 to staging", False)
+    assert [words for words, _ in shown_subjects(dock.outsider)[:2]] == [
+        f"subject {dock.image.pk}",
+        f"subject {request_.pk}",
+    ]
+    assert shown_subjects(admin)[1] == ("shop/api:1.0 to staging", False)
 
 
-def test_time_left_is_said_only_when_there_is_something_to_judge_it_by(dock: Any) -> None:
+def test_time_left_is_shown_only_with_enough_data(dock: Any) -> None:
     known = running(job("crawl", dock.owner), ran_s=60, done=25, total=100)
     left_s = page_queries.seconds_left(known)
     assert left_s is not None
@@ -104,7 +107,7 @@ def test_time_left_is_said_only_when_there_is_something_to_judge_it_by(dock: Any
     assert page_queries.seconds_left(job("crawl", dock.owner, progress_done=5, progress_total=10)) is None
 
 
-def test_the_page_is_polled_while_the_job_is_open_and_answers_304_when_nothing_is_new(dock: Any) -> None:
+def test_open_job_is_polled_and_unchanged_page_answers_304(dock: Any) -> None:
     made, client = job("scan", dock.owner, dock.image.pk), browser(dock.owner)
     where = f"/jobs/{made.pk}/"
     page = client.get(where).content.decode()
@@ -124,7 +127,7 @@ def test_the_page_is_polled_while_the_job_is_open_and_answers_304_when_nothing_i
     assert b"".join(raw.streaming_content).decode().endswith("Z <b>pulling</b>\n")
 
 
-def test_a_poll_after_the_session_ended_leads_to_the_sign_in_as_a_page(dock: Any) -> None:
+def test_poll_after_session_expired_redirects_to_sign_in(dock: Any) -> None:
     made = job("scan", dock.owner, dock.image.pk)
     poll = {"HX-Request": "true", "HX-Current-URL": f"http://testserver/jobs/{made.pk}/"}
     answer = Client().get(f"/jobs/{made.pk}/", headers=poll)
@@ -133,7 +136,7 @@ def test_a_poll_after_the_session_ended_leads_to_the_sign_in_as_a_page(dock: Any
     assert "HX-Redirect" not in browser(dock.owner).get(f"/jobs/{made.pk}/", headers=poll)
 
 
-def test_a_cancelled_job_commits_nothing_any_more_and_what_waits_for_it_is_told(dock: Any) -> None:
+def test_cancelled_job_commits_nothing_and_its_subject_is_updated(dock: Any) -> None:
     dock.image.scanned_at = None
     dock.image.save()
     made = job("scan", dock.owner, dock.image.pk)
@@ -147,7 +150,7 @@ def test_a_cancelled_job_commits_nothing_any_more_and_what_waits_for_it_is_told(
     assert (event.actor_name, event.details["before"]) == ("owner", {"state": "running"})
 
 
-def test_a_failed_job_is_tried_again_as_a_new_one_for_whom_it_ran(dock: Any, admin: User) -> None:
+def test_retry_queues_new_job_for_original_user(dock: Any, admin: User) -> None:
     made = job("lineage", system_user(), 7, state="failed", payload={"x": 1})
     answer = browser(admin).post(f"/jobs/{made.pk}/retry/")
     again = Job.objects.latest("pk")
@@ -159,7 +162,7 @@ def test_a_failed_job_is_tried_again_as_a_new_one_for_whom_it_ran(dock: Any, adm
         system_user(),
         "waiting",
     )
-    assert steering.retry(made.pk, actor=admin).pk == again.pk  # while that waits, there is no second one
+    assert steering.retry(made.pk, actor=admin).pk == again.pk  # no second retry while one is waiting
     with pytest.raises(NotFound):
         steering.retry(made.pk, actor=dock.owner)
     with pytest.raises(IllegalTransition, match="Only failed or cancelled jobs"):
@@ -167,7 +170,7 @@ def test_a_failed_job_is_tried_again_as_a_new_one_for_whom_it_ran(dock: Any, adm
 
 
 @pytest.mark.parametrize("kind", names())
-def test_where_neither_makes_sense_the_page_says_why(dock: Any, kind: str) -> None:
+def test_page_gives_reason_when_cancel_and_retry_are_unavailable(dock: Any, kind: str) -> None:
     client = browser(dock.owner)
     waiting, failed = job(kind, dock.owner, 99), job(kind, dock.owner, 99, state="failed")
     stops, again = kind in {"ingest", "crawl", "scan", "plan"}, kind not in {"promote", "rebuild"}
@@ -180,7 +183,7 @@ def test_where_neither_makes_sense_the_page_says_why(dock: Any, kind: str) -> No
     assert client.post(f"/jobs/{failed.pk}/retry/").status_code == (302 if again else 409)
 
 
-def test_a_list_costs_the_same_for_one_row_and_for_three(dock: Any, request_: Any) -> None:
+def test_list_costs_same_queries_for_one_and_three_rows(dock: Any, request_: Any) -> None:
     client = browser(dock.owner)
 
     def rows() -> None:

@@ -1,4 +1,4 @@
-"""The lineage of an image as the API gives it: edges with evidence, counts of all, and only what one may see."""
+"""The lineage of an image over the API: edges with evidence, total counts, and only visible images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def lineage(user, image, **query):
 
 @pytest.fixture
 def yard():
-    """base -> python -> (api, secret of another team) -> worker on api; api's amd64 child lies in an index."""
+    """base -> python -> (api, another team's secret image) -> worker on api. An index has api as its amd64 child."""
     shop, other = dock.team("shop"), dock.team("other")
     images = {name: dock.image(name) for name in ("base", "python", "api", "worker", "secret")}
     for name in ("base", "python", "api", "worker"):
@@ -68,32 +68,32 @@ def test_edges_have_evidence_and_all_are_counted(yard):
     }
 
 
-def test_what_is_hidden_is_neither_listed_nor_counted(yard):
+def test_hidden_images_are_neither_listed_nor_counted(yard):
     assert yard["secret"].digest not in str(lineage(yard["reader"], yard["base"]))
     assert lineage(yard["reader"], yard["base"])["descendants"]["count"] == 3
     dock.user("reader", "viewer", of=dock.team("other"))
     assert lineage(yard["reader"], yard["base"])["descendants"]["count"] == 4
 
 
-def test_an_index_means_its_platforms(yard):
+def test_index_lineage_covers_its_platforms(yard):
     found = lineage(yard["reader"], yard["index"])
     assert [edge["of"] for edge in found["ancestors"]["immediate"]] == [yard["api"].digest]
     assert (found["ancestors"]["count"], found["descendants"]["count"]) == (2, 1)
 
 
 @pytest.mark.parametrize("digest", ["sha256:" + "e" * 64, "latest", "sha256:zz"])
-def test_what_is_no_image_one_may_see_is_not_found(yard, digest):
+def test_hidden_or_unknown_image_is_not_found(yard, digest):
     assert get(yard["reader"], f"/api/v1/images/{digest}/lineage/").status_code == 404
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_any_number_of_images_costs_the_same_queries(yard, count, django_assert_num_queries):
+def test_lineage_costs_same_queries_for_any_number_of_images(yard, count, django_assert_num_queries):
     for number in range(count):
         image = dock.image(f"many {number}")
         dock.push(dock.repository(f"shop/many{number}"), image, "1")
         dock.derive(yard["worker"], image)
     lineage(yard["reader"], yard["worker"])
-    # Token twice (made, read), its use, grants, image, bases, derived, names, two counts.
+    # Two for the token (create, read), its use, grants, image, bases, derived, names, two counts.
     with django_assert_num_queries(10):
         found = lineage(yard["reader"], yard["worker"], limit=2)
     assert len(found["descendants"]["immediate"]) == min(count, 2)

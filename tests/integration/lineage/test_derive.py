@@ -1,4 +1,4 @@
-"""Which image was built on which: found by layers, kept true as images arrive in any order."""
+"""Deriving bases from layers, in any order of arrival."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def closure():
     return set(Ancestry.objects.values_list("descendant_id", "ancestor_id", "depth"))
 
 
-def test_derive_finds_the_deepest_prefix_and_keeps_the_closure():
+def test_derive_finds_deepest_prefix_and_updates_closure():
     base, middle, app = make("base", "a"), make("middle", "ab"), make("app", "abc")
     services.derive([base.pk, middle.pk, app.pk])
     assert edges() == {pair(middle, base), pair(app, middle)}
@@ -63,7 +63,7 @@ def test_derive_finds_the_deepest_prefix_and_keeps_the_closure():
     assert [row.descendant for row in queries.descendants_page(base, after=after)] == [app]
 
 
-def test_derive_comes_to_the_same_whatever_the_order_of_arrival():
+def test_derive_result_does_not_depend_on_arrival_order():
     rows = [("base", "a"), ("middle", "ab"), ("app", "abc"), ("leaf", "abcd")]
     seen = []
     for order in itertools.permutations(rows):
@@ -76,20 +76,20 @@ def test_derive_comes_to_the_same_whatever_the_order_of_arrival():
     assert len(seen[0][1]) == 6
 
 
-def test_derive_keeps_all_bases_of_equal_depth_and_none_among_equals():
+def test_derive_keeps_all_bases_of_equal_depth():
     one, two, app = make("one", "ab"), make("two", "ab"), make("app", "abc")
     services.derive([one.pk, two.pk, app.pk])
     assert edges() == {pair(app, one), pair(app, two)}
 
 
-def test_a_shared_prefix_of_traps_only_is_no_base():
+def test_shared_prefix_of_trap_layers_only_is_no_base():
     empty, app, real = make("empty", [TRAP]), make("app", [TRAP, "a", "b"]), make("real", [TRAP, "a"])
     services.derive([empty.pk, app.pk, real.pk])
     assert edges() == {pair(app, real)}
 
 
-def test_diff_ids_and_digests_are_never_mixed():
-    # Equal digests but other diff ids: both rows have diff ids, so these decide.
+def test_derive_never_mixes_diff_ids_and_digests():
+    # The digests are equal but the diff ids differ. Both rows have diff ids, so only these count.
     make("liar", ["x"], ["d1"])
     app = make("app", ["a", "b"], ["d1", "d2"])
     by_digest = make("by digest", (), ["d1"])
@@ -97,14 +97,14 @@ def test_diff_ids_and_digests_are_never_mixed():
     assert edges() == {pair(app, by_digest)}
 
 
-def test_an_unknown_layer_matches_nothing():
+def test_unknown_layer_matches_nothing():
     make("base", ["a", None])
     app = make("app", ["a", None, "c"])
     services.derive([app.pk])
     assert edges() == set()
 
 
-def test_annotation_is_low_and_merges_with_layers():
+def test_annotation_has_low_confidence_and_merges_with_layers():
     base = make("base", "a")
     app = make("app", "ab", base=base.digest)
     other = make("other", "x", base=base.digest)
@@ -114,7 +114,7 @@ def test_annotation_is_low_and_merges_with_layers():
     assert (rows[other.pk].evidence, rows[other.pk].confidence) == (["annotation"], "low")
 
 
-def test_annotation_of_an_index_means_its_child_of_the_same_platform():
+def test_annotation_of_index_means_child_of_same_platform():
     index = make("index", kind="index")
     amd, arm = make("amd", "a"), make("arm", "b", architecture="arm64")
     for position, child in enumerate((amd, arm)):
@@ -124,7 +124,7 @@ def test_annotation_of_an_index_means_its_child_of_the_same_platform():
     assert edges() == {pair(app, arm)}
 
 
-def test_a_base_that_is_named_before_it_is_known_is_linked_when_it_comes():
+def test_declared_base_is_linked_when_it_arrives_later():
     app = make("app", "xy", base=sha("base"))
     services.derive([app.pk])
     base = make("base", "a")
@@ -132,14 +132,14 @@ def test_a_base_that_is_named_before_it_is_known_is_linked_when_it_comes():
     assert edges() == {pair(app, base)}
 
 
-def test_a_circle_of_annotations_ends():
+def test_derive_stops_at_circular_annotations():
     one = make("one", "a", base=sha("two"))
     two = make("two", "b", base=sha("one"))
     services.derive([one.pk, two.pk])
     assert closure() == {(one.pk, two.pk, 1), (two.pk, one.pk, 1)}
 
 
-def test_declared_base_survives_deriving_again_and_moves_what_is_below():
+def test_declared_base_survives_second_derive_and_moves_descendants():
     base, app, leaf = make("base", "z"), make("app", "ab"), make("leaf", "abc")
     services.derive([base.pk, app.pk, leaf.pk])
     services.declare_base(app, base)
@@ -154,7 +154,7 @@ def test_declared_base_survives_deriving_again_and_moves_what_is_below():
     assert closure() == before
 
 
-def test_the_command_prints_sorted_lines():
+def test_command_prints_sorted_lines():
     base, middle, app = make("base", "a"), make("middle", "ab"), make("app", "abc")
     services.derive([base.pk, middle.pk, app.pk])
     out = StringIO()

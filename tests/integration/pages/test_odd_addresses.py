@@ -1,4 +1,4 @@
-"""What nobody writes by hand in an address is a 400 or a 404 that says so, for whoever is signed in."""
+"""Malformed addresses answer 400 or 404 with a message, signed in or not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
         "/api/v1/repositories/?cursor=%00",
     ],
 )  # fmt: skip
-def test_an_address_that_no_column_could_hold_is_refused(client: Client, address: str) -> None:
+def test_address_too_large_for_any_column_is_refused(client: Client, address: str) -> None:
     client.force_login(dock.user("anna", "owner", of=dock.team("shop")))
     answer = client.get(address)
     assert answer.status_code == 400
@@ -29,12 +29,12 @@ def test_an_address_that_no_column_could_hold_is_refused(client: Client, address
 
 
 @pytest.mark.parametrize("address", ["/api/v1/rebuild-waves/{}/", "/api/v1/jobs/{}/", "/rebuilds/{}/", "/jobs/{}/"])
-def test_a_number_too_long_for_any_row_is_not_here(client: Client, address: str) -> None:
+def test_number_too_large_for_any_row_is_not_found(client: Client, address: str) -> None:
     client.force_login(dock.user("anna", "owner", of=dock.team("shop")))
     assert client.get(address.format("9" * 5000)).status_code == 404
     assert client.get(address.format("9" * 30)).status_code == 404
 
 
-def test_percent_signs_that_are_none_of_that_still_find_their_page(client: Client) -> None:
+def test_other_percent_signs_in_address_still_find_the_page(client: Client) -> None:
     client.force_login(dock.user("anna", "owner", of=dock.team("shop")))
     assert client.get("/images/?q=100%25").status_code == 200

@@ -1,4 +1,4 @@
-"""The pages of repositories, images and lineage over a real database: who sees what, and at what cost."""
+"""The pages of repositories, images and lineage: access, content and query counts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def reader(harbour: dict[str, Any], client: Client) -> Client:
     return client
 
 
-def test_what_another_team_does_with_the_same_digest_stays_its_own(harbour: dict[str, Any], reader: Client) -> None:
+def test_other_teams_use_of_same_digest_is_hidden(harbour: dict[str, Any], reader: Client) -> None:
     for team, slug in (("shop", "staging"), ("elsewhere", "secret-dock")):
         owner = dock.team(team)
         environment = Environment.objects.create(team=owner, slug=slug, name=slug, position=0, prefix=slug)
@@ -51,7 +51,7 @@ def test_what_another_team_does_with_the_same_digest_stays_its_own(harbour: dict
 
 @pytest.fixture
 def stranger(harbour: dict[str, Any]) -> Client:
-    """Somebody with the same roles in another team."""
+    """A client whose user has the same roles in another team."""
     other = Client()
     other.force_login(dock.user("elsewhere", "owner", of=dock.team("elsewhere")))
     return other
@@ -68,7 +68,7 @@ def pages(harbour: dict[str, Any]) -> list[str]:
     ]
 
 
-def test_every_page_answers_to_one_who_may_see_it_and_is_absent_to_one_who_may_not(
+def test_page_answers_users_with_access_and_is_hidden_from_others(
     harbour: dict[str, Any], reader: Client, stranger: Client
 ) -> None:
     for page in pages(harbour):
@@ -77,20 +77,20 @@ def test_every_page_answers_to_one_who_may_see_it_and_is_absent_to_one_who_may_n
         assert Client().get(page).status_code == 302, page
 
 
-def test_hidden_and_absent_look_the_same(harbour: dict[str, Any], stranger: Client) -> None:
+def test_hidden_and_missing_pages_answer_the_same(harbour: dict[str, Any], stranger: Client) -> None:
     hidden = stranger.get(reverse("lifecycle:repository", args=["shop", "shop/api"]))
     absent = stranger.get(reverse("lifecycle:repository", args=["shop", "shop/nothing"]))
     assert b"Repository not found, or you don&#x27;t have access." in hidden.content
     assert b"Repository not found, or you don&#x27;t have access." in absent.content
 
 
-def test_lists_show_a_stranger_nothing_of_others(harbour: dict[str, Any], reader: Client, stranger: Client) -> None:
+def test_lists_show_strangers_no_rows_of_other_teams(harbour: dict[str, Any], reader: Client, stranger: Client) -> None:
     for name in ("lifecycle:images", "lifecycle:lineage"):
         assert b"base/debian" in reader.get(reverse(name)).content
         assert b"base/debian" not in stranger.get(reverse(name)).content
 
 
-def test_findings_say_why_they_match_and_who_can_fix_them(harbour: dict[str, Any], reader: Client) -> None:
+def test_findings_show_match_reason_and_who_can_fix_them(harbour: dict[str, Any], reader: Client) -> None:
     text = reader.get(address("shop/api", harbour["api"].digest, tab="findings")).content.decode()
     assert "openssl 3.0.11-1~deb12u2 &lt; 3.0.14-1~deb12u1" in text
     assert "base/python:1.0" in text
@@ -98,27 +98,25 @@ def test_findings_say_why_they_match_and_who_can_fix_them(harbour: dict[str, Any
     assert "Who can fix 7 findings" in text
 
 
-def test_findings_filtered_by_severity_are_those_only(harbour: dict[str, Any], reader: Client) -> None:
+def test_findings_are_filtered_by_severity(harbour: dict[str, Any], reader: Client) -> None:
     text = reader.get(address("shop/api", harbour["api"].digest, tab="findings", severity="critical")).content.decode()
     assert "CVE-2024-5535" in text
     assert "CVE-2011-4116" not in text
 
 
-def test_base_left_behind_by_its_tag_is_said(harbour: dict[str, Any], reader: Client) -> None:
+def test_page_warns_when_base_tag_has_moved(harbour: dict[str, Any], reader: Client) -> None:
     digest = dock.sha("shop/static")
     assert "1 release behind" in reader.get(address("shop/static", digest)).content.decode()
 
 
-def test_lineage_page_says_what_it_drew_and_the_table_holds_every_image(
-    harbour: dict[str, Any], reader: Client
-) -> None:
+def test_lineage_page_reports_what_it_drew_and_lists_every_image(harbour: dict[str, Any], reader: Client) -> None:
     text = reader.get(reverse("lifecycle:lineage-image", args=[harbour["api"].digest])).content.decode()
     assert "Shows 4 of 8 images, plus 4 in 1 group." in text
     assert all(f"1.{number}" in text for number in range(4))
     assert "Annotation or label. Confidence low." in text
 
 
-def test_an_index_shows_its_platforms_and_their_findings(harbour: dict[str, Any], reader: Client) -> None:
+def test_index_page_shows_platforms_and_their_findings(harbour: dict[str, Any], reader: Client) -> None:
     arm = dock.image("shop/api arm", layers=4, architecture="arm64")
     both = dock.index("shop/api both", harbour["api"], arm)
     dock.push(Repository.objects.get(name="shop/api"), both, "2.0")
@@ -142,7 +140,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize("name", sorted(LISTS))
-def test_a_list_costs_the_same_queries_for_one_row_and_for_three(name: str, client: Client) -> None:
+def test_list_costs_same_queries_for_one_and_three_rows(name: str, client: Client) -> None:
     client.force_login(_reader_with(1))
     one = _queries_of(client, LISTS[name]())
     _reader_with(3)
@@ -150,14 +148,14 @@ def test_a_list_costs_the_same_queries_for_one_row_and_for_three(name: str, clie
 
 
 def _queries_of(client: Client, page: str) -> int:
-    client.get(page)  # warms the content-type caches, which outlive a test
+    client.get(page)  # warms the content-type caches, which survive a test
     with CaptureQueriesContext(connection) as queries:
         assert client.get(page).status_code == 200
     return len(queries)
 
 
 def _reader_with(count: int) -> User:
-    """Return a reader of `count` rows of everything; what is there already is kept."""
+    """Return a user with access to `count` rows of each kind. Existing rows are kept."""
     reader = dock.user("reader", "viewer", of=dock.team("shop"))
     for number in range(count):
         if Image.objects.filter(digest=dock.sha(f"base {number}")).exists():
@@ -177,7 +175,7 @@ def _reader_with(count: int) -> User:
     return reader
 
 
-def test_pages_of_a_keyset_meet_without_gap_or_repeat() -> None:
+def test_keyset_pages_have_no_gaps_or_repeats() -> None:
     for number in range(5):
         dock.repository(f"shop/app-{number}")
     rows, order = Repository.objects.all(), ("-updated_at", "-id")
@@ -190,18 +188,18 @@ def test_pages_of_a_keyset_meet_without_gap_or_repeat() -> None:
     assert keyset_page(rows, order, before=third.newer, size=2).rows == second.rows
 
 
-def test_a_cursor_of_somebody_else_is_refused() -> None:
+def test_cursor_of_another_user_is_refused() -> None:
     with pytest.raises(Malformed):
         keyset_page(Repository.objects.all(), ("-id",), after="made-up")
 
 
-def test_theme_is_kept_in_a_cookie_and_leads_back_only_to_us(harbour: dict[str, Any], reader: Client) -> None:
+def test_theme_is_stored_in_cookie_and_redirects_only_to_own_pages(harbour: dict[str, Any], reader: Client) -> None:
     answer = reader.post(reverse("lifecycle:theme"), {"theme": "dark", "next": "https://evil.example/"})
     assert (answer.status_code, answer["Location"]) == (302, "/")
     assert b'data-bs-theme="dark"' in reader.get(reverse("lifecycle:images")).content
 
 
-def test_no_page_carries_inline_script_or_style(harbour: dict[str, Any], reader: Client) -> None:
+def test_pages_have_no_inline_script_or_style(harbour: dict[str, Any], reader: Client) -> None:
     for page in (*pages(harbour), reverse("lifecycle:images"), reverse("lifecycle:lineage")):
         text = reader.get(page).content.decode()
         assert " style=" not in text
@@ -210,7 +208,7 @@ def test_no_page_carries_inline_script_or_style(harbour: dict[str, Any], reader:
         assert all("src=" in part.partition(">")[0] for part in text.split("<script")[1:])
 
 
-def test_tags_of_our_own_workers_are_left_out_until_asked_for(harbour: dict[str, Any], reader: Client) -> None:
+def test_worker_tags_are_hidden_by_default(harbour: dict[str, Any], reader: Client) -> None:
     where = Repository.objects.get(name="shop/api")
     artifact = dock.image("a context")
     Image.objects.filter(pk=artifact.pk).update(kind=Image.Kind.ARTIFACT)

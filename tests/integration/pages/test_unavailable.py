@@ -1,4 +1,4 @@
-"""PostgreSQL goes away under whoever asks: they hear that it may pass, and it does."""
+"""PostgreSQL stops during requests: clients get a temporary error, then recover."""
 
 from __future__ import annotations
 
@@ -25,13 +25,11 @@ def asked(services: Services, transactional_db: None) -> Iterator[httpx.Client]:
     services.need_postgres()
 
 
-def test_a_database_that_is_away_is_a_503_for_page_and_api_and_then_no_more(
-    services: Services, asked: httpx.Client
-) -> None:
+def test_page_and_api_answer_503_until_database_is_back(services: Services, asked: httpx.Client) -> None:
     assert asked.get("/api/v1/images/").status_code == 200
     connection.close()
     services.kill("postgres", signal.SIGINT)
-    for _ in range(2):  # over the connection that was there, and over none
+    for _ in range(2):  # over the existing connection, then without one
         answer = asked.get("/api/v1/images/")
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         assert answer.headers["Content-Type"] == "application/problem+json"

@@ -1,4 +1,4 @@
-"""Promotions over the API: the same outcomes as on the pages, each refusal a problem with its code."""
+"""Promotions over the API: same outcomes as the pages; each refusal is a problem with its code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def asked(dock: Any, **change: Any) -> dict[str, Any]:
     return {"digest": dock.image.digest, "repository": "shop/api", "environment": "dev", "reason": "try"} | change
 
 
-def test_a_request_says_what_stands_against_it_and_who_voted(dock, request_):
+def test_request_shows_blockers_and_votes(dock, request_):
     shown = Caller(dock.requester).get(f"promotions/{request_.pk}/").json()
     assert [(item["name"], item["status"]) for item in shown["requirements"]] == [
         ("approvals", "pending"),
@@ -39,7 +39,7 @@ def test_a_request_says_what_stands_against_it_and_who_voted(dock, request_):
 
 @pytest.mark.parametrize("verb", ["", "approve/", "reject/", "execute/", "withdraw/"])
 @pytest.mark.parametrize("number", ["x", "999999999999999999", "1" * 30, "-1", "1.5"])
-def test_a_number_that_is_none_is_not_found(dock, verb, number):
+def test_invalid_request_number_is_not_found(dock, verb, number):
     caller = Caller(dock.approver)
     answer = (
         caller.post(f"promotions/{number}/{verb}", {"reason": "x"}) if verb else caller.get(f"promotions/{number}/")
@@ -47,17 +47,17 @@ def test_a_number_that_is_none_is_not_found(dock, verb, number):
     assert answer.status_code == 404
 
 
-def test_lists_are_filtered_and_a_state_that_is_none_is_refused(dock, request_):
+def test_lists_are_filtered_and_unknown_state_is_refused(dock, request_):
     caller = Caller(dock.requester)
     assert [row["id"] for row in caller.get("promotions/", state="open").json()["results"]] == [request_.pk]
     assert caller.get("promotions/", state="ready").json()["results"] == []
     assert caller.get("promotions/", environment="dev").json()["results"] == []
     assert caller.get("promotions/", state="pending").status_code == 400
-    # The filters are the list's: an act answers whatever they say.
+    # Filters apply to the list only. Actions ignore them.
     assert Caller(dock.approver).post(f"promotions/{request_.pk}/approve/?state=open").json()["state"] == "ready"
 
 
-def test_the_name_of_a_repository_is_that_of_the_managed_registry(dock):
+def test_repository_name_means_the_managed_registry(dock):
     other = Registry.objects.create(name="other", endpoint="https://registry.example.com")
     team = Team.objects.create(slug="elsewhere", name="Elsewhere")
     RoleGrant.objects.create(user=dock.requester, team=team, role=Role.objects.get(slug="owner"))
@@ -68,7 +68,7 @@ def test_the_name_of_a_repository_is_that_of_the_managed_registry(dock):
     assert PromotionRequest.objects.get().repository == dock.repository
 
 
-def test_asking_again_answers_with_the_open_request(dock):
+def test_second_request_returns_the_open_one(dock):
     caller = Caller(dock.requester)
     first, second = (caller.post("promotions/", asked(dock)).json() for _ in range(2))
     assert first["id"] == second["id"]
@@ -99,7 +99,7 @@ def test_each_refusal_is_a_problem_with_its_code(dock, request_):
     assert problem(dock.approver, one + "approve/") == (409, "illegal_transition")
 
 
-def test_a_robot_asks_and_never_votes(dock):
+def test_robot_can_request_but_not_vote(dock):
     robot = User.objects.create(username="shop-ci", kind=User.Kind.ROBOT)
     RoleGrant.objects.create(user=robot, team=dock.team, role=Role.objects.get(slug="owner"))
     made = Caller(robot).post("promotions/", asked(dock, environment="staging"))
@@ -108,7 +108,7 @@ def test_a_robot_asks_and_never_votes(dock):
     assert (refused.status_code, refused.json()["code"]) == (403, "not_permitted")
 
 
-def test_a_session_needs_its_csrf_token_to_decide(dock, request_):
+def test_session_needs_csrf_token_to_vote(dock, request_):
     client = Client(enforce_csrf_checks=True)
     client.force_login(dock.approver, backend="allauth.account.auth_backends.AuthenticationBackend")
     assert client.post(f"/api/v1/promotions/{request_.pk}/approve/").status_code == 403
@@ -116,10 +116,10 @@ def test_a_session_needs_its_csrf_token_to_decide(dock, request_):
     assert request_.state == "open"
 
 
-def test_two_images_are_compared_for_who_sees_both(dock):
+def test_comparison_needs_access_to_both_images(dock):
     other = Image.objects.create(digest="sha256:" + "d" * 64, kind="manifest", os="linux", architecture="amd64")
     path = f"images/{dock.image.digest}/compare/"
-    assert Caller(dock.requester).get(path, to=other.digest).status_code == 404  # it is nowhere that they may see
+    assert Caller(dock.requester).get(path, to=other.digest).status_code == 404  # the user can see it nowhere
     RepositoryImage.objects.create(repository=dock.repository, image=other)
     found = Caller(dock.requester).get(path, to=other.digest).json()
     assert (found["before"], found["after"], found["is_known"]) == (dock.image.digest, other.digest, False)

@@ -1,4 +1,4 @@
-"""Promotions on real parts while things break: one effect, or none, and it says which."""
+"""Promotions over real services while parts fail: one effect or none, with a correct report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TARGET = "dev/shop/api"
 
 @dataclass
 class Quay:
-    """A team with one environment that asks for one approval, over a real registry with workers."""
+    """A team with one environment that needs one approval, over a real registry with workers."""
 
     team: Team
     environment: Environment
@@ -45,7 +45,7 @@ class Quay:
     client: RegistryClient
 
     def push(self, text: str, tag: str) -> Image:
-        """Push an image and wait for what the workers make of it: rows, and its packages listed."""
+        """Push an image and wait until the workers have created its rows and listed its packages."""
         item = oci.image("base", text)
         oci.push(self.client, "shop/api", item, tag)
         found = Image.objects.filter(digest=item.manifest.digest.text, scanned_at__isnull=False)
@@ -53,7 +53,7 @@ class Quay:
         return found.get()
 
     def approved(self, image: Image) -> PromotionRequest:
-        """Return a request that is ready to be carried out."""
+        """Return a request that is ready to run."""
         repository = Repository.objects.get(name="shop/api")
         made = services.request_promotion(
             repository, image.digest, self.environment, actor=self.asker, reason="release"
@@ -61,7 +61,7 @@ class Quay:
         return services.approve(made.pk, actor=self.approver)
 
     def holds(self, tag: str) -> str | None:
-        """Return the digest that a tag of the target names in the registry itself."""
+        """Return the digest of a tag of the target in the registry itself."""
         held = self.client.resolve(TARGET, tag)
         return held.digest.text if held is not None else None
 
@@ -92,7 +92,7 @@ def count(action: str, request: PromotionRequest) -> int:
 
 
 def assert_one_effect(quay: Quay, request: PromotionRequest) -> None:
-    """The target holds the digest under both tags, in the registry and in the rows, and it was recorded once."""
+    """Check that both tags of the target have the digest, in the registry and in the rows, with one audit event."""
     digest = request.image.digest
     assert [quay.holds(tag) for tag in (request.tag, "current")] == [digest, digest]
     assert (count("promotion.executing", request), count("promotion.succeeded", request)) == (1, 1)
@@ -114,13 +114,11 @@ def is_current(method: str, path: str) -> bool:
     return method == "PUT" and path == f"/v2/{TARGET}/manifests/current"
 
 
-def test_a_worker_killed_anywhere_in_a_copy_leaves_one_effect(
-    live_stack: Services, quay: Quay, proxy: RegistryProxy
-) -> None:
+def test_worker_killed_during_copy_leaves_one_effect(live_stack: Services, quay: Quay, proxy: RegistryProxy) -> None:
     points: list[tuple[Callable[[str, str], bool], bool]] = [
-        (is_mount, False),  # nothing is there
-        (is_manifest, False),  # all blobs are there
-        (is_current, True),  # all is done in the registry, and the worker never hears of it
+        (is_mount, False),  # nothing is copied yet
+        (is_manifest, False),  # all blobs are copied
+        (is_current, True),  # the registry has everything, but the worker gets no answer
     ]
     for number, (point, after) in enumerate(points):
         request = quay.approved(quay.push(f"build {number}", f"1.{number}"))
@@ -135,7 +133,7 @@ def test_a_worker_killed_anywhere_in_a_copy_leaves_one_effect(
         wait_until(lambda request=request: state_of(request) == State.SUCCEEDED, 60)
         assert Job.objects.get(kind="promote", subject_id=request.pk).attempts == 2
         assert_one_effect(quay, request)
-    # All is in the target, and the rows that say so are about to be committed.
+    # The target is complete, and the worker is about to commit the rows.
     request = quay.approved(quay.push("last build", "2.0"))
     live_stack.kill("worker")
     services.execute(request.pk, actor=quay.approver)
@@ -150,9 +148,7 @@ def test_a_worker_killed_anywhere_in_a_copy_leaves_one_effect(
     assert_one_effect(quay, request)
 
 
-def test_a_worker_that_lost_its_lease_in_a_copy_changes_nothing(
-    live_stack: Services, quay: Quay, proxy: RegistryProxy
-) -> None:
+def test_worker_with_lost_lease_changes_nothing(live_stack: Services, quay: Quay, proxy: RegistryProxy) -> None:
     first, second = (quay.approved(quay.push(f"build {number}", f"1.{number}")) for number in range(2))
     live_stack.kill("worker")
     with proxy.holding(is_current) as hold:
@@ -168,8 +164,8 @@ def test_a_worker_that_lost_its_lease_in_a_copy_changes_nothing(
             services.execute(second.pk, actor=quay.approver)
             wait_until(lambda: state_of(second) == State.SUCCEEDED, 60)
             lines = JobLogLine.objects.filter(job__subject_id=first.pk, job__kind="promote").count()
-            hold.release()  # its request goes out, and the registry cannot know that it comes too late
-            # Seen in the registry, or taken back already: that takes less than a look at it, on an idle machine.
+            hold.release()  # its request is sent, and the registry cannot detect that it is too late
+            # Seen in the registry, or already reverted. On an idle machine the revert is faster than the check.
             refused = AuditEvent.objects.filter(action="tag.move_refused")
             wait_until(lambda: refused.exists() or quay.holds("current") == first.image.digest, 30)
             os.killpg(stopped.pid, signal.SIGCONT)
@@ -179,7 +175,7 @@ def test_a_worker_that_lost_its_lease_in_a_copy_changes_nothing(
             stopped.wait(timeout=10)
     assert JobLogLine.objects.filter(job__subject_id=first.pk, job__kind="promote").count() == lines
     assert (count("promotion.succeeded", first), count("promotion.succeeded", second)) == (1, 1)
-    # What it wrote into the registry was no promotion: it is taken back and reported.
+    # Its write to the registry was not a promotion: it is reverted and reported.
     wait_until(lambda: quay.holds("current") == second.image.digest, 60)
     event = refused.get()
     assert (event.repository, event.digest) == (TARGET, first.image.digest)
@@ -187,9 +183,7 @@ def test_a_worker_that_lost_its_lease_in_a_copy_changes_nothing(
     assert Tag.objects.get(repository__name=TARGET, name="current").image == second.image
 
 
-def test_a_registry_that_is_away_delays_a_promotion_or_stops_it_whole_and_says_so(
-    live_stack: Services, quay: Quay
-) -> None:
+def test_unavailable_registry_delays_or_fails_a_promotion_as_a_whole(live_stack: Services, quay: Quay) -> None:
     first, second = (quay.approved(quay.push(f"build {number}", f"1.{number}")) for number in range(2))
     live_stack.kill("registry")
     services.execute(first.pk, actor=quay.approver)
@@ -199,7 +193,7 @@ def test_a_registry_that_is_away_delays_a_promotion_or_stops_it_whole_and_says_s
     live_stack.need_registry()
     wait_until(lambda: state_of(first) == State.SUCCEEDED, 60)
     assert_one_effect(quay, first)
-    # Now it stays away until the attempts are used.
+    # Now the registry stays down until the attempts are used.
     live_stack.kill("registry")
     live_stack.kill("worker")
     services.execute(second.pk, actor=quay.approver)
@@ -211,13 +205,13 @@ def test_a_registry_that_is_away_delays_a_promotion_or_stops_it_whole_and_says_s
     assert Slot.objects.get(environment=quay.environment).image == first.image
     live_stack.need_registry()
     assert (quay.holds("1.1"), quay.holds("current")) == (None, first.image.digest)
-    services.execute(second.pk, actor=quay.approver)  # the approval stands
+    services.execute(second.pk, actor=quay.approver)  # the approval is still valid
     wait_until(lambda: state_of(second) == State.SUCCEEDED, 60)
     assert quay.holds("current") == second.image.digest
     assert count("promotion.succeeded", second) == 1
 
 
-def test_a_message_that_comes_often_promotes_once(live_stack: Services, quay: Quay) -> None:
+def test_repeated_message_promotes_once(live_stack: Services, quay: Quay) -> None:
     request = quay.approved(quay.push("build", "1.0"))
     services.execute(request.pk, actor=quay.approver)
     job = Job.objects.get(kind="promote")
@@ -234,7 +228,7 @@ def test_a_message_that_comes_often_promotes_once(live_stack: Services, quay: Qu
 
 
 class Race:
-    """Acts that begin at one moment, each in a thread and a connection of its own."""
+    """Actions that start at the same moment, each in its own thread and connection."""
 
     def __init__(self, *acts: Callable[[], Any]) -> None:
         self.done: list[int] = []
@@ -256,7 +250,7 @@ class Race:
             self.done.append(number)
         except LifecycleError as error:
             self.refused.append(error)
-        except BaseException as error:  # noqa: BLE001 -- shown by the test's own thread
+        except BaseException as error:  # noqa: BLE001 -- raised again in the test's own thread
             self.crashed.append(error)
         finally:
             connection.close()
@@ -264,7 +258,7 @@ class Race:
 
 @dataclass
 class Crowd:
-    """A team with dev and staging, who asks, and two who approve and carry out; rows only, no servers."""
+    """A team with dev and staging, a requester, and two users who approve and run. Rows only, no servers."""
 
     dev: Environment
     staging: Environment
@@ -290,7 +284,7 @@ ROUNDS = 20
 
 
 def fresh(crowd: Crowd, number: int) -> PromotionRequest:
-    """Return an open request for staging, of a family of its own."""
+    """Return an open request for staging, from its own source repository."""
     image, where = (
         dock.image(f"race {number}", layers=1, scanned_at=clock.now()),
         dock.repository(f"shop/race-{number}"),
@@ -304,7 +298,7 @@ def fresh_and_ready(crowd: Crowd, number: int) -> PromotionRequest:
     return services.approve(fresh(crowd, number).pk, actor=crowd.second)
 
 
-def test_of_a_rejection_and_an_execution_at_once_one_happens(crowd: Crowd) -> None:
+def test_rejection_and_execution_at_once_only_one_succeeds(crowd: Crowd) -> None:
     for number in range(ROUNDS):
         request = fresh_and_ready(crowd, number)
         race = Race(
@@ -318,7 +312,7 @@ def test_of_a_rejection_and_an_execution_at_once_one_happens(crowd: Crowd) -> No
         assert (events, jobs) == outcomes[State(state_of(request))]
 
 
-def test_executions_at_once_take_the_slot_once(crowd: Crowd) -> None:
+def test_concurrent_executions_take_the_slot_once(crowd: Crowd) -> None:
     for number in range(ROUNDS):
         request = fresh_and_ready(crowd, number)
         fence = Slot.objects.get(repository=request.repository, environment=request.environment).fence
@@ -331,18 +325,18 @@ def test_executions_at_once_take_the_slot_once(crowd: Crowd) -> None:
         assert Slot.objects.get(repository=request.repository, environment=request.environment).fence == fence + 1
 
 
-def test_approvals_at_once_make_it_ready_once(crowd: Crowd) -> None:
+def test_concurrent_approvals_make_request_ready_once(crowd: Crowd) -> None:
     for number in range(ROUNDS):
         request = fresh(crowd, number)
         race = Race(
             *[lambda pk=request.pk, who=who: services.approve(pk, actor=who) for who in (crowd.first, crowd.second)],
             lambda pk=request.pk: services.approve(pk, actor=crowd.first),
         )
-        assert (len(race.done), len(race.refused)) == (2, 1)  # the second of the same person is refused
+        assert (len(race.done), len(race.refused)) == (2, 1)  # the second approval of the same user is refused
         assert (state_of(request), count("promotion.ready", request), request.votes.count()) == (State.READY, 1, 2)
 
 
-def test_an_approval_and_a_rejection_at_once_end_rejected(crowd: Crowd) -> None:
+def test_concurrent_approval_and_rejection_end_rejected(crowd: Crowd) -> None:
     for number in range(ROUNDS):
         request = fresh(crowd, number)
         race = Race(
@@ -351,11 +345,11 @@ def test_an_approval_and_a_rejection_at_once_end_rejected(crowd: Crowd) -> None:
         )
         approved = count("promotion.approved", request)
         assert (state_of(request), count("promotion.rejected", request)) == (State.REJECTED, 1)
-        assert len(race.done) == 1 + approved  # whoever came too late was told so, and left no vote
+        assert len(race.done) == 1 + approved  # the later one is refused and leaves no vote
         assert request.votes.count() == 1 + approved
 
 
-def test_a_vote_while_everything_is_judged_neither_waits_for_ever_nor_fails(crowd: Crowd) -> None:
+def test_vote_during_judging_neither_blocks_nor_fails(crowd: Crowd) -> None:
     requests = [fresh(crowd, number) for number in range(8)]
     for _ in range(3):
         PromotionRequest.objects.filter(state__in=(State.OPEN, State.READY)).update(judged_at=None)
@@ -368,7 +362,7 @@ def test_a_vote_while_everything_is_judged_neither_waits_for_ever_nor_fails(crow
         assert race.refused == []
 
 
-def test_requests_at_once_are_one(crowd: Crowd) -> None:
+def test_concurrent_requests_create_one_request(crowd: Crowd) -> None:
     where, image = dock.repository("shop/race"), dock.image("asked twice", layers=1, scanned_at=clock.now())
     dock.push(where, image, "1.0")
     ask = {"actor": crowd.asker, "reason": "both at once"}

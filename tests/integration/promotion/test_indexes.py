@@ -1,4 +1,4 @@
-"""What an index is judged by: all that naming it names, in indexes within indexes too, and what it lacks."""
+"""Judging an index: all its images, also in nested indexes, and missing children."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def nested(dock):
-    """An index of the clean image and of an index with one that is not scanned."""
+    """An index of the clean image and a nested index with an image that is not scanned."""
     arm = rows.image("arm", architecture="arm64")
     top = rows.index("top", dock.image, rows.index("below", arm))
     RepositoryImage.objects.create(repository=dock.repository, image=top)
@@ -32,7 +32,7 @@ def judged(dock, image):
     return {requirement.name: (requirement.status.value, requirement.summary) for requirement in found}
 
 
-def test_an_image_in_an_index_in_an_index_is_judged_seen_and_counted(dock, nested):
+def test_image_in_nested_index_is_judged_shown_and_counted(dock, nested):
     top, arm = nested
     stands = judged(dock, top)
     assert stands["packages_known"] == ("pending", "The scan has not finished.")
@@ -47,7 +47,7 @@ def test_an_image_in_an_index_in_an_index_is_judged_seen_and_counted(dock, neste
     assert [key.osv_id for key in finding_severities([top])[top.pk]] == ["CVE-1"]
 
 
-def test_a_child_that_the_registry_did_not_have_is_no_complete_index(dock, nested):
+def test_index_with_child_missing_in_registry_is_incomplete(dock, nested):
     top, arm = nested
     rows.carry(arm, 0, rows.package("libssl3", "1"))
     below = arm.parents.get().index
@@ -55,7 +55,7 @@ def test_a_child_that_the_registry_did_not_have_is_no_complete_index(dock, neste
     assert judged(dock, top)["platforms_complete"] == ("unsatisfied", "Not in the registry: linux/s390x.")
 
 
-def test_an_index_nested_deeper_than_we_read_is_not_known(dock, django_assert_max_num_queries):
+def test_index_nested_too_deep_is_unknown(dock, django_assert_max_num_queries):
     top = dock.image
     for number in range(GRAPH_DEPTH_MAX + 2):
         top = rows.index(f"level {number}", top)
@@ -67,7 +67,7 @@ def test_an_index_nested_deeper_than_we_read_is_not_known(dock, django_assert_ma
     assert {stands["packages_known"][0], stands["platforms_complete"][0]} == {"pending", "unsatisfied"}
 
 
-def test_many_images_cost_the_queries_of_one(dock, nested, django_assert_num_queries):
+def test_many_images_cost_same_queries_as_one(dock, nested, django_assert_num_queries):
     others = [rows.index(f"other {number}", rows.image(f"image {number}"), nested[0]) for number in range(3)]
     with django_assert_num_queries(2):
         found = trees_of([*others, nested[0], dock.image])

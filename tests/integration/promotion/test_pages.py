@@ -1,4 +1,4 @@
-"""Promotions by browser: the forms do what the services do, and say why when they do not."""
+"""The promotion pages: forms call the services and show why an action is refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def act(user, name, request_, **data):
     return browser(user).post(reverse(f"lifecycle:promotion-{name}", args=[request_.pk]), data)
 
 
-def test_a_request_is_made_by_form(dock):
+def test_form_creates_request(dock):
     page = f"{reverse('lifecycle:promotion-new')}?repository={dock.repository.pk}&digest={dock.image.digest}"
     answer = browser(dock.requester).post(page, {"environment": dock.dev.pk, "reason": "first"})
     made = PromotionRequest.objects.get()
@@ -36,7 +36,7 @@ def test_a_request_is_made_by_form(dock):
     assert (made.requested_by, made.tag, made.reason) == (dock.requester, "1.0", "first")
 
 
-def test_environments_that_cannot_be_asked_for_are_greyed_with_the_reason(dock, request_):
+def test_unavailable_environments_are_disabled_with_the_reason(dock, request_):
     page = f"{reverse('lifecycle:promotion-new')}?repository={dock.repository.pk}&digest={dock.image.digest}"
     client = browser(dock.requester)
     text = client.get(page).content.decode()
@@ -51,7 +51,7 @@ def test_environments_that_cannot_be_asked_for_are_greyed_with_the_reason(dock, 
     assert client.post(page, {"environment": dock.dev.pk, "reason": "first"}).status_code == 302
 
 
-def test_a_promote_button_leads_on_or_says_why_not(dock):
+def test_promote_button_opens_form_or_gives_reason(dock):
     repository = reverse("lifecycle:repository", args=["shop", "shop/api"])
     image = reverse("lifecycle:image", args=["shop", "shop/api", dock.image.digest])
     leads = reverse("lifecycle:promotion-new") + "?repository="
@@ -62,7 +62,7 @@ def test_a_promote_button_leads_on_or_says_why_not(dock):
         assert "You need promotion.request" in refused
 
 
-def test_the_board_shows_what_environments_hold_and_what_waits(dock, request_, django_assert_num_queries):
+def test_board_shows_deployed_images_and_waiting_requests(dock, request_, django_assert_num_queries):
     client, address = browser(dock.approver), reverse("lifecycle:environments")
     client.get(address)
     with CaptureQueriesContext(connection) as one:
@@ -80,19 +80,19 @@ def test_the_board_shows_what_environments_hold_and_what_waits(dock, request_, d
         image = Image.objects.create(digest=f"sha256:{number:064}", kind="manifest", manifest=b"{}")
         RepositoryImage.objects.create(repository=dock.repository, image=image)
         services.request_promotion(dock.repository, image.digest, dock.staging, actor=dock.requester, reason="x")
-    assert "and 3 more" in client.get(address).content.decode()  # five wait, two are shown
+    assert "and 3 more" in client.get(address).content.decode()  # five requests wait, two are shown
     outsider = browser(dock.outsider).get(address)
     assert outsider.status_code == 200
     assert "shop/api" not in outsider.content.decode()
 
 
-def test_a_request_without_a_reason_comes_back(dock):
+def test_request_without_reason_shows_the_form_again(dock):
     page = f"{reverse('lifecycle:promotion-new')}?repository={dock.repository.pk}&digest={dock.image.digest}"
     assert browser(dock.requester).post(page, {"environment": dock.dev.pk}).status_code == 422
     assert not PromotionRequest.objects.exists()
 
 
-def test_approval_and_execution_by_the_page(dock, request_):
+def test_page_approves_and_runs_request(dock, request_):
     assert act(dock.approver, "approve", request_).status_code == 302
     request_.refresh_from_db()
     assert request_.state == "ready"
@@ -103,7 +103,7 @@ def test_approval_and_execution_by_the_page(dock, request_):
     assert 'hx-trigger="every 2s"' in browser(dock.deployer).get(f"/promotions/{request_.pk}/").content.decode()
 
 
-def test_the_requester_is_told_why_and_refused(dock, request_):
+def test_requester_sees_why_approval_is_refused(dock, request_):
     page = browser(dock.requester).get(reverse("lifecycle:promotion", args=[request_.pk])).content.decode()
     assert "You cannot approve or reject your own request." in page
     assert act(dock.requester, "approve", request_).status_code == 403
@@ -111,7 +111,7 @@ def test_the_requester_is_told_why_and_refused(dock, request_):
     assert request_.state == "open"
 
 
-def test_a_rejection_needs_a_reason(dock, request_):
+def test_rejection_needs_a_reason(dock, request_):
     assert act(dock.approver, "reject", request_).status_code == 422
     assert act(dock.approver, "reject", request_, reason="not tested").status_code == 302
     request_.refresh_from_db()
@@ -121,7 +121,7 @@ def test_a_rejection_needs_a_reason(dock, request_):
     assert "approver" in late.content.decode()
 
 
-def test_the_inbox_shows_what_waits_and_no_more(dock, request_):
+def test_inbox_shows_only_waiting_requests(dock, request_):
     link = reverse("lifecycle:promotion", args=[request_.pk])
     shown = {
         who: link in browser(getattr(dock, who)).get(reverse("lifecycle:inbox")).content.decode()
@@ -132,7 +132,7 @@ def test_the_inbox_shows_what_waits_and_no_more(dock, request_):
     assert link in browser(dock.deployer).get(reverse("lifecycle:inbox")).content.decode()
 
 
-def test_the_inbox_shows_the_evidence_of_the_first_and_decides_in_place(dock, request_):
+def test_inbox_shows_first_evidence_and_votes_in_place(dock, request_):
     page = browser(dock.approver).get(reverse("lifecycle:inbox")).content.decode()
     assert 'id="detail"' in page
     assert 'data-key="a"' in page
@@ -143,7 +143,7 @@ def test_the_inbox_shows_the_evidence_of_the_first_and_decides_in_place(dock, re
     assert request_.state == "ready"
 
 
-def test_the_evidence_pane_is_a_fragment_for_who_sees_the_request(dock, request_):
+def test_evidence_pane_is_a_fragment_for_users_with_access(dock, request_):
     address = reverse("lifecycle:promotion-detail", args=[request_.pk])
     shown = browser(dock.approver).get(address)
     assert shown.status_code == 200
@@ -151,7 +151,7 @@ def test_the_evidence_pane_is_a_fragment_for_who_sees_the_request(dock, request_
     assert browser(dock.outsider).get(address).status_code == 404
 
 
-def test_who_was_first_is_named_to_who_came_later(dock, request_):
+def test_late_voter_sees_who_voted_first(dock, request_):
     services.reject(request_.pk, actor=dock.approver, reason="not tested")
     for where in ("", "inbox"):
         late = act(dock.second, "approve", request_, next=where)
@@ -160,7 +160,7 @@ def test_who_was_first_is_named_to_who_came_later(dock, request_):
     assert not request_.votes.filter(voter=dock.second).exists()
 
 
-def test_the_page_says_the_state_with_what_stands_against_it(dock, request_):
+def test_page_shows_state_and_blockers(dock, request_):
     page = browser(dock.approver).get(reverse("lifecycle:promotion", args=[request_.pk])).content.decode()
     assert "Open: 1 pending" in page
     assert "requester requested" in page
@@ -170,7 +170,7 @@ def test_the_page_says_the_state_with_what_stands_against_it(dock, request_):
     assert "looked at it" in page
 
 
-def test_progress_is_polled_while_it_moves_and_then_the_page_loads_again(dock, request_):
+def test_progress_is_polled_while_running_then_page_reloads(dock, request_):
     services.approve(request_.pk, actor=dock.approver)
     services.execute(request_.pk, actor=dock.deployer)
     client, address = browser(dock.deployer), reverse("lifecycle:promotion-progress", args=[request_.pk])
@@ -184,7 +184,7 @@ def test_progress_is_polled_while_it_moves_and_then_the_page_loads_again(dock, r
 
 
 @pytest.mark.parametrize("page", ["inbox", "promotions"])
-def test_a_list_costs_the_same_for_one_row_and_more(page, dock, request_, django_assert_num_queries):
+def test_list_costs_same_queries_for_one_and_more_rows(page, dock, request_, django_assert_num_queries):
     client, address = browser(dock.approver), f"{reverse(f'lifecycle:{page}')}?request={request_.pk}"
     client.get(address)
     with CaptureQueriesContext(connection) as one:

@@ -1,4 +1,4 @@
-"""The one function of each act: who may, in which state, once, and always with an event."""
+"""Promotion services: rights, states, single effects and audit events of each action."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def actions():
     )
 
 
-def test_a_request_pins_the_digest_and_its_tag(dock, request_):
+def test_request_pins_digest_and_tag(dock, request_):
     assert (request_.image, request_.tag, request_.state) == (dock.image, "1.0", State.OPEN)
     assert actions() == ["promotion.requested"]
 
 
-def test_asking_again_returns_the_open_request(dock, request_):
+def test_second_request_returns_the_open_one(dock, request_):
     again = services.request_promotion(
         dock.repository, dock.image.digest, dock.staging, actor=dock.requester, reason="again"
     )
@@ -59,7 +59,7 @@ def test_asking_again_returns_the_open_request(dock, request_):
 
 
 @pytest.mark.parametrize("who", ["approver", "deployer", "outsider"])
-def test_only_who_holds_the_verb_can_request(dock, who):
+def test_only_users_with_the_verb_can_request(dock, who):
     with pytest.raises(NotPermitted):
         services.request_promotion(
             dock.repository, dock.image.digest, dock.staging, actor=getattr(dock, who), reason="x"
@@ -67,14 +67,14 @@ def test_only_who_holds_the_verb_can_request(dock, who):
     assert not PromotionRequest.objects.exists()
 
 
-def test_a_digest_that_is_not_in_the_repository_cannot_be_requested(dock):
+def test_digest_missing_in_repository_cannot_be_requested(dock):
     with pytest.raises(NotFound):
         services.request_promotion(
             dock.repository, "sha256:" + "b" * 64, dock.staging, actor=dock.requester, reason="x"
         )
 
 
-def test_an_approval_makes_it_ready_and_an_execution_queues_the_copy_once(dock, request_):
+def test_approval_makes_request_ready_and_execution_queues_copy_once(dock, request_):
     assert services.approve(request_.pk, actor=dock.approver).state == State.READY
     services.execute(request_.pk, actor=dock.deployer)
     with pytest.raises(IllegalTransition):
@@ -83,7 +83,7 @@ def test_an_approval_makes_it_ready_and_an_execution_queues_the_copy_once(dock, 
     assert actions() == ["promotion.requested", "promotion.approved", "promotion.ready", "promotion.executing"]
 
 
-def test_the_requester_never_approves_admin_or_owner(dock):
+def test_approve_refuses_own_request_even_of_admin_or_owner(dock):
     dock.owner.is_superuser = True
     dock.owner.save()
     services.Slot.objects.create(repository=dock.repository, environment=dock.dev, image=dock.image)
@@ -94,14 +94,14 @@ def test_the_requester_never_approves_admin_or_owner(dock):
 
 
 @pytest.mark.parametrize("act", [services.approve, services.execute, services.withdraw])
-def test_hidden_and_absent_are_the_same_to_an_outsider(dock, request_, act):
+def test_outsider_gets_same_answer_for_hidden_and_missing_request(dock, request_, act):
     for number in (request_.pk, 10**6):
         with pytest.raises(NotFound, match="Promotion not found"):
             act(number, actor=dock.outsider)
     assert promotion_for(dock.approver, request_.pk) == request_
 
 
-def test_a_rejection_needs_a_reason_and_is_final(dock, request_):
+def test_rejection_needs_a_reason_and_is_final(dock, request_):
     with pytest.raises(Malformed):
         services.reject(request_.pk, actor=dock.approver, reason=" ")
     services.reject(request_.pk, actor=dock.approver, reason="not now")
@@ -110,7 +110,7 @@ def test_a_rejection_needs_a_reason_and_is_final(dock, request_):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_second_decision_waits_for_the_first(dock, request_, in_other_connection):
+def test_second_vote_waits_for_the_first(dock, request_, in_other_connection):
     with transaction.atomic():
         lock_promotion(dock.approver, request_.pk)
         with pytest.raises(OperationalError, match="lock timeout"):
@@ -118,7 +118,7 @@ def test_a_second_decision_waits_for_the_first(dock, request_, in_other_connecti
     assert not request_.votes.exists()
 
 
-def test_a_vote_of_somebody_who_lost_the_right_does_not_count(dock, request_):
+def test_vote_does_not_count_after_voter_lost_the_right(dock, request_):
     services.approve(request_.pk, actor=dock.approver)
     RoleGrant.objects.filter(user=dock.approver).delete()
     with pytest.raises(PolicyBlocked):
@@ -128,14 +128,14 @@ def test_a_vote_of_somebody_who_lost_the_right_does_not_count(dock, request_):
     assert request_.state == State.OPEN
 
 
-def test_an_image_that_was_not_in_the_environment_before_does_not_get_ready(dock):
+def test_image_that_skipped_the_previous_environment_is_not_ready(dock):
     skipping = services.request_promotion(
         dock.repository, dock.image.digest, dock.staging, actor=dock.requester, reason="skip dev"
     )
     assert services.approve(skipping.pk, actor=dock.approver).state == State.OPEN
 
 
-def test_an_environment_without_approvals_is_ready_at_once(dock):
+def test_environment_without_approvals_is_ready_immediately(dock):
     into_dev = services.request_promotion(
         dock.repository, dock.image.digest, dock.dev, actor=dock.requester, reason="try"
     )
@@ -143,7 +143,7 @@ def test_an_environment_without_approvals_is_ready_at_once(dock):
     assert into_dev.state == State.READY
 
 
-def test_a_scan_that_ends_after_the_approval_makes_the_request_ready(dock, request_):
+def test_scan_after_approval_makes_request_ready(dock, request_):
     Image.objects.update(scanned_at=None)
     assert services.approve(request_.pk, actor=dock.approver).state == State.OPEN
     services.judge_open()
@@ -155,7 +155,7 @@ def test_a_scan_that_ends_after_the_approval_makes_the_request_ready(dock, reque
     assert request_.state == State.READY
 
 
-def test_an_approver_of_one_environment_sees_and_decides_its_requests_only(dock, request_):
+def test_approver_of_one_environment_sees_only_its_requests(dock, request_):
     into_dev = services.request_promotion(
         dock.repository, dock.image.digest, dock.dev, actor=dock.requester, reason="x"
     )
@@ -170,20 +170,20 @@ def test_an_approver_of_one_environment_sees_and_decides_its_requests_only(dock,
     assert services.approve(request_.pk, actor=local).state == State.READY
 
 
-def test_a_request_expires_by_the_clock(dock, request_):
+def test_request_expires_after_its_deadline(dock, request_):
     PromotionRequest.objects.update(approve_by=timezone.now() - timedelta(seconds=1))
     services.expire_due()
     request_.refresh_from_db()
     assert request_.state == State.EXPIRED
 
 
-def test_a_prefix_is_never_a_team(dock):
+def test_environment_prefix_is_never_a_team(dock):
     Team.objects.create(slug="other", name="Other")
     with pytest.raises(Conflict, match="A team is named other"):
         create_environment(dock.team, actor=dock.owner, slug="x", name="X", prefix="other")
 
 
-def test_the_inbox_counts_what_this_person_can_decide(dock, request_):
+def test_inbox_counts_requests_the_user_can_vote_on(dock, request_):
     counts = {name: queries.decidable_count(getattr(dock, name)) for name in ("approver", "requester", "deployer")}
     assert counts == {"approver": 1, "requester": 0, "deployer": 0}
     services.approve(request_.pk, actor=dock.approver)
@@ -196,7 +196,7 @@ def severe_finding(image, osv_id, severity="critical"):
     factories.advisory(osv_id, severity, package)
 
 
-def test_an_approval_lapses_when_a_severe_finding_appears_and_can_be_given_again(dock, request_):
+def test_approval_lapses_on_severe_finding_and_can_be_repeated(dock, request_):
     assert services.approve(request_.pk, actor=dock.approver).state == State.READY
     severe_finding(dock.image, "CVE-2026-1")
     with pytest.raises(PolicyBlocked):
@@ -212,7 +212,7 @@ def test_an_approval_lapses_when_a_severe_finding_appears_and_can_be_given_again
         services.approve(request_.pk, actor=dock.approver)
 
 
-def test_packages_that_wait_to_be_matched_are_not_known_yet(dock, request_):
+def test_packages_waiting_for_matching_are_unknown(dock, request_):
     package = factories.package("libssl3", "3.0.11-1", source="openssl")
     factories.carry(dock.image, 0, package)
     job = jobs.queue(
@@ -220,13 +220,13 @@ def test_packages_that_wait_to_be_matched_are_not_known_yet(dock, request_):
     )
     assert services.approve(request_.pk, actor=dock.approver).state == State.OPEN
     assert request_.votes.get().evaluation.inputs["findings"] is None
-    assert services.judge_open() == 1  # it stays due, although nothing has a newer time stamp
+    assert services.judge_open() == 1  # it stays due, although no time stamp is newer
     request_.refresh_from_db()
     assert request_.state == State.OPEN
     Job.objects.filter(pk=job.pk).update(state=Job.State.FAILED, finished_at=clock.now())
     assert services.judge_open() == 1
     request_.refresh_from_db()
-    assert request_.state == State.OPEN  # what failed has not matched them either
+    assert request_.state == State.OPEN  # the failed job did not match them either
     again = jobs.queue_again(job)
     Job.objects.filter(pk=again.pk).update(state=Job.State.SUCCEEDED, finished_at=clock.now())
     assert services.judge_open() == 1
@@ -235,20 +235,20 @@ def test_packages_that_wait_to_be_matched_are_not_known_yet(dock, request_):
     assert services.judge_open() == 0
 
 
-def test_an_approval_stands_when_only_a_lesser_finding_appears(dock, request_):
+def test_approval_stays_valid_on_lesser_finding(dock, request_):
     services.approve(request_.pk, actor=dock.approver)
     severe_finding(dock.image, "CVE-2026-2", "medium")
     assert services.execute(request_.pk, actor=dock.deployer).state == State.EXECUTING
 
 
-def test_what_a_voter_saw_is_kept_with_the_vote(dock, request_):
+def test_vote_stores_the_evidence_the_voter_saw(dock, request_):
     services.approve(request_.pk, actor=dock.approver)
     seen = request_.votes.get().evaluation.inputs
     assert (seen["digest"], seen["holds"]) == (dock.image.digest, None)
     assert seen["findings"] == {"open": 0, "fixed": 0, "new": 0, "severe": []}
 
 
-def test_who_made_a_token_of_a_robot_does_not_approve_what_the_robot_requested(dock):
+def test_creator_of_robot_token_cannot_approve_robot_request(dock):
     robot = User.objects.create(username="shop-ci", kind=User.Kind.ROBOT)
     Robot.objects.create(user=robot, team=dock.team, name="ci", created_by=dock.owner)
     RoleGrant.objects.create(user=robot, team=dock.team, role=Role.objects.get(slug="owner"))
@@ -264,7 +264,7 @@ def test_who_made_a_token_of_a_robot_does_not_approve_what_the_robot_requested(d
     assert services.approve(asked.pk, actor=dock.second).state == State.READY
 
 
-def test_who_made_a_robot_does_not_approve_what_the_robot_requested(dock):
+def test_creator_of_robot_cannot_approve_robot_request(dock):
     maker = dock.approver
     robot = User.objects.create(username="shop-ci", kind=User.Kind.ROBOT)
     Robot.objects.create(user=robot, team=dock.team, name="ci", created_by=maker)
@@ -278,7 +278,7 @@ def test_who_made_a_robot_does_not_approve_what_the_robot_requested(dock):
     assert services.approve(asked.pk, actor=dock.second).state == State.READY
 
 
-def test_a_request_that_nobody_could_approve_is_refused_with_the_reason(dock):
+def test_request_without_possible_approver_is_refused_with_reason(dock):
     RoleGrant.objects.filter(user__in=(dock.approver, dock.second, dock.owner)).delete()
     with pytest.raises(PolicyBlocked) as refused:
         services.request_promotion(
@@ -288,8 +288,8 @@ def test_a_request_that_nobody_could_approve_is_refused_with_the_reason(dock):
     assert not PromotionRequest.objects.exists()
 
 
-def test_only_what_changed_is_judged_again_and_the_rest_in_turn(dock, request_):
-    assert services.judge_open() == 0  # judged when it was made
+def test_changed_requests_are_judged_first_and_the_rest_in_turn(dock, request_):
+    assert services.judge_open() == 0  # judged at creation
     Image.objects.update(risk_at=timezone.now())
     assert services.judge_open() == 1
     assert services.judge_open() == 0
@@ -301,7 +301,7 @@ def test_only_what_changed_is_judged_again_and_the_rest_in_turn(dock, request_):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_judging_leaves_a_request_that_somebody_decides_now(dock, request_, in_other_connection):
+def test_judging_skips_request_locked_by_a_vote(dock, request_, in_other_connection):
     PromotionRequest.objects.update(judged_at=None)
     with transaction.atomic():
         lock_promotion(dock.approver, request_.pk)
@@ -316,18 +316,18 @@ def executing(dock, request_):
     return Job.objects.get(kind="promote")
 
 
-def test_a_registry_that_stays_away_leads_back_to_ready_and_the_third_time_to_failed(executing, request_, dock):
+def test_unavailable_registry_returns_to_ready_and_fails_the_third_time(executing, request_, dock):
     for attempt, state in ((1, State.READY), (2, State.READY), (3, State.FAILED)):
         job = Job.objects.filter(kind="promote").latest("pk")
         Job.objects.filter(pk=job.pk).update(attempts=job.max_attempts, last_error="No answer.")
-        running.run(job.pk)  # no attempt is left: the claim gives up
+        running.run(job.pk)  # no attempt is left, so the claim gives up
         request_.refresh_from_db()
         assert (request_.state, request_.failure, request_.attempts) == (state, "No answer.", attempt)
         if state == State.READY:
-            services.execute(request_.pk, actor=dock.deployer)  # the approval stands
+            services.execute(request_.pk, actor=dock.deployer)  # the approval is still valid
 
 
-def test_a_minute_without_registry_does_not_use_up_the_attempts(executing):
+def test_minute_without_registry_does_not_use_attempts(executing):
     waits = [jobs.RETRY_AFTER_S[min(n, len(jobs.RETRY_AFTER_S)) - 1] for n in range(1, executing.max_attempts)]
     assert sum(waits) > 600
 
@@ -336,7 +336,7 @@ def test_a_minute_without_registry_does_not_use_up_the_attempts(executing):
     ("error", "state"),
     [(RegistryUnavailable("away"), State.EXECUTING), (RegistryRefused("no"), State.FAILED)],
 )
-def test_a_copy_that_fails_is_tried_again_only_when_time_may_heal_it(executing, request_, monkeypatch, error, state):
+def test_failed_copy_is_retried_only_for_temporary_errors(executing, request_, monkeypatch, error, state):
     def fail(*args, **kwargs):
         raise error
 
@@ -347,7 +347,7 @@ def test_a_copy_that_fails_is_tried_again_only_when_time_may_heal_it(executing, 
     assert Slot.objects.get(environment=request_.environment).image is None
 
 
-def test_a_worker_promotes_nothing_for_somebody_who_lost_the_right(dock, executing, request_, monkeypatch):
+def test_worker_promotes_nothing_after_user_lost_the_right(dock, executing, request_, monkeypatch):
     monkeypatch.setattr(handlers, "copy_by_digest", lambda *a, **k: pytest.fail("copied"))
     RoleGrant.objects.filter(user=dock.deployer).delete()
     running.run(executing.pk)

@@ -1,4 +1,4 @@
-"""A target changes by promotion only: what else moves its tags is found, taken back and reported."""
+"""Only promotions change a target. Other tag moves are detected, reverted and reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIRST, SECOND = oci.image("base", "first"), oci.image("base", "second")
 
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch) -> InMemoryRegistry:
-    """The managed registry in memory; its target holds the first image under `1.0`, then the second as `current`."""
+    """The managed registry in memory. The target has the first image as `1.0`, then the second as `current`."""
     registry = InMemoryRegistry()
     monkeypatch.setattr(ingest, "client_for", lambda row: registry)
     team = dock.team("shop")
@@ -66,7 +66,7 @@ def promoted(environment: Environment, item: oci.OciImage, tag: str, state: str)
 
 
 def names(registry: InMemoryRegistry, tag: str) -> tuple[str, str]:
-    """Return what a tag of the target names: in the registry, and in our rows."""
+    """Return the digests of a target tag in the registry and in the rows."""
     held = registry.resolve(TARGET, tag)
     assert held is not None
     return held.digest.text, Tag.objects.get(repository__name=TARGET, name=tag).image.digest
@@ -74,7 +74,7 @@ def names(registry: InMemoryRegistry, tag: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize("actor", ["gravingdock", None])
 @pytest.mark.parametrize(("item", "tag"), [(FIRST, "current"), (FIRST, "1.1"), (SECOND, "1.0")])
-def test_a_move_that_no_promotion_made_is_taken_back(
+def test_tag_move_without_promotion_is_reverted(
     shelf: InMemoryRegistry, item: oci.OciImage, tag: str, actor: str | None
 ) -> None:
     before = names(shelf, tag)
@@ -86,12 +86,12 @@ def test_a_move_that_no_promotion_made_is_taken_back(
     assert refused.reason == "Only promotions can change this repository. No promotion made this change."
 
 
-def test_a_move_under_way_waits_for_its_promotion_to_end(shelf: InMemoryRegistry) -> None:
+def test_tag_move_during_promotion_waits_for_its_end(shelf: InMemoryRegistry) -> None:
     request = promoted(Environment.objects.get(), FIRST, "1.0", PromotionRequest.State.EXECUTING)
     oci.push_manifest(shelf, TARGET, FIRST.manifest, "current")
     store(FIRST, "current", via=TagEvent.Via.PUSH, actor=system_user().username)
     first, second = FIRST.manifest.digest.text, SECOND.manifest.digest.text
-    assert names(shelf, "current") == (first, second)  # neither taken back nor believed yet
+    assert names(shelf, "current") == (first, second)  # neither reverted nor accepted yet
     assert Job.objects.filter(kind="crawl").exists()
     store(FIRST, "current", via=TagEvent.Via.PROMOTION)
     assert names(shelf, "current") == (first, first)
@@ -99,7 +99,7 @@ def test_a_move_under_way_waits_for_its_promotion_to_end(shelf: InMemoryRegistry
     assert not AuditEvent.objects.filter(action="tag.move_refused").exists()
 
 
-def test_what_a_failed_promotion_left_is_taken_back(shelf: InMemoryRegistry) -> None:
+def test_tag_left_by_failed_promotion_is_reverted(shelf: InMemoryRegistry) -> None:
     request = promoted(Environment.objects.get(), FIRST, "1.0", PromotionRequest.State.EXECUTING)
     oci.push_manifest(shelf, TARGET, FIRST.manifest, "current")
     services.fail(request, why="The registry went away.")
@@ -107,7 +107,7 @@ def test_what_a_failed_promotion_left_is_taken_back(shelf: InMemoryRegistry) -> 
     assert names(shelf, "current") == (SECOND.manifest.digest.text,) * 2
 
 
-def test_the_tag_it_should_name_is_believed(shelf: InMemoryRegistry) -> None:
+def test_expected_tag_is_accepted(shelf: InMemoryRegistry) -> None:
     for tag, item in (("current", SECOND), ("1.0", FIRST)):
         Tag.objects.filter(repository__name=TARGET, name=tag).update(
             image=Image.objects.exclude(digest=item.manifest.digest.text).filter(kind="manifest").first()

@@ -1,4 +1,4 @@
-"""What tests of real builds share."""
+"""Fixtures for tests of real builds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shell_folder(tmp_path_factory):
-    """A build context with a real shell in it: Debian's busybox-static, taken from its package."""
+    """A build context with a real shell: Debian's busybox-static, taken from its package."""
     folder = tmp_path_factory.mktemp("busybox")
     done = subprocess.run(
         ["apt-get", "download", "-q", "busybox-static"], cwd=folder, capture_output=True, text=True, check=False

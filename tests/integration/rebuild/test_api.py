@@ -1,4 +1,4 @@
-"""Recipes, watches and waves as a client of the API sees them; the services' own rules are in test_waves.py."""
+"""Recipes, watches and waves over the API. The rules of the services are in test_waves.py."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEXT = "FROM shop/base:12\nRUN true\n"
 
 
 class Caller:
-    """A client of the API that carries one user's token."""
+    """An API client with the token of one user."""
 
     def __init__(self, user):
         self.headers = {"Authorization": f"Bearer {tokens.create_token(user, kind='pat', name='t')[1]}"}
@@ -39,7 +39,7 @@ class Caller:
 
 @pytest.fixture
 def yard():
-    """base -> runtime -> (api, web); the base's tag was moved."""
+    """base -> runtime -> (api, web). The base's tag was moved."""
     team = dock.team("shop")
     owner = dock.user("owner", "owner", of=team)
     old = dock.image("base old")
@@ -68,7 +68,7 @@ def recipe_body(**more):
     return {"containerfile": TEXT, "context": {"app/a.txt": base64.b64encode(b"a").decode()}, **more}
 
 
-def test_a_recipe_is_put_read_and_the_same_again_is_no_new_revision(yard, registry):
+def test_put_of_same_recipe_creates_no_new_revision(yard, registry):
     path = f"repositories/{yard.places['base'].pk}/recipe/"
     assert yard.call("get", path).status_code == 404
     first = yard.call("put", path, recipe_body(build_args={"A": "1"}, tag="12"))
@@ -98,14 +98,14 @@ def test_a_recipe_is_put_read_and_the_same_again_is_no_new_revision(yard, regist
         ({}, 400, "invalid"),
     ],
 )
-def test_a_bad_recipe_gets_a_problem_and_leaves_nothing(yard, registry, body, status, code):
+def test_invalid_recipe_is_refused_with_a_problem_and_stores_nothing(yard, registry, body, status, code):
     answer = yard.call("put", f"repositories/{yard.places['base'].pk}/recipe/", body)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer["Content-Type"] == "application/problem+json"
     assert not Recipe.objects.filter(repository=yard.places["base"]).exists()
 
 
-def test_the_first_recipe_needs_create_and_a_later_one_amend(yard, registry):
+def test_first_recipe_needs_create_and_later_ones_amend(yard, registry):
     creator = Caller(dock.user("creator", "creator", of=yard.team))
     verbs = Role.objects.create(slug="amender", name="amender", verbs=["image.view", "image.amend"])
     person = dock.user("amender")
@@ -117,7 +117,7 @@ def test_the_first_recipe_needs_create_and_a_later_one_amend(yard, registry):
     assert amender("put", path, recipe_body(tag="13")).status_code == 200
 
 
-def test_where_promotions_write_no_recipe_is_taken(yard, registry):
+def test_recipe_is_refused_in_promotion_target(yard, registry):
     environment = authority.create_environment(yard.team, actor=yard.owner, slug="dev", name="dev", prefix="dev")
     target = Repository.objects.create(
         registry=dock.registry(), team=yard.team, name="dev/shop/api", family="shop/api", source=yard.places["api"],
@@ -127,7 +127,7 @@ def test_where_promotions_write_no_recipe_is_taken(yard, registry):
     assert (answer.status_code, list(registry.repositories())) == (400, [])
 
 
-def test_a_tag_is_watched_once_and_no_longer(yard):
+def test_tag_is_watched_once_and_can_be_unwatched(yard):
     path = f"repositories/{yard.places['base'].pk}/watches/"
     first = yard.call("post", path, {"tag": "12"})
     assert (first.status_code, first.json()["last_digest"]) == (201, yard.new.digest)
@@ -141,7 +141,7 @@ def test_a_tag_is_watched_once_and_no_longer(yard):
     assert not UpstreamWatch.objects.exists()
 
 
-def test_a_wave_from_plan_to_confirmation(yard):
+def test_wave_is_planned_and_confirmed(yard):
     made = yard.call("post", "rebuild-waves/", {"base": "shop/base:12"})
     assert made.status_code == 201
     wave = made.json()
@@ -168,18 +168,18 @@ def test_a_wave_from_plan_to_confirmation(yard):
 
 
 @pytest.mark.parametrize("body", [{}, {"base": "shop/base:12", "start": True}, {"base": ""}])
-def test_a_bad_plan_is_refused_by_field(yard, body):
+def test_invalid_plan_is_refused_by_field(yard, body):
     answer = yard.call("post", "rebuild-waves/", body)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
     assert not RebuildWave.objects.exists()
 
 
 @pytest.mark.parametrize("base", ["shop/none", "shop/base:99", "shop/base@sha256:" + "e" * 64])
-def test_what_is_not_there_is_not_planned(yard, base):
+def test_unknown_base_is_not_planned(yard, base):
     assert yard.call("post", "rebuild-waves/", {"base": base}).status_code == 404
 
 
-def test_a_reader_is_shown_what_he_may_see_of_a_wave(yard):
+def test_reader_sees_only_visible_images_of_a_wave(yard):
     wave = yard.call("post", "rebuild-waves/", {"base": "shop/base:12"}).json()
     RebuildWave.objects.filter(pk=wave["id"]).update(skipped=[{"repository": "shop/web", "reason": "x"}])
     narrow = dock.user("narrow")
@@ -198,7 +198,7 @@ def test_a_reader_is_shown_what_he_may_see_of_a_wave(yard):
     assert call("get", f"{path}jobs/{jobs['shop/runtime']}/log/").status_code == 404
 
 
-def test_a_log_is_followed_line_by_line(yard):
+def test_log_is_read_line_by_line(yard):
     wave = yard.call("post", "rebuild-waves/", {"base": "shop/base:12"}).json()
     path = f"rebuild-waves/{wave['id']}/jobs/{wave['jobs'][0]['id']}/log/"
     empty = yard.call("get", path).json()
@@ -218,8 +218,8 @@ def test_a_log_is_followed_line_by_line(yard):
     assert yard.call("get", path, after="x").status_code == 400
 
 
-def test_a_result_is_offered_where_an_older_state_of_it_is_held_and_can_be_requested(yard):
-    """Also where the image before the one that was renewed is still held, as its renewal was never promoted."""
+def test_result_is_offered_where_an_older_state_is_deployed(yard):
+    """Also where an image before the rebuilt one is still deployed, because its rebuild was never promoted."""
     slots = {}
     for slug, image in (("dev", yard.images["runtime"]), ("staging", dock.image("runtime before")), ("lab", yard.old)):
         environment = authority.create_environment(
@@ -249,14 +249,14 @@ def test_a_result_is_offered_where_an_older_state_of_it_is_held_and_can_be_reque
     made = yard.call("post", "promotions/", body).json()
     assert (made["kind"], made["digest"]) == ("rebuild-refresh", result.digest)
     other = yard.call("post", "promotions/", body | {"environment": "lab"}).json()
-    assert other["kind"] == "forward"  # what is held there is no older state of it
+    assert other["kind"] == "forward"  # the image deployed there is not an older state of it
     Slot.objects.filter(pk=slots["dev"].pk).update(image=result)
     shown = yard.call("get", f"rebuild-waves/{wave['id']}/").json()
     assert [row["environment"] for row in shown["jobs"][0]["promote_to"]] == ["staging"]
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_lists_and_waves_cost_the_same_for_any_length(yard, count, django_assert_num_queries):
+def test_lists_and_waves_cost_same_queries_for_any_length(yard, count, django_assert_num_queries):
     for number in range(count):
         wave = RebuildWave.objects.create(
             repository=yard.places["base"], new_base=dock.image(f"new {number}"), planned_by=yard.owner

@@ -1,4 +1,4 @@
-"""The embedded builder, for real: buildah, a registry, and a shell to run in the build."""
+"""The embedded builder with real buildah, a registry and a shell inside the build."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ RUN ["/bin/busybox", "sh", "-c", "/bin/busybox mkdir -p /tmp; /bin/busybox --ins
 """
 
 
-def test_a_build_keeps_the_base_layers_under_their_own_digests_and_pushes_by_digest(client, tmp_path):
+def test_build_keeps_base_layer_digests_and_pushes_by_digest(client, tmp_path):
     (tmp_path / "a").write_text("a")
     base = build(client, "FROM scratch\nCOPY a /a\n", repository="base/one", context=tmp_path)
     derived = build(
@@ -88,10 +88,10 @@ RUN sh /probe
 """
 
 
-def test_settings_of_the_machine_reach_the_build_and_never_the_image_or_the_log(
+def test_machine_settings_reach_the_build_but_not_the_image_or_log(
     client, settings, tmp_path, shell_folder, monkeypatch
 ):
-    """Everything that was written is searched: configuration, history, labels, manifest, layers and log."""
+    """Search everything that is written: configuration, history, labels, manifest, layers and log."""
     bundle = tmp_path / "machines-own-bundle.pem"
     bundle.write_text(CANARY)
     settings.BUILD_CA_BUNDLE = str(bundle)
@@ -101,12 +101,12 @@ def test_settings_of_the_machine_reach_the_build_and_never_the_image_or_the_log(
     base = build(client, base_text, repository="base/shell", context=shell_folder)
     context = tmp_path / "context"
     context.mkdir()
-    # The recipe itself says none of the words, so that none may be found anywhere afterwards.
+    # The recipe itself contains none of the words, so no output may contain them.
     (context / "probe").write_text(
         "set -e\ncat /etc/apt/mirrors/*.list\ngrep -q user: /etc/pip.conf\n"
         "bundle=$(sed -n 's/^cert = //p' /etc/pip.conf)\ngrep -q 'C[A]NARY' $bundle\n"
         f"grep -q 'C[A]NARY' {SYSTEM_BUNDLE}\ngrep -q $bundle /etc/apt/apt.conf.d/*\n"
-        # each of the three variables, whatever its name: the words themselves must be found nowhere afterwards
+        # each of the three variables, whatever its name: no output may contain the words
         'test "$(env | grep -c "=$bundle\\$")" = 3\necho seen-by-the-build\n'
     )
     log: list[str] = []
@@ -125,7 +125,7 @@ def test_settings_of_the_machine_reach_the_build_and_never_the_image_or_the_log(
         assert not [text for text in written if word in text], word
 
 
-def test_an_extra_bundle_is_trusted_beside_the_machines_own_and_missed_by_name(settings, tmp_path):
+def test_extra_bundle_is_trusted_and_a_missing_one_is_named(settings, tmp_path):
     extra = tmp_path / "extra.pem"
     settings.BUILD_CA_BUNDLE = str(extra)
     with pytest.raises(Malformed, match=r"The file of BUILD_CA_BUNDLE does not exist: .*extra\.pem"):
@@ -157,7 +157,7 @@ def files_of(client, repository, layers):
 
 
 @pytest.mark.parametrize("words", ["apt-get install -y ca-certificates", "apt-get -y dist-upgrade"])
-def test_nothing_lies_over_a_bundle_that_the_recipe_itself_may_replace(client, tmp_path, shell_folder, words):
+def test_bundle_that_the_recipe_may_replace_is_not_mounted(client, tmp_path, shell_folder, words):
     base_text = f'{SHELL}RUN ["/bin/sh", "-c", "mkdir -p /etc/ssl/certs; echo own > {SYSTEM_BUNDLE}"]\n'
     base = build(client, base_text, repository="base/shell", context=shell_folder)
     log: list[str] = []
@@ -166,7 +166,7 @@ def test_nothing_lies_over_a_bundle_that_the_recipe_itself_may_replace(client, t
     assert "new" in log
 
 
-def test_a_talkative_build_is_cut_off_in_the_log_and_goes_on(client, shell_folder, monkeypatch):
+def test_log_of_verbose_build_is_truncated_and_build_continues(client, shell_folder, monkeypatch):
     monkeypatch.setattr(buildah, "LOG_LINES_MAX", 50)
     log: list[str] = []
     text = f'{SHELL}RUN ["/bin/sh", "-c", "seq 1 5000; head -c 300000 /dev/zero | tr -c x y"]\n'
@@ -174,7 +174,7 @@ def test_a_talkative_build_is_cut_off_in_the_log_and_goes_on(client, shell_folde
     assert (len(log), log[-1]) == (50, "The log has more than 50 lines. The rest is not stored.")
 
 
-def test_a_build_sees_no_secret_of_ours_and_no_other_process(client, services, shell_folder):
+def test_build_cannot_read_secrets_or_other_processes(client, services, shell_folder):
     log: list[str] = []
     text = f'{SHELL}RUN ["/bin/sh", "-c", "env; ls /mnt; ls /proc | grep -c ^[0-9]"]\n'
     build(client, text, repository="shop/box", context=shell_folder, log=log)
@@ -183,12 +183,12 @@ def test_a_build_sees_no_secret_of_ours_and_no_other_process(client, services, s
         assert name not in output
 
 
-def test_a_failing_recipe_says_how_it_failed(client, shell_folder):
+def test_failed_build_reports_the_reason(client, shell_folder):
     with pytest.raises(BuildFailed, match="exit status 7"):
         build(client, f'{SHELL}RUN ["/bin/sh", "-c", "exit 7"]\n', repository="shop/bad", context=shell_folder)
 
 
-def test_a_build_ends_when_its_job_is_lost(client, shell_folder):
+def test_build_stops_when_its_job_is_lost(client, shell_folder):
     def lost() -> None:
         raise LeaseLost("gone")
 

@@ -1,6 +1,6 @@
-"""Whole waves over a registry in memory: rebases only, so that no builder is needed; jobs are run one by one.
+"""Whole waves over a registry in memory. Only rebases run, so no builder is needed. Jobs run one by one.
 
-Scans are replaced at their edge alone: what syft would have listed is stored as a scan stores it.
+Only syft is replaced: its package list is stored as a scan stores it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ State = RebuildJob.State
 
 
 class Strict(InMemoryRegistry):
-    """Refuses every call from inside a transaction of the code under test."""
+    """Refuses every call made inside a transaction of the code under test."""
 
     depth = 0
     is_away = False
@@ -50,7 +50,7 @@ class Strict(InMemoryRegistry):
 
 
 class Yard:
-    """base/debian -> base/python -> shop/api -> shop/worker, and shop/static on base/debian; nothing has a recipe."""
+    """base/debian -> base/python -> shop/api -> shop/worker, and shop/static on base/debian. None has a recipe."""
 
     def __init__(self, shelf):
         self.shelf = shelf
@@ -60,7 +60,7 @@ class Yard:
         self.layers: dict[str, tuple[str, ...]] = {}
 
     def push(self, name, *layers, tag="latest", on="", packages=("openssl", "1"), rounds=40):
-        """Push an image whose first layers are those of what `on` names now; its packages are listed by a scan."""
+        """Push an image with the layers of the current `on` image first. A scan lists its packages."""
         dock.repository(name)
         texts = (*self.layers.get(on, ()), *layers)
         self.layers[name] = texts
@@ -80,7 +80,7 @@ class Yard:
         self.push("shop/static", "static", on="base/debian")
 
     def settle(self, *, rounds=40):
-        """Run every job that waits, rebuilds last, until none does."""
+        """Run every waiting job, rebuilds last, until none is left."""
         for _ in range(rounds):
             Job.objects.filter(state=Job.State.WAITING).update(not_before=None)
             waiting = sorted(Job.objects.filter(state="waiting"), key=lambda job: (job.kind == "rebuild", job.pk))
@@ -125,7 +125,7 @@ def shape(wave):
     return {job.repository.name: (job.level, job.state) for job in wave.jobs.select_related("repository")}
 
 
-def test_four_levels_are_renewed_each_on_the_new_state_of_what_it_stands_on(yard):
+def test_four_levels_are_rebuilt_each_on_its_new_base(yard):
     yard.four_levels()
     before = {name: yard.tag(name) for name in ("base/python", "shop/api", "shop/worker", "shop/static")}
     new = yard.push("base/debian", "debian 2", packages=("openssl", "2"))
@@ -150,7 +150,7 @@ def test_four_levels_are_renewed_each_on_the_new_state_of_what_it_stands_on(yard
     assert (again.jobs.count(), again.skipped) == (0, [])
 
 
-def test_what_a_rebuild_would_fix_is_told_before_and_verified_after(yard):
+def test_estimated_fixes_are_verified_after_the_rebuild(yard):
     yard.push("base/debian", "debian 1")
     yard.push("shop/static", "static", on="base/debian")
     package = yard.tag("base/debian").image_inventories.get().inventory.inventory_packages.get().package
@@ -162,7 +162,7 @@ def test_what_a_rebuild_would_fix_is_told_before_and_verified_after(yard):
     still.matches.create(package=package)
     wave = yard.wave()
     assert wave.jobs.get().would_fix == ["CVE-1", "CVE-2"]
-    wave.jobs.update(would_fix=["CVE-1", "CVE-2", "CVE-3"])  # as if more had been known of the new base since
+    wave.jobs.update(would_fix=["CVE-1", "CVE-2", "CVE-3"])  # as if the new base had more fixed findings at planning
     yard.settle()
     job = wave.jobs.get()
     assert (job.fixed, job.introduced, job.still_open) == (["CVE-1", "CVE-2"], [], ["CVE-3"])
@@ -173,10 +173,10 @@ def due():
     return set(estimates._to_estimate().values_list("repository__name", flat=True))
 
 
-def test_what_a_rebuild_would_fix_is_told_when_the_base_is_scanned_after_the_plan(yard, monkeypatch):
+def test_estimate_is_made_when_base_is_scanned_after_planning(yard, monkeypatch):
     yard.push("base/debian", "debian 1")
     yard.push("shop/static", "static", on="base/debian")
-    yard.push("shop/alone", "alone")  # only its recipe says that it stands on the base: nothing can be told of it
+    yard.push("shop/alone", "alone")  # only its recipe names the base, so no estimate is possible
     alone = dock.repository("shop/alone")
     Recipe.objects.create(
         repository=alone, revision=1, containerfile="", base_references=["base/debian"], author=yard.owner
@@ -199,7 +199,7 @@ def test_what_a_rebuild_would_fix_is_told_when_the_base_is_scanned_after_the_pla
     estimates.estimate_open()
 
 
-def test_the_base_of_an_estimate_may_be_an_index(yard):
+def test_base_of_an_estimate_may_be_an_index(yard):
     yard.push("base/debian", "debian 1")
     yard.push("shop/static", "static", on="base/debian")
     new = yard.push("base/debian", "debian 2", tag="next", packages=("openssl", "2"))
@@ -214,7 +214,7 @@ def test_the_base_of_an_estimate_may_be_an_index(yard):
     assert wave.jobs.get().would_fix == []
 
 
-def test_findings_that_a_rebuild_brings_are_told(yard):
+def test_findings_added_by_a_rebuild_are_reported(yard):
     yard.push("base/debian", "debian 1")
     yard.push("shop/static", "static", on="base/debian")
     new = yard.push("base/debian", "debian 2", packages=("zlib", "2"))
@@ -226,7 +226,7 @@ def test_findings_that_a_rebuild_brings_are_told(yard):
     assert (job.state, job.fixed, job.introduced, job.findings_after) == ("done", [], ["CVE-9"], 1)
 
 
-def test_the_result_is_judged_only_when_its_packages_are_matched(yard):
+def test_result_is_judged_only_after_its_packages_are_matched(yard):
     yard.push("base/debian", "debian 1")
     yard.push("shop/static", "static", on="base/debian")
     yard.push("base/debian", "debian 2", packages=("openssl", "2"))
@@ -244,7 +244,7 @@ def test_the_result_is_judged_only_when_its_packages_are_matched(yard):
     assert RebuildJob.objects.get().state == "done"
 
 
-def test_a_base_that_moves_again_gets_a_plan_of_its_own_and_overtakes_what_waits(yard):
+def test_second_base_move_gets_own_plan_and_replaces_waiting_one(yard):
     yard.four_levels()
     yard.push("base/debian", "debian 2")
     first = yard.wave()
@@ -259,14 +259,14 @@ def test_a_base_that_moves_again_gets_a_plan_of_its_own_and_overtakes_what_waits
     assert second_new.digest in yard.bases("shop/static")
 
 
-def test_a_newer_wave_takes_over_what_waits_and_never_loses_the_tag(yard):
+def test_newer_wave_takes_over_waiting_jobs_and_keeps_the_tag(yard):
     yard.four_levels()
     old_static = yard.tag("shop/static")
     yard.push("base/debian", "debian 2")
     first = yard.wave()
     static = first.jobs.get(repository__name="shop/static")
     run = Job.objects.get(kind="rebuild", subject_id=static.pk)
-    yard.run(run)  # built, not yet scanned: it goes on
+    yard.run(run)  # built but not scanned yet: it continues
     item = oci.image("debian 3")
     oci.push(yard.shelf, "base/debian", item, "latest")
     ingest.ingest_manifest(dock.registry().pk, "base/debian", item.manifest.digest.text, tag="latest")
@@ -286,7 +286,7 @@ def test_a_newer_wave_takes_over_what_waits_and_never_loses_the_tag(yard):
     assert item.manifest.digest.text in yard.bases("shop/static") & yard.bases("base/python")
 
 
-def test_an_older_waves_late_result_does_not_take_the_tag_from_a_newer_one(yard):
+def test_late_result_of_older_wave_does_not_take_the_tag(yard):
     yard.four_levels()
     yard.push("base/debian", "debian 2")
     first = yard.wave()
@@ -305,7 +305,7 @@ def test_an_older_waves_late_result_does_not_take_the_tag_from_a_newer_one(yard)
     assert (yard.tag("shop/static"), late.state) == (newest, "unchanged")
 
 
-def test_a_plan_that_nobody_confirmed_ends_when_its_base_moves_on(yard):
+def test_unconfirmed_plan_ends_when_its_base_moves_again(yard):
     yard.four_levels()
     yard.push("base/debian", "debian 2")
     stale = planning.plan_wave("base/debian:latest", actor=yard.owner)
@@ -319,7 +319,7 @@ def test_a_plan_that_nobody_confirmed_ends_when_its_base_moves_on(yard):
         services.confirm_wave(stale.pk, actor=yard.owner)
 
 
-def test_a_tag_that_somebody_moved_meanwhile_stays_and_its_children_go_on_from_there(yard):
+def test_tag_moved_by_user_stays_and_derived_images_build_on_it(yard):
     yard.four_levels()
     yard.push("base/debian", "debian 2")
     wave = planning.plan_wave("base/debian:latest", actor=yard.owner)
@@ -333,7 +333,7 @@ def test_a_tag_that_somebody_moved_meanwhile_stays_and_its_children_go_on_from_t
     assert (wave.state, theirs.digest in yard.bases("shop/worker")) == ("succeeded", True)
 
 
-def test_a_wave_cancelled_while_its_result_is_scanned_moves_no_tag(yard):
+def test_wave_cancelled_during_result_scan_moves_no_tag(yard):
     yard.four_levels()
     old = yard.tag("shop/static")
     yard.push("base/debian", "debian 2")
@@ -347,7 +347,7 @@ def test_a_wave_cancelled_while_its_result_is_scanned_moves_no_tag(yard):
     assert wave.state == "cancelled"
 
 
-def test_the_watch_of_an_image_that_a_wave_renews_proposes_no_second_wave(yard):
+def test_watch_of_image_in_running_wave_plans_no_second_wave(yard):
     yard.four_levels()
     for name in ("base/debian", "base/python", "shop/api"):
         services.watch_base(dock.repository(name).pk, actor=yard.owner)
@@ -361,7 +361,7 @@ def test_the_watch_of_an_image_that_a_wave_renews_proposes_no_second_wave(yard):
         assert watch.last_digest == yard.tag(watch.repository.name).digest
 
 
-def test_a_registry_that_is_away_leaves_nothing_out_of_a_plan_and_the_watch_looks_again(yard):
+def test_unavailable_registry_skips_no_image_and_watch_retries(yard):
     yard.push("base/debian", "debian 1")
     yard.push("shop/static", "static", on="base/debian")
     watch = services.watch_base(dock.repository("base/debian").pk, actor=yard.owner)
@@ -379,7 +379,7 @@ def test_a_registry_that_is_away_leaves_nothing_out_of_a_plan_and_the_watch_look
     assert watch.last_digest == yard.tag("base/debian").digest
 
 
-def test_what_a_wave_did_not_reach_is_proposed_by_the_watch_at_its_end(yard):
+def test_watch_plans_what_a_wave_did_not_reach_after_it_ends(yard):
     yard.four_levels()
     watch = services.watch_base(dock.repository("shop/api").pk, actor=yard.owner)
     yard.push("base/debian", "debian 2")
@@ -400,7 +400,7 @@ def test_what_a_wave_did_not_reach_is_proposed_by_the_watch_at_its_end(yard):
     assert watch.last_digest == yard.tag("shop/api").digest
 
 
-def test_retry_does_again_only_what_is_not_done(yard):
+def test_retry_repeats_only_unfinished_jobs(yard):
     yard.four_levels()
     yard.push("base/debian", "debian 2")
     wave = yard.wave()
@@ -418,7 +418,7 @@ def test_retry_does_again_only_what_is_not_done(yard):
     assert not [call for call in yard.shelf.calls[writes:] if call[:2] == ("put_manifest", "shop/static")]
 
 
-def test_a_result_whose_scan_failed_is_scanned_again_by_a_retry(yard):
+def test_retry_repeats_failed_scan_of_result(yard):
     yard.push("base/debian", "debian 1")
     yard.push("shop/static", "static", on="base/debian")
     yard.push("base/debian", "debian 2")
@@ -435,7 +435,7 @@ def test_a_result_whose_scan_failed_is_scanned_again_by_a_retry(yard):
 
 
 @pytest.mark.parametrize("death", range(1, 9))
-def test_a_worker_that_dies_anywhere_leaves_one_effect(yard, death):
+def test_worker_killed_at_any_step_leaves_one_effect(yard, death):
     yard.push("base/debian", "debian 1")
     yard.push("shop/static", "static", on="base/debian")
     yard.push("base/debian", "debian 2")
@@ -452,7 +452,7 @@ def test_a_worker_that_dies_anywhere_leaves_one_effect(yard, death):
     assert AuditEvent.objects.filter(action="image.rebuilt").count() == 1
 
 
-def test_what_nobody_works_at_any_more_is_taken_up_again(yard):
+def test_abandoned_job_is_resumed(yard):
     yard.four_levels()
     yard.push("base/debian", "debian 2")
     wave = yard.wave()
@@ -469,7 +469,7 @@ def test_what_nobody_works_at_any_more_is_taken_up_again(yard):
     assert wave.state == "succeeded"
 
 
-def test_two_waves_at_once_over_different_bases_do_not_touch_each_other(yard):
+def test_concurrent_waves_over_different_bases_are_independent(yard):
     yard.push("base/debian", "debian 1")
     yard.push("shop/tools", "tools 1")
     yard.push("shop/static", "static", on="base/debian")
@@ -485,7 +485,7 @@ def test_two_waves_at_once_over_different_bases_do_not_touch_each_other(yard):
     assert yard.tag("shop/tools").digest in yard.bases("shop/helper")
 
 
-def test_who_lost_the_right_meanwhile_rebuilds_nothing(yard):
+def test_rebuild_is_refused_after_user_lost_the_right(yard):
     yard.push("base/debian", "debian 1")
     yard.push("shop/static", "static", on="base/debian")
     yard.push("base/debian", "debian 2")
@@ -498,7 +498,7 @@ def test_who_lost_the_right_meanwhile_rebuilds_nothing(yard):
     assert "image.rebuild" in RebuildJob.objects.get().problem
 
 
-def test_a_recipe_gets_no_base_that_its_author_may_not_see(yard):
+def test_recipe_gets_no_base_hidden_from_its_author(yard):
     secret = yard.push("secret/base", "secret 1")
     yard.push("shop/api", "api")
     stranger = dock.user("stranger", "owner", of=dock.team("shop"))
@@ -519,7 +519,7 @@ def test_a_recipe_gets_no_base_that_its_author_may_not_see(yard):
 
 
 @pytest.mark.parametrize(("limit", "value"), [("READ_MAX_S", -1.0), ("READ_MAX_BYTES", 10)])
-def test_reading_layers_for_a_plan_has_an_end_and_the_worker_decides_then(yard, monkeypatch, limit, value):
+def test_plan_stops_reading_layers_at_limit_and_worker_decides(yard, monkeypatch, limit, value):
     yard.four_levels()
     yard.push("base/debian", "debian 2")
     monkeypatch.setattr(methods, limit, value)
@@ -542,7 +542,7 @@ BAD_CONFIGS = {
 
 @pytest.mark.parametrize("form", [*BAD_CONFIGS, "list"])
 @pytest.mark.parametrize("has_recipe", [False, True])
-def test_one_malformed_image_ends_neither_the_plan_nor_the_wave_of_the_others(yard, form, has_recipe, monkeypatch):
+def test_malformed_image_stops_neither_plan_nor_wave_of_others(yard, form, has_recipe, monkeypatch):
     yard.push("base/debian", "debian 1")
     yard.push("shop/bad", "bad", on="base/debian")
     yard.push("shop/static", "static", on="base/debian")
@@ -581,7 +581,7 @@ def test_one_malformed_image_ends_neither_the_plan_nor_the_wave_of_the_others(ya
     assert (yard.tag("shop/bad"), built) == (bad, ["shop/bad"] if has_recipe else [])
 
 
-def test_what_was_lost_of_lineage_is_no_reason_to_rebuild_twice(yard):
+def test_lost_lineage_does_not_cause_a_second_rebuild(yard):
     yard.four_levels()
     yard.push("base/debian", "debian 2")
     yard.wave()

@@ -1,4 +1,4 @@
-"""Everything running as in production; a builder is killed in the middle of a real build, and another one comes."""
+"""All processes run as in production. A builder is killed during a real build, and another one takes over."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the embedded builder needs root for its namespaces"),
 ]
 
-SLEEP = "8.75"  # seconds; also what tells this test's process from any other
+SLEEP = "8.75"  # seconds; also identifies the process of this test
 BASE = """\
 FROM scratch
 COPY busybox /bin/busybox
 ENV PATH=/bin
 RUN ["/bin/busybox", "sh", "-c", "/bin/busybox --install -s /bin; echo {content} > /version"]
 """
-RECIPE = f"FROM base/shell\nRUN sleep {SLEEP} && echo built >> /version\n"  # on a file of the base: no rebase
+RECIPE = f"FROM base/shell\nRUN sleep {SLEEP} && echo built >> /version\n"  # changes a file of the base, so no rebase
 
 
 def push(name, text, context, *, bases=None):
@@ -45,7 +45,7 @@ def push(name, text, context, *, bases=None):
 
 
 def processes(word):
-    """Return the command lines that hold a word, of every process of this machine."""
+    """Return the command lines of all processes on this machine that contain a word."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -59,7 +59,7 @@ def processes(word):
 
 @pytest.fixture
 def started(live_stack, shell_folder, settings):
-    """A confirmed wave whose only image takes seconds to build; the build runs."""
+    """A confirmed wave with one image that takes seconds to build. The build is running."""
     settings.SCRATCH = str(live_stack.home / "scratch")
     owner = dock.user("owner", "owner", of=dock.team("base"))
     dock.user("owner", "owner", of=dock.team("shop"))
@@ -84,14 +84,14 @@ def ended(wave):
 
 
 def leftovers(stack):
-    """Return what a build leaves when it is not cleaned up: processes, mounts, folders."""
+    """Return the processes, mounts and folders that a build leaves without cleanup."""
     scratch = str(stack.home / "scratch")
     mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if scratch in line]
     folders = [path.name for path in Path(scratch).glob("gd-*") if "-build-" in path.name or "-context-" in path.name]
     return processes(f"sleep {SLEEP}") + processes(scratch) + mounts + folders
 
 
-def test_a_builder_killed_in_the_middle_of_a_build_is_as_if_it_had_not_been(live_stack, started):
+def test_build_killed_halfway_is_repeated_without_traces(live_stack, started):
     old = RebuildJob.objects.get().old_image
     live_stack.kill("builder")
     wait_until(lambda: not processes(f"sleep {SLEEP}"), 5)
@@ -110,7 +110,7 @@ def test_a_builder_killed_in_the_middle_of_a_build_is_as_if_it_had_not_been(live
     wait_until(lambda: not leftovers(live_stack), 10)
 
 
-def test_a_wave_cancelled_in_the_middle_of_a_build_ends_it_and_leaves_nothing(live_stack, started):
+def test_wave_cancelled_during_build_stops_it_and_cleans_up(live_stack, started):
     old = RebuildJob.objects.get().old_image
     services.cancel_wave(started.pk, actor=started.planned_by)
     wait_until(lambda: RebuildJob.objects.get().state == "cancelled", 20)

@@ -1,4 +1,4 @@
-"""Rebuilds by browser: a plan is read, confirmed, followed and cancelled; who may not is told why, or nothing."""
+"""The rebuild pages: plan, confirm, follow and cancel. Users without rights see the reason, or nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def owner(harbour):
 
 @pytest.fixture
 def viewer(harbour):
-    """Somebody who sees everything of both teams and may change nothing."""
+    """A user who sees everything of both teams and can change nothing."""
     dock.user("viewer", "viewer", of=dock.team("shop"))
     return browser(dock.user("viewer", "viewer", of=dock.team("base")))
 
@@ -59,8 +59,8 @@ def act(client, name, wave):
     return client.post(reverse(f"lifecycle:wave-{name}", args=[wave.pk]))
 
 
-def test_a_plan_is_made_by_form_and_starts_nothing(harbour, owner, monkeypatch):
-    monkeypatch.setattr(planning, "client_for", lambda registry: InMemoryRegistry())  # answers, holds nothing
+def test_form_creates_plan_and_starts_nothing(harbour, owner, monkeypatch):
+    monkeypatch.setattr(planning, "client_for", lambda registry: InMemoryRegistry())  # reachable, but empty
     base = Repository.objects.get(name="base/debian")
     answer = owner.post(reverse("lifecycle:wave-plan"), {"base": base.pk, "reference": "bookworm"})
     made = RebuildWave.objects.get()
@@ -70,7 +70,7 @@ def test_a_plan_is_made_by_form_and_starts_nothing(harbour, owner, monkeypatch):
 
 
 @pytest.mark.parametrize("reference", ["trixie", "no tag!", "sha256:12", ""])
-def test_a_reference_that_names_nothing_comes_back_with_its_text(harbour, owner, reference):
+def test_unknown_reference_shows_the_form_again_with_its_text(harbour, owner, reference):
     base = Repository.objects.get(name="base/debian")
     answer = owner.post(reverse("lifecycle:wave-plan"), {"base": base.pk, "reference": reference})
     assert answer.status_code == 422
@@ -79,7 +79,7 @@ def test_a_reference_that_names_nothing_comes_back_with_its_text(harbour, owner,
     assert not RebuildWave.objects.exists()
 
 
-def test_a_base_that_is_hidden_is_no_choice_and_cannot_be_posted(harbour):
+def test_hidden_base_is_not_offered_and_cannot_be_posted(harbour):
     stranger = browser(dock.user("stranger", "owner", of=dock.team("elsewhere")))
     base = Repository.objects.get(name="base/debian")
     assert "base/debian" not in stranger.get(reverse("lifecycle:wave-plan")).content.decode()
@@ -88,7 +88,7 @@ def test_a_base_that_is_hidden_is_no_choice_and_cannot_be_posted(harbour):
     assert not RebuildWave.objects.exists()
 
 
-def test_the_choices_are_the_bases_on_which_something_stands(harbour, owner):
+def test_form_offers_bases_with_derived_images(harbour, owner):
     text = owner.get(reverse("lifecycle:wave-plan")).content.decode()
     assert [name for name in ("base/debian", "base/python", "shop/api", "shop/worker") if f">{name}<" in text] == [
         "base/debian",
@@ -97,7 +97,7 @@ def test_the_choices_are_the_bases_on_which_something_stands(harbour, owner):
     ]
 
 
-def test_the_plan_says_what_it_would_do_and_confirming_it_says_the_count(harbour, owner):
+def test_plan_shows_its_effects_and_confirm_shows_the_count(harbour, owner):
     wave = waves.planned(harbour)
     text = page(owner, wave).content.decode()
     for words in (
@@ -113,7 +113,7 @@ def test_the_plan_says_what_it_would_do_and_confirming_it_says_the_count(harbour
         "in 3 images",
         "Packages that its own recipe installs may change as well",
         "Unknown until the new base and the image are scanned.",
-        'hx-trigger="every 5s"',  # until the last figure is known
+        'hx-trigger="every 5s"',  # until the last number is known
     ):
         assert words in text
     RebuildJob.objects.filter(wave=wave).update(would_fix=[])
@@ -124,7 +124,7 @@ def test_the_plan_says_what_it_would_do_and_confirming_it_says_the_count(harbour
     assert act(owner, "confirm", wave).status_code == 409
 
 
-def test_who_may_only_look_sees_grey_buttons_with_the_reason_and_is_refused(harbour, viewer):
+def test_viewer_sees_disabled_buttons_with_reason_and_is_refused(harbour, viewer):
     wave = waves.planned(harbour)
     text = page(viewer, wave).content.decode()
     assert "You need image.rebuild on base/python, shop/api, shop/static and 1 more" in text
@@ -135,7 +135,7 @@ def test_who_may_only_look_sees_grey_buttons_with_the_reason_and_is_refused(harb
     assert wave.state == "planned"
 
 
-def test_what_the_reader_may_not_see_is_neither_named_nor_counted(harbour):
+def test_hidden_images_are_neither_named_nor_counted(harbour):
     wave = waves.failed(harbour)
     narrow = browser(dock.user("narrow", "viewer", of=dock.team("base")))
     text = page(narrow, wave).content.decode()
@@ -147,7 +147,7 @@ def test_what_the_reader_may_not_see_is_neither_named_nor_counted(harbour):
     assert "failed</b>" not in listed
 
 
-def test_a_level_in_between_that_is_hidden_is_absent_and_the_rest_keeps_its_numbers(harbour):
+def test_hidden_level_is_omitted_and_other_levels_keep_their_numbers(harbour):
     wave = waves.running(harbour)
     other = dock.repository("elsewhere/api", dock.team("elsewhere"))
     RebuildJob.objects.filter(pk=waves.job_of(wave, "shop/api").pk).update(repository=other)
@@ -157,7 +157,7 @@ def test_a_level_in_between_that_is_hidden_is_absent_and_the_rest_keeps_its_numb
     assert "elsewhere" not in text
 
 
-def test_a_stranger_is_told_nothing(harbour):
+def test_stranger_gets_not_found(harbour):
     wave = waves.running(harbour)
     stranger = browser(dock.user("stranger", "owner", of=dock.team("elsewhere")))
     job = waves.job_of(wave, "shop/api")
@@ -169,7 +169,7 @@ def test_a_stranger_is_told_nothing(harbour):
     assert f"W-{wave.pk}" not in stranger.get(reverse("lifecycle:waves")).content.decode()
 
 
-def test_a_running_wave_shows_states_results_and_the_end_of_the_log(harbour, owner):
+def test_running_wave_shows_states_results_and_log_tail(harbour, owner):
     text = page(owner, waves.running(harbour)).content.decode()
     for words in (
         "Running, level 2 of 3",
@@ -186,7 +186,7 @@ def test_a_running_wave_shows_states_results_and_the_end_of_the_log(harbour, own
         assert words in text
 
 
-def test_a_failure_names_who_is_needed_what_is_blocked_and_offers_a_retry(harbour, owner):
+def test_failure_shows_contact_blocked_images_and_retry(harbour, owner):
     wave = waves.failed(harbour)
     text = page(owner, wave).content.decode()
     for words in ("Needs attention", "ended with exit code 1", "shop/api could not be rebuilt.", "Retry 2 images"):
@@ -197,7 +197,7 @@ def test_a_failure_names_who_is_needed_what_is_blocked_and_offers_a_retry(harbou
     assert wave.state == "running"
 
 
-def test_stopping_asks_with_the_count_and_then_does_it(harbour, owner):
+def test_cancel_asks_with_count_then_cancels(harbour, owner):
     wave = waves.running(harbour)
     question = owner.get(reverse("lifecycle:wave-cancel", args=[wave.pk])).content.decode()
     assert "1 running build will stop within seconds." in question
@@ -209,7 +209,7 @@ def test_stopping_asks_with_the_count_and_then_does_it(harbour, owner):
     assert waves.job_of(wave, "shop/worker").state == "cancelled"
 
 
-def test_a_finished_image_is_offered_where_its_old_one_is_held(harbour, owner):
+def test_finished_image_is_offered_where_old_one_is_deployed(harbour, owner):
     wave = waves.running(harbour)
     static = Repository.objects.get(name="shop/static")
     old = Image.objects.get(digest=dock.sha("shop/static"))
@@ -224,7 +224,7 @@ def test_a_finished_image_is_offered_where_its_old_one_is_held(harbour, owner):
     assert link not in page(owner, wave).content.decode()
 
 
-def test_a_poll_gets_the_fragment_and_304_until_something_changes(harbour, owner):
+def test_poll_gets_fragment_and_304_while_unchanged(harbour, owner):
     wave = waves.running(harbour)
     first = page(owner, wave, **{"HX-Request": "true"})
     assert first.content.lstrip().startswith(b'<div id="wave"') or b"<html" not in first.content
@@ -240,7 +240,7 @@ def test_a_poll_gets_the_fragment_and_304_until_something_changes(harbour, owner
     assert "HX-Request" in whole["Vary"]
 
 
-def test_a_log_is_shown_and_downloaded_whole(harbour, owner):
+def test_log_is_shown_and_downloaded_completely(harbour, owner):
     wave = waves.running(harbour)
     job = waves.job_of(wave, "shop/api")
     waves.log(job, *(f"line {number} <b>" for number in range(30)), actor=harbour["reader"])
@@ -262,7 +262,7 @@ def _count(client, address):
     return len(queries)
 
 
-def test_the_list_costs_the_same_for_one_wave_and_for_three(harbour, owner):
+def test_list_costs_same_queries_for_one_and_three_waves(harbour, owner):
     waves.running(harbour)
     one = _count(owner, reverse("lifecycle:waves"))
     waves.failed(harbour)
@@ -270,7 +270,7 @@ def test_the_list_costs_the_same_for_one_wave_and_for_three(harbour, owner):
     assert _count(owner, reverse("lifecycle:waves")) == one <= 12
 
 
-def test_a_wave_costs_the_same_for_one_image_of_a_kind_and_for_three(harbour, owner):
+def test_wave_costs_same_queries_for_one_and_three_images_of_a_kind(harbour, owner):
     wave = waves.running(harbour)
     address = reverse("lifecycle:wave", args=[wave.pk])
     one = _count(owner, address)
@@ -290,7 +290,7 @@ def test_a_wave_costs_the_same_for_one_image_of_a_kind_and_for_three(harbour, ow
     assert _count(owner, address) == one <= 24
 
 
-def test_the_list_filters_by_state_and_teaches_when_it_is_empty(harbour, owner):
+def test_list_filters_by_state_and_explains_when_empty(harbour, owner):
     address = reverse("lifecycle:waves")
     assert "No rebuild waves yet." in owner.get(address).content.decode()
     waves.planned(harbour)
@@ -298,7 +298,7 @@ def test_the_list_filters_by_state_and_teaches_when_it_is_empty(harbour, owner):
     assert "No failed waves found." in owner.get(f"{address}?state=failed").content.decode()
 
 
-def test_the_image_says_which_wave_made_it_and_which_renewed_it(harbour, owner, viewer):
+def test_image_names_waves_that_built_and_rebuilt_it(harbour, owner, viewer):
     wave = waves.running(harbour)
     static = waves.job_of(wave, "shop/static")
     team, name = "shop", "shop/static"
@@ -314,7 +314,7 @@ def test_the_image_says_which_wave_made_it_and_which_renewed_it(harbour, owner, 
     assert reverse("lifecycle:wave", args=[wave.pk]) not in hidden
 
 
-def test_a_base_offers_its_plan_and_says_why_when_it_would_come_to_nothing(harbour, owner, viewer):
+def test_base_offers_plan_or_says_why_it_would_be_empty(harbour, owner, viewer):
     address = reverse("lifecycle:image", args=["base", "base/debian", harbour["new"].digest])
     assert f'value="{harbour["new"].digest}"' in owner.get(address).content.decode()
     words = "You need image.rebuild on an image built on base/debian"
@@ -340,7 +340,7 @@ def rebuilds_tab(client, where):
     return client.get(reverse("lifecycle:repository", args=[where.team.slug, where.name]) + "?tab=rebuilds")
 
 
-def test_a_base_is_watched_and_no_longer_by_its_page(harbour, owner):
+def test_base_page_starts_and_stops_watch(harbour, owner):
     base = Repository.objects.get(name="base/debian")
     assert "No tags are watched." in rebuilds_tab(owner, base).content.decode()
     assert watch(owner, base)["Location"].endswith("?tab=rebuilds")
@@ -351,7 +351,7 @@ def test_a_base_is_watched_and_no_longer_by_its_page(harbour, owner):
     assert not UpstreamWatch.objects.exists()
 
 
-def test_who_may_not_rebuild_the_base_watches_nothing_and_is_told_why(harbour, viewer):
+def test_user_without_rebuild_right_cannot_watch_and_sees_why(harbour, viewer):
     base = Repository.objects.get(name="base/debian")
     row = waves.watch(base, harbour["reader"])
     text = rebuilds_tab(viewer, base).content.decode()
@@ -363,8 +363,8 @@ def test_who_may_not_rebuild_the_base_watches_nothing_and_is_told_why(harbour, v
     assert UpstreamWatch.objects.count() == 1
 
 
-def test_a_watch_whose_move_led_to_no_plan_says_why(harbour, owner):
-    """As when who watches lost the right: nobody but admins sees the job of it."""
+def test_watch_shows_why_a_move_led_to_no_plan(harbour, owner):
+    """For example, the watching user lost the right: only admins see the watch's job."""
     base = Repository.objects.get(name="base/debian")
     gone = dock.user("gone")
     row = waves.watch(base, gone)
@@ -389,12 +389,12 @@ def test_a_watch_whose_move_led_to_no_plan_says_why(harbour, owner):
     assert "created no plan" not in rebuilds_tab(owner, base).content.decode()
 
 
-def test_a_tag_that_is_none_is_refused(harbour, owner):
+def test_unknown_tag_is_refused(harbour, owner):
     assert watch(owner, Repository.objects.get(name="base/debian"), tag="no tag!").status_code == 400
     assert not UpstreamWatch.objects.exists()
 
 
-def test_the_waves_of_a_repository_are_those_that_renew_it_or_what_stands_on_it(harbour, owner):
+def test_repository_lists_waves_that_rebuild_it_or_derived_images(harbour, owner):
     wave = waves.planned(harbour)
     link = reverse("lifecycle:wave", args=[wave.pk])
     for name, is_there in (("base/debian", True), ("shop/api", True), ("shop/jobs", False)):
@@ -416,7 +416,7 @@ def recipe_tab(client, where, query=""):
 
 @pytest.fixture
 def contexts_kept(monkeypatch):
-    """What would be stored in the registry; the registry itself is tested with the builder."""
+    """Files that would be stored in the registry. Tests of the builder cover the registry itself."""
     kept = {}
 
     def put(client, repository, files):
@@ -433,7 +433,7 @@ def contexts_kept(monkeypatch):
     return kept
 
 
-def test_a_recipe_is_stored_by_form_with_its_files_and_its_history_stays(harbour, owner, contexts_kept):
+def test_form_stores_recipe_with_files_and_keeps_history(harbour, owner, contexts_kept):
     api = Repository.objects.get(name="shop/api")
     file = SimpleUploadedFile("app.py", b"print(1)\n")
     answer = store(owner, api, build_args="VERSION=1\n\nMODE = x", context=[file])
@@ -456,7 +456,7 @@ def test_a_recipe_is_stored_by_form_with_its_files_and_its_history_stays(harbour
     assert "revision 3, current" in recipe_tab(owner, api).content.decode()
 
 
-def test_files_of_a_recipe_lie_in_the_registry_and_stay_in_the_next_revision(harbour, owner, services):
+def test_recipe_files_are_in_registry_and_kept_in_next_revision(harbour, owner, services):
     services.need_registry()
     api = Repository.objects.get(name="shop/api")
     Registry.objects.filter(pk=api.registry_id).update(endpoint=services.registry.url)
@@ -483,7 +483,7 @@ def test_files_of_a_recipe_lie_in_the_registry_and_stay_in_the_next_revision(har
         ({"build_args": "1A=b"}, "Line 1: enter NAME=value."),
     ],
 )
-def test_a_recipe_that_cannot_be_read_comes_back_with_its_text(harbour, owner, given, words):
+def test_unreadable_recipe_shows_the_form_again_with_its_text(harbour, owner, given, words):
     answer = store(owner, Repository.objects.get(name="shop/api"), **given)
     text = answer.content.decode()
     assert answer.status_code == 422
@@ -493,14 +493,14 @@ def test_a_recipe_that_cannot_be_read_comes_back_with_its_text(harbour, owner, g
     assert not Recipe.objects.exists()
 
 
-def test_too_much_context_is_refused_before_it_goes_anywhere(harbour, owner, monkeypatch):
+def test_too_large_context_is_refused_before_upload(harbour, owner, monkeypatch):
     monkeypatch.setattr("lifecycle.pages.rebuild.forms.CONTEXT_MAX", 10)
     answer = store(owner, Repository.objects.get(name="shop/api"), context=[SimpleUploadedFile("big", b"12345678901")])
     assert answer.status_code == 422
     assert not Recipe.objects.exists()
 
 
-def test_a_form_that_sends_more_than_it_may_is_refused_unread(harbour, owner, monkeypatch):
+def test_too_large_form_is_refused_unread(harbour, owner, monkeypatch):
     api = Repository.objects.get(name="shop/api")
     monkeypatch.setattr("lifecycle.pages.uploads.UPLOAD_MAX", 2000)
     answer = store(owner, api, context=[SimpleUploadedFile("big", b"x" * 3000)])
@@ -509,7 +509,7 @@ def test_a_form_that_sends_more_than_it_may_is_refused_unread(harbour, owner, mo
     assert store(owner, api).status_code == 302
 
 
-def test_who_may_create_stores_the_first_recipe_and_who_may_amend_the_next(harbour, viewer, owner):
+def test_first_recipe_needs_create_and_next_one_amend(harbour, viewer, owner):
     api = Repository.objects.get(name="shop/api")
     creator = browser(dock.user("creator", "creator", of=dock.team("shop")))
     assert "You need image.create" in recipe_tab(viewer, api).content.decode()
@@ -524,7 +524,7 @@ def test_who_may_create_stores_the_first_recipe_and_who_may_amend_the_next(harbo
 
 
 @pytest.mark.parametrize("tab", ["recipe", "rebuilds"])
-def test_a_tab_of_the_repository_costs_the_same_for_one_row_and_for_three(tab, harbour, owner):
+def test_repository_tab_costs_same_queries_for_one_and_three_rows(tab, harbour, owner):
     base = Repository.objects.get(name="base/debian")
     address = reverse("lifecycle:repository", args=["base", "base/debian"]) + f"?tab={tab}"
 
@@ -543,7 +543,7 @@ def test_a_tab_of_the_repository_costs_the_same_for_one_row_and_for_three(tab, h
 # The inbox
 
 
-def test_the_inbox_shows_planned_waves_to_those_who_may_confirm_all_of_it(harbour, owner, viewer):
+def test_inbox_shows_planned_waves_only_to_users_who_can_confirm(harbour, owner, viewer):
     wave = waves.planned(harbour)
     waves.running(harbour)
     narrow = dock.user("base-only", "owner", of=dock.team("base"))
@@ -562,7 +562,7 @@ def test_the_inbox_shows_planned_waves_to_those_who_may_confirm_all_of_it(harbou
 # Large waves
 
 
-def test_a_long_level_shows_what_is_urgent_and_says_the_rest_in_words(harbour, owner):
+def test_long_level_shows_urgent_images_and_counts_the_rest(harbour, owner):
     wave = waves.running(harbour)
     image = Image.objects.get(digest=dock.sha("shop/api"))
     for number in range(page_queries.ROWS_MAX + 3):
@@ -579,7 +579,7 @@ def test_a_long_level_shows_what_is_urgent_and_says_the_rest_in_words(harbour, o
     assert f'hx-get="{address}"' in whole
 
 
-def test_a_list_of_advisories_is_cut_off_and_says_so(harbour, owner):
+def test_long_advisory_list_is_truncated_with_a_note(harbour, owner):
     wave = waves.running(harbour)
     static = waves.job_of(wave, "shop/static")
     RebuildJob.objects.filter(pk=static.pk).update(fixed=[f"CVE-2026-{number:04}" for number in range(100)])
@@ -589,7 +589,7 @@ def test_a_list_of_advisories_is_cut_off_and_says_so(harbour, owner):
     assert "100 in total. Compare the two images to see all." in text
 
 
-def test_what_is_not_scanned_is_not_said_to_fix_anything(harbour, owner):
+def test_image_without_scan_shows_no_fixes(harbour, owner):
     wave = waves.planned(harbour)
     text = page(owner, wave).content.decode()
     assert "not scanned yet" in text  # the harbour's new base

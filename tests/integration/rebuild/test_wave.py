@@ -1,4 +1,4 @@
-"""A base moves, and what stands on it is renewed: real registry, real builds, real scans, jobs run one by one."""
+"""A moved base and its rebuild wave: real registry, builds and scans; jobs are run one by one."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Dock:
         return result.digest
 
     def image(self, name, text, files):
-        """Push an image and store its recipe, as a team would."""
+        """Push an image and store its recipe, as a team does."""
         repository = Repository.objects.filter(registry=self.registry, name=name).first()
         if repository is None:
             team = Team.objects.get(slug=name.partition("/")[0])
@@ -92,7 +92,7 @@ def state_of(wave):
 
 
 @pytest.mark.long
-def test_a_moved_base_renews_what_stands_on_it_and_a_failure_blocks_only_its_descendants(dock):
+def test_moved_base_rebuilds_derived_images_and_failure_blocks_descendants(dock):
     dock.push("base/small", "FROM scratch\nCOPY a /a\n", {"a": "old"})
     dock.image("shop/static", "FROM base/small\nCOPY page /srv/page\n", {"page": "hello"})
     dock.image("shop/api", "FROM base/small\nCOPY b /a\n", {"b": "mine"})
@@ -142,7 +142,7 @@ def test_a_moved_base_renews_what_stands_on_it_and_a_failure_blocks_only_its_des
     assert "declared" in static.base_edges.get().evidence
 
 
-def test_files_taken_from_a_renewed_image_are_its_new_ones_and_the_newest_recipe_is_built(dock):
+def test_rebuild_copies_from_rebuilt_image_and_uses_latest_recipe(dock):
     dock.push("base/small", "FROM scratch\nCOPY a /a\n", {"a": "old"})
     dock.image("shop/tools", "FROM base/small\nCOPY t /t\n", {"t": "tools"})
     dock.image("shop/api", "FROM base/small\nCOPY --from=shop/tools /t /t2\nCOPY b /b\n", {"b": "b"})

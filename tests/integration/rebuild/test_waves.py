@@ -1,4 +1,4 @@
-"""Plans in the right order and within rights; confirmation once; a failure blocks only what stands on it."""
+"""Planning order and rights, single confirmation, and failures that block only derived images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def recipe(where, author, *references, tag="latest"):
 
 @pytest.fixture
 def yard():
-    """base -> runtime -> (api, web); api also stands on base directly. The base's tag was moved."""
+    """base -> runtime -> (api, web). api is also built on base directly. The base's tag was moved."""
     team = dock.team("shop")
     owner = dock.user("owner", "owner", of=team)
     old = dock.image("base old")
@@ -69,21 +69,21 @@ def started(yard):
     return services.confirm_wave(wave.pk, actor=yard.owner)
 
 
-def test_plan_takes_the_longest_way_as_level_and_starts_nothing(yard):
+def test_plan_uses_longest_path_as_level_and_starts_nothing(yard):
     wave = planning.plan_wave("shop/base:12", actor=yard.owner)
     assert levels(wave) == {"shop/runtime": 1, "shop/api": 2, "shop/web": 2}
     assert list(job_of(wave, "api").parents.all()) == [job_of(wave, "runtime")]
     assert (wave.state, wave.old_base, queued()) == ("planned", yard.old, set())
 
 
-def test_a_recipe_that_nobody_can_read_stops_no_plan(yard):
+def test_unreadable_recipe_does_not_stop_the_plan(yard):
     recipe(yard.places["web"], yard.owner, ":12")  # stored before references were checked
     assert levels(planning.plan_wave("shop/base:12", actor=yard.owner)) == {
         "shop/runtime": 1, "shop/api": 2,
     }  # fmt: skip
 
 
-def test_plan_names_nothing_that_its_asker_cannot_see(yard):
+def test_plan_names_only_images_the_requester_can_see(yard):
     other = dock.team("other")
     hidden, image = dock.repository("other/secret", other), dock.image("secret")
     dock.push(hidden, image, "latest")
@@ -96,7 +96,7 @@ def test_plan_names_nothing_that_its_asker_cannot_see(yard):
 
 
 @pytest.mark.parametrize("act", ["confirm_wave", "cancel_wave", "retry_wave"])
-def test_who_may_only_look_cannot_act_on_a_wave(yard, act):
+def test_viewer_cannot_act_on_a_wave(yard, act):
     viewer = dock.user("viewer", "viewer", of=yard.team)
     wave = planning.plan_wave("shop/base:12", actor=yard.owner)
     assert access.wave_for(viewer, wave.pk) == wave
@@ -108,7 +108,7 @@ def test_who_may_only_look_cannot_act_on_a_wave(yard, act):
     assert (wave.state, queued()) == ("planned", set())
 
 
-def test_the_right_over_the_base_alone_does_not_confirm_what_stands_on_it(yard):
+def test_right_on_base_alone_does_not_confirm_derived_images(yard):
     wave = planning.plan_wave("shop/base:12", actor=yard.owner)
     narrow = dock.user("narrow", "viewer", of=yard.team)
     role = Role.objects.get(slug="owner")
@@ -117,7 +117,7 @@ def test_the_right_over_the_base_alone_does_not_confirm_what_stands_on_it(yard):
         services.confirm_wave(wave.pk, actor=narrow)
 
 
-def test_confirm_queues_the_first_level_only_and_only_once(yard):
+def test_confirm_queues_only_first_level_and_only_once(yard):
     wave = started(yard)
     assert queued() == {job_of(wave, "runtime").pk}
     with pytest.raises(IllegalTransition):
@@ -125,7 +125,7 @@ def test_confirm_queues_the_first_level_only_and_only_once(yard):
     assert Job.objects.filter(kind="rebuild").count() == 1
 
 
-def test_failure_blocks_what_stands_on_it_and_siblings_go_on(yard):
+def test_failure_blocks_derived_images_but_not_siblings(yard):
     wave = started(yard)
     runtime = job_of(wave, "runtime")
     services.begin(runtime.pk, node_id="n1")
@@ -137,7 +137,7 @@ def test_failure_blocks_what_stands_on_it_and_siblings_go_on(yard):
     assert (wave.state, job_of(wave, "web").state) == ("running", "waiting")
 
 
-def test_retry_tries_again_what_failed_and_was_blocked(yard):
+def test_retry_repeats_failed_and_blocked_jobs(yard):
     wave = started(yard)
     services.fail(job_of(wave, "runtime").pk, why="exit 1")
     wave.refresh_from_db()
@@ -147,7 +147,7 @@ def test_retry_tries_again_what_failed_and_was_blocked(yard):
     assert {job.state for job in wave.jobs.all()} == {"waiting"}
 
 
-def test_cancel_ends_what_waits_and_a_late_worker_changes_nothing(yard):
+def test_cancel_ends_waiting_jobs_and_late_worker_changes_nothing(yard):
     wave = started(yard)
     services.cancel_wave(wave.pk, actor=yard.owner)
     services.begin(job_of(wave, "runtime").pk, node_id="n1")
@@ -155,8 +155,8 @@ def test_cancel_ends_what_waits_and_a_late_worker_changes_nothing(yard):
     assert {job.state for job in wave.jobs.all()} == {"cancelled"}
 
 
-def test_a_recipe_decides_by_the_tag_it_names(yard):
-    """web stands on an image of the base's line, but would be built on another tag; api names the one that moved."""
+def test_recipe_is_planned_by_the_tag_it_names(yard):
+    """web is built on an image of the base, but its recipe names another tag. api names the tag that moved."""
     recipe(yard.places["runtime"], yard.owner, "shop/base:11")
     recipe(yard.places["api"], yard.owner, "registry.example:5000/shop/base:12", "shop/runtime")
     recipe(yard.places["web"], yard.owner, f"shop/base@{yard.old.digest}")
@@ -170,7 +170,7 @@ def test_a_recipe_decides_by_the_tag_it_names(yard):
     ]
 
 
-def test_the_line_of_another_tag_is_left_alone(yard):
+def test_images_of_another_tag_are_not_planned(yard):
     eleven = dock.image("eleven")
     dock.push(yard.places["base"], eleven, "11")
     other, image = dock.repository("shop/other", yard.team), dock.image("other")
@@ -182,7 +182,7 @@ def test_the_line_of_another_tag_is_left_alone(yard):
     assert levels(planning.plan_wave("shop/base:11", actor=yard.owner)) == {"shop/other": 1}
 
 
-def test_files_copied_from_an_image_make_it_a_parent(yard):
+def test_image_that_files_are_copied_from_is_a_parent(yard):
     tools = dock.repository("shop/tools", yard.team)
     dock.push(tools, dock.image("tools"), "latest")
     recipe(tools, yard.owner, "shop/base:12")
@@ -193,7 +193,7 @@ def test_files_copied_from_an_image_make_it_a_parent(yard):
     assert {job.repository.name for job in job_of(wave, "web").parents.all()} == {"shop/runtime", "shop/tools"}
 
 
-def test_recipes_that_stand_on_each_other_are_left_out_and_do_not_hold_up_the_rest(yard):
+def test_circular_recipes_are_skipped_and_do_not_block_the_rest(yard):
     recipe(yard.places["runtime"], yard.owner, "shop/base:12", "shop/web")
     recipe(yard.places["web"], yard.owner, "shop/runtime")
     recipe(yard.places["api"], yard.owner, "shop/base:12")
@@ -203,8 +203,8 @@ def test_recipes_that_stand_on_each_other_are_left_out_and_do_not_hold_up_the_re
     assert wave.skipped == [{"repository": name, "reason": reason} for name in ("shop/runtime", "shop/web")]
 
 
-def test_what_stands_on_an_image_that_is_new_already_is_reached_through_it(yard):
-    """runtime was rebuilt by somebody; api and web still stand on what it was."""
+def test_images_are_reached_through_an_already_rebuilt_parent(yard):
+    """A user rebuilt runtime. api and web are still built on the old one."""
     fresh = dock.image("runtime fresh")
     dock.push(yard.places["runtime"], fresh, "latest")
     dock.derive(yard.new, fresh)
@@ -212,14 +212,14 @@ def test_what_stands_on_an_image_that_is_new_already_is_reached_through_it(yard)
     assert levels(wave) == {"shop/api": 1, "shop/web": 1}
 
 
-def test_the_tags_of_our_own_results_are_no_images_to_renew(yard):
+def test_tags_of_rebuild_results_are_not_rebuilt(yard):
     dock.push(yard.places["web"], dock.image("result"), "rebuild-0123456789abcdef")
     yard.places["web"].tags.filter(name="latest").update(name="1.0")
     recipe(yard.places["web"], yard.owner, tag="gone")
     assert job_of(planning.plan_wave("shop/base:12", actor=yard.owner), "web").tag == "1.0"
 
 
-def test_an_index_of_several_platforms_is_left_to_who_built_it(yard):
+def test_multi_platform_index_is_skipped(yard):
     arm = dock.image("web arm", architecture="arm64")
     dock.push(yard.places["web"], dock.index("web index", yard.images["web"], arm), "latest")
     wave = planning.plan_wave("shop/base:12", actor=yard.owner)
@@ -227,7 +227,7 @@ def test_an_index_of_several_platforms_is_left_to_who_built_it(yard):
     assert [row["reason"][:35] for row in wave.skipped] == ["The image has several platforms, bu"]
 
 
-def test_who_may_rebuild_nothing_of_it_plans_nothing(yard):
+def test_plan_is_empty_without_any_rebuild_right(yard):
     viewer = dock.user("viewer", "viewer", of=yard.team)
     with pytest.raises(NotPermitted):
         planning.plan_wave("shop/base:12", actor=viewer)
@@ -235,19 +235,21 @@ def test_who_may_rebuild_nothing_of_it_plans_nothing(yard):
     role = Role.objects.get(slug="owner")
     RoleGrant.objects.create(user=narrow, role=role, team=yard.team, repository_pattern="shop/web", environment=None)
     wave = planning.plan_wave("shop/base:12", actor=narrow)
-    assert levels(wave) == {}  # web stands on runtime, which is not his to renew
+    assert levels(wave) == {}  # web is built on runtime, which he cannot rebuild
     assert {row["repository"] for row in wave.skipped} == {"shop/runtime", "shop/api", "shop/web"}
-    assert levels(planning.plan_wave("shop/base:12", actor=yard.owner)).keys() > {"shop/web"}  # his plan is not reused
+    assert levels(planning.plan_wave("shop/base:12", actor=yard.owner)).keys() > {
+        "shop/web"
+    }  # the other user's plan is not reused
 
 
-def test_a_plan_that_says_the_same_is_the_same_plan(yard):
+def test_identical_plan_is_reused(yard):
     first = planning.plan_wave("shop/base:12", actor=yard.owner)
     assert planning.plan("shop/base:12", actor=dock.user("second", "owner", of=yard.team)) == (first, False)
     recipe(yard.places["web"], yard.owner)
     assert planning.plan("shop/base:12", actor=yard.owner)[1]
 
 
-def test_what_a_running_wave_renews_is_not_planned_again(yard):
+def test_images_of_a_running_wave_are_not_planned_again(yard):
     wave = started(yard)
     assert planning.plan("shop/base:12", actor=yard.owner) == (wave, False)
     late, image = dock.repository("shop/late", yard.team), dock.image("late")
@@ -260,7 +262,7 @@ def test_what_a_running_wave_renews_is_not_planned_again(yard):
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_a_level_of_any_width_is_read_with_the_same_queries(yard, count, django_assert_max_num_queries):
+def test_wide_level_is_read_with_same_number_of_queries(yard, count, django_assert_max_num_queries):
     for number in range(count):
         place, image = dock.repository(f"shop/wide{number}", yard.team), dock.image(f"wide {number}")
         dock.push(place, image, "latest")
@@ -271,7 +273,7 @@ def test_a_level_of_any_width_is_read_with_the_same_queries(yard, count, django_
     assert len(reach.nodes) == 3 + count
 
 
-def test_a_job_that_a_worker_took_and_has_not_begun_is_not_queued_again(yard):
+def test_claimed_job_that_has_not_started_is_not_queued_again(yard):
     static = dock.repository("shop/static", yard.team)
     image = dock.image("static")
     dock.push(static, image, "latest")
@@ -289,11 +291,11 @@ def test_a_job_that_a_worker_took_and_has_not_begun_is_not_queued_again(yard):
     assert queued() >= {job_of(wave, "static").pk}
 
 
-def test_an_image_without_recipe_is_put_on_no_base_that_its_rebuilder_cannot_see(yard):
-    """Its base was renewed before the wave, in whichever repository held it: another team's is not ours to take."""
+def test_image_without_recipe_gets_no_base_hidden_from_its_rebuilder(yard):
+    """The base was rebuilt before the wave, in another team's repository that the user may not see."""
     job = job_of(started(yard), "runtime")
     elsewhere = dock.repository("shop/elsewhere", yard.team)
-    RebuildWave.objects.update(repository=elsewhere)  # a wave that only passes by the image's own base
+    RebuildWave.objects.update(repository=elsewhere)  # a wave that does not rebuild the image's own base
     job = RebuildJob.objects.get(pk=job.pk)
     hidden, open_to_all = dock.repository("aaa/hidden"), dock.repository("aaa/open")
     for place in (hidden, open_to_all):
@@ -302,7 +304,7 @@ def test_an_image_without_recipe_is_put_on_no_base_that_its_rebuilder_cannot_see
     role = Role.objects.get(slug="owner")
     RoleGrant.objects.create(user=yard.owner, role=role, team=dock.team("aaa"), repository_pattern="aaa/open")
     assert bases.recorded_base(job, yard.owner) == {"shop/base": f"shop/base@{yard.new.digest}"}
-    yard.places["base"].tags.update(image=yard.old)  # not renewed: what another team put there is taken if it is seen
+    yard.places["base"].tags.update(image=yard.old)  # not rebuilt: another team's image is used if it is visible
     assert list(bases.recorded_base(job, yard.owner)) == ["aaa/open"]
     Repository.objects.filter(pk=open_to_all.pk).update(
         registry=Registry.objects.create(name="x", endpoint="https://x")
@@ -311,7 +313,7 @@ def test_an_image_without_recipe_is_put_on_no_base_that_its_rebuilder_cannot_see
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_second_confirmation_waits_for_the_first_and_is_refused(yard, in_other_connection):
+def test_second_confirmation_waits_for_first_and_is_refused(yard, in_other_connection):
     wave = planning.plan_wave("shop/base:12", actor=yard.owner)
     second = dock.user("second", "owner", of=yard.team)
     with transaction.atomic():
@@ -325,7 +327,7 @@ def test_a_second_confirmation_waits_for_the_first_and_is_refused(yard, in_other
     assert AuditEvent.objects.filter(action="rebuild.confirmed").count() == 1
 
 
-def test_a_protected_tag_is_renewed_only_for_who_may_amend_it(yard):
+def test_protected_tag_is_rebuilt_only_with_amend_right(yard):
     creator = dock.user("creator", "creator", of=yard.team)
     wave = planning.plan_wave("shop/base:12", actor=creator)
     Repository.objects.filter(pk=yard.places["web"].pk).update(protected_tags=["la*"])

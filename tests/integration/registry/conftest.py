@@ -1,4 +1,4 @@
-"""People with tokens, and a real registry to use them on."""
+"""Users with tokens, and a real registry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.services import Services
 
 @pytest.fixture
 def person(db: None) -> Callable[..., Person]:
-    """Make a person with built-in roles over a team, and a token."""
+    """Create a user with built-in roles over a team, and a token."""
 
     def make(name: str, *roles: str, of: Team | None = None) -> Person:
         user = dock.user(name, *roles, of=of)
@@ -31,7 +31,7 @@ def person(db: None) -> Callable[..., Person]:
 
 @pytest.fixture
 def real_client(services: Services) -> Iterator[RegistryClient]:
-    """Our client against a real Distribution; it signs its own tokens."""
+    """Our client of a real Distribution. It signs its own tokens."""
     services.need_registry()
     http = HttpClient()
     yield HttpRegistryClient(services.registry.url, http=http, authorizer=SelfIssued())

@@ -1,4 +1,4 @@
-"""From an id or digest to a row: hidden and absent are one answer."""
+"""Finding rows by id or digest: hidden and missing rows give the same answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.factories import dock
 pytestmark = pytest.mark.django_db
 
 
-def test_an_image_is_found_only_through_a_repository_one_sees() -> None:
+def test_image_is_found_only_through_a_visible_repository() -> None:
     item, repository = dock.image("one"), dock.repository("shop/api")
     dock.push(repository, item, "1")
     viewer, stranger = (

@@ -1,4 +1,4 @@
-"""What every RegistryClient does: the one in memory, and ours against a real CNCF Distribution."""
+"""The contract of every RegistryClient, in memory and against a real CNCF Distribution."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def name() -> str:
     return f"shop/{uuid.uuid4().hex[:12]}"
 
 
-def test_a_manifest_comes_back_as_it_was_put(client: RegistryClient, name: str) -> None:
+def test_manifest_is_returned_unchanged(client: RegistryClient, name: str) -> None:
     item = oci.image("base", "app")
     assert oci.push(client, name, item, "1.0") == item.manifest.digest
     assert client.get_manifest(name, "1.0") == item.manifest
@@ -44,7 +44,7 @@ def test_a_manifest_comes_back_as_it_was_put(client: RegistryClient, name: str) 
     )
 
 
-def test_what_is_not_there_is_unknown(client: RegistryClient, name: str) -> None:
+def test_missing_content_is_unknown(client: RegistryClient, name: str) -> None:
     assert client.resolve(name, "1.0") is None
     assert client.blob_size(name, ABSENT) is None
     assert client.tags(name) == []
@@ -58,7 +58,7 @@ def test_what_is_not_there_is_unknown(client: RegistryClient, name: str) -> None
         client.get_blob(name, ABSENT, max_bytes=10)
 
 
-def test_a_conditional_question_answers_only_when_the_tag_moved(client: RegistryClient, name: str) -> None:
+def test_conditional_get_returns_manifest_only_after_tag_moved(client: RegistryClient, name: str) -> None:
     first, second = oci.image("one"), oci.image("two")
     oci.push(client, name, first, "1.0")
     assert client.get_manifest_if_changed(name, "1.0", first.manifest.digest) is None
@@ -66,7 +66,7 @@ def test_a_conditional_question_answers_only_when_the_tag_moved(client: Registry
     assert client.get_manifest_if_changed(name, "1.0", first.manifest.digest) == second.manifest
 
 
-def test_blobs_are_streamed_checked_and_capped(client: RegistryClient, name: str) -> None:
+def test_blobs_are_streamed_checked_and_limited(client: RegistryClient, name: str) -> None:
     content = b"x" * 100_000
     digest = Digest.of(content)
     client.upload_blob(name, digest, content)
@@ -79,23 +79,23 @@ def test_blobs_are_streamed_checked_and_capped(client: RegistryClient, name: str
         client.get_blob(name, digest, max_bytes=10)
     with pytest.raises(LimitExceeded):
         client.fetch_blob(name, digest, io.BytesIO(), max_bytes=10)
-    with pytest.raises(RegistryRefused):  # whole, and shorter than its manifest says: no retry makes it longer
+    with pytest.raises(RegistryRefused):  # complete, but shorter than its manifest declares: a retry cannot help
         client.fetch_blob(name, digest, io.BytesIO(), size_bytes=100_001)
 
 
-def test_a_blob_under_a_wrong_digest_is_refused(client: RegistryClient, name: str) -> None:
+def test_blob_with_wrong_digest_is_refused(client: RegistryClient, name: str) -> None:
     with pytest.raises(RegistryRefused):
         client.upload_blob(name, ABSENT, b"something else")
 
 
-def test_a_manifest_under_a_wrong_digest_is_refused(client: RegistryClient, name: str) -> None:
+def test_manifest_with_wrong_digest_is_refused(client: RegistryClient, name: str) -> None:
     item = oci.image("base")
     oci.push(client, name, item)
     with pytest.raises((RegistryRefused, DigestMismatch)):
         client.put_manifest(name, ABSENT.text, item.manifest.content, item.manifest.media_type)
 
 
-def test_a_blob_is_mounted_from_another_repository(client: RegistryClient, name: str) -> None:
+def test_blob_is_mounted_from_another_repository(client: RegistryClient, name: str) -> None:
     content = name.encode()
     digest = Digest.of(content)
     client.upload_blob(name, digest, content)
@@ -104,7 +104,7 @@ def test_a_blob_is_mounted_from_another_repository(client: RegistryClient, name:
     assert not client.mount_blob(name + "-target", ABSENT, source_repository=name)
 
 
-def test_deleting_a_manifest_takes_its_tags(client: RegistryClient, name: str) -> None:
+def test_deleting_a_manifest_removes_its_tags(client: RegistryClient, name: str) -> None:
     item = oci.image("base")
     oci.push(client, name, item, "1.0")
     assert client.tags(name) == ["1.0"]
@@ -113,14 +113,14 @@ def test_deleting_a_manifest_takes_its_tags(client: RegistryClient, name: str) -
     assert client.resolve(name, "1.0") is None
 
 
-def test_the_catalog_lists_every_repository(client: RegistryClient, name: str) -> None:
+def test_catalog_lists_every_repository(client: RegistryClient, name: str) -> None:
     names = [f"{name}/{number}" for number in range(3)]
     for each in names:
         oci.push(client, each, oci.image("base"), "1")
     assert set(names) <= set(client.repositories())
 
 
-def test_referrers_are_found_and_an_image_is_copied_whole(client: RegistryClient, name: str) -> None:
+def test_referrers_are_listed_and_copied_with_the_image(client: RegistryClient, name: str) -> None:
     item = oci.image("base", name)
     top = oci.index(item, oci.image("base", name, architecture="arm64"))
     oci.push(client, name, item)

@@ -52,7 +52,7 @@ def push(stack: Services, who: Person, layout: Path, reference: str) -> subproce
     )
 
 
-def test_a_push_becomes_rows_within_seconds(live_stack: Services, person: Make, tmp_path: Path) -> None:
+def test_push_creates_rows_within_seconds(live_stack: Services, person: Make, tmp_path: Path) -> None:
     who = person("anna", "creator", of=dock.team("shop"))
     label = {"org.opencontainers.image.base.name": "localhost/base/debian:12"}
     item = oci.image("base", "app", labels={"team": "shop"}, annotations=label)
@@ -69,7 +69,7 @@ def test_a_push_becomes_rows_within_seconds(live_stack: Services, person: Make, 
         (item.diff_ids[0], "COPY base"),
         (item.diff_ids[1], "COPY app"),
     ]
-    wait_until(lambda: TagEvent.objects.filter(actor=who.user).exists(), 30)  # a crawl may have been there first
+    wait_until(lambda: TagEvent.objects.filter(actor=who.user).exists(), 30)  # a crawl may have found it first
     event = TagEvent.objects.get()
     assert (event.via, event.new_image) == ("push", image)
     repository = Repository.objects.get(name="shop/api")
@@ -85,7 +85,7 @@ def test_a_push_becomes_rows_within_seconds(live_stack: Services, person: Make, 
     assert pulled.returncode == 0, pulled.stderr
 
 
-def test_a_push_is_refused_where_the_grant_does_not_reach(live_stack: Services, person: Make, tmp_path: Path) -> None:
+def test_push_outside_the_grant_is_refused(live_stack: Services, person: Make, tmp_path: Path) -> None:
     shop = dock.team("shop")
     Environment.objects.create(team=shop, slug="production", name="Production", position=1, prefix="production")
     owner, viewer = person("anna", "owner", of=shop), person("vera", "viewer", of=shop)
@@ -109,7 +109,7 @@ def test_a_push_is_refused_where_the_grant_does_not_reach(live_stack: Services, 
     assert skopeo(*inspect, where(live_stack, "shop/api:1")).returncode != 0
 
 
-def test_a_protected_tag_moved_by_a_creator_is_moved_back(live_stack: Services, person: Make, tmp_path: Path) -> None:
+def test_protected_tag_moved_by_creator_is_moved_back(live_stack: Services, person: Make, tmp_path: Path) -> None:
     shop = dock.team("shop")
     creator, maintainer = person("carl", "creator", of=shop), person("mary", "maintainer", of=shop)
     first, second = oci.image("first"), oci.image("second")
@@ -131,7 +131,7 @@ def test_a_protected_tag_moved_by_a_creator_is_moved_back(live_stack: Services, 
     assert served() == second.manifest.digest.text
 
 
-def test_an_approved_promotion_is_the_only_way_in(
+def test_only_approved_promotion_can_write_to_target(
     live_stack: Services,
     person: Make,
     real_client: RegistryClient,
@@ -165,7 +165,7 @@ def test_an_approved_promotion_is_the_only_way_in(
     for who in (owner, approver, admin):
         assert_no_way_in(live_stack, who, layout)
     assert real_client.resolve("production/shop/api", "1.0") is None
-    assert push(live_stack, owner, layout, "shop/other:1.0").returncode == 0  # the same person, elsewhere
+    assert push(live_stack, owner, layout, "shop/other:1.0").returncode == 0  # the same user, in another repository
 
     repository = Repository.objects.get(name="shop/api")
     made = promotions.request_promotion(
@@ -199,7 +199,7 @@ def test_an_approved_promotion_is_the_only_way_in(
 
 
 def assert_no_way_in(stack: Services, who: Person, layout: Path) -> None:
-    """A push is refused, to the tags that a promotion writes too, and a token of theirs carries a pull at most."""
+    """Check that a push to any target tag is refused, and that the user's token grants at most pull."""
     for tag in ("1.0", "current", "smuggled"):
         done = push(stack, who, layout, f"production/shop/api:{tag}")
         assert done.returncode != 0, (who.user.username, tag)
@@ -216,7 +216,7 @@ def assert_no_way_in(stack: Services, who: Person, layout: Path) -> None:
     assert httpx.delete(f"{url}/manifests/sha256:{'a' * 64}", headers=headers).status_code == 401
 
 
-def test_buildah_pushes_and_pulls(live_stack: Services, person: Make, tmp_path: Path) -> None:
+def test_buildah_pushes_and_pulls_with_token(live_stack: Services, person: Make, tmp_path: Path) -> None:
     who = person("anna", "creator", of=dock.team("shop"))
     item = oci.image("by buildah")
     layout = oci.layout(tmp_path / "image", item)
@@ -234,7 +234,7 @@ def test_buildah_pushes_and_pulls(live_stack: Services, person: Make, tmp_path: 
     wait_until(lambda: Tag.objects.filter(repository__name="shop/built", name="1").exists(), 30)
 
 
-def test_an_identity_token_is_refreshed_in_a_chunked_post(live_stack: Services, person: Make, tmp_path: Path) -> None:
+def test_identity_token_is_refreshed_in_chunked_post(live_stack: Services, person: Make, tmp_path: Path) -> None:
     who = person("anna", "creator", of=dock.team("shop"))
     layout = oci.layout(tmp_path / "image", oci.image("chunked"))
     assert push(live_stack, who, layout, "shop/chunked:1").returncode == 0
@@ -255,7 +255,7 @@ def test_an_identity_token_is_refreshed_in_a_chunked_post(live_stack: Services, 
 
 
 def _certificate_of(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    """Return a self-signed certificate that calls itself what ours does."""
+    """Return a self-signed certificate with the same subject as ours."""
     name = load_pem_x509_certificate(settings.TOKEN_CERT.encode()).subject
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
@@ -263,7 +263,7 @@ def _certificate_of(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
 
 
 def forged() -> dict[str, str]:
-    """Return tokens that must be refused, by what is wrong with each."""
+    """Return tokens that must be refused, by their defect."""
     good = signing.sign("anna", [repository_scope("shop/forged", "pull")]).text
     claims: dict[str, Any] = jwt.decode(good, options={"verify_signature": False})
     header = jwt.get_unverified_header(good)
@@ -276,7 +276,7 @@ def forged() -> dict[str, str]:
         return jwt.utils.base64url_encode(json.dumps(value).encode()).decode()
 
     def hmac_signed() -> str:
-        # By hand: PyJWT refuses to use a public key as a secret.
+        # Signed manually: PyJWT refuses to use a public key as a secret.
         import hashlib
         import hmac
 
@@ -291,7 +291,7 @@ def forged() -> dict[str, str]:
     theirs = base64.b64encode(_certificate_of(key).public_bytes(Encoding.DER)).decode()
 
     def twice() -> str:
-        """Claims that name the subject and the access twice, over a good token's header."""
+        """Return a token with duplicate `sub` and `access` claims and the header of a valid token."""
         body = (
             json.dumps(claims)[:-1]
             + ',"sub":"root","access":[{"type":"repository","name":"shop/forged","actions":["*"]}]}'
@@ -323,21 +323,23 @@ def forged() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("what", sorted(forged()))
-def test_a_real_registry_refuses_a_forged_token(services: Services, what: str) -> None:
+def test_real_registry_refuses_forged_token(services: Services, what: str) -> None:
     services.need_registry()
     url = f"{services.registry.url}/v2/shop/forged/tags/list"
     good = signing.sign("anna", [repository_scope("shop/forged", "pull")]).text
-    assert httpx.get(url, headers={"Authorization": f"Bearer {good}"}).status_code == 404  # let in: nothing there
+    assert (
+        httpx.get(url, headers={"Authorization": f"Bearer {good}"}).status_code == 404
+    )  # authorized, but it does not exist
     assert httpx.get(url, headers={"Authorization": f"Bearer {forged()[what]}"}).status_code == 401
 
 
 @pytest.mark.django_db
-def test_a_registry_token_is_none_of_our_api(client: Client) -> None:
+def test_api_refuses_registry_token(client: Client) -> None:
     good = signing.sign("anna", [repository_scope("shop/forged", "pull")]).text
     assert client.get("/api/v1/images/", headers={"Authorization": f"Bearer {good}"}).status_code == 401
 
 
-def test_the_catalog_and_tags_need_their_own_scope_and_pages_are_bounded(services: Services) -> None:
+def test_catalog_and_tags_need_own_scope_and_pages_are_limited(services: Services) -> None:
     services.need_registry()
     url = f"{services.registry.url}/v2"
     pull = signing.sign("anna", [repository_scope("shop/one", "pull")]).text
@@ -350,5 +352,5 @@ def test_the_catalog_and_tags_need_their_own_scope_and_pages_are_bounded(service
     for path in ("_catalog", "_catalog?n=1000000000", "shop/one/tags/list", "shop/two/tags/list"):
         assert asked(path) == 401
     assert (asked("_catalog", pull), asked("shop/two/tags/list", pull)) == (401, 401)
-    assert asked("shop/one/tags/list", pull) == 404  # let in: nothing there
+    assert asked("shop/one/tags/list", pull) == 404  # authorized, but it does not exist
     assert (asked("_catalog", catalog), asked("_catalog?n=1000000000", catalog)) == (200, 400)

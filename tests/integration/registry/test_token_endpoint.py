@@ -1,4 +1,4 @@
-"""The token service as a callable, over real rows."""
+"""The token endpoint as a WSGI callable, over real rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _keeps_the_tests_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Django's own test client does: a closed connection would end the transaction the test lives in."""
+    """Keep the test's transaction open, as Django's test client does. A closed connection would end it."""
     monkeypatch.setattr(endpoint, "close_old_connections", lambda: None)
 
 
@@ -45,7 +45,7 @@ def call(
     chunked: bool = False,
     **environ: Any,
 ) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Call the endpoint as a server would; returns (status, JSON, headers)."""
+    """Call the endpoint as a server does. Returns (status, JSON, headers)."""
     given: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "QUERY_STRING": query,
@@ -65,7 +65,7 @@ def call(
 
 
 def access(answer: dict[str, Any]) -> dict[str, list[str]]:
-    """Return name -> actions of the token, verified as the registry would."""
+    """Return name -> actions of the token, verified as the registry does."""
     key = load_pem_x509_certificate(settings.TOKEN_CERT.encode()).public_key()
     claims = jwt.decode(
         answer["token"],
@@ -97,7 +97,7 @@ def ask(who: Person, *scopes: str) -> dict[str, list[str]]:
         ("approver", ["pull"]),
     ],
 )
-def test_a_grant_is_what_is_asked_and_held(person: Make, role: str, expected: list[str]) -> None:
+def test_token_grants_only_requested_and_held_actions(person: Make, role: str, expected: list[str]) -> None:
     who = person("anna", role, of=dock.team("shop"))
     assert ask(who, "repository:shop/new:pull,push,delete") == {"shop/new": expected}
     assert ask(who, "repository:shop/new:*") == {"shop/new": expected}
@@ -106,20 +106,20 @@ def test_a_grant_is_what_is_asked_and_held(person: Make, role: str, expected: li
     assert ask(who, "repository:shop/api:pull,push,delete repository:base/debian:pull") == {"shop/api": expected}
 
 
-def test_nobody_holds_anything_outside_their_team(person: Make) -> None:
+def test_token_grants_nothing_outside_own_team(person: Make) -> None:
     dock.team("base")
     who = person("anna", "owner", of=dock.team("shop"))
     for name in ("base/debian", "nowhere/x", "shopx/api", "sho/api", "shop"):
         assert ask(who, f"repository:{name}:*").get(name, []) == ([] if name != "shop" else ["pull", "push", "delete"])
 
 
-def test_a_pattern_bounds_a_grant(person: Make) -> None:
+def test_pattern_limits_a_grant(person: Make) -> None:
     who = person("anna", "creator", of=dock.team("shop"))
     RoleGrant.objects.update(repository_pattern="shop/api*")
     assert ask(who, "repository:shop/api-2:push", "repository:shop/web:push") == {"shop/api-2": ["push"]}
 
 
-def test_below_an_environments_prefix_one_may_only_pull(person: Make) -> None:
+def test_environment_prefix_grants_only_pull(person: Make) -> None:
     shop = dock.team("shop")
     Environment.objects.create(team=shop, slug="production", name="Production", position=1, prefix="production")
     owner, stranger = person("anna", "owner", of=shop), person("eve", "owner", of=dock.team("base"))
@@ -129,7 +129,7 @@ def test_below_an_environments_prefix_one_may_only_pull(person: Make) -> None:
     assert ask(owner, "repository:production/base/x:*", "repository:production/x:*", "repository:production:*") == {}
 
 
-def test_the_catalog_is_for_admins(person: Make) -> None:
+def test_catalog_is_only_for_admins(person: Make) -> None:
     who = person("anna", "owner", of=dock.team("shop"))
     assert ask(who, "registry:catalog:*") == {}
     who.user.is_superuser = True
@@ -138,7 +138,7 @@ def test_the_catalog_is_for_admins(person: Make) -> None:
     assert ask(who, "repository:base/debian:pull") == {}
 
 
-def test_an_inactive_person_and_a_revoked_token_are_refused(person: Make) -> None:
+def test_inactive_user_and_revoked_token_are_refused(person: Make) -> None:
     who = person("anna", "owner", of=dock.team("shop"))
     row = ApiToken.objects.get()
     tokens.revoke(row)
@@ -150,7 +150,7 @@ def test_an_inactive_person_and_a_revoked_token_are_refused(person: Make) -> Non
     assert call(basic=("anna", who.token))[0] == 401
 
 
-def test_a_right_that_is_taken_ends_with_the_next_token_and_the_last_one_within_five_minutes(person: Make) -> None:
+def test_revoked_right_ends_with_next_token_within_five_minutes(person: Make) -> None:
     who = person("anna", "creator", of=dock.team("shop"))
     status, answer, _ = call("scope=repository:shop/api:pull,push&offline_token=true", basic=("anna", who.token))
     assert (status, access(answer)) == (200, {"shop/api": ["pull", "push"]})
@@ -173,7 +173,7 @@ def test_a_right_that_is_taken_ends_with_the_next_token_and_the_last_one_within_
     "password",
     ["", "dock-side-pass", "\x00", "x" * 1_000, pytest.param("x" * 1_000_000, id="1 MB"), "gdk_pat_" + "a" * 40],
 )
-def test_account_passwords_and_nonsense_are_refused(person: Make, password: str) -> None:
+def test_account_passwords_and_malformed_ones_are_refused(person: Make, password: str) -> None:
     person("anna", "owner", of=dock.team("shop"))
     status, answer, headers = call(basic=("anna", password))
     assert status == 401
@@ -181,25 +181,25 @@ def test_account_passwords_and_nonsense_are_refused(person: Make, password: str)
     assert "token" not in answer
 
 
-def test_a_token_is_good_only_beside_its_own_name(person: Make) -> None:
+def test_token_is_valid_only_with_its_own_user_name(person: Make) -> None:
     who = person("anna", "owner", of=dock.team("shop"))
     for name in ("eve", "", "Anna", "token", system_user().username):
         assert call(basic=(name, who.token))[0] == 401
 
 
-def test_nobody_gets_an_empty_token() -> None:
+def test_anonymous_request_gets_token_without_access() -> None:
     status, answer, _ = call("scope=repository:shop/api:pull")
     assert (status, access(answer)) == (200, {})
 
 
-def test_the_service_has_to_be_ours(person: Make) -> None:
+def test_other_service_is_refused(person: Make) -> None:
     who = person("anna", "owner", of=dock.team("shop"))
     assert call("service=other", basic=("anna", who.token))[0] == 400
     assert call(f"service={settings.REGISTRY_SERVICE}&service=other", basic=("anna", who.token))[0] == 400
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_password_grant_is_answered_in_a_chunked_body_too(person: Make, chunked: bool) -> None:
+def test_password_grant_works_in_a_chunked_body_too(person: Make, chunked: bool) -> None:
     who = person("anna", "creator", of=dock.team("shop"))
     form = {
         "grant_type": "password",
@@ -222,11 +222,11 @@ def test_a_password_grant_is_answered_in_a_chunked_body_too(person: Make, chunke
     assert (status, access(answer)) == (200, {"shop/api": ["pull"]})
 
 
-def test_a_refresh_token_is_bound_and_revocable(person: Make) -> None:
+def test_refresh_token_is_bound_and_revocable(person: Make) -> None:
     who = person("anna", "creator", of=dock.team("shop"))
     _, answer, _ = call("offline_token=true&client_id=docker", basic=("anna", who.token))
     text = answer["refresh_token"]
-    assert call(basic=("anna", text))[0] == 401  # no password
+    assert call(basic=("anna", text))[0] == 401  # not usable as a password
     body = urlencode({"grant_type": "refresh_token", "refresh_token": text}).encode()
     assert call(method="POST", body=body)[0] == 200
     ApiToken.objects.filter(kind="ref").update(service="another-registry")
@@ -259,11 +259,11 @@ def test_a_refresh_token_is_bound_and_revocable(person: Make) -> None:
         ({"query": "scope=%ff%00:%00:%00"}, 200),
     ],
 )
-def test_bad_requests_get_answers_and_never_a_500(arguments: dict[str, Any], expected: int) -> None:
+def test_bad_requests_never_cause_a_500(arguments: dict[str, Any], expected: int) -> None:
     assert call(**arguments)[0] == expected
 
 
-def test_wrong_credentials_spend_one_budget_that_a_success_does_not_refill(person: Make) -> None:
+def test_failed_sign_ins_use_one_budget_that_success_does_not_reset(person: Make) -> None:
     who = person("anna", "viewer", of=dock.team("shop"))
     statuses = []
     for number in range(limiter.PER_ACCOUNT + 5):
@@ -275,7 +275,7 @@ def test_wrong_credentials_spend_one_budget_that_a_success_does_not_refill(perso
     assert not limiter.is_exhausted("bert", "192.0.2.7")
 
 
-def test_an_address_has_a_budget_too() -> None:
+def test_address_has_a_budget_too() -> None:
     CredentialFailure.objects.bulk_create(
         CredentialFailure(account=str(number), address="192.0.2.7") for number in range(limiter.PER_ADDRESS)
     )
@@ -284,7 +284,7 @@ def test_an_address_has_a_budget_too() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_fifty_at_once_cannot_spend_more_than_the_budget() -> None:
+def test_fifty_concurrent_attempts_cannot_exceed_the_budget() -> None:
     from django.db import connection
 
     statuses: list[int] = []
@@ -303,9 +303,9 @@ def test_fifty_at_once_cannot_spend_more_than_the_budget() -> None:
     assert (statuses.count(401), statuses.count(429)) == (limiter.PER_ACCOUNT, 50 - limiter.PER_ACCOUNT)
 
 
-def test_many_scopes_cost_the_same_queries_as_one(person: Make, django_assert_num_queries: Any) -> None:
+def test_many_scopes_cost_same_queries_as_one(person: Make, django_assert_num_queries: Any) -> None:
     who = person("anna", "creator", of=dock.team("shop"))
     for count in (1, 50):
-        ask(who, "repository:shop/warm:pull")  # last use is written now, and not again within the minute
-        with django_assert_num_queries(2):  # the token with its user, all that decides
+        ask(who, "repository:shop/warm:pull")  # writes the last use now, so not again within the minute
+        with django_assert_num_queries(2):  # the token with its user, and all rights
             ask(who, *(f"repository:shop/r{number}:pull" for number in range(count)))
