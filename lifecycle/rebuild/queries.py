@@ -56,8 +56,7 @@ def log_of(job: RebuildJob) -> QuerySet[JobLogLine]:
 
 
 def watches_of(repository: Repository) -> QuerySet[UpstreamWatch]:
-    """Return the watched tags of a repository, each with `problem`: the reason why its last move created no plan, or
-    "".
+    """Return the watched tags of a repository, each with `problem`: why its last move created no plan, else "".
 
     The message of a crash is not included, because only operators need it.
     """

@@ -327,9 +327,8 @@ def test_real_registry_refuses_forged_token(services: Services, what: str) -> No
     services.need_registry()
     url = f"{services.registry.url}/v2/shop/forged/tags/list"
     good = signing.sign("anna", [repository_scope("shop/forged", "pull")]).text
-    assert (
-        httpx.get(url, headers={"Authorization": f"Bearer {good}"}).status_code == 404
-    )  # authorized, but it does not exist
+    # Authorized, but it does not exist.
+    assert httpx.get(url, headers={"Authorization": f"Bearer {good}"}).status_code == 404
     assert httpx.get(url, headers={"Authorization": f"Bearer {forged()[what]}"}).status_code == 401
 
 
