@@ -44,6 +44,8 @@ class _Member(tarfile.TarInfo):
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _EXTENDED and self.size > HEADER_MAX:
             raise LimitExceeded(f"A tar header is longer than {HEADER_MAX} bytes.")
+        if self.size > UNPACKED_MAX:  # tarfile skips a file in small blocks, also past the end: for hours
+            raise LimitExceeded(f"A layer contains a file that claims more than {UNPACKED_MAX} bytes.")
         return super()._proc_member(archive)  # type: ignore[misc, no-any-return]  # typeshed does not have this method
 
 

@@ -105,3 +105,12 @@ def test_a_huge_extended_header_is_refused_before_it_is_read(tmp_path):
     file.write_bytes(header.tobuf() + bytes(1024))
     with pytest.raises(LimitExceeded):
         package_positions([file])
+
+
+def test_file_that_claims_an_endless_size_is_refused_at_once(tmp_path):
+    member = tarfile.TarInfo("huge")
+    member.size = 2**60
+    layer = tmp_path / "layer.tar"
+    layer.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
+    with pytest.raises(LimitExceeded, match="claims more than"):
+        package_positions([layer])
