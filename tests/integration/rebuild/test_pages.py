@@ -111,7 +111,7 @@ def test_plan_shows_its_effects_and_confirm_shows_the_count(harbour, owner):
         "· 3 different advisories",
         "· unknown for 1 image",
         "in 3 images",
-        "Packages that its own recipe installs may change as well",
+        "Packages that its own recipe installs can change as well",
         "Unknown until the new base and the image are scanned.",
         'hx-trigger="every 5s"',  # until the last number is known
     ):
