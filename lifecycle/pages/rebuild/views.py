@@ -19,6 +19,7 @@ from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.authority.rights import may
 from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
+from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.jobs.raw_log import raw_log_answer
 from lifecycle.pages.rebuild import page_queries
 from lifecycle.pages.rebuild.forms import PlanForm, RecipeForm
@@ -59,8 +60,9 @@ def plan(request: HttpRequest) -> HttpResponse:
         # Any visible repository: a recipe can refer to a base before any image is built on it.
         form = PlanForm(repositories_visible_to(user).filter(source=None), request.POST)
         if form.is_valid():
-            planned = planning.plan_wave(form.reference_text, actor=user)
-            return redirect("lifecycle:wave", planned.pk)
+            with errors_shown_on(form):
+                planned = planning.plan_wave(form.reference_text, actor=user)
+                return redirect("lifecycle:wave", planned.pk)
     else:
         form = PlanForm(bases, initial=_initial_plan(request, bases))
     field = cast(Any, form.fields["base"])
@@ -215,16 +217,17 @@ def recipe(request: HttpRequest, repository: int) -> HttpResponse:
         if form.is_valid():
             given = form.cleaned_data
             kept = _kept_files(target, current) if given["keep_context"] and current is not None else {}
-            created = services.put_recipe(
-                target.pk,
-                actor=user,
-                containerfile=given["containerfile"],
-                context=kept | given["context"],
-                build_args=given["build_args"],
-                tag=given["tag"],
-            )
-            messages.success(request, f"Revision {created.revision} is now the current recipe.")
-            return redirect(f"{_address(target)}?tab=recipe")
+            with errors_shown_on(form):
+                created = services.put_recipe(
+                    target.pk,
+                    actor=user,
+                    containerfile=given["containerfile"],
+                    context=kept | given["context"],
+                    build_args=given["build_args"],
+                    tag=given["tag"],
+                )
+                messages.success(request, f"Revision {created.revision} is now the current recipe.")
+                return redirect(f"{_address(target)}?tab=recipe")
     else:
         form = RecipeForm(initial=_initial_recipe(current))
     context = {"form": form, "repository": target, "recipe": current, "allowed": allowed}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape, unescape
 
 import pytest
 from django.db import connection
@@ -79,6 +80,39 @@ def test_invalid_form_is_shown_again_with_the_reason(dock, change, words):
     assert answer.status_code == 422
     assert words in answer.content.decode()
     assert not RoleGrant.objects.filter(user=dock.outsider).exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "typed", "reason"),
+    [
+        ("/teams/", {"slug": "shop", "name": "Corner shop"}, "Team shop already exists. Choose another name."),
+        ("/teams/", {"slug": "Shop!", "name": "Corner shop"}, "Enter a short name of up to 60 lower-case letters"),
+        (
+            "/teams/shop/members/",
+            {"username": "outsider", "role": "viewer", "repository_pattern": "../*"},
+            "../* is not a valid repository pattern. Use shop/api, shop/* or *.",
+        ),
+        (
+            "/teams/shop/environments/",
+            {"slug": "live", "name": "Our live", "target_prefix": "shop", "required_approvals": "3"},
+            "A team is named shop, and its members can push there. Choose another target prefix.",
+        ),
+        ("/teams/shop/robots/", {"name": "Deploy Bot"}, "Enter a name of up to 60 lower-case letters and digits"),
+        ("/people/", {"username": "owner"}, "Account owner already exists. Choose another name."),
+        ("/people/", {"username": "Own Er"}, "Enter a user name of up to 60 lower-case letters and digits"),
+        ("/roles/", {"slug": "viewer", "name": "Looker", "verbs": ["image.view"]}, "Role viewer already exists."),
+    ],
+)
+def test_error_of_the_service_is_shown_on_the_form_with_all_that_was_typed(admin, dock, address, typed, reason):
+    before = AuditEvent.objects.count()
+    answer = browser(admin).post(address, typed)
+    page = answer.content.decode()
+    assert answer.status_code == 422
+    assert reason in unescape(page)
+    for value in typed.values():
+        for text in [value] if isinstance(value, str) else value:
+            assert re.search(rf'value="{re.escape(escape(text))}"', page), text
+    assert AuditEvent.objects.count() == before
 
 
 def test_viewer_sees_team_without_forms(dock):

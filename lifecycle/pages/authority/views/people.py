@@ -14,6 +14,7 @@ from lifecycle.authority.services.teams import is_above_grants
 from lifecycle.core.errors import NotFound, NotPermitted
 from lifecycle.core.paging import keyset_page
 from lifecycle.pages.authority.forms import PersonForm
+from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import cursors, reader
 
 _SEARCH_MAX = 150  # characters, as in a user name
@@ -49,8 +50,9 @@ def people(request: HttpRequest) -> HttpResponse:
     actor = _require_admin(request)
     form = PersonForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
-        user, password = services.create_person(actor=actor, **form.cleaned_data)
-        return _page(request, PersonForm(), made=user, secret=password)
+        with errors_shown_on(form, "username"):
+            user, password = services.create_person(actor=actor, **form.cleaned_data)
+            return _page(request, PersonForm(), made=user, secret=password)
     return _page(request, form, status=422 if form.errors else 200)
 
 

@@ -18,6 +18,7 @@ from lifecycle.authority.rights import may, require
 from lifecycle.core.paging import keyset_page
 from lifecycle.pages.authority.forms import GrantForm, RobotForm, TokenForm
 from lifecycle.pages.authority.views.teams import team_page
+from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import cursors, reader
 
 
@@ -28,10 +29,11 @@ def create(request: HttpRequest, slug: str) -> HttpResponse:
     team = team_for(user, slug)
     require(user, Verb.ROBOT_MANAGE, team=team)
     form = RobotForm(request.POST)
-    if not form.is_valid():
-        return team_page(request, team, "robots", form=form, status=422)
-    new_robot = services.create_robot(team.pk, actor=user, name=form.cleaned_data["name"])
-    return redirect("lifecycle:robot", slug, new_robot.pk)
+    if form.is_valid():
+        with errors_shown_on(form, "name"):
+            new_robot = services.create_robot(team.pk, actor=user, name=form.cleaned_data["name"])
+            return redirect("lifecycle:robot", slug, new_robot.pk)
+    return team_page(request, team, "robots", form=form, status=422)
 
 
 def _page(
@@ -73,10 +75,11 @@ def grant(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     """Grant a robot a role."""
     team, robot = _managed(request, slug, pk)
     form = GrantForm(team, request.POST, prefix="grant")
-    if not form.is_valid():
-        return _page(request, team, robot, grant_form=form, status=422)
-    services.grant_robot(pk, actor=reader(request), **form.scope())
-    return redirect("lifecycle:robot", slug, pk)
+    if form.is_valid():
+        with errors_shown_on(form):
+            services.grant_robot(pk, actor=reader(request), **form.scope())
+            return redirect("lifecycle:robot", slug, pk)
+    return _page(request, team, robot, grant_form=form, status=422)
 
 
 @never_cache  # the response contains the token
@@ -85,10 +88,11 @@ def create_token(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     """Create a token of a robot. Only this response contains its text."""
     team, robot = _managed(request, slug, pk)
     form = TokenForm(request.POST)
-    if not form.is_valid():
-        return _page(request, team, robot, token_form=form, status=422)
-    _row, text = services.create_robot_token(pk, actor=reader(request), **form.cleaned_data)
-    return _page(request, team, robot, secret=text)
+    if form.is_valid():
+        with errors_shown_on(form):
+            _row, text = services.create_robot_token(pk, actor=reader(request), **form.cleaned_data)
+            return _page(request, team, robot, secret=text)
+    return _page(request, team, robot, token_form=form, status=422)
 
 
 @require_POST

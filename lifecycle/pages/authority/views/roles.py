@@ -18,6 +18,7 @@ from lifecycle.authority.queries import roles_with_counts
 from lifecycle.authority.services.teams import is_above_grants
 from lifecycle.core.errors import NotPermitted
 from lifecycle.pages.authority.forms import NewRoleForm, RoleForm
+from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import reader
 
 
@@ -77,11 +78,12 @@ def roles(request: HttpRequest) -> HttpResponse:
         form = NewRoleForm(request.POST)
         if not is_above_grants(user):
             raise NotPermitted("Only admins can create and change roles. Ask an admin.")
-        if not form.is_valid():
-            return _page(request, None, form, set(request.POST.getlist("verbs")), status=422)
-        new_role = services.create_role(actor=user, **form.cleaned_data)
-        messages.success(request, f"Role {new_role} created. Grant it on a team page.")
-        return redirect("lifecycle:role", new_role.slug)
+        if form.is_valid():
+            with errors_shown_on(form):
+                new_role = services.create_role(actor=user, **form.cleaned_data)
+                messages.success(request, f"Role {new_role} created. Grant it on a team page.")
+                return redirect("lifecycle:role", new_role.slug)
+        return _page(request, None, form, set(request.POST.getlist("verbs")), status=422)
     if "new" in request.GET:
         if not is_above_grants(user):
             raise NotPermitted("Only admins can create and change roles. Ask an admin.")
@@ -97,11 +99,12 @@ def role(request: HttpRequest, slug: str) -> HttpResponse:
         form = RoleForm(request.POST)
         if not is_above_grants(reader(request)):
             raise NotPermitted("Only admins can create and change roles. Ask an admin.")
-        if not form.is_valid():
-            return _page(request, role, form, set(request.POST.getlist("verbs")), status=422)
-        services.change_role(slug, actor=reader(request), **form.cleaned_data)
-        messages.success(request, f"Role {role} saved.")
-        return redirect("lifecycle:role", slug)
+        if form.is_valid():
+            with errors_shown_on(form):
+                services.change_role(slug, actor=reader(request), **form.cleaned_data)
+                messages.success(request, f"Role {role} saved.")
+                return redirect("lifecycle:role", slug)
+        return _page(request, role, form, set(request.POST.getlist("verbs")), status=422)
     return _page(request, role, RoleForm(initial={"name": role.name}), set(role.verbs))
 
 

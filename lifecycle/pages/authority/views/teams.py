@@ -23,6 +23,7 @@ from lifecycle.core.paging import keyset_page
 from lifecycle.environments.models import Environment
 from lifecycle.pages.authority import page_queries
 from lifecycle.pages.authority.forms import EnvironmentForm, MemberForm, RobotForm, TeamForm
+from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import cursors, reader
 
 _TABS: Final = ("members", "robots", "environments", "why")
@@ -34,9 +35,10 @@ def teams(request: HttpRequest) -> HttpResponse:
     user = reader(request)
     form = TeamForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
-        new_team = services.create_team(actor=user, slug=form.cleaned_data["slug"], name=form.cleaned_data["name"])
-        messages.success(request, f"Team {new_team} created. You are its owner.")
-        return redirect("lifecycle:team", new_team.slug)
+        with errors_shown_on(form, "slug"):
+            new_team = services.create_team(actor=user, slug=form.cleaned_data["slug"], name=form.cleaned_data["name"])
+            messages.success(request, f"Team {new_team} created. You are its owner.")
+            return redirect("lifecycle:team", new_team.slug)
     context = {
         "page": keyset_page(teams_with_counts(user), ("slug", "id"), **cursors(request)),
         "form": form,
@@ -92,11 +94,12 @@ def add_member(request: HttpRequest, slug: str) -> HttpResponse:
     team = team_for(user, slug)
     require(user, Verb.TEAM_MANAGE, team=team)  # before the form shows whether the account exists
     form = MemberForm(team, request.POST)
-    if not form.is_valid():
-        return team_page(request, team, "members", form=form, status=422)
-    grant = services.add_member(team.pk, actor=user, username=form.cleaned_data["username"], **form.scope())
-    messages.success(request, f"Role {grant.role} granted to {grant.user}.")
-    return redirect("lifecycle:team", slug)
+    if form.is_valid():
+        with errors_shown_on(form):
+            grant = services.add_member(team.pk, actor=user, username=form.cleaned_data["username"], **form.scope())
+            messages.success(request, f"Role {grant.role} granted to {grant.user}.")
+            return redirect("lifecycle:team", slug)
+    return team_page(request, team, "members", form=form, status=422)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -121,15 +124,16 @@ def create_environment(request: HttpRequest, slug: str) -> HttpResponse:
     team = team_for(user, slug)
     require(user, Verb.ENVIRONMENT_MANAGE, team=team)
     form = EnvironmentForm(request.POST)
-    if not form.is_valid():
-        return team_page(request, team, "environments", form=form, status=422)
-    environment = services.create_environment(
-        team,
-        actor=user,
-        slug=form.cleaned_data["slug"],
-        name=form.cleaned_data["name"] or form.cleaned_data["slug"],
-        prefix=form.cleaned_data["target_prefix"],
-        required_approvals=form.cleaned_data["required_approvals"],
-    )
-    messages.success(request, f"Environment {environment} created as the last one.")
-    return redirect(f"{request.path.removesuffix('environments/')}?tab=environments")
+    if form.is_valid():
+        with errors_shown_on(form):
+            environment = services.create_environment(
+                team,
+                actor=user,
+                slug=form.cleaned_data["slug"],
+                name=form.cleaned_data["name"] or form.cleaned_data["slug"],
+                prefix=form.cleaned_data["target_prefix"],
+                required_approvals=form.cleaned_data["required_approvals"],
+            )
+            messages.success(request, f"Environment {environment} created as the last one.")
+            return redirect(f"{request.path.removesuffix('environments/')}?tab=environments")
+    return team_page(request, team, "environments", form=form, status=422)

@@ -12,6 +12,7 @@ from lifecycle.authority import services
 from lifecycle.authority.queries import live_tokens
 from lifecycle.core.paging import keyset_page
 from lifecycle.pages.authority.forms import TokenForm
+from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import cursors, reader
 
 
@@ -22,8 +23,9 @@ def tokens(request: HttpRequest) -> HttpResponse:
     user, secret = reader(request), ""
     form = TokenForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
-        secret = services.create_api_token(user, actor=user, **form.cleaned_data)
-        form = TokenForm()
+        with errors_shown_on(form):
+            secret = services.create_api_token(user, actor=user, **form.cleaned_data)
+            form = TokenForm()
     rows = live_tokens().filter(user=user)
     context = {"page": keyset_page(rows, ("-id",), **cursors(request)), "form": form, "secret": secret}
     return render(request, "lifecycle/authority/tokens.html", context, status=422 if form.errors else 200)
