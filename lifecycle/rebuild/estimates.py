@@ -12,7 +12,7 @@ from lifecycle.lineage.models import Ancestry
 from lifecycle.rebuild.graph import line_images, tags_of
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.registry.models import Image, IndexEntry
-from lifecycle.registry.platforms import platforms_of
+from lifecycle.registry.platforms import entries_of_images, platforms_of
 
 WAVES_AT_ONCE: Final = 20
 
@@ -20,15 +20,16 @@ WAVES_AT_ONCE: Final = 20
 def estimate(wave: RebuildWave) -> None:
     """Store in each job the advisories that the new base would fix in the packages from the old base.
 
-    Nothing is stored until the new base is scanned and matched, because an unknown estimate is not an empty one.
-    Packages that a recipe installs can change too, but these changes are unknown before the build. A few queries for
-    each old base.
+    Nothing is stored until the bases and the image are scanned and matched, because an unknown estimate is not an empty
+    one. Packages that a recipe installs can change too, but these changes are unknown before the build. A few queries
+    for each old base.
     """
     new = {image.platform: image for image in platforms_of(wave.new_base)}
     if not new or not all(image.scanned_at for image in new.values()) or is_matching([i.pk for i in new.values()]):
         return
     jobs = list(wave.jobs.filter(would_fix__isnull=True).select_related("old_image"))
-    platform = {job.pk: (platforms_of(job.old_image) or [job.old_image])[0] for job in jobs}
+    entries = entries_of_images(job.old_image for job in jobs)
+    platform = {job.pk: next((entry.child for entry in entries[job.old_image_id]), job.old_image) for job in jobs}
     line = line_images(wave.repository, tags_of(wave.repository, wave.new_base)) - {image.pk for image in new.values()}
     above = Ancestry.objects.filter(descendant__in=[image.pk for image in platform.values()], ancestor__in=line)
     old: dict[int, int] = {}
@@ -41,10 +42,13 @@ def estimate(wave: RebuildWave) -> None:
             groups[old[image.pk], image.platform].append(job)
     before = Image.objects.in_bulk({key[0] for key in groups})
     for (base, name), members in groups.items():
-        fixed = fixed_by_new_base({platform[job.pk].pk for job in members}, before[base], new[name])
+        image_ids = {platform[job.pk].pk for job in members}
+        if before[base].scanned_at is None or is_matching([base, *image_ids]):
+            continue
+        fixed = fixed_by_new_base(image_ids, before[base], new[name])
         for job in members:
             job.would_fix = fixed[platform[job.pk].pk]
-    RebuildJob.objects.bulk_update([job for members in groups.values() for job in members], ["would_fix"])
+        RebuildJob.objects.bulk_update(members, ["would_fix"])
 
 
 def note_of(job: RebuildJob) -> str:
@@ -70,15 +74,16 @@ def estimate_open() -> None:
 def _to_estimate() -> QuerySet[RebuildJob]:
     """Return the jobs without an estimate that can be estimated now.
 
-    All platforms of the new base must be scanned, and the image too. Its lineage must contain an older image of the
-    base: if only its recipe names the base, the packages from the base are unknown.
+    All platforms of the new base must be scanned, and the image too. Its lineage must contain a scanned older image of
+    the base: if only its recipe names the base, the packages from the base are unknown.
     """
     unscanned = IndexEntry.objects.filter(
         index=OuterRef("wave__new_base"), child__kind=Image.Kind.MANIFEST, child__scanned_at=None
-    ).exclude(platform__startswith="unknown")
+    )
     is_index = Q(wave__new_base__kind=Image.Kind.INDEX) & ~Exists(unscanned)
     above = Ancestry.objects.filter(
         descendant__scanned_at__isnull=False,
+        ancestor__scanned_at__isnull=False,
         ancestor__repository_images__repository=OuterRef("wave__repository"),
     )
     is_derived = Exists(above.filter(descendant=OuterRef("old_image"))) | Exists(

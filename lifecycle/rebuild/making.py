@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import orjson
 from django.utils.crypto import salted_hmac
 
-from lifecycle.core.errors import Malformed, NotFound
+from lifecycle.core.errors import Malformed, NotFound, RegistryRefused
 from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
 from lifecycle.jobs.handlers import JobRun
@@ -84,9 +84,9 @@ def _rebase(
         app = documents.load(client, job.repository.name, Digest.parse(job.old_image.digest))
         old = documents.load(client, old_name, Digest.parse(old_base.digest))
         new = documents.load(client, name, Digest.parse(digest))
-    except Malformed as error:
+        decision = rebase.decide(client, app, old, new)
+    except (Malformed, RegistryRefused) as error:  # for example, the registry no longer has the old base
         return None, f"The image or its base cannot be read. {error.message}"
-    decision = rebase.decide(client, app, old, new)
     run.check()
     if not decision.is_safe:
         return None, " ".join(decision.reasons)

@@ -214,6 +214,26 @@ def test_base_of_an_estimate_may_be_an_index(yard):
     assert wave.jobs.get().would_fix == []
 
 
+def test_estimate_is_unknown_while_the_old_base_is_not_scanned(yard):
+    old = yard.push("base/debian", "debian 1")
+    yard.push("shop/static", "static", on="base/debian")
+    package = old.image_inventories.get().inventory.inventory_packages.get().package
+    dock.advisory("CVE-1", "high", package, fixed="2")
+    yard.push("base/debian", "debian 2", packages=("openssl", "2"))
+    scanned_at = Image.objects.get(pk=old.pk).scanned_at
+    held = old.image_inventories.get()
+    inventory = held.inventory
+    Image.objects.filter(pk=old.pk).update(scanned_at=None)
+    held.delete()
+    wave = planning.plan_wave("base/debian:latest", actor=yard.owner)
+    assert (wave.jobs.get().would_fix, due()) == (None, set())
+    Image.objects.filter(pk=old.pk).update(scanned_at=scanned_at)
+    old.image_inventories.create(inventory=inventory)
+    assert due() == {"shop/static"}
+    estimates.estimate_open()
+    assert wave.jobs.get().would_fix == ["CVE-1"]
+
+
 def test_findings_added_by_a_rebuild_are_reported(yard):
     yard.push("base/debian", "debian 1")
     yard.push("shop/static", "static", on="base/debian")
@@ -579,6 +599,33 @@ def test_malformed_image_stops_neither_plan_nor_wave_of_others(yard, form, has_r
     yard.settle()
     assert wave.jobs.get(repository__name="shop/static").state == "done"
     assert (yard.tag("shop/bad"), built) == (bad, ["shop/bad"] if has_recipe else [])
+
+
+@pytest.mark.parametrize("missing", ["manifest", "layer"])
+def test_image_is_built_when_its_old_base_is_gone_from_the_registry(yard, missing, monkeypatch):
+    old = yard.push("base/debian", "debian 1")
+    yard.push("shop/static", "static", on="base/debian")
+    Recipe.objects.create(
+        repository=dock.repository("shop/static"), revision=1, containerfile="FROM base/debian\n", author=yard.owner,
+        base_references=["base/debian"],
+    )  # fmt: skip
+    Recipe.objects.update(created_at="2001-01-01T00:00Z")
+    yard.push("base/debian", "debian 2", packages=("openssl", "2"))
+    if missing == "manifest":
+        del yard.shelf.manifests["base/debian"][old.digest]
+    else:
+        del yard.shelf.blobs["base/debian"][old.layers.get().digest]
+    built = []
+
+    def build(request, client, **more):
+        built.append(request.repository)
+        raise BuildFailed("exit 1")
+
+    monkeypatch.setattr(buildah, "build", build)
+    wave = yard.wave()
+    assert wave.jobs.get().method == "build"
+    yard.settle()
+    assert (built, wave.jobs.get().problem) == (["shop/static"], "exit 1")
 
 
 def test_lost_lineage_does_not_cause_a_second_rebuild(yard):
