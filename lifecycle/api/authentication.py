@@ -41,10 +41,11 @@ class TokenAuthentication(BaseAuthentication):
             return token
         account = tokens.account_guessed(text)
         if account is not None and not limiter.note_failure(account, address):
-            return Throttled(
-                limiter.RETRY_AFTER_S,
-                "Too many wrong tokens for this account or address. Wait five minutes, then try again.",
+            error = Throttled(
+                detail="Too many wrong tokens for this account or address. Wait five minutes, then try again."
             )
+            error.wait = limiter.RETRY_AFTER_S  # type: ignore[attr-defined]  # as an argument, DRF would also append it to the detail
+            return error
         return AuthenticationFailed("The token is unknown, expired or revoked. Create a new one.")
 
     def authenticate_header(self, request: Request) -> str:

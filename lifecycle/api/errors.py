@@ -46,7 +46,7 @@ def problem_response(error: Exception, details: dict[str, Any]) -> Response | No
         if header := getattr(error, "auth_header", None):
             response["WWW-Authenticate"] = header
         if (wait := getattr(error, "wait", None)) is not None:
-            response["Retry-After"] = str(int(wait) + 1)
+            response["Retry-After"] = str(wait)
         return response
     return None
 

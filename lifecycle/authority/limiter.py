@@ -23,7 +23,7 @@ from lifecycle.core.address import parse_address
 WINDOW: Final = timedelta(minutes=5)
 PER_ACCOUNT: Final = 20  # containerd presents one wrong password twice
 PER_ADDRESS: Final = 100  # an office or the nodes of a cluster can share an address
-RETRY_AFTER_S: Final = 30  # a new attempt is possible when the oldest rejected one leaves the window
+RETRY_AFTER_S: Final = int(WINDOW.total_seconds())  # by then, every attempt that counts now has left the window
 _KEEP: Final = timedelta(days=1)
 
 

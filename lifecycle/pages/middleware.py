@@ -12,6 +12,7 @@ from django.utils.http import urlencode
 from django_htmx.http import HttpResponseClientRedirect
 
 from lifecycle.audit.services import record_refusal
+from lifecycle.authority import limiter
 from lifecycle.core.errors import LifecycleError
 from lifecycle.pages.error_pages import bad_request
 
@@ -48,7 +49,7 @@ class ErrorAnswerMiddleware:
         log.info("request_refused", code=exception.error_code, status=exception.http_status)
         answer = self._answer(request, exception)
         if exception.http_status == 429:
-            answer["Retry-After"] = "30"
+            answer["Retry-After"] = str(limiter.RETRY_AFTER_S)
         return answer
 
     def _answer(self, request: HttpRequest, exception: LifecycleError) -> HttpResponse:

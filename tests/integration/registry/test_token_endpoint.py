@@ -279,7 +279,9 @@ def test_address_has_a_budget_too() -> None:
     CredentialFailure.objects.bulk_create(
         CredentialFailure(account=str(number), address="192.0.2.7") for number in range(limiter.PER_ADDRESS)
     )
-    assert call(basic=("anna", "wrong"))[0] == 429
+    status, answer, headers = call(basic=("anna", "wrong"))
+    assert (status, headers["Retry-After"]) == (429, "300")
+    assert answer["error_description"].endswith("Wait five minutes, then try again.")
     assert call(basic=("anna", "wrong"), REMOTE_ADDR="192.0.2.8")[0] == 401
 
 
