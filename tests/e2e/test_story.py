@@ -162,9 +162,7 @@ def open_ids(dock: Dock, digest: str) -> set[str]:
     return {row["advisory"] for row in found if row["state"] == "open"}
 
 
-def test_from_a_push_to_production_and_through_a_patch_of_the_base(
-    live_stack: Services, made: Dock, browser: Browser
-) -> None:
+def test_push_promote_and_rebuild_on_patched_base(live_stack: Services, made: Dock, browser: Browser) -> None:
     base, people = live_stack.web_url, made.accounts
     developer, approver, deployer, master = (
         Person(browser, base, people[name])

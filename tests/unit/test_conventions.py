@@ -1,4 +1,4 @@
-"""Rules for every Python file: each silenced check has a reason, and pytest alone hands out fixtures."""
+"""Rules for every Python file: each silenced check has a reason, and no test module imports a fixture."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_silenced_check_has_a_reason() -> None:
         ("x = 1  # type: ignore[misc] no type information", False),
     ],
 )
-def test_what_counts_as_a_reason(line: str, is_accepted: bool) -> None:
+def test_suppression_needs_code_and_reason(line: str, is_accepted: bool) -> None:
     assert (without_reason(line + "\n") == []) is is_accepted
 
 
@@ -92,7 +92,7 @@ def imported_fixtures(tree: ast.Module, fixtures: dict[str, set[str]]) -> list[s
     ]
 
 
-def test_no_module_imports_a_fixture() -> None:
+def test_no_test_module_imports_a_fixture() -> None:
     trees = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
         for path in python_files()
@@ -104,7 +104,7 @@ def test_no_module_imports_a_fixture() -> None:
     assert {module: names for module, names in found.items() if names} == {}, "put shared fixtures into a conftest.py"
 
 
-def test_an_imported_fixture_is_found() -> None:
+def test_imported_fixture_is_found() -> None:
     fixtures = {
         "tests.a": fixtures_in(ast.parse("@pytest.fixture(scope='session')\ndef dock(): ...\ndef helper(): ..."))
     }

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md says of each package what the package says of itself."""
+"""CONTRIBUTING.md describes each package with the first line of its docstring."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = sorted(
 
 
 @pytest.mark.parametrize("package", [name for name in PACKAGES if name not in NO_LINE])
-def test_the_map_has_the_packages_own_sentence(package):
-    about = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text()))
-    assert about, f"{package} does not say what it is"
-    assert f"| `{package}/` | {about.splitlines()[0]} |" in (ROOT / "CONTRIBUTING.md").read_text()
+def test_map_has_first_line_of_package_docstring(package):
+    docstring = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text()))
+    assert docstring, f"{package} has no docstring"
+    assert f"| `{package}/` | {docstring.splitlines()[0]} |" in (ROOT / "CONTRIBUTING.md").read_text()

@@ -1,4 +1,4 @@
-"""Migrations leave big tables open: indexes are built concurrently, constraints are added first and checked later."""
+"""Migrations do not lock big tables: indexes are built concurrently, constraints are validated later."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from django.db.migrations.operations.base import Operation
 
 import lifecycle.migrations
 
-LAST_FREE = 14  # migrations up to this number were written before the rule
+LAST_EXEMPT = 14  # migrations up to this number were written before the rule
 BIG = {
     "advisory", "affectedinterval", "ancestry", "auditevent", "delivery", "derivation", "evaluation", "image",
     "imageinventory", "indexentry", "inventory", "inventorypackage", "job", "joblogline", "layer", "match",
@@ -34,7 +34,7 @@ WasIndexed = Callable[[str, str], bool]
 
 
 def operations_on_tables(operations: list[Operation]) -> Iterator[Operation]:
-    """Yield the operations that reach the database, also those inside of SeparateDatabaseAndState."""
+    """Yield the operations that change the database, including those inside SeparateDatabaseAndState."""
     for operation in operations:
         if isinstance(operation, migrations.SeparateDatabaseAndState):
             yield from operations_on_tables(operation.database_operations)
@@ -43,7 +43,7 @@ def operations_on_tables(operations: list[Operation]) -> Iterator[Operation]:
 
 
 def statements(operation: migrations.RunSQL) -> Iterator[str]:
-    """Yield the statements of RunSQL in one case, without comments and with single spaces."""
+    """Yield the statements of RunSQL in lower case, without comments and with single spaces."""
     parts = operation.sql if isinstance(operation.sql, (list, tuple)) else [operation.sql]
     for part in parts:
         text = part if isinstance(part, str) else part[0]
@@ -65,7 +65,7 @@ def locking_statement(statement: str) -> bool:
 
 
 def problem_on_big_table(model: str, operation: Operation, was_indexed: WasIndexed) -> str:
-    """Return what an operation on a big table does under a lock, or ""."""
+    """Return why an operation locks a big table, and what to use instead, or ""."""
     if isinstance(operation, (AddIndexConcurrently, AddConstraintNotValid, ValidateConstraint)):
         return ""
     if isinstance(operation, migrations.AddIndex):
@@ -76,7 +76,7 @@ def problem_on_big_table(model: str, operation: Operation, was_indexed: WasIndex
             f" {operation.constraint.name}; for a unique one, a unique index built concurrently"
         )
     if isinstance(operation, (migrations.AlterUniqueTogether, migrations.AlterIndexTogether)):
-        return f"{model}: {type(operation).__name__} builds its indexes under a lock"
+        return f"{model}: {type(operation).__name__} locks the table while it builds indexes"
     if isinstance(operation, (migrations.AddField, migrations.AlterField)):
         is_new = isinstance(operation, migrations.AddField) or not was_indexed(model, operation.name)
         if is_new and (operation.field.db_index or operation.field.unique):
@@ -85,9 +85,9 @@ def problem_on_big_table(model: str, operation: Operation, was_indexed: WasIndex
 
 
 def problems(migration: type[Migration], was_indexed: WasIndexed = lambda model, field: False) -> list[str]:
-    """Return what a migration does to a big table that locks it for as long as the table is long.
+    """Return the operations of a migration that lock a big table for a time that grows with its rows.
 
-    `was_indexed` says whether a field had an index before: a change that keeps the index builds none.
+    `was_indexed` says whether a field had an index before: a change that keeps the index builds no new one.
     """
     operations = list(operations_on_tables(migration.operations))
     created = {operation.name.lower() for operation in operations if isinstance(operation, migrations.CreateModel)}
@@ -108,7 +108,7 @@ def problems(migration: type[Migration], was_indexed: WasIndexed = lambda model,
 
 
 def never_validated(in_order: list[type[Migration]]) -> set[str]:
-    """Return the constraints that are added without a check and checked by no migration after."""
+    """Return the constraints that are added without validation and that no later migration validates."""
     waiting: set[str] = set()
     for migration in in_order:
         operations = list(operations_on_tables(migration.operations))
@@ -129,24 +129,24 @@ def test_every_big_table_is_a_model() -> None:
     assert {model._meta.model_name for model in apps.get_app_config("lifecycle").get_models()} >= BIG
 
 
-def test_migrations_leave_big_tables_open() -> None:
+def test_migrations_do_not_lock_big_tables() -> None:
     loader = MigrationLoader(None)
     found = {}
     for name, migration in MIGRATIONS.items():
-        if int(name[:4]) <= LAST_FREE:
+        if int(name[:4]) <= LAST_EXEMPT:
             continue
         before = loader.project_state(("lifecycle", name), at_end=False)
 
         def was_indexed(model: str, field: str, before: object = before) -> bool:
-            old = before.models["lifecycle", model].fields[field]
-            return old.db_index or old.unique
+            old_field = before.models["lifecycle", model].fields[field]
+            return old_field.db_index or old_field.unique
 
-        if here := problems(migration, was_indexed):
-            found[name] = here
+        if messages := problems(migration, was_indexed):
+            found[name] = messages
     assert found == {}
 
 
-def test_every_constraint_is_validated_in_the_end() -> None:
+def test_every_constraint_is_validated() -> None:
     assert never_validated(list(MIGRATIONS.values())) == set()
 
 
@@ -175,9 +175,9 @@ UNIQUE = models.UniqueConstraint(fields=["digest"], name="image_once")
     ],
     ids=lambda operation: type(operation).__name__,
 )
-def test_what_locks_a_big_table_is_found(operation: Operation) -> None:
-    made_up = type("Migration", (Migration,), {"operations": [operation]})
-    assert len(problems(made_up)) == 1
+def test_operation_that_locks_a_big_table_is_reported(operation: Operation) -> None:
+    migration = type("Migration", (Migration,), {"operations": [operation]})
+    assert len(problems(migration)) == 1
 
 
 @pytest.mark.parametrize(
@@ -206,18 +206,18 @@ def test_what_locks_a_big_table_is_found(operation: Operation) -> None:
     ],
     ids=lambda operations: type(operations[0]).__name__,
 )
-def test_what_leaves_a_big_table_open_is_accepted(operations: list[Operation]) -> None:
-    made_up = type("Migration", (Migration,), {"operations": operations, "atomic": False})
-    assert problems(made_up) == []
+def test_operation_that_locks_no_big_table_is_accepted(operations: list[Operation]) -> None:
+    migration = type("Migration", (Migration,), {"operations": operations, "atomic": False})
+    assert problems(migration) == []
 
 
-def test_a_field_that_keeps_its_index_builds_none() -> None:
+def test_field_that_keeps_its_index_is_accepted() -> None:
     operation = migrations.AlterField("image", "os", models.CharField(max_length=80, db_index=True))
-    made_up = type("Migration", (Migration,), {"operations": [operation]})
-    assert problems(made_up, was_indexed=lambda model, field: (model, field) == ("image", "os")) == []
+    migration = type("Migration", (Migration,), {"operations": [operation]})
+    assert problems(migration, was_indexed=lambda model, field: (model, field) == ("image", "os")) == []
 
 
-def test_a_constraint_is_validated_in_a_later_migration() -> None:
+def test_constraint_must_be_validated_in_a_later_migration() -> None:
     add, validate = AddConstraintNotValid("image", CHECK), ValidateConstraint("image", "image_size")
     both = type("Migration", (Migration,), {"operations": [add, validate]})
     first = type("Migration", (Migration,), {"operations": [add]})

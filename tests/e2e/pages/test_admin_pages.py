@@ -121,7 +121,7 @@ def test_pages_pass_axe_and_the_csp(
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_a_day_of_an_admin_with_script_and_without(browser: Browser, live_server: Any, script: bool) -> None:
+def test_common_admin_tasks_work_with_and_without_script(browser: Browser, live_server: Any, script: bool) -> None:
     page = signed_in(browser, live_server.url, script=script)
     page.locator(".menu-button").click()
     page.get_by_role("link", name="Teams and roles").click()

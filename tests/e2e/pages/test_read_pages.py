@@ -42,7 +42,7 @@ def test_pages_pass_axe_and_the_csp(browser: Browser, live_server: Any, theme: s
     assert complaints == []
 
 
-def test_sign_in_passes_axe_and_says_what_was_wrong(browser: Browser, live_server: Any) -> None:
+def test_sign_in_passes_axe_and_shows_an_error(browser: Browser, live_server: Any) -> None:
     page = browser.new_page()
     page.goto(live_server.url + "/accounts/sign-in/")
     assert Axe().run(page).violations_count == 0
@@ -52,7 +52,7 @@ def test_sign_in_passes_axe_and_says_what_was_wrong(browser: Browser, live_serve
     assert page.get_by_role("alert").is_visible()
 
 
-def test_keys_do_what_the_bar_does_and_can_be_switched_off(browser: Browser, live_server: Any) -> None:
+def test_shortcuts_work_and_can_be_turned_off(browser: Browser, live_server: Any) -> None:
     page = signed_in(browser, live_server.url)
     page.goto(live_server.url + reverse("lifecycle:images"))
     page.keyboard.press("g")

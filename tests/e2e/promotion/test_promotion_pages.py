@@ -82,7 +82,7 @@ def test_pages_pass_axe_and_the_csp(
     assert complaints == []
 
 
-def test_the_inbox_is_worked_off_by_keys_alone(browser: Browser, live_server: Any, quay: dict[str, Any]) -> None:
+def test_inbox_works_with_keyboard_only(browser: Browser, live_server: Any, quay: dict[str, Any]) -> None:
     page = signed_in(browser, live_server.url)
     page.goto(live_server.url + reverse("lifecycle:inbox"))
     title = page.locator("#detail-title")
@@ -107,9 +107,7 @@ def test_the_inbox_is_worked_off_by_keys_alone(browser: Browser, live_server: An
     page.close()
 
 
-def test_enter_opens_the_page_and_a_click_shows_the_evidence_beside(
-    browser: Browser, live_server: Any, quay: dict[str, Any]
-) -> None:
+def test_click_shows_details_and_enter_opens_the_page(browser: Browser, live_server: Any, quay: dict[str, Any]) -> None:
     page = signed_in(browser, live_server.url)
     page.goto(live_server.url + reverse("lifecycle:inbox"))
     page.get_by_role("link", name="shop/web 1.88.3").click()
@@ -119,7 +117,7 @@ def test_enter_opens_the_page_and_a_click_shows_the_evidence_beside(
     page.wait_for_url(f"**/promotions/{quay['unscanned'].pk}/")
 
 
-def test_a_narrow_screen_and_a_page_without_script_lead_to_the_request(
+def test_click_opens_request_on_narrow_screen_and_without_script(
     browser: Browser, live_server: Any, quay: dict[str, Any]
 ) -> None:
     narrow = {"width": 375, "height": 800}
@@ -132,9 +130,7 @@ def test_a_narrow_screen_and_a_page_without_script_lead_to_the_request(
         page.wait_for_url(f"**/promotions/{quay['unscanned'].pk}/")
 
 
-def test_asking_deciding_and_carrying_out_work_without_script(
-    browser: Browser, live_server: Any, quay: dict[str, Any]
-) -> None:
+def test_request_approve_and_run_work_without_script(browser: Browser, live_server: Any, quay: dict[str, Any]) -> None:
     asker = signed_in(browser, live_server.url, "shop-dev", java_script_enabled=False)
     asker.goto(live_server.url + reverse("lifecycle:repository", args=["shop", "shop/jobs"]))
     asker.get_by_role("link", name="Promote 1.0").click()
@@ -152,9 +148,7 @@ def test_asking_deciding_and_carrying_out_work_without_script(
     expect(approver.get_by_text("Running: copying the image")).to_be_visible()
 
 
-def test_parts_of_the_comparison_are_swapped_without_losing_the_comment(
-    browser: Browser, live_server: Any, quay: dict[str, Any]
-) -> None:
+def test_comparison_tabs_keep_the_comment(browser: Browser, live_server: Any, quay: dict[str, Any]) -> None:
     page = signed_in(browser, live_server.url)
     page.goto(f"{live_server.url}/promotions/{quay['open'].pk}/")
     page.get_by_label("Comment").fill("half a thought")

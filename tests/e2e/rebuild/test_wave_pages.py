@@ -100,7 +100,7 @@ def open_wave(page: Page, base: str, wave: RebuildWave) -> None:
     page.goto(base + reverse("lifecycle:wave", args=[wave.pk]))
 
 
-def test_a_row_changes_by_itself_and_keeps_what_the_reader_opened(
+def test_row_updates_live_and_keeps_open_details_and_focus(
     browser: Browser,
     live_server: Any,
     made: dict[str, Any],
@@ -126,7 +126,7 @@ def test_a_row_changes_by_itself_and_keeps_what_the_reader_opened(
     assert page.evaluate("document.activeElement.id") == f"image-{job.pk}"
 
 
-def test_polling_rests_when_paused_and_ends_with_the_wave(
+def test_polling_can_be_paused_and_stops_with_the_wave(
     browser: Browser,
     live_server: Any,
     made: dict[str, Any],
@@ -148,7 +148,7 @@ def test_polling_rests_when_paused_and_ends_with_the_wave(
     assert asked == []
 
 
-def test_a_silent_server_is_said_and_an_ended_session_leads_to_the_sign_in(
+def test_unreachable_server_is_shown_and_expired_session_leads_to_sign_in(
     browser: Browser, live_server: Any, made: dict[str, Any]
 ) -> None:
     page = signed_in(browser, live_server.url)
@@ -161,7 +161,7 @@ def test_a_silent_server_is_said_and_an_ended_session_leads_to_the_sign_in(
     page.wait_for_url("**/accounts/sign-in/**", timeout=15000)
 
 
-def test_the_log_follows_its_end_until_the_reader_scrolls_up(
+def test_log_follows_new_lines_until_user_scrolls_up(
     browser: Browser,
     live_server: Any,
     made: dict[str, Any],
@@ -183,7 +183,7 @@ def test_the_log_follows_its_end_until_the_reader_scrolls_up(
     assert log.evaluate("box => box.scrollTop") == 40
 
 
-def test_stopping_asks_in_a_dialog_that_no_poll_takes_away(
+def test_cancel_dialog_stays_open_during_polls(
     browser: Browser,
     live_server: Any,
     made: dict[str, Any],
@@ -201,7 +201,7 @@ def test_stopping_asks_in_a_dialog_that_no_poll_takes_away(
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_plan_confirm_and_stop_work_by_clicking(
+def test_discard_plan_retry_and_cancel_work_with_and_without_script(
     browser: Browser,
     live_server: Any,
     made: dict[str, Any],

@@ -1,4 +1,4 @@
-"""What the role editor and the reference say of verbs that nothing asks for."""
+"""The verbs marked as not checked yet are exactly those that no code checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from accounts.verbs import NOT_CHECKED_YET, Verb
 
 ROOT = Path(__file__).parents[3]
-# Where verbs are listed, named in words, or shown; and the one check that only Gravingdock itself ever passes.
+# Files that list, label or show verbs, and the one check that only Gravingdock itself passes.
 NO_CHECK = {
     "lifecycle/authority/constants.py",
     "lifecycle/pages/authority/views/roles.py",
@@ -24,5 +24,5 @@ def code():
 
 
 @pytest.mark.parametrize("verb", list(Verb))
-def test_a_verb_is_asked_for_or_said_not_to_be(verb, code):
+def test_verb_is_checked_or_marked_as_not_checked_yet(verb, code):
     assert (f"Verb.{verb.name}" in code) is (verb not in NOT_CHECKED_YET)

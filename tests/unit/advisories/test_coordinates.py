@@ -1,4 +1,4 @@
-"""Where a purl stands in OSV's terms."""
+"""Package URLs as OSV coordinates: ecosystem, release, name and version."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from lifecycle.versions.ecosystems import match_name, split_ecosystem
         ("pkg:rpm/rocky-linux/bash@5.1-2.el8?distro=rocky-linux-8", ("Rocky Linux", "8")),
     ],
 )
-def test_coordinates_know_the_distribution_in_every_written_form(purl, expected):
+def test_distribution_is_read_in_every_notation(purl, expected):
     found = coordinates(purl)
     assert (found.ecosystem, found.release) == expected
     assert found.problem is None
@@ -58,7 +58,7 @@ def test_coordinates_know_the_distribution_in_every_written_form(purl, expected)
         "pkg:generic/curl@8.0.0",
     ],
 )
-def test_coordinates_never_guess_a_distribution(purl):
+def test_unclear_distribution_is_not_guessed(purl):
     found = coordinates(purl, source_name="x", source_version="1")
     assert (found.ecosystem, found.key) == ("", None)
     assert found.problem
@@ -78,11 +78,11 @@ def test_coordinates_never_guess_a_distribution(purl):
         ("pkg:deb/debian/bsdutils@1:2.36-8?distro=11", ("util-linux", "2.36-8"), ("util-linux", "2.36-8")),
         ("pkg:deb/debian/bsdutils@1:2-8?distro=11&upstream=util-linux@2-8", (None, None), ("util-linux", "2-8")),
         ("pkg:rpm/almalinux/a-libs@1-2.el8?distro=8&upstream=a-1-2.el8.src.rpm", ("b", "9"), ("a", "1-2.el8")),
-        # a source rpm of another version has an epoch nobody told us: the binary's own name and version are safe
+        # The epoch of a source rpm with another version is unknown, so the binary's name and version are used.
         ("pkg:rpm/almalinux/perl-x@0.3-1?distro=8&upstream=perl-5.3-1.src.rpm", (None, None), ("perl-x", "0.3-1")),
     ],
 )
-def test_coordinates_take_the_source_package_from_upstream_then_the_row_then_the_binary(purl, source, expected):
+def test_source_package_comes_from_upstream_then_row_then_binary(purl, source, expected):
     found = coordinates(purl, source_name=source[0], source_version=source[1])
     assert (found.name, found.version) == expected
 
@@ -103,7 +103,7 @@ def test_coordinates_take_the_source_package_from_upstream_then_the_row_then_the
         ),
     ],
 )
-def test_coordinates_name_language_packages_as_osv_does(purl, expected):
+def test_language_package_gets_name_of_osv(purl, expected):
     found = coordinates(purl)
     assert (found.ecosystem, found.name, found.scheme) == expected
     assert found.problem is None
@@ -111,7 +111,7 @@ def test_coordinates_name_language_packages_as_osv_does(purl, expected):
 
 
 @pytest.mark.parametrize(
-    ("purl", "word"),
+    ("purl", "reason"),
     [
         ("pkg:pypi/foo@1.0-x", "invalid pep440"),
         ("pkg:pypi/foo", "no version"),
@@ -119,8 +119,8 @@ def test_coordinates_name_language_packages_as_osv_does(purl, expected):
         ("pkg:pypi/" + "a" * 1001 + "@1", "name is too long"),
     ],
 )
-def test_coordinates_say_why_a_version_cannot_be_judged(purl, word):
-    assert word in (coordinates(purl).problem or "")
+def test_problem_says_why_package_cannot_be_matched(purl, reason):
+    assert reason in (coordinates(purl).problem or "")
 
 
 @pytest.mark.parametrize(
@@ -140,12 +140,12 @@ def test_coordinates_say_why_a_version_cannot_be_judged(purl, word):
         "pkg:npm/a\udcff@1",
     ],
 )
-def test_coordinates_refuse_what_is_no_purl(purl):
+def test_malformed_purl_is_refused(purl):
     with pytest.raises(MalformedPurl):
         coordinates(purl)
 
 
-def test_split_ecosystem_and_match_name_make_both_sides_alike():
+def test_ecosystems_and_names_are_normalised():
     assert split_ecosystem("Ubuntu:22.04:LTS") == ("Ubuntu", "22.04")
     assert split_ecosystem("Ubuntu:Pro:18.04:LTS") == ("Ubuntu", "Pro:18.04")
     assert split_ecosystem("Debian") == ("Debian", "")

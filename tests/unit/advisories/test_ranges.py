@@ -1,4 +1,4 @@
-"""Compiled intervals against the schema's own words, walked without any of our shortcuts."""
+"""Compiled intervals, compared with a direct evaluation of the OSV schema."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SHARED = Path(__file__).parents[4] / "shared" / "data" / "osv"
 DEMO = Path(__file__).parents[3] / "lifecycle" / "advisories" / "data" / "demo"
 
 
-def affected_by_the_schema(scheme: str, entry: dict, version: str) -> bool:
-    """Evaluate `entry` as osv-schema docs/schema.md writes it, by comparisons of texts alone."""
+def is_affected_by_schema(scheme: str, entry: dict, version: str) -> bool:
+    """Evaluate `entry` as docs/schema.md of osv-schema describes it, by comparing version texts only."""
 
     def order(left: str, right: str) -> int:
         return (
@@ -60,30 +60,30 @@ def affected_by_the_schema(scheme: str, entry: dict, version: str) -> bool:
                 elif (kind == "fixed" and past <= 0) or (kind == "last_affected" and past < 0):
                     vulnerable = False
         except ValueError:
-            continue  # one event that does not parse: the range is not evaluated
+            continue  # an event is invalid: the range is not evaluated
         if vulnerable:
             return True
     return False
 
 
-def held(scheme: str, intervals: list[Interval], version: str) -> list[Interval]:
-    """Return the intervals that hold `version`, by keys, as the database does it."""
+def intervals_containing(scheme: str, intervals: list[Interval], version: str) -> list[Interval]:
+    """Return the intervals that contain `version`, compared by keys as in the database."""
     found = []
     for item in intervals:
         if item.is_unevaluated:
             continue
         if item.exact_version:
-            holds = item.exact_version == version
+            contains = item.exact_version == version
         elif scheme == "maven":
-            holds = _is_in_maven_interval(
+            contains = _is_in_maven_interval(
                 version, item.low_text, item.low_inclusive, item.high_text, item.high_inclusive
             )
         else:
             key = version_key(scheme, version)
-            holds = (item.low is None or item.low < key or (item.low_inclusive and item.low == key)) and (
+            contains = (item.low is None or item.low < key or (item.low_inclusive and item.low == key)) and (
                 item.high is None or item.high > key or (item.high_inclusive and item.high == key)
             )
-        if holds:
+        if contains:
             found.append(item)
     return found
 
@@ -92,66 +92,68 @@ def entry(*ranges: list[dict[str, str]], versions: list[str] | None = None) -> d
     return {"ranges": [{"type": "ECOSYSTEM", "events": events} for events in ranges], "versions": versions or []}
 
 
-def fixes(what: dict, version: str, scheme: str = "semver") -> list[str]:
-    return [item.fixed_version for item in held(scheme, intervals_of(scheme, what), version)]
+def fixes(affected: dict, version: str, scheme: str = "semver") -> list[str]:
+    return [item.fixed_version for item in intervals_containing(scheme, intervals_of(scheme, affected), version)]
 
 
-def test_intervals_end_at_the_fix_when_events_are_unsorted():
-    what = entry([{"fixed": "2.0.5"}, {"introduced": "2.0.0"}, {"fixed": "1.0.3"}, {"introduced": "0"}])
-    assert fixes(what, "0.0.0-a") == ["1.0.3"]
-    assert fixes(what, "1.0.3") == []
-    assert fixes(what, "2.0.0") == ["2.0.5"]
-    assert fixes(what, "2.0.5") == []
+def test_intervals_of_unsorted_events_end_at_the_fix():
+    affected = entry([{"fixed": "2.0.5"}, {"introduced": "2.0.0"}, {"fixed": "1.0.3"}, {"introduced": "0"}])
+    assert fixes(affected, "0.0.0-a") == ["1.0.3"]
+    assert fixes(affected, "1.0.3") == []
+    assert fixes(affected, "2.0.0") == ["2.0.5"]
+    assert fixes(affected, "2.0.5") == []
 
 
-def test_last_affected_is_affected_and_what_follows_is_not():
-    what = entry([{"introduced": "1.0.0"}, {"last_affected": "1.2.0"}])
-    assert fixes(what, "1.2.0") == [""]
-    assert fixes(what, "1.2.1-a") == []
+def test_last_affected_version_is_affected_and_later_ones_are_not():
+    affected = entry([{"introduced": "1.0.0"}, {"last_affected": "1.2.0"}])
+    assert fixes(affected, "1.2.0") == [""]
+    assert fixes(affected, "1.2.1-a") == []
 
 
-def test_introduced_and_fixed_at_one_version_leave_it_unaffected():
-    what = entry([{"fixed": "1.0.0"}, {"introduced": "1.0.0"}])
-    assert intervals_of("semver", what) == []
+def test_introduced_and_fixed_in_same_version_gives_no_interval():
+    affected = entry([{"fixed": "1.0.0"}, {"introduced": "1.0.0"}])
+    assert intervals_of("semver", affected) == []
 
 
-def test_limits_cut_at_the_largest_and_a_star_never_does():
+def test_range_ends_at_largest_limit_and_star_means_no_limit():
     assert fixes(entry([{"introduced": "0"}, {"limit": "1.0.0"}, {"limit": "2.0.0"}]), "1.5.0") == [""]
     assert fixes(entry([{"introduced": "0"}, {"limit": "1.0.0"}, {"limit": "2.0.0"}]), "2.0.0") == []
     assert fixes(entry([{"introduced": "0"}, {"limit": "1.0.0"}, {"limit": "*"}]), "9.0.0") == [""]
 
 
-def test_a_range_without_introduced_affects_nothing():
+def test_range_without_introduced_affects_nothing():
     assert intervals_of("semver", entry([{"fixed": "1.0.0"}])) == []
 
 
-def test_a_git_range_does_not_hide_the_next_one():
-    what = {"ranges": [{"type": "GIT", "events": [{"introduced": "abc"}]}, *entry([{"introduced": "1.0.0"}])["ranges"]]}
-    assert fixes(what, "1.0.0") == [""]
+def test_git_range_does_not_hide_next_range():
+    affected = {
+        "ranges": [{"type": "GIT", "events": [{"introduced": "abc"}]}, *entry([{"introduced": "1.0.0"}])["ranges"]]
+    }
+    assert fixes(affected, "1.0.0") == [""]
 
 
-def test_an_event_that_does_not_parse_leaves_its_range_unevaluated_and_the_others_whole():
+def test_invalid_event_leaves_only_its_range_unevaluated():
     found = intervals_of("apk", entry([{"introduced": "0"}, {"fixed": "1.7.5.-r1"}], [{"introduced": "2"}]))
     assert [item.is_unevaluated for item in found] == [True, False]
     assert found[0].low_text == "introduced 0; fixed 1.7.5.-r1"
 
 
-def test_versions_are_equal_by_key_and_by_text_where_they_do_not_parse():
-    what = entry(versions=["1.0", "weird version", "2.0"])
-    assert fixes(what, "1.0.0", "pep440") == [""]
-    assert [item.exact_version for item in intervals_of("pep440", what)] == ["", "weird version", ""]
+def test_listed_version_matches_by_key_or_by_text_if_invalid():
+    affected = entry(versions=["1.0", "weird version", "2.0"])
+    assert fixes(affected, "1.0.0", "pep440") == [""]
+    assert [item.exact_version for item in intervals_of("pep440", affected)] == ["", "weird version", ""]
 
 
-def test_versions_that_a_range_holds_make_no_points():
-    what = entry([{"introduced": "0"}, {"fixed": "2.0"}], versions=["1.0", "1.5", "2.0.1"])
-    assert [item.low_text for item in intervals_of("pep440", what)] == ["", "2.0.1"]
+def test_listed_version_inside_a_range_gets_no_own_interval():
+    affected = entry([{"introduced": "0"}, {"fixed": "2.0"}], versions=["1.0", "1.5", "2.0.1"])
+    assert [item.low_text for item in intervals_of("pep440", affected)] == ["", "2.0.1"]
 
 
-def test_an_entry_without_ranges_and_versions_matches_nothing():
+def test_entry_without_ranges_and_versions_matches_nothing():
     assert intervals_of("semver", {}) == []
 
 
-def test_an_rpm_bound_without_release_is_below_or_above_every_release():
+def test_rpm_bound_without_release_covers_every_release():
     assert fixes(entry([{"introduced": "0"}, {"fixed": "1.2"}]), "1.2-1.el9", "rpm") == []
     assert fixes(entry([{"introduced": "1.2"}, {"last_affected": "1.2"}]), "1.2-99.el9", "rpm") == [""]
 
@@ -167,20 +169,22 @@ def test_an_rpm_bound_without_release_is_below_or_above_every_release():
     ),
     st.sampled_from(["0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4", "4.5", "5", "6"]),
 )
-def test_intervals_hold_exactly_what_the_schema_says(events, version):
+def test_intervals_contain_exactly_the_affected_versions(events, version):
     written = [{kind: text} for kind, text in events if not (text == "0" and kind != "introduced")]
     for scheme in ("pep440", "maven"):
-        what = entry(written)
-        intervals = intervals_of(scheme, what)
-        assert bool(held(scheme, intervals, version)) == affected_by_the_schema(scheme, what, version)
-        assert len(held(scheme, intervals, version)) <= 1  # disjoint
+        affected = entry(written)
+        intervals = intervals_of(scheme, affected)
+        assert bool(intervals_containing(scheme, intervals, version)) == is_affected_by_schema(
+            scheme, affected, version
+        )
+        assert len(intervals_containing(scheme, intervals, version)) <= 1  # disjoint
 
 
 KINDS = ("introduced", "fixed", "last_affected", "limit")
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEME_NAMES - {"maven"}))
-def test_intervals_hold_what_the_schema_says_in_every_scheme(scheme):
+def test_intervals_agree_with_schema_in_every_scheme(scheme):
     versions = versions_of(scheme)
     if scheme == "rpm":  # a bound without release has a rule of its own
         versions = versions.map(lambda text: text if "-" in text else f"{text}-1")
@@ -188,12 +192,12 @@ def test_intervals_hold_what_the_schema_says_in_every_scheme(scheme):
 
     @settings(max_examples=150, deadline=None)
     @given(events, st.booleans(), st.lists(versions, max_size=2), versions)
-    def check(found, from_the_beginning, listed, version):
+    def check(found, is_open_below, listed, version):
         written = [{kind: text} for kind, text in found if text != "0"]
-        what = entry(([{"introduced": "0"}] if from_the_beginning else []) + written, versions=listed)
-        for asked in (version, *(text for event in written for text in event.values()), *listed):
-            holding = held(scheme, intervals_of(scheme, what), asked)
-            assert bool(holding) == affected_by_the_schema(scheme, what, asked)
+        affected = entry(([{"introduced": "0"}] if is_open_below else []) + written, versions=listed)
+        for candidate in (version, *(text for event in written for text in event.values()), *listed):
+            matches = intervals_containing(scheme, intervals_of(scheme, affected), candidate)
+            assert bool(matches) == is_affected_by_schema(scheme, affected, candidate)
 
     check()
 
@@ -204,17 +208,17 @@ def real_entries(root: Path, seed: int, per_folder: int) -> list[tuple[str, dict
         with zipfile.ZipFile(archive) as opened:
             names = sorted(opened.namelist())
             for name in random.Random(seed).sample(names, min(per_folder, len(names))):
-                for what in json.loads(opened.read(name)).get("affected", [])[:5]:
-                    scheme = SCHEMES.get(split_ecosystem(what.get("package", {}).get("ecosystem", ""))[0])
+                for affected in json.loads(opened.read(name)).get("affected", [])[:5]:
+                    scheme = SCHEMES.get(split_ecosystem(affected.get("package", {}).get("ecosystem", ""))[0])
                     if scheme:
-                        chosen.append((scheme, what))
+                        chosen.append((scheme, affected))
     return chosen
 
 
-def near(scheme: str, what: dict) -> list[str]:
-    """Return versions worth asking about: the bounds themselves, and neighbours of them."""
-    texts = [text for item in what.get("ranges", []) for event in item["events"] for text in event.values()]
-    texts = [text for text in texts if text not in {"0", "*"}] + (what.get("versions") or [])[:6]
+def versions_near_bounds(scheme: str, affected: dict) -> list[str]:
+    """Return versions to test: the bounds and versions close to them."""
+    texts = [text for item in affected.get("ranges", []) for event in item["events"] for text in event.values()]
+    texts = [text for text in texts if text not in {"0", "*"}] + (affected.get("versions") or [])[:6]
     out = []
     for text in texts[:12]:
         bumped = re.sub(r"\d+(?=\D*$)", lambda found: str(int(found[0]) + 1), text)
@@ -236,15 +240,15 @@ def near(scheme: str, what: dict) -> list[str]:
         ),
     ],
 )
-def test_intervals_agree_with_the_schema_on_real_records(root, per_folder, least):
-    pairs = differing = affected = 0
-    for scheme, what in real_entries(root, 11, per_folder):
-        intervals = intervals_of(scheme, what)
-        for version in near(scheme, what):
-            expected = affected_by_the_schema(scheme, what, version)
+def test_intervals_agree_with_schema_on_real_records(root, per_folder, least):
+    pairs = differing = affected_count = 0
+    for scheme, affected in real_entries(root, 11, per_folder):
+        intervals = intervals_of(scheme, affected)
+        for version in versions_near_bounds(scheme, affected):
+            expected = is_affected_by_schema(scheme, affected, version)
             pairs += 1
-            affected += expected
-            differing += bool(held(scheme, intervals, version)) != expected
+            affected_count += expected
+            differing += bool(intervals_containing(scheme, intervals, version)) != expected
     assert differing == 0
     assert pairs >= least
-    assert 0.1 < affected / pairs < 0.9  # both answers were asked for
+    assert 0.1 < affected_count / pairs < 0.9  # both answers occur often

@@ -1,4 +1,4 @@
-"""One record: what is kept, how bad it is, what is refused."""
+"""Advisory records: parsed fields, severity and refusals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lifecycle.advisories.severity import severity_of
 V4 = {"type": "CVSS_V4", "score": "CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N"}
 V3 = {"type": "CVSS_V3", "score": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:L/I:N/A:N"}
 V2 = {"type": "CVSS_V2", "score": "AV:N/AC:L/Au:N/C:C/I:C/A:C"}
-NOTHING = {"type": "CVSS_V3", "score": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:N"}
+NO_IMPACT = {"type": "CVSS_V3", "score": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:N"}
 BROKEN = {"type": "CVSS_V4", "score": "CVSS:4.0/AV:X"}
 
 
@@ -21,12 +21,12 @@ def record(**more):
 
 
 @pytest.mark.parametrize(
-    ("what", "word"),
+    ("fields", "severity"),
     [
         ({"severity": [V2, V3, V4]}, "critical"),
         ({"severity": [V2, V3]}, "medium"),
         ({"severity": [V2]}, "high"),  # 10.0, but v2 has nothing above high
-        ({"severity": [NOTHING]}, "none"),
+        ({"severity": [NO_IMPACT]}, "none"),
         ({"severity": [BROKEN, V3]}, "medium"),
         ({"severity": [V3], "database_specific": {"severity": "CRITICAL"}}, "medium"),
         ({"affected": [{"severity": [V4]}]}, "critical"),
@@ -39,11 +39,11 @@ def record(**more):
         ({"severity": "high", "affected": "x", "database_specific": [1]}, "unknown"),
     ],
 )
-def test_severity_is_the_records_own_vector_then_its_vendors_word(what, word):
-    assert severity_of(record(**what))[0] == word
+def test_severity_comes_from_vector_then_vendor(fields, severity):
+    assert severity_of(record(**fields))[0] == severity
 
 
-def test_parse_record_keeps_the_record_when_one_ecosystem_is_unknown_to_us():
+def test_record_with_one_unknown_ecosystem_is_kept():
     content = record(
         aliases=["CVE-1"],
         affected=[
@@ -62,17 +62,17 @@ def test_parse_record_keeps_the_record_when_one_ecosystem_is_unknown_to_us():
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"id":"X-2","modified":"2026"}', b'{"id":"X-1"}'])
-def test_parse_record_refuses_what_is_not_the_record_it_should_be(content):
+def test_malformed_or_wrong_record_is_refused(content):
     with pytest.raises(MalformedRecord, match="X-1"):
         parse_record(content, osv_id="X-1")
 
 
-def test_parse_record_drops_nul_and_keeps_a_withdrawal_without_a_readable_time():
+def test_nul_is_dropped_and_withdrawal_with_invalid_time_counts():
     parsed = parse_record(json.dumps(record(summary="a\x00b", withdrawn="yes")).encode(), osv_id="X-1")
     assert parsed.summary == "ab"
     assert parsed.withdrawn_at is not None
 
 
 @pytest.mark.parametrize("text", ["", "2026", "0001-01-01T00:00:00+14:00", "9999-99-99T00:00:00Z", None, 5])
-def test_parse_time_gives_none_for_what_it_cannot_hold(text):
+def test_invalid_time_is_none(text):
     assert parse_time(text) is None

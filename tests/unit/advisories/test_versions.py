@@ -1,4 +1,4 @@
-"""Orders of versions, against vectors of the native tools and against the laws of an order."""
+"""Version order, compared with vectors of the native tools and with the rules of a total order."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ HOLDS = {
     "not >": lambda order: order <= 0,
     "not =": lambda order: order != 0,
 }
-# Rows that the rules here contradict, and why.
+# Rows that contradict our rules, and why.
 DISPUTED = {
-    ("rpm", "1-2-3-4", "1.2.3a"),  # written for rpmvercmp alone; as [version]-[release] the other way round
-    ("packagist", "dev-foo", "dev-master"),  # branches have no order; no answer meets all three of its rows
+    ("rpm", "1-2-3-4", "1.2.3a"),  # written for rpmvercmp only; reversed when read as [version]-[release]
+    ("packagist", "dev-foo", "dev-master"),  # branches have no order; no answer satisfies all three rows
 }
-# Rows whose versions are not valid in their scheme raise instead, whatever the row says.
+# Largest number of rows by scheme that raise an error, because a version is invalid in its scheme.
 INVALID_MAX = {"apk": 40, "go": 3, "packagist": 6, "pep440": 40, "semver": 2}
 
 
@@ -38,8 +38,8 @@ def rows(path: Path) -> Iterator[dict[str, str]]:
         yield from map(json.loads, lines)
 
 
-def judge(vectors: Iterator[dict[str, str]]) -> tuple[list[object], dict[str, int]]:
-    """Return the rows that are answered wrongly, and how many of each scheme were refused as invalid."""
+def check_vectors(vectors: Iterator[dict[str, str]]) -> tuple[list[object], dict[str, int]]:
+    """Return the rows with a wrong answer, and the number of rows refused as invalid in each scheme."""
     wrong: list[object] = []
     refused: dict[str, int] = {}
     for row in vectors:
@@ -56,16 +56,16 @@ def judge(vectors: Iterator[dict[str, str]]) -> tuple[list[object], dict[str, in
     return wrong, refused
 
 
-def test_compare_agrees_with_the_vectors_of_the_native_tools():
-    wrong, refused = judge(rows(EXTRACT))
+def test_compare_agrees_with_vectors_of_native_tools():
+    wrong, refused = check_vectors(rows(EXTRACT))
     assert wrong == []
     assert all(count <= INVALID_MAX.get(scheme, 0) for scheme, count in refused.items()), refused
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the full set of vectors is not on this machine")
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
-def test_compare_agrees_with_every_vector_when_all_are_here(scheme):
-    wrong, refused = judge(rows(SHARED / f"{scheme}.jsonl"))
+def test_compare_agrees_with_full_set_of_vectors(scheme):
+    wrong, refused = check_vectors(rows(SHARED / f"{scheme}.jsonl"))
     assert wrong == []
     assert refused.get(scheme, 0) <= INVALID_MAX.get(scheme, 0)
 
@@ -87,22 +87,22 @@ def test_compare_agrees_with_every_vector_when_all_are_here(scheme):
         ("semver", "1.2"), ("semver", "01.2.3"), ("semver", "1.2.3-01"), ("semver", "1.2.3.4"), ("semver", "1.2.3\n"),
     ],
 )  # fmt: skip
-def test_compare_refuses_a_version_when_it_is_invalid_on_either_side(scheme, version):
-    good = "1.0.0"
-    assert compare(scheme, good, good) == 0
-    for left, right in ((version, good), (good, version), (version, version)):
+def test_compare_refuses_invalid_version_on_either_side(scheme, version):
+    valid = "1.0.0"
+    assert compare(scheme, valid, valid) == 0
+    for left, right in ((version, valid), (valid, version), (version, version)):
         with pytest.raises(ValueError, match=r"\S"):
             compare(scheme, left, right)
 
 
 @pytest.mark.parametrize("arguments", [("conan", "1", "1"), (None, "1", "1"), ("dpkg", None, "1"), ("dpkg", "1", 1)])
-def test_compare_refuses_unknown_schemes_and_what_is_no_text(arguments):
+def test_compare_refuses_unknown_scheme_and_non_text(arguments):
     with pytest.raises(ValueError, match="version"):
         compare(*arguments)
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
-def test_compare_refuses_a_version_when_it_is_absurdly_long(scheme):
+def test_compare_refuses_too_long_version(scheme):
     with pytest.raises(ValueError, match=r"longer|not a version"):
         compare(scheme, "1." * 50_000 + "1", "1.0.0")
 
@@ -112,7 +112,7 @@ def test_version_key_refuses_maven():
         version_key("maven", "1.0")
 
 
-def test_bound_key_takes_an_rpm_bound_without_release_as_every_release():
+def test_bound_key_without_rpm_release_covers_every_release():
     lowest, highest = bound_key("rpm", "1.2"), bound_key("rpm", "1.2", is_last_affected=True)
     releases = [version_key("rpm", f"1.2-{release}") for release in ("~0", "0", "99.el9", "zz^1")]
     assert all(lowest < release < highest for release in releases)
@@ -121,7 +121,7 @@ def test_bound_key_takes_an_rpm_bound_without_release_as_every_release():
 
 
 @given(st.integers(0, 10**300), st.integers(0, 10**300), st.integers(0, 5))
-def test_num_orders_as_numbers_do(left, right, zeros):
+def test_num_sorts_like_numbers(left, right, zeros):
     padded = "0" * zeros + str(left)
     assert num(padded) == num(str(left))
     assert (num(padded) < num(str(right))) == (left < right)
@@ -173,8 +173,8 @@ def test_compare_is_antisymmetric_and_reflexive(scheme):
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES - {"maven"}))
-def test_version_key_orders_as_a_list_sorted_by_comparison(scheme):
-    """Transitivity comes with it: bytes have a total order, and every pair agrees with it."""
+def test_version_keys_sort_like_compare(scheme):
+    """This also proves transitivity: bytes have a total order, and every pair agrees with it."""
 
     @settings(max_examples=80, deadline=None)
     @given(st.lists(versions_of(scheme), min_size=2, max_size=6))
@@ -187,8 +187,8 @@ def test_version_key_orders_as_a_list_sorted_by_comparison(scheme):
     check()
 
 
-def rpmvercmp(left: str, right: str) -> int:  # noqa: PLR0911, PLR0912 -- as the original goes
-    """Compare as rpm's own loop does, transcribed from rpmio/rpmvercmp.cc, without keys."""
+def rpmvercmp(left: str, right: str) -> int:  # noqa: PLR0911, PLR0912 -- follows the original
+    """Compare without keys, like the loop in rpmio/rpmvercmp.cc."""
     one, two = left, right
 
     def skip(text: str) -> str:
@@ -236,7 +236,7 @@ def rpmvercmp(left: str, right: str) -> int:  # noqa: PLR0911, PLR0912 -- as the
 @given(
     *[st.lists(st.sampled_from(["1", "0", "01", ".", "~", "^", "a", "ab", "10", "_", "B"]), min_size=1, max_size=8)] * 2
 )
-def test_rpm_keys_order_as_rpms_own_loop(left, right):
+def test_rpm_versions_compare_like_rpmvercmp(left, right):
     assert compare("rpm", "1" + "".join(left), "1" + "".join(right)) == rpmvercmp(
         "1" + "".join(left), "1" + "".join(right)
     )

@@ -17,7 +17,7 @@ SOURCES = [path for folder in ("accounts", "lifecycle") for path in sorted((ROOT
 AUDIT_TESTS = sorted((ROOT / "tests" / "integration" / "audit").rglob("*.py"))
 BEFORE = actions.RoleContent("Crew", ("image.view",))
 AFTER = actions.RoleContent("Crew", ("image.scan", "image.view"))
-# These keys are stored for good: renaming a field changes what exports and the API return.
+# These keys are stored permanently: renaming a field changes what exports and the API return.
 STORED = [
     (actions.UserDetails("kim"), {"user": "kim"}),
     (actions.TagDetails("v1"), {"tag": "v1"}),
@@ -79,18 +79,18 @@ STORED = [
 ]
 
 
-def test_every_action_has_a_meaning_of_its_own_in_one_sentence():
+def test_every_action_has_unique_meaning_in_one_sentence():
     meanings = [action.meaning for action in Action]
     assert [text for text in meanings if not (text[:1].isupper() and text.endswith("."))] == []
     assert len(set(meanings)) == len(meanings)
 
 
 @pytest.mark.parametrize(("details", "stored"), STORED, ids=lambda part: type(part).__name__)
-def test_details_are_stored_under_the_names_of_their_fields(details, stored):
+def test_details_are_stored_by_field_name(details, stored):
     assert details.as_json() == stored
 
 
-def test_every_class_of_details_belongs_to_an_action_and_is_tested_above():
+def test_every_details_class_belongs_to_an_action_and_is_tested():
     classes = {kind for kind in vars(actions).values() if isinstance(kind, type) and issubclass(kind, Details)}
     assert set(DETAILS_OF.values()) == classes - {Details}
     assert {type(details) for details, _ in STORED} == classes - {Details}
@@ -101,27 +101,27 @@ def test_every_action_is_recorded_somewhere():
     assert set(Action.__members__) - recorded == set()
 
 
-def test_no_call_records_anything_but_an_action():
+def test_every_call_records_an_action():
     calls = [call for path in (*SOURCES, *AUDIT_TESTS) for call in _calls(path)]
     assert [call for call in calls if call.name not in Action.__members__] == []
 
 
-def test_every_call_passes_the_details_that_its_action_asks_for():
-    asked = {action.name: DETAILS_OF[action].__name__ if action in DETAILS_OF else "" for action in Action}
+def test_every_call_passes_details_class_of_its_action():
+    expected = {action.name: DETAILS_OF[action].__name__ if action in DETAILS_OF else "" for action in Action}
     calls = [call for path in SOURCES for call in _calls(path)]
-    assert [call for call in calls if call.details != asked[call.name]] == []
+    assert [call for call in calls if call.details != expected[call.name]] == []
 
 
 class Call(NamedTuple):
     """A call of `record` or `_record`."""
 
-    name: str  # of the action it passes, or the source of anything else
-    details: str  # name of their class; "" for none
+    name: str  # of the action, or the source text of any other argument
+    details: str  # name of the details class; "" for none
     where: str
 
 
 def _calls(path: Path) -> Iterator[Call]:
-    """Yield the calls in a file, without those of a wrapper that passes on its own parameter of type Action."""
+    """Yield the calls in a file. Skip wrappers that pass on their own parameter of type Action."""
     tree = ast.parse(path.read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     passed_on = {id(name) for function in functions for name in _uses_of_action_parameter(function)}
@@ -137,14 +137,14 @@ def _calls(path: Path) -> Iterator[Call]:
 
 
 def _details(call: ast.Call, function: ast.FunctionDef) -> str:
-    """Return the class of the details that a call makes in place, or passes in a variable of its function."""
+    """Return the class of a call's details, created in place or assigned to a variable of the function."""
     named = [word.value for word in call.keywords if word.arg == "details"]
     positional = [value for value in call.args[1:] if _is_details(value)]
-    made = next(iter((*named, *positional)), None)
-    if isinstance(made, ast.Name):
+    value = next(iter((*named, *positional)), None)
+    if isinstance(value, ast.Name):
         assigned = [node for node in ast.walk(function) if isinstance(node, ast.Assign)]
-        made = next((node.value for node in assigned if ast.unparse(node.targets[0]) == made.id), None)
-    return _name(made.func) if isinstance(made, ast.Call) else ""
+        value = next((node.value for node in assigned if ast.unparse(node.targets[0]) == value.id), None)
+    return _name(value.func) if isinstance(value, ast.Call) else ""
 
 
 def _is_details(value: ast.expr) -> bool:

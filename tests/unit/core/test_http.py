@@ -1,3 +1,5 @@
+"""Outgoing HTTP calls: allowed destinations, retries, redirects, size and time limits."""
+
 from __future__ import annotations
 
 import socket
@@ -28,12 +30,12 @@ from lifecycle.core.http import (
         "64:ff9b:1::a00:1", "2002:7f00:1::", "2001:0:53aa:64c:0:0:0:1", "2001:db8::1", "::127.0.0.1",
     ],
 )  # fmt: skip
-def test_addresses_inside_are_refused(text: str) -> None:
+def test_internal_address_is_not_public(text: str) -> None:
     assert not is_public_address(text)
 
 
 @pytest.mark.parametrize("text", ["1.1.1.1", "151.101.2.132", "2606:4700:4700::1111", "::ffff:1.1.1.1"])
-def test_addresses_of_the_internet_are_taken(text: str) -> None:
+def test_internet_address_is_public(text: str) -> None:
     assert is_public_address(text)
 
 
@@ -46,7 +48,7 @@ def test_addresses_of_the_internet_are_taken(text: str) -> None:
         "http://example.com/" + "a" * 3000,
     ],
 )  # fmt: skip
-def test_an_address_that_is_no_plain_http_address_is_refused(url: str) -> None:
+def test_malformed_or_non_http_url_is_refused(url: str) -> None:
     with pytest.raises(ForbiddenDestination):
         parse_outbound_url(url)
 
@@ -54,14 +56,14 @@ def test_an_address_that_is_no_plain_http_address_is_refused(url: str) -> None:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0", "localhost", "localhost.", "[::1]"]
 )
-@pytest.mark.usefixtures("socket_enabled")  # looks names up, connects nowhere
-def test_spellings_of_this_machine_are_refused(host: str, settings: Any) -> None:
+@pytest.mark.usefixtures("socket_enabled")  # resolves names, but does not connect
+def test_every_spelling_of_localhost_is_refused(host: str, settings: Any) -> None:
     settings.OUTBOUND_ALLOW = []
     with pytest.raises((ForbiddenDestination, Unreachable)):
         resolve_destination(host, 1)
 
 
-def test_a_name_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(*_: object, **__: object) -> list[object]:
         return [(2, 1, 6, "", ("1.1.1.1", 80)), (2, 1, 6, "", ("10.0.0.1", 80))]
 
@@ -71,7 +73,7 @@ def test_a_name_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("socket_enabled")
-def test_the_operator_may_name_an_inner_host(settings: Any) -> None:
+def test_operator_can_allow_an_internal_host(settings: Any) -> None:
     settings.OUTBOUND_ALLOW = ["localhost:7777"]
     assert resolve_destination("localhost", 7777) == "127.0.0.1"
     with pytest.raises(ForbiddenDestination):
@@ -88,15 +90,15 @@ def client(answers: list[httpx.Response | Exception]) -> tuple[HttpClient, list[
 
     def answer(request: httpx.Request) -> httpx.Response:
         seen.append(request)
-        following = answers.pop(0)
-        if isinstance(following, Exception):
-            raise following
-        return following
+        next_answer = answers.pop(0)
+        if isinstance(next_answer, Exception):
+            raise next_answer
+        return next_answer
 
     return HttpClient(transport=httpx.MockTransport(answer), sleep=waits.append), seen, waits
 
 
-def test_a_call_is_tried_again_while_time_may_heal_it() -> None:
+def test_temporary_failures_are_retried() -> None:
     http, seen, waits = client(
         [response(503), httpx.ConnectError("refused"), response(429, headers={"Retry-After": "3"}),
          response(200, httpx.ByteStream(b"ok"))]
@@ -106,7 +108,7 @@ def test_a_call_is_tried_again_while_time_may_heal_it() -> None:
     assert waits[2] == 3.0
 
 
-def test_tries_are_bounded() -> None:
+def test_number_of_tries_is_limited() -> None:
     http, seen, _ = client([response(500) for _ in range(9)])
     assert http.request("GET", "http://example.com/").status == 500
     assert len(seen) == MAX_TRIES
@@ -116,7 +118,7 @@ def test_tries_are_bounded() -> None:
     assert len(seen) == MAX_TRIES
 
 
-def test_redirects_are_followed_only_when_asked_and_lose_credentials_on_the_way() -> None:
+def test_redirects_are_opt_in_limited_and_without_credentials() -> None:
     hop = {"Location": "https://other.example.com/blob"}
     http, _, _ = client([response(307, headers=hop)])
     assert http.request("GET", "https://example.com/").status == 307
@@ -132,22 +134,22 @@ def test_redirects_are_followed_only_when_asked_and_lose_credentials_on_the_way(
         http.request("GET", "https://example.com/", redirects=2)
 
 
-def test_an_endless_answer_ends_at_the_limit() -> None:
-    taken = 0
+def test_endless_response_stops_at_size_limit() -> None:
+    chunk_count = 0
 
     def endless() -> Iterator[bytes]:
-        nonlocal taken
+        nonlocal chunk_count
         while True:
-            taken += 1
+            chunk_count += 1
             yield b"x" * 1000
 
     http, _, _ = client([response(200, httpx.Response(200, content=endless()).stream)])
     with pytest.raises(LimitExceeded):
         http.request("GET", "http://example.com/", max_bytes=10_000)
-    assert taken < 20
+    assert chunk_count < 20
 
 
-def test_a_slow_drip_ends_at_the_deadline() -> None:
+def test_slow_response_stops_at_deadline() -> None:
     http, _, _ = client([response(200, httpx.Response(200, content=iter([b"x", b"y"])).stream)])
     with pytest.raises(Unreachable):
         http.request("GET", "http://example.com/", deadline_s=-1, retry=False)

@@ -1,4 +1,4 @@
-"""Refusals that pages show and services raise, and questions that a higher package answers."""
+"""Reasons for refusals, questions that a higher package answers, and allowed state changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.core.states import check_move
 
 
-def test_no_reason_refuses_nothing_and_a_reason_raises_its_own_error():
+def test_refuse_if_raises_only_for_a_reason_with_its_error():
     refuse_if(None)
     with pytest.raises(NotPermitted, match="Ask an owner") as refused:
         refuse_if(Reason("You need x. Ask an owner."), state="open")
@@ -19,7 +19,7 @@ def test_no_reason_refuses_nothing_and_a_reason_raises_its_own_error():
         refuse_if(Reason("It is over.", IllegalTransition))
 
 
-def test_a_question_has_exactly_one_answer():
+def test_question_has_exactly_one_answer():
     question: Question[[int], str] = Question("what is it called?")
     with pytest.raises(RuntimeError, match="what is it called"):
         question.ask(1)
@@ -44,8 +44,8 @@ class Lamp:
         return "The lamp"
 
 
-def test_a_move_that_the_state_machine_lists_is_legal_and_no_other():
+def test_only_listed_state_changes_are_allowed():
     check_move(Lamp("off"), "on")
-    for state, wanted in (("off", "off"), ("on", "off"), ("broken", "on")):
-        with pytest.raises(IllegalTransition, match=f"The lamp is {state} and cannot become {wanted}"):
-            check_move(Lamp(state), wanted)
+    for state, target in (("off", "off"), ("on", "off"), ("broken", "on")):
+        with pytest.raises(IllegalTransition, match=f"The lamp is {state} and cannot become {target}"):
+            check_move(Lamp(state), target)

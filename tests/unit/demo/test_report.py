@@ -12,7 +12,7 @@ def finding(purl, advisory, state="open"):
     return {"purl": purl, "advisory": advisory, "state": state}
 
 
-def image():
+def rebuilt_image():
     before = [
         finding("pkg:deb/debian/libssl3@1", "CVE-1"),
         finding("pkg:deb/debian/openssl@1", "CVE-1"),
@@ -25,15 +25,15 @@ def image():
     return report.rebuilt_image("shop/api", (OLD, NEW), (before, after), method="build", seconds=12.5)
 
 
-def test_findings_are_open_pairs_and_an_advisory_is_fixed_when_no_package_has_it_any_more():
-    row = image()
+def test_open_findings_are_counted_and_advisory_is_fixed_when_gone():
+    row = rebuilt_image()
     assert (row.findings_before, row.findings_after, row.fixed) == (4, 2, ["CVE-2"])
 
 
-def test_the_document_has_exactly_the_keys_that_checks_read():
+def test_document_has_exactly_the_keys_that_checks_read():
     promotions = [Promoted(OLD, None, "dev", "succeeded"), Promoted(NEW, "staging", "production", "open")]
     assert report.document(
-        web="http://localhost:1", registry="localhost:2", seconds=60.5, images=[image()], promotions=promotions
+        web="http://localhost:1", registry="localhost:2", seconds=60.5, images=[rebuilt_image()], promotions=promotions
     ) == {
         "web": "http://localhost:1",
         "registry": "localhost:2",
@@ -57,8 +57,8 @@ def test_the_document_has_exactly_the_keys_that_checks_read():
     }
 
 
-def test_the_table_has_a_line_for_each_image():
-    assert report.table([image()]) == [
+def test_table_has_line_for_each_image():
+    assert report.table([rebuilt_image()]) == [
         "Image     Method  Findings  Advisories fixed  Seconds  New digest",
         "--------  ------  --------  ----------------  -------  -------------------",
         "shop/api  build   4 -> 2    1                 12.5     sha256:bbbbbbbbbbbb",

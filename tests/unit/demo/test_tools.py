@@ -1,4 +1,4 @@
-"""What a machine or an account lacks is said before anything begins."""
+"""Missing tools, permissions and mirrors are reported before the demonstration starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lifecycle.rebuild.builders import settings_files
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
-    """A machine on which everything is there."""
+    """A machine with all tools, root access and mirrors."""
     monkeypatch.setattr(building.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(building.os, "geteuid", lambda: 0)
     monkeypatch.setattr(
@@ -19,24 +19,24 @@ def machine(monkeypatch):
     )
 
 
-def test_a_machine_that_can_build_is_let_through():
+def test_complete_machine_passes():
     building.check_tools()
 
 
-def test_a_missing_tool_is_named(monkeypatch):
+def test_missing_tool_is_named(monkeypatch):
     monkeypatch.setattr(building.shutil, "which", lambda name: None if name == "skopeo" else name)
     with pytest.raises(DemonstrationFailed, match=r"skopeo is not installed here\. Run: make system"):
         building.check_tools()
 
 
-def test_who_is_not_root_is_told_what_to_do(monkeypatch):
+def test_user_without_root_is_told_what_to_do(monkeypatch):
     monkeypatch.setattr(building.os, "geteuid", lambda: 1000)
     with pytest.raises(DemonstrationFailed, match=r"needs root .* sudo make up"):
         building.check_tools()
 
 
 @pytest.mark.parametrize("absent", ["debian", "debian-security"])
-def test_a_machine_without_a_mirror_is_told_which(monkeypatch, absent):
+def test_missing_mirror_is_named(monkeypatch, absent):
     found = {"debian": ["http://mirror"], "debian-security": ["http://mirror"], absent: []}
     monkeypatch.setattr(settings_files, "mirrors", lambda: found)
     with pytest.raises(DemonstrationFailed, match=f"no mirror of {absent} for bookworm"):

@@ -1,4 +1,4 @@
-"""The demonstration's waits, without a server."""
+"""How the demonstration waits, without a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lifecycle.demo.server import Server
 from lifecycle.demo.telling import Teller
 
 
-def test_a_wait_outlives_an_answer_that_broke():
+def test_wait_continues_after_failed_request():
     calls = []
 
     def condition():

@@ -1,4 +1,4 @@
-"""Which of PostgreSQL's client programs a backup takes."""
+"""Which PostgreSQL client programs a backup uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def without_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
 
-def test_the_program_on_path_is_taken_when_the_wheel_is_not_installed(
+def test_program_on_path_is_used_without_the_wheel(
     without_wheel: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     program = tmp_path / "pg_dump"
@@ -25,7 +25,7 @@ def test_the_program_on_path_is_taken_when_the_wheel_is_not_installed(
     assert backup._client("pg_dump") == program
 
 
-def test_who_has_neither_is_told_what_to_install(
+def test_error_names_package_when_no_program_is_found(
     without_wheel: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The small parts: what they say, and that nothing from outside becomes markup."""
+"""Template tags: their text, and escaping of untrusted input."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from freezegun import freeze_time
 from lifecycle.pages.templatetags import gravingdock as tags
 
 
-def test_chip_state_says_the_word_and_the_blocker() -> None:
+def test_state_chip_shows_given_text_or_state_name() -> None:
     assert "Open: 1 pending" in tags.chip_state("open", "Open: 1 pending")
     assert "Succeeded" in tags.chip_state("succeeded")
 
 
-def test_chip_state_shows_an_unheard_state_as_it_is() -> None:
+def test_state_chip_shows_unknown_state_as_text() -> None:
     assert "Half done" in tags.chip_state("half_done")
 
 
 @pytest.mark.parametrize("text", ["<b>x</b>", '"><script>'])
-def test_text_from_outside_stays_text(text: str) -> None:
-    for made in (tags.chip_tag(text), tags.command(text), tags.digest(text), tags.parts_bar([("own", text, 1)], text)):
-        assert text not in made
+def test_untrusted_text_is_escaped(text: str) -> None:
+    for html in (tags.chip_tag(text), tags.command(text), tags.digest(text), tags.parts_bar([("own", text, 1)], text)):
+        assert text not in html
 
 
 @pytest.mark.parametrize(
@@ -34,27 +34,27 @@ def test_text_from_outside_stays_text(text: str) -> None:
     ],
 )
 @freeze_time("2026-11-24 00:00:00")
-def test_ago_says_one_unit_and_keeps_the_moment(moment: datetime, text: str) -> None:
-    made = tags.ago(moment)
-    assert f">{text}<" in made
-    assert moment.isoformat(timespec="seconds") in made
+def test_ago_shows_one_unit_and_keeps_exact_time(moment: datetime, text: str) -> None:
+    html = tags.ago(moment)
+    assert f">{text}<" in html
+    assert moment.isoformat(timespec="seconds") in html
 
 
 @pytest.mark.parametrize(
     ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (48_200_000, "48 MB"), (None, "0 B")]
 )
-def test_size_counts_in_thousands(count: int | None, text: str) -> None:
+def test_size_uses_decimal_units(count: int | None, text: str) -> None:
     assert tags.size(count) == text
 
 
-def test_gate_marks_put_open_gates_first_and_count_in_words() -> None:
-    made = tags.gate_marks(["satisfied", "pending", "satisfied", "unsatisfied"])
-    assert made.index("gate-unsatisfied") < made.index("gate-pending") < made.index("gate-satisfied")
-    assert "2 of 4 requirements" in made
-    assert "1 unsatisfied · 1 pending" in made
+def test_gate_marks_put_unsatisfied_gates_first_and_show_counts() -> None:
+    html = tags.gate_marks(["satisfied", "pending", "satisfied", "unsatisfied"])
+    assert html.index("gate-unsatisfied") < html.index("gate-pending") < html.index("gate-satisfied")
+    assert "2 of 4 requirements" in html
+    assert "1 unsatisfied · 1 pending" in html
 
 
-def test_the_parts_of_a_progress_bar_fill_it_and_are_said_in_words() -> None:
+def test_progress_bar_has_width_and_text_of_each_part() -> None:
     bar = tags.progress_bar([("done", "3 done", 3), ("busy", "1 <building>", 1)], "3 done, 1 building, of 4")
     assert 'role="img" aria-label="3 done, 1 building, of 4"' in bar
     assert 'class="done" x="0.00%" width="75.00%"' in bar
@@ -64,7 +64,7 @@ def test_the_parts_of_a_progress_bar_fill_it_and_are_said_in_words() -> None:
     assert "NaN" not in tags.progress_bar([], "nothing")
 
 
-def test_a_length_of_time_is_said_in_one_unit() -> None:
+def test_span_shows_one_unit() -> None:
     assert [tags.span(seconds) for seconds in (None, 0.4, 59, 61, 7300, 90_000)] == [
         "·", "0 s", "59 s", "1 min", "2 h", "1 d",
     ]  # fmt: skip

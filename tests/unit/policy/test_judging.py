@@ -1,4 +1,4 @@
-"""From facts to a verdict: unknown is not a pass, and each closed gate says who can open it."""
+"""Verdicts from facts: unknown facts do not pass, and each closed gate names who can open it."""
 
 from __future__ import annotations
 

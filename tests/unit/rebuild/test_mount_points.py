@@ -1,4 +1,4 @@
-"""What builders leave where they mounted something is cut out of a layer, and nothing else is touched."""
+"""Empty mount points that a builder leaves are removed from a layer. All else stays."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lifecycle.rebuild.builders import mount_points
 MOUNTED = {"etc/pip.conf", "etc/apt/mirrors", "etc/hosts"}
 
 
-def tar(*entries, form=tarfile.PAX_FORMAT):
+def tar(*entries, tar_format=tarfile.PAX_FORMAT):
     raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w", format=form) as archive:
+    with tarfile.open(fileobj=raw, mode="w", format=tar_format) as archive:
         for name, content in entries:
             member = tarfile.TarInfo(name)
             member.mtime = 1_700_000_000.5  # needs a header of its own in PAX
@@ -41,19 +41,19 @@ def cleaned(tmp_path, raw):
 
 
 @pytest.mark.parametrize("pack", [lambda raw: raw, lambda raw: gzip.compress(raw, mtime=0)])
-@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
-def test_empty_mount_points_go_with_the_folders_made_for_them(tmp_path, pack, form):
+@pytest.mark.parametrize("tar_format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_empty_mount_points_and_their_folders_are_removed(tmp_path, pack, tar_format):
     long = "srv/" + "x" * 150
     raw = tar(
         ("etc/", None), ("etc/apt/", None), ("etc/apt/mirrors/", None), ("etc/pip.conf", b""), ("etc/hosts", b""),
-        ("srv/", None), (long, b"kept" * 1000), form=form,
+        ("srv/", None), (long, b"kept" * 1000), tar_format=tar_format,
     )  # fmt: skip
     found = cleaned(tmp_path, pack(raw))
     assert [(name, size) for name, size, _ in found] == [("srv", 0), (long, 4000)]
     assert {int(mtime) for _, _, mtime in found} == {1_700_000_000}
 
 
-def test_what_the_recipe_put_there_stays(tmp_path):
+def test_content_from_the_recipe_is_kept(tmp_path):
     raw = tar(
         ("etc", None), ("etc/pip.conf", b"[global]\n"), ("etc/apt", None), ("etc/apt/mirrors", None),
         ("etc/apt/mirrors/a.list", b"x"), ("etc/hosts", b""), ("srv", None), ("empty", b""),
@@ -63,11 +63,11 @@ def test_what_the_recipe_put_there_stays(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_layer_without_any_is_left_as_it_is(tmp_path):
+def test_layer_without_mount_points_is_unchanged(tmp_path):
     assert cleaned(tmp_path, tar(("etc", None), ("etc/passwd", b""), ("etc/apt", None))) is None
 
 
-def test_a_layer_of_nothing_else_becomes_the_empty_layer_that_tells_nobody_apart(tmp_path):
+def test_layer_with_only_mount_points_becomes_an_empty_layer(tmp_path):
     path = tmp_path / "layer"
     path.write_bytes(tar(("etc", None), ("etc/hosts", b"")))
     result = mount_points.remove(path, MOUNTED)

@@ -1,4 +1,4 @@
-"""Rebase: refused unless it gives what a rebuild would; the merged file tree and the documents are compared whole."""
+"""Rebase: allowed only if it gives the same result as a rebuild. File trees and documents are compared completely."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OS = "ID=debian\nVERSION_ID=12\n"
 OLD = {"etc/os-release": OS, "var/lib/dpkg/status": STATUS.format(name="openssl", version="1"), "usr/bin/x": "old"}
 NEW = {"etc/os-release": OS, "var/lib/dpkg/status": STATUS.format(name="openssl", version="2"), "usr/bin/x": "new!"}
 
-# An ELF header whose one program header lies beyond what is read of a file: it is taken for dynamically linked.
+# An ELF header whose only program header is beyond the bytes that are read. It counts as dynamically linked.
 DYNAMIC = (
     b"\x7fELF\x02\x01" + bytes(26) + (10**6).to_bytes(8, "little") + bytes(14)
     + (56).to_bytes(2, "little") + (1).to_bytes(2, "little") + bytes(6)
@@ -89,7 +89,7 @@ def client():
     return InMemoryRegistry()
 
 
-def three(client, own, *, old=OLD, new=NEW, app_config=None, old_config=None, new_config=None, **more):
+def image_with_bases(client, own, *, old=OLD, new=NEW, app_config=None, old_config=None, new_config=None, **more):
     return (
         put(client, "shop/static", [old, own], app_config, **more),
         put(client, "base/debian", [old], old_config),
@@ -97,8 +97,8 @@ def three(client, own, *, old=OLD, new=NEW, app_config=None, old_config=None, ne
     )
 
 
-def test_files_of_its_own_are_put_onto_the_new_base(client):
-    app, old, new = three(
+def test_own_layers_are_put_on_new_base(client):
+    app, old, new = image_with_bases(
         client, {"srv": None, "srv/index.html": "hello"}, author="ann", created="2026-01-02T03:04:05Z",
         annotations={"team": "shop"},
     )  # fmt: skip
@@ -122,8 +122,8 @@ def test_files_of_its_own_are_put_onto_the_new_base(client):
     assert rebase.merge(app, old, new, base_name="localhost:1/base/debian:latest").digest == result.digest
 
 
-def test_no_layer_is_lost_when_the_image_has_no_history(client):
-    app, old, new = three(client, {"srv/a": "a"}, history=False)
+def test_image_without_history_keeps_all_layers(client):
+    app, old, new = image_with_bases(client, {"srv/a": "a"}, history=False)
 
     config = json.loads(rebase.merge(app, old, new, base_name="").config)
 
@@ -146,8 +146,8 @@ def test_no_layer_is_lost_when_the_image_has_no_history(client):
         ({"app/node_modules/a.js": "a"}, "Node modules"),
     ],
 )
-def test_it_is_refused_with_the_reason_when_it_cannot_be_proven(client, own, reason):
-    decision = rebase.decide(client, *three(client, own))
+def test_rebase_is_refused_with_reason_when_unsafe(client, own, reason):
+    decision = rebase.decide(client, *image_with_bases(client, own))
 
     assert decision.is_safe == (reason is None)
     assert reason is None or reason in " ".join(decision.reasons)
@@ -163,8 +163,8 @@ def test_it_is_refused_with_the_reason_when_it_cannot_be_proven(client, own, rea
         ({"app/node_modules/a.js": "a"}, "Node modules"),
     ],
 )
-def test_what_its_own_layers_forbid_is_known_before_the_new_base_is_built(client, own, reason):
-    app, old, _ = three(client, own)
+def test_own_layers_are_checked_before_new_base_exists(client, own, reason):
+    app, old, _ = image_with_bases(client, own)
 
     decision = rebase.decide(client, app, old, None)
 
@@ -180,21 +180,21 @@ def test_what_its_own_layers_forbid_is_known_before_the_new_base_is_built(client
         (NEW | {"srv": "a file now"}, "link or file in a base"),
     ],
 )
-def test_it_is_refused_when_the_new_base_is_not_like_the_old_one(client, new, reason):
-    decision = rebase.decide(client, *three(client, {"srv/a": "a"}, new=new))
+def test_rebase_is_refused_when_new_base_is_incompatible(client, new, reason):
+    decision = rebase.decide(client, *image_with_bases(client, {"srv/a": "a"}, new=new))
 
     assert not decision.is_safe
     assert reason in " ".join(decision.reasons)
 
 
-def test_it_is_refused_when_the_base_is_not_below_it(client):
-    app, _, new = three(client, {"srv/a": "a"})
+def test_rebase_is_refused_when_image_is_not_built_on_old_base(client):
+    app, _, new = image_with_bases(client, {"srv/a": "a"})
 
     assert not rebase.decide(client, app, new, new).is_safe
 
 
 def test_settings_are_merged_three_ways(client):
-    app, old, new = three(
+    app, old, new = image_with_bases(
         client,
         {"srv/a": "a"},
         old_config={"Env": ["PATH=/bin", "SSL=1"], "User": "root", "Labels": {"base": "1"}},
@@ -211,8 +211,8 @@ def test_settings_are_merged_three_ways(client):
     }
 
 
-def test_it_is_refused_when_both_changed_one_setting(client):
-    app, old, new = three(
+def test_rebase_is_refused_when_both_changed_one_setting(client):
+    app, old, new = image_with_bases(
         client,
         {"srv/a": "a"},
         old_config={"Env": ["PATH=/bin"]},
@@ -247,14 +247,14 @@ def test_it_is_refused_when_both_changed_one_setting(client):
         ({"x": "\ud800"}, "The configuration has a string or a number that cannot be encoded."),
     ],
 )
-def test_a_configuration_of_another_shape_is_refused_with_the_reason(client, more, reason):
-    """Anybody may push one; it must not end the plan of all that stands on the base."""
+def test_malformed_configuration_is_refused_with_reason(client, more, reason):
+    """Anyone can push such an image, so it must not stop the plan for the other images on the base."""
     with pytest.raises(MalformedManifest) as refused:
         put(client, "app", [OLD, {"srv/app": "app"}], **more)
     assert refused.value.message == reason
 
 
-def test_a_configuration_that_is_a_list_is_refused_with_the_reason(client):
+def test_configuration_that_is_a_list_is_refused_with_reason(client):
     loaded = put(client, "app", [OLD])
     client.upload_blob("app", Digest.of(b"[1]"), b"[1]")
     manifest = loaded.manifest | {"config": loaded.manifest["config"] | {"digest": Digest.of(b"[1]").text, "size": 3}}
@@ -264,16 +264,16 @@ def test_a_configuration_that_is_a_list_is_refused_with_the_reason(client):
         documents.load(client, "app", digest)
 
 
-def test_what_the_specification_lets_be_absent_or_null_is_empty(client):
+def test_optional_fields_that_are_absent_or_null_are_empty(client):
     loaded = put(client, "app", [OLD], history=False, os=None, config={"Env": None, "Labels": None, "Volumes": None})
     assert (loaded.platform, loaded.history) == (("", "arm64", "v8"), ())
     assert (loaded.settings.env, loaded.settings.maps["Labels"]) == ({}, {})
 
 
-def test_a_layer_that_cannot_be_read_is_a_reason_against_the_rebase(client):
-    app, old, new = three(client, {"srv/a": "a"})
+def test_rebase_is_refused_when_a_layer_cannot_be_read(client):
+    app, old, new = image_with_bases(client, {"srv/a": "a"})
 
-    def refuse(client, repository, wanted):
+    def refuse(client, repository, descriptors):
         raise Malformed("A layer cannot be read: truncated.")
 
     decision = rebase.decide(client, app, old, new, read=refuse)
@@ -281,10 +281,10 @@ def test_a_layer_that_cannot_be_read_is_a_reason_against_the_rebase(client):
     assert decision == rebase.RebaseDecision(False, ("A layer cannot be read: truncated.",))
 
 
-def test_the_documents_of_a_rebased_image_are_known_to_the_byte(client):
-    """Equal inputs must give one digest, also with a later version of this code: unknown keys stay where they were."""
+def test_documents_of_rebased_image_have_exact_bytes(client):
+    """Equal inputs must give the same digest, also in later versions of this code. Unknown keys are kept."""
     both = {"Cmd": ["sh"], "Labels": {"base": "1"}}
-    app, old, new = three(
+    app, old, new = image_with_bases(
         client,
         {"srv/a": "a"},
         old_config=both | {"Env": ["PATH=/bin", "BARE"]},
@@ -316,7 +316,7 @@ def test_the_documents_of_a_rebased_image_are_known_to_the_byte(client):
     )
 
 
-def test_a_header_that_claims_an_endless_file_is_refused_at_once():
+def test_file_that_claims_an_endless_size_is_refused_at_once():
     member = tarfile.TarInfo("srv/a")
     member.size = 2**60
     layer = member.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
@@ -324,7 +324,7 @@ def test_a_header_that_claims_an_endless_file_is_refused_at_once():
         layers.read_layer(io.BytesIO(layer))
 
 
-def test_files_of_another_shape_are_read_past():
+def test_malformed_passwd_lines_and_elf_headers_cause_no_error():
     tree = layers.FileTree()
     text = f"a:x:\u00b2:\nb:x:{'9' * 5000}:\nc:x:7:\n".encode()
     tree.entries["etc/passwd"] = layers.Entry("f", 0o644, 0, 0, len(text), "", False, text)

@@ -1,4 +1,4 @@
-"""Where our credentials for a registry may go, and where never."""
+"""Which hosts receive our registry credentials, and which never do."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ TOKEN = b'{"token":"abc","expires_in":300}'
 
 
 def registry(realm: str, *, username: str = "") -> tuple[HttpRegistryClient, list[httpx.Request]]:
-    """Return a client of https://registry.example.com, which sends everybody to `realm`, and the requests made."""
-    item, seen = oci.image("base"), []
+    """Return a client of https://registry.example.com, whose challenges name `realm`, and the list of its requests."""
+    item, requests = oci.image("base"), []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
+        requests.append(request)
         if "/v2/" not in request.url.path:
             return httpx.Response(200, stream=httpx.ByteStream(TOKEN))
         if request.headers.get("authorization") != "Bearer abc":
@@ -31,24 +31,24 @@ def registry(realm: str, *, username: str = "") -> tuple[HttpRegistryClient, lis
     http = HttpClient(transport=httpx.MockTransport(answer), sleep=lambda _: None)
     endpoint = "https://registry.example.com"
     authorizer = Challenged(http, endpoint, username, "secret-word")
-    return HttpRegistryClient(endpoint, http=http, authorizer=authorizer), seen
+    return HttpRegistryClient(endpoint, http=http, authorizer=authorizer), requests
 
 
-def test_challenges_are_read_with_commas_in_quotes() -> None:
+def test_challenge_with_quoted_commas_is_parsed() -> None:
     assert parse_challenges(['Bearer realm="https://a/t",service="s",scope="repository:a:pull,push"', "Basic"]) == [
         Challenge("bearer", {"realm": "https://a/t", "service": "s", "scope": "repository:a:pull,push"}),
         Challenge("basic", {}),
     ]
 
 
-def test_a_token_is_fetched_once_and_asks_only_for_what_we_need() -> None:
-    client, seen = registry("https://registry.example.com/token", username="robot")
+def test_token_is_fetched_once_with_only_the_needed_scope() -> None:
+    client, requests = registry("https://registry.example.com/token", username="robot")
     client.get_manifest("a", "1")
     client.get_manifest("a", "1")
     manifest = "/v2/a/manifests/1"
-    assert [request.url.path for request in seen] == [manifest, "/token", manifest, manifest]
-    assert seen[1].url.params.get_list("scope") == ["repository:a:pull"]
-    assert seen[1].headers["authorization"].startswith("Basic ")
+    assert [request.url.path for request in requests] == [manifest, "/token", manifest, manifest]
+    assert requests[1].url.params.get_list("scope") == ["repository:a:pull"]
+    assert requests[1].headers["authorization"].startswith("Basic ")
 
 
 @pytest.mark.parametrize(
@@ -63,21 +63,21 @@ def test_a_token_is_fetched_once_and_asks_only_for_what_we_need() -> None:
         "",
     ],
 )
-def test_credentials_never_reach_a_realm_that_nobody_configured(realm: str) -> None:
-    client, seen = registry(realm, username="robot")
+def test_credentials_are_not_sent_to_unconfigured_realm(realm: str) -> None:
+    client, requests = registry(realm, username="robot")
     with pytest.raises(RegistryRefused):
         client.get_manifest("a", "1")
-    assert all(request.url.path == "/v2/a/manifests/1" for request in seen)
-    assert all("Basic" not in request.headers.get("authorization", "") for request in seen)
+    assert all(request.url.path == "/v2/a/manifests/1" for request in requests)
+    assert all("Basic" not in request.headers.get("authorization", "") for request in requests)
 
 
-def test_an_anonymous_client_may_ask_a_realm_elsewhere() -> None:
-    client, seen = registry("https://auth.example.net/token")
+def test_anonymous_client_can_use_realm_on_other_host() -> None:
+    client, requests = registry("https://auth.example.net/token")
     client.get_manifest("a", "1")
-    assert "authorization" not in seen[1].headers
+    assert "authorization" not in requests[1].headers
 
 
-def test_an_upload_that_leads_to_another_host_is_refused() -> None:
+def test_upload_location_on_other_host_is_refused() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "HEAD":
             return httpx.Response(404, stream=httpx.ByteStream(b""))

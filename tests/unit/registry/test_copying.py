@@ -1,3 +1,5 @@
+"""Copies by digest: complete with referrers, repeatable and verified."""
+
 from __future__ import annotations
 
 import json
@@ -13,7 +15,7 @@ from tests.factories import oci
 from tests.fakes.registry import InMemoryRegistry
 
 
-def shelf() -> tuple[InMemoryRegistry, ManifestContent]:
+def registry_with_index() -> tuple[InMemoryRegistry, ManifestContent]:
     """Return a registry with an index of two platforms, a referrer of each kind, and a referrer of a referrer."""
     registry = InMemoryRegistry()
     one, two = oci.image("base", "app"), oci.image("base", "app", architecture="arm64")
@@ -43,7 +45,7 @@ def copy(registry: InMemoryRegistry, top: ManifestContent) -> Copied:
 
 def assert_complete(registry: InMemoryRegistry, top: ManifestContent) -> None:
     assert registry.manifests["production/shop/api"].keys() >= registry.manifests["shop/api"].keys() - {
-        # The source's fallback indexes are merged, so the target's may be other documents.
+        # Fallback indexes are merged, so those of the target may differ.
         registry.tags_of["shop/api"][tag]
         for tag in registry.tags("shop/api")
         if tag.startswith("sha256-") and "." not in tag
@@ -55,46 +57,46 @@ def assert_complete(registry: InMemoryRegistry, top: ManifestContent) -> None:
     ]
 
 
-def test_a_copy_is_whole_with_referrers_of_referrers() -> None:
-    registry, top = shelf()
+def test_copy_includes_referrers_of_referrers() -> None:
+    registry, top = registry_with_index()
     copy(registry, top)
     assert_complete(registry, top)
 
 
-def test_a_second_copy_writes_nothing() -> None:
-    registry, top = shelf()
+def test_second_copy_writes_nothing() -> None:
+    registry, top = registry_with_index()
     first = copy(registry, top)
     registry.fail_after, registry._writes = 0, 0
     assert copy(registry, top).manifests == first.manifests
 
 
-def test_a_copy_that_is_killed_anywhere_is_finished_by_the_next_and_shows_no_tag_before() -> None:
-    clean, top = shelf()
+def test_copy_killed_at_any_write_is_completed_by_next_and_sets_tags_last() -> None:
+    clean, top = registry_with_index()
     before = clean._writes
     copy(clean, top)
     total = clean._writes - before
     assert total > 10
-    for died_at in range(total):
-        registry, top = shelf()
-        registry.fail_after = registry._writes + died_at
+    for failed_at in range(total):
+        registry, top = registry_with_index()
+        registry.fail_after = registry._writes + failed_at
         with pytest.raises(RegistryUnavailable):
             copy(registry, top)
-        if died_at < total - 2:
+        if failed_at < total - 2:
             assert "1.0" not in registry.tags("production/shop/api")
         registry.fail_after = None
         copy(registry, top)
         assert_complete(registry, top)
 
 
-def test_blobs_are_uploaded_when_the_registry_does_not_mount() -> None:
-    registry, top = shelf()
+def test_blobs_are_uploaded_when_registry_cannot_mount() -> None:
+    registry, top = registry_with_index()
     registry.mounts = False
     done = copy(registry, top)
     assert done.mounted == 0
     assert_complete(registry, top)
 
 
-def test_a_target_that_lost_a_blob_is_no_success() -> None:
+def test_copy_fails_without_tags_when_target_loses_a_blob() -> None:
     class Lossy(InMemoryRegistry):
         def put_manifest(self, repository: str, reference: str, content: bytes, media_type: str) -> Digest:
             digest = super().put_manifest(repository, reference, content, media_type)
@@ -110,7 +112,7 @@ def test_a_target_that_lost_a_blob_is_no_success() -> None:
     assert registry.tags("production/shop/api") == []
 
 
-def test_a_target_that_serves_other_bytes_is_no_success() -> None:
+def test_copy_fails_when_target_serves_other_bytes() -> None:
     class Changing(InMemoryRegistry):
         def get_manifest(self, repository: str, reference: str) -> ManifestContent:
             found = super().get_manifest(repository, reference)
@@ -125,8 +127,8 @@ def test_a_target_that_serves_other_bytes_is_no_success() -> None:
         copy(registry, item.manifest)
 
 
-def test_the_targets_own_referrers_are_kept() -> None:
-    registry, top = shelf()
+def test_own_referrers_of_target_are_kept() -> None:
+    registry, top = registry_with_index()
     copy(registry, top)
     own = oci.artifact(top, "made in production")
     oci.push(registry, "production/shop/api", own)
@@ -140,15 +142,15 @@ def test_the_targets_own_referrers_are_kept() -> None:
     assert len(listed) == 3
 
 
-def test_a_listed_artifact_that_refers_elsewhere_is_left_behind() -> None:
-    registry, top = shelf()
-    stranger = oci.artifact(oci.image("other").manifest, "stranger")
-    oci.push(registry, "shop/api", stranger)
+def test_listed_artifact_with_other_subject_is_not_copied() -> None:
+    registry, top = registry_with_index()
+    unrelated = oci.artifact(oci.image("other").manifest, "unrelated")
+    oci.push(registry, "shop/api", unrelated)
     tag = fallback_tag(top.digest)
     document = json.loads(registry.get_manifest("shop/api", tag).content)
-    fake = Descriptor(stranger.manifest.media_type, stranger.manifest.digest, len(stranger.manifest.content))
-    document["manifests"].append({"mediaType": fake.media_type, "digest": fake.digest.text, "size": fake.size_bytes})
+    entry = Descriptor(unrelated.manifest.media_type, unrelated.manifest.digest, len(unrelated.manifest.content))
+    document["manifests"].append({"mediaType": entry.media_type, "digest": entry.digest.text, "size": entry.size_bytes})
     raw = json.dumps(document).encode()
     registry.put_manifest("shop/api", tag, raw, document["mediaType"])
     copy(registry, top)
-    assert stranger.manifest.digest.text not in registry.manifests["production/shop/api"]
+    assert unrelated.manifest.digest.text not in registry.manifests["production/shop/api"]

@@ -1,3 +1,5 @@
+"""Manifests and configurations: parsing, limits and normalised values."""
+
 from __future__ import annotations
 
 import base64
@@ -32,7 +34,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value is not None}
 
 
-def test_parse_returns_the_layers_in_order_for_an_image() -> None:
+def test_parse_returns_layers_of_image_in_order() -> None:
     item = oci.image("base", "app", annotations={"a": "b"})
     document = parse(item.manifest)
     assert isinstance(document, ManifestDocument)
@@ -41,7 +43,7 @@ def test_parse_returns_the_layers_in_order_for_an_image() -> None:
     assert document.annotations == {"a": "b"}
 
 
-def test_parse_takes_an_oci_manifest_without_media_type() -> None:
+def test_parse_accepts_oci_manifest_without_media_type() -> None:
     assert isinstance(parse(content(manifest(mediaType=None))), ManifestDocument)
 
 
@@ -51,7 +53,7 @@ def test_parse_takes_an_oci_manifest_without_media_type() -> None:
         (manifest(manifests=[]), MediaType.OCI_MANIFEST),  # CVE-2021-41190
         (manifest(manifests=[]), MediaType.OCI_INDEX),
         (manifest(mediaType=None), MediaType.OCI_INDEX),
-        (manifest(), MediaType.DOCKER_MANIFEST),  # says one type, is served as another
+        (manifest(), MediaType.DOCKER_MANIFEST),  # declares one type but is served as another
         (manifest(Layers=[]), MediaType.OCI_MANIFEST),  # Go would read it as `layers`
         (manifest(schemaVersion=1), MediaType.OCI_MANIFEST),
         (manifest(schemaVersion=True), MediaType.OCI_MANIFEST),
@@ -73,21 +75,21 @@ def test_parse_takes_an_oci_manifest_without_media_type() -> None:
         (b"[]", MediaType.OCI_MANIFEST),
     ],
 )
-def test_parse_refuses_what_can_be_read_in_two_ways(document: Any, media_type: str) -> None:
+def test_parse_refuses_ambiguous_or_malformed_manifest(document: Any, media_type: str) -> None:
     with pytest.raises(MalformedManifest):
         parse(content(document, media_type))
 
 
-def test_parse_checks_embedded_data_against_its_digest() -> None:
+def test_parse_checks_digest_of_embedded_data() -> None:
     payload = b"hello"
     entry = {"mediaType": "text/plain", "digest": oci.sha(payload), "size": 5}
-    good = {**entry, "data": base64.b64encode(payload).decode()}
-    assert isinstance(parse(content(manifest(layers=[good]))), ManifestDocument)
+    valid = {**entry, "data": base64.b64encode(payload).decode()}
+    assert isinstance(parse(content(manifest(layers=[valid]))), ManifestDocument)
     with pytest.raises(MalformedManifest, match="embedded"):
         parse(content(manifest(layers=[{**entry, "data": base64.b64encode(b"jello").decode()}])))
 
 
-def test_parse_needs_an_artifact_type_beside_the_empty_config() -> None:
+def test_parse_requires_artifact_type_with_empty_config() -> None:
     config = {"mediaType": MediaType.EMPTY, "digest": oci.sha(b"{}"), "size": 2}
     with pytest.raises(MalformedManifest, match="artifactType"):
         parse(content(manifest(config=config)))
@@ -106,12 +108,12 @@ def test_parse_needs_an_artifact_type_beside_the_empty_config() -> None:
         b" " * (4 * 1024 * 1024 + 1),
     ],
 )
-def test_parse_names_the_limit_that_is_exceeded(document: Any) -> None:
+def test_parse_refuses_manifest_above_a_limit(document: Any) -> None:
     with pytest.raises(LimitExceeded):
         parse(content(document))
 
 
-def test_an_index_of_ten_thousand_children_is_refused() -> None:
+def test_index_with_ten_thousand_children_is_refused() -> None:
     child = {"mediaType": MediaType.OCI_MANIFEST, "digest": "sha256:" + "a" * 64, "size": 1}
     document = {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": [child] * 10_000}
     with pytest.raises(LimitExceeded):
@@ -133,11 +135,11 @@ def test_an_index_of_ten_thousand_children_is_refused() -> None:
         ("riscv64", "", "linux/riscv64"),
     ],
 )
-def test_platforms_become_equal_when_they_are(architecture: str, variant: str, expected: str) -> None:
+def test_platform_is_normalised(architecture: str, variant: str, expected: str) -> None:
     assert str(normalise_platform(os="Linux", architecture=architecture, variant=variant)) == expected
 
 
-def test_a_configuration_gives_each_layer_its_history() -> None:
+def test_configuration_is_parsed_with_history_by_layer() -> None:
     item = oci.image("base", "app", labels={"a": "b\x00c"})
     raw = json.dumps(item.config).encode()
     config = parse_config(raw, Digest.of(raw))
@@ -147,7 +149,7 @@ def test_a_configuration_gives_each_layer_its_history() -> None:
     assert [d.text for d in config.diff_ids] == item.diff_ids
 
 
-def test_the_nearest_voice_wins_among_annotations() -> None:
+def test_annotation_of_manifest_wins_then_index_then_label() -> None:
     key = "org.opencontainers.image.source"
     assert merged_annotations({}, {}, {"org.label-schema.vcs-url": "legacy"})[key] == "legacy"
     assert merged_annotations({}, {}, {key: "label", "org.label-schema.vcs-url": "legacy"})[key] == "label"
@@ -155,7 +157,7 @@ def test_the_nearest_voice_wins_among_annotations() -> None:
     assert merged_annotations({key: "manifest"}, {key: "index"}, {key: "label"})[key] == "manifest"
 
 
-def test_timestamps_lose_what_python_cannot_hold() -> None:
+def test_timestamp_has_microseconds_or_is_none() -> None:
     moment = parse_timestamp("2026-01-02T03:04:05.406751454Z")
     assert moment is not None
     assert moment.isoformat() == "2026-01-02T03:04:05.406751+00:00"

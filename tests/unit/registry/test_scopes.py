@@ -1,3 +1,5 @@
+"""Registry scopes: which are parsed, and which actions are granted."""
+
 from __future__ import annotations
 
 import pytest
@@ -29,21 +31,21 @@ from lifecycle.oci.scopes import SCOPES_MAX, Scope, granted, parse_scopes, repos
         (["repository:a"], []),
         (["::", ":", "", " ", "a:b:c"], []),
         (["repository:" + "a" * 256 + ":pull"], []),
-        # A host and port in front, as old clients send it: both borders are found, and the name is refused.
+        # Old clients add a host and port. The scope is split correctly, and the name is refused.
         (["repository:localhost:5000/shop/api:pull"], []),
     ],
 )
-def test_scopes_are_read_or_left_out(texts: list[str], expected: list[str]) -> None:
+def test_valid_scopes_are_parsed_and_others_dropped(texts: list[str], expected: list[str]) -> None:
     assert [str(scope) for scope in parse_scopes(texts)] == expected
 
 
-def test_a_thousand_scopes_are_capped_without_error() -> None:
+def test_number_of_scopes_is_limited_without_error() -> None:
     assert len(parse_scopes([f"repository:r{n}:pull" for n in range(1000)])) == SCOPES_MAX
     assert len(parse_scopes([" ".join(f"repository:r{n}:pull" for n in range(1000))])) == SCOPES_MAX
 
 
 @given(st.lists(st.text(max_size=60), max_size=20))
-def test_any_text_is_survived(texts: list[str]) -> None:
+def test_any_text_is_parsed_without_error(texts: list[str]) -> None:
     for scope in parse_scopes(texts):
         assert scope.kind in {"repository", "registry"}
         assert scope.actions
@@ -54,15 +56,17 @@ _ACTIONS = st.sets(st.sampled_from(["pull", "push", "delete", "*", "x"]), min_si
 
 
 @given(st.lists(st.tuples(_NAMES, _ACTIONS)), st.dictionaries(_NAMES, st.sets(st.sampled_from(["pull", "push"]))))
-def test_a_grant_is_never_more_than_what_is_held(asked: list[tuple[str, set[str]]], held: dict[str, set[str]]) -> None:
-    wanted = parse_scopes([f"repository:{name}:{','.join(actions)}" for name, actions in asked])
-    grant = granted(wanted, {("repository", name): frozenset(actions) for name, actions in held.items()})
+def test_granted_actions_never_exceed_held_actions(
+    requested: list[tuple[str, set[str]]], held: dict[str, set[str]]
+) -> None:
+    scopes = parse_scopes([f"repository:{name}:{','.join(actions)}" for name, actions in requested])
+    grant = granted(scopes, {("repository", name): frozenset(actions) for name, actions in held.items()})
     for scope in grant:
         assert scope.actions <= held.get(scope.name, set())
         assert scope.actions
 
 
-def test_an_access_entry_spells_its_actions_in_order() -> None:
+def test_access_entry_lists_actions_in_order() -> None:
     assert repository_scope("a", "push", "pull").as_access() == {
         "type": "repository",
         "name": "a",

@@ -1,4 +1,4 @@
-"""Reading whose package a layer brought from tars that strangers wrote."""
+"""Find the layer that added each package, also in untrusted tar files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tar(tmp_path, name, *paths, packed=True):
     return file
 
 
-def test_the_topmost_layer_that_wrote_the_record_brought_the_package(tmp_path):
+def test_debian_package_belongs_to_topmost_layer_with_its_record(tmp_path):
     info = "var/lib/dpkg/info/"
     first = tar(tmp_path, "1", f"{info}tar.list", f"{info}libc6:amd64.list", "var/lib/dpkg/status")
     second = tar(tmp_path, "2", f"./{info}tar.list", f"{info}curl.md5sums", packed=False)
@@ -46,13 +46,13 @@ def apk_layer(tmp_path, name, text, path="lib/apk/db/installed"):
     return file
 
 
-def test_the_layer_whose_database_first_has_the_entry_brought_an_alpine_package(tmp_path):
+def test_alpine_package_belongs_to_first_layer_with_its_entry(tmp_path):
     musl, busybox = "C:Q1a\nP:musl\nV:1.2.4-r2\nF:lib\n\n", "C:Q1b\nP:busybox\nV:1.36.1-r5\n\n"
     layers = [
         apk_layer(tmp_path, "1", musl + busybox + "C:Q1c\nP:gone\nV:1-r0\n\n"),
         apk_layer(tmp_path, "2", musl + busybox.replace("r5", "r7") + "C:Q1d\nP:curl\nV:8.5.0-r0\n\n"),
         tar(tmp_path, "3", "etc/x"),
-        # Installed again under the same version: other control data, so another copy. The newer place of the file.
+        # Installed again in the same version: the control data differ, so it is another copy. Newer path of the file.
         apk_layer(
             tmp_path,
             "4",
@@ -63,7 +63,7 @@ def test_the_layer_whose_database_first_has_the_entry_brought_an_alpine_package(
     assert package_positions(layers) == {("apk", "musl"): 0, ("apk", "busybox"): 1, ("apk", "curl"): 3}
 
 
-def test_an_alpine_database_without_end_is_refused(tmp_path, monkeypatch):
+def test_too_large_alpine_database_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(layers, "DATABASE_MAX", 10)
     with pytest.raises(LimitExceeded):
         package_positions([apk_layer(tmp_path, "1", "P:musl\nV:1.2.4-r2\n\n")])
@@ -72,19 +72,19 @@ def test_an_alpine_database_without_end_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "path", ["var/lib/dpkg/info/../tar.list", "x/var/lib/dpkg/info/tar.list", "var/lib/dpkg/info/a/tar.list", ""]
 )
-def test_other_paths_are_no_package(path):
+def test_other_path_belongs_to_no_package(path):
     assert not package_of_path(path)
 
 
-def test_a_broken_layer_says_nothing_and_stops_nothing(tmp_path):
-    broken, good = tmp_path / "broken", tar(tmp_path, "good", "var/lib/dpkg/info/tar.list")
-    broken.write_bytes(good.read_bytes()[:-30])
+def test_broken_layer_is_skipped(tmp_path):
+    truncated, valid = tmp_path / "truncated", tar(tmp_path, "valid", "var/lib/dpkg/info/tar.list")
+    truncated.write_bytes(valid.read_bytes()[:-30])
     other = tmp_path / "other"
     other.write_bytes(b"\x28\xb5\x2f\xfd" + b"x" * 2000)
-    assert package_positions([broken, other, good])["deb", "tar"] == 2
+    assert package_positions([truncated, other, valid])["deb", "tar"] == 2
 
 
-def test_a_bomb_is_refused(tmp_path, monkeypatch):
+def test_decompression_bomb_is_refused(tmp_path, monkeypatch):
     bomb = tmp_path / "bomb"
     bomb.write_bytes(gzip.compress(tarfile.TarInfo("x").tobuf() + bytes(3_000_000)))
     header = tarfile.TarInfo("big")
@@ -98,7 +98,7 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
         package_positions([bomb])
 
 
-def test_a_huge_extended_header_is_refused_before_it_is_read(tmp_path):
+def test_extended_header_that_claims_huge_size_is_refused(tmp_path):
     header = tarfile.TarInfo("pax")
     header.type, header.size = tarfile.XHDTYPE, 4 * 1024**3
     file = tmp_path / "pax"

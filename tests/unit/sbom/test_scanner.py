@@ -1,4 +1,4 @@
-"""What syft says is read into packages that can be stored."""
+"""Parse syft's output into packages that can be stored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from lifecycle.sbom.scanner import read_document
 
 
-def test_a_nul_in_what_a_file_of_the_image_says_is_left_out():
+def test_nul_characters_are_removed():
     package = {"purl": "pkg:deb/debian/a@1", "version": "1\0", "upstreams": [{"name": "b\0c", "version": "\0"}]}
     document = {"artifacts": [package], "distro": {"id": "debian\0", "versionID": "12"}}
     content = read_document(json.dumps(document).encode(), [], [])
