@@ -26,6 +26,7 @@ def jobs_of(kind: str, subject_id: int) -> QuerySet[Job]:
     return Job.objects.filter(kind=kind, subject_id=subject_id).order_by("-pk")
 
 
-def log_tail(job_ids: list[int], *, limit: int = 200) -> list[JobLogLine]:
-    """Return the last `limit` log lines of these jobs, oldest first."""
-    return list(JobLogLine.objects.filter(job_id__in=job_ids).order_by("-pk")[:limit])[::-1]
+def log_tail(lines: QuerySet[JobLogLine], *, limit: int) -> tuple[list[JobLogLine], bool]:
+    """Return the last `limit` of these log lines, oldest first, and whether there are earlier ones."""
+    latest = list(lines.order_by("-pk")[: limit + 1])
+    return latest[:limit][::-1], len(latest) > limit

@@ -50,7 +50,7 @@ def job(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one job with its result and its log. An open page polls, and gets only the fragment."""
     user = reader(request)
     row = job_for(user, pk)
-    lines = log_tail([row.pk], limit=LOG_LINES)
+    lines, is_cut = log_tail(row.log_lines.all(), limit=LOG_LINES)
     is_fragment = getattr(request, "htmx", False)
     etag = f"{row.pk}-{row.state}-{row.attempts}-{row.progress_done}-{lines[-1].pk if lines else 0}"
     # "Time left" changes with the clock. While the page shows it, the page is never unchanged.
@@ -64,7 +64,8 @@ def job(request: HttpRequest, pk: int) -> HttpResponse:
         "kind_words": kind_called(row.kind).label,
         "subject": page_queries.subjects_of([row], user)[row.pk],
         "lines": lines,
-        "is_cut": len(lines) == LOG_LINES,
+        "is_cut": is_cut,
+        "is_open": not row.is_final,
         "left_s": left_s,
         "why_not_cancelled": steering.why_not_cancelled(row),
         "why_not_retried": steering.why_not_retried(row),

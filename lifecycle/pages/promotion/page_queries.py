@@ -191,7 +191,8 @@ def copying_of(promotion: PromotionRequest) -> Copying | None:
     if promotion.attempts == 0:
         return None
     job = jobs_of(PROMOTE.name, promotion.pk).first()
-    return Copying(job, [line.text for line in log_tail([job.pk], limit=20)] if job is not None else [])
+    lines = log_tail(job.log_lines.all(), limit=20)[0] if job is not None else []
+    return Copying(job, [line.text for line in lines])
 
 
 @dataclass(frozen=True, slots=True)

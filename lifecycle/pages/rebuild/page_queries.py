@@ -38,6 +38,7 @@ from lifecycle.environments.models import Environment
 from lifecycle.evidence.findings import FindingsDiff, diff_of_images
 from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.lineage.models import Derivation
+from lifecycle.pages.templatetags.gravingdock import plural
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.promotion.queries import promotions_visible_to
 from lifecycle.rebuild.estimates import note_of
@@ -85,6 +86,12 @@ class Counts:
     @property
     def waiting(self) -> int:
         return self.total - self.done - self.busy - self.failed - self.blocked - self.cancelled
+
+    @property
+    def announcement(self) -> str:
+        """Progress for screen readers: "3 of 6 images done, 1 failed"."""
+        done = f"{self.done} of {plural(self.total, 'image')} done"
+        return f"{done}, {self.failed} failed" if self.failed else done
 
     @property
     def parts(self) -> list[tuple[str, str, int]]:
@@ -372,8 +379,7 @@ class WaveDetail:
     @property
     def confirm_words(self) -> str:
         """Label of the button that starts the wave: "Rebuild 4 images in 2 teams"."""
-        images = f"{self.counts.total} image{'' if self.counts.total == 1 else 's'}"
-        return f"Rebuild {images} in {len(self.teams)} team{'' if len(self.teams) == 1 else 's'}"
+        return f"Rebuild {plural(self.counts.total, 'image')} in {plural(len(self.teams), 'team')}"
 
     @property
     def state_words(self) -> str:

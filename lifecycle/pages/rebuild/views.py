@@ -19,6 +19,7 @@ from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.authority.rights import may
 from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
+from lifecycle.jobs.queries import log_tail
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.jobs.raw_log import raw_log_answer
 from lifecycle.pages.rebuild import page_queries
@@ -155,9 +156,8 @@ def log(request: HttpRequest, pk: int, job: int) -> HttpResponse:
     """Show the result and log of one image of a wave. The page polls while the image is being built."""
     user = reader(request)
     rebuild = job_for(user, pk, job)
-    lines = log_of(rebuild)
-    latest_lines = list(lines.order_by("-pk")[: page_queries.LOG_LINES])[::-1]
-    etag = f"{rebuild.pk}-{rebuild.state}-{rebuild.attempts}-{latest_lines[-1].pk if latest_lines else 0}"
+    lines, is_cut = log_tail(log_of(rebuild), limit=page_queries.LOG_LINES)
+    etag = f"{rebuild.pk}-{rebuild.state}-{rebuild.attempts}-{lines[-1].pk if lines else 0}"
     if (answer := _unchanged(request, etag)) is not None:
         return answer
     is_fragment = getattr(request, "htmx", False)
@@ -165,8 +165,8 @@ def log(request: HttpRequest, pk: int, job: int) -> HttpResponse:
         "wave": rebuild.wave,
         "job": rebuild,
         "row": page_queries.row_of(rebuild),
-        "lines": latest_lines,
-        "is_cut": len(latest_lines) == page_queries.LOG_LINES and lines.count() > page_queries.LOG_LINES,
+        "lines": lines,
+        "is_cut": is_cut,
         "is_open": rebuild.state in services.OPEN_STATES and rebuild.wave.state == RebuildWave.State.RUNNING,
         "etag": etag,
     }

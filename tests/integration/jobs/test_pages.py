@@ -127,6 +127,18 @@ def test_open_job_is_polled_and_unchanged_page_answers_304(dock: Any) -> None:
     assert b"".join(raw.streaming_content).decode().endswith("Z <b>pulling</b>\n")
 
 
+def test_page_says_whether_the_log_has_earlier_lines(dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lifecycle.pages.jobs.views.LOG_LINES", 2)
+    made, client = job("scan", dock.owner, dock.image.pk), browser(dock.owner)
+    for text in ("first", "second"):
+        JobLogLine.objects.create(job=made, text=text)
+    assert "The raw log has all lines." not in client.get(f"/jobs/{made.pk}/").content.decode()
+    JobLogLine.objects.create(job=made, text="third")
+    page = client.get(f"/jobs/{made.pk}/").content.decode()
+    assert "The raw log has all lines." in page
+    assert (" first" in page, " second" in page, " third" in page) == (False, True, True)
+
+
 def test_poll_after_session_expired_redirects_to_sign_in(dock: Any) -> None:
     made = job("scan", dock.owner, dock.image.pk)
     poll = {"HX-Request": "true", "HX-Current-URL": f"http://testserver/jobs/{made.pk}/"}
