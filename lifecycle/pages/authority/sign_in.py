@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from allauth.account.forms import ChangePasswordForm as AllauthChangePasswordForm
 from allauth.account.internal.userkit import get_user_by_username
@@ -85,8 +85,27 @@ class SignInAdapter(AccountAdapter):
         return reverse("lifecycle:tokens")  # the page of the user's own account
 
 
+# Field -> (label, hint). The labels of allauth do not read as the other forms do.
+_PASSWORD_FIELDS: Final = {
+    "oldpassword": ("Current password", ""),
+    "password1": (
+        "New password",
+        "Use at least 12 characters. Common passwords are rejected. You can paste from a password manager.",
+    ),
+    "password2": ("Confirm new password", ""),
+}
+
+
 class ChangePasswordForm(AllauthChangePasswordForm):  # type: ignore[misc]  # allauth has no type information
     """Form that checks the current password under the same limits, so that no one can guess it in an open session."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, (label, hint) in _PASSWORD_FIELDS.items():
+            field = self.fields[name]
+            field.label, field.help_text = label, hint
+            field.widget.attrs["class"] = "form-control"
+            field.widget.attrs.pop("placeholder", None)  # it repeats the label
 
     def clean_oldpassword(self) -> str:
         with attempt(self.user.username) as this_attempt:
