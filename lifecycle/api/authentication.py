@@ -44,7 +44,8 @@ class TokenAuthentication(BaseAuthentication):
             error = Throttled(
                 detail="Too many wrong tokens for this account or address. Wait five minutes, then try again."
             )
-            error.wait = limiter.RETRY_AFTER_S  # type: ignore[attr-defined]  # as an argument, DRF would also append it to the detail
+            # As an argument, DRF would also append it to the detail.
+            error.wait = limiter.RETRY_AFTER_S  # type: ignore[attr-defined]  # the stubs leave it out
             return error
         return AuthenticationFailed("The token is unknown, expired or revoked. Create a new one.")
 

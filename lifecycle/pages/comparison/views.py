@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
@@ -21,6 +22,15 @@ _TABS: Final = ("findings", "packages", "layers", "configuration")
 _LINES_MAX: Final = 300  # rows of one table; the API returns all of them
 
 
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A tab of the panel: its name, its value in the address (None for the first one), and its number of changes."""
+
+    name: str
+    query: str | None
+    count: int | str  # "?" while the packages of one image are unknown
+
+
 def panel_context(request: HttpRequest, shown: Comparison) -> dict[str, Any]:
     """Return the context of `_panel.html`: the tab and rows of a comparison that `?tab=` and `?same=1` select."""
     tab = request.GET.get("tab", "")
@@ -31,9 +41,15 @@ def panel_context(request: HttpRequest, shown: Comparison) -> dict[str, Any]:
         lines = shown.findings if shows_same else shown.changed_findings
     elif tab == "packages":
         lines = shown.packages
+    counts = (len(shown.changed_findings), len(shown.packages)) if shown.is_known else ("?", "?")
     return {
         "comparison": shown,
         "tab": tab,
+        "sections": [
+            Section(name, None if name == _TABS[0] else name, count)
+            for name, count in zip(_TABS, (*counts, shown.new_layer_count, shown.settings_count), strict=True)
+        ],
+        "waits_for_scan": tab in ("findings", "packages") and not shown.is_known,
         "shows_same": shows_same,
         "lines": lines[:_LINES_MAX],
         "left_out": max(0, len(lines) - _LINES_MAX),

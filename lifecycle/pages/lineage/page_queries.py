@@ -105,6 +105,10 @@ def _url(image: Image) -> str:
     return reverse("lifecycle:lineage-image", args=[image.digest])
 
 
+def _findings_note(image: Image) -> str:
+    return plural(image.finding_count, "open finding") if image.scanned_at else "findings unknown"
+
+
 def _node(image: Image, location: Location, column: int, *, is_focus: bool) -> Node:
     return Node(
         key=str(image.pk),
@@ -113,7 +117,7 @@ def _node(image: Image, location: Location, column: int, *, is_focus: bool) -> N
         line=location.tag or short_digest(image.digest),
         url=_url(image),
         is_focus=is_focus,
-        note=f"{image.digest}, {image.platform or 'platform unknown'}, {plural(image.finding_count, 'open finding')}",
+        note=f"{image.digest}, {image.platform or 'platform unknown'}, {_findings_note(image)}",
     )
 
 

@@ -179,7 +179,10 @@ def severity_count(severity: str, count: int) -> SafeString:
 
 @register.simple_tag
 def risk(image: Any) -> SafeString:
-    """Return the stored counts of an image by severity, without zeros, or a text if there are no counts."""
+    """Return the stored counts of an image by severity, without zeros, or a text if there are no counts.
+
+    A warning says when the scan left out packages, because the counts are then not complete.
+    """
     if image is None:
         return format_html('<span class="quiet">{}</span>', "no image")
     if image.scanned_at is None:
@@ -187,6 +190,8 @@ def risk(image: Any) -> SafeString:
         return format_html('<span class="quiet">{}</span>', text)
     counts = [(severity, getattr(image, f"{severity}_count")) for severity in COUNTED]
     shown = [severity_count(severity, count) for severity, count in counts if count]
+    if image.scan_problem:
+        shown.append(icon("triangle-alert", label=f"Incomplete: {image.scan_problem}", css="icon-sm warn"))
     if not shown:
         return format_html('<span class="good">{} no open findings</span>', icon("check", css="icon-sm"))
     return format_html(
