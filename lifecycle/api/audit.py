@@ -22,7 +22,9 @@ _FILTERS = [
     OpenApiParameter("action", str, description="Action or its beginning: `promotion` matches promotion.approved."),
     OpenApiParameter("actor", str),
     OpenApiParameter("team", str),
-    OpenApiParameter("subject", str, description="Name of a repository, or a complete digest."),
+    OpenApiParameter(
+        "subject", str, description="A digest (also short), PR-13, W-2, a repository, environment or user."
+    ),
     OpenApiParameter("outcome", str, enum=AuditEvent.Outcome.values),
     OpenApiParameter("since", {"type": "string", "format": "date"}, description="First day (UTC)."),
     OpenApiParameter("until", {"type": "string", "format": "date"}, description="Last day (UTC)."),

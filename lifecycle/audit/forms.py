@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from django import forms
 
@@ -28,10 +28,9 @@ class FilterForm(forms.Form):
     )
     team = forms.SlugField(max_length=60, required=False, widget=forms.Select(attrs={"class": "form-select"}))
     subject = forms.CharField(
-        label="Repository or digest",
-        max_length=255,
+        max_length=300,
         required=False,
-        widget=forms.TextInput(attrs={**_INPUT, "placeholder": "shop/api, sha256:…"}),
+        widget=forms.TextInput(attrs={**_INPUT, "placeholder": "shop/api, production, PR-13, sha256:…"}),
     )
     outcome = forms.ChoiceField(
         choices=[("", "any"), *AuditEvent.Outcome.choices],
@@ -40,6 +39,14 @@ class FilterForm(forms.Form):
     )
     since = forms.DateField(label="From", required=False, widget=forms.DateInput(attrs=_DATE))
     until = forms.DateField(label="To", required=False, widget=forms.DateInput(attrs=_DATE))
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse dates in the wrong order, which would match nothing without a word."""
+        cleaned = super().clean() or self.cleaned_data
+        since, until = cleaned.get("since"), cleaned.get("until")
+        if since is not None and until is not None and until < since:
+            self.add_error("until", "This day is before the first day. Swap the two dates.")
+        return cleaned
 
     def event_filter(self) -> EventFilter:
         """Return the filter of a valid form."""

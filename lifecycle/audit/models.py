@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
+from django.db.models.fields.json import KT
 
 from accounts.models import Team, User
 
@@ -44,6 +45,11 @@ class AuditEvent(models.Model):
             models.Index(fields=("action", "-id"), name="auditevent_by_action"),
             models.Index(fields=("actor_name", "-id"), name="auditevent_by_actor"),
             models.Index(fields=("repository", "-id"), name="auditevent_by_repository"),
+            models.Index(
+                fields=("environment", "-id"), condition=~models.Q(environment=""), name="auditevent_by_environment"
+            ),
+            models.Index(KT("details__user"), models.F("id").desc(), name="auditevent_by_user"),
+            models.Index(KT("details__role"), models.F("id").desc(), name="auditevent_by_role"),
             BrinIndex(fields=("at",), name="auditevent_by_time"),  # rows come in time order, so few pages are enough
         )
 

@@ -8,6 +8,7 @@ from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.lookups import IsNull
 
 from lifecycle.audit.models import AuditEvent, AuditPending
+from lifecycle.audit.subjects import about
 from lifecycle.audit.types import EventFilter
 
 
@@ -20,10 +21,7 @@ def filtered(events: QuerySet[AuditEvent], event_filter: EventFilter) -> QuerySe
     if event_filter.team:
         events = events.filter(team__slug=event_filter.team)
     if event_filter.subject:
-        is_digest = event_filter.subject.startswith(("sha256:", "sha512:"))
-        events = (
-            events.filter(digest=event_filter.subject) if is_digest else events.filter(repository=event_filter.subject)
-        )
+        events = events.filter(about(event_filter.subject))
     if event_filter.outcome:
         events = events.filter(outcome=event_filter.outcome)
     if event_filter.since is not None:

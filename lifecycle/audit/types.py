@@ -8,7 +8,7 @@ from datetime import date
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """A filter of events. Empty fields match all events. `subject` is a full digest or a repository name."""
+    """A filter of events. Empty fields match all events. `subject`: see audit/subjects.py."""
 
     action: str = ""  # a prefix: `promotion` matches promotion.approved
     actor: str = ""

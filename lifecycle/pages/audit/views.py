@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-import orjson
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -20,6 +19,8 @@ from lifecycle.authority.queries import audited_teams, events_visible_to
 from lifecycle.core import clock
 from lifecycle.core.errors import Malformed, NotPermitted
 from lifecycle.core.paging import Page, keyset_page
+from lifecycle.pages.audit import wording
+from lifecycle.pages.audit.page_queries import links_of
 from lifecycle.pages.requests import cursors, reader
 
 EXPORT_MAX: Final = 10_000  # events in one file; narrow the dates to get the rest in more files
@@ -53,35 +54,18 @@ def audit(request: HttpRequest) -> HttpResponse:
 @require_safe
 def event(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one event with all recorded fields."""
-    stored = event_for(reader(request), pk)
-    details = dict(stored.details)
-    before, after = details.pop("before", None), details.pop("after", None)
+    user = reader(request)
+    stored = event_for(user, pk)
+    details, before, after = wording.split(stored.details)
     context = {
         "event": stored,
-        "details": [(name, _text(value)) for name, value in sorted(details.items())],
-        "changes": _changes(before, after),
+        "links": links_of(stored, user),
+        "details": [(wording.label_of(name), wording.text_of(value)) for name, value in details],
+        "changes": wording.changes_of(before, after),
+        "differences": wording.differences(before, after),
         "as_json": "".join(exporting.lines_of([stored], "jsonl")),
     }
     return render(request, "lifecycle/audit/event.html", context)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return ", ".join(value)
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
-
-
-def _changes(before: Any, after: Any) -> list[tuple[str, str, str]]:
-    """Return (name, before, after) of each field that differs; "" for a missing value."""
-    if not isinstance(before, dict) and not isinstance(after, dict):
-        return []
-    old, new = before or {}, after or {}
-    names = sorted({*old, *new})
-    return [
-        (name, _text(old[name]) if name in old else "", _text(new[name]) if name in new else "")
-        for name in names
-        if old.get(name) != new.get(name)
-    ]
 
 
 @require_GET

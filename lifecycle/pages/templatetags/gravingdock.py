@@ -20,6 +20,7 @@ from django.utils.safestring import SafeString
 
 from lifecycle.core import clock
 from lifecycle.core.severities import COUNTED, SEVERITIES
+from lifecycle.pages.audit import wording
 
 register = template.Library()
 
@@ -411,32 +412,14 @@ def progress_bar(parts: Sequence[tuple[str, str, int]], label: str) -> SafeStrin
 
 @register.filter
 def event_subject(event: Any) -> str:
-    """Return the subject of an audit event as text: a repository, a user and a role, or the kind and id of a row."""
-    details = event.details
-    if event.subject_kind == "environment" and event.environment:
-        return f"environment {event.environment}"
-    if event.repository:
-        subject = event.repository
-    elif details.get("user"):
-        subject = f"{details['user']}, {details['role']}" if details.get("role") else str(details["user"])
-    elif details.get("role"):
-        subject = f"role {details['role']}"
-    else:
-        subject = f"{event.subject_kind} {event.subject_id}" if event.subject_id else event.subject_kind
-    return f"{subject} in {event.environment}" if event.environment else str(subject)
+    """Return the subject of an audit event as text; see pages/audit/wording.py."""
+    return wording.subject_of(event)
 
 
 @register.filter
 def event_note(event: Any) -> str:
-    """Return the reason of an audit event, or else its plain details without user and role."""
-    if event.reason:
-        return str(event.reason)
-    plain = [
-        f"{name.replace('_', ' ')} {value}"
-        for name, value in sorted(event.details.items())
-        if name not in {"user", "role"} and isinstance(value, (str, int, float)) and value != ""
-    ]
-    return ", ".join(plain)
+    """Return the reason of an audit event, or else its details and changes, as text."""
+    return wording.note_of(event)
 
 
 @register.filter

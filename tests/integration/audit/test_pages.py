@@ -12,9 +12,10 @@ from django.test import Client
 from accounts.models import User
 from accounts.queries import system_user
 from lifecycle.audit import services
-from lifecycle.audit.actions import Action, RoleChanged, RoleContent
+from lifecycle.audit.actions import Action, GrantCreated, RoleChanged, RoleContent, RoleDeleted
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core.context import RequestContext, request_context
+from lifecycle.pages.templatetags.gravingdock import event_subject
 from tests.factories.people import person
 
 pytestmark = pytest.mark.django_db
@@ -56,6 +57,23 @@ def test_auditor_sees_own_team_and_admin_sees_everything(auditor, dock, request_
         ({"subject": "shop/api"}, ["promotion.requested"]),
         ({"subject": "sha256:" + "a" * 64}, ["promotion.requested"]),
         ({"subject": "sha256:" + "b" * 64}, []),
+        ({"subject": "sha256:" + "a" * 12 + "…"}, ["promotion.requested"]),
+        ({"subject": "a" * 12}, ["promotion.requested"]),
+        ({"subject": "A" * 64}, ["promotion.requested"]),
+        ({"subject": "a" * 11 + "b"}, []),
+        ({"subject": "PR-{pk}"}, ["promotion.requested"]),
+        ({"subject": "pr-{pk}"}, ["promotion.requested"]),
+        ({"subject": "promotionrequest {pk}"}, ["promotion.requested"]),
+        ({"subject": "PR-{other}"}, []),
+        ({"subject": "W-{pk}"}, []),
+        ({"subject": "staging"}, ["promotion.requested", "environment.created"]),
+        ({"subject": "environment staging"}, ["promotion.requested", "environment.created"]),
+        ({"subject": "staging/shop/api"}, ["promotion.requested"]),
+        ({"subject": "dev/shop/api"}, []),
+        ({"subject": " shop/api  in staging "}, ["promotion.requested"]),
+        ({"subject": "shop/api in dev"}, []),
+        ({"subject": "team shop", "action": "promotion"}, ["promotion.requested"]),
+        ({"subject": "nothing like it"}, []),
         ({"team": "shop", "outcome": "ok", "action": "env"}, ["environment.created", "environment.created"]),
         ({"team": "other"}, []),
         ({"outcome": "denied"}, []),
@@ -64,12 +82,21 @@ def test_auditor_sees_own_team_and_admin_sees_everything(auditor, dock, request_
     ],
 )
 def test_filter_applies_to_page_and_export(auditor, request_, query, expected):
+    query = {name: text.format(pk=request_.pk, other=request_.pk + 1) for name, text in query.items()}
     assert actions(auditor.get("/audit/", query)) == expected
     lines = b"".join(auditor.get("/audit/export/", {**query, "format": "jsonl"}).streaming_content).splitlines()
     assert [json.loads(line)["action"] for line in lines] == expected
 
 
-@pytest.mark.parametrize("query", [{"since": "yesterday"}, {"action": "a b"}, {"outcome": "good"}])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"since": "yesterday"},
+        {"action": "a b"},
+        {"outcome": "good"},
+        {"since": "2026-02-02", "until": "2026-02-01"},
+    ],
+)
 def test_malformed_filter_gets_an_error_and_no_events(auditor, request_, query):
     answer = auditor.get("/audit/", query)
     assert (answer.status_code, actions(answer)) == (422, [])
@@ -122,3 +149,41 @@ def test_pagination_skips_and_repeats_no_event(auditor, dock):
     second = auditor.get("/audit/", {"action": "promotion.ready", "after": first.context["page"].older})
     reasons = [event.reason for answer in (first, second) for event in answer.context["page"].rows]
     assert reasons == [f"thing {number}" for number in range(59, -1, -1)]
+
+
+def test_the_subject_that_a_row_shows_finds_the_row(auditor, dock, request_):
+    services.record(
+        Action.GRANT_CREATED, actor=dock.owner, team=dock.team,
+        details=GrantCreated(user="kim", role="deployer", repositories="*", expires_at="never"),
+    )  # fmt: skip
+    services.record(
+        Action.ROLE_DELETED, actor=dock.owner, team=dock.team, details=RoleDeleted("crew", RoleContent("Crew", ()))
+    )
+    for event in AuditEvent.objects.all():
+        found = auditor.get("/audit/", {"subject": event_subject(event)}).context["page"].rows
+        assert event.pk in [row.pk for row in found], event_subject(event)
+
+
+def test_event_links_to_what_the_reader_can_see(dock, request_):
+    event = AuditEvent.objects.get(action="promotion.requested")
+    admin = browser(User.objects.create(username="admin", is_superuser=True))
+    owner = browser(dock.owner)
+    shown = [
+        f'href="/promotions/{request_.pk}/"',
+        f'/t/shop/r/shop/api/i/{dock.image.digest}/"',
+        '"/t/shop/r/shop/api/"',
+    ]
+    page = owner.get(f"/audit/{event.pk}/").content.decode()
+    assert [text for text in shown if text not in page] == []
+    assert 'href="/promotions/environments/?team=shop"' in page
+    hidden = admin.get(f"/audit/{event.pk}/").content.decode()  # an admin reads the log, but holds no image.view
+    assert [text for text in shown if text in hidden] == []
+    assert f"PR-{request_.pk}" in hidden
+
+
+def test_event_page_says_differences_in_words(auditor, dock):
+    before, after = RoleContent("Crew", ("image.view", "image.scan")), RoleContent("All", ("image.view",))
+    details = RoleChanged("crew", before, after)
+    event = services.record(Action.ROLE_CHANGED, actor=dock.owner, team=dock.team, details=details)
+    page = auditor.get(f"/audit/{event.pk}/").content.decode()
+    assert "Name changed from Crew to All. Removed image.scan." in page
