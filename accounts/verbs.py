@@ -17,6 +17,7 @@ class Verb(StrEnum):
     IMAGE_SCAN = "image.scan"
     IMAGE_SIGN = "image.sign"
     IMAGE_QUARANTINE = "image.quarantine"
+    RECIPE_MANAGE = "recipe.manage"
     PROMOTION_REQUEST = "promotion.request"
     PROMOTION_APPROVE = "promotion.approve"
     PROMOTION_EXECUTE = "promotion.execute"
@@ -59,7 +60,7 @@ _CREATOR: Final = frozenset(
 BUILTIN_ROLES: Final[dict[str, frozenset[Verb]]] = {
     "viewer": frozenset({Verb.IMAGE_VIEW}),
     "creator": _CREATOR,
-    "maintainer": _CREATOR | {Verb.IMAGE_AMEND, Verb.IMAGE_DELETE, Verb.IMAGE_SIGN},
+    "maintainer": _CREATOR | {Verb.IMAGE_AMEND, Verb.IMAGE_DELETE, Verb.IMAGE_SIGN, Verb.RECIPE_MANAGE},
     "approver": frozenset({Verb.IMAGE_VIEW, Verb.PROMOTION_APPROVE, Verb.WAIVER_APPROVE}),
     "deployer": frozenset({Verb.IMAGE_VIEW, Verb.PROMOTION_EXECUTE}),
     "security": frozenset(

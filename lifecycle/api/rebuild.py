@@ -89,7 +89,7 @@ class RecipeView(generics.GenericAPIView[Recipe]):
 
     @extend_schema(request=RecipeBody, responses=RecipeSerializer)
     def put(self, request: Request, repository_id: int) -> Response:
-        """Set the current recipe. The first needs image.create, a later one image.amend.
+        """Set the current recipe (recipe.manage).
 
         An unchanged recipe does not create a new revision.
         """

@@ -21,6 +21,7 @@ VERB_GROUPS: Final[tuple[tuple[str, tuple[Verb, ...]], ...]] = (
             Verb.IMAGE_SCAN,
             Verb.IMAGE_SIGN,
             Verb.IMAGE_QUARANTINE,
+            Verb.RECIPE_MANAGE,
         ),
     ),
     (
@@ -37,12 +38,13 @@ VERB_GROUPS: Final[tuple[tuple[str, tuple[Verb, ...]], ...]] = (
 _WORDS: Final[dict[Verb, str]] = {
     Verb.IMAGE_VIEW: "see and pull images, their findings and lineage",
     Verb.IMAGE_CREATE: "push a new image",
-    Verb.IMAGE_AMEND: "move protected tags, change the current recipe",
+    Verb.IMAGE_AMEND: "move protected tags",
     Verb.IMAGE_DELETE: "delete an image or a tag",
     Verb.IMAGE_REBUILD: "start a rebuild",
     Verb.IMAGE_SCAN: "request a rescan",
     Verb.IMAGE_SIGN: "attach signatures",
     Verb.IMAGE_QUARANTINE: "block an image everywhere",
+    Verb.RECIPE_MANAGE: "store and change build recipes",
     Verb.PROMOTION_REQUEST: "request a promotion",
     Verb.PROMOTION_APPROVE: "approve or reject requests of others",
     Verb.PROMOTION_EXECUTE: "run approved promotions",

@@ -210,9 +210,9 @@ def recipe(request: HttpRequest, repository: int) -> HttpResponse:
     if target.source_id is not None:
         raise NotFound("Promoted images are not built here. The source repository has the recipe.")
     current = current_recipe(target)
-    allowed = may(user, Verb.IMAGE_AMEND if current else Verb.IMAGE_CREATE, repository=target)
+    allowed = may(user, Verb.RECIPE_MANAGE, repository=target)
     if request.method == "POST":
-        repository_for(user, repository, Verb.IMAGE_AMEND if current else Verb.IMAGE_CREATE)
+        repository_for(user, repository, Verb.RECIPE_MANAGE)
         form = RecipeForm(request.POST, request.FILES)
         if form.is_valid():
             given = form.cleaned_data

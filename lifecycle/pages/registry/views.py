@@ -116,11 +116,10 @@ def _recipe_tab(request: HttpRequest, repository: Repository, current: Recipe | 
     number = request.GET.get("revision", "")
     is_number = number.isascii() and number.isdigit() and len(number) < 10
     shown = rows.filter(revision=int(number)).first() if is_number else None
-    verb = Verb.IMAGE_AMEND if current is not None else Verb.IMAGE_CREATE
     return {
         "shown": shown or current,
         "page": keyset_page(rows, ("-revision",), **cursors(request), size=20),
-        "may_store": may(reader(request), verb, repository=repository),
+        "may_store": may(reader(request), Verb.RECIPE_MANAGE, repository=repository),
     }
 
 

@@ -13,7 +13,6 @@ from accounts.verbs import Verb
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, RecipeChanged
 from lifecycle.authority.access import lock_repository, repository_for
-from lifecycle.authority.rights import require
 from lifecycle.core.errors import Malformed
 from lifecycle.core.types import parse_tag
 from lifecycle.rebuild import contexts
@@ -36,13 +35,12 @@ def put_recipe(
 ) -> Recipe:
     """Store a recipe as the current one. Returns the new revision, or the last one when nothing changed.
 
-    The context is pushed into the repository first, as an artifact. The first recipe of a repository needs
-    `image.create`, a later one `image.amend`, because other images may depend on it.
+    The context is pushed into the repository first, as an artifact. `actor` needs `recipe.manage`, because a
+    builder runs what a recipe says.
 
     Raises NotFound, NotPermitted, Malformed, RegistryUnavailable.
     """
-    has_recipe = Recipe.objects.filter(repository_id=repository_id).exists()
-    repository = repository_for(actor, repository_id, Verb.IMAGE_AMEND if has_recipe else Verb.IMAGE_CREATE)
+    repository = repository_for(actor, repository_id, Verb.RECIPE_MANAGE)
     if repository.source_id is not None:
         raise Malformed("Only promotions write to this repository. Store the recipe in its source repository.")
     parse_tag(tag)
@@ -53,10 +51,8 @@ def put_recipe(
     digest = contexts.store(client_for(repository.registry), repository.name, context) if context else ""
     values = {"containerfile": containerfile, "context_digest": digest, "build_args": arguments, "tag": tag}
     with transaction.atomic():
-        repository = lock_repository(actor, repository_id, Verb.IMAGE_VIEW)
+        repository = lock_repository(actor, repository_id, Verb.RECIPE_MANAGE)
         last = Recipe.objects.filter(repository=repository).order_by("-revision").first()
-        # Check again with the lock: another user may have stored the first recipe while the context was pushed.
-        require(actor, Verb.IMAGE_AMEND if last else Verb.IMAGE_CREATE, repository=repository)
         if last is not None and all(getattr(last, name) == value for name, value in values.items()):
             return last
         recipe = Recipe.objects.create(

@@ -10,6 +10,7 @@ from django.test import Client
 
 from accounts import tokens
 from accounts.models import Role
+from accounts.verbs import Verb
 from lifecycle.authority import services as authority
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
@@ -105,16 +106,20 @@ def test_invalid_recipe_is_refused_with_a_problem_and_stores_nothing(yard, regis
     assert not Recipe.objects.filter(repository=yard.places["base"]).exists()
 
 
-def test_first_recipe_needs_create_and_later_ones_amend(yard, registry):
-    creator = Caller(dock.user("creator", "creator", of=yard.team))
-    verbs = Role.objects.create(slug="amender", name="amender", verbs=["image.view", "image.amend"])
-    person = dock.user("amender")
-    RoleGrant.objects.create(user=person, team=yard.team, role=verbs, repository_pattern="*")
-    amender, path = Caller(person), f"repositories/{yard.places['base'].pk}/recipe/"
-    assert amender("put", path, recipe_body()).status_code == 403
-    assert creator("put", path, recipe_body()).status_code == 200
-    assert creator("put", path, recipe_body(tag="13")).status_code == 403
-    assert amender("put", path, recipe_body(tag="13")).status_code == 200
+def test_recipe_needs_recipe_manage_and_no_other_verb_replaces_it(yard, registry):
+    def holder(name, *verbs):
+        role = Role.objects.create(slug=name, name=name, verbs=["image.view", *verbs])
+        person = dock.user(name)
+        RoleGrant.objects.create(user=person, team=yard.team, role=role, repository_pattern="*")
+        return Caller(person)
+
+    others = holder("others", *(verb.value for verb in Verb if verb not in (Verb.IMAGE_VIEW, Verb.RECIPE_MANAGE)))
+    keeper, path = holder("keeper", "recipe.manage"), f"repositories/{yard.places['base'].pk}/recipe/"
+    refused = others("put", path, recipe_body())
+    assert (refused.status_code, "You need recipe.manage" in refused.json()["detail"]) == (403, True)
+    assert keeper("put", path, recipe_body()).status_code == 200
+    assert others("put", path, recipe_body(tag="13")).status_code == 403
+    assert keeper("put", path, recipe_body(tag="13")).status_code == 200
 
 
 def test_recipe_is_refused_in_promotion_target(yard, registry):

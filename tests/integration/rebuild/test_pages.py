@@ -509,13 +509,14 @@ def test_too_large_form_is_refused_unread(harbour, owner, monkeypatch):
     assert store(owner, api).status_code == 302
 
 
-def test_first_recipe_needs_create_and_next_one_amend(harbour, viewer, owner):
+def test_recipe_form_needs_recipe_manage(harbour, viewer, owner):
     api = Repository.objects.get(name="shop/api")
     creator = browser(dock.user("creator", "creator", of=dock.team("shop")))
-    assert "You need image.create" in recipe_tab(viewer, api).content.decode()
-    assert store(viewer, api).status_code == 403
-    assert store(creator, api).status_code == 302
-    assert "You need image.amend" in recipe_tab(creator, api).content.decode()
+    maintainer = browser(dock.user("maintainer", "maintainer", of=dock.team("shop")))
+    for person in (viewer, creator):
+        assert "You need recipe.manage" in recipe_tab(person, api).content.decode()
+        assert store(person, api).status_code == 403
+    assert store(maintainer, api).status_code == 302
     assert store(creator, api, containerfile="FROM base/python:2.0").status_code == 403
     assert store(browser(dock.user("stranger")), api).status_code == 404
     assert Recipe.objects.count() == 1
