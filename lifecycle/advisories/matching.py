@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from lifecycle import versions
+from lifecycle.advisories.models import Match
 from lifecycle.core import locks
 from lifecycle.versions.coordinates import Coordinates
 from lifecycle.versions.ecosystems import PRO_PREFIX
@@ -18,9 +19,9 @@ BATCH: Final = 2000  # ids per statement; limits the memory of one statement
 _LOCK: Final = 0x61647669  # one matcher at a time: concurrent ones could miss each other's uncommitted rows
 
 # One row for each advisory that affects a package. `package` is any relation with the columns id, ecosystem, release,
-# match_name, match_version, version_key and scheme. If several intervals contain a version, the highest fix wins: below
-# it the version stays affected. An advisory without a release applies to all releases. A distribution's package
-# of unknown release has no ecosystem, and so no row here.
+# match_name, match_version, version_key and scheme. An interval that can be judged wins over one that cannot, then one
+# for the package's release: it includes those for all releases (records.py). A distribution's package of unknown
+# release has no ecosystem, and so no row here.
 _PAIRS: Final = """
 SELECT DISTINCT ON (package.id, ai.advisory_id)
        package.id AS package_id, ai.advisory_id, ai.id AS interval_id
@@ -30,7 +31,7 @@ JOIN lifecycle_affectedinterval ai
  AND (ai.release = '' OR ai.release = package.release OR (%(pro)s AND ai.release = %(pro_prefix)s || package.release))
 JOIN lifecycle_advisory a
   ON a.id = ai.advisory_id AND a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL
-WHERE package.ecosystem <> '' AND package.match_version <> '' AND NOT ai.is_unevaluated AND {scope}
+WHERE package.ecosystem <> '' AND package.match_version <> '' AND {scope}
   AND CASE
       WHEN ai.exact_version <> '' THEN ai.exact_version = package.match_version
       WHEN ai.scheme = 'maven' THEN ai.id = ANY(%(maven)s) AND (package.id, ai.id) IN (
@@ -39,7 +40,8 @@ WHERE package.ecosystem <> '' AND package.match_version <> '' AND NOT ai.is_unev
        AND (ai.low IS NULL OR ai.low < package.version_key OR (ai.low_inclusive AND ai.low = package.version_key))
        AND (ai.high IS NULL OR ai.high > package.version_key OR (ai.high_inclusive AND ai.high = package.version_key))
       END
-ORDER BY package.id, ai.advisory_id, ai.fixed_version = '', ai.high DESC NULLS LAST, ai.id
+ORDER BY package.id, ai.advisory_id, ai.is_unevaluated, ai.release = '', ai.fixed_version = '',
+         ai.high DESC NULLS LAST, ai.id
 """
 # The join does not need `ecosystem <> ''`, but the index by coordinates has this condition and is unused without it.
 _MAVEN_CANDIDATES: Final = """
@@ -47,9 +49,10 @@ SELECT package.id, ai.id, package.match_version, ai.low_text, ai.low_inclusive, 
 FROM {package} package
 JOIN lifecycle_affectedinterval ai ON ai.ecosystem = package.ecosystem AND ai.name = package.match_name
 JOIN lifecycle_advisory a ON a.id = ai.advisory_id
-WHERE package.ecosystem <> '' AND ai.scheme = 'maven' AND ai.exact_version = '' AND NOT ai.is_unevaluated
+WHERE package.ecosystem <> '' AND ai.scheme = 'maven' AND ai.exact_version = ''
   AND a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL AND {scope}
 """
+_STATE: Final = "CASE WHEN ai.is_unevaluated THEN 'unknown' ELSE 'open' END"
 _WHY: Final = """
 CASE WHEN ai.exact_version <> '' OR (ai.low_text <> '' AND ai.low_text = ai.high_text AND ai.high_inclusive)
      THEN 'exactly ' || ai.high_text
@@ -63,13 +66,15 @@ END
 
 @dataclass(frozen=True, slots=True)
 class PackageVerdict:
-    """An advisory that affects the package at index `position` of the input."""
+    """An advisory that affects the package at index `position` of the input, or may affect it (`state`, `reason`)."""
 
     position: int
     advisory_id: int
     osv_id: str
     fixed_version: str
     severity: str
+    state: str = Match.State.OPEN.value
+    reason: str = ""
 
 
 def match_packages(package_ids: Collection[int]) -> set[int]:
@@ -104,7 +109,8 @@ def _apply(scope: str, match_scope: str, ids: list[int]) -> set[int]:
             f"""
             WITH pairs AS MATERIALIZED ({pairs}),
             wanted AS MATERIALIZED (
-                SELECT pairs.package_id, pairs.advisory_id, ai.fixed_version, a.severity,
+                SELECT pairs.package_id, pairs.advisory_id, ai.fixed_version, a.severity, {_STATE} AS state,
+                       ai.problem AS reason,
                        left(package.match_name || ' ' || package.match_version || ': ' || {_WHY}, 1100) AS interval_text
                 FROM pairs
                 JOIN lifecycle_affectedinterval ai ON ai.id = pairs.interval_id
@@ -120,17 +126,19 @@ def _apply(scope: str, match_scope: str, ids: list[int]) -> set[int]:
             ),
             kept AS (
                 UPDATE lifecycle_match m
-                SET fixed_version = w.fixed_version, severity = w.severity, interval_text = w.interval_text
+                SET fixed_version = w.fixed_version, severity = w.severity, interval_text = w.interval_text,
+                    state = w.state, reason = w.reason
                 FROM wanted w
                 WHERE m.valid_to IS NULL AND (w.package_id, w.advisory_id) = (m.package_id, m.advisory_id)
-                  AND (m.fixed_version, m.severity, m.interval_text)
-                      IS DISTINCT FROM (w.fixed_version, w.severity, w.interval_text)
+                  AND (m.fixed_version, m.severity, m.interval_text, m.state, m.reason)
+                      IS DISTINCT FROM (w.fixed_version, w.severity, w.interval_text, w.state, w.reason)
                 RETURNING m.package_id
             ),
             opened AS (
                 INSERT INTO lifecycle_match
-                       (package_id, advisory_id, fixed_version, severity, interval_text, valid_from, valid_to)
-                SELECT w.package_id, w.advisory_id, w.fixed_version, w.severity, w.interval_text,
+                       (package_id, advisory_id, fixed_version, severity, interval_text, state, reason,
+                        valid_from, valid_to)
+                SELECT w.package_id, w.advisory_id, w.fixed_version, w.severity, w.interval_text, w.state, w.reason,
                        clock_timestamp(), NULL
                 FROM wanted w
                 WHERE NOT EXISTS (SELECT FROM lifecycle_match m WHERE m.valid_to IS NULL
@@ -204,7 +212,7 @@ def _verdicts(packages: Sequence[Coordinates], offset: int) -> Iterable[PackageV
         parameters = _parameters(cursor, _INPUT, "true", columns)
         cursor.execute(
             f"""
-            SELECT pairs.package_id, a.id, a.osv_id, ai.fixed_version, a.severity
+            SELECT pairs.package_id, a.id, a.osv_id, ai.fixed_version, a.severity, {_STATE}, ai.problem
             FROM ({_PAIRS.format(package=_INPUT, scope="true")}) pairs
             JOIN lifecycle_affectedinterval ai ON ai.id = pairs.interval_id
             JOIN lifecycle_advisory a ON a.id = pairs.advisory_id

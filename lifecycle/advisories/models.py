@@ -74,7 +74,8 @@ class AffectedInterval(models.Model):
 
     advisory = models.ForeignKey(Advisory, on_delete=models.CASCADE, related_name="intervals")
     ecosystem = models.CharField(max_length=60)
-    release = models.CharField(max_length=40, blank=True)  # "": all releases of the ecosystem
+    # A distribution's release, or the address of a package repository; "" for all of the ecosystem.
+    release = models.CharField(max_length=300, blank=True)
     name = models.CharField(max_length=500)
     scheme = models.CharField(max_length=12)
     low = models.BinaryField(null=True)
@@ -85,23 +86,37 @@ class AffectedInterval(models.Model):
     high_text = models.CharField(max_length=500, blank=True)
     fixed_version = models.CharField(max_length=500, blank=True)  # version of the `fixed` event at its end, else ""
     exact_version = models.CharField(max_length=500, blank=True)  # an invalid listed version: matched as text
-    is_unevaluated = models.BooleanField(default=False)  # an event did not parse: shown to users, never matched
+    is_unevaluated = models.BooleanField(default=False)  # an event cannot be read: matches are in state `unknown`
+    problem = models.CharField(max_length=300, blank=True, default="", db_default="")  # why; "" if it can be judged
 
     class Meta:
-        indexes = (models.Index(fields=("ecosystem", "name", "low"), name="affectedinterval_by_package"),)
+        indexes = (
+            models.Index(fields=("ecosystem", "name", "low"), name="affectedinterval_by_package"),
+            models.Index(fields=("advisory",), condition=Q(is_unevaluated=True), name="affectedinterval_unevaluated"),
+        )
 
     def __str__(self) -> str:
         return f"{self.ecosystem} {self.name} [{self.low_text or '0'}, {self.high_text or '∞'})"
 
 
 class Match(models.Model):
-    """An advisory that affects a package version. `valid_to` is set when it no longer does."""
+    """An advisory that affects a package version, or may affect it. `valid_to` is set when it no longer does.
+
+    `unknown`: it cannot be judged whether the version is affected, for the `reason`. These are no open findings.
+    An open match can have a `reason` too: what it assumes.
+    """
+
+    class State(models.TextChoices):
+        OPEN = "open"
+        UNKNOWN = "unknown"
 
     advisory = models.ForeignKey(Advisory, on_delete=models.CASCADE, related_name="matches")
     package = models.ForeignKey(PackageVersion, on_delete=models.CASCADE, related_name="matches")
     interval_text = models.CharField(max_length=1100, blank=True)  # why it matches, as text for pages
     fixed_version = models.CharField(max_length=500, blank=True)
     severity = models.CharField(max_length=8, choices=Advisory.Severity, default=Advisory.Severity.UNKNOWN)
+    state = models.CharField(max_length=8, choices=State, default=State.OPEN, db_default=State.OPEN)
+    reason = models.CharField(max_length=300, blank=True, default="", db_default="")
     valid_from = models.DateTimeField(auto_now_add=True)
     valid_to = models.DateTimeField(null=True)
 
@@ -110,6 +125,10 @@ class Match(models.Model):
         constraints = (
             models.UniqueConstraint(
                 fields=("advisory", "package"), condition=Q(valid_to=None), name="match_one_live_per_pair"
+            ),
+            models.CheckConstraint(
+                condition=Q(state="open") | (Q(state="unknown", fixed_version="") & ~Q(reason="")),
+                name="match_unknown_has_a_reason_and_no_fix",
             ),
         )
         indexes = (models.Index(fields=("package",), condition=Q(valid_to=None), name="match_live_by_package"),)

@@ -1,4 +1,4 @@
-"""Aliases of advisories across all feeds."""
+"""Aliases of advisories across all feeds, and the ranges that cannot be read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Collection
 from typing import Final
 
 from django.db import connection
+from django.db.models import QuerySet
+
+from lifecycle.advisories.models import AffectedInterval, Feed
 
 _ALIAS_ROUNDS_MAX: Final = 50  # a longer chain of aliases is an error in a feed
 
@@ -21,6 +24,13 @@ SELECT a.osv_id, a.aliases, a.upstream
 FROM unnest(%(ids)s::varchar[]) AS named(id) JOIN lifecycle_advisory a ON a.aliases @> ARRAY[named.id]
 WHERE a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL
 """
+
+
+def unreadable_ranges(feed: Feed) -> QuerySet[AffectedInterval]:
+    """Return the version intervals of the feed's live advisories that cannot be judged, with their `problem`."""
+    return AffectedInterval.objects.filter(
+        is_unevaluated=True, advisory__feed=feed, advisory__withdrawn_at=None, advisory__tombstoned_at=None
+    )
 
 
 def aliases_of(osv_ids: Collection[str]) -> dict[str, tuple[str, ...]]:

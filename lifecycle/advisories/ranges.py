@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cmp_to_key
 from itertools import groupby
@@ -19,12 +19,14 @@ EVENTS_MAX: Final = 10_000  # per range; the largest real range has a few hundre
 VERSIONS_MAX: Final = 100_000
 _COMPARISONS_MAX: Final = 10_000_000  # listed versions times ranges; takes seconds. The largest real entry needs 5,248
 
+PROBLEM_MAX_CHARS: Final = 300
+
 Position = Any  # bytes, or an object with Maven's order; both support < and ==
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Affected versions between two bounds, a single version (`low` = `high`), or a range that could not be parsed.
+    """Affected versions between two bounds, a single version (`low` = `high`), or versions that cannot be judged.
 
     A bound of None means no bound. `fixed_version` is the version of the `fixed` event at its end, else "".
     `exact_version` is an entry of `versions` that is invalid in its scheme; it is compared as text.
@@ -39,6 +41,7 @@ class Interval:
     fixed_version: str = ""
     exact_version: str = ""
     is_unevaluated: bool = False
+    problem: str = ""  # why it is unknown whether these versions are affected
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,32 +70,71 @@ class _Span:
         return high is not None and (at < high or (at == high and self.high_inclusive))
 
 
-def intervals_of(scheme: str, entry: Mapping[str, Any]) -> list[Interval]:
-    """Return the affected versions of one `affected` entry, from `ranges` and `versions`; [] when it has neither.
+_EVERY_VERSION: Final = _Span(None, True, None, False)
 
-    Raises ValueError for too many versions.
+
+def intervals_of(scheme: str, *entries: Mapping[str, Any]) -> list[Interval]:
+    """Return the versions that any of these `affected` entries affects, from `ranges` and `versions`.
+
+    Intervals that touch or overlap are joined, so the fix that ends an interval is never affected itself. Versions that
+    an unreadable range may affect are separate intervals, with their `problem`. The result does not depend on the order
+    of entries and ranges. Raises ValueError for too many versions.
     """
     spans: list[_Span] = []
-    out: list[Interval] = []
-    for item in _list(entry.get("ranges")):
-        if not isinstance(item, Mapping) or item.get("type") == "GIT":  # commits are not versions
-            continue
-        events = [event for event in _list(item.get("events")) if isinstance(event, Mapping)]
-        try:
-            spans += _spans(scheme, events)
-        except ValueError:
-            out.append(Interval(low_text=_as_text(events), is_unevaluated=True))
-    out += [_interval(scheme, span) for span in spans]
-    out += _points(scheme, _list(entry.get("versions")), spans)
-    return list(dict.fromkeys(out))
+    unknown: list[Interval] = []
+    listed: list[Any] = []
+    for entry in entries:
+        listed += _list(entry.get("versions"))
+        for item in _list(entry.get("ranges")):
+            if isinstance(item, Mapping) and item.get("type") == "GIT":  # commits are not versions
+                continue
+            affected, uncertain, problem = _read_range(scheme, item)
+            spans += affected
+            unknown += [_interval(scheme, span, problem) for span in uncertain]
+    spans = _union(spans)
+    points, exact = _points(scheme, listed, spans)
+    if points:
+        spans = _union([*spans, *points])
+    return list(dict.fromkeys([*unknown, *(_interval(scheme, span) for span in spans), *exact]))
 
 
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _as_text(events: Sequence[Mapping[str, Any]]) -> str:
-    return "; ".join(f"{kind} {value}" for event in events for kind, value in event.items())[:500]
+def _read_range(scheme: str, item: object) -> tuple[list[_Span], list[_Span], str]:
+    """Return (affected spans, spans that may be affected, why that is unknown) of one range.
+
+    An unreadable event may be at any version. If it ends a range, the versions outside of the readable spans stay
+    unaffected. If it begins one, the versions inside of them stay affected. All other versions are unknown.
+    """
+    raw = item.get("events") if isinstance(item, Mapping) else None
+    if not isinstance(raw, list) or not all(isinstance(event, Mapping) for event in raw):
+        return [], [_EVERY_VERSION], _problem("its events are not a list of objects")
+    if len(raw) > EVENTS_MAX:
+        return [], [_EVERY_VERSION], _problem(f"more than {EVENTS_MAX} events")
+    events: list[_Event] = []
+    unreadable: dict[str, str] = {}
+    for kind, value in ((kind, value) for event in raw for kind, value in event.items() if kind in _KINDS):
+        try:
+            events.append(_event(scheme, kind, value))
+        except ValueError as error:
+            unreadable.setdefault(kind, f"{kind} {value}: {error}")
+    if not unreadable:
+        return _spans(events), [], ""
+    problem = _problem("; ".join(unreadable.values()))
+    if "limit" in unreadable:
+        events = [event for event in events if event.kind != "limit"]
+    limits = [event for event in events if event.kind == "limit"]
+    if "introduced" not in unreadable:
+        return [], _spans(events), problem
+    everything = _below_limit([_EVERY_VERSION], limits)
+    return (_spans(events) if unreadable.keys() == {"introduced"} else []), everything, problem
+
+
+def _problem(text: str) -> str:
+    printable = "".join(character for character in text if character.isprintable())
+    return f"an affected range cannot be read: {printable}"[:PROBLEM_MAX_CHARS]
 
 
 def _position(scheme: str, text: str, *, is_last_affected: bool = False) -> Position:
@@ -109,25 +151,17 @@ def _compare_maven(left: str, right: str) -> int:
 _maven_position = cmp_to_key(_compare_maven)
 
 
-def _events(scheme: str, events: Sequence[Mapping[str, Any]]) -> Iterator[_Event]:
-    """Yield the events with their positions. Raises ValueError for an event that does not parse."""
-    if len(events) > EVENTS_MAX:
-        raise ValueError("too many events")
-    for event in events:
-        for kind, value in event.items():
-            if kind not in _KINDS:
-                continue
-            if not isinstance(value, str):
-                raise ValueError("an event value is not a string")
-            if (kind == "introduced" and value == _BEGINNING) or (kind == "limit" and value == _NO_LIMIT):
-                yield _Event(kind, value, None)
-            else:
-                yield _Event(kind, value, _position(scheme, value, is_last_affected=kind == "last_affected"))
+def _event(scheme: str, kind: str, value: object) -> _Event:
+    """Return the event with its position. Raises ValueError when it cannot be read."""
+    if not isinstance(value, str):
+        raise ValueError("not a string")
+    if (kind == "introduced" and value == _BEGINNING) or (kind == "limit" and value == _NO_LIMIT):
+        return _Event(kind, value, None)
+    return _Event(kind, value, _position(scheme, value, is_last_affected=kind == "last_affected"))
 
 
-def _spans(scheme: str, raw: Sequence[Mapping[str, Any]]) -> list[_Span]:
-    """Walk the events in version order and return the affected spans. Raises ValueError."""
-    events = list(_events(scheme, raw))
+def _spans(events: Sequence[_Event]) -> list[_Span]:
+    """Walk the events in version order and return the affected spans."""
     limits = [event for event in events if event.kind == "limit"]
     first = [event for event in events if event.kind != "limit" and event.at is None]
     ordered = sorted(
@@ -182,7 +216,46 @@ def _below_limit(spans: list[_Span], limits: list[_Event]) -> list[_Span]:
     return out
 
 
-def _interval(scheme: str, span: _Span) -> Interval:
+def _union(spans: Sequence[_Span]) -> list[_Span]:
+    """Return disjoint spans of the same versions, in order; spans that touch become one."""
+    from_beginning = [span for span in spans if span.low is None or span.low.at is None]
+    others = [span for span in spans if span.low is not None and span.low.at is not None]
+    others.sort(key=lambda span: (span.low.at, not span.low_inclusive))  # type: ignore[union-attr]  # filtered above
+    joined: list[_Span] = []
+    for span in (*from_beginning, *others):
+        if joined and _touch(joined[-1], span):
+            joined[-1] = _join(joined[-1], span)
+        else:
+            joined.append(span)
+    return joined
+
+
+def _touch(lower: _Span, upper: _Span) -> bool:
+    """Return whether no version is between the two spans; `lower` begins first."""
+    if lower.high is None or upper.low is None or upper.low.at is None:
+        return True
+    end, start = lower.high.at, upper.low.at
+    return bool(start < end or (start == end and (lower.high_inclusive or upper.low_inclusive)))
+
+
+def _join(lower: _Span, upper: _Span) -> _Span:
+    """Return the span from the beginning of `lower` to the end that is further."""
+    ends_further = max(lower, upper, key=cmp_to_key(_compare_ends))
+    return _Span(lower.low, lower.low_inclusive, ends_further.high, ends_further.high_inclusive)
+
+
+def _compare_ends(left: _Span, right: _Span) -> int:
+    """Compare where two spans end. Of two equal ends, one with a fix is preferred, then one by its text."""
+    if left.high is None or right.high is None:
+        return (left.high is None) - (right.high is None)
+    if left.high.at != right.high.at:
+        return -1 if left.high.at < right.high.at else 1  # type: ignore[operator]  # both are positions of one scheme
+    first = (left.high_inclusive, left.high.kind == "fixed", left.high.text)
+    second = (right.high_inclusive, right.high.kind == "fixed", right.high.text)
+    return (first > second) - (first < second)
+
+
+def _interval(scheme: str, span: _Span, problem: str = "") -> Interval:
     has_keys = scheme != versions.MAVEN
     low, high = span.low, span.high
     return Interval(
@@ -192,26 +265,30 @@ def _interval(scheme: str, span: _Span) -> Interval:
         high_inclusive=span.high_inclusive,
         low_text=low.text if low is not None and low.at is not None else "",
         high_text=high.text if high is not None else "",
-        fixed_version=high.text if high is not None and high.kind == "fixed" else "",
+        fixed_version=high.text if high is not None and high.kind == "fixed" and not problem else "",
+        is_unevaluated=bool(problem),
+        problem=problem,
     )
 
 
-def _points(scheme: str, listed: list[Any], spans: list[_Span]) -> Iterable[Interval]:
-    """Yield the listed versions that no range contains. Invalid versions are kept and compared as text.
+def _points(scheme: str, listed: list[Any], spans: list[_Span]) -> tuple[list[_Span], list[Interval]]:
+    """Return the listed versions that no range contains, and the invalid ones, which are compared as text.
 
     Raises ValueError for too many versions.
     """
     if len(listed) > VERSIONS_MAX or len(listed) * len(spans) > _COMPARISONS_MAX:
         raise ValueError("too many versions")
+    points: list[_Span] = []
+    exact: list[Interval] = []
     for text in listed:
         if not isinstance(text, str) or not text:
             continue
         try:
             at = _position(scheme, text) if scheme == versions.MAVEN else versions.version_key(scheme, text)
         except ValueError:
-            yield Interval(low_text=text, high_text=text, exact_version=text)
+            exact.append(Interval(low_text=text, high_text=text, exact_version=text))
             continue
-        if any(span.holds(at) for span in spans):
-            continue
-        key = None if scheme == versions.MAVEN else at
-        yield Interval(key, True, key, True, text, text)
+        if not any(span.holds(at) for span in spans):
+            event = _Event("listed", text, at)
+            points.append(_Span(event, True, event, True))
+    return points, exact

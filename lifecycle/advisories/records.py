@@ -24,6 +24,7 @@ REFERENCES_MAX: Final = 200
 SUMMARY_MAX_CHARS: Final = 2000
 DETAILS_MAX_CHARS: Final = 100_000
 INTERVALS_MAX: Final = 50_000
+RELEASE_MAX_CHARS: Final = 300  # a distribution's release, or the address of a package repository
 _TEXT_MAX: Final = 500  # length of the columns for versions and names
 
 
@@ -140,28 +141,37 @@ def _references(value: object) -> list[dict[str, str]]:
 
 
 def _affected(record: Mapping[str, Any], osv_id: str) -> tuple[Affected, ...]:
-    entries = record.get("affected")
-    out: dict[Affected, None] = {}
-    for entry in entries if isinstance(entries, list) else []:
+    entries: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
+    for entry in items if isinstance(items := record.get("affected"), list) else []:
         package = entry.get("package") if isinstance(entry, Mapping) else None
         if not isinstance(package, Mapping):
             continue
         ecosystem, release = split_ecosystem(_clean(package.get("ecosystem")))
         name = match_name(ecosystem, _clean(package.get("name")))
-        scheme = SCHEMES.get(ecosystem)
-        if scheme is None or not name or len(name) > _TEXT_MAX or len(release) > 40:
+        if ecosystem not in SCHEMES or not name or len(name) > _TEXT_MAX or len(release) > RELEASE_MAX_CHARS:
             continue  # unsupported ecosystem or name: the record is stored, but this entry never matches
-        try:
-            intervals = intervals_of(scheme, entry)
-        except ValueError as error:
-            raise MalformedRecord(f"{osv_id}: {error}") from None
-        for interval in intervals:
-            if not _fits(interval) or len(name.encode()) > NAME_MAX_BYTES:
-                raise MalformedRecord(f"{osv_id}: a name or version is too long or contains NUL")
-            out[Affected(ecosystem, release, name, scheme, interval)] = None
+        entries.setdefault((ecosystem, name), {}).setdefault(release, []).append(entry)
+    out: dict[Affected, None] = {}
+    for (ecosystem, name), by_release in entries.items():
+        scheme = SCHEMES[ecosystem]
+        for release, own in by_release.items():
+            # An entry without a release also applies to each release, so the fix of a release is the end of both.
+            applying = own if not release else [*own, *by_release.get("", ())]
+            for interval in _intervals(osv_id, scheme, name, applying):
+                out[Affected(ecosystem, release, name, scheme, interval)] = None
     if len(out) > INTERVALS_MAX:
         raise MalformedRecord(f"{osv_id}: more than {INTERVALS_MAX} intervals")
     return tuple(out)
+
+
+def _intervals(osv_id: str, scheme: str, name: str, entries: list[Mapping[str, Any]]) -> list[Interval]:
+    try:
+        intervals = intervals_of(scheme, *entries)
+    except ValueError as error:
+        raise MalformedRecord(f"{osv_id}: {error}") from None
+    if intervals and (len(name.encode()) > NAME_MAX_BYTES or not all(map(_fits, intervals))):
+        raise MalformedRecord(f"{osv_id}: a name or version is too long or contains NUL")
+    return intervals
 
 
 def _fits(interval: Interval) -> bool:

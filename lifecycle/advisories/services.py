@@ -15,6 +15,7 @@ from lifecycle import events
 from lifecycle.advisories import matching
 from lifecycle.advisories.kinds import MATCH
 from lifecycle.advisories.models import Advisory, AffectedInterval, Feed
+from lifecycle.advisories.queries import unreadable_ranges
 from lifecycle.advisories.records import OsvRecord, is_same_time, parse_record, parse_time
 from lifecycle.advisories.sources import FeedUnreadable, Source, open_source
 from lifecycle.audit import services as audit
@@ -45,6 +46,8 @@ class SyncReport:
     stored: int = 0  # new or changed
     tombstoned: int = 0
     packages_rematched: int = 0
+    unreadable: list[str] = field(default_factory=list)  # "id: package: why", of ranges that cannot be read
+    unreadable_count: int = 0
     errors: list[str] = field(default_factory=list)
     error_count: int = 0
 
@@ -80,13 +83,19 @@ def sync_feed(location: str, *, feed_name: str, actor: User, progress: Progress 
     if directories and not indexes:
         raise FeedUnreadable(f"No index in {location} can be read: {report.errors[0]}")
     _tombstone(feed, indexes, report)
+    _report_unreadable(feed, report)
     with transaction.atomic():
         Feed.objects.filter(pk=feed.pk).update(location=location[:500], synced_at=clock.now())
         audit.record(
             Action.ADVISORIES_SYNCED,
             actor=actor,
             subject=feed,
-            details=AdvisoriesSynced(stored=report.stored, tombstoned=report.tombstoned, errors=report.error_count),
+            details=AdvisoriesSynced(
+                stored=report.stored,
+                tombstoned=report.tombstoned,
+                errors=report.error_count,
+                unreadable=report.unreadable_count,
+            ),
         )
     return report
 
@@ -195,9 +204,10 @@ def _row(feed: Feed, directory: str, record: OsvRecord, modified: str, now: date
 _INTERVALS: Final = """
 INSERT INTO lifecycle_affectedinterval
        (advisory_id, ecosystem, release, name, scheme, low, low_inclusive, high, high_inclusive, low_text, high_text,
-        fixed_version, exact_version, is_unevaluated)
+        fixed_version, exact_version, is_unevaluated, problem)
 SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s::boolean[],
-                     %s::bytea[], %s::boolean[], %s::text[], %s::text[], %s::text[], %s::text[], %s::boolean[])
+                     %s::bytea[], %s::boolean[], %s::text[], %s::text[], %s::text[], %s::text[], %s::boolean[],
+                     %s::text[])
 """
 
 
@@ -207,7 +217,7 @@ def _store_intervals(records: list[OsvRecord], ids: dict[str, int]) -> None:
             ids[record.osv_id], item.ecosystem, item.release, item.name, item.scheme, item.interval.low,
             item.interval.low_inclusive, item.interval.high, item.interval.high_inclusive, item.interval.low_text,
             item.interval.high_text, item.interval.fixed_version, item.interval.exact_version,
-            item.interval.is_unevaluated,
+            item.interval.is_unevaluated, item.interval.problem,
         )
         for record in records
         for item in record.affected
@@ -235,6 +245,15 @@ def _tombstone(feed: Feed, indexes: dict[str, dict[str, str]], report: SyncRepor
             Advisory.objects.filter(pk__in=batch).update(tombstoned_at=clock.now())
             report.packages_rematched += _rematch(batch)
     report.tombstoned = len(absent)
+
+
+def _report_unreadable(feed: Feed, report: SyncReport) -> None:
+    """Count and name the ranges of the feed that cannot be read, also those that an earlier run stored."""
+    rows = unreadable_ranges(feed).values_list("advisory__osv_id", "ecosystem", "name", "problem").distinct()
+    for osv_id, ecosystem, name, problem in rows.order_by("advisory__osv_id", "ecosystem", "name", "problem"):
+        report.unreadable_count += 1
+        if len(report.unreadable) < ERRORS_KEPT:
+            report.unreadable.append(f"{osv_id}: {ecosystem} {name}: {problem}")
 
 
 def _publish(package_ids: set[int]) -> None:

@@ -282,11 +282,15 @@ class JobRetried(Details):
 
 @dataclass(frozen=True, slots=True)
 class AdvisoriesSynced(Details):
-    """The numbers of stored advisories, of advisories that the feed no longer lists, and of errors."""
+    """The numbers of stored advisories, of those that the feed no longer lists, of errors, and of unreadable ranges.
+
+    Packages in an unreadable range have findings in state `unknown`.
+    """
 
     stored: int
     tombstoned: int
     errors: int
+    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)

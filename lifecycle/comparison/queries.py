@@ -18,7 +18,7 @@ from lifecycle.comparison.types import (
     SettingLine,
 )
 from lifecycle.core.severities import READING_ORDER
-from lifecycle.evidence.open_findings import open_matches
+from lifecycle.evidence.open_findings import open_matches, unknown_matches
 from lifecycle.evidence.types import FindingKey, full_name
 from lifecycle.registry.models import Image, Layer
 from lifecycle.registry.platforms import entries_of_images
@@ -192,6 +192,13 @@ def _findings(
     old: set[int], new: set[int], versions_by_side: Sides, layers: dict[int, list[Layer]]
 ) -> list[FindingLine]:
     path = "package__inventory_packages__inventory__image_inventories"
+    uncertain = unknown_matches().filter(**{f"{path}__image__in": new})
+    not_judged = {
+        FindingKey(osv_id, kind, full_name(namespace, name))
+        for osv_id, kind, namespace, name in uncertain.values_list(
+            "advisory__osv_id", "package__type", "package__namespace", "package__name"
+        )
+    }
     rows = (
         open_matches().filter(**{f"{path}__image__in": old | new})
         .values_list(
@@ -209,7 +216,8 @@ def _findings(
                 side[key] = (severity, summary, fixed, image_id, position)
     lines = []
     for key in before.keys() | after.keys():
-        change = Change.SAME if key in before and key in after else Change.NEW if key in after else Change.FIXED
+        is_after = key in after or key in not_judged  # what cannot be judged any more is not fixed
+        change = Change.SAME if key in before and is_after else Change.NEW if is_after else Change.FIXED
         severity, summary, fixed, image_id, position = after.get(key) or before[key]
         first, second = (side.get((key.type, key.name), {}) for side in versions_by_side)
         lines.append(

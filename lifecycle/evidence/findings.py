@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, QuerySet
 
 from lifecycle.advisories.kinds import MATCH
 from lifecycle.advisories.matching import verdicts
 from lifecycle.advisories.models import Match
 from lifecycle.advisories.queries import aliases_of
 from lifecycle.core.severities import worse
-from lifecycle.evidence.open_findings import open_matches, preference
+from lifecycle.evidence.open_findings import open_matches, preference, unknown_matches
 from lifecycle.evidence.types import FindingKey, full_name
 from lifecycle.jobs.models import Job
 from lifecycle.registry.models import Image
@@ -24,7 +24,11 @@ from lifecycle.versions.coordinates import Coordinates
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of `findings --json`. If `advisory` is None, the package cannot be checked; `reason` explains why."""
+    """One line of `findings --json`. If `advisory` is None, the package cannot be checked at all.
+
+    `state` is "open", or "unknown" with the `reason` why it could not be judged. An open finding with a `reason` stands
+    on an assumption.
+    """
 
     purl: str
     advisory: str | None
@@ -51,11 +55,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class FindingsDiff:
-    """The changes from one image to another: one live match for each pair of advisory id and package."""
+    """The changes from one image to another: one live match for each pair of advisory id and package.
+
+    `unknown`: open before, and not judged in the new image. These are not fixed.
+    """
 
     fixed: tuple[Match, ...]
     new: tuple[Match, ...]
     remaining: tuple[Match, ...]
+    unknown: tuple[Match, ...] = ()
 
     @property
     def fixed_ids(self) -> set[str]:
@@ -81,7 +89,8 @@ def findings_of_purls(packages: Sequence[tuple[str, Coordinates]]) -> list[Findi
             aliases=aliases[verdict.osv_id],
             fixed_version=verdict.fixed_version or None,
             severity=verdict.severity,
-            state="open",
+            state=verdict.state,
+            reason=verdict.reason,
         )
     for purl, item in packages:
         if item.problem is not None:
@@ -121,16 +130,45 @@ def unscanned(image: Image) -> list[tuple[str, str]]:
 
 def matches_of_images(image_ids: Iterable[int]) -> list[Match]:
     """Return the open matches of packages in these images, each once, with package and advisory."""
-    return list(
-        open_matches()
-        .filter(
-            pk__in=Match.objects.filter(
-                valid_to=None, package__inventory_packages__inventory__image_inventories__image__in=list(image_ids)
-            ).values("pk"),
-        )
-        .select_related("package", "advisory")
-        .order_by("advisory__osv_id", "package__purl")
+    return _in_images(open_matches(), image_ids)
+
+
+def unknown_matches_of_images(image_ids: Iterable[int]) -> list[Match]:
+    """Return the unknown matches of packages in these images, each once, with package, advisory and `reason`."""
+    return _in_images(unknown_matches(), image_ids)
+
+
+def _in_images(matches: QuerySet[Match], image_ids: Iterable[int]) -> list[Match]:
+    contained = Match.objects.filter(
+        valid_to=None, package__inventory_packages__inventory__image_inventories__image__in=list(image_ids)
     )
+    rows = matches.filter(pk__in=contained.values("pk")).select_related("package", "advisory")
+    return list(rows.order_by("advisory__osv_id", "package__purl"))
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownFindings:
+    """How many (package version, advisory) pairs of an image could not be judged, and the distinct reasons."""
+
+    count: int = 0
+    reasons: tuple[str, ...] = ()
+
+
+def unknown_findings(image_ids: Collection[int]) -> dict[int, UnknownFindings]:
+    """Return the unknown findings of each of these platform manifests, by image id. One query for any number.
+
+    These are the pairs for which an advisory has an unreadable range. Packages that cannot be matched with any advisory
+    (`PackageVersion.problem`) are not among them.
+    """
+    image = "package__inventory_packages__inventory__image_inventories__image"
+    rows = unknown_matches().filter(**{f"{image}__in": image_ids}).values_list(image, "pk", "reason").distinct()
+    reasons: dict[int, list[str]] = defaultdict(list)
+    for image_id, _, reason in rows.order_by("reason"):
+        reasons[image_id].append(reason)
+    return {
+        image_id: UnknownFindings(len(reasons[image_id]), tuple(dict.fromkeys(reasons[image_id])))
+        for image_id in image_ids
+    }
 
 
 def _pair(match: Match) -> tuple[str, str, str]:
@@ -139,16 +177,18 @@ def _pair(match: Match) -> tuple[str, str, str]:
 
 
 def diff_of_images(before: Image, after: Image) -> FindingsDiff:
-    """Return which findings of `before` are fixed in `after`, which are new and which remain.
+    """Return which findings of `before` are fixed in `after`, which are new, remain, or are unknown there.
 
     A finding remains when its package's version changes but the advisory still affects it.
     """
     old = {_pair(match): match for match in matches_of_images(platform_ids(before))}
     new = {_pair(match): match for match in matches_of_images(platform_ids(after))}
+    unknown = {_pair(match) for match in unknown_matches_of_images(platform_ids(after))} - new.keys()
     return FindingsDiff(
-        fixed=tuple(old[key] for key in sorted(old.keys() - new.keys())),
+        fixed=tuple(old[key] for key in sorted(old.keys() - new.keys() - unknown)),
         new=tuple(new[key] for key in sorted(new.keys() - old.keys())),
         remaining=tuple(new[key] for key in sorted(new.keys() & old.keys())),
+        unknown=tuple(old[key] for key in sorted(old.keys() & unknown)),
     )
 
 
@@ -156,7 +196,8 @@ def fixed_by_new_base(image_ids: Collection[int], before: Image, after: Image) -
     """Return, for each image id, the advisories that are fixed when the base changes from `before` to `after`.
 
     A package counts as the base's when the image has the same version of it as `before`. An advisory is not fixed when
-    it still affects `after` or one of the image's own packages. A fixed number of queries for any number of images.
+    it still affects `after` or one of the image's own packages, or when that is unknown. A fixed number of queries for
+    any number of images.
     """
     base = InventoryPackage.objects.filter(inventory__image_inventories__image=before).values("package_id")
     image = "package__inventory_packages__inventory__image_inventories__image"
@@ -165,7 +206,9 @@ def fixed_by_new_base(image_ids: Collection[int], before: Image, after: Image) -
     rows = Match.objects.filter(valid_to=None, **{f"{image}__in": image_ids})
     fixed: dict[int, set[str]] = {image_id: set() for image_id in image_ids}
     for image_id, osv_id in (
-        rows.filter(package__in=base).exclude(advisory__osv_id__in=still).values_list(image, "advisory__osv_id")
+        rows.filter(package__in=base, state=Match.State.OPEN)
+        .exclude(advisory__osv_id__in=still)
+        .values_list(image, "advisory__osv_id")
     ):
         fixed[image_id].add(osv_id)
     candidates = {osv_id for osv_ids in fixed.values() for osv_id in osv_ids}

@@ -26,7 +26,8 @@ class PackageVersion(models.Model):
     source_name = models.CharField(max_length=255, blank=True)
     source_version = models.CharField(max_length=500, blank=True)
     ecosystem = models.CharField(max_length=60, blank=True)  # OSV ecosystem without suffix: "Debian", "PyPI"
-    release = models.CharField(max_length=40, blank=True)  # the suffix: "12", "v3.18", "22.04:LTS"
+    # The suffix: "12", "v3.18", "22.04:LTS", or the address of the package repository that the purl names.
+    release = models.CharField(max_length=300, blank=True)
     match_name = models.CharField(max_length=500, blank=True)
     match_version = models.CharField(max_length=500, blank=True)
     scheme = models.CharField(max_length=12, blank=True)

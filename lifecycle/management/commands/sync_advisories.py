@@ -26,7 +26,8 @@ def feed_name(location: str) -> str:
 class Command(BaseCommand):
     help = (
         "Update the advisories of a feed from an OSV bulk export, and match them to packages."
-        " Exits with 1 if something could not be read."
+        " Exits with 1 if a folder or a record could not be read. A range that cannot be read is listed: it gives"
+        " findings in state unknown."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -53,10 +54,13 @@ class Command(BaseCommand):
             sys.exit(1)
         for message in report.errors:
             self.stderr.write(message)
+        for range_ in report.unreadable:
+            self.stdout.write(f"not readable: {range_}")
         self.stdout.write(
             f"{report.feed}: {report.indexed} records in {report.directories} folders, {report.stored} stored, "
             f"{report.tombstoned} tombstoned, {report.packages_rematched} package versions rematched, "
-            f"{report.error_count} errors, {time.monotonic() - started:.1f} s"
+            f"{report.unreadable_count} ranges not readable, {report.error_count} errors, "
+            f"{time.monotonic() - started:.1f} s"
         )
         if report.error_count:
             sys.exit(1)

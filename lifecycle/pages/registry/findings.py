@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from django.db.models import Case, Count, IntegerField, Max, QuerySet, Value, When
 
 from lifecycle.advisories.models import Match
 from lifecycle.core.severities import SEVERITIES
-from lifecycle.evidence.open_findings import open_matches
+from lifecycle.evidence.open_findings import open_matches, unknown_matches
 from lifecycle.registry.models import Image
+
+UNKNOWN_MAX: Final = 200  # rows of the page; the API lists all
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,16 @@ def findings_of(image: Image) -> QuerySet[Match]:
         )
         .select_related("package", "advisory__feed")
     )
+
+
+def unknown_findings_of(image: Image) -> list[Match]:
+    """Return the matches in `image` that cannot be judged, each with its `reason`, sorted by advisory id.
+
+    At most UNKNOWN_MAX.
+    """
+    contained = unknown_matches().filter(package__inventory_packages__inventory__image_inventories__image=image)
+    rows = contained.distinct().select_related("package", "advisory__feed")
+    return list(rows.order_by("advisory__osv_id", "package__purl", "id")[:UNKNOWN_MAX])
 
 
 def findings_by_layer(image: Image) -> list[LayerShare]:

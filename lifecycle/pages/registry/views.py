@@ -26,7 +26,7 @@ from lifecycle.pages.lineage.page_queries import EVIDENCE_WORDS, levels_below
 from lifecycle.pages.promotion.page_queries import targets_for, why_not_promotable
 from lifecycle.pages.rebuild.page_queries import Counts, counts_of, plan_offer, rebuilt_as, tags_to_choose, waves_about
 from lifecycle.pages.registry import page_queries
-from lifecycle.pages.registry.findings import LayerShare, findings_by_layer, findings_of
+from lifecycle.pages.registry.findings import LayerShare, findings_by_layer, findings_of, unknown_findings_of
 from lifecycle.pages.registry.packages import packages_of
 from lifecycle.pages.requests import cursors, reader
 from lifecycle.promotion.models import PromotionRequest
@@ -260,7 +260,13 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
     for match in page.rows:
         match.brought_by = _layer_words(context, match.layer_position)  # type: ignore[attr-defined]  # for the template alone
     counts = [(name, getattr(image, f"{name}_count")) for name in COUNTED]
-    return {"page": page, "severity": severity, "has_fix": request.GET.get("fix") == "yes", "counts": counts}
+    return {
+        "page": page,
+        "severity": severity,
+        "has_fix": request.GET.get("fix") == "yes",
+        "counts": counts,
+        "unknown": unknown_findings_of(image),
+    }
 
 
 def _promotions_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:

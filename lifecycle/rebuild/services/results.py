@@ -5,7 +5,7 @@ from __future__ import annotations
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, ImageRebuilt
 from lifecycle.core import clock
-from lifecycle.evidence.findings import diff_of_images, matches_of_images
+from lifecycle.evidence.findings import diff_of_images, matches_of_images, unknown_matches_of_images
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe
 from lifecycle.rebuild.services.progress import OPEN_STATES, advance, move
 from lifecycle.registry.models import Image
@@ -85,12 +85,13 @@ def finish(job_id: int) -> None:
         return
     before, after = _findings(job.old_image), _findings(job.new_image)
     ids_before, ids_after = {osv_id for _, osv_id in before}, {osv_id for _, osv_id in after}
+    not_judged = {match.advisory.osv_id for match in unknown_matches_of_images(platform_ids(job.new_image))}
     move(
         job,
         State.DONE,
         findings_before=len(before),
         findings_after=len(after),
-        fixed=sorted(ids_before - ids_after),
+        fixed=sorted(ids_before - ids_after - not_judged),
         introduced=sorted(ids_after - ids_before),
         still_open=sorted(ids_after.intersection(job.would_fix or ())),
         remaining_count=len(diff_of_images(job.old_image, job.new_image).remaining),

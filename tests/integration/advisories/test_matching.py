@@ -23,7 +23,7 @@ from lifecycle.versions.coordinates import coordinates
 from lifecycle.versions.ecosystems import match_name, split_ecosystem
 from tests.factories.advisories import record
 from tests.factories.dock import carry, image
-from tests.unit.advisories.test_ranges import DEMO, affected_by_the_schema, near, real_entries
+from tests.unit.advisories.test_ranges import DEMO, is_affected_by_schema, real_entries, versions_near_bounds
 
 pytestmark = pytest.mark.django_db
 
@@ -48,13 +48,13 @@ def test_matches_of_demo_advisories_agree_with_the_schema(stored):
     expected, purls = set(), []
     for (ecosystem, release, name), entries in by_package.items():
         scheme = {"Debian": "dpkg", "PyPI": "pep440"}[ecosystem]
-        versions = {version for _, entry in entries for version in near(scheme, entry)}
+        versions = {version for _, entry in entries for version in versions_near_bounds(scheme, entry)}
         for version in random.Random(3).sample(sorted(versions), min(40, len(versions))):
             distro = f"?distro=debian-{release}" if release else ""
             purl = f"pkg:{PURL_TYPES[ecosystem]}/{name}@{version.replace('+', '%2B')}{distro}"
             if purl not in purls:
                 purls.append(purl)
-                expected |= {(purl, i) for i, entry in entries if affected_by_the_schema(scheme, entry, version)}
+                expected |= {(purl, i) for i, entry in entries if is_affected_by_schema(scheme, entry, version)}
     rows = [stored(purl) for purl in purls]
     services.match_packages([row.pk for row in rows])
     assert len(purls) > 300

@@ -105,7 +105,7 @@ def test_compare_uses_constant_number_of_queries(pair, more):
         dock.advisory("CVE-9", "high", *packages)
     with CaptureQueriesContext(connection) as queries:
         assert len(compare(before, after).new) == 1 + more
-    assert len(queries) == 3  # layers, packages, findings
+    assert len(queries) == 4  # layers, packages, findings, and those that cannot be judged
 
 
 def test_page_is_visible_only_to_users_who_see_both_images(pair):

@@ -222,3 +222,16 @@ def test_worker_tags_are_hidden_by_default(harbour: dict[str, Any], reader: Clie
     assert "rebuild-0123456789abcdef" in whole
     assert "not an image" in whole  # a build context cannot be promoted
     assert "rebuild-0123456789abcdef" not in reader.get(reverse("lifecycle:images")).content.decode()
+
+
+def test_findings_page_lists_what_could_not_be_judged(harbour: dict[str, Any], reader: Client) -> None:
+    page = address("shop/api", harbour["api"].digest, tab="findings")
+    assert "Could not be judged" not in reader.get(page).content.decode()
+    package = dock.package("odd", "1.0", kind="pypi")
+    dock.carry(harbour["api"], 0, package)
+    match = dock.advisory("PYSEC-ODD", "high", package).matches.get()
+    match.state, match.reason, match.fixed_version = "unknown", "an affected range cannot be read: fixed x", ""
+    match.save()
+    text = reader.get(page).content.decode()
+    assert text.count("PYSEC-ODD") == 1
+    assert "an affected range cannot be read: fixed x" in text

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import zipfile
+from dataclasses import replace
 from functools import cmp_to_key
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from lifecycle.versions import compare, version_key
 from lifecycle.versions.ecosystems import SCHEMES, split_ecosystem
 from tests.unit.advisories.test_versions import versions_of
 
+KINDS = ("introduced", "fixed", "last_affected", "limit")
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "osv"
 DEMO = Path(__file__).parents[3] / "lifecycle" / "advisories" / "data" / "demo"
 
@@ -132,16 +134,96 @@ def test_git_range_does_not_hide_next_range():
     assert fixes(affected, "1.0.0") == [""]
 
 
-def test_invalid_event_leaves_only_its_range_unevaluated():
-    found = intervals_of("apk", entry([{"introduced": "0"}, {"fixed": "1.7.5.-r1"}], [{"introduced": "2"}]))
-    assert [item.is_unevaluated for item in found] == [True, False]
-    assert found[0].low_text == "introduced 0; fixed 1.7.5.-r1"
+def unknowns(affected: dict, version: str, scheme: str) -> list[str]:
+    """Return the problems of the intervals in which it is unknown whether `version` is affected."""
+    uncertain = [replace(item, is_unevaluated=False) for item in intervals_of(scheme, affected) if item.is_unevaluated]
+    return [item.problem for item in intervals_containing(scheme, uncertain, version)]
+
+
+def test_invalid_event_leaves_only_its_range_unknown():
+    affected = entry([{"introduced": "0"}, {"fixed": "1.7.5.-r1"}], [{"introduced": "2"}])
+    (problem,) = unknowns(affected, "1.7.4-r0", "apk")
+    assert problem.startswith("an affected range cannot be read: fixed 1.7.5.-r1: ")
+    assert fixes(affected, "1.7.4-r0", "apk") == []
+    assert fixes(affected, "2-r0", "apk") == [""]
+
+
+@pytest.mark.parametrize("scheme", ["pep440", "maven"])
+@pytest.mark.parametrize(
+    ("unreadable", "affected", "unknown"),
+    [
+        # An end that cannot be read: the versions outside of the readable ranges are not affected.
+        ({"fixed": "no version"}, "", "1.0 1.5 3.0 9"),
+        ({"last_affected": "no version"}, "", "1.0 1.5 3.0 9"),
+        ({"limit": "no version"}, "", "1.0 1.5 3.0 9"),
+        # A beginning that cannot be read: the versions inside of the readable ranges are affected.
+        ({"introduced": "no version"}, "1.0 1.5 3.0 9", "0.5 2.0 2.5"),
+        ({"introduced": 1}, "1.0 1.5 3.0 9", "0.5 2.0 2.5"),
+        ({"introduced": "no version", "fixed": None}, "", "0.5 1.0 1.5 2.0 2.5 3.0 9"),
+    ],
+)
+def test_unreadable_event_makes_unknown_only_what_it_can_change(scheme, unreadable, affected, unknown):
+    given = entry([{"introduced": "1.0"}, {"fixed": "2.0"}, {"introduced": "3.0"}, unreadable])
+    intervals = intervals_of(scheme, given)
+    versions = ["0.5", "1.0", "1.5", "2.0", "2.5", "3.0", "9"]
+    assert [version for version in versions if intervals_containing(scheme, intervals, version)] == affected.split()
+    uncertain = [version for version in versions if unknowns(given, version, scheme)]
+    assert [version for version in uncertain if version not in affected.split()] == unknown.split()
+
+
+@pytest.mark.parametrize("events", [None, "introduced", [["introduced", "0"]], [{"introduced": "0"}] * 10_001])
+def test_events_of_another_shape_make_every_version_unknown(events):
+    assert unknowns({"ranges": [{"type": "SEMVER", "events": events}]}, "1.0.0", "semver")
+    assert unknowns({"ranges": ["text"]}, "1.0.0", "semver")
+
+
+@pytest.mark.parametrize(
+    ("ranges", "fix"),
+    [
+        ((("5.2.0", "5.3.0"), ("5.3.0", "5.3.12")), "5.3.12"),  # they touch
+        ((("5.3.0", "5.3.12"), ("5.2.0", "5.3.0")), "5.3.12"),
+        ((("0", "5.3.0"), ("0", "6.0.0")), "6.0.0"),  # they overlap
+        ((("0", "6.0.0"), ("0", "5.3.0")), "6.0.0"),
+        ((("5.2.0", "5.3.0"), ("5.3.1", "5.3.12")), "5.3.0"),  # 5.3.0 is between them
+        ((("5.2.0", "5.3.0"), ("5.3.0", "")), ""),  # the second one has no fix
+    ],
+)
+@pytest.mark.parametrize("scheme", ["pep440", "maven", "packagist", "npm"])
+@pytest.mark.parametrize("is_one_entry", [True, False])
+def test_fix_is_the_end_of_the_union_of_touching_ranges(scheme, ranges, fix, is_one_entry):
+    events = [[{"introduced": low}, *([{"fixed": high}] if high else [])] for low, high in ranges]
+    entries = [entry(*events)] if is_one_entry else [entry(item) for item in events]
+    found = intervals_containing(scheme, intervals_of(scheme, *entries), "5.2.14")
+    assert [item.fixed_version for item in found] == [fix]
+
+
+def test_listed_version_that_is_also_the_fix_takes_the_fix_away():
+    assert fixes(entry([{"introduced": "0"}, {"fixed": "2.0"}], versions=["2.0"]), "1.0", "pep440") == [""]
+    assert fixes(entry([{"introduced": "0"}, {"fixed": "2.0"}], versions=["2.1"]), "1.0", "pep440") == ["2.0"]
+
+
+@pytest.mark.parametrize("scheme", sorted(SCHEME_NAMES))
+def test_named_fix_is_never_affected_by_the_same_entries(scheme):
+    versions = versions_of(scheme)
+    ranges = st.lists(st.lists(st.tuples(st.sampled_from(KINDS), versions), max_size=4), min_size=1, max_size=4)
+
+    @settings(max_examples=150, deadline=None)
+    @given(ranges, st.booleans(), st.lists(versions, max_size=2))
+    def check(ranges, is_open_below, listed):
+        written = [[{kind: text} for kind, text in events] for events in ranges]
+        if is_open_below:
+            written[0].insert(0, {"introduced": "0"})
+        intervals = intervals_of(scheme, *[entry(events) for events in written], {"versions": listed})
+        for fix in {item.fixed_version for item in intervals} - {""}:
+            assert intervals_containing(scheme, intervals, fix) == []
+
+    check()
 
 
 def test_listed_version_matches_by_key_or_by_text_if_invalid():
     affected = entry(versions=["1.0", "weird version", "2.0"])
     assert fixes(affected, "1.0.0", "pep440") == [""]
-    assert [item.exact_version for item in intervals_of("pep440", affected)] == ["", "weird version", ""]
+    assert sorted(item.exact_version for item in intervals_of("pep440", affected)) == ["", "", "weird version"]
 
 
 def test_listed_version_inside_a_range_gets_no_own_interval():
@@ -178,9 +260,6 @@ def test_intervals_contain_exactly_the_affected_versions(events, version):
             scheme, affected, version
         )
         assert len(intervals_containing(scheme, intervals, version)) <= 1  # disjoint
-
-
-KINDS = ("introduced", "fixed", "last_affected", "limit")
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEME_NAMES - {"maven"}))
