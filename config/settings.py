@@ -216,9 +216,14 @@ REST_FRAMEWORK: dict[str, Any] = {
         "lifecycle.api.authentication.TokenAuthentication",
         "lifecycle.api.authentication.BrowserSessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PERMISSION_CLASSES": [
+        "rest_framework.permissions.IsAuthenticated",
+        "lifecycle.api.parameters.OnlyKnownParameters",
+    ],
+    "DEFAULT_METADATA_CLASS": "lifecycle.api.metadata.AllowedMethods",
     "DEFAULT_RENDERER_CLASSES": ["lifecycle.api.rendering.FastJSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["lifecycle.api.parsing.StorableJSONParser"],
+    "URL_FORMAT_OVERRIDE": None,  # no hidden `?format=` on every address
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "lifecycle.api.errors.problem_response",
     "DEFAULT_PAGINATION_CLASS": "lifecycle.api.pagination.KeysetPagination",
@@ -231,7 +236,10 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
-    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
+    "SERVE_PERMISSIONS": [
+        "rest_framework.permissions.IsAuthenticated",
+        "lifecycle.api.parameters.OnlyKnownParameters",
+    ],
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "POSTPROCESSING_HOOKS": [

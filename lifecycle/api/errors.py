@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
+from lifecycle.api.rendering import FastJSONRenderer
 from lifecycle.audit.services import record_refusal
 from lifecycle.core.errors import LifecycleError, NotFound
 from lifecycle.core.problems import MEDIA_TYPE, problem_body
@@ -18,11 +19,21 @@ from lifecycle.core.problems import MEDIA_TYPE, problem_body
 _WHOLE = "non_field_errors"  # DRF's key for errors of the whole body
 
 
+class ProblemResponse(Response):
+    """A problem document. It is JSON whatever the request accepts, also at an address with another format."""
+
+    @property
+    def rendered_content(self) -> bytes:
+        self["Content-Type"] = MEDIA_TYPE
+        return FastJSONRenderer().render(self.data)
+
+
 def problem(
     status: int, code: str, detail: str, *, errors: list[dict[str, str]] | None = None, **extra: Any
 ) -> Response:
     """Return a problem document as a DRF response."""
-    return Response(problem_body(status, code, detail, errors=errors, **extra), status=status, content_type=MEDIA_TYPE)
+    body = problem_body(status, code, detail, errors=errors, **extra)
+    return ProblemResponse(body, status=status, content_type=MEDIA_TYPE)
 
 
 def problem_response(error: Exception, details: dict[str, Any]) -> Response | None:

@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from django.db import connection, transaction
 from django.db.models.functions import Now
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.urls import Resolver404, resolve
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
@@ -149,13 +149,17 @@ def _keep(user: User, key: str, fingerprint: bytes, answer: HttpResponse) -> Non
     )
 
 
-def _body_of(answer: HttpResponse) -> Any:
-    """Return the response's JSON without secrets: the fields that the view names, and any text like a token."""
+def _body_of(answer: HttpResponse) -> str | None:
+    """Return the response's text without secrets: the fields that the view names, and any text like a token.
+
+    The text is stored as one JSON string. A JSON object in `jsonb` cannot hold an escaped NUL, and an error can quote
+    a request that has one.
+    """
     if isinstance(answer, SecretResponse):
         text = json.dumps(answer.kept_data(), default=str)
     else:
         text = answer.content.decode()
-    return json.loads(TOKEN.sub("(shown once)", text)) if text else None
+    return TOKEN.sub("(shown once)", text) or None
 
 
 def _replay(row: IdempotencyKey, fingerprint: bytes) -> HttpResponse:
@@ -163,12 +167,11 @@ def _replay(row: IdempotencyKey, fingerprint: bytes) -> HttpResponse:
         return _refused(
             IdempotencyKeyReused("This key was used with another request. Use a new key for a new request.")
         )
-    answer: HttpResponse
-    if row.body is None:
-        answer = HttpResponse(status=row.status)
-    else:
+    answer = HttpResponse(status=row.status)
+    if row.body is not None:
+        text = row.body if isinstance(row.body, str) else json.dumps(row.body)  # an object: stored by an older version
         media_type = MEDIA_TYPE if row.status >= 400 else "application/json"
-        answer = JsonResponse(row.body, status=row.status, safe=False, content_type=media_type)
+        answer = HttpResponse(text, status=row.status, content_type=media_type)
     answer[REPLAYED] = "true"
     answer["Cache-Control"] = "no-store"
     if row.location:

@@ -16,7 +16,7 @@ class IdempotencyKey(models.Model):
     key = models.CharField(max_length=200)
     request_sha256 = models.BinaryField(max_length=32)  # method, path with query, and body
     status = models.IntegerField()
-    body: models.JSONField[Any, Any] = models.JSONField(null=True)  # without secrets
+    body: models.JSONField[Any, Any] = models.JSONField(null=True)  # JSON text in a string, without secrets
     location = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

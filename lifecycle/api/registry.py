@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from lifecycle.api.caller import caller
+from lifecycle.api.serializing import StrictSerializer
 from lifecycle.authority.access import image_for
 from lifecycle.authority.queries import images_with_places, repositories_visible_to
 from lifecycle.comparison.queries import compare as compare_images
@@ -32,7 +33,7 @@ class RepositorySerializer(serializers.ModelSerializer[Repository]):
         read_only_fields = fields
 
 
-class ProtectedTagsSerializer(serializers.Serializer[dict[str, list[str]]]):
+class ProtectedTagsSerializer(StrictSerializer):
     patterns = serializers.ListField(child=serializers.CharField(max_length=128), max_length=PROTECTED_PATTERNS_MAX)
 
 

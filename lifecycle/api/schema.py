@@ -7,6 +7,14 @@ from typing import Any, Final
 from django.conf import settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.views import SpectacularAPIView
+from rest_framework.exceptions import ValidationError
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from lifecycle.api.rendering import FastJSONRenderer
 
 
 class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # its registry is untyped
@@ -23,6 +31,27 @@ class BrowserSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-u
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
         return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME}
+
+
+class SchemaView(SpectacularAPIView):
+    """The OpenAPI document of this API, as YAML or JSON."""
+
+    def get_format_suffix(self, **kwargs: Any) -> str | None:
+        """Return the format of `?format=`, or None to follow the Accept header; raises ValidationError (400)."""
+        text: str | None = self.request.query_params.get("format")
+        if text not in {None, "json", "yaml"}:
+            raise ValidationError({"format": ["Choose json or yaml."]})
+        return text
+
+    def get_renderers(self) -> list[BaseRenderer]:
+        """Return the renderers of the document; JSON for OPTIONS, which returns no document."""
+        return [FastJSONRenderer()] if self.request.method == "OPTIONS" else super().get_renderers()
+
+    @extend_schema(parameters=[OpenApiParameter("format", str, enum=["json", "yaml"])], exclude=True)
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Return the document."""
+        response: Response = super().get(request, *args, **kwargs)
+        return response
 
 
 _PROBLEM: Final[dict[str, Any]] = {

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from django.urls import include, path
-from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import SimpleRouter
 
-from lifecycle.api import (
-    authority,
-    schema,  # noqa: F401 -- registers itself
-)
+from lifecycle.api import authority
 from lifecycle.api.audit import AuditEventViewSet
 from lifecycle.api.environments import EnvironmentViewSet
 from lifecycle.api.jobs import JobViewSet
 from lifecycle.api.lineage import LineageView
+from lifecycle.api.me import MeView
 from lifecycle.api.promotion import PromotionViewSet
 from lifecycle.api.rebuild import RecipeView, WatchesView, WatchView, WaveViewSet
 from lifecycle.api.registry import ImageViewSet, RepositoryViewSet
+from lifecycle.api.schema import SchemaView
 
 router = SimpleRouter()
 router.register("images", ImageViewSet, basename="image")
@@ -29,7 +27,8 @@ router.register("jobs", JobViewSet, basename="job")
 
 app_name = "api"
 urlpatterns = [
-    path("schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("schema/", SchemaView.as_view(), name="schema"),
+    path("me/", MeView.as_view(), name="me"),
     path("repositories/<int:repository_id>/recipe/", RecipeView.as_view(), name="repository-recipe"),
     path("repositories/<int:repository_id>/watches/", WatchesView.as_view(), name="repository-watches"),
     path("repositories/<int:repository_id>/watches/<int:watch_id>/", WatchView.as_view(), name="repository-watch"),

@@ -83,6 +83,19 @@ def teams_visible_to(actor: User) -> QuerySet[Team]:
     )
 
 
+def teams_of(actor: User) -> QuerySet[Team]:
+    """Return the teams that `actor` belongs to: by membership or by a live grant, also for an admin; by slug."""
+    is_own = Exists(live_grants(actor).filter(team=OuterRef("pk"))) | Exists(
+        Membership.objects.filter(user=actor, team=OuterRef("pk"))
+    )
+    return Team.objects.filter(is_own).order_by("slug")
+
+
+def grants_held_by(actor: User) -> QuerySet[RoleGrant]:
+    """Return the live grants of `actor` with their role and environment, in order of their creation."""
+    return live_grants(actor).select_related("role", "environment").order_by("pk")
+
+
 def teams_where(actor: User, verb: Verb) -> QuerySet[Team]:
     """Return the teams on which, as a whole, `actor` has `verb`."""
     if not actor.is_active:

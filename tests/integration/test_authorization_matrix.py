@@ -38,6 +38,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "accounts/sign-out/": (IN, IN, IN),  # leads on; only a POST signs out
     "hooks/registry/<str:name>": (POST_ONLY, POST_ONLY, POST_ONLY),
     "api/v1/schema/": (OUT, IN, IN),
+    "api/v1/me/": (OUT, IN, IN),
     "api/v1/images/": (OUT, IN, IN),
     "api/v1/images/{digest}/": (OUT, HIDDEN, IN),
     "api/v1/images/{digest}/findings/": (OUT, HIDDEN, IN),

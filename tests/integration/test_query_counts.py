@@ -84,6 +84,7 @@ LISTS: Final[dict[str, int]] = {
     "roles/{role}/": 12,
     "people/": 12,
     "account/tokens/": 12,
+    "api/v1/me/": 5,
     "api/v1/images/": 10,
     "api/v1/images/{digest}/": 10,
     "api/v1/images/{digest}/findings/": 10,
