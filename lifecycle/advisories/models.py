@@ -59,6 +59,7 @@ class Advisory(models.Model):
         indexes = (
             models.Index(fields=("osv_id",), name="advisory_by_id"),
             GinIndex(fields=("aliases",), name="advisory_aliases"),
+            GinIndex(fields=("upstream",), name="advisory_upstream"),
         )
 
     def __str__(self) -> str:

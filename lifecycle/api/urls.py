@@ -15,6 +15,7 @@ from lifecycle.api.promotion import PromotionViewSet
 from lifecycle.api.rebuild import RecipeView, WatchesView, WatchView, WaveViewSet
 from lifecycle.api.registry import ImageViewSet, RepositoryViewSet
 from lifecycle.api.schema import SchemaView
+from lifecycle.api.search import SearchView
 
 router = SimpleRouter()
 router.register("images", ImageViewSet, basename="image")
@@ -49,6 +50,7 @@ urlpatterns = [
     path("teams/<slug:team>/explain/", authority.ExplainView.as_view(), name="team-explain"),
     path("roles/", authority.RolesView.as_view(), name="roles"),
     path("roles/<slug:role>/", authority.RoleView.as_view(), name="role"),
+    path("search/", SearchView.as_view(), name="search"),
     path("tokens/", authority.TokensView.as_view(), name="tokens"),
     path("tokens/<int:token_id>/", authority.TokenView.as_view(), name="token"),
     path("", include(router.urls)),

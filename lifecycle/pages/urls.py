@@ -12,6 +12,7 @@ from lifecycle.pages.lineage import urls as lineage
 from lifecycle.pages.promotion import urls as promotion
 from lifecycle.pages.rebuild import urls as rebuild
 from lifecycle.pages.registry import urls as registry
+from lifecycle.pages.search import urls as search
 
 app_name = "lifecycle"
 
@@ -24,4 +25,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *jobs.urlpatterns,
     *authority.urlpatterns,
     *registry.urlpatterns,
+    *search.urlpatterns,
 ]

@@ -6,11 +6,18 @@ from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
+from django.contrib.postgres.search import SearchVector
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Func, Q, Value
 
 from accounts.models import Team, User
 from accounts.verbs import Verb
+
+
+def words_of_name() -> SearchVector:
+    """Return the words of a repository's name, for a search by their beginning. `repository_by_words` indexes them."""
+    spaced = Func(F("name"), Value("[^A-Za-z0-9]+"), Value(" "), Value("g"), function="regexp_replace")
+    return SearchVector(spaced, config="simple")
 
 
 class Registry(models.Model):
@@ -81,6 +88,7 @@ class Repository(models.Model):
         indexes = (
             models.Index(fields=("team", "name"), name="repository_by_team_and_name"),
             models.Index(fields=("-updated_at", "-id"), name="repository_by_last_change"),
+            GinIndex(words_of_name(), name="repository_by_words"),
         )
 
     def __str__(self) -> str:
@@ -266,7 +274,10 @@ class Tag(models.Model):
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=("repository", "name"), name="tag_once_per_repository_and_name"),)
-        indexes = (models.Index(fields=("repository", "-updated_at", "-id"), name="tag_newest_first"),)
+        indexes = (
+            models.Index(fields=("repository", "-updated_at", "-id"), name="tag_newest_first"),
+            models.Index(fields=("name",), name="tag_by_name"),
+        )
 
     def __str__(self) -> str:
         return f"{self.repository}:{self.name}"

@@ -48,6 +48,7 @@ class PackageVersion(models.Model):
                 name="packageversion_by_coordinates",
             ),
             models.Index(fields=("name",), name="packageversion_by_name"),
+            models.Index(fields=("source_name",), condition=~Q(source_name=""), name="packageversion_by_source"),
         )
 
     def __str__(self) -> str:

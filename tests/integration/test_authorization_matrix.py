@@ -23,6 +23,7 @@ from lifecycle.core import clock
 from lifecycle.jobs.models import Job
 from lifecycle.promotion import services as promotions
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
+from tests.factories import dock as rows
 
 pytestmark = pytest.mark.django_db
 
@@ -139,6 +140,10 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "account/tokens/{token}/revoke/": (OUT, POST_ONLY, POST_ONLY),
     "audit/": (OUT, REFUSED, REFUSED),
     "audit/export/": (OUT, REFUSED, REFUSED),
+    "search/?q=shop": (OUT, IN, IN),
+    "advisories/{advisory}/": (OUT, IN, IN),  # feeds are public; only its list of images depends on the reader
+    "packages/{package_type}/{package_name}/": (OUT, HIDDEN, IN),
+    "api/v1/search/?q=shop": (OUT, IN, IN),
     "audit/{event}/": (OUT, HIDDEN, HIDDEN),
     "theme/": (POST_ONLY, POST_ONLY, POST_ONLY),
 }
@@ -335,13 +340,16 @@ def wave(dock):
 
 @pytest.fixture
 def estate(dock):
-    """A robot with a token, somebody's token, and a composed role."""
+    """A robot with a token, somebody's token, a composed role, and a package with an advisory."""
     robot = Robot.objects.create(
         user=User.objects.create(username="shop+ci", kind=User.Kind.ROBOT), team=dock.team, name="ci"
     )
     tokens.create_token(robot.user, kind="rob", name="ci")
     tokens.create_token(dock.owner, kind="pat", name="laptop")
     Role.objects.create(slug="crew", name="Crew", verbs=["image.view"])
+    package = rows.package("openssl", "3.0")
+    rows.carry(dock.image, 0, package)
+    rows.advisory("CVE-2026-1", "high", package)
     Job.objects.create(kind="scan", subject_id=1, actor=dock.owner, state="failed", finished_at=clock.now())
 
 
@@ -364,6 +372,9 @@ def address(pattern, dock, request_):
         "event": AuditEvent.objects.order_by("pk").values_list("pk", flat=True).first(),
         "job": Job.objects.filter(kind="scan", subject_id=1).values_list("pk", flat=True).first(),
         "team": dock.team.slug,
+        "advisory": "CVE-2026-1",
+        "package_type": "deb",
+        "package_name": "openssl",
     }
     return "/" + pattern.replace("<str:name>", "managed").format(**values)
 

@@ -75,6 +75,11 @@ LISTS: Final[dict[str, int]] = {
     "jobs/{job}/log.txt": 12,
     "audit/": 15,
     "audit/export/": 15,
+    "search/?q=app": 20,
+    "search/?q=common": 20,
+    "advisories/{advisory}/": 20,
+    "packages/{package_type}/{package_name}/": 15,
+    "api/v1/search/?q=app": 15,
     "teams/": 12,
     "teams/{team}/?tab=members": 18,
     "teams/{team}/?tab=robots": 18,
@@ -184,6 +189,10 @@ def add_images(world: World, number: int) -> None:
     dock.push(first, images[subject], f"base-{number}", world.asker)
     if number:
         dock.derive(images[subject], derived)
+    common = dock.package("common", "1.0")
+    dock.carry(derived, 0, common)
+    if not number:
+        dock.advisory("CVE-common", "high", common, fixed="1.1")
     for image, packages in ((images[subject], "package"), (images[other], "library")):
         package = dock.package(f"{packages}-{number}", "1.0")
         dock.carry(image, 0, package)
@@ -276,6 +285,9 @@ def address(pattern: str) -> str:
         "wave": RebuildWave.objects.earliest("pk").pk,
         "wave_job": RebuildJob.objects.earliest("pk").pk,
         "role": "viewer",
+        "advisory": "CVE-common",
+        "package_type": "deb",
+        "package_name": "common",
         "job": Job.objects.earliest("pk").pk,
         "robot": Team.objects.get(slug="shop").robots.earliest("pk").pk,
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from django import template
 from django.template.loader import render_to_string
@@ -165,6 +165,18 @@ def chip_severity(severity: str) -> SafeString:
     """Return the chip of a severity, with the shape of that severity."""
     level = severity if severity in SEVERITIES else "unknown"
     return chip(level, f"severity-{level}", level.capitalize())
+
+
+@register.filter
+def advisory_links(osv_id: str) -> list[tuple[str, str]]:
+    """Return (label, address) of the public pages about an advisory: OSV, and for a CVE also NVD."""
+    name = quote(osv_id, safe="")
+    links = [("OSV", f"https://osv.dev/vulnerability/{name}")]
+    if osv_id.startswith("CVE-"):
+        links.append(("NVD", f"https://nvd.nist.gov/vuln/detail/{name}"))
+    if osv_id.startswith("GHSA-"):
+        links.append(("GitHub", f"https://github.com/advisories/{name}"))
+    return links
 
 
 @register.simple_tag

@@ -24,6 +24,9 @@ def addresses() -> list[str]:
         reverse("lifecycle:repository", args=["shop", "shop/checkout"]),
         *(f"{image}?tab={tab}" for tab in tabs),
         reverse("lifecycle:lineage"),
+        reverse("lifecycle:search") + "?q=shop",
+        reverse("lifecycle:advisory", args=["CVE-2024-5535"]),
+        reverse("lifecycle:package", args=["deb", "libssl3"]),
         reverse("lifecycle:lineage-image", args=[dock.sha("shop/api")]),
     ]
 
@@ -79,3 +82,26 @@ def test_filter_and_theme_work_without_script(browser: Browser, live_server: Any
     page.locator(".menu-button").click()
     page.get_by_role("button", name="Dark").click()
     assert page.locator("html").get_attribute("data-bs-theme") == "dark"
+
+
+def test_palette_finds_and_opens_by_keyboard(browser: Browser, live_server: Any) -> None:
+    page = signed_in(browser, live_server.url)
+    page.goto(live_server.url + reverse("lifecycle:lineage"))
+    page.keyboard.press("Control+k")
+    page.keyboard.type("shop/work")
+    page.get_by_role("dialog").get_by_role("link", name="shop/worker").wait_for()
+    assert Axe().run(page).violations_count == 0
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/t/shop/r/shop/worker/")
+    page.keyboard.press("Control+k")
+    page.keyboard.press("Escape")
+    assert not page.locator("#palette").is_visible()
+
+
+def test_search_works_on_a_phone_without_script(browser: Browser, live_server: Any) -> None:
+    page = signed_in(browser, live_server.url, width=375, script=False)
+    page.get_by_role("link", name="Search").click()
+    page.get_by_label("Search for").fill("CVE-2024-5535")
+    page.get_by_role("button", name="Search").click()
+    page.get_by_role("link", name="CVE-2024-5535").click()
+    assert "shop/api:1.0" in page.locator("table").inner_text()

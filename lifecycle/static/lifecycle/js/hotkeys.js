@@ -34,14 +34,6 @@ function help() {
 
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.altKey) return;
-  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
-    const search = document.querySelector("[data-search]");
-    if (search && search.offsetParent !== null) {
-      event.preventDefault();
-      search.focus();
-    }
-    return;
-  }
   if (event.ctrlKey || event.metaKey || isTyping(event.target) || isOff() || document.querySelector("dialog[open]")) return;
   const key = waiting + event.key;
   clearTimeout(timer);

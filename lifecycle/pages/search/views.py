@@ -1,0 +1,68 @@
+"""The search, and the pages across images: one advisory, one package. They show only images that the reader can see."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+from django.views.decorators.http import require_safe
+
+from lifecycle.core.errors import NotFound
+from lifecycle.core.paging import keyset_page
+from lifecycle.pages.requests import cursors, reader
+from lifecycle.pages.search import page_queries
+from lifecycle.search.queries import TEXT_MAX, images_with_packages_seen
+from lifecycle.search.queries import search as hits_for
+
+
+@require_safe
+def search(request: HttpRequest) -> HttpResponse:
+    """Show what `?q=` finds. The palette (Ctrl+K) loads only the list."""
+    text = request.GET.get("q", "")[:TEXT_MAX].strip()
+    hits = hits_for(reader(request), text)
+    context = {
+        "q": text,
+        "hits": [(hit, reverse(hit.page, args=hit.page_args)) for hit in hits],
+        "is_palette": bool(getattr(request, "htmx", False)),
+    }
+    name = "_hits" if context["is_palette"] else "search"
+    response = render(request, f"lifecycle/search/{name}.html", context)
+    patch_vary_headers(response, ["HX-Request"])
+    return response
+
+
+@require_safe
+def advisory(request: HttpRequest, osv_id: str) -> HttpResponse:
+    """Show the records of one vulnerability under any of its names, and the images of the reader that it affects."""
+    user = reader(request)
+    found = page_queries.vulnerability(osv_id)
+    if found is None:
+        raise NotFound("No feed has an advisory with this id.")
+    packages = page_queries.affected_packages(found.records)
+    page = keyset_page(images_with_packages_seen(user, packages), ("-id",), **cursors(request))
+    lead = found.records[0]
+    context = {
+        "osv_id": osv_id,
+        "names": found.names,
+        "lead": lead,
+        "records": found.records,
+        "scored": next((record for record in found.records if record.vector), None),
+        "severity": next((record.severity for record in found.records if record.severity != "unknown"), "unknown"),
+        "page": page,
+        "rows": page_queries.carrier_rows(user, page.rows, packages, found.records),
+    }
+    return render(request, "lifecycle/search/advisory.html", context)
+
+
+@require_safe
+def package(request: HttpRequest, kind: str, name: str) -> HttpResponse:
+    """Show the images of the reader with any version of one package."""
+    user = reader(request)
+    versions = [row.pk for row in page_queries.packages_called(kind, name)]
+    page = keyset_page(images_with_packages_seen(user, versions), ("-id",), **cursors(request))
+    if not page and not request.GET.get("after") and not request.GET.get("before"):
+        raise NotFound("No image you can see contains this package.")
+    rows = page_queries.carrier_rows(user, page.rows, versions)
+    context = {"kind": kind, "name": name, "page": page, "rows": rows}
+    return render(request, "lifecycle/search/package.html", context)

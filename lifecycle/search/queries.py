@@ -1,0 +1,183 @@
+"""Search. Each kind of thing is asked only for texts that can name it, by index, and only where the reader can see it.
+
+A name is found by its beginning; a repository also by the beginning of each word in its name ("api" finds shop/api).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from django.contrib.postgres.search import SearchQuery
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from accounts.models import User
+from lifecycle.advisories.models import Advisory
+from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.promotion.queries import promotions_visible_to
+from lifecycle.rebuild.queries import waves_visible_to
+from lifecycle.registry.models import Image, Repository, Tag, words_of_name
+from lifecycle.registry.queries import given_by_people, images_held_in, locations_of
+from lifecycle.sbom.models import ImageInventory, InventoryPackage, PackageVersion
+from lifecycle.search.types import Hit
+
+TEXT_MAX: Final = 300  # characters; a repository name has at most 255, a digest 135
+PER_KIND: Final = 8
+_PACKAGES_LOOKED_AT: Final = 40  # package names with the same beginning, of which the reader may see few
+_LAST: Final = "\uffff"  # sorts behind every character of a name
+_NUMBER: Final = re.compile(r"(?i)(?:(pr|w)[- ]?|#)?([0-9]{1,18})")
+_DIGEST: Final = re.compile(r"(?i)(?:(sha256|sha512):)?([0-9a-f]{6,128})")
+_WORDS: Final = re.compile(r"[a-z0-9]+")
+
+
+def search(actor: User, text: str) -> list[Hit]:
+    """Return what `text` can mean among the things that `actor` can see, at most PER_KIND of each kind.
+
+    `text` is a part of a repository name, a tag ("1.0", "shop/api:1.0"), a digest (also its first 6 digits or more), a
+    package, an advisory or alias, a request ("PR-13") or a wave ("W-2"). At most 16 queries. "" finds nothing.
+    """
+    text = " ".join(text.replace("\0", "").split()).strip(" …")[:TEXT_MAX]
+    if not text:
+        return []
+    visible = repositories_visible_to(actor)
+    hits: list[Hit] = []
+    if found := _NUMBER.fullmatch(text):
+        hits += _numbered(actor, (found[1] or "").lower(), int(found[2]))
+    if found := _DIGEST.fullmatch(text.rpartition("@")[2]):
+        hits += _images(actor, visible, (found[1] or "").lower(), found[2].lower())
+    if text.lower().startswith(("sha256:", "sha512:")):
+        return hits
+    hits += _repositories(visible, text)
+    hits += _tags(visible, text)
+    if len(text) > 1:
+        hits += _advisories(text)
+        hits += _packages(visible, text)
+    return hits
+
+
+def _starts(field: str, text: str) -> Q:
+    """Return the condition that `field` begins with `text`, as a range of its index."""
+    return Q(**{f"{field}__gte": text, f"{field}__lt": text + _LAST, f"{field}__startswith": text})
+
+
+def _numbered(actor: User, prefix: str, number: int) -> list[Hit]:
+    hits = []
+    if prefix != "w":
+        request = promotions_visible_to(actor).filter(pk=number).first()
+        if request is not None:
+            to = f"{request.repository.name} {request.tag} to {request.environment.slug}, {request.get_state_display()}"
+            hits.append(Hit("request", str(request), to.rstrip(), "lifecycle:promotion", (request.pk,)))
+    if prefix != "pr":
+        wave = waves_visible_to(actor).filter(pk=number).first()
+        if wave is not None:
+            about = f"rebuilds on {wave.repository.name}, {wave.get_state_display()}"
+            hits.append(Hit("wave", str(wave), about, "lifecycle:wave", (wave.pk,)))
+    return hits
+
+
+def _images(actor: User, visible: QuerySet[Repository], algorithm: str, digits: str) -> list[Hit]:
+    condition = Q()
+    for name in [algorithm] if algorithm else ["sha256", "sha512"]:
+        start = f"{name}:{digits}"
+        condition |= Q(digest__gte=start, digest__lt=f"{start}g", digest__startswith=start)
+    rows = images_visible_to(actor).filter(condition).exclude(kind=Image.Kind.ARTIFACT)
+    images = list(rows.only("digest").order_by("digest")[:PER_KIND])
+    places = locations_of([image.pk for image in images], visible)
+    return [
+        Hit(
+            "image", image.short_digest, place.label, "lifecycle:image",
+            (place.repository.team.slug, place.repository.name, image.digest),
+        )
+        for image in images
+        if (place := places.get(image.pk)) is not None
+    ]  # fmt: skip
+
+
+def _repositories(visible: QuerySet[Repository], text: str) -> list[Hit]:
+    words = _WORDS.findall(text.lower().partition("@")[0])
+    if not words:
+        return []
+    query = SearchQuery(" & ".join(f"{word}:*" for word in words), search_type="raw", config="simple")
+    rows = visible.select_related("team").alias(words=words_of_name()).filter(words=query)
+    found = rows.order_by("-updated_at", "-id")[:PER_KIND]
+    named = visible.select_related("team").filter(name=text.lower())[:1]
+    unique = {row.pk: row for row in [*named, *found]}
+    return [
+        Hit("repository", row.name, row.description, "lifecycle:repository", (row.team.slug, row.name))
+        for row in unique.values()
+    ][:PER_KIND]
+
+
+def _tags(visible: QuerySet[Repository], text: str) -> list[Hit]:
+    repository, _, name = text.rpartition(":")
+    rows = given_by_people(Tag.objects.filter(repository__in=visible, image__isnull=False))
+    rows = rows.filter(_starts("name", name))
+    if repository:
+        rows = rows.filter(Q(repository__name=repository) | Q(repository__name__endswith=f"/{repository}"))
+    tags = rows.select_related("repository__team", "image").defer("image__manifest", "image__config")
+    return [
+        Hit(
+            "tag", f"{tag.repository.name}:{tag.name}", tag.image.short_digest, "lifecycle:image",
+            (tag.repository.team.slug, tag.repository.name, tag.image.digest),
+        )
+        for tag in tags.order_by("name", "-updated_at", "-id")[:PER_KIND]
+        if tag.image is not None and tag.image.kind != Image.Kind.ARTIFACT
+    ]  # fmt: skip
+
+
+def _spellings(text: str) -> list[str]:
+    """Return how feeds write an id: as typed, in capitals, and GHSA ids with small letters behind the prefix."""
+    head, dash, tail = text.partition("-")
+    return list(dict.fromkeys([text, text.upper(), head.upper() + dash + tail.lower()]))
+
+
+def _advisories(text: str) -> list[Hit]:
+    """Return the advisories with an id that begins with `text`, or an alias that is `text`, the id itself first."""
+    named: QuerySet[Advisory] = Advisory.objects.filter(withdrawn_at=None, tombstoned_at=None)
+    fields = ("osv_id", "summary", "aliases", "upstream")
+    rows: list[dict[str, Any]] = []
+    for spelling in _spellings(text):
+        rows += named.filter(_starts("osv_id", spelling)).order_by("osv_id").values(*fields)[:PER_KIND]
+    other = [Q(aliases__contains=[spelling]) | Q(upstream__contains=[spelling]) for spelling in _spellings(text)[:2]]
+    for condition in other:
+        rows += named.filter(condition).order_by("osv_id").values(*fields)[:PER_KIND]
+    unique = {row["osv_id"]: row for row in rows}
+    return [Hit("advisory", osv_id, _about(row), "lifecycle:advisory", (osv_id,)) for osv_id, row in unique.items()][
+        :PER_KIND
+    ]
+
+
+def _about(row: dict[str, Any]) -> str:
+    others = ", ".join([*row["aliases"], *row["upstream"]][:3])
+    return " · ".join(part for part in (others, row["summary"][:140]) if part)
+
+
+def _packages(visible: QuerySet[Repository], text: str) -> list[Hit]:
+    """Return the packages in visible images whose name begins with `text`, or that are built from the source `text`."""
+    names = PackageVersion.objects.filter(_starts("name", text.lower()) | Q(name=text) | Q(source_name=text.lower()))
+    rows = names.order_by("name", "type", "source_name").values_list("type", "name", "source_name").distinct()
+    triples = list(rows[:_PACKAGES_LOOKED_AT])
+    if not triples:
+        return []
+    seen = names.filter(name__in={name for _, name, _ in triples})
+    held = carriers(visible).filter(inventory__inventory_packages__package=OuterRef("pk"))
+    shown = set(seen.filter(Exists(held)).values_list("type", "name").distinct())
+    hits = {}
+    for kind, name, source in triples:
+        if (kind, name) in shown and (kind, name) not in hits:
+            detail = f"{kind} package" + (f", source {source}" if source and source != name else "")
+            hits[kind, name] = Hit("package", name, detail, "lifecycle:package", (kind, name))
+    return list(hits.values())[:PER_KIND]
+
+
+def carriers(visible: QuerySet[Repository]) -> QuerySet[ImageInventory]:
+    """Return the inventories of images in `visible` repositories."""
+    return ImageInventory.objects.filter(image__in=images_held_in(visible))
+
+
+def images_with_packages_seen(actor: User, package_ids: Iterable[int]) -> QuerySet[Image]:
+    """Return the images that `actor` can see with one of these package versions; page them by -id."""
+    inventories = InventoryPackage.objects.filter(package__in=package_ids).values("inventory")
+    carrying = ImageInventory.objects.filter(inventory__in=inventories).values("image")
+    return images_visible_to(actor).filter(pk__in=carrying).defer("manifest", "config")
