@@ -55,7 +55,7 @@ def test_unknown_parameter_is_refused_by_every_route(owner: Caller, pattern: str
 def methods(pattern: str) -> list[str]:
     view = resolve(address(pattern)).func
     actions = getattr(view, "actions", None)
-    view_class = getattr(view, "cls", None) or view.view_class  # type: ignore[attr-defined]
+    view_class = getattr(view, "cls", None) or view.view_class  # type: ignore[attr-defined]  # set by `as_view`
     given = actions or {name: name for name in ("get", "post", "put", "patch", "delete") if hasattr(view_class, name)}
     return [name.upper() for name in given if name != "head"]
 
@@ -174,7 +174,7 @@ def test_odd_body_gets_a_client_error_from_every_route(owner: Caller, body: str,
 def test_error_that_quotes_a_null_character_is_replayed(owner: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also without the check of request bodies, a stored response can hold any JSON text."""
     monkeypatch.setattr("lifecycle.api.parsing._check", lambda value: None)
-    send = lambda: Client().post(  # noqa: E731
+    send = lambda: Client().post(  # noqa: E731 -- a call with these arguments, made twice
         "/api/v1/teams/", r'{"a\u0000b": 1}', content_type="application/json",
         headers=owner.headers | {"Idempotency-Key": "k1"},
     )  # fmt: skip

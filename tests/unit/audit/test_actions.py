@@ -59,7 +59,10 @@ STORED = [
     (actions.DemoSeeded(("a", "b")), {"accounts": ["a", "b"]}),
     (actions.JobCancelled("scan", actions.JobState("queued")), {"kind": "scan", "before": {"state": "queued"}}),
     (actions.JobRetried("scan", 7), {"kind": "scan", "again": 7}),
-    (actions.AdvisoriesSynced(3, 2, 1), {"stored": 3, "tombstoned": 2, "errors": 1}),
+    (
+        actions.AdvisoriesSynced(3, 2, 1, 4),
+        {"stored": 3, "tombstoned": 2, "errors": 1, "unreadable": 4},
+    ),
     (actions.InventoryImported(3, 2, 1), {"images": 3, "scanned": 2, "placed": 1}),
     (actions.LineageDeclared("sha256:a"), {"base": "sha256:a"}),
     (
