@@ -25,7 +25,7 @@ def links_of(event: AuditEvent, user: User) -> dict[str, str]:
     An address is "" when `user` cannot see the page, or when what it showed is gone. At most six queries.
     """
     finder = _FINDERS.get(event.subject_kind)
-    links = {"subject": finder(event, user) if finder is not None and event.subject_id else ""}
+    links = {"subject": finder(event.subject_id, event, user) if finder is not None and event.subject_id else ""}
     repository = (
         repositories_visible_to(user)
         .filter(name=event.repository)
@@ -51,54 +51,54 @@ def links_of(event: AuditEvent, user: User) -> dict[str, str]:
     return links
 
 
-def _promotion(event: AuditEvent, user: User) -> str:
-    is_seen = promotions_visible_to(user).filter(pk=event.subject_id).exists()
-    return reverse("lifecycle:promotion", args=(event.subject_id,)) if is_seen else ""
+def _promotion(subject_id: int, event: AuditEvent, user: User) -> str:
+    is_seen = promotions_visible_to(user).filter(pk=subject_id).exists()
+    return reverse("lifecycle:promotion", args=(subject_id,)) if is_seen else ""
 
 
-def _wave(event: AuditEvent, user: User) -> str:
-    is_seen = waves_visible_to(user).filter(pk=event.subject_id).exists()
-    return reverse("lifecycle:wave", args=(event.subject_id,)) if is_seen else ""
+def _wave(subject_id: int, event: AuditEvent, user: User) -> str:
+    is_seen = waves_visible_to(user).filter(pk=subject_id).exists()
+    return reverse("lifecycle:wave", args=(subject_id,)) if is_seen else ""
 
 
-def _wave_job(event: AuditEvent, user: User) -> str:
-    job = RebuildJob.objects.filter(pk=event.subject_id, wave__in=waves_visible_to(user)).first()
+def _wave_job(subject_id: int, event: AuditEvent, user: User) -> str:
+    job = RebuildJob.objects.filter(pk=subject_id, wave__in=waves_visible_to(user)).first()
     is_seen = job is not None and repositories_visible_to(user).filter(pk=job.repository_id).exists()
     return reverse("lifecycle:wave-log", args=(job.wave_id, job.pk)) if job is not None and is_seen else ""
 
 
-def _job(event: AuditEvent, user: User) -> str:
-    is_seen = jobs_visible_to(user).filter(pk=event.subject_id).exists()
-    return reverse("lifecycle:job", args=(event.subject_id,)) if is_seen else ""
+def _job(subject_id: int, event: AuditEvent, user: User) -> str:
+    is_seen = jobs_visible_to(user).filter(pk=subject_id).exists()
+    return reverse("lifecycle:job", args=(subject_id,)) if is_seen else ""
 
 
-def _team(event: AuditEvent, user: User) -> str:
-    team = teams_visible_to(user).filter(pk=event.subject_id).first()
+def _team(subject_id: int, event: AuditEvent, user: User) -> str:
+    team = teams_visible_to(user).filter(pk=subject_id).first()
     return reverse("lifecycle:team", args=(team.slug,)) if team is not None else ""
 
 
-def _grant(event: AuditEvent, user: User) -> str:
+def _grant(subject_id: int, event: AuditEvent, user: User) -> str:
     """The members of the grant's team. A revoked grant has no row, but the event names its team."""
-    grant = RoleGrant.objects.filter(pk=event.subject_id).select_related("team").first()
+    grant = RoleGrant.objects.filter(pk=subject_id).select_related("team").first()
     team_id = grant.team_id if grant is not None else event.team_id
-    team = teams_visible_to(user).filter(pk=team_id).first()
+    team = teams_visible_to(user).filter(pk=team_id).first() if team_id is not None else None
     return f"{reverse('lifecycle:team', args=(team.slug,))}?tab=members" if team is not None else ""
 
 
-def _environment(event: AuditEvent, user: User) -> str:
-    environment = environments_visible_to(user).filter(pk=event.subject_id).first()
+def _environment(subject_id: int, event: AuditEvent, user: User) -> str:
+    environment = environments_visible_to(user).filter(pk=subject_id).first()
     if environment is None:
         return ""
     return f"{reverse('lifecycle:environments')}?{urlencode({'team': environment.team.slug})}"
 
 
-def _robot(event: AuditEvent, user: User) -> str:
-    robot = Robot.objects.filter(pk=event.subject_id, team__in=teams_visible_to(user)).select_related("team").first()
+def _robot(subject_id: int, event: AuditEvent, user: User) -> str:
+    robot = Robot.objects.filter(pk=subject_id, team__in=teams_visible_to(user)).select_related("team").first()
     return reverse("lifecycle:robot", args=(robot.team.slug, robot.pk)) if robot is not None else ""
 
 
-def _token(event: AuditEvent, user: User) -> str:
-    token = ApiToken.objects.filter(pk=event.subject_id).select_related("user").first()
+def _token(subject_id: int, event: AuditEvent, user: User) -> str:
+    token = ApiToken.objects.filter(pk=subject_id).select_related("user").first()
     if token is None:
         return ""
     if token.user_id == user.pk:
@@ -107,17 +107,17 @@ def _token(event: AuditEvent, user: User) -> str:
     return reverse("lifecycle:robot", args=(robot.team.slug, robot.pk)) if robot is not None else ""
 
 
-def _role(event: AuditEvent, user: User) -> str:
-    role = Role.objects.filter(pk=event.subject_id).first()
+def _role(subject_id: int, event: AuditEvent, user: User) -> str:
+    role = Role.objects.filter(pk=subject_id).first()
     return reverse("lifecycle:role", args=(role.slug,)) if role is not None else ""
 
 
-def _person(event: AuditEvent, user: User) -> str:
+def _person(subject_id: int, event: AuditEvent, user: User) -> str:
     return reverse("lifecycle:people") if user.is_superuser else ""
 
 
 # Kind of subject -> the page that shows it. Images and repositories have links of their own.
-_FINDERS: Final[dict[str, Callable[[AuditEvent, User], str]]] = {
+_FINDERS: Final[dict[str, Callable[[int, AuditEvent, User], str]]] = {
     "apitoken": _token,
     "environment": _environment,
     "job": _job,
