@@ -96,7 +96,7 @@ def view_of(path: str, method: str) -> Any:
             match = resolve(path.format_map(values))
         except Resolver404:
             continue
-        view_class = getattr(match.func, "cls", None) or match.func.view_class  # type: ignore[attr-defined]
+        view_class = getattr(match.func, "cls", None) or match.func.view_class  # type: ignore[attr-defined]  # set by `as_view`
         view = view_class()
         view.action = getattr(match.func, "actions", {}).get(method)
         return view
