@@ -15,7 +15,7 @@ from lifecycle.ingest.models import Delivery
 from lifecycle.jobs.models import Job, JobLogLine, ScheduleSlot
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.promotion.models import Evaluation, PromotionRequest, Vote
-from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
+from lifecycle.rebuild.models import BuilderPermit, RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import (
     Image,
     IndexEntry,
@@ -35,6 +35,7 @@ __all__ = [
     "Ancestry",
     "AuditEvent",
     "AuditPending",
+    "BuilderPermit",
     "CredentialFailure",
     "Delivery",
     "Derivation",

@@ -17,12 +17,12 @@ from rest_framework.response import Response
 from lifecycle.api.caller import caller
 from lifecycle.api.jobs import LogSerializer, log_answer
 from lifecycle.api.serializing import StrictSerializer
-from lifecycle.authority.access import repository_for
+from lifecycle.authority.access import repository_for, team_for
 from lifecycle.core.errors import LimitExceeded, NotFound
 from lifecycle.rebuild import estimates, planning, queries, services
 from lifecycle.rebuild.access import job_for, wave_for
 from lifecycle.rebuild.contexts import CONTEXT_MAX
-from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
+from lifecycle.rebuild.models import BuilderPermit, RebuildJob, RebuildWave, Recipe, UpstreamWatch
 
 BODY_MAX: Final = CONTEXT_MAX * 3 // 2  # bytes; base64 turns 3 bytes into 4, and the body also contains the recipe
 
@@ -99,6 +99,74 @@ class RecipeView(generics.GenericAPIView[Recipe]):
         body.is_valid(raise_exception=True)
         recipe = services.put_recipe(repository_id, actor=caller(request), **body.validated_data)
         return Response(self.get_serializer(recipe).data)
+
+
+class BuilderSerializer(serializers.Serializer[BuilderPermit | None]):
+    """Whether the embedded builder can run recipes here, and who turned it on."""
+
+    is_on = serializers.BooleanField(read_only=True)
+    through = serializers.ChoiceField(choices=["team", "repository"], allow_null=True, read_only=True)
+    turned_on_by = serializers.CharField(allow_null=True, read_only=True)
+    turned_on_at = serializers.DateTimeField(allow_null=True, read_only=True)
+
+    def to_representation(self, instance: BuilderPermit | None) -> dict[str, Any]:
+        if instance is None:
+            return {"is_on": False, "through": None, "turned_on_by": None, "turned_on_at": None}
+        return {
+            "is_on": True,
+            "through": "repository" if instance.team_id is None else "team",
+            "turned_on_by": instance.turned_on_by.username,
+            "turned_on_at": serializers.DateTimeField().to_representation(instance.turned_on_at),
+        }
+
+
+def _builder_answer(permit: BuilderPermit | None) -> Response:
+    return Response(BuilderSerializer().to_representation(permit))
+
+
+class TeamBuilderView(generics.GenericAPIView[BuilderPermit]):
+    """The switch of the embedded builder for all repositories of a team."""
+
+    serializer_class = BuilderSerializer
+
+    @extend_schema(responses=BuilderSerializer)
+    def get(self, request: Request, team: str) -> Response:
+        """Return whether the builder is on for the team."""
+        row = team_for(caller(request), team)
+        return _builder_answer(BuilderPermit.objects.select_related("turned_on_by").filter(team=row).first())
+
+    @extend_schema(request=None, responses=BuilderSerializer)
+    def put(self, request: Request, team: str) -> Response:
+        """Turn the builder on for the team (admins only)."""
+        return _builder_answer(services.turn_builder_on(actor=caller(request), team=team))
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, team: str) -> Response:
+        """Turn the builder off for the team (admins only). It stays on for repositories that have their own switch."""
+        services.turn_builder_off(actor=caller(request), team=team)
+        return Response(status=204)
+
+
+class RepositoryBuilderView(generics.GenericAPIView[BuilderPermit]):
+    """The switch of the embedded builder for one repository."""
+
+    serializer_class = BuilderSerializer
+
+    @extend_schema(responses=BuilderSerializer)
+    def get(self, request: Request, repository_id: int) -> Response:
+        """Return whether the builder is on for the repository, by itself or through its team."""
+        return _builder_answer(queries.builder_permit_of(repository_for(caller(request), repository_id)))
+
+    @extend_schema(request=None, responses=BuilderSerializer)
+    def put(self, request: Request, repository_id: int) -> Response:
+        """Turn the builder on for the repository (admins only)."""
+        return _builder_answer(services.turn_builder_on(actor=caller(request), repository_id=repository_id))
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, repository_id: int) -> Response:
+        """Turn the builder off for the repository (admins only); 409 when it is on for the whole team."""
+        services.turn_builder_off(actor=caller(request), repository_id=repository_id)
+        return Response(status=204)
 
 
 class WatchSerializer(serializers.ModelSerializer[UpstreamWatch]):

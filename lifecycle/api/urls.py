@@ -12,7 +12,14 @@ from lifecycle.api.jobs import JobViewSet
 from lifecycle.api.lineage import LineageView
 from lifecycle.api.me import MeView
 from lifecycle.api.promotion import PromotionViewSet
-from lifecycle.api.rebuild import RecipeView, WatchesView, WatchView, WaveViewSet
+from lifecycle.api.rebuild import (
+    RecipeView,
+    RepositoryBuilderView,
+    TeamBuilderView,
+    WatchesView,
+    WatchView,
+    WaveViewSet,
+)
 from lifecycle.api.registry import ImageViewSet, RepositoryViewSet
 from lifecycle.api.schema import SchemaView
 from lifecycle.api.search import SearchView
@@ -31,6 +38,7 @@ urlpatterns = [
     path("schema/", SchemaView.as_view(), name="schema"),
     path("me/", MeView.as_view(), name="me"),
     path("repositories/<int:repository_id>/recipe/", RecipeView.as_view(), name="repository-recipe"),
+    path("repositories/<int:repository_id>/builder/", RepositoryBuilderView.as_view(), name="repository-builder"),
     path("repositories/<int:repository_id>/watches/", WatchesView.as_view(), name="repository-watches"),
     path("repositories/<int:repository_id>/watches/<int:watch_id>/", WatchView.as_view(), name="repository-watch"),
     path("images/<str:digest>/lineage/", LineageView.as_view(), name="image-lineage"),
@@ -47,6 +55,7 @@ urlpatterns = [
         name="robot-token",
     ),
     path("teams/<slug:team>/environments/", authority.TeamEnvironmentsView.as_view(), name="team-environments"),
+    path("teams/<slug:team>/builder/", TeamBuilderView.as_view(), name="team-builder"),
     path("teams/<slug:team>/explain/", authority.ExplainView.as_view(), name="team-explain"),
     path("roles/", authority.RolesView.as_view(), name="roles"),
     path("roles/<slug:role>/", authority.RoleView.as_view(), name="role"),

@@ -28,6 +28,11 @@ class Action(StrEnum):
     )
     ADVISORIES_SYNCED = "advisories.synced", "Gravingdock synced an advisory feed."
     AUDIT_EXPORTED = "audit.exported", "A person exported audit events."
+    BUILDER_TURNED_OFF = (
+        "builder.turned_off",
+        "An admin turned the embedded builder off for a team or a repository.",
+    )
+    BUILDER_TURNED_ON = "builder.turned_on", "An admin turned the embedded builder on for a team or a repository."
     DEMO_SEEDED = "demo.seeded", "The demonstration created its teams, accounts and environments."
     ENVIRONMENT_CREATED = "environment.created", "An environment was added to a team's promotion path."
     GRANT_CHANGED = "grant.changed", "The expiry of a grant was changed."

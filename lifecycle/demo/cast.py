@@ -28,6 +28,7 @@ from lifecycle.authority.services.environments import create_environment
 from lifecycle.demo.images import PRODUCTS
 from lifecycle.demo.telling import DemonstrationFailed
 from lifecycle.environments.models import Environment
+from lifecycle.rebuild.services import turn_builder_on
 from lifecycle.registry.models import Registry
 from lifecycle.registry.services import ensure_repository
 
@@ -89,6 +90,8 @@ def seed(registry: Registry, accounts_file: Path, *, web: str) -> dict[str, Acco
             _make_teams(registry)
             details = DemoSeeded(accounts=tuple(sorted(people)))
             audit.record(Action.DEMO_SEEDED, actor=system_user(), details=details)
+        for team in TEAMS:  # the demonstration builds the images of its own teams, also after somebody turned it off
+            turn_builder_on(actor=system_user(), team=team)
         accounts = {name: _account(user, password, kept.get(name, {})) for name, (user, password) in people.items()}
     content = {part.username: _described(part, accounts[part.username], registry, web) for part in PARTS}
     write_private(accounts_file, json.dumps(content, indent=2) + "\n")

@@ -10,6 +10,7 @@ import orjson
 from django.utils.crypto import salted_hmac
 
 from lifecycle.core.errors import Malformed, NotFound, RegistryRefused
+from lifecycle.core.reasons import refuse_if
 from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
 from lifecycle.jobs.handlers import JobRun
@@ -18,7 +19,8 @@ from lifecycle.rebuild import contexts, documents, methods, queries, rebase
 from lifecycle.rebuild.bases import first_platform
 from lifecycle.rebuild.builders import buildah
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe
-from lifecycle.rebuild.types import BuildRequest, WaveCancelled
+from lifecycle.rebuild.refusals import why_not_build
+from lifecycle.rebuild.types import BuilderOff, BuildRequest, WaveCancelled
 from lifecycle.registry.constants import OWN_TAGS
 
 Method = RebuildJob.Method
@@ -54,7 +56,7 @@ def result_tag(node_id: str) -> str:
 def make_image(run: JobRun, client: RegistryClient, job: RebuildJob, bases: Mapping[str, str], *, tag: str) -> Made:
     """Push the result under its own `tag`, and return it. The result of an earlier attempt is reused.
 
-    Raises NotFound when the image cannot be rebased or built, BuildFailed, WaveCancelled, LeaseLost.
+    Raises NotFound when the image cannot be rebased or built, BuilderOff, BuildFailed, WaveCancelled, LeaseLost.
     """
     earlier = client.resolve(job.repository.name, tag)
     if earlier is not None:
@@ -65,6 +67,8 @@ def make_image(run: JobRun, client: RegistryClient, job: RebuildJob, bases: Mapp
         return Made(rebased, Method.REBASE, "Its own layers were put onto the new base unchanged.")
     if job.recipe is None:
         raise NotFound(f"The image cannot be rebased and has no recipe. {problem}")
+    if off := why_not_build(job.repository):
+        raise BuilderOff(f"The image cannot be rebased: {problem} {off}")
     run.log(f"Building from recipe {job.recipe.revision}. The image cannot be rebased: {problem}")
     return Made(_build(run, client, job, job.recipe, bases, tag=tag), Method.BUILD, problem)
 
@@ -102,6 +106,7 @@ def _build(
         run.check()
         if RebuildWave.objects.filter(pk=job.wave_id, state=RebuildWave.State.CANCELLED).exists():
             raise WaveCancelled("The wave was cancelled.")
+        refuse_if(why_not_build(job.repository))  # an admin can turn the builder off during a build
 
     first = next(iter(bases.values()), "")
     annotations = {}

@@ -15,7 +15,13 @@ from lifecycle.rebuild.documents import Loaded
 from lifecycle.rebuild.graph import Reach, RepositoryNode
 from lifecycle.rebuild.layers import FileTree
 from lifecycle.rebuild.models import RebuildJob, Recipe
-from lifecycle.rebuild.queries import base_by_layers, brings_system_packages, name_in_registry
+from lifecycle.rebuild.queries import (
+    base_by_layers,
+    brings_system_packages,
+    name_in_registry,
+    repositories_with_builder,
+)
+from lifecycle.rebuild.refusals import builder_is_off, who_turns_builder_on
 from lifecycle.rebuild.types import PlanLimit
 from lifecycle.registry.models import Image, Repository
 
@@ -67,11 +73,15 @@ def choose_methods(
     """
     reader = _Reader(client)
     skipped = {}
+    nodes = list(nodes)
+    who = who_turns_builder_on()
+    with_builder = repositories_with_builder({node.repository.pk for node in nodes})
     for node in nodes:
         try:
             problem = _reason_against_rebase(node, base, reach, new_platforms, reader)
         except PlanLimit as error:
-            node.method = RebuildJob.Method.BUILD if node.recipe else RebuildJob.Method.REBASE
+            can_build = node.recipe is not None and node.repository.pk in with_builder
+            node.method = RebuildJob.Method.BUILD if can_build else RebuildJob.Method.REBASE
             node.reason = f"{error.message} The worker decides whether the image can be rebased."
             continue
         except RegistryUnavailable:
@@ -80,6 +90,8 @@ def choose_methods(
             problem = f"The image or its base cannot be read. {error.message}"
         if not problem:
             node.method, node.reason = RebuildJob.Method.REBASE, "Its own layers are put onto the new base unchanged."
+        elif node.recipe is not None and node.repository.pk not in with_builder:
+            skipped[node.key] = f"The image cannot be rebased: {problem} {builder_is_off(node.repository.name, who)}"
         elif node.recipe is not None:
             node.method, node.reason = RebuildJob.Method.BUILD, problem
         else:

@@ -1,4 +1,4 @@
-"""Recipes, watched bases, and rebuild waves with their jobs."""
+"""Recipes, the switch of the embedded builder, watched bases, and rebuild waves with their jobs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
-from accounts.models import User
+from accounts.models import Team, User
 from lifecycle.registry.models import Image, Repository
 
 
@@ -30,6 +30,26 @@ class Recipe(models.Model):
 
     def __str__(self) -> str:
         return f"{self.repository} recipe {self.revision}"
+
+
+class BuilderPermit(models.Model):
+    """Turns the embedded builder on for one repository, or for all repositories of a team. Without a row it is off."""
+
+    team = models.OneToOneField(Team, on_delete=models.CASCADE, related_name="builder_permit", null=True)
+    repository = models.OneToOneField(Repository, on_delete=models.CASCADE, related_name="builder_permit", null=True)
+    turned_on_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    turned_on_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(team=None, repository__isnull=False) | Q(team__isnull=False, repository=None),
+                name="builderpermit_for_a_team_or_a_repository",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"builder for {self.repository or self.team}"
 
 
 class UpstreamWatch(models.Model):

@@ -15,7 +15,7 @@ from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.lineage.models import Derivation
 from lifecycle.rebuild.graph import line_images_of
 from lifecycle.rebuild.kinds import PLAN, REBUILD
-from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
+from lifecycle.rebuild.models import BuilderPermit, RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage
 from lifecycle.sbom.models import ImageInventory
 
@@ -78,6 +78,20 @@ def watches_of(repository: Repository) -> QuerySet[UpstreamWatch]:
 def current_recipe(repository: Repository) -> Recipe | None:
     """Return the highest revision of the repository's recipe, with its author."""
     return Recipe.objects.filter(repository=repository).select_related("author").order_by("-revision").first()
+
+
+def builder_permit_of(repository: Repository) -> BuilderPermit | None:
+    """Return the permit that turns the embedded builder on for a repository, its own or its team's; None when off."""
+    rows = BuilderPermit.objects.filter(Q(repository=repository) | Q(team=repository.team_id))
+    return (
+        rows.select_related("team", "repository", "turned_on_by").order_by(F("team_id").asc(nulls_first=True)).first()
+    )
+
+
+def repositories_with_builder(repository_ids: Collection[int]) -> set[int]:
+    """Return those of some repositories for which the embedded builder is on, in one query."""
+    is_on = Q(builder_permit__isnull=False) | Q(team__builder_permit__isnull=False)
+    return set(Repository.objects.filter(is_on, pk__in=repository_ids).values_list("pk", flat=True))
 
 
 def base_by_layers(image: Image) -> Image | None:

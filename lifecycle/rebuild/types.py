@@ -17,6 +17,13 @@ class BuildFailed(LifecycleError):
     http_status: ClassVar[int] = 422
 
 
+class BuilderOff(LifecycleError):
+    """The embedded builder is off for this repository. The message says who can turn it on."""
+
+    code: ClassVar[str] = "builder_off"
+    http_status: ClassVar[int] = 403
+
+
 class PlanLimit(LifecycleError):
     """Reading the layers would take longer, or transfer more, than a plan allows. The image itself may be fine."""
 

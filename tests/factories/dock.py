@@ -17,6 +17,7 @@ from lifecycle.environments.models import Slot
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.promotion import services as promotions
 from lifecycle.promotion.models import PromotionRequest
+from lifecycle.rebuild.models import BuilderPermit
 from lifecycle.registry.models import Image, IndexEntry, Layer, Registry, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.sbom.models import ImageInventory, Inventory, InventoryPackage, PackageVersion, Sbom
 
@@ -33,7 +34,11 @@ def registry() -> Registry:
 
 
 def team(slug: str) -> Team:
-    return Team.objects.get_or_create(slug=slug, defaults={"name": slug.capitalize()})[0]
+    """Return a team for which the embedded builder is on."""
+    found, is_new = Team.objects.get_or_create(slug=slug, defaults={"name": slug.capitalize()})
+    if is_new:
+        BuilderPermit.objects.create(team=found, turned_on_by=system_user())
+    return found
 
 
 def user(name: str, *roles: str, of: Team | None = None) -> User:

@@ -48,6 +48,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "api/v1/repositories/{repository}/": (OUT, HIDDEN, IN),
     "api/v1/images/{digest}/lineage/": (OUT, HIDDEN, IN),
     "api/v1/repositories/{repository}/recipe/": (OUT, HIDDEN, IN),
+    "api/v1/repositories/{repository}/builder/": (OUT, HIDDEN, IN),
     "api/v1/repositories/{repository}/protected-tags/": (OUT, POST_ONLY, POST_ONLY),
     "api/v1/repositories/{repository}/watches/": (OUT, HIDDEN, IN),
     "api/v1/repositories/{repository}/watches/{watch}/": (OUT, POST_ONLY, POST_ONLY),
@@ -81,6 +82,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "api/v1/teams/{team}/robots/{robot}/tokens/": (OUT, HIDDEN, IN),
     "api/v1/teams/{team}/robots/{robot}/tokens/{robot_token}/": (OUT, POST_ONLY, POST_ONLY),
     "api/v1/teams/{team}/environments/": (OUT, HIDDEN, IN),
+    "api/v1/teams/{team}/builder/": (OUT, HIDDEN, IN),
     "api/v1/teams/{team}/explain/?who=viewer&verb=image.view": (OUT, HIDDEN, IN),
     "api/v1/roles/": (OUT, IN, IN),
     "api/v1/roles/{role}/": (OUT, IN, IN),
@@ -102,6 +104,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "rebuilds/{wave}/jobs/{wave_job}/log.txt": (OUT, HIDDEN, IN),
     "rebuilds/repositories/{repository}/watches/": (OUT, POST_ONLY, POST_ONLY),
     "rebuilds/repositories/{repository}/watches/{watch}/remove/": (OUT, POST_ONLY, POST_ONLY),
+    "rebuilds/repositories/{repository}/builder/": (OUT, POST_ONLY, POST_ONLY),
     "rebuilds/repositories/{repository}/recipe/": (OUT, HIDDEN, IN),  # greyed, with the reason
     "lineage/": (OUT, IN, IN),
     "lineage/{digest}/": (OUT, HIDDEN, IN),
@@ -124,6 +127,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "teams/{team}/members/": (OUT, POST_ONLY, POST_ONLY),
     "teams/{team}/grants/{grant}/revoke/": (OUT, HIDDEN, REFUSED),
     "teams/{team}/environments/": (OUT, POST_ONLY, POST_ONLY),
+    "teams/{team}/builder/": (OUT, POST_ONLY, POST_ONLY),
     "teams/{team}/robots/": (OUT, POST_ONLY, POST_ONLY),
     "teams/{team}/robots/{robot}/": (OUT, HIDDEN, IN),
     "teams/{team}/robots/{robot}/grants/": (OUT, POST_ONLY, POST_ONLY),
@@ -166,6 +170,8 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("teams/{team}/members/", {"username": "outsider", "role": "owner", "repository_pattern": "*"}, 404, 403),
     ("teams/{team}/grants/{grant}/revoke/", {}, 404, 403),
     ("teams/{team}/environments/", {"slug": "x", "target_prefix": "x", "required_approvals": "0"}, 404, 403),
+    ("teams/{team}/builder/", {"turn": "on"}, 404, 403),
+    ("rebuilds/repositories/{repository}/builder/", {"turn": "on"}, 404, 403),
     ("teams/{team}/robots/", {"name": "mine"}, 404, 403),
     ("teams/{team}/robots/{robot}/grants/", {"grant-role": "viewer", "grant-repository_pattern": "*"}, 404, 403),
     ("teams/{team}/robots/{robot}/tokens/", {"name": "mine", "days": "1"}, 404, 403),
@@ -192,6 +198,10 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("post", "teams/{team}/robots/{robot}/tokens/", {"name": "mine"}, 404, 403),
     ("delete", "teams/{team}/robots/{robot}/tokens/{robot_token}/", {}, 404, 403),
     ("post", "teams/{team}/environments/", {"slug": "x", "prefix": "x"}, 404, 403),
+    ("put", "teams/{team}/builder/", {}, 404, 403),
+    ("delete", "teams/{team}/builder/", {}, 404, 403),
+    ("put", "repositories/{repository}/builder/", {}, 404, 403),
+    ("delete", "repositories/{repository}/builder/", {}, 404, 403),
     ("post", "roles/", {"slug": "all", "name": "All", "verbs": ["team.manage"]}, 403, 403),
     ("put", "roles/{role}/", {"name": "All", "verbs": ["team.manage"]}, 403, 403),
     ("delete", "roles/{role}/", {}, 403, 403),
@@ -248,6 +258,10 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST api/v1/teams/{team}/robots/{robot}/tokens/": ("owner", {"name": "mine"}),
     "DELETE api/v1/teams/{team}/robots/{robot}/tokens/{robot_token}/": ("owner", {}),
     "POST api/v1/teams/{team}/environments/": ("owner", {"slug": "x", "prefix": "x"}),
+    "PUT api/v1/teams/{team}/builder/": ("admin", {}),
+    "DELETE api/v1/teams/{team}/builder/": ("admin", {}),
+    "PUT api/v1/repositories/{repository}/builder/": ("owner-admin", {}),
+    "DELETE api/v1/repositories/{repository}/builder/": ("owner-admin", {}),
     "POST api/v1/roles/": ("admin", {"slug": "all", "name": "All", "verbs": ["team.manage"]}),
     "PUT api/v1/roles/{role}/": ("admin", {"name": "All", "verbs": ["team.manage"]}),
     "DELETE api/v1/roles/{role}/": ("admin", {}),
@@ -282,6 +296,8 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST teams/{team}/robots/{robot}/tokens/": ("owner", {"name": "mine", "days": "1"}),
     "POST teams/{team}/robots/{robot}/tokens/{robot_token}/revoke/": ("owner", {}),
     "POST teams/{team}/robots/{robot}/retire/": ("owner", {}),
+    "POST teams/{team}/builder/": ("admin", {"turn": "on"}),
+    "POST rebuilds/repositories/{repository}/builder/": ("owner-admin", {"turn": "on"}),
     "POST roles/": ("admin", {"slug": "all", "name": "All", "verbs": "team.manage"}),
     "POST roles/{role}/": ("admin", {"name": "All", "verbs": "team.manage"}),
     "POST roles/{role}/delete/": ("admin", {}),
@@ -471,7 +487,13 @@ def may_get() -> list[str]:
 def principals(dock, people):
     """A client of everybody who may do something."""
     admin = User.objects.create(username="admin", is_superuser=True)
-    for name, user in [("admin", admin), *((name, getattr(dock, name)) for name in ROLES)]:
+    owner_admin = User.objects.create(username="owner-admin", is_superuser=True)
+    RoleGrant.objects.create(user=owner_admin, team=dock.team, role=Role.objects.get(slug="owner"))
+    for name, user in [
+        ("admin", admin),
+        ("owner-admin", owner_admin),
+        *((name, getattr(dock, name)) for name in ROLES),
+    ]:
         people[name] = Client()
         people[name].force_login(user, backend=BACKEND)
     people["registry"] = Client(headers={"Authorization": f"Bearer {settings.REGISTRY_HOOK_SECRET}"})

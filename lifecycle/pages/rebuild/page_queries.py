@@ -45,7 +45,7 @@ from lifecycle.rebuild.estimates import note_of
 from lifecycle.rebuild.kinds import REBUILD
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.rebuild.queries import jobs_visible_to, skipped_visible_to, slots_to_update, waves_visible_to
-from lifecycle.rebuild.refusals import why_not_steer
+from lifecycle.rebuild.refusals import why_not_confirm, why_not_steer
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
 from lifecycle.registry.platforms import platform_ids
 from lifecycle.registry.queries import given_by_people
@@ -346,6 +346,7 @@ class WaveDetail:
     base_diff: FindingsDiff | None  # None: no old base, or one of the two is not scanned
     expected: list[Expected]
     why_not: Reason | None
+    why_not_confirm: Reason | None
     methods: dict[str, int]
     teams: list[str]
 
@@ -481,6 +482,7 @@ def wave_detail(actor: User, wave: RebuildWave, *, whole_level: int = 0) -> Wave
         base_diff=_base_diff(wave),
         expected=_expected(jobs) if wave.state == RebuildWave.State.PLANNED else [],
         why_not=why_not_steer(actor, wave),
+        why_not_confirm=why_not_confirm(actor, wave) if wave.state == RebuildWave.State.PLANNED else None,
         methods={"rebase": methods.count("rebase"), "build": methods.count("build")},
         teams=sorted({row.job.repository.team.slug for row in rows}),
     )

@@ -17,5 +17,7 @@ urlpatterns = [
     path("rebuilds/<int:pk>/jobs/<int:job>/log.txt", views.raw_log, name="wave-log-raw"),
     path("rebuilds/repositories/<int:repository>/watches/", views.watch, name="watch-add"),
     path("rebuilds/repositories/<int:repository>/watches/<int:watch>/remove/", views.unwatch, name="watch-remove"),
+    path("rebuilds/repositories/<int:repository>/builder/", views.repository_builder, name="repository-builder"),
     path("rebuilds/repositories/<int:repository>/recipe/", views.recipe, name="recipe-new"),
+    path("teams/<slug:slug>/builder/", views.team_builder, name="team-builder"),
 ]

@@ -202,6 +202,33 @@ def unwatch(request: HttpRequest, repository: int, watch: int) -> HttpResponse:
     return redirect(f"{_address(base)}?tab=rebuilds")
 
 
+@require_POST
+def repository_builder(request: HttpRequest, repository: int) -> HttpResponse:
+    """Turn the embedded builder on or off for one repository (admins only)."""
+    user = reader(request)
+    target = repository_for(user, repository)
+    if request.POST.get("turn") == "on":
+        services.turn_builder_on(actor=user, repository_id=target.pk)
+        messages.success(request, f"The embedded builder is on for {target.name}.")
+    else:
+        services.turn_builder_off(actor=user, repository_id=target.pk)
+        messages.success(request, f"The embedded builder is off for {target.name}.")
+    return redirect(f"{_address(target)}?tab=recipe")
+
+
+@require_POST
+def team_builder(request: HttpRequest, slug: str) -> HttpResponse:
+    """Turn the embedded builder on or off for all repositories of a team (admins only)."""
+    user = reader(request)
+    if request.POST.get("turn") == "on":
+        services.turn_builder_on(actor=user, team=slug)
+        messages.success(request, f"The embedded builder is on for team {slug}.")
+    else:
+        services.turn_builder_off(actor=user, team=slug)
+        messages.success(request, f"The embedded builder is off for team {slug}.")
+    return redirect(f"{reverse('lifecycle:team', args=[slug])}?tab=builder")
+
+
 @require_http_methods(["GET", "HEAD", "POST"])
 def recipe(request: HttpRequest, repository: int) -> HttpResponse:
     """Show and handle the form that stores a new recipe revision. An invalid form keeps its text."""

@@ -18,6 +18,7 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.access import image_in, repository_of
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.authority.rights import may
+from lifecycle.authority.services.teams import is_above_grants
 from lifecycle.core.paging import keyset_page
 from lifecycle.core.severities import COUNTED
 from lifecycle.environments.models import Slot
@@ -31,7 +32,8 @@ from lifecycle.pages.registry.packages import packages_of
 from lifecycle.pages.requests import cursors, reader
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.rebuild.models import Recipe
-from lifecycle.rebuild.queries import current_recipe, watches_of
+from lifecycle.rebuild.queries import builder_permit_of, current_recipe, watches_of
+from lifecycle.rebuild.refusals import why_not_build
 from lifecycle.registry.models import Image, Layer, Repository
 from lifecycle.registry.queries import Location, given_by_people, locations_of
 from lifecycle.sbom.models import Sbom
@@ -116,10 +118,14 @@ def _recipe_tab(request: HttpRequest, repository: Repository, current: Recipe | 
     number = request.GET.get("revision", "")
     is_number = number.isascii() and number.isdigit() and len(number) < 10
     shown = rows.filter(revision=int(number)).first() if is_number else None
+    permit = builder_permit_of(repository)
     return {
         "shown": shown or current,
         "page": keyset_page(rows, ("-revision",), **cursors(request), size=20),
         "may_store": may(reader(request), Verb.RECIPE_MANAGE, repository=repository),
+        "builder_permit": permit,
+        "why_not_build": None if permit else why_not_build(repository),
+        "switches_builder": is_above_grants(reader(request)),
     }
 
 

@@ -1,5 +1,6 @@
 """Actions on recipes, watches, waves and jobs. Each checks, locks, changes, audits and queues in one transaction."""
 
+from lifecycle.rebuild.services.builder import turn_builder_off, turn_builder_on
 from lifecycle.rebuild.services.progress import OPEN_STATES
 from lifecycle.rebuild.services.recipes import CONTAINERFILE_MAX, checked_arguments, put_recipe
 from lifecycle.rebuild.services.results import begin, built, fail, finish, may_replace, stop_if_cancelled, unchanged
@@ -31,6 +32,8 @@ __all__ = [
     "retry_wave",
     "stop_if_cancelled",
     "supersede_plans",
+    "turn_builder_off",
+    "turn_builder_on",
     "unchanged",
     "unwatch",
     "watch_base",

@@ -12,9 +12,11 @@ from lifecycle.authority.rights import require
 from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition
 from lifecycle.core.patterns import matches
+from lifecycle.core.reasons import refuse_if
 from lifecycle.rebuild.access import lock_wave
 from lifecycle.rebuild.graph import tags_of
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
+from lifecycle.rebuild.refusals import why_not_confirm
 from lifecycle.rebuild.services.progress import OPEN_STATES, advance, move, move_wave, open_runs, queue_run, record
 from lifecycle.registry.models import Image, Tag
 from lifecycle.sbom.services import queue_scan
@@ -26,9 +28,12 @@ State = RebuildJob.State
 def confirm_wave(wave_id: int, *, actor: User) -> RebuildWave:
     """Start a planned wave; raises NotFound, NotPermitted, IllegalTransition.
 
+    Raises BuilderOff when an image must be built and the embedded builder is off for its repository.
+
     The wave moves tags, so `actor` also needs `image.amend` on every repository whose tag is protected.
     """
     wave = lock_wave(actor, wave_id)
+    refuse_if(why_not_confirm(actor, wave))
     for job in wave.jobs.exclude(repository__protected_tags=[]).select_related("repository__team"):
         require_right(job, actor)
     move_wave(wave, RebuildWave.State.RUNNING, confirmed_by=actor, confirmed_at=clock.now())

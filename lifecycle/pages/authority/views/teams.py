@@ -26,7 +26,7 @@ from lifecycle.pages.authority.forms import EnvironmentForm, MemberForm, RobotFo
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import cursors, reader
 
-_TABS: Final = ("members", "robots", "environments", "why")
+_TABS: Final = ("members", "robots", "environments", "builder", "why")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -66,6 +66,8 @@ def team_page(request: HttpRequest, team: Team, tab: str, *, status: int = 200, 
         context |= {"page": keyset_page(rows_of_robots, ("name", "id"), **cursors(request)), "form": RobotForm()}
     elif tab == "environments":
         context["form"] = EnvironmentForm()
+    elif tab == "builder":
+        context |= page_queries.builder_of(user, team)
     else:
         is_sent = request.GET.get("who") is not None
         form = WhyForm(environments, request.GET if is_sent else None, initial={"who": user.username})
