@@ -13,7 +13,7 @@ from lifecycle import versions
 from lifecycle.advisories.models import Match
 from lifecycle.core import locks
 from lifecycle.versions.coordinates import Coordinates
-from lifecycle.versions.ecosystems import PRO_PREFIX
+from lifecycle.versions.ecosystems import DISTRIBUTION_SCHEMES, PRO_PREFIX
 
 BATCH: Final = 2000  # ids per statement; limits the memory of one statement
 _LOCK: Final = 0x61647669  # one matcher at a time: concurrent ones could miss each other's uncommitted rows
@@ -21,14 +21,18 @@ _LOCK: Final = 0x61647669  # one matcher at a time: concurrent ones could miss e
 # One row for each advisory that affects a package. `package` is any relation with the columns id, ecosystem, release,
 # match_name, match_version, version_key and scheme. An interval that can be judged wins over one that cannot, then one
 # for the package's release: it includes those for all releases (records.py). A distribution's package of unknown
-# release has no ecosystem, and so no row here.
+# release has no ecosystem, and so no row here. A language's package whose purl names no repository may be from any of
+# them: an advisory for one repository only then matches, and says so.
 _PAIRS: Final = """
 SELECT DISTINCT ON (package.id, ai.advisory_id)
-       package.id AS package_id, ai.advisory_id, ai.id AS interval_id
+       package.id AS package_id, ai.advisory_id, ai.id AS interval_id,
+       bool_and(package.release = '' AND ai.release <> '')
+           OVER (PARTITION BY package.id, ai.advisory_id, ai.is_unevaluated) AS is_assumed
 FROM {package} package
 JOIN lifecycle_affectedinterval ai
   ON ai.ecosystem = package.ecosystem AND ai.name = package.match_name
- AND (ai.release = '' OR ai.release = package.release OR (%(pro)s AND ai.release = %(pro_prefix)s || package.release))
+ AND (ai.release = '' OR ai.release = package.release OR (%(pro)s AND ai.release = %(pro_prefix)s || package.release)
+      OR (package.release = '' AND ai.scheme <> ALL(%(distributions)s)))
 JOIN lifecycle_advisory a
   ON a.id = ai.advisory_id AND a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL
 WHERE package.ecosystem <> '' AND package.match_version <> '' AND {scope}
@@ -53,6 +57,10 @@ WHERE package.ecosystem <> '' AND ai.scheme = 'maven' AND ai.exact_version = ''
   AND a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL AND {scope}
 """
 _STATE: Final = "CASE WHEN ai.is_unevaluated THEN 'unknown' ELSE 'open' END"
+_REASON: Final = """
+left(concat_ws('; ', nullif(ai.problem, ''), CASE WHEN pairs.is_assumed THEN
+     'assumed to be from ' || ai.release || ', because the package URL names no repository' END), 300)
+"""
 _WHY: Final = """
 CASE WHEN ai.exact_version <> '' OR (ai.low_text <> '' AND ai.low_text = ai.high_text AND ai.high_inclusive)
      THEN 'exactly ' || ai.high_text
@@ -110,7 +118,7 @@ def _apply(scope: str, match_scope: str, ids: list[int]) -> set[int]:
             WITH pairs AS MATERIALIZED ({pairs}),
             wanted AS MATERIALIZED (
                 SELECT pairs.package_id, pairs.advisory_id, ai.fixed_version, a.severity, {_STATE} AS state,
-                       ai.problem AS reason,
+                       {_REASON} AS reason,
                        left(package.match_name || ' ' || package.match_version || ': ' || {_WHY}, 1100) AS interval_text
                 FROM pairs
                 JOIN lifecycle_affectedinterval ai ON ai.id = pairs.interval_id
@@ -164,6 +172,7 @@ def _parameters(cursor: Any, package: str, scope: str, parameters: dict[str, Any
         **parameters,
         "pro": settings.UBUNTU_PRO,
         "pro_prefix": PRO_PREFIX,
+        "distributions": sorted(DISTRIBUTION_SCHEMES),
         "maven": [interval_id for _, interval_id in affected],
         "maven_packages": [package_id for package_id, _ in affected],
     }
@@ -212,7 +221,7 @@ def _verdicts(packages: Sequence[Coordinates], offset: int) -> Iterable[PackageV
         parameters = _parameters(cursor, _INPUT, "true", columns)
         cursor.execute(
             f"""
-            SELECT pairs.package_id, a.id, a.osv_id, ai.fixed_version, a.severity, {_STATE}, ai.problem
+            SELECT pairs.package_id, a.id, a.osv_id, ai.fixed_version, a.severity, {_STATE}, {_REASON}
             FROM ({_PAIRS.format(package=_INPUT, scope="true")}) pairs
             JOIN lifecycle_affectedinterval ai ON ai.id = pairs.interval_id
             JOIN lifecycle_advisory a ON a.id = pairs.advisory_id

@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import Q
 
 from lifecycle.sbom.models import PackageVersion
+from lifecycle.versions import current_key_version
 
 
 class Feed(models.Model):
@@ -51,6 +52,8 @@ class Advisory(models.Model):
     score = models.FloatField(null=True)  # CVSS base score, 0 to 10; null without a vector
     vector = models.CharField(max_length=200, blank=True)
     references: models.JSONField[Any, Any] = models.JSONField(default=list)
+    # versions.KEY_VERSION of its intervals; the next synchronisation reads records of an older one again
+    key_version = models.SmallIntegerField(default=current_key_version, db_default=1)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:

@@ -14,6 +14,7 @@ from lifecycle.advisories.ranges import Interval, intervals_of
 from lifecycle.advisories.severity import severity_of
 from lifecycle.core.errors import Malformed
 from lifecycle.versions import KEY_MAX_BYTES, NAME_MAX_BYTES
+from lifecycle.versions.coordinates import RELEASE_MAX_CHARS
 from lifecycle.versions.ecosystems import SCHEMES, match_name, split_ecosystem
 
 # Ids become file names and parts of URLs. The schema's own pattern is equally strict.
@@ -24,7 +25,6 @@ REFERENCES_MAX: Final = 200
 SUMMARY_MAX_CHARS: Final = 2000
 DETAILS_MAX_CHARS: Final = 100_000
 INTERVALS_MAX: Final = 50_000
-RELEASE_MAX_CHARS: Final = 300  # a distribution's release, or the address of a package repository
 _TEXT_MAX: Final = 500  # length of the columns for versions and names
 
 

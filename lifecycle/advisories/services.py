@@ -23,6 +23,9 @@ from lifecycle.audit.actions import Action, AdvisoriesSynced
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, Malformed
 from lifecycle.jobs import services as jobs
+from lifecycle.sbom import services as sbom
+from lifecycle.sbom.models import PackageVersion
+from lifecycle.versions import KEY_VERSION
 
 _Item = TypeVar("_Item")
 BATCH: Final = 1000  # records per transaction; a crash repeats at most this many
@@ -31,7 +34,7 @@ _INTERVAL_BATCH: Final = 20_000
 _MATCH_BATCH: Final = 5000  # package versions per job
 _WRITTEN: Final = (
     "directory", "modified", "modified_at", "published_at", "withdrawn_at", "tombstoned_at", "aliases", "upstream",
-    "related", "summary", "details", "severity", "score", "vector", "references", "updated_at",
+    "related", "summary", "details", "severity", "score", "vector", "references", "key_version", "updated_at",
 )  # fmt: skip
 Progress = Callable[[str, int, int], None]  # directory, records done, records to fetch
 
@@ -68,6 +71,7 @@ def sync_feed(location: str, *, feed_name: str, actor: User, progress: Progress 
     """
     source = open_source(location)
     directories = source.directories()
+    _derive_packages_again()
     feed, _ = Feed.objects.get_or_create(name=feed_name, defaults={"location": location[:500]})
     report = SyncReport(feed=feed.name)
     indexes: dict[str, dict[str, str]] = {}
@@ -138,19 +142,22 @@ def _is_newer(left: str, right: str) -> bool:
 
 
 def _changed_ids(feed: Feed, directory: str, index: dict[str, str]) -> list[str]:
-    """Return the ids to fetch, sorted.
+    """Return the ids to fetch, sorted: new and changed records, and those whose intervals have another KEY_VERSION.
 
     In its own folder, a record is fetched when the index has another time for it. An id in two folders of a feed is one
     record, and the newer time wins.
     """
-    rows = Advisory.objects.filter(feed=feed).values_list("osv_id", "modified", "directory", "tombstoned_at")
+    rows = Advisory.objects.filter(feed=feed).values_list(
+        "osv_id", "modified", "directory", "tombstoned_at", "key_version"
+    )
     stored = {row[0]: row[1:] for row in rows.iterator(chunk_size=10_000) if row[0] in index}
     changed_ids = []
     for osv_id in sorted(index):
         if osv_id in stored:
-            modified, home, tombstoned_at = stored[osv_id]
+            modified, home, tombstoned_at, key_version = stored[osv_id]
             is_same = modified == index[osv_id]
-            if tombstoned_at is None and (is_same or (home != directory and not _is_newer(index[osv_id], modified))):
+            is_current = key_version == KEY_VERSION and tombstoned_at is None
+            if is_current and (is_same or (home != directory and not _is_newer(index[osv_id], modified))):
                 continue
         changed_ids.append(osv_id)
     return changed_ids
@@ -195,6 +202,7 @@ def _row(feed: Feed, directory: str, record: OsvRecord, modified: str, now: date
         score=record.score,
         vector=record.vector,
         references=record.references,
+        key_version=KEY_VERSION,
         updated_at=now,
     )
 
@@ -267,6 +275,15 @@ def queue_matching(package_ids: Sequence[int], *, image_id: int, actor_id: int) 
     for start in range(0, len(package_ids), _MATCH_BATCH):
         payload = {"package_ids": list(package_ids[start : start + _MATCH_BATCH])}
         jobs.queue(MATCH, subject_id=image_id, actor=actor, payload=payload)
+
+
+def _derive_packages_again() -> None:
+    """Derive and match the package versions again whose coordinates are those of an older version of Gravingdock."""
+    outdated = PackageVersion.objects.filter(key_version__lt=KEY_VERSION).order_by("pk").values_list("pk", flat=True)
+    while package_ids := list(outdated[: matching.BATCH]):
+        with transaction.atomic():
+            sbom.derive_again(package_ids)
+            match_packages(package_ids)
 
 
 @transaction.atomic

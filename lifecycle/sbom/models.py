@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from lifecycle.registry.models import Image
+from lifecycle.versions import current_key_version
 
 
 class PackageVersion(models.Model):
@@ -33,6 +34,8 @@ class PackageVersion(models.Model):
     scheme = models.CharField(max_length=12, blank=True)
     version_key = models.BinaryField(null=True)  # order-preserving: versions.version_key
     problem = models.CharField(max_length=200, blank=True)
+    # versions.KEY_VERSION of the coordinates; those of an older one are derived again (sbom.services.derive_again)
+    key_version = models.SmallIntegerField(default=current_key_version, db_default=1)
     first_seen_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -23,11 +23,10 @@ from lifecycle.jobs.models import Job
 from lifecycle.registry.models import Image
 from lifecycle.sbom.kinds import SCAN
 from lifecycle.sbom.models import ImageInventory, Inventory, PackageVersion, Sbom
-from lifecycle.versions.coordinates import coordinates, parse_purl
+from lifecycle.versions.coordinates import DISTRIBUTION_PREFIXES, RELEASE_MAX_CHARS, canonical, coordinates, parse_purl
 
 PURL_MAX: Final = 2000  # bytes
 _KEY_MAX: Final = 2500  # bytes of a package's key; a b-tree entry holds 2,704
-_OF_DISTRIBUTIONS: Final = ("pkg:apk/", "pkg:deb/", "pkg:rpm/")
 _HAS_UPSTREAM: Final = re.compile(r"[?&]upstream=[^&#]", re.IGNORECASE)
 _CHUNK: Final = 5000
 _PAIRS: Final = 50_000  # rows of an inventory in one statement
@@ -168,7 +167,7 @@ def key_of(package: Package) -> PackageKey:
 
 
 def _key(purl: str, version: str, source_name: str, source_version: str) -> PackageKey:
-    if not source_name or not purl.startswith(_OF_DISTRIBUTIONS) or _HAS_UPSTREAM.search(purl):
+    if not source_name or not purl.startswith(DISTRIBUTION_PREFIXES) or _HAS_UPSTREAM.search(purl):
         return PackageKey(purl, version[:500])
     return PackageKey(purl, version[:500], source_name[:255], source_version[:500])
 
@@ -254,12 +253,30 @@ def _package_version(key: PackageKey, package: Package) -> PackageVersion:
         row.name = package.purl[4:].partition("/")[2][:255]
         row.problem = "not a package URL"
         return row
+    parsed = canonical(parsed)
     row.type, row.namespace, row.name = parsed.type[:40], (parsed.namespace or "")[:255], parsed.name[:255]
     row.version = _with_epoch(parsed, parsed.version or "")[:500]
-    row.ecosystem, row.release = matched.ecosystem[:60], matched.release[:40]
+    row.ecosystem, row.release = matched.ecosystem[:60], matched.release[:RELEASE_MAX_CHARS]
     row.match_name, row.match_version, row.scheme = matched.name[:500], matched.version[:500], matched.scheme[:12]
     row.version_key, row.problem = matched.key, (matched.problem or "")[:200]
     return row
+
+
+_DERIVED: Final = (
+    "type", "namespace", "name", "ecosystem", "release", "match_name", "match_version", "scheme", "version_key",
+    "problem", "key_version",
+)  # fmt: skip
+
+
+def derive_again(package_ids: Collection[int]) -> None:
+    """Derive the coordinates of these package versions from their purls again, after a change of KEY_VERSION."""
+    rows = list(PackageVersion.objects.select_for_update(no_key=True).filter(pk__in=package_ids).order_by("pk"))
+    for row in rows:
+        package = Package(row.purl, row.source_name, row.source_version, version=row.version)
+        derived = _package_version(key_of(package), package)
+        for name in _DERIVED:
+            setattr(row, name, getattr(derived, name))
+    PackageVersion.objects.bulk_update(rows, _DERIVED, batch_size=500)
 
 
 def store_inventories(wanted: dict[str, set[PackageKey]], package_ids: dict[PackageKey, int]) -> dict[str, int]:

@@ -13,7 +13,8 @@ from typing import Final
 from lifecycle.versions import apk, dpkg, maven, nuget, packagist, pep440, rpm, rubygems, semver
 from lifecycle.versions.encoding import KEY_MAX_BYTES, NAME_MAX_BYTES, VERSION_MAX_CHARS, InvalidVersion
 
-KEY_VERSION: Final = 1  # increased when an encoding changes, so that stored keys can be found and rebuilt
+# Increased when an encoding or the coordinates of purls change, so that what is stored can be found and derived again.
+KEY_VERSION: Final = 2
 MAVEN: Final = "maven"
 _KEYS: Final[dict[str, Callable[[str], bytes]]] = {
     "apk": apk.key,
@@ -31,8 +32,13 @@ SCHEMES: Final = frozenset(_KEYS) | {MAVEN}
 
 __all__ = [
     "KEY_MAX_BYTES", "KEY_VERSION", "MAVEN", "NAME_MAX_BYTES", "SCHEMES", "InvalidVersion", "bound_key", "check",
-    "compare", "version_key",
+    "compare", "current_key_version", "version_key",
 ]  # fmt: skip
+
+
+def current_key_version() -> int:
+    """Return KEY_VERSION, as the default of columns."""
+    return KEY_VERSION
 
 
 def _checked(scheme: object, *versions: object) -> None:
@@ -86,5 +92,8 @@ def compare(scheme: str, a: str, b: str) -> int:
     _checked(scheme, a, b)
     if scheme == MAVEN:
         return maven.compare(a, b)
+    if scheme == "apk":  # keys also order versions that only older apk-tools accept
+        apk.check(a)
+        apk.check(b)
     left, right = _cached_key(scheme, a), _cached_key(scheme, b)
     return (left > right) - (left < right)

@@ -10,9 +10,10 @@ from packageurl import PackageURL
 
 from lifecycle import versions
 from lifecycle.core.errors import MalformedPurl
-from lifecycle.versions.ecosystems import SCHEMES, UBUNTU_RELEASE, match_name
+from lifecycle.versions.ecosystems import SCHEMES, UBUNTU_RELEASE, match_name, repository_address
 
 PURL_MAX_CHARS: Final = 4096
+RELEASE_MAX_CHARS: Final = 300
 _ECOSYSTEM_OF_TYPE: Final = {
     "bitnami": "Bitnami",
     "cargo": "crates.io",
@@ -27,6 +28,21 @@ _ECOSYSTEM_OF_TYPE: Final = {
     "pypi": "PyPI",
     "swift": "SwiftURL",
 }
+# Types that older scanners write: by kind of file, or by distribution. A distribution's name is also the namespace.
+_TYPE_OF_ALIAS: Final = {
+    "bundler": "gem", "dart-pub": "pub", "dotnet": "nuget", "dotnet-core": "nuget", "gemspec": "gem",
+    "go": "golang", "go-module": "golang", "gobinary": "golang", "gomod": "golang", "gradle": "maven", "jar": "maven",
+    "java": "maven", "java-archive": "maven", "jenkins-plugin": "maven", "node-pkg": "npm", "packagist": "composer",
+    "php-composer": "composer", "pip": "pypi", "pipenv": "pypi", "pnpm": "npm", "poetry": "pypi", "pom": "maven",
+    "python": "pypi", "python-pkg": "pypi", "ruby": "gem", "rust": "cargo", "rust-crate": "cargo",
+    "rustbinary": "cargo", "rubygems": "gem", "yarn": "npm",
+}  # fmt: skip
+_TYPE_OF_DISTRIBUTION: Final = {
+    "alma": "rpm", "almalinux": "rpm", "alpine": "apk", "amazon": "rpm", "centos": "rpm", "chainguard": "apk",
+    "debian": "deb", "fedora": "rpm", "minimos": "apk", "oracle": "rpm", "photon": "rpm", "redhat": "rpm",
+    "rocky": "rpm", "suse": "rpm", "ubuntu": "deb", "wolfi": "apk",
+}  # fmt: skip
+_PACKAGE_MANAGERS: Final = {"dpkg": "deb"}  # types named for the tool; the distribution is in the namespace
 # Distributions by their id in purl namespaces and os-release. Other distributions are never guessed: RHEL, Oracle and
 # Amazon fix other builds in other versions than AlmaLinux or Rocky.
 _ECOSYSTEM_OF_DISTRIBUTION: Final = {
@@ -43,6 +59,11 @@ _ECOSYSTEM_OF_DISTRIBUTION: Final = {
     ("rpm", "rockylinux"): "Rocky Linux",
 }
 _DISTRIBUTION_TYPES: Final = frozenset({"apk", "deb", "rpm"})
+# How the purls of a distribution's packages begin, in canonical form and as older scanners write them.
+DISTRIBUTION_PREFIXES: Final = tuple(
+    f"pkg:{name}/" for name in sorted({*_DISTRIBUTION_TYPES, *_TYPE_OF_DISTRIBUTION, *_PACKAGE_MANAGERS})
+)
+_NAMES_BINARIES: Final = frozenset({"AlmaLinux"})  # its advisories name binary packages, others name source packages
 _WITHOUT_RELEASE: Final = frozenset({"Chainguard", "MinimOS", "Wolfi"})
 _CODENAMES: Final = {
     "Debian": {
@@ -75,7 +96,7 @@ class Coordinates:
     """
 
     ecosystem: str  # without the release suffix; "" when unknown
-    release: str  # "12", "v3.18", "22.04"; "" when the ecosystem has none
+    release: str  # "12", "v3.18", "22.04"; the package repository that the purl names; "" for none
     name: str
     version: str
     scheme: str
@@ -94,13 +115,21 @@ def parse_purl(purl: str) -> PackageURL:
         raise MalformedPurl(f"Not a package URL: {error}", got=ascii(purl[:150])) from None
 
 
+def canonical(parsed: PackageURL) -> PackageURL:
+    """Return the purl with the type of the purl specification, where an older scanner wrote another word."""
+    if kind := _TYPE_OF_DISTRIBUTION.get(parsed.type):
+        return parsed._replace(type=kind, namespace=parsed.namespace or parsed.type)
+    kind = _TYPE_OF_ALIAS.get(parsed.type) or _PACKAGE_MANAGERS.get(parsed.type)
+    return parsed._replace(type=kind) if kind else parsed
+
+
 def coordinates(purl: str, *, source_name: str | None = None, source_version: str | None = None) -> Coordinates:
     """Return the coordinates of `purl`.
 
     `source_name` and `source_version` name a distribution's source package, from the inventory. The purl's own
     `upstream` has precedence. Raises MalformedPurl.
     """
-    parsed = parse_purl(purl)
+    parsed = canonical(parse_purl(purl))
     if parsed.type in _DISTRIBUTION_TYPES:
         return _of_distribution(parsed, source_name or "", source_version or "")
     ecosystem = _ECOSYSTEM_OF_TYPE.get(parsed.type, "")
@@ -110,20 +139,27 @@ def coordinates(purl: str, *, source_name: str | None = None, source_version: st
         return Coordinates("", "", parsed.name, version, "", None, problem)
     if ecosystem == "Go" and parsed.name == "stdlib":
         version = version.removeprefix("go")
-    return _with_key(ecosystem, "", match_name(ecosystem, _language_name(ecosystem, parsed)), version)
+    qualifiers = parsed.qualifiers if isinstance(parsed.qualifiers, dict) else {}
+    repository = repository_address(qualifiers.get("repository_url") or "")[:RELEASE_MAX_CHARS]
+    return _with_key(ecosystem, repository, match_name(ecosystem, _language_name(ecosystem, parsed)), version)
 
 
 def _language_name(ecosystem: str, parsed: PackageURL) -> str:
     namespace = parsed.namespace or ""
-    if not namespace:
-        return parsed.name
-    return f"{namespace}:{parsed.name}" if ecosystem == "Maven" else f"{namespace}/{parsed.name}"
+    if ecosystem == "Maven":
+        return f"{namespace}:{parsed.name}" if namespace else parsed.name
+    # Scanners write the end of a Go module's path as the subpath: pgx@v5.5.0#v5 is version v5.5.0 of the module pgx/v5.
+    subpath = parsed.subpath if ecosystem == "Go" else None
+    return "/".join(part for part in (namespace, parsed.name, subpath) if part)
 
 
 def _of_distribution(parsed: PackageURL, source_name: str, source_version: str) -> Coordinates:
     qualifiers = parsed.qualifiers if isinstance(parsed.qualifiers, dict) else {}
-    name, version = _source_package(parsed, qualifiers, source_name, source_version)
     ecosystem, release, problem = _distribution(parsed, qualifiers.get("distro") or "")
+    if ecosystem in _NAMES_BINARIES:
+        name, version = parsed.name, _with_epoch(parsed.version or "", qualifiers.get("epoch") or "")
+    else:
+        name, version = _source_package(parsed, qualifiers, source_name, source_version)
     if problem:
         return Coordinates("", "", name, version, "", None, problem)
     return _with_key(ecosystem, release, match_name(ecosystem, name), version)

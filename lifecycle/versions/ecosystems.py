@@ -40,6 +40,19 @@ SCHEMES: Final[dict[str, str]] = {
 # Folders of the bulk export to try when a URL has no ecosystems.txt.
 EXPORT_DIRECTORIES: Final = tuple(sorted(SCHEMES))
 PRO_PREFIX: Final = "Pro:"
+DISTRIBUTION_SCHEMES: Final = frozenset({"apk", "dpkg", "rpm"})  # their releases are those of a distribution
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# The addresses of the public repository that an ecosystem means without a suffix.
+_OWN_REPOSITORIES: Final[dict[str, frozenset[str]]] = {
+    "Go": frozenset({"proxy.golang.org"}),
+    "Maven": frozenset({"repo.maven.apache.org/maven2", "repo1.maven.org/maven2"}),
+    "NuGet": frozenset({"api.nuget.org/v3/index.json", "nuget.org", "www.nuget.org"}),
+    "Packagist": frozenset({"packagist.org", "repo.packagist.org"}),
+    "PyPI": frozenset({"pypi.org", "pypi.org/simple", "pypi.python.org"}),
+    "RubyGems": frozenset({"rubygems.org"}),
+    "crates.io": frozenset({"crates.io", "index.crates.io"}),
+    "npm": frozenset({"registry.npmjs.org"}),
+}
 _PEP503: Final = re.compile(r"[-_.]+")
 # Ecosystems with case-insensitive purls (apk, npm ... in the purl specification) or registries (NuGet, Go).
 _LOWER_CASE: Final = frozenset(
@@ -49,12 +62,23 @@ _LOWER_CASE: Final = frozenset(
 UBUNTU_RELEASE: Final = re.compile(r"([0-9]{1,2}\.(?:04|10|06))(?:\.[0-9]+)?(?::LTS)?")
 
 
+def repository_address(url: str) -> str:
+    """Return a package repository's address in one form: without scheme, user and trailing slashes, in lower case."""
+    address = _SCHEME.sub("", url.strip()).rstrip("/")
+    return address.rpartition("@")[2].lower() if "@" in address.partition("/")[0] else address.lower()
+
+
 def split_ecosystem(text: str) -> tuple[str, str]:
     """Return (ecosystem, release) of an OSV ecosystem string. The release is "" without a suffix.
 
-    `Ubuntu:22.04:LTS` gives `22.04`; `Ubuntu:Pro:18.04:LTS` gives `Pro:18.04`; `Debian:12` gives `12`.
+    `Ubuntu:22.04:LTS` gives `22.04`; `Ubuntu:Pro:18.04:LTS` gives `Pro:18.04`; `Debian:12` gives `12`. For a language,
+    it is the address of a package repository: `Packagist:https://packages.example.org/8/` gives
+    `packages.example.org/8`, and the language's own repository gives "".
     """
     ecosystem, _, release = text.partition(":")
+    if release and SCHEMES.get(ecosystem) not in DISTRIBUTION_SCHEMES:
+        address = repository_address(release)
+        return ecosystem, "" if address in _OWN_REPOSITORIES.get(ecosystem, ()) else address
     if ecosystem == "Ubuntu":
         release = release.removesuffix(":LTS")
     elif ecosystem == "Alpine" and release[:1].isdigit():

@@ -1,8 +1,7 @@
-"""Maven versions, ordered as by ComparableVersion of maven-artifact 3.8.6.
+"""Maven versions, ordered as by ComparableVersion of maven-artifact 3.9.
 
-OSV's own test vectors were generated with this order. 3.8.7, 3.9 and 4 each changed corner cases (`1.2.sec10` and
-`1.2_x`, `1-ga1`). It is not a total order (apache/maven#6753: 1-alpha < 1 < 1.foo < 1-alpha), so there are no keys,
-only a comparison.
+3.8.6 orders corner cases differently: there, `9.0.0.M4` is after `9.0.0-M11`. Maven 4 differs again. It is not a total
+order (apache/maven#6753: 1-alpha < 1 < 1.foo < 1-alpha), so there are no keys, only a comparison.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def _normalize(items: list[_Item]) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _parse(version: str) -> list[_Item]:
+def _parse(version: str) -> list[_Item]:  # noqa: PLR0912 -- follows the original
     """Return the nested items, parsed with the same states as ComparableVersion.parseVersion."""
     version = version.lower()
     root: list[_Item] = []
@@ -75,6 +74,8 @@ def _parse(version: str) -> list[_Item]:
                 nest()
         elif character in _DIGITS:
             if not is_digit and index > start:
+                if current:
+                    nest()  # a word is always below the numbers before it: .X1 is read as -X1
                 current.append(_word(version[start:index], before_digit=True))
                 start = index
                 nest()
@@ -86,6 +87,8 @@ def _parse(version: str) -> list[_Item]:
                 nest()
             is_digit = False
     if len(version) > start:
+        if not is_digit and current:
+            nest()
         add(len(version))
     for items in reversed(stack):
         _normalize(items)

@@ -74,12 +74,14 @@ def test_unclear_distribution_is_not_guessed(purl):
         ("pkg:deb/debian/libssl3@3.0.1-1?distro=12", (None, None), ("libssl3", "3.0.1-1")),
         ("pkg:deb/debian/a@1.0-1?distro=12&epoch=2", (None, None), ("a", "2:1.0-1")),
         ("pkg:deb/debian/a@2:1.0-1?distro=12&epoch=2", (None, None), ("a", "2:1.0-1")),
-        ("pkg:rpm/almalinux/a-libs@1-2.el8?distro=8&epoch=1", ("a", "1-2.el8"), ("a", "1:1-2.el8")),
+        ("pkg:rpm/rocky/a-libs@1-2.el8?distro=8&epoch=1", ("a", "1-2.el8"), ("a", "1:1-2.el8")),
         ("pkg:deb/debian/bsdutils@1:2.36-8?distro=11", ("util-linux", "2.36-8"), ("util-linux", "2.36-8")),
         ("pkg:deb/debian/bsdutils@1:2-8?distro=11&upstream=util-linux@2-8", (None, None), ("util-linux", "2-8")),
-        ("pkg:rpm/almalinux/a-libs@1-2.el8?distro=8&upstream=a-1-2.el8.src.rpm", ("b", "9"), ("a", "1-2.el8")),
+        ("pkg:rpm/rocky/a-libs@1-2.el8?distro=8&upstream=a-1-2.el8.src.rpm", ("b", "9"), ("a", "1-2.el8")),
         # The epoch of a source rpm with another version is unknown, so the binary's name and version are used.
-        ("pkg:rpm/almalinux/perl-x@0.3-1?distro=8&upstream=perl-5.3-1.src.rpm", (None, None), ("perl-x", "0.3-1")),
+        ("pkg:rpm/rocky/perl-x@0.3-1?distro=8&upstream=perl-5.3-1.src.rpm", (None, None), ("perl-x", "0.3-1")),
+        # AlmaLinux names binary packages.
+        ("pkg:rpm/almalinux/a-libs@1-2.el8?distro=8&epoch=1", ("a", "1-2.el8"), ("a-libs", "1:1-2.el8")),
     ],
 )
 def test_source_package_comes_from_upstream_then_row_then_binary(purl, source, expected):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from lifecycle.versions import SCHEMES, bound_key, compare, version_key
 from lifecycle.versions.encoding import num
 
+NATIVE = Path(__file__).parents[2] / "data" / "advisories" / "native.jsonl"
 EXTRACT = Path(__file__).parents[2] / "data" / "advisories" / "versions.jsonl"
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "versions"
 HOLDS = {
@@ -28,6 +32,15 @@ HOLDS = {
 DISPUTED = {
     ("rpm", "1-2-3-4", "1.2.3a"),  # written for rpmvercmp only; reversed when read as [version]-[release]
     ("packagist", "dev-foo", "dev-master"),  # branches have no order; no answer satisfies all three rows
+    # Written for PHP's version_compare without composer/semver, which pads with zeros and reads words in any case.
+    ("packagist", "1.0.0", "1.0"),
+    ("packagist", "v3.4", "v3.4.0-alpha"),
+    ("packagist", "v6.5", "v6.5.0-beta-0"),
+    ("packagist", "v1.9.0-ALPHA.1", "v1.9.0-BETA.1"),
+    ("packagist", "v1.9.0-ALPHA.2", "v1.9.0-BETA.2"),
+    # Written for Maven 3.8.6; maven-artifact 3.9.9 says the opposite.
+    ("maven", "1.2.54.sec10", "1.2.54_noneautotype"),
+    ("maven", "1.2.60.sec10", "1.2.60_noneautotype"),
 }
 # Largest number of rows by scheme that raise an error, because a version is invalid in its scheme.
 INVALID_MAX = {"apk": 40, "go": 3, "packagist": 6, "pep440": 40, "semver": 2}
@@ -60,6 +73,50 @@ def test_compare_agrees_with_vectors_of_native_tools():
     wrong, refused = check_vectors(rows(EXTRACT))
     assert wrong == []
     assert all(count <= INVALID_MAX.get(scheme, 0) for scheme, count in refused.items()), refused
+
+
+def test_compare_agrees_with_answers_of_maven_and_composer():
+    wrong, refused = check_vectors(rows(NATIVE))
+    assert (wrong, refused) == ([], {})
+
+
+@pytest.mark.skipif(shutil.which("dpkg") is None, reason="dpkg is not on this machine")
+def test_compare_agrees_with_dpkg():
+    @settings(max_examples=60, deadline=None)
+    @given(versions_of("dpkg"), versions_of("dpkg"))
+    def check(left, right):
+        order = compare("dpkg", left, right)
+        relation = "lt" if order < 0 else "gt" if order > 0 else "eq"
+        command = ["dpkg", "--compare-versions", left, relation, right]
+        assert subprocess.run(command, check=False, capture_output=True).returncode == 0, (left, relation, right)
+
+    check()
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("3.3.3p1-r2", "3.3.4-r0"), ("1.9.4-r1", "1.9.4p2-r1"), ("5.1_p1-r2", "5.1p1-r0"), ("6.4.2p1-r0", "6.4.2p1-r1")],
+)
+def test_keys_order_apk_versions_with_digits_after_a_letter_and_compare_refuses_them(left, right):
+    """apk-tools 2 accepted them, and packages of its releases have them. apk-tools 3 refuses them."""
+    assert version_key("apk", left) < version_key("apk", right)
+    with pytest.raises(ValueError, match="digits after a letter"):
+        compare("apk", left, right)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the full set of vectors is not on this machine")
+def test_keys_agree_with_vectors_of_apk_versions_with_digits_after_a_letter():
+    checked = 0
+    for row in rows(SHARED / "apk.jsonl"):
+        if row["relation"] not in HOLDS or not re.search(r"[0-9][a-z][0-9]", row["a"] + " " + row["b"]):
+            continue
+        try:
+            left, right = version_key("apk", row["a"]), version_key("apk", row["b"])
+        except ValueError:
+            continue
+        checked += 1
+        assert HOLDS[row["relation"]]((left > right) - (left < right)), row
+    assert checked >= 10
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the full set of vectors is not on this machine")
