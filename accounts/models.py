@@ -101,6 +101,9 @@ class Robot(models.Model):
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="robots")
     name = models.CharField(max_length=60)
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    # The user whose rights bound those of the robot, at first its creator. The robot is suspended while this account is
+    # inactive or absent, until another user takes the robot over.
+    responsible = models.ForeignKey(User, on_delete=models.PROTECT, related_name="robots_answered_for", null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -108,6 +111,11 @@ class Robot(models.Model):
 
     def __str__(self) -> str:
         return self.user.username
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether no active user is responsible for the robot; its tokens are refused."""
+        return self.responsible is None or not self.responsible.is_active
 
 
 class ApiToken(models.Model):
@@ -130,6 +138,8 @@ class ApiToken(models.Model):
     # The user who created the token. That user has seen its text, and can act as the robot with it.
     # Null when only `user` has seen the text, or for tokens older than this field.
     made_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    # The token that was used to create this one. This token works only while the parent works, and is revoked with it.
+    parent = models.ForeignKey("self", on_delete=models.CASCADE, related_name="children", null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)

@@ -14,10 +14,11 @@ import zlib
 from datetime import timedelta
 from typing import Final
 
+from django.db import connection
 from django.db.models import Q
 from django.utils import timezone
 
-from accounts.models import ApiToken, User
+from accounts.models import ApiToken, Robot, User
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 _RANDOM_LENGTH: Final = 34  # characters of base 62: 202 bits
@@ -39,12 +40,23 @@ def _crc(text: str) -> str:
 
 
 def create_token(
-    user: User, *, kind: str, name: str, days: float = DEFAULT_DAYS, service: str = "", made_by: User | None = None
+    user: User,
+    *,
+    kind: str,
+    name: str,
+    days: float = DEFAULT_DAYS,
+    service: str = "",
+    made_by: User | None = None,
+    parent: ApiToken | None = None,
 ) -> tuple[ApiToken, str]:
     """Store a new token of `user` and return (row, text). The text cannot be read again.
 
-    `made_by` is the user who creates the token, or None.
+    `made_by` is the user who creates the token, or None. `parent` is the token that this user used, or None; the new
+    token expires no later.
     """
+    expires_at = timezone.now() + timedelta(days=days)
+    if parent is not None:
+        expires_at = min(expires_at, parent.expires_at)
     random = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_LENGTH))
     body = f"gdk_{kind}_{random}"
     text = body + _crc(body)
@@ -54,9 +66,10 @@ def create_token(
         name=name,
         service=service,
         made_by=made_by,
+        parent=parent,
         lookup=random[:_LOOKUP_LENGTH],
         secret_sha256=hashlib.sha256(text.encode()).digest(),
-        expires_at=timezone.now() + timedelta(days=days),
+        expires_at=expires_at,
     )
     return row, text
 
@@ -73,21 +86,110 @@ def lookup_of(text: str) -> str:
 
 
 def find_token(text: str) -> ApiToken | None:
-    """Return the live token with the text `text` and its active user, or None.
+    """Return the token with the text `text` and its user, or None unless it works now (`why_unusable`).
 
     A wrong checksum is rejected without a query. Comparisons take constant time.
     """
+    row = _stored(text)
+    return None if row is None or why_unusable(row) else row
+
+
+def why_refused(text: str) -> str:
+    """Return why the exact text of a stored token is refused, as one sentence; "" for any other text.
+
+    Only a client that has the whole secret gets the sentence.
+    """
+    row = _stored(text)
+    return "" if row is None else why_unusable(row)
+
+
+def why_unusable(token: ApiToken) -> str:
+    """Return why `token` does not work now, as one sentence; "" if it works. Its `user` must be loaded.
+
+    A token depends on its account, on the user who created it for a robot, on the token that was used to create it, and
+    on the user who is responsible for the robot. All are checked at each use, so that no derived token outlives them.
+    """
+    user = token.user
+    why = ""
+    if token.revoked_at is not None:
+        why = "The token is revoked. Create a new one."
+    elif token.expires_at <= timezone.now():
+        why = "The token has expired. Create a new one."
+    elif not user.is_active:
+        why = f"The account {user} is deactivated. Ask an admin."
+    elif token.made_by is not None and not token.made_by.is_active:
+        why = f"The token was created by {token.made_by}, whose account is deactivated. Create a new one."
+    elif token.parent_id is not None and not _is_parent_usable(token.parent_id):
+        why = "The token was created with another token that is revoked or expired. Create a new one."
+    return why or why_suspended(user)
+
+
+def why_suspended(user: User) -> str:
+    """Return why a robot is suspended, as one sentence; "" for a robot that is not, and for any other account."""
+    seen: set[int] = set()
+    holder = user
+    while holder.kind == User.Kind.ROBOT:
+        robot = getattr(holder, "robot", None)
+        answers = robot.responsible if robot is not None else None
+        if answers is None or not answers.is_active or answers.pk in seen:
+            who = f"{answers}, who is responsible for it, is deactivated" if answers else "no one is responsible for it"
+            return f"Robot {user} is suspended, because {who}. Take it over on its page; you need robot.manage."
+        seen.add(answers.pk)
+        holder = answers
+    return ""
+
+
+def makers_of(user: User) -> list[User]:
+    """Return the users whose rights bound those of a robot: its responsible user, and that user's own if a robot.
+
+    Returns [] for other accounts. The caller has checked `why_suspended`.
+    """
+    makers: list[User] = []
+    while user.kind == User.Kind.ROBOT and user not in makers:
+        row = Robot.objects.select_related("responsible").filter(user=user).first()
+        if row is None or row.responsible is None:
+            break
+        user = row.responsible
+        makers.append(user)
+    return makers
+
+
+def _stored(text: str) -> ApiToken | None:
+    """Return the token with exactly this text, in any state, or None."""
     match = TOKEN.fullmatch(text)
     if match is None or not hmac.compare_digest(_crc(text[:-_CRC_LENGTH]), match[3]):
         return None
-    row = (
-        ApiToken.objects.select_related("user")
-        .filter(lookup=match[2][:_LOOKUP_LENGTH], kind=match[1], revoked_at=None, expires_at__gt=timezone.now())
-        .first()
-    )
+    rows = ApiToken.objects.select_related("made_by", "user__robot__responsible")
+    row = rows.filter(lookup=match[2][:_LOOKUP_LENGTH], kind=match[1]).first()
     if row is None or not hmac.compare_digest(bytes(row.secret_sha256), hashlib.sha256(text.encode()).digest()):
         return None
-    return row if row.user.is_active else None
+    return row
+
+
+# Every token above another one, for ever: a row that does not work stops all below it.
+_UNUSABLE_ABOVE: Final = """
+WITH RECURSIVE above AS (
+    SELECT t.id, t.parent_id, t.user_id, t.made_by_id, t.revoked_at, t.expires_at
+    FROM accounts_apitoken t WHERE t.id = %s
+    UNION
+    SELECT t.id, t.parent_id, t.user_id, t.made_by_id, t.revoked_at, t.expires_at
+    FROM accounts_apitoken t JOIN above a ON t.id = a.parent_id
+)
+SELECT EXISTS (
+    SELECT FROM above a
+    JOIN accounts_user u ON u.id = a.user_id
+    LEFT JOIN accounts_user maker ON maker.id = a.made_by_id
+    WHERE a.revoked_at IS NOT NULL OR a.expires_at <= statement_timestamp()
+       OR NOT u.is_active OR NOT coalesce(maker.is_active, true)
+)
+"""
+
+
+def _is_parent_usable(token_id: int) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(_UNUSABLE_ABOVE, [token_id])
+        (is_unusable,) = cursor.fetchone()
+    return not is_unusable
 
 
 def account_guessed(text: str) -> str | None:
@@ -96,8 +198,7 @@ def account_guessed(text: str) -> str | None:
     Returns None when the text is not a guess but the exact text of a stored token, for example of a revoked or expired
     one that an old script still sends.
     """
-    match = TOKEN.fullmatch(text)
-    if match is None:
+    if TOKEN.fullmatch(text) is None:
         return ""
     row = ApiToken.objects.select_related("user").filter(lookup=lookup_of(text)).first()
     if row is None:
@@ -116,6 +217,6 @@ def note_use(token: ApiToken, address: str | None) -> None:
     ).update(last_used_at=moment, last_used_ip=address)
 
 
-def revoke(token: ApiToken) -> None:
-    """Revoke a token now. Registry tokens issued for it expire within five minutes."""
-    ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now())
+def revoke(token: ApiToken) -> bool:
+    """Revoke a token now; returns whether it was live. Registry tokens issued for it expire within five minutes."""
+    return bool(ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now()))

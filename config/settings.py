@@ -249,6 +249,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_NAME_OVERRIDES": {
         "PromotionState": "lifecycle.promotion.models.PromotionRequest.State",
         "PromotionKind": "lifecycle.promotion.models.PromotionRequest.Kind",
+        "TokenKind": "accounts.models.ApiToken.Kind",
         "JobState": "lifecycle.jobs.models.Job.State",
         "RebuildWaveState": "lifecycle.rebuild.models.RebuildWave.State",
         "RebuildJobState": "lifecycle.rebuild.models.RebuildJob.State",

@@ -39,6 +39,8 @@ class TokenAuthentication(BaseAuthentication):
             tokens.note_use(token, address)
             context.set_token_lookup(token.lookup)
             return token
+        if token is None and (why := tokens.why_refused(text)):
+            return AuthenticationFailed(why)
         account = tokens.account_guessed(text)
         if account is not None and not limiter.note_failure(account, address):
             error = Throttled(

@@ -156,10 +156,21 @@ class RobotSerializer(serializers.ModelSerializer[Robot]):
     is_active = serializers.BooleanField(source="user.is_active", read_only=True)
     tokens = serializers.IntegerField(source="token_count", read_only=True)
     created_by = serializers.CharField(source="created_by.username", read_only=True, default=None)
+    responsible = serializers.CharField(
+        source="responsible.username",
+        read_only=True,
+        default=None,
+        help_text="The user whose rights bound the robot's.",
+    )
+    is_suspended = serializers.BooleanField(
+        read_only=True, help_text="Whether no active user is responsible for it. Its tokens are refused."
+    )
 
     class Meta:
         model = Robot
-        fields = ("id", "name", "username", "is_active", "tokens", "created_by", "created_at")
+        fields = (
+            "id", "name", "username", "is_active", "is_suspended", "tokens", "created_by", "responsible", "created_at",
+        )  # fmt: skip
         read_only_fields = fields
 
 
@@ -207,15 +218,40 @@ class RobotView(generics.GenericAPIView[Robot]):
         return Response(status=204)
 
 
+class RobotTakeOverView(generics.GenericAPIView[Robot]):
+    """Take over a robot."""
+
+    serializer_class = RobotSerializer
+
+    @extend_schema(request=None, responses=RobotSerializer)
+    def post(self, request: Request, team: str, robot_id: int) -> Response:
+        """Become responsible for a robot (robot.manage, and every verb that the robot has).
+
+        Your permissions bound those of the robot from now on. A suspended robot works again. Tokens that deactivated
+        users created are revoked.
+        """
+        robot = robot_in(team_for(caller(request), team), robot_id)
+        taken = services.take_over_robot(robot.pk, actor=caller(request))
+        taken.token_count = live_tokens().filter(user=taken.user).count()  # type: ignore[attr-defined]  # as robots_in
+        return Response(self.get_serializer(taken).data)
+
+
 class TokenSerializer(serializers.ModelSerializer[ApiToken]):
     begins_with = serializers.CharField(source="__str__", read_only=True)
+    parent = serializers.IntegerField(
+        source="parent_id", read_only=True, help_text="The token that was used to create it; it ends with that token."
+    )
+    created_by = serializers.CharField(source="made_by.username", read_only=True, default=None)
 
     class Meta:
         model = ApiToken
         fields: tuple[str, ...] = (
             "id",
             "name",
+            "kind",
             "begins_with",
+            "parent",
+            "created_by",
             "created_at",
             "expires_at",
             "last_used_at",
@@ -236,15 +272,23 @@ class NewTokenSerializer(TokenSerializer):
 
 class TokenBody(StrictSerializer):
     name = serializers.CharField(max_length=120)
-    days = serializers.IntegerField(min_value=1, max_value=366, required=False, default=DEFAULT_DAYS)
+    days = serializers.IntegerField(
+        min_value=1,
+        max_value=366,
+        required=False,
+        default=None,
+        allow_null=True,
+        help_text=f"Default: {DEFAULT_DAYS}, but no longer than the token that you use for this request.",
+    )
+
+
+def _used_token(request: Request) -> ApiToken | None:
+    """Return the token that authenticated the request; None in a browser session."""
+    return request.auth if isinstance(request.auth, ApiToken) else None
 
 
 def _new_token(row: ApiToken, text: str) -> Response:
     return SecretResponse({**TokenSerializer(row).data, "token": text}, secrets=("token",), status=201)
-
-
-class OwnTokenBody(TokenBody):
-    days = serializers.IntegerField(min_value=1, max_value=366, required=False, default=None, allow_null=True)
 
 
 class RobotTokensView(generics.ListAPIView[ApiToken]):
@@ -262,10 +306,18 @@ class RobotTokensView(generics.ListAPIView[ApiToken]):
 
     @extend_schema(request=TokenBody, responses={201: NewTokenSerializer})
     def post(self, request: Request, team: str, robot_id: int) -> Response:
-        """Create a token (robot.manage, and every verb that the robot has). Only this response contains its text."""
+        """Create a token (robot.manage, and every verb that the robot has). Only this response contains its text.
+
+        If you use a token for this request, the new token expires no later, and ends with it.
+        """
         robot = self._robot()
         return _new_token(
-            *services.create_robot_token(robot.pk, actor=caller(request), **_parsed(TokenBody(data=request.data)))
+            *services.create_robot_token(
+                robot.pk,
+                actor=caller(request),
+                with_token=_used_token(request),
+                **_parsed(TokenBody(data=request.data)),
+            )
         )
 
 
@@ -291,16 +343,15 @@ class TokensView(generics.ListAPIView[ApiToken]):
     def get_queryset(self) -> QuerySet[ApiToken]:
         return live_tokens().filter(user=caller(self.request)).order_by("-pk")
 
-    @extend_schema(request=OwnTokenBody, responses={201: NewTokenSerializer})
+    @extend_schema(request=TokenBody, responses={201: NewTokenSerializer})
     def post(self, request: Request) -> Response:
         """Create a token for your account. Only this response contains its text.
 
-        If you use a token for this request, the new token cannot expire later than that token.
+        If you use a token for this request, the new token expires no later, and ends with it.
         """
         user = caller(request)
-        used = request.auth if isinstance(request.auth, ApiToken) else None
-        values = _parsed(OwnTokenBody(data=request.data))
-        text = services.create_api_token(user, actor=user, with_token=used, **values)
+        values = _parsed(TokenBody(data=request.data))
+        text = services.create_api_token(user, actor=user, with_token=_used_token(request), **values)
         return _new_token(ApiToken.objects.get(lookup=lookup_of(text)), text)
 
 

@@ -48,6 +48,11 @@ urlpatterns = [
     path("teams/<slug:team>/grants/<int:grant_id>/", authority.GrantView.as_view(), name="team-grant"),
     path("teams/<slug:team>/robots/", authority.RobotsView.as_view(), name="team-robots"),
     path("teams/<slug:team>/robots/<int:robot_id>/", authority.RobotView.as_view(), name="team-robot"),
+    path(
+        "teams/<slug:team>/robots/<int:robot_id>/take-over/",
+        authority.RobotTakeOverView.as_view(),
+        name="robot-take-over",
+    ),
     path("teams/<slug:team>/robots/<int:robot_id>/tokens/", authority.RobotTokensView.as_view(), name="robot-tokens"),
     path(
         "teams/<slug:team>/robots/<int:robot_id>/tokens/<int:token_id>/",

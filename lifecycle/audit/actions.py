@@ -79,6 +79,7 @@ class Action(StrEnum):
     REPOSITORY_TAGS_PROTECTED = "repository.tags_protected", "The protected tag patterns of a repository were changed."
     ROBOT_CREATED = "robot.created", "A robot account was created."
     ROBOT_RETIRED = "robot.retired", "A robot account was retired."
+    ROBOT_TAKEN_OVER = "robot.taken_over", "A person became responsible for a robot; its rights are bounded by theirs."
     ROLE_CHANGED = "role.changed", "The name or the verbs of a custom role were changed."
     ROLE_CREATED = "role.created", "A custom role was created."
     ROLE_DELETED = "role.deleted", "A custom role was deleted."
@@ -215,11 +216,16 @@ class UserUnlocked(Details):
 
 @dataclass(frozen=True, slots=True)
 class TokenCreated(Details):
-    """The owner of a token, the first characters of the token (not secret), and its lifetime in days."""
+    """A new token: its owner, first characters (not secret), lifetime in days, and kind: pat, rob or ref.
+
+    `parent` has the first characters of the token that was used to create it; "" for none.
+    """
 
     user: str
     lookup: str
     days: float
+    kind: str
+    parent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +234,16 @@ class TokenRevoked(Details):
 
     user: str
     lookup: str
+
+
+@dataclass(frozen=True, slots=True)
+class RobotTakenOver(Details):
+    """A robot, the user responsible for it before ("" for none) and now, and the number of tokens revoked with it."""
+
+    user: str
+    before: str
+    after: str
+    revoked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,6 +444,7 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.REPOSITORY_TAGS_PROTECTED: TagsProtected,
     Action.ROBOT_CREATED: UserDetails,
     Action.ROBOT_RETIRED: UserDetails,
+    Action.ROBOT_TAKEN_OVER: RobotTakenOver,
     Action.ROLE_CHANGED: RoleChanged,
     Action.ROLE_CREATED: RoleCreated,
     Action.ROLE_DELETED: RoleDeleted,

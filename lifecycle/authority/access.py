@@ -100,7 +100,11 @@ def grant_in(team: Team, grant_id: int) -> RoleGrant:
 
 def robot_in(team: Team, robot_id: int) -> Robot:
     """Return one robot of a team; raises NotFound."""
-    robot = Robot.objects.filter(team=team, pk=robot_id).select_related("user", "created_by").first()
+    robot = (
+        Robot.objects.filter(team=team, pk=robot_id)
+        .select_related("user__robot__responsible", "created_by", "responsible")
+        .first()
+    )
     if robot is None:
         raise NotFound("Robot not found, or you don't have access.")
     return robot

@@ -13,7 +13,7 @@ from lifecycle.authority.constants import ADMIN_VERBS
 from lifecycle.authority.grants import live_grants, over_whole_team
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.queries import people_who
-from lifecycle.authority.rights import grants_of
+from lifecycle.authority.rights import grants_of, makers_of, why_suspended
 from lifecycle.core import clock
 from lifecycle.core.patterns import matches
 from lifecycle.environments.models import Environment
@@ -69,6 +69,8 @@ def explain(
         steps.append(Step(False, f"{username} has no role in team {team}."))
     for grant in grants:
         steps += _steps_of(grant, verb, family, environment)
+    if user is not None and grants and (bound := _bound(user, verb, team, family, environment)):
+        steps.append(Step(False, bound))
     return Answer(
         is_allowed=is_allowed,
         sentence=f"{username} {'can' if is_allowed else 'cannot'} {_describe(verb, family, environment)}.",
@@ -77,6 +79,18 @@ def explain(
         allowed=_names(people_who(verb, team=team, family=family or "*", environment=environment)),
         granters=_granters(team),
     )
+
+
+def _bound(user: User, verb: Verb, team: Team, family: str, environment: Environment | None) -> str:
+    """Return why a robot has less than its grants, as one sentence; "" if it has all, and for people."""
+    if suspended := why_suspended(user):
+        return suspended
+    for maker in makers_of(user):
+        is_bounded = maker.kind != User.Kind.SYSTEM and not (maker.is_superuser and verb in ADMIN_VERBS)
+        own = grants_of(maker, verb, team_id=team.pk, family=family or None, environment=environment)
+        if is_bounded and not any(own):
+            return f"{maker} is responsible for {user} and does not have {verb} here. A robot never has more."
+    return ""
 
 
 def _describe(verb: Verb, family: str, environment: Environment | None) -> str:
@@ -116,6 +130,8 @@ def _changes(grants: list[RoleGrant], verb: Verb, family: str, environment: Envi
     changes = []
     if grants and not grants[0].user.is_active:
         changes.append("Ask an admin to reactivate the account.")
+    if grants and grants[0].user.kind == User.Kind.ROBOT:
+        changes.append("A user with these permissions can take over the robot on its page.")
     for grant in grants:
         if verb.value not in grant.role.verbs:
             continue

@@ -25,6 +25,7 @@ from lifecycle.authority.models import (
     RoleGrant,
     TeamUserPermission,
 )
+from lifecycle.authority.rights import makers_of, why_suspended
 from lifecycle.core.patterns import matches
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Repository
@@ -43,8 +44,15 @@ def project(user: User) -> None:
     """Replace one user's guardian rows with rows made from the live grants, in the caller's transaction.
 
     A grant on the whole team becomes rows on the team. A grant on some repositories becomes rows on each existing
-    repository that matches. A grant for one environment becomes rows on the environment.
+    repository that matches. A grant for one environment becomes rows on the environment. The rows of a robot are
+    bounded by those of its responsible user, so the robots that depend on `user` are projected too.
     """
+    _project_one(user)
+    for robot in User.objects.filter(robot__responsible=user, is_active=True).exclude(pk=user.pk).order_by("pk"):
+        project(robot)
+
+
+def _project_one(user: User) -> None:
     expected = _expected_pairs(user)
     for model, table in _TABLES:
         table.objects.filter(user=user).delete()
@@ -81,6 +89,9 @@ def project_new_repositories(repository_ids: Collection[int]) -> None:
                    if team == grant.team_id and matches(grant.repository_pattern, family)]  # fmt: skip
         names = [Verb(verb).codename for verb in grant.role.verbs]
         expected.setdefault(grant.user, set()).update((pk, name) for pk in covered for name in names)
+    for user in [user for user in expected if user.robots_answered_for.exists() or user.kind == User.Kind.ROBOT]:
+        expected.pop(user)
+        project(user)
     for user, pairs in expected.items():
         rows = _rows(RepositoryUserPermission, Repository, user, pairs)
         RepositoryUserPermission.objects.bulk_create(rows, ignore_conflicts=True)
@@ -88,6 +99,37 @@ def project_new_repositories(repository_ids: Collection[int]) -> None:
 
 def _expected_pairs(user: User) -> dict[type[Model], set[tuple[int, str]]]:
     """Return, for each model, the (object id, permission codename) pairs of the user's live grants."""
+    expected = _own_pairs(user)
+    if user.kind != User.Kind.ROBOT:
+        return expected
+    if why_suspended(user):
+        return {model: set() for model in expected}
+    for maker in makers_of(user):
+        if maker.kind != User.Kind.SYSTEM:
+            expected = _bounded(expected, _own_pairs(maker))
+    return expected
+
+
+def _bounded(
+    pairs: dict[type[Model], set[tuple[int, str]]], bound: dict[type[Model], set[tuple[int, str]]]
+) -> dict[type[Model], set[tuple[int, str]]]:
+    """Return what both allow. A row on a team also allows the team's repositories and environments."""
+    repositories = dict(Repository.objects.filter(pk__in={pk for pk, _ in pairs[Repository] | bound[Repository]})
+                        .values_list("pk", "team_id"))  # fmt: skip
+    environments = dict(Environment.objects.filter(pk__in={pk for pk, _ in pairs[Environment] | bound[Environment]})
+                        .values_list("pk", "team_id"))  # fmt: skip
+    both: dict[type[Model], set[tuple[int, str]]] = {Team: pairs[Team] & bound[Team]}
+    for model, team_of in ((Repository, repositories), (Environment, environments)):
+        both[model] = {
+            (pk, name)
+            for one, other in ((pairs, bound), (bound, pairs))
+            for pk, name in one[model]
+            if (pk, name) in other[model] or (team_of[pk], name) in other[Team]
+        }
+    return both
+
+
+def _own_pairs(user: User) -> dict[type[Model], set[tuple[int, str]]]:
     expected: dict[type[Model], set[tuple[int, str]]] = {Team: set(), Repository: set(), Environment: set()}
     for grant in live_grants(user).select_related("role"):
         names = [Verb(verb).codename for verb in grant.role.verbs]

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import CharField, Count, Exists, F, IntegerField, OuterRef, Prefetch, Q, QuerySet, Subquery
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Now
 
 from accounts.models import ApiToken, Membership, Robot, Role, Team, User
 from accounts.verbs import Verb
@@ -17,6 +17,7 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.constants import ADMIN_VERBS
 from lifecycle.authority.grants import applies_in, live_grants, over_whole_team
 from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.rights import makers_of, why_suspended
 from lifecycle.core.context import once_a_read
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
@@ -28,8 +29,18 @@ def covered(actor: User, verb: Verb, *, team: str, family: str, environment: str
     `team`, `family` and `environment` name the lookups from the row to these values. `rights.grants_of` does the same
     check for one object. The grants are read here and put into the condition as values. With a join, the planner cannot
     estimate how many rows the grants select: a page took 2.4 s with 100,000 images. A user has few grants, and the rows
-    that they cover are never listed.
+    that they cover are never listed. A robot is bounded by its makers: the row must be covered for each of them too.
     """
+    condition = _own_cover(actor, verb, team=team, family=family, environment=environment)
+    if actor.kind == User.Kind.ROBOT and why_suspended(actor):
+        return Q(pk__in=[])
+    for maker in makers_of(actor):
+        if maker.kind != User.Kind.SYSTEM:
+            condition &= _own_cover(maker, verb, team=team, family=family, environment=environment)
+    return condition
+
+
+def _own_cover(actor: User, verb: Verb, *, team: str, family: str, environment: str) -> Q:
     whole: set[int] = set()
     parts: list[tuple[int, str, int | None]] = []
     for team_id, pattern, like, environment_id in _scopes(actor, verb):
@@ -73,7 +84,7 @@ def images_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[Ima
 
 def teams_visible_to(actor: User) -> QuerySet[Team]:
     """Return the teams in which `actor` is a member or has a live grant; all teams for an admin."""
-    if not actor.is_active:
+    if not actor.is_active or why_suspended(actor):
         return Team.objects.none()
     if actor.is_superuser or actor.kind == User.Kind.SYSTEM:
         return Team.objects.all()
@@ -97,10 +108,17 @@ def grants_held_by(actor: User) -> QuerySet[RoleGrant]:
 
 
 def teams_where(actor: User, verb: Verb) -> QuerySet[Team]:
-    """Return the teams on which, as a whole, `actor` has `verb`."""
-    if not actor.is_active:
+    """Return the teams on which, as a whole, `actor` has `verb`; for a robot, those where its makers have it too."""
+    if not actor.is_active or why_suspended(actor):
         return Team.objects.none()
-    if actor.is_superuser and verb in ADMIN_VERBS:
+    rows = _teams_of(actor, verb)
+    for maker in makers_of(actor):
+        rows = rows.filter(pk__in=_teams_of(maker, verb).values("pk"))
+    return rows
+
+
+def _teams_of(actor: User, verb: Verb) -> QuerySet[Team]:
+    if actor.kind == User.Kind.SYSTEM or (actor.is_superuser and verb in ADMIN_VERBS):
         return Team.objects.all()
     grants = live_grants(actor, verb).filter(over_whole_team(), team=OuterRef("pk"))
     return Team.objects.filter(Exists(grants))
@@ -193,14 +211,18 @@ def robots_in(team: Team) -> QuerySet[Robot]:
     """Return the robots of a team with `token_count`, the number of tokens not revoked; page by (name, id)."""
     return (
         Robot.objects.filter(team=team)
-        .select_related("user", "created_by")
+        .select_related("user__robot__responsible", "created_by", "responsible")
         .annotate(token_count=count_of(live_tokens(), "user__robot"))
     )
 
 
 def live_tokens() -> QuerySet[ApiToken]:
-    """Return the personal and robot tokens that are not revoked. Expired tokens are included; pages mark them."""
-    return ApiToken.objects.filter(revoked_at=None).exclude(kind=ApiToken.Kind.REFRESH)
+    """Return the tokens that are not revoked, with the token that was used to create each.
+
+    Expired tokens are included, and pages mark them; expired registry sign-ins are not.
+    """
+    rows = ApiToken.objects.filter(revoked_at=None).select_related("parent", "made_by")
+    return rows.exclude(kind=ApiToken.Kind.REFRESH, expires_at__lte=Now())
 
 
 def roles_with_counts() -> QuerySet[Role]:

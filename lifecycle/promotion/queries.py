@@ -49,7 +49,9 @@ def decidable_by(actor: User) -> QuerySet[PromotionRequest]:
     return (
         promotions_visible_to(actor)
         .filter(state=PromotionRequest.State.OPEN, pk__in=_requests_where(actor, Verb.PROMOTION_APPROVE).values("pk"))
-        .exclude(Q(requested_by=actor) | Q(requested_by__robot__created_by=actor))
+        .exclude(
+            Q(requested_by=actor) | Q(requested_by__robot__created_by=actor) | Q(requested_by__robot__responsible=actor)
+        )
         .exclude(Exists(_robot_tokens().filter(user=OuterRef("requested_by"), made_by=actor)))
         .exclude(Exists(Vote.objects.filter(request=OuterRef("pk"), voter=actor, lapsed_at=None)))
     )
@@ -83,10 +85,11 @@ def has_been_in(request: PromotionRequest, environment: Environment) -> bool:
 def requesters_of(request: PromotionRequest) -> set[int]:
     """Return the ids of the users who count as the requester and therefore cannot vote.
 
-    For a robot's request these are also the robot's creator and every user who created one of its tokens, since they
-    can act as the robot.
+    For a robot's request these are also the robot's creator, the user who is responsible for it and every user who
+    created one of its tokens, since they can act as the robot.
     """
-    robot_creators = Robot.objects.filter(user=request.requested_by_id).values_list("created_by_id", flat=True)
+    robots = Robot.objects.filter(user=request.requested_by_id).values_list("created_by_id", "responsible_id")
+    robot_creators = {pk for row in robots for pk in row}
     token_creators = _robot_tokens().filter(user=request.requested_by_id).values_list("made_by_id", flat=True)
     return {request.requested_by_id, *(pk for pk in (*robot_creators, *token_creators) if pk is not None)}
 

@@ -22,7 +22,9 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 from accounts import tokens as api_tokens
 from accounts.models import ApiToken, User
 from lifecycle.authority import limiter
+from lifecycle.authority.services import create_registry_sign_in
 from lifecycle.core.address import client_address
+from lifecycle.core.context import RequestContext, request_context
 from lifecycle.oci import signing
 from lifecycle.oci.scopes import granted, parse_scopes
 from lifecycle.tokens.rights import allowed_actions
@@ -36,8 +38,11 @@ BODY_MAX_BYTES: Final = 64 * 1024
 QUERY_MAX: Final = 64 * 1024  # characters
 CREDENTIAL_MAX: Final = 1024  # characters of a user name or a password
 _PARAMETERS_MAX: Final = 2000
-REFRESH_DAYS: Final = 90
-_REFRESH_LIVE_MAX: Final = 20  # per user and service; each `docker login` creates one
+_USE_A_TOKEN: Final = (
+    "Use an access token as the password, not your account password:"
+    f" docker login -u USER {settings.REGISTRY_PUBLIC_URL.partition('://')[2]}, token from"
+    f" {settings.PUBLIC_URL}/account/tokens/."
+)
 
 
 class _Refusal(Exception):
@@ -103,13 +108,13 @@ def _answer(environ: WSGIEnvironment) -> dict[str, object]:
 def _answer_get(environ: WSGIEnvironment) -> dict[str, object]:
     query = _parameters(environ.get("QUERY_STRING", ""))
     _check_service(query)
-    user: User | None = None
+    token, address = None, client_address(environ)
     if header := environ.get("HTTP_AUTHORIZATION", ""):
         name, password = _basic(header)
-        user = _api_token_of(name, password, client_address(environ)).user
-    answer = _registry_token(user, query.get("scope", []))
-    if user is not None and ("true" in query.get("offline_token", []) or "offline" in query.get("access_type", [])):
-        answer["refresh_token"] = _refresh_token(user, _one(query, "client_id"))
+        token = _api_token_of(name, password, address)
+    answer = _registry_token(token.user if token is not None else None, query.get("scope", []))
+    if token is not None and ("true" in query.get("offline_token", []) or "offline" in query.get("access_type", [])):
+        answer["refresh_token"] = _refresh_token(token, _one(query, "client_id"), address)
     return answer
 
 
@@ -129,7 +134,7 @@ def _answer_post(environ: WSGIEnvironment) -> dict[str, object]:
     if grant_type == "refresh_token":
         answer["refresh_token"] = _one(form, "refresh_token")
     elif "offline" in form.get("access_type", []):
-        answer["refresh_token"] = _refresh_token(token.user, _one(form, "client_id"))
+        answer["refresh_token"] = _refresh_token(token, _one(form, "client_id"), address)
     return answer
 
 
@@ -154,7 +159,7 @@ def _api_token_of(name: str, password: str, address: str | None) -> ApiToken:
     """
     token = api_tokens.find_token(password) if 0 < len(password) <= CREDENTIAL_MAX else None
     if token is None or token.kind == ApiToken.Kind.REFRESH or token.user.username != name:
-        raise _refused_credential(name, address)
+        raise _refused_credential(name, password, address)
     api_tokens.note_use(token, address)
     return token
 
@@ -162,44 +167,36 @@ def _api_token_of(name: str, password: str, address: str | None) -> ApiToken:
 def _refreshed(text: str, address: str | None) -> ApiToken:
     token = api_tokens.find_token(text) if len(text) <= CREDENTIAL_MAX else None
     if token is None or token.kind != ApiToken.Kind.REFRESH or token.service != settings.REGISTRY_SERVICE:
-        raise _refused_credential("", address)
+        raise _refused_credential("", text, address)
     api_tokens.note_use(token, address)
     return token
 
 
-def _refused_credential(name: str, address: str | None) -> _Refusal:
-    """Count the rejected credential and return the response. Its text does not show whether the account exists."""
+def _refused_credential(name: str, text: str, address: str | None) -> _Refusal:
+    """Count the rejected credential and return the response, which says what to use instead.
+
+    Its text does not show whether the account exists. Only a client that has the whole text of a stored token learns
+    why that token no longer works; it guessed nothing, so it is not counted.
+    """
+    if len(text) <= CREDENTIAL_MAX and (why := api_tokens.why_refused(text)):
+        return _unauthorized(f"{why} {_USE_A_TOKEN}")
     if not limiter.note_failure(name[:CREDENTIAL_MAX], address):
         return _Refusal(
             HTTPStatus.TOO_MANY_REQUESTS,
             "toomanyrequests",
-            "Too many wrong credentials. Wait five minutes, then try again.",
+            f"Too many wrong credentials. Wait five minutes, then try again. {_USE_A_TOKEN}",
         )
     log.info("registry_credential_refused", address=address)
-    return _Refusal(
-        HTTPStatus.UNAUTHORIZED,
-        "unauthorized",
-        "Wrong user name or token. Sign in with an access token, not with your account password.",
-        challenge=True,
-    )
+    return _unauthorized(f"Wrong user name or token. {_USE_A_TOKEN}")
 
 
-def _refresh_token(user: User, client: str) -> str:
-    name = f"registry sign-in ({client.replace(chr(0), '')[:80] or 'unknown client'})"
-    _row, text = api_tokens.create_token(
-        user,
-        kind=ApiToken.Kind.REFRESH,
-        name=name,
-        days=REFRESH_DAYS,
-        service=settings.REGISTRY_SERVICE,
-    )
-    live = ApiToken.objects.filter(
-        user=user, kind=ApiToken.Kind.REFRESH, service=settings.REGISTRY_SERVICE, revoked_at=None
-    )
-    surplus = list(live.order_by("-created_at", "-pk").values_list("pk", flat=True)[_REFRESH_LIVE_MAX:])
-    if surplus:
-        ApiToken.objects.filter(pk__in=surplus).delete()
-    return text
+def _unauthorized(message: str) -> _Refusal:
+    return _Refusal(HTTPStatus.UNAUTHORIZED, "unauthorized", message, challenge=True)
+
+
+def _refresh_token(token: ApiToken, client: str, address: str | None) -> str:
+    with request_context(RequestContext(address=address, token_lookup=token.lookup)):
+        return create_registry_sign_in(token, client=client)
 
 
 def _basic(header: str) -> tuple[str, str]:
@@ -211,11 +208,8 @@ def _basic(header: str) -> tuple[str, str]:
         if not separator:
             raise ValueError
     except (ValueError, binascii.Error):
-        raise _Refusal(
-            HTTPStatus.UNAUTHORIZED,
-            "unauthorized",
-            "The Authorization header is malformed. Use Basic authentication.",
-            challenge=True,
+        raise _unauthorized(
+            f"The Authorization header is malformed. Use Basic authentication. {_USE_A_TOKEN}"
         ) from None
     return name, password
 

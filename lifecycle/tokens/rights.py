@@ -11,6 +11,7 @@ from django.db import connection
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.grants import LIVE_SQL
+from lifecycle.authority.rights import makers_of, why_suspended
 from lifecycle.core.patterns import matches
 from lifecycle.oci.scopes import Scope
 
@@ -28,7 +29,7 @@ def allowed_actions(user: User, requested: Sequence[Scope]) -> dict[tuple[str, s
     environment, users who can see the family can pull. No one can push or delete there, because only approved
     promotions add images. An inactive user is allowed nothing.
     """
-    if not user.is_active:
+    if not user.is_active or why_suspended(user):
         return {}
     allowed: dict[tuple[str, str], frozenset[str]] = {}
     for scope in requested:
@@ -52,11 +53,11 @@ SELECT
      FROM lifecycle_environment e JOIN accounts_team team ON team.id = e.team_id
      WHERE e.prefix = ANY(%(prefixes)s)),
     (SELECT coalesce(jsonb_agg(jsonb_build_array(
-                g.team_id, team.slug, g.repository_pattern, g.environment_id, to_jsonb(role.verbs))), '[]')
+                g.team_id, team.slug, g.repository_pattern, g.environment_id, to_jsonb(role.verbs), g.user_id)), '[]')
      FROM lifecycle_rolegrant g
      JOIN accounts_role role ON role.id = g.role_id
      JOIN accounts_team team ON team.id = g.team_id
-     WHERE g.user_id = %(user)s AND {LIVE_SQL})
+     WHERE g.user_id = ANY(%(users)s) AND {LIVE_SQL})
 """  # noqa: S608 -- the only inserted text is a constant
 
 
@@ -68,15 +69,18 @@ class _Grant(NamedTuple):
     pattern: str
     environment_id: int | None  # None: not limited to one environment
     verbs: list[str]
+    user_id: int
 
 
 def _allowed_on(user: User, names: set[str]) -> dict[str, frozenset[str]]:
+    # A robot is allowed what its makers are allowed too. The system user is allowed everything, so it bounds nothing.
+    users = [user.pk, *(maker.pk for maker in makers_of(user) if maker.kind != User.Kind.SYSTEM)]
     prefixes = {part for name in names for part in name.split("/")[:2]}
     with connection.cursor() as cursor:
-        cursor.execute(_FACTS, {"names": sorted(names), "prefixes": sorted(prefixes), "user": user.pk})
+        cursor.execute(_FACTS, {"names": sorted(names), "prefixes": sorted(prefixes), "users": users})
         (repositories, environments, grant_rows) = map(_rows, cursor.fetchone() or ("[]", "[]", "[]"))
     rows = {name: (family, team_id, environment_id) for name, family, team_id, environment_id in repositories}
-    grants = [_Grant(*row) for row in grant_rows]
+    grants = {pk: [grant for grant in map(_Grant._make, grant_rows) if grant.user_id == pk] for pk in users}
     allowed: dict[str, frozenset[str]] = {}
     for name in names:
         prefix, _, rest = name.partition("/")
@@ -84,14 +88,14 @@ def _allowed_on(user: User, names: set[str]) -> dict[str, frozenset[str]]:
         in_environment = bool(reserved)
         if name in rows:
             family, team_id, environment_id = rows[name]
-            actions = _actions(grants, team_id, family, environment_id)
+            actions = _common(grants, team_id, family, environment_id)
             in_environment = in_environment or environment_id is not None
         elif reserved:
             slug = rest.partition("/")[0]
             matching = [(team_id, pk) for _, team, team_id, pk in reserved if team == slug]
-            actions = _actions(grants, matching[0][0], rest, matching[0][1]) if matching else frozenset()
+            actions = _common(grants, matching[0][0], rest, matching[0][1]) if matching else frozenset()
         else:
-            actions = _actions(grants, prefix, name, None)
+            actions = _common(grants, prefix, name, None)
         allowed[name] = actions & {"pull"} if in_environment else actions
     return allowed
 
@@ -100,6 +104,14 @@ def _rows(value: Any) -> list[list[Any]]:
     # psycopg2 parses jsonb itself, unless Django has disabled that for its JSON fields.
     rows: list[list[Any]] = json.loads(value) if isinstance(value, str) else value
     return rows
+
+
+def _common(
+    grants: Mapping[int, list[_Grant]], team: int | str, family: str, environment_id: int | None
+) -> frozenset[str]:
+    """Return the actions that every one of the users has."""
+    each = [_actions(own, team, family, environment_id) for own in grants.values()]
+    return frozenset.intersection(*each)
 
 
 def _actions(grants: Iterable[_Grant], team: int | str, family: str, environment_id: int | None) -> frozenset[str]:

@@ -24,6 +24,7 @@ from lifecycle.jobs.models import Job
 from lifecycle.promotion import services as promotions
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from tests.factories import dock as rows
+from tests.factories.people import robot as new_robot
 
 pytestmark = pytest.mark.django_db
 
@@ -79,6 +80,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "api/v1/teams/{team}/grants/{grant}/": (OUT, HIDDEN, IN),
     "api/v1/teams/{team}/robots/": (OUT, HIDDEN, IN),
     "api/v1/teams/{team}/robots/{robot}/": (OUT, HIDDEN, IN),
+    "api/v1/teams/{team}/robots/{robot}/take-over/": (OUT, POST_ONLY, POST_ONLY),
     "api/v1/teams/{team}/robots/{robot}/tokens/": (OUT, HIDDEN, IN),
     "api/v1/teams/{team}/robots/{robot}/tokens/{robot_token}/": (OUT, POST_ONLY, POST_ONLY),
     "api/v1/teams/{team}/environments/": (OUT, HIDDEN, IN),
@@ -133,6 +135,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "teams/{team}/robots/{robot}/grants/": (OUT, POST_ONLY, POST_ONLY),
     "teams/{team}/robots/{robot}/tokens/": (OUT, POST_ONLY, POST_ONLY),
     "teams/{team}/robots/{robot}/tokens/{robot_token}/revoke/": (OUT, POST_ONLY, POST_ONLY),
+    "teams/{team}/robots/{robot}/take-over/": (OUT, POST_ONLY, POST_ONLY),
     "teams/{team}/robots/{robot}/retire/": (OUT, HIDDEN, REFUSED),
     "roles/": (OUT, IN, IN),  # what a role allows is no secret
     "roles/{role}/": (OUT, IN, IN),
@@ -177,6 +180,7 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("teams/{team}/robots/{robot}/tokens/", {"name": "mine", "days": "1"}, 404, 403),
     ("teams/{team}/robots/{robot}/tokens/{robot_token}/revoke/", {}, 404, 403),
     ("teams/{team}/robots/{robot}/retire/", {}, 404, 403),
+    ("teams/{team}/robots/{robot}/take-over/", {}, 404, 403),
     ("roles/", {"slug": "all", "name": "All", "verbs": "team.manage"}, 403, 403),
     ("roles/{role}/", {"name": "All", "verbs": "team.manage"}, 403, 403),
     ("roles/{role}/delete/", {}, 403, 403),
@@ -195,6 +199,7 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("delete", "teams/{team}/grants/{grant}/", {}, 404, 403),
     ("post", "teams/{team}/robots/", {"name": "mine"}, 404, 403),
     ("delete", "teams/{team}/robots/{robot}/", {}, 404, 403),
+    ("post", "teams/{team}/robots/{robot}/take-over/", {}, 404, 403),
     ("post", "teams/{team}/robots/{robot}/tokens/", {"name": "mine"}, 404, 403),
     ("delete", "teams/{team}/robots/{robot}/tokens/{robot_token}/", {}, 404, 403),
     ("post", "teams/{team}/environments/", {"slug": "x", "prefix": "x"}, 404, 403),
@@ -255,6 +260,7 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "DELETE api/v1/teams/{team}/grants/{grant}/": ("owner", {}),
     "POST api/v1/teams/{team}/robots/": ("owner", {"name": "mine"}),
     "DELETE api/v1/teams/{team}/robots/{robot}/": ("owner", {}),
+    "POST api/v1/teams/{team}/robots/{robot}/take-over/": ("owner", {}),
     "POST api/v1/teams/{team}/robots/{robot}/tokens/": ("owner", {"name": "mine"}),
     "DELETE api/v1/teams/{team}/robots/{robot}/tokens/{robot_token}/": ("owner", {}),
     "POST api/v1/teams/{team}/environments/": ("owner", {"slug": "x", "prefix": "x"}),
@@ -298,6 +304,7 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST teams/{team}/robots/{robot}/retire/": ("owner", {}),
     "POST teams/{team}/builder/": ("admin", {"turn": "on"}),
     "POST rebuilds/repositories/{repository}/builder/": ("owner-admin", {"turn": "on"}),
+    "POST teams/{team}/robots/{robot}/take-over/": ("owner", {}),
     "POST roles/": ("admin", {"slug": "all", "name": "All", "verbs": "team.manage"}),
     "POST roles/{role}/": ("admin", {"name": "All", "verbs": "team.manage"}),
     "POST roles/{role}/delete/": ("admin", {}),
@@ -357,9 +364,7 @@ def wave(dock):
 @pytest.fixture
 def estate(dock):
     """A robot with a token, somebody's token, a composed role, and a package with an advisory."""
-    robot = Robot.objects.create(
-        user=User.objects.create(username="shop+ci", kind=User.Kind.ROBOT), team=dock.team, name="ci"
-    )
+    robot = new_robot(dock.team)
     tokens.create_token(robot.user, kind="rob", name="ci")
     tokens.create_token(dock.owner, kind="pat", name="laptop")
     Role.objects.create(slug="crew", name="Crew", verbs=["image.view"])

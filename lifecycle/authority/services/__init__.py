@@ -11,10 +11,12 @@ from lifecycle.authority.services.robots import (
     grant_robot,
     retire_robot,
     revoke_robot_token,
+    take_over_robot,
+    why_not_taken_over,
 )
 from lifecycle.authority.services.roles import change_role, create_role, delete_role
 from lifecycle.authority.services.teams import add_member, create_team, revoke_grant
-from lifecycle.authority.services.tokens import create_api_token, revoke_api_token
+from lifecycle.authority.services.tokens import create_api_token, create_registry_sign_in, revoke_api_token
 
 __all__ = [
     "add_member",
@@ -22,6 +24,7 @@ __all__ = [
     "create_api_token",
     "create_environment",
     "create_person",
+    "create_registry_sign_in",
     "create_robot",
     "create_robot_token",
     "create_role",
@@ -34,4 +37,6 @@ __all__ = [
     "revoke_api_token",
     "revoke_grant",
     "revoke_robot_token",
+    "take_over_robot",
+    "why_not_taken_over",
 ]

@@ -12,6 +12,7 @@ from accounts.models import ApiToken, User
 from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, UserCreated, UserDetails
+from lifecycle.authority.projection import project
 from lifecycle.authority.services.teams import is_above_grants
 from lifecycle.authority.services.tokens import end_token
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
@@ -69,6 +70,7 @@ def deactivate(user_id: int, *, actor: User) -> User:
     user.save(update_fields=["is_active", "password"])
     for row in ApiToken.objects.select_for_update().filter(user=user, revoked_at=None).order_by("pk"):
         end_token(row, actor=actor)
+    project(user)  # the robots that depend on this account are suspended
     events.publish(events.RightsChanged((user.pk,)))
     audit.record(Action.USER_DEACTIVATED, actor=actor, subject=user, details=UserDetails(user=user.username))
     return user
@@ -87,6 +89,7 @@ def reactivate(user_id: int, *, actor: User) -> tuple[User, str]:
     user.is_active = True
     user.set_password(password)
     user.save(update_fields=["is_active", "password"])
+    project(user)
     events.publish(events.RightsChanged((user.pk,)))
     audit.record(Action.USER_REACTIVATED, actor=actor, subject=user, details=UserDetails(user=user.username))
     return user, password

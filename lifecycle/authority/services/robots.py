@@ -1,6 +1,7 @@
 """Robots: machine accounts of one team, with grants and tokens.
 
-Only admins can grant a robot verbs that they do not have themselves.
+Only admins can grant a robot verbs that they do not have themselves. At each use, a robot has only the verbs that the
+user who is responsible for it has too, whoever granted them. Without that user it is suspended.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from typing import Final
 
 from django.db import IntegrityError, transaction
 
-from accounts import tokens
 from accounts.models import ApiToken, Membership, Robot, Team, User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, UserDetails
+from lifecycle.audit.actions import Action, RobotTakenOver, UserDetails
 from lifecycle.authority.grants import live_grants
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.projection import project
-from lifecycle.authority.rights import require
+from lifecycle.authority.rights import lacking_for, may, require
 from lifecycle.authority.services.teams import grant_role, lock_team, require_verbs
 from lifecycle.authority.services.tokens import end_token, write_token
 from lifecycle.core.errors import Conflict, Malformed, NotFound
+from lifecycle.core.reasons import Reason, refuse_if
 
 # `shop+ci`: only robots have a plus sign in their names, so they cannot be confused with people.
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -45,7 +46,7 @@ def create_robot(team_id: int, *, actor: User, name: str) -> Robot:
             user = User(username=f"{team.slug}+{name}", kind=User.Kind.ROBOT)
             user.set_unusable_password()
             user.save(force_insert=True)
-            robot = Robot.objects.create(user=user, team=team, name=name, created_by=actor)
+            robot = Robot.objects.create(user=user, team=team, name=name, created_by=actor, responsible=actor)
     except IntegrityError:
         raise Conflict(f"Robot name {name} is already used in team {team}. Choose another name.") from None
     Membership.objects.create(team=team, user=user)
@@ -84,9 +85,11 @@ def grant_robot(
 
 @transaction.atomic
 def create_robot_token(
-    robot_id: int, *, actor: User, name: str, days: float = tokens.DEFAULT_DAYS
+    robot_id: int, *, actor: User, name: str, days: float | None = None, with_token: ApiToken | None = None
 ) -> tuple[ApiToken, str]:
     """Create a token of a robot and return (row, text). The text is shown once.
+
+    A token created `with_token` expires no later than that token, also without `days`, and ends with it.
 
     Raises NotFound, NotPermitted, Malformed, or Conflict for a deactivated robot. `actor` must be an
     admin or have all verbs of the robot, because the text of the token gives access to them.
@@ -96,7 +99,52 @@ def create_robot_token(
     _refuse_retired(robot)
     grants = live_grants(robot.user).select_related("role")
     require_verbs(actor, team, sorted({verb for grant in grants for verb in grant.role.verbs}))
-    return write_token(robot.user, actor=actor, name=name, days=days, team=team)
+    return write_token(robot.user, actor=actor, name=name, days=days, team=team, with_token=with_token)
+
+
+def why_not_taken_over(actor: User, robot: Robot) -> Reason | None:
+    """Return why `actor` cannot become responsible for the robot; None if `actor` can."""
+    if not robot.user.is_active:
+        return Reason(f"Robot {robot} is deactivated. Create a new robot.", Conflict)
+    if not actor.is_person:
+        return Reason("Only people can take over a robot.")
+    decision = may(actor, Verb.ROBOT_MANAGE, team=robot.team)
+    if not decision:
+        return Reason(decision.reason)
+    if robot.responsible_id == actor.pk:
+        return Reason(f"You are already responsible for robot {robot}.", Conflict)
+    beyond = lacking_for(actor, live_grants(robot.user).select_related("role"))
+    if beyond:
+        return Reason(
+            f"You can only take over a robot whose permissions you have. You do not have: {', '.join(beyond)}."
+        )
+    return None
+
+
+@transaction.atomic
+def take_over_robot(robot_id: int, *, actor: User) -> Robot:
+    """Make `actor` responsible for a robot: from now on, the rights of `actor` bound those of the robot.
+
+    A suspended robot works again, with the tokens that active users created. Tokens that a deactivated user created are
+    revoked, because that user knows their text. Raises NotFound, NotPermitted, or Conflict.
+    """
+    robot = _robot(robot_id)
+    team = _lock(actor, robot.team_id, absent=_NO_ROBOT)
+    robot = Robot.objects.select_related("user", "team", "responsible", "created_by").get(pk=robot.pk)
+    refuse_if(why_not_taken_over(actor, robot))
+    before = robot.responsible.username if robot.responsible is not None else ""
+    known_elsewhere = ApiToken.objects.select_for_update(of=("self",)).filter(
+        user=robot.user, revoked_at=None, made_by__is_active=False
+    )
+    revoked = list(known_elsewhere.select_related("user").order_by("pk"))
+    for row in revoked:
+        end_token(row, actor=actor, team=team)
+    robot.responsible = actor
+    robot.save(update_fields=["responsible"])
+    project(robot.user)
+    details = RobotTakenOver(user=robot.user.username, before=before, after=actor.username, revoked=len(revoked))
+    audit.record(Action.ROBOT_TAKEN_OVER, actor=actor, subject=robot, team=team, details=details)
+    return robot
 
 
 @transaction.atomic

@@ -19,6 +19,7 @@ urlpatterns = [
     path(
         "teams/<slug:slug>/robots/<int:pk>/tokens/<int:token>/revoke/", robots.revoke_token, name="robot-revoke-token"
     ),
+    path("teams/<slug:slug>/robots/<int:pk>/take-over/", robots.take_over, name="robot-take-over"),
     path("teams/<slug:slug>/robots/<int:pk>/retire/", robots.retire, name="robot-retire"),
     path("roles/", roles.roles, name="roles"),
     path("roles/<slug:slug>/", roles.role, name="role"),

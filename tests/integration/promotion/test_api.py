@@ -13,6 +13,7 @@ from lifecycle.promotion import services
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage
 from tests.clients import Caller
+from tests.factories import people
 
 pytestmark = pytest.mark.django_db
 
@@ -100,8 +101,7 @@ def test_each_refusal_is_a_problem_with_its_code(dock, request_):
 
 
 def test_robot_can_request_but_not_vote(dock):
-    robot = User.objects.create(username="shop-ci", kind=User.Kind.ROBOT)
-    RoleGrant.objects.create(user=robot, team=dock.team, role=Role.objects.get(slug="owner"))
+    robot = people.robot(dock.team, "owner").user
     made = Caller(robot).post("promotions/", asked(dock, environment="staging"))
     assert made.status_code == 201
     refused = Caller(robot).post(f"promotions/{made.json()['id']}/approve/")

@@ -8,7 +8,7 @@ import pytest
 from django.db import OperationalError, transaction
 from django.utils import timezone
 
-from accounts.models import ApiToken, Robot, Role, Team, User
+from accounts.models import ApiToken, Role, Team, User
 from accounts.tokens import create_token
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
@@ -34,6 +34,7 @@ from lifecycle.promotion.access import lock_promotion, promotion_for
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image
 from tests.factories import dock as factories
+from tests.factories import people
 
 pytestmark = pytest.mark.django_db
 State = PromotionRequest.State
@@ -249,9 +250,7 @@ def test_vote_stores_the_evidence_the_voter_saw(dock, request_):
 
 
 def test_creator_of_robot_token_cannot_approve_robot_request(dock):
-    robot = User.objects.create(username="shop-ci", kind=User.Kind.ROBOT)
-    Robot.objects.create(user=robot, team=dock.team, name="ci", created_by=dock.owner)
-    RoleGrant.objects.create(user=robot, team=dock.team, role=Role.objects.get(slug="owner"))
+    robot = people.robot(dock.team, "owner", maker=dock.owner).user
     Slot.objects.create(repository=dock.repository, environment=dock.dev, image=dock.image)
     create_token(robot, kind=ApiToken.Kind.ROBOT, name="ci", made_by=dock.approver)
     asked = services.request_promotion(dock.repository, dock.image.digest, dock.staging, actor=robot, reason="ci")
@@ -266,9 +265,8 @@ def test_creator_of_robot_token_cannot_approve_robot_request(dock):
 
 def test_creator_of_robot_cannot_approve_robot_request(dock):
     maker = dock.approver
-    robot = User.objects.create(username="shop-ci", kind=User.Kind.ROBOT)
-    Robot.objects.create(user=robot, team=dock.team, name="ci", created_by=maker)
-    RoleGrant.objects.create(user=robot, team=dock.team, role=Role.objects.get(slug="owner"))
+    RoleGrant.objects.create(user=maker, team=dock.team, role=Role.objects.get(slug="creator"))
+    robot = people.robot(dock.team, "owner", maker=maker).user
     Slot.objects.create(repository=dock.repository, environment=dock.dev, image=dock.image)
     asked = services.request_promotion(dock.repository, dock.image.digest, dock.staging, actor=robot, reason="ci")
     for refused, why in ((maker, "your own request"), (robot, "Only people")):

@@ -51,7 +51,14 @@ STORED = [
     (actions.RoleDeleted("crew", BEFORE), {"role": "crew", "before": {"name": "Crew", "verbs": ["image.view"]}}),
     (actions.UserCreated("kim", is_admin=True), {"user": "kim", "is_admin": True}),
     (actions.UserUnlocked("kim", 3), {"user": "kim", "forgotten": 3}),
-    (actions.TokenCreated("kim", "abc", 90), {"user": "kim", "lookup": "abc", "days": 90}),
+    (
+        actions.TokenCreated("kim", "abc", 90, "pat", ""),
+        {"user": "kim", "lookup": "abc", "days": 90, "kind": "pat", "parent": ""},
+    ),
+    (
+        actions.RobotTakenOver("shop+ci", "kim", "lee", 2),
+        {"user": "shop+ci", "before": "kim", "after": "lee", "revoked": 2},
+    ),
     (actions.TokenRevoked("kim", "abc"), {"user": "kim", "lookup": "abc"}),
     (actions.EnvironmentCreated("dev", 1), {"prefix": "dev", "required_approvals": 1}),
     (actions.AccessRefused("POST", "/x/", "not_found"), {"method": "POST", "path": "/x/", "code": "not_found"}),

@@ -14,7 +14,8 @@ from accounts.verbs import Verb
 from lifecycle.authority import services
 from lifecycle.authority.access import robot_in, team_for
 from lifecycle.authority.queries import grants_in, live_tokens
-from lifecycle.authority.rights import may, require
+from lifecycle.authority.rights import may, not_effective, require, why_suspended
+from lifecycle.authority.services import why_not_taken_over
 from lifecycle.core.paging import keyset_page
 from lifecycle.pages.authority.forms import GrantForm, RobotForm, TokenForm
 from lifecycle.pages.authority.views.teams import team_page
@@ -41,15 +42,19 @@ def _page(
 ) -> HttpResponse:
     user = reader(request)
     tokens = live_tokens().filter(user=robot.user)
+    grants = list(grants_in(team).filter(user=robot.user).order_by("pk"))
     context = {
         "team": team,
         "robot": robot,
-        "grants": grants_in(team).filter(user=robot.user).order_by("pk"),
+        "grants": grants,
         "page": keyset_page(tokens, ("-id",), **cursors(request)),
         "manages_robots": bool(may(user, Verb.ROBOT_MANAGE, team=team)),
         "grant_form": GrantForm(team, prefix="grant"),
         "token_form": TokenForm(),
         "secret": secret,
+        "suspended": why_suspended(robot.user) if robot.user.is_active else "",
+        "why_not_taken_over": why_not_taken_over(user, robot),
+        "not_effective": not_effective(robot, grants),
         **forms,
     }
     return render(request, "lifecycle/authority/robot.html", context, status=status)
@@ -101,6 +106,15 @@ def revoke_token(request: HttpRequest, slug: str, pk: int, token: int) -> HttpRe
     _managed(request, slug, pk)
     services.revoke_robot_token(pk, token, actor=reader(request))
     messages.success(request, "Token revoked.")
+    return redirect("lifecycle:robot", slug, pk)
+
+
+@require_POST
+def take_over(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
+    """Make the reader responsible for a robot."""
+    _managed(request, slug, pk)
+    robot = services.take_over_robot(pk, actor=reader(request))
+    messages.success(request, f"You are responsible for robot {robot}. Your permissions bound those of the robot.")
     return redirect("lifecycle:robot", slug, pk)
 
 
