@@ -14,8 +14,9 @@ _DIGEST: Final = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 # OCI distribution-spec, "Pulling manifests": <name> and <reference> as a tag.
 _REPOSITORY: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-# Fallback tags of the referrers API and cosign's legacy tags. They belong to another manifest, their subject.
-_REFERRER_TAG: Final = re.compile(r"[a-z0-9]+-[a-f0-9]{64}(?:\.(?:sig|att|sbom))?")
+# Fallback tags of the referrers API and cosign's legacy tags. They belong to another manifest, their subject. Other
+# tags can end in a hash too, such as `deps-<sha256 of a lock file>`.
+_REFERRER_TAG: Final = re.compile(r"(?:sha256|sha512)-[a-f0-9]{64}(?:\.(?:sig|att|sbom))?")
 
 REPOSITORY_NAME_MAX: Final = 255  # characters, host included: distribution-spec
 

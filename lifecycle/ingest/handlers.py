@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from datetime import datetime
 
 from django.conf import settings
 from django.db.models import Q
 
 from lifecycle.ingest import services
+from lifecycle.ingest.constants import PROBLEMS_LOGGED
 from lifecycle.ingest.kinds import CRAWL, INGEST
 from lifecycle.jobs.handlers import JobRun, handler
+from lifecycle.jobs.models import Job
 from lifecycle.jobs.schedule import every
 from lifecycle.registry.models import Registry
 from lifecycle.registry.services import ensure_managed_registry
 
 
-@handler(INGEST)
+def _gave_up(job: Job) -> None:
+    services.abandon_delivery(job.subject_id, job.last_error)
+
+
+def _first(limit: int, write: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that passes the first `limit` texts to `write`."""
+    numbers = itertools.count()
+
+    def write_some(text: str) -> None:
+        if next(numbers) < limit:
+            write(text)
+
+    return write_some
+
+
+@handler(INGEST, gave_up=_gave_up)
 def ingest(run: JobRun) -> None:
     """Process one delivery. Idempotent: it reads the registry again and keeps existing rows."""
     services.handle_delivery(run.job.subject_id, alive=run.check)
@@ -37,7 +56,10 @@ def crawl(run: JobRun) -> None:
         )
         return
     counts = services.crawl(
-        run.job.subject_id, repository_name=payload.get("repository") or None, progress=run.progress
+        run.job.subject_id,
+        repository_name=payload.get("repository") or None,
+        progress=run.progress,
+        report=_first(PROBLEMS_LOGGED, run.log),
     )
     run.log(", ".join(f"{name} {count}" for name, count in counts.items()))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from lifecycle.core.errors import LimitExceeded, Malformed
+from lifecycle.core.errors import LimitExceeded, Malformed, MalformedManifest
 from lifecycle.core.types import Digest
 from lifecycle.ingest.types import Graph, ManifestNode
 from lifecycle.oci.client import BlobUnknown, ManifestUnknown, RegistryClient
@@ -18,16 +18,26 @@ from lifecycle.oci.types import IndexDocument, ManifestContent, ManifestDocument
 log = structlog.get_logger(__name__)
 
 Known = Callable[[str], ManifestContent | None]  # returns the stored manifest of a digest, if any
+IsPresent = Callable[[str], bool]  # returns whether our rows have the digest in this repository
 Alive = Callable[[], None]  # called between two downloads; raises when another worker has the job
 
 
 def read_graph(
-    client: RegistryClient, repository: str, top: Digest, *, known: Known = lambda _: None, alive: Alive = lambda: None
+    client: RegistryClient,
+    repository: str,
+    top: Digest,
+    *,
+    known: Known = lambda _: None,
+    is_present: IsPresent = lambda _: False,
+    alive: Alive = lambda: None,
 ) -> Graph:
     """Return `top` and all manifests below it in `repository`, children before parents, each once.
 
     Manifests that `known` returns are not fetched again, and neither are their configurations, because their rows
-    exist. A child that is missing in the registry is skipped and logged: the index is dangling there.
+    exist. But knowing a digest is no proof that this repository has it: unless `is_present`, the registry is asked.
+
+    A child that is no manifest by its media type is not fetched. A child that the registry does not have, or that is
+    malformed, is skipped and logged: the index is incomplete there.
     Raises ManifestUnknown when `top` itself is missing, MalformedManifest, LimitExceeded.
     """
     done: dict[str, ManifestNode] = {}
@@ -44,15 +54,20 @@ def read_graph(
             raise LimitExceeded(f"The index contains more than {GRAPH_NODES_MAX} manifests.", limit=GRAPH_NODES_MAX)
         alive()
         stored = known(digest.text)
+        if stored is not None and not is_present(digest.text) and client.resolve(repository, digest.text) is None:
+            raise ManifestUnknown("The registry does not have this manifest.", repository=repository)
         content = stored or client.get_manifest(repository, digest.text)
         document = parse(content)
         pending.add(digest.text)
         if isinstance(document, IndexDocument):
             for child in document.manifests:
+                if not child.is_manifest:
+                    continue
                 try:
                     visit(child.digest, depth + 1)
-                except ManifestUnknown:
-                    log.warning("index_child_missing", repository=repository, child=child.digest.text)
+                except (ManifestUnknown, MalformedManifest) as error:
+                    pending.discard(child.digest.text)
+                    log.warning("index_child_missing", child=child.digest.text, code=error.error_code)
         pending.discard(digest.text)
         if isinstance(document, ManifestDocument) and document.is_image and stored is None:
             done[digest.text] = _with_config(client, repository, content, document)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Exists, OuterRef
 
 from accounts.models import User
@@ -27,12 +28,15 @@ from lifecycle.ingest.writing import accept_move, forget_manifest, forget_tag, w
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job
 from lifecycle.oci.client import ManifestUnknown, RegistryClient
+from lifecycle.oci.manifests import parse_links
 from lifecycle.oci.types import ManifestContent
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.registry.services import NoOwner
 
 log = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
 
 _HEAVY = ("image__manifest", "image__config", "image__annotations", "image__labels")
 _TAG_CHECKS = 3  # times that we follow a tag that moves while we read it; then the crawl finds it
@@ -67,7 +71,14 @@ def ingest_manifest(
     top, actor = Digest.parse(digest), _actor_named(actor_name)
     image: Image | None = None
     for _ in range(_TAG_CHECKS):
-        graph = read_graph(client, repository_name, top, known=_stored_manifest, alive=alive)
+        graph = read_graph(
+            client,
+            repository_name,
+            top,
+            known=_stored_manifest,
+            is_present=partial(_is_present, registry, repository_name),
+            alive=alive,
+        )
         is_requested = top.text == digest
         written = write_graph(
             registry, repository_name, graph, tag=tag, actor=actor, via=via, is_settled=is_settled and is_requested
@@ -188,6 +199,11 @@ def handle_delivery(delivery_id: int, *, alive: Callable[[], None] = lambda: Non
     Delivery.objects.filter(pk=delivery.pk, handled_at=None).update(handled_at=clock.now(), problem=problem[:300])
 
 
+def abandon_delivery(delivery_id: int, why: str) -> None:
+    """Record that a delivery had no effect because all attempts failed. The next crawl reads the registry again."""
+    Delivery.objects.filter(pk=delivery_id, handled_at=None).update(handled_at=clock.now(), problem=why[:300])
+
+
 def _follow(registry: Registry, event: RegistryEvent, alive: Callable[[], None]) -> None:
     client = client_for(registry)
     actor_name = event.actor_name or None
@@ -247,7 +263,8 @@ def ingest_referrers(
 ) -> int:
     """Store the artifacts that refer to another manifest by a fallback or signature tag; return their number.
 
-    The tag itself gets no row, because it belongs to its subject.
+    The tag itself gets no row, because it belongs to its subject. A problem of one artifact does not stop the others:
+    the first one for which a retry can help is raised at the end, others are logged.
     """
     try:
         content = client.get_manifest(repository_name, tag)
@@ -256,14 +273,18 @@ def ingest_referrers(
     if not content.is_index:
         ingest_manifest(registry.pk, repository_name, content.digest.text, client=client, alive=alive)
         return 1
-    top = Digest.parse(f"sha256:{tag.rpartition('-')[2].partition('.')[0]}")
-    count = 0
-    for entry in client.referrers(repository_name, top):
+    count, outage = 0, None
+    for entry in parse_links(content).manifests:
         try:
             ingest_manifest(registry.pk, repository_name, entry.digest.text, client=client, alive=alive)
             count += 1
-        except (Malformed, ManifestUnknown) as error:
+        except RegistryUnavailable as error:
+            client.check()
+            outage = outage or error
+        except (Malformed, RegistryRefused) as error:
             log.warning("referrer_not_ingested", repository=repository_name, code=error.error_code)
+    if outage is not None:
+        raise outage
     return count
 
 
@@ -272,100 +293,128 @@ def crawl(
     *,
     repository_name: str | None = None,
     progress: Callable[[int, int | None, str], None] = lambda done, total, text: None,
+    report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, int]:
     """Update our rows to the state of the registry, and return counts. This finds changes with lost notifications.
 
     Reads the catalog, then the tags, then sends one conditional request for each known tag: a 304 is cheap and creates
-    no pull event. Then it checks some of the untagged images, which nothing else checks. A problem in one repository is
-    counted and logged, and does not stop the others. Raises RegistryUnavailable.
+    no pull event. Then it checks some of the untagged images, which nothing else checks.
+
+    A problem of one object is counted, logged and passed to `report` as a sentence, and does not stop the others. The
+    next crawl tries the object again. Raises RegistryUnavailable when the registry as a whole does not answer.
     """
     registry = Registry.objects.get(pk=registry_id)
-    client = client_for(registry)
-    counts = {"repositories": 0, "tags": 0, "ingested": 0, "deleted": 0, "problems": 0}
-    names = [repository_name] if repository_name else list(client.repositories())
+    crawler = _Crawler(registry, client_for(registry), report)
+    names = [repository_name] if repository_name else list(crawler.client.repositories())
     if repository_name is None:  # a repository without tags may no longer be in the catalog
         known = Repository.objects.filter(registry=registry, tags__image__isnull=False).distinct()
         names += sorted(set(known.values_list("name", flat=True)) - set(names))
     for number, name in enumerate(names, start=1):
         progress(number - 1, len(names), name)
-        alive = partial(progress, number - 1, len(names), name)
-        _crawl_repository(registry, client, name, counts, alive)
-        counts["repositories"] += 1
-    _check_untagged(registry, client, repository_name, counts, partial(progress, len(names), len(names), ""))
+        crawler.read_tags(name, alive=partial(progress, number - 1, len(names), name))
+        crawler.counts["repositories"] += 1
+    crawler.check_untagged(repository_name, alive=partial(progress, len(names), len(names), ""))
     progress(len(names), len(names), "")
     Registry.objects.filter(pk=registry.pk).update(crawled_at=clock.now())
-    return counts
+    return crawler.counts
 
 
-def _crawl_repository(
-    registry: Registry,
-    client: RegistryClient,
-    name: str,
-    counts: dict[str, int],
-    alive: Callable[[], None],
-) -> None:
-    repository = Repository.objects.filter(registry=registry, name=name).first()
-    ours: dict[str, str] = {}
-    if repository is not None:
-        live = Tag.objects.filter(repository=repository, image__isnull=False)
-        ours = dict(live.values_list("name", "image__digest"))
-    theirs = client.tags(name)
-    for tag in theirs:
-        counts["tags"] += 1
-        alive()
+@dataclass(slots=True)
+class _Crawler:
+    """One crawl of a registry: what it counted, and whom it tells of problems."""
+
+    registry: Registry
+    client: RegistryClient
+    report: Callable[[str], None]
+    counts: dict[str, int] = field(
+        default_factory=lambda: {"repositories": 0, "tags": 0, "ingested": 0, "deleted": 0, "problems": 0}
+    )
+
+    def read_tags(self, name: str, *, alive: Callable[[], None]) -> None:
+        """Store all new, moved and deleted tags of one repository."""
+        ours = {}
+        repository = Repository.objects.filter(registry=self.registry, name=name).first()
+        if repository is not None:
+            live = Tag.objects.filter(repository=repository, image__isnull=False)
+            ours = dict(live.values_list("name", "image__digest"))
+        theirs = self._guarded(name, lambda: self.client.tags(name))
+        if theirs is None:
+            return
+        for tag in theirs:
+            self.counts["tags"] += 1
+            alive()
+            is_read = self._guarded(f"{name}:{tag}", partial(self._read_tag, name, tag, ours.get(tag), alive=alive))
+            self.counts["ingested"] += is_read or 0
+        if repository is None:
+            return
+        for tag in sorted(set(ours) - set(theirs)):
+            note = partial(note_tag, self.registry, self.client, repository, tag)
+            self.counts["deleted"] += self._guarded(f"{name}:{tag}", note) or 0
+
+    def check_untagged(self, repository_name: str | None, *, alive: Callable[[], None]) -> None:
+        """Check a random sample of untagged images in the registry, and record those that were deleted.
+
+        The sample is random because a fixed order needs a stored position. Sooner or later every image is checked.
+        """
+        tagged = Tag.objects.filter(repository=OuterRef("repository"), image=OuterRef("image"))
+        members = RepositoryImage.objects.filter(~Exists(tagged), repository__registry=self.registry, removed_at=None)
+        if repository_name is not None:
+            members = members.filter(repository__name=repository_name)
+        for member in members.select_related("repository", "image").defer(*_HEAVY).order_by("?")[:UNTAGGED_CHECKS]:
+            alive()
+            where = f"{member.repository.name}@{member.image.digest}"
+            forget = partial(_forget_if_gone, self.client, member.repository, member.image.digest)
+            self.counts["deleted"] += self._guarded(where, forget) or 0
+
+    def _read_tag(self, name: str, tag: str, known: str | None, *, alive: Callable[[], None]) -> bool:
+        """Store the tag when it is new or has moved, and return whether that was so."""
         try:
             if is_referrer_tag(tag):
-                ingest_referrers(registry, client, name, tag, alive=alive)
-                continue
-            content = _changed(client, name, tag, ours.get(tag))
-            if content is not None:
-                ingest_manifest(
-                    registry.pk,
-                    name,
-                    content.digest.text,
-                    tag=tag,
-                    via=TagEvent.Via.CRAWL,
-                    client=client,
-                    alive=alive,
-                )
-                counts["ingested"] += 1
+                ingest_referrers(self.registry, self.client, name, tag, alive=alive)
+                return False
+            content = _changed(self.client, name, tag, known)
+            if content is None:
+                return False
+            ingest_manifest(
+                self.registry.pk,
+                name,
+                content.digest.text,
+                tag=tag,
+                via=TagEvent.Via.CRAWL,
+                client=self.client,
+                alive=alive,
+            )
         except ManifestUnknown:
-            continue  # deleted after the tags were listed
-        except (RegistryUnavailable, LeaseLost):
-            raise
-        except LifecycleError as error:
-            counts["problems"] += 1
-            log.warning("crawl_problem", repository=name, tag=tag, code=error.error_code)
-    for tag in sorted(set(ours) - set(theirs)):
-        if repository is not None and note_tag(registry, client, repository, tag):
-            counts["deleted"] += 1
+            return False  # deleted after the tags were listed
+        return True
 
+    def _guarded(self, where: str, work: Callable[[], Result]) -> Result | None:
+        """Return what `work` returns. Count and report its problem, and return None, when it fails.
 
-def _check_untagged(
-    registry: Registry,
-    client: RegistryClient,
-    repository_name: str | None,
-    counts: dict[str, int],
-    alive: Callable[[], None],
-) -> None:
-    """Check a random sample of untagged images in the registry, and record those that were deleted.
-
-    The sample is random because a fixed order needs a stored position. Sooner or later every image is checked.
-    """
-    tagged = Tag.objects.filter(repository=OuterRef("repository"), image=OuterRef("image"))
-    members = RepositoryImage.objects.filter(~Exists(tagged), repository__registry=registry, removed_at=None)
-    if repository_name is not None:
-        members = members.filter(repository__name=repository_name)
-    for member in members.select_related("repository", "image").defer(*_HEAVY).order_by("?")[:UNTAGGED_CHECKS]:
-        alive()
+        Only what concerns more than this object goes on to the caller: a registry or a database that does not answer,
+        and a lost lease.
+        """
         try:
-            if client.resolve(member.repository.name, member.image.digest) is None:
-                counts["deleted"] += forget_manifest(member.repository, member.image.digest, actor=None)
-        except RegistryUnavailable:
+            return work()
+        except (LeaseLost, OperationalError, InterfaceError):
             raise
         except LifecycleError as error:
-            counts["problems"] += 1
-            log.warning("crawl_problem", repository=member.repository.name, code=error.error_code)
+            if isinstance(error, RegistryUnavailable):
+                self.client.check()
+            code, message = error.error_code, error.message
+        except Exception as error:  # content from outside: whatever it breaks, the others are read
+            log.exception("crawl_crashed", where=where)
+            code, message = "crashed", f"{type(error).__name__}: {error}"
+        self.counts["problems"] += 1
+        log.warning("crawl_problem", where=where, code=code)
+        self.report(f"{where}: {message}")
+        return None
+
+
+def _forget_if_gone(client: RegistryClient, repository: Repository, digest: str) -> bool:
+    if client.resolve(repository.name, digest) is not None:
+        return False
+    return forget_manifest(repository, digest, actor=None)
 
 
 def _changed(client: RegistryClient, name: str, tag: str, known: str | None) -> ManifestContent | None:
@@ -421,6 +470,13 @@ def settle(
 
 def _actor_named(name: str | None) -> User | None:
     return User.objects.filter(username=name).first() if name else None
+
+
+def _is_present(registry: Registry, repository_name: str, digest: str) -> bool:
+    """Return whether our rows have the digest in this repository: the registry has served it there before."""
+    return RepositoryImage.objects.filter(
+        repository__registry=registry, repository__name=repository_name, image__digest=digest, removed_at=None
+    ).exists()
 
 
 def _stored_manifest(digest: str) -> ManifestContent | None:

@@ -20,7 +20,7 @@ from lifecycle.ingest import protection
 from lifecycle.ingest.settling import queue_settling
 from lifecycle.ingest.types import Graph, ManifestNode, Written
 from lifecycle.oci.chains import as_stored, chain_ids
-from lifecycle.oci.constants import OCI_PREFIX
+from lifecycle.oci.constants import OCI_PREFIX, TEXT_MAX
 from lifecycle.oci.manifests import clean, history_of_layers, merged_annotations
 from lifecycle.oci.types import IndexDocument, ManifestDocument
 from lifecycle.registry import services as registry_services
@@ -38,6 +38,7 @@ from lifecycle.registry.models import (
 
 _SEEN_ONLY = frozenset({TagEvent.Via.PUSH, TagEvent.Via.CRAWL})  # moves seen in the registry, not made by our workers
 _LAYER_PARTS = (".tar", ".rootfs.diff", ".rootfs.foreign")
+_SIZE_MAX = 2**62  # bytes: sums of sizes that a manifest declares must fit in a bigint
 
 
 @transaction.atomic
@@ -60,7 +61,7 @@ def write_graph(
     repository = registry_services.ensure_repository(registry, repository_name)
     # One writer for each repository at a time: memberships and tags are read, compared and written.
     Repository.objects.select_for_update(no_key=True, of=("self",)).get(pk=repository.pk)
-    images, fresh, redeclared = _write_images(graph)
+    images, fresh, redeclared = _write_images(repository, graph)
     top = images[graph.top.text]
     is_new_here = _write_memberships(repository, graph, images, actor=actor, has_tag=tag is not None)
     moved, kept = None, None
@@ -163,10 +164,15 @@ def forget_manifest(repository: Repository, digest: str, *, actor: User | None) 
         return True
 
 
-def _write_images(graph: Graph) -> tuple[dict[str, Image], list[Image], list[Image]]:
+def _write_images(repository: Repository, graph: Graph) -> tuple[dict[str, Image], list[Image], list[Image]]:
     """Return (images by digest, images with new content, known images with a base newly declared by an index)."""
     digests = [node.digest.text for node in graph.nodes]
-    awaited = list(MissingChild.objects.select_related("index").filter(digest__in=digests))
+    # Only for indexes of this repository. That another repository has the child proves nothing about this one.
+    awaited = list(
+        MissingChild.objects.select_related("index").filter(
+            digest__in=digests, index__repository_images__repository=repository
+        )
+    )
     index_annotations = _annotations_from_indexes(graph, awaited)
     before = {row.digest: row for row in Image.objects.filter(digest__in=digests)}
     unknown = [node for node in graph.nodes if node.digest.text not in before]
@@ -258,15 +264,16 @@ def _image_of(node: ManifestNode, index_annotations: Mapping[str, str], graph: G
         artifact_type=document.artifact_type[:255],
         subject_digest=document.subject.digest.text if document.subject else "",
         manifest=node.content.content,
-        annotations=dict(document.annotations),
+        annotations=_shortened(document.annotations),
     )
     labels: Mapping[str, str] = config.labels if config is not None else {}
     annotations = merged_annotations(document.annotations, index_annotations, labels)
-    image.labels = dict(labels)
+    image.labels = _shortened(labels)
     image.base_name, image.base_digest = _base_of(annotations)
     if isinstance(document, IndexDocument):
         sizes = {child.digest.text: _size_of(child) for child in graph.nodes}
-        image.size_bytes = sum(sizes.get(child.digest.text, child.size_bytes) for child in document.manifests)
+        total = sum(sizes.get(child.digest.text, child.size_bytes) for child in document.manifests)
+        image.size_bytes = min(total, _SIZE_MAX)
         return image
     image.config_digest = document.config.digest.text
     image.size_bytes = _size_of(node)
@@ -287,7 +294,9 @@ def _image_of(node: ManifestNode, index_annotations: Mapping[str, str], graph: G
 def _kind_of(node: ManifestNode) -> str:
     document = node.document
     if isinstance(document, IndexDocument):
-        return Image.Kind.ARTIFACT if document.artifact_type else Image.Kind.INDEX
+        # BuildKit's cache export is an index over layers: no platform can run it.
+        has_blobs_only = bool(document.manifests) and not any(child.is_manifest for child in document.manifests)
+        return Image.Kind.ARTIFACT if document.artifact_type or has_blobs_only else Image.Kind.INDEX
     # BuildKit attestations and legacy cosign signatures have an image configuration, but their blobs are not layers.
     has_layers_only = all(any(part in layer.media_type for part in _LAYER_PARTS) for layer in document.layers)
     is_os_unknown = node.config is not None and node.config.platform.os == "unknown"
@@ -350,9 +359,10 @@ def _named_by(node: ManifestNode, images: Mapping[str, Image]) -> list[MissingCh
             digest=child.digest.text,
             position=position,
             platform=str(child.platform)[:120] if child.platform else "",
-            annotations=dict(child.annotations),
+            annotations=_shortened(child.annotations),
         )
         for position, child in enumerate(node.document.manifests)
+        if child.is_manifest
     ]
 
 
@@ -481,8 +491,16 @@ def _point_tag(row: Tag, image: Image | None, *, actor: User | None, via: str) -
 def _size_of(node: ManifestNode) -> int:
     document = node.document
     if isinstance(document, IndexDocument):
-        return sum(child.size_bytes for child in document.manifests)
-    return min(document.config.size_bytes + sum(layer.size_bytes for layer in document.layers), 2**62)
+        return min(sum(child.size_bytes for child in document.manifests), _SIZE_MAX)
+    return min(document.config.size_bytes + sum(layer.size_bytes for layer in document.layers), _SIZE_MAX)
+
+
+def _shortened(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return annotations or labels for a row. A longer text is shortened: the manifest itself is stored whole."""
+    return {
+        key[:TEXT_MAX]: text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}... ({len(text)} characters)"
+        for key, text in texts.items()
+    }
 
 
 def _digest_or_empty(text: str) -> str:

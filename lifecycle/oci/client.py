@@ -37,6 +37,9 @@ class RegistryClient(Protocol):
     or the text of a digest. Do not call these methods inside a database transaction.
     """
 
+    def check(self) -> None:
+        """Raise RegistryUnavailable when the registry as a whole does not answer."""
+
     def resolve(self, repository: str, reference: str) -> Descriptor | None:
         """Return the descriptor that `reference` points at now, or None when it does not exist."""
 

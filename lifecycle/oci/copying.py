@@ -2,24 +2,26 @@
 
 Every step first checks whether it is already done, so a copy can be killed at any point and started again. The same
 bytes have the same digest, so signatures stay valid. Tags are set last, so they never point at an incomplete copy.
+
+Manifests are copied as bytes. Only the digests that they name are read, so an odd manifest is copied like any other. A
+copy that would leave something out fails.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from lifecycle.core.errors import LimitExceeded, Malformed, RegistryRefused, RegistryUnavailable
+from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
-from lifecycle.oci.client import ManifestUnknown, RegistryClient
-from lifecycle.oci.constants import GRAPH_DEPTH_MAX, GRAPH_NODES_MAX, MediaType
+from lifecycle.oci.client import BlobUnknown, ManifestUnknown, RegistryClient
+from lifecycle.oci.constants import GRAPH_DEPTH_MAX, GRAPH_NODES_MAX, MANIFEST_MAX_BYTES, MediaType
 from lifecycle.oci.http_client import fallback_tag
-from lifecycle.oci.manifests import parse
-from lifecycle.oci.types import Descriptor, IndexDocument, ManifestContent, ManifestDocument
+from lifecycle.oci.manifests import parse_links
+from lifecycle.oci.types import Descriptor, Links, ManifestContent
 
 _MERGE_TRIES: Final = 5
 _SIGNATURE_SUFFIXES: Final = (".sig", ".att", ".sbom")  # cosign's legacy tags
@@ -29,6 +31,12 @@ class CopyNotVerified(RegistryUnavailable):
     """The target does not contain what was written to it. A retry can help."""
 
     code: ClassVar[str] = "copy_not_verified"
+
+
+class ReferrerNotCopied(RegistryRefused):
+    """A referrer of the image cannot be copied, so the copy would be incomplete. A retry does not help."""
+
+    code: ClassVar[str] = "referrer_not_copied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,7 @@ class Copied:
     uploaded: int
     referrers: int
     tags: tuple[str, ...]
+    deleted: tuple[str, ...]  # digests of listed referrers that the source no longer has
 
 
 @dataclass(slots=True)
@@ -48,12 +57,13 @@ class _Counts:
     mounted: int = 0
     uploaded: int = 0
     referrers: int = 0
+    deleted: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
     content: ManifestContent
-    document: ManifestDocument | IndexDocument
+    links: Links
 
 
 def copy_by_digest(
@@ -70,7 +80,7 @@ def copy_by_digest(
 
     `alive` is called between the steps and can raise, to stop a worker that lost its job. `progress` gets
     (done, total, sentence). Raises ManifestUnknown when the source does not have it, CopyNotVerified, LimitExceeded,
-    MalformedManifest, RegistryUnavailable, RegistryRefused.
+    MalformedManifest, ReferrerNotCopied, RegistryUnavailable, RegistryRefused.
     """
     top = digest if isinstance(digest, Digest) else Digest.parse(digest)
     counts = _Counts()
@@ -80,7 +90,9 @@ def copy_by_digest(
         items = _walk(client, source_repository, root, skip=copied)
         for number, item in enumerate(items):
             progress(number, len(items), f"Copying {item.content.digest.text[:19]}")
-            _copy_blobs(client, source_repository, target_repository, item.document, counts=counts, alive=alive)
+            for blob in item.links.blobs:
+                alive()
+                _copy_blob(client, source_repository, target_repository, blob.digest, counts=counts)
             alive()
             _put_if_absent(client, target_repository, item.content)
             copied[item.content.digest.text] = item
@@ -88,8 +100,7 @@ def copy_by_digest(
     copy_graph(top)
     # Copy the referrers of every manifest too. Referrers can have referrers, so repeat until no new one is found.
     pending, seen = list(copied.values()), set(copied)
-    depth = 0
-    while pending and depth < GRAPH_DEPTH_MAX:
+    while pending:
         new_items: list[_Item] = []
         for item in pending:
             alive()
@@ -99,13 +110,21 @@ def copy_by_digest(
                 if digest_text not in seen:
                     seen.add(digest_text)
                     new_items.append(copied[digest_text])
-        pending, depth = new_items, depth + 1
-    blobs = _verify(client, target_repository, copied.values(), alive, progress)
+        pending = new_items
+    blobs = _verify(client, source_repository, target_repository, items=copied.values(), alive=alive, progress=progress)
     for tag in tags:
         alive()
         _put_tag(client, target_repository, tag, copied[top.text].content)
     progress(1, 1, "Copied and verified")
-    return Copied(len(copied), blobs, counts.mounted, counts.uploaded, counts.referrers, tuple(tags))
+    return Copied(
+        len(copied),
+        blobs,
+        counts.mounted,
+        counts.uploaded,
+        counts.referrers,
+        tuple(tags),
+        tuple(counts.deleted),
+    )
 
 
 def _walk(client: RegistryClient, repository: str, root: Digest, *, skip: dict[str, _Item]) -> list[_Item]:
@@ -120,37 +139,28 @@ def _walk(client: RegistryClient, repository: str, root: Digest, *, skip: dict[s
                 f"The image is nested deeper than {GRAPH_DEPTH_MAX}, or has more than {GRAPH_NODES_MAX} manifests."
             )
         content = client.get_manifest(repository, digest.text)
-        document = parse(content)
-        for child in document.manifests if isinstance(document, IndexDocument) else ():
+        links = parse_links(content)
+        for child in links.manifests:
             visit(child.digest, depth + 1)
-        done[digest.text] = _Item(content, document)
+        done[digest.text] = _Item(content, links)
 
     visit(root, 0)
     return list(done.values())
 
 
-def _copy_blobs(
-    client: RegistryClient,
-    source: str,
-    target: str,
-    document: ManifestDocument | IndexDocument,
-    *,
-    counts: _Counts,
-    alive: Callable[[], None],
-) -> None:
-    for blob in document.blobs if isinstance(document, ManifestDocument) else ():
-        alive()
-        if client.blob_size(target, blob.digest) is not None:
-            continue
-        if client.mount_blob(target, blob.digest, source_repository=source):
-            counts.mounted += 1
-            continue
-        with TemporaryDirectory(prefix="gravingdock-copy-") as folder:
-            path = Path(folder) / "blob"
-            with path.open("w+b") as stream:
-                client.fetch_blob(source, blob.digest, stream, size_bytes=blob.size_bytes)
-            client.upload_blob(target, blob.digest, path)
-        counts.uploaded += 1
+def _copy_blob(client: RegistryClient, source: str, target: str, digest: Digest, *, counts: _Counts) -> None:
+    if client.blob_size(target, digest) is not None:
+        return
+    if client.mount_blob(target, digest, source_repository=source):
+        counts.mounted += 1
+        return
+    with scratch_folder("copy") as folder:
+        path = folder / "blob"
+        with path.open("w+b") as stream:
+            # By its real size: a wrong size in a manifest is no reason not to copy the manifest.
+            client.fetch_blob(source, digest, stream, size_bytes=client.blob_size(source, digest) or None)
+        client.upload_blob(target, digest, path)
+    counts.uploaded += 1
 
 
 def _put_if_absent(client: RegistryClient, repository: str, content: ManifestContent) -> None:
@@ -181,28 +191,68 @@ def _copy_referrers(
     confirmed: list[Descriptor] = []
     for entry in client.referrers(source, subject):
         try:
-            content = client.get_manifest(source, entry.digest.text)
-            document = parse(content)
-        except (ManifestUnknown, Malformed):
-            continue  # a list can name deleted content, or content that is not a manifest; skipping it loses nothing
-        if document.subject is None or document.subject.digest != subject:
-            continue  # only the subject in the artifact itself counts
-        copy_graph(entry.digest)
-        confirmed.append(_descriptor_of(content, document))
-        artifacts.append(entry.digest.text)
+            added = _copy_referrer(client, source, target, subject, entry, copy_graph=copy_graph, counts=counts)
+        except (Malformed, RegistryRefused) as error:
+            raise ReferrerNotCopied(
+                f"{entry.digest}, which refers to {subject}, cannot be copied. {error.message}", cause=error.error_code
+            ) from error
+        if added is not None:
+            confirmed.append(added)
+            if added.is_manifest:
+                artifacts.append(entry.digest.text)
     if confirmed:
         _merge_fallback(client, target, subject, confirmed)
         counts.referrers += len(confirmed)
     for suffix in _SIGNATURE_SUFFIXES:
         tag = fallback_tag(subject) + suffix
         signature = client.resolve(source, tag)
-        if signature is not None:
+        if signature is None:
+            continue
+        try:
             copy_graph(signature.digest)
-            content = client.get_manifest(source, signature.digest.text)
-            _put_tag(client, target, tag, content)
-            counts.referrers += 1
-            artifacts.append(signature.digest.text)
+            _put_tag(client, target, tag, client.get_manifest(source, signature.digest.text))
+        except (Malformed, RegistryRefused) as error:
+            raise ReferrerNotCopied(
+                f"The tag {tag} cannot be copied. {error.message}", cause=error.error_code
+            ) from error
+        counts.referrers += 1
+        artifacts.append(signature.digest.text)
     return artifacts
+
+
+def _copy_referrer(
+    client: RegistryClient,
+    source: str,
+    target: str,
+    subject: Digest,
+    entry: Descriptor,
+    *,
+    copy_graph: Callable[[Digest], None],
+    counts: _Counts,
+) -> Descriptor | None:
+    """Copy one listed referrer and return its entry for the target's list, or None when it is not one.
+
+    Only the subject in the artifact itself counts. A list can name deleted content: there is nothing to copy.
+    """
+    if not entry.is_manifest:
+        try:
+            _copy_blob(client, source, target, entry.digest, counts=counts)
+        except BlobUnknown:
+            counts.deleted.append(entry.digest.text)
+            return None
+        return entry
+    try:
+        content = client.get_manifest(source, entry.digest.text)
+    except ManifestUnknown:
+        counts.deleted.append(entry.digest.text)
+        return None
+    links = parse_links(content)
+    if links.subject != subject:
+        return None
+    copy_graph(entry.digest)
+    return Descriptor(
+        content.media_type, content.digest, len(content.content), links.annotations, None, links.artifact_type
+    )
 
 
 def _merge_fallback(client: RegistryClient, repository: str, subject: Digest, added: Iterable[Descriptor]) -> None:
@@ -224,22 +274,20 @@ def _merge_fallback(client: RegistryClient, repository: str, subject: Digest, ad
         missing = [entry for entry in wanted if entry.digest.text not in present]
         if not missing:
             return
-        index = {
-            "schemaVersion": 2,
-            "mediaType": MediaType.OCI_INDEX.value,
-            "manifests": entries + [_as_json(entry) for entry in missing],
-        }
-        client.put_manifest(repository, tag, json.dumps(index, separators=(",", ":")).encode(), MediaType.OCI_INDEX)
+        index = _index_bytes(entries + [_as_json(entry) for entry in missing])
+        if len(index) > MANIFEST_MAX_BYTES:  # the annotations are copies: the artifacts themselves keep them
+            index = _index_bytes([_without_annotations(entry) for entry in [*entries, *map(_as_json, missing)]])
+        client.put_manifest(repository, tag, index, MediaType.OCI_INDEX)
     raise CopyNotVerified("Another client kept changing the list of referrers.", repository=repository, tag=tag)
 
 
-def _descriptor_of(content: ManifestContent, document: ManifestDocument | IndexDocument) -> Descriptor:
-    artifact_type = document.artifact_type
-    if not artifact_type and isinstance(document, ManifestDocument):
-        artifact_type = document.config.media_type
-    return Descriptor(
-        content.media_type, content.digest, len(content.content), document.annotations, None, artifact_type
-    )
+def _index_bytes(entries: list[dict[str, object]]) -> bytes:
+    index = {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX.value, "manifests": entries}
+    return json.dumps(index, separators=(",", ":")).encode()
+
+
+def _without_annotations(entry: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in entry.items() if key != "annotations"}
 
 
 def _as_json(entry: Descriptor) -> dict[str, object]:
@@ -257,7 +305,9 @@ def _as_json(entry: Descriptor) -> dict[str, object]:
 
 def _verify(
     client: RegistryClient,
+    source: str,
     repository: str,
+    *,
     items: Iterable[_Item],
     alive: Callable[[], None],
     progress: Callable[[int, int, str], None],
@@ -274,10 +324,12 @@ def _verify(
             raise CopyNotVerified("A manifest is missing in the target.", digest=item.content.digest.text) from error
         if served.content != item.content.content or served.media_type != item.content.media_type:
             raise CopyNotVerified("A manifest in the target differs.", digest=item.content.digest.text)
-        for blob in item.document.blobs if isinstance(item.document, ManifestDocument) else ():
-            blobs[blob.digest.text] = blob
+        blobs.update({blob.digest.text: blob for blob in item.links.blobs})
     for blob in blobs.values():
         alive()
-        if client.blob_size(repository, blob.digest) != blob.size_bytes:
+        size_bytes = client.blob_size(repository, blob.digest)
+        # The size in a manifest can be wrong. The source then has the same blob, with the same other size.
+        is_same = size_bytes == blob.size_bytes or size_bytes == client.blob_size(source, blob.digest)
+        if size_bytes is None or not is_same:
             raise CopyNotVerified("A blob is missing in the target, or has a different size.", digest=blob.digest.text)
     return len(blobs)

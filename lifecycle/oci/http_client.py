@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -47,9 +47,9 @@ from lifecycle.oci.constants import (
     REFERRERS_MAX,
     MediaType,
 )
-from lifecycle.oci.manifests import load_json, parse
+from lifecycle.oci.manifests import load_json, parse_links
 from lifecycle.oci.scopes import CATALOG_SCOPE, Scope, repository_scope
-from lifecycle.oci.types import Descriptor, IndexDocument, ManifestContent
+from lifecycle.oci.types import Descriptor, ManifestContent
 
 _BLOB_REDIRECTS: Final = 3  # a blob can be in an object store
 _BLOB_TRIES: Final = 3
@@ -66,6 +66,11 @@ class HttpRegistryClient:
         self._origin = origin(parse_outbound_url(endpoint))
         self._http = http
         self._authorizer = authorizer
+
+    def check(self) -> None:
+        answer = self._call("GET", "/v2/", ())
+        if answer.status >= 500:
+            _refuse(answer)
 
     def resolve(self, repository: str, reference: str) -> Descriptor | None:
         scopes = (repository_scope(repository, "pull"),)
@@ -278,8 +283,8 @@ class HttpRegistryClient:
                     return self._fallback_referrers(repository, digest)
                 _refuse(answer)
             content = ManifestContent(_digest_of(answer.body, "sha256"), MediaType.OCI_INDEX, answer.body)
-            index = parse(content)
-            for entry in index.manifests if isinstance(index, IndexDocument) else ():
+            links = parse_links(content)
+            for entry in (*links.manifests, *links.blobs):
                 entries.setdefault(str(entry.digest), entry)
             if len(entries) > REFERRERS_MAX:
                 raise LimitExceeded(f"The image has more than {REFERRERS_MAX} referrers.", limit=REFERRERS_MAX)
@@ -293,9 +298,8 @@ class HttpRegistryClient:
             return []
         if not content.is_index:
             return []
-        index = parse(content)
-        entries = index.manifests if isinstance(index, IndexDocument) else ()
-        return list({str(entry.digest): entry for entry in entries}.values())
+        links = parse_links(content)
+        return list({str(entry.digest): entry for entry in (*links.manifests, *links.blobs)}.values())
 
     @contextmanager
     def _blob(self, repository: str, digest: Digest, max_bytes: int, *, deadline_s: float) -> Iterator[StreamedAnswer]:
@@ -360,7 +364,9 @@ class HttpRegistryClient:
                 if authorization is None:
                     break
         if answer.status in RETRIED_STATUS:
-            raise RegistryUnavailable(f"The registry answered {answer.status}.", status=answer.status)
+            raise RegistryUnavailable(
+                f"The registry answered {answer.status} for {_object_at(answer.url)}.", status=answer.status
+            )
         return answer
 
     def _pages(self, path: str, scopes: Sequence[Scope]) -> Iterator[Any]:
@@ -427,9 +433,26 @@ def _refuse(answer: Answer) -> NoReturn:
         first = json.loads(answer.body)["errors"][0]
         code, message = str(first["code"])[:60], str(first.get("message", ""))[:200]
     if answer.status in RETRIED_STATUS or answer.status >= 500:
-        raise RegistryUnavailable(f"The registry answered {answer.status}.", status=answer.status, upstream_code=code)
+        message = f"The registry answered {answer.status} for {_object_at(answer.url)}."
+        raise RegistryUnavailable(message, status=answer.status, upstream_code=code)
     reason = f": {code} {message}".rstrip() if code else ""
-    raise RegistryRefused(f"The registry answered {answer.status}{reason}.", status=answer.status, upstream_code=code)
+    raise RegistryRefused(
+        f"The registry answered {answer.status} for {_object_at(answer.url)}{reason}.",
+        status=answer.status,
+        upstream_code=code,
+    )
+
+
+def _object_at(url: str) -> str:
+    """Return the object that a request was for, as people write it: `shop/api:1.0` or `shop/api@sha256:...`."""
+    path = urlsplit(url).path.removeprefix("/v2/")
+    for kind in ("/manifests/", "/blobs/"):
+        repository, _, reference = path.partition(kind)
+        if reference and not reference.startswith("uploads/"):
+            return f"{repository}{'@' if ':' in reference else ':'}{reference}"
+        if reference:
+            return f"an upload to {repository}"
+    return path or "its version check"
 
 
 def _media_type(headers: httpx.Headers) -> str:

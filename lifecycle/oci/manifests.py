@@ -1,6 +1,8 @@
-"""The strict parser for manifests, indexes and image configurations. It rejects ambiguous documents.
+"""Two parsers for manifests and indexes, and one for image configurations.
 
-Rules: image-spec 1.1. Every error is MalformedManifest or LimitExceeded.
+`parse` is for documents that we use. It is strict and rejects ambiguous documents (image-spec 1.1). `parse_links` is
+for documents that we only copy: it reads the digests that they name, as lenient as registries are. Every error is
+MalformedManifest or LimitExceeded.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,7 +20,6 @@ from typing import Any, Final
 from lifecycle.core.errors import LimitExceeded, MalformedDigest, MalformedManifest
 from lifecycle.core.types import Digest
 from lifecycle.oci.constants import (
-    ANNOTATIONS_MAX,
     CHILDREN_MAX,
     CONFIG_MAX_BYTES,
     IMAGE_CONFIG_TYPES,
@@ -30,6 +32,7 @@ from lifecycle.oci.constants import (
     OCI_PREFIX,
     SCHEMA_1_TYPES,
     TEXT_MAX,
+    TEXTS_MAX,
     MediaType,
 )
 from lifecycle.oci.types import (
@@ -37,6 +40,7 @@ from lifecycle.oci.types import (
     Descriptor,
     HistoryEntry,
     IndexDocument,
+    Links,
     ManifestContent,
     ManifestDocument,
     Platform,
@@ -102,6 +106,32 @@ def parse_manifest(content: ManifestContent) -> ManifestDocument:
     if not isinstance(document, ManifestDocument):
         raise MalformedManifest("The document is an index, but a manifest was expected.")
     return document
+
+
+def parse_links(content: ManifestContent) -> Links:
+    """Return the content that a manifest or index names by digest, whatever else it says.
+
+    Registries read manifests with Go's decoder: keys in any case, the last of equal keys, unknown fields ignored.
+    Raises MalformedManifest when `content` is not a JSON object or names content without a supported digest.
+    """
+    try:
+        value = json.loads(content.content.decode("utf-8", errors="replace"))
+    except (ValueError, RecursionError) as error:
+        raise MalformedManifest("The manifest is not valid JSON.", problem=type(error).__name__) from None
+    if not isinstance(value, dict):
+        raise MalformedManifest("The manifest is not a JSON object.")
+    fields = {key.lower(): item for key, item in value.items()}
+    config = _links(fields.get("config"), "config")
+    layers = [layer for layer in _links(fields.get("layers"), "layers") if not layer.is_foreign]
+    children = _links(fields.get("manifests"), "manifests")
+    subjects = _links(fields.get("subject"), "subject")
+    return Links(
+        manifests=tuple(child for child in children if child.is_manifest),
+        blobs=(*config, *layers, *(child for child in children if not child.is_manifest)),
+        subject=subjects[0].digest if subjects else None,
+        artifact_type=_text_or_empty(fields.get("artifacttype")) or "".join(item.media_type for item in config),
+        annotations=_texts_of(fields.get("annotations")),
+    )
 
 
 def parse_config(content: bytes, digest: Digest) -> ConfigDocument:
@@ -232,6 +262,7 @@ def load_json(content: bytes, what: str) -> Any:
             content.decode("utf-8"),
             object_pairs_hook=_unique_keys,
             parse_constant=_no_constant,
+            parse_float=_finite,
         )
     except MalformedManifest:
         raise
@@ -317,6 +348,39 @@ def _descriptor(value: object, where: str) -> Descriptor:
     )
 
 
+def _links(value: object, where: str) -> list[Descriptor]:
+    """Return the descriptors in one field of a manifest, which holds one, a list, or none."""
+    links = []
+    for item in value if isinstance(value, list) else [value]:
+        if item is None:
+            continue
+        if not isinstance(item, dict):
+            raise MalformedManifest(f"{where}: not a descriptor.")
+        fields = {key.lower(): inner for key, inner in item.items()}
+        size, urls = fields.get("size"), fields.get("urls")
+        links.append(
+            Descriptor(
+                media_type=_text_or_empty(fields.get("mediatype")),
+                digest=_digest(fields.get("digest"), where),
+                size_bytes=size if isinstance(size, int) and 0 <= size <= _SIZE_MAX else 0,
+                annotations=_texts_of(fields.get("annotations")),
+                artifact_type=_text_or_empty(fields.get("artifacttype")),
+                urls=tuple(url for url in urls if isinstance(url, str)) if isinstance(urls, list) else (),
+            )
+        )
+    return links
+
+
+def _text_or_empty(value: object) -> str:
+    return clean(value) if isinstance(value, str) else ""
+
+
+def _texts_of(value: object) -> dict[str, str]:
+    """Return the entries of a map that are texts."""
+    items = value.items() if isinstance(value, dict) else ()
+    return {clean(key): clean(item) for key, item in items if isinstance(item, str)}
+
+
 def _check_embedded(embedded: object, digest: Digest, size: int, where: str) -> None:
     """Raise MalformedManifest when embedded data does not match its descriptor (image-spec, descriptor.md, "data")."""
     try:
@@ -331,7 +395,7 @@ def _history_entry(value: object) -> HistoryEntry:
     fields = _object(value, "history")
     return HistoryEntry(
         created_at=parse_timestamp(fields.get("created")),
-        created_by=_text(fields.get("created_by"), "created_by"),
+        created_by=_text(fields.get("created_by"), "created_by")[:TEXT_MAX],
         comment=_text(fields.get("comment"), "comment"),
         author=_text(fields.get("author"), "author"),
         is_empty_layer=fields.get("empty_layer") is True,
@@ -357,6 +421,14 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         raise MalformedManifest("A key occurs twice in one object.")
+    return value
+
+
+def _finite(text: str) -> float:
+    """Return the number; raises MalformedManifest for 1e999, which Python reads as infinity and jsonb rejects."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise MalformedManifest("A number is too large.", got=text[:60])
     return value
 
 
@@ -419,17 +491,12 @@ def _text(value: object, where: str) -> str:
         return ""
     if not isinstance(value, str):
         raise MalformedManifest(f"{where}: not a string.")
-    if len(value) > TEXT_MAX:
-        raise LimitExceeded(f"{where}: longer than {TEXT_MAX} characters.", limit=TEXT_MAX)
     return clean(value)
 
 
 def _texts(value: object, where: str) -> tuple[str, ...]:
-    return tuple(_text(item, where) for item in _array(value, where, ANNOTATIONS_MAX * 10))
+    return tuple(_text(item, where) for item in _array(value, where, TEXTS_MAX))
 
 
 def _string_map(value: object, where: str) -> dict[str, str]:
-    fields = _object(value, where)
-    if len(fields) > ANNOTATIONS_MAX:
-        raise LimitExceeded(f"{where}: more than {ANNOTATIONS_MAX} entries.", limit=ANNOTATIONS_MAX)
-    return {clean(key)[:TEXT_MAX]: _text(item, where) for key, item in fields.items()}
+    return {clean(key): _text(item, where) for key, item in _object(value, where).items()}

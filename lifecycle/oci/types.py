@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from lifecycle.core.types import Digest
-from lifecycle.oci.constants import FOREIGN_LAYER_PARTS, INDEX_TYPES
+from lifecycle.oci.constants import FOREIGN_LAYER_PARTS, INDEX_TYPES, SERVED_AS_MANIFEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,11 @@ class Descriptor:
     platform: Platform | None = None
     artifact_type: str = ""
     urls: tuple[str, ...] = ()
+
+    @property
+    def is_manifest(self) -> bool:
+        """Whether a registry serves the content as a manifest. Other content is a blob."""
+        return self.media_type in SERVED_AS_MANIFEST
 
     @property
     def is_foreign(self) -> bool:
@@ -89,6 +94,17 @@ class IndexDocument:
     manifests: tuple[Descriptor, ...]
     subject: Descriptor | None
     artifact_type: str
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The content that a manifest or index names by digest. A copy needs nothing else."""
+
+    manifests: tuple[Descriptor, ...]
+    blobs: tuple[Descriptor, ...]  # config first, without foreign layers
+    subject: Digest | None
+    artifact_type: str  # `artifactType`, else the config's media type
     annotations: Mapping[str, str]
 
 

@@ -14,12 +14,15 @@ from lifecycle.core.types import Digest, parse_repository_name
 from lifecycle.oci.client import BlobUnknown, DigestMismatch, ManifestUnknown
 from lifecycle.oci.constants import BLOB_MAX_BYTES
 from lifecycle.oci.http_client import fallback_tag
-from lifecycle.oci.manifests import parse
-from lifecycle.oci.types import Descriptor, IndexDocument, ManifestContent
+from lifecycle.oci.manifests import parse_links
+from lifecycle.oci.types import Descriptor, ManifestContent
 
 
 class InMemoryRegistry:
-    """A RegistryClient without a network. `calls` lists what was asked; `fail_after` dies at the n-th write."""
+    """A RegistryClient without a network. `calls` lists what was asked; `fail_after` dies at the n-th write.
+
+    Each call for a repository or reference in `broken` fails as with a status of 500. `is_down` makes every call fail.
+    """
 
     def __init__(self) -> None:
         self.blobs: dict[str, dict[str, bytes]] = defaultdict(dict)
@@ -28,6 +31,8 @@ class InMemoryRegistry:
         self.calls: list[tuple[str, ...]] = []
         self.mounts = True
         self.fail_after: int | None = None
+        self.broken: set[str] = set()
+        self.is_down = False
         self._writes = 0
 
     def _write(self, *call: str) -> None:
@@ -36,10 +41,20 @@ class InMemoryRegistry:
         if self.fail_after is not None and self._writes > self.fail_after:
             raise RegistryUnavailable("The registry died here.")
 
+    def _ask(self, *names: str) -> None:
+        if self.is_down or self.broken & {*names}:
+            raise RegistryUnavailable(f"The registry answered 500 for {':'.join(names)}.")
+
     def _find(self, repository: str, reference: str) -> ManifestContent | None:
         parse_repository_name(repository)
+        self._ask(repository, reference)
         digest = reference if ":" in reference else self.tags_of[repository].get(reference, "")
+        if digest in self.blobs[repository]:
+            raise RegistryUnavailable(f"The registry answered 500 for {repository}@{digest}.")  # as Distribution 2.8
         return self.manifests[repository].get(digest)
+
+    def check(self) -> None:
+        self._ask()
 
     def resolve(self, repository: str, reference: str) -> Descriptor | None:
         found = self._find(repository, reference)
@@ -59,6 +74,7 @@ class InMemoryRegistry:
         return None if found.digest == known else found
 
     def get_blob(self, repository: str, digest: Digest, *, max_bytes: int) -> bytes:
+        self._ask(repository, digest.text)
         content = self.blobs[repository].get(digest.text)
         if content is None:
             raise BlobUnknown("The registry does not have this blob.")
@@ -105,12 +121,9 @@ class InMemoryRegistry:
     def put_manifest(self, repository: str, reference: str, content: bytes, media_type: str) -> Digest:
         self._write("put_manifest", repository, reference)
         manifest = ManifestContent(Digest.of(content), media_type, content)
-        document = parse(manifest)
-        if isinstance(document, IndexDocument):
-            missing = [c for c in document.manifests if c.digest.text not in self.manifests[repository]]
-        else:
-            missing = [b for b in document.blobs if b.digest.text not in self.blobs[repository]]
-        if missing:
+        links = parse_links(manifest)
+        present = self.manifests[repository].keys() | self.blobs[repository].keys()
+        if any(entry.digest.text not in present for entry in (*links.manifests, *links.blobs)):
             raise RegistryRefused("The registry answered 400: MANIFEST_BLOB_UNKNOWN.")
         if ":" in reference and reference != manifest.digest.text:
             raise DigestMismatch("The registry answered 400: DIGEST_INVALID.")
@@ -125,15 +138,19 @@ class InMemoryRegistry:
         return self.manifests[repository].pop(digest.text, None) is not None
 
     def tags(self, repository: str) -> list[str]:
+        self._ask(repository)
         return sorted(self.tags_of[repository])
 
     def repositories(self) -> Iterator[str]:
+        self._ask()
         yield from sorted(name for name, manifests in self.manifests.items() if manifests)
 
     def referrers(self, repository: str, digest: Digest) -> list[Descriptor]:
         found = self._find(repository, fallback_tag(digest))
-        document = parse(found) if found is not None and found.is_index else None
-        return list(document.manifests) if isinstance(document, IndexDocument) else []
+        if found is None or not found.is_index:
+            return []
+        links = parse_links(found)
+        return [*links.manifests, *links.blobs]
 
 
 def blob(registry: InMemoryRegistry, repository: str, content: bytes, media_type: str) -> dict[str, object]:

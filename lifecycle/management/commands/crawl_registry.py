@@ -32,7 +32,7 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"job": job.pk}))
             return
         try:
-            counts = services.crawl(registry.pk, repository_name=repository or None)
+            counts = services.crawl(registry.pk, repository_name=repository or None, report=self.stderr.write)
         except LifecycleError as error:
             raise CommandError(error.message) from error
         self.stdout.write(json.dumps(counts))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import uuid
 
 import pytest
 
-from lifecycle.core.errors import LimitExceeded, RegistryRefused
+from lifecycle.core.errors import LimitExceeded, RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest
 from lifecycle.oci.client import BlobUnknown, DigestMismatch, ManifestUnknown, RegistryClient
+from lifecycle.oci.constants import MediaType
 from lifecycle.oci.copying import copy_by_digest
+from lifecycle.oci.http_client import fallback_tag
 from tests.factories import oci
 from tests.fakes.registry import InMemoryRegistry
 
@@ -140,3 +143,36 @@ def test_referrers_are_listed_and_copied_with_the_image(client: RegistryClient, 
         assert (done.manifests, done.referrers) == (4, 1)
     assert client.get_manifest(f"production/{name}", "current") == top
     assert [entry.digest for entry in client.referrers(f"production/{name}", top.digest)] == [note.manifest.digest]
+
+
+def test_registry_as_a_whole_answers(client: RegistryClient) -> None:
+    client.check()
+
+
+def test_index_over_layers_is_accepted_and_its_layers_are_no_manifests(client: RegistryClient, name: str) -> None:
+    layer = oci.layer("cache")[0]
+    digest = Digest.of(layer)
+    client.upload_blob(name, digest, layer)
+    entry = {"mediaType": oci.GZIP_LAYER, "digest": digest.text, "size": len(layer)}
+    index = {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX.value, "manifests": [entry]}
+    top = client.put_manifest(name, "buildcache", json.dumps(index).encode(), MediaType.OCI_INDEX)
+    with pytest.raises(RegistryUnavailable, match=f"{name}@{digest}"):  # not a 404: this is why they are not fetched
+        client.get_manifest(name, digest.text)
+    done = copy_by_digest(
+        client, source_repository=name, target_repository=f"{name}-copy", digest=top, tags=["buildcache"]
+    )
+    assert (done.manifests, done.blobs) == (1, 1)
+    assert client.blob_size(f"{name}-copy", digest) == len(layer)
+
+
+def test_referrer_with_an_annotation_of_2_mib_is_copied(client: RegistryClient, name: str) -> None:
+    item = oci.image("base")
+    oci.push(client, name, item, "1.0")
+    signature = oci.image("signature", annotations={"bundle": "x" * 2 * 1024 * 1024})
+    tag = fallback_tag(item.manifest.digest) + ".att"
+    oci.push(client, name, signature, tag)
+    done = copy_by_digest(
+        client, source_repository=name, target_repository=f"{name}-copy", digest=item.manifest.digest, tags=["1.0"]
+    )
+    assert done.referrers == 1
+    assert client.get_manifest(f"{name}-copy", tag) == signature.manifest
