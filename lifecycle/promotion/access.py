@@ -6,8 +6,10 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.rights import require
 from lifecycle.core.errors import NotFound
+from lifecycle.core.types import Digest
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.promotion.queries import promotions_visible_to
+from lifecycle.registry.models import Image, Repository, RepositoryImage
 
 
 def promotion_for(actor: User, promotion_id: int) -> PromotionRequest:
@@ -16,6 +18,19 @@ def promotion_for(actor: User, promotion_id: int) -> PromotionRequest:
     if request is None:
         raise NotFound("Promotion not found, or you don't have access.")
     return request
+
+
+def promotable_image(repository: Repository, digest: str) -> Image:
+    """Return the image of a repository that can be promoted on its own. Raises MalformedDigest, NotFound."""
+    member = (
+        RepositoryImage.objects.select_related("image")
+        .filter(repository=repository, image__digest=Digest.parse(digest).text, is_top_level=True, removed_at=None)
+        .exclude(image__kind=Image.Kind.ARTIFACT)
+        .first()
+    )
+    if member is None:
+        raise NotFound(f"{repository} has no image {digest[:19]}... that can be promoted on its own.")
+    return member.image
 
 
 def lock_promotion(actor: User, promotion_id: int, verb: Verb | None = None) -> PromotionRequest:

@@ -22,7 +22,7 @@ from lifecycle.oci.copying import CopyNotVerified, copy_by_digest
 from lifecycle.promotion import services
 from lifecycle.promotion.kinds import PROMOTE
 from lifecycle.promotion.models import PromotionRequest
-from lifecycle.promotion.queries import MOVING_STATES
+from lifecycle.promotion.queries import MOVING_STATES, target_name
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import TagEvent
 
@@ -52,7 +52,7 @@ def promote(run: JobRun) -> None:
     require(run.job.actor, Verb.PROMOTION_EXECUTE, repository=request.repository, environment=request.environment)
     registry = request.repository.registry
     client = client_for(registry)
-    target = f"{request.environment.prefix}/{request.repository.name}"
+    target = target_name(request.environment, request.repository)
     digest = Digest.parse(request.image.digest)
     run.log(f"Copying {digest} from {request.repository.name} to {target}")
     tags = (request.tag, CURRENT_TAG)
@@ -69,6 +69,8 @@ def promote(run: JobRun) -> None:
         f"Verified in the target. Manifests: {copied.manifests}. Blobs: {copied.blobs} "
         f"({copied.mounted} mounted, {copied.uploaded} uploaded). Referrers: {copied.referrers}."
     )
+    for deleted in copied.deleted:
+        run.log(f"{deleted} is listed as a referrer, but {request.repository.name} no longer has it.")
     with run.fenced():
         services.verify(request)
     for tag in tags:

@@ -27,6 +27,11 @@ SEVERE: Final = frozenset({"critical", "high"})  # a new finding of this severit
 JUDGED_AGAIN_AFTER: Final = timedelta(seconds=30)  # even when no input is known to have changed
 
 
+def target_name(environment: Environment, repository: Repository) -> str:
+    """Return the name of the repository that promotions from `repository` to `environment` fill."""
+    return f"{environment.prefix}/{repository.name}"
+
+
 def promotions_visible_to(actor: User) -> QuerySet[PromotionRequest]:
     """Return the requests that `actor` can see by repository or environment, with the joins that a list needs."""
     return _requests_where(actor, Verb.IMAGE_VIEW).select_related(

@@ -6,12 +6,13 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.queries import people_who
 from lifecycle.authority.rights import may
-from lifecycle.core.errors import IllegalTransition, Malformed
+from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, MalformedReference
 from lifecycle.core.reasons import Reason
-from lifecycle.environments.models import Environment
+from lifecycle.core.types import is_referrer_tag, parse_tag
+from lifecycle.environments.models import Environment, Slot
 from lifecycle.promotion.models import PromotionRequest, Vote
-from lifecycle.promotion.queries import LIVE_STATES, MOVING_STATES, requesters_of
-from lifecycle.registry.models import Repository
+from lifecycle.promotion.queries import LIVE_STATES, MOVING_STATES, requesters_of, target_name
+from lifecycle.registry.models import Image, Repository
 
 State = PromotionRequest.State
 _NAMES_MAX = 3
@@ -79,4 +80,33 @@ def why_not_request(actor: User, repository: Repository, environment: Environmen
         return Reason(decision.reason)
     if repository.source_id is not None or repository.team_id != environment.team_id:
         return Reason("Promote from the source repository, into an environment of its team.", Malformed)
+    target, longest = target_name(environment, repository), repository.registry.name_max
+    if len(target) > longest:
+        return Reason(
+            f"The name of the target repository would have {len(target)} characters. The registry takes at most "
+            f"{longest}. Use an environment with a shorter prefix, or a repository with a shorter name.",
+            Malformed,
+        )
+    return None
+
+
+def why_not_request_image(
+    actor: User, repository: Repository, environment: Environment, image: Image, *, slot: Slot | None
+) -> Reason | None:
+    """Return why `actor` cannot request this image. `slot` is what the environment holds of the repository."""
+    if (reason := why_not_request(actor, repository, environment)) is not None:
+        return reason
+    if slot is not None and slot.image_id == image.pk:
+        return Reason(f"This image is already deployed in {environment.slug}.", Conflict)
+    return None
+
+
+def why_not_tag(tag: str) -> Reason | None:
+    """Return why a promotion cannot set this tag in its target."""
+    try:
+        parse_tag(tag)
+    except MalformedReference as error:
+        return Reason(error.message, MalformedReference)
+    if is_referrer_tag(tag):
+        return Reason("Choose another tag. Registries use this one for signatures and referrers.", Malformed)
     return None

@@ -18,16 +18,16 @@ from accounts.verbs import Verb
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, Details, PromotionExecuting, TagDetails, VoteLapsed
 from lifecycle.core import clock
-from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, PolicyBlocked
+from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, PolicyBlocked
 from lifecycle.core.reasons import refuse_if
 from lifecycle.core.states import check_move
-from lifecycle.core.types import Digest, parse_tag
+from lifecycle.core.types import Digest
 from lifecycle.environments.models import Environment, Slot
 from lifecycle.environments.queries import previous_environment
 from lifecycle.jobs import services as jobs
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import Status, Verdict
-from lifecycle.promotion.access import lock_promotion
+from lifecycle.promotion.access import lock_promotion, promotable_image
 from lifecycle.promotion.kinds import PROMOTE
 from lifecycle.promotion.models import Evaluation, PromotionRequest, Vote
 from lifecycle.promotion.queries import (
@@ -37,10 +37,17 @@ from lifecycle.promotion.queries import (
     evidence_of,
     facts_of,
 )
-from lifecycle.promotion.refusals import why_not_request, why_not_run, why_not_vote, why_not_withdraw
+from lifecycle.promotion.refusals import (
+    why_not_request,
+    why_not_request_image,
+    why_not_run,
+    why_not_tag,
+    why_not_vote,
+    why_not_withdraw,
+)
 from lifecycle.rebuild.graph import line_images_of
 from lifecycle.rebuild.models import RebuildJob
-from lifecycle.registry.models import Image, Repository, RepositoryImage
+from lifecycle.registry.models import Image, Repository
 
 State = PromotionRequest.State
 
@@ -69,21 +76,15 @@ def request_promotion(
 ) -> PromotionRequest:
     """Request the promotion of one digest to an environment. An unfinished request for the same is returned instead.
 
-    Raises NotFound when the digest is not in that repository, NotPermitted, Malformed, or PolicyBlocked when too few
-    users could approve it.
+    What can never be copied is refused here. Raises NotFound when the digest is not in that repository, NotPermitted,
+    Malformed, Conflict when the environment already holds it, or PolicyBlocked when too few users could approve it.
     """
     refuse_if(why_not_request(actor, repository, environment))
     if not reason.strip():
         raise Malformed("Enter a reason: approvers need it to review the request.")
-    repository_image = (
-        RepositoryImage.objects.select_related("image")
-        .filter(repository=repository, image__digest=Digest.parse(digest).text, is_top_level=True, removed_at=None)
-        .exclude(image__kind=Image.Kind.ARTIFACT)
-        .first()
-    )
-    if repository_image is None:
-        raise NotFound(f"{repository} has no image {digest[:19]}… that can be promoted on its own.")
-    image = repository_image.image
+    image = promotable_image(repository, digest)
+    tag = tag or _tag_of(repository, image)
+    refuse_if(why_not_tag(tag))
     # The slot's lock serialises requests: either we find the unfinished one, or ours is the first.
     slot, _ = Slot.objects.get_or_create(repository=repository, environment=environment)
     slot = Slot.objects.select_for_update().get(pk=slot.pk)
@@ -92,12 +93,13 @@ def request_promotion(
     ).first()
     if same is not None:
         return same
+    refuse_if(why_not_request_image(actor, repository, environment, image, slot=slot))
     request = PromotionRequest.objects.create(
         image=image,
         repository=repository,
         environment=environment,
         source_environment=previous_environment(environment),
-        tag=parse_tag(tag) if tag else _tag_of(repository, image),
+        tag=tag,
         kind=_kind_of(slot, image),
         requested_by=actor,
         reason=reason.strip(),

@@ -12,6 +12,7 @@ from django.db.models import F, Func, Q, Value
 
 from accounts.models import Team, User
 from accounts.verbs import Verb
+from lifecycle.core.types import REPOSITORY_NAME_MAX
 
 
 def words_of_name() -> SearchVector:
@@ -51,6 +52,15 @@ class Registry(models.Model):
     def host(self) -> str:
         """`host[:port]`, as clients write it before a repository name."""
         return self.endpoint.partition("://")[2].rstrip("/")
+
+    @property
+    def name_max(self) -> int:
+        """The longest repository name that it takes and that clients can pull, in characters.
+
+        Clients limit host and name together. Distribution 2.8 answers 500 for a name that is too long together with
+        `docker.io/`, whatever its own host.
+        """
+        return REPOSITORY_NAME_MAX - max(len(self.host), len("docker.io")) - 1
 
 
 class Repository(models.Model):

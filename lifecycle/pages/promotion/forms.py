@@ -7,6 +7,7 @@ from typing import Any, cast
 from django import forms
 
 from lifecycle.environments.models import Environment
+from lifecycle.promotion.refusals import why_not_tag
 
 
 class RequestForm(forms.Form):
@@ -34,6 +35,12 @@ class RequestForm(forms.Form):
         super().__init__(*args, **kwargs)
         field = cast("forms.ModelChoiceField[Environment]", self.fields["environment"])
         field.queryset = Environment.objects.filter(pk__in=[row.pk for row in environments]).order_by("position")
+
+    def clean_tag(self) -> str:
+        tag: str = self.cleaned_data["tag"]
+        if tag and (reason := why_not_tag(tag)) is not None:
+            raise forms.ValidationError(reason.text)
+        return tag
 
 
 class DecisionForm(forms.Form):

@@ -24,7 +24,7 @@ from lifecycle.jobs.queries import jobs_of, log_tail
 from lifecycle.promotion.kinds import PROMOTE
 from lifecycle.promotion.models import Evaluation, PromotionRequest, Vote
 from lifecycle.promotion.queries import promotions_visible_to
-from lifecycle.promotion.refusals import why_not_request
+from lifecycle.promotion.refusals import why_not_request_image
 from lifecycle.registry.models import Image, Repository
 from lifecycle.registry.platforms import entries_of_images
 
@@ -203,6 +203,7 @@ class Target:
     slot: Slot | None  # with its image; None before the first request of the source repository for this environment
     live: PromotionRequest | None  # the unfinished request for this digest
     why_not: str  # "" when the reader can request it
+    first: str  # the environment that the image must pass before this one can be ready; "" when it has
 
     @property
     def holds(self) -> Image | None:
@@ -221,18 +222,11 @@ def targets_for(reader: User, repository: Repository, image: Image) -> list[Targ
     before: Environment | None = None
     for environment in environments:
         slot = slots.get(environment.pk)
-        reason = why_not_request(reader, repository, environment)
+        why_not = str(why_not_request_image(reader, repository, environment, image, slot=slot) or "")
         if environment.pk in live:
             why_not = f"{live[environment.pk]} already requests this."
-        elif reason is not None:
-            why_not = reason.text
-        elif slot is not None and slot.image_id == image.pk:
-            why_not = "This image is already deployed here."
-        elif before is not None and before.pk not in was_in:
-            why_not = f"Promote it to {before.slug} first."
-        else:
-            why_not = ""
-        targets.append(Target(environment, slot, live.get(environment.pk), why_not))
+        first = before.slug if before is not None and before.pk not in was_in else ""
+        targets.append(Target(environment, slot, live.get(environment.pk), why_not, first))
         before = environment
     return targets
 

@@ -20,13 +20,14 @@ from lifecycle.core.errors import Conflict, NotFound
 from lifecycle.core.paging import keyset_page
 from lifecycle.environments.models import Slot
 from lifecycle.pages.comparison.views import panel_context
+from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.promotion import page_queries
 from lifecycle.pages.promotion.forms import DecisionForm, RejectionForm, RequestForm
 from lifecycle.pages.promotion.page_queries import Judged, judged
 from lifecycle.pages.rebuild.page_queries import counts_of, waves_to_confirm
 from lifecycle.pages.requests import cursors, reader
 from lifecycle.promotion import services
-from lifecycle.promotion.access import promotion_for
+from lifecycle.promotion.access import promotable_image, promotion_for
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.promotion.queries import (
     LIVE_STATES,
@@ -37,7 +38,7 @@ from lifecycle.promotion.queries import (
     requirements_now,
 )
 from lifecycle.promotion.refusals import why_not_run, why_not_vote, why_not_withdraw
-from lifecycle.registry.models import Image, RepositoryImage
+from lifecycle.registry.models import Image
 
 _INBOX_MAX: Final = 50  # requests to review on one page; the rest appears as these are reviewed
 _SIDE_MAX: Final = 10  # rows of each other list
@@ -183,17 +184,9 @@ def new(request: HttpRequest) -> HttpResponse:
     user, key = reader(request), request.GET.get("repository", "")
     visible = repositories_visible_to(user).select_related("team", "registry").filter(source=None)
     repository = visible.filter(pk=int(key)).first() if key.isascii() and key.isdigit() and len(key) < 18 else None
-    repository_image = (
-        RepositoryImage.objects.filter(repository=repository, image__digest=request.GET.get("digest", ""))
-        .exclude(image__kind=Image.Kind.ARTIFACT)
-        .select_related("image")
-        .first()
-        if repository is not None
-        else None
-    )
-    if repository is None or repository_image is None:
+    if repository is None:
         raise NotFound("Image not found, or you don't have access.")
-    image = repository_image.image
+    image = promotable_image(repository, request.GET.get("digest", ""))
     targets = page_queries.targets_for(user, repository, image)
     if not any(
         may(user, Verb.PROMOTION_REQUEST, repository=repository, environment=target.environment) for target in targets
@@ -209,15 +202,16 @@ def new(request: HttpRequest) -> HttpResponse:
         initial={"tag": request.GET.get("tag", "")},
     )
     if request.method == "POST" and form.is_valid():
-        created = services.request_promotion(
-            repository,
-            image.digest,
-            form.cleaned_data["environment"],
-            actor=user,
-            reason=form.cleaned_data["reason"],
-            tag=form.cleaned_data["tag"],
-        )
-        return redirect("lifecycle:promotion", created.pk)
+        with errors_shown_on(form):
+            created = services.request_promotion(
+                repository,
+                image.digest,
+                form.cleaned_data["environment"],
+                actor=user,
+                reason=form.cleaned_data["reason"],
+                tag=form.cleaned_data["tag"],
+            )
+            return redirect("lifecycle:promotion", created.pk)
     context = {
         "form": form,
         "repository": repository,

@@ -40,13 +40,13 @@ def test_unavailable_environments_are_disabled_with_the_reason(dock, request_):
     page = f"{reverse('lifecycle:promotion-new')}?repository={dock.repository.pk}&digest={dock.image.digest}"
     client = browser(dock.requester)
     text = client.get(page).content.decode()
-    assert "This image is already deployed here." in text
+    assert "This image is already deployed in dev." in text
     assert f"{request_} already requests this." in text
     assert client.post(page, {"environment": dock.dev.pk, "reason": "again"}).status_code == 422
     services.withdraw(request_.pk, actor=dock.requester)
     Slot.objects.all().delete()
     text = client.get(page).content.decode()
-    assert "Promote it to dev first." in text
+    assert "ready only after dev" in text
     assert "What changes in dev" in text
     assert client.post(page, {"environment": dock.dev.pk, "reason": "first"}).status_code == 302
 

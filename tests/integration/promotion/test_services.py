@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 from django.db import OperationalError, transaction
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import ApiToken, Role, Team, User
@@ -17,6 +19,7 @@ from lifecycle.core import clock
 from lifecycle.core.errors import (
     Conflict,
     IllegalTransition,
+    LifecycleError,
     Malformed,
     NotFound,
     NotPermitted,
@@ -32,7 +35,7 @@ from lifecycle.jobs.models import Job
 from lifecycle.promotion import handlers, queries, services
 from lifecycle.promotion.access import lock_promotion, promotion_for
 from lifecycle.promotion.models import PromotionRequest
-from lifecycle.registry.models import Image
+from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage
 from tests.factories import dock as factories
 from tests.factories import people
 
@@ -157,9 +160,11 @@ def test_scan_after_approval_makes_request_ready(dock, request_):
 
 
 def test_approver_of_one_environment_sees_only_its_requests(dock, request_):
+    services.Slot.objects.filter(environment=dock.dev).update(image=None)
     into_dev = services.request_promotion(
         dock.repository, dock.image.digest, dock.dev, actor=dock.requester, reason="x"
     )
+    services.Slot.objects.filter(environment=dock.dev).update(image=dock.image)
     local = User.objects.create(username="local")
     RoleGrant.objects.create(
         user=local, team=dock.team, role=Role.objects.get(slug="approver"), environment=dock.staging
@@ -351,3 +356,96 @@ def test_worker_promotes_nothing_after_user_lost_the_right(dock, executing, requ
     running.run(executing.pk)
     request_.refresh_from_db()
     assert (request_.state, "promotion.execute" in request_.failure) == (State.FAILED, True)
+
+
+# --- What cannot succeed is refused at request time; page and API share the refusal -------------------------------
+
+
+def ask(dock, way, **fields):
+    """Request the promotion of dock.image to dev by the service, the API or the page; return the text of a refusal."""
+    values = {"tag": "1.0", "reason": "release", **fields}
+    client = Client()
+    client.force_login(dock.requester)
+    if way == "service":
+        try:
+            services.request_promotion(dock.repository, dock.image.digest, dock.dev, actor=dock.requester, **values)
+        except LifecycleError as error:
+            return error.message
+        return ""
+    if way == "api":
+        body = {"digest": dock.image.digest, "repository": dock.repository.name, "environment": "dev", **values}
+        answer = client.post("/api/v1/promotions/", body, "application/json")
+        return "" if answer.status_code == 201 else answer.json()["detail"]
+    page = f"{reverse('lifecycle:promotion-new')}?repository={dock.repository.pk}&digest={dock.image.digest}"
+    answer = client.post(page, {"environment": dock.dev.pk, **values})
+    assert answer.status_code in {302, 422}
+    text = answer.content.decode()
+    if answer.status_code == 422:
+        assert "release" in text  # nothing that was typed is lost
+    return "" if answer.status_code == 302 else text
+
+
+WAYS = ("service", "api", "page")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_digest_that_the_environment_holds_is_refused(dock, way):
+    slot = services.Slot.objects.create(repository=dock.repository, environment=dock.dev, image=dock.image)
+    assert "already deployed in dev" in ask(dock, way)
+    assert not PromotionRequest.objects.exists()
+    other = Image.objects.create(digest="sha256:" + "b" * 64, kind="manifest", manifest=b"{}")
+    services.Slot.objects.filter(pk=slot.pk).update(image=other)
+    assert ask(dock, way) == ""
+    assert PromotionRequest.objects.count() == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "tag", ["-x", ".x", "a b", "a/b", "a" * 129, "sha256-" + "a" * 64, "sha256-" + "a" * 64 + ".sig"]
+)
+def test_tag_that_the_target_cannot_take_is_refused(dock, way, tag):
+    assert ask(dock, way, tag=tag)
+    assert not PromotionRequest.objects.exists()
+    assert ask(dock, way, tag="deps-" + "a" * 64) == ""
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("length", [239, 240])
+def test_target_name_that_registries_do_not_take_is_refused(dock, way, length):
+    name = "shop/" + "a" * (length - 5)
+    Repository.objects.filter(pk=dock.repository.pk).update(name=name, family=name)
+    dock.repository.refresh_from_db()
+    refusal = ask(dock, way)
+    assert ("would have 244 characters" in refusal) == (length == 240)
+    assert PromotionRequest.objects.exists() == (length == 239)
+
+
+def test_longest_name_also_counts_the_host(dock):
+    assert Registry(endpoint="http://localhost:1").name_max == 243
+    assert Registry(endpoint="https://registry.example.com:5000").name_max == 229
+    assert Registry(endpoint="http://r.co").name_max == 245
+
+
+@pytest.mark.parametrize("change", [{"removed_at": timezone.now()}, {"is_top_level": False}])
+@pytest.mark.parametrize("way", ["service", "api"])
+def test_image_that_left_its_repository_or_is_only_a_child_is_refused(dock, way, change):
+    member = RepositoryImage.objects.filter(image=dock.image)
+    member.update(**change)
+    assert "can be promoted on its own" in ask(dock, way)
+    client = Client()
+    client.force_login(dock.requester)
+    page = f"{reverse('lifecycle:promotion-new')}?repository={dock.repository.pk}&digest={dock.image.digest}"
+    assert client.get(page).status_code == 404
+    assert not PromotionRequest.objects.exists()
+    member.update(removed_at=None, is_top_level=True)
+    assert client.get(page).status_code == 200
+    assert ask(dock, way) == ""
+
+
+def test_page_offers_a_later_environment_and_says_what_comes_first(dock):
+    client = Client()
+    client.force_login(dock.requester)
+    page = f"{reverse('lifecycle:promotion-new')}?repository={dock.repository.pk}&digest={dock.image.digest}"
+    assert "ready only after dev" in client.get(page).content.decode()
+    assert client.post(page, {"environment": dock.staging.pk, "reason": "early"}).status_code == 302
+    assert PromotionRequest.objects.get().state == State.OPEN  # as with the API: the order is a requirement
