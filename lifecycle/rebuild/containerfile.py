@@ -10,6 +10,7 @@ from typing import Final
 
 from lifecycle.core.errors import Malformed
 from lifecycle.core.types import Digest, parse_repository_name, parse_tag
+from lifecycle.rebuild import heredocs
 from lifecycle.rebuild.expansion import BadWord, expand
 from lifecycle.rebuild.instructions import Instruction, Option, Piece, read_instructions, refusal, words_of
 
@@ -72,13 +73,40 @@ def pinned(text: str, bases: Mapping[str, str], build_args: Mapping[str, str] | 
     reading = _Reading(text, build_args or {})
     if missing := [each.reference for each in reading.bases if each.reference not in bases]:
         raise Malformed(f"The digest of the base {missing[0]} is unknown.")
+    return _replaced(text, reading.replaced_bases(text, bases))
+
+
+@dataclass(frozen=True, slots=True)
+class BuilderInput:
+    """What the builder gets: the recipe, the files of its here-documents by their paths, and the options it needs."""
+
+    text: str
+    files: dict[str, bytes]
+    options: list[str]
+
+
+def for_builder(text: str, bases: Mapping[str, str], build_args: Mapping[str, str] | None, folder: str) -> BuilderInput:
+    """Return the recipe as `pinned` does, and without here-documents, which buildah 1.28 has not.
+
+    The files must be in `folder`, as the builder sees it. Raises Malformed.
+    """
+    pinned(text, bases, build_args)
+    reading = _Reading(text, build_args or {})
+    files = {path: content for each in reading.rewritten for path, content in each.files.items()}
+    options = ["--skip-unused-stages=false"] if reading.names_stage_by_variable else []
+    if files:
+        options.append(f"--build-context={heredocs.CONTEXT}={folder}")
+    changes = [*reading.replaced_bases(text, bases), *((each.start, each.end, each.text) for each in reading.rewritten)]
+    return BuilderInput(_replaced(text, sorted(changes)), files, options)
+
+
+def _replaced(text: str, changes: list[tuple[int, int, str]]) -> str:
+    """Return the text with each (start, end, new text) in place, in this order."""
     parts = []
     at = 0
-    for each in reading.bases:
-        # A continuation inside of the reference stays, in front of the new one.
-        between = "".join(text[place] for place in range(each.start, each.end) if place not in each.places)
-        parts += [text[at : each.start], between, bases[each.reference]]
-        at = each.end
+    for start, end, new in changes:
+        parts += [text[at:start], new]
+        at = end
     return "".join([*parts, text[at:]])
 
 
@@ -126,6 +154,10 @@ class _Reading:
         self._builtin = builtin_arguments()
         self._stages: list[_Stage] = []
         self.bases: list[_Base] = []
+        self.rewritten: list[heredocs.Rewritten] = []
+        # The builder skips stages that nothing uses, and does not see that an argument names one.
+        self.names_stage_by_variable = False
+        self._text = text
         recipe = read_instructions(text)
         self._escape = recipe.escape
         # ARGs before the first FROM are a scope of their own: a stage sees one only if it repeats its name.
@@ -137,6 +169,14 @@ class _Reading:
                 raise refusal(instruction.line, f"{error}.") from None
         if not self._stages:
             raise Malformed("The recipe has no FROM.")
+
+    def replaced_bases(self, text: str, bases: Mapping[str, str]) -> list[tuple[int, int, str]]:
+        """Return (start, end, new text) of every base. A continuation inside of it stays, in front of the new one."""
+        changes = []
+        for each in self.bases:
+            between = "".join(text[place] for place in range(each.start, each.end) if place not in each.places)
+            changes.append((each.start, each.end, between + bases[each.reference]))
+        return changes
 
     def base_of_result(self) -> str:
         """Return the reference that the last stage starts from, through other stages; "" for scratch."""
@@ -168,7 +208,11 @@ class _Reading:
             self._read_copy(scope, instruction)
         elif keyword == "run":
             self._read_mounts(scope, instruction)
-        elif keyword == "onbuild" and (inner := instruction.words[0].text).lower() in _NOT_IN_ONBUILD:
+        if instruction.heredocs:
+            values = scope.visible_arguments() | scope.environment
+            known = {name: value for name, value in values.items() if name not in scope.unsure}
+            self.rewritten.append(heredocs.rewrite(instruction, self._text, known.get))
+        if keyword == "onbuild" and (inner := instruction.words[0].text).lower() in _NOT_IN_ONBUILD:
             raise refusal(instruction.line, f"ONBUILD cannot contain {inner.upper()}.")
 
     def _read_from(self, instruction: Instruction) -> None:
@@ -193,6 +237,8 @@ class _Reading:
                 f"ARG {(unset or ['NAME'])[0]}=...",
             )
         parent = self._stage_named(image, instruction.line, by_number=False)
+        if parent is not None and "$" in words[0].text:
+            self.names_stage_by_variable = True
         if parent is not None or image == "scratch":
             stage = self._new_stage(position, name, "", parent)
             if parent is not None:
@@ -329,6 +375,7 @@ class _Reading:
         if _NUMBER.fullmatch(image):
             image = str(int(image))
         if self._stage_named(image, line, by_number=True) is not None:
+            self.names_stage_by_variable |= "$" in written
             return ""
         return "" if image == "scratch" else _checked(image, line)
 

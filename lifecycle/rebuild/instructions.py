@@ -114,7 +114,7 @@ class Instruction:
     line: int  # of its keyword, from 1
     last_line: int
     keyword: str
-    keyword_end: int  # place in the file after the keyword
+    keyword_start: int  # place in the file
     options: tuple[Option, ...]
     rest: Piece
     is_json: bool
@@ -223,7 +223,7 @@ class _Parser:
             heredocs = tuple(self._heredocs(number, rest.text))
         start, line = self._lines[self._at - 1]
         return Instruction(
-            line=number, last_line=self._at, keyword=keyword, keyword_end=words[0].places[-1] + 1, options=options,
+            line=number, last_line=self._at, keyword=keyword, keyword_start=words[0].places[0], options=options,
             rest=rest, is_json=is_json, heredocs=heredocs, end=start + len(line),
         )  # fmt: skip
 
@@ -243,9 +243,7 @@ class _Parser:
             else:
                 if sign.has_space:  # a shift in a calculation: $((1 << 4))
                     continue
-                raise refusal(
-                    number, f"the here-document <<{sign.name[:40]} has no line {sign.name[:40]!r} at its end."
-                )
+                raise refusal(number, f"the here-document <<{sign.name[:40]} has no end: a line with only its name.")
 
 
 def _lines(source: str) -> Iterator[tuple[int, str]]:
@@ -268,7 +266,7 @@ class _Sign:
 
 def heredoc_signs(text: str) -> Iterator[_Sign]:
     """Yield the here-documents that the arguments of an instruction announce: `<<EOF`, `<<-"EOF"`, `3<<EOF`."""
-    words = _shell_words(text)
+    words = shell_words(text)
     for position, word in enumerate(words):
         if "<<" not in word:
             continue
@@ -284,7 +282,7 @@ def heredoc_signs(text: str) -> Iterator[_Sign]:
             yield _Sign(name, not set(written) & {'"', "'"}, match[1] == "-", bool(match[2]))
 
 
-def _shell_words(text: str) -> list[str]:
+def shell_words(text: str) -> list[str]:
     """Return the words of a command, with their quotes and escapes; [] if a quote is not closed."""
     words: list[str] = []
     at = start = 0

@@ -27,7 +27,7 @@ from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
 from lifecycle.oci.client import RegistryClient
 from lifecycle.rebuild.builders import mount_points, namespaces, settings_files
-from lifecycle.rebuild.containerfile import pinned
+from lifecycle.rebuild.containerfile import for_builder
 from lifecycle.rebuild.types import BuildFailed, BuildRequest, BuildResult
 
 Log = Callable[[str], None]
@@ -76,7 +76,12 @@ def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, l
         local[written] = f"localhost/base{number}:pinned"
         sandbox.run(["pull", "-q", f"oci:/mnt/base{number}:pinned"], tag=local[written])
     volumes = [*sandbox.volumes, *sandbox.bundle_volume(request.containerfile)]
-    (work / "Containerfile").write_text(pinned(request.containerfile, local, request.build_args))
+    recipe = for_builder(request.containerfile, local, request.build_args, "/mnt/heredocs")
+    (work / "Containerfile").write_bytes(recipe.text.encode())
+    for name, content in recipe.files.items():
+        path = work / "heredocs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
     context = work / "context"
     if request.context is None:
         context.mkdir()
@@ -91,6 +96,7 @@ def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, l
         "-t",
         "oci:/mnt/result:new",  # directly, because every new layer would be unpacked again in buildah's storage
         "--disable-compression",
+        *recipe.options,
     ]
     for volume in volumes:
         words += ["--volume", volume]

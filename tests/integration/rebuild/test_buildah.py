@@ -204,3 +204,14 @@ def test_build_stops_when_its_job_is_lost(client, shell_folder):
         path for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists() and b"sleep\x00300" in path.read_bytes()
     ]
     assert sleeping == []
+
+
+def test_here_documents_are_built(client, shell_folder):
+    text = (
+        f"{SHELL}ARG V=1\nCOPY --chmod=600 <<EOF /d/file\nFROM base/none\nversion $V\nEOF\n"
+        "RUN <<EOF\nset -e\ngrep -qx 'version 1' /d/file\ncat /d/file > /copy\nEOF\n"
+    )
+    digest = build(client, text, repository="shop/here", context=shell_folder)
+    names, contents = files_of(client, "shop/here", manifest_of(client, "shop/here", digest)["layers"])
+    assert {"d/file", "copy"} <= set(names)
+    assert contents.count("FROM base/none\nversion 1\n") == 2

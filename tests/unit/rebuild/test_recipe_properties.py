@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
@@ -10,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifecycle.core.errors import Malformed
-from lifecycle.rebuild.containerfile import base_references, pinned
+from lifecycle.rebuild.containerfile import base_references, for_builder, pinned
 from lifecycle.rebuild.expansion import NESTED_MAX, VALUE_MAX, BadWord, expand
-from lifecycle.rebuild.instructions import LINE_MAX
+from lifecycle.rebuild.heredocs import CONTEXT
+from lifecycle.rebuild.instructions import LINE_MAX, read_instructions
 
 PINS = {"hb/bb:1": "localhost/base0:pinned", "hb/tool:1": "localhost/base1:pinned", "hb/cc:1": "localhost/base2:pinned"}
 REFUSAL = re.compile(r"Line [1-9][0-9]*: .|The recipe has no FROM\.")
@@ -31,7 +33,7 @@ OTHERS = st.sampled_from(
     [
         "RUN echo hb/bb:1 FROM hb/tool:1\n", "# FROM hb/bb:1\n", "\n", "  \t\n", "RUN a \\\n  # hb/bb:1\n\n  && b\n", "ENV A=hb/bb:1\n",
         "RUN cat <<EOF\nFROM hb/bb:1\nCOPY --from=hb/tool:1 a b\nEOF\n", "LABEL a='hb/bb:1\u2028FROM hb/bb:1'\r\n", "USER \u00fc\n",
-        'COPY <<-"E T" /x\n\tFROM hb/cc:1\n\tE T\n', "ONBUILD COPY --from=hb/bb:1 a b\n", 'CMD ["FROM hb/bb:1"]\n', "RUN echo $((1 << 4))\n",
+        'COPY <<-"E_T" /x\n\tFROM hb/cc:1\n\tE_T\n', "ONBUILD COPY --from=hb/bb:1 a b\n", 'CMD ["FROM hb/bb:1"]\n', "RUN echo $((1 << 4))\n",
     ]
 )  # fmt: skip
 
@@ -75,6 +77,10 @@ def recipes(draw):
 def test_only_the_bases_change(pair):
     written, wanted = pair
     assert pinned(written, PINS) == wanted
+    rewritten = for_builder(written, PINS, {}, "/files").text
+    assert [name for name in base_references(rewritten) if name != CONTEXT] == base_references(wanted)
+    assert rewritten.count("\n") == wanted.count("\n")
+    assert not any(each.heredocs for each in read_instructions(rewritten).instructions)
     assert set(base_references(wanted)) == {PINS[name] for name in base_references(written)}
 
 
@@ -158,3 +164,56 @@ def test_word_is_expanded(word, value):
 def test_word_that_no_builder_knows_is_refused(word):
     with pytest.raises(BadWord):
         expand(word, {"V": "a"}.get)
+
+
+def built(text: str):
+    return for_builder(f"FROM hb/bb:1\n{text}", PINS, {}, "/files")
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("RUN <<EOF\na\nb\nEOF\n", "a\nb\n"), ("RUN <<-EOF\n\ta\n\tEOF\n", "a\n"),
+        ("RUN cat <<EOF > /x\na $B\nEOF\n", "cat <<EOF > /x\na $B\nEOF\n"),
+        ("RUN cat <<'A' - <<B\n1\nA\n2\nB\n", "cat <<'A' - <<B\n1\nA\n2\nB\n"),
+        ("RUN <<EOF\n#!/usr/bin/env -S sh -e\nx\nEOF\n", "exec /usr/bin/env '-S sh -e' /dev/fd/3 3<<'GRAVINGDOCK'\n#!/usr/bin/env -S sh -e\nx\nGRAVINGDOCK\n"),
+    ],
+)  # fmt: skip
+def test_run_with_a_heredoc_becomes_a_list_of_the_same_lines(text, script):
+    result = built(text + "USER x\n").text
+    command = next(line for line in result.splitlines() if line.startswith("RUN "))
+    assert json.loads(command.removeprefix("RUN ")) == ["/bin/sh", "-c", script]
+    assert result.splitlines().index("USER x") == text.count("\n") + 1
+
+
+def test_copy_of_a_heredoc_takes_a_file_and_replaces_known_variables():
+    result = built("ARG V=1\nENV E=2\nADD --chmod=755 <<A <<'B' /d/\n$V ${E} \"q\"\nA\n$V $PATH\nB\n")
+    assert result.files == {"4/A": b'1 2 "q"\n', "4/B": b"$V $PATH\n"}
+    assert result.options == ["--build-context=gravingdock-heredocs=/files"]
+    assert "COPY --from=gravingdock-heredocs --chmod=755 --chown=0:0 /4/A /4/B /d/\n" in result.text
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("COPY <<EOF /x\n$PATH\nEOF\n", "Line 2: the here-document uses .PATH"), ("COPY a <<EOF /x\nEOF\n", "Line 2: here-documents and files"),
+        ("ONBUILD RUN <<EOF\na\nEOF\n", "Line 2: ONBUILD cannot have"), ("RUN <<EOF\na\n", "Line 2: the here-document <<EOF has no end"),
+        ("COPY --from=hb/tool:1 <<EOF /x\nEOF\n", "Line 2: a here-document cannot be copied"), ("COPY <<../a /x\n../a\n", "Line 2: the name of a"),
+        ("RUN <<EOF\n" + "a" * 40000 + "\nEOF\n", "Line 2: a here-document has at most"),
+    ],
+)  # fmt: skip
+def test_heredoc_that_cannot_be_built_is_refused_with_its_line(text, problem):
+    with pytest.raises(Malformed, match=f"^{problem}"):
+        base_references(f"FROM hb/bb:1\n{text}")
+
+
+def test_only_a_stage_named_by_a_variable_needs_every_stage():
+    assert built("COPY x /y\n").options == []
+    for use in (
+        "FROM $S\n",
+        "FROM hb/bb:1\nARG S\nCOPY --from=$S /a /b\n",
+        "FROM hb/bb:1\nARG S\nRUN --mount=type=bind,from=$S,target=/m true\n",
+    ):
+        assert for_builder(f"ARG S=t\nFROM hb/tool:1 AS t\n{use}", PINS, {}, "/files").options == [
+            "--skip-unused-stages=false"
+        ]
