@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 
 from accounts.models import User
+from lifecycle.core import clock
 
 
 class Job(models.Model):
@@ -81,6 +82,13 @@ class Job(models.Model):
     @property
     def is_final(self) -> bool:
         return self.state not in self.NEXT
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds from the first start to the end, or to now; None for a job that did not start."""
+        if self.started_at is None:
+            return None
+        return ((self.finished_at or clock.now()) - self.started_at).total_seconds()
 
 
 class JobLogLine(models.Model):

@@ -10,19 +10,19 @@ from django.utils.functional import SimpleLazyObject, cached_property
 
 from accounts.models import User
 from lifecycle.jobs.queries import running_count
-from lifecycle.promotion.queries import decidable_count
+from lifecycle.promotion.queries import decidable_count, unseen_results_of
 
 
 class Counts:
-    """The number of requests this user can review, and the number of running jobs."""
+    """The number of requests and results that wait for this user, and the number of running jobs."""
 
     def __init__(self, user: User) -> None:
         self._user = user
 
     @cached_property
     def inbox(self) -> int:
-        """Number of promotion requests this user can approve or reject now."""
-        return decidable_count(self._user)
+        """Number of promotion requests this user can approve or reject now, and of unseen results of their own."""
+        return decidable_count(self._user) + unseen_results_of(self._user).count()
 
     @cached_property
     def running_jobs(self) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypedDict, cast
+from collections.abc import Iterable
+from typing import Final, TypedDict, cast
 
 from django.http import HttpRequest
 
 from accounts.models import User
+from lifecycle.core.errors import Malformed
+
+SELECTED_MAX: Final = 100  # rows of one bulk action; a list shows 50
 
 
 class Cursors(TypedDict):
@@ -19,6 +23,25 @@ class Cursors(TypedDict):
 def reader(request: HttpRequest) -> User:
     """Return the signed-in user. LoginRequiredMiddleware guarantees that there is one."""
     return cast(User, request.user)
+
+
+def chosen(request: HttpRequest, name: str, allowed: Iterable[str]) -> str:
+    """Return the value of a filter in the URL, "" without one.
+
+    Raises Malformed for a value that is not in `allowed`: a filter that is silently ignored shows too much.
+    """
+    value = request.GET.get(name, "")
+    values = list(allowed)
+    if value and value not in values:
+        known = f"Choose one of: {', '.join(values)}." if values else "There are no values to choose from."
+        raise Malformed(f"Unknown value of the filter {name}: {value[:60]}. {known}", back=request.path)
+    return value
+
+
+def selected_ids(request: HttpRequest) -> list[int]:
+    """Return the ids of the rows that are selected in a list, at most SELECTED_MAX, without repetition."""
+    ids = [int(text) for text in request.POST.getlist("ids") if text.isascii() and text.isdigit() and len(text) < 19]
+    return list(dict.fromkeys(ids))[:SELECTED_MAX]
 
 
 def cursors(request: HttpRequest) -> Cursors:

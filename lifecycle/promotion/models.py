@@ -62,6 +62,7 @@ class PromotionRequest(models.Model):
     decided_at = models.DateTimeField(null=True, blank=True)  # when it became ready, was rejected or was withdrawn
     finished_at = models.DateTimeField(null=True, blank=True)
     judged_at = models.DateTimeField(null=True, blank=True)  # time of the last evaluation; null: due now
+    seen_at = models.DateTimeField(null=True, blank=True)  # when the requester saw how it ended
 
     class Meta:
         constraints = (
@@ -87,6 +88,7 @@ class PromotionRequest(models.Model):
         indexes = (
             models.Index(fields=("state", "-id"), name="promotion_by_state"),
             models.Index(fields=("repository", "environment", "-id"), name="promotion_by_slot"),
+            models.Index(fields=("requested_by", "-id"), name="promotion_by_requester"),
             models.Index(
                 fields=("judged_at",), condition=Q(state__in=("open", "ready")), name="promotion_live_by_judgement"
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -11,9 +12,12 @@ from django.db.models.functions import Now
 from accounts.models import ApiToken, Robot, User
 from accounts.verbs import Verb
 from lifecycle.authority.queries import covered, people_who
+from lifecycle.core.errors import Conflict
+from lifecycle.core.reasons import Reason
 from lifecycle.environments.models import CURRENT_TAG, Environment, Slot
 from lifecycle.environments.queries import previous_environment
 from lifecycle.evidence.findings import finding_severities, is_matching
+from lifecycle.ingest.managing import blocks_deletion
 from lifecycle.ingest.protection import expected_in_target
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import PlatformFacts, PromotionFacts
@@ -24,6 +28,15 @@ from lifecycle.registry.platforms import PlatformTree, missing_of, platform_ids,
 LIVE_STATES: Final = (PromotionRequest.State.OPEN, PromotionRequest.State.READY)
 MOVING_STATES: Final = (PromotionRequest.State.EXECUTING, PromotionRequest.State.VERIFYING)
 SEVERE: Final = frozenset({"critical", "high"})  # a new finding of this severity makes earlier approvals lapse
+RESULT_STATES: Final = (
+    PromotionRequest.State.SUCCEEDED,
+    PromotionRequest.State.REJECTED,
+    PromotionRequest.State.EXPIRED,
+    PromotionRequest.State.SUPERSEDED,
+    PromotionRequest.State.WITHDRAWN,
+)  # a failed one has its own list in the inbox
+RESULTS_FOR: Final = timedelta(days=30)  # an unseen result is no news after this
+UNMET: Final = "unmet"  # the status of a requirement that was still open when its request ended
 JUDGED_AGAIN_AFTER: Final = timedelta(seconds=30)  # even when no input is known to have changed
 
 
@@ -65,6 +78,15 @@ def decidable_by(actor: User) -> QuerySet[PromotionRequest]:
 def decidable_count(actor: User) -> int:
     """Return the number of requests that `actor` can vote on, for the badge in the top bar."""
     return decidable_by(actor).count()
+
+
+def unseen_results_of(actor: User) -> QuerySet[PromotionRequest]:
+    """Return the requests of `actor` that ended lately, as they have not seen yet. Page them by -id.
+
+    What they withdrew themselves is no news to them: `withdraw` marks it as seen.
+    """
+    ended = promotions_visible_to(actor).filter(requested_by=actor, state__in=RESULT_STATES, seen_at=None)
+    return ended.filter(finished_at__gt=Now() - RESULTS_FOR)
 
 
 def executable_by(actor: User) -> QuerySet[PromotionRequest]:
@@ -194,6 +216,15 @@ def target_names(target: Repository, tag: str, image: Image) -> bool | None:
     return last is not None and last.image_id == image.pk
 
 
+@blocks_deletion.answered_by
+def why_image_is_needed(repository: Repository, image: Image) -> Reason | None:
+    """Return the unfinished request that would fail if the image were deleted, as a reason; None without one."""
+    live = PromotionRequest.objects.filter(repository=repository, image=image, state__in=PromotionRequest.NEXT).first()
+    if live is None:
+        return None
+    return Reason(f"{live} is not finished. Withdraw it, or wait until it has ended.", Conflict)
+
+
 def detail_of(request: PromotionRequest) -> PromotionRequest:
     """Return `request` with `judged_requirements` (as `requirements_now`) and `cast_votes`, oldest first."""
     request.judged_requirements = requirements_now(request)  # type: ignore[attr-defined]  # read by the API's serializer
@@ -207,7 +238,17 @@ def requirements_now(request: PromotionRequest) -> list[dict[str, Any]]:
     if request.state in LIVE_STATES:
         return [requirement.as_json() for requirement in judge_promotion(facts_of(request)).requirements]
     last = request.evaluations.order_by("-pk").first()
-    return list(last.requirements) if last else []
+    return as_ended(request, last.requirements) if last else []
+
+
+def as_ended(request: PromotionRequest, requirements: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the requirements of the last evaluation. In a request that has ended, nobody can meet an open one now."""
+    if not request.is_final:
+        return list(requirements)
+    return [
+        {**item, "status": UNMET, "who": []} if item["status"] in {"pending", "unsatisfied", "error"} else item
+        for item in requirements
+    ]
 
 
 def _platforms(tree: PlatformTree) -> list[PlatformFacts]:

@@ -36,6 +36,7 @@ from lifecycle.promotion.queries import (
     due_for_judgement,
     evidence_of,
     facts_of,
+    unseen_results_of,
 )
 from lifecycle.promotion.refusals import (
     why_not_request,
@@ -252,9 +253,20 @@ def withdraw(promotion_id: int, *, actor: User, reason: str = "") -> PromotionRe
     """
     request = lock_promotion(actor, promotion_id)
     refuse_if(why_not_withdraw(actor, request), state=request.state)
-    move(request, State.WITHDRAWN, decided_at=clock.now())
+    moment = clock.now()
+    seen = {"seen_at": moment} if request.requested_by_id == actor.pk else {}
+    move(request, State.WITHDRAWN, decided_at=moment, **seen)
     _record(Action.PROMOTION_WITHDRAWN, request, actor, reason=reason)
     return request
+
+
+def mark_results_seen(actor: User, promotion_id: int | None = None) -> None:
+    """Record that `actor` saw how their requests ended: one request, or all. No audit event: nothing else changes."""
+    rows = unseen_results_of(actor)
+    rows = rows.filter(pk=promotion_id) if promotion_id is not None else rows
+    ids = list(rows.values_list("pk", flat=True))
+    if ids:
+        PromotionRequest.objects.filter(pk__in=ids, seen_at=None).update(seen_at=clock.now())
 
 
 @transaction.atomic

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
@@ -10,6 +10,7 @@ from django.shortcuts import redirect, render
 from django.utils.cache import get_conditional_response, patch_vary_headers
 from django.views.decorators.http import require_POST, require_safe
 
+from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 from lifecycle.core.paging import keyset_page
 from lifecycle.jobs import steering
 from lifecycle.jobs.access import job_for
@@ -18,7 +19,7 @@ from lifecycle.jobs.models import Job
 from lifecycle.jobs.queries import jobs_visible_to, log_tail
 from lifecycle.pages.jobs import page_queries
 from lifecycle.pages.jobs.raw_log import raw_log_answer
-from lifecycle.pages.requests import cursors, reader
+from lifecycle.pages.requests import chosen, cursors, reader, selected_ids
 
 LOG_LINES: Final = 500  # on the page; the raw log has all
 
@@ -26,11 +27,15 @@ LOG_LINES: Final = 500  # on the page; the raw log has all
 @require_safe
 def jobs(request: HttpRequest) -> HttpResponse:
     """List the jobs that the reader can see, newest first."""
-    user, kind, state = reader(request), request.GET.get("kind", ""), request.GET.get("state", "")
+    return _jobs(request)
+
+
+def _jobs(request: HttpRequest, *, status: int = 200, bulk: dict[str, Any] | None = None) -> HttpResponse:
+    user, kind, state = reader(request), chosen(request, "kind", names()), chosen(request, "state", Job.State.values)
     rows = jobs_visible_to(user)
-    if kind in names():
+    if kind:
         rows = rows.filter(kind=kind)
-    if state in Job.State.values:
+    if state:
         rows = rows.filter(state=state)
     page = keyset_page(rows, ("-id",), **cursors(request))
     subjects = page_queries.subjects_of(page.rows, user)
@@ -42,7 +47,7 @@ def jobs(request: HttpRequest) -> HttpResponse:
         "kinds": [(kind.name, kind.label) for kind in all_kinds()],
         "states": Job.State.choices,
     }
-    return render(request, "lifecycle/jobs/jobs.html", context)
+    return render(request, "lifecycle/jobs/jobs.html", context | (bulk or {}), status=status)
 
 
 @require_safe
@@ -97,3 +102,26 @@ def retry(request: HttpRequest, pk: int) -> HttpResponse:
     new_job = steering.retry(pk, actor=reader(request))
     messages.success(request, f"Job {pk} is retried by this job.")
     return redirect("lifecycle:job", new_job.pk)
+
+
+@require_POST
+def bulk(request: HttpRequest) -> HttpResponse:
+    """Cancel or retry each selected job. One refusal does not stop the others, and each is named."""
+    ids, act = selected_ids(request), request.POST.get("act", "")
+    if act not in {"cancel", "retry"}:
+        raise Malformed("Unknown action. Choose cancel or retry.")
+    if not ids:
+        return _jobs(request, status=422, bulk={"bulk_problem": "Select at least one job."})
+    done, refused = 0, []
+    for number in ids:
+        try:
+            (steering.cancel if act == "cancel" else steering.retry)(number, actor=reader(request))
+            done += 1
+        except (NotFound, NotPermitted, Conflict) as error:
+            refused.append(f"Job {number}: {error.message}")
+    if done:
+        noun, word = "job" if done == 1 else "jobs", "cancelled" if act == "cancel" else "retried"
+        messages.success(request, f"{done} {noun} {word}.")
+    for line in refused:
+        messages.warning(request, line)
+    return redirect("lifecycle:jobs")

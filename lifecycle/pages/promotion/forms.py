@@ -51,7 +51,7 @@ class DecisionForm(forms.Form):
         max_length=2000,
         required=False,
         help_text="Say what you checked. Required to reject.",
-        widget=forms.Textarea(attrs={"class": "form-control", "rows": 3}),
+        widget=forms.Textarea(attrs={"class": "form-control", "rows": 3, "data-key": "c", "aria-keyshortcuts": "c"}),
     )
 
 

@@ -23,7 +23,7 @@ from lifecycle.jobs.models import Job
 from lifecycle.jobs.queries import jobs_of, log_tail
 from lifecycle.promotion.kinds import PROMOTE
 from lifecycle.promotion.models import Evaluation, PromotionRequest, Vote
-from lifecycle.promotion.queries import promotions_visible_to
+from lifecycle.promotion.queries import UNMET, as_ended, promotions_visible_to
 from lifecycle.promotion.refusals import why_not_request_image
 from lifecycle.registry.models import Image, Repository
 from lifecycle.registry.platforms import entries_of_images
@@ -32,8 +32,9 @@ State = PromotionRequest.State
 LATELY: Final = timedelta(days=30)
 CELL_SHOWS: Final = 2  # waiting requests shown in one cell of the board
 # Worst first, so that readers see the open requirements first.
-_ORDER: Final = ("unsatisfied", "error", "pending", "bypassed", "waived", "satisfied", "not_applicable")
+_ORDER: Final = ("unsatisfied", "error", "pending", UNMET, "bypassed", "waived", "satisfied", "not_applicable")
 _NEEDS_SOMEBODY: Final = frozenset({"unsatisfied", "error", "pending"})
+_IS_OPEN: Final = _NEEDS_SOMEBODY | {UNMET}
 _WORDS: Final = {
     State.READY: "Ready: all requirements are met",
     State.EXECUTING: "Running: copying the image",
@@ -56,11 +57,11 @@ class Judged:
 
     @property
     def open_requirements(self) -> list[dict[str, Any]]:
-        return [requirement for requirement in self.requirements if requirement["status"] in _NEEDS_SOMEBODY]
+        return [requirement for requirement in self.requirements if requirement["status"] in _IS_OPEN]
 
     @property
     def met_requirements(self) -> list[dict[str, Any]]:
-        return [requirement for requirement in self.requirements if requirement["status"] not in _NEEDS_SOMEBODY]
+        return [requirement for requirement in self.requirements if requirement["status"] not in _IS_OPEN]
 
     @property
     def state_words(self) -> str:
@@ -108,7 +109,8 @@ def of_evaluation(promotion: PromotionRequest, evaluation: Evaluation | None) ->
     if evaluation is None:
         return Judged(promotion, [], None, None)
     inputs = evaluation.inputs
-    return Judged(promotion, in_order(evaluation.requirements), inputs.get("findings"), inputs.get("holds"))
+    requirements = in_order(as_ended(promotion, evaluation.requirements))
+    return Judged(promotion, requirements, inputs.get("findings"), inputs.get("holds"))
 
 
 def in_order(requirements: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

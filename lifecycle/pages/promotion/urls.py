@@ -8,6 +8,9 @@ from lifecycle.pages.promotion import views
 
 urlpatterns = [
     path("inbox/", views.inbox, name="inbox"),
+    path("inbox/lists/", views.inbox_lists, name="inbox-lists"),
+    path("inbox/seen/", views.results_seen, name="results-seen"),
+    path("promotions/bulk/", views.bulk, name="promotions-bulk"),
     path("promotions/", views.promotions, name="promotions"),
     path("promotions/environments/", views.environments, name="environments"),
     path("promotions/new/", views.new, name="promotion-new"),

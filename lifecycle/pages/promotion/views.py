@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, Final
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.cache import get_conditional_response
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
@@ -16,7 +18,7 @@ from accounts.verbs import Verb
 from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
 from lifecycle.authority.rights import may, require
 from lifecycle.comparison.queries import compare
-from lifecycle.core.errors import Conflict, NotFound
+from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted, PolicyBlocked
 from lifecycle.core.paging import keyset_page
 from lifecycle.environments.models import Slot
 from lifecycle.pages.comparison.views import panel_context
@@ -25,7 +27,8 @@ from lifecycle.pages.promotion import page_queries
 from lifecycle.pages.promotion.forms import DecisionForm, RejectionForm, RequestForm
 from lifecycle.pages.promotion.page_queries import Judged, judged
 from lifecycle.pages.rebuild.page_queries import counts_of, waves_to_confirm
-from lifecycle.pages.requests import cursors, reader
+from lifecycle.pages.requests import chosen as chosen_filter
+from lifecycle.pages.requests import cursors, reader, selected_ids
 from lifecycle.promotion import services
 from lifecycle.promotion.access import promotable_image, promotion_for
 from lifecycle.promotion.models import PromotionRequest
@@ -36,6 +39,7 @@ from lifecycle.promotion.queries import (
     executable_by,
     promotions_visible_to,
     requirements_now,
+    unseen_results_of,
 )
 from lifecycle.promotion.refusals import why_not_run, why_not_vote, why_not_withdraw
 from lifecycle.registry.models import Image
@@ -51,6 +55,51 @@ def inbox(request: HttpRequest) -> HttpResponse:
     return _inbox(request)
 
 
+def _lists(user: User) -> dict[str, Any]:
+    """Return the lists of the inbox, and `listed`: the requests that the page can show beside them, in order."""
+    to_decide = list(decidable_by(user).order_by("-pk")[: _INBOX_MAX + 1])
+    to_execute = list(executable_by(user).order_by("-pk")[:_SIDE_MAX])
+    results = list(unseen_results_of(user).order_by("-finished_at", "-pk")[: _SIDE_MAX + 1])
+    failed = list(page_queries.failed_of(user).order_by("-pk")[: _SIDE_MAX + 1])
+    decided = list(page_queries.decided_lately_by(user).order_by("-pk")[: _SIDE_MAX + 1])
+    failed_jobs = list(page_queries.failed_jobs_of(user).order_by("-pk")[: _SIDE_MAX + 1])
+    waves = list(waves_to_confirm(user).order_by("-pk")[:_SIDE_MAX])
+    images = counts_of([wave.pk for wave in waves], repositories_visible_to(user))
+    listed = [*to_decide, *to_execute, *results, *failed, *decided]
+    rows = {row.promotion.pk: row for row in judged(set(listed))}
+    for row in rows.values():
+        row.promotion.who_can_act = row.who_can_act(user)  # type: ignore[attr-defined]  # for the template alone
+    context: dict[str, Any] = {
+        "to_decide": [rows[item.pk] for item in to_decide[:_INBOX_MAX]],
+        "has_more": len(to_decide) > _INBOX_MAX,
+        "to_execute": [rows[item.pk] for item in to_execute],
+        "results": [rows[item.pk] for item in results[:_SIDE_MAX]],
+        "result_count": _capped(len(results)),
+        "failed": [rows[item.pk] for item in failed[:_SIDE_MAX]],
+        "decided": [rows[item.pk] for item in decided[:_SIDE_MAX]],
+        "decided_count": _capped(len(decided)),
+        "waves": [(wave, images[wave.pk]) for wave in waves],
+        "failed_jobs": failed_jobs[:_SIDE_MAX],
+        "failed_count": _capped(max(len(failed), len(failed_jobs), min(len(failed) + len(failed_jobs), _SIDE_MAX))),
+        "next_deadline": min((item.approve_by for item in to_decide), default=None),
+        "listed": listed,
+        "is_empty": not (listed or failed_jobs or waves),
+    }
+    parts = [
+        *((item.pk, item.state, item.judged_at) for item in listed),
+        *((wave.pk, wave.state) for wave in waves),
+        *(job.pk for job in failed_jobs),
+        *(row.states for row in rows.values()),
+    ]
+    context["etag"] = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+    return context
+
+
+def _capped(count: int) -> str:
+    """Return the number of rows of a side list, "10+" when there are more than it shows."""
+    return f"{_SIDE_MAX}+" if count > _SIDE_MAX else str(count)
+
+
 def _inbox(
     request: HttpRequest,
     chosen: PromotionRequest | None = None,
@@ -58,38 +107,42 @@ def _inbox(
     *,
     note: str = "",
     status: int = 200,
+    bulk: dict[str, Any] | None = None,
 ) -> HttpResponse:
     user = reader(request)
-    to_decide = list(decidable_by(user).order_by("-pk")[: _INBOX_MAX + 1])
-    to_execute = list(executable_by(user).order_by("-pk")[:_SIDE_MAX])
-    failed = list(page_queries.failed_of(user).order_by("-pk")[:_SIDE_MAX])
-    decided = list(page_queries.decided_lately_by(user).order_by("-pk")[:_SIDE_MAX])
-    failed_jobs = list(page_queries.failed_jobs_of(user).order_by("-pk")[:_SIDE_MAX])
-    waves = list(waves_to_confirm(user).order_by("-pk")[:_SIDE_MAX])
-    images = counts_of([wave.pk for wave in waves], repositories_visible_to(user))
-    rows = {row.promotion.pk: row for row in judged({*to_decide, *to_execute, *failed, *decided})}
-    for row in rows.values():
-        row.promotion.who_can_act = row.who_can_act(user)  # type: ignore[attr-defined]  # for the template alone
+    context = _lists(user)
     if chosen is None:
         chosen_id = request.GET.get("request", "")
-        listed = [*to_decide, *to_execute, *failed, *decided]
-        chosen = next((item for item in listed if str(item.pk) == chosen_id), None)
-        chosen = chosen or next(iter([*to_decide, *to_execute]), None)
-    context: dict[str, Any] = {
-        "to_decide": [rows[item.pk] for item in to_decide[:_INBOX_MAX]],
-        "has_more": len(to_decide) > _INBOX_MAX,
-        "to_execute": [rows[item.pk] for item in to_execute],
-        "failed": [rows[item.pk] for item in failed],
-        "decided": [rows[item.pk] for item in decided],
-        "waves": [(wave, images[wave.pk]) for wave in waves],
-        "failed_jobs": failed_jobs,
-        "failed_count": len(failed) + len(failed_jobs),
-        "next_deadline": min((item.approve_by for item in to_decide), default=None),
-        "chosen": chosen,
-    }
+        chosen = next((item for item in context["listed"] if str(item.pk) == chosen_id), None)
+        first = [*context["to_decide"], *context["to_execute"]]
+        chosen = chosen or next((row.promotion for row in first), None)
+    context |= {"chosen": chosen} | (bulk or {})
     if chosen is not None:
         context |= _evidence(user, chosen) | {"form": form or DecisionForm(), "note": note, "next": "inbox"}
     return render(request, "lifecycle/promotion/inbox.html", context, status=status)
+
+
+@require_safe
+def inbox_lists(request: HttpRequest) -> HttpResponse:
+    """Show the lists of the inbox as a fragment, polled. Nothing is sent while they are unchanged."""
+    context = _lists(reader(request))
+    unchanged = get_conditional_response(request, etag=f'"{context["etag"]}"')
+    if unchanged is not None:
+        return unchanged
+    if context["is_empty"] or request.GET.get("shown") == "empty":
+        return HttpResponseClientRefresh()  # the page has another form when the inbox is empty
+    number = request.GET.get("request", "")
+    context["chosen"] = next((item for item in context["listed"] if str(item.pk) == number), None)
+    response = render(request, "lifecycle/promotion/_lists.html", context | {"is_poll": True})
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+@require_POST
+def results_seen(request: HttpRequest) -> HttpResponse:
+    """Mark all results of the reader's requests as seen."""
+    services.mark_results_seen(reader(request))
+    return redirect("lifecycle:inbox")
 
 
 @require_safe
@@ -104,12 +157,20 @@ def detail(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def promotions(request: HttpRequest) -> HttpResponse:
     """List the requests that the reader can see, newest first."""
-    rows, state = promotions_visible_to(reader(request)), request.GET.get("state", "")
-    if state in State.values:
+    return _promotions(request)
+
+
+def _promotions(request: HttpRequest, *, status: int = 200, bulk: dict[str, Any] | None = None) -> HttpResponse:
+    user, state = reader(request), chosen_filter(request, "state", State.values)
+    whose = chosen_filter(request, "by", ("me",))
+    rows = promotions_visible_to(user)
+    if state:
         rows = rows.filter(state=state)
+    if whose:
+        rows = rows.filter(requested_by=user)
     page = keyset_page(rows, ("-id",), **cursors(request))
-    context = {"page": page, "rows": judged(page.rows), "state": state, "states": State.values}
-    return render(request, "lifecycle/promotion/promotions.html", context)
+    context = {"page": page, "rows": judged(page.rows), "state": state, "by": whose, "states": State.choices}
+    return render(request, "lifecycle/promotion/promotions.html", context | (bulk or {}), status=status)
 
 
 def _evidence(user: User, promotion: PromotionRequest) -> dict[str, Any]:
@@ -161,8 +222,11 @@ def _page(
 
 @require_safe
 def promotion(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show one request with its requirements, changes, votes, timeline and actions."""
-    return _page(request, promotion_for(reader(request), pk))
+    """Show one request with its requirements, changes, votes, timeline and actions. Its requester has then seen it."""
+    shown = promotion_for(reader(request), pk)
+    if shown.is_final and shown.seen_at is None and shown.requested_by_id == reader(request).pk:
+        services.mark_results_seen(reader(request), pk)
+    return _page(request, shown)
 
 
 @require_safe
@@ -231,7 +295,8 @@ def environments(request: HttpRequest) -> HttpResponse:
     user = reader(request)
     visible = list(environments_visible_to(user).order_by("team__slug", "position"))
     teams = list({row.team_id: row.team for row in visible}.values())
-    team = next((row for row in teams if row.slug == request.GET.get("team")), teams[0] if teams else None)
+    slug = chosen_filter(request, "team", [row.slug for row in teams])
+    team = next((row for row in teams if row.slug == slug), teams[0] if teams else None)
     context: dict[str, Any] = {"teams": teams, "team": team, "environments": []}
     if team is not None:
         path = [row for row in visible if row.team_id == team.pk]
@@ -306,3 +371,41 @@ def execute(request: HttpRequest, pk: int) -> HttpResponse:
         lambda _: services.execute(pk, actor=reader(request)),
         "You started",
     )
+
+
+# Actions on several requests at once: what a button sends -> (service, whether it needs a reason, words).
+_BULK: Final[dict[str, tuple[Callable[..., PromotionRequest], bool, str]]] = {
+    "approve": (services.approve, False, "approved"),
+    "reject": (services.reject, True, "rejected"),
+    "withdraw": (services.withdraw, False, "withdrew"),
+}
+
+
+@require_POST
+def bulk(request: HttpRequest) -> HttpResponse:
+    """Approve, reject or withdraw each selected request. One refusal does not stop the others, and each is named."""
+    is_inbox = request.POST.get("next") == "inbox"
+    ids, reason = selected_ids(request), request.POST.get("reason", "").strip()[:2000]
+    if request.POST.get("act") not in _BULK:
+        raise Malformed("Unknown action. Choose approve, reject or withdraw.")
+    act, needs_reason, word = _BULK[request.POST["act"]]
+    problem = ""
+    if not ids:
+        problem = "Select at least one request."
+    elif needs_reason and not reason:
+        problem = "Enter a reason: the requesters need to know what to change."
+    if problem:
+        kept = {"selected": ids, "bulk_reason": reason, "bulk_problem": problem}
+        back = _inbox if is_inbox else _promotions
+        return back(request, status=422, bulk=kept)
+    done, refused = [], []
+    for number in ids:
+        try:
+            done.append(str(act(number, actor=reader(request), reason=reason)))
+        except (NotFound, NotPermitted, Conflict, Malformed, PolicyBlocked) as error:
+            refused.append(f"PR-{number}: {error.message}")
+    if done:
+        messages.success(request, f"You {word} {', '.join(done)}.")
+    for line in refused:
+        messages.warning(request, line)
+    return redirect("lifecycle:inbox" if is_inbox else "lifecycle:promotions")

@@ -24,7 +24,7 @@ from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.jobs.raw_log import raw_log_answer
 from lifecycle.pages.rebuild import page_queries
 from lifecycle.pages.rebuild.forms import PlanForm, RecipeForm
-from lifecycle.pages.requests import cursors, reader
+from lifecycle.pages.requests import chosen, cursors, reader
 from lifecycle.rebuild import contexts, planning, services
 from lifecycle.rebuild.access import job_for, wave_for
 from lifecycle.rebuild.models import RebuildWave, Recipe, UpstreamWatch
@@ -37,8 +37,8 @@ from lifecycle.registry.models import Repository
 def waves(request: HttpRequest) -> HttpResponse:
     """List the rebuild waves that the reader can see, newest first."""
     user = reader(request)
-    rows, state = waves_visible_to(user), request.GET.get("state", "")
-    if state in RebuildWave.State.values:
+    rows, state = waves_visible_to(user), chosen(request, "state", RebuildWave.State.values)
+    if state:
         rows = rows.filter(state=state)
     rows = rows.defer("old_base__manifest", "old_base__config", "new_base__manifest", "new_base__config")
     page = keyset_page(rows, ("-id",), **cursors(request))

@@ -30,6 +30,7 @@ _STATES: Final[dict[str, tuple[str, str, str]]] = {
     "satisfied": ("ok", "circle-check", "Satisfied"),
     "pending": ("waiting", "clock", "Pending"),
     "unsatisfied": ("bad", "circle-x", "Unsatisfied"),
+    "unmet": ("none", "circle-minus", "Not met"),
     "waived": ("waived", "file-check", "Waived"),
     "bypassed": ("bypassed", "siren", "Bypassed"),
     "not_applicable": ("none", "circle-minus", "Not applicable"),
@@ -81,12 +82,14 @@ _GATE_HEIGHTS: Final = {
     "pending": 6,
     "unsatisfied": 16,
     "error": 16,
+    "unmet": 6,
     "not_applicable": 3,
 }
 _GATE_ORDER: Final = (
     "unsatisfied",
     "error",
     "pending",
+    "unmet",
     "bypassed",
     "waived",
     "satisfied",
@@ -318,6 +321,18 @@ def duration(seconds: float | None) -> str:
 
 
 @register.filter
+def took(seconds: float | None) -> str:
+    """Return how long something took: `0.4 s`, `12 s`, `2:10 min`, `3:05 h`; "not started" for None."""
+    if seconds is None:
+        return "not started"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{int(seconds)} s"
+    unit, large = ("min", 60) if seconds < 3600 else ("h", 3600)
+    rest = int(seconds % large // (large // 60))
+    return f"{int(seconds // large)}:{rest:02d} {unit}"
+
+
+@register.filter
 def size(count: int | None) -> str:
     """Return a number of bytes in powers of 1000, as registries and `docker images` show it."""
     value = float(count or 0)
@@ -356,7 +371,11 @@ def gate_marks(states: Iterable[str]) -> SafeString:
             )
         )
     passed = sum(state in {"satisfied", "waived", "not_applicable"} for state in ordered)
-    others = [f"{ordered.count(state)} {state}" for state in _GATE_ORDER[:5] if state in ordered]
+    others = [
+        f"{ordered.count(state)} {'not met' if state == 'unmet' else state}"
+        for state in _GATE_ORDER[:6]
+        if state in ordered
+    ]
     words = f"{passed} of {len(ordered)} requirements"
     return format_html(
         '<span class="gates"><svg width="{}" height="16" viewBox="0 0 {} 16" aria-hidden="true">{}</svg>'

@@ -91,18 +91,27 @@ def test_inbox_works_with_keyboard_only(browser: Browser, live_server: Any, quay
     expect(title).to_have_text("Promote shop/worker 1.0 to staging")
     page.keyboard.press("k")
     expect(title).to_have_text("Promote shop/api 2.14.1 to production")
-    page.keyboard.press("r")  # without a reason it only leads to the field for it
-    expect(page.get_by_label("Comment")).to_be_focused()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")  # Approve
+    page.keyboard.press("r")  # without a reason it only leads to the field for it, and only Reject can be sent
+    expect(page.get_by_label("Comment", exact=True)).to_be_focused()
+    expect(page.locator("#decision-form").get_by_role("button", name="Approve")).to_be_disabled()
+    page.keyboard.press("Control+Enter")  # nothing is sent without a reason
+    page.keyboard.press("Escape")
+    expect(page.locator(".request.is-selected a")).to_be_focused()
+    page.keyboard.press("a")
     expect(page.get_by_role("status").filter(has_text="You approved")).to_be_visible()
     expect(title).to_have_text("Promote shop/worker 1.0 to staging")
+    page.keyboard.press("c")
+    page.keyboard.type("Looks fine.")
+    page.keyboard.press("Control+Enter")  # a comment alone is no vote
+    page.keyboard.press("Escape")
     page.keyboard.press("a")
     expect(title).to_have_text("Promote shop/worker 1.0 to production")
-    page.get_by_label("Comment").fill("Wait for staging.")
+    page.keyboard.press("r")
+    page.keyboard.type("Wait for staging.")
     page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")  # Reject
+    expect(page.locator("#decision-form").get_by_role("button", name="Reject")).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Control+Enter")
     expect(page.get_by_role("status").filter(has_text="You rejected")).to_be_visible()
     page.close()
 
@@ -155,3 +164,35 @@ def test_comparison_tabs_keep_the_comment(browser: Browser, live_server: Any, qu
     page.get_by_role("link", name="Packages").click()
     expect(page.locator("#diff").get_by_role("columnheader", name="After")).to_be_visible()
     expect(page.get_by_label("Comment")).to_have_value("half a thought")
+
+
+def test_selected_requests_are_approved_together(browser: Browser, live_server: Any, quay: dict[str, Any]) -> None:
+    page = signed_in(browser, live_server.url)
+    page.goto(live_server.url + reverse("lifecycle:inbox"))
+    bar = page.locator("#bulk")
+    expect(bar).to_be_hidden()
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    expect(bar).to_contain_text("2 selected")
+    assert Axe().run(page).violations_count == 0
+    bar.get_by_role("button", name="Reject").click()
+    expect(page.get_by_role("alert").filter(has_text="Enter a reason")).to_be_visible()
+    expect(page.locator(".bulk-box:checked")).to_have_count(2)
+    bar.get_by_role("button", name="Approve").click()
+    expect(page.get_by_role("status").filter(has_text="You approved PR-")).to_be_visible()
+    page.close()
+
+
+def test_inbox_notices_a_new_request_by_itself(browser: Browser, live_server: Any, quay: dict[str, Any]) -> None:
+    page = signed_in(browser, live_server.url, who="shop-dev")
+    page.goto(live_server.url + reverse("lifecycle:inbox"))
+    expect(page.locator("#results")).to_have_count(1)
+    other = signed_in(browser, live_server.url)
+    other.goto(live_server.url + reverse("lifecycle:promotion", args=[quay["open"].pk]))
+    other.get_by_label("Comment", exact=True).fill("Not this week.")
+    other.get_by_role("button", name="Reject").click()
+    expect(other.get_by_role("status").filter(has_text="You rejected")).to_be_visible()
+    expect(page.locator(f"#result-{quay['open'].pk}")).to_be_visible(timeout=20_000)
+    page.close()

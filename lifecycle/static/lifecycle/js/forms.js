@@ -16,13 +16,48 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submits]")) event.target.form.requestSubmit();
 });
 
-// A button that needs a text moves the focus to the empty field: <button data-needs="id of the field">.
+// Rejecting needs a reason: <button data-needs="id of the field">. Without one, the button moves the focus to the field.
+// Until the reader leaves it with Escape, only Reject can be sent, with Tab and Enter or with Ctrl+Enter: one slip of
+// the keyboard must not approve what the reader is about to reject.
+const partsOf = (form) => [form.querySelector("[data-decides]"), [...form.querySelectorAll("button:not([data-decides])")]];
+function isRejecting(form, on) {
+  form.toggleAttribute("data-rejects", on);
+  for (const button of partsOf(form)[1]) button.disabled = on;
+}
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-needs]");
   const field = button && document.getElementById(button.dataset.needs);
   if (!field || field.value.trim()) return;
   event.preventDefault();
+  if (button.form.matches("[data-decision]")) isRejecting(button.form, true);
   field.focus();
   const live = document.getElementById("live");
-  if (live) live.textContent = `Enter a reason first, then ${button.textContent.trim().split(/\s/)[0].toLowerCase()}.`;
+  const word = button.textContent.trim().split(/\s/)[0].toLowerCase();
+  if (live) live.textContent = `Enter a reason, then press Control and Enter to ${word}, or Escape to go back.`;
+});
+document.addEventListener("keydown", (event) => {
+  const form = event.target.closest?.("form[data-decision]");
+  if (!form || !event.target.matches("textarea")) return;
+  const [reject] = partsOf(form);
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    if (form.hasAttribute("data-rejects")) reject.click();
+    else {
+      const live = document.getElementById("live");
+      if (live) live.textContent = "Press Escape, then a to approve or r to reject.";
+    }
+  } else if (event.key === "Escape") {
+    event.preventDefault();
+    isRejecting(form, false);
+    const row = document.querySelector(".request.is-selected a[data-row-link]");
+    if (row) row.focus();
+    else event.target.blur();
+  }
+});
+
+// The number of selected rows, in the bar below the list.
+document.addEventListener("change", (event) => {
+  if (!event.target.matches(".bulk-box")) return;
+  for (const label of document.querySelectorAll("[data-bulk-count]"))
+    label.textContent = `${document.querySelectorAll(".bulk-box:checked").length} selected`;
 });

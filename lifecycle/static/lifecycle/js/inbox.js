@@ -11,6 +11,8 @@ function choose(link) {
   // Until the details are loaded, a key must not approve or reject the request shown before.
   for (const button of document.querySelectorAll("#detail button")) button.disabled = true;
   clearTimeout(timer);
+  const chosen = document.getElementById("inbox-chosen");
+  if (chosen) chosen.value = link.dataset.request; // a poll of the lists marks the same row
   timer = setTimeout(() => {
     window.htmx.ajax("GET", link.dataset.detail, { source: link, target: "#detail", swap: "outerHTML" });
     history.replaceState(null, "", `?request=${link.dataset.request}`);

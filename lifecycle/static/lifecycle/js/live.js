@@ -1,10 +1,10 @@
 // Accessibility and polling for htmx swaps. The target is busy while it loads. Focus stays on the trigger or moves to
 // [data-focus] in the new content. The live region announces changes, and errors that are not a fragment.
-// Polling regions have hx-trigger="every 2s". They pause while the tab is hidden, a dialog is open, or [data-pauses] is
+// Polling regions have hx-trigger="every 2s". They pause while the tab is hidden, a dialog is open, rows are selected, or [data-pauses] is
 // pressed. A region with data-etag requests only newer content. Open details and scroll positions of logs are kept.
 const isPoll = (elt) => (elt.getAttribute?.("hx-trigger") ?? "").includes("every");
 let isPaused = false;
-const rests = () => document.hidden || isPaused || document.querySelector("dialog[open]") !== null;
+const rests = () => document.hidden || isPaused || document.querySelector("dialog[open], .bulk-box:checked") !== null;
 document.addEventListener("htmx:configRequest", (event) => {
   const etag = event.detail.elt.dataset.etag;
   if (etag && isPoll(event.detail.elt)) event.detail.headers["If-None-Match"] = `"${etag}"`;
