@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
 
+from lifecycle.pages import about
 from lifecycle.pages.audit import urls as audit
 from lifecycle.pages.authority import urls as authority
 from lifecycle.pages.comparison import urls as comparison
@@ -17,6 +18,7 @@ from lifecycle.pages.search import urls as search
 app_name = "lifecycle"
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("about/", about.about, name="about"),
     *promotion.urlpatterns,
     *comparison.urlpatterns,
     *rebuild.urlpatterns,
