@@ -37,11 +37,9 @@ class Verb(StrEnum):
         return self.value.replace(".", "_")
 
 
-# Verbs that roles already include but that no code checks yet, because their features do not exist yet. `image.scan`
-# is in the list although a scan job checks it: every scan runs as the system user, and users cannot request one.
+# Verbs that roles already include but that no code checks yet, because their features do not exist yet.
 NOT_CHECKED_YET: Final = frozenset(
     {
-        Verb.IMAGE_SCAN,
         Verb.IMAGE_SIGN,
         Verb.IMAGE_QUARANTINE,
         Verb.PROMOTION_BREAKGLASS,

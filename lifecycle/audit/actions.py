@@ -38,12 +38,14 @@ class Action(StrEnum):
     GRANT_CHANGED = "grant.changed", "The expiry of a grant was changed."
     GRANT_CREATED = "grant.created", "A user was granted a role."
     GRANT_REVOKED = "grant.revoked", "A grant was revoked."
+    IMAGE_DELETION_REQUESTED = "image.deletion_requested", "A user asked to delete an image or a tag in the registry."
     IMAGE_DELETED = "image.deleted", "An image was deleted from a repository in the registry."
     IMAGE_PUSH_ATTRIBUTED = (
         "image.push_attributed",
         "The user who pushed an already recorded image was identified.",
     )
     IMAGE_PUSHED = "image.pushed", "An image was pushed to a repository, or a tag was moved to it."
+    IMAGE_RESCAN_REQUESTED = "image.rescan_requested", "A user asked to scan an image again."
     IMAGE_REBUILD_FAILED = "image.rebuild_failed", "The rebuild of an image failed."
     IMAGE_REBUILT = "image.rebuilt", "An image was rebuilt on a new base."
     INVENTORY_IMPORTED = "inventory.imported", "A batch of images was imported from an inventory file."
@@ -76,6 +78,7 @@ class Action(StrEnum):
     REBUILD_RETRIED = "rebuild.retried", "A failed rebuild wave was retried."
     REBUILD_SUPERSEDED = "rebuild.superseded", "A planned rebuild wave was replaced by a plan for a newer base image."
     RECIPE_CHANGED = "recipe.changed", "The build recipe of a repository was created or changed."
+    REPOSITORY_DESCRIBED = "repository.described", "The description of a repository was changed."
     REPOSITORY_TAGS_PROTECTED = "repository.tags_protected", "The protected tag patterns of a repository were changed."
     ROBOT_CREATED = "robot.created", "A robot account was created."
     ROBOT_RETIRED = "robot.retired", "A robot account was retired."
@@ -92,6 +95,8 @@ class Action(StrEnum):
         "tag.not_moved_back",
         "A refused move of a protected tag could not be undone; the tag stays where it is.",
     )
+    TEAM_CHANGED = "team.changed", "The name of a team was changed."
+    TEAM_DELETED = "team.deleted", "A team without repositories was deleted, with its grants."
     TEAM_CREATED = "team.created", "A team was created."
     TOKEN_CREATED = "token.created", "An API token was created."
     TOKEN_REVOKED = "token.revoked", "An API token was revoked."
@@ -365,6 +370,46 @@ class TagsProtected(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class RepositoryDescribed(Details):
+    """The description of a repository before and after the change."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionRequested(Details):
+    """The tag to delete; "" for an image with all its tags."""
+
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class TeamName:
+    """The display name of a team."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TeamChanged(Details):
+    """The short name of a team, and its display name before and after the change."""
+
+    slug: str
+    before: TeamName
+    after: TeamName
+
+
+@dataclass(frozen=True, slots=True)
+class TeamDeleted(Details):
+    """The short name of a deleted team, its display name, and the number of grants deleted with it."""
+
+    slug: str
+    before: TeamName
+    grants: int
+
+
+@dataclass(frozen=True, slots=True)
 class PromotionExecuting(Details):
     """The digest of the evaluation that allowed a promotion, and the fencing number of its job."""
 
@@ -426,6 +471,7 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.GRANT_CHANGED: GrantChanged,
     Action.GRANT_CREATED: GrantCreated,
     Action.GRANT_REVOKED: GrantDetails,
+    Action.IMAGE_DELETION_REQUESTED: DeletionRequested,
     Action.IMAGE_PUSH_ATTRIBUTED: ImagePushAttributed,
     Action.IMAGE_PUSHED: ImagePushed,
     Action.IMAGE_REBUILT: ImageRebuilt,
@@ -441,6 +487,7 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.REBUILD_PLANNED: RebuildPlanned,
     Action.REBUILD_SUPERSEDED: RebuildSuperseded,
     Action.RECIPE_CHANGED: RecipeChanged,
+    Action.REPOSITORY_DESCRIBED: RepositoryDescribed,
     Action.REPOSITORY_TAGS_PROTECTED: TagsProtected,
     Action.ROBOT_CREATED: UserDetails,
     Action.ROBOT_RETIRED: UserDetails,
@@ -454,6 +501,8 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.TAG_DELETED: TagDetails,
     Action.TAG_MOVE_REFUSED: TagMoveRefused,
     Action.TAG_NOT_MOVED_BACK: TagDetails,
+    Action.TEAM_CHANGED: TeamChanged,
+    Action.TEAM_DELETED: TeamDeleted,
     Action.TOKEN_CREATED: TokenCreated,
     Action.TOKEN_REVOKED: TokenRevoked,
     Action.USER_CREATED: UserCreated,

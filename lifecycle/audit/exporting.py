@@ -17,6 +17,7 @@ from lifecycle.audit.actions import Action, AuditExported
 from lifecycle.audit.models import AuditEvent
 from lifecycle.audit.queries import filtered, for_list
 from lifecycle.audit.types import EventFilter
+from lifecycle.core.cells import cell
 from lifecycle.core.errors import Malformed
 
 FORMATS: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl; charset=utf-8"}
@@ -38,8 +39,6 @@ _FIELDS: Final = (
     "reason",
     "details",
 )
-# Spreadsheets treat a cell that starts with one of these as a formula. A line end in a cell starts a new cell.
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def export(
@@ -66,7 +65,7 @@ def lines_of(events: Iterable[AuditEvent], kind: str) -> Iterator[str]:
     for event in events:
         row = _row(event)
         if kind == "csv":
-            yield _csv_line([_cell(row[name]) for name in _FIELDS])
+            yield _csv_line([cell(row[name]) for name in _FIELDS])
         else:
             yield orjson.dumps(row).decode() + "\n"
 
@@ -90,13 +89,6 @@ def _row(event: AuditEvent) -> dict[str, Any]:
         "reason": event.reason,
         "details": event.details,
     }
-
-
-def _cell(value: Any) -> str:
-    """Return the text of a cell, with an apostrophe before text that a spreadsheet would evaluate as a formula."""
-    text = orjson.dumps(value).decode() if isinstance(value, dict) else "" if value is None else str(value)
-    text = text.replace("\x00", "\ufffd")
-    return "'" + text if text.startswith(_FORMULA_STARTS) else text
 
 
 def _csv_line(cells: Iterable[str]) -> str:

@@ -11,7 +11,8 @@ from django.db.models import Q
 
 from lifecycle.ingest import services
 from lifecycle.ingest.constants import PROBLEMS_LOGGED
-from lifecycle.ingest.kinds import CRAWL, INGEST
+from lifecycle.ingest.kinds import CRAWL, DELETE, INGEST
+from lifecycle.ingest.managing import run_deletion
 from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.models import Job
 from lifecycle.jobs.schedule import every
@@ -32,6 +33,12 @@ def _first(limit: int, write: Callable[[str], None]) -> Callable[[str], None]:
             write(text)
 
     return write_some
+
+
+@handler(DELETE)
+def delete(run: JobRun) -> None:
+    """Delete an image or a tag that a user asked to delete."""
+    run_deletion(run)
 
 
 @handler(INGEST, gave_up=_gave_up)

@@ -78,6 +78,9 @@ class RegistryClient(Protocol):
     def delete_manifest(self, repository: str, digest: Digest) -> bool:
         """Delete a manifest and all its tags; return False when it does not exist."""
 
+    def delete_tag(self, repository: str, tag: str) -> bool:
+        """Delete a tag and keep its manifest; return False when it does not exist."""
+
     def tags(self, repository: str) -> list[str]:
         """Return all tags, sorted, including tags for referrers; an empty list for an unknown repository."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -255,6 +256,36 @@ class HttpRegistryClient:
         if answer.status != 202:
             _refuse(answer)
         return True
+
+    def delete_tag(self, repository: str, tag: str) -> bool:
+        if self.resolve(repository, tag) is None:
+            return False
+        answer = self._call("DELETE", _manifest_path(repository, tag), (repository_scope(repository, "delete"),))
+        if answer.status == 404:
+            return False
+        if answer.status in {400, 405}:
+            self._delete_tag_with_manifest(repository, tag)
+        elif answer.status != 202:
+            _refuse(answer)
+        return True
+
+    def _delete_tag_with_manifest(self, repository: str, tag: str) -> None:
+        """Delete a tag in a registry that deletes by digest only, as Distribution 2.8 does.
+
+        The tag is moved to a manifest of its own. Deleting that manifest deletes every tag that points to it: this one.
+        """
+        empty = b"{}"
+        config = {"mediaType": MediaType.EMPTY, "digest": _digest_of(empty, "sha256").text, "size": len(empty)}
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MediaType.OCI_MANIFEST,
+            "config": config,
+            "layers": [],
+            "annotations": {"io.gravingdock.deletes": f"{tag} {uuid.uuid4()}"},
+        }
+        self.upload_blob(repository, _digest_of(empty, "sha256"), empty)
+        digest = self.put_manifest(repository, tag, json.dumps(manifest).encode(), MediaType.OCI_MANIFEST)
+        self.delete_manifest(repository, digest)
 
     def tags(self, repository: str) -> list[str]:
         scopes = (repository_scope(repository, "pull"),)

@@ -6,7 +6,7 @@ from typing import Final
 
 from accounts.verbs import Verb
 from lifecycle import events
-from lifecycle.authority.rights import require
+from lifecycle.authority.rights import may, require
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, RegistryUnavailable
 from lifecycle.core.scratch import folder as scratch_folder
@@ -32,9 +32,13 @@ def _gave_up(job: Job) -> None:
 
 @handler(SCAN, gave_up=_gave_up)
 def scan(run: JobRun) -> None:
-    """Pull the image by digest, list its packages and store them. An image that is already scanned is not changed."""
+    """Pull the image by digest, list its packages and store them.
+
+    An image that is already scanned is not changed, unless a user asked to scan it again (`services.rescan`).
+    """
+    again = run.job.payload.get("again") is True
     image = Image.objects.filter(pk=run.job.subject_id, kind=Image.Kind.MANIFEST).first()
-    if image is None or image.scanned_at is not None:
+    if image is None or (image.scanned_at is not None and not again):
         run.log("Nothing to do. The image is already scanned, or no longer exists.")
         return
     try:
@@ -49,7 +53,7 @@ def scan(run: JobRun) -> None:
             services.note_problem(image, error.message)
         raise
     with run.fenced():
-        stored = services.store({image.pk: content}, actor=run.job.actor)
+        stored = services.store({image.pk: content}, actor=run.job.actor, replaces=again)
     count = len(content.packages)
     run.progress(1, 1, f"{count} package{'' if count == 1 else 's'}, {len(stored.new_package_ids)} of them new")
 
@@ -67,7 +71,10 @@ def _sources(image: Image) -> list[RepositoryImage]:
 
 def _read_anywhere(run: JobRun, image: Image) -> services.Content:
     problem: LifecycleError = scanner.ScanFailed("The image is no longer in any repository. Push it again.")
-    for source in _sources(image):
+    sources = _sources(image)
+    # A user who asked for the scan may hold image.scan on some of the repositories only.
+    allowed = [row for row in sources if may(run.job.actor, Verb.IMAGE_SCAN, repository=row.repository)]
+    for source in allowed or sources:
         require(run.job.actor, Verb.IMAGE_SCAN, repository=source.repository)
         try:
             return _read(run, image, source)

@@ -15,12 +15,19 @@ from packageurl import PackageURL
 
 from accounts.models import User
 from accounts.queries import system_user
+from accounts.verbs import Verb
 from lifecycle import events
+from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action
+from lifecycle.authority.access import image_in, lock_repository
+from lifecycle.authority.rights import may
 from lifecycle.core import clock
-from lifecycle.core.errors import MalformedPurl
+from lifecycle.core.errors import Conflict, MalformedPurl
+from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job
-from lifecycle.registry.models import Image
+from lifecycle.registry.models import Image, Repository
+from lifecycle.registry.platforms import platform_ids
 from lifecycle.sbom.kinds import SCAN
 from lifecycle.sbom.models import ImageInventory, Inventory, PackageVersion, Sbom
 from lifecycle.versions.coordinates import DISTRIBUTION_PREFIXES, RELEASE_MAX_CHARS, canonical, coordinates, parse_purl
@@ -76,12 +83,14 @@ class Stored:
 
 
 @transaction.atomic
-def store(contents: dict[int, Content], *, actor: User) -> Stored:
+def store(contents: dict[int, Content], *, actor: User, replaces: bool = False) -> Stored:
     """Store the content of these images, in one transaction with a fixed number of statements.
 
-    Images that are already scanned are not changed, because each image is scanned once. Findings of known package
-    versions appear with the commit; the matching of new ones is queued.
+    Images that are already scanned are not changed, unless the new content `replaces` the old one. Findings of known
+    package versions appear with the commit; the matching of new ones is queued.
     """
+    if replaces:
+        _forget(contents)
     images = list(
         Image.objects.select_for_update(no_key=True)
         .filter(pk__in=contents, scanned_at=None, kind=Image.Kind.MANIFEST)
@@ -116,6 +125,14 @@ def store(contents: dict[int, Content], *, actor: User) -> Stored:
     return stored
 
 
+def _forget(image_ids: Iterable[int]) -> None:
+    """Remove what earlier scans found in these images, in the transaction that stores the new content."""
+    ids = sorted(image_ids)
+    list(Image.objects.select_for_update(no_key=True).filter(pk__in=ids).order_by("pk").values_list("pk"))
+    ImageInventory.objects.filter(image__in=ids).delete()
+    Image.objects.filter(pk__in=ids).update(scanned_at=None, scan_problem="", package_count=0)
+
+
 _SCANNED: Final = """
 UPDATE lifecycle_image image SET
     package_count = scan.package_count, scan_problem = scan.problem, scanned_at = %s,
@@ -142,6 +159,34 @@ def _record_scans(scans: list[tuple[int, Content, list[Package]]]) -> None:
 def queue_scan(image_id: int) -> Job:
     """Queue a scan of one image in the caller's transaction, and return its job. An equal waiting job is reused."""
     return jobs.queue(SCAN, subject_id=image_id, actor=system_user(), dedupe_key=f"image:{image_id}")
+
+
+def why_not_rescan(actor: User, repository: Repository, image: Image) -> Reason | None:
+    """Return why `actor` cannot scan an image of `repository` again now, None when they can."""
+    decision = may(actor, Verb.IMAGE_SCAN, repository=repository, environment=repository.environment)
+    if not decision:
+        return Reason(decision.reason)
+    running = Job.objects.filter(
+        kind=SCAN.name, subject_id__in=platform_ids(image), state__in=(Job.State.WAITING, Job.State.RUNNING)
+    )
+    return Reason("A scan of this image is waiting or running.", Conflict) if running.exists() else None
+
+
+@transaction.atomic
+def rescan(repository_id: int, digest: str, *, actor: User) -> list[Job]:
+    """Scan an image again: each platform of an index. What is known stays until the new scan replaces it.
+
+    Raises NotFound, NotPermitted, or Conflict while a scan is waiting or running.
+    """
+    repository = lock_repository(actor, repository_id, Verb.IMAGE_SCAN)
+    image = image_in(repository, digest).image
+    refuse_if(why_not_rescan(actor, repository, image))
+    queued = [
+        jobs.queue(SCAN, subject_id=pk, actor=actor, payload={"again": True}, dedupe_key=f"image:{pk}")
+        for pk in platform_ids(image)
+    ]
+    audit.record(Action.IMAGE_RESCAN_REQUESTED, actor=actor, subject=image, repository=repository, image=image)
+    return queued
 
 
 @transaction.atomic

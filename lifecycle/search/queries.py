@@ -94,6 +94,21 @@ def _images(actor: User, visible: QuerySet[Repository], algorithm: str, digits: 
     ]  # fmt: skip
 
 
+def image_named(actor: User, visible: QuerySet[Repository], text: str, *, near: str = "") -> Image | None:
+    """Return the one image that `text` names among those that `actor` can see; None for none or several.
+
+    `text` is a digest (also its first 6 digits or more), `repository:tag`, `repository@digest`, or a tag of `near`.
+    """
+    if found := _DIGEST.fullmatch(text.rpartition("@")[2].strip(" …")):
+        images = _images(actor, visible, (found[1] or "").lower(), found[2].lower())
+        if len(images) == 1:
+            return Image.objects.filter(digest=images[0].page_args[-1]).first()
+    repository, _, tag = text.rpartition(":")
+    rows = Tag.objects.filter(repository__in=visible, repository__name=repository or near, name=tag)
+    named = rows.exclude(image=None).select_related("image").order_by("-repository__registry__is_managed", "pk").first()
+    return named.image if named is not None else None
+
+
 def _repositories(visible: QuerySet[Repository], text: str) -> list[Hit]:
     words = _WORDS.findall(text.lower().partition("@")[0])
     if not words:

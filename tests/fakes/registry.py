@@ -137,6 +137,10 @@ class InMemoryRegistry:
         self.tags_of[repository] = {t: d for t, d in self.tags_of[repository].items() if d != digest.text}
         return self.manifests[repository].pop(digest.text, None) is not None
 
+    def delete_tag(self, repository: str, tag: str) -> bool:
+        self._write("delete_tag", repository, tag)
+        return self.tags_of[repository].pop(tag, None) is not None
+
     def tags(self, repository: str) -> list[str]:
         self._ask(repository)
         return sorted(self.tags_of[repository])

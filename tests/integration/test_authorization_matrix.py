@@ -16,7 +16,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts import tokens
-from accounts.models import ApiToken, Robot, Role, User
+from accounts.models import ApiToken, Robot, Role, Team, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
@@ -112,7 +112,20 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "lineage/{digest}/": (OUT, HIDDEN, IN),
     "t/{team}/r/{repository_name}/": (OUT, HIDDEN, IN),
     "t/{team}/r/{repository_name}/i/{digest}/": (OUT, HIDDEN, IN),
+    "t/{team}/r/{repository_name}/-/describe/": (OUT, POST_ONLY, POST_ONLY),
+    "t/{team}/r/{repository_name}/-/protect/": (OUT, POST_ONLY, POST_ONLY),
+    "t/{team}/r/{repository_name}/-/tags/{tag}/delete/": (OUT, HIDDEN, REFUSED),
+    "t/{team}/r/{repository_name}/i/{digest}/delete/": (OUT, HIDDEN, REFUSED),
+    "teams/{team}/rename/": (OUT, POST_ONLY, POST_ONLY),
+    "teams/{team}/delete/": (OUT, HIDDEN, REFUSED),
+    "t/{team}/r/{repository_name}/i/{digest}/rescan/": (OUT, POST_ONLY, POST_ONLY),
+    "t/{team}/r/{repository_name}/i/{digest}/export/{export}": (OUT, HIDDEN, IN),
+    "compare/?from={digest}": (OUT, IN, IN),
     "inbox/": (OUT, IN, IN),
+    "inbox/lists/": (OUT, IN, IN),
+    "inbox/seen/": (OUT, POST_ONLY, POST_ONLY),
+    "promotions/bulk/": (OUT, POST_ONLY, POST_ONLY),
+    "jobs/bulk/": (OUT, POST_ONLY, POST_ONLY),
     "promotions/": (OUT, IN, IN),
     "promotions/new/?repository={repository}&digest={digest}": (OUT, HIDDEN, REFUSED),
     "promotions/{promotion}/": (OUT, HIDDEN, IN),
@@ -147,6 +160,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "account/tokens/{token}/revoke/": (OUT, POST_ONLY, POST_ONLY),
     "audit/": (OUT, REFUSED, REFUSED),
     "audit/export/": (OUT, REFUSED, REFUSED),
+    "about/": (OUT, IN, IN),
     "search/?q=shop": (OUT, IN, IN),
     "advisories/{advisory}/": (OUT, IN, IN),  # feeds are public; only its list of images depends on the reader
     "packages/{package_type}/{package_name}/": (OUT, HIDDEN, IN),
@@ -187,6 +201,13 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("people/", {"username": "mine"}, 403, 403),
     ("people/{person}/deactivate/", {}, 403, 403),
     ("people/{person}/reactivate/", {}, 403, 403),
+    ("t/{team}/r/{repository_name}/i/{digest}/rescan/", {}, 404, 403),
+    ("t/{team}/r/{repository_name}/-/describe/", {"description": "x"}, 404, 403),
+    ("t/{team}/r/{repository_name}/-/protect/", {"patterns": "*"}, 404, 403),
+    ("t/{team}/r/{repository_name}/-/tags/{tag}/delete/", {}, 404, 403),
+    ("t/{team}/r/{repository_name}/i/{digest}/delete/", {}, 404, 403),
+    ("teams/{team}/rename/", {"name": "x"}, 404, 403),
+    ("teams/{team}/delete/", {}, 404, 403),
     ("account/tokens/{token}/revoke/", {}, 404, 404),  # somebody else's
     ("jobs/{job}/cancel/", {}, 404, 404),  # as above
     ("jobs/{job}/retry/", {}, 404, 404),
@@ -290,6 +311,19 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST promotions/{promotion}/reject/": ("approver", {"reason": "not now"}),
     "POST promotions/{ready_promotion}/execute/": ("deployer", {}),
     "POST promotions/{promotion}/withdraw/": ("requester", {}),
+    "POST t/{team}/r/{repository_name}/i/{digest}/rescan/": ("requester", {}),
+    "POST t/{team}/r/{repository_name}/-/describe/": ("owner", {"description": "x"}),
+    "POST t/{team}/r/{repository_name}/-/protect/": ("owner", {"patterns": "1.*"}),
+    "GET t/{team}/r/{repository_name}/-/tags/{tag}/delete/": ("owner", {}),
+    "POST t/{team}/r/{repository_name}/-/tags/{tag}/delete/": ("owner", {}),
+    "GET t/{team}/r/{repository_name}/i/{digest}/delete/": ("owner", {}),
+    "POST t/{team}/r/{repository_name}/i/{digest}/delete/": ("owner", {}),
+    "POST teams/{team}/rename/": ("owner", {"name": "x"}),
+    "GET teams/{team}/delete/": ("admin", {}),
+    "POST teams/{empty_team}/delete/": ("admin", {}),
+    "POST inbox/seen/": ("outsider", {}),
+    "POST promotions/bulk/": ("approver", {"ids": "{promotion}", "act": "approve"}),
+    "POST jobs/bulk/": ("owner", {"ids": "{failed_job}", "act": "retry"}),
     "POST teams/": ("admin", {"slug": "mine"}),
     "POST teams/{team}/members/": ("owner", {"username": "outsider", "role": "viewer", "repository_pattern": "*"}),
     "POST teams/{team}/grants/{grant}/revoke/": ("owner", {}),
@@ -367,6 +401,7 @@ def estate(dock):
     robot = new_robot(dock.team)
     tokens.create_token(robot.user, kind="rob", name="ci")
     tokens.create_token(dock.owner, kind="pat", name="laptop")
+    Team.objects.create(slug="empty", name="Empty")
     Role.objects.create(slug="crew", name="Crew", verbs=["image.view"])
     package = rows.package("openssl", "3.0")
     rows.carry(dock.image, 0, package)
@@ -394,6 +429,9 @@ def address(pattern, dock, request_):
         "job": Job.objects.filter(kind="scan", subject_id=1).values_list("pk", flat=True).first(),
         "team": dock.team.slug,
         "advisory": "CVE-2026-1",
+        "export": "findings.csv",
+        "tag": "1.0",
+        "empty_team": "empty",
         "package_type": "deb",
         "package_name": "openssl",
     }
@@ -517,7 +555,11 @@ def prepared(call, dock, request_):
         Job.objects.update(state="waiting", finished_at=None)
     if "{inactive_person}" in call:
         User.objects.filter(pk=dock.approver.pk).update(is_active=False)
-    if call == "POST api/v1/promotions/" or call.startswith("POST promotions/new/"):  # one at a time
+    if (
+        call == "POST api/v1/promotions/"
+        or call.startswith("POST promotions/new/")
+        or call.endswith("{digest}/delete/")
+    ):  # one at a time
         promotions.withdraw(request_.pk, actor=dock.requester)
     plain = re.sub(r"\{(?:ready|failed|inactive|waiting)_(\w+)\}", r"{\1}", call.partition(" ")[2])
     return address(plain, dock, request_)
@@ -547,7 +589,12 @@ def test_somebody_with_the_right_role_may(call, principals, dock, request_):
     elif "/api/v1/" in where or who == "registry":
         answer = getattr(client, method)(where, body, content_type="application/json")
     else:
-        ids = {"repository": dock.repository.pk, "environment": dock.staging.pk}
+        ids = {
+            "repository": dock.repository.pk,
+            "environment": dock.staging.pk,
+            "promotion": request_.pk,
+            "failed_job": Job.objects.filter(state="failed").values_list("pk", flat=True).first(),
+        }
         answer = client.post(where, {key: str(value).format(**ids) for key, value in body.items()})
     assert answer.status_code < 400, answer.content[:500]
     assert "/accounts/sign-in/" not in answer.get("Location", "") or call == "POST accounts/sign-out/"

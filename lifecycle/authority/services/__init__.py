@@ -15,7 +15,7 @@ from lifecycle.authority.services.robots import (
     why_not_taken_over,
 )
 from lifecycle.authority.services.roles import change_role, create_role, delete_role
-from lifecycle.authority.services.teams import add_member, create_team, revoke_grant
+from lifecycle.authority.services.teams import add_member, create_team, delete_team, rename_team, revoke_grant
 from lifecycle.authority.services.tokens import create_api_token, create_registry_sign_in, revoke_api_token
 
 __all__ = [
@@ -31,8 +31,10 @@ __all__ = [
     "create_team",
     "deactivate",
     "delete_role",
+    "delete_team",
     "grant_robot",
     "reactivate",
+    "rename_team",
     "retire_robot",
     "revoke_api_token",
     "revoke_grant",

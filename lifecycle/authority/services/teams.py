@@ -12,16 +12,27 @@ from accounts.models import Membership, Role, Team, User
 from accounts.verbs import Verb
 from lifecycle import events
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, GrantChanged, GrantCreated, GrantDetails, GrantExpiry
+from lifecycle.audit.actions import (
+    Action,
+    GrantChanged,
+    GrantCreated,
+    GrantDetails,
+    GrantExpiry,
+    TeamChanged,
+    TeamDeleted,
+    TeamName,
+)
 from lifecycle.authority.grants import live_grants, over_whole_team
-from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.models import RoleGrant, TeamUserPermission
 from lifecycle.authority.projection import project
 from lifecycle.authority.queries import teams_visible_to
 from lifecycle.authority.rights import grants_of, require
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
+from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.environments.models import Environment
 
+_ONE: Final = {"repositories": "repository", "environments": "environment", "robots": "robot"}
 _NO_GRANT: Final = "Grant not found, or you don't have access."
 
 
@@ -51,6 +62,76 @@ def create_team(*, actor: User, slug: str, name: str) -> Team:
     audit.record(Action.TEAM_CREATED, actor=actor, subject=team, team=team)
     if actor.is_person:
         write_grant(team, actor, Role.objects.get(slug="owner"), actor=actor)
+    return team
+
+
+@transaction.atomic
+def rename_team(team_id: int, *, actor: User, name: str) -> Team:
+    """Change the display name of a team. Its short name is part of repository names and never changes.
+
+    Raises NotFound, NotPermitted, Malformed.
+    """
+    team = _lock_team(team_id, actor)
+    require(actor, Verb.TEAM_MANAGE, team=team)
+    new = " ".join(name.split()) or team.slug
+    if len(new) > 120 or "\0" in new:
+        raise Malformed("Enter a name of up to 120 characters.")
+    if new != team.name:
+        before, team.name = team.name, new
+        team.save(update_fields=["name"])
+        details = TeamChanged(slug=team.slug, before=TeamName(before), after=TeamName(new))
+        audit.record(Action.TEAM_CHANGED, actor=actor, subject=team, team=team, details=details)
+    return team
+
+
+def contents_of(team: Team) -> dict[str, int]:
+    """Return how many repositories, environments and active robots a team has: what its deletion waits for."""
+    return {
+        "repositories": team.repositories.count(),
+        "environments": Environment.objects.filter(team=team).count(),
+        "robots": team.robots.filter(user__is_active=True).count(),
+    }
+
+
+def why_not_delete_team(actor: User, team: Team) -> Reason | None:
+    """Return why `actor` cannot delete a team now, None when they can."""
+    if not is_above_grants(actor):
+        return Reason("Only admins can delete teams. Ask an admin.")
+    left = [f"{count} {name if count > 1 else _ONE[name]}" for name, count in contents_of(team).items() if count]
+    if left:
+        return Reason(f"The team still has {', '.join(left)}. Only an empty team can be deleted.", Conflict)
+    return None
+
+
+@transaction.atomic
+def delete_team(team_id: int, *, actor: User) -> None:
+    """Delete a team without repositories, environments and active robots, with its grants and retired robots.
+
+    Its audit events stay; only admins can read them then. Raises NotFound, NotPermitted, Conflict.
+    """
+    team = _lock_team(team_id, actor)
+    refuse_if(why_not_delete_team(actor, team))
+    users = list(User.objects.filter(role_grants__team=team).distinct())
+    count = RoleGrant.objects.filter(team=team).delete()[0]
+    details = TeamDeleted(slug=team.slug, before=TeamName(team.name), grants=count)
+    audit.record(Action.TEAM_DELETED, actor=actor, subject=team, details=details)
+    for user in users:
+        project(user)
+    Membership.objects.filter(team=team).delete()
+    team.robots.all().delete()
+    TeamUserPermission.objects.filter(content_object=team).delete()
+    # Not `team.delete()`: it would set the team of its audit events to null, and no event ever changes.
+    rows = Team.objects.filter(pk=team.pk)
+    rows._raw_delete(rows.db)
+    if users:
+        events.publish(events.RightsChanged(tuple(user.pk for user in users)))
+
+
+def _lock_team(team_id: int, actor: User) -> Team:
+    visible = teams_visible_to(actor).filter(pk=team_id).exists()
+    team = Team.objects.select_for_update().filter(pk=team_id).first() if visible else None
+    if team is None:
+        raise NotFound("Team not found, or you don't have access.")
     return team
 
 

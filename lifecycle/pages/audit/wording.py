@@ -155,4 +155,4 @@ def differences(before: Any, after: Any) -> list[str]:
 def _fields(value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
-    return {"patterns": value} if isinstance(value, list) else {}
+    return {"patterns": value} if isinstance(value, list) else {"text": value} if isinstance(value, str) else {}

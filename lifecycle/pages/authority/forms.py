@@ -32,6 +32,12 @@ class TeamForm(forms.Form):
     name = forms.CharField(max_length=120, required=False, widget=forms.TextInput(attrs=_INPUT))
 
 
+class TeamNameForm(forms.Form):
+    """The display name of a team."""
+
+    name = forms.CharField(max_length=120, required=False, widget=forms.TextInput(attrs=_INPUT))
+
+
 class GrantForm(forms.Form):
     """A role on some repositories of a team, optionally in one environment and with an expiry."""
 

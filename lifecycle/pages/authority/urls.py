@@ -9,6 +9,8 @@ from lifecycle.pages.authority.views import people, robots, roles, teams, tokens
 urlpatterns = [
     path("teams/", teams.teams, name="teams"),
     path("teams/<slug:slug>/", teams.team, name="team"),
+    path("teams/<slug:slug>/rename/", teams.rename, name="team-rename"),
+    path("teams/<slug:slug>/delete/", teams.delete, name="team-delete"),
     path("teams/<slug:slug>/members/", teams.add_member, name="team-add-member"),
     path("teams/<slug:slug>/grants/<int:pk>/revoke/", teams.revoke_grant, name="team-revoke-grant"),
     path("teams/<slug:slug>/environments/", teams.create_environment, name="team-create-environment"),

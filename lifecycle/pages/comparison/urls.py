@@ -9,4 +9,7 @@ from lifecycle.pages.registry.urls import DigestConverter
 
 register_converter(DigestConverter, "compared")
 
-urlpatterns = [path("compare/<compared:before>...<compared:after>/", views.comparison, name="comparison")]
+urlpatterns = [
+    path("compare/", views.choose, name="compare"),
+    path("compare/<compared:before>...<compared:after>/", views.comparison, name="comparison"),
+]

@@ -7,18 +7,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models import Exists, F, OuterRef, QuerySet, Subquery
 
+from accounts.models import User
+from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.environments.models import Slot
+from lifecycle.lineage.models import Ancestry
 from lifecycle.registry.models import (
     Image,
     Layer,
     Repository,
+    RepositoryImage,
     Tag,
     TagEvent,
 )
 from lifecycle.registry.platforms import PlatformEntry, entries_of_images
-from lifecycle.registry.queries import given_by_people
+from lifecycle.registry.queries import given_by_people, locations_of
 
+_TAGS_OFFERED: Final = 30
+_STANDING_SHOWN: Final = 20
 _DOCUMENTS: Final = ("image__manifest", "image__config")  # kilobytes in each row, not shown in lists
 
 
@@ -55,6 +62,39 @@ def tags_of(repository: Repository) -> QuerySet[Tag]:
     """Return the live tags of `repository` with their images; order and page them by (-updated_at, -id)."""
     rows = Tag.objects.filter(repository=repository, image__isnull=False)
     return rows.select_related("image").defer(*_DOCUMENTS)
+
+
+def untagged_in(repository: Repository) -> QuerySet[RepositoryImage]:
+    """Return the images of `repository` to which no tag of people points, without platforms of indexes; page by -id."""
+    tagged = given_by_people(Tag.objects.filter(repository=repository, image=OuterRef("image")))
+    rows = RepositoryImage.objects.filter(repository=repository, removed_at=None, is_top_level=True)
+    rows = rows.exclude(image__kind=Image.Kind.ARTIFACT).filter(~Exists(tagged))
+    return rows.select_related("image", "pushed_by").defer(*_DOCUMENTS)
+
+
+def standing_on(repository: Repository, image: Image, user: User) -> dict[str, Any]:
+    """Return what stands on an image in a repository: tags, environments, derived images, requests, other places.
+
+    Only what `user` can see.
+    """
+    visible = repositories_visible_to(user)
+    derived = Ancestry.objects.filter(ancestor=image).values("descendant")
+    seen = images_visible_to(user).filter(pk__in=derived)
+    places = RepositoryImage.objects.filter(image=image, removed_at=None).exclude(repository=repository)
+    shown = list(seen.order_by("-pk")[:_STANDING_SHOWN])
+    return {
+        "tags": list(Tag.objects.filter(repository=repository, image=image).order_by("name")),
+        "slots": list(Slot.objects.filter(repository=repository, image=image).select_related("environment")),
+        "derived_count": seen.count(),
+        "derived": list(locations_of([row.pk for row in shown], visible).values()),
+        "places": list(places.filter(repository__in=visible).select_related("repository__team")[:_STANDING_SHOWN]),
+    }
+
+
+def other_tags(repository: Repository, image: Image) -> list[str]:
+    """Return the latest tags of `repository` that point at another image, to compare with."""
+    tags = given_by_people(Tag.objects.filter(repository=repository, image__isnull=False)).exclude(image=image)
+    return list(tags.order_by("-updated_at", "-id").values_list("name", flat=True)[:_TAGS_OFFERED])
 
 
 def tag_history(repository: Repository) -> QuerySet[TagEvent]:

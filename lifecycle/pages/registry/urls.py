@@ -17,9 +17,16 @@ class DigestConverter(StringConverter):
 
 register_converter(DigestConverter, "digest")
 
+# No part of a repository's name is "-", so that no repository hides behind these addresses.
 urlpatterns = [
     path("", views.start, name="start"),
     path("images/", views.images, name="images"),
+    path("t/<slug:team>/r/<path:name>/-/describe/", views.describe, name="repository-describe"),
+    path("t/<slug:team>/r/<path:name>/-/protect/", views.protect, name="repository-protect"),
+    path("t/<slug:team>/r/<path:name>/-/tags/<str:tag>/delete/", views.delete_tag, name="tag-delete"),
+    path("t/<slug:team>/r/<path:name>/i/<digest:digest>/delete/", views.delete_image, name="image-delete"),
+    path("t/<slug:team>/r/<path:name>/i/<digest:digest>/rescan/", views.rescan, name="image-rescan"),
+    path("t/<slug:team>/r/<path:name>/i/<digest:digest>/export/<str:kind>", views.export, name="image-export"),
     path("t/<slug:team>/r/<path:name>/i/<digest:digest>/", views.image, name="image"),
     path("t/<slug:team>/r/<path:name>/", views.repository, name="repository"),
     path("theme/", preferences.theme, name="theme"),

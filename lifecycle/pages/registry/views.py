@@ -6,39 +6,52 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from django.contrib import messages
 from django.db.models import Max, Q
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import render
+from django.forms import Form
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django_htmx.http import HttpResponseClientRefresh
 
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.access import image_in, repository_of
-from lifecycle.authority.queries import images_visible_to, repositories_visible_to
-from lifecycle.authority.rights import may
+from lifecycle.authority.queries import images_visible_to, repositories_visible_to, teams_visible_to
+from lifecycle.authority.rights import may, require
 from lifecycle.authority.services.teams import is_above_grants
+from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
 from lifecycle.core.severities import COUNTED
 from lifecycle.environments.models import Slot
+from lifecycle.evidence import exporting
+from lifecycle.ingest import managing
+from lifecycle.ingest.protection import protect_tags
 from lifecycle.lineage.models import Derivation
+from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.lineage.page_queries import EVIDENCE_WORDS, levels_below
 from lifecycle.pages.promotion.page_queries import targets_for, why_not_promotable
 from lifecycle.pages.rebuild.page_queries import Counts, counts_of, plan_offer, rebuilt_as, tags_to_choose, waves_about
 from lifecycle.pages.registry import page_queries
+from lifecycle.pages.registry.configuration import configuration_of
 from lifecycle.pages.registry.findings import LayerShare, findings_by_layer, findings_of, unknown_findings_of
+from lifecycle.pages.registry.forms import DescriptionForm, ProtectionForm
 from lifecycle.pages.registry.packages import packages_of
-from lifecycle.pages.requests import cursors, reader
+from lifecycle.pages.requests import chosen, cursors, reader
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.rebuild.models import Recipe
 from lifecycle.rebuild.queries import builder_permit_of, current_recipe, watches_of
 from lifecycle.rebuild.refusals import why_not_build
 from lifecycle.registry.models import Image, Layer, Repository
 from lifecycle.registry.queries import Location, given_by_people, locations_of
+from lifecycle.sbom import services
 from lifecycle.sbom.models import Sbom
+from lifecycle.sbom.services import why_not_rescan
 
-_REPOSITORY_TABS: Final = ("tags", "recipe", "rebuilds", "history")
+_REPOSITORY_TABS: Final = ("tags", "untagged", "recipe", "rebuilds", "history", "settings")
 _WATCHABLE_MAX: Final = 100  # number of tags to choose from, last moved first
 _SEARCH_MAX: Final = 200  # characters; a repository's name is shorter than 255
 
@@ -63,22 +76,33 @@ def start(request: HttpRequest) -> HttpResponse:
 @require_safe
 def images(request: HttpRequest) -> HttpResponse:
     """List the repositories that the reader can see, last updated first, each with its latest tag."""
-    visible = repositories_visible_to(reader(request))
-    text, team = request.GET.get("q", "").strip()[:_SEARCH_MAX], request.GET.get("team", "")
+    user = reader(request)
+    visible = repositories_visible_to(user)
+    teams = Team.objects.filter(Q(pk__in=visible.values("team")) | Q(pk__in=teams_visible_to(user).values("pk")))
+    slugs = list(teams.order_by("slug").values_list("slug", flat=True))
+    text, team = request.GET.get("q", "").strip()[:_SEARCH_MAX], chosen(request, "team", slugs)
     rows = page_queries.repositories_with_latest(visible)
     if text:
         rows = rows.filter(Q(name__icontains=text) | Q(description__icontains=text))
     if team:
         rows = rows.filter(team__slug=team)
     page = keyset_page(rows, ("-updated_at", "-id"), **cursors(request))
+    if getattr(request, "htmx", False):
+        return _first_push(has_come=bool(page))
     page_queries.add_latest_tags(page.rows)
     context = {
         "page": page,
-        "teams": Team.objects.filter(pk__in=visible.values("team")).order_by("slug"),
+        "teams": slugs,
+        "push_team": team or next(iter(slugs), ""),  # in the commands of an empty list
         "q": text,
         "team": team,
     }
     return render(request, "lifecycle/registry/images.html", context)
+
+
+def _first_push(*, has_come: bool) -> HttpResponse:
+    """Answer the poll of an empty page: reload it when the first push has come, else change nothing."""
+    return HttpResponseClientRefresh() if has_come else HttpResponse(status=204)
 
 
 @require_safe
@@ -88,12 +112,23 @@ def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
     row = repository_of(repositories_visible_to(user), team, name)
     tab = request.GET.get("tab", "tags")
     tab = tab if tab in _REPOSITORY_TABS else "tags"
+    if getattr(request, "htmx", False):
+        return _first_push(has_come=page_queries.tags_of(row).exists())
+    return repository_page(request, row, tab)
+
+
+def repository_page(
+    request: HttpRequest, row: Repository, tab: str, *, status: int = 200, **forms: Form
+) -> HttpResponse:
+    """Return the page of a repository at one tab. `forms` replace the empty forms, to show their errors."""
+    user = reader(request)
     context: dict[str, Any] = {
         "repository": row,
         "tab": tab,
         "recipe": current_recipe(row),
         "plan": plan_offer(user, row),
         "is_empty": not page_queries.tags_of(row).exists(),
+        "may_delete": row.environment_id is None and bool(may(user, Verb.IMAGE_DELETE, repository=row)),
         "may_push": may(user, Verb.IMAGE_CREATE, repository=row) if row.environment_id is None else None,
     }
     if tab == "tags":
@@ -105,11 +140,93 @@ def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
         context["page"] = keyset_page(tags if shows_own else people, ("-updated_at", "-id"), **cursors(request))
     elif tab == "history":
         context["page"] = keyset_page(page_queries.tag_history(row), ("-id",), **cursors(request))
+    elif tab == "untagged":
+        context["page"] = keyset_page(page_queries.untagged_in(row), ("-id",), **cursors(request))
+    elif tab == "settings":
+        context |= {
+            "may_amend": may(user, Verb.IMAGE_AMEND, repository=row, environment=row.environment),
+            "description_form": DescriptionForm(initial={"description": row.description}),
+            "protection_form": ProtectionForm(initial={"patterns": "\n".join(row.protected_tags)}),
+        }
     elif tab == "recipe":
         context |= _recipe_tab(request, row, context["recipe"])
     elif tab == "rebuilds":
         context |= _rebuilds_tab(request, row)
-    return render(request, "lifecycle/registry/repository.html", context)
+    return render(request, "lifecycle/registry/repository.html", context | forms, status=status)
+
+
+def _managed(request: HttpRequest, team: str, name: str) -> Repository:
+    """Return the repository, if the reader can change its settings; raises NotFound, NotPermitted."""
+    user = reader(request)
+    row = repository_of(repositories_visible_to(user), team, name)
+    require(user, Verb.IMAGE_AMEND, repository=row, environment=row.environment)
+    return row
+
+
+def _settings_url(row: Repository) -> str:
+    return f"{reverse('lifecycle:repository', args=[row.team.slug, row.name])}?tab=settings"
+
+
+@require_POST
+def describe(request: HttpRequest, team: str, name: str) -> HttpResponse:
+    """Change the description of a repository."""
+    row, form = _managed(request, team, name), DescriptionForm(request.POST)
+    if form.is_valid():
+        with errors_shown_on(form, "description"):
+            managing.describe_repository(row.pk, form.cleaned_data["description"], actor=reader(request))
+            messages.success(request, "Description saved.")
+            return redirect(_settings_url(row))
+    return repository_page(request, row, "settings", status=422, description_form=form)
+
+
+@require_POST
+def protect(request: HttpRequest, team: str, name: str) -> HttpResponse:
+    """Replace the patterns of protected tags."""
+    row, form = _managed(request, team, name), ProtectionForm(request.POST)
+    if form.is_valid():
+        with errors_shown_on(form, "patterns"):
+            protect_tags(row.pk, form.cleaned_data["patterns"].split(), actor=reader(request))
+            messages.success(request, "Protected tags saved.")
+            return redirect(_settings_url(row))
+    return repository_page(request, row, "settings", status=422, protection_form=form)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def delete_tag(request: HttpRequest, team: str, name: str, tag: str) -> HttpResponse:
+    """Ask for confirmation, then delete a tag in the registry. Its image stays, without this tag."""
+    user = reader(request)
+    row = repository_of(repositories_visible_to(user), team, name)
+    shown = page_queries.tags_of(row).filter(name=tag).first()
+    if shown is None or shown.image is None:
+        raise NotFound("Tag not found, or you don't have access.")
+    if request.method == "POST":
+        job = managing.delete_tag(row.pk, tag, actor=user)
+        messages.success(request, f"Deleting {row}:{tag}.")
+        return redirect("lifecycle:job", job.pk)
+    require(user, Verb.IMAGE_DELETE, repository=row, environment=row.environment)
+    shown.repository = row
+    context = {
+        "repository": row,
+        "tag": shown,
+        "image": shown.image,
+        "why_not": managing.why_not_delete_tag(user, shown),
+    }
+    return render(request, "lifecycle/registry/delete.html", context | page_queries.standing_on(row, shown.image, user))
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def delete_image(request: HttpRequest, team: str, name: str, digest: str) -> HttpResponse:
+    """Ask for confirmation, with what stands on the image, then delete it and its tags in the registry."""
+    user = reader(request)
+    row = repository_of(repositories_visible_to(user), team, name)
+    image = image_in(row, digest).image
+    if request.method == "POST":
+        job = managing.delete_image(row.pk, digest, actor=user)
+        messages.success(request, f"Deleting {row}@{image.short_digest}.")
+        return redirect("lifecycle:job", job.pk)
+    require(user, Verb.IMAGE_DELETE, repository=row, environment=row.environment)
+    context = {"repository": row, "image": image, "why_not": managing.why_not_delete(user, row, image)}
+    return render(request, "lifecycle/registry/delete.html", context | page_queries.standing_on(row, image, user))
 
 
 def _recipe_tab(request: HttpRequest, repository: Repository, current: Recipe | None) -> dict[str, Any]:
@@ -153,8 +270,9 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
     row = repository_of(visible, team, name)
     member = image_in(row, digest)
     entries = page_queries.entries_of(member.image)
-    chosen = next((entry.child for entry in entries if entry.child.digest == request.GET.get("platform")), None)
-    shown = chosen or (entries[0].child if entries else member.image)
+    wanted = chosen(request, "platform", [entry.child.digest for entry in entries])
+    platform = next((entry.child for entry in entries if entry.child.digest == wanted), None)
+    shown = platform or (entries[0].child if entries else member.image)
     tab = request.GET.get("tab", "overview")
     tab = tab if tab in _IMAGE_TABS else "overview"
     layers = page_queries.layers_of(shown)
@@ -180,9 +298,38 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
         "why_not_promotable": why_not_promotable(user, row),
         "plan": plan_offer(user, row, member.image),
         "rebuilt": rebuilt_as(row, member.image, user),
+        "why_not_rescan": why_not_rescan(user, row, member.image),
+        "may_scan": bool(may(user, Verb.IMAGE_SCAN, repository=row, environment=row.environment)),
+        "may_delete": bool(may(user, Verb.IMAGE_DELETE, repository=row, environment=row.environment)),
+        "other_tags": page_queries.other_tags(row, member.image),
     }
     context |= _IMAGE_TABS[tab](request, context)
     return render(request, "lifecycle/registry/image.html", context)
+
+
+@require_POST
+def rescan(request: HttpRequest, team: str, name: str, digest: str) -> HttpResponse:
+    """Scan the image again."""
+    user = reader(request)
+    row = repository_of(repositories_visible_to(user), team, name)
+    jobs = services.rescan(row.pk, digest, actor=user)
+    messages.success(request, "Scan requested. The present findings stay until it has finished.")
+    if len(jobs) == 1:
+        return redirect("lifecycle:job", jobs[0].pk)
+    return redirect("lifecycle:image", team, name, digest)
+
+
+@require_safe
+def export(request: HttpRequest, team: str, name: str, digest: str, kind: str) -> HttpResponseBase:
+    """Send the packages or findings of the image as a file."""
+    row = repository_of(repositories_visible_to(reader(request)), team, name)
+    image = image_in(row, digest).image
+    media_type, parts = exporting.export(image, kind)
+    response = StreamingHttpResponse(parts, content_type=media_type)
+    file_name = f"{row.name.replace('/', '-')}-{image.digest.partition(':')[2][:12]}.{kind}"
+    response["Content-Disposition"] = f'attachment; filename="{file_name}"'
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 def _bases(image: Image, visible: Any, user: User) -> list[BaseLine]:
@@ -235,6 +382,11 @@ def _overview_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
     return {"newest_sbom_at": Sbom.objects.filter(image=context["image"]).aggregate(at=Max("created_at"))["at"]}
 
 
+def _configuration_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of the platform that is shown."""
+    return {"configuration": configuration_of(context["image"])}
+
+
 def _lineage_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Return the numbers of images that are built on the image, level by level."""
     return {"levels": levels_below(context["image"], repositories_visible_to(reader(request)))}
@@ -256,11 +408,14 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
     """Return the findings, filtered by `?severity=` and `?fix=`, each with its origin, and the counts of all."""
     image: Image = context["image"]
     rows = findings_of(image)
-    severity = request.GET.get("severity", "")
-    if severity in COUNTED:
+    severity, fix = chosen(request, "severity", COUNTED), chosen(request, "fix", ("yes",))
+    if severity:
         wanted = ["unknown", "none"] if severity == "unknown" else [severity]
         rows = rows.filter(severity__in=wanted)
-    if request.GET.get("fix") == "yes":
+    text = request.GET.get("q", "").strip()[:_SEARCH_MAX]
+    if text:
+        rows = rows.filter(Q(package__name__icontains=text) | Q(package__source_name__icontains=text))
+    if fix:
         rows = rows.exclude(fixed_version="")
     page = keyset_page(rows, ("-rank", "id"), **cursors(request))
     for match in page.rows:
@@ -269,7 +424,8 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
     return {
         "page": page,
         "severity": severity,
-        "has_fix": request.GET.get("fix") == "yes",
+        "has_fix": bool(fix),
+        "q": text,
         "counts": counts,
         "unknown": unknown_findings_of(image),
     }
@@ -313,6 +469,7 @@ def _layer_words(context: dict[str, Any], position: int | None) -> dict[str, str
 # Returns the context of each tab of the image page. The argument is the context that all tabs share.
 _IMAGE_TABS: Final[dict[str, Callable[[HttpRequest, dict[str, Any]], dict[str, Any]]]] = {
     "overview": _overview_tab,
+    "configuration": _configuration_tab,
     "lineage": _lineage_tab,
     "packages": _packages_tab,
     "findings": _findings_tab,

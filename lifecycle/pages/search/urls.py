@@ -8,6 +8,6 @@ from lifecycle.pages.search import views
 
 urlpatterns = [
     path("search/", views.search, name="search"),
-    path("advisories/<str:osv_id>/", views.advisory, name="advisory"),
+    path("advisories/<path:osv_id>/", views.advisory, name="advisory"),
     path("packages/<str:kind>/<path:name>/", views.package, name="package"),
 ]

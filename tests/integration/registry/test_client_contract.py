@@ -116,6 +116,17 @@ def test_deleting_a_manifest_removes_its_tags(client: RegistryClient, name: str)
     assert client.resolve(name, "1.0") is None
 
 
+def test_deleting_a_tag_keeps_its_manifest_and_other_tags(client: RegistryClient, name: str) -> None:
+    item = oci.image("base")
+    oci.push(client, name, item, "1.0")
+    oci.push(client, name, item, "2.0")
+    assert client.delete_tag(name, "1.0")
+    assert client.tags(name) == ["2.0"]
+    assert client.resolve(name, "1.0") is None
+    assert client.get_manifest(name, item.manifest.digest.text).content == item.manifest.content
+    assert client.delete_tag(name, "1.0") is False
+
+
 def test_catalog_lists_every_repository(client: RegistryClient, name: str) -> None:
     names = [f"{name}/{number}" for number in range(3)]
     for each in names:

@@ -79,6 +79,16 @@ STORED = [
     (actions.ImagePushAttributed("v1", "push"), {"tag": "v1", "via": "push"}),
     (actions.TagMoveRefused("v1", "sha256:a"), {"tag": "v1", "kept": "sha256:a"}),
     (actions.TagsProtected((), ("v*",)), {"before": [], "patterns": ["v*"]}),
+    (actions.RepositoryDescribed("", "The shop."), {"before": "", "after": "The shop."}),
+    (actions.DeletionRequested("v1"), {"tag": "v1"}),
+    (
+        actions.TeamChanged("shop", actions.TeamName("Shop"), actions.TeamName("The shop")),
+        {"slug": "shop", "before": {"name": "Shop"}, "after": {"name": "The shop"}},
+    ),
+    (
+        actions.TeamDeleted("shop", actions.TeamName("Shop"), 2),
+        {"slug": "shop", "before": {"name": "Shop"}, "grants": 2},
+    ),
     (actions.PromotionExecuting("sha256:a", 2), {"evaluation": "sha256:a", "fence": 2}),
     (actions.VoteLapsed("kim"), {"voter": "kim"}),
     (actions.RecipeChanged(2), {"revision": 2}),

@@ -8,6 +8,7 @@ from django.contrib import messages
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.models import Team, User
@@ -18,15 +19,16 @@ from lifecycle.authority.explaining import Answer, explain
 from lifecycle.authority.forms import WhyForm
 from lifecycle.authority.queries import grants_in, robots_in, teams_with_counts
 from lifecycle.authority.rights import require
-from lifecycle.authority.services.teams import is_above_grants
+from lifecycle.authority.services.teams import contents_of, is_above_grants, why_not_delete_team
+from lifecycle.core.errors import NotPermitted
 from lifecycle.core.paging import keyset_page
 from lifecycle.environments.models import Environment
 from lifecycle.pages.authority import page_queries
-from lifecycle.pages.authority.forms import EnvironmentForm, MemberForm, RobotForm, TeamForm
+from lifecycle.pages.authority.forms import EnvironmentForm, MemberForm, RobotForm, TeamForm, TeamNameForm
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import cursors, reader
 
-_TABS: Final = ("members", "robots", "environments", "builder", "why")
+_TABS: Final = ("members", "robots", "environments", "builder", "why", "settings")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -68,6 +70,12 @@ def team_page(request: HttpRequest, team: Team, tab: str, *, status: int = 200, 
         context["form"] = EnvironmentForm()
     elif tab == "builder":
         context |= page_queries.builder_of(user, team)
+    elif tab == "settings":
+        context |= {
+            "form": TeamNameForm(initial={"name": team.name}),
+            "contents": contents_of(team),
+            "why_not_delete": why_not_delete_team(user, team),
+        }
     else:
         is_sent = request.GET.get("who") is not None
         form = WhyForm(environments, request.GET if is_sent else None, initial={"who": user.username})
@@ -87,6 +95,36 @@ def team(request: HttpRequest, slug: str) -> HttpResponse:
     """Show one team at the tab `?tab`."""
     tab = request.GET.get("tab", "")
     return team_page(request, team_for(reader(request), slug), tab if tab in _TABS else _TABS[0])
+
+
+@require_POST
+def rename(request: HttpRequest, slug: str) -> HttpResponse:
+    """Change the display name of the team."""
+    user = reader(request)
+    team = team_for(user, slug)
+    require(user, Verb.TEAM_MANAGE, team=team)
+    form = TeamNameForm(request.POST)
+    if form.is_valid():
+        with errors_shown_on(form, "name"):
+            services.rename_team(team.pk, actor=user, name=form.cleaned_data["name"])
+            messages.success(request, "Name saved.")
+            return redirect(f"{reverse('lifecycle:team', args=[slug])}?tab=settings")
+    return team_page(request, team, "settings", form=form, status=422)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def delete(request: HttpRequest, slug: str) -> HttpResponse:
+    """Ask for confirmation, with what the team still has, then delete it."""
+    user = reader(request)
+    team = team_for(user, slug)
+    if request.method == "POST":
+        services.delete_team(team.pk, actor=user)
+        messages.success(request, f"Team {slug} deleted.")
+        return redirect("lifecycle:teams")
+    if not is_above_grants(user):
+        raise NotPermitted("Only admins can delete teams. Ask an admin.")
+    context = {"team": team, "contents": contents_of(team), "why_not": why_not_delete_team(user, team)}
+    return render(request, "lifecycle/authority/delete_team.html", context | page_queries.counts_of(team))
 
 
 @require_POST

@@ -1,0 +1,124 @@
+"""The packages and findings of an image as files: CycloneDX, the SBOM as its tool wrote it, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import orjson
+
+from lifecycle.core.cells import cell
+from lifecycle.core.errors import NotFound
+from lifecycle.evidence.findings import Finding, findings_of_image, unscanned
+from lifecycle.registry.models import Image
+from lifecycle.registry.platforms import platform_ids
+from lifecycle.sbom.models import PackageVersion, Sbom
+
+_FINDING_FIELDS: Final = ("purl", "advisory", "aliases", "severity", "state", "fixed_version", "reason")
+_PACKAGE_FIELDS: Final = ("type", "namespace", "name", "version", "source_name", "source_version", "purl", "problem")
+
+
+def export(image: Image, kind: str) -> tuple[str, Iterable[bytes]]:
+    """Return (media type, parts) of an export of `image`, of all platforms of an index.
+
+    `kind` is a key of EXPORTS. Raises NotFound for another one, and while the packages of the image are unknown: an
+    empty file would look like an image without findings.
+    """
+    if kind not in EXPORTS:
+        raise NotFound(f"Unknown export. Choose one of: {', '.join(EXPORTS)}.")
+    waiting = unscanned(image)
+    if waiting:
+        digest, reason = waiting[0]
+        raise NotFound(f"The packages of {digest[:19]}… are unknown: {reason}.", code="not_scanned")
+    media_type, write = EXPORTS[kind]
+    return media_type, write(image)
+
+
+def packages_in(image: Image) -> Iterator[PackageVersion]:
+    """Yield the package versions of `image`, each once, by name."""
+    rows = PackageVersion.objects.filter(
+        inventory_packages__inventory__image_inventories__image__in=platform_ids(image)
+    ).distinct()
+    return rows.order_by("name", "version", "pk").iterator(chunk_size=2000)
+
+
+def _cyclonedx(image: Image) -> Iterator[bytes]:
+    """Yield a CycloneDX 1.5 document with every package that we know, those that cannot be judged too."""
+    head = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": {
+            "component": {"type": "container", "name": image.digest, "bom-ref": image.digest, "version": image.digest},
+            "properties": [{"name": "gravingdock:distro", "value": image.distro}],
+        },
+    }
+    yield orjson.dumps(head)[:-1] + b',"components":['
+    for number, package in enumerate(packages_in(image)):
+        component: dict[str, Any] = {
+            "type": "library",
+            "bom-ref": f"{package.pk}",
+            "name": package.name,
+            "version": package.version,
+            "purl": package.purl,
+        }
+        if package.namespace:
+            component["group"] = package.namespace
+        source = {"gravingdock:source": package.source_name, "gravingdock:problem": package.problem}
+        properties = [{"name": name, "value": value} for name, value in source.items() if value]
+        if properties:
+            component["properties"] = properties
+        yield (b"," if number else b"") + orjson.dumps(component)
+    yield b"]}\n"
+
+
+def _as_stored(image: Image) -> Iterator[bytes]:
+    """Yield the newest SBOM as its tool wrote it. Raises NotFound for an index or an import, which have none."""
+    sbom = Sbom.objects.filter(image=image).exclude(document=b"").order_by("-pk").first()
+    if sbom is None:
+        raise NotFound("No SBOM document is stored for this digest. Export CycloneDX instead.")
+    return iter([zlib.decompress(bytes(sbom.document))])
+
+
+def _packages_csv(image: Image) -> Iterator[bytes]:
+    rows = ({name: getattr(package, name) for name in _PACKAGE_FIELDS} for package in packages_in(image))
+    return _csv(_PACKAGE_FIELDS, rows)
+
+
+def _findings_csv(image: Image) -> Iterator[bytes]:
+    return _csv(_FINDING_FIELDS, (_row(finding) for finding in findings_of_image(image)))
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    return finding.as_json() | {"aliases": " ".join(finding.aliases)}
+
+
+def _findings_json(image: Image) -> Iterator[bytes]:
+    found = [finding.as_json() for finding in findings_of_image(image)]
+    return iter([orjson.dumps({"digest": image.digest, "findings": found}, option=orjson.OPT_INDENT_2) + b"\n"])
+
+
+def _csv(fields: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    """Yield the lines of a CSV file. No cell is a formula for a spreadsheet."""
+    yield _line(fields)
+    for row in rows:
+        yield _line([cell(row.get(name, "")) for name in fields])
+
+
+def _line(cells: Iterable[str]) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)  # RFC 4180
+    return buffer.getvalue().encode()
+
+
+# The end of the file's name -> (media type, what writes it).
+EXPORTS: Final[dict[str, tuple[str, Callable[[Image], Iterator[bytes]]]]] = {
+    "cdx.json": ("application/vnd.cyclonedx+json", _cyclonedx),
+    "syft.json": ("application/json", _as_stored),
+    "packages.csv": ("text/csv; charset=utf-8", _packages_csv),
+    "findings.csv": ("text/csv; charset=utf-8", _findings_csv),
+    "findings.json": ("application/json", _findings_json),
+}
