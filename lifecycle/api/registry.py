@@ -20,6 +20,8 @@ from lifecycle.evidence.findings import findings_of_image
 from lifecycle.ingest.protection import protect_tags
 from lifecycle.registry.constants import PROTECTED_PATTERNS_MAX
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
+from lifecycle.registry.platforms import platform_ids
+from lifecycle.sbom.queries import packages_as_json
 
 
 class RepositorySerializer(serializers.ModelSerializer[Repository]):
@@ -128,6 +130,15 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         `manage.py findings --image` prints the same.
         """
         return Response({"results": [finding.as_json() for finding in findings_of_image(self.get_object())]})
+
+    @extend_schema(responses={200: dict})
+    @action(detail=True, methods=["get"])
+    def packages(self, request: Request, digest: str) -> Response:
+        """Return the packages of the image (all platforms of an index), and how each is matched with advisories.
+
+        `judged_as` names the distribution's package that owns the files of a package of a language.
+        """
+        return Response({"results": packages_as_json(platform_ids(self.get_object()))})
 
     @extend_schema(
         parameters=[

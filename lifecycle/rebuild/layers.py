@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 import struct
 import tarfile
 import tempfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +13,15 @@ from typing import IO, BinaryIO, Final, cast
 
 from lifecycle.core.errors import LimitExceeded, Malformed
 from lifecycle.core.types import Digest
+from lifecycle.oci import layer_files
 from lifecycle.oci.client import RegistryClient
+from lifecycle.oci.layer_files import Budget
 from lifecycle.oci.types import Descriptor
 
 # image-spec layer.md, "Whiteouts".
 WHITEOUT: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"
 MEMBERS_MAX: Final = 1_000_000
-# Limit for the size in the header of one file. tarfile skips a file by reading it in small blocks, also past the end.
-MEMBER_MAX_BYTES: Final = 64 * 1024**3
 KEPT_MAX: Final = 32 * 1024 * 1024  # bytes of one file whose content is kept, such as a package database
 # Files whose content is needed for a decision.
 KEPT: Final = frozenset({"var/lib/dpkg/status", "lib/apk/db/installed", "usr/lib/apk/db/installed", "etc/os-release",
@@ -102,23 +100,12 @@ def copy_blob(client: RegistryClient, source: str, target: str, blob: Digest, *,
 
 
 def read_layer(stream: IO[bytes]) -> FileTree:
-    """Return one layer's paths; raises LimitExceeded, or Malformed unless it is a plain or gzip tar."""
-    is_gzip = stream.read(2) == b"\x1f\x8b"
-    stream.seek(0)
-    source: IO[bytes] = gzip.GzipFile(fileobj=stream) if is_gzip else stream  # type: ignore[assignment]  # GzipFile is not typed as IO
+    """Return one layer's paths; raises LimitExceeded, or Malformed unless it is a plain, gzip or zstd tar."""
     tree = FileTree()
-    count = 0
     try:
-        with tarfile.open(fileobj=source, mode="r|") as archive:
-            while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # otherwise, every member stays in memory
-                count += 1
-                if count > MEMBERS_MAX:
-                    raise LimitExceeded(f"A layer has more than {MEMBERS_MAX} files.")
-                if member.size > MEMBER_MAX_BYTES:
-                    raise LimitExceeded(f"A layer has a file of more than {MEMBER_MAX_BYTES} bytes.")
-                _add_member(tree, archive, member)
-    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, RecursionError) as error:
+        for archive, member in layer_files.members(stream, Budget(members=MEMBERS_MAX)):
+            _add_member(tree, archive, member)
+    except layer_files.UNREADABLE as error:
         raise Malformed(f"A layer cannot be read: {error}") from error
     return tree
 

@@ -192,6 +192,7 @@ def _package(item: object, layer_count: int) -> Package:
         source_version=_text(item, "source_version"),
         layer_position=layer if type(layer) is int and 0 <= layer < layer_count else None,
         version=_text(item, "version"),
+        owner=_text(item, "owner"),
     )
 
 

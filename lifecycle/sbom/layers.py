@@ -1,70 +1,43 @@
-"""Find the layer of each Debian and Alpine package from the tar files of the layers. These files are untrusted.
+"""Read what Debian's and Alpine's package managers recorded in the layers: which layer added a package, and its files.
 
-Both package managers rewrite their whole database on each change, so the last layer that wrote it is not the origin of
-its packages. dpkg also keeps one record per package. For apk, each database is compared with the one below. The
-databases of rpm are binary files that only its own library should parse (SQLite, ndb, Berkeley DB). Its packages get
-the layer that syft names, which is the last one that wrote the database.
+The files are untrusted. Both package managers rewrite their whole database on each change, so the last layer that wrote
+it is not the origin of its packages. dpkg also keeps one record per package. For apk, each database is compared with
+the one below. The databases of rpm are binary files that only its own library should parse (SQLite, ndb, Berkeley DB).
+Its packages get the layer that syft names, which is the last one that wrote the database.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
 import re
-import tarfile
-import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
 from lifecycle.core.errors import LimitExceeded
+from lifecycle.oci import layer_files
+from lifecycle.oci.layer_files import MEMBERS_MAX, UNPACKED_MAX, Budget
 
-UNPACKED_MAX: Final = 32 * 1024**3  # bytes of one image's layers, unpacked
-MEMBERS_MAX: Final = 3_000_000
-DATABASE_MAX: Final = 64 * 1024**2  # of one apk database; 15,000 packages with their files take about half of it
-HEADER_MAX: Final = 1024 * 1024  # bytes of one extended header; tarfile reads the whole header into memory
-
+DATABASE_MAX: Final = 64 * 1024**2  # of one apk database or list of files; 15,000 packages take about half of it
 _LIST: Final = re.compile(r"(?:\./)*var/lib/dpkg/info/([a-z0-9][a-z0-9+.-]*)(?::[a-z0-9-]+)?\.list")
 _APK: Final = re.compile(r"(?:\./)*(?:usr/)?lib/apk/db/installed")
 _STATUS_D: Final = re.compile(r"(?:\./)*var/lib/dpkg/status\.d/([a-z0-9][a-z0-9+.-]*)")
-_EXTENDED: Final = frozenset(
-    {
-        tarfile.XHDTYPE,
-        tarfile.XGLTYPE,
-        tarfile.SOLARIS_XHDTYPE,
-        tarfile.GNUTYPE_LONGNAME,
-        tarfile.GNUTYPE_LONGLINK,
-    }
-)
+_SUMS: Final = ".md5sums"  # of distroless images: the files of the package, beside its record
+_ROOT: Final = re.compile(r"^(?:\.?/)+")
+_MERGED: Final = ("bin/", "lib/", "lib32/", "lib64/", "sbin/")  # links to the same folders below usr/
+
+PackageName = tuple[str, str]  # (type in syft, name)
 
 
-class _Member(tarfile.TarInfo):
-    """A tar member that rejects large extended headers."""
+@dataclass(slots=True)
+class Records:
+    """What the layers say about the packages of a distribution.
 
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in _EXTENDED and self.size > HEADER_MAX:
-            raise LimitExceeded(f"A tar header is longer than {HEADER_MAX} bytes.")
-        if self.size > UNPACKED_MAX:  # tarfile skips a file in small blocks, also past the end: for hours
-            raise LimitExceeded(f"A layer contains a file that claims more than {UNPACKED_MAX} bytes.")
-        return super()._proc_member(archive)  # type: ignore[misc, no-any-return]  # typeshed does not have this method
+    `positions`: the layer with the final copy of each package. `owners`: the package that installed a file.
+    """
 
-
-class _Counted(io.RawIOBase):
-    """A stream with a limit on the bytes read from all layers together."""
-
-    def __init__(self, source: IO[bytes], budget: list[int]) -> None:
-        self._source = source
-        self._budget = budget
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        content = self._source.read(min(size, 1024 * 1024) if size >= 0 else 1024 * 1024)
-        self._budget[0] -= len(content)
-        if self._budget[0] < 0:
-            raise LimitExceeded(f"The unpacked layers are larger than {UNPACKED_MAX} bytes.")
-        return content
+    positions: dict[PackageName, int] = field(default_factory=dict)
+    owners: dict[str, PackageName] = field(default_factory=dict)
 
 
 def package_of_path(path: str) -> str:
@@ -73,53 +46,106 @@ def package_of_path(path: str) -> str:
     return match[1] if match else ""
 
 
-def package_positions(layers: Iterable[Path | None]) -> dict[tuple[str, str], int]:
-    """Return {(type in syft, package): position of the layer with the final copy}.
+def same_path(path: str) -> str:
+    """Return a path in one form: without a leading slash, and with `usr/` where distributions merged a folder."""
+    path = _ROOT.sub("", path)
+    return f"usr/{path}" if path.startswith(_MERGED) else path
+
+
+def package_records(layers: Iterable[Path | None], wanted: Collection[str] = ()) -> Records:
+    """Return which layer added each Debian and Alpine package, and the owners of the `wanted` paths (`same_path`).
 
     `layers` are the files of the layers, base first, None for unreadable ones. deb: the topmost layer that wrote the
     package's record. dpkg writes `info/<package>.list` at each installation and upgrade, and distroless images have a
-    file in `status.d`. apk: the first layer whose database has the final entry. Only gzip and plain tar layers are
-    read; others are skipped. Nothing is unpacked to disk. Raises LimitExceeded.
+    file in `status.d`. apk: the first layer whose database has the final entry. Layers in an unknown format are
+    skipped. Nothing is unpacked to disk. Raises LimitExceeded.
     """
-    positions: dict[tuple[str, str], int] = {}
-    installed: dict[str, tuple[int, str]] = {}  # apk: name -> (layer, version and checksum)
-    budget, members = [UNPACKED_MAX], 0
+    reader = _Reader(frozenset(wanted))
+    budget = Budget(UNPACKED_MAX, MEMBERS_MAX)
     for position, path in enumerate(layers):
         if path is None:
             continue
-        with path.open("rb") as raw:
-            is_gzip = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            source: IO[bytes] = gzip.GzipFile(fileobj=raw) if is_gzip else raw  # type: ignore[assignment]  # GzipFile is not typed as IO
+        with path.open("rb") as layer:
             try:
-                with tarfile.open(fileobj=_Counted(source, budget), mode="r|", tarinfo=_Member) as archive:
-                    while (member := archive.next()) is not None:
-                        archive.members = []  # type: ignore[attr-defined]  # otherwise, all members of all layers stay in memory
-                        members += 1
-                        if members > MEMBERS_MAX:
-                            raise LimitExceeded(f"The layers contain more than {MEMBERS_MAX} files.")
-                        if not member.isreg():
-                            continue
-                        if name := package_of_path(member.name):
-                            positions["deb", name] = position
-                        elif _APK.fullmatch(member.name) and (file := archive.extractfile(member)) is not None:
-                            installed = _apk_entries(file, position, installed)
-            except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, RecursionError):
+                for archive, member in layer_files.members(layer, budget):
+                    if member.isreg() and (read := reader.reader_of(member.name)) is not None:
+                        file = archive.extractfile(member)
+                        if file is not None:
+                            read(file, position)
+            except layer_files.UNREADABLE:
                 continue  # a broken or unknown format; the results up to this point are kept
-    positions.update({("apk", name): position for name, (position, _) in installed.items()})
-    return positions
+    return reader.records()
 
 
-def _apk_entries(file: IO[bytes], position: int, below: dict[str, tuple[int, str]]) -> dict[str, tuple[int, str]]:
-    """Return the entries of a database. An entry with the same version and checksum below keeps its layer."""
+class _Reader:
+    """The records read so far. A later layer replaces what an earlier one says about a package."""
+
+    def __init__(self, wanted: frozenset[str]) -> None:
+        self._wanted = wanted
+        self._debian: dict[str, int] = {}
+        self._debian_files: dict[str, set[str]] = {}
+        self._alpine: dict[str, tuple[int, str]] = {}  # name -> (layer, version and checksum)
+        self._alpine_files: dict[str, set[str]] = {}
+
+    def reader_of(self, path: str) -> Callable[[IO[bytes], int], None] | None:
+        """Return the function that reads the file at `path`, or None for files that are no records."""
+        if _APK.fullmatch(path):
+            return self._read_alpine
+        if not (name := package_of_path(path)):
+            return None
+        if not path.endswith(_SUMS):
+            return lambda file, position: self._read_debian(name, file, position, is_list=path.endswith(".list"))
+        return lambda file, _: self._read_sums(name.removesuffix(_SUMS), file)
+
+    def _read_debian(self, name: str, file: IO[bytes], position: int, *, is_list: bool) -> None:
+        self._debian[name] = position
+        if is_list and self._wanted:
+            self._debian_files[name] = self._wanted_of(_text(file).splitlines())
+
+    def _read_sums(self, name: str, file: IO[bytes]) -> None:
+        if self._wanted:
+            lines = (line.partition("  ")[2] for line in _text(file).splitlines())
+            self._debian_files.setdefault(name, set()).update(self._wanted_of(lines))
+
+    def _read_alpine(self, file: IO[bytes], position: int) -> None:
+        """Read a database. An entry with the same version and checksum as below keeps its layer."""
+        entries: dict[str, tuple[int, str]] = {}
+        files: dict[str, set[str]] = {}
+        for block in _text(file).split("\n\n"):
+            lines = block.splitlines()
+            words = dict(line.split(":", 1) for line in lines if line[:2] in {"P:", "V:", "C:"})
+            if name := words.get("P", "").strip():
+                entry = f"{words.get('V', '')} {words.get('C', '')}"  # version and checksum of the control data
+                below = self._alpine.get(name)
+                entries[name] = below if below is not None and below[1] == entry else (position, entry)
+                files[name] = self._wanted_of(_alpine_paths(lines)) if self._wanted else set()
+        self._alpine, self._alpine_files = entries, files
+
+    def _wanted_of(self, paths: Iterable[str]) -> set[str]:
+        return set(self._wanted.intersection(map(same_path, paths)))
+
+    def records(self) -> Records:
+        """Return what the last layer leaves."""
+        records = Records()
+        records.positions = {("deb", name): position for name, position in self._debian.items()}
+        records.positions.update({("apk", name): position for name, (position, _) in self._alpine.items()})
+        for kind, files in (("deb", self._debian_files), ("apk", self._alpine_files)):
+            records.owners.update({path: (kind, name) for name, paths in files.items() for path in paths})
+        return records
+
+
+def _alpine_paths(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the paths in one entry of apk's database: `F:` is a folder, `R:` a file in it."""
+    folder = ""
+    for line in lines:
+        if line.startswith("F:"):
+            folder = line[2:]
+        elif line.startswith("R:"):
+            yield f"{folder}/{line[2:]}"
+
+
+def _text(file: IO[bytes]) -> str:
     content = file.read(DATABASE_MAX + 1)
     if len(content) > DATABASE_MAX:
         raise LimitExceeded(f"A package database is larger than {DATABASE_MAX} bytes.")
-    entries: dict[str, tuple[int, str]] = {}
-    for block in content.decode(errors="replace").split("\n\n"):
-        words = dict(line.split(":", 1) for line in block.splitlines() if line[:2] in {"P:", "V:", "C:"})
-        if name := words.get("P", "").strip():
-            entry = f"{words.get('V', '')} {words.get('C', '')}"  # version and checksum of the control data
-            known = below.get(name)
-            entries[name] = known if known is not None and known[1] == entry else (position, entry)
-    return entries
+    return content.decode(errors="replace")

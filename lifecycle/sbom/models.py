@@ -7,10 +7,11 @@ from django.db.models import Q
 
 from lifecycle.registry.models import Image
 from lifecycle.versions import current_key_version
+from lifecycle.versions.coordinates import package_words
 
 
 class PackageVersion(models.Model):
-    """One version of one package, identified by its purl (with qualifiers), version and source package.
+    """One version of one package, identified by its purl (with qualifiers), version, source package and owner.
 
     `purl` is stored as given. If it has no version or source package, these can come from the row of an inventory, and
     they affect matching (`sbom.services.PackageKey`). All images with the package version share the row.
@@ -26,6 +27,8 @@ class PackageVersion(models.Model):
     version = models.CharField(max_length=500, blank=True)
     source_name = models.CharField(max_length=255, blank=True)
     source_version = models.CharField(max_length=500, blank=True)
+    # The purl of the distribution's package that owns the files of this package of a language. Its advisories decide.
+    owner = models.CharField(max_length=500, blank=True, default="", db_default="")
     ecosystem = models.CharField(max_length=60, blank=True)  # OSV ecosystem without suffix: "Debian", "PyPI"
     # The suffix: "12", "v3.18", "22.04:LTS", or the address of the package repository that the purl names.
     release = models.CharField(max_length=300, blank=True)
@@ -41,7 +44,8 @@ class PackageVersion(models.Model):
     class Meta:
         constraints = (
             models.UniqueConstraint(
-                fields=("purl", "version", "source_name", "source_version"), name="packageversion_once"
+                fields=("purl", "version", "source_name", "source_version", "owner"),
+                name="packageversion_once_by_owner",
             ),
         )
         indexes = (
@@ -56,6 +60,11 @@ class PackageVersion(models.Model):
 
     def __str__(self) -> str:
         return self.purl
+
+    @property
+    def owner_words(self) -> str:
+        """The distribution's package that this one is judged as: "Debian python3-urllib3"; "" without an owner."""
+        return package_words(self.owner) if self.owner else ""
 
 
 class Inventory(models.Model):

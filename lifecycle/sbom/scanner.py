@@ -24,7 +24,7 @@ from lifecycle.oci.client import RegistryClient
 from lifecycle.oci.constants import CONFIG_MAX_BYTES
 from lifecycle.oci.manifests import parse_manifest
 from lifecycle.oci.types import ManifestContent
-from lifecycle.sbom.layers import package_positions
+from lifecycle.sbom.layers import Records, package_records, same_path
 from lifecycle.sbom.services import Content, Package
 
 IMAGE_MAX: Final = 20 * 1024**3  # bytes of all layers, compressed
@@ -34,6 +34,8 @@ FILE_MAX: Final = 8 * 1024**3
 SCRATCH_MAX: Final = 32 * 1024**3  # bytes on disk of one scan, including the pulled layers
 DOCUMENT_MAX: Final = 256 * 1024**2
 PACKAGES_MAX: Final = 200_000
+_OWNERS: Final = frozenset({"apk", "deb", "rpm"})  # types of packages that own files of other packages
+_OVERLAP: Final = "ownership-by-file-overlap"
 _CHECK_EVERY_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
@@ -196,20 +198,95 @@ def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Pat
         distro = parsed.get("distro") or {}
         if not isinstance(artifacts, list) or len(artifacts) > PACKAGES_MAX:
             raise ScanFailed(f"The SBOM does not list its packages, or lists more than {PACKAGES_MAX}.")
-        position_of = {diff_id: position for position, diff_id in enumerate(diff_ids)}
-        is_needed = any(item.get("type") in {"deb", "apk"} for item in artifacts)
-        recorded = package_positions(layers) if is_needed else {}
-        packages = [_package(item, position_of, recorded) for item in artifacts if item.get("purl")]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        packages = _packages(artifacts, parsed.get("artifactRelationships") or [], diff_ids, layers)
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ScanFailed(f"The SBOM cannot be read: {type(error).__name__}.") from None
     identity, version = _text(distro.get("id")), _text(distro.get("versionID"))
     return Content(
         packages=packages,
         distro=f"{identity}-{version}" if identity and version else identity,
         format="syft-json",
-        tool=f"syft {descriptor.get('version') or ''}".strip(),
+        tool=f"syft {_text(descriptor.get('version'))}".strip(),
         document=document,
     )
+
+
+def _packages(
+    artifacts: Sequence[dict[str, Any]],
+    relationships: Sequence[dict[str, Any]],
+    diff_ids: Sequence[str],
+    layers: Sequence[Path | None],
+) -> list[Package]:
+    """Return the packages, each with its layer and, for a language's package, the distribution's package it is from."""
+    wanted = {path for item in artifacts if item.get("type") not in _OWNERS for path in _paths(item)}
+    is_recorded = any(item.get("type") in {"deb", "apk"} for item in artifacts)
+    records = package_records(layers, wanted) if is_recorded else Records()
+    position_of = {diff_id: position for position, diff_id in enumerate(diff_ids)}
+    positions = [_position(item, position_of, records) for item in artifacts]
+    owners = _owners(artifacts, relationships, records, positions)
+    return [
+        _package(item, positions[number], owners.get(number, ""))
+        for number, item in enumerate(artifacts)
+        if item.get("purl")
+    ]
+
+
+def _owners(
+    artifacts: Sequence[dict[str, Any]],
+    relationships: Sequence[dict[str, Any]],
+    records: Records,
+    positions: Sequence[int | None],
+) -> dict[int, str]:
+    """Return, by number of the artifact, the purl of the distribution's package that owns all of its evidence.
+
+    Owners come from syft's relationships, and from the package managers' own records: syft does not read dpkg's lists.
+    A file in a layer above its owner's layer was replaced, by pip for example. It no longer belongs to the owner.
+    """
+    number_of_id = {str(item.get("id")): number for number, item in enumerate(artifacts)}
+    number_of_name = {
+        (str(item.get("type")), str(item.get("name"))): number
+        for number, item in enumerate(artifacts)
+        if item.get("type") in _OWNERS
+    }
+    owner_of: dict[int, dict[str, int]] = {}
+    for item in relationships:
+        parent, child = number_of_id.get(str(item.get("parent"))), number_of_id.get(str(item.get("child")))
+        if item.get("type") != _OVERLAP or parent is None or child is None:
+            continue
+        if artifacts[parent].get("type") in _OWNERS:
+            files = (item.get("metadata") or {}).get("files") or _paths(artifacts[child])
+            owner_of.setdefault(child, {}).update({same_path(str(path)): parent for path in files})
+    owners: dict[int, str] = {}
+    for number, item in enumerate(artifacts):
+        paths = _paths(item) if item.get("type") not in _OWNERS else []
+        known = owner_of.get(number, {})
+        found = [known.get(path, number_of_name.get(records.owners.get(path, ("", "")))) for path in paths]
+        if not found or None in found:
+            continue
+        parent = next(parent for parent in found if parent is not None)
+        mine, theirs = positions[number], positions[parent]
+        if mine is None or theirs is None or mine <= theirs:
+            owners[number] = str(artifacts[parent].get("purl") or "")
+    return owners
+
+
+def _locations(item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the places of the files that show the package."""
+    locations = item.get("locations") or []
+    primary = [entry for entry in locations if (entry.get("annotations") or {}).get("evidence") == "primary"]
+    return primary or locations
+
+
+def _paths(item: Mapping[str, Any]) -> list[str]:
+    return [same_path(str(entry["path"])) for entry in _locations(item) if entry.get("path")]
+
+
+def _position(item: Mapping[str, Any], position_of: Mapping[str, int], records: Records) -> int | None:
+    position = records.positions.get((str(item.get("type")), str(item.get("name"))))
+    if position is not None:
+        return position
+    found = [position_of.get(str(location.get("layerID"))) for location in _locations(item)]
+    return next((value for value in found if value is not None), None)
 
 
 def _text(value: object) -> str:
@@ -217,21 +294,15 @@ def _text(value: object) -> str:
     return str(value or "").replace("\x00", "")
 
 
-def _package(item: dict[str, Any], position_of: Mapping[str, int], recorded: Mapping[tuple[str, str], int]) -> Package:
+def _package(item: dict[str, Any], position: int | None, owner: str) -> Package:
     upstream = (item.get("upstreams") or [{}])[0]
     given = item.get("metadata")
     metadata: dict[str, Any] = given if isinstance(given, dict) else {}
-    name = _text(upstream.get("name") or metadata.get("source") or metadata.get("originPackage"))
-    position = recorded.get((str(item.get("type")), str(item.get("name"))))
-    if position is None:
-        locations = item.get("locations") or []
-        primary = [entry for entry in locations if (entry.get("annotations") or {}).get("evidence") == "primary"]
-        positions = [position_of.get(str(location.get("layerID"))) for location in primary or locations]
-        position = next((value for value in positions if value is not None), None)
     return Package(
         purl=str(item["purl"]),
-        source_name=name,
+        source_name=_text(upstream.get("name") or metadata.get("source") or metadata.get("originPackage")),
         source_version=_text(upstream.get("version") or metadata.get("sourceVersion")),
         layer_position=position,
         version=_text(item.get("version")),
+        owner=_text(owner),
     )

@@ -8,6 +8,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from django.db import connection, transaction
@@ -30,11 +31,19 @@ from lifecycle.registry.models import Image, Repository
 from lifecycle.registry.platforms import platform_ids
 from lifecycle.sbom.kinds import SCAN
 from lifecycle.sbom.models import ImageInventory, Inventory, PackageVersion, Sbom
-from lifecycle.versions.coordinates import DISTRIBUTION_PREFIXES, RELEASE_MAX_CHARS, canonical, coordinates, parse_purl
+from lifecycle.versions.coordinates import (
+    DISTRIBUTION_PREFIXES,
+    RELEASE_MAX_CHARS,
+    canonical,
+    coordinates,
+    package_words,
+    parse_purl,
+)
 
 PURL_MAX: Final = 2000  # bytes
 _KEY_MAX: Final = 2500  # bytes of a package's key; a b-tree entry holds 2,704
 _HAS_UPSTREAM: Final = re.compile(r"[?&]upstream=[^&#]", re.IGNORECASE)
+OWNER_MAX: Final = 500  # characters
 _CHUNK: Final = 5000
 _PAIRS: Final = 50_000  # rows of an inventory in one statement
 
@@ -48,6 +57,7 @@ class Package:
     source_version: str = ""
     layer_position: int | None = None
     version: str = ""  # used where the purl has none
+    owner: str = ""  # purl of the distribution's package that owns its files
 
 
 class PackageKey(NamedTuple):
@@ -57,9 +67,12 @@ class PackageKey(NamedTuple):
     version: str = ""  # only where the purl has none
     source_name: str = ""  # only where the purl does not have it and advisories name source packages
     source_version: str = ""
+    owner: str = ""  # the distribution's package that it is judged as, for packages of languages
 
     def __str__(self) -> str:
-        return self.purl if not any(self[1:]) else "\t".join(self)
+        if self.owner:
+            return "\t".join(self)
+        return self.purl if not any(self[1:]) else "\t".join(self[:4])  # as before there were owners
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +212,8 @@ def _is_storable(package: Package) -> bool:
     purl = package.purl
     if not purl.startswith("pkg:") or "\x00" in purl or len(purl.encode(errors="replace")) > PURL_MAX:
         return False
-    parts = (purl, package.version[:500], package.source_name[:255], package.source_version[:500])
+    source = (package.source_name[:255], package.source_version[:500])
+    parts = (purl, package.version[:500], *source, owner_of(package))
     return sum(len(text.encode(errors="replace")) for text in parts) <= _KEY_MAX
 
 
@@ -208,10 +222,34 @@ def key_of(package: Package) -> PackageKey:
     version = ""
     if package.version and not _has_version(package.purl):
         version = _with_epoch(parse_purl(package.purl), package.version)
-    return _key(package.purl, version, package.source_name, package.source_version)
+    return _key(package.purl, version, package.source_name, package.source_version, owner_of(package))
 
 
-def _key(purl: str, version: str, source_name: str, source_version: str) -> PackageKey:
+def owner_of(package: Package) -> str:
+    """Return the purl of the distribution's package that owns this package of a language, without what is not needed.
+
+    "" if there is none, and for packages of distributions.
+    """
+    if not package.owner or package.purl.startswith(DISTRIBUTION_PREFIXES):
+        return ""
+    return _short_owner(package.owner)
+
+
+@lru_cache(maxsize=4096)
+def _short_owner(purl: str) -> str:
+    try:
+        parsed = canonical(parse_purl(purl))
+    except MalformedPurl:
+        return ""
+    given = parsed.qualifiers if isinstance(parsed.qualifiers, dict) else {}
+    needed = {name: value for name, value in given.items() if name in {"distro", "epoch"}}
+    short = parsed._replace(qualifiers=needed, subpath=None).to_string()
+    return short if parsed.type in {"apk", "deb", "rpm"} and len(short) <= OWNER_MAX else ""
+
+
+def _key(purl: str, version: str, source_name: str, source_version: str, owner: str) -> PackageKey:
+    if owner:
+        return PackageKey(purl, version[:500], owner=owner)
     if not source_name or not purl.startswith(DISTRIBUTION_PREFIXES) or _HAS_UPSTREAM.search(purl):
         return PackageKey(purl, version[:500])
     return PackageKey(purl, version[:500], source_name[:255], source_version[:500])
@@ -264,8 +302,9 @@ def _package_ids(keys: Sequence[PackageKey]) -> dict[PackageKey, int]:
     wanted, ids = set(keys), dict[PackageKey, int]()
     for start in range(0, len(purls), _CHUNK):
         rows = PackageVersion.objects.filter(purl__in=purls[start : start + _CHUNK]).order_by("id")
-        for pk, purl, version, *source in rows.values_list("id", "purl", "version", "source_name", "source_version"):
-            key = _key(purl, "" if _has_version(purl) else version, *source)
+        columns = ("id", "purl", "version", "source_name", "source_version", "owner")
+        for pk, purl, version, source_name, source_version, owner in rows.values_list(*columns):
+            key = _key(purl, "" if _has_version(purl) else version, source_name, source_version, owner)
             if key in wanted:
                 ids.setdefault(key, pk)
     return ids
@@ -285,6 +324,7 @@ def _package_version(key: PackageKey, package: Package) -> PackageVersion:
         version=key.version,
         source_name=package.source_name[:255],
         source_version=package.source_version[:500],
+        owner=key.owner,
     )
     try:
         parsed = parse_purl(package.purl)
@@ -301,6 +341,10 @@ def _package_version(key: PackageKey, package: Package) -> PackageVersion:
     parsed = canonical(parsed)
     row.type, row.namespace, row.name = parsed.type[:40], (parsed.namespace or "")[:255], parsed.name[:255]
     row.version = _with_epoch(parsed, parsed.version or "")[:500]
+    if key.owner:  # it has no coordinates of its own: advisories about the owner decide
+        problem = coordinates(key.owner).problem
+        row.problem = f"part of {package_words(key.owner)}, which cannot be matched: {problem}"[:200] if problem else ""
+        return row
     row.ecosystem, row.release = matched.ecosystem[:60], matched.release[:RELEASE_MAX_CHARS]
     row.match_name, row.match_version, row.scheme = matched.name[:500], matched.version[:500], matched.scheme[:12]
     row.version_key, row.problem = matched.key, (matched.problem or "")[:200]
@@ -317,7 +361,7 @@ def derive_again(package_ids: Collection[int]) -> None:
     """Derive the coordinates of these package versions from their purls again, after a change of KEY_VERSION."""
     rows = list(PackageVersion.objects.select_for_update(no_key=True).filter(pk__in=package_ids).order_by("pk"))
     for row in rows:
-        package = Package(row.purl, row.source_name, row.source_version, version=row.version)
+        package = Package(row.purl, row.source_name, row.source_version, version=row.version, owner=row.owner)
         derived = _package_version(key_of(package), package)
         for name in _DERIVED:
             setattr(row, name, getattr(derived, name))

@@ -123,6 +123,16 @@ def canonical(parsed: PackageURL) -> PackageURL:
     return parsed._replace(type=kind) if kind else parsed
 
 
+def package_words(purl: str) -> str:
+    """Return a distribution's package in words: "Debian python3-urllib3"; the purl itself if it is none."""
+    try:
+        parsed = canonical(parse_purl(purl))
+    except MalformedPurl:
+        return purl
+    namespace = (parsed.namespace or "").lower()
+    return f"{_ECOSYSTEM_OF_DISTRIBUTION.get((parsed.type, namespace), namespace)} {parsed.name}".strip()
+
+
 def coordinates(purl: str, *, source_name: str | None = None, source_version: str | None = None) -> Coordinates:
     """Return the coordinates of `purl`.
 

@@ -44,6 +44,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "api/v1/images/": (OUT, IN, IN),
     "api/v1/images/{digest}/": (OUT, HIDDEN, IN),
     "api/v1/images/{digest}/findings/": (OUT, HIDDEN, IN),
+    "api/v1/images/{digest}/packages/": (OUT, HIDDEN, IN),
     "api/v1/images/{digest}/compare/?to={digest}": (OUT, HIDDEN, IN),
     "api/v1/repositories/": (OUT, IN, IN),
     "api/v1/repositories/{repository}/": (OUT, HIDDEN, IN),

@@ -5,13 +5,14 @@ Otherwise they would be part of every image, and a rebase decision would count t
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Final
+
+from lifecycle.oci import layer_files
 
 # Files that buildah creates while a RUN runs. Runtimes mount over them again.
 OF_BUILDAH: Final = frozenset({"etc/hosts", "etc/resolv.conf", "etc/hostname"})
@@ -29,9 +30,7 @@ def remove(layer: Path, mounted: Collection[str]) -> Path | None:
     """
     with tempfile.TemporaryFile(dir=layer.parent) as plain:
         with layer.open("rb") as stream:
-            source = gzip.GzipFile(fileobj=stream) if stream.read(2) == b"\x1f\x8b" else stream
-            stream.seek(0)
-            shutil.copyfileobj(source, plain, _BLOCK)
+            shutil.copyfileobj(layer_files.unpacked(stream), plain, _BLOCK)
         plain.seek(0)
         members = list(_members(plain))
         dropped = _dropped(members, mounted)

@@ -7,10 +7,12 @@ import io
 import tarfile
 
 import pytest
+import zstandard
 
 from lifecycle.core.errors import LimitExceeded
+from lifecycle.oci import layer_files
 from lifecycle.sbom import layers
-from lifecycle.sbom.layers import package_of_path, package_positions
+from lifecycle.sbom.layers import package_of_path, package_records
 
 
 def tar(tmp_path, name, *paths, packed=True):
@@ -28,7 +30,7 @@ def test_debian_package_belongs_to_topmost_layer_with_its_record(tmp_path):
     first = tar(tmp_path, "1", f"{info}tar.list", f"{info}libc6:amd64.list", "var/lib/dpkg/status")
     second = tar(tmp_path, "2", f"./{info}tar.list", f"{info}curl.md5sums", packed=False)
     third = tar(tmp_path, "3", "var/lib/dpkg/status.d/base", "var/lib/dpkg/status")
-    assert package_positions([first, second, None, third]) == {
+    assert package_records([first, second, None, third]).positions == {
         ("deb", "libc6"): 0,
         ("deb", "tar"): 1,
         ("deb", "base"): 3,
@@ -60,13 +62,13 @@ def test_alpine_package_belongs_to_first_layer_with_its_entry(tmp_path):
             "./usr/lib/apk/db/installed",
         ),
     ]
-    assert package_positions(layers) == {("apk", "musl"): 0, ("apk", "busybox"): 1, ("apk", "curl"): 3}
+    assert package_records(layers).positions == {("apk", "musl"): 0, ("apk", "busybox"): 1, ("apk", "curl"): 3}
 
 
 def test_too_large_alpine_database_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(layers, "DATABASE_MAX", 10)
     with pytest.raises(LimitExceeded):
-        package_positions([apk_layer(tmp_path, "1", "P:musl\nV:1.2.4-r2\n\n")])
+        package_records([apk_layer(tmp_path, "1", "P:musl\nV:1.2.4-r2\n\n")])
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_broken_layer_is_skipped(tmp_path):
     truncated.write_bytes(valid.read_bytes()[:-30])
     other = tmp_path / "other"
     other.write_bytes(b"\x28\xb5\x2f\xfd" + b"x" * 2000)
-    assert package_positions([truncated, other, valid])["deb", "tar"] == 2
+    assert package_records([truncated, other, valid]).positions["deb", "tar"] == 2
 
 
 def test_decompression_bomb_is_refused(tmp_path, monkeypatch):
@@ -95,7 +97,7 @@ def test_decompression_bomb_is_refused(tmp_path, monkeypatch):
     bomb.write_bytes(gzip.compress(raw.getvalue()))
     monkeypatch.setattr(layers, "UNPACKED_MAX", 1_000_000)
     with pytest.raises(LimitExceeded):
-        package_positions([bomb])
+        package_records([bomb])
 
 
 def test_extended_header_that_claims_huge_size_is_refused(tmp_path):
@@ -104,7 +106,7 @@ def test_extended_header_that_claims_huge_size_is_refused(tmp_path):
     file = tmp_path / "pax"
     file.write_bytes(header.tobuf() + bytes(1024))
     with pytest.raises(LimitExceeded):
-        package_positions([file])
+        package_records([file])
 
 
 def test_file_that_claims_an_endless_size_is_refused_at_once(tmp_path):
@@ -113,4 +115,95 @@ def test_file_that_claims_an_endless_size_is_refused_at_once(tmp_path):
     layer = tmp_path / "layer.tar"
     layer.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
     with pytest.raises(LimitExceeded, match="claims more than"):
-        package_positions([layer])
+        package_records([layer])
+
+
+def packed(tmp_path, name, content, pack):
+    file = tmp_path / name
+    file.write_bytes(pack(content))
+    return file
+
+
+def in_frames(content):
+    """Return zstd as zstd:chunked writes it: several frames, then one that readers skip."""
+    frames = [zstandard.compress(content[start : start + 700]) for start in range(0, len(content), 700)]
+    return b"".join(frames) + b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
+
+
+def skippable_first(content):
+    return b"\x5a\x2a\x4d\x18\x04\x00\x00\x00abcd" + zstandard.compress(content)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress, in_frames, skippable_first])
+def test_layers_are_read_in_each_compression(tmp_path, pack):
+    info = "var/lib/dpkg/info/"
+    plain = [
+        tar(tmp_path, "1", f"{info}libc6.list", f"{info}zlib1g.list", packed=False).read_bytes(),
+        tar(tmp_path, "2", f"{info}curl.list", packed=False).read_bytes(),
+    ]
+    files = [packed(tmp_path, f"packed{number}", content, pack) for number, content in enumerate(plain)]
+    assert package_records(files).positions == {("deb", "libc6"): 0, ("deb", "zlib1g"): 0, ("deb", "curl"): 1}
+
+
+def test_zstd_bomb_is_refused(tmp_path, monkeypatch):
+    header = tarfile.TarInfo("big")
+    header.size = 2_000_000
+    bomb = packed(tmp_path, "bomb", header.tobuf() + bytes(header.size), zstandard.compress)
+    assert bomb.stat().st_size < 1000
+    monkeypatch.setattr(layers, "UNPACKED_MAX", 1_000_000)
+    with pytest.raises(LimitExceeded):
+        package_records([bomb])
+
+
+def test_zstd_frame_that_needs_too_much_memory_is_not_read(tmp_path):
+    """The header of a frame says how much memory it needs: here 1 GiB, of which the limit is 128 MiB."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=30, compression_level=1)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    valid = tar(tmp_path, "valid", "var/lib/dpkg/info/tar.list", packed=False).read_bytes()
+    file = tmp_path / "wide"
+    file.write_bytes(packer.compress(valid) + packer.flush())
+    assert package_records([file]).positions == {}
+    with file.open("rb") as layer, pytest.raises(zstandard.ZstdError, match="memory"):
+        layer_files.unpacked(layer).read(10)
+
+
+def files_layer(tmp_path, name, files):
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        for path, text in files.items():
+            member = tarfile.TarInfo(path)
+            member.size = len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
+    file = tmp_path / name
+    file.write_bytes(zstandard.compress(raw.getvalue()))
+    return file
+
+
+def test_owners_of_files_come_from_lists_sums_and_databases(tmp_path):
+    wanted = {"usr/lib/python3/a.egg-info", "usr/lib/b.jar", "usr/lib/c", "opt/d", "usr/share/e"}
+    first = files_layer(
+        tmp_path,
+        "1",
+        {
+            "var/lib/dpkg/info/python3-a.list": "/.\n/usr\n/usr/lib/python3/a.egg-info\n/usr/share/other\n",
+            "./var/lib/dpkg/info/libb:amd64.list": "/lib/b.jar\n/opt/d\n",
+            "var/lib/dpkg/status.d/base": "Package: base\n",
+            "var/lib/dpkg/status.d/base.md5sums": "d41d8cd98f00b204e9800998ecf8427e  usr/lib/c\n",
+        },
+    )
+    second = files_layer(
+        tmp_path,
+        "2",
+        {
+            "var/lib/dpkg/info/libb:amd64.list": "/lib/b.jar\n",  # the upgrade has no /opt/d
+            "lib/apk/db/installed": "P:e\nV:1-r0\nF:usr/share\nR:e\nF:opt\nR:x\n\n",
+        },
+    )
+    records = package_records([first, second], wanted)
+    assert records.owners == {
+        "usr/lib/python3/a.egg-info": ("deb", "python3-a"),
+        "usr/lib/b.jar": ("deb", "libb"),
+        "usr/lib/c": ("deb", "base"),
+        "usr/share/e": ("apk", "e"),
+    }
+    assert package_records([first, second]).owners == {}
