@@ -8,7 +8,7 @@ TEST_PROCESSES ?= 2
 BUILT_BENCHES := ingest lineage api token match
 
 .DEFAULT_GOAL := help
-.PHONY: help system setup up demo down logs status test test-long lint fmt docs bench lock image assets
+.PHONY: help system setup up demo down logs status test test-long mutants lint fmt docs bench lock image assets
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -50,9 +50,14 @@ test: setup ## run all tests except the long ones
 	@$(BIN)/python -m pytest -p no:randomly -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
 		-m "not long" $(PYTEST_ARGS)
 
-test-long: setup ## run all tests, one by one, in random order
+test-long: setup ## run all tests, one by one, in random order, then 300 mutants (SEED=1 chooses others)
 	@$(BIN)/python config/embedded/system.py --tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m tests.mutants --sample 300 --seed $(or $(SEED),1) --minutes 60
+
+mutants: setup ## change the code of permissions, tokens, promotion, jobs and policy in small ways; a test must notice (hours)
+	@$(BIN)/python config/embedded/system.py --tests
+	@$(BIN)/python -m tests.mutants $(MUTANT_ARGS)
 
 lint: setup ## check style, types, import contracts, migrations and docs/reference/
 	@$(BIN)/ruff check .

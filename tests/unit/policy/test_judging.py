@@ -51,3 +51,59 @@ def test_gates_that_do_not_apply_are_open():
     verdict = judge_promotion(replace(FACTS, required_approvals=0, approvers=[], previous_environment=None))
     assert verdict.is_allowed
     assert [r.status for r in verdict.requirements].count(Status.NOT_APPLICABLE) == 2
+
+
+def judged(name, **change):
+    return next(each for each in judge_promotion(replace(FACTS, **change)).requirements if each.name == name)
+
+
+@pytest.mark.parametrize(
+    ("required", "approvers", "eligible", "status", "summary"),
+    [
+        (3, ["kim"], ["lee", "max"], Status.PENDING, "1 of 3. The requester does not count."),
+        (3, ["kim"], ["lee"], Status.UNSATISFIED,
+         "1 of 3, and only 1 other user can approve. The requester does not count."),
+        (3, [], ["lee", "max"], Status.UNSATISFIED,
+         "0 of 3, and only 2 other users can approve. The requester does not count."),
+        (1, [], [], Status.UNSATISFIED, "0 of 1, and no other user can approve. The requester does not count."),
+        (2, ["kim", "lee"], [], Status.SATISFIED, "By kim, lee."),
+        (0, [], [], Status.NOT_APPLICABLE, "This environment needs no approvals."),
+    ],
+)  # fmt: skip
+def test_approvals_count_what_is_given_and_who_is_left(required, approvers, eligible, status, summary):
+    requirement = judged("approvals", required_approvals=required, approvers=approvers, eligible=eligible)
+    assert (requirement.status, requirement.summary) == (status, summary)
+    assert requirement.counts == {"given": len(approvers), "required": required, "eligible": len(eligible)}
+    if required:
+        assert requirement.title == ("1 approval" if required == 1 else f"{required} approvals")
+    if status == Status.PENDING:
+        assert requirement.who == tuple(eligible)
+
+
+def test_platform_that_is_scanned_has_no_problem_although_an_old_scan_failed():
+    scanned = replace(PLATFORM, scan_problem="an old problem")
+    assert judged("packages_known", platforms=[scanned]).status == Status.SATISFIED
+    failed = judged("packages_known", platforms=[PLATFORM, replace(scanned, is_scanned=False)])
+    assert (failed.status, failed.summary) == (Status.ERROR, "The scan failed: an old problem")
+
+
+def test_platforms_are_named_or_their_digests_are():
+    known, unnamed = PLATFORM, replace(PLATFORM, digest="sha256:b", platform="")
+    assert judged("platforms_complete", platforms=[known, unnamed]).summary == "linux/amd64, unnamed"
+    absent = [replace(each, is_known=False) for each in (known, unnamed)]
+    requirement = judged("platforms_complete", platforms=[PLATFORM, *absent], missing_platforms=["linux/arm64"])
+    assert requirement.summary == "Not in the registry: linux/amd64, sha256:b, linux/arm64."
+    empty = judged("platforms_complete", platforms=[])
+    assert (empty.status, empty.summary) == (Status.UNSATISFIED, "No platforms found.")
+
+
+def test_reasons_name_only_closed_gates():
+    verdict = judge_promotion(replace(FACTS, is_or_was_in_previous=False))
+    assert verdict.reasons == ("Stage order: Promote it to staging first.",)
+
+
+def test_requirement_is_stored_with_plain_values():
+    assert judged("stage_order", is_or_was_in_previous=False).as_json() == {
+        "name": "stage_order", "title": "Stage order", "status": "unsatisfied", "who": ["promotion to staging"],
+        "summary": "Promote it to staging first.", "counts": {},
+    }  # fmt: skip
