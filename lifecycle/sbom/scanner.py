@@ -199,14 +199,15 @@ def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Pat
         if not isinstance(artifacts, list) or len(artifacts) > PACKAGES_MAX:
             raise ScanFailed(f"The SBOM does not list its packages, or lists more than {PACKAGES_MAX}.")
         packages = _packages(artifacts, parsed.get("artifactRelationships") or [], diff_ids, layers)
+        identity, version = _text(distro.get("id")), _text(distro.get("versionID"))
+        tool = f"syft {_text(descriptor.get('version'))}".strip()
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ScanFailed(f"The SBOM cannot be read: {type(error).__name__}.") from None
-    identity, version = _text(distro.get("id")), _text(distro.get("versionID"))
     return Content(
         packages=packages,
         distro=f"{identity}-{version}" if identity and version else identity,
         format="syft-json",
-        tool=f"syft {_text(descriptor.get('version'))}".strip(),
+        tool=tool,
         document=document,
     )
 
