@@ -284,6 +284,13 @@ UBUNTU_PRO = env.boolean("UBUNTU_PRO", False)
 SYFT = env.text("SYFT", "")  # path of syft; if empty, syft from PATH or from the Python package
 BUILD_CA_BUNDLE = env.text("BUILD_CA_BUNDLE", "")  # extra CA bundle mounted into builds, not stored in images
 BUILD_TIMEOUT_S = env.integer("BUILD_TIMEOUT_S", 1800, minimum=10)  # time limit of a build, in seconds
+BUILD_DISK_MB = env.integer("BUILD_DISK_MB", 4096, minimum=512)  # disk of one build; at most a quarter of what is free
+BUILD_MEMORY_MB = env.integer("BUILD_MEMORY_MB", 4096, minimum=256)  # memory of one build, in MB
+BUILD_PROCESSES = env.integer("BUILD_PROCESSES", 2048, minimum=64)  # processes and threads of one build
+# Hosts that builds can reach, besides those in this machine's own apt, pip, npm and Go settings: host[:port],...
+BUILD_HOSTS = env.words("BUILD_HOSTS", "")
+# Run recipes without the box where this machine cannot give one: a recipe can then take over the machine.
+BUILD_UNCONFINED = env.boolean("BUILD_UNCONFINED", default=False)
 SCRATCH = env.text("SCRATCH", str(HOME / "scratch") if EMBEDDED else "")  # folder for temporary layers and builds
 
 LOGGING = LOGGING_CONFIGURATION

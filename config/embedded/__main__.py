@@ -153,12 +153,15 @@ class Installation:
                 both.submit(self.manage, "collectstatic", "--noinput", "-v0"),
             ]:
                 done.result()
+            builds = both.submit(self.checked_builder)
         say("  " + ", ".join(TITLES[part] for part in OURS))
         if running:
             self.supervisor.await_stopped(OURS)
             self.supervisor.reload_configuration(OURS)
         self.supervisor.start_parts(OURS)
         self._await_web()
+        if problem := builds.result():
+            say(f"Builds: {problem}")
         say(f"Up in {time.monotonic() - started:.0f} s: {self.values['PUBLIC_URL']}")
 
     def manage(self, *words: str) -> None:
@@ -173,6 +176,14 @@ class Installation:
         )
         if done.returncode != 0:
             raise PartDied(f"manage.py {words[0]} failed:\n{(done.stderr or done.stdout).strip()[-1500:]}")
+
+    def checked_builder(self) -> str:
+        """Return why builds are refused or not confined on this machine, "" when they run in a box."""
+        command = [sys.executable, "manage.py", "check_builder"]
+        environment = {**os.environ, "GRAVINGDOCK_HOME": str(HOME)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        sentence = done.stdout.strip()
+        return "" if sentence == "Builds run in a box." else sentence or done.stderr.strip()[-300:]
 
     def _await_web(self, timeout_s: float = 40) -> None:
         address = f"http://{ports.LOOPBACK}:{self.values['WEB_PORT']}/readyz"

@@ -20,6 +20,8 @@ RUNTIME = {
     "docker-registry": "docker-registry",
     "skopeo": "skopeo",
     "buildah": "buildah",
+    "crun": "crun",  # runs each RUN of a recipe inside the box of the build
+    "e2fsprogs": "mkfs.ext4",  # the disk of a build
     "mmdebstrap": "mmdebstrap",
     "python3-venv": "",  # detected by an import, see has()
     "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",

@@ -101,7 +101,7 @@ class RecipeView(generics.GenericAPIView[Recipe]):
         return Response(self.get_serializer(recipe).data)
 
 
-class BuilderSerializer(serializers.Serializer[BuilderPermit | None]):
+class BuilderSerializer(serializers.Serializer[BuilderPermit]):
     """Whether the embedded builder can run recipes here, and who turned it on."""
 
     is_on = serializers.BooleanField(read_only=True)
@@ -109,9 +109,7 @@ class BuilderSerializer(serializers.Serializer[BuilderPermit | None]):
     turned_on_by = serializers.CharField(allow_null=True, read_only=True)
     turned_on_at = serializers.DateTimeField(allow_null=True, read_only=True)
 
-    def to_representation(self, instance: BuilderPermit | None) -> dict[str, Any]:
-        if instance is None:
-            return {"is_on": False, "through": None, "turned_on_by": None, "turned_on_at": None}
+    def to_representation(self, instance: BuilderPermit) -> dict[str, Any]:
         return {
             "is_on": True,
             "through": "repository" if instance.team_id is None else "team",
@@ -121,7 +119,9 @@ class BuilderSerializer(serializers.Serializer[BuilderPermit | None]):
 
 
 def _builder_answer(permit: BuilderPermit | None) -> Response:
-    return Response(BuilderSerializer().to_representation(permit))
+    if permit is None:
+        return Response({"is_on": False, "through": None, "turned_on_by": None, "turned_on_at": None})
+    return Response(BuilderSerializer(permit).data)
 
 
 class TeamBuilderView(generics.GenericAPIView[BuilderPermit]):

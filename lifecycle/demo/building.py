@@ -20,9 +20,9 @@ from lifecycle.demo.images import Product
 from lifecycle.demo.telling import DemonstrationFailed, Teller
 from lifecycle.oci.client import RegistryClient
 from lifecycle.rebuild import base_images
-from lifecycle.rebuild.builders import buildah, settings_files
+from lifecycle.rebuild.builders import box, buildah, settings_files
 from lifecycle.rebuild.rebase import BASE_DIGEST, BASE_NAME
-from lifecycle.rebuild.types import BuildRequest
+from lifecycle.rebuild.types import BuildRequest, NoBuildBox
 
 PUSH_TIMEOUT_S: Final = 180
 LOG_LINES_SHOWN: Final = 12
@@ -52,6 +52,10 @@ def check_tools() -> None:
             "The demonstration builds images, and the embedded builder needs root for mount and process namespaces. "
             "Start Gravingdock as root: make down, then sudo make up. Without root, everything except rebuilds works."
         )
+    try:
+        box.is_confined()
+    except NoBuildBox as refusal:
+        raise DemonstrationFailed(refusal.message) from refusal
     if absent := [name for name, uris in settings_files.mirrors().items() if not uris]:
         raise DemonstrationFailed(
             f"The apt sources of this machine contain no mirror of {absent[0]} for {base_images.RELEASE}. The base "

@@ -44,6 +44,7 @@ def chrome(request: HttpRequest) -> dict[str, Any]:
         "registry_host": settings.REGISTRY_PUBLIC_URL.partition("://")[2],
         "public_url": settings.PUBLIC_URL,
         "is_embedded": settings.EMBEDDED,
+        "builds_unconfined": settings.BUILD_UNCONFINED,
     }
     if user is not None and user.is_authenticated:
         context["chrome"] = counts(user)

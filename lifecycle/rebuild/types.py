@@ -24,6 +24,20 @@ class BuilderOff(LifecycleError):
     http_status: ClassVar[int] = 403
 
 
+class NoBuildBox(LifecycleError):
+    """This machine cannot give builds a box, so the embedded builder refuses. The message says what is missing."""
+
+    code: ClassVar[str] = "no_build_box"
+    http_status: ClassVar[int] = 503
+
+
+class NoBuildSpace(LifecycleError):
+    """SCRATCH has no space for the disk of a build, or for its result."""
+
+    code: ClassVar[str] = "no_build_space"
+    http_status: ClassVar[int] = 507
+
+
 class PlanLimit(LifecycleError):
     """Reading the layers would take longer, or transfer more, than a plan allows. The image itself may be fine."""
 

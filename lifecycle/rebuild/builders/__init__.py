@@ -1,1 +1,1 @@
-"""Builders of recipes. So far one: buildah on this machine, for trusted recipes."""
+"""Builders of recipes. So far one: buildah on this machine, in a box."""

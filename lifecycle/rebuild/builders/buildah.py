@@ -1,8 +1,8 @@
-"""The embedded builder: buildah with chroot isolation, for trusted recipes only.
+"""The embedded builder: buildah in a box of its own (box.py).
 
 The builder never calls the registry. Our client fetches the bases into an OCI layout and pushes the result from one, so
-a build cannot access any credentials. Builds use the network of the machine, for package indexes. Layers of the base
-keep their original digests in the result, although buildah would compress them again.
+a build cannot access any credentials. Layers of the base keep their original digests in the result, although buildah
+would compress them again.
 """
 
 from __future__ import annotations
@@ -11,34 +11,25 @@ import hashlib
 import os
 import re
 import shutil
-import signal
-import subprocess
+import tarfile
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from django.conf import settings
 
 from lifecycle.core.errors import Malformed
 from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
 from lifecycle.oci.client import RegistryClient
-from lifecycle.rebuild.builders import mount_points, namespaces, settings_files
+from lifecycle.rebuild.builders import box, mount_points, settings_files
+from lifecycle.rebuild.builders.output import Check, Log, Output
 from lifecycle.rebuild.containerfile import for_builder
 from lifecycle.rebuild.types import BuildFailed, BuildRequest, BuildResult
 
-Log = Callable[[str], None]
-Check = Callable[[], None]
-
 _ARGUMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_ANSI: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-SANDBOX: Final = Path(__file__).with_name("sandbox.sh")
-CHECK_EVERY_S: Final = 2.0
-LOG_LINES_MAX: Final = 20_000  # of one build
-LOG_LINE_MAX: Final = 64 * 1024  # bytes without a line end
 _WRITES_BUNDLE: Final = re.compile(r"ca-certificates|\b(?:dist-|full-)?upgrade\b")
 MIB: Final = 1024 * 1024
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -66,167 +57,60 @@ def build_layout(request: BuildRequest, client: RegistryClient, work: Path, *, l
     for name, value in request.build_args.items():
         if not _ARGUMENT.fullmatch(name) or any(ord(c) < 32 for c in value):
             raise Malformed("A build argument needs a valid name and a value on one line.", argument=name[:60])
-    sandbox = _Sandbox(work, log=log, check=check)
+    is_confined = box.is_confined()
+    inputs = work / "in"
+    inputs.mkdir()
+    volumes = settings_files.write(inputs / "settings", with_proxy=not is_confined)
+    variables = settings_files.variables(inputs / "settings")
     local = {}
     for number, (written, pinned_reference) in enumerate(request.bases.items()):
         repository, _, digest = pinned_reference.partition("@")
-        layout = work / f"base{number}"
+        layout = inputs / f"base{number}"
         fetch_layout(client, repository, Digest.parse(digest), layout)
-        _add_variables(layout, sandbox.variables)
+        _add_variables(layout, variables)
         local[written] = f"localhost/base{number}:pinned"
-        sandbox.run(["pull", "-q", f"oci:/mnt/base{number}:pinned"], tag=local[written])
-    volumes = [*sandbox.volumes, *sandbox.bundle_volume(request.containerfile)]
-    recipe = for_builder(request.containerfile, local, request.build_args, "/mnt/heredocs")
-    (work / "Containerfile").write_bytes(recipe.text.encode())
+    if "ca.pem" in os.listdir(inputs / "settings") and not _WRITES_BUNDLE.search(request.containerfile):
+        # A package manager cannot replace a file that has a mount over it, so a recipe that installs or upgrades
+        # `ca-certificates` would fail. pip and apt always find our bundle through their own settings.
+        (inputs / "bundle-path").write_text(settings_files.SYSTEM_BUNDLE)
+    seen_as = "/in" if is_confined else "/mnt/in"  # the folder of the inputs, for the builder
+    recipe = for_builder(request.containerfile, local, request.build_args, f"{seen_as}/heredocs")
+    (inputs / "Containerfile").write_bytes(recipe.text.encode())
     for name, content in recipe.files.items():
-        path = work / "heredocs" / name
+        path = inputs / "heredocs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    context = work / "context"
     if request.context is None:
-        context.mkdir()
+        (inputs / "context").mkdir()
     else:
-        shutil.copytree(request.context, context, symlinks=True)
+        shutil.copytree(request.context, inputs / "context", symlinks=True)
     words = [
-        "build",
         "--pull=never",
-        "--network=host",
         "--format=oci",
         "--layers=false",
-        "-t",
-        "oci:/mnt/result:new",  # directly, because every new layer would be unpacked again in buildah's storage
-        "--disable-compression",
+        "--disable-compression",  # every new layer would be unpacked again in buildah's storage
         *recipe.options,
     ]
-    for volume in volumes:
-        words += ["--volume", volume]
-    for name, value in sorted(request.build_args.items()):
-        words += ["--build-arg", f"{name}={value}"]
-    sandbox.run([*words, "-f", "/mnt/Containerfile", "/mnt/context"])
+    words += [f"--volume={volume}" for volume in volumes]
+    words += [f"--build-arg={name}={value}" for name, value in sorted(request.build_args.items())]
+    known = _base_layers(inputs)
+    output = Output(secrets=settings_files.secrets_of(inputs / "settings"), log=log, check=check)
+    made = box.build(work, words, known=known, output=output)
     mounted = [volume.split(":")[1].lstrip("/") for volume in volumes]
-    return _finish(work, request, mounted=mounted, added=sandbox.variables)
-
-
-class _Sandbox:
-    """The namespaces, storage and settings of one build."""
-
-    def __init__(self, work: Path, *, log: Log, check: Check) -> None:
-        self._work, self._log, self._check = work, log, check
-        settings_folder = work / "settings"
-        self.volumes = settings_files.write(settings_folder)
-        self.variables = settings_files.variables(settings_folder)
-        self._secrets = settings_files.secrets_of(settings_folder)
-        self._deadline = time.monotonic() + settings.BUILD_TIMEOUT_S
-        self._lines_left = LOG_LINES_MAX
-        (work / "root").mkdir()
-        (work / "run").mkdir()
-        self._driver = "vfs"
-        self._driver = "overlay" if self._try_overlay() else "vfs"
-
-    def bundle_volume(self, recipe: str) -> list[str]:
-        """Return the volume that mounts our bundle over the system's bundle, if a base has one and no RUN changes it.
-
-        A package manager cannot replace a file that has a mount over it, so a recipe that installs or upgrades
-        `ca-certificates` would fail. pip and apt always find our bundle through their own settings.
-        """
-        name = settings_files.SYSTEM_BUNDLE.lstrip("/")
-        storage = self._work / "root"
-        has_bundle = any(storage.glob(f"overlay/*/diff/{name}")) or any(storage.glob(f"vfs/dir/*/{name}"))
-        if not has_bundle or _WRITES_BUNDLE.search(recipe) or not (self._work / "settings" / "ca.pem").exists():
-            return []
-        return [f"{settings_files.FOLDER}/ca.pem:{settings_files.SYSTEM_BUNDLE}:ro"]
-
-    def _try_overlay(self) -> bool:
-        """Return whether the kernel can mount an overlay here. The fallback, vfs, copies every layer."""
-        for name in ("lower", "upper", "index", "merged"):
-            (self._work / "probe" / name).mkdir(parents=True)
-        options = "lowerdir=probe/lower,upperdir=probe/upper,workdir=probe/index"
-        command = ["unshare", "--mount", "mount", "-t", "overlay", "overlay", "-o", options, "probe/merged"]
-        return subprocess.run(command, cwd=self._work, capture_output=True, check=False).returncode == 0
-
-    def _command(self, words: Sequence[str]) -> list[str]:
-        hidden = [str(settings.HOME), "/run/secrets", "/root/.config", "/root/.docker", "/root/.ssh"]
-        storage = ["--root", "/mnt/root", "--runroot", "/mnt/run", "--storage-driver", self._driver]
-        sandbox = ["sh", str(SANDBOX), str(self._work), str(self._work / "settings"), *hidden, "--"]
-        return [*namespaces.OWN, *sandbox, "buildah", *storage, *words]
-
-    def run(self, words: Sequence[str], *, tag: str = "") -> None:
-        """Run one buildah command and wait for its end; raises BuildFailed, and the errors of `check`."""
-        environment = settings_files.environment() | {
-            "BUILDAH_ISOLATION": "chroot",
-            "HOME": "/mnt",
-            "TMPDIR": "/mnt",
-            "XDG_RUNTIME_DIR": "/mnt/run",
-        }
-        process = subprocess.Popen(
-            self._command(words),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        last = ""
-        try:
-            for line in self._lines(process):
-                last = line or last
-                if not tag:
-                    self._write_log(line)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-        if process.returncode != 0:
-            raise BuildFailed(f"buildah {words[0]} failed: {last[:500]}", exit_code=process.returncode)
-        if tag:
-            self.run(["tag", last.strip(), tag])
-
-    def _write_log(self, line: str) -> None:
-        """Log a line, up to the maximum for one build."""
-        self._lines_left -= 1
-        if self._lines_left > 0:
-            self._log(line)
-        elif self._lines_left == 0:
-            self._log(f"The log has more than {LOG_LINES_MAX} lines. The rest is not stored.")
-
-    def _lines(self, process: subprocess.Popen[bytes]) -> Any:
-        """Yield cleaned lines as they arrive, and call `check` regularly; raises BuildFailed after the time limit."""
-        if process.stdout is None:
-            return
-        os.set_blocking(process.stdout.fileno(), False)
-        rest = b""
-        next_check = time.monotonic() + CHECK_EVERY_S
-        while True:
-            has_ended = process.poll() is not None  # before the read, so that the last output is in the pipe
-            chunk = process.stdout.read()
-            if chunk:
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    yield self._clean(line)
-                if len(rest) > LOG_LINE_MAX:
-                    yield self._clean(rest)
-                    rest = b""
-            elif has_ended:
-                break
-            else:
-                time.sleep(0.1)
-            if time.monotonic() > self._deadline:
-                raise BuildFailed(
-                    f"The build took longer than {settings.BUILD_TIMEOUT_S} s, the limit of BUILD_TIMEOUT_S."
-                )
-            if time.monotonic() > next_check:
-                self._check()
-                next_check = time.monotonic() + CHECK_EVERY_S
-        if rest:
-            yield self._clean(rest)
-
-    def _clean(self, line: bytes) -> str:
-        text = _ANSI.sub("", line.decode(errors="replace"))
-        for secret in self._secrets:
-            text = text.replace(secret, "<mirror>")
-        return "".join(c for c in text if c.isprintable() or c == "\t").rstrip()
+    if (made / "mounted-bundle").exists():
+        mounted.append(settings_files.SYSTEM_BUNDLE.lstrip("/"))
+    try:
+        return _finish(made / "result", inputs, request, mounted=mounted, added=variables)
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        orjson.JSONDecodeError,
+        tarfile.TarError,
+        Malformed,
+    ) as bad:
+        raise BuildFailed("The result of the build is not an image.") from bad
 
 
 def fetch_layout(client: RegistryClient, repository: str, digest: Digest, folder: Path) -> None:
@@ -289,26 +173,28 @@ def _write_index(layout: Path, digest: Digest, size_bytes: int, media_type: str,
     (layout / "index.json").write_bytes(orjson.dumps({"schemaVersion": 2, "manifests": [entry]}))
 
 
-def _finish(work: Path, request: BuildRequest, *, mounted: Sequence[str], added: Mapping[str, str]) -> Path:
+def _finish(
+    layout: Path, inputs: Path, request: BuildRequest, *, mounted: Sequence[str], added: Mapping[str, str]
+) -> Path:
     """Write the final documents of the result layout, and return its folder.
 
     The layers of the base get their original digests back. The empty mount points (`mounted`, and buildah's own) are
     removed from new layers, and the variables in `added` from the configuration. The annotations are added. Buildah
     wrote every layer uncompressed; new layers are compressed here.
     """
-    layout = work / "result"
     index = orjson.loads((layout / "index.json").read_bytes())
     written = _blob(layout, index["manifests"][0]["digest"])
     document = orjson.loads(written.read_bytes())
+    document = {"schemaVersion": 2, "config": document["config"], "layers": document["layers"]}
     config_path = _blob(layout, document["config"]["digest"])
     config = orjson.loads(config_path.read_bytes())
     _remove_variables(config, added)
     diff_ids = config["rootfs"]["diff_ids"]
-    known = _base_layers(work)
+    known = _base_layers(inputs)
     for position, diff_id in enumerate(list(diff_ids)):
         original = known.get(diff_id)
         if original is None:
-            old = _blob(layout, document["layers"][position]["digest"])
+            old = _checked_layer(layout, document["layers"][position], diff_id)
             cleaned = mount_points.remove(old, {*mounted, *mount_points.OF_BUILDAH})
             if cleaned is not None:
                 diff_ids[position], size_bytes = _store_layer(layout, cleaned)
@@ -316,11 +202,11 @@ def _finish(work: Path, request: BuildRequest, *, mounted: Sequence[str], added:
                     "mediaType": LAYER_TYPE, "digest": diff_ids[position], "size": size_bytes
                 }  # fmt: skip
             document["layers"][position] = _compressed(layout, document["layers"][position])
-        elif original["digest"] != document["layers"][position]["digest"]:
+        else:
             document["layers"][position] = original
             target = _blob(layout, original["digest"])
             if not target.exists():  # an image can contain the same layer twice
-                next(work.glob(f"base*/blobs/sha256/{target.name}")).replace(target)
+                next(inputs.glob(f"base*/blobs/sha256/{target.name}")).replace(target)
     config_path.unlink()
     config_bytes = orjson.dumps(config)
     document["config"] |= {"digest": Digest.of(config_bytes).text, "size": len(config_bytes)}
@@ -333,6 +219,19 @@ def _finish(work: Path, request: BuildRequest, *, mounted: Sequence[str], added:
     _blob(layout, digest.text).write_bytes(content)
     _write_index(layout, digest, len(content), MANIFEST_TYPE, name="new")
     return layout
+
+
+def _checked_layer(layout: Path, descriptor: Mapping[str, Any], diff_id: str) -> Path:
+    """Return the file of a new layer. It is a plain tar, so its digest is its diff id, and both must be right."""
+    path = _blob(layout, descriptor["digest"])
+    with path.open("rb") as stream:
+        # gzip or zstd: it would be unpacked here, to any size
+        is_packed = stream.read(4).startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd"))
+        stream.seek(0)
+        digest = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+    if is_packed or not digest == descriptor["digest"] == diff_id or descriptor["mediaType"] != LAYER_TYPE:
+        raise BuildFailed("The result of the build names other content than it has.", layer=str(diff_id)[:80])
+    return path
 
 
 def _store_layer(layout: Path, path: Path) -> tuple[str, int]:
@@ -384,10 +283,10 @@ def _blob(layout: Path, digest: str) -> Path:
     return layout / "blobs" / "sha256" / Digest.parse(digest).encoded
 
 
-def _base_layers(work: Path) -> dict[str, dict[str, Any]]:
+def _base_layers(inputs: Path) -> dict[str, dict[str, Any]]:
     """Return {diff id: layer descriptor in the base's own manifest} of all bases."""
     layers: dict[str, dict[str, Any]] = {}
-    for layout in sorted(work.glob("base[0-9]*")):
+    for layout in sorted(inputs.glob("base[0-9]*")):
         index = orjson.loads((layout / "index.json").read_bytes())
         document = orjson.loads(_blob(layout, index["manifests"][0]["digest"]).read_bytes())
         config = orjson.loads(_blob(layout, document["config"]["digest"]).read_bytes())

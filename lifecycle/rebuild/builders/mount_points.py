@@ -12,13 +12,15 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Final
 
+from lifecycle.core.errors import LimitExceeded
 from lifecycle.oci import layer_files
 
 # Files that buildah creates while a RUN runs. Runtimes mount over them again.
-OF_BUILDAH: Final = frozenset({"etc/hosts", "etc/resolv.conf", "etc/hostname"})
+OF_BUILDAH: Final = frozenset({"etc/hosts", "etc/resolv.conf", "etc/hostname", "run/.containerenv"})
 # There are many forms of an empty tar; lineage ignores this one when it compares images (lineage/chains.py).
 EMPTY: Final = bytes(1024)
 _BLOCK: Final = 1024 * 1024
+MEMBERS_MAX: Final = 1_000_000  # files of one layer that a build made
 
 
 def remove(layer: Path, mounted: Collection[str]) -> Path | None:
@@ -53,7 +55,9 @@ def remove(layer: Path, mounted: Collection[str]) -> Path | None:
 def _members(stream: IO[bytes]) -> Iterator[tuple[str, int, bool]]:
     """Yield (name, offset of its first header, whether it is a folder or an empty file) of each member."""
     with tarfile.open(fileobj=stream, mode="r:") as archive:
-        for member in archive:
+        for number, member in enumerate(archive):
+            if number >= MEMBERS_MAX:
+                raise LimitExceeded(f"The layer has more than {MEMBERS_MAX} files.")
             name = "/".join(part for part in member.name.split("/") if part not in ("", "."))
             yield name, member.offset, member.isdir() or (member.isreg() and not member.size)
 

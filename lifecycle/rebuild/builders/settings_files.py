@@ -23,14 +23,15 @@ _DEB_LINE: Final = re.compile(r"deb\s+(?:\[[^]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>
 _RELEASE: Final = "bookworm"
 
 
-def write(folder: Path) -> list[str]:
+def write(folder: Path, *, with_proxy: bool = False) -> list[str]:
     """Write the files into `folder` and return the `--volume` values of those that replace a path of the image.
 
     Raises Malformed when the file of BUILD_CA_BUNDLE does not exist.
 
     `ca.pem` is the machine's own bundle, followed by the extra one (setting BUILD_CA_BUNDLE). `pip.conf` contains the
     path of `ca.pem` and the machine's package index. `apt.conf` contains the path of `ca.pem`. `apt/*.list` are the
-    mirrors of `mirror+file:/etc/apt/mirrors/*.list` sources. Programs that read none of these files use `variables`.
+    mirrors of `mirror+file:/etc/apt/mirrors/*.list` sources. In a box, pip keeps no proxy of the machine, because the
+    box has its own. Programs that read none of these files use `variables`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     bundle = _bundle()
@@ -39,7 +40,7 @@ def write(folder: Path) -> list[str]:
         (folder / "ca.pem").write_bytes(bundle)
         (folder / "apt.conf").write_text(f'Acquire::https::CAInfo "{FOLDER}/ca.pem";\n')
         volumes.append(f"{FOLDER}/apt.conf:/etc/apt/apt.conf.d/99gravingdock:ro")
-    (folder / "pip.conf").write_text(_pip_configuration(has_bundle=bool(bundle)))
+    (folder / "pip.conf").write_text(_pip_configuration(has_bundle=bool(bundle), with_proxy=with_proxy))
     volumes.append(f"{FOLDER}/pip.conf:/etc/pip.conf:ro")
     (folder / "apt").mkdir(exist_ok=True)
     for name, uris in mirrors().items():
@@ -65,7 +66,7 @@ def variables(folder: Path) -> dict[str, str]:
     return dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"), f"{FOLDER}/ca.pem")
 
 
-def _pip_configuration(*, has_bundle: bool) -> str:
+def _pip_configuration(*, has_bundle: bool, with_proxy: bool) -> str:
     """Return a pip.conf with the index settings of this machine's pip, and our bundle."""
     done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
     kept_keys = {"index-url", "extra-index-url", "trusted-host", "default-timeout", "timeout", "proxy"}
@@ -73,7 +74,7 @@ def _pip_configuration(*, has_bundle: bool) -> str:
     for line in done.stdout.splitlines():
         name, separator, value = line.partition("=")
         key = name.rpartition(".")[2]
-        if separator and key in kept_keys:
+        if separator and key in kept_keys and (with_proxy or key != "proxy"):
             values[key] = value.strip().strip("'\"")
     if has_bundle:
         values["cert"] = f"{FOLDER}/ca.pem"
@@ -83,7 +84,7 @@ def _pip_configuration(*, has_bundle: bool) -> str:
 def mirrors() -> dict[str, list[str]]:
     """Return the machine's Debian mirrors: {"debian": [...], "debian-security": [...]}, from its own apt sources."""
     uris_by_name: dict[str, list[str]] = {"debian": [], "debian-security": []}
-    for uri, suite in _sources(Path("/etc/apt")):
+    for uri, suite in sources(Path("/etc/apt")):
         if suite.startswith(_RELEASE):
             name = "debian-security" if "security" in suite else "debian"
             if uri not in uris_by_name[name]:
@@ -91,7 +92,7 @@ def mirrors() -> dict[str, list[str]]:
     return uris_by_name
 
 
-def _sources(folder: Path) -> list[tuple[str, str]]:
+def sources(folder: Path) -> list[tuple[str, str]]:
     """Return (address, suite) of every binary source, from one-line and deb822 files (sources.list(5))."""
     pairs: list[tuple[str, str]] = []
     files = [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))]

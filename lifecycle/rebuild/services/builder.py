@@ -25,7 +25,7 @@ def turn_builder_on(*, actor: User, team: str = "", repository_id: int | None = 
     permit = BuilderPermit.objects.filter(**scope).first()
     if permit is None:
         permit = BuilderPermit.objects.create(turned_on_by=actor, **scope)
-        audit.record(Action.BUILDER_TURNED_ON, actor=actor, subject=permit, **scope)
+        _record(Action.BUILDER_TURNED_ON, permit, actor)
     return permit
 
 
@@ -41,8 +41,12 @@ def turn_builder_off(*, actor: User, team: str = "", repository_id: int | None =
         raise Conflict(f"The builder is on for the whole team {repository.team}. Turn it off on the page of the team.")
     permit = BuilderPermit.objects.filter(**scope).first()
     if permit is not None:
-        audit.record(Action.BUILDER_TURNED_OFF, actor=actor, subject=permit, **scope)
+        _record(Action.BUILDER_TURNED_OFF, permit, actor)
         permit.delete()
+
+
+def _record(action: Action, permit: BuilderPermit, actor: User) -> None:
+    audit.record(action, actor=actor, subject=permit, team=permit.team, repository=permit.repository)
 
 
 def _lock_scope(actor: User, team: str, repository_id: int | None) -> dict[str, Team | Repository]:

@@ -13,7 +13,7 @@ import pytest
 
 from lifecycle.core.errors import LeaseLost, Malformed
 from lifecycle.core.types import Digest
-from lifecycle.rebuild.builders import buildah, settings_files
+from lifecycle.rebuild.builders import buildah, output, settings_files
 from lifecycle.rebuild.builders.settings_files import SYSTEM_BUNDLE
 from lifecycle.rebuild.types import BuildFailed, BuildRequest
 from lifecycle.registry.clients import client_for
@@ -103,7 +103,7 @@ def test_machine_settings_reach_the_build_but_not_the_image_or_log(
     context.mkdir()
     # The recipe itself contains none of the words, so no output may contain them.
     (context / "probe").write_text(
-        "set -e\ncat /etc/apt/mirrors/*.list\ngrep -q user: /etc/pip.conf\n"
+        "set -e\nenv | grep -q ^https_[p]roxy=http\ncat /etc/apt/mirrors/*.list\ngrep -q user: /etc/pip.conf\n"
         "bundle=$(sed -n 's/^cert = //p' /etc/pip.conf)\ngrep -q 'C[A]NARY' $bundle\n"
         f"grep -q 'C[A]NARY' {SYSTEM_BUNDLE}\ngrep -q $bundle /etc/apt/apt.conf.d/*\n"
         # each of the three variables, whatever its name: no output may contain the words
@@ -120,7 +120,8 @@ def test_machine_settings_reach_the_build_but_not_the_image_or_log(
     assert [name for name in names if name.startswith("etc/")] == ["etc/ssl", "etc/ssl/certs", SYSTEM_BUNDLE[1:]]
     written = [*log, config.decode(), orjson.dumps(document).decode(), *names, *contents]
     words = ("internal.example", "user:secret", "CANARY", "/dev/gravingdock", "gravingdock/ca.pem", bundle.name,
-             "PIP_CERT", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", str(tmp_path))  # fmt: skip
+             "https_proxy", "127.0.0.1:3128", "PIP_CERT", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS",
+             str(tmp_path))  # fmt: skip
     for word in words:
         assert not [text for text in written if word in text], word
 
@@ -167,7 +168,7 @@ def test_bundle_that_the_recipe_may_replace_is_not_mounted(client, tmp_path, she
 
 
 def test_log_of_verbose_build_is_truncated_and_build_continues(client, shell_folder, monkeypatch):
-    monkeypatch.setattr(buildah, "LOG_LINES_MAX", 50)
+    monkeypatch.setattr(output, "LOG_LINES_MAX", 50)
     log: list[str] = []
     text = f'{SHELL}RUN ["/bin/sh", "-c", "seq 1 5000; head -c 300000 /dev/zero | tr -c x y"]\n'
     build(client, text, repository="shop/talk", context=shell_folder, log=log)

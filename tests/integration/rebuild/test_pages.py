@@ -106,7 +106,7 @@ def test_plan_shows_its_effects_and_confirm_shows_the_count(harbour, owner):
         "Its own layers go onto the new base",
         "Not rebased: A layer of it writes the package database",
         "It has no recipe, and cannot be rebased",
-        "Use only trusted recipes",
+        "A build runs in a box",
         ">9</span> in all images",
         "· 3 different advisories",
         "· unknown for 1 image",
