@@ -23,6 +23,7 @@ _OPTIONS: Final = {
     "add": {"chown", "chmod", "link", "checksum", "keep-git-dir", "exclude", "unpack"},
     "run": {"mount", "network", "security", "device"},
 }
+_LINKS: Final = frozenset({"--link", "--link=true"})
 _NEEDS_ARGUMENTS: Final = frozenset(
     {
         "add", "arg", "copy", "env", "expose", "healthcheck", "label", "maintainer", "onbuild", "shell", "stopsignal",
@@ -86,7 +87,7 @@ class BuilderInput:
 
 
 def for_builder(text: str, bases: Mapping[str, str], build_args: Mapping[str, str] | None, folder: str) -> BuilderInput:
-    """Return the recipe as `pinned` does, and without here-documents, which buildah 1.28 has not.
+    """Return the recipe as `pinned` does, and without here-documents and `--link`, which buildah 1.28 has not.
 
     The files must be in `folder`, as the builder sees it. Raises Malformed.
     """
@@ -208,12 +209,22 @@ class _Reading:
             self._read_copy(scope, instruction)
         elif keyword == "run":
             self._read_mounts(scope, instruction)
-        if instruction.heredocs:
+        if not instruction.heredocs:
+            self._drop_links(instruction)
+        else:
             values = scope.visible_arguments() | scope.environment
             known = {name: value for name, value in values.items() if name not in scope.unsure}
             self.rewritten.append(heredocs.rewrite(instruction, self._text, known.get))
         if keyword == "onbuild" and (inner := instruction.words[0].text).lower() in _NOT_IN_ONBUILD:
             raise refusal(instruction.line, f"ONBUILD cannot contain {inner.upper()}.")
+
+    def _drop_links(self, instruction: Instruction) -> None:
+        """Leave `--link` of COPY and ADD out for the builder: buildah 1.28 refuses it, and the files are the same."""
+        for option in instruction.options:
+            start, end = (option.ranges[0][0], option.ranges[-1][1]) if option.ranges else (0, 0)
+            is_plain = self._text[start:end] == option.text  # without quotes and continuations
+            if instruction.keyword in ("copy", "add") and option.text in _LINKS and is_plain:
+                self.rewritten.append(heredocs.Rewritten(start, end, ""))
 
     def _read_from(self, instruction: Instruction) -> None:
         words = instruction.words

@@ -92,7 +92,8 @@ def _copy(instruction: Instruction, lookup: Callable[[str], str | None]) -> tupl
     for option in instruction.options:
         if option.text.startswith("--from"):
             raise refusal(line, "a here-document cannot be copied from an image.")
-        options.append(_SPECIAL.sub(r"\\\1", option.text))
+        if not option.text.startswith("--link"):  # changes no file, and buildah 1.28 refuses it
+            options.append(_SPECIAL.sub(r"\\\1", option.text))
     if not any(option.startswith("--chown=") for option in options):
         options.append("--chown=0:0")  # else the files would belong to the account that builds
     return " ".join(["COPY", f"--from={CONTEXT}", *options, *(f"/{path}" for path in files), words[-1]]), files

@@ -143,6 +143,7 @@ ROWS = [
     Row("option in quotes", f'FROM {BB}\nCOPY --from="{TOOL}" /x /y\n', [BB, TOOL]),
     Row("two options", f"FROM {BB}\nCOPY --chown=1:1 --from={TOOL} /x /y\n", [BB, TOOL]),
     Row("option over two lines", f"FROM {BB}\nCOPY \\\n  --from={TOOL} \\\n  /x /y\n", [BB, TOOL]),
+    Row("link, as BuildKit", f"FROM {BB}\nCOPY --link --from={TOOL} /x /y\nCOPY --link <<A /z\na\nA\n", [BB, TOOL], builds=False),
     refused("two --from", f"FROM {BB}\nCOPY --from={TOOL} --from={CC} /x /y\n", "Line 2: COPY takes one --from", ),
     refused("COPY --from without a value", f"FROM {BB}\nCOPY --from /x /y\n", "Line 2: COPY takes one --from"),
     refused("ADD --from", f"FROM {BB}\nADD --from={TOOL} /x /y\n", "Line 2: ADD has no option --from"),

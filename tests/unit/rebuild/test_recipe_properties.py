@@ -91,7 +91,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=1500, deadline=2000)
+@settings(max_examples=1500, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join) | st.text(max_size=60))
 def test_any_text_is_read_or_refused_with_its_line(text):
     for recipe in (text, f"FROM hb/bb:1 AS x\n{text}", f"ARG V=1.2\nFROM hb/bb:{text}"):
@@ -141,10 +141,10 @@ def test_line_that_the_builder_would_not_read_is_refused():
 
 def test_pattern_takes_little_time():
     value = "a" * 250
-    started = time.monotonic()
+    started = time.process_time()
     for operator in ("#", "##", "%", "%%", "/", "//"):
         expand("${V" + operator + "*a" * 100 + "b" + ("/x}" if "/" in operator else "}"), {"V": value}.get)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -217,3 +217,31 @@ def test_only_a_stage_named_by_a_variable_needs_every_stage():
         assert for_builder(f"ARG S=t\nFROM hb/tool:1 AS t\n{use}", PINS, {}, "/files").options == [
             "--skip-unused-stages=false"
         ]
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("COPY --link --from=hb/tool:1 /a /b\n", "COPY  --from=localhost/base1:pinned /a /b\n"),
+        ("ADD --link=true a b\n", "ADD  a b\n"),
+        ("COPY --link=false a b\n", "COPY --link=false a b\n"),
+        ("COPY a --link /b/\n", "COPY a --link /b/\n"),
+        ("RUN x --link\n", "RUN x --link\n"),
+    ],
+)
+def test_link_is_left_out_for_the_builder(text, result):
+    assert built(text).text == f"FROM localhost/base0:pinned\n{result}"
+    assert pinned(f"FROM hb/bb:1\n{text}", PINS).count("--link") == text.count("--link")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://example.org/a.tgz",
+        "--checksum=sha256:aa https://example.org/a",
+        "git@example.org:a/b.git#main",
+        "--keep-git-dir=true https://example.org/a.git",
+    ],
+)
+def test_source_that_is_no_image_is_no_base(source):
+    assert base_references(f"FROM hb/bb:1\nADD {source} /x\n") == ["hb/bb:1"]
