@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
+from typing import ClassVar, Final
 
 from django.db import transaction
 from django.db.models import Q
@@ -16,7 +16,7 @@ from lifecycle.authority.access import repository_named
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.authority.rights import may, require
 from lifecycle.core import clock
-from lifecycle.core.errors import LimitExceeded, NotFound
+from lifecycle.core.errors import LimitExceeded, NotFound, PolicyBlocked
 from lifecycle.core.types import Digest
 from lifecycle.evidence.findings import is_matching
 from lifecycle.jobs.handlers import Postponed
@@ -29,6 +29,7 @@ from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Repository, Tag
 from lifecycle.registry.platforms import platforms_of
 
+REASONS_SHOWN: Final = 5  # in the message about an empty plan
 IMAGES_MAX: Final = 5000  # in one wave, so that a user can review them before the confirmation
 SCAN_WAIT: Final = timedelta(seconds=60)  # for the scan of a new base; later estimates are added afterwards
 SCAN_POLL_S: Final = 2.0
@@ -37,6 +38,12 @@ State = RebuildWave.State
 _SEVERAL_PLATFORMS: Final = (
     "The image has several platforms, but the builder makes only one. Rebuild it where it was built."
 )
+
+
+class NothingToRebuild(PolicyBlocked):
+    """No image can be rebuilt on this base now. `details["reasons"]` lists the skipped images, with the reason."""
+
+    code: ClassVar[str] = "nothing_to_rebuild"
 
 
 def plan_wave(base: str, *, actor: User, trigger: str = "manual") -> RebuildWave:
@@ -49,18 +56,11 @@ def plan(base: str, *, actor: User, trigger: str = "manual") -> tuple[RebuildWav
 
     The wave contains the outdated derived images that `actor` can rebuild, and lists the skipped ones that `actor` can
     see, with the reason. If an equal plan is not confirmed yet, or a running wave covers all images, that wave is
-    returned. Starts nothing.
+    returned. Starts nothing, and stores no empty plan.
 
-    Raises NotFound, RegistryUnavailable, LimitExceeded, or NotPermitted when `actor` cannot rebuild the base or any of
-    its derived images.
+    Raises NotFound, NothingToRebuild, RegistryUnavailable, LimitExceeded, or NotPermitted when `actor` cannot rebuild
+    the base or any of its derived images.
     """
-    wave, is_new = _plan(base, actor=actor, trigger=trigger)
-    if wave is None:
-        raise NotFound("There is nothing to plan.")  # cannot happen: only `propose` drops empty plans
-    return wave, is_new
-
-
-def _plan(base: str, *, actor: User, trigger: str, even_empty: bool = True) -> tuple[RebuildWave | None, bool]:
     name, reference = split_reference(base)
     repository = repository_named(actor, name)
     new_base = _image_at(repository, reference)
@@ -88,10 +88,20 @@ def _plan(base: str, *, actor: User, trigger: str, even_empty: bool = True) -> t
     _remove_skipped(nodes, skipped_by_key)
     _set_levels(nodes)
     skipped = _skipped_visible_to(actor, skipped_by_key)
-    if not nodes and not skipped and not even_empty:
-        return None, False
+    if not nodes:
+        raise _nothing(name, reference, skipped)
     return _write(repository, _old_base(reach, repository, nodes, new_platforms), new_base, nodes, skipped,
                   actor=actor, trigger=trigger)  # fmt: skip
+
+
+def _nothing(name: str, reference: str, skipped: list[dict[str, str]]) -> NothingToRebuild:
+    where = f"{name}{'@' if ':' in reference else ':'}{reference}"
+    if not skipped:
+        return NothingToRebuild(f"There is nothing to rebuild. No image that you can see is outdated on {where}.")
+    reasons = [f"{row['repository']}: {row['reason']}" for row in skipped]
+    more = f" And {len(reasons) - REASONS_SHOWN} more." if len(reasons) > REASONS_SHOWN else ""
+    text = f"No image can be rebuilt on {where}. {' '.join(reasons[:REASONS_SHOWN])}{more}"
+    return NothingToRebuild(text, reasons=reasons)
 
 
 def propose_for(watch_id: int, *, queued_at: datetime) -> None:
@@ -120,6 +130,9 @@ def _has_findings(images: list[Image]) -> bool:
 def propose(watch: UpstreamWatch, *, actor: User) -> RebuildWave | None:
     """Plan a wave when a watched tag has moved since the last check; None when no image is outdated.
 
+    Raises as `plan`. NothingToRebuild means that every outdated image is skipped: the watch shows why, and a later
+    attempt can plan what has changed meanwhile, for example a new recipe.
+
     Returns None when the tag moved to the result of a running wave. That wave rebuilds the derived images itself, and
     queues a plan for every watch of its images when it ends. So no wave causes a second wave for the same images.
     """
@@ -132,7 +145,11 @@ def propose(watch: UpstreamWatch, *, actor: User) -> RebuildWave | None:
     wave = None
     if watch.last_digest:  # the first image of a base has no derived images yet
         name = f"{watch.repository.name}@{image.digest}"
-        wave, _ = _plan(name, actor=actor, trigger="watch", even_empty=False)
+        try:
+            wave, _ = plan(name, actor=actor, trigger="watch")
+        except NothingToRebuild as nothing:
+            if nothing.details:
+                raise
     UpstreamWatch.objects.filter(pk=watch.pk).update(last_digest=image.digest)
     return wave
 

@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 from django import forms
 from django.core.files.uploadedfile import UploadedFile
 from django.db.models import QuerySet
+from django.urls import reverse_lazy
 
 from lifecycle.core.errors import Malformed
 from lifecycle.core.types import Digest, parse_tag
@@ -25,7 +26,17 @@ class PlanForm(forms.Form):
         Repository.objects.none(),
         label="Base repository",
         empty_label=None,
-        widget=forms.Select(attrs={"class": "form-select"}),
+        widget=forms.Select(
+            attrs={
+                "class": "form-select",
+                # A tag belongs to its base: with another base, the form gets the latest tag of that one.
+                "hx-get": reverse_lazy("lifecycle:wave-plan"),
+                "hx-trigger": "change",
+                "hx-target": "#reference",
+                "hx-select": "#reference",
+                "hx-swap": "outerHTML",
+            }
+        ),
     )
     reference = forms.CharField(
         label="Tag or digest",

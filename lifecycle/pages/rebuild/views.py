@@ -17,7 +17,7 @@ from accounts.verbs import Verb
 from lifecycle.authority.access import repository_for
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.authority.rights import may
-from lifecycle.core.errors import NotFound
+from lifecycle.core.errors import Malformed, NotFound
 from lifecycle.core.paging import keyset_page
 from lifecycle.jobs.queries import log_tail
 from lifecycle.pages.form_errors import errors_shown_on
@@ -83,7 +83,7 @@ def _initial_plan(request: HttpRequest, bases: Any) -> dict[str, Any]:
 
     They are the base and reference in the address, else the first base, and the base's latest tag.
     """
-    key = request.GET.get("repository", "")
+    key = request.GET.get("repository", "") or request.GET.get("base", "")
     chosen: Repository | None = bases.first()
     if key.isascii() and key.isdigit() and len(key) < 18:
         chosen = bases.filter(pk=int(key)).first() or chosen
@@ -187,8 +187,12 @@ def watch(request: HttpRequest, repository: int) -> HttpResponse:
     """Watch a tag of a base. Each move of the tag plans a wave, but does not start it."""
     user = reader(request)
     base = repository_for(user, repository)
-    created = services.watch_base(base.pk, actor=user, tag=request.POST.get("tag", "")[:200])  # the service parses it
-    messages.success(request, f"Watching {created}. A rebuild is planned when the tag moves.")
+    try:
+        created = services.watch_base(base.pk, actor=user, tag=request.POST.get("tag", "")[:200])
+    except Malformed as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, f"Watching {created}. A rebuild is planned when the tag moves.")
     return redirect(f"{_address(base)}?tab=rebuilds")
 
 

@@ -114,9 +114,10 @@ def _registry(monkeypatch):
 
 @pytest.mark.usefixtures("_registry")
 def test_plan_skips_what_must_be_built_and_says_who_can_change_it(admin, owner, derived):
-    wave = planning.plan_wave("shop/base:12", actor=owner)
-    reason = wave.skipped[0]["reason"]
-    assert reason.startswith("The image cannot be rebased: ")
+    with pytest.raises(planning.NothingToRebuild) as refusal:
+        planning.plan_wave("shop/base:12", actor=owner)
+    (reason,) = refusal.value.details["reasons"]
+    assert reason.startswith("shop/api: The image cannot be rebased: ")
     assert reason.endswith("The embedded builder is off for shop/api. Ask an admin (harbour-admin) to turn it on.")
     services.turn_builder_on(actor=admin, team="shop")
     again = planning.plan_wave("shop/base:12", actor=owner)

@@ -62,11 +62,44 @@ def act(client, name, wave):
 def test_form_creates_plan_and_starts_nothing(harbour, owner, monkeypatch):
     monkeypatch.setattr(planning, "client_for", lambda registry: InMemoryRegistry())  # reachable, but empty
     base = Repository.objects.get(name="base/debian")
+    refused = owner.post(reverse("lifecycle:wave-plan"), {"base": base.pk, "reference": "bookworm"})
+    assert refused.status_code == 422
+    assert "No image can be rebuilt on base/debian:bookworm." in refused.content.decode()
+    assert not RebuildWave.objects.exists()  # an empty plan is not stored
+    for name in ("base/python", "shop/static"):
+        waves.recipe(
+            Repository.objects.get(name=name),
+            harbour["reader"],
+            containerfile="FROM base/debian:bookworm\n",
+            base_references=["base/debian:bookworm"],
+        )
     answer = owner.post(reverse("lifecycle:wave-plan"), {"base": base.pk, "reference": "bookworm"})
     made = RebuildWave.objects.get()
     assert answer["Location"] == reverse("lifecycle:wave", args=[made.pk])
     assert (made.state, made.new_base, made.planned_by) == ("planned", harbour["new"], harbour["reader"])
     assert not Job.objects.filter(kind="rebuild").exists()
+
+
+def test_another_base_in_the_plan_form_brings_its_own_tag(harbour, owner):
+    address = reverse("lifecycle:wave-plan")
+    bases = page_queries.bases_visible_to(harbour["reader"])
+    assert len(bases) > 1
+    for base in bases:
+        tag = page_queries.tag_to_plan(base)
+        form = owner.get(address, {"base": base.pk, "reference": ""}).context["form"]
+        assert (form.initial["base"], form.initial["reference"]) == (base.pk, tag.name)
+    text = owner.get(address).content.decode()
+    assert f'hx-get="{address}"' in text
+    assert 'hx-target="#reference"' in text
+
+
+def test_watch_of_an_invalid_tag_says_why_and_watches_nothing(harbour, owner):
+    base = Repository.objects.get(name="base/debian")
+    address = reverse("lifecycle:watch-add", args=[base.pk])
+    answer = owner.post(address, {"tag": "no tag!"}, follow=True)
+    assert "Invalid tag." in answer.content.decode()
+    assert not UpstreamWatch.objects.exists()
+    assert "Watching base/debian:bookworm" in owner.post(address, {"tag": "bookworm"}, follow=True).content.decode()
 
 
 @pytest.mark.parametrize("reference", ["trixie", "no tag!", "sha256:12", ""])
@@ -117,7 +150,7 @@ def test_plan_shows_its_effects_and_confirm_shows_the_count(harbour, owner):
     ):
         assert words in text
     RebuildJob.objects.filter(wave=wave).update(would_fix=[])
-    assert "hx-trigger" not in page(owner, wave).content.decode()
+    assert 'hx-trigger="every' not in page(owner, wave).content.decode()
     assert act(owner, "confirm", wave).status_code == 302
     wave.refresh_from_db()
     assert (wave.state, wave.confirmed_by) == ("running", harbour["reader"])
@@ -191,7 +224,7 @@ def test_failure_shows_contact_blocked_images_and_retry(harbour, owner):
     text = page(owner, wave).content.decode()
     for words in ("Needs attention", "ended with exit code 1", "shop/api could not be rebuilt.", "Retry 2 images"):
         assert words in text
-    assert "hx-trigger" not in text
+    assert 'hx-trigger="every' not in text
     assert act(owner, "retry", wave).status_code == 302
     wave.refresh_from_db()
     assert wave.state == "running"

@@ -15,7 +15,7 @@ from lifecycle.core.errors import IllegalTransition, NotFound, NotPermitted
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job
 from lifecycle.rebuild import access, bases, graph, planning, services
-from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe
+from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Registry, Repository
 from tests.factories import dock
 
@@ -234,12 +234,28 @@ def test_plan_is_empty_without_any_rebuild_right(yard):
     narrow = dock.user("narrow", "viewer", of=yard.team)
     role = Role.objects.get(slug="owner")
     RoleGrant.objects.create(user=narrow, role=role, team=yard.team, repository_pattern="shop/web", environment=None)
-    wave = planning.plan_wave("shop/base:12", actor=narrow)
-    assert levels(wave) == {}  # web is built on runtime, which he cannot rebuild
-    assert {row["repository"] for row in wave.skipped} == {"shop/runtime", "shop/api", "shop/web"}
+    with pytest.raises(planning.NothingToRebuild, match="shop/api: You need image") as refusal:
+        planning.plan_wave("shop/base:12", actor=narrow)  # web is built on runtime, which he cannot rebuild
+    reasons = refusal.value.details["reasons"]
+    assert [reason.partition(":")[0] for reason in reasons] == ["shop/api", "shop/runtime", "shop/web"]
+    assert not RebuildWave.objects.exists()
     assert levels(planning.plan_wave("shop/base:12", actor=yard.owner)).keys() > {
         "shop/web"
     }  # the other user's plan is not reused
+
+
+def test_watch_shows_why_every_image_is_skipped_and_plans_later(yard):
+    narrow = dock.user("narrow", "viewer", of=yard.team)
+    role = Role.objects.get(slug="owner")
+    RoleGrant.objects.create(user=narrow, role=role, team=yard.team, repository_pattern="shop/web", environment=None)
+    watch = UpstreamWatch.objects.create(
+        repository=Repository.objects.get(name="shop/base"), tag="12", last_digest=dock.sha("old"), created_by=narrow
+    )
+    with pytest.raises(planning.NothingToRebuild):
+        planning.propose(watch, actor=narrow)
+    watch.refresh_from_db()
+    assert watch.last_digest == dock.sha("old")  # the next attempt looks again
+    assert planning.propose(watch, actor=yard.owner) is not None
 
 
 def test_identical_plan_is_reused(yard):
