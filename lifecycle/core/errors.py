@@ -131,6 +131,13 @@ class RegistryRefused(UpstreamError):
     code = "registry_refused"
 
 
+class DiskFull(LifecycleError):
+    """The disk for temporary files is full. A retry can help when there is free space again."""
+
+    code = "disk_full"
+    http_status = 507
+
+
 class LeaseLost(LifecycleError):
     """Another worker has taken over this job. The writes of the first worker are discarded."""
 

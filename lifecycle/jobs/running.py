@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 from lifecycle.core.errors import LeaseLost, LifecycleError, RegistryUnavailable
+from lifecycle.core.scratch import disk_full_in
 from lifecycle.jobs import handlers, services
 from lifecycle.jobs.kinds import gave_up
 from lifecycle.jobs.models import Job
@@ -53,10 +54,17 @@ def _attempt(job: Job) -> None:
             _give_back(job)
         else:  # for example a lock timeout or a full disk
             _failed(job, "database_unavailable", str(error), is_transient=True)
-    except LifecycleError as error:
+    except Exception as error:  # noqa: BLE001 -- the edge of a worker: every error becomes a state of the job
+        _failed_by(job, error)
+
+
+def _failed_by(job: Job, error: Exception) -> None:
+    if (full := disk_full_in(error)) is not None:  # also for an error that wraps it: no fault of what was read
+        _failed(job, full.error_code, full.message, is_transient=True)
+    elif isinstance(error, LifecycleError):
         _failed(job, error.error_code, error.message, is_transient=False)
-    except Exception as error:
-        log.exception("job_crashed")
+    else:
+        log.exception("job_crashed", exc_info=error)
         _failed(job, "crashed", f"{type(error).__name__}: {error}", is_transient=True)
 
 

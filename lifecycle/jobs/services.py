@@ -14,7 +14,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from accounts.models import User
-from lifecycle.core.errors import LeaseLost, RegistryUnavailable
+from lifecycle.core.errors import DiskFull, LeaseLost, RegistryUnavailable
 from lifecycle.core.states import check_move
 from lifecycle.jobs import broker
 from lifecycle.jobs.kinds import WAKE_UP, Kind, all_kinds, gave_up, kind_called, kinds_in
@@ -23,7 +23,9 @@ from lifecycle.jobs.models import Job, JobLogLine
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER_S: Final = (2, 5, 15, 60, 300)  # by attempt; the last value repeats
-TRANSIENT_CODES: Final = frozenset({RegistryUnavailable.code, "database_unavailable", "crashed", "attempts_used"})
+TRANSIENT_CODES: Final = frozenset(
+    {RegistryUnavailable.code, DiskFull.code, "database_unavailable", "crashed", "attempts_used"}
+)
 LOG_LINE_MAX: Final = 2000  # characters
 BROKER_PAUSE_S: Final = 2.0
 QUEUE_ENOUGH: Final = 100  # wake-ups in a queue

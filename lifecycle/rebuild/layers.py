@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO, Final, cast
 
+from django.conf import settings
+
 from lifecycle.core.errors import LimitExceeded, Malformed
+from lifecycle.core.scratch import naming_full_disk
 from lifecycle.core.types import Digest
 from lifecycle.oci import layer_files
 from lifecycle.oci.client import RegistryClient
@@ -84,7 +87,7 @@ def file_tree_of_layers(client: RegistryClient, repository: str, layers: Iterabl
     """Return the merged tree of these layers, lowest first; raises Malformed, LimitExceeded as `read_layer` does."""
     whole = FileTree()
     for layer in layers:
-        with tempfile.TemporaryFile() as stream:
+        with naming_full_disk(), tempfile.TemporaryFile(dir=settings.SCRATCH or None) as stream:
             client.fetch_blob(repository, layer.digest, stream, size_bytes=layer.size_bytes)
             stream.seek(0)
             whole.add(read_layer(stream))
@@ -93,7 +96,7 @@ def file_tree_of_layers(client: RegistryClient, repository: str, layers: Iterabl
 
 def copy_blob(client: RegistryClient, source: str, target: str, blob: Digest, *, size_bytes: int) -> None:
     """Copy a blob from one repository to another through this machine, for a registry that cannot mount it."""
-    with tempfile.NamedTemporaryFile() as stream:
+    with naming_full_disk(), tempfile.NamedTemporaryFile(dir=settings.SCRATCH or None) as stream:
         client.fetch_blob(source, blob, cast(BinaryIO, stream), size_bytes=size_bytes)
         stream.flush()
         client.upload_blob(target, blob, Path(stream.name))

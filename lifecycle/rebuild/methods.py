@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from lifecycle.core.errors import LifecycleError, RegistryUnavailable
+from lifecycle.core.errors import DiskFull, LifecycleError, RegistryUnavailable
 from lifecycle.core.types import Digest
 from lifecycle.oci.client import RegistryClient
 from lifecycle.oci.types import Descriptor
@@ -84,8 +84,8 @@ def choose_methods(
             node.method = RebuildJob.Method.BUILD if can_build else RebuildJob.Method.REBASE
             node.reason = f"{error.message} The worker decides whether the image can be rebased."
             continue
-        except RegistryUnavailable:
-            raise
+        except (RegistryUnavailable, DiskFull):
+            raise  # no fault of the image
         except LifecycleError as error:
             problem = f"The image or its base cannot be read. {error.message}"
         if not problem:

@@ -8,7 +8,7 @@ from accounts.verbs import Verb
 from lifecycle import events
 from lifecycle.authority.rights import may, require
 from lifecycle.core import clock
-from lifecycle.core.errors import LifecycleError, RegistryUnavailable
+from lifecycle.core.errors import DiskFull, LifecycleError, RegistryUnavailable
 from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
 from lifecycle.events import subscribe
@@ -48,6 +48,8 @@ def scan(run: JobRun) -> None:
         if waited_s > _OUTAGE_S:
             raise  # counts as an attempt, so that the image page finally shows the problem
         raise Postponed(str(error), seconds=min(max(waited_s / 2, 2), _PAUSE_MAX_S)) from error
+    except DiskFull:
+        raise  # no fault of the image: the job is retried, and the image has no problem before the last attempt
     except LifecycleError as error:
         with run.fenced():
             services.note_problem(image, error.message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ import structlog
 from django.conf import settings
 
 from lifecycle.core.errors import LimitExceeded, UpstreamError
+from lifecycle.core.scratch import disk_full, says_disk_is_full
 from lifecycle.core.types import Digest
 from lifecycle.oci.client import RegistryClient
 from lifecycle.oci.constants import CONFIG_MAX_BYTES
@@ -154,8 +154,8 @@ def run_syft(layout: Path, scratch: Path, alive: Callable[[], None]) -> bytes:
                 process.wait()
     if process.returncode != 0:
         text = errors.read_bytes()[-400:].decode(errors="replace")
-        if "no space left on device" in text.lower():
-            raise OSError(errno.ENOSPC, "The scratch folder is full.")  # not a fault of the image: a retry can help
+        if says_disk_is_full(text):
+            raise disk_full()
         printable = "".join(c for c in text if c.isprintable())[-200:]
         raise ScanFailed(f"syft failed with exit status {process.returncode}: {printable}")
     if output.stat().st_size > DOCUMENT_MAX:

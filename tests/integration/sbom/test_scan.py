@@ -13,7 +13,7 @@ import pytest
 
 from accounts.queries import system_user
 from lifecycle.core import clock
-from lifecycle.core.errors import RegistryRefused, RegistryUnavailable
+from lifecycle.core.errors import DiskFull, RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest
 from lifecycle.jobs import running, services
 from lifecycle.jobs.kinds import kind_called
@@ -147,7 +147,7 @@ def test_a_full_scratch_folder_is_no_fault_of_the_image(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho 'write /x: no space left on device' >&2\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setattr(scanner, "syft_path", lambda: str(program))
-    with pytest.raises(OSError, match="scratch"):
+    with pytest.raises(DiskFull, match="SCRATCH"):
         scanner.run_syft(tmp_path, tmp_path, lambda: None)
 
 
