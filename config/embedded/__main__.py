@@ -160,6 +160,8 @@ class Installation:
             self.supervisor.reload_configuration(OURS)
         self.supervisor.start_parts(OURS)
         self._await_web()
+        self._check_web_is_ours()
+        ports.release()  # from here on, our servers hold them
         if problem := builds.result():
             say(f"Builds: {problem}")
         say(f"Up in {time.monotonic() - started:.0f} s: {self.values['PUBLIC_URL']}")
@@ -199,6 +201,18 @@ class Installation:
                 problem = error
                 time.sleep(0.2)
         raise PartDied(f"The web process is not ready ({problem}). The end of its log:\n{self.supervisor.tail('web')}")
+
+    def _check_web_is_ours(self) -> None:
+        """Raise PortTaken when a process of another installation or program listens on the web port too."""
+        port = int(self.values["WEB_PORT"])
+        others = ports.listeners(port) - {pid for pid, _ in self.supervisor.family()}
+        if others:
+            self.supervisor.ask_to_stop(OURS)
+            who = f"process {min(others)}" if min(others) else "a process of another user"
+            raise ports.PortTaken(
+                f"Port {port} (WEB_PORT) is also used by {who}, which would get a part of our requests. Stop that "
+                "program, or choose another port: WEB_PORT=<port> make up"
+            )
 
     def down(self) -> None:
         """Stop all processes of this home, including those left over from a killed supervisor."""
@@ -318,7 +332,7 @@ def main() -> int:
         RegistryMissing,
         postgres.PostgresFailed,
         account.NoAccount,
-        settings_file.PortTaken,
+        ports.PortTaken,
         OSError,
     ) as problem:
         print(f"gravingdock: {problem}", file=sys.stderr)

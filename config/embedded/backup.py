@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from config.embedded import account, postgres, settings_file
+from config.embedded import account, ports, postgres, settings_file
 from config.embedded.__main__ import HOME, Installation, say
 from config.embedded.registry_server import RegistryMissing
 from config.embedded.supervisor import PartDied
@@ -177,7 +177,7 @@ def main() -> int:
     except (NotPossible, PartDied, RegistryMissing, postgres.PostgresFailed, account.NoAccount) as problem:
         print(f"gravingdock: {problem}", file=sys.stderr)
         return 1
-    except (settings_file.PortTaken, OSError) as problem:
+    except (ports.PortTaken, OSError) as problem:
         print(f"gravingdock: {problem}", file=sys.stderr)
         return 1
     return 0

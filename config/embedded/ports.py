@@ -1,4 +1,8 @@
-"""Free TCP ports, and the processes that use the others."""
+"""Free TCP ports, and the processes that use the others.
+
+Granian listens with SO_REUSEPORT: the kernel lets a second server of the same user listen too, and gives each of them
+a part of the requests. So a port is held from its choice until a server listens on it, and the server then holds it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,59 @@ from typing import Final
 LOOPBACK: Final = "127.0.0.1"
 # Below Linux's ephemeral range (from 32768), so that no outgoing connection takes a port before we use it.
 _SCRATCH: Final = range(20_000, 32_000)
+# Addresses in /proc/net/tcp and tcp6 that take connections to the loopback: 127.0.0.1, ::1, mapped, and all.
+_LOOPBACK_OR_ANY: Final = frozenset(
+    {"0100007F", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F", "00000000", "0" * 32}
+)
+
+
+class PortTaken(RuntimeError):
+    """Another program uses a port of this installation."""
+
+
+_held: Final[dict[int, socket.socket]] = {}  # by this process
+
+
+def hold(port: int) -> bool:
+    """Hold the port against other installations until this process ends; return False when another one holds it.
+
+    The name of an abstract socket has the scope of a port, the network namespace. It needs no file, and the kernel
+    releases it with the process.
+    """
+    if port in _held:
+        return True
+    claim = _claim(f"choice-{port}")
+    if claim is None:
+        return False
+    _held[port] = claim
+    return True
+
+
+def release(*chosen: int) -> None:
+    """Release ports that this process holds; all of them without arguments."""
+    for port in chosen or tuple(_held):
+        if (claim := _held.pop(port, None)) is not None:
+            claim.close()
+
+
+def hold_as_server(port: int) -> bool:
+    """Hold the port for a server that this process becomes by exec; return False when another server holds it."""
+    claim = _claim(f"server-{port}")
+    if claim is None:
+        return False
+    claim.set_inheritable(True)
+    claim.detach()  # stays open in the program that replaces this one
+    return True
+
+
+def _claim(name: str) -> socket.socket | None:
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        claim.bind(f"\0gravingdock-{name}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
 
 
 def is_free(port: int) -> bool:
@@ -35,10 +92,13 @@ def is_listening(port: int, host: str = LOOPBACK, timeout_s: float = 1.0) -> boo
 
 
 def choose(preferred: int, *, taken: Collection[int] = (), tries: int = 200) -> int:
-    """Return `preferred`, or the next free port above it; raises OSError when none of `tries` ports is free."""
+    """Return `preferred`, or the next free port above it, and hold it; raises OSError when none of `tries` is free."""
     for port in range(preferred, preferred + tries):
-        if port not in taken and is_free(port):
+        if port in taken or not hold(port):
+            continue
+        if is_free(port):  # checked while it is held, so no other start chooses it
             return port
+        release(port)
     raise OSError(f"no free TCP port between {preferred} and {preferred + tries - 1}")
 
 
@@ -55,7 +115,17 @@ def scratch(count: int) -> list[int]:
 
 def holder(port: int) -> str:
     """Return "name (process ID)" of the process that listens on the port, or "another process" if it is not visible."""
+    for pid in listeners(port):
+        if pid:
+            return f"{Path(f'/proc/{pid}/comm').read_text().strip()} (process {pid})"
+    return "another process"
+
+
+def listeners(port: int) -> set[int]:
+    """Return the IDs of the processes that listen on the loopback port; 0 stands for processes of other users."""
     inodes = _listening_inodes(port)
+    seen: set[str] = set()
+    pids: set[int] = set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -63,10 +133,11 @@ def holder(port: int) -> str:
             for descriptor in (entry / "fd").iterdir():
                 target = os.readlink(descriptor)
                 if target.startswith("socket:[") and target[8:-1] in inodes:
-                    return f"{(entry / 'comm').read_text().strip()} (process {entry.name})"
+                    seen.add(target[8:-1])
+                    pids.add(int(entry.name))
         except OSError:
             continue
-    return "another process"
+    return pids | ({0} if inodes - seen else set())
 
 
 def _listening_inodes(port: int) -> set[str]:
@@ -78,6 +149,7 @@ def _listening_inodes(port: int) -> set[str]:
             continue
         for row in rows:
             columns = row.split()
-            if columns[3] == "0A" and int(columns[1].rpartition(":")[2], 16) == port:  # 0A: LISTEN
+            address, _, number = columns[1].rpartition(":")
+            if columns[3] == "0A" and int(number, 16) == port and address in _LOOPBACK_OR_ANY:  # 0A: LISTEN
                 inodes.add(columns[9])
     return inodes

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from config.embedded import keys, ports
+from config.embedded.ports import PortTaken
 
 # Easy to remember, and rarely in use.
 PREFERRED_PORTS: Final = {"WEB_PORT": 8470, "REGISTRY_PORT": 5470, "PG_PORT": 5471, "REDIS_PORT": 5472}
@@ -37,10 +38,6 @@ REMEMBERED: Final = (
 HEADER: Final = (
     "# Written by `make up`. Contains secrets: keep it private and back it up. Data cannot be read without FIELD_KEY.\n"
 )
-
-
-class PortTaken(RuntimeError):
-    """Another program uses a port of this installation."""
 
 
 def read(path: Path) -> dict[str, str]:
@@ -79,11 +76,13 @@ def choose(home: Path, *, running: bool) -> dict[str, str]:
         if is_new:
             values[name] = str(ports.choose(preferred, taken=taken))
         port = int(values[name])
-        if not running and not is_new and not ports.is_free(port) and PART_OF_PORT.get(name) not in own:
-            raise PortTaken(
-                f"Port {port} ({name}) is used by {ports.holder(port)}. Stop that program, or choose another port: "
-                f"{name}=<port> make up"
-            )
+        if not running and not is_new and PART_OF_PORT.get(name) not in own:
+            other = "another installation that is starting" if not ports.hold(port) else ""
+            if other or not ports.is_free(port):
+                raise PortTaken(
+                    f"Port {port} ({name}) is used by {other or ports.holder(port)}. Stop that program, or choose "
+                    f"another port: {name}=<port> make up"
+                )
         taken.add(port)
     values["EMBEDDED_PARTS"] = ",".join(part for part in OWN_PART if part not in own)
     values["EMBEDDED"] = "1"
