@@ -10,17 +10,20 @@ from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from lifecycle.api.caller import caller
 from lifecycle.api.serializing import StrictSerializer
-from lifecycle.authority.access import image_for
+from lifecycle.authority.access import image_for, image_in, repository_for
 from lifecycle.authority.queries import images_with_places, repositories_visible_to
 from lifecycle.comparison.queries import compare as compare_images
 from lifecycle.evidence.findings import findings_of_image
+from lifecycle.ingest import metadata
 from lifecycle.ingest.protection import protect_tags
 from lifecycle.registry.constants import PROTECTED_PATTERNS_MAX
-from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
+from lifecycle.registry.models import Image, Metadata, Repository, RepositoryImage, Tag
 from lifecycle.registry.platforms import platform_ids
+from lifecycle.registry.queries import metadata_of
 from lifecycle.sbom.queries import packages_as_json
 
 
@@ -58,6 +61,64 @@ class RepositoryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewse
         body.is_valid(raise_exception=True)
         repository = protect_tags(int(pk), body.validated_data["patterns"], actor=caller(request))
         return Response(self.get_serializer(repository).data)
+
+
+class MetadataSerializer(serializers.ModelSerializer[Metadata]):
+    digest = serializers.CharField(source="image.digest", default=None, help_text="null: of the repository itself")
+    changed_by = serializers.CharField(source="changed_by.username", default=None)
+
+    class Meta:
+        model = Metadata
+        fields = ("key", "kind", "value", "digest", "changed_by", "changed_at")
+        read_only_fields = fields
+
+
+class MetadataListSerializer(serializers.Serializer[Any]):
+    results = MetadataSerializer(many=True)
+
+
+class MetadataBody(StrictSerializer):
+    key = serializers.CharField(max_length=100)
+    kind = serializers.ChoiceField(choices=Metadata.Kind.values, default=Metadata.Kind.TEXT.value)
+    value = serializers.CharField(max_length=1000)
+    digest = serializers.CharField(max_length=135, default="", help_text="An image of the repository; empty: all of it")
+
+
+_DIGEST = OpenApiParameter("digest", str, description="Of this image in the repository, and of the repository itself.")
+
+
+class MetadataView(APIView):
+    """Metadata of a repository, and of the images in it."""
+
+    @extend_schema(operation_id="repository_metadata_list", parameters=[_DIGEST], responses=MetadataListSerializer)
+    def get(self, request: Request, repository_id: int) -> Response:
+        """List the metadata of a repository, and with `digest` of an image in it."""
+        repository = repository_for(caller(request), repository_id)
+        digest = request.query_params.get("digest", "")
+        image = image_in(repository, digest).image if digest else None
+        return Response(
+            MetadataListSerializer({"results": metadata_of(repository, image).select_related("image")}).data
+        )
+
+    @extend_schema(operation_id="repository_metadata_set", request=MetadataBody, responses=MetadataSerializer)
+    def put(self, request: Request, repository_id: int) -> Response:
+        """Set one key. Needs image.amend."""
+        body = MetadataBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        row = metadata.set_metadata(repository_id, actor=caller(request), **body.validated_data)
+        return Response(MetadataSerializer(row).data)
+
+    @extend_schema(
+        operation_id="repository_metadata_remove",
+        parameters=[OpenApiParameter("key", str, required=True), OpenApiParameter("digest", str)],
+        responses={204: None},
+    )
+    def delete(self, request: Request, repository_id: int) -> Response:
+        """Remove one key. Needs image.amend."""
+        query = request.query_params
+        digest = query.get("digest", "")
+        metadata.remove_metadata(repository_id, query.get("key", ""), actor=caller(request), digest=digest)
+        return Response(status=204)
 
 
 class PlaceSerializer(serializers.Serializer[Any]):

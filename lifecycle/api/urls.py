@@ -20,7 +20,7 @@ from lifecycle.api.rebuild import (
     WatchView,
     WaveViewSet,
 )
-from lifecycle.api.registry import ImageViewSet, RepositoryViewSet
+from lifecycle.api.registry import ImageViewSet, MetadataView, RepositoryViewSet
 from lifecycle.api.schema import SchemaView
 from lifecycle.api.search import SearchView
 
@@ -37,6 +37,7 @@ app_name = "api"
 urlpatterns = [
     path("schema/", SchemaView.as_view(), name="schema"),
     path("me/", MeView.as_view(), name="me"),
+    path("repositories/<int:repository_id>/metadata/", MetadataView.as_view(), name="repository-metadata"),
     path("repositories/<int:repository_id>/recipe/", RecipeView.as_view(), name="repository-recipe"),
     path("repositories/<int:repository_id>/builder/", RepositoryBuilderView.as_view(), name="repository-builder"),
     path("repositories/<int:repository_id>/watches/", WatchesView.as_view(), name="repository-watches"),

@@ -52,6 +52,8 @@ class Action(StrEnum):
     JOB_CANCELLED = "job.cancelled", "A person cancelled a job."
     JOB_RETRIED = "job.retried", "A person retried a job that had failed or been cancelled."
     LINEAGE_DECLARED = "lineage.declared", "The base of an image was declared."
+    METADATA_REMOVED = "metadata.removed", "A key of the metadata of a repository or image was removed."
+    METADATA_SET = "metadata.set", "A key of the metadata of a repository or image was set."
     PROMOTION_APPROVED = "promotion.approved", "A person approved a promotion request."
     PROMOTION_ATTEMPT_FAILED = (
         "promotion.attempt_failed",
@@ -378,6 +380,16 @@ class RepositoryDescribed(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class MetadataChanged(Details):
+    """The key and the type of the metadata, and the value before and after; "" for none."""
+
+    key: str
+    kind: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeletionRequested(Details):
     """The tag to delete; "" for an image with all its tags."""
 
@@ -479,6 +491,8 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.JOB_CANCELLED: JobCancelled,
     Action.JOB_RETRIED: JobRetried,
     Action.LINEAGE_DECLARED: LineageDeclared,
+    Action.METADATA_REMOVED: MetadataChanged,
+    Action.METADATA_SET: MetadataChanged,
     Action.PROMOTION_EXECUTING: PromotionExecuting,
     Action.PROMOTION_REQUESTED: TagDetails,
     Action.PROMOTION_SUCCEEDED: TagDetails,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -21,8 +21,12 @@ _FINDING_FIELDS: Final = ("purl", "advisory", "aliases", "severity", "state", "f
 _PACKAGE_FIELDS: Final = ("type", "namespace", "name", "version", "source_name", "source_version", "purl", "problem")
 
 
-def export(image: Image, kind: str) -> tuple[str, Iterable[bytes]]:
-    """Return (media type, parts) of an export of `image`, of all platforms of an index.
+# Metadata as `ingest.metadata.as_record` returns it: {"repository" or "image": {key: value}}.
+Record = Mapping[str, Mapping[str, str]]
+
+
+def export(image: Image, kind: str, *, metadata: Record) -> tuple[str, Iterable[bytes]]:
+    """Return (media type, parts) of an export of `image`, of all platforms of an index, with its `metadata`.
 
     `kind` is a key of EXPORTS. Raises NotFound for another one, and while the packages of the image are unknown: an
     empty file would look like an image without findings.
@@ -34,7 +38,7 @@ def export(image: Image, kind: str) -> tuple[str, Iterable[bytes]]:
         digest, reason = waiting[0]
         raise NotFound(f"The packages of {digest[:19]}… are unknown: {reason}.", code="not_scanned")
     media_type, write = EXPORTS[kind]
-    return media_type, write(image)
+    return media_type, write(image, metadata)
 
 
 def packages_in(image: Image) -> Iterator[PackageVersion]:
@@ -45,7 +49,7 @@ def packages_in(image: Image) -> Iterator[PackageVersion]:
     return rows.order_by("name", "version", "pk").iterator(chunk_size=2000)
 
 
-def _cyclonedx(image: Image) -> Iterator[bytes]:
+def _cyclonedx(image: Image, metadata: Record) -> Iterator[bytes]:
     """Yield a CycloneDX 1.5 document with every package that we know, those that cannot be judged too."""
     head = {
         "bomFormat": "CycloneDX",
@@ -53,7 +57,14 @@ def _cyclonedx(image: Image) -> Iterator[bytes]:
         "version": 1,
         "metadata": {
             "component": {"type": "container", "name": image.digest, "bom-ref": image.digest, "version": image.digest},
-            "properties": [{"name": "gravingdock:distro", "value": image.distro}],
+            "properties": [
+                {"name": "gravingdock:distro", "value": image.distro},
+                *(
+                    {"name": f"gravingdock:{of}:{key}", "value": value}
+                    for of, pairs in metadata.items()
+                    for key, value in pairs.items()
+                ),
+            ],
         },
     }
     yield orjson.dumps(head)[:-1] + b',"components":['
@@ -75,7 +86,7 @@ def _cyclonedx(image: Image) -> Iterator[bytes]:
     yield b"]}\n"
 
 
-def _as_stored(image: Image) -> Iterator[bytes]:
+def _as_stored(image: Image, _metadata: Record) -> Iterator[bytes]:
     """Yield the newest SBOM as its tool wrote it. Raises NotFound for an index or an import, which have none."""
     sbom = Sbom.objects.filter(image=image).exclude(document=b"").order_by("-pk").first()
     if sbom is None:
@@ -83,12 +94,12 @@ def _as_stored(image: Image) -> Iterator[bytes]:
     return iter([zlib.decompress(bytes(sbom.document))])
 
 
-def _packages_csv(image: Image) -> Iterator[bytes]:
+def _packages_csv(image: Image, _metadata: Record) -> Iterator[bytes]:
     rows = ({name: getattr(package, name) for name in _PACKAGE_FIELDS} for package in packages_in(image))
     return _csv(_PACKAGE_FIELDS, rows)
 
 
-def _findings_csv(image: Image) -> Iterator[bytes]:
+def _findings_csv(image: Image, _metadata: Record) -> Iterator[bytes]:
     return _csv(_FINDING_FIELDS, (_row(finding) for finding in findings_of_image(image)))
 
 
@@ -96,9 +107,10 @@ def _row(finding: Finding) -> dict[str, Any]:
     return finding.as_json() | {"aliases": " ".join(finding.aliases)}
 
 
-def _findings_json(image: Image) -> Iterator[bytes]:
+def _findings_json(image: Image, metadata: Record) -> Iterator[bytes]:
     found = [finding.as_json() for finding in findings_of_image(image)]
-    return iter([orjson.dumps({"digest": image.digest, "findings": found}, option=orjson.OPT_INDENT_2) + b"\n"])
+    document = {"digest": image.digest, "metadata": metadata, "findings": found}
+    return iter([orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"])
 
 
 def _csv(fields: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
@@ -115,7 +127,7 @@ def _line(cells: Iterable[str]) -> bytes:
 
 
 # The end of the file's name -> (media type, what writes it).
-EXPORTS: Final[dict[str, tuple[str, Callable[[Image], Iterator[bytes]]]]] = {
+EXPORTS: Final[dict[str, tuple[str, Callable[[Image, Record], Iterator[bytes]]]]] = {
     "cdx.json": ("application/vnd.cyclonedx+json", _cyclonedx),
     "syft.json": ("application/json", _as_stored),
     "packages.csv": ("text/csv; charset=utf-8", _packages_csv),

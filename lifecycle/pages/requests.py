@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, TypedDict, cast
 
 from django.http import HttpRequest
@@ -36,6 +36,19 @@ def chosen(request: HttpRequest, name: str, allowed: Iterable[str]) -> str:
         known = f"Choose one of: {', '.join(values)}." if values else "There are no values to choose from."
         raise Malformed(f"Unknown value of the filter {name}: {value[:60]}. {known}", back=request.path)
     return value
+
+
+def sort_of(request: HttpRequest, orders: Mapping[str, tuple[str, ...]]) -> tuple[str, tuple[str, ...]]:
+    """Return (name, order) of the sort in the URL (`?sort=name` or `-name`), by default the first of `orders`.
+
+    `orders` maps the name of a column to an order for `keyset_page`; a `-` before the name reverses it. Raises
+    Malformed for another name.
+    """
+    name = chosen(request, "sort", [sign + key for key in orders for sign in ("", "-")]) or next(iter(orders))
+    order = orders[name.removeprefix("-")]
+    if name.startswith("-"):
+        order = tuple(field[1:] if field.startswith("-") else f"-{field}" for field in order)
+    return name, order
 
 
 def selected_ids(request: HttpRequest) -> list[int]:

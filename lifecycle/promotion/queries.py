@@ -18,6 +18,7 @@ from lifecycle.environments.models import CURRENT_TAG, Environment, Slot
 from lifecycle.environments.queries import previous_environment
 from lifecycle.evidence.findings import finding_severities, is_matching
 from lifecycle.ingest.managing import blocks_deletion
+from lifecycle.ingest.metadata import as_record
 from lifecycle.ingest.protection import expected_in_target
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import PlatformFacts, PromotionFacts
@@ -141,13 +142,15 @@ def evidence_of(request: PromotionRequest) -> dict[str, Any]:
             "new": None if before is None else len(now.keys() - before.keys()),
             "severe": severe,
         }
-    return {
+    evidence = {
         "digest": request.image.digest,
         "environment": request.environment.slug,
         "tag": request.tag,
         "holds": holds.digest if holds is not None else None,
         "findings": findings,
     }
+    metadata = as_record(request.repository, request.image)
+    return evidence | ({"metadata": metadata} if metadata else {})
 
 
 def facts_of(request: PromotionRequest) -> PromotionFacts:

@@ -207,6 +207,40 @@ class RepositoryImage(models.Model):
         return f"{self.repository}@{self.image}"
 
 
+class Metadata(models.Model):
+    """One key and value that users gave to a repository, or to an image in that repository (`image` is set).
+
+    Never to an image everywhere: another team with the same digest must not see it.
+    """
+
+    class Kind(models.TextChoices):
+        TEXT = "text"
+        NUMBER = "number"
+        BOOLEAN = "boolean"
+        DATE = "date"
+        LINK = "link"
+
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="metadata", db_index=False)
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="metadata", null=True)
+    key = models.CharField(max_length=100)
+    kind = models.CharField(max_length=7, choices=Kind, default=Kind.TEXT)
+    value = models.CharField(max_length=1000)  # in the form of its kind: "3.14", "true", "2026-11-28"
+    changed_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name_plural = "metadata"
+        constraints = (
+            models.UniqueConstraint(
+                fields=("repository", "image", "key"), nulls_distinct=False, name="metadata_once_per_subject_and_key"
+            ),
+        )
+        indexes = (models.Index(fields=("key",), name="metadata_by_key"),)
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}"
+
+
 class IndexEntry(models.Model):
     """A child manifest in an index."""
 

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from lifecycle.registry.constants import OWN_TAGS
 from lifecycle.registry.models import (
+    Image,
+    Metadata,
     Repository,
     RepositoryImage,
     Tag,
@@ -35,6 +37,13 @@ class Location:
     @property
     def label(self) -> str:
         return f"{self.repository.name}:{self.tag}" if self.tag else self.repository.name
+
+
+def metadata_of(repository: Repository, image: Image | None = None) -> QuerySet[Metadata]:
+    """Return the metadata of a repository, and with `image` also of that image in it, by subject and key."""
+    about = Q(image=None) | Q(image=image) if image is not None else Q(image=None)
+    rows = Metadata.objects.filter(about, repository=repository).select_related("changed_by")
+    return rows.order_by(F("image").asc(nulls_first=True), "key")
 
 
 def given_by_people(tags: QuerySet[Tag]) -> QuerySet[Tag]:

@@ -17,7 +17,7 @@ from lifecycle.advisories.models import Advisory
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.promotion.queries import promotions_visible_to
 from lifecycle.rebuild.queries import waves_visible_to
-from lifecycle.registry.models import Image, Repository, Tag, words_of_name
+from lifecycle.registry.models import Image, Metadata, Repository, Tag, words_of_name
 from lifecycle.registry.queries import given_by_people, images_held_in, locations_of
 from lifecycle.sbom.models import ImageInventory, InventoryPackage, PackageVersion
 from lifecycle.search.types import Hit
@@ -35,7 +35,8 @@ def search(actor: User, text: str) -> list[Hit]:
     """Return what `text` can mean among the things that `actor` can see, at most PER_KIND of each kind.
 
     `text` is a part of a repository name, a tag ("1.0", "shop/api:1.0"), a digest (also its first 6 digits or more), a
-    package, an advisory or alias, a request ("PR-13") or a wave ("W-2"). At most 16 queries. "" finds nothing.
+    package, an advisory or alias, metadata ("owner=kim"), a request ("PR-13") or a wave ("W-2"). At most 17 queries.
+    "" finds nothing.
     """
     text = " ".join(text.replace("\0", "").split()).strip(" …")[:TEXT_MAX]
     if not text:
@@ -48,6 +49,8 @@ def search(actor: User, text: str) -> list[Hit]:
         hits += _images(actor, visible, (found[1] or "").lower(), found[2].lower())
     if text.lower().startswith(("sha256:", "sha512:")):
         return hits
+    if "=" in text:
+        hits += _metadata(visible, text)
     hits += _repositories(visible, text)
     hits += _tags(visible, text)
     if len(text) > 1:
@@ -139,6 +142,21 @@ def _tags(visible: QuerySet[Repository], text: str) -> list[Hit]:
         for tag in tags.order_by("name", "-updated_at", "-id")[:PER_KIND]
         if tag.image is not None and tag.image.kind != Image.Kind.ARTIFACT
     ]  # fmt: skip
+
+
+def _metadata(visible: QuerySet[Repository], text: str) -> list[Hit]:
+    """Return the repositories and images with the metadata `key=value`, or `key=` and the beginning of the value."""
+    key, _, value = text.partition("=")
+    rows = Metadata.objects.filter(repository__in=visible, key=key.strip(), value__istartswith=value.strip())
+    hits = []
+    for row in rows.select_related("repository__team", "image").order_by("-pk")[:PER_KIND]:
+        place = (row.repository.team.slug, row.repository.name)
+        if row.image is None:
+            hits.append(Hit("repository", row.repository.name, str(row), "lifecycle:repository", place))
+        else:
+            name = f"{row.repository.name}@{row.image.short_digest}"
+            hits.append(Hit("image", name, str(row), "lifecycle:image", (*place, row.image.digest)))
+    return hits
 
 
 def _spellings(text: str) -> list[str]:

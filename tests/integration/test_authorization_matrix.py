@@ -23,6 +23,7 @@ from lifecycle.core import clock
 from lifecycle.jobs.models import Job
 from lifecycle.promotion import services as promotions
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
+from lifecycle.registry.models import Metadata
 from tests.factories import dock as rows
 from tests.factories.people import robot as new_robot
 
@@ -115,6 +116,9 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "t/{team}/r/{repository_name}/i/{digest}/": (OUT, HIDDEN, IN),
     "t/{team}/r/{repository_name}/-/describe/": (OUT, POST_ONLY, POST_ONLY),
     "t/{team}/r/{repository_name}/-/protect/": (OUT, POST_ONLY, POST_ONLY),
+    "t/{team}/r/{repository_name}/-/metadata/": (OUT, POST_ONLY, POST_ONLY),
+    "t/{team}/r/{repository_name}/-/metadata/remove/": (OUT, POST_ONLY, POST_ONLY),
+    "api/v1/repositories/{repository}/metadata/": (OUT, HIDDEN, IN),
     "t/{team}/r/{repository_name}/-/tags/{tag}/delete/": (OUT, HIDDEN, REFUSED),
     "t/{team}/r/{repository_name}/i/{digest}/delete/": (OUT, HIDDEN, REFUSED),
     "teams/{team}/rename/": (OUT, POST_ONLY, POST_ONLY),
@@ -205,6 +209,8 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("t/{team}/r/{repository_name}/i/{digest}/rescan/", {}, 404, 403),
     ("t/{team}/r/{repository_name}/-/describe/", {"description": "x"}, 404, 403),
     ("t/{team}/r/{repository_name}/-/protect/", {"patterns": "*"}, 404, 403),
+    ("t/{team}/r/{repository_name}/-/metadata/", {"key": "x", "kind": "text", "value": "y"}, 404, 403),
+    ("t/{team}/r/{repository_name}/-/metadata/remove/", {"key": "owner"}, 404, 403),
     ("t/{team}/r/{repository_name}/-/tags/{tag}/delete/", {}, 404, 403),
     ("t/{team}/r/{repository_name}/i/{digest}/delete/", {}, 404, 403),
     ("teams/{team}/rename/", {"name": "x"}, 404, 403),
@@ -315,6 +321,10 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST t/{team}/r/{repository_name}/i/{digest}/rescan/": ("requester", {}),
     "POST t/{team}/r/{repository_name}/-/describe/": ("owner", {"description": "x"}),
     "POST t/{team}/r/{repository_name}/-/protect/": ("owner", {"patterns": "1.*"}),
+    "POST t/{team}/r/{repository_name}/-/metadata/": ("owner", {"key": "x", "kind": "text", "value": "y"}),
+    "POST t/{team}/r/{repository_name}/-/metadata/remove/": ("owner", {"key": "owner"}),
+    "PUT api/v1/repositories/{repository}/metadata/": ("owner", {"key": "x", "value": "y"}),
+    "DELETE api/v1/repositories/{repository}/metadata/?key=owner": ("owner", {}),
     "GET t/{team}/r/{repository_name}/-/tags/{tag}/delete/": ("owner", {}),
     "POST t/{team}/r/{repository_name}/-/tags/{tag}/delete/": ("owner", {}),
     "GET t/{team}/r/{repository_name}/i/{digest}/delete/": ("owner", {}),
@@ -403,6 +413,7 @@ def estate(dock):
     tokens.create_token(robot.user, kind="rob", name="ci")
     tokens.create_token(dock.owner, kind="pat", name="laptop")
     Team.objects.create(slug="empty", name="Empty")
+    Metadata.objects.create(repository=dock.repository, key="owner", value="kim")
     Role.objects.create(slug="crew", name="Crew", verbs=["image.view"])
     package = rows.package("openssl", "3.0")
     rows.carry(dock.image, 0, package)
@@ -599,3 +610,36 @@ def test_somebody_with_the_right_role_may(call, principals, dock, request_):
         answer = client.post(where, {key: str(value).format(**ids) for key, value in body.items()})
     assert answer.status_code < 400, answer.content[:500]
     assert "/accounts/sign-in/" not in answer.get("Location", "") or call == "POST accounts/sign-out/"
+
+
+# Fields of forms that people do not type into: lists, check boxes, numbers of rows, buttons.
+CHOSEN: Final = {
+    "act", "base", "days", "environment", "grant-role", "ids", "key", "kind", "login", "next", "oldpassword",
+    "required_approvals", "role", "theme", "turn", "verbs",
+}  # fmt: skip
+TYPED: Final = [
+    (call, field)
+    for call, (_, body) in MAY.items()
+    if call.startswith("POST ") and "api/v1/" not in call and not call.startswith(("POST accounts/", "POST hooks/"))
+    for field, value in body.items()
+    if isinstance(value, str) and field not in CHOSEN and "{" not in value and "/watches/" not in call  # a list of tags
+]
+
+
+@pytest.mark.parametrize(("call", "field"), TYPED)
+@pytest.mark.usefixtures("wave", "estate")
+def test_refused_form_keeps_what_was_typed(call, field, principals, dock, request_):
+    """Every field of every form with a text that is too long: it is stored, or shown again with the error."""
+    who, body = MAY[call]
+    where = prepared(call, dock, request_)
+    ids = {"repository": dock.repository.pk, "environment": dock.staging.pk, "promotion": request_.pk}
+    typed = "Typed-by-hand! " * 700
+    form = {key: str(value).format_map(ids) if "{" in str(value) else value for key, value in body.items()}
+    answer = principals[who].post(where, form | {field: typed})
+    if answer.status_code == 302:
+        return  # such a text is fine here
+    assert answer.status_code == 422, (call, field, answer.status_code)
+    page = answer.content.decode()
+    assert "Typed-by-hand! Typed-by-hand!" in page, (call, field)
+    assert "error-summary" in page
+    assert page.count("invalid-feedback") >= 1 or "bulk-bar" in page

@@ -33,7 +33,7 @@ from lifecycle.pages.comparison.views import _TABS as COMPARISON_TABS
 from lifecycle.pages.registry.views import _IMAGE_TABS, _REPOSITORY_TABS
 from lifecycle.promotion.models import PromotionRequest, Vote
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from lifecycle.registry.models import IndexEntry, Repository
+from lifecycle.registry.models import IndexEntry, Metadata, Repository
 from tests.factories import dock
 from tests.integration.test_authorization_matrix import MATRIX, POST_ONLY
 
@@ -91,6 +91,7 @@ LISTS: Final[dict[str, int]] = {
     "teams/{team}/?tab=members": 18,
     "teams/{team}/?tab=robots": 18,
     "teams/{team}/?tab=environments": 20,
+    "teams/{team}/?tab=builder": 20,
     "teams/{team}/?tab=why": 20,
     "teams/{team}/?tab=settings": 20,
     "teams/{team}/robots/{robot}/": 20,
@@ -105,6 +106,7 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/images/{digest}/compare/?to={other_digest}": 15,
     "api/v1/images/{digest}/lineage/": 15,
     "api/v1/repositories/": 8,
+    "api/v1/repositories/{repository}/metadata/": 8,
     "api/v1/repositories/{repository}/watches/": 8,
     "api/v1/rebuild-waves/": 8,
     "api/v1/rebuild-waves/{wave}/": 15,
@@ -145,6 +147,8 @@ NO_LISTS: Final = {
     "api/v1/schema/",
     "api/v1/repositories/{repository}/",
     "api/v1/repositories/{repository}/recipe/",
+    "api/v1/repositories/{repository}/builder/",
+    "api/v1/teams/{team}/builder/",
     "api/v1/environments/{environment}/",
     "api/v1/audit-events/{event}/",
     "api/v1/jobs/{job}/",
@@ -201,6 +205,7 @@ def add_images(world: World, number: int) -> None:
     dock.push(first, images[subject], f"base-{number}", world.asker)
     if number:
         dock.derive(images[subject], derived)
+    Metadata.objects.create(repository=first, key=f"key-{number}", value="x", changed_by=world.asker)
     common = dock.package("common", "1.0")
     dock.carry(derived, 0, common)
     if not number:

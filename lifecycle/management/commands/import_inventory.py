@@ -40,7 +40,7 @@ class Command(BaseCommand):
         self.stdout.write(
             f"{report.rows} rows: {len(report.new_image_ids)} new images, {len(report.scanned_image_ids)} new "
             f"inventories, {len(report.new_package_ids)} new package versions, "
-            f"{len(derived)} derivations changed, {len(report.refused)} refused"
+            f"{len(derived)} images with a new base, {len(report.refused)} refused"
         )
         if report.refused:
             sys.exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django import forms
 
 from lifecycle.ingest.managing import DESCRIPTION_MAX
+from lifecycle.registry.models import Metadata
 
 
 class DescriptionForm(forms.Form):
@@ -14,6 +15,20 @@ class DescriptionForm(forms.Form):
         help_text=f"What the images are for. At most {DESCRIPTION_MAX} characters.",
         widget=forms.TextInput(attrs={"class": "form-control"}),
     )
+
+
+class MetadataForm(forms.Form):
+    """One key, its type and its value. The service checks the value against the type."""
+
+    key = forms.CharField(
+        max_length=100,
+        help_text="For example owner or review/date.",
+        widget=forms.TextInput(attrs={"class": "form-control"}),
+    )
+    kind = forms.ChoiceField(
+        label="Type", choices=Metadata.Kind.choices, widget=forms.Select(attrs={"class": "form-select"})
+    )
+    value = forms.CharField(max_length=1000, widget=forms.TextInput(attrs={"class": "form-control"}))
 
 
 class ProtectionForm(forms.Form):

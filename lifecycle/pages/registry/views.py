@@ -28,7 +28,7 @@ from lifecycle.core.paging import keyset_page
 from lifecycle.core.severities import COUNTED
 from lifecycle.environments.models import Slot
 from lifecycle.evidence import exporting
-from lifecycle.ingest import managing
+from lifecycle.ingest import managing, metadata
 from lifecycle.ingest.protection import protect_tags
 from lifecycle.lineage.models import Derivation
 from lifecycle.pages.form_errors import errors_shown_on
@@ -38,15 +38,15 @@ from lifecycle.pages.rebuild.page_queries import Counts, counts_of, plan_offer, 
 from lifecycle.pages.registry import page_queries
 from lifecycle.pages.registry.configuration import configuration_of
 from lifecycle.pages.registry.findings import LayerShare, findings_by_layer, findings_of, unknown_findings_of
-from lifecycle.pages.registry.forms import DescriptionForm, ProtectionForm
+from lifecycle.pages.registry.forms import DescriptionForm, MetadataForm, ProtectionForm
 from lifecycle.pages.registry.packages import packages_of
-from lifecycle.pages.requests import chosen, cursors, reader
+from lifecycle.pages.requests import chosen, cursors, reader, sort_of
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.rebuild.models import Recipe
 from lifecycle.rebuild.queries import builder_permit_of, current_recipe, watches_of
 from lifecycle.rebuild.refusals import why_not_build
 from lifecycle.registry.models import Image, Layer, Repository
-from lifecycle.registry.queries import Location, given_by_people, locations_of
+from lifecycle.registry.queries import Location, given_by_people, locations_of, metadata_of
 from lifecycle.sbom import services
 from lifecycle.sbom.models import Sbom
 from lifecycle.sbom.services import why_not_rescan
@@ -86,12 +86,14 @@ def images(request: HttpRequest) -> HttpResponse:
         rows = rows.filter(Q(name__icontains=text) | Q(description__icontains=text))
     if team:
         rows = rows.filter(team__slug=team)
-    page = keyset_page(rows, ("-updated_at", "-id"), **cursors(request))
+    sort, order = sort_of(request, {"updated": ("-updated_at", "-id"), "name": ("name", "id")})
+    page = keyset_page(rows, order, **cursors(request))
     if getattr(request, "htmx", False):
         return _first_push(has_come=bool(page))
     page_queries.add_latest_tags(page.rows)
     context = {
         "page": page,
+        "sort": sort,
         "teams": slugs,
         "push_team": team or next(iter(slugs), ""),  # in the commands of an empty list
         "q": text,
@@ -137,7 +139,8 @@ def repository_page(
         people = given_by_people(tags)
         context["own_tags"] = tags.count() - people.count()
         context["shows_own"] = shows_own
-        context["page"] = keyset_page(tags if shows_own else people, ("-updated_at", "-id"), **cursors(request))
+        context["sort"], order = sort_of(request, {"updated": ("-updated_at", "-id"), "name": ("name", "id")})
+        context["page"] = keyset_page(tags if shows_own else people, order, **cursors(request))
     elif tab == "history":
         context["page"] = keyset_page(page_queries.tag_history(row), ("-id",), **cursors(request))
     elif tab == "untagged":
@@ -146,6 +149,8 @@ def repository_page(
         context |= {
             "may_amend": may(user, Verb.IMAGE_AMEND, repository=row, environment=row.environment),
             "description_form": DescriptionForm(initial={"description": row.description}),
+            "metadata": metadata_of(row),
+            "metadata_form": MetadataForm(),
             "protection_form": ProtectionForm(initial={"patterns": "\n".join(row.protected_tags)}),
         }
     elif tab == "recipe":
@@ -265,6 +270,13 @@ def _rebuilds_tab(request: HttpRequest, repository: Repository) -> dict[str, Any
 @require_safe
 def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpResponse:
     """Show one image. For an index, show the platform manifest with the digest in `?platform=`, else the first one."""
+    return _image_page(request, team, name, digest, request.GET.get("tab", "overview"))
+
+
+def _image_page(
+    request: HttpRequest, team: str, name: str, digest: str, tab: str, *, status: int = 200, **forms: Form
+) -> HttpResponse:
+    """Return the page of an image at one tab. `forms` replace the empty forms, to show their errors."""
     user = reader(request)
     visible = repositories_visible_to(user)
     row = repository_of(visible, team, name)
@@ -273,7 +285,6 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
     wanted = chosen(request, "platform", [entry.child.digest for entry in entries])
     platform = next((entry.child for entry in entries if entry.child.digest == wanted), None)
     shown = platform or (entries[0].child if entries else member.image)
-    tab = request.GET.get("tab", "overview")
     tab = tab if tab in _IMAGE_TABS else "overview"
     layers = page_queries.layers_of(shown)
     bases = _bases(shown, visible, user)
@@ -304,7 +315,36 @@ def image(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespon
         "other_tags": page_queries.other_tags(row, member.image),
     }
     context |= _IMAGE_TABS[tab](request, context)
-    return render(request, "lifecycle/registry/image.html", context)
+    return render(request, "lifecycle/registry/image.html", context | forms, status=status)
+
+
+@require_POST
+def set_metadata(request: HttpRequest, team: str, name: str) -> HttpResponse:
+    """Set one key of the metadata of a repository, or with `digest` of an image in it."""
+    row, form, digest = _managed(request, team, name), MetadataForm(request.POST), request.POST.get("digest", "")
+    if form.is_valid():
+        with errors_shown_on(form, "value"):
+            metadata.set_metadata(row.pk, actor=reader(request), digest=digest, **form.cleaned_data)
+            messages.success(request, f"{form.cleaned_data['key']} saved.")
+            return redirect(_metadata_url(row, digest))
+    if digest:
+        return _image_page(request, team, name, digest, "configuration", status=422, metadata_form=form)
+    return repository_page(request, row, "settings", status=422, metadata_form=form)
+
+
+@require_POST
+def remove_metadata(request: HttpRequest, team: str, name: str) -> HttpResponse:
+    """Remove one key of the metadata of a repository, or with `digest` of an image in it."""
+    row, digest = _managed(request, team, name), request.POST.get("digest", "")
+    metadata.remove_metadata(row.pk, request.POST.get("key", ""), actor=reader(request), digest=digest)
+    messages.success(request, "Removed.")
+    return redirect(_metadata_url(row, digest))
+
+
+def _metadata_url(row: Repository, digest: str) -> str:
+    if not digest:
+        return _settings_url(row)
+    return f"{reverse('lifecycle:image', args=[row.team.slug, row.name, digest])}?tab=configuration"
 
 
 @require_POST
@@ -324,7 +364,7 @@ def export(request: HttpRequest, team: str, name: str, digest: str, kind: str) -
     """Send the packages or findings of the image as a file."""
     row = repository_of(repositories_visible_to(reader(request)), team, name)
     image = image_in(row, digest).image
-    media_type, parts = exporting.export(image, kind)
+    media_type, parts = exporting.export(image, kind, metadata=metadata.as_record(row, image))
     response = StreamingHttpResponse(parts, content_type=media_type)
     file_name = f"{row.name.replace('/', '-')}-{image.digest.partition(':')[2][:12]}.{kind}"
     response["Content-Disposition"] = f'attachment; filename="{file_name}"'
@@ -384,7 +424,14 @@ def _overview_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
 
 def _configuration_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration of the platform that is shown."""
-    return {"configuration": configuration_of(context["image"])}
+    repository: Repository = context["repository"]
+    return {
+        "configuration": configuration_of(context["image"]),
+        "metadata": metadata_of(repository, context["top"]),
+        "metadata_form": MetadataForm(),
+        "metadata_digest": context["top"].digest,
+        "may_amend": may(reader(request), Verb.IMAGE_AMEND, repository=repository, environment=repository.environment),
+    }
 
 
 def _lineage_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -417,7 +464,8 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
         rows = rows.filter(Q(package__name__icontains=text) | Q(package__source_name__icontains=text))
     if fix:
         rows = rows.exclude(fixed_version="")
-    page = keyset_page(rows, ("-rank", "id"), **cursors(request))
+    sort, order = sort_of(request, {"severity": ("-rank", "id"), "package": ("package__name", "id")})
+    page = keyset_page(rows, order, **cursors(request))
     for match in page.rows:
         match.brought_by = _layer_words(context, match.layer_position)  # type: ignore[attr-defined]  # for the template alone
     counts = [(name, getattr(image, f"{name}_count")) for name in COUNTED]
@@ -425,6 +473,7 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
         "page": page,
         "severity": severity,
         "has_fix": bool(fix),
+        "sort": sort,
         "q": text,
         "counts": counts,
         "unknown": unknown_findings_of(image),

@@ -125,6 +125,28 @@ def empty_state(content: str, title: str) -> SafeString:
     return render_to_string("components/empty.html", {"title": title, "text": content})
 
 
+@register.simple_tag(takes_context=True)
+def sort_header(context: Any, key: str, label: str, css: str = "") -> SafeString:
+    """Return the header of a column that sorts the list: a link, with the present direction. `sort` is in the context.
+
+    The first click sorts as the column is sorted by default, the second one reverses it.
+    """
+    present = context.get("sort", "")
+    is_sorted = present.removeprefix("-") == key
+    query = context["request"].GET.copy()
+    for name in ("after", "before"):
+        query.pop(name, None)
+    query["sort"] = f"-{key}" if present == key else key
+    return format_html(
+        '<th scope="col" class="{}"{}><a class="sorts" href="?{}">{}{}</a></th>',
+        css,
+        format_html(' aria-sort="{}"', "descending" if present.startswith("-") else "ascending") if is_sorted else "",
+        query.urlencode(),
+        label,
+        icon("arrow-up" if present.startswith("-") else "arrow-down", css="icon-sm") if is_sorted else "",
+    )
+
+
 @register.simple_tag
 def nav_items() -> list[dict[str, str]]:
     """Return the items of the top bar."""

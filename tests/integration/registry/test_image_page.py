@@ -143,3 +143,21 @@ def test_export_of_unknown_packages_is_refused(quay, reader):
     assert answer.status_code == 404
     assert "are unknown" in answer.content.decode()
     assert Repository.objects.filter(name="shop/web").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "sort", "names"),
+    [
+        ("/images/?team=shop", "name", lambda page: [row.name for row in page.rows]),
+        ("/t/shop/r/shop/jobs/?tab=tags", "name", lambda page: [row.name for row in page.rows]),
+        ("{place}?tab=findings", "package", lambda page: [row.package.name for row in page.rows]),
+    ],
+)
+def test_columns_sort_both_ways(reader, place, address, sort, names):
+    address = address.format(place=place)
+    rising, falling = (reader.get(f"{address}&sort={sign}{sort}") for sign in ("", "-"))
+    assert names(rising.context["page"]) == sorted(names(rising.context["page"]))
+    assert names(falling.context["page"]) == names(rising.context["page"])[::-1]
+    assert 'aria-sort="ascending"' in rising.content.decode()
+    assert 'aria-sort="descending"' in falling.content.decode()
+    assert reader.get(f"{address}&sort=zzz").status_code == 400

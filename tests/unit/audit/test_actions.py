@@ -82,6 +82,10 @@ STORED = [
     (actions.RepositoryDescribed("", "The shop."), {"before": "", "after": "The shop."}),
     (actions.DeletionRequested("v1"), {"tag": "v1"}),
     (
+        actions.MetadataChanged("owner", "text", "", "kim"),
+        {"key": "owner", "kind": "text", "before": "", "after": "kim"},
+    ),
+    (
         actions.TeamChanged("shop", actions.TeamName("Shop"), actions.TeamName("The shop")),
         {"slug": "shop", "before": {"name": "Shop"}, "after": {"name": "The shop"}},
     ),
