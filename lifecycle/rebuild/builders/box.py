@@ -51,9 +51,23 @@ def refusal(why: str) -> str:
     )
 
 
-@functools.cache
 def problem() -> str:
-    """Return why this machine cannot give the box, "" when it can. Tries it once in each process; takes a second."""
+    """Return why this machine cannot give the box, "" when it can. After a success, a process does not try it again."""
+    try:
+        _prove()
+    except NoBuildBox as error:
+        return error.message
+    return ""
+
+
+@functools.cache
+def _prove() -> None:
+    """Run a program in a box; raises NoBuildBox. Takes a second. An error is not cached, because it may not last."""
+    if why := _problem():
+        raise NoBuildBox(why)
+
+
+def _problem() -> str:
     if os.geteuid() != 0:
         return "it needs root, to give the box user ids of its own."
     if missing := [tool for tool in _TOOLS if shutil.which(tool, path=_PATH) is None]:

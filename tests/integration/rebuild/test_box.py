@@ -247,7 +247,7 @@ def test_machine_without_a_box_builds_nothing_unless_the_operator_accepts_it(cli
 
 
 def test_this_machine_gives_the_box():
-    box.problem.cache_clear()
+    box._prove.cache_clear()
     assert box.problem() == ""
 
 
