@@ -148,12 +148,12 @@ class Installation:
             self.supervisor.ask_to_stop(OURS)
         say("  Database tables and static files")
         with ThreadPoolExecutor() as both:
+            builds = both.submit(self.checked_builder)
             for done in [
                 both.submit(self.manage, "migrate", "-v0"),
                 both.submit(self.manage, "collectstatic", "--noinput", "-v0"),
             ]:
                 done.result()
-            builds = both.submit(self.checked_builder)
         say("  " + ", ".join(TITLES[part] for part in OURS))
         if running:
             self.supervisor.await_stopped(OURS)
