@@ -127,11 +127,16 @@ CACHES = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": "gd",
-        "OPTIONS": {"socket_connect_timeout": 2, "socket_timeout": 2},
+        "OPTIONS": {
+            "serializer": "lifecycle.core.caching.JsonSerializer",  # not pickle, the default
+            "socket_connect_timeout": 2,
+            "socket_timeout": 2,
+        },
     }
 }
 SESSION_ENGINE = "django.contrib.sessions.backends.db"  # never in the broker's Redis
 SESSION_COOKIE_AGE = 14 * 24 * 3600
+SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
 SESSION_COOKIE_NAME = "__Host-session" if IS_HTTPS else "gd_session"
 CSRF_COOKIE_NAME = "__Host-csrf" if IS_HTTPS else "gd_csrf"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
@@ -260,6 +265,9 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 }
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
+# Bearer token for /metrics; if empty, the API token of an admin. Requests from this machine itself need neither.
+METRICS_TOKEN = env.text("METRICS_TOKEN", "")
+
 JOB_LEASE_S = env.integer("JOB_LEASE_S", 30, minimum=1)  # seconds until the job of a dead worker is released
 JOB_SWEEP_S = env.integer("JOB_SWEEP_S", 5, minimum=1)  # seconds between searches for lost wake-ups
 # Seconds that jobs can wait while a worker is idle; then the worker restarts.

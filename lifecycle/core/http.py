@@ -34,10 +34,22 @@ MAX_TRIES: Final = 4
 RETRY_AFTER_MAX_S: Final = 20.0  # longer waits are left to the retries of the job
 RETRIED_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_NAT64: Final = (
-    ipaddress.ip_network("64:ff9b::/96"),
-    ipaddress.ip_network("64:ff9b:1::/48"),
+# Networks whose addresses end with an IPv4 address, which decides. The local NAT64 prefix is ours, so never public.
+_EMBEDS_IPV4: Final = (
+    ipaddress.ip_network("64:ff9b::/96"),  # NAT64
+    ipaddress.ip_network("::ffff:0:0:0/96"),  # IPv4-translated (SIIT)
 )
+# Only this part of IPv6 is routed on the internet. Site-local, unique local, link-local and all others are not in it.
+_GLOBAL_UNICAST: Final = ipaddress.ip_network("2000::/3")
+# Special parts of it and of IPv4, from IANA's registries. Some versions of Python call them global.
+_NOT_PUBLIC: Final = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "2001::/23", "2001:db8::/32", "3fff::/20",  # protocol assignments (Teredo, benchmarking, ORCHID), documentation
+        "0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15",  # relay and benchmarking
+    )
+)  # fmt: skip
+_ISATAP: Final = 0x5EFE  # an interface id 0:5efe or 200:5efe, then the IPv4 address
 
 Body = bytes | Callable[[], Iterable[bytes]]  # a callable allows a second try to read the body again
 
@@ -150,19 +162,24 @@ def allowed_hosts() -> frozenset[str]:
 
 
 def is_public_address(text: str) -> bool:
-    """Return whether `text` is a public IP address. Checks also addresses inside IPv6 (mapped, 6to4, NAT64).
+    """Return whether `text` is a public IP address. An IPv4 address inside IPv6 decides (mapped, 6to4, NAT64, ISATAP).
 
-    Teredo addresses are never public.
+    Teredo, site-local, multicast, benchmarking and documentation addresses are never public.
     """
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and any(address in network for network in _NAT64):
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is None and any(address in network for network in _EMBEDS_IPV4):
+            inner = last
         if inner is not None:
             address = inner
-        elif address.teredo is not None:
+        elif address not in _GLOBAL_UNICAST:
             return False
+        elif (int(address) >> 32) & 0xFDFFFFFF == _ISATAP:
+            address = last
+    if any(address in network for network in _NOT_PUBLIC):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 

@@ -21,7 +21,10 @@ Answer = Callable[[HttpRequest], HttpResponse]
 
 
 class RequestContextMiddleware:
-    """Gives each request an id, returned as X-Request-Id, and keeps its address for the audit log."""
+    """Gives each request an id, returned as X-Request-Id, and keeps its address for the audit log.
+
+    No response is stored by browsers or proxies unless it says that it can be.
+    """
 
     def __init__(self, get_response: Answer) -> None:
         self.get_response = get_response
@@ -38,5 +41,7 @@ class RequestContextMiddleware:
         ):
             response = self.get_response(request)
         response["X-Request-Id"] = request_id
+        # Pages and the API show what only this user can see. Static files have set their own header.
+        response.setdefault("Cache-Control", "no-store")
         response.setdefault("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
         return response

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
+import ipaddress
+from typing import Final
+
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.core.cache import cache
 from django.db import connection
@@ -10,7 +15,10 @@ from django.db.utils import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 
+from accounts import tokens
+from accounts.models import ApiToken
 from lifecycle.core import clock
+from lifecycle.core.address import parse_address
 from lifecycle.jobs.models import Job
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image
@@ -41,10 +49,45 @@ def readyz(request: HttpRequest) -> HttpResponse:
     return JsonResponse(parts, status=200 if is_ready else 503)
 
 
-@login_not_required  # only counts, no names; keep the port internal, or use a proxy with authentication
+# Headers that proxies add. A request with one of them did not start on this machine, although its peer may be local.
+_FORWARDED: Final = (
+    "Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Server", "X-Real-IP",
+    "X-Client-IP", "True-Client-IP", "CF-Connecting-IP",
+)  # fmt: skip
+
+
+def _may_read_metrics(request: HttpRequest) -> bool:
+    """Return whether the request starts on this machine, or has METRICS_TOKEN or the token of an admin."""
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    if text:
+        if scheme.lower() != "bearer":
+            return False
+        if settings.METRICS_TOKEN and hmac.compare_digest(text.strip().encode(), settings.METRICS_TOKEN.encode()):
+            return True
+        token = tokens.find_token(text.strip())
+        return token is not None and token.kind != ApiToken.Kind.REFRESH and token.user.is_superuser
+    if any(name in request.headers for name in _FORWARDED):
+        return False
+    peer = parse_address(str(request.META.get("REMOTE_ADDR") or ""))
+    if peer is None:
+        return False
+    address = ipaddress.ip_address(peer)
+    inner = getattr(address, "ipv4_mapped", None)
+    return (inner or address).is_loopback
+
+
+@login_not_required  # it checks a token itself: monitoring systems have no session
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Return the metrics in the Prometheus text format."""
+    """Return the metrics in the Prometheus text format, or 401 without a token from another machine."""
+    if not _may_read_metrics(request):
+        refusal = HttpResponse(
+            "Send METRICS_TOKEN or the access token of an admin as a bearer token, or ask on this machine.\n",
+            status=401,
+            content_type="text/plain",
+        )
+        refusal["WWW-Authenticate"] = 'Bearer realm="gravingdock"'
+        return refusal
     lines = ["# TYPE gravingdock_jobs gauge"]
     oldest: dict[str, float] = {}
     for row in (
