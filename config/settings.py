@@ -285,6 +285,7 @@ TOKEN_CERT = env.text("TOKEN_CERT")  # self-signed certificate of TOKEN_KEY (PEM
 REGISTRY_HOOK_SECRET = env.secret("REGISTRY_HOOK_SECRET")  # bearer token in notifications of the managed registry
 FIELD_KEY = env.secret("FIELD_KEY", min_length=44)  # encrypts stored credentials; they are lost without it
 OUTBOUND_ALLOW = env.words("OUTBOUND_ALLOW", "")  # private host[:port] that outbound requests can reach
+FIELD_KEYS_OLD = env.words("FIELD_KEYS_OLD", "")  # earlier values of FIELD_KEY, until `manage.py rotate_keys` has run
 # Whether a fix in Ubuntu Pro counts as available; enable only if your images use that channel.
 UBUNTU_PRO = env.boolean("UBUNTU_PRO", False)
 

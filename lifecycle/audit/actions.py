@@ -51,6 +51,7 @@ class Action(StrEnum):
     INVENTORY_IMPORTED = "inventory.imported", "A batch of images was imported from an inventory file."
     JOB_CANCELLED = "job.cancelled", "A person cancelled a job."
     JOB_RETRIED = "job.retried", "A person retried a job that had failed or been cancelled."
+    KEYS_ROTATED = "keys.rotated", "All stored secrets were encrypted with the current FIELD_KEY."
     LINEAGE_DECLARED = "lineage.declared", "The base of an image was declared."
     METADATA_REMOVED = "metadata.removed", "A key of the metadata of a repository or image was removed."
     METADATA_SET = "metadata.set", "A key of the metadata of a repository or image was set."
@@ -427,6 +428,15 @@ class PromotionExecuting(Details):
 
     evaluation: str
     fence: int
+@dataclass(frozen=True, slots=True)
+class KeysRotated(Details):
+    """The id of the current key (not secret), and the numbers of secrets encrypted with it and of unreadable ones."""
+
+    key: str
+    sealed: int
+    unreadable: int
+
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,3 +538,4 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.WATCH_ADDED: TagDetails,
     Action.WATCH_REMOVED: TagDetails,
 }
+    Action.KEYS_ROTATED: KeysRotated,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 
-from cryptography.fernet import Fernet, InvalidToken
 from django.conf import settings
 
+from lifecycle.core import sealing
 from lifecycle.core.errors import RegistryRefused
 from lifecycle.core.http import HttpClient
 from lifecycle.oci.authorization import Authorizer, Challenged, SelfIssued
@@ -26,22 +26,21 @@ def client_for(registry: Registry) -> RegistryClient:
     if registry.is_managed:
         # This process reaches the registry at REGISTRY_URL. The row's endpoint is the address for users.
         return HttpRegistryClient(settings.REGISTRY_URL, http=http, authorizer=SelfIssued())
-    authorizer = Challenged(http, registry.endpoint, registry.username, decrypt(bytes(registry.password_encrypted)))
+    authorizer = Challenged(http, registry.endpoint, registry.username, _password_of(registry))
     return HttpRegistryClient(registry.endpoint, http=http, authorizer=authorizer)
 
 
-def encrypt(secret: str) -> bytes:
-    """Return `secret` encrypted with FIELD_KEY, for `Registry.password_encrypted`; b"" for an empty secret."""
-    return Fernet(settings.FIELD_KEY).encrypt(secret.encode()) if secret else b""
+def set_credentials(registry: Registry, *, username: str, password: str) -> None:
+    """Store our credentials for a registry, sealed for its row. The caller has checked the permission."""
+    registry.username = username
+    registry.password_encrypted = sealing.seal(password, registry, "password_encrypted")
+    registry.save(update_fields=["username", "password_encrypted"])
 
 
-def decrypt(sealed: bytes) -> str:
-    """Return the secret that `encrypt` encrypted; raises RegistryRefused when FIELD_KEY is not the same key."""
-    if not sealed:
-        return ""
+def _password_of(registry: Registry) -> str:
     try:
-        return Fernet(settings.FIELD_KEY).decrypt(sealed).decode()
-    except (InvalidToken, UnicodeDecodeError) as error:
+        return sealing.unseal(bytes(registry.password_encrypted), registry, "password_encrypted")
+    except sealing.Unreadable as error:
         raise RegistryRefused("The registry's stored credentials cannot be decrypted. Enter them again.") from error
 
 

@@ -28,7 +28,7 @@ class Registry(models.Model):
     endpoint = models.CharField(max_length=255, unique=True)  # "https://registry.example.com", no path
     is_managed = models.BooleanField(default=False)
     username = models.CharField(max_length=255, blank=True)
-    password_encrypted = models.BinaryField(default=b"", blank=True)  # Fernet, key FIELD_KEY
+    password_encrypted = models.BinaryField(default=b"", blank=True)  # sealed for this row: core/sealing.py
     crawled_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -49,7 +49,24 @@ STORED = [
         },
     ),
     (actions.RoleDeleted("crew", BEFORE), {"role": "crew", "before": {"name": "Crew", "verbs": ["image.view"]}}),
-    (actions.UserCreated("kim", is_admin=True), {"user": "kim", "is_admin": True}),
+    (
+        actions.UserCreated("kim", is_admin=True, secret_kind="link"),
+        {"user": "kim", "is_admin": True, "secret_kind": "link"},
+    ),
+    (actions.KeysRotated("0a1b2c3d", 2, 0), {"key": "0a1b2c3d", "sealed": 2, "unreadable": 0}),
+    (actions.UserSecret("kim", "link"), {"user": "kim", "secret_kind": "link"}),
+    (
+        actions.LinkUsed("kim", "reset", "ada", same_address=False),
+        {"user": "kim", "kind": "reset", "made_by": "ada", "same_address": False},
+    ),
+    (
+        actions.ProfileChanged("kim", actions.Profile("", "", "UTC"), actions.Profile("Kim", "k@x.org", "UTC")),
+        {
+            "user": "kim",
+            "before": {"name": "", "mail": "", "time_zone": "UTC"},
+            "after": {"name": "Kim", "mail": "k@x.org", "time_zone": "UTC"},
+        },
+    ),
     (actions.UserUnlocked("kim", 3), {"user": "kim", "forgotten": 3}),
     (
         actions.TokenCreated("kim", "abc", 90, "pat", ""),
