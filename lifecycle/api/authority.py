@@ -22,7 +22,14 @@ from lifecycle.authority.access import grant_in, robot_in, role_called, team_for
 from lifecycle.authority.explaining import explain
 from lifecycle.authority.forms import WhyForm
 from lifecycle.authority.models import RoleGrant
-from lifecycle.authority.queries import grants_in, live_tokens, robots_in, roles_with_counts, teams_with_counts
+from lifecycle.authority.queries import (
+    grants_in,
+    live_tokens,
+    robots_in,
+    roles_with_counts,
+    teams_with_counts,
+    with_counts,
+)
 from lifecycle.core.errors import NotFound
 from lifecycle.environments.models import Environment
 
@@ -63,7 +70,7 @@ class TeamsView(generics.ListAPIView[Team]):
     def post(self, request: Request) -> Response:
         """Create a team and become its owner (admins only)."""
         new_team = services.create_team(actor=caller(request), **_parsed(TeamBody(data=request.data)))
-        return Response(self.get_serializer(self.get_queryset().get(pk=new_team.pk)).data, status=201)
+        return Response(self.get_serializer(with_counts(Team.objects.all()).get(pk=new_team.pk)).data, status=201)
 
 
 class TeamView(generics.GenericAPIView[Team]):
@@ -129,7 +136,7 @@ class GrantsView(generics.ListAPIView[RoleGrant]):
             grant = services.grant_robot(robot.pk, **scope)
         else:
             grant = services.add_member(team_row.pk, username=username, **scope)
-        return Response(self.get_serializer(self.get_queryset().get(pk=grant.pk)).data, status=201)
+        return Response(self.get_serializer(grants_in(team_row).get(pk=grant.pk)).data, status=201)
 
 
 class GrantView(generics.GenericAPIView[RoleGrant]):
@@ -193,7 +200,7 @@ class RobotsView(generics.ListAPIView[Robot]):
         """Create a robot (robot.manage). It has no permissions until you grant it a role."""
         team_row = team_for(caller(request), team)
         robot = services.create_robot(team_row.pk, actor=caller(request), **_parsed(RobotBody(data=request.data)))
-        return Response(self.get_serializer(self.get_queryset().get(pk=robot.pk)).data, status=201)
+        return Response(self.get_serializer(robots_in(team_row).get(pk=robot.pk)).data, status=201)
 
 
 class RobotView(generics.GenericAPIView[Robot]):

@@ -1,7 +1,8 @@
 """`Idempotency-Key` on every POST of the API (draft-ietf-httpapi-idempotency-key-header-08).
 
 The first request with a key runs, and its response is stored for a day in the same transaction as the changes. So after
-a crash either both exist or neither. The same request again gets the stored response and changes nothing.
+a crash either both exist or neither. The same request again gets the stored response and changes nothing, if the caller
+may still do it (`replaying.py`).
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ from accounts.models import User
 from accounts.tokens import TOKEN
 from lifecycle.api.authentication import BrowserSessionAuthentication, TokenAuthentication
 from lifecycle.api.models import IdempotencyKey
+from lifecycle.api.replaying import check_again
 from lifecycle.api.secrets import SecretResponse
+from lifecycle.audit.services import record_refusal
 from lifecycle.core.errors import (
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
     LifecycleError,
     MalformedIdempotencyKey,
+    NotFound,
 )
 from lifecycle.core.problems import MEDIA_TYPE, problem_answer
 
@@ -78,7 +82,7 @@ class IdempotencyMiddleware:
             rows.filter(created_at__lt=Now() - KEEP).delete()
             row = rows.first()
             if row is not None:
-                return _replay(row, fingerprint)
+                return _replay(request, user, row, fingerprint)
             answer = self.get_response(request)
             if answer.status_code >= 500:
                 if in_transaction:
@@ -162,11 +166,13 @@ def _body_of(answer: HttpResponse) -> str | None:
     return TOKEN.sub("(shown once)", text) or None
 
 
-def _replay(row: IdempotencyKey, fingerprint: bytes) -> HttpResponse:
+def _replay(request: HttpRequest, user: User, row: IdempotencyKey, fingerprint: bytes) -> HttpResponse:
     if bytes(row.request_sha256) != fingerprint:
         return _refused(
             IdempotencyKeyReused("This key was used with another request. Use a new key for a new request.")
         )
+    if row.status < 400 and (refusal := _refusal_now(request, user, row)) is not None:
+        return refusal
     answer = HttpResponse(status=row.status)
     if row.body is not None:
         text = row.body if isinstance(row.body, str) else json.dumps(row.body)  # an object: stored by an older version
@@ -177,6 +183,20 @@ def _replay(row: IdempotencyKey, fingerprint: bytes) -> HttpResponse:
     if row.location:
         answer["Location"] = row.location
     return answer
+
+
+def _refusal_now(request: HttpRequest, user: User, row: IdempotencyKey) -> HttpResponse | None:
+    """Return the error for a caller who may no longer do what the stored response says was done; else None."""
+    body = json.loads(row.body) if isinstance(row.body, str) else row.body
+    try:
+        match = resolve(request.path_info)
+        check_again(match.url_name or "", user, match.kwargs, body)
+    except Resolver404:
+        return _refused(NotFound("Not found, or you don't have access."))
+    except LifecycleError as error:
+        record_refusal(user, error, method=request.method or "", path=request.path)
+        return _refused(error)
+    return None
 
 
 def forget_old() -> int:

@@ -16,7 +16,7 @@ from lifecycle.api.serializing import StrictSerializer
 from lifecycle.authority.access import environment_for, repository_named
 from lifecycle.promotion import services
 from lifecycle.promotion.models import PromotionRequest, Vote
-from lifecycle.promotion.queries import detail_of, promotions_visible_to
+from lifecycle.promotion.queries import detail_of, promotions_visible_to, with_joins
 
 _FILTERS: Final = {"state": "state", "repository": "repository__name", "environment": "environment__slug"}
 
@@ -147,7 +147,8 @@ class PromotionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewset
         return reason
 
     def _answer(self, promotion: PromotionRequest, *, status: int = 200) -> Response:
-        row = self.get_queryset().get(pk=promotion.pk)
+        # Not only visible rows: a right that ends now must not turn a change that was made into an error.
+        row = with_joins(PromotionRequest.objects.all()).get(pk=promotion.pk)
         return Response(self.get_serializer(detail_of(row)).data, status=status)
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:

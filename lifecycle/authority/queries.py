@@ -194,8 +194,13 @@ def teams_with_counts(actor: User) -> QuerySet[Team]:
 
     Each team has `people`, `robot_count` (active robots) and `place_count` (environments).
     """
+    return with_counts(teams_visible_to(actor))
+
+
+def with_counts(teams: QuerySet[Team]) -> QuerySet[Team]:
+    """Return `teams` with the counts of `teams_with_counts`."""
     grants = live_grants().filter(user__kind=User.Kind.PERSON)
-    return teams_visible_to(actor).annotate(
+    return teams.annotate(
         people=count_of(grants, "team", "user"),
         robot_count=count_of(Robot.objects.filter(user__is_active=True), "team"),
         place_count=count_of(Environment.objects.all(), "team"),

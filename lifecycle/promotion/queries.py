@@ -48,7 +48,12 @@ def target_name(environment: Environment, repository: Repository) -> str:
 
 def promotions_visible_to(actor: User) -> QuerySet[PromotionRequest]:
     """Return the requests that `actor` can see by repository or environment, with the joins that a list needs."""
-    return _requests_where(actor, Verb.IMAGE_VIEW).select_related(
+    return with_joins(_requests_where(actor, Verb.IMAGE_VIEW))
+
+
+def with_joins(rows: QuerySet[PromotionRequest]) -> QuerySet[PromotionRequest]:
+    """Return `rows` with the joins that a list and an answer need."""
+    return rows.select_related(
         "image", "repository__team", "repository__registry", "environment__team", "source_environment", "requested_by"
     )
 

@@ -22,7 +22,11 @@ from lifecycle.sbom.models import ImageInventory
 
 def waves_visible_to(actor: User) -> QuerySet[RebuildWave]:
     """Return the waves whose base `actor` can see; page by -id."""
-    rows = RebuildWave.objects.filter(repository__in=repositories_visible_to(actor))
+    return with_joins(RebuildWave.objects.filter(repository__in=repositories_visible_to(actor)))
+
+
+def with_joins(rows: QuerySet[RebuildWave]) -> QuerySet[RebuildWave]:
+    """Return `rows` with the joins that a list and an answer need."""
     return rows.select_related("repository__team", "new_base", "old_base", "planned_by", "confirmed_by")
 
 

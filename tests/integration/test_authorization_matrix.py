@@ -17,6 +17,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts import tokens
 from accounts.models import ApiToken, Robot, Role, Team, User
+from lifecycle.audit import services as audit
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
@@ -592,6 +593,27 @@ def test_every_method_of_every_route_has_somebody_who_may(principals, dock, requ
 
 @pytest.mark.parametrize("call", MAY)
 @pytest.mark.usefixtures("wave", "estate")
+@pytest.mark.parametrize("call", [call for call in MAY if " api/v1/" in call and not call.startswith("GET ")])
+@pytest.mark.usefixtures("wave", "estate")
+def test_answer_to_a_change_needs_no_right_that_ends_meanwhile(call, principals, dock, request_, monkeypatch):
+    """The last event of a change ends every right of its actor: the change stands, and so does the answer."""
+    who, body = MAY[call]
+    where = prepared(call, dock, request_)
+    record = audit.record
+
+    def record_and_end_rights(action, *, actor, **more):
+        event = record(action, actor=actor, **more)
+        if actor is not None and actor.kind == User.Kind.PERSON:
+            RoleGrant.objects.filter(user=actor).delete()
+            User.objects.filter(pk=actor.pk).update(is_superuser=False)
+        return event
+
+    monkeypatch.setattr(audit, "record", record_and_end_rights)
+    method = call.partition(" ")[0].lower()
+    answer = getattr(principals[who], method)(where, body, content_type="application/json")
+    assert answer.status_code < 300, answer.content
+
+
 def test_somebody_with_the_right_role_may(call, principals, dock, request_):
     who, body = MAY[call]
     where, client = prepared(call, dock, request_), principals[who]

@@ -13,12 +13,13 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts import tokens
-from accounts.models import ApiToken, Team, User
+from accounts.models import ApiToken, Role, Team, User
 from accounts.queries import system_user
 from lifecycle.api import idempotency
 from lifecycle.api.models import IdempotencyKey
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import services
+from lifecycle.authority.models import RoleGrant
 from lifecycle.promotion.models import PromotionRequest
 
 pytestmark = pytest.mark.django_db
@@ -161,6 +162,46 @@ def test_replay_of_created_token_omits_the_secret(dock: Any) -> None:
         kept = str(list(IdempotencyKey.objects.values("body", "location")))
         assert text not in kept
         assert tokens.TOKEN.search(kept) is None
+
+
+def test_kept_answer_is_authorized_again(dock: Any, request_: Any) -> None:
+    caller, path = Caller(dock.approver), f"promotions/{request_.pk}/approve/"
+    first = caller.post(path, {"reason": "fine"}, "k1")
+    assert first.status_code == 200
+    assert caller.post(path, {"reason": "fine"}, "k1").json() == first.json()
+    RoleGrant.objects.filter(user=dock.approver).update(role=Role.objects.get(slug="viewer"))
+    refused = caller.post(path, {"reason": "fine"}, "k1")
+    assert (refused.status_code, refused.json()["code"]) == (403, "not_permitted")
+    assert AuditEvent.objects.filter(action="access.refused", actor_name="approver").exists()
+    RoleGrant.objects.filter(user=dock.approver).delete()
+    hidden = caller.post(path, {"reason": "fine"}, "k1")
+    assert (hidden.status_code, hidden.json()["code"]) == (404, "not_found")
+    assert "digest" not in hidden.json()
+
+
+def test_kept_answer_of_a_former_admin_is_refused(admin: User) -> None:
+    caller = Caller(admin)
+    assert caller.post("teams/", {"slug": "web"}, "k1").status_code == 201
+    assert caller.post("teams/", {"slug": "web"}, "k1")["Idempotency-Replayed"] == "true"
+    User.objects.filter(pk=admin.pk).update(is_superuser=False)
+    assert caller.post("teams/", {"slug": "web"}, "k1").status_code == 403
+
+
+def test_every_post_has_a_check_for_its_kept_answers() -> None:
+    from lifecycle.api.replaying import CHECKS
+    from lifecycle.api.urls import urlpatterns
+
+    patterns = [entry for each in urlpatterns for entry in getattr(each, "url_patterns", [each])]
+    posts = {
+        entry.name
+        for entry in patterns
+        if "post" in getattr(entry.callback, "actions", ())
+        or (hasattr(entry.callback, "view_class") and hasattr(entry.callback.view_class, "post"))
+        or (hasattr(entry.callback, "cls") and not hasattr(entry.callback, "actions")
+            and hasattr(entry.callback.cls, "post"))
+    }  # fmt: skip
+    assert "promotion-approve" in posts
+    assert posts == set(CHECKS)
 
 
 @pytest.mark.django_db(transaction=True)
