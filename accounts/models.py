@@ -30,6 +30,13 @@ class User(AbstractUser):
 
     kind = models.CharField(max_length=8, choices=Kind, default=Kind.PERSON)
     theme = models.CharField(max_length=6, default="system")  # system, light or dark
+    full_name = models.CharField(max_length=120, blank=True)
+    # When an admin confirmed `email`. Two accounts with one verified mail belong to one person.
+    email_verified_at = models.DateTimeField(null=True, blank=True)
+    time_zone = models.CharField(max_length=63, default="UTC")  # for the times on pages; a name of the IANA database
+    must_change_password = models.BooleanField(default=False)  # before anything else
+    # Another user who has seen the current password. Votes of this account do not count until it is changed.
+    secret_seen_by = models.ForeignKey("self", on_delete=models.PROTECT, related_name="+", null=True, blank=True)
 
     def __str__(self) -> str:
         return self.username
@@ -45,6 +52,26 @@ class User(AbstractUser):
         parts = [part for part in self.username.replace("_", "-").replace(".", "-").split("-") if part]
         letters = parts[0][:1] + parts[1][:1] if len(parts) > 1 else self.username[:2]
         return letters.upper()
+
+
+class AccountLink(models.Model):
+    """A link that lets one person set the password of one account, once. Only the SHA-256 of its text is stored."""
+
+    class Kind(models.TextChoices):
+        INVITATION = "invitation"  # of a new or reactivated account
+        RESET = "reset"
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="links")
+    kind = models.CharField(max_length=10, choices=Kind)
+    secret_sha256 = models.BinaryField(max_length=32, unique=True)
+    made_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    made_from = models.GenericIPAddressField(null=True)  # the address of the browser that created it
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)  # used, or replaced by a newer link
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.user}"
 
 
 class Team(models.Model):

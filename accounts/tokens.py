@@ -117,6 +117,8 @@ def why_unusable(token: ApiToken) -> str:
         why = "The token has expired. Create a new one."
     elif not user.is_active:
         why = f"The account {user} is deactivated. Ask an admin."
+    elif user.must_change_password:
+        why = f"Sign in as {user} in the browser and change the password first. Then the token works again."
     elif token.made_by is not None and not token.made_by.is_active:
         why = f"The token was created by {token.made_by}, whose account is deactivated. Create a new one."
     elif token.parent_id is not None and not _is_parent_usable(token.parent_id):
@@ -180,7 +182,7 @@ SELECT EXISTS (
     JOIN accounts_user u ON u.id = a.user_id
     LEFT JOIN accounts_user maker ON maker.id = a.made_by_id
     WHERE a.revoked_at IS NOT NULL OR a.expires_at <= statement_timestamp()
-       OR NOT u.is_active OR NOT coalesce(maker.is_active, true)
+       OR NOT u.is_active OR u.must_change_password OR NOT coalesce(maker.is_active, true)
 )
 """
 

@@ -62,6 +62,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "lifecycle.pages.middleware.ReaderMiddleware",
     "lifecycle.pages.middleware.ErrorAnswerMiddleware",
     "lifecycle.api.idempotency.IdempotencyMiddleware",  # innermost: it stores the responses of views
 ]
@@ -135,8 +136,8 @@ CACHES = {
     }
 }
 SESSION_ENGINE = "django.contrib.sessions.backends.db"  # never in the broker's Redis
-SESSION_COOKIE_AGE = 14 * 24 * 3600
 SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
+SESSION_COOKIE_AGE = 14 * 24 * 3600
 SESSION_COOKIE_NAME = "__Host-session" if IS_HTTPS else "gd_session"
 CSRF_COOKIE_NAME = "__Host-csrf" if IS_HTTPS else "gd_csrf"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
@@ -264,10 +265,10 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     },
 }
 
-# --- jobs -------------------------------------------------------------------------------------------------------------
 # Bearer token for /metrics; if empty, the API token of an admin. Requests from this machine itself need neither.
 METRICS_TOKEN = env.text("METRICS_TOKEN", "")
 
+# --- jobs -------------------------------------------------------------------------------------------------------------
 JOB_LEASE_S = env.integer("JOB_LEASE_S", 30, minimum=1)  # seconds until the job of a dead worker is released
 JOB_SWEEP_S = env.integer("JOB_SWEEP_S", 5, minimum=1)  # seconds between searches for lost wake-ups
 # Seconds that jobs can wait while a worker is idle; then the worker restarts.
@@ -284,8 +285,8 @@ TOKEN_KEY = env.text("TOKEN_KEY")  # private key for registry tokens (PEM, EC P-
 TOKEN_CERT = env.text("TOKEN_CERT")  # self-signed certificate of TOKEN_KEY (PEM); usually as TOKEN_CERT_FILE
 REGISTRY_HOOK_SECRET = env.secret("REGISTRY_HOOK_SECRET")  # bearer token in notifications of the managed registry
 FIELD_KEY = env.secret("FIELD_KEY", min_length=44)  # encrypts stored credentials; they are lost without it
-OUTBOUND_ALLOW = env.words("OUTBOUND_ALLOW", "")  # private host[:port] that outbound requests can reach
 FIELD_KEYS_OLD = env.words("FIELD_KEYS_OLD", "")  # earlier values of FIELD_KEY, until `manage.py rotate_keys` has run
+OUTBOUND_ALLOW = env.words("OUTBOUND_ALLOW", "")  # private host[:port] that outbound requests can reach
 # Whether a fix in Ubuntu Pro counts as available; enable only if your images use that channel.
 UBUNTU_PRO = env.boolean("UBUNTU_PRO", False)
 

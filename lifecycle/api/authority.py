@@ -245,8 +245,8 @@ class RobotTakeOverView(generics.GenericAPIView[Robot]):
 
 class TokenSerializer(serializers.ModelSerializer[ApiToken]):
     begins_with = serializers.CharField(source="__str__", read_only=True)
-    parent = serializers.IntegerField(
-        source="parent_id", read_only=True, help_text="The token that was used to create it; it ends with that token."
+    parent_id = serializers.IntegerField(
+        read_only=True, help_text="The token that was used to create it; it ends with that token."
     )
     created_by = serializers.CharField(source="made_by.username", read_only=True, default=None)
 
@@ -257,7 +257,7 @@ class TokenSerializer(serializers.ModelSerializer[ApiToken]):
             "name",
             "kind",
             "begins_with",
-            "parent",
+            "parent_id",
             "created_by",
             "created_at",
             "expires_at",

@@ -103,10 +103,15 @@ class Action(StrEnum):
     TEAM_CREATED = "team.created", "A team was created."
     TOKEN_CREATED = "token.created", "An API token was created."
     TOKEN_REVOKED = "token.revoked", "An API token was revoked."
+    USER_ADMIN_GRANTED = "user.admin_granted", "A user was made an admin."
+    USER_ADMIN_REVOKED = "user.admin_revoked", "A user is no longer an admin."
     USER_CREATED = "user.created", "An account was created."
     USER_DEACTIVATED = "user.deactivated", "An account was deactivated."
+    USER_LINK_USED = "user.link_used", "A person set their password with an invitation or a reset link."
+    USER_MAIL_VERIFIED = "user.mail_verified", "An admin confirmed the mail of an account."
     USER_PASSWORD_CHANGED = "user.password_changed", "A person changed their password."
-    USER_PASSWORD_RESET = "user.password_reset", "The password of a demonstration account was reset."
+    USER_PASSWORD_RESET = "user.password_reset", "The password of an account was reset."
+    USER_PROFILE_CHANGED = "user.profile_changed", "A person changed their name, mail or time zone."
     USER_REACTIVATED = "user.reactivated", "An account was reactivated."
     USER_UNLOCKED = "user.unlocked", "The failed sign-ins of an account were cleared."
     WATCH_ADDED = "watch.added", "A watch was added: moves of a tag propose a rebuild wave."
@@ -208,10 +213,50 @@ class RoleDeleted(Details):
 
 @dataclass(frozen=True, slots=True)
 class UserCreated(Details):
-    """The name of a new account, and whether it is an admin."""
+    """The name of a new account, whether it is an admin, and its secret: see `user.password_reset`."""
 
     user: str
     is_admin: bool
+    secret_kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserSecret(Details):
+    """The name of an account, and its new secret: a link, a password that must be changed, or one that stays.
+
+    A password from a command or the demonstration is exempt: it stays, and the votes of the account count.
+    """
+
+    user: str
+    secret_kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUsed(Details):
+    """The account, the kind of link, who created it, and whether it was used from the address where it was created."""
+
+    user: str
+    kind: str
+    made_by: str
+    same_address: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The name, mail and time zone of a person."""
+
+    name: str
+    mail: str
+    time_zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileChanged(Details):
+    """The name of an account, and its profile before and after the change."""
+
+    user: str
+    before: Profile
+    after: Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +271,8 @@ class UserUnlocked(Details):
 class TokenCreated(Details):
     """A new token: its owner, first characters (not secret), lifetime in days, and kind: pat, rob or ref.
 
-    `parent` has the first characters of the token that was used to create it; "" for none.
+    `parent` has the first characters of the token that was used to create it; "" for none. `seen_by` is the other user
+    who saw its text; "" for none. A token from a command or the demonstration is exempt: votes with it count.
     """
 
     user: str
@@ -234,6 +280,7 @@ class TokenCreated(Details):
     days: float
     kind: str
     parent: str
+    seen_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +376,15 @@ class InventoryImported(Details):
     images: int
     scanned: int
     placed: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeysRotated(Details):
+    """The id of the current key (not secret), and the numbers of secrets encrypted with it and of unreadable ones."""
+
+    key: str
+    sealed: int
+    unreadable: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,15 +484,6 @@ class PromotionExecuting(Details):
 
     evaluation: str
     fence: int
-@dataclass(frozen=True, slots=True)
-class KeysRotated(Details):
-    """The id of the current key (not secret), and the numbers of secrets encrypted with it and of unreadable ones."""
-
-    key: str
-    sealed: int
-    unreadable: int
-
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -500,6 +547,7 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.INVENTORY_IMPORTED: InventoryImported,
     Action.JOB_CANCELLED: JobCancelled,
     Action.JOB_RETRIED: JobRetried,
+    Action.KEYS_ROTATED: KeysRotated,
     Action.LINEAGE_DECLARED: LineageDeclared,
     Action.METADATA_REMOVED: MetadataChanged,
     Action.METADATA_SET: MetadataChanged,
@@ -529,13 +577,17 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.TEAM_DELETED: TeamDeleted,
     Action.TOKEN_CREATED: TokenCreated,
     Action.TOKEN_REVOKED: TokenRevoked,
+    Action.USER_ADMIN_GRANTED: UserDetails,
+    Action.USER_ADMIN_REVOKED: UserDetails,
     Action.USER_CREATED: UserCreated,
     Action.USER_DEACTIVATED: UserDetails,
+    Action.USER_LINK_USED: LinkUsed,
+    Action.USER_MAIL_VERIFIED: UserDetails,
     Action.USER_PASSWORD_CHANGED: UserDetails,
-    Action.USER_PASSWORD_RESET: UserDetails,
-    Action.USER_REACTIVATED: UserDetails,
+    Action.USER_PASSWORD_RESET: UserSecret,
+    Action.USER_PROFILE_CHANGED: ProfileChanged,
+    Action.USER_REACTIVATED: UserSecret,
     Action.USER_UNLOCKED: UserUnlocked,
     Action.WATCH_ADDED: TagDetails,
     Action.WATCH_REMOVED: TagDetails,
 }
-    Action.KEYS_ROTATED: KeysRotated,

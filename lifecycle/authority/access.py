@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from accounts.models import Robot, Role, Team, User
+from accounts.models import Membership, Robot, Role, Team, User
 from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
 from lifecycle.audit.queries import for_list
@@ -88,6 +88,22 @@ def team_for(actor: User, slug: str) -> Team:
     if team is None:
         raise NotFound("Team not found, or you don't have access.")
     return team
+
+
+def person_for(actor: User, person_id: int) -> User:
+    """Return a person if `actor` is that person, an admin, or sees a team of that person; raises NotFound."""
+    people = User.objects.filter(kind=User.Kind.PERSON).select_related("secret_seen_by")
+    if not actor.is_superuser:
+        teams = teams_visible_to(actor)
+        people = people.filter(
+            Q(pk=actor.pk)
+            | Exists(RoleGrant.objects.filter(user=OuterRef("pk"), team__in=teams))
+            | Exists(Membership.objects.filter(user=OuterRef("pk"), team__in=teams))
+        )
+    person = people.filter(pk=person_id).first()
+    if person is None:
+        raise NotFound("Account not found, or you don't have access.")
+    return person
 
 
 def grant_in(team: Team, grant_id: int) -> RoleGrant:

@@ -21,9 +21,10 @@ from accounts.queries import system_user
 from accounts.tokens import find_token
 from config.embedded.keys import write_private
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, DemoSeeded, UserDetails
+from lifecycle.audit.actions import Action, DemoSeeded, UserSecret
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.services import add_member, create_api_token, create_person, create_team
+from lifecycle.authority.services.accounts import OPERATOR_MADE
 from lifecycle.authority.services.environments import create_environment
 from lifecycle.demo.images import PRODUCTS
 from lifecycle.demo.telling import DemonstrationFailed
@@ -133,7 +134,7 @@ def _person(part: Part, kept: Mapping[str, Any]) -> tuple[User, str]:
         password = secrets.token_urlsafe(15)
         user.set_password(password)
         user.save(update_fields=["password"])
-        details = UserDetails(user=user.username)
+        details = UserSecret(user=user.username, secret_kind=OPERATOR_MADE)
         audit.record(Action.USER_PASSWORD_RESET, actor=system, subject=user, details=details)
     return user, password
 

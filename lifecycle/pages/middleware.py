@@ -2,23 +2,70 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from collections.abc import Callable
+from typing import Final
 
 import structlog
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.http import urlencode
 from django_htmx.http import HttpResponseClientRedirect
 
+from accounts.models import User
 from lifecycle.audit.services import record_refusal
 from lifecycle.authority import limiter
 from lifecycle.core.errors import LifecycleError
+from lifecycle.core.problems import problem_answer
 from lifecycle.pages.error_pages import bad_request
 
 log = structlog.get_logger(__name__)
 
 Answer = Callable[[HttpRequest], HttpResponse]
+
+
+_BEFORE_THE_PASSWORD: Final = frozenset({"account_change_password", "account_logout", "livez", "readyz", "metrics"})
+
+
+class ReaderMiddleware:
+    """Shows times in the zone of the reader, and asks for a new password before anything else where one is due."""
+
+    def __init__(self, get_response: Answer) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        user = request.user
+        if not isinstance(user, User):
+            return self.get_response(request)
+        with timezone.override(_zone(user.time_zone)):
+            return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, *_: object) -> HttpResponse | None:
+        user = request.user
+        if not isinstance(user, User) or not user.must_change_password:
+            return None
+        match = request.resolver_match
+        if match is not None and match.view_name in _BEFORE_THE_PASSWORD:
+            return None
+        if request.path.startswith("/api/"):
+            return problem_answer(403, "password_change_required", _CHANGE_FIRST)
+        if getattr(request, "htmx", None):
+            return HttpResponseClientRedirect(reverse("account_change_password"))
+        messages.warning(request, _CHANGE_FIRST)
+        return redirect("account_change_password")
+
+
+_CHANGE_FIRST: Final = "Change your password first: another user has seen the current one."
+
+
+def _zone(name: str) -> zoneinfo.ZoneInfo:
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):  # a zone that a newer database no longer has
+        return zoneinfo.ZoneInfo("UTC")
 
 
 class ErrorAnswerMiddleware:

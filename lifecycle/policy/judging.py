@@ -17,14 +17,16 @@ def _approvals(facts: PromotionFacts) -> Requirement:
         summary = "This environment needs no approvals."
         return Requirement("approvals", "Approvals", Status.NOT_APPLICABLE, summary, counts=counts)
     title = f"{required} approval{'s' if required != 1 else ''}"
+    ignored = "".join(f" {reason}" for reason in facts.uncounted)
     if given >= required:
-        return Requirement("approvals", title, Status.SATISFIED, f"By {', '.join(facts.approvers)}.", counts=counts)
+        summary = f"By {', '.join(facts.approvers)}.{ignored}"
+        return Requirement("approvals", title, Status.SATISFIED, summary, counts=counts)
     if eligible < required - given:
         others = {0: "no other user", 1: "only 1 other user"}.get(eligible, f"only {eligible} other users")
-        summary = f"{given} of {required}, and {others} can approve. The requester does not count."
+        summary = f"{given} of {required}, and {others} can approve. The requester does not count.{ignored}"
         who = ("an owner of the team: grant promotion.approve",)
         return Requirement("approvals", title, Status.UNSATISFIED, summary, who, counts)
-    summary = f"{given} of {required}. The requester does not count."
+    summary = f"{given} of {required}. The requester does not count.{ignored}"
     return Requirement("approvals", title, Status.PENDING, summary, tuple(facts.eligible), counts)
 
 

@@ -81,4 +81,5 @@ class PromotionFacts:
     platforms: Sequence[PlatformFacts]
     previous_environment: str | None  # the environment before this one; None for the first
     is_or_was_in_previous: bool
+    uncounted: Sequence[str] = ()  # one sentence for each approval that does not count, with the reason
     missing_platforms: Sequence[str] = ()  # children of an index that are absent from its registry

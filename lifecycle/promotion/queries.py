@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from django.db.models.functions import Now
 
 from accounts.models import ApiToken, Robot, User
 from accounts.verbs import Verb
+from lifecycle.authority.identity import counted_voters, reasons_not_counted, same_person
 from lifecycle.authority.queries import covered, people_who
 from lifecycle.core.errors import Conflict
 from lifecycle.core.reasons import Reason
@@ -68,7 +69,7 @@ def _requests_where(actor: User, verb: Verb) -> QuerySet[PromotionRequest]:
 
 def decidable_by(actor: User) -> QuerySet[PromotionRequest]:
     """Return the open requests that `actor` can vote on: has the right, is not the requester, has not voted yet."""
-    if not actor.is_person:
+    if not actor.is_person or actor.secret_seen_by_id is not None:
         return PromotionRequest.objects.none()
     return (
         promotions_visible_to(actor)
@@ -78,6 +79,7 @@ def decidable_by(actor: User) -> QuerySet[PromotionRequest]:
         )
         .exclude(Exists(_robot_tokens().filter(user=OuterRef("requested_by"), made_by=actor)))
         .exclude(Exists(Vote.objects.filter(request=OuterRef("pk"), voter=actor, lapsed_at=None)))
+        .exclude(requested_by__in=same_person(actor))
     )
 
 
@@ -168,19 +170,41 @@ def facts_of(request: PromotionRequest) -> PromotionFacts:
         family=request.repository.family,
         environment=request.environment,
     ).exclude(pk__in=excluded)
-    approvers = list(may_approve.filter(votes__in=votes))
-    eligible = may_approve.exclude(pk__in=[person.pk for person in approvers])
+    voters = list(may_approve.filter(votes__in=votes).select_related("secret_seen_by"))
+    approvers, uncounted = _one_vote_each(voters, excluded)
+    eligible = counted_voters(may_approve, [*excluded, *(person.pk for person in approvers)]).exclude(
+        pk__in=[person.pk for person in voters]
+    )
     before = previous_environment(request.environment)
     tree = trees_of([request.image])[request.image.pk]
     return PromotionFacts(
         required_approvals=request.environment.required_approvals,
         approvers=sorted(person.username for person in approvers),
         eligible=list(eligible.values_list("username", flat=True)),
+        uncounted=uncounted,
         platforms=_platforms(tree),
         missing_platforms=[*missing_of(tree), *(["manifests nested too deeply"] if tree.is_cut else [])],
         previous_environment=before.slug if before else None,
         is_or_was_in_previous=before is not None and has_been_in(request, before),
     )
+
+
+def _one_vote_each(voters: Sequence[User], requester_ids: Collection[int]) -> tuple[list[User], list[str]]:
+    """Return the voters that count, one for each person, and why each of the others does not."""
+    counted: list[User] = []
+    why: list[str] = []
+    reasons = reasons_not_counted(voters, requester_ids)
+    for voter in voters:
+        if reason := reasons.get(voter.pk):
+            why.append(f"The approval of {voter} does not count: {reason}")
+            continue
+        same = next((other for other in counted if voter.email_verified_at and other.email_verified_at
+                     and voter.email and voter.email.lower() == other.email.lower()), None)  # fmt: skip
+        if same is not None:
+            why.append(f"The approval of {voter} does not count: {voter} and {same} share a verified mail.")
+            continue
+        counted.append(voter)
+    return counted, why
 
 
 def due_for_judgement(limit: int) -> list[int]:

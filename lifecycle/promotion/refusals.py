@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from accounts.models import User
 from accounts.verbs import Verb
+from lifecycle.authority.identity import why_not_counted, why_token_not_counted
 from lifecycle.authority.queries import people_who
 from lifecycle.authority.rights import may
+from lifecycle.core import context
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, MalformedReference
 from lifecycle.core.reasons import Reason
 from lifecycle.core.types import is_referrer_tag, parse_tag
@@ -38,6 +40,8 @@ def why_not_vote(actor: User, request: PromotionRequest) -> Reason | None:
     own = requesters_of(request)
     if actor.pk in own:
         return Reason(f"You cannot approve or reject your own request.{_ask_others(request, own)}")
+    if uncounted := why_not_counted(actor, own) or why_token_not_counted(context.current().token_lookup):
+        return Reason(f"Your vote would not count: {uncounted}")
     if (decided := why_not_decided(request)) is not None:
         return decided
     decision = may(actor, Verb.PROMOTION_APPROVE, repository=request.repository, environment=request.environment)

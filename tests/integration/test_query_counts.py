@@ -97,6 +97,7 @@ LISTS: Final[dict[str, int]] = {
     "teams/{team}/robots/{robot}/": 20,
     "roles/{role}/": 12,
     "people/": 12,
+    "people/{person}/": 15,
     "account/tokens/": 12,
     "api/v1/me/": 5,
     "api/v1/images/": 10,
@@ -140,6 +141,8 @@ NO_LISTS: Final = {
     "teams/{team}/robots/{robot}/retire/",
     "roles/",  # leads on
     "people/{person}/deactivate/",
+    "account/",
+    "account/link/<str:text>/",
     "audit/{event}/",
     "teams/{team}/delete/",
     "compare/",
@@ -281,6 +284,7 @@ def add_administration(world: World, number: int) -> None:
     dock.user(f"member-{number}", "viewer", of=team)
     services.create_robot(team.pk, actor=admin, name=f"robot-{number}")
     robot = team.robots.earliest("pk")
+    team.robots.exclude(pk=robot.pk).update(responsible=world.reader)
     services.create_robot_token(robot.pk, actor=admin, name=f"token-{number}")
     services.grant_robot(robot.pk, actor=admin, role="viewer", repository_pattern=f"shop/{number}")
     services.create_role(actor=admin, slug=f"role-{number}", name="", verbs=["image.view"])
@@ -308,6 +312,7 @@ def address(pattern: str) -> str:
         "package_type": "deb",
         "package_name": "common",
         "job": Job.objects.earliest("pk").pk,
+        "person": User.objects.get(username="reader").pk,
         "robot": Team.objects.get(slug="shop").robots.earliest("pk").pk,
     }
     return "/" + pattern.format(**values)

@@ -3,7 +3,18 @@
 The audit event of an action is written in the transaction of the action.
 """
 
-from lifecycle.authority.services.accounts import create_person, deactivate, reactivate
+from lifecycle.authority.services.accounts import (
+    change_profile,
+    create_person,
+    deactivate,
+    link_for,
+    note_password_changed,
+    reactivate,
+    reset_password,
+    set_admin,
+    use_link,
+    verify_mail,
+)
 from lifecycle.authority.services.environments import create_environment
 from lifecycle.authority.services.robots import (
     create_robot,
@@ -20,6 +31,7 @@ from lifecycle.authority.services.tokens import create_api_token, create_registr
 
 __all__ = [
     "add_member",
+    "change_profile",
     "change_role",
     "create_api_token",
     "create_environment",
@@ -33,12 +45,18 @@ __all__ = [
     "delete_role",
     "delete_team",
     "grant_robot",
+    "link_for",
+    "note_password_changed",
     "reactivate",
     "rename_team",
+    "reset_password",
     "retire_robot",
     "revoke_api_token",
     "revoke_grant",
     "revoke_robot_token",
+    "set_admin",
     "take_over_robot",
+    "use_link",
+    "verify_mail",
     "why_not_taken_over",
 ]

@@ -75,7 +75,12 @@ def write_token(
 
 def _record_created(row: ApiToken, *, days: float, actor: User, team: Team | None = None) -> None:
     parent = row.parent.lookup if row.parent is not None else ""
-    details = TokenCreated(user=row.user.username, lookup=row.lookup, days=days, kind=row.kind, parent=parent)
+    seen_by = actor.username if actor.pk != row.user_id else ""
+    if actor.kind == User.Kind.SYSTEM:
+        seen_by = "exempt: made by the operator"
+    details = TokenCreated(
+        user=row.user.username, lookup=row.lookup, days=days, kind=row.kind, parent=parent, seen_by=seen_by
+    )
     audit.record(Action.TOKEN_CREATED, actor=actor, subject=row, team=team, details=details)
 
 

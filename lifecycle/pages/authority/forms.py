@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from datetime import datetime, time
 from typing import Any, Final
 
 from django import forms
+from django.contrib.auth.forms import SetPasswordForm
 from django.utils import timezone
 
 from accounts.models import Role, Team, User
@@ -184,8 +186,55 @@ class PersonForm(forms.Form):
         help_text="Lower-case letters and digits, with single . _ - between them. It cannot be changed later.",
         widget=forms.TextInput(attrs=_PLAIN),
     )
+    full_name = forms.CharField(label="Name", max_length=120, required=False, widget=forms.TextInput(attrs=_INPUT))
+    email = forms.EmailField(label="Mail", required=False, widget=forms.EmailInput(attrs=_PLAIN))
+    with_password = forms.ChoiceField(
+        label="First sign-in",
+        choices=(("", "Invitation link"), ("1", "Generated password, to be changed")),
+        required=False,
+        widget=forms.Select(attrs=_SELECT),
+    )
     is_admin = forms.BooleanField(
         label="Admin: creates teams, roles and accounts, and reads all audit logs",
         required=False,
         widget=forms.CheckboxInput(attrs={"class": "form-check-input"}),
     )
+
+    def clean_with_password(self) -> bool:
+        """Return whether to generate a password instead of an invitation."""
+        return bool(self.cleaned_data["with_password"])
+
+
+class ProfileForm(forms.Form):
+    """The reader's own name, mail and time zone."""
+
+    full_name = forms.CharField(
+        label="Name",
+        max_length=120,
+        required=False,
+        widget=forms.TextInput(attrs={**_INPUT, "autocomplete": "name"}),
+    )
+    email = forms.EmailField(
+        label="Mail",
+        required=False,
+        help_text="An admin can confirm it. A new mail must be confirmed again.",
+        widget=forms.EmailInput(attrs={**_INPUT, "autocomplete": "email"}),
+    )
+    time_zone = forms.ChoiceField(
+        label="Time zone",
+        help_text="Pages show times in this zone.",
+        choices=[(name, name.replace("_", " ")) for name in sorted(zoneinfo.available_timezones())],
+        widget=forms.Select(attrs=_SELECT),
+    )
+
+
+class NewPasswordForm(SetPasswordForm):  # type: ignore[type-arg]  # generic in the stubs only
+    """A new password, set with a link."""
+
+    def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
+        super().__init__(user, *args, **kwargs)
+        for name, label in (("new_password1", "New password"), ("new_password2", "Confirm new password")):
+            self.fields[name].label = label
+            self.fields[name].widget.attrs |= {"class": "form-control", "autocomplete": "new-password"}
+        self.fields["new_password1"].help_text = "Use at least 12 characters. Common passwords are rejected."
+        self.fields["new_password2"].help_text = ""

@@ -18,6 +18,7 @@ from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, UserDetails
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import limiter
+from lifecycle.authority.services import note_password_changed
 from lifecycle.core import context
 from lifecycle.core.errors import TooManyAttempts
 
@@ -77,12 +78,10 @@ class SignInAdapter(AccountAdapter):
         """Set the password. All other sessions of the account end."""
         with transaction.atomic():
             super().set_password(user, password)
-            audit.record(
-                Action.USER_PASSWORD_CHANGED, actor=user, subject=user, details=UserDetails(user=user.username)
-            )
+            note_password_changed(user)
 
     def get_password_change_redirect_url(self, request: HttpRequest) -> str:
-        return reverse("lifecycle:tokens")  # the page of the user's own account
+        return reverse("lifecycle:profile")
 
 
 # Field -> (label, hint). The labels of allauth do not read as the other forms do.
@@ -112,3 +111,10 @@ class ChangePasswordForm(AllauthChangePasswordForm):  # type: ignore[misc]  # al
             password: str = super().clean_oldpassword()  # raises for a wrong password, so the attempt counts
             this_attempt.succeeded()
         return password
+
+    def clean(self) -> dict[str, Any]:
+        """Return the values; a new password must differ from the current one, which someone else may know."""
+        values: dict[str, Any] = super().clean()
+        if values.get("password1") and values.get("password1") == values.get("oldpassword"):
+            self.add_error("password1", "Choose a password that differs from the current one.")
+        return values

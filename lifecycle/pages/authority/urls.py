@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from lifecycle.pages.authority.views import people, robots, roles, teams, tokens
+from lifecycle.pages.authority.views import people, profile, robots, roles, teams, tokens
 
 urlpatterns = [
     path("teams/", teams.teams, name="teams"),
@@ -27,8 +27,14 @@ urlpatterns = [
     path("roles/<slug:slug>/", roles.role, name="role"),
     path("roles/<slug:slug>/delete/", roles.delete, name="role-delete"),
     path("people/", people.people, name="people"),
+    path("people/<int:pk>/", people.person, name="person"),
+    path("people/<int:pk>/reset-password/", people.reset_password, name="person-reset-password"),
+    path("people/<int:pk>/admin/", people.set_admin, name="person-admin"),
+    path("people/<int:pk>/verify-mail/", people.verify_mail, name="person-verify-mail"),
     path("people/<int:pk>/deactivate/", people.deactivate, name="person-deactivate"),
     path("people/<int:pk>/reactivate/", people.reactivate, name="person-reactivate"),
+    path("account/", profile.profile, name="profile"),
+    path("account/link/<str:text>/", profile.link, name="account-link"),
     path("account/tokens/", tokens.tokens, name="tokens"),
     path("account/tokens/<int:pk>/revoke/", tokens.revoke, name="token-revoke"),
 ]

@@ -15,6 +15,7 @@ from django import template
 from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
@@ -316,7 +317,7 @@ def _span(seconds: float) -> str:
 
 @register.simple_tag
 def ago(moment: datetime | None, never: str = "never") -> SafeString:
-    """Return `2 h ago` or `in 3 d` as a time element, with the full UTC time as tooltip and in `datetime`."""
+    """Return `2 h ago` or `in 3 d` as a time element. The tooltip has the full time in the zone of the reader."""
     if moment is None:
         return format_html('<span class="quiet">{}</span>', never)
     seconds = (clock.now() - moment).total_seconds()
@@ -327,11 +328,17 @@ def ago(moment: datetime | None, never: str = "never") -> SafeString:
     else:
         text = f"in {_span(-seconds)}"
     return format_html(
-        '<time datetime="{}" title="{} UTC">{}</time>',
+        '<time datetime="{}" title="{}">{}</time>',
         moment.isoformat(timespec="seconds"),
-        moment.strftime("%d %b %Y %H:%M:%S"),
+        in_zone(moment, "%d %b %Y %H:%M:%S"),
         text,
     )
+
+
+@register.filter
+def in_zone(moment: datetime | None, form: str = "%d %b %H:%M") -> str:
+    """Return the time in the zone of the reader with the name of the zone, `05 Jan 14:30 CET`; "never" for None."""
+    return f"{timezone.localtime(moment):{form} %Z}" if moment is not None else "never"
 
 
 @register.filter

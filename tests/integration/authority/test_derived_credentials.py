@@ -119,10 +119,10 @@ def test_registry_sign_in_is_listed_audited_revocable_and_ends_with_its_token(sh
     assert (row.kind, row.parent_id, row.expires_at <= parent.expires_at) == ("ref", parent.pk, True)
     assert events("token.created")[-1].details == {
         "user": "kim", "lookup": row.lookup, "days": events("token.created")[-1].details["days"], "kind": "ref",
-        "parent": parent.lookup,
+        "parent": parent.lookup, "seen_by": "",
     }  # fmt: skip
     listed = api(text).get("/api/v1/tokens/").json()["results"]
-    assert [(entry["kind"], entry["parent"]) for entry in listed] == [("ref", parent.pk), ("pat", None)]
+    assert [(entry["kind"], entry["parent_id"]) for entry in listed] == [("ref", parent.pk), ("pat", None)]
     assert api(text).delete(f"/api/v1/tokens/{row.pk}/").status_code == 204
     assert tokens.find_token(sign_in) is None
     again = services.create_registry_sign_in(parent, client="docker")

@@ -175,7 +175,7 @@ def test_only_admin_can_create_change_and_delete_role(admin, dock):
 
 def test_account_is_created_deactivated_and_reactivated(admin):
     client = browser(admin)
-    made = client.post("/people/", {"username": "lee"})
+    made = client.post("/people/", {"username": "lee", "with_password": "1"})
     lee = User.objects.get(username="lee")
     password = re.search(r'<copy-field value="([^"]{20})"', made.content.decode())[1]
     assert lee.check_password(password)
@@ -187,7 +187,8 @@ def test_account_is_created_deactivated_and_reactivated(admin):
     assert not lee.is_active
     again = client.post(f"/people/{lee.pk}/reactivate/").content.decode()
     lee.refresh_from_db()
-    assert lee.check_password(re.search(r'<copy-field value="([^"]{20})"', again)[1])
+    assert not lee.has_usable_password()
+    assert re.search(r'<copy-field value="http://localhost:\d+/account/link/[^"]{43}/"', again)
 
 
 def test_personal_token_is_shown_once_and_works_until_revoked(dock):

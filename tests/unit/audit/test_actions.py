@@ -69,8 +69,8 @@ STORED = [
     ),
     (actions.UserUnlocked("kim", 3), {"user": "kim", "forgotten": 3}),
     (
-        actions.TokenCreated("kim", "abc", 90, "pat", ""),
-        {"user": "kim", "lookup": "abc", "days": 90, "kind": "pat", "parent": ""},
+        actions.TokenCreated("kim", "abc", 90, "pat", "", "ada"),
+        {"user": "kim", "lookup": "abc", "days": 90, "kind": "pat", "parent": "", "seen_by": "ada"},
     ),
     (
         actions.RobotTakenOver("shop+ci", "kim", "lee", 2),

@@ -1,4 +1,4 @@
-"""Pages for admins: list, create, deactivate and reactivate the accounts of people."""
+"""The page of a person, and pages for admins: list, create, reset, deactivate and reactivate accounts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts.models import User
+from accounts.models import Robot, User
 from lifecycle.authority import services
+from lifecycle.authority.access import person_for
+from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.queries import teams_visible_to
 from lifecycle.authority.services.teams import is_above_grants
+from lifecycle.core import clock
 from lifecycle.core.errors import NotFound, NotPermitted
 from lifecycle.core.paging import keyset_page
 from lifecycle.pages.authority.forms import PersonForm
@@ -39,21 +43,74 @@ def _page(
         "form": form,
         "made": made,
         "secret": secret,
+        "secret_kind": _kind_of(secret),
     }
     return render(request, "lifecycle/authority/people.html", context, status=status)
 
 
-@never_cache  # the response to a new account contains its password
+@never_cache  # the response to a new account contains its invitation or password
 @require_http_methods(["GET", "HEAD", "POST"])
 def people(request: HttpRequest) -> HttpResponse:
-    """List the accounts of people, or create one. Only this response contains the new password."""
+    """List the accounts of people, or create one. Only this response contains the invitation or password."""
     actor = _require_admin(request)
     form = PersonForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         with errors_shown_on(form, "username"):
-            user, password = services.create_person(actor=actor, **form.cleaned_data)
-            return _page(request, PersonForm(), made=user, secret=password)
+            user, secret = services.create_person(actor=actor, **form.cleaned_data)
+            return _page(request, PersonForm(), made=user, secret=secret)
     return _page(request, form, status=422 if form.errors else 200)
+
+
+def _person_page(request: HttpRequest, person: User, *, secret: str = "") -> HttpResponse:
+    user = reader(request)
+    teams = teams_visible_to(user)
+    grants = RoleGrant.objects.filter(user=person, team__in=teams)
+    robots = Robot.objects.filter(responsible=person, team__in=teams)
+    context = {
+        "person": person,
+        "grants": grants.select_related("team", "role", "environment").order_by("team__slug", "role__slug", "pk"),
+        "robots": robots.select_related("user", "team").order_by("pk"),
+        "is_admin": is_above_grants(user),
+        "link": person.links.filter(ended_at=None, expires_at__gt=clock.now()).order_by("-pk").first(),
+        "secret": secret,
+        "secret_kind": _kind_of(secret),
+    }
+    return render(request, "lifecycle/authority/person.html", context)
+
+
+def _kind_of(secret: str) -> str:
+    return "link" if secret.startswith(("http://", "https://")) else "password"
+
+
+@require_safe
+def person(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show one person: name, mail, roles in teams that the reader sees, and what admins can do."""
+    return _person_page(request, person_for(reader(request), pk))
+
+
+@never_cache  # the response contains the new link or password
+@require_POST
+def reset_password(request: HttpRequest, pk: int) -> HttpResponse:
+    """Reset a password. Only this response contains the link, or the password that must be changed."""
+    actor = _require_admin(request)
+    user, secret = services.reset_password(pk, actor=actor, with_password=bool(request.POST.get("with_password")))
+    return _person_page(request, user, secret=secret)
+
+
+@require_POST
+def set_admin(request: HttpRequest, pk: int) -> HttpResponse:
+    """Make a person an admin (`is_admin=1`), or end that."""
+    user = services.set_admin(pk, actor=_require_admin(request), is_admin=bool(request.POST.get("is_admin")))
+    messages.success(request, f"{user} is {'now' if user.is_superuser else 'no longer'} an admin.")
+    return redirect("lifecycle:person", pk)
+
+
+@require_POST
+def verify_mail(request: HttpRequest, pk: int) -> HttpResponse:
+    """Record that the mail of an account belongs to its person."""
+    user = services.verify_mail(pk, actor=_require_admin(request))
+    messages.success(request, f"Mail of {user} confirmed.")
+    return redirect("lifecycle:person", pk)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -70,9 +127,9 @@ def deactivate(request: HttpRequest, pk: int) -> HttpResponse:
     return render(request, "lifecycle/authority/deactivate.html", {"person": person})
 
 
-@never_cache  # as above
+@never_cache  # the response contains the new invitation
 @require_POST
 def reactivate(request: HttpRequest, pk: int) -> HttpResponse:
-    """Reactivate an account with a new password. Only this response contains the password."""
-    user, password = services.reactivate(pk, actor=_require_admin(request))
-    return _page(request, PersonForm(), made=user, secret=password)
+    """Reactivate an account. Only this response contains the new invitation."""
+    user, secret = services.reactivate(pk, actor=_require_admin(request))
+    return _page(request, PersonForm(), made=user, secret=secret)

@@ -1,0 +1,65 @@
+"""Whether two accounts may belong to one person, so that a vote of one on a request of the other does not count."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Lower
+
+from accounts.models import ApiToken, User
+
+
+def counted_voters(people: QuerySet[User], requester_ids: Collection[int]) -> QuerySet[User]:
+    """Return the people whose votes count on a request of `requester_ids`, by the rule of `why_not_counted`."""
+    return people.filter(secret_seen_by=None).exclude(pk__in=_sharing_mail_with(requester_ids).values("pk"))
+
+
+def why_not_counted(voter: User, requester_ids: Collection[int]) -> str:
+    """Return why a vote of `voter` does not count on a request of `requester_ids`, as one sentence; "" if it counts."""
+    return reasons_not_counted([voter], requester_ids).get(voter.pk, "")
+
+
+def reasons_not_counted(voters: Collection[User], requester_ids: Collection[int]) -> dict[int, str]:
+    """Return {voter id: sentence} of the voters whose votes do not count, in one query if `secret_seen_by` is loaded.
+
+    Another user who has seen the password may be the voter. An account that shares a verified mail with the requester
+    belongs to the requester. Passwords from commands and the demonstration are exempt.
+    """
+    if not voters:
+        return {}
+    ids = [voter.pk for voter in voters]
+    sharing = set(_sharing_mail_with(requester_ids).filter(pk__in=ids).values_list("pk", flat=True))
+    reasons = {}
+    for voter in voters:
+        if voter.secret_seen_by is not None:
+            reasons[voter.pk] = (
+                f"{voter.secret_seen_by} has seen the password of {voter}. {voter} must change it first."
+            )
+        elif voter.pk in sharing:
+            reasons[voter.pk] = f"{voter} and the requester share a verified mail, so they count as one person."
+    return reasons
+
+
+def same_person(user: User) -> QuerySet[User]:
+    """Return the accounts that share a verified mail with `user`, and so count as one person."""
+    return _sharing_mail_with([user.pk])
+
+
+def why_token_not_counted(lookup: str) -> str:
+    """Return why a vote with the token `lookup` does not count, as one sentence; "" if it counts, or without a token.
+
+    Tokens from commands and the demonstration are exempt.
+    """
+    token = ApiToken.objects.select_related("made_by").filter(lookup=lookup).first() if lookup else None
+    maker = token.made_by if token is not None else None
+    if token is None or maker is None or maker.pk == token.user_id or maker.kind == User.Kind.SYSTEM:
+        return ""
+    return f"{maker} created this token and has seen it. Vote with a token that only you have seen."
+
+
+def _sharing_mail_with(user_ids: Collection[int]) -> QuerySet[User]:
+    """Return the accounts whose verified mail is, in any case, that of one of `user_ids`, which are included."""
+    verified = User.objects.filter(email_verified_at__isnull=False).exclude(Q(email=""))
+    mails = verified.filter(pk__in=list(user_ids)).values_list(Lower("email"))
+    return verified.annotate(mail=Lower("email")).filter(mail__in=mails)
