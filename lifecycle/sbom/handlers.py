@@ -1,4 +1,4 @@
-"""The handler of SCAN jobs, and the events that queue scans. Each image is scanned once."""
+"""The handler of SCAN jobs, and the events that queue scans. Each image is scanned once, and again when a user asks."""
 
 from __future__ import annotations
 
