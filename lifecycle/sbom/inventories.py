@@ -74,13 +74,14 @@ def import_inventories(path: Path, *, team_slug: str, actor: User) -> Report:
     """
     report = Report()
     batch: list[_Row] = []
+    packages = _Packages()
     with path.open("rb") as raw:
         for number, line in _lines(raw):
             report.rows += 1
             try:
                 if isinstance(line, Malformed):
                     raise line
-                batch.append(_parse(number, line))
+                batch.append(_parse(number, line, packages))
             except LifecycleError as error:
                 report.refused.append((number, error.message))
             if len(batch) == BATCH:
@@ -110,7 +111,36 @@ def _lines(raw: BinaryIO) -> Iterator[tuple[int, bytes | Malformed]]:
         yield number + 1, Malformed(f"the file cannot be read from here: {error}")
 
 
-def _parse(number: int, line: bytes) -> _Row:
+class _Packages:
+    """One object for equal packages. Images share most of their packages, and each one is checked once."""
+
+    _SIZE_MAX: Final = 200_000  # packages held in memory
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], Package] = {}
+
+    def of(self, item: object, layer_count: int) -> Package:
+        """Return the package that `item` describes. Raises Malformed."""
+        if not isinstance(item, dict):
+            raise Malformed("a package is not an object")
+        layer = item.get("layer")
+        position = layer if type(layer) is int and 0 <= layer < layer_count else None
+        get = item.get
+        given = (get("purl"), get("source_name"), get("source_version"), get("version"), get("owner"), position)
+        try:
+            known = self._known.get(given)
+        except TypeError:  # a list or an object: refused below
+            known = None
+        if known is not None:
+            return known
+        package = _package(item, position)
+        if len(self._known) >= self._SIZE_MAX:
+            self._known.clear()
+        self._known[given] = package
+        return package
+
+
+def _parse(number: int, line: bytes, known: _Packages) -> _Row:
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -140,7 +170,7 @@ def _parse(number: int, line: bytes) -> _Row:
         digests=digests or ("",) * count,
         sizes=tuple(min(max(size, 0), _SIZE_MAX) for size in sizes or ()) if are_sizes else (0,) * count,
         distro=_distro(row.get("os")),
-        packages=None if packages is None else tuple(_package(item, count) for item in packages or ()),
+        packages=None if packages is None else tuple(known.of(item, count) for item in packages or ()),
     )
 
 
@@ -182,15 +212,12 @@ def _distro(value: object) -> str:
     return text.replace("\x00", "")
 
 
-def _package(item: object, layer_count: int) -> Package:
-    if not isinstance(item, dict):
-        raise Malformed("a package is not an object")
-    layer = item.get("layer")
+def _package(item: Mapping[str, Any], position: int | None) -> Package:
     return Package(
         purl=_text(item, "purl"),
         source_name=_text(item, "source_name"),
         source_version=_text(item, "source_version"),
-        layer_position=layer if type(layer) is int and 0 <= layer < layer_count else None,
+        layer_position=position,
         version=_text(item, "version"),
         owner=_text(item, "owner"),
     )

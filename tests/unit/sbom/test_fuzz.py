@@ -61,7 +61,7 @@ def test_any_document_is_read_or_refused(document):
 @given(json_values() | mutated(ROW, PURLS))
 def test_any_row_is_read_or_refused(row):
     try:
-        parsed = inventories._parse(1, json.dumps(row).encode())
+        parsed = inventories._parse(1, json.dumps(row).encode(), inventories._Packages())
     except LifecycleError:
         return
     for package in parsed.packages or ():
@@ -72,7 +72,10 @@ def test_any_row_is_read_or_refused(row):
 @settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_json_are_refused(content):
-    for parse in (lambda: read_document(content, [], []), lambda: inventories._parse(1, content)):
+    for parse in (
+        lambda: read_document(content, [], []),
+        lambda: inventories._parse(1, content, inventories._Packages()),
+    ):
         try:
             parse()
         except LifecycleError:
