@@ -54,9 +54,9 @@ def report(plugin) -> int:
     killed = counts["killed"] + counts["timeout"]
     judged = len(plugin.results)
     print(f"\n{plugin.total} mutants, {judged} judged: {killed} killed ({counts['timeout']} by time), "
-          f"{counts['survived']} survived, {counts['untested']} untested.")  # fmt: skip
+          f"{counts['survived']} survived, {counts['untested']} untested, {counts['unclear']} unclear.")  # fmt: skip
     for mutant, result in plugin.results.items():
-        if result in ("survived", "untested") and mutant.name not in reasons:
+        if result in ("survived", "untested", "unclear") and mutant.name not in reasons:
             print(f"{result}, not explained: {mutant.path}:{mutant.line} {mutant.name}")
     percent = 100 * killed / judged
     print(f"Killed: {percent:.1f} % (at least {ENOUGH_PERCENT} % are needed).")

@@ -35,7 +35,7 @@ CONTROLS = 5  # forks without a change: all of their tests must pass, or a kill 
 
 
 class Plugin:
-    """Options in, results out: {mutant: "killed" | "timeout" | "survived" | "untested"}."""
+    """Options in, results out: {mutant: "killed" | "timeout" | "survived" | "untested" | "unclear"}."""
 
     def __init__(self, *, sample: int, seed: int, seconds: float, only: str, map_file: str = "") -> None:
         self.sample, self.seed, self.only = sample, seed, only
@@ -73,7 +73,7 @@ class Plugin:
         self._close_connections()
         tested = [mutant for mutant in mutants if self._tests(mutant)]
         for mutant in tested[:CONTROLS]:
-            if self._fork(session, items, mutant, code=None) != "survived":
+            if self._fork(session, items, mutant, self._tests(mutant), code=None)[0] != "survived":
                 self.problem = f"The tests of {mutant.name} fail in a fork without a change."
                 return True
         for count, mutant in enumerate(mutants, 1):
@@ -137,13 +137,27 @@ class Plugin:
         return chosen
 
     def _judge(self, session: pytest.Session, items: list[pytest.Item], mutant: Mutant) -> str:
-        if not self._tests(mutant):
-            return "untested"
-        return self._fork(session, items, mutant, code=code_of(mutant))
-
-    def _fork(self, session: pytest.Session, items: list[pytest.Item], mutant: Mutant, *, code: CodeType | None) -> str:
-        """Run the tests of a mutant in a fork; return "killed", "timeout" or "survived"."""
+        """Return the verdict. A kill counts when the test that failed passes again without the change."""
         tests = self._tests(mutant)
+        if not tests:
+            return "untested"
+        for _ in range(2):
+            verdict, failed = self._fork(session, items, mutant, tests, code=code_of(mutant))
+            if verdict != "killed" or self._fork(session, items, mutant, failed, code=None)[0] == "survived":
+                return verdict
+            self._empty_database()  # rows that an earlier fork left
+        return "unclear"
+
+    def _fork(
+        self,
+        session: pytest.Session,
+        items: list[pytest.Item],
+        mutant: Mutant,
+        tests: list[int],
+        *,
+        code: CodeType | None,
+    ) -> tuple[str, list[int]]:
+        """Run tests in a fork; return "killed", "timeout" or "survived", and the test that failed."""
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
@@ -151,27 +165,38 @@ class Plugin:
             os.setpgid(0, 0)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(1, 2)
-            verdict = b"x"
+            failed: int | None = tests[0]
             try:
                 if code is not None:
                     change_living_functions(ROOT / mutant.path, code)
-                verdict = b"s" if all(_run(session, items[number]) for number in tests) else b"k"
+                for number in tests:
+                    failed = number
+                    if not _run(session, items[number]):
+                        break
+                else:
+                    failed = None
             finally:
-                os.write(writer, verdict)
+                os.write(writer, b"passed" if failed is None else str(failed).encode())
                 os._exit(0)
         os.close(writer)
         limit_s = 10 + 5 * sum(self._seconds[number] for number in tests)
         ready, _, _ = select.select([reader], [], [], limit_s)
-        verdict = os.read(reader, 1) if ready else b"t"
+        answer = os.read(reader, 20) if ready else b""
         os.close(reader)
-        if verdict != b"s":
+        if answer != b"passed":
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        if verdict in (b"t", b"x") and self._services.is_alive("postgres"):
-            self._services.empty_database()  # a fork that ended within a test may have committed rows
+        if not answer:
+            self._empty_database()
+            return "timeout", []
+        return ("survived", []) if answer == b"passed" else ("killed", [int(answer)])
+
+    def _empty_database(self) -> None:
+        """Delete the rows of a fork that ended within a test."""
+        if self._services.is_alive("postgres"):
+            self._services.empty_database()
             self._close_connections()
-        return {b"s": "survived", b"t": "timeout"}.get(verdict, "killed")
 
     def _close_connections(self) -> None:
         """A fork must not share a connection with this process."""
