@@ -50,7 +50,8 @@ class Rules:
         if (host, port) not in self.allowed:
             raise Refused(f"{host}:{port} is not on the list of hosts")
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            # As bytes: for text, Python would load its IDNA codec now, from files that this process may not read.
+            found = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             raise Refused(f"{host} cannot be resolved") from None
         addresses = []

@@ -19,6 +19,7 @@ def rules(*allowed, never=()):
 
 def resolving(monkeypatch, *addresses):
     def found(host, port, **_):
+        assert isinstance(host, bytes)  # text would load a codec, which the proxy may not read any more
         families = {True: socket.AF_INET6, False: socket.AF_INET}
         return [(families[":" in address], socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
 
