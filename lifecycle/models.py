@@ -1,6 +1,6 @@
 """Re-exports the models of all packages, so that Django finds them."""
 
-from lifecycle.advisories.models import Advisory, AffectedInterval, Feed, Match
+from lifecycle.advisories.models import Advisory, AffectedInterval, Coverage, Feed, Match
 from lifecycle.api.models import IdempotencyKey
 from lifecycle.audit.models import AuditEvent, AuditPending
 from lifecycle.authority.models import (
@@ -37,6 +37,7 @@ __all__ = [
     "AuditEvent",
     "AuditPending",
     "BuilderPermit",
+    "Coverage",
     "CredentialFailure",
     "Delivery",
     "Derivation",

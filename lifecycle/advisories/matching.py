@@ -83,14 +83,30 @@ class PackageVerdict:
     severity: str
     state: str = Match.State.OPEN.value
     reason: str = ""
+    severity_source: str = ""
 
 
 def match_packages(package_ids: Collection[int]) -> set[int]:
-    """Open and close the matches of these package versions; return the ids of those that changed. Safe to run twice."""
+    """Open and close the matches of these package versions; return the ids of those that changed. Safe to run twice.
+
+    A package version that was never matched before counts as changed, because it was unknown until now.
+    """
     changed: set[int] = set()
     for batch in _batches(package_ids):
-        changed |= _apply("package.id = ANY(%(ids)s)", "m.package_id = ANY(%(ids)s)", batch)
+        with transaction.atomic():
+            changed |= _apply("package.id = ANY(%(ids)s)", "m.package_id = ANY(%(ids)s)", batch)
+            changed |= _note_matched(batch)
     return changed
+
+
+def _note_matched(ids: list[int]) -> set[int]:
+    """Mark package versions as matched; return the ids of those that were not."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE lifecycle_packageversion SET is_unmatched = false WHERE id = ANY(%s) AND is_unmatched RETURNING id",
+            [ids],
+        )
+        return {row[0] for row in cursor.fetchall()}
 
 
 def match_advisories(advisory_ids: Collection[int]) -> set[int]:

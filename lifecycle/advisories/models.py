@@ -48,7 +48,15 @@ class Advisory(models.Model):
     related: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=200), default=list)
     summary = models.TextField(blank=True)
     details = models.TextField(blank=True)
+    # The severity that counts: the record's own, else that of `severity_source`, an alias, upstream or related record.
     severity = models.CharField(max_length=8, choices=Severity, default=Severity.UNKNOWN)
+    own_severity = models.CharField(
+        max_length=8, choices=Severity, default=Severity.UNKNOWN, db_default=Severity.UNKNOWN
+    )
+    severity_source = models.CharField(max_length=200, blank=True, default="", db_default="")  # "": the record itself
+    # The name that all records of one vulnerability share, in all feeds: its CVE id if it has one (grouping.py).
+    vulnerability = models.CharField(max_length=200, blank=True, default="", db_default="")
+    is_grouped = models.BooleanField(default=False, db_default=False)  # False: stored by an older version
     score = models.FloatField(null=True)  # CVSS base score, 0 to 10; null without a vector
     vector = models.CharField(max_length=200, blank=True)
     references: models.JSONField[Any, Any] = models.JSONField(default=list)
@@ -63,10 +71,23 @@ class Advisory(models.Model):
             models.Index(fields=("osv_id",), name="advisory_by_id"),
             GinIndex(fields=("aliases",), name="advisory_aliases"),
             GinIndex(fields=("upstream",), name="advisory_upstream"),
+            GinIndex(fields=("related",), name="advisory_related"),
+            models.Index(fields=("vulnerability",), name="advisory_by_vulnerability"),
+            models.Index(fields=("id",), condition=Q(is_grouped=False), name="advisory_ungrouped"),
         )
 
     def __str__(self) -> str:
         return self.osv_id
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.vulnerability = self.vulnerability or self.osv_id  # until `grouping.regroup` has looked at all feeds
+        super().save(*args, **kwargs)
+
+    @property
+    def other_names(self) -> list[str]:
+        """The record's id and aliases, without the name that is shown first."""
+        names = dict.fromkeys((self.osv_id, *self.aliases))
+        return [name for name in names if name != self.vulnerability]
 
 
 class AffectedInterval(models.Model):
@@ -101,6 +122,25 @@ class AffectedInterval(models.Model):
 
     def __str__(self) -> str:
         return f"{self.ecosystem} {self.name} [{self.low_text or '0'}, {self.high_text or '∞'})"
+
+
+class Coverage(models.Model):
+    """An ecosystem, and release where it has releases, that some feed has advisories for.
+
+    A package outside of all coverage has no findings because nobody looked, not because there are none.
+    """
+
+    ecosystem = models.CharField(max_length=60)
+    release = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        verbose_name_plural = "coverage"
+        constraints = (
+            models.UniqueConstraint(fields=("ecosystem", "release"), name="coverage_once_per_ecosystem_and_release"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.ecosystem}:{self.release}" if self.release else self.ecosystem
 
 
 class Match(models.Model):

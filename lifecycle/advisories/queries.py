@@ -33,6 +33,31 @@ def unreadable_ranges(feed: Feed) -> QuerySet[AffectedInterval]:
     )
 
 
+def current_names(osv_ids: Collection[str]) -> dict[str, set[str]]:
+    """Return, for each id, the names under which its vulnerability counts now (`Advisory.vulnerability`).
+
+    An id can be that of a record, or only an alias or the upstream of one. One query.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_NAMES, {"ids": sorted(osv_ids)})
+        rows = cursor.fetchall()
+    names: dict[str, set[str]] = defaultdict(set)
+    for osv_id, vulnerability in rows:
+        names[osv_id].add(vulnerability)
+    return dict(names)
+
+
+_NAMES: Final = """
+SELECT a.osv_id, a.vulnerability FROM lifecycle_advisory a WHERE a.osv_id = ANY(%(ids)s)
+UNION
+SELECT named.id, a.vulnerability FROM unnest(%(ids)s::varchar[]) AS named(id)
+JOIN lifecycle_advisory a ON a.aliases @> ARRAY[named.id]
+UNION
+SELECT named.id, a.vulnerability FROM unnest(%(ids)s::varchar[]) AS named(id)
+JOIN lifecycle_advisory a ON a.upstream @> ARRAY[named.id] AND cardinality(a.upstream) = 1
+"""
+
+
 def aliases_of(osv_ids: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Return, for each id, the other ids of its vulnerability, sorted: all aliases and its own `upstream`.
 

@@ -12,6 +12,7 @@ import orjson
 
 from lifecycle.advisories.ranges import Interval, intervals_of
 from lifecycle.advisories.severity import severity_of
+from lifecycle.core.clock import stated
 from lifecycle.core.errors import Malformed
 from lifecycle.versions import KEY_MAX_BYTES, NAME_MAX_BYTES
 from lifecycle.versions.coordinates import RELEASE_MAX_CHARS
@@ -106,7 +107,7 @@ def parse_record(content: bytes, *, osv_id: str) -> OsvRecord:
     return OsvRecord(
         osv_id=osv_id,
         modified=_clean(modified),
-        published_at=parse_time(record.get("published")),
+        published_at=stated(parse_time(record.get("published"))),
         withdrawn_at=withdrawn_at,
         aliases=_ids(record.get("aliases")),
         upstream=_ids(record.get("upstream")),

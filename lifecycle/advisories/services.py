@@ -12,9 +12,9 @@ from django.db import connection, transaction
 
 from accounts.models import User
 from lifecycle import events
-from lifecycle.advisories import matching
+from lifecycle.advisories import coverage, grouping, matching
 from lifecycle.advisories.kinds import MATCH
-from lifecycle.advisories.models import Advisory, AffectedInterval, Feed
+from lifecycle.advisories.models import Advisory, AffectedInterval, Feed, Match
 from lifecycle.advisories.queries import unreadable_ranges
 from lifecycle.advisories.records import OsvRecord, is_same_time, parse_record, parse_time
 from lifecycle.advisories.sources import FeedUnreadable, Source, open_source
@@ -34,7 +34,8 @@ _INTERVAL_BATCH: Final = 20_000
 _MATCH_BATCH: Final = 5000  # package versions per job
 _WRITTEN: Final = (
     "directory", "modified", "modified_at", "published_at", "withdrawn_at", "tombstoned_at", "aliases", "upstream",
-    "related", "summary", "details", "severity", "score", "vector", "references", "key_version", "updated_at",
+    "related", "summary", "details", "severity", "own_severity", "severity_source", "vulnerability",
+    "is_grouped", "score", "vector", "references", "key_version", "updated_at",
 )  # fmt: skip
 Progress = Callable[[str, int, int], None]  # directory, records done, records to fetch
 
@@ -72,6 +73,7 @@ def sync_feed(location: str, *, feed_name: str, actor: User, progress: Progress 
     source = open_source(location)
     directories = source.directories()
     _derive_packages_again()
+    _group_again()
     feed, _ = Feed.objects.get_or_create(name=feed_name, defaults={"location": location[:500]})
     report = SyncReport(feed=feed.name)
     indexes: dict[str, dict[str, str]] = {}
@@ -84,10 +86,12 @@ def sync_feed(location: str, *, feed_name: str, actor: User, progress: Progress 
         report.directories += 1
         report.indexed += len(indexes[directory])
         _sync_directory(feed, source, directory, indexes[directory], report=report, progress=progress)
+        coverage.refresh_coverage()
     if directories and not indexes:
         raise FeedUnreadable(f"No index in {location} can be read: {report.errors[0]}")
     _tombstone(feed, indexes, report)
     _report_unreadable(feed, report)
+    coverage.refresh_coverage()
     with transaction.atomic():
         Feed.objects.filter(pk=feed.pk).update(location=location[:500], synced_at=clock.now())
         audit.record(
@@ -169,15 +173,17 @@ def _store(feed: Feed, directory: str, records: list[OsvRecord], index: dict[str
     if not records:
         return 0
     now = clock.now()
+    names = [record.osv_id for record in records]
+    before = Advisory.objects.filter(feed=feed, osv_id__in=names).values_list("aliases", "upstream")
+    named = {name for lists in before for each in lists for name in each}  # before this change
     rows = [_row(feed, directory, record, index[record.osv_id], now) for record in records]
     Advisory.objects.bulk_create(
         rows, update_conflicts=True, unique_fields=["feed", "osv_id"], update_fields=list(_WRITTEN)
     )
-    names = [record.osv_id for record in records]
     ids = dict(Advisory.objects.filter(feed=feed, osv_id__in=names).values_list("osv_id", "pk"))
     AffectedInterval.objects.filter(advisory_id__in=ids.values()).delete()
     _store_intervals(records, ids)
-    return _rematch(list(ids.values()))
+    return _rematch(ids.values(), regrouped=grouping.regroup({*names, *named}))
 
 
 def _row(feed: Feed, directory: str, record: OsvRecord, modified: str, now: datetime) -> Advisory:
@@ -199,6 +205,9 @@ def _row(feed: Feed, directory: str, record: OsvRecord, modified: str, now: date
         summary=record.summary,
         details=record.details,
         severity=record.severity,
+        own_severity=record.severity,
+        vulnerability=record.osv_id,
+        is_grouped=record.withdrawn_at is not None,
         score=record.score,
         vector=record.vector,
         references=record.references,
@@ -235,10 +244,25 @@ def _store_intervals(records: list[OsvRecord], ids: dict[str, int]) -> None:
             cursor.execute(_INTERVALS, [list(column) for column in zip(*part, strict=True)])
 
 
-def _rematch(advisory_ids: Collection[int]) -> int:
-    changed = matching.match_advisories(advisory_ids)
+def _rematch(advisory_ids: Collection[int], *, regrouped: Collection[int] = ()) -> int:
+    """Match these advisories again; return the number of package versions whose findings changed.
+
+    Those of `regrouped` changed their name or severity, which changes counts even where no match changes.
+    """
+    changed = matching.match_advisories({*advisory_ids, *regrouped})
+    if regrouped:
+        live = Match.objects.filter(advisory__in=list(regrouped), valid_to=None)
+        changed |= set(live.values_list("package_id", flat=True))
     _publish(changed)
     return len(changed)
+
+
+def _group_again() -> None:
+    """Group the advisories that an older version of Gravingdock stored without doing so."""
+    ungrouped = Advisory.objects.filter(is_grouped=False, withdrawn_at=None, tombstoned_at=None).order_by("pk")
+    while names := list(ungrouped.values_list("osv_id", flat=True)[:BATCH]):
+        with transaction.atomic():
+            _rematch((), regrouped=grouping.regroup(names))
 
 
 def _tombstone(feed: Feed, indexes: dict[str, dict[str, str]], report: SyncReport) -> None:
@@ -251,7 +275,9 @@ def _tombstone(feed: Feed, indexes: dict[str, dict[str, str]], report: SyncRepor
     for batch in _batches(absent):
         with transaction.atomic():
             Advisory.objects.filter(pk__in=batch).update(tombstoned_at=clock.now())
-            report.packages_rematched += _rematch(batch)
+            gone = Advisory.objects.filter(pk__in=batch).values_list("osv_id", "aliases", "upstream")
+            names = {name for osv_id, *lists in gone for name in (osv_id, *lists[0], *lists[1])}
+            report.packages_rematched += _rematch(batch, regrouped=grouping.regroup(names))
     report.tombstoned = len(absent)
 
 

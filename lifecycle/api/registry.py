@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -18,6 +18,7 @@ from lifecycle.authority.access import image_for, image_in, repository_for
 from lifecycle.authority.queries import images_with_places, repositories_visible_to
 from lifecycle.comparison.queries import compare as compare_images
 from lifecycle.evidence.findings import findings_of_image
+from lifecycle.evidence.judgement import Known, judgement_of
 from lifecycle.ingest import metadata
 from lifecycle.ingest.protection import protect_tags
 from lifecycle.registry.constants import PROTECTED_PATTERNS_MAX
@@ -131,6 +132,24 @@ class PlaceSerializer(serializers.Serializer[Any]):
         return sorted(tag.name for tag in tags if tag.repository_id == place.repository_id)
 
 
+class FindingCountsSerializer(serializers.Serializer[Any]):
+    """Open findings by severity. A count is null while the image is not scanned."""
+
+    state = serializers.ChoiceField(
+        choices=[known.value for known in Known],
+        help_text="open, none (all packages were judged), or unknown (see why)",
+    )
+    critical = serializers.IntegerField(allow_null=True)
+    high = serializers.IntegerField(allow_null=True)
+    medium = serializers.IntegerField(allow_null=True)
+    low = serializers.IntegerField(allow_null=True)
+    unknown = serializers.IntegerField(allow_null=True, help_text="Findings of severity unknown or none")
+    fixable = serializers.IntegerField(allow_null=True)
+    unjudged = serializers.IntegerField(allow_null=True, help_text="Packages that could not be judged")
+    unjudged_reasons = serializers.DictField(child=serializers.IntegerField(), help_text="Number of packages by reason")
+    why = serializers.CharField(help_text="What is unknown, as a phrase; empty when nothing is")
+
+
 class ImageSerializer(serializers.ModelSerializer[Image]):
     places = PlaceSerializer(
         source="places_seen", many=True, read_only=True, help_text="Repositories with this image that you can see"
@@ -142,19 +161,23 @@ class ImageSerializer(serializers.ModelSerializer[Image]):
         fields = (
             "digest", "places", "kind", "media_type", "platform", "size_bytes", "distro", "labels", "annotations",
             "base_name", "base_digest", "created_at", "first_seen_at", "scanned_at", "scan_problem", "package_count",
-            "findings",
+            "unjudged_count", "findings",
         )  # fmt: skip
         read_only_fields = fields
 
-    def get_findings(self, image: Image) -> dict[str, int]:
-        """Return the number of open findings by severity, as stored."""
+    @extend_schema_field(FindingCountsSerializer)
+    def get_findings(self, image: Image) -> dict[str, Any]:
+        """Return the open findings by severity, as stored, and what is unknown about them."""
+        known = judgement_of(image)
+        names = ("critical", "high", "medium", "low", "unknown", "fixable")
+        is_counted = known.open_count is not None
+        counts = {name: getattr(image, f"{name}_count") if is_counted else None for name in names}
         return {
-            "critical": image.critical_count,
-            "high": image.high_count,
-            "medium": image.medium_count,
-            "low": image.low_count,
-            "unknown": image.unknown_count,
-            "fixable": image.fixable_count,
+            "state": known.state.value,
+            **counts,
+            "unjudged": known.unjudged_count if is_counted else None,
+            "unjudged_reasons": dict(known.reasons),
+            "why": known.why,
         }
 
 

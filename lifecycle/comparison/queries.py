@@ -18,14 +18,16 @@ from lifecycle.comparison.types import (
     SettingLine,
 )
 from lifecycle.core.severities import READING_ORDER
-from lifecycle.evidence.open_findings import open_matches, unknown_matches
+from lifecycle.evidence.findings import AdvisoryChanges, Unjudged, advisory_changes, fixed_keys, unjudged_in
+from lifecycle.evidence.judgement import judgement_of
+from lifecycle.evidence.open_findings import open_matches
 from lifecycle.evidence.types import FindingKey, full_name
 from lifecycle.registry.models import Image, Layer
 from lifecycle.registry.platforms import entries_of_images
 from lifecycle.sbom.models import InventoryPackage
 
 _RANK: Final = {word: rank for rank, word in enumerate(READING_ORDER)}
-_ORDER: Final = {Change.NEW: 0, Change.FIXED: 1, Change.SAME: 2}
+_ORDER: Final = {Change.NEW: 0, Change.UNKNOWN: 1, Change.FIXED: 2, Change.SAME: 3}
 # Entries of an image configuration (image-spec config.md) that authors set; the build derives the others.
 _SETTINGS: Final = ("User", "Entrypoint", "Cmd", "WorkingDir", "StopSignal", "Healthcheck", "Shell")
 _SETS: Final = (("ExposedPorts", "Port"), ("Volumes", "Volume"))
@@ -52,13 +54,17 @@ def compare(before: Image | None, after: Image) -> Comparison:
     if before is not None and not old_entries:
         is_known = False
     versions_by_side: Sides = _package_versions(old, new) if is_known else ({}, {})
+    lines, advisories = _findings(old, new, versions_by_side, layers) if is_known else ([], AdvisoryChanges())
     return Comparison(
         before=before,
         after=after,
         is_known=is_known,
         platforms=tuple(_pairs(old_entries, new_entries, layers)),
         packages=tuple(_packages(versions_by_side)),
-        findings=tuple(_findings(old, new, versions_by_side, layers)) if is_known else (),
+        findings=tuple(lines),
+        advisories=advisories,
+        known_before=tuple(judgement_of(child) for _, child in old_entries),
+        known_after=tuple(judgement_of(child) for _, child in new_entries),
     )
 
 
@@ -190,20 +196,13 @@ def _direction(before: list[_Ordered], after: list[_Ordered]) -> Change:
 
 def _findings(
     old: set[int], new: set[int], versions_by_side: Sides, layers: dict[int, list[Layer]]
-) -> list[FindingLine]:
+) -> tuple[list[FindingLine], AdvisoryChanges]:
     path = "package__inventory_packages__inventory__image_inventories"
-    uncertain = unknown_matches().filter(**{f"{path}__image__in": new})
-    not_judged = {
-        FindingKey(osv_id, kind, full_name(namespace, name))
-        for osv_id, kind, namespace, name in uncertain.values_list(
-            "advisory__osv_id", "package__type", "package__namespace", "package__name"
-        )
-    }
     rows = (
         open_matches().filter(**{f"{path}__image__in": old | new})
         .values_list(
-            f"{path}__image", f"{path}__layer_position", "advisory__osv_id", "advisory__summary", "package__type",
-            "package__namespace", "package__name", "severity", "fixed_version",
+            f"{path}__image", f"{path}__layer_position", "advisory__vulnerability", "advisory__summary",
+            "package__type", "package__namespace", "package__name", "severity", "fixed_version",
         )
         .distinct()
     )  # fmt: skip
@@ -214,10 +213,14 @@ def _findings(
         for side, ids in ((before, old), (after, new)):
             if image_id in ids and (key not in side or (fixed and not side[key][2])):
                 side[key] = (severity, summary, fixed, image_id, position)
+    unjudged = unjudged_in(new) if before.keys() - after.keys() else Unjudged()
+    fixed_now = fixed_keys(before, after, unjudged)
     lines = []
     for key in before.keys() | after.keys():
-        is_after = key in after or key in not_judged  # what cannot be judged any more is not fixed
-        change = Change.SAME if key in before and is_after else Change.NEW if is_after else Change.FIXED
+        if key in after:
+            change = Change.SAME if key in before else Change.NEW
+        else:
+            change = Change.FIXED if key in fixed_now else Change.UNKNOWN
         severity, summary, fixed, image_id, position = after.get(key) or before[key]
         first, second = (side.get((key.type, key.name), {}) for side in versions_by_side)
         lines.append(
@@ -233,7 +236,8 @@ def _findings(
                 layer=_layer_words(layers[image_id], position),
             )
         )
-    return sorted(lines, key=lambda x: (_ORDER[x.change], _RANK[x.severity], x.osv_id, x.package))
+    lines.sort(key=lambda x: (_ORDER[x.change], _RANK[x.severity], x.osv_id, x.package))
+    return lines, advisory_changes(before, after.keys(), unjudged)
 
 
 def _layer_words(layers: list[Layer], position: int | None) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from lifecycle.evidence.findings import AdvisoryChanges
+from lifecycle.evidence.judgement import Judgement, Known
 from lifecycle.registry.models import Image
 
 
@@ -20,15 +22,16 @@ class Change(StrEnum):
     OTHER = "other"  # another version, and their order is unknown
     FIXED = "fixed"
     SAME = "same"
+    UNKNOWN = "unknown"  # a finding of the earlier image whose package cannot be judged in the later one
 
 
 @dataclass(frozen=True, slots=True)
 class FindingLine:
     """A finding of one or both images."""
 
-    change: Change  # FIXED, NEW or SAME
+    change: Change  # FIXED, NEW, SAME or UNKNOWN
     severity: str
-    osv_id: str
+    osv_id: str  # the vulnerability's name: its CVE id if it has one
     summary: str
     package: str
     before: str  # package versions in the earlier image; "" when it has none
@@ -88,7 +91,10 @@ class Comparison:
     is_known: bool  # all platforms of both are scanned; else `findings` and `packages` are empty
     platforms: tuple[PlatformPair, ...]
     packages: tuple[PackageLine, ...]
-    findings: tuple[FindingLine, ...]  # new, then fixed, then same; worst severity first in each
+    findings: tuple[FindingLine, ...]  # new, unknown, fixed, same; worst severity first in each
+    advisories: AdvisoryChanges = field(default_factory=AdvisoryChanges)
+    known_before: tuple[Judgement, ...] = ()  # of each platform of `before`
+    known_after: tuple[Judgement, ...] = ()
 
     def findings_that_are(self, change: Change) -> tuple[FindingLine, ...]:
         return tuple(line for line in self.findings if line.change == change)
@@ -104,6 +110,25 @@ class Comparison:
     @property
     def same(self) -> tuple[FindingLine, ...]:
         return self.findings_that_are(Change.SAME)
+
+    @property
+    def unknown(self) -> tuple[FindingLine, ...]:
+        return self.findings_that_are(Change.UNKNOWN)
+
+    @property
+    def unjudged_count(self) -> int:
+        """Number of packages of the later image that could not be judged."""
+        return sum(known.unjudged_count for known in self.known_after)
+
+    @property
+    def is_none_open(self) -> bool:
+        """Whether all of the later image was judged, and it has no open finding."""
+        return bool(self.known_after) and all(known.state == Known.NONE for known in self.known_after)
+
+    @property
+    def unknown_words(self) -> str:
+        """What could not be judged in the later image, as a phrase; "" when nothing."""
+        return "; ".join(dict.fromkeys(known.why for known in self.known_after if known.why))
 
     @property
     def changed_findings(self) -> tuple[FindingLine, ...]:
@@ -159,7 +184,23 @@ class Comparison:
             "after": self.after.digest,
             "is_known": self.is_known,
             "summary": {
-                "findings": {"fixed": len(self.fixed), "new": len(self.new), "same": len(self.same)},
+                "advisories": {
+                    "fixed": len(self.advisories.fixed),
+                    "new": len(self.advisories.new),
+                    "same": len(self.advisories.same),
+                    "unknown": len(self.advisories.unknown),
+                },
+                "findings": {
+                    "fixed": len(self.fixed),
+                    "new": len(self.new),
+                    "same": len(self.same),
+                    "unknown": len(self.unknown),
+                },
+                "unjudged": {
+                    "before": sum(known.unjudged_count for known in self.known_before),
+                    "after": self.unjudged_count,
+                    "why": self.unknown_words,
+                },
                 "packages": {change.value: count for change, count in self.package_counts.items()},
                 "size_bytes": self.size_bytes,
                 "size_change_bytes": self.size_change_bytes,

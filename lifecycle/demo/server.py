@@ -85,7 +85,9 @@ class Server:
             """
             row = approver.get(path)
             others = [item for item in row["requirements"] if item["name"] != "approvals"]
-            return row if all(item["status"] in {"satisfied", "not_applicable"} for item in others) else None
+            # Packages that no advisory can judge wait for the approval itself, which accepts them.
+            waits = [item for item in others if not item["counts"].get("unjudged")]
+            return row if all(item["status"] in {"satisfied", "not_applicable"} for item in waits) else None
 
         self._await(JUDGED_WITHIN_S, can_be_decided, f"the requirements for promoting {repository} to {environment}")
         approver.post(f"{path}approve/", {"reason": "Checked on the page of the image."})

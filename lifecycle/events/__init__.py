@@ -3,6 +3,7 @@
 from lifecycle.events.bus import collected, publish, subscribe, subscriptions
 from lifecycle.events.types import (
     BaseDeclared,
+    CoverageChanged,
     DerivationsChanged,
     Event,
     ImageIngested,
@@ -17,6 +18,7 @@ from lifecycle.events.types import (
 
 __all__ = [
     "BaseDeclared",
+    "CoverageChanged",
     "DerivationsChanged",
     "Event",
     "ImageIngested",

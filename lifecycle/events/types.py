@@ -83,3 +83,10 @@ class RightsChanged(Event):
     """Role grants of these users changed, or their accounts were activated or deactivated."""
 
     user_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageChanged(Event):
+    """Feeds began or stopped to cover these (ecosystem, release) pairs."""
+
+    pairs: tuple[tuple[str, str], ...]

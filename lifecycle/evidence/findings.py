@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
+from lifecycle.advisories.coverage import is_covered, no_feed, uncovered
 from lifecycle.advisories.kinds import MATCH
 from lifecycle.advisories.matching import verdicts
 from lifecycle.advisories.models import Match
@@ -37,9 +38,13 @@ class Finding:
     severity: str
     state: str
     reason: str = ""
+    severity_source: str = ""  # the record that the severity is from; "" for the advisory itself
 
     def as_json(self) -> dict[str, object]:
-        """Return the object that docs/reference/inventory-format.md describes; `reason` is omitted when empty."""
+        """Return the object that docs/reference/inventory-format.md describes.
+
+        `reason` and `severity_source` are omitted when empty.
+        """
         line: dict[str, object] = {
             "purl": self.purl,
             "advisory": self.advisory,
@@ -50,12 +55,80 @@ class Finding:
         }
         if self.reason:
             line["reason"] = self.reason
+        if self.severity_source:
+            line["severity_source"] = self.severity_source
         return line
 
 
 @dataclass(frozen=True, slots=True)
+class Unjudged:
+    """What could not be judged in some images. A finding that is gone there is not fixed: nobody knows."""
+
+    packages: frozenset[tuple[str, str]] = frozenset()  # (type, name with namespace) that no advisory could match
+    findings: frozenset[FindingKey] = frozenset()  # an advisory may affect the package, but its range is unreadable
+    is_blank: bool = False  # in one of the images, no package was recognised at all
+
+    def hides(self, key: FindingKey) -> bool:
+        """Return whether it is unknown if the images have this finding."""
+        return self.is_blank or (key.type, key.name) in self.packages or key in self.findings
+
+
+def fixed_keys(before: Iterable[FindingKey], after: Container[FindingKey], unjudged: Unjudged) -> set[FindingKey]:
+    """Return the findings that are fixed: gone, and their package is either judged or removed in the later image."""
+    return {key for key in before if key not in after and not unjudged.hides(key)}
+
+
+@dataclass(frozen=True, slots=True)
+class AdvisoryChanges:
+    """The advisories (vulnerabilities) that change from one image to another: the unit of every "fixed" and "new".
+
+    An advisory counts once per image, however many packages it affects. It is fixed when it affects no package of the
+    later image any more, and `unknown` when nobody could judge whether it does.
+    """
+
+    fixed: frozenset[str] = frozenset()
+    new: frozenset[str] = frozenset()
+    same: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
+
+
+def advisory_changes(
+    before: Iterable[FindingKey], after: Collection[FindingKey], unjudged: Unjudged
+) -> AdvisoryChanges:
+    """Return the changes by advisory. Comparisons, promotions, rebuilds and their lists count with this function."""
+    keys = list(before)
+    old, new = {key.osv_id for key in keys}, {key.osv_id for key in after}
+    known = set(after)
+    hidden = {key.osv_id for key in keys if key not in known and unjudged.hides(key)} - new
+    return AdvisoryChanges(
+        frozenset(old - new - hidden), frozenset(new - old), frozenset(old & new), frozenset(hidden)
+    )  # fmt: skip
+
+
+def unjudged_in(image_ids: Collection[int]) -> Unjudged:
+    """Return what could not be judged in these platform manifests; three queries."""
+    ids = list(image_ids)
+    rows = PackageVersion.objects.filter(
+        ~Q(problem="") | Q(is_unmatched=True) | ~is_covered(),
+        inventory_packages__inventory__image_inventories__image__in=ids,
+    )
+    packages = rows.values_list("type", "namespace", "name").distinct()
+    uncertain = unknown_matches().filter(package__inventory_packages__inventory__image_inventories__image__in=ids)
+    fields = ("advisory__vulnerability", "package__type", "package__namespace", "package__name")
+    blank = Image.objects.filter(pk__in=ids, package_count=0, dropped_count=0, scanned_at__isnull=False)
+    return Unjudged(
+        frozenset((kind, full_name(namespace, name)) for kind, namespace, name in packages),
+        frozenset(
+            FindingKey(osv_id, kind, full_name(namespace, name))
+            for osv_id, kind, namespace, name in uncertain.values_list(*fields)
+        ),
+        blank.exists(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class FindingsDiff:
-    """The changes from one image to another: one live match for each pair of advisory id and package.
+    """The changes from one image to another: one live match for each pair of vulnerability and package.
 
     `unknown`: open before, and not judged in the new image. These are not fixed.
     """
@@ -63,17 +136,8 @@ class FindingsDiff:
     fixed: tuple[Match, ...]
     new: tuple[Match, ...]
     remaining: tuple[Match, ...]
-    unknown: tuple[Match, ...] = ()
-
-    @property
-    def fixed_ids(self) -> set[str]:
-        """Distinct advisory ids in `fixed`: an advisory about a source package affects all packages built from it."""
-        return {match.advisory.osv_id for match in self.fixed}
-
-    @property
-    def new_ids(self) -> set[str]:
-        """Distinct advisory ids in `new`."""
-        return {match.advisory.osv_id for match in self.new}
+    unknown: tuple[Match, ...]
+    advisories: AdvisoryChanges
 
 
 def findings_of_purls(packages: Sequence[tuple[str, Coordinates]]) -> list[Finding]:
@@ -91,10 +155,15 @@ def findings_of_purls(packages: Sequence[tuple[str, Coordinates]]) -> list[Findi
             severity=verdict.severity,
             state=verdict.state,
             reason=verdict.reason,
+            severity_source=verdict.severity_source,
         )
+    outside = uncovered((item.ecosystem, item.release) for _, item in packages)
     for purl, item in packages:
-        if item.problem is not None:
-            out[purl, ""] = Finding(purl, None, (), None, "unknown", "unknown", item.problem)
+        reason = item.problem or (
+            no_feed(item.ecosystem, item.release) if (item.ecosystem, item.release) in outside else ""
+        )
+        if reason:
+            out[purl, ""] = Finding(purl, None, (), None, "unknown", "unknown", reason)
     return [out[key] for key in sorted(out)]
 
 
@@ -143,7 +212,7 @@ def _in_images(matches: QuerySet[Match], image_ids: Iterable[int]) -> list[Match
         valid_to=None, package__inventory_packages__inventory__image_inventories__image__in=list(image_ids)
     )
     rows = matches.filter(pk__in=contained.values("pk")).select_related("package", "advisory")
-    return list(rows.order_by("advisory__osv_id", "package__purl"))
+    return list(rows.order_by("advisory__vulnerability", "package__purl", "pk"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +240,9 @@ def unknown_findings(image_ids: Collection[int]) -> dict[int, UnknownFindings]:
     }
 
 
-def _pair(match: Match) -> tuple[str, str, str]:
+def _key(match: Match) -> FindingKey:
     package = match.package
-    return match.advisory.osv_id, package.type, f"{package.namespace}/{package.name}"
+    return FindingKey(match.advisory.vulnerability, package.type, full_name(package.namespace, package.name))
 
 
 def diff_of_images(before: Image, after: Image) -> FindingsDiff:
@@ -181,14 +250,16 @@ def diff_of_images(before: Image, after: Image) -> FindingsDiff:
 
     A finding remains when its package's version changes but the advisory still affects it.
     """
-    old = {_pair(match): match for match in matches_of_images(platform_ids(before))}
-    new = {_pair(match): match for match in matches_of_images(platform_ids(after))}
-    unknown = {_pair(match) for match in unknown_matches_of_images(platform_ids(after))} - new.keys()
+    old = {_key(match): match for match in matches_of_images(platform_ids(before))}
+    new = {_key(match): match for match in matches_of_images(platform_ids(after))}
+    unjudged = unjudged_in(platform_ids(after))
+    gone = sorted(old.keys() - new.keys())
     return FindingsDiff(
-        fixed=tuple(old[key] for key in sorted(old.keys() - new.keys() - unknown)),
+        fixed=tuple(old[key] for key in gone if not unjudged.hides(key)),
         new=tuple(new[key] for key in sorted(new.keys() - old.keys())),
         remaining=tuple(new[key] for key in sorted(new.keys() & old.keys())),
-        unknown=tuple(old[key] for key in sorted(old.keys() & unknown)),
+        unknown=tuple(old[key] for key in gone if unjudged.hides(key)),
+        advisories=advisory_changes(old, new.keys(), unjudged),
     )
 
 
@@ -201,21 +272,22 @@ def fixed_by_new_base(image_ids: Collection[int], before: Image, after: Image) -
     """
     base = InventoryPackage.objects.filter(inventory__image_inventories__image=before).values("package_id")
     image = "package__inventory_packages__inventory__image_inventories__image"
-    still = Match.objects.filter(valid_to=None, **{image: after}).values("advisory__osv_id")
+    still = Match.objects.filter(valid_to=None, **{image: after}).values("advisory__vulnerability")
+    unjudged = unjudged_in([after.pk])
     # One filter() call, so that the image in each row is one of `image_ids`.
     rows = Match.objects.filter(valid_to=None, **{f"{image}__in": image_ids})
     fixed: dict[int, set[str]] = {image_id: set() for image_id in image_ids}
-    for image_id, osv_id in (
-        rows.filter(package__in=base, state=Match.State.OPEN)
-        .exclude(advisory__osv_id__in=still)
-        .values_list(image, "advisory__osv_id")
-    ):
-        fixed[image_id].add(osv_id)
+    hidden: dict[int, set[str]] = {image_id: set() for image_id in image_ids}
+    from_base = rows.filter(package__in=base, state=Match.State.OPEN).exclude(advisory__vulnerability__in=still)
+    fields = (image, "advisory__vulnerability", "package__type", "package__namespace", "package__name")
+    for image_id, osv_id, kind, namespace, name in from_base.values_list(*fields):
+        is_hidden = unjudged.hides(FindingKey(osv_id, kind, full_name(namespace, name)))
+        (hidden if is_hidden else fixed)[image_id].add(osv_id)
     candidates = {osv_id for osv_ids in fixed.values() for osv_id in osv_ids}
-    own = rows.filter(advisory__osv_id__in=candidates).exclude(package__in=base)
-    for image_id, osv_id in own.values_list(image, "advisory__osv_id"):
+    own = rows.filter(advisory__vulnerability__in=candidates).exclude(package__in=base)
+    for image_id, osv_id in own.values_list(image, "advisory__vulnerability"):
         fixed[image_id].discard(osv_id)
-    return {image_id: sorted(osv_ids) for image_id, osv_ids in fixed.items()}
+    return {image_id: sorted(osv_ids - hidden[image_id]) for image_id, osv_ids in fixed.items()}
 
 
 def is_matching(image_ids: Collection[int]) -> bool:
@@ -256,7 +328,7 @@ def finding_severities(images: Iterable[Image]) -> dict[int, dict[FindingKey, st
         open_matches()
         .filter(**{f"{image}__in": children})
         .values_list(
-            image, "advisory__osv_id", "package__type", "package__namespace", "package__name", "severity"
+            image, "advisory__vulnerability", "package__type", "package__namespace", "package__name", "severity"
         )
         .distinct()
     )  # fmt: skip

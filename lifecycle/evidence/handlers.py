@@ -1,10 +1,19 @@
-"""Reactions to events that change the finding counts of images."""
+"""Reactions to events that change the counts of images, and the RECOUNT job."""
 
 from __future__ import annotations
 
+from typing import Final
+
+from accounts.queries import system_user
 from lifecycle import events
 from lifecycle.events import subscribe
+from lifecycle.evidence.kinds import RECOUNT
 from lifecycle.evidence.risk import images_with_packages, refresh_risk
+from lifecycle.jobs import services as jobs
+from lifecycle.jobs.handlers import JobRun, handler
+from lifecycle.registry.models import Image
+
+_BATCH: Final = 2000  # images per transaction
 
 
 @subscribe(events.ImagesScanned)
@@ -17,3 +26,22 @@ def count_scanned(event: events.ImagesScanned) -> None:
 def count_matched(event: events.MatchesChanged) -> None:
     """Count the findings of every image that contains one of these package versions."""
     refresh_risk(images_with_packages(event.package_ids))
+
+
+@subscribe(events.CoverageChanged)
+def count_covered(event: events.CoverageChanged) -> None:
+    """Queue a count of all images: packages that no feed covered can be judged now, or the reverse."""
+    jobs.queue(RECOUNT, subject_id=0, actor=system_user(), dedupe_key="coverage")
+
+
+@handler(RECOUNT)
+def recount(run: JobRun) -> None:
+    """Count the findings and the unjudged packages of all scanned images, batch by batch. Safe to run twice."""
+    images = Image.objects.filter(scanned_at__isnull=False).order_by("pk")
+    total, done, last = images.count(), 0, 0
+    while batch := list(images.filter(pk__gt=last).values_list("pk", flat=True)[:_BATCH]):
+        with run.fenced():
+            refresh_risk(batch)
+        done, last = done + len(batch), batch[-1]
+        run.progress(done, total, "images")
+    run.progress(done, total)

@@ -1,8 +1,9 @@
 """The definition of open and unknown findings: for ORM queries, for SQL, and for computed verdicts.
 
-An open finding is a live match, in state `open`, of one advisory id with one package version. Several feeds may have a
-record of the same id. Then one record counts: one that could be judged, then one with a fix, then the one with the
-worst severity, then the oldest one. This module defines that order for each of the three forms. A test compares them.
+An open finding is a live match, in state `open`, of one vulnerability with one package version. Several records, of one
+or several feeds, can be about the same vulnerability (`Advisory.vulnerability`). Then one record counts: one that could
+be judged, then one with a fix, then the one with the worst severity, then the oldest one. This module defines that
+order for each of the three forms. A test compares them.
 
 An unknown finding is the same for the state `unknown`, where no feed has an open match: the record has a version range
 that cannot be read. Unknown findings are never open, and an image that has one is never healthy.
@@ -19,7 +20,8 @@ from lifecycle.advisories.models import Match
 from lifecycle.core.severities import SEVERITIES
 
 # For SQL over lifecycle_match m and lifecycle_advisory a, with the parameter `severities` (SEVERITIES as a list):
-# SELECT DISTINCT ON (m.package_id, a.osv_id) ... WHERE LIVE_SQL ORDER BY m.package_id, a.osv_id, PREFERENCE_SQL.
+# SELECT DISTINCT ON (m.package_id, a.vulnerability) ... WHERE LIVE_SQL
+# ORDER BY m.package_id, a.vulnerability, PREFERENCE_SQL.
 LIVE_SQL: Final = "m.valid_to IS NULL AND m.state = 'open'"
 PREFERENCE_SQL: Final = "m.fixed_version = '', array_position(%(severities)s::varchar[], m.severity), a.id"
 
@@ -33,22 +35,25 @@ def preference(verdict: PackageVerdict) -> tuple[bool, bool, int, int]:
 def _preferred(state: Match.State) -> QuerySet[Match]:
     rank = Case(*[When(severity=name, then=Value(rank)) for rank, name in enumerate(SEVERITIES)], default=Value(9))
     same = Match.objects.filter(
-        valid_to=None, state=state, package=OuterRef("package"), advisory__osv_id=OuterRef("advisory__osv_id")
+        valid_to=None,
+        state=state,
+        package=OuterRef("package"),
+        advisory__vulnerability=OuterRef("advisory__vulnerability"),
     ).order_by(Case(When(fixed_version="", then=Value(1)), default=Value(0)), rank, "advisory_id")
     return Match.objects.filter(valid_to=None, state=state, pk=Subquery(same.values("pk")[:1]))
 
 
 def open_matches() -> QuerySet[Match]:
-    """Return the matches that are open findings: each (package version, advisory id) once."""
+    """Return the matches that are open findings: each (package version, vulnerability) once."""
     return _preferred(Match.State.OPEN)
 
 
 def unknown_matches() -> QuerySet[Match]:
-    """Return the matches that are unknown findings: each (package version, advisory id) once, none of them open."""
+    """Return the matches that are unknown findings: each (package version, vulnerability) once, none of them open."""
     is_open = Match.objects.filter(
         valid_to=None,
         state=Match.State.OPEN,
         package=OuterRef("package"),
-        advisory__osv_id=OuterRef("advisory__osv_id"),
+        advisory__vulnerability=OuterRef("advisory__vulnerability"),
     )
     return _preferred(Match.State.UNKNOWN).filter(~Exists(is_open))

@@ -1,4 +1,6 @@
-"""The counts of open findings that each image stores, updated when scans and matches change."""
+"""The counts that each image stores, updated when scans, matches and feeds change: open findings, and packages that
+could not be judged.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import Final
 
 from django.db import connection, transaction
 
+from lifecycle.advisories.coverage import COVERED_SQL, NO_FEED_SQL
 from lifecycle.core import clock
 from lifecycle.core.severities import SEVERITIES
 from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL
@@ -28,8 +31,14 @@ def images_with_packages(package_ids: Collection[int]) -> list[int]:
         return [row[0] for row in cursor.fetchall()]
 
 
+NO_PURL: Final = "no usable package URL"
+NOT_MATCHED: Final = "not yet checked against the advisories"
+UNREADABLE: Final = "an advisory's affected range cannot be read"
+UNREADABLE_SQL: Final = UNREADABLE.replace("'", "''")
+_REASONS_MAX: Final = 20  # per image; an image can name any number of distributions and package types
+
 # Images share inventories, and a package version has the same findings in each image. So each inventory is read once
-# and each package version is counted once, for any number of images. For 100,000 images with 245 findings each, this
+# and each package version is judged once, for any number of images. For 100,000 images with 245 findings each, this
 # takes a tenth of the time of counting image by image.
 _RISK: Final = f"""
 WITH carried AS MATERIALIZED (
@@ -42,8 +51,8 @@ held AS MATERIALIZED (
         -- OFFSET 0 limits the planner to these inventories. Else it reads all inventories with a matched package.
         SELECT package_id FROM lifecycle_inventorypackage ip WHERE ip.inventory_id = shared.inventory_id OFFSET 0
     ) inside
-    WHERE EXISTS (SELECT FROM lifecycle_match m WHERE m.package_id = inside.package_id AND {LIVE_SQL})
 ),
+package AS MATERIALIZED (SELECT DISTINCT package_id FROM held),
 counted AS MATERIALIZED (
     SELECT found.package_id,
            count(*) FILTER (WHERE found.severity = 'critical') AS critical,
@@ -53,35 +62,73 @@ counted AS MATERIALIZED (
            count(*) FILTER (WHERE found.severity IN ('none', 'unknown')) AS unknown,
            count(*) FILTER (WHERE found.fixed_version <> '') AS fixable
     FROM (
-        SELECT DISTINCT ON (m.package_id, a.osv_id) m.package_id, m.severity, m.fixed_version
-        FROM (SELECT DISTINCT package_id FROM held) package
+        SELECT DISTINCT ON (m.package_id, a.vulnerability) m.package_id, m.severity, m.fixed_version
+        FROM package
         JOIN lifecycle_match m ON m.package_id = package.package_id AND {LIVE_SQL}
         JOIN lifecycle_advisory a ON a.id = m.advisory_id
-        ORDER BY m.package_id, a.osv_id, {PREFERENCE_SQL}
+        ORDER BY m.package_id, a.vulnerability, {PREFERENCE_SQL}
     ) found
     GROUP BY found.package_id
+),
+unjudged AS MATERIALIZED (
+    SELECT p.id AS package_id,
+           -- The version in "invalid dpkg version: ..." would make each package its own reason.
+           CASE WHEN p.problem LIKE 'invalid %%' THEN split_part(p.problem, ':', 1)
+                WHEN p.problem <> '' THEN p.problem
+                WHEN NOT {COVERED_SQL} THEN {NO_FEED_SQL}
+                WHEN p.is_unmatched THEN '{NOT_MATCHED}'
+                ELSE '{UNREADABLE_SQL}' END AS reason
+    FROM package JOIN lifecycle_packageversion p ON p.id = package.package_id
+    WHERE p.problem <> '' OR p.is_unmatched OR NOT {COVERED_SQL} OR EXISTS (
+        SELECT FROM lifecycle_match m WHERE m.package_id = p.id AND m.valid_to IS NULL AND m.state = 'unknown'
+    )
+),
+noted AS (SELECT package_id FROM counted UNION SELECT package_id FROM unjudged),
+has AS MATERIALIZED (
+    SELECT DISTINCT carried.image_id, held.package_id
+    FROM carried JOIN held USING (inventory_id) JOIN noted USING (package_id)
 ),
 risk AS (
     SELECT image.id AS image_id, coalesce(sum(critical), 0) AS critical, coalesce(sum(high), 0) AS high,
            coalesce(sum(medium), 0) AS medium, coalesce(sum(low), 0) AS low, coalesce(sum(unknown), 0) AS unknown,
            coalesce(sum(fixable), 0) AS fixable
     FROM unnest(%(ids)s::bigint[]) AS image(id)
-    LEFT JOIN (
-        SELECT DISTINCT carried.image_id, held.package_id FROM carried JOIN held USING (inventory_id)
-    ) has ON has.image_id = image.id
+    LEFT JOIN has ON has.image_id = image.id
     LEFT JOIN counted ON counted.package_id = has.package_id
     GROUP BY image.id
+),
+reasons AS (
+    SELECT image_id, reason, sum(packages) AS packages
+    FROM (
+        SELECT image_id, packages,
+               CASE WHEN row_number() OVER (PARTITION BY image_id ORDER BY packages DESC, reason) < {_REASONS_MAX}
+                    THEN reason ELSE 'other reasons' END AS reason
+        FROM (
+            SELECT has.image_id, unjudged.reason, count(*) AS packages
+            FROM has JOIN unjudged USING (package_id) GROUP BY has.image_id, unjudged.reason
+            UNION ALL
+            SELECT id, '{NO_PURL}', dropped_count FROM lifecycle_image WHERE id = ANY(%(ids)s) AND dropped_count > 0
+        ) named
+    ) ranked
+    GROUP BY image_id, reason
+),
+unknowns AS (
+    SELECT image_id, sum(packages) AS packages, jsonb_object_agg(reason, packages) AS reasons
+    FROM reasons GROUP BY image_id
 )
 UPDATE lifecycle_image SET
     critical_count = risk.critical, high_count = risk.high, medium_count = risk.medium, low_count = risk.low,
-    unknown_count = risk.unknown, fixable_count = risk.fixable, risk_at = %(now)s
-FROM risk
+    unknown_count = risk.unknown, fixable_count = risk.fixable, risk_at = %(now)s,
+    unjudged_count = coalesce(unknowns.packages, 0), unjudged_reasons = unknowns.reasons
+FROM risk LEFT JOIN unknowns USING (image_id)
 WHERE lifecycle_image.id = risk.image_id
-"""  # noqa: S608 -- only constants of open_findings.py are inserted
+"""  # noqa: S608 -- only constants of our modules are inserted
 
 
 def refresh_risk(image_ids: Collection[int]) -> None:
-    """Update the stored counts of open findings of these images; each (package version, advisory id) counts once."""
+    """Update the stored counts of these images: open findings, each (package version, vulnerability) once, and packages
+    that could not be judged, with the reasons.
+    """
     ordered = sorted(set(image_ids))  # one lock order, against deadlocks
     for start in range(0, len(ordered), _RISK_BATCH):
         with transaction.atomic(), connection.cursor() as cursor:

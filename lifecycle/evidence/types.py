@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class FindingKey:
     """The identity of a finding, independent of the version: the advisory, and the package by type and full name."""
 
-    osv_id: str
+    osv_id: str  # the vulnerability's name, shared by all its records (Advisory.vulnerability)
     type: str
     name: str  # with the namespace: "debian/openssl"
 

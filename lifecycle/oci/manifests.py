@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from lifecycle.core.clock import stated
 from lifecycle.core.errors import LimitExceeded, MalformedDigest, MalformedManifest
 from lifecycle.core.types import Digest
 from lifecycle.oci.constants import (
@@ -234,18 +235,16 @@ def normalise_platform(
 
 
 def parse_timestamp(value: object) -> datetime | None:
-    """Return the time of an RFC 3339 text; None when absent or unreadable, because it is only shown.
+    """Return the time of an RFC 3339 text; None when absent, unreadable or impossible, because it is only shown.
 
     The text can have nanoseconds; digits beyond microseconds are dropped.
     """
     if not isinstance(value, str) or not (match := _TIMESTAMP.fullmatch(value.strip()[:64])):
         return None
-    day, clock, fraction, zone = match.groups()
+    day, time, fraction, zone = match.groups()
     try:
-        moment = datetime.fromisoformat(
-            f"{day}T{clock}.{(fraction or '0')[:6]:0<6}{'+00:00' if zone in 'Zz' else zone}"
-        )
-        return moment.astimezone(UTC)
+        moment = datetime.fromisoformat(f"{day}T{time}.{(fraction or '0')[:6]:0<6}{'+00:00' if zone in 'Zz' else zone}")
+        return stated(moment.astimezone(UTC))
     except (ValueError, OverflowError):
         return None
 

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.core.cache import cache
 from django.db import connection
-from django.db.models import Count, Min
+from django.db.models import Count, Min, Sum
 from django.db.utils import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
@@ -19,6 +19,7 @@ from accounts import tokens
 from accounts.models import ApiToken
 from lifecycle.core import clock
 from lifecycle.core.address import parse_address
+from lifecycle.evidence.judgement import Known, with_known
 from lifecycle.jobs.models import Job
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image
@@ -100,6 +101,15 @@ def metrics(request: HttpRequest) -> HttpResponse:
     lines += [f'gravingdock_queue_oldest_age_seconds{{kind="{kind}"}} {age:.3f}' for kind, age in oldest.items()]
     lines.append("# TYPE gravingdock_images gauge")
     lines.append(f"gravingdock_images {Image.objects.count()}")
+    lines.append("# TYPE gravingdock_images_by_findings gauge")  # platform manifests; "unknown" is not "none"
+    counts: dict[str, int] = dict.fromkeys((known.value for known in Known), 0)
+    manifests = with_known(Image.objects.filter(kind=Image.Kind.MANIFEST))
+    rows = manifests.values("known").annotate(count=Count("id"))  # type: ignore[misc]  # the annotation is unknown
+    counts |= {row["known"]: row["count"] for row in rows.order_by()}
+    lines += [f'gravingdock_images_by_findings{{state="{state}"}} {count}' for state, count in counts.items()]
+    lines.append("# TYPE gravingdock_packages_unjudged gauge")
+    unjudged = Image.objects.aggregate(total=Sum("unjudged_count", default=0))["total"]
+    lines.append(f"gravingdock_packages_unjudged {unjudged}")
     lines.append("# TYPE gravingdock_promotions gauge")
     for entry in PromotionRequest.objects.values("state").annotate(count=Count("id")).order_by("state"):
         lines.append(f'gravingdock_promotions{{state="{entry["state"]}"}} {entry["count"]}')

@@ -47,7 +47,33 @@ def _packages(facts: PromotionFacts) -> Requirement:
     if not all(p.is_matched for p in facts.platforms):
         summary = "Packages are being checked against advisories."
         return Requirement("packages_known", title, Status.PENDING, summary, ("Gravingdock",))
-    return Requirement("packages_known", title, Status.SATISFIED, "All platforms are scanned and checked.")
+    return _unjudged(facts, title)
+
+
+def _unjudged(facts: PromotionFacts, title: str) -> Requirement:
+    """Return the requirement for scanned images. What nobody could judge is never satisfied: somebody accepts it.
+
+    Approvers accept it with their vote, because their evidence names it. Where no approval is required, the owner of
+    the environment accepted it for all images, and the requirement says so.
+    """
+    unknown = [p for p in facts.platforms if p.unknown]
+    if not unknown:
+        return Requirement("packages_known", title, Status.SATISFIED, "All packages are checked against advisories.")
+    has_several = len(facts.platforms) > 1
+    words = "; ".join(f"{p.platform or p.digest[:19]}: {p.unknown}" if has_several else p.unknown for p in unknown)
+    words = f"{words[:1].upper()}{words[1:]}."
+    counts = {
+        "unjudged": sum(p.unjudged_count for p in facts.platforms),
+        "packages": sum(p.package_count for p in facts.platforms),
+    }
+    if not facts.required_approvals:
+        words += " Accepted for every image, because this environment requires no approvals."
+        return Requirement("packages_known", title, Status.WAIVED, words, counts=counts)
+    if len(facts.approvers) >= facts.required_approvals:
+        words += f" Accepted by {', '.join(facts.approvers)} with their approval."
+        return Requirement("packages_known", title, Status.WAIVED, words, counts=counts)
+    words += " Their findings are unknown. An approval accepts this."
+    return Requirement("packages_known", title, Status.PENDING, words, tuple(facts.eligible), counts)
 
 
 def _platforms(facts: PromotionFacts) -> Requirement:

@@ -69,6 +69,9 @@ class PlatformFacts:
     is_scanned: bool
     scan_problem: str = ""
     is_matched: bool = True  # no package waits to be matched, so its findings are complete
+    package_count: int = 1  # packages that the scan saw; with 0, nothing in the image was recognised
+    unjudged_count: int = 0  # packages that no advisory could match
+    unknown: str = ""  # what could not be judged, as a phrase: "2 of 80 packages could not be judged: ..."
 
 
 @dataclass(frozen=True, slots=True)

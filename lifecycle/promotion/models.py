@@ -137,7 +137,8 @@ class Evaluation(models.Model):
 
     `inputs` is the evidence for voters: `digest`, `environment`, `tag`, `holds` (the digest in the target at that time,
     or null) and `findings`. `findings` is null while the packages are unknown or being matched, else
-    {open, fixed, new, severe: [advisory and package]}.
+    {open, fixed, new, severe: ["advisory package"], unjudged, without_packages}: numbers of advisories, of packages
+    that could not be judged, and of platforms in which no package was recognised.
     """
 
     request = models.ForeignKey(PromotionRequest, on_delete=models.CASCADE, related_name="evaluations")

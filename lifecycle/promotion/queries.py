@@ -11,13 +11,15 @@ from django.db.models.functions import Now
 
 from accounts.models import ApiToken, Robot, User
 from accounts.verbs import Verb
+from lifecycle.advisories.queries import current_names
 from lifecycle.authority.identity import counted_voters, reasons_not_counted, same_person
 from lifecycle.authority.queries import covered, people_who
 from lifecycle.core.errors import Conflict
 from lifecycle.core.reasons import Reason
 from lifecycle.environments.models import CURRENT_TAG, Environment, Slot
 from lifecycle.environments.queries import previous_environment
-from lifecycle.evidence.findings import finding_severities, is_matching
+from lifecycle.evidence.findings import advisory_changes, finding_severities, is_matching, unjudged_in
+from lifecycle.evidence.judgement import judgement_of
 from lifecycle.ingest.managing import blocks_deletion
 from lifecycle.ingest.metadata import as_record
 from lifecycle.ingest.protection import expected_in_target
@@ -134,20 +136,26 @@ def _robot_tokens() -> QuerySet[ApiToken]:
 
 
 def evidence_of(request: PromotionRequest) -> dict[str, Any]:
-    """Return the evidence for voters in the format of `Evaluation.inputs`; four queries."""
+    """Return the evidence for voters in the format of `Evaluation.inputs`; a fixed number of queries."""
     slot = Slot.objects.filter(repository=request.repository_id, environment=request.environment_id)
     current_slot = slot.select_related("image").first()
     holds = current_slot.image if current_slot is not None else None
     severities = finding_severities([request.image, holds] if holds is not None else [request.image])
     now, before = severities[request.image.pk], severities[holds.pk] if holds is not None else {}
     findings = None
-    if now is not None and not is_matching(platform_ids(request.image)):
+    ids = platform_ids(request.image)
+    if now is not None and not is_matching(ids):
+        platforms = Image.objects.filter(pk__in=ids).defer("manifest", "config")
+        known = [judgement_of(platform) for platform in platforms]
         severe = sorted(f"{key.osv_id} {key.name}" for key, severity in now.items() if severity in SEVERE)
-        findings = {
-            "open": len(now),
-            "fixed": None if before is None else len(before.keys() - now.keys()),
-            "new": None if before is None else len(now.keys() - before.keys()),
+        changes = advisory_changes(before or {}, now.keys(), unjudged_in(ids))
+        findings = {  # advisories: each counts once, however many packages it affects
+            "open": len(changes.new) + len(changes.same),
+            "fixed": None if before is None else len(changes.fixed),
+            "new": None if before is None else len(changes.new),
             "severe": severe,
+            "unjudged": sum(platform.unjudged_count for platform in known),
+            "without_packages": sum(not platform.package_count for platform in known),
         }
     evidence = {
         "digest": request.image.digest,
@@ -158,6 +166,13 @@ def evidence_of(request: PromotionRequest) -> dict[str, Any]:
     }
     metadata = as_record(request.repository, request.image)
     return evidence | ({"metadata": metadata} if metadata else {})
+
+
+def renamed(severe: Iterable[str]) -> set[str]:
+    """Return entries of `severe` of earlier evidence, with all names that their vulnerabilities have now."""
+    pairs = [entry.split(" ", 1) for entry in severe]
+    names = current_names({pair[0] for pair in pairs})
+    return {f"{name} {package}" for osv_id, package in pairs for name in names.get(osv_id, ())}
 
 
 def facts_of(request: PromotionRequest) -> PromotionFacts:
@@ -288,6 +303,7 @@ def _platforms(tree: PlatformTree) -> list[PlatformFacts]:
     ids = [pk for _, pk in tree.manifests]
     rows = Image.objects.defer("manifest", "config").annotate(is_known=~Q(manifest=b"")).in_bulk(ids)
     matching = is_matching(ids)
+    known = {pk: judgement_of(row) for pk, row in rows.items()}
     return [
         PlatformFacts(
             digest=rows[pk].digest,
@@ -296,6 +312,9 @@ def _platforms(tree: PlatformTree) -> list[PlatformFacts]:
             is_scanned=rows[pk].scanned_at is not None,
             scan_problem=rows[pk].scan_problem,
             is_matched=not matching,
+            package_count=known[pk].package_count,
+            unjudged_count=known[pk].unjudged_count,
+            unknown=known[pk].why,
         )
         for platform, pk in tree.manifests
     ]

@@ -36,6 +36,7 @@ from lifecycle.promotion.queries import (
     due_for_judgement,
     evidence_of,
     facts_of,
+    renamed,
     unseen_results_of,
 )
 from lifecycle.promotion.refusals import (
@@ -153,22 +154,37 @@ def evaluate(request: PromotionRequest) -> tuple[Verdict, Evaluation]:
 
 
 def _lapse_votes(request: PromotionRequest, inputs: dict[str, Any]) -> None:
-    """Lapse approvals when the image has a critical or high finding that was not in the voter's evidence.
+    """Lapse approvals when the image has a critical or high finding that was not in the voter's evidence, or more that
+    nobody could judge.
 
     An approval is bound to its evidence. Fixed findings, or another image in the target, do not affect it.
     """
     if inputs["findings"] is None:
         return
-    severe = set(inputs["findings"]["severe"])
     for vote in request.votes.filter(value=Vote.Value.APPROVE, lapsed_at=None).select_related("evaluation", "voter"):
         seen = (vote.evaluation.inputs.get("findings") or {}) if vote.evaluation else {}
-        appeared = sorted(severe - set(seen.get("severe", ())))
-        if appeared:
-            names = ", ".join(appeared[:3]) + (f" and {len(appeared) - 3} more" if len(appeared) > 3 else "")
-            vote.lapsed_at, vote.lapse_reason = clock.now(), f"New findings since the vote: {names}."
+        why = _why_lapsed(seen, inputs["findings"])
+        if why:
+            vote.lapsed_at, vote.lapse_reason = clock.now(), why
             vote.save(update_fields=["lapsed_at", "lapse_reason"])
             details = VoteLapsed(voter=vote.voter.username)
             _record(Action.PROMOTION_VOTE_LAPSED, request, system_user(), reason=vote.lapse_reason, details=details)
+
+
+def _why_lapsed(seen: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return why an approval given for the findings `seen` does not hold for those `now`; "" when it holds."""
+    appeared = sorted(set(now["severe"]) - set(seen.get("severe", ())))
+    if appeared:  # the same vulnerability can have another name since the vote
+        appeared = sorted(set(appeared) - renamed(seen.get("severe", ())))
+    if appeared:
+        names = ", ".join(appeared[:3]) + (f" and {len(appeared) - 3} more" if len(appeared) > 3 else "")
+        return f"New findings since the vote: {names}."
+    more = now["unjudged"] - seen.get("unjudged", 0)
+    if more > 0:
+        return f"Since the vote, {more} more package{'' if more == 1 else 's'} could not be judged."
+    if now["without_packages"] > seen.get("without_packages", 0):
+        return "The evidence of the vote did not say that no packages were recognised."
+    return ""
 
 
 def mark_for_judgement(voter_ids: Collection[int]) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from lifecycle.evidence.findings import fixed_by_new_base, is_matching
+from lifecycle.evidence.judgement import judgement_of
 from lifecycle.lineage.models import Ancestry
 from lifecycle.rebuild.graph import line_images, tags_of
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
@@ -45,6 +46,8 @@ def estimate(wave: RebuildWave) -> None:
         image_ids = {platform[job.pk].pk for job in members}
         if before[base].scanned_at is None or is_matching([base, *image_ids]):
             continue
+        if not judgement_of(new[name]).package_count:  # nothing in it was recognised: it fixes nothing that is known
+            continue
         fixed = fixed_by_new_base(image_ids, before[base], new[name])
         for job in members:
             job.would_fix = fixed[platform[job.pk].pk]
@@ -54,7 +57,7 @@ def estimate(wave: RebuildWave) -> None:
 def note_of(job: RebuildJob) -> str:
     """Return the limits of the estimate in `would_fix`, as a sentence to show beside it; "" when it is complete."""
     if job.would_fix is None:
-        return "Unknown until the new base and the image are scanned."
+        return "Unknown until packages are recognised in the new base and in the image."
     if job.method == RebuildJob.Method.REBASE:
         return ""
     return "Packages that its own recipe installs can change as well. The build shows which."

@@ -138,11 +138,14 @@ class Image(models.Model):
     layer_count = models.IntegerField(default=0)
     created_at = models.DateTimeField(null=True, blank=True)  # from the configuration
     first_seen_at = models.DateTimeField(auto_now_add=True)
-    # Results of the scan job. advisories.services.refresh_risk updates the counts.
+    # Results of the scan job. evidence.risk.refresh_risk updates the counts below `package_count`.
     scanned_at = models.DateTimeField(null=True, blank=True)
     scan_problem = models.CharField(max_length=300, blank=True)
     distro = models.CharField(max_length=60, blank=True)  # "debian-12"
     package_count = models.IntegerField(default=0)
+    dropped_count = models.IntegerField(default=0, db_default=0)  # packages that the scan saw but could not store
+    unjudged_count = models.IntegerField(default=0, db_default=0)  # packages that no advisory could match, and dropped
+    unjudged_reasons: models.JSONField[Any, Any] = models.JSONField(null=True)  # {reason: number of packages}
     critical_count = models.IntegerField(default=0)
     high_count = models.IntegerField(default=0)
     medium_count = models.IntegerField(default=0)
@@ -179,7 +182,8 @@ class Image(models.Model):
 
     @property
     def finding_count(self) -> int:
-        """Number of open findings, each (purl, advisory) once."""
+        """Number of open findings, each (package version, advisory) once. Zero alone does not mean "none": see
+        `evidence.judgement`."""
         return self.critical_count + self.high_count + self.medium_count + self.low_count + self.unknown_count
 
 

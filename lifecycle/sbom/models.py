@@ -39,6 +39,7 @@ class PackageVersion(models.Model):
     problem = models.CharField(max_length=200, blank=True)
     # versions.KEY_VERSION of the coordinates; those of an older one are derived again (sbom.services.derive_again)
     key_version = models.SmallIntegerField(default=current_key_version, db_default=1)
+    is_unmatched = models.BooleanField(default=False, db_default=False)  # stored, but not yet compared with advisories
     first_seen_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -205,6 +205,7 @@ def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Pat
         raise ScanFailed(f"The SBOM cannot be read: {type(error).__name__}.") from None
     return Content(
         packages=packages,
+        dropped_count=sum(not item.get("purl") for item in artifacts),
         distro=f"{identity}-{version}" if identity and version else identity,
         format="syft-json",
         tool=tool,

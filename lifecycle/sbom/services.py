@@ -87,6 +87,7 @@ class Content:
     tool: str = "import"
     document: bytes = b""
     problem: str = ""
+    dropped_count: int = 0  # packages that the source names, but without a package URL
 
 
 @dataclass(slots=True)
@@ -153,9 +154,11 @@ def _forget(image_ids: Iterable[int]) -> None:
 
 _SCANNED: Final = """
 UPDATE lifecycle_image image SET
-    package_count = scan.package_count, scan_problem = scan.problem, scanned_at = %s,
+    package_count = scan.package_count, dropped_count = scan.dropped_count, scan_problem = scan.problem,
+    scanned_at = %s,
     distro = CASE WHEN scan.distro <> '' THEN scan.distro ELSE image.distro END
-FROM unnest(%s::bigint[], %s::integer[], %s::text[], %s::text[]) AS scan(id, package_count, distro, problem)
+FROM unnest(%s::bigint[], %s::integer[], %s::integer[], %s::text[], %s::text[])
+     AS scan(id, package_count, dropped_count, distro, problem)
 WHERE image.id = scan.id
 """
 
@@ -187,15 +190,15 @@ def _record_scans(scans: list[tuple[int, Content, int, int]]) -> None:
 
     Each scan is (image id, content, number of package versions, number of packages that cannot be stored).
     """
-    counts, distros, problems = [], [], []
-    for _, content, count, dropped in scans:
-        words = "1 package has" if dropped == 1 else f"{dropped} packages have"
-        problem = f"{words} no usable package URL." if dropped else ""
+    counts, dropped, distros, problems = [], [], [], []
+    for _, content, count, unusable in scans:
         counts.append(count)
+        dropped.append(content.dropped_count + unusable)
         distros.append(content.distro[:60])
-        problems.append((content.problem or problem)[:300])
+        problems.append(content.problem[:300])
+    ids = [image_id for image_id, *_ in scans]
     with connection.cursor() as cursor:
-        cursor.execute(_SCANNED, [clock.now(), [image_id for image_id, *_ in scans], counts, distros, problems])
+        cursor.execute(_SCANNED, [clock.now(), ids, counts, dropped, distros, problems])
 
 
 def queue_scan(image_id: int) -> Job:
@@ -391,6 +394,7 @@ def _package_version(key: PackageKey, package: Package) -> PackageVersion:
         source_name=package.source_name[:255],
         source_version=package.source_version[:500],
         owner=key.owner,
+        is_unmatched=True,
     )
     try:
         parsed = parse_purl(package.purl)
@@ -417,12 +421,15 @@ def _package_version(key: PackageKey, package: Package) -> PackageVersion:
 
 _DERIVED: Final = (
     "type", "namespace", "name", "ecosystem", "release", "match_name", "match_version", "scheme", "version_key",
-    "problem", "key_version",
+    "problem", "key_version", "is_unmatched",
 )  # fmt: skip
 
 
 def derive_again(package_ids: Collection[int]) -> None:
-    """Derive the coordinates of these package versions from their purls again, after a change of KEY_VERSION."""
+    """Derive the coordinates of these package versions from their purls again, after a change of KEY_VERSION.
+
+    They count as unmatched until they are matched again.
+    """
     rows = list(PackageVersion.objects.select_for_update(no_key=True).filter(pk__in=package_ids).order_by("pk"))
     for row in rows:
         package = Package(row.purl, row.source_name, row.source_version, version=row.version, owner=row.owner)

@@ -9,7 +9,7 @@ from typing import Any
 from accounts.models import Role, Team, User
 from accounts.queries import system_user
 from accounts.verbs import BUILTIN_ROLES
-from lifecycle.advisories.models import Advisory, Feed, Match
+from lifecycle.advisories.models import Advisory, Coverage, Feed, Match
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.services import create_environment
 from lifecycle.core import clock
@@ -118,8 +118,14 @@ def derive(base: Image, derived: Image, *, evidence: tuple[str, ...] = ("layers"
         Ancestry.objects.get_or_create(ancestor_id=ancestor, descendant=derived, defaults={"depth": depth + 1})
 
 
+def covered(ecosystem: str, release: str = "") -> None:
+    """Say that a feed has advisories of this ecosystem and release, so that its packages can be judged."""
+    Coverage.objects.get_or_create(ecosystem=ecosystem, release=release)
+
+
 def package(name: str, version: str, *, kind: str = "deb", source: str = "") -> PackageVersion:
     ecosystem, release = ("Debian", "12") if kind == "deb" else ("PyPI", "")
+    covered(ecosystem, release)
     return PackageVersion.objects.get_or_create(
         purl=f"pkg:{kind}/{'debian/' if kind == 'deb' else ''}{name}@{version}",
         defaults={

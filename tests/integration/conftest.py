@@ -29,6 +29,7 @@ def dock(db):
         os="linux",
         architecture="amd64",
         scanned_at=timezone.now(),
+        package_count=1,
     )
     RepositoryImage.objects.create(repository=repository, image=image)
     Tag.objects.create(repository=repository, name="1.0", image=image, updated_at=timezone.now())

@@ -45,7 +45,9 @@ def panel_context(request: HttpRequest, shown: Comparison) -> dict[str, Any]:
         lines = shown.findings if shows_same else shown.changed_findings
     elif tab == "packages":
         lines = shown.packages
-    counts = (len(shown.changed_findings), len(shown.packages)) if shown.is_known else ("?", "?")
+    changes = shown.advisories
+    advisories = len(changes.fixed) + len(changes.new) + len(changes.unknown)
+    counts = (advisories, len(shown.packages)) if shown.is_known else ("?", "?")
     return {
         "comparison": shown,
         "tab": tab,

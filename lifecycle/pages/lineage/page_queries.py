@@ -10,6 +10,7 @@ from typing import Final
 from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.urls import reverse
 
+from lifecycle.evidence.judgement import Known, judgement_of
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.pages.lineage.layout import NODES_MAX, Drawing, Edge, Node, columns_of, draw
 from lifecycle.pages.templatetags.gravingdock import plural, short_digest
@@ -44,7 +45,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Number of images at one distance from a base."""
+    """Number of images at one distance from a base. Distances at which the reader sees no image are left out, so that
+    an image between that they cannot see leaves no gap."""
 
     depth: int
     count: int
@@ -66,7 +68,7 @@ class Neighbourhood:
 
 
 def roots_visible(visible: QuerySet[Image], repositories: QuerySet[Repository]) -> QuerySet[Image]:
-    """Return the root images among `visible`: base images with no known base. Page them by -id."""
+    """Return the root images among `visible`: base images with no base among them. Page them by -id."""
     visible_ids = images_held_in(repositories)
     return visible.filter(
         # Few images are a base, so start with those instead of checking each image for derived images.
@@ -97,7 +99,8 @@ def _levels(image_ids: Iterable[int], repositories: QuerySet[Repository]) -> dic
     )
     levels: dict[int, list[Level]] = {key: [] for key in ids}
     for row in rows:
-        levels[row["ancestor"]].append(Level(row["depth"], row["count"]))
+        below = levels[row["ancestor"]]
+        below.append(Level(len(below) + 1, row["count"]))
     return levels
 
 
@@ -106,7 +109,10 @@ def _url(image: Image) -> str:
 
 
 def _findings_note(image: Image) -> str:
-    return plural(image.finding_count, "open finding") if image.scanned_at else "findings unknown"
+    known = judgement_of(image)
+    if known.state == Known.UNKNOWN:
+        return f"findings unknown: {known.why}"
+    return plural(image.finding_count, "open finding") + (f"; {known.why}" if known.why else "")
 
 
 def _node(image: Image, location: Location, column: int, *, is_focus: bool) -> Node:
@@ -257,7 +263,7 @@ def _rows(  # noqa: PLR0917 -- called once, with the parts of one walk
         if location is None:
             return
         if edge is None:
-            relation, evidence = "root image", "no known base"
+            relation, evidence = "root image", "no base that you can see"
         else:
             base = locations.get(edge.base_id)
             relation = f"built on {base.label}" if base else "built on an image you cannot see"

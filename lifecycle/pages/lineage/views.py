@@ -19,7 +19,7 @@ from lifecycle.registry.queries import locations_of
 
 @require_safe
 def roots(request: HttpRequest) -> HttpResponse:
-    """List the root images (base images with no known base), newest first."""
+    """List the root images (base images with no base that the reader can see), newest first."""
     user = reader(request)
     repositories = repositories_visible_to(user)
     rows = roots_visible(images_visible_to(user), repositories)

@@ -82,6 +82,15 @@ class Judged:
         counts = self.approvals.get("counts") if self.approvals else None
         return f"{counts['given']} of {counts['required']} approvals" if counts and counts["required"] else ""
 
+    @property
+    def unknown_words(self) -> str:
+        """What nobody could judge in the image: "2 packages unknown"; "" when nothing, or when all is unknown."""
+        findings = self.findings or {}
+        if findings.get("unjudged"):
+            count = findings["unjudged"]
+            return f"{count:,} package{'' if count == 1 else 's'} unknown"
+        return "no packages recognised" if findings.get("without_packages") else ""
+
     def who_can_act(self, reader: User) -> str:
         """Return who can still approve, the reader first: "You, kim and 2 others"; "" when no approval is missing."""
         approvals = self.approvals

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from django.db import connection
 from django.db.models import (
     BooleanField,
     Case,
     Count,
     Exists,
     ExpressionWrapper,
-    Func,
     IntegerField,
     Max,
     OuterRef,
     Q,
     QuerySet,
-    Sum,
     Value,
     When,
 )
-from django.db.models.functions import Coalesce
 
 from accounts.models import User
 from accounts.verbs import Verb
@@ -62,16 +60,9 @@ GOOD_STATES: Final = (State.DONE, State.UNCHANGED)
 BUSY_STATES: Final = (State.BUILDING, State.SCANNING)
 
 
-class _ArrayLength(Func):
-    """Number of members of a JSON array; 0 for any other value."""
-
-    template = "CASE WHEN jsonb_typeof(%(expressions)s) = 'array' THEN jsonb_array_length(%(expressions)s) ELSE 0 END"
-    output_field = IntegerField()
-
-
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Counts of the images of a wave that the reader can see. Findings count once per advisory and image."""
+    """Counts of the images of a wave that the reader can see. An advisory counts once, in however many images."""
 
     total: int = 0
     done: int = 0
@@ -117,28 +108,49 @@ class Counts:
         return f"{self.parts_words}, of {self.total}"
 
 
-_COUNTED: Final = ("total", "done", "busy", "failed", "blocked", "cancelled", "fixed", "introduced", "would_fix")
+_COUNTED: Final = ("total", "done", "busy", "failed", "blocked", "cancelled")
 
 
 def counts_of(waves: Collection[int], visible: QuerySet[Repository]) -> dict[int, Counts]:
-    """Return the counts of each wave, for images in `visible` repositories; one query for any number of waves."""
-    rows = (
-        RebuildJob.objects.filter(wave__in=waves, repository__in=visible)
-        .order_by()
-        .values("wave_id")
-        .annotate(
-            total=Count("pk"),
-            done=Count("pk", filter=Q(state__in=GOOD_STATES)),
-            busy=Count("pk", filter=Q(state__in=BUSY_STATES)),
-            failed=Count("pk", filter=Q(state=State.FAILED)),
-            blocked=Count("pk", filter=Q(state=State.BLOCKED)),
-            cancelled=Count("pk", filter=Q(state=State.CANCELLED)),
-            fixed=Coalesce(Sum(_ArrayLength("fixed")), 0),
-            introduced=Coalesce(Sum(_ArrayLength("introduced")), 0),
-            would_fix=Coalesce(Sum(_ArrayLength("would_fix")), 0),
-        )
+    """Return the counts of each wave, for images in `visible` repositories; two queries for any number of waves."""
+    if not waves:
+        return {}
+    shown = RebuildJob.objects.filter(wave__in=waves, repository__in=visible).order_by()
+    rows = shown.values("wave_id").annotate(
+        total=Count("pk"),
+        done=Count("pk", filter=Q(state__in=GOOD_STATES)),
+        busy=Count("pk", filter=Q(state__in=BUSY_STATES)),
+        failed=Count("pk", filter=Q(state=State.FAILED)),
+        blocked=Count("pk", filter=Q(state=State.BLOCKED)),
+        cancelled=Count("pk", filter=Q(state=State.CANCELLED)),
     )
-    return {row["wave_id"]: Counts(**{name: row[name] for name in _COUNTED}) for row in rows}
+    different: dict[int, dict[str, int]] = defaultdict(dict)
+    sql, parameters = shown.values("wave_id", "fixed", "introduced", "would_fix").query.sql_with_params()
+    with connection.cursor() as cursor:
+        cursor.execute(_DIFFERENT.format(jobs=sql), parameters)
+        for wave_id, name, count in cursor.fetchall():
+            different[wave_id][name] = count
+    return {
+        row["wave_id"]: Counts(**{name: row[name] for name in _COUNTED}, **different[row["wave_id"]]) for row in rows
+    }
+
+
+# The advisories in the lists of all jobs of a wave, each once.
+_DIFFERENT: Final = """
+SELECT job.wave_id, named.list, count(DISTINCT named.osv_id)
+FROM ({jobs}) job (wave_id, fixed, introduced, would_fix)
+CROSS JOIN LATERAL (
+    SELECT lists.list, jsonb_array_elements_text(lists.osv_ids) AS osv_id
+    FROM (VALUES ('fixed', job.fixed), ('introduced', job.introduced), ('would_fix', job.would_fix))
+         lists (list, osv_ids)
+    WHERE jsonb_typeof(lists.osv_ids) = 'array'
+) named
+GROUP BY job.wave_id, named.list
+"""
+
+
+def _different(lists: Iterable[Iterable[str] | None]) -> set[str]:
+    return {osv_id for osv_ids in lists for osv_id in osv_ids or ()}
 
 
 def waves_about(repository: Repository, actor: User) -> QuerySet[RebuildWave]:
@@ -417,9 +429,9 @@ def _count(jobs: Sequence[RebuildJob]) -> Counts:
         failed=states.count(State.FAILED),
         blocked=states.count(State.BLOCKED),
         cancelled=states.count(State.CANCELLED),
-        fixed=sum(len(job.fixed) for job in jobs),
-        introduced=sum(len(job.introduced) for job in jobs),
-        would_fix=sum(len(job.would_fix or ()) for job in jobs),
+        fixed=len(_different(job.fixed for job in jobs)),
+        introduced=len(_different(job.introduced for job in jobs)),
+        would_fix=len(_different(job.would_fix for job in jobs)),
     )
 
 
@@ -501,7 +513,7 @@ def _expected(jobs: Sequence[RebuildJob]) -> list[Expected]:
     """Return the advisories that the jobs would fix, worst severity first, then by number of images; one query."""
     images = Counter(osv_id for job in jobs for osv_id in job.would_fix or ())
     severities: dict[str, str] = {}
-    for osv_id, severity in Advisory.objects.filter(osv_id__in=images).values_list("osv_id", "severity"):
+    for osv_id, severity in Advisory.objects.filter(vulnerability__in=images).values_list("vulnerability", "severity"):
         severities[osv_id] = min(severity, severities.get(osv_id, severity), key=SEVERITIES.index)
     expected = [Expected(osv_id, severities.get(osv_id, "unknown"), count) for osv_id, count in images.items()]
     return sorted(expected, key=lambda row: (SEVERITIES.index(row.severity), -row.image_count, row.osv_id))

@@ -24,7 +24,7 @@ class LayerShare:
 
 
 def findings_of(image: Image) -> QuerySet[Match]:
-    """Return the open matches in `image`, each (package, advisory id) once, with package, advisory and feed loaded.
+    """Return the open matches in `image`, each (package, vulnerability) once, with package, advisory and feed loaded.
 
     Annotated with `layer_position` (the topmost layer with the package, None when unknown) and `rank` (severity).
     Page them by (-rank, id).
@@ -50,7 +50,7 @@ def unknown_findings_of(image: Image) -> list[Match]:
     """
     contained = unknown_matches().filter(package__inventory_packages__inventory__image_inventories__image=image)
     rows = contained.distinct().select_related("package", "advisory__feed")
-    return list(rows.order_by("advisory__osv_id", "package__purl", "id")[:UNKNOWN_MAX])
+    return list(rows.order_by("advisory__vulnerability", "package__purl", "id")[:UNKNOWN_MAX])
 
 
 def findings_by_layer(image: Image) -> list[LayerShare]:

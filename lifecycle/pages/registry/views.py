@@ -39,7 +39,7 @@ from lifecycle.pages.registry import page_queries
 from lifecycle.pages.registry.configuration import configuration_of
 from lifecycle.pages.registry.findings import LayerShare, findings_by_layer, findings_of, unknown_findings_of
 from lifecycle.pages.registry.forms import DescriptionForm, MetadataForm, ProtectionForm
-from lifecycle.pages.registry.packages import packages_of
+from lifecycle.pages.registry.packages import add_reasons, packages_of, unjudged
 from lifecycle.pages.requests import chosen, cursors, reader, sort_of
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.rebuild.models import Recipe
@@ -53,6 +53,7 @@ from lifecycle.sbom.services import why_not_rescan
 
 _REPOSITORY_TABS: Final = ("tags", "untagged", "recipe", "rebuilds", "history", "settings")
 _WATCHABLE_MAX: Final = 100  # number of tags to choose from, last moved first
+_HIDDEN_BASE: Final = "a base you cannot see"
 _SEARCH_MAX: Final = 200  # characters; a repository's name is shorter than 255
 
 
@@ -288,6 +289,7 @@ def _image_page(
     tab = tab if tab in _IMAGE_TABS else "overview"
     layers = page_queries.layers_of(shown)
     bases = _bases(shown, visible, user)
+    hidden_depth = _hidden_depth(shown, user)
     shares = findings_by_layer(shown) if shown.scanned_at else []
     context: dict[str, Any] = {
         "repository": row,
@@ -299,13 +301,14 @@ def _image_page(
         "tags": given_by_people(page_queries.tags_of(row).filter(image=member.image)).order_by("-updated_at"),
         "layers": layers,
         "bases": bases,
+        "hidden_depth": hidden_depth,
         "slots": Slot.objects.filter(image__in={member.image.pk, shown.pk}, repository__in=visible).select_related(
             "environment", "repository"
         ),
         "promotions": PromotionRequest.objects.filter(image=member.image, repository__in=visible)
         .select_related("environment", "source_environment", "requested_by", "repository")
         .order_by("-id")[:50],
-        "who_can_fix": _who_can_fix(shares, bases, row.name),
+        "who_can_fix": _who_can_fix(shares, bases, row.name, hidden_depth),
         "why_not_promotable": why_not_promotable(user, row),
         "plan": plan_offer(user, row, member.image),
         "rebuilt": rebuilt_as(row, member.image, user),
@@ -392,11 +395,25 @@ def _bases(image: Image, visible: Any, user: User) -> list[BaseLine]:
     ]
 
 
+def _hidden_depth(image: Image, user: User) -> int | None:
+    """Return how many of the first layers come from a base that the reader cannot see; None without such a base.
+
+    The reader learns only that there is a base, and which findings come from it: else the page would blame the image
+    itself. No name, digest, list or total shows it.
+    """
+    edges = Derivation.objects.filter(derived=image).exclude(base__in=images_visible_to(user))
+    depths = [
+        layer_count if Derivation.Evidence.LAYERS in evidence else 0
+        for layer_count, evidence in edges.values_list("base__layer_count", "evidence")
+    ]
+    return max(depths, default=None)
+
+
 def _base_layer_count(bases: list[BaseLine]) -> int:
     return max((base.layer_count for base in bases), default=0)
 
 
-def _who_can_fix(shares: list[LayerShare], bases: list[BaseLine], own: str) -> dict[str, Any]:
+def _who_can_fix(shares: list[LayerShare], bases: list[BaseLine], own: str, hidden_depth: int | None) -> dict[str, Any]:
     """Return the parts of the who-can-fix bar: findings from the base, from the image itself, and of unknown origin."""
     depth = _base_layer_count(bases)
     name = next((base.place.repository.name for base in bases if base.place and base.layer_count), "the base image")
@@ -404,13 +421,20 @@ def _who_can_fix(shares: list[LayerShare], bases: list[BaseLine], own: str) -> d
         share.count for share in shares if share.layer_position is not None and share.layer_position < depth
     )
     unplaced = sum(share.count for share in shares if share.layer_position is None)
-    mine = sum(share.count for share in shares) - inherited - unplaced
-    parts = [("base", f"{inherited} {name}", inherited), ("own", f"{mine} {own}", mine)]
+    hidden = sum(
+        share.count
+        for share in shares
+        if share.layer_position is not None and depth <= share.layer_position < (hidden_depth or 0)
+    )
+    mine = sum(share.count for share in shares) - inherited - hidden - unplaced
+    parts = [("base", f"{inherited} {name}", inherited), ("base2", f"{hidden} {_HIDDEN_BASE}", hidden)]
+    parts.append(("own", f"{mine} {own}", mine))
     parts.append(("unknown", f"{unplaced} layer unknown", unplaced))
     return {
-        "total": inherited + mine + unplaced,
+        "total": inherited + hidden + mine + unplaced,
         "parts": [part for part in parts if part[2]],
         "inherited": inherited,
+        "hidden": hidden,
         "mine": mine,
         "unplaced": unplaced,
         "base": name,
@@ -440,15 +464,19 @@ def _lineage_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
 
 
 def _packages_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the packages, filtered by name with `?q=`, each with the layer and repository that it comes from."""
+    """Return the packages, each with its origin, filtered by name with `?q=`, or those not judged with `?unjudged=`."""
     contents = packages_of(context["image"])
     text = request.GET.get("q", "").strip()[:_SEARCH_MAX]
     if text:
         contents = contents.filter(Q(name__icontains=text) | Q(source_name__icontains=text))
+    shows_unjudged = request.GET.get("unjudged") == "yes"
+    if shows_unjudged:
+        contents = unjudged(contents)
     page = keyset_page(contents, ("name", "id"), **cursors(request))
+    add_reasons(page.rows)
     for package in page.rows:
         package.brought_by = _layer_words(context, package.layer_position)  # type: ignore[attr-defined]  # for the template alone
-    return {"page": page, "q": text}
+    return {"page": page, "q": text, "unjudged": shows_unjudged}
 
 
 def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -512,6 +540,8 @@ def _layer_words(context: dict[str, Any], position: int | None) -> dict[str, str
     for base in reversed(bases):  # the layer comes from the base with the fewest layers that includes it
         if position < base.layer_count:
             return {"who": base.place.label if base.place else "a base image", "which": which}
+    if position < (context["hidden_depth"] or 0):
+        return {"who": _HIDDEN_BASE, "which": which}
     return {"who": f"{context['repository'].name}, own layer", "which": which}
 
 

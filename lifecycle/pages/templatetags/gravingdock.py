@@ -7,7 +7,7 @@ templates/components/README.md shows an example of each.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -21,6 +21,7 @@ from django.utils.safestring import SafeString
 
 from lifecycle.core import clock
 from lifecycle.core.severities import COUNTED, SEVERITIES
+from lifecycle.evidence.judgement import Judgement, Known, judgement_of
 from lifecycle.pages.audit import wording
 
 register = template.Library()
@@ -72,6 +73,7 @@ _STATES: Final[dict[str, tuple[str, str, str]]] = {
     "ok": ("ok", "check", "Done"),
     "refused": ("bad", "circle-x", "Refused"),
 }
+_LONGEST: Final = timedelta(days=365 * 50)  # no deadline of ours is further away; a later date is a constant
 _CHANGES: Final[dict[str, tuple[str, str]]] = {
     "fixed": ("good", "arrow-down"),
     "new": ("bad", "arrow-up"),
@@ -216,26 +218,52 @@ def severity_count(severity: str, count: int) -> SafeString:
     )
 
 
+@register.filter
+def judgement(image: Any) -> Judgement:
+    """Return what is known of the findings of an image: `state`, `unjudged_count`, `why`."""
+    return judgement_of(image)
+
+
+@register.filter
+def sentence(phrase: str) -> str:
+    """Return a phrase with a capital letter and a full stop; "" for none."""
+    return f"{phrase[:1].upper()}{phrase[1:]}." if phrase else ""
+
+
 @register.simple_tag
 def risk(image: Any) -> SafeString:
-    """Return the stored counts of an image by severity, without zeros, or a text if there are no counts.
+    """Return the stored counts of an image by severity, without zeros, or what is unknown.
 
-    A warning says when the scan left out packages, because the counts are then not complete.
+    Only an image of which every package was judged says "no open findings".
     """
     if image is None:
         return format_html('<span class="quiet">{}</span>', "no image")
-    if image.scanned_at is None:
-        text = "not scanned yet" if not image.scan_problem else "scan failed"
-        return format_html('<span class="quiet">{}</span>', text)
-    counts = [(severity, getattr(image, f"{severity}_count")) for severity in COUNTED]
-    shown = [severity_count(severity, count) for severity, count in counts if count]
-    if image.scan_problem:
-        shown.append(icon("triangle-alert", label=f"Incomplete: {image.scan_problem}", css="icon-sm warn"))
-    if not shown:
+    known = judgement_of(image)
+    if known.state == Known.NONE:
         return format_html('<span class="good">{} no open findings</span>', icon("check", css="icon-sm"))
+    counts = [(severity, getattr(image, f"{severity}_count")) for severity in COUNTED]
+    shown = [severity_count(severity, count) for severity, count in counts if count and known.open_count]
+    if known.why:
+        shown.append(_unknown_chip(known))
     return format_html(
         '<span class="sevs">{}</span>',
         format_html_join("", "{}", ((part,) for part in shown)),
+    )
+
+
+def _unknown_chip(known: Judgement) -> SafeString:
+    """Return the dashed chip of what is unknown: a short text, and all of it as tooltip."""
+    if known.unjudged_count and known.package_count > known.unjudged_count:
+        text = f"{known.unjudged_count:,} of {known.package_count:,} packages unknown"
+    elif known.unjudged_count:
+        text = f"Unknown: {known.unjudged_count:,} package{'s' if known.unjudged_count > 1 else ''} not judged"
+    else:
+        text = f"Unknown: {known.why.partition(':')[0]}"
+    return format_html(
+        '<span class="chip chip-unknown" title="{}">{}{}</span>',
+        sentence(known.why),
+        icon("circle-question-mark"),
+        text,
     )
 
 
@@ -249,6 +277,8 @@ def chip_tag(name: str) -> SafeString:
 def change(kind: str, count: int) -> SafeString:
     """Return `↓ 14 fixed`, `↑ 1 new` or `- 0 new`: an arrow, a number and a word, coloured as good, bad or neutral."""
     css, icon_name = _CHANGES.get(kind, ("muted", "minus"))
+    if kind == "unknown":
+        css, icon_name = "warn", "circle-question-mark"
     if not count:
         css, icon_name = "muted", "minus"
     word = "new" if kind == "introduced" else kind
@@ -318,6 +348,8 @@ def _span(seconds: float) -> str:
 @register.simple_tag
 def ago(moment: datetime | None, never: str = "never") -> SafeString:
     """Return `2 h ago` or `in 3 d` as a time element. The tooltip has the full time in the zone of the reader."""
+    if moment is not None and not clock.EARLIEST <= moment <= clock.now() + _LONGEST:
+        never, moment = "not said", None
     if moment is None:
         return format_html('<span class="quiet">{}</span>', never)
     seconds = (clock.now() - moment).total_seconds()

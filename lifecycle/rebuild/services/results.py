@@ -5,7 +5,7 @@ from __future__ import annotations
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, ImageRebuilt
 from lifecycle.core import clock
-from lifecycle.evidence.findings import diff_of_images, matches_of_images, unknown_matches_of_images
+from lifecycle.evidence.findings import diff_of_images, matches_of_images
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe
 from lifecycle.rebuild.services.progress import OPEN_STATES, advance, move
 from lifecycle.registry.models import Image
@@ -83,18 +83,17 @@ def finish(job_id: int) -> None:
     if job.wave.state == RebuildWave.State.CANCELLED:
         _cancel(job)
         return
-    before, after = _findings(job.old_image), _findings(job.new_image)
-    ids_before, ids_after = {osv_id for _, osv_id in before}, {osv_id for _, osv_id in after}
-    not_judged = {match.advisory.osv_id for match in unknown_matches_of_images(platform_ids(job.new_image))}
+    changes = diff_of_images(job.old_image, job.new_image).advisories
+    open_now = changes.new | changes.same
     move(
         job,
         State.DONE,
-        findings_before=len(before),
-        findings_after=len(after),
-        fixed=sorted(ids_before - ids_after - not_judged),
-        introduced=sorted(ids_after - ids_before),
-        still_open=sorted(ids_after.intersection(job.would_fix or ())),
-        remaining_count=len(diff_of_images(job.old_image, job.new_image).remaining),
+        findings_before=len(_findings(job.old_image)),
+        findings_after=len(_findings(job.new_image)),
+        fixed=sorted(changes.fixed),
+        introduced=sorted(changes.new),
+        still_open=sorted(open_now.intersection(job.would_fix or ())),
+        remaining_count=len(changes.same),
     )
     audit.record(
         Action.IMAGE_REBUILT, actor=job.wave.confirmed_by or job.wave.planned_by, subject=job,
@@ -105,8 +104,8 @@ def finish(job_id: int) -> None:
 
 
 def _findings(image: Image) -> set[tuple[str, str]]:
-    """Return the (purl, advisory id) pairs of an image; an id from two feeds counts once."""
-    return {(match.package.purl, match.advisory.osv_id) for match in matches_of_images(platform_ids(image))}
+    """Return the (purl, vulnerability) pairs of an image; a vulnerability in two feeds counts once."""
+    return {(match.package.purl, match.advisory.vulnerability) for match in matches_of_images(platform_ids(image))}
 
 
 def fail(job_id: int, *, why: str) -> None:

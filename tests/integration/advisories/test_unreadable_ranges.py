@@ -130,11 +130,11 @@ def test_finding_that_is_unknown_in_the_new_image_is_not_fixed(feed, stored):
     feed.put("PyPI", {**made, "id": "P-1", "modified": "2026-02-01T00:00:00Z"})
     sync(feed)
     diff = diff_of_images(before, after)
-    assert (diff.fixed_ids, [match.advisory.osv_id for match in diff.unknown]) == (set(), ["P-1"])
+    assert (diff.advisories.fixed, [match.advisory.osv_id for match in diff.unknown]) == (set(), ["P-1"])
     assert fixed_by_new_base([before.pk], before, after) == {before.pk: []}
-    assert [line.change for line in compare(before, after).findings] == ["same"]
+    assert [line.change for line in compare(before, after).findings] == ["unknown"]
     diff = diff_of_images(before, clean)  # 9.0 is unknown too: nothing readable ends the range before it
-    assert diff.fixed_ids == set()
+    assert diff.advisories.fixed == set()
 
 
 def test_finding_that_is_not_affected_in_the_new_image_is_fixed(feed, stored):
@@ -146,7 +146,7 @@ def test_finding_that_is_not_affected_in_the_new_image_is_fixed(feed, stored):
         "PyPI", {**record("P-1", name="hull", ecosystem="PyPI", events=events), "modified": "2026-02-01T00:00:00Z"}
     )
     sync(feed)
-    assert diff_of_images(before, after).fixed_ids == {"P-1"}
+    assert diff_of_images(before, after).advisories.fixed == {"P-1"}
     assert fixed_by_new_base([before.pk], before, after) == {before.pk: ["P-1"]}
     assert [line.change for line in compare(before, after).findings] == ["fixed"]
 

@@ -251,7 +251,7 @@ def test_vote_stores_the_evidence_the_voter_saw(dock, request_):
     services.approve(request_.pk, actor=dock.approver)
     seen = request_.votes.get().evaluation.inputs
     assert (seen["digest"], seen["holds"]) == (dock.image.digest, None)
-    assert seen["findings"] == {"open": 0, "fixed": 0, "new": 0, "severe": []}
+    assert seen["findings"] == {"open": 0, "fixed": 0, "new": 0, "severe": [], "unjudged": 0, "without_packages": 0}
 
 
 def test_creator_of_robot_token_cannot_approve_robot_request(dock):

@@ -118,6 +118,7 @@ def yard(monkeypatch):
     for module in (ingest, planning, running):
         monkeypatch.setattr(module, "client_for", lambda registry: shelf)
     dock.registry()
+    dock.covered("Debian", "12")
     return Yard(shelf)
 
 

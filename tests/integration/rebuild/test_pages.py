@@ -145,7 +145,7 @@ def test_plan_shows_its_effects_and_confirm_shows_the_count(harbour, owner):
         "· unknown for 1 image",
         "in 3 images",
         "Packages that its own recipe installs can change as well",
-        "Unknown until the new base and the image are scanned.",
+        "Unknown until packages are recognised in the new base and in the image.",
         'hx-trigger="every 5s"',  # until the last number is known
     ):
         assert words in text

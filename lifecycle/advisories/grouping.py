@@ -1,0 +1,165 @@
+"""Records of one vulnerability under several names: they share a name and what any of them knows of its severity."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from lifecycle.core import locks
+from lifecycle.core.severities import SEVERITIES, UNKNOWN
+
+_LOCK: Final = 0x67726F75  # one writer at a time: two feeds can have records of the same vulnerability
+_ROUNDS_MAX: Final = 50  # a longer chain of aliases is an error in a feed
+_CVE: Final = re.compile(r"CVE-(\d{4})-(\d{1,19})")
+_COLUMNS: Final = "a.id, a.osv_id, a.aliases, a.upstream, a.related, a.own_severity"
+_LIVE: Final = "a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL"
+# The records with these ids, those that have one of them as an alias, and those of one upstream record.
+_STEP: Final = f"""
+SELECT {_COLUMNS} FROM lifecycle_advisory a WHERE a.osv_id = ANY(%(ids)s) AND {_LIVE}
+UNION
+SELECT {_COLUMNS} FROM unnest(%(ids)s::varchar[]) AS named(id)
+JOIN lifecycle_advisory a ON a.aliases @> ARRAY[named.id] WHERE {_LIVE}
+UNION
+SELECT {_COLUMNS} FROM unnest(%(ids)s::varchar[]) AS named(id)
+JOIN lifecycle_advisory a ON a.upstream @> ARRAY[named.id] AND cardinality(a.upstream) = 1 WHERE {_LIVE}
+"""  # noqa: S608 -- only constants of this module are inserted
+# Records without a severity of their own that can take it from one of these ids.
+_DEPENDENTS: Final = f"""
+SELECT a.osv_id FROM unnest(%(ids)s::varchar[]) AS named(id)
+JOIN lifecycle_advisory a ON a.upstream @> ARRAY[named.id] WHERE a.own_severity = 'unknown' AND {_LIVE}
+UNION
+SELECT a.osv_id FROM unnest(%(ids)s::varchar[]) AS named(id)
+JOIN lifecycle_advisory a ON a.related @> ARRAY[named.id] WHERE a.own_severity = 'unknown' AND {_LIVE}
+"""  # noqa: S608 -- likewise
+_UPDATE: Final = """
+UPDATE lifecycle_advisory a
+SET vulnerability = new.vulnerability, severity = new.severity, severity_source = new.source, is_grouped = true
+FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[]) AS new(id, vulnerability, severity, source)
+WHERE a.id = new.id AND (NOT a.is_grouped OR (a.vulnerability, a.severity, a.severity_source)
+                         IS DISTINCT FROM (new.vulnerability, new.severity, new.source))
+RETURNING a.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    pk: int
+    osv_id: str
+    aliases: tuple[str, ...]
+    upstream: tuple[str, ...]
+    related: tuple[str, ...]
+    own_severity: str
+
+    @property
+    def same_as(self) -> tuple[str, ...]:
+        """Other names of this vulnerability. A record with several upstream records (DSA, USN) is about all of them
+        together, so it is none of them."""
+        return self.aliases + (self.upstream if len(self.upstream) == 1 else ())
+
+
+@transaction.atomic
+def regroup(osv_ids: Iterable[str]) -> set[int]:
+    """Give these records, and all that name them, the name of their vulnerability and its known severity.
+
+    The name is the CVE id if there is one. A record without a severity of its own takes the worst one of its aliases in
+    any feed, else of its upstream and related records; `severity_source` names the record. Returns the ids of changed
+    advisories.
+    """
+    locks.wait_for(_LOCK)
+    seeds = set(osv_ids)
+    if not seeds:
+        return set()
+    with connection.cursor() as cursor:
+        cursor.execute(_DEPENDENTS, {"ids": sorted(seeds)})
+        seeds |= {row[0] for row in cursor.fetchall()}
+        records = _closure(cursor, seeds)
+        groups = _groups(records.values())
+        elsewhere = _severities_elsewhere(cursor, groups)
+        rows = []
+        for group in groups:
+            name = _name_of(group)
+            known = [(SEVERITIES.index(r.own_severity), r.osv_id) for r in group if r.own_severity != UNKNOWN]
+            for record in group:
+                severity, source = record.own_severity, ""
+                if severity == UNKNOWN and (best := min(known, default=None) or elsewhere.get(record.pk)):
+                    severity, source = SEVERITIES[best[0]], best[1]
+                rows.append((record.pk, name, severity, source))
+        cursor.execute(_UPDATE, [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []])
+        return {row[0] for row in cursor.fetchall()}
+
+
+def _closure(cursor: CursorWrapper, ids: Collection[str]) -> dict[int, _Record]:
+    """Return all live records that are connected with these ids by aliases or by a single upstream record."""
+    records: dict[int, _Record] = {}
+    frontier, seen = set(ids), set(ids)
+    for _ in range(_ROUNDS_MAX):
+        if not frontier:
+            break
+        cursor.execute(_STEP, {"ids": sorted(frontier)})
+        frontier = set()
+        for pk, osv_id, aliases, upstream, related, severity in cursor.fetchall():
+            record = _Record(pk, osv_id, tuple(aliases), tuple(upstream), tuple(related), severity)
+            records[pk] = record
+            frontier.update({osv_id, *record.same_as} - seen)
+        seen |= frontier
+    return records
+
+
+def _groups(records: Iterable[_Record]) -> list[list[_Record]]:
+    """Return the connected records together."""
+    root: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        root.setdefault(name, name)
+        while root[name] != name:
+            root[name] = root[root[name]]
+            name = root[name]
+        return name
+
+    members = list(records)
+    for record in members:
+        for name in record.same_as:
+            root[find(name)] = find(record.osv_id)
+    groups: dict[str, list[_Record]] = defaultdict(list)
+    for record in members:
+        groups[find(record.osv_id)].append(record)
+    return list(groups.values())
+
+
+def _name_of(group: Collection[_Record]) -> str:
+    """Return the lowest CVE id among all names, else the lowest GitHub id, else the lowest id of a record."""
+    names = {name for record in group for name in (record.osv_id, *record.same_as)}
+    cves = [(int(match[1]), int(match[2]), name) for name in names if (match := _CVE.fullmatch(name))]
+    if cves:
+        return min(cves)[2]
+    github = [name for name in names if name.startswith("GHSA-")]
+    return min(github or [record.osv_id for record in group])
+
+
+def _severities_elsewhere(cursor: CursorWrapper, groups: Iterable[Collection[_Record]]) -> dict[int, tuple[int, str]]:
+    """Return, for records of groups without a severity, the worst (rank, id) of their upstream and related records."""
+    unknown = [
+        record for group in groups if all(r.own_severity == UNKNOWN for r in group) for record in group
+    ]  # fmt: skip
+    wanted = {name for record in unknown for name in (*record.upstream, *record.related)}
+    if not wanted:
+        return {}
+    cursor.execute(
+        f"SELECT a.osv_id, a.own_severity FROM lifecycle_advisory a"  # noqa: S608 -- a constant of this module
+        f" WHERE a.osv_id = ANY(%s) AND a.own_severity <> 'unknown' AND {_LIVE}",
+        [sorted(wanted)],
+    )
+    known = {osv_id: SEVERITIES.index(severity) for osv_id, severity in cursor.fetchall()}
+    found: dict[int, tuple[int, str]] = {}
+    for record in unknown:
+        for names in (record.upstream, record.related):
+            ranked = [(known[name], name) for name in names if name in known]
+            if ranked and record.pk not in found:
+                found[record.pk] = min(ranked)
+    return found

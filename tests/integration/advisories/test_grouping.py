@@ -1,0 +1,171 @@
+"""Records of one vulnerability under several names count once, and share what any of them knows of its severity."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from accounts.queries import system_user
+from lifecycle.advisories.grouping import regroup
+from lifecycle.advisories.models import Advisory
+from lifecycle.advisories.queries import current_names
+from lifecycle.authority.services import create_environment
+from lifecycle.comparison.queries import compare
+from lifecycle.evidence.findings import diff_of_images, finding_severities, matches_of_images
+from lifecycle.evidence.risk import refresh_risk
+from lifecycle.pages.registry.findings import findings_by_layer, findings_of
+from lifecycle.promotion import services as promotions
+from tests.factories import dock
+from tests.factories.advisories import Export, record
+
+pytestmark = pytest.mark.django_db
+HIGH = {"database_specific": {"severity": "HIGH"}}
+# (id, names that the record gives) of one vulnerability, as GHSA, CVE, PYSEC and Debian write it.
+FOUR: list[dict[str, Any]] = [
+    {"osv_id": "GHSA-aaaa", "aliases": ["CVE-2024-1"]},
+    {"osv_id": "PYSEC-2024-7", "aliases": ["GHSA-aaaa"]},
+    {"osv_id": "CVE-2024-1"},
+    {"osv_id": "DEBIAN-CVE-2024-1", "upstream": ["CVE-2024-1"]},
+]
+
+
+def pypi(osv_id: str, **more: Any) -> dict[str, Any]:
+    return record(osv_id, name="a", ecosystem="PyPI", fixed="2.0", **more)
+
+
+def vulnerabilities() -> dict[str, str]:
+    return dict(Advisory.objects.values_list("osv_id", "vulnerability"))
+
+
+@pytest.fixture
+def image(stored):
+    made = dock.image("made")
+    dock.carry(made, 0, stored("pkg:pypi/a@1.0"))
+    return made
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=lambda order: "".join(map(str, order)))
+def test_vulnerability_of_four_names_counts_once_in_any_order_of_feeds(export, image, order):
+    for number in order:  # each name comes from its own feed
+        feed = Export(export.root / str(number))
+        feed.put("PyPI", pypi(**FOUR[number]))
+        feed.sync(f"feed {number}")
+    assert set(vulnerabilities().values()) == {"CVE-2024-1"}
+    image.refresh_from_db()
+    key_counts = finding_severities([image])[image.pk]
+    lines = compare(None, image).findings
+    assert (image.finding_count, len(key_counts), len(lines), len(matches_of_images([image.pk]))) == (1, 1, 1, 1)
+    assert [line.osv_id for line in lines] == ["CVE-2024-1"]
+    assert [row.advisory.vulnerability for row in findings_of(image)] == ["CVE-2024-1"]
+    assert [share.count for share in findings_by_layer(image)] == [1]
+    assert len(diff_of_images(image, dock.image("empty")).fixed) <= 1
+
+
+def test_record_about_several_vulnerabilities_is_none_of_them(export, image):
+    export.put(
+        "PyPI", pypi("CVE-1-1"), pypi("CVE-2024-1"), pypi("CVE-2024-2"),
+        pypi("DSA-1", upstream=["CVE-2024-1", "CVE-2024-2"]),
+    )  # fmt: skip
+    export.sync()
+    assert {key: vulnerabilities()[key] for key in ("CVE-2024-1", "CVE-2024-2", "DSA-1")} == {
+        "CVE-2024-1": "CVE-2024-1", "CVE-2024-2": "CVE-2024-2", "DSA-1": "DSA-1",
+    }  # fmt: skip
+
+
+def test_names_part_when_a_record_stops_naming_the_other(export, image):
+    export.put("PyPI", pypi("GHSA-aaaa", aliases=["CVE-2024-1"]), pypi("CVE-2024-1"))
+    export.sync()
+    image.refresh_from_db()
+    assert image.finding_count == 1
+    export.put("PyPI", {**pypi("GHSA-aaaa"), "modified": "2026-02-01T00:00:00Z"})
+    export.sync()
+    image.refresh_from_db()
+    assert (vulnerabilities()["GHSA-aaaa"], image.finding_count) == ("GHSA-aaaa", 2)
+
+
+def test_names_part_when_the_record_between_them_disappears(export, image):
+    export.put("PyPI", pypi("A-1"), pypi("A-2"), pypi("A-3", aliases=["A-1", "A-2"]))
+    export.sync()
+    image.refresh_from_db()
+    assert image.finding_count == 1
+    export.drop("PyPI", "A-3")
+    export.sync()
+    image.refresh_from_db()
+    assert image.finding_count == 2
+
+
+@pytest.mark.parametrize("relation", ["aliases", "upstream", "related"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_severity_comes_from_a_record_that_knows_it(export, image, relation, is_first):
+    """In any order of arrival, and with its source."""
+    silent, known = pypi("X-1", **{relation: ["CVE-2024-1"]}), record("CVE-2024-1", name="b", ecosystem="PyPI", **HIGH)
+    for item in (silent, known) if is_first else (known, silent):
+        export.put("PyPI", item)
+        export.sync()
+    made = Advisory.objects.get(osv_id="X-1")
+    assert (made.severity, made.severity_source, made.own_severity) == ("high", "CVE-2024-1", "unknown")
+    image.refresh_from_db()
+    assert (image.high_count, image.unknown_count) == (1, 0)
+    export.put("PyPI", {**silent, "database_specific": {"severity": "LOW"}, "modified": "2026-02-01T00:00:00Z"})
+    export.sync()  # the record's own severity wins over that of another record
+    made.refresh_from_db()
+    assert (made.severity, made.severity_source) == ("low", "")
+
+
+def test_severity_stays_unknown_when_no_record_knows_it(export, image):
+    export.put("PyPI", pypi("X-1", aliases=["CVE-2024-1"], related=["CVE-9"]), record("CVE-8", name="b", **HIGH))
+    export.sync()
+    made = Advisory.objects.get(osv_id="X-1")
+    assert (made.severity, made.severity_source) == ("unknown", "")
+
+
+def test_approval_holds_when_another_name_appears_and_lapses_for_a_new_vulnerability(export, dock_of_shop):
+    repository, image, staging, asker, approver = dock_of_shop
+    export.put("PyPI", pypi("GHSA-aaaa", **HIGH))
+    export.sync()
+    request = promotions.request_promotion(repository, image.digest, staging, actor=asker, reason="release")
+    promotions.approve(request.pk, actor=approver)
+    export.put("PyPI", pypi("CVE-2024-1", aliases=["GHSA-aaaa"], **HIGH))
+    export.sync()
+    assert set(vulnerabilities().values()) == {"CVE-2024-1"}  # it is shown under another name than at the vote
+    promotions.reevaluate(request)
+    assert request.votes.get().lapsed_at is None
+    export.put("PyPI", pypi("CVE-2024-2", **HIGH))
+    export.sync()
+    promotions.reevaluate(request)
+    assert request.votes.get().lapse_reason == "New findings since the vote: CVE-2024-2 a."
+
+
+@pytest.fixture
+def dock_of_shop(image):
+    team = dock.team("shop")
+    repository = dock.repository("shop/api", team)
+    asker, approver = dock.user("asker", "owner", of=team), dock.user("approver", "approver", of=team)
+    dock.push(repository, image, "1.0", asker)
+    staging = create_environment(
+        team, actor=system_user(), slug="staging", name="Staging", prefix="staging", required_approvals=1
+    )
+    return repository, image, staging, asker, approver
+
+
+def test_current_names_know_records_aliases_and_upstream(export):
+    export.put("PyPI", pypi("X-1", aliases=["Y-1"], upstream=["CVE-2024-1"]))
+    export.sync()
+    names = current_names(["X-1", "Y-1", "CVE-2024-1", "Z-1"])
+    assert names == {name: {"CVE-2024-1"} for name in ("X-1", "Y-1", "CVE-2024-1")}
+
+
+def test_advisories_of_an_older_version_are_grouped_by_the_next_synchronisation(export, image):
+    export.put("PyPI", pypi("GHSA-aaaa", aliases=["CVE-2024-1"]), pypi("CVE-2024-1"))
+    export.sync()
+    for row in Advisory.objects.all():
+        Advisory.objects.filter(pk=row.pk).update(vulnerability=row.osv_id, is_grouped=False)
+    refresh_risk([image.pk])
+    image.refresh_from_db()
+    assert image.finding_count == 2
+    export.sync()
+    image.refresh_from_db()
+    assert image.finding_count == 1
+    assert regroup(["GHSA-aaaa"]) == set()  # safe to run twice
