@@ -15,7 +15,7 @@ from lifecycle.jobs.models import Job
 from lifecycle.rebuild import planning, services
 from lifecycle.rebuild.builders import buildah
 from lifecycle.rebuild.containerfile import split_reference
-from lifecycle.rebuild.models import RebuildWave
+from lifecycle.rebuild.models import BuilderPermit, RebuildWave
 from lifecycle.rebuild.types import BuildRequest
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Registry, Repository, Tag
@@ -48,6 +48,7 @@ def dock(services, settings, tmp_path, monkeypatch):
     for slug in ("base", "shop"):
         team = Team.objects.create(slug=slug, name=slug)
         RoleGrant.objects.create(user=person, team=team, role=Role.objects.get(slug="maintainer"))
+        BuilderPermit.objects.create(team=team, turned_on_by=person)
     return Dock(registry, person, tmp_path)
 
 
