@@ -32,7 +32,7 @@ _FILTERS = [
 
 
 class AuditEventSerializer(serializers.ModelSerializer[AuditEvent]):
-    team = serializers.CharField(source="team.slug", read_only=True, default=None)
+    team = serializers.CharField(source="team.slug", read_only=True, default=None, allow_null=True)
     is_sealed = serializers.SerializerMethodField()
 
     class Meta:

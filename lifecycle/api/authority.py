@@ -92,8 +92,8 @@ class GrantSerializer(serializers.ModelSerializer[RoleGrant]):
     kind = serializers.CharField(source="user.kind", read_only=True)
     role = serializers.CharField(source="role.slug", read_only=True)
     repositories = serializers.CharField(source="repository_pattern", read_only=True)
-    environment = serializers.CharField(source="environment.slug", read_only=True, default=None)
-    granted_by = serializers.CharField(source="granted_by.username", read_only=True, default=None)
+    environment = serializers.CharField(source="environment.slug", read_only=True, default=None, allow_null=True)
+    granted_by = serializers.CharField(source="granted_by.username", read_only=True, default=None, allow_null=True)
 
     class Meta:
         model = RoleGrant
@@ -162,11 +162,12 @@ class RobotSerializer(serializers.ModelSerializer[Robot]):
     username = serializers.CharField(source="user.username", read_only=True)
     is_active = serializers.BooleanField(source="user.is_active", read_only=True)
     tokens = serializers.IntegerField(source="token_count", read_only=True)
-    created_by = serializers.CharField(source="created_by.username", read_only=True, default=None)
+    created_by = serializers.CharField(source="created_by.username", read_only=True, default=None, allow_null=True)
     responsible = serializers.CharField(
         source="responsible.username",
         read_only=True,
         default=None,
+        allow_null=True,
         help_text="The user whose rights bound the robot's.",
     )
     is_suspended = serializers.BooleanField(

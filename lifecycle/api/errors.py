@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ValidationError as ModelInvalid
 from django.http import Http404
 from rest_framework import exceptions
+from rest_framework.fields import get_error_detail
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -47,6 +49,8 @@ def problem_response(error: Exception, details: dict[str, Any]) -> Response | No
         request: Request = details["request"]
         record_refusal(request.user, error, method=request.method or "", path=request.path)
         return problem(error.http_status, error.error_code, error.message, details=_plain(error.details))
+    if isinstance(error, ModelInvalid):  # a validator of a model, for example of a slug
+        error = exceptions.ValidationError(get_error_detail(error))
     if isinstance(error, exceptions.ValidationError):
         set_rollback()
         return problem(400, "invalid", "Invalid request.", errors=list(_pointers(error.detail, "")))

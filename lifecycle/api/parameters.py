@@ -34,6 +34,8 @@ class Parameters:
                 problems[name] = [f"Unknown parameter. {known}"]
             elif len(values) > 1 and name not in self.repeatable:
                 problems[name] = [f"Give this parameter once. It was given {len(values)} times."]
+            elif not all(values):
+                problems[name] = ["Give a value, or leave the parameter out."]
             elif any(_NUL in value for value in values):
                 problems[name] = ["Null characters are not allowed."]
         return problems

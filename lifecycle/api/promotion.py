@@ -57,7 +57,7 @@ class RequirementSerializer(serializers.Serializer[Any]):
 
 class VoteSerializer(serializers.ModelSerializer[Vote]):
     voter = serializers.CharField(source="voter.username", read_only=True)
-    evaluation = serializers.CharField(source="evaluation.digest", read_only=True, default=None)
+    evaluation = serializers.CharField(source="evaluation.digest", read_only=True, default=None, allow_null=True)
 
     class Meta:
         model = Vote

@@ -229,10 +229,10 @@ class WaveSerializer(serializers.ModelSerializer[RebuildWave]):
 
     base = serializers.CharField(source="repository.name", read_only=True)
     team = serializers.CharField(source="repository.team.slug", read_only=True)
-    old_digest = serializers.CharField(source="old_base.digest", read_only=True, default=None)
+    old_digest = serializers.CharField(source="old_base.digest", read_only=True, default=None, allow_null=True)
     new_digest = serializers.CharField(source="new_base.digest", read_only=True)
     planned_by = serializers.CharField(source="planned_by.username", read_only=True)
-    confirmed_by = serializers.CharField(source="confirmed_by.username", read_only=True, default=None)
+    confirmed_by = serializers.CharField(source="confirmed_by.username", read_only=True, default=None, allow_null=True)
     jobs_by_state = serializers.SerializerMethodField()
 
     class Meta:
@@ -261,9 +261,12 @@ class RebuildJobSerializer(serializers.ModelSerializer[RebuildJob]):
     repository_id = serializers.IntegerField(read_only=True)
     team = serializers.CharField(source="repository.team.slug", read_only=True)
     parents = serializers.SerializerMethodField()
-    recipe_revision = serializers.IntegerField(source="recipe.revision", read_only=True, default=None)
+    recipe_revision = serializers.IntegerField(source="recipe.revision", read_only=True, default=None, allow_null=True)
     old_digest = serializers.CharField(source="old_image.digest", read_only=True)
-    new_digest = serializers.CharField(source="new_image.digest", read_only=True, default=None)
+    new_digest = serializers.CharField(source="new_image.digest", read_only=True, default=None, allow_null=True)
+    method = serializers.ChoiceField(
+        choices=RebuildJob.Method.choices, read_only=True, allow_blank=True, help_text="Empty until it is planned"
+    )
     would_fix = serializers.ListField(child=serializers.CharField(), read_only=True, allow_null=True)
     would_fix_note = serializers.SerializerMethodField()
     still_open = serializers.ListField(child=serializers.CharField(), read_only=True)

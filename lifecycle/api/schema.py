@@ -84,7 +84,7 @@ _KEY: Final[dict[str, Any]] = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "Makes retries safe: for a day, the same request with the same key returns the first response.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+    "schema": {"type": "string", "pattern": r'^"?[\x21\x23-\x7e]{1,128}"?$'},
 }
 
 
@@ -98,6 +98,9 @@ def add_shared_parts(result: dict[str, Any], **_more: Any) -> dict[str, Any]:
     for operations in result["paths"].values():
         for method, operation in operations.items():
             operation["responses"]["default"] = answer
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "query" and parameter["schema"].get("type") == "string":
+                    parameter["schema"].setdefault("minLength", 1)  # as parameters.py demands
             if method == "post":
                 operation.setdefault("parameters", []).append(_KEY)
     return result

@@ -205,3 +205,26 @@ def test_me_of_an_outsider_names_no_team_and_of_a_session_no_token(dock: Any) ->
     client.force_login(dock.outsider, backend="allauth.account.auth_backends.AuthenticationBackend")
     me = client.get("/api/v1/me/").json()
     assert (me["username"], me["teams"], me["token"]) == ("outsider", [], None)
+
+
+@pytest.mark.parametrize("name", ["tag", "repository", "cursor", "limit"])
+def test_empty_parameter_is_refused(owner: Caller, name: str) -> None:
+    """An empty variable of a script must not list everything."""
+    answer = owner.get("images/", **{name: ""})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, f"/{name}")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer"),
+    [
+        ("tokens/", {"name": 0}, "/name"),
+        ("tokens/", {"name": "x", "days": "1"}, "/days"),
+        ("tokens/", {"name": "x", "days": True}, "/days"),
+        ("roles/", {"slug": "x", "name": "x", "verbs": [1]}, "/verbs/0"),
+        ("teams/shop/environments/", {"slug": "PATH", "prefix": "x"}, "/slug"),
+    ],
+)
+def test_value_of_another_type_is_refused_at_its_field(dock: Any, path: str, body: Any, pointer: str) -> None:
+    answer = Caller(dock.owner).post(path, body)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["pointer"] == pointer
