@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from django.db.models import QuerySet
@@ -11,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from lifecycle.api.caller import caller
+from lifecycle.api.flat import FlatListMixin
 from lifecycle.api.serializing import require_valid
 from lifecycle.audit.forms import FilterForm
 from lifecycle.audit.models import AuditEvent
@@ -49,10 +51,11 @@ class AuditEventSerializer(serializers.ModelSerializer[AuditEvent]):
         return not is_pending
 
 
-class AuditEventViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[AuditEvent]):
+class AuditEventViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[AuditEvent]):
     """Audit events of the teams in which you have `audit.read`, newest first."""
 
     serializer_class = AuditEventSerializer
+    computed = {"is_sealed": ("is_pending", operator.not_)}
     lookup_value_regex = "[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[AuditEvent]:

@@ -249,7 +249,7 @@ class TokenSerializer(serializers.ModelSerializer[ApiToken]):
     parent_id = serializers.IntegerField(
         read_only=True, help_text="The token that was used to create it; it ends with that token."
     )
-    created_by = serializers.CharField(source="made_by.username", read_only=True, default=None)
+    created_by = serializers.CharField(source="made_by.username", read_only=True, default=None, allow_null=True)
 
     class Meta:
         model = ApiToken

@@ -6,6 +6,7 @@ from django.db.models import QuerySet
 from rest_framework import mixins, serializers, viewsets
 
 from lifecycle.api.caller import caller
+from lifecycle.api.flat import FlatListMixin
 from lifecycle.authority.queries import environments_visible_to
 from lifecycle.environments.models import Environment
 
@@ -19,7 +20,7 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
         read_only_fields = fields
 
 
-class EnvironmentViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Environment]):
+class EnvironmentViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Environment]):
     """The environments of the teams you can see."""
 
     queryset = Environment.objects.none()  # only for the schema; get_queryset returns the rows

@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from lifecycle.api.caller import caller
+from lifecycle.api.flat import FlatListMixin
 from lifecycle.jobs import steering
 from lifecycle.jobs.access import job_for
 from lifecycle.jobs.kinds import names
@@ -64,7 +65,7 @@ def log_answer(request: Request, lines: QuerySet[JobLogLine], *, is_final: bool)
     return Response(LogSerializer({"lines": page, "after": after, "is_final": is_final and len(page) < LOG_PAGE}).data)
 
 
-class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Job]):
+class JobViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Job]):
     """Your jobs, newest first. Admins see all jobs."""
 
     serializer_class = JobSerializer

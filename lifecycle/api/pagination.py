@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from django.core import signing
 from django.db.models import Model, Q, QuerySet
@@ -19,6 +19,8 @@ PAGE_MAX = 200
 
 
 _SALT: Final = "api.cursor"
+
+Row = TypeVar("Row", bound=Model)
 
 
 def cursor_behind(pk: int) -> str:
@@ -35,28 +37,49 @@ class KeysetPagination(BasePagination):
     def paginate_queryset(
         self, queryset: QuerySet[Any] | Sequence[Any], request: Request, view: Any = None
     ) -> list[Any]:
-        limit = self._limit(request)
         if not isinstance(queryset, QuerySet):
             raise TypeError("a keyset page needs a QuerySet")
-        is_descending = str((queryset.query.order_by or ("-pk",))[0]).startswith("-")
-        rows = queryset.order_by("-pk" if is_descending else "pk")
-        if cursor := request.query_params.get("cursor"):
-            try:
-                last = signing.loads(cursor, salt=_SALT)
-            except signing.BadSignature:
-                raise ValidationError({"cursor": ["Invalid cursor. Start again without it."]}) from None
-            rows = rows.filter(Q(pk__lt=last) if is_descending else Q(pk__gt=last))
-        page = list(rows[: limit + 1])
+        limit, page = self.limit(request), list(self.rows(queryset, request))
         self._next = None
         if len(page) > limit:
             page.pop()
             last_row: Model = page[-1]
-            query = request.query_params.copy()
-            query["cursor"] = cursor_behind(last_row.pk)
-            self._next = f"{request.build_absolute_uri(request.path)}?{query.urlencode()}"
+            self._next = self._address(request, last_row.pk)
         return page
 
-    def _limit(self, request: Request) -> int:
+    def rows(self, queryset: QuerySet[Row], request: Request) -> QuerySet[Row]:
+        """Return the rows of the page in order, and one more if there are more."""
+        is_descending = str((queryset.query.order_by or ("-pk",))[0]).startswith("-")
+        rows = queryset.order_by("-pk" if is_descending else "pk")
+        last = self.last(request)
+        if last is not None:
+            rows = rows.filter(Q(pk__lt=last) if is_descending else Q(pk__gt=last))
+        return rows[: self.limit(request) + 1]
+
+    def page_of(self, rows: list[tuple[int, dict[str, Any]]], request: Request) -> Response:
+        """Return the response with (primary key, row) that a statement read, one row more than `limit` if there are."""
+        limit = self.limit(request)
+        self._next = self._address(request, rows[limit - 1][0]) if len(rows) > limit else None
+        return self.get_paginated_response([row for _, row in rows[:limit]])
+
+    def _address(self, request: Request, pk: int) -> str:
+        query = request.query_params.copy()
+        query["cursor"] = cursor_behind(pk)
+        return f"{request.build_absolute_uri(request.path)}?{query.urlencode()}"
+
+    def last(self, request: Request) -> int | None:
+        """Return the primary key in `?cursor=`, after which the page begins; raises ValidationError (400)."""
+        cursor = request.query_params.get("cursor")
+        if not cursor:
+            return None
+        try:
+            pk: int = signing.loads(cursor, salt=_SALT)
+        except signing.BadSignature:
+            raise ValidationError({"cursor": ["Invalid cursor. Start again without it."]}) from None
+        return pk
+
+    def limit(self, request: Request) -> int:
+        """Return `?limit=`; raises ValidationError (400)."""
         text = request.query_params.get("limit", str(PAGE_DEFAULT))
         if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= PAGE_MAX:
             raise ValidationError({"limit": [f"Enter a whole number from 1 to {PAGE_MAX}."]})

@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from lifecycle.api.caller import caller
+from lifecycle.api.flat import FlatListMixin
 from lifecycle.api.serializing import StrictSerializer
 from lifecycle.authority.access import environment_for, repository_named
 from lifecycle.promotion import services
@@ -88,7 +89,7 @@ class DecisionBody(StrictSerializer):
     reason = serializers.CharField(max_length=2000, required=False, default="", allow_blank=True)
 
 
-class PromotionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[PromotionRequest]):
+class PromotionViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[PromotionRequest]):
     """Requests to promote an image (by digest) to an environment."""
 
     queryset = PromotionRequest.objects.none()  # only for the schema; get_queryset returns the rows

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from lifecycle.api.caller import caller
+from lifecycle.api.flat import FlatListMixin
 from lifecycle.api.serializing import StrictSerializer
 from lifecycle.authority.access import image_for, image_in, repository_for
 from lifecycle.authority.queries import images_with_places, repositories_visible_to
@@ -43,7 +44,7 @@ class ProtectedTagsSerializer(StrictSerializer):
     patterns = serializers.ListField(child=serializers.CharField(max_length=128), max_length=PROTECTED_PATTERNS_MAX)
 
 
-class RepositoryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Repository]):
+class RepositoryViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Repository]):
     """The repositories you can see."""
 
     queryset = Repository.objects.none()  # only for the schema; get_queryset returns the rows
@@ -65,8 +66,10 @@ class RepositoryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewse
 
 
 class MetadataSerializer(serializers.ModelSerializer[Metadata]):
-    digest = serializers.CharField(source="image.digest", default=None, help_text="null: of the repository itself")
-    changed_by = serializers.CharField(source="changed_by.username", default=None)
+    digest = serializers.CharField(
+        source="image.digest", default=None, allow_null=True, help_text="null: of the repository itself"
+    )
+    changed_by = serializers.CharField(source="changed_by.username", default=None, allow_null=True)
 
     class Meta:
         model = Metadata
