@@ -8,25 +8,73 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import itertools
 import json
 import os
+import re
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
-from lifecycle.cli import client
+from lifecycle.cli import client, completion, tables
 from lifecycle.cli.client import Api, CommandFailed, Login
+from lifecycle.cli.tables import Column
 
-IMAGE_COLUMNS: Final = ("digest", "kind", "platform", "distro", "size_bytes", "package_count", "names")
-PROMOTION_COLUMNS: Final = ("id", "state", "repository", "environment", "tag", "digest", "requested_by")
-WAVE_COLUMNS: Final = ("id", "state", "base", "trigger", "planned_by", "created_at", "jobs_by_state")
-JOB_COLUMNS: Final = (
-    "level", "repository", "team", "state", "method", "would_fix", "fixed", "introduced", "still_open",
-    "remaining_count", "seconds",
-)  # fmt: skip
+IMAGE_COLUMNS: Final[Sequence[Column]] = (
+    ("NAME", tables.names),
+    ("DIGEST", lambda image: tables.short(image["digest"])),
+    ("PLATFORM", lambda image: image["platform"] or image["kind"]),
+    ("DISTRO", lambda image: image["distro"]),
+    ("SIZE", lambda image: tables.megabytes(image["size_bytes"])),
+    ("PACKAGES", lambda image: image["package_count"] if image["scanned_at"] else "unknown"),
+    ("FINDINGS", tables.findings),
+)
+FINDING_COLUMNS: Final[Sequence[Column]] = (
+    ("SEVERITY", lambda finding: finding["severity"]),
+    ("ID", tables.cve),
+    ("PACKAGE", lambda finding: finding["purl"]),
+    ("FIXED IN", lambda finding: finding["fixed_version"] or "no fix available"),
+    ("STATE", lambda finding: finding["state"]),
+    ("ADVISORY", lambda finding: finding["advisory"] if finding["advisory"] != tables.cve(finding) else ""),
+)
+PROMOTION_COLUMNS: Final[Sequence[Column]] = (
+    ("ID", lambda row: row["id"]),
+    ("STATE", lambda row: row["state"]),
+    ("REPOSITORY", lambda row: row["repository"]),
+    ("ENVIRONMENT", lambda row: row["environment"]),
+    ("TAG", lambda row: row["tag"]),
+    ("DIGEST", lambda row: tables.short(row["digest"])),
+    ("REQUESTED BY", lambda row: row["requested_by"]),
+    ("CREATED", lambda row: tables.moment(row["created_at"])),
+)
+WAVE_COLUMNS: Final[Sequence[Column]] = (
+    ("WAVE", lambda row: f"W-{row['id']}"),
+    ("STATE", lambda row: row["state"]),
+    ("BASE", lambda row: row["base"]),
+    ("NEW DIGEST", lambda row: tables.short(row["new_digest"])),
+    ("TRIGGER", lambda row: row["trigger"]),
+    ("PLANNED BY", lambda row: row["planned_by"]),
+    ("CREATED", lambda row: tables.moment(row["created_at"])),
+    ("IMAGES", lambda row: ", ".join(f"{count} {state}" for state, count in sorted(row["jobs_by_state"].items()))),
+)
+JOB_COLUMNS: Final[Sequence[Column]] = (
+    ("LEVEL", lambda row: row["level"]),
+    ("REPOSITORY", lambda row: row["repository"]),
+    ("STATE", lambda row: row["state"]),
+    ("METHOD", lambda row: row["method"]),
+    ("WOULD FIX", lambda row: _count(row["would_fix"])),
+    ("FIXED", lambda row: _count(row["fixed"])),
+    ("INTRODUCED", lambda row: _count(row["introduced"])),
+    ("STILL OPEN", lambda row: _count(row["still_open"])),
+    ("REMAINING", lambda row: row["remaining_count"]),
+    ("SECONDS", lambda row: row["seconds"]),
+)
 UNDER_WAY: Final = frozenset({"executing", "verifying"})
 WAVE_UNDER_WAY: Final = frozenset({"running"})
 POLL_S: Final = 1.0
@@ -51,13 +99,15 @@ def main(arguments: Sequence[str] | None = None, *, transport: httpx.BaseTranspo
     """Run one command and return its exit code. Tests pass a `transport` to replace the network."""
     options = parser().parse_args(arguments)  # exits with 2 on a usage error
     try:
-        if options.run is sign_in:
+        if options.run is complete:
+            complete(options)
+        elif options.run is sign_in:
             sign_in(options, transport)
         else:
             options.run(options, Api(client.stored_login(), transport=transport))
         sys.stdout.flush()
     except CommandFailed as error:
-        print(_clean(str(error), keep="\n"), file=sys.stderr)
+        print(tables.plain(str(error), keep="\n"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return client.EXIT_ERROR
@@ -74,26 +124,40 @@ def parser() -> argparse.ArgumentParser:
     limited = argparse.ArgumentParser(add_help=False, parents=[shared])
     limited.add_argument("--limit", type=_positive, default=50, help="maximum number of rows (default %(default)s)")
     top = argparse.ArgumentParser(
-        prog="gravingdock", description="Manage the life of container images through the API."
+        prog="gravingdock",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
+        description="Manage the life of container images: find, promote and rebuild them.",
+        epilog="Exit codes: 0 ok, 1 error, 2 usage, 3 refused by the policy, 4 not authenticated, 5 timed out.",
     )
+    top.add_argument("--version", action="version", version=f"gravingdock {_version()}", help="print the version")
     areas = top.add_subparsers(required=True, metavar="AREA")
 
-    auth = areas.add_parser("auth", help="sign in").add_subparsers(required=True, metavar="COMMAND")
-    login = auth.add_parser("login", help="check and store a token, from a prompt or standard input")
+    auth = areas.add_parser("auth", help="sign in, and see who is signed in").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    login = auth.add_parser("login", parents=[shared], help="check and store a token, from a prompt or standard input")
     login.add_argument("--url", required=True, help="address of the server")
     login.set_defaults(run=sign_in)
-    auth.add_parser("status", parents=[shared], help="check the stored token").set_defaults(run=status)
+    auth.add_parser("status", parents=[shared], help="show who is signed in, where, and until when").set_defaults(
+        run=status
+    )
 
-    image = areas.add_parser("image", help="images").add_subparsers(required=True, metavar="COMMAND")
+    image = areas.add_parser("image", help="list images, and show one with its findings").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
     images = image.add_parser("list", parents=[limited], help="list the images you can see, newest first")
     images.add_argument("--repository", help="only images in this repository, for example shop/api")
     images.add_argument("--tag", help="only images with this tag")
+    images.add_argument("--all", action="store_true", help="also list artifacts, such as signatures and build contexts")
+    images.add_argument("--full", action="store_true", help="print full digests")
     images.set_defaults(run=list_images)
     show = image.add_parser("show", parents=[shared], help="show one image and its findings")
-    show.add_argument("digest", help="sha256:...; `image list --repository --tag` prints it")
+    show.add_argument("image", metavar="IMAGE", help="REPOSITORY:TAG, REPOSITORY (for its tag latest), or sha256:...")
     show.set_defaults(run=show_image)
 
-    promotion = areas.add_parser("promotion", help="promotions").add_subparsers(required=True, metavar="COMMAND")
+    promotion = areas.add_parser("promotion", help="request, decide and run promotions").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
     listing = promotion.add_parser("list", parents=[limited], help="list the requests you can see, newest first")
     listing.add_argument("--state", help="only requests in this state, for example open")
     listing.add_argument("--repository", help="only requests from this repository, for example shop/api")
@@ -101,7 +165,9 @@ def parser() -> argparse.ArgumentParser:
     request = promotion.add_parser(
         "request", parents=[shared], help="request the promotion of a digest to an environment"
     )
-    request.add_argument("digest", help="sha256:... of an image or of an index (all platforms)")
+    request.add_argument(
+        "image", metavar="IMAGE", help="REPOSITORY:TAG or sha256:... of an image or an index (all platforms)"
+    )
     for name, text in REQUEST_HELP.items():
         request.add_argument(f"--{name}", required=True, help=text)
     request.add_argument("--tag", default="", help='tag in the environment, in addition to "current"')
@@ -121,8 +187,17 @@ def parser() -> argparse.ArgumentParser:
     _add_wait(execute)
     execute.set_defaults(run=execute_promotion)
 
-    _add_rebuild(areas.add_parser("rebuild", help="rebuilds"), shared, limited)
+    _add_rebuild(areas.add_parser("rebuild", help="plan, run and follow rebuild waves"), shared, limited)
+    shells = areas.add_parser("completion", help="print the completion script of a shell")
+    shells.add_argument("shell", choices=completion.SHELLS, help="your shell")
+    shells.set_defaults(run=complete)
     return top
+
+
+def _area(areas: Any, name: str, text: str) -> Any:
+    return areas.add_parser(name, help=text, description=f"{text[:1].upper()}{text[1:]}.").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
 
 
 def _add_rebuild(
@@ -165,40 +240,96 @@ def sign_in(options: argparse.Namespace, transport: httpx.BaseTransport | None) 
     if not token.isascii() or not token.isprintable() or not token:
         raise CommandFailed("The token is empty or malformed. Pass it on standard input.", client.EXIT_USAGE)
     login = Login(url, token)
-    Api(login, transport=transport).get("images/", limit="1")
-    _say(f"Signed in. The login is stored in {client.save_login(login)}")
+    me = Api(login, transport=transport).get("me/")
+    path = client.save_login(login)
+    if options.json:
+        print(json.dumps({"url": url, "username": me["username"], "stored_in": str(path)}))
+    _say(f"Signed in as {me['username']}. The login is stored in {path}")
 
 
 def status(options: argparse.Namespace, api: Api) -> None:
-    """Print the server of the login; raises CommandFailed (exit code 4) when the token is no longer valid."""
-    api.get("images/", limit="1")
-    _print_one({"url": client.stored_login().url, "signed_in": True}, options)
+    """Print who is signed in; raises CommandFailed (exit code 4) when the token is no longer valid."""
+    me = api.get("me/")
+    url = client.stored_login().url
+    if options.json:
+        print(json.dumps({"url": url, "signed_in": True, **me}))
+        return
+    token = me["token"] or {}
+    kind = f"{me['kind']}, admin" if me["is_admin"] else me["kind"]
+    teams = [f"{team['slug']} ({', '.join(sorted({grant['role'] for grant in team['grants']})) or 'no role'})"
+             for team in me["teams"]]  # fmt: skip
+    tables.print_pairs(
+        [
+            ("Server", url),
+            ("Signed in as", f"{me['username']} ({kind})"),
+            ("Teams", ", ".join(teams) or "none"),
+            ("Token", f"{token.get('name', '')} ({token.get('begins_with', '')})"),
+            ("Expires", f"{tables.moment(token.get('expires_at'))} UTC"),
+        ]
+    )
+
+
+def complete(options: argparse.Namespace) -> None:
+    """Print a completion script."""
+    print(completion.script(parser(), options.shell), end="")
 
 
 def list_images(options: argparse.Namespace, api: Api) -> None:
     filters = {"repository": options.repository, "tag": options.tag}
     query = {name: value for name, value in filters.items() if value}
-    rows = api.rows("images/", most=options.limit, **query)
-    _print_rows(rows if options.json else map(_named, rows), IMAGE_COLUMNS, options)
-
-
-def _named(image: dict[str, Any]) -> dict[str, Any]:
-    """Return an image with `names` for a table: `shop/api:1.0`, or the repository alone for an untagged image."""
-    places = image["places"]
-    names = [f"{place['repository']}:{tag}" for place in places for tag in place["tags"]]
-    names += [place["repository"] for place in places if not place["tags"]]
-    return image | {"names": ", ".join(names)}
+    found = api.rows("images/", most=options.limit if options.all else sys.maxsize, **query)
+    rows = itertools.islice((row for row in found if options.all or row["kind"] != "artifact"), options.limit)
+    columns = IMAGE_COLUMNS
+    if options.full:
+        columns = tuple(("DIGEST", lambda image: image["digest"]) if title == "DIGEST" else (title, value)
+                        for title, value in columns)  # fmt: skip
+    _print_rows(rows, columns, options)
 
 
 def show_image(options: argparse.Namespace, api: Api) -> None:
-    image = api.get(f"images/{_digest(options.digest)}/")
-    findings = api.get(f"images/{_digest(options.digest)}/findings/")["results"]
+    digest = _resolve(options.image, api)
+    image = api.get(f"images/{digest}/")
+    findings = tables.by_severity(api.get(f"images/{digest}/findings/")["results"])
     if options.json:
-        _print_one(image | {"open_findings": findings}, options)
+        print(json.dumps(image | {"open_findings": findings}))
         return
-    _print_one(image, options)
-    _say(f"{len(findings)} {'finding' if len(findings) == 1 else 'findings'}:")
-    _print_rows(findings, ("severity", "state", "advisory", "purl", "fixed_version"), options)
+    tables.print_pairs(
+        [
+            ("Name", tables.names(image)),
+            ("Digest", image["digest"]),
+            ("Platform", image["platform"] or image["kind"]),
+            ("Distribution", image["distro"] or "unknown"),
+            ("Size", tables.megabytes(image["size_bytes"])),
+            ("Base", image["base_name"] or image["base_digest"] or "none declared"),
+            ("Created", tables.moment(image["created_at"])),
+            ("Scanned", tables.moment(image["scanned_at"]) or "not yet"),
+            ("Packages", image["package_count"] if image["scanned_at"] else "unknown"),
+            ("Findings", tables.findings(image)),
+            *([("Problem", image["scan_problem"])] if image["scan_problem"] else []),
+        ]
+    )
+    if findings:
+        print()
+        tables.print_table(findings, FINDING_COLUMNS)
+
+
+def _resolve(text: str, api: Api) -> str:
+    """Return the digest of `sha256:...`, `repository@digest`, `repository:tag`, or `repository` (its tag latest).
+
+    Raises CommandFailed if the text is none of these, or no image has this name.
+    """
+    if text.startswith(("sha256:", "sha512:")):
+        return _digest(text)
+    repository, at, digest = text.partition("@")
+    if at:
+        return _digest(digest)
+    repository, _, tag = text.rpartition(":") if ":" in text.rpartition("/")[2] else (text, "", "latest")
+    if not re.fullmatch(r"[a-z0-9]+([._/-]+[a-z0-9]+)*", repository) or not re.fullmatch(r"\w[\w.-]{0,127}", tag):
+        raise CommandFailed("Name an image as REPOSITORY:TAG or sha256:...", client.EXIT_USAGE)
+    image = next(api.rows("images/", most=1, repository=repository, tag=tag), None)
+    if image is None:
+        raise CommandFailed(f"No image {repository}:{tag}, or you don't have access.")
+    return str(image["digest"])
 
 
 def list_promotions(options: argparse.Namespace, api: Api) -> None:
@@ -208,7 +339,8 @@ def list_promotions(options: argparse.Namespace, api: Api) -> None:
 
 
 def request_promotion(options: argparse.Namespace, api: Api) -> None:
-    body = {name: getattr(options, name) for name in ("digest", "repository", "environment", "reason")}
+    body = {name: getattr(options, name) for name in ("repository", "environment", "reason")}
+    body["digest"] = _resolve(options.image, api)
     if options.tag:
         body["tag"] = options.tag
     _print_one(api.post("promotions/", body), options)
@@ -320,10 +452,7 @@ def _print_wave(wave: dict[str, Any], options: argparse.Namespace) -> None:
         _print_one(wave, options)
         return
     _print_one({name: value for name, value in wave.items() if name not in {"jobs", "skipped"}}, options)
-    # The table shows lists of advisories as counts; --json prints the lists.
-    counted = ("would_fix", "fixed", "introduced", "still_open")
-    rows = [job | {name: None if job[name] is None else len(job[name]) for name in counted} for job in wave["jobs"]]
-    _print_rows(rows, JOB_COLUMNS, options)
+    _print_rows(wave["jobs"], JOB_COLUMNS, options)
     for skipped in wave["skipped"]:
         _say(f"Skipped: {skipped['repository']}: {skipped['reason']}")
 
@@ -345,32 +474,59 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _clean(value: Any, *, keep: str = "") -> str:
-    """Return a value as text for a terminal, without control characters: image labels must not move the cursor."""
-    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)
+def _count(names: list[str] | None) -> int | None:
+    return None if names is None else len(names)
 
 
 def _say(text: str) -> None:
-    print(_clean(text), file=sys.stderr)
+    print(tables.plain(text), file=sys.stderr)
 
 
 def _print_one(document: dict[str, Any], options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(document))
         return
-    width = max(map(len, document))
-    for name, value in document.items():
-        print(f"{name:<{width}}  {_clean(value)}".rstrip())
+    tables.print_pairs(
+        (name.replace("_", " ").capitalize(), _readable(name, value)) for name, value in document.items()
+    )
 
 
-def _print_rows(rows: Iterable[dict[str, Any]], columns: Sequence[str], options: argparse.Namespace) -> None:
+def _readable(name: str, value: Any) -> Any:
+    """Return a value of a document for people: times in minutes, and lists of objects as one line each."""
+    if isinstance(value, str) and name.endswith(("_at", "_by")) and "T" in value:
+        return tables.moment(value)
+    if isinstance(value, list):
+        return "; ".join(_item(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{inner} {key}" for key, inner in value.items())
+    return value
+
+
+def _item(item: Any) -> str:
+    if not isinstance(item, dict):
+        return tables.plain(item)
+    if "summary" in item:  # a requirement of a promotion
+        return f"{item['title']}: {item['status']} ({item['summary']})"
+    if "voter" in item:
+        return f"{item['voter']}: {item['value']}" + (f" ({item['comment']})" if item["comment"] else "")
+    return ", ".join(f"{name} {tables.plain(value)}" for name, value in item.items())
+
+
+def _print_rows(rows: Iterable[dict[str, Any]], columns: Sequence[Column], options: argparse.Namespace) -> None:
     """Print a table, or with `--json` one object per line."""
     if options.json:
         for row in rows:
             print(json.dumps(row))
         return
-    lines = [[column.upper() for column in columns]] + [[_clean(row.get(name)) for name in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+    tables.print_table(rows, columns)
+
+
+def _version() -> str:
+    """Return the version of the installed package, or of the checkout that runs."""
+    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    if project.is_file():
+        return str(tomllib.loads(project.read_text("utf-8"))["project"]["version"])
+    try:
+        return metadata.version("gravingdock")
+    except metadata.PackageNotFoundError:
+        return "unknown"

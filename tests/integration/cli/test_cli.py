@@ -69,7 +69,12 @@ def test_login_is_checked_and_stored_readable_by_owner_only(dock, run, monkeypat
     assert (code, out) == (0, "")
     assert text not in err
     assert stat.S_IMODE(client.login_file().stat().st_mode) == 0o600
-    assert json.loads(run(None, "auth", "status", "--json")[1]) == {"url": "http://localhost", "signed_in": True}
+    assert "requester" in err
+    who = json.loads(run(None, "auth", "status", "--json")[1])
+    assert (who["url"], who["signed_in"], who["username"]) == ("http://localhost", True, "requester")
+    shown = run(None, "auth", "status")[1]
+    assert "requester (person)" in shown
+    assert "shop (creator)" in shown
     ApiToken.objects.update(revoked_at="2026-01-01T00:00Z")
     assert run(None, "auth", "status")[0] == client.EXIT_NOT_AUTHENTICATED
 
@@ -83,8 +88,11 @@ def test_login_refuses_unsafe_addresses(url, run, monkeypatch):
 def test_images_are_listed_and_shown(dock, run):
     code, out, _ = run(dock.requester, "image", "list")
     assert code == 0
-    assert dock.image.digest in out
-    assert out.splitlines()[1].endswith("  shop/api:1.0")
+    heading, row = out.splitlines()
+    assert heading.split("  ")[0] == "NAME"
+    assert row.startswith("shop/api:1.0  sha256:aaaaaaaaaaaa  linux/amd64  ")
+    assert row.endswith("unknown: no packages recognised")
+    assert dock.image.digest in run(dock.requester, "image", "list", "--full")[1]
     tagged = ("image", "list", "--repository", "shop/api", "--json", "--tag")
     assert json.loads(run(dock.requester, *tagged, "1.0")[1])["digest"] == dock.image.digest
     assert run(dock.requester, *tagged, "2.0")[:2] == (0, "")
@@ -92,7 +100,72 @@ def test_images_are_listed_and_shown(dock, run):
     assert (shown["digest"], shown["open_findings"]) == (dock.image.digest, [])
     assert run(dock.requester, "image", "show", ABSENT)[0] == client.EXIT_ERROR
     assert run(dock.requester, "image", "show", "../jobs")[0] == client.EXIT_USAGE
+    assert run(dock.requester, "image", "show", "sha256:x")[0] == client.EXIT_USAGE
+    for name in ("shop/api:1.0", f"shop/api@{dock.image.digest}"):
+        assert dock.image.digest in run(dock.requester, "image", "show", name)[1]
+    assert run(dock.requester, "image", "show", "shop/api")[0] == client.EXIT_ERROR  # no tag latest
+    assert run(dock.outsider, "image", "show", "shop/api:1.0")[0] == client.EXIT_ERROR
     assert run(dock.outsider, "image", "list", "--json")[:2] == (0, "")
+
+
+def test_artifacts_are_listed_only_on_request(dock, run):
+    artifact = rows.image("context", layers=1)
+    type(artifact).objects.filter(pk=artifact.pk).update(kind="artifact")
+    rows.push(dock.repository, artifact, "context")
+    assert "context" not in run(dock.requester, "image", "list", "--limit", "1")[1]
+    assert "shop/api:1.0" in run(dock.requester, "image", "list", "--limit", "1")[1]
+    assert "shop/api:context" in run(dock.requester, "image", "list", "--all")[1]
+
+
+def test_findings_are_sorted_by_severity_with_their_cve(dock, run):
+    package = rows.package("openssl", "3.0")
+    rows.carry(dock.image, 0, package)
+    for name, severity in (("CVE-2026-2", "low"), ("DEB-1", "critical"), ("CVE-2026-1", "critical")):
+        rows.advisory(name, severity, package, fixed="3.1")
+    out = run(dock.requester, "image", "show", "shop/api:1.0")[1]
+    table = out[out.index("SEVERITY") :].splitlines()
+    assert [line.split()[:2] for line in table[1:]] == [
+        ["critical", "CVE-2026-1"], ["critical", "DEB-1"], ["low", "CVE-2026-2"]
+    ]  # fmt: skip
+    assert all("3.1" in line for line in table[1:])
+    shown = json.loads(run(dock.requester, "image", "show", "shop/api:1.0", "--json")[1])
+    assert [finding["advisory"] for finding in shown["open_findings"]] == ["CVE-2026-1", "DEB-1", "CVE-2026-2"]
+
+
+def test_version_and_help_need_no_login(run, tmp_path):
+    code, out, _ = run(None, "--version")
+    assert (code, out.split()[0], out.split()[1][0].isdigit()) == (0, "gravingdock", True)
+    code, out, _ = run(None, "--help")
+    assert code == 0
+    for area in ("auth", "image", "promotion", "rebuild", "completion"):
+        assert f"    {area} " in out
+        assert f"{area}  {area}" not in out
+    assert "Exit codes" in out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command(run, shell):
+    code, out, _ = run(None, "completion", shell)
+    assert code == 0
+    for word in ("image", "promotion", "withdraw", "execute", "--repository" if shell != "fish" else "-l repository"):
+        assert word in out
+    assert run(None, "completion", "tcsh")[0] == client.EXIT_USAGE
+
+
+def complete_in_bash(script, *words):
+    """Return what bash offers for the last of `words`."""
+    line = f'source /dev/stdin; COMP_WORDS=({" ".join(words)} ""); COMP_CWORD={len(words)}; _gravingdock;' \
+           ' echo "${COMPREPLY[@]}"'  # fmt: skip
+    done = subprocess.run(["bash", "-c", line], input=script, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_completion_works_in_bash(run):
+    script = run(None, "completion", "bash")[1]
+    assert {"auth", "image", "promotion", "rebuild"} <= set(complete_in_bash(script, "gravingdock"))
+    assert {"list", "show"} <= set(complete_in_bash(script, "gravingdock", "image"))
+    assert {"--repository", "--tag", "--json"} <= set(complete_in_bash(script, "gravingdock", "image", "list"))
+    assert "--wait" in complete_in_bash(script, "gravingdock", "promotion", "execute", "7")
 
 
 def test_promotion_is_approved_then_executed(dock, run, request_):
@@ -115,6 +188,8 @@ def test_requester_requests_and_withdraws_promotion(dock, run):
     dev_words = (*words[:-1], "dev", "--reason", "try", "--json")
     made = json.loads(run(dock.requester, *dev_words)[1])
     assert (made["digest"], made["environment"]) == (dock.image.digest, "dev")
+    by_tag = ("promotion", "request", "shop/api:9", *dev_words[3:])
+    assert run(dock.requester, *by_tag)[0] == client.EXIT_ERROR  # no such tag
     assert run(dock.approver, "promotion", "withdraw", made["id"])[0] == client.EXIT_ERROR
     assert run(dock.requester, "promotion", "withdraw", made["id"])[0] == 0
 
