@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,6 +74,7 @@ class Caller:
         parts = urlsplit(base_url)
         self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
         self._headers = dict(headers)
+        self.database_ms: list[float] = []  # of each response, from its Server-Timing
 
     def get(self, path: str) -> bytes:
         """Return the body of a 200 response; raises Unusable for any other status."""
@@ -81,6 +83,9 @@ class Caller:
         body = answer.read()
         if answer.status != 200:
             raise Unusable(f"GET {path} returned {answer.status}: {body[:300]!r}")
+        timing = re.search(r"db;dur=([0-9.]+)", answer.headers.get("Server-Timing", ""))
+        if timing is not None:
+            self.database_ms.append(float(timing[1]))
         return body
 
     def close(self) -> None:

@@ -14,10 +14,12 @@ class Figure:
     value: float
     unit: str  # for "ms" and "s", less is better; for units that end with "/s", more is better
     target: float | None = None
+    before: float | None = None  # the same figure before the last work on speed, on another day
 
     def as_json(self) -> dict[str, Any]:
         """Return the figure for `--json`, rounded to four digits, because more digits are only noise."""
-        return {"value": float(f"{self.value:.4g}"), "unit": self.unit, "target": self.target}
+        report = {"value": float(f"{self.value:.4g}"), "unit": self.unit, "target": self.target}
+        return report if self.before is None else report | {"before": self.before}
 
     @property
     def is_met(self) -> bool | None:

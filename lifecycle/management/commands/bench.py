@@ -74,5 +74,7 @@ def _table(report: dict[str, Any]) -> str:
         if figure.target is not None:
             sign = ">=" if figure.unit.endswith("/s") else "<="
             target = f"target {sign} {figure.target:g}{'' if figure.is_met else '  MISSED'}"
+        if "before" in item:
+            target += f"  before {item['before']:g}"
         lines.append(f"  {title:<44}{figure.value:>12,.6g} {figure.unit:<12}{target}".rstrip())
     return "\n".join(lines)

@@ -25,7 +25,14 @@ FIGURES = {
     "token": {"tokens_per_s_in_process", "tokens_per_s_over_http", "token_p99"},
     "match": {"images_with_a_common_package_p50", "new_advisory_to_every_image_counted", "match_all_packages_again"},
     "lineage": {"derive_all", "descendants_count_p50", "descendants_page_of_50_p50", "neighbourhood_page_p95"},
-    "api": {"api_images_first_p95", "api_images_deep_p95", "api_audit_events_deep_p95", "page_lineage_roots_p50"},
+    "api": {
+        "api_images_first_p95",
+        "api_images_deep_p95",
+        "api_audit_events_deep_p95",
+        "page_lineage_roots_p50",
+        "api_images_first_to_its_sql",
+        "page_inbox_to_its_sql",
+    },
 }
 
 
