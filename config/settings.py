@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from config import env
 from config.logging import LOGGING as LOGGING_CONFIGURATION
 
+SWAGGER_UI = str(files("drf_spectacular_sidecar") / "static" / "drf_spectacular_sidecar" / "swagger-ui-dist")
 BASE_DIR = env.BASE_DIR
 HOME = env.HOME
 
@@ -180,6 +182,8 @@ USE_TZ = True
 
 STATIC_URL = "/static/"
 STATIC_ROOT = env.HOME / "static"
+# Only Swagger UI of the sidecar: its other half, Redoc, needs inline styles.
+STATICFILES_DIRS = [("swagger-ui", SWAGGER_UI)]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "staticfiles": {
@@ -189,6 +193,7 @@ STORAGES = {
     },
 }
 WHITENOISE_USE_FINDERS = DEBUG
+WHITENOISE_SKIP_COMPRESS_EXTENSIONS = ("map", "png")  # source maps are big, and only for developers
 APPEND_SLASH = False  # a redirect drops the body of a notification
 
 SECURE_CONTENT_TYPE_NOSNIFF = True

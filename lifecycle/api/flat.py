@@ -25,8 +25,8 @@ class FlatListMixin(ListModelMixin):
     computed: ClassVar[Computed] = {}  # field: (column, function of its value), for fields that the serializer computes
     _columns: ClassVar[dict[type, list[tuple[str, str]]]] = {}
 
+    # Without a docstring: the OpenAPI document then describes the list by the docstring of the view.
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Return a page of rows."""
         view: Any = self
         columns = self.columns_of(view.get_serializer_class())
         paginator = KeysetPagination()

@@ -14,6 +14,7 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from lifecycle.api.describing import describe
 from lifecycle.api.rendering import FastJSONRenderer
 
 
@@ -89,7 +90,7 @@ _KEY: Final[dict[str, Any]] = {
 
 
 def add_shared_parts(result: dict[str, Any], **_more: Any) -> dict[str, Any]:
-    """Add the problem response to every operation, and the key to every POST; a hook of drf-spectacular."""
+    """Add the problem response to every operation, the key to every POST, and examples; a hook of drf-spectacular."""
     result["components"].setdefault("schemas", {})["Problem"] = _PROBLEM
     answer = {
         "description": "A problem (RFC 9457)",
@@ -103,4 +104,5 @@ def add_shared_parts(result: dict[str, Any], **_more: Any) -> dict[str, Any]:
                     parameter["schema"].setdefault("minLength", 1)  # as parameters.py demands
             if method == "post":
                 operation.setdefault("parameters", []).append(_KEY)
+    describe(result)
     return result

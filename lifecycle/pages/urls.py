@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from lifecycle.pages import about
+from lifecycle.pages import about, api_docs
 from lifecycle.pages.audit import urls as audit
 from lifecycle.pages.authority import urls as authority
 from lifecycle.pages.comparison import urls as comparison
@@ -19,6 +19,7 @@ app_name = "lifecycle"
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("about/", about.about, name="about"),
+    path("docs/api/", api_docs.api_docs, name="api-docs"),
     *promotion.urlpatterns,
     *comparison.urlpatterns,
     *rebuild.urlpatterns,

@@ -172,6 +172,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "account/tokens/{token}/revoke/": (OUT, POST_ONLY, POST_ONLY),
     "audit/": (OUT, REFUSED, REFUSED),
     "audit/export/": (OUT, REFUSED, REFUSED),
+    "docs/api/": (OUT, IN, IN),
     "about/": (OUT, IN, IN),
     "search/?q=shop": (OUT, IN, IN),
     "advisories/{advisory}/": (OUT, IN, IN),  # feeds are public; only its list of images depends on the reader

@@ -147,6 +147,7 @@ NO_LISTS: Final = {
     "teams/{team}/delete/",
     "compare/",
     "about/",
+    "docs/api/",
     "api/v1/schema/",
     "api/v1/repositories/{repository}/",
     "api/v1/repositories/{repository}/recipe/",
