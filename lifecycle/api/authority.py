@@ -247,7 +247,9 @@ class RobotTakeOverView(generics.GenericAPIView[Robot]):
 class TokenSerializer(serializers.ModelSerializer[ApiToken]):
     begins_with = serializers.CharField(source="__str__", read_only=True)
     parent_id = serializers.IntegerField(
-        read_only=True, help_text="The token that was used to create it; it ends with that token."
+        read_only=True,
+        allow_null=True,
+        help_text="The token that was used to create it; it ends with that token.",
     )
     created_by = serializers.CharField(source="made_by.username", read_only=True, default=None, allow_null=True)
 
