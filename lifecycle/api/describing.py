@@ -27,6 +27,8 @@ FIELDS: Final[dict[str, str]] = {
     "base_references": "Images that the recipe builds on",
     "begins_with": "Start of the token's text, to recognise it",
     "build_args": "Build arguments by name",
+    "changed_at": "When it last changed",
+    "changed_by": "User who changed it last; null if not known",
     "changes": "Ways to get access; empty when access is allowed",
     "code": "Stable code of the problem",
     "comment": "Reason that the voter gave",
@@ -71,6 +73,8 @@ FIELDS: Final[dict[str, str]] = {
     "is_met": "Result of the check; null if it does not apply",
     "is_on": "Whether the builder can run here",
     "jobs_by_state": "Number of images by state",
+    "key": "Name of the pair",
+    "kind": "Kind",
     "labels": "Labels of the configuration",
     "lapse_reason": "Why the vote no longer counts; empty if it does",
     "lapsed_at": "When the vote stopped to count; null if it counts",
@@ -135,6 +139,7 @@ FIELDS: Final[dict[str, str]] = {
     "turned_on_by": "User who turned it on; null if it is off",
     "updated_at": "When it last changed",
     "username": "Name of the account",
+    "value": "Value",
     "verbs": "Permissions, for example `image.view`",
     "voter": "Name of the voter",
     "who": "Users who can meet the requirement",
@@ -163,7 +168,7 @@ _IMAGE: Final[dict[str, Any]] = {
 _PROMOTION: Final[dict[str, Any]] = {
     "id": 13,
     "state": "open",
-    "kind": "promote",
+    "kind": "forward",
     "team": "shop",
     "repository": "shop/api",
     "digest": _DIGEST,
@@ -197,6 +202,10 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
     ("post", "/api/v1/promotions/{id}/withdraw/"): ({"reason": "Wrong digest."}, None),
     ("post", "/api/v1/rebuild-waves/"): ({"base": "base/python:bookworm"}, None),
     ("put", "/api/v1/repositories/{id}/protected-tags/"): ({"patterns": ["latest", "v*"]}, None),
+    ("put", "/api/v1/repositories/{repository_id}/metadata/"): (
+        {"key": "owner", "kind": "text", "value": "Team Shop"},
+        None,
+    ),
     ("put", "/api/v1/repositories/{repository_id}/recipe/"): (
         {
             "containerfile": "FROM base/python:bookworm\nCOPY app.py /app.py\n",

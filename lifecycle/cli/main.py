@@ -125,7 +125,6 @@ def parser() -> argparse.ArgumentParser:
     limited.add_argument("--limit", type=_positive, default=50, help="maximum number of rows (default %(default)s)")
     top = argparse.ArgumentParser(
         prog="gravingdock",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
         description="Manage the life of container images: find, promote and rebuild them.",
         epilog="Exit codes: 0 ok, 1 error, 2 usage, 3 refused by the policy, 4 not authenticated, 5 timed out.",
     )

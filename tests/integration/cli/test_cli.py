@@ -117,19 +117,31 @@ def test_artifacts_are_listed_only_on_request(dock, run):
     assert "shop/api:context" in run(dock.requester, "image", "list", "--all")[1]
 
 
-def test_findings_are_sorted_by_severity_with_their_cve(dock, run):
-    package = rows.package("openssl", "3.0")
-    rows.carry(dock.image, 0, package)
-    for name, severity in (("CVE-2026-2", "low"), ("DEB-1", "critical"), ("CVE-2026-1", "critical")):
-        rows.advisory(name, severity, package, fixed="3.1")
-    out = run(dock.requester, "image", "show", "shop/api:1.0")[1]
-    table = out[out.index("SEVERITY") :].splitlines()
-    assert [line.split()[:2] for line in table[1:]] == [
+def test_findings_are_sorted_by_severity_with_their_cve(dock, run, capsys):
+    image = json.loads(run(dock.requester, "image", "show", "shop/api:1.0", "--json")[1])
+    del image["open_findings"]
+    found = [
+        {"purl": "pkg:deb/debian/openssl@3.0", "advisory": advisory, "aliases": aliases, "severity": severity,
+         "fixed_version": fixed, "state": "open"}
+        for advisory, aliases, severity, fixed in (
+            ("CVE-2026-2", [], "low", "3.1"),
+            ("DEB-1", [], "critical", ""),
+            ("PYSEC-9", ["GHSA-x", "CVE-2026-1"], "critical", "3.1"),
+        )
+    ]  # fmt: skip
+    answers = httpx.MockTransport(
+        lambda request: httpx.Response(200, json={"results": found} if "findings" in request.url.path else image)
+    )
+    assert main(["image", "show", dock.image.digest], transport=answers) == 0
+    out = capsys.readouterr().out
+    rows_shown = [line.split("  ") for line in out[out.index("SEVERITY") :].splitlines()[1:]]
+    assert [[cell.strip() for cell in row if cell.strip()][:2] for row in rows_shown] == [
         ["critical", "CVE-2026-1"], ["critical", "DEB-1"], ["low", "CVE-2026-2"]
     ]  # fmt: skip
-    assert all("3.1" in line for line in table[1:])
-    shown = json.loads(run(dock.requester, "image", "show", "shop/api:1.0", "--json")[1])
-    assert [finding["advisory"] for finding in shown["open_findings"]] == ["CVE-2026-1", "DEB-1", "CVE-2026-2"]
+    assert ["no fix available" in " ".join(row) for row in rows_shown] == [False, True, False]
+    assert main(["image", "show", dock.image.digest, "--json"], transport=answers) == 0
+    shown = json.loads(capsys.readouterr().out)["open_findings"]
+    assert [finding["advisory"] for finding in shown] == ["PYSEC-9", "DEB-1", "CVE-2026-2"]
 
 
 def test_version_and_help_need_no_login(run, tmp_path):
@@ -138,7 +150,7 @@ def test_version_and_help_need_no_login(run, tmp_path):
     code, out, _ = run(None, "--help")
     assert code == 0
     for area in ("auth", "image", "promotion", "rebuild", "completion"):
-        assert f"    {area} " in out
+        assert f"\n    {area}" in out
         assert f"{area}  {area}" not in out
     assert "Exit codes" in out
 
@@ -195,7 +207,9 @@ def test_requester_requests_and_withdraws_promotion(dock, run):
 
 
 def test_list_follows_pages_up_to_the_limit(dock, run, request_, monkeypatch):
-    words = ("promotion", "request", dock.image.digest, "--repository", "shop/api", "--environment", "dev")
+    other = rows.image("other")
+    rows.push(dock.repository, other, "2.0")
+    words = ("promotion", "request", other.digest, "--repository", "shop/api", "--environment", "dev")
     assert run(dock.requester, *words, "--reason", "try")[0] == 0
     monkeypatch.setattr(client, "PAGE", 1)
     assert len(run(dock.requester, "promotion", "list", "--json")[1].splitlines()) == 2
@@ -359,7 +373,9 @@ def test_commands_work_over_a_real_socket(  # noqa: PLR0917 -- fixtures
         return code, capsys.readouterr().out
 
     assert dock.image.digest in run(dock.requester, "image", "show", dock.image.digest)[1]
-    made = ("promotion", "request", dock.image.digest, "--repository", "shop/api", "--environment", "dev")
+    other = rows.image("other")
+    rows.push(dock.repository, other, "2.0")
+    made = ("promotion", "request", other.digest, "--repository", "shop/api", "--environment", "dev")
     assert run(dock.requester, *made, "--reason", "try", "--json")[0] == 0
     assert run(dock.approver, "promotion", "approve", request_.pk, "--json")[0] == 0
     assert run(dock.deployer, "promotion", "execute", request_.pk, "--json")[0] == 0
