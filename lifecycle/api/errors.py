@@ -25,7 +25,7 @@ class ProblemResponse(Response):
     """A problem document. It is JSON whatever the request accepts, also at an address with another format."""
 
     @property
-    def rendered_content(self) -> bytes:
+    def rendered_content(self) -> bytes:  # type: ignore[override]  # DRF's own returns bytes too
         self["Content-Type"] = MEDIA_TYPE
         return FastJSONRenderer().render(self.data)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from rest_framework import serializers
@@ -23,7 +23,7 @@ class FlatListMixin(ListModelMixin):
     """
 
     computed: ClassVar[Computed] = {}  # field: (column, function of its value), for fields that the serializer computes
-    _columns: ClassVar[dict[type, list[tuple[str, str]]]] = {}
+    _columns: ClassVar[dict[type, Sequence[tuple[str, str]]]] = {}
 
     # Without a docstring: the OpenAPI document then describes the list by the docstring of the view.
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -41,7 +41,7 @@ class FlatListMixin(ListModelMixin):
         return paginator.page_of(page, request)
 
     @classmethod
-    def columns_of(cls, serializer_class: type[serializers.Serializer[Any]]) -> list[tuple[str, str]]:
+    def columns_of(cls, serializer_class: type[serializers.Serializer[Any]]) -> Sequence[tuple[str, str]]:
         """Return [(field, lookup)] of a serializer; raises TypeError for a field that Python computes."""
         if serializer_class not in FlatListMixin._columns:
             columns = []

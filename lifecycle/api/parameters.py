@@ -45,7 +45,7 @@ def parameters_of(view: APIView, method: str) -> Parameters:
     """Return the query parameters of a view for an HTTP method, as `extend_schema` and its pagination declare them."""
     name = getattr(view, "action", None) or method.lower()
     is_page = name == "list" or (name == "get" and hasattr(view, "list"))
-    return _parameters(type(view), name, method, is_page)
+    return _parameters(type(view), name, method, is_page)  # type: ignore[arg-type]  # a class is hashable
 
 
 @cache
