@@ -337,8 +337,8 @@ _INSERTED: Final = (
     "match_name", "match_version", "scheme", "problem",
 )  # fmt: skip
 _INSERT: Final = f"""
-INSERT INTO lifecycle_packageversion ({", ".join(_INSERTED)}, version_key, key_version, first_seen_at)
-SELECT *, %s, %s FROM unnest({", ".join(["%s::text[]"] * len(_INSERTED))}, %s::bytea[])
+INSERT INTO lifecycle_packageversion ({", ".join(_INSERTED)}, version_key, key_version, first_seen_at, is_unmatched)
+SELECT *, %s, %s, true FROM unnest({", ".join(["%s::text[]"] * len(_INSERTED))}, %s::bytea[])
 ON CONFLICT DO NOTHING RETURNING id, purl, version, source_name, source_version, owner
 """  # noqa: S608 -- only the names of this module's columns are inserted
 
