@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from packageurl.validate import DEFINITIONS_BY_TYPE
+
 # osv-schema docs/schema.md "Defined ecosystems". The others have no scheme here and never match.
 SCHEMES: Final[dict[str, str]] = {
     "AlmaLinux": "rpm",
@@ -42,16 +44,15 @@ EXPORT_DIRECTORIES: Final = tuple(sorted(SCHEMES))
 PRO_PREFIX: Final = "Pro:"
 DISTRIBUTION_SCHEMES: Final = frozenset({"apk", "dpkg", "rpm"})  # their releases are those of a distribution
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-# The addresses of the public repository that an ecosystem means without a suffix.
-_OWN_REPOSITORIES: Final[dict[str, frozenset[str]]] = {
-    "Go": frozenset({"proxy.golang.org"}),
-    "Maven": frozenset({"repo.maven.apache.org/maven2", "repo1.maven.org/maven2"}),
-    "NuGet": frozenset({"api.nuget.org/v3/index.json", "nuget.org", "www.nuget.org"}),
-    "Packagist": frozenset({"packagist.org", "repo.packagist.org"}),
-    "PyPI": frozenset({"pypi.org", "pypi.org/simple", "pypi.python.org"}),
-    "RubyGems": frozenset({"rubygems.org"}),
-    "crates.io": frozenset({"crates.io", "index.crates.io"}),
-    "npm": frozenset({"registry.npmjs.org"}),
+# Ecosystem -> the type of its package URLs, whose definition names the repository that no suffix means.
+_TYPE_OF_ECOSYSTEM: Final = {
+    "Maven": "maven",
+    "NuGet": "nuget",
+    "Packagist": "composer",
+    "PyPI": "pypi",
+    "RubyGems": "gem",
+    "crates.io": "cargo",
+    "npm": "npm",
 }
 _PEP503: Final = re.compile(r"[-_.]+")
 # Ecosystems with case-insensitive purls (apk, npm ... in the purl specification) or registries (NuGet, Go).
@@ -68,6 +69,12 @@ def repository_address(url: str) -> str:
     return address.rpartition("@")[2].lower() if "@" in address.partition("/")[0] else address.lower()
 
 
+_OWN_REPOSITORIES: Final = {
+    ecosystem: repository_address(DEFINITIONS_BY_TYPE[kind].default_repository_url)
+    for ecosystem, kind in _TYPE_OF_ECOSYSTEM.items()
+}
+
+
 def split_ecosystem(text: str) -> tuple[str, str]:
     """Return (ecosystem, release) of an OSV ecosystem string. The release is "" without a suffix.
 
@@ -78,7 +85,7 @@ def split_ecosystem(text: str) -> tuple[str, str]:
     ecosystem, _, release = text.partition(":")
     if release and SCHEMES.get(ecosystem) not in DISTRIBUTION_SCHEMES:
         address = repository_address(release)
-        return ecosystem, "" if address in _OWN_REPOSITORIES.get(ecosystem, ()) else address
+        return ecosystem, "" if address == _OWN_REPOSITORIES.get(ecosystem) else address
     if ecosystem == "Ubuntu":
         release = release.removesuffix(":LTS")
     elif ecosystem == "Alpine" and release[:1].isdigit():

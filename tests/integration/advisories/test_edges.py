@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from django.core.management import call_command
+from packageurl.validate import DEFINITIONS_BY_TYPE
 
 from lifecycle.advisories.models import Advisory, Match
 from lifecycle.advisories.records import parse_record
@@ -106,6 +107,7 @@ def test_entry_for_all_releases_also_moves_the_fix_of_one_release(export, tmp_pa
 
 
 REPOSITORY = "https://packages.example.org/8"
+PUBLIC = DEFINITIONS_BY_TYPE["composer"].default_repository_url
 ASSUMED = "assumed to be from packages.example.org/8, because the package URL names no repository"
 
 
@@ -116,12 +118,13 @@ ASSUMED = "assumed to be from packages.example.org/8, because the package URL na
         ("pkg:composer/acme/module@1.2.0?repository_url=Packages.example.org/8/", [("open", "1.3.0", "")]),
         ("pkg:composer/acme/module@1.2.0", [("open", "1.3.0", ASSUMED)]),
         ("pkg:composer/acme/module@1.3.0", []),
-        ("pkg:composer/acme/module@1.2.0?repository_url=https://packagist.org", []),
+        (f"pkg:composer/acme/module@1.2.0?repository_url={PUBLIC}", []),
         ("pkg:composer/acme/module@1.2.0?repository_url=https://packages.example.org/7", []),
     ],
 )
 def test_advisory_for_one_repository_matches_packages_that_can_be_from_it(export, tmp_path, purl, expected):
     put(export, f"Packagist:{REPOSITORY}", "acme/module", below("1.3.0"))
+    export.put("Packagist", record("SYN-OTHER", name="acme/other", ecosystem="Packagist", fixed="2.0"))
     export.sync()
     assert verdicts(purl, path=tmp_path) == {purl: expected}
 
@@ -135,7 +138,7 @@ def test_advisory_for_its_own_and_another_repository_assumes_nothing(export, tmp
     export.sync()
     plain = "pkg:maven/acme/core@1.2"
     other = "pkg:maven/acme/core@1.3?repository_url=https://maven.example.org/"
-    central = "pkg:maven/acme/core@1.3?repository_url=https://repo.maven.apache.org/maven2"
+    central = f"pkg:maven/acme/core@1.3?repository_url={DEFINITIONS_BY_TYPE['maven'].default_repository_url}"
     assert verdicts(plain, other, central, path=tmp_path) == {
         plain: [("open", "1.4", "")], other: [("open", "1.4", "")], central: [],
     }  # fmt: skip
