@@ -23,7 +23,7 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
 from lifecycle.jobs.models import Job
 from lifecycle.promotion import services as promotions
-from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
+from lifecycle.rebuild.models import BuilderPermit, RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Metadata
 from tests.factories import dock as rows
 from tests.factories.people import robot as new_robot
@@ -412,8 +412,16 @@ def people(dock):
 
 @pytest.fixture
 def wave(dock):
-    """A planned wave over the dock's repository, one image in it, a watch and a recipe."""
+    """A planned wave over the dock's repository, one image in it, a watch, a recipe, and an image on an old base."""
     by = {"repository": dock.repository}
+    old, web = rows.image("old base"), rows.image("web")
+    rows.push(dock.repository, old, "1.0")
+    rows.push(dock.repository, dock.image, "1.0")
+    above = rows.repository("shop/web", dock.team)
+    rows.push(above, web, "latest")
+    rows.derive(old, web)
+    Recipe.objects.create(repository=above, revision=1, containerfile="FROM scratch", author=dock.owner)
+    BuilderPermit.objects.create(repository=above, turned_on_by=dock.owner)
     made = RebuildWave.objects.create(**by, new_base=dock.image, planned_by=dock.owner)
     recipe = Recipe.objects.create(**by, revision=1, containerfile="FROM scratch", author=dock.owner)
     RebuildJob.objects.create(**by, wave=made, level=1, old_image=dock.image, recipe=recipe, tag="latest")
@@ -500,7 +508,7 @@ def test_who_may_not_rebuild_changes_nothing(  # noqa: PLR0917 -- fixtures
     answer = getattr(people[who], method)(where, body, content_type="application/json")
     assert answer.status_code in statuses
     assert [row.state for row in RebuildWave.objects.all()] == ["planned"]
-    assert (Recipe.objects.count(), UpstreamWatch.objects.count()) == (1, 1)
+    assert (Recipe.objects.count(), UpstreamWatch.objects.count()) == (2, 1)
     dock.repository.refresh_from_db()
     assert dock.repository.protected_tags == []
 

@@ -20,7 +20,7 @@ from lifecycle.cli import client
 from lifecycle.cli.main import main
 from lifecycle.jobs.models import Job
 from lifecycle.rebuild import services as waves
-from lifecycle.rebuild.models import RebuildJob, Recipe
+from lifecycle.rebuild.models import BuilderPermit, RebuildJob, Recipe
 from tests.factories import dock as rows
 
 pytestmark = pytest.mark.django_db
@@ -91,7 +91,7 @@ def test_images_are_listed_and_shown(dock, run):
     heading, row = out.splitlines()
     assert heading.split("  ")[0] == "NAME"
     assert row.startswith("shop/api:1.0  sha256:aaaaaaaaaaaa  linux/amd64  ")
-    assert row.endswith("unknown: no packages recognised")
+    assert row.endswith("  1         none")  # packages, findings
     assert dock.image.digest in run(dock.requester, "image", "list", "--full")[1]
     tagged = ("image", "list", "--repository", "shop/api", "--json", "--tag")
     assert json.loads(run(dock.requester, *tagged, "1.0")[1])["digest"] == dock.image.digest
@@ -360,7 +360,7 @@ def test_waiting_for_wave_survives_server_restart(stale_base, run, monkeypatch):
 
 @pytest.mark.django_db(transaction=True)
 def test_commands_work_over_a_real_socket(  # noqa: PLR0917 -- fixtures
-    live_server, dock, request_, tmp_path, monkeypatch, capsys
+    live_server, dock, request_, stale_base, tmp_path, monkeypatch, capsys
 ):  # fmt: skip
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
@@ -375,13 +375,14 @@ def test_commands_work_over_a_real_socket(  # noqa: PLR0917 -- fixtures
     assert dock.image.digest in run(dock.requester, "image", "show", dock.image.digest)[1]
     other = rows.image("other")
     rows.push(dock.repository, other, "2.0")
+    BuilderPermit.objects.create(team=dock.team, turned_on_by=dock.owner)
     made = ("promotion", "request", other.digest, "--repository", "shop/api", "--environment", "dev")
     assert run(dock.requester, *made, "--reason", "try", "--json")[0] == 0
     assert run(dock.approver, "promotion", "approve", request_.pk, "--json")[0] == 0
     assert run(dock.deployer, "promotion", "execute", request_.pk, "--json")[0] == 0
     assert run(dock.second, "promotion", "reject", request_.pk, "--reason", "late")[0] == client.EXIT_ERROR
-    assert run(dock.owner, "rebuild", "plan", "shop/api:1.0", "--json")[0] == 0
-    assert run(dock.owner, "rebuild", "start", "shop/api:1.0")[0] == 0
+    assert run(stale_base.owner, "rebuild", "plan", "shop/base:12", "--json")[0] == 0
+    assert run(stale_base.owner, "rebuild", "start", "shop/base:12")[0] == 0
 
 
 @pytest.mark.django_db(transaction=True)

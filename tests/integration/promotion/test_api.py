@@ -54,8 +54,10 @@ def test_lists_are_filtered_and_unknown_state_is_refused(dock, request_):
     assert caller.get("promotions/", state="ready").json()["results"] == []
     assert caller.get("promotions/", environment="dev").json()["results"] == []
     assert caller.get("promotions/", state="pending").status_code == 400
-    # Filters apply to the list only. Actions ignore them.
-    assert Caller(dock.approver).post(f"promotions/{request_.pk}/approve/?state=open").json()["state"] == "ready"
+    # Filters are parameters of the list only. An action refuses them, and does nothing.
+    approver = Caller(dock.approver)
+    assert approver.post(f"promotions/{request_.pk}/approve/?state=open").status_code == 400
+    assert approver.post(f"promotions/{request_.pk}/approve/").json()["state"] == "ready"
 
 
 def test_repository_name_means_the_managed_registry(dock):

@@ -107,6 +107,7 @@ def test_page_and_api_say_what_an_owned_package_is_judged_as(feed):
     image = harbour["api"]
     Image.objects.filter(pk=image.pk).update(scanned_at=None)
     services.store({image.pk: Content([Package(OWNER), Package(HULL, owner=OWNER)])}, actor=system_user())
+    match_packages(PackageVersion.objects.values_list("pk", flat=True))
     client = Client()
     client.force_login(harbour["reader"])
     page = client.get(
