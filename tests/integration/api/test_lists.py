@@ -84,8 +84,11 @@ def test_grants_cover_the_same_rows_in_sql(fleet: Any, pattern: str, in_environm
         Repository.objects.filter(name="shop/web").update(environment=fleet.dev, source=fleet.repository)
     visible = repositories_visible_to(reader)
     assert visible.exists() != (pattern == "s_op/*")
-    expected = [(image.pk, [p.repository.name for p in image.places_seen]) for image in  # type: ignore[attr-defined]
-                images_with_places(reader).order_by("-pk")]  # fmt: skip
+    images = images_with_places(reader).order_by("-pk")
+    expected = [
+        (image.pk, [place.repository.name for place in image.places_seen])  # type: ignore[attr-defined]  # prefetched
+        for image in images
+    ]
     listed = [(pk, [place["repository"] for place in row["places"]]) for pk, row in images_page(reader, limit=99)]
     assert listed == expected
 
