@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 
 from accounts import tokens
-from accounts.models import ApiToken, Role, Team, User
+from accounts.models import ApiToken, Robot, Role, Team, User
 from lifecycle.authority.models import RoleGrant
 from lifecycle.bench import loading
 from lifecycle.bench.measuring import Caller, Unusable, load_s_for, percentile, repeated_ms, repeats_for, requests_per_s
@@ -54,7 +54,9 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
 
 def _robot(team: Team) -> str:
     """Create a robot of the team, and return its `Authorization` header."""
+    admin = User.objects.create_user("robots-admin", is_superuser=True)
     user = User.objects.create_user("robot", kind=User.Kind.ROBOT)
+    Robot.objects.create(user=user, team=team, name="robot", created_by=admin, responsible=admin)
     RoleGrant.objects.create(user=user, role=Role.objects.get(slug="creator"), team=team)
     _, text = tokens.create_token(user, kind=ApiToken.Kind.ROBOT, name="bench")
     return "Basic " + base64.b64encode(f"robot:{text}".encode()).decode()

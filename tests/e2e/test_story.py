@@ -249,7 +249,7 @@ def test_push_promote_and_rebuild_on_patched_base(live_stack: Services, made: Do
     assert not found_after - found_before
     approver.go("Inbox")
     approver.reload_until("shop/static", 30)
-    approver.page.get_by_label("Comment").first.fill("Not on a Friday.")
+    approver.page.get_by_label("Comment", exact=True).first.fill("Not on a Friday.")
     approver.button(re.compile("^Reject"))
     expect(approver.page.locator("main")).to_contain_text("You rejected")
     assert current_digest(live_stack, people["shop-developer"], "dev/shop/static:current") == static.digest

@@ -250,7 +250,8 @@ def change_living_functions(path: Path, code: CodeType) -> int:
         if before.co_qualname == after.co_qualname and before != after:
             new_codes[(before.co_qualname, before.co_firstlineno)] = after
     changed = 0
-    for function in [each for each in gc.get_objects() if isinstance(each, FunctionType)]:
+    # Not `isinstance`: it asks a weak proxy of another test, which may have lost its object.
+    for function in [each for each in gc.get_objects() if issubclass(type(each), FunctionType)]:
         living = function.__code__
         after = new_codes.get((living.co_qualname, living.co_firstlineno))
         if after is not None and living.co_filename == str(path) and living.co_freevars == after.co_freevars:

@@ -21,6 +21,7 @@ from config.celery import QUEUES, app
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.kinds import WAKE_UP, kind_called
 from lifecycle.jobs.models import Job
+from lifecycle.registry.services import ensure_managed_registry
 from tests.services import Services, wait_until
 
 
@@ -69,8 +70,8 @@ def test_pickles_under_every_key_of_the_broker_are_not_loaded(live_stack: Servic
         for priority in ("", "\x06\x163", "\x06\x166", "\x06\x169"):
             link.lpush(queue + priority, envelope(planted, queue))
     with transaction.atomic():
-        job = jobs.queue(kind_called("crawl"), subject_id=1, actor=system_user())
-    wait_until(lambda: not Job.objects.filter(pk=job.pk, state=Job.State.WAITING).exists(), 60)
+        job = jobs.queue(kind_called("crawl"), subject_id=ensure_managed_registry().pk, actor=system_user())
+    wait_until(lambda: Job.objects.filter(pk=job.pk, attempts__gt=0).exists(), 60)
     wait_until(lambda: not any(link.llen(queue) for queue in QUEUES), 60)
     assert live_stack.is_alive("worker")
     live_stack.end_writers()
