@@ -18,6 +18,7 @@ from accounts.queries import SYSTEM_USERNAME
 from lifecycle.core.errors import RegistryRefused, RegistryUnavailable
 from lifecycle.core.http import HttpClient, origin, parse_outbound_url
 from lifecycle.oci import signing
+from lifecycle.oci.client import CredentialsRefused
 from lifecycle.oci.constants import ERROR_MAX_BYTES
 from lifecycle.oci.scopes import Scope
 
@@ -135,6 +136,8 @@ class Challenged:
             headers["Authorization"] = f"Basic {self._basic}"
         url = f"{realm}{'&' if realm.query else '?'}{query}"
         answer = self._http.request("GET", url, headers=headers, max_bytes=_TOKEN_MAX_BYTES)
+        if answer.status in {401, 403}:
+            raise CredentialsRefused("The registry's token server refused our credentials.", status=answer.status)
         if answer.status != 200:
             kind = RegistryUnavailable if answer.status >= 500 or answer.status == 429 else RegistryRefused
             raise kind(f"The registry's token server answered {answer.status}.", status=answer.status)

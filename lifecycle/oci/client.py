@@ -30,6 +30,24 @@ class DigestMismatch(RegistryRefused):
     code: ClassVar[str] = "digest_mismatch"
 
 
+class CredentialsRefused(RegistryRefused):
+    """The registry does not accept our user name and password, or wants some and we have none."""
+
+    code: ClassVar[str] = "registry_credentials_refused"
+
+
+class AccessDenied(RegistryRefused):
+    """The registry knows us, and does not allow this: a right is missing, or a rule of the registry forbids it."""
+
+    code: ClassVar[str] = "registry_access_denied"
+
+
+class QuotaExceeded(RegistryRefused):
+    """The registry has no room left for us."""
+
+    code: ClassVar[str] = "registry_quota_exceeded"
+
+
 class RegistryClient(Protocol):
     """One registry, with our credentials for it.
 

@@ -1,4 +1,4 @@
-"""Copy a complete image between two repositories of one registry, by digest, and verify the copy.
+"""Copy a complete image between two repositories, of one registry or of two, by digest, and verify the copy.
 
 Every step first checks whether it is already done, so a copy can be killed at any point and started again. The same
 bytes have the same digest, so signatures stay valid. Tags are set last, so they never point at an incomplete copy.
@@ -17,13 +17,21 @@ from typing import ClassVar, Final
 from lifecycle.core.errors import LimitExceeded, Malformed, RegistryRefused, RegistryUnavailable
 from lifecycle.core.scratch import folder as scratch_folder
 from lifecycle.core.types import Digest
-from lifecycle.oci.client import BlobUnknown, ManifestUnknown, RegistryClient
+from lifecycle.oci.client import (
+    AccessDenied,
+    BlobUnknown,
+    CredentialsRefused,
+    ManifestUnknown,
+    QuotaExceeded,
+    RegistryClient,
+)
 from lifecycle.oci.constants import GRAPH_DEPTH_MAX, GRAPH_NODES_MAX, MANIFEST_MAX_BYTES, MediaType
 from lifecycle.oci.http_client import fallback_tag
 from lifecycle.oci.manifests import parse_links
 from lifecycle.oci.types import Descriptor, Links, ManifestContent
 
 _MERGE_TRIES: Final = 5
+_NOT_ABOUT_CONTENT: Final = (CredentialsRefused, AccessDenied, QuotaExceeded)  # problems of the registry as a whole
 _SIGNATURE_SUFFIXES: Final = (".sig", ".att", ".sbom")  # cosign's legacy tags
 
 
@@ -61,6 +69,16 @@ class _Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class _Route:
+    """From where to where. Both clients are the same object when the repositories are in one registry."""
+
+    source: RegistryClient
+    source_name: str
+    target: RegistryClient
+    target_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Item:
     content: ManifestContent
     links: Links
@@ -73,16 +91,20 @@ def copy_by_digest(
     target_repository: str,
     digest: Digest | str,
     tags: Sequence[str],
+    target_client: RegistryClient | None = None,
     alive: Callable[[], None] = lambda: None,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
 ) -> Copied:
     """Copy `digest` with its children, blobs and referrers, verify the target, then point `tags` at it.
 
-    `alive` is called between the steps and can raise, to stop a worker that lost its job. `progress` gets
-    (done, total, sentence). Raises ManifestUnknown when the source does not have it, CopyNotVerified, LimitExceeded,
+    `target_client` is for a target in another registry: blobs are then uploaded, because none can be mounted. `alive`
+    is called between the steps and can raise, to stop a worker that lost its job. `progress` gets (done, total,
+    sentence). Raises ManifestUnknown when the source does not have it, CopyNotVerified, LimitExceeded,
     MalformedManifest, ReferrerNotCopied, RegistryUnavailable, RegistryRefused.
     """
     top = digest if isinstance(digest, Digest) else Digest.parse(digest)
+    target = target_client or client
+    route = _Route(client, source_repository, target, target_repository)
     counts = _Counts()
     copied: dict[str, _Item] = {}
 
@@ -92,9 +114,9 @@ def copy_by_digest(
             progress(number, len(items), f"Copying {item.content.digest.text[:19]}")
             for blob in item.links.blobs:
                 alive()
-                _copy_blob(client, source_repository, target_repository, blob.digest, counts=counts)
+                _copy_blob(route, blob.digest, counts=counts)
             alive()
-            _put_if_absent(client, target_repository, item.content)
+            _put_if_absent(target, target_repository, item.content)
             copied[item.content.digest.text] = item
 
     copy_graph(top)
@@ -104,17 +126,15 @@ def copy_by_digest(
         new_items: list[_Item] = []
         for item in pending:
             alive()
-            for digest_text in _copy_referrers(
-                client, source_repository, target_repository, item.content.digest, copy_graph=copy_graph, counts=counts
-            ):
+            for digest_text in _copy_referrers(route, item.content.digest, copy_graph=copy_graph, counts=counts):
                 if digest_text not in seen:
                     seen.add(digest_text)
                     new_items.append(copied[digest_text])
         pending = new_items
-    blobs = _verify(client, source_repository, target_repository, items=copied.values(), alive=alive, progress=progress)
+    blobs = _verify(route, items=copied.values(), alive=alive, progress=progress)
     for tag in tags:
         alive()
-        _put_tag(client, target_repository, tag, copied[top.text].content)
+        _put_tag(target, target_repository, tag, copied[top.text].content)
     progress(1, 1, "Copied and verified")
     return Copied(
         len(copied),
@@ -125,6 +145,14 @@ def copy_by_digest(
         tuple(tags),
         tuple(counts.deleted),
     )
+
+
+def point_tag(client: RegistryClient, repository: str, tag: str, digest: Digest) -> None:
+    """Point a tag to a manifest that its repository has, and read it back.
+
+    Raises ManifestUnknown, CopyNotVerified, RegistryUnavailable, RegistryRefused.
+    """
+    _put_tag(client, repository, tag, client.get_manifest(repository, digest.text))
 
 
 def _walk(client: RegistryClient, repository: str, root: Digest, *, skip: dict[str, _Item]) -> list[_Item]:
@@ -148,18 +176,20 @@ def _walk(client: RegistryClient, repository: str, root: Digest, *, skip: dict[s
     return list(done.values())
 
 
-def _copy_blob(client: RegistryClient, source: str, target: str, digest: Digest, *, counts: _Counts) -> None:
-    if client.blob_size(target, digest) is not None:
+def _copy_blob(route: _Route, digest: Digest, *, counts: _Counts) -> None:
+    source, target = route.source, route.target
+    if target.blob_size(route.target_name, digest) is not None:
         return
-    if client.mount_blob(target, digest, source_repository=source):
+    if source is target and target.mount_blob(route.target_name, digest, source_repository=route.source_name):
         counts.mounted += 1
         return
     with scratch_folder("copy") as folder:
         path = folder / "blob"
         with path.open("w+b") as stream:
             # By its real size: a wrong size in a manifest is no reason not to copy the manifest.
-            client.fetch_blob(source, digest, stream, size_bytes=client.blob_size(source, digest) or None)
-        client.upload_blob(target, digest, path)
+            size_bytes = source.blob_size(route.source_name, digest) or None
+            source.fetch_blob(route.source_name, digest, stream, size_bytes=size_bytes)
+        target.upload_blob(route.target_name, digest, path)
     counts.uploaded += 1
 
 
@@ -178,20 +208,16 @@ def _put_tag(client: RegistryClient, repository: str, tag: str, content: Manifes
 
 
 def _copy_referrers(
-    client: RegistryClient,
-    source: str,
-    target: str,
-    subject: Digest,
-    *,
-    copy_graph: Callable[[Digest], None],
-    counts: _Counts,
+    route: _Route, subject: Digest, *, copy_graph: Callable[[Digest], None], counts: _Counts
 ) -> list[str]:
     """Copy the artifacts that declare `subject` as their subject, and its signature tags; return their digests."""
     artifacts: list[str] = []
     confirmed: list[Descriptor] = []
-    for entry in client.referrers(source, subject):
+    for entry in route.source.referrers(route.source_name, subject):
         try:
-            added = _copy_referrer(client, source, target, subject, entry, copy_graph=copy_graph, counts=counts)
+            added = _copy_referrer(route, subject, entry, copy_graph=copy_graph, counts=counts)
+        except _NOT_ABOUT_CONTENT:
+            raise
         except (Malformed, RegistryRefused) as error:
             raise ReferrerNotCopied(
                 f"{entry.digest}, which refers to {subject}, cannot be copied. {error.message}", cause=error.error_code
@@ -201,16 +227,22 @@ def _copy_referrers(
             if added.is_manifest:
                 artifacts.append(entry.digest.text)
     if confirmed:
-        _merge_fallback(client, target, subject, confirmed)
+        # A registry with the referrers API lists them by itself; the others need the list at the fallback tag.
+        listed = {entry.digest for entry in route.target.referrers(route.target_name, subject)}
+        if missing := [entry for entry in confirmed if entry.digest not in listed]:
+            merge_fallback(route.target, route.target_name, subject, missing)
         counts.referrers += len(confirmed)
     for suffix in _SIGNATURE_SUFFIXES:
         tag = fallback_tag(subject) + suffix
-        signature = client.resolve(source, tag)
+        signature = route.source.resolve(route.source_name, tag)
         if signature is None:
             continue
         try:
             copy_graph(signature.digest)
-            _put_tag(client, target, tag, client.get_manifest(source, signature.digest.text))
+            content = route.source.get_manifest(route.source_name, signature.digest.text)
+            _put_tag(route.target, route.target_name, tag, content)
+        except _NOT_ABOUT_CONTENT:
+            raise
         except (Malformed, RegistryRefused) as error:
             raise ReferrerNotCopied(
                 f"The tag {tag} cannot be copied. {error.message}", cause=error.error_code
@@ -221,14 +253,7 @@ def _copy_referrers(
 
 
 def _copy_referrer(
-    client: RegistryClient,
-    source: str,
-    target: str,
-    subject: Digest,
-    entry: Descriptor,
-    *,
-    copy_graph: Callable[[Digest], None],
-    counts: _Counts,
+    route: _Route, subject: Digest, entry: Descriptor, *, copy_graph: Callable[[Digest], None], counts: _Counts
 ) -> Descriptor | None:
     """Copy one listed referrer and return its entry for the target's list, or None when it is not one.
 
@@ -236,13 +261,13 @@ def _copy_referrer(
     """
     if not entry.is_manifest:
         try:
-            _copy_blob(client, source, target, entry.digest, counts=counts)
+            _copy_blob(route, entry.digest, counts=counts)
         except BlobUnknown:
             counts.deleted.append(entry.digest.text)
             return None
         return entry
     try:
-        content = client.get_manifest(source, entry.digest.text)
+        content = route.source.get_manifest(route.source_name, entry.digest.text)
     except ManifestUnknown:
         counts.deleted.append(entry.digest.text)
         return None
@@ -255,7 +280,7 @@ def _copy_referrer(
     )
 
 
-def _merge_fallback(client: RegistryClient, repository: str, subject: Digest, added: Iterable[Descriptor]) -> None:
+def merge_fallback(client: RegistryClient, repository: str, subject: Digest, added: Iterable[Descriptor]) -> None:
     """Add `added` to the list at the subject's fallback tag, and keep its other entries.
 
     The list is read, written and read again. If another writer changed it meanwhile, the merge starts again.
@@ -304,15 +329,14 @@ def _as_json(entry: Descriptor) -> dict[str, object]:
 
 
 def _verify(
-    client: RegistryClient,
-    source: str,
-    repository: str,
+    route: _Route,
     *,
     items: Iterable[_Item],
     alive: Callable[[], None],
     progress: Callable[[int, int, str], None],
 ) -> int:
     """Read back all manifests, check the sizes of all blobs, and return the number of blobs; raises CopyNotVerified."""
+    client, repository = route.target, route.target_name
     blobs: dict[str, Descriptor] = {}
     listed = list(items)
     for number, item in enumerate(listed):
@@ -329,7 +353,7 @@ def _verify(
         alive()
         size_bytes = client.blob_size(repository, blob.digest)
         # The size in a manifest can be wrong. The source then has the same blob, with the same other size.
-        is_same = size_bytes == blob.size_bytes or size_bytes == client.blob_size(source, blob.digest)
+        is_same = size_bytes == blob.size_bytes or size_bytes == route.source.blob_size(route.source_name, blob.digest)
         if size_bytes is None or not is_same:
             raise CopyNotVerified("A blob is missing in the target, or has a different size.", digest=blob.digest.text)
     return len(blobs)

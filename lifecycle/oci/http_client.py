@@ -21,6 +21,7 @@ from lifecycle.core.errors import (
     MalformedManifest,
     RegistryRefused,
     RegistryUnavailable,
+    UpstreamError,
 )
 from lifecycle.core.http import (
     RETRIED_STATUS,
@@ -35,7 +36,14 @@ from lifecycle.core.http import (
 )
 from lifecycle.core.types import Digest, parse_repository_name, parse_tag
 from lifecycle.oci.authorization import Authorizer
-from lifecycle.oci.client import BlobUnknown, DigestMismatch, ManifestUnknown
+from lifecycle.oci.client import (
+    AccessDenied,
+    BlobUnknown,
+    CredentialsRefused,
+    DigestMismatch,
+    ManifestUnknown,
+    QuotaExceeded,
+)
 from lifecycle.oci.constants import (
     ACCEPT_MANIFESTS,
     BLOB_MAX_BYTES,
@@ -463,15 +471,29 @@ def _refuse(answer: Answer) -> NoReturn:
     with suppress(ValueError, KeyError, IndexError, TypeError, RecursionError):
         first = json.loads(answer.body)["errors"][0]
         code, message = str(first["code"])[:60], str(first.get("message", ""))[:200]
-    if answer.status in RETRIED_STATUS or answer.status >= 500:
-        message = f"The registry answered {answer.status} for {_object_at(answer.url)}."
-        raise RegistryUnavailable(message, status=answer.status, upstream_code=code)
-    reason = f": {code} {message}".rstrip() if code else ""
-    raise RegistryRefused(
-        f"The registry answered {answer.status} for {_object_at(answer.url)}{reason}.",
+    kind, words = _kind_of(answer.status, f"{code} {message}".lower())
+    reason = f": {code} {message}".rstrip(" .") if code and kind is not RegistryUnavailable else ""
+    raise kind(
+        f"{words}The registry answered {answer.status} for {_object_at(answer.url)}{reason}.",
         status=answer.status,
         upstream_code=code,
     )
+
+
+def _kind_of(status: int, said: str) -> tuple[type[UpstreamError], str]:
+    """Return the error for a status and what the registry said in lower case, and how its message begins.
+
+    No specification has a code for a full quota. Harbor says DENIED, with the words "quota" or "upper limit".
+    """
+    if status in {413, 507} or (status in {403, 412} and ("quota" in said or "upper limit" in said)):
+        return QuotaExceeded, "The registry has no room left. "
+    if status in RETRIED_STATUS or status >= 500:
+        return RegistryUnavailable, ""
+    if status == 401:
+        return CredentialsRefused, "The registry refused our credentials. "
+    if status == 403:
+        return AccessDenied, "The registry does not allow this. "
+    return RegistryRefused, ""
 
 
 def _object_at(url: str) -> str:

@@ -109,6 +109,18 @@ def parse_manifest(content: ManifestContent) -> ManifestDocument:
     return document
 
 
+def is_list_of_referrers(content: ManifestContent) -> bool:
+    """Return whether `content` has the form of a list of referrers: an index whose entries name no platform."""
+    if not content.is_index:
+        return False
+    try:
+        value = json.loads(content.content)
+    except (ValueError, RecursionError):
+        return False
+    entries = value.get("manifests") if isinstance(value, dict) else None
+    return isinstance(entries, list) and not any(isinstance(item, dict) and item.get("platform") for item in entries)
+
+
 def parse_links(content: ManifestContent) -> Links:
     """Return the content that a manifest or index names by digest, whatever else it says.
 
