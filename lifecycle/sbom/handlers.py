@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from django.conf import settings
+
 from accounts.verbs import Verb
 from lifecycle import events
 from lifecycle.authority.rights import may, require
@@ -18,6 +20,8 @@ from lifecycle.oci.client import BlobUnknown, ManifestUnknown
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, RepositoryImage
 from lifecycle.sbom import scanner, services
+from lifecycle.sbom.clamd import Clamd
+from lifecycle.sbom.contents import ContentReader
 from lifecycle.sbom.kinds import SCAN
 
 _OUTAGE_S: Final = 3600  # longest outage of a registry that does not count as a failed attempt of the scan
@@ -97,9 +101,10 @@ def _read(run: JobRun, image: Image, source: RepositoryImage) -> services.Conten
         layers = scanner.write_layout(client, name, served, layout, alive=run.check)
         run.progress(1, 3, "Listing packages")
         document = scanner.run_syft(layout, scratch, run.check)
-        run.progress(2, 3, "Finding the layer of each package")
+        run.progress(2, 3, "Finding the layer of each package, checking files")
         diff_ids = list(image.layers.order_by("position").values_list("diff_id", flat=True))
-        return scanner.read_document(document, diff_ids, layers)
+        clamd = Clamd(settings.CLAMD) if settings.CLAMD else None
+        return scanner.read_document(document, diff_ids, layers, ContentReader(clamd=clamd, alive=run.check))
 
 
 @subscribe(events.ImageIngested)

@@ -5,6 +5,8 @@ Format and rules: docs/reference/inventory-format.md.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import gzip
 import hashlib
 import zlib
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, cast
 
 import orjson
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils.text import slugify
 
 from accounts.models import Team, User
@@ -27,7 +29,8 @@ from lifecycle.core.types import Digest, parse_repository_name, parse_tag
 from lifecycle.oci.chains import as_stored, chain_ids
 from lifecycle.oci.manifests import normalise_platform, parse_timestamp
 from lifecycle.registry.models import Image, Layer, Registry, Repository, RepositoryImage, Tag, TagEvent
-from lifecycle.sbom.services import Content, Package, store
+from lifecycle.sbom.packages import Keys, Package
+from lifecycle.sbom.services import Content, store
 
 LINE_MAX: Final = 64 * 1024 * 1024  # bytes of one row, unpacked
 BATCH: Final = 200
@@ -74,8 +77,8 @@ def import_inventories(path: Path, *, team_slug: str, actor: User) -> Report:
     """
     report = Report()
     batch: list[_Row] = []
-    packages = _Packages()
-    with path.open("rb") as raw:
+    packages, keys = _Packages(), Keys()
+    with path.open("rb") as raw, _without_full_collections():
         for number, line in _lines(raw):
             report.rows += 1
             try:
@@ -85,11 +88,27 @@ def import_inventories(path: Path, *, team_slug: str, actor: User) -> Report:
             except LifecycleError as error:
                 report.refused.append((number, error.message))
             if len(batch) == BATCH:
-                _import_batch(batch, report, team_slug, actor)
+                _import_batch(batch, report, keys, team_slug, actor)
                 batch = []
-    _import_batch(batch, report, team_slug, actor)
+                gc.collect(0)
+    _import_batch(batch, report, keys, team_slug, actor)
     report.refused.sort()
     return report
+
+
+@contextlib.contextmanager
+def _without_full_collections() -> Iterator[None]:
+    """Stop the automatic garbage collection, which would walk through all known packages again and again.
+
+    It takes a sixth of the time of an import, and rows have no cycles. The caller collects the young objects itself.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _lines(raw: BinaryIO) -> Iterator[tuple[int, bytes | Malformed]]:
@@ -224,7 +243,7 @@ def _package(item: Mapping[str, Any], position: int | None) -> Package:
 
 
 @transaction.atomic
-def _import_batch(rows: list[_Row], report: Report, team_slug: str, actor: User) -> None:
+def _import_batch(rows: list[_Row], report: Report, keys: Keys, team_slug: str, actor: User) -> None:
     if not rows:
         return
     locks.wait_for(_LOCK)
@@ -232,14 +251,12 @@ def _import_batch(rows: list[_Row], report: Report, team_slug: str, actor: User)
     accepted = _accepted_rows(rows, known, report)
     firsts = {row.digest: row for row in reversed(accepted)}
     fresh = sorted(firsts.keys() - known.images.keys())
-    Image.objects.bulk_create([_image(firsts[digest], known.layers[digest]) for digest in fresh])
-    added = {image.digest: image for image in Image.objects.filter(digest__in=fresh)}
+    created = Image.objects.bulk_create([_image(firsts[digest], known.layers[digest]) for digest in fresh])
+    added = {image.digest: image for image in created}
     images = known.images | added
     grown = [images[digest] for digest in sorted(known.grown - set(fresh))]
     _update_layers(grown, known.layers)
-    Layer.objects.bulk_create(
-        [layer for image in (*added.values(), *grown) for layer in _layers(image, known.layers[image.digest])]
-    )
+    _add_layers({image.pk: known.layers[image.digest] for image in (*added.values(), *grown)})
     new_ids = sorted(image.pk for image in added.values())
     placed = _add_to_repositories(accepted, images, team_slug)
     contents: dict[int, Content] = {}
@@ -247,12 +264,15 @@ def _import_batch(rows: list[_Row], report: Report, team_slug: str, actor: User)
         image = images[row.digest]
         if row.packages is not None and image.scanned_at is None:
             contents.setdefault(image.pk, Content(row.packages, distro=row.distro))
-    stored = store(contents, actor=actor)
+    keys.trim()
+    stored = store(contents, actor=actor, keys=keys, publish=False)
     report.new_image_ids += new_ids
     report.scanned_image_ids += stored.image_ids
     report.new_package_ids += stored.new_package_ids
     new_or_grown = (*new_ids, *(image.pk for image in grown))
     events.publish(events.ImagesImported(new_or_grown, tuple(stored.new_package_ids)))
+    if stored.image_ids:  # no new package version is left to match
+        events.publish(events.ImagesScanned(tuple(stored.image_ids), (), actor_id=actor.pk))
     if added or grown or placed or stored.image_ids:
         details = InventoryImported(images=len(added), scanned=len(stored.image_ids), placed=placed)
         audit.record(Action.INVENTORY_IMPORTED, actor=actor, details=details)
@@ -367,18 +387,31 @@ def _update_layers(images: list[Image], known: Mapping[str, _Layers]) -> None:
     Image.objects.bulk_update(images, ["layer_count", "size_bytes", "diff_chain_id", "digest_chain_id"])
 
 
-def _layers(image: Image, layers: _Layers) -> Iterator[Layer]:
-    diff_chain, digest_chain = chain_ids(layers.diff_ids), chain_ids(layers.digests)
-    for position, digest in enumerate(layers.digests):
-        yield Layer(
-            image=image,
-            position=position,
-            digest=digest,
-            diff_id=layers.diff_ids[position],
-            size_bytes=layers.sizes[position],
-            diff_chain_id=as_stored(diff_chain[position]),
-            digest_chain_id=as_stored(digest_chain[position]),
+_INSERT_LAYERS: Final = """
+INSERT INTO lifecycle_layer (image_id, position, digest, diff_id, size_bytes, diff_chain_id, digest_chain_id,
+                             media_type, created_by)
+SELECT *, '', '' FROM unnest(%s::bigint[], %s::integer[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[])
+"""
+
+
+def _add_layers(layers_of: Mapping[int, _Layers]) -> None:
+    """Store the layers of these images, by image id. One array for each column is faster than `bulk_create`."""
+    columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [])
+    for image_id, layers in layers_of.items():
+        count = len(layers.digests)
+        values: tuple[Iterable[Any], ...] = (
+            [image_id] * count,
+            range(count),
+            layers.digests,
+            layers.diff_ids,
+            layers.sizes,
+            map(as_stored, chain_ids(layers.diff_ids)),
+            map(as_stored, chain_ids(layers.digests)),
         )
+        for column, part in zip(columns, values, strict=True):
+            column.extend(part)
+    with connection.cursor() as cursor:
+        cursor.execute(_INSERT_LAYERS, list(columns))
 
 
 def _add_to_repositories(rows: list[_Row], images: Mapping[str, Image], team_slug: str) -> int:

@@ -8,11 +8,13 @@ Its packages get the layer that syft names, which is the last one that wrote the
 
 from __future__ import annotations
 
+import io
 import re
+import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 from lifecycle.core.errors import LimitExceeded
 from lifecycle.oci import layer_files
@@ -40,6 +42,14 @@ class Records:
     owners: dict[str, PackageName] = field(default_factory=dict)
 
 
+class Visitor(Protocol):
+    """Something else that looks at the files of the layers in the same pass."""
+
+    def begin(self, position: int) -> None: ...
+    def visit(self, member: tarfile.TarInfo, content: Callable[[], IO[bytes] | None]) -> None: ...
+    def unreadable(self, position: int) -> None: ...
+
+
 def package_of_path(path: str) -> str:
     """Return the name of the Debian package that the file at `path` records, or "" for any other path."""
     match = _LIST.fullmatch(path) or _STATUS_D.fullmatch(path)
@@ -52,29 +62,50 @@ def same_path(path: str) -> str:
     return f"usr/{path}" if path.startswith(_MERGED) else path
 
 
-def package_records(layers: Iterable[Path | None], wanted: Collection[str] = ()) -> Records:
+def package_records(
+    layers: Iterable[Path | None], wanted: Collection[str] = (), visitor: Visitor | None = None
+) -> Records:
     """Return which layer added each Debian and Alpine package, and the owners of the `wanted` paths (`same_path`).
 
     `layers` are the files of the layers, base first, None for unreadable ones. deb: the topmost layer that wrote the
     package's record. dpkg writes `info/<package>.list` at each installation and upgrade, and distroless images have a
     file in `status.d`. apk: the first layer whose database has the final entry. Layers in an unknown format are
-    skipped. Nothing is unpacked to disk. Raises LimitExceeded.
+    skipped. Nothing is unpacked to disk. `visitor` sees each member of each layer. Raises LimitExceeded.
     """
     reader = _Reader(frozenset(wanted))
     budget = Budget(UNPACKED_MAX, MEMBERS_MAX)
     for position, path in enumerate(layers):
+        if visitor is not None:
+            visitor.begin(position)
         if path is None:
+            if visitor is not None:
+                visitor.unreadable(position)
             continue
         with path.open("rb") as layer:
             try:
                 for archive, member in layer_files.members(layer, budget):
-                    if member.isreg() and (read := reader.reader_of(member.name)) is not None:
-                        file = archive.extractfile(member)
-                        if file is not None:
-                            read(file, position)
-            except layer_files.UNREADABLE:
-                continue  # a broken or unknown format; the results up to this point are kept
+                    _read_member(reader, visitor, archive, member, position)
+            except layer_files.UNREADABLE:  # a broken or unknown format; the results up to this point are kept
+                if visitor is not None:
+                    visitor.unreadable(position)
     return reader.records()
+
+
+def _read_member(
+    reader: _Reader, visitor: Visitor | None, archive: tarfile.TarFile, member: tarfile.TarInfo, position: int
+) -> None:
+    read = reader.reader_of(member.name) if member.isreg() else None
+    if read is None:
+        if visitor is not None:
+            visitor.visit(member, lambda: archive.extractfile(member))
+        return
+    file = archive.extractfile(member)
+    if file is not None and visitor is None:
+        read(file, position)
+    elif file is not None and visitor is not None:  # a layer is a stream, so a file is read once, for both
+        content = file.read(DATABASE_MAX + 1)
+        read(io.BytesIO(content), position)
+        visitor.visit(member, lambda: io.BytesIO(content))
 
 
 class _Reader:

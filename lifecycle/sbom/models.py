@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 from django.db.models import Q
 
@@ -14,7 +16,7 @@ class PackageVersion(models.Model):
     """One version of one package, identified by its purl (with qualifiers), version, source package and owner.
 
     `purl` is stored as given. If it has no version or source package, these can come from the row of an inventory, and
-    they affect matching (`sbom.services.PackageKey`). All images with the package version share the row.
+    they affect matching (`sbom.packages.PackageKey`). All images with the package version share the row.
 
     `ecosystem`, `release`, `match_name`, `match_version` and `version_key` are its coordinates in OSV terms, from
     `versions.coordinates`. `problem` is the reason why it cannot be matched; `version_key` is then null.
@@ -87,14 +89,18 @@ class Inventory(models.Model):
 
 
 class InventoryPackage(models.Model):
-    """A package version in an inventory."""
+    """A package version in an inventory.
+
+    Written once, by the transaction that stores the inventory, and never changed. So there are no foreign key
+    constraints: PostgreSQL would check two for each row, half of the time of an import (docs/adr/0005).
+    """
 
     # `db_index=False` where a constraint or an index begins with the column. This saves a third of the table's size.
     inventory = models.ForeignKey(
-        Inventory, on_delete=models.CASCADE, related_name="inventory_packages", db_index=False
+        Inventory, on_delete=models.CASCADE, related_name="inventory_packages", db_index=False, db_constraint=False
     )
     package = models.ForeignKey(
-        PackageVersion, on_delete=models.PROTECT, related_name="inventory_packages", db_index=False
+        PackageVersion, on_delete=models.PROTECT, related_name="inventory_packages", db_index=False, db_constraint=False
     )
 
     class Meta:
@@ -142,3 +148,66 @@ class Sbom(models.Model):
 
     def __str__(self) -> str:
         return f"{self.tool} of {self.image_id}"
+
+
+class ContentSet(models.Model):
+    """What a check of files found in one layer: setuid files, private keys, malware and others (`sbom.contents`).
+
+    `digest` is over the entries, so images that share the layer share the row. `entries` are [kind, path, detail], at
+    most `contents.LISTED_MAX` of each kind; `counts` has all. No entry says what a file contains.
+    """
+
+    digest = models.CharField(max_length=71, unique=True)
+    entries: models.JSONField[Any, Any] = models.JSONField()
+    counts: models.JSONField[Any, Any] = models.JSONField()  # {kind: number of files}
+    first_seen_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.digest
+
+
+class ImageContentSet(models.Model):
+    """What one layer of an image brought that no later layer removed. Layers without a problem have no row."""
+
+    image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="content_sets", db_index=False)
+    content_set = models.ForeignKey(ContentSet, on_delete=models.PROTECT, related_name="image_content_sets")
+    layer_position = models.IntegerField()
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("image", "layer_position"), name="imagecontentset_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.image_id}: {self.content_set_id}"
+
+
+class ImageLicences(models.Model):
+    """The licences that the packages of an image declare. Without a row, they were not read."""
+
+    image = models.OneToOneField(Image, on_delete=models.CASCADE, related_name="licences", primary_key=True)
+    # {licence or SPDX expression: names of up to `licences.SHOWN` packages}
+    licences: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    undeclared_count = models.IntegerField()  # packages that declare none
+
+    def __str__(self) -> str:
+        return f"{self.image_id}: {len(self.licences)} licences"
+
+
+class ContentCheck(models.Model):
+    """The last check of an image's files. Without a row, or with a problem, nothing counts as absent."""
+
+    class Malware(models.TextChoices):
+        OFF = "off"  # no scanner is set
+        CLEAN = "clean"
+        FOUND = "found"
+        UNKNOWN = "unknown"  # the scanner did not answer, or did not take a file
+
+    image = models.OneToOneField(Image, on_delete=models.CASCADE, related_name="content_check", primary_key=True)
+    checked_at = models.DateTimeField()
+    problem = models.TextField(blank=True)
+    malware = models.CharField(max_length=7, choices=Malware)
+    malware_problem = models.TextField(blank=True)
+    engine = models.CharField(max_length=200, blank=True)  # the malware scanner with the version of its signatures
+    rules_version = models.IntegerField()  # of secret_rules.json
+
+    def __str__(self) -> str:
+        return f"{self.image_id}: {self.problem or 'complete'}"

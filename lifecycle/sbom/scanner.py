@@ -24,8 +24,11 @@ from lifecycle.oci.client import RegistryClient
 from lifecycle.oci.constants import CONFIG_MAX_BYTES
 from lifecycle.oci.manifests import parse_manifest
 from lifecycle.oci.types import ManifestContent
+from lifecycle.sbom.contents import ContentReader, owned_paths
 from lifecycle.sbom.layers import Records, package_records, same_path
-from lifecycle.sbom.services import Content, Package
+from lifecycle.sbom.licences import read_licences
+from lifecycle.sbom.packages import Package
+from lifecycle.sbom.services import Content
 
 IMAGE_MAX: Final = 20 * 1024**3  # bytes of all layers, compressed
 TIME_MAX_S: Final = 900
@@ -189,8 +192,13 @@ def _limits() -> Sequence[str]:
     return ("prlimit", f"--as={MEMORY_MAX}", f"--fsize={FILE_MAX}", f"--cpu={TIME_MAX_S * 2}", "--core=0", "--")
 
 
-def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Path | None]) -> Content:
-    """Return the content of syft's document, each package with its layer; raises ScanFailed, LimitExceeded."""
+def read_document(
+    document: bytes, diff_ids: Sequence[str], layers: Sequence[Path | None], reader: ContentReader | None = None
+) -> Content:
+    """Return the content of syft's document, each package with its layer; raises ScanFailed, LimitExceeded.
+
+    With `reader`, the files of the layers are checked in the same pass.
+    """
     try:
         parsed = orjson.loads(document)
         artifacts = parsed["artifacts"]
@@ -198,7 +206,8 @@ def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Pat
         distro = parsed.get("distro") or {}
         if not isinstance(artifacts, list) or len(artifacts) > PACKAGES_MAX:
             raise ScanFailed(f"The SBOM does not list its packages, or lists more than {PACKAGES_MAX}.")
-        packages = _packages(artifacts, parsed.get("artifactRelationships") or [], diff_ids, layers)
+        packages = _packages(artifacts, parsed.get("artifactRelationships") or [], diff_ids, layers, reader)
+        licences = read_licences(artifacts)
         identity, version = _text(distro.get("id")), _text(distro.get("versionID"))
         tool = f"syft {_text(descriptor.get('version'))}".strip()
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
@@ -210,6 +219,8 @@ def read_document(document: bytes, diff_ids: Sequence[str], layers: Sequence[Pat
         format="syft-json",
         tool=tool,
         document=document,
+        contents=reader.result() if reader is not None else None,
+        licences=licences,
     )
 
 
@@ -218,11 +229,21 @@ def _packages(
     relationships: Sequence[dict[str, Any]],
     diff_ids: Sequence[str],
     layers: Sequence[Path | None],
+    reader: ContentReader | None,
 ) -> list[Package]:
     """Return the packages, each with its layer and, for a language's package, the distribution's package it is from."""
     wanted = {path for item in artifacts if item.get("type") not in _OWNERS for path in _paths(item)}
     is_recorded = any(item.get("type") in {"deb", "apk"} for item in artifacts)
-    records = package_records(layers, wanted) if is_recorded else Records()
+    if reader is not None:
+        reader.own(*owned_paths(artifacts))
+    records = Records()
+    if is_recorded or reader is not None:
+        try:
+            records = package_records(layers, wanted, reader)
+        except LimitExceeded as error:
+            if is_recorded or reader is None:
+                raise
+            reader.give_up(error.message)
     position_of = {diff_id: position for position, diff_id in enumerate(diff_ids)}
     positions = [_position(item, position_of, records) for item in artifacts]
     owners = _owners(artifacts, relationships, records, positions)

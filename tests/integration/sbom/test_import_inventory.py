@@ -15,6 +15,7 @@ from django.core.management import call_command
 from accounts.models import Team
 from lifecycle.advisories.models import Advisory, AffectedInterval, Feed, Match
 from lifecycle.audit.models import AuditEvent
+from lifecycle.evidence import handlers, risk
 from lifecycle.evidence.findings import findings_of_image
 from lifecycle.ingest.handlers import crawl_all
 from lifecycle.jobs.models import Job
@@ -72,6 +73,18 @@ def test_import_stores_image_layers_packages_and_team(tmp_path):
     (held,) = queries.packages_of(image)
     assert (held.package.purl, held.package.version, held.layer_position) == (DEB, "1:3.0.11-1", 0)
     assert held.package.ecosystem == "Debian"
+
+
+def test_new_package_versions_are_matched_and_counted_at_once_without_a_job(tmp_path, monkeypatch):
+    counted = []
+    refresh = risk.refresh_risk
+    monkeypatch.setattr(handlers, "refresh_risk", lambda ids: (counted.append(sorted(ids)), refresh(ids)))
+    run(write(tmp_path, row("app"), row("other", layers=[sha("c"), sha("d")], diff_ids=[])))
+    images = Image.objects.order_by("pk")
+    assert counted == [[image.pk for image in images]]
+    assert all(image.risk_at is not None and image.unjudged_count == 1 for image in images)  # there is no feed
+    assert not PackageVersion.objects.filter(is_unmatched=True).exists()
+    assert not Job.objects.filter(kind="match").exists()
 
 
 def test_import_twice_changes_nothing(tmp_path):
@@ -195,7 +208,7 @@ def test_two_hosts_that_look_alike_are_two_registries(tmp_path):
 
 def test_a_registry_that_a_file_merely_named_is_never_crawled(tmp_path):
     run(write(tmp_path, row(registry="mcr.example.com", tags=["1.0"])))
-    registry("known", username="robot")
+    registry("known", username="robot", is_added=True)
     crawl_all()
     crawled = Registry.objects.filter(pk__in=Job.objects.filter(kind="crawl").values("subject_id"))
     assert set(crawled.values_list("is_managed", "username")) == {(True, ""), (False, "robot")}

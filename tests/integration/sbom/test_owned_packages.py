@@ -17,7 +17,8 @@ from lifecycle.evidence.findings import findings_of_image
 from lifecycle.registry.models import Image
 from lifecycle.sbom import services
 from lifecycle.sbom.models import Inventory, PackageVersion
-from lifecycle.sbom.services import Content, Package
+from lifecycle.sbom.packages import Package
+from lifecycle.sbom.services import Content
 from tests.factories import dock
 from tests.factories.advisories import Export, record
 

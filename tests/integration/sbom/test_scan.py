@@ -15,16 +15,18 @@ from accounts.queries import system_user
 from lifecycle.core import clock
 from lifecycle.core.errors import DiskFull, RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest
+from lifecycle.evidence.policy_facts import facts_of_images
 from lifecycle.jobs import running, services
 from lifecycle.jobs.kinds import kind_called
 from lifecycle.jobs.models import Job
 from lifecycle.oci.client import ManifestUnknown
 from lifecycle.oci.constants import MediaType
 from lifecycle.oci.types import ManifestContent
+from lifecycle.policy.facts import LicenceFacts, Need
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Layer, Registry, Repository, RepositoryImage
 from lifecycle.sbom import queries, scanner
-from lifecycle.sbom.models import Sbom
+from lifecycle.sbom.models import ImageLicences, Sbom
 from tests.factories import dock, oci
 
 STATUS = "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\nSource: {}\nMaintainer: x\n\n"
@@ -48,7 +50,7 @@ def debian_image():
                f"{info}tar.list": "/bin/tar\n", f"{info}libcurl4:amd64.list": "/usr/lib/x\n"}),
         layer({"var/lib/dpkg/status": STATUS.format("tar", "1.35-1", "tar") + curl, f"{info}tar.list": "/bin/tar\n"}),
         layer({"usr/lib/python3/dist-packages/requests-2.25.0.dist-info/METADATA":
-               "Metadata-Version: 2.1\nName: requests\nVersion: 2.25.0\n"}),
+               "Metadata-Version: 2.1\nName: requests\nVersion: 2.25.0\nLicense: Apache 2.0\n"}),
     ]  # fmt: skip
     diff_ids = [oci.sha(raw) for _, raw in made]
     config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
@@ -109,6 +111,10 @@ def test_a_scan_stores_packages_with_the_layer_that_brought_them(place):
     assert held["requests"][:2] == ("2.25.0", 2)
     document = json.loads(zlib.decompress(bytes(Sbom.objects.get(image=image).document)))
     assert document["descriptor"]["name"] == "syft"
+    licences = ImageLicences.objects.get(image=image)
+    assert (licences.licences, licences.undeclared_count) == ({"Apache 2.0": ["requests"]}, 2)  # tar and libcurl4
+    (facts,) = facts_of_images([(image, place, None)], {Need.LICENCES})
+    assert facts.licences == LicenceFacts({"Apache 2.0": {"requests"}}, 2)
     match = Job.objects.get(kind="match")
     assert len(match.payload["package_ids"]) == 3
     before = image.scanned_at

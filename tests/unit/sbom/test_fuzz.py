@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from lifecycle.core.errors import LifecycleError
 from lifecycle.sbom import inventories
+from lifecycle.sbom.packages import key_of, owner_of
 from lifecycle.sbom.scanner import read_document
-from lifecycle.sbom.services import Content, key_of, owner_of
+from lifecycle.sbom.services import Content
 from tests.fuzzing import json_values, mutated
 
 PURLS = st.sampled_from(

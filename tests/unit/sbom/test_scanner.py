@@ -19,6 +19,26 @@ def test_nul_characters_are_removed():
     assert [(found.version, found.source_name, found.source_version) for found in content.packages] == [("1", "bc", "")]
 
 
+def test_licences_are_read_as_declared():
+    entries = [
+        [{"value": "MIT", "spdxExpression": "MIT"}, {"value": "GPL-2 or\n later"}],
+        ["MIT", {"value": ""}, 3],
+        [],
+        None,
+        [{"value": "x" * 900}],
+    ]
+    artifacts = [
+        {"purl": f"pkg:deb/debian/p{n}@1", "name": f"p{n}", "licenses": given} for n, given in enumerate(entries)
+    ]
+    artifacts += [{"purl": f"pkg:npm/q{n}@1", "name": f"q{n}", "licenses": ["ISC"]} for n in range(30)]
+    found = read_document(json.dumps({"artifacts": artifacts}).encode(), [], []).licences
+    assert found.packages["MIT"] == ["p0", "p1"]
+    assert found.packages["GPL-2 or later"] == ["p0"]
+    assert found.packages["x" * 300] == ["p4"]
+    assert len(found.packages["ISC"]) == 20
+    assert found.undeclared_count == 2
+
+
 def layer(path, files):
     with tarfile.open(path, mode="w") as archive:
         for name, text in files.items():
