@@ -1,0 +1,1 @@
+"""Trusted sources of base images, and the signatures and attestations of images, verified against them."""

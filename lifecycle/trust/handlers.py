@@ -1,0 +1,64 @@
+"""The handler of VERIFY jobs, and the events that queue them."""
+
+from __future__ import annotations
+
+from lifecycle import events
+from lifecycle.events import subscribe
+from lifecycle.jobs.handlers import JobRun, handler
+from lifecycle.jobs.models import Job
+from lifecycle.jobs.schedule import every
+from lifecycle.registry.models import Image
+from lifecycle.trust import services
+from lifecycle.trust.kinds import VERIFY
+
+
+def _gave_up(job: Job) -> None:
+    if Image.objects.filter(pk=job.subject_id).exists():
+        services.note_problem(job.subject_id, job.last_error or "The check did not finish.")
+
+
+@handler(VERIFY, gave_up=_gave_up)
+def verify(run: JobRun) -> None:
+    """Read the signatures of one image from its registry, verify them, and store the result in place of the last."""
+    image = Image.objects.filter(pk=run.job.subject_id).first()
+    if image is None or not image.is_content:
+        run.log("Nothing to do. The image no longer exists.")
+        return
+    reads, problem = services.read_signatures(image, alive=run.check)
+    with run.fenced():
+        counts = services.store_check(image, reads, problem)
+    words = ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) or "no signatures"
+    run.progress(1, 1, f"{words}. {problem}".strip() if problem else words)
+
+
+@subscribe(events.ImageIngested)
+def check_new_image(event: events.ImageIngested) -> None:
+    """Check a new platform manifest."""
+    services.queue_check(event.image_id)
+
+
+@subscribe(events.BaseDeclared)
+def check_new_index(event: events.BaseDeclared) -> None:
+    """Check a new index. Platform manifests have their own event."""
+    if Image.objects.filter(pk=event.image_id, kind=Image.Kind.INDEX).exists():
+        services.queue_check(event.image_id)
+
+
+@subscribe(events.ArtifactIngested)
+def check_new_artifact(event: events.ArtifactIngested) -> None:
+    """Check a new Helm chart or another artifact that can be promoted."""
+    services.queue_check(event.image_id)
+
+
+@subscribe(events.ReferrerStored)
+def check_again(event: events.ReferrerStored) -> None:
+    """Check an image again when something that refers to it arrives. Signatures are usually pushed after the image."""
+    subject = Image.objects.filter(digest=event.subject_digest).first()
+    if subject is not None and subject.is_content:
+        services.queue_check(subject.pk)
+
+
+@every(60, "signature_checks")
+def queue_due_checks() -> None:
+    """Queue the checks that a changed source made due."""
+    services.queue_due_checks()
