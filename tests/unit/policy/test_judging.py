@@ -99,11 +99,21 @@ def test_platforms_are_named_or_their_digests_are():
 
 def test_reasons_name_only_closed_gates():
     verdict = judge_promotion(replace(FACTS, is_or_was_in_previous=False))
-    assert verdict.reasons == ("Stage order: Promote it to staging first.",)
+    assert verdict.reasons == ("Order of environments: Promote it to staging first.",)
 
 
 def test_requirement_is_stored_with_plain_values():
     assert judged("stage_order", is_or_was_in_previous=False).as_json() == {
-        "name": "stage_order", "title": "Stage order", "status": "unsatisfied", "who": ["promotion to staging"],
-        "summary": "Promote it to staging first.", "counts": {},
+        "name": "stage_order", "title": "Order of environments", "status": "unsatisfied",
+        "who": ["promotion to staging"], "summary": "Promote it to staging first.", "counts": {},
     }  # fmt: skip
+
+
+def test_what_is_no_image_needs_no_platforms_and_packages():
+    verdict = judge_promotion(replace(FACTS, platforms=[], artifact="Helm chart"))
+    assert verdict.is_allowed
+    said = {each.name: (each.status, each.summary) for each in verdict.requirements}
+    assert said["packages_known"] == (Status.NOT_APPLICABLE, "Helm chart: only the packages of images are scanned.")
+    assert said["platforms_complete"] == (Status.NOT_APPLICABLE, "Helm chart: only images have platforms.")
+    closed = judge_promotion(replace(FACTS, platforms=[], artifact="Helm chart", is_or_was_in_previous=False))
+    assert [each.name for each in closed.requirements if not each.is_open_gate] == ["stage_order"]

@@ -1,0 +1,301 @@
+"""All kinds of rules, also those that wait for a source of facts. The editor and the reference list this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from lifecycle.core.errors import Malformed
+from lifecycle.core.severities import HIGH
+from lifecycle.policy import rules, rules_of_content, rules_of_licences, rules_of_trust
+from lifecycle.policy.facts import ImageFacts, Need
+from lifecycle.policy.outcomes import Outcome
+from lifecycle.policy.parameters import Parameter, Stricter, Type, Values
+
+Judge = Callable[[ImageFacts, Values], Outcome]
+CEL: Final = "cel"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of rule. With `waits_for`, its facts are not there yet, and it cannot warn or enforce."""
+
+    name: str
+    title: str
+    help: str
+    parameters: tuple[Parameter, ...] = ()
+    needs: frozenset[Need] = frozenset()
+    judge: Judge | None = None
+    waits_for: str = ""
+    is_for_artifacts: bool = False  # also judges what has no platforms, packages and files, such as a Helm chart
+
+    def clean(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all parameters in their stored form, with defaults. Raises Malformed for unknown or wrong ones."""
+        known = {parameter.name for parameter in self.parameters}
+        if extra := sorted(set(values) - known):
+            raise Malformed(f"{self.title} has no parameter {extra[0]}. Known: {', '.join(sorted(known)) or 'none'}.")
+        return {parameter.name: parameter.clean(values.get(parameter.name)) for parameter in self.parameters}
+
+
+_SEVERITY: Final = Parameter("severity", Type.SEVERITY, "From this severity on", Stricter.MILDER, HIGH)
+_ACCEPT: Final = Parameter(
+    "accept_unjudged",
+    Type.FLAG,
+    "Accept packages that could not be judged",
+    Stricter.OFF,
+    False,
+    "Without this, an image with such packages does not pass: their findings are unknown.",
+)
+
+
+def _number(name: str, title: str, stricter: Stricter, default: int | None, **more: Any) -> Parameter:
+    return Parameter(name, Type.NUMBER, title, stricter, default, **more)
+
+
+_PATTERNS: Final = "One a line; * matches any characters."
+
+
+_EXCEPT: Final = Parameter(
+    "except", Type.TEXTS, "Paths that are accepted", Stricter.FEWER, (), f"Such as /usr/bin/sudo. {_PATTERNS}"
+)
+
+
+def _signers(stricter: Stricter) -> Parameter:
+    words = "One a line: the name of a trusted source, the fingerprint of a key (sha256:...), or `identity issuer`."
+    return Parameter("signers", Type.TEXTS, "Signers", stricter, (), words, is_required=True)
+
+
+_BUILT: Final = (
+    Kind(
+        "findings",
+        "No findings",
+        "No open finding from a severity on: perhaps only fixable ones, or only ones known for some days.",
+        (
+            _SEVERITY,
+            Parameter("fixable_only", Type.FLAG, "Only findings with a fix", Stricter.OFF, False),
+            _number("older_than_days", "Known for at least this many days", Stricter.LOWER, 0),
+            _number("maximum", "Number of findings allowed", Stricter.LOWER, 0),
+            _ACCEPT,
+        ),
+        frozenset({Need.FINDINGS}),
+        rules.no_finding,
+    ),
+    Kind(
+        "no_worse",
+        "No worse than now",
+        "No finding that the image in the environment does not have: a release never adds risk.",
+        (_SEVERITY, _ACCEPT),
+        frozenset({Need.FINDINGS, Need.HELD}),
+        rules.no_worse,
+    ),
+    Kind(
+        "sbom",
+        "SBOM present and fresh",
+        "The packages of each platform are listed, at most some days ago.",
+        (_number("max_age_days", "Listed at most this many days ago", Stricter.LOWER, None),),
+        frozenset(),
+        rules.has_sbom,
+    ),
+    Kind(
+        "base_current",
+        "Base is current",
+        "Each direct base is the newest of its tag, or at most some days behind.",
+        (_number("max_days_behind", "Days that it may be behind", Stricter.LOWER, 0),),
+        frozenset({Need.BASES}),
+        rules.base_is_current,
+    ),
+    Kind(
+        "image_age",
+        "Image age",
+        "The image was created at most some days ago, as its configuration says.",
+        (_number("max_days", "Created at most this many days ago", Stricter.LOWER, 90, is_required=True),),
+        frozenset(),
+        rules.image_age,
+    ),
+    Kind(
+        "rebuilt_within",
+        "Rebuilt lately",
+        "The image was first pushed at most some days ago. This also works for builds with fixed dates.",
+        (_number("max_days", "First pushed at most this many days ago", Stricter.LOWER, 30, is_required=True),),
+        frozenset(),
+        rules.rebuilt_within,
+    ),
+    Kind(
+        "not_root",
+        "Not root",
+        "The image does not run as root.",
+        (Parameter("number_only", Type.FLAG, "The user must be a number", Stricter.ON, False),),
+        frozenset(),
+        rules.not_root,
+    ),
+    Kind(
+        "labels",
+        "Labels present",
+        "The image has these labels.",
+        (
+            Parameter(
+                "labels",
+                Type.TEXTS,
+                "Labels",
+                Stricter.MORE,
+                (),
+                "One a line: key, or key=pattern, in which * matches any characters.",
+                is_required=True,
+            ),
+        ),
+        frozenset(),
+        rules.has_labels,
+    ),
+    Kind(
+        "platforms",
+        "Platforms complete",
+        "Every platform of the image is in the registry, and these are among them.",
+        (Parameter("platforms", Type.TEXTS, "Platforms", Stricter.MORE, (), "One a line, such as linux/arm64."),),
+        frozenset(),
+        rules.platforms_complete,
+    ),
+    Kind(
+        "promoted",
+        "Promoted and soaked",
+        "This digest was in another environment for some hours without a break.",
+        (
+            Parameter("environment", Type.TEXT, "Environment", Stricter.SAME, is_required=True),
+            _number("hours", "Hours in it", Stricter.HIGHER, 0),
+        ),
+        frozenset({Need.STAYS}),
+        rules.soaked,
+        is_for_artifacts=True,
+    ),
+    Kind(
+        "signed_by_any",
+        "Signed by one of",
+        "At least one of these signed the image.",
+        (_signers(Stricter.FEWER),),
+        frozenset({Need.SIGNATURES}),
+        rules_of_trust.signed_by_any,
+        is_for_artifacts=True,
+    ),
+    Kind(
+        "signed_by_all",
+        "Signed by all of",
+        "Each of these signed the image.",
+        (_signers(Stricter.MORE),),
+        frozenset({Need.SIGNATURES}),
+        rules_of_trust.signed_by_all,
+        is_for_artifacts=True,
+    ),
+    Kind(
+        "provenance",
+        "Provenance",
+        "A verified SLSA provenance names one of these builders and one of these sources.",
+        (
+            Parameter("builders", Type.TEXTS, "Builders", Stricter.FEWER, (), _PATTERNS, is_required=True),
+            Parameter("sources", Type.TEXTS, "Sources of the code", Stricter.FEWER, ("*",), _PATTERNS),
+        ),
+        frozenset({Need.SIGNATURES}),
+        rules_of_trust.has_provenance,
+        is_for_artifacts=True,
+    ),
+    Kind(
+        "base_trusted",
+        "Base from a trusted source",
+        "Every direct base is from a trusted source, or the image is from one itself.",
+        (),
+        frozenset({Need.BASE_TRUST}),
+        rules_of_trust.base_is_trusted,
+    ),
+    Kind(
+        "quarantine",
+        "Not quarantined",
+        "No quarantine covers the image. Promotions are always stopped by one; this rule is for other points.",
+        (),
+        frozenset({Need.QUARANTINES}),
+        rules_of_content.not_quarantined,
+        is_for_artifacts=True,
+    ),
+    Kind(
+        "secrets",
+        "No secrets",
+        "No file has a private key or a credential in it, as far as the kept patterns know.",
+        (_EXCEPT,),
+        frozenset({Need.CONTENTS}),
+        rules_of_content.without("private_key", "credential", words="private keys or credentials"),
+    ),
+    Kind(
+        "setuid",
+        "No setuid files",
+        "No file runs with the rights of its owner or its group (setuid, setgid).",
+        (_EXCEPT,),
+        frozenset({Need.CONTENTS}),
+        rules_of_content.without("setuid", "setgid", words="setuid or setgid files"),
+    ),
+    Kind(
+        "file_modes",
+        "No world-writable files or devices",
+        "No file, and no folder without the sticky bit, can be written by everybody, and there is no device node.",
+        (_EXCEPT,),
+        frozenset({Need.CONTENTS}),
+        rules_of_content.without("world_writable", "device", words="world-writable files or devices"),
+    ),
+    Kind(
+        "malware",
+        "No malware",
+        "The malware scanner looked at every file and found nothing. Without a scanner, no image passes.",
+        (_EXCEPT,),
+        frozenset({Need.CONTENTS}),
+        rules_of_content.no_malware,
+    ),
+    Kind(
+        "unowned",
+        "No unowned programs",
+        "Every program and script is from a package, so that advisories can be about it.",
+        (_EXCEPT,),
+        frozenset({Need.CONTENTS}),
+        rules_of_content.without("unowned", words="programs that no package owns"),
+    ),
+    Kind(
+        "licences",
+        "No denied licence",
+        "No package declares a licence that is denied. With OR, one allowed licence is enough.",
+        (
+            Parameter(
+                "deny",
+                Type.TEXTS,
+                "Denied licences",
+                Stricter.MORE,
+                (),
+                f"Such as AGPL-3.0*. {_PATTERNS}",
+                is_required=True,
+            ),
+            Parameter("accept_undeclared", Type.FLAG, "Accept packages that declare no licence", Stricter.OFF, False),
+        ),
+        frozenset({Need.LICENCES}),
+        rules_of_licences.no_denied,
+    ),
+    Kind(
+        CEL,
+        "Expression",
+        "A CEL expression over the same facts is true.",
+        (
+            Parameter("expression", Type.TEXT, "Expression", Stricter.SAME, is_required=True),
+            Parameter("message", Type.TEXT, "What to tell the requester", Stricter.SAME, ""),
+        ),
+        frozenset(Need),
+    ),
+)
+_WAITING: Final = (
+    ("kev", "Not known to be exploited", "the list of known exploited vulnerabilities"),
+    ("epss", "Exploit probability", "EPSS scores"),
+    ("due_date", "No finding past its due date", "due dates of findings"),
+    ("vex", "VEX statements", "VEX statements about findings"),
+    ("end_of_life", "Distribution is supported", "end-of-life dates of distributions"),
+    ("pen_test", "No open pen-test finding", "pen-test findings"),
+    ("running", "No worse than what runs", "reports of clusters about what runs"),
+    ("external", "External check", "signed replies of external checks"),
+)
+
+KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in _BUILT} | {
+    name: Kind(name, title, f"Waits for {source}, which Gravingdock does not have yet.", waits_for=source)
+    for name, title, source in _WAITING
+}

@@ -1,0 +1,163 @@
+"""The typed facts about an image that rules judge. `evidence.policy_facts` reads them; nothing here asks a database."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from lifecycle.core.severities import RANKS
+from lifecycle.policy.types import BaseTrustFacts, SignatureFacts
+
+
+class Need(StrEnum):
+    """A group of facts. Only the groups that the rules of a set need are read."""
+
+    PLATFORMS = "platforms"  # always read
+    FINDINGS = "findings"
+    HELD = "held"
+    BASES = "bases"
+    STAYS = "stays"
+    SIGNATURES = "signatures"
+    BASE_TRUST = "base_trust"
+    CONTENTS = "contents"
+    QUARANTINES = "quarantines"
+    LICENCES = "licences"
+
+
+@dataclass(frozen=True, slots=True)
+class FindingFact:
+    """One open finding of an image: a vulnerability and a package, the worst severity of all its versions."""
+
+    advisory: str
+    package: str  # with the namespace: "debian/openssl"
+    type: str  # of the package URL: deb, pypi ...
+    severity: str
+    fixed_version: str  # "" when no fix is known
+    first_seen: datetime  # when we first knew that this image has it
+
+    @property
+    def is_fixable(self) -> bool:
+        return bool(self.fixed_version)
+
+
+@dataclass(frozen=True, slots=True)
+class LicenceFacts:
+    """The licences that the packages of all platforms declare: {licence or SPDX expression: names of packages}."""
+
+    packages: Mapping[str, Collection[str]] = field(default_factory=dict)
+    undeclared: int = 0  # packages that declare none, on the platform with the most
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformState:
+    """What is known of one platform manifest."""
+
+    digest: str
+    platform: str
+    is_known: bool = True  # its manifest is stored
+    created_at: datetime | None = None  # from the configuration
+    first_seen_at: datetime | None = None
+    user: str | None = None  # of the configuration; "" is root; None: the configuration is unknown
+    labels: Mapping[str, str] = field(default_factory=dict)
+    sbom_at: datetime | None = None  # when its packages were listed; None: not yet
+    scan_problem: str = ""
+    unjudged: str = ""  # what could not be judged, as a phrase; "" when every package was
+    is_matched: bool = True  # no package waits to be compared with the advisories
+
+    @property
+    def name(self) -> str:
+        return self.platform or self.digest[:19]
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """One problem of one file in the image: its kind, its path with a leading slash, and the rule or signature."""
+
+    kind: str  # setuid, setgid, world_writable, device, private_key, credential, unowned, malware
+    path: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentFacts:
+    """What the check of the image's files found. With a `problem`, what is not listed is unknown, not absent."""
+
+    found: tuple[FileFact, ...]
+    problem: str = ""
+    malware: str = "unknown"  # off, clean, found, unknown
+    malware_problem: str = ""
+    cut: frozenset[str] = frozenset()  # kinds of which not every file is listed
+
+
+@dataclass(frozen=True, slots=True)
+class BaseState:
+    """A direct base of the image, and whether its tag has moved on."""
+
+    digest: str
+    name: str  # repository:tag, else the digest
+    is_current: bool | None  # None: no tag ever pointed at it, so nobody can say
+    behind_since: datetime | None = None  # when its tag first moved on
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """A time for which an environment held this digest."""
+
+    environment: str
+    since: datetime
+    until: datetime | None = None  # None: it is there now
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFacts:
+    """The image that the environment holds of the same repository; its findings are None while they are unknown."""
+
+    digest: str
+    findings: frozenset[tuple[str, str]] | None  # (advisory, package)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """All that rules may know of an image, read at one moment."""
+
+    digest: str
+    now: datetime
+    environment: str = ""  # slug of the environment in question; "" for none
+    repository: str = ""
+    artifact: str = ""  # what it is, when it is no image: "Helm chart"; "" for an image
+    platforms: tuple[PlatformState, ...] = ()
+    missing_platforms: tuple[str, ...] = ()
+    findings: tuple[FindingFact, ...] | None = None  # None while the packages of a platform are unknown
+    held: HeldFacts | None = None  # None: the environment holds nothing of the repository
+    bases: tuple[BaseState, ...] = ()
+    stays: tuple[Stay, ...] = ()
+    signatures: SignatureFacts | None = None  # None: not read
+    base_trust: BaseTrustFacts | None = None  # None: not read
+    contents: ContentFacts | None = None  # None: not read, or a platform was not checked
+    licences: LicenceFacts | None = None  # None: not read, or those of a platform are unknown
+    quarantines: tuple[str, ...] | None = None  # one sentence for each live quarantine; None: not read
+
+    def age(self, moment: datetime) -> timedelta:
+        return self.now - moment
+
+    def days_since(self, moment: datetime) -> int:
+        """Return the whole days since `moment`; never negative, because clocks differ."""
+        return max(0, (self.now - moment).days)
+
+    def without(self, waived: Collection[tuple[str, str]]) -> ImageFacts:
+        """Return the facts without what is in `waived`: findings as (advisory, package), files as (path, kind)."""
+        facts = self
+        if facts.findings is not None:
+            left = tuple(f for f in facts.findings if (f.advisory, f.package) not in waived)
+            facts = replace(facts, findings=left)
+        if facts.contents is not None:
+            files = tuple(f for f in facts.contents.found if (f.path, f.kind) not in waived)
+            facts = replace(facts, contents=replace(facts.contents, found=files))
+        return facts
+
+
+def severity_rank(severity: str) -> int:
+    """Return 0 for critical, and more for less. An unknown severity ranks last."""
+    return RANKS.get(severity, len(RANKS))
