@@ -1,0 +1,19 @@
+"""`/policies/` and `/waivers/`."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from lifecycle.pages.policies import views
+
+urlpatterns = [
+    path("policies/", views.policies, name="policies"),
+    path("policies/try/", views.try_expression, name="policy-try"),
+    path("policies/<str:scope>/", views.policy, name="policy"),
+    path("waivers/", views.waiver_list, name="waivers"),
+    path("waivers/new/", views.new_waiver, name="waiver-new"),
+    path("waivers/<int:pk>/", views.waiver, name="waiver"),
+    path("waivers/<int:pk>/approve/", views.decide_waiver, {"act": "approve"}, name="waiver-approve"),
+    path("waivers/<int:pk>/reject/", views.decide_waiver, {"act": "reject"}, name="waiver-reject"),
+    path("waivers/<int:pk>/revoke/", views.decide_waiver, {"act": "revoke"}, name="waiver-revoke"),
+]

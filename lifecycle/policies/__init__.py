@@ -1,0 +1,1 @@
+"""Policies as people keep them: rule sets with revisions, and waivers."""
