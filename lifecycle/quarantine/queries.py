@@ -1,0 +1,129 @@
+"""Which images quarantines cover, and which quarantines a user can see."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from django.db import connection
+from django.db.models import QuerySet
+
+from accounts.models import User
+from accounts.verbs import Verb
+from lifecycle.authority.queries import images_visible_to, images_with_places
+from lifecycle.core.context import once_a_read
+from lifecycle.core.reasons import Reason
+from lifecycle.lineage.models import Ancestry
+from lifecycle.quarantine.models import Quarantine, QuarantineExemption
+from lifecycle.quarantine.types import Cover, Quarantined
+from lifecycle.registry.models import Image, IndexEntry
+
+# Walks from the wanted images to their platforms and up to their bases. So it costs the same for a base with 100,000
+# derived images, and images that arrive later are covered too. Evidence of low confidence is only a claim in a label:
+# anybody could write it, or leave it out. Without a live quarantine, `wanted` is empty and nothing else is read.
+COVERED_SQL: Final = """
+WITH RECURSIVE live AS (
+    SELECT id, image_id, descendants, reason FROM lifecycle_quarantine WHERE released_at IS NULL {only}
+),
+wanted(id) AS (SELECT unnest(%(ids)s::bigint[]) WHERE EXISTS (SELECT FROM live)),
+below(root, id) AS (
+    SELECT id, id FROM wanted
+    UNION
+    SELECT b.root, e.child_id FROM below b JOIN lifecycle_indexentry e ON e.index_id = b.id
+),
+up(root, start, id) AS (
+    SELECT root, id, id FROM below
+    UNION
+    SELECT u.root, u.start, d.base_id
+    FROM up u JOIN lifecycle_derivation d ON d.derived_id = u.id AND d.confidence IN ('high', 'medium')
+),
+source(quarantine_id, id) AS (
+    SELECT id, image_id FROM live
+    UNION
+    SELECT s.quarantine_id, e.child_id FROM source s JOIN lifecycle_indexentry e ON e.index_id = s.id
+),
+exempt(quarantine_id, id) AS (
+    SELECT x.quarantine_id, x.image_id FROM lifecycle_quarantineexemption x JOIN live ON live.id = x.quarantine_id
+    UNION
+    SELECT x.quarantine_id, e.child_id FROM exempt x JOIN lifecycle_indexentry e ON e.index_id = x.id
+)
+SELECT up.root, live.id, live.reason, bool_or(up.start = up.id)
+FROM up
+JOIN source ON source.id = up.id
+JOIN live ON live.id = source.quarantine_id
+WHERE (live.descendants OR up.start = up.id)
+  AND NOT EXISTS (
+      SELECT FROM exempt x WHERE x.quarantine_id = live.id AND x.id IN (up.root, up.start) AND up.start <> up.id
+  )
+GROUP BY up.root, live.id, live.reason
+ORDER BY up.root, bool_or(up.start = up.id) DESC, live.id
+"""
+SCANNED_MAX: Final = 5000
+_ALL: Final = COVERED_SQL.format(only="")
+_ONE: Final = COVERED_SQL.format(only="AND id = %(quarantine)s")
+
+
+def covers_of(image_ids: Collection[int], *, quarantine_id: int | None = None) -> dict[int, list[Cover]]:
+    """Return {image id: the live quarantines that cover it, the direct ones first}; only covered images. One query.
+
+    An image is covered if it is quarantined itself, is the index or a platform of one that is, or is built on one whose
+    quarantine includes descendants. With `quarantine_id`, only that quarantine counts.
+    """
+    found: dict[int, list[Cover]] = {}
+    with connection.cursor() as cursor:
+        sql = _ALL if quarantine_id is None else _ONE
+        cursor.execute(sql, {"ids": sorted(set(image_ids)), "quarantine": quarantine_id})
+        for image_id, pk, reason, is_direct in cursor.fetchall():
+            found.setdefault(image_id, []).append(Cover(pk, reason, is_direct))
+    return found
+
+
+def covers_of_image(image: Image) -> list[Cover]:
+    """Return the live quarantines that cover one image. A page asks once, for any number of environments."""
+    return once_a_read(("covers", image.pk), lambda: covers_of([image.pk]).get(image.pk, []))
+
+
+def why_quarantined(image: Image) -> Reason | None:
+    """Return why an image cannot be promoted, or be a base; None when no quarantine covers it."""
+    covers = covers_of_image(image)
+    return Reason(" ".join(cover.words for cover in covers), Quarantined) if covers else None
+
+
+def add_covers(images: Iterable[Image | None]) -> None:
+    """Set `covers` on each image, for lists, pages and the API. One query for any number; none without an image."""
+    rows = [image for image in images if image is not None]
+    found = covers_of([image.pk for image in rows]) if rows else {}
+    for image in rows:
+        image.covers = found.get(image.pk, [])  # type: ignore[attr-defined]  # only what shows images needs it
+
+
+def quarantines_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[Quarantine]:
+    """Return the quarantines of images on which `actor` has `verb`, with the joins that a list needs."""
+    rows = Quarantine.objects.select_related("image", "team", "created_by", "release_requested_by", "released_by")
+    if actor.kind == User.Kind.SYSTEM and actor.is_active:
+        return rows
+    return rows.filter(image__in=images_visible_to(actor, verb).filter(pk__in=Quarantine.objects.values("image")))
+
+
+def exemptions_of(row: Quarantine, actor: User) -> QuerySet[QuarantineExemption]:
+    """Return the exempt images of a quarantine that `actor` can see, the newest first."""
+    rows = row.exemptions.select_related("image", "created_by").filter(image__in=images_visible_to(actor))
+    return rows.order_by("-pk")
+
+
+def covered_images(row: Quarantine, actor: User, *, limit: int) -> list[tuple[Image, list[str]]]:
+    """Return up to `limit` covered images that `actor` can see, the nearest first, each with its repositories.
+
+    Only live quarantines cover anything. Images beyond the first SCANNED_MAX descendants are not listed, but covered.
+    """
+    if not row.is_live:
+        return []
+    own = [row.image_id, *IndexEntry.objects.filter(index=row.image_id).values_list("child_id", flat=True)]
+    below = Ancestry.objects.filter(ancestor__in=own).order_by("depth", "descendant_id")
+    ids = list(dict.fromkeys([*own, *below.values_list("descendant_id", flat=True)[:SCANNED_MAX]]))
+    around = IndexEntry.objects.filter(child__in=ids).order_by("index_id").values_list("index_id", flat=True)
+    ids = list(dict.fromkeys([*ids, *around]))
+    found = covers_of(ids, quarantine_id=row.pk)
+    images = {image.pk: image for image in images_with_places(actor).filter(pk__in=found).defer("manifest", "config")}
+    shown = [images[pk] for pk in ids if pk in images][:limit]
+    return [(image, [place.repository.name for place in image.places_seen]) for image in shown]  # type: ignore[attr-defined]  # set by images_with_places

@@ -1,0 +1,39 @@
+"""What a quarantine means for one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lifecycle.core.errors import NotPermitted, PolicyBlocked
+
+
+class SecondPersonNeeded(NotPermitted):
+    """Another person has to do this: whoever quarantined the image, or asked for its release, cannot."""
+
+    code: ClassVar[str] = "second_person_needed"
+
+
+class Quarantined(PolicyBlocked):
+    """A quarantine covers the image."""
+
+    code: ClassVar[str] = "quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """One live quarantine that covers an image."""
+
+    quarantine_id: int
+    reason: str
+    is_direct: bool  # the digest itself is quarantined, or it is the index or a platform of the digest
+
+    @property
+    def name(self) -> str:
+        return f"Q-{self.quarantine_id}"
+
+    @property
+    def words(self) -> str:
+        """The sentence for pages and refusals."""
+        how = "The image is" if self.is_direct else "The image is built on an image that is"
+        return f"{how} quarantined ({self.name}): {self.reason.strip().rstrip('.')[:300]}."

@@ -1,0 +1,62 @@
+"""`gravingdock quarantine`: stop an image from a terminal, and lift that with two people."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from accounts import tokens
+from lifecycle.cli import client
+from lifecycle.cli.main import main
+from tests.factories.people import person
+from tests.integration.cli.test_cli import to_application
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Return a function that runs one command as a user and returns (exit code, stdout, stderr)."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    def as_user(user, *arguments):
+        client.save_login(client.Login("http://localhost", tokens.create_token(user, kind="pat", name="cli")[1]))
+        try:
+            code = main([str(part) for part in arguments], transport=httpx.MockTransport(to_application))
+        except SystemExit as stop:  # argparse exits this way
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return as_user
+
+
+def test_quarantine_is_made_listed_shown_and_lifted(dock, run):
+    guard, other = person("guard", dock.team, "security"), person("other", dock.team, "security")
+    code, out, _ = run(
+        guard, "quarantine", "create", "shop/api:1.0", "--reason", "bad", "--incident", "INC-7", "--json"
+    )
+    made = json.loads(out)
+    assert (code, made["digest"], made["descendants"]) == (0, dock.image.digest, True)
+    name = f"Q-{made['id']}"
+    assert name in run(guard, "quarantine", "list", "--state", "active")[1]
+    assert dock.image.digest in run(guard, "quarantine", "show", name)[1]
+    assert json.loads(run(guard, "quarantine", "show", made["id"], "--json")[1])["images"]
+    code, _, problem = run(guard, "quarantine", "release", name)
+    assert (code, "Another person" in problem) == (1, True)
+    assert run(guard, "quarantine", "request-release", name, "--reason", "false alarm")[0] == 0
+    assert run(other, "quarantine", "refuse-release", name, "--reason", "not proven")[0] == 0
+    assert run(guard, "quarantine", "request-release", name, "--reason", "proven")[0] == 0
+    assert run(other, "quarantine", "release", name)[0] == 0
+    assert json.loads(run(guard, "quarantine", "list", "--json")[1])["state"] == "released"
+
+
+def test_exemption_of_an_image_that_is_not_covered_is_refused(dock, run):
+    guard, other = person("guard", dock.team, "security"), person("other", dock.team, "security")
+    run(guard, "quarantine", "create", dock.image.digest, "--reason", "bad", "--only-image")
+    code, _, problem = run(other, "quarantine", "exempt", "Q-x", dock.image.digest, "--reason", "x")
+    assert (code, "Name a quarantine by its number" in problem) == (2, True)
+    listed = json.loads(run(guard, "quarantine", "list", "--json")[1])
+    code, _, problem = run(other, "quarantine", "exempt", listed["id"], dock.image.digest, "--reason", "x")
+    assert (code, "quarantined image itself" in problem) == (1, True)
