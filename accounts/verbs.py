@@ -41,11 +41,6 @@ class Verb(StrEnum):
 NOT_CHECKED_YET: Final = frozenset(
     {
         Verb.IMAGE_SIGN,
-        Verb.IMAGE_QUARANTINE,
-        Verb.PROMOTION_BREAKGLASS,
-        Verb.WAIVER_REQUEST,
-        Verb.WAIVER_APPROVE,
-        Verb.POLICY_MANAGE,
         Verb.RUNTIME_REPORT,
     }
 )

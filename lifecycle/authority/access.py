@@ -18,12 +18,13 @@ from lifecycle.authority.queries import (
     roles_with_counts,
     teams_visible_to,
 )
-from lifecycle.authority.rights import require
-from lifecycle.core.errors import MalformedDigest, NotFound
+from lifecycle.authority.rights import is_above_grants, require
+from lifecycle.core.errors import MalformedDigest, NotFound, NotPermitted
 from lifecycle.core.types import Digest
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import (
     Image,
+    Registry,
     Repository,
     RepositoryImage,
 )
@@ -88,6 +89,31 @@ def team_for(actor: User, slug: str) -> Team:
     if team is None:
         raise NotFound("Team not found, or you don't have access.")
     return team
+
+
+def people_for(actor: User) -> QuerySet[User]:
+    """Return the accounts of all people; raises NotPermitted unless `actor` is an admin."""
+    if not is_above_grants(actor):
+        raise NotPermitted("Only admins can manage accounts. Ask an admin.")
+    return User.objects.filter(kind=User.Kind.PERSON)
+
+
+def registries_for(actor: User) -> QuerySet[Registry]:
+    """Return the managed registry and those that admins added; raises NotPermitted unless `actor` is an admin.
+
+    A registry that only an inventory file names is not among them.
+    """
+    if not is_above_grants(actor):
+        raise NotPermitted("Only admins can manage registries. Ask an admin.")
+    return Registry.objects.filter(Q(is_managed=True) | Q(is_added=True))
+
+
+def registry_for(actor: User, registry_id: int) -> Registry:
+    """Return one of `registries_for`; raises NotPermitted, NotFound."""
+    registry = registries_for(actor).filter(pk=registry_id).first()
+    if registry is None:
+        raise NotFound("Registry not found.")
+    return registry
 
 
 def person_for(actor: User, person_id: int) -> User:

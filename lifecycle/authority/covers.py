@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db.models import Q
+from django.db.models.expressions import RawSQL
 
-from accounts.models import User
+from accounts.models import ApiToken, User
 from accounts.verbs import Verb
-from lifecycle.authority.grants import live_grants
+from lifecycle.authority.constants import ADMIN_VERBS
+from lifecycle.authority.grants import LIVE_SQL, live_grants
 from lifecycle.authority.rights import makers_of, why_suspended
-from lifecycle.core.context import once_a_read
+from lifecycle.core.context import once_a_read, remember_for_read
 
 # (team id, pattern, pattern in LIKE syntax, environment id, verbs) of a live grant.
 Held = tuple[int, str, str, int | None, list[str]]
@@ -65,6 +67,19 @@ def covers_of(actor: User, verb: Verb) -> list[Cover]:
     return [_cover(_held(user), verb) for user in (actor, *bounds)]
 
 
+def whole_teams(actor: User, verb: Verb) -> frozenset[int] | None:
+    """Return the ids of the teams on which, as a whole, `actor` has `verb`; None for all teams. As `teams_where`."""
+    if not actor.is_active or why_suspended(actor):
+        return frozenset()
+    found: frozenset[int] | None = None
+    for user in (actor, *makers_of(actor)):
+        if user.kind == User.Kind.SYSTEM or (user.is_superuser and verb in ADMIN_VERBS):
+            continue
+        whole = frozenset(_cover(_held(user), verb).whole)
+        found = whole if found is None else found & whole
+    return found
+
+
 def visible_sql(actor: User, verb: Verb, alias: str) -> tuple[str, list[Any]]:
     """Return (condition, parameters) that `actor` has `verb` on the row `alias` of lifecycle_repository."""
     if actor.kind == User.Kind.SYSTEM and actor.is_active:
@@ -84,6 +99,37 @@ def _held(user: User) -> list[Held]:
         "team_id", "repository_pattern", "repository_like", "environment_id", "role__verbs"
     )
     return once_a_read(("held", user.pk), lambda: list(rows))
+
+
+# Annotation of an API token: [user id, *Held] of the live grants of its user, and of a robot's responsible user.
+HELD_BY_TOKEN: Final = RawSQL(  # noqa: S611 -- a constant
+    f"""(SELECT coalesce(json_agg(json_build_array(
+        g.user_id, g.team_id, g.repository_pattern, g.repository_like, g.environment_id, r.verbs)), '[]')
+    FROM lifecycle_rolegrant g JOIN accounts_role r ON r.id = g.role_id
+    WHERE {LIVE_SQL} AND g.user_id IN (
+        SELECT accounts_apitoken.user_id
+        UNION ALL SELECT b.responsible_id FROM accounts_robot b WHERE b.user_id = accounts_apitoken.user_id))""",  # noqa: S608 -- of constants
+    (),
+)
+
+
+def remember_rights(token: ApiToken) -> None:
+    """Keep what the query of a usable `token` with `held_by_token` has read, until the end of a read-only request.
+
+    A request that changes something reads the rights in its own transaction.
+    """
+    rows: list[tuple[Any, ...]] = token.held_by_token  # type: ignore[attr-defined]  # the annotation HELD_BY_TOKEN
+    user = token.user
+    users = [user]
+    if user.kind == User.Kind.ROBOT:
+        responsible = user.robot.responsible
+        if responsible is None or responsible.kind == User.Kind.ROBOT:
+            return  # a longer chain: read when it is asked for
+        users.append(responsible)
+        remember_for_read(("suspended", user.pk), "")
+        remember_for_read(("makers", user.pk), [responsible])
+    for holder in users:
+        remember_for_read(("held", holder.pk), [tuple(grant) for user_id, *grant in rows if user_id == holder.pk])
 
 
 def _cover(held: list[Held], verb: Verb) -> Cover:

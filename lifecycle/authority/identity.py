@@ -8,6 +8,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Lower
 
 from accounts.models import ApiToken, User
+from lifecycle.core.context import once_a_read
 
 
 def counted_voters(people: QuerySet[User], requester_ids: Collection[int]) -> QuerySet[User]:
@@ -17,7 +18,8 @@ def counted_voters(people: QuerySet[User], requester_ids: Collection[int]) -> Qu
 
 def why_not_counted(voter: User, requester_ids: Collection[int]) -> str:
     """Return why a vote of `voter` does not count on a request of `requester_ids`, as one sentence; "" if it counts."""
-    return reasons_not_counted([voter], requester_ids).get(voter.pk, "")
+    key = ("not counted", voter.pk, frozenset(requester_ids))  # asked for each member of a release set
+    return once_a_read(key, lambda: reasons_not_counted([voter], requester_ids).get(voter.pk, ""))
 
 
 def reasons_not_counted(voters: Collection[User], requester_ids: Collection[int]) -> dict[int, str]:

@@ -80,7 +80,11 @@ def project_expired() -> int:
 
 
 def project_new_repositories(repository_ids: Collection[int]) -> None:
-    """Add rows on new repositories for each live grant whose pattern matches, in the caller's transaction."""
+    """Make the rows on new repositories for each live grant whose pattern matches, in the caller's transaction.
+
+    A repository that became a target has rows of its former team: they go.
+    """
+    RepositoryUserPermission.objects.filter(content_object__in=repository_ids).delete()
     repositories = list(Repository.objects.filter(pk__in=repository_ids).values_list("pk", "team_id", "family"))
     grants = live_grants().filter(team__in={team for _, team, _ in repositories}, environment=None)
     expected: dict[User, set[tuple[int, str]]] = {}

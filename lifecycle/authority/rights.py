@@ -50,6 +50,11 @@ def grants_of(
     return grants
 
 
+def is_above_grants(actor: User) -> bool:
+    """Return whether `actor` is an active admin or the system user. Both can set up teams and grant any role."""
+    return actor.is_active and (actor.is_superuser or actor.kind == User.Kind.SYSTEM)
+
+
 def makers_of(actor: User) -> list[User]:
     """Return the users whose rights bound those of a robot now, whoever granted them; [] for other accounts.
 

@@ -16,6 +16,7 @@ from lifecycle.authority.services.accounts import (
     verify_mail,
 )
 from lifecycle.authority.services.environments import create_environment
+from lifecycle.authority.services.moving import move_repositories
 from lifecycle.authority.services.robots import (
     create_robot,
     create_robot_token,
@@ -46,6 +47,7 @@ __all__ = [
     "delete_team",
     "grant_robot",
     "link_for",
+    "move_repositories",
     "note_password_changed",
     "reactivate",
     "rename_team",

@@ -25,7 +25,7 @@ from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, LinkUsed, Profile, ProfileChanged, UserCreated, UserDetails, UserSecret
 from lifecycle.authority import limiter
 from lifecycle.authority.projection import project
-from lifecycle.authority.services.teams import is_above_grants
+from lifecycle.authority.rights import is_above_grants
 from lifecycle.authority.services.tokens import end_token
 from lifecycle.core import clock, context
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from django.db import transaction
 from django.db.models import Q
 
@@ -11,14 +13,29 @@ from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, EnvironmentCreated
 from lifecycle.authority.rights import require
 from lifecycle.core.errors import Conflict
-from lifecycle.environments.models import Environment
+from lifecycle.environments.models import EXECUTE_WITHIN_IN_PRODUCTION_S, EXECUTE_WITHIN_S, Environment
+
+# Short names that decide the defaults of a new environment, and nothing after it is made.
+_PRODUCTION_NAMES: Final = frozenset({"production", "prod"})
+_DEV_NAMES: Final = frozenset({"dev", "development"})
 
 
 @transaction.atomic
 def create_environment(
-    team: Team, *, actor: User, slug: str, name: str, prefix: str, required_approvals: int = 1
+    team: Team,
+    *,
+    actor: User,
+    slug: str,
+    name: str,
+    prefix: str,
+    required_approvals: int | None = None,
+    is_production: bool | None = None,
 ) -> Environment:
     """Add an environment at the end of the team's promotion path.
+
+    Without `is_production`, one that is called production or prod is production. Without `required_approvals`,
+    production needs 2, one that is called dev or development 0, others 1. In dev, a newer request supersedes older
+    ones.
 
     Raises NotPermitted, or Conflict when the slug or the prefix is already used in the team. Also raises Conflict when
     the prefix is the slug of a team, because that team's members could push to the target repositories.
@@ -30,8 +47,15 @@ def create_environment(
     if Environment.objects.filter(team=team).filter(Q(slug=slug) | Q(prefix=prefix)).exists():
         raise Conflict(f"Short name {slug} or prefix {prefix} is already used in team {team}. Choose another.")
     last = Environment.objects.filter(team=team).order_by("-position").first()
+    is_production = slug in _PRODUCTION_NAMES if is_production is None else is_production
+    is_dev = slug in _DEV_NAMES and not is_production
+    if required_approvals is None:
+        required_approvals = 2 if is_production else 0 if is_dev else 1
     environment = Environment(
         team=team,
+        is_production=is_production,
+        queue_policy=Environment.QueuePolicy.LATEST_WINS if is_dev else Environment.QueuePolicy.QUEUE,
+        execute_within_s=EXECUTE_WITHIN_IN_PRODUCTION_S if is_production else EXECUTE_WITHIN_S,
         slug=slug,
         name=name,
         prefix=prefix,

@@ -1,29 +1,23 @@
-"""Stored secrets and their keys: every sealed field, and how all are sealed again with a new key."""
+"""Stored secrets and their keys: how every sealed field is sealed again with a new key."""
 
 from __future__ import annotations
 
-from typing import Final
-
 from django.db import transaction
-from django.db.models import Model
 
 from accounts.models import User
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, KeysRotated
 from lifecycle.core import sealing
-from lifecycle.registry.models import Registry
-
-# Every field that holds a sealed secret. Tokens, passwords and links are stored as hashes, so they need no key.
-SEALED_FIELDS: Final[tuple[tuple[type[Model], str], ...]] = ((Registry, "password_encrypted"),)
 
 
 def rotate(*, actor: User) -> tuple[int, list[str]]:
     """Seal every stored secret with FIELD_KEY; return (number of sealed values, rows that cannot be read).
 
-    Each row has its own transaction, so it can run while everything runs, and again after an interruption.
+    Tokens, passwords and links are stored as hashes, so they need no key. Each row has its own transaction, so it can
+    run while everything runs, and again after an interruption.
     """
     sealed_again, unreadable = 0, []
-    for model, field in SEALED_FIELDS:
+    for model, field in sealing.registered_fields():
         for pk in list(model._default_manager.order_by("pk").values_list("pk", flat=True)):
             with transaction.atomic():
                 row = model._default_manager.select_for_update().filter(pk=pk).first()

@@ -14,7 +14,7 @@ from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, RoleChanged, RoleContent, RoleCreated, RoleDeleted
 from lifecycle.authority.projection import project
-from lifecycle.authority.services.teams import is_above_grants
+from lifecycle.authority.rights import is_above_grants
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 
 
@@ -76,6 +76,9 @@ def delete_role(slug: str, *, actor: User) -> None:
     if count:
         text = "1 grant. Revoke it first." if count == 1 else f"{count} grants. Revoke them first."
         raise Conflict(f"Role {role} has {text}")
+    rule = role.approval_rules.select_related("environment__team").first()
+    if rule is not None:
+        raise Conflict(f"The approval rule {rule} of {rule.environment.team}/{rule.environment} names role {role}.")
     details = RoleDeleted(role=role.slug, before=_content(role))
     audit.record(Action.ROLE_DELETED, actor=actor, subject=role, details=details)
     role.delete()

@@ -26,13 +26,18 @@ from lifecycle.authority.grants import live_grants, over_whole_team
 from lifecycle.authority.models import RoleGrant, TeamUserPermission
 from lifecycle.authority.projection import project
 from lifecycle.authority.queries import teams_visible_to
-from lifecycle.authority.rights import grants_of, require
+from lifecycle.authority.rights import grants_of, is_above_grants, require
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 from lifecycle.core.reasons import Reason, refuse_if
-from lifecycle.environments.models import Environment
+from lifecycle.environments.models import ApprovalRule, Environment
 
-_ONE: Final = {"repositories": "repository", "environments": "environment", "robots": "robot"}
+_ONE: Final = {
+    "repositories": "repository",
+    "environments": "environment",
+    "robots": "robot",
+    "approval rules": "approval rule",
+}
 _NO_GRANT: Final = "Grant not found, or you don't have access."
 
 
@@ -85,11 +90,12 @@ def rename_team(team_id: int, *, actor: User, name: str) -> Team:
 
 
 def contents_of(team: Team) -> dict[str, int]:
-    """Return how many repositories, environments and active robots a team has: what its deletion waits for."""
+    """Return how many objects of each kind its deletion waits for; approval rules are those that name the team."""
     return {
         "repositories": team.repositories.count(),
         "environments": Environment.objects.filter(team=team).count(),
         "robots": team.robots.filter(user__is_active=True).count(),
+        "approval rules": ApprovalRule.objects.filter(team=team).count(),
     }
 
 
@@ -192,11 +198,6 @@ def grant_role(
     return write_grant(
         team, user, chosen, actor=actor, repository_pattern=repository_pattern, environment=scope, expires_at=expires_at
     )
-
-
-def is_above_grants(actor: User) -> bool:
-    """Return whether `actor` is an active admin or the system user. Both can set up teams and grant any role."""
-    return actor.is_active and (actor.is_superuser or actor.kind == User.Kind.SYSTEM)
 
 
 def require_verbs(actor: User, team: Team, verbs: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zoneinfo
+from collections.abc import Sequence
 from datetime import datetime, time
 from typing import Any, Final
 
@@ -38,6 +39,22 @@ class TeamNameForm(forms.Form):
     """The display name of a team."""
 
     name = forms.CharField(max_length=120, required=False, widget=forms.TextInput(attrs=_INPUT))
+
+
+class MoveForm(forms.Form):
+    """Another team for repositories of a team."""
+
+    to = forms.ChoiceField(label="To team", widget=forms.Select(attrs=_SELECT))
+    names = forms.MultipleChoiceField(
+        label="Repositories",
+        widget=forms.CheckboxSelectMultiple,
+        error_messages={"required": "Choose at least one repository."},
+    )
+
+    def __init__(self, teams: Sequence[str], names: Sequence[str], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["to"].choices = [(slug, slug) for slug in teams]  # type: ignore[attr-defined]  # a choice field
+        self.fields["names"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]  # likewise
 
 
 class GrantForm(forms.Form):

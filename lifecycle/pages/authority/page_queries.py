@@ -8,8 +8,7 @@ from accounts.models import Robot, Team, User
 from accounts.verbs import Verb
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.queries import count_of, repositories_visible_to
-from lifecycle.authority.rights import may
-from lifecycle.authority.services.teams import is_above_grants
+from lifecycle.authority.rights import is_above_grants, may
 from lifecycle.rebuild.models import BuilderPermit
 from lifecycle.rebuild.refusals import who_turns_builder_on
 

@@ -1,16 +1,17 @@
-"""`/teams/`, `/roles/`, `/people/` and `/account/`."""
+"""`/teams/`, `/roles/`, `/people/`, `/registries/` and `/account/`."""
 
 from __future__ import annotations
 
 from django.urls import path
 
-from lifecycle.pages.authority.views import people, profile, robots, roles, teams, tokens
+from lifecycle.pages.authority.views import people, profile, registries, robots, roles, teams, tokens
 
 urlpatterns = [
     path("teams/", teams.teams, name="teams"),
     path("teams/<slug:slug>/", teams.team, name="team"),
     path("teams/<slug:slug>/rename/", teams.rename, name="team-rename"),
     path("teams/<slug:slug>/delete/", teams.delete, name="team-delete"),
+    path("teams/<slug:slug>/move/", teams.move, name="team-move"),
     path("teams/<slug:slug>/members/", teams.add_member, name="team-add-member"),
     path("teams/<slug:slug>/grants/<int:pk>/revoke/", teams.revoke_grant, name="team-revoke-grant"),
     path("teams/<slug:slug>/environments/", teams.create_environment, name="team-create-environment"),
@@ -33,6 +34,11 @@ urlpatterns = [
     path("people/<int:pk>/verify-mail/", people.verify_mail, name="person-verify-mail"),
     path("people/<int:pk>/deactivate/", people.deactivate, name="person-deactivate"),
     path("people/<int:pk>/reactivate/", people.reactivate, name="person-reactivate"),
+    path("registries/", registries.registries, name="registries"),
+    path("registries/new/", registries.new_registry, name="new-registry"),
+    path("registries/<int:pk>/", registries.registry, name="registry"),
+    path("registries/<int:pk>/test/", registries.test, name="registry-test"),
+    path("registries/<int:pk>/remove/", registries.remove, name="registry-remove"),
     path("account/", profile.profile, name="profile"),
     path("account/link/<str:text>/", profile.link, name="account-link"),
     path("account/tokens/", tokens.tokens, name="tokens"),

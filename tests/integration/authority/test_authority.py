@@ -11,7 +11,7 @@ from django.utils import timezone
 from guardian.core import ObjectPermissionChecker
 
 from accounts import tokens
-from accounts.models import Role, User
+from accounts.models import Role, Team, User
 from accounts.queries import system_user
 from accounts.verbs import BUILTIN_ROLES, Verb
 from lifecycle.audit.models import AuditEvent
@@ -215,3 +215,23 @@ def test_user_without_grants_sees_nothing_in_one_query(team, kim, django_assert_
         assert not list(repositories_visible_to(kim))
     grant_role(team, kim, "viewer")
     assert [row.name for row in repositories_visible_to(kim)] == ["shop/api"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("slug", "chosen", "wanted"),
+    [
+        ("dev", {}, (False, 0, 3 * 86_400, "latest-wins")),
+        ("staging", {}, (False, 1, 3 * 86_400, "queue")),
+        ("production", {}, (True, 2, 86_400, "queue")),
+        ("production", {"is_production": False}, (False, 1, 3 * 86_400, "queue")),
+        ("live", {"is_production": True, "required_approvals": 1}, (True, 1, 86_400, "queue")),
+    ],
+)
+def test_new_environment_gets_defaults_by_its_name(slug, chosen, wanted) -> None:
+    team = Team.objects.create(slug="shop", name="Shop")
+    made = create_environment(team, actor=system_user(), slug=slug, name=slug, prefix=slug, **chosen)
+    got = (made.is_production, made.required_approvals, made.execute_within_s, made.queue_policy)
+    assert got == wanted
+    assert (made.approve_within_s, made.soak_s, made.auto_execute, made.revision) == (7 * 86_400, 0, False, 1)
+    assert (made.excludes_requester, made.excludes_build_trigger, made.excludes_committer) == (True, True, True)

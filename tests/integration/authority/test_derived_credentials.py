@@ -257,3 +257,15 @@ def test_take_over_by_the_api_shows_who_is_responsible(shop):
     assert api(text).get(url).json()["is_suspended"]
     taken = api(text).post(url + "take-over/")
     assert (taken.status_code, taken.json()["responsible"], taken.json()["is_suspended"]) == (200, "lee", False)
+
+
+def test_robot_of_a_robot_is_bounded_by_both(shop):
+    inner = services.create_robot(shop.team.pk, actor=shop.kim, name="inner")
+    for robot in (shop.robot, inner):
+        services.grant_robot(robot.pk, actor=shop.kim, role="viewer", repository_pattern="*")
+    Robot.objects.filter(pk=shop.robot.pk).update(responsible=inner.user)
+    assert tokens.makers_of(shop.user) == [inner.user, shop.kim]
+    assert may(shop.user, Verb.IMAGE_VIEW, team=shop.team)
+    RoleGrant.objects.filter(user=shop.kim).delete()
+    assert not may(shop.user, Verb.IMAGE_VIEW, team=shop.team)
+    assert not repositories_visible_to(shop.user).exists()

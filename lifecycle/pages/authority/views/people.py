@@ -10,35 +10,36 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts.models import Robot, User
 from lifecycle.authority import services
-from lifecycle.authority.access import person_for
+from lifecycle.authority.access import people_for, person_for
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.queries import teams_visible_to
-from lifecycle.authority.services.teams import is_above_grants
+from lifecycle.authority.rights import is_above_grants
 from lifecycle.core import clock
-from lifecycle.core.errors import NotFound, NotPermitted
+from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
 from lifecycle.pages.authority.forms import PersonForm
 from lifecycle.pages.form_errors import errors_shown_on
-from lifecycle.pages.requests import cursors, reader
+from lifecycle.pages.requests import cursors, reader, sort_of
 
 _SEARCH_MAX = 150  # characters, as in a user name
 
 
 def _require_admin(request: HttpRequest) -> User:
     user = reader(request)
-    if not is_above_grants(user):
-        raise NotPermitted("Only admins can manage accounts. Ask an admin.")
+    people_for(user)
     return user
 
 
 def _page(
     request: HttpRequest, form: PersonForm, *, made: User | None = None, secret: str = "", status: int = 200
 ) -> HttpResponse:
-    rows, text = User.objects.filter(kind=User.Kind.PERSON), request.GET.get("q", "").strip()[:_SEARCH_MAX]
+    rows, text = people_for(reader(request)), request.GET.get("q", "").strip()[:_SEARCH_MAX]
     if text:
         rows = rows.filter(username__icontains=text)
+    sort, order = sort_of(request, {"name": ("username", "id"), "created": ("-date_joined", "-id")})
     context = {
-        "page": keyset_page(rows, ("username", "id"), **cursors(request)),
+        "page": keyset_page(rows, order, **cursors(request)),
+        "sort": sort,
         "q": text,
         "form": form,
         "made": made,

@@ -15,7 +15,7 @@ from lifecycle.authority import services
 from lifecycle.authority.access import role_called
 from lifecycle.authority.constants import VERB_GROUPS, VERB_WORDS
 from lifecycle.authority.queries import roles_with_counts
-from lifecycle.authority.services.teams import is_above_grants
+from lifecycle.authority.rights import is_above_grants
 from lifecycle.core.errors import NotPermitted
 from lifecycle.pages.authority.forms import NewRoleForm, RoleForm
 from lifecycle.pages.form_errors import errors_shown_on

@@ -17,16 +17,17 @@ from lifecycle.authority import services
 from lifecycle.authority.access import grant_in, team_for
 from lifecycle.authority.explaining import Answer, explain
 from lifecycle.authority.forms import WhyForm
-from lifecycle.authority.queries import grants_in, robots_in, teams_with_counts
-from lifecycle.authority.rights import require
-from lifecycle.authority.services.teams import contents_of, is_above_grants, why_not_delete_team
+from lifecycle.authority.queries import grants_in, robots_in, teams_where, teams_with_counts
+from lifecycle.authority.rights import is_above_grants, require
+from lifecycle.authority.services.moving import what_moves
+from lifecycle.authority.services.teams import contents_of, why_not_delete_team
 from lifecycle.core.errors import NotPermitted
 from lifecycle.core.paging import keyset_page
 from lifecycle.environments.models import Environment
 from lifecycle.pages.authority import page_queries
-from lifecycle.pages.authority.forms import EnvironmentForm, MemberForm, RobotForm, TeamForm, TeamNameForm
+from lifecycle.pages.authority.forms import EnvironmentForm, MemberForm, MoveForm, RobotForm, TeamForm, TeamNameForm
 from lifecycle.pages.form_errors import errors_shown_on
-from lifecycle.pages.requests import cursors, reader
+from lifecycle.pages.requests import cursors, reader, sort_of
 
 _TABS: Final = ("members", "robots", "environments", "builder", "why", "settings")
 
@@ -41,8 +42,10 @@ def teams(request: HttpRequest) -> HttpResponse:
             new_team = services.create_team(actor=user, slug=form.cleaned_data["slug"], name=form.cleaned_data["name"])
             messages.success(request, f"Team {new_team} created. You are its owner.")
             return redirect("lifecycle:team", new_team.slug)
+    sort, order = sort_of(request, {"name": ("slug", "id"), "created": ("-created_at", "-id")})
     context = {
-        "page": keyset_page(teams_with_counts(user), ("slug", "id"), **cursors(request)),
+        "page": keyset_page(teams_with_counts(user), order, **cursors(request)),
+        "sort": sort,
         "form": form,
         "is_admin": is_above_grants(user),
     }
@@ -125,6 +128,27 @@ def delete(request: HttpRequest, slug: str) -> HttpResponse:
         raise NotPermitted("Only admins can delete teams. Ask an admin.")
     context = {"team": team, "contents": contents_of(team), "why_not": why_not_delete_team(user, team)}
     return render(request, "lifecycle/authority/delete_team.html", context | page_queries.counts_of(team))
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def move(request: HttpRequest, slug: str) -> HttpResponse:
+    """List the repositories of the team with what stands on them, and move some to another team."""
+    user = reader(request)
+    team = team_for(user, slug)
+    require(user, Verb.TEAM_MANAGE, team=team)
+    moving = what_moves(team)
+    slugs = teams_where(user, Verb.TEAM_MANAGE).exclude(pk=team.pk).order_by("slug").values_list("slug", flat=True)
+    names = [one.repository.name for one in moving]
+    form = MoveForm(list(slugs), names, request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        with errors_shown_on(form, "names"):
+            to = form.cleaned_data["to"]
+            moved = services.move_repositories(team.pk, actor=user, to=to, names=form.cleaned_data["names"])
+            words = "1 repository" if len(moved) == 1 else f"{len(moved)} repositories"
+            messages.success(request, f"{words} moved to {to}.")
+            return redirect(f"{reverse('lifecycle:team', args=[slug])}?tab=settings")
+    context = {"team": team, "moving": moving, "form": form, "chosen": request.POST.getlist("names")}
+    return render(request, "lifecycle/authority/move.html", context, status=422 if form.errors else 200)
 
 
 @require_POST
