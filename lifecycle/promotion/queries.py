@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
-from accounts.models import ApiToken, Robot, User
+from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.advisories.queries import current_names
 from lifecycle.authority.identity import counted_voters, reasons_not_counted, same_person
 from lifecycle.authority.queries import covered, people_who
+from lifecycle.authority.services.moving import blocks_move
 from lifecycle.core.errors import Conflict
 from lifecycle.core.reasons import Reason
 from lifecycle.environments.models import CURRENT_TAG, Environment, Slot
@@ -24,9 +26,19 @@ from lifecycle.ingest.managing import blocks_deletion
 from lifecycle.ingest.metadata import as_record
 from lifecycle.ingest.protection import expected_in_target
 from lifecycle.policy.judging import judge_promotion
-from lifecycle.policy.types import PlatformFacts, PromotionFacts
-from lifecycle.promotion.models import PromotionRequest, Vote
-from lifecycle.registry.models import Image, Repository
+from lifecycle.policy.types import ObjectionFacts, PlatformFacts, PromotionFacts
+from lifecycle.policy.windows import Opening
+from lifecycle.promotion.approval_rules import rules_of
+from lifecycle.promotion.automatic import why_not_automatic
+from lifecycle.promotion.exclusions import allowed_by, excluded_from, requesters_of, robot_tokens
+from lifecycle.promotion.gates import policy_gate, with_policy
+from lifecycle.promotion.holds import facts_of_holds
+from lifecycle.promotion.models import Comment, PromotionRequest, Vote
+from lifecycle.promotion.opening import closed_words, opening_for
+from lifecycle.promotion.soaking import soak_of
+from lifecycle.quarantine.queries import covers_of_image
+from lifecycle.rebuild.models import BuilderPermit, RebuildJob, RebuildWave
+from lifecycle.registry.models import Image, Registry, Repository
 from lifecycle.registry.platforms import PlatformTree, missing_of, platform_ids, trees_of
 
 LIVE_STATES: Final = (PromotionRequest.State.OPEN, PromotionRequest.State.READY)
@@ -41,6 +53,10 @@ RESULT_STATES: Final = (
 )  # a failed one has its own list in the inbox
 RESULTS_FOR: Final = timedelta(days=30)  # an unseen result is no news after this
 UNMET: Final = "unmet"  # the status of a requirement that was still open when its request ended
+_SKIPS_STAGES: Final[dict[str, str]] = {
+    PromotionRequest.Kind.ROLLBACK: "A rollback goes to an image that was here before.",
+    PromotionRequest.Kind.BREAK_GLASS: "Break-glass skips it.",
+}
 JUDGED_AGAIN_AFTER: Final = timedelta(seconds=30)  # even when no input is known to have changed
 
 
@@ -49,19 +65,34 @@ def target_name(environment: Environment, repository: Repository) -> str:
     return f"{environment.prefix}/{repository.name}"
 
 
+def target_registry(environment: Environment, repository: Repository) -> Registry:
+    """Return the registry that promotions from `repository` to `environment` copy to: the one that an admin chose for
+    the environment, else the managed one. It is never another one, where we have an account of the site.
+    """
+    if environment.registry is not None:
+        return environment.registry
+    return repository.registry if repository.registry.is_managed else Registry.objects.get(is_managed=True)
+
+
+def target_reference(environment: Environment, repository: Repository) -> str:
+    """Return the target repository as clients write it: `<host>/<prefix>/<name>`."""
+    return f"{target_registry(environment, repository).host}/{target_name(environment, repository)}"
+
+
 def promotions_visible_to(actor: User) -> QuerySet[PromotionRequest]:
     """Return the requests that `actor` can see by repository or environment, with the joins that a list needs."""
-    return with_joins(_requests_where(actor, Verb.IMAGE_VIEW))
+    return with_joins(requests_where(actor, Verb.IMAGE_VIEW))
 
 
 def with_joins(rows: QuerySet[PromotionRequest]) -> QuerySet[PromotionRequest]:
     """Return `rows` with the joins that a list and an answer need."""
     return rows.select_related(
-        "image", "repository__team", "repository__registry", "environment__team", "source_environment", "requested_by"
-    )
+        "image", "repository__team", "repository__registry", "environment__team", "environment__registry",
+        "source_environment", "requested_by", "superseded_by", "debt__settled_by",
+    )  # fmt: skip
 
 
-def _requests_where(actor: User, verb: Verb) -> QuerySet[PromotionRequest]:
+def requests_where(actor: User, verb: Verb) -> QuerySet[PromotionRequest]:
     """Return the requests for whose source repository and environment `actor` has `verb`."""
     if actor.kind == User.Kind.SYSTEM and actor.is_active:
         return PromotionRequest.objects.all()
@@ -70,24 +101,55 @@ def _requests_where(actor: User, verb: Verb) -> QuerySet[PromotionRequest]:
 
 
 def decidable_by(actor: User) -> QuerySet[PromotionRequest]:
-    """Return the open requests that `actor` can vote on: has the right, is not the requester, has not voted yet."""
+    """Return the open requests that `actor` can vote on alone; sets have a query of their own."""
+    return decidable_members(actor).filter(release_set=None)
+
+
+def decidable_members(actor: User) -> QuerySet[PromotionRequest]:
+    """Return the open requests that `actor` can vote on, and the open members of sets that they can vote on as a whole.
+
+    They have the right, are not excluded, and have no vote in force there.
+    """
     if not actor.is_person or actor.secret_seen_by_id is not None:
         return PromotionRequest.objects.none()
+    mine = requests_where(actor, Verb.PROMOTION_APPROVE).values("pk")
+    others = PromotionRequest.objects.filter(release_set=OuterRef("release_set")).exclude(pk__in=mine)
     return (
         promotions_visible_to(actor)
-        .filter(state=PromotionRequest.State.OPEN, pk__in=_requests_where(actor, Verb.PROMOTION_APPROVE).values("pk"))
-        .exclude(
-            Q(requested_by=actor) | Q(requested_by__robot__created_by=actor) | Q(requested_by__robot__responsible=actor)
-        )
-        .exclude(Exists(_robot_tokens().filter(user=OuterRef("requested_by"), made_by=actor)))
-        .exclude(Exists(Vote.objects.filter(request=OuterRef("pk"), voter=actor, lapsed_at=None)))
-        .exclude(requested_by__in=same_person(actor))
+        .filter(Q(release_set=None) | ~Exists(others), state=PromotionRequest.State.OPEN, pk__in=mine)
+        .exclude(Exists(standing_votes().filter(request=OuterRef("pk"), voter=actor)))
+        .exclude(_is_own(actor), environment__excludes_requester=True)
+        .exclude(_is_built_by(actor), environment__excludes_build_trigger=True)
     )
 
 
+def standing_votes() -> QuerySet[Vote]:
+    """Return the votes in force: not taken back, and not lapsed."""
+    return Vote.objects.filter(lapsed_at=None).exclude(value=Vote.Value.WITHDRAW)
+
+
+def _is_own(actor: User) -> Q:
+    """Return the condition that `actor` counts as the requester, as `exclusions.requesters_of`."""
+    return (
+        Q(requested_by=actor)
+        | Q(requested_by__robot__created_by=actor)
+        | Q(requested_by__robot__responsible=actor)
+        | Q(Exists(robot_tokens().filter(user=OuterRef("requested_by"), made_by=actor)))
+        | Q(requested_by__in=same_person(actor))
+    )
+
+
+def _is_built_by(actor: User) -> Q:
+    """Return the condition that `actor` started the rebuild of the image itself; its page also looks at platforms."""
+    return Q(Exists(RebuildJob.objects.filter(new_image=OuterRef("image"), wave__confirmed_by=actor)))
+
+
 def decidable_count(actor: User) -> int:
-    """Return the number of requests that `actor` can vote on, for the badge in the top bar."""
-    return decidable_by(actor).count()
+    """Return the number of requests and sets that `actor` can vote on, for the badge in the top bar. A set is one."""
+    counts = decidable_members(actor).aggregate(
+        alone=Count("pk", filter=Q(release_set=None)), sets=Count("release_set", distinct=True)
+    )
+    return int(counts["alone"] + counts["sets"])
 
 
 def unseen_results_of(actor: User) -> QuerySet[PromotionRequest]:
@@ -95,14 +157,32 @@ def unseen_results_of(actor: User) -> QuerySet[PromotionRequest]:
 
     What they withdrew themselves is no news to them: `withdraw` marks it as seen.
     """
-    ended = promotions_visible_to(actor).filter(requested_by=actor, state__in=RESULT_STATES, seen_at=None)
+    mine = promotions_visible_to(actor).filter(requested_by=actor, release_set=None)
+    ended = mine.filter(state__in=RESULT_STATES, seen_at=None)
     return ended.filter(finished_at__gt=Now() - RESULTS_FOR)
+
+
+def debts_visible_to(actor: User) -> QuerySet[PromotionRequest]:
+    """Return the uses of break-glass that `actor` can see and that nobody has reviewed, the most urgent first."""
+    return promotions_visible_to(actor).filter(debt__isnull=False, debt__settled_at=None).order_by("debt__due_at", "pk")
+
+
+def debts_to_settle(actor: User) -> QuerySet[PromotionRequest]:
+    """Return the open uses of break-glass that `actor` can review; not their own."""
+    if not actor.is_person:
+        return PromotionRequest.objects.none()
+    mine = Q(requested_by=actor) | Q(executed_by=actor)
+    may_approve = requests_where(actor, Verb.PROMOTION_APPROVE).values("pk")
+    return debts_visible_to(actor).filter(pk__in=may_approve).exclude(mine)
 
 
 def executable_by(actor: User) -> QuerySet[PromotionRequest]:
     """Return the ready requests that `actor` is allowed to run."""
-    return promotions_visible_to(actor).filter(
-        state=PromotionRequest.State.READY, pk__in=_requests_where(actor, Verb.PROMOTION_EXECUTE).values("pk")
+    rows = promotions_visible_to(actor).filter(state=PromotionRequest.State.READY, release_set=None)
+    glass = Q(kind=PromotionRequest.Kind.BREAK_GLASS)
+    return rows.filter(
+        (~glass & Q(pk__in=requests_where(actor, Verb.PROMOTION_EXECUTE).values("pk")))
+        | (glass & Q(pk__in=requests_where(actor, Verb.PROMOTION_BREAKGLASS).values("pk")))
     )
 
 
@@ -117,22 +197,6 @@ def has_been_in(request: PromotionRequest, environment: Environment) -> bool:
             state=PromotionRequest.State.SUCCEEDED,
         ).exists()
     )
-
-
-def requesters_of(request: PromotionRequest) -> set[int]:
-    """Return the ids of the users who count as the requester and therefore cannot vote.
-
-    For a robot's request these are also the robot's creator, the user who is responsible for it and every user who
-    created one of its tokens, since they can act as the robot.
-    """
-    robots = Robot.objects.filter(user=request.requested_by_id).values_list("created_by_id", "responsible_id")
-    robot_creators = {pk for row in robots for pk in row}
-    token_creators = _robot_tokens().filter(user=request.requested_by_id).values_list("made_by_id", flat=True)
-    return {request.requested_by_id, *(pk for pk in (*robot_creators, *token_creators) if pk is not None)}
-
-
-def _robot_tokens() -> QuerySet[ApiToken]:
-    return ApiToken.objects.filter(kind=ApiToken.Kind.ROBOT)
 
 
 def evidence_of(request: PromotionRequest) -> dict[str, Any]:
@@ -178,7 +242,7 @@ def renamed(severe: Iterable[str]) -> set[str]:
 def facts_of(request: PromotionRequest) -> PromotionFacts:
     """Return the facts that decide about `request`, read now. Voters' current rights count, not those at the vote."""
     votes = request.votes.filter(value=Vote.Value.APPROVE, digest=request.image.digest, lapsed_at=None)
-    excluded = requesters_of(request)
+    excluded = excluded_from(request)
     may_approve = people_who(
         Verb.PROMOTION_APPROVE,
         team=request.environment.team,
@@ -190,18 +254,82 @@ def facts_of(request: PromotionRequest) -> PromotionFacts:
     eligible = counted_voters(may_approve, [*excluded, *(person.pk for person in approvers)]).exclude(
         pk__in=[person.pk for person in voters]
     )
+    people = {person.pk: person.username for person in [*approvers, *eligible]}
     before = previous_environment(request.environment)
     tree = trees_of([request.image])[request.image.pk]
     return PromotionFacts(
-        required_approvals=request.environment.required_approvals,
+        required_approvals=required_approvals(request),
         approvers=sorted(person.username for person in approvers),
-        eligible=list(eligible.values_list("username", flat=True)),
+        eligible=[person.username for person in eligible],
+        rules=[]
+        if request.kind == PromotionRequest.Kind.ROLLBACK
+        else rules_of(request.environment, people, family=request.repository.family),
+        soak=soak_of(request),
+        holds=facts_of_holds(request),
+        objections=_objections(request),
+        open_threads=list(open_threads(request).values_list("author__username", flat=True)),
+        quarantines=[cover.words for cover in covers_of_image(request.image)],
+        exclusions=_exclusion_words(request, excluded),
+        allowances=allowed_by(request.environment),
         uncounted=uncounted,
+        skips_stages=_SKIPS_STAGES.get(request.kind, ""),
         platforms=_platforms(tree),
+        artifact=request.image.noun if request.image.kind == Image.Kind.ARTIFACT else "",
         missing_platforms=[*missing_of(tree), *(["manifests nested too deeply"] if tree.is_cut else [])],
         previous_environment=before.slug if before else None,
         is_or_was_in_previous=before is not None and has_been_in(request, before),
     )
+
+
+def required_approvals(request: PromotionRequest) -> int:
+    """Return how many approvals a request needs: at most one for a rollback, and none of its approval rules."""
+    required = request.environment.required_approvals
+    return min(required, 1) if request.kind == PromotionRequest.Kind.ROLLBACK else required
+
+
+def open_threads(request: PromotionRequest) -> QuerySet[Comment]:
+    """Return the threads that stop the request until somebody resolves them."""
+    return request.comments.filter(thread=None, is_blocking=True, resolved_at=None).order_by("pk")
+
+
+def threads_of(request: PromotionRequest) -> list[Comment]:
+    """Return the threads of a request in order, each with its answers in `said`; one query."""
+    rows = list(request.comments.select_related("author", "resolved_by").order_by("pk"))
+    threads = [row for row in rows if row.thread_id is None]
+    for row in threads:
+        row.said = [answer for answer in rows if answer.thread_id == row.pk]  # type: ignore[attr-defined]  # for pages and the API
+    return threads
+
+
+def _objections(request: PromotionRequest) -> list[ObjectionFacts]:
+    """Return the objections of people who can still approve. An objection stays when the evidence changes."""
+    rows = request.votes.filter(value=Vote.Value.OBJECT).select_related("voter", "overruled_by").order_by("at", "pk")
+    votes = list(rows)
+    if not votes:
+        return []
+    still = people_who(
+        Verb.PROMOTION_APPROVE,
+        team=request.environment.team,
+        family=request.repository.family,
+        environment=request.environment,
+    ).filter(pk__in=[vote.voter_id for vote in votes])
+    names = set(still.values_list("pk", flat=True))
+    return [
+        ObjectionFacts(vote.voter.username, vote.comment, vote.overruled_by.username if vote.overruled_by else "")
+        for vote in votes
+        if vote.voter_id in names
+    ]
+
+
+def _exclusion_words(request: PromotionRequest, excluded: Mapping[int, str]) -> list[str]:
+    """Return one sentence for each user who does not count on this request."""
+    others = set(excluded) - requesters_of(request)
+    names = User.objects.filter(pk__in=others, is_active=True).order_by("username") if others else ()
+    words = ["The requester does not count."] if request.environment.excludes_requester else []
+    for person in names:
+        why = excluded[person.pk].replace("you ", "they ")
+        words.append(f"{person} does not count: {why}.")
+    return words
 
 
 def _one_vote_each(voters: Sequence[User], requester_ids: Collection[int]) -> tuple[list[User], list[str]]:
@@ -272,10 +400,41 @@ def why_image_is_needed(repository: Repository, image: Image) -> Reason | None:
     return Reason(f"{live} is not finished. Withdraw it, or wait until it has ended.", Conflict)
 
 
+@blocks_move.answered_by
+def what_needs_the_team(repository_ids: Collection[int]) -> dict[int, list[str]]:
+    """Return {repository id: what must end before it can move}: votes and plans count by the roles of its team."""
+    needed: dict[int, list[str]] = defaultdict(list)
+    live = PromotionRequest.objects.filter(repository__in=repository_ids, state__in=PromotionRequest.NEXT)
+    for request in live.order_by("pk"):
+        needed[request.repository_id].append(f"{request} is {request.state}")
+    unfinished = (RebuildWave.State.PLANNED, RebuildWave.State.RUNNING)
+    waves = {wave: [wave.repository_id] for wave in RebuildWave.objects.filter(
+        repository__in=repository_ids, state__in=unfinished)}  # fmt: skip
+    jobs = RebuildJob.objects.filter(repository__in=repository_ids, wave__state__in=unfinished).select_related("wave")
+    for job in jobs:
+        waves.setdefault(job.wave, []).append(job.repository_id)
+    for wave, ids in sorted(waves.items(), key=lambda item: item[0].pk):
+        for pk in set(ids):
+            needed[pk].append(f"{wave} is {wave.state}")
+    for pk in BuilderPermit.objects.filter(repository__in=repository_ids).values_list("repository_id", flat=True):
+        needed[pk or 0].append("the embedded builder is on for it; an admin must turn it off first")
+    return needed
+
+
 def detail_of(request: PromotionRequest) -> PromotionRequest:
-    """Return `request` with `judged_requirements` (as `requirements_now`) and `cast_votes`, oldest first."""
+    """Return `request` with what its detail shows beside its columns.
+
+    These are `judged_requirements` (see `requirements_now`), `waiting`, `opens_at`, `not_automatic`, `threads` and
+    `cast_votes`.
+    """
     request.judged_requirements = requirements_now(request)  # type: ignore[attr-defined]  # read by the API's serializer
-    votes = request.votes.select_related("voter", "evaluation").order_by("pk")
+    opening = opening_for(request) if request.state == PromotionRequest.State.READY else Opening(True)
+    request.waiting = closed_words(opening)  # type: ignore[attr-defined]  # likewise
+    request.opens_at = opening.opens_at  # type: ignore[attr-defined]  # likewise
+    is_ready = request.state == PromotionRequest.State.READY
+    request.not_automatic = why_not_automatic(request) if is_ready else ""  # type: ignore[attr-defined]  # likewise
+    votes = request.votes.select_related("voter", "evaluation", "overruled_by").order_by("pk")
+    request.threads = threads_of(request)  # type: ignore[attr-defined]  # likewise
     request.cast_votes = list(votes)  # type: ignore[attr-defined]  # likewise
     return request
 
@@ -283,7 +442,8 @@ def detail_of(request: PromotionRequest) -> PromotionRequest:
 def requirements_now(request: PromotionRequest) -> list[dict[str, Any]]:
     """Return the requirements as JSON: evaluated now for an open or ready request, else from its last evaluation."""
     if request.state in LIVE_STATES:
-        return [requirement.as_json() for requirement in judge_promotion(facts_of(request)).requirements]
+        verdict = with_policy(judge_promotion(facts_of(request)), policy_gate(request), request)
+        return [requirement.as_json() for requirement in verdict.requirements]
     last = request.evaluations.order_by("-pk").first()
     return as_ended(request, last.requirements) if last else []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.identity import why_not_counted, why_token_not_counted
@@ -12,8 +14,11 @@ from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, Malfor
 from lifecycle.core.reasons import Reason
 from lifecycle.core.types import is_referrer_tag, parse_tag
 from lifecycle.environments.models import Environment, Slot
+from lifecycle.promotion.access import verb_to_run, why_not_alone
+from lifecycle.promotion.exclusions import excluded_from, requesters_of
 from lifecycle.promotion.models import PromotionRequest, Vote
-from lifecycle.promotion.queries import LIVE_STATES, MOVING_STATES, requesters_of, target_name
+from lifecycle.promotion.opening import closed_words, opening_for
+from lifecycle.promotion.queries import LIVE_STATES, MOVING_STATES, target_name, target_registry
 from lifecycle.registry.models import Image, Repository
 
 State = PromotionRequest.State
@@ -34,12 +39,19 @@ def why_not_decided(request: PromotionRequest) -> Reason | None:
 
 
 def why_not_vote(actor: User, request: PromotionRequest) -> Reason | None:
-    """Return why `actor` cannot approve or reject the request, None when `actor` can."""
+    """Return why `actor` cannot approve, object to or reject the request alone, None when `actor` can."""
+    return why_not_alone(request) or why_not_cast(actor, request)
+
+
+def why_not_cast(actor: User, request: PromotionRequest) -> Reason | None:
+    """Return why a vote of `actor` on the request, alone or with its set, is refused or would not count."""
     if not actor.is_person:
         return Reason("Only people can vote. A robot can request and run promotions.")
-    own = requesters_of(request)
+    own = excluded_from(request)
     if actor.pk in own:
-        return Reason(f"You cannot approve or reject your own request.{_ask_others(request, own)}")
+        is_own = request.environment.excludes_requester and actor.pk in requesters_of(request)
+        what = "your own request" if is_own else f"this request: {own[actor.pk]}"
+        return Reason(f"You cannot approve or reject {what}.{_ask_others(request, own)}")
     if uncounted := why_not_counted(actor, own) or why_token_not_counted(context.current().token_lookup):
         return Reason(f"Your vote would not count: {uncounted}")
     if (decided := why_not_decided(request)) is not None:
@@ -48,7 +60,29 @@ def why_not_vote(actor: User, request: PromotionRequest) -> Reason | None:
     return None if decision else Reason(decision.reason)
 
 
-def _ask_others(request: PromotionRequest, own: set[int]) -> str:
+def why_not_withdraw_vote(request: PromotionRequest, vote: Vote) -> Reason | None:
+    """Return why `vote`, the actor's own, cannot be taken back."""
+    if (decided := why_not_decided(request)) is not None:
+        return decided
+    if not vote.is_standing:
+        return Reason("You have no vote on this request that you could withdraw.", Conflict)
+    return None
+
+
+def why_not_overrule(actor: User, request: PromotionRequest) -> Reason | None:
+    """Return why `actor` cannot overrule objections: environment.manage, and nobody whose vote is excluded."""
+    if not actor.is_person:
+        return Reason("Only people can overrule an objection.")
+    decision = may(actor, Verb.ENVIRONMENT_MANAGE, environment=request.environment)
+    if not decision:
+        return Reason(decision.reason)
+    excluded = excluded_from(request)
+    if actor.pk in excluded:
+        return Reason(f"You cannot overrule objections to this request: {excluded[actor.pk]}.")
+    return why_not_decided(request)
+
+
+def _ask_others(request: PromotionRequest, own: Collection[int]) -> str:
     """Return the sentence that names other approvers."""
     team, family = request.environment.team, request.repository.family
     people = people_who(Verb.PROMOTION_APPROVE, team=team, family=family, environment=request.environment)
@@ -61,15 +95,22 @@ def _ask_others(request: PromotionRequest, own: set[int]) -> str:
 
 def why_not_run(actor: User, request: PromotionRequest) -> Reason | None:
     """Return why `actor` cannot run the promotion now. The service evaluates the requirements again when it runs."""
+    if (alone := why_not_alone(request)) is not None:
+        return alone
     if request.state != State.READY:
         waiting = Reason("You can run it when all requirements are met.", IllegalTransition)
         return why_not_decided(request) or waiting
-    decision = may(actor, Verb.PROMOTION_EXECUTE, repository=request.repository, environment=request.environment)
-    return None if decision else Reason(decision.reason)
+    decision = may(actor, verb_to_run(request), repository=request.repository, environment=request.environment)
+    if not decision:
+        return Reason(decision.reason)
+    closed = closed_words(opening_for(request))
+    return Reason(closed, IllegalTransition) if closed else None
 
 
 def why_not_withdraw(actor: User, request: PromotionRequest) -> Reason | None:
     """Return why `actor` cannot withdraw the request. Only the requester and users with environment.manage can."""
+    if (alone := why_not_alone(request)) is not None:
+        return alone
     if request.requested_by_id != actor.pk:
         decision = may(actor, Verb.ENVIRONMENT_MANAGE, environment=request.environment)
         if not decision:
@@ -77,14 +118,31 @@ def why_not_withdraw(actor: User, request: PromotionRequest) -> Reason | None:
     return why_not_decided(request)
 
 
+def why_not_from(repository: Repository, environment: Environment) -> Reason | None:
+    """Return why nobody can promote from the repository into the environment, whatever their rights.
+
+    A repository that only an inventory names can be in a registry that an admin added later. Our account there is for
+    targets that an admin chose, so nothing is promoted from it.
+    """
+    if repository.source_id is not None or repository.team_id != environment.team_id:
+        return Reason("Promote from the source repository, into an environment of its team.", Malformed)
+    if not repository.registry.is_managed:
+        return Reason(
+            f"{repository.name} is in the registry {repository.registry}. Only images of the managed registry can be "
+            f"promoted: push the image there first.",
+            Malformed,
+        )
+    return None
+
+
 def why_not_request(actor: User, repository: Repository, environment: Environment) -> Reason | None:
     """Return why `actor` cannot request any image of the repository for the environment."""
     decision = may(actor, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
     if not decision:
         return Reason(decision.reason)
-    if repository.source_id is not None or repository.team_id != environment.team_id:
-        return Reason("Promote from the source repository, into an environment of its team.", Malformed)
-    target, longest = target_name(environment, repository), repository.registry.name_max
+    if (reason := why_not_from(repository, environment)) is not None:
+        return reason
+    target, longest = target_name(environment, repository), target_registry(environment, repository).name_max
     if len(target) > longest:
         return Reason(
             f"The name of the target repository would have {len(target)} characters. The registry takes at most "
@@ -95,11 +153,21 @@ def why_not_request(actor: User, repository: Repository, environment: Environmen
 
 
 def why_not_request_image(
-    actor: User, repository: Repository, environment: Environment, image: Image, *, slot: Slot | None
+    actor: User,
+    repository: Repository,
+    environment: Environment,
+    image: Image,
+    *,
+    slot: Slot | None,
+    quarantine: Reason | None,
 ) -> Reason | None:
-    """Return why `actor` cannot request this image. `slot` is what the environment holds of the repository."""
+    """Return why `actor` cannot request this image. `slot` is what the environment holds of the repository, and
+    `quarantine` is what `why_quarantined` says of the image.
+    """
     if (reason := why_not_request(actor, repository, environment)) is not None:
         return reason
+    if quarantine is not None:
+        return quarantine
     if slot is not None and slot.image_id == image.pk:
         return Reason(f"This image is already deployed in {environment.slug}.", Conflict)
     return None

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from django.db import connection
 
 from accounts.models import Team, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.services import create_environment
 from lifecycle.core import clock
-from lifecycle.core.errors import LifecycleError
 from lifecycle.environments.models import Environment, Slot
 from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.jobs.tasks import run_job
 from lifecycle.oci.client import RegistryClient
-from lifecycle.promotion import services
-from lifecycle.promotion.models import PromotionRequest
+from lifecycle.promotion import release_sets, services
+from lifecycle.promotion.models import PromotionRequest, ReleaseSet
+from lifecycle.promotion.release_sets import Wanted
+from lifecycle.quarantine.services import quarantine
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Repository, Tag, TagEvent
 from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock, oci
 from tests.proxy import RegistryProxy
+from tests.racing import Race
 from tests.services import Services, wait_until
 
 State = PromotionRequest.State
@@ -44,10 +43,10 @@ class Quay:
     approver: User
     client: RegistryClient
 
-    def push(self, text: str, tag: str) -> Image:
+    def push(self, text: str, tag: str, repository: str = "shop/api") -> Image:
         """Push an image and wait until the workers have created its rows and listed its packages."""
         item = oci.image("base", text)
-        oci.push(self.client, "shop/api", item, tag)
+        oci.push(self.client, repository, item, tag)
         found = Image.objects.filter(digest=item.manifest.digest.text, scanned_at__isnull=False)
         wait_until(found.exists, 90)
         return found.get()
@@ -159,7 +158,8 @@ def test_worker_with_lost_lease_changes_nothing(live_stack: Services, quay: Quay
         os.killpg(stopped.pid, signal.SIGSTOP)
         try:
             live_stack.need_workers("worker")
-            wait_until(lambda: state_of(first) == State.SUCCEEDED, 60)
+            # A row that it locked when it stopped is released after 60 s (`idle_in_transaction_session_timeout`).
+            wait_until(lambda: state_of(first) == State.SUCCEEDED, 120)
             assert_one_effect(quay, first)
             services.execute(second.pk, actor=quay.approver)
             wait_until(lambda: state_of(second) == State.SUCCEEDED, 60)
@@ -227,33 +227,59 @@ def test_repeated_message_promotes_once(live_stack: Services, quay: Quay) -> Non
     assert (job.attempts, count("promotion.succeeded", request)) == (1, 1)
 
 
-class Race:
-    """Actions that start at the same moment, each in its own thread and connection."""
+def test_worker_killed_between_the_tags_of_two_members_completes_the_set_or_puts_it_back(
+    live_stack: Services, quay: Quay, proxy: RegistryProxy
+) -> None:
+    api, web = "shop/api", "shop/web"
+    guard = dock.user("guard", "security", of=quay.team)
 
-    def __init__(self, *acts: Callable[[], Any]) -> None:
-        self.done: list[int] = []
-        self.refused: list[LifecycleError] = []
-        self.crashed: list[BaseException] = []
-        barrier = threading.Barrier(len(acts))
-        threads = [threading.Thread(target=self._run, args=(number, act, barrier)) for number, act in enumerate(acts)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(timeout=30)
-        assert self.crashed == []
+    def approved(version: str) -> ReleaseSet:
+        for name in (api, web):
+            quay.push(f"{name} {version}", version, name)
+        wanted = [Wanted(Repository.objects.get(name=name), tag=version) for name in (api, web)]
+        made = release_sets.request_set(wanted, quay.environment, actor=quay.asker, reason="release")
+        return release_sets.approve(made.pk, actor=quay.approver)
 
-    def _run(self, number: int, act: Callable[[], Any], barrier: threading.Barrier) -> None:
-        try:
-            connection.ensure_connection()
-            barrier.wait(timeout=20)
-            act()
-            self.done.append(number)
-        except LifecycleError as error:
-            self.refused.append(error)
-        except BaseException as error:  # noqa: BLE001 -- raised again in the test's own thread
-            self.crashed.append(error)
-        finally:
-            connection.close()
+    def kill_between(made: ReleaseSet) -> list[str | None]:
+        """Kill the worker when it is about to set `current` of the second member; return what `current` is then."""
+        live_stack.kill("worker")
+        with proxy.holding(lambda method, path: (method, path) == ("PUT", f"/v2/dev/{web}/manifests/current")) as hold:
+            live_stack.need_workers("worker", REGISTRY_URL=proxy.url)
+            release_sets.execute(made.pk, actor=quay.approver)
+            assert hold.reached.wait(60)
+            live_stack.kill("worker", signal.SIGKILL)
+            return held("current")  # the request that is held is passed on after this
+
+    def held(tag: str) -> list[str | None]:
+        found = [quay.client.resolve(f"dev/{name}", tag) for name in (api, web)]
+        return [item.digest.text if item is not None else None for item in found]
+
+    def state(made: ReleaseSet) -> tuple[str, set[str]]:
+        made.refresh_from_db()
+        return made.state, set(made.members.values_list("state", flat=True))
+
+    first = approved("1.0")
+    digests = list(first.members.order_by("pk").values_list("image__digest", flat=True))
+    assert kill_between(first) == [digests[0], None]
+    assert state(first) == ("executing", {"verifying"})
+    live_stack.need_workers("worker")
+    wait_until(lambda: state(first) == ("succeeded", {"succeeded"}), 90)
+    assert (held("1.0"), held("current")) == (digests, digests)
+    slots = Slot.objects.filter(environment=quay.environment).order_by("repository")
+    assert list(slots.values_list("image__digest", flat=True)) == digests
+    assert AuditEvent.objects.filter(action="release_set.succeeded").count() == 1
+
+    second = approved("2.0")
+    newer = list(second.members.order_by("pk").values_list("image__digest", flat=True))
+    assert kill_between(second) == [newer[0], digests[1]]
+    quarantine(newer[1], actor=guard, reason="stolen keys")
+    live_stack.need_workers("worker")
+    wait_until(lambda: state(second) == ("failed", {"failed"}), 90)
+    assert (held("2.0"), held("current")) == ([None, None], digests)
+    assert list(slots.values_list("image__digest", flat=True)) == digests
+    rows = Tag.objects.filter(repository__name__startswith="dev/").order_by("repository__source")
+    wait_until(lambda: not rows.filter(name="2.0", image__isnull=False).exists(), 30)
+    assert list(rows.filter(name="current").values_list("image__digest", flat=True)) == digests
 
 
 @dataclass

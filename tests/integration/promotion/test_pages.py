@@ -9,6 +9,9 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from accounts.models import Team, User
+from accounts.queries import system_user
+from lifecycle.authority.services import create_environment
 from lifecycle.environments.models import Slot
 from lifecycle.promotion import services
 from lifecycle.promotion.models import PromotionRequest
@@ -197,3 +200,15 @@ def test_list_costs_same_queries_for_one_and_more_rows(page, dock, request_, dja
         services.request_promotion(dock.repository, image.digest, dock.staging, actor=dock.requester, reason="more")
     with django_assert_num_queries(len(one)):
         assert client.get(address).content.decode().count("data-row-link") == 4
+
+
+def test_board_begins_with_a_team_that_has_images(dock):
+    """An admin sees the environments of every team, also of those whose repositories they cannot see."""
+    first = Team.objects.create(slug="a-first", name="First")
+    create_environment(first, actor=system_user(), slug="dev", name="Dev", prefix="first")
+    User.objects.filter(pk=dock.owner.pk).update(is_superuser=True)
+    answer = browser(dock.owner).get(reverse("lifecycle:environments"))
+    assert [team.slug for team in answer.context["teams"]] == ["a-first", "shop"]
+    assert answer.context["team"] == dock.team
+    answer = browser(dock.owner).get(reverse("lifecycle:environments"), {"team": "a-first"})
+    assert answer.context["team"] == first

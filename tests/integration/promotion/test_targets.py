@@ -16,7 +16,7 @@ from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image, Repository, Tag, TagEvent
 from lifecycle.registry.services import ensure_managed_registry
 from tests.factories import dock, oci
-from tests.fakes.registry import InMemoryRegistry
+from tests.fakes.registry import InMemoryRegistry, answer_with
 
 pytestmark = pytest.mark.django_db
 TARGET = "dev/shop/api"
@@ -27,7 +27,7 @@ FIRST, SECOND = oci.image("base", "first"), oci.image("base", "second")
 def shelf(monkeypatch: pytest.MonkeyPatch) -> InMemoryRegistry:
     """The managed registry in memory. The target has the first image as `1.0`, then the second as `current`."""
     registry = InMemoryRegistry()
-    monkeypatch.setattr(ingest, "client_for", lambda row: registry)
+    answer_with(registry, monkeypatch)
     team = dock.team("shop")
     environment = create_environment(team, actor=system_user(), slug="dev", name="Dev", prefix="dev")
     for item, tag in ((FIRST, "1.0"), (SECOND, "1.1")):

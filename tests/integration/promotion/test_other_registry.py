@@ -1,0 +1,207 @@
+"""Promotion into another registry: a real one with Basic authentication, beside a real managed one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from accounts.models import User
+from config.embedded import ports
+from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.services import registries
+from lifecycle.core import clock
+from lifecycle.core.errors import Conflict, NotPermitted
+from lifecycle.core.types import Digest
+from lifecycle.ingest import services as ingest
+from lifecycle.jobs import running
+from lifecycle.jobs.models import Job, JobLogLine
+from lifecycle.oci.http_client import fallback_tag
+from lifecycle.promotion import services as promotions
+from lifecycle.promotion.environments import change_environment
+from lifecycle.promotion.models import PromotionRequest
+from lifecycle.promotion.signing import PROMOTION
+from lifecycle.registry.clients import client_for
+from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage, TagEvent
+from lifecycle.signatures.constants import VSA
+from lifecycle.signatures.keys import load_public_key
+from lifecycle.trust import signing
+from lifecycle.trust.types import Candidate
+from lifecycle.trust.verifying import judge, read_documents
+from tests.factories import oci
+from tests.skopeo import skopeo
+
+pytestmark = pytest.mark.django_db
+USER, PASSWORD = "robot", "open sesame"
+# bcrypt, as Distribution wants it; of PASSWORD.
+HTPASSWD = f"{USER}:$2b$04$daECcl2xCcYVswK8MrMtW.DpvqWQ7nYnJXPgcewp5AKuKW5pwHVxW\n"
+TARGET = "dev/shop/api"
+
+
+@pytest.fixture(scope="module")
+def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A plain Distribution with a password file; returns its host and port."""
+    folder = tmp_path_factory.mktemp("other")
+    (port,) = ports.scratch(1)
+    (folder / "htpasswd").write_text(HTPASSWD)
+    configuration = {
+        "version": 0.1,
+        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": f"{ports.LOOPBACK}:{port}"},
+        "auth": {"htpasswd": {"realm": "other", "path": str(folder / "htpasswd")}},
+    }
+    (folder / "config.yml").write_text(json.dumps(configuration))
+    command = ["docker-registry", "serve", str(folder / "config.yml")]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        deadline = time.monotonic() + 30
+        while not ports.is_listening(port):
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield f"localhost:{port}"
+        process.terminate()
+
+
+@pytest.fixture
+def two(services: Any, dock: SimpleNamespace, settings: Any, other_server: str) -> SimpleNamespace:
+    """shop/api with an image, an artifact that refers to it and a reply to that; dev is in the other registry."""
+    services.need_registry()
+    settings.REGISTRY_URL = settings.REGISTRY_PUBLIC_URL = services.registry.url
+    settings.OUTBOUND_ALLOW = (other_server,)
+    Registry.objects.filter(pk=dock.repository.registry_id).update(endpoint=services.registry.url)
+    dock.repository.registry.refresh_from_db()
+    item = oci.image("base", f"app {time.monotonic_ns()}")  # another one in each test: the servers keep theirs
+    note = oci.artifact(item.manifest, "note")
+    reply = oci.artifact(note.manifest, "reply")
+    managed = client_for(dock.repository.registry)
+    oci.push(managed, "shop/api", item, "1.0")
+    for artifact in (note, reply):
+        oci.push(managed, "shop/api", artifact)
+        oci.attach(managed, "shop/api", artifact.manifest)
+    Image.objects.filter(pk=dock.image.pk).update(
+        digest=item.manifest.digest.text, manifest=item.manifest.content, config=item.config
+    )
+    admin = User.objects.create_superuser("root")
+    row = registries.add_registry(
+        actor=admin, name="other", endpoint=f"http://{other_server}", without_tls=True, username=USER, password=PASSWORD
+    )
+    with pytest.raises(NotPermitted):  # the credentials of the site are not the team's
+        change_environment(dock.dev.pk, actor=dock.owner, registry="other")
+    change_environment(dock.dev.pk, actor=admin, registry="other")
+    return SimpleNamespace(
+        admin=admin, row=row, digest=item.manifest.digest, note=note.manifest.digest, reply=reply.manifest.digest,
+        managed=managed, client=client_for(row), host=other_server, item=item, **vars(dock),
+    )  # fmt: skip
+
+
+def request_and_run(two: SimpleNamespace) -> tuple[PromotionRequest, Job]:
+    request = promotions.request_promotion(
+        two.repository, two.digest.text, two.dev, actor=two.requester, reason="release"
+    )
+    return run_again(request, two)
+
+
+def run_again(request: PromotionRequest, two: SimpleNamespace) -> tuple[PromotionRequest, Job]:
+    promotions.execute(request.pk, actor=two.deployer)
+    job = Job.objects.filter(kind="promote").latest("pk")
+    running.run(job.pk)
+    request.refresh_from_db()
+    job.refresh_from_db()
+    return request, job
+
+
+def content_of(two: SimpleNamespace) -> dict[str, list[str]]:
+    """Return what the target holds: tags, and the referrers of the image."""
+    referrers = sorted(entry.digest.text for entry in two.client.referrers(TARGET, two.digest))
+    return {"tags": two.client.tags(TARGET), "referrers": referrers}
+
+
+def test_everything_arrives_is_signed_and_watched(two: SimpleNamespace) -> None:
+    key = signing.create_key("release", actor=two.admin)
+    request, job = request_and_run(two)
+    assert request.state == "succeeded", job.last_error
+    # What others see there.
+    for reference in ("1.0", "current", two.digest.text):
+        found = two.client.resolve(TARGET, reference)
+        assert found is not None
+        assert found.digest == two.digest
+    assert two.note.text in content_of(two)["referrers"]
+    assert [entry.digest for entry in two.client.referrers(TARGET, two.note)] == [two.reply]
+    where = f"docker://{two.host}/{TARGET}"
+    for reference in (":1.0", f":{fallback_tag(two.digest)}.sig"):
+        seen = skopeo("inspect", "--tls-verify=false", f"--creds={USER}:{PASSWORD}", "--raw", where + reference)
+        assert seen.returncode == 0, seen.stderr
+        if reference == ":1.0":
+            assert Digest.of(seen.stdout.encode()) == two.digest
+    assert skopeo("inspect", "--tls-verify=false", "--raw", f"{where}:1.0").returncode != 0  # without the password
+    candidate = Candidate(key.pk, key=load_public_key(key.public_key))
+    documents = read_documents(two.client, TARGET, two.item.manifest, lambda: None)
+    judged = [judge(document, two.digest, [candidate], now=clock.now()) for document in documents]
+    ours = [each for each in judged if each.state == "verified"]
+    predicates = {each.predicate_type: each.predicate for each in ours if each.predicate_type}
+    assert predicates[VSA]["resourceUri"] == f"{two.host}/{TARGET}@{two.digest}"
+    assert PROMOTION in predicates
+    # What we know of it.
+    target = Repository.objects.get(registry=two.row, name=TARGET)
+    assert (target.source, target.environment, target.team) == (two.repository, two.dev, two.team)
+    assert dict(target.tags.values_list("name", "image__digest")) == dict.fromkeys(("1.0", "current"), two.digest.text)
+    held = set(RepositoryImage.objects.filter(repository=target).values_list("image__digest", flat=True))
+    assert held >= set(content_of(two)["referrers"]) | {two.digest.text}
+    event = AuditEvent.objects.get(action="promotion.executing")
+    assert event.details["target"] == f"{two.host}/{TARGET}"
+    assert PASSWORD not in "\n".join(JobLogLine.objects.values_list("text", flat=True))
+    # The same job again doubles nothing.
+    before = content_of(two)
+    PromotionRequest.objects.filter(pk=request.pk).update(state="executing", finished_at=None)
+    Job.objects.filter(pk=job.pk).update(state="waiting", not_before=None, finished_at=None)
+    running.run(job.pk)
+    assert PromotionRequest.objects.get(pk=request.pk).state == "succeeded"
+    assert content_of(two) == before
+    # Somebody moves a tag there: the next crawl moves it back and reports it.
+    stranger = oci.image("base", f"stranger {time.monotonic_ns()}")
+    oci.push(two.client, TARGET, stranger, "current")
+    oci.push(two.client, "others/app", stranger, "1.0")  # not ours, so not read
+    counts = ingest.crawl(two.row.pk)
+    assert counts["repositories"] == 1
+    moved_back = two.client.resolve(TARGET, "current")
+    assert moved_back is not None
+    assert moved_back.digest == two.digest
+    assert AuditEvent.objects.filter(action="tag.move_refused").count() == 1
+    assert TagEvent.objects.filter(tag__repository=target, tag__name="current").latest("pk").via == "protection"
+    # What is used stays.
+    with pytest.raises(Conflict):
+        change_environment(two.dev.pk, actor=two.admin, registry="managed")
+    with pytest.raises(Conflict, match="shop/dev"):
+        registries.remove_registry(two.row.pk, actor=two.admin)
+
+
+def test_a_wrong_password_is_named_and_the_request_can_run_again(two: SimpleNamespace) -> None:
+    registries.change_registry(two.row.pk, actor=two.admin, password="wrong")
+    assert registries.test_registry(two.row.pk, actor=two.admin).problem == "credentials_refused"
+    request, job = request_and_run(two)
+    assert (request.state, job.state, job.error_code) == ("ready", "failed", "registry_credentials_refused")
+    assert "refused our credentials" in request.failure
+    registries.change_registry(two.row.pk, actor=two.admin, password=PASSWORD)
+    assert registries.test_registry(two.row.pk, actor=two.admin).is_ok
+    request, job = run_again(request, two)
+    assert request.state == "succeeded", job.last_error
+
+
+def test_an_unreachable_registry_is_tried_again(two: SimpleNamespace, settings: Any) -> None:
+    (closed,) = ports.scratch(1)
+    settings.OUTBOUND_ALLOW = (two.host, f"localhost:{closed}")
+    Registry.objects.filter(pk=two.row.pk).update(endpoint=f"http://localhost:{closed}")
+    assert registries.test_registry(two.row.pk, actor=two.admin).problem == "unreachable"
+    request, job = request_and_run(two)
+    assert (request.state, job.state, job.error_code) == ("executing", "waiting", "registry_unavailable")
+    Registry.objects.filter(pk=two.row.pk).update(endpoint=f"http://{two.host}")
+    Job.objects.filter(pk=job.pk).update(not_before=None)
+    running.run(job.pk)
+    request.refresh_from_db()
+    assert request.state == "succeeded"
