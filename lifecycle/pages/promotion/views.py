@@ -1,50 +1,69 @@
-"""Promotion pages: the inbox, all requests, one request with its actions, a new request, and the environments."""
+"""Promotion pages: the inbox, all requests, one request, new requests of each kind, and the environments."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Any, Final
 
-from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.cache import get_conditional_response
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
-from accounts.models import User
+from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
 from lifecycle.authority.rights import may, require
 from lifecycle.comparison.queries import compare
-from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted, PolicyBlocked
+from lifecycle.core.counting import counts_of as number_of
+from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
+from lifecycle.core.reasons import refuse_if
 from lifecycle.environments.models import Slot
 from lifecycle.pages.comparison.views import panel_context
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.promotion import page_queries
-from lifecycle.pages.promotion.forms import DecisionForm, RejectionForm, RequestForm
+from lifecycle.pages.promotion.forms import (
+    BreakGlassForm,
+    CommentForm,
+    DecisionForm,
+    RequestForm,
+    RollbackForm,
+)
 from lifecycle.pages.promotion.page_queries import Judged, judged
 from lifecycle.pages.rebuild.page_queries import counts_of, waves_to_confirm
 from lifecycle.pages.requests import chosen as chosen_filter
-from lifecycle.pages.requests import cursors, reader, selected_ids
-from lifecycle.promotion import services
+from lifecycle.pages.requests import cursors, reader, sort_of
+from lifecycle.policies.queries import waivers_in_inbox
+from lifecycle.promotion import marking, services, threads
 from lifecycle.promotion.access import promotable_image, promotion_for
+from lifecycle.promotion.automatic import why_not_automatic
+from lifecycle.promotion.breakglass import break_glass, why_not_break_glass, why_not_settle
+from lifecycle.promotion.holds import holds_on
 from lifecycle.promotion.models import PromotionRequest
+from lifecycle.promotion.opening import closed_words, opening_for
 from lifecycle.promotion.queries import (
     LIVE_STATES,
     MOVING_STATES,
+    debts_to_settle,
+    debts_visible_to,
     decidable_by,
     executable_by,
     promotions_visible_to,
     requirements_now,
+    threads_of,
     unseen_results_of,
 )
-from lifecycle.promotion.refusals import why_not_run, why_not_vote, why_not_withdraw
+from lifecycle.promotion.refusals import why_not_overrule, why_not_run, why_not_vote, why_not_withdraw
+from lifecycle.promotion.release_queries import sets_for_inbox
+from lifecycle.promotion.release_sets import mark_sets_seen
+from lifecycle.promotion.rollback import earlier_images, request_rollback, why_not_roll_back
+from lifecycle.promotion.verification import why_not_confirm
 from lifecycle.registry.models import Image
 
-_INBOX_MAX: Final = 50  # requests to review on one page; the rest appears as these are reviewed
+_INBOX_MAX: Final = 50  # requests to vote on, on one page; the rest appears as these are decided
 _SIDE_MAX: Final = 10  # rows of each other list
 State = PromotionRequest.State
 
@@ -52,18 +71,25 @@ State = PromotionRequest.State
 @require_safe
 def inbox(request: HttpRequest) -> HttpResponse:
     """Show the requests that wait for the reader, with the evidence of one of them (`?request=`)."""
-    return _inbox(request)
+    return inbox_page(request)
 
 
 def _lists(user: User) -> dict[str, Any]:
     """Return the lists of the inbox, and `listed`: the requests that the page can show beside them, in order."""
-    to_decide = list(decidable_by(user).order_by("-pk")[: _INBOX_MAX + 1])
-    to_execute = list(executable_by(user).order_by("-pk")[:_SIDE_MAX])
-    results = list(unseen_results_of(user).order_by("-finished_at", "-pk")[: _SIDE_MAX + 1])
-    failed = list(page_queries.failed_of(user).order_by("-pk")[: _SIDE_MAX + 1])
-    decided = list(page_queries.decided_lately_by(user).order_by("-pk")[: _SIDE_MAX + 1])
-    failed_jobs = list(page_queries.failed_jobs_of(user).order_by("-pk")[: _SIDE_MAX + 1])
-    waves = list(waves_to_confirm(user).order_by("-pk")[:_SIDE_MAX])
+    to_decide, to_execute, results, failed, decided = page_queries.loaded(
+        decidable_by(user).order_by("-pk")[: _INBOX_MAX + 1],
+        executable_by(user).order_by("-pk")[:_SIDE_MAX],
+        unseen_results_of(user).order_by("-finished_at", "-pk")[: _SIDE_MAX + 1],
+        page_queries.failed_of(user).order_by("-pk")[: _SIDE_MAX + 1],
+        page_queries.decided_lately_by(user).order_by("-pk")[: _SIDE_MAX + 1],
+    )
+    failed_jobs, waves, debts, sets, waivers = _rarely_filled(
+        (page_queries.failed_jobs_of(user).order_by("-pk"), _SIDE_MAX + 1),
+        (waves_to_confirm(user).order_by("-pk"), _SIDE_MAX),
+        (debts_to_settle(user), _SIDE_MAX),
+        (sets_for_inbox(user).order_by("-pk"), _SIDE_MAX),
+        (waivers_in_inbox(user).order_by("until", "pk"), _SIDE_MAX),
+    )
     images = counts_of([wave.pk for wave in waves], repositories_visible_to(user))
     listed = [*to_decide, *to_execute, *results, *failed, *decided]
     rows = {row.promotion.pk: row for row in judged(set(listed))}
@@ -79,20 +105,35 @@ def _lists(user: User) -> dict[str, Any]:
         "decided": [rows[item.pk] for item in decided[:_SIDE_MAX]],
         "decided_count": _capped(len(decided)),
         "waves": [(wave, images[wave.pk]) for wave in waves],
+        "waivers": waivers,
+        "debts": debts,
+        "sets": sets,
         "failed_jobs": failed_jobs[:_SIDE_MAX],
         "failed_count": _capped(max(len(failed), len(failed_jobs), min(len(failed) + len(failed_jobs), _SIDE_MAX))),
         "next_deadline": min((item.approve_by for item in to_decide), default=None),
         "listed": listed,
-        "is_empty": not (listed or failed_jobs or waves),
+        "is_empty": not (listed or failed_jobs or waves or waivers or debts or sets),
     }
     parts = [
         *((item.pk, item.state, item.judged_at) for item in listed),
         *((wave.pk, wave.state) for wave in waves),
         *(job.pk for job in failed_jobs),
+        *((waiver.pk, waiver.state) for waiver in waivers),
+        *(item.pk for item in debts),
+        *((item.pk, item.state) for item in sets),
         *(row.states for row in rows.values()),
     ]
     context["etag"] = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
     return context
+
+
+def _rarely_filled(*lists: tuple[QuerySet[Any], int]) -> list[list[Any]]:
+    """Return the first rows of each list, in order.
+
+    They are counted first, together: most are empty, and PostgreSQL takes longer to plan their joins than to run them.
+    """
+    counts = number_of(*(rows for rows, _ in lists))
+    return [list(rows[:limit]) if count else [] for (rows, limit), count in zip(lists, counts, strict=True)]
 
 
 def _capped(count: int) -> str:
@@ -100,7 +141,7 @@ def _capped(count: int) -> str:
     return f"{_SIDE_MAX}+" if count > _SIDE_MAX else str(count)
 
 
-def _inbox(
+def inbox_page(
     request: HttpRequest,
     chosen: PromotionRequest | None = None,
     form: DecisionForm | None = None,
@@ -109,6 +150,7 @@ def _inbox(
     status: int = 200,
     bulk: dict[str, Any] | None = None,
 ) -> HttpResponse:
+    """Return the inbox with one chosen request, and with a refused form or note where an action on it failed."""
     user = reader(request)
     context = _lists(user)
     if chosen is None:
@@ -116,7 +158,7 @@ def _inbox(
         chosen = next((item for item in context["listed"] if str(item.pk) == chosen_id), None)
         first = [*context["to_decide"], *context["to_execute"]]
         chosen = chosen or next((row.promotion for row in first), None)
-    context |= {"chosen": chosen} | (bulk or {})
+    context |= {"chosen": chosen, "unsatisfiable": page_queries.unsatisfiable_for(user)} | (bulk or {})
     if chosen is not None:
         context |= _evidence(user, chosen) | {"form": form or DecisionForm(), "note": note, "next": "inbox"}
     return render(request, "lifecycle/promotion/inbox.html", context, status=status)
@@ -141,7 +183,8 @@ def inbox_lists(request: HttpRequest) -> HttpResponse:
 @require_POST
 def results_seen(request: HttpRequest) -> HttpResponse:
     """Mark all results of the reader's requests as seen."""
-    services.mark_results_seen(reader(request))
+    marking.mark_results_seen(reader(request))
+    mark_sets_seen(reader(request))
     return redirect("lifecycle:inbox")
 
 
@@ -157,10 +200,11 @@ def detail(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def promotions(request: HttpRequest) -> HttpResponse:
     """List the requests that the reader can see, newest first."""
-    return _promotions(request)
+    return promotions_page(request)
 
 
-def _promotions(request: HttpRequest, *, status: int = 200, bulk: dict[str, Any] | None = None) -> HttpResponse:
+def promotions_page(request: HttpRequest, *, status: int = 200, bulk: dict[str, Any] | None = None) -> HttpResponse:
+    """Return the list of all requests, and with a refused action on several of them (`bulk`) as it was sent."""
     user, state = reader(request), chosen_filter(request, "state", State.values)
     whose = chosen_filter(request, "by", ("me",))
     rows = promotions_visible_to(user)
@@ -168,19 +212,22 @@ def _promotions(request: HttpRequest, *, status: int = 200, bulk: dict[str, Any]
         rows = rows.filter(state=state)
     if whose:
         rows = rows.filter(requested_by=user)
-    page = keyset_page(rows, ("-id",), **cursors(request))
+    sort, order = sort_of(request, {"requested": ("-id",)})
+    page = keyset_page(rows, order, **cursors(request))
     context = {"page": page, "rows": judged(page.rows), "state": state, "by": whose, "states": State.choices}
+    context["sort"] = sort
     return render(request, "lifecycle/promotion/promotions.html", context | (bulk or {}), status=status)
 
 
 def _evidence(user: User, promotion: PromotionRequest) -> dict[str, Any]:
     """Return the evidence for a vote: current requirements, changes and votes, and the actions open to `user`."""
-    votes = list(promotion.votes.select_related("voter", "evaluation").order_by("-at", "-pk"))
+    votes = list(promotion.votes.select_related("voter", "evaluation", "overruled_by").order_by("-at", "-pk"))
     slot = Slot.objects.filter(repository=promotion.repository, environment=promotion.environment)
     current_slot = slot.select_related("image").first()
     now = Judged(promotion, page_queries.in_order(requirements_now(promotion)), None, None)
     latest = promotion.evaluations.order_by("-pk").first()
     before = current_slot.image if current_slot is not None else None
+    debt = getattr(promotion, "debt", None)
     if promotion.state == State.SUCCEEDED and latest is not None:  # the image that it replaced
         before = Image.objects.filter(digest=latest.inputs.get("holds") or "").first()
     return {
@@ -189,11 +236,23 @@ def _evidence(user: User, promotion: PromotionRequest) -> dict[str, Any]:
         "evaluation": latest,
         "votes": votes,
         "approvals": sum(vote.value == "approve" and vote.lapsed_at is None for vote in votes),
-        "has_approved": any(vote.voter_id == user.pk and vote.lapsed_at is None for vote in votes),
+        "own_vote": next((vote for vote in votes if vote.voter_id == user.pk and vote.is_standing), None),
+        "objections": [vote for vote in votes if vote.value == "object" and vote.overruled_at is None],
+        "may_overrule": promotion.state in LIVE_STATES and why_not_overrule(user, promotion) is None,
         "why_no_vote": why_not_vote(user, promotion),
         "why_not_executed": why_not_run(user, promotion),
         "is_live": promotion.state in LIVE_STATES,
         "is_moving": promotion.state in MOVING_STATES,
+        "on_hold": list(holds_on(promotion.environment, promotion.repository))
+        if promotion.state in LIVE_STATES
+        else [],
+        "closed": closed_words(opening_for(promotion)) if promotion.state == State.READY else "",
+        "not_automatic": why_not_automatic(promotion)
+        if promotion.state == State.READY and promotion.environment.auto_execute
+        else "",
+        "debt": debt,
+        "may_verify": promotion.state == State.VERIFYING and why_not_confirm(user, promotion) is None,
+        "why_not_settled": why_not_settle(user, promotion) if debt is not None and debt.settled_at is None else None,
         "may_withdraw": why_not_withdraw(user, promotion) is None,
         "holds": current_slot if current_slot is not None and current_slot.image_id else None,
         "comparison": compare(before, promotion.image),
@@ -201,21 +260,28 @@ def _evidence(user: User, promotion: PromotionRequest) -> dict[str, Any]:
     }
 
 
-def _page(
+def request_page(
     request: HttpRequest,
     promotion: PromotionRequest,
     form: DecisionForm | None = None,
     *,
+    comment_form: CommentForm | None = None,
     note: str = "",
     status: int = 200,
 ) -> HttpResponse:
-    context = _evidence(reader(request), promotion)
+    """Return the page of one request, and with a refused form or note where an action on it failed."""
+    user = reader(request)
+    context = _evidence(user, promotion)
+    said = threads_of(promotion)
     context |= panel_context(request, context["comparison"]) | {
         "form": form or DecisionForm(),
         "note": note,
         "copying": page_queries.copying_of(promotion),
         "timeline": page_queries.timeline_of(promotion),
         "number": str(promotion.pk),
+        "threads": [(row, threads.why_not_resolve(user, promotion, row) is None) for row in said],
+        "comment_form": comment_form or CommentForm(),
+        "may_block": threads.why_not_block(user, promotion) is None,
     }
     return render(request, "lifecycle/promotion/promotion.html", context, status=status)
 
@@ -225,8 +291,8 @@ def promotion(request: HttpRequest, pk: int) -> HttpResponse:
     """Show one request with its requirements, changes, votes, timeline and actions. Its requester has then seen it."""
     shown = promotion_for(reader(request), pk)
     if shown.is_final and shown.seen_at is None and shown.requested_by_id == reader(request).pk:
-        services.mark_results_seen(reader(request), pk)
-    return _page(request, shown)
+        marking.mark_results_seen(reader(request), pk)
+    return request_page(request, shown)
 
 
 @require_safe
@@ -289,6 +355,64 @@ def new(request: HttpRequest) -> HttpResponse:
     return render(request, "lifecycle/promotion/new.html", context, status=422 if form.errors else 200)
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
+def roll_back(request: HttpRequest) -> HttpResponse:
+    """Show and handle the form that rolls an environment back (`?repository=<id>&environment=<id>`)."""
+    user = reader(request)
+    numbers = [request.GET.get(name, "") for name in ("repository", "environment")]
+    repository_id, environment_id = (
+        int(text) if text.isascii() and text.isdigit() and len(text) < 18 else 0 for text in numbers
+    )
+    visible = repositories_visible_to(user).select_related("team", "registry").filter(source=None)
+    repository = visible.filter(pk=repository_id).first()
+    environment = environments_visible_to(user).filter(pk=environment_id).first()
+    if repository is None or environment is None or repository.team_id != environment.team_id:
+        raise NotFound("Environment not found, or you don't have access.")
+    refuse_if(why_not_roll_back(user, repository, environment))
+    earlier = earlier_images(repository, environment)
+    form = RollbackForm(earlier, request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        with errors_shown_on(form):
+            made = request_rollback(
+                repository, environment, actor=user, reason=form.cleaned_data["reason"],
+                digest=form.cleaned_data["digest"],
+            )  # fmt: skip
+            return redirect("lifecycle:promotion", made.pk)
+    slot = Slot.objects.filter(repository=repository, environment=environment).select_related("image").first()
+    context = {"form": form, "repository": repository, "environment": environment, "earlier": earlier, "slot": slot}
+    status = 422 if form.errors else 200
+    return render(request, "lifecycle/promotion/rollback.html", context, status=status)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def break_the_glass(request: HttpRequest) -> HttpResponse:
+    """Show and handle the form that promotes a digest past what is not met (`?repository=<id>&digest=`)."""
+    user, key = reader(request), request.GET.get("repository", "")
+    visible = repositories_visible_to(user).select_related("team", "registry").filter(source=None)
+    repository = visible.filter(pk=int(key)).first() if key.isascii() and key.isdigit() and len(key) < 18 else None
+    if repository is None:
+        raise NotFound("Image not found, or you don't have access.")
+    image = promotable_image(repository, request.GET.get("digest", ""))
+    path = list(environments_visible_to(user).filter(team=repository.team_id).order_by("position"))
+    possible = [row for row in path if why_not_break_glass(user, repository, row) is None]
+    if not possible:
+        require(user, Verb.PROMOTION_BREAKGLASS, repository=repository)
+        refuse_if(why_not_break_glass(user, repository, path[0]) if path else None)
+        raise NotFound("The team has no environments yet.")
+    initial = {"environment": request.GET.get("environment", "")}
+    form = BreakGlassForm(possible, request.POST if request.method == "POST" else None, initial=initial)
+    if request.method == "POST" and form.is_valid():
+        with errors_shown_on(form):
+            values = form.cleaned_data
+            made = break_glass(
+                repository, image.digest, values["environment"], actor=user, reason=values["reason"],
+                incident=values["incident"], password=values["password"],
+            )  # fmt: skip
+            return redirect("lifecycle:promotion", made.pk)
+    context = {"form": form, "repository": repository, "image": image}
+    return render(request, "lifecycle/promotion/break_glass.html", context, status=422 if form.errors else 200)
+
+
 @require_safe
 def environments(request: HttpRequest) -> HttpResponse:
     """Show the current image of each repository in each environment of a team (`?team=`), with waiting requests."""
@@ -296,116 +420,24 @@ def environments(request: HttpRequest) -> HttpResponse:
     visible = list(environments_visible_to(user).order_by("team__slug", "position"))
     teams = list({row.team_id: row.team for row in visible}.values())
     slug = chosen_filter(request, "team", [row.slug for row in teams])
-    team = next((row for row in teams if row.slug == slug), teams[0] if teams else None)
+    team = next((row for row in teams if row.slug == slug), None) or _first_with_images(user, teams)
     context: dict[str, Any] = {"teams": teams, "team": team, "environments": []}
     if team is not None:
         path = [row for row in visible if row.team_id == team.pk]
         families = repositories_visible_to(user).filter(team=team, source=None).select_related("team")
         page = keyset_page(families, ("name", "id"), **cursors(request))
-        context |= {"environments": path, "page": page, "board": page_queries.board_of(page.rows, path)}
+        gates = page_queries.gates_of(team, path)
+        context |= {"page": page, "board": page_queries.board_of(page.rows, path, gates)}
+        context |= {"environments": [gates[row.pk] for row in path]}
+        context |= {"holds": page_queries.holds_over(team, path)}
+        context |= {"debts": list(debts_visible_to(user).filter(environment__in=path)[:_SIDE_MAX])}
     return render(request, "lifecycle/promotion/environments.html", context)
 
 
-def _decide(
-    request: HttpRequest, pk: int, form: DecisionForm, act: Callable[[str], PromotionRequest], done: str
-) -> HttpResponse:
-    """Run one action of the reader on a request, and return to the page with the form: the inbox or the request.
-
-    On a conflict with another user's action, the page shows the current state with a note.
-    """
-    back = _inbox if request.POST.get("next") == "inbox" else _page
-    if not form.is_valid():
-        return back(request, promotion_for(reader(request), pk), form, status=422)
-    try:
-        changed = act(form.cleaned_data["reason"])
-    except Conflict as conflict:
-        note = f"{conflict.message} Your change was not saved."
-        return back(request, promotion_for(reader(request), pk), note=note, status=conflict.http_status)
-    messages.success(request, f"{done} {changed}.")
-    return redirect("lifecycle:inbox") if back is _inbox else redirect("lifecycle:promotion", pk)
-
-
-@require_POST
-def approve(request: HttpRequest, pk: int) -> HttpResponse:
-    """Approve a request, with an optional comment."""
-    return _decide(
-        request,
-        pk,
-        DecisionForm(request.POST),
-        lambda reason: services.approve(pk, actor=reader(request), reason=reason),
-        "You approved",
-    )
-
-
-@require_POST
-def reject(request: HttpRequest, pk: int) -> HttpResponse:
-    """Reject a request permanently. Without a reason, the form is shown again with an error."""
-    return _decide(
-        request,
-        pk,
-        RejectionForm(request.POST),
-        lambda reason: services.reject(pk, actor=reader(request), reason=reason),
-        "You rejected",
-    )
-
-
-@require_POST
-def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
-    """Withdraw a request."""
-    return _decide(
-        request,
-        pk,
-        DecisionForm(request.POST),
-        lambda reason: services.withdraw(pk, actor=reader(request), reason=reason),
-        "You withdrew",
-    )
-
-
-@require_POST
-def execute(request: HttpRequest, pk: int) -> HttpResponse:
-    """Run a ready promotion. The page then shows the progress of the copy."""
-    return _decide(
-        request,
-        pk,
-        DecisionForm(request.POST),
-        lambda _: services.execute(pk, actor=reader(request)),
-        "You started",
-    )
-
-
-# Actions on several requests at once: what a button sends -> (service, whether it needs a reason, words).
-_BULK: Final[dict[str, tuple[Callable[..., PromotionRequest], bool, str]]] = {
-    "approve": (services.approve, False, "approved"),
-    "reject": (services.reject, True, "rejected"),
-    "withdraw": (services.withdraw, False, "withdrew"),
-}
-
-
-@require_POST
-def bulk(request: HttpRequest) -> HttpResponse:
-    """Approve, reject or withdraw each selected request. One refusal does not stop the others, and each is named."""
-    is_inbox = request.POST.get("next") == "inbox"
-    ids, reason = selected_ids(request), request.POST.get("reason", "").strip()[:2000]
-    if request.POST.get("act") not in _BULK:
-        raise Malformed("Unknown action. Choose approve, reject or withdraw.")
-    act, needs_reason, word = _BULK[request.POST["act"]]
-    problem = ""
-    if not ids:
-        problem = "Select at least one request."
-    elif needs_reason and not reason:
-        problem = "Enter a reason: the requesters need to know what to change."
-    if problem:
-        kept = {"selected": ids, "bulk_reason": reason, "bulk_problem": problem}
-        back = _inbox if is_inbox else _promotions
-        return back(request, status=422, bulk=kept)
-    done, refused = [], []
-    for number in ids:
-        try:
-            done.append(str(act(number, actor=reader(request), reason=reason)))
-        except (NotFound, NotPermitted, Conflict, Malformed, PolicyBlocked) as error:
-            refused.append(f"PR-{number}: {error.message}")
-    if done:
-        messages.success(request, f"You {word} {', '.join(done)}.")
-    for line in refused:
-        messages.warning(request, line)
-    return redirect("lifecycle:inbox" if is_inbox else "lifecycle:promotions")
+def _first_with_images(user: User, teams: list[Team]) -> Team | None:
+    """Return the first team with a repository that the user can see, else the first team: an admin sees them all."""
+    if len(teams) < 2:
+        return teams[0] if teams else None
+    rows = repositories_visible_to(user).filter(source=None, team__in=teams)
+    filled = set(rows.values_list("team", flat=True).distinct())
+    return next((team for team in teams if team.pk in filled), teams[0])
