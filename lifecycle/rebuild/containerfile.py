@@ -23,6 +23,7 @@ _OPTIONS: Final = {
     "add": {"chown", "chmod", "link", "checksum", "keep-git-dir", "exclude", "unpack"},
     "run": {"mount", "network", "security", "device"},
 }
+_NOT_BUILT: Final = ("network", "security", "device")  # options of RUN that buildah 1.28 refuses when it builds them
 _LINKS: Final = frozenset({"--link", "--link=true"})
 _NEEDS_ARGUMENTS: Final = frozenset(
     {
@@ -56,8 +57,9 @@ def split_reference(reference: str) -> tuple[str, str]:
 def base_references(text: str, build_args: Mapping[str, str] | None = None) -> list[str]:
     """Return the references of all base images of the recipe, each once. The base of the result is the first.
 
-    Stages and `scratch` are not base images. Raises Malformed, with the number of the line, for a recipe that the
-    builder cannot read. Plans read all recipes, so such a recipe must not be stored.
+    Stages and `scratch` are not base images, and a stage that the result does not need has none, because the builder
+    skips it. Raises Malformed, with the number of the line, for a recipe that the builder cannot read. Plans read all
+    recipes, so such a recipe must not be stored.
     """
     reading = _Reading(text, build_args or {})
     found = [each.reference for each in reading.bases]
@@ -128,6 +130,7 @@ class _Base:
     start: int
     end: int
     places: frozenset[int]
+    stage: int  # the position of the stage that needs it
 
 
 @dataclass(slots=True)
@@ -142,13 +145,15 @@ class _Stage:
     allowed: set[str]
     environment: dict[str, str] = field(default_factory=dict)
     unsure: set[str] = field(default_factory=set)
+    uses: set[int] = field(default_factory=set)  # positions of the stages that it copies from or mounts
+    refusals: list[Malformed] = field(default_factory=list)  # of what the builder refuses, if it builds this stage
 
     def visible_arguments(self) -> dict[str, str]:
         return {name: value for name, value in self.arguments.items() if name in self.allowed}
 
 
 class _Reading:
-    """One pass over a recipe. `bases` lists the references in the order of the file."""
+    """One pass over a recipe. `bases` lists the references of the stages that are built, in the order of the file."""
 
     def __init__(self, text: str, build_args: Mapping[str, str]) -> None:
         self._given = dict(build_args)
@@ -170,11 +175,38 @@ class _Reading:
                 raise refusal(instruction.line, f"{error}.") from None
         if not self._stages:
             raise Malformed("The recipe has no FROM.")
+        built = self._built_stages()
+        self._skipped = [base for base in self.bases if base.stage not in built]
+        self.bases = [base for base in self.bases if base.stage in built]
+        for stage in self._stages:
+            if stage.refusals and stage.position in built:
+                raise stage.refusals[0]
+
+    def _built_stages(self) -> set[int]:
+        """Return the positions of the stages that the builder builds: the last one, and all that it needs.
+
+        The builder notes this by name, so with one stage it builds all stages of the same name.
+        """
+        if self.names_stage_by_variable:
+            return set(range(len(self._stages)))
+        built: set[int] = set()
+        waiting = [len(self._stages) - 1]
+        while waiting:
+            stage = self._stages[waiting.pop()]
+            if stage.position not in built:
+                built.add(stage.position)
+                waiting += [*stage.uses, *([stage.parent.position] if stage.parent else [])]
+                waiting += [other.position for other in self._stages if other.name == stage.name]
+        return built
 
     def replaced_bases(self, text: str, bases: Mapping[str, str]) -> list[tuple[int, int, str]]:
-        """Return (start, end, new text) of every base. A continuation inside of it stays, in front of the new one."""
+        """Return (start, end, new text) of every base. A continuation inside of it stays, in front of the new one.
+
+        The base of a stage that is not built is replaced too if it is known. The builder does not look for it.
+        """
         changes = []
-        for each in self.bases:
+        known = [each for each in self._skipped if each.reference in bases]
+        for each in sorted([*self.bases, *known], key=lambda base: base.start):
             between = "".join(text[place] for place in range(each.start, each.end) if place not in each.places)
             changes.append((each.start, each.end, between + bases[each.reference]))
         return changes
@@ -256,7 +288,7 @@ class _Reading:
                 stage.environment = dict(parent.environment)
         else:
             stage = self._new_stage(position, name, _checked(image, instruction.line), None)
-            self._add(image, *_inside_quotes(words[0]), words[0])
+            self._add(image, *_inside_quotes(words[0]), words[0], position)
         self._stages.append(stage)
 
     def _stage_named(self, name: str, line: int, *, by_number: bool) -> _Stage | None:
@@ -345,10 +377,15 @@ class _Reading:
             problem = f"ENV and ARG give {min(both)} two values, and the builder takes both. Rename one of them."
             raise refusal(instruction.line, problem)
         if image:
-            self._add_option(image, options[0], len("--from="), len(options[0].text), instruction.line)
+            self._add_option(
+                image, options[0], len("--from="), len(options[0].text), stage=stage, line=instruction.line
+            )
 
     def _read_mounts(self, stage: _Stage, instruction: Instruction) -> None:
         for option in instruction.options:
+            if (name := option.text.removeprefix("--").partition("=")[0]) in _NOT_BUILT:
+                problem = f"the builder does not support RUN --{name}. Remove it."
+                stage.refusals.append(refusal(instruction.line, problem))
             if not option.text.startswith("--mount="):
                 continue
             at = len("--mount=")
@@ -369,8 +406,11 @@ class _Reading:
             for (start, text), name in zip(written, names, strict=True):
                 self._check_sure(stage, text, instruction.line, "--mount")
                 image = self._image_of(stage, name, instruction.line, "RUN --mount=from", written=text)
-                if image:
-                    self._add_option(image, option, start, start + len(text), instruction.line)
+                if image and "type=cache" in whole.removeprefix("--mount=").split(","):
+                    problem = "RUN --mount=type=cache takes from= a stage, not an image. Add FROM <image> AS <name>."
+                    stage.refusals.append(refusal(instruction.line, problem))
+                elif image:
+                    self._add_option(image, option, start, start + len(text), stage=stage, line=instruction.line)
 
     def _image_of(self, stage: _Stage, name: str, line: int, where: str, *, written: str = "") -> str:
         """Return the image that an option names, or "" for an earlier stage."""
@@ -385,7 +425,8 @@ class _Reading:
             raise refusal(line, f"{where}={image[:20]} is no earlier stage. Stages are counted from 0.")
         if _NUMBER.fullmatch(image):
             image = str(int(image))
-        if self._stage_named(image, line, by_number=True) is not None:
+        if (used := self._stage_named(image, line, by_number=True)) is not None:
+            stage.uses.add(used.position)
             self.names_stage_by_variable |= "$" in written
             return ""
         return "" if image == "scratch" else _checked(image, line)
@@ -398,7 +439,7 @@ class _Reading:
                 line, f"{where} uses {unsure[0]}, whose value depends on the base image. Write the image itself."
             )
 
-    def _add_option(self, image: str, option: Option, start: int, end: int, line: int) -> None:
+    def _add_option(self, image: str, option: Option, start: int, end: int, *, stage: _Stage, line: int) -> None:
         if not option.text.isascii():
             raise refusal(line, "the options of an instruction must be ASCII.")
         found = option.range_of(start, end)
@@ -406,10 +447,10 @@ class _Reading:
             raise refusal(line, "put quotes around the whole option, or around the image alone.")
         read = [place for first, last in option.ranges[start:end] for place in range(first, last)]
         quoting = [place for quote, after in option.closing.items() for place in (quote, after - 1)]
-        self.bases.append(_Base(image, *found, frozenset([*read, *quoting])))
+        self.bases.append(_Base(image, *found, frozenset([*read, *quoting]), stage.position))
 
-    def _add(self, image: str, start: int, end: int, word: Piece) -> None:
-        self.bases.append(_Base(image, start, end, frozenset(word.places)))
+    def _add(self, image: str, start: int, end: int, word: Piece, stage: int) -> None:
+        self.bases.append(_Base(image, start, end, frozenset(word.places), stage))
 
 
 def _check_options(instruction: Instruction) -> None:

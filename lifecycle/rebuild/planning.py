@@ -17,9 +17,11 @@ from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.authority.rights import may, require
 from lifecycle.core import clock
 from lifecycle.core.errors import LimitExceeded, NotFound, PolicyBlocked
+from lifecycle.core.reasons import refuse_if
 from lifecycle.core.types import Digest
 from lifecycle.evidence.findings import is_matching
 from lifecycle.jobs.handlers import Postponed
+from lifecycle.quarantine.queries import why_quarantined
 from lifecycle.rebuild import estimates, services
 from lifecycle.rebuild.containerfile import split_reference
 from lifecycle.rebuild.graph import Reach, RepositoryNode, in_order, reach_of, tags_of
@@ -66,6 +68,7 @@ def plan(base: str, *, actor: User, trigger: str = "manual") -> tuple[RebuildWav
     new_base = _image_at(repository, reference)
     if new_base is None:
         raise NotFound(f"{name} has no image {reference}. Check the name.")
+    refuse_if(why_quarantined(new_base))
     new_platforms = platforms_of(new_base)
     reach = reach_of(repository, tags_of(repository, new_base), new_platforms)
     nodes = _outdated_nodes(reach, repository, new_platforms)

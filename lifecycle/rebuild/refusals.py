@@ -8,6 +8,7 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core.reasons import Reason
+from lifecycle.quarantine.queries import why_quarantined
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.rebuild.queries import builder_permit_of, repositories_with_builder
 from lifecycle.rebuild.types import BuilderOff
@@ -50,7 +51,7 @@ def why_not_confirm(actor: User, wave: RebuildWave) -> Reason | None:
 
     Repositories that `actor` cannot see are not named. A fixed number of queries.
     """
-    if reason := why_not_steer(actor, wave):
+    if reason := why_not_steer(actor, wave) or why_quarantined(wave.new_base):
         return reason
     jobs = RebuildJob.objects.filter(wave=wave, method=RebuildJob.Method.BUILD, state=RebuildJob.State.WAITING)
     to_build = set(jobs.values_list("repository", flat=True))

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Final
 
 from lifecycle.core.errors import NotFound
+from lifecycle.core.reasons import refuse_if
 from lifecycle.evidence.findings import is_matching
 from lifecycle.ingest.services import ingest_manifest
 from lifecycle.jobs.handlers import JobRun, Postponed
 from lifecycle.lineage.services import declare_base
 from lifecycle.oci.client import RegistryClient
+from lifecycle.quarantine.queries import why_quarantined
 from lifecycle.rebuild import making, queries, services
 from lifecycle.rebuild.bases import bases_of, has_changed_base
 from lifecycle.rebuild.models import RebuildJob
@@ -69,6 +71,8 @@ def _make(run: JobRun, job: RebuildJob) -> None:
     # Use the current recipe, which may be newer than the plan. A second attempt uses the recipe of the first.
     recipe = job.recipe if job.state == State.BUILDING else queries.current_recipe(job.repository)
     bases = bases_of(client, job, recipe, actor=run.job.actor)
+    for base in Image.objects.filter(digest__in=[pinned.partition("@")[2] for pinned in bases.values()]):
+        refuse_if(why_quarantined(base))
     node_id = making.node_id_of(job, recipe, bases)
     with run.fenced():
         job = services.begin(job.pk, node_id=node_id, recipe=recipe)

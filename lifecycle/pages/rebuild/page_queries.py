@@ -73,6 +73,7 @@ class Counts:
     fixed: int = 0
     introduced: int = 0
     would_fix: int = 0  # estimated before the build
+    unmeasured: int = 0  # images that are not built, not scanned or not judged yet: what they fix is unknown
 
     @property
     def waiting(self) -> int:
@@ -108,7 +109,7 @@ class Counts:
         return f"{self.parts_words}, of {self.total}"
 
 
-_COUNTED: Final = ("total", "done", "busy", "failed", "blocked", "cancelled")
+_COUNTED: Final = ("total", "done", "busy", "failed", "blocked", "cancelled", "unmeasured")
 
 
 def counts_of(waves: Collection[int], visible: QuerySet[Repository]) -> dict[int, Counts]:
@@ -123,6 +124,8 @@ def counts_of(waves: Collection[int], visible: QuerySet[Repository]) -> dict[int
         failed=Count("pk", filter=Q(state=State.FAILED)),
         blocked=Count("pk", filter=Q(state=State.BLOCKED)),
         cancelled=Count("pk", filter=Q(state=State.CANCELLED)),
+        # The findings of a result are counted together with what it fixed.
+        unmeasured=Count("pk", filter=Q(findings_after=None, state__in=(State.WAITING, *BUSY_STATES, State.DONE))),
     )
     different: dict[int, dict[str, int]] = defaultdict(dict)
     sql, parameters = shown.values("wave_id", "fixed", "introduced", "would_fix").query.sql_with_params()

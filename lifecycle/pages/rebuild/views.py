@@ -24,7 +24,7 @@ from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.jobs.raw_log import raw_log_answer
 from lifecycle.pages.rebuild import page_queries
 from lifecycle.pages.rebuild.forms import PlanForm, RecipeForm
-from lifecycle.pages.requests import chosen, cursors, reader
+from lifecycle.pages.requests import chosen, cursors, reader, sort_of
 from lifecycle.rebuild import contexts, planning, services
 from lifecycle.rebuild.access import job_for, wave_for
 from lifecycle.rebuild.models import RebuildWave, Recipe, UpstreamWatch
@@ -41,10 +41,12 @@ def waves(request: HttpRequest) -> HttpResponse:
     if state:
         rows = rows.filter(state=state)
     rows = rows.defer("old_base__manifest", "old_base__config", "new_base__manifest", "new_base__config")
-    page = keyset_page(rows, ("-id",), **cursors(request))
+    sort, order = sort_of(request, {"age": ("-id",)})
+    page = keyset_page(rows, order, **cursors(request))
     counts = page_queries.counts_of([wave.pk for wave in page.rows], repositories_visible_to(user))
     context = {
         "page": page,
+        "sort": sort,
         "entries": [(wave, counts.get(wave.pk, page_queries.Counts())) for wave in page.rows],
         "state": state,
         "states": RebuildWave.State.values,

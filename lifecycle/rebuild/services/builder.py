@@ -8,7 +8,7 @@ from accounts.models import Team, User
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.authority.access import repository_for, team_for
-from lifecycle.authority.services.teams import is_above_grants
+from lifecycle.authority.rights import is_above_grants
 from lifecycle.core.errors import Conflict, Malformed, NotPermitted
 from lifecycle.rebuild.models import BuilderPermit
 from lifecycle.registry.models import Repository

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from django.db import transaction
+from django.db.models import Q
 
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, RecipeChanged
 from lifecycle.authority.access import lock_repository, repository_for
+from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core.errors import Malformed
+from lifecycle.core.reasons import refuse_if
 from lifecycle.core.types import parse_tag
+from lifecycle.quarantine.queries import why_quarantined
 from lifecycle.rebuild import contexts
-from lifecycle.rebuild.containerfile import base_references
+from lifecycle.rebuild.containerfile import base_references, split_reference
 from lifecycle.rebuild.models import Recipe
 from lifecycle.registry.clients import client_for
+from lifecycle.registry.models import Image, Repository
 
 CONTAINERFILE_MAX: Final = 256 * 1024  # characters
 _ARGUMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -38,7 +43,7 @@ def put_recipe(
     The context is pushed into the repository first, as an artifact. `actor` needs `recipe.manage`, because a
     builder runs what a recipe says.
 
-    Raises NotFound, NotPermitted, Malformed, RegistryUnavailable.
+    Raises NotFound, NotPermitted, Malformed, Quarantined, RegistryUnavailable.
     """
     repository = repository_for(actor, repository_id, Verb.RECIPE_MANAGE)
     if repository.source_id is not None:
@@ -48,6 +53,7 @@ def put_recipe(
         raise Malformed(f"A recipe is text without NUL, of at most {CONTAINERFILE_MAX} characters.")
     arguments = checked_arguments(build_args or {})
     references = base_references(containerfile, arguments)
+    _refuse_quarantined(repository, references, actor)
     digest = contexts.store(client_for(repository.registry), repository.name, context) if context else ""
     values = {"containerfile": containerfile, "context_digest": digest, "build_args": arguments, "tag": tag}
     with transaction.atomic():
@@ -64,6 +70,20 @@ def put_recipe(
             details=RecipeChanged(revision=recipe.revision),
         )  # fmt: skip
     return recipe
+
+
+def _refuse_quarantined(repository: Repository, references: Iterable[str], actor: User) -> None:
+    """Raise Quarantined when a base of the recipe that `actor` can see is quarantined now. Each build checks again."""
+    for reference in references:
+        name, tag_or_digest = split_reference(reference)
+        base = repositories_visible_to(actor).filter(registry=repository.registry_id, name=name).first()
+        if base is None:
+            continue
+        held = Image.objects.filter(repository_images__repository=base, repository_images__removed_at=None)
+        is_named = Q(digest=tag_or_digest) if ":" in tag_or_digest else Q(tags__name=tag_or_digest)
+        is_here = Q(tags__repository=base) if ":" not in tag_or_digest else Q()
+        for image in held.filter(is_named & is_here).distinct():
+            refuse_if(why_quarantined(image))
 
 
 def checked_arguments(build_args: Mapping[str, str]) -> dict[str, str]:

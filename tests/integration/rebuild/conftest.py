@@ -1,4 +1,4 @@
-"""Fixtures for tests of real builds."""
+"""Fixtures of rebuilds: a shell for real builds, a registry in memory with images, and people in browsers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import shutil
 import subprocess
 
 import pytest
+from django.db import connection
+
+from tests.clients import browser
+from tests.factories import dock
+from tests.fakes.registry import answer_with
+from tests.integration.rebuild.yard import Strict, Yard
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +31,30 @@ def shell_folder(tmp_path_factory):
     program = next(path for path in (folder / "root").rglob("busybox") if path.is_file() and os.access(path, os.X_OK))
     shutil.copy(program, context / "busybox")
     return context
+
+
+@pytest.fixture
+def yard(monkeypatch):
+    shelf = Strict()
+    shelf.depth = len(connection.savepoint_ids)
+    answer_with(shelf, monkeypatch)
+    dock.registry()
+    dock.covered("Debian", "12")
+    return Yard(shelf)
+
+
+@pytest.fixture
+def harbour(db):
+    return dock.harbour()
+
+
+@pytest.fixture
+def owner(harbour):
+    return browser(harbour["reader"])
+
+
+@pytest.fixture
+def viewer(harbour):
+    """A user who sees everything of both teams and can change nothing."""
+    dock.user("viewer", "viewer", of=dock.team("shop"))
+    return browser(dock.user("viewer", "viewer", of=dock.team("base")))

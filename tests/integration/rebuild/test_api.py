@@ -18,10 +18,9 @@ from lifecycle.environments.models import Slot
 from lifecycle.jobs.models import Job
 from lifecycle.rebuild import contexts
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from lifecycle.rebuild.services import recipes
 from lifecycle.registry.models import Repository
 from tests.factories import dock
-from tests.fakes.registry import InMemoryRegistry
+from tests.fakes.registry import InMemoryRegistry, answer_with
 
 pytestmark = pytest.mark.django_db
 TEXT = "FROM shop/base:12\nRUN true\n"
@@ -61,7 +60,7 @@ def yard():
 @pytest.fixture
 def registry(monkeypatch):
     fake = InMemoryRegistry()
-    monkeypatch.setattr(recipes, "client_for", lambda registry: fake)
+    answer_with(fake, monkeypatch)
     return fake
 
 
@@ -275,7 +274,7 @@ def test_lists_and_waves_cost_same_queries_for_any_length(yard, count, django_as
     ]  # fmt: skip
     rows[0].parents.set(rows[1:])
     yard.call("get", "rebuild-waves/")
-    with django_assert_num_queries(4):  # token, its use, page, counts
+    with django_assert_num_queries(3):  # token with grants, page, counts
         assert len(yard.call("get", "rebuild-waves/").json()["results"]) == count
-    with django_assert_num_queries(10):  # token, its use, wave twice, jobs, parents, lines by three, slots
+    with django_assert_num_queries(9):  # token, wave twice, jobs, parents, lines by three, slots
         assert len(yard.call("get", f"rebuild-waves/{wave.pk}/").json()["jobs"]) == count

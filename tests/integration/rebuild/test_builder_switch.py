@@ -15,7 +15,7 @@ from lifecycle.rebuild.refusals import why_not_build, why_not_confirm
 from lifecycle.rebuild.types import BuilderOff
 from lifecycle.registry.models import Repository
 from tests.factories import dock
-from tests.fakes.registry import InMemoryRegistry
+from tests.fakes.registry import InMemoryRegistry, answer_with
 
 pytestmark = pytest.mark.django_db
 
@@ -109,7 +109,7 @@ def derived(team, owner):
 
 @pytest.fixture
 def _registry(monkeypatch):
-    monkeypatch.setattr(planning, "client_for", lambda registry: InMemoryRegistry())
+    answer_with(InMemoryRegistry(), monkeypatch)
 
 
 @pytest.mark.usefixtures("_registry")

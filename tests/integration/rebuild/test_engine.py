@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from django.db import connection
 
 from accounts.models import Role
 from lifecycle.audit.models import AuditEvent
@@ -19,107 +18,15 @@ from lifecycle.ingest import services as ingest
 from lifecycle.jobs import running as job_runs
 from lifecycle.jobs.models import Job
 from lifecycle.lineage.services import derive
-from lifecycle.rebuild import estimates, methods, planning, running, services
+from lifecycle.rebuild import methods, planning, services
 from lifecycle.rebuild.builders import buildah
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.rebuild.types import BuildFailed
-from lifecycle.registry.models import Image, Tag, TagEvent
-from lifecycle.sbom.services import Content, Package, store
+from lifecycle.registry.models import Image, TagEvent
 from tests.factories import dock, oci
-from tests.fakes.registry import InMemoryRegistry
 
 pytestmark = pytest.mark.django_db
 State = RebuildJob.State
-
-
-class Strict(InMemoryRegistry):
-    """Refuses every call made inside a transaction of the code under test."""
-
-    depth = 0
-    is_away = False
-
-    def _find(self, repository, reference):
-        assert len(connection.savepoint_ids) <= self.depth, "the network inside a transaction"
-        return super()._find(repository, reference)
-
-    def fetch_blob(self, *words, **more):
-        if self.is_away:
-            raise RegistryUnavailable("The registry answered 503.")
-        assert len(connection.savepoint_ids) <= self.depth, "the network inside a transaction"
-        return super().fetch_blob(*words, **more)
-
-
-class Yard:
-    """base/debian -> base/python -> shop/api -> shop/worker, and shop/static on base/debian. None has a recipe."""
-
-    def __init__(self, shelf):
-        self.shelf = shelf
-        self.owner = dock.user("owner", "owner", of=dock.team("base"))
-        dock.user("owner", "owner", of=dock.team("shop"))
-        self.packages: dict[str, list[str]] = {}
-        self.layers: dict[str, tuple[str, ...]] = {}
-
-    def push(self, name, *layers, tag="latest", on="", packages=("openssl", "1"), rounds=40):
-        """Push an image with the layers of the current `on` image first. A scan lists its packages."""
-        dock.repository(name)
-        texts = (*self.layers.get(on, ()), *layers)
-        self.layers[name] = texts
-        item = oci.image(*texts)
-        oci.push(self.shelf, name, item, tag)
-        digest = item.manifest.digest.text
-        self.packages[texts[0]] = [f"pkg:deb/debian/{packages[0]}@{packages[1]}?distro=debian-12"]
-        image = ingest.ingest_manifest(dock.registry().pk, name, digest, tag=tag)
-        self.settle(rounds=rounds)
-        return image
-
-    def four_levels(self):
-        self.push("base/debian", "debian 1")
-        self.push("base/python", "python", on="base/debian")
-        self.push("shop/api", "api", on="base/python")
-        self.push("shop/worker", "worker", on="shop/api")
-        self.push("shop/static", "static", on="base/debian")
-
-    def settle(self, *, rounds=40):
-        """Run every waiting job, rebuilds last, until none is left."""
-        for _ in range(rounds):
-            Job.objects.filter(state=Job.State.WAITING).update(not_before=None)
-            waiting = sorted(Job.objects.filter(state="waiting"), key=lambda job: (job.kind == "rebuild", job.pk))
-            if not waiting:
-                return
-            for job in waiting:
-                self.run(job)
-        raise AssertionError(f"jobs without end: {list(Job.objects.filter(state='waiting').values())}")
-
-    def run(self, job):
-        if job.kind == "scan":
-            Job.objects.filter(pk=job.pk).update(state=Job.State.SUCCEEDED, finished_at=clock.now())
-            image = Image.objects.get(pk=job.subject_id)
-            first = image.config["history"][0]["created_by"].removeprefix("COPY ")
-            found = [Package(purl, layer_position=0) for purl in self.packages.get(first, ())]
-            store({image.pk: Content(found, distro="debian-12")}, actor=self.owner)
-            return
-        job_runs.run(job.pk)
-
-    def wave(self, base="base/debian:latest", *, by=None):
-        wave = planning.plan_wave(base, actor=by or self.owner)
-        return services.confirm_wave(wave.pk, actor=by or self.owner)
-
-    def tag(self, name, tag="latest"):
-        return Tag.objects.get(repository__name=name, name=tag).image
-
-    def bases(self, name):
-        return {edge.base.digest for edge in self.tag(name).base_edges.all()}
-
-
-@pytest.fixture
-def yard(monkeypatch):
-    shelf = Strict()
-    shelf.depth = len(connection.savepoint_ids)
-    for module in (ingest, planning, running):
-        monkeypatch.setattr(module, "client_for", lambda registry: shelf)
-    dock.registry()
-    dock.covered("Debian", "12")
-    return Yard(shelf)
 
 
 def shape(wave):
@@ -149,120 +56,6 @@ def test_four_levels_are_rebuilt_each_on_its_new_base(yard):
     assert AuditEvent.objects.filter(action="image.rebuilt").count() == 4
     with pytest.raises(planning.NothingToRebuild, match="nothing to rebuild"):
         planning.plan_wave("base/debian:latest", actor=yard.owner)
-
-
-def test_estimated_fixes_are_verified_after_the_rebuild(yard):
-    yard.push("base/debian", "debian 1")
-    yard.push("shop/static", "static", on="base/debian")
-    package = yard.tag("base/debian").image_inventories.get().inventory.inventory_packages.get().package
-    dock.advisory("CVE-1", "high", package, fixed="2")
-    dock.advisory("CVE-2", "low", package)
-    new = yard.push("base/debian", "debian 2", packages=("openssl", "2"))
-    newer = new.image_inventories.get().inventory.inventory_packages.get().package
-    still = dock.advisory("CVE-3", "low", newer)
-    still.matches.create(package=package)
-    wave = yard.wave()
-    assert wave.jobs.get().would_fix == ["CVE-1", "CVE-2"]
-    wave.jobs.update(would_fix=["CVE-1", "CVE-2", "CVE-3"])  # as if the new base had more fixed findings at planning
-    yard.settle()
-    job = wave.jobs.get()
-    assert (job.fixed, job.introduced, job.still_open) == (["CVE-1", "CVE-2"], [], ["CVE-3"])
-    assert (job.findings_before, job.findings_after, job.remaining_count) == (3, 1, 1)
-
-
-def due():
-    return set(estimates._to_estimate().values_list("repository__name", flat=True))
-
-
-def test_estimate_is_made_when_base_is_scanned_after_planning(yard, monkeypatch):
-    yard.push("base/debian", "debian 1")
-    yard.push("shop/static", "static", on="base/debian")
-    yard.push("shop/alone", "alone")  # only its recipe names the base, so no estimate is possible
-    alone = dock.repository("shop/alone")
-    Recipe.objects.create(
-        repository=alone, revision=1, containerfile="", base_references=["base/debian"], author=yard.owner
-    )
-    package = yard.tag("base/debian").image_inventories.get().inventory.inventory_packages.get().package
-    dock.advisory("CVE-1", "high", package, fixed="2")
-    new = yard.push("base/debian", "debian 2", packages=("openssl", "2"))
-    scanned_at = new.scanned_at or Image.objects.get(pk=new.pk).scanned_at
-    Image.objects.filter(pk=new.pk).update(scanned_at=None)
-    wave = planning.plan_wave("base/debian:latest", actor=yard.owner)
-    estimates.estimate_open()
-    assert set(wave.jobs.values_list("repository__name", "would_fix")) == {("shop/static", None), ("shop/alone", None)}
-    assert due() == set()
-    Image.objects.filter(pk=new.pk).update(scanned_at=scanned_at)
-    assert due() == {"shop/static"}
-    estimates.estimate_open()
-    assert wave.jobs.get(repository__name="shop/static").would_fix == ["CVE-1"]
-    assert due() == set()
-    monkeypatch.setattr(estimates, "estimate", lambda wave: pytest.fail("There is nothing left to estimate."))
-    estimates.estimate_open()
-
-
-def test_base_of_an_estimate_may_be_an_index(yard):
-    yard.push("base/debian", "debian 1")
-    yard.push("shop/static", "static", on="base/debian")
-    new = yard.push("base/debian", "debian 2", tag="next", packages=("openssl", "2"))
-    arm = dock.image("debian 2 for arm", architecture="arm64")
-    place = dock.repository("base/debian")
-    dock.push(place, dock.index("debian 2 for both", new, arm), "latest")
-    wave = planning.plan_wave("base/debian:latest", actor=yard.owner)
-    assert (wave.jobs.get().would_fix, due()) == (None, set())
-    Image.objects.filter(pk=arm.pk).update(scanned_at=clock.now())
-    assert due() == {"shop/static"}
-    estimates.estimate_open()
-    assert wave.jobs.get().would_fix == []
-
-
-def test_estimate_is_unknown_while_the_old_base_is_not_scanned(yard):
-    old = yard.push("base/debian", "debian 1")
-    yard.push("shop/static", "static", on="base/debian")
-    package = old.image_inventories.get().inventory.inventory_packages.get().package
-    dock.advisory("CVE-1", "high", package, fixed="2")
-    yard.push("base/debian", "debian 2", packages=("openssl", "2"))
-    scanned_at = Image.objects.get(pk=old.pk).scanned_at
-    held = old.image_inventories.get()
-    inventory = held.inventory
-    Image.objects.filter(pk=old.pk).update(scanned_at=None)
-    held.delete()
-    wave = planning.plan_wave("base/debian:latest", actor=yard.owner)
-    assert (wave.jobs.get().would_fix, due()) == (None, set())
-    Image.objects.filter(pk=old.pk).update(scanned_at=scanned_at)
-    old.image_inventories.create(inventory=inventory)
-    assert due() == {"shop/static"}
-    estimates.estimate_open()
-    assert wave.jobs.get().would_fix == ["CVE-1"]
-
-
-def test_findings_added_by_a_rebuild_are_reported(yard):
-    yard.push("base/debian", "debian 1")
-    yard.push("shop/static", "static", on="base/debian")
-    new = yard.push("base/debian", "debian 2", packages=("zlib", "2"))
-    worse = new.image_inventories.get().inventory.inventory_packages.get().package
-    yard.wave()
-    dock.advisory("CVE-9", "critical", worse)
-    yard.settle()
-    job = RebuildJob.objects.get()
-    assert (job.state, job.fixed, job.introduced, job.findings_after) == ("done", [], ["CVE-9"], 1)
-
-
-def test_result_is_judged_only_after_its_packages_are_matched(yard):
-    yard.push("base/debian", "debian 1")
-    yard.push("shop/static", "static", on="base/debian")
-    yard.push("base/debian", "debian 2", packages=("openssl", "2"))
-    yard.wave()
-    held = yard.tag("base/debian").image_inventories.get().inventory.inventory_packages.get().package_id
-    match = Job.objects.create(kind="match", subject_id=1, actor=yard.owner, payload={"package_ids": [held]})
-    Job.objects.filter(pk=match.pk).update(state="running", lease_until="2999-01-01T00:00Z")
-    for _ in range(3):
-        for job in Job.objects.filter(state="waiting"):
-            Job.objects.filter(pk=job.pk).update(not_before=None)
-            yard.run(job)
-    assert RebuildJob.objects.get().state == "scanning"
-    Job.objects.filter(pk=match.pk).update(state="succeeded", lease_until=None, finished_at=clock.now())
-    yard.settle()
-    assert RebuildJob.objects.get().state == "done"
 
 
 def test_second_base_move_gets_own_plan_and_replaces_waiting_one(yard):

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import pytest
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
@@ -17,38 +12,15 @@ from lifecycle.core import clock
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.pages.rebuild import page_queries
-from lifecycle.rebuild import contexts, planning, queries
+from lifecycle.rebuild import queries
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from lifecycle.registry.clients import client_for
-from lifecycle.registry.models import Image, Registry, Repository
+from lifecycle.registry.models import Image, Repository
+from tests.clients import browser
 from tests.factories import dock, waves
-from tests.fakes.registry import InMemoryRegistry
+from tests.fakes.registry import InMemoryRegistry, answer_with
 
 pytestmark = pytest.mark.django_db
 FIXED = ("CVE-2023-5678", "CVE-2024-45490", "CVE-2024-5535")
-
-
-def browser(user):
-    client = Client()
-    client.force_login(user, backend="allauth.account.auth_backends.AuthenticationBackend")
-    return client
-
-
-@pytest.fixture
-def harbour():
-    return dock.harbour()
-
-
-@pytest.fixture
-def owner(harbour):
-    return browser(harbour["reader"])
-
-
-@pytest.fixture
-def viewer(harbour):
-    """A user who sees everything of both teams and can change nothing."""
-    dock.user("viewer", "viewer", of=dock.team("shop"))
-    return browser(dock.user("viewer", "viewer", of=dock.team("base")))
 
 
 def page(client, wave, **headers):
@@ -60,7 +32,7 @@ def act(client, name, wave):
 
 
 def test_form_creates_plan_and_starts_nothing(harbour, owner, monkeypatch):
-    monkeypatch.setattr(planning, "client_for", lambda registry: InMemoryRegistry())  # reachable, but empty
+    answer_with(InMemoryRegistry(), monkeypatch)  # reachable, but empty
     base = Repository.objects.get(name="base/debian")
     refused = owner.post(reverse("lifecycle:wave-plan"), {"base": base.pk, "reference": "bookworm"})
     assert refused.status_code == 422
@@ -439,126 +411,6 @@ def test_repository_lists_waves_that_rebuild_it_or_derived_images(harbour, owner
 # Recipes
 
 
-def store(client, where, **given):
-    body = {"containerfile": "FROM base/python:1.0\r\nCOPY app.py /srv/\r\n", "tag": "1.0", "build_args": ""} | given
-    return client.post(reverse("lifecycle:recipe-new", args=[where.pk]), body)
-
-
-def recipe_tab(client, where, query=""):
-    return client.get(reverse("lifecycle:repository", args=[where.team.slug, where.name]) + f"?tab=recipe{query}")
-
-
-@pytest.fixture
-def contexts_kept(monkeypatch):
-    """Files that would be stored in the registry. Tests of the builder cover the registry itself."""
-    kept = {}
-
-    def put(client, repository, files):
-        digest = dock.sha(repr(sorted(files.items())))
-        kept[digest] = dict(files)
-        return digest
-
-    def unpack(client, repository, digest, folder):
-        for name, content in kept[digest].items():
-            (folder / name).write_bytes(content)
-
-    monkeypatch.setattr("lifecycle.rebuild.contexts.store", put)
-    monkeypatch.setattr("lifecycle.rebuild.contexts.unpack", unpack)
-    return kept
-
-
-def test_form_stores_recipe_with_files_and_keeps_history(harbour, owner, contexts_kept):
-    api = Repository.objects.get(name="shop/api")
-    file = SimpleUploadedFile("app.py", b"print(1)\n")
-    answer = store(owner, api, build_args="VERSION=1\n\nMODE = x", context=[file])
-    assert answer.status_code == 422
-    assert "Line 3: enter NAME=value." in answer.content.decode()
-    assert store(owner, api, build_args="VERSION=1", context=[SimpleUploadedFile("app.py", b"print(1)\n")])["Location"]
-    first = Recipe.objects.get()
-    assert (first.revision, first.containerfile) == (1, "FROM base/python:1.0\nCOPY app.py /srv/\n")
-    assert (first.build_args, first.base_references, first.tag) == ({"VERSION": "1"}, ["base/python:1.0"], "1.0")
-    assert contexts_kept[first.context_digest] == {"app.py": b"print(1)\n"}
-    more = SimpleUploadedFile("more.txt", b"more")
-    store(owner, api, keep_context="on", context=[more])
-    second = Recipe.objects.get(revision=2)
-    assert contexts_kept[second.context_digest] == {"app.py": b"print(1)\n", "more.txt": b"more"}
-    store(owner, api)
-    assert Recipe.objects.get(revision=3).context_digest == ""
-    old = recipe_tab(owner, api, "&revision=1").content.decode()
-    assert "You see revision 1." in old
-    assert "VERSION" in old
-    assert "revision 3, current" in recipe_tab(owner, api).content.decode()
-
-
-def test_recipe_files_are_in_registry_and_kept_in_next_revision(harbour, owner, services):
-    services.need_registry()
-    api = Repository.objects.get(name="shop/api")
-    Registry.objects.filter(pk=api.registry_id).update(endpoint=services.registry.url)
-    store(owner, api, context=[SimpleUploadedFile("app.py", b"print(1)\n")])
-    store(owner, api, keep_context="on", context=[SimpleUploadedFile("more.txt", b"more")])
-    first, second = Recipe.objects.order_by("revision")
-    api.refresh_from_db()
-    client = client_for(Registry.objects.get(pk=api.registry_id))
-    with tempfile.TemporaryDirectory() as folder:
-        contexts.unpack(client, api.name, second.context_digest, Path(folder))
-        assert {path.name: path.read_bytes() for path in Path(folder).iterdir()} == {
-            "app.py": b"print(1)\n",
-            "more.txt": b"more",
-        }
-    assert first.context_digest not in {"", second.context_digest}
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"containerfile": "RUN true"}, "only ARG can stand before the first FROM"),
-        ({"containerfile": "ARG A=1"}, "The recipe has no FROM."),
-        ({"containerfile": ""}, "This field is required."),
-        ({"tag": "no tag!"}, "Invalid tag"),
-        ({"build_args": "1A=b"}, "Line 1: enter NAME=value."),
-    ],
-)
-def test_unreadable_recipe_shows_the_form_again_with_its_text(harbour, owner, given, words):
-    answer = store(owner, Repository.objects.get(name="shop/api"), **given)
-    text = answer.content.decode()
-    assert answer.status_code == 422
-    assert words in text
-    assert "Fix the errors below." in text
-    assert (given.get("containerfile") or "COPY app.py /srv/") in text or "containerfile" in given
-    assert not Recipe.objects.exists()
-
-
-def test_too_large_context_is_refused_before_upload(harbour, owner, monkeypatch):
-    monkeypatch.setattr("lifecycle.pages.rebuild.forms.CONTEXT_MAX", 10)
-    answer = store(owner, Repository.objects.get(name="shop/api"), context=[SimpleUploadedFile("big", b"12345678901")])
-    assert answer.status_code == 422
-    assert not Recipe.objects.exists()
-
-
-def test_too_large_form_is_refused_unread(harbour, owner, monkeypatch):
-    api = Repository.objects.get(name="shop/api")
-    monkeypatch.setattr("lifecycle.pages.uploads.UPLOAD_MAX", 2000)
-    answer = store(owner, api, context=[SimpleUploadedFile("big", b"x" * 3000)])
-    assert answer.status_code == 413
-    assert "The form is too large." in answer.content.decode()
-    assert store(owner, api).status_code == 302
-
-
-def test_recipe_form_needs_recipe_manage(harbour, viewer, owner):
-    api = Repository.objects.get(name="shop/api")
-    creator = browser(dock.user("creator", "creator", of=dock.team("shop")))
-    maintainer = browser(dock.user("maintainer", "maintainer", of=dock.team("shop")))
-    for person in (viewer, creator):
-        assert "You need recipe.manage" in recipe_tab(person, api).content.decode()
-        assert store(person, api).status_code == 403
-    assert store(maintainer, api).status_code == 302
-    assert store(creator, api, containerfile="FROM base/python:2.0").status_code == 403
-    assert store(browser(dock.user("stranger")), api).status_code == 404
-    assert Recipe.objects.count() == 1
-    form = owner.get(reverse("lifecycle:recipe-new", args=[api.pk])).content.decode()
-    assert "COPY app.py /srv/" in form
-
-
 @pytest.mark.parametrize("tab", ["recipe", "rebuilds"])
 def test_repository_tab_costs_same_queries_for_one_and_three_rows(tab, harbour, owner):
     base = Repository.objects.get(name="base/debian")
@@ -631,3 +483,30 @@ def test_image_without_scan_shows_no_fixes(harbour, owner):
     assert "not scanned yet" in text  # the harbour's new base
     dock.carry(harbour["new"], 0, dock.package("perl-base", "5.36.0-7", source="perl"))
     assert "not scanned yet" not in page(owner, wave).content.decode()
+
+
+def test_list_says_unknown_while_nobody_knows_what_a_wave_fixed(harbour, owner):
+    base = Image.objects.get(digest=dock.sha("base/debian new"))
+    wave = RebuildWave.objects.create(
+        repository=dock.repository("base/debian"), new_base=base, planned_by=harbour["reader"],
+        confirmed_by=harbour["reader"], state="running",
+    )  # fmt: skip
+    recipe = Recipe.objects.create(
+        repository=dock.repository("shop/static"), revision=1, containerfile="FROM x", author=harbour["reader"]
+    )
+    old = {"level": 1, "recipe": recipe, "tag": "1.0", "wave": wave}
+    static, python = (
+        RebuildJob.objects.create(repository=dock.repository(name), old_image=Image.objects.get(digest=dock.sha(name)),
+                                  **old)
+        for name in ("shop/static", "base/python")
+    )  # fmt: skip
+    assert "not known yet" in owner.get("/rebuilds/").content.decode()
+    ended = {"state": "done", "finished_at": clock.now(), "new_image": base}
+    RebuildJob.objects.filter(pk=static.pk).update(fixed=["CVE-2023-5678"], findings_after=1, **ended)
+    text = owner.get("/rebuilds/").content.decode()
+    assert "unknown for 1 image" in text
+    RebuildJob.objects.filter(pk=static.pk).update(fixed=[])
+    RebuildJob.objects.filter(pk=python.pk).update(fixed=[], findings_after=0, **ended)
+    text = owner.get("/rebuilds/").content.decode()
+    assert "not known yet" not in text
+    assert "unknown for" not in text

@@ -116,7 +116,11 @@ ROWS = [
     Row("no instruction before FROM but ARG, as BuildKit", f"LABEL a=b\nFROM {BB}\n", refusal="Line 1: only ARG can stand before"),
     Row("stage in an argument, as BuildKit", f"ARG S=t\nFROM {TOOL} AS t\nFROM $S\nCOPY x /y\n", [TOOL], builds=False),
     Row("COPY from a stage in an argument, as BuildKit", f"FROM {TOOL} AS t\nFROM {BB}\nARG S=t\nCOPY --from=$S /x /y\n", [BB, TOOL], builds=False),
-    Row("stage that nothing uses", f"FROM {TOOL} AS t\nFROM {BB}\nCOPY x /y\n", [BB, TOOL]),
+    Row("stage that nothing uses", f"FROM {TOOL} AS t\nFROM {BB}\nCOPY x /y\n", [BB], is_quick=True),
+    Row("stages of one name are built together", f"FROM {TOOL} AS last\nFROM {BB} AS last\nCOPY x /y\n", [BB, TOOL]),
+    Row("unused stage with what only a build refuses", f"FROM {TOOL} AS t\nRUN --network=none true\nFROM {BB}\n", [BB]),
+    refused("network of a RUN", f"FROM {BB}\nRUN --network=none true\n", "Line 2: the builder does not support RUN --network"),
+    refused("cache from an image", f"FROM {BB}\nRUN --mount=type=cache,from={TOOL},target=/c true\n", "Line 2: .* a stage, not an image"),
     # COPY --from
     Row("COPY from an image", f"FROM {BB}\nCOPY --from={TOOL} /x /y\n", [BB, TOOL]),
     Row("COPY from an argument", f"ARG TOOL={TOOL}\nFROM {BB}\nARG TOOL\nCOPY --from=${{TOOL}} /x /y\n", [BB, TOOL], is_quick=True),

@@ -61,11 +61,50 @@ def test_quotes_around_argument_are_removed():
 
 
 def test_from_option_inside_a_command_is_ignored():
-    text = "FROM base/python:1\nRUN --network=none --mount=type=bind,from=base/certs:2 report --from=:y --to=x\n"
+    text = "FROM base/python:1\nRUN --mount=type=bind,from=base/certs:2 report --from=:y --to=x\n"
     assert base_references(text) == ["base/python:1", "base/certs:2"]
     assert base_references("FROM base/python:1\nRUN report --from=:y\nCOPY --chown=1 --from=base/c:2 /a /b\n") == [
         "base/python:1", "base/c:2",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "references"),
+    [
+        ("FROM base/old:1 AS old\nFROM base/python:1\n", ["base/python:1"]),
+        ("FROM base/old:1 AS old\nCOPY --from=base/certs:2 /a /b\nFROM base/python:1\n", ["base/python:1"]),
+        ("FROM base/old:1\nFROM base/python:1\nCOPY --from=0 /a /b\n", ["base/python:1", "base/old:1"]),
+        ("FROM base/a:1 AS a\nFROM a AS b\nFROM scratch\nCOPY --from=b /a /b\n", ["base/a:1"]),
+        (
+            "FROM base/a:1 AS a\nFROM base/python:1\nRUN --mount=type=cache,from=a,target=/c true\n",
+            ["base/python:1", "base/a:1"],
+        ),
+        # The builder does not see that the argument names a stage, so it is told to build them all.
+        (
+            "FROM base/a:1 AS a\nFROM base/b:1 AS b\nFROM base/python:1\nARG S=a\nCOPY --from=$S /a /b\n",
+            ["base/python:1", "base/a:1", "base/b:1"],
+        ),
+    ],
+)
+def test_stage_that_the_result_does_not_need_has_no_base(text, references):
+    assert base_references(text) == references
+    names = {reference: f"localhost/{number}" for number, reference in enumerate(references)}
+    assert ("FROM base/old:1" in pinned(text, names)) == ("base/old:1" in text and "base/old:1" not in references)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("RUN --network=none true", "the builder does not support RUN --network"),
+        ("RUN --security=insecure true", "the builder does not support RUN --security"),
+        ("RUN --mount=type=cache,target=/c,from=base/b:1 true", "takes from= a stage, not an image"),
+    ],
+)
+def test_run_that_the_builder_refuses_is_refused_with_its_line(line, problem):
+    with pytest.raises(Malformed, match=f"^Line 2: .*{problem}"):
+        base_references(f"FROM base/python:1\n{line}\n")
+    assert base_references(f"FROM base/b:1\n{line}\nFROM base/python:1\n") == ["base/python:1"]  # it is never built
+    assert base_references("FROM base/python:1\nRUN --mount=type=cache,target=/c true\n") == ["base/python:1"]
 
 
 def test_pinned_replaces_every_reference_and_keeps_the_lines():
