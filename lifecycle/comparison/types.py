@@ -41,6 +41,15 @@ class FindingLine:
 
 
 @dataclass(frozen=True, slots=True)
+class AdvisoryLine:
+    """One vulnerability, with the packages that have it."""
+
+    severity: str
+    osv_id: str  # "" for findings without an advisory
+    packages: tuple[str, ...]  # names
+
+
+@dataclass(frozen=True, slots=True)
 class PackageLine:
     """A package whose versions differ."""
 
@@ -106,6 +115,31 @@ class Comparison:
     @property
     def fixed(self) -> tuple[FindingLine, ...]:
         return self.findings_that_are(Change.FIXED)
+
+    def advisories_that_are(self, change: Change) -> tuple[AdvisoryLine, ...]:
+        """The findings with this change, each vulnerability once, in the order of `findings`.
+
+        A distribution splits one source package into many binary packages: each has a finding of the same advisory.
+        """
+        lines: dict[str, list[FindingLine]] = {}
+        for line in self.findings_that_are(change):
+            lines.setdefault(line.osv_id or line.package, []).append(line)
+        return tuple(
+            AdvisoryLine(
+                rows[0].severity,
+                rows[0].osv_id,
+                tuple(dict.fromkeys(row.package for row in rows)),
+            )
+            for rows in lines.values()
+        )
+
+    @property
+    def new_advisories(self) -> tuple[AdvisoryLine, ...]:
+        return self.advisories_that_are(Change.NEW)
+
+    @property
+    def fixed_advisories(self) -> tuple[AdvisoryLine, ...]:
+        return self.advisories_that_are(Change.FIXED)
 
     @property
     def same(self) -> tuple[FindingLine, ...]:

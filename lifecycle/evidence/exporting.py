@@ -1,4 +1,4 @@
-"""The packages and findings of an image as files: CycloneDX, the SBOM as its tool wrote it, CSV and JSON."""
+"""The packages and findings of an image as files: CycloneDX, SPDX, the SBOM as its tool wrote it, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import orjson
 from lifecycle.core.cells import cell
 from lifecycle.core.errors import NotFound
 from lifecycle.evidence.findings import Finding, findings_of_image, unscanned
+from lifecycle.evidence.spdx import spdx_document
 from lifecycle.registry.models import Image
 from lifecycle.registry.platforms import platform_ids
 from lifecycle.sbom.models import PackageVersion, Sbom
@@ -23,6 +24,11 @@ _PACKAGE_FIELDS: Final = ("type", "namespace", "name", "version", "source_name",
 
 # Metadata as `ingest.metadata.as_record` returns it: {"repository" or "image": {key: value}}.
 Record = Mapping[str, Mapping[str, str]]
+
+
+def file_name(repository: str, digest: str, kind: str) -> str:
+    """Return the name of an exported file; it is safe in a header and on every file system."""
+    return f"{repository.replace('/', '-') or 'image'}-{digest.partition(':')[2][:12]}.{kind}"
 
 
 def export(image: Image, kind: str, *, metadata: Record) -> tuple[str, Iterable[bytes]]:
@@ -86,6 +92,10 @@ def _cyclonedx(image: Image, metadata: Record) -> Iterator[bytes]:
     yield b"]}\n"
 
 
+def _spdx(image: Image, metadata: Record) -> Iterator[bytes]:
+    return spdx_document(image, metadata, packages_in(image))
+
+
 def _as_stored(image: Image, _metadata: Record) -> Iterator[bytes]:
     """Yield the newest SBOM as its tool wrote it. Raises NotFound for an index or an import, which have none."""
     sbom = Sbom.objects.filter(image=image).exclude(document=b"").order_by("-pk").first()
@@ -129,6 +139,7 @@ def _line(cells: Iterable[str]) -> bytes:
 # The end of the file's name -> (media type, what writes it).
 EXPORTS: Final[dict[str, tuple[str, Callable[[Image, Record], Iterator[bytes]]]]] = {
     "cdx.json": ("application/vnd.cyclonedx+json", _cyclonedx),
+    "spdx.json": ("application/spdx+json", _spdx),
     "syft.json": ("application/json", _as_stored),
     "packages.csv": ("text/csv; charset=utf-8", _packages_csv),
     "findings.csv": ("text/csv; charset=utf-8", _findings_csv),

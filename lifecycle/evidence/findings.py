@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+import orjson
+from django.db import connection
+from django.db.models import Q, QuerySet
 
 from lifecycle.advisories.coverage import is_covered, no_feed, uncovered
 from lifecycle.advisories.kinds import MATCH
@@ -16,7 +19,6 @@ from lifecycle.advisories.queries import aliases_of
 from lifecycle.core.severities import worse
 from lifecycle.evidence.open_findings import open_matches, preference, unknown_matches
 from lifecycle.evidence.types import FindingKey, full_name
-from lifecycle.jobs.models import Job
 from lifecycle.registry.models import Image
 from lifecycle.registry.platforms import entries_of_images, platform_ids
 from lifecycle.sbom.models import InventoryPackage, PackageVersion
@@ -295,22 +297,44 @@ def is_matching(image_ids: Collection[int]) -> bool:
 
     Packages of a failed job count as waiting until a later job for the same payload (jobs/schedule.py queues it again).
     """
-    jobs = Job.objects.filter(kind=MATCH.name, payload__has_key="package_ids")
-    newer = Job.objects.filter(
-        kind=MATCH.name, subject_id=OuterRef("subject_id"), payload=OuterRef("payload"), pk__gt=OuterRef("pk")
-    )
-    # One query per state, combined by UNION: each state has its own index, but no index covers all three.
-    waiting, running, failed = (
-        jobs.filter(state=state).values_list("payload", flat=True)
-        for state in (Job.State.WAITING, Job.State.RUNNING, Job.State.FAILED)
-    )
-    package_ids: set[int] = set()
-    for payload in waiting.union(running, failed.filter(~Exists(newer)), all=True):
-        package_ids.update(payload["package_ids"])
+    package_ids = _waiting_packages()
     if not package_ids:
         return False
     contained = InventoryPackage.objects.filter(inventory__image_inventories__image__in=image_ids)
     return contained.filter(package__in=package_ids).exists()
+
+
+def matching_images(image_ids: Collection[int]) -> set[int]:
+    """Return those of these platform manifests for which `is_matching` is true. At most two queries."""
+    package_ids = _waiting_packages()
+    if not package_ids or not image_ids:
+        return set()
+    image = "inventory__image_inventories__image"
+    rows = InventoryPackage.objects.filter(package__in=package_ids, **{f"{image}__in": image_ids})
+    return set(rows.values_list(image, flat=True).distinct())
+
+
+# One part for each state: each state has its own index, but no index covers all three.
+_WAITING: Final = """
+SELECT payload -> 'package_ids' FROM lifecycle_job
+WHERE kind = %(kind)s AND state = 'waiting' AND payload ? 'package_ids'
+UNION ALL
+SELECT payload -> 'package_ids' FROM lifecycle_job
+WHERE kind = %(kind)s AND state = 'running' AND payload ? 'package_ids'
+UNION ALL
+SELECT payload -> 'package_ids' FROM lifecycle_job job
+WHERE kind = %(kind)s AND state = 'failed' AND payload ? 'package_ids' AND NOT EXISTS (
+    SELECT FROM lifecycle_job newer
+    WHERE newer.kind = %(kind)s AND newer.subject_id = job.subject_id
+      AND newer.payload = job.payload AND newer.id > job.id
+)
+"""
+
+
+def _waiting_packages() -> set[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(_WAITING, {"kind": MATCH.name})
+        return {pk for (listed,) in cursor.fetchall() for pk in orjson.loads(listed)}
 
 
 def finding_severities(images: Iterable[Image]) -> dict[int, dict[FindingKey, str] | None]:
