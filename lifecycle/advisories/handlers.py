@@ -5,7 +5,7 @@ from __future__ import annotations
 from lifecycle import events
 from lifecycle.advisories import services
 from lifecycle.advisories.kinds import MATCH
-from lifecycle.advisories.matching import BATCH
+from lifecycle.advisories.matching import BATCH, match_packages
 from lifecycle.events import subscribe
 from lifecycle.jobs.handlers import JobRun, handler
 
@@ -37,5 +37,8 @@ def match_new_packages(event: events.ImagesScanned) -> None:
 
 @subscribe(events.ImagesImported)
 def match_imported(event: events.ImagesImported) -> None:
-    """Match the new package versions of imported images immediately, without a job."""
-    services.match_packages(event.new_package_ids)
+    """Match the new package versions of imported images immediately, without a job.
+
+    Only the imported images have them, and ImagesScanned follows for those: MatchesChanged would count them twice.
+    """
+    match_packages(event.new_package_ids)

@@ -143,7 +143,7 @@ def _make_teams(registry: Registry) -> None:
     system = system_user()
     teams = {slug: create_team(actor=system, slug=slug, name=name) for slug, name in TEAMS.items()}
     for slug, name in ENVIRONMENTS.items():
-        create_environment(teams["shop"], actor=system, slug=slug, name=name, prefix=slug)
+        create_environment(teams["shop"], actor=system, slug=slug, name=name, prefix=slug, required_approvals=1)
     for part in PARTS:
         for team, role in part.roles.items():
             add_member(teams[team].pk, actor=system, username=part.username, role=role)

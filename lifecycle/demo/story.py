@@ -116,7 +116,7 @@ class Story:
             self.server.tidy()
         with self.teller.step("Advisories") as line:
             synced = sync_feed(str(ADVISORIES), feed_name="demo", actor=system_user())
-            line.add(f": {synced.indexed} records for {synced.directories} ecosystems, {synced.stored} of them new")
+            line.add(f": {synced.indexed} records, {synced.stored} of them new")
         if synced.error_count:
             raise DemonstrationFailed(f"The advisories could not be read: {synced.errors[0]}")
 

@@ -6,12 +6,13 @@ import pytest
 
 from lifecycle.demo import building
 from lifecycle.demo.telling import DemonstrationFailed
-from lifecycle.rebuild.builders import settings_files
+from lifecycle.rebuild.builders import box, settings_files
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
-    """A machine with all tools, root access and mirrors."""
+    """A machine with all tools, root access, mirrors and the box, which has tests of its own."""
+    monkeypatch.setattr(box, "is_confined", lambda: True)
     monkeypatch.setattr(building.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(building.os, "geteuid", lambda: 0)
     monkeypatch.setattr(
