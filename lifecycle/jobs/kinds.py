@@ -80,7 +80,7 @@ def kind_called(name: str) -> Kind:
 
 def all_kinds() -> Collection[Kind]:
     """Return all registered kinds, in the usual order of work."""
-    order = {queue: number for number, queue in enumerate(("ingest", "scan", "match", "rebuild", "promote"))}
+    order = {queue: number for number, queue in enumerate(("ingest", "scan", "match", "rebuild", "promote", "notify"))}
     return sorted(_KINDS.values(), key=lambda kind: (order.get(kind.queue, len(order)), kind.name))
 
 

@@ -8,9 +8,9 @@ from accounts.models import User
 from lifecycle.jobs.models import Job, JobLogLine
 
 
-def running_count() -> int:
-    """Return the number of running jobs."""
-    return Job.objects.filter(state=Job.State.RUNNING).count()
+def running() -> QuerySet[Job]:
+    """Return the running jobs of all teams."""
+    return Job.objects.filter(state=Job.State.RUNNING)
 
 
 def jobs_visible_to(actor: User) -> QuerySet[Job]:

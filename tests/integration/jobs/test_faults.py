@@ -82,6 +82,7 @@ def test_all_jobs_finish_once_when_services_fail(without_workers: Services) -> N
     stack.need_postgres()
     workers.wait_until(lambda: count_succeeded("ingest") == COUNT, 120)
     workers.wait_until(lambda: count_succeeded("lineage") == COUNT, 120)
+    workers.wait_until(lambda: count_succeeded("verify") >= COUNT, 120)
 
     digests = sorted(item.manifest.digest.text for item in items)
     assert sorted(Image.objects.values_list("digest", flat=True)) == digests
