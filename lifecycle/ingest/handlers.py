@@ -73,11 +73,11 @@ def crawl(run: JobRun) -> None:
 
 @every(settings.CRAWL_EVERY_S, "crawl")
 def crawl_all() -> None:
-    """Queue a crawl of each registry that we manage or have credentials for, because some notifications get lost.
+    """Queue a crawl of each registry that we manage or that was added, because some notifications get lost.
 
     A registry that only an inventory file names (docker.io ...) is not crawled. No one allowed us to read it, and its
     images that are hidden from anonymous clients would look deleted.
     """
     ensure_managed_registry()
-    for registry in Registry.objects.filter(Q(is_managed=True) | ~Q(username="")):
+    for registry in Registry.objects.filter(Q(is_managed=True) | Q(is_added=True)):
         services.queue_crawl(registry)

@@ -15,9 +15,10 @@ from django.db.models import Exists, OuterRef
 
 from accounts.models import User
 from accounts.queries import system_user
+from lifecycle import events
 from lifecycle.core import clock
 from lifecycle.core.errors import LeaseLost, LifecycleError, Malformed, RegistryRefused, RegistryUnavailable
-from lifecycle.core.types import Digest, is_referrer_tag
+from lifecycle.core.types import Digest, is_referrer_tag, subject_of_tag
 from lifecycle.ingest import notifications
 from lifecycle.ingest.constants import UNTAGGED_CHECKS
 from lifecycle.ingest.kinds import CRAWL, INGEST
@@ -28,7 +29,8 @@ from lifecycle.ingest.writing import accept_move, forget_manifest, forget_tag, w
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job
 from lifecycle.oci.client import ManifestUnknown, RegistryClient
-from lifecycle.oci.manifests import parse_links
+from lifecycle.oci.http_client import fallback_tag
+from lifecycle.oci.manifests import is_list_of_referrers, parse_links
 from lifecycle.oci.types import ManifestContent
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage, Tag, TagEvent
@@ -211,14 +213,14 @@ def _follow(registry: Registry, event: RegistryEvent, alive: Callable[[], None])
         _follow_delete(registry, client, event)
         return
     tag = event.tag or None
-    if tag is not None and not is_referrer_tag(tag):
+    if tag is not None and _lists_referrers(client, event.repository, tag):
+        ingest_referrers(registry, client, event.repository, tag, alive=alive)
+        return
+    if tag is not None:
         now = client.resolve(event.repository, tag)
         if now is None or now.digest.text != event.digest:
             # The tag has moved on. The later move has its own notification, or the crawl finds it.
             tag = None
-    if tag is not None and is_referrer_tag(tag):
-        ingest_referrers(registry, client, event.repository, tag, alive=alive)
-        return
     ingest_manifest(
         registry.pk, event.repository, event.digest, tag=tag, actor_name=actor_name, client=client, alive=alive
     )
@@ -253,6 +255,18 @@ def note_tag(
     return is_forgotten
 
 
+def _lists_referrers(client: RegistryClient, repository_name: str, tag: str) -> bool:
+    """Return whether a tag only contains the referrers or signatures of another manifest.
+
+    Its name alone does not say so: `sha256-<hash>` can also name a user's own image. Raises ManifestUnknown.
+    """
+    if not is_referrer_tag(tag):
+        return False
+    if "." in tag:  # a signature or an attestation, as cosign stores them
+        return True
+    return is_list_of_referrers(client.get_manifest(repository_name, tag))
+
+
 def ingest_referrers(
     registry: Registry,
     client: RegistryClient,
@@ -271,7 +285,12 @@ def ingest_referrers(
     except ManifestUnknown:
         return 0
     if not content.is_index:
+        is_known = _is_present(registry, repository_name, content.digest.text)
         ingest_manifest(registry.pk, repository_name, content.digest.text, client=client, alive=alive)
+        subject = subject_of_tag(tag)
+        if not is_known and subject:  # a signature tag names its subject, and the manifest there does not
+            with transaction.atomic():
+                events.publish(events.ReferrerStored(subject))
         return 1
     count, outage = 0, None
     for entry in parse_links(content).manifests:
@@ -288,6 +307,24 @@ def ingest_referrers(
     return count
 
 
+def ingest_attached(
+    registry: Registry,
+    client: RegistryClient,
+    repository_name: str,
+    digest: Digest,
+    *,
+    alive: Callable[[], None] = lambda: None,
+) -> None:
+    """Store what refers to `digest`: the artifacts in its list of referrers, and cosign's signature tag.
+
+    For a registry that sends no notifications. Raises as `ingest_manifest`.
+    """
+    for entry in client.referrers(repository_name, digest):
+        if entry.is_manifest:
+            ingest_manifest(registry.pk, repository_name, entry.digest.text, client=client, alive=alive)
+    ingest_referrers(registry, client, repository_name, f"{fallback_tag(digest)}.sig", alive=alive)
+
+
 def crawl(
     registry_id: int,
     *,
@@ -298,17 +335,24 @@ def crawl(
     """Update our rows to the state of the registry, and return counts. This finds changes with lost notifications.
 
     Reads the catalog, then the tags, then sends one conditional request for each known tag: a 304 is cheap and creates
-    no pull event. Then it checks some of the untagged images, which nothing else checks.
+    no pull event. Then it checks some of the untagged images, which nothing else checks. In a registry that is not the
+    managed one, it reads only the repositories that promotions filled.
 
     A problem of one object is counted, logged and passed to `report` as a sentence, and does not stop the others. The
     next crawl tries the object again. Raises RegistryUnavailable when the registry as a whole does not answer.
     """
     registry = Registry.objects.get(pk=registry_id)
     crawler = _Crawler(registry, client_for(registry), report)
-    names = [repository_name] if repository_name else list(crawler.client.repositories())
-    if repository_name is None:  # a repository without tags may no longer be in the catalog
+    if repository_name is not None:
+        names = [repository_name]
+    elif registry.is_managed:
+        names = list(crawler.client.repositories())
+        # A repository without tags may no longer be in the catalog.
         known = Repository.objects.filter(registry=registry, tags__image__isnull=False).distinct()
         names += sorted(set(known.values_list("name", flat=True)) - set(names))
+    else:  # the rest of its catalog is not ours
+        targets = Repository.objects.filter(registry=registry, environment__isnull=False)
+        names = sorted(targets.values_list("name", flat=True))
     for number, name in enumerate(names, start=1):
         progress(number - 1, len(names), name)
         crawler.read_tags(name, alive=partial(progress, number - 1, len(names), name))
@@ -369,7 +413,7 @@ class _Crawler:
     def _read_tag(self, name: str, tag: str, known: str | None, *, alive: Callable[[], None]) -> bool:
         """Store the tag when it is new or has moved, and return whether that was so."""
         try:
-            if is_referrer_tag(tag):
+            if known is None and _lists_referrers(self.client, name, tag):
                 ingest_referrers(self.registry, self.client, name, tag, alive=alive)
                 return False
             content = _changed(self.client, name, tag, known)

@@ -15,7 +15,7 @@ from lifecycle.audit.actions import Action, ImagePushAttributed, ImagePushed, Ta
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
 from lifecycle.core.errors import MalformedDigest
-from lifecycle.core.types import Digest, is_referrer_tag
+from lifecycle.core.types import Digest
 from lifecycle.ingest import protection
 from lifecycle.ingest.settling import queue_settling
 from lifecycle.ingest.types import Graph, ManifestNode, Written
@@ -65,7 +65,7 @@ def write_graph(
     top = images[graph.top.text]
     is_new_here = _write_memberships(repository, graph, images, actor=actor, has_tag=tag is not None)
     moved, kept = None, None
-    if tag is not None and not is_referrer_tag(tag):
+    if tag is not None:
         row = _locked_tag(repository, tag)
         verdict = protection.judge(row, top, actor=actor, via=via, is_settled=is_settled)
         if verdict == protection.MoveVerdict.ALLOWED:
@@ -90,6 +90,8 @@ def write_graph(
             details=ImagePushed(tag=tag or "", via=str(via), kind=top.kind, replaced=old),
         )
     _publish_images(images.values(), fresh, redeclared)
+    if is_new_here and top.subject_digest:
+        events.publish(events.ReferrerStored(top.subject_digest))
     if moved is not None:
         _publish_move(moved, top)
     return Written(top, kept)
@@ -101,6 +103,8 @@ def _publish_images(images: Iterable[Image], fresh: Iterable[Image], redeclared:
             events.publish(events.ImageIngested(image.pk))
         elif image.kind == Image.Kind.INDEX:
             events.publish(events.BaseDeclared(image.pk))
+        elif image.is_content:
+            events.publish(events.ArtifactIngested(image.pk))
     for image in redeclared:
         events.publish(events.BaseDeclared(image.pk))
     for image in images:

@@ -13,6 +13,7 @@ from lifecycle.core.http import HttpClient
 from lifecycle.oci.authorization import Authorizer, Challenged, SelfIssued
 from lifecycle.oci.client import RegistryClient
 from lifecycle.oci.http_client import HttpRegistryClient
+from lifecycle.oci.probing import Probe, probe
 from lifecycle.registry.models import Registry
 
 
@@ -21,7 +22,7 @@ def client_for(registry: Registry) -> RegistryClient:
 
     Raises RegistryRefused when the stored credentials cannot be decrypted with the current FIELD_KEY.
     """
-    http = _shared_http(os.getpid())
+    http = _shared_http(os.getpid(), registry.ca_certificate)
     authorizer: Authorizer
     if registry.is_managed:
         # This process reaches the registry at REGISTRY_URL. The row's endpoint is the address for users.
@@ -30,8 +31,17 @@ def client_for(registry: Registry) -> RegistryClient:
     return HttpRegistryClient(registry.endpoint, http=http, authorizer=authorizer)
 
 
+def probe_registry(registry: Registry) -> Probe:
+    """Ask a registry whether it is one and takes our credentials, and return what it answers.
+
+    Makes requests. Raises RegistryRefused when the stored credentials cannot be decrypted.
+    """
+    http = _shared_http(os.getpid(), registry.ca_certificate)
+    return probe(registry.endpoint, http=http, username=registry.username, password=_password_of(registry))
+
+
 def set_credentials(registry: Registry, *, username: str, password: str) -> None:
-    """Store our credentials for a registry, sealed for its row. The caller has checked the permission."""
+    """Store our credentials for a registry, sealed for its row; "" and "" remove them. The caller checks the right."""
     registry.username = username
     registry.password_encrypted = sealing.seal(password, registry, "password_encrypted")
     registry.save(update_fields=["username", "password_encrypted"])
@@ -44,7 +54,10 @@ def _password_of(registry: Registry) -> str:
         raise RegistryRefused("The registry's stored credentials cannot be decrypted. Enter them again.") from error
 
 
-@lru_cache(maxsize=1)
-def _shared_http(_process_id: int) -> HttpClient:
-    """Return the connection pool of this process. A forked child must not use its parent's pool."""
-    return HttpClient()
+@lru_cache(maxsize=8)
+def _shared_http(_process_id: int, authorities: str) -> HttpClient:
+    """Return the connection pool of this process for registries with these certificates (PEM).
+
+    A forked child must not use its parent's pool.
+    """
+    return HttpClient(authorities=authorities)

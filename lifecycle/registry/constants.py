@@ -9,3 +9,7 @@ PROTECTED_PATTERNS_MAX: Final = 50  # in one repository
 # Prefixes of tags that our own workers push: unchecked rebuild results and build contexts. No image is built on them,
 # and pages hide them by default.
 OWN_TAGS: Final = ("rebuild-", "build-context-")
+
+# Types of artifacts that our own workers push, such as build contexts.
+OWN_ARTIFACTS: Final = "application/vnd.gravingdock."
+HELM_CHART: Final = "application/vnd.cncf.helm.config.v1+json"

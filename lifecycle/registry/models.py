@@ -12,7 +12,9 @@ from django.db.models import F, Func, Q, Value
 
 from accounts.models import Team, User
 from accounts.verbs import Verb
+from lifecycle.core import sealing
 from lifecycle.core.types import REPOSITORY_NAME_MAX
+from lifecycle.registry.constants import HELM_CHART, OWN_ARTIFACTS
 
 
 def words_of_name() -> SearchVector:
@@ -22,13 +24,19 @@ def words_of_name() -> SearchVector:
 
 
 class Registry(models.Model):
-    """An OCI registry. One is *managed*: we are its token service, so we control all access to it."""
+    """An OCI registry. One is *managed*: we are its token service, so we control all access to it.
+
+    Others were added by an admin (`is_added`): we may read and write there. The rest are names in inventory files.
+    """
 
     name = models.SlugField(max_length=60, unique=True)  # also the last part of its webhook URL
     endpoint = models.CharField(max_length=255, unique=True)  # "https://registry.example.com", no path
     is_managed = models.BooleanField(default=False)
+    is_added = models.BooleanField(default=False)
     username = models.CharField(max_length=255, blank=True)
     password_encrypted = models.BinaryField(default=b"", blank=True)  # sealed for this row: core/sealing.py
+    ca_certificate = models.TextField(blank=True)  # PEM; trusted for this registry, beside the system's authorities
+    revision = models.PositiveIntegerField(default=1)  # counts the changes by admins
     crawled_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -45,8 +53,18 @@ class Registry(models.Model):
 
     @property
     def is_ours(self) -> bool:
-        """Whether we are allowed to read it: it is managed or has credentials. A name in an inventory is not enough."""
-        return self.is_managed or bool(self.username)
+        """Whether we are allowed to read it: it is managed, or was added. A name in an inventory is not enough."""
+        return self.is_managed or self.is_added
+
+    @property
+    def is_without_tls(self) -> bool:
+        """Whether an admin allowed plain HTTP."""
+        return self.endpoint.startswith("http://")
+
+    @property
+    def has_password(self) -> bool:
+        """Whether credentials are stored."""
+        return bool(self.password_encrypted)
 
     @property
     def host(self) -> str:
@@ -61,6 +79,9 @@ class Registry(models.Model):
         `docker.io/`, whatever its own host.
         """
         return REPOSITORY_NAME_MAX - max(len(self.host), len("docker.io")) - 1
+
+
+sealing.register_field(Registry, "password_encrypted")
 
 
 class Repository(models.Model):
@@ -179,6 +200,23 @@ class Image(models.Model):
     def platform(self) -> str:
         """`linux/amd64` or `linux/arm/v7`; empty when the configuration has no platform."""
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    @property
+    def is_content(self) -> bool:
+        """Whether this stands on its own: an image, or an artifact such as a Helm chart.
+
+        Signatures and attestations belong to another manifest, and build contexts to us.
+        """
+        if self.kind != self.Kind.ARTIFACT:
+            return True
+        return bool(self.artifact_type) and not self.subject_digest and not self.artifact_type.startswith(OWN_ARTIFACTS)
+
+    @property
+    def noun(self) -> str:
+        """What it is, in words: "image", "Helm chart" or "artifact"."""
+        if self.kind != self.Kind.ARTIFACT:
+            return "image"
+        return "Helm chart" if self.artifact_type == HELM_CHART else "artifact"
 
     @property
     def finding_count(self) -> int:

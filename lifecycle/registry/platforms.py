@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from lifecycle.oci.constants import GRAPH_DEPTH_MAX
 from lifecycle.registry.models import Image, IndexEntry, MissingChild
@@ -30,7 +30,16 @@ class PlatformTree:
     is_cut: bool = False  # nested deeper than GRAPH_DEPTH_MAX: there can be more manifests below
 
 
-def trees_of(images: Iterable[Image]) -> dict[int, PlatformTree]:
+class Known(Protocol):
+    """An image, or as much of it as a tree needs."""
+
+    @property
+    def pk(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+
+
+def trees_of(images: Iterable[Known]) -> dict[int, PlatformTree]:
     """Return {image id: its tree}, with one query per level for any number of images, and none for manifests only."""
     wanted = list(images)
     entries: dict[int, list[tuple[str, int, str]]] = defaultdict(list)
@@ -48,7 +57,7 @@ def trees_of(images: Iterable[Image]) -> dict[int, PlatformTree]:
     return {image.pk: _tree(image, entries, frontier) for image in wanted}
 
 
-def _tree(image: Image, entries: Mapping[int, Sequence[tuple[str, int, str]]], unread: Collection[int]) -> PlatformTree:
+def _tree(image: Known, entries: Mapping[int, Sequence[tuple[str, int, str]]], unread: Collection[int]) -> PlatformTree:
     if image.kind != Image.Kind.INDEX:
         return PlatformTree([("", image.pk)] if image.kind == Image.Kind.MANIFEST else [])
     tree = PlatformTree()

@@ -43,23 +43,31 @@ def ensure_managed_registry() -> Registry:
 def ensure_repository(registry: Registry, name: str) -> Repository:
     """Return the row of a repository, and create it when it is new. The first part of its name is the team's slug.
 
-    `<prefix>/<family>` is the target of an environment. It belongs to the team of the source repository `<family>`, and
-    the row of that repository is created too. Raises MalformedReference, NoOwner.
+    `<prefix>/<family>` is the target of an environment in this registry. It belongs to the team of the source
+    repository `<family>`, and the row of that repository is created too, in the managed registry for a target in
+    another one. A row that an inventory named before becomes the target. Raises MalformedReference, NoOwner.
     """
     existing = Repository.objects.select_related("team", "registry").filter(registry=registry, name=name).first()
-    if existing is not None:
+    if existing is not None and (existing.environment_id is not None or not registry.is_added):
         return existing
     parse_repository_name(name)
     prefix, _, rest = name.partition("/")
     environment = None
     if rest:
-        environment = (
-            Environment.objects.select_related("team").filter(prefix=prefix, team__slug=rest.partition("/")[0]).first()
-        )
+        rows = Environment.objects.select_related("team").filter(registry=registry if registry.is_added else None)
+        environment = rows.filter(prefix=prefix, team__slug=rest.partition("/")[0]).first()
+    if existing is not None and environment is None:
+        return existing
     team = environment.team if environment else Team.objects.filter(slug=prefix).first()
     if team is None:
         raise NoOwner(f"No team has the slug {prefix}. Create the team first.", repository=name)
-    source = ensure_repository(registry, rest) if environment else None
+    home = ensure_managed_registry() if registry.is_added else registry
+    source = ensure_repository(home, rest) if environment else None
+    if existing is not None and source is not None:  # without the environment, no crawl would read it
+        existing.team, existing.family, existing.source, existing.environment = team, source.family, source, environment
+        existing.save(update_fields=["team", "family", "source", "environment"])
+        events.publish(events.RepositoriesCreated((existing.pk,)))  # other users have rights there now
+        return existing
     row, is_new = Repository.objects.get_or_create(
         registry=registry,
         name=name,

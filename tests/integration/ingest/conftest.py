@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.ingest import services as ingest
 from tests.factories import dock
-from tests.fakes.registry import InMemoryRegistry
+from tests.fakes.registry import InMemoryRegistry, answer_with
 
 
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch) -> InMemoryRegistry:
     """The managed registry, in memory. Team shop and its owner anna exist."""
     registry = InMemoryRegistry()
-    monkeypatch.setattr(ingest, "client_for", lambda row: registry)
+    answer_with(registry, monkeypatch)
     dock.user("anna", "owner", of=dock.team("shop"))
     return registry

@@ -84,6 +84,7 @@ def test_ingest_stores_image_with_layers_chains_and_history(shelf: InMemoryRegis
     assert sorted(Job.objects.values_list("kind", "subject_id")) == [
         ("lineage", image.pk),
         ("scan", image.pk),
+        ("verify", image.pk),
     ]
 
 

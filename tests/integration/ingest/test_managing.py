@@ -8,13 +8,17 @@ from django.test import Client
 from accounts.models import Role, Team, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
-from lifecycle.authority.services import create_team, delete_team, rename_team
+from lifecycle.authority.projection import differs
+from lifecycle.authority.queries import images_visible_to
+from lifecycle.authority.services import create_team, delete_team, move_repositories, rename_team
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
+from lifecycle.environments.models import Environment
 from lifecycle.ingest import managing
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.promotion import services as promotions
-from lifecycle.registry.models import RepositoryImage, Tag
+from lifecycle.rebuild.models import BuilderPermit, RebuildWave
+from lifecycle.registry.models import Repository, RepositoryImage, Tag
 from tests.factories import dock as rows
 from tests.factories.people import person
 
@@ -200,6 +204,72 @@ def test_team_is_renamed_by_its_owner_and_deleted_by_an_admin_when_empty(dock):
     event = AuditEvent.objects.get(action="team.deleted")
     assert (event.details["slug"], event.details["grants"]) == ("empty", 1)
     assert browser(admin).get(f"/audit/{event.pk}/").status_code == 200
+
+
+def test_repositories_move_to_another_team_so_that_theirs_can_be_deleted(dock):
+    admin = User.objects.create(username="admin", is_superuser=True)
+    web = create_team(actor=admin, slug="web", name="Web")
+    member = person("member", web, "viewer")
+    Repository.objects.filter(environment__isnull=False).delete()
+    with pytest.raises(NotFound):  # the owner of the old team does not see the other one
+        move_repositories(dock.team.pk, actor=dock.owner, to="web")
+    RoleGrant.objects.create(team=web, user=dock.owner, role=Role.objects.get(slug="viewer"))
+    with pytest.raises(NotPermitted):
+        move_repositories(dock.team.pk, actor=dock.owner, to="web")
+    RoleGrant.objects.create(team=web, user=dock.owner, role=Role.objects.get(slug="owner"))
+    with pytest.raises(NotFound, match="no repository shop/none"):
+        move_repositories(dock.team.pk, actor=dock.owner, to="web", names=["shop/api", "shop/none"])
+    with pytest.raises(Conflict, match="already belong"):
+        move_repositories(dock.team.pk, actor=dock.owner, to="shop")
+    assert not images_visible_to(member).exists()
+    assert [row.name for row in move_repositories(dock.team.pk, actor=dock.owner, to="web")] == ["shop/api"]
+    dock.repository.refresh_from_db()
+    assert (dock.repository.team, dock.repository.name) == (web, "shop/api")
+    assert images_visible_to(member).exists()
+    assert not images_visible_to(dock.requester).exists()
+    assert not any(differs(user) for user in (member, dock.requester, dock.owner))
+    events = AuditEvent.objects.filter(action__contains="moved", action__startswith="repository").order_by("pk")
+    assert [(row.team, row.details["before"], row.details["after"]) for row in events] == [(web, "shop", "web")]
+    event = AuditEvent.objects.get(action="team.repositories_moved")
+    assert (event.team, event.details["repositories"]) == (dock.team, ["shop/api"])
+    for row in (event, *events):
+        assert browser(admin).get(f"/audit/{row.pk}/").status_code == 200
+    Environment.objects.filter(team=dock.team).delete()
+    delete_team(dock.team.pk, actor=admin)
+    with pytest.raises(Conflict, match="no repositories"):
+        move_repositories(create_team(actor=admin, slug="shop", name="").pk, actor=admin, to="web")
+
+
+def test_move_names_what_stands_on_a_repository(dock):
+    admin = User.objects.create(username="admin", is_superuser=True)
+    create_team(actor=admin, slug="web", name="Web")
+    request = promotions.request_promotion(
+        dock.repository, dock.image.digest, dock.staging, actor=dock.requester, reason="x"
+    )
+    wave = RebuildWave.objects.create(repository=dock.repository, new_base=dock.image, planned_by=dock.owner)
+    BuilderPermit.objects.create(repository=dock.repository, turned_on_by=admin)
+    with pytest.raises(Conflict) as refused:
+        move_repositories(dock.team.pk, actor=admin, to="web")
+    for phrase in (f"{request} is open", f"{wave} is planned", "the embedded builder is on"):
+        assert phrase in refused.value.message
+    client = browser(admin)
+    page = client.get("/teams/shop/move/").content.decode()
+    assert f"{request} is open" in page
+    assert client.post("/teams/shop/move/", {"to": "web", "names": "shop/api"}).status_code == 422
+    promotions.withdraw(request.pk, actor=dock.requester)
+    wave.delete()
+    BuilderPermit.objects.all().delete()
+    target = dock.repository.targets.first()
+    if target is None:
+        target = Repository.objects.create(
+            registry=dock.repository.registry, team=dock.team, name="dev/shop/api", family="shop/api",
+            source=dock.repository, environment=dock.dev,
+        )  # fmt: skip
+    with pytest.raises(Conflict, match=f"promoted to {target.environment.slug}"):
+        move_repositories(dock.team.pk, actor=admin, to="web")
+    Repository.objects.filter(source=dock.repository).delete()
+    assert client.post("/teams/shop/move/", {"to": "web", "names": "shop/api"}).status_code == 302
+    assert Repository.objects.get(name="shop/api").team.slug == "web"
 
 
 def test_events_of_a_deleted_team_can_still_be_read(dock):

@@ -213,7 +213,28 @@ def test_tag_that_ends_in_a_hash_is_a_tag_like_any_other(shelf: InMemoryRegistry
     assert digest_of(tag) == wanted.digest.text
 
 
-@pytest.mark.parametrize("suffix", ["", ".sig", ".att", ".sbom"])
+@pytest.mark.parametrize("is_index", [False, True])
+def test_image_under_the_name_of_a_list_of_referrers_is_a_tag(shelf: InMemoryRegistry, is_index: bool) -> None:
+    item, tag = oci.image("app"), fallback_tag(GOOD.manifest.digest)
+    oci.push(shelf, "shop/api", item)
+    wanted = oci.index(item) if is_index else item.manifest
+    oci.push_manifest(shelf, "shop/api", wanted, tag)
+    crawl()
+    assert digest_of(tag) == wanted.digest.text
+
+
+def test_list_of_referrers_is_no_tag_and_its_entries_are_read(shelf: InMemoryRegistry) -> None:
+    item = oci.image("attestation")
+    oci.push(shelf, "shop/api", item)
+    entry = {"mediaType": MediaType.OCI_MANIFEST, "digest": item.manifest.digest.text, "size": 1}
+    listed = content({"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": [entry]}, MediaType.OCI_INDEX)
+    serve(shelf, "shop/api", listed, fallback_tag(GOOD.manifest.digest))
+    crawl()
+    assert not Tag.objects.exists()
+    assert Image.objects.filter(digest=item.manifest.digest.text).exists()
+
+
+@pytest.mark.parametrize("suffix", [".sig", ".att", ".sbom"])
 def test_tag_of_a_subject_belongs_to_the_subject(shelf: InMemoryRegistry, suffix: str) -> None:
     oci.push(shelf, "shop/api", oci.image("signature"), fallback_tag(GOOD.manifest.digest) + suffix)
     crawl()

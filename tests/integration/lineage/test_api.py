@@ -49,6 +49,7 @@ def test_edges_have_evidence_and_all_are_counted(yard):
                     "repositories": ["shop/base"],
                     "evidence": ["annotation", "layers"],
                     "confidence": "high",
+                    "is_quarantined": False,
                 }
             ],
         },
@@ -61,6 +62,7 @@ def test_edges_have_evidence_and_all_are_counted(yard):
                     "repositories": ["shop/api"],
                     "evidence": ["layers"],
                     "confidence": "high",
+                    "is_quarantined": False,
                 }
             ],
             "next": None,
@@ -93,7 +95,7 @@ def test_lineage_costs_same_queries_for_any_number_of_images(yard, count, django
         dock.push(dock.repository(f"shop/many{number}"), image, "1")
         dock.derive(yard["worker"], image)
     lineage(yard["reader"], yard["worker"])
-    # Two for the token (create, read), its use, grants, image, bases, derived, names, two counts.
+    # Two for the token (create, read with its grants), its use, image, bases, derived, names, two counts, quarantines.
     with django_assert_num_queries(10):
         found = lineage(yard["reader"], yard["worker"], limit=2)
     assert len(found["descendants"]["immediate"]) == min(count, 2)

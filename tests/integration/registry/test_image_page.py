@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from accounts.models import User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.jobs.models import Job
 from lifecycle.registry.models import Image, Repository
 from lifecycle.sbom import services
+from lifecycle.sbom.models import PackageVersion
+from lifecycle.sbom.packages import Package
 from tests.factories import dock
+from tests.spdx import spdx_faults
 
 pytestmark = pytest.mark.django_db
 
@@ -101,7 +105,7 @@ def test_rescan_queues_a_scan_once_and_says_who_may(quay, reader, place):
 
 def test_new_scan_replaces_the_old_content_and_a_repeated_scan_does_not(quay):
     image, reader = quay["new_api"], quay["reader"]
-    content = services.Content([services.Package("pkg:pypi/six@1.0")])
+    content = services.Content([Package("pkg:pypi/six@1.0")])
     assert services.store({image.pk: content}, actor=reader).image_ids == []
     assert services.store({image.pk: content}, actor=reader, replaces=True).image_ids == [image.pk]
     image.refresh_from_db()
@@ -129,6 +133,65 @@ def test_exports_have_every_package_and_finding(quay, reader, place):
     assert reader.get(place + "export/exe").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("address", "sort"),
+    [
+        ("/jobs/", "created"),
+        ("/audit/", "time"),
+        ("/rebuilds/", "age"),
+        ("/promotions/", "requested"),
+        ("/t/shop/r/shop/jobs/?tab=untagged", "pushed"),
+        ("/people/", "created"),
+        ("/teams/", "created"),
+    ],
+)
+def test_lists_by_time_are_newest_first_and_can_be_reversed(quay, reader, address, sort):
+    User.objects.filter(pk=quay["reader"].pk).update(is_superuser=True)
+    joined = address + ("&" if "?" in address else "?")
+    plain, newest, oldest = (reader.get(where) for where in (address, f"{joined}sort={sort}", f"{joined}sort=-{sort}"))
+    ids = [row.pk for row in newest.context["page"].rows]
+    assert ids == [row.pk for row in oldest.context["page"].rows][::-1]
+    assert sort == "created" or ids == [row.pk for row in plain.context["page"].rows]
+    assert 'class="sorts"' in newest.content.decode() or not ids
+    assert reader.get(f"{joined}sort=zzz").status_code == 400
+
+
+def test_spdx_export_follows_the_specification(quay, reader, place):
+    odd = dock.package("odd", "", kind="pypi")
+    PackageVersion.objects.filter(pk=odd.pk).update(purl="", problem="no purl")
+    dock.carry(quay["new_api"], 1, odd)
+    answer = reader.get(place + "export/spdx.json")
+    assert answer["Content-Type"] == "application/spdx+json"
+    document = json.loads(b"".join(answer.streaming_content))
+    assert spdx_faults(document) == []
+    bom = json.loads(b"".join(reader.get(place + "export/cdx.json").streaming_content))
+    named = {(row["name"], row.get("versionInfo", "")) for row in document["packages"][1:]}
+    assert named == {(row["name"], row["version"]) for row in bom["components"]}
+    assert document["packages"][0]["name"] == quay["new_api"].digest
+    (unjudged,) = [row for row in document["packages"] if row["name"] == "odd"]
+    assert unjudged["annotations"][0]["comment"] == "gravingdock:problem=no purl"
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "fault"),
+    [
+        (None, {"documentNamespace": "https://dock.example/#a"}, "/documentNamespace"),
+        (None, {"dataLicense": "MIT"}, "/dataLicense"),
+        (None, {"creationInfo": {"created": "2026-11-28", "creators": ["gravingdock"]}}, "/creationInfo"),
+        ("packages", {"SPDXID": "SPDXRef-a_b"}, "/packages"),
+        ("packages", {"SPDXID": "SPDXRef-DOCUMENT"}, "twice"),
+        ("packages", {"name": ""}, "/packages"),
+        ("packages", {"colour": "red"}, "/packages"),
+        ("relationships", {"relatedSpdxElement": "SPDXRef-none"}, "names nothing"),
+    ],
+)
+@pytest.mark.usefixtures("quay")
+def test_rules_of_spdx_find_faults(reader, place, part, change, fault):
+    document = json.loads(b"".join(reader.get(place + "export/spdx.json").streaming_content))
+    (document if part is None else document[part][-1]).update(change)
+    assert any(fault in line for line in spdx_faults(document)), spdx_faults(document)
+
+
 def test_csv_export_escapes_formulas(quay, reader, place):
     bad = dock.package('=cmd|" /C calc"!A0', "1.0", kind="pypi")
     dock.carry(quay["new_api"], 1, bad)
@@ -151,6 +214,9 @@ def test_export_of_unknown_packages_is_refused(quay, reader):
         ("/images/?team=shop", "name", lambda page: [row.name for row in page.rows]),
         ("/t/shop/r/shop/jobs/?tab=tags", "name", lambda page: [row.name for row in page.rows]),
         ("{place}?tab=findings", "package", lambda page: [row.package.name for row in page.rows]),
+        ("{place}?tab=packages", "name", lambda page: [row.name for row in page.rows]),
+        ("{place}?tab=packages", "type", lambda page: [row.type for row in page.rows]),
+        ("/teams/?", "name", lambda page: [row.slug for row in page.rows]),
     ],
 )
 def test_columns_sort_both_ways(reader, place, address, sort, names):

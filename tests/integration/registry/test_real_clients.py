@@ -139,7 +139,12 @@ def test_only_approved_promotion_can_write_to_target(
 ) -> None:
     shop = dock.team("shop")
     environment = create_environment(
-        shop, actor=promotions.system_user(), slug="production", name="Production", prefix="production"
+        shop,
+        actor=promotions.system_user(),
+        slug="production",
+        name="Production",
+        prefix="production",
+        required_approvals=1,
     )
     owner, approver = person("anna", "owner", of=shop), person("kim", "approver", "deployer", of=shop)
     admin = person("root", "owner", of=shop)

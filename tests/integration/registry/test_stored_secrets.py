@@ -12,7 +12,6 @@ from django.db.models import BinaryField
 
 from config.embedded.keys import fernet_key
 from lifecycle.audit.models import AuditEvent
-from lifecycle.authority.services import keys
 from lifecycle.core import sealing
 from lifecycle.core.errors import RegistryRefused
 from lifecycle.registry.clients import client_for, set_credentials
@@ -94,4 +93,4 @@ def test_every_encrypted_field_is_rotated():
         for field in model._meta.get_fields()
         if isinstance(field, BinaryField) and ("encrypted" in field.name or "sealed" in field.name)
     }
-    assert named == set(keys.SEALED_FIELDS)
+    assert named == set(sealing.registered_fields())

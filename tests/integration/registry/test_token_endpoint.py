@@ -22,7 +22,9 @@ from accounts.queries import system_user
 from lifecycle.authority import limiter
 from lifecycle.authority.models import CredentialFailure, RoleGrant
 from lifecycle.environments.models import Environment
+from lifecycle.oci.scopes import parse_scopes
 from lifecycle.tokens import endpoint
+from lifecycle.tokens.rights import allowed_actions
 from tests.factories import dock
 from tests.factories.people import Person
 
@@ -311,3 +313,75 @@ def test_many_scopes_cost_same_queries_as_one(person: Make, django_assert_num_qu
         ask(who, "repository:shop/warm:pull")  # writes the last use now, so not again within the minute
         with django_assert_num_queries(2):  # the token with its user, and all rights
             ask(who, *(f"repository:shop/r{number}:pull" for number in range(count)))
+
+
+def test_only_other_methods_are_told_which_are_allowed() -> None:
+    assert call(method="PUT")[2]["Allow"] == "GET, POST"
+    for arguments in ({}, {"HTTP_AUTHORIZATION": "Bearer x"}):
+        assert "Allow" not in call(**arguments)[2]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Bearer " + base64.b64encode(b"anna:right").decode(),  # the scheme counts, also where the rest is right
+        "Basic " + base64.b64encode(b"anna").decode(),
+        "Basic " + base64.b64encode(b"anna:" + b"x" * 9 * endpoint.CREDENTIAL_MAX).decode(),
+    ],
+    ids=["scheme", "no colon", "too long"],
+)
+def test_malformed_header_is_refused_as_such_and_costs_no_budget(header: str) -> None:
+    status, answer, headers = call(HTTP_AUTHORIZATION=header)
+    assert (status, headers["WWW-Authenticate"][:5]) == (401, "Basic")
+    assert "malformed" in answer["error_description"]
+    assert not CredentialFailure.objects.exists()
+
+
+def test_blank_service_is_another_service() -> None:
+    assert call("service=")[0] == 400
+
+
+def test_refresh_token_is_only_made_when_asked_for_and_its_use_is_noted(person: Make) -> None:
+    who = person("anna", "creator", of=dock.team("shop"))
+    form = {"grant_type": "password", "username": "anna", "password": who.token}
+    assert "refresh_token" not in call(method="POST", body=urlencode(form).encode())[1]
+    assert "refresh_token" not in call(basic=("anna", who.token))[1]
+    answer = call(method="POST", body=urlencode(form | {"access_type": "offline"}).encode())[1]
+    ApiToken.objects.update(last_used_at=None)
+    form = {"grant_type": "refresh_token", "refresh_token": answer["refresh_token"]}
+    status, answer, _ = call(method="POST", body=urlencode(form).encode())
+    assert (status, answer["refresh_token"]) == (200, form["refresh_token"])
+    assert ApiToken.objects.get(kind="ref").last_used_at is not None
+    assert jwt.decode(answer["token"], options={"verify_signature": False})["sub"] == "anna"
+
+
+def test_grant_for_one_environment_reads_only_its_images(person: Make) -> None:
+    shop = dock.team("shop")
+    names = ("dev", "production")
+    dev, _ = (
+        Environment.objects.create(team=shop, slug=name, name=name, position=place, prefix=name)
+        for place, name in enumerate(names)
+    )
+    who = person("anna", "owner", of=shop)
+    RoleGrant.objects.update(environment=dev)
+    assert ask(who, "repository:dev/shop/api:*", "repository:production/shop/api:*", "repository:shop/api:*") == {
+        "dev/shop/api": ["pull"]
+    }
+
+
+def test_environment_repository_without_its_prefix_is_only_pulled(person: Make) -> None:
+    """The prefix of an environment can change; what it filled before stays its own."""
+    shop = dock.team("shop")
+    row = dock.repository("old/shop/api", shop)
+    row.source = dock.repository("shop/api", shop)
+    row.environment = Environment.objects.create(team=shop, slug="dev", name="Dev", position=1, prefix="new")
+    row.save()
+    assert ask(person("anna", "owner", of=shop), "repository:old/shop/api:*") == {"old/shop/api": ["pull"]}
+
+
+def test_inactive_user_is_allowed_nothing(person: Make) -> None:
+    who = person("anna", "owner", of=dock.team("shop"))
+    scopes = parse_scopes(["repository:shop/api:pull"])
+    assert allowed_actions(who.user, scopes)[("repository", "shop/api")] >= {"pull"}
+    who.user.is_active = False
+    assert allowed_actions(who.user, scopes) == {}
