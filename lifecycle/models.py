@@ -10,11 +10,14 @@ from lifecycle.authority.models import (
     RoleGrant,
     TeamUserPermission,
 )
-from lifecycle.environments.models import Environment, Slot
+from lifecycle.environments.models import ApprovalRule, Environment, Hold, Occupancy, PromotionWindow, Slot
 from lifecycle.ingest.models import Delivery
 from lifecycle.jobs.models import Job, JobLogLine, ScheduleSlot
 from lifecycle.lineage.models import Ancestry, Derivation
-from lifecycle.promotion.models import Evaluation, PromotionRequest, Vote
+from lifecycle.notices.models import Channel, InboxItem, Message, Mute, Notice, Preferences
+from lifecycle.policies.models import Policy, PolicyRevision, Waiver
+from lifecycle.promotion.models import Evaluation, PromotionRequest, ReleaseSet, Vote
+from lifecycle.quarantine.models import Quarantine, QuarantineExemption
 from lifecycle.rebuild.models import BuilderPermit, RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import (
     Image,
@@ -28,15 +31,30 @@ from lifecycle.registry.models import (
     Tag,
     TagEvent,
 )
-from lifecycle.sbom.models import ImageInventory, Inventory, InventoryPackage, PackageVersion, Sbom
+from lifecycle.sbom.models import (
+    ContentCheck,
+    ContentSet,
+    ImageContentSet,
+    ImageInventory,
+    Inventory,
+    InventoryPackage,
+    PackageVersion,
+    Sbom,
+)
+from lifecycle.trust.models import Attestation, Signature, SigningKey, TrustCheck, TrustedSigner, TrustedSource
 
 __all__ = [
     "Advisory",
     "AffectedInterval",
     "Ancestry",
+    "ApprovalRule",
+    "Attestation",
     "AuditEvent",
     "AuditPending",
     "BuilderPermit",
+    "Channel",
+    "ContentCheck",
+    "ContentSet",
     "Coverage",
     "CredentialFailure",
     "Delivery",
@@ -45,9 +63,12 @@ __all__ = [
     "EnvironmentUserPermission",
     "Evaluation",
     "Feed",
+    "Hold",
     "IdempotencyKey",
     "Image",
+    "ImageContentSet",
     "ImageInventory",
+    "InboxItem",
     "IndexEntry",
     "Inventory",
     "InventoryPackage",
@@ -55,24 +76,41 @@ __all__ = [
     "JobLogLine",
     "Layer",
     "Match",
+    "Message",
     "Metadata",
     "MissingChild",
+    "Mute",
+    "Notice",
+    "Occupancy",
     "PackageVersion",
+    "Policy",
+    "PolicyRevision",
+    "Preferences",
     "PromotionRequest",
+    "PromotionWindow",
+    "Quarantine",
+    "QuarantineExemption",
     "RebuildJob",
     "RebuildWave",
     "Recipe",
     "Registry",
+    "ReleaseSet",
     "Repository",
     "RepositoryImage",
     "RepositoryUserPermission",
     "RoleGrant",
     "Sbom",
     "ScheduleSlot",
+    "Signature",
+    "SigningKey",
     "Slot",
     "Tag",
     "TagEvent",
     "TeamUserPermission",
+    "TrustCheck",
+    "TrustedSigner",
+    "TrustedSource",
     "UpstreamWatch",
     "Vote",
+    "Waiver",
 ]
