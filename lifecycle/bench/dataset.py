@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lifecycle.sbom.services import Package
+from lifecycle.sbom.packages import Package
 
 SEED: Final = 20_261_124
 DISTRO: Final = "debian-12"

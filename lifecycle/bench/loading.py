@@ -37,6 +37,7 @@ from lifecycle.registry.models import Image, Layer, Repository, RepositoryImage,
 from lifecycle.registry.services import ensure_managed_registry
 from lifecycle.sbom import services as sbom
 from lifecycle.sbom.models import ImageInventory
+from lifecycle.sbom.packages import PackageKey, key_of
 
 BATCH: Final = 2000  # images in memory at once
 DEMO_ADVISORIES: Final = settings.BASE_DIR / "lifecycle" / "advisories" / "data" / "demo"
@@ -190,7 +191,7 @@ class _Loader:
         self.dock = dock
         self.registry = ensure_managed_registry()
         self.actor = system_user()
-        self.packages: dict[sbom.PackageKey, int] = {}
+        self.packages: dict[PackageKey, int] = {}
         self.inventories: dict[str, int] = {}
         self.repositories: dict[str, Repository] = {}
         self.start = clock.now() - timedelta(days=720)
@@ -252,7 +253,7 @@ class _Loader:
         fresh = {
             item.key: item.packages for image in batch for item in image.inventories if item.key not in self.inventories
         }
-        keys = {key: {sbom.key_of(item): item for item in packages} for key, packages in fresh.items()}
+        keys = {key: {key_of(item): item for item in packages} for key, packages in fresh.items()}
         unknown = [item for packages in keys.values() for key, item in packages.items() if key not in self.packages]
         ids, new = sbom.store_package_versions(unknown)
         self.packages |= ids

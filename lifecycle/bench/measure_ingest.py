@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlencode
 
-import httpx
-import orjson
 from django.conf import settings
-from django.db import connection
 
-from accounts import tokens
-from accounts.models import ApiToken, Role, Team, User
 from accounts.queries import system_user
-from lifecycle.authority.models import RoleGrant
 from lifecycle.bench import files
 from lifecycle.bench.dataset import planned_images
-from lifecycle.bench.measuring import TRIAL, Caller, Unusable, percentile, seconds_of
+from lifecycle.bench.measuring import TRIAL, percentile, seconds_of
 from lifecycle.bench.processes import Processes
+from lifecycle.bench.pushing import await_rows, pusher, registry_client
 from lifecycle.bench.types import Figure, Figures
-from lifecycle.core.http import HttpClient
 from lifecycle.ingest import services as ingest
-from lifecycle.oci.http_client import HttpRegistryClient
-from lifecycle.oci.scopes import Scope
-from lifecycle.registry.models import Tag
 from lifecycle.registry.services import ensure_managed_registry
 from lifecycle.sbom.inventories import import_inventories
 from lifecycle.sbom.models import PackageVersion
@@ -40,9 +28,6 @@ SBOMS_TARGET: Final = 300.0  # images/s
 _PUSHES: Final = 40  # one by one, to measure the latency
 _BURST: Final = 200  # from four clients at once, to measure the rate
 _CLIENTS: Final = 4
-_PATIENCE_S: Final = 120
-_POLL_S: Final = 0.005
-_USER: Final = "pusher"
 
 
 def measure(images: int, *, note: Callable[[str], None]) -> Figures:
@@ -53,7 +38,7 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
     note("importing it")
     import_s = seconds_of(lambda: import_inventories(path, team_slug="imported", actor=system_user()))
     packages = PackageVersion.objects.count()
-    token = _pusher()
+    token = pusher()
     pushes, burst = (_PUSHES, _BURST) if images >= TRIAL else (3, 8)
     with Processes() as processes:
         note("starting web, registry and workers")
@@ -77,57 +62,16 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
     }
 
 
-def _pusher() -> str:
-    """Create a user with push access, and return the token that is the password."""
-    team, _ = Team.objects.get_or_create(slug="bench", defaults={"name": "Bench"})
-    user = User.objects.create_user(_USER)
-    RoleGrant.objects.create(user=user, role=Role.objects.get(slug="creator"), team=team)
-    return tokens.create_token(user, kind=ApiToken.Kind.PERSONAL, name="bench")[1]
-
-
-@contextmanager
-def _client(token: str) -> Iterator[HttpRegistryClient]:
-    """Yield a registry client that authenticates like Docker."""
-    http, authorizer = HttpClient(), _AsDocker(token)
-    try:
-        yield HttpRegistryClient(settings.REGISTRY_URL, http=http, authorizer=authorizer)
-    finally:
-        http.close()
-        authorizer.close()
-
-
-class _AsDocker:
-    """Gets a registry token for each scope with user name and password, which our own client never does."""
-
-    def __init__(self, token: str) -> None:
-        password = base64.b64encode(f"{_USER}:{token}".encode()).decode()
-        self._caller = Caller(settings.PUBLIC_URL, {"Authorization": f"Basic {password}"})
-        self._held: dict[tuple[str, ...], str] = {}
-
-    def header(self, scopes: Sequence[Scope]) -> str | None:
-        return self._held.get(tuple(map(str, scopes)))
-
-    def answer_challenge(self, headers: httpx.Headers, scopes: Sequence[Scope]) -> str | None:
-        scope_pairs = [("scope", str(scope)) for scope in scopes]
-        query = urlencode([("service", settings.REGISTRY_SERVICE), *scope_pairs])
-        answer = orjson.loads(self._caller.get(f"/auth/token?{query}"))
-        self._held[tuple(map(str, scopes))] = f"Bearer {answer['token']}"
-        return self.header(scopes)
-
-    def close(self) -> None:
-        self._caller.close()
-
-
 def _push_one_by_one(token: str, count: int) -> list[float]:
     """Return the milliseconds from the push of each manifest until its tag is in the database."""
     latencies = []
-    with _client(token) as client:
+    with registry_client(token) as client:
         for number in range(-2, count):  # two to warm up
             image = files.small_image(f"one {number}")
             files.push_blobs(client, "bench/one", image)
             started = time.perf_counter()
             files.push_manifest(client, "bench/one", image, f"1.{number + 2}")
-            _await_rows("bench/one", {image.digest})
+            await_rows("bench/one", {image.digest})
             if number >= 0:
                 latencies.append(1000 * (time.perf_counter() - started))
     return latencies
@@ -138,7 +82,7 @@ def _push_at_once(token: str, count: int) -> float:
     started = time.perf_counter()
     digests = _push_many(token, "burst", count)
     for name, pushed in digests.items():
-        _await_rows(name, pushed)
+        await_rows(name, pushed)
     return time.perf_counter() - started
 
 
@@ -147,7 +91,7 @@ def _crawl(token: str, count: int) -> float:
     digests = _push_many(token, "crawl", count)
     crawl_s = seconds_of(partial(ingest.crawl, ensure_managed_registry().pk))
     for name, pushed in digests.items():
-        _await_rows(name, pushed)
+        await_rows(name, pushed)
     return crawl_s
 
 
@@ -156,7 +100,7 @@ def _push_many(token: str, text: str, count: int) -> dict[str, set[str]]:
 
     def push(part: int) -> tuple[str, set[str]]:
         name, pushed = f"bench/{text}-{part}", set()
-        with _client(token) as client:
+        with registry_client(token) as client:
             for number in range(part, count, _CLIENTS):
                 image = files.small_image(f"{text} {number}")
                 files.push_blobs(client, name, image)
@@ -166,13 +110,3 @@ def _push_many(token: str, text: str, count: int) -> dict[str, set[str]]:
 
     with ThreadPoolExecutor(_CLIENTS) as pool:
         return dict(pool.map(push, range(_CLIENTS)))
-
-
-def _await_rows(repository: str, digests: set[str]) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    rows = Tag.objects.filter(repository__name=repository, image__digest__in=digests)
-    while rows.values("image").distinct().count() < len(digests):
-        if time.monotonic() > deadline:
-            raise Unusable(f"After {_PATIENCE_S} s, some images pushed to {repository} were still missing.")
-        connection.close_if_unusable_or_obsolete()
-        time.sleep(_POLL_S)

@@ -8,7 +8,6 @@ from django.db import connection, transaction
 from django.db.models import Count
 
 from accounts.models import User
-from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.bench import loading
 from lifecycle.bench.measuring import percentile, repeated_ms, repeats_for, seconds_of, timings_ms
 from lifecycle.bench.types import Figure, Figures
@@ -44,11 +43,10 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
     deep_ms = repeated_ms(lambda: descendants_page(hub, after=(middle.depth, middle.descendant_id)), repeats=repeats)
     up_ms = repeated_ms(lambda: list(ancestors_of(leaf)), repeats=repeats)
     reader = User.objects.get(username="wide")
-    visible, repositories = images_visible_to(reader), repositories_visible_to(reader)
-    hub_page_ms = repeated_ms(lambda: neighbourhood_of(hub, repositories), repeats=repeats)
+    hub_page_ms = repeated_ms(lambda: neighbourhood_of(hub, reader), repeats=repeats)
     sample = Image.objects.in_bulk(dock.image_ids[:: max(len(dock.image_ids) // SAMPLES, 1)])
-    page_ms = timings_ms([lambda image=image: neighbourhood_of(image, repositories) for image in sample.values()])  # type: ignore[misc]  # mypy infers no type for it  # mypy infers no type for a lambda with a default
-    roots_ms = repeated_ms(lambda: keyset_page(roots_visible(visible, repositories), ("-id",)), repeats=repeats)
+    page_ms = timings_ms([lambda image=image: neighbourhood_of(image, reader) for image in sample.values()])  # type: ignore[misc]  # mypy infers no type for it  # mypy infers no type for a lambda with a default
+    roots_ms = repeated_ms(lambda: keyset_page(roots_visible(reader), ("-id",)), repeats=repeats)
     return {
         "derive_all": Figure(derive_s, "s"),
         "derive_rate": Figure(images / derive_s, "images/s"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import threading
 import time
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+import orjson
 
 from lifecycle.core.errors import LifecycleError
 
@@ -87,6 +90,15 @@ class Caller:
         if timing is not None:
             self.database_ms.append(float(timing[1]))
         return body
+
+    def post(self, path: str, body: Mapping[str, Any]) -> None:
+        """Send a JSON body; raises Unusable for any status that is not 2xx."""
+        headers = {**self._headers, "Content-Type": "application/json", "Idempotency-Key": os.urandom(8).hex()}
+        self._connection.request("POST", path, body=orjson.dumps(body), headers=headers)
+        answer = self._connection.getresponse()
+        content = answer.read()
+        if answer.status // 100 != 2:
+            raise Unusable(f"POST {path} returned {answer.status}: {content[:300]!r}")
 
     def close(self) -> None:
         """Close the connection."""
