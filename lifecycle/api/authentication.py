@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from accounts import tokens
 from accounts.models import ApiToken, User
 from lifecycle.authority import limiter
+from lifecycle.authority.covers import HELD_BY_TOKEN, remember_rights
 from lifecycle.core import context
 
 _KNOWN: Final = "_gravingdock_token"  # on Django's request: check a token, and count a wrong one, once
@@ -34,8 +35,9 @@ class TokenAuthentication(BaseAuthentication):
     def _check_token(self, text: str) -> ApiToken | APIException:
         """Return the active token, or the error. A wrong token counts in the limit that all sign-in paths share."""
         address = context.current().address
-        token = tokens.find_token(text)
+        token = tokens.find_token(text, beside={"held_by_token": HELD_BY_TOKEN})
         if token is not None and token.kind != ApiToken.Kind.REFRESH:
+            remember_rights(token)
             tokens.note_use(token, address)
             context.set_token_lookup(token.lookup)
             return token

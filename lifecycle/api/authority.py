@@ -30,6 +30,7 @@ from lifecycle.authority.queries import (
     teams_with_counts,
     with_counts,
 )
+from lifecycle.authority.services.moving import NAMES_MAX
 from lifecycle.core.errors import NotFound
 from lifecycle.environments.models import Environment
 
@@ -85,6 +86,39 @@ class TeamView(generics.GenericAPIView[Team]):
         if team_row is None:
             raise NotFound("Team not found, or you don't have access.")
         return Response(self.get_serializer(team_row).data)
+
+
+class MoveBody(StrictSerializer):
+    to = serializers.CharField(max_length=60, help_text="Short name of the other team.")
+    repositories = serializers.ListField(
+        child=serializers.CharField(max_length=255),
+        default=list,
+        max_length=NAMES_MAX,
+        help_text="Names of repositories of the team; empty: all.",
+    )
+
+
+class MovedSerializer(serializers.Serializer[Any]):
+    team = serializers.CharField(help_text="Slug of the team that has the repositories now")
+    repositories = serializers.ListField(child=serializers.CharField(), help_text="Names of the moved repositories")
+
+
+class TeamMoveView(generics.GenericAPIView[Team]):
+    """Moving repositories."""
+
+    serializer_class = MovedSerializer
+
+    @extend_schema(request=MoveBody, responses=MovedSerializer)
+    def post(self, request: Request, team: str) -> Response:
+        """Move repositories to another team, all or none (team.manage on both).
+
+        409 names what stands on them: environments, open requests, running waves, and a permit of the builder.
+        """
+        values = _parsed(MoveBody(data=request.data))
+        moved = services.move_repositories(
+            team_for(caller(request), team).pk, actor=caller(request), to=values["to"], names=values["repositories"]
+        )
+        return Response({"team": values["to"], "repositories": [row.name for row in moved]})
 
 
 class GrantSerializer(serializers.ModelSerializer[RoleGrant]):
@@ -381,7 +415,12 @@ class EnvironmentBody(StrictSerializer):
     slug = serializers.SlugField(max_length=60)
     name = serializers.CharField(max_length=120, required=False, default="", allow_blank=True)
     prefix = serializers.CharField(max_length=60)
-    required_approvals = serializers.IntegerField(min_value=0, max_value=20, required=False, default=1)
+    required_approvals = serializers.IntegerField(
+        min_value=0, max_value=20, required=False, help_text="Default: 2 in production, 0 for `dev`, else 1"
+    )
+    is_production = serializers.BooleanField(
+        required=False, help_text="Default: true if the short name is `production` or `prod`"
+    )
 
 
 class TeamEnvironmentsView(generics.ListAPIView[Environment]):

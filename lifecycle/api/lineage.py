@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from django.db.models import QuerySet
@@ -16,6 +16,7 @@ from lifecycle.api.caller import caller
 from lifecycle.authority.access import image_for
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.lineage.models import Ancestry, Derivation
+from lifecycle.quarantine.queries import covers_of
 from lifecycle.registry.models import Image, RepositoryImage
 from lifecycle.registry.platforms import platform_ids
 from lifecycle.registry.queries import images_held_in
@@ -27,6 +28,7 @@ class EdgeSerializer(serializers.Serializer[Any]):
     digest = serializers.CharField(help_text="Digest of the base or derived image")
     of = serializers.CharField(help_text="Digest of the platform manifest of the requested image")
     repositories = serializers.ListField(child=serializers.CharField())
+    is_quarantined = serializers.BooleanField(help_text="A live quarantine covers the image")
     evidence = serializers.ListField(child=serializers.CharField())
     confidence = serializers.ChoiceField(choices=Derivation.Confidence.choices)
 
@@ -67,17 +69,18 @@ class LineageView(generics.GenericAPIView[Derivation]):
         derived = Derivation.objects.filter(base__in=platforms, derived__in=visible_ids).order_by("pk")
         above = list(bases.select_related("base", "derived"))
         below = self.paginate_queryset(derived.select_related("base", "derived")) or []
-        names = self._names([edge.base_id for edge in above] + [edge.derived_id for edge in below])
+        others = [edge.base_id for edge in above] + [edge.derived_id for edge in below]
+        names, covered = self._names(others), covers_of(others)
         up, down = Ancestry.objects.filter(descendant__in=platforms), Ancestry.objects.filter(ancestor__in=platforms)
         lineage = {
             "digest": image.digest,
             "ancestors": {
                 "count": up.filter(ancestor__in=visible_ids).values("ancestor").distinct().count(),
-                "immediate": [_edge(edge, edge.base, edge.derived, names) for edge in above],
+                "immediate": [_edge(edge, edge.base, edge.derived, names, covered) for edge in above],
             },
             "descendants": {
                 "count": down.filter(descendant__in=visible_ids).values("descendant").distinct().count(),
-                "immediate": [_edge(edge, edge.derived, edge.base, names) for edge in below],
+                "immediate": [_edge(edge, edge.derived, edge.base, names, covered) for edge in below],
                 "next": self.get_paginated_response([]).data["next"],
             },
         }
@@ -97,11 +100,14 @@ class LineageView(generics.GenericAPIView[Derivation]):
         return names
 
 
-def _edge(edge: Derivation, other: Image, this: Image, names: dict[int, list[str]]) -> dict[str, Any]:
+def _edge(
+    edge: Derivation, other: Image, this: Image, names: dict[int, list[str]], covered: Container[int]
+) -> dict[str, Any]:
     return {
         "digest": other.digest,
         "of": this.digest,
         "repositories": names.get(other.pk, []),
+        "is_quarantined": other.pk in covered,
         "evidence": edge.evidence,
         "confidence": edge.confidence,
     }

@@ -16,8 +16,12 @@ from lifecycle.api.flat import FlatListMixin
 from lifecycle.api.serializing import StrictSerializer
 from lifecycle.authority.access import environment_for, repository_named
 from lifecycle.promotion import services
-from lifecycle.promotion.models import PromotionRequest, Vote
+from lifecycle.promotion.breakglass import break_glass, settle
+from lifecycle.promotion.models import Comment, PromotionRequest, ReviewDebt, Vote
 from lifecycle.promotion.queries import detail_of, promotions_visible_to, with_joins
+from lifecycle.promotion.rollback import request_rollback
+from lifecycle.promotion.threads import comment, resolve
+from lifecycle.promotion.verification import confirm
 
 _FILTERS: Final = {"state": "state", "repository": "repository__name", "environment": "environment__slug"}
 
@@ -54,15 +58,56 @@ class RequirementSerializer(serializers.Serializer[Any]):
         default=dict,
         help_text="The numbers of the summary, by name, as of `approvals`",
     )
+    mode = serializers.CharField(
+        default="enforce", help_text="warn: a rule of a policy that is shown and does not stop the promotion"
+    )
 
 
 class VoteSerializer(serializers.ModelSerializer[Vote]):
     voter = serializers.CharField(source="voter.username", read_only=True)
     evaluation = serializers.CharField(source="evaluation.digest", read_only=True, default=None, allow_null=True)
+    overruled_by = serializers.CharField(source="overruled_by.username", read_only=True, default=None, allow_null=True)
 
     class Meta:
         model = Vote
-        fields = ("voter", "value", "comment", "digest", "evaluation", "via", "at", "lapsed_at", "lapse_reason")
+        fields = (
+            "voter", "value", "comment", "digest", "evaluation", "via", "at", "lapsed_at", "lapse_reason",
+            "overruled_at", "overruled_by", "overrule_reason",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class CommentSerializer(serializers.ModelSerializer[Comment]):
+    author = serializers.CharField(source="author.username", read_only=True)
+
+    class Meta:
+        model = Comment
+        fields: tuple[str, ...] = ("id", "author", "text", "at")
+        read_only_fields = fields
+
+
+class ThreadSerializer(CommentSerializer):
+    """A comment with its answers."""
+
+    resolved_by = serializers.CharField(source="resolved_by.username", read_only=True, default=None, allow_null=True)
+    answers = CommentSerializer(many=True, source="said", read_only=True)
+
+    class Meta(CommentSerializer.Meta):
+        fields = ("id", "author", "text", "at", "is_blocking", "resolved_at", "resolved_by", "answers")
+        read_only_fields = fields
+
+
+class ReviewDebtSerializer(serializers.ModelSerializer[ReviewDebt]):
+    """The review that a use of break-glass needs."""
+
+    bypassed = serializers.ListField(
+        child=serializers.CharField(), read_only=True, help_text="Titles of the requirements that were not met"
+    )
+    settled_by = serializers.CharField(source="settled_by.username", read_only=True, default=None, allow_null=True)
+
+    class Meta:
+        model = ReviewDebt
+        fields = ("incident", "bypassed", "due_at", "settled_at", "settled_by", "outcome", "comment")
         read_only_fields = fields
 
 
@@ -70,10 +115,28 @@ class PromotionDetailSerializer(PromotionSerializer):
     """One promotion request with its requirements and votes, as on its page."""
 
     requirements = RequirementSerializer(many=True, source="judged_requirements", read_only=True)
+    waiting = serializers.CharField(read_only=True, help_text="What a ready request waits for; empty if nothing")
+    opens_at = serializers.DateTimeField(read_only=True, allow_null=True, help_text="When the closed window opens")
+    why_not_automatic = serializers.CharField(
+        source="not_automatic", read_only=True, help_text="Why a ready request does not run without a user; or empty"
+    )
+    release_set = serializers.IntegerField(
+        source="release_set_id", read_only=True, allow_null=True, help_text="The set that it is part of; null: none"
+    )
+    superseded_by = serializers.IntegerField(
+        source="superseded_by_id", read_only=True, allow_null=True, help_text="The newer request that replaces it"
+    )
     votes = VoteSerializer(many=True, source="cast_votes", read_only=True)
+    threads = ThreadSerializer(many=True, read_only=True)
+    review = ReviewDebtSerializer(
+        source="debt", read_only=True, default=None, allow_null=True, help_text="Of break-glass; else null"
+    )
 
     class Meta(PromotionSerializer.Meta):
-        fields = (*_FIELDS, "requirements", "votes")
+        fields = (
+            *_FIELDS, "waiting", "opens_at", "why_not_automatic", "release_set", "superseded_by", "supersede_at",
+            "requirements", "votes", "review", "verify_by", "threads",
+        )  # fmt: skip
         read_only_fields = fields
 
 
@@ -87,6 +150,54 @@ class PromotionBody(StrictSerializer):
 
 class DecisionBody(StrictSerializer):
     reason = serializers.CharField(max_length=2000, required=False, default="", allow_blank=True)
+
+
+class RollbackBody(StrictSerializer):
+    repository = serializers.CharField(max_length=255)
+    environment = serializers.CharField(max_length=60)
+    digest = serializers.CharField(
+        max_length=135, required=False, default="", help_text="An image that was there before; empty: the one before"
+    )
+    reason = serializers.CharField(max_length=2000)
+
+
+class CommentBody(StrictSerializer):
+    text = serializers.CharField(max_length=4000)
+    reply_to = serializers.IntegerField(
+        min_value=1, required=False, default=None, allow_null=True, help_text="Number of the thread to answer"
+    )
+    is_blocking = serializers.BooleanField(
+        required=False, default=False, help_text="Whether the request waits until the thread is resolved"
+    )
+
+
+class VerifyBody(StrictSerializer):
+    passed = serializers.BooleanField(help_text="Whether the promoted image works")
+    comment = serializers.CharField(max_length=2000)
+
+
+class ResolveBody(StrictSerializer):
+    thread = serializers.IntegerField(min_value=1, help_text="Number of the thread")
+
+
+class BreakGlassBody(StrictSerializer):
+    repository = serializers.CharField(max_length=255)
+    digest = serializers.CharField(max_length=135)
+    environment = serializers.CharField(max_length=60)
+    reason = serializers.CharField(max_length=2000)
+    incident = serializers.CharField(max_length=200)
+    password = serializers.CharField(max_length=256, trim_whitespace=False, help_text="Your own password, again")
+    tag = serializers.CharField(max_length=128, required=False, default="")
+
+
+class ReviewBody(StrictSerializer):
+    outcome = serializers.ChoiceField(choices=ReviewDebt.Outcome.choices)
+    comment = serializers.CharField(max_length=2000)
+
+
+class OverruleBody(StrictSerializer):
+    voter = serializers.CharField(max_length=150, help_text="User name of the person who objected")
+    reason = serializers.CharField(max_length=2000)
 
 
 class PromotionViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[PromotionRequest]):
@@ -141,6 +252,75 @@ class PromotionViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.Generi
         )
         return self._answer(promotion, status=201)
 
+    @extend_schema(request=RollbackBody, responses={201: PromotionDetailSerializer})
+    @action(detail=False, methods=["post"])
+    def rollback(self, request: Request) -> Response:
+        """Request a rollback to an image that was there before (promotion.execute or promotion.request).
+
+        It needs at most one approval, skips soak and the order of environments, and runs before other requests.
+        """
+        body = RollbackBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        values: dict[str, Any] = body.validated_data
+        repository = repository_named(caller(request), values["repository"])
+        environment = environment_for(caller(request), team=repository.team.slug, slug=values["environment"])
+        promotion = request_rollback(
+            repository, environment, actor=caller(request), reason=values["reason"], digest=values["digest"]
+        )
+        return self._answer(promotion, status=201)
+
+    @extend_schema(request=BreakGlassBody, responses={202: PromotionDetailSerializer})
+    @action(detail=False, methods=["post"], url_path="break-glass", url_name="break-glass")
+    def break_glass(self, request: Request) -> Response:
+        """Promote an image now, past what is not met (promotion.breakglass). Another user must review it in 24 hours.
+
+        It asks for your password. A quarantine and missing platforms cannot be bypassed.
+        """
+        body = BreakGlassBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        values: dict[str, Any] = body.validated_data
+        repository = repository_named(caller(request), values.pop("repository"))
+        slug = values.pop("environment")
+        environment = environment_for(caller(request), team=repository.team.slug, slug=slug)
+        digest = values.pop("digest")
+        promotion = break_glass(repository, digest, environment, actor=caller(request), **values)
+        return self._answer(promotion, status=202)
+
+    @extend_schema(request=CommentBody, responses={201: PromotionDetailSerializer})
+    @action(detail=True, methods=["post"])
+    def comment(self, request: Request, pk: str) -> Response:
+        """Comment on the request, or answer in a thread. A thread can stop the request until it is resolved."""
+        body = CommentBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        made = comment(int(pk), actor=caller(request), **body.validated_data)
+        return self._answer(made.request, status=201)
+
+    @extend_schema(request=ResolveBody, responses=PromotionDetailSerializer)
+    @action(detail=True, methods=["post"], url_path="resolve-thread", url_name="resolve-thread")
+    def resolve_thread(self, request: Request, pk: str) -> Response:
+        """Resolve a thread, as its author or as an approver of the request."""
+        body = ResolveBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        return self._answer(resolve(int(pk), body.validated_data["thread"], actor=caller(request)).request)
+
+    @extend_schema(request=VerifyBody, responses=PromotionDetailSerializer)
+    @action(detail=True, methods=["post"])
+    def verify(self, request: Request, pk: str) -> Response:
+        """Say whether a promoted image works (promotion.execute), where users verify promotions."""
+        body = VerifyBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        values: dict[str, Any] = body.validated_data
+        promotion = confirm(int(pk), actor=caller(request), is_good=values["passed"], comment=values["comment"])
+        return self._answer(promotion)
+
+    @extend_schema(request=ReviewBody, responses=PromotionDetailSerializer)
+    @action(detail=True, methods=["post"])
+    def review(self, request: Request, pk: str) -> Response:
+        """Review a use of break-glass of another user (promotion.approve)."""
+        body = ReviewBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        return self._answer(settle(int(pk), actor=caller(request), **body.validated_data))
+
     def _decision(self, request: Request) -> str:
         body = DecisionBody(data=request.data or {})
         body.is_valid(raise_exception=True)
@@ -169,6 +349,29 @@ class PromotionViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.Generi
         """Reject the request permanently (promotion.approve). A reason is required."""
         reason = self._decision(request)
         return self._answer(services.reject(int(pk), actor=caller(request), reason=reason, via=Vote.Via.API))
+
+    @extend_schema(request=DecisionBody, responses=PromotionDetailSerializer)
+    @action(detail=True, methods=["post"], url_path="object", url_name="object")
+    def object_to(self, request: Request, pk: str) -> Response:
+        """Object to the request (promotion.approve). It waits until you withdraw it. A reason is required."""
+        reason = self._decision(request)
+        return self._answer(services.object_to(int(pk), actor=caller(request), reason=reason, via=Vote.Via.API))
+
+    @extend_schema(request=DecisionBody, responses=PromotionDetailSerializer)
+    @action(detail=True, methods=["post"], url_path="withdraw-vote", url_name="withdraw-vote")
+    def withdraw_vote(self, request: Request, pk: str) -> Response:
+        """Take back your own approval or objection."""
+        reason = self._decision(request)
+        return self._answer(services.withdraw_vote(int(pk), actor=caller(request), reason=reason, via=Vote.Via.API))
+
+    @extend_schema(request=OverruleBody, responses=PromotionDetailSerializer)
+    @action(detail=True, methods=["post"])
+    def overrule(self, request: Request, pk: str) -> Response:
+        """Overrule the objection of a person, with a reason (environment.manage; not your own request)."""
+        body = OverruleBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        values: dict[str, Any] = body.validated_data
+        return self._answer(services.overrule(int(pk), values["voter"], actor=caller(request), reason=values["reason"]))
 
     @extend_schema(request=None, responses={202: PromotionDetailSerializer})
     @action(detail=True, methods=["post"])

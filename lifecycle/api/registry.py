@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from django.db.models import QuerySet
+from django.http import StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
@@ -14,17 +18,22 @@ from rest_framework.views import APIView
 
 from lifecycle.api.caller import caller
 from lifecycle.api.flat import FlatListMixin
+from lifecycle.api.pagination import KeysetPagination
 from lifecycle.api.serializing import StrictSerializer
-from lifecycle.authority.access import image_for, image_in, repository_for
+from lifecycle.authority.access import image_for, image_in, repository_for, repository_named
+from lifecycle.authority.lists import ListedImage, images_page
 from lifecycle.authority.queries import images_with_places, repositories_visible_to
 from lifecycle.comparison.queries import compare as compare_images
+from lifecycle.evidence.exporting import EXPORTS, export, file_name
 from lifecycle.evidence.findings import findings_of_image
-from lifecycle.evidence.judgement import Known, judgement_of
+from lifecycle.evidence.judgement import Known, add_platforms, judgement_of, judgement_of_index
 from lifecycle.ingest import metadata
 from lifecycle.ingest.protection import protect_tags
+from lifecycle.quarantine.queries import add_covers, covers_of
+from lifecycle.quarantine.types import Cover
 from lifecycle.registry.constants import PROTECTED_PATTERNS_MAX
 from lifecycle.registry.models import Image, Metadata, Repository, RepositoryImage, Tag
-from lifecycle.registry.platforms import platform_ids
+from lifecycle.registry.platforms import PlatformEntry, entries_of_images, platform_ids
 from lifecycle.registry.queries import metadata_of
 from lifecycle.sbom.queries import packages_as_json
 
@@ -53,7 +62,14 @@ class RepositoryViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.Gener
 
     def get_queryset(self) -> QuerySet[Repository]:
         visible = repositories_visible_to(caller(self.request))
-        return visible.select_related("team", "registry").order_by("pk")
+        name = self.request.query_params.get("name", "") if self.action == "list" else ""
+        rows = visible.filter(name=name) if name else visible
+        return rows.select_related("team", "registry").order_by("pk")
+
+    @extend_schema(parameters=[OpenApiParameter("name", str, description="Only the repository of this name.")])
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """List the repositories you can see."""
+        return super().list(request, *args, **kwargs)
 
     @extend_schema(request=ProtectedTagsSerializer, responses={200: RepositorySerializer})
     @action(detail=True, methods=["put"], url_path="protected-tags")
@@ -136,7 +152,10 @@ class PlaceSerializer(serializers.Serializer[Any]):
 
 
 class FindingCountsSerializer(serializers.Serializer[Any]):
-    """Open findings by severity. A count is null while the image is not scanned."""
+    """Open findings by severity. A count is null while the image is not scanned.
+
+    An index has the counts of its worst platform; `why` names each platform of which something is unknown.
+    """
 
     state = serializers.ChoiceField(
         choices=[known.value for known in Known],
@@ -153,10 +172,23 @@ class FindingCountsSerializer(serializers.Serializer[Any]):
     why = serializers.CharField(help_text="What is unknown, as a phrase; empty when nothing is")
 
 
+class CoverSerializer(serializers.Serializer[Any]):
+    """A live quarantine that covers an image: nobody can promote it, or build on it."""
+
+    id = serializers.IntegerField()
+    reason = serializers.CharField()
+    direct = serializers.BooleanField(help_text="false: the image is built on the quarantined one")
+
+
+def _covers(covers: Sequence[Cover]) -> list[dict[str, Any]]:
+    return [{"id": item.quarantine_id, "reason": item.reason, "direct": item.is_direct} for item in covers]
+
+
 class ImageSerializer(serializers.ModelSerializer[Image]):
     places = PlaceSerializer(
         source="places_seen", many=True, read_only=True, help_text="Repositories with this image that you can see"
     )
+    quarantines = serializers.SerializerMethodField()
     findings = serializers.SerializerMethodField()
 
     class Meta:
@@ -164,24 +196,50 @@ class ImageSerializer(serializers.ModelSerializer[Image]):
         fields = (
             "digest", "places", "kind", "media_type", "platform", "size_bytes", "distro", "labels", "annotations",
             "base_name", "base_digest", "created_at", "first_seen_at", "scanned_at", "scan_problem", "package_count",
-            "unjudged_count", "findings",
+            "unjudged_count", "quarantines", "findings",
         )  # fmt: skip
         read_only_fields = fields
 
+    @extend_schema_field(CoverSerializer(many=True))
+    def get_quarantines(self, image: Image) -> list[dict[str, Any]]:
+        """Return the live quarantines that cover the image."""
+        return _covers(getattr(image, "covers", []))  # set by the view
+
     @extend_schema_field(FindingCountsSerializer)
     def get_findings(self, image: Image) -> dict[str, Any]:
-        """Return the open findings by severity, as stored, and what is unknown about them."""
-        known = judgement_of(image)
-        names = ("critical", "high", "medium", "low", "unknown", "fixable")
-        is_counted = known.open_count is not None
-        counts = {name: getattr(image, f"{name}_count") if is_counted else None for name in names}
-        return {
-            "state": known.state.value,
-            **counts,
-            "unjudged": known.unjudged_count if is_counted else None,
-            "unjudged_reasons": dict(known.reasons),
-            "why": known.why,
-        }
+        """Return the open findings by severity, as stored, and what is unknown. Of an index: on its worst platform."""
+        return _findings_of(image, getattr(image, "platform_entries", None))  # set on an index, by the view
+
+
+_COUNTS: Final = ("critical", "high", "medium", "low", "unknown", "fixable")
+
+
+def _findings_of(image: Image | ListedImage, entries: Sequence[PlatformEntry] | None) -> dict[str, Any]:
+    """Return the fields of FindingCountsSerializer. `entries` are the platforms of an index, None for another image."""
+    index = judgement_of_index(entries) if entries is not None else None
+    known, counted = (index.judgement, index.worst) if index else (judgement_of(image), image)
+    is_counted = known.open_count is not None
+    counts = {name: getattr(counted, f"{name}_count") if is_counted else None for name in _COUNTS}
+    return {
+        "state": known.state.value,
+        **counts,
+        "unjudged": known.unjudged_count if is_counted else None,
+        "unjudged_reasons": dict(known.reasons),
+        "why": known.why,
+    }
+
+
+_LISTED: Final = ImageSerializer.Meta.fields[:-2]  # all but `quarantines` and `findings`
+
+
+def _listed(
+    image: ListedImage, entries: Sequence[PlatformEntry] | None, covers: Sequence[Cover] = ()
+) -> dict[str, Any]:
+    """Return the fields of ImageSerializer for a row of the list. A test compares the two."""
+    row = {name: getattr(image, name) for name in _LISTED}
+    row["quarantines"] = _covers(covers)
+    row["findings"] = _findings_of(image, entries)
+    return row
 
 
 class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Image]):
@@ -193,11 +251,13 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
     lookup_value_regex = r"sha(?:256|512):[a-f0-9]+"
 
     def get_queryset(self) -> QuerySet[Image]:
-        filters = self.request.query_params if self.action == "list" else {}
-        images = images_with_places(
-            caller(self.request), repository=filters.get("repository", ""), tag=filters.get("tag", "")
-        )
-        return images.defer("manifest", "config").order_by("-pk")
+        return images_with_places(caller(self.request)).defer("manifest", "config")
+
+    def get_object(self) -> Image:
+        image = super().get_object()
+        add_platforms([image])
+        add_covers([image])
+        return image
 
     @extend_schema(
         parameters=[
@@ -207,7 +267,19 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
     )
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List the images you can see, newest first."""
-        return super().list(request, *args, **kwargs)
+        query, paginator = request.query_params, KeysetPagination()
+        rows = images_page(
+            caller(request),
+            repository=query.get("repository", ""),
+            tag=query.get("tag", ""),
+            below=paginator.last(request),
+            limit=paginator.limit(request) + 1,  # one more, if there are more pages
+        )
+        indexes = [Image(pk=row.id, kind=row.kind) for row in rows if row.kind == Image.Kind.INDEX]
+        entries = entries_of_images(indexes) if indexes else {}
+        covers = covers_of([row.id for row in rows])
+        page = [(row.id, _listed(row, entries.get(row.id), covers.get(row.id, []))) for row in rows]
+        return paginator.page_of(page, request)
 
     @extend_schema(responses={200: dict})
     @action(detail=True, methods=["get"])
@@ -226,6 +298,29 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         `judged_as` names the distribution's package that owns the files of a package of a language.
         """
         return Response({"results": packages_as_json(platform_ids(self.get_object()))})
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("kind", str, OpenApiParameter.PATH, enum=[*EXPORTS]),
+            OpenApiParameter("repository", str, description="Include its metadata, and that of the image in it."),
+        ],
+        responses={(200, media_type.partition(";")[0]): OpenApiTypes.BINARY for media_type, _ in EXPORTS.values()},
+    )
+    @action(detail=True, methods=["get"], url_path=r"exports/(?P<kind>[a-z.]{1,20})")
+    def exports(self, request: Request, digest: str, kind: str) -> HttpResponseBase:
+        """Return a file with the packages or findings of the image (all platforms of an index).
+
+        404 while the packages are unknown: an empty file would look like an image without findings.
+        """
+        name = request.query_params.get("repository", "")
+        image, known = self.get_object(), {}
+        if name:
+            repository = repository_named(caller(request), name)
+            known = metadata.as_record(repository, image_in(repository, digest).image)
+        media_type, parts = export(image, kind, metadata=known)
+        answer = StreamingHttpResponse(parts, content_type=media_type)
+        answer["Content-Disposition"] = f'attachment; filename="{file_name(name, digest, kind)}"'
+        return answer
 
     @extend_schema(
         parameters=[

@@ -10,15 +10,21 @@ from typing import Any, Final
 
 from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.authority.access import repository_for, robot_in, team_for
-from lifecycle.authority.rights import require
-from lifecycle.authority.services.teams import is_above_grants
+from lifecycle.authority.access import image_for, repository_for, robot_in, team_for
+from lifecycle.authority.rights import is_above_grants, require
 from lifecycle.core.errors import NotFound, NotPermitted
 from lifecycle.core.reasons import refuse_if
 from lifecycle.jobs.access import job_for
+from lifecycle.notices.access import channel_for, message_for, notice_for
+from lifecycle.notices.preferences import mute_for
+from lifecycle.policies.access import waiver_for
 from lifecycle.promotion.access import promotion_for
+from lifecycle.promotion.places import place_of, why_not_at
+from lifecycle.promotion.release_queries import members_of, set_for
+from lifecycle.quarantine.access import quarantine_for, why_not_quarantine
 from lifecycle.rebuild.access import wave_for
 from lifecycle.rebuild.refusals import why_not_steer
+from lifecycle.trust.access import source_for
 
 Parameters = Mapping[str, Any]
 Body = Mapping[str, Any]
@@ -44,6 +50,16 @@ def _on_promotion(verb: Verb | None) -> Check:
     return lambda user, parameters, _: _promotion(user, parameters["pk"], verb)
 
 
+def _release_set(user: User, set_id: Any, verb: Verb | None = None) -> None:
+    for row in members_of(set_for(user, int(set_id))):
+        if verb is not None:
+            require(user, verb, repository=row.repository, environment=row.environment)
+
+
+def _on_release_set(verb: Verb | None) -> Check:
+    return lambda user, parameters, _: _release_set(user, parameters["pk"], verb)
+
+
 def _steers(user: User, parameters: Parameters, _: Body) -> None:
     refuse_if(why_not_steer(user, wave_for(user, int(parameters["pk"]))), verb=Verb.IMAGE_REBUILD.value)
 
@@ -63,6 +79,35 @@ def _on_robot(user: User, parameters: Parameters, _: Body) -> None:
     require(user, Verb.ROBOT_MANAGE, team=team)
 
 
+def _at_place(user: User, _: Parameters, body: Body) -> None:
+    """Check a window or a hold again: who could set it there now, sees it."""
+    place = place_of(user, team=body.get("team") or "", environment=body.get("environment") or "")
+    refuse_if(why_not_at(user, *place))
+
+
+def _on_waiver(verb: Verb | None) -> Check:
+    def check(user: User, parameters: Parameters, body: Body) -> None:
+        waiver = waiver_for(user, int(parameters.get("pk", body.get("id", 0))))
+        if verb is not None:
+            require(user, verb, team=waiver.team, repository=waiver.repository, environment=waiver.environment)
+
+    return check
+
+
+def _on_quarantine(user: User, parameters: Parameters, body: Body) -> None:
+    row = quarantine_for(user, int(parameters.get("pk", body.get("id", 0))))
+    refuse_if(why_not_quarantine(user, row.image))
+
+
+def _exempts(user: User, _: Parameters, body: Body) -> None:
+    refuse_if(why_not_quarantine(user, image_for(user, str(body.get("digest", "")))))
+
+
+def _computed(_: User, __: Parameters, ___: Body) -> None:
+    """Refuse: the answer was computed from the facts of then, and changed nothing."""
+    raise NotFound("This answer is not kept, because nothing was changed. Send the request with a new key.")
+
+
 def _admin(user: User, _: Parameters, __: Body) -> None:
     if not is_above_grants(user):
         raise NotPermitted("Only admins can do this. Ask an admin.")
@@ -70,10 +115,27 @@ def _admin(user: User, _: Parameters, __: Body) -> None:
 
 CHECKS: Final[Mapping[str, Check]] = {
     "promotion-list": lambda user, _, body: _promotion(user, body.get("id", 0), Verb.PROMOTION_REQUEST),
+    "promotion-rollback": lambda user, _, body: _promotion(user, body.get("id", 0)),
+    "promotion-break-glass": lambda user, _, body: _promotion(user, body.get("id", 0), Verb.PROMOTION_BREAKGLASS),
+    "promotion-comment": _on_promotion(None),  # who sees a request can comment
+    "promotion-resolve-thread": _on_promotion(None),  # the author of a thread resolves it without a verb
+    "promotion-verify": _on_promotion(Verb.PROMOTION_EXECUTE),
+    "promotion-review": _on_promotion(Verb.PROMOTION_APPROVE),
     "promotion-approve": _on_promotion(Verb.PROMOTION_APPROVE),
     "promotion-reject": _on_promotion(Verb.PROMOTION_APPROVE),
+    "promotion-object": _on_promotion(Verb.PROMOTION_APPROVE),
+    "promotion-withdraw-vote": _on_promotion(None),  # a voter can take back a vote after losing the verb
+    "promotion-overrule": _on_promotion(Verb.ENVIRONMENT_MANAGE),
     "promotion-execute": _on_promotion(Verb.PROMOTION_EXECUTE),
     "promotion-withdraw": _on_promotion(None),  # the requester can withdraw without a verb
+    "releaseset-list": lambda user, _, body: _release_set(user, body.get("id", 0), Verb.PROMOTION_REQUEST),
+    "releaseset-approve": _on_release_set(Verb.PROMOTION_APPROVE),
+    "releaseset-reject": _on_release_set(Verb.PROMOTION_APPROVE),
+    "releaseset-object": _on_release_set(Verb.PROMOTION_APPROVE),
+    "releaseset-withdraw-vote": _on_release_set(None),  # as of a request
+    "releaseset-overrule": _on_release_set(Verb.ENVIRONMENT_MANAGE),
+    "releaseset-execute": _on_release_set(Verb.PROMOTION_EXECUTE),
+    "releaseset-withdraw": _on_release_set(None),  # as of a request
     "rebuildwave-list": lambda user, _, body: wave_for(user, int(body.get("id", 0))),
     "rebuildwave-confirm": _steers,
     "rebuildwave-cancel": _steers,
@@ -85,10 +147,43 @@ CHECKS: Final[Mapping[str, Check]] = {
     "job-retry": lambda user, _, body: job_for(user, int(body.get("id", 0))),
     "teams": _admin,
     "team-grants": _grants,
+    "team-move-repositories": _in_team(Verb.TEAM_MANAGE),
     "team-robots": _in_team(Verb.ROBOT_MANAGE),
     "robot-take-over": _on_robot,
     "robot-tokens": _on_robot,
     "team-environments": _in_team(Verb.ENVIRONMENT_MANAGE),
+    "window-list": _at_place,
+    "hold-list": _at_place,
+    "image-signatures": lambda user, parameters, _: image_for(user, parameters["digest"], Verb.IMAGE_SCAN),
+    "trusted-sources": lambda user, _, body: source_for(user, int(body.get("id", 0))),
+    "signingkey-list": _admin,
+    "signingkey-retire": _admin,
+    "channel-list": lambda user, _, body: channel_for(user, int(body.get("id", 0))),
+    "channel-test": lambda user, parameters, _: channel_for(user, int(parameters["pk"])),
+    "message-redeliver": lambda user, parameters, _: message_for(user, int(parameters["pk"])),
+    "notice-test-mail": lambda user, _, __: user,  # to the caller
+    "noticemute-list": lambda user, _, body: mute_for(user, int(body.get("id", 0))),
+    "notice-read": lambda user, parameters, _: notice_for(user, int(parameters["pk"])),
+    "notice-read-all": lambda user, _, __: user,  # the caller's own; only a number is stored
+    "policy-test": _computed,
+    "policy-try": _computed,
+    "policy-what-if": _computed,
+    "quarantine-list": _on_quarantine,
+    "quarantine-request-release": _on_quarantine,
+    "quarantine-release": _on_quarantine,
+    "quarantine-refuse-release": _on_quarantine,
+    "quarantine-exemptions": _exempts,
+    "waiver-list": _on_waiver(Verb.WAIVER_REQUEST),
+    "waiver-approve": _on_waiver(Verb.WAIVER_APPROVE),
+    "waiver-reject": _on_waiver(Verb.WAIVER_APPROVE),
+    "waiver-revoke": _on_waiver(None),  # the requester can revoke without a verb
+    "people": _admin,
+    "person-password": _admin,
+    "person-deactivate": _admin,
+    "person-reactivate": _admin,
+    "person-mail": _admin,
+    "registry-list": _admin,
+    "registry-test": _computed,
     "roles": _admin,
     "tokens": lambda user, _, __: user,  # the caller's own; its text is not stored
 }

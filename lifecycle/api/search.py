@@ -44,7 +44,7 @@ class SearchView(APIView):
                 str,
                 required=True,
                 description="Part of a repository name, a tag, a digest (6 characters or more), a package, an advisory,"
-                " PR-13 or W-2.",
+                " PR-13, W-2 or Q-3.",
             )
         ],
         responses=SearchSerializer,

@@ -5,13 +5,28 @@ from __future__ import annotations
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from lifecycle.api import authority
+from lifecycle.api import authority, people
 from lifecycle.api.audit import AuditEventViewSet
+from lifecycle.api.channels import ChannelViewSet, MessageViewSet
+from lifecycle.api.contents import ImageContentsView
 from lifecycle.api.environments import EnvironmentViewSet
+from lifecycle.api.gates import HoldViewSet, WindowViewSet
 from lifecycle.api.jobs import JobViewSet
 from lifecycle.api.lineage import LineageView
 from lifecycle.api.me import MeView
+from lifecycle.api.notices import MuteViewSet, NoticePreferencesView, NoticeViewSet, TestMailView
+from lifecycle.api.policies import (
+    CasesView,
+    CatalogueView,
+    PoliciesView,
+    PolicyRevisionsView,
+    PolicyView,
+    TryView,
+    VerdictView,
+    WhatIfView,
+)
 from lifecycle.api.promotion import PromotionViewSet
+from lifecycle.api.quarantine import QuarantineViewSet
 from lifecycle.api.rebuild import (
     RecipeView,
     RepositoryBuilderView,
@@ -20,18 +35,34 @@ from lifecycle.api.rebuild import (
     WatchView,
     WaveViewSet,
 )
+from lifecycle.api.registries import RegistryViewSet
 from lifecycle.api.registry import ImageViewSet, MetadataView, RepositoryViewSet
+from lifecycle.api.release_sets import ReleaseSetViewSet
 from lifecycle.api.schema import SchemaView
 from lifecycle.api.search import SearchView
+from lifecycle.api.signing_keys import SigningKeyViewSet
+from lifecycle.api.trust import ImageSignaturesView, SourcesView, SourceView
+from lifecycle.api.waivers import WaiverViewSet
 
 router = SimpleRouter()
 router.register("images", ImageViewSet, basename="image")
 router.register("repositories", RepositoryViewSet, basename="repository")
+router.register("registries", RegistryViewSet, basename="registry")
 router.register("environments", EnvironmentViewSet, basename="environment")
+router.register("windows", WindowViewSet, basename="window")
+router.register("holds", HoldViewSet, basename="hold")
 router.register("promotions", PromotionViewSet, basename="promotion")
+router.register("release-sets", ReleaseSetViewSet, basename="releaseset")
 router.register("rebuild-waves", WaveViewSet, basename="rebuildwave")
 router.register("audit-events", AuditEventViewSet, basename="auditevent")
+router.register("quarantines", QuarantineViewSet, basename="quarantine")
+router.register("signing-keys", SigningKeyViewSet, basename="signingkey")
+router.register("waivers", WaiverViewSet, basename="waiver")
 router.register("jobs", JobViewSet, basename="job")
+router.register("notices", NoticeViewSet, basename="notice")
+router.register("channels", ChannelViewSet, basename="channel")
+router.register("messages", MessageViewSet, basename="message")
+router.register("notice-mutes", MuteViewSet, basename="noticemute")
 
 app_name = "api"
 urlpatterns = [
@@ -43,8 +74,21 @@ urlpatterns = [
     path("repositories/<int:repository_id>/watches/", WatchesView.as_view(), name="repository-watches"),
     path("repositories/<int:repository_id>/watches/<int:watch_id>/", WatchView.as_view(), name="repository-watch"),
     path("images/<str:digest>/lineage/", LineageView.as_view(), name="image-lineage"),
+    path("images/<str:digest>/signatures/", ImageSignaturesView.as_view(), name="image-signatures"),
+    path("images/<str:digest>/contents/", ImageContentsView.as_view(), name="image-contents"),
+    path("trusted-sources/", SourcesView.as_view(), name="trusted-sources"),
+    path("trusted-sources/<int:source_id>/", SourceView.as_view(), name="trusted-source"),
+    path("images/<str:digest>/verdict/", VerdictView.as_view(), name="image-verdict"),
+    path("policies/", PoliciesView.as_view(), name="policies"),
+    path("policies/catalogue/", CatalogueView.as_view(), name="policy-catalogue"),
+    path("policies/what-if/", WhatIfView.as_view(), name="policy-what-if"),
+    path("policies/test/", CasesView.as_view(), name="policy-test"),
+    path("policies/try/", TryView.as_view(), name="policy-try"),
+    path("policies/<str:scope>/", PolicyView.as_view(), name="policy"),
+    path("policies/<str:scope>/revisions/", PolicyRevisionsView.as_view(), name="policy-revisions"),
     path("teams/", authority.TeamsView.as_view(), name="teams"),
     path("teams/<slug:team>/", authority.TeamView.as_view(), name="team"),
+    path("teams/<slug:team>/move-repositories/", authority.TeamMoveView.as_view(), name="team-move-repositories"),
     path("teams/<slug:team>/grants/", authority.GrantsView.as_view(), name="team-grants"),
     path("teams/<slug:team>/grants/<int:grant_id>/", authority.GrantView.as_view(), name="team-grant"),
     path("teams/<slug:team>/robots/", authority.RobotsView.as_view(), name="team-robots"),
@@ -65,6 +109,15 @@ urlpatterns = [
     path("teams/<slug:team>/explain/", authority.ExplainView.as_view(), name="team-explain"),
     path("roles/", authority.RolesView.as_view(), name="roles"),
     path("roles/<slug:role>/", authority.RoleView.as_view(), name="role"),
+    path("people/", people.PeopleView.as_view(), name="people"),
+    path("people/<int:person_id>/", people.PersonView.as_view(), name="person"),
+    path("people/<int:person_id>/reset-password/", people.PersonPasswordView.as_view(), name="person-password"),
+    path("people/<int:person_id>/deactivate/", people.PersonDeactivateView.as_view(), name="person-deactivate"),
+    path("people/<int:person_id>/reactivate/", people.PersonReactivateView.as_view(), name="person-reactivate"),
+    path("people/<int:person_id>/verify-mail/", people.PersonMailView.as_view(), name="person-mail"),
+    path("people/<int:person_id>/admin/", people.PersonAdminView.as_view(), name="person-admin"),
+    path("notice-preferences/", NoticePreferencesView.as_view(), name="notice-preferences"),
+    path("notice-preferences/test-mail/", TestMailView.as_view(), name="notice-test-mail"),
     path("search/", SearchView.as_view(), name="search"),
     path("tokens/", authority.TokensView.as_view(), name="tokens"),
     path("tokens/<int:token_id>/", authority.TokenView.as_view(), name="token"),
