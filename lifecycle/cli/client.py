@@ -107,13 +107,30 @@ class Api:
         """Send a POST and return the result; raises CommandFailed."""
         return self._send("POST", path, json=body or {})
 
-    def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Send a PUT and return the stored document; raises CommandFailed."""
-        return self._send("PUT", path, json=body)
+    def put(self, path: str, body: dict[str, Any], *, etag: str = "") -> dict[str, Any]:
+        """Send a PUT and return the stored document; raises CommandFailed. `etag` is the version that it changes."""
+        return self._send("PUT", path, json=body, headers={"If-Match": etag} if etag else {})
 
-    def delete(self, path: str) -> None:
+    def patch(self, path: str, body: dict[str, Any], *, revision: int | None = None) -> dict[str, Any]:
+        """Change a document, only at its `revision` if that is given, and return it; raises CommandFailed."""
+        headers = {} if revision is None else {"If-Match": f'"{revision}"'}
+        return self._send("PATCH", path, json=body, headers=headers)
+
+    def delete(self, path: str, **query: str) -> None:
         """Delete a document; raises CommandFailed."""
-        self._send("DELETE", path)
+        self._send("DELETE", path, params=query)
+
+    def download(self, path: str, **query: str) -> Iterator[bytes]:
+        """Yield the parts of a file; raises CommandFailed."""
+        try:
+            with self._http.stream("GET", path, params=query, headers={"Accept": "*/*"}) as answer:
+                if answer.is_success:
+                    yield from answer.iter_bytes()
+                    return
+                answer.read()
+                self._document(answer)
+        except httpx.HTTPError as error:
+            raise Unreachable(f"Cannot reach {self._http.base_url.host}: {error}") from None
 
     def rows(self, path: str, *, most: int, **query: str) -> Iterator[dict[str, Any]]:
         """Yield up to `most` rows of a list, page by page; raises CommandFailed."""
@@ -141,6 +158,11 @@ class Api:
             raise Unreachable(f"Cannot reach {self._http.base_url.host}: {error}") from None
         if answer.status_code == httpx.codes.NO_CONTENT:
             return {}
+        return self._document(answer)
+
+    @staticmethod
+    def _document(answer: httpx.Response) -> dict[str, Any]:
+        """Return the JSON object of a response; raises CommandFailed for a problem and for anything else."""
         try:
             body = answer.json()
         except ValueError:

@@ -11,20 +11,37 @@ import getpass
 import itertools
 import json
 import os
-import re
 import sys
-import time
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
-from lifecycle.cli import client, completion, tables
+from lifecycle.cli import (
+    client,
+    completion,
+    environments,
+    exports,
+    image_contents,
+    keys,
+    metadata_commands,
+    names,
+    notices,
+    policy,
+    quarantine,
+    registries,
+    releases,
+    tables,
+    teams,
+    verifying,
+)
 from lifecycle.cli.client import Api, CommandFailed, Login
+from lifecycle.cli.printing import print_one, print_rows, say
 from lifecycle.cli.tables import Column
+from lifecycle.cli.waiting import add_wait, check_timeout, positive, wait_until_done
 
 IMAGE_COLUMNS: Final[Sequence[Column]] = (
     ("NAME", tables.names),
@@ -32,7 +49,7 @@ IMAGE_COLUMNS: Final[Sequence[Column]] = (
     ("PLATFORM", lambda image: image["platform"] or image["kind"]),
     ("DISTRO", lambda image: image["distro"]),
     ("SIZE", lambda image: tables.megabytes(image["size_bytes"])),
-    ("PACKAGES", lambda image: image["package_count"] if image["scanned_at"] else "unknown"),
+    ("PACKAGES", tables.packages),
     ("FINDINGS", tables.findings),
 )
 FINDING_COLUMNS: Final[Sequence[Column]] = (
@@ -77,8 +94,6 @@ JOB_COLUMNS: Final[Sequence[Column]] = (
 )
 UNDER_WAY: Final = frozenset({"executing", "verifying"})
 WAVE_UNDER_WAY: Final = frozenset({"running"})
-POLL_S: Final = 1.0
-WAIT_S: Final = 3600  # limit of `--wait` without --timeout
 REQUEST_HELP: Final = {
     "repository": "source repository, for example shop/api",
     "environment": "target environment, for example staging",
@@ -86,7 +101,9 @@ REQUEST_HELP: Final = {
 }
 DECISIONS: Final = {
     "approve": "approve a request of another user",
+    "object": "object to a request: it waits until you withdraw that; requires --reason",
     "reject": "reject a request permanently; requires --reason",
+    "withdraw-vote": "take back your own approval or objection",
     "withdraw": "withdraw your own request",
 }
 STEERING: Final = {
@@ -122,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON")
     limited = argparse.ArgumentParser(add_help=False, parents=[shared])
-    limited.add_argument("--limit", type=_positive, default=50, help="maximum number of rows (default %(default)s)")
+    limited.add_argument("--limit", type=positive, default=50, help="maximum number of rows (default %(default)s)")
     top = argparse.ArgumentParser(
         prog="gravingdock",
         description="Manage the life of container images: find, promote and rebuild them.",
@@ -141,19 +158,27 @@ def parser() -> argparse.ArgumentParser:
         run=status
     )
 
-    image = areas.add_parser("image", help="list images, and show one with its findings").add_subparsers(
-        required=True, metavar="COMMAND"
-    )
-    images = image.add_parser("list", parents=[limited], help="list the images you can see, newest first")
-    images.add_argument("--repository", help="only images in this repository, for example shop/api")
-    images.add_argument("--tag", help="only images with this tag")
-    images.add_argument("--all", action="store_true", help="also list artifacts, such as signatures and build contexts")
-    images.add_argument("--full", action="store_true", help="print full digests")
-    images.set_defaults(run=list_images)
-    show = image.add_parser("show", parents=[shared], help="show one image and its findings")
-    show.add_argument("image", metavar="IMAGE", help="REPOSITORY:TAG, REPOSITORY (for its tag latest), or sha256:...")
-    show.set_defaults(run=show_image)
+    _add_image(areas, shared, limited)
+    metadata_commands.add_metadata(areas, shared)
+    teams.add_team(areas, shared)
 
+    _add_promotion(areas, shared, limited)
+    releases.add_area(areas, shared, limited)
+    verifying.add_verify(areas, shared)
+    environments.add_to(areas, shared, limited)
+    _add_rebuild(areas.add_parser("rebuild", help="plan, run and follow rebuild waves"), shared, limited)
+    policy.add_areas(areas, shared, limited)
+    notices.add_areas(areas, shared, limited)
+    registries.add_to(areas, shared, limited)
+    quarantine.add_area(areas, shared, limited)
+    keys.add_area(areas, shared, limited)
+    shells = areas.add_parser("completion", help="print the completion script of a shell")
+    shells.add_argument("shell", choices=completion.SHELLS, help="your shell")
+    shells.set_defaults(run=complete)
+    return top
+
+
+def _add_promotion(areas: Any, shared: argparse.ArgumentParser, limited: argparse.ArgumentParser) -> None:
     promotion = areas.add_parser("promotion", help="request, decide and run promotions").add_subparsers(
         required=True, metavar="COMMAND"
     )
@@ -172,31 +197,82 @@ def parser() -> argparse.ArgumentParser:
     request.add_argument("--tag", default="", help='tag in the environment, in addition to "current"')
     request.set_defaults(run=request_promotion)
     one = promotion.add_parser("show", parents=[shared], help="show one request")
-    one.add_argument("id", type=_positive, help="number of the request")
+    one.add_argument("id", type=positive, help="number of the request")
     one.set_defaults(run=show_promotion)
     for name, text in DECISIONS.items():
         command = promotion.add_parser(name, parents=[shared], help=text)
-        command.add_argument("id", type=_positive, help="number of the request")
+        command.add_argument("id", type=positive, help="number of the request")
         command.add_argument(
-            "--reason", required=name == "reject", default="", help="stored with the request and in the audit log"
+            "--reason",
+            required=name in {"reject", "object"},
+            default="",
+            help="stored with the request and in the audit log",
         )
         command.set_defaults(run=decide, decision=name)
+    _add_promotion_extras(promotion, shared)
     execute = promotion.add_parser("execute", parents=[shared], help="run a ready promotion: copy the image")
-    execute.add_argument("id", type=_positive, help="number of the request")
-    _add_wait(execute)
+    execute.add_argument("id", type=positive, help="number of the request")
+    add_wait(execute)
     execute.set_defaults(run=execute_promotion)
 
-    _add_rebuild(areas.add_parser("rebuild", help="plan, run and follow rebuild waves"), shared, limited)
-    shells = areas.add_parser("completion", help="print the completion script of a shell")
-    shells.add_argument("shell", choices=completion.SHELLS, help="your shell")
-    shells.set_defaults(run=complete)
-    return top
+
+def _add_promotion_extras(promotion: Any, shared: argparse.ArgumentParser) -> None:
+    """Add rollback, break-glass and its review, and the discussion of a request."""
+    rollback = promotion.add_parser("rollback", parents=[shared], help="request a rollback to an earlier image")
+    rollback.add_argument("repository", help="source repository, for example shop/api")
+    rollback.add_argument("--environment", required=True, help="short name of the environment")
+    rollback.add_argument("--to", default="", metavar="DIGEST", help="default: the image before the present one")
+    rollback.add_argument("--reason", required=True, help="what is wrong with the present image")
+    rollback.set_defaults(run=request_rollback)
+    glass = promotion.add_parser(
+        "break-glass", parents=[shared], help="promote now, past what is not met; asks for your password"
+    )
+    glass.add_argument("image", metavar="IMAGE", help="REPOSITORY:TAG or sha256:... of an image or an index")
+    for name, text in {**REQUEST_HELP, "incident": "number or address of the incident"}.items():
+        glass.add_argument(f"--{name}", required=True, help=text)
+    glass.set_defaults(run=break_glass)
+    review = promotion.add_parser("review", parents=[shared], help="review a use of break-glass of another user")
+    review.add_argument("id", type=positive, help="number of the request")
+    review.add_argument("--outcome", required=True, choices=("justified", "unjustified"), help="what you found")
+    review.add_argument("--comment", required=True, help="stored with the request and in the audit log")
+    review.set_defaults(run=review_glass)
+    verify = promotion.add_parser("verify", parents=[shared], help="say whether a promoted image works")
+    verify.add_argument("id", type=positive, help="number of the request")
+    verify.add_argument("--result", required=True, choices=("passed", "failed"), help="whether it works")
+    verify.add_argument("--comment", required=True, help="what you checked")
+    verify.set_defaults(run=verify_promotion)
+    comment = promotion.add_parser("comment", parents=[shared], help="comment on a request, or answer in a thread")
+    comment.add_argument("id", type=positive, help="number of the request")
+    comment.add_argument("text", help="what to say")
+    comment.add_argument("--reply-to", type=positive, metavar="THREAD", help="number of the thread to answer")
+    comment.add_argument("--blocks", action="store_true", help="the request waits until the thread is resolved")
+    comment.set_defaults(run=comment_on_request)
+    resolve = promotion.add_parser("resolve", parents=[shared], help="resolve a thread of a request")
+    resolve.add_argument("id", type=positive, help="number of the request")
+    resolve.add_argument("thread", type=positive, help="number of the thread, as in show")
+    resolve.set_defaults(run=resolve_thread)
+    overrule = promotion.add_parser("overrule", parents=[shared], help="overrule an objection (environment.manage)")
+    overrule.add_argument("id", type=positive, help="number of the request")
+    overrule.add_argument("--voter", required=True, help="user name of the person who objected")
+    overrule.add_argument("--reason", required=True, help="shown with the objection")
+    overrule.set_defaults(run=overrule_objection)
 
 
-def _area(areas: Any, name: str, text: str) -> Any:
-    return areas.add_parser(name, help=text, description=f"{text[:1].upper()}{text[1:]}.").add_subparsers(
+def _add_image(areas: Any, shared: argparse.ArgumentParser, limited: argparse.ArgumentParser) -> None:
+    image = areas.add_parser("image", help="list images, show one with its findings, and export it").add_subparsers(
         required=True, metavar="COMMAND"
     )
+    images = image.add_parser("list", parents=[limited], help="list the images you can see, newest first")
+    images.add_argument("--repository", help="only images in this repository, for example shop/api")
+    images.add_argument("--tag", help="only images with this tag")
+    images.add_argument("--all", action="store_true", help="also list artifacts, such as signatures and build contexts")
+    images.add_argument("--full", action="store_true", help="print full digests")
+    images.set_defaults(run=list_images)
+    show = image.add_parser("show", parents=[shared], help="show one image and its findings")
+    show.add_argument("image", metavar="IMAGE", help="REPOSITORY:TAG, REPOSITORY (for its tag latest), or sha256:...")
+    show.set_defaults(run=show_image)
+    exports.add_export(image)
+    image_contents.add_contents(image, shared)
 
 
 def _add_rebuild(
@@ -213,7 +289,7 @@ def _add_rebuild(
     plan.set_defaults(run=plan_wave)
     start = rebuild.add_parser("start", parents=[shared], help="plan and confirm a wave, or confirm a planned wave")
     start.add_argument("what", metavar="BASE|WAVE", help="base as for plan, or the number of a wave")
-    _add_wait(start)
+    add_wait(start)
     start.set_defaults(run=start_wave)
     wave = rebuild.add_parser("show", parents=[shared], help="show one wave and its images")
     wave.add_argument("wave", type=_wave, help="number of the wave, with or without W-")
@@ -222,14 +298,6 @@ def _add_rebuild(
         command = rebuild.add_parser(name, parents=[shared], help=text)
         command.add_argument("wave", type=_wave, help="number of the wave, with or without W-")
         command.set_defaults(run=steer_wave, step=name)
-
-
-def _add_wait(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--wait", action="store_true", help="wait until it finishes; exit 0 only if everything succeeded"
-    )
-    command.add_argument("--timeout", type=_positive, default=WAIT_S, metavar="SECONDS",
-                         help="with --wait: exit 5 after this time (default %(default)s)")  # fmt: skip
 
 
 def sign_in(options: argparse.Namespace, transport: httpx.BaseTransport | None) -> None:
@@ -243,7 +311,7 @@ def sign_in(options: argparse.Namespace, transport: httpx.BaseTransport | None) 
     path = client.save_login(login)
     if options.json:
         print(json.dumps({"url": url, "username": me["username"], "stored_in": str(path)}))
-    _say(f"Signed in as {me['username']}. The login is stored in {path}")
+    say(f"Signed in as {me['username']}. The login is stored in {path}")
 
 
 def status(options: argparse.Namespace, api: Api) -> None:
@@ -282,11 +350,11 @@ def list_images(options: argparse.Namespace, api: Api) -> None:
     if options.full:
         columns = tuple(("DIGEST", lambda image: image["digest"]) if title == "DIGEST" else (title, value)
                         for title, value in columns)  # fmt: skip
-    _print_rows(rows, columns, options)
+    print_rows(rows, columns, options)
 
 
 def show_image(options: argparse.Namespace, api: Api) -> None:
-    digest = _resolve(options.image, api)
+    digest = names.digest_of(options.image, api)
     image = api.get(f"images/{digest}/")
     findings = tables.by_severity(api.get(f"images/{digest}/findings/")["results"])
     if options.json:
@@ -301,8 +369,8 @@ def show_image(options: argparse.Namespace, api: Api) -> None:
             ("Size", tables.megabytes(image["size_bytes"])),
             ("Base", image["base_name"] or image["base_digest"] or "none declared"),
             ("Created", tables.moment(image["created_at"])),
-            ("Scanned", tables.moment(image["scanned_at"]) or "not yet"),
-            ("Packages", image["package_count"] if image["scanned_at"] else "unknown"),
+            ("Scanned", tables.scanned(image)),
+            ("Packages", tables.packages(image)),
             ("Findings", tables.findings(image)),
             *([("Problem", image["scan_problem"])] if image["scan_problem"] else []),
         ]
@@ -312,62 +380,83 @@ def show_image(options: argparse.Namespace, api: Api) -> None:
         tables.print_table(findings, FINDING_COLUMNS)
 
 
-def _resolve(text: str, api: Api) -> str:
-    """Return the digest of `sha256:...`, `repository@digest`, `repository:tag`, or `repository` (its tag latest).
-
-    Raises CommandFailed if the text is none of these, or no image has this name.
-    """
-    if text.startswith(("sha256:", "sha512:")):
-        return _digest(text)
-    repository, at, digest = text.partition("@")
-    if at:
-        return _digest(digest)
-    repository, _, tag = text.rpartition(":") if ":" in text.rpartition("/")[2] else (text, "", "latest")
-    if not re.fullmatch(r"[a-z0-9]+([._/-]+[a-z0-9]+)*", repository) or not re.fullmatch(r"\w[\w.-]{0,127}", tag):
-        raise CommandFailed("Name an image as REPOSITORY:TAG or sha256:...", client.EXIT_USAGE)
-    image = next(api.rows("images/", most=1, repository=repository, tag=tag), None)
-    if image is None:
-        raise CommandFailed(f"No image {repository}:{tag}, or you don't have access.")
-    return str(image["digest"])
-
-
 def list_promotions(options: argparse.Namespace, api: Api) -> None:
     filters = {"state": options.state, "repository": options.repository}
     query = {name: value for name, value in filters.items() if value}
-    _print_rows(api.rows("promotions/", most=options.limit, **query), PROMOTION_COLUMNS, options)
+    print_rows(api.rows("promotions/", most=options.limit, **query), PROMOTION_COLUMNS, options)
 
 
 def request_promotion(options: argparse.Namespace, api: Api) -> None:
     body = {name: getattr(options, name) for name in ("repository", "environment", "reason")}
-    body["digest"] = _resolve(options.image, api)
+    body["digest"] = names.digest_of(options.image, api)
     if options.tag:
         body["tag"] = options.tag
-    _print_one(api.post("promotions/", body), options)
+    print_one(api.post("promotions/", body), options)
 
 
 def show_promotion(options: argparse.Namespace, api: Api) -> None:
-    _print_one(api.get(f"promotions/{options.id}/"), options)
+    print_one(api.get(f"promotions/{options.id}/"), options)
 
 
 def decide(options: argparse.Namespace, api: Api) -> None:
     body = {"reason": options.reason} if options.reason else {}
-    _print_one(api.post(f"promotions/{options.id}/{options.decision}/", body), options)
+    print_one(api.post(f"promotions/{options.id}/{options.decision}/", body), options)
+
+
+def request_rollback(options: argparse.Namespace, api: Api) -> None:
+    body = {"repository": options.repository, "environment": options.environment, "reason": options.reason}
+    if options.to:
+        body["digest"] = options.to
+    print_one(api.post("promotions/rollback/", body), options)
+
+
+def break_glass(options: argparse.Namespace, api: Api) -> None:
+    password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    body = {name: getattr(options, name) for name in ("repository", "environment", "reason", "incident")}
+    body |= {"digest": names.digest_of(options.image, api), "password": password}
+    print_one(api.post("promotions/break-glass/", body), options)
+
+
+def review_glass(options: argparse.Namespace, api: Api) -> None:
+    body = {"outcome": options.outcome, "comment": options.comment}
+    print_one(api.post(f"promotions/{options.id}/review/", body), options)
+
+
+def verify_promotion(options: argparse.Namespace, api: Api) -> None:
+    body = {"passed": options.result == "passed", "comment": options.comment}
+    print_one(api.post(f"promotions/{options.id}/verify/", body), options)
+
+
+def comment_on_request(options: argparse.Namespace, api: Api) -> None:
+    body = {"text": options.text, "is_blocking": options.blocks}
+    if options.reply_to:
+        body["reply_to"] = options.reply_to
+    print_one(api.post(f"promotions/{options.id}/comment/", body), options)
+
+
+def resolve_thread(options: argparse.Namespace, api: Api) -> None:
+    print_one(api.post(f"promotions/{options.id}/resolve-thread/", {"thread": options.thread}), options)
+
+
+def overrule_objection(options: argparse.Namespace, api: Api) -> None:
+    body = {"voter": options.voter, "reason": options.reason}
+    print_one(api.post(f"promotions/{options.id}/overrule/", body), options)
 
 
 def execute_promotion(options: argparse.Namespace, api: Api) -> None:
     """Run the promotion; with `--wait`, raise CommandFailed unless it succeeded."""
     promotion = api.post(f"promotions/{options.id}/execute/")
     if options.wait:
-        promotion = _wait_until_done(f"promotions/{options.id}/", promotion, UNDER_WAY, options, api)
-    _print_one(promotion, options)
+        promotion = wait_until_done(f"promotions/{options.id}/", promotion, UNDER_WAY, options, api)
+    print_one(promotion, options)
     if options.wait and promotion["state"] != "succeeded":
-        _check_timeout(promotion, UNDER_WAY, options)
+        check_timeout(promotion, UNDER_WAY, options)
         raise CommandFailed(f"The promotion is {promotion['state']}. {promotion.get('failure', '')}".strip())
 
 
 def list_waves(options: argparse.Namespace, api: Api) -> None:
     query = {"state": options.state} if options.state else {}
-    _print_rows(api.rows("rebuild-waves/", most=options.limit, **query), WAVE_COLUMNS, options)
+    print_rows(api.rows("rebuild-waves/", most=options.limit, **query), WAVE_COLUMNS, options)
 
 
 def plan_wave(options: argparse.Namespace, api: Api) -> None:
@@ -391,16 +480,16 @@ def start_wave(options: argparse.Namespace, api: Api) -> None:
         wave = api.post("rebuild-waves/", {"base": options.what})
     if wave["state"] == "planned" and (is_wave or wave["jobs"]):
         wave = api.post(f"rebuild-waves/{wave['id']}/confirm/")
-        _say(f"W-{wave['id']} confirmed.")
+        say(f"W-{wave['id']} confirmed.")
     elif wave["state"] == "planned":
-        _say("No image that you can rebuild is built on this base.")
+        say("No image that you can rebuild is built on this base.")
         _print_wave(wave, options)
         return
     if options.wait:
         wave = _follow(wave, options, api)
     _print_wave(wave, options)
     if options.wait:
-        _check_timeout(wave, WAVE_UNDER_WAY, options)
+        check_timeout(wave, WAVE_UNDER_WAY, options)
     if wave["state"] in {"failed", "cancelled"}:
         raise CommandFailed(f"W-{wave['id']} failed." if wave["state"] == "failed" else
                             f"W-{wave['id']} was cancelled.")  # fmt: skip
@@ -414,110 +503,27 @@ def _follow(wave: dict[str, Any], options: argparse.Namespace, api: Api) -> dict
         for job in wave["jobs"]:
             if printed_states.setdefault(job["id"], "waiting") != job["state"]:
                 printed_states[job["id"]] = job["state"]
-                _say(f"{job['repository']}: {job['state']} {job['problem']}".rstrip())
+                say(f"{job['repository']}: {job['state']} {job['problem']}".rstrip())
 
-    return _wait_until_done(f"rebuild-waves/{wave['id']}/", wave, WAVE_UNDER_WAY, options, api, note=print_changes)
-
-
-def _wait_until_done(
-    path: str,
-    now: dict[str, Any],
-    under_way: frozenset[str],
-    options: argparse.Namespace,
-    api: Api,
-    *,
-    note: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Poll `path` until its state is not in `under_way` or `--timeout` is up; return the last document."""
-    until = time.monotonic() + options.timeout
-    while True:
-        note(now)
-        if now["state"] not in under_way or time.monotonic() >= until:
-            return now
-        time.sleep(POLL_S)
-        try:
-            now = api.get(path)
-        except client.Unreachable as error:  # a restart of the server does not end the work
-            _say(str(error))
-
-
-def _check_timeout(document: dict[str, Any], under_way: frozenset[str], options: argparse.Namespace) -> None:
-    if document["state"] in under_way:
-        raise CommandFailed(f"Timed out: still {document['state']} after {options.timeout} s.", client.EXIT_TIMED_OUT)
+    return wait_until_done(f"rebuild-waves/{wave['id']}/", wave, WAVE_UNDER_WAY, options, api, note=print_changes)
 
 
 def _print_wave(wave: dict[str, Any], options: argparse.Namespace) -> None:
     if options.json:
-        _print_one(wave, options)
+        print_one(wave, options)
         return
-    _print_one({name: value for name, value in wave.items() if name not in {"jobs", "skipped"}}, options)
-    _print_rows(wave["jobs"], JOB_COLUMNS, options)
+    print_one({name: value for name, value in wave.items() if name not in {"jobs", "skipped"}}, options)
+    print_rows(wave["jobs"], JOB_COLUMNS, options)
     for skipped in wave["skipped"]:
-        _say(f"Skipped: {skipped['repository']}: {skipped['reason']}")
+        say(f"Skipped: {skipped['repository']}: {skipped['reason']}")
 
 
 def _wave(text: str) -> int:
-    return _positive(text.removeprefix("W-"))
-
-
-def _digest(text: str) -> str:
-    name, _, value = text.partition(":")
-    if name not in {"sha256", "sha512"} or not value or set(value) - set("0123456789abcdef"):
-        raise CommandFailed("Invalid digest. A digest looks like sha256:9f86d0...", client.EXIT_USAGE)
-    return text
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError("expected a whole number of at least 1")
-    return int(text)
+    return positive(text.removeprefix("W-"))
 
 
 def _count(names: list[str] | None) -> int | None:
     return None if names is None else len(names)
-
-
-def _say(text: str) -> None:
-    print(tables.plain(text), file=sys.stderr)
-
-
-def _print_one(document: dict[str, Any], options: argparse.Namespace) -> None:
-    if options.json:
-        print(json.dumps(document))
-        return
-    tables.print_pairs(
-        (name.replace("_", " ").capitalize(), _readable(name, value)) for name, value in document.items()
-    )
-
-
-def _readable(name: str, value: Any) -> Any:
-    """Return a value of a document for people: times in minutes, and lists of objects as one line each."""
-    if isinstance(value, str) and name.endswith(("_at", "_by")) and "T" in value:
-        return tables.moment(value)
-    if isinstance(value, list):
-        return "; ".join(_item(item) for item in value)
-    if isinstance(value, dict):
-        return ", ".join(f"{inner} {key}" for key, inner in value.items())
-    return value
-
-
-def _item(item: Any) -> str:
-    if not isinstance(item, dict):
-        return tables.plain(item)
-    if "summary" in item:  # a requirement of a promotion
-        return f"{item['title']}: {item['status']} ({item['summary']})"
-    if "voter" in item:
-        return f"{item['voter']}: {item['value']}" + (f" ({item['comment']})" if item["comment"] else "")
-    return ", ".join(f"{name} {tables.plain(value)}" for name, value in item.items())
-
-
-def _print_rows(rows: Iterable[dict[str, Any]], columns: Sequence[Column], options: argparse.Namespace) -> None:
-    """Print a table, or with `--json` one object per line."""
-    if options.json:
-        for row in rows:
-            print(json.dumps(row))
-        return
-    tables.print_table(rows, columns)
 
 
 def _version() -> str:

@@ -31,17 +31,31 @@ def megabytes(size_bytes: int) -> str:
 
 
 def findings(image: dict[str, Any]) -> str:
-    """Return the open findings of an image, as `1 critical, 2 high`; "unknown" before a scan, and "none"."""
-    if not image.get("scanned_at"):
-        return "unknown: not scanned"
+    """Return the open findings of an image, as `1 critical, 2 high`; "none" only if every package was judged.
+
+    Of an index, these are the findings of its worst platform.
+    """
     counts = image["findings"]
     found = [f"{counts[name]} {name}" for name in SEVERITIES if counts.get(name)]
-    unjudged = counts.get("unjudged")
-    if unjudged:
-        found.append(f"{unjudged} not judged")
-    if not found and not image.get("package_count"):
-        return "unknown: no packages recognised"
+    if counts["state"] == "unknown":
+        return f"unknown: {counts['why']}"
+    if counts.get("unjudged"):
+        found.append(f"{counts['unjudged']} not judged")
+    elif counts["why"]:
+        found.append(counts["why"])
     return ", ".join(found) or "none"
+
+
+def scanned(image: dict[str, Any]) -> str:
+    """Return when an image was scanned; an index is scanned platform by platform."""
+    return moment(image["scanned_at"]) or ("per platform" if image["kind"] == "index" else "not yet")
+
+
+def packages(image: dict[str, Any]) -> Any:
+    """Return the number of packages; an index has none of its own."""
+    if image["kind"] == "index":
+        return "per platform"
+    return image["package_count"] if image["scanned_at"] else "unknown"
 
 
 def names(image: dict[str, Any]) -> str:

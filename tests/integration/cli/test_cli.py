@@ -22,6 +22,7 @@ from lifecycle.jobs.models import Job
 from lifecycle.rebuild import services as waves
 from lifecycle.rebuild.models import BuilderPermit, RebuildJob, Recipe
 from tests.factories import dock as rows
+from tests.spdx import spdx_faults
 
 pytestmark = pytest.mark.django_db
 ABSENT = "sha256:" + "e" * 64
@@ -34,9 +35,10 @@ def to_application(request):
         request.url.raw_path.decode(),
         request.content,
         content_type=request.headers.get("Content-Type", ""),
-        headers={"Authorization": request.headers["Authorization"]},
+        headers={name: request.headers[name] for name in ("Authorization", "If-Match") if name in request.headers},
     )
-    return httpx.Response(answer.status_code, headers=dict(answer.headers), content=answer.content)
+    content = b"".join(answer.streaming_content) if answer.streaming else answer.content
+    return httpx.Response(answer.status_code, headers=dict(answer.headers), content=content)
 
 
 @pytest.fixture
@@ -144,6 +146,60 @@ def test_findings_are_sorted_by_severity_with_their_cve(dock, run, capsys):
     assert [finding["advisory"] for finding in shown] == ["PYSEC-9", "DEB-1", "CVE-2026-2"]
 
 
+def test_metadata_is_set_listed_and_removed_by_name(dock, run):
+    digest = dock.image.digest
+    rows.push(dock.repository, dock.image, "1.0", dock.owner)
+    assert run(dock.owner, "metadata", "set", "shop/api", "owner", "kim")[:2] == (0, "owner = kim\n")
+    assert run(None, "metadata", "set", "shop/api:1.0", "size", "3.0", "--type", "number")[1] == "size = 3\n"
+    out = run(None, "metadata", "list", f"shop/api@{digest}")[1]
+    assert [line.split()[:4] for line in out.splitlines()[1:]] == [
+        ["owner", "kim", "text", "repository"],
+        ["size", "3", "number", digest[:19]],
+    ]
+    alone = [json.loads(line) for line in run(None, "metadata", "list", "shop/api", "--json")[1].splitlines()]
+    assert [(row["key"], row["digest"]) for row in alone] == [("owner", None)]
+    code, _, err = run(None, "metadata", "set", "shop/api", "size", "big", "--type", "number")
+    assert (code, "Enter a number" in err) == (1, True)
+    assert run(None, "metadata", "remove", "shop/api:1.0", "size")[0] == 0
+    assert run(None, "metadata", "remove", "shop/api:1.0", "size")[0] == 1
+    assert run(None, "metadata", "set", digest, "owner", "kim")[0] == client.EXIT_USAGE
+    assert run(None, "metadata", "list", "shop/none")[0] == client.EXIT_ERROR
+    assert run(dock.requester, "metadata", "set", "shop/api", "owner", "lee")[0] == client.EXIT_ERROR
+    assert run(dock.outsider, "metadata", "list", "shop/api")[0] == client.EXIT_ERROR
+    assert json.loads(run(dock.requester, "metadata", "list", "shop/api", "--json")[1])["value"] == "kim"
+
+
+def test_image_is_exported_to_a_file_or_standard_output(dock, run, tmp_path):
+    rows.push(dock.repository, dock.image, "1.0", dock.owner)
+    rows.carry(dock.image, 0, rows.package("openssl", "3.0"))
+    run(dock.owner, "metadata", "set", "shop/api", "owner", "kim")
+    target = tmp_path / "bom.json"
+    assert run(None, "image", "export", "shop/api:1.0", "--format", "spdx", "--output", target)[:2] == (0, "")
+    document = json.loads(target.read_text())
+    assert spdx_faults(document) == []
+    comments = [note["comment"] for note in document["packages"][0]["annotations"]]
+    assert "gravingdock:repository:owner=kim" in comments
+    assert json.loads(run(None, "image", "export", dock.image.digest)[1])["bomFormat"] == "CycloneDX"
+    assert "openssl" in run(None, "image", "export", "shop/api:1.0", "--format", "packages-csv")[1]
+    rows.push(dock.repository, rows.image("unscanned"), "2.0", dock.owner)
+    code, out, err = run(None, "image", "export", "shop/api:2.0", "--output", target)
+    assert (code, out, "are unknown" in err) == (1, "", True)
+    assert json.loads(target.read_text()) == document
+    assert run(dock.outsider, "image", "export", dock.image.digest)[0] == client.EXIT_ERROR
+
+
+def test_repositories_are_moved_to_another_team(dock, run):
+    web = rows.team("web")
+    admin = rows.user("admin", "owner", of=web)
+    rows.user("admin", "owner", of=dock.team)
+    other = rows.repository("shop/other", dock.team)
+    assert run(admin, "team", "move", "shop", "--to", "web")[0] == client.EXIT_USAGE
+    assert run(None, "team", "move", "shop", "shop/other", "--to", "web")[:2] == (0, "shop/other\n")
+    other.refresh_from_db()
+    assert other.team == web
+    assert run(dock.requester, "team", "move", "shop", "--all", "--to", "web")[0] == client.EXIT_ERROR
+
+
 def test_version_and_help_need_no_login(run, tmp_path):
     code, out, _ = run(None, "--version")
     assert (code, out.split()[0], out.split()[1][0].isdigit()) == (0, "gravingdock", True)
@@ -236,7 +292,7 @@ def test_waiting_for_promotion_survives_server_restart(monkeypatch, capsys, tmp_
             raise httpx.ConnectError("refused", request=request)
         return httpx.Response(200, json={"id": 1, "state": state})
 
-    monkeypatch.setattr("lifecycle.cli.main.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("lifecycle.cli.waiting.time.sleep", lambda seconds: None)
     arguments = ["promotion", "execute", "1", "--wait"]
     assert main(arguments, transport=httpx.MockTransport(handle)) == 0
     output = capsys.readouterr()
@@ -316,7 +372,7 @@ def test_viewer_cannot_start_wave(stale_base, run):
 
 @pytest.mark.parametrize(("end", "expected"), [("unchanged", 0), ("failed", client.EXIT_ERROR)])
 def test_waiting_ends_with_the_wave_and_prints_its_result(stale_base, run, monkeypatch, end, expected):
-    monkeypatch.setattr("lifecycle.cli.main.POLL_S", 0)
+    monkeypatch.setattr("lifecycle.cli.waiting.POLL_S", 0)
 
     def work(seconds):
         job = RebuildJob.objects.get()
@@ -327,7 +383,7 @@ def test_waiting_ends_with_the_wave_and_prints_its_result(stale_base, run, monke
         else:
             waves.unchanged(job.pk, reason="No base of it changed.")
 
-    monkeypatch.setattr("lifecycle.cli.main.time.sleep", work)
+    monkeypatch.setattr("lifecycle.cli.waiting.time.sleep", work)
     code, _, err = run(stale_base.owner, "rebuild", "start", "shop/base:12", "--wait")
     assert (code, "shop/web: building" in err, f"shop/web: {end}" in err) == (expected, True, True)
 
@@ -353,7 +409,7 @@ def test_waiting_for_wave_survives_server_restart(stale_base, run, monkeypatch):
 
     iter_done = iter([1, 2])
     monkeypatch.setattr("httpx.Client.request", request)
-    monkeypatch.setattr("lifecycle.cli.main.time.sleep", work)
+    monkeypatch.setattr("lifecycle.cli.waiting.time.sleep", work)
     code, _, err = run(stale_base.owner, "rebuild", "start", "shop/base:12", "--wait")
     assert (code, "refused" in err, "shop/web: unchanged" in err) == (0, True, True)
 
@@ -404,3 +460,19 @@ def test_closed_output_pipe_causes_no_traceback(live_server, dock, tmp_path, mon
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (client.EXIT_ERROR, "")
+
+
+def test_environment_is_listed_shown_and_set(dock, run):
+    out = run(dock.requester, "environment", "list")[1]
+    assert "shop/staging" in out
+    code, out, _ = run(dock.owner, "environment", "set", "shop/staging", "--soak", "24h", "--rule",
+                       "leads=1:people:approver,second", "--allow", "committer", "--production", "yes")  # fmt: skip
+    assert code == 0
+    assert "leads: 1 of approver, second" in out
+    shown = json.loads(run(dock.requester, "environment", "show", "shop/staging", "--json")[1])
+    assert (shown["soak_s"], shown["is_production"], shown["excludes_committer"]) == (86_400, True, False)
+    assert run(dock.owner, "environment", "set", "shop/staging", "--approvals", "9")[0] == client.EXIT_POLICY
+    assert run(dock.requester, "environment", "set", "shop/staging", "--approvals", "1")[0] == client.EXIT_ERROR
+    assert run(dock.owner, "environment", "set", "shop/staging")[0] == client.EXIT_USAGE
+    assert run(dock.owner, "environment", "set", "shop/staging", "--rule", "x")[0] == client.EXIT_USAGE
+    assert run(dock.owner, "environment", "show", "shop/nowhere")[0] == client.EXIT_ERROR
