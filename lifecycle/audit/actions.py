@@ -33,11 +33,31 @@ class Action(StrEnum):
         "An admin turned the embedded builder off for a team or a repository.",
     )
     BUILDER_TURNED_ON = "builder.turned_on", "An admin turned the embedded builder on for a team or a repository."
+    CHANNEL_CHANGED = "channel.changed", "A channel for notices was changed, turned on or turned off."
+    CHANNEL_CREATED = "channel.created", "A webhook or a chat was set up as a channel for notices."
+    CHANNEL_DELETED = "channel.deleted", "A channel for notices was deleted."
+    CHANNEL_TURNED_OFF = (
+        "channel.turned_off",
+        "Gravingdock turned a channel off, because its receiver wants no more messages.",
+    )
     DEMO_SEEDED = "demo.seeded", "The demonstration created its teams, accounts and environments."
+    ENVIRONMENT_CHANGED = (
+        "environment.changed",
+        "The settings or the approval rules of an environment were changed.",
+    )
     ENVIRONMENT_CREATED = "environment.created", "An environment was added to a team's promotion path."
+    ENVIRONMENT_REMOVED = "environment.removed", "An unused environment was removed from a team's promotion path."
+    ENVIRONMENT_UNSATISFIABLE = (
+        "environment.unsatisfiable",
+        "Too few people are left to approve promotions to an environment.",
+    )
+    WINDOW_CREATED = "window.created", "A freeze or allowed hours for promotions were set."
+    WINDOW_DELETED = "window.deleted", "A freeze or allowed hours for promotions were removed."
     GRANT_CHANGED = "grant.changed", "The expiry of a grant was changed."
     GRANT_CREATED = "grant.created", "A user was granted a role."
     GRANT_REVOKED = "grant.revoked", "A grant was revoked."
+    HOLD_CREATED = "hold.created", "A user put promotions on hold, or stopped the line."
+    HOLD_LIFTED = "hold.lifted", "A user lifted a hold or a stop before it expired."
     IMAGE_DELETION_REQUESTED = "image.deletion_requested", "A user asked to delete an image or a tag in the registry."
     IMAGE_DELETED = "image.deleted", "An image was deleted from a repository in the registry."
     IMAGE_PUSH_ATTRIBUTED = (
@@ -45,9 +65,14 @@ class Action(StrEnum):
         "The user who pushed an already recorded image was identified.",
     )
     IMAGE_PUSHED = "image.pushed", "An image was pushed to a repository, or a tag was moved to it."
+    IMAGE_QUARANTINED = "image.quarantined", "An image was quarantined: nobody can promote it or build on it."
     IMAGE_RESCAN_REQUESTED = "image.rescan_requested", "A user asked to scan an image again."
     IMAGE_REBUILD_FAILED = "image.rebuild_failed", "The rebuild of an image failed."
     IMAGE_REBUILT = "image.rebuilt", "An image was rebuilt on a new base."
+    IMAGE_SIGNATURES_CHANGED = (
+        "image.signatures_changed",
+        "The number of verified signatures of an image changed.",
+    )
     INVENTORY_IMPORTED = "inventory.imported", "A batch of images was imported from an inventory file."
     JOB_CANCELLED = "job.cancelled", "A person cancelled a job."
     JOB_RETRIED = "job.retried", "A person retried a job that had failed or been cancelled."
@@ -55,25 +80,80 @@ class Action(StrEnum):
     LINEAGE_DECLARED = "lineage.declared", "The base of an image was declared."
     METADATA_REMOVED = "metadata.removed", "A key of the metadata of a repository or image was removed."
     METADATA_SET = "metadata.set", "A key of the metadata of a repository or image was set."
+    POLICY_SAVED = "policy.saved", "A new revision of a rule set was saved."
     PROMOTION_APPROVED = "promotion.approved", "A person approved a promotion request."
     PROMOTION_ATTEMPT_FAILED = (
         "promotion.attempt_failed",
         "A promotion failed for a technical reason; it can be run again.",
     )
+    PROMOTION_BREAK_GLASS = (
+        "promotion.break_glass",
+        "A person promoted an image past unmet requirements; another person must review it.",
+    )
+    PROMOTION_COMMENTED = "promotion.commented", "A user commented on a promotion request."
     PROMOTION_EXECUTING = "promotion.executing", "A promotion was started."
     PROMOTION_EXPIRED = "promotion.expired", "A promotion request expired before it was approved or run."
     PROMOTION_FAILED = "promotion.failed", "A promotion failed; the environment kept the image it had."
+    PROMOTION_OBJECTED = "promotion.objected", "A person objected to a promotion request."
+    PROMOTION_OBJECTION_OVERRULED = (
+        "promotion.objection_overruled",
+        "A user who manages the environment overruled an objection to a promotion request.",
+    )
     PROMOTION_READY = "promotion.ready", "A promotion request met every requirement."
     PROMOTION_REGRESSED = "promotion.regressed", "A promotion request that was ready stopped meeting its requirements."
     PROMOTION_REJECTED = "promotion.rejected", "A person rejected a promotion request."
+    PROMOTION_REMINDED = "promotion.reminded", "The deadline of a promotion request is near."
     PROMOTION_REQUESTED = "promotion.requested", "A promotion of an image into an environment was requested."
+    PROMOTION_REVIEWED = "promotion.reviewed", "A person reviewed a use of break-glass."
+    PROMOTION_REVIEW_OVERDUE = "promotion.review_overdue", "A use of break-glass was not reviewed in time."
     PROMOTION_SUCCEEDED = "promotion.succeeded", "A promotion succeeded, and the environment has the new image."
+    PROMOTION_SUPERSEDED = "promotion.superseded", "A newer promotion request replaced this one."
+    PROMOTION_SUPERSEDING = (
+        "promotion.superseding",
+        "A newer promotion request is ready and will replace this one in 10 minutes.",
+    )
+    PROMOTION_THREAD_RESOLVED = "promotion.thread_resolved", "A thread on a promotion request was resolved."
+    PROMOTION_TO_VERIFY = "promotion.to_verify", "A promoted image waits until a user or a service has verified it."
     PROMOTION_VERIFYING = "promotion.verifying", "A promoted image was copied; its verification started."
     PROMOTION_VOTE_LAPSED = (
         "promotion.vote_lapsed",
         "An approval lapsed because a critical or high finding appeared after it.",
     )
+    PROMOTION_VOTE_WITHDRAWN = "promotion.vote_withdrawn", "A person took back their own approval or objection."
     PROMOTION_WITHDRAWN = "promotion.withdrawn", "A promotion request was withdrawn."
+    RELEASE_SET_APPROVED = "release_set.approved", "A person approved a release set: one vote on each member."
+    RELEASE_SET_ATTEMPT_FAILED = (
+        "release_set.attempt_failed",
+        "A release set failed for a technical reason and was put back; it can be run again.",
+    )
+    RELEASE_SET_EXECUTING = "release_set.executing", "A release set was started."
+    RELEASE_SET_EXPIRED = "release_set.expired", "A release set expired before it was approved or run."
+    RELEASE_SET_FAILED = "release_set.failed", "A release set failed; all targets were put back to what they held."
+    RELEASE_SET_OBJECTED = "release_set.objected", "A person objected to a release set."
+    RELEASE_SET_OVERRULED = (
+        "release_set.objection_overruled",
+        "A user who manages the environment overruled an objection to a release set.",
+    )
+    RELEASE_SET_READY = "release_set.ready", "All members of a release set met every requirement."
+    RELEASE_SET_REGRESSED = "release_set.regressed", "A member of a ready release set stopped meeting its requirements."
+    RELEASE_SET_REJECTED = "release_set.rejected", "A person rejected a release set, with all its members."
+    RELEASE_SET_REMINDED = "release_set.reminded", "The deadline of a release set is near."
+    RELEASE_SET_REQUESTED = "release_set.requested", "A release set was requested: several repositories as one."
+    RELEASE_SET_REVERTING = (
+        "release_set.reverting",
+        "A member of a release set failed; the targets are being put back to what they held.",
+    )
+    RELEASE_SET_SUCCEEDED = "release_set.succeeded", "A release set succeeded: the environment has every image of it."
+    RELEASE_SET_SUPERSEDED = "release_set.superseded", "A rollback or break-glass took the place of a release set."
+    RELEASE_SET_VOTE_WITHDRAWN = (
+        "release_set.vote_withdrawn",
+        "A person took back their own approval of, or objection to, a release set.",
+    )
+    RELEASE_SET_WITHDRAWN = "release_set.withdrawn", "A release set was withdrawn, with all its members."
+    QUARANTINE_EXEMPTED = "quarantine.exempted", "A second person exempted an image from the quarantine of its base."
+    QUARANTINE_RELEASED = "quarantine.released", "A second person lifted a quarantine."
+    QUARANTINE_RELEASE_REFUSED = "quarantine.release_refused", "A request to lift a quarantine was refused."
+    QUARANTINE_RELEASE_REQUESTED = "quarantine.release_requested", "A person asked to lift a quarantine."
     REBUILD_CANCELLED = "rebuild.cancelled", "A rebuild wave was cancelled."
     REBUILD_CONFIRMED = "rebuild.confirmed", "A rebuild wave was confirmed and started."
     REBUILD_FINISHED = "rebuild.finished", "A rebuild wave finished."
@@ -81,7 +161,11 @@ class Action(StrEnum):
     REBUILD_RETRIED = "rebuild.retried", "A failed rebuild wave was retried."
     REBUILD_SUPERSEDED = "rebuild.superseded", "A planned rebuild wave was replaced by a plan for a newer base image."
     RECIPE_CHANGED = "recipe.changed", "The build recipe of a repository was created or changed."
+    REGISTRY_ADDED = "registry.added", "An admin added a registry to promote to."
+    REGISTRY_CHANGED = "registry.changed", "An admin changed a registry, or our credentials for it."
+    REGISTRY_REMOVED = "registry.removed", "An admin removed an unused registry, with our credentials for it."
     REPOSITORY_DESCRIBED = "repository.described", "The description of a repository was changed."
+    REPOSITORY_MOVED = "repository.moved", "A repository was moved to another team."
     REPOSITORY_TAGS_PROTECTED = "repository.tags_protected", "The protected tag patterns of a repository were changed."
     ROBOT_CREATED = "robot.created", "A robot account was created."
     ROBOT_RETIRED = "robot.retired", "A robot account was retired."
@@ -92,12 +176,18 @@ class Action(StrEnum):
     SESSION_ENDED = "session.ended", "A person signed out."
     SESSION_REFUSED = "session.refused", "A sign-in failed."
     SESSION_STARTED = "session.started", "A person signed in."
+    SIGNING_KEY_CREATED = "signing_key.created", "A signing key was created or imported."
+    SIGNING_KEY_RETIRED = "signing_key.retired", "A signing key was retired."
+    SOURCE_CHANGED = "source.changed", "A trusted source was changed."
+    SOURCE_CREATED = "source.created", "A trusted source was created."
+    SOURCE_RETIRED = "source.retired", "A trusted source was retired."
     TAG_DELETED = "tag.deleted", "A tag was deleted in the registry."
     TAG_MOVE_REFUSED = "tag.move_refused", "A protected tag was moved without permission. The move is undone."
     TAG_NOT_MOVED_BACK = (
         "tag.not_moved_back",
         "A refused move of a protected tag could not be undone; the tag stays where it is.",
     )
+    TEAM_REPOSITORIES_MOVED = "team.repositories_moved", "Repositories of a team were moved to another team."
     TEAM_CHANGED = "team.changed", "The name of a team was changed."
     TEAM_DELETED = "team.deleted", "A team without repositories was deleted, with its grants."
     TEAM_CREATED = "team.created", "A team was created."
@@ -114,6 +204,13 @@ class Action(StrEnum):
     USER_PROFILE_CHANGED = "user.profile_changed", "A person changed their name, mail or time zone."
     USER_REACTIVATED = "user.reactivated", "An account was reactivated."
     USER_UNLOCKED = "user.unlocked", "The failed sign-ins of an account were cleared."
+    WAIVER_APPROVED = "waiver.approved", "A second person approved a waiver."
+    WAIVER_CLOSED = "waiver.closed", "A waiver ended by itself, because a fix shipped."
+    WAIVER_ENDING = "waiver.ending", "A waiver ends in 14, 3 or 1 days."
+    WAIVER_EXPIRED = "waiver.expired", "A waiver reached its end."
+    WAIVER_REJECTED = "waiver.rejected", "A person rejected a waiver."
+    WAIVER_REQUESTED = "waiver.requested", "A waiver of a rule was requested."
+    WAIVER_REVOKED = "waiver.revoked", "A waiver was ended before its time."
     WATCH_ADDED = "watch.added", "A watch was added: moves of a tag propose a rebuild wave."
     WATCH_REMOVED = "watch.removed", "A watch on a tag was removed."
 
@@ -145,6 +242,36 @@ class TagDetails(Details):
     """The name of the tag concerned."""
 
     tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySaved(Details):
+    """The scope, number and digest of a revision, and the rules that changed: "+ key", "- key" or "key"."""
+
+    scope: str
+    revision: int
+    digest: str
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WaiverDetails(Details):
+    """The rule, the finding and the image that a waiver covers ("" for all), and its end."""
+
+    rule: str
+    advisory: str
+    package: str
+    digest: str
+    until: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineDetails(Details):
+    """The quarantined image, whether images built on it are covered too, and the incident ("" for none)."""
+
+    digest: str
+    descendants: bool
+    incident: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +437,45 @@ class EnvironmentCreated(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class EnvironmentChanged(Details):
+    """The changed settings before and after, as text. `is_about_approvals`: who must approve, or how many."""
+
+    before: dict[str, str]
+    after: dict[str, str]
+    is_about_approvals: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentRemoved(Details):
+    """The short name and the repository prefix of the removed environment."""
+
+    slug: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class WindowDetails(Details):
+    """The name, kind and place of a window, and when it applies: local start, seconds, time zone, repetition."""
+
+    name: str
+    kind: str
+    place: str
+    starts_at: str
+    duration_s: int
+    time_zone: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class HoldDetails(Details):
+    """The place and the scope of a hold (auto, all or stop), and when it expires: a time, or "never"."""
+
+    place: str
+    scope: str
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class AccessRefused(Details):
     """The refused request: HTTP method, path (at most 300 characters), and the error code of the answer."""
 
@@ -461,12 +627,67 @@ class TeamName:
 
 
 @dataclass(frozen=True, slots=True)
+class SigningKeyDetails(Details):
+    """The name of the signing key, and the SHA-256 of its public key."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryDetails(Details):
+    """A registry, our user name there, and whether its password was given or removed, and its authorities changed."""
+
+    registry: str
+    endpoint: str
+    username: str
+    is_password_changed: bool
+    is_certificate_changed: bool  # of the certificate authorities that are trusted for it
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDetails(Details):
+    """The trusted source, its revision, the places that it covers, and its signers."""
+
+    source: str
+    revision: int
+    places: str
+    signers: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelDetails(Details):
+    """The name and the kind of a channel, the host of its address, and its topics."""
+
+    channel: str
+    kind: str
+    host: str
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TeamChanged(Details):
     """The short name of a team, and its display name before and after the change."""
 
     slug: str
     before: TeamName
     after: TeamName
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryMoved(Details):
+    """The short names of the team before, and of the team that has the repository now."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoriesMoved(Details):
+    """The short name of the team that has the repositories now, and their names."""
+
+    to_team: str
+    repositories: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,15 +701,99 @@ class TeamDeleted(Details):
 
 @dataclass(frozen=True, slots=True)
 class PromotionExecuting(Details):
-    """The digest of the evaluation that allowed a promotion, and the fencing number of its job."""
+    """The digest of the evaluation that allowed a promotion, the fencing number of its job, and where it copies to."""
 
     evaluation: str
     fence: int
+    target: str
 
 
 @dataclass(frozen=True, slots=True)
 class VoteLapsed(Details):
     """The name of the person whose approval lapsed."""
+
+    voter: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakGlassUsed(Details):
+    """The incident, the titles of the bypassed requirements, and until when another person must review it."""
+
+    incident: str
+    bypassed: tuple[str, ...]
+    due_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationAsked(Details):
+    """Who verifies the promotion (manual or http), and until when."""
+
+    by: str
+    due_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommentMade(Details):
+    """The number of the thread, and whether the request waits until it is resolved. The text is not kept here."""
+
+    thread: int
+    is_blocking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadResolved(Details):
+    """The number of the thread."""
+
+    thread: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewSettled(Details):
+    """What the review said: justified or unjustified."""
+
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionRequested(Details):
+    """The tag in the target, and the kind: forward, rollback, rebuild-refresh or break-glass."""
+
+    tag: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSetMembers(Details):
+    """The members as PR-13 shop/api:1.2@sha256:..., each with the tag in its target."""
+
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionReminded(Details):
+    """The deadline that is near (approval or run), and its time."""
+
+    deadline: str
+    due_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionSuperseded(Details):
+    """The newer request that replaces this one, as PR-13."""
+
+    newer: str
+
+
+@dataclass(frozen=True, slots=True)
+class VoteWithdrawn(Details):
+    """The vote that was taken back: approve or object."""
+
+    vote: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectionOverruled(Details):
+    """The name of the person who had objected."""
 
     voter: str
 
@@ -535,8 +840,18 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.ACCESS_REFUSED: AccessRefused,
     Action.ADVISORIES_SYNCED: AdvisoriesSynced,
     Action.AUDIT_EXPORTED: AuditExported,
+    Action.CHANNEL_CHANGED: ChannelDetails,
+    Action.CHANNEL_CREATED: ChannelDetails,
+    Action.CHANNEL_DELETED: ChannelDetails,
+    Action.CHANNEL_TURNED_OFF: ChannelDetails,
     Action.DEMO_SEEDED: DemoSeeded,
+    Action.ENVIRONMENT_CHANGED: EnvironmentChanged,
     Action.ENVIRONMENT_CREATED: EnvironmentCreated,
+    Action.ENVIRONMENT_REMOVED: EnvironmentRemoved,
+    Action.HOLD_CREATED: HoldDetails,
+    Action.HOLD_LIFTED: HoldDetails,
+    Action.WINDOW_CREATED: WindowDetails,
+    Action.WINDOW_DELETED: WindowDetails,
     Action.GRANT_CHANGED: GrantChanged,
     Action.GRANT_CREATED: GrantCreated,
     Action.GRANT_REVOKED: GrantDetails,
@@ -551,15 +866,36 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.LINEAGE_DECLARED: LineageDeclared,
     Action.METADATA_REMOVED: MetadataChanged,
     Action.METADATA_SET: MetadataChanged,
+    Action.POLICY_SAVED: PolicySaved,
     Action.PROMOTION_EXECUTING: PromotionExecuting,
-    Action.PROMOTION_REQUESTED: TagDetails,
+    Action.PROMOTION_OBJECTION_OVERRULED: ObjectionOverruled,
+    Action.PROMOTION_BREAK_GLASS: BreakGlassUsed,
+    Action.PROMOTION_COMMENTED: CommentMade,
+    Action.PROMOTION_TO_VERIFY: VerificationAsked,
+    Action.PROMOTION_THREAD_RESOLVED: ThreadResolved,
+    Action.PROMOTION_REVIEWED: ReviewSettled,
+    Action.PROMOTION_REMINDED: PromotionReminded,
+    Action.PROMOTION_REQUESTED: PromotionRequested,
     Action.PROMOTION_SUCCEEDED: TagDetails,
+    Action.PROMOTION_SUPERSEDED: PromotionSuperseded,
+    Action.PROMOTION_SUPERSEDING: PromotionSuperseded,
     Action.PROMOTION_VOTE_LAPSED: VoteLapsed,
+    Action.PROMOTION_VOTE_WITHDRAWN: VoteWithdrawn,
+    Action.RELEASE_SET_OVERRULED: ObjectionOverruled,
+    Action.RELEASE_SET_REMINDED: PromotionReminded,
+    Action.RELEASE_SET_REQUESTED: ReleaseSetMembers,
+    Action.RELEASE_SET_SUPERSEDED: PromotionSuperseded,
+    Action.IMAGE_QUARANTINED: QuarantineDetails,
+    Action.QUARANTINE_EXEMPTED: QuarantineDetails,
+    Action.QUARANTINE_RELEASED: QuarantineDetails,
+    Action.QUARANTINE_RELEASE_REFUSED: QuarantineDetails,
+    Action.QUARANTINE_RELEASE_REQUESTED: QuarantineDetails,
     Action.REBUILD_FINISHED: RebuildFinished,
     Action.REBUILD_PLANNED: RebuildPlanned,
     Action.REBUILD_SUPERSEDED: RebuildSuperseded,
     Action.RECIPE_CHANGED: RecipeChanged,
     Action.REPOSITORY_DESCRIBED: RepositoryDescribed,
+    Action.REPOSITORY_MOVED: RepositoryMoved,
     Action.REPOSITORY_TAGS_PROTECTED: TagsProtected,
     Action.ROBOT_CREATED: UserDetails,
     Action.ROBOT_RETIRED: UserDetails,
@@ -570,11 +906,20 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.SESSION_ENDED: UserDetails,
     Action.SESSION_REFUSED: UserDetails,
     Action.SESSION_STARTED: UserDetails,
+    Action.REGISTRY_ADDED: RegistryDetails,
+    Action.REGISTRY_CHANGED: RegistryDetails,
+    Action.REGISTRY_REMOVED: RegistryDetails,
+    Action.SIGNING_KEY_CREATED: SigningKeyDetails,
+    Action.SIGNING_KEY_RETIRED: SigningKeyDetails,
+    Action.SOURCE_CHANGED: SourceDetails,
+    Action.SOURCE_CREATED: SourceDetails,
+    Action.SOURCE_RETIRED: SourceDetails,
     Action.TAG_DELETED: TagDetails,
     Action.TAG_MOVE_REFUSED: TagMoveRefused,
     Action.TAG_NOT_MOVED_BACK: TagDetails,
     Action.TEAM_CHANGED: TeamChanged,
     Action.TEAM_DELETED: TeamDeleted,
+    Action.TEAM_REPOSITORIES_MOVED: RepositoriesMoved,
     Action.TOKEN_CREATED: TokenCreated,
     Action.TOKEN_REVOKED: TokenRevoked,
     Action.USER_ADMIN_GRANTED: UserDetails,
@@ -590,4 +935,11 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.USER_UNLOCKED: UserUnlocked,
     Action.WATCH_ADDED: TagDetails,
     Action.WATCH_REMOVED: TagDetails,
+    Action.WAIVER_APPROVED: WaiverDetails,
+    Action.WAIVER_CLOSED: WaiverDetails,
+    Action.WAIVER_ENDING: WaiverDetails,
+    Action.WAIVER_EXPIRED: WaiverDetails,
+    Action.WAIVER_REJECTED: WaiverDetails,
+    Action.WAIVER_REQUESTED: WaiverDetails,
+    Action.WAIVER_REVOKED: WaiverDetails,
 }

@@ -11,6 +11,7 @@ from django.db.models import Model
 from django.db.models.functions import Now
 
 from accounts.models import Team, User
+from lifecycle import events
 from lifecycle.audit.actions import DETAILS_OF, AccessRefused, Action, Details
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import context
@@ -73,6 +74,16 @@ def record(
     )
     event.canonical = _canonical(event)
     event.save(force_insert=True)
+    events.publish(
+        events.AuditRecorded(
+            event_id=event.pk,
+            action=event.action,
+            subject_kind=event.subject_kind,
+            subject_id=event.subject_id,
+            actor_id=event.actor_id,
+            reason=event.reason,
+        )
+    )
     return event
 
 

@@ -12,7 +12,13 @@ from django.db.models.lookups import Exact
 from lifecycle.environments.models import Environment
 
 # Kinds of rows that pages name by letters and a number.
-NUMBERED: Final = {"promotionrequest": "PR-", "rebuildwave": "W-"}
+NUMBERED: Final = {
+    "promotionrequest": "PR-",
+    "rebuildwave": "W-",
+    "waiver": "WV-",
+    "quarantine": "Q-",
+    "releaseset": "RS-",
+}
 _KINDS: Final = {prefix.rstrip("-").lower(): kind for kind, prefix in NUMBERED.items()}
 _NUMBER: Final = re.compile(r"#?([A-Za-z]{1,40})[-# ]([0-9]{1,18})")
 _HEX: Final = re.compile(r"[0-9a-fA-F]{7,128}")

@@ -54,6 +54,13 @@ def once_a_read(key: Hashable, make: Callable[[], T]) -> T:
     return value
 
 
+def remember_for_read(key: Hashable, value: object) -> None:
+    """Keep a value that was read already, as if `once_a_read` had made it; nothing outside of a read-only request."""
+    memory = _memory.get()
+    if memory is not None:
+        memory[key] = value
+
+
 def set_token_lookup(lookup: str) -> None:
     """Store the API token of the request in the context; `request_context` clears it at the end."""
     context = _current.get()

@@ -36,6 +36,12 @@ class NotPermitted(LifecycleError):
     http_status = 403
 
 
+class WrongPassword(NotPermitted):
+    """The password that an act asks for again is wrong. Nothing was changed."""
+
+    code = "wrong_password"
+
+
 class Conflict(LifecycleError):
     """Another user was faster, or a unique object already exists."""
 
@@ -47,6 +53,20 @@ class IllegalTransition(Conflict):
     """The state machine does not allow this move from the current state."""
 
     code = "illegal_transition"
+
+
+class StaleVersion(LifecycleError):
+    """The object changed since the version that the request names. Load it again and repeat the change."""
+
+    code = "stale_version"
+    http_status = 412
+
+
+class VersionRequired(LifecycleError):
+    """The request must name the version that it changes, in the header If-Match."""
+
+    code = "version_required"
+    http_status = 428
 
 
 class TooManyAttempts(LifecycleError):

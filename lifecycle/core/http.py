@@ -66,6 +66,12 @@ class Unreachable(UpstreamError):
     code = "upstream_unavailable"
 
 
+class NameUnknown(Unreachable):
+    """The host name has no address."""
+
+    code = "name_unknown"
+
+
 class NetworkInsideTransaction(RuntimeError):
     """A programming error: a network call would have kept a database transaction open."""
 
@@ -193,10 +199,10 @@ def resolve_destination(host: str, port: int) -> str:
     try:
         entries = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise Unreachable("The host name could not be resolved.") from None
+        raise NameUnknown("The host name could not be resolved.") from None
     addresses = [str(entry[4][0]) for entry in entries]
     if not addresses:
-        raise Unreachable("The host name could not be resolved.")
+        raise NameUnknown("The host name could not be resolved.")
     permitted = allowed_hosts()
     if bare not in permitted and f"{bare}:{port}" not in permitted and not all(map(is_public_address, addresses)):
         raise ForbiddenDestination("Calls to this address are not allowed.")
@@ -232,16 +238,18 @@ class _CheckedBackend(httpcore.SyncBackend):
         raise ForbiddenDestination("Calls to this address are not allowed.")
 
 
-def _tls_context() -> ssl.SSLContext:
+def _tls_context(authorities: str = "") -> ssl.SSLContext:
     context = ssl.create_default_context()  # the system's store, and SSL_CERT_FILE when the operator sets it
     context.load_verify_locations(certifi.where())
+    if authorities:
+        context.load_verify_locations(cadata=authorities)
     return context
 
 
-def _checked_transport() -> httpx.BaseTransport:
+def _checked_transport(authorities: str = "") -> httpx.BaseTransport:
     transport = httpx.HTTPTransport(trust_env=False)
     transport._pool = httpcore.ConnectionPool(
-        ssl_context=_tls_context(),
+        ssl_context=_tls_context(authorities),
         max_connections=32,
         max_keepalive_connections=8,
         keepalive_expiry=15.0,
@@ -253,7 +261,8 @@ def _checked_transport() -> httpx.BaseTransport:
 class HttpClient:
     """Calls other systems; safe to share between threads, not across a fork.
 
-    `transport` replaces the network in unit tests. `sleep` is called to wait before a retry.
+    `transport` replaces the network in unit tests. `sleep` is called to wait before a retry. `authorities` are
+    certificates (PEM) of further authorities that it trusts.
     """
 
     def __init__(
@@ -261,9 +270,10 @@ class HttpClient:
         *,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        authorities: str = "",
     ) -> None:
         self._client = httpx.Client(
-            transport=transport or _checked_transport(),
+            transport=transport or _checked_transport(authorities),
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             follow_redirects=False,
             trust_env=False,
@@ -310,7 +320,7 @@ class HttpClient:
                     if streamed.status not in RETRIED_STATUS or last:
                         body = b"" if method == "HEAD" else b"".join(streamed.chunks())
                         return Answer(streamed.status, streamed.headers, body, streamed.url)
-                    wait_s = _retry_after_s(streamed.headers)
+                    wait_s = retry_after_s(streamed.headers)
             except Unreachable:
                 if last:
                     raise
@@ -380,7 +390,7 @@ def _next_hop(here: httpx.URL, location: str, headers: dict[str, str]) -> tuple[
     return there, headers
 
 
-def _retry_after_s(headers: httpx.Headers) -> float | None:
+def retry_after_s(headers: httpx.Headers) -> float | None:
     """Return the seconds of the `Retry-After` header; None when it is absent or malformed."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():

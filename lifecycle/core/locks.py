@@ -12,6 +12,12 @@ SET LOCAL lock_timeout = '15min'; SELECT pg_advisory_xact_lock(%s); SET LOCAL lo
 """
 
 
+def share(number: int) -> None:
+    """Take a share of the lock on `number` until the transaction ends: many can, while nobody has it for themselves."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", [number])
+
+
 def wait_for(number: int) -> None:
     """Take the lock on `number` until the transaction ends, and wait up to 15 minutes for it.
 

@@ -24,10 +24,21 @@ _FORMAT: Final = b"GD1"  # then: key id, nonce, ciphertext with tag
 _KEY_ID_BYTES: Final = 4
 _NONCE_BYTES: Final = 12
 _FERNET: Final = b"gAAAA"  # values of releases before this format
+_FIELDS: Final[list[tuple[type[Model], str]]] = []  # every field that holds a sealed secret
 
 
 class Unreadable(ValueError):
     """A sealed value cannot be read: its key is missing, it was changed, or it belongs to another row."""
+
+
+def register_field(model: type[Model], field: str) -> None:
+    """Register a field that holds sealed secrets, below its model, so that `rotate_keys` finds it."""
+    _FIELDS.append((model, field))
+
+
+def registered_fields() -> list[tuple[type[Model], str]]:
+    """Return every (model, field) that holds sealed secrets."""
+    return list(_FIELDS)
 
 
 def seal(secret: str, row: Model, field: str) -> bytes:

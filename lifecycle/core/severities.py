@@ -16,6 +16,9 @@ READING_ORDER: Final = (CRITICAL, HIGH, MEDIUM, LOW, UNKNOWN, NONE)
 COUNTED: Final = READING_ORDER[:-1]
 
 
+RANKS: Final = {severity: rank for rank, severity in enumerate(SEVERITIES)}  # 0 is critical
+
+
 def worse(severity: str, other: str | None) -> str:
     """Return the worse of two severities; `other` can be None."""
-    return severity if other is None or SEVERITIES.index(severity) < SEVERITIES.index(other) else other
+    return severity if other is None or RANKS[severity] < RANKS[other] else other

@@ -74,3 +74,10 @@ def parse_tag(text: str) -> str:
 def is_referrer_tag(tag: str) -> bool:
     """Return whether `tag` only contains the referrers or signatures of another manifest."""
     return _REFERRER_TAG.fullmatch(tag) is not None
+
+
+def subject_of_tag(tag: str) -> str:
+    """Return the digest of the manifest that a referrer tag belongs to; "" when the tag is another one, or cut off."""
+    algorithm, _, rest = tag.partition("-")
+    text = f"{algorithm}:{rest.partition('.')[0]}"
+    return text if is_referrer_tag(tag) and _DIGEST.fullmatch(text) else ""

@@ -2,6 +2,8 @@
 
 from lifecycle.events.bus import collected, publish, subscribe, subscriptions
 from lifecycle.events.types import (
+    ArtifactIngested,
+    AuditRecorded,
     BaseDeclared,
     CoverageChanged,
     DerivationsChanged,
@@ -10,6 +12,9 @@ from lifecycle.events.types import (
     ImagesImported,
     ImagesScanned,
     MatchesChanged,
+    PolicyChanged,
+    QuarantineChanged,
+    ReferrerStored,
     RepositoriesCreated,
     RightsChanged,
     TagMoved,
@@ -17,6 +22,8 @@ from lifecycle.events.types import (
 )
 
 __all__ = [
+    "ArtifactIngested",
+    "AuditRecorded",
     "BaseDeclared",
     "CoverageChanged",
     "DerivationsChanged",
@@ -25,6 +32,9 @@ __all__ = [
     "ImagesImported",
     "ImagesScanned",
     "MatchesChanged",
+    "PolicyChanged",
+    "QuarantineChanged",
+    "ReferrerStored",
     "RepositoriesCreated",
     "RightsChanged",
     "TagMoved",

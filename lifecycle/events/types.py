@@ -32,8 +32,22 @@ class BaseDeclared(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ArtifactIngested(Event):
+    """A Helm chart or another artifact that stands on its own was stored for the first time."""
+
+    image_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrerStored(Event):
+    """Something that refers to an image by its digest is new in a repository: a signature, an attestation, an SBOM."""
+
+    subject_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class RepositoriesCreated(Event):
-    """Repositories were stored, after the first push, import or crawl."""
+    """Repositories were stored, after the first push, import or crawl, or became targets of an environment."""
 
     repository_ids: tuple[int, ...]
 
@@ -90,3 +104,31 @@ class CoverageChanged(Event):
     """Feeds began or stopped to cover these (ecosystem, release) pairs."""
 
     pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChanged(Event):
+    """The rules or waivers of the site (no team), of a team, or of one of its environments changed."""
+
+    team_id: int | None
+    environment_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecorded(Event):
+    """An action was recorded in the audit log. Who tells people about actions subscribes to it."""
+
+    event_id: int
+    action: str
+    subject_kind: str
+    subject_id: int | None
+    actor_id: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineChanged(Event):
+    """A quarantine begins, or it or an exemption from it is about to end what it covers until now."""
+
+    quarantine_id: int
+    begins: bool

@@ -16,6 +16,8 @@ from accounts.models import User
 from lifecycle.advisories.models import Advisory
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.promotion.queries import promotions_visible_to
+from lifecycle.promotion.release_queries import sets_visible_to
+from lifecycle.quarantine.queries import covers_of, quarantines_visible_to
 from lifecycle.rebuild.queries import waves_visible_to
 from lifecycle.registry.models import Image, Metadata, Repository, Tag, words_of_name
 from lifecycle.registry.queries import given_by_people, images_held_in, locations_of
@@ -26,7 +28,7 @@ TEXT_MAX: Final = 300  # characters; a repository name has at most 255, a digest
 PER_KIND: Final = 8
 _PACKAGES_LOOKED_AT: Final = 40  # package names with the same beginning, of which the reader may see few
 _LAST: Final = "\uffff"  # sorts behind every character of a name
-_NUMBER: Final = re.compile(r"(?i)(?:(pr|w)[- ]?|#)?([0-9]{1,18})")
+_NUMBER: Final = re.compile(r"(?i)(?:(pr|rs|w|q)[- ]?|#)?([0-9]{1,18})")
 _DIGEST: Final = re.compile(r"(?i)(?:(sha256|sha512):)?([0-9a-f]{6,128})")
 _WORDS: Final = re.compile(r"[a-z0-9]+")
 
@@ -35,7 +37,9 @@ def search(actor: User, text: str) -> list[Hit]:
     """Return what `text` can mean among the things that `actor` can see, at most PER_KIND of each kind.
 
     `text` is a part of a repository name, a tag ("1.0", "shop/api:1.0"), a digest (also its first 6 digits or more), a
-    package, an advisory or alias, metadata ("owner=kim"), a request ("PR-13") or a wave ("W-2"). At most 17 queries.
+    package, an advisory or alias, metadata ("owner=kim"), a request ("PR-13"), a release set
+    ("RS-4"), a wave ("W-2") or a
+    quarantine ("Q-3"). At most 20 queries.
     "" finds nothing.
     """
     text = " ".join(text.replace("\0", "").split()).strip(" …")[:TEXT_MAX]
@@ -66,16 +70,26 @@ def _starts(field: str, text: str) -> Q:
 
 def _numbered(actor: User, prefix: str, number: int) -> list[Hit]:
     hits = []
-    if prefix != "w":
+    if prefix in {"", "pr"}:
         request = promotions_visible_to(actor).filter(pk=number).first()
         if request is not None:
             to = f"{request.repository.name} {request.tag} to {request.environment.slug}, {request.get_state_display()}"
             hits.append(Hit("request", str(request), to.rstrip(), "lifecycle:promotion", (request.pk,)))
-    if prefix != "pr":
+    if prefix == "rs":
+        found = sets_visible_to(actor).filter(pk=number).first()
+        if found is not None:
+            about = f"{found.size} repositories to {found.environment.slug}, {found.get_state_display()}"
+            hits.append(Hit("release set", str(found), about, "lifecycle:release-set", (found.pk,)))
+    if prefix in {"", "w"}:
         wave = waves_visible_to(actor).filter(pk=number).first()
         if wave is not None:
             about = f"rebuilds on {wave.repository.name}, {wave.get_state_display()}"
             hits.append(Hit("wave", str(wave), about, "lifecycle:wave", (wave.pk,)))
+    if prefix in {"", "q"}:
+        row = quarantines_visible_to(actor).filter(pk=number).first()
+        if row is not None:
+            about = f"{row.get_state_display()}: {row.reason[:80]}"
+            hits.append(Hit("quarantine", str(row), about, "lifecycle:quarantine", (row.pk,)))
     return hits
 
 
@@ -87,9 +101,11 @@ def _images(actor: User, visible: QuerySet[Repository], algorithm: str, digits: 
     rows = images_visible_to(actor).filter(condition).exclude(kind=Image.Kind.ARTIFACT)
     images = list(rows.only("digest").order_by("digest")[:PER_KIND])
     places = locations_of([image.pk for image in images], visible)
+    covered = covers_of([image.pk for image in images])
     return [
         Hit(
-            "image", image.short_digest, place.label, "lifecycle:image",
+            "image", image.short_digest, place.label + (", quarantined" if image.pk in covered else ""),
+            "lifecycle:image",
             (place.repository.team.slug, place.repository.name, image.digest),
         )
         for image in images
@@ -134,12 +150,15 @@ def _tags(visible: QuerySet[Repository], text: str) -> list[Hit]:
     if repository:
         rows = rows.filter(Q(repository__name=repository) | Q(repository__name__endswith=f"/{repository}"))
     tags = rows.select_related("repository__team", "image").defer("image__manifest", "image__config")
+    found = list(tags.order_by("name", "-updated_at", "-id")[:PER_KIND])
+    covered = covers_of([tag.image_id for tag in found if tag.image_id is not None]) if found else {}
     return [
         Hit(
-            "tag", f"{tag.repository.name}:{tag.name}", tag.image.short_digest, "lifecycle:image",
+            "tag", f"{tag.repository.name}:{tag.name}",
+            tag.image.short_digest + (", quarantined" if tag.image_id in covered else ""), "lifecycle:image",
             (tag.repository.team.slug, tag.repository.name, tag.image.digest),
         )
-        for tag in tags.order_by("name", "-updated_at", "-id")[:PER_KIND]
+        for tag in found
         if tag.image is not None and tag.image.kind != Image.Kind.ARTIFACT
     ]  # fmt: skip
 

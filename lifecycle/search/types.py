@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 # Kinds of hits, in the order of the result.
-KINDS: Final = ("request", "wave", "image", "repository", "tag", "advisory", "package")
+KINDS: Final = ("request", "release set", "wave", "quarantine", "image", "repository", "tag", "advisory", "package")
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,6 @@ class _Refusal(Exception):
     """An error response. `code` is the OAuth2 error code where the specification has one, else Distribution's code."""
 
     def __init__(self, status: HTTPStatus, code: str, message: str, *, challenge: bool = False) -> None:
-        super().__init__(message)
         self.status = status
         self.code = code
         self.message = message

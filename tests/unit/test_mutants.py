@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
 import sys
+import tomllib
 
 import pytest
 
-from tests.mutants.making import changes_in, files, mutants_of
+from tests.mutants.__main__ import SURVIVORS, TESTS, TESTS_LEFT_OUT
+from tests.mutants.making import RAN, ROOT, changes_in, files, mutants_of, statements_of, watched_code
 from tests.mutants.plugin import change_living_functions
 
 CODE = """\
@@ -53,5 +56,44 @@ def test_living_functions_change(tmp_path, age):
     imported = module.ALSO[0]
     assert imported(age) == (age == 18)
     changed = compile(path.read_text().replace(">=", "<"), str(path), "exec", dont_inherit=True)
-    assert change_living_functions(path, changed) == 1
+    assert change_living_functions(path, changed, [imported]) == 1
     assert imported(age) == (age != 18)
+    assert change_living_functions(path, None, [imported]) == 1
+    assert imported(age) == (age == 18)
+
+
+BRANCHES = """\
+def size(text):
+    if len(
+        text
+    ) > 3:
+        return "long"
+    elif text:
+        return "short"
+    return [
+        each
+        for each in text
+    ]
+"""
+
+
+@pytest.mark.parametrize(("text", "lines"), [("abcd", {2, 5}), ("a", {2, 6, 7}), ("", {2, 6, 8})])
+def test_statements_that_ran_are_noted(tmp_path, monkeypatch, text, lines):
+    path = tmp_path / "branches.py"
+    path.write_text(BRANCHES)
+    ran = set()
+    monkeypatch.setattr(builtins, RAN, lambda path, line: ran.add(line), raising=False)
+    names = {}
+    exec(watched_code(path), names)
+    names["size"](text)
+    assert ran == lines
+    assert [statements_of(path)[line] for line in (2, 3, 5, 6, 7, 9, 10)] == [2, 2, 5, 6, 7, 8, 8]
+
+
+def test_explained_survivors_are_changes_that_exist():
+    names = {mutant.name for path in files() for mutant in mutants_of(path)}
+    assert set(tomllib.loads(SURVIVORS.read_text())) <= names
+
+
+def test_named_tests_exist():
+    assert [path for path in [*TESTS, *TESTS_LEFT_OUT] if not (ROOT / path).exists()] == []

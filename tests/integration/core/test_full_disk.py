@@ -26,7 +26,7 @@ from lifecycle.rebuild.layers import file_tree_of_layers
 from lifecycle.registry.models import Image
 from lifecycle.sbom import handlers as scans
 from tests.factories import oci
-from tests.fakes.registry import InMemoryRegistry
+from tests.fakes.registry import InMemoryRegistry, answer_with
 
 FULL = Path("/dev/full")  # every write to it fails as on a full disk
 
@@ -98,7 +98,7 @@ def test_scan_on_full_disk_blames_no_image(
     item = oci.image("base")
     oci.push(registry, "shop/api", item, "1.0")
     Image.objects.filter(pk=dock.image.pk).update(digest=item.manifest.digest.text, scanned_at=None)
-    monkeypatch.setattr(scans, "client_for", lambda row: registry)
+    answer_with(registry, monkeypatch)
     monkeypatch.setattr(scans.scanner, "_blob_path", lambda folder, digest: FULL)
     monkeypatch.setattr(Path, "exists", lambda path: False)
     real_open = Path.open

@@ -19,8 +19,16 @@ BEFORE = actions.RoleContent("Crew", ("image.view",))
 AFTER = actions.RoleContent("Crew", ("image.scan", "image.view"))
 # These keys are stored permanently: renaming a field changes what exports and the API return.
 STORED = [
+    (
+        actions.QuarantineDetails("sha256:ab", True, "INC-7"),
+        {"digest": "sha256:ab", "descendants": True, "incident": "INC-7"},
+    ),
     (actions.UserDetails("kim"), {"user": "kim"}),
     (actions.TagDetails("v1"), {"tag": "v1"}),
+    (
+        actions.ChannelDetails("ops", "webhook", "example.com", ("promotion.asked",)),
+        {"channel": "ops", "kind": "webhook", "host": "example.com", "topics": ["promotion.asked"]},
+    ),
     (actions.GrantDetails("kim", "owner", "*"), {"user": "kim", "role": "owner", "repositories": "*"}),
     (
         actions.GrantCreated("kim", "owner", "*", "never"),
@@ -78,6 +86,27 @@ STORED = [
     ),
     (actions.TokenRevoked("kim", "abc"), {"user": "kim", "lookup": "abc"}),
     (actions.EnvironmentCreated("dev", 1), {"prefix": "dev", "required_approvals": 1}),
+    (
+        actions.EnvironmentChanged({"soak_s": "0"}, {"soak_s": "60"}, False),
+        {"before": {"soak_s": "0"}, "after": {"soak_s": "60"}, "is_about_approvals": False},
+    ),
+    (actions.EnvironmentRemoved("dev", "dev"), {"slug": "dev", "prefix": "dev"}),
+    (
+        actions.WindowDetails("sale", "freeze", "team shop", "2026-11-26T16:00:00", 60, "UTC", ""),
+        {
+            "name": "sale",
+            "kind": "freeze",
+            "place": "team shop",
+            "starts_at": "2026-11-26T16:00:00",
+            "duration_s": 60,
+            "time_zone": "UTC",
+            "rule": "",
+        },
+    ),
+    (
+        actions.HoldDetails("shop/production", "all", "never"),
+        {"place": "shop/production", "scope": "all", "expires_at": "never"},
+    ),
     (actions.AccessRefused("POST", "/x/", "not_found"), {"method": "POST", "path": "/x/", "code": "not_found"}),
     (actions.AuditExported("csv", {"team": "shop"}), {"format": "csv", "filter": {"team": "shop"}}),
     (actions.DemoSeeded(("a", "b")), {"accounts": ["a", "b"]}),
@@ -110,8 +139,61 @@ STORED = [
         actions.TeamDeleted("shop", actions.TeamName("Shop"), 2),
         {"slug": "shop", "before": {"name": "Shop"}, "grants": 2},
     ),
-    (actions.PromotionExecuting("sha256:a", 2), {"evaluation": "sha256:a", "fence": 2}),
+    (actions.RepositoryMoved("shop", "pay"), {"before": "shop", "after": "pay"}),
+    (
+        actions.RepositoriesMoved("pay", ("shop/api",)),
+        {"to_team": "pay", "repositories": ["shop/api"]},
+    ),
+    (
+        actions.PolicySaved("team shop", 3, "sha256:a", ("+ signed",)),
+        {"scope": "team shop", "revision": 3, "digest": "sha256:a", "changes": ["+ signed"]},
+    ),
+    (
+        actions.WaiverDetails("no_findings", "CVE-2026-1", "openssl", "", "2026-12-01"),
+        {"rule": "no_findings", "advisory": "CVE-2026-1", "package": "openssl", "digest": "", "until": "2026-12-01"},
+    ),
+    (actions.SigningKeyDetails("release", "ab12"), {"key": "release", "fingerprint": "ab12"}),
+    (
+        actions.SourceDetails("debian", 2, "registry.example/debian", "key release"),
+        {"source": "debian", "revision": 2, "places": "registry.example/debian", "signers": "key release"},
+    ),
+    (
+        actions.RegistryDetails(
+            "harbor", "https://harbor.example.com", "robot", is_password_changed=True, is_certificate_changed=False
+        ),
+        {
+            "registry": "harbor",
+            "endpoint": "https://harbor.example.com",
+            "username": "robot",
+            "is_password_changed": True,
+            "is_certificate_changed": False,
+        },
+    ),
+    (
+        actions.PromotionExecuting("sha256:a", 2, "registry.example.com/production/shop/api"),
+        {"evaluation": "sha256:a", "fence": 2, "target": "registry.example.com/production/shop/api"},
+    ),
     (actions.VoteLapsed("kim"), {"voter": "kim"}),
+    (
+        actions.PromotionReminded("run", "2026-11-28T10:00:00+00:00"),
+        {"deadline": "run", "due_at": "2026-11-28T10:00:00+00:00"},
+    ),
+    (actions.PromotionRequested("1.0", "rollback"), {"tag": "1.0", "kind": "rollback"}),
+    (
+        actions.BreakGlassUsed("INC-7", ("1 approval",), "2026-11-28T10:00:00+00:00"),
+        {"incident": "INC-7", "bypassed": ["1 approval"], "due_at": "2026-11-28T10:00:00+00:00"},
+    ),
+    (
+        actions.VerificationAsked("manual", "2026-11-28T10:00:00+00:00"),
+        {"by": "manual", "due_at": "2026-11-28T10:00:00+00:00"},
+    ),
+    (actions.CommentMade(4, True), {"thread": 4, "is_blocking": True}),
+    (actions.ThreadResolved(4), {"thread": 4}),
+    (actions.ReviewSettled("justified"), {"outcome": "justified"}),
+    (actions.ReleaseSetMembers(("PR-2 shop/api:1@sha256:a",)), {"members": ["PR-2 shop/api:1@sha256:a"]}),
+    (actions.PromotionSuperseded("PR-2"), {"newer": "PR-2"}),
+    (actions.VoteWithdrawn("object"), {"vote": "object"}),
+    (actions.ObjectionOverruled("kim"), {"voter": "kim"}),
     (actions.RecipeChanged(2), {"revision": 2}),
     (actions.ImageRebuilt("sha256:a", "rebase"), {"old": "sha256:a", "method": "rebase"}),
     (actions.RebuildPlanned(4, "watch"), {"images": 4, "trigger": "watch"}),
@@ -165,6 +247,7 @@ def _calls(path: Path) -> Iterator[Call]:
     """Yield the calls in a file. Skip wrappers that pass on their own parameter of type Action."""
     tree = ast.parse(path.read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    made_inside = _details_of_wrapper(functions)
     passed_on = {id(name) for function in functions for name in _uses_of_action_parameter(function)}
     for function in functions:
         for node in ast.walk(function):
@@ -174,7 +257,15 @@ def _calls(path: Path) -> Iterator[Call]:
             if id(first) not in passed_on:
                 is_action = isinstance(first, ast.Attribute) and ast.unparse(first.value) == "Action"
                 name = first.attr if is_action else ast.unparse(first)
-                yield Call(name, _details(node, function), f"{path.relative_to(ROOT)}:{node.lineno}")
+                details = _details(node, function) or (made_inside if _name(node.func) == "_record" else "")
+                yield Call(name, details, f"{path.relative_to(ROOT)}:{node.lineno}")
+
+
+def _details_of_wrapper(functions: list[ast.FunctionDef]) -> str:
+    """Return the details class that the file's own `_record` makes for all its callers; "" if callers pass details."""
+    wrapper = next((function for function in functions if function.name == "_record"), None)
+    calls = [node for node in ast.walk(wrapper) if isinstance(node, ast.Call)] if wrapper else []
+    return next((made for call in calls if _name(call.func) == "record" and (made := _details(call, wrapper))), "")
 
 
 def _details(call: ast.Call, function: ast.FunctionDef) -> str:
