@@ -1,4 +1,4 @@
-"""Context for `base.html`. The two counts in the top bar are computed once, and only when a template shows them."""
+"""Context for `base.html`. The counts in the top bar are computed once, and only when a template shows them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,43 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, cached_property
 
 from accounts.models import User
-from lifecycle.jobs.queries import running_count
-from lifecycle.promotion.queries import decidable_count, unseen_results_of
+from lifecycle.core.counting import counts_of
+from lifecycle.jobs.queries import running
+from lifecycle.notices.queries import inbox_of
+from lifecycle.promotion.queries import debts_to_settle, decidable_by, unseen_results_of
 
 
 class Counts:
-    """The number of requests and results that wait for this user, and the number of running jobs."""
+    """The numbers of requests and results that wait for this user, of unread notices, and of running jobs."""
 
     def __init__(self, user: User) -> None:
         self._user = user
 
     @cached_property
-    def inbox(self) -> int:
-        """Number of promotion requests this user can approve or reject now, and of unseen results of their own."""
-        return decidable_count(self._user) + unseen_results_of(self._user).count()
+    def _all(self) -> tuple[int, ...]:
+        user = self._user
+        return counts_of(
+            decidable_by(user),
+            unseen_results_of(user),
+            debts_to_settle(user),
+            inbox_of(user, is_unread=True),
+            running(),
+        )
 
-    @cached_property
+    @property
+    def inbox(self) -> int:
+        """Number of requests that this user can vote on, of their unseen results, and of break-glass to review."""
+        return sum(self._all[:3])
+
+    @property
+    def notices(self) -> int:
+        """Number of unread notices of this user."""
+        return self._all[3]
+
+    @property
     def running_jobs(self) -> int:
         """Number of running jobs of all teams."""
-        return running_count()
+        return self._all[4]
 
 
 def counts(user: User) -> Counts:

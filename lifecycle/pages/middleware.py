@@ -31,14 +31,17 @@ _BEFORE_THE_PASSWORD: Final = frozenset({"account_change_password", "account_log
 
 
 class ReaderMiddleware:
-    """Shows times in the zone of the reader, and asks for a new password before anything else where one is due."""
+    """Shows times in the zone of the reader, and asks for a new password before anything else where one is due.
+
+    The API answers everybody in UTC.
+    """
 
     def __init__(self, get_response: Answer) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         user = request.user
-        if not isinstance(user, User):
+        if request.path.startswith("/api/") or not isinstance(user, User):
             return self.get_response(request)
         with timezone.override(_zone(user.time_zone)):
             return self.get_response(request)

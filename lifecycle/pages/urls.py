@@ -10,10 +10,14 @@ from lifecycle.pages.authority import urls as authority
 from lifecycle.pages.comparison import urls as comparison
 from lifecycle.pages.jobs import urls as jobs
 from lifecycle.pages.lineage import urls as lineage
+from lifecycle.pages.notices import urls as notices
+from lifecycle.pages.policies import urls as policies
 from lifecycle.pages.promotion import urls as promotion
+from lifecycle.pages.quarantine import urls as quarantine
 from lifecycle.pages.rebuild import urls as rebuild
 from lifecycle.pages.registry import urls as registry
 from lifecycle.pages.search import urls as search
+from lifecycle.pages.trust import urls as trust
 
 app_name = "lifecycle"
 
@@ -21,12 +25,16 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("about/", about.about, name="about"),
     path("docs/api/", api_docs.api_docs, name="api-docs"),
     *promotion.urlpatterns,
+    *policies.urlpatterns,
+    *quarantine.urlpatterns,
     *comparison.urlpatterns,
     *rebuild.urlpatterns,
     *lineage.urlpatterns,
     *audit.urlpatterns,
     *jobs.urlpatterns,
     *authority.urlpatterns,
+    *notices.urlpatterns,
+    *trust.urlpatterns,
     *registry.urlpatterns,
     *search.urlpatterns,
 ]

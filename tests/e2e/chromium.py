@@ -22,6 +22,12 @@ NEEDS_CHROMIUM = pytest.mark.skipif(
     not os.path.exists(CHROMIUM), reason="needs Chromium (make system, or CHROMIUM=path)"
 )
 
+# Every page in each theme and width. Each run has both of each; the other two pairs take minutes (`make test-long`).
+LOOKS = [
+    ("light", 1440), ("dark", 375),
+    pytest.param("dark", 1440, marks=pytest.mark.long), pytest.param("light", 375, marks=pytest.mark.long),
+]  # fmt: skip
+
 
 def signed_in(browser: Browser, base: str, *, theme: Any = "light", width: int = 1440, script: bool = True) -> Page:
     page = browser.new_context(

@@ -14,6 +14,7 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.queries import environments_visible_to, repositories_visible_to, teams_visible_to
 from lifecycle.jobs.queries import jobs_visible_to
 from lifecycle.promotion.queries import promotions_visible_to
+from lifecycle.promotion.release_queries import sets_visible_to
 from lifecycle.rebuild.models import RebuildJob
 from lifecycle.rebuild.queries import waves_visible_to
 from lifecycle.registry.models import RepositoryImage
@@ -92,6 +93,11 @@ def _environment(subject_id: int, event: AuditEvent, user: User) -> str:
     return f"{reverse('lifecycle:environments')}?{urlencode({'team': environment.team.slug})}"
 
 
+def _release_set(subject_id: int, event: AuditEvent, user: User) -> str:
+    is_seen = sets_visible_to(user).filter(pk=subject_id).exists()
+    return reverse("lifecycle:release-set", args=(subject_id,)) if is_seen else ""
+
+
 def _robot(subject_id: int, event: AuditEvent, user: User) -> str:
     robot = Robot.objects.filter(pk=subject_id, team__in=teams_visible_to(user)).select_related("team").first()
     return reverse("lifecycle:robot", args=(robot.team.slug, robot.pk)) if robot is not None else ""
@@ -122,6 +128,7 @@ _FINDERS: Final[dict[str, Callable[[int, AuditEvent, User], str]]] = {
     "environment": _environment,
     "job": _job,
     "promotionrequest": _promotion,
+    "releaseset": _release_set,
     "rebuildjob": _wave_job,
     "rebuildwave": _wave,
     "robot": _robot,

@@ -21,11 +21,11 @@ from lifecycle.core.errors import Malformed, NotPermitted
 from lifecycle.core.paging import Page, keyset_page
 from lifecycle.pages.audit import wording
 from lifecycle.pages.audit.page_queries import links_of
-from lifecycle.pages.requests import cursors, reader
+from lifecycle.pages.requests import cursors, reader, sort_of
 
 EXPORT_MAX: Final = 10_000  # events in one file; narrow the dates to get the rest in more files
 
-_NOTE: Final = f"Newest first. An export contains at most {EXPORT_MAX:,} events and is recorded in the audit log."
+_NOTE: Final = f"An export contains at most {EXPORT_MAX:,} events and is recorded in the audit log."
 
 
 def _auditor(request: HttpRequest) -> User:
@@ -42,12 +42,13 @@ def audit(request: HttpRequest) -> HttpResponse:
     user = _auditor(request)
     form = FilterForm(request.GET)
     page: Page[AuditEvent] = Page([], "", "")
+    sort, order = sort_of(request, {"time": ("-id",)})
     if form.is_valid():
         rows = filtered(for_list(events_visible_to(user)), form.event_filter())
-        page = keyset_page(rows, ("-id",), **cursors(request))
+        page = keyset_page(rows, order, **cursors(request))
     teams = list(audited_teams(user).order_by("slug").values_list("slug", flat=True))
     is_filtered = any(request.GET.get(name) for name in form.fields)
-    context = {"page": page, "form": form, "teams": teams, "is_filtered": is_filtered, "note": _NOTE}
+    context = {"page": page, "form": form, "teams": teams, "is_filtered": is_filtered, "note": _NOTE, "sort": sort}
     return render(request, "lifecycle/audit/audit.html", context, status=422 if form.errors else 200)
 
 

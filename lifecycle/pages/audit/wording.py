@@ -35,13 +35,17 @@ _PHRASES: Final[Mapping[str, Callable[[Any], str]]] = {
     "days": lambda value: f"valid for {value:g} days",
     "expires_at": lambda value: "never expires" if value == "never" else f"expires {text_of(value)}",
     "images": lambda value: f"{value} image{'' if value == 1 else 's'}",
+    "is_blocking": lambda value: "the request waits for it" if value else "the request does not wait for it",
+    "is_certificate_changed": lambda value: "other authorities are trusted" if value else "the same authorities",
+    "is_password_changed": lambda value: "another password" if value else "the same password",
     "is_admin": lambda value: "an admin" if value else "not an admin",
     "lookup": lambda value: f"token {value}…",
-    "repositories": lambda value: "all repositories" if value == "*" else f"repositories {value}",
+    "repositories": lambda value: "all repositories" if value == "*" else f"repositories {text_of(value)}",
     "required_approvals": lambda value: f"{value} approval{'' if value == 1 else 's'} required",
     "revision": lambda value: f"revision {value}",
     "tag": lambda value: f"tag {value}",
     "via": lambda value: f"by {value}",
+    "vote": lambda value: "it was an objection" if value == "object" else "it was an approval",
     "voter": lambda value: f"vote of {value}",
 }
 
@@ -60,6 +64,8 @@ def subject_of(event: Any) -> str:
         subject = f"{details['user']}, {details['role']}" if details.get("role") else str(details["user"])
     elif details.get("role"):
         subject = f"role {details['role']}"
+    elif event.subject_kind == "registry" and details.get("registry"):
+        subject = f"registry {details['registry']}"
     elif event.subject_kind == "team" and event.team:
         subject = f"team {event.team.slug}"
     else:

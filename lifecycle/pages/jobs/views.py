@@ -19,7 +19,7 @@ from lifecycle.jobs.models import Job
 from lifecycle.jobs.queries import jobs_visible_to, log_tail
 from lifecycle.pages.jobs import page_queries
 from lifecycle.pages.jobs.raw_log import raw_log_answer
-from lifecycle.pages.requests import chosen, cursors, reader, selected_ids
+from lifecycle.pages.requests import chosen, cursors, reader, selected_ids, sort_of
 
 LOG_LINES: Final = 500  # on the page; the raw log has all
 
@@ -37,10 +37,12 @@ def _jobs(request: HttpRequest, *, status: int = 200, bulk: dict[str, Any] | Non
         rows = rows.filter(kind=kind)
     if state:
         rows = rows.filter(state=state)
-    page = keyset_page(rows, ("-id",), **cursors(request))
+    sort, order = sort_of(request, {"created": ("-id",)})
+    page = keyset_page(rows, order, **cursors(request))
     subjects = page_queries.subjects_of(page.rows, user)
     context = {
         "page": page,
+        "sort": sort,
         "rows": [(job, kind_called(job.kind).label, subjects[job.pk]) for job in page.rows],
         "kind": kind,
         "state": state,

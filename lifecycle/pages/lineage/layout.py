@@ -33,6 +33,7 @@ class Node:
     is_focus: bool = False
     is_rollup: bool = False
     is_upstream: bool = False
+    is_untrusted: bool = False
     note: str = ""  # for screen readers and on hover
     x: float = 0
     y: float = 0

@@ -7,18 +7,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from django.db.models import Count, Exists, OuterRef, QuerySet
+from django.db import connection
+from django.db.models import Count, QuerySet
+from django.db.models.expressions import RawSQL
 from django.urls import reverse
 
+from accounts.models import User
+from accounts.verbs import Verb
+from lifecycle.authority.covers import visible_sql
+from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.evidence.judgement import Known, judgement_of
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.pages.lineage.layout import NODES_MAX, Drawing, Edge, Node, columns_of, draw
 from lifecycle.pages.templatetags.gravingdock import plural, short_digest
+from lifecycle.quarantine.queries import add_covers
 from lifecycle.registry.models import Image, Repository
 from lifecycle.registry.queries import Location, images_held_in, locations_of
+from lifecycle.trust.queries import untrusted_images
 
 ANCESTORS_MAX: Final = 60  # a chain is rarely longer than 8, but several bases per image make it wide
-DESCENDANTS_READ: Final = 400  # rows read for the drawing and its groups; the counts come from the closure
+DESCENDANTS_READ: Final = 200  # rows read for the drawing and its groups; the counts come from the closure
+COUNTED_MAX: Final = 100  # images built on one of many images; the count stops here
 ROLLED_FROM: Final = 3  # images of one repository on the same base become one box from this number on
 
 EVIDENCE_WORDS: Final = {
@@ -39,8 +48,9 @@ class Row:
     url: str
     relation: str
     evidence: str
-    derived_count: int
+    derived_count: str  # of `derived_counts`
     is_focus: bool
+    is_untrusted: bool  # one of its bases is from no trusted source of its team
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,47 +71,74 @@ class Neighbourhood:
     ancestor_count: int
     levels: Sequence[Level]
     drawn: str  # sentence with the numbers of drawn and hidden images
+    untrusted_count: int  # rows of images on untrusted bases, each image once
 
     @property
     def descendant_count(self) -> int:
         return sum(level.count for level in self.levels)
 
 
-def roots_visible(visible: QuerySet[Image], repositories: QuerySet[Repository]) -> QuerySet[Image]:
-    """Return the root images among `visible`: base images with no base among them. Page them by -id."""
-    visible_ids = images_held_in(repositories)
-    return visible.filter(
-        # Few images are a base, so start with those instead of checking each image for derived images.
-        Exists(Ancestry.objects.filter(ancestor=OuterRef("pk"), descendant__in=visible_ids)),
-        ~Exists(Derivation.objects.filter(derived=OuterRef("pk"), base__in=visible_ids)),
-        kind=Image.Kind.MANIFEST,
-        pk__in=Derivation.objects.values("base"),
-    ).defer("manifest", "config")
+# Whether the reader can see one image. As a value with a limit, PostgreSQL looks it up for each image that it comes to,
+# and never joins all memberships.
+_SEEN: Final = """(SELECT true FROM lifecycle_repositoryimage m JOIN lifecycle_repository r ON r.id = m.repository_id
+    WHERE m.image_id = {image} AND m.removed_at IS NULL AND {visible} LIMIT 1)"""
+# The bases, one step in the index for each. Then those without a base that the reader can see, which are few.
+_ROOTS: Final = """
+WITH RECURSIVE base (id) AS (
+    SELECT max(d.base_id) FROM lifecycle_derivation d
+    UNION ALL
+    SELECT (SELECT max(d.base_id) FROM lifecycle_derivation d WHERE d.base_id < base.id) FROM base WHERE base.id > 0
+), topmost AS MATERIALIZED (
+    SELECT base.id FROM base WHERE base.id > 0 AND (
+        SELECT true FROM lifecycle_derivation d WHERE d.derived_id = base.id AND {base_seen} LIMIT 1
+    ) IS NULL
+)
+SELECT topmost.id FROM topmost WHERE {root_seen} AND (
+    SELECT true FROM lifecycle_ancestry a WHERE a.ancestor_id = topmost.id AND {below_seen} LIMIT 1
+)"""
+_DERIVED_COUNTS: Final = """
+SELECT i.id, (SELECT count(*) FROM (
+    SELECT FROM lifecycle_ancestry a WHERE a.ancestor_id = i.id AND {below_seen} LIMIT %s
+) below)
+FROM unnest(%s::bigint[]) AS i (id)"""
+
+
+def roots_visible(actor: User) -> QuerySet[Image]:
+    """Return the root images that `actor` can see: base images with no base that they can see. Page them by -id.
+
+    The query grows with the number of base images, not with the number of images built on them.
+    """
+    visible, values = visible_sql(actor, Verb.IMAGE_VIEW, "r")
+    ids = _ROOTS.format(
+        base_seen=_SEEN.format(image="d.base_id", visible=visible),
+        root_seen=_SEEN.format(image="topmost.id", visible=visible),
+        below_seen=_SEEN.format(image="a.descendant_id", visible=visible),
+    )
+    rows = Image.objects.filter(kind=Image.Kind.MANIFEST, pk__in=RawSQL(ids, 3 * values))  # noqa: S611 -- grants are values
+    return rows.defer("manifest", "config")
+
+
+def derived_counts(image_ids: Iterable[int], actor: User) -> dict[int, str]:
+    """Return {image id: number of images that `actor` can see and that are built on it, at any distance}.
+
+    At most COUNTED_MAX are counted: "100+" for more. The page of the image itself has the exact number.
+    """
+    visible, values = visible_sql(actor, Verb.IMAGE_VIEW, "r")
+    statement = _DERIVED_COUNTS.format(below_seen=_SEEN.format(image="a.descendant_id", visible=visible))
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [*values, COUNTED_MAX + 1, list(image_ids)])
+        return {pk: f"{COUNTED_MAX}+" if count > COUNTED_MAX else str(count) for pk, count in cursor.fetchall()}
 
 
 def levels_below(image: Image, repositories: QuerySet[Repository]) -> list[Level]:
     """Return the number of images of `repositories` at each distance below `image`, with one query over the closure."""
-    return _levels([image.pk], repositories)[image.pk]
-
-
-def derived_counts(image_ids: Iterable[int], repositories: QuerySet[Repository]) -> dict[int, int]:
-    """Return {image id: number of images of `repositories` built on it, at any distance}, with one query for all."""
-    return {key: sum(level.count for level in levels) for key, levels in _levels(image_ids, repositories).items()}
-
-
-def _levels(image_ids: Iterable[int], repositories: QuerySet[Repository]) -> dict[int, list[Level]]:
-    ids = list(image_ids)
     rows = (
-        Ancestry.objects.filter(ancestor__in=ids, descendant__in=images_held_in(repositories))
-        .values("ancestor", "depth")
+        Ancestry.objects.filter(ancestor=image, descendant__in=images_held_in(repositories))
+        .values("depth")
         .annotate(count=Count("id"))
-        .order_by("ancestor", "depth")
+        .order_by("depth")
     )
-    levels: dict[int, list[Level]] = {key: [] for key in ids}
-    for row in rows:
-        below = levels[row["ancestor"]]
-        below.append(Level(len(below) + 1, row["count"]))
-    return levels
+    return [Level(number, row["count"]) for number, row in enumerate(rows, start=1)]
 
 
 def _url(image: Image) -> str:
@@ -115,7 +152,13 @@ def _findings_note(image: Image) -> str:
     return plural(image.finding_count, "open finding") + (f"; {known.why}" if known.why else "")
 
 
-def _node(image: Image, location: Location, column: int, *, is_focus: bool) -> Node:
+def _untrusted_among(image_ids: Iterable[int], repositories: QuerySet[Repository]) -> set[int]:
+    """Return those of these images that stand on an untrusted base; none without trusted sources. Three queries."""
+    rows = untrusted_images(repositories)
+    return set() if rows is None else set(rows.filter(image__in=image_ids).values_list("image_id", flat=True))
+
+
+def _node(image: Image, location: Location, column: int, *, is_focus: bool, is_untrusted: bool) -> Node:
     return Node(
         key=str(image.pk),
         column=column,
@@ -123,12 +166,16 @@ def _node(image: Image, location: Location, column: int, *, is_focus: bool) -> N
         line=location.tag or short_digest(image.digest),
         url=_url(image),
         is_focus=is_focus,
-        note=f"{image.digest}, {image.platform or 'platform unknown'}, {_findings_note(image)}",
+        is_untrusted=is_untrusted,
+        note=f"{image.digest}, {image.platform or 'platform unknown'}, {_findings_note(image)}"
+        + (", untrusted base" if is_untrusted else "")
+        + (", quarantined" if getattr(image, "covers", None) else ""),
     )
 
 
-def neighbourhood_of(focus: Image, repositories: QuerySet[Repository]) -> Neighbourhood:
-    """Return ancestors and descendants of `focus` in `repositories`, grouped to fit the drawing."""
+def neighbourhood_of(focus: Image, actor: User) -> Neighbourhood:
+    """Return ancestors and descendants of `focus` that `actor` can see, grouped to fit the drawing."""
+    repositories = repositories_visible_to(actor)
     visible_ids = images_held_in(repositories)
     up = _without_documents(Ancestry.objects.filter(descendant=focus, ancestor__in=visible_ids), "ancestor")
     down = _without_documents(Ancestry.objects.filter(ancestor=focus, descendant__in=visible_ids), "descendant")
@@ -136,18 +183,19 @@ def neighbourhood_of(focus: Image, repositories: QuerySet[Repository]) -> Neighb
     # In the order of the database index, so that only the first rows are read for a base with 100,000 descendants.
     descendants = [row.descendant for row in down.order_by("depth", "descendant_id")[:DESCENDANTS_READ]]
     images = {image.pk: image for image in [*ancestors, focus, *descendants]}
-    all_levels = _levels(images, repositories)
-    levels = all_levels[focus.pk]
-    counts = {key: sum(level.count for level in below) for key, below in all_levels.items()}
+    levels = levels_below(focus, repositories)
+    counts = derived_counts(images, actor) | {focus.pk: str(sum(level.count for level in levels))}
     locations = locations_of(images, repositories)
     images = {key: image for key, image in images.items() if key in locations or key == focus.pk}
     edges = list(Derivation.objects.filter(base_id__in=images, derived_id__in=images).order_by("id"))
+    add_covers(images.values())
     column = columns_of(map(str, images), [(str(edge.base_id), str(edge.derived_id)) for edge in edges])
 
+    untrusted = _untrusted_among(images, repositories)
     rolled, groups = _roll_up(focus, descendants, images, locations, edges)
     line = {focus.pk, *(image.pk for image in ancestors)}
     nodes = [
-        _node(image, locations[key], column[str(key)], is_focus=key == focus.pk)
+        _node(image, locations[key], column[str(key)], is_focus=key == focus.pk, is_untrusted=key in untrusted)
         for key, image in images.items()
         if key not in rolled and key in locations
     ]
@@ -184,7 +232,7 @@ def neighbourhood_of(focus: Image, repositories: QuerySet[Repository]) -> Neighb
             ),
         )
     drawing = draw(nodes, list(lines.values()))
-    rows = _rows(focus, images, locations, edges, column, counts)
+    rows = _rows(focus, images, locations, edges, column, counts, untrusted)
     known = sum(level.count for level in levels) + len(ancestors) + 1
     drawn_images = sum(not node.is_rollup for node in drawing.nodes)
     in_groups = sum(len(members) for members in groups.values())
@@ -195,7 +243,7 @@ def neighbourhood_of(focus: Image, repositories: QuerySet[Repository]) -> Neighb
     drawn += "."
     if hidden > 0:
         drawn += f" {plural(hidden, 'more distant image')} {'is' if hidden == 1 else 'are'} not shown."
-    return Neighbourhood(drawing, rows, len(ancestors), levels, drawn)
+    return Neighbourhood(drawing, rows, len(ancestors), levels, drawn, len(untrusted & images.keys()))
 
 
 def _without_documents(rows: QuerySet[Ancestry], end: str) -> QuerySet[Ancestry]:
@@ -246,7 +294,8 @@ def _rows(  # noqa: PLR0917 -- called once, with the parts of one walk
     locations: dict[int, Location],
     edges: Sequence[Derivation],
     column: dict[str, int],
-    counts: dict[int, int],
+    counts: dict[int, str],
+    untrusted: set[int],
 ) -> list[Row]:
     """Return the rows of the table in the order of a walk from the roots, each image once per immediate base."""
     children: dict[int, list[Derivation]] = defaultdict(list)
@@ -277,8 +326,9 @@ def _rows(  # noqa: PLR0917 -- called once, with the parts of one walk
                 _url(image),
                 relation,
                 evidence,
-                counts.get(image.pk, 0),
+                counts[image.pk],
                 image.pk == focus.pk,
+                image.pk in untrusted,
             )
         )
 

@@ -13,6 +13,7 @@ from lifecycle.pages.lineage.page_queries import derived_counts, neighbourhood_o
 from lifecycle.pages.rebuild.page_queries import plan_offer
 from lifecycle.pages.registry.page_queries import entries_of, lag_of
 from lifecycle.pages.requests import cursors, reader
+from lifecycle.quarantine.queries import add_covers
 from lifecycle.registry.models import Image
 from lifecycle.registry.queries import locations_of
 
@@ -22,11 +23,11 @@ def roots(request: HttpRequest) -> HttpResponse:
     """List the root images (base images with no base that the reader can see), newest first."""
     user = reader(request)
     repositories = repositories_visible_to(user)
-    rows = roots_visible(images_visible_to(user), repositories)
-    page = keyset_page(rows, ("-id",), **cursors(request))
+    page = keyset_page(roots_visible(user), ("-id",), **cursors(request))
     ids = [image.pk for image in page.rows]
-    locations, counts = locations_of(ids, repositories), derived_counts(ids, repositories)
+    locations, counts = locations_of(ids, repositories), derived_counts(ids, user)
     entries = [(image, locations[image.pk], counts[image.pk]) for image in page.rows if image.pk in locations]
+    add_covers(image for image, _, _ in entries)
     return render(request, "lifecycle/lineage/roots.html", {"page": page, "entries": entries})
 
 
@@ -40,7 +41,7 @@ def neighbourhood(request: HttpRequest, digest: str) -> HttpResponse:
         raise NotFound("Image not found, or you don't have access.")
     entries = entries_of(named)
     focus = entries[0].child if entries else named
-    around = neighbourhood_of(focus, repositories)
+    around = neighbourhood_of(focus, user)
     locations = locations_of([named.pk, focus.pk], repositories)
     place = locations.get(named.pk) or locations_of([focus.pk], repositories).get(focus.pk)
     context = {

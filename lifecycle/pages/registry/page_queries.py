@@ -12,7 +12,9 @@ from django.db.models import Exists, F, OuterRef, QuerySet, Subquery
 from accounts.models import User
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.environments.models import Slot
+from lifecycle.evidence.judgement import add_platforms
 from lifecycle.lineage.models import Ancestry
+from lifecycle.quarantine.queries import add_covers
 from lifecycle.registry.models import (
     Image,
     Layer,
@@ -48,14 +50,15 @@ def repositories_with_latest(visible: QuerySet[Repository]) -> QuerySet[Reposito
 
 
 def add_latest_tags(repositories: Iterable[Repository]) -> None:
-    """Set `latest_tag`, with its image, or None, on each row of `repositories_with_latest`, with one query.
-
-    Not a prefetch, because a prefetch reads every tag of the repositories to find the latest one.
+    """Set `latest_tag`, with its image, or None, on each row of `repositories_with_latest`, and `platform_entries`
+    on an index. Not a prefetch, because a prefetch reads every tag of the repositories to find the latest one.
     """
     rows: list[Any] = list(repositories)
     tags = Tag.objects.select_related("image").defer(*_DOCUMENTS).in_bulk([row.latest_tag_id for row in rows])
     for row in rows:
         row.latest_tag = tags.get(row.latest_tag_id)
+    add_platforms(tag.image for tag in tags.values() if tag.image is not None)
+    add_covers(tag.image for tag in tags.values())
 
 
 def tags_of(repository: Repository) -> QuerySet[Tag]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from django.contrib import messages
-from django.db.models import Max, Q
+from django.db.models import Q
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -16,56 +14,43 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
-from accounts.models import Team, User
+from accounts.models import Team
 from accounts.verbs import Verb
-from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.access import image_in, repository_of
-from lifecycle.authority.queries import images_visible_to, repositories_visible_to, teams_visible_to
-from lifecycle.authority.rights import may, require
-from lifecycle.authority.services.teams import is_above_grants
+from lifecycle.authority.queries import (
+    images_visible_to,
+    repositories_visible_to,
+    teams_visible_to,
+)
+from lifecycle.authority.rights import is_above_grants, may, require
 from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
-from lifecycle.core.severities import COUNTED
 from lifecycle.environments.models import Slot
 from lifecycle.evidence import exporting
+from lifecycle.evidence.judgement import add_platforms
 from lifecycle.ingest import managing, metadata
 from lifecycle.ingest.protection import protect_tags
-from lifecycle.lineage.models import Derivation
 from lifecycle.pages.form_errors import errors_shown_on
-from lifecycle.pages.lineage.page_queries import EVIDENCE_WORDS, levels_below
-from lifecycle.pages.promotion.page_queries import targets_for, why_not_promotable
+from lifecycle.pages.promotion.page_queries import why_not_promotable
 from lifecycle.pages.rebuild.page_queries import Counts, counts_of, plan_offer, rebuilt_as, tags_to_choose, waves_about
 from lifecycle.pages.registry import page_queries
-from lifecycle.pages.registry.configuration import configuration_of
-from lifecycle.pages.registry.findings import LayerShare, findings_by_layer, findings_of, unknown_findings_of
+from lifecycle.pages.registry.findings import findings_by_layer
 from lifecycle.pages.registry.forms import DescriptionForm, MetadataForm, ProtectionForm
-from lifecycle.pages.registry.packages import add_reasons, packages_of, unjudged
+from lifecycle.pages.registry.image_tabs import IMAGE_TABS, bases_of, hidden_depth_of, who_can_fix
 from lifecycle.pages.requests import chosen, cursors, reader, sort_of
 from lifecycle.promotion.models import PromotionRequest
+from lifecycle.quarantine.queries import add_covers, covers_of_image, quarantines_visible_to
 from lifecycle.rebuild.models import Recipe
 from lifecycle.rebuild.queries import builder_permit_of, current_recipe, watches_of
 from lifecycle.rebuild.refusals import why_not_build
-from lifecycle.registry.models import Image, Layer, Repository
-from lifecycle.registry.queries import Location, given_by_people, locations_of, metadata_of
+from lifecycle.registry.models import Repository
+from lifecycle.registry.queries import given_by_people, metadata_of
 from lifecycle.sbom import services
-from lifecycle.sbom.models import Sbom
 from lifecycle.sbom.services import why_not_rescan
 
 _REPOSITORY_TABS: Final = ("tags", "untagged", "recipe", "rebuilds", "history", "settings")
 _WATCHABLE_MAX: Final = 100  # number of tags to choose from, last moved first
-_HIDDEN_BASE: Final = "a base you cannot see"
 _SEARCH_MAX: Final = 200  # characters; a repository's name is shorter than 255
-
-
-@dataclass(frozen=True, slots=True)
-class BaseLine:
-    """A base of the image, with its evidence and its lag."""
-
-    derivation: Derivation
-    place: Location | None
-    lag: page_queries.Lag | None
-    evidence: str
-    layer_count: int  # number of the image's first layers that come from the base
 
 
 @require_safe
@@ -142,10 +127,15 @@ def repository_page(
         context["shows_own"] = shows_own
         context["sort"], order = sort_of(request, {"updated": ("-updated_at", "-id"), "name": ("name", "id")})
         context["page"] = keyset_page(tags if shows_own else people, order, **cursors(request))
+        add_platforms(tag.image for tag in context["page"].rows)
+        add_covers(tag.image for tag in context["page"].rows)
     elif tab == "history":
         context["page"] = keyset_page(page_queries.tag_history(row), ("-id",), **cursors(request))
     elif tab == "untagged":
-        context["page"] = keyset_page(page_queries.untagged_in(row), ("-id",), **cursors(request))
+        context["sort"], order = sort_of(request, {"pushed": ("-id",)})
+        context["page"] = keyset_page(page_queries.untagged_in(row), order, **cursors(request))
+        add_platforms(member.image for member in context["page"].rows)
+        add_covers(member.image for member in context["page"].rows)
     elif tab == "settings":
         context |= {
             "may_amend": may(user, Verb.IMAGE_AMEND, repository=row, environment=row.environment),
@@ -286,11 +276,13 @@ def _image_page(
     wanted = chosen(request, "platform", [entry.child.digest for entry in entries])
     platform = next((entry.child for entry in entries if entry.child.digest == wanted), None)
     shown = platform or (entries[0].child if entries else member.image)
-    tab = tab if tab in _IMAGE_TABS else "overview"
+    tab = tab if tab in IMAGE_TABS else "overview"
     layers = page_queries.layers_of(shown)
-    bases = _bases(shown, visible, user)
-    hidden_depth = _hidden_depth(shown, user)
+    bases = bases_of(shown, visible, user)
+    hidden_depth = hidden_depth_of(shown, user)
     shares = findings_by_layer(shown) if shown.scanned_at else []
+    covers = covers_of_image(member.image)
+    named = [item.quarantine_id for item in covers]
     context: dict[str, Any] = {
         "repository": row,
         "member": member,
@@ -308,16 +300,19 @@ def _image_page(
         "promotions": PromotionRequest.objects.filter(image=member.image, repository__in=visible)
         .select_related("environment", "source_environment", "requested_by", "repository")
         .order_by("-id")[:50],
-        "who_can_fix": _who_can_fix(shares, bases, row.name, hidden_depth),
-        "why_not_promotable": why_not_promotable(user, row),
+        "who_can_fix": who_can_fix(shares, bases, row.name, hidden_depth),
+        "why_not_promotable": why_not_promotable(user, row) or (covers[0].words if covers else None),
         "plan": plan_offer(user, row, member.image),
         "rebuilt": rebuilt_as(row, member.image, user),
         "why_not_rescan": why_not_rescan(user, row, member.image),
         "may_scan": bool(may(user, Verb.IMAGE_SCAN, repository=row, environment=row.environment)),
         "may_delete": bool(may(user, Verb.IMAGE_DELETE, repository=row, environment=row.environment)),
         "other_tags": page_queries.other_tags(row, member.image),
+        "covers": covers,
+        "seen_quarantines": set(quarantines_visible_to(user).filter(pk__in=named).values_list("pk", flat=True)),
+        "may_quarantine": images_visible_to(user, Verb.IMAGE_QUARANTINE).filter(pk=member.image.pk).exists(),
     }
-    context |= _IMAGE_TABS[tab](request, context)
+    context |= IMAGE_TABS[tab](request, context)
     return render(request, "lifecycle/registry/image.html", context | forms, status=status)
 
 
@@ -369,189 +364,7 @@ def export(request: HttpRequest, team: str, name: str, digest: str, kind: str) -
     image = image_in(row, digest).image
     media_type, parts = exporting.export(image, kind, metadata=metadata.as_record(row, image))
     response = StreamingHttpResponse(parts, content_type=media_type)
-    file_name = f"{row.name.replace('/', '-')}-{image.digest.partition(':')[2][:12]}.{kind}"
-    response["Content-Disposition"] = f'attachment; filename="{file_name}"'
+    name_of_file = exporting.file_name(row.name, image.digest, kind)
+    response["Content-Disposition"] = f'attachment; filename="{name_of_file}"'
     response["Cache-Control"] = "no-store"
     return response
-
-
-def _bases(image: Image, visible: Any, user: User) -> list[BaseLine]:
-    """Return up to 5 bases of `image` that the reader can see, the one with the most layers first, with their lag."""
-    edges = list(
-        Derivation.objects.filter(derived=image, base__in=images_visible_to(user))
-        .select_related("base")
-        .order_by("-base__layer_count", "id")[:5]
-    )
-    locations = locations_of([edge.base_id for edge in edges], visible)
-    return [
-        BaseLine(
-            edge,
-            locations.get(edge.base_id),
-            page_queries.lag_of(edge.base, visible),
-            ", ".join(EVIDENCE_WORDS.get(kind, kind) for kind in edge.evidence),
-            edge.base.layer_count if Derivation.Evidence.LAYERS in edge.evidence else 0,
-        )
-        for edge in edges
-    ]
-
-
-def _hidden_depth(image: Image, user: User) -> int | None:
-    """Return how many of the first layers come from a base that the reader cannot see; None without such a base.
-
-    The reader learns only that there is a base, and which findings come from it: else the page would blame the image
-    itself. No name, digest, list or total shows it.
-    """
-    edges = Derivation.objects.filter(derived=image).exclude(base__in=images_visible_to(user))
-    depths = [
-        layer_count if Derivation.Evidence.LAYERS in evidence else 0
-        for layer_count, evidence in edges.values_list("base__layer_count", "evidence")
-    ]
-    return max(depths, default=None)
-
-
-def _base_layer_count(bases: list[BaseLine]) -> int:
-    return max((base.layer_count for base in bases), default=0)
-
-
-def _who_can_fix(shares: list[LayerShare], bases: list[BaseLine], own: str, hidden_depth: int | None) -> dict[str, Any]:
-    """Return the parts of the who-can-fix bar: findings from the base, from the image itself, and of unknown origin."""
-    depth = _base_layer_count(bases)
-    name = next((base.place.repository.name for base in bases if base.place and base.layer_count), "the base image")
-    inherited = sum(
-        share.count for share in shares if share.layer_position is not None and share.layer_position < depth
-    )
-    unplaced = sum(share.count for share in shares if share.layer_position is None)
-    hidden = sum(
-        share.count
-        for share in shares
-        if share.layer_position is not None and depth <= share.layer_position < (hidden_depth or 0)
-    )
-    mine = sum(share.count for share in shares) - inherited - hidden - unplaced
-    parts = [("base", f"{inherited} {name}", inherited), ("base2", f"{hidden} {_HIDDEN_BASE}", hidden)]
-    parts.append(("own", f"{mine} {own}", mine))
-    parts.append(("unknown", f"{unplaced} layer unknown", unplaced))
-    return {
-        "total": inherited + hidden + mine + unplaced,
-        "parts": [part for part in parts if part[2]],
-        "inherited": inherited,
-        "hidden": hidden,
-        "mine": mine,
-        "unplaced": unplaced,
-        "base": name,
-    }
-
-
-def _overview_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the creation time of the image's latest SBOM."""
-    return {"newest_sbom_at": Sbom.objects.filter(image=context["image"]).aggregate(at=Max("created_at"))["at"]}
-
-
-def _configuration_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration of the platform that is shown."""
-    repository: Repository = context["repository"]
-    return {
-        "configuration": configuration_of(context["image"]),
-        "metadata": metadata_of(repository, context["top"]),
-        "metadata_form": MetadataForm(),
-        "metadata_digest": context["top"].digest,
-        "may_amend": may(reader(request), Verb.IMAGE_AMEND, repository=repository, environment=repository.environment),
-    }
-
-
-def _lineage_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the numbers of images that are built on the image, level by level."""
-    return {"levels": levels_below(context["image"], repositories_visible_to(reader(request)))}
-
-
-def _packages_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the packages, each with its origin, filtered by name with `?q=`, or those not judged with `?unjudged=`."""
-    contents = packages_of(context["image"])
-    text = request.GET.get("q", "").strip()[:_SEARCH_MAX]
-    if text:
-        contents = contents.filter(Q(name__icontains=text) | Q(source_name__icontains=text))
-    shows_unjudged = request.GET.get("unjudged") == "yes"
-    if shows_unjudged:
-        contents = unjudged(contents)
-    page = keyset_page(contents, ("name", "id"), **cursors(request))
-    add_reasons(page.rows)
-    for package in page.rows:
-        package.brought_by = _layer_words(context, package.layer_position)  # type: ignore[attr-defined]  # for the template alone
-    return {"page": page, "q": text, "unjudged": shows_unjudged}
-
-
-def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the findings, filtered by `?severity=` and `?fix=`, each with its origin, and the counts of all."""
-    image: Image = context["image"]
-    rows = findings_of(image)
-    severity, fix = chosen(request, "severity", COUNTED), chosen(request, "fix", ("yes",))
-    if severity:
-        wanted = ["unknown", "none"] if severity == "unknown" else [severity]
-        rows = rows.filter(severity__in=wanted)
-    text = request.GET.get("q", "").strip()[:_SEARCH_MAX]
-    if text:
-        rows = rows.filter(Q(package__name__icontains=text) | Q(package__source_name__icontains=text))
-    if fix:
-        rows = rows.exclude(fixed_version="")
-    sort, order = sort_of(request, {"severity": ("-rank", "id"), "package": ("package__name", "id")})
-    page = keyset_page(rows, order, **cursors(request))
-    for match in page.rows:
-        match.brought_by = _layer_words(context, match.layer_position)  # type: ignore[attr-defined]  # for the template alone
-    counts = [(name, getattr(image, f"{name}_count")) for name in COUNTED]
-    return {
-        "page": page,
-        "severity": severity,
-        "has_fix": bool(fix),
-        "sort": sort,
-        "q": text,
-        "counts": counts,
-        "unknown": unknown_findings_of(image),
-    }
-
-
-def _promotions_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the environments that the image can be promoted to; none in the repository of an environment."""
-    repository: Repository = context["repository"]
-    targets = targets_for(reader(request), repository, context["top"]) if repository.source_id is None else []
-    return {"places": targets}
-
-
-def _history_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the image's tag events, its SBOMs, and its audit events if the reader can read them."""
-    events = (
-        AuditEvent.objects.filter(digest=context["top"].digest, team=context["repository"].team)
-        .select_related("actor")
-        .order_by("-id")[:50]
-    )
-    may_read = may(reader(request), Verb.AUDIT_READ, repository=context["repository"])
-    return {
-        "events": page_queries.image_history(context["repository"], context["top"])[:50],
-        "audit_events": events if may_read else None,
-        "sboms": Sbom.objects.filter(image=context["image"]).defer("document").order_by("-id"),
-    }
-
-
-def _layer_words(context: dict[str, Any], position: int | None) -> dict[str, str]:
-    """Return the origin of a layer and its position, in words. The origin decides who can fix its findings."""
-    if position is None:
-        return {"who": "unknown", "which": "layer not in SBOM"}
-    layers: list[Layer] = context["layers"]
-    bases: list[BaseLine] = context["bases"]
-    which = f"layer {position + 1} of {len(layers)}" if layers else f"layer {position + 1}"
-    for base in reversed(bases):  # the layer comes from the base with the fewest layers that includes it
-        if position < base.layer_count:
-            return {"who": base.place.label if base.place else "a base image", "which": which}
-    if position < (context["hidden_depth"] or 0):
-        return {"who": _HIDDEN_BASE, "which": which}
-    return {"who": f"{context['repository'].name}, own layer", "which": which}
-
-
-# Returns the context of each tab of the image page. The argument is the context that all tabs share.
-_IMAGE_TABS: Final[dict[str, Callable[[HttpRequest, dict[str, Any]], dict[str, Any]]]] = {
-    "overview": _overview_tab,
-    "configuration": _configuration_tab,
-    "lineage": _lineage_tab,
-    "packages": _packages_tab,
-    "findings": _findings_tab,
-    "promotions": _promotions_tab,
-    "history": _history_tab,
-}

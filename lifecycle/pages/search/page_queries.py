@@ -13,6 +13,7 @@ from accounts.models import User
 from lifecycle.advisories.models import Advisory, Match
 from lifecycle.advisories.queries import aliases_of
 from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.quarantine.queries import add_covers
 from lifecycle.registry.models import Image
 from lifecycle.registry.queries import Location, locations_of
 from lifecycle.sbom.models import InventoryPackage, PackageVersion
@@ -74,9 +75,10 @@ def carrier_rows(
 ) -> list[CarrierRow]:
     """Return `images` with their location and those of `packages` that they have; with `records`, with the fix.
 
-    Four queries for any number of images.
+    Five queries for any number of images.
     """
     wanted = set(packages)
+    add_covers(images)
     places = locations_of([image.pk for image in images], repositories_visible_to(user))
     inside = InventoryPackage.objects.filter(
         package__in=wanted, inventory__image_inventories__image__in=[image.pk for image in images]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -21,7 +22,8 @@ from django.utils.safestring import SafeString
 
 from lifecycle.core import clock
 from lifecycle.core.severities import COUNTED, SEVERITIES
-from lifecycle.evidence.judgement import Judgement, Known, judgement_of
+from lifecycle.evidence.judgement import Judgement, Known, OfIndex, judgement_of, judgement_of_index
+from lifecycle.notices.topics import label_of
 from lifecycle.pages.audit import wording
 
 register = template.Library()
@@ -47,6 +49,7 @@ _STATES: Final[dict[str, tuple[str, str, str]]] = {
     "ready": ("ok", "circle-check", "Ready"),
     "executing": ("running", "loader", "Running"),
     "verifying": ("running", "loader", "Verifying"),
+    "reverting": ("running", "undo-2", "Putting back"),
     "succeeded": ("ok", "circle-check", "Succeeded"),
     "failed": ("bad", "circle-x", "Failed"),
     "rejected": ("bad", "x", "Rejected"),
@@ -64,10 +67,22 @@ _STATES: Final[dict[str, tuple[str, str, str]]] = {
     "done": ("ok", "circle-check", "Done"),
     "unchanged": ("none", "minus", "Unchanged"),
     "cancelled": ("none", "ban", "Cancelled"),
+    "warning": ("waiting", "triangle-alert", "Warning"),
+    # quarantines
+    "active": ("bad", "octagon-x", "Active"),
+    "release_requested": ("waiting", "clock", "Release requested"),
+    "released": ("none", "undo-2", "Released"),
+    # waivers
+    "requested": ("waiting", "clock", "Requested"),
+    "revoked": ("none", "ban", "Revoked"),
+    "closed": ("none", "history", "Closed: a fix shipped"),
     # votes and audit outcomes
     "approve": ("ok", "check", "Approved"),
     "approved": ("ok", "check", "Approved"),
     "reject": ("bad", "x", "Rejected"),
+    "object": ("bad", "octagon-x", "Objected"),
+    "withdraw": ("none", "undo-2", "Taken back"),
+    "overruled": ("none", "stamp", "Overruled"),
     "lapsed": ("none", "history", "Lapsed"),
     "verified": ("ok", "shield-check", "Verified"),
     "ok": ("ok", "check", "Done"),
@@ -86,6 +101,7 @@ _GATE_HEIGHTS: Final = {
     "unsatisfied": 16,
     "error": 16,
     "unmet": 6,
+    "warning": 6,
     "not_applicable": 3,
 }
 _GATE_ORDER: Final = (
@@ -93,6 +109,7 @@ _GATE_ORDER: Final = (
     "error",
     "pending",
     "unmet",
+    "warning",
     "bypassed",
     "waived",
     "satisfied",
@@ -107,6 +124,12 @@ _NAV: Final = (
     ("lineage", "lifecycle:lineage", "Lineage", "l"),
     ("promotions", "lifecycle:promotions", "Promotions", "p"),
 )
+
+
+@register.filter
+def topic_label(name: str) -> str:
+    """Return the label of the topic of a notice."""
+    return label_of(name)
 
 
 @register.simple_tag
@@ -159,8 +182,12 @@ def nav_items() -> list[dict[str, str]]:
 @register.simple_tag
 def icon(name: str, label: str = "", css: str = "") -> SafeString:
     """Return the icon `name` of the sprite. It is hidden from screen readers unless it has a `label`."""
-    reference = f"{static('lifecycle/icons.svg')}#{name}"
-    classes = f"icon {css}".strip()
+    return _icon(f"{static('lifecycle/icons.svg')}#{name}", str(label), f"icon {css}".strip())
+
+
+@lru_cache(maxsize=1024)
+def _icon(reference: str, label: str, classes: str) -> SafeString:
+    """Return the icon. Cached: a page with lists has over a thousand icons, of a few kinds."""
     if label:
         return format_html(
             '<svg class="{}" role="img" aria-label="{}"><use href="{}"></use></svg>',
@@ -210,11 +237,16 @@ def advisory_links(osv_id: str) -> list[tuple[str, str]]:
 @register.simple_tag
 def severity_count(severity: str, count: int) -> SafeString:
     """Return the shape and the count of one severity, and its name for screen readers."""
+    return _severity_count(severity, count, icon(f"severity-{severity}"))
+
+
+@lru_cache(maxsize=4096)
+def _severity_count(severity: str, count: int, shape: SafeString) -> SafeString:
     return format_html(
         '<span class="sev sev-{0}" title="{1} {0}">{2}{1}<span class="sr-only"> {0}</span></span>',
         severity,
         count,
-        icon(f"severity-{severity}"),
+        shape,
     )
 
 
@@ -234,14 +266,52 @@ def sentence(phrase: str) -> str:
 def risk(image: Any) -> SafeString:
     """Return the stored counts of an image by severity, without zeros, or what is unknown.
 
-    Only an image of which every package was judged says "no open findings".
+    Only an image of which every package was judged says "no open findings". A quarantine comes first, where the page
+    asked for it with `add_covers`.
     """
     if image is None:
         return format_html('<span class="quiet">{}</span>', "no image")
+    mark = quarantine_mark(image)
+    return format_html("{} {}", mark, _findings_chips(image)) if mark else _findings_chips(image)
+
+
+@register.simple_tag
+def quarantine_mark(image: Any) -> SafeString | str:
+    """Return the chip of a quarantined image; "" for another one."""
+    covers = getattr(image, "covers", None)  # set by `add_covers`
+    if not covers:
+        return ""
+    return format_html(
+        '<span class="chip chip-bad" title="{}">{}{}</span>', covers[0].words, icon("octagon-x"), "Quarantined"
+    )
+
+
+def _findings_chips(image: Any) -> SafeString:
+    if image.kind == "index":
+        entries = getattr(image, "platform_entries", None)  # set by `add_platforms`
+        if entries is None:
+            return format_html('<span class="quiet">{}</span>', "index: see each platform")
+        return _risk_of_index(judgement_of_index(entries))
     known = judgement_of(image)
     if known.state == Known.NONE:
         return format_html('<span class="good">{} no open findings</span>', icon("check", css="icon-sm"))
-    counts = [(severity, getattr(image, f"{severity}_count")) for severity in COUNTED]
+    return _risk_chips(image, known)
+
+
+def _risk_of_index(index: OfIndex) -> SafeString:
+    words = f"on the worst of {index.platform_count} platforms" if index.platform_count > 1 else "on its one platform"
+    if index.judgement.state == Known.NONE:
+        text = f"no open findings on {index.platform_count} platform{'s' if index.platform_count > 1 else ''}"
+        return format_html('<span class="good">{} {}</span>', icon("check", css="icon-sm"), text)
+    chips = _risk_chips(index.worst, index.judgement)
+    if not index.judgement.open_count:
+        return chips
+    return format_html('{} <span class="quiet small">{}</span>', chips, words)
+
+
+def _risk_chips(image: Any, known: Judgement) -> SafeString:
+    """Return the chips of the counts above zero, and of what is unknown."""
+    counts = [(severity, getattr(image, f"{severity}_count", 0)) for severity in COUNTED]
     shown = [severity_count(severity, count) for severity, count in counts if count and known.open_count]
     if known.why:
         shown.append(_unknown_chip(known))

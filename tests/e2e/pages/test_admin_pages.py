@@ -16,7 +16,8 @@ from lifecycle.authority.services.environments import create_environment
 from lifecycle.core import clock
 from lifecycle.jobs import services as job_services
 from lifecycle.jobs.models import Job, JobLogLine
-from tests.e2e.chromium import NEEDS_CHROMIUM, signed_in
+from lifecycle.trust import signing
+from tests.e2e.chromium import LOOKS, NEEDS_CHROMIUM, signed_in
 from tests.factories import dock
 
 pytestmark = [pytest.mark.django_db(transaction=True), NEEDS_CHROMIUM]
@@ -49,7 +50,12 @@ def harbour(transactional_db: None) -> dict[str, Any]:
     services.grant_robot(robot.pk, actor=reader, role="creator", repository_pattern="shop/*")
     services.create_robot_token(robot.pk, actor=reader, name="pipeline of shop/api")
     services.change_role("release-crew", actor=reader, name="Release crew", verbs=["image.view"])
+    for name in ("release-2026", "release-2027"):
+        signing.create_key(name, actor=reader)
+    signing.retire_key("release-2026", actor=reader)
     made["pages"] = [
+        "/signing-keys/",
+        "/signing-keys/release-2027/retire/",
         "/teams/",
         "/teams/shop/",
         "/teams/shop/?tab=robots",
@@ -98,7 +104,7 @@ def _event(action: str) -> int:
     return AuditEvent.objects.get(action=action).pk
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 1440), ("light", 375), ("dark", 375)])
+@pytest.mark.parametrize(("theme", "width"), LOOKS)
 def test_pages_pass_axe_and_the_csp(
     browser: Browser,
     harbour: dict[str, Any],

@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
 from playwright.sync_api import Browser
 
-from tests.e2e.chromium import NEEDS_CHROMIUM, signed_in
+from tests.e2e.chromium import LOOKS, NEEDS_CHROMIUM, signed_in
 from tests.factories import dock
 
 pytestmark = [pytest.mark.django_db(transaction=True), NEEDS_CHROMIUM]
@@ -31,7 +31,7 @@ def addresses() -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 1440), ("light", 375)])
+@pytest.mark.parametrize(("theme", "width"), LOOKS)
 def test_pages_pass_axe_and_the_csp(browser: Browser, live_server: Any, theme: str, width: int) -> None:
     page = signed_in(browser, live_server.url, theme=theme, width=width)
     complaints: list[str] = []

@@ -18,7 +18,7 @@ from lifecycle.core import clock
 from lifecycle.jobs.models import JobLogLine
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.registry.models import Image, Repository
-from tests.e2e.chromium import ARGUMENTS, CHROMIUM, NEEDS_CHROMIUM, signed_in
+from tests.e2e.chromium import ARGUMENTS, CHROMIUM, LOOKS, NEEDS_CHROMIUM, signed_in
 from tests.factories import dock, waves
 
 pytestmark = [pytest.mark.django_db(transaction=True), NEEDS_CHROMIUM]
@@ -76,7 +76,7 @@ def in_database(act: Any) -> None:
     thread.join(timeout=20)
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 1440), ("light", 375), ("dark", 375)])
+@pytest.mark.parametrize(("theme", "width"), LOOKS)
 def test_pages_pass_axe_and_the_csp(
     browser: Browser,
     live_server: Any,
