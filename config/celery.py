@@ -18,7 +18,7 @@ from django.conf import settings
 VISIBILITY_TIMEOUT_S: Final = 3 * 3600
 HARD_TIME_LIMIT_S: Final = 2 * 3600
 
-QUEUES: Final = ("ingest", "scan", "match", "rebuild", "promote")
+QUEUES: Final = ("ingest", "scan", "match", "rebuild", "promote", "notify")
 
 _transport: Final[dict[str, Any]] = {
     "visibility_timeout": VISIBILITY_TIMEOUT_S,

@@ -60,6 +60,12 @@ def text(name: str, default: str | None = None) -> str:
     return value
 
 
+def beginning_with(prefix: str) -> dict[str, str]:
+    """Return all settings whose name begins with `prefix`, by name; raises BadSetting for a file that is not there."""
+    names = {name.removesuffix("_FILE") for name in (*os.environ, *_FILE_VALUES) if name.startswith(prefix)}
+    return {name: text(name, "") for name in names}
+
+
 def secret(name: str, *, min_length: int = 32) -> str:
     """Return a secret of at least `min_length` characters; raises BadSetting for a missing or sample value."""
     value = text(name)

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from config import env
 from config.logging import LOGGING as LOGGING_CONFIGURATION
+from config.mail import mail_server
 
 SWAGGER_UI = str(files("drf_spectacular_sidecar") / "static" / "drf_spectacular_sidecar" / "swagger-ui-dist")
 BASE_DIR = env.BASE_DIR
@@ -263,10 +264,18 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     ],
     "ENUM_NAME_OVERRIDES": {
         "PromotionState": "lifecycle.promotion.models.PromotionRequest.State",
+        "ReleaseSetState": "lifecycle.promotion.models.ReleaseSet.State",
+        "ReviewOutcome": "lifecycle.promotion.models.ReviewDebt.Outcome",
         "PromotionKind": "lifecycle.promotion.models.PromotionRequest.Kind",
         "TokenKind": "accounts.models.ApiToken.Kind",
         "JobState": "lifecycle.jobs.models.Job.State",
+        "MessageState": "lifecycle.notices.models.Message.State",
+        "MessageKind": "lifecycle.notices.models.Message.Kind",
+        "ChannelKind": "lifecycle.notices.models.Channel.Kind",
         "RebuildWaveState": "lifecycle.rebuild.models.RebuildWave.State",
+        "QueuePolicy": "lifecycle.environments.models.Environment.QueuePolicy",
+        "WindowKind": "lifecycle.environments.models.PromotionWindow.Kind",
+        "HoldScope": "lifecycle.environments.models.Hold.Scope",
         "RebuildJobState": "lifecycle.rebuild.models.RebuildJob.State",
     },
 }
@@ -292,12 +301,32 @@ TOKEN_CERT = env.text("TOKEN_CERT")  # self-signed certificate of TOKEN_KEY (PEM
 REGISTRY_HOOK_SECRET = env.secret("REGISTRY_HOOK_SECRET")  # bearer token in notifications of the managed registry
 FIELD_KEY = env.secret("FIELD_KEY", min_length=44)  # encrypts stored credentials; they are lost without it
 FIELD_KEYS_OLD = env.words("FIELD_KEYS_OLD", "")  # earlier values of FIELD_KEY, until `manage.py rotate_keys` has run
+# Secrets of signing keys: SIGNING_KEY_<NAME> (PEM), SIGNING_KEY_<NAME>_PASSWORD (or PIN), SIGNING_KEY_PASSWORD for all.
+SIGNING_KEY_VALUES = env.beginning_with("SIGNING_KEY_")
+PYKCS11LIB = env.text("PYKCS11LIB", "")  # library of the PKCS#11 token, for signing keys in a token
+VAULT_ADDR = env.text("VAULT_ADDR", "").rstrip("/")  # address of Vault, for signing keys in its transit engine
+VAULT_TOKEN = env.text("VAULT_TOKEN", "")  # token that can read the key and sign with it; usually as VAULT_TOKEN_FILE
+VAULT_NAMESPACE = env.text("VAULT_NAMESPACE", "")  # namespace in Vault Enterprise
 OUTBOUND_ALLOW = env.words("OUTBOUND_ALLOW", "")  # private host[:port] that outbound requests can reach
 # Whether a fix in Ubuntu Pro counts as available; enable only if your images use that channel.
 UBUNTU_PRO = env.boolean("UBUNTU_PRO", False)
 
+# --- notices ----------------------------------------------------------------------------------------------------------
+# smtp://user:password@host:587, smtps://..., file:///folder; if empty, `make up` writes mails to var/mail/.
+_mail = mail_server(env.text("MAIL_URL", ""), folder=HOME / "mail" if EMBEDDED else None)
+MAIL_IS_ON = _mail.is_on
+EMAIL_BACKEND, EMAIL_FILE_PATH = _mail.backend, _mail.folder or None
+EMAIL_HOST, EMAIL_PORT = _mail.host, _mail.port
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail.user, _mail.password
+EMAIL_USE_TLS, EMAIL_USE_SSL = _mail.use_starttls, _mail.use_tls
+EMAIL_TIMEOUT = 20  # seconds
+# Sender of mails; if empty, gravingdock@ the host of PUBLIC_URL.
+DEFAULT_FROM_EMAIL = env.text("MAIL_FROM", "") or f"Gravingdock <gravingdock@{_public.hostname}>"
+
 # --- scans and builds -------------------------------------------------------------------------------------------------
 SYFT = env.text("SYFT", "")  # path of syft; if empty, syft from PATH or from the Python package
+# ClamAV daemon that looks for malware in images: unix:/run/clamav/clamd.ctl or tcp://host:3310; none if empty
+CLAMD = env.text("CLAMD", "")
 BUILD_CA_BUNDLE = env.text("BUILD_CA_BUNDLE", "")  # extra CA bundle mounted into builds, not stored in images
 BUILD_TIMEOUT_S = env.integer("BUILD_TIMEOUT_S", 1800, minimum=10)  # time limit of a build, in seconds
 BUILD_DISK_MB = env.integer("BUILD_DISK_MB", 4096, minimum=512)  # disk of one build; at most a quarter of what is free

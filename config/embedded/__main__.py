@@ -26,6 +26,7 @@ from config.embedded.supervisor import MARK, Part, PartDied, Supervisor, started
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 HOME: Final = Path(os.environ.get("GRAVINGDOCK_HOME") or ROOT / "var").resolve()
 FREE_MIN: Final = 2 * 1024**3  # bytes; the images of the demonstration and the database's log need about half of it
+WEB_WAIT_S: Final = 180  # an idle machine needs 3; a busy one with few cores was seen to need more than 40
 READER: Final = "captain"  # from lifecycle/demo/cast.py, which this module cannot import without Django
 OURS: Final = ("web", "worker", "builder", "ticker")
 TITLES: Final = {
@@ -101,7 +102,7 @@ class Installation:
         environment = {"GRAVINGDOCK_HOME": str(HOME), "PYTHONUNBUFFERED": "1"}
         celery = [str(tools / "celery"), "-A", "config.celery", "worker", "--loglevel=INFO", "--without-gossip"]
         quiet = ["--without-mingle", "--pool=prefork"]
-        worker = [*celery, *quiet, "-n", "worker@%h", "-Q", "ingest,match,promote", "-c", "2"]
+        worker = [*celery, *quiet, "-n", "worker@%h", "-Q", "ingest,match,promote,notify", "-c", "2"]
         builder = [*celery, *quiet, "-n", "builder@%h", "-Q", "scan,rebuild", "-c", "2"]
         return [
             Part(
@@ -116,8 +117,8 @@ class Installation:
             Part("ticker", [sys.executable, "manage.py", "ticker"], ROOT, environment=environment),
         ]
 
-    def up(self) -> None:
-        """Start all services that are not running, and update the tables.
+    def up(self) -> str:
+        """Start all services that are not running, and update the tables; return why builds are refused, "" if not.
 
         Raises PartDied, PostgresFailed, PortTaken, NoAccount or RegistryMissing, with a message for the user.
         """
@@ -162,9 +163,11 @@ class Installation:
         self._await_web()
         self._check_web_is_ours()
         ports.release()  # from here on, our servers hold them
-        if problem := builds.result():
-            say(f"Builds: {problem}")
+        is_refused, sentence = builds.result()
+        if sentence:
+            say(f"Builds: {sentence}")
         say(f"Up in {time.monotonic() - started:.0f} s: {self.values['PUBLIC_URL']}")
+        return sentence if is_refused else ""
 
     def manage(self, *words: str) -> None:
         """Run a management command with the settings of this home; raises PartDied with its output."""
@@ -179,28 +182,40 @@ class Installation:
         if done.returncode != 0:
             raise PartDied(f"manage.py {words[0]} failed:\n{(done.stderr or done.stdout).strip()[-1500:]}")
 
-    def checked_builder(self) -> str:
-        """Return why builds are refused or not confined on this machine, "" when they run in a box."""
+    def checked_builder(self) -> tuple[bool, str]:
+        """Return whether builds are refused, and why they are refused or not confined; "" when they run in a box."""
         command = [sys.executable, "manage.py", "check_builder"]
         environment = {**os.environ, "GRAVINGDOCK_HOME": str(HOME)}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         sentence = done.stdout.strip()
-        return "" if sentence == "Builds run in a box." else sentence or done.stderr.strip()[-300:]
+        if sentence == "Builds run in a box.":
+            return False, ""
+        return done.returncode != 0, sentence or done.stderr.strip()[-300:]
 
-    def _await_web(self, timeout_s: float = 40) -> None:
+    def _await_web(self, timeout_s: float = WEB_WAIT_S, *, say_every_s: float = 20) -> None:
+        """Return when the web process is ready; raises PartDied when it ended for good or needs too long."""
         address = f"http://{ports.LOOPBACK}:{self.values['WEB_PORT']}/readyz"
         deadline = time.monotonic() + timeout_s
         host = urlsplit(self.values["PUBLIC_URL"]).netloc  # the web process accepts no other host name
         request = urllib.request.Request(address, headers={"Host": host})
         problem: object = "no response"
+        next_sign = time.monotonic() + say_every_s
         while time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(request, timeout=3):  # noqa: S310 -- our own http address
+                with urllib.request.urlopen(request, timeout=10):  # noqa: S310 -- our own http address
                     return
             except (urllib.error.URLError, OSError) as error:
                 problem = error
-                time.sleep(0.2)
-        raise PartDied(f"The web process is not ready ({problem}). The end of its log:\n{self.supervisor.tail('web')}")
+            if self.supervisor.states().get("web") in {"FATAL", "EXITED", "BACKOFF"}:
+                break
+            if time.monotonic() > next_sign:
+                say(f"  The web process is still starting ({problem}). Waiting at most {timeout_s:.0f} s.")
+                next_sign += say_every_s
+            time.sleep(0.2)
+        raise PartDied(
+            f"The web process is not ready ({problem}). A slow machine may need more time: run the same command again. "
+            f"The end of its log:\n{self.supervisor.tail('web')}"
+        )
 
     def _check_web_is_ours(self) -> None:
         """Raise PortTaken when a process of another installation or program listens on the web port too."""
@@ -266,10 +281,17 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def demonstrate(installation: Installation, *, again: bool) -> int:
-    """Run the demonstration, once unless `again`; returns its exit code."""
+def demonstrate(installation: Installation, *, again: bool, refusal: str) -> int:
+    """Run the demonstration, once unless `again`; returns its exit code: 1 when builds are refused, and why."""
     if (HOME / "demo.json").exists() and not again:
         return 0
+    if refusal:
+        print(
+            f"gravingdock: The demonstration builds images, which this machine refuses. {refusal}\n"
+            f"All services are running: {installation.values['PUBLIC_URL']}\nStart without it: DEMO=0 make up",
+            file=sys.stderr,
+        )
+        return 1
     words = [sys.executable, "manage.py", "demo", *(["--again"] if again else [])]
     # With MARK, `make down` ends it too. The demonstration handles an interrupt itself, to end its builds.
     environment = {**os.environ, "GRAVINGDOCK_HOME": str(HOME), MARK: str(HOME), "PYTHONUNBUFFERED": "1"}
@@ -312,9 +334,9 @@ def main() -> int:
     try:
         if verb in {"up", "demo"}:
             say(f"Starting Gravingdock in {HOME}")
-            installation.up()
+            refusal = installation.up()
             if verb == "demo" or os.environ.get("DEMO", "1") != "0":
-                code = demonstrate(installation, again=verb == "demo")
+                code = demonstrate(installation, again=verb == "demo", refusal=refusal)
                 if code:
                     return code
             say(f"\nOpen {installation.values['PUBLIC_URL']}\n{sign_in()}")

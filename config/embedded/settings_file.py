@@ -30,6 +30,8 @@ REMEMBERED: Final = (
     "REGISTRY_PUBLIC_URL",
     "BEHIND_PROXY",
     "ALLOWED_HOSTS",
+    "MAIL_FROM",
+    "MAIL_URL",
     "OUTBOUND_ALLOW",
     "CRAWL_EVERY_S",
     "SCRATCH",

@@ -30,6 +30,7 @@ RUNTIME = {
 }
 TESTS = {
     "chromium": "chromium",
+    "softhsm2": "softhsm2-util",  # a PKCS#11 token, for signing keys
     "libatomic1": "libatomic.so.1",  # for Playwright's driver
     "fonts-liberation": "/usr/share/fonts/truetype/liberation",
 }

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,11 +36,13 @@ class Home:
         self.folder = folder
         self.given: dict[str, str] = dict(zip(PORTS, map(str, ports.scratch(4)), strict=True))
 
-    def run(self, *words: str, timeout_s: float = 150, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run `python ...` with this home and without the settings of the servers of the test run."""
+    def run(
+        self, *words: str, timeout_s: float = 150, before: Sequence[str] = (), **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `python ...` (by the program `before`) with this home and without the settings of the test run."""
         plain = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         return subprocess.run(
-            [sys.executable, *words],
+            [*before, sys.executable, *words],
             cwd=ROOT,
             env={**plain, **self.given, "GRAVINGDOCK_HOME": str(self.folder), "DEMO": "0", **more},
             capture_output=True,
@@ -279,6 +281,31 @@ def test_up_reports_failing_server_with_its_log_and_retries_it(home: Home) -> No
     wait_until(lambda: log.read_text().count("on fire") > tries + 5, 60)
     (bad / "docker-registry").write_text(f'#!/bin/sh\nexec {shutil.which("docker-registry")} "$@"\n')
     wait_until(lambda: ports.is_listening(int(home.given["REGISTRY_PORT"])), 60)
+
+
+WITHOUT_MOUNT = ("setpriv", "--bounding-set=-sys_admin")  # a root who may not make the box, as in many containers
+
+
+@pytest.mark.timeout(600)
+def test_machine_without_a_build_box_refuses_the_demonstration_and_runs_the_rest(home: Home) -> None:
+    def up(**more: str) -> subprocess.CompletedProcess[str]:
+        return home.run("-m", "config.embedded", "up", before=WITHOUT_MOUNT, timeout_s=400, **more)
+
+    refused = up(DEMO="1")
+    assert refused.returncode == 1
+    assert "The demonstration builds images, which this machine refuses." in refused.stderr
+    assert "cannot confine recipes on this machine: " in refused.stderr
+    assert "Demonstration with real images" not in refused.stdout
+    assert not (home.folder / "demo-accounts.json").exists()
+    assert home.answers()
+
+    without = up(DEMO="0")
+    assert without.returncode == 0, without.stderr
+    assert "Builds: The embedded builder cannot confine recipes on this machine: " in without.stdout
+
+    accepted = up(DEMO="0", BUILD_UNCONFINED="1")
+    assert accepted.returncode == 0, accepted.stderr
+    assert "Builds: Builds are NOT confined (BUILD_UNCONFINED=1): " in accepted.stdout
 
 
 def test_restore_refuses_damaged_backup_and_changes_nothing(home: Home) -> None:
