@@ -27,3 +27,10 @@ class Caller:
 
     def delete(self, path: str) -> Any:
         return Client().delete(f"/api/v1/{path}", headers=self.headers)
+
+
+def browser(user: User) -> Client:
+    """Return a browser in which `user` is signed in."""
+    client = Client()
+    client.force_login(user, backend="allauth.account.auth_backends.AuthenticationBackend")
+    return client

@@ -46,6 +46,11 @@ def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> No
     TestCase._fixture_teardown = check  # type: ignore[method-assign]  # replaced on purpose
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Long bytes name no test: packed ones contain a time, and processes that disagree about names stop the run."""
+    return argname if isinstance(val, bytes) and len(val) > 40 else None
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if "/unit/" in item.path.as_posix() and not item.get_closest_marker("django_db"):
         pytest_socket.disable_socket(allow_unix_socket=True)

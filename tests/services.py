@@ -23,6 +23,7 @@ import redis
 from config.embedded import account, keys, ports, postgres, web
 from config.embedded.redis_server import RedisServer
 from config.embedded.registry_server import RegistryServer
+from tests import migrated
 
 ROOT = Path(__file__).resolve().parent.parent
 # What writes into the database by itself, in the order in which one gives the next something to write.
@@ -43,12 +44,16 @@ class Services:
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="gdtest-"))
         self.home.chmod(0o755)
+        (self.home / "scratch").mkdir(mode=0o700)  # as `make up` does
         (self.home / "static").mkdir()  # whitenoise warns of a missing folder, and here warnings are errors
         pg_port, redis_port, registry_port, web_port = ports.scratch(4)
         self.web_url = f"http://localhost:{web_port}"
         self.web_port = web_port
         self._pg_port = pg_port
-        self._passwords = postgres.Passwords(keys.password(), keys.password(), keys.password())
+        self._kept = migrated.folder()
+        kept_passwords = migrated.passwords(self._kept)
+        self._may_restore = kept_passwords is not None
+        self._passwords = kept_passwords or postgres.Passwords(keys.password(), keys.password(), keys.password())
         self.redis = RedisServer(self.home / "redis", redis_port, keys.password())
         self.hook_secret = keys.password()
         self.key_file, self.certificate_file = self.home / "token.pem", self.home / "token-ca.pem"
@@ -122,9 +127,9 @@ class Services:
     def need_postgres(self) -> None:
         """Start PostgreSQL and migrate, once."""
         if not self.is_alive("postgres"):
-            self.cluster.prepare()
-            self.start("postgres", self.cluster.command())
-            self.cluster.wait(30, alive=lambda: self.is_alive("postgres"))
+            if not self.cluster.exists and self._may_restore and self._kept is not None:
+                self._is_migrated = migrated.restore(self._kept, self.cluster.data)
+            self._start_postgres()
             self.cluster.make_database()
         if not self._is_migrated:
             done = subprocess.run(
@@ -138,6 +143,15 @@ class Services:
             if done.returncode:
                 raise RuntimeError(f"migrate failed:\n{done.stdout}\n{done.stderr}")
             self._is_migrated = True
+            if self._kept is not None and not self._kept.exists():
+                self.kill("postgres", signal.SIGINT)
+                migrated.keep(self._kept, self.cluster.data, self._passwords)
+                self._start_postgres()
+
+    def _start_postgres(self) -> None:
+        self.cluster.prepare()
+        self.start("postgres", self.cluster.command())
+        self.cluster.wait(30, alive=lambda: self.is_alive("postgres"))
 
     def need_redis(self) -> None:
         """Start Redis."""
@@ -164,10 +178,14 @@ class Services:
         self.need_postgres()
         self.need_redis()
         if not self.is_alive("web"):
-            (self.home / "static").mkdir(exist_ok=True)
-            subprocess.run([sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"], cwd=ROOT, check=True)
+            self._collect_static_files()
             self.start("web", web.command(self.web_port, workers=1), env=dict(os.environ))
             self._await_port("web", self.web_port)
+
+    def _collect_static_files(self) -> None:
+        """Once for all starts of the web process: they are compressed, which takes ten seconds of processor time."""
+        if not any((self.home / "static").iterdir()):
+            subprocess.run([sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"], cwd=ROOT, check=True)
 
     def need_workers(self, *names: str, app: str = "config.celery", **settings: str) -> None:
         """Start the Celery workers and the ticker, or those of them that are named, with other settings if given."""
@@ -175,7 +193,7 @@ class Services:
         celery = [str(Path(sys.executable).with_name("celery")), "-A", app, "worker", "--loglevel=WARNING"]
         quiet = ["--without-gossip", "--without-mingle", "--pool=prefork"]
         commands = {
-            "worker": [*celery, *quiet, "-n", "worker@test", "-Q", "ingest,match,promote", "-c", "2"],
+            "worker": [*celery, *quiet, "-n", "worker@test", "-Q", "ingest,match,promote,notify", "-c", "2"],
             "builder": [*celery, *quiet, "-n", "builder@test", "-Q", "scan,rebuild", "-c", "2"],
             "ticker": [sys.executable, "manage.py", "ticker"],
         }

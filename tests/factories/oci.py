@@ -16,6 +16,7 @@ from lifecycle.oci.client import RegistryClient
 from lifecycle.oci.constants import MediaType
 from lifecycle.oci.http_client import fallback_tag
 from lifecycle.oci.types import ManifestContent
+from lifecycle.registry.constants import HELM_CHART
 
 GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 EMPTY_CONFIG = b"{}"
@@ -96,6 +97,22 @@ def index(*images: OciImage, annotations: dict[str, str] | None = None) -> Manif
         document["annotations"] = annotations
     content = json.dumps(document).encode()
     return ManifestContent(Digest.of(content), MediaType.OCI_INDEX.value, content)
+
+
+def chart(text: str) -> OciImage:
+    """Return a Helm chart as `helm push` stores it: https://helm.sh/docs/topics/registries/."""
+    config = json.dumps({"name": "shop", "version": "1.2.0", "apiVersion": "v2", "description": text}).encode()
+    packed = gzip.compress(text.encode(), mtime=0)
+    kinds = (HELM_CHART, "application/vnd.cncf.helm.chart.content.v1.tar+gzip")
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MediaType.OCI_MANIFEST.value,
+        "config": {"mediaType": kinds[0], "digest": sha(config), "size": len(config)},
+        "layers": [{"mediaType": kinds[1], "digest": sha(packed), "size": len(packed)}],
+    }
+    content = json.dumps(document).encode()
+    manifest = ManifestContent(Digest.of(content), MediaType.OCI_MANIFEST.value, content)
+    return OciImage(manifest, {}, {sha(config): config, sha(packed): packed}, [])
 
 
 def artifact(subject: ManifestContent, text: str, kind: str = "application/vnd.example.note") -> OciImage:

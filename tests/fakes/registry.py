@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import pytest
+
 from lifecycle.core.errors import LimitExceeded, RegistryRefused, RegistryUnavailable
 from lifecycle.core.types import Digest, parse_repository_name
-from lifecycle.oci.client import BlobUnknown, DigestMismatch, ManifestUnknown
+from lifecycle.oci.client import BlobUnknown, DigestMismatch, ManifestUnknown, RegistryClient
 from lifecycle.oci.constants import BLOB_MAX_BYTES
 from lifecycle.oci.http_client import fallback_tag
 from lifecycle.oci.manifests import parse_links
 from lifecycle.oci.types import Descriptor, ManifestContent
+from lifecycle.registry.clients import client_for
+
+
+def answer_with(client: RegistryClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every package use `client`, whatever the registry. One that is forgotten asks the network, and waits."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("lifecycle.") and name != client_for.__module__ and hasattr(module, "client_for"):
+            monkeypatch.setattr(module, "client_for", lambda registry: client)
 
 
 class InMemoryRegistry:

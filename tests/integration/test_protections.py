@@ -24,7 +24,6 @@ from lifecycle.authority.services import revoke_grant
 from lifecycle.core.errors import IllegalTransition, NotPermitted
 from lifecycle.core.types import Digest
 from lifecycle.environments.models import CURRENT_TAG, Slot
-from lifecycle.ingest import services as ingest
 from lifecycle.jobs import running
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.kinds import kind_called
@@ -34,7 +33,7 @@ from lifecycle.promotion import handlers, services
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image
 from tests.factories import oci
-from tests.fakes.registry import InMemoryRegistry
+from tests.fakes.registry import InMemoryRegistry, answer_with
 
 pytestmark = pytest.mark.django_db
 State = PromotionRequest.State
@@ -67,8 +66,7 @@ def shelf(dock: Any, monkeypatch: pytest.MonkeyPatch) -> InMemoryRegistry:
     oci.push(registry, "shop/api", OTHER)
     Image.objects.filter(pk=dock.image.pk).update(digest=ITEM.manifest.digest.text, manifest=ITEM.manifest.content)
     dock.image.refresh_from_db()
-    monkeypatch.setattr(handlers, "client_for", lambda row: registry)
-    monkeypatch.setattr(ingest, "client_for", lambda row: registry)
+    answer_with(registry, monkeypatch)
     return registry
 
 

@@ -24,6 +24,7 @@ _ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
 }  # fmt: skip
 _QUERIES = {"filter", "exclude", "get", "update", "Q", "first", "get_or_create", "may", "require"}
 _SILENT = {"log", "logger", "logging"}
+RAN = "_gravingdock_statement_ran"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Mutant:
     line: int
     change: str
     number: int  # of the changes of this file
+
+    @property
+    def package(self) -> str:
+        """The package of `lifecycle/` that is changed."""
+        return Path(self.path).parts[1]
 
     @property
     def name(self) -> str:
@@ -83,6 +89,33 @@ def _changes(tree: ast.Module) -> Iterator[tuple[str, int, str, _Change]]:
             for old, change in _changes_of(child):
                 line = (child.iter if isinstance(child, ast.comprehension) else child).lineno
                 yield function, line, f"{old} => {change.reads}"[:200], change
+
+
+def watched_code(path: Path) -> CodeType:
+    """Return the compiled module in which each statement of a function first calls `RAN(path, line)`, a builtin."""
+    tree = ast.parse(path.read_text())
+    for _, function in _functions(tree, ""):
+        for node in ast.walk(function):
+            for field in ("body", "orelse", "finalbody"):
+                statements = getattr(node, field, None)
+                if isinstance(statements, list):
+                    setattr(node, field, [new for old in statements for new in (_note_of(path, old), old)])
+    return compile(ast.fix_missing_locations(tree), str(path), "exec", dont_inherit=True)
+
+
+def _note_of(path: Path, statement: ast.stmt) -> ast.stmt:
+    call = ast.Call(ast.Name(RAN, ast.Load()), [ast.Constant(str(path)), ast.Constant(statement.lineno)], [])
+    return ast.copy_location(ast.Expr(call), statement)
+
+
+def statements_of(path: Path) -> dict[int, int]:
+    """Return {line: first line of the innermost statement that it belongs to} for the lines of all functions."""
+    found: dict[int, int] = {}
+    for _, function in _functions(ast.parse(path.read_text()), ""):
+        for node in ast.walk(function):  # outer ones first
+            if isinstance(node, ast.stmt) and node is not function:
+                found.update(dict.fromkeys(range(node.lineno, (node.end_lineno or node.lineno) + 1), node.lineno))
+    return found
 
 
 class _Change:
@@ -170,7 +203,7 @@ def _of_values(node: ast.AST) -> Iterator[tuple[str, _Change]]:
 
 def _of_statements(node: ast.AST) -> Iterator[tuple[str, _Change]]:
     """Drop what a statement does: its call, its error, its value, or a condition of its query."""
-    if isinstance(node, ast.Return) and node.value is not None and not _is_none(node.value):
+    if isinstance(node, ast.Return) and node.value is not None and not _is_empty(node.value):
         yield _short(node), _Change(node, "return None", value=ast.Constant(None))
     elif isinstance(node, ast.Raise):
         yield _short(node)[:60], _Change(node, "nothing", __class__=ast.Pass)
@@ -183,8 +216,9 @@ def _of_statements(node: ast.AST) -> Iterator[tuple[str, _Change]]:
                 yield _short(node), _Change(node, f"without {_short(keyword)}", keywords=rest)
 
 
-def _is_none(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _is_empty(node: ast.AST) -> bool:
+    """Return whether a value counts as none in a condition, so that `return None` would change nothing."""
+    return isinstance(node, ast.Constant) and not node.value
 
 
 def _called(node: ast.Call) -> str:

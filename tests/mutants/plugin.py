@@ -1,52 +1,56 @@
 """A run of pytest that judges mutants: the servers and all imports stand, and each mutant gets a fork of the process.
 
-First, every test runs once, and we note which lines of our files it runs. Then a fork per mutant gets the changed code
-in all living functions, and runs tests of the changed line until one fails: those of its package first, then the
-fastest. Tests that use servers of their own (`services`, `live_stack`) are left out, because their workers would run
-the code as it is.
+First, every test runs once without a change, and we note which statements of our files it runs; a test that fails is
+left out and named. Then a fork per mutant gets the changed code in all living functions, opens a database connection of
+its own, and runs tests of the changed statement until one fails: those that noticed other changes of the file first,
+then those of its package, then the quickest. A fork without the change then runs the test that failed: if it fails
+there too, it says nothing about the mutant and is left out. Tests that use servers of their own (`services`,
+`live_stack`) never take part, because their workers would run the code as it is.
 """
 
 from __future__ import annotations
 
+import builtins
 import contextlib
-import functools
 import gc
+import hashlib
+import importlib
 import json
 import os
 import random
 import select
 import signal
-import sys
-import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from functools import cache
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
 
-from tests.mutants.making import ROOT, Mutant, code_of, files, mutants_of
+from tests.mutants.making import RAN, ROOT, Mutant, code_of, files, mutants_of, statements_of, watched_code
 
 LEFT_OUT_FIXTURES = {"services", "live_stack", "stores", "page", "browser"}
 TESTED_IN = {"tokens": "registry"}  # the folder of a package's tests, where it has another name
-TESTS_MAX = 80  # of one mutant: some lines are run by a thousand tests
-CONTROLS = 5  # forks without a change: all of their tests must pass, or a kill would mean nothing
+TESTS_MAX = 250  # of one mutant: some statements are run by two thousand tests
+
+Line = tuple[str, int]
 
 
 class Plugin:
-    """Options in, results out: {mutant: "killed" | "timeout" | "survived" | "untested" | "unclear"}."""
+    """Options in, results out: {mutant: "killed" | "timeout" | "survived" | "untested"}."""
 
     def __init__(self, *, sample: int, seed: int, seconds: float, only: str, map_file: str = "") -> None:
         self.sample, self.seed, self.only = sample, seed, only
         self._map = Path(map_file) if map_file else None
         self.deadline = time.monotonic() + seconds
         self.results: dict[Mutant, str] = {}
+        self.left_out: dict[str, str] = {}  # name of a test: why
         self.total = 0
-        self.problem = ""
-        self._tests_of: dict[tuple[str, int], set[int]] = defaultdict(set)
+        self._tests_of: dict[Line, set[int]] = defaultdict(set)
         self._seconds: dict[int, float] = {}
-        self._names: list[str] = []
+        self._kills: Counter[tuple[str, int]] = Counter()  # by file and test
         self._output = os.fdopen(os.dup(1), "w", buffering=1)  # pytest takes what is printed during its run
 
     @pytest.hookimpl(tryfirst=True)
@@ -55,141 +59,173 @@ class Plugin:
         from tests.plugin import SERVICES  # pytest loads it, before the settings of Django
 
         self._services = SERVICES
-        items = [
+        self._session = session
+        self._items = [
             item
             for item in session.items
             if not LEFT_OUT_FIXTURES & set(getattr(item, "fixturenames", ())) and not item.get_closest_marker("long")
         ]
-        self._names = [item.nodeid for item in items]
-        self._say(f"Running {len(items)} tests once, to see which lines each of them runs ...")
-        failed = self._read_map(session, items) if self._map and self._map.exists() else self._run_all(session, items)
-        if failed:
-            self.problem = f"These tests fail without a change: {', '.join(failed[:10])}"
-            return True
+        self._measure()
         mutants = [mutant for path in files() for mutant in mutants_of(path) if self.only in mutant.path]
         self.total = len(mutants)
         if self.sample and self.sample < len(mutants):
             mutants = random.Random(self.seed).sample(mutants, self.sample)
         self._close_connections()
-        tested = [mutant for mutant in mutants if self._tests(mutant)]
-        for mutant in tested[:CONTROLS]:
-            if self._fork(session, items, mutant, self._tests(mutant), code=None)[0] != "survived":
-                self.problem = f"The tests of {mutant.name} fail in a fork without a change."
-                return True
+        self._functions = living_functions()
+        gc.collect()
+        gc.freeze()  # the forks share this memory until something writes to it
         for count, mutant in enumerate(mutants, 1):
             if time.monotonic() > self.deadline:
                 self._say(f"Out of time after {count - 1} mutants.")
                 break
-            self.results[mutant] = self._judge(session, items, mutant)
-            self._say(f"{count}/{len(mutants)} {self.results[mutant]}: {mutant.path}:{mutant.line} {mutant.change}")
+            started = time.monotonic()
+            self.results[mutant] = self._judge(mutant)
+            took = time.monotonic() - started
+            self._say(f"{count}/{len(mutants)} {took:.1f} s {self.results[mutant]}: "
+                      f"{mutant.path}:{mutant.line} {mutant.function}: {mutant.change}")  # fmt: skip
         return True
 
     def _say(self, line: str) -> None:
         self._output.write(f"{line}\n")
 
-    def _run_all(self, session: pytest.Session, items: list[pytest.Item]) -> list[str]:
-        """Run every test once with its lines noted; return the names of failed tests."""
-        failed = []
-        watched = {str(path) for path in files()}
-        for number, item in enumerate(items):
-            lines: set[tuple[str, int]] = set()
-            trace = functools.partial(_trace, watched, lines)
-            sys.settrace(trace)
-            threading.settrace(trace)
-            started = time.monotonic()
-            try:
-                passed = _run(session, item)
-            finally:
-                sys.settrace(None)
-                threading.settrace(None)
-            self._seconds[number] = time.monotonic() - started
-            for line in lines:
-                self._tests_of[line].add(number)
-            if not passed:
-                failed.append(item.nodeid)
-        if self._map and not failed:
-            rows = [[path, line, sorted(tests)] for (path, line), tests in self._tests_of.items()]
-            self._map.write_text(json.dumps({"seconds": self._seconds, "lines": rows}))
-        return failed
+    def pytest_configure(self) -> None:
+        """Hypothesis must neither keep what a mutant failed on, nor choose other examples in each fork."""
+        import hypothesis
 
-    def _read_map(self, session: pytest.Session, items: list[pytest.Item]) -> list[str]:
-        """Take the lines of each test from an earlier run with the same tests; run one, which sets the database up."""
-        assert self._map is not None
-        kept = json.loads(self._map.read_text())
-        self._seconds = {int(number): seconds for number, seconds in kept["seconds"].items()}
-        for path, line, tests in kept["lines"]:
-            self._tests_of[(path, line)] = set(tests)
-        first = next(item for item in items if "db" in getattr(item, "fixturenames", ()))
-        return [] if _run(session, first) else [first.nodeid]
+        hypothesis.settings.register_profile("mutants", database=None, derandomize=True)
+        hypothesis.settings.load_profile("mutants")
+
+    def _measure(self) -> None:
+        """Run every test once and note its statements and seconds; leave out those that fail."""
+        kept = self._kept()
+        unknown = [number for number, item in enumerate(self._items) if _key(item) not in kept["tests"]]
+        if not unknown:  # one test sets the database up
+            unknown = [next(n for n, item in enumerate(self._items) if "db" in getattr(item, "fixturenames", ()))]
+        self._say(f"Running {len(unknown)} tests once, to see which statements each of them runs ...")
+        ran: set[Line] = set()
+        setattr(builtins, RAN, lambda path, line: ran.add((path, line)))
+        for path in files():
+            importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        functions = living_functions()
+        for path in files():
+            change_living_functions(path, watched_code(path), functions)
+        for done, number in enumerate(unknown, 1):
+            item = self._items[number]
+            ran.clear()
+            started = time.monotonic()
+            passed = _run(self._session, item)
+            seconds = time.monotonic() - started
+            kept["tests"][_key(item)] = [passed, round(seconds, 3), sorted(ran)]
+            if done % 100 == 0 or done == len(unknown):
+                self._say(f"{done} ...")
+                if self._map:
+                    self._map.write_text(json.dumps(kept))
+        functions = living_functions()
+        for path in files():
+            change_living_functions(path, None, functions)
+        for number, item in enumerate(self._items):
+            passed, self._seconds[number], lines = kept["tests"][_key(item)]
+            if not passed:
+                self._leave_out(number, "it fails without a change")
+                continue
+            for path, line in lines:
+                self._tests_of[(path, line)].add(number)
+
+    def _kept(self) -> dict[str, Any]:
+        """Return what an earlier run with the same code measured, if there was one."""
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in files())).hexdigest()
+        if self._map and self._map.exists():
+            kept = json.loads(self._map.read_text())
+            if kept["code"] == digest:
+                return kept  # type: ignore[no-any-return]  # JSON of our own
+        return {"code": digest, "tests": {}}
+
+    def _leave_out(self, number: int, why: str) -> None:
+        name = self._items[number].nodeid
+        if name not in self.left_out:
+            self.left_out[name] = why
+            self._say(f"Left out, because {why}: {name}")
 
     def _tests(self, mutant: Mutant) -> list[int]:
-        """Return the tests that run the changed line, those most likely to notice first, at most `TESTS_MAX`."""
+        """Return the tests that run the changed statement, those most likely to notice first, at most `TESTS_MAX`."""
         package = Path(mutant.path).parts[1]
         package = f"/{TESTED_IN.get(package, package)}/"
-        found = self._tests_of.get((str(ROOT / mutant.path), mutant.line), set())
-        return sorted(found, key=lambda each: (package not in self._names[each], self._seconds[each]))[:TESTS_MAX]
+        path = ROOT / mutant.path
+        found = self._tests_of.get((str(path), _statements(path).get(mutant.line, mutant.line)), set())
 
-    def _judge(self, session: pytest.Session, items: list[pytest.Item], mutant: Mutant) -> str:
-        """Return the verdict. A kill counts when the test that failed passes again without the change."""
-        tests = self._tests(mutant)
-        if not tests:
-            return "untested"
-        for _ in range(2):
-            verdict, failed = self._fork(session, items, mutant, tests, code=code_of(mutant))
-            if verdict != "killed" or self._fork(session, items, mutant, failed, code=None)[0] == "survived":
-                return verdict
-            self._empty_database()  # rows that an earlier fork left
-        return "unclear"
+        def order(number: int) -> tuple[int, bool, float]:
+            return -self._kills[(mutant.path, number)], package not in self._items[number].nodeid, self._seconds[number]
 
-    def _fork(
-        self,
-        session: pytest.Session,
-        items: list[pytest.Item],
-        mutant: Mutant,
-        tests: list[int],
-        *,
-        code: CodeType | None,
-    ) -> tuple[str, list[int]]:
+        return sorted((each for each in found if self._items[each].nodeid not in self.left_out), key=order)[:TESTS_MAX]
+
+    def _judge(self, mutant: Mutant) -> str:
+        """Return the verdict. A kill counts when the test that failed passes in a fork without the change."""
+        code, tests, verdict = code_of(mutant), self._tests(mutant), "untested"
+        while tests:
+            ended, failed = self._fork(mutant, tests, code)
+            if failed is None:
+                return "survived"
+            at = tests.index(failed)
+            if ended == "timeout" and self._fork(mutant, [failed], code)[0] == "survived":
+                at += 1  # the machine was busy: this test passes too
+            elif self._fork(mutant, [failed], None)[0] == "survived":
+                self._kills[(mutant.path, failed)] += 1
+                return ended
+            else:
+                self._leave_out(failed, "it fails in a fork without a change")
+            if at:
+                verdict = "survived"
+            tests = [each for each in tests[at:] if self._items[each].nodeid not in self.left_out]
+        return verdict
+
+    def _fork(self, mutant: Mutant, tests: list[int], code: CodeType | None) -> tuple[str, int | None]:
         """Run tests in a fork; return "killed", "timeout" or "survived", and the test that failed."""
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(reader)
+            self._as_child(mutant, tests, code, writer)
+        os.close(writer)
+        verdict, at = "", 0
+        while not verdict:
+            limit_s = 15 + 10 * self._seconds[tests[min(at, len(tests) - 1)]]
+            ready, _, _ = select.select([reader], [], [], limit_s)
+            answer = os.read(reader, 1) if ready else b""
+            if answer == b"+":
+                at += 1
+            else:
+                verdict = {b"-": "killed", b".": "survived"}.get(answer, "timeout")
+        os.close(reader)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if verdict == "survived":
+            return verdict, None
+        if self._services.is_alive("postgres") and (verdict == "timeout" or self._services.rows_left()):
+            self._services.empty_database()
+        self._close_connections()
+        return verdict, tests[min(at, len(tests) - 1)]
+
+    def _as_child(self, mutant: Mutant, tests: list[int], code: CodeType | None, writer: int) -> None:
+        """Write "+" for each test that passed, then "-" for one that failed, or "." after the last; never returns."""
+        try:
             os.setpgid(0, 0)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(1, 2)
-            failed: int | None = tests[0]
-            try:
-                if code is not None:
-                    change_living_functions(ROOT / mutant.path, code)
-                for number in tests:
-                    failed = number
-                    if not _run(session, items[number]):
-                        break
-                else:
-                    failed = None
-            finally:
-                os.write(writer, b"passed" if failed is None else str(failed).encode())
-                os._exit(0)
-        os.close(writer)
-        limit_s = 10 + 5 * sum(self._seconds[number] for number in tests)
-        ready, _, _ = select.select([reader], [], [], limit_s)
-        answer = os.read(reader, 20) if ready else b""
-        os.close(reader)
-        if answer != b"passed":
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        if not answer:
-            self._empty_database()
-            return "timeout", []
-        return ("survived", []) if answer == b"passed" else ("killed", [int(answer)])
-
-    def _empty_database(self) -> None:
-        """Delete the rows of a fork that ended within a test."""
-        if self._services.is_alive("postgres"):
-            self._services.empty_database()
-            self._close_connections()
+            for process in self._services.processes.values():  # a fork cannot wait for its parent's children
+                process.poll = lambda: None  # type: ignore[method-assign]  # replaced on purpose
+            if code is not None:
+                change_living_functions(ROOT / mutant.path, code, self._functions)
+            for number in tests:
+                if not _run(self._session, self._items[number]):
+                    os.write(writer, b"-")
+                    return
+                os.write(writer, b"+")
+            os.write(writer, b".")
+        except BaseException:  # noqa: BLE001 -- a mutant may end the process in any way
+            os.write(writer, b"-")
+        finally:
+            os._exit(0)
 
     def _close_connections(self) -> None:
         """A fork must not share a connection with this process."""
@@ -229,32 +265,46 @@ def _run(session: pytest.Session, item: pytest.Item) -> bool:
     return (passed or report.skipped) and after.passed
 
 
-def _trace(watched: set[str], lines: set[tuple[str, int]], frame: FrameType, event: str, argument: object) -> Any:
-    path = frame.f_code.co_filename
-    if path not in watched:
-        return None
-
-    def local(inner: FrameType, event: str, argument: object) -> Any:
-        if event == "line":
-            lines.add((path, inner.f_lineno))
-        return local
-
-    return local
+@cache
+def _statements(path: Path) -> dict[int, int]:
+    return statements_of(path)
 
 
-def change_living_functions(path: Path, code: CodeType) -> int:
-    """Give every function of the file that lives in this process its changed code; return how many were changed."""
-    old = compile(path.read_text(), str(path), "exec", dont_inherit=True)
-    new_codes = {}
-    for before, after in zip(_codes(old), _codes(code), strict=False):
-        if before.co_qualname == after.co_qualname and before != after:
-            new_codes[(before.co_qualname, before.co_firstlineno)] = after
-    changed = 0
+@cache
+def _text_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _key(item: pytest.Item) -> str:
+    """Return the name of a test in the kept map: it changes with the text of the test's file."""
+    return f"{item.nodeid} {_text_digest(item.path)}"
+
+
+def living_functions() -> list[FunctionType]:
+    """Return every function of our code that lives in this process."""
     # Not `isinstance`: it asks a weak proxy of another test, which may have lost its object.
-    for function in [each for each in gc.get_objects() if issubclass(type(each), FunctionType)]:
+    return [
+        each
+        for each in gc.get_objects()
+        if issubclass(type(each), FunctionType) and each.__code__.co_filename.startswith(str(ROOT / "lifecycle"))
+    ]
+
+
+def change_living_functions(path: Path, code: CodeType | None, functions: list[FunctionType]) -> int:
+    """Give the functions the code of the changed module, or of the file as it is; return how many changed."""
+    old = compile(path.read_text(), str(path), "exec", dont_inherit=True)
+    codes = _codes(code or old)
+    times = Counter(
+        (each.co_qualname, each.co_firstlineno) for each in codes
+    )  # two lambdas in one line: not known apart
+    new_codes = {key: each for each in codes if times[key := (each.co_qualname, each.co_firstlineno)] == 1}
+    changed = 0
+    for function in functions:
         living = function.__code__
+        if living.co_filename != str(path):
+            continue
         after = new_codes.get((living.co_qualname, living.co_firstlineno))
-        if after is not None and living.co_filename == str(path) and living.co_freevars == after.co_freevars:
+        if after is not None and living.co_freevars == after.co_freevars and living != after:
             function.__code__ = after
             changed += 1
     return changed

@@ -243,3 +243,35 @@ def _queries(caller: Caller, path: str) -> int:
     with CaptureQueriesContext(connection) as queries:
         assert caller.get(path).status_code == 200
     return len(queries)
+
+
+def test_admins_create_reset_deactivate_and_reactivate_people(admin: Caller) -> None:
+    made = admin.post("people/", {"username": "kim", "full_name": "Kim Lee", "email": "kim@example.com"})
+    assert (made.status_code, made["Cache-Control"]) == (201, "no-store")
+    kim = made.json()
+    assert (kim["username"], kim["full_name"], kim["is_admin"], kim["is_active"]) == ("kim", "Kim Lee", False, True)
+    assert "/account/link/" in kim["secret"]
+    assert admin.post("people/", {"username": "kim"}).json()["code"] == "conflict"
+    assert "secret" not in admin.get(f"people/{kim['id']}/").json()
+    listed = admin.get("people/", q="ki").json()["results"]
+    assert [(row["username"], "secret" in row) for row in listed] == [("kim", False)]
+    reset = admin.post(f"people/{kim['id']}/reset-password/", {"with_password": True}).json()
+    assert (reset["must_change_password"], User.objects.get(username="kim").check_password(reset["secret"])) == (
+        True,
+        True,
+    )
+    assert admin.post(f"people/{kim['id']}/verify-mail/").json()["email_verified_at"] is not None
+    assert admin.put(f"people/{kim['id']}/admin/", {}).json()["is_admin"] is True
+    assert admin.delete(f"people/{kim['id']}/admin/").json()["is_admin"] is False
+    assert admin.post(f"people/{kim['id']}/deactivate/").json()["is_active"] is False
+    assert admin.post(f"people/{kim['id']}/reset-password/").json()["code"] == "conflict"
+    back = admin.post(f"people/{kim['id']}/reactivate/").json()
+    assert (back["is_active"], "/account/link/" in back["secret"]) == (True, True)
+
+
+def test_repeated_request_for_a_person_does_not_show_the_secret_again(admin: Caller) -> None:
+    admin.headers["Idempotency-Key"] = "one"
+    first = admin.post("people/", {"username": "kim"}).json()
+    again = admin.post("people/", {"username": "kim"}).json()
+    assert (first["id"], again["secret"], again["secret_was_shown_once"]) == (again["id"], None, True)
+    assert User.objects.filter(username="kim").count() == 1

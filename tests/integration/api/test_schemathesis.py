@@ -39,14 +39,13 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.services import create_environment, create_robot
 from lifecycle.core import clock
-from lifecycle.environments.models import Slot
+from lifecycle.environments.models import Hold, PromotionWindow, Slot
 from lifecycle.jobs.models import Job, JobLogLine
+from lifecycle.notices.models import Channel, InboxItem, Message, Notice
 from lifecycle.promotion import services as promotions
-from lifecycle.rebuild import planning
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from lifecycle.rebuild.services import recipes
 from tests.factories import dock as rows
-from tests.fakes.registry import InMemoryRegistry
+from tests.fakes.registry import InMemoryRegistry, answer_with
 
 pytestmark = pytest.mark.django_db
 
@@ -107,8 +106,19 @@ def make_tenant(slug: str, text: str) -> Tenant:
     robot: Robot = create_robot(team.pk, actor=owner, name=f"robot-{text}")
     robot_token, _ = tokens.create_token(robot.user, kind=ApiToken.Kind.ROBOT, name=text, made_by=owner)
     own_token, secret = tokens.create_token(owner, kind=ApiToken.Kind.PERSONAL, name=text)
+    window = PromotionWindow.objects.create(
+        team=team, name=f"window-{text}", kind="allow", starts_at="2026-01-01T00:00:00", duration_s=86_400,
+        time_zone="UTC", rule="FREQ=DAILY", created_by=owner,
+    )  # fmt: skip
+    hold = Hold.objects.create(team=team, environment=environment, scope="auto", reason=text, owner=owner)
     grant = RoleGrant.objects.filter(team=team, user=other).get()
     event = AuditEvent.objects.filter(team=team).latest("pk")
+    channel = Channel.objects.create(
+        team=team, name=f"channel-{text}", kind="webhook", host=f"{text}.example", topics=["x"], created_by=owner
+    )
+    message = Message.objects.create(channel=channel, key=f"key-{text}", state="sent", subject=text, body=text,
+                                     due_at=clock.now())  # fmt: skip
+    item = InboxItem.objects.create(notice=Notice.objects.filter(repository=where).earliest("pk"), person=owner)
     values = {
         "team": slug,
         "digest": image.digest,
@@ -121,8 +131,13 @@ def make_tenant(slug: str, text: str) -> Tenant:
         "promotions": promotion.pk,
         "rebuild-waves": wave.pk,
         "environments": environment.pk,
+        "windows": window.pk,
+        "holds": hold.pk,
         "audit-events": event.pk,
         "jobs": job.pk,
+        "notices": item.pk,
+        "channels": channel.pk,
+        "messages": message.pk,
         "tokens": own_token.pk,
         "robot tokens": robot_token.pk,
     }
@@ -142,9 +157,7 @@ def _one_connection() -> Iterator[None]:
 @pytest.fixture
 def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty registry in memory, for the requests that ask one."""
-    registry = InMemoryRegistry()
-    monkeypatch.setattr(recipes, "client_for", lambda _registry: registry)
-    monkeypatch.setattr(planning, "client_for", lambda _registry: registry)
+    answer_with(InMemoryRegistry(), monkeypatch)
 
 
 @pytest.fixture

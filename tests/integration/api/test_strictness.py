@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -12,15 +14,15 @@ from drf_spectacular.generators import SchemaGenerator
 
 from accounts.models import Membership
 from lifecycle.api.parameters import parameters_of
+from tests import sharing
 from tests.clients import Caller
 from tests.factories import dock as rows
-from tests.integration.test_authorization_matrix import MATRIX
-
-pytestmark = pytest.mark.django_db
+from tests.factories.shop import make_dock
+from tests.integration.matrix_of_routes import MATRIX
 
 API: Final = sorted({pattern.partition("?")[0] for pattern in MATRIX if pattern.startswith("api/v1/")})
 VALUES: Final = {
-    "digest": "sha256:" + "a" * 64, "team": "shop", "role": "viewer"
+    "digest": "sha256:" + "a" * 64, "team": "shop", "role": "viewer", "export": "findings.csv", "kind": "findings.csv"
 }  # fmt: skip
 
 
@@ -33,6 +35,22 @@ class Numbers(dict[str, Any]):
 
 def address(pattern: str) -> str:
     return "/" + pattern.format_map(Numbers(VALUES))
+
+
+@pytest.fixture(scope="module")
+def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[Any]:
+    """The rows of all tests of this file."""
+    with sharing.database(django_db_blocker):
+        with sharing.quick_settings():
+            made = make_dock()
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def dock(world: Any) -> Iterator[Any]:
+    """The rows of `world`, copied for one test, which leaves no change."""
+    with sharing.taken_back():
+        yield copy.deepcopy(world)
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from lifecycle.comparison.queries import compare
-from lifecycle.comparison.types import Change
+from lifecycle.comparison.types import AdvisoryLine, Change, Comparison, FindingLine
 from lifecycle.evidence.findings import finding_severities
 from lifecycle.evidence.types import FindingKey
+from lifecycle.registry.models import Image
 from tests.factories import dock
 
 pytestmark = pytest.mark.django_db
@@ -124,3 +125,16 @@ def test_page_is_visible_only_to_users_who_see_both_images(pair):
     for tab in ("packages", "layers", "configuration"):
         assert viewer.get(address, {"tab": tab}).status_code == 200
     assert stranger.get(address).status_code == 404
+
+
+def test_an_advisory_of_many_packages_is_one_line_with_its_packages() -> None:
+    def line(osv_id: str, package: str, change: Change = Change.NEW) -> FindingLine:
+        return FindingLine(change, "high", osv_id, "", package, "", "1.0", "", "")
+
+    found = (line("CVE-1", "libssl3"), line("CVE-2", "curl"), line("CVE-1", "openssl"), line("CVE-1", "libssl3"))
+    compared = Comparison(None, Image(), True, (), (), (*found, line("CVE-3", "zlib", Change.FIXED)))
+    assert compared.new_advisories == (
+        AdvisoryLine("high", "CVE-1", ("libssl3", "openssl")),
+        AdvisoryLine("high", "CVE-2", ("curl",)),
+    )
+    assert [row.osv_id for row in compared.fixed_advisories] == ["CVE-3"]

@@ -12,6 +12,7 @@ from django.urls import reverse
 
 from accounts.queries import system_user
 from lifecycle.authority.services import create_environment
+from lifecycle.core import clock
 from lifecycle.environments.models import Slot
 from lifecycle.evidence.judgement import Known, judgement_of, with_known
 from lifecycle.evidence.kinds import RECOUNT
@@ -21,6 +22,7 @@ from lifecycle.promotion import services as promotions
 from lifecycle.promotion.queries import requirements_now
 from lifecycle.registry.models import Image, Layer
 from lifecycle.sbom import services as sbom
+from lifecycle.sbom.packages import Package
 from tests.factories import dock
 from tests.factories.advisories import Export, record
 
@@ -68,7 +70,7 @@ def scanned(place: SimpleNamespace, *purls: str, dropped: int = 0, problem: str 
     """Return an image with these packages, stored as a scan stores them, and tagged."""
     image = dock.image("made")
     Image.objects.filter(pk=image.pk).update(digest=dock.sha("made"))
-    content = sbom.Content([sbom.Package(purl) for purl in purls], "debian-12", dropped_count=dropped, problem=problem)
+    content = sbom.Content([Package(purl) for purl in purls], "debian-12", dropped_count=dropped, problem=problem)
     sbom.store({image.pk: content}, actor=system_user())
     if matched:
         run_matching()
@@ -238,7 +240,7 @@ def test_finding_is_not_fixed_when_its_package_can_no_longer_be_judged(place: Si
     after = dock.image("after")
     Layer.objects.filter(image=after).delete()
     dock.push(place.repository, after, "2.0", place.asker)
-    content = sbom.Content([sbom.Package(OPEN.replace("debian-12", "debian-14"))])
+    content = sbom.Content([Package(OPEN.replace("debian-12", "debian-14"))])
     sbom.store({after.pk: content}, actor=system_user())
     run_matching()
     summary = place.client.get(f"{ACTION_URL}{before.digest}/compare/?to={after.digest}").json()["summary"]
@@ -246,7 +248,38 @@ def test_finding_is_not_fixed_when_its_package_can_no_longer_be_judged(place: Si
     assert summary["unjudged"]["after"] == 1
     fixed = dock.image("fixed")
     dock.push(place.repository, fixed, "3.0", place.asker)
-    sbom.store({fixed.pk: sbom.Content([sbom.Package(CLEAN)])}, actor=system_user())
+    sbom.store({fixed.pk: sbom.Content([Package(CLEAN)])}, actor=system_user())
     run_matching()
     summary = place.client.get(f"{ACTION_URL}{before.digest}/compare/?to={fixed.digest}").json()["summary"]
     assert summary["findings"] == {"fixed": 1, "new": 0, "same": 0, "unknown": 0}
+
+
+def test_index_shows_the_worst_platform_and_what_is_unknown_of_the_others(place: SimpleNamespace) -> None:
+    first, second = dock.image("one"), dock.image("two", architecture="arm64")
+    index = dock.index("multi", first, second)
+    dock.push(place.repository, index, "1.0", place.asker)
+
+    def shown() -> tuple[str, dict[str, Any], dict[str, Any]]:
+        page = place.client.get("/images/").content.decode()
+        tags = place.client.get("/t/shop/r/shop/api/").content.decode()
+        listed = place.client.get(ACTION_URL, {"repository": "shop/api", "tag": "1.0"}).json()["results"][0]
+        single = place.client.get(f"{ACTION_URL}{index.digest}/").json()
+        return page + tags, listed["findings"], single["findings"]
+
+    counts: dict[str, Any] = {"scanned_at": clock.now(), "package_count": 3}
+    Image.objects.filter(pk=first.pk).update(**counts, high_count=2)
+    page, listed, single = shown()
+    assert listed == single
+    assert (listed["state"], listed["high"]) == ("open", 2)
+    assert listed["why"] == f"{second.platform}: not scanned yet"
+    assert page.count("2 high") >= 2
+    assert "arm64: not scanned yet." in page
+    Image.objects.filter(pk=second.pk).update(**counts, critical_count=1)
+    assert [(found["critical"], found["high"], found["why"]) for found in shown()[1:]] == [(1, 0, "")] * 2
+    Image.objects.filter(pk__in=[first.pk, second.pk]).update(critical_count=0, high_count=0)
+    page, listed, _ = shown()
+    assert (listed["state"], page.count("no open findings on 2 platforms")) == ("none", 2)
+    index.entries.all().delete()
+    page, listed, _ = shown()
+    assert (listed["state"], listed["why"]) == ("unknown", "no platform that can be read")
+    assert not any(word in page for word in GREEN)
