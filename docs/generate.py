@@ -174,6 +174,9 @@ def settings() -> str:
         comment = comment.replace("|", "\\|")
         default = f"`{default}`" if default not in {"", "''", "required"} else default.strip("'")
         is_kept = "yes" if name in remembered else ""
+        if _function(call) == "beginning_with":
+            rows[name] = f"| `{name}...` | secrets |  | {is_kept} | {comment} |"
+            continue
         rows[name] = f"| `{name}` | {_function(call)} | {default} | {is_kept} | {comment} |"
     return "\n".join([*lines, *(rows[name] for name in sorted(rows))])
 
