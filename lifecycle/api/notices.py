@@ -35,7 +35,13 @@ class NoticeSerializer(serializers.ModelSerializer[InboxItem]):
     text = serializers.CharField(source="notice.text", read_only=True)
     link = serializers.CharField(source="notice.link", read_only=True)
     thread = serializers.CharField(source="notice.thread", read_only=True)
-    repository = serializers.CharField(source="notice.repository.name", read_only=True)
+    repository = serializers.CharField(
+        source="notice.repository.name",
+        read_only=True,
+        default=None,
+        allow_null=True,
+        help_text="Null if it is about a whole team",
+    )
     environment = serializers.CharField(source="notice.environment.slug", read_only=True, default=None, allow_null=True)
     actor = serializers.CharField(
         source="notice.actor_name", read_only=True, help_text="User who did it; empty if nobody did"

@@ -102,17 +102,17 @@ def environments_visible_to(actor: User) -> QuerySet[Environment]:
     return Environment.objects.filter(team__in=teams_visible_to(actor)).select_related("team", "registry")
 
 
-def people_who(verb: Verb, *, team: Team, family: str, environment: Environment | None = None) -> QuerySet[User]:
-    """Return the active people who have `verb` on a family of a team, ordered by name.
+def people_who(verb: Verb, *, team: Team, family: str | None, environment: Environment | None = None) -> QuerySet[User]:
+    """Return the active people who have `verb` on a family of a team, or on all of it for None, ordered by name.
 
     With `environment`, grants for that environment count too.
     """
-    grants = (
-        live_grants(verb=verb)
-        .filter(applies_in(environment), team=team)
-        .annotate(subject_family=RawSQL("%s::text", (family,), output_field=CharField()))
-        .filter(subject_family__like=F("repository_like"), user=OuterRef("pk"))
-    )
+    grants = live_grants(verb=verb).filter(applies_in(environment), team=team, user=OuterRef("pk"))
+    if family is None:
+        grants = grants.filter(repository_pattern="*")
+    else:
+        subject = RawSQL("%s::text", (family,), output_field=CharField())
+        grants = grants.annotate(subject_family=subject).filter(subject_family__like=F("repository_like"))
     return User.objects.filter(Exists(grants), is_active=True, kind=User.Kind.PERSON).order_by("username")
 
 

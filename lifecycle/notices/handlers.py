@@ -1,15 +1,18 @@
-"""The handler of NOTIFY jobs, and the scheduled tasks of notices."""
+"""The handlers of the jobs and events of this package, and its scheduled tasks."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Final
 
+from lifecycle import events
 from lifecycle.core import clock
+from lifecycle.events import subscribe
 from lifecycle.jobs.handlers import JobRun, Postponed, handler
 from lifecycle.jobs.models import Job
 from lifecycle.jobs.schedule import every
-from lifecycle.notices.kinds import NOTIFY
+from lifecycle.notices import quarantines
+from lifecycle.notices.kinds import NOTIFY, TELL_QUARANTINE
 from lifecycle.notices.messages import deliver, give_up
 from lifecycle.notices.models import Message, Notice
 from lifecycle.notices.sending import prepare
@@ -28,6 +31,22 @@ def notify(run: JobRun) -> None:
     pause = deliver(run.job.subject_id, prepare)
     if pause is not None:
         raise Postponed("The message is tried again later.", seconds=pause.total_seconds())
+
+
+@handler(TELL_QUARANTINE)
+def tell_quarantine(run: JobRun) -> None:
+    """Tell those whom a quarantine concerns that it begins, or was lifted. Each notice has a key, so twice is safe."""
+    with run.fenced():
+        if run.job.payload["begins"]:
+            quarantines.tell_begin(run.job.subject_id)
+        else:
+            quarantines.tell_lifted(run.job.subject_id)
+
+
+@subscribe(events.AuditRecorded)
+def tell_people(event: events.AuditRecorded) -> None:
+    """Tell people about quarantines: at once who can act, and by a job who is concerned."""
+    quarantines.tell_about_quarantine(event)
 
 
 @every(3600, "notices_tidy")

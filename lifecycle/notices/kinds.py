@@ -1,4 +1,4 @@
-"""The job kind of this package: send one message."""
+"""The job kinds of this package: send one message, and tell people about a quarantine."""
 
 from __future__ import annotations
 
@@ -7,3 +7,7 @@ from typing import Final
 from lifecycle.jobs.kinds import Kind, register
 
 NOTIFY: Final = register(Kind("notify", queue="notify", label="Send message", is_cancellable=True))
+# The owners of all images that it covers are told: too many for the transaction of whoever quarantines.
+TELL_QUARANTINE: Final = register(
+    Kind("quarantine", queue="notify", label="Tell about quarantine", is_cancellable=True, is_retried_forever=True)
+)

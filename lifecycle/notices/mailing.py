@@ -37,7 +37,7 @@ def prepare_mail(message: Message) -> Outgoing | NothingToSend:
         text = "Mail from Gravingdock reaches you. You asked for this test."
         return _outgoing(message, person, "Gravingdock: test mail", [], {"text": text})
     preferences = preferences_of(person)
-    seen = notices_visible_to(person).filter(messages=message).select_related("repository", "environment")
+    seen = notices_visible_to(person).filter(messages=message)
     notices = [row for row in seen.order_by("pk")[:_NOTICES_MAX] if wants(preferences, row.topic, MAIL)]
     if not notices:
         return NothingToSend("The person cannot see it any more, or does not want mail about it.")

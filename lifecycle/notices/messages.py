@@ -75,7 +75,7 @@ Prepare = Callable[[Message], Outgoing | NothingToSend]
 
 def send_to_channels(notice: Notice) -> None:
     """Queue a notice for the channels of its team and of the site. A chat gets those of a thread together."""
-    team = notice.repository.team_id
+    team = notice.owner
     channels = Channel.objects.filter(Q(team=None) | Q(team=team), is_enabled=True, topics__contains=[notice.topic])
     now = clock.now()
     for channel in channels.order_by("pk"):

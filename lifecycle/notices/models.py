@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -24,13 +24,21 @@ class Notice(models.Model):
     subject = models.CharField(max_length=300)
     text = models.TextField()
     link = models.CharField(max_length=300)  # path of its page
-    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="+", db_index=False)
+    # What it is about, and who may see it: a repository, or what concerns a whole team.
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="+", null=True, db_index=False)
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="+", null=True)
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", null=True)
     actor_name = models.CharField(max_length=150, blank=True)
     facts: models.JSONField[Any, Any] = models.JSONField(default=dict)
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(repository=None, team__isnull=False) | Q(repository__isnull=False, team=None),
+                name="notice_about_a_repository_or_a_team",
+            ),
+        )
         indexes = (
             models.Index(fields=("thread", "topic"), name="notice_by_thread"),
             models.Index(fields=("at",), name="notice_by_time"),
@@ -39,6 +47,18 @@ class Notice(models.Model):
 
     def __str__(self) -> str:
         return f"{self.topic} {self.thread}"
+
+    @property
+    def owner(self) -> Team:
+        """The team that it concerns: that of the repository now."""
+        if self.team is not None:
+            return self.team
+        return cast(Repository, self.repository).team  # notice_about_a_repository_or_a_team
+
+    @property
+    def repository_name(self) -> str:
+        """The name of the repository; "" when it is about a whole team."""
+        return self.repository.name if self.repository is not None else ""
 
 
 class InboxItem(models.Model):
@@ -92,7 +112,7 @@ class Mute(models.Model):
     class Scope(models.TextChoices):
         ALL = "all", "Everything"
         REPOSITORY = "repository", "One repository"
-        THREAD = "thread", "One promotion"
+        THREAD = "thread", "One promotion, waiver or quarantine"
         TOPIC = "topic", "One topic"
 
     person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="notice_mutes")

@@ -9,29 +9,28 @@ from django.db.models import Q, QuerySet
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.queries import covered, people_who, teams_where
-from lifecycle.environments.models import Environment
 from lifecycle.notices.models import Channel, InboxItem, Message, Notice
-from lifecycle.registry.models import Repository
 
 
 def notices_visible_to(actor: User) -> QuerySet[Notice]:
     """Return the notices about what `actor` can see now."""
-    is_covered = covered(
-        actor, Verb.IMAGE_VIEW, team="repository__team", family="repository__family", environment="environment"
-    )
-    return Notice.objects.filter(is_covered)
+    return Notice.objects.filter(_is_visible(actor, ""))
+
+
+def _is_visible(actor: User, prefix: str) -> Q:
+    """Return the condition that `actor` can see a notice; `prefix` leads from the row to the notice.
+
+    One about a whole team needs a grant for all repositories: without a repository, no pattern of a family matches.
+    """
+    family, environment = f"{prefix}repository__family", f"{prefix}environment"
+    is_seen = covered(actor, Verb.IMAGE_VIEW, team=f"{prefix}repository__team", family=family, environment=environment)
+    is_team_seen = covered(actor, Verb.IMAGE_VIEW, team=f"{prefix}team", family=family, environment=environment)
+    return is_seen | (Q(**{f"{prefix}repository": None}) & is_team_seen)
 
 
 def inbox_of(actor: User, *, is_unread: bool = False) -> QuerySet[InboxItem]:
     """Return what `actor` was told, and can still see. Page it by -id."""
-    is_covered = covered(
-        actor,
-        Verb.IMAGE_VIEW,
-        team="notice__repository__team",
-        family="notice__repository__family",
-        environment="notice__environment",
-    )
-    rows = InboxItem.objects.filter(is_covered, person=actor)
+    rows = InboxItem.objects.filter(_is_visible(actor, "notice__"), person=actor)
     rows = rows.filter(read_at=None) if is_unread else rows
     return rows.select_related("notice__repository", "notice__environment")
 
@@ -41,9 +40,10 @@ def unread_count(actor: User) -> int:
     return inbox_of(actor, is_unread=True).count()
 
 
-def who_can_see(repository: Repository, environment: Environment | None, ids: Iterable[int]) -> list[User]:
-    """Return those of the users `ids` who can see the repository in the environment, by id."""
-    seeing = people_who(Verb.IMAGE_VIEW, team=repository.team, family=repository.family, environment=environment)
+def who_can_see(notice: Notice, ids: Iterable[int]) -> list[User]:
+    """Return those of the users `ids` who can see what a notice is about, by id."""
+    family = notice.repository.family if notice.repository is not None else None
+    seeing = people_who(Verb.IMAGE_VIEW, team=notice.owner, family=family, environment=notice.environment)
     return list(seeing.filter(pk__in=set(ids)).order_by("pk"))
 
 

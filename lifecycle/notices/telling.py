@@ -1,4 +1,4 @@
-"""Tell people about something, in the transaction in which it happens."""
+"""Tell people about something, in the transaction in which it happens, and the words that all packages share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from django.db import transaction
 
-from accounts.models import User
+from accounts.models import Robot, User
 from lifecycle.core import clock
+from lifecycle.events import AuditRecorded
 from lifecycle.notices.messages import mail_to, send_to_channels, why_no_mail
 from lifecycle.notices.models import InboxItem, Notice
 from lifecycle.notices.preferences import INBOX, MAIL, is_muted, mutes_by_person, preferences_by_person, wants
@@ -20,8 +21,11 @@ from lifecycle.notices.types import Telling
 def tell(what: Telling, people: Iterable[int]) -> Notice | None:
     """Store a notice for those of `people` (ids) who can see its repository; return it, or None if it was told before.
 
-    The caller leaves out who did it. Nobody is told what they cannot see, whoever is named.
+    The caller leaves out who did it. Nobody is told what they cannot see, whoever is named. Raises ValueError when it
+    is about neither a repository nor a team, or about both.
     """
+    if (what.repository is None) == (what.team is None):
+        raise ValueError("A notice is about a repository or about a team.")
     notice, is_new = Notice.objects.get_or_create(
         key=what.key,
         defaults={
@@ -31,6 +35,7 @@ def tell(what: Telling, people: Iterable[int]) -> Notice | None:
             "text": what.text,
             "link": what.link,
             "repository": what.repository,
+            "team": what.team,
             "environment": what.environment,
             "actor_name": what.actor,
             "facts": dict(what.facts),
@@ -38,8 +43,9 @@ def tell(what: Telling, people: Iterable[int]) -> Notice | None:
     )
     if not is_new:
         return None
-    send_to_channels(notice)
-    _tell_people(notice, who_can_see(what.repository, what.environment, people))
+    if what.is_for_channels:
+        send_to_channels(notice)
+    _tell_people(notice, who_can_see(notice, people))
     return notice
 
 
@@ -47,7 +53,7 @@ def _tell_people(notice: Notice, persons: Sequence[User]) -> None:
     """Put a notice into the lists of these people and queue their mails, as they wish. A muted one arrives as read."""
     preferences = preferences_by_person(persons)
     mutes = mutes_by_person(preferences)
-    muted = {pk for pk, rows in mutes.items() if is_muted(rows, notice, notice.repository.name)}
+    muted = {pk for pk, rows in mutes.items() if is_muted(rows, notice, notice.repository_name)}
     now = clock.now()
     InboxItem.objects.bulk_create(
         InboxItem(notice=notice, person=person, read_at=now if person.pk in muted else None)
@@ -65,3 +71,31 @@ def settle(thread: str, topics: Collection[Topic]) -> None:
     names = [topic.name for topic in topics]
     items = InboxItem.objects.filter(notice__thread=thread, notice__topic__in=names, read_at=None)
     items.update(read_at=clock.now())
+
+
+def person_behind(user: User) -> set[int]:
+    """Return whom to tell for a user: the user, or for a robot the user who is responsible for it, if any."""
+    if user.kind != User.Kind.ROBOT:
+        return {user.pk}
+    responsible = Robot.objects.filter(user=user).values_list("responsible", flat=True).first()
+    return {responsible} if responsible is not None else set()
+
+
+def by(event: AuditRecorded) -> User | None:
+    """Return who did it."""
+    return User.objects.filter(pk=event.actor_id).first() if event.actor_id is not None else None
+
+
+def name_of(actor: User | None) -> str:
+    """Return the name of who did it, for a notice; "" for Gravingdock itself."""
+    return actor.username if actor is not None and actor.kind != User.Kind.SYSTEM else ""
+
+
+def because(event: AuditRecorded, before: str = "Reason: ") -> str:
+    """Return the reason of an event as the end of a sentence, or ""."""
+    return f" {before}{event.reason}" if event.reason else ""
+
+
+def key_of(event: AuditRecorded) -> str:
+    """Return the key of the notice about an event: it is told once."""
+    return f"audit-{event.event_id}"

@@ -73,14 +73,15 @@ def event_of(notice: Notice) -> dict[str, Any]:
         "text": notice.text,
         "link": settings.PUBLIC_URL + notice.link,
         "thread": notice.thread,
-        "team": notice.repository.team.slug,
-        "repository": notice.repository.name,
+        "team": notice.owner.slug,
+        "repository": notice.repository_name or None,
         "environment": notice.environment.slug if notice.environment is not None else None,
         "actor": notice.actor_name or None,
         "facts": notice.facts,
     }
     digest = notice.facts.get("digest")
-    subject = f"{notice.repository.name}@{digest}" if digest else notice.repository.name
+    place = notice.repository_name or notice.owner.slug
+    subject = f"{place}@{digest}" if digest else place
     return _event(f"notice-{notice.pk}", notice.topic, subject, notice.at.isoformat(), data)
 
 
@@ -101,7 +102,7 @@ def prepare_webhook(message: Message, channel: Channel) -> Outgoing | NothingToS
     """Return the event of a message. One that was sent before is sent again as it was."""
     body, subject = message.body.encode(), message.subject
     if not body:
-        notice = message.notices.select_related("repository__team", "environment").first()
+        notice = message.notices.select_related("repository__team", "team", "environment").first()
         if message.kind == Message.Kind.TEST:
             text = "A test of this channel."
             event = _event(f"test-{message.key}", "test", channel.name, clock.now().isoformat(), {"text": text})

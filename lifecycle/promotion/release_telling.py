@@ -7,11 +7,10 @@ from typing import Final
 
 from django.urls import reverse
 
-from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.audit.actions import Action
 from lifecycle.events import AuditRecorded
-from lifecycle.notices.telling import settle, tell
+from lifecycle.notices.telling import because, by, key_of, name_of, settle, tell
 from lifecycle.notices.topics import Topic
 from lifecycle.notices.types import Telling
 from lifecycle.promotion.models import PromotionRequest, ReleaseSet, Vote
@@ -25,8 +24,6 @@ from lifecycle.promotion.telling import (
     REGRESSED,
     REMINDED,
     at,
-    because,
-    by,
     needs_approval,
     requester_of,
     who,
@@ -60,14 +57,14 @@ def _tell(topic: Topic, about: _Set, event: AuditRecorded, *, text: str, people:
     more = f" and {len(members) - 3} more" if len(members) > 3 else ""
     what = Telling(
         topic,
-        key=f"audit-{event.event_id}",
+        key=key_of(event),
         thread=thread_of_set(release_set),
         subject=f"{release_set}: {names}{more} to {release_set.environment.slug}",
         text=text,
         link=reverse("lifecycle:release-set", args=[release_set.pk]),
         repository=members[0].repository,
         environment=release_set.environment,
-        actor=actor.username if actor is not None and actor.kind != User.Kind.SYSTEM else "",
+        actor=name_of(actor),
         facts={
             "release_set": str(release_set.pk),
             "state": release_set.state,

@@ -13,7 +13,7 @@ from accounts.verbs import Verb
 from lifecycle.audit.actions import Action
 from lifecycle.authority.queries import people_who
 from lifecycle.events import AuditRecorded
-from lifecycle.notices.telling import settle, tell
+from lifecycle.notices.telling import because, by, key_of, name_of, person_behind, settle, tell
 from lifecycle.notices.topics import Topic, register
 from lifecycle.notices.types import Telling
 from lifecycle.promotion.exclusions import excluded_from
@@ -98,7 +98,7 @@ def _tell(
         link=reverse("lifecycle:promotion", args=[request.pk]),
         repository=request.repository,
         environment=request.environment,
-        actor=actor.username if actor is not None and actor.kind != User.Kind.SYSTEM else "",
+        actor=name_of(actor),
         facts={
             "promotion": str(request.pk),
             "state": request.state,
@@ -124,25 +124,11 @@ def who(request: PromotionRequest, verb: Verb) -> set[int]:
 
 def requester_of(request: PromotionRequest | ReleaseSet) -> set[int]:
     """Return the requester; for a robot, the user who is responsible for it."""
-    user = request.requested_by
-    if user.kind != User.Kind.ROBOT:
-        return {user.pk}
-    responsible: int | None = user.robot.responsible_id
-    return {responsible} if responsible is not None else set()
+    return person_behind(request.requested_by)
 
 
 def _voters(request: PromotionRequest, **which: object) -> set[int]:
     return set(request.votes.filter(**which).values_list("voter", flat=True))
-
-
-def by(event: AuditRecorded) -> User | None:
-    """Return who did it."""
-    return User.objects.filter(pk=event.actor_id).first() if event.actor_id is not None else None
-
-
-def because(event: AuditRecorded, before: str = "Reason: ") -> str:
-    """Return the reason of an event as the end of a sentence, or ""."""
-    return f" {before}{event.reason}" if event.reason else ""
 
 
 def needs_approval(request: PromotionRequest) -> bool:
@@ -154,14 +140,14 @@ def _asked(request: PromotionRequest, event: AuditRecorded) -> None:
     if not needs_approval(request):
         return
     text = f"{request.requested_by} asks for approval. Reason: {request.reason}"
-    _tell(ASKED, request, _key(event), text=text, people=who_can_approve(request), actor=by(event))
+    _tell(ASKED, request, key_of(event), text=text, people=who_can_approve(request), actor=by(event))
 
 
 def _ready(request: PromotionRequest, event: AuditRecorded) -> None:
     settle(thread_of(request), (ASKED, REMINDED))
     text = f"All requirements are met. It expires{at(request.execute_by)} unless somebody runs it."
     people = requester_of(request) | who(request, Verb.PROMOTION_EXECUTE)
-    _tell(DECIDED, request, _key(event), text=text, people=people)
+    _tell(DECIDED, request, key_of(event), text=text, people=people)
 
 
 def _rejected(request: PromotionRequest, event: AuditRecorded) -> None:
@@ -169,7 +155,7 @@ def _rejected(request: PromotionRequest, event: AuditRecorded) -> None:
     actor = by(event)
     text = f"{actor} rejected it.{because(event)}"
     people = requester_of(request) | _voters(request, value=Vote.Value.APPROVE)
-    _tell(DECIDED, request, _key(event), text=text, people=people, actor=actor)
+    _tell(DECIDED, request, key_of(event), text=text, people=people, actor=actor)
 
 
 def _withdrawn(request: PromotionRequest, event: AuditRecorded) -> None:
@@ -180,7 +166,7 @@ def _objected(request: PromotionRequest, event: AuditRecorded) -> None:
     actor = by(event)
     text = f"{actor} objected; it waits until the objection is withdrawn or overruled.{because(event)}"
     people = requester_of(request) | _voters(request, value=Vote.Value.APPROVE)
-    _tell(DECIDED, request, _key(event), text=text, people=people, actor=actor)
+    _tell(DECIDED, request, key_of(event), text=text, people=people, actor=actor)
 
 
 def _reminded(request: PromotionRequest, event: AuditRecorded) -> None:
@@ -190,38 +176,38 @@ def _reminded(request: PromotionRequest, event: AuditRecorded) -> None:
     else:
         text = f"It still waits for approval, and expires{at(request.approve_by)}."
         people = who_can_approve(request) - _voters(request, lapsed_at=None)
-    _tell(REMINDED, request, _key(event), text=text, people=people)
+    _tell(REMINDED, request, key_of(event), text=text, people=people)
 
 
 def _superseding(request: PromotionRequest, event: AuditRecorded) -> None:
     text = f"{request.superseded_by} is newer and will replace it{at(request.supersede_at)}."
-    _tell(EXPIRED, request, _key(event), text=text, people=requester_of(request))
+    _tell(EXPIRED, request, key_of(event), text=text, people=requester_of(request))
 
 
 def _superseded(request: PromotionRequest, event: AuditRecorded) -> None:
     settle(thread_of(request), (ASKED, REMINDED, DECIDED))
     text = f"{request.superseded_by} is newer and replaced it."
-    _tell(EXPIRED, request, _key(event), text=text, people=requester_of(request))
+    _tell(EXPIRED, request, key_of(event), text=text, people=requester_of(request))
 
 
 def _regressed(request: PromotionRequest, event: AuditRecorded) -> None:
     settle(thread_of(request), (DECIDED,))
     text = f"It no longer meets all requirements.{because(event, '')}"
     people = requester_of(request) | _voters(request, value=Vote.Value.APPROVE)
-    _tell(REGRESSED, request, _key(event), text=text, people=people)
+    _tell(REGRESSED, request, key_of(event), text=text, people=people)
 
 
 def _lapsed(request: PromotionRequest, event: AuditRecorded) -> None:
     people = _voters(request, value=Vote.Value.APPROVE, lapsed_at__isnull=False)
     text = f"Your approval does not count any more.{because(event, '')}"
-    _tell(REGRESSED, request, _key(event), text=text, people=people)
+    _tell(REGRESSED, request, key_of(event), text=text, people=people)
 
 
 def _expired(request: PromotionRequest, event: AuditRecorded) -> None:
     settle(thread_of(request), (ASKED, REMINDED, DECIDED))
     what = "approved" if event.reason == "approve_by" else "run"
     text = f"It was not {what} in time. Request it again if it is still needed."
-    _tell(EXPIRED, request, _key(event), text=text, people=requester_of(request))
+    _tell(EXPIRED, request, key_of(event), text=text, people=requester_of(request))
 
 
 def _executing(request: PromotionRequest, event: AuditRecorded) -> None:
@@ -232,7 +218,7 @@ def _executed(request: PromotionRequest, event: AuditRecorded) -> None:
     settle(thread_of(request), (DECIDED, TO_VERIFY))
     text = f"{request.environment.slug} now has {request.repository.name}:{request.tag}."
     people = requester_of(request) | _voters(request, value=Vote.Value.APPROVE)
-    _tell(EXECUTED, request, _key(event), text=text, people=people, actor=by(event))
+    _tell(EXECUTED, request, key_of(event), text=text, people=people, actor=by(event))
 
 
 def _failed(request: PromotionRequest, event: AuditRecorded) -> None:
@@ -240,54 +226,50 @@ def _failed(request: PromotionRequest, event: AuditRecorded) -> None:
     runner = {request.executed_by_id} if request.executed_by_id is not None else set()
     people = requester_of(request) | runner | who(request, Verb.PROMOTION_EXECUTE)
     text = f"It failed; the environment keeps its image.{because(event, '')}"
-    _tell(FAILED, request, _key(event), text=text, people=people)
+    _tell(FAILED, request, key_of(event), text=text, people=people)
 
 
 def _failed_once(request: PromotionRequest, event: AuditRecorded) -> None:
     runner = {request.executed_by_id} if request.executed_by_id is not None else set()
     text = f"It failed for a technical reason, and can be run again.{because(event, '')}"
-    _tell(FAILED, request, _key(event), text=text, people=requester_of(request) | runner)
+    _tell(FAILED, request, key_of(event), text=text, people=requester_of(request) | runner)
 
 
 def _broke_glass(request: PromotionRequest, event: AuditRecorded) -> None:
     actor = by(event)
     text = f"{actor} promoted it without approval. Review it.{because(event)}"
-    _tell(BREAK_GLASS, request, _key(event), text=text, people=who(request, Verb.PROMOTION_APPROVE), actor=actor)
+    _tell(BREAK_GLASS, request, key_of(event), text=text, people=who(request, Verb.PROMOTION_APPROVE), actor=actor)
 
 
 def _review_overdue(request: PromotionRequest, event: AuditRecorded) -> None:
     text = "Nobody has reviewed this use of break-glass in time. Until then it stays on the board."
     people = who(request, Verb.PROMOTION_APPROVE) - requester_of(request)
-    _tell(BREAK_GLASS, request, _key(event), text=text, people=people)
+    _tell(BREAK_GLASS, request, key_of(event), text=text, people=people)
 
 
 def _reviewed(request: PromotionRequest, event: AuditRecorded) -> None:
     settle(thread_of(request), (BREAK_GLASS,))
     actor = by(event)
     text = f"{actor} reviewed your use of break-glass.{because(event)}"
-    _tell(BREAK_GLASS, request, _key(event), text=text, people=requester_of(request), actor=actor)
+    _tell(BREAK_GLASS, request, key_of(event), text=text, people=requester_of(request), actor=actor)
 
 
 def _to_verify(request: PromotionRequest, event: AuditRecorded) -> None:
     text = f"{request.environment.slug} has the new image. Say whether it works."
     people = requester_of(request) | who(request, Verb.PROMOTION_EXECUTE)
-    _tell(TO_VERIFY, request, _key(event), text=text, people=people)
+    _tell(TO_VERIFY, request, key_of(event), text=text, people=people)
 
 
 def _commented(request: PromotionRequest, event: AuditRecorded) -> None:
     actor = by(event)
     writers = set(request.comments.values_list("author", flat=True))
     people = requester_of(request) | _voters(request) | writers
-    _tell(DISCUSSED, request, _key(event), text=f"{actor} commented on it.", people=people, actor=actor)
+    _tell(DISCUSSED, request, key_of(event), text=f"{actor} commented on it.", people=people, actor=actor)
 
 
 def at(moment: datetime | None) -> str:
     """Return a time as the end of a sentence, or ""."""
     return f" at {moment:%Y-%m-%d %H:%M} UTC" if moment is not None else ""
-
-
-def _key(event: AuditRecorded) -> str:
-    return f"audit-{event.event_id}"
 
 
 _TELLERS: Final[Mapping[str, Callable[[PromotionRequest, AuditRecorded], None]]] = {

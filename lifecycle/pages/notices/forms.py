@@ -67,6 +67,10 @@ class PreferencesForm(forms.Form):
         )  # fmt: skip
 
 
+# The prefix of a number, as people write it: the thread of its notices.
+_THREADS: Final = {"": "promotionrequest", "PR": "promotionrequest", "WV": "waiver", "Q": "quarantine"}
+
+
 class MuteForm(forms.Form):
     """What to mute, and until when in the reader's time zone."""
 
@@ -75,7 +79,7 @@ class MuteForm(forms.Form):
         label="Which",
         required=False,
         max_length=255,
-        help_text="A repository such as shop/api, PR-13, or a topic such as promotion.asked.",
+        help_text="A repository such as shop/api, PR-13, WV-2, Q-4, or a topic such as promotion.asked.",
         widget=forms.TextInput(attrs={"class": "form-control", "autocomplete": "off"}),
     )
     until = forms.DateTimeField(
@@ -85,11 +89,12 @@ class MuteForm(forms.Form):
     )
 
     def clean_value(self) -> str:
-        """Return the value as it is stored: the thread for a number such as PR-13."""
+        """Return the value as it is stored: the thread for a number such as PR-13. A number alone is a promotion."""
         value: str = self.cleaned_data["value"].strip()
-        number = value.upper().removeprefix("PR-")
-        if self.cleaned_data.get("scope") == Mute.Scope.THREAD and number.isascii() and number.isdigit():
-            return f"promotionrequest-{number}"
+        kind, _, number = value.upper().rpartition("-")
+        thread = _THREADS.get(kind)
+        if self.cleaned_data.get("scope") == Mute.Scope.THREAD and thread and number.isascii() and number.isdigit():
+            return f"{thread}-{number}"
         return value
 
     def until_in(self, zone: ZoneInfo) -> datetime:
