@@ -8,7 +8,7 @@ TEST_PROCESSES ?= 2
 BUILT_BENCHES := ingest lineage api token match
 
 .DEFAULT_GOAL := help
-.PHONY: help system setup up demo down logs status test test-long mutants lint fmt docs bench lock image assets
+.PHONY: help system setup up demo down logs status test test-again test-long mutants lint fmt docs bench lock image assets
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -47,8 +47,12 @@ logs: ## follow the logs of all services
 # Each process has its own servers. The tests run in file order, always the same; `test-long` shuffles them.
 test: setup ## run all tests except the long ones
 	@$(BIN)/python config/embedded/system.py --tests
+	@rm -f .pytest_cache/exit
 	@$(BIN)/python -m pytest -p no:randomly -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
-		-m "not long" $(PYTEST_ARGS)
+		-m "not long" $(PYTEST_ARGS) || { code=$$?; mkdir -p .pytest_cache; echo $$code > .pytest_cache/exit; exit $$code; }
+
+test-again: setup ## run what failed in the last `make test` once more, alone; more than 5 failures stay failures
+	@$(BIN)/python -m tests.again
 
 test-long: setup ## run all tests, one by one, in random order, then 300 mutants (SEED=1 chooses others)
 	@$(BIN)/python config/embedded/system.py --tests

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 ARGUMENTS = [
@@ -18,6 +18,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+expect.set_options(timeout=20_000)  # milliseconds; a busy machine answers late
+
 NEEDS_CHROMIUM = pytest.mark.skipif(
     not os.path.exists(CHROMIUM), reason="needs Chromium (make system, or CHROMIUM=path)"
 )

@@ -1,4 +1,4 @@
-"""Rules for every Python file: each silenced check has a reason, and no test module imports a fixture."""
+"""Rules for every Python file: a silenced check has a reason, no test imports a fixture, browser tests wait."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import subprocess
 import tokenize
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,46 @@ def test_imported_fixture_is_found() -> None:
     assert fixtures == {"tests.a": {"dock"}}
     assert imported_fixtures(ast.parse("from tests.a import dock, helper"), fixtures) == ["dock"]
     assert imported_fixtures(ast.parse("from tests.conftest import helper"), fixtures) == ["helper"]
+
+
+# What these return is true for one moment; a page may be a moment late. `expect(...)` of Playwright waits.
+OF_ONE_MOMENT = {
+    "is_visible", "is_hidden", "is_checked", "is_enabled", "is_disabled", "inner_text", "all_inner_texts",
+    "text_content", "get_attribute", "input_value", "count", "evaluate",
+}  # fmt: skip
+
+
+def impatient(source: str) -> list[int]:
+    """Return the lines that assert what a page shows at one moment, or leave it before a click was answered."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assert):
+            text = ast.unparse(node)
+            names = {name.attr for name in ast.walk(node) if isinstance(name, ast.Attribute)}
+            if names & OF_ONE_MOMENT and ".objects" not in text:
+                found.append(node.lineno)
+        body = getattr(node, "body", None)
+        for first, second in pairwise(body if isinstance(body, list) else []):
+            if ast.unparse(first).endswith(".click()") and ".goto(" in ast.unparse(second).partition("\n")[0]:
+                found.append(second.lineno)
+    return sorted(found)
+
+
+def test_browser_tests_wait_for_what_they_expect() -> None:
+    found = {path.name: impatient(path.read_text()) for path in (ROOT / "tests/e2e").rglob("*.py")}
+    assert {name: lines for name, lines in found.items() if lines} == {}, "use `expect(...)` of Playwright"
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("assert page.get_by_role('alert').is_visible()", [1]),
+        ("assert row.count() == 1", [1]),
+        ("button.click()\npage.goto('/x/')", [2]),
+        ("assert InboxItem.objects.count() == 1", []),
+        ("expect(row).to_have_count(1)", []),
+        ("button.click()\nexpect(row).to_have_count(1)\npage.goto('/x/')", []),
+    ],
+)
+def test_impatient_line_is_found(source: str, lines: list[int]) -> None:
+    assert impatient(source) == lines

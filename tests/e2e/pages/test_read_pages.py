@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.e2e.chromium import LOOKS, NEEDS_CHROMIUM, signed_in
 from tests.factories import dock
@@ -52,7 +52,7 @@ def test_sign_in_passes_axe_and_shows_an_error(browser: Browser, live_server: An
     page.fill("#id_login", "shop-dev")
     page.fill("#id_password", "not the password")
     page.get_by_role("button", name="Sign in").click()
-    assert page.get_by_role("alert").is_visible()
+    expect(page.get_by_role("alert")).to_be_visible()
 
 
 def test_shortcuts_work_and_can_be_turned_off(browser: Browser, live_server: Any) -> None:
@@ -62,9 +62,9 @@ def test_shortcuts_work_and_can_be_turned_off(browser: Browser, live_server: Any
     page.keyboard.press("l")
     page.wait_for_url("**/lineage/")
     page.keyboard.press("j")
-    assert page.evaluate("document.activeElement.matches('[data-row-link]')")
+    expect(page.locator("[data-row-link]:focus")).to_have_count(1)
     page.keyboard.press("?")
-    assert page.get_by_role("dialog").is_visible()
+    expect(page.get_by_role("dialog")).to_be_visible()
     page.get_by_label("Use single-key shortcuts in this browser").uncheck()
     page.get_by_role("button", name="Close").click()
     page.keyboard.press("g")
@@ -78,10 +78,10 @@ def test_filter_and_theme_work_without_script(browser: Browser, live_server: Any
     page.goto(live_server.url + reverse("lifecycle:images"))
     page.locator(".filters input[name=q]").fill("worker")
     page.get_by_role("button", name="Filter").click()
-    assert page.locator("[data-row-link]").all_inner_texts() == ["shop/worker"]
+    expect(page.locator("[data-row-link]")).to_have_text(["shop/worker"])
     page.locator(".menu-button").click()
     page.get_by_role("button", name="Dark").click()
-    assert page.locator("html").get_attribute("data-bs-theme") == "dark"
+    expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
 
 
 def test_palette_finds_and_opens_by_keyboard(browser: Browser, live_server: Any) -> None:
@@ -95,7 +95,7 @@ def test_palette_finds_and_opens_by_keyboard(browser: Browser, live_server: Any)
     page.wait_for_url("**/t/shop/r/shop/worker/")
     page.keyboard.press("Control+k")
     page.keyboard.press("Escape")
-    assert not page.locator("#palette").is_visible()
+    expect(page.locator("#palette")).to_be_hidden()
 
 
 def test_search_works_on_a_phone_without_script(browser: Browser, live_server: Any) -> None:
@@ -104,4 +104,4 @@ def test_search_works_on_a_phone_without_script(browser: Browser, live_server: A
     page.get_by_label("Search for").fill("CVE-2024-5535")
     page.get_by_role("button", name="Search").click()
     page.get_by_role("link", name="CVE-2024-5535").click()
-    assert "shop/api:1.0" in page.locator("table").inner_text()
+    expect(page.locator("table")).to_contain_text("shop/api:1.0")
