@@ -99,8 +99,8 @@ class Plugin:
         """Run every test once and note its statements and seconds; leave out those that fail."""
         kept = self._kept()
         unknown = [number for number, item in enumerate(self._items) if _key(item) not in kept["tests"]]
-        if not unknown:  # one test sets the database up
-            unknown = [next(n for n, item in enumerate(self._items) if "db" in getattr(item, "fixturenames", ()))]
+        if not unknown:  # one test sets the database up, if any needs it
+            unknown = [n for n, item in enumerate(self._items) if "db" in getattr(item, "fixturenames", ())][:1]
         self._say(f"Running {len(unknown)} tests once, to see which statements each of them runs ...")
         ran: set[Line] = set()
         setattr(builtins, RAN, lambda path, line: ran.add((path, line)))

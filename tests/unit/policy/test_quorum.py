@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifecycle.policy.quorum import Quorum, Rule, quorum
+from lifecycle.policy.quorum import ANYBODY, Quorum, Rule, quorum, with_rest
 
 
 def rule(name: str, required: int, *people: str) -> Rule:
@@ -57,14 +59,40 @@ def test_without_rules_nothing_is_missing() -> None:
     assert (got.is_reached, got.surplus, got.helpers) == (True, ("ann",), ())
 
 
+def test_chain_of_moves_frees_a_place() -> None:
+    """dan fits only owners; cat leaves it for security, and sue leaves that one for the last."""
+    rules = [rule("owners", 1, "cat", "dan"), rule("security", 1, "cat", "sue"), rule("last", 1, "sue")]
+    got = quorum(rules, ["cat", "sue", "dan"])
+    assert (got.by_rule, got.missing) == ((("dan",), ("cat",), ("sue",)), 0)
+
+
+def test_helpers_are_named_for_the_rules_that_they_fill() -> None:
+    rules = [rule("owners", 2, "ann", "bob", "cat"), rule("done", 1, "zoe", "bob"), rule("security", 1, "ann", "sue")]
+    got = quorum(rules, ["zoe", "ann"], ["sue", "bob", "cat", "dan"])
+    assert got.by_rule == (("ann",), ("zoe",), ())
+    assert got.helpers == ("bob", "cat", "sue")
+    assert got.helpers_by_rule == (("bob", "cat"), (), ("sue",))
+
+
+@pytest.mark.parametrize(("required", "rest"), [(0, 0), (2, 0), (3, 0), (4, 1), (9, 6)])
+def test_anybody_fills_the_places_that_no_rule_names(required: int, rest: int) -> None:
+    rules = [rule("owners", 1, "ann"), rule("security", 2, "sue")]
+    assert with_rest(rules, required, ["ann", "kim"]) == [*rules, Rule(ANYBODY, rest, frozenset({"ann", "kim"}))]
+    assert with_rest([], required, ["kim"]) == [Rule(ANYBODY, required, frozenset({"kim"}))]
+
+
 NAMES = "abcdef"
+# Bits choose the people, so that large and small groups are as likely, and most of them overlap.
 RULES = st.lists(
     st.builds(
-        Rule, st.sampled_from(("x", "y", "z")), st.integers(0, 3), st.frozensets(st.sampled_from(NAMES), max_size=5)
+        lambda required, bits: rule("x", required, *(name for number, name in enumerate(NAMES) if bits >> number & 1)),
+        st.integers(0, 2),
+        st.integers(0, 2 ** len(NAMES) - 1),
     ),
+    min_size=1,
     max_size=3,
 )
-PEOPLE = st.lists(st.sampled_from(NAMES), unique=True, max_size=5)
+PEOPLE = st.builds(lambda order, count: order[:count], st.permutations(NAMES), st.integers(0, 5))
 
 
 def most_places(rules: list[Rule], people: list[str]) -> int:
@@ -88,6 +116,10 @@ def test_matching_is_the_largest_one(rules: list[Rule], approvers: list[str], ca
     assert got.missing == wanted - best
     assert sum(got.short) == wanted - most_places(rules, [*approvers, *others])
     assert got.helpers == tuple(name for name in others if most_places(rules, [*approvers, name]) > best)
+    for index, (rule_, helpers) in enumerate(zip(rules, got.helpers_by_rule, strict=True)):
+        only_here = [*rules[:index], replace(rule_, people=rule_.people | {"new"}), *rules[index + 1 :]]
+        is_open = most_places(only_here, [*approvers, "new"]) > best
+        assert helpers == (tuple(name for name in got.helpers if name in rule_.people) if is_open else ())
 
 
 @settings(deadline=None)  # machines differ
