@@ -16,18 +16,22 @@ from lifecycle.core.severities import SEVERITIES, UNKNOWN
 
 _LOCK: Final = 0x67726F75  # one writer at a time: two feeds can have records of the same vulnerability
 _ROUNDS_MAX: Final = 50  # a longer chain of aliases is an error in a feed
+_ALIASES_MAX: Final = 32  # a record with more would merge everything that it names (osv.dev has the same limit)
 _CVE: Final = re.compile(r"CVE-(\d{4})-(\d{1,19})")
-_COLUMNS: Final = "a.id, a.osv_id, a.aliases, a.upstream, a.related, a.own_severity"
+_COLUMNS: Final = "a.id, a.osv_id, a.aliases, a.upstream, a.related, a.own_severity, f.kind = 'cve'"
+_FEED: Final = "JOIN lifecycle_feed f ON f.id = a.feed_id"
 _LIVE: Final = "a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL"
 # The records with these ids, those that have one of them as an alias, and those of one upstream record.
 _STEP: Final = f"""
-SELECT {_COLUMNS} FROM lifecycle_advisory a WHERE a.osv_id = ANY(%(ids)s) AND {_LIVE}
+SELECT {_COLUMNS} FROM lifecycle_advisory a {_FEED} WHERE a.osv_id = ANY(%(ids)s) AND {_LIVE}
 UNION
 SELECT {_COLUMNS} FROM unnest(%(ids)s::varchar[]) AS named(id)
-JOIN lifecycle_advisory a ON a.aliases @> ARRAY[named.id] WHERE {_LIVE}
+JOIN lifecycle_advisory a ON a.aliases @> ARRAY[named.id] AND cardinality(a.aliases) <= {_ALIASES_MAX}
+{_FEED} WHERE {_LIVE}
 UNION
 SELECT {_COLUMNS} FROM unnest(%(ids)s::varchar[]) AS named(id)
-JOIN lifecycle_advisory a ON a.upstream @> ARRAY[named.id] AND cardinality(a.upstream) = 1 WHERE {_LIVE}
+JOIN lifecycle_advisory a ON a.upstream @> ARRAY[named.id] AND cardinality(a.upstream) = 1
+{_FEED} WHERE {_LIVE}
 """  # noqa: S608 -- only constants of this module are inserted
 # Records without a severity of their own that can take it from one of these ids.
 _DEPENDENTS: Final = f"""
@@ -36,13 +40,19 @@ JOIN lifecycle_advisory a ON a.upstream @> ARRAY[named.id] WHERE a.own_severity 
 UNION
 SELECT a.osv_id FROM unnest(%(ids)s::varchar[]) AS named(id)
 JOIN lifecycle_advisory a ON a.related @> ARRAY[named.id] WHERE a.own_severity = 'unknown' AND {_LIVE}
+UNION
+SELECT a.osv_id FROM unnest(%(ids)s::varchar[]) AS named(id)
+JOIN lifecycle_advisory a ON a.aliases @> ARRAY[named.id] WHERE a.own_severity = 'unknown' AND {_LIVE}
 """  # noqa: S608 -- likewise
 _UPDATE: Final = """
 UPDATE lifecycle_advisory a
-SET vulnerability = new.vulnerability, severity = new.severity, severity_source = new.source, is_grouped = true
-FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[]) AS new(id, vulnerability, severity, source)
-WHERE a.id = new.id AND (NOT a.is_grouped OR (a.vulnerability, a.severity, a.severity_source)
-                         IS DISTINCT FROM (new.vulnerability, new.severity, new.source))
+SET vulnerability = new.vulnerability, severity = new.severity, severity_source = new.source, is_grouped = true,
+    cves = string_to_array(new.cves, ' ')
+FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[])
+     AS new(id, vulnerability, severity, source, cves)
+WHERE a.id = new.id AND (NOT a.is_grouped OR (a.vulnerability, a.severity, a.severity_source, a.cves)
+                         IS DISTINCT FROM (new.vulnerability, new.severity, new.source,
+                                           string_to_array(new.cves, ' ')::varchar[]))
 RETURNING a.id
 """
 
@@ -55,12 +65,18 @@ class _Record:
     upstream: tuple[str, ...]
     related: tuple[str, ...]
     own_severity: str
+    is_cve_record: bool  # from the CVE program or NVD: counts where no database that knows the software rates it
 
     @property
     def same_as(self) -> tuple[str, ...]:
         """Other names of this vulnerability. A record with several upstream records (DSA, USN) is about all of them
-        together, so it is none of them."""
-        return self.aliases + (self.upstream if len(self.upstream) == 1 else ())
+        together, so it is none of them. The same holds for more aliases than one vulnerability can have."""
+        aliases = self.aliases if len(self.aliases) <= _ALIASES_MAX else ()
+        return aliases + (self.upstream if len(self.upstream) == 1 else ())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.osv_id, *self.same_as)
 
 
 @transaction.atomic
@@ -76,21 +92,23 @@ def regroup(osv_ids: Iterable[str]) -> set[int]:
     if not seeds:
         return set()
     with connection.cursor() as cursor:
-        cursor.execute(_DEPENDENTS, {"ids": sorted(seeds)})
-        seeds |= {row[0] for row in cursor.fetchall()}
         records = _closure(cursor, seeds)
+        names = seeds.union(*(record.names for record in records.values()))
+        cursor.execute(_DEPENDENTS, {"ids": sorted(names)})
+        dependents = {row[0] for row in cursor.fetchall()} - names
+        if dependents:
+            records |= _closure(cursor, dependents)
         groups = _groups(records.values())
         elsewhere = _severities_elsewhere(cursor, groups)
         rows = []
         for group in groups:
-            name = _name_of(group)
-            known = [(SEVERITIES.index(r.own_severity), r.osv_id) for r in group if r.own_severity != UNKNOWN]
+            name, known, cves = _name_of(group), _worst(group), _cves(n for r in group for n in r.names)
             for record in group:
                 severity, source = record.own_severity, ""
-                if severity == UNKNOWN and (best := min(known, default=None) or elsewhere.get(record.pk)):
+                if severity == UNKNOWN and (best := known or elsewhere.get(record.pk)):
                     severity, source = SEVERITIES[best[0]], best[1]
-                rows.append((record.pk, name, severity, source))
-        cursor.execute(_UPDATE, [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []])
+                rows.append((record.pk, name, severity, source, " ".join(sorted(cves | _cves(record.upstream)))))
+        cursor.execute(_UPDATE, [list(column) for column in zip(*rows, strict=True)] or [[], [], [], [], []])
         return {row[0] for row in cursor.fetchall()}
 
 
@@ -103,10 +121,10 @@ def _closure(cursor: CursorWrapper, ids: Collection[str]) -> dict[int, _Record]:
             break
         cursor.execute(_STEP, {"ids": sorted(frontier)})
         frontier = set()
-        for pk, osv_id, aliases, upstream, related, severity in cursor.fetchall():
-            record = _Record(pk, osv_id, tuple(aliases), tuple(upstream), tuple(related), severity)
+        for pk, osv_id, aliases, upstream, related, severity, is_cve_record in cursor.fetchall():
+            record = _Record(pk, osv_id, tuple(aliases), tuple(upstream), tuple(related), severity, is_cve_record)
             records[pk] = record
-            frontier.update({osv_id, *record.same_as} - seen)
+            frontier.update({*record.names} - seen)
         seen |= frontier
     return records
 
@@ -134,7 +152,7 @@ def _groups(records: Iterable[_Record]) -> list[list[_Record]]:
 
 def _name_of(group: Collection[_Record]) -> str:
     """Return the lowest CVE id among all names, else the lowest GitHub id, else the lowest id of a record."""
-    names = {name for record in group for name in (record.osv_id, *record.same_as)}
+    names = {name for record in group for name in record.names}
     cves = [(int(match[1]), int(match[2]), name) for name in names if (match := _CVE.fullmatch(name))]
     if cves:
         return min(cves)[2]
@@ -142,24 +160,37 @@ def _name_of(group: Collection[_Record]) -> str:
     return min(github or [record.osv_id for record in group])
 
 
+def _cves(names: Iterable[str]) -> set[str]:
+    return {name for name in names if _CVE.fullmatch(name)}
+
+
+def _worst(group: Iterable[_Record]) -> tuple[int, str] | None:
+    """Return the worst (rank, id) of the severities that the records state themselves; None when none does.
+
+    Records of the CVE program and of NVD count only where no other record states one.
+    """
+    known = [r for r in group if r.own_severity != UNKNOWN]
+    known = [r for r in known if not r.is_cve_record] or known
+    return min(((SEVERITIES.index(r.own_severity), r.osv_id) for r in known), default=None)
+
+
 def _severities_elsewhere(cursor: CursorWrapper, groups: Iterable[Collection[_Record]]) -> dict[int, tuple[int, str]]:
-    """Return, for records of groups without a severity, the worst (rank, id) of their upstream and related records."""
-    unknown = [
-        record for group in groups if all(r.own_severity == UNKNOWN for r in group) for record in group
-    ]  # fmt: skip
-    wanted = {name for record in unknown for name in (*record.upstream, *record.related)}
+    """Return, for records of groups without a severity, the worst (rank, id) of their upstream, else related records.
+
+    A bundle (DSA, USN) names CVE ids. What counts is each record of that vulnerability, under any of its names.
+    """
+    unknown = [record for group in groups if _worst(group) is None for record in group]
+    wanted = {name for record in unknown for name in (*record.upstream, *record.related, *record.aliases)}
     if not wanted:
         return {}
-    cursor.execute(
-        f"SELECT a.osv_id, a.own_severity FROM lifecycle_advisory a"  # noqa: S608 -- a constant of this module
-        f" WHERE a.osv_id = ANY(%s) AND a.own_severity <> 'unknown' AND {_LIVE}",
-        [sorted(wanted)],
-    )
-    known = {osv_id: SEVERITIES.index(severity) for osv_id, severity in cursor.fetchall()}
+    known: dict[str, tuple[int, str]] = {}
+    for group in _groups(_closure(cursor, wanted).values()):
+        if (best := _worst(group)) is not None:
+            known |= dict.fromkeys((name for record in group for name in record.names), best)
     found: dict[int, tuple[int, str]] = {}
     for record in unknown:
-        for names in (record.upstream, record.related):
-            ranked = [(known[name], name) for name in names if name in known]
+        for names in (record.aliases, record.upstream, record.related):
+            ranked = [known[name] for name in names if name in known]
             if ranked and record.pk not in found:
                 found[record.pk] = min(ranked)
     return found

@@ -83,7 +83,8 @@ class PackageVerdict:
     severity: str
     state: str = Match.State.OPEN.value
     reason: str = ""
-    severity_source: str = ""
+    severity_source: str = ""  # the record that the severity is from; "" for the advisory itself
+    vulnerability: str = ""  # the name that all records of it share
 
 
 def match_packages(package_ids: Collection[int]) -> set[int]:
@@ -237,7 +238,8 @@ def _verdicts(packages: Sequence[Coordinates], offset: int) -> Iterable[PackageV
         parameters = _parameters(cursor, _INPUT, "true", columns)
         cursor.execute(
             f"""
-            SELECT pairs.package_id, a.id, a.osv_id, ai.fixed_version, a.severity, {_STATE}, {_REASON}
+            SELECT pairs.package_id, a.id, a.osv_id, ai.fixed_version, a.severity, {_STATE}, {_REASON},
+                   a.severity_source, a.vulnerability
             FROM ({_PAIRS.format(package=_INPUT, scope="true")}) pairs
             JOIN lifecycle_affectedinterval ai ON ai.id = pairs.interval_id
             JOIN lifecycle_advisory a ON a.id = pairs.advisory_id

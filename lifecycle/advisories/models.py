@@ -16,9 +16,17 @@ from lifecycle.versions import current_key_version
 class Feed(models.Model):
     """A source of advisories, synchronised as a whole. An advisory is identified by (feed, id)."""
 
+    class Kind(models.TextChoices):
+        OSV = "osv", "Advisories (OSV)"
+        CVE = "cve", "CVE records"
+        KEV = "kev", "Known exploited vulnerabilities (KEV)"
+        EPSS = "epss", "Exploit scores (EPSS)"
+
     name = models.CharField(max_length=120, unique=True)
+    kind = models.CharField(max_length=4, choices=Kind, default=Kind.OSV, db_default=Kind.OSV)
     location = models.CharField(max_length=500)
-    synced_at = models.DateTimeField(null=True, blank=True)
+    synced_at = models.DateTimeField(null=True, blank=True)  # when it was last read without an error
+    data_at = models.DateTimeField(null=True, blank=True)  # what the list says of its own date: KEV and EPSS
 
     def __str__(self) -> str:
         return self.name
@@ -56,6 +64,8 @@ class Advisory(models.Model):
     severity_source = models.CharField(max_length=200, blank=True, default="", db_default="")  # "": the record itself
     # The name that all records of one vulnerability share, in all feeds: its CVE id if it has one (grouping.py).
     vulnerability = models.CharField(max_length=200, blank=True, default="", db_default="")
+    # All CVE ids of it, and those that a bundle (DSA, USN) names: what KEV and EPSS know it by.
+    cves: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=200), default=list, db_default=[])
     is_grouped = models.BooleanField(default=False, db_default=False)  # False: stored by an older version
     score = models.FloatField(null=True)  # CVSS base score, 0 to 10; null without a vector
     vector = models.CharField(max_length=200, blank=True)
@@ -84,10 +94,54 @@ class Advisory(models.Model):
         super().save(*args, **kwargs)
 
     @property
+    def severity_by(self) -> str:
+        """The id of the record that states the severity: this one, or another; "" while nobody knows it."""
+        return "" if self.severity == self.Severity.UNKNOWN else self.severity_source or self.osv_id
+
+    @property
     def other_names(self) -> list[str]:
         """The record's id and aliases, without the name that is shown first."""
         names = dict.fromkeys((self.osv_id, *self.aliases))
         return [name for name in names if name != self.vulnerability]
+
+
+class KnownExploited(models.Model):
+    """A CVE that a feed of kind KEV lists as exploited."""
+
+    feed = models.ForeignKey(Feed, on_delete=models.CASCADE, related_name="known_exploited")
+    cve = models.CharField(max_length=30)
+    added_on = models.DateField()
+    due_on = models.DateField(null=True)
+    is_ransomware = models.BooleanField(default=False)  # known to be used in ransomware campaigns
+    name = models.CharField(max_length=500, blank=True)
+    required_action = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        verbose_name_plural = "known exploited"
+        constraints = (models.UniqueConstraint(fields=("cve", "feed"), name="knownexploited_once_per_cve_and_feed"),)
+
+    def __str__(self) -> str:
+        return self.cve
+
+
+class ExploitScore(models.Model):
+    """The EPSS score of a CVE, of the day in `Feed.data_at`."""
+
+    feed = models.ForeignKey(Feed, on_delete=models.CASCADE, related_name="exploit_scores")
+    cve = models.CharField(max_length=30)
+    score = models.FloatField()  # the probability that it is exploited in the next 30 days, 0 to 1
+    percentile = models.FloatField()  # the share of all CVEs with the same score or less, 0 to 1
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=("cve", "feed"), name="exploitscore_once_per_cve_and_feed"),
+            models.CheckConstraint(
+                condition=Q(score__range=(0, 1), percentile__range=(0, 1)), name="exploitscore_is_a_share"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.cve}: {self.score}"
 
 
 class AffectedInterval(models.Model):

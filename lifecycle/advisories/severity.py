@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -26,6 +27,12 @@ _VENDOR_WORDS: Final = {
 }
 _CVSS_TYPES: Final = ("CVSS_V4", "CVSS_V3", "CVSS_V2")
 _VECTOR_MAX_CHARS: Final = 200
+# Fields of RubyGems and RustSec with a score or a vector, for the CVSS version that applies to a bare score.
+_CVSS_FIELDS: Final = {"cvss_v4": "CVSS_V4", "cvss_v3": "CVSS_V3", "cvss": "CVSS_V3", "cvss_v2": "CVSS_V2"}
+_SCORE: Final = re.compile(r"\d{1,2}(?:\.\d{1,2})?", re.ASCII)
+_VECTOR_STARTS: Final = {"CVSS:4.": "CVSS_V4", "CVSS:3.": "CVSS_V3", "AV:": "CVSS_V2"}
+# AlmaLinux, Rocky Linux and Red Hat begin the summary of a security advisory with their rating: "Important: kernel".
+_RATED_ID: Final = re.compile(r"[A-Z]{1,4}SA-\d{4}:\S+")
 
 
 def word_of_score(score: float, kind: str = "CVSS_V3") -> str:
@@ -57,26 +64,49 @@ def severity_of(record: Mapping[str, Any]) -> tuple[str, float | None, str]:
     affected = [entry for entry in _list(record.get("affected")) if isinstance(entry, Mapping)]
     stated = _list(record.get("severity")) or [item for entry in affected for item in _list(entry.get("severity"))]
     stated = [item for item in stated if isinstance(item, Mapping)]
+    given = [*_given_scores(record, affected)]
     for kind in _CVSS_TYPES:
         scored = [
-            (score, vector)
+            (score, vector.strip())
             for item in stated
             if item.get("type") == kind and isinstance(vector := item.get("score"), str)
             if (score := base_score(kind, vector.strip())) is not None
-        ]
+        ] or [(score, vector) for of, score, vector in given if of == kind]
         if scored:
             score, vector = max(scored)
-            return word_of_score(score, kind), score, vector.strip()[:_VECTOR_MAX_CHARS]
+            return word_of_score(score, kind), score, vector[:_VECTOR_MAX_CHARS]
     return _worst(_vendor_words(record, stated, affected)), None, ""
 
 
-def _vendor_words(record: Mapping[str, Any], stated: list[Any], affected: list[Mapping[str, Any]]) -> Iterable[object]:
-    yield from (item.get("score") for item in stated if item.get("type") not in _CVSS_TYPES)
+def _given_scores(record: Mapping[str, Any], affected: list[Mapping[str, Any]]) -> Iterator[tuple[str, float, str]]:
+    """Yield (kind, base score, vector or "") of CVSS scores that a database keeps in fields of its own."""
+    for specific in _specifics(record, affected):
+        for field, kind in _CVSS_FIELDS.items():
+            value = specific.get(field)
+            text = str(value).strip() if isinstance(value, str | int | float) else ""
+            of = next((of for start, of in _VECTOR_STARTS.items() if text.startswith(start)), None)
+            vector_score = base_score(of, text) if of else None
+            if of and vector_score is not None:
+                yield of, vector_score, text
+            elif _SCORE.fullmatch(text) and (score := float(text)) <= 10:
+                yield kind, score, ""
+
+
+def _specifics(record: Mapping[str, Any], affected: list[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     for part in (record, *affected):
         for name in ("database_specific", "ecosystem_specific"):
             specific = part.get(name)
             if isinstance(specific, Mapping):
-                yield from (specific.get(key) for key in ("severity", "urgency", "priority"))
+                yield specific
+
+
+def _vendor_words(record: Mapping[str, Any], stated: list[Any], affected: list[Mapping[str, Any]]) -> Iterable[object]:
+    yield from (item.get("score") for item in stated if item.get("type") not in _CVSS_TYPES)
+    for specific in _specifics(record, affected):
+        yield from (specific.get(key) for key in ("severity", "urgency", "priority", "impact"))
+    osv_id, summary = record.get("id"), record.get("summary")
+    if isinstance(osv_id, str) and isinstance(summary, str) and _RATED_ID.fullmatch(osv_id):
+        yield summary.partition(":")[0]
 
 
 def _worst(words: Iterable[object]) -> str:

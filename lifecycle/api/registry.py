@@ -284,9 +284,9 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
     @extend_schema(responses={200: dict})
     @action(detail=True, methods=["get"])
     def findings(self, request: Request, digest: str) -> Response:
-        """Return the findings of the image, one object for each distinct (purl, advisory) pair.
+        """Return the findings of the image, one object for each distinct pair of purl and vulnerability.
 
-        `manage.py findings --image` prints the same.
+        `advisory` is the record that counts. `manage.py findings --image` prints one line for each record.
         """
         return Response({"results": [finding.as_json() for finding in findings_of_image(self.get_object())]})
 

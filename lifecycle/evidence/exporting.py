@@ -18,7 +18,9 @@ from lifecycle.registry.models import Image
 from lifecycle.registry.platforms import platform_ids
 from lifecycle.sbom.models import PackageVersion, Sbom
 
-_FINDING_FIELDS: Final = ("purl", "advisory", "aliases", "severity", "state", "fixed_version", "reason")
+_FINDING_FIELDS: Final = (
+    "purl", "vulnerability", "advisory", "aliases", "severity", "severity_source", "state", "fixed_version", "reason",
+)  # fmt: skip
 _PACKAGE_FIELDS: Final = ("type", "namespace", "name", "version", "source_name", "source_version", "purl", "problem")
 
 

@@ -41,11 +41,12 @@ class Finding:
     state: str
     reason: str = ""
     severity_source: str = ""  # the record that the severity is from; "" for the advisory itself
+    vulnerability: str = ""  # the name that all records share; "" where each record is a finding of its own
 
     def as_json(self) -> dict[str, object]:
         """Return the object that docs/reference/inventory-format.md describes.
 
-        `reason` and `severity_source` are omitted when empty.
+        `vulnerability`, `reason` and `severity_source` are omitted when empty.
         """
         line: dict[str, object] = {
             "purl": self.purl,
@@ -55,6 +56,8 @@ class Finding:
             "severity": self.severity,
             "state": self.state,
         }
+        if self.vulnerability:
+            line["vulnerability"] = self.vulnerability
         if self.reason:
             line["reason"] = self.reason
         if self.severity_source:
@@ -142,14 +145,17 @@ class FindingsDiff:
     advisories: AdvisoryChanges
 
 
-def findings_of_purls(packages: Sequence[tuple[str, Coordinates]]) -> list[Finding]:
-    """Return the findings of packages given as (purl, coordinates), sorted, each (purl, advisory) once."""
+def findings_of_purls(packages: Sequence[tuple[str, Coordinates]], *, each_record: bool = False) -> list[Finding]:
+    """Return the findings of packages given as (purl, coordinates), sorted, each (purl, vulnerability) once.
+
+    With `each_record`, each advisory of a vulnerability is a line: (purl, advisory) once.
+    """
     affecting = verdicts([item for _, item in packages])
     aliases = aliases_of({verdict.osv_id for verdict in affecting})
     out: dict[tuple[str, str], Finding] = {}
     for verdict in sorted(affecting, key=preference, reverse=True):  # the preferred one is written last and kept
         purl = packages[verdict.position][0]
-        out[purl, verdict.osv_id] = Finding(
+        out[purl, verdict.osv_id if each_record else verdict.vulnerability] = Finding(
             purl=purl,
             advisory=verdict.osv_id,
             aliases=aliases[verdict.osv_id],
@@ -158,6 +164,7 @@ def findings_of_purls(packages: Sequence[tuple[str, Coordinates]]) -> list[Findi
             state=verdict.state,
             reason=verdict.reason,
             severity_source=verdict.severity_source,
+            vulnerability="" if each_record else verdict.vulnerability,
         )
     outside = uncovered((item.ecosystem, item.release) for _, item in packages)
     for purl, item in packages:
@@ -169,8 +176,8 @@ def findings_of_purls(packages: Sequence[tuple[str, Coordinates]]) -> list[Findi
     return [out[key] for key in sorted(out)]
 
 
-def findings_of_image(image: Image) -> list[Finding]:
-    """Return the findings of `image` (all platforms of an index) from its stored package versions."""
+def findings_of_image(image: Image, *, each_record: bool = False) -> list[Finding]:
+    """Return the findings of `image` (all platforms of an index), as `findings_of_purls` does for its packages."""
     packages = PackageVersion.objects.filter(
         inventory_packages__inventory__image_inventories__image__in=platform_ids(image)
     ).distinct()
@@ -189,7 +196,8 @@ def findings_of_image(image: Image) -> list[Finding]:
                 ),
             )
             for package in packages
-        ]
+        ],
+        each_record=each_record,
     )
 
 

@@ -34,7 +34,7 @@ class Command(BaseCommand):
             if image is None:
                 self.stderr.write(f"unknown digest: {options['image'][:150]}")
                 sys.exit(UNKNOWN_DIGEST)
-            self._print(findings_of_image(image), as_json=options["json"])
+            self._print(findings_of_image(image, each_record=True), as_json=options["json"])
             for digest, reason in unscanned(image):  # an image without findings may just not be scanned
                 self.stderr.write(f"{digest}: {reason}")
             return
@@ -47,7 +47,7 @@ class Command(BaseCommand):
             except MalformedPurl as error:
                 self.stderr.write(f"{purl[:200]}: {error.message}")
                 is_malformed = True
-        self._print(findings_of_purls(packages), as_json=options["json"])
+        self._print(findings_of_purls(packages, each_record=True), as_json=options["json"])
         if is_malformed:
             sys.exit(MALFORMED_PURL)
 

@@ -42,13 +42,15 @@ def advisory(request: HttpRequest, osv_id: str) -> HttpResponse:
     packages = page_queries.affected_packages(found.records)
     page = keyset_page(images_with_packages_seen(user, packages), ("-id",), **cursors(request))
     lead = found.records[0]
+    rated = next((record for record in found.records if record.severity_by), None)
     context = {
         "osv_id": osv_id,
         "names": found.names,
         "lead": lead,
         "records": found.records,
         "scored": next((record for record in found.records if record.vector), None),
-        "severity": next((record.severity for record in found.records if record.severity != "unknown"), "unknown"),
+        "severity": rated.severity if rated else "unknown",
+        "severity_by": rated.severity_by if rated else "",
         "page": page,
         "rows": page_queries.carrier_rows(user, page.rows, packages, found.records),
     }

@@ -9,11 +9,12 @@ import pytest
 
 from accounts.queries import system_user
 from lifecycle.advisories.grouping import regroup
-from lifecycle.advisories.models import Advisory
+from lifecycle.advisories.models import Advisory, Feed
 from lifecycle.advisories.queries import current_names
 from lifecycle.authority.services import create_environment
 from lifecycle.comparison.queries import compare
-from lifecycle.evidence.findings import diff_of_images, finding_severities, matches_of_images
+from lifecycle.evidence.exporting import export as export_of
+from lifecycle.evidence.findings import diff_of_images, finding_severities, findings_of_image, matches_of_images
 from lifecycle.evidence.risk import refresh_risk
 from lifecycle.pages.registry.findings import findings_by_layer, findings_of
 from lifecycle.promotion import services as promotions
@@ -112,6 +113,74 @@ def test_severity_comes_from_a_record_that_knows_it(export, image, relation, is_
     export.sync()  # the record's own severity wins over that of another record
     made.refresh_from_db()
     assert (made.severity, made.severity_source) == ("low", "")
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_bundle_takes_its_severity_from_any_record_of_the_vulnerabilities_that_it_names(export, is_first):
+    """It names CVE ids, and only a record under another name of one of them knows the severity."""
+    bundle = pypi("DSA-1", upstream=["CVE-2024-1", "CVE-2024-2"])
+    known = record("GHSA-aaaa", name="b", ecosystem="PyPI", aliases=["CVE-2024-2"], **HIGH)
+    for item in (bundle, known) if is_first else (known, bundle):
+        export.put("PyPI", item)
+        export.sync()
+    made = Advisory.objects.get(osv_id="DSA-1")
+    assert (made.vulnerability, made.severity, made.severity_source) == ("DSA-1", "high", "GHSA-aaaa")
+    assert made.severity_by == "GHSA-aaaa"
+    export.put(
+        "PyPI", {**known, "database_specific": {"severity": "LOW"}, "modified": "2026-02-01T00:00:00Z"}
+    )  # fmt: skip
+    assert export.sync().stored == 1  # only the changed record is read, and the bundle follows it
+    made.refresh_from_db()
+    assert (made.severity, made.severity_source) == ("low", "GHSA-aaaa")
+
+
+@pytest.mark.parametrize(("count", "merged"), [(32, {"CVE-2024-0"}), (33, {"X-1", "CVE-2024-0", "CVE-2024-1"})])
+def test_record_with_too_many_aliases_merges_nothing(export, count, merged):
+    names = [f"CVE-2024-{number}" for number in range(count)]
+    export.put("PyPI", pypi("CVE-2024-0", **HIGH), pypi("CVE-2024-1"), pypi("X-1", aliases=names))
+    export.sync()
+    assert set(vulnerabilities().values()) == merged
+    assert Advisory.objects.get(osv_id="X-1").severity == "high"  # its names still tell what they know
+
+
+def test_cve_record_counts_only_where_no_other_record_rates_the_vulnerability(export):
+    export.put("PyPI", pypi("GHSA-aaaa", aliases=["CVE-2024-1"]), pypi("GHSA-bbbb", aliases=["CVE-2024-2"], **HIGH),
+               pypi("PYSEC-2", aliases=["GHSA-bbbb"]))  # fmt: skip
+    export.sync()
+    feed = Feed.objects.create(name="nvd", kind=Feed.Kind.CVE, location="x")
+    for number in (1, 2):
+        Advisory.objects.create(feed=feed, osv_id=f"CVE-2024-{number}", directory="", modified="x",
+                                severity="critical", own_severity="critical")  # fmt: skip
+    regroup(["CVE-2024-1", "CVE-2024-2"])
+    rated = {row.osv_id: (row.severity, row.severity_by) for row in Advisory.objects.exclude(feed=feed)}
+    assert rated == {
+        "GHSA-aaaa": ("critical", "CVE-2024-1"), "GHSA-bbbb": ("high", "GHSA-bbbb"), "PYSEC-2": ("high", "GHSA-bbbb"),
+    }  # fmt: skip
+
+
+def test_group_and_bundle_know_all_their_cve_ids(export):
+    export.put("PyPI", pypi("GHSA-aaaa", aliases=["CVE-2024-2", "CVE-2024-1"]), pypi("PYSEC-1", aliases=["GHSA-aaaa"]),
+               pypi("DSA-1", upstream=["CVE-2024-8", "CVE-2024-9"], aliases=["DSA-1-1"]))  # fmt: skip
+    export.sync()
+    assert dict(Advisory.objects.values_list("osv_id", "cves")) == {
+        "GHSA-aaaa": ["CVE-2024-1", "CVE-2024-2"], "PYSEC-1": ["CVE-2024-1", "CVE-2024-2"],
+        "DSA-1": ["CVE-2024-8", "CVE-2024-9"],
+    }  # fmt: skip
+
+
+def test_exports_and_api_count_a_vulnerability_once_and_the_command_lists_each_record(export, image):
+    export.put("PyPI", pypi("GHSA-aaaa", aliases=["CVE-2024-1"], **HIGH), pypi("PYSEC-2024-7", aliases=["GHSA-aaaa"]))
+    export.sync()
+    image.refresh_from_db()
+    once, each = findings_of_image(image), findings_of_image(image, each_record=True)
+    assert [(found.vulnerability, found.severity) for found in once] == [("CVE-2024-1", "high")]
+    assert [(found.advisory, found.severity_source) for found in each] == [
+        ("GHSA-aaaa", ""), ("PYSEC-2024-7", "GHSA-aaaa"),
+    ]  # fmt: skip
+    assert image.finding_count == 1
+    rows = b"".join(export_of(image, "findings.csv", metadata={})[1]).decode().splitlines()
+    assert len(rows) == 1 + image.finding_count
+    assert rows[1].startswith("pkg:pypi/a@1.0,CVE-2024-1,")
 
 
 def test_severity_stays_unknown_when_no_record_knows_it(export, image):

@@ -34,6 +34,15 @@ def record(**more):
         ({"affected": [{"ecosystem_specific": {"urgency": "not yet assigned"}}]}, "unknown"),
         ({"affected": [{"ecosystem_specific": {"urgency": "high**"}}]}, "high"),
         ({"severity": [{"type": "Ubuntu", "score": "negligible"}]}, "low"),
+        ({"database_specific": {"cvss_v3": "7.0", "cvss_v2": 9.9}}, "high"),  # RubyGems: scores without a vector
+        ({"database_specific": {"cvss_v3": "11"}}, "unknown"),
+        ({"database_specific": {"cvss_v3": True}}, "unknown"),
+        ({"affected": [{"database_specific": {"cvss": V3["score"]}}]}, "medium"),  # RustSec
+        ({"severity": [V3], "database_specific": {"cvss_v3": "9.8"}}, "medium"),
+        ({"id": "ALSA-2023:3220", "summary": "Important: kernel security update"}, "high"),
+        ({"id": "X-1", "summary": "Important: kernel security update"}, "unknown"),
+        ({"id": "RLSA-2023:1", "summary": "new packages: perl"}, "unknown"),
+        ({"database_specific": {"impact": "Moderate"}}, "medium"),
         ({"severity": [{"type": "Ubuntu", "score": "untriaged"}]}, "unknown"),
         ({}, "unknown"),
         ({"severity": "high", "affected": "x", "database_specific": [1]}, "unknown"),
