@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -13,6 +14,8 @@ from django.db import connection, transaction
 from accounts.models import User
 from lifecycle import events
 from lifecycle.advisories import coverage, grouping, matching
+from lifecycle.advisories.cve_source import CveSource
+from lifecycle.advisories.exploit_sync import feed_of_kind
 from lifecycle.advisories.kinds import MATCH
 from lifecycle.advisories.models import Advisory, AffectedInterval, Feed, Match
 from lifecycle.advisories.queries import unreadable_ranges
@@ -31,6 +34,7 @@ _Item = TypeVar("_Item")
 BATCH: Final = 1000  # records per transaction; a crash repeats at most this many
 ERRORS_KEPT: Final = 1000
 _INTERVAL_BATCH: Final = 20_000
+_GUARDED_FROM: Final = 100  # stored records of a folder; fewer can all disappear
 _MATCH_BATCH: Final = 5000  # package versions per job
 _WRITTEN: Final = (
     "directory", "modified", "modified_at", "published_at", "withdrawn_at", "tombstoned_at", "aliases", "upstream",
@@ -62,34 +66,32 @@ class SyncReport:
             self.errors.append(message[:500])
 
 
-def sync_feed(location: str, *, feed_name: str, actor: User, progress: Progress | None = None) -> SyncReport:
-    """Update the feed's advisories and their matches from the export at `location`.
+def sync_feed(
+    location: str,
+    *,
+    feed_name: str,
+    actor: User,
+    kind: str = Feed.Kind.OSV,
+    progress: Progress | None = None,
+    accept_smaller: bool = False,
+) -> SyncReport:
+    """Update the feed's advisories and their matches from the OSV export or the CVE records at `location`.
 
     Every (id, modified) in the indexes is compared with the stored rows. Records with another time, earlier or later,
     are fetched. Each batch commits with its matches, so an interrupted run can continue. Records that disappeared from
-    a readable folder are tombstoned. An unreadable record is reported, and its stored row stays unchanged.
-    Raises FeedUnreadable when no export can be read.
+    a readable folder are tombstoned. If most of a folder disappeared, they stay unless `accept_smaller`, because its
+    index is more likely cut off. An unreadable record is reported, and its stored row stays unchanged.
+    Raises FeedUnreadable when no export can be read, and Malformed when the feed is of another kind.
     """
-    source = open_source(location)
-    directories = source.directories()
-    _derive_packages_again()
-    _group_again()
-    feed, _ = Feed.objects.get_or_create(name=feed_name, defaults={"location": location[:500]})
-    report = SyncReport(feed=feed.name)
-    indexes: dict[str, dict[str, str]] = {}
-    for directory in directories:
-        try:
-            indexes[directory] = source.index(directory)
-        except LifecycleError as error:
-            report.fail(f"{directory or location}: {error.message}")
-            continue
-        report.directories += 1
-        report.indexed += len(indexes[directory])
-        _sync_directory(feed, source, directory, indexes[directory], report=report, progress=progress)
-        coverage.refresh_coverage()
-    if directories and not indexes:
-        raise FeedUnreadable(f"No index in {location} can be read: {report.errors[0]}")
-    _tombstone(feed, indexes, report)
+    with CveSource.open(location) if kind == Feed.Kind.CVE else nullcontext(open_source(location)) as source:
+        directories = source.directories()
+        _derive_packages_again()
+        group_again()
+        with transaction.atomic():
+            feed = feed_of_kind(feed_name, kind, location)
+        report = SyncReport(feed=feed.name)
+        indexes = _sync_directories(feed, source, directories, location, report=report, progress=progress)
+    _tombstone(feed, indexes, report, accept_smaller=accept_smaller)
     _report_unreadable(feed, report)
     coverage.refresh_coverage()
     with transaction.atomic():
@@ -106,6 +108,32 @@ def sync_feed(location: str, *, feed_name: str, actor: User, progress: Progress 
             ),
         )
     return report
+
+
+def _sync_directories(
+    feed: Feed,
+    source: Source,
+    directories: Sequence[str],
+    location: str,
+    *,
+    report: SyncReport,
+    progress: Progress | None,
+) -> dict[str, dict[str, str]]:
+    """Store what changed in each folder; return the indexes that could be read. Raises FeedUnreadable if none could."""
+    indexes: dict[str, dict[str, str]] = {}
+    for directory in directories:
+        try:
+            indexes[directory] = source.index(directory)
+        except LifecycleError as error:
+            report.fail(f"{directory or location}: {error.message}")
+            continue
+        report.directories += 1
+        report.indexed += len(indexes[directory])
+        _sync_directory(feed, source, directory, indexes[directory], report=report, progress=progress)
+        coverage.refresh_coverage()
+    if directories and not indexes:
+        raise FeedUnreadable(f"No index in {location} can be read: {report.errors[0]}")
+    return indexes
 
 
 def _sync_directory(
@@ -257,7 +285,7 @@ def _rematch(advisory_ids: Collection[int], *, regrouped: Collection[int] = ()) 
     return len(changed)
 
 
-def _group_again() -> None:
+def group_again() -> None:
     """Group the advisories that an older version of Gravingdock stored without doing so."""
     ungrouped = Advisory.objects.filter(is_grouped=False, withdrawn_at=None, tombstoned_at=None).order_by("pk")
     while names := list(ungrouped.values_list("osv_id", flat=True)[:BATCH]):
@@ -265,13 +293,25 @@ def _group_again() -> None:
             _rematch((), regrouped=grouping.regroup(names))
 
 
-def _tombstone(feed: Feed, indexes: dict[str, dict[str, str]], report: SyncReport) -> None:
-    """Tombstone the records that are in no index of this run, for the folders that were read. Nothing is deleted."""
+def _tombstone(feed: Feed, indexes: dict[str, dict[str, str]], report: SyncReport, *, accept_smaller: bool) -> None:
+    """Tombstone the records that are in no index of this run, for the folders that were read. Nothing is deleted.
+
+    A folder that lost most of its records keeps them, and that is an error of the run: an index that was cut off would
+    close most findings.
+    """
     present: set[str] = set().union(*indexes.values())
-    live = Advisory.objects.filter(feed=feed, tombstoned_at=None, directory__in=list(indexes))
-    absent = [
-        pk for pk, osv_id in live.values_list("pk", "osv_id").iterator(chunk_size=10_000) if osv_id not in present
-    ]
+    absent: list[int] = []
+    for directory in indexes:
+        live = Advisory.objects.filter(feed=feed, tombstoned_at=None, directory=directory).values_list("pk", "osv_id")
+        stored = dict(live.iterator(chunk_size=10_000))
+        missing = [pk for pk, osv_id in stored.items() if osv_id not in present]
+        if not accept_smaller and len(stored) >= _GUARDED_FROM and len(missing) * 2 > len(stored):
+            report.fail(
+                f"{directory or feed.name}: the index lacks {len(missing):,} of {len(stored):,} stored records, which"
+                " stay. If that is right, synchronise with --accept-smaller."
+            )
+            continue
+        absent += missing
     for batch in _batches(absent):
         with transaction.atomic():
             Advisory.objects.filter(pk__in=batch).update(tombstoned_at=clock.now())

@@ -27,6 +27,7 @@ class Action(StrEnum):
         "A signed-in user tried to change something without permission to change or see it.",
     )
     ADVISORIES_SYNCED = "advisories.synced", "Gravingdock synced an advisory feed."
+    EXPLOITS_SYNCED = "exploits.synced", "Gravingdock synced a list of exploits (KEV or EPSS)."
     AUDIT_EXPORTED = "audit.exported", "A person exported audit events."
     BUILDER_TURNED_OFF = (
         "builder.turned_off",
@@ -536,6 +537,17 @@ class AdvisoriesSynced(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class ExploitsSynced(Details):
+    """The kind of the list (kev, epss), and the numbers of its entries, and of those that are new, changed and gone."""
+
+    kind: str
+    entries: int
+    added: int
+    changed: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
 class InventoryImported(Details):
     """The numbers of added images, of images whose packages were stored, and of entries in repositories."""
 
@@ -839,6 +851,7 @@ class RebuildFinished(Details):
 DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.ACCESS_REFUSED: AccessRefused,
     Action.ADVISORIES_SYNCED: AdvisoriesSynced,
+    Action.EXPLOITS_SYNCED: ExploitsSynced,
     Action.AUDIT_EXPORTED: AuditExported,
     Action.CHANNEL_CHANGED: ChannelDetails,
     Action.CHANNEL_CREATED: ChannelDetails,

@@ -12,7 +12,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 from accounts.queries import system_user
-from lifecycle.advisories.services import sync_feed
+from lifecycle.advisories.exploit_sync import ExploitReport, sync_exploits
+from lifecycle.advisories.models import Feed
+from lifecycle.advisories.services import group_again, sync_feed
 from lifecycle.core.errors import LifecycleError
 
 
@@ -25,7 +27,8 @@ def feed_name(location: str) -> str:
 
 class Command(BaseCommand):
     help = (
-        "Update the advisories of a feed from an OSV bulk export, and match them to packages."
+        "Update the advisories of a feed from an OSV bulk export, and match them to packages. With --kind, update the"
+        " severities of CVE records, the list of known exploited vulnerabilities (KEV), or exploit scores (EPSS)."
         " Exits with 1 if a folder or a record could not be read. A range that cannot be read is listed: it gives"
         " findings in state unknown."
     )
@@ -33,6 +36,12 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--from", dest="location", required=True, metavar="DIR_OR_URL", help="folder or URL of the bulk export"
+        )
+        parser.add_argument(
+            "--kind", choices=Feed.Kind.values, default=Feed.Kind.OSV.value, help="what it is (default: osv)"
+        )
+        parser.add_argument(
+            "--accept-smaller", action="store_true", help="also if most of what is stored is no longer there"
         )
         parser.add_argument("--feed", metavar="NAME", help="name of the feed (default: the name of the folder or host)")
 
@@ -42,12 +51,18 @@ class Command(BaseCommand):
             # The address was typed on the server itself, so calls to it are allowed.
             settings.OUTBOUND_ALLOW = [*settings.OUTBOUND_ALLOW, host]
         started = time.monotonic()
+        name = (options["feed"] or feed_name(location))[:120]
+        shared = {"feed_name": name, "actor": system_user(), "accept_smaller": options["accept_smaller"]}
         try:
+            if options["kind"] in {Feed.Kind.KEV, Feed.Kind.EPSS}:
+                group_again()
+                self._told(sync_exploits(options["kind"], location, **shared), time.monotonic() - started)
+                return
             report = sync_feed(
                 location,
-                feed_name=(options["feed"] or feed_name(location))[:120],
-                actor=system_user(),
+                kind=options["kind"],
                 progress=self._progress if options["verbosity"] > 1 else None,
+                **shared,
             )
         except LifecycleError as error:
             self.stderr.write(error.message)
@@ -64,6 +79,13 @@ class Command(BaseCommand):
         )
         if report.error_count:
             sys.exit(1)
+
+    def _told(self, report: ExploitReport, duration_s: float) -> None:
+        of = f" of {report.data_at:%Y-%m-%d}" if report.data_at else ""
+        self.stdout.write(
+            f"{report.feed}: {report.entries} entries{of}, {report.added} new, {report.changed} changed, "
+            f"{report.removed} removed, {duration_s:.1f} s"
+        )
 
     def _progress(self, directory: str, done: int, total: int) -> None:
         self.stdout.write(f"{directory}: {done} of {total}")

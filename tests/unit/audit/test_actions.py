@@ -116,6 +116,10 @@ STORED = [
         actions.AdvisoriesSynced(3, 2, 1, 4),
         {"stored": 3, "tombstoned": 2, "errors": 1, "unreadable": 4},
     ),
+    (
+        actions.ExploitsSynced("kev", 9, 3, 2, 1),
+        {"kind": "kev", "entries": 9, "added": 3, "changed": 2, "removed": 1},
+    ),
     (actions.InventoryImported(3, 2, 1), {"images": 3, "scanned": 2, "placed": 1}),
     (actions.LineageDeclared("sha256:a"), {"base": "sha256:a"}),
     (
