@@ -50,8 +50,8 @@ def test_gates_have_one_order():
         holds=[HoldFacts("kim", "Wait.", "")], quarantines=["Bad."],
     )  # fmt: skip
     assert [each.name for each in judge_promotion(whole).requirements] == [
-        "approvals", "approval_rule", "objections", "threads", "packages_known", "platforms_complete", "stage_order", "soak", "holds",
-        "quarantine",
+        "approvals", "approval_rule", "objections", "threads", "packages_known", "platforms_complete", "stage_order",
+        "soak", "holds", "quarantine",
     ]  # fmt: skip
     assert [each.name for each in judge_promotion(FACTS).requirements] == [
         "approvals", "packages_known", "platforms_complete", "stage_order",
@@ -247,7 +247,8 @@ ACCEPTS = ". Their findings are unknown. An approval accepts this."
                  required_s=7200, stayed_s=60, done_at=int((NOW + timedelta(hours=2)).timestamp())),
         ),
         (
-            {"holds": [HoldFacts("kim", "Wait.", ""), HoldFacts("ann", "Test.", "2 May"), HoldFacts("kim", "Too.", "")]},
+            {"holds": [HoldFacts("kim", "Wait.", ""), HoldFacts("ann", "Test.", "2 May"), HoldFacts("kim", "Too.", ""),
+                       ]},
             gate("holds", "On hold", BAD, "Held by kim, until it is lifted: Wait. Held by ann until 2 May: Test. "
                  "Held by kim, until it is lifted: Too.", ("ann: lift it", "kim: lift it"), holds=3),
         ),
