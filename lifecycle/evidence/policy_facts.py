@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
+from lifecycle.advisories.exploits import ExploitFeeds, exploit_feeds, exploit_sql
 from lifecycle.core import clock
 from lifecycle.core.providers import Question
 from lifecycle.core.severities import SEVERITIES, worse
@@ -46,9 +47,9 @@ Subject = tuple[Image, Repository, Environment | None]  # an image of a source r
 _WORST: Final = (BaseTrust.UNTRUSTED, BaseTrust.UNKNOWN, BaseTrust.TRUSTED, BaseTrust.SOURCE)
 
 # Each open finding of an inventory's packages. Images share inventories, so each inventory is read once.
-_FINDINGS: Final = f"""
+_FINDINGS_WITH: Final = f"""
 SELECT held.inventory_id, found.vulnerability, p.type, p.namespace, p.name, found.severity, found.fixed_version,
-       greatest(found.valid_from, p.first_seen_at)
+       greatest(found.valid_from, p.first_seen_at){{columns}}
 FROM (SELECT DISTINCT unnest(%(inventories)s::bigint[]) AS inventory_id) held
 CROSS JOIN LATERAL (
     -- OFFSET 0 limits the planner to these inventories, as in evidence.risk.
@@ -56,12 +57,17 @@ CROSS JOIN LATERAL (
 ) inside
 JOIN lifecycle_packageversion p ON p.id = inside.package_id
 CROSS JOIN LATERAL (
-    SELECT DISTINCT ON (a.vulnerability) a.vulnerability, m.severity, m.fixed_version, m.valid_from
+    SELECT DISTINCT ON (a.vulnerability) a.vulnerability, a.cves, m.severity, m.fixed_version, m.valid_from
     FROM lifecycle_match m JOIN lifecycle_advisory a ON a.id = m.advisory_id
     WHERE m.package_id = inside.package_id AND {LIVE_SQL}
     ORDER BY a.vulnerability, {PREFERENCE_SQL}
 ) found
+{{joins}}
 """  # noqa: S608 -- only constants of our modules are inserted
+_FINDINGS: Final = _FINDINGS_WITH.format(columns="", joins="")
+_EXPLOITED: Final = _FINDINGS_WITH.format(
+    columns=", listed.added_on, listed.is_ransomware, scored.epss", joins=exploit_sql("found")
+)
 
 
 # The texts are made once: the query builder takes longer than PostgreSQL for each of them.
@@ -132,6 +138,7 @@ class _Read:
     base_trust: Mapping[tuple[int, int], BaseTrustFacts] = field(default_factory=dict)
     contents: Mapping[int, ImageContents] = field(default_factory=dict)  # by platform manifest
     licences: Mapping[int, ImageLicences] = field(default_factory=dict)  # by platform manifest
+    exploit_feeds: ExploitFeeds = field(default_factory=ExploitFeeds)
     covers: Mapping[int, Sequence[Cover]] | None = None  # by image; None: not read
 
 
@@ -149,8 +156,11 @@ def facts_of_images(subjects: Sequence[Subject], needs: Collection[Need]) -> lis
         waiting=matching_images(below),
         held=held,
     )
+    if Need.EXPLOITS in needs:
+        read.exploit_feeds = exploit_feeds()
     if Need.FINDINGS in needs or Need.HELD in needs:
-        read.findings = findings_of_platforms(below | {pk for i in held.values() for _, pk in trees[i.pk].manifests})
+        all_platforms = below | {pk for i in held.values() for _, pk in trees[i.pk].manifests}
+        read.findings = findings_of_platforms(all_platforms, exploits=Need.EXPLOITS in needs)
         read.held_trees = {image.pk: trees[image.pk] for image in held.values()}
         others = {pk for tree in read.held_trees.values() for _, pk in tree.manifests} - read.platforms.keys()
         rows = Image.objects.filter(pk__in=others).only("pk", "scanned_at")
@@ -193,6 +203,8 @@ def _facts(read: _Read, subject: Subject) -> ImageFacts:
         base_trust=read.base_trust.get((repository.team_id, image.pk)),
         contents=_contents(read, tree),
         licences=_licences(read, tree),
+        kev_read_at=read.exploit_feeds.kev_read_at,
+        epss_scored_at=read.exploit_feeds.epss_scored_at,
         quarantines=None if read.covers is None else tuple(item.words for item in read.covers.get(image.pk, ())),
     )
 
@@ -336,17 +348,21 @@ def _missing(trees: Mapping[int, PlatformTree]) -> dict[int, list[str]]:
     }
 
 
-def findings_of_platforms(ids: Collection[int]) -> dict[int, list[FindingFact]]:
-    """Return the open findings of each of these platform manifests, each (advisory, package) once. Two queries."""
+def findings_of_platforms(ids: Collection[int], *, exploits: bool = False) -> dict[int, list[FindingFact]]:
+    """Return the open findings of each of these platform manifests, each (advisory, package) once. Two queries.
+
+    With `exploits`, also what KEV and EPSS say of them.
+    """
     inventories: dict[int, list[int]] = defaultdict(list)
     for image_id, inventory_id in _rows(_INVENTORIES, [list(ids)]):
         inventories[image_id].append(inventory_id)
     of_inventory: dict[int, list[FindingFact]] = defaultdict(list)
     with connection.cursor() as cursor:
         wanted = sorted({pk for listed in inventories.values() for pk in listed})
-        cursor.execute(_FINDINGS, {"inventories": wanted, "severities": list(SEVERITIES)})
-        for pk, advisory, kind, namespace, name, severity, fixed, since in cursor.fetchall():
-            of_inventory[pk].append(FindingFact(advisory, full_name(namespace, name), kind, severity, fixed, since))
+        parameters: dict[str, list[Any]] = {"inventories": wanted, "severities": list(SEVERITIES)}
+        cursor.execute(_EXPLOITED if exploits else _FINDINGS, parameters)
+        for pk, advisory, kind, namespace, name, *rest in cursor.fetchall():
+            of_inventory[pk].append(FindingFact(advisory, full_name(namespace, name), kind, *rest))
     return {
         image_id: _each_once(found for pk in listed for found in of_inventory.get(pk, ()))
         for image_id, listed in inventories.items()
@@ -367,6 +383,9 @@ def _each_once(findings: Iterable[FindingFact]) -> list[FindingFact]:
                 worse(fact.severity, other.severity),
                 fact.fixed_version or other.fixed_version,
                 min(fact.first_seen, other.first_seen),
+                min(filter(None, (fact.exploited_on, other.exploited_on)), default=None),
+                is_ransomware=fact.is_ransomware or other.is_ransomware,
+                epss=max((one for one in (fact.epss, other.epss) if one is not None), default=None),
             )
     return list(found.values())
 

@@ -136,6 +136,8 @@ def _facts(record: dict[str, Any], now: datetime) -> ImageFacts:
         licences=None
         if licences is None
         else LicenceFacts({item["name"]: tuple(item.get("packages", ("?",))) for item in licences}, int(undeclared)),
+        kev_read_at=ago(record.pop("kev_days", None)),
+        epss_scored_at=ago(record.pop("epss_days", None)),
         quarantines=None if quarantines is None else tuple(str(item["reason"]) for item in quarantines),
     )
 
@@ -160,6 +162,9 @@ def _finding(item: dict[str, Any], ago: Any) -> FindingFact:
         severity,
         item.get("fixed_version", ""),
         ago(item.get("age_days", 0)),
+        exploited_on=ago(0).date() if item.get("is_exploited") else None,
+        is_ransomware=bool(item.get("is_ransomware")),
+        epss=None if item.get("epss") is None else float(item["epss"]),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from lifecycle.core.errors import Malformed
 from lifecycle.core.severities import HIGH
-from lifecycle.policy import rules, rules_of_content, rules_of_licences, rules_of_trust
+from lifecycle.policy import rules, rules_of_content, rules_of_exploits, rules_of_licences, rules_of_trust
 from lifecycle.policy.facts import ImageFacts, Need
 from lifecycle.policy.outcomes import Outcome
 from lifecycle.policy.parameters import Parameter, Stricter, Type, Values
@@ -53,6 +53,7 @@ def _number(name: str, title: str, stricter: Stricter, default: int | None, **mo
     return Parameter(name, Type.NUMBER, title, stricter, default, **more)
 
 
+_LIST_DAYS: Final = _number("max_list_days", "The list may be this many days old", Stricter.LOWER, 7)
 _PATTERNS: Final = "One a line; * matches any characters."
 
 
@@ -80,6 +81,41 @@ _BUILT: Final = (
         ),
         frozenset({Need.FINDINGS}),
         rules.no_finding,
+    ),
+    Kind(
+        "kev",
+        "Not known to be exploited",
+        "No open finding is in a list of known exploited vulnerabilities (KEV), and the list was read lately.",
+        (
+            Parameter("ransomware_only", Type.FLAG, "Only those used in ransomware campaigns", Stricter.OFF, False),
+            Parameter("fixable_only", Type.FLAG, "Only findings with a fix", Stricter.OFF, False),
+            _LIST_DAYS,
+            _ACCEPT,
+        ),
+        frozenset({Need.FINDINGS, Need.EXPLOITS}),
+        rules_of_exploits.not_exploited,
+    ),
+    Kind(
+        "epss",
+        "Exploit probability",
+        "No open finding from a severity on has an exploit score (EPSS) from a percentage on.",
+        (
+            _number("percent", "EPSS score in percent, from this on", Stricter.LOWER, 10, is_required=True),
+            _SEVERITY,
+            Parameter("fixable_only", Type.FLAG, "Only findings with a fix", Stricter.OFF, False),
+            Parameter(
+                "accept_unscored",
+                Type.FLAG,
+                "Accept findings without a score",
+                Stricter.OFF,
+                False,
+                "New CVEs get their first score after a day or two; advisories without a CVE id never get one.",
+            ),
+            _LIST_DAYS,
+            _ACCEPT,
+        ),
+        frozenset({Need.FINDINGS, Need.EXPLOITS}),
+        rules_of_exploits.not_probable,
     ),
     Kind(
         "no_worse",
@@ -285,8 +321,6 @@ _BUILT: Final = (
     ),
 )
 _WAITING: Final = (
-    ("kev", "Not known to be exploited", "the list of known exploited vulnerabilities"),
-    ("epss", "Exploit probability", "EPSS scores"),
     ("due_date", "No finding past its due date", "due dates of findings"),
     ("vex", "VEX statements", "VEX statements about findings"),
     ("end_of_life", "Distribution is supported", "end-of-life dates of distributions"),

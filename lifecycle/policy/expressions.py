@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from lifecycle.policy.facts import ImageFacts, Need
@@ -38,6 +39,9 @@ NAMES: Final[Mapping[str, Mapping[str, str]]] = {
         "fixed_version": "text, or empty",
         "is_fixable": "true or false",
         "age_days": "number of days since it was first seen here",
+        "is_exploited": "true or false: a KEV list names it; absent while no list was read within 7 days",
+        "is_ransomware": "true or false: known in ransomware campaigns; absent like is_exploited",
+        "epss": "number from 0 to 1: probability of exploitation; absent without a score of the last 7 days",
     },
     "held": {"digest": "text: what the environment holds", "advisories": "list of text"},
     "bases": {
@@ -75,7 +79,11 @@ _NEEDS: Final[Mapping[str, Need]] = {
     "files": Need.CONTENTS,
     "quarantines": Need.QUARANTINES,
     "licences": Need.LICENCES,
+    "is_exploited": Need.EXPLOITS,
+    "is_ransomware": Need.EXPLOITS,
+    "epss": Need.EXPLOITS,
 }
+_LIST_DAYS_MAX: Final = 7  # an older list of exploits says nothing about now
 
 _OF_IMAGES: Final = frozenset(
     {"platforms", "missing_platforms", "findings", "held", "bases", "base_trust", "files", "licences"}
@@ -160,8 +168,10 @@ def _platforms(facts: ImageFacts) -> list[dict[str, Any]] | None:
 def _findings(facts: ImageFacts) -> list[dict[str, Any]] | None:
     if facts.findings is None or not all(platform.is_matched for platform in facts.platforms):
         return None
-    return [
-        {
+    knows_exploits, knows_scores = _is_fresh(facts, facts.kev_read_at), _is_fresh(facts, facts.epss_scored_at)
+    records = []
+    for found in facts.findings:
+        record: dict[str, Any] = {
             "advisory": found.advisory,
             "package": found.package,
             "type": found.type,
@@ -170,8 +180,16 @@ def _findings(facts: ImageFacts) -> list[dict[str, Any]] | None:
             "is_fixable": found.is_fixable,
             "age_days": facts.days_since(found.first_seen),
         }
-        for found in facts.findings
-    ]
+        if knows_exploits:
+            record |= {"is_exploited": found.exploited_on is not None, "is_ransomware": found.is_ransomware}
+        if knows_scores and found.epss is not None:
+            record["epss"] = found.epss
+        records.append(record)
+    return records
+
+
+def _is_fresh(facts: ImageFacts, moment: datetime | None) -> bool:
+    return moment is not None and facts.days_since(moment) <= _LIST_DAYS_MAX
 
 
 def _held(facts: ImageFacts) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from lifecycle.core.severities import RANKS
@@ -24,6 +24,7 @@ class Need(StrEnum):
     CONTENTS = "contents"
     QUARANTINES = "quarantines"
     LICENCES = "licences"
+    EXPLOITS = "exploits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,9 @@ class FindingFact:
     severity: str
     fixed_version: str  # "" when no fix is known
     first_seen: datetime  # when we first knew that this image has it
+    exploited_on: date | None = None  # when a KEV list first named it; None: none does, or it was not read
+    is_ransomware: bool = False  # known to be used in ransomware campaigns
+    epss: float | None = None  # the probability of exploitation, 0 to 1; None: no score, or it was not read
 
     @property
     def is_fixable(self) -> bool:
@@ -137,6 +141,8 @@ class ImageFacts:
     base_trust: BaseTrustFacts | None = None  # None: not read
     contents: ContentFacts | None = None  # None: not read, or a platform was not checked
     licences: LicenceFacts | None = None  # None: not read, or those of a platform are unknown
+    kev_read_at: datetime | None = None  # when a KEV list was last read; None: never, or not read
+    epss_scored_at: datetime | None = None  # the day of the newest EPSS scores; None: none, or not read
     quarantines: tuple[str, ...] | None = None  # one sentence for each live quarantine; None: not read
 
     def age(self, moment: datetime) -> timedelta:

@@ -33,10 +33,14 @@ _ROOT: Final = frozenset({"", "0", "root"})
 
 def no_finding(facts: ImageFacts, values: Values) -> Outcome:
     """No finding from a severity on, perhaps only fixable ones, or ones that we have known for too long."""
-    if (gap := _findings_gap(facts, values)) is not None:
+    if (gap := findings_gap(facts, values)) is not None:
         return gap
     allowed, days = values["maximum"] or 0, values["older_than_days"] or 0
-    counting, fixable_only, latest = _counting(values["severity"]), values["fixable_only"], facts.now - timedelta(days)
+    counting, fixable_only, latest = (
+        counting_from(values["severity"]),
+        values["fixable_only"],
+        facts.now - timedelta(days),
+    )
     counted = [
         found
         for found in facts.findings or ()
@@ -45,11 +49,11 @@ def no_finding(facts: ImageFacts, values: Values) -> Outcome:
     words = _words_of_limit(values, days)
     if len(counted) > allowed:
         more = f" {allowed} allowed." if allowed else ""
-        evidence = _evidence(counted)
-        summary = f"{_plural(len(counted), 'finding')}: {_first(evidence, len(counted))}. The rule: {words}.{more}"
+        evidence = evidence_of(counted)
+        summary = f"{plural(len(counted), 'finding')}: {first_names(evidence, len(counted))}. The rule: {words}.{more}"
         return failed(summary, BUILDER, evidence=evidence, findings=len(counted), allowed=allowed)
-    summary = f"{_plural(len(counted), 'finding')}, {allowed} allowed: {words}." if allowed else f"None: {words}."
-    return _with_unjudged(facts, summary, findings=len(counted), allowed=allowed)
+    summary = f"{plural(len(counted), 'finding')}, {allowed} allowed: {words}." if allowed else f"None: {words}."
+    return with_unjudged(facts, summary, findings=len(counted), allowed=allowed)
 
 
 def no_worse(facts: ImageFacts, values: Values) -> Outcome:
@@ -58,23 +62,23 @@ def no_worse(facts: ImageFacts, values: Values) -> Outcome:
         return does_not_apply("There is no environment to compare with.")
     if facts.held is None:
         return does_not_apply(f"{facts.environment} holds nothing of {facts.repository or 'this repository'} yet.")
-    if (gap := _findings_gap(facts, values)) is not None:
+    if (gap := findings_gap(facts, values)) is not None:
         return gap
     held = facts.held.findings
     if held is None:
         return unknown(f"The findings of what {facts.environment} holds are unknown.", ADMIN)
-    counting = _counting(values["severity"])
+    counting = counting_from(values["severity"])
     new = [
         found
         for found in facts.findings or ()
         if found.severity in counting and (found.advisory, found.package) not in held
     ]
     if new:
-        evidence = _evidence(new)
-        names = _first(evidence, len(new))
-        summary = f"{_plural(len(new), 'finding')} that {facts.environment} does not have now: {names}."
+        evidence = evidence_of(new)
+        names = first_names(evidence, len(new))
+        summary = f"{plural(len(new), 'finding')} that {facts.environment} does not have now: {names}."
         return failed(summary, BUILDER, evidence=evidence, new=len(new))
-    return _with_unjudged(facts, f"No new finding from {values['severity']} on.", new=0)
+    return with_unjudged(facts, f"No new finding from {values['severity']} on.", new=0)
 
 
 def has_sbom(facts: ImageFacts, values: Values) -> Outcome:
@@ -91,9 +95,9 @@ def has_sbom(facts: ImageFacts, values: Values) -> Outcome:
     days = facts.days_since(min(listed))
     limit = values["max_age_days"]
     if limit is not None and days > limit:
-        summary = f"The packages were listed {_plural(days, 'day')} ago; at most {limit} allowed."
+        summary = f"The packages were listed {plural(days, 'day')} ago; at most {limit} allowed."
         return failed(summary, "anyone with image.scan: scan it again", days=days, allowed=limit)
-    return passed(f"Listed {_plural(days, 'day')} ago.", days=days)
+    return passed(f"Listed {plural(days, 'day')} ago.", days=days)
 
 
 def base_is_current(facts: ImageFacts, values: Values) -> Outcome:
@@ -108,7 +112,7 @@ def base_is_current(facts: ImageFacts, values: Values) -> Outcome:
     if too_late:
         behind = [facts.days_since(base.behind_since) for base in too_late if base.behind_since]
         most = max(behind, default=0)
-        summary = f"{_some(base.name for base in too_late)}: {_plural(most, 'day')} behind, {limit} allowed."
+        summary = f"{_some(base.name for base in too_late)}: {plural(most, 'day')} behind, {limit} allowed."
         evidence = tuple(Evidence(base.name) for base in too_late)
         return failed(summary, "who builds the image: rebuild it", evidence=evidence, days=most, allowed=limit)
     unclear = [base for base in facts.bases if base.is_current is None]
@@ -116,7 +120,7 @@ def base_is_current(facts: ImageFacts, values: Values) -> Outcome:
         return unknown(f"No tag ever pointed to the base {unclear[0].name}, so its age is unknown.", BUILDER)
     if late:
         days = max(facts.days_since(base.behind_since) for base in late if base.behind_since)
-        return passed(f"{_plural(days, 'day')} behind, {limit} allowed.", days=days, allowed=limit)
+        return passed(f"{plural(days, 'day')} behind, {limit} allowed.", days=days, allowed=limit)
     return passed("The base is current.", days=0, allowed=limit)
 
 
@@ -137,12 +141,12 @@ def _recent(facts: ImageFacts, values: Values, of: Callable[[PlatformState], dat
     known = [moment for moment in moments if moment is not None]
     limit = values["max_days"]
     if known and (age := facts.age(min(known))) > timedelta(days=limit):
-        summary = f"{verb} {_plural(age.days, 'day')} ago; at most {limit} allowed."
+        summary = f"{verb} {plural(age.days, 'day')} ago; at most {limit} allowed."
         return failed(summary, "who builds the image: rebuild it", days=age.days, allowed=limit)
     if len(known) < len(moments):
         return unknown("The date of a platform is unknown.", BUILDER)
     days = facts.days_since(min(known))
-    return passed(f"{verb} {_plural(days, 'day')} ago, at most {limit} allowed.", days=days, allowed=limit)
+    return passed(f"{verb} {plural(days, 'day')} ago, at most {limit} allowed.", days=days, allowed=limit)
 
 
 def not_root(facts: ImageFacts, values: Values) -> Outcome:
@@ -215,17 +219,17 @@ def soaked(facts: ImageFacts, values: Values) -> Outcome:
     longest = max((stay.until or facts.now) - stay.since for stay in stays)
     spent = max(0, int(longest.total_seconds() // 3600))
     if longest >= timedelta(hours=hours):
-        return passed(f"Was in {place} for {_plural(hours, 'hour')} or longer.", required=hours)
+        return passed(f"Was in {place} for {plural(hours, 'hour')} or longer.", required=hours)
     if any(stay.until is None for stay in stays):
         start = max(stay.since for stay in stays if stay.until is None)
         at = f"{start + timedelta(hours=hours):%Y-%m-%d %H:%M} UTC"
-        summary = f"It must stay in {place} for {_plural(hours, 'hour')}: until {at}."
+        summary = f"It must stay in {place} for {plural(hours, 'hour')}: until {at}."
         return Outcome(Status.PENDING, summary, ("time",), {"required": hours})
-    summary = f"It left {place} after {_plural(spent, 'hour')}; {hours} required."
+    summary = f"It left {place} after {plural(spent, 'hour')}; {hours} required."
     return failed(summary, f"promotion to {place}", hours=spent, required=hours)
 
 
-def _findings_gap(facts: ImageFacts, values: Values) -> Outcome | None:
+def findings_gap(facts: ImageFacts, values: Values) -> Outcome | None:
     """Return the outcome while the findings are unknown, or when packages that could not be judged are not accepted."""
     if (gap := _no_platforms(facts)) is not None:
         return gap
@@ -244,7 +248,7 @@ def _findings_gap(facts: ImageFacts, values: Values) -> Outcome | None:
     return None
 
 
-def _with_unjudged(facts: ImageFacts, summary: str, **counts: int) -> Outcome:
+def with_unjudged(facts: ImageFacts, summary: str, **counts: int) -> Outcome:
     """Return a pass, or an acceptance that names what could not be judged."""
     unclear = [platform for platform in facts.platforms if platform.unjudged]
     if not unclear:
@@ -259,23 +263,23 @@ def _no_platforms(facts: ImageFacts) -> Outcome | None:
 
 
 @cache
-def _counting(lowest: str) -> frozenset[str]:
+def counting_from(lowest: str) -> frozenset[str]:
     """Return the severities from `lowest` on. Unknown is among them: it can be a severe one."""
     return frozenset({UNKNOWN, *(each for each in SEVERITIES if severity_rank(each) <= severity_rank(lowest))})
 
 
 def _words_of_limit(values: Values, days: int) -> str:
     words = f"no {'fixable ' if values['fixable_only'] else ''}finding from {values['severity']} on"
-    return f"{words} known for {_plural(days, 'day')} or longer" if days else words
+    return f"{words} known for {plural(days, 'day')} or longer" if days else words
 
 
-def _evidence(found: Iterable[FindingFact]) -> tuple[Evidence, ...]:
+def evidence_of(found: Iterable[FindingFact]) -> tuple[Evidence, ...]:
     """Return the most urgent ones. An image can have thousands, and nobody is shown more than these."""
     ordered = heapq.nsmallest(EVIDENCE_MAX, found, key=_urgency)
     return tuple(Evidence(f"{f.advisory} in {f.package}", f.advisory, f.package) for f in ordered)
 
 
-def _first(evidence: Sequence[Evidence], count: int) -> str:
+def first_names(evidence: Sequence[Evidence], count: int) -> str:
     """Return the first names of `count` findings, and the number of the others."""
     more = f" and {count - _NAMES_MAX} more" if count > _NAMES_MAX else ""
     return ", ".join(item.text for item in evidence[:_NAMES_MAX]) + more
@@ -285,7 +289,8 @@ def _urgency(found: FindingFact) -> tuple[int, str, str]:
     return severity_rank(found.severity), found.advisory, found.package
 
 
-def _plural(number: int, word: str) -> str:
+def plural(number: int, word: str) -> str:
+    """Return the number with its word: "1 day", "1,200 days"."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 

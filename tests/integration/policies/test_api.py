@@ -71,7 +71,8 @@ def test_refusals_name_their_reason(dock, owner):
 def test_catalogue_names_what_waits(owner):
     found = owner.get("/api/v1/policies/catalogue/").json()
     waiting = {kind["kind"]: kind["waits_for"] for kind in found["kinds"]}
-    assert waiting["epss"] == "EPSS scores"
+    assert waiting["vex"] == "VEX statements about findings"
+    assert waiting["epss"] == ""
     assert waiting["findings"] == ""
     assert found["points"] == ["ingest", "request", "execution", "admission"]
     assert "findings" in found["names"]

@@ -123,7 +123,7 @@ def test_list_names_saved_sets_and_what_waits(owner, dock):
     save(Scope(dock.team), rule(), actor=dock.owner)
     page = owner.get("/policies/").content.decode()
     assert "team:shop" in page
-    assert "Waits for EPSS scores" in page
+    assert "Waits for VEX statements" in page
 
 
 def test_expression_is_tried(owner, vulnerable, dock):

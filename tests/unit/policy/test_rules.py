@@ -38,6 +38,8 @@ UNREAD = replace(GOOD, signatures=SignatureFacts(False, problem="The registry di
 OK, BAD, WAITS, ODD, NONE, ACCEPTED = (
     Status.SATISFIED, Status.UNSATISFIED, Status.PENDING, Status.ERROR, Status.NOT_APPLICABLE, Status.WAIVED,
 )  # fmt: skip
+LISTED = replace(GOOD, kev_read_at=ago(7), epss_scored_at=ago(7))
+EXPLOITED = replace(finding(), exploited_on=ago(1).date())
 
 
 def rule(kind: str, **parameters: object) -> Rule:
@@ -132,6 +134,30 @@ def judged(rule_: Rule, facts, *, waivers=(), evaluate=None):
             BAD,
         ),
         ("kev", {}, GOOD, ODD),
+        ("kev", {}, LISTED, OK),
+        ("kev", {}, replace(LISTED, findings=(EXPLOITED,)), BAD),
+        ("kev", {}, replace(GOOD, findings=(EXPLOITED,)), BAD),  # what an old list names is exploited
+        ("kev", {"fixable_only": True}, replace(LISTED, findings=(replace(EXPLOITED, fixed_version=""),)), OK),
+        ("kev", {"ransomware_only": True}, replace(LISTED, findings=(EXPLOITED,)), OK),
+        ("kev", {"ransomware_only": True}, replace(LISTED, findings=(replace(EXPLOITED, is_ransomware=True),)), BAD),
+        ("kev", {}, replace(LISTED, kev_read_at=ago(8)), ODD),
+        ("kev", {"max_list_days": 8}, replace(LISTED, kev_read_at=ago(8)), OK),
+        ("kev", {}, replace(UNJUDGED, kev_read_at=ago(1)), ODD),
+        ("kev", {"accept_unjudged": True}, replace(UNJUDGED, kev_read_at=ago(1)), ACCEPTED),
+        ("kev", {}, UNSEEN, WAITS),
+        ("epss", {}, GOOD, ODD),
+        ("epss", {}, LISTED, OK),
+        ("epss", {}, replace(LISTED, findings=(replace(finding(), epss=0.1),)), BAD),
+        ("epss", {}, replace(LISTED, findings=(replace(finding(), epss=0.09),)), OK),
+        ("epss", {"percent": 9}, replace(LISTED, findings=(replace(finding(), epss=0.09),)), BAD),
+        ("epss", {}, replace(LISTED, findings=(finding(),)), ODD),  # without a score
+        ("epss", {"accept_unscored": True}, replace(LISTED, findings=(finding(),)), OK),
+        ("epss", {"severity": "critical"}, replace(LISTED, findings=(replace(finding(), epss=0.9),)), OK),
+        ("epss", {"fixable_only": True}, replace(LISTED, findings=(replace(finding(fix=""), epss=0.9),)), OK),
+        ("epss", {}, replace(LISTED, epss_scored_at=ago(8)), ODD),
+        ("epss", {"max_list_days": 8}, replace(LISTED, epss_scored_at=ago(8)), OK),
+        ("epss", {}, replace(GOOD, findings=(replace(finding(), epss=0.9),)), BAD),
+        ("epss", {}, UNSEEN, WAITS),
         ("signed_by_any", {"signers": ["release", "x"]}, SIGNED, OK),
         ("signed_by_any", {"signers": ["sha256:k1"]}, SIGNED, OK),
         ("signed_by_any", {"signers": ["*@example.com https://issuer.example"]}, SIGNED, OK),

@@ -57,7 +57,7 @@ JUDGING = sorted(name for name, kind in KINDS.items() if kind.judge is not None)
         ({"key": "a", "kind": "findings", "modes": {"request": "on"}}, "the modes are"),
         ({"key": "a", "kind": "findings", "modes": {"push": "off"}}, "the points are"),
         ({"key": "a", "kind": "findings", "modes": []}, "modes are an object"),
-        ({"key": "a", "kind": "epss", "modes": {"request": "enforce"}}, "waits for EPSS"),
+        ({"key": "a", "kind": "vex", "modes": {"request": "enforce"}}, "waits for VEX"),
     ],
 )
 def test_wrong_rule_is_refused_with_a_sentence(record, words):
