@@ -85,6 +85,7 @@ class PackageVerdict:
     reason: str = ""
     severity_source: str = ""  # the record that the severity is from; "" for the advisory itself
     vulnerability: str = ""  # the name that all records of it share
+    cves: Sequence[str] = ()
 
 
 def match_packages(package_ids: Collection[int]) -> set[int]:
@@ -239,7 +240,7 @@ def _verdicts(packages: Sequence[Coordinates], offset: int) -> Iterable[PackageV
         cursor.execute(
             f"""
             SELECT pairs.package_id, a.id, a.osv_id, ai.fixed_version, a.severity, {_STATE}, {_REASON},
-                   a.severity_source, a.vulnerability
+                   a.severity_source, a.vulnerability, a.cves
             FROM ({_PAIRS.format(package=_INPUT, scope="true")}) pairs
             JOIN lifecycle_affectedinterval ai ON ai.id = pairs.interval_id
             JOIN lifecycle_advisory a ON a.id = pairs.advisory_id

@@ -90,7 +90,9 @@ class Advisory(models.Model):
         return self.osv_id
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        self.vulnerability = self.vulnerability or self.osv_id  # until `grouping.regroup` has looked at all feeds
+        # Until `grouping.regroup` has looked at all feeds:
+        self.vulnerability = self.vulnerability or self.osv_id
+        self.cves = self.cves or [name for name in (self.osv_id, *self.aliases) if name.startswith("CVE-")]
         super().save(*args, **kwargs)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +40,14 @@ class Parameters:
             elif any(_NUL in value for value in values):
                 problems[name] = ["Null characters are not allowed."]
         return problems
+
+
+def choice(request: Request, name: str, values: Collection[str]) -> str:
+    """Return a query parameter with one of these values, "" when it is absent. Raises ValidationError."""
+    value: str = request.query_params.get(name, "")
+    if value and value not in values:
+        raise ValidationError({name: [f"Choose one of: {', '.join(values)}."]})
+    return value
 
 
 def parameters_of(view: APIView, method: str) -> Parameters:

@@ -19,13 +19,14 @@ from rest_framework.views import APIView
 from lifecycle.api.caller import caller
 from lifecycle.api.flat import FlatListMixin
 from lifecycle.api.pagination import KeysetPagination
+from lifecycle.api.parameters import choice
 from lifecycle.api.serializing import StrictSerializer
 from lifecycle.authority.access import image_for, image_in, repository_for, repository_named
 from lifecycle.authority.lists import ListedImage, images_page
 from lifecycle.authority.queries import images_with_places, repositories_visible_to
 from lifecycle.comparison.queries import compare as compare_images
 from lifecycle.evidence.exporting import EXPORTS, export, file_name
-from lifecycle.evidence.findings import findings_of_image
+from lifecycle.evidence.findings import FINDING_SORTS, findings_of_image
 from lifecycle.evidence.judgement import Known, add_platforms, judgement_of, judgement_of_index
 from lifecycle.ingest import metadata
 from lifecycle.ingest.protection import protect_tags
@@ -281,14 +282,33 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         page = [(row.id, _listed(row, entries.get(row.id), covers.get(row.id, []))) for row in rows]
         return paginator.page_of(page, request)
 
-    @extend_schema(responses={200: dict})
+    @extend_schema(
+        parameters=[
+            OpenApiParameter(
+                "exploited",
+                str,
+                enum=["true", "false"],
+                description="Only findings known to be exploited (KEV), or not",
+            ),
+            OpenApiParameter("sort", str, enum=[*FINDING_SORTS], description="Most urgent first; default: by purl"),
+        ],
+        responses={200: dict},
+    )
     @action(detail=True, methods=["get"])
     def findings(self, request: Request, digest: str) -> Response:
         """Return the findings of the image, one object for each distinct pair of purl and vulnerability.
 
         `advisory` is the record that counts. `manage.py findings --image` prints one line for each record.
+        `is_exploited` is null while no list of known exploited vulnerabilities was loaded, `epss` without a score.
         """
-        return Response({"results": [finding.as_json() for finding in findings_of_image(self.get_object())]})
+        exploited = choice(request, "exploited", ("true", "false"))
+        sort = choice(request, "sort", FINDING_SORTS)
+        found = findings_of_image(self.get_object())
+        if exploited:
+            found = [each for each in found if each.exploit and each.exploit["is_exploited"] is (exploited == "true")]
+        if sort:
+            found.sort(key=FINDING_SORTS[sort])
+        return Response({"results": [each.as_json() for each in found]})
 
     @extend_schema(responses={200: dict})
     @action(detail=True, methods=["get"])

@@ -55,6 +55,7 @@ IMAGE_COLUMNS: Final[Sequence[Column]] = (
 FINDING_COLUMNS: Final[Sequence[Column]] = (
     ("SEVERITY", lambda finding: finding["severity"]),
     ("ID", tables.cve),
+    ("EXPLOIT", tables.exploit),
     ("PACKAGE", lambda finding: finding["purl"]),
     ("FIXED IN", lambda finding: finding["fixed_version"] or "no fix available"),
     ("STATE", lambda finding: finding["state"]),

@@ -76,6 +76,15 @@ def cve(finding: dict[str, Any]) -> str:
     return next((name for name in ids if name.startswith("CVE-")), str(finding["advisory"]))
 
 
+def exploit(finding: dict[str, Any]) -> str:
+    """Return what is known of exploits: "known, EPSS 12.3 %"; "?" while no list of known exploits was loaded."""
+    known = finding.get("is_exploited")
+    parts = ["known"] if known else ["?"] if known is None else []
+    if finding.get("epss") is not None:
+        parts.append(f"EPSS {finding['epss'] * 100:.1f} %")
+    return ", ".join(parts)
+
+
 def by_severity(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return findings with the worst first, then by id and package."""
     order = {name: position for position, name in enumerate(SEVERITIES)}

@@ -19,7 +19,8 @@ from lifecycle.registry.platforms import platform_ids
 from lifecycle.sbom.models import PackageVersion, Sbom
 
 _FINDING_FIELDS: Final = (
-    "purl", "vulnerability", "advisory", "aliases", "severity", "severity_source", "state", "fixed_version", "reason",
+    "purl", "vulnerability", "advisory", "aliases", "severity", "severity_source", "state", "fixed_version",
+    "is_exploited", "exploited_on", "exploit_due_on", "epss", "epss_percentile", "reason",
 )  # fmt: skip
 _PACKAGE_FIELDS: Final = ("type", "namespace", "name", "version", "source_name", "source_version", "purl", "problem")
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from django.db import connection
 from django.db.models import Q, QuerySet
 
 from lifecycle.advisories.coverage import is_covered, no_feed, uncovered
+from lifecycle.advisories.exploits import ExploitFeeds, exploit_feeds, exploits_of, together
 from lifecycle.advisories.kinds import MATCH
 from lifecycle.advisories.matching import verdicts
 from lifecycle.advisories.models import Match
 from lifecycle.advisories.queries import aliases_of
-from lifecycle.core.severities import worse
+from lifecycle.core.severities import SEVERITIES, worse
 from lifecycle.evidence.open_findings import open_matches, preference, unknown_matches
 from lifecycle.evidence.types import FindingKey, full_name
 from lifecycle.registry.models import Image
@@ -41,12 +42,13 @@ class Finding:
     state: str
     reason: str = ""
     severity_source: str = ""  # the record that the severity is from; "" for the advisory itself
+    exploit: Mapping[str, Any] | None = None  # of KEV and EPSS; None where each record is a finding of its own
     vulnerability: str = ""  # the name that all records share; "" where each record is a finding of its own
 
     def as_json(self) -> dict[str, object]:
         """Return the object that docs/reference/inventory-format.md describes.
 
-        `vulnerability`, `reason` and `severity_source` are omitted when empty.
+        `vulnerability`, what is known of exploits, `reason` and `severity_source` are omitted when empty.
         """
         line: dict[str, object] = {
             "purl": self.purl,
@@ -58,11 +60,26 @@ class Finding:
         }
         if self.vulnerability:
             line["vulnerability"] = self.vulnerability
+        if self.exploit is not None:
+            line |= self.exploit
         if self.reason:
             line["reason"] = self.reason
         if self.severity_source:
             line["severity_source"] = self.severity_source
         return line
+
+
+def _urgency(finding: Finding) -> tuple[bool, float]:
+    exploit = finding.exploit or {}
+    return not exploit.get("is_exploited"), -(exploit.get("epss") or 0.0)
+
+
+# Orders of findings, most urgent first.
+FINDING_SORTS: Final[Mapping[str, Callable[[Finding], Any]]] = {
+    "severity": lambda finding: SEVERITIES.index(finding.severity),
+    "exploit": _urgency,
+    "epss": lambda finding: _urgency(finding)[1],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +169,8 @@ def findings_of_purls(packages: Sequence[tuple[str, Coordinates]], *, each_recor
     """
     affecting = verdicts([item for _, item in packages])
     aliases = aliases_of({verdict.osv_id for verdict in affecting})
+    cves = set() if each_record else {cve for verdict in affecting for cve in verdict.cves}
+    known, feeds = exploits_of(cves), ExploitFeeds() if each_record else exploit_feeds()
     out: dict[tuple[str, str], Finding] = {}
     for verdict in sorted(affecting, key=preference, reverse=True):  # the preferred one is written last and kept
         purl = packages[verdict.position][0]
@@ -164,6 +183,7 @@ def findings_of_purls(packages: Sequence[tuple[str, Coordinates]], *, each_recor
             state=verdict.state,
             reason=verdict.reason,
             severity_source=verdict.severity_source,
+            exploit=None if each_record else together(verdict.cves, known).as_json(feeds),
             vulnerability="" if each_record else verdict.vulnerability,
         )
     outside = uncovered((item.ecosystem, item.release) for _, item in packages)

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db.models import Max, Q
+from django.db.models import Case, IntegerField, Max, Q, Value, When
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 
 from accounts.models import User
 from accounts.verbs import Verb
+from lifecycle.advisories.exploits import exploit_feeds, with_exploits
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.queries import (
     environments_visible_to,
@@ -175,7 +177,7 @@ def _files_tab(_: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 
 
 def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the findings, filtered by `?severity=` and `?fix=`, each with its origin, and the counts of all."""
+    """Return the findings, filtered by severity, fix and exploit, each with its origin, and the counts of all."""
     image: Image = context["image"]
     rows = findings_of(image)
     severity, fix = chosen(request, "severity", COUNTED), chosen(request, "fix", ("yes",))
@@ -187,15 +189,29 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
         rows = rows.filter(Q(package__name__icontains=text) | Q(package__source_name__icontains=text))
     if fix:
         rows = rows.exclude(fixed_version="")
-    sort, order = sort_of(request, {"severity": ("-rank", "id"), "package": ("package__name", "id")})
+    rows = with_exploits(rows).annotate(
+        is_exploited=Case(When(exploited_on=None, then=Value(0)), default=Value(1), output_field=IntegerField()),
+        epss_or_none=Coalesce("epss", Value(-1.0)),  # a page needs an order without null
+    )
+    exploited = chosen(request, "exploited", ("yes",))
+    if exploited:
+        rows = rows.exclude(exploited_on=None)
+    orders = {
+        "severity": ("-rank", "id"),
+        "package": ("package__name", "id"),
+        "exploit": ("-is_exploited", "-epss_or_none", "id"),
+    }
+    sort, order = sort_of(request, orders)
     page = keyset_page(rows, order, **cursors(request))
     for match in page.rows:
-        match.brought_by = _layer_words(context, match.layer_position)  # type: ignore[attr-defined]  # for the template alone
+        match.brought_by = _layer_words(context, match.layer_position)
     counts = [(name, getattr(image, f"{name}_count")) for name in COUNTED]
     return {
         "page": page,
         "severity": severity,
         "has_fix": bool(fix),
+        "only_exploited": bool(exploited),
+        "exploit_feeds": exploit_feeds(),
         "sort": sort,
         "q": text,
         "counts": counts,

@@ -8,6 +8,7 @@ from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 
+from lifecycle.advisories.exploits import exploit_feeds, exploits_of, together
 from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
 from lifecycle.pages.requests import cursors, reader
@@ -43,6 +44,7 @@ def advisory(request: HttpRequest, osv_id: str) -> HttpResponse:
     page = keyset_page(images_with_packages_seen(user, packages), ("-id",), **cursors(request))
     lead = found.records[0]
     rated = next((record for record in found.records if record.severity_by), None)
+    cves = sorted({cve for record in found.records for cve in record.cves})
     context = {
         "osv_id": osv_id,
         "names": found.names,
@@ -50,6 +52,8 @@ def advisory(request: HttpRequest, osv_id: str) -> HttpResponse:
         "records": found.records,
         "scored": next((record for record in found.records if record.vector), None),
         "severity": rated.severity if rated else "unknown",
+        "exploit": together(cves, exploits_of(cves)),
+        "exploit_feeds": exploit_feeds(),
         "severity_by": rated.severity_by if rated else "",
         "page": page,
         "rows": page_queries.carrier_rows(user, page.rows, packages, found.records),

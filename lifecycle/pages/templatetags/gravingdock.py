@@ -257,6 +257,12 @@ def judgement(image: Any) -> Judgement:
 
 
 @register.filter
+def percent(share: float) -> str:
+    """Return a share from 0 to 1 in percent: "12.3 %", "below 0.1 %"."""
+    return "below 0.1 %" if 0 < share < 0.001 else f"{share * 100:.1f} %"
+
+
+@register.filter
 def sentence(phrase: str) -> str:
     """Return a phrase with a capital letter and a full stop; "" for none."""
     return f"{phrase[:1].upper()}{phrase[1:]}." if phrase else ""
