@@ -89,10 +89,11 @@ class Plugin:
         self._output.write(f"{line}\n")
 
     def pytest_configure(self) -> None:
-        """Hypothesis must neither keep what a mutant failed on, nor choose other examples in each fork."""
+        """Hypothesis must neither keep what a mutant failed on, nor make it smaller, nor choose others in each fork."""
         import hypothesis
 
-        hypothesis.settings.register_profile("mutants", database=None, derandomize=True)
+        phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+        hypothesis.settings.register_profile("mutants", database=None, derandomize=True, phases=phases)
         hypothesis.settings.load_profile("mutants")
 
     def _measure(self) -> None:

@@ -141,6 +141,7 @@ def test_facts_that_cannot_be_read_are_refused_with_the_reason(facts, words):
         ("x", "Test cases are a list of at most 200."),
         ([{}] * (CASES_MAX + 1), "Test cases are a list of at most 200."),
         (["x"], "Test case 1: the fields are allowed, expect, facts, name, point."),
+        ([["name"]], "Test case 1: the fields are allowed, expect, facts, name, point."),
         ([{}, {"colour": 1}], "Test case 2: the fields are"),
         ([{"name": 1}], "Test case 1: the name is a text"),
         ([{"facts": [1]}], "Test case 1: the name is a text, facts and expect are objects."),

@@ -34,6 +34,15 @@ from tests.unit.policy.image_facts import GOOD, NOW
         ("MIT OR) GPL-3.0-only", True),  # unreadable: any denied word counts
         ("(" * 150 + "GPL-3.0-only OR MIT", True),
         ("", False),
+        ("GPL-3.0-only OR MIT", False),
+        ("GPL-3.0-only AND MIT", True),
+        ("(GPL-3.0-only AND MIT)", True),
+        ("(MIT) OR GPL-3.0-only", False),
+        ("(MIT OR GPL-3.0-only", False),  # one that is left open ends with the text
+        ("(MIT ( OR GPL-3.0-only", True),
+        ("Own words (gpl-3.0 parts)", False),  # one name: there is no operator
+        ("(" * 50 + "GPL-3.0-only OR MIT" + ")" * 50, False),
+        ("(" * 51 + "GPL-3.0-only OR MIT" + ")" * 51, True),  # nobody writes that: not read
     ],
 )
 def test_expression_demands_a_denied_licence_only_without_a_choice(text, is_denied):

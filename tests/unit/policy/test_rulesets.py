@@ -22,6 +22,7 @@ from lifecycle.policy.rulesets import (
     is_as_strict,
     new_above_observe,
     rule_of,
+    rules_at,
     rules_of,
     tightened,
     why_looser,
@@ -74,8 +75,57 @@ def test_rule_reads_what_it_wrote():
     assert rule.words == "Labels present"
 
 
+@pytest.mark.parametrize(
+    ("name", "good", "wrong", "words"),
+    [
+        ("key", ["a", "0", "a_b-c", "a" * 60], ["", "-a", "_a", "a" * 61, "a.b", 1, None], "needs a key"),
+        ("title", ["", "x" * 120, None], ["x" * 121, ["x"], 1], "a: the title is a text of at most 120 characters."),
+        ("max_waiver_days", [1, 365], [0, 366, -1, "5", 1.0, True, None],
+         "a: max_waiver_days is a whole number from 1 to 365."),
+        ("waivable", [True, False], [1, "true", None], "a: waivable is true or false, and parameters are an object."),
+        ("parameters", [{}, None], [[1], "x", 1], "a: waivable is true or false, and parameters are an object."),
+        ("modes", [{}, None, {"request": "warn"}], [[], "warn", 1], "a: modes are an object"),
+        ("kind", ["sbom"], ["x", None, ["sbom"]], "a: unknown kind of rule."),
+    ],
+)  # fmt: skip
+def test_fields_of_a_rule_at_their_limits(name, good, wrong, words):
+    record = {"key": "a", "kind": "sbom"}
+    for value in good:
+        rule_of(record | {name: value})
+    for value in wrong:
+        with pytest.raises(Malformed) as refused:
+            rule_of(record | {name: value})
+        assert words in refused.value.message
+
+
+def test_rule_of_few_words_has_defaults():
+    whole = Rule("a", "sbom", {"max_age_days": None}, dict.fromkeys(Point, Mode.OBSERVE), "", True, 90, "the site")
+    assert rule_of({"key": "a", "kind": "sbom"}, origin="the site") == whole
+    assert rule_of({"key": "a", "kind": "sbom", "modes": {}}, origin="the site") == whole
+    given = rule_of({"key": "a", "kind": "sbom", "modes": {"ingest": "off", "request": "warn"}, "title": "Listed"})
+    assert given.modes == {
+        Point.INGEST: Mode.OFF, Point.REQUEST: Mode.WARN, Point.EXECUTION: Mode.OBSERVE, Point.ADMISSION: Mode.OBSERVE,
+    }  # fmt: skip
+    assert (given.words, whole.words) == ("Listed", "SBOM present and fresh")
+    assert (given.decides, whole.decides) == (True, False)
+    assert Rule("a", "sbom", modes={}).mode(Point.REQUEST) is Mode.OFF
+
+
+def test_rule_is_written_with_plain_values():
+    record = {"key": "a", "kind": "labels", "title": "Team", "parameters": {"labels": ["b", "a"]}, "waivable": False,
+              "max_waiver_days": 5, "modes": {"ingest": "off", "request": "enforce"}}  # fmt: skip
+    assert rule_of(record).as_json() == record | {
+        "parameters": {"labels": ["a", "b"]},
+        "modes": {"ingest": "off", "request": "enforce", "execution": "observe", "admission": "observe"},
+    }
+    assert rule(severity="low").as_json()["parameters"]["severity"] == "low"
+
+
 def test_sets_refuse_repeated_keys_and_too_many_rules():
     one = {"key": "a", "kind": "sbom"}
+    full = tuple(one | {"key": f"a{number}"} for number in range(100))
+    assert [item.key for item in rules_of(full, origin="the site")] == [item["key"] for item in full]
+    assert {item.origin for item in rules_of(list(full), origin="the site")} == {"the site"}
     with pytest.raises(Malformed, match="used twice"):
         rules_of([one, one])
     with pytest.raises(Malformed, match="at most 100"):
@@ -105,6 +155,41 @@ def test_looser_rule_is_named_with_what_is_looser(lower, words):
     assert "the site" in sentence
 
 
+@pytest.mark.parametrize(
+    ("lower", "upper", "words"),
+    [
+        (rule(), rule("sbom"), "it is of another kind (findings, not sbom)"),
+        (rule(modes={"admission": "warn"}), rule(modes={"admission": "enforce"}), "admission is warn, not enforce"),
+        (rule("sbom"), rule("sbom", max_age_days=3), "max_age_days is no limit, not 3"),
+        (rule("sbom", max_age_days=4), rule("sbom", max_age_days=3), "max_age_days is 4, not 3"),
+        (rule("labels", labels=["a"]), rule("labels", labels=["a", "b"]), "labels is a, not a, b"),
+        (rule(), replace(rule(), is_waivable=False), "its waivers are longer"),
+        (replace(rule(), max_waiver_days=91), rule(), "its waivers are longer"),
+    ],
+)
+def test_reason_why_a_rule_is_looser(lower, upper, words):
+    assert why_looser([replace(rule("sbom"), key="x"), lower], [upper, replace(rule(), key="y")]) == [
+        f"r is looser than the rule of the set above: {words}. A lower rule set can only be stricter."
+    ]
+    assert not is_as_strict(lower, upper)
+    assert not is_as_strict(upper, lower) or why_looser([upper], [lower]) == []
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [
+        (rule(), rule()),
+        (rule(modes={"request": "enforce"}), rule(modes={"request": "warn"})),
+        (replace(rule(), max_waiver_days=89), rule()),
+        (replace(rule(), is_waivable=False, max_waiver_days=91), rule()),  # what cannot be waived has no days
+        (replace(rule(), is_waivable=False), replace(rule(), is_waivable=False)),
+    ],
+)
+def test_rule_that_is_as_strict(lower, upper):
+    assert is_as_strict(lower, upper)
+    assert why_looser([lower], [upper]) == []
+
+
 def test_stricter_rules_and_new_ones_are_fine():
     stricter = rule(severity="low", modes={"request": "enforce"})
     other = replace(rule("sbom"), key="other")
@@ -130,6 +215,43 @@ def test_merged_rule_names_both_origins_and_is_the_strictest():
     assert combined([[upper], [upper]])[0].origin == "site"
 
 
+def test_merged_rule_has_the_stricter_of_everything():
+    upper = replace(rule("labels", labels=["a"], modes={"request": "warn", "ingest": "off"}, origin="site"),
+                    title="Above", max_waiver_days=5)  # fmt: skip
+    lower = replace(rule("labels", labels=["b"], modes={"request": "observe", "execution": "enforce"}, origin="shop"),
+                    title="Below", max_waiver_days=9, is_waivable=False)  # fmt: skip
+    modes = {Point.INGEST: Mode.OBSERVE, Point.REQUEST: Mode.WARN, Point.EXECUTION: Mode.ENFORCE,
+             Point.ADMISSION: Mode.OBSERVE}  # fmt: skip
+    merged = Rule("r", "labels", {"labels": ("a", "b")}, modes, "Below", False, 5, "site and shop")
+    assert combined([[upper], [lower]]) == (merged,)
+    (other,) = combined([[lower], [replace(upper, title="")]])
+    assert other == replace(merged, origin="shop and site")
+    looser = replace(upper, origin="shop", max_waiver_days=90, title="")
+    assert combined([[upper], [looser]]) == (upper,)
+    assert combined([[upper], [], [replace(lower, origin="site")]])[0].origin == "site"
+
+
+def test_rules_of_several_levels_keep_their_order_and_names():
+    first, second, third = (replace(rule("sbom", origin=name), key=name) for name in ("a", "b", "c"))
+    assert [item.key for item in combined([[first, second], [third, second]])] == ["a", "b", "c"]
+    other = replace(rule("not_root", origin="shop"), key="a")
+    assert combined([[first], [other]]) == (first, replace(other, key="a@shop"))
+
+
+def test_rules_at_points_have_their_firmest_mode_at_the_first():
+    mixed = rule(modes={"ingest": "off", "request": "observe", "execution": "enforce", "admission": "warn"})
+    off = replace(rule(modes=dict.fromkeys(Point, "off")), key="off")
+    at = {
+        points: rules_at([mixed, off], points)
+        for points in ((Point.INGEST,), (Point.REQUEST, Point.EXECUTION), (Point.ADMISSION, Point.REQUEST))
+    }
+    assert at == {
+        (Point.INGEST,): [],
+        (Point.REQUEST, Point.EXECUTION): [replace(mixed, modes={Point.REQUEST: Mode.ENFORCE})],
+        (Point.ADMISSION, Point.REQUEST): [replace(mixed, modes={Point.ADMISSION: Mode.WARN})],
+    }
+
+
 def test_new_rules_and_changed_expressions_start_in_observe():
     warns = rule(modes={"request": "warn"})
     assert new_above_observe([warns], []) == ["r"]
@@ -138,6 +260,10 @@ def test_new_rules_and_changed_expressions_start_in_observe():
     first, second = rule(CEL, expression="true"), rule(CEL, expression="1 == 1", modes={"request": "enforce"})
     assert new_above_observe([second], [first]) == ["r"]
     assert new_above_observe([second], [rule("sbom")]) == ["r"]
+    same = rule(CEL, expression="true", modes={"request": "enforce"})
+    assert new_above_observe([same], [first]) == []
+    assert new_above_observe([warns], [rule("sbom")]) == ["r"]
+    assert new_above_observe([rule(severity="low", modes={"request": "warn"})], [rule(severity="high")]) == []
 
 
 def test_tightened_names_what_stops_more_at_these_points():
@@ -151,6 +277,9 @@ def test_tightened_names_what_stops_more_at_these_points():
     assert tightened([loose], [loose], points) == []
     assert tightened([], [loose], points) == ["r"]
     assert tightened([], [rule(modes={"ingest": "enforce"})], points) == []
+    elsewhere = replace(strict, modes=loose.modes | {Point.ADMISSION: Mode.ENFORCE}, parameters=loose.parameters)
+    assert tightened([loose], [elsewhere], points) == []
+    assert tightened([loose], [elsewhere], iter([Point.ADMISSION])) == ["r"]
     assert tightened([rule(modes={"request": "observe"})], [rule(modes={"request": "enforce"})], points) == ["r"]
 
 

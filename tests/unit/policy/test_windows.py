@@ -51,6 +51,12 @@ def test_freeze_wins_over_allowed_hours() -> None:
     assert state_at([WORK, freeze], at("2026-11-24T09:00")) == Opening(False, "Freeze: audit.", at("2026-11-25T10:00"))
 
 
+def test_freeze_within_allowed_hours_ends_the_next_opening() -> None:
+    """What was open before the moment is no opening."""
+    freeze = window("2026-11-24T09:00", 1, name="audit")
+    assert state_at([WORK, freeze], at("2026-11-24T09:30")) == Opening(False, "Freeze: audit.", at("2026-11-24T10:00"))
+
+
 def test_each_level_needs_its_own_allowed_hours() -> None:
     """A team can only tighten what the site allows."""
     team = window("2026-01-06T10:00", 12, "FREQ=WEEKLY;BYDAY=TU,SA", kind=Kind.ALLOW, level="team")
@@ -69,8 +75,9 @@ def test_freeze_without_end_in_sight_names_no_opening() -> None:
     assert state_at([always], at("2026-05-01T12:00")) == Opening(False, "Freeze: weekend.", None)
 
 
-def test_last_start_can_be_a_date() -> None:
-    freeze = window("2026-11-02T08:00", 1, "FREQ=DAILY;UNTIL=20261104")
+@pytest.mark.parametrize("until", ["20261104", "20261104T080000", "20261105T075959"])
+def test_last_start_can_be_a_date_or_a_time(until: str) -> None:
+    freeze = window("2026-11-02T08:00", 1, f"FREQ=DAILY;UNTIL={until}")
     days = [start.day for start, _ in occurrences(freeze, at("2026-11-01T00:00"), at("2026-11-10T00:00"))]
     assert days == [2, 3, 4]
 
@@ -98,6 +105,19 @@ def test_hour_that_does_not_occur_is_closed_around_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("starts", "hours"),
+    [
+        ("2026-10-25T02:15", 0.25),  # in the hour that occurs twice: it would end before it starts
+        ("2026-03-29T02:30", 1),  # from an hour that does not occur: it would end as it starts
+    ],
+)
+def test_allowed_time_that_clocks_take_away_is_none(starts: str, hours: float) -> None:
+    allowed = window(starts, hours, kind=Kind.ALLOW)
+    assert occurrences(allowed, at("2026-01-01T00:00"), at("2026-12-01T00:00")) == []
+    assert len(occurrences(window(starts, hours), at("2026-01-01T00:00"), at("2026-12-01T00:00"))) == 1
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"zone": "Mars/Base"}, "Unknown time zone"),
@@ -118,6 +138,17 @@ def test_hour_that_does_not_occur_is_closed_around_it() -> None:
         ({"rule": "FREQ=MONTHLY;BYMONTHDAY=x"}, "cannot be read"),
         ({"rule": "FREQ=DAILY;" + "BYDAY=" + "MO," * 100}, "200 characters"),
         ({"rule": "FREQ=DAILY\nDTSTART:20260101T000000"}, "Start the repetition"),
+        ({"rule": "FREQ=WEEKLY;BYDAY=MO\nRRULE:FREQ=DAILY"}, "Give one repetition"),
+        ({"rule": "FREQ=WEEKLY;BYDAY="}, "Cannot use BYDAY= in"),
+        ({"rule": "FREQ=WEEKLY;BYDAY=M\u00d6"}, "Cannot use BYDAY"),
+        ({"rule": "FREQ=WEEKLY;"}, "Cannot use an empty part"),
+        ({"rule": "FREQ=DAILY;INTERVAL=x"}, "INTERVAL must be 1 to 60"),
+        ({"rule": "FREQ=DAILY;INTERVAL=61"}, "INTERVAL must be 1 to 60"),
+        ({"rule": "FREQ=WEEKLY;BYMONTHDAY=3"}, "Use FREQ=YEARLY or FREQ=MONTHLY"),
+        ({"rule": "FREQ=WEEKLY;BYDAY=" + "MO," * 60 + "MON"}, "200 characters"),
+        ({"starts": datetime.fromisoformat("1989-12-31T23:59")}, "1990 to 2200"),
+        ({"starts": datetime.fromisoformat("2201-01-01")}, "1990 to 2200"),
+        ({"duration": timedelta(days=366, microseconds=1)}, "366 days"),
     ],
 )
 def test_bad_window_is_refused_with_the_reason(change: dict[str, object], words: str) -> None:
@@ -132,6 +163,21 @@ def test_bad_window_is_refused_with_the_reason(change: dict[str, object], words:
     check(Window(**good))  # type: ignore[arg-type]  # mixed values
     with pytest.raises(WindowProblem, match=words):
         check(Window(**(good | change)))  # type: ignore[arg-type]  # mixed values
+
+
+@pytest.mark.parametrize(
+    ("starts", "hours", "rule"),
+    [
+        ("1990-01-01T00:00", 1, ""),
+        ("2200-12-31T23:59", 1, ""),
+        ("2026-01-01T00:00", 366 * 24, ""),
+        ("2026-01-01T00:00", 1, "FREQ=DAILY;INTERVAL=60"),
+        ("2026-01-01T00:00", 1, "RRULE:FREQ=MONTHLY;BYMONTHDAY=3;BYMONTH=5"),
+        ("2026-01-01T00:00", 1, "FREQ=WEEKLY;BYDAY=" + "MO," * 60 + "MO"),  # 200 characters
+    ],
+)
+def test_window_at_its_limits_is_accepted(starts: str, hours: float, rule: str) -> None:
+    check(window(starts, hours, rule))
 
 
 @pytest.mark.parametrize(
