@@ -271,6 +271,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "JobState": "lifecycle.jobs.models.Job.State",
         "MessageState": "lifecycle.notices.models.Message.State",
         "MessageKind": "lifecycle.notices.models.Message.Kind",
+        "FeedKind": "lifecycle.advisories.models.Feed.Kind",
         "ChannelKind": "lifecycle.notices.models.Channel.Kind",
         "RebuildWaveState": "lifecycle.rebuild.models.RebuildWave.State",
         "QueuePolicy": "lifecycle.environments.models.Environment.QueuePolicy",
@@ -310,6 +311,7 @@ VAULT_NAMESPACE = env.text("VAULT_NAMESPACE", "")  # namespace in Vault Enterpri
 OUTBOUND_ALLOW = env.words("OUTBOUND_ALLOW", "")  # private host[:port] that outbound requests can reach
 # Whether a fix in Ubuntu Pro counts as available; enable only if your images use that channel.
 UBUNTU_PRO = env.boolean("UBUNTU_PRO", False)
+FEEDS = env.text("FEEDS", str(HOME / "feeds") if EMBEDDED else "")  # folder of feeds from disk; none if empty
 
 # --- notices ----------------------------------------------------------------------------------------------------------
 # smtp://user:password@host:587, smtps://..., file:///folder; if empty, `make up` writes mails to var/mail/.

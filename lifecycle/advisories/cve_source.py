@@ -19,6 +19,7 @@ from typing import IO, Any, Final
 import orjson
 
 from lifecycle.advisories.exploit_records import as_osv
+from lifecycle.advisories.limits import Limits
 from lifecycle.advisories.sources import (
     ARCHIVE_MAX_BYTES,
     ARCHIVE_MAX_ENTRIES,
@@ -40,8 +41,9 @@ _ZIP: Final = b"PK\x03\x04"
 class CveSource:
     """CVE records in a folder with any folders in it, in a zip file, or in one (packed) file of NVD."""
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, limits: Limits) -> None:
         self._location = location
+        self._limits = limits
         self._readers: dict[str, Callable[[], bytes]] = {}  # id -> the record as OSV
         self._unpacked = 0
         self._file: IO[bytes] | None = None
@@ -49,9 +51,9 @@ class CveSource:
 
     @classmethod
     @contextmanager
-    def open(cls, location: str) -> Iterator[CveSource]:
+    def open(cls, location: str, *, limits: Limits | None = None) -> Iterator[CveSource]:
         """Open the records at `location`, a path or an http(s) URL. Raises FeedUnreadable, UpstreamError."""
-        source = cls(location)
+        source = cls(location, limits or Limits.default())
         try:
             yield source
         finally:
@@ -68,6 +70,7 @@ class CveSource:
         del directory
         index: dict[str, str] = {}
         for name, read in self._members():
+            self._limits.check_time()
             content = read()
             for osv in _as_records(content, name):
                 if osv["modified"] >= index.get(osv["id"], ""):
@@ -100,7 +103,7 @@ class CveSource:
     def _members(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Yield the name of each file, and what reads it."""
         if self._location.startswith(("http://", "https://")):
-            yield from self._of_file(_downloaded(self._location), self._location)
+            yield from self._of_file(_downloaded(self._location, self._limits), self._location)
             return
         path = Path(self._location)
         if path.is_dir():
@@ -108,6 +111,7 @@ class CveSource:
             for each in files:
                 yield str(each.relative_to(path)), partial(self._opened, each)
         elif path.is_file():
+            self._limits.check_size(path.stat().st_size, path.name)
             yield from self._of_file(path.open("rb"), path.name)
         else:
             raise FeedUnreadable(f"{self._location} is not a file, a folder or an http(s) URL.")
@@ -156,12 +160,16 @@ class CveSource:
         return content
 
 
-def _downloaded(location: str) -> IO[bytes]:
+def _downloaded(location: str, limits: Limits) -> IO[bytes]:
     file = tempfile.TemporaryFile()  # noqa: SIM115 -- the caller closes it
     client = HttpClient()
     try:
         with client.stream(
-            "GET", location, max_bytes=ARCHIVE_MAX_BYTES, deadline_s=_DOWNLOAD_DEADLINE_S, redirects=3
+            "GET",
+            location,
+            max_bytes=min(ARCHIVE_MAX_BYTES, limits.max_bytes),
+            deadline_s=limits.seconds(_DOWNLOAD_DEADLINE_S),
+            redirects=3,
         ) as answer:
             if answer.status != 200:
                 raise FeedUnreadable(f"{location} answered {answer.status}.")

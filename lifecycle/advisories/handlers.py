@@ -1,13 +1,15 @@
-"""The MATCH job, and reactions to scanned and imported images."""
+"""The jobs MATCH and SYNC_FEED, the schedule of feeds, and reactions to scanned and imported images."""
 
 from __future__ import annotations
 
 from lifecycle import events
-from lifecycle.advisories import services
-from lifecycle.advisories.kinds import MATCH
+from lifecycle.advisories import feeds, services
+from lifecycle.advisories.kinds import MATCH, SYNC_FEED
 from lifecycle.advisories.matching import BATCH, match_packages
+from lifecycle.advisories.models import Feed
 from lifecycle.events import subscribe
 from lifecycle.jobs.handlers import JobRun, handler
+from lifecycle.jobs.schedule import every
 
 
 @handler(MATCH)
@@ -27,6 +29,32 @@ def match(run: JobRun) -> None:
                 function(ids[start : start + BATCH])
             done += len(ids[start : start + BATCH])
     run.progress(done, total)
+
+
+@handler(SYNC_FEED)
+def sync_feed(run: JobRun) -> None:
+    """Synchronise or remove the feed. Both continue where an earlier attempt stopped. A removed feed is no error."""
+    feed = Feed.objects.filter(pk=run.job.subject_id).first()
+    if feed is None:
+        return
+    if run.job.payload.get("remove"):
+        feeds.run_removal(feed, progress=run.progress)
+        return
+    result = feeds.run_sync(
+        feed,
+        actor=run.job.actor,
+        progress=run.progress,
+        accept_smaller=bool(run.job.payload.get("accept_smaller")),
+    )
+    run.log(", ".join(f"{name} {value}" for name, value in result.items() if name != "errors"))
+    for error in result.get("errors", ()):
+        run.log(error)
+
+
+@every(60, "feeds")
+def queue_due_feeds() -> None:
+    """Queue the feeds whose time has come."""
+    feeds.queue_due_feeds()
 
 
 @subscribe(events.ImagesScanned)

@@ -1,4 +1,4 @@
-"""The job kind of this package: match package versions with advisories."""
+"""The job kinds of this package: match package versions with advisories, and synchronise a feed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from accounts.models import User
+from lifecycle.advisories.models import Feed
 from lifecycle.jobs.kinds import Kind, Subject, register
 from lifecycle.jobs.models import Job
 
@@ -22,6 +23,18 @@ def _counts(job: Job) -> str:
     return ", ".join(words) or "nothing new"
 
 
+def _feeds(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
+    """Return the name of each job's feed. Only its actor and admins see the job, and feeds are no secret."""
+    names = dict(Feed.objects.filter(pk__in=[job.subject_id for job in jobs]).values_list("pk", "name"))
+    return {
+        job.pk: Subject(f"removal of {names[job.subject_id]}" if job.payload.get("remove") else names[job.subject_id])
+        for job in jobs
+        if job.subject_id in names
+    }
+
+
+# It can be cancelled, because the next run continues where it stopped.
+SYNC_FEED: Final = register(Kind("sync_feed", queue="ingest", label="Sync feed", subjects=_feeds, is_cancellable=True))
 MATCH: Final = register(
     Kind(
         "match",

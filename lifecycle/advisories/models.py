@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
@@ -9,6 +10,7 @@ from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Q
 
+from lifecycle.core import clock
 from lifecycle.sbom.models import PackageVersion
 from lifecycle.versions import current_key_version
 
@@ -27,6 +29,30 @@ class Feed(models.Model):
     location = models.CharField(max_length=500)
     synced_at = models.DateTimeField(null=True, blank=True)  # when it was last read without an error
     data_at = models.DateTimeField(null=True, blank=True)  # what the list says of its own date: KEV and EPSS
+    # How admins keep it (feeds.py):
+    every_hours = models.PositiveSmallIntegerField(null=True, blank=True)  # null: only by hand or by the command
+    due_at = models.DateTimeField(null=True, blank=True)  # the next time, with jitter
+    stale_after_hours = models.PositiveSmallIntegerField(default=72, db_default=72)  # the age that is an alarm
+    max_minutes = models.PositiveSmallIntegerField(default=60, db_default=60)
+    max_mib = models.PositiveIntegerField(default=4096, db_default=4096)
+    revision = models.PositiveIntegerField(default=1, db_default=1)
+    tried_at = models.DateTimeField(null=True, blank=True)
+    problem = models.CharField(max_length=500, blank=True, default="", db_default="")  # of the last run; "": none
+    result: models.JSONField[Any, Any] = models.JSONField(default=dict, db_default={})  # counts of the last good run
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it was not read for so long that it says little about today. True before the first time."""
+        return self.synced_at is None or self.synced_at < clock.now() - timedelta(hours=self.stale_after_hours)
+
+    @property
+    def state(self) -> str:
+        """Return "failed", "stale" or "current"; "new" before the first run."""
+        if self.tried_at is None and self.synced_at is None:
+            return "new"
+        if self.problem:
+            return "failed"
+        return "stale" if self.is_stale else "current"
 
     def __str__(self) -> str:
         return self.name

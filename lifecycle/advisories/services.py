@@ -17,6 +17,7 @@ from lifecycle.advisories import coverage, grouping, matching
 from lifecycle.advisories.cve_source import CveSource
 from lifecycle.advisories.exploit_sync import feed_of_kind
 from lifecycle.advisories.kinds import MATCH
+from lifecycle.advisories.limits import Limits
 from lifecycle.advisories.models import Advisory, AffectedInterval, Feed, Match
 from lifecycle.advisories.queries import unreadable_ranges
 from lifecycle.advisories.records import OsvRecord, is_same_time, parse_record, parse_time
@@ -50,6 +51,7 @@ class SyncReport:
 
     feed: str
     directories: int = 0
+    broken_directories: int = 0  # unreadable, so that the feed is as old as before
     indexed: int = 0  # records in the indexes
     stored: int = 0  # new or changed
     tombstoned: int = 0
@@ -74,6 +76,7 @@ def sync_feed(
     kind: str = Feed.Kind.OSV,
     progress: Progress | None = None,
     accept_smaller: bool = False,
+    limits: Limits | None = None,
 ) -> SyncReport:
     """Update the feed's advisories and their matches from the OSV export or the CVE records at `location`.
 
@@ -83,7 +86,9 @@ def sync_feed(
     index is more likely cut off. An unreadable record is reported, and its stored row stays unchanged.
     Raises FeedUnreadable when no export can be read, and Malformed when the feed is of another kind.
     """
-    with CveSource.open(location) if kind == Feed.Kind.CVE else nullcontext(open_source(location)) as source:
+    is_cve = kind == Feed.Kind.CVE
+    opened = CveSource.open(location, limits=limits) if is_cve else nullcontext(open_source(location, limits=limits))
+    with opened as source:
         directories = source.directories()
         _derive_packages_again()
         group_again()
@@ -95,7 +100,8 @@ def sync_feed(
     _report_unreadable(feed, report)
     coverage.refresh_coverage()
     with transaction.atomic():
-        Feed.objects.filter(pk=feed.pk).update(location=location[:500], synced_at=clock.now())
+        changes = {"location": location[:500]} | ({} if report.broken_directories else {"synced_at": clock.now()})
+        Feed.objects.filter(pk=feed.pk).update(**changes)
         audit.record(
             Action.ADVISORIES_SYNCED,
             actor=actor,
@@ -126,6 +132,7 @@ def _sync_directories(
             indexes[directory] = source.index(directory)
         except LifecycleError as error:
             report.fail(f"{directory or location}: {error.message}")
+            report.broken_directories += 1
             continue
         report.directories += 1
         report.indexed += len(indexes[directory])
@@ -159,6 +166,7 @@ def _sync_directory(
                 progress(directory, done, len(changed_ids))
     except LifecycleError as error:  # the source failed: stored batches are kept, and the next run continues
         report.fail(f"{directory}: {error.message}")
+        report.broken_directories += 1
 
 
 def _batches(items: Iterable[_Item], size: int | None = None) -> Iterator[list[_Item]]:
@@ -306,6 +314,7 @@ def _tombstone(feed: Feed, indexes: dict[str, dict[str, str]], report: SyncRepor
         stored = dict(live.iterator(chunk_size=10_000))
         missing = [pk for pk, osv_id in stored.items() if osv_id not in present]
         if not accept_smaller and len(stored) >= _GUARDED_FROM and len(missing) * 2 > len(stored):
+            report.broken_directories += 1
             report.fail(
                 f"{directory or feed.name}: the index lacks {len(missing):,} of {len(stored):,} stored records, which"
                 " stay. If that is right, synchronise with --accept-smaller."
@@ -319,6 +328,25 @@ def _tombstone(feed: Feed, indexes: dict[str, dict[str, str]], report: SyncRepor
             names = {name for osv_id, *lists in gone for name in (osv_id, *lists[0], *lists[1])}
             report.packages_rematched += _rematch(batch, regrouped=grouping.regroup(names))
     report.tombstoned = len(absent)
+
+
+def remove_advisories(feed: Feed, *, progress: Callable[[int, int], None]) -> None:
+    """Close the findings of all advisories of a feed, and delete the advisories, in batches. Safe to continue."""
+    total = Advisory.objects.filter(feed=feed).count()
+    rows = Advisory.objects.filter(feed=feed).order_by("pk").values_list("pk", "osv_id", "aliases", "upstream")
+    done = 0
+    while batch := list(rows[:BATCH]):
+        ids = [pk for pk, *_ in batch]
+        names = {name for _, osv_id, *lists in batch for name in (osv_id, *lists[0], *lists[1])}
+        with transaction.atomic():
+            Advisory.objects.filter(pk__in=ids).update(tombstoned_at=clock.now())
+            _rematch(ids, regrouped=grouping.regroup(names))
+            Match.objects.filter(advisory__in=ids).delete()
+            AffectedInterval.objects.filter(advisory__in=ids).delete()
+            Advisory.objects.filter(pk__in=ids).delete()
+        done += len(batch)
+        progress(done, total)
+    coverage.refresh_coverage()
 
 
 def _report_unreadable(feed: Feed, report: SyncReport) -> None:

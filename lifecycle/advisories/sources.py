@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import orjson
 
+from lifecycle.advisories.limits import Limits
 from lifecycle.advisories.records import is_id, is_same_time
 from lifecycle.core.errors import LimitExceeded, Malformed, UpstreamError
 from lifecycle.core.http import HttpClient
@@ -51,14 +52,14 @@ class Source(Protocol):
         """Yield the id and content of each record in `wanted` ({id: modified} from the index), in any order."""
 
 
-def open_source(location: str) -> Source:
+def open_source(location: str, *, limits: Limits | None = None) -> Source:
     """Return the export at `location`, a folder or an HTTP(S) URL. Raises FeedUnreadable."""
     if location.startswith(("http://", "https://")):
-        return HttpSource(location)
+        return HttpSource(location, limits=limits)
     folder = Path(location)
     if not folder.is_dir():
         raise FeedUnreadable(f"{location} is not a folder or an http(s) URL.")
-    return FolderSource(folder)
+    return FolderSource(folder, limits=limits)
 
 
 def parse_index(content: bytes, directory: str) -> dict[str, str]:
@@ -157,8 +158,9 @@ def _read_file(path: Path) -> bytes:
 class FolderSource:
     """An export in a folder: with ecosystem folders, or with the content of one ecosystem, or with plain JSON files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, limits: Limits | None = None) -> None:
         self._folder = folder
+        self._limits = limits or Limits.default()
         self._archives: dict[str, Archive | None] = {}
 
     def directories(self) -> list[str]:
@@ -177,6 +179,8 @@ class FolderSource:
     def _archive(self, directory: str) -> Archive | None:
         if directory not in self._archives:
             path = self._folder / directory / _ARCHIVE
+            if path.is_file():
+                self._limits.check_size(path.stat().st_size, _ARCHIVE)
             self._archives[directory] = Archive(path) if path.is_file() else None
         return self._archives[directory]
 
@@ -235,8 +239,9 @@ class FolderSource:
 class HttpSource:
     """An export at a URL. A few records are fetched one by one, many as the archive."""
 
-    def __init__(self, address: str, *, client: HttpClient | None = None) -> None:
+    def __init__(self, address: str, *, client: HttpClient | None = None, limits: Limits | None = None) -> None:
         self._address = address.rstrip("/")
+        self._limits = limits or Limits.default()
         self._client = client or HttpClient()
 
     def _url(self, directory: str, name: str) -> str:
@@ -246,7 +251,11 @@ class HttpSource:
     def _get(self, directory: str, name: str, max_bytes: int) -> bytes | None:
         """Return the content of a file, None when it is absent. Raises UpstreamError, LimitExceeded."""
         answer = self._client.request(
-            "GET", self._url(directory, name), max_bytes=max_bytes, deadline_s=_DOWNLOAD_DEADLINE_S, redirects=3
+            "GET",
+            self._url(directory, name),
+            max_bytes=min(max_bytes, self._limits.max_bytes),
+            deadline_s=self._limits.seconds(_DOWNLOAD_DEADLINE_S),
+            redirects=3,
         )
         return answer.body if self._exists(answer.status, directory, name) else None
 
@@ -260,7 +269,11 @@ class HttpSource:
     def _has(self, directory: str, name: str) -> bool:
         """Return whether a file exists, without reading its content."""
         with self._client.stream(
-            "GET", self._url(directory, name), max_bytes=MIB, deadline_s=_DOWNLOAD_DEADLINE_S, redirects=3
+            "GET",
+            self._url(directory, name),
+            max_bytes=MIB,
+            deadline_s=self._limits.seconds(_DOWNLOAD_DEADLINE_S),
+            redirects=3,
         ) as answer:
             return self._exists(answer.status, directory, name)
 
@@ -337,8 +350,8 @@ class HttpSource:
             with self._client.stream(
                 "GET",
                 self._url(directory, _ARCHIVE),
-                max_bytes=ARCHIVE_MAX_BYTES,
-                deadline_s=_DOWNLOAD_DEADLINE_S,
+                max_bytes=min(ARCHIVE_MAX_BYTES, self._limits.max_bytes),
+                deadline_s=self._limits.seconds(_DOWNLOAD_DEADLINE_S),
                 redirects=3,
             ) as answer:
                 exists = self._exists(answer.status, directory, _ARCHIVE)

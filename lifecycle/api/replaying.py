@@ -182,6 +182,8 @@ CHECKS: Final[Mapping[str, Check]] = {
     "person-deactivate": _admin,
     "person-reactivate": _admin,
     "person-mail": _admin,
+    "feed-list": _admin,
+    "feed-sync": _admin,
     "registry-list": _admin,
     "registry-test": _computed,
     "roles": _admin,

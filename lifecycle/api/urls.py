@@ -10,6 +10,7 @@ from lifecycle.api.audit import AuditEventViewSet
 from lifecycle.api.channels import ChannelViewSet, MessageViewSet
 from lifecycle.api.contents import ImageContentsView
 from lifecycle.api.environments import EnvironmentViewSet
+from lifecycle.api.feeds import FeedViewSet
 from lifecycle.api.gates import HoldViewSet, WindowViewSet
 from lifecycle.api.jobs import JobViewSet
 from lifecycle.api.lineage import LineageView
@@ -47,6 +48,7 @@ from lifecycle.api.waivers import WaiverViewSet
 router = SimpleRouter()
 router.register("images", ImageViewSet, basename="image")
 router.register("repositories", RepositoryViewSet, basename="repository")
+router.register("feeds", FeedViewSet, basename="feed")
 router.register("registries", RegistryViewSet, basename="registry")
 router.register("environments", EnvironmentViewSet, basename="environment")
 router.register("windows", WindowViewSet, basename="window")

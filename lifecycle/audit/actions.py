@@ -27,6 +27,9 @@ class Action(StrEnum):
         "A signed-in user tried to change something without permission to change or see it.",
     )
     ADVISORIES_SYNCED = "advisories.synced", "Gravingdock synced an advisory feed."
+    FEED_ADDED = "feed.added", "An admin added a feed of advisories or exploits."
+    FEED_CHANGED = "feed.changed", "An admin changed the address, the schedule or the limits of a feed."
+    FEED_REMOVED = "feed.removed", "An admin removed a feed with all that it brought."
     EXPLOITS_SYNCED = "exploits.synced", "Gravingdock synced a list of exploits (KEV or EPSS)."
     AUDIT_EXPORTED = "audit.exported", "A person exported audit events."
     BUILDER_TURNED_OFF = (
@@ -537,6 +540,16 @@ class AdvisoriesSynced(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class FeedDetails(Details):
+    """The feed, its kind and address, and the hours between two synchronisations; 0 without a schedule."""
+
+    feed: str
+    kind: str
+    location: str
+    every_hours: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ExploitsSynced(Details):
     """The kind of the list (kev, epss), and the numbers of its entries, and of those that are new, changed and gone."""
 
@@ -851,6 +864,9 @@ class RebuildFinished(Details):
 DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.ACCESS_REFUSED: AccessRefused,
     Action.ADVISORIES_SYNCED: AdvisoriesSynced,
+    Action.FEED_ADDED: FeedDetails,
+    Action.FEED_CHANGED: FeedDetails,
+    Action.FEED_REMOVED: FeedDetails,
     Action.EXPLOITS_SYNCED: ExploitsSynced,
     Action.AUDIT_EXPORTED: AuditExported,
     Action.CHANNEL_CHANGED: ChannelDetails,

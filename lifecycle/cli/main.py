@@ -25,6 +25,7 @@ from lifecycle.cli import (
     completion,
     environments,
     exports,
+    feeds,
     image_contents,
     keys,
     metadata_commands,
@@ -173,6 +174,7 @@ def parser() -> argparse.ArgumentParser:
     registries.add_to(areas, shared, limited)
     quarantine.add_area(areas, shared, limited)
     keys.add_area(areas, shared, limited)
+    feeds.add_area(areas, shared, limited)
     shells = areas.add_parser("completion", help="print the completion script of a shell")
     shells.add_argument("shell", choices=completion.SHELLS, help="your shell")
     shells.set_defaults(run=complete)

@@ -35,6 +35,10 @@ REBUILD_ACTS: Final[tuple[tuple[str, str, dict[str, object]], ...]] = (
     ("put", "repositories/{repository}/protected-tags/", {"patterns": ["*"]}),
 )
 REGISTRY: Final[dict[str, str]] = {"name": "mine", "endpoint": "registry.example.com"}
+FEED: Final[dict[str, object]] = {"name": "mine", "kind": "kev", "location": "https://example.com/kev.json"}
+FEED_FORM: Final[dict[str, object]] = FEED | {
+    "every_hours": "4", "stale_after_hours": "72", "max_minutes": "60", "max_mib": "10",
+}  # fmt: skip
 CHANNEL: Final[dict[str, str]] = {
     "name": "mine", "kind": "webhook", "address": "https://example.com/hook", "topics": "promotion.asked",
 }  # fmt: skip
@@ -105,6 +109,10 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("account/notices/mutes/{mute}/end/", {}, 404, 404),
     ("channels/new/", CHANNEL | {"team": "shop"}, 422, 422),  # not among the teams that they can choose
     ("channels/{channel}/", {"name": "x", "topics": "promotion.asked"}, 404, 404),
+    ("feeds/new/", FEED_FORM, 403, 403),
+    ("feeds/{feed}/", FEED_FORM, 403, 403),
+    ("feeds/{feed}/sync/", {}, 403, 403),
+    ("feeds/{feed}/remove/", {}, 403, 403),
     ("registries/new/", REGISTRY, 403, 403),
     ("registries/{registry}/", REGISTRY, 403, 403),
     ("registries/{registry}/test/", {}, 403, 403),
@@ -154,6 +162,10 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("delete", "people/{person}/admin/", {}, 403, 403),
     ("post", "notices/{notice}/read/", {}, 404, 404),
     ("delete", "notice-mutes/{mute}/", {}, 404, 404),
+    ("post", "feeds/", FEED, 403, 403),
+    ("patch", "feeds/{feed}/", {"every_hours": 5}, 403, 403),
+    ("delete", "feeds/{feed}/", {}, 403, 403),
+    ("post", "feeds/{feed}/sync/", {}, 403, 403),
     ("post", "registries/", REGISTRY, 403, 403),
     ("patch", "registries/{registry}/", {"name": "x"}, 403, 403),
     ("delete", "registries/{registry}/", {}, 403, 403),
@@ -329,6 +341,20 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "GET api/v1/notices/{notice}/": ("approver", {}),
     "POST api/v1/notices/{notice}/read/": ("approver", {}),
     "POST api/v1/notices/read-all/": ("outsider", {}),
+    "GET api/v1/feeds/": ("admin", {}),
+    "POST api/v1/feeds/": ("admin", FEED),
+    "GET api/v1/feeds/{feed}/": ("admin", {}),
+    "PATCH api/v1/feeds/{feed}/": ("admin", {"every_hours": 5}),
+    "DELETE api/v1/feeds/{feed}/": ("admin", {}),
+    "POST api/v1/feeds/{feed}/sync/": ("admin", {}),
+    "GET feeds/": ("admin", {}),
+    "GET feeds/new/": ("admin", {}),
+    "POST feeds/new/": ("admin", FEED_FORM),
+    "GET feeds/{feed}/": ("admin", {}),
+    "POST feeds/{feed}/": ("admin", FEED_FORM),
+    "POST feeds/{feed}/sync/": ("admin", {}),
+    "GET feeds/{feed}/remove/": ("admin", {}),
+    "POST feeds/{feed}/remove/": ("admin", {}),
     "GET api/v1/registries/": ("admin", {}),
     "POST api/v1/registries/": ("admin", REGISTRY),
     "GET api/v1/registries/{registry}/": ("admin", {}),

@@ -19,6 +19,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts import tokens
 from accounts.models import ApiToken, Robot, Role, Team, User
+from lifecycle.advisories.models import Feed
 from lifecycle.audit import services as audit
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
@@ -170,6 +171,7 @@ def make_estate(dock):
         team=dock.team, duration_s=86_400, rule="FREQ=DAILY", created_by=dock.owner, **allowed
     )  # fmt: skip
     Registry.objects.create(name="other", endpoint="https://localhost:1", is_added=True)
+    Feed.objects.create(name="other", location="https://localhost:1/osv")
     channel = Channel.objects.create(
         team=dock.team, name="ops", kind="webhook", topics=["promotion.failed"], created_by=dock.owner
     )
@@ -196,6 +198,7 @@ def address(pattern, dock, request_):
         "role": "crew",
         "person": dock.approver.pk,
         "channel": Channel.objects.values_list("pk", flat=True).first(),
+        "feed": Feed.objects.filter(name="other").values_list("pk", flat=True).first(),
         "registry": Registry.objects.filter(is_added=True).values_list("pk", flat=True).first(),
         "message": Message.objects.filter(state="sent").values_list("pk", flat=True).first(),
         "mute": Mute.objects.filter(person=dock.approver).values_list("pk", flat=True).first(),

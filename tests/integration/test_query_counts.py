@@ -23,6 +23,7 @@ from rest_framework.mixins import ListModelMixin
 from accounts import tokens
 from accounts.models import ApiToken, Team, User
 from accounts.queries import system_user
+from lifecycle.advisories.models import Feed
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.authority import services
@@ -139,6 +140,7 @@ LISTS: Final[dict[str, int]] = {
     "teams/{team}/robots/{robot}/": 21,
     "roles/{role}/": 12,
     "people/": 12,
+    "feeds/": 12,
     "registries/": 12,
     "people/{person}/": 15,
     "account/tokens/": 12,
@@ -178,6 +180,7 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/teams/{team}/robots/{robot}/tokens/": 8,
     "api/v1/teams/{team}/environments/": 8,
     "api/v1/people/": 8,
+    "api/v1/feeds/": 8,
     "api/v1/registries/": 8,
     "api/v1/roles/": 8,
     "api/v1/tokens/": 8,
@@ -212,6 +215,10 @@ NO_LISTS: Final = {
     "waivers/new/",
     "waivers/{waiver}/",
     "people/{person}/deactivate/",
+    "feeds/new/",
+    "feeds/{feed}/",
+    "feeds/{feed}/remove/",
+    "api/v1/feeds/{feed}/",
     "registries/new/",
     "registries/{registry}/",
     "registries/{registry}/remove/",
@@ -423,6 +430,7 @@ def add_administration(world: World, number: int) -> None:
         repository=repository, environment=world.environments[0],
     )  # fmt: skip
     InboxItem.objects.create(notice=notice, person=world.reader)
+    Feed.objects.create(name=f"other-{number}", location="https://feed.example.com", result={"stored": number})
     Registry.objects.create(name=f"other-{number}", endpoint=f"https://r{number}.example.com", is_added=True)
     channel = Channel.objects.create(
         team=team, name=f"channel-{number}", kind="webhook", topics=["x"], created_by=world.reader
@@ -493,8 +501,8 @@ def clients_of(world: World) -> Callable[[str], Client]:
     browser, admin = Client(), Client()
     browser.force_login(world.reader, backend=BACKEND)
     admin.force_login(world.admin, backend=BACKEND)
-    by_pattern = {"people/": admin, "registries/": admin}
-    by_pattern |= {f"api/v1/{area}/": by_token(world.admin) for area in ("people", "registries")}
+    by_pattern = {"people/": admin, "registries/": admin, "feeds/": admin}
+    by_pattern |= {f"api/v1/{area}/": by_token(world.admin) for area in ("people", "registries", "feeds")}
     api = by_token(world.reader)
     return lambda pattern: by_pattern.get(pattern, api if pattern.startswith("api/") else browser)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,35 @@ def stored() -> Callable[..., PackageVersion]:
         )
 
     return store
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """A web server with a few files; answers for those in `cut` end half-way."""
+
+    files: dict[str, bytes] = {}
+    cut: set[str] = set()
+
+    def do_GET(self):
+        body = self.files.get(self.path)
+        self.send_response(404 if body is None else 200)
+        body = body or b""
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if self.path in self.cut else body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def mirror(settings):
+    class Own(Mirror):
+        files, cut = {}, set()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Own)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings.OUTBOUND_ALLOW = [f"127.0.0.1:{server.server_port}"]
+    Own.address = f"http://127.0.0.1:{server.server_port}"
+    yield Own
+    server.shutdown()
+    server.server_close()

@@ -117,6 +117,10 @@ STORED = [
         {"stored": 3, "tombstoned": 2, "errors": 1, "unreadable": 4},
     ),
     (
+        actions.FeedDetails("kev", "kev", "https://example.com/kev.json", 4),
+        {"feed": "kev", "kind": "kev", "location": "https://example.com/kev.json", "every_hours": 4},
+    ),
+    (
         actions.ExploitsSynced("kev", 9, 3, 2, 1),
         {"kind": "kev", "entries": 9, "added": 3, "changed": 2, "removed": 1},
     ),
