@@ -480,6 +480,11 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         },
         None,
     ),
+    ("post", "/api/v1/external-checks/"): (
+        {"team": "shop", "name": "scanner", "address": "https://scanner.example.com/check"},
+        None,
+    ),
+    ("put", "/api/v1/external-checks/{id}/"): ({"address": "", "renew_secret": True}, None),
     ("put", "/api/v1/channels/{id}/"): (
         {"name": "deployments", "topics": ["promotion.failed"], "is_enabled": True},
         None,

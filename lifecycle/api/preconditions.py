@@ -8,7 +8,7 @@ from typing import Final
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from lifecycle.core.errors import Malformed
+from lifecycle.core.errors import Malformed, VersionRequired
 
 _ETAG: Final = re.compile(r'(?:W/)?"([0-9]{1,9})"')
 
@@ -28,3 +28,10 @@ def revision_wanted(request: Request) -> int | None:
     if match is None:
         raise Malformed('Give the ETag of the object in If-Match, for example "3".')
     return int(match[1])
+
+
+def revision_required(request: Request) -> int | None:
+    """Return the revision in `If-Match`, None for `*`; raises VersionRequired (428) without the header, Malformed."""
+    if not request.headers.get("If-Match", "").strip():
+        raise VersionRequired("Send the ETag of the version that you change in the header If-Match.")
+    return revision_wanted(request)

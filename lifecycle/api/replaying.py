@@ -17,7 +17,7 @@ from lifecycle.core.reasons import refuse_if
 from lifecycle.jobs.access import job_for
 from lifecycle.notices.access import channel_for, message_for, notice_for
 from lifecycle.notices.preferences import mute_for
-from lifecycle.policies.access import waiver_for
+from lifecycle.policies.access import check_for, waiver_for
 from lifecycle.promotion.access import promotion_for
 from lifecycle.promotion.places import place_of, why_not_at
 from lifecycle.promotion.release_queries import members_of, set_for
@@ -159,6 +159,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "signingkey-list": _admin,
     "signingkey-retire": _admin,
     "channel-list": lambda user, _, body: channel_for(user, int(body.get("id", 0))),
+    "externalcheck-list": lambda user, _, body: check_for(user, int(body.get("id", 0))),
     "channel-test": lambda user, parameters, _: channel_for(user, int(parameters["pk"])),
     "message-redeliver": lambda user, parameters, _: message_for(user, int(parameters["pk"])),
     "notice-test-mail": lambda user, _, __: user,  # to the caller

@@ -10,6 +10,7 @@ from lifecycle.api.audit import AuditEventViewSet
 from lifecycle.api.channels import ChannelViewSet, MessageViewSet
 from lifecycle.api.contents import ImageContentsView
 from lifecycle.api.environments import EnvironmentViewSet
+from lifecycle.api.external_checks import ExternalCheckViewSet
 from lifecycle.api.feeds import FeedViewSet
 from lifecycle.api.gates import HoldViewSet, WindowViewSet
 from lifecycle.api.jobs import JobViewSet
@@ -63,6 +64,7 @@ router.register("waivers", WaiverViewSet, basename="waiver")
 router.register("jobs", JobViewSet, basename="job")
 router.register("notices", NoticeViewSet, basename="notice")
 router.register("channels", ChannelViewSet, basename="channel")
+router.register("external-checks", ExternalCheckViewSet, basename="externalcheck")
 router.register("messages", MessageViewSet, basename="message")
 router.register("notice-mutes", MuteViewSet, basename="noticemute")
 

@@ -57,6 +57,12 @@ class Action(StrEnum):
     )
     WINDOW_CREATED = "window.created", "A freeze or allowed hours for promotions were set."
     WINDOW_DELETED = "window.deleted", "A freeze or allowed hours for promotions were removed."
+    EXTERNAL_CHECK_CHANGED = (
+        "external_check.changed",
+        "The address or the secret of an external check was changed. Its earlier answers do not count any more.",
+    )
+    EXTERNAL_CHECK_CREATED = "external_check.created", "An external check was set up for the rules of policies."
+    EXTERNAL_CHECK_DELETED = "external_check.deleted", "An external check was deleted. Rules about it no longer pass."
     GRANT_CHANGED = "grant.changed", "The expiry of a grant was changed."
     GRANT_CREATED = "grant.created", "A user was granted a role."
     GRANT_REVOKED = "grant.revoked", "A grant was revoked."
@@ -681,6 +687,14 @@ class SourceDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalCheckDetails(Details):
+    """The name of an external check, as rules have it, and the host of its address."""
+
+    check: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelDetails(Details):
     """The name and the kind of a channel, the host of its address, and its topics."""
 
@@ -877,6 +891,9 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.ENVIRONMENT_CHANGED: EnvironmentChanged,
     Action.ENVIRONMENT_CREATED: EnvironmentCreated,
     Action.ENVIRONMENT_REMOVED: EnvironmentRemoved,
+    Action.EXTERNAL_CHECK_CHANGED: ExternalCheckDetails,
+    Action.EXTERNAL_CHECK_CREATED: ExternalCheckDetails,
+    Action.EXTERNAL_CHECK_DELETED: ExternalCheckDetails,
     Action.HOLD_CREATED: HoldDetails,
     Action.HOLD_LIFTED: HoldDetails,
     Action.WINDOW_CREATED: WindowDetails,

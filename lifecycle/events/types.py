@@ -115,6 +115,14 @@ class PolicyChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalAnswered(Event):
+    """A service answered an external check about an image of a source repository, or a check has no answer any more."""
+
+    image_id: int
+    repository_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class AuditRecorded(Event):
     """An action was recorded in the audit log. Who tells people about actions subscribes to it."""
 

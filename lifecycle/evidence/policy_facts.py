@@ -20,9 +20,11 @@ from lifecycle.evidence.findings import matching_images
 from lifecycle.evidence.judgement import judgement_of
 from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL
 from lifecycle.evidence.types import full_name
+from lifecycle.policies.asking import facts_of_checks
 from lifecycle.policy.facts import (
     BaseState,
     ContentFacts,
+    ExternalFact,
     FileFact,
     FindingFact,
     HeldFacts,
@@ -139,6 +141,7 @@ class _Read:
     contents: Mapping[int, ImageContents] = field(default_factory=dict)  # by platform manifest
     licences: Mapping[int, ImageLicences] = field(default_factory=dict)  # by platform manifest
     exploit_feeds: ExploitFeeds = field(default_factory=ExploitFeeds)
+    external: Mapping[tuple[int, int], Mapping[str, ExternalFact]] = field(default_factory=dict)
     covers: Mapping[int, Sequence[Cover]] | None = None  # by image; None: not read
 
 
@@ -177,6 +180,9 @@ def facts_of_images(subjects: Sequence[Subject], needs: Collection[Need]) -> lis
         read.contents = contents_of(below)
     if Need.LICENCES in needs:
         read.licences = {row.pk: row for row in ImageLicences.objects.filter(pk__in=below)}
+    if Need.EXTERNAL in needs:
+        teams = {repository.pk: repository.team_id for _, repository, _ in subjects}
+        read.external = facts_of_checks({(image.pk, repository.pk) for image, repository, _ in subjects}, teams)
     if Need.QUARANTINES in needs:
         read.covers = covers_of([image.pk for image in images])
     return [_facts(read, subject) for subject in subjects]
@@ -205,6 +211,7 @@ def _facts(read: _Read, subject: Subject) -> ImageFacts:
         licences=_licences(read, tree),
         kev_read_at=read.exploit_feeds.kev_read_at,
         epss_scored_at=read.exploit_feeds.epss_scored_at,
+        external=read.external.get((image.pk, repository.pk)),
         quarantines=None if read.covers is None else tuple(item.words for item in read.covers.get(image.pk, ())),
     )
 

@@ -8,8 +8,8 @@ from lifecycle.authority.access import environment_for, team_for
 from lifecycle.authority.rights import is_above_grants, may
 from lifecycle.core.errors import NotFound
 from lifecycle.core.reasons import Reason
-from lifecycle.policies.models import Waiver
-from lifecycle.policies.queries import waivers_visible_to
+from lifecycle.policies.models import ExternalCheck, Waiver
+from lifecycle.policies.queries import checks_visible_to, waivers_visible_to
 from lifecycle.policies.types import SITE, Scope
 
 _UNKNOWN = "Rule set not found, or you don't have access."
@@ -43,4 +43,13 @@ def waiver_for(actor: User, waiver_id: int, *, locked: bool = False) -> Waiver:
     row = (rows.select_for_update(of=("self",)) if locked else rows).first()
     if row is None:
         raise NotFound("Waiver not found, or you don't have access.")
+    return row
+
+
+def check_for(actor: User, check_id: int, *, locked: bool = False) -> ExternalCheck:
+    """Return an external check that `actor` can see, perhaps locked; raises NotFound."""
+    rows = checks_visible_to(actor).filter(pk=check_id)
+    row = (rows.select_for_update(of=("self",)) if locked else rows).first()
+    if row is None:
+        raise NotFound("External check not found, or you don't have access.")
     return row

@@ -8,8 +8,9 @@ from django.db import models
 from django.db.models import F, Q
 
 from accounts.models import Team, User
+from lifecycle.core import sealing
 from lifecycle.environments.models import Environment
-from lifecycle.registry.models import Repository
+from lifecycle.registry.models import Image, Repository
 
 
 class Policy(models.Model):
@@ -138,3 +139,58 @@ class Waiver(models.Model):
         parts = [f"{self.digest[:19]}" if self.digest else "", self.repository.name if self.repository else ""]
         words = " in ".join(part for part in parts if part) or f"every repository of {self.team.slug}"
         return f"{words} in {self.environment.slug}" if self.environment else words
+
+
+class ExternalCheck(models.Model):
+    """A service that says whether an image is good, for the rules of the site (without team) or of one team."""
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="external_checks", null=True)
+    name = models.SlugField(max_length=60)
+    host = models.CharField(max_length=200)  # of the address, which is a secret as a whole
+    address_sealed = models.BinaryField(default=b"")  # sealed for this row: core/sealing.py
+    secret_sealed = models.BinaryField(default=b"")  # signs the calls and the replies
+    revision = models.PositiveIntegerField(default=1)  # answers of an earlier revision do not count
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("team", "name"), nulls_distinct=False, name="externalcheck_once_per_team_and_name"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"team:{self.team.slug}:{self.name}" if self.team is not None else f"site:{self.name}"
+
+
+sealing.register_field(ExternalCheck, "address_sealed")
+sealing.register_field(ExternalCheck, "secret_sealed")
+
+
+class ExternalAnswer(models.Model):
+    """What a check said last about an image of a source repository, and what the last attempt brought."""
+
+    check_asked = models.ForeignKey(ExternalCheck, on_delete=models.CASCADE, related_name="answers", db_index=False)
+    image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="external_answers")
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="+")
+    has_passed = models.BooleanField(null=True)  # of the signed reply; null: it could not say, or there is none
+    message = models.CharField(max_length=500, blank=True)  # of the signed reply
+    answered_at = models.DateTimeField(null=True)  # of the signed reply, by our clock
+    problem = models.CharField(max_length=500, blank=True)  # why the last attempt brought no signed reply
+    revision = models.PositiveIntegerField(default=0)  # of the check, when it was asked
+    queued_at = models.DateTimeField(null=True)  # when it was last to be asked
+    asked_at = models.DateTimeField(null=True)  # of the last attempt
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("check_asked", "image", "repository"), name="externalanswer_once_per_check_and_image"
+            ),
+            models.CheckConstraint(
+                condition=Q(has_passed=None) | Q(answered_at__isnull=False), name="externalanswer_has_time"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.check_asked} about {self.image} of {self.repository}"

@@ -16,7 +16,7 @@ from accounts.verbs import Verb
 from lifecycle.authority.queries import covered, teams_visible_to
 from lifecycle.core import clock
 from lifecycle.environments.models import Environment
-from lifecycle.policies.models import Policy, PolicyRevision, Waiver
+from lifecycle.policies.models import ExternalCheck, Policy, PolicyRevision, Waiver
 from lifecycle.policies.types import Effective, RuleSet, Scope
 from lifecycle.policy.images import WaiverFact
 from lifecycle.policy.rulesets import Rule, combined, rules_of
@@ -156,3 +156,9 @@ def facts_of_waivers(rows: Iterable[Waiver], repository: Repository, digests: Co
         for row in rows
         if row.repository_id in {None, repository.pk} and (not row.digest or row.digest in digests)
     ]
+
+
+def checks_visible_to(actor: User) -> QuerySet[ExternalCheck]:
+    """Return the external checks of the site, and of the teams that `actor` can see. Their addresses are not shown."""
+    rows = ExternalCheck.objects.filter(Q(team=None) | Q(team__in=teams_visible_to(actor)))
+    return rows.select_related("team", "created_by")

@@ -12,6 +12,7 @@ from lifecycle.core.severities import SEVERITIES
 from lifecycle.policy.facts import (
     BaseState,
     ContentFacts,
+    ExternalFact,
     FileFact,
     FindingFact,
     HeldFacts,
@@ -115,6 +116,7 @@ def _facts(record: dict[str, Any], now: datetime) -> ImageFacts:
     held, signatures, trust = record.pop("held", None), record.pop("signatures", None), record.pop("base_trust", None)
     findings = record.pop("findings", None)
     files, malware, quarantines = record.pop("files", None), record.pop("malware", ""), record.pop("quarantines", None)
+    external = record.pop("external", None)
     licences, undeclared = record.pop("licences", None), record.pop("undeclared_licences", 0)
     return ImageFacts(
         record.pop("digest", _DIGEST),
@@ -138,6 +140,7 @@ def _facts(record: dict[str, Any], now: datetime) -> ImageFacts:
         else LicenceFacts({item["name"]: tuple(item.get("packages", ("?",))) for item in licences}, int(undeclared)),
         kev_read_at=ago(record.pop("kev_days", None)),
         epss_scored_at=ago(record.pop("epss_days", None)),
+        external=None if external is None else {item["check"]: _answer(item, now) for item in external},
         quarantines=None if quarantines is None else tuple(str(item["reason"]) for item in quarantines),
     )
 
@@ -166,6 +169,12 @@ def _finding(item: dict[str, Any], ago: Any) -> FindingFact:
         is_ransomware=bool(item.get("is_ransomware")),
         epss=None if item.get("epss") is None else float(item["epss"]),
     )
+
+
+def _answer(item: Mapping[str, Any], now: datetime) -> ExternalFact:
+    hours, has_passed = item.get("hours"), item.get("passed")
+    at = None if hours is None else now - timedelta(hours=hours)
+    return ExternalFact(item["check"], None if has_passed is None else bool(has_passed), at, item.get("message", ""))
 
 
 def _file(item: Mapping[str, Any]) -> FileFact:

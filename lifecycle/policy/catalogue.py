@@ -8,13 +8,21 @@ from typing import Any, Final
 
 from lifecycle.core.errors import Malformed
 from lifecycle.core.severities import HIGH
-from lifecycle.policy import rules, rules_of_content, rules_of_exploits, rules_of_licences, rules_of_trust
+from lifecycle.policy import (
+    rules,
+    rules_external,
+    rules_of_content,
+    rules_of_exploits,
+    rules_of_licences,
+    rules_of_trust,
+)
 from lifecycle.policy.facts import ImageFacts, Need
 from lifecycle.policy.outcomes import Outcome
 from lifecycle.policy.parameters import Parameter, Stricter, Type, Values
 
 Judge = Callable[[ImageFacts, Values], Outcome]
 CEL: Final = "cel"
+EXTERNAL: Final = "external"
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +318,25 @@ _BUILT: Final = (
         rules_of_licences.no_denied,
     ),
     Kind(
+        EXTERNAL,
+        "External check",
+        "A service of yours says yes about this digest, in a signed reply. No reply, or an old one, does not pass.",
+        (
+            Parameter(
+                "check",
+                Type.TEXT,
+                "Check",
+                Stricter.SAME,
+                help="Such as site:scanner or team:shop:scanner. Set it up under Policies, External checks.",
+                is_required=True,
+            ),
+            _number("max_age_hours", "Answered at most this many hours ago", Stricter.LOWER, 24, is_required=True),
+        ),
+        frozenset({Need.EXTERNAL}),
+        rules_external.check_passed,
+        is_for_artifacts=True,
+    ),
+    Kind(
         CEL,
         "Expression",
         "A CEL expression over the same facts is true.",
@@ -326,7 +353,6 @@ _WAITING: Final = (
     ("end_of_life", "Distribution is supported", "end-of-life dates of distributions"),
     ("pen_test", "No open pen-test finding", "pen-test findings"),
     ("running", "No worse than what runs", "reports of clusters about what runs"),
-    ("external", "External check", "signed replies of external checks"),
 )
 
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in _BUILT} | {

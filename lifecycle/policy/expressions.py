@@ -67,6 +67,12 @@ NAMES: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "quarantines": {"reason": "text"},
     "licences": {"name": "text: a licence or SPDX expression", "packages": "list of text: some that declare it"},
+    "external": {
+        "check": "text: site:scanner",
+        "passed": "true or false; absent while unknown",
+        "hours": "number of hours since the signed answer; absent without one",
+        "message": "text",
+    },
     "stays": {"environment": "text", "hours": "number", "is_there_now": "true or false"},
 }
 _NEEDS: Final[Mapping[str, Need]] = {
@@ -82,6 +88,7 @@ _NEEDS: Final[Mapping[str, Need]] = {
     "is_exploited": Need.EXPLOITS,
     "is_ransomware": Need.EXPLOITS,
     "epss": Need.EXPLOITS,
+    "external": Need.EXTERNAL,
 }
 _LIST_DAYS_MAX: Final = 7  # an older list of exploits says nothing about now
 
@@ -262,6 +269,19 @@ def _licences(facts: ImageFacts) -> list[dict[str, Any]] | None:
     return [{"name": name, "packages": sorted(names)} for name, names in sorted(facts.licences.packages.items())]
 
 
+def _external(facts: ImageFacts) -> list[dict[str, Any]] | None:
+    if facts.external is None:
+        return None
+    found = []
+    for fact in facts.external.values():
+        record: dict[str, Any] = {"check": fact.check, "message": fact.message}
+        if fact.at is not None:
+            record["hours"] = int(facts.age(fact.at).total_seconds() // 3600)
+            record |= {"passed": fact.has_passed} if fact.has_passed is not None else {}
+        found.append(record)
+    return found
+
+
 _READ: Final = {
     "image": _image,
     "platforms": _platforms,
@@ -274,4 +294,5 @@ _READ: Final = {
     "files": _files,
     "quarantines": _quarantines,
     "licences": _licences,
+    "external": _external,
 }

@@ -25,6 +25,7 @@ class Need(StrEnum):
     QUARANTINES = "quarantines"
     LICENCES = "licences"
     EXPLOITS = "exploits"
+    EXTERNAL = "external"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,17 @@ class LicenceFacts:
 
     packages: Mapping[str, Collection[str]] = field(default_factory=dict)
     undeclared: int = 0  # packages that declare none, on the platform with the most
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalFact:
+    """What the service of an external check said last about the image, in a reply that it signed."""
+
+    check: str  # site:scanner, or team:shop:scanner
+    has_passed: bool | None = None  # None: it was not asked, or could not say
+    at: datetime | None = None  # of the signed reply; None without one
+    message: str = ""  # of the signed reply
+    problem: str = ""  # why the last attempt brought no signed reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +155,7 @@ class ImageFacts:
     licences: LicenceFacts | None = None  # None: not read, or those of a platform are unknown
     kev_read_at: datetime | None = None  # when a KEV list was last read; None: never, or not read
     epss_scored_at: datetime | None = None  # the day of the newest EPSS scores; None: none, or not read
+    external: Mapping[str, ExternalFact] | None = None  # by check, of the site and the team; None: not read
     quarantines: tuple[str, ...] | None = None  # one sentence for each live quarantine; None: not read
 
     def age(self, moment: datetime) -> timedelta:

@@ -20,6 +20,7 @@ from lifecycle.audit.actions import (
 from lifecycle.core import clock
 from lifecycle.core.states import check_move
 from lifecycle.core.types import Digest
+from lifecycle.policies.asking import ask_where_due
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.rulesets import Point
 from lifecycle.policy.types import Verdict
@@ -52,6 +53,7 @@ def move(request: PromotionRequest, state: str, **changes: object) -> None:
 def evaluate(request: PromotionRequest, points: tuple[Point, ...] = BEFORE) -> tuple[Verdict, Evaluation]:
     """Evaluate a locked request with the current data and store the result when it changed. Votes can lapse here."""
     gate = policy_gate(request, points)
+    ask_where_due(gate.judged, request.image, request.repository)
     inputs = evidence_of(request) | policy_inputs(gate)
     _lapse_votes(request, inputs)
     facts = facts_of(request)

@@ -195,3 +195,9 @@ def tell_people(event: events.AuditRecorded) -> None:
 def judge_quarantined(event: events.QuarantineChanged) -> None:
     """Evaluate the open and ready requests of the covered images again within seconds, with the reason."""
     marking.mark_for_quarantine(event.quarantine_id)
+
+
+@subscribe(events.ExternalAnswered)
+def judge_by_answer(event: events.ExternalAnswered) -> None:
+    """Evaluate the open and ready requests of the image again within seconds."""
+    marking.mark_for_answer(event.image_id, event.repository_id)

@@ -35,6 +35,11 @@ def mark_for_policy(team_id: int | None, environment_id: int | None) -> None:
     judge_soon(rows)
 
 
+def mark_for_answer(image_id: int, repository_id: int) -> None:
+    """Make the live requests of an image of a source repository due: a service answered an external check about it."""
+    judge_soon(PromotionRequest.objects.filter(state__in=LIVE_STATES, image=image_id, repository=repository_id))
+
+
 def mark_results_seen(actor: User, promotion_id: int | None = None) -> None:
     """Record that `actor` saw how their requests ended: one request, or all. No audit event: nothing else changes."""
     rows = unseen_results_of(actor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.factories.shop import make_dock, make_request
+from tests.fakes.signing_service import Service
 
 
 @pytest.fixture
@@ -17,3 +18,12 @@ def dock(db):
 def request_(dock):
     """An open request for staging, of a digest that has been in dev."""
     return make_request(dock)
+
+
+@pytest.fixture
+def service(settings):
+    """A service on 127.0.0.1 that answers with signed replies, and that may be called."""
+    made = Service()
+    settings.OUTBOUND_ALLOW = [made.address]
+    yield made
+    made.stop()

@@ -39,6 +39,7 @@ FEED: Final[dict[str, object]] = {"name": "mine", "kind": "kev", "location": "ht
 FEED_FORM: Final[dict[str, object]] = FEED | {
     "every_hours": "4", "stale_after_hours": "72", "max_minutes": "60", "max_mib": "10",
 }  # fmt: skip
+EXTERNAL_CHECK = {"team": "shop", "name": "lab", "address": "https://lab.example.com/check"}
 CHANNEL: Final[dict[str, str]] = {
     "name": "mine", "kind": "webhook", "address": "https://example.com/hook", "topics": "promotion.asked",
 }  # fmt: skip
@@ -107,6 +108,9 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("notices/{notice}/open/", {}, 404, 404),  # somebody else's
     ("notices/{notice}/read/", {}, 404, 404),
     ("account/notices/mutes/{mute}/end/", {}, 404, 404),
+    ("external-checks/new/", EXTERNAL_CHECK, 422, 422),  # not among the teams that they can choose
+    ("external-checks/{check}/", {"renew_secret": "on"}, 404, 403),
+    ("external-checks/{check}/delete/", {}, 404, 403),
     ("channels/new/", CHANNEL | {"team": "shop"}, 422, 422),  # not among the teams that they can choose
     ("channels/{channel}/", {"name": "x", "topics": "promotion.asked"}, 404, 404),
     ("feeds/new/", FEED_FORM, 403, 403),
@@ -170,6 +174,9 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("patch", "registries/{registry}/", {"name": "x"}, 403, 403),
     ("delete", "registries/{registry}/", {}, 403, 403),
     ("post", "registries/{registry}/test/", {}, 403, 403),
+    ("post", "external-checks/", EXTERNAL_CHECK, 404, 403),
+    ("put", "external-checks/{check}/", {"renew_secret": True}, 404, 403),
+    ("delete", "external-checks/{check}/", {}, 404, 403),
     ("post", "channels/", CHANNEL_BODY, 404, 403),
     ("put", "channels/{channel}/", {"name": "x", "topics": ["promotion.asked"]}, 404, 404),
     ("delete", "channels/{channel}/", {}, 404, 404),
@@ -369,6 +376,13 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST registries/{registry}/test/": ("admin", {}),
     "GET registries/{registry}/remove/": ("admin", {}),
     "POST registries/{registry}/remove/": ("admin", {}),
+    "POST api/v1/external-checks/": ("owner", EXTERNAL_CHECK),
+    "PUT api/v1/external-checks/{check}/": ("owner", {"renew_secret": True}),
+    "DELETE api/v1/external-checks/{check}/": ("owner", {}),
+    "POST external-checks/new/": ("owner", EXTERNAL_CHECK),
+    "POST external-checks/{check}/": ("owner", {"address": "https://lab.example.com/check"}),
+    "GET external-checks/{check}/delete/": ("owner", {}),
+    "POST external-checks/{check}/delete/": ("owner", {}),
     "POST api/v1/channels/": ("owner", CHANNEL_BODY),
     "GET api/v1/channels/{channel}/": ("owner", {}),
     "PUT api/v1/channels/{channel}/": ("owner", {"name": "x", "topics": ["promotion.asked"]}),

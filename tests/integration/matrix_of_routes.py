@@ -115,6 +115,12 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "registries/{registry}/": (OUT, REFUSED, REFUSED),
     "registries/{registry}/test/": (OUT, POST_ONLY, POST_ONLY),
     "registries/{registry}/remove/": (OUT, REFUSED, REFUSED),
+    "api/v1/external-checks/": (OUT, IN, IN),
+    "api/v1/external-checks/{check}/": (OUT, HIDDEN, IN),
+    "external-checks/": (OUT, IN, IN),
+    "external-checks/new/": (OUT, IN, IN),  # the service decides about the team that is chosen
+    "external-checks/{check}/": (OUT, HIDDEN, IN),
+    "external-checks/{check}/delete/": (OUT, HIDDEN, REFUSED),
     "api/v1/channels/": (OUT, IN, IN),
     "api/v1/channels/{channel}/": (OUT, HIDDEN, HIDDEN),
     "api/v1/channels/{channel}/test/": (OUT, POST_ONLY, POST_ONLY),

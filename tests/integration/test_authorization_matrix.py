@@ -27,7 +27,7 @@ from lifecycle.core import clock
 from lifecycle.environments.models import Environment, Hold, PromotionWindow
 from lifecycle.jobs.models import Job
 from lifecycle.notices.models import Channel, InboxItem, Message, Mute
-from lifecycle.policies.models import Waiver
+from lifecycle.policies.models import ExternalCheck, Waiver
 from lifecycle.policies.types import Scope
 from lifecycle.promotion import release_sets
 from lifecycle.promotion import services as promotions
@@ -175,6 +175,7 @@ def make_estate(dock):
     channel = Channel.objects.create(
         team=dock.team, name="ops", kind="webhook", topics=["promotion.failed"], created_by=dock.owner
     )
+    ExternalCheck.objects.create(team=dock.team, name="scanner", host="scanner.example.com", created_by=dock.owner)
     Message.objects.create(channel=channel, key="k", state="sent", due_at=clock.now())
     Mute.objects.create(person=dock.approver, scope="all", until=clock.now() + timedelta(days=3))
     Hold.objects.create(team=dock.team, environment=dock.dev, scope="auto", reason="test", owner=dock.owner)
@@ -197,6 +198,7 @@ def address(pattern, dock, request_):
         "token": ApiToken.objects.filter(kind="pat").values_list("pk", flat=True).first(),
         "role": "crew",
         "person": dock.approver.pk,
+        "check": ExternalCheck.objects.values_list("pk", flat=True).first(),
         "channel": Channel.objects.values_list("pk", flat=True).first(),
         "feed": Feed.objects.filter(name="other").values_list("pk", flat=True).first(),
         "registry": Registry.objects.filter(is_added=True).values_list("pk", flat=True).first(),
@@ -406,6 +408,8 @@ def prepared(call, dock, request_):
 
 def version(where):
     """Return the headers of a change to what two people may edit."""
+    if "/external-checks/" in where:
+        return {"If-Match": "*"}
     return {"If-Match": '"team:shop.1"'} if "/policies/team:" in where else {}
 
 

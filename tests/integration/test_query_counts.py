@@ -36,7 +36,7 @@ from lifecycle.pages.authority.views.teams import _TABS as TEAM_TABS
 from lifecycle.pages.comparison.views import _TABS as COMPARISON_TABS
 from lifecycle.pages.registry.image_tabs import IMAGE_TABS
 from lifecycle.pages.registry.views import _REPOSITORY_TABS
-from lifecycle.policies.models import Waiver
+from lifecycle.policies.models import ExternalCheck, Waiver
 from lifecycle.policies.types import Scope
 from lifecycle.promotion.models import PromotionRequest, ReleaseSet, Vote
 from lifecycle.quarantine.models import Quarantine, QuarantineExemption
@@ -115,6 +115,8 @@ LISTS: Final[dict[str, int]] = {
     "channels/": 15,
     "channels/{channel}/": 18,
     "api/v1/channels/": 8,
+    "external-checks/": 15,
+    "api/v1/external-checks/": 8,
     "api/v1/messages/": 8,
     "account/notices/": 12,
     "api/v1/notice-mutes/": 8,
@@ -213,6 +215,10 @@ NO_LISTS: Final = {
     "signing-keys/{signing_key}/retire/",
     "api/v1/signing-keys/{signing_key}/",
     "waivers/new/",
+    "external-checks/new/",
+    "external-checks/{check}/",
+    "external-checks/{check}/delete/",
+    "api/v1/external-checks/{check}/",
     "waivers/{waiver}/",
     "people/{person}/deactivate/",
     "feeds/new/",
@@ -435,6 +441,7 @@ def add_administration(world: World, number: int) -> None:
     channel = Channel.objects.create(
         team=team, name=f"channel-{number}", kind="webhook", topics=["x"], created_by=world.reader
     )
+    ExternalCheck.objects.create(team=team, name=f"check-{number}", host="h", created_by=world.reader)
     first_channel = Channel.objects.earliest("pk")
     Message.objects.create(channel=first_channel, key=f"key-{number}", thread=channel.name, due_at=clock.now())
     ends_at = clock.now() + timedelta(days=3)
@@ -465,6 +472,7 @@ def address(pattern: str) -> str:
         "person": User.objects.get(username="reader").pk,
         "scope": "team:shop:place-0",
         "channel": Channel.objects.earliest("pk").pk,
+        "check": ExternalCheck.objects.earliest("pk").pk,
         "quarantine": Quarantine.objects.earliest("pk").pk,
         "waiver": Waiver.objects.earliest("pk").pk,
         "robot": Team.objects.get(slug="shop").robots.earliest("pk").pk,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from django import forms
 
+from accounts.models import User
+from accounts.verbs import Verb
+from lifecycle.authority.queries import teams_where
 from lifecycle.policies.services import NOTE_MAX
 from lifecycle.policy.catalogue import KINDS
 from lifecycle.policy.parameters import SEVERITY_CHOICES, TEXT_MAX, Parameter, Type
@@ -210,4 +213,42 @@ class DecisionForm(forms.Form):
         required=False,
         help_text="Required to reject.",
         widget=forms.Textarea(attrs=_CONTROL | {"rows": 3}),
+    )
+
+
+_PLAIN: Final = _CONTROL | {"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
+
+
+class NewCheckForm(forms.Form):
+    """A new external check."""
+
+    team = forms.ChoiceField(label="For the rules of", required=False, widget=forms.Select(attrs=_SELECT))
+    name = forms.CharField(
+        max_length=60, help_text="Lower-case letters, digits, - and _.", widget=forms.TextInput(attrs=_PLAIN)
+    )
+    address = forms.CharField(
+        max_length=1000,
+        help_text="Such as https://scanner.example.com/check. It is stored encrypted, and not shown again.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
+
+    def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        site = [("", "The site")] if user.is_superuser else []
+        teams = [(team.slug, str(team)) for team in teams_where(user, Verb.POLICY_MANAGE)]
+        cast(forms.ChoiceField, self.fields["team"]).choices = site + teams
+
+
+class CheckForm(forms.Form):
+    """A change of an external check."""
+
+    address = forms.CharField(
+        label="New address",
+        required=False,
+        max_length=1000,
+        help_text="Leave empty to keep the present one.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
+    renew_secret = forms.BooleanField(
+        required=False, label="Make a new secret", widget=forms.CheckboxInput(attrs={"class": "form-check-input"})
     )

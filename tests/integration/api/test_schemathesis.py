@@ -42,6 +42,7 @@ from lifecycle.core import clock
 from lifecycle.environments.models import Hold, PromotionWindow, Slot
 from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.notices.models import Channel, InboxItem, Message, Notice
+from lifecycle.policies.models import ExternalCheck
 from lifecycle.promotion import services as promotions
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from tests.factories import dock as rows
@@ -116,6 +117,7 @@ def make_tenant(slug: str, text: str) -> Tenant:
     channel = Channel.objects.create(
         team=team, name=f"channel-{text}", kind="webhook", host=f"{text}.example", topics=["x"], created_by=owner
     )
+    check = ExternalCheck.objects.create(team=team, name=f"check-{slug}", host=f"{text}.example", created_by=owner)
     message = Message.objects.create(channel=channel, key=f"key-{text}", state="sent", subject=text, body=text,
                                      due_at=clock.now())  # fmt: skip
     item = InboxItem.objects.create(notice=Notice.objects.filter(repository=where).earliest("pk"), person=owner)
@@ -137,6 +139,7 @@ def make_tenant(slug: str, text: str) -> Tenant:
         "jobs": job.pk,
         "notices": item.pk,
         "channels": channel.pk,
+        "external-checks": check.pk,
         "messages": message.pk,
         "tokens": own_token.pk,
         "robot tokens": robot_token.pk,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from django.test import Client
@@ -15,6 +12,7 @@ from django.utils import timezone
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotPermitted
+from lifecycle.core.signed_replies import signed_headers
 from lifecycle.environments.models import Environment, Occupancy, Slot
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
@@ -22,15 +20,14 @@ from lifecycle.promotion import services
 from lifecycle.promotion.environments import change_environment
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.promotion.rollback import request_rollback
-from lifecycle.promotion.verification import confirm, fail_overdue, signed_headers, why_not_signed
+from lifecycle.promotion.verification import confirm, fail_overdue
 from tests.factories import dock as rows
+from tests.fakes.signing_service import KEY, SECRET
 from tests.racing import Race
 
 pytestmark = pytest.mark.django_db
 State = PromotionRequest.State
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
-SECRET = "whsec_dGhpcyBpcyBhIHNlY3JldCBvZiB0ZXN0cw=="
-KEY = b"this is a secret of tests"
 
 
 @pytest.fixture
@@ -188,48 +185,6 @@ def test_secret_is_sealed_and_in_no_answer_and_no_audit_event(dock):
     answers = [client.get(f"/api/v1/environments/{dock.staging.pk}/").content.decode(), str(event.details)]
     answers.append(client.get(reverse("lifecycle:environment", args=[dock.staging.pk])).content.decode())
     assert not [text for text in [*answers, stored.decode("latin-1")] if "dGhpcyBpcyBh" in text]
-
-
-class Service:
-    """A service that verifies promotions: real HTTP, and a reply that a test can spoil."""
-
-    def __init__(self):
-        self.calls = []
-        self.reply = lambda said: {"digest": said["digest"], "passed": True, "message": "12 checks passed."}
-        self.spoil = lambda headers, body: (headers, body)
-        self.status = 200
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                number = self.headers["webhook-id"]
-                service.calls.append((number, why_not_signed(KEY, number, self.headers, body)))
-                answer = json.dumps(service.reply(json.loads(body))).encode()
-                headers = signed_headers(KEY, number, int(clock.now().timestamp()), answer)
-                headers, answer = service.spoil(headers, answer)
-                self.send_response(service.status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_):
-                """Print nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def service(settings):
-    made = Service()
-    settings.OUTBOUND_ALLOW = [made.address]
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
 
 
 @pytest.fixture

@@ -29,6 +29,10 @@ STORED = [
         actions.ChannelDetails("ops", "webhook", "example.com", ("promotion.asked",)),
         {"channel": "ops", "kind": "webhook", "host": "example.com", "topics": ["promotion.asked"]},
     ),
+    (
+        actions.ExternalCheckDetails("team:shop:lab", "example.com"),
+        {"check": "team:shop:lab", "host": "example.com"},
+    ),
     (actions.GrantDetails("kim", "owner", "*"), {"user": "kim", "role": "owner", "repositories": "*"}),
     (
         actions.GrantCreated("kim", "owner", "*", "never"),

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from lifecycle.policy.catalogue import KINDS
-from lifecycle.policy.facts import BaseState, ContentFacts, FileFact, HeldFacts, LicenceFacts, Stay
+from lifecycle.policy.facts import BaseState, ContentFacts, ExternalFact, FileFact, HeldFacts, LicenceFacts, Stay
 from lifecycle.policy.outcomes import EVIDENCE_MAX, Evidence, Outcome, failed
 from lifecycle.policy.types import BaseFact, BaseTrust, BaseTrustFacts, SignatureFact, SignatureFacts, Status
 from tests.unit.policy.image_facts import GOOD, NOW, PLATFORM, ago, finding, with_findings, with_platform
@@ -23,11 +23,19 @@ PUSH = "push the missing platforms"
 SIGNER = "who signs the image"
 TRUST = "an admin: add a trusted source, or who builds the image: use another base"
 RELEASER = "a user with image.quarantine: ask for the release; another user lifts it"
+NAMES = "the owner of the rule: name a check that exists"
+RUNS = "who runs the service of the check"
+LAB = {"check": "site:lab", "max_age_hours": 24}
+WHEN = f"{ago(1):%Y-%m-%d %H:%M} UTC"
 ARM = replace(PLATFORM, digest="sha256:" + "c" * 64, platform="linux/arm64")
 NAMELESS = replace(ARM, platform="")
 UNLISTED = replace(ARM, sbom_at=None)
 BROKEN = replace(ARM, sbom_at=None, scan_problem="no space")
 UNJUDGED = replace(ARM, unjudged="2 of 8 were not judged")
+
+
+def answered(*said, **more):
+    return replace(GOOD, external={"site:lab": ExternalFact("site:lab", *said, **more)})
 
 
 def both(other, **more):
@@ -286,6 +294,14 @@ ABOUT_FILES = [
     ("licences", {"deny": ["AGPL-*"]}, replace(GOOD, licences=LicenceFacts({"MIT": {"a"}}, undeclared=1)),
      odd("1 package declares no licence.", BUILDER)),
     ("licences", {"deny": ["AGPL-*"]}, GOOD, odd("The licences of the packages are not known.", SCANS)),
+    ("external", LAB, GOOD, odd("There is no check site:lab of the site or of this team.", NAMES)),
+    ("external", LAB, answered(), waiting("site:lab was not asked about this image yet.")),
+    ("external", LAB, answered(problem="It is down."), odd("site:lab has not answered: It is down.", RUNS)),
+    ("external", LAB, answered(None, ago(0), "Still running."), odd("site:lab cannot say yet: Still running.", RUNS)),
+    ("external", LAB, answered(True, ago(1), "Fine."), good(f"site:lab at {WHEN}: Fine.")),
+    ("external", LAB, answered(False, ago(1), "Broken."), bad(f"site:lab at {WHEN}: Broken.", RUNS)),
+    ("external", LAB | {"max_age_hours": 23}, answered(True, ago(1), "Fine.", "It is down."),
+     odd(f"site:lab answered at {WHEN}; at most 23 hours ago are allowed. Since then: It is down.", RUNS)),
 ]  # fmt: skip
 
 

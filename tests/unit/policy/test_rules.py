@@ -230,6 +230,7 @@ def test_facts_that_are_all_unknown_pass_no_rule():
         "provenance": {"builders": ["*"]},
         "labels": {"labels": ["team"]},
         "licences": {"deny": ["AGPL-*"]},
+        "external": {"check": "site:scanner"},
         "promoted": {"environment": "staging"},
         CEL: {"expression": "true"},
     }
@@ -332,10 +333,11 @@ def test_only_rules_that_need_no_platform_judge_a_chart():
         "provenance": {"builders": ["nobody"]},
         "labels": {"labels": ["team"]},
         "licences": {"deny": ["AGPL-*"]},
+        "external": {"check": "site:scanner"},
         "promoted": {"environment": "production"},
         CEL: {"expression": 'image.repository == "x"'},
     }
-    applying = {"signed_by_any", "signed_by_all", "provenance", "promoted", "quarantine", CEL}
+    applying = {"signed_by_any", "signed_by_all", "provenance", "promoted", "quarantine", "external", CEL}
     for name, kind in KINDS.items():
         found = judged(rule(name, **values.get(name, {})), chart, evaluate=lambda texts, _: [Answer(False, "")])
         assert (found.outcome.status is not NONE) == (name in applying or bool(kind.waits_for)), name
