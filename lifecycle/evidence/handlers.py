@@ -1,13 +1,15 @@
-"""Reactions to events that change the counts of images, and the RECOUNT job."""
+"""Reactions to events that change the counts of images, and the jobs RECOUNT and HOLD_MALICIOUS."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from accounts.queries import system_user
 from lifecycle import events
 from lifecycle.events import subscribe
-from lifecycle.evidence.kinds import RECOUNT
+from lifecycle.evidence.kinds import HOLD_MALICIOUS, RECOUNT
+from lifecycle.evidence.malicious import hold_images, malicious_packages, malicious_packages_in
 from lifecycle.evidence.risk import images_with_packages, refresh_risk
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.handlers import JobRun, handler
@@ -20,12 +22,38 @@ _BATCH: Final = 2000  # images per transaction
 def count_scanned(event: events.ImagesScanned) -> None:
     """Count the findings of newly scanned images."""
     refresh_risk(event.image_ids)
+    _queue_holds(malicious_packages_in(event.image_ids))
 
 
 @subscribe(events.MatchesChanged)
 def count_matched(event: events.MatchesChanged) -> None:
     """Count the findings of every image that contains one of these package versions."""
     refresh_risk(images_with_packages(event.package_ids))
+    _queue_holds(malicious_packages(event.package_ids))
+
+
+def _queue_holds(package_ids: Collection[int]) -> None:
+    """Queue the quarantine of the images with these malicious package versions.
+
+    A job, because who quarantines takes its lock before any row, and this transaction has written rows.
+    """
+    malicious = sorted(package_ids)
+    if malicious:
+        jobs.queue(
+            HOLD_MALICIOUS,
+            subject_id=malicious[0],
+            actor=system_user(),
+            payload={"package_ids": malicious},
+            dedupe_key=f"malicious:{','.join(map(str, malicious))}"[:255],
+            priority=10,
+        )
+
+
+@handler(HOLD_MALICIOUS)
+def hold_malicious(run: JobRun) -> None:
+    """Quarantine the images with these malicious package versions. Safe to run twice."""
+    for row in hold_images(run.job.payload["package_ids"]):
+        run.log(f"{row}: {row.reason}")
 
 
 @subscribe(events.CoverageChanged)

@@ -1,4 +1,4 @@
-"""The job kind of this package: count the findings of all images again."""
+"""The job kinds of this package: count the findings of all images again, and hold images with malicious packages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ RECOUNT: Final = register(
         queue="match",
         label="Count findings again",
         why_not_cancelled="This job cannot be cancelled, because the counts of some images would stay wrong.",
+        is_retried_forever=True,
+    )
+)
+HOLD_MALICIOUS: Final = register(
+    Kind(
+        "hold_malware",
+        queue="match",
+        label="Quarantine malicious packages",
+        why_not_cancelled="This job cannot be cancelled, because images with a malicious package would stay usable.",
         is_retried_forever=True,
     )
 )
