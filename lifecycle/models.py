@@ -11,6 +11,7 @@ from lifecycle.authority.models import (
     TeamUserPermission,
 )
 from lifecycle.environments.models import ApprovalRule, Environment, Hold, Occupancy, PromotionWindow, Slot
+from lifecycle.evidence.models import IngestVerdict
 from lifecycle.ingest.models import Delivery
 from lifecycle.jobs.models import Job, JobLogLine, ScheduleSlot
 from lifecycle.lineage.models import Ancestry, Derivation
@@ -70,6 +71,7 @@ __all__ = [
     "ImageInventory",
     "InboxItem",
     "IndexEntry",
+    "IngestVerdict",
     "Inventory",
     "InventoryPackage",
     "Job",

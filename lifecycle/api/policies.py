@@ -20,6 +20,7 @@ from lifecycle.core import clock
 from lifecycle.core.errors import NotFound
 from lifecycle.core.reasons import refuse_if
 from lifecycle.environments.models import Environment
+from lifecycle.evidence.at_ingest import verdict_at_ingest
 from lifecycle.evidence.policy_facts import facts_of_images
 from lifecycle.evidence.verdicts import judge
 from lifecycle.policies import cel, services
@@ -262,6 +263,20 @@ def place_of(request: Request, digest: str, name: str, slug: str) -> tuple[Image
     return image, repository, environment
 
 
+def _at_ingest(image: Image, repository: Repository, *, sees_all: bool) -> dict[str, Any] | None:
+    """Return what was stored when the image was pushed; None when nothing was judged then."""
+    row = verdict_at_ingest(image, repository)
+    if row is None:
+        return None
+    return {
+        "state": "waiting" if row.judged_at is None else "judged",
+        "judged_at": row.judged_at,
+        "allowed": row.is_allowed,
+        "revisions": [{"scope": name, "revision": number, "digest": digest} for name, number, digest in row.revisions],
+        "rules": row.rules if sees_all else row.shown,
+    }
+
+
 class VerdictView(APIView):
     """What the policies say about an image."""
 
@@ -276,7 +291,10 @@ class VerdictView(APIView):
         responses={200: dict},
     )  # fmt: skip
     def get(self, request: Request, digest: str) -> Response:
-        """Return whether the rules let the image pass now, and what each of them says."""
+        """Return whether the rules let the image pass now, and what each of them says.
+
+        For the point `ingest`, `at_ingest` has what they said when the image was pushed.
+        """
         query = request.query_params
         image, repository, environment = place_of(
             request, digest, query.get("repository", ""), query.get("environment", "")
@@ -302,5 +320,6 @@ class VerdictView(APIView):
                     for name, number, digest in verdict.effective.revisions
                 ],
                 "rules": [item.as_json() for item in (verdict.judged if sees_all else verdict.shown)],
+                "at_ingest": _at_ingest(image, repository, sees_all=sees_all) if points == (Point.INGEST,) else None,
             }
         )

@@ -75,6 +75,10 @@ class Action(StrEnum):
         "The user who pushed an already recorded image was identified.",
     )
     IMAGE_PUSHED = "image.pushed", "An image was pushed to a repository, or a tag was moved to it."
+    IMAGE_POLICY_FAILED = (
+        "image.policy_failed",
+        "An image that was pushed does not pass a rule that warns or enforces at ingest.",
+    )
     IMAGE_QUARANTINED = "image.quarantined", "An image was quarantined: nobody can promote it or build on it."
     IMAGE_RESCAN_REQUESTED = "image.rescan_requested", "A user asked to scan an image again."
     IMAGE_REBUILD_FAILED = "image.rebuild_failed", "The rebuild of an image failed."
@@ -845,6 +849,14 @@ class RecipeChanged(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class IngestFailed(Details):
+    """The keys of the rules at ingest that an image does not pass, and whether it is allowed: they only warn."""
+
+    rules: tuple[str, ...]
+    is_allowed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRebuilt(Details):
     """The digest of the old image, and the method of the rebuild."""
 
@@ -904,6 +916,7 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.IMAGE_DELETION_REQUESTED: DeletionRequested,
     Action.IMAGE_PUSH_ATTRIBUTED: ImagePushAttributed,
     Action.IMAGE_PUSHED: ImagePushed,
+    Action.IMAGE_POLICY_FAILED: IngestFailed,
     Action.IMAGE_REBUILT: ImageRebuilt,
     Action.INVENTORY_IMPORTED: InventoryImported,
     Action.JOB_CANCELLED: JobCancelled,

@@ -1,18 +1,22 @@
-"""Reactions to events that change the counts of images, and the jobs RECOUNT and HOLD_MALICIOUS."""
+"""Reactions to events that change images: counts, verdicts at ingest, and the jobs RECOUNT and HOLD_MALICIOUS."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Final
 
+from django.db import transaction
+
 from accounts.queries import system_user
 from lifecycle import events
 from lifecycle.events import subscribe
+from lifecycle.evidence import at_ingest
 from lifecycle.evidence.kinds import HOLD_MALICIOUS, RECOUNT
 from lifecycle.evidence.malicious import hold_images, malicious_packages, malicious_packages_in
 from lifecycle.evidence.risk import images_with_packages, refresh_risk
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.handlers import JobRun, handler
+from lifecycle.jobs.schedule import every
 from lifecycle.registry.models import Image
 
 _BATCH: Final = 2000  # images per transaction
@@ -23,6 +27,43 @@ def count_scanned(event: events.ImagesScanned) -> None:
     """Count the findings of newly scanned images."""
     refresh_risk(event.image_ids)
     _queue_holds(malicious_packages_in(event.image_ids))
+    at_ingest.mark_again(event.image_ids)
+
+
+@subscribe(events.ImageIngested)
+def judge_new_image(event: events.ImageIngested) -> None:
+    """Judge a new image by the rules at ingest, once its facts are there."""
+    at_ingest.mark(event.image_id)
+
+
+@subscribe(events.BaseDeclared)
+def judge_new_index(event: events.BaseDeclared) -> None:
+    """Judge a new index by the rules at ingest."""
+    at_ingest.mark(event.image_id)
+
+
+@subscribe(events.ArtifactIngested)
+def judge_new_artifact(event: events.ArtifactIngested) -> None:
+    """Judge a new Helm chart or other artifact by the rules at ingest."""
+    at_ingest.mark(event.image_id)
+
+
+@subscribe(events.TagMoved)
+def judge_tagged_image(event: events.TagMoved) -> None:
+    """Judge an image by the rules at ingest when it comes into another repository."""
+    at_ingest.mark(event.image_id)
+
+
+@subscribe(events.ExternalAnswered)
+def judge_by_answer(event: events.ExternalAnswered) -> None:
+    """Judge an image again that was judged at ingest: a service answered an external check about it."""
+    at_ingest.mark_again([event.image_id], event.repository_id)
+
+
+@every(5, "ingest_verdicts")
+def judge_at_ingest() -> None:
+    """Judge pushed images whose facts are there, after the scheduler's transaction ends."""
+    transaction.on_commit(at_ingest.judge_due, robust=True)
 
 
 @subscribe(events.MatchesChanged)

@@ -23,6 +23,11 @@ _POINT_WORDS: Final = {
     Point.ADMISSION: "At admission",
 }
 
+_POINT_HELP: Final = {
+    Point.INGEST: "Nothing stops a push: the team is told, and the image page shows it.",
+    Point.ADMISSION: "Waits for the connection to clusters. Nothing is judged there yet.",
+}
+
 
 def _field_of(parameter: Parameter) -> forms.Field:
     common: dict[str, Any] = {"label": parameter.title, "help_text": parameter.help, "required": parameter.is_required}
@@ -78,6 +83,7 @@ class RuleForm(forms.Form):
                 choices=[(mode.value, mode.value) for mode in can],
                 label=_POINT_WORDS[point],
                 initial=Mode.OBSERVE.value,
+                help_text=_POINT_HELP.get(point, ""),
                 widget=forms.Select(attrs=_SELECT),
             )
         for parameter in self.kind_of.parameters:

@@ -22,6 +22,7 @@ from lifecycle.authority.queries import (
 from lifecycle.authority.rights import may
 from lifecycle.core.paging import keyset_page
 from lifecycle.core.severities import COUNTED
+from lifecycle.evidence.at_ingest import verdict_at_ingest, why_wait
 from lifecycle.evidence.contents import contents_of
 from lifecycle.evidence.verdicts import judge
 from lifecycle.lineage.models import Derivation
@@ -234,10 +235,13 @@ def _policy_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     slug = chosen(request, "environment", [place.slug for place in places])
     wanted = slug or (row.environment.slug if row.environment else "")
     place = next((item for item in places if item.slug == wanted), places[0] if places else None)
+    at_ingest = verdict_at_ingest(context["top"], source)
     return {
         "places": places,
         "place": place,
         "verdict": judge(context["top"], source, place, BEFORE) if place else None,
+        "at_ingest": at_ingest,
+        "why_wait": why_wait(context["top"]) if at_ingest is not None and at_ingest.judged_at is None else "",
     }
 
 

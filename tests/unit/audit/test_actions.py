@@ -29,6 +29,7 @@ STORED = [
         actions.ChannelDetails("ops", "webhook", "example.com", ("promotion.asked",)),
         {"channel": "ops", "kind": "webhook", "host": "example.com", "topics": ["promotion.asked"]},
     ),
+    (actions.IngestFailed(("severe",), is_allowed=False), {"rules": ["severe"], "is_allowed": False}),
     (
         actions.ExternalCheckDetails("team:shop:lab", "example.com"),
         {"check": "team:shop:lab", "host": "example.com"},

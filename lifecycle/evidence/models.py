@@ -1,0 +1,49 @@
+"""What the policies said about an image when it was pushed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+
+from lifecycle.registry.models import Image, Repository
+
+
+class IngestVerdict(models.Model):
+    """The outcome of the rules at ingest for one image in one source repository, once its facts were there.
+
+    It stays as it was, unless the image is scanned again or an external check answers.
+    """
+
+    image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="ingest_verdicts")
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="+")
+    rules: models.JSONField[Any, Any] = models.JSONField(default=list)  # policy.images.Judged.as_json, one each
+    revisions: models.JSONField[Any, Any] = models.JSONField(default=list)  # [scope, number, digest] of the rule sets
+    is_allowed = models.BooleanField(null=True)  # no enforced rule failed; null: not judged yet
+    judged_at = models.DateTimeField(null=True)
+    due_at = models.DateTimeField(null=True)  # when it is to be judged next; null: it is done
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=("image", "repository"), name="ingestverdict_once_per_place"),
+            models.CheckConstraint(
+                condition=Q(is_allowed=None, judged_at=None) | Q(is_allowed__isnull=False, judged_at__isnull=False),
+                name="ingestverdict_judged_at_a_time",
+            ),
+        )
+        indexes = (models.Index(fields=("due_at",), condition=Q(due_at__isnull=False), name="ingestverdict_due"),)
+
+    def __str__(self) -> str:
+        return f"{self.image} in {self.repository}"
+
+    @property
+    def shown(self) -> list[Any]:
+        """The rules that everybody sees: those that warn, or enforce, which `as_json` stores without a mode."""
+        return [rule for rule in self.rules if rule.get("mode", "enforce") in {"warn", "enforce"}]
+
+    @property
+    def failed(self) -> list[Any]:
+        """The rules that warn or enforce, and that the image does not pass. Unknown is not a pass."""
+        return [rule for rule in self.shown if not rule["is_open"]]
