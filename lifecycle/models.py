@@ -32,6 +32,7 @@ from lifecycle.registry.models import (
     Tag,
     TagEvent,
 )
+from lifecycle.remedies.models import Remedy, RemedyPass
 from lifecycle.sbom.models import (
     ContentCheck,
     ContentSet,
@@ -97,6 +98,8 @@ __all__ = [
     "Recipe",
     "Registry",
     "ReleaseSet",
+    "Remedy",
+    "RemedyPass",
     "Repository",
     "RepositoryImage",
     "RepositoryUserPermission",

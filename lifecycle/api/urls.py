@@ -12,6 +12,7 @@ from lifecycle.api.contents import ImageContentsView
 from lifecycle.api.environments import EnvironmentViewSet
 from lifecycle.api.external_checks import ExternalCheckViewSet
 from lifecycle.api.feeds import FeedViewSet
+from lifecycle.api.fixes import FixesView, FixView
 from lifecycle.api.gates import HoldViewSet, WindowViewSet
 from lifecycle.api.jobs import JobViewSet
 from lifecycle.api.lineage import LineageView
@@ -122,6 +123,8 @@ urlpatterns = [
     path("people/<int:person_id>/admin/", people.PersonAdminView.as_view(), name="person-admin"),
     path("notice-preferences/", NoticePreferencesView.as_view(), name="notice-preferences"),
     path("notice-preferences/test-mail/", TestMailView.as_view(), name="notice-test-mail"),
+    path("fixes/", FixesView.as_view(), name="fixes"),
+    path("fixes/<str:key>/", FixView.as_view(), name="fix"),
     path("search/", SearchView.as_view(), name="search"),
     path("tokens/", authority.TokensView.as_view(), name="tokens"),
     path("tokens/<int:token_id>/", authority.TokenView.as_view(), name="token"),

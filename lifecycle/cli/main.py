@@ -26,6 +26,8 @@ from lifecycle.cli import (
     environments,
     exports,
     feeds,
+    fixes,
+    gate,
     image_contents,
     keys,
     metadata_commands,
@@ -173,6 +175,8 @@ def parser() -> argparse.ArgumentParser:
     notices.add_areas(areas, shared, limited)
     registries.add_to(areas, shared, limited)
     quarantine.add_area(areas, shared, limited)
+    fixes.add_area(areas, shared)
+    gate.add_gate(areas, shared)
     keys.add_area(areas, shared, limited)
     feeds.add_area(areas, shared, limited)
     shells = areas.add_parser("completion", help="print the completion script of a shell")

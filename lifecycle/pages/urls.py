@@ -17,6 +17,7 @@ from lifecycle.pages.promotion import urls as promotion
 from lifecycle.pages.quarantine import urls as quarantine
 from lifecycle.pages.rebuild import urls as rebuild
 from lifecycle.pages.registry import urls as registry
+from lifecycle.pages.remedies import urls as remedies
 from lifecycle.pages.search import urls as search
 from lifecycle.pages.trust import urls as trust
 
@@ -28,6 +29,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *promotion.urlpatterns,
     *policies.urlpatterns,
     *quarantine.urlpatterns,
+    *remedies.urlpatterns,
     *comparison.urlpatterns,
     *rebuild.urlpatterns,
     *lineage.urlpatterns,

@@ -138,10 +138,26 @@ def in_order(nodes: dict[int, RepositoryNode]) -> tuple[list[RepositoryNode], se
     return order, {key for key, count in missing.items() if count}
 
 
-def _current_recipes(registry_id: int) -> dict[int, Recipe]:
-    """Return {repository id: its current recipe}, without the texts."""
+def current_images(repository_ids: Collection[int]) -> dict[int, RepositoryNode]:
+    """Return {repository id: its current image with tag and platforms}, of source repositories that have one.
+
+    It is the image that a plan would rebuild: of the recipe's tag, else `latest`, else of the newest tag.
+    """
+    wanted = Repository.objects.filter(pk__in=repository_ids, source=None).values_list("pk", "registry_id")
+    by_registry: dict[int, set[int]] = defaultdict(set)
+    for key, registry_id in wanted:
+        by_registry[registry_id].add(key)
+    found: dict[int, RepositoryNode] = {}
+    for registry_id, keys in by_registry.items():
+        found |= _nodes(keys, _current_recipes(registry_id, keys), registry_id)
+    return found
+
+
+def _current_recipes(registry_id: int, repository_ids: Collection[int] | None = None) -> dict[int, Recipe]:
+    """Return {repository id: its current recipe}, without the texts; of all repositories, or of these."""
+    limits = {} if repository_ids is None else {"repository__in": repository_ids}
     rows = (
-        Recipe.objects.filter(repository__registry=registry_id, repository__source=None)
+        Recipe.objects.filter(repository__registry=registry_id, repository__source=None, **limits)
         .order_by("repository_id", "-revision")
         .distinct("repository_id")
         .defer("containerfile", "build_args")

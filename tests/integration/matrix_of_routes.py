@@ -317,6 +317,10 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "advisories/{advisory}/": (OUT, IN, IN),  # feeds are public; only its list of images depends on the reader
     "packages/{package_type}/{package_name}/": (OUT, HIDDEN, IN),
     "api/v1/search/?q=shop": (OUT, IN, IN),
+    "api/v1/fixes/": (OUT, IN, IN),
+    "api/v1/fixes/{fix}/": (OUT, HIDDEN, IN),
+    "fixes/": (OUT, IN, IN),
+    "fixes/{fix}/": (OUT, HIDDEN, IN),
     "audit/{event}/": (OUT, HIDDEN, HIDDEN),
     "theme/": (POST_ONLY, POST_ONLY, POST_ONLY),
 }

@@ -36,6 +36,7 @@ from lifecycle.promotion.release_sets import Wanted
 from lifecycle.quarantine.models import Quarantine
 from lifecycle.rebuild.models import BuilderPermit, RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Metadata, Registry
+from lifecycle.remedies.models import Remedy
 from lifecycle.trust.models import SigningKey, TrustedSource
 from tests import sharing
 from tests.factories import dock as rows
@@ -159,6 +160,9 @@ def make_estate(dock):
     rows.push(dock.repository, bad, "bad")
     rows.push(dock.repository, on_bad, "on-bad")
     Quarantine.objects.create(image=bad, team=dock.team, reason="bad", created_by=dock.approver)
+    Remedy.objects.create(
+        repository=dock.repository, image=dock.image, key="0" * 16, kind="none", package_name="openssl", high=1
+    )
     Job.objects.create(kind="scan", subject_id=1, actor=dock.owner, state="failed", finished_at=clock.now())
     SigningKey.objects.create(name="release", public_key="PEM", fingerprint=rows.sha("key"), created_by=dock.owner)
     source = TrustedSource.objects.create(
@@ -218,6 +222,7 @@ def address(pattern, dock, request_):
         "wave": RebuildWave.objects.values_list("pk", flat=True).first(),
         "wave_job": RebuildJob.objects.values_list("pk", flat=True).first(),
         "scope": "team:shop",
+        "fix": "0" * 16,
         "quarantine": Quarantine.objects.values_list("pk", flat=True).first(),
         "waiver": Waiver.objects.values_list("pk", flat=True).first(),
         "watch": UpstreamWatch.objects.values_list("pk", flat=True).first(),

@@ -42,6 +42,7 @@ from lifecycle.promotion.models import PromotionRequest, ReleaseSet, Vote
 from lifecycle.quarantine.models import Quarantine, QuarantineExemption
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import IndexEntry, Metadata, Registry, Repository
+from lifecycle.remedies.models import Remedy
 from lifecycle.trust.models import Signature, SigningKey, TrustedSigner, TrustedSource
 from tests import sharing
 from tests.factories import dock
@@ -95,6 +96,10 @@ LISTS: Final[dict[str, int]] = {
     "policies/": 15,
     "policies/{scope}/": 20,
     "quarantines/": 12,
+    "fixes/": 20,
+    "fixes/{fix}/": 20,
+    "api/v1/fixes/": 10,
+    "api/v1/fixes/{fix}/": 12,
     "signing-keys/": 12,
     "api/v1/signing-keys/": 8,
     "quarantines/{quarantine}/": 25,
@@ -328,6 +333,11 @@ def add_images(world: World, number: int) -> None:
     QuarantineExemption.objects.create(
         quarantine=Quarantine.objects.earliest("pk"), image=derived, reason="fine", created_by=world.reader
     )
+    for key in {f"{0:016}", f"{number:016}"}:
+        Remedy.objects.create(
+            repository=where, image=derived, key=key, kind="rebuild", base=first, base_tag="2.0", old_base=base,
+            new_base=images[subject], high=1, closes=[[f"CVE-common-{number}", "high", "common", False, 0.5]],
+        )  # fmt: skip
     # The newest image is an index at any number of rows: the first page of a list then always has one.
     dock.push(where, dock.index(f"index {number}", derived), "both", world.asker)
 
@@ -473,6 +483,7 @@ def address(pattern: str) -> str:
         "scope": "team:shop:place-0",
         "channel": Channel.objects.earliest("pk").pk,
         "check": ExternalCheck.objects.earliest("pk").pk,
+        "fix": f"{0:016}",
         "quarantine": Quarantine.objects.earliest("pk").pk,
         "waiver": Waiver.objects.earliest("pk").pk,
         "robot": Team.objects.get(slug="shop").robots.earliest("pk").pk,

@@ -31,8 +31,9 @@ def test_always():
 
 @pytest.fixture(autouse=True)
 def no_project(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folders of these tests are no Django project."""
+    """The folders of these tests are no Django project, and need no plugin, which take seconds to load."""
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
 def run(folder: Path, **modules: str) -> None:

@@ -122,6 +122,7 @@ _NAV: Final = (
     ("inbox", "lifecycle:inbox", "Inbox", "i"),
     ("images", "lifecycle:images", "Images", "m"),
     ("lineage", "lifecycle:lineage", "Lineage", "l"),
+    ("fixes", "lifecycle:fixes", "Fixes", "f"),
     ("promotions", "lifecycle:promotions", "Promotions", "p"),
 )
 

@@ -1,0 +1,363 @@
+"""Find the remedies of repositories again: read everything in a few queries per batch, decide, and replace the rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from django.db import connection
+from django.db.models import Max
+
+from lifecycle.advisories.exploits import Exploit, exploits_of, together
+from lifecycle.advisories.models import Feed
+from lifecycle.core.errors import Malformed
+from lifecycle.core.severities import NONE, RANKS, SEVERITIES, UNKNOWN
+from lifecycle.evidence.findings import fixed_by_new_base, matching_images
+from lifecycle.evidence.judgement import judgement_of
+from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL
+from lifecycle.evidence.types import full_name
+from lifecycle.lineage.models import Ancestry, Derivation
+from lifecycle.rebuild.graph import RepositoryNode, current_images
+from lifecycle.registry.models import Image, IndexEntry, Repository, RepositoryImage, Tag, TagEvent
+from lifecycle.registry.platforms import entries_of_images
+from lifecycle.remedies.models import Remedy, RemedyPass
+from lifecycle.versions import compare
+
+BATCH: Final = 200  # repositories
+OVERLAP: Final = timedelta(minutes=2)  # a transaction that began before the last look can commit after it
+FULL_AFTER: Final = timedelta(days=1)
+
+# Current images whose findings, tags or bases changed: their own, or an image that a tag of their base points at now.
+_CHANGED: Final = """
+WITH changed AS MATERIALIZED (
+    SELECT id FROM lifecycle_image WHERE risk_at >= %(since)s
+    UNION SELECT new_image_id FROM lifecycle_tagevent WHERE at >= %(since)s AND new_image_id IS NOT NULL
+), tops AS MATERIALIZED (
+    SELECT id FROM changed
+    UNION SELECT entry.index_id FROM lifecycle_indexentry entry JOIN changed ON changed.id = entry.child_id
+), touched AS MATERIALIZED (
+    SELECT tag.id, tag.repository_id FROM lifecycle_tag tag JOIN tops ON tops.id = tag.image_id
+    UNION SELECT tag.id, tag.repository_id FROM lifecycle_tagevent event JOIN lifecycle_tag tag ON tag.id = event.tag_id
+    WHERE event.at >= %(since)s
+), line AS MATERIALIZED (
+    SELECT event.old_image_id AS id FROM lifecycle_tagevent event JOIN touched ON touched.id = event.tag_id
+    WHERE event.old_image_id IS NOT NULL
+), below AS MATERIALIZED (
+    SELECT id FROM line
+    UNION SELECT entry.child_id FROM lifecycle_indexentry entry JOIN line ON line.id = entry.index_id
+), derived AS MATERIALIZED (
+    SELECT edge.derived_id AS id FROM lifecycle_derivation edge JOIN below ON below.id = edge.base_id
+    UNION SELECT derived_id FROM lifecycle_derivation WHERE created_at >= %(since)s
+), standing AS MATERIALIZED (
+    SELECT id FROM derived
+    UNION SELECT entry.index_id FROM lifecycle_indexentry entry JOIN derived ON derived.id = entry.child_id
+)
+SELECT repository_id FROM touched
+UNION SELECT tag.repository_id FROM lifecycle_tag tag JOIN standing ON standing.id = tag.image_id
+"""
+
+_FINDINGS: Final = f"""
+WITH carried AS MATERIALIZED (
+    SELECT image_id, inventory_id, min(layer_position) AS position
+    FROM lifecycle_imageinventory WHERE image_id = ANY(%(ids)s) GROUP BY image_id, inventory_id
+), held AS MATERIALIZED (
+    SELECT shared.inventory_id, inside.package_id
+    FROM (SELECT DISTINCT inventory_id FROM carried) shared
+    CROSS JOIN LATERAL (
+        SELECT package_id FROM lifecycle_inventorypackage ip WHERE ip.inventory_id = shared.inventory_id OFFSET 0
+    ) inside
+), found AS MATERIALIZED (
+    SELECT DISTINCT ON (m.package_id, a.vulnerability)
+           m.package_id, a.vulnerability, m.severity, m.fixed_version, a.cves
+    FROM (SELECT DISTINCT package_id FROM held) package
+    JOIN lifecycle_match m ON m.package_id = package.package_id AND {LIVE_SQL}
+    JOIN lifecycle_advisory a ON a.id = m.advisory_id
+    ORDER BY m.package_id, a.vulnerability, {PREFERENCE_SQL}
+)
+SELECT carried.image_id, found.vulnerability, found.severity, found.fixed_version,
+       package.type, package.namespace, package.name, package.scheme, found.cves, min(carried.position)
+FROM carried JOIN held USING (inventory_id) JOIN found USING (package_id)
+JOIN lifecycle_packageversion package ON package.id = found.package_id
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+"""  # noqa: S608 -- only constants of our modules are inserted
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    vulnerability: str
+    severity: str
+    fixed_version: str
+    type: str
+    name: str
+    scheme: str
+    exploit: Exploit
+    position: int | None  # of its layer; None where the SBOM does not name it
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """The base of a platform manifest, and the image that a tag of its repository points at instead of it now."""
+
+    image: Image
+    repository_id: int
+    tag: str
+    new_top: int | None  # None: no newer image
+
+
+@dataclass(slots=True)
+class _Row:
+    """One remedy of one repository while it is put together."""
+
+    kind: str
+    base: _Base | None = None
+    type: str = ""
+    name: str = ""
+    fixed_version: str = ""
+    scheme: str = ""
+    closes: dict[tuple[str, str], str] = field(default_factory=dict)  # (vulnerability, package) -> severity
+    exploits: dict[str, Exploit] = field(default_factory=dict)  # by vulnerability
+
+    def add(self, finding: _Finding) -> None:
+        """Add a finding that this remedy closes; of several versions that fix it, the highest one counts."""
+        pair = (finding.vulnerability, finding.name)
+        self.closes[pair] = min(finding.severity, self.closes.get(pair, finding.severity), key=RANKS.__getitem__)
+        self.exploits[finding.vulnerability] = finding.exploit
+        if self.kind == Remedy.Kind.UPGRADE:
+            self.fixed_version = _higher(finding.scheme, self.fixed_version, finding.fixed_version)
+
+
+def _higher(scheme: str, one: str, other: str) -> str:
+    if not one:
+        return other
+    try:
+        return one if compare(scheme, one, other) >= 0 else other
+    except Malformed:  # a fix that its own scheme cannot read: any of the two, but always the same one
+        return max(one, other)
+
+
+def changed_since(moment: datetime) -> list[int]:
+    """Return the ids of repositories whose remedies can be others since `moment`."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CHANGED, {"since": moment - OVERLAP})
+        return sorted(row[0] for row in cursor.fetchall())
+
+
+def to_find(now: datetime) -> tuple[list[int], bool]:
+    """Return (ids of the repositories to look at, whether these are all): all the first time, and once a day."""
+    last = RemedyPass.objects.order_by("-pk").first()
+    if last is None or last.looked_at.date() != now.date() or exploits_read_at() > last.looked_at - OVERLAP:
+        return list(Repository.objects.filter(source=None).order_by("pk").values_list("pk", flat=True)), True
+    return changed_since(last.looked_at), False
+
+
+def exploits_read_at() -> datetime:
+    """Return when a list of exploits was last read: it can change the order of all remedies."""
+    lists = Feed.objects.filter(kind__in=(Feed.Kind.KEV, Feed.Kind.EPSS), synced_at__isnull=False)
+    return lists.aggregate(at=Max("synced_at"))["at"] or datetime.min.replace(tzinfo=UTC)
+
+
+def find(repository_ids: Collection[int]) -> int:
+    """Replace the remedies of these repositories, and return the number of rows. About 20 queries for a batch.
+
+    Runs in the caller's transaction. What is unknown is no remedy: an image that is not scanned has none, and while
+    packages of an image or of its bases wait to be matched, its old rows stay.
+    """
+    nodes = current_images(repository_ids)
+    manifests = {child.pk: child for node in nodes.values() for child in node.platforms}
+    bases = _bases_of(manifests.values())
+    tops = entries_of_images(_images({base.new_top for found in bases.values() for base in found if base.new_top}))
+    news = {(key, entry.child.platform): entry.child for key, entries in tops.items() for entry in entries}
+    waiting = matching_images(
+        [*manifests, *(base.image.pk for found in bases.values() for base in found), *(new.pk for new in news.values())]
+    )
+    findings = _findings(manifests)
+    fixed = _fixed(manifests, bases, news)
+    settled = {
+        key: node
+        for key, node in nodes.items()
+        if not any(child.pk in waiting or child.scanned_at is None for child in node.platforms)
+        and not any(base.image.pk in waiting for child in node.platforms for base in bases.get(child.pk, ()))
+    }
+    rows = [
+        _stored(node, row)
+        for node in settled.values()
+        for row in _decide(node, findings=findings, bases=bases, fixed=fixed)
+    ]
+    replaced = [key for key in repository_ids if key in settled or key not in nodes]
+    Remedy.objects.filter(repository__in=replaced).delete()
+    Remedy.objects.bulk_create(rows, batch_size=500)
+    return len(rows)
+
+
+def _decide(
+    node: RepositoryNode,
+    *,
+    findings: Mapping[int, Sequence[_Finding]],
+    bases: Mapping[int, Sequence[_Base]],
+    fixed: Mapping[tuple[int, int], Collection[str]],
+) -> Iterable[_Row]:
+    """Yield the remedies of one repository: each finding belongs to the nearest base whose newer image fixes it."""
+    rows: dict[tuple[object, ...], _Row] = {}
+    for child in node.platforms:
+        below = bases.get(child.pk, ())
+        for finding in findings.get(child.pk, ()):
+            package = (finding.type, finding.name)
+            better = next((b for b in below if finding.vulnerability in fixed.get((child.pk, b.image.pk), ())), None)
+            brought_by = [b for b in below if finding.position is not None and finding.position < b.image.layer_count]
+            key: tuple[object, ...]
+            if better is not None:
+                key = (Remedy.Kind.REBUILD, better.repository_id, better.tag, better.new_top)
+                row = rows.setdefault(key, _Row(Remedy.Kind.REBUILD, better))
+            elif brought_by:
+                base = brought_by[-1]  # the one with the fewest layers: the others only pass it on
+                key = (Remedy.Kind.WAIT, base.repository_id, *package)
+                row = rows.setdefault(key, _Row(Remedy.Kind.WAIT, base, *package))
+            else:
+                kind = Remedy.Kind.UPGRADE if finding.fixed_version else Remedy.Kind.NONE
+                row = rows.setdefault((kind, *package), _Row(kind, None, *package, scheme=finding.scheme))
+            row.add(finding)
+    yield from rows.values()
+
+
+def _stored(node: RepositoryNode, row: _Row) -> Remedy:
+    base = row.base
+    is_rebuild = row.kind == Remedy.Kind.REBUILD
+    parts = [
+        row.kind, str(base.repository_id if base else ""), str(base.new_top if base and is_rebuild else ""),
+        base.tag if base and is_rebuild else "", row.type, row.name, row.fixed_version,
+    ]  # fmt: skip
+    severities: dict[str, str] = {}
+    for (vulnerability, _), severity in row.closes.items():
+        severities[vulnerability] = min(severity, severities.get(vulnerability, severity), key=RANKS.__getitem__)
+    counts: dict[str, int] = defaultdict(int)
+    for severity in severities.values():
+        counts[UNKNOWN if severity == NONE else severity] += 1
+    return Remedy(
+        repository=node.repository,
+        image=node.image,
+        key=hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16],
+        kind=row.kind,
+        base_id=base.repository_id if base else None,
+        base_tag=base.tag if base and is_rebuild else "",
+        old_base=base.image if base and is_rebuild else None,
+        new_base_id=base.new_top if base and is_rebuild else None,
+        package_type=row.type,
+        package_name=row.name,
+        fixed_version=row.fixed_version,
+        exploited=sum(exploit.exploited_on is not None for exploit in row.exploits.values()),
+        epss=max((exploit.epss for exploit in row.exploits.values() if exploit.epss is not None), default=None),
+        closes=[
+            [name, severity, package, row.exploits[name].exploited_on is not None, row.exploits[name].epss]
+            for (name, package), severity in sorted(row.closes.items())
+        ],
+        **counts,
+    )
+
+
+def _findings(manifests: Collection[int]) -> dict[int, list[_Finding]]:
+    """Return {manifest id: open findings}, each (package, vulnerability) once."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FINDINGS, {"ids": list(manifests), "severities": list(SEVERITIES)})
+        rows = cursor.fetchall()
+    known = exploits_of({cve for row in rows for cve in row[8]})
+    found: dict[int, list[_Finding]] = defaultdict(list)
+    for image_id, vulnerability, severity, version, kind, namespace, name, scheme, cves, position in rows:
+        exploit = together(cves, known)
+        package = full_name(namespace, name)
+        found[image_id].append(_Finding(vulnerability, severity, version, kind, package, scheme, exploit, position))
+    return found
+
+
+def _bases_of(manifests: Iterable[Image]) -> dict[int, list[_Base]]:
+    """Return {manifest id: its bases by layers in source repositories, nearest first}."""
+    below = _layer_ancestors([image.pk for image in manifests])
+    base_ids = {pk for found in below.values() for pk in found}
+    images = {image.pk: image for image in _images(base_ids)}
+    carriers: dict[int, set[int]] = {pk: {pk} for pk in base_ids}
+    for child, index in IndexEntry.objects.filter(child__in=base_ids).values_list("child_id", "index_id"):
+        carriers[child].add(index)
+    pointed = {pk for found in carriers.values() for pk in found}
+    source = {"repository__source": None, "repository__environment": None}
+    moved = Tag.objects.filter(image__isnull=False, events__old_image__in=pointed, **source)
+    tags = {row[0]: row[1:] for row in moved.values_list("pk", "repository_id", "name", "image_id")}
+    left: dict[int, list[int]] = defaultdict(list)
+    moves = TagEvent.objects.filter(tag__in=tags, old_image__in=pointed).order_by("-pk")
+    for old, tag in moves.values_list("old_image_id", "tag_id"):
+        left[old].append(tag)
+    inside = RepositoryImage.objects.filter(image__in=pointed, removed_at=None, **source).order_by("-pk")
+    homes = {image: (pk, place) for pk, image, place in inside.values_list("pk", "image_id", "repository_id")}
+    known = {pk: _base(images[pk], carriers[pk], tags, left, homes) for pk in base_ids}
+    return {
+        derived: [base for pk in sorted(found, key=lambda pk: -images[pk].layer_count) if (base := known[pk])]
+        for derived, found in below.items()
+    }
+
+
+def _layer_ancestors(manifest_ids: Collection[int]) -> dict[int, set[int]]:
+    """Return {manifest id: images whose layers are its first layers}, at any distance."""
+    pairs = list(Ancestry.objects.filter(descendant__in=manifest_ids).values_list("descendant_id", "ancestor_id"))
+    edges: dict[int, list[int]] = defaultdict(list)
+    by_layers = Derivation.objects.filter(
+        derived__in={pk for pair in pairs for pk in pair}, evidence__contains=[Derivation.Evidence.LAYERS]
+    )
+    for derived, base in by_layers.values_list("derived_id", "base_id"):
+        edges[derived].append(base)
+    below: dict[int, set[int]] = {}
+    for manifest in manifest_ids:
+        found: set[int] = set()
+        frontier = [manifest]
+        while frontier:
+            new = [base for pk in frontier for base in edges.get(pk, ()) if base not in found]
+            found.update(new)
+            frontier = new
+        below[manifest] = found
+    return below
+
+
+def _base(
+    base: Image,
+    carriers: Collection[int],
+    tags: Mapping[int, tuple[int, str, int]],
+    left: Mapping[int, Sequence[int]],
+    homes: Mapping[int, tuple[int, int]],
+) -> _Base | None:
+    """Return the base in its home, the repository that had it first. A copy elsewhere says nothing of newer images."""
+    if not (held := [homes[carrier] for carrier in carriers if carrier in homes]):
+        return None
+    home = min(held)[1]
+    for carrier in sorted(carriers):
+        for tag in left.get(carrier, ()):
+            repository_id, name, image_id = tags[tag]
+            # A tag that moved between indexes with the same manifest of this platform leaves the base where it was.
+            if repository_id == home and image_id not in carriers:
+                return _Base(base, home, name, image_id)
+    return _Base(base, home, "", None)
+
+
+def _images(ids: Iterable[int]) -> list[Image]:
+    return list(Image.objects.filter(pk__in=list(ids)).defer("manifest", "config"))
+
+
+def _fixed(
+    manifests: Mapping[int, Image], bases: Mapping[int, Sequence[_Base]], news: Mapping[tuple[int, str], Image]
+) -> dict[tuple[int, int], Collection[str]]:
+    """Return {(manifest id, base id): the advisories that a rebuild on the newer base fixes}. Unknown is not fixed."""
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    images: dict[int, Image] = {}
+    for pk, found in bases.items():
+        for base in found:
+            new = news.get((base.new_top, manifests[pk].platform)) if base.new_top else None
+            if new is not None and new.scanned_at is not None and base.image.scanned_at is not None:
+                groups[base.image.pk, new.pk].append(pk)
+                images |= {base.image.pk: base.image, new.pk: new}
+    waiting = matching_images(list(images))
+    fixed: dict[tuple[int, int], Collection[str]] = {}
+    for (old, new_id), members in groups.items():
+        if old not in waiting and new_id not in waiting and judgement_of(images[new_id]).package_count:
+            found_now = fixed_by_new_base(members, images[old], images[new_id])
+            fixed |= {(pk, old): set(names) for pk, names in found_now.items()}
+    return fixed

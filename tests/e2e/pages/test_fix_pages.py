@@ -1,0 +1,63 @@
+"""Fixes in a real browser: axe and the CSP in both themes and at both widths, and from the list to a plan."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.db import transaction
+from playwright.sync_api import Browser, expect
+
+from lifecycle.core import clock
+from lifecycle.remedies import services
+from lifecycle.remedies.models import Remedy
+from tests.e2e.chromium import LOOKS, NEEDS_CHROMIUM, signed_in
+from tests.factories import dock
+
+pytestmark = [pytest.mark.django_db(transaction=True), NEEDS_CHROMIUM]
+SHOTS = os.environ.get("SHOTS", "")  # a folder: pictures of every page for people to look at
+
+
+@pytest.fixture
+def harbour(transactional_db: None) -> dict[str, Any]:
+    """The quay, with fixed packages in the new base, and its remedies."""
+    made = dock.quay()
+    dock.carry(made["new"], 0, dock.package("libssl3", "3.0.14-1~deb12u1", source="openssl"))
+    dock.count_risk(made["new"])
+    with transaction.atomic():
+        services.find(services.to_find(clock.now())[0])
+    made["keys"] = [Remedy.objects.filter(kind=kind).first().key for kind in ("rebuild", "upgrade")]
+    return made
+
+
+@pytest.mark.parametrize(("theme", "width"), LOOKS)
+def test_pages_pass_axe_and_the_csp(
+    browser: Browser, harbour: dict[str, Any], live_server: Any, theme: str, width: int
+) -> None:
+    page = signed_in(browser, live_server.url, theme=theme, width=width)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    for number, address in enumerate(["/fixes/", *(f"/fixes/{key}/" for key in harbour["keys"])]):
+        page.goto(live_server.url + address)
+        if SHOTS:
+            page.screenshot(path=f"{SHOTS}/fixes-{number:02d}-{theme}-{width}.png", full_page=True)
+        result = Axe().run(page)
+        assert result.violations_count == 0, (address, result.generate_report())
+        wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wider <= 0, (address, f"scrolls sideways by {wider} px")
+    assert complaints == []
+
+
+def test_from_the_bar_to_the_images_of_a_remedy(browser: Browser, live_server: Any) -> None:
+    page = signed_in(browser, live_server.url)
+    page.keyboard.press("g")
+    page.keyboard.press("f")
+    page.wait_for_url("**/fixes/")
+    page.get_by_label("What to do", exact=True).select_option("rebuild")
+    page.wait_for_url("**/fixes/?kind=rebuild**")
+    page.get_by_role("link", name="Rebuild on base/debian").click()
+    expect(page.get_by_role("heading", name="Rebuild on base/debian")).to_be_visible()
+    expect(page.get_by_role("row").filter(has_text="shop/static")).to_have_count(1)
+    expect(page.get_by_role("button", name="Plan rebuild")).to_be_visible()

@@ -1,0 +1,238 @@
+"""What to do about open findings: each finding belongs to one remedy, and a reader sees only their own images."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from django.db import transaction
+
+from accounts.queries import system_user
+from lifecycle.advisories.models import Advisory, Feed, KnownExploited
+from lifecycle.authority.services import create_environment
+from lifecycle.core import clock
+from lifecycle.environments.models import Slot
+from lifecycle.jobs import running
+from lifecycle.jobs.models import Job
+from lifecycle.lineage.models import Derivation
+from lifecycle.registry.models import Image, TagEvent
+from lifecycle.remedies import handlers, services
+from lifecycle.remedies.models import Remedy, RemedyPass
+from lifecycle.remedies.queries import Choice, groups_for
+from tests.clients import Caller, browser
+from tests.factories import dock
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def fleet(db):
+    """Return the harbour, with a new base/debian in which openssl and expat are fixed."""
+    made = dock.harbour()
+    openssl = dock.package("libssl3", "3.0.14-1~deb12u1", source="openssl")
+    expat = dock.package("libexpat1", "2.5.0-1+deb12u1", source="expat")
+    perl, tar = dock.package("perl-base", "5.36.0-7", source="perl"), dock.package("tar", "1.34+dfsg-1.2")
+    dock.carry(made["new"], 0, openssl, expat, perl, tar)
+    dock.count_risk(made["new"])
+    find_all()
+    return made
+
+
+def find_all():
+    ids, _ = services.to_find(clock.now())
+    with transaction.atomic():
+        return services.find(ids)
+
+
+def closes(name, kind):
+    rows = Remedy.objects.filter(repository__name=name, kind=kind)
+    return {(row.base.name if row.base else "", row.package_name, row.fixed_version): named(row) for row in rows}
+
+
+def named(row):
+    return sorted({item[0] for item in row.closes})
+
+
+def test_each_finding_belongs_to_one_remedy(fleet):
+    fixed = ["CVE-2023-5678", "CVE-2024-45490", "CVE-2024-5535"]
+    assert closes("base/python", "rebuild") == {("base/debian", "", ""): fixed}
+    assert closes("shop/static", "rebuild") == {("base/debian", "", ""): fixed}
+    # Through base/python, which is current: the rebuild begins at the base that has the fix.
+    assert closes("shop/api", "rebuild") == {("base/debian", "", ""): fixed}
+    assert closes("shop/api", "upgrade") == {
+        ("", "urllib3", "1.26.17"): ["GHSA-v845-jxx5-vc9f"],
+        ("", "requests", "2.31.0"): ["GHSA-j8r2-6x86-q33q"],
+    }
+    assert closes("shop/api", "wait") == {
+        ("base/debian", "perl-base", ""): ["CVE-2011-4116"],
+        ("base/debian", "tar", ""): ["TEMP-0290435-0B57B5"],
+    }
+    assert closes("shop/api", "none") == {}
+    # A base has no base: what lacks a fix is its own.
+    assert closes("base/debian", "none") == {
+        ("", "perl-base", ""): ["CVE-2011-4116"],
+        ("", "tar", ""): ["TEMP-0290435-0B57B5"],
+    }
+    every = Remedy.objects.filter(repository__name="shop/api")
+    counted = sorted(name for row in every for name in named(row))
+    assert counted == sorted({*counted})  # none twice
+
+
+def test_a_worker_without_layers_of_its_base_has_no_rebuild(fleet):
+    """Its base is only declared: nobody knows which layers are from it."""
+    assert closes("shop/worker", "rebuild") == {}
+    assert ("", "urllib3", "1.26.17") in closes("shop/worker", "upgrade")
+
+
+def test_groups_are_counted_over_images_and_ordered(fleet):
+    found = groups_for(fleet["reader"], Choice())
+    first = found.groups[0]
+    assert (first.kind, first.base.name, first.base_tag) == ("rebuild", "base/debian", "bookworm")
+    assert (first.images, first.findings, first.severities["critical"]) == (3, 9, 3)
+    assert first.new_base.digest == fleet["new"].digest
+    kinds = [group.kind for group in found.groups]
+    fixable = [kind in {"rebuild", "upgrade"} for kind in kinds]
+    assert fixable == sorted(fixable, reverse=True)
+    assert found.total == len(found.groups)
+    assert found.findings == sum(group.findings for group in found.groups)
+    only = groups_for(fleet["reader"], Choice(severity="critical"))
+    assert [group.severities["critical"] > 0 for group in only.groups] == [True] * only.total
+    assert 0 < only.total < found.total
+
+
+def test_what_is_exploited_comes_first(fleet):
+    feed = Feed.objects.create(name="kev", kind=Feed.Kind.KEV, location="a file", synced_at=clock.now())
+    KnownExploited.objects.create(feed=feed, cve="CVE-2011-4116", added_on="2026-11-01")
+    assert not Remedy.objects.filter(exploited__gt=0).exists()
+    Advisory.objects.filter(osv_id="CVE-2011-4116").update(cves=["CVE-2011-4116"])
+    find_all()
+    groups = groups_for(fleet["reader"], Choice()).groups
+    assert [group.exploited > 0 for group in groups[:2]] == [True, True]  # the base itself, and what waits for it
+    assert {group.package_name for group in groups[:2]} == {"perl-base"}
+    exploited = groups_for(fleet["reader"], Choice(exploited=True)).groups
+    assert [group.key for group in exploited] == [group.key for group in groups[: len(exploited)]]
+    assert not any(group.exploited for group in groups[len(exploited) :])
+
+
+def test_unknown_is_no_remedy(fleet):
+    """Without a scan of the new base nobody knows what a rebuild fixes; an image without a scan has no remedies."""
+    Image.objects.filter(pk=fleet["new"].pk).update(scanned_at=None)
+    find_all()
+    assert not Remedy.objects.filter(kind="rebuild").exists()
+    assert ("base/debian", "libssl3", "") in closes("shop/static", "wait")
+    before = set(Remedy.objects.filter(repository__name="shop/api").values_list("key", flat=True))
+    Image.objects.filter(pk=fleet["api"].pk).update(scanned_at=None)
+    find_all()
+    assert set(Remedy.objects.filter(repository__name="shop/api").values_list("key", flat=True)) == before
+
+
+def test_images_without_findings_have_none(fleet):
+    fixed = dock.image("shop/static 2", layers=2, under=fleet["new"])
+    dock.carry(fixed, 1, dock.package("openssl", "3.5.0-1"))
+    dock.push(dock.repository("shop/static"), fixed, "1.0")
+    find_all()
+    assert not Remedy.objects.filter(repository__name="shop/static").exists()
+
+
+def test_another_team_sees_neither_images_nor_the_hidden_base(fleet):
+    outsider = dock.user("outsider", "viewer", of=dock.team("bank"))
+    assert groups_for(outsider, Choice()).groups == []
+    viewer = dock.user("viewer", "viewer", of=dock.team("shop"))
+    groups = groups_for(viewer, Choice()).groups
+    rebuild = next(group for group in groups if group.kind == "rebuild")
+    assert (rebuild.base, rebuild.base_tag, rebuild.new_base, rebuild.has_hidden_base) == (None, "", None, True)
+    assert rebuild.images == 2  # of shop; not base/python
+    assert rebuild.teams == ("shop",)
+    page = browser(viewer).get("/fixes/").content.decode()
+    assert "a base you may not see" in page
+    assert "base/debian" not in page
+    assert "base/debian" not in browser(viewer).get(f"/fixes/{rebuild.key}/").content.decode()
+    assert "base/debian" not in json.dumps(Caller(viewer).get(f"fixes/{rebuild.key}/").json())
+    assert browser(outsider).get(f"/fixes/{rebuild.key}/").status_code == 404
+    assert Caller(outsider).get(f"fixes/{rebuild.key}/").status_code == 404
+
+
+def test_production_is_said_and_filtered(fleet):
+    place = create_environment(dock.team("shop"), actor=system_user(), slug="live", name="Live", prefix="live")
+    place.is_production = True
+    place.save(update_fields=["is_production"])
+    Slot.objects.create(repository=dock.repository("shop/api"), environment=place, image=fleet["api"], tag="1.0")
+    reader = fleet["reader"]
+    found = groups_for(reader, Choice(environment=place))
+    rebuild = next(group for group in found.groups if group.kind == "rebuild")
+    assert rebuild.images == 1
+    assert [(at.slug, count) for at, count in rebuild.environments] == [("live", 1)]
+    answer = Caller(reader).get("fixes/", environment="shop/live", kind="rebuild").json()
+    assert [row["images"] for row in answer["results"]] == [1]
+    assert answer["results"][0]["environments"] == [{"environment": "shop/live", "is_production": True, "images": 1}]
+    page = browser(reader).get("/fixes/", {"environment": "shop/live"}).content.decode()
+    assert "shop/live" in page
+
+
+@pytest.mark.parametrize(
+    "query", [{"kind": "x"}, {"severity": "none"}, {"team": "nobody"}, {"environment": "shop/x"}, {"exploited": "2"}]
+)
+def test_a_filter_that_does_not_exist_is_refused(fleet, query):
+    assert Caller(fleet["reader"]).get("fixes/", **query).status_code == 400
+    assert browser(fleet["reader"]).get("/fixes/", query).status_code == 400
+
+
+def test_page_plans_the_rebuild(fleet):
+    page = browser(fleet["reader"]).get("/fixes/").content.decode()
+    base = dock.repository("base/debian")
+    assert f'name="base" value="{base.pk}"' in page
+    assert 'name="reference" value="bookworm"' in page
+    key = groups_for(fleet["reader"], Choice(kind="rebuild")).groups[0].key
+    shown = browser(fleet["reader"]).get(f"/fixes/{key}/").content.decode()
+    assert "CVE-2024-5535" in shown
+    assert "shop/static" in shown
+
+
+def test_only_changes_are_looked_at(fleet):
+    RemedyPass.objects.create(looked_at=clock.now())
+    long_ago = clock.now() - timedelta(hours=1)
+    Image.objects.update(risk_at=long_ago)
+    TagEvent.objects.update(at=long_ago)
+    Derivation.objects.update(created_at=long_ago)
+    assert services.to_find(clock.now()) == ([], False)
+    handlers.look_again()
+    assert not Job.objects.filter(kind="remedies").exists()
+
+    Image.objects.filter(pk=fleet["new"].pk).update(risk_at=clock.now())  # findings of the new base changed
+    handlers.look_again()
+    assert Job.objects.filter(kind="remedies").count() == 1
+    handlers.look_again()
+    assert Job.objects.filter(kind="remedies").count() == 1
+    ids, is_all = services.to_find(clock.now())
+    names = {dock.repository(name).pk for name in ("base/debian", "base/python", "shop/static")}
+    assert not is_all
+    assert names <= set(ids)  # the base, and what stands on its older image
+    assert dock.repository("shop/checkout").pk not in ids
+
+    Image.objects.update(risk_at=long_ago)
+    Feed.objects.create(name="kev", kind=Feed.Kind.KEV, location="a file", synced_at=clock.now())
+    assert services.to_find(clock.now())[1]
+
+
+def test_job_finds_all_and_remembers_when(fleet):
+    Remedy.objects.all().delete()
+    handlers.look_again()
+    running.run(Job.objects.get(kind="remedies").pk)
+    assert Job.objects.get(kind="remedies").state == Job.State.SUCCEEDED
+    assert Remedy.objects.filter(kind="rebuild").count() == 3
+    assert RemedyPass.objects.count() == 1
+    handlers.look_again()
+    assert Job.objects.filter(kind="remedies").count() == 1  # nothing changed since
+
+
+def test_command_lists_and_shows(fleet, run):
+    code, out, _ = run(fleet["reader"], "fix", "list", "--kind", "rebuild")
+    assert code == 0
+    assert "rebuild on base/debian:bookworm" in out
+    key = groups_for(fleet["reader"], Choice(kind="rebuild")).groups[0].key
+    code, out, _ = run(fleet["reader"], "fix", "show", key)
+    assert code == 0
+    assert "shop/static" in out
+    assert "CVE-2024-5535" in out
+    assert run(fleet["reader"], "fix", "show", "0" * 16)[0] == 1
