@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from typing import Final
 
@@ -85,7 +86,8 @@ def _queue_holds(package_ids: Collection[int]) -> None:
             subject_id=malicious[0],
             actor=system_user(),
             payload={"package_ids": malicious},
-            dedupe_key=f"malicious:{','.join(map(str, malicious))}"[:255],
+            # All ids count: a job for other packages must not take the place of this one.
+            dedupe_key=f"malicious:{hashlib.sha256(repr(malicious).encode()).hexdigest()}",
             priority=10,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from accounts.queries import system_user
+from lifecycle.evidence import handlers
 from lifecycle.evidence.malicious import hold_images
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
@@ -108,3 +109,11 @@ def test_released_image_stays_free_for_the_same_record_only(export, bad, image):
     export.sync()
     run_jobs()
     assert [one.incident for one in Quarantine.objects.filter(released_at=None)] == ["MAL-2026-2"]
+
+
+def test_a_job_for_many_packages_takes_no_other_ones_place():
+    many = list(range(1_000_000, 1_000_100))
+    handlers._queue_holds(many)
+    handlers._queue_holds([*many[:-1], 2_000_000])
+    handlers._queue_holds(many)
+    assert [job.payload["package_ids"][-1] for job in Job.objects.order_by("pk")] == [many[-1], 2_000_000]
