@@ -57,7 +57,9 @@ def explain(
     )
     is_admin = user is not None and user.is_active and user.is_superuser and verb in ADMIN_VERBS
     is_allowed = is_admin or (
-        user is not None and any(grants_of(user, verb, team_id=team.pk, family=family or None, environment=environment))
+        user is not None
+        and not why_suspended(user)
+        and any(grants_of(user, verb, team_id=team.pk, family=family or None, environment=environment))
     )
     steps: list[Step] = []
     if user is not None and (grants or is_admin):
