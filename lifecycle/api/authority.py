@@ -421,6 +421,10 @@ class EnvironmentBody(StrictSerializer):
     is_production = serializers.BooleanField(
         required=False, help_text="Default: true if the short name is `production` or `prod`"
     )
+    registry = serializers.CharField(
+        max_length=60, required=False, default="", allow_blank=True,
+        help_text="Name of a registry to promote to (admins). Empty or `managed`: the managed one",
+    )  # fmt: skip
 
 
 class TeamEnvironmentsView(generics.ListAPIView[Environment]):

@@ -444,10 +444,11 @@ class RobotTakenOver(Details):
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentCreated(Details):
-    """The repository prefix of a new environment, and the number of approvals it requires."""
+    """The repository prefix of a new environment, the number of approvals it requires, and its registry."""
 
     prefix: str
     required_approvals: int
+    registry: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from lifecycle.authority.queries import (
     teams_visible_to,
 )
 from lifecycle.authority.rights import is_above_grants, require
-from lifecycle.core.errors import MalformedDigest, NotFound, NotPermitted
+from lifecycle.core.errors import Malformed, MalformedDigest, NotFound, NotPermitted
 from lifecycle.core.types import Digest
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import (
@@ -28,6 +28,7 @@ from lifecycle.registry.models import (
     Repository,
     RepositoryImage,
 )
+from lifecycle.registry.services import MANAGED_NAME
 
 _NO_REPOSITORY = "Repository not found, or you don't have access."
 _NO_IMAGE = "Image not found, or you don't have access."
@@ -106,6 +107,27 @@ def registries_for(actor: User) -> QuerySet[Registry]:
     if not is_above_grants(actor):
         raise NotPermitted("Only admins can manage registries. Ask an admin.")
     return Registry.objects.filter(Q(is_managed=True) | Q(is_added=True))
+
+
+def registries_to_choose(actor: User) -> list[str]:
+    """Return the names of the registries that `actor` can choose for an environment: only an admin can, so [] else."""
+    if not is_above_grants(actor):
+        return []
+    return list(registries_for(actor).filter(is_added=True).order_by("name").values_list("name", flat=True))
+
+
+def registry_for_target(actor: User, name: str) -> Registry | None:
+    """Return the added registry with this name, locked, as the place of an environment; None for the managed one.
+
+    Its credentials are those of the site, so only an admin decides. Raises NotPermitted, Malformed.
+    """
+    known = registries_for(actor)
+    if name in {"", MANAGED_NAME}:
+        return None
+    chosen = known.select_for_update().filter(name=name, is_added=True).first()
+    if chosen is None:
+        raise Malformed(f"There is no registry {name[:60]}. An admin can add it.", field="registry")
+    return chosen
 
 
 def registry_for(actor: User, registry_id: int) -> Registry:

@@ -119,5 +119,6 @@ def _print(document: dict[str, Any], options: argparse.Namespace) -> None:
     if options.json:
         print_one(document, options)
         return
-    print_one({name: value for name, value in document.items() if name != "members"}, options)
+    shown = {name: value for name, value in document.items() if name != "members" and value not in (None, "", [])}
+    print_one(shown, options)
     print_rows(document["members"], MEMBER_COLUMNS, options)

@@ -15,7 +15,7 @@ from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, EnvironmentChanged, EnvironmentRemoved
-from lifecycle.authority.access import registries_for
+from lifecycle.authority.access import registry_for_target
 from lifecycle.authority.queries import environments_visible_to, teams_visible_to
 from lifecycle.authority.rights import may, require
 from lifecycle.authority.services.registries import blocks_address
@@ -181,12 +181,7 @@ def _set_registry(environment: Environment, name: str, actor: User) -> None:
     present = environment.registry.name if environment.registry is not None else MANAGED_NAME
     if (name or MANAGED_NAME) == present:
         return
-    chosen = None
-    if name not in {"", MANAGED_NAME}:
-        chosen = registries_for(actor).select_for_update().filter(name=name, is_added=True).first()
-        if chosen is None:
-            raise Malformed(f"There is no registry {name[:60]}. An admin can add it.")
-    registries_for(actor)
+    chosen = registry_for_target(actor, name)
     refuse_if(_why_not_elsewhere(PromotionRequest.objects.filter(environment=environment)))
     if Repository.objects.filter(environment=environment).exists():
         raise Conflict("Images were promoted to this environment. Use another environment for another registry.")

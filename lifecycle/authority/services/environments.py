@@ -11,9 +11,11 @@ from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, EnvironmentCreated
+from lifecycle.authority.access import registry_for_target
 from lifecycle.authority.rights import require
 from lifecycle.core.errors import Conflict
 from lifecycle.environments.models import EXECUTE_WITHIN_IN_PRODUCTION_S, EXECUTE_WITHIN_S, Environment
+from lifecycle.registry.services import MANAGED_NAME
 
 # Short names that decide the defaults of a new environment, and nothing after it is made.
 _PRODUCTION_NAMES: Final = frozenset({"production", "prod"})
@@ -30,6 +32,7 @@ def create_environment(
     prefix: str,
     required_approvals: int | None = None,
     is_production: bool | None = None,
+    registry: str = "",
 ) -> Environment:
     """Add an environment at the end of the team's promotion path.
 
@@ -37,8 +40,12 @@ def create_environment(
     production needs 2, one that is called dev or development 0, others 1. In dev, a newer request supersedes older
     ones.
 
-    Raises NotPermitted, or Conflict when the slug or the prefix is already used in the team. Also raises Conflict when
-    the prefix is the slug of a team, because that team's members could push to the target repositories.
+    `registry` is the name of the registry to promote to ("" or "managed": the managed one), which only an admin can
+    choose.
+
+    Raises NotPermitted, Malformed for a registry that is not there, or Conflict when the slug or the prefix is already
+    used in the team. Also raises Conflict when the prefix is the slug of a team, because that team's members could
+    push to the target repositories.
     """
     require(actor, Verb.ENVIRONMENT_MANAGE, team=team)
     Team.objects.select_for_update().get(pk=team.pk)
@@ -51,6 +58,7 @@ def create_environment(
     is_dev = slug in _DEV_NAMES and not is_production
     if required_approvals is None:
         required_approvals = 2 if is_production else 0 if is_dev else 1
+    target = registry_for_target(actor, registry) if registry not in {"", MANAGED_NAME} else None
     environment = Environment(
         team=team,
         is_production=is_production,
@@ -59,6 +67,7 @@ def create_environment(
         slug=slug,
         name=name,
         prefix=prefix,
+        registry=target,
         required_approvals=required_approvals,
         position=last.position + 1 if last else 0,
     )
@@ -66,6 +75,8 @@ def create_environment(
     environment.save()
     audit.record(
         Action.ENVIRONMENT_CREATED, actor=actor, subject=environment, environment=environment,
-        details=EnvironmentCreated(prefix=prefix, required_approvals=required_approvals),
+        details=EnvironmentCreated(
+            prefix=prefix, required_approvals=required_approvals, registry=target.name if target else MANAGED_NAME
+        ),
     )  # fmt: skip
     return environment

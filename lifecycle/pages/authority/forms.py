@@ -192,6 +192,20 @@ class EnvironmentForm(forms.Form):
     required_approvals = forms.IntegerField(
         label="Required approvals", min_value=0, max_value=20, initial=1, widget=forms.NumberInput(attrs=_INPUT)
     )
+    registry = forms.ChoiceField(
+        required=False,
+        help_text="Where images are promoted to. It can be changed until the first promotion.",
+        widget=forms.Select(attrs=_SELECT),
+    )
+
+    def __init__(self, *args: Any, registries: Sequence[str] = (), **kwargs: Any) -> None:
+        """With `registries`, offer them; without, the form has no choice of a registry."""
+        super().__init__(*args, **kwargs)
+        if registries:
+            names = [(name, name) for name in registries]
+            self.fields["registry"].choices = [("managed", "the managed registry"), *names]  # type: ignore[attr-defined]  # typed as Field, is a ChoiceField
+        else:
+            del self.fields["registry"]
 
 
 class PersonForm(forms.Form):

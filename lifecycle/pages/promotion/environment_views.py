@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.authority.access import registries_for
+from lifecycle.authority.access import registries_to_choose
 from lifecycle.authority.queries import environments_visible_to, teams_where
 from lifecycle.authority.rights import is_above_grants
 from lifecycle.core.errors import NotFound, StaleVersion
@@ -47,9 +47,9 @@ def environment(request: HttpRequest, pk: int) -> HttpResponse:
     user = reader(request)
     row = _environment(user, pk)
     if request.method != "POST":
-        return _page(request, row, EnvironmentSettingsForm.of(row, _registries(user)))
+        return _page(request, row, EnvironmentSettingsForm.of(row, registries_to_choose(user)))
     refuse_if(services.why_not_manage(user, row))
-    form = EnvironmentSettingsForm(request.POST, registries=_registries(user))
+    form = EnvironmentSettingsForm(request.POST, registries=registries_to_choose(user))
     if form.is_valid():
         try:
             with errors_shown_on(form):
@@ -59,13 +59,6 @@ def environment(request: HttpRequest, pk: int) -> HttpResponse:
         except StaleVersion as error:
             form.add_error(None, error.message)
     return _page(request, row, form, status=422)
-
-
-def _registries(user: User) -> list[str]:
-    """Return the registries that `user` can choose for an environment: only an admin can."""
-    if not is_above_grants(user):
-        return []
-    return list(registries_for(user).filter(is_added=True).order_by("name").values_list("name", flat=True))
 
 
 def _page(request: HttpRequest, row: Environment, form: EnvironmentSettingsForm, *, status: int = 200) -> HttpResponse:

@@ -90,7 +90,10 @@ STORED = [
         {"user": "shop+ci", "before": "kim", "after": "lee", "revoked": 2},
     ),
     (actions.TokenRevoked("kim", "abc"), {"user": "kim", "lookup": "abc"}),
-    (actions.EnvironmentCreated("dev", 1), {"prefix": "dev", "required_approvals": 1}),
+    (
+        actions.EnvironmentCreated("dev", 1, "managed"),
+        {"prefix": "dev", "required_approvals": 1, "registry": "managed"},
+    ),
     (
         actions.EnvironmentChanged({"soak_s": "0"}, {"soak_s": "60"}, False),
         {"before": {"soak_s": "0"}, "after": {"soak_s": "60"}, "is_about_approvals": False},

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.authority import services
-from lifecycle.authority.access import grant_in, team_for
+from lifecycle.authority.access import grant_in, registries_to_choose, team_for
 from lifecycle.authority.explaining import Answer, explain
 from lifecycle.authority.forms import WhyForm
 from lifecycle.authority.queries import grants_in, robots_in, teams_where, teams_with_counts
@@ -70,7 +70,7 @@ def team_page(request: HttpRequest, team: Team, tab: str, *, status: int = 200, 
         rows_of_robots = robots_in(team)
         context |= {"page": keyset_page(rows_of_robots, ("name", "id"), **cursors(request)), "form": RobotForm()}
     elif tab == "environments":
-        context["form"] = EnvironmentForm()
+        context["form"] = EnvironmentForm(registries=registries_to_choose(user))
     elif tab == "builder":
         context |= page_queries.builder_of(user, team)
     elif tab == "settings":
@@ -187,7 +187,7 @@ def create_environment(request: HttpRequest, slug: str) -> HttpResponse:
     user = reader(request)
     team = team_for(user, slug)
     require(user, Verb.ENVIRONMENT_MANAGE, team=team)
-    form = EnvironmentForm(request.POST)
+    form = EnvironmentForm(request.POST, registries=registries_to_choose(user))
     if form.is_valid():
         with errors_shown_on(form):
             environment = services.create_environment(
@@ -197,6 +197,7 @@ def create_environment(request: HttpRequest, slug: str) -> HttpResponse:
                 name=form.cleaned_data["name"] or form.cleaned_data["slug"],
                 prefix=form.cleaned_data["target_prefix"],
                 required_approvals=form.cleaned_data["required_approvals"],
+                registry=form.cleaned_data.get("registry", ""),
             )
             messages.success(request, f"Environment {environment} created as the last one.")
             return redirect(f"{request.path.removesuffix('environments/')}?tab=environments")
