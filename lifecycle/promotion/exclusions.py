@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final
 
 from django.db.models import Q, QuerySet
@@ -31,6 +33,7 @@ COMMITTER_KEYS: Final = (
 )
 _MAIL: Final = re.compile(r"[^\s<>,;\"'()]{1,64}@[^\s<>,;\"'()]{1,255}")
 _MAILS_MAX: Final = 20
+_looked_up: ContextVar[dict[int, dict[int, str]] | None] = ContextVar("excluded_from_requests", default=None)
 
 # Field of Environment: what it allows when it is off.
 ALLOWED_WORDS: Final = {
@@ -46,6 +49,9 @@ def excluded_from(request: PromotionRequest) -> dict[int, str]:
 
     Admins are no exception. An account that can act as an excluded robot is excluded as well.
     """
+    known = _looked_up.get()
+    if known is not None and request.pk in known:
+        return known[request.pk]
     return once_a_read(("excluded", request.pk), lambda: excluded_from_each([request])[request.pk])
 
 
@@ -53,6 +59,27 @@ def read_ahead(requests: Collection[PromotionRequest]) -> None:
     """In a request that only reads, look up who is excluded from each of these requests with a few queries for all."""
     for pk, excluded in excluded_from_each(requests).items():
         remember_for_read(("excluded", pk), excluded)
+
+
+@contextmanager
+def looked_up_once() -> Iterator[None]:
+    """Let `look_up` count for the rest of the block: an act on many requests, in one transaction that has locked them.
+
+    A vote changes nothing of what excludes people, and every request is asked several times.
+    """
+    token = _looked_up.set({})
+    try:
+        yield
+    finally:
+        _looked_up.reset(token)
+
+
+def look_up(requests: Collection[PromotionRequest]) -> None:
+    """Look up who is excluded from each of these requests with a few queries for all. Call it in `looked_up_once`."""
+    known = _looked_up.get()
+    if known is None:
+        raise RuntimeError("There is no block that keeps it.")
+    known.update(excluded_from_each(requests))
 
 
 def excluded_from_each(requests: Collection[PromotionRequest]) -> dict[int, dict[int, str]]:

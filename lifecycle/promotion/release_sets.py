@@ -32,7 +32,7 @@ from lifecycle.core.reasons import refuse_if
 from lifecycle.core.types import Digest
 from lifecycle.environments.models import Environment, Slot
 from lifecycle.jobs import services as jobs
-from lifecycle.promotion import release_states
+from lifecycle.promotion import exclusions, release_states
 from lifecycle.promotion.access import promotable_image
 from lifecycle.promotion.evaluating import evaluate, move, record
 from lifecycle.promotion.gates import RUNNING
@@ -193,6 +193,7 @@ def _vote(
     Members on which the same vote stands already keep it.
     """
     release_set, members = lock_set(actor, set_id, Verb.PROMOTION_APPROVE)
+    exclusions.look_up(members)
     if value != Vote.Value.APPROVE and not reason.strip():
         raise Malformed("Enter a reason: the requester needs to know what to change.")
     refuse_if(why_not_decided(release_set), state=release_set.state)
@@ -208,6 +209,7 @@ def _vote(
 
 
 @transaction.atomic
+@exclusions.looked_up_once()
 def approve(set_id: int, *, actor: User, reason: str = "", via: str = Vote.Via.WEB) -> ReleaseSet:
     """Approve a set: one vote on each member. It is ready when all members are.
 
@@ -221,6 +223,7 @@ def approve(set_id: int, *, actor: User, reason: str = "", via: str = Vote.Via.W
 
 
 @transaction.atomic
+@exclusions.looked_up_once()
 def object_to(set_id: int, *, actor: User, reason: str, via: str = Vote.Via.WEB) -> ReleaseSet:
     """Object to a set, with a reason. It waits until the objection is withdrawn or overruled.
 
@@ -234,6 +237,7 @@ def object_to(set_id: int, *, actor: User, reason: str, via: str = Vote.Via.WEB)
 
 
 @transaction.atomic
+@exclusions.looked_up_once()
 def reject(set_id: int, *, actor: User, reason: str, via: str = Vote.Via.WEB) -> ReleaseSet:
     """Reject a set and all its members permanently, with a reason.
 
@@ -250,12 +254,14 @@ def reject(set_id: int, *, actor: User, reason: str, via: str = Vote.Via.WEB) ->
 
 
 @transaction.atomic
+@exclusions.looked_up_once()
 def withdraw_vote(set_id: int, *, actor: User, reason: str = "", via: str = Vote.Via.WEB) -> ReleaseSet:
     """Take back your own approval of, or objection to, all members. You can vote again.
 
     Raises NotFound, IllegalTransition, Conflict when you have no vote in force.
     """
     release_set, members = lock_set(actor, set_id)
+    exclusions.look_up(members)
     refuse_if(why_not_decided(release_set), state=release_set.state)
     votes = {row.request_id: row for row in Vote.objects.filter(request__release_set=release_set, voter=actor)}
     standing = [row for row in members if row.pk in votes and votes[row.pk].is_standing]
@@ -273,12 +279,14 @@ def withdraw_vote(set_id: int, *, actor: User, reason: str = "", via: str = Vote
 
 
 @transaction.atomic
+@exclusions.looked_up_once()
 def overrule(set_id: int, voter: str, *, actor: User, reason: str) -> ReleaseSet:
     """Decide, with a reason, that the objection of `voter` does not stop the set. It stays on record.
 
     Raises NotFound, NotPermitted, IllegalTransition, Malformed.
     """
     release_set, members = lock_set(actor, set_id)
+    exclusions.look_up(members)
     refuse_if(why_not_overrule_set(actor, members), state=release_set.state)
     if not reason.strip():
         raise Malformed("Enter a reason: it is shown with the objection.")
