@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import generics, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 from accounts.models import Team
 from accounts.verbs import Verb
 from lifecycle.api.caller import caller
+from lifecycle.api.preconditions import revision_wanted, with_etag
 from lifecycle.api.serializing import StrictSerializer
 from lifecycle.authority.access import image_for
 from lifecycle.authority.queries import repositories_visible_to
@@ -26,6 +27,10 @@ from lifecycle.trust.constants import PLACES_MAX, SIGNERS_MAX
 from lifecycle.trust.models import Signature, TrustCheck, TrustedSigner, TrustedSource
 from lifecycle.trust.queries import base_trust, signatures_of, sources_visible_to
 from lifecycle.trust.types import SourceSpec, parse_source
+
+_IF_MATCH: Final = OpenApiParameter(
+    "If-Match", str, OpenApiParameter.HEADER, description="`ETag` of the source that you read; optional."
+)
 
 
 class SignerSerializer(serializers.ModelSerializer[TrustedSigner]):
@@ -105,7 +110,7 @@ class SourcesView(generics.ListAPIView[TrustedSource]):
         """Create a trusted source (admins; for teams also policy.manage in all of them)."""
         spec, _ = _spec(request)
         source = services.create_source(spec, actor=caller(request))
-        return Response(SourceSerializer(source).data, status=201)
+        return with_etag(Response(SourceSerializer(source).data, status=201), source.revision)
 
 
 class SourceView(generics.GenericAPIView[TrustedSource]):
@@ -116,20 +121,27 @@ class SourceView(generics.GenericAPIView[TrustedSource]):
 
     @extend_schema(responses=SourceSerializer)
     def get(self, request: Request, source_id: int) -> Response:
-        """Return the source with its signers."""
-        return Response(SourceSerializer(source_for(caller(request), source_id)).data)
+        """Return the source with its signers. The `ETag` is its revision."""
+        source = source_for(caller(request), source_id)
+        return with_etag(Response(SourceSerializer(source).data), source.revision)
 
-    @extend_schema(request=SourceBody, responses=SourceSerializer)
+    @extend_schema(request=SourceBody, responses=SourceSerializer, parameters=[_IF_MATCH])
     def put(self, request: Request, source_id: int) -> Response:
-        """Replace the source. A signer that is no longer named counts for nothing at once."""
-        spec, revision = _spec(request)
-        source = services.change_source(source_id, spec, actor=caller(request), revision=revision)
-        return Response(SourceSerializer(source).data)
+        """Replace the source. A signer that is no longer named counts for nothing at once.
 
-    @extend_schema(request=None, responses={204: None})
+        `If-Match`, or `revision` in the body, refuses the change if somebody else was faster (412).
+        """
+        spec, revision = _spec(request)
+        named = revision_wanted(request)
+        source = services.change_source(
+            source_id, spec, actor=caller(request), revision=revision if named is None else named
+        )
+        return with_etag(Response(SourceSerializer(source).data), source.revision)
+
+    @extend_schema(request=None, responses={204: None}, parameters=[_IF_MATCH])
     def delete(self, request: Request, source_id: int) -> Response:
         """Retire the source. It stays in the list, and trusts nothing."""
-        services.retire_source(source_id, actor=caller(request))
+        services.retire_source(source_id, actor=caller(request), revision=revision_wanted(request))
         return Response(status=204)
 
 

@@ -14,7 +14,7 @@ from accounts.queries import system_user
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action, SourceDetails
 from lifecycle.core import clock
-from lifecycle.core.errors import Conflict, LifecycleError, Malformed, RegistryUnavailable
+from lifecycle.core.errors import Conflict, LifecycleError, Malformed, RegistryUnavailable, StaleVersion
 from lifecycle.core.reasons import refuse_if
 from lifecycle.core.types import Digest
 from lifecycle.jobs import services as jobs
@@ -52,13 +52,13 @@ def create_source(spec: SourceSpec, *, actor: User) -> TrustedSource:
 def change_source(source_id: int, spec: SourceSpec, *, actor: User, revision: int | None = None) -> TrustedSource:
     """Replace a trusted source. With `revision`, only if nobody has changed it since.
 
-    A signer that is no longer in the source counts for nothing from now on. Raises NotFound, NotPermitted, Conflict.
+    A signer that is no longer in the source counts for nothing from now on. Raises NotFound, NotPermitted, Conflict,
+    StaleVersion.
     """
     source = lock_source(actor, source_id)
     if source.retired_at is not None:
         raise Conflict("This source is retired. Create a new one.")
-    if revision is not None and revision != source.revision:
-        raise Conflict("Somebody else has changed this source meanwhile. Load it again.", code="revision_changed")
+    _refuse_if_stale(source, revision)
     teams = teams_called(actor, spec.teams)
     refuse_if(why_not_manage(actor, spec.is_site_wide, teams))
     if spec.name != source.name and TrustedSource.objects.filter(name=spec.name).exists():
@@ -70,16 +70,25 @@ def change_source(source_id: int, spec: SourceSpec, *, actor: User, revision: in
 
 
 @transaction.atomic
-def retire_source(source_id: int, *, actor: User, reason: str = "") -> TrustedSource:
-    """Retire a trusted source: from now on it trusts nothing. Raises NotFound, NotPermitted, Conflict."""
+def retire_source(source_id: int, *, actor: User, reason: str = "", revision: int | None = None) -> TrustedSource:
+    """Retire a trusted source: from now on it trusts nothing. With `revision`, only if nobody has changed it since.
+
+    Raises NotFound, NotPermitted, Conflict, StaleVersion.
+    """
     source = lock_source(actor, source_id)
     if source.retired_at is not None:
         raise Conflict("This source is already retired.")
+    _refuse_if_stale(source, revision)
     source.retired_at = clock.now()
     source.revision += 1
     source.save(update_fields=["retired_at", "revision", "updated_at"])
     _record(Action.SOURCE_RETIRED, source, actor, reason=reason)
     return source
+
+
+def _refuse_if_stale(source: TrustedSource, revision: int | None) -> None:
+    if revision is not None and revision != source.revision:
+        raise StaleVersion("Somebody else has changed this source meanwhile. Load it again.")
 
 
 @transaction.atomic

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from accounts.models import User
@@ -16,10 +17,10 @@ from lifecycle.trust.types import parse_source
 
 
 class Command(BaseCommand):
-    help = "Create or replace trusted sources from a JSON file: a list of sources. All of them, or none."
+    help = "Create or replace trusted sources from a YAML or JSON file: a list of sources. All of them, or none."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", metavar="FILE", help="JSON file; - for standard input")
+        parser.add_argument("file", metavar="FILE", help="YAML or JSON file; - for standard input")
         parser.add_argument("--actor", required=True, metavar="NAME", help="account that changes the sources")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -28,15 +29,15 @@ class Command(BaseCommand):
             raise CommandError(f"There is no active account {options['actor']!r}.")
         try:
             text = sys.stdin.read() if options["file"] == "-" else Path(options["file"]).read_text()
-            value = json.loads(text)
-        except (OSError, ValueError) as error:
+            value = yaml.safe_load(text)  # JSON is YAML
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise CommandError(f"{options['file']}: {error}") from error
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
             raise CommandError("The file must hold a list of sources.")
         specs = []
         for number, entry in enumerate(value, start=1):
             try:
-                specs.append(parse_source(entry))
+                specs.append(parse_source(_with_texts(entry)))
             except LifecycleError as error:
                 raise CommandError(f"Source {number}: {error.message}") from error
         try:
@@ -45,3 +46,8 @@ class Command(BaseCommand):
             raise CommandError(error.message) from error
         for name, what in results.items():
             self.stdout.write(f"{name}: {what}")
+
+
+def _with_texts(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a source with its times as texts: YAML reads one without quotes as a time."""
+    return {name: value.isoformat() if isinstance(value, (date, datetime)) else value for name, value in entry.items()}

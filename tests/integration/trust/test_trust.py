@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from accounts.models import Team, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
-from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
+from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted, StaleVersion
 from lifecycle.ingest.services import ingest_manifest, ingest_referrers
 from lifecycle.jobs.models import Job
 from lifecycle.policy.types import BaseTrust
@@ -314,8 +314,10 @@ def test_two_people_do_not_overwrite_each_other(fleet: SimpleNamespace, admin: U
     made = source(admin, "hub", "localhost:5000/hub/*")
     spec = parse_source({"name": "hub", "places": ["quay.io/x/*"], "is_site_wide": True, "needs_signature": False})
     services.change_source(made.pk, spec, actor=admin, revision=1)
-    with pytest.raises(Conflict, match="meanwhile"):
+    with pytest.raises(StaleVersion, match="meanwhile"):
         services.change_source(made.pk, spec, actor=admin, revision=1)
+    with pytest.raises(StaleVersion, match="meanwhile"):
+        services.retire_source(made.pk, actor=admin, revision=1)
     with pytest.raises(Conflict, match="already"):
         services.create_source(spec, actor=admin)
 
