@@ -22,9 +22,11 @@ from lifecycle.ingest import services as ingest
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.oci.http_client import fallback_tag
+from lifecycle.promotion import release_sets
 from lifecycle.promotion import services as promotions
 from lifecycle.promotion.environments import change_environment
 from lifecycle.promotion.models import PromotionRequest
+from lifecycle.promotion.release_sets import Wanted
 from lifecycle.promotion.signing import PROMOTION
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Registry, Repository, RepositoryImage, TagEvent
@@ -33,6 +35,7 @@ from lifecycle.signatures.keys import load_public_key
 from lifecycle.trust import signing
 from lifecycle.trust.types import Candidate
 from lifecycle.trust.verifying import judge, read_documents
+from tests.factories import dock as rows
 from tests.factories import oci
 from tests.skopeo import skopeo
 
@@ -205,3 +208,32 @@ def test_an_unreachable_registry_is_tried_again(two: SimpleNamespace, settings: 
     running.run(job.pk)
     request.refresh_from_db()
     assert request.state == "succeeded"
+
+
+def test_a_release_set_runs_into_another_registry(two: SimpleNamespace) -> None:
+    web = oci.image("base", f"web {time.monotonic_ns()}")
+    oci.push(two.managed, "shop/web", web, "1.0")
+    place = rows.repository("shop/web", two.team)
+    image = ingest.ingest_manifest(two.repository.registry_id, "shop/web", web.manifest.digest.text, tag="1.0")
+    Image.objects.filter(pk=image.pk).update(scanned_at=clock.now(), package_count=1)
+    key = signing.create_key("release", actor=two.admin)
+    wanted = [Wanted(two.repository, digest=two.digest.text, tag="1.0"), Wanted(place, tag="1.0")]
+    made = release_sets.request_set(wanted, two.dev, actor=two.requester, reason="release")
+    release_sets.execute(made.pk, actor=two.deployer)
+    job = Job.objects.get(kind="release")
+    running.run(job.pk)
+    job.refresh_from_db()
+    made.refresh_from_db()
+    assert (made.state, job.state) == ("succeeded", "succeeded"), job.last_error
+    candidate = Candidate(key.pk, key=load_public_key(key.public_key))
+    for target, item in ((TARGET, two.item), ("dev/shop/web", web)):
+        digest = item.manifest.digest
+        for tag in ("1.0", "current"):
+            found = two.client.resolve(target, tag)
+            assert found is not None
+            assert found.digest == digest
+        documents = read_documents(two.client, target, item.manifest, lambda: None)
+        judged = [judge(document, digest, [candidate], now=clock.now()) for document in documents]
+        assert PROMOTION in {each.predicate_type for each in judged if each.state == "verified"}
+        assert two.managed.resolve(target, "current") is None  # not in the managed registry
+    assert set(Repository.objects.filter(registry=two.row).values_list("name", flat=True)) >= {TARGET, "dev/shop/web"}
