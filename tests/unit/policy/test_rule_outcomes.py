@@ -363,7 +363,40 @@ ABOUT_SIGNERS = [
     ("base_trusted", {}, trust(BaseTrust.UNKNOWN), odd("No base of this image is known.", TRUST)),
     ("base_trusted", {}, trust(BaseTrust.UNKNOWN, reason="It was never seen."), odd("It was never seen.", TRUST)),
 ]  # fmt: skip
-TABLE = ABOUT_FINDINGS + ABOUT_PLATFORMS + ABOUT_PLACES + ABOUT_FILES + ABOUT_SIGNERS
+EXPLOITED = replace(finding(), exploited_on=NOW.date())
+LISTED = replace(GOOD, kev_read_at=ago(7), epss_scored_at=ago(7))
+LOAD = "an admin: load the feed again"
+NO_SCORE = "the owner of the rule: accept findings without a score, or a waiver"
+LIKELY = {"percent": 50, "severity": "high", "max_list_days": 7}
+
+
+def listed(*found, **more):
+    return replace(LISTED, findings=found, **more)
+
+
+ABOUT_EXPLOITS = [
+    ("kev", {}, GOOD, odd("No list of known exploited vulnerabilities (KEV) was loaded yet.", LOAD)),
+    ("kev", {"max_list_days": 7}, listed(finding()), good("No finding is known to be exploited.", findings=0)),
+    ("kev", {"max_list_days": 6}, listed(finding()),
+     odd("The list of known exploited vulnerabilities (KEV) is 7 days old; at most 6 allowed.", LOAD)),
+    ("kev", {"max_list_days": 6}, listed(finding("CVE-2"), EXPLOITED),
+     bad("1 finding known to be exploited: CVE-1 in debian/openssl.", BUILDER, of("CVE-1"), findings=1, allowed=0)),
+    ("kev", {"ransomware_only": True, "max_list_days": 7}, listed(EXPLOITED),
+     good("No finding is used in ransomware campaigns.", findings=0)),
+    ("kev", {"ransomware_only": True}, listed(replace(EXPLOITED, is_ransomware=True)),
+     bad("1 finding used in ransomware campaigns: CVE-1 in debian/openssl.", BUILDER, of("CVE-1"), findings=1,
+         allowed=0)),
+    ("epss", LIKELY, replace(GOOD, epss_scored_at=None), odd("No file of exploit scores (EPSS) was loaded yet.", LOAD)),
+    ("epss", LIKELY, listed(replace(finding(), epss=0.5)),
+     bad("1 finding with an EPSS score of 50 % or more: CVE-1 in debian/openssl.", BUILDER, of("CVE-1"), findings=1,
+         allowed=0)),
+    ("epss", LIKELY, listed(replace(finding(), epss=0.49), replace(finding(severity="low"), epss=0.9)),
+     good("No finding from high on has an EPSS score of 50 % or more.", findings=0)),
+    ("epss", LIKELY, listed(finding()), odd("1 finding without an EPSS score: CVE-1 in debian/openssl.", NO_SCORE)),
+    ("epss", LIKELY | {"accept_unscored": True}, listed(finding()),
+     good("No finding from high on has an EPSS score of 50 % or more.", findings=0)),
+]  # fmt: skip
+TABLE = ABOUT_EXPLOITS + ABOUT_FINDINGS + ABOUT_PLATFORMS + ABOUT_PLACES + ABOUT_FILES + ABOUT_SIGNERS
 
 
 @pytest.mark.parametrize(("kind", "parameters", "facts", "wanted"), TABLE)
