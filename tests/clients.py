@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 from django.test import Client
 
 from accounts import tokens
@@ -34,3 +35,16 @@ def browser(user: User) -> Client:
     client = Client()
     client.force_login(user, backend="allauth.account.auth_backends.AuthenticationBackend")
     return client
+
+
+def to_application(request: httpx.Request) -> httpx.Response:
+    """Send a request to the application, with all middleware, in the transaction of the test."""
+    answer = Client().generic(
+        request.method,
+        request.url.raw_path.decode(),
+        request.content,
+        content_type=request.headers.get("Content-Type", ""),
+        headers={name: request.headers[name] for name in ("Authorization", "If-Match") if name in request.headers},
+    )
+    content = b"".join(answer.streaming_content) if answer.streaming else answer.content
+    return httpx.Response(answer.status_code, headers=dict(answer.headers), content=content)

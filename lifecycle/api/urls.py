@@ -6,6 +6,7 @@ from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
 from lifecycle.api import authority, people
+from lifecycle.api.advisories import AdvisoryImagesView, AdvisoryView
 from lifecycle.api.audit import AuditEventViewSet
 from lifecycle.api.channels import ChannelViewSet, MessageViewSet
 from lifecycle.api.contents import ImageContentsView
@@ -123,6 +124,8 @@ urlpatterns = [
     path("people/<int:person_id>/admin/", people.PersonAdminView.as_view(), name="person-admin"),
     path("notice-preferences/", NoticePreferencesView.as_view(), name="notice-preferences"),
     path("notice-preferences/test-mail/", TestMailView.as_view(), name="notice-test-mail"),
+    path("advisories/<str:osv_id>/", AdvisoryView.as_view(), name="advisory"),
+    path("advisories/<str:osv_id>/images/", AdvisoryImagesView.as_view(), name="advisory-images"),
     path("fixes/", FixesView.as_view(), name="fixes"),
     path("fixes/<str:key>/", FixView.as_view(), name="fix"),
     path("search/", SearchView.as_view(), name="search"),

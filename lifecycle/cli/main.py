@@ -21,6 +21,7 @@ from typing import Any, Final
 import httpx
 
 from lifecycle.cli import (
+    advisories,
     client,
     completion,
     environments,
@@ -175,6 +176,7 @@ def parser() -> argparse.ArgumentParser:
     notices.add_areas(areas, shared, limited)
     registries.add_to(areas, shared, limited)
     quarantine.add_area(areas, shared, limited)
+    advisories.add_area(areas, limited)
     fixes.add_area(areas, shared)
     gate.add_gate(areas, shared)
     keys.add_area(areas, shared, limited)

@@ -317,6 +317,8 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "advisories/{advisory}/": (OUT, IN, IN),  # feeds are public; only its list of images depends on the reader
     "packages/{package_type}/{package_name}/": (OUT, HIDDEN, IN),
     "api/v1/search/?q=shop": (OUT, IN, IN),
+    "api/v1/advisories/{advisory}/": (OUT, IN, IN),
+    "api/v1/advisories/{advisory}/images/": (OUT, IN, IN),
     "api/v1/fixes/": (OUT, IN, IN),
     "api/v1/fixes/{fix}/": (OUT, HIDDEN, IN),
     "fixes/": (OUT, IN, IN),

@@ -98,6 +98,8 @@ LISTS: Final[dict[str, int]] = {
     "quarantines/": 12,
     "fixes/": 20,
     "fixes/{fix}/": 20,
+    "api/v1/advisories/{advisory}/": 12,
+    "api/v1/advisories/{advisory}/images/": 20,
     "api/v1/fixes/": 10,
     "api/v1/fixes/{fix}/": 12,
     "signing-keys/": 12,

@@ -12,7 +12,7 @@ from lifecycle.advisories.exploits import exploit_feeds, exploits_of, together
 from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
 from lifecycle.pages.requests import cursors, reader
-from lifecycle.pages.search import page_queries
+from lifecycle.search import vulnerabilities
 from lifecycle.search.queries import TEXT_MAX, images_with_packages_seen
 from lifecycle.search.queries import search as hits_for
 
@@ -37,26 +37,26 @@ def search(request: HttpRequest) -> HttpResponse:
 def advisory(request: HttpRequest, osv_id: str) -> HttpResponse:
     """Show the records of one vulnerability under any of its names, and the images of the reader that it affects."""
     user = reader(request)
-    found = page_queries.vulnerability(osv_id)
+    found = vulnerabilities.vulnerability(osv_id)
     if found is None:
         raise NotFound("No feed has an advisory with this id.")
-    packages = page_queries.affected_packages(found.records)
+    packages = vulnerabilities.affected_packages(found.records)
     page = keyset_page(images_with_packages_seen(user, packages), ("-id",), **cursors(request))
     lead = found.records[0]
-    rated = next((record for record in found.records if record.severity_by), None)
-    cves = sorted({cve for record in found.records for cve in record.cves})
+    rated = found.rated
+    cves = found.cves
     context = {
         "osv_id": osv_id,
         "names": found.names,
         "lead": lead,
         "records": found.records,
-        "scored": next((record for record in found.records if record.vector), None),
+        "scored": found.scored,
         "severity": rated.severity if rated else "unknown",
         "exploit": together(cves, exploits_of(cves)),
         "exploit_feeds": exploit_feeds(),
         "severity_by": rated.severity_by if rated else "",
         "page": page,
-        "rows": page_queries.carrier_rows(user, page.rows, packages, found.records),
+        "rows": vulnerabilities.carrier_rows(user, page.rows, packages, found.records),
     }
     return render(request, "lifecycle/search/advisory.html", context)
 
@@ -65,10 +65,10 @@ def advisory(request: HttpRequest, osv_id: str) -> HttpResponse:
 def package(request: HttpRequest, kind: str, name: str) -> HttpResponse:
     """Show the images of the reader with any version of one package."""
     user = reader(request)
-    versions = [row.pk for row in page_queries.packages_called(kind, name)]
+    versions = [row.pk for row in vulnerabilities.packages_called(kind, name)]
     page = keyset_page(images_with_packages_seen(user, versions), ("-id",), **cursors(request))
     if not page and not request.GET.get("after") and not request.GET.get("before"):
         raise NotFound("No image you can see contains this package.")
-    rows = page_queries.carrier_rows(user, page.rows, versions)
+    rows = vulnerabilities.carrier_rows(user, page.rows, versions)
     context = {"kind": kind, "name": name, "page": page, "rows": rows}
     return render(request, "lifecycle/search/package.html", context)

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from django.test import Client
 
 from accounts import tokens
 from accounts.models import ApiToken
@@ -26,38 +25,6 @@ from tests.spdx import spdx_faults
 
 pytestmark = pytest.mark.django_db
 ABSENT = "sha256:" + "e" * 64
-
-
-def to_application(request):
-    """Send a request to the application, with all middleware, in the transaction of the test."""
-    answer = Client().generic(
-        request.method,
-        request.url.raw_path.decode(),
-        request.content,
-        content_type=request.headers.get("Content-Type", ""),
-        headers={name: request.headers[name] for name in ("Authorization", "If-Match") if name in request.headers},
-    )
-    content = b"".join(answer.streaming_content) if answer.streaming else answer.content
-    return httpx.Response(answer.status_code, headers=dict(answer.headers), content=content)
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Return a function that runs one command as a user and returns (exit code, stdout, stderr)."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    transport = httpx.MockTransport(to_application)
-
-    def as_user(user, *arguments):
-        if user is not None:
-            text = tokens.create_token(user, kind="pat", name="cli")[1]
-            client.save_login(client.Login("http://localhost", text))
-        try:
-            code = main([str(argument) for argument in arguments], transport=transport)
-        except SystemExit as stop:  # argparse exits this way
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return as_user
 
 
 def test_login_is_checked_and_stored_readable_by_owner_only(dock, run, monkeypatch):

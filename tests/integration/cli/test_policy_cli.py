@@ -6,20 +6,16 @@ import io
 import json
 from datetime import timedelta
 
-import httpx
 import pytest
 import yaml
 
-from accounts import tokens
 from lifecycle.cli import client
-from lifecycle.cli.main import main
 from lifecycle.core import clock
 from lifecycle.policies.models import PolicyRevision, Waiver
 from lifecycle.policies.types import Scope
 from tests.factories import dock as rows
 from tests.factories.people import person
 from tests.factories.policies import ENFORCE, rule, save
-from tests.integration.cli.test_cli import to_application
 
 pytestmark = pytest.mark.django_db
 FILE = """
@@ -37,22 +33,6 @@ cases:
       findings: []
     expect: {severe: satisfied, user: satisfied}
 """
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Return a function that runs one command as a user and returns (exit code, stdout, stderr)."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-
-    def as_user(user, *arguments):
-        client.save_login(client.Login("http://localhost", tokens.create_token(user, kind="pat", name="cli")[1]))
-        try:
-            code = main([str(part) for part in arguments], transport=httpx.MockTransport(to_application))
-        except SystemExit as stop:  # argparse exits this way
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return as_user
 
 
 @pytest.fixture

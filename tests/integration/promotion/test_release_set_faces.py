@@ -20,9 +20,8 @@ from lifecycle.environments.models import Environment
 from lifecycle.promotion import release_running, release_sets
 from lifecycle.promotion.models import ReleaseSet
 from lifecycle.promotion.release_sets import Wanted
-from tests.clients import Caller
+from tests.clients import Caller, to_application
 from tests.factories import dock as rows
-from tests.integration.cli.test_cli import to_application
 
 pytestmark = pytest.mark.django_db
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"

@@ -39,10 +39,10 @@ from lifecycle.sbom.clamd import Clamd, FileTooLarge, ScannerUnavailable
 from lifecycle.sbom.contents import ContentReader, Contents, Found, LayerContents
 from lifecycle.sbom.layers import package_records
 from lifecycle.sbom.models import ContentCheck, ContentSet, ImageContentSet
+from tests.clients import to_application
 from tests.factories import dock as rows
 from tests.factories import oci
 from tests.factories.policies import ENFORCE, rule, save, waiver
-from tests.integration.cli.test_cli import to_application
 from tests.integration.sbom.test_scan import known
 
 pytestmark = pytest.mark.django_db

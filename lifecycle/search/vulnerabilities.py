@@ -1,4 +1,4 @@
-"""Queries of the pages across images: the records of an advisory, and the visible images with a package or advisory."""
+"""What pages and API say across images: the records of an advisory, and the visible images with it or a package."""
 
 from __future__ import annotations
 
@@ -28,6 +28,21 @@ class Vulnerability:
 
     records: list[Advisory]
     names: list[str]  # without the requested id
+
+    @property
+    def rated(self) -> Advisory | None:
+        """The first record with a known severity."""
+        return next((record for record in self.records if record.severity_by), None)
+
+    @property
+    def scored(self) -> Advisory | None:
+        """The first record with a CVSS vector."""
+        return next((record for record in self.records if record.vector), None)
+
+    @property
+    def cves(self) -> list[str]:
+        """The CVE ids of all records."""
+        return sorted({cve for record in self.records for cve in record.cves})
 
 
 @dataclass(slots=True)
