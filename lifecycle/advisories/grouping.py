@@ -84,8 +84,9 @@ def regroup(osv_ids: Iterable[str]) -> set[int]:
     """Give these records, and all that name them, the name of their vulnerability and its known severity.
 
     The name is the CVE id if there is one. A record without a severity of its own takes the worst one of its aliases in
-    any feed, else of its upstream and related records; `severity_source` names the record. Returns the ids of changed
-    advisories.
+    any feed, else of its upstream and related records; `severity_source` names the record. `cves` are the CVE ids that
+    the group and upstream name, else those of all aliases, else the related ones (AlmaLinux names its CVEs only there).
+    Returns the ids of changed advisories.
     """
     locks.wait_for(_LOCK)
     seeds = set(osv_ids)
@@ -103,11 +104,13 @@ def regroup(osv_ids: Iterable[str]) -> set[int]:
         rows = []
         for group in groups:
             name, known, cves = _name_of(group), _worst(group), _cves(n for r in group for n in r.names)
+            fallback = _cves(n for r in group for n in r.aliases) or _cves(n for r in group for n in r.related)
             for record in group:
                 severity, source = record.own_severity, ""
                 if severity == UNKNOWN and (best := known or elsewhere.get(record.pk)):
                     severity, source = SEVERITIES[best[0]], best[1]
-                rows.append((record.pk, name, severity, source, " ".join(sorted(cves | _cves(record.upstream)))))
+                own = cves | _cves(record.upstream) or fallback
+                rows.append((record.pk, name, severity, source, " ".join(sorted(own))))
         cursor.execute(_UPDATE, [list(column) for column in zip(*rows, strict=True)] or [[], [], [], [], []])
         return {row[0] for row in cursor.fetchall()}
 

@@ -209,7 +209,7 @@ def _facts(read: _Read, subject: Subject) -> ImageFacts:
         base_trust=read.base_trust.get((repository.team_id, image.pk)),
         contents=_contents(read, tree),
         licences=_licences(read, tree),
-        kev_read_at=read.exploit_feeds.kev_read_at,
+        kev_read_at=read.exploit_feeds.kev_known_at,
         epss_scored_at=read.exploit_feeds.epss_scored_at,
         external=read.external.get((image.pk, repository.pk)),
         quarantines=None if read.covers is None else tuple(item.words for item in read.covers.get(image.pk, ())),

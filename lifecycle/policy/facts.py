@@ -153,8 +153,8 @@ class ImageFacts:
     base_trust: BaseTrustFacts | None = None  # None: not read
     contents: ContentFacts | None = None  # None: not read, or a platform was not checked
     licences: LicenceFacts | None = None  # None: not read, or those of a platform are unknown
-    kev_read_at: datetime | None = None  # when a KEV list was last read; None: never, or not read
-    epss_scored_at: datetime | None = None  # the day of the newest EPSS scores; None: none, or not read
+    kev_read_at: datetime | None = None  # of when the oldest KEV list is; None: none, or not read
+    epss_scored_at: datetime | None = None  # the day of the oldest EPSS scores; None: none, or not read
     external: Mapping[str, ExternalFact] | None = None  # by check, of the site and the team; None: not read
     quarantines: tuple[str, ...] | None = None  # one sentence for each live quarantine; None: not read
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from accounts.queries import system_user
 from lifecycle.advisories.grouping import regroup
@@ -166,6 +169,32 @@ def test_group_and_bundle_know_all_their_cve_ids(export):
         "GHSA-aaaa": ["CVE-2024-1", "CVE-2024-2"], "PYSEC-1": ["CVE-2024-1", "CVE-2024-2"],
         "DSA-1": ["CVE-2024-8", "CVE-2024-9"],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "cves"),
+    [
+        ({"related": ["CVE-2024-8", "RHSA-1"]}, ["CVE-2024-8"]),
+        ({"related": ["CVE-2024-8"], "aliases": ["CVE-2024-9"]}, ["CVE-2024-9"]),
+        ({"related": ["CVE-2024-8"], "upstream": ["CVE-2024-9"]}, ["CVE-2024-9"]),
+        ({"aliases": [f"CVE-2024-{1000 + n}" for n in range(33)]}, [f"CVE-2024-{1000 + n}" for n in range(33)]),
+        ({"related": ["RHSA-1"]}, []),
+    ],
+)
+def test_record_without_a_cve_of_its_own_has_those_of_its_aliases_else_related_records(export, fields, cves):
+    export.put("PyPI", pypi("ALSA-2024:1", **fields))
+    export.sync()
+    assert Advisory.objects.get().cves == cves
+
+
+def test_stored_records_without_cves_are_grouped_again(export):
+    export.put("PyPI", pypi("ALSA-2024:1", related=["CVE-2024-8"]), pypi("X-1"), pypi("CVE-2024-1"))
+    export.sync()
+    Advisory.objects.filter(osv_id="ALSA-2024:1").update(cves=[])
+    import_module("lifecycle.migrations.0058_group_related_cves").mark(None, SimpleNamespace(connection=connection))
+    assert list(Advisory.objects.filter(is_grouped=False).values_list("osv_id", flat=True)) == ["ALSA-2024:1"]
+    export.sync()
+    assert Advisory.objects.get(osv_id="ALSA-2024:1").cves == ["CVE-2024-8"]
 
 
 def test_exports_and_api_count_a_vulnerability_once_and_the_command_lists_each_record(export, image):
