@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from django.db import transaction
-from django.db.models import Q
+import structlog
+from django.db import connection, transaction
 from django.urls import reverse
 
 from accounts.queries import system_user
@@ -22,11 +22,11 @@ from lifecycle.evidence.verdicts import judge
 from lifecycle.notices.telling import person_behind, tell
 from lifecycle.notices.topics import Topic, register
 from lifecycle.notices.types import Telling
-from lifecycle.policies.asking import ask_where_due
+from lifecycle.policies.asking import ask_where_due, lacks_answer
 from lifecycle.policies.models import PolicyRevision
 from lifecycle.policy.images import Judged
 from lifecycle.policy.rulesets import Point
-from lifecycle.registry.models import Image, IndexEntry, Repository, RepositoryImage
+from lifecycle.registry.models import Image, Repository, RepositoryImage
 from lifecycle.registry.platforms import trees_of
 from lifecycle.trust.models import TrustCheck
 
@@ -36,8 +36,24 @@ FAILED: Final = register(
     )
 )
 AGAIN_AFTER: Final = timedelta(seconds=10)  # while facts are missing
+ASK_AGAIN_AFTER: Final = timedelta(minutes=1)  # while an external check has not answered, or after an error
 WAITS_AT_MOST: Final = timedelta(hours=1)  # then what is missing counts as unknown
 _BATCH: Final = 100  # images of one round
+
+# Locked in order, so that two scans and a synchronisation at once do not wait for each other.
+_MARK_AGAIN: Final = """
+WITH wanted AS (
+    SELECT id FROM lifecycle_ingestverdict
+    WHERE (image_id = ANY(%(ids)s::bigint[])
+           OR image_id IN (SELECT index_id FROM lifecycle_indexentry WHERE child_id = ANY(%(ids)s::bigint[])))
+      AND (%(repository)s::bigint IS NULL OR repository_id = %(repository)s)
+    ORDER BY id FOR UPDATE
+)
+UPDATE lifecycle_ingestverdict v
+SET due_at = %(now)s, marked_at = CASE WHEN v.due_at IS NULL THEN %(now)s ELSE v.marked_at END
+FROM wanted WHERE v.id = wanted.id
+"""
+log = structlog.get_logger(__name__)
 
 
 def mark(image_id: int) -> None:
@@ -56,25 +72,31 @@ def mark(image_id: int) -> None:
 
 
 def mark_again(image_ids: Collection[int], repository_id: int | None = None) -> None:
-    """Make images due again that were judged at ingest, also through their indexes: their facts changed."""
-    indexes = IndexEntry.objects.filter(child__in=image_ids).values("index")
-    rows = IngestVerdict.objects.filter(Q(image__in=image_ids) | Q(image__in=indexes))
-    rows = rows.filter(repository=repository_id) if repository_id is not None else rows
-    rows.update(due_at=clock.now())
+    """Make images due again that were judged at ingest, also through their indexes: their facts changed.
+
+    What waits already keeps the time since when it waits, so that no stream of changes makes it wait for ever.
+    """
+    where = {"ids": list(image_ids), "repository": repository_id, "now": clock.now()}
+    with connection.cursor() as cursor:
+        cursor.execute(_MARK_AGAIN, where)
 
 
 def judge_due() -> int:
     """Judge the images that are due and whose facts are there; return how many. Safe to run twice and at once.
 
-    Each image has its own transaction, so that one bad row stops no other.
+    Each image has its own transaction. An error is logged, stops no other image, and is tried again later.
     """
     due = IngestVerdict.objects.filter(due_at__lte=clock.now()).order_by("due_at", "pk")
     judged = 0
     for pk in list(due.values_list("pk", flat=True)[:_BATCH]):
-        with transaction.atomic():
-            rows = IngestVerdict.objects.select_for_update(of=("self",), skip_locked=True)
-            row = rows.select_related("image", "repository__team").filter(pk=pk, due_at__isnull=False).first()
-            judged += bool(row is not None and _judge(row))
+        try:
+            with transaction.atomic():
+                rows = IngestVerdict.objects.select_for_update(of=("self",), skip_locked=True)
+                row = rows.select_related("image", "repository__team").filter(pk=pk, due_at__isnull=False).first()
+                judged += bool(row is not None and _judge(row))
+        except Exception:
+            log.exception("ingest_verdict_failed", verdict=pk)
+            IngestVerdict.objects.filter(pk=pk).update(due_at=clock.now() + ASK_AGAIN_AFTER)
     return judged
 
 
@@ -87,12 +109,13 @@ def _judge(row: IngestVerdict) -> bool:
         row.delete()
         return False
     now = clock.now()
-    if why_wait(row.image) and now - row.created_at < WAITS_AT_MOST:
-        row.due_at = now + AGAIN_AFTER
-        row.save(update_fields=["due_at"])
-        return False
+    can_wait = now - (row.marked_at or row.created_at) < WAITS_AT_MOST
+    if can_wait and why_wait(row.image):
+        return _put_off(row, now + AGAIN_AFTER)
     verdict = judge(row.image, row.repository, None, (Point.INGEST,))
     ask_where_due(verdict.judged, row.image, row.repository)
+    if can_wait and lacks_answer(verdict.shown, row.repository):
+        return _put_off(row, now + ASK_AGAIN_AFTER)
     before = {rule["rule"] for rule in row.failed}
     row.rules = [_as_json(item) for item in verdict.judged]
     row.revisions = [list(revision) for revision in verdict.effective.revisions]
@@ -100,6 +123,12 @@ def _judge(row: IngestVerdict) -> bool:
     row.save()
     _tell(row, held, [rule for rule in row.failed if rule["rule"] not in before])
     return True
+
+
+def _put_off(row: IngestVerdict, until: datetime) -> bool:
+    row.due_at = until
+    row.save(update_fields=["due_at"])
+    return False
 
 
 def _as_json(item: Judged) -> dict[str, Any]:

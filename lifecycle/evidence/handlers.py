@@ -13,11 +13,17 @@ from lifecycle import events
 from lifecycle.events import subscribe
 from lifecycle.evidence import at_ingest
 from lifecycle.evidence.kinds import HOLD_MALICIOUS, RECOUNT
-from lifecycle.evidence.malicious import hold_images, malicious_packages, malicious_packages_in
+from lifecycle.evidence.malicious import (
+    hold_images,
+    malicious_packages,
+    malicious_packages_in,
+    malicious_packages_under,
+)
 from lifecycle.evidence.risk import images_with_packages, refresh_risk
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.schedule import every
+from lifecycle.quarantine.models import Quarantine
 from lifecycle.registry.models import Image
 
 _BATCH: Final = 2000  # images per transaction
@@ -51,8 +57,12 @@ def judge_new_artifact(event: events.ArtifactIngested) -> None:
 
 @subscribe(events.TagMoved)
 def judge_tagged_image(event: events.TagMoved) -> None:
-    """Judge an image by the rules at ingest when it comes into another repository."""
+    """Judge an image by the rules at ingest when it comes into another repository.
+
+    One with a malicious package is held: when its record arrived, the image was perhaps in no repository.
+    """
     at_ingest.mark(event.image_id)
+    _queue_holds(malicious_packages_in([event.image_id]))
 
 
 @subscribe(events.ExternalAnswered)
@@ -70,8 +80,18 @@ def judge_at_ingest() -> None:
 @subscribe(events.MatchesChanged)
 def count_matched(event: events.MatchesChanged) -> None:
     """Count the findings of every image that contains one of these package versions."""
-    refresh_risk(images_with_packages(event.package_ids))
+    images = images_with_packages(event.package_ids)
+    refresh_risk(images)
     _queue_holds(malicious_packages(event.package_ids))
+    at_ingest.mark_again(images)
+
+
+@subscribe(events.QuarantineChanged)
+def hold_again(event: events.QuarantineChanged) -> None:
+    """Hold the images with a malicious package that another quarantine, or exemption, covers no longer."""
+    if not event.begins:
+        row = Quarantine.objects.get(pk=event.quarantine_id)
+        _queue_holds(malicious_packages_under(row.image_id))
 
 
 def _queue_holds(package_ids: Collection[int]) -> None:

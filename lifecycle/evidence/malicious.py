@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from accounts.queries import system_user
 from lifecycle.core.errors import Conflict, LifecycleError
 from lifecycle.lineage.models import Derivation
 from lifecycle.quarantine import services as quarantines
-from lifecycle.quarantine.models import Quarantine, QuarantineExemption
+from lifecycle.quarantine.models import Quarantine
 from lifecycle.quarantine.queries import covers_of
 from lifecycle.registry.models import Image
 
@@ -31,13 +31,44 @@ WHERE m.package_id {scope} AND m.valid_to IS NULL AND m.state = 'open'
   AND (a.osv_id LIKE 'MAL-%%' OR EXISTS (SELECT FROM unnest(a.aliases) AS name WHERE name LIKE 'MAL-%%'))
 """
 _IN_IMAGES: Final = """
-IN (SELECT ip.package_id FROM lifecycle_imageinventory ii
-    JOIN lifecycle_inventorypackage ip ON ip.inventory_id = ii.inventory_id WHERE ii.image_id = ANY(%(ids)s))
+IN (WITH RECURSIVE below(id) AS (
+        SELECT unnest(%(ids)s::bigint[])
+        UNION
+        SELECT e.child_id FROM below b JOIN lifecycle_indexentry e ON e.index_id = b.id
+    )
+    SELECT ip.package_id FROM ({images}) AS wanted
+    JOIN lifecycle_imageinventory ii ON ii.image_id = wanted.id
+    JOIN lifecycle_inventorypackage ip ON ip.inventory_id = ii.inventory_id)
 """
+_THEMSELVES: Final = _IN_IMAGES.format(images="SELECT id FROM below")
+_AND_BUILT_ON: Final = _IN_IMAGES.format(
+    images="""
+    SELECT id FROM below UNION
+    SELECT a.descendant_id FROM below b JOIN lifecycle_ancestry a ON a.ancestor_id = b.id"""
+)
 _IMAGES_WITH: Final = """
 SELECT DISTINCT ii.image_id, ip.package_id FROM lifecycle_inventorypackage ip
 JOIN lifecycle_imageinventory ii ON ii.inventory_id = ip.inventory_id
 WHERE ip.package_id = ANY(%(ids)s)
+"""
+# What people judged about each image: its own released quarantines, those of its bases, and its exemptions. As for what
+# a quarantine covers, a base that only a label claims does not count, and an index is exempt with its platforms.
+_JUDGED: Final = """
+WITH RECURSIVE up(root, id) AS (
+    SELECT id, id FROM unnest(%(ids)s::bigint[]) AS id
+    UNION
+    SELECT u.root, d.base_id
+    FROM up u JOIN lifecycle_derivation d ON d.derived_id = u.id AND d.confidence IN ('high', 'medium')
+),
+place(root, id) AS (
+    SELECT id, id FROM unnest(%(ids)s::bigint[]) AS id
+    UNION
+    SELECT p.root, e.index_id FROM place p JOIN lifecycle_indexentry e ON e.child_id = p.id
+)
+SELECT up.root, q.incident FROM up JOIN lifecycle_quarantine q ON q.image_id = up.id AND q.released_at IS NOT NULL
+UNION
+SELECT place.root, q.incident FROM place
+JOIN lifecycle_quarantineexemption x ON x.image_id = place.id JOIN lifecycle_quarantine q ON q.id = x.quarantine_id
 """
 
 
@@ -60,8 +91,16 @@ def malicious_packages(package_ids: Collection[int]) -> dict[int, list[Malicious
 
 
 def malicious_packages_in(image_ids: Collection[int]) -> dict[int, list[Malicious]]:
-    """Return the malicious package versions of these platform manifests, with the records that say so."""
-    return _malicious(_IN_IMAGES, image_ids)
+    """Return the malicious package versions of these images and of the platforms of an index, with their records.
+
+    One query.
+    """
+    return _malicious(_THEMSELVES, image_ids)
+
+
+def malicious_packages_under(image_id: int) -> dict[int, list[Malicious]]:
+    """Return the same for an image and all images built on it. One query."""
+    return _malicious(_AND_BUILT_ON, [image_id])
 
 
 def _malicious(scope: str, ids: Collection[int]) -> dict[int, list[Malicious]]:
@@ -74,8 +113,8 @@ def _malicious(scope: str, ids: Collection[int]) -> dict[int, list[Malicious]]:
 def hold_images(package_ids: Collection[int]) -> list[Quarantine]:
     """Quarantine the images that contain a malicious one of these package versions; return the new quarantines.
 
-    An image that is built on a quarantined one is covered already. What people released or exempted for the same record
-    stays free. Safe to run twice.
+    An image that is built on one quarantined for the same record is covered already. What people released or exempted
+    for the same record stays free, also when they released its base. Safe to run twice.
     """
     malicious = malicious_packages(package_ids)
     reasons: dict[int, set[Malicious]] = defaultdict(set)
@@ -88,40 +127,57 @@ def hold_images(package_ids: Collection[int]) -> list[Quarantine]:
     )  # fmt: skip
     made = []
     for image_ids in (sorted(reasons.keys() - derived), sorted(derived)):
-        free = _uncovered(image_ids)
-        images = Image.objects.filter(pk__in=free).in_bulk()
-        made += [row for pk in free if (row := _hold(images[pk], sorted(reasons[pk]))) is not None]
+        fresh = _uncovered(_not_judged({pk: reasons[pk] for pk in image_ids}))
+        images = Image.objects.filter(pk__in=fresh).in_bulk()
+        made += [row for pk, found in fresh.items() if (row := _hold(images[pk], sorted(found))) is not None]
     return made
 
 
-def _uncovered(image_ids: Collection[int]) -> list[int]:
-    """Return the images that no live quarantine covers, and that nobody exempted from one."""
-    covered = covers_of(image_ids)
-    exempt = set(
-        QuarantineExemption.objects.filter(image__in=image_ids, quarantine__released_at=None).values_list(
-            "image_id", flat=True
-        )
-    )
-    return [pk for pk in image_ids if pk not in covered and pk not in exempt]
+def _not_judged(reasons: Mapping[int, set[Malicious]]) -> dict[int, set[Malicious]]:
+    """Return what people have not judged yet, for the images that have such records."""
+    judged: dict[int, set[str]] = defaultdict(set)
+    for image_id, incident in _rows(_JUDGED, reasons):
+        judged[image_id].update(incident.split())
+    fresh = {pk: {item for item in found if item.record not in judged[pk]} for pk, found in reasons.items()}
+    return {pk: found for pk, found in fresh.items() if found}
 
 
-def _hold(image: Image, found: list[Malicious]) -> Quarantine | None:
-    """Quarantine an image; None when people released it for each of these records, or when it cannot be."""
-    incidents = Quarantine.objects.filter(image=image, released_at__isnull=False).values_list("incident", flat=True)
-    judged = {record for incident in incidents for record in incident.split()}
-    fresh = [item for item in found if item.record not in judged]
-    if not fresh:
-        return None
+def _uncovered(reasons: Mapping[int, set[Malicious]]) -> dict[int, set[Malicious]]:
+    """Leave out the images that a live quarantine covers for one of these records.
+
+    Another quarantine frees no image: whoever lifts it knows nothing of the malicious package.
+    """
+    covers = covers_of(reasons)
+    ids = {cover.quarantine_id for found in covers.values() for cover in found}
+    rows = Quarantine.objects.filter(pk__in=ids).values_list("pk", "incident")
+    incidents = {pk: set(incident.split()) for pk, incident in rows}
+    return {
+        pk: found
+        for pk, found in reasons.items()
+        if not any(incidents[cover.quarantine_id] & {item.record for item in found} for cover in covers.get(pk, ()))
+    }
+
+
+def _hold(image: Image, fresh: Sequence[Malicious]) -> Quarantine | None:
+    """Quarantine an image; None when it cannot be."""
     more = f" and {len(fresh) - _SHOWN} more" if len(fresh) > _SHOWN else ""
     words = ", ".join(item.words for item in fresh[:_SHOWN])
     reason = f"Malicious package: {words}{more}. Remove it, rotate all secrets that it could read, and rebuild."
-    incident = " ".join(dict.fromkeys(item.record for item in fresh[:_SHOWN]))
     try:
-        return quarantines.quarantine(image.digest, actor=system_user(), reason=reason, incident=incident)
-    except Conflict:  # somebody was faster
+        return quarantines.quarantine(image.digest, actor=system_user(), reason=reason, incident=_incident(fresh))
+    except Conflict:  # it is quarantined itself: when that ends, `handlers.hold_again` looks again
         return None
-    except LifecycleError:  # it is in no repository any more: nobody can promote it or build on it
+    except LifecycleError:  # it is in no repository any more; when it is pushed again, `handlers` looks again
         return None
+
+
+def _incident(fresh: Sequence[Malicious]) -> str:
+    """Return the names of all records, because a release counts for these; as many as an incident has room for."""
+    text = ""
+    for record in dict.fromkeys(item.record for item in fresh):
+        if len(longer := f"{text} {record}".strip()) <= quarantines.INCIDENT_MAX:
+            text = longer
+    return text
 
 
 def _rows(sql: str, ids: Collection[int]) -> list[tuple[Any, ...]]:

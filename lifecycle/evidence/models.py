@@ -13,7 +13,7 @@ from lifecycle.registry.models import Image, Repository
 class IngestVerdict(models.Model):
     """The outcome of the rules at ingest for one image in one source repository, once its facts were there.
 
-    It stays as it was, unless the image is scanned again or an external check answers.
+    It stays as it was, unless the image is scanned or matched again, or an external check answers.
     """
 
     image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="ingest_verdicts")
@@ -23,6 +23,7 @@ class IngestVerdict(models.Model):
     is_allowed = models.BooleanField(null=True)  # no enforced rule failed; null: not judged yet
     judged_at = models.DateTimeField(null=True)
     due_at = models.DateTimeField(null=True)  # when it is to be judged next; null: it is done
+    marked_at = models.DateTimeField(null=True)  # since when it waits to be judged; null: since it was created
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

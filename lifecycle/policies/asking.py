@@ -20,6 +20,7 @@ from lifecycle.policies.models import ExternalAnswer, ExternalCheck
 from lifecycle.policy.catalogue import EXTERNAL
 from lifecycle.policy.facts import ExternalFact
 from lifecycle.policy.images import Judged
+from lifecycle.policy.types import Status
 from lifecycle.registry.models import Image, Repository
 
 AGAIN_AFTER: Final = timedelta(minutes=1)  # between attempts while there is no answer
@@ -77,6 +78,19 @@ def ask_where_due(judged: Iterable[Judged], image: Image, repository: Repository
         if (check := checks.get(name)) is not None:
             queued += _queue_if_due(check, image, repository, timedelta(hours=hours))
     return queued
+
+
+def lacks_answer(judged: Iterable[Judged], repository: Repository) -> bool:
+    """Return whether one of these rules waits for an answer: its check exists, and said neither yes nor no lately.
+
+    A rule that a waiver opens waits for nothing.
+    """
+    names = {
+        item.rule.parameters["check"]
+        for item in judged
+        if item.rule.kind == EXTERNAL and item.outcome.status in {Status.PENDING, Status.ERROR}
+    }
+    return bool(names) and not names.isdisjoint(checks_for([repository.team_id])[repository.team_id])
 
 
 def _queue_if_due(check: ExternalCheck, image: Image, repository: Repository, max_age: timedelta) -> bool:

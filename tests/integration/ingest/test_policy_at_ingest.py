@@ -10,12 +10,17 @@ from django.test import Client
 from freezegun import freeze_time
 
 from accounts.models import User
+from lifecycle import events
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
-from lifecycle.evidence.at_ingest import judge_due
+from lifecycle.core.signed_replies import Reply
+from lifecycle.evidence import at_ingest
+from lifecycle.evidence.at_ingest import judge_due, mark_again
 from lifecycle.evidence.models import IngestVerdict
 from lifecycle.ingest import services as ingest
 from lifecycle.notices.models import InboxItem, Notice
+from lifecycle.policies import asking, checks
+from lifecycle.policies.models import ExternalAnswer
 from lifecycle.policies.types import Scope
 from lifecycle.registry.models import Image
 from lifecycle.registry.services import ensure_managed_registry
@@ -172,3 +177,111 @@ def test_editor_says_what_ingest_does_and_that_admission_waits(shelf: InMemoryRe
     text = client.post("/policies/team:shop/", sent).content.decode()
     assert "Waits for the connection to clusters" in text
     assert "Nothing stops a push" in text
+
+
+def answer(has_passed: bool | None) -> None:
+    """Store what the service says, as the job does."""
+    row = ExternalAnswer.objects.get()
+    asking.record_reply(row.pk, Reply(has_passed, "Looked at.", is_signed=True), revision=row.check_asked.revision)
+
+
+def with_check(anna: User, mode: str) -> None:
+    checks.create_check(dock.team("shop"), "scanner", "http://127.0.0.1:9/check", actor=anna)
+    with_rules(anna, rule("ask", "external", modes={"ingest": mode}, check="team:shop:scanner", max_age_hours=24))
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_external_check_is_waited_for_and_only_its_answer_is_told(
+    says: bool, shelf: InMemoryRegistry, anna: User, settings: Any
+) -> None:
+    settings.OUTBOUND_ALLOW = ["127.0.0.1:9"]
+    with_check(anna, "enforce")
+    complete(push(shelf))
+    assert judge_due() == 0
+    row = IngestVerdict.objects.get()
+    assert (row.rules, row.judged_at, told()) == ([], None, set())
+    assert row.due_at is not None
+    assert timedelta(seconds=50) < row.due_at - clock.now() <= timedelta(minutes=1)
+    answer(says)
+    assert judge_due() == 1
+    assert IngestVerdict.objects.get().is_allowed is says
+    assert told() == (set() if says else {"anna"})
+
+
+def test_external_check_that_never_answers_is_told_after_an_hour(
+    shelf: InMemoryRegistry, anna: User, settings: Any
+) -> None:
+    settings.OUTBOUND_ALLOW = ["127.0.0.1:9"]
+    with_check(anna, "enforce")
+    complete(push(shelf))
+    start = clock.now()
+    for minutes, is_judged in ((0, 0), (30, 0), (59, 0), (62, 1)):
+        with freeze_time(start + timedelta(minutes=minutes)):
+            if minutes:  # a reply without an answer makes the image due, and must not prolong the hour
+                answer(None)
+                IngestVerdict.objects.update(due_at=clock.now())
+            assert judge_due() == is_judged
+    assert told() == {"anna"}
+
+
+def test_external_check_that_is_only_observed_holds_nothing_up(
+    shelf: InMemoryRegistry, anna: User, settings: Any
+) -> None:
+    settings.OUTBOUND_ALLOW = ["127.0.0.1:9"]
+    with_check(anna, "observe")
+    complete(push(shelf))
+    assert judge_due() == 1
+
+
+def test_rescan_of_an_old_image_waits_for_its_facts(shelf: InMemoryRegistry, anna: User) -> None:
+    with_rules(anna, rule("sbom", "sbom", modes={"ingest": "enforce"}))
+    image = push(shelf)
+    complete(image)
+    assert judge_due() == 1
+    later = clock.now() + timedelta(days=3)
+    with freeze_time(later):
+        TrustCheck.objects.update(is_due=True)
+        mark_again([image.pk])
+        assert judge_due() == 0
+    with freeze_time(later + timedelta(minutes=61)):
+        mark_again([image.pk])  # the hour began with the first mark
+        assert judge_due() == 1
+
+
+def test_matches_make_images_due_again_with_their_indexes(shelf: InMemoryRegistry, anna: User) -> None:
+    with_rules(anna, rule("sbom", "sbom", modes={"ingest": "enforce"}))
+    image, package = push(shelf), dock.package("evil", "1.0", kind="pypi")
+    dock.carry(image, 0, package)
+    top, other = dock.index("top", image), dock.image("other")
+    place = IngestVerdict.objects.get().repository
+    for more in (top, other):
+        IngestVerdict.objects.create(image=more, repository=place)
+    IngestVerdict.objects.update(due_at=None)
+    events.publish(events.MatchesChanged(frozenset({package.pk})))
+    due = IngestVerdict.objects.filter(due_at__isnull=False, marked_at__isnull=False)
+    assert set(due.values_list("image", flat=True)) == {image.pk, top.pk}
+
+
+def test_error_about_one_image_stops_no_other(
+    shelf: InMemoryRegistry, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_rules(anna, rule("sbom", "sbom", modes={"ingest": "enforce"}))
+    first, second = push(shelf, "one", "1"), push(shelf, "two", "2")
+    complete(first)
+    complete(second)
+    real = at_ingest.judge
+
+    def judge(image: Image, *rest: Any) -> Any:
+        if image.pk == first.pk:
+            raise ZeroDivisionError
+        return real(image, *rest)
+
+    monkeypatch.setattr(at_ingest, "judge", judge)
+    assert judge_due() == 1
+    assert IngestVerdict.objects.get(image=second).judged_at is not None
+    bad = IngestVerdict.objects.get(image=first)
+    assert (bad.judged_at, bad.due_at is not None and bad.due_at > clock.now()) == (None, True)
+    assert judge_due() == 0
+    monkeypatch.setattr(at_ingest, "judge", real)
+    with freeze_time(clock.now() + timedelta(minutes=2)):
+        assert judge_due() == 1
