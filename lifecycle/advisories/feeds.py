@@ -178,7 +178,7 @@ def run_sync(feed: Feed, *, actor: User, progress: Progress, accept_smaller: boo
         _failed(feed, error)
         raise
     result = _result_of(report)
-    Feed.objects.filter(pk=feed.pk).update(location=feed.location, problem=_problem_of(report), result=result)
+    Feed.objects.filter(pk=feed.pk).update(problem=_problem_of(report), result=result)
     return result
 
 
@@ -189,7 +189,7 @@ def _failed(feed: Feed, error: LifecycleError) -> None:
         problem = f"{problem} If it is a mirror in your network, add its host to OUTBOUND_ALLOW."
     changes: dict[str, Any] = {"problem": problem[:500]}
     row = Feed.objects.filter(pk=feed.pk)
-    row.update(location=feed.location, **changes)
+    row.update(**changes)
     soon = clock.now() + _AGAIN_AFTER * random.uniform(1 - _JITTER, 1 + _JITTER)
     row.filter(Q(due_at__gt=soon)).update(due_at=soon)
 

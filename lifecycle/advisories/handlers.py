@@ -7,9 +7,12 @@ from lifecycle.advisories import feeds, services
 from lifecycle.advisories.kinds import MATCH, SYNC_FEED
 from lifecycle.advisories.matching import BATCH, match_packages
 from lifecycle.advisories.models import Feed
+from lifecycle.core import locks
 from lifecycle.events import subscribe
-from lifecycle.jobs.handlers import JobRun, handler
+from lifecycle.jobs.handlers import JobRun, Postponed, handler
 from lifecycle.jobs.schedule import every
+
+_AGAIN_AFTER_S = 30.0
 
 
 @handler(MATCH)
@@ -34,9 +37,16 @@ def match(run: JobRun) -> None:
 @handler(SYNC_FEED)
 def sync_feed(run: JobRun) -> None:
     """Synchronise or remove the feed. Both continue where an earlier attempt stopped. A removed feed is no error."""
-    feed = Feed.objects.filter(pk=run.job.subject_id).first()
-    if feed is None:
-        return
+    name = Feed.objects.filter(pk=run.job.subject_id).values_list("name", flat=True).first()
+    with locks.alone(f"feed:{name}") as is_alone:
+        if not is_alone:
+            raise Postponed("Another run of this feed is not finished.", seconds=_AGAIN_AFTER_S)
+        feed = Feed.objects.filter(pk=run.job.subject_id).first()  # as the run before left it
+        if feed is not None:
+            _sync_or_remove(run, feed)
+
+
+def _sync_or_remove(run: JobRun, feed: Feed) -> None:
     if run.job.payload.get("remove"):
         feeds.run_removal(feed, progress=run.progress)
         return

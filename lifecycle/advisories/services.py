@@ -88,6 +88,7 @@ def sync_feed(
     """
     is_cve = kind == Feed.Kind.CVE
     opened = CveSource.open(location, limits=limits) if is_cve else nullcontext(open_source(location, limits=limits))
+    started = clock.now()
     with opened as source:
         directories = source.directories()
         _derive_packages_again()
@@ -96,12 +97,12 @@ def sync_feed(
             feed = feed_of_kind(feed_name, kind, location)
         report = SyncReport(feed=feed.name)
         indexes = _sync_directories(feed, source, directories, location, report=report, progress=progress)
-    _tombstone(feed, indexes, report, accept_smaller=accept_smaller)
+    _tombstone(feed, indexes, report, started=started, accept_smaller=accept_smaller)
     _report_unreadable(feed, report)
     coverage.refresh_coverage()
     with transaction.atomic():
-        changes = {"location": location[:500]} | ({} if report.broken_directories else {"synced_at": clock.now()})
-        Feed.objects.filter(pk=feed.pk).update(**changes)
+        if not report.broken_directories:
+            Feed.objects.filter(pk=feed.pk).update(synced_at=clock.now())
         audit.record(
             Action.ADVISORIES_SYNCED,
             actor=actor,
@@ -301,8 +302,12 @@ def group_again() -> None:
             _rematch((), regrouped=grouping.regroup(names))
 
 
-def _tombstone(feed: Feed, indexes: dict[str, dict[str, str]], report: SyncReport, *, accept_smaller: bool) -> None:
+def _tombstone(
+    feed: Feed, indexes: dict[str, dict[str, str]], report: SyncReport, *, started: datetime, accept_smaller: bool
+) -> None:
     """Tombstone the records that are in no index of this run, for the folders that were read. Nothing is deleted.
+
+    A record that was written since the run started stays: another run read a newer index.
 
     A folder that lost most of its records keeps them, and that is an error of the run: an index that was cut off would
     close most findings.
@@ -310,9 +315,9 @@ def _tombstone(feed: Feed, indexes: dict[str, dict[str, str]], report: SyncRepor
     present: set[str] = set().union(*indexes.values())
     absent: list[int] = []
     for directory in indexes:
-        live = Advisory.objects.filter(feed=feed, tombstoned_at=None, directory=directory).values_list("pk", "osv_id")
-        stored = dict(live.iterator(chunk_size=10_000))
-        missing = [pk for pk, osv_id in stored.items() if osv_id not in present]
+        live = Advisory.objects.filter(feed=feed, tombstoned_at=None, directory=directory)
+        stored = list(live.values_list("pk", "osv_id", "updated_at").iterator(chunk_size=10_000))
+        missing = [pk for pk, osv_id, written_at in stored if osv_id not in present and written_at < started]
         if not accept_smaller and len(stored) >= _GUARDED_FROM and len(missing) * 2 > len(stored):
             report.broken_directories += 1
             report.fail(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from django.db import connection
@@ -27,3 +29,20 @@ def wait_for(number: int) -> None:
     """
     with connection.cursor() as cursor:
         cursor.execute(_WAIT, [number])
+
+
+@contextmanager
+def alone(name: str) -> Iterator[bool]:
+    """Hold the lock `name` for a block without a transaction; yield False at once when another process has it.
+
+    PostgreSQL releases it when the connection ends, so that a killed worker holds nothing.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 7009))", [name])
+        (is_held,) = cursor.fetchone()
+    try:
+        yield is_held
+    finally:
+        if is_held:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 7009))", [name])

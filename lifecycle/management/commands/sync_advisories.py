@@ -15,6 +15,7 @@ from accounts.queries import system_user
 from lifecycle.advisories.exploit_sync import ExploitReport, sync_exploits
 from lifecycle.advisories.models import Feed
 from lifecycle.advisories.services import group_again, sync_feed
+from lifecycle.core import locks
 from lifecycle.core.errors import LifecycleError
 
 
@@ -50,13 +51,22 @@ class Command(BaseCommand):
         if location.startswith(("http://", "https://")) and (host := urlsplit(location).netloc.rpartition("@")[2]):
             # The address was typed on the server itself, so calls to it are allowed.
             settings.OUTBOUND_ALLOW = [*settings.OUTBOUND_ALLOW, host]
-        started = time.monotonic()
         name = (options["feed"] or feed_name(location))[:120]
+        with locks.alone(f"feed:{name}") as is_alone:
+            if not is_alone:
+                self.stderr.write(f"Another run of feed {name} is not finished. Wait for its end, then try again.")
+                sys.exit(1)
+            self._run(name, location, options)
+
+    def _run(self, name: str, location: str, options: dict[str, Any]) -> None:
+        started = time.monotonic()
         shared = {"feed_name": name, "actor": system_user(), "accept_smaller": options["accept_smaller"]}
         try:
             if options["kind"] in {Feed.Kind.KEV, Feed.Kind.EPSS}:
                 group_again()
-                self._told(sync_exploits(options["kind"], location, **shared), time.monotonic() - started)
+                exploits = sync_exploits(options["kind"], location, **shared)
+                Feed.objects.filter(name=name).update(location=location[:500])
+                self._told(exploits, time.monotonic() - started)
                 return
             report = sync_feed(
                 location,
@@ -67,6 +77,7 @@ class Command(BaseCommand):
         except LifecycleError as error:
             self.stderr.write(error.message)
             sys.exit(1)
+        Feed.objects.filter(name=name).update(location=location[:500])
         for message in report.errors:
             self.stderr.write(message)
         for range_ in report.unreadable:

@@ -6,10 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.management import call_command
+from django.db import connection
 from django.test import Client
 
 from accounts.models import User
-from lifecycle.advisories import feeds, handlers
+from lifecycle.advisories import feeds, handlers, services
+from lifecycle.advisories.exploit_sync import ExploitReport, sync_exploits
 from lifecycle.advisories.limits import Limits
 from lifecycle.advisories.models import Advisory, Coverage, Feed, KnownExploited, Match
 from lifecycle.advisories.presets import PRESETS
@@ -78,6 +81,75 @@ def test_half_broken_feed_changes_nothing_says_why_and_is_tried_again_soon(mirro
     run(feed)
     feed.refresh_from_db()
     assert (feed.state, feed.problem) == ("current", "")
+
+
+@pytest.fixture
+def other_run():
+    """Hold the lock of feed `kev` as another process does; call it to end that."""
+    other = connection.copy()
+    with other.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtextextended('feed:kev', 7009))")
+    yield other.close
+    other.close()
+
+
+@pytest.mark.parametrize("removes", [False, True])
+def test_run_and_removal_wait_for_another_run_of_the_feed(mirror, admin, other_run, removes):
+    feed = kev(mirror, admin)
+    if removes:
+        Job.objects.all().delete()
+        feeds.remove_feed(feed.pk, actor=admin)
+    job = run(feed)
+    assert (job.state, job.attempts, job.last_error) == ("waiting", 0, "Another run of this feed is not finished.")
+    assert (Feed.objects.count(), KnownExploited.objects.count()) == (1, 0)
+    other_run()
+    Job.objects.update(not_before=None)
+    assert run(feed).state == "succeeded"
+    assert (Feed.objects.count(), KnownExploited.objects.count()) == ((0, 0) if removes else (1, 200))
+
+
+def test_command_does_not_run_beside_another_run_and_writes_its_location(mirror, admin, other_run, capsys):
+    feed = kev(mirror, admin)
+    mirror.files["/new.json"] = listed(NAMES)
+    command = ("sync_advisories", "--kind", "kev", "--feed", "kev", "--from", f"{mirror.address}/new.json")
+    with pytest.raises(SystemExit):
+        call_command(*command)
+    assert "Another run of feed kev is not finished" in capsys.readouterr().err
+    other_run()
+    call_command(*command)
+    feed.refresh_from_db()
+    assert feed.location == f"{mirror.address}/new.json"
+
+
+@pytest.mark.parametrize("content", [listed(NAMES), b"{"])
+def test_run_keeps_the_location_that_an_admin_enters_meanwhile(mirror, admin, monkeypatch, content):
+    feed = kev(mirror, admin)
+    mirror.files = {"/kev.json": content}
+
+    def changed_meanwhile(*args: Any, **more: Any) -> ExploitReport:
+        feeds.change_feed(feed.pk, actor=admin, location="https://example.com/kev.json")
+        return sync_exploits(*args, **more)
+
+    monkeypatch.setattr(feeds, "sync_exploits", changed_meanwhile)
+    assert run(feed).state == ("failed" if content == b"{" else "succeeded")
+    feed.refresh_from_db()
+    assert feed.location == "https://example.com/kev.json"
+
+
+def test_osv_run_keeps_the_location_that_an_admin_enters_meanwhile(admin, export, settings, monkeypatch):
+    settings.FEEDS = str(export.root.parent)
+    export.put("Debian", record("A-1"))
+    feed = feeds.add_feed(actor=admin, name="osv", kind="osv", location="export")
+    sync_feed = services.sync_feed
+
+    def changed_meanwhile(*args: Any, **more: Any) -> services.SyncReport:
+        feeds.change_feed(feed.pk, actor=admin, location="other")
+        return sync_feed(*args, **more)
+
+    monkeypatch.setattr(services, "sync_feed", changed_meanwhile)
+    assert run(feed).state == "succeeded"
+    feed.refresh_from_db()
+    assert feed.location == "other"
 
 
 def test_private_address_is_refused_with_the_setting_to_change(mirror, admin, settings):

@@ -6,11 +6,13 @@ import zipfile
 
 import pytest
 
+from accounts.queries import system_user
 from lifecycle.advisories import services
 from lifecycle.advisories.models import Advisory, AffectedInterval, Match
+from lifecycle.advisories.services import sync_feed
 from lifecycle.advisories.sources import FeedUnreadable
 from lifecycle.audit.models import AuditEvent, AuditPending
-from tests.factories.advisories import record
+from tests.factories.advisories import Export, record
 
 pytestmark = pytest.mark.django_db
 
@@ -62,6 +64,24 @@ def test_sync_keeps_same_id_of_two_feeds_apart(export, tmp_path, stored):
     export.put("Debian", record("A-2", name="perl"))
     assert export.sync("two").tombstoned == 1
     assert live() == ["A-1"]  # feed one still has it
+
+
+def test_older_run_keeps_what_a_newer_run_stored_after_the_older_one_read_its_index(export, stored):
+    stored(OPENSSL)
+    export.put("Debian", record("A-0", name="perl"), record("A-2", name="perl"))
+    export.sync()
+    export.drop("Debian", "A-0")
+    export.put("Debian", record("A-2", name="perl", modified="2026-01-02T00:00:00Z"))
+    newer = Export(export.root.parent / "newer")
+    newer.put("Debian", record("A-0", name="perl"), record("A-2", name="perl"), record("A-1"))
+
+    def newer_run(*_of: object) -> None:
+        sync_feed(str(newer.root), feed_name="test", actor=system_user())
+
+    report = sync_feed(str(export.root), feed_name="test", actor=system_user(), progress=newer_run)
+    assert live() == ["A-1"]
+    assert report.tombstoned == 1  # what no run wrote since
+    assert Advisory.objects.get(osv_id="A-0").tombstoned_at is not None
 
 
 def test_sync_tombstones_removed_records_and_restores_them(export, stored):
