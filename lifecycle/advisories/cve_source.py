@@ -24,7 +24,6 @@ from lifecycle.advisories.sources import (
     ARCHIVE_MAX_BYTES,
     ARCHIVE_MAX_ENTRIES,
     MIB,
-    RECORD_MAX_BYTES,
     UNPACKED_MAX_BYTES,
     FeedUnreadable,
     Record,
@@ -71,11 +70,11 @@ class CveSource:
         index: dict[str, str] = {}
         for name, read in self._members():
             self._limits.check_time()
-            content = read()
-            for osv in _as_records(content, name):
+            found = list(_as_records(read(), name))
+            for osv in found:
                 if osv["modified"] >= index.get(osv["id"], ""):
                     index[osv["id"]] = osv["modified"]
-                    self._remember(osv, read, name, is_alone=len(content) <= RECORD_MAX_BYTES)
+                    self._remember(osv, read, name, is_alone=len(found) == 1)
         if not index:
             raise FeedUnreadable(f"{self._location} has no CVE records.")
         return index
@@ -112,7 +111,7 @@ class CveSource:
                 yield str(each.relative_to(path)), partial(self._opened, each)
         elif path.is_file():
             self._limits.check_size(path.stat().st_size, path.name)
-            yield from self._of_file(path.open("rb"), path.name)
+            yield from self._of_file(_open(path), path.name)
         else:
             raise FeedUnreadable(f"{self._location} is not a file, a folder or an http(s) URL.")
 
@@ -135,7 +134,7 @@ class CveSource:
             yield member.filename, partial(self._unzipped, archive, member)
 
     def _opened(self, path: Path) -> bytes:
-        return self._read(path.open("rb"), path.name)
+        return self._read(_open(path), path.name)
 
     def _unzipped(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         try:
@@ -144,20 +143,28 @@ class CveSource:
             raise FeedUnreadable(f"{member.filename} cannot be unpacked: {error}") from None
 
     def _read(self, stream: IO[bytes], name: str, *, is_closed: bool = True) -> bytes:
+        most = min(NVD_MAX_BYTES, self._limits.max_bytes)
         try:
-            content = stream.read(NVD_MAX_BYTES + 1)
+            content = stream.read(most + 1)
             if content.startswith(_GZIP):
                 with gzip.GzipFile(fileobj=io.BytesIO(content)) as unpacked:
-                    content = unpacked.read(NVD_MAX_BYTES + 1)
+                    content = unpacked.read(most + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise FeedUnreadable(f"{name} cannot be read: {error}") from None
         finally:
             if is_closed:
                 stream.close()
         self._unpacked += len(content)
-        if len(content) > NVD_MAX_BYTES or self._unpacked > UNPACKED_MAX_BYTES:
-            raise LimitExceeded(f"{name} unpacks to too many bytes.")
+        if len(content) > most or self._unpacked > min(UNPACKED_MAX_BYTES, self._limits.max_bytes):
+            raise LimitExceeded(f"{name} unpacks to too many bytes. If the feed is right, allow it more MiB.")
         return content
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise FeedUnreadable(f"{path.name} cannot be read: {error.strerror or error}.") from None
 
 
 def _downloaded(location: str, limits: Limits) -> IO[bytes]:

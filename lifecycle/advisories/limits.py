@@ -11,7 +11,10 @@ from lifecycle.core.errors import LimitExceeded
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bytes that one download or archive may have, and when the run must end (time.monotonic(), seconds)."""
+    """The bytes of one download or archive and of all CVE records unpacked, and when the run must end.
+
+    The end is in seconds of time.monotonic().
+    """
 
     max_bytes: int
     deadline: float
