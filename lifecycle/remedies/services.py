@@ -14,6 +14,7 @@ from django.db.models import Max
 
 from lifecycle.advisories.exploits import Exploit, exploits_of, together
 from lifecycle.advisories.models import Feed
+from lifecycle.core import locks
 from lifecycle.core.errors import Malformed
 from lifecycle.core.severities import NONE, RANKS, SEVERITIES, UNKNOWN
 from lifecycle.evidence.findings import fixed_by_new_base, matching_images
@@ -29,7 +30,7 @@ from lifecycle.versions import compare
 
 BATCH: Final = 200  # repositories
 OVERLAP: Final = timedelta(minutes=2)  # a transaction that began before the last look can commit after it
-FULL_AFTER: Final = timedelta(days=1)
+_LOCK: Final = 0x72656D65  # two looks at once would replace the same rows
 
 # Current images whose findings, tags or bases changed: their own, or an image that a tag of their base points at now.
 _CHANGED: Final = """
@@ -166,6 +167,7 @@ def find(repository_ids: Collection[int]) -> int:
     Runs in the caller's transaction. What is unknown is no remedy: an image that is not scanned has none, and while
     packages of an image or of its bases wait to be matched, its old rows stay.
     """
+    locks.wait_for(_LOCK)
     nodes = current_images(repository_ids)
     manifests = {child.pk: child for node in nodes.values() for child in node.platforms}
     bases = _bases_of(manifests.values())
