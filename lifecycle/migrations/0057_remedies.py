@@ -15,6 +15,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("looked_at", models.DateTimeField()),
+                ("exploits_read_at", models.DateTimeField(null=True)),
             ],
             options={
                 "verbose_name_plural": "remedy passes",

@@ -134,6 +134,7 @@ def tell_lifted(quarantine_id: int) -> None:
     settle(_thread(row), (SET, LIFT_ASKED))
     begun = Notice.objects.filter(thread=_thread(row), topic=SET.name)
     begun = begun.select_related("repository__team", "repository__environment", "team").order_by("pk")
+    own_page = reverse("lifecycle:quarantine", args=[row.pk])
     told: dict[int, set[int]] = {}
     for notice in begun:
         repository, team = notice.repository, notice.owner
@@ -143,6 +144,7 @@ def tell_lifted(quarantine_id: int) -> None:
             told[team.pk] = people
         _tell(LIFTED, row, notice.key.replace("-set-", "-lifted-"), repository=repository, team=notice.team,
               people=people, actor=row.released_by, link=notice.link, digest=notice.facts.get("digest", ""),
+              is_own=notice.link == own_page,  # who is only covered through a base is told nothing of the base's people
               text="The quarantine was lifted: the images can be promoted and built on again.",
               is_for_channels=repository is None or team.pk not in told)  # fmt: skip
 

@@ -57,6 +57,7 @@ class RemedyPass(models.Model):
     """When remedies were last looked for: what changed since then is looked at next. One row."""
 
     looked_at = models.DateTimeField()
+    exploits_read_at = models.DateTimeField(null=True)  # the newest list of exploits then; null without one
 
     class Meta:
         verbose_name_plural = "remedy passes"

@@ -6,7 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import connection
@@ -150,22 +150,47 @@ def changed_since(moment: datetime) -> list[int]:
 def to_find(now: datetime) -> tuple[list[int], bool]:
     """Return (ids of the repositories to look at, whether these are all): all the first time, and once a day."""
     last = RemedyPass.objects.order_by("-pk").first()
-    if last is None or last.looked_at.date() != now.date() or exploits_read_at() > last.looked_at - OVERLAP:
+    if last is None or last.looked_at.date() != now.date() or last.exploits_read_at != exploits_read_at():
         return list(Repository.objects.filter(source=None).order_by("pk").values_list("pk", flat=True)), True
     return changed_since(last.looked_at), False
 
 
-def exploits_read_at() -> datetime:
-    """Return when a list of exploits was last read: it can change the order of all remedies."""
+def is_due(now: datetime) -> bool:
+    """Return whether something changed since the last look, or changed so shortly before it that it was not seen."""
+    last = RemedyPass.objects.order_by("-pk").first()
+    moments = (
+        Image.objects.aggregate(at=Max("risk_at"))["at"],
+        TagEvent.objects.aggregate(at=Max("at"))["at"],
+        Derivation.objects.aggregate(at=Max("created_at"))["at"],
+    )
+    newest: datetime | None = max((moment for moment in moments if moment is not None), default=None)
+    if newest is None:
+        return False
+    if last is None or last.looked_at.date() != now.date() or last.exploits_read_at != exploits_read_at():
+        return True
+    return newest > last.looked_at - OVERLAP
+
+
+def exploits_read_at() -> datetime | None:
+    """Return when a list of exploits was last read: it can change the order of all remedies. None without a list."""
     lists = Feed.objects.filter(kind__in=(Feed.Kind.KEV, Feed.Kind.EPSS), synced_at__isnull=False)
-    return lists.aggregate(at=Max("synced_at"))["at"] or datetime.min.replace(tzinfo=UTC)
+    found: datetime | None = lists.aggregate(at=Max("synced_at"))["at"]
+    return found
 
 
-def find(repository_ids: Collection[int]) -> int:
-    """Replace the remedies of these repositories, and return the number of rows. About 20 queries for a batch.
+def remember(now: datetime, *, is_complete: bool) -> None:
+    """Store that all changes until `now` were looked at. Unless `is_complete`, they are looked at again next time."""
+    if not is_complete:
+        return
+    RemedyPass.objects.all().delete()
+    RemedyPass.objects.create(looked_at=now, exploits_read_at=exploits_read_at())
+
+
+def find(repository_ids: Collection[int]) -> bool:
+    """Replace the remedies of these repositories; return whether that was possible for all. About 20 queries a batch.
 
     Runs in the caller's transaction. What is unknown is no remedy: an image that is not scanned has none, and while
-    packages of an image or of its bases wait to be matched, its old rows stay.
+    packages of an image or of its bases wait to be matched, its old rows stay: then the result is False.
     """
     locks.wait_for(_LOCK)
     nodes = current_images(repository_ids)
@@ -178,10 +203,11 @@ def find(repository_ids: Collection[int]) -> int:
     )
     findings = _findings(manifests)
     fixed = _fixed(manifests, bases, news)
+    scanned = {key: node for key, node in nodes.items() if all(child.scanned_at for child in node.platforms)}
     settled = {
         key: node
-        for key, node in nodes.items()
-        if not any(child.pk in waiting or child.scanned_at is None for child in node.platforms)
+        for key, node in scanned.items()
+        if not any(child.pk in waiting for child in node.platforms)
         and not any(base.image.pk in waiting for child in node.platforms for base in bases.get(child.pk, ()))
     }
     rows = [
@@ -189,10 +215,10 @@ def find(repository_ids: Collection[int]) -> int:
         for node in settled.values()
         for row in _decide(node, findings=findings, bases=bases, fixed=fixed)
     ]
-    replaced = [key for key in repository_ids if key in settled or key not in nodes]
+    replaced = [key for key in repository_ids if key in settled or key not in scanned]
     Remedy.objects.filter(repository__in=replaced).delete()
     Remedy.objects.bulk_create(rows, batch_size=500)
-    return len(rows)
+    return len(settled) == len(scanned)
 
 
 def _decide(

@@ -185,7 +185,9 @@ def test_retry_queues_new_job_for_original_user(dock: Any, admin: User) -> None:
 def test_page_gives_reason_when_cancel_and_retry_are_unavailable(dock: Any, kind: str) -> None:
     client = browser(dock.owner)
     waiting, failed = job(kind, dock.owner, 99), job(kind, dock.owner, 99, state="failed")
-    stops = kind in {"ingest", "crawl", "scan", "plan", "delete", "verify", "notify"}
+    stops = kind in {
+        "ingest", "crawl", "scan", "plan", "delete", "verify", "notify", "sync_feed", "ask_check", "quarantine"
+    }  # fmt: skip
     again = kind not in {"promote", "rebuild", "check", "release"}
     page = client.get(f"/jobs/{waiting.pk}/").content.decode()
     assert (steering.why_not_cancelled(waiting) is None) is stops

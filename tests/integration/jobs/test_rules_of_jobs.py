@@ -360,7 +360,7 @@ def test_heartbeat_ends_with_the_lease_and_outlives_the_database(monkeypatch, se
 
 # --- What the sweep and the schedules find ------------------------------------------------------------------------
 
-OLD = timezone.now() - HOUR
+OLD = -HOUR  # from the moment of the test, which can run minutes after its module is read
 
 
 @pytest.mark.parametrize(
@@ -369,18 +369,19 @@ OLD = timezone.now() - HOUR
         ({"created_at": OLD}, True),
         ({}, False),  # its first wake-up is on the way
         ({"not_before": OLD}, True),  # it had none
-        ({"created_at": OLD, "not_before": timezone.now() + HOUR}, False),
-        ({"created_at": OLD, "hinted_at": timezone.now()}, False),
+        ({"created_at": OLD, "not_before": HOUR}, False),
+        ({"created_at": OLD, "hinted_at": timedelta(0)}, False),
         ({"created_at": OLD, "hinted_at": OLD}, True),
         ({"state": "running", "lease_until": OLD}, True),
-        ({"state": "running", "lease_until": timezone.now() + HOUR, "created_at": OLD}, False),
+        ({"state": "running", "lease_until": HOUR, "created_at": OLD}, False),
         ({"state": "failed", "finished_at": OLD, "created_at": OLD}, False),
     ],
 )
 def test_sweep_wakes_what_is_due_and_was_not_woken_lately(change, is_woken, wake_ups, settings):
     settings.JOB_SWEEP_S = 60
     job = queued("scan")
-    Job.objects.update(**change)
+    now = timezone.now()
+    Job.objects.update(**{k: now + v if isinstance(v, timedelta) else v for k, v in change.items()})
     assert services.sweep() == int(is_woken)
     assert wake_ups == ([(job.pk, "scan")] if is_woken else [])
     assert near(stored(job).hinted_at, timezone.now()) or not is_woken
@@ -388,7 +389,7 @@ def test_sweep_wakes_what_is_due_and_was_not_woken_lately(change, is_woken, wake
 
 def test_sweep_takes_the_most_urgent_ones_up_to_its_limit(wake_ups):
     low, first, second = queued(), queued(priority=5), queued(priority=5)
-    Job.objects.update(created_at=OLD)
+    Job.objects.update(created_at=timezone.now() + OLD)
     assert services.sweep(limit=2) == 2
     assert [pk for pk, _ in wake_ups] == [first.pk, second.pk]
     assert stored(low).hinted_at is None
@@ -457,8 +458,8 @@ def test_job_is_seen_and_locked_by_its_actor_and_admins(who, sees, people):
 @pytest.mark.parametrize("state", Job.State)
 def test_only_live_jobs_are_cancelled_and_only_ended_ones_retried(state, told, people):
     job = queued(actor=people["own"], subject_id=3)
-    ends = {"finished_at": OLD} if state in {"succeeded", "failed", "cancelled"} else {}
-    lease = {"lease_until": OLD} if state == "running" else {}
+    ends = {"finished_at": timezone.now() + OLD} if state in {"succeeded", "failed", "cancelled"} else {}
+    lease = {"lease_until": timezone.now() + OLD} if state == "running" else {}
     Job.objects.update(state=state, **ends, **lease)
     if state in {"waiting", "running"}:
         assert steering.why_not_cancelled(stored(job)) is None
@@ -493,7 +494,7 @@ def test_kind_that_says_why_not_is_neither_cancelled_nor_retried(monkeypatch):
     job = queued()
     with pytest.raises(IllegalTransition, match="It would leave half"):
         steering.cancel(job.pk, actor=system_user())
-    Job.objects.update(state="failed", finished_at=OLD)
+    Job.objects.update(state="failed", finished_at=timezone.now() + OLD)
     with pytest.raises(IllegalTransition, match="Do it there"):
         steering.retry(job.pk, actor=system_user())
 

@@ -127,6 +127,8 @@ def test_team_with_several_repositories_gets_one_notice_and_others_what_they_see
         ("partly", f"/t/web/r/web/site-1/i/{rows.sha('app 1')}/"),
         ("webdev", "/images/?team=web"),
     ]
+    # They see nothing of the base, so that they do not read who lifted its quarantine either.
+    assert set(lifted.values_list("notice__actor_name", flat=True)) == {""}
     assert Message.objects.filter(channel=channel).count() == 2
 
 

@@ -121,10 +121,18 @@ def test_unknown_is_no_remedy(fleet):
     find_all()
     assert not Remedy.objects.filter(kind="rebuild").exists()
     assert ("base/debian", "libssl3", "") in closes("shop/static", "wait")
-    before = set(Remedy.objects.filter(repository__name="shop/api").values_list("key", flat=True))
     Image.objects.filter(pk=fleet["api"].pk).update(scanned_at=None)
     find_all()
-    assert set(Remedy.objects.filter(repository__name="shop/api").values_list("key", flat=True)) == before
+    assert not Remedy.objects.filter(repository__name="shop/api").exists()
+
+
+def test_rows_stay_while_packages_are_matched(fleet, monkeypatch):
+    before = set(Remedy.objects.filter(repository__name="shop/api").values_list("pk", flat=True))
+    monkeypatch.setattr(services, "matching_images", lambda ids: {fleet["api"].pk} & set(ids))
+    assert find_all() is False
+    assert set(Remedy.objects.filter(repository__name="shop/api").values_list("pk", flat=True)) == before
+    services.remember(clock.now(), is_complete=False)
+    assert services.is_due(clock.now())  # looked at again
 
 
 def test_images_without_findings_have_none(fleet):
@@ -189,19 +197,23 @@ def test_page_plans_the_rebuild(fleet):
     assert "shop/static" in shown
 
 
-def test_only_changes_are_looked_at(fleet):
-    RemedyPass.objects.create(looked_at=clock.now())
+def age_everything():
     long_ago = clock.now() - timedelta(hours=1)
     Image.objects.update(risk_at=long_ago)
     TagEvent.objects.update(at=long_ago)
     Derivation.objects.update(created_at=long_ago)
+
+
+def test_only_changes_are_looked_at(fleet):
+    services.remember(clock.now(), is_complete=True)
+    age_everything()
     assert services.to_find(clock.now()) == ([], False)
     handlers.look_again()
     assert not Job.objects.filter(kind="remedies").exists()
 
-    Image.objects.filter(pk=fleet["new"].pk).update(risk_at=clock.now())  # findings of the new base changed
+    # It changed before the last look, but was not committed yet when that read.
+    Image.objects.filter(pk=fleet["new"].pk).update(risk_at=clock.now() - timedelta(minutes=1))
     handlers.look_again()
-    assert Job.objects.filter(kind="remedies").count() == 1
     handlers.look_again()
     assert Job.objects.filter(kind="remedies").count() == 1
     ids, is_all = services.to_find(clock.now())
@@ -210,8 +222,18 @@ def test_only_changes_are_looked_at(fleet):
     assert names <= set(ids)  # the base, and what stands on its older image
     assert dock.repository("shop/checkout").pk not in ids
 
-    Image.objects.update(risk_at=long_ago)
-    Feed.objects.create(name="kev", kind=Feed.Kind.KEV, location="a file", synced_at=clock.now())
+
+def test_a_list_of_exploits_that_came_or_went_changes_the_order_of_all(fleet):
+    services.remember(clock.now(), is_complete=True)
+    age_everything()
+    assert not services.is_due(clock.now())
+    feed = Feed.objects.create(name="kev", kind=Feed.Kind.KEV, location="a file", synced_at=clock.now())
+    assert services.is_due(clock.now())
+    assert services.to_find(clock.now())[1]
+    services.remember(clock.now(), is_complete=True)
+    assert not services.is_due(clock.now())
+    feed.delete()
+    assert services.is_due(clock.now())
     assert services.to_find(clock.now())[1]
 
 
@@ -222,8 +244,16 @@ def test_job_finds_all_and_remembers_when(fleet):
     assert Job.objects.get(kind="remedies").state == Job.State.SUCCEEDED
     assert Remedy.objects.filter(kind="rebuild").count() == 3
     assert RemedyPass.objects.count() == 1
+    age_everything()
     handlers.look_again()
     assert Job.objects.filter(kind="remedies").count() == 1  # nothing changed since
+
+
+def test_rows_of_an_older_image_go_where_the_newer_one_cannot_be_scanned(fleet):
+    unscanned = dock.image("shop/api 2", layers=5)
+    dock.push(dock.repository("shop/api"), unscanned, "1.0")
+    find_all()
+    assert not Remedy.objects.filter(repository__name="shop/api").exists()
 
 
 def test_command_lists_and_shows(fleet, run):
