@@ -76,6 +76,8 @@ def mark_again(image_ids: Collection[int], repository_id: int | None = None) -> 
 
     What waits already keeps the time since when it waits, so that no stream of changes makes it wait for ever.
     """
+    if not image_ids:
+        return
     where = {"ids": list(image_ids), "repository": repository_id, "now": clock.now()}
     with connection.cursor() as cursor:
         cursor.execute(_MARK_AGAIN, where)
