@@ -136,7 +136,7 @@ def test_the_api_makes_changes_and_reads(place: SimpleNamespace) -> None:
         del signer["fingerprint"]
     url = f"/api/v1/trusted-sources/{shown['id']}/"
     assert client.put(url, same, content_type="application/json").json()["revision"] == 2
-    assert client.put(url, same, content_type="application/json").status_code == 409
+    assert client.put(url, same, content_type="application/json").status_code == 412
     assert client.delete(url).status_code == 204
     row = sign(place.api, place, state="refused", reason="why")
     answer = client.get(f"/api/v1/images/{place.api.digest}/signatures/").json()
