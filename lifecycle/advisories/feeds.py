@@ -24,7 +24,8 @@ from lifecycle.advisories.limits import Limits
 from lifecycle.advisories.models import ExploitScore, Feed, KnownExploited
 from lifecycle.advisories.services import SyncReport
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, FeedDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_images import FeedDetails
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, LifecycleError, Malformed, StaleVersion
 from lifecycle.core.http import parse_outbound_url

@@ -23,7 +23,8 @@ from lifecycle.advisories.queries import unreadable_ranges
 from lifecycle.advisories.records import OsvRecord, is_same_time, parse_record, parse_time
 from lifecycle.advisories.sources import FeedUnreadable, Source, open_source
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, AdvisoriesSynced
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_images import AdvisoriesSynced
 from lifecycle.core import clock
 from lifecycle.core.errors import LifecycleError, Malformed
 from lifecycle.jobs import services as jobs

@@ -1,11 +1,90 @@
-"""All audit actions, the meaning of each, and the details stored with it."""
+"""All audit actions, the meaning of each, and which details are stored with it (`details*.py`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Final, Self
+
+from lifecycle.audit.details import (
+    Details,
+    TagDetails,
+    UserDetails,
+)
+from lifecycle.audit.details_of_access import (
+    AccessRefused,
+    AuditExported,
+    ChannelDetails,
+    DemoSeeded,
+    GrantChanged,
+    GrantCreated,
+    GrantDetails,
+    JobCancelled,
+    JobRetried,
+    KeysRotated,
+    LinkUsed,
+    ProfileChanged,
+    RegistryDetails,
+    RepositoriesMoved,
+    RepositoryMoved,
+    RobotTakenOver,
+    RoleChanged,
+    RoleCreated,
+    RoleDeleted,
+    SigningKeyDetails,
+    TeamChanged,
+    TeamDeleted,
+    TokenCreated,
+    TokenRevoked,
+    UserCreated,
+    UserSecret,
+    UserUnlocked,
+)
+from lifecycle.audit.details_of_images import (
+    AdvisoriesSynced,
+    DeletionRequested,
+    ExploitsSynced,
+    FeedDetails,
+    ImagePushAttributed,
+    ImagePushed,
+    ImageRebuilt,
+    IngestFailed,
+    InventoryImported,
+    LineageDeclared,
+    MetadataChanged,
+    RebuildFinished,
+    RebuildPlanned,
+    RebuildSuperseded,
+    RecipeChanged,
+    RepositoryDescribed,
+    TagMoveRefused,
+    TagsProtected,
+)
+from lifecycle.audit.details_of_promotion import (
+    BreakGlassUsed,
+    CommentMade,
+    EnvironmentChanged,
+    EnvironmentCreated,
+    EnvironmentRemoved,
+    ExternalCheckDetails,
+    HoldDetails,
+    ObjectionOverruled,
+    PolicySaved,
+    PromotionExecuting,
+    PromotionReminded,
+    PromotionRequested,
+    PromotionSuperseded,
+    QuarantineDetails,
+    ReleaseSetMembers,
+    ReviewSettled,
+    SourceDetails,
+    ThreadResolved,
+    VerificationAsked,
+    VoteLapsed,
+    VoteWithdrawn,
+    WaiverDetails,
+    WindowDetails,
+)
 
 
 class Action(StrEnum):
@@ -227,664 +306,6 @@ class Action(StrEnum):
     WAIVER_REVOKED = "waiver.revoked", "A waiver was ended before its time."
     WATCH_ADDED = "watch.added", "A watch was added: moves of a tag propose a rebuild wave."
     WATCH_REMOVED = "watch.removed", "A watch on a tag was removed."
-
-
-@dataclass(frozen=True, slots=True)
-class Details:
-    """Base of all details. Field names are the stored keys; no field may contain a secret."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the details as they are stored."""
-        return {field.name: _as_json(getattr(self, field.name)) for field in fields(self)}
-
-
-def _as_json(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.name: _as_json(getattr(value, field.name)) for field in fields(value)}
-    return list(value) if isinstance(value, tuple) else value
-
-
-@dataclass(frozen=True, slots=True)
-class UserDetails(Details):
-    """The name of the account concerned; "unknown" for a sign-in without an account."""
-
-    user: str
-
-
-@dataclass(frozen=True, slots=True)
-class TagDetails(Details):
-    """The name of the tag concerned."""
-
-    tag: str
-
-
-@dataclass(frozen=True, slots=True)
-class PolicySaved(Details):
-    """The scope, number and digest of a revision, and the rules that changed: "+ key", "- key" or "key"."""
-
-    scope: str
-    revision: int
-    digest: str
-    changes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WaiverDetails(Details):
-    """The rule, the finding and the image that a waiver covers ("" for all), and its end."""
-
-    rule: str
-    advisory: str
-    package: str
-    digest: str
-    until: str
-
-
-@dataclass(frozen=True, slots=True)
-class QuarantineDetails(Details):
-    """The quarantined image, whether images built on it are covered too, and the incident ("" for none)."""
-
-    digest: str
-    descendants: bool
-    incident: str
-
-
-@dataclass(frozen=True, slots=True)
-class GrantDetails(Details):
-    """The user, the role and the repository pattern of a grant."""
-
-    user: str
-    role: str
-    repositories: str
-
-
-@dataclass(frozen=True, slots=True)
-class GrantCreated(GrantDetails):
-    """A grant, and when it expires: ISO 8601, or "never"."""
-
-    expires_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class GrantExpiry:
-    """When a grant expires: ISO 8601, or "never"."""
-
-    expires_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class GrantChanged(GrantDetails):
-    """A grant, and its expiry before and after the change."""
-
-    before: GrantExpiry
-    after: GrantExpiry
-
-
-@dataclass(frozen=True, slots=True)
-class RoleContent:
-    """The display name of a role and its verbs, sorted."""
-
-    name: str
-    verbs: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RoleCreated(Details):
-    """The short name of a new role, and its content."""
-
-    role: str
-    after: RoleContent
-
-
-@dataclass(frozen=True, slots=True)
-class RoleChanged(Details):
-    """The short name of a role, and its content before and after the change."""
-
-    role: str
-    before: RoleContent
-    after: RoleContent
-
-
-@dataclass(frozen=True, slots=True)
-class RoleDeleted(Details):
-    """The short name of a deleted role, and its last content."""
-
-    role: str
-    before: RoleContent
-
-
-@dataclass(frozen=True, slots=True)
-class UserCreated(Details):
-    """The name of a new account, whether it is an admin, and its secret: see `user.password_reset`."""
-
-    user: str
-    is_admin: bool
-    secret_kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class UserSecret(Details):
-    """The name of an account, and its new secret: a link, a password that must be changed, or one that stays.
-
-    A password from a command or the demonstration is exempt: it stays, and the votes of the account count.
-    """
-
-    user: str
-    secret_kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class LinkUsed(Details):
-    """The account, the kind of link, who created it, and whether it was used from the address where it was created."""
-
-    user: str
-    kind: str
-    made_by: str
-    same_address: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """The name, mail and time zone of a person."""
-
-    name: str
-    mail: str
-    time_zone: str
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileChanged(Details):
-    """The name of an account, and its profile before and after the change."""
-
-    user: str
-    before: Profile
-    after: Profile
-
-
-@dataclass(frozen=True, slots=True)
-class UserUnlocked(Details):
-    """The name of an account, and the number of failed sign-ins that were cleared."""
-
-    user: str
-    forgotten: int
-
-
-@dataclass(frozen=True, slots=True)
-class TokenCreated(Details):
-    """A new token: its owner, first characters (not secret), lifetime in days, and kind: pat, rob or ref.
-
-    `parent` has the first characters of the token that was used to create it; "" for none. `seen_by` is the other user
-    who saw its text; "" for none. A token from a command or the demonstration is exempt: votes with it count.
-    """
-
-    user: str
-    lookup: str
-    days: float
-    kind: str
-    parent: str
-    seen_by: str
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRevoked(Details):
-    """The owner of a token, and the first characters of the token (not secret)."""
-
-    user: str
-    lookup: str
-
-
-@dataclass(frozen=True, slots=True)
-class RobotTakenOver(Details):
-    """A robot, the user responsible for it before ("" for none) and now, and the number of tokens revoked with it."""
-
-    user: str
-    before: str
-    after: str
-    revoked: int
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentCreated(Details):
-    """The repository prefix of a new environment, the number of approvals it requires, and its registry."""
-
-    prefix: str
-    required_approvals: int
-    registry: str
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentChanged(Details):
-    """The changed settings before and after, as text. `is_about_approvals`: who must approve, or how many."""
-
-    before: dict[str, str]
-    after: dict[str, str]
-    is_about_approvals: bool
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentRemoved(Details):
-    """The short name and the repository prefix of the removed environment."""
-
-    slug: str
-    prefix: str
-
-
-@dataclass(frozen=True, slots=True)
-class WindowDetails(Details):
-    """The name, kind and place of a window, and when it applies: local start, seconds, time zone, repetition."""
-
-    name: str
-    kind: str
-    place: str
-    starts_at: str
-    duration_s: int
-    time_zone: str
-    rule: str
-
-
-@dataclass(frozen=True, slots=True)
-class HoldDetails(Details):
-    """The place and the scope of a hold (auto, all or stop), and when it expires: a time, or "never"."""
-
-    place: str
-    scope: str
-    expires_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class AccessRefused(Details):
-    """The refused request: HTTP method, path (at most 300 characters), and the error code of the answer."""
-
-    method: str
-    path: str
-    code: str
-
-
-@dataclass(frozen=True, slots=True)
-class AuditExported(Details):
-    """The file format of an export, and the filter fields that were set."""
-
-    format: str
-    filter: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class DemoSeeded(Details):
-    """The names of the demonstration accounts, sorted."""
-
-    accounts: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class JobState:
-    """The state of a job."""
-
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobCancelled(Details):
-    """The kind of a job, and its state before it was cancelled."""
-
-    kind: str
-    before: JobState
-
-
-@dataclass(frozen=True, slots=True)
-class JobRetried(Details):
-    """The kind of a job, and the id of the new job."""
-
-    kind: str
-    again: int
-
-
-@dataclass(frozen=True, slots=True)
-class AdvisoriesSynced(Details):
-    """The numbers of stored advisories, of those that the feed no longer lists, of errors, and of unreadable ranges.
-
-    Packages in an unreadable range have findings in state `unknown`.
-    """
-
-    stored: int
-    tombstoned: int
-    errors: int
-    unreadable: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FeedDetails(Details):
-    """The feed, its kind and address, and the hours between two synchronisations; 0 without a schedule."""
-
-    feed: str
-    kind: str
-    location: str
-    every_hours: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ExploitsSynced(Details):
-    """The kind of the list (kev, epss), and the numbers of its entries, and of those that are new, changed and gone."""
-
-    kind: str
-    entries: int
-    added: int
-    changed: int
-    removed: int
-
-
-@dataclass(frozen=True, slots=True)
-class InventoryImported(Details):
-    """The numbers of added images, of images whose packages were stored, and of entries in repositories."""
-
-    images: int
-    scanned: int
-    placed: int
-
-
-@dataclass(frozen=True, slots=True)
-class KeysRotated(Details):
-    """The id of the current key (not secret), and the numbers of secrets encrypted with it and of unreadable ones."""
-
-    key: str
-    sealed: int
-    unreadable: int
-
-
-@dataclass(frozen=True, slots=True)
-class LineageDeclared(Details):
-    """The digest of the declared base image."""
-
-    base: str
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePushed(Details):
-    """The pushed tag ("" for a push by digest), how it was detected, the image's kind, and the digest it replaced."""
-
-    tag: str
-    via: str
-    kind: str
-    replaced: str
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePushAttributed(Details):
-    """The pushed tag, and how the push was detected."""
-
-    tag: str
-    via: str
-
-
-@dataclass(frozen=True, slots=True)
-class TagMoveRefused(Details):
-    """The protected tag, and the digest that it is moved back to ("" for none)."""
-
-    tag: str
-    kept: str
-
-
-@dataclass(frozen=True, slots=True)
-class TagsProtected(Details):
-    """The protected tag patterns of a repository before the change, and the new ones."""
-
-    before: tuple[str, ...]
-    patterns: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RepositoryDescribed(Details):
-    """The description of a repository before and after the change."""
-
-    before: str
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
-class MetadataChanged(Details):
-    """The key and the type of the metadata, and the value before and after; "" for none."""
-
-    key: str
-    kind: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeletionRequested(Details):
-    """The tag to delete; "" for an image with all its tags."""
-
-    tag: str
-
-
-@dataclass(frozen=True, slots=True)
-class TeamName:
-    """The display name of a team."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class SigningKeyDetails(Details):
-    """The name of the signing key, and the SHA-256 of its public key."""
-
-    key: str
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryDetails(Details):
-    """A registry, our user name there, and whether its password was given or removed, and its authorities changed."""
-
-    registry: str
-    endpoint: str
-    username: str
-    is_password_changed: bool
-    is_certificate_changed: bool  # of the certificate authorities that are trusted for it
-
-
-@dataclass(frozen=True, slots=True)
-class SourceDetails(Details):
-    """The trusted source, its revision, the places that it covers, and its signers."""
-
-    source: str
-    revision: int
-    places: str
-    signers: str
-
-
-@dataclass(frozen=True, slots=True)
-class ExternalCheckDetails(Details):
-    """The name of an external check, as rules have it, and the host of its address."""
-
-    check: str
-    host: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelDetails(Details):
-    """The name and the kind of a channel, the host of its address, and its topics."""
-
-    channel: str
-    kind: str
-    host: str
-    topics: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TeamChanged(Details):
-    """The short name of a team, and its display name before and after the change."""
-
-    slug: str
-    before: TeamName
-    after: TeamName
-
-
-@dataclass(frozen=True, slots=True)
-class RepositoryMoved(Details):
-    """The short names of the team before, and of the team that has the repository now."""
-
-    before: str
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
-class RepositoriesMoved(Details):
-    """The short name of the team that has the repositories now, and their names."""
-
-    to_team: str
-    repositories: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TeamDeleted(Details):
-    """The short name of a deleted team, its display name, and the number of grants deleted with it."""
-
-    slug: str
-    before: TeamName
-    grants: int
-
-
-@dataclass(frozen=True, slots=True)
-class PromotionExecuting(Details):
-    """The digest of the evaluation that allowed a promotion, the fencing number of its job, and where it copies to."""
-
-    evaluation: str
-    fence: int
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class VoteLapsed(Details):
-    """The name of the person whose approval lapsed."""
-
-    voter: str
-
-
-@dataclass(frozen=True, slots=True)
-class BreakGlassUsed(Details):
-    """The incident, the titles of the bypassed requirements, and until when another person must review it."""
-
-    incident: str
-    bypassed: tuple[str, ...]
-    due_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class VerificationAsked(Details):
-    """Who verifies the promotion (manual or http), and until when."""
-
-    by: str
-    due_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class CommentMade(Details):
-    """The number of the thread, and whether the request waits until it is resolved. The text is not kept here."""
-
-    thread: int
-    is_blocking: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadResolved(Details):
-    """The number of the thread."""
-
-    thread: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewSettled(Details):
-    """What the review said: justified or unjustified."""
-
-    outcome: str
-
-
-@dataclass(frozen=True, slots=True)
-class PromotionRequested(Details):
-    """The tag in the target, and the kind: forward, rollback, rebuild-refresh or break-glass."""
-
-    tag: str
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseSetMembers(Details):
-    """The members as PR-13 shop/api:1.2@sha256:..., each with the tag in its target."""
-
-    members: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PromotionReminded(Details):
-    """The deadline that is near (approval or run), and its time."""
-
-    deadline: str
-    due_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class PromotionSuperseded(Details):
-    """The newer request that replaces this one, as PR-13."""
-
-    newer: str
-
-
-@dataclass(frozen=True, slots=True)
-class VoteWithdrawn(Details):
-    """The vote that was taken back: approve or object."""
-
-    vote: str
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectionOverruled(Details):
-    """The name of the person who had objected."""
-
-    voter: str
-
-
-@dataclass(frozen=True, slots=True)
-class RecipeChanged(Details):
-    """The number of the new revision."""
-
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class IngestFailed(Details):
-    """The keys of the rules at ingest that an image does not pass, and whether it is allowed: they only warn."""
-
-    rules: tuple[str, ...]
-    is_allowed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRebuilt(Details):
-    """The digest of the old image, and the method of the rebuild."""
-
-    old: str
-    method: str
-
-
-@dataclass(frozen=True, slots=True)
-class RebuildPlanned(Details):
-    """The number of images to rebuild, and what triggered the plan."""
-
-    images: int
-    trigger: str
-
-
-@dataclass(frozen=True, slots=True)
-class RebuildSuperseded(Details):
-    """The id of the newer wave."""
-
-    by: int
-
-
-@dataclass(frozen=True, slots=True)
-class RebuildFinished(Details):
-    """The final state of a wave."""
-
-    state: str
 
 
 # Actions that are not listed here have no details.

@@ -13,7 +13,8 @@ from django.db.models import QuerySet
 
 from accounts.models import User
 from lifecycle.audit import services
-from lifecycle.audit.actions import Action, AuditExported
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import AuditExported
 from lifecycle.audit.models import AuditEvent
 from lifecycle.audit.queries import filtered, for_list
 from lifecycle.audit.types import EventFilter

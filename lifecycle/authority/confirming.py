@@ -6,7 +6,8 @@ from django.db import transaction
 
 from accounts.models import User
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, UserDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details import UserDetails
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import limiter
 from lifecycle.core import context

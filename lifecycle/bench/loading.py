@@ -24,7 +24,8 @@ from accounts import tokens
 from accounts.models import ApiToken, Role, Team, User
 from accounts.queries import system_user
 from lifecycle.advisories import services as advisories
-from lifecycle.audit.actions import Action, ImagePushed
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_images import ImagePushed
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.bench.dataset import DISTRO, PlannedImage, planned_images, team_slugs

@@ -21,7 +21,8 @@ from accounts.queries import system_user
 from accounts.tokens import find_token
 from config.embedded.keys import write_private
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, DemoSeeded, UserSecret
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import DemoSeeded, UserSecret
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.services import add_member, create_api_token, create_person, create_team
 from lifecycle.authority.services.accounts import OPERATOR_MADE

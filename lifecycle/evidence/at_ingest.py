@@ -13,7 +13,8 @@ from django.urls import reverse
 from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, IngestFailed
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_images import IngestFailed
 from lifecycle.authority.queries import people_who
 from lifecycle.core import clock
 from lifecycle.evidence.findings import matching_images

@@ -9,7 +9,8 @@ from django.db import transaction
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, DeletionRequested, RepositoryDescribed
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_images import DeletionRequested, RepositoryDescribed
 from lifecycle.authority.access import image_in, lock_repository
 from lifecycle.authority.rights import may, require
 from lifecycle.core.errors import Conflict, Malformed, NotFound

@@ -14,7 +14,8 @@ from django.db import transaction
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, MetadataChanged
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_images import MetadataChanged
 from lifecycle.authority.access import image_in, lock_repository
 from lifecycle.core.errors import Conflict, Malformed, NotFound
 from lifecycle.registry.models import Image, Metadata, Repository

@@ -12,7 +12,8 @@ from django.db import transaction
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, TagsProtected
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_images import TagsProtected
 from lifecycle.authority.access import lock_repository
 from lifecycle.authority.rights import may
 from lifecycle.core.errors import Malformed

@@ -11,7 +11,9 @@ from accounts.models import User
 from accounts.queries import system_user
 from lifecycle import events
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, ImagePushAttributed, ImagePushed, TagDetails, TagMoveRefused
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details import TagDetails
+from lifecycle.audit.details_of_images import ImagePushAttributed, ImagePushed, TagMoveRefused
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
 from lifecycle.core.errors import MalformedDigest

@@ -6,7 +6,8 @@ from django.db import transaction
 
 from accounts.models import User
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, JobCancelled, JobRetried, JobState
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import JobCancelled, JobRetried, JobState
 from lifecycle.core.errors import IllegalTransition
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.jobs import services

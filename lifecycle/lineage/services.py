@@ -11,7 +11,8 @@ from accounts.models import User
 from accounts.queries import system_user
 from lifecycle import events
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, LineageDeclared
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_images import LineageDeclared
 from lifecycle.core import locks
 from lifecycle.core.errors import Malformed
 from lifecycle.jobs import services as jobs

@@ -8,7 +8,8 @@ from django.db import transaction
 
 from accounts.models import Team, User
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, ChannelDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import ChannelDetails
 from lifecycle.core import clock, sealing
 from lifecycle.core.errors import Conflict, Malformed, StaleVersion
 from lifecycle.core.reasons import refuse_if

@@ -16,7 +16,8 @@ from django.db.models import Q
 from accounts.models import User
 from accounts.queries import system_user
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, ChannelDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import ChannelDetails
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed
 from lifecycle.core.states import check_move

@@ -9,7 +9,8 @@ from django.db import transaction
 from accounts.models import Team, User
 from lifecycle import events
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, ExternalCheckDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import ExternalCheckDetails
 from lifecycle.core import sealing
 from lifecycle.core.errors import Conflict, Malformed, StaleVersion
 from lifecycle.core.reasons import refuse_if

@@ -11,7 +11,8 @@ from django.db import transaction
 from accounts.models import User
 from lifecycle import events
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, PolicySaved
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import PolicySaved
 from lifecycle.core.errors import Malformed, PolicyBlocked, StaleVersion
 from lifecycle.core.reasons import refuse_if
 from lifecycle.core.types import Digest

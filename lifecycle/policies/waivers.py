@@ -14,7 +14,8 @@ from accounts.verbs import Verb
 from lifecycle import events
 from lifecycle.advisories.models import Match
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, WaiverDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import WaiverDetails
 from lifecycle.authority.identity import why_not_counted, why_token_not_counted
 from lifecycle.authority.rights import may
 from lifecycle.core import clock, context

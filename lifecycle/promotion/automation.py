@@ -12,7 +12,8 @@ from django.db.models.functions import Now
 
 from accounts.queries import system_user
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, PromotionReminded, PromotionSuperseded
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import PromotionReminded, PromotionSuperseded
 from lifecycle.core.errors import LifecycleError
 from lifecycle.environments.models import Environment
 from lifecycle.promotion import release_sets, services

@@ -12,7 +12,8 @@ from accounts.models import User
 from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, BreakGlassUsed, ReviewSettled
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import BreakGlassUsed, ReviewSettled
 from lifecycle.authority.confirming import confirm_password
 from lifecycle.authority.rights import may
 from lifecycle.core import clock

@@ -14,7 +14,8 @@ from accounts.models import Role, Team, User
 from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, EnvironmentChanged, EnvironmentRemoved
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import EnvironmentChanged, EnvironmentRemoved
 from lifecycle.authority.access import registry_for_target
 from lifecycle.authority.queries import environments_visible_to, teams_visible_to
 from lifecycle.authority.rights import may, require

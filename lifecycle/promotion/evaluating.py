@@ -12,11 +12,9 @@ from django.db.models.functions import Now
 from accounts.models import User
 from accounts.queries import system_user
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import (
-    Action,
-    Details,
-    VoteLapsed,
-)
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details import Details
+from lifecycle.audit.details_of_promotion import VoteLapsed
 from lifecycle.core import clock
 from lifecycle.core.states import check_move
 from lifecycle.core.types import Digest

@@ -11,7 +11,8 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, HoldDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import HoldDetails
 from lifecycle.authority.access import repository_named
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, NotFound

@@ -10,7 +10,8 @@ from django.db.models import QuerySet
 
 from accounts.models import User
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, WindowDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import WindowDetails
 from lifecycle.core import clock
 from lifecycle.core.errors import Malformed, NotFound
 from lifecycle.core.reasons import refuse_if

@@ -12,7 +12,8 @@ from typing import Any, Final
 from django.db import transaction
 
 from accounts.queries import system_user
-from lifecycle.audit.actions import Action, TagDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details import TagDetails
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict
 from lifecycle.core.reasons import Reason, refuse_if

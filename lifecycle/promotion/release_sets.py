@@ -17,8 +17,8 @@ from django.db.models.functions import Now
 from accounts.models import User
 from accounts.queries import system_user
 from accounts.verbs import Verb
-from lifecycle.audit.actions import (
-    Action,
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import (
     ObjectionOverruled,
     PromotionExecuting,
     PromotionReminded,

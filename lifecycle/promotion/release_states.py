@@ -13,7 +13,9 @@ from django.db.models.functions import Now
 from accounts.models import User
 from accounts.queries import system_user
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, Details, PromotionSuperseded
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details import Details
+from lifecycle.audit.details_of_promotion import PromotionSuperseded
 from lifecycle.core import clock
 from lifecycle.core.states import check_move
 from lifecycle.promotion.models import PromotionRequest, ReleaseSet

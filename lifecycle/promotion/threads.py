@@ -9,7 +9,8 @@ from django.db import transaction
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, CommentMade, ThreadResolved
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import CommentMade, ThreadResolved
 from lifecycle.authority.rights import may
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, NotFound

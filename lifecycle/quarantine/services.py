@@ -9,7 +9,8 @@ from django.db import transaction
 from accounts.models import User
 from lifecycle import events
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, QuarantineDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import QuarantineDetails
 from lifecycle.authority.identity import why_not_counted, why_token_not_counted
 from lifecycle.core import clock, context, locks
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed

@@ -11,7 +11,8 @@ from django.db.models import Q
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, RebuildPlanned
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_images import RebuildPlanned
 from lifecycle.authority.access import repository_named
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.authority.rights import may, require

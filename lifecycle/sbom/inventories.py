@@ -22,7 +22,8 @@ from django.utils.text import slugify
 from accounts.models import Team, User
 from lifecycle import events
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, InventoryImported
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_images import InventoryImported
 from lifecycle.core import clock, locks
 from lifecycle.core.errors import LifecycleError, Malformed
 from lifecycle.core.types import Digest, parse_repository_name, parse_tag

@@ -12,7 +12,8 @@ from django.db.models import Exists, OuterRef
 from accounts.models import Team, User
 from accounts.queries import system_user
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, SourceDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import SourceDetails
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, LifecycleError, Malformed, RegistryUnavailable, StaleVersion
 from lifecycle.core.reasons import refuse_if

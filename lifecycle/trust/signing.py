@@ -14,7 +14,8 @@ from django.db.models import Q
 
 from accounts.models import User
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, SigningKeyDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import SigningKeyDetails
 from lifecycle.core import clock, sealing
 from lifecycle.core.errors import Conflict, Malformed, NotFound
 from lifecycle.core.reasons import Reason, refuse_if

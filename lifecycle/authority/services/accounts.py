@@ -22,7 +22,9 @@ from django.db.models.functions import Now
 from accounts.models import AccountLink, ApiToken, User
 from lifecycle import events
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, LinkUsed, Profile, ProfileChanged, UserCreated, UserDetails, UserSecret
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details import UserDetails
+from lifecycle.audit.details_of_access import LinkUsed, Profile, ProfileChanged, UserCreated, UserSecret
 from lifecycle.authority import limiter
 from lifecycle.authority.projection import project
 from lifecycle.authority.rights import is_above_grants

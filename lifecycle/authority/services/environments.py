@@ -10,7 +10,8 @@ from django.db.models import Q
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, EnvironmentCreated
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import EnvironmentCreated
 from lifecycle.authority.access import registry_for_target
 from lifecycle.authority.rights import require
 from lifecycle.core.errors import Conflict

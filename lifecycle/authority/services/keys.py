@@ -6,7 +6,8 @@ from django.db import transaction
 
 from accounts.models import User
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, KeysRotated
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import KeysRotated
 from lifecycle.core import sealing
 
 

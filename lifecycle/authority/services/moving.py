@@ -13,7 +13,8 @@ from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle import events
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, RepositoriesMoved, RepositoryMoved
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import RepositoriesMoved, RepositoryMoved
 from lifecycle.authority.access import team_for
 from lifecycle.authority.grants import live_grants
 from lifecycle.authority.projection import project

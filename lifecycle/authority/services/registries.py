@@ -12,7 +12,8 @@ from django.db import transaction
 
 from accounts.models import User
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, RegistryDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import RegistryDetails
 from lifecycle.authority.access import registries_for, registry_for
 from lifecycle.core.errors import Conflict, Malformed, NotFound, StaleVersion
 from lifecycle.core.http import ForbiddenDestination, origin, parse_outbound_url

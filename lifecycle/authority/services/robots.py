@@ -15,7 +15,9 @@ from django.db import IntegrityError, transaction
 from accounts.models import ApiToken, Membership, Robot, Team, User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, RobotTakenOver, UserDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details import UserDetails
+from lifecycle.audit.details_of_access import RobotTakenOver
 from lifecycle.authority.grants import live_grants
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.projection import project

@@ -12,7 +12,8 @@ from accounts.models import Role, User
 from accounts.verbs import Verb
 from lifecycle import events
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, RoleChanged, RoleContent, RoleCreated, RoleDeleted
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import RoleChanged, RoleContent, RoleCreated, RoleDeleted
 from lifecycle.authority.projection import project
 from lifecycle.authority.rights import is_above_grants
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted

@@ -12,8 +12,8 @@ from accounts.models import Membership, Role, Team, User
 from accounts.verbs import Verb
 from lifecycle import events
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import (
-    Action,
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import (
     GrantChanged,
     GrantCreated,
     GrantDetails,

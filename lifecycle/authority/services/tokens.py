@@ -11,7 +11,8 @@ from django.db import transaction
 from accounts import tokens
 from accounts.models import ApiToken, Robot, Team, User
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, TokenCreated, TokenRevoked
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import TokenCreated, TokenRevoked
 from lifecycle.core import clock
 from lifecycle.core.errors import Malformed, NotFound, NotPermitted
 

@@ -9,7 +9,8 @@ from django.db import transaction
 
 from accounts.queries import system_user
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, UserUnlocked
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import UserUnlocked
 from lifecycle.authority import limiter
 
 

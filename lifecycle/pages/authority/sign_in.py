@@ -15,7 +15,8 @@ from django.urls import reverse
 from accounts.adapter import AccountAdapter
 from accounts.models import User
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, UserDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details import UserDetails
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import limiter
 from lifecycle.authority.services import note_password_changed

@@ -8,7 +8,9 @@ from django.db.models import QuerySet
 
 from accounts.models import User
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, Details, RebuildFinished
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details import Details
+from lifecycle.audit.details_of_images import RebuildFinished
 from lifecycle.core import clock
 from lifecycle.core.states import check_move
 from lifecycle.jobs import services as jobs

@@ -12,7 +12,8 @@ from django.db.models import Q
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, RecipeChanged
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_images import RecipeChanged
 from lifecycle.authority.access import lock_repository, repository_for
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core.errors import Malformed

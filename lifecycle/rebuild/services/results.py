@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, ImageRebuilt
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_images import ImageRebuilt
 from lifecycle.core import clock
 from lifecycle.evidence.findings import diff_of_images, matches_of_images
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe

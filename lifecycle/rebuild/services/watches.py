@@ -8,7 +8,8 @@ from accounts.models import User
 from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, TagDetails
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details import TagDetails
 from lifecycle.authority.access import lock_repository
 from lifecycle.core.errors import NotFound
 from lifecycle.core.types import parse_tag

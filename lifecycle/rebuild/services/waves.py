@@ -7,7 +7,8 @@ from django.db.models import Exists, OuterRef
 
 from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.audit.actions import Action, RebuildSuperseded
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_images import RebuildSuperseded
 from lifecycle.authority.rights import require
 from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition

@@ -9,7 +9,9 @@ from django.test import Client
 
 from accounts.queries import system_user
 from lifecycle.audit import services
-from lifecycle.audit.actions import Action, Details, TagDetails, UserDetails, VoteLapsed
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details import Details, TagDetails, UserDetails
+from lifecycle.audit.details_of_promotion import VoteLapsed
 from lifecycle.audit.models import AuditEvent, AuditPending
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.context import RequestContext, request_context

@@ -12,7 +12,8 @@ from django.test import Client
 from accounts.models import User
 from accounts.queries import system_user
 from lifecycle.audit import services
-from lifecycle.audit.actions import Action, GrantCreated, RoleChanged, RoleContent, RoleDeleted
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_access import GrantCreated, RoleChanged, RoleContent, RoleDeleted
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core.context import RequestContext, request_context
 from lifecycle.pages.templatetags.gravingdock import event_subject

@@ -12,7 +12,8 @@ from django.urls import reverse
 from accounts.models import Role, User
 from accounts.queries import system_user
 from lifecycle.audit import services as audit
-from lifecycle.audit.actions import Action, PromotionSuperseded
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_promotion import PromotionSuperseded
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core import clock
 from lifecycle.environments.models import Environment

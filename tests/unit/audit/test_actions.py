@@ -9,38 +9,46 @@ from typing import NamedTuple
 
 import pytest
 
-from lifecycle.audit import actions
-from lifecycle.audit.actions import DETAILS_OF, Action, Details
+from lifecycle.audit import details
+from lifecycle.audit import details_of_access as of_access
+from lifecycle.audit import details_of_images as of_images
+from lifecycle.audit import details_of_promotion as of_promotion
+from lifecycle.audit.actions import DETAILS_OF, Action
+from lifecycle.audit.details import Details
 
 ROOT = Path(__file__).parents[3]
 SOURCES = [path for folder in ("accounts", "lifecycle") for path in sorted((ROOT / folder).rglob("*.py"))]
 AUDIT_TESTS = sorted((ROOT / "tests" / "integration" / "audit").rglob("*.py"))
-BEFORE = actions.RoleContent("Crew", ("image.view",))
-AFTER = actions.RoleContent("Crew", ("image.scan", "image.view"))
+# All that the modules of details define, by name.
+DEFINED = {**vars(details), **vars(of_access), **vars(of_images), **vars(of_promotion)}
+BEFORE = of_access.RoleContent("Crew", ("image.view",))
+AFTER = of_access.RoleContent("Crew", ("image.scan", "image.view"))
 # These keys are stored permanently: renaming a field changes what exports and the API return.
 STORED = [
     (
-        actions.QuarantineDetails("sha256:ab", True, "INC-7"),
+        of_promotion.QuarantineDetails("sha256:ab", True, "INC-7"),
         {"digest": "sha256:ab", "descendants": True, "incident": "INC-7"},
     ),
-    (actions.UserDetails("kim"), {"user": "kim"}),
-    (actions.TagDetails("v1"), {"tag": "v1"}),
+    (details.UserDetails("kim"), {"user": "kim"}),
+    (details.TagDetails("v1"), {"tag": "v1"}),
     (
-        actions.ChannelDetails("ops", "webhook", "example.com", ("promotion.asked",)),
+        of_access.ChannelDetails("ops", "webhook", "example.com", ("promotion.asked",)),
         {"channel": "ops", "kind": "webhook", "host": "example.com", "topics": ["promotion.asked"]},
     ),
-    (actions.IngestFailed(("severe",), is_allowed=False), {"rules": ["severe"], "is_allowed": False}),
+    (of_images.IngestFailed(("severe",), is_allowed=False), {"rules": ["severe"], "is_allowed": False}),
     (
-        actions.ExternalCheckDetails("team:shop:lab", "example.com"),
+        of_promotion.ExternalCheckDetails("team:shop:lab", "example.com"),
         {"check": "team:shop:lab", "host": "example.com"},
     ),
-    (actions.GrantDetails("kim", "owner", "*"), {"user": "kim", "role": "owner", "repositories": "*"}),
+    (of_access.GrantDetails("kim", "owner", "*"), {"user": "kim", "role": "owner", "repositories": "*"}),
     (
-        actions.GrantCreated("kim", "owner", "*", "never"),
+        of_access.GrantCreated("kim", "owner", "*", "never"),
         {"user": "kim", "role": "owner", "repositories": "*", "expires_at": "never"},
     ),
     (
-        actions.GrantChanged("kim", "owner", "*", actions.GrantExpiry("never"), actions.GrantExpiry("2030-01-01")),
+        of_access.GrantChanged(
+            "kim", "owner", "*", of_access.GrantExpiry("never"), of_access.GrantExpiry("2030-01-01")
+        ),
         {
             "user": "kim",
             "role": "owner",
@@ -50,57 +58,57 @@ STORED = [
         },
     ),
     (
-        actions.RoleCreated("crew", AFTER),
+        of_access.RoleCreated("crew", AFTER),
         {"role": "crew", "after": {"name": "Crew", "verbs": ["image.scan", "image.view"]}},
     ),
     (
-        actions.RoleChanged("crew", BEFORE, AFTER),
+        of_access.RoleChanged("crew", BEFORE, AFTER),
         {
             "role": "crew",
             "before": {"name": "Crew", "verbs": ["image.view"]},
             "after": {"name": "Crew", "verbs": ["image.scan", "image.view"]},
         },
     ),
-    (actions.RoleDeleted("crew", BEFORE), {"role": "crew", "before": {"name": "Crew", "verbs": ["image.view"]}}),
+    (of_access.RoleDeleted("crew", BEFORE), {"role": "crew", "before": {"name": "Crew", "verbs": ["image.view"]}}),
     (
-        actions.UserCreated("kim", is_admin=True, secret_kind="link"),
+        of_access.UserCreated("kim", is_admin=True, secret_kind="link"),
         {"user": "kim", "is_admin": True, "secret_kind": "link"},
     ),
-    (actions.KeysRotated("0a1b2c3d", 2, 0), {"key": "0a1b2c3d", "sealed": 2, "unreadable": 0}),
-    (actions.UserSecret("kim", "link"), {"user": "kim", "secret_kind": "link"}),
+    (of_access.KeysRotated("0a1b2c3d", 2, 0), {"key": "0a1b2c3d", "sealed": 2, "unreadable": 0}),
+    (of_access.UserSecret("kim", "link"), {"user": "kim", "secret_kind": "link"}),
     (
-        actions.LinkUsed("kim", "reset", "ada", same_address=False),
+        of_access.LinkUsed("kim", "reset", "ada", same_address=False),
         {"user": "kim", "kind": "reset", "made_by": "ada", "same_address": False},
     ),
     (
-        actions.ProfileChanged("kim", actions.Profile("", "", "UTC"), actions.Profile("Kim", "k@x.org", "UTC")),
+        of_access.ProfileChanged("kim", of_access.Profile("", "", "UTC"), of_access.Profile("Kim", "k@x.org", "UTC")),
         {
             "user": "kim",
             "before": {"name": "", "mail": "", "time_zone": "UTC"},
             "after": {"name": "Kim", "mail": "k@x.org", "time_zone": "UTC"},
         },
     ),
-    (actions.UserUnlocked("kim", 3), {"user": "kim", "forgotten": 3}),
+    (of_access.UserUnlocked("kim", 3), {"user": "kim", "forgotten": 3}),
     (
-        actions.TokenCreated("kim", "abc", 90, "pat", "", "ada"),
+        of_access.TokenCreated("kim", "abc", 90, "pat", "", "ada"),
         {"user": "kim", "lookup": "abc", "days": 90, "kind": "pat", "parent": "", "seen_by": "ada"},
     ),
     (
-        actions.RobotTakenOver("shop+ci", "kim", "lee", 2),
+        of_access.RobotTakenOver("shop+ci", "kim", "lee", 2),
         {"user": "shop+ci", "before": "kim", "after": "lee", "revoked": 2},
     ),
-    (actions.TokenRevoked("kim", "abc"), {"user": "kim", "lookup": "abc"}),
+    (of_access.TokenRevoked("kim", "abc"), {"user": "kim", "lookup": "abc"}),
     (
-        actions.EnvironmentCreated("dev", 1, "managed"),
+        of_promotion.EnvironmentCreated("dev", 1, "managed"),
         {"prefix": "dev", "required_approvals": 1, "registry": "managed"},
     ),
     (
-        actions.EnvironmentChanged({"soak_s": "0"}, {"soak_s": "60"}, False),
+        of_promotion.EnvironmentChanged({"soak_s": "0"}, {"soak_s": "60"}, False),
         {"before": {"soak_s": "0"}, "after": {"soak_s": "60"}, "is_about_approvals": False},
     ),
-    (actions.EnvironmentRemoved("dev", "dev"), {"slug": "dev", "prefix": "dev"}),
+    (of_promotion.EnvironmentRemoved("dev", "dev"), {"slug": "dev", "prefix": "dev"}),
     (
-        actions.WindowDetails("sale", "freeze", "team shop", "2026-11-26T16:00:00", 60, "UTC", ""),
+        of_promotion.WindowDetails("sale", "freeze", "team shop", "2026-11-26T16:00:00", 60, "UTC", ""),
         {
             "name": "sale",
             "kind": "freeze",
@@ -112,69 +120,69 @@ STORED = [
         },
     ),
     (
-        actions.HoldDetails("shop/production", "all", "never"),
+        of_promotion.HoldDetails("shop/production", "all", "never"),
         {"place": "shop/production", "scope": "all", "expires_at": "never"},
     ),
-    (actions.AccessRefused("POST", "/x/", "not_found"), {"method": "POST", "path": "/x/", "code": "not_found"}),
-    (actions.AuditExported("csv", {"team": "shop"}), {"format": "csv", "filter": {"team": "shop"}}),
-    (actions.DemoSeeded(("a", "b")), {"accounts": ["a", "b"]}),
-    (actions.JobCancelled("scan", actions.JobState("queued")), {"kind": "scan", "before": {"state": "queued"}}),
-    (actions.JobRetried("scan", 7), {"kind": "scan", "again": 7}),
+    (of_access.AccessRefused("POST", "/x/", "not_found"), {"method": "POST", "path": "/x/", "code": "not_found"}),
+    (of_access.AuditExported("csv", {"team": "shop"}), {"format": "csv", "filter": {"team": "shop"}}),
+    (of_access.DemoSeeded(("a", "b")), {"accounts": ["a", "b"]}),
+    (of_access.JobCancelled("scan", of_access.JobState("queued")), {"kind": "scan", "before": {"state": "queued"}}),
+    (of_access.JobRetried("scan", 7), {"kind": "scan", "again": 7}),
     (
-        actions.AdvisoriesSynced(3, 2, 1, 4),
+        of_images.AdvisoriesSynced(3, 2, 1, 4),
         {"stored": 3, "tombstoned": 2, "errors": 1, "unreadable": 4},
     ),
     (
-        actions.FeedDetails("kev", "kev", "https://example.com/kev.json", 4),
+        of_images.FeedDetails("kev", "kev", "https://example.com/kev.json", 4),
         {"feed": "kev", "kind": "kev", "location": "https://example.com/kev.json", "every_hours": 4},
     ),
     (
-        actions.ExploitsSynced("kev", 9, 3, 2, 1),
+        of_images.ExploitsSynced("kev", 9, 3, 2, 1),
         {"kind": "kev", "entries": 9, "added": 3, "changed": 2, "removed": 1},
     ),
-    (actions.InventoryImported(3, 2, 1), {"images": 3, "scanned": 2, "placed": 1}),
-    (actions.LineageDeclared("sha256:a"), {"base": "sha256:a"}),
+    (of_images.InventoryImported(3, 2, 1), {"images": 3, "scanned": 2, "placed": 1}),
+    (of_images.LineageDeclared("sha256:a"), {"base": "sha256:a"}),
     (
-        actions.ImagePushed("v1", "push", "index", ""),
+        of_images.ImagePushed("v1", "push", "index", ""),
         {"tag": "v1", "via": "push", "kind": "index", "replaced": ""},
     ),
-    (actions.ImagePushAttributed("v1", "push"), {"tag": "v1", "via": "push"}),
-    (actions.TagMoveRefused("v1", "sha256:a"), {"tag": "v1", "kept": "sha256:a"}),
-    (actions.TagsProtected((), ("v*",)), {"before": [], "patterns": ["v*"]}),
-    (actions.RepositoryDescribed("", "The shop."), {"before": "", "after": "The shop."}),
-    (actions.DeletionRequested("v1"), {"tag": "v1"}),
+    (of_images.ImagePushAttributed("v1", "push"), {"tag": "v1", "via": "push"}),
+    (of_images.TagMoveRefused("v1", "sha256:a"), {"tag": "v1", "kept": "sha256:a"}),
+    (of_images.TagsProtected((), ("v*",)), {"before": [], "patterns": ["v*"]}),
+    (of_images.RepositoryDescribed("", "The shop."), {"before": "", "after": "The shop."}),
+    (of_images.DeletionRequested("v1"), {"tag": "v1"}),
     (
-        actions.MetadataChanged("owner", "text", "", "kim"),
+        of_images.MetadataChanged("owner", "text", "", "kim"),
         {"key": "owner", "kind": "text", "before": "", "after": "kim"},
     ),
     (
-        actions.TeamChanged("shop", actions.TeamName("Shop"), actions.TeamName("The shop")),
+        of_access.TeamChanged("shop", of_access.TeamName("Shop"), of_access.TeamName("The shop")),
         {"slug": "shop", "before": {"name": "Shop"}, "after": {"name": "The shop"}},
     ),
     (
-        actions.TeamDeleted("shop", actions.TeamName("Shop"), 2),
+        of_access.TeamDeleted("shop", of_access.TeamName("Shop"), 2),
         {"slug": "shop", "before": {"name": "Shop"}, "grants": 2},
     ),
-    (actions.RepositoryMoved("shop", "pay"), {"before": "shop", "after": "pay"}),
+    (of_access.RepositoryMoved("shop", "pay"), {"before": "shop", "after": "pay"}),
     (
-        actions.RepositoriesMoved("pay", ("shop/api",)),
+        of_access.RepositoriesMoved("pay", ("shop/api",)),
         {"to_team": "pay", "repositories": ["shop/api"]},
     ),
     (
-        actions.PolicySaved("team shop", 3, "sha256:a", ("+ signed",)),
+        of_promotion.PolicySaved("team shop", 3, "sha256:a", ("+ signed",)),
         {"scope": "team shop", "revision": 3, "digest": "sha256:a", "changes": ["+ signed"]},
     ),
     (
-        actions.WaiverDetails("no_findings", "CVE-2026-1", "openssl", "", "2026-12-01"),
+        of_promotion.WaiverDetails("no_findings", "CVE-2026-1", "openssl", "", "2026-12-01"),
         {"rule": "no_findings", "advisory": "CVE-2026-1", "package": "openssl", "digest": "", "until": "2026-12-01"},
     ),
-    (actions.SigningKeyDetails("release", "ab12"), {"key": "release", "fingerprint": "ab12"}),
+    (of_access.SigningKeyDetails("release", "ab12"), {"key": "release", "fingerprint": "ab12"}),
     (
-        actions.SourceDetails("debian", 2, "registry.example/debian", "key release"),
+        of_promotion.SourceDetails("debian", 2, "registry.example/debian", "key release"),
         {"source": "debian", "revision": 2, "places": "registry.example/debian", "signers": "key release"},
     ),
     (
-        actions.RegistryDetails(
+        of_access.RegistryDetails(
             "harbor", "https://harbor.example.com", "robot", is_password_changed=True, is_certificate_changed=False
         ),
         {
@@ -186,35 +194,35 @@ STORED = [
         },
     ),
     (
-        actions.PromotionExecuting("sha256:a", 2, "registry.example.com/production/shop/api"),
+        of_promotion.PromotionExecuting("sha256:a", 2, "registry.example.com/production/shop/api"),
         {"evaluation": "sha256:a", "fence": 2, "target": "registry.example.com/production/shop/api"},
     ),
-    (actions.VoteLapsed("kim"), {"voter": "kim"}),
+    (of_promotion.VoteLapsed("kim"), {"voter": "kim"}),
     (
-        actions.PromotionReminded("run", "2026-11-28T10:00:00+00:00"),
+        of_promotion.PromotionReminded("run", "2026-11-28T10:00:00+00:00"),
         {"deadline": "run", "due_at": "2026-11-28T10:00:00+00:00"},
     ),
-    (actions.PromotionRequested("1.0", "rollback"), {"tag": "1.0", "kind": "rollback"}),
+    (of_promotion.PromotionRequested("1.0", "rollback"), {"tag": "1.0", "kind": "rollback"}),
     (
-        actions.BreakGlassUsed("INC-7", ("1 approval",), "2026-11-28T10:00:00+00:00"),
+        of_promotion.BreakGlassUsed("INC-7", ("1 approval",), "2026-11-28T10:00:00+00:00"),
         {"incident": "INC-7", "bypassed": ["1 approval"], "due_at": "2026-11-28T10:00:00+00:00"},
     ),
     (
-        actions.VerificationAsked("manual", "2026-11-28T10:00:00+00:00"),
+        of_promotion.VerificationAsked("manual", "2026-11-28T10:00:00+00:00"),
         {"by": "manual", "due_at": "2026-11-28T10:00:00+00:00"},
     ),
-    (actions.CommentMade(4, True), {"thread": 4, "is_blocking": True}),
-    (actions.ThreadResolved(4), {"thread": 4}),
-    (actions.ReviewSettled("justified"), {"outcome": "justified"}),
-    (actions.ReleaseSetMembers(("PR-2 shop/api:1@sha256:a",)), {"members": ["PR-2 shop/api:1@sha256:a"]}),
-    (actions.PromotionSuperseded("PR-2"), {"newer": "PR-2"}),
-    (actions.VoteWithdrawn("object"), {"vote": "object"}),
-    (actions.ObjectionOverruled("kim"), {"voter": "kim"}),
-    (actions.RecipeChanged(2), {"revision": 2}),
-    (actions.ImageRebuilt("sha256:a", "rebase"), {"old": "sha256:a", "method": "rebase"}),
-    (actions.RebuildPlanned(4, "watch"), {"images": 4, "trigger": "watch"}),
-    (actions.RebuildSuperseded(9), {"by": 9}),
-    (actions.RebuildFinished("succeeded"), {"state": "succeeded"}),
+    (of_promotion.CommentMade(4, True), {"thread": 4, "is_blocking": True}),
+    (of_promotion.ThreadResolved(4), {"thread": 4}),
+    (of_promotion.ReviewSettled("justified"), {"outcome": "justified"}),
+    (of_promotion.ReleaseSetMembers(("PR-2 shop/api:1@sha256:a",)), {"members": ["PR-2 shop/api:1@sha256:a"]}),
+    (of_promotion.PromotionSuperseded("PR-2"), {"newer": "PR-2"}),
+    (of_promotion.VoteWithdrawn("object"), {"vote": "object"}),
+    (of_promotion.ObjectionOverruled("kim"), {"voter": "kim"}),
+    (of_images.RecipeChanged(2), {"revision": 2}),
+    (of_images.ImageRebuilt("sha256:a", "rebase"), {"old": "sha256:a", "method": "rebase"}),
+    (of_images.RebuildPlanned(4, "watch"), {"images": 4, "trigger": "watch"}),
+    (of_images.RebuildSuperseded(9), {"by": 9}),
+    (of_images.RebuildFinished("succeeded"), {"state": "succeeded"}),
 ]
 
 
@@ -230,7 +238,7 @@ def test_details_are_stored_by_field_name(details, stored):
 
 
 def test_every_details_class_belongs_to_an_action_and_is_tested():
-    classes = {kind for kind in vars(actions).values() if isinstance(kind, type) and issubclass(kind, Details)}
+    classes = {kind for kind in DEFINED.values() if isinstance(kind, type) and issubclass(kind, Details)}
     assert set(DETAILS_OF.values()) == classes - {Details}
     assert {type(details) for details, _ in STORED} == classes - {Details}
 
@@ -296,7 +304,7 @@ def _details(call: ast.Call, function: ast.FunctionDef) -> str:
 
 
 def _is_details(value: ast.expr) -> bool:
-    return isinstance(value, ast.Call) and hasattr(actions, _name(value.func))
+    return isinstance(value, ast.Call) and _name(value.func) in DEFINED
 
 
 def _uses_of_action_parameter(function: ast.FunctionDef) -> list[ast.Name]:

@@ -1,0 +1,161 @@
+"""The details of audit events about images, advisories and rebuilds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lifecycle.audit.details import Details
+
+
+@dataclass(frozen=True, slots=True)
+class AdvisoriesSynced(Details):
+    """The numbers of stored advisories, of those that the feed no longer lists, of errors, and of unreadable ranges.
+
+    Packages in an unreadable range have findings in state `unknown`.
+    """
+
+    stored: int
+    tombstoned: int
+    errors: int
+    unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FeedDetails(Details):
+    """The feed, its kind and address, and the hours between two synchronisations; 0 without a schedule."""
+
+    feed: str
+    kind: str
+    location: str
+    every_hours: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExploitsSynced(Details):
+    """The kind of the list (kev, epss), and the numbers of its entries, and of those that are new, changed and gone."""
+
+    kind: str
+    entries: int
+    added: int
+    changed: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class InventoryImported(Details):
+    """The numbers of added images, of images whose packages were stored, and of entries in repositories."""
+
+    images: int
+    scanned: int
+    placed: int
+
+
+@dataclass(frozen=True, slots=True)
+class LineageDeclared(Details):
+    """The digest of the declared base image."""
+
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePushed(Details):
+    """The pushed tag ("" for a push by digest), how it was detected, the image's kind, and the digest it replaced."""
+
+    tag: str
+    via: str
+    kind: str
+    replaced: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePushAttributed(Details):
+    """The pushed tag, and how the push was detected."""
+
+    tag: str
+    via: str
+
+
+@dataclass(frozen=True, slots=True)
+class TagMoveRefused(Details):
+    """The protected tag, and the digest that it is moved back to ("" for none)."""
+
+    tag: str
+    kept: str
+
+
+@dataclass(frozen=True, slots=True)
+class TagsProtected(Details):
+    """The protected tag patterns of a repository before the change, and the new ones."""
+
+    before: tuple[str, ...]
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryDescribed(Details):
+    """The description of a repository before and after the change."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataChanged(Details):
+    """The key and the type of the metadata, and the value before and after; "" for none."""
+
+    key: str
+    kind: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionRequested(Details):
+    """The tag to delete; "" for an image with all its tags."""
+
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeChanged(Details):
+    """The number of the new revision."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class IngestFailed(Details):
+    """The keys of the rules at ingest that an image does not pass, and whether it is allowed: they only warn."""
+
+    rules: tuple[str, ...]
+    is_allowed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRebuilt(Details):
+    """The digest of the old image, and the method of the rebuild."""
+
+    old: str
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildPlanned(Details):
+    """The number of images to rebuild, and what triggered the plan."""
+
+    images: int
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildSuperseded(Details):
+    """The id of the newer wave."""
+
+    by: int
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildFinished(Details):
+    """The final state of a wave."""
+
+    state: str
