@@ -26,6 +26,7 @@ from lifecycle.remedies.queries import (
     environment_called,
     groups_for,
     rows_of,
+    unknown_images,
 )
 
 _LEVELS: Final = (CRITICAL, HIGH, MEDIUM, LOW)
@@ -78,6 +79,9 @@ class FixSerializer(serializers.Serializer[Group]):
 class FixListSerializer(serializers.Serializer[Any]):
     total = serializers.IntegerField(help_text="Remedies in all")
     findings = serializers.IntegerField(help_text="Findings of all of them")
+    unknown_images = serializers.IntegerField(
+        help_text="Tagged images, of the team if one is given, that are not scanned or not judged in full"
+    )
     kev_read_at = serializers.DateTimeField(
         allow_null=True, help_text="When a KEV list was last read; null: never, so that nobody knows what is exploited"
     )
@@ -143,6 +147,7 @@ class FixesView(APIView):
         answer = {
             "total": found.total,
             "findings": found.findings,
+            "unknown_images": unknown_images(user, team=team),
             "kev_read_at": exploit_feeds().kev_read_at,
             "results": found.groups,
         }

@@ -21,7 +21,7 @@ def look_again() -> None:
 @handler(REMEDIES)
 def find_remedies(run: JobRun) -> None:
     """Find the remedies of what changed, batch by batch. Safe to run twice; a killed one begins again."""
-    now = clock.now()
+    now, exploits = clock.now(), services.exploits_read_at()
     ids, _ = services.to_find(now)
     is_complete = True
     for start in range(0, len(ids), services.BATCH):
@@ -29,5 +29,5 @@ def find_remedies(run: JobRun) -> None:
             is_complete &= services.find(ids[start : start + services.BATCH])
         run.progress(min(start + services.BATCH, len(ids)), len(ids), "repositories")
     with run.fenced():
-        services.remember(now, is_complete=is_complete)
+        services.remember(now, exploits, is_complete=is_complete)
     run.progress(len(ids), len(ids))

@@ -198,6 +198,32 @@ def environment_called(actor: User, text: str) -> Environment | None:
     return environments_visible_to(actor).filter(team__slug=team, slug=slug).first()
 
 
+# Tagged images of source repositories; of an index, its platform manifests.
+_UNKNOWN: Final = """
+SELECT count(DISTINCT image.id) FROM lifecycle_tag tag
+JOIN lifecycle_repository repository ON repository.id = tag.repository_id AND repository.source_id IS NULL
+JOIN accounts_team team ON team.id = repository.team_id
+LEFT JOIN lifecycle_indexentry entry ON entry.index_id = tag.image_id
+JOIN lifecycle_image image ON image.id = coalesce(entry.child_id, tag.image_id) AND image.kind = 'manifest'
+WHERE (image.scanned_at IS NULL OR image.unjudged_count > 0 OR image.package_count = 0) AND {where}
+"""
+
+
+def unknown_images(actor: User, *, team: str = "") -> int:
+    """Return the number of tagged images that `actor` can see and of which something is unknown.
+
+    They are not scanned, none of their packages was recognised, or some packages could not be judged. No remedy counts
+    what is unknown. One query.
+    """
+    where, values = visible_sql(actor, Verb.IMAGE_VIEW, "repository")
+    if team:
+        where, values = f"{where} AND team.slug = %s", [*values, team]
+    with connection.cursor() as cursor:
+        cursor.execute(_UNKNOWN.format(where=where), values)
+        count: int = cursor.fetchone()[0]
+    return count
+
+
 def rows_of(actor: User, key: str) -> QuerySet[Remedy]:
     """Return the rows of a group in repositories that `actor` can see, worst first."""
     rows = Remedy.objects.filter(key=key, repository__in=repositories_visible_to(actor))

@@ -178,12 +178,15 @@ def exploits_read_at() -> datetime | None:
     return found
 
 
-def remember(now: datetime, *, is_complete: bool) -> None:
-    """Store that all changes until `now` were looked at. Unless `is_complete`, they are looked at again next time."""
+def remember(now: datetime, exploits: datetime | None, *, is_complete: bool) -> None:
+    """Store that all changes until `now` were looked at, with the list of exploits that was current then.
+
+    Unless `is_complete`, they are looked at again next time.
+    """
     if not is_complete:
         return
     RemedyPass.objects.all().delete()
-    RemedyPass.objects.create(looked_at=now, exploits_read_at=exploits_read_at())
+    RemedyPass.objects.create(looked_at=now, exploits_read_at=exploits)
 
 
 def find(repository_ids: Collection[int]) -> bool:

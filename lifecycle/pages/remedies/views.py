@@ -24,6 +24,7 @@ from lifecycle.remedies.queries import (
     groups_for,
     rows_of,
     slots_of,
+    unknown_images,
 )
 
 _KEY: Final = re.compile(r"[0-9a-f]{16}")
@@ -64,6 +65,7 @@ def fixes(request: HttpRequest) -> HttpResponse:
         "severities": (CRITICAL, HIGH, MEDIUM, LOW),
         "is_filtered": any((choice.team, environment, choice.kind, choice.severity, choice.exploited)),
         "formula": FORMULA,
+        "unknown_images": unknown_images(user, team=choice.team),
         "feeds": exploit_feeds(),
         "looked_at": RemedyPass.objects.order_by("-pk").values_list("looked_at", flat=True).first(),
     }

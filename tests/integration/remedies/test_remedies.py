@@ -19,7 +19,7 @@ from lifecycle.lineage.models import Derivation
 from lifecycle.registry.models import Image, TagEvent
 from lifecycle.remedies import handlers, services
 from lifecycle.remedies.models import Remedy, RemedyPass
-from lifecycle.remedies.queries import Choice, groups_for
+from lifecycle.remedies.queries import Choice, groups_for, unknown_images
 from tests.clients import Caller, browser
 from tests.factories import dock
 
@@ -126,12 +126,29 @@ def test_unknown_is_no_remedy(fleet):
     assert not Remedy.objects.filter(repository__name="shop/api").exists()
 
 
+def test_images_of_which_nobody_knows_are_counted(fleet):
+    reader = fleet["reader"]
+    before = unknown_images(reader)
+    Image.objects.filter(pk=fleet["api"].pk).update(scanned_at=None)
+    Image.objects.filter(pk=fleet["worker"].pk).update(unjudged_count=3)
+    both = dock.index("both", dock.image("shop/both", layers=2))
+    dock.push(dock.repository("shop/both"), both, "1.0")
+    find_all()
+    assert unknown_images(reader) == before + 3
+    outsider = dock.user("outsider", "viewer", of=dock.team("bank"))
+    assert unknown_images(outsider) == 0
+    assert unknown_images(reader, team="base") == 0
+    assert Caller(reader).get("fixes/").json()["unknown_images"] == before + 3
+    page = " ".join(browser(reader).get("/fixes/").content.decode().split())
+    assert f"{before + 3} images with something unknown" in page
+
+
 def test_rows_stay_while_packages_are_matched(fleet, monkeypatch):
     before = set(Remedy.objects.filter(repository__name="shop/api").values_list("pk", flat=True))
     monkeypatch.setattr(services, "matching_images", lambda ids: {fleet["api"].pk} & set(ids))
     assert find_all() is False
     assert set(Remedy.objects.filter(repository__name="shop/api").values_list("pk", flat=True)) == before
-    services.remember(clock.now(), is_complete=False)
+    services.remember(clock.now(), services.exploits_read_at(), is_complete=False)
     assert services.is_due(clock.now())  # looked at again
 
 
@@ -205,7 +222,7 @@ def age_everything():
 
 
 def test_only_changes_are_looked_at(fleet):
-    services.remember(clock.now(), is_complete=True)
+    services.remember(clock.now(), services.exploits_read_at(), is_complete=True)
     age_everything()
     assert services.to_find(clock.now()) == ([], False)
     handlers.look_again()
@@ -224,13 +241,13 @@ def test_only_changes_are_looked_at(fleet):
 
 
 def test_a_list_of_exploits_that_came_or_went_changes_the_order_of_all(fleet):
-    services.remember(clock.now(), is_complete=True)
+    services.remember(clock.now(), services.exploits_read_at(), is_complete=True)
     age_everything()
     assert not services.is_due(clock.now())
     feed = Feed.objects.create(name="kev", kind=Feed.Kind.KEV, location="a file", synced_at=clock.now())
     assert services.is_due(clock.now())
     assert services.to_find(clock.now())[1]
-    services.remember(clock.now(), is_complete=True)
+    services.remember(clock.now(), services.exploits_read_at(), is_complete=True)
     assert not services.is_due(clock.now())
     feed.delete()
     assert services.is_due(clock.now())
