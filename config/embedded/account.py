@@ -8,16 +8,20 @@ its own user namespace.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 SYSTEM_USER: Final = "gravingdock-pg"
+# Only root writes here, so no one else can hold the lock or replace the file.
+_LOCK: Final = Path("/run/gravingdock-pg.lock")
 
 
 class NoAccount(RuntimeError):
@@ -124,36 +128,34 @@ def _ways(watch: tuple[str, ...]) -> Iterator[Account]:
         yield Account("nobody in a user namespace", ("unshare", "--user", *mapped, *inner), 0, 0)
 
 
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Wait for other processes that create the user: two `useradd` at once gave it a number that then changed."""
+    descriptor = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _system_user() -> pwd.struct_passwd | None:
     """Return the system user for PostgreSQL, created if necessary; None where users cannot be created."""
+    command = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
+    command += ["--shell", "/usr/sbin/nologin", "--comment", "Gravingdock PostgreSQL", SYSTEM_USER]
+    # Looking waits too: while a `useradd` runs, the number of its user can still change.
+    with suppress(OSError, subprocess.CalledProcessError), _one_at_a_time():
+        if not _exists():
+            subprocess.run(command, check=True, capture_output=True)
+    return pwd.getpwnam(SYSTEM_USER) if _exists() else None
+
+
+def _exists() -> bool:
     try:
-        return pwd.getpwnam(SYSTEM_USER)
+        pwd.getpwnam(SYSTEM_USER)
     except KeyError:
-        pass
-    command = [
-        "useradd",
-        "--system",
-        "--user-group",
-        "--no-create-home",
-        "--home-dir",
-        "/nonexistent",
-    ]
-    try:
-        subprocess.run(
-            [
-                *command,
-                "--shell",
-                "/usr/sbin/nologin",
-                "--comment",
-                "Gravingdock PostgreSQL",
-                SYSTEM_USER,
-            ],
-            check=True,
-            capture_output=True,
-        )
-        return pwd.getpwnam(SYSTEM_USER)
-    except (OSError, subprocess.CalledProcessError, KeyError):
-        return None
+        return False
+    return True
 
 
 def _probe(account: Account, program: Path, folder: Path) -> str | None:
