@@ -29,6 +29,7 @@ class Verb(StrEnum):
     TEAM_MANAGE = "team.manage"
     ROBOT_MANAGE = "robot.manage"
     RUNTIME_REPORT = "runtime.report"
+    RUNTIME_MANAGE = "runtime.manage"
     AUDIT_READ = "audit.read"
 
     @property
@@ -53,7 +54,8 @@ _CREATOR: Final = frozenset(
 BUILTIN_ROLES: Final[dict[str, frozenset[Verb]]] = {
     "viewer": frozenset({Verb.IMAGE_VIEW}),
     "creator": _CREATOR,
-    "maintainer": _CREATOR | {Verb.IMAGE_AMEND, Verb.IMAGE_DELETE, Verb.IMAGE_SIGN, Verb.RECIPE_MANAGE},
+    "maintainer": _CREATOR
+    | {Verb.IMAGE_AMEND, Verb.IMAGE_DELETE, Verb.IMAGE_SIGN, Verb.RECIPE_MANAGE, Verb.RUNTIME_MANAGE},
     "approver": frozenset({Verb.IMAGE_VIEW, Verb.PROMOTION_APPROVE, Verb.WAIVER_APPROVE}),
     "deployer": frozenset({Verb.IMAGE_VIEW, Verb.PROMOTION_EXECUTE}),
     "security": frozenset(
@@ -65,6 +67,7 @@ BUILTIN_ROLES: Final[dict[str, frozenset[Verb]]] = {
             Verb.WAIVER_REQUEST,
             Verb.WAIVER_APPROVE,
             Verb.RUNTIME_REPORT,
+            Verb.RUNTIME_MANAGE,
         }
     ),
     "auditor": frozenset({Verb.IMAGE_VIEW, Verb.AUDIT_READ}),

@@ -265,6 +265,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_NAME_OVERRIDES": {
         "PromotionState": "lifecycle.promotion.models.PromotionRequest.State",
         "ReleaseSetState": "lifecycle.promotion.models.ReleaseSet.State",
+        "AlertState": "lifecycle.alerts.models.Alert.State",
         "FixKind": "lifecycle.remedies.models.Remedy.Kind",
         "ReviewOutcome": "lifecycle.promotion.models.ReviewDebt.Outcome",
         "PromotionKind": "lifecycle.promotion.models.PromotionRequest.Kind",

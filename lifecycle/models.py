@@ -1,6 +1,7 @@
 """Re-exports the models of all packages, so that Django finds them."""
 
 from lifecycle.advisories.models import Advisory, AffectedInterval, Coverage, Feed, Match
+from lifecycle.alerts.models import Alert, AlertPass, ChangedPackages, SeenFinding
 from lifecycle.api.models import IdempotencyKey
 from lifecycle.audit.models import AuditEvent, AuditPending
 from lifecycle.authority.models import (
@@ -48,12 +49,15 @@ from lifecycle.trust.models import Attestation, Signature, SigningKey, TrustChec
 __all__ = [
     "Advisory",
     "AffectedInterval",
+    "Alert",
+    "AlertPass",
     "Ancestry",
     "ApprovalRule",
     "Attestation",
     "AuditEvent",
     "AuditPending",
     "BuilderPermit",
+    "ChangedPackages",
     "Channel",
     "ContentCheck",
     "ContentSet",
@@ -106,6 +110,7 @@ __all__ = [
     "RoleGrant",
     "Sbom",
     "ScheduleSlot",
+    "SeenFinding",
     "Signature",
     "SigningKey",
     "Slot",

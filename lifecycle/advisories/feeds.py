@@ -62,7 +62,7 @@ def add_feed(
     feeds_for(actor)
     if Feed.objects.filter(name=name).exists():
         raise Conflict(f"There is already a feed named {name}. Choose another name.")
-    feed = Feed(name=name, kind=kind, location=location.strip())
+    feed = Feed(name=name, kind=kind, location=location.strip(), loaded_at=None)
     _set(feed, every_hours, stale_after_hours, max_minutes, max_mib)
     if not _NAME.fullmatch(name) or len(name) > 60:
         raise Malformed("A name has at most 60 small letters, digits, and -._ between them, such as osv-debian.")

@@ -28,6 +28,8 @@ class Feed(models.Model):
     kind = models.CharField(max_length=4, choices=Kind, default=Kind.OSV, db_default=Kind.OSV)
     location = models.CharField(max_length=500)
     synced_at = models.DateTimeField(null=True, blank=True)  # when it was last read without an error
+    # When its first synchronisation ended; null until then. What the first one brings is no difference to alert on.
+    loaded_at = models.DateTimeField(null=True, blank=True, default=clock.now)
     data_at = models.DateTimeField(null=True, blank=True)  # what the list says of its own date: KEV and EPSS
     # How admins keep it (feeds.py):
     every_hours = models.PositiveSmallIntegerField(null=True, blank=True)  # null: only by hand or by the command

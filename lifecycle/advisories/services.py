@@ -102,6 +102,7 @@ def sync_feed(
     _report_unreadable(feed, report)
     coverage.refresh_coverage()
     with transaction.atomic():
+        Feed.objects.filter(pk=feed.pk, loaded_at=None).update(loaded_at=clock.now())
         if not report.broken_directories:
             Feed.objects.filter(pk=feed.pk).update(synced_at=clock.now())
         audit.record(

@@ -7,6 +7,7 @@ from rest_framework.routers import SimpleRouter
 
 from lifecycle.api import authority, people
 from lifecycle.api.advisories import AdvisoryImagesView, AdvisoryView
+from lifecycle.api.alerts import AlertViewSet
 from lifecycle.api.audit import AuditEventViewSet
 from lifecycle.api.channels import ChannelViewSet, MessageViewSet
 from lifecycle.api.contents import ImageContentsView
@@ -60,6 +61,7 @@ router.register("promotions", PromotionViewSet, basename="promotion")
 router.register("release-sets", ReleaseSetViewSet, basename="releaseset")
 router.register("rebuild-waves", WaveViewSet, basename="rebuildwave")
 router.register("audit-events", AuditEventViewSet, basename="auditevent")
+router.register("alerts", AlertViewSet, basename="alert")
 router.register("quarantines", QuarantineViewSet, basename="quarantine")
 router.register("signing-keys", SigningKeyViewSet, basename="signingkey")
 router.register("waivers", WaiverViewSet, basename="waiver")

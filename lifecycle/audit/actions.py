@@ -42,6 +42,7 @@ from lifecycle.audit.details_of_access import (
 )
 from lifecycle.audit.details_of_images import (
     AdvisoriesSynced,
+    AlertDetails,
     DeletionRequested,
     ExploitsSynced,
     FeedDetails,
@@ -106,6 +107,9 @@ class Action(StrEnum):
         "A signed-in user tried to change something without permission to change or see it.",
     )
     ADVISORIES_SYNCED = "advisories.synced", "Gravingdock synced an advisory feed."
+    ALERT_ACKNOWLEDGED = "alert.acknowledged", "A person works on an alert: nobody is reminded of it."
+    ALERT_RESOLVED = "alert.resolved", "A person closed an alert with a reason."
+    ALERT_SNOOZED = "alert.snoozed", "A person put an alert off until a time."
     FEED_ADDED = "feed.added", "An admin added a feed of advisories or exploits."
     FEED_CHANGED = "feed.changed", "An admin changed the address, the schedule or the limits of a feed."
     FEED_REMOVED = "feed.removed", "An admin removed a feed with all that it brought."
@@ -312,6 +316,9 @@ class Action(StrEnum):
 DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.ACCESS_REFUSED: AccessRefused,
     Action.ADVISORIES_SYNCED: AdvisoriesSynced,
+    Action.ALERT_ACKNOWLEDGED: AlertDetails,
+    Action.ALERT_RESOLVED: AlertDetails,
+    Action.ALERT_SNOOZED: AlertDetails,
     Action.FEED_ADDED: FeedDetails,
     Action.FEED_CHANGED: FeedDetails,
     Action.FEED_REMOVED: FeedDetails,

@@ -124,6 +124,16 @@ class RecipeChanged(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class AlertDetails(Details):
+    """The kind of the alert, what it is about ("" for nothing), and the end of its snooze ("" for none)."""
+
+    kind: str
+    vulnerability: str
+    digest: str
+    until: str
+
+
+@dataclass(frozen=True, slots=True)
 class IngestFailed(Details):
     """The keys of the rules at ingest that an image does not pass, and whether it is allowed: they only warn."""
 

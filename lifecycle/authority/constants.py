@@ -32,7 +32,10 @@ VERB_GROUPS: Final[tuple[tuple[str, tuple[Verb, ...]], ...]] = (
         "Waivers and policy",
         (Verb.WAIVER_REQUEST, Verb.WAIVER_APPROVE, Verb.POLICY_MANAGE, Verb.ENVIRONMENT_MANAGE),
     ),
-    ("Administration", (Verb.TEAM_MANAGE, Verb.ROBOT_MANAGE, Verb.RUNTIME_REPORT, Verb.AUDIT_READ)),
+    (
+        "Administration",
+        (Verb.TEAM_MANAGE, Verb.ROBOT_MANAGE, Verb.RUNTIME_REPORT, Verb.RUNTIME_MANAGE, Verb.AUDIT_READ),
+    ),
 )
 
 _WORDS: Final[dict[Verb, str]] = {
@@ -56,6 +59,7 @@ _WORDS: Final[dict[Verb, str]] = {
     Verb.TEAM_MANAGE: "add members and grant roles",
     Verb.ROBOT_MANAGE: "create robots and their tokens",
     Verb.RUNTIME_REPORT: "report running images",
+    Verb.RUNTIME_MANAGE: "acknowledge, snooze and resolve alerts",
     Verb.AUDIT_READ: "read the audit log",
 }
 

@@ -22,6 +22,7 @@ import httpx
 
 from lifecycle.cli import (
     advisories,
+    alerts,
     client,
     completion,
     environments,
@@ -176,6 +177,7 @@ def parser() -> argparse.ArgumentParser:
     notices.add_areas(areas, shared, limited)
     registries.add_to(areas, shared, limited)
     quarantine.add_area(areas, shared, limited)
+    alerts.add_area(areas, shared, limited)
     advisories.add_area(areas, limited)
     fixes.add_area(areas, shared)
     gate.add_gate(areas, shared)

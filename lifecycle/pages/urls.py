@@ -6,6 +6,7 @@ from django.urls import URLPattern, URLResolver, path
 
 from lifecycle.pages import about, api_docs
 from lifecycle.pages.advisories import urls as advisories
+from lifecycle.pages.alerts import urls as alerts
 from lifecycle.pages.audit import urls as audit
 from lifecycle.pages.authority import urls as authority
 from lifecycle.pages.comparison import urls as comparison
@@ -33,6 +34,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *comparison.urlpatterns,
     *rebuild.urlpatterns,
     *lineage.urlpatterns,
+    *alerts.urlpatterns,
     *audit.urlpatterns,
     *jobs.urlpatterns,
     *authority.urlpatterns,

@@ -20,6 +20,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from accounts import tokens
 from accounts.models import ApiToken, Robot, Role, Team, User
 from lifecycle.advisories.models import Feed
+from lifecycle.alerts.models import Alert
 from lifecycle.audit import services as audit
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
@@ -163,6 +164,10 @@ def make_estate(dock):
     Remedy.objects.create(
         repository=dock.repository, image=dock.image, key="0" * 16, kind="none", package_name="openssl", high=1
     )
+    Alert.objects.create(
+        kind="finding.new", fingerprint="0" * 64, team=dock.team, vulnerability="CVE-2026-1", first_at=clock.now(),
+        last_at=clock.now(), repository_ids=[dock.repository.pk], image_counts=[1], images=1,
+    )  # fmt: skip
     Job.objects.create(kind="scan", subject_id=1, actor=dock.owner, state="failed", finished_at=clock.now())
     SigningKey.objects.create(name="release", public_key="PEM", fingerprint=rows.sha("key"), created_by=dock.owner)
     source = TrustedSource.objects.create(
@@ -223,6 +228,7 @@ def address(pattern, dock, request_):
         "wave_job": RebuildJob.objects.values_list("pk", flat=True).first(),
         "scope": "team:shop",
         "fix": "0" * 16,
+        "alert": Alert.objects.values_list("pk", flat=True).first(),
         "quarantine": Quarantine.objects.values_list("pk", flat=True).first(),
         "waiver": Waiver.objects.values_list("pk", flat=True).first(),
         "watch": UpstreamWatch.objects.values_list("pk", flat=True).first(),

@@ -24,6 +24,7 @@ from accounts import tokens
 from accounts.models import ApiToken, Team, User
 from accounts.queries import system_user
 from lifecycle.advisories.models import Feed
+from lifecycle.alerts.models import Alert, SeenFinding
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.authority import services
@@ -96,6 +97,10 @@ LISTS: Final[dict[str, int]] = {
     "policies/": 15,
     "policies/{scope}/": 20,
     "quarantines/": 12,
+    "alerts/": 14,
+    "alerts/{alert}/": 22,
+    "api/v1/alerts/": 8,
+    "api/v1/alerts/{alert}/": 14,
     "fixes/": 20,
     "fixes/{fix}/": 20,
     "api/v1/advisories/{advisory}/": 12,
@@ -335,6 +340,17 @@ def add_images(world: World, number: int) -> None:
     QuarantineExemption.objects.create(
         quarantine=Quarantine.objects.earliest("pk"), image=derived, reason="fine", created_by=world.reader
     )
+    Alert.objects.create(
+        kind="finding.new", fingerprint=f"{number:064}", team=world.team, vulnerability=f"CVE-package-{number}",
+        severity="high", first_at=clock.now(), last_at=clock.now(), repository_ids=[where.pk], image_counts=[1],
+        images=1, acted_by=world.asker,
+    )  # fmt: skip
+    shown = Alert.objects.earliest("pk")
+    shown.repository_ids, shown.image_counts = [*shown.repository_ids, where.pk], [*shown.image_counts, 1]
+    shown.save()
+    SeenFinding.objects.create(
+        package=dock.package(f"package-{number}", "1.0"), vulnerability="CVE-package-0", severity="high"
+    )
     for key in {f"{0:016}", f"{number:016}"}:
         Remedy.objects.create(
             repository=where, image=derived, key=key, kind="rebuild", base=first, base_tag="2.0", old_base=base,
@@ -486,6 +502,7 @@ def address(pattern: str) -> str:
         "channel": Channel.objects.earliest("pk").pk,
         "check": ExternalCheck.objects.earliest("pk").pk,
         "fix": f"{0:016}",
+        "alert": Alert.objects.earliest("pk").pk,
         "quarantine": Quarantine.objects.earliest("pk").pk,
         "waiver": Waiver.objects.earliest("pk").pk,
         "robot": Team.objects.get(slug="shop").robots.earliest("pk").pk,

@@ -72,6 +72,10 @@ _STATES: Final[dict[str, tuple[str, str, str]]] = {
     "active": ("bad", "octagon-x", "Active"),
     "release_requested": ("waiting", "clock", "Release requested"),
     "released": ("none", "undo-2", "Released"),
+    # alerts
+    "acknowledged": ("ok", "eye", "Acknowledged"),
+    "snoozed": ("none", "bell-off", "Snoozed"),
+    "resolved": ("ok", "check", "Resolved"),
     # waivers
     "requested": ("waiting", "clock", "Requested"),
     "revoked": ("none", "ban", "Revoked"),

@@ -1,4 +1,4 @@
-"""Fixes in a real browser: axe and the CSP in both themes and at both widths, and from the list to a plan."""
+"""Fixes and alerts in a real browser: axe and the CSP in both themes and widths, and from the list to a plan."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from axe_playwright_python.sync_playwright import Axe
 from django.db import transaction
 from playwright.sync_api import Browser, expect
 
+from lifecycle.alerts import passes
+from lifecycle.alerts.models import ChangedPackages
 from lifecycle.core import clock
 from lifecycle.remedies import services
 from lifecycle.remedies.models import Remedy
@@ -22,12 +24,19 @@ SHOTS = os.environ.get("SHOTS", "")  # a folder: pictures of every page for peop
 
 @pytest.fixture
 def harbour(transactional_db: None) -> dict[str, Any]:
-    """The quay, with fixed packages in the new base, and its remedies."""
+    """The quay, with fixed packages in the new base, its remedies, and alerts about a new advisory."""
     made = dock.quay()
     dock.carry(made["new"], 0, dock.package("libssl3", "3.0.14-1~deb12u1", source="openssl"))
     dock.count_risk(made["new"])
     with transaction.atomic():
         services.find(services.to_find(clock.now())[0])
+        passes.remember_all(clock.now(), lambda function: function())
+        perl, urllib3 = dock.package("perl-base", "5.36.0-7"), dock.package("urllib3", "2.5.0", kind="pypi")
+        dock.advisory("CVE-2026-31022", "critical", perl, fixed="5.36.0-7+deb12u3")
+        dock.advisory("CVE-2026-4410", "medium", urllib3)
+        ChangedPackages.objects.create(package_ids=[perl.pk, urllib3.pk], is_first=False)
+        alerts = passes.look_now(clock.now())
+    made["alerts"] = [f"/alerts/{alert.pk}/" for alert in alerts[:1]]
     made["keys"] = [Remedy.objects.filter(kind=kind).first().key for kind in ("rebuild", "upgrade")]
     return made
 
@@ -39,7 +48,8 @@ def test_pages_pass_axe_and_the_csp(
     page = signed_in(browser, live_server.url, theme=theme, width=width)
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    for number, address in enumerate(["/fixes/", *(f"/fixes/{key}/" for key in harbour["keys"])]):
+    fixes = [f"/fixes/{key}/" for key in harbour["keys"]]
+    for number, address in enumerate(["/fixes/", *fixes, "/alerts/", *harbour["alerts"]]):
         page.goto(live_server.url + address)
         if SHOTS:
             page.screenshot(path=f"{SHOTS}/fixes-{number:02d}-{theme}-{width}.png", full_page=True)

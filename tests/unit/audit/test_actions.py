@@ -35,6 +35,10 @@ STORED = [
         of_access.ChannelDetails("ops", "webhook", "example.com", ("promotion.asked",)),
         {"channel": "ops", "kind": "webhook", "host": "example.com", "topics": ["promotion.asked"]},
     ),
+    (
+        of_images.AlertDetails("finding.new", "CVE-2026-1", "", "2026-12-24T09:00:00+00:00"),
+        {"kind": "finding.new", "vulnerability": "CVE-2026-1", "digest": "", "until": "2026-12-24T09:00:00+00:00"},
+    ),
     (of_images.IngestFailed(("severe",), is_allowed=False), {"rules": ["severe"], "is_allowed": False}),
     (
         of_promotion.ExternalCheckDetails("team:shop:lab", "example.com"),

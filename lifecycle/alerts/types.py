@@ -1,0 +1,75 @@
+"""The registry of alert kinds, and what raises an alert. Each package registers the kinds that it raises."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from lifecycle.core.severities import UNKNOWN
+from lifecycle.notices import topics
+from lifecycle.notices.topics import Topic
+
+Persists = Callable[[Sequence[Any]], Collection[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class AlertKind:
+    """One kind of alert. Its topic has the same name, so that people choose how they are told about it.
+
+    `persists` gets live alerts of the kind, and returns the ids of those whose cause is still there.
+    """
+
+    name: str  # stored, and in the API: finding.new
+    label: str
+    words: str  # when it is raised
+    persists: Persists
+    topic: Topic
+
+
+_KINDS: Final[dict[str, AlertKind]] = {}
+
+
+def register(name: str, label: str, words: str, *, persists: Persists) -> AlertKind:
+    """Add a kind of alert with its topic, and return it; raises ValueError when the name is taken."""
+    kind = AlertKind(name, label, words, persists, topics.register(Topic(name, label, words)))
+    _KINDS[name] = kind
+    return kind
+
+
+def all_kinds() -> Collection[AlertKind]:
+    """Return all kinds, in the order of their registration."""
+    return _KINDS.values()
+
+
+def kind_called(name: str) -> AlertKind | None:
+    """Return the kind with this name; None for one of an earlier release."""
+    return _KINDS.get(name)
+
+
+def label_of(name: str) -> str:
+    """Return the label of a stored kind."""
+    kind = _KINDS.get(name)
+    return kind.label if kind is not None else name
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What raises an alert: one per kind, team, and vulnerability or other subject."""
+
+    kind: str
+    team_id: int
+    vulnerability: str = ""
+    digest: str | None = None
+    rule: str = ""  # what else makes it another alert
+    severity: str = UNKNOWN
+    images: int = 0  # in use and affected, of the team
+    repositories: Mapping[int, int] = field(default_factory=dict)  # {repository id: images there}
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same alert: one can be live."""
+        parts = (self.kind, str(self.team_id), self.vulnerability, self.digest or "", self.rule)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,365 @@
+"""Alerts: the difference only, once, to the team that owns the layer at fault, and what people do about it."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from django.db import transaction
+from django.utils.html import escape
+
+from accounts.models import Team
+from lifecycle import events
+from lifecycle.advisories.models import Advisory, Feed, KnownExploited, Match
+from lifecycle.alerts import passes, services
+from lifecycle.alerts.models import Alert, AlertPass, ChangedPackages, SeenFinding
+from lifecycle.audit.models import AuditEvent
+from lifecycle.core import clock
+from lifecycle.core.errors import IllegalTransition, Malformed, NotFound, NotPermitted
+from lifecycle.jobs import running
+from lifecycle.jobs.models import Job
+from lifecycle.lineage.models import Derivation
+from lifecycle.notices.models import InboxItem, Notice
+from lifecycle.registry.models import Image
+from lifecycle.sbom.models import PackageVersion
+from tests.clients import Caller, browser
+from tests.factories import dock
+
+pytestmark = pytest.mark.django_db
+
+
+def fence(function):
+    with transaction.atomic():
+        function()
+
+
+@pytest.fixture
+def fleet(db):
+    """Return the harbour with a base in use: base/debian:old, base/python on it, and images of shop on these."""
+    made = dock.harbour()
+    dock.push(dock.repository("base/debian"), made["old"], "old")
+    made["shop_dev"] = dock.user("only-shop", "maintainer", of=dock.team("shop"))
+    made["base_dev"] = dock.user("only-base", "security", of=dock.team("base"))
+    Derivation.objects.update(evidence=["layers"], confidence="high")
+    for name in ("CVE-2024-5535", "CVE-2011-4116"):
+        Advisory.objects.filter(osv_id=name).update(vulnerability=name, cves=[name])
+    passes.remember_all(clock.now(), fence)
+    return made
+
+
+def look(*packages, after=timedelta(0), first=False):
+    """Say that the findings of packages changed, and look once."""
+    with transaction.atomic():
+        if packages and first:
+            events.publish(events.ImagesScanned((1,), tuple(item.pk for item in packages), actor_id=1))
+        elif packages:
+            events.publish(events.MatchesChanged(frozenset(item.pk for item in packages)))
+    with transaction.atomic():
+        return passes.look_now(clock.now() + after)
+
+
+def package(name):
+    return PackageVersion.objects.get(name=name)
+
+
+def told():
+    rows = Alert.objects.select_related("team").order_by("pk")
+    return [(row.kind, row.vulnerability, row.team.slug, row.state, row.images) for row in rows]
+
+
+def test_what_was_there_at_first_is_no_difference(fleet):
+    assert SeenFinding.objects.count() == 7
+    assert look(*PackageVersion.objects.all()) == []
+    assert not Alert.objects.exists()
+    assert AlertPass.objects.count() == 1
+
+
+def test_new_advisory_is_told_once_to_the_team_that_owns_the_layer(fleet):
+    perl = package("perl-base")
+    dock.advisory("CVE-2026-1", "high", perl, fixed="5.36.0-9", summary="perl")
+    look(perl)
+    look(perl)
+    # One alert for base/debian: neither base/python nor the images of shop have the layer of their own.
+    assert told() == [("finding.new", "CVE-2026-1", "base", "open", 1)]
+    alert = Alert.objects.get()
+    assert alert.severity == "high"
+    assert alert.evidence["packages"] == [
+        {"package": "deb perl-base 5.36.0-7", "why": "perl 5.36.0-7 < 5.36.0-9", "fixed_version": "5.36.0-9"}
+    ]
+    assert alert.evidence["waiting"] == 4  # base/python, shop/api, shop/static and shop/worker
+    notice = Notice.objects.get()
+    assert (notice.topic, notice.team.slug, notice.link) == ("finding.new", "base", f"/alerts/{alert.pk}/")
+    assert "CVE-2026-1" in notice.subject
+    assert {item.person.username for item in InboxItem.objects.filter(notice=notice)} == {"shop-dev", "only-base"}
+
+
+def test_images_of_own_layers_are_told_to_their_team(fleet):
+    urllib3 = package("urllib3")
+    dock.advisory("CVE-2026-2", "critical", urllib3, fixed="2.6.0")
+    look(urllib3)
+    assert told() == [("finding.new", "CVE-2026-2", "shop", "open", 1)]
+    answer = Caller(fleet["shop_dev"]).get(f"alerts/{Alert.objects.get().pk}/").json()
+    assert answer["repositories"] == [{"repository": "shop/api", "images": 1}]
+    assert [row["repository"] for row in answer["affected"]] == ["shop/api"]
+    assert [row["repository"] for row in answer["waiting_on_base"]] == ["shop/worker"]
+    assert answer["images"] == 1
+
+
+def test_many_advisories_at_once_are_one_message_for_each_team(fleet):
+    perl, urllib3 = package("perl-base"), package("urllib3")
+    for number in range(30):
+        dock.advisory(f"CVE-2026-{number:04}", "high" if number % 2 else "low", perl)
+        dock.advisory(f"PYSEC-2026-{number:04}", "medium", urllib3)
+    look(perl, urllib3)
+    assert Alert.objects.count() == 60
+    assert sorted(Notice.objects.values_list("team__slug", "topic")) == [
+        ("base", "finding.new"), ("shop", "finding.new"),
+    ]  # fmt: skip
+    notice = Notice.objects.get(team__slug="base")
+    assert notice.subject == "30 alerts, new finding, in team base: 15 high, 15 low"
+    assert "And 10 more." in notice.text
+    assert notice.link == "/alerts/?team=base&kind=finding.new"
+
+
+def test_first_load_of_a_feed_and_first_findings_of_a_new_image_are_not_told(fleet):
+    perl = package("perl-base")
+    dock.advisory("CVE-2026-3", "high", perl)
+    Feed.objects.update(loaded_at=None)
+    assert look(perl) == []
+    Feed.objects.update(loaded_at=clock.now())
+    assert look(perl) == []  # it is remembered now
+
+    fresh = dock.package("fresh", "1.0")
+    PackageVersion.objects.filter(pk=fresh.pk).update(is_unmatched=True)
+    made = dock.image("shop/new", layers=2)
+    dock.carry(made, 1, fresh)
+    dock.push(dock.repository("shop/new"), made, "1.0")
+    assert look(fresh, first=True) == []
+    assert ChangedPackages.objects.get().is_first  # until it is matched
+    dock.advisory("CVE-2026-4", "critical", fresh)
+    PackageVersion.objects.filter(pk=fresh.pk).update(is_unmatched=False)
+    assert look(fresh) == []
+    assert not ChangedPackages.objects.exists()
+    dock.advisory("CVE-2026-5", "critical", fresh)
+    assert [row.vulnerability for row in look(fresh)] == ["CVE-2026-5"]
+
+
+def test_worsened_and_newly_exploited(fleet):
+    perl = package("perl-base")
+    Advisory.objects.filter(osv_id="CVE-2011-4116").update(severity="critical")
+    Match.objects.filter(advisory__osv_id="CVE-2011-4116").update(severity="critical")
+    look(perl)
+    assert told() == [("finding.worsened", "CVE-2011-4116", "base", "open", 1)]
+    assert Alert.objects.get().evidence["severity_before"] == "low"
+
+    first = Feed.objects.create(name="kev", kind=Feed.Kind.KEV, location="x", synced_at=clock.now())
+    KnownExploited.objects.create(feed=first, cve="CVE-2011-4116", added_on="2026-11-01")
+    assert passes.is_due(clock.now())
+    assert look() == []  # the first list: nobody knows what is new in it
+    KnownExploited.objects.create(feed=first, cve="CVE-2024-5535", added_on="2026-11-02")
+    first.synced_at = clock.now()
+    first.save()
+    look()
+    assert told()[1:] == [("finding.exploited", "CVE-2024-5535", "base", "open", 1)]
+    assert "known exploited" in Notice.objects.latest("pk").text
+
+
+def test_alert_closes_when_no_image_in_use_has_it_and_the_next_team_is_told(fleet):
+    perl = package("perl-base")
+    dock.advisory("CVE-2026-6", "high", perl, fixed="5.36.0-9")
+    look(perl)
+    alert = Alert.objects.get()
+    dock.push(dock.repository("base/debian"), fleet["new"], "old")  # the fixed base
+    look(after=timedelta(minutes=2))
+    alert.refresh_from_db()  # base/python, of the same team, has it still
+    assert (alert.state, alert.images) == ("open", 1)
+    assert alert.repository_ids == [dock.repository("base/python").pk]
+    # shop/static is built on base/debian itself: that is fixed.
+    handed = Alert.objects.get(team__slug="shop")
+    assert (handed.kind, handed.images, handed.evidence["is_base_fixed"]) == ("finding.new", 1, True)
+
+    dock.push(dock.repository("base/python"), fleet["new"], "1.0")
+    look(after=timedelta(minutes=4))
+    alert.refresh_from_db()
+    assert (alert.state, alert.resolved_by, alert.reason) == (
+        "resolved", None, "No image of the team in use has it any more.",
+    )  # fmt: skip
+    fixed = Alert.objects.get(kind="finding.fixed")
+    assert (fixed.former, fixed.team.slug, fixed.state) == (alert, "base", "resolved")
+    assert Notice.objects.get(topic="finding.fixed").subject == ("CVE-2026-6 (high): finding fixed in team base")
+    handed.refresh_from_db()
+    assert (handed.state, handed.images) == ("open", 2)  # shop/api too; shop/worker waits for it
+
+
+def test_withdrawn_advisory_is_told_as_fixed_but_unknown_is_not(fleet):
+    perl, expat = package("perl-base"), package("libexpat1")
+    rows = Match.objects.filter(advisory__osv_id__in=("CVE-2011-4116", "CVE-2024-45490"))
+    assert rows.count() == 2
+    Match.objects.filter(package=perl).update(valid_to=clock.now())
+    Match.objects.filter(package=expat).update(
+        state="unknown", reason="an advisory's affected range cannot be read", fixed_version=""
+    )
+    look(perl, expat)
+    assert told() == [("finding.fixed", "CVE-2011-4116", "base", "resolved", 1)]
+
+
+def test_renamed_finding_is_the_same(fleet):
+    tar = package("tar")
+    dock.advisory("TEMP-2", "high", tar)
+    look(tar)
+    alert = Alert.objects.get()
+    Advisory.objects.filter(osv_id="TEMP-2").update(vulnerability="CVE-2026-7")
+    assert look(tar) == []
+    alert.refresh_from_db()
+    assert (alert.vulnerability, alert.state) == ("CVE-2026-7", "open")
+    assert Alert.objects.count() == 1
+
+
+def raised(fleet, name="CVE-2026-8"):
+    urllib3 = package("urllib3")
+    dock.advisory(name, "high", urllib3)
+    look(urllib3)
+    return Alert.objects.get(vulnerability=name)
+
+
+def test_acts_of_people(fleet):
+    alert, person = raised(fleet), fleet["shop_dev"]
+    services.acknowledge(alert.pk, actor=person, reason="On it.")
+    with pytest.raises(IllegalTransition):
+        services.acknowledge(alert.pk, actor=person)
+    with pytest.raises(Malformed):
+        services.snooze(alert.pk, actor=person, until=clock.now() + timedelta(days=91))
+    services.snooze(alert.pk, actor=person, until=clock.now() + timedelta(days=7))
+    assert look(after=timedelta(days=6)) == []
+    alert.refresh_from_db()
+    assert alert.state == "snoozed"
+    look(after=timedelta(days=7, minutes=1))
+    alert.refresh_from_db()
+    assert (alert.state, alert.snoozed_until) == ("open", None)
+    assert Notice.objects.filter(subject__startswith="Still open: CVE-2026-8").count() == 1
+    with pytest.raises(Malformed):
+        services.resolve(alert.pk, actor=person, reason=" ")
+    services.resolve(alert.pk, actor=person, reason="Not reachable.")
+    actions = AuditEvent.objects.filter(action__startswith="alert.").order_by("pk").values_list("action", flat=True)
+    assert list(actions) == ["alert.acknowledged", "alert.snoozed", "alert.resolved"]
+    assert look(after=timedelta(hours=1)) == []
+    again = look(after=timedelta(hours=25))
+    assert [(row.vulnerability, row.former_id) for row in again] == [("CVE-2026-8", alert.pk)]
+    assert look(after=timedelta(hours=26)) == []
+
+
+def test_unanswered_alert_is_told_a_second_time_only(fleet):
+    raised(fleet)
+    for hours in (23, 25, 60):
+        look(after=timedelta(hours=hours))
+    assert Notice.objects.filter(subject__startswith="Still open").count() == 1
+
+
+def test_who_may_see_and_act(fleet):
+    perl = package("perl-base")
+    dock.advisory("CVE-2026-9", "high", perl)
+    look(perl)
+    alert = Alert.objects.get()
+    with pytest.raises(NotFound):  # of shop: the base is hidden
+        services.acknowledge(alert.pk, actor=fleet["shop_dev"])
+    assert Caller(fleet["shop_dev"]).get("alerts/").json()["results"] == []
+    assert browser(fleet["shop_dev"]).get(f"/alerts/{alert.pk}/").status_code == 404
+    viewer = dock.user("viewer", "viewer", of=dock.team("base"))
+    with pytest.raises(NotPermitted):
+        services.acknowledge(alert.pk, actor=viewer)
+    # The team of the base sees its own images, and neither names nor counts of those that wait for it.
+    answer = Caller(fleet["base_dev"]).get(f"alerts/{alert.pk}/").json()
+    assert {row["repository"] for row in answer["waiting_on_base"]} == {"base/python"}
+    assert "shop" not in json.dumps(answer)
+    assert "waiting" not in answer["evidence"]
+    both = Caller(fleet["reader"]).get(f"alerts/{alert.pk}/").json()["waiting_on_base"]
+    assert {row["repository"] for row in both} > {"base/python", "shop/api"}
+    assert Caller(fleet["base_dev"]).post(f"alerts/{alert.pk}/acknowledge/", {"reason": "x"}).json()["state"] == (
+        "acknowledged"
+    )
+
+
+def test_person_with_a_part_of_a_team_sees_and_is_told_that_part(fleet):
+    person = dock.user("part", "maintainer", of=dock.team("shop"))
+    person.role_grants.update(repository_pattern="shop/api", repository_like="shop/api")
+    dock.carry(Image.objects.get(digest=dock.sha("shop/static")), 1, package("urllib3"))
+    alert = raised(fleet)
+    assert alert.images == 2
+    notice = Notice.objects.get(items__person=person)
+    assert notice.repository.name == "shop/api"
+    assert "in 1 image;" in notice.text
+    row = Caller(person).get("alerts/").json()["results"][0]
+    assert (row["id"], row["images"]) == (alert.pk, 1)
+    with pytest.raises(NotPermitted):
+        services.resolve(alert.pk, actor=person, reason="x")
+
+
+def test_list_filters_and_page(fleet):
+    alert = raised(fleet)
+    caller = Caller(fleet["shop_dev"])
+    for query in ({"state": "live"}, {"kind": "finding.new"}, {"severity": "high"}, {"vulnerability": "CVE-2026-8"}):
+        assert [row["id"] for row in caller.get("alerts/", **query).json()["results"]] == [alert.pk]
+    assert caller.get("alerts/", state="resolved").json()["results"] == []
+    for query in ({"state": "x"}, {"kind": "x"}, {"severity": "x"}, {"team": "nobody"}):
+        assert caller.get("alerts/", **query).status_code == 400
+        assert browser(fleet["shop_dev"]).get("/alerts/", query).status_code == 400
+    client = browser(fleet["shop_dev"])
+    assert "CVE-2026-8" in client.get("/alerts/").content.decode()
+    page = client.get(f"/alerts/{alert.pk}/").content.decode()
+    assert escape("urllib3: all versions") in page
+    assert "shop/worker" in page
+    assert client.post(f"/alerts/{alert.pk}/resolve/", {"reason": ""}).status_code == 422
+    assert client.post(f"/alerts/{alert.pk}/snooze/", {"days": "3"}).status_code == 302
+    assert "Snoozed" in client.get(f"/alerts/{alert.pk}/").content.decode()
+
+
+def test_job_remembers_first_and_then_waits_for_the_end_of_a_synchronisation(fleet):
+    from lifecycle.alerts import handlers
+
+    AlertPass.objects.all().delete()
+    handlers.look_again()
+    job = Job.objects.get(kind="alerts")
+    running.run(job.pk)
+    assert AlertPass.objects.count() == 1
+    perl = package("perl-base")
+    dock.advisory("CVE-2026-10", "high", perl)
+    with transaction.atomic():
+        events.publish(events.MatchesChanged(frozenset({perl.pk})))
+    now = clock.now()
+    assert not passes.is_due(now)
+    assert passes.is_due(now + timedelta(seconds=5))
+    sync = Job.objects.create(
+        kind="sync_feed", subject_id=1, actor=fleet["reader"], state="running", lease_until=now + timedelta(hours=1)
+    )
+    assert not passes.is_due(now + timedelta(seconds=5))
+    assert passes.is_due(now + timedelta(minutes=16))
+    sync.delete()
+    ChangedPackages.objects.update(at=now - timedelta(seconds=5))
+    handlers.look_again()
+    running.run(Job.objects.filter(kind="alerts").latest("pk").pk)
+    assert [row[:3] for row in told()] == [("finding.new", "CVE-2026-10", "base")]
+
+
+def test_untagged_images_are_not_in_use(fleet):
+    Image.objects.get(digest=dock.sha("shop/api")).tags.update(image=None)
+    Image.objects.get(digest=dock.sha("shop/worker")).tags.update(image=None)
+    urllib3 = package("urllib3")
+    dock.advisory("CVE-2026-11", "high", urllib3)
+    assert look(urllib3) == []
+    assert Team.objects.filter(slug="shop").exists()
+
+
+def test_command_line(fleet, run):
+    alert, person = raised(fleet), fleet["shop_dev"]
+    name = f"A-{alert.pk}"
+    assert name in run(person, "alert", "list", "--team", "shop")[1]
+    shown = run(person, "alert", "show", name)[1]
+    assert "urllib3: all versions" in shown
+    assert "shop/worker" in shown
+    assert run(person, "alert", "acknowledge", name)[0] == 0
+    assert run(person, "alert", "snooze", name, "--days", "91")[0] == 1
+    assert json.loads(run(person, "alert", "snooze", name, "--days", "3", "--json")[1])["state"] == "snoozed"
+    assert run(person, "alert", "resolve", name, "--reason", "Not reachable.")[0] == 0
+    assert name not in run(person, "alert", "list")[1]
+    assert run(person, "alert", "show", "x")[0] == 2
