@@ -28,21 +28,18 @@ _LIVE: Final = "a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL"
 _STEP: Final = f"""
 SELECT {_COLUMNS} FROM lifecycle_advisory a WHERE a.osv_id = ANY(%(ids)s) AND {_LIVE}
 UNION
-SELECT {_COLUMNS} FROM unnest(%(ids)s::varchar[]) AS named(id)
-JOIN lifecycle_advisory a ON a.aliases @> ARRAY[named.id] AND cardinality(a.aliases) <= {_ALIASES_MAX} WHERE {_LIVE}
+SELECT {_COLUMNS} FROM lifecycle_advisoryname n JOIN lifecycle_advisory a ON a.id = n.advisory_id
+WHERE n.name = ANY(%(ids)s) AND n.kind = 'alias' AND cardinality(a.aliases) <= {_ALIASES_MAX} AND {_LIVE}
 UNION
-SELECT {_COLUMNS} FROM unnest(%(ids)s::varchar[]) AS named(id)
-JOIN lifecycle_advisory a ON a.upstream @> ARRAY[named.id] AND cardinality(a.upstream) = 1 WHERE {_LIVE}
+SELECT {_COLUMNS} FROM lifecycle_advisoryname n JOIN lifecycle_advisory a ON a.id = n.advisory_id
+WHERE n.name = ANY(%(ids)s) AND n.kind = 'upstream' AND cardinality(a.upstream) = 1 AND {_LIVE}
 """  # noqa: S608 -- only constants of this module are inserted
 # Records without a severity of their own that can take it from one of these ids. With one upstream record, they are in
 # its group.
 _DEPENDENTS: Final = f"""
-SELECT a.osv_id FROM unnest(%(ids)s::varchar[]) AS named(id)
-JOIN lifecycle_advisory a ON a.upstream @> ARRAY[named.id] AND cardinality(a.upstream) > 1
-WHERE a.own_severity = 'unknown' AND {_LIVE}
-UNION
-SELECT a.osv_id FROM unnest(%(ids)s::varchar[]) AS named(id)
-JOIN lifecycle_advisory a ON a.related @> ARRAY[named.id] WHERE a.own_severity = 'unknown' AND {_LIVE}
+SELECT DISTINCT a.osv_id FROM lifecycle_advisoryname n JOIN lifecycle_advisory a ON a.id = n.advisory_id
+WHERE n.name = ANY(%(ids)s) AND (n.kind = 'related' OR (n.kind = 'upstream' AND cardinality(a.upstream) > 1))
+  AND a.own_severity = 'unknown' AND {_LIVE}
 """  # noqa: S608 -- likewise
 _UPDATE: Final = """
 UPDATE lifecycle_advisory a

@@ -9,21 +9,26 @@ from typing import Final
 from django.db import connection
 from django.db.models import QuerySet
 
-from lifecycle.advisories.models import AffectedInterval, Feed
+from lifecycle.advisories.models import AdvisoryName, AffectedInterval, Feed
 
 _ALIAS_ROUNDS_MAX: Final = 50  # a longer chain of aliases is an error in a feed
 
 
-# The records with these ids, and the records that have one of them as an alias. One index lookup for each id: an array
-# overlap with thousands of ids would be checked row by row.
+# The records with these ids, and the records that have one of them as an alias.
 _ALIAS_STEP: Final = """
 SELECT a.osv_id, a.aliases, a.upstream FROM lifecycle_advisory a
 WHERE a.osv_id = ANY(%(ids)s) AND a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL
 UNION ALL
 SELECT a.osv_id, a.aliases, a.upstream
-FROM unnest(%(ids)s::varchar[]) AS named(id) JOIN lifecycle_advisory a ON a.aliases @> ARRAY[named.id]
-WHERE a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL
+FROM lifecycle_advisoryname n JOIN lifecycle_advisory a ON a.id = n.advisory_id
+WHERE n.name = ANY(%(ids)s) AND n.kind = 'alias' AND a.withdrawn_at IS NULL AND a.tombstoned_at IS NULL
 """
+
+
+def named_by(name: str) -> QuerySet[AdvisoryName, int]:
+    """Return the ids of the advisories that have `name` as an alias or upstream, for `pk__in`."""
+    kinds = (AdvisoryName.Kind.ALIAS, AdvisoryName.Kind.UPSTREAM)
+    return AdvisoryName.objects.filter(name=name, kind__in=kinds).values_list("advisory_id", flat=True)
 
 
 def unreadable_ranges(feed: Feed) -> QuerySet[AffectedInterval]:
@@ -50,11 +55,8 @@ def current_names(osv_ids: Collection[str]) -> dict[str, set[str]]:
 _NAMES: Final = """
 SELECT a.osv_id, a.vulnerability FROM lifecycle_advisory a WHERE a.osv_id = ANY(%(ids)s)
 UNION
-SELECT named.id, a.vulnerability FROM unnest(%(ids)s::varchar[]) AS named(id)
-JOIN lifecycle_advisory a ON a.aliases @> ARRAY[named.id]
-UNION
-SELECT named.id, a.vulnerability FROM unnest(%(ids)s::varchar[]) AS named(id)
-JOIN lifecycle_advisory a ON a.upstream @> ARRAY[named.id] AND cardinality(a.upstream) = 1
+SELECT n.name, a.vulnerability FROM lifecycle_advisoryname n JOIN lifecycle_advisory a ON a.id = n.advisory_id
+WHERE n.name = ANY(%(ids)s) AND (n.kind = 'alias' OR (n.kind = 'upstream' AND cardinality(a.upstream) = 1))
 """
 
 

@@ -14,6 +14,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from accounts.models import User
 from lifecycle.advisories.models import Advisory
+from lifecycle.advisories.queries import named_by
 from lifecycle.authority.queries import images_visible_to, repositories_visible_to
 from lifecycle.promotion.queries import promotions_visible_to
 from lifecycle.promotion.release_queries import sets_visible_to
@@ -191,9 +192,8 @@ def _advisories(text: str) -> list[Hit]:
     rows: list[dict[str, Any]] = []
     for spelling in _spellings(text):
         rows += named.filter(_starts("osv_id", spelling)).order_by("osv_id").values(*fields)[:PER_KIND]
-    other = [Q(aliases__contains=[spelling]) | Q(upstream__contains=[spelling]) for spelling in _spellings(text)[:2]]
-    for condition in other:
-        rows += named.filter(condition).order_by("osv_id").values(*fields)[:PER_KIND]
+    for spelling in _spellings(text)[:2]:
+        rows += named.filter(pk__in=named_by(spelling)).order_by("osv_id").values(*fields)[:PER_KIND]
     unique = {row["osv_id"]: row for row in rows}
     return [Hit("advisory", osv_id, _about(row), "lifecycle:advisory", (osv_id,)) for osv_id, row in unique.items()][
         :PER_KIND

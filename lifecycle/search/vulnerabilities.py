@@ -11,7 +11,7 @@ from django.db.models import Q
 
 from accounts.models import User
 from lifecycle.advisories.models import Advisory, Match
-from lifecycle.advisories.queries import aliases_of
+from lifecycle.advisories.queries import aliases_of, named_by
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.quarantine.queries import add_covers
 from lifecycle.registry.models import Image
@@ -58,7 +58,7 @@ def vulnerability(osv_id: str) -> Vulnerability | None:
     """Return the records with this id, and those that name it as an alias or upstream; None when there is none."""
     live = Advisory.objects.filter(withdrawn_at=None, tombstoned_at=None)
     names = {osv_id, *aliases_of([osv_id])[osv_id]}
-    about = Q(osv_id__in=names) | Q(aliases__contains=[osv_id]) | Q(upstream__contains=[osv_id])
+    about = Q(osv_id__in=names) | Q(pk__in=named_by(osv_id))
     records = list(live.filter(about).select_related("feed").order_by("osv_id", "pk")[:_RECORDS_MAX])
     if not records:
         return None
