@@ -266,6 +266,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "PromotionState": "lifecycle.promotion.models.PromotionRequest.State",
         "ReleaseSetState": "lifecycle.promotion.models.ReleaseSet.State",
         "AlertState": "lifecycle.alerts.models.Alert.State",
+        "SbomKind": "lifecycle.sbom.models.PackageList.Kind",
         "FixKind": "lifecycle.remedies.models.Remedy.Kind",
         "ReviewOutcome": "lifecycle.promotion.models.ReviewDebt.Outcome",
         "PromotionKind": "lifecycle.promotion.models.PromotionRequest.Kind",

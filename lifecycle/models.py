@@ -41,6 +41,8 @@ from lifecycle.sbom.models import (
     ImageInventory,
     Inventory,
     InventoryPackage,
+    PackageList,
+    PackageListInventory,
     PackageVersion,
     Sbom,
 )
@@ -89,6 +91,8 @@ __all__ = [
     "Mute",
     "Notice",
     "Occupancy",
+    "PackageList",
+    "PackageListInventory",
     "PackageVersion",
     "Policy",
     "PolicyRevision",

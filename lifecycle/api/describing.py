@@ -319,6 +319,10 @@ _RELEASE_SET: Final[dict[str, Any]] = {
 }
 _TOKEN: Final[dict[str, Any]] = {"name": "laptop", "days": 30}
 
+_SBOM: Final = {
+    "bomFormat": "CycloneDX", "specVersion": "1.6",
+    "components": [{"type": "library", "name": "six", "version": "1.16.0", "purl": "pkg:pypi/six@1.16.0"}],
+}  # fmt: skip
 # (method, path) -> (example of the body, example of the response); None where there is none.
 EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
     ("put", "/api/v1/policies/{scope}/"): (
@@ -503,6 +507,9 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         {"scope": "repository", "value": "shop/api", "until": "2026-12-05T09:30:00Z"},
         None,
     ),
+    ("post", "/api/v1/images/{digest}/sboms/"): (_SBOM, None),
+    ("post", "/api/v1/images/{digest}/sboms/{sbom_id}/withdraw/"): ({"reason": "of another build"}, None),
+    ("post", "/api/v1/scan/"): (_SBOM, None),
     ("post", "/api/v1/windows/"): (
         {
             "name": "Sales weekend", "kind": "freeze", "starts_at": "2026-11-26T16:00", "duration_s": 316_800,

@@ -43,6 +43,7 @@ from lifecycle.api.rebuild import (
 from lifecycle.api.registries import RegistryViewSet
 from lifecycle.api.registry import ImageViewSet, MetadataView, RepositoryViewSet
 from lifecycle.api.release_sets import ReleaseSetViewSet
+from lifecycle.api.sboms import ImageSbomsView, ImageSbomView, ImageSbomWithdrawView, ScanView
 from lifecycle.api.schema import SchemaView
 from lifecycle.api.search import SearchView
 from lifecycle.api.signing_keys import SigningKeyViewSet
@@ -84,6 +85,14 @@ urlpatterns = [
     path("images/<str:digest>/lineage/", LineageView.as_view(), name="image-lineage"),
     path("images/<str:digest>/signatures/", ImageSignaturesView.as_view(), name="image-signatures"),
     path("images/<str:digest>/contents/", ImageContentsView.as_view(), name="image-contents"),
+    path("images/<str:digest>/sboms/", ImageSbomsView.as_view(), name="image-sboms"),
+    path("images/<str:digest>/sboms/<int:sbom_id>/", ImageSbomView.as_view(), name="image-sbom"),
+    path(
+        "images/<str:digest>/sboms/<int:sbom_id>/withdraw/",
+        ImageSbomWithdrawView.as_view(),
+        name="image-sbom-withdraw",
+    ),
+    path("scan/", ScanView.as_view(), name="scan"),
     path("trusted-sources/", SourcesView.as_view(), name="trusted-sources"),
     path("trusted-sources/<int:source_id>/", SourceView.as_view(), name="trusted-source"),
     path("images/<str:digest>/verdict/", VerdictView.as_view(), name="image-verdict"),

@@ -58,6 +58,8 @@ from lifecycle.audit.details_of_images import (
     RebuildSuperseded,
     RecipeChanged,
     RepositoryDescribed,
+    SbomChosen,
+    SbomSent,
     TagMoveRefused,
     TagsProtected,
 )
@@ -166,6 +168,9 @@ class Action(StrEnum):
     IMAGE_RESCAN_REQUESTED = "image.rescan_requested", "A user asked to scan an image again."
     IMAGE_REBUILD_FAILED = "image.rebuild_failed", "The rebuild of an image failed."
     IMAGE_REBUILT = "image.rebuilt", "An image was rebuilt on a new base."
+    IMAGE_SBOM_CHOSEN = "image.sbom_chosen", "Another SBOM than before decides what packages an image has."
+    IMAGE_SBOM_SENT = "image.sbom_sent", "A user sent an SBOM of an image."
+    IMAGE_SBOM_WITHDRAWN = "image.sbom_withdrawn", "A user withdrew an SBOM of an image: it decides nothing any more."
     IMAGE_SIGNATURES_CHANGED = (
         "image.signatures_changed",
         "The number of verified signatures of an image changed.",
@@ -323,6 +328,9 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.FEED_CHANGED: FeedDetails,
     Action.FEED_REMOVED: FeedDetails,
     Action.EXPLOITS_SYNCED: ExploitsSynced,
+    Action.IMAGE_SBOM_CHOSEN: SbomChosen,
+    Action.IMAGE_SBOM_SENT: SbomSent,
+    Action.IMAGE_SBOM_WITHDRAWN: SbomSent,
     Action.AUDIT_EXPORTED: AuditExported,
     Action.CHANNEL_CHANGED: ChannelDetails,
     Action.CHANNEL_CREATED: ChannelDetails,

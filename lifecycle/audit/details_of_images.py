@@ -169,3 +169,22 @@ class RebuildFinished(Details):
     """The final state of a wave."""
 
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class SbomSent(Details):
+    """The digest and format of an SBOM, and the numbers of its packages and of components without a package URL."""
+
+    sbom: str
+    format: str
+    packages: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class SbomChosen(Details):
+    """The digests of the SBOM that decides now and of the one before, and why. Empty: our own scan."""
+
+    sbom: str
+    before: str
+    why: str

@@ -20,6 +20,7 @@ EXIT_POLICY: Final = 3  # refused by the policy
 EXIT_NOT_AUTHENTICATED: Final = 4
 EXIT_TIMED_OUT: Final = 5
 TIMEOUT_S: Final = 30.0
+DOCUMENT_TIMEOUT_S: Final = 180.0
 PAGE: Final = 200  # rows per request, the maximum of the API
 
 
@@ -107,6 +108,11 @@ class Api:
         """Send a POST and return the result; raises CommandFailed."""
         return self._send("POST", path, json=body or {})
 
+    def post_document(self, path: str, content: bytes) -> dict[str, Any]:
+        """Send a document as it is and return the result; raises CommandFailed. A big one takes a while."""
+        headers = {"Content-Type": "application/octet-stream"}
+        return self._send("POST", path, content=content, headers=headers, timeout=DOCUMENT_TIMEOUT_S)
+
     def put(self, path: str, body: dict[str, Any], *, etag: str = "") -> dict[str, Any]:
         """Send a PUT and return the stored document; raises CommandFailed. `etag` is the version that it changes."""
         return self._send("PUT", path, json=body, headers={"If-Match": etag} if etag else {})
@@ -152,7 +158,8 @@ class Api:
             answer = self._http.request(method, path, **more)
         except httpx.TimeoutException:
             raise Unreachable(
-                f"The server did not respond within {TIMEOUT_S:.0f} seconds. Try again.", EXIT_TIMED_OUT
+                f"The server did not respond within {more.get('timeout', TIMEOUT_S):.0f} seconds. Try again.",
+                EXIT_TIMED_OUT,
             ) from None
         except httpx.HTTPError as error:
             raise Unreachable(f"Cannot reach {self._http.base_url.host}: {error}") from None

@@ -26,32 +26,54 @@ def add_gate(areas: Any, shared: argparse.ArgumentParser) -> None:
     """Add the command `gate`."""
     gate = areas.add_parser("gate", parents=[shared], help="exit with 3 if an image has findings you do not accept")
     gate.add_argument("image", metavar="IMAGE", help="REPOSITORY:TAG, REPOSITORY@sha256:..., or sha256:...")
-    gate.add_argument("--fail-on", choices=_LEVELS, default="high", help="this severity or worse; default %(default)s")
-    gate.add_argument("--fixable", action="store_true", help="only findings with a fixed version")
-    gate.add_argument("--allow-unknown", action="store_true", help="pass although packages or severities are unknown")
-    gate.add_argument("--summary", type=Path, metavar="FILE", help="append a summary in Markdown, for the job page")
+    add_limits(gate)
     gate.set_defaults(run=check_gate)
+
+
+def add_limits(command: argparse.ArgumentParser) -> None:
+    """Add the options that say which findings stop a pipeline."""
+    command.add_argument(
+        "--fail-on", choices=_LEVELS, default="high", help="this severity or worse; default %(default)s"
+    )
+    command.add_argument("--fixable", action="store_true", help="only findings with a fixed version")
+    command.add_argument(
+        "--allow-unknown", action="store_true", help="pass although packages or severities are unknown"
+    )
+    command.add_argument("--summary", type=Path, metavar="FILE", help="append a summary in Markdown, for the job page")
 
 
 def check_gate(options: argparse.Namespace, api: Api) -> None:
     """Print what was found; raises CommandFailed with exit code 3 where the image may not go on."""
     digest = names.digest_of(options.image, api)
     image = api.get(f"images/{digest}/")
-    found = tables.by_severity(api.get(f"images/{digest}/findings/")["results"])
+    found = api.get(f"images/{digest}/findings/")["results"]
+    why = image["findings"]["why"]
+    judge({"image": options.image, "digest": digest}, found, [why] if why else [], options)
+
+
+def judge(
+    subject: dict[str, str], findings: Sequence[dict[str, Any]], unknown: list[str], options: argparse.Namespace
+) -> None:
+    """Print the findings that stop a pipeline, and what is unknown; raises CommandFailed with exit code 3 for these.
+
+    `subject` is what is judged: its name as the first value, and its digest, as the JSON document has them.
+    """
+    found = tables.by_severity(findings)
     bad = [row for row in found if _stops(row, options)]
-    unknown = _unknown(image, found)
+    nameless = sum(row["state"] == "open" and row["severity"] == "unknown" for row in found)
+    unknown = unknown + ([f"{nameless} findings without a severity"] if nameless else [])
     is_stopped = bool(bad) or (bool(unknown) and not options.allow_unknown)
     document = {
-        "image": options.image,
-        "digest": digest,
+        **subject,
         "fail_on": options.fail_on,
         "fixable": options.fixable,
         "passed": not is_stopped,
         "findings": bad,
         "unknown": unknown,
     }
+    name = next(iter(subject.values()))
     if options.summary is not None:
-        _append(options.summary, _markdown(document))
+        _append(options.summary, _markdown(name, document))
     if options.json:
         print(json.dumps(document))
     elif bad:
@@ -59,9 +81,9 @@ def check_gate(options: argparse.Namespace, api: Api) -> None:
     if is_stopped:
         reasons = [f"{len(bad)} findings of severity {options.fail_on} or worse"] if bad else []
         reasons += [] if options.allow_unknown else [f"unknown: {text}" for text in unknown]
-        raise CommandFailed(f"{options.image} does not pass: {'; '.join(reasons)}.", client.EXIT_POLICY)
+        raise CommandFailed(f"{name} does not pass: {'; '.join(reasons)}.", client.EXIT_POLICY)
     if not options.json:
-        print(f"{tables.plain(options.image)} passes: no finding of severity {options.fail_on} or worse.")
+        print(f"{tables.plain(name)} passes: no finding of severity {options.fail_on} or worse.")
 
 
 def _stops(row: dict[str, Any], options: argparse.Namespace) -> bool:
@@ -69,17 +91,9 @@ def _stops(row: dict[str, Any], options: argparse.Namespace) -> bool:
     return row["state"] == "open" and is_bad and (bool(row["fixed_version"]) or not options.fixable)
 
 
-def _unknown(image: dict[str, Any], found: list[dict[str, Any]]) -> list[str]:
-    """Return what nobody knows of the image, as phrases. Unknown is not a pass."""
-    known = image["findings"]
-    texts = [known["why"]] if known["why"] else []
-    nameless = sum(row["state"] == "open" and row["severity"] == "unknown" for row in found)
-    return texts + ([f"{nameless} findings without a severity"] if nameless else [])
-
-
-def _markdown(document: dict[str, Any]) -> str:
+def _markdown(name: str, document: dict[str, Any]) -> str:
     verdict = "passes" if document["passed"] else "does not pass"
-    lines = [f"### {_cell(document['image'])} {verdict}", "", f"`{document['digest']}`", ""]
+    lines = [f"### {_cell(name)} {verdict}", "", f"`{document['digest']}`", ""]
     if document["findings"]:
         lines += ["| Severity | Advisory | Package | Fixed in |", "|---|---|---|---|"]
         lines += [

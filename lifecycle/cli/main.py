@@ -39,6 +39,8 @@ from lifecycle.cli import (
     quarantine,
     registries,
     releases,
+    sboms,
+    scan,
     tables,
     teams,
     verifying,
@@ -181,6 +183,7 @@ def parser() -> argparse.ArgumentParser:
     advisories.add_area(areas, limited)
     fixes.add_area(areas, shared)
     gate.add_gate(areas, shared)
+    scan.add_scan(areas, shared)
     keys.add_area(areas, shared, limited)
     feeds.add_area(areas, shared, limited)
     shells = areas.add_parser("completion", help="print the completion script of a shell")
@@ -284,6 +287,7 @@ def _add_image(areas: Any, shared: argparse.ArgumentParser, limited: argparse.Ar
     show.set_defaults(run=show_image)
     exports.add_export(image)
     image_contents.add_contents(image, shared)
+    sboms.add_sbom(image, shared)
 
 
 def _add_rebuild(

@@ -71,9 +71,10 @@ def moment(text: str | None) -> str:
 
 
 def cve(finding: dict[str, Any]) -> str:
-    """Return the CVE id of a finding, or its advisory if there is none."""
-    ids = [finding["advisory"], *finding.get("aliases", ())]
-    return next((name for name in ids if name.startswith("CVE-")), str(finding["advisory"]))
+    """Return the CVE id of a finding, or its advisory if there is none; "" for a package that cannot be judged."""
+    advisory = finding["advisory"] or ""
+    ids = [advisory, *finding.get("aliases", ())]
+    return next((name for name in ids if name.startswith("CVE-")), str(advisory))
 
 
 def exploit(finding: dict[str, Any]) -> str:

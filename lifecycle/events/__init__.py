@@ -18,6 +18,7 @@ from lifecycle.events.types import (
     ReferrerStored,
     RepositoriesCreated,
     RightsChanged,
+    SbomKept,
     TagMoved,
     UnscannedImagePushed,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "ReferrerStored",
     "RepositoriesCreated",
     "RightsChanged",
+    "SbomKept",
     "TagMoved",
     "UnscannedImagePushed",
     "collected",

@@ -71,6 +71,13 @@ class ImagesScanned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SbomKept(Event):
+    """An SBOM that a person sent, or that a registry holds, was stored for an image, or was withdrawn."""
+
+    image_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class ImagesImported(Event):
     """Images were imported from an inventory file. Subscribers do all their work now, because workers may not run."""
 

@@ -101,7 +101,7 @@ def _spdx(image: Image, metadata: Record) -> Iterator[bytes]:
 
 def _as_stored(image: Image, _metadata: Record) -> Iterator[bytes]:
     """Yield the newest SBOM as its tool wrote it. Raises NotFound for an index or an import, which have none."""
-    sbom = Sbom.objects.filter(image=image).exclude(document=b"").order_by("-pk").first()
+    sbom = Sbom.objects.filter(image=image, format="syft-json").exclude(document=b"").order_by("-pk").first()
     if sbom is None:
         raise NotFound("No SBOM document is stored for this digest. Export CycloneDX instead.")
     return iter([zlib.decompress(bytes(sbom.document))])

@@ -42,7 +42,7 @@ def scan(run: JobRun) -> None:
     """
     again = run.job.payload.get("again") is True
     image = Image.objects.filter(pk=run.job.subject_id, kind=Image.Kind.MANIFEST).first()
-    if image is None or (image.scanned_at is not None and not again):
+    if image is None or (services.is_scanned(image) and not again):
         run.log("Nothing to do. The image is already scanned, or no longer exists.")
         return
     try:

@@ -19,23 +19,25 @@ class Licences:
     packages: dict[str, list[str]] = field(default_factory=dict)
     undeclared_count: int = 0
 
+    def add(self, package: str, declared: Iterable[str]) -> None:
+        """Add a package with the licences that it declares. A package with several entries declares all of them."""
+        texts = {text for entry in declared if (text := _text_of(entry))}
+        if not texts:
+            self.undeclared_count += 1
+        for text in texts:
+            name = text if text in self.packages or len(self.packages) < _LICENCES_MAX else OTHER
+            names = self.packages.setdefault(name, [])
+            if len(names) < SHOWN and (shown := package[:200].replace("\x00", "")) not in names:
+                names.append(shown)
+
 
 def read_licences(artifacts: Iterable[Mapping[str, Any]]) -> Licences:
-    """Return the declared licences of the packages in syft's document.
-
-    A package with several entries declares all of them. An entry that is a whole text is cut.
-    """
+    """Return the declared licences of the packages in syft's document. An entry that is a whole text is cut."""
     found = Licences()
     for item in artifacts:
         entries = item.get("licenses")
-        texts = {text for entry in entries if (text := _text_of(entry))} if isinstance(entries, list) else set()
-        if not texts:
-            found.undeclared_count += 1
-        for text in texts:
-            name = text if text in found.packages or len(found.packages) < _LICENCES_MAX else OTHER
-            names = found.packages.setdefault(name, [])
-            if len(names) < SHOWN and (package := str(item.get("name") or "")[:200].replace("\x00", "")) not in names:
-                names.append(package)
+        texts = [_text_of(entry) for entry in entries] if isinstance(entries, list) else []
+        found.add(str(item.get("name") or ""), texts)
     return found
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
-from lifecycle.registry.models import Image
+from accounts.models import User
+from lifecycle.registry.models import Image, Repository
 from lifecycle.versions import current_key_version
 from lifecycle.versions.coordinates import package_words
 
@@ -211,3 +213,73 @@ class ContentCheck(models.Model):
 
     def __str__(self) -> str:
         return f"{self.image_id}: {self.problem or 'complete'}"
+
+
+class PackageList(models.Model):
+    """The packages that one SBOM of an image lists, for images with an SBOM that the image or a person brought.
+
+    The inventories of the image are a copy of the list that `is_used`. An image without a brought SBOM has no rows: its
+    inventories are what our scan found.
+    """
+
+    class Kind(models.TextChoices):
+        OWN = "own", "Our scan"  # or an import
+        SENT = "sent", "Sent through the API"
+        REGISTRY = "registry", "Found in the registry"
+
+    sbom = models.OneToOneField(Sbom, on_delete=models.CASCADE, related_name="package_list", primary_key=True)
+    image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="package_lists", db_index=False)
+    kind = models.CharField(max_length=8, choices=Kind)
+    is_used = models.BooleanField(default=False)
+    package_count = models.IntegerField()
+    dropped_count = models.IntegerField()  # components without a usable package URL
+    # The first of them: [place in the document, name, version].
+    dropped: models.JSONField[Any, Any] = models.JSONField(default=list)
+    distro = models.CharField(max_length=60, blank=True)
+    problem = models.CharField(max_length=300, blank=True)  # of our scan
+    sent_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    # The teams for whose images the sender could speak when it was sent; with `is_site_wide`, all.
+    team_ids: ArrayField[Any, Any] = ArrayField(models.BigIntegerField(), default=list)
+    is_site_wide = models.BooleanField(default=False)
+    repository = models.ForeignKey(Repository, on_delete=models.SET_NULL, null=True, related_name="+")
+    object_digest = models.CharField(max_length=135, blank=True)  # of what the registry holds: `trust` knows who signed
+    withdrawn_at = models.DateTimeField(null=True)
+    withdrawn_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    checked_at = models.DateTimeField(null=True)  # when it was last decided which list counts; null: at once
+    kept_at = models.DateTimeField()  # of our scan: when it was made
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=("image",), condition=Q(is_used=True), name="packagelist_one_used"),
+            models.CheckConstraint(
+                condition=~Q(is_used=True) | Q(withdrawn_at=None), name="packagelist_withdrawn_is_unused"
+            ),
+        )
+        indexes = (
+            models.Index(fields=("image", "-kept_at"), name="packagelist_by_image"),
+            models.Index(fields=("checked_at",), condition=~Q(kind="own"), name="packagelist_by_check"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} of {self.image_id}"
+
+
+class PackageListInventory(models.Model):
+    """An inventory in a list, and the layer it is from, as `ImageInventory` has them for the list in use."""
+
+    package_list = models.ForeignKey(PackageList, on_delete=models.CASCADE, related_name="inventories", db_index=False)
+    inventory = models.ForeignKey(Inventory, on_delete=models.PROTECT, related_name="+")
+    layer_position = models.IntegerField(null=True)
+
+    class Meta:
+        verbose_name_plural = "package list inventories"
+        constraints = (
+            models.UniqueConstraint(
+                fields=("package_list", "inventory", "layer_position"),
+                nulls_distinct=False,
+                name="packagelistinventory_once",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.package_list_id}: {self.inventory_id}"

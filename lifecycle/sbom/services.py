@@ -6,7 +6,7 @@ import hashlib
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import orjson
@@ -27,6 +27,7 @@ from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job
 from lifecycle.registry.models import Image, Repository
 from lifecycle.registry.platforms import platform_ids
+from lifecycle.sbom import lists
 from lifecycle.sbom.contents import Contents, LayerContents
 from lifecycle.sbom.kinds import SCAN
 from lifecycle.sbom.licences import Licences
@@ -37,14 +38,16 @@ from lifecycle.sbom.models import (
     ImageInventory,
     ImageLicences,
     Inventory,
+    PackageList,
     PackageVersion,
     Sbom,
 )
-from lifecycle.sbom.packages import Entry, Keys, Package, PackageKey, key_of, key_of_row, with_epoch
+from lifecycle.sbom.packages import Entry, Keys, Package, PackageKey, is_storable, key_of, key_of_row, with_epoch
 from lifecycle.sbom.secret_rules import secret_rules
 from lifecycle.versions import KEY_VERSION
 from lifecycle.versions.coordinates import (
     RELEASE_MAX_CHARS,
+    Coordinates,
     canonical,
     coordinates,
     coordinates_of,
@@ -85,10 +88,15 @@ def store(
 ) -> Stored:
     """Store the content of these images, in one transaction with a fixed number of statements.
 
-    Images that are already scanned are not changed, unless the new content `replaces` the old one. Findings of known
-    package versions appear with the commit; the matching of new ones is queued. A caller that matches them itself sets
-    `publish` to False, and publishes ImagesScanned afterwards. `keys` are shared by the batches of one import.
+    Images that are already scanned are not changed, unless the new content `replaces` the old one. An image with a
+    brought SBOM keeps the content beside it (`sbom.lists`). Findings of known package versions appear with the commit;
+    the matching of new ones is queued. A caller that matches them itself sets `publish` to False, and publishes
+    ImagesScanned afterwards. `keys` are shared by the batches of one import.
     """
+    beside = lists.images_with_lists(contents)
+    for image_id in sorted(beside):
+        _store_beside(image_id, contents[image_id], actor=actor, replaces=replaces)
+    contents = {image_id: content for image_id, content in contents.items() if image_id not in beside}
     if replaces:
         _forget(contents)
     image_ids = list(
@@ -105,21 +113,76 @@ def store(
     ids, stored.new_package_ids = _store_package_versions({entry.key: entry.package for entry in entries})
     _store_groups(groups, ids)
     _record_scans(scans)
-    for image_id in image_ids:
-        if (checked := contents[image_id].contents) is not None:
-            store_contents(image_id, checked)
-    ImageLicences.objects.bulk_create(
-        [
-            ImageLicences(image_id=image_id, licences=known.packages, undeclared_count=known.undeclared_count)
-            for image_id in image_ids
-            if (known := contents[image_id].licences) is not None
-        ],
-        ignore_conflicts=True,
-    )
+    _store_beyond_packages({image_id: contents[image_id] for image_id in image_ids})
     Sbom.objects.bulk_create([_sbom(image_id, contents[image_id]) for image_id in image_ids], ignore_conflicts=True)
     if publish:
         events.publish(events.ImagesScanned(tuple(image_ids), tuple(stored.new_package_ids), actor_id=actor.pk))
     return stored
+
+
+def _store_beyond_packages(contents: Mapping[int, Content]) -> None:
+    """Store what a scan found beyond packages: the checks of files, and the licences."""
+    for image_id, content in contents.items():
+        if content.contents is not None:
+            store_contents(image_id, content.contents)
+    ImageLicences.objects.bulk_create(
+        [
+            ImageLicences(image_id=image_id, licences=known.packages, undeclared_count=known.undeclared_count)
+            for image_id, content in contents.items()
+            if (known := content.licences) is not None
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def _store_beside(image_id: int, content: Content, *, actor: User, replaces: bool) -> None:
+    """Keep the content of our scan beside a brought SBOM of the image, and use it if no brought one is used."""
+    image = lists.lock(image_id)
+    if image is None or (not replaces and lists.own_list(image_id) is not None):
+        return
+    stored = store_list(image, content)
+    ImageLicences.objects.filter(image=image_id).delete()
+    _store_beyond_packages({image_id: content})
+    made = _sbom(image_id, content)
+    sbom, _ = Sbom.objects.get_or_create(
+        image=image, digest=made.digest, defaults={"format": made.format, "tool": made.tool, "document": made.document}
+    )
+    used = lists.used_list(image_id)
+    dropped_count = content.dropped_count + stored.unusable_count
+    kept = lists.write(
+        sbom,
+        lists.Contents(stored.inventories, stored.package_count, dropped_count, content.distro, content.problem),
+        kind=PackageList.Kind.OWN,
+        kept_at=clock.now(),
+    )
+    PackageList.objects.filter(image=image_id, kind=PackageList.Kind.OWN).exclude(pk=kept.pk).delete()
+    if used is None or used.kind == PackageList.Kind.OWN:
+        lists.use(image_id, kept)
+    events.publish(events.ImagesScanned((image_id,), tuple(stored.new_package_ids), actor_id=actor.pk))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredList:
+    """The stored packages of one SBOM: (inventory id, layer) of each group, and the counts."""
+
+    inventories: list[tuple[int, int | None]]
+    package_count: int
+    unusable_count: int
+    new_package_ids: tuple[int, ...]
+
+
+def store_list(image: Image, content: Content) -> StoredList:
+    """Store the packages of an SBOM of `image` without putting them in use. Call it in a transaction."""
+    groups, scans = _read({image.pk: content}, Keys())
+    entries = set().union(*groups.values()) if groups else set()
+    ids, new_ids = _store_package_versions({entry.key: entry.package for entry in entries})
+    inventories = [(inventory, position) for _, inventory, position in _inventories_of(groups, ids)]
+    return StoredList(inventories, scans[image.pk].package_count, scans[image.pk].unusable_count, tuple(new_ids))
+
+
+def placed_at(package: Package, position: int | None) -> Package:
+    """Return the package with the position of its layer."""
+    return package if position is None else replace(package, layer_position=position)
 
 
 @transaction.atomic
@@ -192,14 +255,21 @@ def _read(contents: Mapping[int, Content], keys: Keys) -> tuple[dict[_Group, fro
 
 def _store_groups(groups: Mapping[_Group, frozenset[Entry]], ids: Mapping[PackageKey, int]) -> None:
     """Store the package versions of the layers of images. `ids` are those of the package versions."""
-    digests = {entries: _digest(entry.text for entry in entries) for entries in set(groups.values())}
-    wanted = {digest: [ids[entry.key] for entry in entries] for entries, digest in digests.items()}
-    inventories = _store_inventories(wanted)
-    rows = [(image_id, inventories[digests[entries]], position) for (image_id, position), entries in groups.items()]
+    rows = _inventories_of(groups, ids)
     with connection.cursor() as cursor:
         for start in range(0, len(rows), _PAIRS):
             columns = zip(*rows[start : start + _PAIRS], strict=True)
             cursor.execute(_INSERT_IMAGE_INVENTORIES, [clock.now(), *map(list, columns)])
+
+
+def _inventories_of(
+    groups: Mapping[_Group, frozenset[Entry]], ids: Mapping[PackageKey, int]
+) -> list[tuple[int, int, int | None]]:
+    """Store the new inventories among these; return (image id, inventory id, layer) of each group."""
+    digests = {entries: _digest(entry.text for entry in entries) for entries in set(groups.values())}
+    wanted = {digest: [ids[entry.key] for entry in entries] for entries, digest in digests.items()}
+    inventories = _store_inventories(wanted)
+    return [(image_id, inventories[digests[entries]], position) for (image_id, position), entries in groups.items()]
 
 
 # One array for each column instead of one parameter for each value takes a third of the time of `bulk_create`.
@@ -239,6 +309,13 @@ def _record_scans(scans: Mapping[int, _Scan]) -> None:
         problems.append(scan.content.problem[:300])
     with connection.cursor() as cursor:
         cursor.execute(_SCANNED, [clock.now(), list(scans), counts, dropped, distros, problems])
+
+
+def is_scanned(image: Image) -> bool:
+    """Return whether our own scan of the image is known. A brought SBOM does not replace it."""
+    if image.scanned_at is None:
+        return False
+    return lists.own_list(image.pk) is not None or not lists.images_with_lists([image.pk])
 
 
 def queue_scan(image_id: int) -> Job:
@@ -416,6 +493,16 @@ def _package_version(key: PackageKey, package: Package) -> _NewVersion:
     row.match_name, row.match_version, row.scheme = matched.name[:500], matched.version[:500], matched.scheme[:12]
     row.version_key, row.problem = matched.key, (matched.problem or "")[:200]
     return row
+
+
+def coordinates_of_package(package: Package) -> Coordinates | None:
+    """Return what advisories are compared with for a package, without storing it; None if it cannot be stored."""
+    if not is_storable(package):
+        return None
+    row = _package_version(key_of(package), package)
+    return Coordinates(
+        row.ecosystem, row.release, row.match_name, row.match_version, row.scheme, row.version_key, row.problem or None
+    )
 
 
 _DERIVED: Final = (

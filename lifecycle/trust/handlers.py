@@ -8,7 +8,8 @@ from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.models import Job
 from lifecycle.jobs.schedule import every
 from lifecycle.registry.models import Image
-from lifecycle.trust import services
+from lifecycle.registry.platforms import platform_ids
+from lifecycle.trust import sboms, services
 from lifecycle.trust.kinds import VERIFY
 
 
@@ -27,6 +28,7 @@ def verify(run: JobRun) -> None:
     reads, problem = services.read_signatures(image, alive=run.check)
     with run.fenced():
         counts = services.store_check(image, reads, problem)
+        sboms.choose_again([image.pk])
     words = ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) or "no signatures"
     run.progress(1, 1, f"{words}. {problem}".strip() if problem else words)
 
@@ -62,3 +64,23 @@ def check_again(event: events.ReferrerStored) -> None:
 def queue_due_checks() -> None:
     """Queue the checks that a changed source made due."""
     services.queue_due_checks()
+
+
+@subscribe(events.SbomKept)
+def choose_sbom(event: events.SbomKept) -> None:
+    """Decide whether the SBOM counts."""
+    sboms.choose(event.image_id)
+
+
+@subscribe(events.TagMoved)
+def choose_sboms_again(event: events.TagMoved) -> None:
+    """Decide again: a team that has the image from now on may not trust who sent or signed its SBOM."""
+    image = Image.objects.only("pk", "kind").filter(pk=event.image_id).first()
+    if image is not None:
+        sboms.choose_again(platform_ids(image))
+
+
+@every(60, "sboms")
+def choose_due_sboms() -> None:
+    """Decide again about SBOMs, a part of them in each round."""
+    sboms.choose_due()

@@ -24,6 +24,7 @@ from lifecycle.oci.client import ManifestUnknown
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, RepositoryImage
 from lifecycle.signatures.types import SignatureRefused
+from lifecycle.trust import sboms
 from lifecycle.trust.access import lock_source, teams_called, why_not_manage
 from lifecycle.trust.constants import RECHECKED_AT_ONCE, SOURCES_MAX
 from lifecycle.trust.kinds import VERIFY
@@ -83,6 +84,7 @@ def retire_source(source_id: int, *, actor: User, reason: str = "", revision: in
     source.retired_at = clock.now()
     source.revision += 1
     source.save(update_fields=["retired_at", "revision", "updated_at"])
+    sboms.make_due()
     _record(Action.SOURCE_RETIRED, source, actor, reason=reason)
     return source
 
@@ -134,6 +136,7 @@ def _write(source: TrustedSource, spec: SourceSpec, teams: Sequence[Team]) -> No
     source.teams.set(teams)
     # Signers that stay keep their rows, and so what they have signed.
     source.signers.exclude(fingerprint__in=[signer.fingerprint for signer in spec.signers]).delete()
+    sboms.make_due()
     before = {signer.fingerprint: signer for signer in source.signers.all()}
     is_new = False
     for each in spec.signers:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Final
+
+from django.core.files.uploadedfile import SimpleUploadedFile
 
 from lifecycle.core import clock
 from tests.factories import dock as rows
@@ -45,6 +48,7 @@ CHANNEL: Final[dict[str, str]] = {
 }  # fmt: skip
 CHANNEL_BODY: Final[dict[str, object]] = {**CHANNEL, "team": "shop", "topics": ["promotion.asked"]}
 MUTE: Final[dict[str, object]] = {"scope": "all", "until": str(clock.now() + timedelta(days=3))}
+SBOM: Final[dict[str, object]] = {"bomFormat": "CycloneDX", "specVersion": "1.5"}
 QUARANTINE: Final[dict[str, object]] = {"digest": "sha256:" + "a" * 64, "reason": "bad"}
 EXEMPTION: Final[dict[str, object]] = {"digest": rows.sha("on bad"), "reason": "harmless"}
 WAIVER: Final[dict[str, object]] = {
@@ -93,6 +97,8 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("trusted-sources/{trusted_source}/retire/", {}, 404, 403),
     ("trusted-sources/new/", {"name": "x", "places": "quay.io/x/*", "scope": "all"}, 403, 403),
     ("t/{team}/r/{repository_name}/i/{digest}/signatures/", {}, 404, 403),
+    ("t/{team}/r/{repository_name}/i/{digest}/sboms/", {}, 404, 403),
+    ("t/{team}/r/{repository_name}/i/{digest}/sboms/{sbom}/withdraw/", {}, 404, 403),
     ("teams/{team}/rename/", {"name": "x"}, 404, 403),
     ("teams/{team}/delete/", {}, 404, 403),
     ("teams/{team}/move/", {"to": "empty", "names": "shop/api"}, 404, 403),
@@ -194,6 +200,8 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("put", "trusted-sources/{trusted_source}/", _SITE_SOURCE, 404, 403),
     ("delete", "trusted-sources/{trusted_source}/", {}, 404, 403),
     ("post", "images/{digest}/signatures/", {}, 404, 404),
+    ("post", "images/{digest}/sboms/", SBOM, 404, 403),
+    ("post", "images/{digest}/sboms/{sbom}/withdraw/", {}, 404, 403),
     ("put", "policies/{scope}/", {"rules": []}, 404, 403),
     ("post", "policies/what-if/", {"scope": "team:shop", "rules": []}, 404, 403),
     ("post", "quarantines/", QUARANTINE, 404, 403),
@@ -238,6 +246,14 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     ),
     "DELETE api/v1/trusted-sources/{trusted_source}/": ("owner", {}),
     "POST api/v1/images/{digest}/signatures/": ("requester", {}),
+    "POST api/v1/images/{digest}/sboms/": ("requester", SBOM),
+    "POST api/v1/images/{digest}/sboms/{sbom}/withdraw/": ("requester", {}),
+    "POST api/v1/scan/": ("outsider", SBOM),
+    "POST t/{team}/r/{repository_name}/i/{digest}/sboms/": (
+        "requester",
+        {"file": SimpleUploadedFile("bom.json", json.dumps(SBOM).encode())},
+    ),
+    "POST t/{team}/r/{repository_name}/i/{digest}/sboms/{sbom}/withdraw/": ("requester", {}),
     "POST trusted-sources/new/": ("admin", {"name": "x", "places": "quay.io/x/*", "scope": "all"}),
     "POST trusted-sources/{trusted_source}/": (
         "owner",

@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 from django.conf import settings
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
@@ -38,6 +39,7 @@ from lifecycle.quarantine.models import Quarantine
 from lifecycle.rebuild.models import BuilderPermit, RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Metadata, Registry
 from lifecycle.remedies.models import Remedy
+from lifecycle.sbom.models import PackageList, Sbom
 from lifecycle.trust.models import SigningKey, TrustedSource
 from tests import sharing
 from tests.factories import dock as rows
@@ -168,6 +170,11 @@ def make_estate(dock):
         kind="finding.new", fingerprint="0" * 64, team=dock.team, vulnerability="CVE-2026-1", first_at=clock.now(),
         last_at=clock.now(), repository_ids=[dock.repository.pk], image_counts=[1], images=1,
     )  # fmt: skip
+    sbom = Sbom.objects.create(image=dock.image, format="CycloneDX 1.5 JSON", tool="x", digest=rows.sha("bom"))
+    PackageList.objects.create(
+        sbom=sbom, image=dock.image, kind="sent", package_count=1, dropped_count=0, team_ids=[dock.team.pk],
+        sent_by=dock.owner, kept_at=clock.now(),
+    )  # fmt: skip
     Job.objects.create(kind="scan", subject_id=1, actor=dock.owner, state="failed", finished_at=clock.now())
     SigningKey.objects.create(name="release", public_key="PEM", fingerprint=rows.sha("key"), created_by=dock.owner)
     source = TrustedSource.objects.create(
@@ -233,6 +240,7 @@ def address(pattern, dock, request_):
         "waiver": Waiver.objects.values_list("pk", flat=True).first(),
         "watch": UpstreamWatch.objects.values_list("pk", flat=True).first(),
         "signing_key": "release",
+        "sbom": PackageList.objects.values_list("pk", flat=True).first(),
         "trusted_source": TrustedSource.objects.values_list("pk", flat=True).first(),
         "event": AuditEvent.objects.order_by("pk").values_list("pk", flat=True).first(),
         "job": Job.objects.filter(kind="scan", subject_id=1).values_list("pk", flat=True).first(),
@@ -473,7 +481,11 @@ def test_somebody_with_the_right_role_may(call, principals, dock, request_):
             "promotion": request_.pk,
             "failed_job": Job.objects.filter(state="failed").values_list("pk", flat=True).first(),
         }
-        answer = client.post(where, {key: str(value).format(**ids) for key, value in body.items()})
+        fields = {
+            key: value if isinstance(value, SimpleUploadedFile) else str(value).format(**ids)
+            for key, value in body.items()
+        }
+        answer = client.post(where, fields)
     assert answer.status_code < 400, answer.content[:500]
     assert "/accounts/sign-in/" not in answer.get("Location", "") or call == "POST accounts/sign-out/"
 

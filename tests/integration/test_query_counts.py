@@ -44,6 +44,7 @@ from lifecycle.quarantine.models import Quarantine, QuarantineExemption
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import IndexEntry, Metadata, Registry, Repository
 from lifecycle.remedies.models import Remedy
+from lifecycle.sbom.models import PackageList, Sbom
 from lifecycle.trust.models import Signature, SigningKey, TrustedSigner, TrustedSource
 from tests import sharing
 from tests.factories import dock
@@ -92,6 +93,8 @@ LISTS: Final[dict[str, int]] = {
     "trusted-sources/": 17,
     "trusted-sources/{trusted_source}/": 15,
     "api/v1/images/{digest}/signatures/": 25,
+    "t/{team}/r/{repository_name}/i/{digest}/?tab=sboms": 45,
+    "api/v1/images/{digest}/sboms/": 25,
     "api/v1/trusted-sources/": 10,
     "t/{team}/r/{repository_name}/i/{digest}/?tab=policy": 50,
     "policies/": 15,
@@ -217,6 +220,7 @@ NO_LISTS: Final = {
     "trusted-sources/new/",
     "trusted-sources/{trusted_source}/retire/",
     "api/v1/trusted-sources/{trusted_source}/",
+    "api/v1/images/{digest}/sboms/{sbom}/",
     "rebuilds/repositories/{repository}/recipe/",
     "teams/{team}/grants/{grant}/revoke/",
     "teams/{team}/robots/{robot}/retire/",
@@ -337,6 +341,13 @@ def add_images(world: World, number: int) -> None:
     if number:
         dock.derive(dock.Image.objects.get(digest=dock.sha("bad 0")), bad)
     Quarantine.objects.create(image=bad, team=world.team, reason="bad", created_by=world.asker)
+    sbom = Sbom.objects.create(
+        image=images[subject], format="CycloneDX 1.5 JSON", tool="x", digest=dock.sha(f"bom {number}")
+    )
+    PackageList.objects.create(
+        sbom=sbom, image=images[subject], kind="sent", package_count=1, dropped_count=0, team_ids=[world.team.pk],
+        sent_by=world.asker, kept_at=clock.now(), repository=first, object_digest=dock.sha(f"object {number}"),
+    )  # fmt: skip
     QuarantineExemption.objects.create(
         quarantine=Quarantine.objects.earliest("pk"), image=derived, reason="fine", created_by=world.reader
     )

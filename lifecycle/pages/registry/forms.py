@@ -39,3 +39,11 @@ class ProtectionForm(forms.Form):
         help_text="One pattern per line. * matches any characters. Only users with image.amend can move these tags.",
         widget=forms.Textarea(attrs={"class": "form-control mono", "rows": 5, "spellcheck": "false"}),
     )
+
+
+class SbomForm(forms.Form):
+    file = forms.FileField(
+        label="Send an SBOM",
+        help_text="CycloneDX (JSON, XML), SPDX 2.2, 2.3 or 3.0 (JSON). It decides instead of our scan, which is kept.",
+        widget=forms.FileInput(attrs={"class": "form-control"}),
+    )

@@ -32,14 +32,18 @@ from lifecycle.pages.registry import page_queries
 from lifecycle.pages.registry.configuration import configuration_of
 from lifecycle.pages.registry.contents import groups_of
 from lifecycle.pages.registry.findings import LayerShare, findings_of, unknown_findings_of
-from lifecycle.pages.registry.forms import MetadataForm
+from lifecycle.pages.registry.forms import MetadataForm, SbomForm
 from lifecycle.pages.registry.packages import add_reasons, packages_of, unjudged
 from lifecycle.pages.requests import chosen, cursors, reader, sort_of
 from lifecycle.pages.trust.page_queries import signatures_shown
 from lifecycle.promotion.gates import BEFORE
 from lifecycle.registry.models import Image, Layer, Repository
 from lifecycle.registry.queries import Location, locations_of, metadata_of
+from lifecycle.sbom.brought import why_not_send
+from lifecycle.sbom.differences import differences
+from lifecycle.sbom.lists import own_list
 from lifecycle.sbom.models import Sbom
+from lifecycle.trust.sboms import sources_of
 
 _SEARCH_MAX: Final = 200  # characters; the name of a package is shorter
 _HIDDEN_BASE: Final = "a base you cannot see"
@@ -126,8 +130,9 @@ def who_can_fix(shares: list[LayerShare], bases: list[BaseLine], own: str, hidde
 
 
 def _overview_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the creation time of the image's latest SBOM."""
-    return {"newest_sbom_at": Sbom.objects.filter(image=context["image"]).aggregate(at=Max("created_at"))["at"]}
+    """Return the creation time of the latest SBOM that decides."""
+    used = Sbom.objects.filter(Q(package_list=None) | Q(package_list__is_used=True), image=context["image"])
+    return {"newest_sbom_at": used.aggregate(at=Max("created_at"))["at"]}
 
 
 def _configuration_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -265,6 +270,26 @@ def _signatures_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, 
     return signatures_shown(reader(request), context["repository"], context["image"], context["top"])
 
 
+def _sboms_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Return the SBOMs of the platform that is shown, and what differs between ours and the one chosen."""
+    user, image = reader(request), context["image"]
+    sources = sources_of(user, [image])
+    brought_ones = [source for source in sources if source.row is not None and not source.is_own]
+    own = own_list(image.pk) if brought_ones else None
+    wanted = chosen(request, "sbom", [str(source.id) for source in brought_ones])
+    compared = next((source for source in brought_ones if str(source.id) == wanted), None)
+    compared = compared or next((source for source in brought_ones if source.is_used), None)
+    compared = compared or next(iter(brought_ones), None)
+    return {
+        "sources": sources,
+        "compared": compared,
+        "difference": differences(compared.row, own) if compared and compared.row and own else None,
+        "has_own": own is not None,
+        "why_not_send": why_not_send(user, image),
+        "sbom_form": SbomForm(),
+    }
+
+
 def _layer_words(context: dict[str, Any], position: int | None) -> dict[str, str]:
     """Return the origin of a layer and its position, in words. The origin decides who can fix its findings."""
     if position is None:
@@ -290,6 +315,7 @@ IMAGE_TABS: Final[dict[str, Callable[[HttpRequest, dict[str, Any]], dict[str, An
     "files": _files_tab,
     "promotions": _promotions_tab,
     "signatures": _signatures_tab,
+    "sboms": _sboms_tab,
     "policy": _policy_tab,
     "history": _history_tab,
 }

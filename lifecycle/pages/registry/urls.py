@@ -28,6 +28,12 @@ urlpatterns = [
     path("t/<slug:team>/r/<path:name>/-/tags/<str:tag>/delete/", views.delete_tag, name="tag-delete"),
     path("t/<slug:team>/r/<path:name>/i/<digest:digest>/delete/", views.delete_image, name="image-delete"),
     path("t/<slug:team>/r/<path:name>/i/<digest:digest>/rescan/", views.rescan, name="image-rescan"),
+    path("t/<slug:team>/r/<path:name>/i/<digest:digest>/sboms/", views.send_sbom, name="image-send-sbom"),
+    path(
+        "t/<slug:team>/r/<path:name>/i/<digest:digest>/sboms/<int:sbom_id>/withdraw/",
+        views.withdraw_sbom,
+        name="image-withdraw-sbom",
+    ),
     path("t/<slug:team>/r/<path:name>/i/<digest:digest>/export/<str:kind>", views.export, name="image-export"),
     path("t/<slug:team>/r/<path:name>/i/<digest:digest>/", views.image, name="image"),
     path("t/<slug:team>/r/<path:name>/", views.repository, name="repository"),

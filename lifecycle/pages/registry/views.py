@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.db.models import Q
@@ -16,7 +17,7 @@ from django_htmx.http import HttpResponseClientRefresh
 
 from accounts.models import Team
 from accounts.verbs import Verb
-from lifecycle.authority.access import image_in, repository_of
+from lifecycle.authority.access import image_for, image_in, repository_of
 from lifecycle.authority.queries import (
     images_visible_to,
     repositories_visible_to,
@@ -25,6 +26,7 @@ from lifecycle.authority.queries import (
 from lifecycle.authority.rights import is_above_grants, may, require
 from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
+from lifecycle.core.reasons import refuse_if
 from lifecycle.environments.models import Slot
 from lifecycle.evidence import exporting
 from lifecycle.evidence.judgement import add_platforms
@@ -35,7 +37,7 @@ from lifecycle.pages.promotion.page_queries import why_not_promotable
 from lifecycle.pages.rebuild.page_queries import Counts, counts_of, plan_offer, rebuilt_as, tags_to_choose, waves_about
 from lifecycle.pages.registry import page_queries
 from lifecycle.pages.registry.findings import findings_by_layer
-from lifecycle.pages.registry.forms import DescriptionForm, MetadataForm, ProtectionForm
+from lifecycle.pages.registry.forms import DescriptionForm, MetadataForm, ProtectionForm, SbomForm
 from lifecycle.pages.registry.image_tabs import IMAGE_TABS, bases_of, hidden_depth_of, who_can_fix
 from lifecycle.pages.requests import chosen, cursors, reader, sort_of
 from lifecycle.promotion.models import PromotionRequest
@@ -45,7 +47,7 @@ from lifecycle.rebuild.queries import builder_permit_of, current_recipe, watches
 from lifecycle.rebuild.refusals import why_not_build
 from lifecycle.registry.models import Repository
 from lifecycle.registry.queries import given_by_people, metadata_of
-from lifecycle.sbom import services
+from lifecycle.sbom import brought, services
 from lifecycle.sbom.services import why_not_rescan
 
 _REPOSITORY_TABS: Final = ("tags", "untagged", "recipe", "rebuilds", "history", "settings")
@@ -355,6 +357,37 @@ def rescan(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespo
     if len(jobs) == 1:
         return redirect("lifecycle:job", jobs[0].pk)
     return redirect("lifecycle:image", team, name, digest)
+
+
+@require_POST
+def send_sbom(request: HttpRequest, team: str, name: str, digest: str) -> HttpResponse:
+    """Send an SBOM of the platform that is shown."""
+    row = repository_of(repositories_visible_to(reader(request)), team, name)
+    image_in(row, digest)
+    platform = request.POST.get("platform", digest)
+    refuse_if(brought.why_not_send(reader(request), image_for(reader(request), platform)))
+    form = SbomForm(request.POST, request.FILES)
+    if form.is_valid():
+        with errors_shown_on(form, "file"):
+            brought.send(platform, form.cleaned_data["file"].read(), actor=reader(request))
+            messages.success(request, "SBOM stored.")
+            return redirect(_sboms_url(row, digest, platform))
+    return _image_page(request, team, name, digest, "sboms", status=422, sbom_form=form)
+
+
+@require_POST
+def withdraw_sbom(request: HttpRequest, team: str, name: str, digest: str, sbom_id: int) -> HttpResponse:
+    """Withdraw an SBOM of the image: it decides nothing any more."""
+    row = repository_of(repositories_visible_to(reader(request)), team, name)
+    image_in(row, digest)
+    kept = brought.withdraw(digest, sbom_id, actor=reader(request), reason=request.POST.get("reason", "").strip()[:500])
+    messages.success(request, "SBOM withdrawn.")
+    return redirect(_sboms_url(row, digest, kept.image.digest))
+
+
+def _sboms_url(row: Repository, digest: str, platform: str) -> str:
+    address = reverse("lifecycle:image", args=[row.team.slug, row.name, digest])
+    return f"{address}?{urlencode({'tab': 'sboms', 'platform': platform})}"
 
 
 @require_safe

@@ -121,3 +121,46 @@ def test_json_has_all_of_it(reader, run):
 def test_image_that_the_caller_cannot_see_is_no_pass(reader, run):
     outsider = dock.user("outsider", "viewer", of=dock.team("bank"))
     assert run(outsider, "gate", "shop/api:1.0")[0] not in {0, 3}
+
+
+def sbom(path: Any, *purls: str) -> Any:
+    components = [{"type": "library", "name": purl, "purl": purl} for purl in purls]
+    path.write_text(json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components}))
+    return path
+
+
+def test_a_document_is_scanned_with_the_same_options_and_codes(reader, run, tmp_path, monkeypatch):
+    path = sbom(tmp_path / "bom.json", *[f"pkg:deb/debian/{name}@1?distro=debian-12" for name in PACKAGES])
+    summary = tmp_path / "summary.md"
+    code, out, err = run(reader, "scan", path, "--fail-on", "critical", "--summary", summary)
+    assert (code, "CVE-2024-1" in out, "CVE-2024-2" in out) == (3, True, False), err
+    assert "does not pass" in summary.read_text()
+    assert "CVE-2024-1" in summary.read_text().replace("\\", "")
+    code, out, _ = run(None, "scan", path, "--fail-on", "low", "--fixable", "--json")
+    document = json.loads(out)
+    assert (code, {row["advisory"] for row in document["findings"]}) == (3, {"CVE-2024-1", "CVE-2024-3"})
+    clean = sbom(tmp_path / "clean.json", "pkg:deb/debian/other@1?distro=debian-12")
+    assert run(None, "scan", clean)[0] == 0
+    code, _, err = run(None, "scan", sbom(tmp_path / "odd.json", "pkg:deb/debian/other?distro=debian-12", "none"))
+    assert (code, "no package URL" in err) == (3, True), err
+    assert run(None, "scan", sbom(tmp_path / "odd.json", "none"), "--allow-unknown")[0] == 0
+    code, _, err = run(None, "scan", sbom(tmp_path / "empty.json"))
+    assert (code, "no packages recognised" in err) == (3, True), err
+    path.write_text("hello")
+    code, _, err = run(None, "scan", path)
+    assert (code, "neither a JSON object nor XML" in err) == (1, True), err
+    assert run(None, "scan", tmp_path / "absent")[0] == 1
+    assert PackageVersion.objects.filter(name="other").count() == 0  # nothing is stored
+    # A folder needs syft: here a program that prints an SBOM, as syft does.
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    code, _, err = run(None, "scan", tmp_path)
+    assert (code, "syft is needed" in err) == (1, True)
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "syft"
+    program.write_text(f"#!/bin/sh\n[ $2 = {tmp_path} ] && exec /bin/cat {clean}\nexit 9\n")
+    program.chmod(0o755)
+    code, _, err = run(None, "scan", tmp_path)
+    assert code == 0, err
+    (tmp_path / "oci-layout").write_text("{}")
+    code, _, err = run(None, "scan", tmp_path)
+    assert (code, "syft failed" in err) == (1, True)

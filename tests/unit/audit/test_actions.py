@@ -227,6 +227,11 @@ STORED = [
     (of_images.RebuildPlanned(4, "watch"), {"images": 4, "trigger": "watch"}),
     (of_images.RebuildSuperseded(9), {"by": 9}),
     (of_images.RebuildFinished("succeeded"), {"state": "succeeded"}),
+    (
+        of_images.SbomSent("sha256:a", "SPDX 2.3 JSON", 3, 1),
+        {"sbom": "sha256:a", "format": "SPDX 2.3 JSON", "packages": 3, "dropped": 1},
+    ),
+    (of_images.SbomChosen("sha256:a", "", "Signed."), {"sbom": "sha256:a", "before": "", "why": "Signed."}),
 ]
 
 
