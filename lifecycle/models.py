@@ -17,7 +17,7 @@ from lifecycle.ingest.models import Delivery
 from lifecycle.jobs.models import Job, JobLogLine, ScheduleSlot
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.notices.models import Channel, InboxItem, Message, Mute, Notice, Preferences
-from lifecycle.policies.models import Policy, PolicyRevision, Waiver
+from lifecycle.policies.models import DueTable, Policy, PolicyRevision, Waiver
 from lifecycle.promotion.models import Evaluation, PromotionRequest, ReleaseSet, Vote
 from lifecycle.quarantine.models import Quarantine, QuarantineExemption
 from lifecycle.rebuild.models import BuilderPermit, RebuildJob, RebuildWave, Recipe, UpstreamWatch
@@ -67,6 +67,7 @@ __all__ = [
     "CredentialFailure",
     "Delivery",
     "Derivation",
+    "DueTable",
     "Environment",
     "EnvironmentUserPermission",
     "Evaluation",

@@ -23,8 +23,12 @@ class Caller:
     def post(self, path: str, body: Any = None) -> Any:
         return Client().post(f"/api/v1/{path}", body or {}, content_type="application/json", headers=self.headers)
 
-    def put(self, path: str, body: Any) -> Any:
-        return Client().put(f"/api/v1/{path}", body, content_type="application/json", headers=self.headers)
+    def put(self, path: str, body: Any, **headers: str) -> Any:
+        given = self.headers | {name.replace("_", "-"): value for name, value in headers.items()}
+        return Client().put(f"/api/v1/{path}", body, content_type="application/json", headers=given)
+
+    def patch(self, path: str, body: Any) -> Any:
+        return Client().patch(f"/api/v1/{path}", body, content_type="application/json", headers=self.headers)
 
     def delete(self, path: str) -> Any:
         return Client().delete(f"/api/v1/{path}", headers=self.headers)

@@ -112,6 +112,7 @@ FIELDS: Final[dict[str, str]] = {
     "is_on": "Whether the builder can run here",
     "is_pattern": "Whether `*` and `**` in the subject match any text",
     "is_production": "Whether this is production",
+    "is_internet_facing": "Whether it can be reached from the internet: findings there can be due earlier",
     "is_site_wide": "Whether it is for all teams",
     "is_stop": "Whether it stops the line: every promotion, and always with an end",
     "issuer": "OIDC issuer that vouches for the identity",
@@ -366,6 +367,11 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         {"digest": _DIGEST, "reason": "Contains a backdoor.", "incident": "INC-7", "descendants": True},
         None,
     ),
+    ("put", "/api/v1/due-dates/"): (
+        {"rows": [{"severity": "critical", "fix": "yes", "exposure": "production", "days": 7}], "note": "Audit 2026"},
+        None,
+    ),
+    ("post", "/api/v1/due-dates/what-if/"): ({"rows": [{"severity": "high", "days": 30}]}, None),
     ("post", "/api/v1/alerts/{id}/acknowledge/"): ({"reason": "On it."}, None),
     ("post", "/api/v1/alerts/{id}/snooze/"): ({"until": "2026-12-24T09:00:00Z", "reason": "The fix ships then."}, None),
     ("post", "/api/v1/alerts/{id}/resolve/"): ({"reason": "The code is not reachable."}, None),
@@ -537,7 +543,8 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
             "results": [
                 {
                     "id": 2, "team": "shop", "slug": "staging", "name": "Staging", "position": 1, "prefix": "staging",
-                    "registry": None, "required_approvals": 1, "is_production": False, "approve_within_s": 604_800,
+                    "registry": None, "required_approvals": 1, "is_production": False,
+                    "is_internet_facing": False, "approve_within_s": 604_800,
                     "execute_within_s": 259_200, "soak_s": 0, "queue_policy": "queue", "auto_execute": False,
                     "verification": "none", "verify_url": "", "verify_within_s": 3600, "rolls_back": False,
                     "excludes_requester": True, "excludes_build_trigger": True, "excludes_committer": True,

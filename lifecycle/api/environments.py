@@ -36,7 +36,8 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
         model = Environment
         fields: tuple[str, ...] = (
             "id", "team", "slug", "name", "position", "prefix", "registry", "required_approvals", "is_production",
-            "approve_within_s", "execute_within_s", "soak_s", "queue_policy", "auto_execute", "verification",
+            "is_internet_facing", "approve_within_s", "execute_within_s", "soak_s", "queue_policy", "auto_execute",
+            "verification",
             "verify_url", "verify_within_s", "rolls_back", "excludes_requester",
             "excludes_build_trigger", "excludes_committer", "excludes_policy_author", "revision",
         )  # fmt: skip
@@ -86,6 +87,7 @@ class EnvironmentChangeBody(StrictSerializer):
     position = serializers.IntegerField(min_value=0, max_value=1000, required=False)
     required_approvals = serializers.IntegerField(min_value=0, max_value=20, required=False)
     is_production = serializers.BooleanField(required=False)
+    is_internet_facing = serializers.BooleanField(required=False)
     approve_within_s = serializers.IntegerField(min_value=60, max_value=31_622_400, required=False)
     execute_within_s = serializers.IntegerField(min_value=60, max_value=31_622_400, required=False)
     soak_s = serializers.IntegerField(min_value=0, max_value=31_622_400, required=False)

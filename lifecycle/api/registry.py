@@ -25,6 +25,7 @@ from lifecycle.authority.access import image_for, image_in, repository_for, repo
 from lifecycle.authority.lists import ListedImage, images_page
 from lifecycle.authority.queries import images_with_places, repositories_visible_to
 from lifecycle.comparison.queries import compare as compare_images
+from lifecycle.evidence.due import with_due_dates
 from lifecycle.evidence.exporting import EXPORTS, export, file_name
 from lifecycle.evidence.findings import FINDING_SORTS, findings_of_image
 from lifecycle.evidence.judgement import Known, add_platforms, judgement_of, judgement_of_index
@@ -300,10 +301,12 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
 
         `advisory` is the record that counts. `manage.py findings --image` prints one line for each record.
         `is_exploited` is null while no list of known exploited vulnerabilities was loaded, `epss` without a score.
+        `due_at` is null for a finding that is never due by the table of due dates.
         """
         exploited = choice(request, "exploited", ("true", "false"))
         sort = choice(request, "sort", FINDING_SORTS)
-        found = findings_of_image(self.get_object())
+        image = self.get_object()
+        found = with_due_dates(image, findings_of_image(image))
         if exploited:
             found = [each for each in found if each.exploit and each.exploit["is_exploited"] is (exploited == "true")]
         if sort:

@@ -11,6 +11,7 @@ from lifecycle.api.alerts import AlertViewSet
 from lifecycle.api.audit import AuditEventViewSet
 from lifecycle.api.channels import ChannelViewSet, MessageViewSet
 from lifecycle.api.contents import ImageContentsView
+from lifecycle.api.due_dates import DueDatesView, DueWhatIfView
 from lifecycle.api.environments import EnvironmentViewSet
 from lifecycle.api.external_checks import ExternalCheckViewSet
 from lifecycle.api.feeds import FeedViewSet
@@ -137,6 +138,8 @@ urlpatterns = [
     path("notice-preferences/test-mail/", TestMailView.as_view(), name="notice-test-mail"),
     path("advisories/<str:osv_id>/", AdvisoryView.as_view(), name="advisory"),
     path("advisories/<str:osv_id>/images/", AdvisoryImagesView.as_view(), name="advisory-images"),
+    path("due-dates/", DueDatesView.as_view(), name="due-dates"),
+    path("due-dates/what-if/", DueWhatIfView.as_view(), name="due-dates-what-if"),
     path("fixes/", FixesView.as_view(), name="fixes"),
     path("fixes/<str:key>/", FixView.as_view(), name="fix"),
     path("search/", SearchView.as_view(), name="search"),

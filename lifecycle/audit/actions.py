@@ -66,6 +66,7 @@ from lifecycle.audit.details_of_images import (
 from lifecycle.audit.details_of_promotion import (
     BreakGlassUsed,
     CommentMade,
+    DueDatesSaved,
     EnvironmentChanged,
     EnvironmentCreated,
     EnvironmentRemoved,
@@ -130,6 +131,7 @@ class Action(StrEnum):
         "Gravingdock turned a channel off, because its receiver wants no more messages.",
     )
     DEMO_SEEDED = "demo.seeded", "The demonstration created its teams, accounts and environments."
+    DUE_DATES_SAVED = "due_dates.saved", "An admin saved the table of due dates."
     ENVIRONMENT_CHANGED = (
         "environment.changed",
         "The settings or the approval rules of an environment were changed.",
@@ -337,6 +339,7 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.CHANNEL_DELETED: ChannelDetails,
     Action.CHANNEL_TURNED_OFF: ChannelDetails,
     Action.DEMO_SEEDED: DemoSeeded,
+    Action.DUE_DATES_SAVED: DueDatesSaved,
     Action.ENVIRONMENT_CHANGED: EnvironmentChanged,
     Action.ENVIRONMENT_CREATED: EnvironmentCreated,
     Action.ENVIRONMENT_REMOVED: EnvironmentRemoved,

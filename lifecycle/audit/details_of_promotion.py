@@ -18,6 +18,14 @@ class PolicySaved(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class DueDatesSaved(Details):
+    """The number of the revision, and its rows in words."""
+
+    revision: int
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class WaiverDetails(Details):
     """The rule, the finding and the image that a waiver covers ("" for all), and its end."""
 

@@ -45,6 +45,7 @@ def add_to(areas: Any, shared: argparse.ArgumentParser, limited: argparse.Argume
     change.add_argument("--position", type=int, help="position on the promotion path; 0 is first")
     change.add_argument("--approvals", type=int, help="number of approvals that a promotion needs in all")
     change.add_argument("--production", choices=("yes", "no"), help="whether this is production")
+    change.add_argument("--internet-facing", choices=("yes", "no"), help="whether it can be reached from the internet")
     change.add_argument("--approve-within", type=_seconds, metavar="TIME", help="for example 7d")
     change.add_argument("--execute-within", type=_seconds, metavar="TIME", help="for example 24h")
     change.add_argument("--soak", type=_seconds, metavar="TIME", help="time in the previous environment, such as 24h")
@@ -87,6 +88,7 @@ def set_environment(options: argparse.Namespace, api: Api) -> None:
         "position": options.position,
         "required_approvals": options.approvals,
         "is_production": _truth(options.production),
+        "is_internet_facing": _truth(options.internet_facing),
         "approve_within_s": options.approve_within,
         "execute_within_s": options.execute_within,
         "soak_s": options.soak,
@@ -127,6 +129,7 @@ def _print(row: dict[str, Any], options: argparse.Namespace) -> None:
             ("Environment", f"{row['team']}/{row['slug']} ({row['name']})"),
             ("Position", row["position"]),
             ("Production", "yes" if row["is_production"] else "no"),
+            ("Internet-facing", "yes" if row["is_internet_facing"] else "no"),
             ("Registry", row["registry"] or "managed"),
             ("Target prefix", row["prefix"]),
             ("Approvals", row["required_approvals"]),

@@ -50,6 +50,7 @@ class Environment(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     is_production = models.BooleanField(default=False)  # what "production" means, everywhere
+    is_internet_facing = models.BooleanField(default=False, db_default=False)  # due dates can be earlier there
     approve_within_s = models.PositiveIntegerField(default=APPROVE_WITHIN_S)  # an open request expires after this
     execute_within_s = models.PositiveIntegerField(default=EXECUTE_WITHIN_S)  # a ready request expires after this
     soak_s = models.PositiveIntegerField(default=0)  # how long an image stays in the previous environment first

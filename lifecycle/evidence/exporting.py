@@ -12,6 +12,7 @@ import orjson
 
 from lifecycle.core.cells import cell
 from lifecycle.core.errors import NotFound
+from lifecycle.evidence.due import with_due_dates
 from lifecycle.evidence.findings import Finding, findings_of_image, unscanned
 from lifecycle.evidence.spdx import spdx_document
 from lifecycle.registry.models import Image
@@ -21,6 +22,7 @@ from lifecycle.sbom.models import PackageVersion, Sbom
 _FINDING_FIELDS: Final = (
     "purl", "vulnerability", "advisory", "aliases", "severity", "severity_source", "state", "fixed_version",
     "is_exploited", "exploited_on", "exploit_due_on", "epss", "epss_percentile", "reason",
+    "first_seen_at", "due_at",
 )  # fmt: skip
 _PACKAGE_FIELDS: Final = ("type", "namespace", "name", "version", "source_name", "source_version", "purl", "problem")
 
@@ -113,7 +115,7 @@ def _packages_csv(image: Image, _metadata: Record) -> Iterator[bytes]:
 
 
 def _findings_csv(image: Image, _metadata: Record) -> Iterator[bytes]:
-    return _csv(_FINDING_FIELDS, (_row(finding) for finding in findings_of_image(image)))
+    return _csv(_FINDING_FIELDS, (_row(finding) for finding in with_due_dates(image, findings_of_image(image))))
 
 
 def _row(finding: Finding) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def _row(finding: Finding) -> dict[str, Any]:
 
 
 def _findings_json(image: Image, metadata: Record) -> Iterator[bytes]:
-    found = [finding.as_json() for finding in findings_of_image(image)]
+    found = [finding.as_json() for finding in with_due_dates(image, findings_of_image(image))]
     document = {"digest": image.digest, "metadata": metadata, "findings": found}
     return iter([orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"])
 

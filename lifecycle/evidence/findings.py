@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
@@ -44,11 +45,14 @@ class Finding:
     severity_source: str = ""  # the record that the severity is from; "" for the advisory itself
     exploit: Mapping[str, Any] | None = None  # of KEV and EPSS; None where each record is a finding of its own
     vulnerability: str = ""  # the name that all records share; "" where each record is a finding of its own
+    first_seen_at: datetime | None = None  # in this package version; None: not read (due.py)
+    due_at: datetime | None = None  # None: no due date, or not read
 
     def as_json(self) -> dict[str, object]:
         """Return the object that docs/reference/inventory-format.md describes.
 
-        `vulnerability`, what is known of exploits, `reason` and `severity_source` are omitted when empty.
+        `vulnerability`, what is known of exploits, `reason` and `severity_source` are omitted when empty. A finding
+        with `first_seen_at` has a `due_at`, which is null when it is never due.
         """
         line: dict[str, object] = {
             "purl": self.purl,
@@ -66,6 +70,9 @@ class Finding:
             line["reason"] = self.reason
         if self.severity_source:
             line["severity_source"] = self.severity_source
+        if self.first_seen_at is not None:
+            line["first_seen_at"] = self.first_seen_at.isoformat()
+            line["due_at"] = self.due_at.isoformat() if self.due_at is not None else None
         return line
 
 

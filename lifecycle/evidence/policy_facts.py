@@ -59,7 +59,8 @@ CROSS JOIN LATERAL (
 ) inside
 JOIN lifecycle_packageversion p ON p.id = inside.package_id
 CROSS JOIN LATERAL (
-    SELECT DISTINCT ON (a.vulnerability) a.vulnerability, a.cves, m.severity, m.fixed_version, m.valid_from
+    SELECT DISTINCT ON (a.vulnerability) a.vulnerability, a.cves, m.severity, m.fixed_version,
+           min(m.valid_from) OVER (PARTITION BY a.vulnerability) AS valid_from
     FROM lifecycle_match m JOIN lifecycle_advisory a ON a.id = m.advisory_id
     WHERE m.package_id = inside.package_id AND {LIVE_SQL}
     ORDER BY a.vulnerability, {PREFERENCE_SQL}

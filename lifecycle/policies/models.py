@@ -194,3 +194,16 @@ class ExternalAnswer(models.Model):
 
     def __str__(self) -> str:
         return f"{self.check_asked} about {self.image} of {self.repository}"
+
+
+class DueTable(models.Model):
+    """One version of the table of due dates. It never changes: a change is the next revision."""
+
+    revision = models.PositiveIntegerField(unique=True)
+    rows: models.JSONField[Any, Any] = models.JSONField(default=list)  # policy.due_dates.DueRow.as_json, one each
+    note = models.TextField(blank=True)
+    changed_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    changed_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"due dates, revision {self.revision}"

@@ -34,8 +34,9 @@ from lifecycle.registry.services import MANAGED_NAME
 
 EXCLUSIONS: Final = ("excludes_requester", "excludes_build_trigger", "excludes_committer", "excludes_policy_author")
 SETTINGS: Final = (
-    "name", "position", "required_approvals", "is_production", "approve_within_s", "execute_within_s", "soak_s",
-    "queue_policy", "auto_execute", "verification", "verify_url", "verify_within_s", "rolls_back", *EXCLUSIONS,
+    "name", "position", "required_approvals", "is_production", "is_internet_facing", "approve_within_s",
+    "execute_within_s", "soak_s", "queue_policy", "auto_execute", "verification", "verify_url", "verify_within_s",
+    "rolls_back", *EXCLUSIONS,
 )  # fmt: skip
 _ABOUT_APPROVALS: Final = frozenset({"required_approvals", "approval_rules", *EXCLUSIONS})
 RULES_MAX: Final = 10

@@ -429,6 +429,8 @@ def version(where):
     """Return the headers of a change to what two people may edit."""
     if "/external-checks/" in where:
         return {"If-Match": "*"}
+    if where.endswith("/due-dates/"):
+        return {"If-Match": '"due-dates.0"'}
     return {"If-Match": '"team:shop.1"'} if "/policies/team:" in where else {}
 
 

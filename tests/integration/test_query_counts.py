@@ -164,7 +164,7 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/me/": 5,
     "api/v1/images/": 10,
     "api/v1/images/{digest}/": 10,
-    "api/v1/images/{digest}/findings/": 10,
+    "api/v1/images/{digest}/findings/": 13,
     "api/v1/images/{digest}/packages/": 10,
     "api/v1/images/{digest}/exports/{export}/": 15,
     "api/v1/images/{digest}/compare/?to={other_digest}": 15,
@@ -227,6 +227,8 @@ NO_LISTS: Final = {
     "roles/",  # leads on
     "policies/try/",
     "quarantines/new/",
+    "due-dates/",
+    "api/v1/due-dates/",
     "signing-keys/{signing_key}/public.pem",
     "signing-keys/{signing_key}/retire/",
     "api/v1/signing-keys/{signing_key}/",

@@ -53,6 +53,7 @@ class EnvironmentSettingsForm(forms.Form):
         widget=forms.NumberInput(attrs=_INPUT),
     )
     is_production = _check("This is production")
+    is_internet_facing = _check("It can be reached from the internet")
     required_approvals = forms.IntegerField(
         label="Approvals", min_value=0, max_value=20, help_text="From different people, in all.",
         widget=forms.NumberInput(attrs=_INPUT),
@@ -114,7 +115,7 @@ class EnvironmentSettingsForm(forms.Form):
             del self.fields["registry"]
 
     _GROUPS: ClassVar = {
-        "Place": ("name", "position", "registry", "is_production"),
+        "Place": ("name", "position", "registry", "is_production", "is_internet_facing"),
         "Approval": (
             "required_approvals", "approve_hours", "rules", "excludes_requester", "excludes_build_trigger",
             "excludes_committer", "excludes_policy_author",

@@ -20,10 +20,12 @@ from lifecycle.authority.queries import (
     repositories_visible_to,
 )
 from lifecycle.authority.rights import may
+from lifecycle.core import clock
 from lifecycle.core.paging import keyset_page
 from lifecycle.core.severities import COUNTED
 from lifecycle.evidence.at_ingest import verdict_at_ingest, why_wait
 from lifecycle.evidence.contents import contents_of
+from lifecycle.evidence.due import due_of_matches
 from lifecycle.evidence.verdicts import judge
 from lifecycle.lineage.models import Derivation
 from lifecycle.pages.lineage.page_queries import EVIDENCE_WORDS, levels_below
@@ -209,8 +211,10 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
     }
     sort, order = sort_of(request, orders)
     page = keyset_page(rows, order, **cursors(request))
+    due = due_of_matches(image, page.rows)
     for match in page.rows:
         match.brought_by = _layer_words(context, match.layer_position)
+        match.due = due.get(match.pk)
     counts = [(name, getattr(image, f"{name}_count")) for name in COUNTED]
     return {
         "page": page,
@@ -218,6 +222,7 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
         "has_fix": bool(fix),
         "only_exploited": bool(exploited),
         "exploit_feeds": exploit_feeds(),
+        "now": clock.now(),
         "sort": sort,
         "q": text,
         "counts": counts,

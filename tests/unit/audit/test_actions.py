@@ -39,6 +39,7 @@ STORED = [
         of_images.AlertDetails("finding.new", "CVE-2026-1", "", "2026-12-24T09:00:00+00:00"),
         {"kind": "finding.new", "vulnerability": "CVE-2026-1", "digest": "", "until": "2026-12-24T09:00:00+00:00"},
     ),
+    (of_promotion.DueDatesSaved(2, ("high: 30 days",)), {"revision": 2, "rows": ["high: 30 days"]}),
     (of_images.IngestFailed(("severe",), is_allowed=False), {"rules": ["severe"], "is_allowed": False}),
     (
         of_promotion.ExternalCheckDetails("team:shop:lab", "example.com"),
