@@ -314,6 +314,8 @@ VAULT_NAMESPACE = env.text("VAULT_NAMESPACE", "")  # namespace in Vault Enterpri
 OUTBOUND_ALLOW = env.words("OUTBOUND_ALLOW", "")  # private host[:port] that outbound requests can reach
 # Whether a fix in Ubuntu Pro counts as available; enable only if your images use that channel.
 UBUNTU_PRO = env.boolean("UBUNTU_PRO", False)
+# Whether a second person must approve a decision that closes findings, such as "not affected" or "false positive".
+VEX_SECOND_PERSON = env.boolean("VEX_SECOND_PERSON", default=True)
 FEEDS = env.text("FEEDS", str(HOME / "feeds") if EMBEDDED else "")  # folder of feeds from disk; none if empty
 
 # --- notices ----------------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ from lifecycle.sbom.models import (
     Sbom,
 )
 from lifecycle.trust.models import Attestation, Signature, SigningKey, TrustCheck, TrustedSigner, TrustedSource
+from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
 
 __all__ = [
     "Advisory",
@@ -126,6 +127,9 @@ __all__ = [
     "TrustedSigner",
     "TrustedSource",
     "UpstreamWatch",
+    "VexDocument",
+    "VexEffect",
+    "VexStatement",
     "Vote",
     "Waiver",
 ]

@@ -363,6 +363,36 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
     ("post", "/api/v1/waivers/{id}/approve/"): ({"reason": "Checked."}, None),
     ("post", "/api/v1/waivers/{id}/reject/"): ({"reason": "A fix is available."}, None),
     ("post", "/api/v1/waivers/{id}/revoke/"): ({"reason": "Fixed."}, None),
+    ("post", "/api/v1/vex/statements/"): (
+        {
+            "vulnerability": "CVE-2026-1", "status": "not_affected",
+            "justification": "vulnerable_code_not_in_execute_path", "scope": "repository", "repository": "shop/api",
+            "package": "pkg:deb/debian/openssl", "reason": "The service does not use TLS.",
+        },
+        None,
+    ),
+    ("post", "/api/v1/vex/statements/{id}/approve/"): ({"reason": "Checked."}, None),
+    ("post", "/api/v1/vex/statements/{id}/reject/"): ({"reason": "It does use TLS."}, None),
+    ("post", "/api/v1/vex/statements/{id}/withdraw/"): ({"reason": "TLS was added."}, None),
+    ("post", "/api/v1/vex/documents/"): (
+        {
+            "team": "shop",
+            "document": {
+                "@context": "https://openvex.dev/ns/v0.2.0", "@id": "https://vendor.example/vex/1",
+                "author": "Vendor", "timestamp": _NOW, "version": 1,
+                "statements": [
+                    {
+                        "vulnerability": {"name": "CVE-2026-1"},
+                        "products": [{"@id": "pkg:oci/api?repository_url=registry.example.com/shop/api"}],
+                        "status": "not_affected", "justification": "component_not_present",
+                    }
+                ],
+            },
+        },
+        None,
+    ),
+    ("post", "/api/v1/vex/documents/{id}/accept/"): ({"reason": "From the vendor."}, None),
+    ("post", "/api/v1/vex/documents/{id}/withdraw/"): ({"reason": "Wrong product."}, None),
     ("post", "/api/v1/quarantines/"): (
         {"digest": _DIGEST, "reason": "Contains a backdoor.", "incident": "INC-7", "descendants": True},
         None,

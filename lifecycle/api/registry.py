@@ -300,13 +300,14 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         """Return the findings of the image, one object for each distinct pair of purl and vulnerability.
 
         `advisory` is the record that counts. `manage.py findings --image` prints one line for each record.
+        `state` is `open`, `unknown`, or what the VEX statement in `vex` says; `under_investigation` is still open.
         `is_exploited` is null while no list of known exploited vulnerabilities was loaded, `epss` without a score.
         `due_at` is null for a finding that is never due by the table of due dates.
         """
         exploited = choice(request, "exploited", ("true", "false"))
         sort = choice(request, "sort", FINDING_SORTS)
         image = self.get_object()
-        found = with_due_dates(image, findings_of_image(image))
+        found = with_due_dates(image, findings_of_image(image, reader=caller(request)))
         if exploited:
             found = [each for each in found if each.exploit and each.exploit["is_exploited"] is (exploited == "true")]
         if sort:

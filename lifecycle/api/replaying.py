@@ -25,6 +25,7 @@ from lifecycle.quarantine.access import quarantine_for, why_not_quarantine
 from lifecycle.rebuild.access import wave_for
 from lifecycle.rebuild.refusals import why_not_steer
 from lifecycle.trust.access import source_for
+from lifecycle.vex.access import decision_for, document_for, why_not
 
 Parameters = Mapping[str, Any]
 Body = Mapping[str, Any]
@@ -90,6 +91,24 @@ def _on_waiver(verb: Verb | None) -> Check:
         waiver = waiver_for(user, int(parameters.get("pk", body.get("id", 0))))
         if verb is not None:
             require(user, verb, team=waiver.team, repository=waiver.repository, environment=waiver.environment)
+
+    return check
+
+
+def _on_decision(verb: Verb | None) -> Check:
+    def check(user: User, parameters: Parameters, body: Body) -> None:
+        row = decision_for(user, int(parameters.get("pk", body.get("id", 0))))
+        if verb is not None:
+            refuse_if(why_not(user, verb, row.team, row.repository))
+
+    return check
+
+
+def _on_vex_document(verb: Verb | None) -> Check:
+    def check(user: User, parameters: Parameters, body: Body) -> None:
+        row = document_for(user, int(parameters.get("pk", body.get("id", 0))))
+        if verb is not None:
+            refuse_if(why_not(user, verb, row.team))
 
     return check
 
@@ -177,6 +196,13 @@ CHECKS: Final[Mapping[str, Check]] = {
     "quarantine-release": _on_quarantine,
     "quarantine-refuse-release": _on_quarantine,
     "quarantine-exemptions": _exempts,
+    "vexstatement-list": _on_decision(Verb.WAIVER_REQUEST),
+    "vexstatement-approve": _on_decision(Verb.WAIVER_APPROVE),
+    "vexstatement-reject": _on_decision(Verb.WAIVER_APPROVE),
+    "vexstatement-withdraw": _on_decision(None),  # the author can withdraw without a verb
+    "vexdocument-list": _on_vex_document(Verb.WAIVER_REQUEST),
+    "vexdocument-accept": _on_vex_document(Verb.WAIVER_APPROVE),
+    "vexdocument-withdraw": _on_vex_document(None),
     "waiver-list": _on_waiver(Verb.WAIVER_REQUEST),
     "waiver-approve": _on_waiver(Verb.WAIVER_APPROVE),
     "waiver-reject": _on_waiver(Verb.WAIVER_APPROVE),

@@ -49,6 +49,7 @@ from lifecycle.api.schema import SchemaView
 from lifecycle.api.search import SearchView
 from lifecycle.api.signing_keys import SigningKeyViewSet
 from lifecycle.api.trust import ImageSignaturesView, SourcesView, SourceView
+from lifecycle.api.vex import VexDocumentViewSet, VexStatementViewSet
 from lifecycle.api.waivers import WaiverViewSet
 
 router = SimpleRouter()
@@ -67,6 +68,8 @@ router.register("alerts", AlertViewSet, basename="alert")
 router.register("quarantines", QuarantineViewSet, basename="quarantine")
 router.register("signing-keys", SigningKeyViewSet, basename="signingkey")
 router.register("waivers", WaiverViewSet, basename="waiver")
+router.register("vex/statements", VexStatementViewSet, basename="vexstatement")
+router.register("vex/documents", VexDocumentViewSet, basename="vexdocument")
 router.register("jobs", JobViewSet, basename="job")
 router.register("notices", NoticeViewSet, basename="notice")
 router.register("channels", ChannelViewSet, basename="channel")

@@ -62,6 +62,8 @@ from lifecycle.audit.details_of_images import (
     SbomSent,
     TagMoveRefused,
     TagsProtected,
+    VexDetails,
+    VexDocumentDetails,
 )
 from lifecycle.audit.details_of_promotion import (
     BreakGlassUsed,
@@ -308,6 +310,16 @@ class Action(StrEnum):
     USER_PROFILE_CHANGED = "user.profile_changed", "A person changed their name, mail or time zone."
     USER_REACTIVATED = "user.reactivated", "An account was reactivated."
     USER_UNLOCKED = "user.unlocked", "The failed sign-ins of an account were cleared."
+    VEX_APPROVED = "vex.approved", "A second person approved a decision about a finding."
+    VEX_DECIDED = "vex.decided", "A decision about a finding was made, and counts at once."
+    VEX_DOCUMENT_ACCEPTED = "vex.document_accepted", "A second person accepted a VEX document: it counts."
+    VEX_DOCUMENT_IMPORTED = "vex.document_imported", "A VEX document was sent."
+    VEX_DOCUMENT_REPLACED = "vex.document_replaced", "A newer version of a VEX document took its place."
+    VEX_DOCUMENT_WITHDRAWN = "vex.document_withdrawn", "A VEX document was withdrawn."
+    VEX_EXPIRED = "vex.expired", "A decision about a finding reached its end: the finding is open again."
+    VEX_REJECTED = "vex.rejected", "A person rejected a decision about a finding."
+    VEX_REQUESTED = "vex.requested", "A decision about a finding waits for a second person."
+    VEX_WITHDRAWN = "vex.withdrawn", "A decision about a finding was ended before its time."
     WAIVER_APPROVED = "waiver.approved", "A second person approved a waiver."
     WAIVER_CLOSED = "waiver.closed", "A waiver ended by itself, because a fix shipped."
     WAIVER_ENDING = "waiver.ending", "A waiver ends in 14, 3 or 1 days."
@@ -434,6 +446,16 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.USER_UNLOCKED: UserUnlocked,
     Action.WATCH_ADDED: TagDetails,
     Action.WATCH_REMOVED: TagDetails,
+    Action.VEX_APPROVED: VexDetails,
+    Action.VEX_DECIDED: VexDetails,
+    Action.VEX_DOCUMENT_ACCEPTED: VexDocumentDetails,
+    Action.VEX_DOCUMENT_IMPORTED: VexDocumentDetails,
+    Action.VEX_DOCUMENT_REPLACED: VexDocumentDetails,
+    Action.VEX_DOCUMENT_WITHDRAWN: VexDocumentDetails,
+    Action.VEX_EXPIRED: VexDetails,
+    Action.VEX_REJECTED: VexDetails,
+    Action.VEX_REQUESTED: VexDetails,
+    Action.VEX_WITHDRAWN: VexDetails,
     Action.WAIVER_APPROVED: WaiverDetails,
     Action.WAIVER_CLOSED: WaiverDetails,
     Action.WAIVER_ENDING: WaiverDetails,

@@ -188,3 +188,29 @@ class SbomChosen(Details):
     sbom: str
     before: str
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class VexDetails(Details):
+    """What a decision says of a vulnerability, and the images and packages it is about ("" for all); its end."""
+
+    vulnerability: str
+    status: str
+    justification: str
+    scope: str
+    package: str
+    digest: str
+    until: str
+
+
+@dataclass(frozen=True, slots=True)
+class VexDocumentDetails(Details):
+    """A VEX document as it names itself, the digest of its bytes, and how many statements it has and were refused."""
+
+    format: str
+    name: str
+    author: str
+    version: str
+    digest: str
+    statements: int
+    refused: int

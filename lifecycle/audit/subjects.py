@@ -18,6 +18,8 @@ NUMBERED: Final = {
     "waiver": "WV-",
     "quarantine": "Q-",
     "releaseset": "RS-",
+    "vexstatement": "VEX-",
+    "vexdocument": "VD-",
 }
 _KINDS: Final = {prefix.rstrip("-").lower(): kind for kind, prefix in NUMBERED.items()}
 _NUMBER: Final = re.compile(r"#?([A-Za-z]{1,40})[-# ]([0-9]{1,18})")

@@ -19,6 +19,7 @@ _COLUMNS: Final[Sequence[Column]] = (
     ("PACKAGE", lambda row: row["purl"]),
     ("FIXED IN", lambda row: row["fixed_version"] or "no fix available"),
 )
+_OPEN: Final = ("open", "under_investigation")
 _SHOWN: Final = 50  # findings in the summary; the page of the image has all
 
 
@@ -60,7 +61,7 @@ def judge(
     """
     found = tables.by_severity(findings)
     bad = [row for row in found if _stops(row, options)]
-    nameless = sum(row["state"] == "open" and row["severity"] == "unknown" for row in found)
+    nameless = sum(row["state"] in _OPEN and row["severity"] == "unknown" for row in found)
     unknown = unknown + ([f"{nameless} findings without a severity"] if nameless else [])
     is_stopped = bool(bad) or (bool(unknown) and not options.allow_unknown)
     document = {
@@ -88,7 +89,7 @@ def judge(
 
 def _stops(row: dict[str, Any], options: argparse.Namespace) -> bool:
     is_bad = row["severity"] in _LEVELS[: _LEVELS.index(options.fail_on) + 1]
-    return row["state"] == "open" and is_bad and (bool(row["fixed_version"]) or not options.fixable)
+    return row["state"] in _OPEN and is_bad and (bool(row["fixed_version"]) or not options.fixable)
 
 
 def _markdown(name: str, document: dict[str, Any]) -> str:

@@ -44,6 +44,7 @@ from lifecycle.cli import (
     tables,
     teams,
     verifying,
+    vex,
 )
 from lifecycle.cli.client import Api, CommandFailed, Login
 from lifecycle.cli.printing import print_one, print_rows, say
@@ -184,6 +185,7 @@ def parser() -> argparse.ArgumentParser:
     fixes.add_area(areas, shared)
     gate.add_gate(areas, shared)
     scan.add_scan(areas, shared)
+    vex.add_area(areas, shared, limited)
     keys.add_area(areas, shared, limited)
     feeds.add_area(areas, shared, limited)
     shells = areas.add_parser("completion", help="print the completion script of a shell")

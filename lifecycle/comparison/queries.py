@@ -20,7 +20,7 @@ from lifecycle.comparison.types import (
 from lifecycle.core.severities import READING_ORDER
 from lifecycle.evidence.findings import AdvisoryChanges, Unjudged, advisory_changes, fixed_keys, unjudged_in
 from lifecycle.evidence.judgement import judgement_of
-from lifecycle.evidence.open_findings import open_matches
+from lifecycle.evidence.open_findings import open_matches_in
 from lifecycle.evidence.types import FindingKey, full_name
 from lifecycle.registry.models import Image, Layer
 from lifecycle.registry.platforms import entries_of_images
@@ -199,7 +199,7 @@ def _findings(
 ) -> tuple[list[FindingLine], AdvisoryChanges]:
     path = "package__inventory_packages__inventory__image_inventories"
     rows = (
-        open_matches().filter(**{f"{path}__image__in": old | new})
+        open_matches_in(old | new)
         .values_list(
             f"{path}__image", f"{path}__layer_position", "advisory__vulnerability", "advisory__summary",
             "package__type", "package__namespace", "package__name", "severity", "fixed_version",
@@ -219,6 +219,8 @@ def _findings(
     for key in before.keys() | after.keys():
         if key in after:
             change = Change.SAME if key in before else Change.NEW
+        elif key in unjudged.decided:
+            continue
         else:
             change = Change.FIXED if key in fixed_now else Change.UNKNOWN
         severity, summary, fixed, image_id, position = after.get(key) or before[key]

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lifecycle.evidence.findings import OPEN_STATES
+
 Findings = Iterable[dict[str, Any]]
 
 
@@ -39,7 +41,7 @@ class Promoted:
 
 def open_pairs(findings: Findings) -> set[tuple[str, str]]:
     """Return the distinct (purl, advisory) pairs of the open findings."""
-    return {(row["purl"], row["advisory"]) for row in findings if row["advisory"] and row["state"] == "open"}
+    return {(row["purl"], row["advisory"]) for row in findings if row["advisory"] and row["state"] in OPEN_STATES}
 
 
 def rebuilt_image(

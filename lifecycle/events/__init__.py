@@ -21,6 +21,7 @@ from lifecycle.events.types import (
     SbomKept,
     TagMoved,
     UnscannedImagePushed,
+    VexChanged,
 )
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "SbomKept",
     "TagMoved",
     "UnscannedImagePushed",
+    "VexChanged",
     "collected",
     "publish",
     "subscribe",

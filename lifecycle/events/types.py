@@ -147,3 +147,10 @@ class QuarantineChanged(Event):
 
     quarantine_id: int
     begins: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VexChanged(Event):
+    """These VEX statements begin to count, or count no longer."""
+
+    statement_ids: tuple[int, ...]

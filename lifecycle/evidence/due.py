@@ -12,8 +12,8 @@ from django.db import connection
 from lifecycle.advisories.exploits import exploit_sql
 from lifecycle.advisories.models import Match
 from lifecycle.core.severities import COUNTED, NONE, SEVERITIES, UNKNOWN
-from lifecycle.evidence.findings import Finding
-from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL
+from lifecycle.evidence.findings import OPEN_STATES, Finding
+from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL, not_suppressed_sql
 from lifecycle.policies.due_dates import due_dates
 from lifecycle.policy.due_dates import DueFact, DueRow, Exposure, due_at
 from lifecycle.registry.models import Image
@@ -78,7 +78,7 @@ def with_due_dates(image: Image, findings: Iterable[Finding]) -> list[Finding]:
     rows, exposure = due_dates().rows, exposure_of(image)
     dated = []
     for finding in findings:
-        at = seen.get((finding.purl, finding.vulnerability)) if finding.state == "open" else None
+        at = seen.get((finding.purl, finding.vulnerability)) if finding.state in OPEN_STATES else None
         if at is None:
             dated.append(finding)
             continue
@@ -167,11 +167,11 @@ _COUNT: Final = f"""
         UNION SELECT entry.child_id FROM top JOIN lifecycle_indexentry entry ON entry.index_id = top.id
     ) below LEFT JOIN exposed ON exposed.image_id = below.id
 ), late AS MATERIALIZED (
-    SELECT package_id, dense_rank() OVER (ORDER BY vulnerability) AS name, exposure,
+    SELECT package_id, vulnerability, dense_rank() OVER (ORDER BY vulnerability) AS name, exposure,
            array_position(%(severities)s::varchar[], severity) AS rank
     FROM due WHERE at < %(now)s
 ), held AS MATERIALIZED (
-    SELECT DISTINCT ip.inventory_id, late.name, late.exposure, late.rank
+    SELECT DISTINCT ip.inventory_id, late.package_id, late.vulnerability, late.name, late.exposure, late.rank
     FROM late JOIN lifecycle_inventorypackage ip ON ip.package_id = late.package_id
 ), counted AS (
     SELECT used.id, held.name, min(held.rank) AS rank
@@ -179,6 +179,7 @@ _COUNT: Final = f"""
     JOIN held ON held.inventory_id = ii.inventory_id
      AND (held.exposure = '' OR (held.exposure = 'production' AND used.production)
           OR (held.exposure = 'internet' AND used.internet))
+    WHERE {not_suppressed_sql("used.id", "held.package_id", "held.vulnerability")}
     GROUP BY used.id, held.name
 )
 SELECT rank, count(*), count(DISTINCT id), (SELECT count(DISTINCT id) FROM counted) FROM counted GROUP BY rank

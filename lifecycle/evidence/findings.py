@@ -12,19 +12,28 @@ import orjson
 from django.db import connection
 from django.db.models import Q, QuerySet
 
+from accounts.models import User
 from lifecycle.advisories.coverage import is_covered, no_feed, uncovered
 from lifecycle.advisories.exploits import ExploitFeeds, exploit_feeds, exploits_of, together
 from lifecycle.advisories.kinds import MATCH
-from lifecycle.advisories.matching import verdicts
+from lifecycle.advisories.matching import PackageVerdict, verdicts
 from lifecycle.advisories.models import Match
 from lifecycle.advisories.queries import aliases_of
 from lifecycle.core.severities import SEVERITIES, worse
-from lifecycle.evidence.open_findings import open_matches, preference, unknown_matches
+from lifecycle.evidence.open_findings import (
+    IMAGE_OF_MATCH,
+    decided_matches_in,
+    not_suppressed,
+    open_matches_in,
+    preference,
+    unknown_matches_in,
+)
 from lifecycle.evidence.types import FindingKey, full_name
 from lifecycle.registry.models import Image
 from lifecycle.registry.platforms import entries_of_images, platform_ids
 from lifecycle.sbom.models import InventoryPackage, PackageVersion
 from lifecycle.versions.coordinates import Coordinates
+from lifecycle.vex.queries import Decided, decided_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,8 @@ class Finding:
     """One line of `findings --json`. If `advisory` is None, the package cannot be checked at all.
 
     `state` is "open", or "unknown" with the `reason` why it could not be judged. An open finding with a `reason` stands
-    on an assumption.
+    on an assumption. Where a VEX statement counts, `state` is its status: "under_investigation" is still open (see
+    OPEN_STATES), "not_affected", "false_positive" and "fixed" are not.
     """
 
     purl: str
@@ -45,14 +55,15 @@ class Finding:
     severity_source: str = ""  # the record that the severity is from; "" for the advisory itself
     exploit: Mapping[str, Any] | None = None  # of KEV and EPSS; None where each record is a finding of its own
     vulnerability: str = ""  # the name that all records share; "" where each record is a finding of its own
+    vex: Decided | None = None  # the statement that counts
     first_seen_at: datetime | None = None  # in this package version; None: not read (due.py)
     due_at: datetime | None = None  # None: no due date, or not read
 
     def as_json(self) -> dict[str, object]:
         """Return the object that docs/reference/inventory-format.md describes.
 
-        `vulnerability`, what is known of exploits, `reason` and `severity_source` are omitted when empty. A finding
-        with `first_seen_at` has a `due_at`, which is null when it is never due.
+        `vulnerability`, what is known of exploits, `reason`, `severity_source` and `vex` are omitted when empty. A
+        finding with `first_seen_at` has a `due_at`, which is null when it is never due.
         """
         line: dict[str, object] = {
             "purl": self.purl,
@@ -73,6 +84,8 @@ class Finding:
         if self.first_seen_at is not None:
             line["first_seen_at"] = self.first_seen_at.isoformat()
             line["due_at"] = self.due_at.isoformat() if self.due_at is not None else None
+        if self.vex is not None:
+            line["vex"] = self.vex.as_json()
         return line
 
 
@@ -80,6 +93,8 @@ def _urgency(finding: Finding) -> tuple[bool, float]:
     exploit = finding.exploit or {}
     return not exploit.get("is_exploited"), -(exploit.get("epss") or 0.0)
 
+
+OPEN_STATES: Final = frozenset({"open", "under_investigation"})
 
 # Orders of findings, most urgent first.
 FINDING_SORTS: Final[Mapping[str, Callable[[Finding], Any]]] = {
@@ -96,6 +111,7 @@ class Unjudged:
     packages: frozenset[tuple[str, str]] = frozenset()  # (type, name with namespace) that no advisory could match
     findings: frozenset[FindingKey] = frozenset()  # an advisory may affect the package, but its range is unreadable
     is_blank: bool = False  # in one of the images, no package was recognised at all
+    decided: frozenset[FindingKey] = frozenset()  # a VEX statement suppresses them: neither fixed nor unknown
 
     def hides(self, key: FindingKey) -> bool:
         """Return whether it is unknown if the images have this finding."""
@@ -104,7 +120,7 @@ class Unjudged:
 
 def fixed_keys(before: Iterable[FindingKey], after: Container[FindingKey], unjudged: Unjudged) -> set[FindingKey]:
     """Return the findings that are fixed: gone, and their package is either judged or removed in the later image."""
-    return {key for key in before if key not in after and not unjudged.hides(key)}
+    return {key for key in before if key not in after and key not in unjudged.decided and not unjudged.hides(key)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +141,7 @@ def advisory_changes(
     before: Iterable[FindingKey], after: Collection[FindingKey], unjudged: Unjudged
 ) -> AdvisoryChanges:
     """Return the changes by advisory. Comparisons, promotions, rebuilds and their lists count with this function."""
-    keys = list(before)
+    keys = [key for key in before if key not in unjudged.decided]
     old, new = {key.osv_id for key in keys}, {key.osv_id for key in after}
     known = set(after)
     hidden = {key.osv_id for key in keys if key not in known and unjudged.hides(key)} - new
@@ -135,23 +151,27 @@ def advisory_changes(
 
 
 def unjudged_in(image_ids: Collection[int]) -> Unjudged:
-    """Return what could not be judged in these platform manifests; three queries."""
+    """Return what could not be judged in these platform manifests, and what is suppressed there; four queries."""
     ids = list(image_ids)
     rows = PackageVersion.objects.filter(
         ~Q(problem="") | Q(is_unmatched=True) | ~is_covered(),
         inventory_packages__inventory__image_inventories__image__in=ids,
     )
     packages = rows.values_list("type", "namespace", "name").distinct()
-    uncertain = unknown_matches().filter(package__inventory_packages__inventory__image_inventories__image__in=ids)
     fields = ("advisory__vulnerability", "package__type", "package__namespace", "package__name")
     blank = Image.objects.filter(pk__in=ids, package_count=0, dropped_count=0, scanned_at__isnull=False)
-    return Unjudged(
-        frozenset((kind, full_name(namespace, name)) for kind, namespace, name in packages),
+    uncertain, decided = (
         frozenset(
             FindingKey(osv_id, kind, full_name(namespace, name))
-            for osv_id, kind, namespace, name in uncertain.values_list(*fields)
-        ),
+            for osv_id, kind, namespace, name in matches.values_list(*fields)
+        )
+        for matches in (unknown_matches_in(ids), decided_matches_in(ids))
+    )
+    return Unjudged(
+        frozenset((kind, full_name(namespace, name)) for kind, namespace, name in packages),
+        uncertain,
         blank.exists(),
+        decided - uncertain,
     )
 
 
@@ -169,29 +189,43 @@ class FindingsDiff:
     advisories: AdvisoryChanges
 
 
-def findings_of_purls(packages: Sequence[tuple[str, Coordinates]], *, each_record: bool = False) -> list[Finding]:
+def findings_of_purls(
+    packages: Sequence[tuple[str, Coordinates]],
+    *,
+    each_record: bool = False,
+    decided: Mapping[tuple[int, str], Decided] | None = None,
+) -> list[Finding]:
     """Return the findings of packages given as (purl, coordinates), sorted, each (purl, vulnerability) once.
 
-    With `each_record`, each advisory of a vulnerability is a line: (purl, advisory) once.
+    `decided` has the VEX statements that count, by position in `packages` and vulnerability. With `each_record`, each
+    advisory of a vulnerability is a line: (purl, advisory) once.
     """
     affecting = verdicts([item for _, item in packages])
     aliases = aliases_of({verdict.osv_id for verdict in affecting})
     cves = set() if each_record else {cve for verdict in affecting for cve in verdict.cves}
     known, feeds = exploits_of(cves), ExploitFeeds() if each_record else exploit_feeds()
     out: dict[tuple[str, str], Finding] = {}
-    for verdict in sorted(affecting, key=preference, reverse=True):  # the preferred one is written last and kept
+    statements = decided or {}
+
+    def order(verdict: PackageVerdict) -> tuple[bool, tuple[bool, bool, int, int]]:
+        statement = statements.get((verdict.position, verdict.vulnerability))
+        return statement is not None and statement.suppresses, preference(verdict)
+
+    for verdict in sorted(affecting, key=order, reverse=True):  # the preferred one is written last and kept
         purl = packages[verdict.position][0]
+        statement = statements.get((verdict.position, verdict.vulnerability))
         out[purl, verdict.osv_id if each_record else verdict.vulnerability] = Finding(
             purl=purl,
             advisory=verdict.osv_id,
             aliases=aliases[verdict.osv_id],
             fixed_version=verdict.fixed_version or None,
             severity=verdict.severity,
-            state=verdict.state,
+            state=verdict.state if statement is None or statement.status == "affected" else statement.status,
             reason=verdict.reason,
             severity_source=verdict.severity_source,
             exploit=None if each_record else together(verdict.cves, known).as_json(feeds),
             vulnerability="" if each_record else verdict.vulnerability,
+            vex=statement,
         )
     outside = uncovered((item.ecosystem, item.release) for _, item in packages)
     for purl, item in packages:
@@ -203,11 +237,16 @@ def findings_of_purls(packages: Sequence[tuple[str, Coordinates]], *, each_recor
     return [out[key] for key in sorted(out)]
 
 
-def findings_of_image(image: Image, *, each_record: bool = False) -> list[Finding]:
-    """Return the findings of `image` (all platforms of an index), as `findings_of_purls` does for its packages."""
-    packages = PackageVersion.objects.filter(
-        inventory_packages__inventory__image_inventories__image__in=platform_ids(image)
-    ).distinct()
+def findings_of_image(image: Image, *, each_record: bool = False, reader: User | None = None) -> list[Finding]:
+    """Return the findings of `image` (all platforms of an index), as `findings_of_purls` does for its packages.
+
+    What VEX statements suppress is among them, with its state. Of a decision about a base that `reader` cannot see,
+    only the status is shown.
+    """
+    manifests = platform_ids(image)
+    packages = list(
+        PackageVersion.objects.filter(inventory_packages__inventory__image_inventories__image__in=manifests).distinct()
+    )
     return findings_of_purls(
         [
             (
@@ -225,7 +264,32 @@ def findings_of_image(image: Image, *, each_record: bool = False) -> list[Findin
             for package in packages
         ],
         each_record=each_record,
+        decided=_decided_of(manifests, packages, reader),
     )
+
+
+def _decided_of(
+    manifests: Collection[int], packages: Sequence[PackageVersion], reader: User | None
+) -> dict[tuple[int, str], Decided]:
+    """Return {(position in `packages`, vulnerability): the statement that counts in all platforms with the package}."""
+    found = decided_in(manifests, reader)
+    if not found:
+        return {}
+    image = "inventory__image_inventories__image"
+    rows = InventoryPackage.objects.filter(package__in={key[1] for key in found}, **{f"{image}__in": manifests})
+    carriers: dict[int, set[int]] = defaultdict(set)
+    for package_id, image_id in rows.values_list("package_id", image):
+        carriers[package_id].add(image_id)
+    positions = {package.pk: number for number, package in enumerate(packages)}
+    decided: dict[tuple[int, str], Decided] = {}
+    for (_, package_id, vulnerability), statement in found.items():
+        others = [found.get((pk, package_id, vulnerability)) for pk in carriers[package_id]]
+        # Open in one platform is open.
+        if package_id in positions and all(
+            other is not None and other.suppresses == statement.suppresses for other in others
+        ):
+            decided[positions[package_id], vulnerability] = statement
+    return decided
 
 
 def unscanned(image: Image) -> list[tuple[str, str]]:
@@ -236,19 +300,16 @@ def unscanned(image: Image) -> list[tuple[str, str]]:
 
 def matches_of_images(image_ids: Iterable[int]) -> list[Match]:
     """Return the open matches of packages in these images, each once, with package and advisory."""
-    return _in_images(open_matches(), image_ids)
+    return _each_match_once(open_matches_in(list(image_ids)))
 
 
 def unknown_matches_of_images(image_ids: Iterable[int]) -> list[Match]:
     """Return the unknown matches of packages in these images, each once, with package, advisory and `reason`."""
-    return _in_images(unknown_matches(), image_ids)
+    return _each_match_once(unknown_matches_in(list(image_ids)))
 
 
-def _in_images(matches: QuerySet[Match], image_ids: Iterable[int]) -> list[Match]:
-    contained = Match.objects.filter(
-        valid_to=None, package__inventory_packages__inventory__image_inventories__image__in=list(image_ids)
-    )
-    rows = matches.filter(pk__in=contained.values("pk")).select_related("package", "advisory")
+def _each_match_once(matches: QuerySet[Match]) -> list[Match]:
+    rows = Match.objects.filter(pk__in=matches.values("pk")).select_related("package", "advisory")
     return list(rows.order_by("advisory__vulnerability", "package__purl", "pk"))
 
 
@@ -266,8 +327,7 @@ def unknown_findings(image_ids: Collection[int]) -> dict[int, UnknownFindings]:
     These are the pairs for which an advisory has an unreadable range. Packages that cannot be matched with any advisory
     (`PackageVersion.problem`) are not among them.
     """
-    image = "package__inventory_packages__inventory__image_inventories__image"
-    rows = unknown_matches().filter(**{f"{image}__in": image_ids}).values_list(image, "pk", "reason").distinct()
+    rows = unknown_matches_in(image_ids).values_list(IMAGE_OF_MATCH, "pk", "reason").distinct()
     reasons: dict[int, list[str]] = defaultdict(list)
     for image_id, _, reason in rows.order_by("reason"):
         reasons[image_id].append(reason)
@@ -290,7 +350,7 @@ def diff_of_images(before: Image, after: Image) -> FindingsDiff:
     old = {_key(match): match for match in matches_of_images(platform_ids(before))}
     new = {_key(match): match for match in matches_of_images(platform_ids(after))}
     unjudged = unjudged_in(platform_ids(after))
-    gone = sorted(old.keys() - new.keys())
+    gone = sorted(old.keys() - new.keys() - unjudged.decided)
     return FindingsDiff(
         fixed=tuple(old[key] for key in gone if not unjudged.hides(key)),
         new=tuple(new[key] for key in sorted(new.keys() - old.keys())),
@@ -304,15 +364,15 @@ def fixed_by_new_base(image_ids: Collection[int], before: Image, after: Image) -
     """Return, for each image id, the advisories that are fixed when the base changes from `before` to `after`.
 
     A package counts as the base's when the image has the same version of it as `before`. An advisory is not fixed when
-    it still affects `after` or one of the image's own packages, or when that is unknown. A fixed number of queries for
-    any number of images.
+    it still affects `after` or one of the image's own packages, or when that is unknown. What a VEX statement
+    suppresses is not open, so nothing fixes it. A fixed number of queries for any number of images.
     """
     base = InventoryPackage.objects.filter(inventory__image_inventories__image=before).values("package_id")
-    image = "package__inventory_packages__inventory__image_inventories__image"
+    image = IMAGE_OF_MATCH
     still = Match.objects.filter(valid_to=None, **{image: after}).values("advisory__vulnerability")
     unjudged = unjudged_in([after.pk])
     # One filter() call, so that the image in each row is one of `image_ids`.
-    rows = Match.objects.filter(valid_to=None, **{f"{image}__in": image_ids})
+    rows = Match.objects.filter(not_suppressed(), valid_to=None, **{f"{image}__in": image_ids})
     fixed: dict[int, set[str]] = {image_id: set() for image_id in image_ids}
     hidden: dict[int, set[str]] = {image_id: set() for image_id in image_ids}
     from_base = rows.filter(package__in=base, state=Match.State.OPEN).exclude(advisory__vulnerability__in=still)
@@ -382,12 +442,11 @@ def finding_severities(images: Iterable[Image]) -> dict[int, dict[FindingKey, st
     platforms = entries_of_images(images_by_id.values())
     of_manifest: dict[int, dict[FindingKey, str]] = defaultdict(dict)
     children = {child.pk for pairs in platforms.values() for _, child in pairs}
-    image = "package__inventory_packages__inventory__image_inventories__image"
     rows = (
-        open_matches()
-        .filter(**{f"{image}__in": children})
+        open_matches_in(children)
         .values_list(
-            image, "advisory__vulnerability", "package__type", "package__namespace", "package__name", "severity"
+            IMAGE_OF_MATCH, "advisory__vulnerability", "package__type", "package__namespace", "package__name",
+            "severity",
         )
         .distinct()
     )  # fmt: skip

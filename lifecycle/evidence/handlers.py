@@ -1,18 +1,20 @@
-"""Reactions to events that change images: counts, verdicts at ingest, and the jobs RECOUNT and HOLD_MALICIOUS."""
+"""Reactions to events that change images: counts, verdicts at ingest, and the jobs of this package."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
+from datetime import timedelta
 from typing import Final
 
 from django.db import transaction
 
 from accounts.queries import system_user
 from lifecycle import events
+from lifecycle.core import clock
 from lifecycle.events import subscribe
 from lifecycle.evidence import at_ingest
-from lifecycle.evidence.kinds import HOLD_MALICIOUS, RECOUNT
+from lifecycle.evidence.kinds import APPLY_VEX, HOLD_MALICIOUS, RECOUNT
 from lifecycle.evidence.malicious import (
     hold_images,
     malicious_packages,
@@ -25,8 +27,12 @@ from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.schedule import every
 from lifecycle.quarantine.models import Quarantine
 from lifecycle.registry.models import Image
+from lifecycle.vex import effects
 
 _BATCH: Final = 2000  # images per transaction
+_AT_ONCE: Final = 200  # images whose findings a VEX statement changes in its own transaction; more are for a job
+# An image that is stored at the same moment does not see the statement yet, and the statement does not see the image.
+_LOOK_AGAIN_AFTER: Final = timedelta(minutes=2)
 
 
 @subscribe(events.ImagesScanned)
@@ -63,6 +69,8 @@ def judge_tagged_image(event: events.TagMoved) -> None:
     """
     at_ingest.mark(event.image_id)
     _queue_holds(malicious_packages_in([event.image_id]))
+    if effects.is_in_use():  # statements can name the repository
+        _count_again(sorted(effects.with_platforms([event.image_id])))
 
 
 @subscribe(events.ExternalAnswered)
@@ -117,6 +125,56 @@ def hold_malicious(run: JobRun) -> None:
     """Quarantine the images with these malicious package versions. Safe to run twice."""
     for row in hold_images(run.job.payload["package_ids"]):
         run.log(f"{row}: {row.reason}")
+
+
+@subscribe(events.VexChanged)
+def count_decided(event: events.VexChanged) -> None:
+    """Count the findings of the images that these statements are about: now if they are few, else in a job."""
+    images = _images_about(event.statement_ids)
+    few = len(images) <= _AT_ONCE
+    if few:
+        _count_again(images)
+    digest = hashlib.sha256(repr(event.statement_ids).encode()).hexdigest()
+    jobs.queue(
+        APPLY_VEX,
+        subject_id=event.statement_ids[0],
+        actor=system_user(),
+        payload={"statement_ids": list(event.statement_ids)},
+        dedupe_key=f"vex:{digest}",
+        not_before=clock.now() + _LOOK_AGAIN_AFTER if few else None,
+        priority=5,
+    )
+
+
+def _images_about(statement_ids: Collection[int]) -> list[int]:
+    near, far = effects.split_by_scope(statement_ids)
+    images = effects.images_affected_by(statement_ids) | (effects.images_in_scope(near) if near else set())
+    if far:
+        images |= set(images_with_packages(effects.packages_about(far)))
+    return sorted(images)
+
+
+def _count_again(image_ids: Collection[int]) -> None:
+    refresh_risk(image_ids)
+    at_ingest.mark_again(image_ids)
+
+
+@handler(APPLY_VEX)
+def apply_vex(run: JobRun) -> None:
+    """Count the findings of the images that some statements are about, batch by batch. Safe to run twice."""
+    images = _images_about(run.job.payload["statement_ids"])
+    for start in range(0, len(images), _BATCH):
+        with run.fenced():
+            _count_again(images[start : start + _BATCH])
+        run.progress(min(start + _BATCH, len(images)), len(images), "images")
+    run.progress(len(images), len(images))
+
+
+@subscribe(events.DerivationsChanged)
+def inherit_again(event: events.DerivationsChanged) -> None:
+    """Find again what images inherit from their bases, when these changed."""
+    if effects.is_in_use():
+        _count_again(sorted(effects.with_descendants(event.image_ids)))
 
 
 @subscribe(events.CoverageChanged)

@@ -1,4 +1,4 @@
-"""The job kinds of this package: count the findings of all images again, and hold images with malicious packages."""
+"""The job kinds of this package: count findings again, hold images with malicious packages, and apply VEX."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ HOLD_MALICIOUS: Final = register(
         queue="match",
         label="Quarantine malicious packages",
         why_not_cancelled="This job cannot be cancelled, because images with a malicious package would stay usable.",
+        is_retried_forever=True,
+    )
+)
+APPLY_VEX: Final = register(
+    Kind(
+        "apply_vex",
+        queue="match",
+        label="Apply VEX statements",
+        why_not_cancelled="This job cannot be cancelled, because the findings of some images would stay wrong.",
         is_retried_forever=True,
     )
 )

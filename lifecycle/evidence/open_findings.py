@@ -5,25 +5,40 @@ or several feeds, can be about the same vulnerability (`Advisory.vulnerability`)
 be judged, then one with a fix, then the one with the worst severity, then the oldest one. This module defines that
 order for each of the three forms. A test compares them.
 
+A finding that a VEX statement suppresses in an image (`vex.effects`) is not open there. So the questions about images
+go through `open_matches_in`, and SQL about images adds `not_suppressed_sql`.
+
 An unknown finding is the same for the state `unknown`, where no feed has an open match: the record has a version range
 that cannot be read. Unknown findings are never open, and an image that has one is never healthy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
-from django.db.models import Case, Exists, OuterRef, QuerySet, Subquery, Value, When
+from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Subquery, Value, When
 
 from lifecycle.advisories.matching import PackageVerdict
 from lifecycle.advisories.models import Match
 from lifecycle.core.severities import SEVERITIES
+from lifecycle.vex.models import VexEffect
 
 # For SQL over lifecycle_match m and lifecycle_advisory a, with the parameter `severities` (SEVERITIES as a list):
 # SELECT DISTINCT ON (m.package_id, a.vulnerability) ... WHERE LIVE_SQL
 # ORDER BY m.package_id, a.vulnerability, PREFERENCE_SQL.
 LIVE_SQL: Final = "m.valid_to IS NULL AND m.state = 'open'"
 PREFERENCE_SQL: Final = "m.fixed_version = '', array_position(%(severities)s::varchar[], m.severity), a.id"
+
+IMAGE_OF_MATCH: Final = "package__inventory_packages__inventory__image_inventories__image"
+
+
+def not_suppressed_sql(image: str, package: str, vulnerability: str) -> str:
+    """Return the SQL condition that no VEX statement suppresses a finding, from the expressions that name it."""
+    return (
+        f"NOT EXISTS (SELECT FROM lifecycle_vexeffect effect WHERE effect.image_id = {image}"
+        f" AND effect.package_id = {package} AND effect.vulnerability = {vulnerability} AND effect.suppresses)"
+    )
 
 
 def preference(verdict: PackageVerdict) -> tuple[bool, bool, int, int]:
@@ -57,3 +72,47 @@ def unknown_matches() -> QuerySet[Match]:
         advisory__vulnerability=OuterRef("advisory__vulnerability"),
     )
     return _preferred(Match.State.UNKNOWN).filter(~Exists(is_open))
+
+
+def open_matches_in(image_ids: Collection[int]) -> QuerySet[Match]:
+    """Return the open findings of these platform manifests, as matches joined to IMAGE_OF_MATCH and its columns.
+
+    A match has a row for each image that it is open in, and each place of the package there. A match that a VEX
+    statement suppresses has no row for that image.
+    """
+    return _in(open_matches(), image_ids)
+
+
+def unknown_matches_in(image_ids: Collection[int]) -> QuerySet[Match]:
+    """Return the unknown findings of these platform manifests, as `open_matches_in` does."""
+    return _in(unknown_matches(), image_ids)
+
+
+def _in(matches: QuerySet[Match], image_ids: Collection[int]) -> QuerySet[Match]:
+    return matches.filter(not_suppressed(), **{f"{IMAGE_OF_MATCH}__in": list(image_ids)})
+
+
+def decided_matches_in(image_ids: Collection[int]) -> QuerySet[Match]:
+    """Return the live matches that a VEX statement suppresses in one of these platform manifests, joined likewise.
+
+    Each pair of package version and vulnerability once, as for open findings.
+    """
+    matches = open_matches() | unknown_matches()
+    return matches.filter(Exists(_suppressing()), **{f"{IMAGE_OF_MATCH}__in": list(image_ids)})
+
+
+def not_suppressed() -> Q:
+    """Return the condition that no VEX statement suppresses a match in the image of its row.
+
+    Use it in one filter() call with the condition on IMAGE_OF_MATCH, so that both are about the same image.
+    """
+    return Q(~Exists(_suppressing()))
+
+
+def _suppressing() -> QuerySet[VexEffect]:
+    return VexEffect.objects.filter(
+        image=OuterRef(IMAGE_OF_MATCH),
+        package=OuterRef("package"),
+        vulnerability=OuterRef("advisory__vulnerability"),
+        suppresses=True,
+    )

@@ -50,7 +50,8 @@ _WORST: Final = (BaseTrust.UNTRUSTED, BaseTrust.UNKNOWN, BaseTrust.TRUSTED, Base
 
 # Each open finding of an inventory's packages. Images share inventories, so each inventory is read once.
 _FINDINGS_WITH: Final = f"""
-SELECT held.inventory_id, found.vulnerability, p.type, p.namespace, p.name, found.severity, found.fixed_version,
+SELECT held.inventory_id, inside.package_id, found.vulnerability, p.type, p.namespace, p.name, found.severity,
+       found.fixed_version,
        greatest(found.valid_from, p.first_seen_at){{columns}}
 FROM (SELECT DISTINCT unnest(%(inventories)s::bigint[]) AS inventory_id) held
 CROSS JOIN LATERAL (
@@ -85,7 +86,14 @@ SELECT slot.repository_id, slot.environment_id, image.id, image.digest, image.ki
 FROM lifecycle_slot slot JOIN lifecycle_image image ON image.id = slot.image_id
 WHERE slot.repository_id = ANY(%s) AND slot.environment_id = ANY(%s)
 """
-_INVENTORIES: Final = "SELECT DISTINCT image_id, inventory_id FROM lifecycle_imageinventory WHERE image_id = ANY(%s)"
+_INVENTORIES: Final = """
+SELECT DISTINCT image_id, inventory_id, EXISTS (
+    SELECT FROM lifecycle_vexeffect effect WHERE effect.image_id = held.image_id AND effect.suppresses
+) FROM lifecycle_imageinventory held WHERE image_id = ANY(%s)
+"""
+_SUPPRESSED: Final = """
+SELECT image_id, package_id, vulnerability FROM lifecycle_vexeffect WHERE image_id = ANY(%s) AND suppresses
+"""
 _EDGES: Final = """
 SELECT edge.derived_id, edge.base_id, base.digest,
        ARRAY(SELECT entry.index_id FROM lifecycle_indexentry entry WHERE entry.child_id = edge.base_id)
@@ -357,22 +365,30 @@ def _missing(trees: Mapping[int, PlatformTree]) -> dict[int, list[str]]:
 
 
 def findings_of_platforms(ids: Collection[int], *, exploits: bool = False) -> dict[int, list[FindingFact]]:
-    """Return the open findings of each of these platform manifests, each (advisory, package) once. Two queries.
-
-    With `exploits`, also what KEV and EPSS say of them.
+    """Return the open findings of each of these platform manifests, each (advisory, package) once. Two queries, and one
+    more when VEX statements suppress something. With `exploits`, also what KEV and EPSS say of them.
     """
     inventories: dict[int, list[int]] = defaultdict(list)
-    for image_id, inventory_id in _rows(_INVENTORIES, [list(ids)]):
+    decided: set[int] = set()
+    for image_id, inventory_id, is_decided in _rows(_INVENTORIES, [list(ids)]):
         inventories[image_id].append(inventory_id)
-    of_inventory: dict[int, list[FindingFact]] = defaultdict(list)
+        if is_decided:
+            decided.add(image_id)
+    suppressed = set(_rows(_SUPPRESSED, [list(decided)])) if decided else set()
+    of_inventory: dict[int, list[tuple[int, FindingFact]]] = defaultdict(list)
     with connection.cursor() as cursor:
         wanted = sorted({pk for listed in inventories.values() for pk in listed})
         parameters: dict[str, list[Any]] = {"inventories": wanted, "severities": list(SEVERITIES)}
         cursor.execute(_EXPLOITED if exploits else _FINDINGS, parameters)
-        for pk, advisory, kind, namespace, name, *rest in cursor.fetchall():
-            of_inventory[pk].append(FindingFact(advisory, full_name(namespace, name), kind, *rest))
+        for pk, package_id, advisory, kind, namespace, name, *rest in cursor.fetchall():
+            of_inventory[pk].append((package_id, FindingFact(advisory, full_name(namespace, name), kind, *rest)))
     return {
-        image_id: _each_once(found for pk in listed for found in of_inventory.get(pk, ()))
+        image_id: _each_once(
+            fact
+            for pk in listed
+            for package_id, fact in of_inventory.get(pk, ())
+            if not suppressed or (image_id, package_id, fact.advisory) not in suppressed
+        )
         for image_id, listed in inventories.items()
     }
 

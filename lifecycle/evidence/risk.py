@@ -12,7 +12,8 @@ from django.db import connection, transaction
 from lifecycle.advisories.coverage import COVERED_SQL, NO_FEED_SQL
 from lifecycle.core import clock
 from lifecycle.core.severities import SEVERITIES
-from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL
+from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL, not_suppressed_sql
+from lifecycle.vex import effects
 
 _RISK_BATCH: Final = 2000
 
@@ -37,6 +38,19 @@ UNREADABLE: Final = "an advisory's affected range cannot be read"
 UNREADABLE_SQL: Final = UNREADABLE.replace("'", "''")
 _REASONS_MAX: Final = 20  # per image; an image can name any number of distributions and package types
 
+_FILTERS: Final = {
+    "critical": "found.severity = 'critical'",
+    "high": "found.severity = 'high'",
+    "medium": "found.severity = 'medium'",
+    "low": "found.severity = 'low'",
+    "unknown": "found.severity IN ('none', 'unknown')",
+    "fixable": "found.fixed_version <> ''",
+}
+_COUNTS: Final = ", ".join(f"count(*) FILTER (WHERE {condition}) AS {name}" for name, condition in _FILTERS.items())
+_LEFT: Final = ", ".join(
+    f"coalesce(sum(counted.{name}), 0) - coalesce(min(suppressed.{name}), 0) AS {name}" for name in _FILTERS
+)
+
 # Images share inventories, and a package version has the same findings in each image. So each inventory is read once
 # and each package version is judged once, for any number of images. For 100,000 images with 245 findings each, this
 # takes a tenth of the time of counting image by image.
@@ -53,23 +67,14 @@ held AS MATERIALIZED (
     ) inside
 ),
 package AS MATERIALIZED (SELECT DISTINCT package_id FROM held),
-counted AS MATERIALIZED (
-    SELECT found.package_id,
-           count(*) FILTER (WHERE found.severity = 'critical') AS critical,
-           count(*) FILTER (WHERE found.severity = 'high') AS high,
-           count(*) FILTER (WHERE found.severity = 'medium') AS medium,
-           count(*) FILTER (WHERE found.severity = 'low') AS low,
-           count(*) FILTER (WHERE found.severity IN ('none', 'unknown')) AS unknown,
-           count(*) FILTER (WHERE found.fixed_version <> '') AS fixable
-    FROM (
-        SELECT DISTINCT ON (m.package_id, a.vulnerability) m.package_id, m.severity, m.fixed_version
-        FROM package
-        JOIN lifecycle_match m ON m.package_id = package.package_id AND {LIVE_SQL}
-        JOIN lifecycle_advisory a ON a.id = m.advisory_id
-        ORDER BY m.package_id, a.vulnerability, {PREFERENCE_SQL}
-    ) found
-    GROUP BY found.package_id
+found AS MATERIALIZED (
+    SELECT DISTINCT ON (m.package_id, a.vulnerability) m.package_id, a.vulnerability, m.severity, m.fixed_version
+    FROM package
+    JOIN lifecycle_match m ON m.package_id = package.package_id AND {LIVE_SQL}
+    JOIN lifecycle_advisory a ON a.id = m.advisory_id
+    ORDER BY m.package_id, a.vulnerability, {PREFERENCE_SQL}
 ),
+counted AS MATERIALIZED (SELECT found.package_id, {_COUNTS} FROM found GROUP BY found.package_id),
 unjudged AS MATERIALIZED (
     SELECT p.id AS package_id,
            -- The version in "invalid dpkg version: ..." would make each package its own reason.
@@ -88,13 +93,21 @@ has AS MATERIALIZED (
     SELECT DISTINCT carried.image_id, held.package_id
     FROM carried JOIN held USING (inventory_id) JOIN noted USING (package_id)
 ),
+-- What VEX statements suppress differs from image to image, and is little: it is taken off the sums.
+suppressed AS MATERIALIZED (
+    SELECT has.image_id, {_COUNTS}
+    FROM lifecycle_vexeffect effect
+    JOIN has ON has.image_id = effect.image_id AND has.package_id = effect.package_id
+    JOIN found ON found.package_id = effect.package_id AND found.vulnerability = effect.vulnerability
+    WHERE effect.image_id = ANY(%(ids)s) AND effect.suppresses
+    GROUP BY has.image_id
+),
 risk AS (
-    SELECT image.id AS image_id, coalesce(sum(critical), 0) AS critical, coalesce(sum(high), 0) AS high,
-           coalesce(sum(medium), 0) AS medium, coalesce(sum(low), 0) AS low, coalesce(sum(unknown), 0) AS unknown,
-           coalesce(sum(fixable), 0) AS fixable
+    SELECT image.id AS image_id, {_LEFT}
     FROM unnest(%(ids)s::bigint[]) AS image(id)
     LEFT JOIN has ON has.image_id = image.id
     LEFT JOIN counted ON counted.package_id = has.package_id
+    LEFT JOIN suppressed ON suppressed.image_id = image.id
     GROUP BY image.id
 ),
 reasons AS (
@@ -105,7 +118,13 @@ reasons AS (
                     THEN reason ELSE 'other reasons' END AS reason
         FROM (
             SELECT has.image_id, unjudged.reason, count(*) AS packages
-            FROM has JOIN unjudged USING (package_id) GROUP BY has.image_id, unjudged.reason
+            FROM has JOIN unjudged USING (package_id)
+            WHERE unjudged.reason <> '{UNREADABLE_SQL}' OR EXISTS (
+                SELECT FROM lifecycle_match m JOIN lifecycle_advisory a ON a.id = m.advisory_id
+                WHERE m.package_id = has.package_id AND m.valid_to IS NULL AND m.state = 'unknown'
+                  AND {not_suppressed_sql("has.image_id", "m.package_id", "a.vulnerability")}
+            )
+            GROUP BY has.image_id, unjudged.reason
             UNION ALL
             SELECT id, '{NO_PURL}', dropped_count FROM lifecycle_image WHERE id = ANY(%(ids)s) AND dropped_count > 0
         ) named
@@ -127,7 +146,7 @@ WHERE lifecycle_image.id = risk.image_id
 
 def refresh_risk(image_ids: Collection[int]) -> None:
     """Update the stored counts of these images: open findings, each (package version, vulnerability) once, and packages
-    that could not be judged, with the reasons.
+    that could not be judged, with the reasons. Which VEX statements count for the images is found again before.
     """
     ordered = sorted(set(image_ids))  # one lock order, against deadlocks
     for start in range(0, len(ordered), _RISK_BATCH):
@@ -136,6 +155,7 @@ def refresh_risk(image_ids: Collection[int]) -> None:
                 "SELECT FROM lifecycle_image WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
                 [ordered[start : start + _RISK_BATCH]],
             )
+            effects.refresh(ordered[start : start + _RISK_BATCH])
             cursor.execute(
                 _RISK,
                 {"ids": ordered[start : start + _RISK_BATCH], "severities": list(SEVERITIES), "now": clock.now()},

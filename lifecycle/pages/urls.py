@@ -21,6 +21,7 @@ from lifecycle.pages.registry import urls as registry
 from lifecycle.pages.remedies import urls as remedies
 from lifecycle.pages.search import urls as search
 from lifecycle.pages.trust import urls as trust
+from lifecycle.pages.vex import urls as vex
 
 app_name = "lifecycle"
 
@@ -30,6 +31,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *promotion.urlpatterns,
     *policies.urlpatterns,
     *quarantine.urlpatterns,
+    *vex.urlpatterns,
     *remedies.urlpatterns,
     *comparison.urlpatterns,
     *rebuild.urlpatterns,

@@ -19,7 +19,7 @@ from lifecycle.core.errors import Malformed
 from lifecycle.core.severities import NONE, RANKS, SEVERITIES, UNKNOWN
 from lifecycle.evidence.findings import fixed_by_new_base, matching_images
 from lifecycle.evidence.judgement import judgement_of
-from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL
+from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL, not_suppressed_sql
 from lifecycle.evidence.types import full_name
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.rebuild.graph import RepositoryNode, current_images
@@ -83,6 +83,7 @@ SELECT carried.image_id, found.vulnerability, found.severity, found.fixed_versio
        package.type, package.namespace, package.name, package.scheme, found.cves, min(carried.position)
 FROM carried JOIN held USING (inventory_id) JOIN found USING (package_id)
 JOIN lifecycle_packageversion package ON package.id = found.package_id
+WHERE {not_suppressed_sql("carried.image_id", "found.package_id", "found.vulnerability")}
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
 """  # noqa: S608 -- only constants of our modules are inserted
 

@@ -51,6 +51,30 @@ MUTE: Final[dict[str, object]] = {"scope": "all", "until": str(clock.now() + tim
 SBOM: Final[dict[str, object]] = {"bomFormat": "CycloneDX", "specVersion": "1.5"}
 QUARANTINE: Final[dict[str, object]] = {"digest": "sha256:" + "a" * 64, "reason": "bad"}
 EXEMPTION: Final[dict[str, object]] = {"digest": rows.sha("on bad"), "reason": "harmless"}
+DECISION: Final[dict[str, object]] = {
+    "vulnerability": "CVE-2026-7",
+    "status": "false_positive",
+    "scope": "repository",
+    "repository": "shop/api",
+    "reason": "another product",
+}
+VEX_DOCUMENT: Final[dict[str, object]] = {
+    "team": "shop",
+    "document": {
+        "@context": "https://openvex.dev/ns/v0.2.0",
+        "@id": "https://vendor.example/2",
+        "author": "Vendor",
+        "timestamp": "2026-01-02T03:04:05Z",
+        "version": 1,
+        "statements": [
+            {
+                "vulnerability": {"name": "CVE-2026-7"},
+                "products": [{"@id": "pkg:deb/debian/tar"}],
+                "status": "fixed",
+            }
+        ],
+    },
+}
 WAIVER: Final[dict[str, object]] = {
     "team": "shop", "rule": "r", "environment": "staging", "reason": "because", "ticket": "OPS-1",
     "until": "2100-01-01T00:00:00Z",
@@ -111,6 +135,11 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("alerts/{alert}/acknowledge/", {}, 404, 403),
     ("alerts/{alert}/snooze/", {"days": "1"}, 404, 403),
     ("alerts/{alert}/resolve/", {"reason": "x"}, 404, 403),
+    ("vex/{vex_statement}/approve/", {}, 404, 403),
+    ("vex/{vex_statement}/reject/", {"reason": "no"}, 404, 403),
+    ("vex/{vex_statement}/withdraw/", {}, 404, 403),
+    ("vex/documents/{vex_document}/accept/", {}, 404, 403),
+    ("vex/documents/{vex_document}/withdraw/", {}, 404, 403),
     ("waivers/{waiver}/approve/", {}, 404, 403),
     ("waivers/{waiver}/reject/", {"reason": "no"}, 404, 403),
     ("waivers/{waiver}/revoke/", {}, 404, 403),
@@ -215,6 +244,13 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("post", "alerts/{alert}/acknowledge/", {}, 404, 403),
     ("post", "alerts/{alert}/snooze/", {"until": str(clock.now() + timedelta(days=3))}, 404, 403),
     ("post", "alerts/{alert}/resolve/", {"reason": "x"}, 404, 403),
+    ("post", "vex/statements/", DECISION, 404, 403),
+    ("post", "vex/statements/{vex_statement}/approve/", {}, 404, 403),
+    ("post", "vex/statements/{vex_statement}/reject/", {"reason": "no"}, 404, 403),
+    ("post", "vex/statements/{vex_statement}/withdraw/", {}, 404, 403),
+    ("post", "vex/documents/", VEX_DOCUMENT, 404, 403),
+    ("post", "vex/documents/{vex_document}/accept/", {}, 404, 403),
+    ("post", "vex/documents/{vex_document}/withdraw/", {}, 404, 403),
     ("post", "waivers/", WAIVER, 404, 403),
     ("post", "waivers/{waiver}/approve/", {}, 404, 403),
     ("post", "waivers/{waiver}/reject/", {"reason": "no"}, 404, 403),
@@ -343,6 +379,13 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST api/v1/alerts/{alert}/acknowledge/": ("owner", {}),
     "POST api/v1/alerts/{alert}/snooze/": ("owner", {"until": str(clock.now() + timedelta(days=3))}),
     "POST api/v1/alerts/{alert}/resolve/": ("owner", {"reason": "x"}),
+    "POST api/v1/vex/statements/": ("owner", DECISION),
+    "POST api/v1/vex/statements/{vex_statement}/approve/": ("approver", {}),
+    "POST api/v1/vex/statements/{vex_statement}/reject/": ("approver", {"reason": "no"}),
+    "POST api/v1/vex/statements/{vex_statement}/withdraw/": ("owner", {}),
+    "POST api/v1/vex/documents/": ("owner", VEX_DOCUMENT),
+    "POST api/v1/vex/documents/{vex_document}/accept/": ("approver", {}),
+    "POST api/v1/vex/documents/{vex_document}/withdraw/": ("owner", {}),
     "POST api/v1/waivers/": ("owner", WAIVER | {"until": str(clock.now() + timedelta(days=3))}),
     "POST api/v1/waivers/{waiver}/approve/": ("approver", {}),
     "POST api/v1/waivers/{waiver}/reject/": ("approver", {"reason": "no"}),
@@ -511,6 +554,17 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
         "viewer",
         {"expression": "1 == 1", "digest": "sha256:" + "a" * 64, "environment": "staging"},
     ),
+    "POST vex/new/": ("owner", DECISION),
+    "POST vex/{vex_statement}/approve/": ("approver", {"reason": "read"}),
+    "POST vex/{vex_statement}/reject/": ("approver", {"reason": "no"}),
+    "POST vex/{vex_statement}/withdraw/": ("owner", {"reason": "done"}),
+    # Doubled braces, because values are filled in as addresses are.
+    "POST vex/documents/": (
+        "owner",
+        {"team": "shop", "text": json.dumps(VEX_DOCUMENT["document"]).replace("{", "{{").replace("}", "}}")},
+    ),
+    "POST vex/documents/{vex_document}/accept/": ("approver", {"reason": "read"}),
+    "POST vex/documents/{vex_document}/withdraw/": ("owner", {"reason": "done"}),
     "POST waivers/new/": (
         "owner",
         {

@@ -41,6 +41,7 @@ from lifecycle.registry.models import Metadata, Registry
 from lifecycle.remedies.models import Remedy
 from lifecycle.sbom.models import PackageList, Sbom
 from lifecycle.trust.models import SigningKey, TrustedSource
+from lifecycle.vex.models import VexDocument, VexStatement
 from tests import sharing
 from tests.factories import dock as rows
 from tests.factories.people import robot as new_robot
@@ -48,6 +49,8 @@ from tests.factories.policies import rule
 from tests.factories.policies import save as save_rules
 from tests.factories.policies import waiver as ask_waiver
 from tests.factories.shop import make_dock, make_request
+from tests.factories.vexing import bring_document
+from tests.factories.vexing import decision as ask_decision
 from tests.integration.matrix_of_calls import (
     API_ACTS,
     BACKEND,
@@ -158,6 +161,8 @@ def make_estate(dock):
     rows.advisory("CVE-2026-1", "high", package)
     save_rules(Scope(dock.team), rule("r"))
     ask_waiver(dock.team, "r", by=dock.owner, repository=dock.repository)
+    ask_decision(dock.repository, by=dock.owner)
+    bring_document(dock.team, by=dock.owner)
     bad, on_bad = rows.image("bad"), rows.image("on bad")
     rows.derive(bad, on_bad)
     rows.push(dock.repository, bad, "bad")
@@ -237,6 +242,8 @@ def address(pattern, dock, request_):
         "fix": "0" * 16,
         "alert": Alert.objects.values_list("pk", flat=True).first(),
         "quarantine": Quarantine.objects.values_list("pk", flat=True).first(),
+        "vex_statement": VexStatement.objects.filter(document=None).values_list("pk", flat=True).first(),
+        "vex_document": VexDocument.objects.values_list("pk", flat=True).first(),
         "waiver": Waiver.objects.values_list("pk", flat=True).first(),
         "watch": UpstreamWatch.objects.values_list("pk", flat=True).first(),
         "signing_key": "release",

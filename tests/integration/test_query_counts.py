@@ -46,11 +46,14 @@ from lifecycle.registry.models import IndexEntry, Metadata, Registry, Repository
 from lifecycle.remedies.models import Remedy
 from lifecycle.sbom.models import PackageList, Sbom
 from lifecycle.trust.models import Signature, SigningKey, TrustedSigner, TrustedSource
+from lifecycle.vex.models import VexDocument, VexStatement
 from tests import sharing
 from tests.factories import dock
 from tests.factories.policies import rule
 from tests.factories.policies import save as save_rules
 from tests.factories.policies import waiver as ask_waiver
+from tests.factories.vexing import bring_document
+from tests.factories.vexing import decision as ask_decision
 from tests.integration.matrix_of_routes import MATRIX, POST_ONLY
 
 pytestmark = pytest.mark.timeout(900)  # the first test reads every list twice, on a busy machine too
@@ -85,7 +88,7 @@ LISTS: Final[dict[str, int]] = {
     "t/{team}/r/{repository_name}/i/{digest}/export/{export}": 15,
     "t/{team}/r/{repository_name}/i/{digest}/?tab=lineage": 29,
     "t/{team}/r/{repository_name}/i/{digest}/?tab=packages": 31,
-    "t/{team}/r/{repository_name}/i/{digest}/?tab=findings": 29,
+    "t/{team}/r/{repository_name}/i/{digest}/?tab=findings": 30,
     "t/{team}/r/{repository_name}/i/{digest}/?tab=files": 31,
     "t/{team}/r/{repository_name}/i/{digest}/?tab=promotions": 38,
     "t/{team}/r/{repository_name}/i/{digest}/?tab=signatures": 45,
@@ -113,6 +116,8 @@ LISTS: Final[dict[str, int]] = {
     "signing-keys/": 12,
     "api/v1/signing-keys/": 8,
     "quarantines/{quarantine}/": 25,
+    "vex/": 12,
+    "vex/documents/": 12,
     "waivers/": 12,
     "lineage/": 12,
     "lineage/{digest}/": 26,
@@ -164,7 +169,7 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/me/": 5,
     "api/v1/images/": 10,
     "api/v1/images/{digest}/": 10,
-    "api/v1/images/{digest}/findings/": 13,
+    "api/v1/images/{digest}/findings/": 14,
     "api/v1/images/{digest}/packages/": 10,
     "api/v1/images/{digest}/exports/{export}/": 15,
     "api/v1/images/{digest}/compare/?to={other_digest}": 15,
@@ -187,6 +192,8 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/quarantines/": 8,
     "api/v1/quarantines/{quarantine}/images/": 15,
     "api/v1/quarantines/{quarantine}/exemptions/": 10,
+    "api/v1/vex/statements/": 8,
+    "api/v1/vex/documents/": 8,
     "api/v1/waivers/": 8,
     "api/v1/audit-events/": 8,
     "api/v1/jobs/": 8,
@@ -232,6 +239,9 @@ NO_LISTS: Final = {
     "signing-keys/{signing_key}/public.pem",
     "signing-keys/{signing_key}/retire/",
     "api/v1/signing-keys/{signing_key}/",
+    "vex/new/",
+    "vex/{vex_statement}/",
+    "vex/documents/{vex_document}/",
     "waivers/new/",
     "external-checks/new/",
     "external-checks/{check}/",
@@ -263,6 +273,8 @@ NO_LISTS: Final = {
     "api/v1/policies/catalogue/",
     "api/v1/policies/{scope}/",
     "api/v1/quarantines/{quarantine}/",
+    "api/v1/vex/statements/{vex_statement}/",
+    "api/v1/vex/documents/{vex_document}/",
     "api/v1/waivers/{waiver}/",
     "api/v1/audit-events/{event}/",
     "api/v1/jobs/{job}/",
@@ -390,6 +402,8 @@ def add_promotions(world: World, number: int) -> None:
     first_place = Environment.objects.get(team=world.team, slug="place-0")
     save_rules(Scope(world.team, first_place), rule("r", "no_worse"), rule(f"x{number}", "sbom"))
     ask_waiver(world.team, "r", by=world.asker, environment=place)
+    ask_decision(where, by=world.asker, vulnerability=f"CVE-2026-{number}")
+    bring_document(world.team, by=world.asker, name=f"https://vendor.example/{number}")
     Slot.objects.create(repository=where, environment=dev, image=derived, tag="2.0", since=now)
     for environment in (live, place):  # each request for a place finds its image in the environment before
         Slot.objects.get_or_create(repository=first, environment=environment, defaults={"image": subject, "since": now})
@@ -517,6 +531,8 @@ def address(pattern: str) -> str:
         "fix": f"{0:016}",
         "alert": Alert.objects.earliest("pk").pk,
         "quarantine": Quarantine.objects.earliest("pk").pk,
+        "vex_statement": VexStatement.objects.filter(document=None).earliest("pk").pk,
+        "vex_document": VexDocument.objects.earliest("pk").pk,
         "waiver": Waiver.objects.earliest("pk").pk,
         "robot": Team.objects.get(slug="shop").robots.earliest("pk").pk,
     }

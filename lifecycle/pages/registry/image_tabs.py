@@ -33,7 +33,7 @@ from lifecycle.pages.promotion.page_queries import targets_for
 from lifecycle.pages.registry import page_queries
 from lifecycle.pages.registry.configuration import configuration_of
 from lifecycle.pages.registry.contents import groups_of
-from lifecycle.pages.registry.findings import LayerShare, findings_of, unknown_findings_of
+from lifecycle.pages.registry.findings import LayerShare, findings_of, statements_for, unknown_findings_of
 from lifecycle.pages.registry.forms import MetadataForm, SbomForm
 from lifecycle.pages.registry.packages import add_reasons, packages_of, unjudged
 from lifecycle.pages.requests import chosen, cursors, reader, sort_of
@@ -212,9 +212,13 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
     sort, order = sort_of(request, orders)
     page = keyset_page(rows, order, **cursors(request))
     due = due_of_matches(image, page.rows)
+    said = statements_for(image, reader(request))
     for match in page.rows:
         match.brought_by = _layer_words(context, match.layer_position)
         match.due = due.get(match.pk)
+        key = (match.package_id, match.advisory.vulnerability)
+        match.vex, match.advice = said.of_finding.get(key), said.advice.get(key)
+    home = context["repository"].source or context["repository"]
     counts = [(name, getattr(image, f"{name}_count")) for name in COUNTED]
     return {
         "page": page,
@@ -227,6 +231,9 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
         "q": text,
         "counts": counts,
         "unknown": unknown_findings_of(image),
+        "suppressed": said.suppressed,
+        "home": home,
+        "may_decide": bool(may(reader(request), Verb.WAIVER_REQUEST, repository=home)),
     }
 
 

@@ -76,6 +76,16 @@ _STATES: Final[dict[str, tuple[str, str, str]]] = {
     "acknowledged": ("ok", "eye", "Acknowledged"),
     "snoozed": ("none", "bell-off", "Snoozed"),
     "resolved": ("ok", "check", "Resolved"),
+    # decisions about findings
+    "not_affected": ("ok", "shield-check", "Not affected"),
+    "false_positive": ("none", "ban", "False positive"),
+    "fixed": ("ok", "circle-check", "Fixed"),
+    "under_investigation": ("waiting", "clock", "Under investigation"),
+    "affected": ("bad", "triangle-alert", "Affected"),
+    "live": ("ok", "circle-check", "Counts"),
+    "advice": ("none", "circle", "Advice"),
+    "applied": ("ok", "circle-check", "Applied"),
+    "replaced": ("none", "history", "Replaced"),
     # waivers
     "requested": ("waiting", "clock", "Requested"),
     "revoked": ("none", "ban", "Revoked"),
@@ -218,6 +228,19 @@ def chip_state(state: str, text: str = "", large: bool = False) -> SafeString:
     """Return the chip of a stored state. `text` replaces the default label ("Open: 1 pending")."""
     tone, icon_name, word = _STATES.get(str(state), ("none", "circle", str(state).replace("_", " ").capitalize()))
     return chip(tone, icon_name, text or word, "chip-lg" if large else "")
+
+
+@register.simple_tag
+def vex_new(repository: Any, image: Any, match: Any) -> str:
+    """Return the address of the form that decides about a finding, filled in."""
+    query = {
+        "vulnerability": match.advisory.vulnerability,
+        "package": match.package.purl,
+        "repository": repository.name,
+        "digest": image.digest,
+        "scope": "digest",
+    }
+    return f"{reverse('lifecycle:vex-new')}?{urlencode(query)}"
 
 
 @register.simple_tag

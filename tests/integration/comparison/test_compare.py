@@ -108,7 +108,7 @@ def test_compare_uses_constant_number_of_queries(pair, more):
         dock.advisory("CVE-9", "high", *packages)
     with CaptureQueriesContext(connection) as queries:
         assert len(compare(before, after).new) == 1 + more
-    assert len(queries) == 6  # layers, packages, findings, and what cannot be judged (3)
+    assert len(queries) == 7  # layers, packages, findings, and what cannot be judged or is decided (4)
 
 
 def test_page_is_visible_only_to_users_who_see_both_images(pair):

@@ -181,6 +181,30 @@ STORED = [
         of_promotion.WaiverDetails("no_findings", "CVE-2026-1", "openssl", "", "2026-12-01"),
         {"rule": "no_findings", "advisory": "CVE-2026-1", "package": "openssl", "digest": "", "until": "2026-12-01"},
     ),
+    (
+        of_images.VexDetails("CVE-2026-1", "fixed", "", "digest", "pkg:npm/x", "sha256:a", ""),
+        {
+            "vulnerability": "CVE-2026-1",
+            "status": "fixed",
+            "justification": "",
+            "scope": "digest",
+            "package": "pkg:npm/x",
+            "digest": "sha256:a",
+            "until": "",
+        },
+    ),
+    (
+        of_images.VexDocumentDetails("csaf", "V-1", "Vendor", "1", "sha256:a", 3, 1),
+        {
+            "format": "csaf",
+            "name": "V-1",
+            "author": "Vendor",
+            "version": "1",
+            "digest": "sha256:a",
+            "statements": 3,
+            "refused": 1,
+        },
+    ),
     (of_access.SigningKeyDetails("release", "ab12"), {"key": "release", "fingerprint": "ab12"}),
     (
         of_promotion.SourceDetails("debian", 2, "registry.example/debian", "key release"),

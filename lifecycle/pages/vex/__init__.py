@@ -1,0 +1,1 @@
+"""Pages of VEX: decisions about findings, and documents."""

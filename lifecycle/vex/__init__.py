@@ -1,0 +1,1 @@
+"""What people and vendors decided about findings: VEX documents, own decisions, and what counts for each image."""

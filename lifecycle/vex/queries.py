@@ -1,0 +1,133 @@
+"""Reads of statements and documents that several callers share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from accounts.models import User
+from accounts.verbs import Verb
+from lifecycle.authority.queries import covered, repositories_visible_to, teams_visible_to
+from lifecycle.registry.models import RepositoryImage
+from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
+
+
+def decisions_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[VexStatement]:
+    """Return the decisions about repositories, or whole teams, on which `actor` has `verb`; those about all images too.
+
+    Only admins decide about all images, so with another verb than `image.view` these are left out.
+    """
+    rows = VexStatement.objects.filter(document=None).select_related("team", "repository__team", "author", "decided_by")
+    if actor.kind == User.Kind.SYSTEM and actor.is_active:
+        return rows
+    # No statement is about an environment, so a grant for one environment shows none.
+    is_covered = covered(actor, verb, team="team", family="repository__family", environment="repository__environment")
+    if verb != Verb.IMAGE_VIEW:
+        return rows.filter(is_covered)
+    return rows.filter(
+        is_covered
+        | Q(scope=VexStatement.Scope.ALL)
+        | Q(scope=VexStatement.Scope.TEAM, team__in=teams_visible_to(actor))
+    )
+
+
+def documents_visible_to(actor: User) -> QuerySet[VexDocument]:
+    """Return the documents about all images, and about images of the teams that `actor` can see."""
+    rows = VexDocument.objects.filter(Q(team=None) | Q(team__in=teams_visible_to(actor)))
+    return rows.select_related("team", "uploaded_by", "accepted_by").defer("content")
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The statement that counts for a finding, as far as the reader may know it.
+
+    Of a decision about a base image that the reader cannot see, only status, justification and end date are known.
+    """
+
+    id: int | None
+    status: str
+    justification: str
+    reason: str
+    author: str
+    said_at: datetime
+    until: datetime | None
+    scope: str
+    is_inherited: bool
+    suppresses: bool
+    source: str  # "decision", or the format of the document
+
+    @property
+    def name(self) -> str:
+        """How pages name it: VEX-12; "" when the reader cannot see it."""
+        return f"VEX-{self.id}" if self.id is not None else ""
+
+    @property
+    def words(self) -> str:
+        """The status in words: "Not affected"."""
+        return str(VexStatement.Status(self.status).label)
+
+    @property
+    def justification_words(self) -> str:
+        """The justification in words; "" without one."""
+        row = VexStatement(justification=self.justification)
+        return str(row.get_justification_display()) if self.justification else ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object `vex` of a finding."""
+        return {
+            "id": self.id,
+            "status": self.status,
+            "justification": self.justification,
+            "reason": self.reason,
+            "author": self.author,
+            "said_at": self.said_at.isoformat(),
+            "until": self.until.isoformat() if self.until else None,
+            "scope": self.scope,
+            "source": self.source,
+            "inherited": self.is_inherited,
+        }
+
+
+def decided_in(image_ids: Collection[int], reader: User | None) -> dict[tuple[int, int, str], Decided]:
+    """Return {(image, package version, vulnerability): the statement that counts}; three queries for any number.
+
+    Without a `reader`, decisions about bases are shown as to somebody who cannot see the base.
+    """
+    rows = list(
+        VexEffect.objects.filter(image__in=image_ids)
+        .select_related("statement__document", "statement__author", "statement__repository", "statement__team")
+        .defer("statement__document__content")
+    )
+    bases: set[int | None] = {row.inherited_from_id for row in rows if row.inherited_from_id is not None}
+    seen: set[int | None] = set()
+    if reader is not None and bases:
+        held = RepositoryImage.objects.filter(
+            image__in=bases, repository__in=repositories_visible_to(reader), removed_at=None
+        )
+        seen = set(held.values_list("image_id", flat=True))
+    hidden = bases - seen
+    return {
+        (row.image_id, row.package_id, row.vulnerability): _decided(row, is_hidden=row.inherited_from_id in hidden)
+        for row in rows
+    }
+
+
+def _decided(row: VexEffect, *, is_hidden: bool) -> Decided:
+    statement = row.statement
+    return Decided(
+        id=None if is_hidden else statement.pk,
+        status=statement.status,
+        justification=statement.justification,
+        reason="" if is_hidden else statement.reason,
+        author="" if is_hidden else statement.said_by,
+        said_at=statement.said_at,
+        until=statement.until,
+        scope="" if is_hidden else statement.scope,
+        is_inherited=row.inherited_from_id is not None,
+        suppresses=row.suppresses,
+        source=statement.document.format if statement.document is not None else "decision",
+    )
