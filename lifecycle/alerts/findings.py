@@ -18,7 +18,7 @@ from lifecycle.alerts.types import AlertKind, Cause, register
 from lifecycle.core.severities import RANKS, UNKNOWN, worse
 from lifecycle.evidence.open_findings import LIVE_SQL
 
-_PACKAGES_SHOWN: Final = 5  # in the evidence of an alert
+PACKAGES_SHOWN: Final = 5  # in the evidence of an alert
 GONE: Final = "No image of the team in use has it any more."
 
 
@@ -48,7 +48,8 @@ FIXED: Final = register(
     "No image of your team in use has a finding any more that you were told about.",
     persists=lambda alerts: (),
 )
-LASTING: Final = (NEW, EXPLOITED, WORSENED)
+# Alerts that last while the finding is there. `overdue` adds its own, which can end earlier.
+LASTING: Final = ["finding.new", "finding.exploited", "finding.worsened", "finding.overdue"]
 _KIND_OF: Final[dict[Difference, AlertKind]] = {
     Difference.NEW: NEW,
     Difference.EXPLOITED: EXPLOITED,
@@ -73,7 +74,7 @@ def raise_for(changes: Sequence[Change], now: datetime) -> list[Alert]:
     for change in told:
         by_label[f"{_ORDER.index(change.what)} {change.vulnerability}"].append(change)
     places = places_of((label, change.package_id) for label, listed in by_label.items() for change in listed)
-    reasons = _reasons(told)
+    reasons = reasons_of((change.package_id, change.vulnerability) for change in told)
     causes: dict[tuple[int, str], Cause] = {}
     for place in sorted(places, key=lambda place: place.label):
         listed = by_label[place.label]
@@ -90,7 +91,7 @@ def _cause(place: Place, changes: Sequence[Change], reasons: dict[tuple[int, str
         reason for change in changes if (reason := reasons.get((change.package_id, change.vulnerability))) is not None
     ]
     evidence: dict[str, Any] = {
-        "packages": packages[:_PACKAGES_SHOWN],
+        "packages": packages[:PACKAGES_SHOWN],
         "is_exploited": any(change.is_exploited for change in changes),
         "waiting": place.waiting,
     }
@@ -118,15 +119,15 @@ ORDER BY m.package_id, a.vulnerability, m.fixed_version = '', a.id
 """  # noqa: S608 -- only constants of our modules are inserted
 
 
-def _reasons(changes: Iterable[Change]) -> dict[tuple[int, str], dict[str, str]]:
+def reasons_of(pairs: Iterable[tuple[int, str]]) -> dict[tuple[int, str], dict[str, str]]:
     """Return {(package version, vulnerability): why it matches}, for the evidence of a few packages of each."""
-    wanted: dict[str, list[Change]] = defaultdict(list)
-    for change in changes:
-        if len(wanted[change.vulnerability]) < _PACKAGES_SHOWN * 4:
-            wanted[change.vulnerability].append(change)
-    listed = [change for each in wanted.values() for change in each]
+    wanted: dict[str, list[int]] = defaultdict(list)
+    for package_id, name in pairs:
+        if len(wanted[name]) < PACKAGES_SHOWN * 4:
+            wanted[name].append(package_id)
+    listed = [(package_id, name) for name, ids in wanted.items() for package_id in ids]
     with connection.cursor() as cursor:
-        cursor.execute(_REASONS, [[c.package_id for c in listed], [c.vulnerability for c in listed]])
+        cursor.execute(_REASONS, [[package_id for package_id, _ in listed], [name for _, name in listed]])
         rows = cursor.fetchall()
     return {
         (package_id, vulnerability): {
@@ -142,11 +143,10 @@ def rename(renamed: dict[str, str]) -> None:
     """Give the live alerts of findings that got another name this name, unless it has an alert already."""
     if not renamed:
         return
-    names = [kind.name for kind in LASTING]
     rows = Alert.objects.select_for_update(of=("self",)).filter(vulnerability__in=renamed).exclude(state="resolved")
     for row in rows.order_by("pk"):
         fingerprint = Cause(row.kind, row.team_id, renamed[row.vulnerability], row.digest).fingerprint
-        if row.kind in names and not Alert.objects.filter(fingerprint=fingerprint).exclude(state="resolved").exists():
+        if row.kind in LASTING and not Alert.objects.filter(fingerprint=fingerprint).exclude(state="resolved").exists():
             row.vulnerability, row.fingerprint = renamed[row.vulnerability], fingerprint
             row.save(update_fields=["vulnerability", "fingerprint"])
 
@@ -190,7 +190,7 @@ def check(alerts: Sequence[Alert], now: datetime) -> tuple[list[Alert], list[Ale
 
     When the base of other images is fixed, the finding belongs to their teams from now on: they get their first alert.
     """
-    mine = [alert for alert in alerts if alert.kind in {kind.name for kind in LASTING}]
+    mine = [alert for alert in alerts if alert.kind in LASTING]
     if not mine:
         return [], []
     by_label: dict[str, dict[int, Place]] = defaultdict(dict)
@@ -205,7 +205,10 @@ def check(alerts: Sequence[Alert], now: datetime) -> tuple[list[Alert], list[Ale
             left.append(alert)
         if now_there is None:
             ended[alert.vulnerability, alert.team_id] = alert
-        elif (alert.images, alert.repository_ids) != (now_there.images, list(now_there.repositories)):
+        elif alert.kind != "finding.overdue" and (alert.images, alert.repository_ids) != (
+            now_there.images,
+            list(now_there.repositories),
+        ):
             alert.images, alert.repository_ids = now_there.images, list(now_there.repositories)
             alert.image_counts = list(now_there.repositories.values())
             alert.save(update_fields=["images", "repository_ids", "image_counts"])

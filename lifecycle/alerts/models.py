@@ -137,6 +137,7 @@ class AlertPass(models.Model):
     looked_at = models.DateTimeField()
     checked_at = models.DateTimeField()  # when all live alerts were last checked for their cause
     exploits_read_at = models.DateTimeField(null=True)  # the newest list of exploits then; null without one
+    due_revision = models.PositiveIntegerField(default=0, db_default=0)  # of the table of due dates then
 
     class Meta:
         verbose_name_plural = "alert passes"

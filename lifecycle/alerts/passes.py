@@ -12,6 +12,7 @@ from lifecycle.advisories.kinds import SYNC_FEED
 from lifecycle.advisories.models import Feed
 from lifecycle.alerts import findings
 from lifecycle.alerts.models import Alert, AlertPass, ChangedPackages
+from lifecycle.alerts.overdue import look_overdue
 from lifecycle.alerts.raising import raise_alerts
 from lifecycle.alerts.seen import Change, listed_packages, look, seed
 from lifecycle.alerts.telling import tell_teams
@@ -19,6 +20,7 @@ from lifecycle.alerts.types import Cause, all_kinds
 from lifecycle.core import locks
 from lifecycle.environments.models import Slot
 from lifecycle.jobs.models import Job
+from lifecycle.policies.due_dates import due_dates
 from lifecycle.registry.models import TagEvent
 from lifecycle.sbom.models import PackageVersion
 
@@ -47,11 +49,10 @@ def is_due(now: datetime) -> bool:
         is_settled = pending["newest"] <= now - SETTLES_AFTER
         if is_settled and not Job.objects.filter(kind=SYNC_FEED.name, state="running").exists():
             return True
-    if last.exploits_read_at != exploits_read_at() or last.checked_at <= now - ALL_EVERY:
+    if (last.exploits_read_at, last.due_revision) != (exploits_read_at(), due_dates().revision):
         return True
-    if last.looked_at > now - PLACES_EVERY:
-        return False
-    return bool(_moved_since(last.looked_at)) or _wakes(now).exists()
+    is_waiting = last.looked_at <= now - PLACES_EVERY and (_moved_since(last.looked_at) or _wakes(now).exists())
+    return bool(is_waiting) or last.checked_at <= now - ALL_EVERY
 
 
 def exploits_read_at() -> datetime | None:
@@ -87,7 +88,9 @@ def remember_all(now: datetime, fence: Callable[[Callable[[], None]], None]) -> 
 
     def end() -> None:
         ChangedPackages.objects.filter(pk__in=pending).delete()
-        AlertPass.objects.create(looked_at=now, checked_at=now, exploits_read_at=exploits_read_at())
+        AlertPass.objects.create(
+            looked_at=now, checked_at=now, exploits_read_at=exploits_read_at(), due_revision=due_dates().revision
+        )
 
     fence(end)
 
@@ -110,14 +113,16 @@ def look_now(now: datetime) -> list[Alert]:
     fixed, handed_over = findings.check([alert for alert in live if alert.pk not in {row.pk for row in new}], now)
     fixed += findings.say_fixed(changes, now, {(alert.vulnerability, alert.team_id) for alert in fixed})
     again = _persisting(now)
-    tell_teams([*new, *fixed, *handed_over, *again], now)
+    revision = due_dates().revision
+    late = look_overdue(now) if is_full or revision != last.due_revision else []
+    tell_teams([*new, *fixed, *handed_over, *again, *late], now)
     woken = _woken(now)
     unanswered = [row for row in _unanswered(now) if row.pk not in {alert.pk for alert in woken}]
     tell_teams([*woken, *unanswered], now, is_reminder=True)
-    last.looked_at, last.exploits_read_at = now, read_at
+    last.looked_at, last.exploits_read_at, last.due_revision = now, read_at, revision
     last.checked_at = now if is_full else last.checked_at
     last.save()
-    return [*new, *handed_over, *again]
+    return [*new, *handed_over, *again, *late]
 
 
 def _changes(*, is_kev_due: bool, is_kev_new: bool) -> tuple[list[Change], dict[str, str]]:

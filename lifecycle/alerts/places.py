@@ -7,7 +7,7 @@ the base wait for it. Once the base is fixed, the finding belongs to the teams w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ WITH RECURSIVE hit AS MATERIALIZED (
         SELECT image_id, inventory_id, layer_position FROM lifecycle_imageinventory
         WHERE inventory_id = shared.inventory_id OFFSET 0
     ) ii
+    WHERE %(within)s::bigint[] IS NULL OR ii.image_id = ANY(%(within)s)
     GROUP BY ii.image_id, ii.inventory_id
 ), top AS MATERIALIZED (
     SELECT image_id, image_id AS top_id FROM carrier
@@ -159,13 +160,17 @@ class AffectedImage:
     is_own: bool
 
 
-def places_of(pairs: Iterable[tuple[str, int]]) -> list[Place]:
-    """Return where the package versions of each label are in use, by owning team. One query for any number."""
+def places_of(pairs: Iterable[tuple[str, int]], *, within: Collection[int] | None = None) -> list[Place]:
+    """Return where the package versions of each label are in use, by owning team. One query for any number.
+
+    With `within`, only these images count.
+    """
     labels, packages = _columns(pairs)
     if not labels:
         return []
     with connection.cursor() as cursor:
-        cursor.execute(_PLACES, {"labels": labels, "packages": packages})
+        ids = None if within is None else list(within)
+        cursor.execute(_PLACES, {"labels": labels, "packages": packages, "within": ids})
         rows = cursor.fetchall()
     return [
         Place(label, team, dict(zip(repositories, counts, strict=True)), images, waiting)
@@ -188,7 +193,9 @@ def affected_images(
     named = {f"visible_{number}": value for number, value in enumerate(values)}
     condition = condition.replace("%s", "{}").format(*(f"%({name})s" for name in named))
     sql = _IMAGES.format(judged=_JUDGED, which=which, visible=condition)
-    parameters = {"labels": [""] * len(ids), "packages": ids, "team": team_id, "limit": limit, **named}
+    parameters = {
+        "labels": [""] * len(ids), "packages": ids, "within": None, "team": team_id, "limit": limit, **named
+    }  # fmt: skip
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return [AffectedImage(*row) for row in cursor.fetchall()]

@@ -149,6 +149,8 @@ def _line(alert: Alert, repository: Repository | None) -> str:
     evidence = alert.evidence
     if evidence.get("is_exploited"):
         words.append("known exploited")
+    if evidence.get("due_at"):
+        words.append(f"due since {evidence['due_at'][:10]}")
     if evidence.get("severity_before"):
         words.append(f"was {evidence['severity_before']}")
     if packages := evidence.get("packages"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -16,11 +16,14 @@ from lifecycle.core.providers import Question
 from lifecycle.core.severities import SEVERITIES, worse
 from lifecycle.environments.models import Environment
 from lifecycle.evidence.contents import ImageContents, contents_of
+from lifecycle.evidence.due import exposures_of
 from lifecycle.evidence.findings import matching_images
 from lifecycle.evidence.judgement import judgement_of
 from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL
 from lifecycle.evidence.types import full_name
 from lifecycle.policies.asking import facts_of_checks
+from lifecycle.policies.due_dates import due_dates
+from lifecycle.policy.due_dates import DueFact, DueRow, Exposure, due_at, lists_of
 from lifecycle.policy.facts import (
     BaseState,
     ContentFacts,
@@ -152,6 +155,8 @@ class _Read:
     exploit_feeds: ExploitFeeds = field(default_factory=ExploitFeeds)
     external: Mapping[tuple[int, int], Mapping[str, ExternalFact]] = field(default_factory=dict)
     covers: Mapping[int, Sequence[Cover]] | None = None  # by image; None: not read
+    due: tuple[DueRow, ...] | None = None  # the table of due dates; None: not read
+    exposures: Mapping[int, Exposure] = field(default_factory=dict)  # by platform manifest
 
 
 def facts_of_images(subjects: Sequence[Subject], needs: Collection[Need]) -> list[ImageFacts]:
@@ -172,11 +177,15 @@ def facts_of_images(subjects: Sequence[Subject], needs: Collection[Need]) -> lis
         read.exploit_feeds = exploit_feeds()
     if Need.FINDINGS in needs or Need.HELD in needs:
         all_platforms = below | {pk for i in held.values() for _, pk in trees[i.pk].manifests}
-        read.findings = findings_of_platforms(all_platforms, exploits=Need.EXPLOITS in needs)
+        read.findings = findings_of_platforms(
+            all_platforms, exploits=Need.EXPLOITS in needs or Need.DUE_DATES in needs
+        )  # fmt: skip
         read.held_trees = {image.pk: trees[image.pk] for image in held.values()}
         others = {pk for tree in read.held_trees.values() for _, pk in tree.manifests} - read.platforms.keys()
         rows = Image.objects.filter(pk__in=others).only("pk", "scanned_at")
         read.platforms = {**read.platforms, **{row.pk: row for row in rows}}
+    if Need.DUE_DATES in needs:
+        read.due, read.exposures = due_dates().rows, exposures_of(below)
     if Need.BASES in needs:
         read.bases = _bases(below)
     if Need.STAYS in needs:
@@ -210,7 +219,7 @@ def _facts(read: _Read, subject: Subject) -> ImageFacts:
         artifact=image.noun if image.kind == Image.Kind.ARTIFACT else "",
         platforms=platforms,
         missing_platforms=tuple(missing),
-        findings=_findings(read, tree),
+        findings=_dated(read, tree, environment, _findings(read, tree)),
         held=_held_facts(read, repository, environment),
         bases=tuple(dict.fromkeys(base for _, pk in tree.manifests for base in read.bases.get(pk, ()))),
         stays=tuple(read.stays.get((image.pk, repository.pk), ())),
@@ -220,6 +229,7 @@ def _facts(read: _Read, subject: Subject) -> ImageFacts:
         licences=_licences(read, tree),
         kev_read_at=read.exploit_feeds.kev_known_at,
         epss_scored_at=read.exploit_feeds.epss_scored_at,
+        due_lists=None if read.due is None else lists_of(read.due),
         external=read.external.get((image.pk, repository.pk)),
         quarantines=None if read.covers is None else tuple(item.words for item in read.covers.get(image.pk, ())),
     )
@@ -289,6 +299,31 @@ def _findings(read: _Read, tree: PlatformTree) -> tuple[FindingFact, ...] | None
     if len(ids) == 1:
         return tuple(read.findings.get(ids[0], ()))
     return tuple(_each_once(found for pk in ids for found in read.findings.get(pk, ())))
+
+
+def _dated(
+    read: _Read, tree: PlatformTree, environment: Environment | None, findings: tuple[FindingFact, ...] | None
+) -> tuple[FindingFact, ...] | None:
+    """Return the findings with their due dates, where the image runs now and where it is asked for."""
+    if read.due is None or findings is None:
+        return findings
+    now = [read.exposures[pk] for _, pk in tree.manifests if pk in read.exposures]
+    exposure = Exposure(
+        any(each.production for each in now) or (environment is not None and environment.is_production),
+        any(each.internet for each in now) or (environment is not None and environment.is_internet_facing),
+    )
+    return tuple(
+        replace(
+            found,
+            due_at=due_at(
+                read.due,
+                DueFact(
+                    found.severity, found.first_seen, found.fixed_version, found.exploited_on, found.epss, exposure
+                ),
+            ),
+        )
+        for found in findings
+    )  # fmt: skip
 
 
 def _held_facts(read: _Read, repository: Repository, environment: Environment | None) -> HeldFacts | None:

@@ -116,7 +116,7 @@ def _facts(record: dict[str, Any], now: datetime) -> ImageFacts:
     held, signatures, trust = record.pop("held", None), record.pop("signatures", None), record.pop("base_trust", None)
     findings = record.pop("findings", None)
     files, malware, quarantines = record.pop("files", None), record.pop("malware", ""), record.pop("quarantines", None)
-    external = record.pop("external", None)
+    external, due_lists = record.pop("external", None), record.pop("due_lists", None)
     licences, undeclared = record.pop("licences", None), record.pop("undeclared_licences", 0)
     return ImageFacts(
         record.pop("digest", _DIGEST),
@@ -141,6 +141,7 @@ def _facts(record: dict[str, Any], now: datetime) -> ImageFacts:
         kev_read_at=ago(record.pop("kev_days", None)),
         epss_scored_at=ago(record.pop("epss_days", None)),
         external=None if external is None else {item["check"]: _answer(item, now) for item in external},
+        due_lists=None if due_lists is None else frozenset(str(name) for name in due_lists),
         quarantines=None if quarantines is None else tuple(str(item["reason"]) for item in quarantines),
     )
 
@@ -168,6 +169,7 @@ def _finding(item: dict[str, Any], ago: Any) -> FindingFact:
         exploited_on=ago(0).date() if item.get("is_exploited") else None,
         is_ransomware=bool(item.get("is_ransomware")),
         epss=None if item.get("epss") is None else float(item["epss"]),
+        due_at=None if item.get("overdue_days") is None else ago(item["overdue_days"]),
     )
 
 

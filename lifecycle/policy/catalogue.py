@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lifecycle.core.errors import Malformed
-from lifecycle.core.severities import HIGH
+from lifecycle.core.severities import HIGH, LOW
 from lifecycle.policy import (
     rules,
     rules_external,
     rules_of_content,
+    rules_of_due_dates,
     rules_of_exploits,
     rules_of_licences,
     rules_of_trust,
@@ -102,6 +103,27 @@ _BUILT: Final = (
         ),
         frozenset({Need.FINDINGS, Need.EXPLOITS}),
         rules_of_exploits.not_exploited,
+    ),
+    Kind(
+        "due_date",
+        "No finding past its due date",
+        "No open finding is older than the table of due dates allows, where the image runs and is asked for.",
+        (
+            Parameter("severity", Type.SEVERITY, "From this severity on", Stricter.MILDER, LOW),
+            Parameter("fixable_only", Type.FLAG, "Only findings with a fix", Stricter.OFF, False),
+            _number("grace_days", "Days after the due date that are accepted", Stricter.LOWER, 0),
+            Parameter(
+                "accept_without_lists",
+                Type.FLAG,
+                "Accept due dates without KEV or EPSS",
+                Stricter.OFF,
+                False,
+                "Without this, an image does not pass while the table needs a list that was never loaded.",
+            ),
+            _ACCEPT,
+        ),
+        frozenset({Need.FINDINGS, Need.EXPLOITS, Need.DUE_DATES}),
+        rules_of_due_dates.not_overdue,
     ),
     Kind(
         "epss",
@@ -348,7 +370,6 @@ _BUILT: Final = (
     ),
 )
 _WAITING: Final = (
-    ("due_date", "No finding past its due date", "due dates of findings"),
     ("vex", "VEX statements", "VEX statements about findings"),
     ("end_of_life", "Distribution is supported", "end-of-life dates of distributions"),
     ("pen_test", "No open pen-test finding", "pen-test findings"),

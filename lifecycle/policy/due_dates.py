@@ -84,6 +84,12 @@ class DueFact:
     exposure: Exposure = Exposure()
 
 
+def lists_of(rows: Sequence[DueRow]) -> frozenset[str]:
+    """Return the lists that a table depends on: kev, epss."""
+    needs = {"kev": any(row.exploited for row in rows), "epss": any(row.min_epss_percent is not None for row in rows)}
+    return frozenset(name for name, is_needed in needs.items() if is_needed)
+
+
 # The table until an admin saves another one. Without a fix, only what is exploited is due.
 DEFAULT: Final = (
     DueRow(3, exploited=True, exposure="internet"),

@@ -41,6 +41,7 @@ NAMES: Final[Mapping[str, Mapping[str, str]]] = {
         "age_days": "number of days since it was first seen here",
         "is_exploited": "true or false: a KEV list names it; absent while no list was read within 7 days",
         "is_ransomware": "true or false: known in ransomware campaigns; absent like is_exploited",
+        "is_overdue": "true or false: it is past its due date",
         "epss": "number from 0 to 1: probability of exploitation; absent without a score of the last 7 days",
     },
     "held": {"digest": "text: what the environment holds", "advisories": "list of text"},
@@ -189,6 +190,8 @@ def _findings(facts: ImageFacts) -> list[dict[str, Any]] | None:
         }
         if knows_exploits:
             record |= {"is_exploited": found.exploited_on is not None, "is_ransomware": found.is_ransomware}
+        if facts.due_lists is not None:
+            record["is_overdue"] = found.due_at is not None and found.due_at < facts.now
         if knows_scores and found.epss is not None:
             record["epss"] = found.epss
         records.append(record)

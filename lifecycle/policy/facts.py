@@ -26,6 +26,7 @@ class Need(StrEnum):
     LICENCES = "licences"
     EXPLOITS = "exploits"
     EXTERNAL = "external"
+    DUE_DATES = "due_dates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class FindingFact:
     exploited_on: date | None = None  # when a KEV list first named it; None: none does, or it was not read
     is_ransomware: bool = False  # known to be used in ransomware campaigns
     epss: float | None = None  # the probability of exploitation, 0 to 1; None: no score, or it was not read
+    due_at: datetime | None = None  # None: it has no due date, or it was not read
 
     @property
     def is_fixable(self) -> bool:
@@ -156,6 +158,7 @@ class ImageFacts:
     kev_read_at: datetime | None = None  # of when the oldest KEV list is; None: none, or not read
     epss_scored_at: datetime | None = None  # the day of the oldest EPSS scores; None: none, or not read
     external: Mapping[str, ExternalFact] | None = None  # by check, of the site and the team; None: not read
+    due_lists: frozenset[str] | None = None  # the lists that due dates depend on: kev, epss; None: no dates were read
     quarantines: tuple[str, ...] | None = None  # one sentence for each live quarantine; None: not read
 
     def age(self, moment: datetime) -> timedelta:

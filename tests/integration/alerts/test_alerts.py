@@ -15,12 +15,15 @@ from lifecycle.advisories.models import Advisory, Feed, KnownExploited, Match
 from lifecycle.alerts import passes, services
 from lifecycle.alerts.models import Alert, AlertPass, ChangedPackages, SeenFinding
 from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.services import create_environment
 from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition, Malformed, NotFound, NotPermitted
+from lifecycle.environments.models import Environment, Slot
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.lineage.models import Derivation
 from lifecycle.notices.models import InboxItem, Notice
+from lifecycle.policies.due_dates import save_due_dates
 from lifecycle.registry.models import Image
 from lifecycle.sbom.models import PackageVersion
 from tests.clients import Caller, browser
@@ -363,3 +366,39 @@ def test_command_line(fleet, run):
     assert run(person, "alert", "resolve", name, "--reason", "Not reachable.")[0] == 0
     assert name not in run(person, "alert", "list")[1]
     assert run(person, "alert", "show", "x")[0] == 2
+
+
+def test_overdue_findings_are_told_once_also_by_exposure_and_after_a_change_of_the_table(fleet, django_user_model):
+    admin = django_user_model.objects.create_user("admin", is_superuser=True, password="x")
+    hour = timedelta(hours=1, seconds=1)
+    Match.objects.update(valid_from=clock.now() - timedelta(days=10))
+    PackageVersion.objects.update(first_seen_at=clock.now() - timedelta(days=90))
+    assert look(after=hour) == []  # critical: 15 days
+    found = look(after=timedelta(days=5, minutes=1))
+    assert [(row.kind, row.vulnerability, row.team.slug, row.images) for row in found] == [
+        ("finding.overdue", "CVE-2024-5535", "base", 1)
+    ]
+    assert "due since" in Notice.objects.get(topic="finding.overdue").text
+    assert look(after=timedelta(days=5, hours=2)) == []  # once
+
+    # In production, medium findings are due after 5 days: of shop/api in the layers of its own.
+    place = create_environment(dock.team("shop"), actor=admin, slug="live", name="Live", prefix="live")
+    Environment.objects.filter(pk=place.pk).update(is_production=True)
+    Slot.objects.create(repository=dock.repository("shop/api"), environment=place, image=fleet["api"], tag="1.0")
+    row = {"days": 5, "severity": "medium", "exposure": "production"}
+    save_due_dates([row, {"days": 9, "severity": "critical"}], actor=admin, seen=0)
+    assert passes.is_due(clock.now())
+    found = look()
+    assert [(row.vulnerability, row.team.slug, row.images) for row in found if "GHSA" in row.vulnerability] == [
+        ("GHSA-j8r2-6x86-q33q", "shop", 1), ("GHSA-v845-jxx5-vc9f", "shop", 1),
+    ]  # fmt: skip
+    api = Caller(fleet["shop_dev"]).get("alerts/", kind="finding.overdue").json()["results"]
+    assert {row["vulnerability"] for row in api} >= {"GHSA-j8r2-6x86-q33q"}
+
+    services.resolve(found[0].pk, actor=fleet["reader"], reason="Not reachable.")
+    save_due_dates([{**row, "days": 60}], actor=admin, seen=1)
+    assert look() == []
+    states = Alert.objects.filter(kind="finding.overdue").values_list("state", "reason")
+    assert set(states) == {
+        ("resolved", "It is not overdue any more: it is due later."), ("resolved", "Not reachable."),
+    }  # fmt: skip

@@ -12,10 +12,14 @@ import pytest
 from accounts.models import User
 from lifecycle.advisories.models import Advisory, AffectedInterval, ExploitScore, Feed, KnownExploited, Match
 from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.services import create_environment
 from lifecycle.core import clock
 from lifecycle.environments.models import Environment, Slot
 from lifecycle.evidence.due import count_overdue, exposure_of, overdue_pairs
+from lifecycle.evidence.policy_facts import facts_of_images
 from lifecycle.policies.due_dates import due_dates
+from lifecycle.policy import rules_of_due_dates
+from lifecycle.policy.catalogue import KINDS
 from lifecycle.policy.due_dates import DEFAULT, DueFact, DueRow, Exposure, due_at
 from lifecycle.registry.models import Image
 from lifecycle.sbom.models import PackageVersion
@@ -119,6 +123,33 @@ def test_exposure_is_that_of_the_environments_that_hold_the_image(db):
         f"environments/{quay['places']['dev'].pk}/", {"is_internet_facing": True}
     )  # fmt: skip
     assert changed.json()["is_internet_facing"] is True
+
+
+def test_rule_gets_dates_by_where_the_image_runs_and_is_asked_for(db):
+    made = dock.harbour()
+    age(10)
+    shop = dock.team("shop")
+    places = {
+        slug: create_environment(shop, actor=made["reader"], slug=slug, name=slug, prefix=slug)
+        for slug in ("dev", "live")
+    }
+    places["live"].is_production = True
+    repository, needs = dock.repository("shop/api"), KINDS["due_date"].needs
+    values = KINDS["due_date"].clean({"accept_without_lists": True})
+
+    def outcome(environment):
+        facts = facts_of_images([(made["api"], repository, environment)], needs)[0]
+        assert facts.due_lists == {"kev", "epss"}
+        return rules_of_due_dates.not_overdue(facts, values).summary
+
+    assert outcome(None) == outcome(places["dev"]) == "No finding from low on is past its due date."
+    # Critical with a fix: 7 days in production.
+    late = "1 finding past the due date, by up to 3 days: CVE-2024-5535 in libssl3."
+    assert outcome(places["live"]) == late
+    places["dev"].save()
+    places["live"].save()
+    Slot.objects.create(repository=repository, environment=places["live"], image=made["api"], tag="1.0")
+    assert outcome(places["dev"]) == outcome(None) == late
 
 
 def test_what_if_counts_each_vulnerability_of_an_image_in_use_once(admin):

@@ -107,6 +107,11 @@ def test_case_with_every_fact_is_read_in_full():
         ({"licences": [{"name": "MIT"}]}, {"licences": LicenceFacts({"MIT": ("?",)}, 0)}),
         ({"undeclared_licences": 3}, {}),  # of an image whose licences are unknown
         ({"quarantines": []}, {"quarantines": ()}),
+        ({"due_lists": []}, {"due_lists": frozenset()}),
+        (
+            {"findings": [{"advisory": "CVE-1", "overdue_days": 2}]},
+            {"findings": (FindingFact("CVE-1", "", "", "unknown", "", NOW, due_at=ago(2)),)},
+        ),
     ],
 )
 def test_what_a_case_does_not_mention_is_unknown(facts, change):

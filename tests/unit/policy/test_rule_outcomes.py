@@ -375,6 +375,15 @@ def listed(*found, **more):
 
 
 ABOUT_EXPLOITS = [
+    ("due_date", {}, GOOD, odd("The due dates were not read.", "an operator: look at the log")),
+    ("due_date", {}, replace(GOOD, due_lists=frozenset()),
+     good("No finding from low on is past its due date.", findings=0)),
+    ("due_date", {}, listed(replace(finding(), due_at=ago(4)), finding("CVE-2"), due_lists=frozenset({"kev"})),
+     bad("1 finding past the due date, by up to 4 days: CVE-1 in debian/openssl.", BUILDER, of("CVE-1"), findings=1,
+         allowed=0, days=4)),
+    ("due_date", {}, replace(GOOD, due_lists=frozenset({"epss"})),
+     odd("The due dates need a file of exploit scores (EPSS), and none was loaded yet.",
+         "an admin: load the feed, or the owner of the rule: accept due dates without it")),
     ("kev", {}, GOOD, odd("No list of known exploited vulnerabilities (KEV) was loaded yet.", LOAD)),
     ("kev", {"max_list_days": 7}, listed(finding()), good("No finding is known to be exploited.", findings=0)),
     ("kev", {"max_list_days": 6}, listed(finding()),

@@ -39,6 +39,8 @@ OK, BAD, WAITS, ODD, NONE, ACCEPTED = (
     Status.SATISFIED, Status.UNSATISFIED, Status.PENDING, Status.ERROR, Status.NOT_APPLICABLE, Status.WAIVED,
 )  # fmt: skip
 LISTED = replace(GOOD, kev_read_at=ago(7), epss_scored_at=ago(7))
+DATED = replace(GOOD, due_lists=frozenset())
+LATE = replace(finding(), due_at=ago(2))
 EXPLOITED = replace(finding(), exploited_on=ago(1).date())
 
 
@@ -133,6 +135,17 @@ def judged(rule_: Rule, facts, *, waivers=(), evaluate=None):
             replace(GOOD, stays=(Stay("staging", ago(2), ago(1)),)),
             BAD,
         ),
+        ("due_date", {}, GOOD, ODD),
+        ("due_date", {}, DATED, OK),
+        ("due_date", {}, replace(DATED, findings=(LATE,)), BAD),
+        ("due_date", {"grace_days": 3}, replace(DATED, findings=(LATE,)), OK),
+        ("due_date", {"severity": "critical"}, replace(DATED, findings=(LATE,)), OK),
+        ("due_date", {"fixable_only": True}, replace(DATED, findings=(replace(LATE, fixed_version=""),)), OK),
+        ("due_date", {}, replace(DATED, findings=(replace(LATE, due_at=ago(-1)), finding())), OK),
+        ("due_date", {}, replace(DATED, due_lists=frozenset({"kev"})), ODD),
+        ("due_date", {"accept_without_lists": True}, replace(DATED, due_lists=frozenset({"kev"})), OK),
+        ("due_date", {}, replace(LISTED, due_lists=frozenset({"kev"})), OK),
+        ("due_date", {}, replace(UNJUDGED, due_lists=frozenset()), ODD),
         ("kev", {}, GOOD, ODD),
         ("kev", {}, LISTED, OK),
         ("kev", {}, replace(LISTED, findings=(EXPLOITED,)), BAD),
