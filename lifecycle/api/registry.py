@@ -40,6 +40,11 @@ from lifecycle.registry.queries import metadata_of
 from lifecycle.sbom.queries import packages_as_json
 
 
+def _file_of(media_type: str) -> OpenApiTypes:
+    """Return how the API document describes an export: JSON has its own schema elsewhere, the rest is a file."""
+    return OpenApiTypes.ANY if "json" in media_type else OpenApiTypes.BINARY
+
+
 class RepositorySerializer(serializers.ModelSerializer[Repository]):
     team = serializers.CharField(source="team.slug", read_only=True)
     registry = serializers.CharField(source="registry.name", read_only=True)
@@ -328,7 +333,7 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
             OpenApiParameter("kind", str, OpenApiParameter.PATH, enum=[*EXPORTS]),
             OpenApiParameter("repository", str, description="Include its metadata, and that of the image in it."),
         ],
-        responses={(200, media_type.partition(";")[0]): OpenApiTypes.BINARY for media_type, _ in EXPORTS.values()},
+        responses={(200, kind.partition(";")[0]): _file_of(kind) for kind, _ in EXPORTS.values()},
     )
     @action(detail=True, methods=["get"], url_path=r"exports/(?P<kind>[a-z.]{1,20})")
     def exports(self, request: Request, digest: str, kind: str) -> HttpResponseBase:
