@@ -73,7 +73,10 @@ def raise_for(changes: Sequence[Change], now: datetime) -> list[Alert]:
     by_label: dict[str, list[Change]] = defaultdict(list)
     for change in told:
         by_label[f"{_ORDER.index(change.what)} {change.vulnerability}"].append(change)
-    places = places_of((label, change.package_id) for label, listed in by_label.items() for change in listed)
+    places = places_of(
+        ((label, change.package_id) for label, listed in by_label.items() for change in listed),
+        names={label: listed[0].vulnerability for label, listed in by_label.items()},
+    )
     reasons = reasons_of((change.package_id, change.vulnerability) for change in told)
     causes: dict[tuple[int, str], Cause] = {}
     for place in sorted(places, key=lambda place: place.label):

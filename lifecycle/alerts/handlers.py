@@ -34,6 +34,12 @@ def note_imported(event: events.ImagesImported) -> None:
     _note(event.new_package_ids, is_first=True)
 
 
+@subscribe(events.VexChanged)
+def note_decided(event: events.VexChanged) -> None:
+    """Note that findings were decided: each live alert is checked at the next look. A row without packages says so."""
+    ChangedPackages.objects.create(package_ids=[], is_first=False)
+
+
 def _note(package_ids: Collection[int], *, is_first: bool) -> None:
     if package_ids:
         ChangedPackages.objects.create(package_ids=sorted(package_ids), is_first=is_first)

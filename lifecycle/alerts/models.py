@@ -117,6 +117,7 @@ class SeenFinding(models.Model):
 class ChangedPackages(models.Model):
     """Package versions whose findings changed since the last look. Rows are added with the change, and then deleted.
 
+    Without package versions: VEX statements changed, so that each live alert is checked.
     `is_first`: they are new to Gravingdock. Their first findings are those of a new image, and no difference.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -105,11 +105,14 @@ def look_now(now: datetime) -> list[Alert]:
     if last is None:
         return []
     read_at = exploits_read_at()
-    changes, renamed = _changes(is_kev_due=read_at != last.exploits_read_at, is_kev_new=last.exploits_read_at is None)
+    pending = list(ChangedPackages.objects.order_by("pk"))
+    is_kev_due = read_at != last.exploits_read_at
+    changes, renamed = _changes(pending, is_kev_due=is_kev_due, is_kev_new=last.exploits_read_at is None)
     findings.rename(renamed)
     new = findings.raise_for(changes, now)
     is_full = last.checked_at <= now - ALL_EVERY
-    live = _live(changes, None if is_full else _moved_since(last.looked_at))
+    is_decided = any(not row.package_ids for row in pending)
+    live = _live(changes, None if is_full or is_decided else _moved_since(last.looked_at))
     fixed, handed_over = findings.check([alert for alert in live if alert.pk not in {row.pk for row in new}], now)
     fixed += findings.say_fixed(changes, now, {(alert.vulnerability, alert.team_id) for alert in fixed})
     again = _persisting(now)
@@ -125,8 +128,9 @@ def look_now(now: datetime) -> list[Alert]:
     return [*new, *handed_over, *again, *late]
 
 
-def _changes(*, is_kev_due: bool, is_kev_new: bool) -> tuple[list[Change], dict[str, str]]:
-    pending = list(ChangedPackages.objects.order_by("pk"))
+def _changes(
+    pending: Sequence[ChangedPackages], *, is_kev_due: bool, is_kev_new: bool
+) -> tuple[list[Change], dict[str, str]]:
     changed = {pk for row in pending if not row.is_first for pk in row.package_ids}
     first = {pk for row in pending if row.is_first for pk in row.package_ids}
     unmatched = set(PackageVersion.objects.filter(pk__in=first, is_unmatched=True).values_list("pk", flat=True))

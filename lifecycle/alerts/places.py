@@ -7,23 +7,43 @@ the base wait for it. Once the base is fixed, the finding belongs to the teams w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db import connection
 
+from lifecycle.evidence.open_findings import not_suppressed_sql
+
 # (label, package version) pairs -> everything about the images with them. Each inventory is read once, and labels with
 # the same inventories are judged once (`shape`): a thousand advisories for one base cost about as much as one.
 _JUDGED: Final = """
-WITH RECURSIVE hit AS MATERIALIZED (
+WITH RECURSIVE pair AS MATERIALIZED (
+    SELECT * FROM unnest(%(labels)s::text[], %(packages)s::bigint[], %(names)s::text[])
+                  AS pair(label, package_id, vulnerability)
+), hit AS MATERIALIZED (
     SELECT DISTINCT pair.label, ip.inventory_id
-    FROM unnest(%(labels)s::text[], %(packages)s::bigint[]) AS pair(label, package_id)
-    JOIN lifecycle_inventorypackage ip ON ip.package_id = pair.package_id
+    FROM pair JOIN lifecycle_inventorypackage ip ON ip.package_id = pair.package_id
+), cleared AS MATERIALIZED (
+    -- Images in which VEX statements suppress the finding in each of the label's packages that they have.
+    SELECT DISTINCT pair.label, effect.image_id
+    FROM pair JOIN lifecycle_vexeffect effect
+      ON (effect.package_id, effect.vulnerability) = (pair.package_id, pair.vulnerability) AND effect.suppresses
+    WHERE NOT EXISTS (
+        SELECT FROM lifecycle_imageinventory ii
+        JOIN lifecycle_inventorypackage ip ON ip.inventory_id = ii.inventory_id
+        JOIN pair other ON other.package_id = ip.package_id AND other.label = pair.label
+        WHERE ii.image_id = effect.image_id AND {open}
+    )
 ), labelled AS MATERIALIZED (
-    SELECT label, array_agg(inventory_id ORDER BY inventory_id) AS inventories FROM hit GROUP BY label
+    SELECT hit.label, array_agg(hit.inventory_id ORDER BY hit.inventory_id) AS inventories,
+           ARRAY(SELECT image_id FROM cleared WHERE cleared.label = hit.label ORDER BY image_id) AS excluded
+    FROM hit GROUP BY hit.label
 ), shape AS MATERIALIZED (
-    SELECT row_number() OVER () AS id, inventories FROM (SELECT DISTINCT inventories FROM labelled) each_once
+    SELECT row_number() OVER () AS id, inventories, excluded
+    FROM (SELECT DISTINCT inventories, excluded FROM labelled) each_once
+), excluded AS MATERIALIZED (
+    SELECT shape.id AS shape, inside.image_id FROM shape, unnest(shape.excluded) AS inside(image_id)
 ), member AS MATERIALIZED (
     SELECT shape.id AS shape, inside.inventory_id FROM shape, unnest(shape.inventories) AS inside(inventory_id)
 ), carrier AS MATERIALIZED (
@@ -33,7 +53,6 @@ WITH RECURSIVE hit AS MATERIALIZED (
         SELECT image_id, inventory_id, layer_position FROM lifecycle_imageinventory
         WHERE inventory_id = shared.inventory_id OFFSET 0
     ) ii
-    WHERE %(within)s::bigint[] IS NULL OR ii.image_id = ANY(%(within)s)
     GROUP BY ii.image_id, ii.inventory_id
 ), top AS MATERIALIZED (
     SELECT image_id, image_id AS top_id FROM carrier
@@ -76,6 +95,7 @@ WITH RECURSIVE hit AS MATERIALIZED (
 ), home_affected AS MATERIALIZED (
     SELECT DISTINCT member.shape, used.repository_id
     FROM member JOIN carrier USING (inventory_id) JOIN used USING (image_id)
+    WHERE NOT EXISTS (SELECT FROM excluded x WHERE (x.shape, x.image_id) = (member.shape, carrier.image_id))
 ), line AS MATERIALIZED (
     SELECT DISTINCT carrier.inventory_id, carrier.position, edge.base_id AS start
     FROM carrier JOIN edge USING (image_id)
@@ -98,9 +118,10 @@ WITH RECURSIVE hit AS MATERIALIZED (
     LEFT JOIN brought ON (brought.shape, brought.inventory_id, brought.position, brought.start)
                        = (member.shape, carrier.inventory_id, carrier.position, edge.base_id)
     LEFT JOIN used own ON (own.image_id, own.repository_id) = (carrier.image_id, brought.repository_id)
+    WHERE NOT EXISTS (SELECT FROM excluded x WHERE (x.shape, x.image_id) = (member.shape, carrier.image_id))
     GROUP BY member.shape, carrier.image_id
 )
-"""
+""".replace("{open}", not_suppressed_sql("ii.image_id", "other.package_id", "other.vulnerability"))
 _PLACES: Final = f"""
 {_JUDGED}, owned AS MATERIALIZED (
     SELECT judged.shape, used.team_id, used.repository_id, count(*) AS images
@@ -113,6 +134,12 @@ _PLACES: Final = f"""
     SELECT judged.shape, judged.base_team AS team_id, count(*) AS images
     FROM judged WHERE NOT judged.is_own AND EXISTS (SELECT FROM used WHERE used.image_id = judged.image_id)
     GROUP BY judged.shape, judged.base_team
+), touched AS MATERIALIZED (
+    -- Teams with one of the images of interest, as their own or waiting for them.
+    SELECT judged.shape, used.team_id FROM judged JOIN used USING (image_id)
+    WHERE judged.is_own AND judged.image_id = ANY(%(within)s::bigint[])
+    UNION SELECT judged.shape, judged.base_team FROM judged
+    WHERE NOT judged.is_own AND judged.image_id = ANY(%(within)s::bigint[])
 ), place AS MATERIALIZED (
     SELECT owned.shape, owned.team_id, array_agg(owned.repository_id ORDER BY owned.repository_id) AS repositories,
            array_agg(owned.images::int ORDER BY owned.repository_id) AS counts
@@ -120,10 +147,11 @@ _PLACES: Final = f"""
 )
 SELECT labelled.label, place.team_id, place.repositories, place.counts, distinct_images.images,
        coalesce(waiting.images, 0)
-FROM labelled JOIN shape USING (inventories)
+FROM labelled JOIN shape USING (inventories, excluded)
 JOIN place ON place.shape = shape.id
 JOIN distinct_images ON (distinct_images.shape, distinct_images.team_id) = (place.shape, place.team_id)
 LEFT JOIN waiting ON (waiting.shape, waiting.team_id) = (place.shape, place.team_id)
+WHERE %(within)s::bigint[] IS NULL OR (place.shape, place.team_id) IN (SELECT shape, team_id FROM touched)
 """  # noqa: S608 -- only constants of this module are inserted
 _IMAGES: Final = """
 {judged}
@@ -160,17 +188,25 @@ class AffectedImage:
     is_own: bool
 
 
-def places_of(pairs: Iterable[tuple[str, int]], *, within: Collection[int] | None = None) -> list[Place]:
+def places_of(
+    pairs: Iterable[tuple[str, int]],
+    *,
+    within: Collection[int] | None = None,
+    names: Mapping[str, str] | None = None,
+) -> list[Place]:
     """Return where the package versions of each label are in use, by owning team. One query for any number.
 
-    With `within`, only these images count.
+    A label is the name of a vulnerability, or `names` has that name. Images in which a VEX statement suppresses it do
+    not count. With `within`, only teams with one of these images, or
+    for which one of them waits.
     """
     labels, packages = _columns(pairs)
     if not labels:
         return []
     with connection.cursor() as cursor:
         ids = None if within is None else list(within)
-        cursor.execute(_PLACES, {"labels": labels, "packages": packages, "within": ids})
+        known = [(names or {}).get(label, label) for label in labels]
+        cursor.execute(_PLACES, {"labels": labels, "packages": packages, "names": known, "within": ids})
         rows = cursor.fetchall()
     return [
         Place(label, team, dict(zip(repositories, counts, strict=True)), images, waiting)
@@ -179,7 +215,13 @@ def places_of(pairs: Iterable[tuple[str, int]], *, within: Collection[int] | Non
 
 
 def affected_images(
-    package_ids: Iterable[int], team_id: int, visible: tuple[str, list[Any]], *, waiting: bool, limit: int
+    vulnerability: str,
+    package_ids: Iterable[int],
+    team_id: int,
+    visible: tuple[str, list[Any]],
+    *,
+    waiting: bool,
+    limit: int,
 ) -> list[AffectedImage]:
     """Return the images of a team with these package versions, or those of all teams that wait for the team.
 
@@ -194,7 +236,8 @@ def affected_images(
     condition = condition.replace("%s", "{}").format(*(f"%({name})s" for name in named))
     sql = _IMAGES.format(judged=_JUDGED, which=which, visible=condition)
     parameters = {
-        "labels": [""] * len(ids), "packages": ids, "within": None, "team": team_id, "limit": limit, **named
+        "labels": [vulnerability] * len(ids), "names": [vulnerability] * len(ids), "packages": ids,
+        "team": team_id, "limit": limit, **named,
     }  # fmt: skip
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)

@@ -70,7 +70,7 @@ def images_of(alert: Alert, actor: User, *, waiting: bool = False) -> list[Affec
         return []
     packages = [package_id for _, package_id in open_pairs([alert.vulnerability])]
     visible = visible_sql(actor, Verb.IMAGE_VIEW, "repository")
-    return affected_images(packages, alert.team_id, visible, waiting=waiting, limit=_IMAGES_MAX)
+    return affected_images(alert.vulnerability, packages, alert.team_id, visible, waiting=waiting, limit=_IMAGES_MAX)
 
 
 def evidence_shown(alert: Alert) -> dict[str, Any]:

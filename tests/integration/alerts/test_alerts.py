@@ -19,13 +19,16 @@ from lifecycle.authority.services import create_environment
 from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition, Malformed, NotFound, NotPermitted
 from lifecycle.environments.models import Environment, Slot
+from lifecycle.evidence.due import count_overdue
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.lineage.models import Derivation
 from lifecycle.notices.models import InboxItem, Notice
 from lifecycle.policies.due_dates import save_due_dates
+from lifecycle.policy.due_dates import DueRow
 from lifecycle.registry.models import Image
 from lifecycle.sbom.models import PackageVersion
+from lifecycle.vex import services as vex
 from tests.clients import Caller, browser
 from tests.factories import dock
 
@@ -389,9 +392,11 @@ def test_overdue_findings_are_told_once_also_by_exposure_and_after_a_change_of_t
     save_due_dates([row, {"days": 9, "severity": "critical"}], actor=admin, seen=0)
     assert passes.is_due(clock.now())
     found = look()
-    assert [(row.vulnerability, row.team.slug, row.images) for row in found if "GHSA" in row.vulnerability] == [
-        ("GHSA-j8r2-6x86-q33q", "shop", 1), ("GHSA-v845-jxx5-vc9f", "shop", 1),
-    ]  # fmt: skip
+    assert sorted((row.vulnerability, row.team.slug) for row in found) == [
+        ("CVE-2023-5678", "base"),  # shop/api waits for the base
+        ("GHSA-j8r2-6x86-q33q", "shop"),
+        ("GHSA-v845-jxx5-vc9f", "shop"),
+    ]
     api = Caller(fleet["shop_dev"]).get("alerts/", kind="finding.overdue").json()["results"]
     assert {row["vulnerability"] for row in api} >= {"GHSA-j8r2-6x86-q33q"}
 
@@ -402,3 +407,29 @@ def test_overdue_findings_are_told_once_also_by_exposure_and_after_a_change_of_t
     assert set(states) == {
         ("resolved", "It is not overdue any more: it is due later."), ("resolved", "Not reachable."),
     }  # fmt: skip
+
+
+def test_image_in_which_vex_suppresses_a_finding_is_not_affected(fleet, settings):
+    settings.VEX_SECOND_PERSON = False
+    urllib3, guard = package("urllib3"), dock.user("guard", "security", of=dock.team("shop"))
+    dock.carry(Image.objects.get(digest=dock.sha("shop/static")), 1, urllib3)
+    dock.advisory("CVE-2026-12", "high", urllib3)
+
+    def decide(name):
+        vex.decide(
+            "CVE-2026-12", "false_positive", actor=guard, scope="repository", reason="Not used.",
+            repository=dock.repository(name),
+        )  # fmt: skip
+
+    decide("shop/static")
+    look(urllib3)
+    alert = Alert.objects.get()
+    assert (alert.images, alert.repository_ids) == (1, [dock.repository("shop/api").pk])
+    rows = (DueRow(0),)
+    before = count_overdue(rows, clock.now() + timedelta(days=1)).findings
+    decide("shop/api")  # shop/worker, which is built on it, inherits that
+    assert count_overdue(rows, clock.now() + timedelta(days=1)).findings == before - 2
+    look()
+    alert.refresh_from_db()
+    assert alert.state == "resolved"
+    assert Alert.objects.filter(kind="finding.fixed", vulnerability="CVE-2026-12").count() == 1
