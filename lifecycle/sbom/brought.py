@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from django.db import transaction
+from django.db.models import Q
 
 from accounts.models import User
 from accounts.queries import system_user
@@ -104,7 +105,8 @@ def keep(image_id: int, document: Document, content: bytes, packed: bytes, origi
     if image is None:
         raise NotFound("Image not found, or you don't have access.")
     lists.set_aside(image)
-    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    # Two signers can attest the same document: what the registry holds is one thing each.
+    digest = "sha256:" + hashlib.sha256(origin.object_digest.encode() or content).hexdigest()
     known = PackageList.objects.filter(image=image, sbom__digest=digest).select_related("sbom").first()
     if known is not None and known.kind == PackageList.Kind.OWN:
         raise Conflict("This is the document of our own scan.")
@@ -170,9 +172,17 @@ def _placed(image: Image, document: Document) -> list[Package]:
 
 def _make_room(image_id: int) -> None:
     rows = PackageList.objects.filter(image=image_id).exclude(kind=PackageList.Kind.OWN).order_by("-kept_at")
-    for row in rows[KEPT_MAX:]:
-        if not row.is_used:
+    for row in rows.filter(Q(withdrawn_at=None) | Q(kind=PackageList.Kind.SENT))[KEPT_MAX:]:
+        if row.is_used:
+            continue
+        if row.kind == PackageList.Kind.SENT:
             row.sbom.delete()
+            continue
+        # The registry still has it. Without a row, it would be read again, and be the newest one.
+        row.inventories.all().delete()
+        row.withdrawn_at = clock.now()
+        row.save(update_fields=["withdrawn_at"])
+        Sbom.objects.filter(pk=row.pk).update(document=b"")
 
 
 def list_for(actor: User, digest: str, sbom_id: int) -> PackageList:

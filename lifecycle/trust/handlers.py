@@ -9,8 +9,8 @@ from lifecycle.jobs.models import Job
 from lifecycle.jobs.schedule import every
 from lifecycle.registry.models import Image
 from lifecycle.registry.platforms import platform_ids
-from lifecycle.trust import sboms, services
-from lifecycle.trust.kinds import VERIFY
+from lifecycle.trust import attached, sboms, services
+from lifecycle.trust.kinds import READ_SBOMS, VERIFY
 
 
 def _gave_up(job: Job) -> None:
@@ -29,8 +29,27 @@ def verify(run: JobRun) -> None:
     with run.fenced():
         counts = services.store_check(image, reads, problem)
         sboms.choose_again([image.pk])
+        if any(read.has_sboms for read in reads):
+            attached.queue_read(image.pk)
     words = ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) or "no signatures"
     run.progress(1, 1, f"{words}. {problem}".strip() if problem else words)
+
+
+@handler(READ_SBOMS)
+def read_sboms(run: JobRun) -> None:
+    """Read the SBOMs that the registry holds of one image, and keep those that are new. Whether one counts is next."""
+    image = Image.objects.filter(pk=run.job.subject_id).first()
+    if image is None or not image.is_content:
+        run.log("Nothing to do. The image no longer exists.")
+        return
+    count = 0
+    for found in attached.read_attached(image, alive=run.check):
+        if found.problem:
+            run.log(f"{found.object_digest[:19]} in {found.repository}: {found.problem}")
+            continue
+        with run.fenced():
+            count += attached.keep(found)
+    run.progress(1, 1, f"{count} new SBOM{'' if count == 1 else 's'}")
 
 
 @subscribe(events.ImageIngested)

@@ -1,4 +1,4 @@
-"""The job kind of this package: read and verify the signatures of one image."""
+"""The job kinds of this package: verify the signatures of one image, and read the SBOMs that a registry holds of it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ VERIFY: Final = register(
         "verify",
         queue="ingest",
         label="Verify signatures",
+        subjects=image_subjects,
+        is_cancellable=True,
+    )
+)
+
+READ_SBOMS: Final = register(
+    Kind(
+        "read-sboms",
+        queue="ingest",
+        label="Read attached SBOMs",
         subjects=image_subjects,
         is_cancellable=True,
     )

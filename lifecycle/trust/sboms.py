@@ -56,7 +56,8 @@ def _standing(row: PackageList, teams: Collection[int], sources: Sequence[Truste
     if row.kind == PackageList.Kind.OWN:
         return Standing(True, "Our own scan.")
     if row.withdrawn_at is not None or not teams:
-        return Standing(False, "It is withdrawn." if row.withdrawn_at is not None else _NO_PLACE)
+        withdrawn = "It is withdrawn." if row.withdrawn_by_id is not None else "There are newer ones."
+        return Standing(False, withdrawn if row.withdrawn_at is not None else _NO_PLACE)
     if row.sent_by_id is not None and (row.is_site_wide or set(teams) <= set(row.team_ids)):
         return Standing(True, "Sent by a user with image.scan.")
     for source in sources:

@@ -29,8 +29,8 @@ from lifecycle.trust.access import lock_source, teams_called, why_not_manage
 from lifecycle.trust.constants import RECHECKED_AT_ONCE, SOURCES_MAX
 from lifecycle.trust.kinds import VERIFY
 from lifecycle.trust.models import Attestation, Signature, TrustCheck, TrustedSigner, TrustedSource
-from lifecycle.trust.types import Candidate, Judged, SourceSpec
-from lifecycle.trust.verifying import judge, read_documents
+from lifecycle.trust.types import Candidate, Judged, SourceSpec, is_sbom
+from lifecycle.trust.verifying import PLAIN_SBOM, judge, read_documents
 
 
 @transaction.atomic
@@ -190,6 +190,7 @@ class Read:
 
     repository_id: int
     judged: tuple[Judged, ...]
+    has_sboms: bool = False
 
 
 def read_signatures(image: Image, *, alive: Callable[[], None]) -> tuple[list[Read], str]:
@@ -217,7 +218,9 @@ def read_signatures(image: Image, *, alive: Callable[[], None]) -> tuple[list[Re
             problem = f"{repository.name}: {error.message}"
             continue
         moment = clock.now()
-        reads.append(Read(repository.pk, tuple(judge(each, digest, candidates, now=moment) for each in documents)))
+        judged = tuple(judge(each, digest, candidates, now=moment) for each in documents if each.format != PLAIN_SBOM)
+        has_sboms = len(judged) < len(documents) or any(is_sbom(each.predicate_type) for each in judged)
+        reads.append(Read(repository.pk, judged, has_sboms))
     if not ours:
         problem = "The image is in no registry that we may read."
     return reads, problem[:300]

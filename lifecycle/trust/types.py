@@ -210,6 +210,11 @@ def about_of(predicate: Any) -> str:
     return str(predicate.get("promotion") or predicate.get("serialNumber") or uri or "")
 
 
+def is_sbom(predicate_type: str) -> bool:
+    """Return whether a predicate is an SBOM: CycloneDX or SPDX, with or without a version in its type."""
+    return predicate_type.lower().startswith(("https://cyclonedx.org/bom", "https://spdx.dev/document"))
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One signature or attestation as a registry holds it. Nothing is verified yet."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -34,19 +34,23 @@ from lifecycle.signatures.types import Artifact, SignatureRefused, Statement, Ve
 from lifecycle.trust.constants import DOCUMENT_MAX_BYTES, OBJECTS_MAX, PREDICATE_MAX_BYTES
 from lifecycle.trust.types import Candidate, Document, Judged
 
+PLAIN_SBOM: Final = "sbom"  # a document as it is, that `oras attach` or syft put there; nobody signed it
+SBOM_TYPES: Final = frozenset({
+    "application/vnd.cyclonedx+json", "application/vnd.cyclonedx+xml", "application/spdx+json", "text/spdx+json",
+})  # fmt: skip
 _BUILDKIT: Final = ("vnd.docker.reference.type", "attestation-manifest")
 
 
 def read_documents(
     client: RegistryClient, repository: str, top: ManifestContent, alive: Callable[[], None]
 ) -> list[Document]:
-    """Return the signatures and attestations of one manifest, in the order of the registry.
+    """Return the signatures and attestations of one manifest, in the order of the registry, and that there are SBOMs.
 
     They come from its referrers, the tags `.sig` and `.att`, and BuildKit's entries in an index. A referrer counts only
     if it names the manifest as its subject itself. Raises LimitExceeded beyond OBJECTS_MAX, RegistryUnavailable,
     RegistryRefused.
     """
-    return list(iter_documents(client, repository, top, alive))
+    return list(iter_documents(client, repository, top, alive, with_sboms=True))
 
 
 def iter_documents(
@@ -56,12 +60,19 @@ def iter_documents(
     alive: Callable[[], None],
     *,
     max_bytes: int = DOCUMENT_MAX_BYTES,
+    with_sboms: bool = False,
+    known: Collection[str] = (),
 ) -> Iterator[Document]:
-    """Yield what `read_documents` returns, one after the other, each up to `max_bytes`."""
+    """Yield what `read_documents` returns, one after the other, each up to `max_bytes`, without `known` objects.
+
+    With `with_sboms`, SBOMs that are attached as they are come too, without their content.
+    """
     count = 0
     for manifest in _holders(client, repository, top):
         alive()
-        for document in _documents_in(client, repository, manifest, max_bytes):
+        for document in _documents_in(client, repository, manifest, max_bytes, known):
+            if document.format == PLAIN_SBOM and not with_sboms:
+                continue
             count += 1
             if count > OBJECTS_MAX:
                 raise LimitExceeded(f"The image has more than {OBJECTS_MAX} signatures and attestations.")
@@ -95,7 +106,7 @@ def _manifest(client: RegistryClient, repository: str, reference: str) -> Manife
 
 
 def _documents_in(
-    client: RegistryClient, repository: str, manifest: ManifestContent, max_bytes: int
+    client: RegistryClient, repository: str, manifest: ManifestContent, max_bytes: int, known: Collection[str]
 ) -> Iterator[Document]:
     """Yield the signatures in one manifest. A manifest of odd shape, or of another kind, holds none."""
     try:
@@ -104,11 +115,11 @@ def _documents_in(
         return
     for position, layer in enumerate(document.layers):
         kind = _format_of(layer, document.artifact_type)
-        if not kind:
+        if not kind or layer.digest.text in known:
             continue
         content, problem = b"", ""
         try:
-            content = client.get_blob(repository, layer.digest, max_bytes=max_bytes)
+            content = b"" if kind == PLAIN_SBOM else client.get_blob(repository, layer.digest, max_bytes=max_bytes)
         except LimitExceeded:
             problem = f"It is larger than {max_bytes} bytes, so it was not read."
         except RegistryRefused as error:
@@ -126,6 +137,8 @@ def _format_of(layer: Descriptor, artifact_type: str) -> str:
         return "dsse"
     if artifact_type == NOTATION_ARTIFACT and layer.media_type in {NOTATION_JWS, NOTATION_COSE}:
         return "notation"
+    if layer.media_type in SBOM_TYPES:
+        return PLAIN_SBOM
     return "buildkit" if layer.media_type == IN_TOTO else ""
 
 

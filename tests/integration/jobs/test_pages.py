@@ -186,7 +186,8 @@ def test_page_gives_reason_when_cancel_and_retry_are_unavailable(dock: Any, kind
     client = browser(dock.owner)
     waiting, failed = job(kind, dock.owner, 99), job(kind, dock.owner, 99, state="failed")
     stops = kind in {
-        "ingest", "crawl", "scan", "plan", "delete", "verify", "notify", "sync_feed", "ask_check", "quarantine"
+        "ingest", "crawl", "scan", "plan", "delete", "verify", "read-sboms", "notify", "sync_feed", "ask_check",
+        "quarantine",
     }  # fmt: skip
     again = kind not in {"promote", "rebuild", "check", "release"}
     page = client.get(f"/jobs/{waiting.pk}/").content.decode()
