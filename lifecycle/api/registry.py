@@ -346,7 +346,7 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         if name:
             repository = repository_named(caller(request), name)
             known = metadata.as_record(repository, image_in(repository, digest).image)
-        media_type, parts = export(image, kind, metadata=known)
+        media_type, parts = export(image, kind, metadata=known, reader=caller(request))
         answer = StreamingHttpResponse(parts, content_type=media_type)
         answer["Content-Disposition"] = f'attachment; filename="{file_name(name, digest, kind)}"'
         return answer

@@ -18,12 +18,14 @@ FORMATS: Final = {
     "packages-csv": "packages.csv",
     "findings-csv": "findings.csv",
     "findings-json": "findings.json",
+    "openvex": "openvex.json",
+    "cyclonedx-vex": "vex.cdx.json",
 }
 
 
 def add_export(image: Any) -> None:
     """Add the command to the subparsers of `image`."""
-    command = image.add_parser("export", help="write the SBOM, packages or findings of an image")
+    command = image.add_parser("export", help="write the SBOM, packages, findings or VEX of an image")
     command.add_argument("image", metavar="IMAGE", help="REPOSITORY:TAG, REPOSITORY@sha256:..., or sha256:...")
     command.add_argument("--format", choices=tuple(FORMATS), default="cyclonedx", help="default %(default)s")
     command.add_argument("--output", type=Path, metavar="FILE", help="write to this file, not to standard output")

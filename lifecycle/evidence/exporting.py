@@ -1,4 +1,4 @@
-"""The packages and findings of an image as files: CycloneDX, SPDX, the SBOM as its tool wrote it, CSV and JSON."""
+"""The packages and findings of an image as files: CycloneDX, SPDX, the SBOM as its tool wrote it, VEX, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any, Final
 
 import orjson
 
+from accounts.models import User
 from lifecycle.core.cells import cell
 from lifecycle.core.errors import NotFound
 from lifecycle.evidence.due import with_due_dates
 from lifecycle.evidence.findings import Finding, findings_of_image, unscanned
 from lifecycle.evidence.spdx import spdx_document
+from lifecycle.evidence.vex_export import cyclonedx_vex, openvex
 from lifecycle.registry.models import Image
 from lifecycle.registry.platforms import platform_ids
 from lifecycle.sbom.models import PackageVersion, Sbom
@@ -22,7 +24,7 @@ from lifecycle.sbom.models import PackageVersion, Sbom
 _FINDING_FIELDS: Final = (
     "purl", "vulnerability", "advisory", "aliases", "severity", "severity_source", "state", "fixed_version",
     "is_exploited", "exploited_on", "exploit_due_on", "epss", "epss_percentile", "reason",
-    "first_seen_at", "due_at",
+    "first_seen_at", "due_at", "vex_justification", "vex_reason", "vex_author", "vex_until",
 )  # fmt: skip
 _PACKAGE_FIELDS: Final = ("type", "namespace", "name", "version", "source_name", "source_version", "purl", "problem")
 
@@ -36,9 +38,10 @@ def file_name(repository: str, digest: str, kind: str) -> str:
     return f"{repository.replace('/', '-') or 'image'}-{digest.partition(':')[2][:12]}.{kind}"
 
 
-def export(image: Image, kind: str, *, metadata: Record) -> tuple[str, Iterable[bytes]]:
+def export(image: Image, kind: str, *, metadata: Record, reader: User | None = None) -> tuple[str, Iterable[bytes]]:
     """Return (media type, parts) of an export of `image`, of all platforms of an index, with its `metadata`.
 
+    What `reader` cannot see of decisions about bases is left out, and all of it without a reader.
     `kind` is a key of EXPORTS. Raises NotFound for another one, and while the packages of the image are unknown: an
     empty file would look like an image without findings.
     """
@@ -49,7 +52,7 @@ def export(image: Image, kind: str, *, metadata: Record) -> tuple[str, Iterable[
         digest, reason = waiting[0]
         raise NotFound(f"The packages of {digest[:19]}… are unknown: {reason}.", code="not_scanned")
     media_type, write = EXPORTS[kind]
-    return media_type, write(image, metadata)
+    return media_type, write(image, metadata, reader)
 
 
 def packages_in(image: Image) -> Iterator[PackageVersion]:
@@ -60,7 +63,7 @@ def packages_in(image: Image) -> Iterator[PackageVersion]:
     return rows.order_by("name", "version", "pk").iterator(chunk_size=2000)
 
 
-def _cyclonedx(image: Image, metadata: Record) -> Iterator[bytes]:
+def _cyclonedx(image: Image, metadata: Record, _reader: User | None) -> Iterator[bytes]:
     """Yield a CycloneDX 1.5 document with every package that we know, those that cannot be judged too."""
     head = {
         "bomFormat": "CycloneDX",
@@ -97,11 +100,11 @@ def _cyclonedx(image: Image, metadata: Record) -> Iterator[bytes]:
     yield b"]}\n"
 
 
-def _spdx(image: Image, metadata: Record) -> Iterator[bytes]:
+def _spdx(image: Image, metadata: Record, _reader: User | None) -> Iterator[bytes]:
     return spdx_document(image, metadata, packages_in(image))
 
 
-def _as_stored(image: Image, _metadata: Record) -> Iterator[bytes]:
+def _as_stored(image: Image, _metadata: Record, _reader: User | None) -> Iterator[bytes]:
     """Yield the newest SBOM as its tool wrote it. Raises NotFound for an index or an import, which have none."""
     sbom = Sbom.objects.filter(image=image, format="syft-json").exclude(document=b"").order_by("-pk").first()
     if sbom is None:
@@ -109,21 +112,34 @@ def _as_stored(image: Image, _metadata: Record) -> Iterator[bytes]:
     return iter([zlib.decompress(bytes(sbom.document))])
 
 
-def _packages_csv(image: Image, _metadata: Record) -> Iterator[bytes]:
+def _packages_csv(image: Image, _metadata: Record, _reader: User | None) -> Iterator[bytes]:
     rows = ({name: getattr(package, name) for name in _PACKAGE_FIELDS} for package in packages_in(image))
     return _csv(_PACKAGE_FIELDS, rows)
 
 
-def _findings_csv(image: Image, _metadata: Record) -> Iterator[bytes]:
-    return _csv(_FINDING_FIELDS, (_row(finding) for finding in with_due_dates(image, findings_of_image(image))))
+def _findings_csv(image: Image, _metadata: Record, reader: User | None) -> Iterator[bytes]:
+    found = with_due_dates(image, findings_of_image(image, reader=reader))
+    return _csv(_FINDING_FIELDS, (_row(finding) for finding in found))
 
 
 def _row(finding: Finding) -> dict[str, Any]:
-    return finding.as_json() | {"aliases": " ".join(finding.aliases)}
+    line = finding.as_json() | {"aliases": " ".join(finding.aliases)}
+    if finding.vex is not None:
+        said = finding.vex.as_json()
+        line |= {f"vex_{name}": said[name] for name in ("justification", "reason", "author", "until")}
+    return line
 
 
-def _findings_json(image: Image, metadata: Record) -> Iterator[bytes]:
-    found = [finding.as_json() for finding in with_due_dates(image, findings_of_image(image))]
+def _openvex(image: Image, _metadata: Record, reader: User | None) -> Iterator[bytes]:
+    return openvex(image, reader)
+
+
+def _cyclonedx_vex(image: Image, _metadata: Record, reader: User | None) -> Iterator[bytes]:
+    return cyclonedx_vex(image, reader)
+
+
+def _findings_json(image: Image, metadata: Record, reader: User | None) -> Iterator[bytes]:
+    found = [finding.as_json() for finding in with_due_dates(image, findings_of_image(image, reader=reader))]
     document = {"digest": image.digest, "metadata": metadata, "findings": found}
     return iter([orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"])
 
@@ -142,11 +158,13 @@ def _line(cells: Iterable[str]) -> bytes:
 
 
 # The end of the file's name -> (media type, what writes it).
-EXPORTS: Final[dict[str, tuple[str, Callable[[Image, Record], Iterator[bytes]]]]] = {
+EXPORTS: Final[dict[str, tuple[str, Callable[[Image, Record, User | None], Iterator[bytes]]]]] = {
     "cdx.json": ("application/vnd.cyclonedx+json", _cyclonedx),
     "spdx.json": ("application/spdx+json", _spdx),
     "syft.json": ("application/json", _as_stored),
     "packages.csv": ("text/csv; charset=utf-8", _packages_csv),
     "findings.csv": ("text/csv; charset=utf-8", _findings_csv),
     "findings.json": ("application/json", _findings_json),
+    "openvex.json": ("application/openvex+json", _openvex),
+    "vex.cdx.json": ("application/vnd.cyclonedx+json", _cyclonedx_vex),
 }

@@ -395,7 +395,7 @@ def export(request: HttpRequest, team: str, name: str, digest: str, kind: str) -
     """Send the packages or findings of the image as a file."""
     row = repository_of(repositories_visible_to(reader(request)), team, name)
     image = image_in(row, digest).image
-    media_type, parts = exporting.export(image, kind, metadata=metadata.as_record(row, image))
+    media_type, parts = exporting.export(image, kind, metadata=metadata.as_record(row, image), reader=reader(request))
     response = StreamingHttpResponse(parts, content_type=media_type)
     name_of_file = exporting.file_name(row.name, image.digest, kind)
     response["Content-Disposition"] = f'attachment; filename="{name_of_file}"'

@@ -32,6 +32,8 @@ from lifecycle.sbom.models import PackageVersion
 from lifecycle.versions import version_key
 from lifecycle.vex import handlers, services
 from lifecycle.vex.models import VexEffect
+from lifecycle.vex.reading import parse
+from lifecycle.vex.types import Product
 from tests.factories import dock
 from tests.factories.people import person
 
@@ -105,6 +107,18 @@ def test_one_decision_is_seen_everywhere_and_ends_by_itself(fleet):
     (line,) = [each for each in findings_of_image(api) if each.vulnerability == CVE]
     assert (line.state, line.vex.author, line.vex.reason) == ("not_affected", "guard", "No TLS here.")
     assert line.as_json()["vex"]["until"] == made.until.isoformat()
+    vex = parse(b"".join(export(api, "openvex.json", metadata={}, reader=guard)[1]))
+    (told,) = vex.statements
+    assert (told.names[0], told.status, told.justification, told.text) == (
+        CVE, "not_affected", "vulnerable_code_not_in_execute_path", "No TLS here.",
+    )  # fmt: skip
+    host = repository.registry.host
+    assert told.products == (
+        Product((api.digest,), f"pkg:oci/api@{api.digest}?repository_url={host}/shop/api", (line.purl,)),
+    )
+    (same,) = parse(b"".join(export(api, "vex.cdx.json", metadata={}, reader=guard)[1])).statements
+    assert (same.names, same.status, same.justification) == (told.names, told.status, told.justification)
+    assert same.products == (Product((api.digest,), "", (line.purl,)),)
     base_old, base_new = (Image.objects.get(digest=dock.sha(name)) for name in ("base/debian old", "base/debian new"))
     assert CVE not in fixed_by_new_base([api.pk], base_old, base_new)[api.pk]
     worker = fleet["worker"]  # built on it by a mere label: nothing is inherited
