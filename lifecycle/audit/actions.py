@@ -313,6 +313,7 @@ class Action(StrEnum):
     VEX_APPROVED = "vex.approved", "A second person approved a decision about a finding."
     VEX_DECIDED = "vex.decided", "A decision about a finding was made, and counts at once."
     VEX_DOCUMENT_ACCEPTED = "vex.document_accepted", "A second person accepted a VEX document: it counts."
+    VEX_DOCUMENT_FOUND = "vex.document_found", "A VEX attestation of an image was found, or its trust changed."
     VEX_DOCUMENT_IMPORTED = "vex.document_imported", "A VEX document was sent."
     VEX_DOCUMENT_REPLACED = "vex.document_replaced", "A newer version of a VEX document took its place."
     VEX_DOCUMENT_WITHDRAWN = "vex.document_withdrawn", "A VEX document was withdrawn."
@@ -449,6 +450,7 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.VEX_APPROVED: VexDetails,
     Action.VEX_DECIDED: VexDetails,
     Action.VEX_DOCUMENT_ACCEPTED: VexDocumentDetails,
+    Action.VEX_DOCUMENT_FOUND: VexDocumentDetails,
     Action.VEX_DOCUMENT_IMPORTED: VexDocumentDetails,
     Action.VEX_DOCUMENT_REPLACED: VexDocumentDetails,
     Action.VEX_DOCUMENT_WITHDRAWN: VexDocumentDetails,

@@ -3,6 +3,7 @@
 from lifecycle.events.bus import collected, publish, subscribe, subscriptions
 from lifecycle.events.types import (
     ArtifactIngested,
+    AttestationsRead,
     AuditRecorded,
     BaseDeclared,
     CoverageChanged,
@@ -20,12 +21,14 @@ from lifecycle.events.types import (
     RightsChanged,
     SbomKept,
     TagMoved,
+    TrustChanged,
     UnscannedImagePushed,
     VexChanged,
 )
 
 __all__ = [
     "ArtifactIngested",
+    "AttestationsRead",
     "AuditRecorded",
     "BaseDeclared",
     "CoverageChanged",
@@ -43,6 +46,7 @@ __all__ = [
     "RightsChanged",
     "SbomKept",
     "TagMoved",
+    "TrustChanged",
     "UnscannedImagePushed",
     "VexChanged",
     "collected",

@@ -154,3 +154,17 @@ class VexChanged(Event):
     """These VEX statements begin to count, or count no longer."""
 
     statement_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AttestationsRead(Event):
+    """The signatures and attestations of an image were read again."""
+
+    image_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrustChanged(Event):
+    """A trusted source was changed or retired: who counts as trusted can be others now."""
+
+    source_id: int

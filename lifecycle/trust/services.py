@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef
 
 from accounts.models import Team, User
 from accounts.queries import system_user
+from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_promotion import SourceDetails
@@ -68,6 +69,7 @@ def change_source(source_id: int, spec: SourceSpec, *, actor: User, revision: in
     source.revision += 1
     _write(source, spec, teams)
     _record(Action.SOURCE_CHANGED, source, actor)
+    events.publish(events.TrustChanged(source.pk))
     return source
 
 
@@ -86,6 +88,7 @@ def retire_source(source_id: int, *, actor: User, reason: str = "", revision: in
     source.save(update_fields=["retired_at", "revision", "updated_at"])
     sboms.make_due()
     _record(Action.SOURCE_RETIRED, source, actor, reason=reason)
+    events.publish(events.TrustChanged(source.pk))
     return source
 
 
@@ -258,6 +261,7 @@ def store_check(image: Image, reads: Sequence[Read], problem: str) -> Mapping[st
                 Attestation.objects.create(signature=row, predicate=judged.predicate, size_bytes=judged.size_bytes)
     check.is_due, check.checked_at, check.problem = False, moment, problem
     check.save()
+    events.publish(events.AttestationsRead(image.pk))
     after = _verified_objects(image)
     if after != before:
         audit.record(

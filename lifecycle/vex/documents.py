@@ -19,11 +19,12 @@ from lifecycle.core.errors import Conflict, IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.core.states import check_move
 from lifecycle.core.types import Digest
+from lifecycle.registry.models import Image
 from lifecycle.vex import reading
 from lifecycle.vex.access import document_for, why_not
 from lifecycle.vex.constants import REFUSED_MAX
 from lifecycle.vex.models import VexDocument, VexStatement
-from lifecycle.vex.types import Parsed
+from lifecycle.vex.types import Parsed, Product
 
 UNSIGNED: Final = "It is not signed by a trusted source, and nobody has accepted it."
 State = VexDocument.State
@@ -43,16 +44,19 @@ def import_document(content: bytes, *, actor: User, team: Team | None) -> VexDoc
     digest = Digest.of(content).text
     if same := VexDocument.objects.filter(digest=digest, team=team, state__in=VexDocument.NEXT).first():
         raise Conflict(f"{same} is the same document.")
-    document = _stored(parsed, content, digest, actor, team)
+    document = stored(parsed, content, digest, actor, team)
     _replace_earlier(document, actor)
     _record(Action.VEX_DOCUMENT_IMPORTED, document, actor)
     return document
 
 
-def _stored(parsed: Parsed, content: bytes, digest: str, actor: User, team: Team | None) -> VexDocument:
+def stored(
+    parsed: Parsed, content: bytes, digest: str, actor: User, team: Team | None, *, image: Image | None = None
+) -> VexDocument:
+    """Return a new document with its statements, as advice."""
     now = clock.now()
     document = VexDocument.objects.create(
-        team=team, format=parsed.format, name=parsed.name, author=parsed.author, version=parsed.version,
+        team=team, image=image, format=parsed.format, name=parsed.name, author=parsed.author, version=parsed.version,
         issued_at=parsed.issued_at, digest=digest, content=zlib.compress(content), why_advice=UNSIGNED,
         statement_count=len(parsed.statements), refused_count=len(parsed.refused),
         refused=[[each.position, each.reason] for each in parsed.refused[:REFUSED_MAX]], uploaded_by=actor,
@@ -64,7 +68,8 @@ def _stored(parsed: Parsed, content: bytes, digest: str, actor: User, team: Team
                 justification=each.justification, reason=each.text, state=VexStatement.State.ADVICE,
                 # A date in the future would win over everything that is said until then.
                 said_at=min(each.said_at or now, now),
-                products=[product.as_json() for product in each.products],
+                # Without a product, an attestation is about the image that it is attached to.
+                products=[product.as_json() for product in each.products or (Product(),)],
             )
             for each in parsed.statements
         ],
@@ -82,21 +87,25 @@ def _replace_earlier(document: VexDocument, actor: User) -> None:
         team=document.team, format=document.format, name=document.name, author=document.author, state__in=states
     )
     for other in rows.exclude(pk=document.pk).defer("content"):
-        _move(other, State.REPLACED)
-        _set_statements(other, VexStatement.State.WITHDRAWN)
+        move(other, State.REPLACED)
+        set_statements(other, VexStatement.State.WITHDRAWN)
         _record(Action.VEX_DOCUMENT_REPLACED, other, actor, reason=f"Replaced by {document}.")
 
 
 def why_not_accept(actor: User, document: VexDocument) -> Reason | None:
     """Return why `actor` cannot make a document count. Nobody accepts what they sent."""
-    if not actor.is_person:
-        return Reason("Only people can accept documents.")
-    if actor.pk == document.uploaded_by_id:
-        return Reason("Someone else has to accept what you sent.")
-    if uncounted := (
-        why_not_counted(actor, [document.uploaded_by_id]) or why_token_not_counted(context.current().token_lookup)
-    ):
-        return Reason(uncounted)
+    problem = ""
+    if document.image_id is not None:
+        problem = "Nobody accepts an attestation. Sign it with a trusted key, or decide about the finding."
+    elif not actor.is_person:
+        problem = "Only people can accept documents."
+    elif actor.pk == document.uploaded_by_id:
+        problem = "Someone else has to accept what you sent."
+    else:
+        problem = why_not_counted(actor, [document.uploaded_by_id])
+        problem = problem or why_token_not_counted(context.current().token_lookup)
+    if problem:
+        return Reason(problem)
     if refused := why_not(actor, Verb.WAIVER_APPROVE, document.team):
         return refused
     if document.state == State.ADVICE:
@@ -106,6 +115,8 @@ def why_not_accept(actor: User, document: VexDocument) -> Reason | None:
 
 def why_not_withdraw(actor: User, document: VexDocument) -> Reason | None:
     """Return why `actor` cannot end a document: who sent it can, and who can accept it."""
+    if document.image_id is not None:
+        return Reason("Remove the attestation from the registry, or retire its signer.")
     refused = why_not(actor, Verb.WAIVER_APPROVE, document.team)
     if actor.pk != document.uploaded_by_id and refused is not None:
         return refused
@@ -119,8 +130,8 @@ def accept(document_id: int, *, actor: User, reason: str = "") -> VexDocument:
     """Let the statements of a document count, as a second person. Raises NotFound, NotPermitted, IllegalTransition."""
     document = document_for(actor, document_id, locked=True)
     refuse_if(why_not_accept(actor, document))
-    _move(document, State.APPLIED, accepted_by=actor, why_advice="")
-    _set_statements(document, VexStatement.State.LIVE)
+    move(document, State.APPLIED, accepted_by=actor, why_advice="")
+    set_statements(document, VexStatement.State.LIVE)
     _replace_earlier(document, actor)
     _record(Action.VEX_DOCUMENT_ACCEPTED, document, actor, reason=reason.strip())
     return document
@@ -131,13 +142,13 @@ def withdraw_document(document_id: int, *, actor: User, reason: str = "") -> Vex
     """End a document: its statements do not count any more. Raises NotFound, NotPermitted, IllegalTransition."""
     document = document_for(actor, document_id, locked=True)
     refuse_if(why_not_withdraw(actor, document))
-    _move(document, State.WITHDRAWN)
-    _set_statements(document, VexStatement.State.WITHDRAWN)
+    move(document, State.WITHDRAWN)
+    set_statements(document, VexStatement.State.WITHDRAWN)
     _record(Action.VEX_DOCUMENT_WITHDRAWN, document, actor, reason=reason.strip())
     return document
 
 
-def _move(document: VexDocument, state: str, **changes: object) -> None:
+def move(document: VexDocument, state: str, **changes: object) -> None:
     """Move a locked document to `state`; the only writer of `state`. Raises IllegalTransition."""
     check_move(document, state)
     document.state = state
@@ -146,7 +157,7 @@ def _move(document: VexDocument, state: str, **changes: object) -> None:
     document.save(update_fields=["state", "decided_at", *changes])
 
 
-def _set_statements(document: VexDocument, state: str) -> None:
+def set_statements(document: VexDocument, state: str) -> None:
     """Let the statements of a document follow its state, and tell who counts."""
     is_final = state == VexStatement.State.WITHDRAWN
     rows = document.statements.all()
@@ -154,6 +165,13 @@ def _set_statements(document: VexDocument, state: str) -> None:
     had_effect = document.statements.filter(state=VexStatement.State.LIVE).exists()
     rows.update(state=state, ended_at=clock.now() if is_final else None)
     if ids and (had_effect or state == VexStatement.State.LIVE):
+        events.publish(events.VexChanged(ids))
+
+
+def tell_changed(document: VexDocument) -> None:
+    """Tell that an applied document counts for other images than before."""
+    ids = tuple(document.statements.order_by("pk").values_list("pk", flat=True))
+    if ids:
         events.publish(events.VexChanged(ids))
 
 

@@ -11,7 +11,8 @@ from django.db import connection
 
 from lifecycle.registry.models import Image, IndexEntry, RepositoryImage
 from lifecycle.sbom.models import InventoryPackage, PackageVersion
-from lifecycle.vex.models import VexEffect, VexStatement
+from lifecycle.trust.queries import live_sources_of_all
+from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
 from lifecycle.vex.products import Package, Target, any_applies, names_package
 from lifecycle.vex.types import Product
 
@@ -209,9 +210,10 @@ def _decide(named: Mapping[_Key, Collection[int]]) -> dict[_Key, tuple[int, int 
     ids = {statement_id for found in named.values() for statement_id in found}
     statements = {
         row.pk: row
-        for row in VexStatement.objects.filter(pk__in=ids).select_related("document").defer("document__content")
+        for row in VexStatement.objects.filter(pk__in=ids).select_related("document__image").defer("document__content")
     }
     products = {pk: tuple(_product(each) for each in row.products) for pk, row in statements.items()}
+    trusted = _trust_of({row.document_id for row in statements.values() if row.document_id is not None})
     packages = {
         row.pk: Package(row.purl, row.source_name, row.source_version, row.version)
         for row in PackageVersion.objects.filter(pk__in={key[1] for key in named})
@@ -227,11 +229,47 @@ def _decide(named: Mapping[_Key, Collection[int]]) -> dict[_Key, tuple[int, int 
         package = packages[package_id]
         for base_id in (None, *(pk for pk in bases.get(image_id, ()) if package_id in brought.get(pk, ()))):
             place = places[image_id if base_id is None else base_id]
-            found = next((row for row in newest if _is_about(row, products[row.pk], place, package, base_id)), None)
+            found = next(
+                (
+                    row
+                    for row in newest
+                    if _is_for(row, place, trusted) and _is_about(row, products[row.pk], place, package, base_id)
+                ),
+                None,
+            )
             if found is not None:
                 wanted[key] = (found.pk, base_id)
                 break
     return wanted
+
+
+def _trust_of(document_ids: Collection[int]) -> defaultdict[int, set[int | None]]:
+    """Return {signed document: the teams whose trusted sources name its signers; None among them: all teams}."""
+    signed = VexDocument.signers.through.objects.filter(vexdocument__in=document_ids).values_list(
+        "vexdocument_id", "trustedsigner__source_id"
+    )
+    pairs = list(signed)
+    sources = {
+        row.pk: {None} if row.is_site_wide else {team.pk for team in row.teams.all()}
+        for row in live_sources_of_all().filter(pk__in={source for _, source in pairs})
+    }
+    trusted: defaultdict[int, set[int | None]] = defaultdict(set)
+    for document_id, source_id in pairs:
+        trusted[document_id] |= sources.get(source_id, set())
+    return trusted
+
+
+def _is_for(row: VexStatement, place: _Place, trusted: Mapping[int, set[int | None]]) -> bool:
+    """Return whether a statement can be about an image: whoever accepted or signed its document is trusted there."""
+    document = row.document
+    if document is None:
+        return True
+    if document.team_id not in {None, place.team_id}:
+        return False
+    if document.image is not None and document.image.digest not in place.target.digests:
+        return False
+    is_advice = row.state != VexStatement.State.LIVE
+    return is_advice or document.accepted_by_id is not None or bool(trusted[document.pk] & {None, place.team_id})
 
 
 def _is_about(
@@ -239,8 +277,7 @@ def _is_about(
 ) -> bool:
     """Return whether a statement is about this package in this image, or in its base `base_id`."""
     if row.document is not None:
-        is_ours = row.document.team_id in {None, place.team_id}
-        return base_id is None and is_ours and any_applies(products, place.target, package)
+        return base_id is None and any_applies(products, place.target, package)
     if row.package and not names_package(row.package, package):
         return False
     covers = {

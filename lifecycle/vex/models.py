@@ -12,6 +12,7 @@ from django.db.models import F, Q
 from accounts.models import Team, User
 from lifecycle.registry.models import Image, Repository
 from lifecycle.sbom.models import PackageVersion
+from lifecycle.trust.models import TrustedSigner
 from lifecycle.vex.constants import JUSTIFICATIONS, SUPPRESSING
 
 
@@ -37,6 +38,10 @@ class VexDocument(models.Model):
 
     # Whose images it is about; null: all images. Only admins bring documents about all images.
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="+", null=True)
+    # The image that it was found attached to, as an attestation: it is about nothing else. Null: somebody sent it.
+    image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="vex_documents", null=True)
+    # The trusted signers who signed it. One that is removed from its source takes its trust along.
+    signers: models.ManyToManyField[TrustedSigner, Any] = models.ManyToManyField(TrustedSigner, related_name="+")
     format = models.CharField(max_length=9, choices=Format)
     name = models.CharField(max_length=500, blank=True)  # its own id
     author = models.CharField(max_length=300, blank=True)  # as it claims

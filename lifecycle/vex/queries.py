@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from accounts.models import User
 from accounts.verbs import Verb
@@ -36,9 +36,18 @@ def decisions_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[
 
 
 def documents_visible_to(actor: User) -> QuerySet[VexDocument]:
-    """Return the documents about all images, and about images of the teams that `actor` can see."""
-    rows = VexDocument.objects.filter(Q(team=None) | Q(team__in=teams_visible_to(actor)))
-    return rows.select_related("team", "uploaded_by", "accepted_by").defer("content")
+    """Return the documents about all images, about images of the teams that `actor` can see, and attached to an image
+    that `actor` can see.
+    """
+    seen = Exists(
+        RepositoryImage.objects.filter(
+            image=OuterRef("image"), repository__in=repositories_visible_to(actor), removed_at=None
+        )
+    )
+    rows = VexDocument.objects.filter(
+        Q(image=None, team=None) | Q(image=None, team__in=teams_visible_to(actor)) | Q(image__isnull=False) & seen
+    )
+    return rows.select_related("team", "image", "uploaded_by", "accepted_by").defer("content")
 
 
 @dataclass(frozen=True, slots=True)
