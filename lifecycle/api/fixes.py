@@ -60,6 +60,7 @@ class FixSerializer(serializers.Serializer[Group]):
     severities = serializers.DictField(child=serializers.IntegerField(), help_text="Findings by severity")
     exploited = serializers.IntegerField(help_text="Findings that a KEV list names")
     epss = serializers.FloatField(allow_null=True, help_text="The highest score, 0 to 1; null: unknown")
+    due_at = serializers.DateTimeField(allow_null=True, help_text="The earliest due date; null: no finding is ever due")
     teams = serializers.ListField(child=serializers.CharField(), help_text="Slugs of the teams that own the images")
     environments = serializers.SerializerMethodField()
 
@@ -124,6 +125,7 @@ class FixesView(APIView):
             OpenApiParameter("kind", str, enum=Remedy.Kind.values),
             OpenApiParameter("severity", str, enum=_LEVELS, description="With a finding as severe as this, or worse"),
             OpenApiParameter("exploited", bool, description="Only with findings that a KEV list names"),
+            OpenApiParameter("overdue", bool, description="Only with findings past their due date"),
         ],
         responses=FixListSerializer,
     )
@@ -142,6 +144,7 @@ class FixesView(APIView):
             kind=_one_of(given, "kind", Remedy.Kind.values),
             severity=_one_of(given, "severity", _LEVELS),
             exploited=_one_of(given, "exploited", ("true", "false")) == "true",
+            overdue=_one_of(given, "overdue", ("true", "false")) == "true",
         )
         found = groups_for(user, choice)
         answer = {

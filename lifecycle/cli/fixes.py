@@ -38,6 +38,7 @@ COLUMNS: Final[Sequence[Column]] = (
     ("IMAGES", lambda row: row["images"]),
     ("SEVERITY", _severities),
     ("EPSS", lambda row: "unknown" if row["epss"] is None else f"{row['epss']:.2f}"),
+    ("DUE", lambda row: (row["due_at"] or "")[:10]),
     ("TEAMS", lambda row: ", ".join(row["teams"])),
 )
 _IMAGES: Final[Sequence[Column]] = (
@@ -65,6 +66,7 @@ def add_area(areas: Any, shared: argparse.ArgumentParser) -> None:
     listing.add_argument("--kind", choices=("rebuild", "upgrade", "wait", "none"))
     listing.add_argument("--severity", choices=("critical", "high", "medium", "low"), help="this, or worse")
     listing.add_argument("--exploited", action="store_true", help="only what is known to be exploited")
+    listing.add_argument("--overdue", action="store_true", help="only what is past its due date")
     listing.set_defaults(run=list_fixes)
     show = area.add_parser("show", parents=[shared], help="show the images and advisories of one fix")
     show.add_argument("fix", help="as `fix list` prints it")
@@ -75,8 +77,9 @@ def list_fixes(options: argparse.Namespace, api: Api) -> None:
     """Print the remedies, most useful first."""
     query = {name: getattr(options, name) for name in ("team", "environment", "kind", "severity")}
     query = {name: value for name, value in query.items() if value}
-    if options.exploited:
-        query["exploited"] = "true"
+    for name in ("exploited", "overdue"):
+        if getattr(options, name):
+            query[name] = "true"
     answer = api.get("fixes/", **query)
     print_rows(answer["results"], COLUMNS, options)
 

@@ -42,6 +42,7 @@ class Remedy(models.Model):
     epss = models.FloatField(null=True)  # the highest score of them, 0 to 1; null where no feed has one
     # [[vulnerability, severity, package, is known exploited, EPSS score or null], ...]
     closes: models.JSONField[Any, Any] = models.JSONField(default=list)
+    due_at = models.DateTimeField(null=True)  # the earliest due date of its findings; null: none is ever due
     found_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -58,6 +59,7 @@ class RemedyPass(models.Model):
 
     looked_at = models.DateTimeField()
     exploits_read_at = models.DateTimeField(null=True)  # the newest list of exploits then; null without one
+    due_revision = models.PositiveIntegerField(default=0, db_default=0)  # of the table of due dates then
 
     class Meta:
         verbose_name_plural = "remedy passes"

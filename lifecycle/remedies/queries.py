@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from django.db import connection
@@ -50,6 +51,7 @@ class Group:
     severities: dict[str, int]
     exploited: int  # of the findings
     epss: float | None  # the highest score
+    due_at: datetime | None  # the earliest due date; None: no finding is ever due
     teams: tuple[str, ...]
     environments: list[tuple[Environment, int]] = field(default_factory=list)  # (where they run, repositories there)
 
@@ -62,6 +64,7 @@ class Choice:
     environment: Environment | None = None
     kind: str = ""
     exploited: bool = False  # closes something that is known to be exploited
+    overdue: bool = False  # closes something that is past its due date
     severity: str = ""  # closes at least one finding that is as bad as this
     key: str = ""
 
@@ -82,7 +85,7 @@ WITH mine AS (
            min(new_base_id) AS new_base_id, min(package_type) AS package_type, min(package_name) AS package_name,
            min(fixed_version) AS fixed_version, count(*) AS images, sum(critical) AS critical, sum(high) AS high,
            sum(medium) AS medium, sum(low) AS low, sum(unknown) AS unknown,
-           sum(exploited) AS exploited, max(epss) AS epss,
+           sum(exploited) AS exploited, max(epss) AS epss, min(due_at) AS due_at,
            sum(critical + high + medium + low + unknown) AS findings, array_agg(DISTINCT team) AS teams,
            count(*) FILTER (WHERE in_production) AS in_production
     FROM mine GROUP BY key
@@ -122,6 +125,7 @@ def groups_for(actor: User, choice: Choice, *, limit: int = GROUPS_MAX) -> Group
     bad = [name for name in COUNTED[:-1] if choice.severity and RANKS[name] <= RANKS[choice.severity]]
     having = " + ".join(bad) + " > 0" if bad else "TRUE"
     having += " AND exploited > 0" if choice.exploited else ""
+    having += " AND due_at < now()" if choice.overdue else ""
     with connection.cursor() as cursor:
         cursor.execute(_GROUPS.format(where=where, having=having), [*values, limit])
         names = [column.name for column in cursor.description or ()]
@@ -156,6 +160,7 @@ def _groups(actor: User, rows: Sequence[Mapping[str, Any]]) -> list[Group]:
             severities={name: int(row[name]) for name in COUNTED},
             exploited=int(row["exploited"]),
             epss=row["epss"],
+            due_at=row["due_at"],
             teams=tuple(row["teams"]),
             environments=places.get(row["key"], []),
         )

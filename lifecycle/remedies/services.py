@@ -17,11 +17,14 @@ from lifecycle.advisories.models import Feed
 from lifecycle.core import locks
 from lifecycle.core.errors import Malformed
 from lifecycle.core.severities import NONE, RANKS, SEVERITIES, UNKNOWN
+from lifecycle.environments.models import Slot
 from lifecycle.evidence.findings import fixed_by_new_base, matching_images
 from lifecycle.evidence.judgement import judgement_of
 from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL, not_suppressed_sql
 from lifecycle.evidence.types import full_name
 from lifecycle.lineage.models import Ancestry, Derivation
+from lifecycle.policies.due_dates import due_dates
+from lifecycle.policy.due_dates import DueFact, Exposure, due_at
 from lifecycle.rebuild.graph import RepositoryNode, current_images
 from lifecycle.registry.models import Image, IndexEntry, Repository, RepositoryImage, Tag, TagEvent
 from lifecycle.registry.platforms import entries_of_images
@@ -58,6 +61,7 @@ WITH changed AS MATERIALIZED (
     UNION SELECT entry.index_id FROM lifecycle_indexentry entry JOIN derived ON derived.id = entry.child_id
 )
 SELECT repository_id FROM touched
+UNION SELECT repository_id FROM lifecycle_slot WHERE since >= %(since)s
 UNION SELECT tag.repository_id FROM lifecycle_tag tag JOIN standing ON standing.id = tag.image_id
 """
 
@@ -73,18 +77,21 @@ WITH carried AS MATERIALIZED (
     ) inside
 ), found AS MATERIALIZED (
     SELECT DISTINCT ON (m.package_id, a.vulnerability)
-           m.package_id, a.vulnerability, m.severity, m.fixed_version, a.cves
+           m.package_id, a.vulnerability, m.severity, m.fixed_version, a.cves,
+           min(greatest(m.valid_from, p.first_seen_at)) OVER (PARTITION BY m.package_id, a.vulnerability) AS first_seen
     FROM (SELECT DISTINCT package_id FROM held) package
     JOIN lifecycle_match m ON m.package_id = package.package_id AND {LIVE_SQL}
     JOIN lifecycle_advisory a ON a.id = m.advisory_id
+    JOIN lifecycle_packageversion p ON p.id = m.package_id
     ORDER BY m.package_id, a.vulnerability, {PREFERENCE_SQL}
 )
 SELECT carried.image_id, found.vulnerability, found.severity, found.fixed_version,
-       package.type, package.namespace, package.name, package.scheme, found.cves, min(carried.position)
+       package.type, package.namespace, package.name, package.scheme, found.cves, found.first_seen,
+       min(carried.position)
 FROM carried JOIN held USING (inventory_id) JOIN found USING (package_id)
 JOIN lifecycle_packageversion package ON package.id = found.package_id
 WHERE {not_suppressed_sql("carried.image_id", "found.package_id", "found.vulnerability")}
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 """  # noqa: S608 -- only constants of our modules are inserted
 
 
@@ -97,6 +104,7 @@ class _Finding:
     name: str
     scheme: str
     exploit: Exploit
+    due_at: datetime | None
     position: int | None  # of its layer; None where the SBOM does not name it
 
 
@@ -122,12 +130,14 @@ class _Row:
     scheme: str = ""
     closes: dict[tuple[str, str], str] = field(default_factory=dict)  # (vulnerability, package) -> severity
     exploits: dict[str, Exploit] = field(default_factory=dict)  # by vulnerability
+    due_at: datetime | None = None
 
     def add(self, finding: _Finding) -> None:
         """Add a finding that this remedy closes; of several versions that fix it, the highest one counts."""
         pair = (finding.vulnerability, finding.name)
         self.closes[pair] = min(finding.severity, self.closes.get(pair, finding.severity), key=RANKS.__getitem__)
         self.exploits[finding.vulnerability] = finding.exploit
+        self.due_at = min((at for at in (self.due_at, finding.due_at) if at is not None), default=None)
         if self.kind == Remedy.Kind.UPGRADE:
             self.fixed_version = _higher(finding.scheme, self.fixed_version, finding.fixed_version)
 
@@ -151,9 +161,18 @@ def changed_since(moment: datetime) -> list[int]:
 def to_find(now: datetime) -> tuple[list[int], bool]:
     """Return (ids of the repositories to look at, whether these are all): all the first time, and once a day."""
     last = RemedyPass.objects.order_by("-pk").first()
-    if last is None or last.looked_at.date() != now.date() or last.exploits_read_at != exploits_read_at():
+    if last is None or _is_all_due(last, now):
         return list(Repository.objects.filter(source=None).order_by("pk").values_list("pk", flat=True)), True
     return changed_since(last.looked_at), False
+
+
+def _is_all_due(last: RemedyPass, now: datetime) -> bool:
+    """Return whether all repositories are to be looked at: once a day, and after what changes the order of all."""
+    return (
+        last.looked_at.date() != now.date()
+        or last.exploits_read_at != exploits_read_at()
+        or last.due_revision != due_dates().revision
+    )
 
 
 def is_due(now: datetime) -> bool:
@@ -167,7 +186,7 @@ def is_due(now: datetime) -> bool:
     newest: datetime | None = max((moment for moment in moments if moment is not None), default=None)
     if newest is None:
         return False
-    if last is None or last.looked_at.date() != now.date() or last.exploits_read_at != exploits_read_at():
+    if last is None or _is_all_due(last, now):
         return True
     return newest > last.looked_at - OVERLAP
 
@@ -187,7 +206,7 @@ def remember(now: datetime, exploits: datetime | None, *, is_complete: bool) -> 
     if not is_complete:
         return
     RemedyPass.objects.all().delete()
-    RemedyPass.objects.create(looked_at=now, exploits_read_at=exploits)
+    RemedyPass.objects.create(looked_at=now, exploits_read_at=exploits, due_revision=due_dates().revision)
 
 
 def find(repository_ids: Collection[int]) -> bool:
@@ -205,7 +224,7 @@ def find(repository_ids: Collection[int]) -> bool:
     waiting = matching_images(
         [*manifests, *(base.image.pk for found in bases.values() for base in found), *(new.pk for new in news.values())]
     )
-    findings = _findings(manifests)
+    findings = _findings(manifests, _exposures(nodes))
     fixed = _fixed(manifests, bases, news)
     scanned = {key: node for key, node in nodes.items() if all(child.scanned_at for child in node.platforms)}
     settled = {
@@ -281,6 +300,7 @@ def _stored(node: RepositoryNode, row: _Row) -> Remedy:
         package_name=row.name,
         fixed_version=row.fixed_version,
         exploited=sum(exploit.exploited_on is not None for exploit in row.exploits.values()),
+        due_at=row.due_at,
         epss=max((exploit.epss for exploit in row.exploits.values() if exploit.epss is not None), default=None),
         closes=[
             [name, severity, package, row.exploits[name].exploited_on is not None, row.exploits[name].epss]
@@ -290,17 +310,37 @@ def _stored(node: RepositoryNode, row: _Row) -> Remedy:
     )
 
 
-def _findings(manifests: Collection[int]) -> dict[int, list[_Finding]]:
+def _exposures(nodes: Mapping[int, RepositoryNode]) -> dict[int, Exposure]:
+    """Return {manifest id: where an image of its repository runs, also an older one}."""
+    held: dict[int, Exposure] = {}
+    slots = Slot.objects.filter(repository__in=list(nodes), image__isnull=False)
+    for pk, production, internet in slots.values_list(
+        "repository", "environment__is_production", "environment__is_internet_facing"
+    ):
+        before = held.get(pk, Exposure())
+        held[pk] = Exposure(before.production or production, before.internet or internet)
+    return {child.pk: held.get(key, Exposure()) for key, node in nodes.items() for child in node.platforms}
+
+
+def _findings(manifests: Collection[int], exposures: Mapping[int, Exposure]) -> dict[int, list[_Finding]]:
     """Return {manifest id: open findings}, each (package, vulnerability) once."""
     with connection.cursor() as cursor:
         cursor.execute(_FINDINGS, {"ids": list(manifests), "severities": list(SEVERITIES)})
         rows = cursor.fetchall()
     known = exploits_of({cve for row in rows for cve in row[8]})
     found: dict[int, list[_Finding]] = defaultdict(list)
-    for image_id, vulnerability, severity, version, kind, namespace, name, scheme, cves, position in rows:
+    deadlines = due_dates().rows
+    for image_id, vulnerability, severity, version, kind, namespace, name, scheme, cves, first_seen, position in rows:
         exploit = together(cves, known)
-        package = full_name(namespace, name)
-        found[image_id].append(_Finding(vulnerability, severity, version, kind, package, scheme, exploit, position))
+        fact = DueFact(
+            severity, first_seen, version, exploit.exploited_on, exploit.epss, exposures.get(image_id, Exposure())
+        )
+        found[image_id].append(
+            _Finding(
+                vulnerability, severity, version, kind, full_name(namespace, name), scheme, exploit,
+                due_at(deadlines, fact), position,
+            )
+        )  # fmt: skip
     return found
 
 

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_safe
 
 from lifecycle.advisories.exploits import exploit_feeds
 from lifecycle.authority.queries import environments_visible_to, teams_visible_to
+from lifecycle.core import clock
 from lifecycle.core.errors import NotFound
 from lifecycle.core.severities import CRITICAL, HIGH, LOW, MEDIUM
 from lifecycle.pages.requests import chosen, reader
@@ -52,6 +53,7 @@ def fixes(request: HttpRequest) -> HttpResponse:
         kind=chosen(request, "kind", Remedy.Kind.values),
         severity=chosen(request, "severity", (CRITICAL, HIGH, MEDIUM, LOW)),
         exploited=bool(chosen(request, "exploited", ("1",))),
+        overdue=bool(chosen(request, "overdue", ("1",))),
     )
     found = groups_for(user, choice)
     context = {
@@ -63,8 +65,9 @@ def fixes(request: HttpRequest) -> HttpResponse:
         "environments": names,
         "kinds": _KINDS,
         "severities": (CRITICAL, HIGH, MEDIUM, LOW),
-        "is_filtered": any((choice.team, environment, choice.kind, choice.severity, choice.exploited)),
+        "is_filtered": any((choice.team, environment, choice.kind, choice.severity, choice.exploited, choice.overdue)),
         "formula": FORMULA,
+        "now": clock.now(),
         "unknown_images": unknown_images(user, team=choice.team),
         "feeds": exploit_feeds(),
         "looked_at": RemedyPass.objects.order_by("-pk").values_list("looked_at", flat=True).first(),
@@ -84,6 +87,7 @@ def fix(request: HttpRequest, key: str) -> HttpResponse:
     slots = slots_of(user, [row.repository_id for row in rows])
     context = {
         "group": groups[0],
+        "now": clock.now(),
         "rows": [(row, slots.get(row.repository_id, [])) for row in rows[:_IMAGES_MAX]],
         "has_more_images": len(rows) > _IMAGES_MAX,
         "advisories": advisories[:_ADVISORIES_MAX],

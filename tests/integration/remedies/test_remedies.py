@@ -9,17 +9,19 @@ import pytest
 from django.db import transaction
 
 from accounts.queries import system_user
-from lifecycle.advisories.models import Advisory, Feed, KnownExploited
+from lifecycle.advisories.models import Advisory, Feed, KnownExploited, Match
 from lifecycle.authority.services import create_environment
 from lifecycle.core import clock
-from lifecycle.environments.models import Slot
+from lifecycle.environments.models import Environment, Slot
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.lineage.models import Derivation
+from lifecycle.policies.due_dates import save_due_dates
 from lifecycle.registry.models import Image, TagEvent
 from lifecycle.remedies import handlers, services
 from lifecycle.remedies.models import Remedy, RemedyPass
 from lifecycle.remedies.queries import Choice, groups_for, unknown_images
+from lifecycle.sbom.models import PackageVersion
 from tests.clients import Caller, browser
 from tests.factories import dock
 
@@ -193,6 +195,39 @@ def test_production_is_said_and_filtered(fleet):
     assert answer["results"][0]["environments"] == [{"environment": "shop/live", "is_production": True, "images": 1}]
     page = browser(reader).get("/fixes/", {"environment": "shop/live"}).content.decode()
     assert "shop/live" in page
+
+
+def test_earliest_due_date_of_a_remedy_follows_where_its_repository_runs(fleet):
+    Match.objects.update(valid_from=clock.now() - timedelta(days=10))
+    PackageVersion.objects.update(first_seen_at=clock.now() - timedelta(days=10))
+    find_all()
+    reader = fleet["reader"]
+    row = Remedy.objects.get(repository__name="shop/api", kind="rebuild")
+    assert (row.due_at - clock.now()).days == 4  # critical with a fix: 15 days
+    assert Remedy.objects.get(repository__name="shop/api", package_name="perl-base").due_at is None  # no fix
+    assert groups_for(reader, Choice(overdue=True)).groups == []
+    place = create_environment(dock.team("shop"), actor=system_user(), slug="live", name="Live", prefix="live")
+    Environment.objects.filter(pk=place.pk).update(is_production=True)
+    services.remember(clock.now(), services.exploits_read_at(), is_complete=True)
+    age_everything()
+    Slot.objects.create(
+        repository=dock.repository("shop/api"), environment=place, image=fleet["old"], tag="1.0", since=clock.now()
+    )
+    assert services.to_find(clock.now()) == ([dock.repository("shop/api").pk], False)
+    find_all()
+    (group,) = groups_for(reader, Choice(overdue=True)).groups  # 7 days in production
+    assert (group.kind, (clock.now() - group.due_at).days) == ("rebuild", 3)
+    answer = Caller(reader).get("fixes/", overdue="true").json()["results"]
+    assert [fix["due_at"][:10] for fix in answer] == [group.due_at.date().isoformat()]
+    page = browser(reader).get("/fixes/", {"overdue": "1"}).content.decode()
+    assert f"since {group.due_at:%Y-%m-%d}" in page
+    admin = dock.user("admin")
+    type(admin).objects.filter(pk=admin.pk).update(is_superuser=True)
+    admin.refresh_from_db()
+    save_due_dates([], actor=admin, seen=0)
+    assert services.to_find(clock.now())[1]  # another table: all of them
+    find_all()
+    assert not Remedy.objects.filter(due_at__isnull=False).exists()
 
 
 @pytest.mark.parametrize(
