@@ -108,6 +108,7 @@ class Services:
             "JOB_LEASE_S": "3",
             "JOB_SWEEP_S": "1",
             "CRAWL_EVERY_S": "86400",
+            "RESCANS_AT_ONCE": "0",
         }
 
     def start(self, name: str, command: list[str], *, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:

@@ -21,6 +21,7 @@ from lifecycle.evidence.documents import judge_document
 from lifecycle.registry.models import Image
 from lifecycle.registry.platforms import platforms_of
 from lifecycle.sbom import brought, lists
+from lifecycle.sbom.blind_spots import blind_spots
 from lifecycle.sbom.differences import differences
 from lifecycle.sbom.documents import DOCUMENT_MAX, DocumentRefused, read_document
 from lifecycle.sbom.models import PackageList
@@ -84,8 +85,14 @@ class ImageSbomSerializer(serializers.Serializer[Source]):
     withdrawn_by = serializers.CharField(allow_null=True, help_text="User who withdrew it")
 
 
+class BlindSpotSerializer(serializers.Serializer[Any]):
+    image_digest = serializers.CharField(help_text="The platform manifest that it is about")
+    text = serializers.CharField(help_text="One sentence")
+
+
 class ImageSbomsSerializer(serializers.Serializer[Any]):
     results = ImageSbomSerializer(many=True)
+    blind_spots = BlindSpotSerializer(many=True, help_text="What our own scan cannot see")
 
 
 class DifferenceSerializer(serializers.Serializer[Any]):
@@ -127,8 +134,13 @@ class ImageSbomsView(APIView):
     def get(self, request: Request, digest: str) -> Response:
         """List the SBOMs of the image, of all platforms of an index, and which of them are used."""
         image = image_for(caller(request), digest)
-        found = sources_of(caller(request), platforms_of(image))
-        return Response(ImageSbomsSerializer({"results": found}).data)
+        platforms = platforms_of(image)
+        spots = blind_spots(platforms)
+        document = {
+            "results": sources_of(caller(request), platforms),
+            "blind_spots": [{"image_digest": one.digest, "text": text} for one in platforms for text in spots[one.pk]],
+        }
+        return Response(ImageSbomsSerializer(document).data)
 
     @extend_schema(
         operation_id="image_sbom_send",

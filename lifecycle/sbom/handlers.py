@@ -16,10 +16,11 @@ from lifecycle.core.types import Digest
 from lifecycle.events import subscribe
 from lifecycle.jobs.handlers import JobRun, Postponed, handler
 from lifecycle.jobs.models import Job
+from lifecycle.jobs.schedule import every
 from lifecycle.oci.client import BlobUnknown, ManifestUnknown
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, RepositoryImage
-from lifecycle.sbom import scanner, services
+from lifecycle.sbom import rescans, scanner, services
 from lifecycle.sbom.clamd import Clamd
 from lifecycle.sbom.contents import ContentReader
 from lifecycle.sbom.kinds import SCAN
@@ -45,6 +46,8 @@ def scan(run: JobRun) -> None:
     if image is None or (services.is_scanned(image) and not again):
         run.log("Nothing to do. The image is already scanned, or no longer exists.")
         return
+    if why := run.job.payload.get("why"):
+        run.log(f"Scanned again: {why}.")
     try:
         content = _read_anywhere(run, image)
     except RegistryUnavailable as error:
@@ -117,3 +120,9 @@ def scan_new_image(event: events.ImageIngested) -> None:
 def scan_again(event: events.UnscannedImagePushed) -> None:
     """Retry a failed scan after a push, because the image may not have been in any repository before."""
     services.queue_scan(event.image_id)
+
+
+@every(60, "rescans")
+def queue_rescans() -> None:
+    """Queue a few scans that would give more."""
+    rescans.queue_rescans()

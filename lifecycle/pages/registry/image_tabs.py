@@ -41,6 +41,7 @@ from lifecycle.pages.trust.page_queries import signatures_shown
 from lifecycle.promotion.gates import BEFORE
 from lifecycle.registry.models import Image, Layer, Repository
 from lifecycle.registry.queries import Location, locations_of, metadata_of
+from lifecycle.sbom.blind_spots import blind_spots
 from lifecycle.sbom.brought import why_not_send
 from lifecycle.sbom.differences import differences
 from lifecycle.sbom.lists import own_list
@@ -294,6 +295,7 @@ def _sboms_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     compared = compared or next(iter(brought_ones), None)
     return {
         "sources": sources,
+        "blind_spots": blind_spots([image])[image.pk],
         "compared": compared,
         "difference": differences(compared.row, own) if compared and compared.row and own else None,
         "has_own": own is not None,
