@@ -55,6 +55,7 @@ def harbour(transactional_db: None) -> dict[str, Any]:
         signing.create_key(name, actor=reader)
     signing.retire_key("release-2026", actor=reader)
     made["pages"] = [
+        "/due-dates/",
         "/signing-keys/",
         "/signing-keys/release-2027/retire/",
         "/teams/",

@@ -1,0 +1,88 @@
+"""The whole way, without made-up rows: a scan, feeds that change on disk, and what teams are told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.db import transaction
+
+from accounts.queries import system_user
+from lifecycle.advisories.exploit_sync import sync_exploits
+from lifecycle.alerts import passes
+from lifecycle.alerts.models import Alert
+from lifecycle.core import clock
+from lifecycle.jobs import running
+from lifecycle.jobs.models import Job
+from lifecycle.sbom import services
+from lifecycle.sbom.packages import Package
+from lifecycle.sbom.services import Content
+from tests.factories import dock
+from tests.factories.advisories import Export, record
+
+pytestmark = pytest.mark.django_db
+OPENSSL = "pkg:deb/debian/openssl@3.0.11-1?distro=debian-12"
+ZLIB = "pkg:deb/debian/zlib1g@1.2.13?distro=debian-12"
+LATE = "2026-11-30T00:00:00Z"
+
+
+def scan(name, *purls):
+    image = dock.image(name, layers=1)
+    dock.push(dock.repository("shop/api"), image, name)
+    services.store({image.pk: Content([Package(purl) for purl in purls])}, actor=system_user())
+    for job in Job.objects.filter(kind="match", state="waiting"):
+        running.run(job.pk)
+    return image
+
+
+def look():
+    with transaction.atomic():
+        return sorted((row.kind, row.vulnerability) for row in passes.look_now(clock.now()))
+
+
+def kev(path, *cves):
+    listed = [
+        {"cveID": cve, "dateAdded": "2026-11-01", "vendorProject": "x", "product": "x", "vulnerabilityName": "x",
+         "shortDescription": "x", "requiredAction": "x", "dueDate": "2026-11-22",
+         "knownRansomwareCampaignUse": "Unknown"}
+        for cve in cves
+    ]  # fmt: skip
+    document = {"title": "x", "catalogVersion": "2026.11.01", "dateReleased": "2026-11-01T00:00:00.000Z",
+                "count": len(listed), "vulnerabilities": listed}  # fmt: skip
+    path.write_text(json.dumps(document))
+    sync_exploits("kev", str(path), feed_name="kev", actor=system_user())
+
+
+def test_teams_are_told_the_difference_and_nothing_else(tmp_path):
+    export = Export(tmp_path / "export")
+    passes.remember_all(clock.now(), lambda function: function())
+    scan("1.0", OPENSSL)
+    export.put("Debian", record("CVE-2026-0001"))
+    assert export.sync().packages_rematched == 1
+    assert look() == []  # the first load of the feed
+    export.put("Debian", record("CVE-2026-0002"))
+    export.sync()
+    assert look() == [("finding.new", "CVE-2026-0002")]
+    export.sync()
+    assert look() == []
+
+    scan("2.0", OPENSSL, ZLIB)  # a new image with a new package
+    export.put("Debian", record("CVE-2026-0003", "zlib", fixed="1.3"))
+    scan("3.0", "pkg:deb/debian/openssl@3.0.12-1?distro=debian-12")
+    assert look() == []  # what a scan of a new image finds
+
+    kev(tmp_path / "kev.json", "CVE-2026-0001")
+    assert look() == []  # the first list
+    kev(tmp_path / "kev.json", "CVE-2026-0001", "CVE-2026-0002")
+    assert look() == [("finding.exploited", "CVE-2026-0002")]
+    severe = [{"type": "CVSS_V3", "score": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"}]
+    export.put("Debian", record("CVE-2026-0001", modified=LATE, severity=severe))
+    export.sync()
+    assert ("finding.worsened", "CVE-2026-0001") in look()
+
+    export.put("Debian", record("CVE-2026-0002", modified=LATE, fixed="3.0.10-1"))  # it was never affected
+    export.sync()
+    look()
+    states = dict(Alert.objects.filter(vulnerability="CVE-2026-0002").values_list("kind", "state"))
+    assert states == {"finding.new": "resolved", "finding.exploited": "resolved", "finding.fixed": "resolved"}
+    assert {row.images for row in Alert.objects.filter(kind="finding.worsened")} == {3}
