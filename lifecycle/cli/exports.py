@@ -18,6 +18,7 @@ FORMATS: Final = {
     "packages-csv": "packages.csv",
     "findings-csv": "findings.csv",
     "findings-json": "findings.json",
+    "sarif": "sarif.json",
     "openvex": "openvex.json",
     "cyclonedx-vex": "vex.cdx.json",
 }

@@ -15,6 +15,7 @@ from lifecycle.core.cells import cell
 from lifecycle.core.errors import NotFound
 from lifecycle.evidence.due import with_due_dates
 from lifecycle.evidence.findings import Finding, findings_of_image, unscanned
+from lifecycle.evidence.sarif import sarif
 from lifecycle.evidence.spdx import spdx_document
 from lifecycle.evidence.vex_export import cyclonedx_vex, openvex
 from lifecycle.registry.models import Image
@@ -144,6 +145,10 @@ def _findings_json(image: Image, metadata: Record, reader: User | None) -> Itera
     return iter([orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"])
 
 
+def _sarif(image: Image, _metadata: Record, reader: User | None) -> Iterator[bytes]:
+    return sarif(image, findings_of_image(image, reader=reader))
+
+
 def _csv(fields: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
     """Yield the lines of a CSV file. No cell is a formula for a spreadsheet."""
     yield _line(fields)
@@ -165,6 +170,7 @@ EXPORTS: Final[dict[str, tuple[str, Callable[[Image, Record, User | None], Itera
     "packages.csv": ("text/csv; charset=utf-8", _packages_csv),
     "findings.csv": ("text/csv; charset=utf-8", _findings_csv),
     "findings.json": ("application/json", _findings_json),
+    "sarif.json": ("application/sarif+json", _sarif),
     "openvex.json": ("application/openvex+json", _openvex),
     "vex.cdx.json": ("application/vnd.cyclonedx+json", _cyclonedx_vex),
 }

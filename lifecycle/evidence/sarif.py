@@ -1,0 +1,111 @@
+"""The findings of an image as SARIF 2.1.0, for the code scanning pages of GitHub, GitLab and others.
+
+https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+from urllib.parse import quote
+
+import orjson
+from django.conf import settings
+
+from lifecycle.core.version import version
+from lifecycle.evidence.findings import OPEN_STATES, Finding
+from lifecycle.registry.models import Image
+
+_SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
+_LEVELS: Final = {"critical": "error", "high": "error", "medium": "warning", "low": "note", "none": "note"}
+# GitHub sorts by this number, in the steps of CVSS. A severity that nobody knows has none.
+_SCORES: Final = {"critical": "9.5", "high": "8.0", "medium": "5.5", "low": "2.0", "none": "0.0"}
+_UNJUDGED: Final = "unjudged-package"
+
+
+def sarif(image: Image, findings: Iterable[Finding]) -> Iterator[bytes]:
+    """Yield the document. What could not be judged is a result of kind `open`; what VEX decided is suppressed."""
+    found = list(findings)
+    rules: dict[str, dict[str, Any]] = {}
+    for finding in found:
+        rule = _rule(finding)
+        known = rules.setdefault(rule["id"], rule)
+        if _score(rule) > _score(known):  # a vulnerability is as severe as in the worst package
+            rules[rule["id"]] = rule
+    order = {name: number for number, name in enumerate(rules)}
+    run = {
+        "tool": {
+            "driver": {
+                "name": "Gravingdock",
+                "version": version(),
+                "informationUri": settings.PUBLIC_URL,
+                "rules": list(rules.values()),
+            }
+        },
+        "automationDetails": {"id": f"gravingdock/{image.digest}"},
+        "results": [_result(image, finding, order) for finding in found],
+    }
+    document = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
+    yield orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"
+
+
+def _rule_id(finding: Finding) -> str:
+    return finding.vulnerability or finding.advisory or _UNJUDGED
+
+
+def _rule(finding: Finding) -> dict[str, Any]:
+    name = _rule_id(finding)
+    if finding.advisory is None:
+        text = "A package that no advisory could be compared with. Its findings are unknown."
+        return {"id": name, "shortDescription": {"text": text}}
+    properties: dict[str, Any] = {"tags": ["security", "vulnerability"], "severity": finding.severity}
+    if finding.severity in _SCORES:
+        properties["security-severity"] = _SCORES[finding.severity]
+    return {
+        "id": name,
+        "shortDescription": {"text": f"{name} ({finding.severity})"},
+        "helpUri": f"https://osv.dev/vulnerability/{quote(finding.advisory, safe='')}",
+        "properties": properties,
+    }
+
+
+def _score(rule: dict[str, Any]) -> float:
+    return float(rule.get("properties", {}).get("security-severity", -1.0))
+
+
+def _result(image: Image, finding: Finding, order: dict[str, int]) -> dict[str, Any]:
+    name = _rule_id(finding)
+    is_open = finding.state in OPEN_STATES
+    is_unknown = finding.state == "unknown"
+    result: dict[str, Any] = {
+        "ruleId": name,
+        "ruleIndex": order[name],
+        "kind": "open" if is_unknown else "fail",
+        # 3.27.10: a result that is not "fail" has no level. A severity that nobody knows is no note.
+        "level": "none" if is_unknown else _LEVELS.get(finding.severity, "warning"),
+        "message": {"text": _text(finding)},
+        "locations": [
+            {
+                # There is no file: the image is the artifact, and the package is where in it.
+                "physicalLocation": {
+                    "artifactLocation": {"uri": image.digest.replace(":", "/")},
+                    "region": {"startLine": 1},
+                },
+                "logicalLocations": [{"fullyQualifiedName": finding.purl, "kind": "module"}],
+            }
+        ],
+        "partialFingerprints": {"vulnerabilityAndPackage/v1": f"{name} {finding.purl}"},
+    }
+    if not is_open and not is_unknown:
+        said = finding.vex.as_json() if finding.vex is not None else {}
+        why = said.get("justification") or said.get("reason") or finding.state
+        result["suppressions"] = [{"kind": "external", "status": "accepted", "justification": str(why)}]
+    return result
+
+
+def _text(finding: Finding) -> str:
+    if finding.advisory is None:
+        return f"{finding.purl} could not be judged: {finding.reason}."
+    fix = f"fixed in {finding.fixed_version}" if finding.fixed_version else "no fix available"
+    more = f" It is unknown: {finding.reason}." if finding.state == "unknown" else ""
+    return f"{finding.purl} is affected by {_rule_id(finding)}, severity {finding.severity}: {fix}.{more}"
