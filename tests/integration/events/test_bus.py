@@ -62,7 +62,7 @@ def test_collected_returns_only_events_of_its_block(received):
 
 def test_every_event_has_a_subscriber_or_is_collected():
     without_subscriber = {kind.__name__ for kind, functions in events.subscriptions().items() if not functions}
-    assert without_subscriber == {"DerivationsChanged"}  # import_inventory counts these
+    assert without_subscriber == set()
 
 
 def test_events_command_lists_events_and_subscribers():
