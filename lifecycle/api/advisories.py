@@ -54,6 +54,7 @@ class AdvisorySerializer(serializers.Serializer[Any]):
 class AffectedPackageSerializer(serializers.Serializer[Any]):
     purl = serializers.CharField(help_text="As the SBOM has it")
     fixed_version = serializers.CharField(help_text="The version that fixes it; empty where none is known")
+    vex = serializers.CharField(help_text="Status of the VEX statement that counts in this image; empty without")
 
 
 class AffectedImageSerializer(serializers.Serializer[Any]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from lifecycle.registry.models import Image
 from lifecycle.registry.queries import Location, locations_of
 from lifecycle.sbom.models import InventoryPackage, PackageVersion
 from lifecycle.search.queries import carriers
+from lifecycle.vex.models import VexEffect
 
 _RECORDS_MAX: Final = 50  # records of one vulnerability; many distributions and languages have their own
 
@@ -51,7 +53,7 @@ class CarrierRow:
 
     image: Image
     place: Location | None
-    packages: list[Any] = field(default_factory=list)  # PackageVersion with `fixed_version`, or without
+    packages: list[Any] = field(default_factory=list)  # PackageVersion with `vex` and perhaps `fixed_version`
 
 
 def vulnerability(osv_id: str) -> Vulnerability | None:
@@ -90,7 +92,8 @@ def carrier_rows(
 ) -> list[CarrierRow]:
     """Return `images` with their location and those of `packages` that they have; with `records`, with the fix.
 
-    Five queries for any number of images.
+    `vex` of a package is the status of the VEX statement that counts in this image; "" for none. Six queries for any
+    number of images, five without records.
     """
     wanted = set(packages)
     add_covers(images)
@@ -101,6 +104,7 @@ def carrier_rows(
     held: dict[int, set[int]] = defaultdict(set)
     for image_id, package_id in inside:
         held[image_id].add(package_id)
+    states = _states_in(images, {record.vulnerability for record in records})
     rows = PackageVersion.objects.in_bulk({pk for ids in held.values() for pk in ids})
     fixes: dict[int, str] = {}
     ids = [record.pk for record in records]
@@ -113,7 +117,25 @@ def carrier_rows(
         CarrierRow(
             image,
             places.get(image.pk),
-            sorted((rows[pk] for pk in held[image.pk]), key=lambda row: (row.name, row.version)),
+            sorted(
+                (_with_state(rows[pk], states.get((image.pk, pk), "")) for pk in held[image.pk]),
+                key=lambda row: (row.name, row.version),
+            ),
         )
         for image in images
     ]
+
+
+def _states_in(images: list[Image], vulnerabilities: set[str]) -> dict[tuple[int, int], str]:
+    """Return {(image, package version): status of the VEX statement that counts for one of these vulnerabilities}."""
+    if not vulnerabilities or not images:
+        return {}
+    rows = VexEffect.objects.filter(image__in=[image.pk for image in images], vulnerability__in=vulnerabilities)
+    found = rows.values_list("image_id", "package_id", "statement__status")
+    return {(image_id, package_id): status for image_id, package_id, status in found}
+
+
+def _with_state(package: PackageVersion, state: str) -> PackageVersion:
+    found = copy(package)  # other images have it too
+    found.vex = state  # type: ignore[attr-defined]  # for the template alone
+    return found

@@ -1,4 +1,4 @@
-"""Decisions end by themselves, and attestations of images are read."""
+"""Decisions end by themselves, people are told about them, and attestations of images are read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from lifecycle import events
 from lifecycle.events import subscribe
 from lifecycle.jobs.schedule import every
 from lifecycle.vex import attached, services
+from lifecycle.vex.telling import tell_about_decision
 
 
 @every(30, "vex")
@@ -24,3 +25,9 @@ def read_attestations(event: events.AttestationsRead) -> None:
 def trust_again(event: events.TrustChanged) -> None:
     """Look again at whom to trust."""
     attached.trust_again()
+
+
+@subscribe(events.AuditRecorded)
+def tell_people(event: events.AuditRecorded) -> None:
+    """Tell those who can approve a decision, and its author, what happened."""
+    tell_about_decision(event)

@@ -12,6 +12,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.queries import covered, repositories_visible_to, teams_visible_to
+from lifecycle.authority.rights import is_above_grants
 from lifecycle.registry.models import RepositoryImage
 from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
 
@@ -33,6 +34,17 @@ def decisions_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[
         | Q(scope=VexStatement.Scope.ALL)
         | Q(scope=VexStatement.Scope.TEAM, team__in=teams_visible_to(actor))
     )
+
+
+def decisions_in_inbox(actor: User) -> QuerySet[VexStatement]:
+    """Return the decisions that wait for `actor` as a second person."""
+    if not actor.is_person:
+        return VexStatement.objects.none()
+    rows = decisions_visible_to(actor, Verb.WAIVER_APPROVE)
+    if is_above_grants(actor):
+        everywhere = VexStatement.objects.filter(document=None, scope=VexStatement.Scope.ALL)
+        rows = decisions_visible_to(actor).filter(Q(pk__in=rows.values("pk")) | Q(pk__in=everywhere.values("pk")))
+    return rows.filter(state=VexStatement.State.REQUESTED).exclude(author=actor)
 
 
 def documents_visible_to(actor: User) -> QuerySet[VexDocument]:

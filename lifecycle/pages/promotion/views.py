@@ -62,6 +62,7 @@ from lifecycle.promotion.release_sets import mark_sets_seen
 from lifecycle.promotion.rollback import earlier_images, request_rollback, why_not_roll_back
 from lifecycle.promotion.verification import why_not_confirm
 from lifecycle.registry.models import Image
+from lifecycle.vex.queries import decisions_in_inbox
 
 _INBOX_MAX: Final = 50  # requests to vote on, on one page; the rest appears as these are decided
 _SIDE_MAX: Final = 10  # rows of each other list
@@ -83,12 +84,13 @@ def _lists(user: User) -> dict[str, Any]:
         page_queries.failed_of(user).order_by("-pk")[: _SIDE_MAX + 1],
         page_queries.decided_lately_by(user).order_by("-pk")[: _SIDE_MAX + 1],
     )
-    failed_jobs, waves, debts, sets, waivers = _rarely_filled(
+    failed_jobs, waves, debts, sets, waivers, decisions = _rarely_filled(
         (page_queries.failed_jobs_of(user).order_by("-pk"), _SIDE_MAX + 1),
         (waves_to_confirm(user).order_by("-pk"), _SIDE_MAX),
         (debts_to_settle(user), _SIDE_MAX),
         (sets_for_inbox(user).order_by("-pk"), _SIDE_MAX),
         (waivers_in_inbox(user).order_by("until", "pk"), _SIDE_MAX),
+        (decisions_in_inbox(user).order_by("pk"), _SIDE_MAX),
     )
     images = counts_of([wave.pk for wave in waves], repositories_visible_to(user))
     listed = [*to_decide, *to_execute, *results, *failed, *decided]
@@ -106,19 +108,21 @@ def _lists(user: User) -> dict[str, Any]:
         "decided_count": _capped(len(decided)),
         "waves": [(wave, images[wave.pk]) for wave in waves],
         "waivers": waivers,
+        "decisions": decisions,
         "debts": debts,
         "sets": sets,
         "failed_jobs": failed_jobs[:_SIDE_MAX],
         "failed_count": _capped(max(len(failed), len(failed_jobs), min(len(failed) + len(failed_jobs), _SIDE_MAX))),
         "next_deadline": min((item.approve_by for item in to_decide), default=None),
         "listed": listed,
-        "is_empty": not (listed or failed_jobs or waves or waivers or debts or sets),
+        "is_empty": not (listed or failed_jobs or waves or waivers or decisions or debts or sets),
     }
     parts = [
         *((item.pk, item.state, item.judged_at) for item in listed),
         *((wave.pk, wave.state) for wave in waves),
         *(job.pk for job in failed_jobs),
         *((waiver.pk, waiver.state) for waiver in waivers),
+        *(row.pk for row in decisions),
         *(item.pk for item in debts),
         *((item.pk, item.state) for item in sets),
         *(row.states for row in rows.values()),

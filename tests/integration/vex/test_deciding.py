@@ -15,6 +15,7 @@ from lifecycle.evidence import handlers as evidence
 from lifecycle.evidence.risk import refresh_risk
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
+from lifecycle.notices.models import InboxItem
 from lifecycle.registry.models import Image
 from lifecycle.vex import documents, services
 from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
@@ -234,8 +235,20 @@ def test_pages_api_and_command_line_decide(fleet, run, tmp_path):
     assert (wrong.status_code, "Choose a justification" in wrong.content.decode()) == (422, True)
     made = shop.post("/vex/new/", form | {"justification": "component_not_present"})
     pk = int(made.url.rstrip("/").rpartition("/")[2])
-    browser(fleet["approver"]).post(f"/vex/{pk}/approve/", {"reason": "yes"})
+    approver = browser(fleet["approver"])
+    assert f"/vex/{pk}/" in approver.get("/inbox/").content.decode()  # in their inbox
+    asked = InboxItem.objects.filter(notice__topic="vex.asked")
+    assert set(asked.values_list("person__username", flat=True)) == {"approver", "shop-dev"}
+    approver.post(f"/vex/{pk}/approve/", {"reason": "yes"})
     assert suppressed(api) == [[CVE]]
+    told = InboxItem.objects.get(notice__topic="vex.decided")
+    assert (told.person, told.notice.text) == (guard, "approver approved it. Reason: yes")
+    # The notice still names it, but the list of what to decide does not.
+    assert f'href="/vex/{pk}/">VEX-' not in approver.get("/inbox/").content.decode()
+    affected = Caller(guard).get(f"advisories/{CVE}/images/").json()["results"]
+    assert {row["repository"]: row["packages"][0]["vex"] for row in affected} == {
+        "shop/api:1.0": "not_affected", "shop/worker:1.0": "", "shop/static:1.0": "",
+    }  # fmt: skip
     shown = shop.get(page).content.decode()
     for text in ("Not affected", "No TLS.", "not counted as open"):
         assert text in shown
