@@ -332,6 +332,8 @@ DEFAULT_FROM_EMAIL = env.text("MAIL_FROM", "") or f"Gravingdock <gravingdock@{_p
 
 # --- scans and builds -------------------------------------------------------------------------------------------------
 SYFT = env.text("SYFT", "")  # path of syft; if empty, syft from PATH or from the Python package
+# JSON file with the ends of support of distributions and runtimes, instead of the shipped table; read when it changes
+END_OF_LIFE_FILE = env.text("END_OF_LIFE_FILE", "")
 # Images that are scanned again each minute where that gives more, such as after an update of syft; 0: none
 RESCANS_AT_ONCE = env.integer("RESCANS_AT_ONCE", 3)
 # ClamAV daemon that looks for malware in images: unix:/run/clamav/clamd.ctl or tcp://host:3310; none if empty

@@ -24,6 +24,7 @@ from lifecycle.sbom import brought, lists
 from lifecycle.sbom.blind_spots import blind_spots
 from lifecycle.sbom.differences import differences
 from lifecycle.sbom.documents import DOCUMENT_MAX, DocumentRefused, read_document
+from lifecycle.sbom.end_of_life import supports_of
 from lifecycle.sbom.models import PackageList
 from lifecycle.trust.sboms import Source, sources_of
 
@@ -90,9 +91,18 @@ class BlindSpotSerializer(serializers.Serializer[Any]):
     text = serializers.CharField(help_text="One sentence")
 
 
+class SupportSerializer(serializers.Serializer[Any]):
+    image_digest = serializers.CharField(help_text="The platform manifest that it is about")
+    name = serializers.CharField(help_text="Distribution or runtime, such as debian or python")
+    version = serializers.CharField(help_text="Its version in the image")
+    ends_on = serializers.DateField(allow_null=True, help_text="Last day of free security support; null: not known")
+    is_over = serializers.BooleanField(allow_null=True, help_text="Whether it has ended; null: not known")
+
+
 class ImageSbomsSerializer(serializers.Serializer[Any]):
     results = ImageSbomSerializer(many=True)
     blind_spots = BlindSpotSerializer(many=True, help_text="What our own scan cannot see")
+    support = SupportSerializer(many=True, help_text="Until when distribution and recognised runtimes are supported")
 
 
 class DifferenceSerializer(serializers.Serializer[Any]):
@@ -135,10 +145,13 @@ class ImageSbomsView(APIView):
         """List the SBOMs of the image, of all platforms of an index, and which of them are used."""
         image = image_for(caller(request), digest)
         platforms = platforms_of(image)
-        spots = blind_spots(platforms)
+        spots, supports = blind_spots(platforms), supports_of(platforms)
         document = {
             "results": sources_of(caller(request), platforms),
             "blind_spots": [{"image_digest": one.digest, "text": text} for one in platforms for text in spots[one.pk]],
+            "support": [
+                {"image_digest": one.digest, **each.as_json()} for one in platforms for each in supports[one.pk]
+            ],
         }
         return Response(ImageSbomsSerializer(document).data)
 

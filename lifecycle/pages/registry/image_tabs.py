@@ -44,6 +44,7 @@ from lifecycle.registry.queries import Location, locations_of, metadata_of
 from lifecycle.sbom.blind_spots import blind_spots
 from lifecycle.sbom.brought import why_not_send
 from lifecycle.sbom.differences import differences
+from lifecycle.sbom.end_of_life import supports_of
 from lifecycle.sbom.lists import own_list
 from lifecycle.sbom.models import Sbom
 from lifecycle.trust.sboms import sources_of
@@ -133,9 +134,13 @@ def who_can_fix(shares: list[LayerShare], bases: list[BaseLine], own: str, hidde
 
 
 def _overview_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Return the creation time of the latest SBOM that decides."""
+    """Return the creation time of the latest SBOM that decides, and until when parts of the image are supported."""
     used = Sbom.objects.filter(Q(package_list=None) | Q(package_list__is_used=True), image=context["image"])
-    return {"newest_sbom_at": used.aggregate(at=Max("created_at"))["at"]}
+    image: Image = context["image"]
+    return {
+        "newest_sbom_at": used.aggregate(at=Max("created_at"))["at"],
+        "supports": supports_of([image])[image.pk],
+    }
 
 
 def _configuration_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
