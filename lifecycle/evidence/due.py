@@ -13,7 +13,7 @@ from lifecycle.advisories.exploits import exploit_sql
 from lifecycle.advisories.models import Match
 from lifecycle.core.severities import COUNTED, NONE, SEVERITIES, UNKNOWN
 from lifecycle.evidence.findings import OPEN_STATES, Finding
-from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL, not_suppressed_sql
+from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL, not_suppressed_everywhere_sql, not_suppressed_sql
 from lifecycle.policies.due_dates import due_dates
 from lifecycle.policy.due_dates import DueFact, DueRow, Exposure, due_at
 from lifecycle.registry.models import Image
@@ -151,6 +151,7 @@ WITH deadline AS MATERIALIZED (
 _OVERDUE: Final = f"""
 {_DUE}
 SELECT package_id, vulnerability, severity, exposure, at FROM due WHERE at < %(now)s
+  AND {not_suppressed_everywhere_sql("due.package_id", "due.vulnerability")}
 ORDER BY vulnerability, package_id, exposure
 """  # noqa: S608 -- only constants of our modules are inserted
 # Images in use: a tag points to them, or an environment holds them.

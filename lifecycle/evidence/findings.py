@@ -220,7 +220,7 @@ def findings_of_purls(
             aliases=aliases[verdict.osv_id],
             fixed_version=verdict.fixed_version or None,
             severity=verdict.severity,
-            state=verdict.state if statement is None or statement.status == "affected" else statement.status,
+            state=_state_of(verdict, statement),
             reason=verdict.reason,
             severity_source=verdict.severity_source,
             exploit=None if each_record else together(verdict.cves, known).as_json(feeds),
@@ -235,6 +235,13 @@ def findings_of_purls(
         if reason:
             out[purl, ""] = Finding(purl, None, (), None, "unknown", "unknown", reason)
     return [out[key] for key in sorted(out)]
+
+
+def _state_of(verdict: PackageVerdict, statement: Decided | None) -> str:
+    """Return the state of a finding. Nothing but a statement that suppresses it makes an unknown one known."""
+    if statement is None or statement.status == "affected":
+        return verdict.state
+    return verdict.state if verdict.state == Match.State.UNKNOWN and not statement.suppresses else statement.status
 
 
 def findings_of_image(image: Image, *, each_record: bool = False, reader: User | None = None) -> list[Finding]:

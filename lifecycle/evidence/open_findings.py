@@ -41,6 +41,18 @@ def not_suppressed_sql(image: str, package: str, vulnerability: str) -> str:
     )
 
 
+def not_suppressed_everywhere_sql(package: str, vulnerability: str) -> str:
+    """Return the SQL condition that a finding of a package version is not suppressed in every image that has it."""
+    return f"""
+        (NOT EXISTS (SELECT FROM lifecycle_vexeffect effect WHERE effect.package_id = {package}
+                     AND effect.vulnerability = {vulnerability} AND effect.suppresses)
+         OR EXISTS (SELECT FROM lifecycle_inventorypackage ip
+                    JOIN lifecycle_imageinventory ii ON ii.inventory_id = ip.inventory_id
+                    WHERE ip.package_id = {package}
+                      AND {not_suppressed_sql("ii.image_id", package, vulnerability)}))
+    """  # noqa: S608 -- the arguments are constants of our modules
+
+
 def preference(verdict: PackageVerdict) -> tuple[bool, bool, int, int]:
     """Return the sort key of verdicts about one advisory id and one package version, preferred first."""
     is_unknown = verdict.state == Match.State.UNKNOWN

@@ -32,13 +32,16 @@ ENDED: Final = register(
 
 
 def tell_about_decision(event: AuditRecorded) -> None:
-    """Tell people about an event of the audit log, if it is one about a decision that somebody wants to know."""
+    """Tell people about an event of the audit log, if it is one about a decision that somebody wants to know.
+
+    A notice is about a repository or a team. Decisions about all images are in the inbox of the admins.
+    """
     teller = _TELLERS.get(event.action)
     if teller is None or event.subject_kind != "vexstatement" or event.subject_id is None:
         return
     rows = VexStatement.objects.select_related("team", "repository__team", "author", "decided_by", "document")
     row = rows.filter(pk=event.subject_id).first()
-    if row is not None:
+    if row is not None and row.team is not None:
         teller(row, event)
 
 
@@ -74,12 +77,11 @@ def _thread(row: VexStatement) -> str:
 
 
 def who_can_approve(row: VexStatement) -> set[int]:
-    """Return who can approve a decision: has the right, and counts as a second person. Of all images: the admins."""
+    """Return who can approve a decision of a team: has the right, and counts as a second person."""
     if row.team is None:
-        people = User.objects.filter(is_superuser=True, is_active=True, kind=User.Kind.PERSON)
-    else:
-        family = row.repository.family if row.repository is not None else None
-        people = people_who(Verb.WAIVER_APPROVE, team=row.team, family=family)
+        return set()
+    family = row.repository.family if row.repository is not None else None
+    people = people_who(Verb.WAIVER_APPROVE, team=row.team, family=family)
     authors = [row.author_id] if row.author_id is not None else []
     return set(counted_voters(people, authors).exclude(pk__in=authors).values_list("pk", flat=True))
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from accounts.models import User
 from accounts.queries import system_user
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
@@ -170,6 +171,20 @@ def test_scopes_of_a_team_and_of_all_images(fleet, settings):
         running.run(pk)
     assert set(Job.objects.filter(kind="apply_vex").values_list("state", flat=True)) == {"succeeded"}
     assert list(VexEffect.objects.order_by("pk").values_list("pk", flat=True)) == before
+
+
+def test_two_admins_decide_about_all_images(fleet):
+    first, second = (User.objects.create_superuser(name, password="dock-side-pass") for name in ("boss", "chief"))
+    made = services.decide(CVE, "false_positive", actor=first, scope="all", reason="Not this product.")
+    assert f"/vex/{made.pk}/" in browser(second).get("/inbox/").content.decode()
+    with pytest.raises(NotPermitted, match="Someone else"):
+        services.approve(made.pk, actor=first)
+    with pytest.raises(NotPermitted, match="Only admins"):
+        services.approve(made.pk, actor=fleet["approver"])
+    services.approve(made.pk, actor=second)
+    assert suppressed(fleet["api"]) == [[CVE]]
+    services.withdraw(made.pk, actor=first, reason="It is.")
+    assert suppressed(fleet["api"]) == [[]]
 
 
 def test_many_images_are_left_to_the_job(fleet, settings, monkeypatch):

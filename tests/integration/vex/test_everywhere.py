@@ -9,9 +9,11 @@ import pytest
 from django.db import transaction
 from freezegun import freeze_time
 
+from accounts.queries import system_user
 from lifecycle.advisories.models import AffectedInterval, Match
 from lifecycle.comparison.queries import compare
 from lifecycle.core import clock
+from lifecycle.evidence.due import count_overdue, overdue_pairs
 from lifecycle.evidence.exporting import export
 from lifecycle.evidence.findings import (
     diff_of_images,
@@ -24,6 +26,7 @@ from lifecycle.evidence.findings import (
 from lifecycle.evidence.policy_facts import facts_of_images
 from lifecycle.evidence.risk import refresh_risk
 from lifecycle.pages.registry.findings import findings_by_layer, findings_of
+from lifecycle.policy.due_dates import DueRow
 from lifecycle.policy.facts import Need
 from lifecycle.registry.models import Image
 from lifecycle.remedies import services as remedies
@@ -31,7 +34,7 @@ from lifecycle.remedies.models import Remedy
 from lifecycle.sbom.models import PackageVersion
 from lifecycle.versions import version_key
 from lifecycle.vex import handlers, services
-from lifecycle.vex.models import VexEffect
+from lifecycle.vex.models import VexEffect, VexStatement
 from lifecycle.vex.reading import parse
 from lifecycle.vex.types import Product
 from tests.factories import dock
@@ -93,6 +96,7 @@ def test_one_decision_is_seen_everywhere_and_ends_by_itself(fleet):
     assert before == dict.fromkeys(before, everything)
     counts = (api.critical_count, api.finding_count, api.fixable_count)
     assert sum(share.count for share in findings_by_layer(api)) == api.finding_count
+    overdue = count_overdue([DueRow(1)], clock.now() + timedelta(days=2))
     made = services.decide(
         CVE, "not_affected", actor=guard, scope="digest", repository=repository, digest=api.digest,
         justification="vulnerable_code_not_in_execute_path", reason="No TLS here.", package="pkg:deb/debian/libssl3",
@@ -130,6 +134,13 @@ def test_one_decision_is_seen_everywhere_and_ends_by_itself(fleet):
     assert CVE not in diff_of_images(worker, api).advisories.fixed
     assert {key.osv_id for key in unjudged_in([api.pk]).decided} == {CVE}
     assert "fixed" not in {line.change for line in compare(worker, api).findings if line.osv_id == CVE}
+    late = clock.now() + timedelta(days=2)
+    rows = [DueRow(1)]
+    assert count_overdue(rows, late).findings == overdue.findings - 1
+    services.decide(CVE, "fixed", actor=system_user(), scope="all", reason="Patched.")
+    assert CVE not in {pair.vulnerability for pair in overdue_pairs(rows, late)}
+    services.withdraw(VexStatement.objects.latest("pk").pk, actor=system_user())
+    assert CVE in {pair.vulnerability for pair in overdue_pairs(rows, late)}
     with freeze_time(clock.now() + timedelta(days=4)):
         handlers.end_decisions()
         assert open_everywhere(api, repository) == before
