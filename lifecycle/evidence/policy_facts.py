@@ -42,6 +42,7 @@ from lifecycle.quarantine.queries import covers_of
 from lifecycle.quarantine.types import Cover
 from lifecycle.registry.models import Image, MissingChild, Repository
 from lifecycle.registry.platforms import PlatformTree, trees_of
+from lifecycle.sbom.end_of_life import distribution_support
 from lifecycle.sbom.models import ImageLicences
 from lifecycle.trust.queries import base_trust, signature_facts
 
@@ -81,7 +82,7 @@ _EXPLOITED: Final = _FINDINGS_WITH.format(
 _PLATFORMS: Final = """
 SELECT id, digest, os, architecture, variant, config, labels, created_at, first_seen_at, scanned_at, scan_problem,
        package_count, dropped_count, unjudged_count, unjudged_reasons, critical_count, high_count, medium_count,
-       low_count, unknown_count, manifest <> '' AS is_known
+       low_count, unknown_count, distro, manifest <> '' AS is_known
 FROM lifecycle_image WHERE id = ANY(%s)
 """
 _HELD: Final = """
@@ -273,6 +274,7 @@ def _contents(read: _Read, tree: PlatformTree) -> ContentFacts | None:
 def _platform(read: _Read, name: str, pk: int) -> PlatformState:
     row = read.platforms[pk]
     config = row.config.get("config") if isinstance(row.config, dict) else None
+    support = distribution_support(row.distro)
     user = None
     if row.config:
         user = str(config.get("User") or "") if isinstance(config, dict) else ""
@@ -288,6 +290,8 @@ def _platform(read: _Read, name: str, pk: int) -> PlatformState:
         scan_problem=row.scan_problem if row.scanned_at is None else "",
         unjudged=judgement_of(row).why if row.scanned_at is not None else "",
         is_matched=pk not in read.waiting,
+        distro=row.distro if row.scanned_at is not None else None,
+        supported_until=support.ends_on if support is not None else None,
     )
 
 

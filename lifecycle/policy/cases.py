@@ -149,9 +149,16 @@ def _facts(record: dict[str, Any], now: datetime) -> ImageFacts:
 def _platform(item: dict[str, Any], ago: Any) -> PlatformState:
     ages = {"created_at": "age_days", "first_seen_at": "seen_days", "sbom_at": "sbom_days"}
     moments = {field: ago(item.pop(name, None)) for field, name in ages.items()}
+    days = item.pop("supported_days", None)
+    until = None if days is None else ago(-days).date()
     labels = {str(key): str(value) for key, value in item.pop("labels", {}).items()}
     return PlatformState(
-        item.pop("digest", _DIGEST), item.pop("platform", "linux/amd64"), labels=labels, **moments, **item
+        item.pop("digest", _DIGEST),
+        item.pop("platform", "linux/amd64"),
+        labels=labels,
+        supported_until=until,
+        **moments,
+        **item,
     )
 
 

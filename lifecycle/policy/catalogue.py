@@ -15,6 +15,7 @@ from lifecycle.policy import (
     rules_of_due_dates,
     rules_of_exploits,
     rules_of_licences,
+    rules_of_support,
     rules_of_trust,
 )
 from lifecycle.policy.facts import ImageFacts, Need
@@ -162,6 +163,17 @@ _BUILT: Final = (
         (_number("max_age_days", "Listed at most this many days ago", Stricter.LOWER, None),),
         frozenset(),
         rules.has_sbom,
+    ),
+    Kind(
+        "end_of_life",
+        "Distribution is supported",
+        "The distribution of each platform still gets free security updates, for some days at least.",
+        (
+            _number("min_days", "Supported for at least this many more days", Stricter.HIGHER, 0),
+            Parameter("accept_none", Type.FLAG, "Accept images without a distribution", Stricter.OFF, False),
+        ),
+        frozenset(),
+        rules_of_support.is_supported,
     ),
     Kind(
         "base_current",
@@ -371,7 +383,6 @@ _BUILT: Final = (
 )
 _WAITING: Final = (
     ("vex", "VEX statements", "VEX statements about findings"),
-    ("end_of_life", "Distribution is supported", "end-of-life dates of distributions"),
     ("pen_test", "No open pen-test finding", "pen-test findings"),
     ("running", "No worse than what runs", "reports of clusters about what runs"),
 )

@@ -30,6 +30,8 @@ NAMES: Final[Mapping[str, Mapping[str, str]]] = {
         "seen_days": "number of days since it was first pushed; absent while unknown",
         "sbom_days": "number of days since its packages were listed; absent while unknown",
         "unjudged": "text: what could not be judged, or empty",
+        "distro": "text: debian-12, or empty; absent while unknown",
+        "supported_days": "number of days that distro is still supported, negative after; absent while unknown",
     },
     "findings": {
         "advisory": "text: CVE-2026-1",
@@ -169,6 +171,10 @@ def _platforms(facts: ImageFacts) -> list[dict[str, Any]] | None:
         if platform.user is not None:
             record |= {"user": platform.user, "labels": {k: str(v) for k, v in platform.labels.items()}}
         record |= {name: facts.days_since(moment) for name, moment in moments.items() if moment is not None}
+        if platform.distro is not None:
+            record["distro"] = platform.distro
+        if platform.supported_until is not None:
+            record["supported_days"] = (platform.supported_until - facts.now.date()).days
         found.append(record)
     return found or None
 

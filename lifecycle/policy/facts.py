@@ -83,6 +83,8 @@ class PlatformState:
     scan_problem: str = ""
     unjudged: str = ""  # what could not be judged, as a phrase; "" when every package was
     is_matched: bool = True  # no package waits to be compared with the advisories
+    distro: str | None = None  # debian-12; "" for an image without one; None: not known
+    supported_until: date | None = None  # last day of the distribution's free support; None: not known
 
     @property
     def name(self) -> str:

@@ -83,7 +83,7 @@ def no_worse(facts: ImageFacts, values: Values) -> Outcome:
 
 def has_sbom(facts: ImageFacts, values: Values) -> Outcome:
     """The packages of each platform are listed, and the list is fresh."""
-    if (gap := _no_platforms(facts)) is not None:
+    if (gap := platforms_gap(facts)) is not None:
         return gap
     lacking = [platform for platform in facts.platforms if platform.sbom_at is None]
     broken = [platform for platform in lacking if platform.scan_problem]
@@ -135,7 +135,7 @@ def rebuilt_within(facts: ImageFacts, values: Values) -> Outcome:
 
 
 def _recent(facts: ImageFacts, values: Values, of: Callable[[PlatformState], datetime | None], verb: str) -> Outcome:
-    if (gap := _no_platforms(facts)) is not None:
+    if (gap := platforms_gap(facts)) is not None:
         return gap
     moments = [of(platform) for platform in facts.platforms]
     known = [moment for moment in moments if moment is not None]
@@ -151,7 +151,7 @@ def _recent(facts: ImageFacts, values: Values, of: Callable[[PlatformState], dat
 
 def not_root(facts: ImageFacts, values: Values) -> Outcome:
     """The configuration of each platform names a user that is not root."""
-    if (gap := _no_platforms(facts)) is not None:
+    if (gap := platforms_gap(facts)) is not None:
         return gap
     users = {platform.name: _user_of(platform) for platform in facts.platforms}
     root = [name for name, user in users.items() if user is not None and user in _ROOT]
@@ -178,7 +178,7 @@ def _user_of(platform: PlatformState) -> str | None:
 
 def has_labels(facts: ImageFacts, values: Values) -> Outcome:
     """Each platform has these labels, perhaps with a value that matches a pattern (`key=pattern`)."""
-    if (gap := _no_platforms(facts)) is not None:
+    if (gap := platforms_gap(facts)) is not None:
         return gap
     if any(platform.user is None for platform in facts.platforms):
         return unknown("The configuration of a platform is unknown.", BUILDER)
@@ -231,7 +231,7 @@ def soaked(facts: ImageFacts, values: Values) -> Outcome:
 
 def findings_gap(facts: ImageFacts, values: Values) -> Outcome | None:
     """Return the outcome while the findings are unknown, or when packages that could not be judged are not accepted."""
-    if (gap := _no_platforms(facts)) is not None:
+    if (gap := platforms_gap(facts)) is not None:
         return gap
     broken = [platform for platform in facts.platforms if platform.sbom_at is None and platform.scan_problem]
     if broken:
@@ -256,7 +256,7 @@ def with_unjudged(facts: ImageFacts, summary: str, **counts: int) -> Outcome:
     return accepted(f"{summary} {unclear[0].name}: {unclear[0].unjudged}. The rule accepts this.", **counts)
 
 
-def _no_platforms(facts: ImageFacts) -> Outcome | None:
+def platforms_gap(facts: ImageFacts) -> Outcome | None:
     if not facts.platforms:
         return unknown("No platform of this image is known.", "push the missing platforms")
     return None

@@ -8,6 +8,7 @@ from datetime import date
 import pytest
 
 from accounts.queries import system_user
+from lifecycle.evidence.policy_facts import facts_of_images
 from lifecycle.sbom import end_of_life
 from lifecycle.sbom.end_of_life import distribution_support, end_of, parse, supports_of, table
 from lifecycle.sbom.packages import Package
@@ -64,3 +65,8 @@ def test_an_image_has_the_support_of_its_distribution_and_runtimes(django_assert
         ("debian", "12", False), ("python", "3.8.2", True),
     ]  # fmt: skip
     assert found[bare.pk] == []
+    where = dock.repository("shop/api")
+    of_image, of_bare = facts_of_images([(image, where, None), (bare, where, None)], set())
+    (known,), (unknown,) = of_image.platforms, of_bare.platforms
+    assert (known.distro, known.supported_until) == ("debian-12", date(2028, 6, 30))
+    assert (unknown.distro, unknown.supported_until) == (None, None)  # not scanned

@@ -38,9 +38,13 @@ def answered(*said, **more):
     return replace(GOOD, external={"site:lab": ExternalFact("site:lab", *said, **more)})
 
 
-def both(other, **more):
+def both(other, *, platforms_of=PLATFORM, **more):
     """Return facts about two platforms, of which the first is good."""
-    return replace(GOOD, platforms=(PLATFORM, other), **more)
+    return replace(GOOD, platforms=(platforms_of, other), **more)
+
+
+def supported(distro, days):
+    return replace(ARM, distro=distro, supported_until=ago(-days).date())
 
 
 def good(summary, /, **counts):
@@ -294,6 +298,20 @@ ABOUT_FILES = [
     ("licences", {"deny": ["AGPL-*"]}, replace(GOOD, licences=LicenceFacts({"MIT": {"a"}}, undeclared=1)),
      odd("1 package declares no licence.", BUILDER)),
     ("licences", {"deny": ["AGPL-*"]}, GOOD, odd("The licences of the packages are not known.", SCANS)),
+    ("end_of_life", {}, both(supported("debian-12", 9), platforms_of=supported("debian-13", 40)),
+     good("debian-12 is supported for 9 more days.", days=9)),
+    ("end_of_life", {"min_days": 10}, both(supported("debian-12", 9), platforms_of=supported("debian-13", 40)),
+     bad("The support of debian-12 ends in 9 days; 10 more days are asked for.", BUILDER,
+         "debian-12: 9 days left", days=9, wanted=10)),
+    ("end_of_life", {}, both(supported("debian-10", -1)),
+     bad("The support of debian-10 ended 1 day ago; 0 more days are asked for.", BUILDER,
+         "debian-10: -1 days left", days=-1, wanted=0)),
+    ("end_of_life", {}, GOOD, odd("The distribution of linux/amd64 is not known.", BUILDER)),
+    ("end_of_life", {"accept_none": True}, GOOD, good("The image has no distribution.")),
+    ("end_of_life", {}, replace(GOOD, platforms=(replace(ARM, distro="odd-1"),)),
+     odd("Nobody knows how long odd-1 is supported.", "an admin: name the distribution in END_OF_LIFE_FILE")),
+    ("end_of_life", {}, both(BROKEN), odd("The scan of linux/arm64 failed: no space", ADMIN)),
+    ("end_of_life", {}, both(UNLISTED), waiting("The packages of linux/arm64 are not listed yet.")),
     ("external", LAB, GOOD, odd("There is no check site:lab of the site or of this team.", NAMES)),
     ("external", LAB, answered(), waiting("site:lab was not asked about this image yet.")),
     ("external", LAB, answered(problem="It is down."), odd("site:lab has not answered: It is down.", RUNS)),
