@@ -43,7 +43,19 @@ class AlertSerializer(serializers.ModelSerializer[Alert]):
     former = serializers.IntegerField(
         source="former_id", read_only=True, allow_null=True, help_text="The alert about the same before this one"
     )
-    acted_by = serializers.CharField(source="acted_by.username", read_only=True, default=None, allow_null=True)
+    vulnerability = serializers.CharField(read_only=True, help_text="The vulnerability; empty for other kinds")
+    count = serializers.IntegerField(read_only=True, help_text="How often its cause was seen")
+    first_at = serializers.DateTimeField(read_only=True, help_text="When its cause was first seen")
+    last_at = serializers.DateTimeField(read_only=True, help_text="When its cause was last seen")
+    acted_by = serializers.CharField(
+        source="acted_by.username",
+        read_only=True,
+        default=None,
+        allow_null=True,
+        help_text="The last person who acted",
+    )
+    acted_at = serializers.DateTimeField(read_only=True, allow_null=True, help_text="When they did")
+    snoozed_until = serializers.DateTimeField(read_only=True, allow_null=True, help_text="When it is told again")
     resolved_by = serializers.CharField(
         source="resolved_by.username",
         read_only=True,

@@ -66,8 +66,8 @@ class DueDraftBody(StrictSerializer):
 
 class OverdueSerializer(serializers.Serializer[Any]):
     findings = serializers.IntegerField(help_text="A vulnerability in an image in use counts once")
-    images = serializers.IntegerField()
-    severities = serializers.DictField(child=serializers.IntegerField())
+    images = serializers.IntegerField(help_text="Number of images with one of them")
+    severities = serializers.DictField(child=serializers.IntegerField(), help_text="Number of findings by severity")
 
 
 class DueWhatIfSerializer(serializers.Serializer[Any]):

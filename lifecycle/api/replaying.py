@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from accounts.models import User
 from accounts.verbs import Verb
+from lifecycle.alerts.access import alert_for, why_not_manage
 from lifecycle.authority.access import image_for, repository_for, robot_in, team_for
 from lifecycle.authority.rights import is_above_grants, require
 from lifecycle.core.errors import NotFound, NotPermitted
@@ -93,6 +94,11 @@ def _on_waiver(verb: Verb | None) -> Check:
             require(user, verb, team=waiver.team, repository=waiver.repository, environment=waiver.environment)
 
     return check
+
+
+def _on_alert(user: User, parameters: Parameters, _: Body) -> None:
+    alert = alert_for(user, int(parameters["pk"]))
+    refuse_if(why_not_manage(user, alert))
 
 
 def _on_decision(verb: Verb | None) -> Check:
@@ -190,6 +196,10 @@ CHECKS: Final[Mapping[str, Check]] = {
     "notice-read-all": lambda user, _, __: user,  # the caller's own; only a number is stored
     "policy-test": _computed,
     "policy-try": _computed,
+    "due-dates-what-if": _computed,
+    "alert-acknowledge": _on_alert,
+    "alert-snooze": _on_alert,
+    "alert-resolve": _on_alert,
     "policy-what-if": _computed,
     "quarantine-list": _on_quarantine,
     "quarantine-request-release": _on_quarantine,

@@ -169,8 +169,14 @@ class VexDocumentSerializer(serializers.ModelSerializer[VexDocument]):
     format = serializers.CharField(read_only=True, help_text="openvex, cyclonedx or csaf")
     name = serializers.CharField(read_only=True, help_text="Its own id")
     author = serializers.CharField(read_only=True, help_text="Its author, as it claims")
-    uploaded_by = serializers.CharField(source="uploaded_by.username", read_only=True)
-    accepted_by = serializers.CharField(source="accepted_by.username", read_only=True, default=None, allow_null=True)
+    version = serializers.CharField(read_only=True, help_text="As it states it")
+    issued_at = serializers.DateTimeField(read_only=True, allow_null=True, help_text="As it states it")
+    uploaded_by = serializers.CharField(
+        source="uploaded_by.username", read_only=True, help_text="Who sent it; the system for an attestation"
+    )
+    accepted_by = serializers.CharField(
+        source="accepted_by.username", read_only=True, default=None, allow_null=True, help_text="The second person"
+    )
     statement_count = serializers.IntegerField(read_only=True, help_text="Number of statements that can be used")
     refused_count = serializers.IntegerField(read_only=True, help_text="Number of statements that cannot be used")
     refused = serializers.JSONField(read_only=True, help_text="The first of these: [position, reason]")
