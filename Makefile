@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 TEST_PROCESSES ?= 2
-BUILT_BENCHES := ingest lineage api token match
+BUILT_BENCHES := ingest lineage api token match rescan
 
 .DEFAULT_GOAL := help
 .PHONY: help system setup up demo down logs status test test-again test-long mutants lint fmt docs bench lock image assets

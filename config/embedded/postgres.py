@@ -204,6 +204,11 @@ class Cluster:
                 "fsync": "off",
                 "synchronous_commit": "off",
                 "full_page_writes": "off",
+                # Thousands of tests take back their rows. Queries become slow if nothing removes what is left of them.
+                "autovacuum_naptime": "10s",
+                "autovacuum_vacuum_scale_factor": "0",
+                "autovacuum_vacuum_threshold": "500",
+                "autovacuum_vacuum_cost_delay": "0",
             }
         lines = [f"{name} = {value}" for name, value in values.items()]
         return "# Written at every start.\n" + "\n".join(lines) + "\n"

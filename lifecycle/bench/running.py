@@ -21,7 +21,7 @@ from lifecycle.bench.types import Figures
 
 IMAGES_DEFAULT: Final = 10_000
 NAMES: Final = ("ingest", "lineage", "api", "token", "audit", "rescan", "match", "promote", "admission")
-BUILT: Final = ("ingest", "lineage", "api", "token", "match", "promote")  # each has a module `measure_<name>`
+BUILT: Final = ("ingest", "lineage", "api", "token", "match", "rescan", "promote")  # each has a module `measure_<name>`
 
 Note = Callable[[str], None]
 

@@ -55,6 +55,7 @@ from tests.factories.policies import waiver as ask_waiver
 from tests.factories.vexing import bring_document
 from tests.factories.vexing import decision as ask_decision
 from tests.integration.matrix_of_routes import MATRIX, POST_ONLY
+from tests.services import Services
 
 pytestmark = pytest.mark.timeout(900)  # the first test reads every list twice, on a busy machine too
 MANY: Final = 30
@@ -550,8 +551,11 @@ def queries_of(client: Client, where: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def counted(django_db_setup: None, django_db_blocker: Any) -> dict[str, tuple[list[str], list[str]]]:
+def counted(
+    django_db_setup: None, django_db_blocker: Any, services: Services
+) -> dict[str, tuple[list[str], list[str]]]:
     """The queries of every list at 1 row and at 30, which takes one database with each number of rows."""
+    services.tidy()
     with sharing.quick_settings(), sharing.database(django_db_blocker):
         world = make_world()
         add_rows(world, 0)

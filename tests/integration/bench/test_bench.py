@@ -24,6 +24,7 @@ FIGURES = {
     "ingest": {"import_rate", "push_to_rows_p50", "push_to_rows_p95", "push_burst_rate", "crawl_rate"},
     "token": {"tokens_per_s_in_process", "tokens_per_s_over_http", "token_p99"},
     "match": {"images_with_a_common_package_p50", "new_advisory_to_every_image_counted", "match_all_packages_again"},
+    "rescan": {"advisory_to_findings_counts_alerts_p50", "advisory_alerts", "sync_of_500_changed_records"},
     "promote": {"approval_to_tag_p95", "keyless_bundle_p95", "verdict_of_20_rules_p95", "what_if"},
     "lineage": {"derive_all", "descendants_count_p50", "descendants_page_of_50_p50", "neighbourhood_page_p95"},
     "api": {
