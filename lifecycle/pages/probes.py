@@ -17,6 +17,8 @@ from django.views.decorators.http import require_safe
 
 from accounts import tokens
 from accounts.models import ApiToken
+from lifecycle.advisories.models import Feed
+from lifecycle.alerts.models import Alert
 from lifecycle.core import clock
 from lifecycle.core.address import parse_address
 from lifecycle.evidence.judgement import Known, with_known
@@ -113,4 +115,36 @@ def metrics(request: HttpRequest) -> HttpResponse:
     lines.append("# TYPE gravingdock_promotions gauge")
     for entry in PromotionRequest.objects.values("state").annotate(count=Count("id")).order_by("state"):
         lines.append(f'gravingdock_promotions{{state="{entry["state"]}"}} {entry["count"]}')
+    lines += [*_of_feeds(), *_of_alerts()]
     return HttpResponse("\n".join(lines) + "\n", content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _of_feeds() -> list[str]:
+    """Return for each feed that was read: its age, and whether that is an alarm. A feed that was never read is one."""
+    feeds = list(Feed.objects.order_by("name"))
+    now = clock.now()
+    return [
+        "# TYPE gravingdock_feed_age_seconds gauge",
+        *(
+            f"gravingdock_feed_age_seconds{{{_label('feed', feed.name)}}} {(now - feed.synced_at).total_seconds():.0f}"
+            for feed in feeds
+            if feed.synced_at is not None
+        ),
+        "# TYPE gravingdock_feed_stale gauge",
+        *(f"gravingdock_feed_stale{{{_label('feed', feed.name)}}} {int(feed.is_stale)}" for feed in feeds),
+    ]
+
+
+def _of_alerts() -> list[str]:
+    live = Alert.objects.exclude(state=Alert.State.RESOLVED).values("kind", "severity")
+    rows = live.annotate(count=Count("id")).order_by("kind", "severity")
+    return [
+        "# TYPE gravingdock_alerts gauge",
+        *(f'gravingdock_alerts{{kind="{row["kind"]}",severity="{row["severity"]}"}} {row["count"]}' for row in rows),
+    ]
+
+
+def _label(name: str, value: str) -> str:
+    """Return a label with its value escaped, as the text format wants it."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'{name}="{escaped}"'
