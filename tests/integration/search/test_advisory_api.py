@@ -41,7 +41,7 @@ def test_each_name_finds_it(reader, name):
 def test_images_are_those_that_the_caller_can_see(reader):
     rows = Caller(reader).get("advisories/CVE-2024-1/images/").json()["results"]
     assert [(row["repository"], row["digest"]) for row in rows] == [("shop/api:1.0", dock.sha("shop/api"))]
-    assert rows[0]["packages"] == [{"purl": "pkg:deb/debian/openssl@3.0", "fixed_version": "3.1"}]
+    assert rows[0]["packages"] == [{"purl": "pkg:deb/debian/openssl@3.0", "fixed_version": "3.1", "vex": ""}]
     other = dock.user("other", "viewer", of=dock.team("bank"))
     rows = Caller(other).get("advisories/CVE-2024-1/images/").json()["results"]
     assert [row["repository"] for row in rows] == ["bank/app:1.0"]
