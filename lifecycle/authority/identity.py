@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Lower
 
-from accounts.models import ApiToken, User
+from accounts.models import ApiToken, Robot, User
 from lifecycle.core.context import once_a_read
 
 
@@ -41,6 +42,32 @@ def reasons_not_counted(voters: Collection[User], requester_ids: Collection[int]
         elif voter.pk in sharing:
             reasons[voter.pk] = f"{voter} and the requester share a verified mail, so they count as one person."
     return reasons
+
+
+def why_not_second(person: User, author_ids: Collection[int]) -> str:
+    """Return why `person` is no second person for what these users asked for, as one sentence; "" if they are.
+
+    Beyond `why_not_counted`: who can act as a robot cannot approve what the robot asked for.
+    """
+    makers = makers_of(author_ids)
+    if any(person.pk in found for found in makers.values()):
+        return f"{person} can act as the robot that asked for it. Someone else has to decide."
+    return why_not_counted(person, {*author_ids}.union(*makers.values()))
+
+
+def makers_of(user_ids: Collection[int]) -> Mapping[int, set[int]]:
+    """Return {user id: everybody who can act as this user}, which is empty unless the user is a robot."""
+    makers: defaultdict[int, set[int]] = defaultdict(set)
+    for robot, *people in Robot.objects.filter(user__in=user_ids).values_list("user", "created_by", "responsible"):
+        makers[robot].update(pk for pk in people if pk is not None)
+    for robot, maker in robot_tokens().filter(user__in=user_ids).values_list("user", "made_by"):
+        makers[robot].update({maker} - {None})
+    return makers
+
+
+def robot_tokens() -> QuerySet[ApiToken]:
+    """Return the tokens of robots."""
+    return ApiToken.objects.filter(kind=ApiToken.Kind.ROBOT)
 
 
 def same_person(user: User) -> QuerySet[User]:

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.db.models.functions import Lower
 
-from accounts.models import ApiToken, Robot, User
+from accounts.models import User
 from lifecycle.audit.actions import Action
 from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.identity import makers_of
 from lifecycle.core.context import once_a_read, remember_for_read
 from lifecycle.environments.models import Environment
 from lifecycle.policies.models import PolicyRevision
@@ -104,7 +105,7 @@ def excluded_from_each(requests: Collection[PromotionRequest]) -> dict[int, dict
             ),
             (authors.get(row.pk, set()), "you changed the rules after the request"),
         ]
-    makers = _makers_of({pk for found in groups.values() for ids, _ in found for pk in ids})
+    makers = makers_of({pk for found in groups.values() for ids, _ in found for pk in ids})
     excluded: dict[int, dict[int, str]] = {}
     for number, found in groups.items():
         reasons = excluded[number] = {}
@@ -142,22 +143,7 @@ def requesters_of(request: PromotionRequest) -> set[int]:
     created one of its tokens, since they can act as the robot.
     """
     requester = request.requested_by_id
-    return {requester} | _makers_of({requester})[requester]
-
-
-def _makers_of(user_ids: set[int]) -> Mapping[int, set[int]]:
-    """Return {user id: everybody who can act as this user}, which is empty unless the user is a robot."""
-    makers: defaultdict[int, set[int]] = defaultdict(set)
-    for robot, *people in Robot.objects.filter(user__in=user_ids).values_list("user", "created_by", "responsible"):
-        makers[robot].update(pk for pk in people if pk is not None)
-    for robot, maker in robot_tokens().filter(user__in=user_ids).values_list("user", "made_by"):
-        makers[robot].update({maker} - {None})
-    return makers
-
-
-def robot_tokens() -> QuerySet[ApiToken]:
-    """Return the tokens of robots."""
-    return ApiToken.objects.filter(kind=ApiToken.Kind.ROBOT)
+    return {requester} | makers_of({requester})[requester]
 
 
 def _build_triggers(images: Collection[int]) -> Mapping[int, set[int]]:

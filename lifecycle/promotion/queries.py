@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.advisories.queries import current_names
-from lifecycle.authority.identity import counted_voters, reasons_not_counted, same_person
+from lifecycle.authority.identity import counted_voters, reasons_not_counted, robot_tokens, same_person
 from lifecycle.authority.queries import covered, people_who
 from lifecycle.authority.services.moving import blocks_move
 from lifecycle.core.errors import Conflict
@@ -30,7 +30,7 @@ from lifecycle.policy.types import ObjectionFacts, PlatformFacts, PromotionFacts
 from lifecycle.policy.windows import Opening
 from lifecycle.promotion.approval_rules import rules_of
 from lifecycle.promotion.automatic import why_not_automatic
-from lifecycle.promotion.exclusions import allowed_by, excluded_from, requesters_of, robot_tokens
+from lifecycle.promotion.exclusions import allowed_by, excluded_from, requesters_of
 from lifecycle.promotion.gates import policy_gate, with_policy
 from lifecycle.promotion.holds import facts_of_holds
 from lifecycle.promotion.models import Comment, PromotionRequest, Vote

@@ -13,7 +13,7 @@ from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_images import VexDocumentDetails
-from lifecycle.authority.identity import why_not_counted, why_token_not_counted
+from lifecycle.authority.identity import why_not_second, why_token_not_counted
 from lifecycle.core import clock, context
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason, refuse_if
@@ -102,7 +102,7 @@ def why_not_accept(actor: User, document: VexDocument) -> Reason | None:
     elif actor.pk == document.uploaded_by_id:
         problem = "Someone else has to accept what you sent."
     else:
-        problem = why_not_counted(actor, [document.uploaded_by_id])
+        problem = why_not_second(actor, [document.uploaded_by_id])
         problem = problem or why_token_not_counted(context.current().token_lookup)
     if problem:
         return Reason(problem)
