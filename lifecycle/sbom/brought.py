@@ -14,7 +14,7 @@ from typing import Final
 from django.db import transaction
 from django.db.models import Q
 
-from accounts.models import User
+from accounts.models import Team, User
 from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle import events
@@ -23,6 +23,7 @@ from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_images import SbomSent
 from lifecycle.authority.access import image_for
 from lifecycle.authority.queries import repositories_visible_to, teams_visible_to
+from lifecycle.authority.rights import may
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, NotFound, NotPermitted
 from lifecycle.core.reasons import Reason, refuse_if
@@ -71,9 +72,11 @@ def send(digest: str, content: bytes, *, actor: User) -> tuple[PackageList, bool
     with transaction.atomic():
         allowed = repositories_visible_to(actor, Verb.IMAGE_SCAN)
         places = RepositoryImage.objects.filter(image=image, removed_at=None, repository__in=allowed)
-        teams = sorted(set(places.values_list("repository__team", flat=True)))
-        if not teams:
+        held = {place.repository.team for place in places.select_related("repository__team")}
+        if not held:
             raise NotPermitted("You need image.scan for the image. Ask a maintainer of its team.")
+        # A right in some repositories decides about none of the team's others, into which the image can be copied.
+        teams = sorted(team.pk for team in held if may(actor, Verb.IMAGE_SCAN, team=team))
         origin = Origin(PackageList.Kind.SENT, actor, teams, is_site_wide=actor.is_superuser)
         kept, is_new = keep(image.pk, document, content, packed, origin)
         if is_new:
@@ -204,7 +207,7 @@ def sbom_not_found() -> NotFound:
 
 
 def _is_visible(actor: User, row: PackageList) -> bool:
-    if row.kind == PackageList.Kind.OWN:
+    if row.kind == PackageList.Kind.OWN or row.sent_by_id == actor.pk:
         return True
     held = row.repository_id is not None and repositories_visible_to(actor).filter(pk=row.repository_id).exists()
     return held or teams_visible_to(actor).filter(pk__in=row.team_ids).exists()
@@ -250,4 +253,11 @@ def why_not_withdraw(actor: User, row: PackageList) -> Reason | None:
         return Reason("This is our own scan. Rescan the image instead.", Conflict)
     if row.withdrawn_at is not None:
         return Reason("This SBOM is already withdrawn.", Conflict)
-    return why_not_send(actor, row.image)
+    if row.kind != PackageList.Kind.SENT:
+        return Reason("The registry holds this SBOM. Delete it there, or retire the trusted source.", Conflict)
+    if actor.is_superuser or actor.pk == row.sent_by_id:
+        return None
+    teams = Team.objects.filter(pk__in=row.team_ids)
+    if row.team_ids and all(may(actor, Verb.IMAGE_SCAN, team=team) for team in teams):
+        return None
+    return Reason("You need image.scan in each team for which it was sent.", NotPermitted)

@@ -9,9 +9,10 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 
-from accounts.models import User
+from accounts.models import Role, User
 from accounts.queries import system_user
 from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import Conflict, NotFound, NotPermitted
 from lifecycle.evidence.findings import findings_of_image
 from lifecycle.jobs.models import Job
@@ -216,3 +217,21 @@ def test_page_and_command_show_the_sources_and_the_differences(image, maker, run
     assert purls(image) == set(OURS)
     code, out, err = run(None, "image", "sbom", "withdraw", "shop/api:1", rows[0]["id"])
     assert (code, "It does not decide: It is withdrawn." in out) == (0, True), (out, err)
+
+
+def test_right_in_some_repositories_decides_about_no_others_and_withdraws_nothing(maker):
+    image, team = scanned(), dock.team("shop")
+    dock.push(dock.repository("shop/api"), image, "1")
+    own, _ = brought.send(image.digest, document(*SENT), actor=maker)
+    sboms.choose(image.pk)
+    limited = User.objects.create(username="limited")
+    role = Role.objects.get(slug="creator")
+    RoleGrant.objects.create(user=limited, team=team, role=role, repository_pattern="shop/sandbox")
+    dock.push(dock.repository("shop/sandbox"), image, "1")
+    other, _ = brought.send(image.digest, document("pkg:pypi/harmless@1"), actor=limited)
+    sboms.choose(image.pk)
+    assert purls(image) == set(SENT)
+    assert other.team_ids == []
+    with pytest.raises((NotPermitted, NotFound)):
+        brought.withdraw(image.digest, own.pk, actor=limited)
+    assert brought.withdraw(image.digest, other.pk, actor=limited).withdrawn_at is not None
