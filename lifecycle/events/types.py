@@ -165,6 +165,6 @@ class AttestationsRead(Event):
 
 @dataclass(frozen=True, slots=True)
 class TrustChanged(Event):
-    """A trusted source was changed or retired: who counts as trusted can be others now."""
+    """A trusted source was made, changed or retired: who counts as trusted can be others now."""
 
     source_id: int

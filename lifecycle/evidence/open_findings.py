@@ -18,6 +18,7 @@ from collections.abc import Collection
 from typing import Final
 
 from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.db.models.functions import Now
 
 from lifecycle.advisories.matching import PackageVerdict
 from lifecycle.advisories.models import Match
@@ -33,11 +34,19 @@ PREFERENCE_SQL: Final = "m.fixed_version = '', array_position(%(severities)s::va
 IMAGE_OF_MATCH: Final = "package__inventory_packages__inventory__image_inventories__image"
 
 
+# What ended a moment ago suppresses nothing, although the job that counts its images again has not run yet.
+IN_FORCE_SQL: Final = (
+    "EXISTS (SELECT FROM lifecycle_vexstatement said WHERE said.id = effect.statement_id AND said.state = 'live'"
+    " AND (said.until IS NULL OR said.until > now()))"
+)
+
+
 def not_suppressed_sql(image: str, package: str, vulnerability: str) -> str:
     """Return the SQL condition that no VEX statement suppresses a finding, from the expressions that name it."""
     return (
         f"NOT EXISTS (SELECT FROM lifecycle_vexeffect effect WHERE effect.image_id = {image}"
-        f" AND effect.package_id = {package} AND effect.vulnerability = {vulnerability} AND effect.suppresses)"
+        f" AND effect.package_id = {package} AND effect.vulnerability = {vulnerability} AND effect.suppresses"
+        f" AND {IN_FORCE_SQL})"
     )
 
 
@@ -45,7 +54,8 @@ def not_suppressed_everywhere_sql(package: str, vulnerability: str) -> str:
     """Return the SQL condition that a finding of a package version is not suppressed in every image that has it."""
     return f"""
         (NOT EXISTS (SELECT FROM lifecycle_vexeffect effect WHERE effect.package_id = {package}
-                     AND effect.vulnerability = {vulnerability} AND effect.suppresses)
+                     AND effect.vulnerability = {vulnerability} AND effect.suppresses
+                     AND {IN_FORCE_SQL})
          OR EXISTS (SELECT FROM lifecycle_inventorypackage ip
                     JOIN lifecycle_imageinventory ii ON ii.inventory_id = ip.inventory_id
                     WHERE ip.package_id = {package}
@@ -123,6 +133,8 @@ def not_suppressed() -> Q:
 
 def _suppressing() -> QuerySet[VexEffect]:
     return VexEffect.objects.filter(
+        Q(statement__until=None) | Q(statement__until__gt=Now()),
+        statement__state="live",
         image=OuterRef(IMAGE_OF_MATCH),
         package=OuterRef("package"),
         vulnerability=OuterRef("advisory__vulnerability"),

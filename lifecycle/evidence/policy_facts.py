@@ -19,7 +19,7 @@ from lifecycle.evidence.contents import ImageContents, contents_of
 from lifecycle.evidence.due import exposures_of
 from lifecycle.evidence.findings import matching_images
 from lifecycle.evidence.judgement import judgement_of
-from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL
+from lifecycle.evidence.open_findings import IN_FORCE_SQL, LIVE_SQL, PREFERENCE_SQL
 from lifecycle.evidence.types import full_name
 from lifecycle.policies.asking import facts_of_checks
 from lifecycle.policies.due_dates import due_dates
@@ -90,14 +90,16 @@ SELECT slot.repository_id, slot.environment_id, image.id, image.digest, image.ki
 FROM lifecycle_slot slot JOIN lifecycle_image image ON image.id = slot.image_id
 WHERE slot.repository_id = ANY(%s) AND slot.environment_id = ANY(%s)
 """
-_INVENTORIES: Final = """
+_INVENTORIES: Final = f"""
 SELECT DISTINCT image_id, inventory_id, EXISTS (
     SELECT FROM lifecycle_vexeffect effect WHERE effect.image_id = held.image_id AND effect.suppresses
+      AND {IN_FORCE_SQL}
 ) FROM lifecycle_imageinventory held WHERE image_id = ANY(%s)
-"""
-_SUPPRESSED: Final = """
-SELECT image_id, package_id, vulnerability FROM lifecycle_vexeffect WHERE image_id = ANY(%s) AND suppresses
-"""
+"""  # noqa: S608 -- only a constant is inserted
+_SUPPRESSED: Final = f"""
+SELECT image_id, package_id, vulnerability FROM lifecycle_vexeffect effect
+WHERE image_id = ANY(%s) AND suppresses AND {IN_FORCE_SQL}
+"""  # noqa: S608 -- likewise
 _EDGES: Final = """
 SELECT edge.derived_id, edge.base_id, base.digest,
        ARRAY(SELECT entry.index_id FROM lifecycle_indexentry entry WHERE entry.child_id = edge.base_id)

@@ -48,6 +48,7 @@ def create_source(spec: SourceSpec, *, actor: User) -> TrustedSource:
     )
     _write(source, spec, teams)
     _record(Action.SOURCE_CREATED, source, actor)
+    events.publish(events.TrustChanged(source.pk))
     return source
 
 

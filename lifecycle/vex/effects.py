@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from django.db import connection
 
-from lifecycle.registry.models import Image, IndexEntry, RepositoryImage
+from lifecycle.core.patterns import matches
+from lifecycle.registry.models import Image, IndexEntry, Repository, RepositoryImage
 from lifecycle.sbom.models import InventoryPackage, PackageVersion
-from lifecycle.trust.queries import live_sources_of_all
+from lifecycle.trust.queries import live_sources_of_all, place_of
 from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
 from lifecycle.vex.products import Package, Target, any_applies, names_package
 from lifecycle.vex.types import Product
@@ -38,7 +39,8 @@ named AS MATERIALIZED (
     JOIN lifecycle_match m ON m.package_id = package.package_id AND m.valid_to IS NULL
     JOIN lifecycle_advisory a ON a.id = m.advisory_id
     JOIN lifecycle_vexstatement s
-      ON s.state = %(state)s AND s.names && (a.aliases || ARRAY[a.osv_id, a.vulnerability]::varchar[])
+      ON s.state = %(state)s AND (s.until IS NULL OR s.until > now())
+     AND s.names && (a.aliases || ARRAY[a.osv_id, a.vulnerability]::varchar[])
 )
 SELECT DISTINCT carried.image_id, named.package_id, named.vulnerability, named.statement_id
 FROM carried JOIN held USING (inventory_id) JOIN named USING (package_id)
@@ -222,6 +224,7 @@ def _decide(named: Mapping[_Key, Collection[int]]) -> dict[_Key, tuple[int, int 
     bases = _bases_of(images) if any(row.document_id is None for row in statements.values()) else {}
     places = _places({*images, *(pk for found in bases.values() for pk in found)})
     brought = _brought(bases, {key[1] for key in named})
+    vouched = _vouched(places) if bases else {}
     wanted: dict[_Key, tuple[int, int | None]] = {}
     for key, candidates in named.items():
         image_id, package_id, _ = key
@@ -229,6 +232,8 @@ def _decide(named: Mapping[_Key, Collection[int]]) -> dict[_Key, tuple[int, int 
         package = packages[package_id]
         for base_id in (None, *(pk for pk in bases.get(image_id, ()) if package_id in brought.get(pk, ()))):
             place = places[image_id if base_id is None else base_id]
+            if base_id is not None and not _may_be_heard(place, places[image_id].team_id, vouched):
+                continue
             found = next(
                 (
                     row
@@ -241,6 +246,30 @@ def _decide(named: Mapping[_Key, Collection[int]]) -> dict[_Key, tuple[int, int 
                 wanted[key] = (found.pk, base_id)
                 break
     return wanted
+
+
+def _may_be_heard(base: _Place, team_id: int | None, vouched: Mapping[int, set[int | None]]) -> bool:
+    """Return whether the owner of a base decides for the images of a team: its own, or one that the team trusts.
+
+    Layers are no proof of an owner: anybody can push the layers of a public base, and would own that copy.
+    """
+    is_own = base.team_id is not None and base.team_id == team_id
+    trusting = vouched.get(base.repository_id, set()) if base.repository_id is not None else set()
+    return is_own or bool(trusting & {None, team_id})
+
+
+def _vouched(places: Mapping[int, _Place]) -> dict[int, set[int | None]]:
+    """Return {repository: the teams whose trusted sources name its place; None among them: all teams}."""
+    ids = {place.repository_id for place in places.values() if place.repository_id is not None}
+    rows = Repository.objects.filter(pk__in=ids)
+    found: dict[int, set[int | None]] = defaultdict(set)
+    sources = [(row.places, {None} if row.is_site_wide else {team.pk for team in row.teams.all()})
+               for row in live_sources_of_all()]  # fmt: skip
+    for repository in rows.select_related("registry"):
+        for patterns, teams in sources:
+            if any(matches(pattern, place_of(repository)) for pattern in patterns):
+                found[repository.pk] |= teams
+    return found
 
 
 def _trust_of(document_ids: Collection[int]) -> defaultdict[int, set[int | None]]:
@@ -281,7 +310,8 @@ def _is_about(
     if row.package and not names_package(row.package, package):
         return False
     covers = {
-        VexStatement.Scope.DIGEST: row.digest in place.target.digests,
+        # The repository too: whoever pushes an index that names a copied manifest owns the index, and not the manifest.
+        VexStatement.Scope.DIGEST: row.digest in place.target.digests and row.repository_id == place.repository_id,
         VexStatement.Scope.REPOSITORY: row.repository_id == place.repository_id,
         VexStatement.Scope.TEAM: row.team_id == place.team_id,
         VexStatement.Scope.ALL: base_id is None,  # it is about the image itself

@@ -6,6 +6,7 @@ from lifecycle import events
 from lifecycle.events import subscribe
 from lifecycle.jobs.schedule import every
 from lifecycle.vex import attached, services
+from lifecycle.vex.models import VexStatement
 from lifecycle.vex.telling import tell_about_decision
 
 
@@ -23,8 +24,11 @@ def read_attestations(event: events.AttestationsRead) -> None:
 
 @subscribe(events.TrustChanged)
 def trust_again(event: events.TrustChanged) -> None:
-    """Look again at whom to trust."""
+    """Look again at whom to trust: signers of documents, and owners of bases, who decide for what is built on them."""
     attached.trust_again()
+    decisions = VexStatement.objects.filter(state=VexStatement.State.LIVE, document=None).exclude(scope="all")
+    if ids := tuple(decisions.order_by("pk").values_list("pk", flat=True)):
+        events.publish(events.VexChanged(ids))
 
 
 @subscribe(events.AuditRecorded)

@@ -13,7 +13,8 @@ from lifecycle.vex import csaf, cyclonedx, openvex
 from lifecycle.vex.constants import DEPTH_MAX, DOCUMENT_MAX_BYTES
 from lifecycle.vex.types import Parsed
 
-_TEXTS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# A text that never ends goes to the end: looking for its end again at each of its quotes took quadratic time.
+_TEXTS: Final = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
 _BRACKETS: Final = re.compile(rb"[{}\[\]]")
 
 

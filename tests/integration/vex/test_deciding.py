@@ -7,12 +7,15 @@ from datetime import timedelta
 
 import pytest
 
-from accounts.models import User
+from accounts.models import Role, User
 from accounts.queries import system_user
 from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.services import create_robot
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, NotPermitted
 from lifecycle.evidence import handlers as evidence
+from lifecycle.evidence.open_findings import open_matches_in
 from lifecycle.evidence.risk import refresh_risk
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
@@ -22,7 +25,7 @@ from lifecycle.vex import documents, services
 from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
 from lifecycle.vex.queries import decided_in, decisions_visible_to, documents_visible_to
 from tests.clients import Caller, browser
-from tests.factories import dock
+from tests.factories import dock, trusting
 from tests.factories.people import person
 from tests.factories.vexing import bring_document, decision, openvex, said
 
@@ -129,11 +132,52 @@ def test_nobody_decides_about_images_of_others(fleet):
     assert not decisions_visible_to(fleet["keeper"]).exists()
 
 
+def test_index_that_names_the_image_of_others_gives_no_right_to_decide_about_it(fleet, settings):
+    settings.VEX_SECOND_PERSON = False
+    api, copy = fleet["api"], dock.repository("other/copy")
+    copier = person("copier", copy.team, "security")
+    dock.push(copy, api, "1")
+    index = dock.index("of the copier", api)
+    dock.push(copy, index, "all")
+    decision(copy, by=copier, vulnerability=CVE, scope="digest", digest=index.digest)
+    assert suppressed(api) == [[]]
+
+
+def test_who_can_act_as_a_robot_does_not_approve_what_it_decides(fleet):
+    maker = person("maker", fleet["shop"], "owner")
+    robot = create_robot(fleet["shop"].pk, actor=maker, name="bot")
+    RoleGrant.objects.create(user=robot.user, team=fleet["shop"], role=Role.objects.get(slug="security"))
+    made = decision(fleet["api_repository"], by=robot.user, vulnerability=CVE)
+    with pytest.raises(NotPermitted, match="can act as the robot"):
+        services.approve(made.pk, actor=maker)
+    assert services.approve(made.pk, actor=fleet["approver"]).state == "live"
+
+
+def test_decision_that_ended_helps_no_gate_before_its_images_are_counted_again(fleet):
+    api = fleet["api"]
+    made = decision(
+        fleet["api_repository"], by=fleet["guard"], approver=fleet["approver"], vulnerability=CVE,
+        until=clock.now() + timedelta(days=1),
+    )  # fmt: skip
+    assert CVE not in {row.advisory.vulnerability for row in open_matches_in([api.pk])}
+    VexStatement.objects.filter(pk=made.pk).update(until=clock.now() - timedelta(seconds=1))
+    assert suppressed(api) == [[CVE]]  # still stored
+    assert CVE in {row.advisory.vulnerability for row in open_matches_in([api.pk])}
+    refresh_risk([api.pk])
+    assert suppressed(api) == [[]]
+
+
 def test_images_inherit_what_the_owner_of_their_base_decides(fleet):
     """The base's packages only, along layers and not along mere labels; a nearer decision counts more."""
     api, worker, python, old = fleet["api"], fleet["worker"], fleet["python"], fleet["old"]
     decision(fleet["debian"], by=fleet["keeper"], approver=fleet["second"], vulnerability=CVE)
     decision(fleet["debian"], by=fleet["keeper"], approver=fleet["second"], vulnerability="GHSA-j8r2-6x86-q33q")
+    # Layers prove no owner: anybody can push those of a public base. Another team hears only whom it trusts.
+    assert suppressed(old, python, api, worker) == [[CVE], [CVE], [], []]
+    place = fleet["debian"].registry.host + "/base/*"
+    trusting.source(system_user(), "for-others", place, teams=["base"])
+    assert suppressed(api) == [[]]
+    trusting.source(User.objects.create(username="boss", is_superuser=True), "bases", place)
     assert suppressed(old, python, api, worker) == [[CVE], [CVE], [CVE], []]
     assert {row.inherited_from_id for row in VexEffect.objects.filter(image=api)} == {old.pk}
     (seen,) = decided_in([api.pk], fleet["guard"]).values()

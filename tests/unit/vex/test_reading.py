@@ -260,3 +260,9 @@ def test_package_url_names_a_package(pattern, is_named):
 def test_product_is_an_image_or_a_package(product, is_about):
     target = Target(frozenset({f"sha256:{SHA}"}), frozenset({"docker.io/team/app"}), "amd64")
     assert applies(product, target, SSL) is is_about
+
+
+def test_text_that_never_ends_is_read_once():
+    """Each of its quotes started another search to the end: 200 kB took minutes."""
+    with pytest.raises(Malformed, match="not JSON"):
+        parse(b'{"' + b'\\"' * 1_000_000)
