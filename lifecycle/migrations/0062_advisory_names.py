@@ -69,8 +69,9 @@ class Migration(migrations.Migration):
             ],
             options={"indexes": [models.Index(fields=["name", "kind"], name="advisory_by_other_name")]},
         ),
-        migrations.RunSQL(_FILL, migrations.RunSQL.noop),
+        # In this order: the triggers keep writers out until the end, so that no record of theirs is left out.
         migrations.RunSQL(_TRIGGERS, _NO_TRIGGERS),
+        migrations.RunSQL(_FILL, migrations.RunSQL.noop),
         migrations.RemoveIndex(model_name="advisory", name="advisory_aliases"),
         migrations.RemoveIndex(model_name="advisory", name="advisory_upstream"),
         migrations.RemoveIndex(model_name="advisory", name="advisory_related"),
