@@ -1,4 +1,4 @@
-"""Rules for every Python file: a silenced check has a reason, no test imports a fixture, browser tests wait."""
+"""Rules for every Python file, such as: a silenced check has a reason, and browser tests wait."""
 
 from __future__ import annotations
 
@@ -53,6 +53,19 @@ def test_no_code_of_ours_reads_pickles() -> None:
     assert len(own) > 200
     assert [path for path in own if RUNS_WHAT_IT_READS.search(path.read_text())] == []
     assert RUNS_WHAT_IT_READS.search("x = 1\nfrom pickle import loads\n")
+
+
+# A path that begins at the root is one of the system, or of nothing. Data beside a checkout is found from the checkout.
+OF_THIS_MACHINE = re.compile(r"""Path\(f?["']/(?!(?:proc|dev|nonexistent|x)\b|["'])""")
+
+
+def test_tests_find_data_from_the_checkout_and_not_from_the_root() -> None:
+    tests = [
+        path for path in python_files() if path.is_relative_to(ROOT / "tests") and path.name != Path(__file__).name
+    ]
+    assert [path for path in tests if OF_THIS_MACHINE.search(path.read_text())] == []
+    assert OF_THIS_MACHINE.search('DATA = Path("/srv/shared/data")')
+    assert not OF_THIS_MACHINE.search('Path("/proc/self/fd"), Path("/")')
 
 
 def test_every_silenced_check_has_a_reason() -> None:

@@ -14,7 +14,7 @@ from lifecycle.sbom import documents
 from lifecycle.sbom.documents import DocumentRefused, Unnamed, read_document, read_value
 from tests.fuzzing import json_values, mutated
 
-SHARED = Path("/work/shared/data/sboms")
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "sboms"
 LAYER = "sha256:" + "a" * 64
 CYCLONEDX = {
     "bomFormat": "CycloneDX",
