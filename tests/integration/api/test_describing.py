@@ -10,7 +10,8 @@ import pytest
 from django.test import Client
 from drf_spectacular.generators import SchemaGenerator
 
-from lifecycle.api.describing import EXAMPLES, FIELDS
+from lifecycle.api.describing import FIELDS
+from lifecycle.api.examples import EXAMPLES
 
 pytestmark = pytest.mark.django_db
 
