@@ -87,7 +87,7 @@ TEMPLATES: list[dict[str, Any]] = [
                 "django.contrib.messages.context_processors.messages",
                 "lifecycle.pages.chrome.chrome",
             ],
-            "builtins": ["lifecycle.pages.templatetags.gravingdock"],
+            "builtins": ["lifecycle.pages.templatetags.gravingdock", "lifecycle.pages.templatetags.findings"],
         },
     },
 ]
