@@ -1,7 +1,7 @@
 """Every route has a reviewed row: who gets in, who is told nothing, who is refused. Every call has somebody who may.
 
 A route without a row fails, and so does a row without a route. The rows are in `matrix_of_routes`, and those of changes
-in `matrix_of_calls`.
+in `matrix_of_calls` and `matrix_of_allowed_calls`.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ from tests.factories.policies import waiver as ask_waiver
 from tests.factories.shop import make_dock, make_request
 from tests.factories.vexing import bring_document
 from tests.factories.vexing import decision as ask_decision
+from tests.integration.matrix_of_allowed_calls import MAY
 from tests.integration.matrix_of_calls import (
     API_ACTS,
     BACKEND,
     FORMS,
-    MAY,
     PASSWORD,
     POSTS,
     REBUILD_ACTS,
