@@ -387,7 +387,10 @@ class TagEvent(models.Model):
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        indexes = (models.Index(fields=("tag", "-id"), name="tagevent_newest_first"),)
+        indexes = (
+            models.Index(fields=("tag", "-id"), name="tagevent_newest_first"),
+            models.Index(fields=("at",), name="tagevent_by_time"),
+        )
 
     def __str__(self) -> str:
         return f"{self.tag} at {self.at:%Y-%m-%d %H:%M}"

@@ -6,7 +6,8 @@ import json
 from datetime import timedelta
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils.html import escape
 
 from accounts.models import Team
@@ -345,6 +346,14 @@ def test_job_remembers_first_and_then_waits_for_the_end_of_a_synchronisation(fle
     handlers.look_again()
     running.run(Job.objects.filter(kind="alerts").latest("pk").pk)
     assert [row[:3] for row in told()] == [("finding.new", "CVE-2026-10", "base")]
+
+
+def test_moved_tags_are_found_by_an_index(fleet):
+    with transaction.atomic(), connection.cursor() as cursor, CaptureQueriesContext(connection) as queries:
+        passes._moved_since(clock.now())
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {queries.captured_queries[0]['sql']}")
+        assert "tagevent_by_time" in str(cursor.fetchall())
 
 
 def test_untagged_images_are_not_in_use(fleet):
