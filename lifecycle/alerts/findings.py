@@ -10,15 +10,17 @@ from typing import Any, Final
 from django.db import connection
 from django.db.models import Q
 
-from lifecycle.alerts.models import Alert
+from lifecycle.alerts.models import Alert, SeenFinding
 from lifecycle.alerts.places import Place, places_of
 from lifecycle.alerts.raising import close, raise_alerts
 from lifecycle.alerts.seen import Change, Difference, open_pairs
 from lifecycle.alerts.types import AlertKind, Cause, register
-from lifecycle.core.severities import RANKS, UNKNOWN, worse
+from lifecycle.core.severities import worst
 from lifecycle.evidence.open_findings import LIVE_SQL
 
 PACKAGES_SHOWN: Final = 5  # in the evidence of an alert
+REASONS_MAX: Final = 20  # package versions of a team that are asked for: some may match no more
+Reasons = dict[tuple[int, str], dict[str, str]]
 GONE: Final = "No image of the team in use has it any more."
 
 
@@ -70,45 +72,75 @@ def raise_for(changes: Sequence[Change], now: datetime) -> list[Alert]:
     told = [change for change in changes if change.what in _KIND_OF]
     if not told:
         return []
-    by_label: dict[str, list[Change]] = defaultdict(list)
+    by_label: dict[str, dict[int, Change]] = defaultdict(dict)
+    names: dict[str, str] = {}
     for change in told:
-        by_label[f"{_ORDER.index(change.what)} {change.vulnerability}"].append(change)
+        label = f"{_ORDER.index(change.what)} {change.vulnerability}"
+        by_label[label][change.package_id], names[label] = change, change.vulnerability
     places = places_of(
-        ((label, change.package_id) for label, listed in by_label.items() for change in listed),
-        names={label: listed[0].vulnerability for label, listed in by_label.items()},
+        ((label, package_id) for label, listed in by_label.items() for package_id in listed), names=names
     )
-    reasons = reasons_of((change.package_id, change.vulnerability) for change in told)
-    causes: dict[tuple[int, str], Cause] = {}
+    firsts: dict[tuple[int, str], Place] = {}
     for place in sorted(places, key=lambda place: place.label):
-        listed = by_label[place.label]
-        causes.setdefault((place.team_id, listed[0].vulnerability), _cause(place, listed, reasons))
-    return raise_alerts(causes.values(), now)
-
-
-def _cause(place: Place, changes: Sequence[Change], reasons: dict[tuple[int, str], dict[str, str]]) -> Cause:
-    severity, before = UNKNOWN, UNKNOWN
-    for change in changes:
-        severity = min(severity, change.severity, key=RANKS.__getitem__)
-        before = min(before, change.before or UNKNOWN, key=RANKS.__getitem__)
-    packages = [
-        reason for change in changes if (reason := reasons.get((change.package_id, change.vulnerability))) is not None
+        firsts.setdefault((place.team_id, names[place.label]), place)
+    reasons = reasons_of(
+        (package_id, name) for (_, name), place in firsts.items() for package_id in place.packages[:REASONS_MAX]
+    )
+    causes = [
+        _cause(place, [by_label[place.label][package_id] for package_id in place.packages], reasons)
+        for place in firsts.values()
     ]
+    return raise_alerts(causes, now)
+
+
+def _cause(place: Place, changes: Sequence[Change], reasons: Reasons) -> Cause:
+    """Return what to tell the team of a place: only of package versions that it has itself."""
+    what, name = changes[0].what, changes[0].vulnerability
     evidence: dict[str, Any] = {
-        "packages": packages[:PACKAGES_SHOWN],
+        "packages": packages_shown(name, place.packages, reasons),
         "is_exploited": any(change.is_exploited for change in changes),
         "waiting": place.waiting,
     }
-    if changes[0].what == Difference.WORSENED:
-        evidence["severity_before"] = before
+    if what == Difference.WORSENED:
+        evidence["severity_before"] = worst(change.before for change in changes)
     return Cause(
-        _KIND_OF[changes[0].what].name,
+        _KIND_OF[what].name,
         place.team_id,
-        changes[0].vulnerability,
-        severity=severity,
+        name,
+        severity=worst(change.severity for change in changes),
         images=place.images,
         repositories=place.repositories,
         evidence=evidence,
     )
+
+
+def packages_shown(name: str, package_ids: Iterable[int], reasons: Reasons) -> list[dict[str, str]]:
+    """Return a few package versions with the reason why they match, for the evidence of an alert."""
+    found = (reasons.get((package_id, name)) for package_id in package_ids)
+    return [reason for reason in found if reason is not None][:PACKAGES_SHOWN]
+
+
+def _as_it_is(kind: AlertKind, places: Sequence[Place], **evidence: Any) -> list[Cause]:
+    """Return what to tell the teams of these places about the findings as they were at the last look."""
+    names = {place.label for place in places}
+    rows = SeenFinding.objects.filter(vulnerability__in=names)
+    seen = {(row.package_id, row.vulnerability): row for row in rows.iterator()}
+    reasons = reasons_of((pk, place.label) for place in places for pk in place.packages[:REASONS_MAX])
+    causes = []
+    for place in places:
+        known = [seen[pk, place.label] for pk in place.packages if (pk, place.label) in seen]
+        told = {
+            "packages": packages_shown(place.label, place.packages, reasons),
+            "is_exploited": any(row.is_exploited for row in known),
+            "waiting": place.waiting,
+        }
+        causes.append(
+            Cause(
+                kind.name, place.team_id, place.label, severity=worst(row.severity for row in known),
+                images=place.images, repositories=place.repositories, evidence=told | evidence,
+            )
+        )  # fmt: skip
+    return causes
 
 
 _REASONS: Final = f"""
@@ -122,13 +154,9 @@ ORDER BY m.package_id, a.vulnerability, m.fixed_version = '', a.id
 """  # noqa: S608 -- only constants of our modules are inserted
 
 
-def reasons_of(pairs: Iterable[tuple[int, str]]) -> dict[tuple[int, str], dict[str, str]]:
-    """Return {(package version, vulnerability): why it matches}, for the evidence of a few packages of each."""
-    wanted: dict[str, list[int]] = defaultdict(list)
-    for package_id, name in pairs:
-        if len(wanted[name]) < PACKAGES_SHOWN * 4:
-            wanted[name].append(package_id)
-    listed = [(package_id, name) for name, ids in wanted.items() for package_id in ids]
+def reasons_of(pairs: Iterable[tuple[int, str]]) -> Reasons:
+    """Return {(package version, vulnerability): why it matches}, for the evidence of a few packages of each team."""
+    listed = sorted(set(pairs))
     with connection.cursor() as cursor:
         cursor.execute(_REASONS, [[package_id for package_id, _ in listed], [name for _, name in listed]])
         rows = cursor.fetchall()
@@ -162,16 +190,14 @@ def say_fixed(changes: Sequence[Change], now: datetime, closed: Collection[tuple
     gone = [change for change in changes if change.what == Difference.GONE]
     if not gone:
         return []
-    severity: dict[str, str] = {}
-    for change in gone:
-        severity[change.vulnerability] = worse(change.severity, severity.get(change.vulnerability))
+    severity = {(change.package_id, change.vulnerability): change.severity for change in gone}
     were = places_of((change.vulnerability, change.package_id) for change in gone)
-    still = {(place.label, place.team_id) for place in _now(severity)}
+    still = {(place.label, place.team_id) for place in _now({change.vulnerability for change in gone})}
     return _store_fixed(
         [
             Cause(
-                FIXED.name, place.team_id, place.label, severity=severity[place.label], images=place.images,
-                repositories=place.repositories,
+                FIXED.name, place.team_id, place.label, images=place.images, repositories=place.repositories,
+                severity=worst(severity[pk, place.label] for pk in place.packages),
             )
             for place in were
             if (place.label, place.team_id) not in still and (place.label, place.team_id) not in closed
@@ -229,16 +255,13 @@ def check(alerts: Sequence[Alert], now: datetime) -> tuple[list[Alert], list[Ale
 
 
 def _hand_over(left: Sequence[Alert], by_label: dict[str, dict[int, Place]], now: datetime) -> list[Alert]:
-    causes = [
-        Cause(
-            NEW.name, place.team_id, alert.vulnerability, severity=alert.severity, images=place.images,
-            repositories=place.repositories,
-            evidence={**alert.evidence, "waiting": place.waiting, "is_base_fixed": True},
-        )
+    places = {
+        (place.label, place.team_id): place
         for alert in left
         for place in by_label[alert.vulnerability].values()
         if place.team_id != alert.team_id
-    ]  # fmt: skip
+    }
+    causes = _as_it_is(NEW, list(places.values()), is_base_fixed=True)
     known = Alert.objects.filter(vulnerability__in={cause.vulnerability for cause in causes})
     known = known.filter(~Q(state=Alert.State.RESOLVED) | Q(resolved_by__isnull=False))
     told = set(known.values_list("vulnerability", "team_id"))

@@ -22,7 +22,7 @@ WITH RECURSIVE pair AS MATERIALIZED (
     SELECT * FROM unnest(%(labels)s::text[], %(packages)s::bigint[], %(names)s::text[])
                   AS pair(label, package_id, vulnerability)
 ), hit AS MATERIALIZED (
-    SELECT DISTINCT pair.label, ip.inventory_id
+    SELECT pair.label, pair.package_id, ip.inventory_id
     FROM pair JOIN lifecycle_inventorypackage ip ON ip.package_id = pair.package_id
 ), cleared AS MATERIALIZED (
     -- Images in which VEX statements suppress the finding in each of the label's packages that they have.
@@ -36,7 +36,7 @@ WITH RECURSIVE pair AS MATERIALIZED (
         WHERE ii.image_id = effect.image_id AND {open}
     )
 ), labelled AS MATERIALIZED (
-    SELECT hit.label, array_agg(hit.inventory_id ORDER BY hit.inventory_id) AS inventories,
+    SELECT hit.label, array_agg(DISTINCT hit.inventory_id ORDER BY hit.inventory_id) AS inventories,
            ARRAY(SELECT image_id FROM cleared WHERE cleared.label = hit.label ORDER BY image_id) AS excluded
     FROM hit GROUP BY hit.label
 ), shape AS MATERIALIZED (
@@ -112,7 +112,10 @@ WITH RECURSIVE pair AS MATERIALIZED (
 ), judged AS MATERIALIZED (
     -- It is the image's own if any of its inventories is. Else `base_team` is the team that brings it.
     SELECT member.shape, carrier.image_id,
-           bool_or(brought.shape IS NULL OR own.image_id IS NOT NULL) AS is_own, min(brought.team_id) AS base_team
+           bool_or(brought.shape IS NULL OR own.image_id IS NOT NULL) AS is_own, min(brought.team_id) AS base_team,
+           array_agg(carrier.inventory_id) FILTER (WHERE brought.shape IS NULL OR own.image_id IS NOT NULL)
+               AS own_inventories,
+           array_agg(brought.repository_id) FILTER (WHERE brought.shape IS NOT NULL) AS base_repositories
     FROM member JOIN carrier USING (inventory_id)
     LEFT JOIN edge USING (image_id)
     LEFT JOIN brought ON (brought.shape, brought.inventory_id, brought.position, brought.start)
@@ -123,35 +126,50 @@ WITH RECURSIVE pair AS MATERIALIZED (
 )
 """.replace("{open}", not_suppressed_sql("ii.image_id", "other.package_id", "other.vulnerability"))
 _PLACES: Final = f"""
-{_JUDGED}, owned AS MATERIALIZED (
-    SELECT judged.shape, used.team_id, used.repository_id, count(*) AS images
-    FROM judged JOIN used USING (image_id) WHERE judged.is_own
-    GROUP BY judged.shape, used.team_id, used.repository_id
+{_JUDGED}, called AS MATERIALIZED (
+    -- Repositories of the bases that images of interest wait for.
+    SELECT DISTINCT judged.shape, waited.repository_id
+    FROM judged, unnest(judged.base_repositories) AS waited(repository_id)
+    WHERE NOT judged.is_own AND judged.image_id = ANY(%(within)s::bigint[])
+), counted AS MATERIALIZED (
+    SELECT judged.shape, used.team_id, used.repository_id, used.image_id, judged.own_inventories
+    FROM judged JOIN used USING (image_id)
+    WHERE judged.is_own AND (
+        %(within)s::bigint[] IS NULL OR judged.image_id = ANY(%(within)s::bigint[])
+        OR (judged.shape, used.repository_id) IN (SELECT shape, repository_id FROM called)
+    )
+), owned AS MATERIALIZED (
+    SELECT shape, team_id, repository_id, count(*) AS images FROM counted GROUP BY shape, team_id, repository_id
 ), distinct_images AS (
-    SELECT judged.shape, used.team_id, count(DISTINCT used.image_id) AS images
-    FROM judged JOIN used USING (image_id) WHERE judged.is_own GROUP BY judged.shape, used.team_id
+    SELECT shape, team_id, count(DISTINCT image_id) AS images FROM counted GROUP BY shape, team_id
 ), waiting AS (
     SELECT judged.shape, judged.base_team AS team_id, count(*) AS images
     FROM judged WHERE NOT judged.is_own AND EXISTS (SELECT FROM used WHERE used.image_id = judged.image_id)
+      AND (%(within)s::bigint[] IS NULL OR judged.image_id = ANY(%(within)s::bigint[]))
     GROUP BY judged.shape, judged.base_team
-), touched AS MATERIALIZED (
-    -- Teams with one of the images of interest, as their own or waiting for them.
-    SELECT judged.shape, used.team_id FROM judged JOIN used USING (image_id)
-    WHERE judged.is_own AND judged.image_id = ANY(%(within)s::bigint[])
-    UNION SELECT judged.shape, judged.base_team FROM judged
-    WHERE NOT judged.is_own AND judged.image_id = ANY(%(within)s::bigint[])
 ), place AS MATERIALIZED (
     SELECT owned.shape, owned.team_id, array_agg(owned.repository_id ORDER BY owned.repository_id) AS repositories,
            array_agg(owned.images::int ORDER BY owned.repository_id) AS counts
     FROM owned GROUP BY owned.shape, owned.team_id
+), own_inventory AS MATERIALIZED (
+    SELECT DISTINCT counted.shape, counted.team_id, inside.inventory_id
+    FROM (SELECT DISTINCT shape, team_id, own_inventories FROM counted) counted,
+         unnest(counted.own_inventories) AS inside(inventory_id)
+), labelled_shape AS MATERIALIZED (
+    SELECT labelled.label, shape.id AS shape FROM labelled JOIN shape USING (inventories, excluded)
+), held AS MATERIALIZED (
+    -- The package versions of each label in layers of the team's own.
+    SELECT labelled_shape.label, own_inventory.team_id, array_agg(DISTINCT hit.package_id) AS packages
+    FROM labelled_shape JOIN own_inventory USING (shape)
+    JOIN hit ON (hit.label, hit.inventory_id) = (labelled_shape.label, own_inventory.inventory_id)
+    GROUP BY labelled_shape.label, own_inventory.team_id
 )
-SELECT labelled.label, place.team_id, place.repositories, place.counts, distinct_images.images,
-       coalesce(waiting.images, 0)
-FROM labelled JOIN shape USING (inventories, excluded)
-JOIN place ON place.shape = shape.id
+SELECT labelled_shape.label, place.team_id, place.repositories, place.counts, distinct_images.images,
+       coalesce(waiting.images, 0), held.packages
+FROM labelled_shape JOIN place USING (shape)
 JOIN distinct_images ON (distinct_images.shape, distinct_images.team_id) = (place.shape, place.team_id)
+JOIN held ON (held.label, held.team_id) = (labelled_shape.label, place.team_id)
 LEFT JOIN waiting ON (waiting.shape, waiting.team_id) = (place.shape, place.team_id)
-WHERE %(within)s::bigint[] IS NULL OR (place.shape, place.team_id) IN (SELECT shape, team_id FROM touched)
 """  # noqa: S608 -- only constants of this module are inserted
 _IMAGES: Final = """
 {judged}
@@ -175,6 +193,7 @@ class Place:
     repositories: dict[int, int]
     images: int
     waiting: int  # images built on these that wait for them; of all teams
+    packages: tuple[int, ...]  # the package versions in layers of the team's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +216,8 @@ def places_of(
     """Return where the package versions of each label are in use, by owning team. One query for any number.
 
     A label is the name of a vulnerability, or `names` has that name. Images in which a VEX statement suppresses it do
-    not count. With `within`, only teams with one of these images, or
-    for which one of them waits.
+    not count. With `within`, only these images count, and those in
+    the repositories of bases that one of them waits for.
     """
     labels, packages = _columns(pairs)
     if not labels:
@@ -209,8 +228,8 @@ def places_of(
         cursor.execute(_PLACES, {"labels": labels, "packages": packages, "names": known, "within": ids})
         rows = cursor.fetchall()
     return [
-        Place(label, team, dict(zip(repositories, counts, strict=True)), images, waiting)
-        for label, team, repositories, counts, images, waiting in rows
+        Place(label, team, dict(zip(repositories, counts, strict=True)), images, waiting, tuple(packages))
+        for label, team, repositories, counts, images, waiting, packages in rows
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 CRITICAL, HIGH, MEDIUM, LOW, NONE, UNKNOWN = "critical", "high", "medium", "low", "none", "unknown"
@@ -22,3 +23,8 @@ RANKS: Final = {severity: rank for rank, severity in enumerate(SEVERITIES)}  # 0
 def worse(severity: str, other: str | None) -> str:
     """Return the worse of two severities; `other` can be None."""
     return severity if other is None or RANKS[severity] < RANKS[other] else other
+
+
+def worst(severities: Iterable[str]) -> str:
+    """Return the worst of these severities; "unknown" without any."""
+    return min(severities, key=RANKS.__getitem__, default=UNKNOWN)
