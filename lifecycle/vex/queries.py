@@ -66,7 +66,8 @@ def documents_visible_to(actor: User) -> QuerySet[VexDocument]:
 class Decided:
     """The statement that counts for a finding, as far as the reader may know it.
 
-    Of a decision about a base image that the reader cannot see, only status, justification and end date are known.
+    Of one that the reader cannot see (about a base, or made where an image was copied from), only status,
+    justification and end date are known.
     """
 
     id: int | None
@@ -116,23 +117,23 @@ class Decided:
 def decided_in(image_ids: Collection[int], reader: User | None) -> dict[tuple[int, int, str], Decided]:
     """Return {(image, package version, vulnerability): the statement that counts}; three queries for any number.
 
-    Without a `reader`, decisions about bases are shown as to somebody who cannot see the base.
+    Without a `reader`, all are shown as to somebody who can see none.
     """
     rows = list(
         VexEffect.objects.filter(image__in=image_ids)
         .select_related("statement__document", "statement__author", "statement__repository", "statement__team")
         .defer("statement__document__content")
     )
-    bases: set[int | None] = {row.inherited_from_id for row in rows if row.inherited_from_id is not None}
-    seen: set[int | None] = set()
-    if reader is not None and bases:
-        held = RepositoryImage.objects.filter(
-            image__in=bases, repository__in=repositories_visible_to(reader), removed_at=None
+    seen: set[int] = set()
+    if reader is not None and rows:
+        decisions, documents = decisions_visible_to(reader), documents_visible_to(reader)
+        known = VexStatement.objects.filter(
+            Q(pk__in=decisions.values("pk")) | Q(document__in=documents.values("pk")),
+            pk__in={row.statement_id for row in rows},
         )
-        seen = set(held.values_list("image_id", flat=True))
-    hidden = bases - seen
+        seen = set(known.values_list("pk", flat=True))
     return {
-        (row.image_id, row.package_id, row.vulnerability): _decided(row, is_hidden=row.inherited_from_id in hidden)
+        (row.image_id, row.package_id, row.vulnerability): _decided(row, is_hidden=row.statement_id not in seen)
         for row in rows
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from accounts.queries import system_user
 from lifecycle.core.errors import MalformedPurl
 from lifecycle.evidence.findings import Finding, findings_of_image, findings_of_purls, unscanned
 from lifecycle.registry.models import Image
@@ -34,7 +35,7 @@ class Command(BaseCommand):
             if image is None:
                 self.stderr.write(f"unknown digest: {options['image'][:150]}")
                 sys.exit(UNKNOWN_DIGEST)
-            self._print(findings_of_image(image, each_record=True), as_json=options["json"])
+            self._print(findings_of_image(image, each_record=True, reader=system_user()), as_json=options["json"])
             for digest, reason in unscanned(image):  # an image without findings may just not be scanned
                 self.stderr.write(f"{digest}: {reason}")
             return
