@@ -179,6 +179,14 @@ def _make_room(image_id: int) -> None:
         if row.is_used:
             continue
         if row.kind == PackageList.Kind.SENT:
+            audit.record(
+                Action.IMAGE_SBOM_WITHDRAWN,
+                actor=system_user(),
+                subject=row.image,
+                image=row.image,
+                reason=f"Only the newest {KEPT_MAX} SBOMs that were sent are kept.",
+                details=SbomSent(row.sbom.digest, row.sbom.format, row.package_count, row.dropped_count),
+            )
             row.sbom.delete()
             continue
         # The registry still has it. Without a row, it would be read again, and be the newest one.
