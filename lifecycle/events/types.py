@@ -62,6 +62,13 @@ class TagMoved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PlacesChanged(Event):
+    """Images that were known came into another repository, with or without a tag, or left one."""
+
+    image_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ImagesScanned(Event):
     """The package lists of these images were stored. `new_package_ids` are the package versions that are new."""
 

@@ -69,8 +69,13 @@ def judge_tagged_image(event: events.TagMoved) -> None:
     """
     at_ingest.mark(event.image_id)
     _queue_holds(malicious_packages_in([event.image_id]))
-    if effects.is_in_use():  # statements can name the repository
-        _count_again(sorted(effects.with_platforms([event.image_id])))
+
+
+@subscribe(events.PlacesChanged)
+def count_placed(event: events.PlacesChanged) -> None:
+    """Count the findings of images that came into a repository, or left one: VEX statements can name places."""
+    if effects.is_in_use():
+        _count_again(sorted(effects.with_platforms(event.image_ids)))
 
 
 @subscribe(events.ExternalAnswered)

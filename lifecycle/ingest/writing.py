@@ -92,6 +92,9 @@ def write_graph(
             details=ImagePushed(tag=tag or "", via=str(via), kind=top.kind, replaced=old),
         )
     _publish_images(images.values(), fresh, redeclared)
+    known = {row.pk for row in images.values()} - {row.pk for row in fresh}
+    if is_new_here and known:
+        events.publish(events.PlacesChanged(tuple(sorted(known))))
     if is_new_here and top.subject_digest:
         events.publish(events.ReferrerStored(top.subject_digest))
     if moved is not None:
@@ -167,6 +170,7 @@ def forget_manifest(repository: Repository, digest: str, *, actor: User | None) 
         member.save(update_fields=["removed_at"])
         image = member.image
         audit.record(Action.IMAGE_DELETED, actor=actor, subject=image, repository=repository, image=image)
+        events.publish(events.PlacesChanged((image.pk,)))
         return True
 
 

@@ -91,11 +91,10 @@ def choose_sbom(event: events.SbomKept) -> None:
     sboms.choose(event.image_id)
 
 
-@subscribe(events.TagMoved)
-def choose_sboms_again(event: events.TagMoved) -> None:
-    """Decide again: a team that has the image from now on may not trust who sent or signed its SBOM."""
-    image = Image.objects.only("pk", "kind").filter(pk=event.image_id).first()
-    if image is not None:
+@subscribe(events.PlacesChanged)
+def choose_sboms_again(event: events.PlacesChanged) -> None:
+    """Decide again: a team that has the images from now on may not trust who sent or signed their SBOMs."""
+    for image in Image.objects.only("pk", "kind").filter(pk__in=event.image_ids).order_by("pk"):
         sboms.choose_again(platform_ids(image))
 
 

@@ -17,6 +17,7 @@ from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFou
 from lifecycle.evidence import handlers as evidence
 from lifecycle.evidence.open_findings import open_matches_in
 from lifecycle.evidence.risk import refresh_risk
+from lifecycle.ingest.writing import forget_manifest
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from lifecycle.notices.models import InboxItem
@@ -140,6 +141,26 @@ def test_index_that_names_the_image_of_others_gives_no_right_to_decide_about_it(
     index = dock.index("of the copier", api)
     dock.push(copy, index, "all")
     decision(copy, by=copier, vulnerability=CVE, scope="digest", digest=index.digest)
+    assert suppressed(api) == [[]]
+
+
+def test_reader_of_a_copy_does_not_learn_who_decided_at_its_home(fleet):
+    api, copy = fleet["api"], dock.repository("other/copy")
+    dock.push(copy, api, "1")
+    decision(fleet["api_repository"], by=fleet["guard"], approver=fleet["approver"], vulnerability=CVE)
+    (at_home,) = decided_in([api.pk], fleet["guard"]).values()
+    assert (at_home.author, at_home.reason, at_home.scope) == ("guard", "checked", "repository")
+    (elsewhere,) = decided_in([api.pk], person("copier", copy.team, "security")).values()
+    assert (elsewhere.id, elsewhere.author, elsewhere.reason, elsewhere.scope) == (None, "", "", "")
+    assert (elsewhere.status, elsewhere.suppresses, elsewhere.is_inherited) == ("not_affected", True, False)
+
+
+def test_decision_of_a_home_that_deleted_the_image_counts_no_more(fleet):
+    api, copy = fleet["api"], dock.repository("other/copy")
+    dock.push(copy, api, "1")
+    decision(fleet["api_repository"], by=fleet["guard"], approver=fleet["approver"], vulnerability=CVE)
+    assert suppressed(api) == [[CVE]]
+    assert forget_manifest(fleet["api_repository"], api.digest, actor=fleet["guard"])
     assert suppressed(api) == [[]]
 
 
