@@ -187,6 +187,8 @@ def test_old_ones_make_room_but_never_the_one_in_use(image, maker, monkeypatch):
         brought.send(image.digest, document(f"pkg:pypi/a@{number}"), actor=maker)
     assert purls(image) == {"pkg:pypi/a@3"}
     assert PackageList.objects.filter(image=image).exclude(kind="own").count() == 2
+    gone = AuditEvent.objects.filter(action="image.sbom_withdrawn", reason__startswith="Only the newest")
+    assert gone.count() == 2
     assert PackageList.objects.filter(image=image, kind="own").exists()
 
 
