@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -21,34 +22,42 @@ from lifecycle.evidence.open_findings import LIVE_SQL
 PACKAGES_SHOWN: Final = 5  # in the evidence of an alert
 REASONS_MAX: Final = 20  # package versions of a team that are asked for: some may match no more
 Reasons = dict[tuple[int, str], dict[str, str]]
+_KEPT: Final = ("severity_before", "is_base_fixed")  # evidence of the time when an alert was raised
 GONE: Final = "No image of the team in use has it any more."
 
 
-def _still_there(alerts: Sequence[Any]) -> set[int]:
-    places = {(place.label, place.team_id) for place in _now({alert.vulnerability for alert in alerts})}
-    return {alert.pk for alert in alerts if (alert.vulnerability, alert.team_id) in places}
+def _causes_now(alerts: Sequence[Alert]) -> dict[int, Cause]:
+    wanted = {(alert.vulnerability, alert.team_id) for alert in alerts}
+    places = [place for place in _now({name for name, _ in wanted}) if (place.label, place.team_id) in wanted]
+    now = {(cause.vulnerability, cause.team_id): cause for cause in _as_it_is(alerts[0].kind, places)}
+    found = {}
+    for alert in alerts:
+        if (cause := now.get((alert.vulnerability, alert.team_id))) is not None:
+            kept = {name: alert.evidence[name] for name in _KEPT if name in alert.evidence}
+            found[alert.pk] = replace(cause, evidence={**cause.evidence, **kept})
+    return found
 
 
 NEW: Final = register(
     "finding.new",
     "New finding",
     "An advisory newly affects images of your team that are in use.",
-    persists=_still_there,
+    causes_now=_causes_now,
 )
 EXPLOITED: Final = register(
     "finding.exploited",
     "Newly exploited",
     "A list of known exploited vulnerabilities (KEV) newly names a finding of your images.",
-    persists=_still_there,
+    causes_now=_causes_now,
 )
 WORSENED: Final = register(
-    "finding.worsened", "Finding got worse", "The severity of a finding of your images rose.", persists=_still_there
+    "finding.worsened", "Finding got worse", "The severity of a finding of your images rose.", causes_now=_causes_now
 )
 FIXED: Final = register(
     "finding.fixed",
     "Finding fixed",
     "No image of your team in use has a finding any more that you were told about.",
-    persists=lambda alerts: (),
+    causes_now=lambda alerts: {},
 )
 # Alerts that last while the finding is there. `overdue` adds its own, which can end earlier.
 LASTING: Final = ["finding.new", "finding.exploited", "finding.worsened", "finding.overdue"]
@@ -120,7 +129,7 @@ def packages_shown(name: str, package_ids: Iterable[int], reasons: Reasons) -> l
     return [reason for reason in found if reason is not None][:PACKAGES_SHOWN]
 
 
-def _as_it_is(kind: AlertKind, places: Sequence[Place], **evidence: Any) -> list[Cause]:
+def _as_it_is(kind: str, places: Sequence[Place], **evidence: Any) -> list[Cause]:
     """Return what to tell the teams of these places about the findings as they were at the last look."""
     names = {place.label for place in places}
     rows = SeenFinding.objects.filter(vulnerability__in=names)
@@ -136,7 +145,7 @@ def _as_it_is(kind: AlertKind, places: Sequence[Place], **evidence: Any) -> list
         }
         causes.append(
             Cause(
-                kind.name, place.team_id, place.label, severity=worst(row.severity for row in known),
+                kind, place.team_id, place.label, severity=worst(row.severity for row in known),
                 images=place.images, repositories=place.repositories, evidence=told | evidence,
             )
         )  # fmt: skip
@@ -261,7 +270,7 @@ def _hand_over(left: Sequence[Alert], by_label: dict[str, dict[int, Place]], now
         for place in by_label[alert.vulnerability].values()
         if place.team_id != alert.team_id
     }
-    causes = _as_it_is(NEW, list(places.values()), is_base_fixed=True)
+    causes = _as_it_is(NEW.name, list(places.values()), is_base_fixed=True)
     known = Alert.objects.filter(vulnerability__in={cause.vulnerability for cause in causes})
     known = known.filter(~Q(state=Alert.State.RESOLVED) | Q(resolved_by__isnull=False))
     told = set(known.values_list("vulnerability", "team_id"))

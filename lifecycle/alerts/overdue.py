@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from django.db import connection
 
@@ -31,13 +31,16 @@ class _Late:
     pairs: list[OverduePair]
 
 
-def _still_overdue(alerts: Sequence[Any]) -> set[int]:
+def _causes_now(alerts: Sequence[Alert]) -> dict[int, Cause]:
     late = _late(overdue_pairs(due_dates().rows, clock.now()))
-    return {alert.pk for alert in alerts if (alert.vulnerability, alert.team_id) in late}
+    keys = {(alert.vulnerability, alert.team_id) for alert in alerts}
+    now = {(cause.vulnerability, cause.team_id): cause for cause in _causes([late[key] for key in keys & late.keys()])}
+    found = ((alert.pk, now.get((alert.vulnerability, alert.team_id))) for alert in alerts)
+    return {pk: cause for pk, cause in found if cause is not None}
 
 
 OVERDUE: Final = register(
-    "finding.overdue", "Finding overdue", "A finding of your images is past its due date.", persists=_still_overdue
+    "finding.overdue", "Finding overdue", "A finding of your images is past its due date.", causes_now=_causes_now
 )
 
 

@@ -162,8 +162,9 @@ def _live(changes: Iterable[Change], moved: set[int] | None) -> list[Alert]:
 
 def _woken(now: datetime) -> list[Alert]:
     """Open alerts again whose snooze is over, and return them."""
-    rows = list(_wakes(now))
-    Alert.objects.filter(pk__in=[row.pk for row in rows]).update(state=Alert.State.OPEN, snoozed_until=None)
+    rows = list(_wakes(now).select_for_update(of=("self",)).order_by("pk"))
+    woken = Alert.objects.filter(pk__in=[row.pk for row in rows], state=Alert.State.SNOOZED)
+    woken.update(state=Alert.State.OPEN, snoozed_until=None)
     return rows
 
 
@@ -179,18 +180,12 @@ def _persisting(now: datetime) -> list[Alert]:
         resolved_by__isnull=False, rechecked_at=None, resolved_at__lte=now - RECHECKS_AFTER
     ).order_by("pk")
     resolved = list(rows[:_RECHECKED_MAX])
-    made: list[Alert] = []
+    causes: list[Cause] = []
     for kind in all_kinds():
-        mine = [row for row in resolved if row.kind == kind.name]
-        there = set(kind.persists(mine)) if mine else set()
-        causes = [
-            Cause(
-                row.kind, row.team_id, row.vulnerability, row.digest, severity=row.severity, images=row.images,
-                repositories=dict(zip(row.repository_ids, row.image_counts, strict=True)), evidence=row.evidence,
-            )
-            for row in mine
-            if row.pk in there
-        ]  # fmt: skip
-        made += raise_alerts(causes, now)
+        if mine := [row for row in resolved if row.kind == kind.name]:
+            causes += kind.causes_now(mine).values()
+    live = Alert.objects.filter(fingerprint__in={cause.fingerprint for cause in causes})
+    told = set(live.exclude(state=Alert.State.RESOLVED).values_list("fingerprint", flat=True))
+    made = raise_alerts([cause for cause in causes if cause.fingerprint not in told], now)
     Alert.objects.filter(pk__in=[row.pk for row in resolved]).update(rechecked_at=now)
     return made

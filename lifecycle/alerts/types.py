@@ -11,48 +11,6 @@ from lifecycle.core.severities import UNKNOWN
 from lifecycle.notices import topics
 from lifecycle.notices.topics import Topic
 
-Persists = Callable[[Sequence[Any]], Collection[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class AlertKind:
-    """One kind of alert. Its topic has the same name, so that people choose how they are told about it.
-
-    `persists` gets live alerts of the kind, and returns the ids of those whose cause is still there.
-    """
-
-    name: str  # stored, and in the API: finding.new
-    label: str
-    words: str  # when it is raised
-    persists: Persists
-    topic: Topic
-
-
-_KINDS: Final[dict[str, AlertKind]] = {}
-
-
-def register(name: str, label: str, words: str, *, persists: Persists) -> AlertKind:
-    """Add a kind of alert with its topic, and return it; raises ValueError when the name is taken."""
-    kind = AlertKind(name, label, words, persists, topics.register(Topic(name, label, words)))
-    _KINDS[name] = kind
-    return kind
-
-
-def all_kinds() -> Collection[AlertKind]:
-    """Return all kinds, in the order of their registration."""
-    return _KINDS.values()
-
-
-def kind_called(name: str) -> AlertKind | None:
-    """Return the kind with this name; None for one of an earlier release."""
-    return _KINDS.get(name)
-
-
-def label_of(name: str) -> str:
-    """Return the label of a stored kind."""
-    kind = _KINDS.get(name)
-    return kind.label if kind is not None else name
-
 
 @dataclass(frozen=True, slots=True)
 class Cause:
@@ -73,3 +31,45 @@ class Cause:
         """The same for the same alert: one can be live."""
         parts = (self.kind, str(self.team_id), self.vulnerability, self.digest or "", self.rule)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class AlertKind:
+    """One kind of alert. Its topic has the same name, so that people choose how they are told about it.
+
+    `causes_now` gets alerts of the kind, and returns {alert id: its cause as it is now} for each that still has one.
+    """
+
+    name: str  # stored, and in the API: finding.new
+    label: str
+    words: str  # when it is raised
+    causes_now: Callable[[Sequence[Any]], Mapping[int, Cause]]
+    topic: Topic
+
+
+_KINDS: Final[dict[str, AlertKind]] = {}
+
+
+def register(
+    name: str, label: str, words: str, *, causes_now: Callable[[Sequence[Any]], Mapping[int, Cause]]
+) -> AlertKind:
+    """Add a kind of alert with its topic, and return it; raises ValueError when the name is taken."""
+    kind = AlertKind(name, label, words, causes_now, topics.register(Topic(name, label, words)))
+    _KINDS[name] = kind
+    return kind
+
+
+def all_kinds() -> Collection[AlertKind]:
+    """Return all kinds, in the order of their registration."""
+    return _KINDS.values()
+
+
+def kind_called(name: str) -> AlertKind | None:
+    """Return the kind with this name; None for one of an earlier release."""
+    return _KINDS.get(name)
+
+
+def label_of(name: str) -> str:
+    """Return the label of a stored kind."""
+    kind = _KINDS.get(name)
+    return kind.label if kind is not None else name

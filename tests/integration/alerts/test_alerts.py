@@ -256,6 +256,33 @@ def test_acts_of_people(fleet):
     assert look(after=timedelta(hours=26)) == []
 
 
+def test_resolved_alert_is_raised_again_as_the_finding_is_now(fleet):
+    alert, person, urllib3 = raised(fleet), fleet["shop_dev"], package("urllib3")
+    services.resolve(alert.pk, actor=person, reason="Not reachable.")
+    dock.carry(Image.objects.get(digest=dock.sha("shop/static")), 1, urllib3)
+    Match.objects.filter(advisory__osv_id="CVE-2026-8").update(severity="critical", fixed_version="2.0")
+    SeenFinding.objects.filter(vulnerability="CVE-2026-8").update(severity="critical")
+    again = look(after=timedelta(hours=25))
+    assert [(row.severity, row.images, row.former_id) for row in again] == [("critical", 2, alert.pk)]
+    assert again[0].repository_ids == sorted(dock.repository(f"shop/{name}").pk for name in ("api", "static"))
+    assert again[0].evidence["packages"][0]["fixed_version"] == "2.0"
+
+    # A live alert with the same fingerprint knows better than one that was resolved a day ago.
+    Alert.objects.filter(pk=alert.pk).update(rechecked_at=None)
+    assert look(after=timedelta(hours=26)) == []
+    assert Alert.objects.get(pk=again[0].pk).count == 1
+
+
+def test_snoozed_alerts_wake_under_a_lock(fleet):
+    alert = raised(fleet)
+    services.snooze(alert.pk, actor=fleet["shop_dev"], until=clock.now() + timedelta(days=1))
+    with CaptureQueriesContext(connection) as queries, transaction.atomic():
+        assert passes._woken(clock.now() + timedelta(days=2)) == [alert]
+    select, update = (row["sql"] for row in queries if "lifecycle_alert" in row["sql"])
+    assert "FOR UPDATE" in select
+    assert "'snoozed'" in update.partition("WHERE")[2]
+
+
 def test_unanswered_alert_is_told_a_second_time_only(fleet):
     raised(fleet)
     for hours in (23, 25, 60):
