@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from lifecycle.cli import client, tables
-from lifecycle.cli.client import Api, CommandFailed
-from lifecycle.cli.printing import print_rows
+from lifecycle.cli import names, tables
+from lifecycle.cli.client import Api
+from lifecycle.cli.printing import print_fields, print_rows
 from lifecycle.cli.tables import Column
 
 COLUMNS: Final[Sequence[Column]] = (
@@ -76,7 +76,7 @@ def show_alert(options: argparse.Namespace, api: Api) -> None:
     repositories, evidence = document.pop("repositories"), document.pop("evidence")
     document["packages"] = "; ".join(item["why"] or item["package"] for item in evidence.get("packages", ()))
     document["repositories"] = ", ".join(f"{row['repository']} ({row['images']})" for row in repositories)
-    _print(document, options)
+    print_fields(document, options)
     rows = [row | {"state": "affected"} for row in affected] + [row | {"state": "waits on base"} for row in waiting]
     if rows:
         print()
@@ -91,18 +91,8 @@ def act(options: argparse.Namespace, api: Api) -> None:
     document = api.post(f"alerts/{_number(options)}/{options.act}/", body)
     if not options.json:
         document.pop("evidence")
-    _print(document, options)
+    print_fields(document, options)
 
 
 def _number(options: argparse.Namespace) -> str:
-    number: str = options.alert.upper().removeprefix("A-")
-    if not number.isascii() or not number.isdigit():
-        raise CommandFailed("Name an alert by its number, with or without A-.", client.EXIT_USAGE)
-    return number
-
-
-def _print(document: dict[str, Any], options: argparse.Namespace) -> None:
-    if options.json:
-        print(json.dumps(document))
-        return
-    tables.print_pairs((name.replace("_", " ").capitalize(), value) for name, value in document.items())
+    return names.number_of(options.alert, "A-", "an alert")

@@ -1,4 +1,4 @@
-"""Names of images and repositories, as people write them."""
+"""Names of images, repositories and numbered objects, as people write them."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ def parts_of(text: str) -> tuple[str, str, str]:
     if not _REPOSITORY.fullmatch(repository) or (tag and not _TAG.fullmatch(tag)) or text.endswith(":"):
         raise CommandFailed("Name an image as REPOSITORY:TAG or sha256:...", client.EXIT_USAGE)
     return repository, tag, digest
+
+
+def number_of(text: str, prefix: str, what: str) -> str:
+    """Return the number in `A-12` or `12`; raises CommandFailed (usage) for other texts. `what`: "an alert"."""
+    number = text.upper().removeprefix(prefix)
+    if not number.isascii() or not number.isdigit():
+        raise CommandFailed(f"Name {what} by its number, with or without {prefix}.", client.EXIT_USAGE)
+    return number
 
 
 def repository_id(name: str, api: Api) -> int:

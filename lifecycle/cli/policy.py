@@ -13,7 +13,7 @@ import yaml
 
 from lifecycle.cli import client, names, tables
 from lifecycle.cli.client import Api, CommandFailed
-from lifecycle.cli.printing import print_rows
+from lifecycle.cli.printing import print_fields, print_rows
 from lifecycle.cli.tables import Column
 
 Run = Callable[[argparse.Namespace, Api], None]
@@ -182,22 +182,13 @@ def list_waivers(options: argparse.Namespace, api: Api) -> None:
 
 def request_waiver(options: argparse.Namespace, api: Api) -> None:
     fields = ("team", "rule", "repository", "environment", "digest", "advisory", "package", "reason", "ticket", "until")
-    _print_waiver(api.post("waivers/", {name: getattr(options, name) for name in fields}), options)
+    print_fields(api.post("waivers/", {name: getattr(options, name) for name in fields}), options)
 
 
 def decide_waiver(options: argparse.Namespace, api: Api) -> None:
-    number = options.waiver.upper().removeprefix("WV-")
-    if not number.isascii() or not number.isdigit():
-        raise CommandFailed("Name a waiver by its number, with or without WV-.", client.EXIT_USAGE)
+    number = names.number_of(options.waiver, "WV-", "a waiver")
     body = {"reason": options.reason} if options.reason else {}
-    _print_waiver(api.post(f"waivers/{number}/{options.decision}/", body), options)
-
-
-def _print_waiver(document: dict[str, Any], options: argparse.Namespace) -> None:
-    if options.json:
-        print(json.dumps(document))
-        return
-    tables.print_pairs((name.replace("_", " ").capitalize(), value) for name, value in document.items())
+    print_fields(api.post(f"waivers/{number}/{options.decision}/", body), options)
 
 
 def _file(name: str) -> dict[str, Any]:

@@ -22,9 +22,19 @@ def print_one(document: dict[str, Any], options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(document))
         return
-    tables.print_pairs(
-        (name.replace("_", " ").capitalize(), _readable(name, value)) for name, value in document.items()
-    )
+    tables.print_pairs((_label(name), _readable(name, value)) for name, value in document.items())
+
+
+def print_fields(document: dict[str, Any], options: argparse.Namespace) -> None:
+    """Print the fields of a document with their values as they are, or with `--json` the document."""
+    if options.json:
+        print(json.dumps(document))
+        return
+    tables.print_pairs((_label(name), value) for name, value in document.items())
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ").capitalize()
 
 
 def _readable(name: str, value: Any) -> Any:

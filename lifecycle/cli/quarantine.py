@@ -7,9 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from lifecycle.cli import client, names, tables
-from lifecycle.cli.client import Api, CommandFailed
-from lifecycle.cli.printing import print_rows
+from lifecycle.cli import names, tables
+from lifecycle.cli.client import Api
+from lifecycle.cli.printing import print_fields, print_rows
 from lifecycle.cli.tables import Column
 
 COLUMNS: Final[Sequence[Column]] = (
@@ -68,7 +68,7 @@ def create_quarantine(options: argparse.Namespace, api: Api) -> None:
         "incident": options.incident,
         "descendants": not options.only_image,
     }
-    _print(api.post("quarantines/", body), options)
+    print_fields(api.post("quarantines/", body), options)
 
 
 def list_quarantines(options: argparse.Namespace, api: Api) -> None:
@@ -84,30 +84,20 @@ def show_quarantine(options: argparse.Namespace, api: Api) -> None:
         print(json.dumps(document))
         return
     images = document.pop("images")
-    _print(document, options)
+    print_fields(document, options)
     for image in images:
         print(tables.plain(f"{image['digest']}  {', '.join(image['repositories'])}"))
 
 
 def act(options: argparse.Namespace, api: Api) -> None:
     body = {"reason": options.reason} if options.reason else {}
-    _print(api.post(f"quarantines/{_number(options)}/{options.act}/", body), options)
+    print_fields(api.post(f"quarantines/{_number(options)}/{options.act}/", body), options)
 
 
 def exempt_image(options: argparse.Namespace, api: Api) -> None:
     body = {"digest": names.digest_of(options.image, api), "reason": options.reason}
-    _print(api.post(f"quarantines/{_number(options)}/exemptions/", body), options)
+    print_fields(api.post(f"quarantines/{_number(options)}/exemptions/", body), options)
 
 
 def _number(options: argparse.Namespace) -> str:
-    number: str = options.quarantine.upper().removeprefix("Q-")
-    if not number.isascii() or not number.isdigit():
-        raise CommandFailed("Name a quarantine by its number, with or without Q-.", client.EXIT_USAGE)
-    return number
-
-
-def _print(document: dict[str, Any], options: argparse.Namespace) -> None:
-    if options.json:
-        print(json.dumps(document))
-        return
-    tables.print_pairs((name.replace("_", " ").capitalize(), value) for name, value in document.items())
+    return names.number_of(options.quarantine, "Q-", "a quarantine")

@@ -56,10 +56,7 @@ def send_sbom(options: argparse.Namespace, api: Api) -> None:
         raise CommandFailed(f"Cannot read {options.file}: {error.strerror}.") from None
     digest = names.digest_of(options.image, api)
     row = api.post_document(f"images/{digest}/sboms/", content)
-    if options.json:
-        print(json.dumps(row))
-        return
-    _say(row)
+    _print(row, options)
 
 
 def list_sboms(options: argparse.Namespace, api: Api) -> None:
@@ -72,13 +69,13 @@ def withdraw_sbom(options: argparse.Namespace, api: Api) -> None:
     """Withdraw one SBOM."""
     digest = names.digest_of(options.image, api)
     row = api.post(f"images/{digest}/sboms/{options.id}/withdraw/", {"reason": options.reason})
+    _print(row, options)
+
+
+def _print(row: dict[str, Any], options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(row))
         return
-    _say(row)
-
-
-def _say(row: dict[str, Any]) -> None:
     used = "It decides what packages the image has" if row["is_used"] else "It does not decide"
     print(tables.plain(f"SBOM {row['id']}, {row['format']}: {row['package_count']} packages. {used}: {row['why']}"))
     for one in row["dropped"]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from lifecycle.cli import client, names, tables
 from lifecycle.cli.client import Api, CommandFailed
-from lifecycle.cli.printing import print_rows
+from lifecycle.cli.printing import print_fields, print_rows
 from lifecycle.cli.tables import Column
 
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -107,7 +107,7 @@ def decide_finding(options: argparse.Namespace, api: Api) -> None:
     row = api.post("vex/statements/", body)
     if row["state"] == "requested" and not options.json:
         print(f"VEX-{row['id']} waits for a second person: gravingdock vex approve VEX-{row['id']}", file=sys.stderr)
-    _print(row, options)
+    print_fields(row, options)
 
 
 def import_document(options: argparse.Namespace, api: Api) -> None:
@@ -122,7 +122,7 @@ def import_document(options: argparse.Namespace, api: Api) -> None:
     row = api.post("vex/documents/", {"team": options.team, "document": document})
     for position, reason in row["refused"]:
         print(tables.plain(f"refused {position}: {reason}"), file=sys.stderr)
-    _print({name: value for name, value in row.items() if name != "refused" or options.json}, options)
+    print_fields({name: value for name, value in row.items() if name != "refused" or options.json}, options)
 
 
 def act(options: argparse.Namespace, api: Api) -> None:
@@ -135,11 +135,4 @@ def act(options: argparse.Namespace, api: Api) -> None:
             raise CommandFailed("A document cannot be rejected. Withdraw it.", client.EXIT_USAGE)
         decision = {"approve": "accept"}.get(decision, decision)
     body = {"reason": options.reason} if options.reason else {}
-    _print(api.post(f"vex/{'statements' if kind == 'VEX' else 'documents'}/{number}/{decision}/", body), options)
-
-
-def _print(document: dict[str, Any], options: argparse.Namespace) -> None:
-    if options.json:
-        print(json.dumps(document))
-        return
-    tables.print_pairs((name.replace("_", " ").capitalize(), value) for name, value in document.items())
+    print_fields(api.post(f"vex/{'statements' if kind == 'VEX' else 'documents'}/{number}/{decision}/", body), options)
