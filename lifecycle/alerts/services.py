@@ -17,7 +17,7 @@ from lifecycle.audit.details_of_images import AlertDetails
 from lifecycle.core import clock
 from lifecycle.core.errors import IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason, refuse_if
-from lifecycle.core.states import check_move
+from lifecycle.core.states import move_row
 from lifecycle.notices.telling import settle
 
 State = Alert.State
@@ -103,11 +103,7 @@ def _checked(reason: str, *, is_required: bool = True) -> str:
 
 def _move(alert: Alert, state: str, actor: User, reason: str, **changes: Any) -> None:
     """Move a locked alert to `state`. Raises IllegalTransition."""
-    check_move(alert, state)
-    alert.state, alert.acted_by, alert.acted_at, alert.reason = state, actor, clock.now(), reason
-    for name, value in changes.items():
-        setattr(alert, name, value)
-    alert.save(update_fields=["state", "acted_by", "acted_at", "reason", *changes])
+    move_row(alert, state, acted_by=actor, acted_at=clock.now(), reason=reason, **changes)
     if not Alert.objects.filter(team=alert.team, kind=alert.kind, state=State.OPEN).exists():
         kind = kind_called(alert.kind)
         settle(f"alerts-{alert.team.slug}", [kind.topic] if kind is not None else [])

@@ -20,7 +20,7 @@ from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_access import ChannelDetails
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed
-from lifecycle.core.states import check_move
+from lifecycle.core.states import move_row
 from lifecycle.jobs import services as jobs
 from lifecycle.notices.hours import next_attempt, next_digest, quiet_end
 from lifecycle.notices.kinds import NOTIFY
@@ -235,8 +235,4 @@ def _locked(message_id: int) -> Message | None:
 
 
 def _move(message: Message, state: str, **changes: Any) -> None:
-    check_move(message, state)
-    message.state = state
-    for name, value in changes.items():
-        setattr(message, name, value)
-    message.save(update_fields=["state", *changes])
+    move_row(message, state, **changes)

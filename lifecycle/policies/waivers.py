@@ -21,7 +21,7 @@ from lifecycle.authority.rights import may
 from lifecycle.core import clock, context
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason, refuse_if
-from lifecycle.core.states import check_move
+from lifecycle.core.states import move_row
 from lifecycle.core.types import Digest
 from lifecycle.environments.models import Environment
 from lifecycle.policies.access import waiver_for
@@ -190,13 +190,9 @@ def revoke_waiver(waiver_id: int, *, actor: User, reason: str = "") -> Waiver:
 
 def _move(waiver: Waiver, state: str, **changes: object) -> None:
     """Move a locked waiver to `state`; the only writer of `state`. Raises IllegalTransition."""
-    check_move(waiver, state)
-    waiver.state = state
     if state not in Waiver.NEXT:
         changes["ended_at"] = clock.now()
-    for name, value in changes.items():
-        setattr(waiver, name, value)
-    waiver.save(update_fields=["state", *changes])
+    move_row(waiver, state, **changes)
 
 
 def _publish(waiver: Waiver) -> None:

@@ -16,7 +16,7 @@ from lifecycle.audit.actions import Action
 from lifecycle.audit.details import Details
 from lifecycle.audit.details_of_promotion import VoteLapsed
 from lifecycle.core import clock
-from lifecycle.core.states import check_move
+from lifecycle.core.states import move_row
 from lifecycle.core.types import Digest
 from lifecycle.policies.asking import ask_where_due
 from lifecycle.policy.judging import judge_promotion
@@ -39,13 +39,9 @@ OVERDUE: Final = Q(state=State.OPEN, approve_by__lt=Now()) | Q(state=State.READY
 
 def move(request: PromotionRequest, state: str, **changes: object) -> None:
     """Move a locked request to `state`; the only writer of `state`. Raises IllegalTransition."""
-    check_move(request, state)
-    request.state = state
-    for name, value in changes.items():
-        setattr(request, name, value)
-    if request.is_final:
-        request.finished_at = clock.now()
-    request.save(update_fields=["state", "finished_at", *changes])
+    if state not in PromotionRequest.NEXT:
+        changes["finished_at"] = clock.now()
+    move_row(request, state, **changes)
 
 
 def evaluate(request: PromotionRequest, points: tuple[Point, ...] = BEFORE) -> tuple[Verdict, Evaluation]:

@@ -17,7 +17,7 @@ from lifecycle.audit.actions import Action
 from lifecycle.audit.details import Details
 from lifecycle.audit.details_of_promotion import PromotionSuperseded
 from lifecycle.core import clock
-from lifecycle.core.states import check_move
+from lifecycle.core.states import move_row
 from lifecycle.promotion.models import PromotionRequest, ReleaseSet
 from lifecycle.promotion.opening import wait_for_window
 
@@ -32,13 +32,9 @@ def lock_row(set_id: int) -> ReleaseSet:
 
 def move_set(release_set: ReleaseSet, state: str, **changes: object) -> None:
     """Move a locked set to `state`; the only writer of its `state`. Raises IllegalTransition."""
-    check_move(release_set, state)
-    release_set.state = state
-    for name, value in changes.items():
-        setattr(release_set, name, value)
-    if release_set.is_final:
-        release_set.finished_at = clock.now()
-    release_set.save(update_fields=["state", "finished_at", *changes])
+    if state not in ReleaseSet.NEXT:
+        changes["finished_at"] = clock.now()
+    move_row(release_set, state, **changes)
 
 
 def record(

@@ -15,7 +15,7 @@ from lifecycle.authority.identity import why_not_counted, why_token_not_counted
 from lifecycle.core import clock, context, locks
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason, refuse_if
-from lifecycle.core.states import check_move
+from lifecycle.core.states import move_row
 from lifecycle.quarantine.access import (
     image_to_judge,
     lock_quarantine_over,
@@ -201,11 +201,7 @@ def exempt(quarantine_id: int, digest: str, *, actor: User, reason: str) -> Quar
 
 def _move(row: Quarantine, state: str, **changes: object) -> None:
     """Move a locked quarantine to `state`; the only writer of `state`. Raises IllegalTransition."""
-    check_move(row, state)
-    row.state = state
-    for name, value in changes.items():
-        setattr(row, name, value)
-    row.save(update_fields=["state", *changes])
+    move_row(row, state, **changes)
 
 
 def _record(action: Action, row: Quarantine, actor: User, *, reason: str) -> None:

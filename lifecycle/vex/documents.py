@@ -17,7 +17,7 @@ from lifecycle.authority.identity import why_not_second, why_token_not_counted
 from lifecycle.core import clock, context
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason, refuse_if
-from lifecycle.core.states import check_move
+from lifecycle.core.states import move_row
 from lifecycle.core.types import Digest
 from lifecycle.registry.models import Image
 from lifecycle.vex import reading
@@ -150,11 +150,7 @@ def withdraw_document(document_id: int, *, actor: User, reason: str = "") -> Vex
 
 def move(document: VexDocument, state: str, **changes: object) -> None:
     """Move a locked document to `state`; the only writer of `state`. Raises IllegalTransition."""
-    check_move(document, state)
-    document.state = state
-    for name, value in {**changes, "decided_at": clock.now()}.items():
-        setattr(document, name, value)
-    document.save(update_fields=["state", "decided_at", *changes])
+    move_row(document, state, **{**changes, "decided_at": clock.now()})
 
 
 def set_statements(document: VexDocument, state: str) -> None:

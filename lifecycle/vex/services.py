@@ -19,7 +19,7 @@ from lifecycle.authority.identity import why_not_second, why_token_not_counted
 from lifecycle.core import clock, context, locks
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason, refuse_if
-from lifecycle.core.states import check_move
+from lifecycle.core.states import move_row
 from lifecycle.core.types import Digest
 from lifecycle.registry.models import Image, Repository, RepositoryImage
 from lifecycle.vex import values
@@ -213,13 +213,9 @@ def _take_effect(row: VexStatement, actor: User) -> None:
 
 def _move(row: VexStatement, state: str, **changes: object) -> None:
     """Move a locked statement to `state`; the only writer of `state` of decisions. Raises IllegalTransition."""
-    check_move(row, state)
-    row.state = state
     if state not in VexStatement.NEXT:
         changes["ended_at"] = clock.now()
-    for name, value in changes.items():
-        setattr(row, name, value)
-    row.save(update_fields=["state", *changes])
+    move_row(row, state, **changes)
 
 
 def _record(action: Action, row: VexStatement, actor: User, *, reason: str = "") -> None:

@@ -12,7 +12,7 @@ from lifecycle.audit.actions import Action
 from lifecycle.audit.details import Details
 from lifecycle.audit.details_of_images import RebuildFinished
 from lifecycle.core import clock
-from lifecycle.core.states import check_move
+from lifecycle.core.states import move_row
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job
 from lifecycle.rebuild.kinds import REBUILD
@@ -44,24 +44,16 @@ def queue_run(job: RebuildJob, wave: RebuildWave) -> None:
 
 def move_wave(wave: RebuildWave, state: str, **changes: object) -> None:
     """Change the state of a locked wave, with other fields; the only writer of its state. Raises IllegalTransition."""
-    check_move(wave, state)
-    wave.state = state
     if state != RebuildWave.State.RUNNING:
-        wave.finished_at = clock.now()
-    for name, value in changes.items():
-        setattr(wave, name, value)
-    wave.save(update_fields=list({"state", "finished_at", *changes}))
+        changes.setdefault("finished_at", clock.now())
+    move_row(wave, state, **changes)
 
 
 def move(job: RebuildJob, state: str, **changes: object) -> None:
     """Change the state of a job whose wave is locked; the only writer of its state. Raises IllegalTransition."""
-    check_move(job, state)
-    job.state = state
     if state not in OPEN_STATES:
-        job.finished_at = clock.now()
-    for name, value in changes.items():
-        setattr(job, name, value)
-    job.save(update_fields=list({"state", "finished_at", *changes}))
+        changes.setdefault("finished_at", clock.now())
+    move_row(job, state, **changes)
 
 
 def advance(wave: RebuildWave) -> None:
