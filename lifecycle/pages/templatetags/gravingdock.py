@@ -304,6 +304,19 @@ def command(text: str, label: str = "Copy command") -> SafeString:
     return format_html('<div class="command"><code>{}</code>{}</div>', text, copy(text, label))
 
 
+@register.simple_tag
+def act_button(route: str, pk: int, icon_name: str, text: str, why_not: object, *, css: str = "") -> SafeString:
+    """Return a button that sends the form around it to `route`. It is disabled if there is a reason `why_not`."""
+    return format_html(
+        '<button class="{}" formaction="{}"{}>{}{}</button>',
+        f"btn {css}".strip(),
+        reverse(route, args=[pk]),
+        " disabled" if why_not else "",
+        icon(icon_name),
+        text,
+    )
+
+
 @register.filter
 def span(seconds: float | None) -> str:
     """Return a duration in its largest unit ("2 h"); a dot for None."""

@@ -19,6 +19,12 @@ def test_state_chip_shows_unknown_state_as_text() -> None:
     assert "Half done" in tags.chip_state("half_done")
 
 
+def test_act_button_is_disabled_for_a_reason() -> None:
+    button = tags.act_button("lifecycle:vex-approve", 7, "check", "Approve", None, css="btn-primary")
+    assert button.startswith('<button class="btn btn-primary" formaction="/vex/7/approve/"><svg')
+    assert " disabled>" in tags.act_button("lifecycle:vex-approve", 7, "check", "Approve", "Not yours.")
+
+
 @pytest.mark.parametrize("text", ["<b>x</b>", '"><script>'])
 def test_untrusted_text_is_escaped(text: str) -> None:
     for html in (tags.chip_tag(text), tags.command(text), tags.digest(text), tags.parts_bar([("own", text, 1)], text)):
