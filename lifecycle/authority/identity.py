@@ -9,6 +9,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Lower
 
 from accounts.models import ApiToken, Robot, User
+from lifecycle.core import context
 from lifecycle.core.context import once_a_read
 
 
@@ -75,11 +76,12 @@ def same_person(user: User) -> QuerySet[User]:
     return _sharing_mail_with([user.pk])
 
 
-def why_token_not_counted(lookup: str) -> str:
-    """Return why a vote with the token `lookup` does not count, as one sentence; "" if it counts, or without a token.
+def why_token_not_counted() -> str:
+    """Return why a vote with the token of this request does not count, as one sentence; "" if it counts or is absent.
 
     Tokens from commands and the demonstration are exempt.
     """
+    lookup = context.current().token_lookup
     token = ApiToken.objects.select_related("made_by").filter(lookup=lookup).first() if lookup else None
     maker = token.made_by if token is not None else None
     if token is None or maker is None or maker.pk == token.user_id or maker.kind == User.Kind.SYSTEM:

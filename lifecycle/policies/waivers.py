@@ -18,7 +18,7 @@ from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_promotion import WaiverDetails
 from lifecycle.authority.identity import why_not_second, why_token_not_counted
 from lifecycle.authority.rights import may
-from lifecycle.core import clock, context
+from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.core.states import move_row
@@ -128,7 +128,7 @@ def why_not_decide(actor: User, waiver: Waiver) -> Reason | None:
     if actor.pk == waiver.requested_by_id:
         return Reason("Someone else has to decide about the waiver that you requested.")
     own = [waiver.requested_by_id]
-    if uncounted := why_not_second(actor, own) or why_token_not_counted(context.current().token_lookup):
+    if uncounted := why_not_second(actor, own) or why_token_not_counted():
         return Reason(uncounted)
     decision = may(
         actor, Verb.WAIVER_APPROVE, team=waiver.team, repository=waiver.repository, environment=waiver.environment

@@ -9,7 +9,6 @@ from accounts.verbs import Verb
 from lifecycle.authority.identity import why_not_counted, why_token_not_counted
 from lifecycle.authority.queries import people_who
 from lifecycle.authority.rights import may
-from lifecycle.core import context
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, MalformedReference
 from lifecycle.core.reasons import Reason
 from lifecycle.core.types import is_referrer_tag, parse_tag
@@ -52,7 +51,7 @@ def why_not_cast(actor: User, request: PromotionRequest) -> Reason | None:
         is_own = request.environment.excludes_requester and actor.pk in requesters_of(request)
         what = "your own request" if is_own else f"this request: {own[actor.pk]}"
         return Reason(f"You cannot approve or reject {what}.{_ask_others(request, own)}")
-    if uncounted := why_not_counted(actor, own) or why_token_not_counted(context.current().token_lookup):
+    if uncounted := why_not_counted(actor, own) or why_token_not_counted():
         return Reason(f"Your vote would not count: {uncounted}")
     if (decided := why_not_decided(request)) is not None:
         return decided

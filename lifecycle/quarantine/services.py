@@ -12,7 +12,7 @@ from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_promotion import QuarantineDetails
 from lifecycle.authority.identity import why_not_counted, why_token_not_counted
-from lifecycle.core import clock, context, locks
+from lifecycle.core import clock, locks
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.core.states import move_row
@@ -127,7 +127,7 @@ def _why_not_second(actor: User, first: User, what: str) -> Reason | None:
     if actor.pk == first.pk or actor.pk in {maker.pk for maker in _people_behind(first)}:
         return Reason(f"You {what} this image. Another person has to do this.", SecondPersonNeeded)
     own = [first.pk, *(maker.pk for maker in _people_behind(first))]
-    uncounted = why_not_counted(actor, own) or why_token_not_counted(context.current().token_lookup)
+    uncounted = why_not_counted(actor, own) or why_token_not_counted()
     return Reason(uncounted, SecondPersonNeeded) if uncounted else None
 
 

@@ -14,7 +14,7 @@ from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_images import VexDocumentDetails
 from lifecycle.authority.identity import why_not_second, why_token_not_counted
-from lifecycle.core import clock, context
+from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.core.states import move_row
@@ -103,7 +103,7 @@ def why_not_accept(actor: User, document: VexDocument) -> Reason | None:
         problem = "Someone else has to accept what you sent."
     else:
         problem = why_not_second(actor, [document.uploaded_by_id])
-        problem = problem or why_token_not_counted(context.current().token_lookup)
+        problem = problem or why_token_not_counted()
     if problem:
         return Reason(problem)
     if refused := why_not(actor, Verb.WAIVER_APPROVE, document.team):

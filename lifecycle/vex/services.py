@@ -16,7 +16,7 @@ from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_images import VexDetails
 from lifecycle.authority.identity import why_not_second, why_token_not_counted
-from lifecycle.core import clock, context, locks
+from lifecycle.core import clock, locks
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.core.states import move_row
@@ -141,7 +141,7 @@ def why_not_approve(actor: User, row: VexStatement) -> Reason | None:
     if actor.pk == row.author_id:
         return Reason("Someone else has to approve what you decided.")
     own = [row.author_id] if row.author_id is not None else []
-    if uncounted := why_not_second(actor, own) or why_token_not_counted(context.current().token_lookup):
+    if uncounted := why_not_second(actor, own) or why_token_not_counted():
         return Reason(uncounted)
     if refused := why_not(actor, Verb.WAIVER_APPROVE, row.team, row.repository):
         return refused
