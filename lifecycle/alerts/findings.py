@@ -179,15 +179,18 @@ def reasons_of(pairs: Iterable[tuple[int, str]]) -> Reasons:
     }
 
 
-def rename(renamed: dict[str, str]) -> None:
-    """Give the live alerts of findings that got another name this name, unless it has an alert already."""
+def rename(renamed: dict[str, str], now: datetime) -> None:
+    """Give the live alerts of findings that got another name this name. One whose new name has a live alert closes."""
     if not renamed:
         return
-    rows = Alert.objects.select_for_update(of=("self",)).filter(vulnerability__in=renamed).exclude(state="resolved")
-    for row in rows.order_by("pk"):
-        fingerprint = Cause(row.kind, row.team_id, renamed[row.vulnerability], row.digest).fingerprint
-        if row.kind in LASTING and not Alert.objects.filter(fingerprint=fingerprint).exclude(state="resolved").exists():
-            row.vulnerability, row.fingerprint = renamed[row.vulnerability], fingerprint
+    rows = Alert.objects.select_for_update(of=("self",)).filter(vulnerability__in=renamed, kind__in=LASTING)
+    for row in rows.exclude(state=Alert.State.RESOLVED).order_by("pk"):
+        name = renamed[row.vulnerability]
+        fingerprint = Cause(row.kind, row.team_id, name, row.digest).fingerprint
+        if Alert.objects.filter(fingerprint=fingerprint).exclude(state=Alert.State.RESOLVED).exists():
+            close([row], now, f"It is now known as {name}, which has an alert.")
+        else:
+            row.vulnerability, row.fingerprint = name, fingerprint
             row.save(update_fields=["vulnerability", "fingerprint"])
 
 

@@ -108,7 +108,7 @@ def look_now(now: datetime) -> list[Alert]:
     pending = list(ChangedPackages.objects.order_by("pk"))
     is_kev_due = read_at != last.exploits_read_at
     changes, renamed = _changes(pending, is_kev_due=is_kev_due, is_kev_new=last.exploits_read_at is None)
-    findings.rename(renamed)
+    findings.rename(renamed, now)
     new = findings.raise_for(changes, now)
     is_full = last.checked_at <= now - ALL_EVERY
     is_decided = any(not row.package_ids for row in pending)

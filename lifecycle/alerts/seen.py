@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
 from lifecycle.advisories.coverage import COVERED_SQL
 from lifecycle.core.severities import RANKS, SEVERITIES, UNKNOWN
@@ -107,6 +108,21 @@ SELECT DISTINCT pair.old, pair.new FROM unnest(%s::text[], %s::text[]) AS pair(o
 JOIN lifecycle_advisory a ON a.vulnerability = pair.new
 WHERE a.osv_id = pair.old OR pair.old = ANY(a.aliases) OR pair.old = ANY(a.upstream)
 """
+# A name that no record has any more, because its records now have a name that the package version had already.
+_MERGED: Final = """
+SELECT DISTINCT gone.name, other.vulnerability
+FROM unnest(%s::bigint[], %s::text[]) AS gone(package_id, name)
+CROSS JOIN LATERAL (
+    SELECT a.vulnerability FROM lifecycle_advisory a WHERE a.osv_id = gone.name
+    UNION SELECT a.vulnerability FROM lifecycle_advisoryname n JOIN lifecycle_advisory a ON a.id = n.advisory_id
+    WHERE n.name = gone.name AND n.kind = 'alias'
+) other
+JOIN lifecycle_seenfinding seen ON (seen.package_id, seen.vulnerability) = (gone.package_id, other.vulnerability)
+WHERE other.vulnerability <> gone.name AND NOT EXISTS (
+    SELECT FROM lifecycle_advisory same
+    WHERE same.vulnerability = gone.name AND same.withdrawn_at IS NULL AND same.tombstoned_at IS NULL
+)
+"""
 SEED_BATCH: Final = 20_000  # package versions
 
 
@@ -156,16 +172,20 @@ def look(package_ids: Collection[int], *, silent: Collection[int] = (), is_kev_n
     return Seen(changes, renamed)
 
 
-def _renamed(cursor: object, gone: Sequence[tuple[object, ...]], there: Sequence[tuple[object, ...]]) -> dict[str, str]:
-    names: dict[object, list[str]] = {}
+def _renamed(
+    cursor: CursorWrapper, gone: Sequence[tuple[Any, ...]], there: Sequence[tuple[Any, ...]]
+) -> dict[str, str]:
+    if not gone:
+        return {}
+    cursor.execute(_MERGED, [[row[0] for row in gone], [row[1] for row in gone]])
+    merged = dict(cursor.fetchall())
+    names: dict[int, list[str]] = {}
     for package_id, name, _, before, *_ in there:
         if before is None:
-            names.setdefault(package_id, []).append(str(name))
-    pairs = sorted({(str(old[1]), new) for old in gone for new in names.get(old[0], ())})
-    if not pairs:
-        return {}
-    cursor.execute(_RENAMED, [[old for old, _ in pairs], [new for _, new in pairs]])  # type: ignore[attr-defined]  # a cursor
-    return dict(cursor.fetchall())  # type: ignore[attr-defined]  # a cursor
+            names.setdefault(package_id, []).append(name)
+    pairs = sorted({(old[1], new) for old in gone for new in names.get(old[0], ())})
+    cursor.execute(_RENAMED, [[old for old, _ in pairs], [new for _, new in pairs]])
+    return merged | dict(cursor.fetchall())
 
 
 def seed(after: int) -> int | None:

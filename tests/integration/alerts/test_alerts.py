@@ -223,6 +223,21 @@ def test_renamed_finding_is_the_same(fleet):
     assert Alert.objects.count() == 1
 
 
+def test_alert_of_a_name_that_is_merged_into_another_closes_quietly(fleet):
+    tar = package("tar")
+    dock.advisory("TEMP-3", "high", tar)
+    dock.advisory("CVE-2026-30", "high", tar)
+    look(tar)
+    Advisory.objects.filter(osv_id="TEMP-3").update(vulnerability="CVE-2026-30")
+    Advisory.objects.filter(osv_id="CVE-2026-30").update(aliases=["TEMP-3"])
+    assert look(tar) == []
+    rows = Alert.objects.order_by("vulnerability").values_list("vulnerability", "state", "reason")
+    assert list(rows) == [
+        ("CVE-2026-30", "open", ""),
+        ("TEMP-3", "resolved", "It is now known as CVE-2026-30, which has an alert."),
+    ]  # no finding.fixed
+
+
 def raised(fleet, name="CVE-2026-8"):
     urllib3 = package("urllib3")
     dock.advisory(name, "high", urllib3)
