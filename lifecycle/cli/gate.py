@@ -62,7 +62,7 @@ def judge(
     found = tables.by_severity(findings)
     bad = [row for row in found if _stops(row, options)]
     nameless = sum(row["state"] in _OPEN and row["severity"] == "unknown" for row in found)
-    unknown = unknown + ([f"{nameless} findings without a severity"] if nameless else [])
+    unknown = unknown + ([f"{nameless} finding{'' if nameless == 1 else 's'} without a severity"] if nameless else [])
     is_stopped = bool(bad) or (bool(unknown) and not options.allow_unknown)
     document = {
         **subject,
@@ -80,7 +80,8 @@ def judge(
     elif bad:
         tables.print_table(bad, _COLUMNS)
     if is_stopped:
-        reasons = [f"{len(bad)} findings of severity {options.fail_on} or worse"] if bad else []
+        count = f"{len(bad)} finding{'' if len(bad) == 1 else 's'}"
+        reasons = [f"{count} of severity {options.fail_on} or worse"] if bad else []
         reasons += [] if options.allow_unknown else [f"unknown: {text}" for text in unknown]
         raise CommandFailed(f"{name} does not pass: {'; '.join(reasons)}.", client.EXIT_POLICY)
     if not options.json:
