@@ -30,7 +30,7 @@ class Alert(models.Model):
     # The whole state machine. A state that is not a key here is final.
     NEXT: ClassVar[dict[str, frozenset[str]]] = {
         "open": frozenset({"acknowledged", "snoozed", "resolved"}),
-        "acknowledged": frozenset({"snoozed", "resolved"}),
+        "acknowledged": frozenset({"open", "snoozed", "resolved"}),  # open: the severity rose
         "snoozed": frozenset({"open", "acknowledged", "snoozed", "resolved"}),
     }
 

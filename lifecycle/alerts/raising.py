@@ -8,17 +8,19 @@ from typing import Final
 
 from lifecycle.alerts.models import Alert
 from lifecycle.alerts.types import Cause
-from lifecycle.core.severities import RANKS
+from lifecycle.core.severities import RANKS, is_rise
 
 _BATCH: Final = 1000
 _REFRESHED: Final = (
-    "count", "last_at", "evidence", "repository_ids", "image_counts", "images", "severity"
+    "count", "last_at", "evidence", "repository_ids", "image_counts", "images", "severity", "state", "snoozed_until",
+    "reminded_at",
 )  # fmt: skip
 
 
 def raise_alerts(causes: Iterable[Cause], now: datetime, *, formers: Mapping[str, Alert] | None = None) -> list[Alert]:
-    """Store the alerts of these causes, and return the new ones. A live one is only refreshed and counted again.
+    """Store the alerts of these causes, and return those to tell: new ones, and live ones whose severity rose.
 
+    A live one is refreshed and counted again. If its severity rose, what people answered was about less: it is open.
     A new one names the last alert with its fingerprint, or that of `formers`, as its former.
     """
     wanted: dict[str, Cause] = {}
@@ -28,7 +30,11 @@ def raise_alerts(causes: Iterable[Cause], now: datetime, *, formers: Mapping[str
     live = {row.fingerprint: row for row in rows.order_by("pk")}
     last = Alert.objects.filter(fingerprint__in=wanted.keys() - live.keys()).order_by("fingerprint", "-pk")
     former = {row.fingerprint: row for row in last.distinct("fingerprint")} | dict(formers or {})
+    risen = []
     for fingerprint, row in live.items():
+        if row.severity in RANKS and is_rise(row.severity, wanted[fingerprint].severity):
+            row.state, row.snoozed_until, row.reminded_at = Alert.State.OPEN, None, None
+            risen.append(row)
         _fill(row, wanted[fingerprint], now)
         row.count += 1
         row.last_at = now
@@ -42,7 +48,7 @@ def raise_alerts(causes: Iterable[Cause], now: datetime, *, formers: Mapping[str
             )  # fmt: skip
             _fill(row, cause, now)
             new.append(row)
-    return Alert.objects.bulk_create(new, batch_size=_BATCH)
+    return [*Alert.objects.bulk_create(new, batch_size=_BATCH), *risen]
 
 
 def _fill(row: Alert, cause: Cause, now: datetime) -> None:

@@ -11,7 +11,7 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from lifecycle.advisories.coverage import COVERED_SQL
-from lifecycle.core.severities import RANKS, SEVERITIES, UNKNOWN
+from lifecycle.core.severities import SEVERITIES, is_rise
 from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL
 
 
@@ -167,7 +167,7 @@ def look(package_ids: Collection[int], *, silent: Collection[int] = (), is_kev_n
         elif exploited and not was_exploited:
             if not is_kev_new:
                 changes.append(Change(Difference.EXPLOITED, package_id, name, now, before, is_exploited=True))
-        elif RANKS[now] < RANKS[before] and (before != UNKNOWN or RANKS[now] <= RANKS["high"]):
+        elif is_rise(before, now):
             changes.append(Change(Difference.WORSENED, package_id, name, now, before, is_exploited=exploited))
     return Seen(changes, renamed)
 

@@ -28,3 +28,8 @@ def worse(severity: str, other: str | None) -> str:
 def worst(severities: Iterable[str]) -> str:
     """Return the worst of these severities; "unknown" without any."""
     return min(severities, key=RANKS.__getitem__, default=UNKNOWN)
+
+
+def is_rise(before: str, now: str) -> bool:
+    """Return whether a severity rose so that people need to know. A severity that becomes known is one from "high"."""
+    return RANKS[now] < RANKS[before] and (before != UNKNOWN or RANKS[now] <= RANKS[HIGH])

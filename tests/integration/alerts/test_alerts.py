@@ -172,6 +172,23 @@ def test_worsened_and_newly_exploited(fleet):
     assert "known exploited" in Notice.objects.latest("pk").text
 
 
+def test_alert_opens_again_when_the_severity_rises_further(fleet):
+    perl, person = package("perl-base"), fleet["base_dev"]
+    for severity, state in (("medium", "acknowledged"), ("high", "snoozed"), ("critical", "open")):
+        Match.objects.filter(advisory__osv_id="CVE-2011-4116").update(severity=severity)
+        look(perl)
+        alert = Alert.objects.get()
+        assert (alert.kind, alert.severity, alert.state, alert.snoozed_until) == (
+            "finding.worsened", severity, "open", None,
+        )  # fmt: skip
+        assert f"({severity})" in Notice.objects.latest("pk").subject
+        if state == "acknowledged":
+            services.acknowledge(alert.pk, actor=person)
+        elif state == "snoozed":
+            services.snooze(alert.pk, actor=person, until=clock.now() + timedelta(days=9))
+    assert Notice.objects.count() == 3
+
+
 def test_alert_closes_when_no_image_in_use_has_it_and_the_next_team_is_told(fleet):
     perl = package("perl-base")
     dock.advisory("CVE-2026-6", "high", perl, fixed="5.36.0-9")
