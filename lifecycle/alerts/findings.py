@@ -15,7 +15,7 @@ from lifecycle.alerts.models import Alert, SeenFinding
 from lifecycle.alerts.places import Place, places_of
 from lifecycle.alerts.raising import close, raise_alerts
 from lifecycle.alerts.seen import Change, Difference, open_pairs
-from lifecycle.alerts.types import AlertKind, Cause, register
+from lifecycle.alerts.types import AlertKind, Cause, kind_called, register
 from lifecycle.core.severities import worst
 from lifecycle.evidence.open_findings import LIVE_SQL
 
@@ -24,6 +24,7 @@ REASONS_MAX: Final = 20  # package versions of a team that are asked for: some m
 Reasons = dict[tuple[int, str], dict[str, str]]
 _KEPT: Final = ("severity_before", "is_base_fixed")  # evidence of the time when an alert was raised
 GONE: Final = "No image of the team in use has it any more."
+DECIDED: Final = "Decided: no image of the team in use is affected."
 
 
 def _causes_now(alerts: Sequence[Alert]) -> dict[int, Cause]:
@@ -230,6 +231,7 @@ def check(alerts: Sequence[Alert], now: datetime) -> tuple[list[Alert], list[Ale
     """Close those of these live alerts whose cause is gone, and refresh the others; return (fixed, handed over).
 
     When the base of other images is fixed, the finding belongs to their teams from now on: they get their first alert.
+    What VEX statements suppress is not fixed: its alert closes without a message.
     """
     mine = [alert for alert in alerts if alert.kind in LASTING]
     if not mine:
@@ -238,12 +240,14 @@ def check(alerts: Sequence[Alert], now: datetime) -> tuple[list[Alert], list[Ale
     for place in _now({alert.vulnerability for alert in mine}):
         by_label[place.label][place.team_id] = place
     ended: dict[tuple[str, int], Alert] = {}
-    left: list[Alert] = []  # repositories of the team are fixed, while images of others wait for them
+    left: list[
+        tuple[Alert, set[int]]
+    ] = []  # with its repositories: some of the team are fixed, while images of others wait for them
     for alert in mine:
         now_there = by_label[alert.vulnerability].get(alert.team_id)
         is_left = now_there is None or not set(alert.repository_ids) <= now_there.repositories.keys()
         if alert.evidence.get("waiting") and is_left:
-            left.append(alert)
+            left.append((alert, set(alert.repository_ids)))
         if now_there is None:
             ended[alert.vulnerability, alert.team_id] = alert
         elif alert.kind != "finding.overdue" and (alert.images, alert.repository_ids) != (
@@ -253,9 +257,14 @@ def check(alerts: Sequence[Alert], now: datetime) -> tuple[list[Alert], list[Ale
             alert.images, alert.repository_ids = now_there.images, list(now_there.repositories)
             alert.image_counts = list(now_there.repositories.values())
             alert.save(update_fields=["images", "repository_ids", "image_counts"])
-    close([alert for alert in mine if (alert.vulnerability, alert.team_id) in ended], now, GONE)
+    present = _present({*ended, *((alert.vulnerability, alert.team_id) for alert, _ in left)})
+    decided = ended.keys() & present.keys()
+    for keys, why in ((ended.keys() - decided, GONE), (decided, DECIDED)):
+        close([alert for alert in mine if (alert.vulnerability, alert.team_id) in keys], now, why)
     causes, formers = [], {}
-    for alert in ended.values():
+    for key, alert in ended.items():
+        if key in decided:
+            continue
         cause = Cause(
             FIXED.name, alert.team_id, alert.vulnerability, severity=alert.severity, images=alert.images,
             repositories=dict(zip(alert.repository_ids, alert.image_counts, strict=True)),
@@ -263,17 +272,48 @@ def check(alerts: Sequence[Alert], now: datetime) -> tuple[list[Alert], list[Ale
         causes.append(cause)
         formers[cause.fingerprint] = alert
     fixed = _store_fixed(causes, now, formers)
-    return fixed, _hand_over(left, by_label, now)
+    return fixed, _hand_over(left, by_label, present, now)
 
 
-def _hand_over(left: Sequence[Alert], by_label: dict[str, dict[int, Place]], now: datetime) -> list[Alert]:
-    places = {
-        (place.label, place.team_id): place
-        for alert in left
-        for place in by_label[alert.vulnerability].values()
-        if place.team_id != alert.team_id
-    }
-    causes = _as_it_is(NEW.name, list(places.values()), is_base_fixed=True)
+def _present(keys: Collection[tuple[str, int]]) -> dict[tuple[str, int], Place]:
+    """Return {(vulnerability, team id): where it is}, of these, whatever VEX statements suppress."""
+    if not keys:
+        return {}
+    places = places_of(open_pairs({name for name, _ in keys}), with_decided=True)
+    return {(place.label, place.team_id): place for place in places if (place.label, place.team_id) in keys}
+
+
+def raise_undecided(now: datetime) -> list[Alert]:
+    """Raise the alerts again that closed because of a decision that ended since; return them."""
+    rows = Alert.objects.filter(kind__in=LASTING, reason=DECIDED, resolved_by=None, state=Alert.State.RESOLVED)
+    last = Alert.objects.filter(fingerprint__in=rows.values("fingerprint")).order_by("fingerprint", "-pk")
+    by_kind: dict[str, list[Alert]] = defaultdict(list)
+    for row in last.distinct("fingerprint"):
+        if row.state == Alert.State.RESOLVED and row.resolved_by_id is None and row.reason == DECIDED:
+            by_kind[row.kind].append(row)
+    causes: list[Cause] = []
+    for name, mine in by_kind.items():
+        if (kind := kind_called(name)) is not None:
+            causes += kind.causes_now(mine).values()
+    return raise_alerts(causes, now)
+
+
+def _hand_over(
+    left: Sequence[tuple[Alert, set[int]]],
+    by_label: dict[str, dict[int, Place]],
+    present: dict[tuple[str, int], Place],
+    now: datetime,
+) -> list[Alert]:
+    fixed: dict[tuple[str, int], Place] = {}
+    others: dict[tuple[str, int], Place] = {}  # their base is only decided about, and they do not follow that
+    for alert, repositories in left:
+        still = present.get((alert.vulnerability, alert.team_id))
+        is_fixed = still is None or not repositories <= still.repositories.keys()
+        for place in by_label[alert.vulnerability].values():
+            if place.team_id != alert.team_id:
+                (fixed if is_fixed else others)[place.label, place.team_id] = place
+    causes = _as_it_is(NEW.name, list(fixed.values()), is_base_fixed=True)
+    causes += _as_it_is(NEW.name, [place for key, place in others.items() if key not in fixed])
     known = Alert.objects.filter(vulnerability__in={cause.vulnerability for cause in causes})
     known = known.filter(~Q(state=Alert.State.RESOLVED) | Q(resolved_by__isnull=False))
     told = set(known.values_list("vulnerability", "team_id"))

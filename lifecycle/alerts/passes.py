@@ -116,6 +116,7 @@ def look_now(now: datetime) -> list[Alert]:
     fixed, handed_over = findings.check([alert for alert in live if alert.pk not in {row.pk for row in new}], now)
     fixed += findings.say_fixed(changes, now, {(alert.vulnerability, alert.team_id) for alert in fixed})
     again = _persisting(now)
+    again += findings.raise_undecided(now) if is_full or is_decided else []
     revision = due_dates().revision
     late = look_overdue(now) if is_full or revision != last.due_revision else []
     tell_teams([*new, *fixed, *handed_over, *again, *late], now)

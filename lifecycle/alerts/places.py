@@ -212,12 +212,13 @@ def places_of(
     *,
     within: Collection[int] | None = None,
     names: Mapping[str, str] | None = None,
+    with_decided: bool = False,
 ) -> list[Place]:
     """Return where the package versions of each label are in use, by owning team. One query for any number.
 
     A label is the name of a vulnerability, or `names` has that name. Images in which a VEX statement suppresses it do
-    not count. With `within`, only these images count, and those in
-    the repositories of bases that one of them waits for.
+    not count, unless `with_decided`. With `within`, only these images count, and those in the repositories of bases
+    that one of them waits for.
     """
     labels, packages = _columns(pairs)
     if not labels:
@@ -225,6 +226,8 @@ def places_of(
     with connection.cursor() as cursor:
         ids = None if within is None else list(within)
         known = [(names or {}).get(label, label) for label in labels]
+        if with_decided:
+            known = [""] * len(labels)  # no statement is about this name
         cursor.execute(_PLACES, {"labels": labels, "packages": packages, "names": known, "within": ids})
         rows = cursor.fetchall()
     return [

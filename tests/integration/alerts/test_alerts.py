@@ -30,6 +30,7 @@ from lifecycle.policy.due_dates import DueRow
 from lifecycle.registry.models import Image
 from lifecycle.sbom.models import PackageVersion
 from lifecycle.vex import services as vex
+from lifecycle.vex.models import VexEffect, VexStatement
 from tests.clients import Caller, browser
 from tests.factories import dock
 
@@ -575,5 +576,31 @@ def test_image_in_which_vex_suppresses_a_finding_is_not_affected(fleet, settings
     assert count_overdue(rows, clock.now() + timedelta(days=1)).findings == before - 2
     look()
     alert.refresh_from_db()
-    assert alert.state == "resolved"
-    assert Alert.objects.filter(kind="finding.fixed", vulnerability="CVE-2026-12").count() == 1
+    assert (alert.state, alert.reason) == ("resolved", "Decided: no image of the team in use is affected.")
+    assert not Alert.objects.filter(kind="finding.fixed").exists()  # nor a message
+    assert not Notice.objects.filter(topic="finding.fixed").exists()
+
+    assert look() == []
+    with transaction.atomic():
+        vex.withdraw(VexStatement.objects.get(repository__name="shop/api").pk, actor=guard)
+    again = look()
+    assert [(row.kind, row.vulnerability, row.images, row.former_id) for row in again] == [
+        ("finding.new", "CVE-2026-12", 1, alert.pk)
+    ]
+    assert look(after=timedelta(hours=2)) == []
+
+
+def test_decision_about_a_base_does_not_say_that_it_is_fixed(fleet, settings):
+    settings.VEX_SECOND_PERSON = False
+    perl, guard = package("perl-base"), dock.user("guard", "security", of=dock.team("base"))
+    dock.advisory("CVE-2026-13", "high", perl)
+    look(perl)
+    for name in ("base/debian", "base/python"):
+        vex.decide(
+            "CVE-2026-13", "false_positive", actor=guard, scope="repository", reason="Not used.",
+            repository=dock.repository(name),
+        )  # fmt: skip
+    VexEffect.objects.exclude(inherited_from=None).delete()  # shop does not follow decisions of base
+    look()
+    assert Alert.objects.get(team__slug="base").reason.startswith("Decided")
+    assert "is_base_fixed" not in Alert.objects.get(team__slug="shop").evidence
