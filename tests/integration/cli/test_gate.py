@@ -70,7 +70,7 @@ def test_findings_stop_a_pipeline(reader, run, arguments, code, named):
     got, out, err = run(reader, "gate", "shop/api:1.0", *arguments)
     assert got == code
     assert [name for name in ("CVE-2024-1", "CVE-2024-2", "CVE-2024-3") if name in out] == named
-    assert f"{len(named)} findings" in err
+    assert f"{len(named)} finding{'' if len(named) == 1 else 's'} of severity" in err
 
 
 def test_image_without_such_findings_passes(reader, run, export):
