@@ -227,17 +227,19 @@ def _store_fixed(causes: Sequence[Cause], now: datetime, formers: dict[str, Aler
     return made
 
 
-def check(alerts: Sequence[Alert], now: datetime) -> tuple[list[Alert], list[Alert]]:
+def check(alerts: Sequence[Alert], now: datetime, answered: Sequence[Alert] = ()) -> tuple[list[Alert], list[Alert]]:
     """Close those of these live alerts whose cause is gone, and refresh the others; return (fixed, handed over).
 
     When the base of other images is fixed, the finding belongs to their teams from now on: they get their first alert.
     What VEX statements suppress is not fixed: its alert closes without a message.
+
+    `answered` are alerts that a person resolved while images of others waited. Their fix is still to be handed over.
     """
     mine = [alert for alert in alerts if alert.kind in LASTING]
-    if not mine:
+    if not mine and not answered:
         return [], []
     by_label: dict[str, dict[int, Place]] = defaultdict(dict)
-    for place in _now({alert.vulnerability for alert in mine}):
+    for place in _now({alert.vulnerability for alert in (*mine, *answered)}):
         by_label[place.label][place.team_id] = place
     ended: dict[tuple[str, int], Alert] = {}
     left: list[
@@ -257,6 +259,14 @@ def check(alerts: Sequence[Alert], now: datetime) -> tuple[list[Alert], list[Ale
             alert.images, alert.repository_ids = now_there.images, list(now_there.repositories)
             alert.image_counts = list(now_there.repositories.values())
             alert.save(update_fields=["images", "repository_ids", "image_counts"])
+    over = []  # of those answered: nothing is left to hand over
+    for alert in answered:
+        now_there = by_label[alert.vulnerability].get(alert.team_id)
+        if now_there is None or not set(alert.repository_ids) <= now_there.repositories.keys():
+            left.append((alert, set(alert.repository_ids)))
+        if now_there is None:
+            over.append(alert.pk)
+    Alert.objects.filter(pk__in=over).update(is_handed_over=True)
     present = _present({*ended, *((alert.vulnerability, alert.team_id) for alert, _ in left)})
     decided = ended.keys() & present.keys()
     for keys, why in ((ended.keys() - decided, GONE), (decided, DECIDED)):

@@ -60,6 +60,8 @@ class Alert(models.Model):
     resolved_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)  # null: it closed
     resolved_at = models.DateTimeField(null=True)
     rechecked_at = models.DateTimeField(null=True)  # when it was looked whether the cause persists
+    # After a person resolved it, its cause went, and the teams of images that waited for it were told.
+    is_handed_over = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         constraints = (
@@ -82,6 +84,9 @@ class Alert(models.Model):
             models.Index(fields=("fingerprint", "-id"), name="alert_by_fingerprint"),
             models.Index(fields=("vulnerability",), name="alert_by_vulnerability"),
             models.Index(fields=("-id",), condition=~Q(state="resolved"), name="alert_live"),
+            models.Index(
+                fields=("id",), condition=Q(resolved_by__isnull=False, is_handed_over=False), name="alert_to_hand_over"
+            ),
             GinIndex(fields=("repository_ids",), name="alert_live_by_repository", condition=~Q(state="resolved")),
         )
 

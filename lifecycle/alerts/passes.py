@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from django.db.models import Max, Min, QuerySet
+from django.db.models import Max, Min, Q, QuerySet
 
 from lifecycle.advisories.kinds import SYNC_FEED
 from lifecycle.advisories.models import Feed
@@ -112,8 +112,9 @@ def look_now(now: datetime) -> list[Alert]:
     new = findings.raise_for(changes, now)
     is_full = last.checked_at <= now - ALL_EVERY
     is_decided = any(not row.package_ids for row in pending)
-    live = _live(changes, None if is_full or is_decided else _moved_since(last.looked_at))
-    fixed, handed_over = findings.check([alert for alert in live if alert.pk not in {row.pk for row in new}], now)
+    moved = None if is_full or is_decided else _moved_since(last.looked_at)
+    live = [alert for alert in _live(changes, moved) if alert.pk not in {row.pk for row in new}]
+    fixed, handed_over = findings.check(live, now, _answered(changes, moved))
     fixed += findings.say_fixed(changes, now, {(alert.vulnerability, alert.team_id) for alert in fixed})
     again = _persisting(now)
     again += findings.raise_undecided(now) if is_full or is_decided else []
@@ -159,6 +160,17 @@ def _live(changes: Iterable[Change], moved: set[int] | None) -> list[Alert]:
     if moved:
         named |= set(rows.filter(repository_ids__overlap=sorted(moved)).values_list("vulnerability", flat=True))
     return list(rows.filter(vulnerability__in=named)) if named else []
+
+
+def _answered(changes: Iterable[Change], moved: set[int] | None) -> list[Alert]:
+    """Return the alerts that a person resolved while images of others waited, if a change can concern them."""
+    rows = Alert.objects.filter(
+        resolved_by__isnull=False, is_handed_over=False, kind__in=findings.LASTING, evidence__waiting__gt=0
+    )
+    if moved is not None:
+        named = {change.vulnerability for change in changes}
+        rows = rows.filter(Q(vulnerability__in=named) | Q(repository_ids__overlap=sorted(moved)))
+    return list(rows.order_by("pk"))
 
 
 def _woken(now: datetime) -> list[Alert]:

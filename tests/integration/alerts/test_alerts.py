@@ -217,6 +217,22 @@ def test_alert_closes_when_no_image_in_use_has_it_and_the_next_team_is_told(flee
     assert (handed.state, handed.images) == ("open", 2)  # shop/api too; shop/worker waits for it
 
 
+def test_next_team_is_told_also_when_the_owner_of_the_base_resolved_the_alert(fleet):
+    perl = package("perl-base")
+    dock.advisory("CVE-2026-22", "high", perl, fixed="5.36.0-9")
+    look(perl)
+    alert = Alert.objects.get()
+    services.resolve(alert.pk, actor=fleet["base_dev"], reason="The next release has it.")
+    assert look(after=timedelta(minutes=1)) == []
+    for name, tag in (("base/debian", "old"), ("base/python", "1.0")):
+        dock.push(dock.repository(name), fleet["new"], tag)
+    handed = look(after=timedelta(minutes=2))
+    assert [(row.team.slug, row.evidence["is_base_fixed"]) for row in handed] == [("shop", True)]
+    alert.refresh_from_db()
+    assert (alert.state, alert.reason, alert.is_handed_over) == ("resolved", "The next release has it.", True)
+    assert look(after=timedelta(hours=4)) == []
+
+
 def test_withdrawn_advisory_is_told_as_fixed_but_unknown_is_not(fleet):
     perl, expat = package("perl-base"), package("libexpat1")
     rows = Match.objects.filter(advisory__osv_id__in=("CVE-2011-4116", "CVE-2024-45490"))
