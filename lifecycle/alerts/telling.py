@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
-from django.db.models import Q, QuerySet
 from django.urls import reverse
 
 from accounts.models import Team, User
@@ -15,9 +14,7 @@ from accounts.verbs import Verb
 from lifecycle.alerts.findings import FIXED
 from lifecycle.alerts.models import Alert
 from lifecycle.alerts.types import kind_called, label_of
-from lifecycle.authority.grants import live_grants, over_whole_team
-from lifecycle.authority.models import RoleGrant
-from lifecycle.authority.queries import people_who
+from lifecycle.authority.grants import live_grants
 from lifecycle.core.severities import READING_ORDER
 from lifecycle.notices.telling import tell
 from lifecycle.notices.types import Telling
@@ -26,7 +23,9 @@ from lifecycle.registry.models import Repository
 # Who can do something about a finding, or answers for it. Not everybody who can see the image.
 _CONCERNED: Final = (Verb.RUNTIME_MANAGE, Verb.IMAGE_CREATE, Verb.IMAGE_REBUILD, Verb.IMAGE_QUARANTINE)
 _LISTED_MAX: Final = 20  # alerts named in one notice
-_PARTS_MAX: Final = 50  # repositories that are told on their own, for people without access to all of a team
+_WHOLE: Final = "%"  # the pattern of grants on all repositories of a team
+# {pattern of repositories: (people who are concerned by them, people who see them)}
+_People = dict[str, tuple[set[int], set[int]]]
 
 
 def tell_teams(alerts: Sequence[Alert], now: datetime, *, is_reminder: bool = False) -> int:
@@ -35,69 +34,83 @@ def tell_teams(alerts: Sequence[Alert], now: datetime, *, is_reminder: bool = Fa
     for alert in alerts:
         groups[alert.team_id, alert.kind].append(alert)
     ids = {team_id for team_id, _ in groups}
-    teams, whole, parts = Team.objects.in_bulk(ids), _people_of_wholes(ids), _patterns_of_parts(ids)
+    teams, by_team = Team.objects.in_bulk(ids), _people_by_pattern(ids)
     notices = 0
     for (team_id, kind), listed in sorted(groups.items()):
         ordered = sorted(listed, key=lambda alert: (READING_ORDER.index(alert.severity), alert.vulnerability))
-        people = whole.get(team_id, set())
-        told = [_tell(teams[team_id], kind, ordered, people, now, is_reminder=is_reminder)]
-        for repository, others in _people_of_parts(teams[team_id], ordered, parts.get(team_id, set())).items():
-            mine = [alert for alert in ordered if repository.pk in alert.repository_ids]
-            told.append(
-                _tell(
-                    teams[team_id], kind, mine, others - people, now, is_reminder=is_reminder, repository=repository
-                )
-            )  # fmt: skip
+        team, people = teams[team_id], by_team.get(team_id, {})
+        told = [_tell(team, kind, ordered, people.get(_WHOLE, (set(), set()))[0], now, is_reminder=is_reminder)]
+        for part, persons in _parts(team, ordered, people).items():
+            ids_of_part = {repository.pk for repository in part}
+            mine = [alert for alert in ordered if not ids_of_part.isdisjoint(alert.repository_ids)]
+            told.append(_tell(team, kind, mine, persons, now, is_reminder=is_reminder, part=part))
         notices += sum(told)
     field = "reminded_at" if is_reminder else "told_at"
     Alert.objects.filter(pk__in=[alert.pk for alert in alerts]).update(**{field: now})
     return notices
 
 
-def _concerned() -> QuerySet[RoleGrant]:
-    verbs = [verb.value for verb in _CONCERNED]
-    return live_grants().filter(role__verbs__overlap=verbs, user__kind=User.Kind.PERSON, environment=None)
+def _people_by_pattern(team_ids: Collection[int]) -> dict[int, _People]:
+    """Return {team id: who is concerned, by the patterns of repositories in their grants}. One query."""
+    verbs = {verb.value for verb in _CONCERNED}
+    found: dict[int, _People] = defaultdict(dict)
+    grants = live_grants().filter(team__in=team_ids, user__kind=User.Kind.PERSON, environment=None)
+    for team_id, pattern, person_id, held in grants.values_list("team", "repository_like", "user", "role__verbs"):
+        concerned, seeing = found[team_id].setdefault(pattern, (set(), set()))
+        if not verbs.isdisjoint(held):
+            concerned.add(person_id)
+        if Verb.IMAGE_VIEW.value in held:
+            seeing.add(person_id)
+    return found
 
 
-def _people_of_wholes(team_ids: Collection[int]) -> dict[int, set[int]]:
-    """Return {team id: people who are concerned by all of the team}."""
-    people: dict[int, set[int]] = defaultdict(set)
-    grants = _concerned().filter(over_whole_team(), team__in=team_ids)
-    for team_id, person_id in grants.values_list("team", "user"):
-        people[team_id].add(person_id)
-    return people
-
-
-def _patterns_of_parts(team_ids: Collection[int]) -> dict[int, set[str]]:
-    """Return {team id: patterns of its repositories that only some people are concerned by}."""
-    patterns: dict[int, set[str]] = defaultdict(set)
-    grants = _concerned().filter(team__in=team_ids).exclude(repository_pattern="*")
-    for team_id, pattern in grants.values_list("team", "repository_like"):
-        patterns[team_id].add(pattern)
-    return patterns
+def _parts(team: Team, alerts: Sequence[Alert], people: _People) -> dict[tuple[Repository, ...], set[int]]:
+    """Return {repositories: people who are concerned by exactly these of a team}: each person once."""
+    concerned, seeing = people.get(_WHOLE, (set(), set()))
+    told = concerned & seeing
+    if not any(each - told for each, _ in people.values()):
+        return {}
+    ids = {pk for alert in alerts for pk in alert.repository_ids}
+    rows = Repository.objects.filter(team=team, pk__in=ids).select_related("team").order_by("name", "pk")
+    patterns: dict[int, list[str]] = defaultdict(list)
+    for pattern in people:
+        for pk in rows.filter(family__like=pattern).values_list("pk", flat=True):
+            patterns[pk].append(pattern)
+    parts: dict[int, list[Repository]] = defaultdict(list)
+    for repository in rows:
+        matching = [people[pattern] for pattern in patterns[repository.pk]]
+        concerned = set().union(*(each for each, _ in matching))
+        seeing = set().union(*(each for _, each in matching))
+        for person_id in concerned & seeing - told:
+            parts[person_id].append(repository)
+    found: dict[tuple[Repository, ...], set[int]] = defaultdict(set)
+    for person_id, part in parts.items():
+        found[tuple(part)].add(person_id)
+    return found
 
 
 def _tell(
     team: Team,
     kind: str,
     alerts: Sequence[Alert],
-    people: set[int],
+    people: Collection[int],
     now: datetime,
     *,
     is_reminder: bool,
-    repository: Repository | None = None,
+    part: Sequence[Repository] = (),
 ) -> bool:
     registered = kind_called(kind)
-    if registered is None or not alerts or (repository is not None and not people):
+    if registered is None or not alerts:
         return False
-    where = f"-r{repository.pk}" if repository is not None else ""
+    repository = part[0] if part else None  # all of these people see each of the part
+    where = f"-p{min(people)}" if part else ""
     first, ids = alerts[0], [alert.pk for alert in alerts]
     what = Telling(
         registered.topic,
         key=f"alerts-{team.pk}-{kind}-{now:%Y%m%d%H%M%S%f}-{min(ids)}{where}",
         thread=f"alerts-{team.slug}",
-        subject=_subject(team, kind, alerts, is_reminder=is_reminder, repository=repository),
-        text=_text(alerts, repository),
+        subject=_subject(team, kind, alerts, is_reminder=is_reminder, part=part),
+        text=_text(alerts, part),
         link=_link(team, kind, alerts),
         repository=repository,
         team=team if repository is None else None,
@@ -118,10 +131,9 @@ def _link(team: Team, kind: str, alerts: Sequence[Alert]) -> str:
     return f"{reverse('lifecycle:alerts')}?team={team.slug}&kind={kind}{state}"
 
 
-def _subject(
-    team: Team, kind: str, alerts: Sequence[Alert], *, is_reminder: bool, repository: Repository | None
-) -> str:
-    place = repository.name if repository is not None else f"team {team.slug}"
+def _subject(team: Team, kind: str, alerts: Sequence[Alert], *, is_reminder: bool, part: Sequence[Repository]) -> str:
+    place = f"{len(part)} repositories of team {team.slug}" if part else f"team {team.slug}"
+    place = part[0].name if len(part) == 1 else place
     label = label_of(kind).lower()
     before = "Still open: " if is_reminder else ""
     if len(alerts) == 1:
@@ -134,17 +146,19 @@ def _severities(alerts: Sequence[Alert]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
-def _text(alerts: Sequence[Alert], repository: Repository | None) -> str:
-    lines = [_line(alert, repository) for alert in alerts[:_LISTED_MAX]]
+def _text(alerts: Sequence[Alert], part: Sequence[Repository]) -> str:
+    ids = {repository.pk for repository in part}
+    lines = [_line(alert, ids) for alert in alerts[:_LISTED_MAX]]
     if len(alerts) > _LISTED_MAX:
         lines.append(f"And {len(alerts) - _LISTED_MAX} more.")
     return "\n".join(lines)
 
 
-def _line(alert: Alert, repository: Repository | None) -> str:
+def _line(alert: Alert, part: Collection[int]) -> str:
     count = alert.images
-    if repository is not None:
-        count = dict(zip(alert.repository_ids, alert.image_counts, strict=True)).get(repository.pk, 0)
+    if part:
+        counts = zip(alert.repository_ids, alert.image_counts, strict=True)
+        count = min(count, sum(images for pk, images in counts if pk in part))
     words = [f"{alert.vulnerability or alert}, {alert.severity}, in {count} image{'' if count == 1 else 's'}"]
     evidence = alert.evidence
     if evidence.get("is_exploited"):
@@ -160,20 +174,3 @@ def _line(alert: Alert, repository: Repository | None) -> str:
     if evidence.get("is_base_fixed"):
         words.append("its base is fixed: rebuild on it")
     return "; ".join(words) + "."
-
-
-def _people_of_parts(team: Team, alerts: Sequence[Alert], patterns: Collection[str]) -> dict[Repository, set[int]]:
-    """Return who is concerned by single repositories of the alerts: people whose grants do not cover all of a team."""
-    if not patterns:
-        return {}
-    wanted = Q()
-    for pattern in patterns:
-        wanted |= Q(family__like=pattern)
-    ids = {pk for alert in alerts for pk in alert.repository_ids}
-    found: dict[Repository, set[int]] = {}
-    for repository in Repository.objects.filter(wanted, pk__in=ids).select_related("team").order_by("pk")[:_PARTS_MAX]:
-        people: set[int] = set()
-        for verb in _CONCERNED:
-            people.update(people_who(verb, team=team, family=repository.family).values_list("pk", flat=True))
-        found[repository] = people
-    return found

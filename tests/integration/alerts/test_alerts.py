@@ -378,6 +378,23 @@ def test_person_with_a_part_of_a_team_sees_and_is_told_that_part(fleet):
         services.resolve(alert.pk, actor=person, reason="x")
 
 
+def test_person_with_many_repositories_of_a_team_gets_one_notice(fleet):
+    urllib3, person = package("urllib3"), dock.user("parts", "maintainer", of=dock.team("shop"))
+    person.role_grants.update(repository_pattern="shop/part-*", repository_like="shop/part-%")
+    single = dock.user("single", "maintainer", of=dock.team("shop"))
+    single.role_grants.update(repository_pattern="shop/part-7", repository_like="shop/part-7")
+    for number in range(60):
+        made = dock.image(f"shop/part-{number}", layers=1)
+        dock.carry(made, 0, urllib3)
+        dock.push(dock.repository(f"shop/part-{number}"), made, "1.0")
+    alert = raised(fleet)
+    assert alert.images == 61
+    notice = Notice.objects.get(items__person=person)
+    assert notice.subject.endswith("new finding in 60 repositories of team shop")
+    assert "in 60 images;" in notice.text
+    assert Notice.objects.get(items__person=single).repository.name == "shop/part-7"
+
+
 def test_list_filters_and_page(fleet):
     alert = raised(fleet)
     caller = Caller(fleet["shop_dev"])
