@@ -107,7 +107,8 @@ def look_now(now: datetime) -> list[Alert]:
     read_at = exploits_read_at()
     pending = list(ChangedPackages.objects.order_by("pk"))
     is_kev_due = read_at != last.exploits_read_at
-    changes, renamed = _changes(pending, is_kev_due=is_kev_due, is_kev_new=last.exploits_read_at is None)
+    is_kev_new = last.exploits_read_at is None
+    changes, renamed = _changes(pending, last.looked_at, is_kev_due=is_kev_due, is_kev_new=is_kev_new)
     findings.rename(renamed, now)
     new = findings.raise_for(changes, now)
     is_full = last.checked_at <= now - ALL_EVERY
@@ -131,7 +132,7 @@ def look_now(now: datetime) -> list[Alert]:
 
 
 def _changes(
-    pending: Sequence[ChangedPackages], *, is_kev_due: bool, is_kev_new: bool
+    pending: Sequence[ChangedPackages], looked_at: datetime, *, is_kev_due: bool, is_kev_new: bool
 ) -> tuple[list[Change], dict[str, str]]:
     changed = {pk for row in pending if not row.is_first for pk in row.package_ids}
     first = {pk for row in pending if row.is_first for pk in row.package_ids}
@@ -145,7 +146,7 @@ def _changes(
     changes: list[Change] = []
     renamed: dict[str, str] = {}
     for start in range(0, len(ids), _BATCH):
-        seen = look(ids[start : start + _BATCH], silent=first, is_kev_new=is_kev_new)
+        seen = look(ids[start : start + _BATCH], silent=first, is_kev_new=is_kev_new, looked_at=looked_at)
         changes += seen.changes
         renamed |= seen.renamed
     return changes, renamed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ _DIFFERENCES: Final = f"""
 WITH package AS MATERIALIZED (SELECT DISTINCT id FROM unnest(%(ids)s::bigint[]) AS given(id)),
 found AS MATERIALIZED (
     SELECT m.package_id, a.vulnerability, m.severity, m.fixed_version, a.id,
+           coalesce(nullif(a.severity_source, ''), a.osv_id) AS rated_by,
            coalesce(m.valid_from > feed.loaded_at, false) AS is_told
     FROM package JOIN lifecycle_match m ON m.package_id = package.id AND {LIVE_SQL}
     JOIN lifecycle_advisory a ON a.id = m.advisory_id
@@ -54,7 +56,8 @@ found AS MATERIALIZED (
         WHERE other.vulnerability = named.vulnerability
     )
 ), present AS MATERIALIZED (
-    SELECT m.package_id, m.vulnerability, m.severity, told.is_told, listed.vulnerability IS NOT NULL AS is_exploited
+    SELECT m.package_id, m.vulnerability, m.severity, m.rated_by, told.is_told,
+           listed.vulnerability IS NOT NULL AS is_exploited
     FROM (
         SELECT DISTINCT ON (m.package_id, m.vulnerability) m.* FROM found m
         ORDER BY m.package_id, m.vulnerability, {PREFERENCE_SQL.replace("a.id", "m.id")}
@@ -73,7 +76,13 @@ SELECT coalesce(present.package_id, before.package_id), coalesce(present.vulnera
                WHERE m.package_id = before.package_id AND m.valid_to IS NULL AND m.state = 'unknown'
                  AND a.vulnerability = before.vulnerability
            )
-       )
+       ),
+       -- The severity is only from feeds that were loaded since the last look: it did not rise, it became known.
+       CASE WHEN present.severity <> before.severity THEN (
+           SELECT bool_and(coalesce(feed.loaded_at > %(looked_at)s::timestamptz, true))
+           FROM lifecycle_advisory rating JOIN lifecycle_feed feed ON feed.id = rating.feed_id
+           WHERE rating.osv_id = present.rated_by AND rating.own_severity = present.severity
+       ) END
 FROM present FULL JOIN before
   ON (before.package_id, before.vulnerability) = (present.package_id, present.vulnerability)
 WHERE (present.severity, present.is_exploited) IS DISTINCT FROM (before.severity, before.is_exploited)
@@ -134,15 +143,22 @@ class Seen:
     renamed: dict[str, str]
 
 
-def look(package_ids: Collection[int], *, silent: Collection[int] = (), is_kev_new: bool = False) -> Seen:
+def look(
+    package_ids: Collection[int],
+    *,
+    silent: Collection[int] = (),
+    is_kev_new: bool = False,
+    looked_at: datetime | None = None,
+) -> Seen:
     """Return how the findings of package versions differ from the last look, and remember them as they are.
 
     Those of `silent` package versions are only remembered. `is_kev_new`: no list of exploits was there before.
+    `looked_at`: when the last look was. A severity from a feed that was loaded since then is no rise.
     """
     if not package_ids:
         return Seen([], {})
     with connection.cursor() as cursor:
-        cursor.execute(_DIFFERENCES, {"ids": list(package_ids), "severities": list(SEVERITIES)})
+        cursor.execute(_DIFFERENCES, {"ids": list(package_ids), "severities": list(SEVERITIES), "looked_at": looked_at})
         rows = cursor.fetchall()
         gone = [row for row in rows if row[2] is None]
         there = [row for row in rows if row[2] is not None]
@@ -155,7 +171,7 @@ def look(package_ids: Collection[int], *, silent: Collection[int] = (), is_kev_n
     same = {(row[0], name) for row in gone for name in (row[1], renamed.get(row[1]))}
     quiet = set(silent)
     changes: list[Change] = []
-    for package_id, name, now, before, exploited, was_exploited, is_told, is_unknown in rows:
+    for package_id, name, now, before, exploited, was_exploited, is_told, is_unknown, is_learned in rows:
         if package_id in quiet:
             continue
         if now is None:
@@ -167,7 +183,7 @@ def look(package_ids: Collection[int], *, silent: Collection[int] = (), is_kev_n
         elif exploited and not was_exploited:
             if not is_kev_new:
                 changes.append(Change(Difference.EXPLOITED, package_id, name, now, before, is_exploited=True))
-        elif is_rise(before, now):
+        elif is_rise(before, now) and not is_learned:
             changes.append(Change(Difference.WORSENED, package_id, name, now, before, is_exploited=exploited))
     return Seen(changes, renamed)
 

@@ -10,7 +10,7 @@ from django.db import transaction
 from accounts.queries import system_user
 from lifecycle.advisories.exploit_sync import sync_exploits
 from lifecycle.alerts import passes
-from lifecycle.alerts.models import Alert
+from lifecycle.alerts.models import Alert, SeenFinding
 from lifecycle.core import clock
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
@@ -86,3 +86,24 @@ def test_teams_are_told_the_difference_and_nothing_else(tmp_path):
     states = dict(Alert.objects.filter(vulnerability="CVE-2026-0002").values_list("kind", "state"))
     assert states == {"finding.new": "resolved", "finding.exploited": "resolved", "finding.fixed": "resolved"}
     assert {row.images for row in Alert.objects.filter(kind="finding.worsened")} == {3}
+
+
+def test_severity_from_a_feed_that_is_loaded_the_first_time_is_no_rise(tmp_path):
+    export, other = Export(tmp_path / "export"), Export(tmp_path / "other")
+    passes.remember_all(clock.now(), lambda function: function())
+    scan("1.0", OPENSSL)
+    export.put("Debian", record("CVE-2026-0001"))
+    export.sync()
+    assert look() == []
+
+    def rate(modified, rest):
+        rated = [{"type": "CVSS_V3", "score": f"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/{rest}"}]
+        other.put("Debian", record("GHSA-1", "x", modified=modified, severity=rated, aliases=["CVE-2026-0001"]))
+        other.sync("other")
+
+    rate("2026-11-01T00:00:00Z", "I:N/A:N")
+    assert look() == []  # the first load of the other feed
+    assert SeenFinding.objects.get().severity == "high"
+    rate(LATE, "I:H/A:H")
+    assert look() == [("finding.worsened", "CVE-2026-0001")]
+    assert Alert.objects.get().severity == "critical"
