@@ -29,6 +29,8 @@ class Feed(models.Model):
     synced_at = models.DateTimeField(null=True, blank=True)  # when it was last read without an error
     # When its first synchronisation ended; null until then. What the first one brings is no difference to alert on.
     loaded_at = models.DateTimeField(null=True, blank=True, default=clock.now)
+    # The same for each folder, {name: time}: one can be broken at first, or be new in the export (first_loads.py).
+    loaded_folders: models.JSONField[Any, Any] = models.JSONField(default=dict, blank=True, db_default={})
     data_at = models.DateTimeField(null=True, blank=True)  # what the list says of its own date: KEV and EPSS
     # How admins keep it (feeds.py):
     every_hours = models.PositiveSmallIntegerField(null=True, blank=True)  # null: only by hand or by the command

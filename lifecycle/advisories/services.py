@@ -13,7 +13,7 @@ from django.db import connection, transaction
 
 from accounts.models import User
 from lifecycle import events
-from lifecycle.advisories import coverage, grouping, matching
+from lifecycle.advisories import coverage, first_loads, grouping, matching
 from lifecycle.advisories.cve_source import CveSource
 from lifecycle.advisories.exploit_sync import feed_of_kind
 from lifecycle.advisories.kinds import MATCH
@@ -96,12 +96,14 @@ def sync_feed(
         group_again()
         with transaction.atomic():
             feed = feed_of_kind(feed_name, kind, location)
+        first_loads.expect(feed, directories)
         report = SyncReport(feed=feed.name)
-        indexes = _sync_directories(feed, source, directories, location, report=report, progress=progress)
+        indexes, whole = _sync_directories(feed, source, directories, location, report=report, progress=progress)
     _tombstone(feed, indexes, report, started=started, accept_smaller=accept_smaller)
     _report_unreadable(feed, report)
     coverage.refresh_coverage()
     with transaction.atomic():
+        first_loads.note(feed, whole=whole, partly=indexes.keys() - whole)
         Feed.objects.filter(pk=feed.pk, loaded_at=None).update(loaded_at=clock.now())
         if not report.broken_directories:
             Feed.objects.filter(pk=feed.pk).update(synced_at=clock.now())
@@ -127,9 +129,13 @@ def _sync_directories(
     *,
     report: SyncReport,
     progress: Progress | None,
-) -> dict[str, dict[str, str]]:
-    """Store what changed in each folder; return the indexes that could be read. Raises FeedUnreadable if none could."""
+) -> tuple[dict[str, dict[str, str]], set[str]]:
+    """Store what changed in each folder; return the indexes that could be read, and the folders read to their end.
+
+    Raises FeedUnreadable if no index could be read.
+    """
     indexes: dict[str, dict[str, str]] = {}
+    whole = set()
     for directory in directories:
         try:
             indexes[directory] = source.index(directory)
@@ -139,16 +145,18 @@ def _sync_directories(
             continue
         report.directories += 1
         report.indexed += len(indexes[directory])
-        _sync_directory(feed, source, directory, indexes[directory], report=report, progress=progress)
+        if _sync_directory(feed, source, directory, indexes[directory], report=report, progress=progress):
+            whole.add(directory)
         coverage.refresh_coverage()
     if directories and not indexes:
         raise FeedUnreadable(f"No index in {location} can be read: {report.errors[0]}")
-    return indexes
+    return indexes, whole
 
 
 def _sync_directory(
     feed: Feed, source: Source, directory: str, index: dict[str, str], *, report: SyncReport, progress: Progress | None
-) -> None:
+) -> bool:
+    """Store what changed in one folder; return whether it was read to its end."""
     changed_ids = _changed_ids(feed, directory, index)
     done = 0
     try:
@@ -170,6 +178,8 @@ def _sync_directory(
     except LifecycleError as error:  # the source failed: stored batches are kept, and the next run continues
         report.fail(f"{directory}: {error.message}")
         report.broken_directories += 1
+        return False
+    return True
 
 
 def _batches(items: Iterable[_Item], size: int | None = None) -> Iterator[list[_Item]]:

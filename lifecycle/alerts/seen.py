@@ -43,7 +43,9 @@ WITH package AS MATERIALIZED (SELECT DISTINCT id FROM unnest(%(ids)s::bigint[]) 
 found AS MATERIALIZED (
     SELECT m.package_id, a.vulnerability, m.severity, m.fixed_version, a.id,
            coalesce(nullif(a.severity_source, ''), a.osv_id) AS rated_by,
-           coalesce(m.valid_from > feed.loaded_at, false) AS is_told
+           coalesce(m.valid_from > CASE WHEN feed.loaded_folders ? a.directory
+                                   THEN (feed.loaded_folders->>a.directory)::timestamptz ELSE feed.loaded_at END,
+                    false) AS is_told
     FROM package JOIN lifecycle_match m ON m.package_id = package.id AND {LIVE_SQL}
     JOIN lifecycle_advisory a ON a.id = m.advisory_id
     JOIN lifecycle_feed feed ON feed.id = a.feed_id

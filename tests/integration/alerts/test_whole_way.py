@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 
 import pytest
 from django.db import transaction
 
 from accounts.queries import system_user
+from lifecycle.advisories import first_loads
 from lifecycle.advisories.exploit_sync import sync_exploits
+from lifecycle.advisories.models import Feed
 from lifecycle.alerts import passes
 from lifecycle.alerts.models import Alert, SeenFinding
 from lifecycle.core import clock
@@ -107,3 +110,35 @@ def test_severity_from_a_feed_that_is_loaded_the_first_time_is_no_rise(tmp_path)
     rate(LATE, "I:H/A:H")
     assert look() == [("finding.worsened", "CVE-2026-0001")]
     assert Alert.objects.get().severity == "critical"
+
+
+def test_first_load_of_each_folder_is_no_difference_and_a_broken_one_stops_no_other(tmp_path):
+    export = Export(tmp_path / "export")
+    passes.remember_all(clock.now(), lambda function: function())
+    scan("1.0", OPENSSL)
+
+    def sync(directory, *names):
+        export.put(directory, *(record(name) for name in names))
+        export.sync()
+        return look()
+
+    export.put("Late", record("CVE-2026-0001"))
+    (tmp_path / "export/Late/modified_id.csv").write_text("x" * 200_000)
+    assert sync("Debian", "CVE-2026-0002") == []
+    assert sync("Debian", "CVE-2026-0003") == [("finding.new", "CVE-2026-0003")]
+    assert sync("Late", "CVE-2026-0004") == []  # it can be read now
+    assert sync("Late", "CVE-2026-0005") == [("finding.new", "CVE-2026-0005")]
+    assert sync("New", "CVE-2026-0006") == []
+    assert sync("New", "CVE-2026-0007") == [("finding.new", "CVE-2026-0007")]
+
+    # One that breaks off each time is told about after a week, until it was read to its end.
+    feed = Feed.objects.get()
+    first_loads.expect(feed, ["Half"])
+    first_loads.note(feed, whole=(), partly={"Half"})
+    assert sync("Half", "CVE-2026-0008") == []
+    first_loads.expect(feed, ["Half 2"])
+    first_loads.note(feed, whole=(), partly={"Half 2"})
+    feed.refresh_from_db()
+    told_from = datetime.fromisoformat(feed.loaded_folders["Half 2"])
+    assert timedelta(days=6) < told_from - clock.now() < timedelta(days=8)
+    assert datetime.fromisoformat(feed.loaded_folders["Half"]) < clock.now()
