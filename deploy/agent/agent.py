@@ -1,0 +1,413 @@
+#!/usr/bin/env python3
+"""Reports the containers of a Kubernetes cluster to Gravingdock. Needs Python 3.9 and the package `kubernetes`.
+
+Settings, from the environment:
+  GRAVINGDOCK_URL      such as https://gravingdock.example.com
+  GRAVINGDOCK_CLUSTER  the cluster's name there
+  AGENT_TOKEN          a robot's token with runtime.report, or AGENT_TOKEN_FILE
+  GRAVINGDOCK_CA       a file with the certificates to trust; default: those of the system
+  REPORTER             default: agent
+
+It may list and watch pods, and list nodes, namespaces and network policies. It reads no secret. From pod specs it
+drops values of variables, arguments and commands before they leave the cluster. `--once` sends one full report.
+
+Pods are read as raw JSON in pages of 100, and only the entries of the report are kept: 3,000 pods need about 100 MB.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import queue
+import re
+import ssl
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from datetime import datetime, timezone
+
+from kubernetes import client, config
+
+PAGE = 100
+READ_DEADLINE_S = 90  # a watch that is silent for so long is dead, whatever its socket says: bookmarks come each minute
+WATCH_S = 600
+SEND_EVERY_S = 2  # changes of this time are one report
+HEARTBEAT_S = 30
+AROUND_EVERY_S = 300  # nodes, namespaces and network policies
+FULL_EVERY_S = 3600
+TIMEOUT_S = 30
+DROPPED = {"args", "command", "httpHeaders", "volumeAttributes", "options", "managedFields"}
+KEPT_ANNOTATIONS = ("gravingdock.io/", "container.apparmor.security.beta.kubernetes.io/")
+CRON_TIME = re.compile(r"-[0-9]{8,11}\Z")
+
+
+class Gone(Exception):
+    """The API server forgot the version that we continue from (410): list again."""
+
+
+# --- what a pod says -------------------------------------------------------------------------------------------------
+
+
+def skeleton(value, name="", depth=0):
+    """Return a pod spec without values of variables, arguments and commands."""
+    if depth > 24:
+        return None
+    if name == "annotations":
+        return {key: text for key, text in (value or {}).items() if key.startswith(KEPT_ANNOTATIONS)}
+    if name == "env" and isinstance(value, list):
+        return [
+            {key: {"set": True} if key == "value" else inner for key, inner in item.items() if key in VARIABLE}
+            for item in value
+        ]
+    if isinstance(value, dict):
+        return {key: skeleton(inner, key, depth + 1) for key, inner in value.items() if key not in DROPPED}
+    if isinstance(value, list):
+        return [skeleton(inner, "", depth + 1) for inner in value]
+    return value
+
+
+VARIABLE = {"name", "value", "valueFrom"}
+
+
+def workload_of(meta):
+    """Return the controller of a pod: the Deployment of a ReplicaSet, and the CronJob of a Job."""
+    owner = next((each for each in meta.get("ownerReferences") or [] if each.get("controller")), None)
+    if owner is None:
+        return {"kind": "Pod", "name": meta.get("name") or ""}
+    kind, name = owner.get("kind") or "", owner.get("name") or ""
+    hashed = (meta.get("labels") or {}).get("pod-template-hash")
+    if kind == "ReplicaSet" and hashed and name.endswith(f"-{hashed}"):
+        return {"kind": "Deployment", "name": name[: -len(hashed) - 1]}
+    if kind == "Job" and CRON_TIME.search(name):
+        return {"kind": "CronJob", "name": CRON_TIME.sub("", name)}
+    return {"kind": kind, "name": name}
+
+
+def state_of(seen, is_over):
+    state = seen.get("state") or {}
+    for name in ("running", "terminated", "waiting"):
+        if isinstance(state.get(name), dict):
+            return ("terminated" if is_over else name), state[name].get("startedAt")
+    return ("terminated" if is_over else "waiting"), None
+
+
+def entries_of(pod, arch):
+    """Return (entries of the report, skeleton or None) of a pod. A pod that is over keeps no skeleton."""
+    meta, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
+    is_over = status.get("phase") in ("Succeeded", "Failed")
+    bare = skeleton(spec)
+    sha = hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    node = spec.get("nodeName") or ""
+    shared = {
+        "namespace": meta.get("namespace") or "default", "workload": workload_of(meta), "pod": meta.get("name") or "",
+        "node": node, "arch": arch.get(node, ""), "spec": sha,
+    }  # fmt: skip
+    entries = []
+    for kind, listed, statuses in (
+        ("init", "initContainers", "initContainerStatuses"),
+        ("main", "containers", "containerStatuses"),
+        ("ephemeral", "ephemeralContainers", "ephemeralContainerStatuses"),
+    ):
+        known = {each.get("name"): each for each in status.get(statuses) or []}
+        for container in spec.get(listed) or []:
+            seen = known.get(container.get("name")) or {}
+            state, started_at = state_of(seen, is_over)
+            entries.append(
+                {
+                    **shared, "key": f"{meta['uid']}/{kind}/{container.get('name')}", "kind": kind,
+                    "name": container.get("name"), "image": container.get("image"),
+                    "image_id": seen.get("imageID") or "", "container_id": seen.get("containerID") or "",
+                    "state": state, "started_at": started_at,
+                }
+            )  # fmt: skip
+    for volume in spec.get("volumes") or []:
+        reference = (volume.get("image") or {}).get("reference")
+        if reference:
+            entries.append(
+                {
+                    **shared, "key": f"{meta['uid']}/volume/{volume.get('name')}", "kind": "volume",
+                    "name": volume.get("name"), "image": reference, "image_id": reference.partition("@")[2],
+                    "container_id": "", "state": "terminated" if is_over else "running",
+                    "started_at": status.get("startTime"),
+                }
+            )  # fmt: skip
+    return entries, sha, bare
+
+
+# --- what the cluster says -------------------------------------------------------------------------------------------
+
+
+class Cluster:
+    """Reads raw JSON from the API server. The client's models would need four times as much memory."""
+
+    def __init__(self):
+        self.api = client.ApiClient()
+
+    def get(self, path, query, deadline_s=TIMEOUT_S, stream=False):
+        answer = self.api.call_api(
+            path,
+            "GET",
+            query_params=query,
+            header_params={"Accept": "application/json"},
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _request_timeout=(TIMEOUT_S, deadline_s),
+            _return_http_data_only=True,
+        )
+        return answer if stream else json.loads(answer.data)
+
+    def pages(self, path):
+        """Yield the pages of a list; raises Gone when it changed too much meanwhile."""
+        token = ""
+        while True:
+            try:
+                page = self.get(path, [("limit", str(PAGE)), *([("continue", token)] if token else [])])
+            except client.exceptions.ApiException as error:
+                if error.status == 410:
+                    raise Gone from None
+                raise
+            yield page
+            token = (page.get("metadata") or {}).get("continue") or ""
+            if not token:
+                return
+
+    def watch(self, path, version):
+        """Yield the events after a version; raises Gone. Ends when the server ends it; OSError when it is dead."""
+        answer = self.get(
+            path,
+            [
+                ("watch", "true"), ("allowWatchBookmarks", "true"), ("resourceVersion", version),
+                ("timeoutSeconds", str(WATCH_S)),
+            ],
+            READ_DEADLINE_S,
+            stream=True,
+        )  # fmt: skip
+        try:
+            rest = b""
+            for piece in answer.stream(65536, decode_content=True):
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    if line.strip():
+                        event = json.loads(line)
+                        if event["type"] == "ERROR":
+                            raise Gone
+                        yield event
+        finally:
+            answer.release_conn()
+
+
+class Inventory:
+    """The newest state of the cluster, as entries of a report."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.arch, self.namespaces = {}, []
+        self.entries = {}  # {pod uid: {key: entry}}
+        self.specs = {}  # {sha256: [skeleton as JSON text, number of pods]}
+        self.of_pod = {}  # {pod uid: sha256}
+
+    def put(self, pod):
+        uid = pod["metadata"]["uid"]
+        entries, sha, bare = entries_of(pod, self.arch)
+        with self.lock:
+            self._forget(uid)
+            self.entries[uid] = {entry["key"]: entry for entry in entries}
+            self.of_pod[uid] = sha
+            self.specs.setdefault(sha, [json.dumps(bare), 0])[1] += 1
+
+    def drop(self, uid):
+        with self.lock:
+            self._forget(uid)
+
+    def keep_only(self, uids):
+        with self.lock:
+            for uid in set(self.entries) - uids:
+                self._forget(uid)
+
+    def _forget(self, uid):
+        self.entries.pop(uid, None)
+        sha = self.of_pod.pop(uid, None)
+        if sha is not None:
+            self.specs[sha][1] -= 1
+            if not self.specs[sha][1]:
+                del self.specs[sha]
+
+    def now(self):
+        """Return ({key: entry}, {sha256: skeleton as JSON text}, namespaces)."""
+        with self.lock:
+            entries = {key: entry for each in self.entries.values() for key, entry in each.items()}
+            return entries, {sha: text for sha, (text, _) in self.specs.items()}, list(self.namespaces)
+
+
+def look_around(cluster, inventory):
+    """Read the platforms of nodes, the Pod Security level of namespaces, and how many network policies they have."""
+    arch = {}
+    for page in cluster.pages("/api/v1/nodes"):
+        for node in page.get("items") or []:
+            info = (node.get("status") or {}).get("nodeInfo") or {}
+            arch[node["metadata"]["name"]] = info.get("architecture") or ""
+    counts = {}
+    for page in cluster.pages("/apis/networking.k8s.io/v1/networkpolicies"):
+        for policy in page.get("items") or []:
+            name = policy["metadata"]["namespace"]
+            counts[name] = counts.get(name, 0) + 1
+    namespaces = []
+    for page in cluster.pages("/api/v1/namespaces"):
+        for each in page.get("items") or []:
+            name, labels = each["metadata"]["name"], each["metadata"].get("labels") or {}
+            level = labels.get("pod-security.kubernetes.io/enforce", "")
+            namespaces.append({"name": name, "network_policies": counts.get(name, 0), "pss": level})
+    inventory.arch, inventory.namespaces = arch, namespaces
+
+
+def follow(cluster, inventory, changed):
+    """List the pods, then follow their changes, for ever. `changed` wakes the sender."""
+    while True:
+        try:
+            around_at = time.monotonic()
+            look_around(cluster, inventory)
+            uids, version = set(), ""
+            for page in cluster.pages("/api/v1/pods"):
+                for pod in page.get("items") or []:
+                    inventory.put(pod)
+                    uids.add(pod["metadata"]["uid"])
+                version = page["metadata"]["resourceVersion"]
+            inventory.keep_only(uids)
+            changed.put("listed")
+            while True:
+                if time.monotonic() - around_at > AROUND_EVERY_S:
+                    around_at = time.monotonic()
+                    look_around(cluster, inventory)
+                for event in cluster.watch("/api/v1/pods", version):
+                    pod = event["object"]
+                    version = pod["metadata"]["resourceVersion"]
+                    if event["type"] == "DELETED":
+                        inventory.drop(pod["metadata"]["uid"])
+                    elif event["type"] != "BOOKMARK":
+                        inventory.put(pod)
+                    else:
+                        continue
+                    changed.put("watched")
+        except Gone:
+            continue  # list again, at once
+        except Exception as error:  # whatever the client raises: the list is read again
+            say(f"The API server is away: {type(error).__name__}: {str(error)[:300]}")
+            time.sleep(5)
+
+
+# --- what we send ----------------------------------------------------------------------------------------------------
+
+
+class Sender:
+    """Sends reports, with a boot id and a growing number."""
+
+    def __init__(self, url, cluster, token, reporter):
+        self.address = f"{url.rstrip('/')}/api/v1/clusters/{urllib.parse.quote(cluster, safe='')}/reports/"
+        self.token, self.reporter, self.boot, self.sequence = token, reporter, str(uuid.uuid4()), 0
+        self.context = ssl.create_default_context(cafile=os.environ.get("GRAVINGDOCK_CA") or None)
+
+    def send(self, kind, entries, gone, specs, namespaces):
+        """Return the status of the answer; 0 when Gravingdock is away."""
+        head = {
+            "schema": "gravingdock.report.v1", "report_id": str(uuid.uuid4()), "boot": self.boot,
+            "sequence": self.sequence + 1, "kind": kind, "observed_at": datetime.now(timezone.utc).isoformat(),
+            "reporter": self.reporter, "gone": gone, "namespaces": namespaces,
+        }  # fmt: skip
+        # The skeletons are JSON already. They are joined as text: parsed, they would need memory.
+        text = json.dumps(head)[:-1] + ', "containers": ' + json.dumps(entries)
+        text += ', "specs": {' + ", ".join(f'"{sha}": {spec}' for sha, spec in specs.items()) + "}}"
+        request = urllib.request.Request(
+            self.address,
+            data=gzip.compress(text.encode(), 5),
+            method="POST",
+            headers={
+                "Authorization": f"Bearer {self.token}", "Content-Type": "application/json", "Content-Encoding": "gzip",
+            },
+        )  # fmt: skip
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self.context) as answer:
+                self.sequence += 1
+                return answer.status
+        except urllib.error.HTTPError as error:
+            say(f"{error.code}: {error.read(500).decode(errors='replace')}")
+            return error.code
+        except OSError as error:
+            say(f"Gravingdock is away: {error}")
+            return 0
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def send_for_ever(inventory, changed, sender, once):
+    """Send a full report first, then what changed. While Gravingdock is away, only the newest state is kept."""
+    known, known_specs, full_at, sent_at, pause_s = None, set(), 0.0, 0.0, SEND_EVERY_S
+    changed.get()  # the first list
+    while True:
+        now, specs, namespaces = inventory.now()
+        moment, status = time.monotonic(), None
+        if known is None or moment - full_at > FULL_EVERY_S:
+            status = sender.send("full", list(now.values()), [], specs, namespaces)
+            full_at = moment if 0 < status < 300 else full_at
+        else:
+            new = [entry for key, entry in now.items() if known.get(key) != entry]
+            gone = [key for key in known if key not in now]
+            if new or gone:
+                wanted = {entry["spec"] for entry in new} - known_specs
+                added = {sha: text for sha, text in specs.items() if sha in wanted}
+                status = sender.send("delta", new, gone, added, namespaces)
+            elif moment - sent_at >= HEARTBEAT_S:
+                status = sender.send("heartbeat", [], [], {}, [])
+        if once:
+            sys.exit(0 if status and status < 300 else 1)
+        if status is not None and 0 < status < 300:
+            known, known_specs, sent_at, pause_s = now, set(specs), moment, SEND_EVERY_S
+        elif status == 409:
+            known, sender.sequence = None, sender.sequence + 1  # a report is missing there: the next one is full
+        elif status is not None:
+            pause_s = min(pause_s * 2, 60)
+            known = None if status else known
+        try:
+            changed.get(timeout=HEARTBEAT_S)
+        except queue.Empty:
+            continue
+        time.sleep(pause_s)
+        while not changed.empty():
+            changed.get()
+
+
+def required(name):
+    path = os.environ.get(f"{name}_FILE")
+    if path:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    value = os.environ.get(name, "").strip()
+    if not value:
+        sys.exit(f"Set {name}.")
+    return value
+
+
+def main():
+    """Report until killed."""
+    try:
+        config.load_incluster_config()
+    except config.ConfigException:
+        config.load_kube_config()
+    sender = Sender(
+        required("GRAVINGDOCK_URL"), required("GRAVINGDOCK_CLUSTER"), required("AGENT_TOKEN"),
+        os.environ.get("REPORTER", "agent"),
+    )  # fmt: skip
+    inventory, changed = Inventory(), queue.SimpleQueue()
+    threading.Thread(target=follow, args=(Cluster(), inventory, changed), daemon=True).start()
+    send_for_ever(inventory, changed, sender, "--once" in sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()
