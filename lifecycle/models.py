@@ -33,7 +33,7 @@ from lifecycle.registry.models import (
     Tag,
     TagEvent,
 )
-from lifecycle.remedies.models import Remedy, RemedyPass
+from lifecycle.remedies.models import FixComment, Remedy, RemedyPass, TeamFix
 from lifecycle.sbom.models import (
     ContentCheck,
     ContentSet,
@@ -73,6 +73,7 @@ __all__ = [
     "EnvironmentUserPermission",
     "Evaluation",
     "Feed",
+    "FixComment",
     "Hold",
     "IdempotencyKey",
     "Image",
@@ -122,6 +123,7 @@ __all__ = [
     "Slot",
     "Tag",
     "TagEvent",
+    "TeamFix",
     "TeamUserPermission",
     "TrustCheck",
     "TrustedSigner",

@@ -13,16 +13,25 @@ from rest_framework.views import APIView
 
 from lifecycle.advisories.exploits import exploit_feeds
 from lifecycle.api.caller import caller
+from lifecycle.api.serializing import StrictSerializer
 from lifecycle.authority.queries import teams_visible_to
 from lifecycle.core.errors import NotFound
 from lifecycle.core.severities import CRITICAL, HIGH, LOW, MEDIUM
-from lifecycle.remedies.models import Remedy
+from lifecycle.remedies import teamwork
+from lifecycle.remedies.models import FixComment, Remedy
 from lifecycle.remedies.queries import (
+    ALL,
+    ASSIGNED,
     GROUPS_MAX,
+    MINE,
+    ONLY,
+    UNASSIGNED,
     Choice,
     Closed,
     Group,
+    Work,
     closed_by,
+    comments_on,
     environment_called,
     groups_for,
     rows_of,
@@ -31,12 +40,27 @@ from lifecycle.remedies.queries import (
 
 _LEVELS: Final = (CRITICAL, HIGH, MEDIUM, LOW)
 _ROWS_MAX: Final = 500
+_WHO: Final = (MINE, ASSIGNED, UNASSIGNED)
+_SNOOZED: Final = (ONLY, ALL)
 
 
 class FixPlaceSerializer(serializers.Serializer[Any]):
     environment = serializers.CharField(help_text="team/slug")
     is_production = serializers.BooleanField(help_text="Whether the environment is production")
-    images = serializers.IntegerField(help_text="Repositories of this fix that run there")
+    images = serializers.IntegerField(help_text="Images of this fix that run there")
+
+
+class FixWorkSerializer(serializers.Serializer[Work]):
+    """What one team does about a remedy."""
+
+    team = serializers.CharField(help_text="Slug of the team")
+    person = serializers.CharField(help_text="User name of who works on it; empty for nobody")
+    to_team = serializers.CharField(help_text="Slug of the team that works on it; empty for none")
+    is_snoozed = serializers.BooleanField(help_text="Whether it is put off now")
+    snoozed_until = serializers.DateTimeField(allow_null=True, help_text="Put off until then; null: no time was set")
+    until_fix = serializers.BooleanField(help_text="Put off while there is no fix")
+    snoozed_by = serializers.CharField(help_text="Who put it off; empty for nobody")
+    reason = serializers.CharField(help_text="Why it was put off")
 
 
 class FixSerializer(serializers.Serializer[Group]):
@@ -44,18 +68,20 @@ class FixSerializer(serializers.Serializer[Group]):
 
     key = serializers.CharField(help_text="Names the remedy, until its packages or base change")
     kind = serializers.ChoiceField(choices=Remedy.Kind.choices, help_text="What to do")
-    base = serializers.SerializerMethodField(help_text="Repository of the base; null without one that you can see")
+    base = serializers.SerializerMethodField(
+        help_text="Repository of the base, or to promote; null without one that you can see"
+    )
     base_tag = serializers.CharField(help_text="Plan a rebuild with base and base_tag")
     new_base = serializers.CharField(
         source="new_base.digest",
         default=None,
         allow_null=True,
-        help_text="Digest that the tag of the base points to now",
+        help_text="Digest that the tag of the base, or of the image to promote, points to now",
     )
     package_type = serializers.CharField(help_text="Type of its purl; empty for rebuild")
     package_name = serializers.CharField(help_text="With its namespace; empty for rebuild")
     fixed_version = serializers.CharField(help_text="The highest version that fixes the findings; only for upgrade")
-    images = serializers.IntegerField(help_text="Repositories whose current image needs it")
+    images = serializers.IntegerField(help_text="Images in use that need it")
     findings = serializers.IntegerField(help_text="Advisories, counted in each image")
     severities = serializers.DictField(child=serializers.IntegerField(), help_text="Findings by severity")
     exploited = serializers.IntegerField(help_text="Findings that a KEV list names")
@@ -63,6 +89,8 @@ class FixSerializer(serializers.Serializer[Group]):
     due_at = serializers.DateTimeField(allow_null=True, help_text="The earliest due date; null: no finding is ever due")
     teams = serializers.ListField(child=serializers.CharField(), help_text="Slugs of the teams that own the images")
     environments = serializers.SerializerMethodField()
+
+    work = FixWorkSerializer(many=True, help_text="Who works on it, by team; only teams that did something about it")
 
     def get_base(self, group: Group) -> str | None:
         """Return the name of the base's repository."""
@@ -91,7 +119,9 @@ class FixListSerializer(serializers.Serializer[Any]):
 
 class FixImageSerializer(serializers.Serializer[Remedy]):
     repository = serializers.CharField(source="repository.name", help_text="Name of the repository")
-    digest = serializers.CharField(source="image.digest", help_text="Its current image")
+    digest = serializers.CharField(
+        source="image.digest", help_text="Its current image, or an older one that an environment runs"
+    )
     findings = serializers.SerializerMethodField()
     exploited = serializers.IntegerField(help_text="Findings that a KEV list names")
 
@@ -109,13 +139,50 @@ class FixAdvisorySerializer(serializers.Serializer[Closed]):
     epss = serializers.FloatField(allow_null=True, help_text="0 to 1; null: unknown")
 
 
+class FixCommentSerializer(serializers.Serializer[FixComment]):
+    team = serializers.CharField(source="fix.team.slug", help_text="The team whose images it is about")
+    author = serializers.CharField(source="author.username", help_text="Who wrote it")
+    text = serializers.CharField()
+    at = serializers.DateTimeField(help_text="When it was written")
+
+
 class FixDetailSerializer(FixSerializer):
+    comments = FixCommentSerializer(many=True, help_text="The newest 200, oldest first")
     repositories = FixImageSerializer(many=True, help_text=f"At most {_ROWS_MAX}, the worst first")
     advisories = FixAdvisorySerializer(many=True, help_text="Of these repositories, the worst first")
 
 
+class FixAssignBody(StrictSerializer):
+    team = serializers.CharField(
+        max_length=64,
+        required=False,
+        default="",
+        help_text="For its images; needed if several teams have images with it",
+    )
+    person = serializers.CharField(max_length=150, required=False, default="", allow_blank=True, help_text="User name")
+    to_team = serializers.CharField(max_length=64, required=False, default="", allow_blank=True, help_text="Or a slug")
+
+
+class FixSnoozeBody(StrictSerializer):
+    team = serializers.CharField(max_length=64, required=False, default="", help_text="As for assign")
+    until = serializers.DateTimeField(
+        required=False, default=None, allow_null=True, help_text=f"At most {teamwork.SNOOZE_DAYS_MAX} days ahead"
+    )
+    until_fix = serializers.BooleanField(required=False, default=False, help_text="While there is no fix")
+    reason = serializers.CharField(max_length=teamwork.REASON_MAX, required=False, default="", allow_blank=True)
+
+
+class FixWakeBody(StrictSerializer):
+    team = serializers.CharField(max_length=64, required=False, default="", help_text="As for assign")
+
+
+class FixCommentBody(StrictSerializer):
+    team = serializers.CharField(max_length=64, required=False, default="", help_text="As for assign")
+    text = serializers.CharField(max_length=teamwork.TEXT_MAX)
+
+
 class FixesView(APIView):
-    """What to do about open findings of the current images that you can see."""
+    """What to do about open findings of the images in use that you can see."""
 
     @extend_schema(
         operation_id="fixes_list",
@@ -126,6 +193,8 @@ class FixesView(APIView):
             OpenApiParameter("severity", str, enum=_LEVELS, description="With a finding as severe as this, or worse"),
             OpenApiParameter("exploited", bool, description="Only with findings that a KEV list names"),
             OpenApiParameter("overdue", bool, description="Only with findings past their due date"),
+            OpenApiParameter("who", str, enum=_WHO, description="mine: assigned to you, or to a team of yours"),
+            OpenApiParameter("snoozed", str, enum=_SNOOZED, description="Without it, only what is not put off"),
         ],
         responses=FixListSerializer,
     )
@@ -145,6 +214,8 @@ class FixesView(APIView):
             severity=_one_of(given, "severity", _LEVELS),
             exploited=_one_of(given, "exploited", ("true", "false")) == "true",
             overdue=_one_of(given, "overdue", ("true", "false")) == "true",
+            who=_one_of(given, "who", _WHO),
+            snoozed=_one_of(given, "snoozed", _SNOOZED),
         )
         found = groups_for(user, choice)
         answer = {
@@ -164,14 +235,64 @@ class FixView(APIView):
     def get(self, request: Request, key: str) -> Response:
         """Return one remedy with its repositories and advisories."""
         user = caller(request)
-        groups = groups_for(user, Choice(key=key)).groups
+        groups = groups_for(user, Choice(key=key, snoozed=ALL)).groups
         if not groups:
             raise NotFound("This remedy is not needed any more, or you cannot see its images.")
         rows = list(rows_of(user, key)[:_ROWS_MAX])
         answer = FixSerializer(groups[0]).data
         answer["repositories"] = [FixImageSerializer(row).data for row in rows]
+        answer["comments"] = [FixCommentSerializer(item).data for item in comments_on(groups[0].work)]
         answer["advisories"] = [FixAdvisorySerializer(item).data for item in closed_by(rows)]
         return Response(answer)
+
+
+class FixAssignView(APIView):
+    """Who works on a remedy."""
+
+    @extend_schema(operation_id="fixes_assign", request=FixAssignBody, responses=FixWorkSerializer)
+    def post(self, request: Request, key: str) -> Response:
+        """Assign it to a person or a team (runtime.manage); without both, to nobody."""
+        body = FixAssignBody(data=request.data or {})
+        body.is_valid(raise_exception=True)
+        return _worked(teamwork.assign(key, actor=caller(request), **body.validated_data))
+
+
+class FixSnoozeView(APIView):
+    """Put a remedy off."""
+
+    @extend_schema(operation_id="fixes_snooze", request=FixSnoozeBody, responses=FixWorkSerializer)
+    def post(self, request: Request, key: str) -> Response:
+        """Snooze it until a time or until a fix ships (runtime.manage). What becomes exploited ends a snooze."""
+        body = FixSnoozeBody(data=request.data or {})
+        body.is_valid(raise_exception=True)
+        return _worked(teamwork.snooze(key, actor=caller(request), **body.validated_data))
+
+
+class FixWakeView(APIView):
+    """End the snooze of a remedy."""
+
+    @extend_schema(operation_id="fixes_wake", request=FixWakeBody, responses=FixWorkSerializer)
+    def post(self, request: Request, key: str) -> Response:
+        """End the snooze now (runtime.manage)."""
+        body = FixWakeBody(data=request.data or {})
+        body.is_valid(raise_exception=True)
+        return _worked(teamwork.wake(key, actor=caller(request), **body.validated_data))
+
+
+class FixCommentView(APIView):
+    """Comments on a remedy."""
+
+    @extend_schema(operation_id="fixes_comment", request=FixCommentBody, responses={201: FixCommentSerializer})
+    def post(self, request: Request, key: str) -> Response:
+        """Write a comment, for all who can see an image of the team that needs the remedy."""
+        body = FixCommentBody(data=request.data or {})
+        body.is_valid(raise_exception=True)
+        written = teamwork.comment(key, actor=caller(request), **body.validated_data)
+        return Response(FixCommentSerializer(written).data, status=201)
+
+
+def _worked(work: Work) -> Response:
+    return Response(FixWorkSerializer(work).data)
 
 
 def _one_of(given: Any, name: str, allowed: Any) -> str:

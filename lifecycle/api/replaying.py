@@ -25,6 +25,8 @@ from lifecycle.promotion.release_queries import members_of, set_for
 from lifecycle.quarantine.access import quarantine_for, why_not_quarantine
 from lifecycle.rebuild.access import wave_for
 from lifecycle.rebuild.refusals import why_not_steer
+from lifecycle.remedies.access import share_for
+from lifecycle.remedies.access import why_not_manage as why_not_manage_fix
 from lifecycle.trust.access import source_for
 from lifecycle.vex.access import decision_for, document_for, why_not
 
@@ -99,6 +101,10 @@ def _on_waiver(verb: Verb | None) -> Check:
 def _on_alert(user: User, parameters: Parameters, _: Body) -> None:
     alert = alert_for(user, int(parameters["pk"]))
     refuse_if(why_not_manage(user, alert))
+
+
+def _on_fix(user: User, parameters: Parameters, body: Body) -> None:
+    refuse_if(why_not_manage_fix(user, share_for(user, str(parameters["key"]), str(body.get("team", "")))))
 
 
 def _on_decision(verb: Verb | None) -> Check:
@@ -200,6 +206,10 @@ CHECKS: Final[Mapping[str, Check]] = {
     "alert-acknowledge": _on_alert,
     "alert-snooze": _on_alert,
     "alert-resolve": _on_alert,
+    "fix-assign": _on_fix,
+    "fix-snooze": _on_fix,
+    "fix-wake": _on_fix,
+    "fix-comment": lambda user, parameters, body: share_for(user, str(parameters["key"]), str(body.get("team", ""))),
     "policy-what-if": _computed,
     "quarantine-list": _on_quarantine,
     "quarantine-request-release": _on_quarantine,

@@ -15,7 +15,7 @@ from lifecycle.api.due_dates import DueDatesView, DueWhatIfView
 from lifecycle.api.environments import EnvironmentViewSet
 from lifecycle.api.external_checks import ExternalCheckViewSet
 from lifecycle.api.feeds import FeedViewSet
-from lifecycle.api.fixes import FixesView, FixView
+from lifecycle.api.fixes import FixAssignView, FixCommentView, FixesView, FixSnoozeView, FixView, FixWakeView
 from lifecycle.api.gates import HoldViewSet, WindowViewSet
 from lifecycle.api.jobs import JobViewSet
 from lifecycle.api.lineage import LineageView
@@ -145,6 +145,10 @@ urlpatterns = [
     path("due-dates/what-if/", DueWhatIfView.as_view(), name="due-dates-what-if"),
     path("fixes/", FixesView.as_view(), name="fixes"),
     path("fixes/<str:key>/", FixView.as_view(), name="fix"),
+    path("fixes/<str:key>/assign/", FixAssignView.as_view(), name="fix-assign"),
+    path("fixes/<str:key>/snooze/", FixSnoozeView.as_view(), name="fix-snooze"),
+    path("fixes/<str:key>/wake/", FixWakeView.as_view(), name="fix-wake"),
+    path("fixes/<str:key>/comment/", FixCommentView.as_view(), name="fix-comment"),
     path("search/", SearchView.as_view(), name="search"),
     path("tokens/", authority.TokensView.as_view(), name="tokens"),
     path("tokens/<int:token_id>/", authority.TokenView.as_view(), name="token"),

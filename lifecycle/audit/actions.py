@@ -46,6 +46,7 @@ from lifecycle.audit.details_of_images import (
     DeletionRequested,
     ExploitsSynced,
     FeedDetails,
+    FixDetails,
     ImagePushAttributed,
     ImagePushed,
     ImageRebuilt,
@@ -119,6 +120,11 @@ class Action(StrEnum):
     FEED_CHANGED = "feed.changed", "An admin changed the address, the schedule or the limits of a feed."
     FEED_REMOVED = "feed.removed", "An admin removed a feed with all that it brought."
     EXPLOITS_SYNCED = "exploits.synced", "Gravingdock synced a list of exploits (KEV or EPSS)."
+    FIX_ASSIGNED = "fix.assigned", "A fix was assigned to a person or a team."
+    FIX_COMMENTED = "fix.commented", "A person commented on a fix."
+    FIX_SNOOZED = "fix.snoozed", "A fix was put off until a time, or until there is one."
+    FIX_UNASSIGNED = "fix.unassigned", "A fix is assigned to nobody any more."
+    FIX_WOKEN = "fix.woken", "A person ended the snooze of a fix."
     AUDIT_EXPORTED = "audit.exported", "A person exported audit events."
     BUILDER_TURNED_OFF = (
         "builder.turned_off",
@@ -339,6 +345,11 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.ALERT_ACKNOWLEDGED: AlertDetails,
     Action.ALERT_RESOLVED: AlertDetails,
     Action.ALERT_SNOOZED: AlertDetails,
+    Action.FIX_ASSIGNED: FixDetails,
+    Action.FIX_COMMENTED: FixDetails,
+    Action.FIX_SNOOZED: FixDetails,
+    Action.FIX_UNASSIGNED: FixDetails,
+    Action.FIX_WOKEN: FixDetails,
     Action.FEED_ADDED: FeedDetails,
     Action.FEED_CHANGED: FeedDetails,
     Action.FEED_REMOVED: FeedDetails,

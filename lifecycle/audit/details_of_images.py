@@ -134,6 +134,19 @@ class AlertDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class FixDetails(Details):
+    """The key of the remedy then, its kind and package; who works on it, and until when it is put off ("" for none)."""
+
+    remedy: str
+    kind: str
+    package: str
+    person: str
+    to_team: str
+    until: str
+    until_fix: bool
+
+
+@dataclass(frozen=True, slots=True)
 class IngestFailed(Details):
     """The keys of the rules at ingest that an image does not pass, and whether it is allowed: they only warn."""
 

@@ -20,6 +20,7 @@ NUMBERED: Final = {
     "releaseset": "RS-",
     "vexstatement": "VEX-",
     "vexdocument": "VD-",
+    "teamfix": "FX-",
 }
 _KINDS: Final = {prefix.rstrip("-").lower(): kind for kind, prefix in NUMBERED.items()}
 _NUMBER: Final = re.compile(r"#?([A-Za-z]{1,40})[-# ]([0-9]{1,18})")

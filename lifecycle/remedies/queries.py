@@ -14,19 +14,40 @@ from django.db.models import QuerySet
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.covers import visible_sql
-from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
+from lifecycle.authority.queries import environments_visible_to, repositories_visible_to, teams_of
 from lifecycle.core.severities import CRITICAL, HIGH, LOW, MEDIUM, RANKS, UNKNOWN
 from lifecycle.environments.models import Environment, Slot
 from lifecycle.registry.models import Image, Repository
-from lifecycle.remedies.models import Remedy
+from lifecycle.remedies.models import FixComment, Remedy
 
 GROUPS_MAX: Final = 100
+MINE: Final = "mine"
+ASSIGNED: Final = "assigned"
+UNASSIGNED: Final = "unassigned"
+SHOWN: Final = ""  # only what nobody put off
+ONLY: Final = "only"  # only what is put off now
+ALL: Final = "all"
 COUNTED: Final = (CRITICAL, HIGH, MEDIUM, LOW, UNKNOWN)
 _ROWS_MAX: Final = 500
 FORMULA: Final = (
     "Known exploited first. Then what can be fixed now, with the highest EPSS score (in tenths). Then what runs in "
     "production, and the number of critical, high and all findings."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one team does about a remedy. Empty names: nobody, or nobody put it off."""
+
+    id: int
+    team: str
+    person: str
+    to_team: str
+    is_snoozed: bool  # now; the rest of the snooze is stored until it is changed
+    snoozed_until: datetime | None
+    until_fix: bool
+    snoozed_by: str
+    reason: str
 
 
 @dataclass(slots=True)
@@ -53,7 +74,8 @@ class Group:
     epss: float | None  # the highest score
     due_at: datetime | None  # the earliest due date; None: no finding is ever due
     teams: tuple[str, ...]
-    environments: list[tuple[Environment, int]] = field(default_factory=list)  # (where they run, repositories there)
+    environments: list[tuple[Environment, int]] = field(default_factory=list)  # (where they run, images there)
+    work: list[Work] = field(default_factory=list)  # what the teams do about it
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +89,33 @@ class Choice:
     overdue: bool = False  # closes something that is past its due date
     severity: str = ""  # closes at least one finding that is as bad as this
     key: str = ""
+    who: str = ""  # MINE: assigned to the reader or a team of theirs; ASSIGNED; UNASSIGNED
+    snoozed: str = SHOWN
 
 
+# Whether the team of the remedy's repository put it off: until a time, or while there is no fix. What becomes known to
+# be exploited later is not put off.
+_SNOOZED: Final = """
+    (work.id IS NOT NULL AND (work.until_fix OR work.snoozed_until IS NOT NULL)
+     AND (work.snoozed_until IS NULL OR work.snoozed_until > now())
+     AND (NOT work.until_fix OR remedy.kind IN ('none', 'wait'))
+     AND (work.was_exploited OR remedy.exploited = 0))
+"""
+_WORK_JOIN: Final = (
+    "LEFT JOIN lifecycle_teamfix work ON work.team_id = repository.team_id AND work.subject = remedy.subject"
+)
 _GROUPS: Final = """
 WITH mine AS (
     SELECT remedy.*, team.slug AS team,
            EXISTS (
                SELECT FROM lifecycle_slot slot JOIN lifecycle_environment place ON place.id = slot.environment_id
-               WHERE slot.repository_id = remedy.repository_id AND slot.image_id IS NOT NULL AND place.is_production
+               WHERE slot.repository_id = remedy.repository_id AND slot.image_id = remedy.image_id
+                     AND place.is_production
            ) AS in_production
     FROM lifecycle_remedy remedy
     JOIN lifecycle_repository repository ON repository.id = remedy.repository_id
     JOIN accounts_team team ON team.id = repository.team_id
+    {work}
     WHERE {where}
 ), grouped AS (
     SELECT key, min(kind) AS kind, min(base_id) AS base_id, min(base_tag) AS base_tag, min(old_base_id) AS old_base_id,
@@ -92,7 +129,7 @@ WITH mine AS (
 )
 SELECT *, count(*) OVER () AS total, sum(findings) OVER () AS all_findings
 FROM grouped WHERE {having}
-ORDER BY exploited = 0, kind NOT IN ('rebuild', 'upgrade'), floor(coalesce(epss, 0) * 10) DESC,
+ORDER BY exploited = 0, kind NOT IN ('rebuild', 'upgrade', 'promote'), floor(coalesce(epss, 0) * 10) DESC,
          in_production = 0, critical DESC, high DESC, findings DESC, key
 LIMIT %s
 """
@@ -108,7 +145,7 @@ class Groups:
 
 
 def groups_for(actor: User, choice: Choice, *, limit: int = GROUPS_MAX) -> Groups:
-    """Return the remedies of repositories that `actor` can see, most useful first: see FORMULA. Five queries."""
+    """Return the remedies of repositories that `actor` can see, most useful first: see FORMULA. Six queries."""
     where, values = visible_sql(actor, Verb.IMAGE_VIEW, "repository")
     if choice.team:
         where, values = f"{where} AND team.slug = %s", [*values, choice.team]
@@ -119,15 +156,17 @@ def groups_for(actor: User, choice: Choice, *, limit: int = GROUPS_MAX) -> Group
     if choice.environment is not None:
         where += (
             " AND EXISTS (SELECT FROM lifecycle_slot slot WHERE slot.repository_id = remedy.repository_id"
-            " AND slot.image_id IS NOT NULL AND slot.environment_id = %s)"
+            " AND slot.image_id = remedy.image_id AND slot.environment_id = %s)"
         )
         values = [*values, choice.environment.pk]
+    condition, given = _work_condition(actor, choice)
+    where, values = f"{where}{condition}", [*values, *given]
     bad = [name for name in COUNTED[:-1] if choice.severity and RANKS[name] <= RANKS[choice.severity]]
     having = " + ".join(bad) + " > 0" if bad else "TRUE"
     having += " AND exploited > 0" if choice.exploited else ""
     having += " AND due_at < now()" if choice.overdue else ""
     with connection.cursor() as cursor:
-        cursor.execute(_GROUPS.format(where=where, having=having), [*values, limit])
+        cursor.execute(_GROUPS.format(where=where, having=having, work=_WORK_JOIN), [*values, limit])
         names = [column.name for column in cursor.description or ()]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     return Groups(
@@ -137,12 +176,28 @@ def groups_for(actor: User, choice: Choice, *, limit: int = GROUPS_MAX) -> Group
     )
 
 
+def _work_condition(actor: User, choice: Choice) -> tuple[str, list[Any]]:
+    """Return the condition for `who` and `snoozed` of a choice, with its values."""
+    condition, values = "", []
+    if choice.who == MINE:
+        condition += " AND (work.person_id = %s OR work.to_team_id = ANY(%s::bigint[]))"
+        values += [actor.pk, list(teams_of(actor).values_list("pk", flat=True))]
+    elif choice.who == ASSIGNED:
+        condition += " AND (work.person_id IS NOT NULL OR work.to_team_id IS NOT NULL)"
+    elif choice.who == UNASSIGNED:
+        condition += " AND work.person_id IS NULL AND work.to_team_id IS NULL"
+    if choice.snoozed != ALL:
+        condition += f" AND {'' if choice.snoozed == ONLY else 'NOT '}{_SNOOZED}"
+    return condition, values
+
+
 def _groups(actor: User, rows: Sequence[Mapping[str, Any]]) -> list[Group]:
     visible = repositories_visible_to(actor).select_related("team")
     bases = visible.in_bulk({row["base_id"] for row in rows} - {None})
     wanted = {row[name] for row in rows for name in ("old_base_id", "new_base_id") if row["base_id"] in bases}
     images = Image.objects.defer("manifest", "config").in_bulk(wanted - {None})
-    places = _places(actor, [row["key"] for row in rows])
+    keys = [row["key"] for row in rows]
+    places, work = _places(actor, keys), _work(actor, keys)
     return [
         Group(
             key=row["key"],
@@ -163,6 +218,7 @@ def _groups(actor: User, rows: Sequence[Mapping[str, Any]]) -> list[Group]:
             due_at=row["due_at"],
             teams=tuple(row["teams"]),
             environments=places.get(row["key"], []),
+            work=work.get(row["key"], []),
         )
         for row in rows
     ]
@@ -171,9 +227,36 @@ def _groups(actor: User, rows: Sequence[Mapping[str, Any]]) -> list[Group]:
 _PLACES: Final = """
 SELECT remedy.key, slot.environment_id, count(*) FROM lifecycle_remedy remedy
 JOIN lifecycle_repository repository ON repository.id = remedy.repository_id
-JOIN lifecycle_slot slot ON slot.repository_id = remedy.repository_id AND slot.image_id IS NOT NULL
+JOIN lifecycle_slot slot ON slot.repository_id = remedy.repository_id AND slot.image_id = remedy.image_id
 WHERE remedy.key = ANY(%s) AND {where} GROUP BY remedy.key, slot.environment_id
 """
+_WORK: Final = f"""
+SELECT remedy.key, work.id, team.slug, coalesce(person.username, ''), coalesce(to_team.slug, ''),
+       bool_and({_SNOOZED}), work.snoozed_until, work.until_fix, coalesce(by.username, ''), work.reason
+FROM lifecycle_remedy remedy
+JOIN lifecycle_repository repository ON repository.id = remedy.repository_id
+JOIN lifecycle_teamfix work ON work.team_id = repository.team_id AND work.subject = remedy.subject
+JOIN accounts_team team ON team.id = work.team_id
+LEFT JOIN accounts_team to_team ON to_team.id = work.to_team_id
+LEFT JOIN accounts_user person ON person.id = work.person_id
+LEFT JOIN accounts_user by ON by.id = work.snoozed_by_id
+WHERE remedy.key = ANY(%s) AND {{where}}
+GROUP BY remedy.key, work.id, team.slug, person.username, to_team.slug, by.username ORDER BY team.slug
+"""  # noqa: S608 -- only constants of this module are inserted
+
+
+def _work(actor: User, keys: Sequence[str]) -> dict[str, list[Work]]:
+    """Return {key: what each team does about it}, of teams with a repository that the reader can see."""
+    if not keys:
+        return {}
+    condition, values = visible_sql(actor, Verb.IMAGE_VIEW, "repository")
+    with connection.cursor() as cursor:
+        cursor.execute(_WORK.format(where=condition), [list(keys), *values])
+        found = cursor.fetchall()
+    work: dict[str, list[Work]] = defaultdict(list)
+    for key, *row in found:
+        work[key].append(Work(*row))
+    return dict(work)
 
 
 def _places(actor: User, keys: Sequence[str]) -> dict[str, list[tuple[Environment, int]]]:
@@ -203,9 +286,12 @@ def environment_called(actor: User, text: str) -> Environment | None:
     return environments_visible_to(actor).filter(team__slug=team, slug=slug).first()
 
 
-# Tagged images of source repositories; of an index, its platform manifests.
+# Images of source repositories with a tag or in an environment; of an index, its platform manifests.
 _UNKNOWN: Final = """
-SELECT count(DISTINCT image.id) FROM lifecycle_tag tag
+SELECT count(DISTINCT image.id) FROM (
+    SELECT repository_id, image_id FROM lifecycle_tag
+    UNION ALL SELECT repository_id, image_id FROM lifecycle_slot WHERE image_id IS NOT NULL
+) tag
 JOIN lifecycle_repository repository ON repository.id = tag.repository_id AND repository.source_id IS NULL
 JOIN accounts_team team ON team.id = repository.team_id
 LEFT JOIN lifecycle_indexentry entry ON entry.index_id = tag.image_id
@@ -215,7 +301,7 @@ WHERE (image.scanned_at IS NULL OR image.unjudged_count > 0 OR image.package_cou
 
 
 def unknown_images(actor: User, *, team: str = "") -> int:
-    """Return the number of tagged images that `actor` can see and of which something is unknown.
+    """Return the number of images in use that `actor` can see and of which something is unknown.
 
     They are not scanned, none of their packages was recognised, or some packages could not be judged. No remedy counts
     what is unknown. One query.
@@ -273,7 +359,7 @@ def closed_by(rows: Sequence[Remedy]) -> list[Closed]:
 
 
 def slots_of(actor: User, repository_ids: Sequence[int]) -> dict[int, list[Slot]]:
-    """Return {repository id: slots that hold an image of it}, of environments that `actor` can see."""
+    """Return {repository id: slots with any image of it}, of environments that `actor` can see."""
     rows = Slot.objects.filter(
         repository__in=repository_ids, image__isnull=False, environment__in=environments_visible_to(actor)
     )
@@ -281,3 +367,12 @@ def slots_of(actor: User, repository_ids: Sequence[int]) -> dict[int, list[Slot]
     for slot in rows.select_related("environment").order_by("environment__position"):
         slots[slot.repository_id].append(slot)
     return dict(slots)
+
+
+COMMENTS_SHOWN: Final = 200
+
+
+def comments_on(work: Sequence[Work]) -> list[FixComment]:
+    """Return the comments on a remedy, of the teams whose work the reader sees, oldest first; at most 200."""
+    rows = FixComment.objects.filter(fix__in=[item.id for item in work]).select_related("author", "fix__team")
+    return sorted(rows.order_by("-pk")[:COMMENTS_SHOWN], key=lambda comment: comment.pk)

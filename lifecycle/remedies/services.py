@@ -35,7 +35,7 @@ BATCH: Final = 200  # repositories
 OVERLAP: Final = timedelta(minutes=2)  # a transaction that began before the last look can commit after it
 _LOCK: Final = 0x72656D65  # two looks at once would replace the same rows
 
-# Current images whose findings, tags or bases changed: their own, or an image that a tag of their base points at now.
+# Images in use whose findings, tags or bases changed: their own, or an image that a tag of their base points at now.
 _CHANGED: Final = """
 WITH changed AS MATERIALIZED (
     SELECT id FROM lifecycle_image WHERE risk_at >= %(since)s
@@ -63,6 +63,8 @@ WITH changed AS MATERIALIZED (
 SELECT repository_id FROM touched
 UNION SELECT repository_id FROM lifecycle_slot WHERE since >= %(since)s
 UNION SELECT tag.repository_id FROM lifecycle_tag tag JOIN standing ON standing.id = tag.image_id
+UNION SELECT slot.repository_id FROM lifecycle_slot slot JOIN tops ON tops.id = slot.image_id
+UNION SELECT slot.repository_id FROM lifecycle_slot slot JOIN standing ON standing.id = slot.image_id
 """
 
 _FINDINGS: Final = f"""
@@ -216,8 +218,10 @@ def find(repository_ids: Collection[int]) -> bool:
     packages of an image or of its bases wait to be matched, its old rows stay: then the result is False.
     """
     locks.wait_for(_LOCK)
-    nodes = current_images(repository_ids)
-    manifests = {child.pk: child for node in nodes.values() for child in node.platforms}
+    current = current_images(repository_ids)
+    older = older_images(repository_ids, current)
+    nodes = [*current.values(), *older]
+    manifests = {child.pk: child for node in nodes for child in node.platforms}
     bases = _bases_of(manifests.values())
     tops = entries_of_images(_images({base.new_top for found in bases.values() for base in found if base.new_top}))
     news = {(key, entry.child.platform): entry.child for key, entries in tops.items() for entry in entries}
@@ -226,32 +230,62 @@ def find(repository_ids: Collection[int]) -> bool:
     )
     findings = _findings(manifests, _exposures(nodes))
     fixed = _fixed(manifests, bases, news)
-    scanned = {key: node for key, node in nodes.items() if all(child.scanned_at for child in node.platforms)}
-    settled = {
-        key: node
-        for key, node in scanned.items()
-        if not any(child.pk in waiting for child in node.platforms)
-        and not any(base.image.pk in waiting for child in node.platforms for base in bases.get(child.pk, ()))
-    }
-    rows = [
-        _stored(node, row)
-        for node in settled.values()
-        for row in _decide(node, findings=findings, bases=bases, fixed=fixed)
-    ]
-    replaced = [key for key in repository_ids if key in settled or key not in scanned]
+    scanned = [node for node in nodes if all(child.scanned_at for child in node.platforms)]
+    unsettled = {node.key for node in scanned if not _is_settled(node, bases, waiting)}
+    rows: list[Remedy] = []
+    for node in scanned:
+        if node.key in unsettled:
+            continue
+        better = _better_than(node, current.get(node.key), findings)
+        decided = _decide(node, better, findings=findings, bases=bases, fixed=fixed)
+        rows += [_stored(node, row) for row in decided]
+    replaced = [key for key in repository_ids if key not in unsettled]
     Remedy.objects.filter(repository__in=replaced).delete()
     Remedy.objects.bulk_create(rows, batch_size=500)
-    return len(settled) == len(scanned)
+    return not unsettled
+
+
+def _is_settled(node: RepositoryNode, bases: Mapping[int, Sequence[_Base]], waiting: Collection[int]) -> bool:
+    """Return whether no package of the image or of its bases waits to be matched."""
+    return not any(child.pk in waiting for child in node.platforms) and not any(
+        base.image.pk in waiting for child in node.platforms for base in bases.get(child.pk, ())
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Better:
+    """The current image of a repository in which an environment runs an older one."""
+
+    base: _Base  # the older image, and the current one instead of it
+    findings: Mapping[str, Collection[str]]  # {platform: open vulnerabilities of the current image}
+
+
+def _better_than(
+    node: RepositoryNode, current: RepositoryNode | None, findings: Mapping[int, Sequence[_Finding]]
+) -> _Better | None:
+    """Return the current image if `node` is older and all is known of the current one."""
+    if current is None or current is node or not all(_is_known(child) for child in current.platforms):
+        return None
+    known = {child.platform: {found.vulnerability for found in findings[child.pk]} for child in current.platforms}
+    return _Better(_Base(node.image, node.key, current.tag, current.image.pk), known)
+
+
+def _is_known(image: Image) -> bool:
+    return image.scanned_at is not None and bool(judgement_of(image).package_count)
 
 
 def _decide(
     node: RepositoryNode,
+    newer: _Better | None,
     *,
     findings: Mapping[int, Sequence[_Finding]],
     bases: Mapping[int, Sequence[_Base]],
     fixed: Mapping[tuple[int, int], Collection[str]],
 ) -> Iterable[_Row]:
-    """Yield the remedies of one repository: each finding belongs to the nearest base whose newer image fixes it."""
+    """Yield the remedies of one image: each finding belongs to the nearest base whose newer image fixes it.
+
+    What the current image does not have any more, an older one loses by promoting the current one.
+    """
     rows: dict[tuple[object, ...], _Row] = {}
     for child in node.platforms:
         below = bases.get(child.pk, ())
@@ -260,7 +294,11 @@ def _decide(
             better = next((b for b in below if finding.vulnerability in fixed.get((child.pk, b.image.pk), ())), None)
             brought_by = [b for b in below if finding.position is not None and finding.position < b.image.layer_count]
             key: tuple[object, ...]
-            if better is not None:
+            if newer is not None and finding.vulnerability not in newer.findings.get(
+                child.platform, {finding.vulnerability}
+            ):
+                row = rows.setdefault((Remedy.Kind.PROMOTE,), _Row(Remedy.Kind.PROMOTE, newer.base))
+            elif better is not None:
                 key = (Remedy.Kind.REBUILD, better.repository_id, better.tag, better.new_top)
                 row = rows.setdefault(key, _Row(Remedy.Kind.REBUILD, better))
             elif brought_by:
@@ -276,9 +314,10 @@ def _decide(
 
 def _stored(node: RepositoryNode, row: _Row) -> Remedy:
     base = row.base
-    is_rebuild = row.kind == Remedy.Kind.REBUILD
+    is_rebuild = row.kind in {Remedy.Kind.REBUILD, Remedy.Kind.PROMOTE}  # on, or to, the image that the tag has now
+    home = str(base.repository_id if base else "")
     parts = [
-        row.kind, str(base.repository_id if base else ""), str(base.new_top if base and is_rebuild else ""),
+        row.kind, home, str(base.new_top if base and is_rebuild else ""),
         base.tag if base and is_rebuild else "", row.type, row.name, row.fixed_version,
     ]  # fmt: skip
     severities: dict[str, str] = {}
@@ -291,6 +330,7 @@ def _stored(node: RepositoryNode, row: _Row) -> Remedy:
         repository=node.repository,
         image=node.image,
         key=hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16],
+        subject=subject_of(row.kind, home, base.tag if base and is_rebuild else "", row.type, row.name),
         kind=row.kind,
         base_id=base.repository_id if base else None,
         base_tag=base.tag if base and is_rebuild else "",
@@ -310,16 +350,46 @@ def _stored(node: RepositoryNode, row: _Row) -> Remedy:
     )
 
 
-def _exposures(nodes: Mapping[int, RepositoryNode]) -> dict[int, Exposure]:
+def subject_of(kind: str, home: str, tag: str, package_type: str, package_name: str) -> str:
+    """Return what names a remedy while versions and newer images change. Migration 0072 does the same in SQL.
+
+    A package with and without a fixed version is the same subject: what is put off until a fix ships ends then.
+    """
+    what = "package" if kind in {Remedy.Kind.UPGRADE, Remedy.Kind.NONE} else kind
+    parts = (what, home, "" if kind == Remedy.Kind.PROMOTE else tag, package_type, package_name)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def older_images(repository_ids: Collection[int], current: Mapping[int, RepositoryNode]) -> list[RepositoryNode]:
+    """Return the images of these source repositories that an environment runs and that are not the current one."""
+    slots = Slot.objects.filter(repository__in=repository_ids, repository__source=None, image__isnull=False).exclude(
+        image__kind=Image.Kind.ARTIFACT
+    )
+    rows = slots.select_related("image", "repository__team", "repository__registry")
+    found: dict[tuple[int, int], Slot] = {}
+    for slot in rows.defer("image__manifest", "image__config").order_by("pk"):
+        node = current.get(slot.repository_id)
+        if slot.image is not None and (node is None or node.image.pk != slot.image.pk):
+            found.setdefault((slot.repository_id, slot.image.pk), slot)
+    images = {slot.image.pk: slot.image for slot in found.values() if slot.image is not None}
+    members = entries_of_images(images.values())
+    return [
+        RepositoryNode(slot.repository, images[key], None, slot.tag, [entry.child for entry in members[key]])
+        for (_, key), slot in found.items()
+    ]
+
+
+def _exposures(nodes: Iterable[RepositoryNode]) -> dict[int, Exposure]:
     """Return {manifest id: where an image of its repository runs, also an older one}."""
+    nodes = list(nodes)
     held: dict[int, Exposure] = {}
-    slots = Slot.objects.filter(repository__in=list(nodes), image__isnull=False)
+    slots = Slot.objects.filter(repository__in={node.key for node in nodes}, image__isnull=False)
     for pk, production, internet in slots.values_list(
         "repository", "environment__is_production", "environment__is_internet_facing"
     ):
         before = held.get(pk, Exposure())
         held[pk] = Exposure(before.production or production, before.internet or internet)
-    return {child.pk: held.get(key, Exposure()) for key, node in nodes.items() for child in node.platforms}
+    return {child.pk: held.get(node.key, Exposure()) for node in nodes for child in node.platforms}
 
 
 def _findings(manifests: Collection[int], exposures: Mapping[int, Exposure]) -> dict[int, list[_Finding]]:

@@ -24,7 +24,7 @@ from lifecycle.promotion.models import PromotionRequest, ReleaseSet, Vote
 from lifecycle.quarantine.models import Quarantine, QuarantineExemption
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import IndexEntry, Metadata, Registry, Repository
-from lifecycle.remedies.models import Remedy
+from lifecycle.remedies.models import FixComment, Remedy, TeamFix
 from lifecycle.sbom.models import PackageList, Sbom
 from lifecycle.trust.models import Signature, SigningKey, TrustedSigner, TrustedSource
 from tests.factories import dock
@@ -120,9 +120,12 @@ def add_images(world: World, number: int) -> None:
     )
     for key in {f"{0:016}", f"{number:016}"}:
         Remedy.objects.create(
-            repository=where, image=derived, key=key, kind="rebuild", base=first, base_tag="2.0", old_base=base,
-            new_base=images[subject], high=1, closes=[[f"CVE-common-{number}", "high", "common", False, 0.5]],
+            repository=where, image=derived, key=key, subject=key, kind="rebuild", base=first, base_tag="2.0",
+            old_base=base, new_base=images[subject], high=1,
+            closes=[[f"CVE-common-{number}", "high", "common", False, 0.5]],
         )  # fmt: skip
+        fix, _ = TeamFix.objects.get_or_create(team=world.team, subject=key, defaults={"person": world.reader})
+        FixComment.objects.create(fix=fix, author=world.asker, text="When?")
     # The newest image is an index at any number of rows: the first page of a list then always has one.
     dock.push(where, dock.index(f"index {number}", derived), "both", world.asker)
 

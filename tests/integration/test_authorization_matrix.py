@@ -169,7 +169,13 @@ def make_estate(dock):
     rows.push(dock.repository, on_bad, "on-bad")
     Quarantine.objects.create(image=bad, team=dock.team, reason="bad", created_by=dock.approver)
     Remedy.objects.create(
-        repository=dock.repository, image=dock.image, key="0" * 16, kind="none", package_name="openssl", high=1
+        repository=dock.repository,
+        image=dock.image,
+        key="0" * 16,
+        subject="s",
+        kind="none",
+        package_name="openssl",
+        high=1,
     )
     Alert.objects.create(
         kind="finding.new", fingerprint="0" * 64, team=dock.team, vulnerability="CVE-2026-1", first_at=clock.now(),
@@ -506,7 +512,7 @@ CHOSEN: Final = {
     "oldpassword", "approve_hours", "excludes_requester", "execute_hours", "hours", "names", "place", "position",
     "queue_policy",
     "required_approvals", "revision", "role", "soak_hours", "starts_at", "theme", "to", "turn", "until", "verbs",
-    "digest_at", "scope",
+    "digest_at", "scope", "team",
     "voter", "window_kind", "zone",
 }  # fmt: skip
 TYPED: Final = [

@@ -305,7 +305,7 @@ def command(text: str, label: str = "Copy command") -> SafeString:
 
 
 @register.simple_tag
-def act_button(route: str, pk: int, icon_name: str, text: str, why_not: object, *, css: str = "") -> SafeString:
+def act_button(route: str, pk: int | str, icon_name: str, text: str, why_not: object, *, css: str = "") -> SafeString:
     """Return a button that sends the form around it to `route`. It is disabled if there is a reason `why_not`."""
     return format_html(
         '<button class="{}" formaction="{}"{}>{}{}</button>',

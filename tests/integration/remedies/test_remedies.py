@@ -215,10 +215,12 @@ def test_earliest_due_date_of_a_remedy_follows_where_its_repository_runs(fleet):
     )
     assert services.to_find(clock.now()) == ([dock.repository("shop/api").pk], False)
     find_all()
-    (group,) = groups_for(reader, Choice(overdue=True)).groups  # 7 days in production
-    assert (group.kind, (clock.now() - group.due_at).days) == ("rebuild", 3)
+    groups = groups_for(reader, Choice(overdue=True)).groups  # 7 days in production
+    assert {group.kind for group in groups} == {"rebuild", "upgrade"}  # the older image has no base by layers
+    group = next(group for group in groups if group.kind == "rebuild")
+    assert (clock.now() - group.due_at).days == 3
     answer = Caller(reader).get("fixes/", overdue="true").json()["results"]
-    assert [fix["due_at"][:10] for fix in answer] == [group.due_at.date().isoformat()]
+    assert {fix["due_at"][:10] for fix in answer} == {group.due_at.date().isoformat()}
     page = browser(reader).get("/fixes/", {"overdue": "1"}).content.decode()
     assert f"since {group.due_at:%Y-%m-%d}" in page
     admin = dock.user("admin")

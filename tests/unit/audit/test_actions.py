@@ -39,6 +39,18 @@ STORED = [
         of_images.AlertDetails("finding.new", "CVE-2026-1", "", "2026-12-24T09:00:00+00:00"),
         {"kind": "finding.new", "vulnerability": "CVE-2026-1", "digest": "", "until": "2026-12-24T09:00:00+00:00"},
     ),
+    (
+        of_images.FixDetails("0f", "none", "openssl", "kim", "", "", until_fix=True),
+        {
+            "remedy": "0f",
+            "kind": "none",
+            "package": "openssl",
+            "person": "kim",
+            "to_team": "",
+            "until": "",
+            "until_fix": True,
+        },
+    ),
     (of_promotion.DueDatesSaved(2, ("high: 30 days",)), {"revision": 2, "rows": ["high: 30 days"]}),
     (of_images.IngestFailed(("severe",), is_allowed=False), {"rules": ["severe"], "is_allowed": False}),
     (
