@@ -11,6 +11,7 @@ from lifecycle.authority.models import (
     RoleGrant,
     TeamUserPermission,
 )
+from lifecycle.clusters.models import Cluster, ClusterSecret, NamespaceBinding
 from lifecycle.environments.models import ApprovalRule, Environment, Hold, Occupancy, PromotionWindow, Slot
 from lifecycle.evidence.models import IngestVerdict
 from lifecycle.ingest.models import Delivery
@@ -62,6 +63,8 @@ __all__ = [
     "BuilderPermit",
     "ChangedPackages",
     "Channel",
+    "Cluster",
+    "ClusterSecret",
     "ContentCheck",
     "ContentSet",
     "Coverage",
@@ -92,6 +95,7 @@ __all__ = [
     "Metadata",
     "MissingChild",
     "Mute",
+    "NamespaceBinding",
     "Notice",
     "Occupancy",
     "PackageList",

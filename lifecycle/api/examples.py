@@ -148,6 +148,19 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
     ),
     ("post", "/api/v1/vex/documents/{id}/accept/"): ({"reason": "From the vendor."}, None),
     ("post", "/api/v1/vex/documents/{id}/withdraw/"): ({"reason": "Wrong product."}, None),
+    ("post", "/api/v1/clusters/"): (
+        {"slug": "north", "team": "shop", "kind": "kubernetes", "mode": "observe", "tags": "resolve"},
+        None,
+    ),
+    ("patch", "/api/v1/clusters/{slug}/"): (
+        {"mode": "enforce", "breakglass_subjects": ["user:kim@example.com", "group:oncall"]},
+        None,
+    ),
+    ("put", "/api/v1/clusters/{slug}/bindings/"): (
+        {"bindings": [{"pattern": "prod-*", "environment": "production", "mode": "enforce", "allowed_hosts": []}]},
+        None,
+    ),
+    ("post", "/api/v1/clusters/{slug}/secrets/"): ({"kind": "admission"}, None),
     ("post", "/api/v1/quarantines/"): (
         {"digest": _DIGEST, "reason": "Contains a backdoor.", "incident": "INC-7", "descendants": True},
         None,

@@ -13,6 +13,7 @@ from accounts.verbs import Verb
 from lifecycle.alerts.access import alert_for, why_not_manage
 from lifecycle.authority.access import image_for, repository_for, robot_in, team_for
 from lifecycle.authority.rights import is_above_grants, require
+from lifecycle.clusters.access import cluster_for
 from lifecycle.core.errors import NotFound, NotPermitted
 from lifecycle.core.reasons import refuse_if
 from lifecycle.jobs.access import job_for
@@ -98,6 +99,10 @@ def _on_waiver(verb: Verb | None) -> Check:
     return check
 
 
+def _on_cluster(user: User, parameters: Parameters, body: Body) -> None:
+    cluster_for(user, str(parameters.get("slug") or body.get("slug") or ""), verb=Verb.ENVIRONMENT_MANAGE)
+
+
 def _on_alert(user: User, parameters: Parameters, _: Body) -> None:
     alert = alert_for(user, int(parameters["pk"]))
     refuse_if(why_not_manage(user, alert))
@@ -145,6 +150,8 @@ def _admin(user: User, _: Parameters, __: Body) -> None:
 
 
 CHECKS: Final[Mapping[str, Check]] = {
+    "cluster-list": _on_cluster,
+    "cluster-secrets": _on_cluster,
     "promotion-list": lambda user, _, body: _promotion(user, body.get("id", 0), Verb.PROMOTION_REQUEST),
     "promotion-rollback": lambda user, _, body: _promotion(user, body.get("id", 0)),
     "promotion-break-glass": lambda user, _, body: _promotion(user, body.get("id", 0), Verb.PROMOTION_BREAKGLASS),

@@ -10,6 +10,7 @@ from lifecycle.api.advisories import AdvisoryImagesView, AdvisoryView
 from lifecycle.api.alerts import AlertViewSet
 from lifecycle.api.audit import AuditEventViewSet
 from lifecycle.api.channels import ChannelViewSet, MessageViewSet
+from lifecycle.api.clusters import ClusterViewSet
 from lifecycle.api.contents import ImageContentsView
 from lifecycle.api.due_dates import DueDatesView, DueWhatIfView
 from lifecycle.api.environments import EnvironmentViewSet
@@ -58,6 +59,7 @@ router.register("repositories", RepositoryViewSet, basename="repository")
 router.register("feeds", FeedViewSet, basename="feed")
 router.register("registries", RegistryViewSet, basename="registry")
 router.register("environments", EnvironmentViewSet, basename="environment")
+router.register("clusters", ClusterViewSet, basename="cluster")
 router.register("windows", WindowViewSet, basename="window")
 router.register("holds", HoldViewSet, basename="hold")
 router.register("promotions", PromotionViewSet, basename="promotion")

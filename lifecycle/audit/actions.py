@@ -40,6 +40,12 @@ from lifecycle.audit.details_of_access import (
     UserSecret,
     UserUnlocked,
 )
+from lifecycle.audit.details_of_clusters import (
+    ClusterBindings,
+    ClusterChanged,
+    ClusterCreated,
+    ClusterSecretMade,
+)
 from lifecycle.audit.details_of_images import (
     AdvisoriesSynced,
     AlertDetails,
@@ -137,6 +143,16 @@ class Action(StrEnum):
     CHANNEL_TURNED_OFF = (
         "channel.turned_off",
         "Gravingdock turned a channel off, because its receiver wants no more messages.",
+    )
+    CLUSTER_BINDINGS_CHANGED = (
+        "cluster.bindings_changed",
+        "The namespaces of a cluster were bound to other environments.",
+    )
+    CLUSTER_CHANGED = "cluster.changed", "The settings of a cluster were changed."
+    CLUSTER_CREATED = "cluster.created", "A cluster was added to a team."
+    CLUSTER_SECRET_CREATED = (
+        "cluster.secret_created",
+        "A secret of a cluster was created. The one before stays valid for 24 hours.",
     )
     DEMO_SEEDED = "demo.seeded", "The demonstration created its teams, accounts and environments."
     DUE_DATES_SAVED = "due_dates.saved", "An admin saved the table of due dates."
@@ -362,6 +378,10 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.CHANNEL_CREATED: ChannelDetails,
     Action.CHANNEL_DELETED: ChannelDetails,
     Action.CHANNEL_TURNED_OFF: ChannelDetails,
+    Action.CLUSTER_BINDINGS_CHANGED: ClusterBindings,
+    Action.CLUSTER_CHANGED: ClusterChanged,
+    Action.CLUSTER_CREATED: ClusterCreated,
+    Action.CLUSTER_SECRET_CREATED: ClusterSecretMade,
     Action.DEMO_SEEDED: DemoSeeded,
     Action.DUE_DATES_SAVED: DueDatesSaved,
     Action.ENVIRONMENT_CHANGED: EnvironmentChanged,

@@ -24,6 +24,7 @@ from lifecycle.cli import (
     advisories,
     alerts,
     client,
+    clusters,
     completion,
     environments,
     exports,
@@ -175,6 +176,7 @@ def parser() -> argparse.ArgumentParser:
     releases.add_area(areas, shared, limited)
     verifying.add_verify(areas, shared)
     environments.add_to(areas, shared, limited)
+    clusters.add_area(areas, shared, limited)
     _add_rebuild(areas.add_parser("rebuild", help="plan, run and follow rebuild waves"), shared, limited)
     policy.add_areas(areas, shared, limited)
     notices.add_areas(areas, shared, limited)

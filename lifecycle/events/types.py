@@ -114,6 +114,13 @@ class RightsChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterChanged(Event):
+    """The settings, the bindings or the secrets of a cluster changed."""
+
+    cluster_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class CoverageChanged(Event):
     """Feeds began or stopped to cover these (ecosystem, release) pairs."""
 

@@ -9,6 +9,7 @@ from lifecycle.pages.advisories import urls as advisories
 from lifecycle.pages.alerts import urls as alerts
 from lifecycle.pages.audit import urls as audit
 from lifecycle.pages.authority import urls as authority
+from lifecycle.pages.clusters import urls as clusters
 from lifecycle.pages.comparison import urls as comparison
 from lifecycle.pages.jobs import urls as jobs
 from lifecycle.pages.lineage import urls as lineage
@@ -31,6 +32,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *promotion.urlpatterns,
     *policies.urlpatterns,
     *quarantine.urlpatterns,
+    *clusters.urlpatterns,
     *vex.urlpatterns,
     *remedies.urlpatterns,
     *comparison.urlpatterns,

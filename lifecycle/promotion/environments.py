@@ -20,6 +20,7 @@ from lifecycle.authority.access import registry_for_target
 from lifecycle.authority.queries import environments_visible_to, teams_visible_to
 from lifecycle.authority.rights import may, require
 from lifecycle.authority.services.registries import blocks_address
+from lifecycle.clusters.models import NamespaceBinding
 from lifecycle.core import clock, sealing
 from lifecycle.core.errors import Conflict, Malformed, NotFound, PolicyBlocked, StaleVersion
 from lifecycle.core.http import parse_outbound_url
@@ -279,6 +280,7 @@ def contents_of(environment: Environment) -> list[str]:
         (live, f"{live} unfinished request{'' if live == 1 else 's'}"),
         (requests.count() - live, "the history of its requests"),
         (targets.count(), "its target repositories"),
+        (NamespaceBinding.objects.filter(environment=environment).count(), "namespaces of clusters bound to it"),
     ]
     return [phrase for count, phrase in phrases if count]
 

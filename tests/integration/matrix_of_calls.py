@@ -46,6 +46,15 @@ CHANNEL: Final[dict[str, str]] = {
 CHANNEL_BODY: Final[dict[str, object]] = {**CHANNEL, "team": "shop", "topics": ["promotion.asked"]}
 MUTE: Final[dict[str, object]] = {"scope": "all", "until": str(clock.now() + timedelta(days=3))}
 SBOM: Final[dict[str, object]] = {"bomFormat": "CycloneDX", "specVersion": "1.5"}
+CLUSTER: Final[dict[str, object]] = {"slug": "east", "team": "shop"}
+CLUSTER_SETTINGS: Final[dict[str, object]] = {
+    "mode": "enforce", "tags": "resolve", "unbound": "deny", "stale_after_hours": "24",
+}  # fmt: skip
+BINDINGS: Final[dict[str, object]] = {"bindings": [{"pattern": "prod-*", "environment": "staging"}]}
+BINDINGS_FORM: Final[dict[str, object]] = {
+    "form-TOTAL_FORMS": "1", "form-INITIAL_FORMS": "0", "form-0-pattern": "prod-*",
+    "form-0-environment": "shop/staging",
+}  # fmt: skip
 QUARANTINE: Final[dict[str, object]] = {"digest": "sha256:" + "a" * 64, "reason": "bad"}
 EXEMPTION: Final[dict[str, object]] = {"digest": rows.sha("on bad"), "reason": "harmless"}
 DECISION: Final[dict[str, object]] = {
@@ -124,6 +133,9 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("teams/{team}/delete/", {}, 404, 403),
     ("teams/{team}/move/", {"to": "empty", "names": "shop/api"}, 404, 403),
     ("policies/{scope}/", {"act": "save", "revision": "1", "count": "0"}, 404, 403),
+    ("clusters/{cluster}/", CLUSTER_SETTINGS, 404, 403),
+    ("clusters/{cluster}/bindings/", BINDINGS_FORM, 404, 403),
+    ("clusters/{cluster}/secrets/", {"kind": "admission"}, 404, 403),
     ("quarantines/new/", QUARANTINE, 404, 403),
     ("quarantines/{quarantine}/request-release/", {"reason": "x"}, 404, 403),
     ("quarantines/{quarantine}/release/", {"reason": "x"}, 404, 403),
@@ -236,6 +248,10 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("post", "images/{digest}/sboms/{sbom}/withdraw/", {}, 404, 403),
     ("put", "policies/{scope}/", {"rules": []}, 404, 403),
     ("post", "policies/what-if/", {"scope": "team:shop", "rules": []}, 404, 403),
+    ("post", "clusters/", CLUSTER, 404, 403),
+    ("patch", "clusters/{cluster}/", {"mode": "enforce"}, 404, 403),
+    ("put", "clusters/{cluster}/bindings/", BINDINGS, 404, 403),
+    ("post", "clusters/{cluster}/secrets/", {"kind": "admission"}, 404, 403),
     ("post", "quarantines/", QUARANTINE, 404, 403),
     ("post", "quarantines/{quarantine}/request-release/", {"reason": "x"}, 404, 403),
     ("post", "quarantines/{quarantine}/release/", {}, 404, 403),

@@ -14,6 +14,7 @@ from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.authority import services
 from lifecycle.authority.services.environments import create_environment
+from lifecycle.clusters.models import Cluster, ClusterSecret, NamespaceBinding
 from lifecycle.core import clock
 from lifecycle.environments.models import Environment, Hold, PromotionWindow, Slot
 from lifecycle.jobs.models import Job, JobLogLine
@@ -149,6 +150,13 @@ def add_promotions(world: World, number: int) -> None:
     ask_waiver(world.team, "r", by=world.asker, environment=place)
     ask_decision(where, by=world.asker, vulnerability=f"CVE-2026-{number}")
     bring_document(world.team, by=world.asker, name=f"https://vendor.example/{number}")
+    cluster = Cluster.objects.create(slug=f"cluster-{number}", team=world.team, created_by=world.asker)
+    for each in {cluster, Cluster.objects.earliest("pk")}:
+        NamespaceBinding.objects.create(cluster=each, pattern=f"space-{number}", environment=place)
+        ClusterSecret.objects.create(
+            cluster=each, kind="alerts", sha256=f"{each}{number}".encode(), created_by=world.asker,
+            valid_until=now + timedelta(days=1),
+        )  # fmt: skip
     Slot.objects.create(repository=where, environment=dev, image=derived, tag="2.0", since=now)
     for environment in (live, place):  # each request for a place finds its image in the environment before
         Slot.objects.get_or_create(repository=first, environment=environment, defaults={"image": subject, "since": now})

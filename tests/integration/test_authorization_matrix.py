@@ -25,6 +25,7 @@ from lifecycle.alerts.models import Alert
 from lifecycle.audit import services as audit
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
+from lifecycle.clusters.models import Cluster
 from lifecycle.core import clock
 from lifecycle.environments.models import Environment, Hold, PromotionWindow
 from lifecycle.jobs.models import Job
@@ -181,6 +182,7 @@ def make_estate(dock):
         kind="finding.new", fingerprint="0" * 64, team=dock.team, vulnerability="CVE-2026-1", first_at=clock.now(),
         last_at=clock.now(), repository_ids=[dock.repository.pk], image_counts=[1], images=1,
     )  # fmt: skip
+    Cluster.objects.create(slug="north", team=dock.team, created_by=dock.owner)
     sbom = Sbom.objects.create(image=dock.image, format="CycloneDX 1.5 JSON", tool="x", digest=rows.sha("bom"))
     PackageList.objects.create(
         sbom=sbom, image=dock.image, kind="sent", package_count=1, dropped_count=0, team_ids=[dock.team.pk],
@@ -247,6 +249,7 @@ def address(pattern, dock, request_):
         "scope": "team:shop",
         "fix": "0" * 16,
         "alert": Alert.objects.values_list("pk", flat=True).first(),
+        "cluster": "north",
         "quarantine": Quarantine.objects.values_list("pk", flat=True).first(),
         "vex_statement": VexStatement.objects.filter(document=None).values_list("pk", flat=True).first(),
         "vex_document": VexDocument.objects.values_list("pk", flat=True).first(),
@@ -440,7 +443,7 @@ def prepared(call, dock, request_):
 
 def version(where):
     """Return the headers of a change to what two people may edit."""
-    if "/external-checks/" in where:
+    if "/external-checks/" in where or "/clusters/" in where:
         return {"If-Match": "*"}
     if where.endswith("/due-dates/"):
         return {"If-Match": '"due-dates.0"'}
@@ -512,8 +515,9 @@ CHOSEN: Final = {
     "oldpassword", "approve_hours", "excludes_requester", "execute_hours", "hours", "names", "place", "position",
     "queue_policy",
     "required_approvals", "revision", "role", "soak_hours", "starts_at", "theme", "to", "turn", "until", "verbs",
-    "digest_at", "scope", "team",
-    "voter", "window_kind", "zone",
+    "digest_at", "scope",
+    "voter", "window_kind", "zone", "form-TOTAL_FORMS", "form-INITIAL_FORMS", "form-0-environment", "mode", "tags",
+    "unbound", "team",
 }  # fmt: skip
 TYPED: Final = [
     (call, field)

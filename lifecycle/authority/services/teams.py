@@ -35,6 +35,7 @@ from lifecycle.environments.models import ApprovalRule, Environment
 _ONE: Final = {
     "repositories": "repository",
     "environments": "environment",
+    "clusters": "cluster",
     "robots": "robot",
     "approval rules": "approval rule",
 }
@@ -94,6 +95,7 @@ def contents_of(team: Team) -> dict[str, int]:
     return {
         "repositories": team.repositories.count(),
         "environments": Environment.objects.filter(team=team).count(),
+        "clusters": team.clusters.count(),
         "robots": team.robots.filter(user__is_active=True).count(),
         "approval rules": ApprovalRule.objects.filter(team=team).count(),
     }

@@ -66,6 +66,8 @@ def subject_of(event: Any) -> str:
         subject = f"role {details['role']}"
     elif event.subject_kind == "registry" and details.get("registry"):
         subject = f"registry {details['registry']}"
+    elif event.subject_kind == "cluster" and details.get("slug"):
+        subject = f"cluster {details['slug']}"
     elif event.subject_kind == "team" and event.team:
         subject = f"team {event.team.slug}"
     else:

@@ -11,6 +11,7 @@ import pytest
 
 from lifecycle.audit import details
 from lifecycle.audit import details_of_access as of_access
+from lifecycle.audit import details_of_clusters as of_clusters
 from lifecycle.audit import details_of_images as of_images
 from lifecycle.audit import details_of_promotion as of_promotion
 from lifecycle.audit.actions import DETAILS_OF, Action
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 SOURCES = [path for folder in ("accounts", "lifecycle") for path in sorted((ROOT / folder).rglob("*.py"))]
 AUDIT_TESTS = sorted((ROOT / "tests" / "integration" / "audit").rglob("*.py"))
 # All that the modules of details define, by name.
-DEFINED = {**vars(details), **vars(of_access), **vars(of_images), **vars(of_promotion)}
+DEFINED = {**vars(details), **vars(of_access), **vars(of_clusters), **vars(of_images), **vars(of_promotion)}
 BEFORE = of_access.RoleContent("Crew", ("image.view",))
 AFTER = of_access.RoleContent("Crew", ("image.scan", "image.view"))
 # These keys are stored permanently: renaming a field changes what exports and the API return.
@@ -29,6 +30,19 @@ STORED = [
         of_promotion.QuarantineDetails("sha256:ab", True, "INC-7"),
         {"digest": "sha256:ab", "descendants": True, "incident": "INC-7"},
     ),
+    (
+        of_clusters.ClusterCreated("north", "docker", {"mode": "warn"}),
+        {"slug": "north", "kind": "docker", "settings": {"mode": "warn"}},
+    ),
+    (
+        of_clusters.ClusterChanged("north", {"mode": "off"}, {"mode": "warn"}),
+        {"slug": "north", "before": {"mode": "off"}, "after": {"mode": "warn"}},
+    ),
+    (
+        of_clusters.ClusterBindings("north", (), ("prod: shop/live as cluster",)),
+        {"slug": "north", "before": [], "after": ["prod: shop/live as cluster"]},
+    ),
+    (of_clusters.ClusterSecretMade("north", "alerts"), {"slug": "north", "kind": "alerts"}),
     (details.UserDetails("kim"), {"user": "kim"}),
     (details.TagDetails("v1"), {"tag": "v1"}),
     (

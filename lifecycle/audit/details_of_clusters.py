@@ -1,0 +1,42 @@
+"""The details of audit events about clusters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lifecycle.audit.details import Details
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterCreated(Details):
+    """The short name and the kind of a new cluster, and its settings."""
+
+    slug: str
+    kind: str
+    settings: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterChanged(Details):
+    """The changed settings of a cluster before and after, as text."""
+
+    slug: str
+    before: dict[str, str]
+    after: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterBindings(Details):
+    """The bindings before and after, each as `pattern: team/environment mode`."""
+
+    slug: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSecretMade(Details):
+    """The cluster, and what the secret is for: admission or alerts. The secret itself is not kept."""
+
+    slug: str
+    kind: str

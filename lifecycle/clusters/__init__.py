@@ -1,0 +1,1 @@
+"""Clusters, what their namespaces are bound to, and the secrets with which they ask and report."""

@@ -1,0 +1,46 @@
+"""Which clusters a user can see, which binding counts for a namespace, and whose secret a text is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Length
+
+from accounts.models import User
+from lifecycle.authority.queries import teams_visible_to
+from lifecycle.clusters.models import Cluster, ClusterSecret, NamespaceBinding
+from lifecycle.core import clock
+from lifecycle.core.patterns import matches
+
+
+def clusters_visible_to(actor: User) -> QuerySet[Cluster]:
+    """Return the clusters of the teams that `actor` can see, with their team."""
+    return Cluster.objects.filter(team__in=teams_visible_to(actor)).select_related("team", "created_by")
+
+
+def bindings_of(cluster: Cluster) -> QuerySet[NamespaceBinding]:
+    """Return the bindings of a cluster with their environments, the longest pattern first."""
+    return cluster.bindings.select_related("environment__team").order_by(Length("pattern").desc(), "pattern")
+
+
+def binding_for(bindings: Iterable[NamespaceBinding], namespace: str) -> NamespaceBinding | None:
+    """Return which of `bindings`, the longest pattern first, counts for a namespace; None without one."""
+    return next((row for row in bindings if matches(row.pattern, namespace)), None)
+
+
+def valid_secrets(kind: str) -> QuerySet[ClusterSecret]:
+    """Return the secrets of a kind that are valid now."""
+    return ClusterSecret.objects.filter(Q(valid_until=None) | Q(valid_until__gt=clock.now()), kind=kind)
+
+
+def hash_of(secret: str) -> bytes:
+    """Return what is stored of a secret."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def cluster_with_secret(slug: str, secret: str, kind: str) -> Cluster | None:
+    """Return the cluster `slug` if `secret` is a valid secret of this kind for it, else None."""
+    row = valid_secrets(kind).filter(sha256=hash_of(secret), cluster__slug=slug).select_related("cluster__team").first()
+    return row.cluster if row else None

@@ -1,0 +1,15 @@
+"""`/clusters/`."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from lifecycle.pages.clusters import views
+
+urlpatterns = [
+    path("clusters/", views.clusters, name="clusters"),
+    path("clusters/new/", views.new_cluster, name="cluster-new"),
+    path("clusters/<slug:slug>/", views.cluster, name="cluster"),
+    path("clusters/<slug:slug>/bindings/", views.bindings, name="cluster-bindings"),
+    path("clusters/<slug:slug>/secrets/", views.secret, name="cluster-secrets"),
+]

@@ -1,0 +1,138 @@
+"""The pages of clusters: list, add, settings, bindings and secrets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from accounts.verbs import Verb
+from lifecycle.authority.access import team_for
+from lifecycle.authority.queries import teams_where
+from lifecycle.clusters import services
+from lifecycle.clusters.access import cluster_for, why_not_manage
+from lifecycle.clusters.models import Cluster, ClusterSecret
+from lifecycle.clusters.queries import bindings_of, clusters_visible_to, valid_secrets
+from lifecycle.clusters.types import BindingWish
+from lifecycle.core.errors import Conflict, Malformed, StaleVersion
+from lifecycle.core.paging import keyset_page
+from lifecycle.core.reasons import refuse_if
+from lifecycle.pages.clusters.forms import BindingForm, NewClusterForm, SecretForm, SettingsForm, bindings_form
+from lifecycle.pages.form_errors import errors_shown_on
+from lifecycle.pages.requests import cursors, reader
+
+
+@require_safe
+def clusters(request: HttpRequest) -> HttpResponse:
+    """List the clusters of the reader's teams."""
+    user = reader(request)
+    context = {
+        "page": keyset_page(clusters_visible_to(user), ("slug", "id"), **cursors(request)),
+        "may_create": teams_where(user, Verb.ENVIRONMENT_MANAGE).exists(),
+    }
+    return render(request, "lifecycle/clusters/clusters.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def new_cluster(request: HttpRequest) -> HttpResponse:
+    """Add a cluster to a team."""
+    user = reader(request)
+    form = NewClusterForm(user, request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        with errors_shown_on(form):
+            values = form.cleaned_data
+            made = services.create_cluster(
+                team_for(user, values["team"]), values["slug"], actor=user, kind=values["kind"], **form.settings()
+            )
+            messages.success(request, f"{made} added. Bind its namespaces, then create a secret.")
+            return redirect("lifecycle:cluster", made.slug)
+    return render(request, "lifecycle/clusters/new.html", {"form": form}, status=422 if form.errors else 200)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def cluster(request: HttpRequest, slug: str) -> HttpResponse:
+    """Show a cluster, and change its settings."""
+    user = reader(request)
+    row = cluster_for(user, slug)
+    if request.method != "POST":
+        return _page(request, row)
+    refuse_if(why_not_manage(user, row.team))
+    form = SettingsForm(request.POST)
+    if form.is_valid():
+        with errors_shown_on(form):
+            services.change_cluster(slug, actor=user, revision=_revision(request), **form.settings())
+            messages.success(request, "Settings saved.")
+            return redirect("lifecycle:cluster", slug)
+    return _page(request, row, status=422, form=form)
+
+
+@require_POST
+def bindings(request: HttpRequest, slug: str) -> HttpResponse:
+    """Replace the bindings of a cluster."""
+    user = reader(request)
+    row = cluster_for(user, slug)
+    refuse_if(why_not_manage(user, row.team))
+    forms = bindings_form(user, list(bindings_of(row)), request.POST)
+    problem = "" if forms.is_valid() else "Check the marked rows."
+    if not problem:
+        wishes = [_wish(form) for form in forms if form.cleaned_data.get("pattern")]
+        try:
+            services.set_bindings(slug, wishes, actor=user, revision=_revision(request))
+        except (Malformed, Conflict, StaleVersion) as error:
+            problem = error.message
+        else:
+            messages.success(request, "Bindings saved.")
+            return redirect("lifecycle:cluster", slug)
+    return _page(request, row, status=422, bindings_form=forms, bindings_problem=problem)
+
+
+@never_cache
+@require_POST
+def secret(request: HttpRequest, slug: str) -> HttpResponse:
+    """Make a new secret, and show it once."""
+    user = reader(request)
+    row = cluster_for(user, slug)
+    refuse_if(why_not_manage(user, row.team))
+    form = SecretForm(request.POST)
+    if form.is_valid():
+        with errors_shown_on(form):
+            made, text = services.create_secret(slug, form.cleaned_data["kind"], actor=user)
+            return render(request, "lifecycle/clusters/secret.html", {"cluster": row, "made": made, "secret": text})
+    return _page(request, row, status=422, secret_form=form)
+
+
+def _page(request: HttpRequest, row: Cluster, *, status: int = 200, **forms: Any) -> HttpResponse:
+    user = reader(request)
+    rows = list(bindings_of(row))
+    secrets = [secret for kind in ClusterSecret.Kind.values for secret in _secrets(row, kind)]
+    why_not = why_not_manage(user, row.team)
+    context = {
+        "cluster": row,
+        "bindings": rows,
+        "secrets": secrets,
+        "why_not": why_not,
+        "form": SettingsForm(initial=SettingsForm.values_of(row)),
+        "secret_form": SecretForm(),
+        "bindings_form": None if why_not else forms.get("bindings_form") or bindings_form(user, rows),
+    }
+    return render(request, "lifecycle/clusters/cluster.html", context | forms, status=status)
+
+
+def _secrets(row: Cluster, kind: str) -> list[ClusterSecret]:
+    return list(valid_secrets(kind).filter(cluster=row).select_related("created_by").order_by("-pk"))
+
+
+def _wish(form: BindingForm) -> BindingWish:
+    values = form.cleaned_data
+    hosts = tuple(values["allowed_hosts"].replace(",", " ").split())
+    return BindingWish(values["pattern"], values["environment"], values["mode"], hosts)
+
+
+def _revision(request: HttpRequest) -> int | None:
+    """Return the revision of the page that was changed; None for anything but a number."""
+    text = request.POST.get("revision", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
