@@ -20,6 +20,14 @@ def share(number: int) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", [number])
 
 
+def try_share(number: int) -> bool:
+    """Take a share of the lock on `number` until the transaction ends, or return False at once: it is held alone."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock_shared(%s)", [number])
+        is_shared: bool = cursor.fetchone()[0]
+    return is_shared
+
+
 def wait_for(number: int) -> None:
     """Take the lock on `number` until the transaction ends, and wait up to 15 minutes for it.
 

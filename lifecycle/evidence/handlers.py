@@ -11,7 +11,7 @@ from django.db import transaction
 
 from accounts.queries import system_user
 from lifecycle import events
-from lifecycle.core import clock
+from lifecycle.core import clock, locks
 from lifecycle.events import subscribe
 from lifecycle.evidence import at_ingest
 from lifecycle.evidence.kinds import APPLY_VEX, HOLD_MALICIOUS, RECOUNT
@@ -21,9 +21,10 @@ from lifecycle.evidence.malicious import (
     malicious_packages_in,
     malicious_packages_under,
 )
-from lifecycle.evidence.risk import images_with_packages, refresh_risk
+from lifecycle.evidence.package_counts import count_changed
+from lifecycle.evidence.risk import COUNTING_LOCK, images_with_packages, refresh_risk
 from lifecycle.jobs import services as jobs
-from lifecycle.jobs.handlers import JobRun, handler
+from lifecycle.jobs.handlers import JobRun, Postponed, handler
 from lifecycle.jobs.schedule import every
 from lifecycle.quarantine.models import Quarantine
 from lifecycle.registry.models import Image
@@ -93,8 +94,7 @@ def judge_at_ingest() -> None:
 @subscribe(events.MatchesChanged)
 def count_matched(event: events.MatchesChanged) -> None:
     """Count the findings of every image that contains one of these package versions."""
-    images = images_with_packages(event.package_ids)
-    refresh_risk(images)
+    images = count_changed(event.package_ids)
     _queue_holds(malicious_packages(event.package_ids))
     at_ingest.mark_again(images)
 
@@ -190,7 +190,16 @@ def count_covered(event: events.CoverageChanged) -> None:
 
 @handler(RECOUNT)
 def recount(run: JobRun) -> None:
-    """Count the findings and the unjudged packages of all scanned images, batch by batch. Safe to run twice."""
+    """Count the findings and the unjudged packages of all scanned images, batch by batch. Safe to run twice.
+
+    A job with `image_ids` counts only these images, which `refresh_risk` counted while matches were changed.
+    """
+    if image_ids := run.job.payload.get("image_ids"):
+        with run.fenced():
+            if not locks.try_share(COUNTING_LOCK):
+                raise Postponed("Matches are being changed.", seconds=5)
+            refresh_risk(image_ids)
+        return
     images = Image.objects.filter(scanned_at__isnull=False).order_by("pk")
     total, done, last = images.count(), 0, 0
     while batch := list(images.filter(pk__gt=last).values_list("pk", flat=True)[:_BATCH]):

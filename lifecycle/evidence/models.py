@@ -1,4 +1,4 @@
-"""What the policies said about an image when it was pushed."""
+"""What the policies said about an image when it was pushed, and what counts of each package version."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 
 from lifecycle.registry.models import Image, Repository
+from lifecycle.sbom.models import PackageVersion
 
 
 class IngestVerdict(models.Model):
@@ -48,3 +49,28 @@ class IngestVerdict(models.Model):
     def failed(self) -> list[Any]:
         """The rules that warn or enforce, and that the image does not pass. Unknown is not a pass."""
         return [rule for rule in self.shown if not rule["is_open"]]
+
+
+class PackageCounts(models.Model):
+    """What the stored counts of images contain for one package version (`evidence.package_counts`).
+
+    Written only together with the images that have it, so that a change adds the difference to them. A package version
+    without a row was never counted so: its images are counted whole.
+    """
+
+    package = models.OneToOneField(
+        PackageVersion, on_delete=models.CASCADE, related_name="+", primary_key=True, db_constraint=False
+    )
+    critical = models.IntegerField()
+    high = models.IntegerField()
+    medium = models.IntegerField()
+    low = models.IntegerField()
+    unknown = models.IntegerField()
+    fixable = models.IntegerField()
+    reason = models.TextField()  # why it could not be judged; "" if it could
+
+    class Meta:
+        verbose_name_plural = "package counts"
+
+    def __str__(self) -> str:
+        return str(self.package_id)

@@ -1,21 +1,28 @@
-"""The counts that each image stores, updated when scans, matches and feeds change: open findings, and packages that
-could not be judged.
+"""The counts that each image stores: open findings, and packages that could not be judged. Here, images are counted
+whole; `package_counts` adds what changed in a few package versions to any number of images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import hashlib
+from collections.abc import Collection, Sequence
+from datetime import timedelta
 from typing import Final
 
 from django.db import connection, transaction
 
+from accounts.queries import system_user
 from lifecycle.advisories.coverage import COVERED_SQL, NO_FEED_SQL
-from lifecycle.core import clock
+from lifecycle.core import clock, locks
 from lifecycle.core.severities import SEVERITIES
+from lifecycle.evidence.kinds import RECOUNT
 from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL, not_suppressed_sql
+from lifecycle.jobs import services as jobs
 from lifecycle.vex import effects
 
 _RISK_BATCH: Final = 2000
+_LATER: Final = timedelta(seconds=5)
+COUNTING_LOCK: Final = 0x636F756E  # shared by each count; for itself, who changed matches (package_counts)
 
 
 def images_with_packages(package_ids: Collection[int]) -> list[int]:
@@ -38,7 +45,7 @@ UNREADABLE: Final = "an advisory's affected range cannot be read"
 UNREADABLE_SQL: Final = UNREADABLE.replace("'", "''")
 _REASONS_MAX: Final = 20  # per image; an image can name any number of distributions and package types
 
-_FILTERS: Final = {
+COUNTED: Final = {
     "critical": "found.severity = 'critical'",
     "high": "found.severity = 'high'",
     "medium": "found.severity = 'medium'",
@@ -46,10 +53,35 @@ _FILTERS: Final = {
     "unknown": "found.severity IN ('none', 'unknown')",
     "fixable": "found.fixed_version <> ''",
 }
-_COUNTS: Final = ", ".join(f"count(*) FILTER (WHERE {condition}) AS {name}" for name, condition in _FILTERS.items())
+COUNTS_SQL: Final = ", ".join(f"count(*) FILTER (WHERE {condition}) AS {name}" for name, condition in COUNTED.items())
 _LEFT: Final = ", ".join(
-    f"coalesce(sum(counted.{name}), 0) - coalesce(min(suppressed.{name}), 0) AS {name}" for name in _FILTERS
+    f"coalesce(sum(counted.{name}), 0) - coalesce(min(suppressed.{name}), 0) AS {name}" for name in COUNTED
 )
+
+# What counts of each package version in the relation `package (package_id)`, and why one could not be judged.
+JUDGED_SQL: Final = f"""
+found AS MATERIALIZED (
+    SELECT DISTINCT ON (m.package_id, a.vulnerability) m.package_id, a.vulnerability, m.severity, m.fixed_version
+    FROM package
+    JOIN lifecycle_match m ON m.package_id = package.package_id AND {LIVE_SQL}
+    JOIN lifecycle_advisory a ON a.id = m.advisory_id
+    ORDER BY m.package_id, a.vulnerability, {PREFERENCE_SQL}
+),
+counted AS MATERIALIZED (SELECT found.package_id, {COUNTS_SQL} FROM found GROUP BY found.package_id),
+unjudged AS MATERIALIZED (
+    SELECT p.id AS package_id,
+           -- The version in "invalid dpkg version: ..." would make each package its own reason.
+           CASE WHEN p.problem LIKE 'invalid %%' THEN split_part(p.problem, ':', 1)
+                WHEN p.problem <> '' THEN p.problem
+                WHEN NOT {COVERED_SQL} THEN {NO_FEED_SQL}
+                WHEN p.is_unmatched THEN '{NOT_MATCHED}'
+                ELSE '{UNREADABLE_SQL}' END AS reason
+    FROM package JOIN lifecycle_packageversion p ON p.id = package.package_id
+    WHERE p.problem <> '' OR p.is_unmatched OR NOT {COVERED_SQL} OR EXISTS (
+        SELECT FROM lifecycle_match m WHERE m.package_id = p.id AND m.valid_to IS NULL AND m.state = 'unknown'
+    )
+)
+"""  # noqa: S608 -- only constants of our modules are inserted
 
 # Images share inventories, and a package version has the same findings in each image. So each inventory is read once
 # and each package version is judged once, for any number of images. For 100,000 images with 245 findings each, this
@@ -67,27 +99,7 @@ held AS MATERIALIZED (
     ) inside
 ),
 package AS MATERIALIZED (SELECT DISTINCT package_id FROM held),
-found AS MATERIALIZED (
-    SELECT DISTINCT ON (m.package_id, a.vulnerability) m.package_id, a.vulnerability, m.severity, m.fixed_version
-    FROM package
-    JOIN lifecycle_match m ON m.package_id = package.package_id AND {LIVE_SQL}
-    JOIN lifecycle_advisory a ON a.id = m.advisory_id
-    ORDER BY m.package_id, a.vulnerability, {PREFERENCE_SQL}
-),
-counted AS MATERIALIZED (SELECT found.package_id, {_COUNTS} FROM found GROUP BY found.package_id),
-unjudged AS MATERIALIZED (
-    SELECT p.id AS package_id,
-           -- The version in "invalid dpkg version: ..." would make each package its own reason.
-           CASE WHEN p.problem LIKE 'invalid %%' THEN split_part(p.problem, ':', 1)
-                WHEN p.problem <> '' THEN p.problem
-                WHEN NOT {COVERED_SQL} THEN {NO_FEED_SQL}
-                WHEN p.is_unmatched THEN '{NOT_MATCHED}'
-                ELSE '{UNREADABLE_SQL}' END AS reason
-    FROM package JOIN lifecycle_packageversion p ON p.id = package.package_id
-    WHERE p.problem <> '' OR p.is_unmatched OR NOT {COVERED_SQL} OR EXISTS (
-        SELECT FROM lifecycle_match m WHERE m.package_id = p.id AND m.valid_to IS NULL AND m.state = 'unknown'
-    )
-),
+{JUDGED_SQL},
 noted AS (SELECT package_id FROM counted UNION SELECT package_id FROM unjudged),
 has AS MATERIALIZED (
     SELECT DISTINCT carried.image_id, held.package_id
@@ -95,7 +107,7 @@ has AS MATERIALIZED (
 ),
 -- What VEX statements suppress differs from image to image, and is little: it is taken off the sums.
 suppressed AS MATERIALIZED (
-    SELECT has.image_id, {_COUNTS}
+    SELECT has.image_id, {COUNTS_SQL}
     FROM lifecycle_vexeffect effect
     JOIN has ON has.image_id = effect.image_id AND has.package_id = effect.package_id
     JOIN found ON found.package_id = effect.package_id AND found.vulnerability = effect.vulnerability
@@ -147,16 +159,28 @@ WHERE lifecycle_image.id = risk.image_id
 def refresh_risk(image_ids: Collection[int]) -> None:
     """Update the stored counts of these images: open findings, each (package version, vulnerability) once, and packages
     that could not be judged, with the reasons. Which VEX statements count for the images is found again before.
+
+    Images that are counted while another transaction changes matches are counted once more, by a job.
     """
     ordered = sorted(set(image_ids))  # one lock order, against deadlocks
     for start in range(0, len(ordered), _RISK_BATCH):
+        batch = ordered[start : start + _RISK_BATCH]
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT FROM lifecycle_image WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
-                [ordered[start : start + _RISK_BATCH]],
-            )
-            effects.refresh(ordered[start : start + _RISK_BATCH])
-            cursor.execute(
-                _RISK,
-                {"ids": ordered[start : start + _RISK_BATCH], "severities": list(SEVERITIES), "now": clock.now()},
-            )
+            if not locks.try_share(COUNTING_LOCK):
+                count_later(batch)
+            cursor.execute("SELECT FROM lifecycle_image WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", [batch])
+            effects.refresh(batch)
+            cursor.execute(_RISK, {"ids": batch, "severities": list(SEVERITIES), "now": clock.now()})
+
+
+def count_later(image_ids: Sequence[int]) -> None:
+    """Queue a count of these images, once the transaction that changes matches has ended."""
+    key = hashlib.sha256(repr(image_ids).encode()).hexdigest()
+    jobs.queue(
+        RECOUNT,
+        subject_id=image_ids[0],
+        actor=system_user(),
+        payload={"image_ids": list(image_ids)},
+        dedupe_key=f"later:{key}",
+        not_before=clock.now() + _LATER,
+    )

@@ -45,6 +45,15 @@ named AS MATERIALIZED (
 SELECT DISTINCT carried.image_id, named.package_id, named.vulnerability, named.statement_id
 FROM carried JOIN held USING (inventory_id) JOIN named USING (package_id)
 """
+_NAMED_PACKAGES: Final = """
+SELECT package_id FROM lifecycle_vexeffect WHERE package_id = ANY(%(ids)s)
+UNION
+SELECT m.package_id FROM lifecycle_match m
+JOIN lifecycle_advisory a ON a.id = m.advisory_id
+JOIN lifecycle_vexstatement s
+  ON s.state = %(state)s AND s.names && (a.aliases || ARRAY[a.osv_id, a.vulnerability]::varchar[])
+WHERE m.package_id = ANY(%(ids)s) AND m.valid_to IS NULL
+"""
 # A base that only a label claims does not count: its owner could be anybody.
 _BASES: Final = """
 WITH RECURSIVE up(root, id, depth) AS (
@@ -108,6 +117,15 @@ def is_in_use() -> bool:
         )
         found: bool = cursor.fetchone()[0]
     return found
+
+
+def packages_named(package_ids: Collection[int]) -> set[int]:
+    """Return those of these package versions about which a statement says something, or said something until now."""
+    if not package_ids or not is_in_use():
+        return set()
+    with connection.cursor() as cursor:
+        cursor.execute(_NAMED_PACKAGES, {"ids": list(package_ids), "state": VexStatement.State.LIVE})
+        return {row[0] for row in cursor.fetchall()}
 
 
 def packages_about(statement_ids: Collection[int]) -> set[int]:

@@ -177,8 +177,8 @@ def test_match_packages_uses_constant_number_of_queries(export, stored, count):
     ) as queries:
         assert len(services.match_packages([row.pk for row in rows])) == count
     assert (
-        len([q for q in queries if "SAVEPOINT" not in q["sql"]]) == 7
-    )  # lock, Maven, match, note, alerts, images, malicious
+        len([q for q in queries if "SAVEPOINT" not in q["sql"]]) == 10
+    )  # lock, Maven, match, note, alerts, lock, counts, VEX, images, malicious
 
 
 def test_match_job_matches_packages_of_its_payload(export, stored):
