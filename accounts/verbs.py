@@ -42,7 +42,6 @@ class Verb(StrEnum):
 NOT_CHECKED_YET: Final = frozenset(
     {
         Verb.IMAGE_SIGN,
-        Verb.RUNTIME_REPORT,
     }
 )
 

@@ -15,6 +15,14 @@ from lifecycle.clusters.models import Cluster, ClusterSecret, NamespaceBinding
 from lifecycle.environments.models import ApprovalRule, Environment, Hold, Occupancy, PromotionWindow, Slot
 from lifecycle.evidence.models import IngestVerdict
 from lifecycle.ingest.models import Delivery
+from lifecycle.inventory.models import (
+    ClusterNamespace,
+    PodSpec,
+    Reporter,
+    RunningContainer,
+    RunningImage,
+    RuntimeReport,
+)
 from lifecycle.jobs.models import Job, JobLogLine, ScheduleSlot
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.notices.models import Channel, InboxItem, Message, Mute, Notice, Preferences
@@ -64,6 +72,7 @@ __all__ = [
     "ChangedPackages",
     "Channel",
     "Cluster",
+    "ClusterNamespace",
     "ClusterSecret",
     "ContentCheck",
     "ContentSet",
@@ -101,6 +110,7 @@ __all__ = [
     "PackageList",
     "PackageListInventory",
     "PackageVersion",
+    "PodSpec",
     "Policy",
     "PolicyRevision",
     "Preferences",
@@ -115,10 +125,14 @@ __all__ = [
     "ReleaseSet",
     "Remedy",
     "RemedyPass",
+    "Reporter",
     "Repository",
     "RepositoryImage",
     "RepositoryUserPermission",
     "RoleGrant",
+    "RunningContainer",
+    "RunningImage",
+    "RuntimeReport",
     "Sbom",
     "ScheduleSlot",
     "SeenFinding",

@@ -41,6 +41,9 @@ def browser(user: User) -> Client:
     return client
 
 
+_PASSED = ("Authorization", "If-Match", "Content-Encoding")
+
+
 def to_application(request: httpx.Request) -> httpx.Response:
     """Send a request to the application, with all middleware, in the transaction of the test."""
     answer = Client().generic(
@@ -48,7 +51,7 @@ def to_application(request: httpx.Request) -> httpx.Response:
         request.url.raw_path.decode(),
         request.content,
         content_type=request.headers.get("Content-Type", ""),
-        headers={name: request.headers[name] for name in ("Authorization", "If-Match") if name in request.headers},
+        headers={name: request.headers[name] for name in _PASSED if name in request.headers},
     )
     content = b"".join(answer.streaming_content) if answer.streaming else answer.content
     return httpx.Response(answer.status_code, headers=dict(answer.headers), content=content)

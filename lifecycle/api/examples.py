@@ -161,6 +161,23 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         None,
     ),
     ("post", "/api/v1/clusters/{slug}/secrets/"): ({"kind": "admission"}, None),
+    ("post", "/api/v1/clusters/{slug}/reports/"): (
+        {
+            "schema": "gravingdock.report.v1", "report_id": "0b0e7c1e-1", "boot": "7f3a", "sequence": 1, "kind": "full",
+            "observed_at": "2026-11-30T12:00:00Z", "reporter": "agent",
+            "containers": [
+                {
+                    "key": "0a1b/main/api", "namespace": "shop", "workload": {"kind": "Deployment", "name": "api"},
+                    "pod": "api-7d9f-x1", "node": "node-1", "arch": "amd64", "kind": "main", "name": "api",
+                    "image": "registry.example.com/shop/api:1.0", "image_id": _DIGEST,
+                    "container_id": "containerd://97c9868ea832", "state": "running",
+                    "started_at": "2026-11-30T11:58:00Z",
+                }
+            ],
+            "gone": [], "specs": {}, "namespaces": [],
+        },
+        None,
+    ),
     ("post", "/api/v1/quarantines/"): (
         {"digest": _DIGEST, "reason": "Contains a backdoor.", "incident": "INC-7", "descendants": True},
         None,
@@ -170,10 +187,6 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         None,
     ),
     ("post", "/api/v1/due-dates/what-if/"): ({"rows": [{"severity": "high", "days": 30}]}, None),
-    ("post", "/api/v1/isolation/check/"): (
-        {"object": {"kind": "Pod", "spec": {"containers": [{"name": "app", "image": "shop/api:1.0"}]}}},
-        None,
-    ),
     ("post", "/api/v1/alerts/{id}/acknowledge/"): ({"reason": "On it."}, None),
     ("post", "/api/v1/alerts/{id}/snooze/"): ({"until": "2026-12-24T09:00:00Z", "reason": "The fix ships then."}, None),
     ("post", "/api/v1/alerts/{id}/resolve/"): ({"reason": "The code is not reachable."}, None),

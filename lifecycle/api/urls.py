@@ -18,7 +18,6 @@ from lifecycle.api.external_checks import ExternalCheckViewSet
 from lifecycle.api.feeds import FeedViewSet
 from lifecycle.api.fixes import FixAssignView, FixCommentView, FixesView, FixSnoozeView, FixView, FixWakeView
 from lifecycle.api.gates import HoldViewSet, WindowViewSet
-from lifecycle.api.isolation import IsolationCheckView
 from lifecycle.api.jobs import JobViewSet
 from lifecycle.api.lineage import LineageView
 from lifecycle.api.me import MeView
@@ -46,6 +45,7 @@ from lifecycle.api.rebuild import (
 from lifecycle.api.registries import RegistryViewSet
 from lifecycle.api.registry import ImageViewSet, MetadataView, RepositoryViewSet
 from lifecycle.api.release_sets import ReleaseSetViewSet
+from lifecycle.api.running import ClusterReportsView, ClusterReportView, ImageRuntimeView, RunningViewSet
 from lifecycle.api.sboms import ImageSbomsView, ImageSbomView, ImageSbomWithdrawView, ScanView
 from lifecycle.api.schema import SchemaView
 from lifecycle.api.search import SearchView
@@ -68,6 +68,7 @@ router.register("release-sets", ReleaseSetViewSet, basename="releaseset")
 router.register("rebuild-waves", WaveViewSet, basename="rebuildwave")
 router.register("audit-events", AuditEventViewSet, basename="auditevent")
 router.register("alerts", AlertViewSet, basename="alert")
+router.register("running", RunningViewSet, basename="running")
 router.register("quarantines", QuarantineViewSet, basename="quarantine")
 router.register("signing-keys", SigningKeyViewSet, basename="signingkey")
 router.register("waivers", WaiverViewSet, basename="waiver")
@@ -99,6 +100,9 @@ urlpatterns = [
         ImageSbomWithdrawView.as_view(),
         name="image-sbom-withdraw",
     ),
+    path("images/<str:digest>/runtime/", ImageRuntimeView.as_view(), name="image-runtime"),
+    path("clusters/<slug:slug>/reports/", ClusterReportsView.as_view(), name="cluster-reports"),
+    path("clusters/<slug:slug>/reports/<path:report_id>/", ClusterReportView.as_view(), name="cluster-report"),
     path("scan/", ScanView.as_view(), name="scan"),
     path("trusted-sources/", SourcesView.as_view(), name="trusted-sources"),
     path("trusted-sources/<int:source_id>/", SourceView.as_view(), name="trusted-source"),
@@ -152,7 +156,6 @@ urlpatterns = [
     path("fixes/<str:key>/snooze/", FixSnoozeView.as_view(), name="fix-snooze"),
     path("fixes/<str:key>/wake/", FixWakeView.as_view(), name="fix-wake"),
     path("fixes/<str:key>/comment/", FixCommentView.as_view(), name="fix-comment"),
-    path("isolation/check/", IsolationCheckView.as_view(), name="isolation-check"),
     path("search/", SearchView.as_view(), name="search"),
     path("tokens/", authority.TokensView.as_view(), name="tokens"),
     path("tokens/<int:token_id>/", authority.TokenView.as_view(), name="token"),

@@ -108,9 +108,12 @@ class Api:
         """Send a POST and return the result; raises CommandFailed."""
         return self._send("POST", path, json=body or {})
 
-    def post_document(self, path: str, content: bytes) -> dict[str, Any]:
-        """Send a document as it is and return the result; raises CommandFailed. A big one takes a while."""
-        headers = {"Content-Type": "application/octet-stream"}
+    def post_document(self, path: str, content: bytes, *, encoding: str = "") -> dict[str, Any]:
+        """Send a document as it is and return the result; raises CommandFailed. A big one takes a while.
+
+        `encoding`: "gzip" when `content` is.
+        """
+        headers = {"Content-Type": "application/octet-stream"} | ({"Content-Encoding": encoding} if encoding else {})
         return self._send("POST", path, content=content, headers=headers, timeout=DOCUMENT_TIMEOUT_S)
 
     def put(self, path: str, body: dict[str, Any], *, etag: str = "") -> dict[str, Any]:

@@ -32,7 +32,6 @@ from lifecycle.cli import (
     fixes,
     gate,
     image_contents,
-    isolation,
     keys,
     metadata_commands,
     names,
@@ -41,6 +40,7 @@ from lifecycle.cli import (
     quarantine,
     registries,
     releases,
+    runtime,
     sboms,
     scan,
     tables,
@@ -180,11 +180,11 @@ def parser() -> argparse.ArgumentParser:
     clusters.add_area(areas, shared, limited)
     _add_rebuild(areas.add_parser("rebuild", help="plan, run and follow rebuild waves"), shared, limited)
     policy.add_areas(areas, shared, limited)
-    isolation.add_area(areas, shared)
     notices.add_areas(areas, shared, limited)
     registries.add_to(areas, shared, limited)
     quarantine.add_area(areas, shared, limited)
     alerts.add_area(areas, shared, limited)
+    runtime.add_area(areas, shared, limited)
     advisories.add_area(areas, limited)
     fixes.add_area(areas, shared)
     gate.add_gate(areas, shared)

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from lifecycle.core.errors import Conflict
+from lifecycle.core.errors import Conflict, LifecycleError
 
 MIB: Final = 1024 * 1024
 REPORT_MAX_BYTES: Final = 32 * MIB  # inflated
@@ -33,6 +33,13 @@ class ReportGap(Conflict):
     """A report before this one is missing, or none since the reporter started was full. Send a full report."""
 
     code = "report_gap"
+
+
+class ReportsWaiting(LifecycleError):
+    """Too many reports of one reporter wait to be applied. Send again later."""
+
+    code = "reports_waiting"
+    http_status = 429
 
 
 @dataclass(frozen=True, slots=True)

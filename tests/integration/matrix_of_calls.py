@@ -46,6 +46,10 @@ CHANNEL: Final[dict[str, str]] = {
 CHANNEL_BODY: Final[dict[str, object]] = {**CHANNEL, "team": "shop", "topics": ["promotion.asked"]}
 MUTE: Final[dict[str, object]] = {"scope": "all", "until": str(clock.now() + timedelta(days=3))}
 SBOM: Final[dict[str, object]] = {"bomFormat": "CycloneDX", "specVersion": "1.5"}
+REPORT: Final[dict[str, object]] = {
+    "schema": "gravingdock.report.v1", "report_id": "r-9", "boot": "b", "sequence": 1, "kind": "full",
+    "observed_at": "2026-11-30T12:00:00Z", "reporter": "agent", "containers": [],
+}  # fmt: skip
 CLUSTER: Final[dict[str, object]] = {"slug": "east", "team": "shop"}
 CLUSTER_SETTINGS: Final[dict[str, object]] = {
     "mode": "enforce", "tags": "resolve", "unbound": "deny", "stale_after_hours": "24",
@@ -252,6 +256,7 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("patch", "clusters/{cluster}/", {"mode": "enforce"}, 404, 403),
     ("put", "clusters/{cluster}/bindings/", BINDINGS, 404, 403),
     ("post", "clusters/{cluster}/secrets/", {"kind": "admission"}, 404, 403),
+    ("post", "clusters/{cluster}/reports/", REPORT, 404, 403),
     ("post", "quarantines/", QUARANTINE, 404, 403),
     ("post", "quarantines/{quarantine}/request-release/", {"reason": "x"}, 404, 403),
     ("post", "quarantines/{quarantine}/release/", {}, 404, 403),

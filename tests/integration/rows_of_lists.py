@@ -17,6 +17,7 @@ from lifecycle.authority.services.environments import create_environment
 from lifecycle.clusters.models import Cluster, ClusterSecret, NamespaceBinding
 from lifecycle.core import clock
 from lifecycle.environments.models import Environment, Hold, PromotionWindow, Slot
+from lifecycle.inventory.models import Reporter, RunningImage
 from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.notices.models import Channel, InboxItem, Message, Mute, Notice
 from lifecycle.policies.models import ExternalCheck
@@ -156,6 +157,14 @@ def add_promotions(world: World, number: int) -> None:
         ClusterSecret.objects.create(
             cluster=each, kind="alerts", sha256=f"{each}{number}".encode(), created_by=world.asker,
             valid_until=now + timedelta(days=1),
+        )  # fmt: skip
+        Reporter.objects.create(
+            cluster=each, name=f"host-{number}-{each}", boot="b", sequence=1, first_at=now, seen_at=now
+        )
+        RunningImage.objects.create(
+            cluster=each, namespace=f"space-{number}", workload_kind="Deployment", workload_name="api", since=now,
+            reference=where.name, digest=subject.digest, image=subject, platform=subject, repository=where,
+            environment=place, containers=1,
         )  # fmt: skip
     Slot.objects.create(repository=where, environment=dev, image=derived, tag="2.0", since=now)
     for environment in (live, place):  # each request for a place finds its image in the environment before

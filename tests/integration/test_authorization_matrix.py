@@ -28,6 +28,7 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.clusters.models import Cluster
 from lifecycle.core import clock
 from lifecycle.environments.models import Environment, Hold, PromotionWindow
+from lifecycle.inventory.models import Reporter, RuntimeReport
 from lifecycle.jobs.models import Job
 from lifecycle.notices.models import Channel, InboxItem, Message, Mute
 from lifecycle.policies.models import ExternalCheck, Waiver
@@ -182,7 +183,14 @@ def make_estate(dock):
         kind="finding.new", fingerprint="0" * 64, team=dock.team, vulnerability="CVE-2026-1", first_at=clock.now(),
         last_at=clock.now(), repository_ids=[dock.repository.pk], image_counts=[1], images=1,
     )  # fmt: skip
-    Cluster.objects.create(slug="north", team=dock.team, created_by=dock.owner)
+    north = Cluster.objects.create(slug="north", team=dock.team, created_by=dock.owner)
+    host = Reporter.objects.create(
+        cluster=north, name="host", boot="b", sequence=1, first_at=clock.now(), seen_at=clock.now()
+    )
+    RuntimeReport.objects.create(
+        reporter=host, cluster=north, report_id="r-1", kind="full", boot="b", sequence=1, observed_at=clock.now(),
+        received_at=clock.now(), applied_at=clock.now(),
+    )  # fmt: skip
     sbom = Sbom.objects.create(image=dock.image, format="CycloneDX 1.5 JSON", tool="x", digest=rows.sha("bom"))
     PackageList.objects.create(
         sbom=sbom, image=dock.image, kind="sent", package_count=1, dropped_count=0, team_ids=[dock.team.pk],
@@ -250,6 +258,7 @@ def address(pattern, dock, request_):
         "fix": "0" * 16,
         "alert": Alert.objects.values_list("pk", flat=True).first(),
         "cluster": "north",
+        "report": "r-1",
         "quarantine": Quarantine.objects.values_list("pk", flat=True).first(),
         "vex_statement": VexStatement.objects.filter(document=None).values_list("pk", flat=True).first(),
         "vex_document": VexDocument.objects.values_list("pk", flat=True).first(),

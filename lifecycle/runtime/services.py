@@ -1,0 +1,72 @@
+"""Apply waiting reports, and match images that arrived after the report of their containers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db.models import Q
+
+from lifecycle.clusters.models import Cluster
+from lifecycle.core import clock
+from lifecycle.inventory.constants import KEEP_CONTAINERS, KEEP_REPORTS
+from lifecycle.inventory.models import PodSpec, Reporter, RunningContainer, RuntimeReport
+from lifecycle.jobs.handlers import JobRun
+from lifecycle.runtime import applying
+from lifecycle.runtime.resolving import Wanted, resolve
+
+_MATCHED_MAX = 2000
+
+
+def apply_reports(run: JobRun, reporter_id: int) -> int:
+    """Apply the waiting reports of a reporter, the oldest first, each in a transaction of its own; return how many."""
+    count = 0
+    while True:
+        with run.fenced():
+            # The cluster's row, because images of all its reporters are counted together.
+            reporter = Reporter.objects.select_related("cluster").filter(pk=reporter_id).first()
+            if reporter is None:
+                return count
+            Cluster.objects.select_for_update(of=("self",), no_key=True).get(pk=reporter.cluster_id)
+            rows = RuntimeReport.objects.filter(reporter=reporter, applied_at=None).order_by("pk")
+            report = rows.select_related("reporter__cluster").first()
+            if report is None:
+                return count
+            applied = applying.apply(report)
+        count += 1
+        run.log(
+            f"Report {report.report_id}: {applied.containers} containers, {applied.started} new, {applied.ended} ended,"
+            f" {applied.changed} changed, {applied.refused} entries refused."
+        )
+        for each in report.refused[:20]:
+            run.log(f"{each['pointer']}: {each['why']}")
+
+
+def match_again() -> int:
+    """Match live containers of unknown images again: the image, or its index, can arrive later. Return how many."""
+    rows = RunningContainer.objects.filter(Q(image=None) | Q(platform=None), ~Q(digests=[]), until=None)
+    wanted: dict[Wanted, tuple[int | None, int | None]] = {}
+    for digests, reference, arch, image_id, platform_id in rows.values_list(
+        "digests", "reference", "arch", "image", "platform"
+    ).distinct()[:_MATCHED_MAX]:
+        wanted[Wanted(tuple(digests), reference, arch)] = (image_id, platform_id)
+    touched = 0
+    clusters: set[int] = set()
+    for each, found in resolve(wanted.keys()).items() if wanted else ():
+        if (found.image_id, found.platform_id) == wanted[each]:
+            continue
+        same = rows.filter(digests=list(each.digests), reference=each.reference, arch=each.arch)
+        clusters.update(same.values_list("cluster", flat=True))
+        touched += same.update(
+            image=found.image_id, platform=found.platform_id, digest=found.digest, repository=found.repository_id
+        )
+    for cluster in Cluster.objects.filter(pk__in=clusters):
+        applying.refresh_images(cluster, clock.now())
+    return touched
+
+
+def tidy(now: datetime) -> None:
+    """Delete old reports, containers that ended long ago, and skeletons that no container has any more."""
+    RuntimeReport.objects.filter(applied_at__isnull=False, received_at__lt=now - KEEP_REPORTS).delete()
+    RunningContainer.objects.filter(until__lt=now - KEEP_CONTAINERS).delete()
+    used = RunningContainer.objects.exclude(spec="").values("spec")
+    PodSpec.objects.filter(seen_at__lt=now - KEEP_REPORTS).exclude(sha256__in=used).delete()
