@@ -16,6 +16,7 @@ from lifecycle.api.due_dates import DueDatesView, DueWhatIfView
 from lifecycle.api.environments import EnvironmentViewSet
 from lifecycle.api.external_checks import ExternalCheckViewSet
 from lifecycle.api.feeds import FeedViewSet
+from lifecycle.api.findings import FindingsExportView
 from lifecycle.api.fixes import FixAssignView, FixCommentView, FixesView, FixSnoozeView, FixView, FixWakeView
 from lifecycle.api.gates import HoldViewSet, WindowViewSet
 from lifecycle.api.jobs import JobViewSet
@@ -150,6 +151,7 @@ urlpatterns = [
     path("advisories/<str:osv_id>/images/", AdvisoryImagesView.as_view(), name="advisory-images"),
     path("due-dates/", DueDatesView.as_view(), name="due-dates"),
     path("due-dates/what-if/", DueWhatIfView.as_view(), name="due-dates-what-if"),
+    path("findings/exports/<str:kind>/", FindingsExportView.as_view(), name="findings-export"),
     path("fixes/", FixesView.as_view(), name="fixes"),
     path("fixes/<str:key>/", FixView.as_view(), name="fix"),
     path("fixes/<str:key>/assign/", FixAssignView.as_view(), name="fix-assign"),

@@ -39,11 +39,15 @@ def export_image(options: argparse.Namespace, api: Api) -> None:
     digest = names.digest_of(options.image, api)
     query = {"repository": repository} if repository else {}
     # All of it first: half an SBOM must not look like a whole one.
-    content = b"".join(api.download(f"images/{digest}/exports/{FORMATS[options.format]}/", **query))
-    if options.output is None:
+    write(b"".join(api.download(f"images/{digest}/exports/{FORMATS[options.format]}/", **query)), options.output)
+
+
+def write(content: bytes, output: Path | None) -> None:
+    """Write a whole file to `output`, or to standard output. Raises CommandFailed."""
+    if output is None:
         sys.stdout.write(content.decode())
         return
     try:
-        options.output.write_bytes(content)
+        output.write_bytes(content)
     except OSError as error:
-        raise CommandFailed(f"Cannot write {options.output}: {error.strerror}.") from None
+        raise CommandFailed(f"Cannot write {output}: {error.strerror}.") from None

@@ -29,6 +29,7 @@ from lifecycle.cli import (
     environments,
     exports,
     feeds,
+    findings,
     fixes,
     gate,
     image_contents,
@@ -187,6 +188,7 @@ def parser() -> argparse.ArgumentParser:
     runtime.add_area(areas, shared, limited)
     advisories.add_area(areas, limited)
     fixes.add_area(areas, shared)
+    findings.add_area(areas)
     gate.add_gate(areas, shared)
     scan.add_scan(areas, shared)
     vex.add_area(areas, shared, limited)

@@ -22,7 +22,7 @@ from lifecycle.registry.models import Image
 from lifecycle.registry.platforms import platform_ids
 from lifecycle.sbom.models import PackageVersion, Sbom
 
-_FINDING_FIELDS: Final = (
+FINDING_FIELDS: Final = (
     "purl", "vulnerability", "advisory", "aliases", "severity", "severity_source", "state", "fixed_version",
     "is_exploited", "exploited_on", "exploit_due_on", "epss", "epss_percentile", "reason",
     "first_seen_at", "due_at", "vex_justification", "vex_reason", "vex_author", "vex_until",
@@ -115,15 +115,16 @@ def _as_stored(image: Image, _metadata: Record, _reader: User | None) -> Iterato
 
 def _packages_csv(image: Image, _metadata: Record, _reader: User | None) -> Iterator[bytes]:
     rows = ({name: getattr(package, name) for name in _PACKAGE_FIELDS} for package in packages_in(image))
-    return _csv(_PACKAGE_FIELDS, rows)
+    return csv_lines(_PACKAGE_FIELDS, rows)
 
 
 def _findings_csv(image: Image, _metadata: Record, reader: User | None) -> Iterator[bytes]:
     found = with_due_dates(image, findings_of_image(image, reader=reader))
-    return _csv(_FINDING_FIELDS, (_row(finding) for finding in found))
+    return csv_lines(FINDING_FIELDS, (finding_row(finding) for finding in found))
 
 
-def _row(finding: Finding) -> dict[str, Any]:
+def finding_row(finding: Finding) -> dict[str, Any]:
+    """Return the cells of a finding, by FINDING_FIELDS."""
     line = finding.as_json() | {"aliases": " ".join(finding.aliases)}
     if finding.vex is not None:
         said = finding.vex.as_json()
@@ -149,7 +150,7 @@ def _sarif(image: Image, _metadata: Record, reader: User | None) -> Iterator[byt
     return sarif(image, findings_of_image(image, reader=reader))
 
 
-def _csv(fields: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+def csv_lines(fields: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
     """Yield the lines of a CSV file. No cell is a formula for a spreadsheet."""
     yield _line(fields)
     for row in rows:

@@ -6,6 +6,7 @@ https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -23,30 +24,44 @@ _SCORES: Final = {"critical": "9.5", "high": "8.0", "medium": "5.5", "low": "2.0
 _UNJUDGED: Final = "unjudged-package"
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where results are: the address of the image, and what tells its results from those of other images."""
+
+    address: str
+    name: str = ""
+
+
 def sarif(image: Image, findings: Iterable[Finding]) -> Iterator[bytes]:
     """Yield the document. What could not be judged is a result of kind `open`; what VEX decided is suppressed."""
-    found = list(findings)
+    return sarif_of(f"gravingdock/{image.digest}", [(Place(image.digest.replace(":", "/")), findings)])
+
+
+def sarif_of(automation: str, items: Iterable[tuple[Place, Iterable[Finding]]]) -> Iterator[bytes]:
+    """Yield a document with one run over several images, image by image. The rules stand after the results.
+
+    Only the rules are kept in memory: each vulnerability once, as severe as in the worst package.
+    """
     rules: dict[str, dict[str, Any]] = {}
-    for finding in found:
-        rule = _rule(finding)
-        known = rules.setdefault(rule["id"], rule)
-        if _score(rule) > _score(known):  # a vulnerability is as severe as in the worst package
-            rules[rule["id"]] = rule
-    order = {name: number for number, name in enumerate(rules)}
-    run = {
-        "tool": {
-            "driver": {
-                "name": "Gravingdock",
-                "version": version(),
-                "informationUri": settings.PUBLIC_URL,
-                "rules": list(rules.values()),
-            }
-        },
-        "automationDetails": {"id": f"gravingdock/{image.digest}"},
-        "results": [_result(image, finding, order) for finding in found],
+    order: dict[str, int] = {}
+    yield orjson.dumps({"$schema": _SCHEMA, "version": "2.1.0"})[:-1] + b',"runs":[{"results":['
+    is_first = True
+    for place, findings in items:
+        for finding in findings:
+            rule = _rule(finding)
+            order.setdefault(rule["id"], len(order))
+            if _score(rule) > _score(rules.setdefault(rule["id"], rule)):
+                rules[rule["id"]] = rule
+            yield (b"" if is_first else b",") + orjson.dumps(_result(place, finding, order))
+            is_first = False
+    driver = {
+        "name": "Gravingdock",
+        "version": version(),
+        "informationUri": settings.PUBLIC_URL,
+        "rules": list(rules.values()),
     }
-    document = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
-    yield orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"
+    rest = {"tool": {"driver": driver}, "automationDetails": {"id": automation}}
+    yield b"]," + orjson.dumps(rest)[1:] + b"]}\n"
 
 
 def _rule_id(finding: Finding) -> str:
@@ -73,7 +88,7 @@ def _score(rule: dict[str, Any]) -> float:
     return float(rule.get("properties", {}).get("security-severity", -1.0))
 
 
-def _result(image: Image, finding: Finding, order: dict[str, int]) -> dict[str, Any]:
+def _result(place: Place, finding: Finding, order: dict[str, int]) -> dict[str, Any]:
     name = _rule_id(finding)
     is_open = finding.state in OPEN_STATES
     is_unknown = finding.state == "unknown"
@@ -88,13 +103,13 @@ def _result(image: Image, finding: Finding, order: dict[str, int]) -> dict[str, 
             {
                 # There is no file: the image is the artifact, and the package is where in it.
                 "physicalLocation": {
-                    "artifactLocation": {"uri": image.digest.replace(":", "/")},
+                    "artifactLocation": {"uri": quote(place.address, safe="/:@")},
                     "region": {"startLine": 1},
                 },
-                "logicalLocations": [{"fullyQualifiedName": finding.purl, "kind": "module"}],
+                "logicalLocations": [{"fullyQualifiedName": finding.purl or place.address, "kind": "module"}],
             }
         ],
-        "partialFingerprints": {"vulnerabilityAndPackage/v1": f"{name} {finding.purl}"},
+        "partialFingerprints": {"vulnerabilityAndPackage/v1": f"{name} {finding.purl} {place.name}".strip()},
     }
     if not is_open and not is_unknown:
         said = finding.vex.as_json() if finding.vex is not None else {}
@@ -104,6 +119,8 @@ def _result(image: Image, finding: Finding, order: dict[str, int]) -> dict[str, 
 
 
 def _text(finding: Finding) -> str:
+    if not finding.purl:
+        return f"The packages of the image are unknown. {finding.reason}."
     if finding.advisory is None:
         return f"{finding.purl} could not be judged: {finding.reason}."
     fix = f"fixed in {finding.fixed_version}" if finding.fixed_version else "no fix available"

@@ -41,10 +41,7 @@ def openvex(image: Image, reader: User | None) -> Iterator[bytes]:
     """Yield an OpenVEX document. Findings that nobody decided about are not in it: they are open."""
     said = _decided(image, reader)
     at = _changed_at(image)
-    product = {
-        "@id": _product(image, reader),
-        **({"hashes": {"sha-256": image.digest.partition(":")[2]}} if image.digest.startswith("sha256:") else {}),
-    }
+    product = _openvex_product(image, reader)
     document = {
         "@context": "https://openvex.dev/ns/v0.2.0",
         "@id": f"{settings.PUBLIC_URL}/vex/{image.digest}",
@@ -54,6 +51,31 @@ def openvex(image: Image, reader: User | None) -> Iterator[bytes]:
         "statements": [_openvex_statement(finding, statement, product) for finding, statement in said],
     }
     return iter([orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"])
+
+
+def openvex_of(name: str, images: Sequence[Image], reader: User) -> Iterator[bytes]:
+    """Yield an OpenVEX document about several images, image by image."""
+    at = max((_changed_at(image) for image in images), default=clock.now())
+    head = {
+        "@context": "https://openvex.dev/ns/v0.2.0",
+        "@id": f"{settings.PUBLIC_URL}/vex/{quote(name)}/{int(at.timestamp())}",
+        "author": f"Gravingdock at {settings.PUBLIC_URL}",
+        "timestamp": at.isoformat(),
+        "version": int(at.timestamp()),
+    }
+    yield orjson.dumps(head)[:-1] + b',"statements":['
+    is_first = True
+    for image in images:
+        product = _openvex_product(image, reader)
+        for finding, said in _decided(image, reader):
+            yield (b"" if is_first else b",") + orjson.dumps(_openvex_statement(finding, said, product))
+            is_first = False
+    yield b"]}\n"
+
+
+def _openvex_product(image: Image, reader: User | None) -> dict[str, Any]:
+    hashes = {"hashes": {"sha-256": image.digest.partition(":")[2]}} if image.digest.startswith("sha256:") else {}
+    return {"@id": _product(image, reader), **hashes}
 
 
 def _openvex_statement(finding: Finding, said: Decided, product: dict[str, Any]) -> dict[str, Any]:

@@ -202,6 +202,9 @@ LISTS: Final[dict[str, int]] = {
 }
 # Reads without rows, or of one row.
 NO_LISTS: Final = {
+    # A stream that reads one image at a time, of at most IMAGES_MAX.
+    "findings/export/{export}",
+    "api/v1/findings/exports/{export}/",
     "",  # leads on
     "livez",
     "readyz",

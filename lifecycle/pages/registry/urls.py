@@ -21,6 +21,7 @@ register_converter(DigestConverter, "digest")
 urlpatterns = [
     path("", views.start, name="start"),
     path("images/", views.images, name="images"),
+    path("findings/export/<str:kind>", views.export_fleet, name="findings-export"),
     path("t/<slug:team>/r/<path:name>/-/describe/", views.describe, name="repository-describe"),
     path("t/<slug:team>/r/<path:name>/-/protect/", views.protect, name="repository-protect"),
     path("t/<slug:team>/r/<path:name>/-/metadata/", views.set_metadata, name="metadata-set"),

@@ -28,7 +28,7 @@ from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
 from lifecycle.core.reasons import refuse_if
 from lifecycle.environments.models import Slot
-from lifecycle.evidence import exporting
+from lifecycle.evidence import exporting, fleet
 from lifecycle.evidence.judgement import add_platforms
 from lifecycle.ingest import managing, metadata
 from lifecycle.ingest.protection import protect_tags
@@ -388,6 +388,18 @@ def withdraw_sbom(request: HttpRequest, team: str, name: str, digest: str, sbom_
 def _sboms_url(row: Repository, digest: str, platform: str) -> str:
     address = reverse("lifecycle:image", args=[row.team.slug, row.name, digest])
     return f"{address}?{urlencode({'tab': 'sboms', 'platform': platform})}"
+
+
+@require_safe
+def export_fleet(request: HttpRequest, kind: str) -> HttpResponseBase:
+    """Send the findings of all images in use of a team (`?team=`) or a repository (`?repository=`) as a file."""
+    media_type, name_of_file, parts = fleet.export_fleet(
+        reader(request), kind, team=request.GET.get("team", ""), repository=request.GET.get("repository", "")
+    )
+    response = StreamingHttpResponse(parts, content_type=media_type)
+    response["Content-Disposition"] = f'attachment; filename="{name_of_file}"'
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 @require_safe
