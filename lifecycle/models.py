@@ -43,6 +43,7 @@ from lifecycle.registry.models import (
     TagEvent,
 )
 from lifecycle.remedies.models import FixComment, Remedy, RemedyPass, TeamFix
+from lifecycle.runtime.models import RuntimeEvent
 from lifecycle.sbom.models import (
     ContentCheck,
     ContentSet,
@@ -132,6 +133,7 @@ __all__ = [
     "RoleGrant",
     "RunningContainer",
     "RunningImage",
+    "RuntimeEvent",
     "RuntimeReport",
     "Sbom",
     "ScheduleSlot",

@@ -11,6 +11,7 @@ from django.db.models import Q
 
 from accounts.models import Team, User
 from lifecycle.advisories.models import Advisory
+from lifecycle.clusters.models import Cluster
 from lifecycle.sbom.models import PackageVersion
 
 
@@ -35,10 +36,15 @@ class Alert(models.Model):
     }
 
     kind = models.CharField(max_length=60)  # the name of an AlertKind
-    fingerprint = models.CharField(max_length=64)  # sha256 of kind, team, vulnerability, digest and rule
+    fingerprint = models.CharField(max_length=64)  # sha256 of what it is about (types.Cause)
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="alerts", db_index=False)
     vulnerability = models.CharField(max_length=200, blank=True)
     digest = models.CharField(max_length=135, null=True)
+    # Where it runs, for alerts about a workload; null and empty for the others.
+    cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="alerts", null=True, db_index=False)
+    namespace = models.CharField(max_length=253, blank=True, db_default="")
+    workload = models.CharField(max_length=320, blank=True, db_default="")  # "Deployment/api"
+    rule = models.CharField(max_length=200, blank=True, db_default="")  # of what found it, such as Falco's
     severity = models.CharField(max_length=8, choices=Advisory.Severity, default=Advisory.Severity.UNKNOWN)
     state = models.CharField(max_length=12, choices=State, default=State.OPEN)
     count = models.PositiveIntegerField(default=1)  # how often the cause was seen
@@ -87,6 +93,7 @@ class Alert(models.Model):
             models.Index(
                 fields=("id",), condition=Q(resolved_by__isnull=False, is_handed_over=False), name="alert_to_hand_over"
             ),
+            models.Index(fields=("cluster", "-id"), condition=Q(cluster__isnull=False), name="alert_by_cluster"),
             GinIndex(fields=("repository_ids",), name="alert_live_by_repository", condition=~Q(state="resolved")),
         )
 
@@ -96,6 +103,16 @@ class Alert(models.Model):
     @property
     def is_live(self) -> bool:
         return self.state in self.NEXT
+
+    @property
+    def place(self) -> str:
+        """`prod/Deployment/api`, without what is not known."""
+        return "/".join(part for part in (self.namespace, self.workload) if part)
+
+    @property
+    def about(self) -> str:
+        """The vulnerability, or the rule and the place; "" when only the digest says it."""
+        return self.vulnerability or " in ".join(part for part in (self.rule, self.place) if part)
 
 
 class SeenFinding(models.Model):

@@ -34,7 +34,7 @@ def alerts_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[Ale
 
     `images_seen` is the number of affected images in repositories that `actor` can see.
     """
-    rows = Alert.objects.select_related("team", "acted_by", "resolved_by")
+    rows = Alert.objects.select_related("team", "cluster", "acted_by", "resolved_by")
     whole = whole_teams(actor, verb)
     if whole is None:
         return rows.annotate(images_seen=F("images"))
@@ -46,14 +46,21 @@ def alerts_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[Ale
 
 
 def filtered(
-    rows: QuerySet[Alert], *, state: str = "", kind: str = "", team: str = "", severity: str = "", name: str = ""
+    rows: QuerySet[Alert],
+    *,
+    state: str = "",
+    kind: str = "",
+    team: str = "",
+    severity: str = "",
+    name: str = "",
+    cluster: str = "",
 ) -> QuerySet[Alert]:
     """Return the rows that a list is limited to; "" does not limit. `state` can be `live`."""
     if state == LIVE:
         rows = rows.exclude(state=Alert.State.RESOLVED)
     elif state:
         rows = rows.filter(state=state)
-    given = {"kind": kind, "team__slug": team, "severity": severity, "vulnerability": name}
+    given = {"kind": kind, "team__slug": team, "severity": severity, "vulnerability": name, "cluster__slug": cluster}
     return rows.filter(**{field: value for field, value in given.items() if value})
 
 

@@ -44,7 +44,9 @@ def raise_alerts(causes: Iterable[Cause], now: datetime, *, formers: Mapping[str
         if fingerprint not in live:
             row = Alert(
                 kind=cause.kind, fingerprint=fingerprint, team_id=cause.team_id, vulnerability=cause.vulnerability,
-                digest=cause.digest, first_at=now, last_at=now, former=former.get(fingerprint),
+                digest=cause.digest, cluster_id=cause.cluster_id, namespace=cause.namespace[:253],
+                workload=cause.workload[:320], rule=cause.rule[:200], first_at=now, last_at=now,
+                former=former.get(fingerprint),
             )  # fmt: skip
             _fill(row, cause, now)
             new.append(row)

@@ -28,8 +28,12 @@ _WHOLE: Final = "%"  # the pattern of grants on all repositories of a team
 _People = dict[str, tuple[set[int], set[int]]]
 
 
-def tell_teams(alerts: Sequence[Alert], now: datetime, *, is_reminder: bool = False) -> int:
-    """Tell the teams of these alerts; return the number of notices. All mails of a team about alerts are one thread."""
+def tell_teams(alerts: Sequence[Alert], now: datetime, *, is_reminder: bool = False, is_end: bool = False) -> int:
+    """Tell the teams of these alerts; return the number of notices. All mails of a team about alerts are one thread.
+
+    `is_end`: they closed, because their cause is gone.
+    """
+    before = "Closed: " if is_end else "Still open: " if is_reminder else ""
     groups: dict[tuple[int, str], list[Alert]] = defaultdict(list)
     for alert in alerts:
         groups[alert.team_id, alert.kind].append(alert)
@@ -39,12 +43,14 @@ def tell_teams(alerts: Sequence[Alert], now: datetime, *, is_reminder: bool = Fa
     for (team_id, kind), listed in sorted(groups.items()):
         ordered = sorted(listed, key=lambda alert: (READING_ORDER.index(alert.severity), alert.vulnerability))
         team, people = teams[team_id], by_team.get(team_id, {})
-        told = [_tell(team, kind, ordered, people.get(_WHOLE, (set(), set()))[0], now, is_reminder=is_reminder)]
+        told = [_tell(team, kind, ordered, people.get(_WHOLE, (set(), set()))[0], now, before=before)]
         for part, persons in _parts(team, ordered, people).items():
             ids_of_part = {repository.pk for repository in part}
             mine = [alert for alert in ordered if not ids_of_part.isdisjoint(alert.repository_ids)]
-            told.append(_tell(team, kind, mine, persons, now, is_reminder=is_reminder, part=part))
+            told.append(_tell(team, kind, mine, persons, now, before=before, part=part))
         notices += sum(told)
+    if is_end:
+        return notices
     field = "reminded_at" if is_reminder else "told_at"
     Alert.objects.filter(pk__in=[alert.pk for alert in alerts]).update(**{field: now})
     return notices
@@ -96,7 +102,7 @@ def _tell(
     people: Collection[int],
     now: datetime,
     *,
-    is_reminder: bool,
+    before: str,
     part: Sequence[Repository] = (),
 ) -> bool:
     registered = kind_called(kind)
@@ -109,7 +115,7 @@ def _tell(
         registered.topic,
         key=f"alerts-{team.pk}-{kind}-{now:%Y%m%d%H%M%S%f}-{min(ids)}{where}",
         thread=f"alerts-{team.slug}",
-        subject=_subject(team, kind, alerts, is_reminder=is_reminder, part=part),
+        subject=before + _subject(team, kind, alerts, part=part),
         text=_text(alerts, part),
         link=_link(team, kind, alerts),
         repository=repository,
@@ -131,14 +137,13 @@ def _link(team: Team, kind: str, alerts: Sequence[Alert]) -> str:
     return f"{reverse('lifecycle:alerts')}?team={team.slug}&kind={kind}{state}"
 
 
-def _subject(team: Team, kind: str, alerts: Sequence[Alert], *, is_reminder: bool, part: Sequence[Repository]) -> str:
+def _subject(team: Team, kind: str, alerts: Sequence[Alert], *, part: Sequence[Repository]) -> str:
     place = f"{len(part)} repositories of team {team.slug}" if part else f"team {team.slug}"
     place = part[0].name if len(part) == 1 else place
     label = label_of(kind).lower()
-    before = "Still open: " if is_reminder else ""
     if len(alerts) == 1:
-        return f"{before}{alerts[0].vulnerability or alerts[0]} ({alerts[0].severity}): {label} in {place}"
-    return f"{before}{len(alerts)} alerts, {label}, in {place}: {_severities(alerts)}"
+        return f"{alerts[0].about or alerts[0]} ({alerts[0].severity}): {label} in {place}"
+    return f"{len(alerts)} alerts, {label}, in {place}: {_severities(alerts)}"
 
 
 def _severities(alerts: Sequence[Alert]) -> str:
@@ -155,11 +160,14 @@ def _text(alerts: Sequence[Alert], part: Sequence[Repository]) -> str:
 
 
 def _line(alert: Alert, part: Collection[int]) -> str:
+    if alert.cluster_id is not None:
+        why = alert.evidence.get("why", "")
+        return f"{alert.about or alert}, {alert.severity}, in cluster {alert.cluster}{f': {why}' if why else '.'}"
     count = alert.images
     if part:
         counts = zip(alert.repository_ids, alert.image_counts, strict=True)
         count = min(count, sum(images for pk, images in counts if pk in part))
-    words = [f"{alert.vulnerability or alert}, {alert.severity}, in {count} image{'' if count == 1 else 's'}"]
+    words = [f"{alert.about or alert}, {alert.severity}, in {count} image{'' if count == 1 else 's'}"]
     evidence = alert.evidence
     if evidence.get("is_exploited"):
         words.append("known exploited")

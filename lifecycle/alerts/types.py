@@ -21,6 +21,9 @@ class Cause:
     vulnerability: str = ""
     digest: str | None = None
     rule: str = ""  # what else makes it another alert
+    cluster_id: int | None = None
+    namespace: str = ""
+    workload: str = ""
     severity: str = UNKNOWN
     images: int = 0  # in use and affected, of the team
     repositories: Mapping[int, int] = field(default_factory=dict)  # {repository id: images there}
@@ -29,7 +32,9 @@ class Cause:
     @property
     def fingerprint(self) -> str:
         """The same for the same alert: one can be live."""
-        parts = (self.kind, str(self.team_id), self.vulnerability, self.digest or "", self.rule)
+        parts = [self.kind, str(self.team_id), self.vulnerability, self.digest or "", self.rule]
+        if self.cluster_id is not None:
+            parts += [str(self.cluster_id), self.namespace, self.workload]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

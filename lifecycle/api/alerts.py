@@ -44,6 +44,12 @@ class AlertSerializer(serializers.ModelSerializer[Alert]):
         source="former_id", read_only=True, allow_null=True, help_text="The alert about the same before this one"
     )
     vulnerability = serializers.CharField(read_only=True, help_text="The vulnerability; empty for other kinds")
+    cluster = serializers.CharField(
+        source="cluster.slug", read_only=True, default=None, allow_null=True, help_text="null: it is about no workload"
+    )
+    namespace = serializers.CharField(read_only=True, help_text="Where it runs; empty for other kinds")
+    workload = serializers.CharField(read_only=True, help_text="Such as Deployment/api; empty for other kinds")
+    rule = serializers.CharField(read_only=True, help_text="Of what found it, such as Falco's; else empty")
     count = serializers.IntegerField(read_only=True, help_text="How often its cause was seen")
     first_at = serializers.DateTimeField(read_only=True, help_text="When its cause was first seen")
     last_at = serializers.DateTimeField(read_only=True, help_text="When its cause was last seen")
@@ -67,7 +73,8 @@ class AlertSerializer(serializers.ModelSerializer[Alert]):
     class Meta:
         model = Alert
         fields: tuple[str, ...] = (
-            "id", "kind", "state", "severity", "vulnerability", "digest", "team", "images", "count", "first_at",
+            "id", "kind", "state", "severity", "vulnerability", "digest", "cluster", "namespace",
+            "workload", "rule", "team", "images", "count", "first_at",
             "last_at", "evidence", "former", "acted_by", "acted_at", "reason", "snoozed_until", "resolved_by",
             "resolved_at",
         )  # fmt: skip
@@ -137,6 +144,7 @@ class AlertViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
             severity=_one_of(given, "severity", SEVERITIES),
             team=team,
             name=given.get("vulnerability", "")[:200],
+            cluster=given.get("cluster", "")[:60],
         )
 
     @extend_schema(
@@ -145,6 +153,7 @@ class AlertViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
             OpenApiParameter("kind", str, description="Such as finding.new"),
             OpenApiParameter("severity", str, enum=SEVERITIES),
             OpenApiParameter("team", str, description="Slug of a team"),
+            OpenApiParameter("cluster", str, description="Name of a cluster"),
             OpenApiParameter("vulnerability", str, description="Its name, such as CVE-2026-1"),
         ]
     )

@@ -18,7 +18,7 @@ COLUMNS: Final[Sequence[Column]] = (
     ("STATE", lambda row: row["state"]),
     ("KIND", lambda row: row["kind"]),
     ("SEVERITY", lambda row: row["severity"]),
-    ("ABOUT", lambda row: row["vulnerability"] or tables.short(row["digest"] or "")),
+    ("ABOUT", lambda row: _about(row)),  # noqa: PLW0108 -- it is defined below
     ("TEAM", lambda row: row["team"]),
     ("IMAGES", lambda row: row["images"]),
     ("SINCE", lambda row: tables.moment(row["first_at"])),
@@ -28,7 +28,7 @@ _IMAGES: Final[Sequence[Column]] = (
     ("DIGEST", lambda row: tables.short(row["digest"])),
     ("STATE", lambda row: row["state"]),
 )
-_FILTERS: Final = ("state", "kind", "severity", "team", "vulnerability")
+_FILTERS: Final = ("state", "kind", "severity", "team", "vulnerability", "cluster")
 
 
 def add_area(areas: Any, shared: argparse.ArgumentParser, limited: argparse.ArgumentParser) -> None:
@@ -42,6 +42,7 @@ def add_area(areas: Any, shared: argparse.ArgumentParser, limited: argparse.Argu
     listing.add_argument("--severity", help="only of this severity")
     listing.add_argument("--team", help="only of this team")
     listing.add_argument("--vulnerability", metavar="NAME", help="only about this one, for example CVE-2026-1")
+    listing.add_argument("--cluster", help="only in this cluster")
     listing.set_defaults(run=list_alerts)
     show = area.add_parser("show", parents=[shared], help="show an alert and its images")
     _add_number(show)
@@ -58,6 +59,12 @@ def add_area(areas: Any, shared: argparse.ArgumentParser, limited: argparse.Argu
 
 def _add_number(command: argparse.ArgumentParser) -> None:
     command.add_argument("alert", help="number of the alert, with or without A-")
+
+
+def _about(row: dict[str, Any]) -> str:
+    place = "/".join(part for part in (row["cluster"], row["namespace"], row["workload"]) if part)
+    named = " in ".join(part for part in (row["rule"], place) if part)
+    return row["vulnerability"] or named or tables.short(row["digest"] or "")
 
 
 def list_alerts(options: argparse.Namespace, api: Api) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from accounts.queries import system_user
 from lifecycle.core import clock
+from lifecycle.jobs import services as jobs
 from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.schedule import every
-from lifecycle.runtime import services
-from lifecycle.runtime.kinds import REPORT
+from lifecycle.runtime import drift, services
+from lifecycle.runtime.kinds import DRIFT, REPORT
 
 
 @handler(REPORT)
@@ -14,6 +16,24 @@ def apply_reports(run: JobRun) -> None:
     """Apply what a reporter sent. Safe to run twice: an applied report is not applied again."""
     count = services.apply_reports(run, run.job.subject_id)
     run.log(f"{count} reports applied.")
+    jobs.queue(DRIFT, subject_id=0, actor=system_user(), dedupe_key="sweep")
+
+
+@handler(DRIFT)
+def compare(run: JobRun) -> None:
+    """Raise and close alerts of drift. Safe to run twice: what has a live alert gets no second one."""
+    with run.fenced():
+        matched = services.match_again()
+        services.rebind()
+        new, closed = drift.sweep(clock.now())
+    run.log(f"{len(new)} new alerts, {closed} closed, {matched} containers matched to images.")
+
+
+@every(30, "drift")
+def look_again() -> None:
+    """Queue a comparison: a quarantine, a promotion or a moved tag changes what is right without a report."""
+    if drift.is_due():
+        jobs.queue(DRIFT, subject_id=0, actor=system_user(), dedupe_key="sweep")
 
 
 @every(3600, "runtime-tidy")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import groupby
+from typing import Final
 
 from django.db.models import Q
 
 from lifecycle.clusters.models import Cluster
 from lifecycle.core import clock
 from lifecycle.inventory.constants import KEEP_CONTAINERS, KEEP_REPORTS
-from lifecycle.inventory.models import PodSpec, Reporter, RunningContainer, RuntimeReport
+from lifecycle.inventory.models import PodSpec, Reporter, RunningContainer, RunningImage, RuntimeReport
 from lifecycle.jobs.handlers import JobRun
 from lifecycle.runtime import applying
 from lifecycle.runtime.resolving import Wanted, resolve
 
-_MATCHED_MAX = 2000
+_MATCHED_MAX: Final = 2000
 
 
 def apply_reports(run: JobRun, reporter_id: int) -> int:
@@ -62,6 +64,21 @@ def match_again() -> int:
     for cluster in Cluster.objects.filter(pk__in=clusters):
         applying.refresh_images(cluster, clock.now())
     return touched
+
+
+def rebind() -> int:
+    """Bring the environments of what runs in line with the bindings of now; return how many rows changed."""
+    changed = []
+    rows = RunningImage.objects.filter(until=None).select_related("cluster").order_by("cluster")
+    for cluster, group in groupby(rows, key=lambda row: row.cluster):
+        running = list(group)
+        environments = applying.environments_in(cluster, {row.namespace for row in running})
+        for row in running:
+            if row.environment_id != environments[row.namespace]:
+                row.environment_id = environments[row.namespace]
+                changed.append(row)
+    RunningImage.objects.bulk_update(changed, ["environment"], batch_size=1000)
+    return len(changed)
 
 
 def tidy(now: datetime) -> None:

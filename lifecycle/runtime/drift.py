@@ -1,0 +1,327 @@
+"""Drift: what runs differs from what was promoted. The kinds `drift.*`, and reporters that are silent.
+
+One pass reads all that runs now and says what is wrong with it; alerts without a cause close. It runs after each report
+and every 30 seconds, so that a quarantine or a moved tag counts although nothing was reported.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from django.db import connection
+from django.db.models import Q
+
+from lifecycle.alerts.models import Alert
+from lifecycle.alerts.raising import close, raise_alerts
+from lifecycle.alerts.telling import tell_teams
+from lifecycle.alerts.types import Cause, register
+from lifecycle.clusters.models import Cluster, NamespaceBinding
+from lifecycle.clusters.queries import binding_for, bindings_of
+from lifecycle.core import clock, locks
+from lifecycle.core.severities import SEVERITIES
+from lifecycle.environments.models import Environment
+from lifecycle.inventory.constants import SILENT_AFTER
+from lifecycle.inventory.models import Reporter, RunningImage
+from lifecycle.quarantine.queries import covers_of
+from lifecycle.registry.models import Repository
+from lifecycle.runtime.resolving import image_name
+
+BEHIND_AFTER: Final = timedelta(hours=24)
+DOUBLED_FOR: Final = timedelta(hours=1)
+GONE: Final = "It does not run any more, or its cause is gone."
+_LOCK: Final = 0x64726674  # "drft"
+_BATCH: Final = 5000
+
+# All that is known of the images that run: whether a registry of ours holds them, and what was promoted where. An image
+# stands for its index and its platforms: a promotion of one is a promotion of the others.
+_FACTS: Final = """
+WITH wanted AS MATERIALIZED (
+    SELECT DISTINCT image_id FROM lifecycle_runningimage WHERE until IS NULL AND image_id IS NOT NULL
+), around AS MATERIALIZED (
+    SELECT image_id, image_id AS id FROM wanted
+    UNION SELECT wanted.image_id, entry.index_id FROM wanted
+        JOIN lifecycle_indexentry entry ON entry.child_id = wanted.image_id
+    UNION SELECT wanted.image_id, entry.child_id FROM wanted
+        JOIN lifecycle_indexentry entry ON entry.index_id = wanted.image_id
+)
+SELECT around.image_id,
+       array_agg(DISTINCT around.id) AS around,
+       (SELECT min(home.id) FROM lifecycle_repositoryimage held
+        JOIN lifecycle_repository place ON place.id = held.repository_id
+        JOIN lifecycle_repository home ON home.id = coalesce(place.source_id, place.id)
+        JOIN lifecycle_registry registry ON registry.id = place.registry_id
+        WHERE held.image_id = ANY(array_agg(around.id)) AND held.removed_at IS NULL
+          AND (registry.is_managed OR registry.is_added)) AS home
+FROM around GROUP BY around.image_id
+"""
+_REQUESTS: Final = """
+SELECT image_id, environment_id, bool_or(state = 'succeeded'), (array_agg(state ORDER BY id DESC))[1]
+FROM lifecycle_promotionrequest WHERE image_id = ANY(%s::bigint[]) GROUP BY image_id, environment_id
+"""
+_STAYS: Final = """
+SELECT DISTINCT stay.image_id, slot.environment_id FROM lifecycle_occupancy stay
+JOIN lifecycle_slot slot ON slot.id = stay.slot_id WHERE stay.image_id = ANY(%(ids)s::bigint[])
+UNION SELECT image_id, environment_id FROM lifecycle_slot WHERE image_id = ANY(%(ids)s::bigint[])
+"""
+_SLOTS: Final = """
+SELECT repository_id, environment_id, image_id, since FROM lifecycle_slot
+WHERE repository_id = ANY(%s::bigint[]) AND image_id IS NOT NULL
+"""
+_TAGS: Final = "SELECT repository_id, name, image_id FROM lifecycle_tag WHERE repository_id = ANY(%s::bigint[])"
+_REBUILT: Final = """
+SELECT DISTINCT ON (old_image_id) old_image_id, new_image_id FROM lifecycle_rebuildjob
+WHERE state = 'done' AND new_image_id <> old_image_id AND old_image_id = ANY(%s::bigint[])
+ORDER BY old_image_id, id DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    name: str
+    label: str
+    words: str
+    severity: str
+
+
+_KINDS: Final = (
+    _Kind("drift.rogue", "Unknown image runs", "An image runs that no registry of ours has.", "high"),
+    _Kind("drift.not_promoted", "Runs without promotion", "An image runs that was promoted nowhere.", "high"),
+    _Kind(
+        "drift.wrong_environment", "Runs in another environment", "An image was promoted, but not to where it runs.",
+        "medium",
+    ),
+    _Kind("drift.quarantined", "Quarantined image runs", "A quarantine covers an image that runs.", "critical"),
+    _Kind("drift.rejected", "Rejected image runs", "The last request for an image was rejected, and it runs.", "high"),
+    _Kind("drift.tag_moved", "Tag moved on", "The tag of a workload names another image than what runs.", "low"),
+    _Kind("drift.behind", "Behind its environment", "The environment has another image for more than a day.", "low"),
+    _Kind("drift.stale", "Rebuild waits", "A finished rebuild of an image that runs is not deployed.", "medium"),
+    _Kind("agent.silent", "Agent is silent", "No report came from a cluster or host for 10 minutes.", "medium"),
+    _Kind("agent.doubled", "Two agents report", "Two agents report as the same one; the newer counts.", "medium"),
+)  # fmt: skip
+_SEVERITY: Final = {kind.name: kind.severity for kind in _KINDS}
+
+
+def _causes_now(alerts: Sequence[Alert]) -> dict[int, Cause]:
+    now = {cause.fingerprint: cause for cause in causes_of_now(clock.now())}
+    return {alert.pk: now[alert.fingerprint] for alert in alerts if alert.fingerprint in now}
+
+
+for _kind in _KINDS:
+    register(_kind.name, _kind.label, _kind.words, causes_now=_causes_now)
+
+
+def sweep(now: datetime) -> tuple[list[Alert], int]:
+    """Raise alerts of new causes, refresh and close the others, tell the teams; return (new, number closed).
+
+    In the caller's transaction. Safe to run twice and at once: passes wait for each other.
+    """
+    locks.wait_for(_LOCK)
+    causes: dict[str, Cause] = {}
+    for cause in causes_of_now(now):
+        causes.setdefault(cause.fingerprint, cause)
+    rows = Alert.objects.select_for_update(of=("self",)).filter(kind__in=_SEVERITY)
+    live = {row.fingerprint: row for row in rows.exclude(state=Alert.State.RESOLVED).order_by("pk")}
+    # A person resolved it: `passes` looks a day later whether the cause persists.
+    answered = set(rows.filter(resolved_by__isnull=False, rechecked_at=None).values_list("fingerprint", flat=True))
+    new = raise_alerts([cause for name, cause in causes.items() if name not in live and name not in answered], now)
+    gone = [row for name, row in live.items() if name not in causes]
+    close(gone, now, GONE)
+    _refresh(live, causes, now)
+    tell_teams(new, now)
+    tell_teams([row for row in gone if row.told_at is not None], now, is_end=True)
+    return new, len(gone)
+
+
+def _refresh(live: Mapping[str, Alert], causes: Mapping[str, Cause], now: datetime) -> None:
+    changed = []
+    for name, row in live.items():
+        cause = causes.get(name)
+        if cause is not None and (row.evidence, row.severity) != (dict(cause.evidence), cause.severity):
+            row.evidence, row.severity, row.last_at = dict(cause.evidence), cause.severity, now
+            changed.append(row)
+    Alert.objects.bulk_update(changed, ["evidence", "severity", "last_at"], batch_size=_BATCH)
+
+
+def causes_of_now(now: datetime) -> list[Cause]:
+    """Return all drift of now, one cause for each kind, workload and digest."""
+    rows = list(
+        RunningImage.objects.filter(until=None)
+        .select_related("cluster", "environment__team", "repository__source")
+        .order_by("pk")
+    )
+    facts = _Facts(rows)
+    causes = [cause for row in rows for cause in _drift_of(row, facts, now)]
+    return causes + list(_reporters(now))
+
+
+class _Facts:
+    """What is known of everything that runs. A fixed number of queries."""
+
+    def __init__(self, rows: Sequence[RunningImage]) -> None:
+        self.around: dict[int, frozenset[int]] = {}
+        self.home: dict[int, int | None] = {}
+        with connection.cursor() as cursor:
+            cursor.execute(_FACTS)
+            for image_id, around, home in cursor.fetchall():
+                self.around[image_id], self.home[image_id] = frozenset(around), home
+            ids = sorted({pk for around in self.around.values() for pk in around})
+            cursor.execute(_REQUESTS, [ids])
+            self.requests = {(image, place): (done, last) for image, place, done, last in cursor.fetchall()}
+            cursor.execute(_STAYS, {"ids": ids})
+            self.stays: dict[int, set[int]] = defaultdict(set)
+            for image, place in cursor.fetchall():
+                self.stays[image].add(place)
+            for (image, place), (done, _) in self.requests.items():
+                if done:
+                    self.stays[image].add(place)
+            families = {row.repository.source_id or row.repository.pk for row in rows if row.repository}
+            cursor.execute(_SLOTS, [sorted(families)])
+            self.slots = {(repository, place): (image, since) for repository, place, image, since in cursor.fetchall()}
+            cursor.execute(_TAGS, [sorted({row.repository.pk for row in rows if row.repository})])
+            self.tags = {(repository, name): image for repository, name, image in cursor.fetchall()}
+            cursor.execute(_REBUILT, [ids])
+            self.rebuilt = dict(cursor.fetchall())
+        self.covers = covers_of(ids) if ids else {}
+        homes = {pk for pk in self.home.values() if pk is not None}
+        self.repositories = Repository.objects.in_bulk(homes | families)
+        clusters = Cluster.objects.filter(pk__in={row.cluster_id for row in rows})
+        self.bindings = {cluster.pk: list(bindings_of(cluster)) for cluster in clusters}
+
+    def binding(self, row: RunningImage) -> NamespaceBinding | None:
+        return binding_for(self.bindings[row.cluster_id], row.namespace)
+
+    def around_of(self, row: RunningImage) -> frozenset[int]:
+        """Return the image with its index and platforms; only these of an index that can be what runs."""
+        return self.around.get(row.image_id, frozenset()) if row.image_id is not None else frozenset()
+
+    def promoted_to(self, ids: Iterable[int]) -> set[int]:
+        return {place for pk in ids for place in self.stays.get(pk, ())}
+
+    def last_state(self, ids: Iterable[int], environment: Environment) -> str:
+        found = [self.requests[pk, environment.pk] for pk in ids if (pk, environment.pk) in self.requests]
+        return "rejected" if any(last == "rejected" for _, last in found) else ""
+
+    def family(self, row: RunningImage) -> Repository | None:
+        """Return the repository whose team answers for the image: by its name, else the first that has it."""
+        if row.repository is not None:
+            return self.repositories.get(row.repository.source_id or row.repository.pk)
+        home = self.home.get(row.image_id) if row.image_id is not None else None
+        return self.repositories.get(home) if home is not None else None
+
+
+def _drift_of(row: RunningImage, facts: _Facts, now: datetime) -> list[Cause]:
+    if not row.digest:
+        return []  # not resolved: nobody knows what it is
+    name, binding = image_name(row.reference), facts.binding(row)
+    environment = binding.environment if binding is not None else None
+    if row.image_id is None or facts.home.get(row.image_id) is None:
+        allowed = binding.allowed_hosts if binding is not None else []
+        if name is not None and name.host in allowed:
+            return []
+        return [_cause("drift.rogue", row, facts, environment, "No registry of ours has this image.")]
+    found = [
+        *_promotion(row, facts, environment),
+        *_quarantine(row, facts, environment),
+        *_newer(row, facts, environment, name.tag if name is not None and not name.digest else "", now),
+    ]
+    return [_cause(kind, row, facts, environment, why) for kind, why in found]
+
+
+_Found = list[tuple[str, str]]
+
+
+def _promotion(row: RunningImage, facts: _Facts, environment: Environment | None) -> _Found:
+    if environment is None:
+        return []
+    ids = facts.around_of(row)
+    promoted = facts.promoted_to(ids)
+    if environment.pk in promoted:
+        return []
+    if facts.last_state(ids, environment) == "rejected":
+        return [("drift.rejected", f"Its last request for {environment} was rejected.")]
+    if promoted:
+        return [("drift.wrong_environment", f"It was promoted, but not to {environment}.")]
+    return [("drift.not_promoted", f"It was not promoted to {environment}, nor to another environment.")]
+
+
+def _quarantine(row: RunningImage, facts: _Facts, environment: Environment | None) -> _Found:
+    covers = next((facts.covers[pk] for pk in (row.image_id, row.platform_id) if pk in facts.covers), None)
+    return [("drift.quarantined", covers[0].words)] if covers else []
+
+
+def _newer(row: RunningImage, facts: _Facts, environment: Environment | None, tag: str, now: datetime) -> _Found:
+    ids, found = facts.around_of(row), []
+    if row.repository is not None and tag:
+        named = facts.tags.get((row.repository.pk, tag))
+        if named is not None and named not in ids:
+            found.append(("drift.tag_moved", f"The tag {tag} of {row.repository} names another image now."))
+    if row.repository is not None and environment is not None:
+        slot = facts.slots.get((row.repository.source_id or row.repository.pk, environment.pk))
+        if slot is not None and slot[0] not in ids and slot[1] is not None and slot[1] <= now - BEHIND_AFTER:
+            found.append(("drift.behind", f"{environment} has another image since {slot[1]:%Y-%m-%d %H:%M} UTC."))
+    result = next((facts.rebuilt[pk] for pk in ids if pk in facts.rebuilt), None)
+    if result is not None and result not in ids:
+        found.append(("drift.stale", "A finished rebuild of this image waits to be deployed."))
+    return found
+
+
+def _cause(kind: str, row: RunningImage, facts: _Facts, environment: Environment | None, why: str) -> Cause:
+    family = facts.family(row)
+    is_rogue = kind == "drift.rogue"
+    owner = environment.team_id if is_rogue and environment is not None else None
+    team_id = owner or (family.team_id if family is not None and not is_rogue else row.cluster.team_id)
+    return Cause(
+        kind,
+        team_id,
+        digest=row.digest,
+        cluster_id=row.cluster_id,
+        namespace=row.namespace,
+        workload=row.workload,
+        severity=_raised(_SEVERITY[kind], is_production=environment is not None and environment.is_production),
+        images=1,
+        repositories={family.pk: 1} if family is not None and family.team_id == team_id else {},
+        evidence={
+            "why": why,
+            "image": row.reference,
+            "containers": row.containers,
+            "environment": f"{environment.team.slug}/{environment.slug}" if environment is not None else "",
+        },
+    )
+
+
+def _raised(severity: str, *, is_production: bool) -> str:
+    """Return the severity one step higher in production."""
+    return SEVERITIES[max(SEVERITIES.index(severity) - 1, 0)] if is_production else severity
+
+
+def _reporters(now: datetime) -> Iterable[Cause]:
+    silent = Q(is_import=False, seen_at__lt=now - SILENT_AFTER)
+    doubled = Q(doubled_at__gt=now - DOUBLED_FOR)
+    for reporter in Reporter.objects.filter(silent | doubled).select_related("cluster").order_by("pk"):
+        cluster = reporter.cluster
+        bound = {row.environment.is_production for row in bindings_of(cluster)}
+        wrong: list[tuple[str, str]] = []
+        if not reporter.is_import and reporter.seen_at < now - SILENT_AFTER:
+            last = f"{reporter.seen_at:%Y-%m-%d %H:%M}"
+            wrong.append(("agent.silent", f"The last report came at {last} UTC. What ran then counts as running."))
+        if reporter.doubled_at is not None and reporter.doubled_at > now - DOUBLED_FOR:
+            wrong.append(("agent.doubled", "Stop one of the agents, or give it another name (REPORTER)."))
+        for kind, why in wrong:
+            evidence: dict[str, Any] = {"why": why}
+            severity = _raised(_SEVERITY[kind], is_production=True in bound)
+            yield Cause(
+                kind, cluster.team_id, rule=reporter.name, cluster_id=cluster.pk, severity=severity, evidence=evidence
+            )
+
+
+def is_due() -> bool:
+    """Return whether a pass can find anything: something runs, somebody reports, or an alert is live."""
+    return (
+        RunningImage.objects.filter(until=None).exists()
+        or Reporter.objects.exists()
+        or Alert.objects.filter(kind__in=_SEVERITY).exclude(state=Alert.State.RESOLVED).exists()
+    )
