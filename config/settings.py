@@ -315,6 +315,9 @@ OUTBOUND_ALLOW = env.words("OUTBOUND_ALLOW", "")  # private host[:port] that out
 # Whether a fix in Ubuntu Pro counts as available; enable only if your images use that channel.
 UBUNTU_PRO = env.boolean("UBUNTU_PRO", False)
 # Whether a second person must approve a decision that closes findings, such as "not affected" or "false positive".
+# Folder of the snapshot that admission answers from, and of decisions on their way into the database. It is on the disk
+# of the machine: each machine that answers reviews has its own, and an admission_writer for it.
+ADMISSION_FOLDER = env.text("ADMISSION_FOLDER", str(HOME / "admission"))
 VEX_SECOND_PERSON = env.boolean("VEX_SECOND_PERSON", default=True)
 FEEDS = env.text("FEEDS", str(HOME / "feeds") if EMBEDDED else "")  # folder of feeds from disk; none if empty
 

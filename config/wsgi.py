@@ -1,10 +1,11 @@
-"""The WSGI application: the token endpoint of the registry, and Django for all other URLs, on one port."""
+"""The WSGI application on one port: the token endpoint of the registry, admission, and Django for all other URLs."""
 
 from __future__ import annotations
 
 import gc
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
 _django = get_wsgi_application()
 
+from django.conf import settings  # noqa: E402 -- configured by now
+
+from lifecycle.admission.server import PREFIX, Application  # noqa: E402 -- as above
 from lifecycle.tokens import endpoint as token_endpoint  # noqa: E402 -- needs the app registry
+
+_reviews = Application(Path(settings.ADMISSION_FOLDER), settings.PUBLIC_URL)
 
 # The objects loaded so far are permanent. Without the freeze, the garbage collector scans them during some request,
 # which then takes 70 ms longer than others.
@@ -30,4 +36,6 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
     """Handle one request."""
     if environ.get("PATH_INFO") == "/auth/token":
         return token_endpoint.application(environ, start_response)
+    if environ.get("PATH_INFO", "").startswith(PREFIX):
+        return _reviews(environ, start_response)
     return _django(environ, start_response)

@@ -1,5 +1,13 @@
 """Re-exports the models of all packages, so that Django finds them."""
 
+from lifecycle.admission.models import (
+    AdmissionBatch,
+    AdmissionCount,
+    AdmissionDebt,
+    AdmissionDecision,
+    AdmissionEpoch,
+    AdmissionVerdict,
+)
 from lifecycle.advisories.models import Advisory, AffectedInterval, Coverage, Feed, Match
 from lifecycle.alerts.models import Alert, AlertPass, ChangedPackages, SeenFinding
 from lifecycle.api.models import IdempotencyKey
@@ -60,6 +68,12 @@ from lifecycle.trust.models import Attestation, Signature, SigningKey, TrustChec
 from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
 
 __all__ = [
+    "AdmissionBatch",
+    "AdmissionCount",
+    "AdmissionDebt",
+    "AdmissionDecision",
+    "AdmissionEpoch",
+    "AdmissionVerdict",
     "Advisory",
     "AffectedInterval",
     "Alert",

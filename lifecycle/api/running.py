@@ -116,7 +116,9 @@ class ClusterReportsView(APIView):
     def get(self, request: Request, slug: str) -> Response:
         """List who reports a cluster, and when each was last seen."""
         cluster = cluster_for(caller(request), slug)
-        return Response(ReporterSerializer(cluster.reporters.order_by("name")[:500], many=True).data)
+        return Response(
+            ReporterSerializer(Reporter.objects.filter(cluster=cluster).order_by("name")[:500], many=True).data
+        )
 
     @extend_schema(
         operation_id="cluster_report",

@@ -1,0 +1,208 @@
+"""Decides about images and objects from a snapshot alone: no database, no network, no clock but the one given."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Final
+
+from lifecycle.admission.constants import ANNOTATION, CONTROLLERS, REASON_MIN, REFERENCE_MAX
+from lifecycle.admission.snapshot import BindingEntry, ClusterEntry, Flags, Snapshot
+from lifecycle.admission.types import CLOSED, Code, ImageResult, Named, Outcome, Review
+from lifecycle.core.errors import MalformedReference
+from lifecycle.core.image_names import ImageName, parse_image_name
+
+_HOST: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+# What checks the settings of a pod: (review, "team/environment") -> results with code ISOLATION. Each must be pure and
+# fast. A package with such checks adds its function here when it is loaded.
+PodCheck = Callable[[Review, str], Sequence[ImageResult]]
+POD_CHECKS: Final[list[PodCheck]] = []
+Why = tuple[Code, str, str]  # code, reason, who can resolve it
+_FINE: Final[Why] = (Code.ALLOWED, "", "")
+
+
+@lru_cache(maxsize=8192)
+def _parsed(reference: str) -> ImageName | None:
+    """Return a reference with nothing left out; None when it is malformed."""
+    if len(reference) > REFERENCE_MAX:
+        return None
+    try:
+        name = parse_image_name(reference)
+    except MalformedReference:
+        return None
+    return name if _HOST.fullmatch(name.host) else None
+
+
+def judge_review(snapshot: Snapshot, cluster: ClusterEntry, review: Review, now: float | None = None) -> Outcome:
+    """Return what is decided about an object. Mode off decides nothing."""
+    binding = cluster.binding_for(review.namespace)
+    mode = _mode(cluster, binding)
+    if mode == "off" or not review.is_judged:
+        return Outcome(mode)
+    named = review.images
+    if named is None:
+        unreadable = ImageResult(
+            review.kind or "object", "", "", Code.MALFORMED_REFERENCE, "The object has no readable pod spec.",
+            "Ask who runs the cluster to check the rules of the webhook.",
+        )  # fmt: skip
+        results: tuple[ImageResult, ...] = (unreadable,)
+    else:
+        results = judge_images(snapshot, cluster, binding, named, now)
+    environment = _environment_name(snapshot, binding)
+    results += tuple(result for check in POD_CHECKS for result in check(review, environment))
+    return _with_breakglass(
+        cluster,
+        review,
+        Outcome(
+            mode,
+            binding.environment_id if binding else None,
+            environment,
+            results,
+            tuple(result for result in results if not result.is_allowed),
+        ),
+    )
+
+
+def _mode(cluster: ClusterEntry, binding: BindingEntry | None) -> str:
+    if cluster.mode == "off":
+        return "off"
+    if binding is None:
+        return cluster.mode if cluster.unbound == "deny" else "observe"
+    return binding.mode or cluster.mode
+
+
+def judge_images(
+    snapshot: Snapshot,
+    cluster: ClusterEntry,
+    binding: BindingEntry | None,
+    named: Iterable[Named],
+    now: float | None = None,
+) -> tuple[ImageResult, ...]:
+    """Return what is decided about each image."""
+    age = snapshot.age_s(time.time() if now is None else now)
+    is_stale = age > cluster.stale_after_s
+    return tuple(_judge_image(snapshot, cluster, binding, image, is_stale=is_stale) for image in named)
+
+
+def _judge_image(
+    snapshot: Snapshot, cluster: ClusterEntry, binding: BindingEntry | None, image: Named, *, is_stale: bool
+) -> ImageResult:
+    reference = image.reference.replace("\0", "")[:REFERENCE_MAX]
+    name = _parsed(image.reference)
+    if name is None:
+        why: Why = (Code.MALFORMED_REFERENCE, "This is not an image reference.", "Correct the reference.")
+        return ImageResult(image.where, reference, "", *why)
+    host = snapshot.hosts.get(name.host)
+    digest = name.digest or (snapshot.digest_of(f"{host}/{name.repository}", name.tag) if host is not None else "")
+    flags = snapshot.flags_of(digest) if digest else None
+    if flags is not None and flags.quarantine:
+        why = (Code.QUARANTINED, flags.quarantine, "Two people with image.quarantine can lift it.")
+    elif is_stale:
+        why = (Code.SNAPSHOT_STALE, "The answers of Gravingdock are too old.", "Ask an admin of Gravingdock.")
+    elif binding is None:
+        manager = f"Ask team {cluster.team} (environment.manage)."
+        why = (Code.NO_ENVIRONMENT, "The namespace is bound to no environment.", manager)
+    elif host is None:
+        why = _why_not_foreign(cluster, binding, name)
+    else:
+        where = _environment_name(snapshot, binding)
+        why = _why_not_named_so(cluster, name, digest) or _why_not_here(flags, str(binding.environment_id), where)
+    return ImageResult(image.where, reference, digest, *why)
+
+
+def _why_not_foreign(cluster: ClusterEntry, binding: BindingEntry, name: ImageName) -> Why:
+    if name.host in binding.hosts:
+        return _FINE
+    who = f"Ask team {cluster.team} to promote the image, or to allow the registry."
+    return Code.FOREIGN_REGISTRY, f"{name.host} is no registry of Gravingdock.", who
+
+
+def _why_not_named_so(cluster: ClusterEntry, name: ImageName, digest: str) -> Why | None:
+    """Return why an image in a registry of ours cannot be named like this."""
+    if not digest:
+        return Code.UNKNOWN_TAG, f"No registry has {name.repository}:{name.tag}.", "Check the name, or push it."
+    if not name.digest and cluster.tags == "require_digest":
+        return Code.TAG_NOT_ALLOWED, "Images are named by digest here.", f"Use {name.repository}@{digest}."
+    return None
+
+
+def _why_not_here(flags: Flags | None, environment_id: str, where: str) -> Why:
+    """Return what is decided about a digest in an environment."""
+    if flags is None:
+        return Code.UNKNOWN_DIGEST, "No registry has this digest.", "Push the image, then promote it."
+    standing, reason = flags.standing.get(environment_id, ("", ""))
+    if standing == "allowed":
+        return _FINE
+    verdicts: dict[str, Why] = {
+        "rejected": (
+            Code.REJECTED,
+            reason or f"Its promotion to {where} was rejected.",
+            f"Ask the approvers of {where}.",
+        ),
+        "policy": (
+            Code.POLICY,
+            reason or f"The policy of {where} does not allow it.",
+            f"Ask security of team {where.partition('/')[0]}.",
+        ),
+    }
+    not_promoted = (Code.NOT_PROMOTED, f"It was not promoted to {where}.", f"Request a promotion to {where}.")
+    return verdicts.get(standing, not_promoted)
+
+
+def _environment_name(snapshot: Snapshot, binding: BindingEntry | None) -> str:
+    return "/".join(snapshot.environments.get(str(binding.environment_id), ("?",))) if binding else ""
+
+
+def _with_breakglass(cluster: ClusterEntry, review: Review, outcome: Outcome) -> Outcome:
+    """Return the outcome with what the break-glass annotation opens, or with the refusal of the annotation.
+
+    The person is checked where the annotation enters: with a bare Pod or a controller. Kubernetes' own controllers
+    carry it on for an owner.
+    """
+    reason = review.annotation.strip()
+    if not reason:
+        return outcome
+    is_carried = review.user in CONTROLLERS and review.has_controller
+    is_permitted = is_carried or may_break_glass(cluster, review.user, review.groups)
+    is_entering = review.operation == "CREATE" or review.annotation != review.old_annotation
+    if is_entering and not is_permitted:
+        refusal = ImageResult(
+            "annotation", ANNOTATION, "", Code.BREAKGLASS_NOT_PERMITTED, "You may not break glass in this cluster.",
+            f"Ask team {cluster.team} (environment.manage), or remove the annotation.",
+        )  # fmt: skip
+        return _replaced(outcome, (refusal, *outcome.refused))
+    if not is_permitted or len(reason) < REASON_MIN or not outcome.refused:
+        return outcome
+    opened = tuple(result for result in outcome.refused if result.code not in CLOSED)
+    if not opened:
+        return outcome
+    left = tuple(result for result in outcome.refused if result.code in CLOSED)
+    return _replaced(outcome, left, opened, reason)
+
+
+def _replaced(
+    outcome: Outcome, refused: tuple[ImageResult, ...], opened: tuple[ImageResult, ...] = (), reason: str = ""
+) -> Outcome:
+    return Outcome(
+        outcome.mode, outcome.environment_id, outcome.environment, outcome.images, refused, opened, reason
+    )  # fmt: skip
+
+
+def may_break_glass(cluster: ClusterEntry, user: str, groups: Iterable[str]) -> bool:
+    """Return whether a user of the cluster is among those who may break glass there."""
+    return f"user:{user}" in cluster.subjects or any(f"group:{group}" in cluster.subjects for group in groups)
+
+
+def pinned(snapshot: Snapshot, image: Named) -> str:
+    """Return the reference with the digest that its tag names now; "" when it has one, or when the tag is unknown."""
+    name = _parsed(image.reference)
+    host = snapshot.hosts.get(name.host) if name is not None else None
+    if name is None or name.digest or host is None:
+        return ""
+    digest = snapshot.digest_of(f"{host}/{name.repository}", name.tag)
+    if not digest:
+        return ""
+    has_tag = ":" in image.reference.rpartition("/")[2]
+    return f"{image.reference}{'' if has_tag else ':latest'}@{digest}"

@@ -1,0 +1,64 @@
+"""What people read who are refused or warned: within the limits of API servers."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+from lifecycle.admission.constants import MESSAGE_MAX, WARNING_MAX, WARNINGS_MAX
+from lifecycle.admission.types import ImageResult, Outcome, Review
+
+_CUT: Final = "…"
+
+
+def new_id() -> str:
+    """Return a number that nobody can guess, for the page of a decision."""
+    return secrets.token_hex(10)
+
+
+def message_of(outcome: Outcome, review: Review, address: str) -> str:
+    """Return why an object is refused: each image with its code and who can resolve it, then the page."""
+    place = f" in {outcome.environment}" if outcome.environment else ""
+    head = f"Gravingdock refused {review.kind or 'the object'}{place}: "
+    tail = f" {address}"
+    if len(review.annotation.strip()) and not outcome.breakglass and outcome.refused[0].where != "annotation":
+        tail = f" The break-glass annotation does not count.{tail}"
+    room = MESSAGE_MAX - len(head) - len(tail)
+    lines = [_line(result) for result in outcome.refused]
+    text = " ".join(lines)
+    if len(text) > room:
+        # Every image is named shortly, as far as there is room: the page has the rest.
+        text = _shortened("; ".join(_short_line(result) for result in outcome.refused), room)
+    return head + text + tail
+
+
+def warnings_of(outcome: Outcome, address: str) -> list[str]:
+    """Return one warning of at most WARNING_MAX characters for each image, and one with the page."""
+    shown = outcome.refused[: WARNINGS_MAX - 1]
+    lines = [_warning(result) for result in shown]
+    return [*lines, _shortened(f"Gravingdock: {address}", WARNING_MAX)]
+
+
+def _line(result: ImageResult) -> str:
+    return f"{result.where}, {result.reference}: {result.code}. {result.reason} {result.who}"
+
+
+def _short_line(result: ImageResult) -> str:
+    return f"{result.where}, {_middle(result.reference, 90)}: {result.code}"
+
+
+def _warning(result: ImageResult) -> str:
+    fixed = f"Gravingdock: {result.code}, {_middle(result.where, 40)}, "
+    return fixed + _middle(result.reference, WARNING_MAX - len(fixed))
+
+
+def _middle(text: str, limit: int) -> str:
+    """Return a text with its middle left out: the ends of a reference say the most."""
+    if len(text) <= limit:
+        return text
+    head = (limit - 1) // 2
+    return text[:head] + _CUT + text[len(text) - (limit - 1 - head) :]
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: max(limit - 1, 0)] + _CUT

@@ -1,0 +1,219 @@
+"""Reads what a snapshot contains, and the decisions that a user can see."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Exists, OuterRef, QuerySet
+
+from accounts.models import User
+from lifecycle.admission import snapshot
+from lifecycle.admission.models import AdmissionDebt, AdmissionDecision, AdmissionEpoch, AdmissionVerdict
+from lifecycle.authority.queries import teams_visible_to
+from lifecycle.clusters.models import Cluster, NamespaceBinding
+from lifecycle.clusters.queries import bindings_of, valid_secrets
+from lifecycle.core.image_names import parse_image_name
+from lifecycle.environments.models import Environment
+from lifecycle.policies.queries import effective_rules
+from lifecycle.policy.rulesets import Mode, Point
+from lifecycle.promotion.models import PromotionRequest
+from lifecycle.quarantine.models import Quarantine
+from lifecycle.quarantine.queries import covered_ids
+from lifecycle.quarantine.types import Cover
+from lifecycle.registry.models import IndexEntry, Registry
+
+_EPOCHS_BACK: Final = 2000  # a transaction that commits late has a lower number; this many are looked back
+_DEPTH_MAX: Final = 5  # indexes in indexes
+READ_AT_ONCE: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_DIGESTS: Final = "SELECT id, digest FROM lifecycle_image"
+_TAGS: Final = """
+SELECT r.registry_id, r.name, t.name, i.digest
+FROM lifecycle_tag t
+JOIN lifecycle_repository r ON r.id = t.repository_id
+JOIN lifecycle_image i ON i.id = t.image_id
+WHERE r.registry_id = ANY(%s)
+"""
+Standing = dict[int, dict[int, tuple[str, str]]]  # image id -> environment id -> (standing, reason)
+
+
+def epochs_since(seen: set[int]) -> set[int]:
+    """Return the numbers of recent changes; what is not in `seen` came since."""
+    last = max(seen, default=0)
+    return set(AdmissionEpoch.objects.filter(pk__gt=last - _EPOCHS_BACK).values_list("pk", flat=True))
+
+
+@transaction.atomic
+def snapshot_content(number: int) -> tuple[bytes, set[int]]:
+    """Return the content of the snapshot of now, and the changes that it includes. Everything is of one moment."""
+    with connection.cursor() as cursor:
+        cursor.execute(READ_AT_ONCE)
+    at = time.time()
+    seen = epochs_since(set())
+    hosts, registries = _hosts()
+    standing = standings()
+    quarantined = _quarantined()
+    content = snapshot.build(
+        number,
+        {"hosts": hosts, **_configuration()},
+        _digests(standing, quarantined),
+        _tags(registries),
+        written_at=at,
+    )
+    return content, seen
+
+
+def _hosts() -> tuple[dict[str, str], dict[int, str]]:
+    """Return {host as people write it: host of the registry}, and the host of each registry of ours by its id."""
+    hosts: dict[str, str] = {}
+    registries: dict[int, str] = {}
+    for row in Registry.objects.all():
+        if not row.is_ours:
+            continue
+        host = parse_image_name(f"{row.host}/x/y").host  # one name for Docker Hub
+        registries[row.pk] = host
+        hosts[host] = host
+        if row.is_managed:
+            hosts |= {urlsplit(url).netloc: host for url in (settings.REGISTRY_PUBLIC_URL, settings.REGISTRY_URL)}
+    return hosts, registries
+
+
+def _configuration() -> dict[str, Any]:
+    secrets = defaultdict(list)
+    for secret in valid_secrets("admission"):
+        until = secret.valid_until.timestamp() if secret.valid_until else None
+        secrets[secret.cluster_id].append([bytes(secret.sha256).hex(), until])
+    clusters, environments = {}, {}
+    for cluster in Cluster.objects.select_related("team"):
+        bindings = []
+        for row in bindings_of(cluster):
+            environments[str(row.environment_id)] = [row.environment.team.slug, row.environment.slug]
+            bindings.append([row.pattern, row.environment_id, row.mode, row.allowed_hosts])
+        clusters[cluster.slug] = {
+            "pk": cluster.pk,
+            "team": cluster.team.slug,
+            "mode": cluster.mode,
+            "tags": cluster.tags,
+            "unbound": cluster.unbound,
+            "subjects": cluster.breakglass_subjects,
+            "stale_after_s": cluster.stale_after_s,
+            "secrets": secrets[cluster.pk],
+            "bindings": bindings,
+        }
+    return {"clusters": clusters, "environments": environments}
+
+
+def bound_environments() -> QuerySet[Environment]:
+    """Return the environments that a cluster has namespaces for."""
+    return Environment.objects.filter(Exists(NamespaceBinding.objects.filter(environment=OuterRef("pk"))))
+
+
+def ruled_environments() -> set[int]:
+    """Return the ids of bound environments with a rule that enforces at admission."""
+    return {
+        environment.pk
+        for environment in bound_environments().select_related("team")
+        if any(
+            rule.mode(Point.ADMISSION) is Mode.ENFORCE for rule in effective_rules(environment.team, environment).rules
+        )
+    }
+
+
+def standings() -> Standing:
+    """Return how images stand in the bound environments: allowed, rejected, or refused by a rule.
+
+    An image came into an environment by a promotion that succeeded; so did the platforms of an index.
+    """
+    bound = bound_environments().values("pk")
+    found: Standing = defaultdict(dict)
+    requests = PromotionRequest.objects.filter(environment__in=bound, state__in=("succeeded", "rejected"))
+    rows = requests.order_by("pk").values_list("image_id", "environment_id", "state")
+    for image_id, environment_id, state in rows:
+        if state == "succeeded":
+            found[image_id][environment_id] = ("allowed", "")
+        elif environment_id not in found[image_id]:
+            found[image_id][environment_id] = ("rejected", "")
+    _judge(found)
+    _add_platforms(found)
+    return found
+
+
+def _judge(found: Standing) -> None:
+    """Take the verdicts of rules into account. An image without a verdict is not allowed where rules enforce."""
+    ruled = ruled_environments()
+    if not ruled:
+        return
+    verdicts = {
+        (image_id, environment_id): (is_allowed, reason)
+        for image_id, environment_id, is_allowed, reason in AdmissionVerdict.objects.filter(
+            environment__in=ruled
+        ).values_list("image_id", "environment_id", "is_allowed", "reason")
+    }
+    for image_id, places in found.items():
+        for environment_id, (standing, _) in list(places.items()):
+            if standing == "allowed" and environment_id in ruled:
+                is_allowed, reason = verdicts.get((image_id, environment_id), (False, "The rules were not judged yet."))
+                if not is_allowed:
+                    places[environment_id] = ("policy", reason)
+
+
+def _add_platforms(found: Standing) -> None:
+    """Give the platforms of each index its standing, unless they stand better by themselves."""
+    level = set(found)
+    for _ in range(_DEPTH_MAX):
+        entries = list(IndexEntry.objects.filter(index__in=level).values_list("index_id", "child_id")) if level else []
+        level = set()
+        for index_id, child_id in entries:
+            for environment_id, standing in found[index_id].items():
+                if found[child_id].get(environment_id, ("", ""))[0] != "allowed":
+                    found[child_id][environment_id] = standing
+                    level.add(child_id)
+
+
+def _quarantined() -> dict[int, str]:
+    """Return {image id: why it is quarantined} of all images that live quarantines cover."""
+    found: dict[int, str] = {}
+    for row in Quarantine.objects.filter(released_at=None).order_by("-pk"):
+        for image_id, is_direct in covered_ids(row).items():
+            found[image_id] = Cover(row.pk, row.reason, is_direct).words
+    return found
+
+
+def _digests(standing: Standing, quarantined: dict[int, str]) -> Iterator[tuple[bytes, bytes]]:
+    plain = orjson.dumps(["", {}])
+    with connection.cursor() as cursor:
+        cursor.execute(_DIGESTS)
+        rows = cursor.fetchall()
+    for image_id, digest in rows:
+        text = plain
+        if image_id in standing or image_id in quarantined:
+            places = {str(key): list(value) for key, value in standing.get(image_id, {}).items()}
+            text = orjson.dumps([quarantined.get(image_id, ""), places])
+        yield snapshot.key_of_digest(digest), text
+
+
+def _tags(registries: dict[int, str]) -> Iterator[tuple[bytes, bytes]]:
+    with connection.cursor() as cursor:
+        cursor.execute(_TAGS, [list(registries)])
+        rows = cursor.fetchall()
+    for registry_id, repository, tag, digest in rows:
+        place = f"{registries[registry_id]}/{repository}"
+        yield snapshot.key_of_tag(place, tag), snapshot.key_of_digest(digest)
+
+
+def decisions_visible_to(actor: User) -> QuerySet[AdmissionDecision]:
+    """Return the decisions of clusters and environments whose team `actor` can see."""
+    rows = AdmissionDecision.objects.select_related("cluster__team", "environment__team")
+    teams = teams_visible_to(actor)
+    return rows.filter(cluster__team__in=teams) | rows.filter(environment__team__in=teams)
+
+
+def open_debts(cluster: Cluster) -> QuerySet[AdmissionDebt]:
+    """Return the uses of break-glass in a cluster that nobody has reviewed, the oldest first."""
+    return AdmissionDebt.objects.filter(cluster=cluster, reviewed_at=None).order_by("pk")

@@ -1,0 +1,210 @@
+"""`/admission/<cluster>/<secret>`: a plain WSGI callable that answers from the snapshot. It needs no Django.
+
+Reads nothing but the snapshot that is mapped into memory, so that PostgreSQL, Redis and the rest of Gravingdock can be
+away. A thread swaps the snapshot and writes what was decided.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from lifecycle.admission import messages
+from lifecycle.admission.constants import BODY_MAX_BYTES
+from lifecycle.admission.judging import judge_review, pinned
+from lifecycle.admission.recording import Recorder
+from lifecycle.admission.reviews import parse_review
+from lifecycle.admission.snapshot import NAME, BadSnapshot, ClusterEntry, Snapshot, look_at
+from lifecycle.admission.types import BadReview, Outcome, Review
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+PREFIX: Final = "/admission/"
+_LOOK_EVERY_S: Final = 0.2
+_PARTS: Final = frozenset({2, 3})
+_NOT_FOUND: Final = b"Not found.\n"
+_CHUNK: Final = 64 * 1024
+
+
+class _Refused(Exception):
+    """An HTTP error: the review is not answered, and the webhook's failurePolicy decides."""
+
+    def __init__(self, status: str, text: bytes) -> None:
+        self.status = status
+        self.text = text
+
+
+class Application:
+    """Answers reviews from the newest whole snapshot in a folder."""
+
+    def __init__(self, folder: Path, public_url: str) -> None:
+        self.folder = folder
+        self.public_url = public_url.rstrip("/")
+        self.recorder = Recorder(folder)
+        self.problem = ""  # why the newest file is not used; "" when it is
+        self._seen: tuple[int, bytes] | None = None
+        self._snapshot: Snapshot | None = None
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self.look()
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The snapshot in use; None before the first."""
+        return self._snapshot
+
+    def look(self) -> None:
+        """Take up the file of the folder if it is another one. A broken file keeps the present snapshot."""
+        try:
+            seen, at = look_at(self.folder / NAME)
+        except OSError:
+            return
+        if seen == self._seen:
+            if self._snapshot is not None and not self.problem:
+                self._snapshot.written_at = at  # the writer renewed it
+            return
+        try:
+            self._snapshot, self.problem = Snapshot(self.folder / NAME), ""
+        except (BadSnapshot, OSError, ValueError, KeyError, TypeError) as error:
+            if not self.problem:
+                log("snapshot_refused", problem=str(error))
+            self.problem = str(error) or type(error).__name__
+        self._seen = seen
+
+    def tend(self) -> None:
+        """Swap snapshots and write decisions until the process ends. It runs in a thread of its own."""
+        stopped = threading.Event()
+        while not stopped.wait(_LOOK_EVERY_S):
+            try:
+                self.look()
+                self.recorder.flush()
+            except Exception as error:  # noqa: BLE001 -- the edge of the thread: it must go on
+                log("admission_thread", problem=repr(error)[:300])
+
+    def _start(self) -> None:
+        """Start the thread in the process that answers: servers fork after they have loaded this."""
+        with self._starting:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self.tend, name="admission", daemon=True)
+                self._thread.start()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        if self._thread is None:
+            self._start()
+        try:
+            content = self._answer(environ)
+        except _Refused as refused:
+            headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(refused.text)))]
+            if refused.status.startswith("405"):
+                headers.append(("Allow", "POST"))
+            start_response(refused.status, [*headers, *_SAFE_HEADERS])
+            return [refused.text]
+        start_response(
+            "200 OK",
+            [("Content-Type", "application/json"), ("Content-Length", str(len(content))), *_SAFE_HEADERS],
+        )
+        return [content]
+
+    def _answer(self, environ: WSGIEnvironment) -> bytes:
+        if environ["REQUEST_METHOD"] != "POST":
+            raise _Refused("405 Method Not Allowed", b"Send a POST.\n")
+        parts = environ.get("PATH_INFO", "")[len(PREFIX) :].rstrip("/").split("/")
+        is_mutating = len(parts) == max(_PARTS) and parts[2] == "mutate"
+        snapshot = self._snapshot
+        if snapshot is None:
+            raise _Refused("503 Service Unavailable", b"There is no snapshot yet.\n")
+        is_shaped = len(parts) == min(_PARTS) or is_mutating
+        cluster = snapshot.cluster_for(parts[0], parts[1]) if is_shaped else None
+        if cluster is None:
+            raise _Refused("404 Not Found", _NOT_FOUND)
+        body = _body(environ)
+        try:
+            review = parse_review(body)
+        except BadReview as error:
+            raise _Refused("400 Bad Request", f"{error}\n".encode()) from None
+        if is_mutating:
+            return self._mutation(snapshot, cluster, review)
+        return self._judgement(snapshot, cluster, review, str(environ.get("REMOTE_ADDR") or "")[:45])
+
+    def _judgement(self, snapshot: Snapshot, cluster: ClusterEntry, review: Review, address: str) -> bytes:
+        outcome = judge_review(snapshot, cluster, review)
+        answer: dict[str, Any] = {"uid": review.uid, "allowed": outcome.is_allowed}
+        if outcome.mode == "off" or not review.is_judged:
+            return _rendered(answer)
+        key = messages.new_id() if outcome.refused or outcome.opened else ""
+        if key:
+            self._explain(answer, outcome, review, key, snapshot.number)
+        if not review.is_dry_run and (outcome.images or outcome.refused):
+            self.recorder.keep(key, cluster.pk, review, outcome, number=snapshot.number, address=address)
+        return _rendered(answer)
+
+    def _explain(self, answer: dict[str, Any], outcome: Outcome, review: Review, key: str, number: int) -> None:
+        page = f"{self.public_url}/why/{key}/"
+        if not outcome.is_allowed:
+            text = messages.message_of(outcome, review, page)
+            answer["status"] = {"code": 403, "reason": "Forbidden", "message": text}
+        elif outcome.refused and outcome.mode == "warn":
+            answer["warnings"] = messages.warnings_of(outcome, page)
+        answer["auditAnnotations"] = {
+            "decision": key,
+            "mode": outcome.mode,
+            "code": (*outcome.refused, *outcome.opened)[0].code.value,
+            "snapshot": str(number),
+        }
+
+    def _mutation(self, snapshot: Snapshot, cluster: ClusterEntry, review: Review) -> bytes:
+        """Return a patch that names the images of a new Pod by the digests of their tags; unknown ones stay."""
+        answer: dict[str, Any] = {"uid": review.uid, "allowed": True}
+        binding = cluster.binding_for(review.namespace)
+        is_off = "off" in {cluster.mode, binding.mode if binding else ""}
+        if review.is_pod and review.operation == "CREATE" and review.images and not is_off:
+            changes = [(image.path, pinned(snapshot, image)) for image in review.images if image.path]
+            patch = [{"op": "replace", "path": path, "value": value} for path, value in changes if value]
+            if patch:
+                answer |= {"patchType": "JSONPatch", "patch": base64.b64encode(orjson.dumps(patch)).decode()}
+        return _rendered(answer)
+
+
+_SAFE_HEADERS: Final = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+
+
+def _rendered(response: dict[str, Any]) -> bytes:
+    return orjson.dumps(
+        {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response},
+        default=str,
+    )
+
+
+def _body(environ: WSGIEnvironment) -> bytes:
+    """Return the body; reads at most one byte more than BODY_MAX_BYTES."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    stream = environ["wsgi.input"]
+    if length:
+        if not length.isascii() or not length.isdigit():
+            raise _Refused("400 Bad Request", b"The Content-Length is not a number.\n")
+        if len(length) > len(str(BODY_MAX_BYTES)) or int(length) > BODY_MAX_BYTES:
+            raise _Refused("413 Content Too Large", b"The body is larger than 8 MiB.\n")
+        return bytes(stream.read(int(length)))
+    if not environ.get("wsgi.input_terminated"):
+        return b""
+    pieces, size = [], 0
+    while piece := stream.read(min(_CHUNK, BODY_MAX_BYTES + 1 - size)):
+        pieces.append(piece)
+        size += len(piece)
+        if size > BODY_MAX_BYTES:
+            raise _Refused("413 Content Too Large", b"The body is larger than 8 MiB.\n")
+    return b"".join(pieces)
+
+
+def log(event: str, **fields: str) -> None:
+    """Write one line of JSON to standard error, as the rest of Gravingdock logs; structlog is set up by Django only."""
+    sys.stderr.write(json.dumps({"event": event, **fields}) + "\n")

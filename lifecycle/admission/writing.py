@@ -1,0 +1,141 @@
+"""The process beside the servers: it writes the snapshot, judges rules, and loads decisions into the database."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q
+
+from lifecycle.admission import snapshot
+from lifecycle.admission.loading import load_spool, prune
+from lifecycle.admission.models import AdmissionEpoch, AdmissionVerdict
+from lifecycle.admission.queries import epochs_since, ruled_environments, snapshot_content
+from lifecycle.core import clock, locks
+from lifecycle.core.errors import LifecycleError
+from lifecycle.evidence.verdicts import judge
+from lifecycle.policy.rulesets import Mode, Point
+from lifecycle.promotion.models import PromotionRequest
+
+log = structlog.get_logger(__name__)
+
+_LOOK_EVERY_S: Final = 0.25
+_RENEW_EVERY_S: Final = 5.0
+_ANEW_EVERY_S: Final = 300.0  # secrets end, and a change could have been missed
+_LOAD_EVERY_S: Final = 1.0
+_JUDGE_EVERY_S: Final = 1.0
+_PRUNE_EVERY_S: Final = 3600.0
+_JUDGED_AT_ONCE: Final = 20  # verdicts of one round
+_JUDGED_FOR: Final = timedelta(minutes=1)  # findings, waivers and signatures change without an event for each image
+_EPOCHS_KEPT: Final = timedelta(minutes=10)
+
+
+class Writer:
+    """Writes the snapshot of one folder while it has the lock of this machine and folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._number = _last_number(folder)
+        self._seen: set[int] | None = None
+        self._next: dict[str, float] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set. Raises OperationalError or InterfaceError when the database is away.
+
+        Returns at once when another process on this machine writes the same folder.
+        """
+        with locks.alone(f"admission:{socket.gethostname()}:{self.folder}") as is_alone:
+            while is_alone and not stop.is_set():
+                self.step()
+                stop.wait(_LOOK_EVERY_S)
+
+    def step(self) -> None:
+        """Do what is due: write, renew, judge, load."""
+        if self._is_due("judge", _JUDGE_EVERY_S):
+            judge_due()
+        new = epochs_since(self._seen or set())
+        if self._seen is None or new - self._seen or self._is_due("anew", _ANEW_EVERY_S):
+            self.write()
+        elif self._is_due("renew", _RENEW_EVERY_S):
+            self._renew()
+        if self._is_due("load", _LOAD_EVERY_S):
+            load_spool(self.folder)
+        if self._is_due("prune", _PRUNE_EVERY_S):
+            AdmissionEpoch.objects.filter(at__lt=clock.now() - _EPOCHS_KEPT).delete()
+            prune()
+
+    def write(self) -> None:
+        """Write a new snapshot."""
+        started = time.monotonic()
+        content, self._seen = snapshot_content(self._number + 1)
+        snapshot.write(self.folder, content)
+        self._number += 1
+        self._next["anew"], self._next["renew"] = started + _ANEW_EVERY_S, started + _RENEW_EVERY_S
+        log.info(
+            "snapshot_written", number=self._number, size=len(content), seconds=round(time.monotonic() - started, 3)
+        )
+
+    def _renew(self) -> None:
+        try:
+            snapshot.renew(self.folder)
+        except OSError:  # somebody removed it
+            self.write()
+
+    def _is_due(self, what: str, every_s: float) -> bool:
+        now = time.monotonic()
+        if now < self._next.get(what, 0):
+            return False
+        self._next[what] = now + every_s
+        return True
+
+
+def _last_number(folder: Path) -> int:
+    try:
+        return snapshot.Snapshot(folder / snapshot.NAME).number
+    except (OSError, ValueError):
+        return 0
+
+
+def judge_due(limit: int = _JUDGED_AT_ONCE) -> int:
+    """Judge promoted images by the rules at admission: new ones and marked ones first; return how many."""
+    ruled = ruled_environments()
+    if not ruled:
+        return 0
+    verdicts = AdmissionVerdict.objects.filter(image=OuterRef("image"), environment=OuterRef("environment"))
+    fresh = verdicts.filter(judged_at__gt=clock.now() - _JUDGED_FOR, is_due=False)
+    requests = (
+        PromotionRequest.objects.filter(Q(state="succeeded"), ~Exists(fresh), environment__in=ruled)
+        .select_related("image", "repository__team", "environment__team")
+        .annotate(is_known=Exists(verdicts))
+        .order_by("is_known", "-pk")[:limit]
+    )
+    count = 0
+    for request in requests:
+        _judge(request)
+        count += 1
+    return count
+
+
+def _judge(request: PromotionRequest) -> None:
+    try:
+        verdict = judge(request.image, request.repository, request.environment, (Point.ADMISSION,))
+        blocking = [item for item in verdict.judged if item.blocks and item.mode is Mode.ENFORCE]
+        reason = f"{blocking[0].rule.words}: {blocking[0].outcome.summary}" if blocking else ""
+    except LifecycleError as error:  # what cannot be judged does not pass
+        reason = error.message
+    with transaction.atomic():
+        rows = AdmissionVerdict.objects.select_for_update()
+        before = rows.filter(image=request.image, environment=request.environment).first()
+        AdmissionVerdict.objects.update_or_create(
+            image=request.image,
+            environment=request.environment,
+            defaults={"is_allowed": not reason, "reason": reason[:300], "judged_at": clock.now(), "is_due": False},
+        )
+        if before is None or (before.is_allowed, before.reason) != (not reason, reason[:300]):
+            AdmissionEpoch.objects.create()

@@ -1,0 +1,256 @@
+"""From rows to answers: what promotions, quarantines, tags, rules and clusters make of a review."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from django.db import connection
+
+from lifecycle.admission import writing
+from lifecycle.admission.loading import load_spool
+from lifecycle.admission.models import (
+    AdmissionCount,
+    AdmissionDebt,
+    AdmissionDecision,
+    AdmissionEpoch,
+    AdmissionVerdict,
+)
+from lifecycle.admission.queries import snapshot_content
+from lifecycle.admission.server import Application
+from lifecycle.admission.writing import Writer, judge_due
+from lifecycle.clusters import services as clusters
+from lifecycle.clusters.types import BindingWish
+from lifecycle.core import clock
+from lifecycle.policies.types import Scope
+from lifecycle.promotion.models import PromotionRequest
+from lifecycle.quarantine import services as quarantines
+from lifecycle.registry.models import IndexEntry
+from tests.factories import dock as rows
+from tests.factories.people import person
+from tests.factories.policies import rule, save
+from tests.factories.reviews import pod, review, send
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def owner(dock):
+    return person("boss", dock.team, "owner")
+
+
+@pytest.fixture
+def secret(dock, owner):
+    clusters.create_cluster(dock.team, "north", actor=owner, mode="enforce", unbound="deny")
+    clusters.set_bindings("north", [BindingWish("dev", "dev"), BindingWish("staging", "staging")], actor=owner)
+    return clusters.create_secret("north", "admission", actor=owner)[1]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder of a writer whose snapshot transaction fits into the transaction of a test."""
+    monkeypatch.setattr("lifecycle.admission.queries.READ_AT_ONCE", "SELECT 1")
+    return tmp_path
+
+
+def promote(dock, image, environment, state="succeeded"):
+    return PromotionRequest.objects.create(
+        image=image, repository=dock.repository, environment=environment, tag="1.0", state=state, reason="x",
+        requested_by=dock.requester, approve_by=clock.now(), finished_at=clock.now(),
+    )  # fmt: skip
+
+
+class Asking:
+    """A writer and a server of one folder."""
+
+    def __init__(self, folder, secret):
+        self.writer, self.secret = Writer(folder), secret
+        self.writer.write()
+        self.application = Application(folder, "https://g.example")
+
+    def code(self, reference, namespace="staging", **more):
+        self.writer.step()
+        self.application.look()
+        answer = send(
+            self.application, review(pod(reference), namespace=namespace, **more), f"/admission/north/{self.secret}"
+        )[1]
+        return answer.get("auditAnnotations", {}).get("code", "allowed")
+
+
+def at(name):
+    """Return an image of the managed registry by digest."""
+    return f"{rows.registry().host}/shop/api@{rows.sha(name)}"
+
+
+def test_promotions_decide(dock, secret, folder):
+    good, index = rows.image("good"), rows.index("both")
+    child, other = rows.image("child"), rows.image("other")
+    for position, platform in enumerate((child, other)):
+        IndexEntry.objects.create(index=index, child=platform, position=position, platform=f"linux/{position}")
+    for what in (good, index, child):
+        rows.push(dock.repository, what, what.digest[7:12])
+    promote(dock, good, dock.staging)
+    promote(dock, index, dock.staging)
+    promote(dock, rows.image("refused"), dock.staging, state="rejected")
+    again = rows.image("refused first")
+    promote(dock, again, dock.staging, state="rejected")
+    promote(dock, again, dock.staging)
+    promote(dock, rows.image("failed"), dock.staging, state="failed")
+    ask, host = Asking(folder, secret), rows.registry().host
+    found = {
+        name: ask.code(at(name))
+        for name in ("good", "both", "child", "other", "refused", "refused first", "failed", "x")
+    }
+    assert found == {
+        "good": "allowed", "both": "allowed", "child": "allowed", "other": "allowed", "refused": "rejected",
+        "refused first": "allowed", "failed": "not_promoted", "x": "unknown_digest",
+    }  # fmt: skip
+    assert ask.code(at("good"), namespace="dev") == "not_promoted"
+    assert ask.code(at("good"), namespace="other") == "no_environment"
+    assert ask.code(f"{host}/shop/api:{good.digest[7:12]}") == "allowed"
+    assert ask.code(f"{host}/shop/api:nope") == "unknown_tag"
+
+
+def test_quarantine_of_a_base_closes_what_is_built_on_it(dock, secret, folder, owner):
+    base, app = rows.image("base"), rows.image("app")
+    rows.derive(base, app)
+    rows.push(dock.repository, base, "base")
+    promote(dock, app, dock.staging)
+    ask = Asking(folder, secret)
+    assert ask.code(at("app")) == "allowed"
+    row = quarantines.quarantine(base.digest, actor=owner, reason="backdoor")
+    assert ask.code(at("app")) == "quarantined"
+    quarantines.request_release(row.pk, actor=owner, reason="false alarm")
+    quarantines.release(row.pk, actor=person("other-guard", dock.team, "security"))
+    assert ask.code(at("app")) == "allowed"
+
+
+def test_rules_at_admission_decide(dock, secret, folder):
+    good = rows.image("good")
+    rows.push(dock.repository, good, "good")
+    promote(dock, good, dock.staging)
+    ask = Asking(folder, secret)
+    assert ask.code(at("good")) == "allowed"
+    save(Scope(dock.team, dock.staging), rule("scanned", "sbom", modes={"admission": "enforce"}))
+    assert judge_due() == 1
+    assert ask.code(at("good")) == "policy"
+    verdict = AdmissionVerdict.objects.get()
+    assert (verdict.is_allowed, bool(verdict.reason)) == (False, True)
+    assert judge_due() == 0
+    save(Scope(dock.team, dock.staging), rule("scanned", "sbom", modes={"admission": "observe"}))
+    assert ask.code(at("good")) == "allowed"
+
+
+def test_image_without_verdict_is_not_allowed_where_rules_enforce(dock, secret, folder):
+    good = rows.image("good")
+    rows.push(dock.repository, good, "good")
+    promote(dock, good, dock.staging)
+    save(Scope(dock.team, dock.staging), rule("scanned", "sbom", modes={"admission": "enforce"}))
+    content, _ = snapshot_content(1)
+    assert b"The rules were not judged yet." in content
+
+
+def test_changes_are_noted_in_their_transaction(dock, secret, owner):
+    AdmissionEpoch.objects.all().delete()
+    clusters.change_cluster("north", actor=owner, mode="warn")
+    assert AdmissionEpoch.objects.exists()
+    AdmissionEpoch.objects.all().delete()
+    quarantines.quarantine(dock.image.digest, actor=owner, reason="bad")
+    assert AdmissionEpoch.objects.exists()
+
+
+def test_decisions_are_loaded_once(dock, secret, folder):
+    rows.push(dock.repository, rows.image("known"), "known")
+    ask = Asking(folder, secret)
+    ask.code(at("known"))
+    ask.code(at("known"))
+    path = ask.application.recorder.flush(now=1e12)
+    content = path.read_bytes()
+    assert load_spool(folder) == 1
+    path.write_bytes(content)  # the process ended before it deleted the file
+    load_spool(folder)
+    assert [row.code for row in AdmissionDecision.objects.all()] == ["not_promoted", "not_promoted"]
+    assert list((folder / "spool").iterdir()) == []
+
+
+def test_allowed_ones_are_counted_by_workload_and_minute(dock, secret, folder):
+    promote(dock, rows.image("good"), dock.staging)
+    ask = Asking(folder, secret)
+    for _ in range(3):
+        ask.code(at("good"))
+    ask.application.recorder.flush(now=1e12)
+    load_spool(folder)
+    assert {(row.workload, row.code) for row in AdmissionCount.objects.all()} == {("Pod staging/web-1", "")}
+    assert sum(row.count for row in AdmissionCount.objects.all()) == 3
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"decision": {}}\n', b'{"decision": 7}\n', b"\xff\n"])
+def test_bad_file_is_put_aside(db, tmp_path, content):
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "1.jsonl").write_bytes(content)
+    load_spool(tmp_path)
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == ["1.bad"]
+
+
+def test_one_debt_for_a_workload_and_its_images(dock, secret, folder, owner):
+    clusters.change_cluster("north", actor=owner, breakglass_subjects=["user:kim"])
+    rows.push(dock.repository, rows.image("known"), "known")
+    ask = Asking(folder, secret)
+    reason = {"gravingdock.io/break-glass": "INC-7: shop is down"}
+    application, path = ask.application, f"/admission/north/{secret}"
+    for reference in (at("known"), at("known"), at("never")):
+        given = review(pod(reference, annotations=reason), namespace="staging", userInfo={"username": "kim"})
+        assert send(application, given, path)[1]["allowed"] is True
+    application.recorder.flush(now=1e12)
+    load_spool(folder)
+    debts = AdmissionDebt.objects.order_by("pk")
+    assert [(row.digests, row.count, row.user_name) for row in debts] == [
+        ([rows.sha("known")], 2, "kim"),
+        ([rows.sha("never")], 1, "kim"),
+    ]
+    assert (debts[0].due_at - debts[0].opened_at).total_seconds() == 86_400
+
+
+@pytest.mark.django_db(transaction=True)
+def test_writer_follows_a_change_within_two_seconds(dock, secret, tmp_path, owner):
+    stop = threading.Event()
+
+    def work():
+        try:
+            Writer(tmp_path).run(stop)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        application = Application(tmp_path, "https://g.example")
+        _until(lambda: application.look() or application.snapshot)
+        second = Writer(tmp_path)
+        second.run(stop)  # returns at once: another writer has the lock
+        started = time.monotonic()
+        clusters.change_cluster("north", actor=owner, mode="warn")
+        _until(lambda: application.look() or application.snapshot.clusters["north"].mode == "warn")
+        assert time.monotonic() - started < 2
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _until(check):
+    deadline = time.monotonic() + 10
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_writer_renews_its_time(dock, secret, folder, monkeypatch):
+    writer = Writer(folder)
+    writer.write()
+    number = Application(folder, "https://g.example").snapshot.number
+    monkeypatch.setattr(writing, "_RENEW_EVERY_S", 0)
+    writer._next["renew"] = 0
+    (folder / "snapshot").unlink()
+    writer.step()
+    assert Application(folder, "https://g.example").snapshot.number == number + 1

@@ -1,0 +1,171 @@
+"""The WSGI callable: addresses, bodies, answers and records."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from lifecycle.admission import recording, snapshot
+from lifecycle.admission.constants import ANNOTATION, BODY_MAX_BYTES
+from lifecycle.admission.recording import Recorder
+from lifecycle.admission.server import Application
+from tests.factories.reviews import HOST, SECRET, content, image, pod, review, send, sha
+
+PATH = f"/admission/north/{SECRET}"
+
+
+@pytest.fixture
+def application(tmp_path):
+    snapshot.write(tmp_path, content())
+    return Application(tmp_path, "https://g.example")
+
+
+def records(application):
+    path = application.recorder.flush(now=1e12)
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path else []
+
+
+def test_allowed_and_refused(application):
+    assert send(application, review(pod(image("good")))) == ("200 OK", {"uid": "uid-1", "allowed": True})
+    status, answer = send(application, review(pod(image("known"))))
+    assert (status, answer["allowed"], answer["status"]["code"]) == ("200 OK", False, 403)
+    key = answer["auditAnnotations"]["decision"]
+    assert f"https://g.example/why/{key}/" in answer["status"]["message"]
+    allowed, refused = records(application)[::-1]
+    assert allowed["count"][:4] == [1, "prod", "Pod", "web-1"]
+    row = refused["decision"]
+    assert {name: row[name] for name in ("key", "code", "result", "user_name", "address")} == {
+        "key": key, "code": "not_promoted", "result": "refused", "user_name": "alice", "address": "10.0.0.1",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+def test_only_post(application, method):
+    assert send(application, b"", method=method)[0].startswith("405")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/admission/", "/admission/north", "/admission/north/", "/admission/north/wrong", f"/admission/south/{SECRET}",
+        f"/admission/absent/{SECRET}", f"{PATH}/other", f"{PATH}/mutate/x", f"/admission//{SECRET}",
+        "/admission/north/\udcff",
+    ],
+)  # fmt: skip
+def test_wrong_address_is_not_found_with_equal_bytes(application, path):
+    assert send(application, review(pod(image("good"))), path) == ("404 Not Found", "Not found.\n")
+    assert records(application) == []
+
+
+def test_bodies(application):
+    assert send(application, b"{")[0].startswith("400")
+    assert send(application, b"x", CONTENT_LENGTH=str(BODY_MAX_BYTES + 1))[0].startswith("413")
+    assert send(application, b"x", CONTENT_LENGTH="9" * 30)[0].startswith("413")
+    assert send(application, b"x", CONTENT_LENGTH="-1")[0].startswith("400")
+    assert send(application, b"x", CONTENT_LENGTH="1e3")[0].startswith("400")
+    body = json.dumps(review(pod(image("good")))).encode()
+    chunked = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True, "wsgi.input": io.BytesIO(body)}
+    assert send(application, b"", **chunked)[1]["allowed"] is True
+    big = {**chunked, "wsgi.input": io.BytesIO(b" " * (BODY_MAX_BYTES + 1))}
+    assert send(application, b"", **big)[0].startswith("413")
+    assert send(application, b"", CONTENT_LENGTH="")[0].startswith("400")
+
+
+def test_without_snapshot_nothing_is_answered(tmp_path):
+    assert send(Application(tmp_path, "https://g.example"), review(pod(image("good"))))[0].startswith("503")
+
+
+def test_dry_run_is_answered_and_not_recorded(application):
+    assert send(application, review(pod(image("known")), dryRun=True))[1]["allowed"] is False
+    assert records(application) == []
+
+
+def test_off_records_nothing_and_warn_warns(application):
+    assert send(application, review(pod(image("known")), namespace="off"))[1] == {"uid": "uid-1", "allowed": True}
+    assert records(application) == []
+    answer = send(application, review(pod(image("known")), namespace="lab"))[1]
+    assert (answer["allowed"], len(answer["warnings"])) == (True, 2)
+    assert "not_promoted" in answer["warnings"][0]
+    observed = send(application, review(pod(image("known")), namespace="prod-observed"))[1]
+    assert ("warnings" in observed, observed["allowed"]) == (False, True)
+    assert [row["decision"]["result"] for row in records(application)] == ["would_refuse", "would_refuse"]
+
+
+def test_breakglass_is_recorded_with_its_reason(application):
+    given = pod(image("known"), annotations={ANNOTATION: "INC-7: shop is down"})
+    assert send(application, review(given, userInfo={"username": "kim"}))[1]["allowed"] is True
+    (row,) = records(application)
+    assert (row["decision"]["result"], row["decision"]["breakglass"]) == ("broke_glass", "INC-7: shop is down")
+
+
+def test_mutate_pins_tags_of_pods_only(application):
+    given = pod(f"{HOST}/shop/api:good", f"{HOST}/shop/api:nope", image("bad"), "quay.io/x:1")
+    given["spec"]["volumes"] = [{"name": "v", "image": {"reference": f"{HOST}/shop/api:known"}}]
+    answer = send(application, review(given), f"{PATH}/mutate")[1]
+    assert (answer["allowed"], answer["patchType"]) == (True, "JSONPatch")
+    assert json.loads(base64.b64decode(answer["patch"])) == [
+        {"op": "replace", "path": "/spec/containers/0/image", "value": f"{HOST}/shop/api:good@{sha('good')}"},
+        {"op": "replace", "path": "/spec/volumes/0/image/reference", "value": f"{HOST}/shop/api:known@{sha('known')}"},
+    ]
+    deployed = {"spec": {"template": pod(f"{HOST}/shop/api:good")}}
+    for other in (
+        review(deployed, group="apps", kind="Deployment"),
+        review(given, namespace="off"),
+        review(given, operation="UPDATE"),
+        review(None),
+    ):
+        assert send(application, other, f"{PATH}/mutate")[1] == {"uid": "uid-1", "allowed": True}
+    assert records(application) == []
+
+
+def test_many_equal_refusals_are_counted(application):
+    for _ in range(150):
+        send(application, review(pod(image("known"))))
+    rows = records(application)
+    assert len([row for row in rows if "decision" in row]) == 100
+    assert [row["count"][-2:] for row in rows if "count" in row] == [["not_promoted", 50]]
+
+
+def test_full_spool_drops_the_oldest_and_counts_them(tmp_path, monkeypatch):
+    application = Application(tmp_path, "https://g.example")
+    snapshot.write(tmp_path, content())
+    application.look()
+    monkeypatch.setattr(recording, "SPOOL_MAX_BYTES", 2500)
+    names = []
+    for _ in range(5):
+        send(application, review(pod(image("known"))))
+        names.append(application.recorder.flush(now=1e12 + 100 * len(names)).name)
+    left = sorted(path.name for path in (tmp_path / "spool").iterdir())
+    assert left == names[-len(left) :]
+    assert 0 < len(left) < 5
+    send(application, review(pod(image("known"))))
+    assert {"dropped": 1} in records(application) or any(
+        b"dropped" in path.read_bytes() for path in (tmp_path / "spool").iterdir()
+    )
+
+
+def test_full_disk_loses_records_and_no_answer(tmp_path):
+    recorder = Recorder(tmp_path / "absent" / "\0")
+    snapshot.write(tmp_path, content())
+    application = Application(tmp_path, "https://g.example")
+    (tmp_path / "spool").write_text("a file where the folder should be")
+    assert send(application, review(pod(image("known"))))[1]["allowed"] is False
+    assert application.recorder.flush() is None
+    assert recorder.flush() is None
+
+
+def test_answering_needs_no_django():
+    code = (
+        "import sys; import lifecycle.admission.server; "
+        "print([name for name in ('django', 'structlog', 'httpx', 'psycopg2') if name in sys.modules])"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
