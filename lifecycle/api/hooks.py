@@ -38,7 +38,7 @@ def registry_hook(request: HttpRequest, name: str) -> HttpResponse:
     is_ours = hmac.compare_digest(given, expected)
     if not is_ours or name != MANAGED_NAME:
         return _answer(401)
-    body = _body(request)
+    body = read_body(request, HOOK_BODY_MAX_BYTES)
     if body is None:
         return _answer(413)
     try:
@@ -50,21 +50,21 @@ def registry_hook(request: HttpRequest, name: str) -> HttpResponse:
     return _answer(202)
 
 
-def _body(request: HttpRequest) -> bytes | None:
-    """Return the body, or None when it is too long. Reads at most one byte more than HOOK_BODY_MAX_BYTES."""
+def read_body(request: HttpRequest, limit: int) -> bytes | None:
+    """Return the body, or None when it has more than `limit` bytes. Reads at most one byte more than these."""
     length = request.META.get("CONTENT_LENGTH") or ""
     if length:
-        if not length.isascii() or not length.isdigit() or int(length) > HOOK_BODY_MAX_BYTES:
+        if not length.isascii() or not length.isdigit() or int(length) > limit:
             return None
         return request.read(int(length))
     if not request.META.get("wsgi.input_terminated"):
         return b""
     pieces, size = [], 0
     stream = request.META["wsgi.input"]  # chunked body: Django's own stream would be empty
-    while piece := stream.read(HOOK_BODY_MAX_BYTES + 1 - size):
+    while piece := stream.read(limit + 1 - size):
         pieces.append(piece)
         size += len(piece)
-        if size > HOOK_BODY_MAX_BYTES:
+        if size > limit:
             return None
     return b"".join(pieces)
 

@@ -7,8 +7,8 @@ from lifecycle.core import clock
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.schedule import every
-from lifecycle.runtime import drift, services
-from lifecycle.runtime.kinds import DRIFT, REPORT
+from lifecycle.runtime import drift, events, services
+from lifecycle.runtime.kinds import DRIFT, EVENTS, REPORT
 
 
 @handler(REPORT)
@@ -29,9 +29,30 @@ def compare(run: JobRun) -> None:
     run.log(f"{len(new)} new alerts, {closed} closed, {matched} containers matched to images.")
 
 
+@handler(EVENTS)
+def fold(run: JobRun) -> None:
+    """Fold events into alerts. Safe to run twice: a folded event is gone."""
+    count = new = 0
+    while True:
+        with run.fenced():
+            done, alerts = events.fold_some(clock.now())
+        count, new = count + done, new + len(alerts)
+        if not done:
+            break
+    run.log(f"{count} events, {new} new alerts.")
+
+
+@every(5, "events")
+def fold_again() -> None:
+    """Queue the job for events whose wake-up was lost."""
+    if events.is_pending():
+        events.queue()
+
+
 @every(30, "drift")
 def look_again() -> None:
     """Queue a comparison: a quarantine, a promotion or a moved tag changes what is right without a report."""
+    events.tell_untold(clock.now())
     if drift.is_due():
         jobs.queue(DRIFT, subject_id=0, actor=system_user(), dedupe_key="sweep")
 
@@ -40,3 +61,4 @@ def look_again() -> None:
 def tidy() -> None:
     """Delete what is too old to be asked for."""
     services.tidy(clock.now())
+    events.tidy(clock.now())

@@ -29,6 +29,15 @@ REPORT: Final = register(
         is_retried_forever=True,
     )
 )
+EVENTS: Final = register(
+    Kind(
+        "events",
+        queue="ingest",
+        label="Fold events of clusters into alerts",
+        why_not_cancelled="This job cannot be cancelled, because teams would not be told of the events.",
+        is_retried_forever=True,
+    )
+)
 DRIFT: Final = register(
     Kind(
         "drift",

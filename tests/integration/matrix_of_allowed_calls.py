@@ -86,6 +86,8 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST accounts/sign-out/": ("viewer", {}),
     "POST theme/": ("nobody", {"theme": "dark"}),
     "POST hooks/registry/<str:name>": ("registry", {"events": []}),
+    "POST hooks/falco/{cluster}/{secret}": ("registry", {"rule": "a shell"}),
+    "POST hooks/events/{cluster}": ("sender", {"specversion": "1.0", "id": "1", "source": "s", "type": "t"}),
     "PUT api/v1/repositories/{repository}/recipe/": ("owner", {"containerfile": "FROM scratch"}),
     "PUT api/v1/repositories/{repository}/protected-tags/": ("owner", {"patterns": ["1.*"]}),
     "POST api/v1/repositories/{repository}/watches/": ("requester", {"tag": "1.0"}),

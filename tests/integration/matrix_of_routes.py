@@ -20,6 +20,8 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "accounts/password/change/": (OUT, IN, IN),
     "accounts/sign-out/": (IN, IN, IN),  # leads on; only a POST signs out
     "hooks/registry/<str:name>": (POST_ONLY, POST_ONLY, POST_ONLY),
+    "hooks/falco/{cluster}/{secret}": (POST_ONLY, POST_ONLY, POST_ONLY),
+    "hooks/events/{cluster}": (POST_ONLY, POST_ONLY, POST_ONLY),
     "api/v1/schema/": (OUT, IN, IN),
     "api/v1/me/": (OUT, IN, IN),
     "api/v1/images/": (OUT, IN, IN),

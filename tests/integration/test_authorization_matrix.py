@@ -25,7 +25,8 @@ from lifecycle.alerts.models import Alert
 from lifecycle.audit import services as audit
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
-from lifecycle.clusters.models import Cluster
+from lifecycle.clusters.models import Cluster, ClusterSecret
+from lifecycle.clusters.queries import hash_of
 from lifecycle.core import clock
 from lifecycle.environments.models import Environment, Hold, PromotionWindow
 from lifecycle.inventory.models import Reporter, RuntimeReport
@@ -64,6 +65,7 @@ from tests.integration.matrix_of_calls import (
 )
 from tests.integration.matrix_of_routes import HIDDEN, IN, MATRIX, OUT, POST_ONLY, REFUSED
 
+SECRET: Final = "gdc_ale_of-these-tests"
 ROLES: Final = ("owner", "approver", "deployer", "requester")
 
 
@@ -184,6 +186,7 @@ def make_estate(dock):
         last_at=clock.now(), repository_ids=[dock.repository.pk], image_counts=[1], images=1,
     )  # fmt: skip
     north = Cluster.objects.create(slug="north", team=dock.team, created_by=dock.owner)
+    ClusterSecret.objects.create(cluster=north, kind="alerts", sha256=hash_of(SECRET), created_by=dock.owner)
     host = Reporter.objects.create(
         cluster=north, name="host", boot="b", sequence=1, first_at=clock.now(), seen_at=clock.now()
     )
@@ -258,6 +261,7 @@ def address(pattern, dock, request_):
         "fix": "0" * 16,
         "alert": Alert.objects.values_list("pk", flat=True).first(),
         "cluster": "north",
+        "secret": SECRET,
         "report": "r-1",
         "quarantine": Quarantine.objects.values_list("pk", flat=True).first(),
         "vex_statement": VexStatement.objects.filter(document=None).values_list("pk", flat=True).first(),
@@ -379,6 +383,7 @@ def principals(dock, people):
     ]:
         people[name] = Client()
         people[name].force_login(user, backend=BACKEND)
+    people["sender"] = Client(headers={"Authorization": f"Bearer {SECRET}"})
     people["registry"] = Client(headers={"Authorization": f"Bearer {settings.REGISTRY_HOOK_SECRET}"})
     return people
 
@@ -499,6 +504,8 @@ def test_somebody_with_the_right_role_may(call, principals, dock, request_):
     method = call.partition(" ")[0].lower()
     if method == "get":
         answer = client.get(where)
+    elif who == "sender":
+        answer = client.post(where, body, content_type="application/cloudevents+json")
     elif "/api/v1/" in where or who == "registry":
         answer = getattr(client, method)(where, body, content_type="application/json", headers=version(where))
     else:

@@ -1,0 +1,86 @@
+"""The endpoints for events from clusters: Falco, and CloudEvents."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import orjson
+import structlog
+from django.contrib.auth.decorators import login_not_required
+from django.db import DatabaseError, InterfaceError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from lifecycle.api.hooks import read_body
+from lifecycle.clusters.models import Cluster, ClusterSecret
+from lifecycle.clusters.queries import cluster_with_secret
+from lifecycle.core.errors import LifecycleError
+from lifecycle.runtime import events
+from lifecycle.runtime.cloud_events import read_cloud_events
+from lifecycle.runtime.falco import read_falco
+
+log = structlog.get_logger(__name__)
+
+BODY_MAX_BYTES: Final = 1024 * 1024
+_SCHEME: Final = "Bearer "
+
+
+@csrf_exempt  # Falco has no cookie
+@login_not_required  # the secret of the cluster is checked first
+def falco_hook(request: HttpRequest, source: str, secret: str) -> HttpResponse:
+    """Store an event of Falco or falcosidekick and return 202. `source` is the name of the cluster.
+
+    Falco can send no header, so that the secret (kind `alerts`) is in the address. Returns 401 before the body is read,
+    413 over 1 MiB, 400 for what is no event, and 503 when it could not be stored.
+    """
+    return _take(request, source, secret, is_falco=True)
+
+
+@csrf_exempt  # machines have no cookie
+@login_not_required  # the bearer token, a secret of the cluster, is checked first
+def events_hook(request: HttpRequest, source: str) -> HttpResponse:
+    """Store CloudEvents and return 202: structured, batched or binary. The bearer token is a secret `alerts`."""
+    given = request.headers.get("Authorization", "")
+    secret = given[len(_SCHEME) :].strip() if given.startswith(_SCHEME) else ""
+    return _take(request, source, secret, is_falco=False)
+
+
+def _take(request: HttpRequest, source: str, secret: str, *, is_falco: bool) -> HttpResponse:
+    if request.method != "POST":  # not by the decorator, which logs the address with the secret
+        answer = _answer(405, "Send a POST.")
+        answer["Allow"] = "POST"
+        return answer
+    try:
+        cluster: Cluster | None = cluster_with_secret(source, secret, ClusterSecret.Kind.ALERTS) if secret else None
+        if cluster is None:
+            return _answer(401, "Wrong source or secret.")
+        body = read_body(request, BODY_MAX_BYTES)
+        if body is None:
+            return _answer(413, "An event has at most 1 MiB.")
+        if is_falco:
+            found = [read_falco(_json(body))]
+        else:
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            found = read_cloud_events(request.headers.get("Content-Type", ""), headers, body)
+        events.take(cluster, found)
+    except LifecycleError as error:
+        return _answer(error.http_status, error.message)
+    except (DatabaseError, InterfaceError) as error:
+        log.warning("event_not_stored", error=type(error).__name__)
+        return _answer(503, "Not stored. Send it again.")
+    return _answer(202, "")
+
+
+def _json(body: bytes) -> object:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None  # the reader refuses it
+
+
+def _answer(status: int, detail: str) -> HttpResponse:
+    answer = JsonResponse({"status": status, "detail": detail} if detail else {}, status=status)
+    answer["Cache-Control"] = "no-store"
+    # Django logs the address of each refused request, and here it has the secret.
+    answer._has_been_logged = True  # type: ignore[attr-defined]  # as django.utils.log.log_response does
+    return answer

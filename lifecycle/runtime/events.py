@@ -1,0 +1,309 @@
+"""Events from clusters: taken at once, and folded into alerts by a job.
+
+One act of an attacker can make a hundred events, and a broken rule ten thousand. Equal events are one alert with a
+count. Beyond 200 new alerts a minute, those of a cluster become one alert `flood`; critical ones never do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import orjson
+from django.db import connection
+from django.db.models import F, Q
+
+from accounts.queries import system_user
+from lifecycle.alerts.models import Alert
+from lifecycle.alerts.raising import close, raise_alerts
+from lifecycle.alerts.telling import tell_teams
+from lifecycle.alerts.types import Cause, register
+from lifecycle.clusters.models import Cluster
+from lifecycle.core import clock, locks
+from lifecycle.core.severities import CRITICAL, HIGH, SEVERITIES
+from lifecycle.inventory.models import RunningContainer
+from lifecycle.jobs import services as jobs
+from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
+from lifecycle.runtime.kinds import EVENTS
+from lifecycle.runtime.models import RuntimeEvent
+from lifecycle.runtime.resolving import image_name, repositories_called
+from lifecycle.runtime.times import read_time
+from lifecycle.runtime.types import SeenEvent
+
+NEW_MAX: Final = 200  # new alerts of a cluster in a minute; more are one flood
+MINUTE: Final = timedelta(minutes=1)
+KEEP_IDS: Final = timedelta(hours=24)  # so long, an event with the same id is the same event
+QUIET_FOR: Final = timedelta(days=30)  # an alert without an event for so long closes
+QUIET: Final = "No such event for 30 days."
+TOLD_MAX: Final = 5000
+_LOCK: Final = 0x65766E74  # "evnt"
+_BATCH: Final = 2000
+_RULES_SHOWN: Final = 5
+_CONTAINERS_MAX: Final = 20_000
+
+
+def _nothing_persists(alerts: Sequence[Any]) -> Mapping[int, Cause]:
+    return {}  # an event happened once: when a person resolved its alert, only another one opens a new alert
+
+
+FALCO: Final = register(
+    "falco", "Falco event", "Falco saw something in a cluster of the team.", causes_now=_nothing_persists
+)
+EVENT: Final = register(
+    "event", "Event", "Another system sent a CloudEvent about something that runs.", causes_now=_nothing_persists
+)
+FLOOD: Final = register(
+    "flood", "Flood of events", f"More than {NEW_MAX} different events a minute came from one cluster.",
+    causes_now=_nothing_persists,
+)  # fmt: skip
+KINDS: Final = (FALCO.name, EVENT.name, FLOOD.name)
+
+_TAKE: Final = """
+INSERT INTO lifecycle_runtimeevent (cluster_id, kind, event_id, event, received_at)
+SELECT %s, kind, event_id, event, %s FROM unnest(%s::text[], %s::text[], %s::jsonb[]) AS given(kind, event_id, event)
+ON CONFLICT DO NOTHING
+"""
+
+
+class _Wake:
+    """When this process last queued the job. The schedule queues it too, so that a lost wake-up does no harm."""
+
+    at: datetime | None = None
+
+
+def take(cluster: Cluster, events: Sequence[SeenEvent]) -> None:
+    """Store events of a cluster. One that came in the last day, by its id, is the same event."""
+    now = clock.now()
+    names = [hashlib.sha256(event.event_id.encode()).hexdigest() if event.event_id else "" for event in events]
+    with connection.cursor() as cursor:
+        documents = [orjson.dumps(asdict(event)).decode() for event in events]
+        cursor.execute(_TAKE, [cluster.pk, now, [event.kind for event in events], names, documents])
+    if _Wake.at is None or not timedelta() <= now - _Wake.at < timedelta(seconds=1):
+        _Wake.at = now
+        queue()
+
+
+def queue() -> None:
+    """Queue the job that folds events."""
+    jobs.queue(EVENTS, subject_id=0, actor=system_user(), dedupe_key="fold")
+
+
+def is_pending() -> bool:
+    """Return whether events wait."""
+    return RuntimeEvent.objects.filter(event__isnull=False).exists()
+
+
+def fold_some(now: datetime) -> tuple[int, list[Alert]]:
+    """Fold up to 2,000 waiting events, in the caller's transaction; return their number and the new alerts."""
+    locks.wait_for(_LOCK)
+    rows = list(
+        RuntimeEvent.objects.filter(event__isnull=False).select_related("cluster__team").order_by("pk")[:_BATCH]
+    )
+    by_cluster: dict[int, list[RuntimeEvent]] = defaultdict(list)
+    for row in rows:
+        by_cluster[row.cluster_id].append(row)
+    new = [alert for listed in by_cluster.values() for alert in _fold(listed[0].cluster, listed, now)]
+    ids = [row.pk for row in rows]
+    RuntimeEvent.objects.filter(pk__in=ids, event_id="").delete()
+    RuntimeEvent.objects.filter(pk__in=ids).update(event=None)
+    tell_teams([alert for alert in new if alert.severity == CRITICAL], now)
+    return len(rows), new
+
+
+def _fold(cluster: Cluster, rows: Sequence[RuntimeEvent], now: datetime) -> list[Alert]:
+    events = [_read(row) for row in rows]
+    ties = _Ties(cluster, events)
+    causes: dict[str, Cause] = {}
+    counts: Counter[str] = Counter()
+    for event in events:
+        cause = ties.cause(event)
+        counts[cause.fingerprint] += 1
+        before = causes.get(cause.fingerprint)
+        if before is None or SEVERITIES.index(cause.severity) <= SEVERITIES.index(before.severity):
+            causes[cause.fingerprint] = cause
+    kept = _without_flood(cluster, causes, counts, now)
+    raised = raise_alerts(kept.values(), now)
+    more = defaultdict(list)
+    for name in kept:
+        more[counts[name] - 1].append(name)
+    for extra, names in more.items():
+        if extra:
+            live = Alert.objects.filter(fingerprint__in=names).exclude(state=Alert.State.RESOLVED)
+            live.update(count=F("count") + extra)
+    return [alert for alert in raised if alert.told_at is None]
+
+
+def _read(row: RuntimeEvent) -> SeenEvent:
+    return SeenEvent(**row.event | {"at": read_time(row.event["at"])})
+
+
+def _without_flood(
+    cluster: Cluster, causes: Mapping[str, Cause], counts: Counter[str], now: datetime
+) -> dict[str, Cause]:
+    """Return the causes to raise: beyond NEW_MAX new ones a minute, all that are not critical are one flood."""
+    live = Alert.objects.filter(fingerprint__in=causes).exclude(state=Alert.State.RESOLVED)
+    known = set(live.values_list("fingerprint", flat=True))
+    recent = Alert.objects.filter(cluster=cluster, kind__in=KINDS[:2], first_at__gt=now - MINUTE)
+    left = NEW_MAX - recent.exclude(severity=CRITICAL).count()
+    kept: dict[str, Cause] = {}
+    folded: list[str] = []
+    for name, cause in causes.items():
+        if name in known or cause.severity == CRITICAL:
+            kept[name] = cause
+        elif left > 0:
+            kept[name] = cause
+            left -= 1
+        else:
+            folded.append(name)
+    if folded:
+        rules = Counter({causes[name].rule: counts[name] for name in folded})
+        flood = Cause(
+            FLOOD.name, cluster.team_id, cluster_id=cluster.pk, severity=HIGH,
+            evidence={
+                "why": f"{len(folded)} more different events in this minute. They are counted here, and have no alert.",
+                "rules": [rule for rule, _ in rules.most_common(_RULES_SHOWN)],
+            },
+        )  # fmt: skip
+        kept[flood.fingerprint] = flood
+        counts[flood.fingerprint] = sum(counts[name] for name in folded)
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Tie:
+    """What an event is about, and how that is known."""
+
+    how: str = ""
+    namespace: str = ""
+    workload: str = ""
+    digest: str = ""
+    repository_id: int | None = None
+
+
+class _Ties:
+    """Ties events to what runs: by digest, container, pod, else by the tag. A fixed number of queries."""
+
+    def __init__(self, cluster: Cluster, events: Sequence[SeenEvent]) -> None:
+        self.cluster = cluster
+        digests = {event.digest for event in events if event.digest}
+        rows = RunningContainer.objects.filter(
+            Q(digest__in=digests)
+            | Q(image__digest__in=digests)
+            | Q(platform__digest__in=digests)
+            | Q(short_id__in={event.container_id for event in events if event.container_id})
+            | Q(pod__in={event.pod for event in events if event.pod}),
+            cluster=cluster,
+        ).order_by("-until", "-pk")  # what lives has no end, and comes first
+        columns = ("short_id", "namespace", "pod", "workload_kind", "workload_name", "digest", "repository", "digests")
+        self.by_id: dict[str, _Tie] = {}
+        self.by_pod: dict[tuple[str, str], _Tie] = {}
+        self.by_digest: dict[str, set[_Tie]] = defaultdict(set)
+        for short, namespace, pod, kind, name, digest, repository, reported in rows.values_list(*columns)[
+            :_CONTAINERS_MAX
+        ]:
+            workload = f"{kind}/{name}" if kind else name
+            self.by_id.setdefault(short, _Tie("container", namespace, workload, digest, repository))
+            self.by_pod.setdefault((namespace, pod), _Tie("pod", namespace, workload, digest, repository))
+            self.by_pod.setdefault(("", pod), _Tie("pod", namespace, workload, digest, repository))
+            for each in {digest, *reported}:
+                self.by_digest[each].add(_Tie("digest", namespace, workload, digest, repository))
+        self.homes = _homes(digests | {tie.digest for tie in self.by_id.values()})
+        self.tagged = _tagged({event.image for event in events if event.image})
+        ids = {tie.repository_id for tie in (*self.by_id.values(), *self.by_pod.values())}
+        ids |= set(self.homes.values()) | {repository for repository, _ in self.tagged.values()}
+        self.repositories = Repository.objects.select_related("source").in_bulk([pk for pk in ids if pk is not None])
+
+    def tie(self, event: SeenEvent) -> _Tie:
+        """Return what an event is about."""
+        found = self.by_id.get(event.container_id) if event.container_id else None
+        if found is None and event.pod:
+            found = self.by_pod.get((event.namespace, event.pod))
+        if event.digest:
+            if found is not None and found.digest == event.digest:
+                return _Tie("digest", found.namespace, found.workload, found.digest, found.repository_id)
+            ties = self.by_digest.get(event.digest, set())
+            here = {tie for tie in ties if event.namespace in {"", tie.namespace}}
+            if len(here) == 1:
+                return next(iter(here))
+            places = {tie.digest: tie.repository_id for tie in here}
+            digest = next(iter(places), event.digest)
+            workload = found.workload if found is not None else ""
+            return _Tie("digest", event.namespace, workload, digest, places.get(digest) or self.homes.get(event.digest))
+        if found is not None:
+            return found
+        if event.image in self.tagged:
+            repository, digest = self.tagged[event.image]
+            return _Tie("tag", event.namespace, "", digest, repository)
+        return _Tie("", event.namespace)
+
+    def cause(self, event: SeenEvent) -> Cause:
+        """Return the cause of the alert that an event belongs to."""
+        tie = self.tie(event)
+        repository = self.repositories.get(tie.repository_id) if tie.repository_id is not None else None
+        family = (repository.source or repository) if repository is not None else None
+        evidence: dict[str, Any] = {"text": event.text, "fields": event.fields, "tied_by": tie.how}
+        if tie.how == "tag":
+            evidence["why"] = "Tied by the tag, which can name another image than the one that runs: weak."
+        elif not tie.how:
+            evidence["why"] = "It is tied to no container that is known here."
+        if event.at is not None:
+            evidence["at"] = event.at.isoformat()
+        for name, value in (("image", event.image), ("pod", event.pod), ("target", event.target)):
+            if value:
+                evidence[name] = value
+        return Cause(
+            event.kind,
+            family.team_id if family is not None else self.cluster.team_id,
+            digest=tie.digest or None,
+            rule=event.rule[:200],
+            cluster_id=self.cluster.pk,
+            namespace=tie.namespace,
+            workload=tie.workload or event.target[:320],
+            severity=event.severity,
+            images=1 if tie.digest else 0,
+            repositories={family.pk: 1} if family is not None else {},
+            evidence=evidence,
+        )
+
+
+def _homes(digests: Iterable[str]) -> dict[str, int]:
+    """Return {digest: the first repository that has the image}."""
+    rows = RepositoryImage.objects.filter(image__digest__in=[digest for digest in digests if digest], removed_at=None)
+    found: dict[str, int] = {}
+    for digest, repository in rows.order_by("pk").values_list("image__digest", "repository"):
+        found.setdefault(digest, repository)
+    return found
+
+
+def _tagged(images: set[str]) -> dict[str, tuple[int, str]]:
+    """Return {repository:tag: (repository of ours, digest that the tag names now)}."""
+    repositories = repositories_called(images)
+    names = {image: image_name(image) for image in repositories}
+    wanted = {(repositories[image], name.tag): image for image, name in names.items() if name is not None}
+    rows = Tag.objects.filter(
+        repository__in={pk for pk, _ in wanted}, name__in={tag for _, tag in wanted}, image__isnull=False
+    ).exclude(image__kind=Image.Kind.ARTIFACT)
+    found = {}
+    for repository, tag, digest in rows.values_list("repository", "name", "image__digest"):
+        if (repository, tag) in wanted:
+            found[wanted[repository, tag]] = (repository, digest)
+    return found
+
+
+def tell_untold(now: datetime) -> int:
+    """Tell the teams of new alerts that are not critical, together; return how many."""
+    rows = Alert.objects.filter(kind__in=KINDS, state=Alert.State.OPEN, told_at=None).select_related("cluster")
+    alerts = list(rows.order_by("pk")[:TOLD_MAX])
+    tell_teams(alerts, now)
+    return len(alerts)
+
+
+def tidy(now: datetime) -> None:
+    """Forget the ids of events of the day before, and close alerts without an event for long."""
+    RuntimeEvent.objects.filter(event__isnull=True, received_at__lt=now - KEEP_IDS).delete()
+    quiet = Alert.objects.filter(kind__in=KINDS, last_at__lt=now - QUIET_FOR).exclude(state=Alert.State.RESOLVED)
+    close(list(quiet[:TOLD_MAX]), now, QUIET)
