@@ -64,6 +64,7 @@ from lifecycle.sbom.models import (
     PackageVersion,
     Sbom,
 )
+from lifecycle.trends.models import TrendDay, TrendFact, TrendState
 from lifecycle.trust.models import Attestation, Signature, SigningKey, TrustCheck, TrustedSigner, TrustedSource
 from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
 
@@ -159,6 +160,9 @@ __all__ = [
     "TagEvent",
     "TeamFix",
     "TeamUserPermission",
+    "TrendDay",
+    "TrendFact",
+    "TrendState",
     "TrustCheck",
     "TrustedSigner",
     "TrustedSource",

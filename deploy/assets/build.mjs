@@ -60,6 +60,10 @@ writeFileSync(`${VENDOR}/tabler.css`, `/* Tabler core 1.6.1 (MIT), only what our
 
 copyFileSync("node_modules/htmx.org/dist/htmx.min.js", `${VENDOR}/htmx.min.js`);
 copyFileSync("node_modules/htmx.org/LICENSE", `${VENDOR}/htmx.LICENSE`);
+// Only the page of trends loads it.
+copyFileSync("node_modules/uplot/dist/uPlot.iife.min.js", `${VENDOR}/uplot.min.js`);
+copyFileSync("node_modules/uplot/dist/uPlot.min.css", `${VENDOR}/uplot.css`);
+copyFileSync("node_modules/uplot/LICENSE", `${VENDOR}/uplot.LICENSE`);
 copyFileSync("node_modules/lucide-static/LICENSE", `${VENDOR}/lucide.LICENSE`);
 
 const symbols = [];

@@ -51,6 +51,7 @@ from lifecycle.api.sboms import ImageSbomsView, ImageSbomView, ImageSbomWithdraw
 from lifecycle.api.schema import SchemaView
 from lifecycle.api.search import SearchView
 from lifecycle.api.signing_keys import SigningKeyViewSet
+from lifecycle.api.trends import TrendsView
 from lifecycle.api.trust import ImageSignaturesView, SourcesView, SourceView
 from lifecycle.api.vex import VexDocumentViewSet, VexStatementViewSet
 from lifecycle.api.waivers import WaiverViewSet
@@ -151,6 +152,7 @@ urlpatterns = [
     path("advisories/<str:osv_id>/images/", AdvisoryImagesView.as_view(), name="advisory-images"),
     path("due-dates/", DueDatesView.as_view(), name="due-dates"),
     path("due-dates/what-if/", DueWhatIfView.as_view(), name="due-dates-what-if"),
+    path("trends/", TrendsView.as_view(), name="trends"),
     path("findings/exports/<str:kind>/", FindingsExportView.as_view(), name="findings-export"),
     path("fixes/", FixesView.as_view(), name="fixes"),
     path("fixes/<str:key>/", FixView.as_view(), name="fix"),

@@ -46,6 +46,7 @@ from lifecycle.cli import (
     scan,
     tables,
     teams,
+    trends,
     verifying,
     vex,
 )
@@ -188,6 +189,7 @@ def parser() -> argparse.ArgumentParser:
     runtime.add_area(areas, shared, limited)
     advisories.add_area(areas, limited)
     fixes.add_area(areas, shared)
+    trends.add_area(areas, shared)
     findings.add_area(areas)
     gate.add_gate(areas, shared)
     scan.add_scan(areas, shared)

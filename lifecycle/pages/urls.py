@@ -21,6 +21,7 @@ from lifecycle.pages.rebuild import urls as rebuild
 from lifecycle.pages.registry import urls as registry
 from lifecycle.pages.remedies import urls as remedies
 from lifecycle.pages.search import urls as search
+from lifecycle.pages.trends import urls as trends
 from lifecycle.pages.trust import urls as trust
 from lifecycle.pages.vex import urls as vex
 
@@ -44,6 +45,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *authority.urlpatterns,
     *advisories.urlpatterns,
     *notices.urlpatterns,
+    *trends.urlpatterns,
     *trust.urlpatterns,
     *registry.urlpatterns,
     *search.urlpatterns,

@@ -47,7 +47,7 @@ class Remedy(models.Model):
     unknown = models.IntegerField(default=0)  # severity unknown or none
     exploited = models.IntegerField(default=0)  # of them, advisories that a KEV list names
     epss = models.FloatField(null=True)  # the highest score of them, 0 to 1; null where no feed has one
-    # [[vulnerability, severity, package, is known exploited, EPSS score or null], ...]
+    # [[vulnerability, severity, package, is known exploited, EPSS score or null, first seen, due or null], ...]
     closes: models.JSONField[Any, Any] = models.JSONField(default=list)
     due_at = models.DateTimeField(null=True)  # the earliest due date of its findings; null: none is ever due
     found_at = models.DateTimeField(auto_now_add=True)

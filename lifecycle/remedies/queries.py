@@ -342,7 +342,7 @@ def closed_by(rows: Sequence[Remedy]) -> list[Closed]:
     images: dict[str, int] = defaultdict(int)
     exploits: dict[str, tuple[bool, float | None]] = {}
     for row in rows:
-        for name, severity, package, is_exploited, epss in row.closes:
+        for name, severity, package, is_exploited, epss, *_ in row.closes:
             exploits[name] = (is_exploited, epss)
             severities[name] = min(severity, severities.get(name, severity), key=RANKS.__getitem__)
             packages[name].add(package)

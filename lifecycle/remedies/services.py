@@ -106,6 +106,7 @@ class _Finding:
     name: str
     scheme: str
     exploit: Exploit
+    first_seen: datetime
     due_at: datetime | None
     position: int | None  # of its layer; None where the SBOM does not name it
 
@@ -133,12 +134,16 @@ class _Row:
     closes: dict[tuple[str, str], str] = field(default_factory=dict)  # (vulnerability, package) -> severity
     exploits: dict[str, Exploit] = field(default_factory=dict)  # by vulnerability
     due_at: datetime | None = None
+    times: dict[str, tuple[datetime, datetime | None]] = field(default_factory=dict)  # first seen and due, likewise
 
     def add(self, finding: _Finding) -> None:
         """Add a finding that this remedy closes; of several versions that fix it, the highest one counts."""
         pair = (finding.vulnerability, finding.name)
         self.closes[pair] = min(finding.severity, self.closes.get(pair, finding.severity), key=RANKS.__getitem__)
         self.exploits[finding.vulnerability] = finding.exploit
+        seen, due = self.times.get(finding.vulnerability, (finding.first_seen, finding.due_at))
+        both = [at for at in (due, finding.due_at) if at is not None]
+        self.times[finding.vulnerability] = (min(seen, finding.first_seen), min(both, default=None))
         self.due_at = min((at for at in (self.due_at, finding.due_at) if at is not None), default=None)
         if self.kind == Remedy.Kind.UPGRADE:
             self.fixed_version = _higher(finding.scheme, self.fixed_version, finding.fixed_version)
@@ -343,7 +348,14 @@ def _stored(node: RepositoryNode, row: _Row) -> Remedy:
         due_at=row.due_at,
         epss=max((exploit.epss for exploit in row.exploits.values() if exploit.epss is not None), default=None),
         closes=[
-            [name, severity, package, row.exploits[name].exploited_on is not None, row.exploits[name].epss]
+            [
+                name,
+                severity,
+                package,
+                row.exploits[name].exploited_on is not None,
+                row.exploits[name].epss,
+                *(at and at.isoformat(timespec="seconds") for at in row.times[name]),
+            ]
             for (name, package), severity in sorted(row.closes.items())
         ],
         **counts,
@@ -408,7 +420,7 @@ def _findings(manifests: Collection[int], exposures: Mapping[int, Exposure]) -> 
         found[image_id].append(
             _Finding(
                 vulnerability, severity, version, kind, full_name(namespace, name), scheme, exploit,
-                due_at(deadlines, fact), position,
+                first_seen, due_at(deadlines, fact), position,
             )
         )  # fmt: skip
     return found

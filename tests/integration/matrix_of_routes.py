@@ -361,6 +361,8 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "api/v1/advisories/{advisory}/images/": (OUT, IN, IN),
     "api/v1/findings/exports/{export}/?team={team}": (OUT, HIDDEN, IN),
     "findings/export/{export}?team={team}": (OUT, HIDDEN, IN),
+    "trends/": (OUT, IN, IN),
+    "api/v1/trends/": (OUT, IN, IN),
     "api/v1/fixes/": (OUT, IN, IN),
     "api/v1/fixes/{fix}/": (OUT, HIDDEN, IN),
     "api/v1/fixes/{fix}/assign/": (OUT, POST_ONLY, POST_ONLY),

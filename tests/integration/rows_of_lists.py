@@ -28,6 +28,7 @@ from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWa
 from lifecycle.registry.models import IndexEntry, Metadata, Registry, Repository
 from lifecycle.remedies.models import FixComment, Remedy, TeamFix
 from lifecycle.sbom.models import PackageList, Sbom
+from lifecycle.trends.models import TrendFact
 from lifecycle.trust.models import Signature, SigningKey, TrustedSigner, TrustedSource
 from tests.factories import dock
 from tests.factories.policies import rule
@@ -126,6 +127,7 @@ def add_images(world: World, number: int) -> None:
             old_base=base, new_base=images[subject], high=1,
             closes=[[f"CVE-common-{number}", "high", "common", False, 0.5]],
         )  # fmt: skip
+        TrendFact.objects.get_or_create(team=world.team, day=clock.now().date() - timedelta(days=number))
         fix, _ = TeamFix.objects.get_or_create(team=world.team, subject=key, defaults={"person": world.reader})
         FixComment.objects.create(fix=fix, author=world.asker, text="When?")
     # The newest image is an index at any number of rows: the first page of a list then always has one.

@@ -99,6 +99,8 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/alerts/": 8,
     "api/v1/alerts/{alert}/": 14,
     "fixes/": 20,
+    "trends/": 14,
+    "api/v1/trends/": 8,
     "fixes/{fix}/": 20,
     "api/v1/advisories/{advisory}/": 12,
     "api/v1/advisories/{advisory}/images/": 20,

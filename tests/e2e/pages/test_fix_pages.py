@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from lifecycle.alerts.models import ChangedPackages
 from lifecycle.core import clock
 from lifecycle.remedies import services
 from lifecycle.remedies.models import Remedy
+from lifecycle.trends.models import TrendFact
 from tests.e2e.chromium import LOOKS, NEEDS_CHROMIUM, signed_in
 from tests.factories import dock
 
@@ -37,6 +39,13 @@ def harbour(transactional_db: None) -> dict[str, Any]:
         ChangedPackages.objects.create(package_ids=[perl.pk, urllib3.pk], is_first=False)
         alerts = passes.look_now(clock.now())
     made["alerts"] = [f"/alerts/{alert.pk}/" for alert in alerts[:1]]
+    TrendFact.objects.bulk_create(
+        TrendFact(
+            team=dock.team("shop"), day=clock.now().date() - timedelta(days=19 - number), critical=3 - number // 8,
+            high=9 - number // 4, medium=12 + number % 3, low=20, overdue=2 + number // 5, fixed={"4": 1},
+        )
+        for number in range(20)
+    )  # fmt: skip
     made["keys"] = [Remedy.objects.filter(kind=kind).first().key for kind in ("rebuild", "upgrade")]
     return made
 
@@ -49,7 +58,7 @@ def test_pages_pass_axe_and_the_csp(
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     fixes = [f"/fixes/{key}/" for key in harbour["keys"]]
-    for number, address in enumerate(["/fixes/", *fixes, "/alerts/", *harbour["alerts"]]):
+    for number, address in enumerate(["/fixes/", *fixes, "/alerts/", *harbour["alerts"], "/trends/"]):
         page.goto(live_server.url + address)
         if SHOTS:
             page.screenshot(path=f"{SHOTS}/fixes-{number:02d}-{theme}-{width}.png", full_page=True)
@@ -57,6 +66,7 @@ def test_pages_pass_axe_and_the_csp(
         assert result.violations_count == 0, (address, result.generate_report())
         wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wider <= 0, (address, f"scrolls sideways by {wider} px")
+    expect(page.locator("#trend .u-legend")).to_be_attached()  # the drawing, on the last page
     assert complaints == []
 
 

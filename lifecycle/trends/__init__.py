@@ -1,0 +1,1 @@
+"""How findings change over time: daily facts of repositories and teams, kept for 400 days."""
