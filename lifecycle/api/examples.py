@@ -187,6 +187,10 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         None,
     ),
     ("post", "/api/v1/due-dates/what-if/"): ({"rows": [{"severity": "high", "days": 30}]}, None),
+    ("post", "/api/v1/isolation/check/"): (
+        {"object": {"kind": "Pod", "spec": {"containers": [{"name": "app", "image": "shop/api:1.0"}]}}},
+        None,
+    ),
     ("post", "/api/v1/alerts/{id}/acknowledge/"): ({"reason": "On it."}, None),
     ("post", "/api/v1/alerts/{id}/snooze/"): ({"until": "2026-12-24T09:00:00Z", "reason": "The fix ships then."}, None),
     ("post", "/api/v1/alerts/{id}/resolve/"): ({"reason": "The code is not reachable."}, None),

@@ -19,6 +19,7 @@ from lifecycle.api.feeds import FeedViewSet
 from lifecycle.api.findings import FindingsExportView
 from lifecycle.api.fixes import FixAssignView, FixCommentView, FixesView, FixSnoozeView, FixView, FixWakeView
 from lifecycle.api.gates import HoldViewSet, WindowViewSet
+from lifecycle.api.isolation import IsolationCheckView
 from lifecycle.api.jobs import JobViewSet
 from lifecycle.api.lineage import LineageView
 from lifecycle.api.me import MeView
@@ -160,6 +161,7 @@ urlpatterns = [
     path("fixes/<str:key>/snooze/", FixSnoozeView.as_view(), name="fix-snooze"),
     path("fixes/<str:key>/wake/", FixWakeView.as_view(), name="fix-wake"),
     path("fixes/<str:key>/comment/", FixCommentView.as_view(), name="fix-comment"),
+    path("isolation/check/", IsolationCheckView.as_view(), name="isolation-check"),
     path("search/", SearchView.as_view(), name="search"),
     path("tokens/", authority.TokensView.as_view(), name="tokens"),
     path("tokens/<int:token_id>/", authority.TokenView.as_view(), name="token"),

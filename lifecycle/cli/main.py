@@ -33,6 +33,7 @@ from lifecycle.cli import (
     fixes,
     gate,
     image_contents,
+    isolation,
     keys,
     metadata_commands,
     names,
@@ -182,6 +183,7 @@ def parser() -> argparse.ArgumentParser:
     clusters.add_area(areas, shared, limited)
     _add_rebuild(areas.add_parser("rebuild", help="plan, run and follow rebuild waves"), shared, limited)
     policy.add_areas(areas, shared, limited)
+    isolation.add_area(areas, shared)
     notices.add_areas(areas, shared, limited)
     registries.add_to(areas, shared, limited)
     quarantine.add_area(areas, shared, limited)

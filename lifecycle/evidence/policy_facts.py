@@ -18,6 +18,7 @@ from lifecycle.environments.models import Environment
 from lifecycle.evidence.contents import ImageContents, contents_of
 from lifecycle.evidence.due import exposures_of
 from lifecycle.evidence.findings import matching_images
+from lifecycle.evidence.isolation import image_config_of
 from lifecycle.evidence.judgement import judgement_of
 from lifecycle.evidence.open_findings import IN_FORCE_SQL, LIVE_SQL, PREFERENCE_SQL
 from lifecycle.evidence.types import full_name
@@ -160,6 +161,7 @@ class _Read:
     covers: Mapping[int, Sequence[Cover]] | None = None  # by image; None: not read
     due: tuple[DueRow, ...] | None = None  # the table of due dates; None: not read
     exposures: Mapping[int, Exposure] = field(default_factory=dict)  # by platform manifest
+    with_images: bool = False  # whether isolation checks are asked
 
 
 def facts_of_images(subjects: Sequence[Subject], needs: Collection[Need]) -> list[ImageFacts]:
@@ -175,6 +177,7 @@ def facts_of_images(subjects: Sequence[Subject], needs: Collection[Need]) -> lis
         missing=_missing(trees),
         waiting=matching_images(below),
         held=held,
+        with_images=Need.ISOLATION in needs,
     )
     if Need.EXPLOITS in needs:
         read.exploit_feeds = exploit_feeds()
@@ -287,6 +290,7 @@ def _platform(read: _Read, name: str, pk: int) -> PlatformState:
         created_at=clock.stated(row.created_at),
         first_seen_at=row.first_seen_at,
         user=user,
+        image=image_config_of(row.config, None) if read.with_images else None,
         labels={str(key): str(value) for key, value in (row.labels or {}).items()},
         sbom_at=row.scanned_at,
         scan_problem=row.scan_problem if row.scanned_at is None else "",

@@ -27,7 +27,7 @@ from lifecycle.environments.models import Environment
 from lifecycle.policies.access import waiver_for
 from lifecycle.policies.models import Waiver
 from lifecycle.policies.queries import effective_rules
-from lifecycle.policy.catalogue import CEL
+from lifecycle.policy.catalogue import CEL, ISOLATION
 from lifecycle.policy.facts import Need
 from lifecycle.policy.rulesets import Rule
 from lifecycle.registry.models import Repository, RepositoryImage
@@ -102,7 +102,7 @@ def _why_not_rule(rule: Rule | None, key: str, advisory: str, package: str) -> R
         return Reason(f"{rule.words} cannot be waived. Its owner decided this.", Malformed)
     if package and not advisory:
         return Reason("Name the advisory too, or leave the package out.", Malformed)
-    takes_files = rule.kind != CEL and Need.CONTENTS in rule.kind_of.needs
+    takes_files = rule.kind not in {CEL, ISOLATION} and Need.CONTENTS in rule.kind_of.needs
     if advisory and not takes_files and rule.kind not in {"findings", "no_worse"}:
         return Reason(f"{rule.words} is not about findings or files. Leave the advisory out.", Malformed)
     return None

@@ -14,16 +14,19 @@ from lifecycle.policy import (
     rules_of_content,
     rules_of_due_dates,
     rules_of_exploits,
+    rules_of_isolation,
     rules_of_licences,
     rules_of_support,
     rules_of_trust,
 )
 from lifecycle.policy.facts import ImageFacts, Need
+from lifecycle.policy.isolation import CHECKS
 from lifecycle.policy.outcomes import Outcome
 from lifecycle.policy.parameters import Parameter, Stricter, Type, Values
 
 Judge = Callable[[ImageFacts, Values], Outcome]
 CEL: Final = "cel"
+ISOLATION: Final = "isolation"
 EXTERNAL: Final = "external"
 
 
@@ -331,6 +334,26 @@ _BUILT: Final = (
         (_EXCEPT,),
         frozenset({Need.CONTENTS}),
         rules_of_content.without("unowned", words="programs that no package owns"),
+    ),
+    Kind(
+        ISOLATION,
+        "Isolation",
+        "These isolation checks hold: at promotion those about the image, at admission all of them. "
+        "Several rules give different checks different modes.",
+        (
+            Parameter(
+                "checks",
+                Type.TEXTS,
+                "Checks",
+                Stricter.MORE,
+                (),
+                "One a line, such as run-as-root or setuid. The page Isolation lists them.",
+                is_required=True,
+                choices=tuple(CHECKS),
+            ),
+        ),
+        frozenset({Need.ISOLATION, Need.CONTENTS}),
+        rules_of_isolation.is_isolated,
     ),
     Kind(
         "licences",

@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from lifecycle.core.severities import RANKS
+from lifecycle.policy.isolation_types import ImageConfig
 from lifecycle.policy.types import BaseTrustFacts, SignatureFacts
 
 
@@ -27,6 +28,7 @@ class Need(StrEnum):
     EXPLOITS = "exploits"
     EXTERNAL = "external"
     DUE_DATES = "due_dates"
+    ISOLATION = "isolation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class PlatformState:
     first_seen_at: datetime | None = None
     user: str | None = None  # of the configuration; "" is root; None: the configuration is unknown
     labels: Mapping[str, str] = field(default_factory=dict)
+    image: ImageConfig | None = None  # what isolation checks need; None: not read, or the configuration is unknown
     sbom_at: datetime | None = None  # when its packages were listed; None: not yet
     scan_problem: str = ""
     unjudged: str = ""  # what could not be judged, as a phrase; "" when every package was

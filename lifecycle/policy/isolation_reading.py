@@ -15,6 +15,7 @@ TEXT_MAX: Final = 1024 * 1024  # characters
 DOCUMENTS_MAX: Final = 200
 NODES_MAX: Final = 200_000  # with aliases written out, so that a small text cannot stand for a huge object
 DEPTH_MAX: Final = 64
+MERGES_MAX: Final = 50
 _TEMPLATE: Final = ("spec", "template")
 # Where each kind has its pod. Other kinds with /spec/template/spec/containers count too, such as a Rollout.
 _TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -49,6 +50,7 @@ def documents_of(text: str) -> list[Any]:
         raise Malformed(f"The text is larger than {TEXT_MAX // 1024} KiB. Check fewer objects at a time.")
     found = []
     try:
+        _measure_text(text)
         for document in yaml.load_all(text, Loader=_Loader):
             if document is not None:
                 found.append(document)
@@ -60,6 +62,27 @@ def documents_of(text: str) -> list[Any]:
         words = str(getattr(error, "problem", None) or "it cannot be read").strip()[:200]
         raise Malformed(f"This is no YAML or JSON{where}: {words}.") from None
     return found
+
+
+def _measure_text(text: str) -> None:
+    """Refuse deep texts before they are loaded: the loader recurses in C, and copies merged keys, without a limit."""
+    depth = merges = 0
+    is_merge = False
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if is_merge and isinstance(event, yaml.SequenceStartEvent):
+            raise Malformed("A merge key (<<) takes one alias here, not a list.")
+        is_merge = isinstance(event, yaml.ScalarEvent) and event.value == "<<"
+        merges += is_merge
+        if merges > MERGES_MAX:
+            raise Malformed(f"There are more than {MERGES_MAX} merge keys (<<).")
+        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            depth += 1
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            depth -= 1
+        if depth > DEPTH_MAX:
+            raise Malformed(f"An object is nested deeper than {DEPTH_MAX} levels.")
+        if count > 2 * NODES_MAX:
+            raise Malformed(f"The objects have more than {NODES_MAX} values.")
 
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

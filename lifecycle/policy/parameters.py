@@ -52,6 +52,7 @@ class Parameter:
     help: str = ""
     is_required: bool = False
     maximum: int = NUMBER_MAX
+    choices: tuple[str, ...] = ()  # of a list of texts: only these
 
     def clean(self, value: Any) -> Any:
         """Return `value` in its stored form. Raises Malformed with a sentence that names the parameter."""
@@ -62,6 +63,8 @@ class Parameter:
         cleaned = _CLEAN[self.type](self, value)
         if cleaned is None:
             raise Malformed(f"{self.title}: {_WANTED[self.type].format(maximum=self.maximum)}")
+        if self.choices and (wrong := [text for text in cleaned if text not in self.choices]):
+            raise Malformed(f"{self.title}: {wrong[0][:60]} is unknown. Choose from {', '.join(self.choices)}.")
         return cleaned
 
     def is_as_strict(self, value: Any, other: Any) -> bool:

@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from lifecycle.core.errors import Malformed
-from lifecycle.policy.catalogue import CEL, KINDS, Kind
+from lifecycle.policy.catalogue import CEL, ISOLATION, KINDS, Kind
+from lifecycle.policy.isolation import modes_of
 from lifecycle.policy.parameters import Values
 
 RULES_MAX: Final = 100  # per rule set
@@ -254,6 +255,11 @@ def tightened(before: Iterable[Rule], after: Iterable[Rule], points: Iterable[Po
 
 def _at(rule: Rule, points: Sequence[Point]) -> Rule:
     return replace(rule, modes={point: rule.mode(point) for point in points})
+
+
+def isolation_modes(rules: Iterable[Rule], point: Point) -> dict[str, str]:
+    """Return {isolation check: mode at this point} of all isolation rules, as `isolation.judge` takes it."""
+    return modes_of((rule.parameters["checks"], rule.mode(point).value) for rule in rules if rule.kind == ISOLATION)
 
 
 def rules_at(rules: Iterable[Rule], points: Sequence[Point]) -> list[Rule]:

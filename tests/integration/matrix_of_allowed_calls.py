@@ -210,6 +210,8 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST api/v1/notices/read-all/": ("outsider", {}),
     "PUT api/v1/due-dates/": ("admin", {"rows": []}),
     "POST api/v1/due-dates/what-if/": ("admin", {"rows": []}),
+    "POST api/v1/isolation/check/": ("viewer", {"manifest": "containers:\n- name: a"}),
+    "POST isolation/": ("viewer", {"manifest": "containers:\n- name: a", "profile": "all"}),
     "POST due-dates/": ("admin", {"revision": "0"}),
     "GET api/v1/feeds/": ("admin", {}),
     "POST api/v1/feeds/": ("admin", FEED),

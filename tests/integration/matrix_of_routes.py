@@ -380,6 +380,8 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "alerts/{alert}/snooze/": (OUT, POST_ONLY, POST_ONLY),
     "alerts/{alert}/resolve/": (OUT, POST_ONLY, POST_ONLY),
     "api/v1/due-dates/": (OUT, IN, IN),
+    "api/v1/isolation/check/": (OUT, POST_ONLY, POST_ONLY),
+    "isolation/": (OUT, IN, IN),
     "api/v1/due-dates/what-if/": (OUT, POST_ONLY, POST_ONLY),
     "due-dates/": (OUT, IN, IN),
     "fixes/": (OUT, IN, IN),

@@ -234,6 +234,7 @@ NO_LISTS: Final = {
     "api/v1/clusters/{cluster}/reports/{report}/",
     "quarantines/new/",
     "due-dates/",
+    "isolation/",
     "api/v1/due-dates/",
     "signing-keys/{signing_key}/public.pem",
     "signing-keys/{signing_key}/retire/",

@@ -9,6 +9,7 @@ import pytest
 
 from lifecycle.policy.catalogue import KINDS
 from lifecycle.policy.facts import BaseState, ContentFacts, ExternalFact, FileFact, HeldFacts, LicenceFacts, Stay
+from lifecycle.policy.isolation_types import ImageConfig
 from lifecycle.policy.outcomes import EVIDENCE_MAX, Evidence, Outcome, failed
 from lifecycle.policy.types import BaseFact, BaseTrust, BaseTrustFacts, SignatureFact, SignatureFacts, Status
 from tests.unit.policy.image_facts import GOOD, NOW, PLATFORM, ago, finding, with_findings, with_platform
@@ -297,6 +298,23 @@ ABOUT_FILES = [
          *(f"AGPL-{n}: a, b" for n in "123"), licences=3)),
     ("licences", {"deny": ["AGPL-*"]}, replace(GOOD, licences=LicenceFacts({"MIT": {"a"}}, undeclared=1)),
      odd("1 package declares no licence.", BUILDER)),
+    ("isolation", {"checks": ["run-as-root", "ssh"]}, with_platform(image=ImageConfig("root", exposes_ssh=False)),
+     bad("The image runs as root.", BUILDER,
+         "linux/amd64: The image runs as root. Set securityContext.runAsNonRoot to true, and a number other than 0 as "
+         "USER of the image or as runAsUser.", failed=1)),
+    ("isolation", {"checks": ["ssh"]}, with_platform(image=ImageConfig(exposes_ssh=False)),
+     good("The image passes ssh.")),
+    ("isolation", {"checks": ["ssh"]}, GOOD,
+     odd("No SSH server: The configuration of the image is not known.", SCANS)),
+    ("isolation", {"checks": ["setuid"]}, replace(GOOD, contents=ContentFacts(())), good("The image passes setuid.")),
+    ("isolation", {"checks": ["setuid"]}, replace(GOOD, contents=ContentFacts((), cut=frozenset({"setgid"}))),
+     odd("No setuid files: The files of the image were not checked.", SCANS)),
+    ("isolation", {"checks": ["setuid"]}, replace(GOOD, contents=ContentFacts((FileFact("setgid", "/x"),))),
+     bad("The image has setuid or setgid files.", BUILDER,
+         "linux/amd64: The image has setuid or setgid files. Remove the setuid and setgid bits in the image.",
+         failed=1)),
+    ("isolation", {"checks": ["privileged"]}, GOOD,
+     Outcome(Status.NOT_APPLICABLE, "These checks are about pods. They are judged at admission.")),
     ("licences", {"deny": ["AGPL-*"]}, GOOD, odd("The licences of the packages are not known.", SCANS)),
     ("end_of_life", {}, both(supported("debian-12", 9), platforms_of=supported("debian-13", 40)),
      good("debian-12 is supported for 9 more days.", days=9)),

@@ -298,7 +298,12 @@ MODES_ST = st.fixed_dictionaries({point.value: st.sampled_from([mode.value for m
 @st.composite
 def rules_st(draw, kind=None):
     name = kind or draw(st.sampled_from(JUDGING))
-    parameters = {item.name: draw(_VALUES[item.type]) for item in KINDS[name].parameters}
+    parameters = {
+        item.name: draw(
+            st.lists(st.sampled_from(item.choices), min_size=1, max_size=3) if item.choices else _VALUES[item.type]
+        )
+        for item in KINDS[name].parameters
+    }
     return rule_of({"key": "r", "kind": name, "parameters": parameters, "modes": draw(MODES_ST),
                     "waivable": draw(st.booleans()), "max_waiver_days": draw(st.integers(1, 5))},
                    origin=draw(st.sampled_from(["site", "shop"])))  # fmt: skip
