@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -12,17 +12,20 @@ from django.db import connection
 from django.db.models import Q
 
 from lifecycle.alerts.models import Alert, SeenFinding
-from lifecycle.alerts.places import Place, places_of
+from lifecycle.alerts.places import Place, blast_radius, places_of
 from lifecycle.alerts.raising import close, raise_alerts
 from lifecycle.alerts.seen import Change, Difference, open_pairs
 from lifecycle.alerts.types import AlertKind, Cause, kind_called, register
 from lifecycle.core.severities import worst
 from lifecycle.evidence.open_findings import LIVE_SQL
+from lifecycle.inventory.models import RunningImage
 
 PACKAGES_SHOWN: Final = 5  # in the evidence of an alert
 REASONS_MAX: Final = 20  # package versions of a team that are asked for: some may match no more
 Reasons = dict[tuple[int, str], dict[str, str]]
-_KEPT: Final = ("severity_before", "is_base_fixed")  # evidence of the time when an alert was raised
+Radii = Mapping[tuple[str, int], dict[str, int]]
+_KEPT: Final = ("severity_before", "is_base_fixed", "blast_radius")  # evidence of the time when an alert was raised
+RUNS: Final = "Its images run: another alert tells where."
 GONE: Final = "No image of the team in use has it any more."
 DECIDED: Final = "Decided: no image of the team in use is affected."
 
@@ -45,6 +48,12 @@ NEW: Final = register(
     "An advisory newly affects images of your team that are in use.",
     causes_now=_causes_now,
 )
+RUNNING: Final = register(
+    "finding.running",
+    "New finding in what runs",
+    "An advisory newly affects images of your team, or images built on them, that run in a cluster.",
+    causes_now=_causes_now,
+)
 EXPLOITED: Final = register(
     "finding.exploited",
     "Newly exploited",
@@ -61,7 +70,7 @@ FIXED: Final = register(
     causes_now=lambda alerts: {},
 )
 # Alerts that last while the finding is there. `overdue` adds its own, which can end earlier.
-LASTING: Final = ["finding.new", "finding.exploited", "finding.worsened", "finding.overdue"]
+LASTING: Final = ["finding.new", "finding.running", "finding.exploited", "finding.worsened", "finding.overdue"]
 _KIND_OF: Final[dict[Difference, AlertKind]] = {
     Difference.NEW: NEW,
     Difference.EXPLOITED: EXPLOITED,
@@ -100,7 +109,29 @@ def raise_for(changes: Sequence[Change], now: datetime) -> list[Alert]:
         _cause(place, [by_label[place.label][package_id] for package_id in place.packages], reasons)
         for place in firsts.values()
     ]
-    return raise_alerts(causes, now)
+    return _raise(causes, now)
+
+
+def _raise(causes: Sequence[Cause], now: datetime) -> list[Alert]:
+    """Raise alerts; what is new in images that run is told as `finding.running`, in place of `finding.new`."""
+    new = {(cause.vulnerability, cause.team_id) for cause in causes if cause.kind == NEW.name}
+    if not new or not RunningImage.objects.filter(until=None, image__isnull=False).exists():
+        return raise_alerts(causes, now)
+    radius = blast_radius(open_pairs({name for name, _ in new}))
+    live = Alert.objects.exclude(state=Alert.State.RESOLVED).filter(vulnerability__in={name for name, _ in new})
+    told = set(live.filter(kind=RUNNING.name).values_list("vulnerability", "team_id"))
+    raised = raise_alerts([_running(cause, radius, told) for cause in causes], now)
+    replaced = [row for row in live.filter(kind=NEW.name).order_by("pk") if (row.vulnerability, row.team_id) in radius]
+    close(replaced, now, RUNS)
+    return raised
+
+
+def _running(cause: Cause, radius: Radii, told: Collection[tuple[str, int]]) -> Cause:
+    key = (cause.vulnerability, cause.team_id)
+    if cause.kind != NEW.name or (key not in radius and key not in told):
+        return cause
+    more = {"blast_radius": radius[key]} if key in radius else {}
+    return replace(cause, kind=RUNNING.name, evidence={**cause.evidence, **more})
 
 
 def _cause(place: Place, changes: Sequence[Change], reasons: Reasons) -> Cause:
@@ -327,4 +358,4 @@ def _hand_over(
     known = Alert.objects.filter(vulnerability__in={cause.vulnerability for cause in causes})
     known = known.filter(~Q(state=Alert.State.RESOLVED) | Q(resolved_by__isnull=False))
     told = set(known.values_list("vulnerability", "team_id"))
-    return raise_alerts([cause for cause in causes if (cause.vulnerability, cause.team_id) not in told], now)
+    return _raise([cause for cause in causes if (cause.vulnerability, cause.team_id) not in told], now)

@@ -1,8 +1,9 @@
 """Where findings are, and whose they are: images in use, by the team that owns the layer at fault.
 
-An image is in use while a tag points to it, or an environment runs it. A package in the layers of a base image belongs
-to the team of that base, as long as an image of the base's repository has the finding too. Then the images built on
-the base wait for it. Once the base is fixed, the finding belongs to the teams whose images still have it.
+An image is in use while a tag points to it, an environment has it, or a cluster runs it. A package in the
+layers of a base image belongs to the team of that base, as long as an image of the base's repository has the finding
+too. Then the images built on the base wait for it. Once the base is fixed, the finding belongs to the teams whose
+images still have it.
 """
 
 from __future__ import annotations
@@ -63,6 +64,9 @@ WITH RECURSIVE pair AS MATERIALIZED (
     FROM (
         SELECT top.image_id, tag.repository_id FROM top JOIN lifecycle_tag tag ON tag.image_id = top.top_id
         UNION SELECT top.image_id, slot.repository_id FROM top JOIN lifecycle_slot slot ON slot.image_id = top.top_id
+        UNION SELECT top.image_id, running.repository_id FROM top
+            JOIN lifecycle_runningimage running ON running.image_id = top.top_id AND running.until IS NULL
+            WHERE running.repository_id IS NOT NULL
     ) place
     JOIN lifecycle_repository held ON held.id = place.repository_id
     JOIN lifecycle_repository home ON home.id = coalesce(held.source_id, held.id)
@@ -171,6 +175,40 @@ JOIN distinct_images ON (distinct_images.shape, distinct_images.team_id) = (plac
 JOIN held ON (held.label, held.team_id) = (labelled_shape.label, place.team_id)
 LEFT JOIN waiting ON (waiting.shape, waiting.team_id) = (place.shape, place.team_id)
 """  # noqa: S608 -- only constants of this module are inserted
+# Where the affected images run: those of the team, and those of all teams that wait for its base.
+_RADIUS: Final = f"""
+{_JUDGED}, labelled_shape AS MATERIALIZED (
+    SELECT labelled.label, shape.id AS shape FROM labelled JOIN shape USING (inventories, excluded)
+), affected AS MATERIALIZED (
+    SELECT judged.shape, judged.image_id, used.team_id FROM judged JOIN used USING (image_id) WHERE judged.is_own
+    UNION SELECT shape, image_id, base_team FROM judged WHERE NOT is_own
+), running AS MATERIALIZED (
+    SELECT DISTINCT affected.shape, affected.team_id, affected.image_id, live.id
+    FROM affected JOIN lifecycle_runningimage live ON live.until IS NULL AND live.platform_id = affected.image_id
+    UNION
+    SELECT DISTINCT affected.shape, affected.team_id, affected.image_id, live.id
+    FROM affected JOIN top USING (image_id)
+    JOIN lifecycle_runningimage live ON live.until IS NULL AND live.platform_id IS NULL AND live.image_id = top.top_id
+), counted AS (
+    SELECT running.shape, running.team_id, count(DISTINCT running.image_id) AS images
+    FROM running GROUP BY running.shape, running.team_id
+), placed AS (
+    SELECT once.shape, once.team_id, count(DISTINCT live.cluster_id) AS clusters,
+           count(DISTINCT (live.cluster_id, live.namespace)) AS namespaces,
+           count(DISTINCT (live.cluster_id, live.namespace, live.workload_kind, live.workload_name)) AS workloads,
+           sum(live.containers) AS containers,
+           count(DISTINCT coalesce(repository.team_id, cluster.team_id)) AS teams
+    FROM (SELECT DISTINCT shape, team_id, id FROM running) once
+    JOIN lifecycle_runningimage live ON live.id = once.id
+    JOIN lifecycle_cluster cluster ON cluster.id = live.cluster_id
+    LEFT JOIN lifecycle_repository repository ON repository.id = live.repository_id
+    GROUP BY once.shape, once.team_id
+)
+SELECT labelled_shape.label, placed.team_id, placed.clusters, placed.namespaces, placed.workloads, placed.containers,
+       placed.teams, counted.images
+FROM labelled_shape JOIN placed USING (shape)
+JOIN counted ON (counted.shape, counted.team_id) = (placed.shape, placed.team_id)
+"""  # noqa: S608 -- only constants of this module are inserted
 _IMAGES: Final = """
 {judged}
 SELECT image.id, image.digest, repository.name, repository_team.slug, judged.is_own
@@ -182,6 +220,9 @@ WHERE {which} AND {visible}
 ORDER BY repository.name, image.id
 LIMIT %(limit)s
 """
+
+
+RADIUS: Final = ("clusters", "namespaces", "workloads", "containers", "teams", "images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +275,22 @@ def places_of(
         Place(label, team, dict(zip(repositories, counts, strict=True)), images, waiting, tuple(packages))
         for label, team, repositories, counts, images, waiting, packages in rows
     ]
+
+
+def blast_radius(pairs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], dict[str, int]]:
+    """Return {(vulnerability, team id): where its images and those that wait for them run}, where any runs. One query.
+
+    The counts are {clusters, namespaces, workloads, containers, teams, images}.
+    """
+    labels, packages = _columns(pairs)
+    if not labels:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(_RADIUS, {"labels": labels, "packages": packages, "names": labels})
+        return {
+            (label, team_id): dict(zip(RADIUS, (int(count) for count in counts), strict=True))
+            for label, team_id, *counts in cursor.fetchall()
+        }
 
 
 def affected_images(

@@ -169,6 +169,8 @@ def _line(alert: Alert, part: Collection[int]) -> str:
         count = min(count, sum(images for pk, images in counts if pk in part))
     words = [f"{alert.about or alert}, {alert.severity}, in {count} image{'' if count == 1 else 's'}"]
     evidence = alert.evidence
+    if radius := evidence.get("blast_radius"):
+        words.append(f"runs in {radius['workloads']} workloads of {radius['clusters']} clusters")
     if evidence.get("is_exploited"):
         words.append("known exploited")
     if evidence.get("due_at"):

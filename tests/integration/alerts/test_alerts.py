@@ -27,7 +27,7 @@ from lifecycle.lineage.models import Derivation
 from lifecycle.notices.models import InboxItem, Notice
 from lifecycle.policies.due_dates import save_due_dates
 from lifecycle.policy.due_dates import DueRow
-from lifecycle.registry.models import Image
+from lifecycle.registry.models import Image, Repository, Tag
 from lifecycle.sbom.models import PackageVersion
 from lifecycle.vex import services as vex
 from lifecycle.vex.models import VexEffect, VexStatement
@@ -100,6 +100,52 @@ def test_new_advisory_is_told_once_to_the_team_that_owns_the_layer(fleet):
     assert (notice.topic, notice.team.slug, notice.link) == ("finding.new", "base", f"/alerts/{alert.pk}/")
     assert "CVE-2026-1" in notice.subject
     assert {item.person.username for item in InboxItem.objects.filter(notice=notice)} == {"shop-dev", "only-base"}
+
+
+def run(slug, name, image, owner, *, containers=1, workload="api"):
+    """Let an image of a repository run in a cluster of a team."""
+    from lifecycle.clusters.models import Cluster
+    from lifecycle.inventory.models import RunningImage
+
+    cluster, _ = Cluster.objects.get_or_create(slug=slug, defaults={"team": owner, "created_by": dock.user("maker")})
+    RunningImage.objects.create(
+        cluster=cluster, namespace="prod", workload_kind="Deployment", workload_name=workload, reference=name,
+        digest=image.digest, image=image, platform=image, repository=Repository.objects.get(name=name),
+        containers=containers, since=clock.now(),
+    )  # fmt: skip
+
+
+def test_new_advisory_on_what_runs_is_one_alert_with_its_blast_radius(fleet):
+    """Also when only images built on the base run: the team of the base can mend them all."""
+    perl, urllib3 = package("perl-base"), package("urllib3")
+    shop = dock.team("shop")
+    for number, name in enumerate(("shop/api", "shop/worker")):
+        image = Tag.objects.filter(repository__name=name, image__kind="manifest").first().image
+        run(f"c-{number}", name, image, shop, containers=number + 1)
+        run("c-0", name, image, shop, workload=f"other-{number}")
+    dock.advisory("CVE-2026-1", "high", perl, fixed="5.36.0-9")
+    look(perl)
+    assert told() == [("finding.running", "CVE-2026-1", "base", "open", 1)]
+    assert Alert.objects.get().evidence["blast_radius"] == {
+        "clusters": 2, "namespaces": 2, "workloads": 4, "containers": 5, "teams": 1, "images": 2,
+    }  # fmt: skip
+    assert "runs in 4 workloads of 2 clusters" in Notice.objects.get().text
+    dock.advisory("CVE-2026-2", "high", urllib3)
+    look(urllib3)
+    assert told()[1][:3] == ("finding.running", "CVE-2026-2", "shop")
+
+
+def test_what_runs_replaces_the_alert_about_the_same_finding(fleet):
+    perl = package("perl-base")
+    dock.advisory("CVE-2026-1", "high", perl)
+    look(perl)
+    assert [row[0] for row in told()] == ["finding.new"]
+    image = Tag.objects.filter(repository__name="base/debian", image__kind="manifest").first().image
+    run("c-0", "base/debian", image, dock.team("base"))
+    other = package("tar")
+    Match.objects.create(advisory=Advisory.objects.get(osv_id="CVE-2026-1"), package=other, severity="high")
+    look(other)
+    assert [(row[0], row[3]) for row in told()] == [("finding.new", "resolved"), ("finding.running", "open")]
 
 
 def test_images_of_own_layers_are_told_to_their_team(fleet):
