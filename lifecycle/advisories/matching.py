@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from django.conf import settings
@@ -109,6 +110,15 @@ def _note_matched(ids: list[int]) -> set[int]:
             [ids],
         )
         return {row[0] for row in cursor.fetchall()}
+
+
+def begin() -> datetime:
+    """Wait until no other transaction changes matches, and return the time: later matches are of this transaction."""
+    locks.wait_for(_LOCK)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+    return moment
 
 
 def match_advisories(advisory_ids: Collection[int]) -> set[int]:

@@ -298,11 +298,12 @@ def _rematch(advisory_ids: Collection[int], *, regrouped: Collection[int] = ()) 
 
     Those of `regrouped` changed their name or severity, which changes counts even where no match changes.
     """
+    since = matching.begin()
     changed = matching.match_advisories({*advisory_ids, *regrouped})
     if regrouped:
         live = Match.objects.filter(advisory__in=list(regrouped), valid_to=None)
         changed |= set(live.values_list("package_id", flat=True))
-    _publish(changed)
+    _publish(changed, since)
     return len(changed)
 
 
@@ -375,9 +376,9 @@ def _report_unreadable(feed: Feed, report: SyncReport) -> None:
             report.unreadable.append(f"{osv_id}: {ecosystem} {name}: {problem}")
 
 
-def _publish(package_ids: set[int]) -> None:
+def _publish(package_ids: set[int], since: datetime | None = None) -> None:
     if package_ids:
-        events.publish(events.MatchesChanged(frozenset(package_ids)))
+        events.publish(events.MatchesChanged(frozenset(package_ids), since))
 
 
 def queue_matching(package_ids: Sequence[int], *, image_id: int, actor_id: int) -> None:
@@ -408,6 +409,7 @@ def match_packages(package_ids: Collection[int]) -> set[int]:
 @transaction.atomic
 def match_advisories(advisory_ids: Collection[int]) -> set[int]:
     """Update the matches of these advisories and publish MatchesChanged; return the ids of changed package versions."""
+    since = matching.begin()
     changed = matching.match_advisories(advisory_ids)
-    _publish(changed)
+    _publish(changed, since)
     return changed

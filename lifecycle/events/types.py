@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,13 @@ class DerivationsChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class MatchesChanged(Event):
-    """The advisories that match these package versions changed."""
+    """The advisories that match these package versions changed.
+
+    Matches that are older than `since` were there before; None: nobody knows which ones.
+    """
 
     package_ids: frozenset[int]
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def judge_at_ingest() -> None:
 @subscribe(events.MatchesChanged)
 def count_matched(event: events.MatchesChanged) -> None:
     """Count the findings of every image that contains one of these package versions."""
-    images = count_changed(event.package_ids)
+    images = count_changed(event.package_ids, event.since)
     _queue_holds(malicious_packages(event.package_ids))
     at_ingest.mark_again(images)
 

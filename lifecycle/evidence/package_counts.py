@@ -13,13 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from django.db import connection, transaction
 
 from lifecycle.core import clock, locks
 from lifecycle.core.severities import SEVERITIES
-from lifecycle.evidence.risk import COUNTED, COUNTING_LOCK, JUDGED_SQL, images_with_packages, refresh_risk
+from lifecycle.evidence.risk import (
+    COUNTED,
+    COUNTED_SQL,
+    COUNTING_LOCK,
+    NOT_MATCHED,
+    UNREADABLE_SQL,
+    images_with_packages,
+    refresh_risk,
+)
 from lifecycle.vex import effects
 
 _WHOLE_UP_TO: Final = 500  # images; so few are counted whole in less than a second, which needs no trust in old counts
@@ -28,11 +37,16 @@ _COLUMNS: Final = ", ".join(_NAMES)
 
 _UPDATE: Final = f"""
 WITH package AS MATERIALIZED (SELECT unnest(%(ids)s::bigint[]) AS package_id),
-{JUDGED_SQL},
+{COUNTED_SQL},
 now AS MATERIALIZED (
-    SELECT package.package_id, {", ".join(f"coalesce(counted.{name}, 0)::integer AS {name}" for name in _NAMES)},
-           coalesce(unjudged.reason, '') AS reason
-    FROM package LEFT JOIN counted USING (package_id) LEFT JOIN unjudged USING (package_id)
+    SELECT p.id AS package_id, {", ".join(f"coalesce(counted.{name}, 0)::integer AS {name}" for name in _NAMES)},
+           -- Not whether a feed covers it: when that changes, all images are counted.
+           CASE WHEN p.problem <> '' THEN p.problem
+                WHEN p.is_unmatched THEN '{NOT_MATCHED}'
+                WHEN EXISTS (SELECT FROM lifecycle_match m
+                             WHERE m.package_id = p.id AND m.valid_to IS NULL AND m.state = 'unknown')
+                THEN '{UNREADABLE_SQL}' ELSE '' END AS reason
+    FROM package JOIN lifecycle_packageversion p ON p.id = package.package_id LEFT JOIN counted USING (package_id)
 ),
 old AS MATERIALIZED (SELECT * FROM lifecycle_packagecounts WHERE package_id = ANY(%(ids)s) FOR UPDATE),
 stored AS (
@@ -41,7 +55,13 @@ stored AS (
     ON CONFLICT (package_id) DO UPDATE
     SET reason = excluded.reason, {", ".join(f"{name} = excluded.{name}" for name in _NAMES)}
 )
-SELECT now.package_id, old.reason IS NOT DISTINCT FROM now.reason,
+SELECT now.package_id,
+       CASE WHEN old.reason IS NOT NULL THEN old.reason = now.reason
+            -- Never counted so. If it had no match, images counted nothing for it.
+            ELSE %(since)s::timestamptz IS NOT NULL AND now.reason = '' AND NOT EXISTS (
+                SELECT FROM lifecycle_match m WHERE m.package_id = now.package_id AND m.valid_from < %(since)s
+                AND (m.valid_to IS NULL OR m.valid_to >= %(since)s)
+            ) END,
        {", ".join(f"now.{name} - coalesce(old.{name}, 0)" for name in _NAMES)}
 FROM now LEFT JOIN old USING (package_id)
 """  # noqa: S608 -- only constants of our modules are inserted
@@ -74,22 +94,24 @@ FROM summed WHERE image.id = summed.image_id
 class _Changes:
     """What changed in package versions: by how much, or that their images must be counted whole.
 
-    Whole: package versions that were never counted so, that could be judged before and cannot now or the reverse, and
-    those that a VEX statement names, which can decide differently for each image.
+    Whole: package versions that could be judged before and cannot now or the reverse, that had matches but were never
+    counted so, and those that a VEX statement names, which can decide differently for each image.
     """
 
     whole: frozenset[int]
     added: dict[int, tuple[int, ...]]  # in the order of COUNTED
 
 
-def count_changed(package_ids: Collection[int]) -> list[int]:
+def count_changed(package_ids: Collection[int], since: datetime | None) -> list[int]:
     """Update the stored counts of all images with these package versions, whose matches changed; return their ids.
+
+    Matches older than `since` were there before the change; None: unknown.
 
     Call it in the transaction that changed the matches.
     """
     with transaction.atomic():
         locks.wait_for(COUNTING_LOCK)
-        changes = _changes(sorted(package_ids))
+        changes = _changes(sorted(package_ids), since)
         images = images_with_packages(package_ids)
         if len(images) <= _WHOLE_UP_TO:
             refresh_risk(images)
@@ -101,9 +123,9 @@ def count_changed(package_ids: Collection[int]) -> list[int]:
     return images
 
 
-def _changes(package_ids: list[int]) -> _Changes:
+def _changes(package_ids: list[int], since: datetime | None) -> _Changes:
     with connection.cursor() as cursor:
-        cursor.execute(_UPDATE, {"ids": package_ids, "severities": list(SEVERITIES)})
+        cursor.execute(_UPDATE, {"ids": package_ids, "since": since, "severities": list(SEVERITIES)})
         rows = cursor.fetchall()
     named = effects.packages_named(package_ids)
     whole = frozenset(pk for pk, is_same_reason, *_ in rows if not is_same_reason or pk in named)

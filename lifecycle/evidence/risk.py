@@ -58,8 +58,8 @@ _LEFT: Final = ", ".join(
     f"coalesce(sum(counted.{name}), 0) - coalesce(min(suppressed.{name}), 0) AS {name}" for name in COUNTED
 )
 
-# What counts of each package version in the relation `package (package_id)`, and why one could not be judged.
-JUDGED_SQL: Final = f"""
+# What counts of each package version in the relation `package (package_id)`.
+COUNTED_SQL: Final = f"""
 found AS MATERIALIZED (
     SELECT DISTINCT ON (m.package_id, a.vulnerability) m.package_id, a.vulnerability, m.severity, m.fixed_version
     FROM package
@@ -67,7 +67,11 @@ found AS MATERIALIZED (
     JOIN lifecycle_advisory a ON a.id = m.advisory_id
     ORDER BY m.package_id, a.vulnerability, {PREFERENCE_SQL}
 ),
-counted AS MATERIALIZED (SELECT found.package_id, {COUNTS_SQL} FROM found GROUP BY found.package_id),
+counted AS MATERIALIZED (SELECT found.package_id, {COUNTS_SQL} FROM found GROUP BY found.package_id)
+"""  # noqa: S608 -- only constants of our modules are inserted
+
+# And why one could not be judged.
+_UNJUDGED: Final = f"""
 unjudged AS MATERIALIZED (
     SELECT p.id AS package_id,
            -- The version in "invalid dpkg version: ..." would make each package its own reason.
@@ -99,7 +103,8 @@ held AS MATERIALIZED (
     ) inside
 ),
 package AS MATERIALIZED (SELECT DISTINCT package_id FROM held),
-{JUDGED_SQL},
+{COUNTED_SQL},
+{_UNJUDGED},
 noted AS (SELECT package_id FROM counted UNION SELECT package_id FROM unjudged),
 has AS MATERIALIZED (
     SELECT DISTINCT carried.image_id, held.package_id

@@ -166,3 +166,22 @@ def test_image_counted_while_matches_change_is_counted_again(export, stored, add
 def test_count_without_a_change_of_matches_queues_nothing(stored):
     refresh_risk([fleet_of(stored, 1)[0].pk])
     assert not Job.objects.filter(kind="recount").exists()
+
+
+@pytest.mark.django_db
+def test_first_match_of_a_package_is_added_and_an_uncounted_one_is_not(export, stored, added):
+    fleet_of(stored)
+    refresh_risk(list(Image.objects.values_list("pk", flat=True)))
+    high = {"database_specific": {"severity": "HIGH"}}
+    export.put("PyPI", record("CVE-1", name="p0", ecosystem="PyPI", fixed="2", **high))
+    export.sync()
+    assert added == [1]
+    run_counts()
+    assert counts() == from_the_beginning()
+    PackageCounts.objects.all().delete()
+    export.put("PyPI", record("CVE-2", name="p0", ecosystem="PyPI", fixed="2", **high))
+    added.clear()
+    export.sync()
+    assert added == []
+    assert counts() == from_the_beginning()
+    assert counts()[0]["high_count"] == 2
