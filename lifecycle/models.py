@@ -34,6 +34,7 @@ from lifecycle.inventory.models import (
 from lifecycle.jobs.models import Job, JobLogLine, ScheduleSlot
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.notices.models import Channel, InboxItem, Message, Mute, Notice, Preferences
+from lifecycle.pentests.models import PentestFinding, PentestRun
 from lifecycle.policies.models import DueTable, Policy, PolicyRevision, Waiver
 from lifecycle.promotion.models import Evaluation, PromotionRequest, ReleaseSet, Vote
 from lifecycle.quarantine.models import Quarantine, QuarantineExemption
@@ -126,6 +127,8 @@ __all__ = [
     "PackageList",
     "PackageListInventory",
     "PackageVersion",
+    "PentestFinding",
+    "PentestRun",
     "PodSpec",
     "Policy",
     "PolicyRevision",

@@ -187,6 +187,17 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         None,
     ),
     ("post", "/api/v1/due-dates/what-if/"): ({"rows": [{"severity": "high", "days": 30}]}, None),
+    ("post", "/api/v1/pentest-runs/"): (
+        {"digest": "sha256:" + "a" * 64, "report": "[]", "format": "nuclei", "scope": "full", "target": "https://shop.example"},
+        None,
+    ),
+    ("post", "/api/v1/pentest-findings/{id}/confirm/"): ({"reason": "Reproduced."}, None),
+    ("post", "/api/v1/pentest-findings/{id}/dismiss/"): ({"reason": "A test page."}, None),
+    ("post", "/api/v1/pentest-findings/{id}/accept/"): (
+        {"reason": "The fix ships then.", "until": "2026-12-24T09:00:00Z"},
+        None,
+    ),
+    ("post", "/api/v1/pentest-findings/{id}/retest/"): ({"digest": "sha256:" + "b" * 64}, None),
     ("post", "/api/v1/isolation/check/"): (
         {"object": {"kind": "Pod", "spec": {"containers": [{"name": "app", "image": "shop/api:1.0"}]}}},
         None,

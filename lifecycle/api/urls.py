@@ -24,6 +24,7 @@ from lifecycle.api.jobs import JobViewSet
 from lifecycle.api.lineage import LineageView
 from lifecycle.api.me import MeView
 from lifecycle.api.notices import MuteViewSet, NoticePreferencesView, NoticeViewSet, TestMailView
+from lifecycle.api.pentests import ImagePentestsView, PentestFindingViewSet, PentestRunViewSet
 from lifecycle.api.policies import (
     CasesView,
     CatalogueView,
@@ -74,6 +75,8 @@ router.register("alerts", AlertViewSet, basename="alert")
 router.register("running", RunningViewSet, basename="running")
 router.register("quarantines", QuarantineViewSet, basename="quarantine")
 router.register("signing-keys", SigningKeyViewSet, basename="signingkey")
+router.register("pentest-runs", PentestRunViewSet, basename="pentestrun")
+router.register("pentest-findings", PentestFindingViewSet, basename="pentestfinding")
 router.register("waivers", WaiverViewSet, basename="waiver")
 router.register("vex/statements", VexStatementViewSet, basename="vexstatement")
 router.register("vex/documents", VexDocumentViewSet, basename="vexdocument")
@@ -95,6 +98,7 @@ urlpatterns = [
     path("repositories/<int:repository_id>/watches/<int:watch_id>/", WatchView.as_view(), name="repository-watch"),
     path("images/<str:digest>/lineage/", LineageView.as_view(), name="image-lineage"),
     path("images/<str:digest>/signatures/", ImageSignaturesView.as_view(), name="image-signatures"),
+    path("images/<str:digest>/pentests/", ImagePentestsView.as_view(), name="image-pentests"),
     path("images/<str:digest>/contents/", ImageContentsView.as_view(), name="image-contents"),
     path("images/<str:digest>/sboms/", ImageSbomsView.as_view(), name="image-sboms"),
     path("images/<str:digest>/sboms/<int:sbom_id>/", ImageSbomView.as_view(), name="image-sbom"),

@@ -60,6 +60,8 @@ from lifecycle.audit.details_of_images import (
     InventoryImported,
     LineageDeclared,
     MetadataChanged,
+    PentestDecided,
+    PentestSent,
     RebuildFinished,
     RebuildPlanned,
     RebuildSuperseded,
@@ -208,6 +210,16 @@ class Action(StrEnum):
     LINEAGE_DECLARED = "lineage.declared", "The base of an image was declared."
     METADATA_REMOVED = "metadata.removed", "A key of the metadata of a repository or image was removed."
     METADATA_SET = "metadata.set", "A key of the metadata of a repository or image was set."
+    PENTEST_ACCEPTANCE_ENDED = (
+        "pentest.acceptance_ended",
+        "An accepted pen-test finding is open again.",
+    )
+    PENTEST_ACCEPTED = "pentest.accepted", "A second person accepted a pen-test finding until a time."
+    PENTEST_ACCEPT_REQUESTED = "pentest.accept_requested", "A person asked to accept a pen-test finding."
+    PENTEST_CONFIRMED = "pentest.confirmed", "A person confirmed a pen-test finding."
+    PENTEST_DISMISSED = "pentest.dismissed", "A person marked a pen-test finding as a false positive."
+    PENTEST_RETEST = "pentest.retest", "A person asked to test again whether a pen-test finding is fixed."
+    PENTEST_SENT = "pentest.sent", "A pen-test report of an image was stored."
     POLICY_SAVED = "policy.saved", "A new revision of a rule set was saved."
     PROMOTION_APPROVED = "promotion.approved", "A person approved a promotion request."
     PROMOTION_ATTEMPT_FAILED = (
@@ -429,6 +441,13 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.RELEASE_SET_REQUESTED: ReleaseSetMembers,
     Action.RELEASE_SET_SUPERSEDED: PromotionSuperseded,
     Action.IMAGE_QUARANTINED: QuarantineDetails,
+    Action.PENTEST_ACCEPTANCE_ENDED: PentestDecided,
+    Action.PENTEST_ACCEPTED: PentestDecided,
+    Action.PENTEST_ACCEPT_REQUESTED: PentestDecided,
+    Action.PENTEST_CONFIRMED: PentestDecided,
+    Action.PENTEST_DISMISSED: PentestDecided,
+    Action.PENTEST_RETEST: PentestDecided,
+    Action.PENTEST_SENT: PentestSent,
     Action.QUARANTINE_EXEMPTED: QuarantineDetails,
     Action.QUARANTINE_RELEASED: QuarantineDetails,
     Action.QUARANTINE_RELEASE_REFUSED: QuarantineDetails,

@@ -227,3 +227,27 @@ class VexDocumentDetails(Details):
     digest: str
     statements: int
     refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class PentestSent(Details):
+    """The format and scope of a pen-test report, what was tested, and the numbers of results by what they changed."""
+
+    format: str
+    scope: str
+    target: str
+    results: int
+    new: int
+    fixed: int
+    reopened: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class PentestDecided(Details):
+    """The rule and severity of a pen-test finding, until when it is accepted, and the digest to test again; or ""."""
+
+    rule: str
+    severity: str
+    until: str = ""
+    retest: str = ""

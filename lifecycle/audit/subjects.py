@@ -21,6 +21,8 @@ NUMBERED: Final = {
     "vexstatement": "VEX-",
     "vexdocument": "VD-",
     "teamfix": "FX-",
+    "pentestfinding": "PT-",
+    "pentestrun": "PTR-",
 }
 _KINDS: Final = {prefix.rstrip("-").lower(): kind for kind, prefix in NUMBERED.items()}
 _NUMBER: Final = re.compile(r"#?([A-Za-z]{1,40})[-# ]([0-9]{1,18})")

@@ -116,6 +116,11 @@ class Api:
         headers = {"Content-Type": "application/octet-stream"} | ({"Content-Encoding": encoding} if encoding else {})
         return self._send("POST", path, content=content, headers=headers, timeout=DOCUMENT_TIMEOUT_S)
 
+    def upload(self, path: str, content: bytes, fields: dict[str, str]) -> dict[str, Any]:
+        """Send a file with the fields of a form and return the result; raises CommandFailed. It can take a while."""
+        files = {"file": ("report", content, "application/octet-stream")}
+        return self._send("POST", path, data=fields, files=files, timeout=DOCUMENT_TIMEOUT_S)
+
     def put(self, path: str, body: dict[str, Any], *, etag: str = "") -> dict[str, Any]:
         """Send a PUT and return the stored document; raises CommandFailed. `etag` is the version that it changes."""
         return self._send("PUT", path, json=body, headers={"If-Match": etag} if etag else {})

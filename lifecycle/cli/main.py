@@ -38,6 +38,7 @@ from lifecycle.cli import (
     metadata_commands,
     names,
     notices,
+    pentests,
     policy,
     quarantine,
     registries,
@@ -184,6 +185,7 @@ def parser() -> argparse.ArgumentParser:
     _add_rebuild(areas.add_parser("rebuild", help="plan, run and follow rebuild waves"), shared, limited)
     policy.add_areas(areas, shared, limited)
     isolation.add_area(areas, shared)
+    pentests.add_area(areas, shared, limited)
     notices.add_areas(areas, shared, limited)
     registries.add_to(areas, shared, limited)
     quarantine.add_area(areas, shared, limited)

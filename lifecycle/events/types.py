@@ -169,6 +169,13 @@ class QuarantineChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PentestsChanged(Event):
+    """Pen-test findings of a source repository were stored or decided."""
+
+    repository_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class VexChanged(Event):
     """These VEX statements begin to count, or count no longer."""
 

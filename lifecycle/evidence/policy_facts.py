@@ -13,7 +13,7 @@ from django.db import connection
 from lifecycle.advisories.exploits import ExploitFeeds, exploit_feeds, exploit_sql
 from lifecycle.core import clock
 from lifecycle.core.providers import Question
-from lifecycle.core.severities import SEVERITIES, worse
+from lifecycle.core.severities import RANKS, SEVERITIES, worse
 from lifecycle.environments.models import Environment
 from lifecycle.evidence.contents import ImageContents, contents_of
 from lifecycle.evidence.due import exposures_of
@@ -22,6 +22,7 @@ from lifecycle.evidence.isolation import image_config_of
 from lifecycle.evidence.judgement import judgement_of
 from lifecycle.evidence.open_findings import IN_FORCE_SQL, LIVE_SQL, PREFERENCE_SQL
 from lifecycle.evidence.types import full_name
+from lifecycle.pentests.queries import Counting, counting_findings, pairs_tested
 from lifecycle.policies.asking import facts_of_checks
 from lifecycle.policies.due_dates import due_dates
 from lifecycle.policy.due_dates import DueFact, DueRow, Exposure, due_at, lists_of
@@ -35,6 +36,8 @@ from lifecycle.policy.facts import (
     ImageFacts,
     LicenceFacts,
     Need,
+    PentestFact,
+    PentestFacts,
     PlatformState,
     Stay,
 )
@@ -162,6 +165,9 @@ class _Read:
     due: tuple[DueRow, ...] | None = None  # the table of due dates; None: not read
     exposures: Mapping[int, Exposure] = field(default_factory=dict)  # by platform manifest
     with_images: bool = False  # whether isolation checks are asked
+    # By (image id, repository id); None: not read
+    pentests: Mapping[tuple[int, int], Sequence[Counting]] | None = None
+    tested: Collection[tuple[int, int]] = ()
 
 
 def facts_of_images(subjects: Sequence[Subject], needs: Collection[Need]) -> list[ImageFacts]:
@@ -207,6 +213,9 @@ def facts_of_images(subjects: Sequence[Subject], needs: Collection[Need]) -> lis
     if Need.EXTERNAL in needs:
         teams = {repository.pk: repository.team_id for _, repository, _ in subjects}
         read.external = facts_of_checks({(image.pk, repository.pk) for image, repository, _ in subjects}, teams)
+    if Need.PENTESTS in needs:
+        pairs = {(image.pk, repository.pk) for image, repository, _ in subjects}
+        read.pentests, read.tested = counting_findings(pairs), pairs_tested(pairs)
     if Need.QUARANTINES in needs:
         read.covers = covers_of([image.pk for image in images])
     return [_facts(read, subject) for subject in subjects]
@@ -237,8 +246,17 @@ def _facts(read: _Read, subject: Subject) -> ImageFacts:
         epss_scored_at=read.exploit_feeds.epss_scored_at,
         due_lists=None if read.due is None else lists_of(read.due),
         external=read.external.get((image.pk, repository.pk)),
+        pentests=_pentests(read, (image.pk, repository.pk)),
         quarantines=None if read.covers is None else tuple(item.words for item in read.covers.get(image.pk, ())),
     )
+
+
+def _pentests(read: _Read, pair: tuple[int, int]) -> PentestFacts | None:
+    if read.pentests is None:
+        return None
+    found = sorted(read.pentests.get(pair, ()), key=lambda one: (RANKS[one.severity], one.id))
+    facts = tuple(PentestFact(one.name, one.severity, one.relation) for one in found)
+    return PentestFacts(facts, pair in read.tested)
 
 
 def _licences(read: _Read, tree: PlatformTree) -> LicenceFacts | None:

@@ -9,7 +9,7 @@ from django.core.files.uploadhandler import FileUploadHandler
 from django.http import QueryDict
 from django.utils.datastructures import MultiValueDict
 
-UPLOAD_MAX: Final = 48 * 1024 * 1024  # bytes of one form: a recipe with its whole context, plus the multipart overhead
+UPLOAD_MAX: Final = 66 * 1024 * 1024  # bytes of one form: a pen-test report of 64 MiB, plus the multipart overhead
 
 
 class BoundedUpload(FileUploadHandler):

@@ -16,6 +16,7 @@ from lifecycle.policy import (
     rules_of_exploits,
     rules_of_isolation,
     rules_of_licences,
+    rules_of_pentests,
     rules_of_support,
     rules_of_trust,
 )
@@ -296,6 +297,18 @@ _BUILT: Final = (
         is_for_artifacts=True,
     ),
     Kind(
+        "pen_test",
+        "No open pen-test finding",
+        "No pen-test finding from a severity on is open: of the image, of its bases, or of an earlier image that was "
+        "not tested again.",
+        (
+            _SEVERITY,
+            Parameter("accept_untested", Type.FLAG, "Accept images without a full pen test", Stricter.OFF, False),
+        ),
+        frozenset({Need.PENTESTS}),
+        rules_of_pentests.no_pentest_finding,
+    ),
+    Kind(
         "secrets",
         "No secrets",
         "No file has a private key or a credential in it, as far as the kept patterns know.",
@@ -406,7 +419,6 @@ _BUILT: Final = (
 )
 _WAITING: Final = (
     ("vex", "VEX statements", "VEX statements about findings"),
-    ("pen_test", "No open pen-test finding", "pen-test findings"),
     ("running", "No worse than what runs", "reports of clusters about what runs"),
 )
 

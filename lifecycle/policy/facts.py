@@ -29,6 +29,7 @@ class Need(StrEnum):
     EXTERNAL = "external"
     DUE_DATES = "due_dates"
     ISOLATION = "isolation"
+    PENTESTS = "pentests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,23 @@ class ExternalFact:
     at: datetime | None = None  # of the signed reply; None without one
     message: str = ""  # of the signed reply
     problem: str = ""  # why the last attempt brought no signed reply
+
+
+@dataclass(frozen=True, slots=True)
+class PentestFact:
+    """One open pen-test finding that counts for an image. No title: it can be about a base of another team."""
+
+    name: str  # PT-12
+    severity: str
+    relation: str  # own, inherited, carried
+
+
+@dataclass(frozen=True, slots=True)
+class PentestFacts:
+    """The open pen-test findings that count for an image, the worst first, and whether anybody tested it."""
+
+    findings: tuple[PentestFact, ...] = ()
+    is_tested: bool = False  # it, or an earlier image of the repository, had a full run
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +183,7 @@ class ImageFacts:
     external: Mapping[str, ExternalFact] | None = None  # by check, of the site and the team; None: not read
     due_lists: frozenset[str] | None = None  # the lists that due dates depend on: kev, epss; None: no dates were read
     quarantines: tuple[str, ...] | None = None  # one sentence for each live quarantine; None: not read
+    pentests: PentestFacts | None = None  # None: not read
 
     def age(self, moment: datetime) -> timedelta:
         return self.now - moment

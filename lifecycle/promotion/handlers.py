@@ -197,6 +197,12 @@ def judge_quarantined(event: events.QuarantineChanged) -> None:
     marking.mark_for_quarantine(event.quarantine_id)
 
 
+@subscribe(events.PentestsChanged)
+def judge_by_pentests(event: events.PentestsChanged) -> None:
+    """Evaluate the open and ready requests again within seconds: also images built on the tested one are concerned."""
+    marking.mark_for_policy(None, None)
+
+
 @subscribe(events.ExternalAnswered)
 def judge_by_answer(event: events.ExternalAnswered) -> None:
     """Evaluate the open and ready requests of the image again within seconds."""

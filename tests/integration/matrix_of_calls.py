@@ -59,6 +59,7 @@ BINDINGS_FORM: Final[dict[str, object]] = {
     "form-TOTAL_FORMS": "1", "form-INITIAL_FORMS": "0", "form-0-pattern": "prod-*",
     "form-0-environment": "shop/staging",
 }  # fmt: skip
+PENTEST: Final[dict[str, object]] = {"digest": "sha256:" + "a" * 64, "report": "[]", "repository": "shop/api"}
 QUARANTINE: Final[dict[str, object]] = {"digest": "sha256:" + "a" * 64, "reason": "bad"}
 EXEMPTION: Final[dict[str, object]] = {"digest": rows.sha("on bad"), "reason": "harmless"}
 DECISION: Final[dict[str, object]] = {
@@ -257,6 +258,11 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("put", "clusters/{cluster}/bindings/", BINDINGS, 404, 403),
     ("post", "clusters/{cluster}/secrets/", {"kind": "admission"}, 404, 403),
     ("post", "clusters/{cluster}/reports/", REPORT, 404, 403),
+    ("post", "pentest-runs/", PENTEST, 404, 403),
+    ("post", "pentest-findings/{pentest}/confirm/", {}, 404, 403),
+    ("post", "pentest-findings/{pentest}/dismiss/", {"reason": "x"}, 404, 403),
+    ("post", "pentest-findings/{pentest}/accept/", {"reason": "x", "until": "2026-12-24T09:00:00Z"}, 404, 403),
+    ("post", "pentest-findings/{pentest}/retest/", {}, 404, 403),
     ("post", "quarantines/", QUARANTINE, 404, 403),
     ("post", "quarantines/{quarantine}/request-release/", {"reason": "x"}, 404, 403),
     ("post", "quarantines/{quarantine}/release/", {}, 404, 403),

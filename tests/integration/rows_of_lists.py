@@ -31,6 +31,7 @@ from lifecycle.sbom.models import PackageList, Sbom
 from lifecycle.trends.models import TrendFact
 from lifecycle.trust.models import Signature, SigningKey, TrustedSigner, TrustedSource
 from tests.factories import dock
+from tests.factories.pentests import pentest_finding
 from tests.factories.policies import rule
 from tests.factories.policies import save as save_rules
 from tests.factories.policies import waiver as ask_waiver
@@ -107,6 +108,7 @@ def add_images(world: World, number: int) -> None:
         sbom=sbom, image=images[subject], kind="sent", package_count=1, dropped_count=0, team_ids=[world.team.pk],
         sent_by=world.asker, kept_at=clock.now(), repository=first, object_digest=dock.sha(f"object {number}"),
     )  # fmt: skip
+    pentest_finding(first, images[subject], by=world.asker, rule=f"rule-{number}")
     QuarantineExemption.objects.create(
         quarantine=Quarantine.objects.earliest("pk"), image=derived, reason="fine", created_by=world.reader
     )

@@ -32,6 +32,7 @@ from lifecycle.environments.models import Environment, Hold, PromotionWindow
 from lifecycle.inventory.models import Reporter, RuntimeReport
 from lifecycle.jobs.models import Job
 from lifecycle.notices.models import Channel, InboxItem, Message, Mute
+from lifecycle.pentests.models import PentestFinding, PentestRun
 from lifecycle.policies.models import ExternalCheck, Waiver
 from lifecycle.policies.types import Scope
 from lifecycle.promotion import release_sets
@@ -47,6 +48,7 @@ from lifecycle.trust.models import SigningKey, TrustedSource
 from lifecycle.vex.models import VexDocument, VexStatement
 from tests import sharing
 from tests.factories import dock as rows
+from tests.factories.pentests import pentest_finding
 from tests.factories.people import robot as new_robot
 from tests.factories.policies import rule
 from tests.factories.policies import save as save_rules
@@ -171,6 +173,7 @@ def make_estate(dock):
     rows.derive(bad, on_bad)
     rows.push(dock.repository, bad, "bad")
     rows.push(dock.repository, on_bad, "on-bad")
+    pentest_finding(dock.repository, dock.image, by=dock.owner)
     Quarantine.objects.create(image=bad, team=dock.team, reason="bad", created_by=dock.approver)
     Remedy.objects.create(
         repository=dock.repository,
@@ -263,6 +266,8 @@ def address(pattern, dock, request_):
         "cluster": "north",
         "secret": SECRET,
         "report": "r-1",
+        "pentest": PentestFinding.objects.values_list("pk", flat=True).first(),
+        "pentest_run": PentestRun.objects.values_list("pk", flat=True).first(),
         "quarantine": Quarantine.objects.values_list("pk", flat=True).first(),
         "vex_statement": VexStatement.objects.filter(document=None).values_list("pk", flat=True).first(),
         "vex_document": VexDocument.objects.values_list("pk", flat=True).first(),
@@ -427,6 +432,8 @@ def prepared(call, dock, request_):
         ended = {"state": "failed", "finished_at": clock.now()}
         RebuildWave.objects.update(confirmed_by=dock.owner, **ended)
         RebuildJob.objects.update(**ended)
+    if "{asked_pentest}" in call:
+        PentestFinding.objects.update(asked_by=dock.approver, asked_until=clock.now() + timedelta(days=1))
     if "{asked_quarantine}" in call:
         Quarantine.objects.update(state="release_requested", release_requested_by=dock.approver)
     if "{waiting_job}" in call:

@@ -27,6 +27,7 @@ from lifecycle.pages.authority.views.teams import _TABS as TEAM_TABS
 from lifecycle.pages.comparison.views import _TABS as COMPARISON_TABS
 from lifecycle.pages.registry.image_tabs import IMAGE_TABS
 from lifecycle.pages.registry.views import _REPOSITORY_TABS
+from lifecycle.pentests.models import PentestFinding, PentestRun
 from lifecycle.policies.models import ExternalCheck, Waiver
 from lifecycle.promotion.models import PromotionRequest, ReleaseSet
 from lifecycle.quarantine.models import Quarantine
@@ -182,6 +183,9 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/policies/": 8,
     "api/v1/policies/{scope}/revisions/": 10,
     "api/v1/images/{digest}/contents/": 12,
+    "api/v1/pentest-runs/": 8,
+    "api/v1/pentest-findings/": 8,
+    "api/v1/images/{digest}/pentests/": 12,
     "api/v1/quarantines/": 8,
     "api/v1/quarantines/{quarantine}/images/": 15,
     "api/v1/quarantines/{quarantine}/exemptions/": 10,
@@ -272,6 +276,8 @@ NO_LISTS: Final = {
     "api/v1/environments/{environment}/",
     "api/v1/policies/catalogue/",
     "api/v1/policies/{scope}/",
+    "api/v1/pentest-runs/{pentest_run}/",
+    "api/v1/pentest-findings/{pentest}/",
     "api/v1/quarantines/{quarantine}/",
     "api/v1/vex/statements/{vex_statement}/",
     "api/v1/vex/documents/{vex_document}/",
@@ -320,6 +326,8 @@ def address(pattern: str) -> str:
         "fix": f"{0:016}",
         "alert": Alert.objects.earliest("pk").pk,
         "cluster": "cluster-0",
+        "pentest": PentestFinding.objects.earliest("pk").pk,
+        "pentest_run": PentestRun.objects.earliest("pk").pk,
         "quarantine": Quarantine.objects.earliest("pk").pk,
         "vex_statement": VexStatement.objects.filter(document=None).earliest("pk").pk,
         "vex_document": VexDocument.objects.earliest("pk").pk,

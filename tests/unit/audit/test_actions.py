@@ -31,6 +31,23 @@ STORED = [
         {"digest": "sha256:ab", "descendants": True, "incident": "INC-7"},
     ),
     (
+        of_images.PentestSent("sarif", "full", "https://a", 3, 2, 1, 0, 0),
+        {
+            "format": "sarif",
+            "scope": "full",
+            "target": "https://a",
+            "results": 3,
+            "new": 2,
+            "fixed": 1,
+            "reopened": 0,
+            "refused": 0,
+        },
+    ),
+    (
+        of_images.PentestDecided("xss", "high", "2026-12-24T09:00:00+00:00"),
+        {"rule": "xss", "severity": "high", "until": "2026-12-24T09:00:00+00:00", "retest": ""},
+    ),
+    (
         of_clusters.ClusterCreated("north", "docker", {"mode": "warn"}),
         {"slug": "north", "kind": "docker", "settings": {"mode": "warn"}},
     ),

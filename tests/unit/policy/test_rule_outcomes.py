@@ -8,7 +8,17 @@ from datetime import timedelta
 import pytest
 
 from lifecycle.policy.catalogue import KINDS
-from lifecycle.policy.facts import BaseState, ContentFacts, ExternalFact, FileFact, HeldFacts, LicenceFacts, Stay
+from lifecycle.policy.facts import (
+    BaseState,
+    ContentFacts,
+    ExternalFact,
+    FileFact,
+    HeldFacts,
+    LicenceFacts,
+    PentestFact,
+    PentestFacts,
+    Stay,
+)
 from lifecycle.policy.isolation_types import ImageConfig
 from lifecycle.policy.outcomes import EVIDENCE_MAX, Evidence, Outcome, failed
 from lifecycle.policy.types import BaseFact, BaseTrust, BaseTrustFacts, SignatureFact, SignatureFacts, Status
@@ -298,6 +308,19 @@ ABOUT_FILES = [
          *(f"AGPL-{n}: a, b" for n in "123"), licences=3)),
     ("licences", {"deny": ["AGPL-*"]}, replace(GOOD, licences=LicenceFacts({"MIT": {"a"}}, undeclared=1)),
      odd("1 package declares no licence.", BUILDER)),
+    ("pen_test", {}, replace(GOOD, pentests=PentestFacts()),
+     odd("No full pen test of this image or an earlier one was sent.",
+         "who tests the image: send the report of a full run")),
+    ("pen_test", {"accept_untested": True}, replace(GOOD, pentests=PentestFacts()),
+     Outcome(Status.WAIVED, "No full pen test of this image or an earlier one was sent. The rule accepts that.")),
+    ("pen_test", {}, replace(GOOD, pentests=PentestFacts((PentestFact("PT-1", "medium", "own"),), True)),
+     good("No pen-test finding from high on.", findings=0)),
+    ("pen_test", {"severity": "medium"},
+     replace(GOOD, pentests=PentestFacts(tuple(PentestFact(f"PT-{n}", "high", "carried") for n in range(4)))),
+     bad("4 pen-test findings: PT-0 (high, carried), PT-1 (high, carried), PT-2 (high, carried) and 1 more.",
+         "who builds the image: fix it and send a full run, or let a second person accept it",
+         *(f"PT-{n}: high, carried" for n in range(4)), findings=4)),
+    ("pen_test", {}, GOOD, odd("The pen tests of the image were not read.", "Gravingdock")),
     ("isolation", {"checks": ["run-as-root", "ssh"]}, with_platform(image=ImageConfig("root", exposes_ssh=False)),
      bad("The image runs as root.", BUILDER,
          "linux/amd64: The image runs as root. Set securityContext.runAsNonRoot to true, and a number other than 0 as "
