@@ -8,7 +8,7 @@ from lifecycle.admission.models import (
     AdmissionEpoch,
     AdmissionVerdict,
 )
-from lifecycle.advisories.models import Advisory, AffectedInterval, Coverage, Feed, Match
+from lifecycle.advisories.models import Advisory, AffectedInterval, Coverage, Feed, Match, PrivateAdvisory
 from lifecycle.alerts.models import Alert, AlertPass, ChangedPackages, SeenFinding
 from lifecycle.api.models import IdempotencyKey
 from lifecycle.audit.models import AuditEvent, AuditPending
@@ -133,6 +133,7 @@ __all__ = [
     "Policy",
     "PolicyRevision",
     "Preferences",
+    "PrivateAdvisory",
     "PromotionRequest",
     "PromotionWindow",
     "Quarantine",

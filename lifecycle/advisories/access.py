@@ -11,10 +11,10 @@ from lifecycle.core.errors import NotFound, NotPermitted
 
 
 def feeds_for(actor: User) -> QuerySet[Feed]:
-    """Return all feeds; raises NotPermitted unless `actor` is an admin."""
+    """Return all feeds but that of private advisories; raises NotPermitted unless `actor` is an admin."""
     if not is_above_grants(actor):
         raise NotPermitted("Only admins can manage feeds. Ask an admin.")
-    return Feed.objects.all()
+    return Feed.objects.exclude(kind=Feed.Kind.OWN)
 
 
 def feed_for(actor: User, feed_id: int) -> Feed:

@@ -24,7 +24,9 @@ _REFRESH: Final = """
 WITH stored AS MATERIALIZED (
     SELECT DISTINCT ai.ecosystem, ai.release
     FROM lifecycle_affectedinterval ai JOIN lifecycle_advisory a ON a.id = ai.advisory_id
-    WHERE a.tombstoned_at IS NULL
+    JOIN lifecycle_feed feed ON feed.id = a.feed_id
+    -- A private advisory about one package says nothing of the others.
+    WHERE a.tombstoned_at IS NULL AND feed.kind <> 'own'
 ),
 lost AS (
     DELETE FROM lifecycle_coverage c

@@ -32,6 +32,7 @@ from lifecycle.core.http import parse_outbound_url
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job
 
+FEED_KINDS: Final = [choice for choice in Feed.Kind.choices if choice[0] != Feed.Kind.OWN]  # that admins add
 EVERY_HOURS_MAX: Final = 24 * 30
 MINUTES_MAX: Final = 24 * 60
 MIB_MAX: Final = 16 * 1024
@@ -66,8 +67,8 @@ def add_feed(
     _set(feed, every_hours, stale_after_hours, max_minutes, max_mib)
     if not _NAME.fullmatch(name) or len(name) > 60:
         raise Malformed("A name has at most 60 small letters, digits, and -._ between them, such as osv-debian.")
-    if kind not in Feed.Kind.values:
-        raise Malformed(f"Choose one of these kinds: {', '.join(Feed.Kind.values)}.")
+    if kind not in dict(FEED_KINDS):
+        raise Malformed(f"Choose one of these kinds: {', '.join(dict(FEED_KINDS))}.")
     feed.location = _checked_location(feed.location)
     feed.save()
     _record(Action.FEED_ADDED, feed, actor)

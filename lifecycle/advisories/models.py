@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar, Final
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
+from accounts.models import User
 from lifecycle.core import clock
 from lifecycle.sbom.models import PackageVersion
 from lifecycle.versions import current_key_version
+
+OWN_FEED: Final = "private advisories"  # no name that an admin can give to a feed
 
 
 class Feed(models.Model):
@@ -22,6 +25,7 @@ class Feed(models.Model):
         CVE = "cve", "CVE records"
         KEV = "kev", "Known exploited vulnerabilities (KEV)"
         EPSS = "epss", "Exploit scores (EPSS)"
+        OWN = "own", "Private advisories"  # one feed, filled by approvals (private.py)
 
     name = models.CharField(max_length=120, unique=True)
     kind = models.CharField(max_length=4, choices=Kind, default=Kind.OSV, db_default=Kind.OSV)
@@ -131,6 +135,51 @@ class Advisory(models.Model):
         """The record's id and aliases, without the name that is shown first."""
         names = dict.fromkeys((self.osv_id, *self.aliases))
         return [name for name in names if name != self.vulnerability]
+
+
+class PrivateAdvisory(models.Model):
+    """One revision of an OSV record of our own. It matches nothing before a second person approves it."""
+
+    class State(models.TextChoices):
+        REQUESTED = "requested"
+        LIVE = "live"
+        REPLACED = "replaced"  # by a later revision
+        REJECTED = "rejected"
+        CANCELLED = "cancelled"  # by its author
+
+    # The whole state machine. A state that is not a key here is final.
+    NEXT: ClassVar[dict[str, frozenset[str]]] = {
+        "requested": frozenset({"live", "rejected", "cancelled"}),
+        "live": frozenset({"replaced"}),
+    }
+
+    osv_id = models.CharField(max_length=200)
+    document: models.JSONField[Any, Any] = models.JSONField()
+    state = models.CharField(max_length=9, choices=State)
+    author = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    reason = models.TextField(blank=True)  # why, for who approves it
+    created_at = models.DateTimeField(auto_now_add=True)
+    decided_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    decided_at = models.DateTimeField(null=True)
+    decision = models.TextField(blank=True)
+
+    class Meta:
+        verbose_name_plural = "private advisories"
+        constraints = (
+            models.UniqueConstraint(
+                fields=("osv_id",), condition=Q(state="requested"), name="privateadvisory_one_waits"
+            ),
+            models.UniqueConstraint(fields=("osv_id",), condition=Q(state="live"), name="privateadvisory_one_is_live"),
+        )
+        indexes = (models.Index(fields=("osv_id", "-id"), name="privateadvisory_by_id"),)
+
+    def __str__(self) -> str:
+        return f"PA-{self.pk}"
+
+    @property
+    def is_withdrawal(self) -> bool:
+        """Whether the revision says that the record is withdrawn."""
+        return bool(self.document.get("withdrawn"))
 
 
 class AdvisoryName(models.Model):

@@ -235,6 +235,14 @@ def _store(feed: Feed, directory: str, records: list[OsvRecord], index: dict[str
     return _rematch(ids.values(), regrouped=grouping.regroup({*names, *named}))
 
 
+def store_own(feed: Feed, record: OsvRecord) -> int:
+    """Store a private advisory and match it again; return the number of package versions with changed matches.
+
+    Runs in the caller's transaction, which has checked and locked it.
+    """
+    return _store(feed, "", [record], {record.osv_id: record.modified})
+
+
 def _row(feed: Feed, directory: str, record: OsvRecord, modified: str, now: datetime) -> Advisory:
     # Store the index's text, because the next index is compared with it. If the record has another time than the index
     # (an outdated copy), store the record's time, so that the next run fetches it again.

@@ -205,6 +205,19 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
     ("post", "/api/v1/alerts/{id}/acknowledge/"): ({"reason": "On it."}, None),
     ("post", "/api/v1/alerts/{id}/snooze/"): ({"until": "2026-12-24T09:00:00Z", "reason": "The fix ships then."}, None),
     ("post", "/api/v1/alerts/{id}/resolve/"): ({"reason": "The code is not reachable."}, None),
+    ("post", "/api/v1/private-advisories/"): (
+        {
+            "document": {
+                "id": "ACME-2026-1",
+                "summary": "The client trusts any certificate",
+                "affected": [{"package": {"ecosystem": "PyPI", "name": "acme-client"}, "versions": ["2.4.0"]}],
+            },
+            "reason": "Found in our own review.",
+        },
+        None,
+    ),
+    ("post", "/api/v1/private-advisories/{id}/approve/"): ({"reason": "Reproduced."}, None),
+    ("post", "/api/v1/private-advisories/{id}/reject/"): ({"reason": "The range is too wide."}, None),
     ("post", "/api/v1/fixes/{key}/assign/"): ({"person": "kim"}, None),
     ("post", "/api/v1/fixes/{key}/snooze/"): ({"until_fix": True, "reason": "No release yet."}, None),
     ("post", "/api/v1/fixes/{key}/wake/"): ({"team": "shop"}, None),

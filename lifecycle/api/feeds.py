@@ -61,7 +61,7 @@ class FeedBody(_LimitsBody):
 
     preset = serializers.ChoiceField(choices=[*PRESETS], required=False, help_text="A public feed")
     name = serializers.CharField(max_length=60, required=False)
-    kind = serializers.ChoiceField(choices=Feed.Kind.choices, required=False)
+    kind = serializers.ChoiceField(choices=feeds.FEED_KINDS, required=False)
     location = serializers.CharField(
         max_length=500, required=False, help_text="https address, or a folder below the setting FEEDS"
     )

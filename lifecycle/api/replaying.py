@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from accounts.models import User
 from accounts.verbs import Verb
+from lifecycle.advisories.private import private_advisory_for
 from lifecycle.alerts.access import alert_for, why_not_manage
 from lifecycle.authority.access import image_for, repository_for, robot_in, team_for
 from lifecycle.authority.rights import is_above_grants, require
@@ -213,6 +214,10 @@ CHECKS: Final[Mapping[str, Check]] = {
     "alert-acknowledge": _on_alert,
     "alert-snooze": _on_alert,
     "alert-resolve": _on_alert,
+    "privateadvisory-list": lambda user, _, body: private_advisory_for(user, int(body.get("id", 0))),
+    "privateadvisory-approve": _admin,
+    "privateadvisory-reject": _admin,
+    "privateadvisory-cancel": lambda user, parameters, _: private_advisory_for(user, int(parameters["pk"])),
     "fix-assign": _on_fix,
     "fix-snooze": _on_fix,
     "fix-wake": _on_fix,

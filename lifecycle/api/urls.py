@@ -35,6 +35,7 @@ from lifecycle.api.policies import (
     VerdictView,
     WhatIfView,
 )
+from lifecycle.api.private_advisories import PrivateAdvisoryViewSet
 from lifecycle.api.promotion import PromotionViewSet
 from lifecycle.api.quarantine import QuarantineViewSet
 from lifecycle.api.rebuild import (
@@ -71,6 +72,7 @@ router.register("promotions", PromotionViewSet, basename="promotion")
 router.register("release-sets", ReleaseSetViewSet, basename="releaseset")
 router.register("rebuild-waves", WaveViewSet, basename="rebuildwave")
 router.register("audit-events", AuditEventViewSet, basename="auditevent")
+router.register("private-advisories", PrivateAdvisoryViewSet, basename="privateadvisory")
 router.register("alerts", AlertViewSet, basename="alert")
 router.register("running", RunningViewSet, basename="running")
 router.register("quarantines", QuarantineViewSet, basename="quarantine")

@@ -62,6 +62,7 @@ from lifecycle.audit.details_of_images import (
     MetadataChanged,
     PentestDecided,
     PentestSent,
+    PrivateAdvisoryDetails,
     RebuildFinished,
     RebuildPlanned,
     RebuildSuperseded,
@@ -128,6 +129,10 @@ class Action(StrEnum):
     FEED_CHANGED = "feed.changed", "An admin changed the address, the schedule or the limits of a feed."
     FEED_REMOVED = "feed.removed", "An admin removed a feed with all that it brought."
     EXPLOITS_SYNCED = "exploits.synced", "Gravingdock synced a list of exploits (KEV or EPSS)."
+    ADVISORY_APPROVED = "advisory.approved", "A second person approved a private advisory: it counts."
+    ADVISORY_CANCELLED = "advisory.cancelled", "The author took the proposal of a private advisory back."
+    ADVISORY_PROPOSED = "advisory.proposed", "A private advisory, or another revision of one, waits for approval."
+    ADVISORY_REJECTED = "advisory.rejected", "An admin rejected a private advisory."
     FIX_ASSIGNED = "fix.assigned", "A fix was assigned to a person or a team."
     FIX_COMMENTED = "fix.commented", "A person commented on a fix."
     FIX_SNOOZED = "fix.snoozed", "A fix was put off until a time, or until there is one."
@@ -373,6 +378,10 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.ALERT_ACKNOWLEDGED: AlertDetails,
     Action.ALERT_RESOLVED: AlertDetails,
     Action.ALERT_SNOOZED: AlertDetails,
+    Action.ADVISORY_APPROVED: PrivateAdvisoryDetails,
+    Action.ADVISORY_CANCELLED: PrivateAdvisoryDetails,
+    Action.ADVISORY_PROPOSED: PrivateAdvisoryDetails,
+    Action.ADVISORY_REJECTED: PrivateAdvisoryDetails,
     Action.FIX_ASSIGNED: FixDetails,
     Action.FIX_COMMENTED: FixDetails,
     Action.FIX_SNOOZED: FixDetails,

@@ -147,6 +147,16 @@ class FixDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class PrivateAdvisoryDetails(Details):
+    """The id of the record, its severity and up to 20 packages; whether the revision withdraws it."""
+
+    advisory: str
+    severity: str
+    packages: tuple[str, ...]
+    withdrawn: bool
+
+
+@dataclass(frozen=True, slots=True)
 class IngestFailed(Details):
     """The keys of the rules at ingest that an image does not pass, and whether it is allowed: they only warn."""
 

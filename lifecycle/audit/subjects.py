@@ -23,6 +23,7 @@ NUMBERED: Final = {
     "teamfix": "FX-",
     "pentestfinding": "PT-",
     "pentestrun": "PTR-",
+    "privateadvisory": "PA-",
 }
 _KINDS: Final = {prefix.rstrip("-").lower(): kind for kind, prefix in NUMBERED.items()}
 _NUMBER: Final = re.compile(r"#?([A-Za-z]{1,40})[-# ]([0-9]{1,18})")

@@ -121,7 +121,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 def _of_feeds() -> list[str]:
     """Return for each feed that was read: its age, and whether that is an alarm. A feed that was never read is one."""
-    feeds = list(Feed.objects.order_by("name"))
+    feeds = list(Feed.objects.exclude(kind=Feed.Kind.OWN).order_by("name"))
     now = clock.now()
     return [
         "# TYPE gravingdock_feed_age_seconds gauge",

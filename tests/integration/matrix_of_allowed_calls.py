@@ -25,6 +25,7 @@ from tests.integration.matrix_of_calls import (
     FEED,
     FEED_FORM,
     MUTE,
+    OSV_RECORD,
     PASSWORD,
     PENTEST,
     QUARANTINE,
@@ -178,6 +179,11 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST api/v1/vex/statements/{vex_statement}/approve/": ("approver", {}),
     "POST api/v1/vex/statements/{vex_statement}/reject/": ("approver", {"reason": "no"}),
     "POST api/v1/vex/statements/{vex_statement}/withdraw/": ("owner", {}),
+    "GET api/v1/private-advisories/{private_advisory}/": ("owner", {}),
+    "POST api/v1/private-advisories/": ("owner", OSV_RECORD),
+    "POST api/v1/private-advisories/{private_advisory}/approve/": ("admin", {}),
+    "POST api/v1/private-advisories/{private_advisory}/reject/": ("admin", {"reason": "no"}),
+    "POST api/v1/private-advisories/{private_advisory}/cancel/": ("owner", {}),
     "POST api/v1/vex/documents/": ("owner", VEX_DOCUMENT),
     "POST api/v1/vex/documents/{vex_document}/accept/": ("approver", {}),
     "POST api/v1/vex/documents/{vex_document}/withdraw/": ("owner", {}),
@@ -356,6 +362,17 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST vex/{vex_statement}/reject/": ("approver", {"reason": "no"}),
     "POST vex/{vex_statement}/withdraw/": ("owner", {"reason": "done"}),
     # Doubled braces, because values are filled in as addresses are.
+    "GET private-advisories/{private_advisory}/": ("owner", {}),
+    "POST private-advisories/new/": (
+        "owner",
+        {
+            "document": json.dumps(OSV_RECORD["document"]).replace("{", "{{").replace("}", "}}"),
+            "reason": "found",
+        },
+    ),
+    "POST private-advisories/{private_advisory}/approve/": ("admin", {"reason": "read"}),
+    "POST private-advisories/{private_advisory}/reject/": ("admin", {"reason": "no"}),
+    "POST private-advisories/{private_advisory}/cancel/": ("owner", {"reason": "done"}),
     "POST vex/documents/": (
         "owner",
         {"team": "shop", "text": json.dumps(VEX_DOCUMENT["document"]).replace("{", "{{").replace("}", "}}")},

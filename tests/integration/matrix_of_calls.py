@@ -69,6 +69,12 @@ DECISION: Final[dict[str, object]] = {
     "repository": "shop/api",
     "reason": "another product",
 }
+OSV_RECORD: Final[dict[str, object]] = {
+    "document": {
+        "id": "ACME-2026-2",
+        "affected": [{"package": {"ecosystem": "PyPI", "name": "acme"}, "versions": ["1.0"]}],
+    }
+}
 VEX_DOCUMENT: Final[dict[str, object]] = {
     "team": "shop",
     "document": {
@@ -155,6 +161,9 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("vex/{vex_statement}/approve/", {}, 404, 403),
     ("vex/{vex_statement}/reject/", {"reason": "no"}, 404, 403),
     ("vex/{vex_statement}/withdraw/", {}, 404, 403),
+    ("private-advisories/{private_advisory}/approve/", {}, 404, 404),
+    ("private-advisories/{private_advisory}/reject/", {"reason": "no"}, 404, 404),
+    ("private-advisories/{private_advisory}/cancel/", {}, 404, 404),
     ("vex/documents/{vex_document}/accept/", {}, 404, 403),
     ("vex/documents/{vex_document}/withdraw/", {}, 404, 403),
     ("waivers/{waiver}/approve/", {}, 404, 403),
@@ -278,6 +287,10 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("post", "vex/statements/{vex_statement}/approve/", {}, 404, 403),
     ("post", "vex/statements/{vex_statement}/reject/", {"reason": "no"}, 404, 403),
     ("post", "vex/statements/{vex_statement}/withdraw/", {}, 404, 403),
+    ("post", "private-advisories/", OSV_RECORD, 403, 403),
+    ("post", "private-advisories/{private_advisory}/approve/", {}, 404, 404),
+    ("post", "private-advisories/{private_advisory}/reject/", {"reason": "no"}, 404, 404),
+    ("post", "private-advisories/{private_advisory}/cancel/", {}, 404, 404),
     ("post", "vex/documents/", VEX_DOCUMENT, 404, 403),
     ("post", "vex/documents/{vex_document}/accept/", {}, 404, 403),
     ("post", "vex/documents/{vex_document}/withdraw/", {}, 404, 403),

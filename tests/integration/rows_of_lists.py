@@ -8,7 +8,7 @@ from typing import Any
 
 from accounts.models import Team, User
 from accounts.queries import system_user
-from lifecycle.advisories.models import Feed
+from lifecycle.advisories.models import Feed, PrivateAdvisory
 from lifecycle.alerts.models import Alert, SeenFinding
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
@@ -154,6 +154,9 @@ def add_promotions(world: World, number: int) -> None:
     save_rules(Scope(world.team, first_place), rule("r", "no_worse"), rule(f"x{number}", "sbom"))
     ask_waiver(world.team, "r", by=world.asker, environment=place)
     ask_decision(where, by=world.asker, vulnerability=f"CVE-2026-{number}")
+    PrivateAdvisory.objects.create(
+        osv_id=f"ACME-{number}", document={"id": f"ACME-{number}"}, state="live", author=world.asker
+    )
     bring_document(world.team, by=world.asker, name=f"https://vendor.example/{number}")
     cluster = Cluster.objects.create(slug=f"cluster-{number}", team=world.team, created_by=world.asker)
     for each in {cluster, Cluster.objects.earliest("pk")}:

@@ -20,7 +20,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts import tokens
 from accounts.models import ApiToken, Robot, Role, Team, User
-from lifecycle.advisories.models import Feed
+from lifecycle.advisories.models import Feed, PrivateAdvisory
 from lifecycle.alerts.models import Alert
 from lifecycle.audit import services as audit
 from lifecycle.audit.models import AuditEvent
@@ -61,6 +61,7 @@ from tests.integration.matrix_of_calls import (
     API_ACTS,
     BACKEND,
     FORMS,
+    OSV_RECORD,
     PASSWORD,
     POSTS,
     REBUILD_ACTS,
@@ -197,6 +198,10 @@ def make_estate(dock):
         reporter=host, cluster=north, report_id="r-1", kind="full", boot="b", sequence=1, observed_at=clock.now(),
         received_at=clock.now(), applied_at=clock.now(),
     )  # fmt: skip
+    PrivateAdvisory.objects.create(
+        osv_id="ACME-2026-1", document=OSV_RECORD["document"] | {"id": "ACME-2026-1"}, state="requested",
+        author=dock.owner,
+    )  # fmt: skip
     sbom = Sbom.objects.create(image=dock.image, format="CycloneDX 1.5 JSON", tool="x", digest=rows.sha("bom"))
     PackageList.objects.create(
         sbom=sbom, image=dock.image, kind="sent", package_count=1, dropped_count=0, team_ids=[dock.team.pk],
@@ -270,6 +275,7 @@ def address(pattern, dock, request_):
         "pentest_run": PentestRun.objects.values_list("pk", flat=True).first(),
         "quarantine": Quarantine.objects.values_list("pk", flat=True).first(),
         "vex_statement": VexStatement.objects.filter(document=None).values_list("pk", flat=True).first(),
+        "private_advisory": PrivateAdvisory.objects.values_list("pk", flat=True).first(),
         "vex_document": VexDocument.objects.values_list("pk", flat=True).first(),
         "waiver": Waiver.objects.values_list("pk", flat=True).first(),
         "watch": UpstreamWatch.objects.values_list("pk", flat=True).first(),

@@ -20,6 +20,7 @@ from rest_framework.mixins import ListModelMixin
 
 from accounts import tokens
 from accounts.models import ApiToken, Team, User
+from lifecycle.advisories.models import PrivateAdvisory
 from lifecycle.alerts.models import Alert
 from lifecycle.jobs.models import Job
 from lifecycle.notices.models import Channel
@@ -101,6 +102,10 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/alerts/{alert}/": 14,
     "fixes/": 20,
     "trends/": 14,
+    "private-advisories/": 14,
+    "private-advisories/{private_advisory}/": 16,
+    "api/v1/private-advisories/": 8,
+    "api/v1/private-advisories/{private_advisory}/": 8,
     "api/v1/trends/": 8,
     "fixes/{fix}/": 20,
     "api/v1/advisories/{advisory}/": 12,
@@ -209,6 +214,7 @@ LISTS: Final[dict[str, int]] = {
 # Reads without rows, or of one row.
 NO_LISTS: Final = {
     # A stream that reads one image at a time, of at most IMAGES_MAX.
+    "private-advisories/new/",
     "findings/export/{export}",
     "api/v1/findings/exports/{export}/",
     "",  # leads on
@@ -330,6 +336,7 @@ def address(pattern: str) -> str:
         "pentest_run": PentestRun.objects.earliest("pk").pk,
         "quarantine": Quarantine.objects.earliest("pk").pk,
         "vex_statement": VexStatement.objects.filter(document=None).earliest("pk").pk,
+        "private_advisory": PrivateAdvisory.objects.earliest("pk").pk,
         "vex_document": VexDocument.objects.earliest("pk").pk,
         "waiver": Waiver.objects.earliest("pk").pk,
         "robot": Team.objects.get(slug="shop").robots.earliest("pk").pk,

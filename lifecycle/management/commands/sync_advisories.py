@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from accounts.queries import system_user
 from lifecycle.advisories.exploit_sync import ExploitReport, sync_exploits
+from lifecycle.advisories.feeds import FEED_KINDS
 from lifecycle.advisories.models import Feed
 from lifecycle.advisories.services import group_again, sync_feed
 from lifecycle.core import locks
@@ -39,7 +40,7 @@ class Command(BaseCommand):
             "--from", dest="location", required=True, metavar="DIR_OR_URL", help="folder or URL of the bulk export"
         )
         parser.add_argument(
-            "--kind", choices=Feed.Kind.values, default=Feed.Kind.OSV.value, help="what it is (default: osv)"
+            "--kind", choices=list(dict(FEED_KINDS)), default=Feed.Kind.OSV.value, help="what it is (default: osv)"
         )
         parser.add_argument(
             "--accept-smaller", action="store_true", help="also if most of what is stored is no longer there"

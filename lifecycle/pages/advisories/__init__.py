@@ -1,1 +1,1 @@
-"""The pages of feeds."""
+"""The pages of feeds and private advisories."""

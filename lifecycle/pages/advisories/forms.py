@@ -1,4 +1,4 @@
-"""The form of a feed."""
+"""The forms of a feed and of a private advisory."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from django import forms
 
-from lifecycle.advisories.feeds import EVERY_HOURS_MAX, MIB_MAX, MINUTES_MAX
+from lifecycle.advisories.feeds import EVERY_HOURS_MAX, FEED_KINDS, MIB_MAX, MINUTES_MAX
 from lifecycle.advisories.models import Feed
 from lifecycle.advisories.presets import PRESETS
+from lifecycle.advisories.private import DOCUMENT_MAX_BYTES, TEXT_MAX
 
 _PLAIN: Final = {"class": "form-control", "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
 
@@ -50,7 +51,7 @@ class NewFeedForm(FeedForm):
     )  # fmt: skip
     name = forms.CharField(max_length=60, required=False, widget=forms.TextInput(attrs=_PLAIN))
     kind = forms.ChoiceField(
-        choices=[("", "As the public feed"), *Feed.Kind.choices], required=False,
+        choices=[("", "As the public feed"), *FEED_KINDS], required=False,
         widget=forms.Select(attrs={"class": "form-select"}),
     )  # fmt: skip
 
@@ -73,3 +74,26 @@ class NewFeedForm(FeedForm):
     def values(self) -> dict[str, Any]:
         """Return what the service takes."""
         return {name: value for name, value in self.cleaned_data.items() if name != "preset"}
+
+
+class PrivateAdvisoryForm(forms.Form):
+    """An OSV record, and why it is needed."""
+
+    document = forms.CharField(
+        label="OSV record", max_length=DOCUMENT_MAX_BYTES, strip=False,
+        widget=forms.Textarea(attrs=_PLAIN | {"class": "form-control mono", "rows": 24}),
+        help_text="JSON. A later revision has the same id. \"withdrawn\" with a time closes its findings.",
+    )  # fmt: skip
+    reason = forms.CharField(
+        max_length=TEXT_MAX, required=False, help_text="For the person who approves it.",
+        widget=forms.Textarea(attrs={"class": "form-control", "rows": 3}),
+    )  # fmt: skip
+
+
+class ReviewForm(forms.Form):
+    """What the second person says."""
+
+    reason = forms.CharField(
+        max_length=TEXT_MAX, required=False, help_text="Required to reject.",
+        widget=forms.Textarea(attrs={"class": "form-control", "rows": 3}),
+    )  # fmt: skip

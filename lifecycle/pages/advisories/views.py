@@ -10,7 +10,6 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from lifecycle.advisories import feeds as services
 from lifecycle.advisories.access import feed_for, feeds_for
 from lifecycle.advisories.kinds import SYNC_FEED
-from lifecycle.advisories.models import Feed
 from lifecycle.core.paging import keyset_page
 from lifecycle.jobs.models import Job
 from lifecycle.pages.advisories.forms import FeedForm, NewFeedForm
@@ -29,7 +28,7 @@ def feeds(request: HttpRequest) -> HttpResponse:
     kinds = set(rows.values_list("kind", flat=True))
     context = {
         "page": page,
-        "missing": [kind.label for kind in Feed.Kind if kind.value not in kinds],
+        "missing": [label for kind, label in services.FEED_KINDS if kind not in kinds],
     }
     return render(request, "lifecycle/advisories/feeds.html", context)
 

@@ -82,6 +82,10 @@ STORED = [
             "until_fix": True,
         },
     ),
+    (
+        of_images.PrivateAdvisoryDetails("ACME-1", "high", ("npm left-pad",), withdrawn=False),
+        {"advisory": "ACME-1", "severity": "high", "packages": ["npm left-pad"], "withdrawn": False},
+    ),
     (of_promotion.DueDatesSaved(2, ("high: 30 days",)), {"revision": 2, "rows": ["high: 30 days"]}),
     (of_images.IngestFailed(("severe",), is_allowed=False), {"rules": ["severe"], "is_allowed": False}),
     (
