@@ -140,8 +140,8 @@ def test_what_runs_replaces_the_alert_about_the_same_finding(fleet):
     dock.advisory("CVE-2026-1", "high", perl)
     look(perl)
     assert [row[0] for row in told()] == ["finding.new"]
-    image = Tag.objects.filter(repository__name="base/debian", image__kind="manifest").first().image
-    run("c-0", "base/debian", image, dock.team("base"))
+    for tag in Tag.objects.filter(repository__name="base/debian", image__kind="manifest"):
+        run("c-0", "base/debian", tag.image, dock.team("base"), workload=tag.name)
     other = package("tar")
     Match.objects.create(advisory=Advisory.objects.get(osv_id="CVE-2026-1"), package=other, severity="high")
     look(other)
