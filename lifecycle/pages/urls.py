@@ -20,6 +20,7 @@ from lifecycle.pages.quarantine import urls as quarantine
 from lifecycle.pages.rebuild import urls as rebuild
 from lifecycle.pages.registry import urls as registry
 from lifecycle.pages.remedies import urls as remedies
+from lifecycle.pages.runtime import urls as runtime
 from lifecycle.pages.search import urls as search
 from lifecycle.pages.trends import urls as trends
 from lifecycle.pages.trust import urls as trust
@@ -34,6 +35,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *policies.urlpatterns,
     *quarantine.urlpatterns,
     *clusters.urlpatterns,
+    *runtime.urlpatterns,
     *vex.urlpatterns,
     *remedies.urlpatterns,
     *comparison.urlpatterns,

@@ -41,8 +41,7 @@ def read_falco(document: Any) -> SeenEvent:
         severity=SEVERITY_OF.get(str(document.get("priority") or "").strip().lower(), "unknown"),
         at=read_time(document.get("time")),
         text=text_of(masked(text_of(document.get("output"), TEXT_MAX * 4)), TEXT_MAX),
-        fields=fields_of(fields)
-        | {"source": text_of(document.get("source"), 60), "hostname": text_of(document.get("hostname"), 253)},
+        fields=fields_of(fields | {name: document.get(name) for name in ("source", "hostname")}),
         event_id=text_of(document.get("uuid"), 200),
         digest=digest_in(_field(fields, "container.image.digest")),
         container_id=short_id(_field(fields, "container.id")),
@@ -74,7 +73,7 @@ def fields_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return up to FIELDS_MAX fields that say something, masked and cut, to be shown."""
     kept: dict[str, Any] = {}
     for name, value in fields.items():
-        if value is None or (isinstance(value, str) and value in _EMPTY):
+        if value is None or (isinstance(value, str) and value.strip() in _EMPTY):
             continue
         if len(kept) == FIELDS_MAX:
             break

@@ -304,6 +304,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "policies/try/": (OUT, IN, IN),
     "policies/{scope}/": (OUT, HIDDEN, IN),
     "clusters/": (OUT, IN, IN),
+    "running/": (OUT, IN, IN),
     "clusters/new/": (OUT, IN, IN),
     "clusters/{cluster}/": (OUT, HIDDEN, IN),
     "clusters/{cluster}/bindings/": (OUT, POST_ONLY, POST_ONLY),

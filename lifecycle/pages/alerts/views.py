@@ -43,6 +43,7 @@ def alerts(request: HttpRequest) -> HttpResponse:
         "team": chosen(request, "team", teams),
         "severity": chosen(request, "severity", READING_ORDER),
         "name": request.GET.get("vulnerability", "")[:200],
+        "cluster": request.GET.get("cluster", "")[:60],
     }
     rows = filtered(alerts_visible_to(user), state="" if state == _ALL else state, **choice)
     page = keyset_page(rows, ("-id",), **cursors(request))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db.models import Case, IntegerField, Max, Q, Value, When
+from django.db.models import Case, F, IntegerField, Max, Q, Value, When
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 
@@ -27,6 +27,7 @@ from lifecycle.evidence.at_ingest import verdict_at_ingest, why_wait
 from lifecycle.evidence.contents import contents_of
 from lifecycle.evidence.due import due_of_matches
 from lifecycle.evidence.verdicts import judge
+from lifecycle.inventory.queries import running_of
 from lifecycle.lineage.models import Derivation
 from lifecycle.pages.lineage.page_queries import EVIDENCE_WORDS, levels_below
 from lifecycle.pages.promotion.page_queries import targets_for
@@ -49,6 +50,7 @@ from lifecycle.sbom.lists import own_list
 from lifecycle.sbom.models import Sbom
 from lifecycle.trust.sboms import sources_of
 
+_RUNNING_SHOWN: Final = 100
 _SEARCH_MAX: Final = 200  # characters; the name of a package is shorter
 _HIDDEN_BASE: Final = "a base you cannot see"
 
@@ -309,6 +311,12 @@ def _sboms_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _runtime_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Return where the image runs and ran, what runs now first."""
+    rows = running_of(context["top"], reader(request)).order_by(F("until").desc(nulls_first=True), "-id")
+    return {"running": rows[:_RUNNING_SHOWN]}
+
+
 def _layer_words(context: dict[str, Any], position: int | None) -> dict[str, str]:
     """Return the origin of a layer and its position, in words. The origin decides who can fix its findings."""
     if position is None:
@@ -335,6 +343,7 @@ IMAGE_TABS: Final[dict[str, Callable[[HttpRequest, dict[str, Any]], dict[str, An
     "promotions": _promotions_tab,
     "signatures": _signatures_tab,
     "sboms": _sboms_tab,
+    "runtime": _runtime_tab,
     "policy": _policy_tab,
     "history": _history_tab,
 }
