@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from config import env
 from config.logging import LOGGING as LOGGING_CONFIGURATION
 from config.mail import mail_server
+from lifecycle.admission.certificates import names_for
 
 SWAGGER_UI = str(files("drf_spectacular_sidecar") / "static" / "drf_spectacular_sidecar" / "swagger-ui-dist")
 BASE_DIR = env.BASE_DIR
@@ -319,6 +320,16 @@ UBUNTU_PRO = env.boolean("UBUNTU_PRO", False)
 # Folder of the snapshot that admission answers from, and of decisions on their way into the database. It is on the disk
 # of the machine: each machine that answers reviews has its own, and an admission_writer for it.
 ADMISSION_FOLDER = env.text("ADMISSION_FOLDER", str(HOME / "admission"))
+# Port with a certificate of our own for reviews only; 0: clusters use PUBLIC_URL, with its certificate.
+ADMISSION_PORT = env.integer("ADMISSION_PORT", 0)
+# Address for clusters: https://host[:port]
+ADMISSION_URL = env.text(
+    "ADMISSION_URL", f"https://{_public.hostname}:{ADMISSION_PORT}" if ADMISSION_PORT else PUBLIC_URL
+).rstrip("/")
+# Names in the certificate of the admission port, beside those of ADMISSION_URL, PUBLIC_URL and this machine
+ADMISSION_NAMES = names_for(
+    *(urlsplit(url).hostname or "" for url in (ADMISSION_URL, PUBLIC_URL)), *env.words("ADMISSION_NAMES", "")
+)
 VEX_SECOND_PERSON = env.boolean("VEX_SECOND_PERSON", default=True)
 FEEDS = env.text("FEEDS", str(HOME / "feeds") if EMBEDDED else "")  # folder of feeds from disk; none if empty
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from config.embedded import account, ports, postgres, settings_file, web
+from config.embedded import account, admission, ports, postgres, settings_file, web
 from config.embedded.redis_server import RedisServer
 from config.embedded.registry_server import RegistryMissing, RegistryServer
 from config.embedded.supervisor import MARK, Part, PartDied, Supervisor, started_at
@@ -28,7 +28,7 @@ HOME: Final = Path(os.environ.get("GRAVINGDOCK_HOME") or ROOT / "var").resolve()
 FREE_MIN: Final = 2 * 1024**3  # bytes; the images of the demonstration and the database's log need about half of it
 WEB_WAIT_S: Final = 180  # an idle machine needs 3; a busy one with few cores was seen to need more than 40
 READER: Final = "captain"  # from lifecycle/demo/cast.py, which this module cannot import without Django
-OURS: Final = ("web", "worker", "builder", "ticker")
+OURS: Final = ("web", "worker", "builder", "ticker", "admission", "admission-writer")
 TITLES: Final = {
     "postgres": "PostgreSQL",
     "redis": "Redis",
@@ -37,6 +37,8 @@ TITLES: Final = {
     "worker": "workers",
     "builder": "builder",
     "ticker": "ticker",
+    "admission": "admission",
+    "admission-writer": "its writer",
 }
 
 
@@ -115,6 +117,14 @@ class Installation:
             Part("worker", worker, ROOT, environment=environment, stop_wait_s=40),
             Part("builder", builder, ROOT, environment=environment, stop_wait_s=40),
             Part("ticker", [sys.executable, "manage.py", "ticker"], ROOT, environment=environment),
+            Part(
+                "admission",
+                admission.command(int(self.values["ADMISSION_PORT"])),
+                ROOT,
+                environment=environment,
+                is_group_stopped=True,
+            ),
+            Part("admission-writer", [sys.executable, "manage.py", "admission_writer"], ROOT, environment=environment),
         ]
 
     def up(self) -> str:

@@ -11,7 +11,13 @@ from config.embedded import keys, ports
 from config.embedded.ports import PortTaken
 
 # Easy to remember, and rarely in use.
-PREFERRED_PORTS: Final = {"WEB_PORT": 8470, "REGISTRY_PORT": 5470, "PG_PORT": 5471, "REDIS_PORT": 5472}
+PREFERRED_PORTS: Final = {
+    "WEB_PORT": 8470,
+    "REGISTRY_PORT": 5470,
+    "PG_PORT": 5471,
+    "REDIS_PORT": 5472,
+    "ADMISSION_PORT": 8471,
+}
 PASSWORDS: Final = ("PG_SUPERUSER_PASSWORD", "PG_OWNER_PASSWORD", "PG_APP_PASSWORD", "REDIS_PASSWORD")
 # Service -> the variable with the address of the user's own server instead of ours.
 OWN_PART: Final = {"postgres": "DATABASE_URL", "redis": "REDIS_URL", "registry": "REGISTRY_URL"}
@@ -19,6 +25,10 @@ PART_OF_PORT: Final = {"PG_PORT": "postgres", "REDIS_PORT": "redis", "REGISTRY_P
 # Other settings that `make up` stores for later starts and for every `manage.py` command.
 REMEMBERED: Final = (
     "DATABASE_OWNER_URL",
+    "ADMISSION_CLIENT_CA",
+    "ADMISSION_HOST",
+    "ADMISSION_NAMES",
+    "ADMISSION_URL",
     "BUILD_CA_BUNDLE",
     "BUILD_DISK_MB",
     "BUILD_HOSTS",

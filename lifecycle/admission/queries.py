@@ -50,10 +50,18 @@ def epochs_since(seen: set[int]) -> set[int]:
 
 
 @transaction.atomic
-def snapshot_content(number: int) -> tuple[bytes, set[int]]:
-    """Return the content of the snapshot of now, and the changes that it includes. Everything is of one moment."""
+def snapshot_of_one_moment(number: int) -> tuple[bytes, set[int]]:
+    """Return the content of the snapshot of now, and the changes that it includes. Everything is of one moment.
+
+    Call it outside of a transaction.
+    """
     with connection.cursor() as cursor:
         cursor.execute(READ_AT_ONCE)
+    return snapshot_content(number)
+
+
+def snapshot_content(number: int) -> tuple[bytes, set[int]]:
+    """Return the content of a snapshot, and the changes that it includes."""
     at = time.time()
     seen = epochs_since(set())
     hosts, registries = _hosts()

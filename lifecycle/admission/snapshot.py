@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import orjson
 
@@ -102,7 +102,17 @@ class Snapshot:
 
     def __init__(self, path: Path) -> None:
         """Read the file and check it. Raises BadSnapshot, or OSError when it is not there."""
-        self._map = path.read_bytes()
+        self._read(path.read_bytes())
+
+    @classmethod
+    def of(cls, content: bytes) -> Self:
+        """Return the snapshot of these bytes; raises BadSnapshot."""
+        made = cls.__new__(cls)
+        made._read(content)
+        return made
+
+    def _read(self, content: bytes) -> None:
+        self._map = content
         size = len(self._map)
         if size < _HEADER.size:
             raise BadSnapshot("The file is too short.")

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
 from lifecycle.admission import snapshot
 from lifecycle.admission.loading import load_spool, prune
 from lifecycle.admission.models import AdmissionEpoch, AdmissionVerdict
-from lifecycle.admission.queries import epochs_since, ruled_environments, snapshot_content
+from lifecycle.admission.queries import epochs_since, ruled_environments, snapshot_of_one_moment
+from lifecycle.admission.rotation import tend_certificates
 from lifecycle.core import clock, locks
 from lifecycle.core.errors import LifecycleError
 from lifecycle.evidence.verdicts import judge
@@ -30,6 +32,7 @@ _RENEW_EVERY_S: Final = 5.0
 _ANEW_EVERY_S: Final = 300.0  # secrets end, and a change could have been missed
 _LOAD_EVERY_S: Final = 1.0
 _JUDGE_EVERY_S: Final = 1.0
+_TEND_EVERY_S: Final = 15.0  # also the longest wait between the last report of a bundle and its use
 _PRUNE_EVERY_S: Final = 3600.0
 _JUDGED_AT_ONCE: Final = 20  # verdicts of one round
 _JUDGED_FOR: Final = timedelta(minutes=1)  # findings, waivers and signatures change without an event for each image
@@ -64,6 +67,8 @@ class Writer:
             self.write()
         elif self._is_due("renew", _RENEW_EVERY_S):
             self._renew()
+        if self._is_due("certificate", _TEND_EVERY_S):
+            tend_certificates(self.folder, settings.ADMISSION_NAMES)
         if self._is_due("load", _LOAD_EVERY_S):
             load_spool(self.folder)
         if self._is_due("prune", _PRUNE_EVERY_S):
@@ -73,7 +78,7 @@ class Writer:
     def write(self) -> None:
         """Write a new snapshot."""
         started = time.monotonic()
-        content, self._seen = snapshot_content(self._number + 1)
+        content, self._seen = snapshot_of_one_moment(self._number + 1)
         snapshot.write(self.folder, content)
         self._number += 1
         self._next["anew"], self._next["renew"] = started + _ANEW_EVERY_S, started + _RENEW_EVERY_S

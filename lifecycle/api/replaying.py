@@ -104,6 +104,10 @@ def _on_cluster(user: User, parameters: Parameters, body: Body) -> None:
     cluster_for(user, str(parameters.get("slug") or body.get("slug") or ""), verb=Verb.ENVIRONMENT_MANAGE)
 
 
+def _sees_cluster(user: User, parameters: Parameters, _: Body) -> None:
+    cluster_for(user, str(parameters["slug"]))
+
+
 def _on_alert(user: User, parameters: Parameters, _: Body) -> None:
     alert = alert_for(user, int(parameters["pk"]))
     refuse_if(why_not_manage(user, alert))
@@ -152,6 +156,7 @@ def _admin(user: User, _: Parameters, __: Body) -> None:
 
 CHECKS: Final[Mapping[str, Check]] = {
     "cluster-list": _on_cluster,
+    "cluster-explain": _sees_cluster,
     "cluster-secrets": _on_cluster,
     "promotion-list": lambda user, _, body: _promotion(user, body.get("id", 0), Verb.PROMOTION_REQUEST),
     "promotion-rollback": lambda user, _, body: _promotion(user, body.get("id", 0)),

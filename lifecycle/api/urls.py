@@ -6,6 +6,7 @@ from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
 from lifecycle.api import authority, people
+from lifecycle.api.admission import ClusterManifestView, ExplainClusterView
 from lifecycle.api.advisories import AdvisoryImagesView, AdvisoryView
 from lifecycle.api.alerts import AlertViewSet
 from lifecycle.api.audit import AuditEventViewSet
@@ -123,6 +124,8 @@ urlpatterns = [
     path("policies/try/", TryView.as_view(), name="policy-try"),
     path("policies/<str:scope>/", PolicyView.as_view(), name="policy"),
     path("policies/<str:scope>/revisions/", PolicyRevisionsView.as_view(), name="policy-revisions"),
+    path("clusters/<slug:slug>/explain/", ExplainClusterView.as_view(), name="cluster-explain"),
+    path("clusters/<slug:slug>/manifest/", ClusterManifestView.as_view(), name="cluster-manifest"),
     path("teams/", authority.TeamsView.as_view(), name="teams"),
     path("teams/<slug:team>/", authority.TeamView.as_view(), name="team"),
     path("teams/<slug:team>/move-repositories/", authority.TeamMoveView.as_view(), name="team-move-repositories"),

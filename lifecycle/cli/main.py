@@ -21,6 +21,7 @@ from typing import Any, Final
 import httpx
 
 from lifecycle.cli import (
+    admission,
     advisories,
     alerts,
     client,
@@ -182,6 +183,7 @@ def parser() -> argparse.ArgumentParser:
     verifying.add_verify(areas, shared)
     environments.add_to(areas, shared, limited)
     clusters.add_area(areas, shared, limited)
+    admission.add_area(areas, shared)
     _add_rebuild(areas.add_parser("rebuild", help="plan, run and follow rebuild waves"), shared, limited)
     policy.add_areas(areas, shared, limited)
     isolation.add_area(areas, shared)

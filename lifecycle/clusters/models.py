@@ -57,6 +57,8 @@ class Cluster(models.Model):
     revision = models.PositiveIntegerField(default=1)  # counts the changes of settings and bindings
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
+    # Hash of the certificates that the cluster trusts for the admission port, as its agent reported it last.
+    bundle_sha256 = models.CharField(max_length=64, blank=True, default="", db_default="")
     enforced_at = models.DateTimeField(null=True)  # since when the mode is enforce, or null
 
     class Meta:

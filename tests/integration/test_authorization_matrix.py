@@ -20,6 +20,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts import tokens
 from accounts.models import ApiToken, Robot, Role, Team, User
+from lifecycle.admission.models import AdmissionDecision
 from lifecycle.advisories.models import Feed, PrivateAdvisory
 from lifecycle.alerts.models import Alert
 from lifecycle.audit import services as audit
@@ -190,6 +191,7 @@ def make_estate(dock):
         last_at=clock.now(), repository_ids=[dock.repository.pk], image_counts=[1], images=1,
     )  # fmt: skip
     north = Cluster.objects.create(slug="north", team=dock.team, created_by=dock.owner)
+    AdmissionDecision.objects.create(cluster=north, key="key-1", snapshot_number=1, at=clock.now())
     ClusterSecret.objects.create(cluster=north, kind="alerts", sha256=hash_of(SECRET), created_by=dock.owner)
     host = Reporter.objects.create(
         cluster=north, name="host", boot="b", sequence=1, first_at=clock.now(), seen_at=clock.now()
@@ -269,6 +271,7 @@ def address(pattern, dock, request_):
         "fix": "0" * 16,
         "alert": Alert.objects.values_list("pk", flat=True).first(),
         "cluster": "north",
+        "decision": "key-1",
         "secret": SECRET,
         "report": "r-1",
         "pentest": PentestFinding.objects.values_list("pk", flat=True).first(),

@@ -242,6 +242,9 @@ NO_LISTS: Final = {
     "roles/",  # leads on
     "policies/try/",
     "clusters/new/",
+    "api/v1/clusters/{cluster}/manifest/",
+    "clusters/{cluster}/manifest/",
+    "why/{decision}/",
     "api/v1/clusters/{cluster}/",
     "api/v1/clusters/{cluster}/reports/{report}/",
     "quarantines/new/",

@@ -11,5 +11,7 @@ urlpatterns = [
     path("clusters/new/", views.new_cluster, name="cluster-new"),
     path("clusters/<slug:slug>/", views.cluster, name="cluster"),
     path("clusters/<slug:slug>/bindings/", views.bindings, name="cluster-bindings"),
+    path("clusters/<slug:slug>/manifest/", views.manifest, name="cluster-manifest"),
+    path("why/<slug:key>/", views.why, name="why"),
     path("clusters/<slug:slug>/secrets/", views.secret, name="cluster-secrets"),
 ]

@@ -11,6 +11,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.verbs import Verb
+from lifecycle.admission.access import decision_for
+from lifecycle.admission.manifest import AGENT_IMAGE
+from lifecycle.admission.services import manifest_for
 from lifecycle.authority.access import team_for
 from lifecycle.authority.queries import teams_where
 from lifecycle.clusters import services
@@ -101,8 +104,24 @@ def secret(request: HttpRequest, slug: str) -> HttpResponse:
     if form.is_valid():
         with errors_shown_on(form):
             made, text = services.create_secret(slug, form.cleaned_data["kind"], actor=user)
-            return render(request, "lifecycle/clusters/secret.html", {"cluster": row, "made": made, "secret": text})
+            context = {"cluster": row, "made": made, "secret": text, "manifest": _filled_manifest(row, made.kind, text)}
+            return render(request, "lifecycle/clusters/secret.html", context)
     return _page(request, row, status=422, secret_form=form)
+
+
+@require_safe
+def manifest(request: HttpRequest, slug: str) -> HttpResponse:
+    """Return the manifest of a cluster as a file, with placeholders for secrets."""
+    row = cluster_for(reader(request), slug)
+    answer = HttpResponse(manifest_for(row, is_mutating="mutate" in request.GET), content_type="application/yaml")
+    answer["Content-Disposition"] = f'attachment; filename="gravingdock-{row.slug}.yaml"'
+    return answer
+
+
+@require_safe
+def why(request: HttpRequest, key: str) -> HttpResponse:
+    """Show a decision of admission: each image, why it may not start, and who can resolve it."""
+    return render(request, "lifecycle/clusters/why.html", {"decision": decision_for(reader(request), key)})
 
 
 def _page(request: HttpRequest, row: Cluster, *, status: int = 200, **forms: Any) -> HttpResponse:
@@ -120,6 +139,13 @@ def _page(request: HttpRequest, row: Cluster, *, status: int = 200, **forms: Any
         "bindings_form": None if why_not else forms.get("bindings_form") or bindings_form(user, rows),
     }
     return render(request, "lifecycle/clusters/cluster.html", context | forms, status=status)
+
+
+def _filled_manifest(row: Cluster, kind: str, secret: str) -> str:
+    """Return the manifest with the new secret in it; "" for another kind of cluster or secret."""
+    if kind != ClusterSecret.Kind.ADMISSION or row.kind != Cluster.Kind.KUBERNETES:
+        return ""
+    return manifest_for(row).replace("${ADMISSION_SECRET}", secret).replace("${AGENT_IMAGE}", AGENT_IMAGE)
 
 
 def _secrets(row: Cluster, kind: str) -> list[ClusterSecret]:

@@ -77,13 +77,13 @@ def test_first_starts_at_the_same_time_choose_different_ports(
     for process in started:
         assert process.stdout is not None
         chosen += process.stdout.readline().split()
-    assert len(chosen) == len(set(chosen)) == 16
+    assert len(chosen) == len(set(chosen)) == 20
 
 
 def test_stored_port_that_another_start_holds_is_taken(
     started: list[subprocess.Popen[str]], tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    numbers = dict(zip(settings_file.PREFERRED_PORTS, map(str, [port, *ports.scratch(3)]), strict=True))
+    numbers = dict(zip(settings_file.PREFERRED_PORTS, map(str, [port, *ports.scratch(4)]), strict=True))
     (tmp_path / "other" / "registry").mkdir(parents=True)
     (tmp_path / "ours" / "registry").mkdir(parents=True)
     other = python(CHOOSE, str(tmp_path / "other"), **numbers)

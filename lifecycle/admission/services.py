@@ -1,0 +1,130 @@
+"""What admission would say, for people and pipelines, and the manifest of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+
+from accounts.models import User
+from lifecycle.admission import certificates
+from lifecycle.admission.judging import judge_review, may_break_glass
+from lifecycle.admission.manifest import Wish, manifest_of
+from lifecycle.admission.queries import snapshot_content
+from lifecycle.admission.reviews import review_of_object
+from lifecycle.admission.snapshot import NAME as SNAPSHOT
+from lifecycle.admission.snapshot import BadSnapshot, Snapshot, look_at
+from lifecycle.admission.types import BadReview, Code, ImageResult, Named, Review
+from lifecycle.authority.queries import images_visible_to
+from lifecycle.clusters.models import Cluster, Mode
+from lifecycle.core.errors import Malformed
+
+IMAGES_MAX: Final = 100
+_HIDDEN: Final = "Not found, or you don't have access."
+
+
+class _Newest:
+    """The newest snapshot of this machine, read again only when it changed."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[int, bytes] | None = None
+        self._taken: Snapshot | None = None
+
+    def get(self) -> Snapshot:
+        """Return it; when this machine has none that includes the newest cluster, one that is built now."""
+        path = Path(settings.ADMISSION_FOLDER) / SNAPSHOT
+        try:
+            seen, at = look_at(path)
+            if self._taken is None or seen != self._seen:
+                self._taken, self._seen = Snapshot(path), seen
+            self._taken.written_at = at
+        except (OSError, BadSnapshot):
+            return Snapshot.of(snapshot_content(0)[0])
+        return self._taken
+
+
+_newest: Final = _Newest()
+
+
+def explain(
+    cluster: Cluster,
+    *,
+    actor: User,
+    namespace: str,
+    images: Sequence[str] = (),
+    given: Mapping[str, Any] | None = None,
+    user: str = "",
+    groups: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return what admission would say about images or an object, without recording it. Raises Malformed.
+
+    Images that `actor` cannot see look like unknown ones, unless they may run there.
+    """
+    if bool(images) == (given is not None):
+        raise Malformed("Give either images or an object.", field="images")
+    snapshot = _newest.get()
+    entry = snapshot.clusters.get(cluster.slug)
+    if entry is None:  # added a moment ago
+        snapshot = Snapshot.of(snapshot_content(snapshot.number)[0])
+        entry = snapshot.clusters[cluster.slug]
+    try:
+        review = _review(namespace, images, given, user)
+    except BadReview as error:
+        raise Malformed(str(error), field="object") from None
+    review = replace(review, groups=frozenset(groups))
+    outcome = judge_review(snapshot, entry, review)
+    seen = _visible(actor, outcome.images)
+    return {
+        "allowed": outcome.is_allowed,
+        "mode": outcome.mode,
+        "environment": outcome.environment or None,
+        "snapshot": {"number": snapshot.number, "age_s": round(max(snapshot.age_s(), 0), 1)},
+        "images": [_shown(result, seen).as_json() for result in outcome.images],
+        "breakglass": {
+            "permitted": may_break_glass(entry, user, groups),
+            "reason": outcome.breakglass or None,
+            "opened": [result.code.value for result in outcome.opened],
+            "refused": any(result.code is Code.BREAKGLASS_NOT_PERMITTED for result in outcome.refused),
+        },
+    }
+
+
+def _review(namespace: str, images: Sequence[str], given: Mapping[str, Any] | None, user: str) -> Review:
+    if given is not None:
+        return review_of_object(given, namespace, user)
+    named = tuple(Named(f"images[{index}]", reference) for index, reference in enumerate(images))
+    return Review(namespace=namespace, user=user, images=named)
+
+
+def _visible(actor: User, results: Sequence[ImageResult]) -> set[str]:
+    digests = {result.digest for result in results if result.digest}
+    return set(images_visible_to(actor).filter(digest__in=digests).values_list("digest", flat=True))
+
+
+def _shown(result: ImageResult, seen: set[str]) -> ImageResult:
+    """Return what a reader may know of a result: a hidden image looks like one that does not exist."""
+    if not result.digest or result.is_allowed or result.digest in seen:
+        return result
+    if result.digest in result.reference:
+        return replace(result, code=Code.UNKNOWN_DIGEST, reason=_HIDDEN, who="Push the image, then promote it.")
+    return replace(result, digest="", code=Code.UNKNOWN_TAG, reason=_HIDDEN, who="Check the name, or push it.")
+
+
+def manifest_for(cluster: Cluster, *, is_mutating: bool = False) -> str:
+    """Return the YAML for `kubectl apply`, with placeholders for what is secret. Raises Malformed for another kind."""
+    if cluster.kind != Cluster.Kind.KUBERNETES:
+        raise Malformed("Only Kubernetes clusters have a manifest. Others ask by API, and send reports.")
+    enforces = cluster.mode == Mode.ENFORCE or cluster.bindings.filter(mode=Mode.ENFORCE).exists()
+    return manifest_of(
+        Wish(
+            cluster=cluster.slug,
+            admission_url=settings.ADMISSION_URL,
+            public_url=settings.PUBLIC_URL,
+            is_enforcing=enforces and cluster.mode != Mode.OFF,
+            is_mutating=is_mutating,
+            bundle=certificates.bundle(Path(settings.ADMISSION_FOLDER)) if settings.ADMISSION_PORT else "",
+        )
+    )

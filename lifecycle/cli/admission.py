@@ -1,0 +1,79 @@
+"""The area `admission` of the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from lifecycle.cli import client
+from lifecycle.cli.client import Api, CommandFailed
+from lifecycle.cli.printing import print_rows, say
+from lifecycle.cli.tables import Column
+
+COLUMNS: Final[Sequence[Column]] = (
+    ("WHERE", lambda row: row["where"]),
+    ("IMAGE", lambda row: row["reference"]),
+    ("RESULT", lambda row: row["code"]),
+    ("REASON", lambda row: row["reason"]),
+    ("WHO", lambda row: row["who"]),
+)
+
+
+def add_area(areas: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the area `admission` with its commands."""
+    area = areas.add_parser("admission", help="ask whether images may start in a cluster").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    explain = area.add_parser(
+        "explain", parents=[shared], help="say what admission would decide; exit code 3 when it refuses"
+    )
+    explain.add_argument("images", nargs="*", metavar="IMAGE", help="references of images")
+    explain.add_argument("--cluster", required=True, help="short name of the cluster")
+    explain.add_argument("--namespace", "-n", required=True, help="where it would run")
+    explain.add_argument("--file", "-f", metavar="FILE", help="manifest of one object (YAML or JSON); - for stdin")
+    explain.add_argument("--user", default="", help="who would create it, as the cluster names people")
+    explain.add_argument("--group", action="append", default=[], help="a group of that user; can be repeated")
+    explain.set_defaults(run=explain_images)
+    manifest = area.add_parser("manifest", help="print the manifest of a cluster for kubectl apply")
+    manifest.add_argument("--cluster", required=True, help="short name of the cluster")
+    manifest.add_argument("--mutate", action="store_true", help="also name images of Pods by digest")
+    manifest.set_defaults(run=print_manifest)
+
+
+def explain_images(options: argparse.Namespace, api: Api) -> None:
+    if bool(options.images) == bool(options.file):
+        raise CommandFailed("Give either images or --file.", client.EXIT_USAGE)
+    body: dict[str, Any] = {"namespace": options.namespace, "user": options.user, "groups": options.group}
+    body |= {"object": _read(options.file)} if options.file else {"images": options.images}
+    answer = api.post(f"clusters/{options.cluster}/explain/", body)
+    if options.json:
+        print(json.dumps(answer))
+    else:
+        print_rows(answer["images"], COLUMNS, options)
+        place = answer["environment"] or "no environment"
+        say(f"{'Allowed' if answer['allowed'] else 'Refused'} in {place} (mode {answer['mode']}).")
+    if not answer["allowed"]:
+        raise CommandFailed("Admission refuses it.", client.EXIT_POLICY)
+
+
+def print_manifest(options: argparse.Namespace, api: Api) -> None:
+    query = {"mutate": "1"} if options.mutate else {}
+    for part in api.download(f"clusters/{options.cluster}/manifest/", **query):
+        sys.stdout.buffer.write(part)
+
+
+def _read(name: str) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
+        document = yaml.safe_load(text)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CommandFailed(f"{name} cannot be read: {error}", client.EXIT_USAGE) from None
+    if not isinstance(document, dict):
+        raise CommandFailed(f"{name} is not one object.", client.EXIT_USAGE)
+    return document
