@@ -8,7 +8,7 @@ TEST_PROCESSES ?= 2
 BUILT_BENCHES := ingest lineage api token match rescan
 
 .DEFAULT_GOAL := help
-.PHONY: help system setup up demo down logs status test test-again test-long mutants lint fmt docs bench lock image assets
+.PHONY: help system setup up demo down logs status test test-again test-long mutants lint fmt docs bench kubernetes lock image assets
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -87,6 +87,9 @@ bench: setup ## run benchmarks; prints tables, writes JSON to var/bench/ (BENCHE
 		$(BIN)/python manage.py bench $$name --images $(or $(IMAGES),10000) \
 			--save $(or $(GRAVINGDOCK_HOME),var)/bench/$$name-$(or $(IMAGES),10000).json || status=$$?; \
 	done; exit $$status
+
+kubernetes: ## build a real API server for its tests, once, outside the clone (needs Go; 14 CPU minutes)
+	@deploy/kubernetes.sh
 
 lock: setup ## write requirements/*.txt from pyproject.toml, with versions and hashes
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra embedded --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/runtime.txt
