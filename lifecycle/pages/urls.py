@@ -14,6 +14,7 @@ from lifecycle.pages.comparison import urls as comparison
 from lifecycle.pages.jobs import urls as jobs
 from lifecycle.pages.lineage import urls as lineage
 from lifecycle.pages.notices import urls as notices
+from lifecycle.pages.pentests import urls as pentests
 from lifecycle.pages.policies import urls as policies
 from lifecycle.pages.promotion import urls as promotion
 from lifecycle.pages.quarantine import urls as quarantine
@@ -37,6 +38,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *clusters.urlpatterns,
     *runtime.urlpatterns,
     *vex.urlpatterns,
+    *pentests.urlpatterns,
     *remedies.urlpatterns,
     *comparison.urlpatterns,
     *rebuild.urlpatterns,

@@ -60,6 +60,7 @@ BINDINGS_FORM: Final[dict[str, object]] = {
     "form-0-environment": "shop/staging",
 }  # fmt: skip
 PENTEST: Final[dict[str, object]] = {"digest": "sha256:" + "a" * 64, "report": "[]", "repository": "shop/api"}
+PENTEST_FORM: Final = {"digest": "sha256:" + "a" * 64, "text": "[]", "scope": "full", "repository": "shop/api"}
 QUARANTINE: Final[dict[str, object]] = {"digest": "sha256:" + "a" * 64, "reason": "bad"}
 EXEMPTION: Final[dict[str, object]] = {"digest": rows.sha("on bad"), "reason": "harmless"}
 DECISION: Final[dict[str, object]] = {
@@ -147,6 +148,12 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("clusters/{cluster}/", CLUSTER_SETTINGS, 404, 403),
     ("clusters/{cluster}/bindings/", BINDINGS_FORM, 404, 403),
     ("clusters/{cluster}/secrets/", {"kind": "admission"}, 404, 403),
+    ("pentests/runs/", PENTEST_FORM, 404, 403),
+    ("pentests/{pentest}/confirm/", {}, 404, 403),
+    ("pentests/{pentest}/dismiss/", {"reason": "x"}, 404, 403),
+    ("pentests/{pentest}/ask/", {"reason": "x", "until": "2026-12-24"}, 404, 403),
+    ("pentests/{pentest}/accept/", {}, 404, 403),
+    ("pentests/{pentest}/retest/", {}, 404, 403),
     ("quarantines/new/", QUARANTINE, 404, 403),
     ("quarantines/{quarantine}/request-release/", {"reason": "x"}, 404, 403),
     ("quarantines/{quarantine}/release/", {"reason": "x"}, 404, 403),

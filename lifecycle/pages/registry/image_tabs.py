@@ -39,6 +39,7 @@ from lifecycle.pages.registry.forms import MetadataForm, SbomForm
 from lifecycle.pages.registry.packages import add_reasons, packages_of, unjudged
 from lifecycle.pages.requests import chosen, cursors, reader, sort_of
 from lifecycle.pages.trust.page_queries import signatures_shown
+from lifecycle.pentests.access import findings_for_image
 from lifecycle.promotion.gates import BEFORE
 from lifecycle.registry.models import Image, Layer, Repository
 from lifecycle.registry.queries import Location, locations_of, metadata_of
@@ -317,6 +318,11 @@ def _runtime_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
     return {"running": rows[:_RUNNING_SHOWN]}
 
 
+def _pentests_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Return the pen-test findings that count for the platform that is shown."""
+    return {"pentests": findings_for_image(reader(request), context["image"])}
+
+
 def _layer_words(context: dict[str, Any], position: int | None) -> dict[str, str]:
     """Return the origin of a layer and its position, in words. The origin decides who can fix its findings."""
     if position is None:
@@ -339,6 +345,7 @@ IMAGE_TABS: Final[dict[str, Callable[[HttpRequest, dict[str, Any]], dict[str, An
     "lineage": _lineage_tab,
     "packages": _packages_tab,
     "findings": _findings_tab,
+    "pentests": _pentests_tab,
     "files": _files_tab,
     "promotions": _promotions_tab,
     "signatures": _signatures_tab,

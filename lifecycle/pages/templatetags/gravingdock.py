@@ -78,6 +78,11 @@ _STATES: Final[dict[str, tuple[str, str, str]]] = {
     "not_affected": ("ok", "shield-check", "Not affected"),
     "false_positive": ("none", "ban", "False positive"),
     "fixed": ("ok", "circle-check", "Fixed"),
+    # pen-test findings
+    "confirmed": ("bad", "circle-check", "Confirmed"),
+    "accepted": ("waived", "stamp", "Accepted"),
+    "retest": ("waiting", "rotate-cw", "Retest"),
+    "reopened": ("bad", "history", "Reopened"),
     "under_investigation": ("waiting", "clock", "Under investigation"),
     "affected": ("bad", "triangle-alert", "Affected"),
     "live": ("ok", "circle-check", "Counts"),
