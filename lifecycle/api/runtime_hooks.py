@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 import orjson
@@ -13,7 +14,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from lifecycle.api.hooks import read_body
 from lifecycle.clusters.models import Cluster, ClusterSecret
-from lifecycle.clusters.queries import cluster_with_secret
+from lifecycle.clusters.queries import cluster_with_secret, hash_of
 from lifecycle.core.errors import LifecycleError
 from lifecycle.runtime import events
 from lifecycle.runtime.cloud_events import read_cloud_events
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 BODY_MAX_BYTES: Final = 1024 * 1024
 _SCHEME: Final = "Bearer "
+_CHECKED_FOR_S: Final = 5.0  # so long, an ended secret can still be used
+_CHECKED_MAX: Final = 1000
 
 
 @csrf_exempt  # Falco has no cookie
@@ -51,7 +54,7 @@ def _take(request: HttpRequest, source: str, secret: str, *, is_falco: bool) -> 
         answer["Allow"] = "POST"
         return answer
     try:
-        cluster: Cluster | None = cluster_with_secret(source, secret, ClusterSecret.Kind.ALERTS) if secret else None
+        cluster = _cluster(source, secret) if secret else None
         if cluster is None:
             return _answer(401, "Wrong source or secret.")
         body = read_body(request, BODY_MAX_BYTES)
@@ -69,6 +72,25 @@ def _take(request: HttpRequest, source: str, secret: str, *, is_falco: bool) -> 
         log.warning("event_not_stored", error=type(error).__name__)
         return _answer(503, "Not stored. Send it again.")
     return _answer(202, "")
+
+
+class _Checked:
+    """Secrets that were right a moment ago. A burst of events would ask for the same one each time."""
+
+    until: Final[dict[tuple[str, bytes], tuple[float, Cluster]]] = {}
+
+
+def _cluster(source: str, secret: str) -> Cluster | None:
+    key, now = (source, hash_of(secret)), time.monotonic()
+    known = _Checked.until.get(key)
+    if known is not None and now < known[0]:
+        return known[1]
+    cluster = cluster_with_secret(source, secret, ClusterSecret.Kind.ALERTS)
+    if cluster is not None:
+        if len(_Checked.until) >= _CHECKED_MAX:
+            _Checked.until.clear()
+        _Checked.until[key] = (now + _CHECKED_FOR_S, cluster)
+    return cluster
 
 
 def _json(body: bytes) -> object:

@@ -93,8 +93,12 @@ class Caller:
 
     def post(self, path: str, body: Mapping[str, Any]) -> None:
         """Send a JSON body; raises Unusable for any status that is not 2xx."""
-        headers = {**self._headers, "Content-Type": "application/json", "Idempotency-Key": os.urandom(8).hex()}
-        self._connection.request("POST", path, body=orjson.dumps(body), headers=headers)
+        self.post_bytes(path, orjson.dumps(body), {"Idempotency-Key": os.urandom(8).hex()})
+
+    def post_bytes(self, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Send a body as it is; raises Unusable for any status that is not 2xx."""
+        sent = {**self._headers, "Content-Type": "application/json", **headers}
+        self._connection.request("POST", path, body=body, headers=sent)
         answer = self._connection.getresponse()
         content = answer.read()
         if answer.status // 100 != 2:
@@ -105,10 +109,12 @@ class Caller:
         self._connection.close()
 
 
-def requests_per_s(make: Callable[[], Caller], path: str, *, seconds: float, clients: int = 4) -> float:
+def requests_per_s(
+    make: Callable[[], Caller], path: str, *, seconds: float, clients: int = 4, body: Mapping[str, Any] | None = None
+) -> float:
     """Return the responses per second of `clients` that each send a request after each response (closed loop).
 
-    Raises Unusable when a request fails.
+    It is a POST with a `body`. Raises Unusable when a request fails.
     """
     counts = [0] * clients
     problems: list[Exception] = []
@@ -118,7 +124,10 @@ def requests_per_s(make: Callable[[], Caller], path: str, *, seconds: float, cli
         caller = make()
         try:
             while time.monotonic() < deadline:
-                caller.get(path)
+                if body is None:
+                    caller.get(path)
+                else:
+                    caller.post(path, body)
                 counts[number] += 1
         except (OSError, http.client.HTTPException, Unusable) as error:
             problems.append(error)

@@ -61,6 +61,10 @@ class Processes:
         quiet = ["--without-gossip", "--without-mingle", "--pool=prefork", "-n", "bench@%h"]
         self._start("worker", [*celery, *quiet, "-Q", "ingest,match,promote", "-c", "2"])
 
+    def ticker(self) -> None:
+        """Start the ticker, which queues what is due."""
+        self._start("ticker", [sys.executable, "manage.py", "ticker"])
+
     def registry(self) -> None:
         """Start an empty registry that uses the token endpoint of the bench's web process and notifies it of pushes."""
         port = urlsplit(settings.REGISTRY_URL).port or 0

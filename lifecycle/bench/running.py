@@ -20,8 +20,9 @@ from lifecycle.bench.scratch import scratch
 from lifecycle.bench.types import Figures
 
 IMAGES_DEFAULT: Final = 10_000
-NAMES: Final = ("ingest", "lineage", "api", "token", "audit", "rescan", "match", "promote", "admission")
-BUILT: Final = ("ingest", "lineage", "api", "token", "match", "rescan", "promote")  # each has a module `measure_<name>`
+NAMES: Final = ("ingest", "lineage", "api", "token", "audit", "rescan", "match", "promote", "admission", "runtime")
+# Each has a module `measure_<name>`.
+BUILT: Final = ("ingest", "lineage", "api", "token", "match", "rescan", "promote", "runtime")
 
 Note = Callable[[str], None]
 

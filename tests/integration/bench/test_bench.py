@@ -26,6 +26,13 @@ FIGURES = {
     "match": {"images_with_a_common_package_p50", "new_advisory_to_every_image_counted", "match_all_packages_again"},
     "rescan": {"advisory_to_findings_counts_alerts_p50", "advisory_alerts", "sync_of_500_changed_records"},
     "promote": {"approval_to_tag_p95", "keyless_bundle_p95", "verdict_of_20_rules_p95", "what_if"},
+    "runtime": {
+        "report_10k_pods_s",
+        "report_unchanged_s",
+        "report_answer_ms",
+        "advisory_to_alert_s",
+        "falco_events_per_s",
+    },
     "lineage": {"derive_all", "descendants_count_p50", "descendants_page_of_50_p50", "neighbourhood_page_p95"},
     "api": {
         "api_images_first_p95",
