@@ -29,6 +29,7 @@ from lifecycle.evidence.due import with_due_dates
 from lifecycle.evidence.exporting import EXPORTS, export, file_name
 from lifecycle.evidence.findings import FINDING_SORTS, findings_of_image
 from lifecycle.evidence.judgement import Known, add_platforms, judgement_of, judgement_of_index
+from lifecycle.evidence.waived import with_waivers
 from lifecycle.ingest import metadata
 from lifecycle.ingest.protection import protect_tags
 from lifecycle.quarantine.queries import add_covers, covers_of
@@ -308,11 +309,13 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         `state` is `open`, `unknown`, or what the VEX statement in `vex` says; `under_investigation` is still open.
         `is_exploited` is null while no list of known exploited vulnerabilities was loaded, `epss` without a score.
         `due_at` is null for a finding that is never due by the table of due dates.
+        `waivers` has the approved waivers that cover a finding: it stays open, because a waiver is for one rule.
         """
         exploited = choice(request, "exploited", ("true", "false"))
         sort = choice(request, "sort", FINDING_SORTS)
         image = self.get_object()
-        found = with_due_dates(image, findings_of_image(image, reader=caller(request)))
+        user = caller(request)
+        found = with_waivers(image, with_due_dates(image, findings_of_image(image, reader=user)), user)
         if exploited:
             found = [each for each in found if each.exploit and each.exploit["is_exploited"] is (exploited == "true")]
         if sort:

@@ -18,6 +18,7 @@ from lifecycle.evidence.findings import Finding, findings_of_image, unscanned
 from lifecycle.evidence.sarif import sarif
 from lifecycle.evidence.spdx import spdx_document
 from lifecycle.evidence.vex_export import cyclonedx_vex, openvex
+from lifecycle.evidence.waived import with_waivers
 from lifecycle.registry.models import Image
 from lifecycle.registry.platforms import platform_ids
 from lifecycle.sbom.models import PackageVersion, Sbom
@@ -26,6 +27,7 @@ FINDING_FIELDS: Final = (
     "purl", "vulnerability", "advisory", "aliases", "severity", "severity_source", "state", "fixed_version",
     "is_exploited", "exploited_on", "exploit_due_on", "epss", "epss_percentile", "reason",
     "first_seen_at", "due_at", "vex_justification", "vex_reason", "vex_author", "vex_until",
+    "waivers",
 )  # fmt: skip
 _PACKAGE_FIELDS: Final = ("type", "namespace", "name", "version", "source_name", "source_version", "purl", "problem")
 
@@ -119,13 +121,14 @@ def _packages_csv(image: Image, _metadata: Record, _reader: User | None) -> Iter
 
 
 def _findings_csv(image: Image, _metadata: Record, reader: User | None) -> Iterator[bytes]:
-    found = with_due_dates(image, findings_of_image(image, reader=reader))
+    found = with_waivers(image, with_due_dates(image, findings_of_image(image, reader=reader)), reader)
     return csv_lines(FINDING_FIELDS, (finding_row(finding) for finding in found))
 
 
 def finding_row(finding: Finding) -> dict[str, Any]:
     """Return the cells of a finding, by FINDING_FIELDS."""
     line = finding.as_json() | {"aliases": " ".join(finding.aliases)}
+    line["waivers"] = " ".join(each["name"] for each in finding.waivers)
     if finding.vex is not None:
         said = finding.vex.as_json()
         line |= {f"vex_{name}": said[name] for name in ("justification", "reason", "author", "until")}
@@ -141,7 +144,8 @@ def _cyclonedx_vex(image: Image, _metadata: Record, reader: User | None) -> Iter
 
 
 def _findings_json(image: Image, metadata: Record, reader: User | None) -> Iterator[bytes]:
-    found = [finding.as_json() for finding in with_due_dates(image, findings_of_image(image, reader=reader))]
+    rows = with_waivers(image, with_due_dates(image, findings_of_image(image, reader=reader)), reader)
+    found = [finding.as_json() for finding in rows]
     document = {"digest": image.digest, "metadata": metadata, "findings": found}
     return iter([orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"])
 

@@ -58,12 +58,13 @@ class Finding:
     vex: Decided | None = None  # the statement that counts
     first_seen_at: datetime | None = None  # in this package version; None: not read (due.py)
     due_at: datetime | None = None  # None: no due date, or not read
+    waivers: tuple[Mapping[str, str], ...] = ()  # that cover it: it stays open (waived.py)
 
     def as_json(self) -> dict[str, object]:
         """Return the object that docs/reference/inventory-format.md describes.
 
-        `vulnerability`, what is known of exploits, `reason`, `severity_source` and `vex` are omitted when empty. A
-        finding with `first_seen_at` has a `due_at`, which is null when it is never due.
+        `vulnerability`, what is known of exploits, `reason`, `severity_source`, `vex` and `waivers` are omitted when
+        empty. A finding with `first_seen_at` has a `due_at`, which is null when it is never due.
         """
         line: dict[str, object] = {
             "purl": self.purl,
@@ -86,6 +87,8 @@ class Finding:
             line["due_at"] = self.due_at.isoformat() if self.due_at is not None else None
         if self.vex is not None:
             line["vex"] = self.vex.as_json()
+        if self.waivers:
+            line["waivers"] = [dict(each) for each in self.waivers]
         return line
 
 

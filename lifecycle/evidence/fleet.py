@@ -18,6 +18,7 @@ from lifecycle.evidence.exporting import FINDING_FIELDS, csv_lines, finding_row
 from lifecycle.evidence.findings import Finding, findings_of_image, unscanned
 from lifecycle.evidence.sarif import Place, sarif_of
 from lifecycle.evidence.vex_export import openvex_of
+from lifecycle.evidence.waived import with_waivers
 from lifecycle.registry.constants import OWN_TAGS
 from lifecycle.registry.models import Image, Repository, Tag
 
@@ -121,7 +122,8 @@ def _findings(used: Used, reader: User) -> list[Finding]:
         Finding("", None, (), None, "unknown", "unknown", f"{digest}: {reason}")
         for digest, reason in unscanned(used.image)
     ]
-    return [*unknown, *with_due_dates(used.image, findings_of_image(used.image, reader=reader))]
+    found = with_due_dates(used.image, findings_of_image(used.image, reader=reader))
+    return [*unknown, *with_waivers(used.image, found, reader)]
 
 
 def _csv(_scope: Scope, used: Sequence[Used], reader: User) -> Iterator[bytes]:

@@ -26,7 +26,9 @@ from lifecycle.core.severities import COUNTED
 from lifecycle.evidence.at_ingest import verdict_at_ingest, why_wait
 from lifecycle.evidence.contents import contents_of
 from lifecycle.evidence.due import due_of_matches
+from lifecycle.evidence.types import full_name
 from lifecycle.evidence.verdicts import judge
+from lifecycle.evidence.waived import waivers_of
 from lifecycle.inventory.queries import running_of
 from lifecycle.lineage.models import Derivation
 from lifecycle.pages.lineage.page_queries import EVIDENCE_WORDS, levels_below
@@ -222,10 +224,13 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
     page = keyset_page(rows, order, **cursors(request))
     due = due_of_matches(image, page.rows)
     said = statements_for(image, reader(request))
+    waivers = waivers_of(image, reader(request), also=[context["top"]])
     for match in page.rows:
         match.brought_by = _layer_words(context, match.layer_position)
         match.due = due.get(match.pk)
         key = (match.package_id, match.advisory.vulnerability)
+        name = full_name(match.package.namespace, match.package.name)
+        match.waivers = [each for each in waivers if each.covers(match.advisory.vulnerability, name)]
         match.vex, match.advice = said.of_finding.get(key), said.advice.get(key)
     home = context["repository"].source or context["repository"]
     counts = [(name, getattr(image, f"{name}_count")) for name in COUNTED]

@@ -11,6 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from django.db import transaction
 from playwright.sync_api import Browser, expect
 
+from lifecycle.advisories.models import PrivateAdvisory
 from lifecycle.alerts import passes
 from lifecycle.alerts.models import ChangedPackages
 from lifecycle.core import clock
@@ -46,6 +47,11 @@ def harbour(transactional_db: None) -> dict[str, Any]:
         )
         for number in range(20)
     )  # fmt: skip
+    own = PrivateAdvisory.objects.create(
+        osv_id="ACME-2026-1", state="requested", author=dock.user("shop-dev"), reason="Found in our own review.",
+        document={"id": "ACME-2026-1", "summary": "The client trusts any certificate", "affected": []},
+    )  # fmt: skip
+    made["private"] = ["/private-advisories/", "/private-advisories/new/", f"/private-advisories/{own.pk}/"]
     made["keys"] = [Remedy.objects.filter(kind=kind).first().key for kind in ("rebuild", "upgrade")]
     return made
 
@@ -58,7 +64,9 @@ def test_pages_pass_axe_and_the_csp(
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     fixes = [f"/fixes/{key}/" for key in harbour["keys"]]
-    for number, address in enumerate(["/fixes/", *fixes, "/alerts/", *harbour["alerts"], "/trends/"]):
+    for number, address in enumerate(
+        ["/fixes/", *fixes, "/alerts/", *harbour["alerts"], *harbour["private"], "/trends/"]
+    ):
         page.goto(live_server.url + address)
         if SHOTS:
             page.screenshot(path=f"{SHOTS}/fixes-{number:02d}-{theme}-{width}.png", full_page=True)
