@@ -56,7 +56,7 @@ def scratch() -> Iterator[dict[str, str]]:
     with contextlib.ExitStack() as stack:
         locks = stack.enter_context(_locks())
         _remove_left_over(locks)
-        name = PREFIX + os.urandom(5).hex()
+        name = PREFIX + _here() + os.urandom(5).hex()
         locks.take(name)
         stack.enter_context(_database(locks, name))
         number = stack.enter_context(_redis_number(locks, name))
@@ -102,12 +102,17 @@ def _locks() -> Iterator[_Locks]:
         link.close()
 
 
+def _here() -> str:
+    """Return what tells the folders of this installation's benches from those of others, whose locks are elsewhere."""
+    return f"{zlib.crc32(str(settings.HOME).encode()):08x}_"
+
+
 def _remove_left_over(locks: _Locks) -> None:
     """Remove the databases and folders of benches that have ended. Redis databases are checked when one is taken."""
     with locks.link.cursor() as cursor:
         cursor.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [PREFIX])
         names = {name for (name,) in cursor.fetchall()}
-    folders = {path.name for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")}
+    folders = {path.name for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}{_here()}*")}
     for name in sorted(names | folders):
         if locks.take(name):
             locks.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)

@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from config.embedded import postgres
+from lifecycle.bench import scratch
 from lifecycle.bench.running import BUILT, NAMES
 from lifecycle.bench.scratch import PREFIX
 from tests.services import ROOT, Services
@@ -69,7 +70,20 @@ def bench(*words: str) -> subprocess.Popen[str]:
 
 def folders() -> set[str]:
     """Return the names of the folders of all benches on this machine."""
-    return {path.name for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")}
+    return {path.name for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}{scratch._here()}*")}
+
+
+@pytest.mark.usefixtures("servers")
+def test_remains_of_another_installation_stay():
+    own, other = (
+        Path(tempfile.mkdtemp(prefix=f"{PREFIX}{mark}")) for mark in (scratch._here(), "00000000_")
+    )  # its locks are in another PostgreSQL
+    try:
+        with scratch._locks() as locks:
+            scratch._remove_left_over(locks)
+        assert (own.exists(), other.exists()) == (False, True)
+    finally:
+        other.rmdir()
 
 
 def left_over(services: Services, before: set[str]) -> tuple[list[str], list[int], set[str]]:
