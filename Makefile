@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 TEST_PROCESSES ?= 2
-BUILT_BENCHES := ingest lineage api token match rescan
+BUILT_BENCHES := ingest lineage api token match rescan admission
 
 .DEFAULT_GOAL := help
 .PHONY: help system setup up demo down logs status test test-again test-long mutants lint fmt docs bench kubernetes lock image assets

@@ -12,7 +12,7 @@ class Figure:
     """One measured value; `target` is None for a figure without a target."""
 
     value: float
-    unit: str  # for "ms" and "s", less is better; for units that end with "/s", more is better
+    unit: str  # for "ms" and "s", less is better; for units that end with "/s" and for "x", more is
     target: float | None = None
     before: float | None = None  # the same figure before the last work on speed, on another day
 
@@ -26,7 +26,8 @@ class Figure:
         """Whether the target is reached; None without a target."""
         if self.target is None:
             return None
-        return self.value >= self.target if self.unit.endswith("/s") else self.value <= self.target
+        is_more_better = self.unit.endswith("/s") or self.unit == "x"
+        return self.value >= self.target if is_more_better else self.value <= self.target
 
 
 Figures = Mapping[str, Figure]

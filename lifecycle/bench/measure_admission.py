@@ -1,0 +1,291 @@
+"""Admission bench: how many reviews one core answers, how long each takes, also while snapshots are swapped."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from django.conf import settings
+from django.core.handlers.wsgi import WSGIHandler
+from django.test import override_settings
+
+from accounts.queries import system_user
+from config.embedded import ports
+from lifecycle.admission import snapshot
+from lifecycle.admission.queries import snapshot_of_one_moment
+from lifecycle.authority.services.environments import create_environment
+from lifecycle.bench import loading
+from lifecycle.bench.measuring import Unusable, load_s_for, percentile, seconds_of
+from lifecycle.bench.types import Figure, Figures
+from lifecycle.clusters import services as clusters
+from lifecycle.clusters.types import BindingWish
+from lifecycle.core import clock
+from lifecycle.promotion.models import PromotionRequest
+from lifecycle.registry.models import RepositoryImage
+
+_RATE_TARGET: Final = 4000.0  # reviews/s on one core
+_RATIO_TARGET: Final = 10.0  # to a Django view that asks the database
+_P99_TARGET_MS: Final = 3.0
+_P99_SWAP_TARGET_MS: Final = 5.0
+_RSS_TARGET_MB: Final = 150.0
+_OFFERED: Final = 1000  # reviews/s of the open loop
+_CONNECTIONS: Final = 8
+_PROMOTED_MAX: Final = 2000
+_SWAP_EVERY_S: Final = 0.5
+
+
+def measure(images: int, *, note: Callable[[str], None]) -> Figures:
+    """Load images and promote some, write a snapshot, and send reviews to a server that knows no database."""
+    dock = loading.load(images, note=note)
+    loading.complete(dock, note=note)
+    team = RepositoryImage.objects.select_related("repository__team").earliest("pk").repository.team
+    actor = system_user()
+    place = create_environment(team, actor=actor, slug="bench-live", name="Live", prefix="bench-live")
+    clusters.create_cluster(team, "bench", actor=actor, mode="enforce", unbound="deny")
+    clusters.set_bindings("bench", [BindingWish("prod*", "bench-live")], actor=actor)
+    _, secret = clusters.create_secret("bench", "admission", actor=actor)
+    rows = RepositoryImage.objects.select_related("image", "repository").order_by("pk")[:_PROMOTED_MAX]
+    now = clock.now()
+    PromotionRequest.objects.bulk_create(
+        [
+            PromotionRequest(
+                image=row.image, repository=row.repository, environment=place, tag="1.0", state="succeeded",
+                requested_by=actor, reason="bench", approve_by=now, finished_at=now,
+            )
+            for row in {row.image_id: row for row in rows}.values()
+        ]
+    )  # fmt: skip
+    digests = [row.image.digest for row in rows]
+    host = rows[0].repository.registry.host
+    folder = Path(settings.HOME) / "admission"
+    note("writing the snapshot")
+    contents: list[bytes] = []
+    build_s = seconds_of(lambda: contents.append(snapshot_of_one_moment(1)[0]))
+    contents.append(snapshot_of_one_moment(2)[0])
+    snapshot.write(folder, contents[0])
+    body = _review(f"{host}/bench/app@{digests[0]}")
+    seconds = load_s_for(images)
+    note("calling a plain Django view")
+    view = _view_per_s(body, seconds)
+    with _server(folder) as server:
+        note("sending reviews")
+        path = f"/admission/bench/{secret}"
+        core = server.per_core_s(path, body, seconds)
+        steady = asyncio.run(server.offered(path, body, seconds))
+        with _swapping(folder, contents):
+            swapped = asyncio.run(server.offered(path, body, seconds))
+        rss = server.rss_mb()
+    errors = len(steady.problems) + len(swapped.problems)
+    if errors:
+        note(f"first error: {(steady.problems + swapped.problems)[0][:300]}")
+    return {
+        "reviews_per_s_core": Figure(core, "reviews/s", _RATE_TARGET),
+        "times_a_django_view": Figure(core / view, "x", _RATIO_TARGET),
+        "p99_ms_at_1000": Figure(percentile(steady.times_ms, 0.99), "ms", _P99_TARGET_MS),
+        "p99_ms_during_swap": Figure(percentile(swapped.times_ms, 0.99), "ms", _P99_SWAP_TARGET_MS),
+        "errors": Figure(errors, "errors", 0),
+        "server_rss": Figure(rss, "MB", _RSS_TARGET_MB),
+        "snapshot_written": Figure(build_s, "s", 2.0),
+        "snapshot_size": Figure(len(contents[0]) / 1e6, "MB"),
+    }
+
+
+def _review(reference: str) -> bytes:
+    """Return the review of a Pod of the usual size, about 3.4 KB."""
+    managed = [{"manager": "kubectl", "fieldsV1": {"f:metadata": {f"f:label-{n}": {} for n in range(100)}}}]
+    container = {"name": "app", "image": reference, "env": [{"name": f"V{n}", "value": "x"} for n in range(30)]}
+    request = {
+        "uid": "0f0e7c1e-9d0e-4e1c-8a35-9a2f0a0f0f0f", "kind": {"group": "", "version": "v1", "kind": "Pod"},
+        "namespace": "prod-shop", "operation": "CREATE", "userInfo": {"username": "kim", "groups": ["a", "b"]},
+        "object": {"metadata": {"generateName": "web-", "managedFields": managed}, "spec": {"containers": [container]}},
+    }  # fmt: skip
+    return orjson.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request})
+
+
+def _view_per_s(body: bytes, seconds: float) -> float:
+    """Return the reviews per CPU second of a view that asks the database, with the middleware of the product."""
+    with override_settings(ROOT_URLCONF="lifecycle.bench.plain_view"):
+        handler = WSGIHandler()
+
+        def ask() -> None:
+            environ = {
+                "REQUEST_METHOD": "POST", "PATH_INFO": "/review", "QUERY_STRING": "",
+                "CONTENT_TYPE": "application/json",
+                "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body), "wsgi.url_scheme": "http",
+                "SERVER_NAME": "localhost", "SERVER_PORT": "80", "HTTP_HOST": settings.ALLOWED_HOSTS[0],
+                "REMOTE_ADDR": "127.0.0.1", "wsgi.errors": io.StringIO(),
+            }  # fmt: skip
+            statuses: list[str] = []
+
+            def start(status: str, headers: list[tuple[str, str]], error: Any = None) -> Callable[[bytes], object]:
+                statuses.append(status)
+                return lambda content: None
+
+            answer = handler(environ, start)
+            content = b"".join(answer)
+            answer.close()
+            if not statuses[0].startswith("200") or b'"allowed":true' not in content:
+                raise Unusable(f"The plain view returned {statuses[0]}: {content[:200]!r}")
+
+        ask()
+        count, started, used = 0, time.perf_counter(), time.process_time()
+        while time.perf_counter() - started < seconds:
+            ask()
+            count += 1
+        return count / (time.process_time() - used)
+
+
+@dataclass
+class _Times:
+    times_ms: list[float] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+class _Server:
+    """The admission application in granian, without TLS: the load would otherwise cost more than the answers."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        words = [
+            str(Path(sys.executable).with_name("granian")), "--interface", "wsgi", "--no-ws", "--host", ports.LOOPBACK,
+            "--port", str(port), "--workers", "1", "--blocking-threads", "4", "config.admission:application",
+        ]  # fmt: skip
+        # No address of a database, of Redis or of a registry: it answers without them.
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "GRAVINGDOCK_HOME") if name in os.environ}
+        environment = {**kept, "ADMISSION_FOLDER": str(folder), "PUBLIC_URL": "http://localhost:1"}
+        self._process = subprocess.Popen(
+            words, cwd=settings.BASE_DIR, env=environment, stdin=subprocess.DEVNULL, stdout=2
+        )
+        deadline = time.monotonic() + 60
+        while not ports.is_listening(port):
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise Unusable("The admission server did not start.")
+            time.sleep(0.05)
+
+    def _pids(self) -> list[int]:
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        return [self._process.pid, *map(int, children)]
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds of the server until now."""
+        total = 0
+        for pid in self._pids():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+        return total / os.sysconf("SC_CLK_TCK")
+
+    def rss_mb(self) -> float:
+        """Return the memory of the largest process of the server."""
+        sizes = []
+        for pid in self._pids():
+            status = Path(f"/proc/{pid}/status").read_text()
+            sizes.append(int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]))
+        return max(sizes) / 1024
+
+    def per_core_s(self, path: str, body: bytes, seconds: float) -> float:
+        """Return the reviews per CPU second of the server, asked without a pause."""
+        asyncio.run(self._closed(path, body, min(seconds, 0.5)))
+        used = self.cpu_s()
+        count = asyncio.run(self._closed(path, body, seconds))
+        return count / max(self.cpu_s() - used, 0.01)
+
+    async def _closed(self, path: str, body: bytes, seconds: float) -> int:
+        counts = [0] * _CONNECTIONS
+        deadline = time.perf_counter() + seconds
+
+        async def ask(number: int) -> None:
+            reader, writer = await asyncio.open_connection(ports.LOOPBACK, self.port)
+            while time.perf_counter() < deadline:
+                await _ask(reader, writer, path, body)
+                counts[number] += 1
+            writer.close()
+
+        await asyncio.gather(*(ask(number) for number in range(_CONNECTIONS)))
+        return sum(counts)
+
+    async def offered(self, path: str, body: bytes, seconds: float) -> _Times:
+        """Send _OFFERED reviews a second, whatever the answers take; each time counts from when it was due."""
+        found = _Times()
+        free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+        for _ in range(_CONNECTIONS * 4):
+            free.put_nowait(await asyncio.open_connection(ports.LOOPBACK, self.port))
+
+        async def ask(due: float) -> None:
+            reader, writer = await free.get()
+            try:
+                content = await _ask(reader, writer, path, body)
+                found.times_ms.append(1000 * (time.perf_counter() - due))
+                if b'"allowed":true' not in content:
+                    found.problems.append(content.decode(errors="replace"))
+            except (OSError, asyncio.IncompleteReadError) as error:
+                found.problems.append(repr(error))
+            free.put_nowait((reader, writer))
+
+        started = time.perf_counter()
+        tasks = []
+        for number in range(int(seconds * _OFFERED)):
+            due = started + number / _OFFERED
+            if (wait := due - time.perf_counter()) > 0:
+                await asyncio.sleep(wait)
+            tasks.append(asyncio.create_task(ask(due)))
+        await asyncio.gather(*tasks)
+        while not free.empty():
+            free.get_nowait()[1].close()
+        return found
+
+    def stop(self) -> None:
+        """End the server."""
+        self._process.terminate()
+        self._process.wait(20)
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: bytes) -> bytes:
+    """Send one review over an open connection, and return the body of the answer."""
+    head = f"POST {path}?timeout=3s HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    answer = await reader.readuntil(b"\r\n\r\n")
+    length = next(
+        int(line.partition(b":")[2]) for line in answer.split(b"\r\n") if line.lower().startswith(b"content-length:")
+    )
+    return await reader.readexactly(length)
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[_Server]:
+    (port,) = ports.scratch(1)
+    made = _Server(folder, port)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@contextmanager
+def _swapping(folder: Path, contents: list[bytes]) -> Iterator[None]:
+    """Put another snapshot in place twice a second."""
+    stop = threading.Event()
+
+    def swap() -> None:
+        number = 0
+        while not stop.wait(_SWAP_EVERY_S):
+            number += 1
+            snapshot.write(folder, contents[number % len(contents)])
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
