@@ -33,6 +33,7 @@ import uuid
 from datetime import datetime, timezone
 
 from kubernetes import client, config
+from urllib3 import Timeout
 
 PAGE = 100
 READ_DEADLINE_S = 90  # a watch that is silent for so long is dead, whatever its socket says: bookmarks come each minute
@@ -144,34 +145,49 @@ def entries_of(pod, arch):
 
 
 class Cluster:
-    """Reads raw JSON from the API server. The client's models would need four times as much memory."""
+    """Reads raw JSON from the API server, with the client's configuration and connections.
+
+    The client's models would need four times as much memory, and its raw calls differ between its versions.
+    """
 
     def __init__(self):
         self.api = client.ApiClient()
 
     def get(self, path, query, deadline_s=TIMEOUT_S, stream=False):
-        answer = self.api.call_api(
-            path,
+        settings = self.api.configuration
+        headers = {"Accept": "application/json"}
+        for name in (
+            "BearerToken",
+            "authorization",
+        ):  # by version of the client
+            value = settings.get_api_key_with_prefix(name)
+            if value:
+                headers["Authorization"] = value
+        answer = self.api.rest_client.pool_manager.request(
             "GET",
-            query_params=query,
-            header_params={"Accept": "application/json"},
-            auth_settings=["BearerToken"],
-            _preload_content=False,
-            _request_timeout=(TIMEOUT_S, deadline_s),
-            _return_http_data_only=True,
+            f"{settings.host}{path}?{urllib.parse.urlencode(query)}",
+            headers=headers,
+            timeout=Timeout(connect=TIMEOUT_S, read=deadline_s),
+            preload_content=False,
+            retries=False,
         )
-        return answer if stream else json.loads(answer.data)
+        if answer.status == 200 and stream:
+            return answer
+        try:
+            body = answer.read(decode_content=True)
+        finally:
+            answer.release_conn()
+        if answer.status == 410:
+            raise Gone
+        if answer.status != 200:
+            raise OSError(f"GET {path} answered {answer.status}: {body[:200]!r}")
+        return json.loads(body)
 
     def pages(self, path):
         """Yield the pages of a list; raises Gone when it changed too much meanwhile."""
         token = ""
         while True:
-            try:
-                page = self.get(path, [("limit", str(PAGE)), *([("continue", token)] if token else [])])
-            except client.exceptions.ApiException as error:
-                if error.status == 410:
-                    raise Gone from None
-                raise
+            page = self.get(path, [("limit", str(PAGE)), *([("continue", token)] if token else [])])
             yield page
             token = (page.get("metadata") or {}).get("continue") or ""
             if not token:
