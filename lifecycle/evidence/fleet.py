@@ -11,7 +11,8 @@ from django.db.models import Q, QuerySet
 
 from accounts.models import User
 from lifecycle.authority.queries import environments_visible_to, repositories_visible_to, teams_visible_to
-from lifecycle.core.errors import Malformed, NotFound
+from lifecycle.core import locks
+from lifecycle.core.errors import Conflict, Malformed, NotFound
 from lifecycle.environments.models import Slot
 from lifecycle.evidence.due import with_due_dates
 from lifecycle.evidence.exporting import FINDING_FIELDS, csv_lines, finding_row
@@ -106,14 +107,28 @@ def export_fleet(actor: User, kind: str, *, team: str = "", repository: str = ""
     """Return (media type, file name, parts) of the findings of a team or a repository, as `actor` sees them.
 
     `kind` is a key of FLEET_EXPORTS. An image with unknown packages is in the file, as unknown. Raises NotFound,
-    Malformed.
+    Malformed, and Conflict while the user's last one is not finished.
     """
     if kind not in FLEET_EXPORTS:
         raise NotFound(f"Unknown export. Choose one of: {', '.join(FLEET_EXPORTS)}.")
     scope = scope_for(actor, team=team, repository=repository)
     used = images_in_use(actor, scope.repositories)
     media_type, write = FLEET_EXPORTS[kind]
-    return media_type, f"{scope.name}.{kind}", write(scope, used, actor)
+    parts = _one_at_a_time(actor, write(scope, used, actor))
+    next(parts)  # takes the lock, so that the response is closed with it
+    return media_type, f"{scope.name}.{kind}", parts
+
+
+def _one_at_a_time(actor: User, parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield nothing, then the parts. One file takes many queries: several at once would keep web processes busy.
+
+    Raises Conflict at the first step while another file of this user is being written.
+    """
+    with locks.alone(f"findings-export:{actor.pk}") as is_alone:
+        if not is_alone:
+            raise Conflict("Another export of findings of yours is being written. Wait until it ends.")
+        yield b""
+        yield from parts
 
 
 def _findings(used: Used, reader: User) -> list[Finding]:

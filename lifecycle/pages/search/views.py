@@ -9,6 +9,7 @@ from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 
 from lifecycle.advisories.exploits import exploit_feeds, exploits_of, together
+from lifecycle.advisories.models import Feed
 from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
 from lifecycle.pages.requests import cursors, reader
@@ -47,6 +48,8 @@ def advisory(request: HttpRequest, osv_id: str) -> HttpResponse:
     cves = found.cves
     context = {
         "osv_id": osv_id,
+        # Its name is nobody's business: no link tells it to a public page.
+        "is_private": all(record.feed.kind == Feed.Kind.OWN for record in found.records),
         "names": found.names,
         "lead": lead,
         "records": found.records,

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 
+import psycopg2
 import pytest
+from django.db import connection
 
 from lifecycle.advisories.models import AffectedInterval, Match
 from lifecycle.core.errors import Malformed
@@ -115,6 +117,25 @@ def test_other_teams_and_odd_requests(harbour):
     assert api.get("findings/exports/findings.csv/").status_code == 400
     assert api.get("findings/exports/findings.csv/", team="bank", repository="shop/api").status_code == 400
     assert api.get("findings/exports/all.zip/", team="bank").status_code == 404
+
+
+def test_one_user_writes_one_file_at_a_time(harbour):
+    viewer = dock.user("viewer", "viewer", of=dock.team("shop"))
+    known = connection.get_connection_params()
+    names = ("dbname", "user", "password", "host", "port")
+    with psycopg2.connect(**{name: known[name] for name in names if name in known}) as other:
+        other.cursor().execute("SELECT pg_advisory_lock(hashtextextended(%s, 7009))", [f"findings-export:{viewer.pk}"])
+        assert Caller(viewer).get("findings/exports/findings.csv/", team="shop").status_code == 409
+        assert rows_of(Caller(harbour["reader"]).get("findings/exports/findings.csv/", team="shop"))
+        other.rollback()
+        other.cursor().execute("SELECT pg_advisory_unlock_all()")
+    other.close()
+    _, _, parts = fleet.export_fleet(viewer, "findings.csv", team="shop")
+    parts.close()  # as a response does when its reader goes away
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
+        assert cursor.fetchone() == (0,)
+    assert rows_of(Caller(viewer).get("findings/exports/findings.csv/", team="shop"))
 
 
 def test_too_many_images_are_refused_and_not_left_out(harbour, monkeypatch):

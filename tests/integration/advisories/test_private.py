@@ -77,6 +77,9 @@ def test_it_matches_after_a_second_person_approved_it(dockyard):
     assert count_of(dockyard["api"]) == before + 1
     found = Caller(dockyard["reader"]).get("advisories/ACME-2026-1/").json()
     assert (found["severity"], [item["feed"] for item in found["records"]]) == ("high", ["private advisories"])
+    page = browser(dockyard["reader"]).get("/advisories/ACME-2026-1/").content.decode()
+    assert "osv.dev" not in page  # the name of a private one is told to nobody
+    assert "osv.dev" in browser(dockyard["reader"]).get("/advisories/CVE-2011-4116/").content.decode()
     refresh_coverage()
     assert not Coverage.objects.filter(ecosystem="PyPI").exists()  # the other packages stay unknown
     events = AuditEvent.objects.filter(subject_kind="privateadvisory").order_by("pk")
