@@ -8,21 +8,31 @@ from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
+from django.db import transaction
 
 from accounts.models import User
+from accounts.verbs import Verb
 from lifecycle.admission import certificates
 from lifecycle.admission.judging import judge_review, may_break_glass
 from lifecycle.admission.manifest import Wish, manifest_of
+from lifecycle.admission.models import AdmissionDebt
 from lifecycle.admission.queries import snapshot_content
 from lifecycle.admission.reviews import review_of_object
 from lifecycle.admission.snapshot import NAME as SNAPSHOT
 from lifecycle.admission.snapshot import BadSnapshot, Snapshot, look_at
 from lifecycle.admission.types import BadReview, Code, ImageResult, Named, Review
+from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action
+from lifecycle.audit.details_of_clusters import AdmissionDebtReviewed
 from lifecycle.authority.queries import images_visible_to
+from lifecycle.authority.rights import may
 from lifecycle.clusters.models import Cluster, Mode
-from lifecycle.core.errors import Malformed
+from lifecycle.core import clock
+from lifecycle.core.errors import Conflict, Malformed, NotFound
+from lifecycle.core.reasons import Reason, refuse_if
 
 IMAGES_MAX: Final = 100
+COMMENT_MAX: Final = 2000
 _HIDDEN: Final = "Not found, or you don't have access."
 
 
@@ -128,3 +138,36 @@ def manifest_for(cluster: Cluster, *, is_mutating: bool = False) -> str:
             bundle=certificates.bundle(Path(settings.ADMISSION_FOLDER)) if settings.ADMISSION_PORT else "",
         )
     )
+
+
+def why_not_review(actor: User, debt: AdmissionDebt) -> Reason | None:
+    """Return why `actor` cannot review a break-glass: somebody else than who broke it does, once."""
+    if debt.reviewed_at is not None:
+        return Reason("This break-glass was already reviewed.", Conflict)
+    if not actor.is_person:
+        return Reason("Only people can review break-glass.")
+    if debt.user_name and debt.user_name in {actor.username, actor.email}:
+        return Reason("You broke the glass yourself. Another person must review it.")
+    decision = may(actor, Verb.PROMOTION_APPROVE, team=debt.cluster.team)
+    return None if decision else Reason(decision.reason)
+
+
+@transaction.atomic
+def review_debt(cluster: Cluster, debt_id: int, *, actor: User, outcome: str, comment: str) -> AdmissionDebt:
+    """Say whether a break-glass in a cluster was justified. Raises NotFound, NotPermitted, Malformed, Conflict."""
+    rows = AdmissionDebt.objects.select_for_update(of=("self",)).select_related("cluster__team")
+    debt = rows.filter(cluster=cluster, pk=debt_id).first()
+    if debt is None:
+        raise NotFound("Break-glass not found, or you don't have access.")
+    refuse_if(why_not_review(actor, debt))
+    if outcome not in AdmissionDebt.Outcome.values or not comment.strip() or len(comment) > COMMENT_MAX:
+        raise Malformed("Choose justified or unjustified, and enter what you found.")
+    debt.outcome, debt.comment = outcome, comment.strip()
+    debt.reviewed_by, debt.reviewed_at = actor, clock.now()
+    debt.save(update_fields=["outcome", "comment", "reviewed_by", "reviewed_at"])
+    details = AdmissionDebtReviewed(slug=cluster.slug, workload=debt.workload[:300], outcome=outcome)
+    audit.record(
+        Action.ADMISSION_DEBT_REVIEWED, actor=actor, subject=cluster, team=cluster.team, reason=debt.comment,
+        details=details,
+    )  # fmt: skip
+    return debt

@@ -41,6 +41,7 @@ from lifecycle.audit.details_of_access import (
     UserUnlocked,
 )
 from lifecycle.audit.details_of_clusters import (
+    AdmissionDebtReviewed,
     ClusterBindings,
     ClusterChanged,
     ClusterCreated,
@@ -121,6 +122,7 @@ class Action(StrEnum):
         "access.refused",
         "A signed-in user tried to change something without permission to change or see it.",
     )
+    ADMISSION_DEBT_REVIEWED = "admission.debt_reviewed", "A person reviewed a use of break-glass in a cluster."
     ADVISORIES_SYNCED = "advisories.synced", "Gravingdock synced an advisory feed."
     ALERT_ACKNOWLEDGED = "alert.acknowledged", "A person works on an alert: nobody is reminded of it."
     ALERT_RESOLVED = "alert.resolved", "A person closed an alert with a reason."
@@ -399,6 +401,7 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.CHANNEL_CREATED: ChannelDetails,
     Action.CHANNEL_DELETED: ChannelDetails,
     Action.CHANNEL_TURNED_OFF: ChannelDetails,
+    Action.ADMISSION_DEBT_REVIEWED: AdmissionDebtReviewed,
     Action.CLUSTER_BINDINGS_CHANGED: ClusterBindings,
     Action.CLUSTER_CHANGED: ClusterChanged,
     Action.CLUSTER_CREATED: ClusterCreated,

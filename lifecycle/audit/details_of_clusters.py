@@ -8,6 +8,15 @@ from lifecycle.audit.details import Details
 
 
 @dataclass(frozen=True, slots=True)
+class AdmissionDebtReviewed(Details):
+    """The cluster and the workload of a break-glass, and what the review said: justified or unjustified."""
+
+    slug: str
+    workload: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterCreated(Details):
     """The short name and the kind of a new cluster, and its settings."""
 

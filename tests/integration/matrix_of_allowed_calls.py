@@ -395,6 +395,7 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST clusters/new/": ("owner", CLUSTER | CLUSTER_SETTINGS | {"kind": "docker"}),
     "POST clusters/{cluster}/": ("owner", CLUSTER_SETTINGS),
     "POST clusters/{cluster}/bindings/": ("owner", BINDINGS_FORM),
+    "POST clusters/{cluster}/debts/{debt}/review/": ("owner", {"outcome": "justified", "comment": "x"}),
     "POST clusters/{cluster}/secrets/": ("owner", {"kind": "admission"}),
     "POST pentests/runs/": ("owner", dict(PENTEST_FORM)),
     "POST pentests/{pentest}/confirm/": ("owner", {}),

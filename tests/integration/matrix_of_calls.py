@@ -148,6 +148,7 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("clusters/{cluster}/", CLUSTER_SETTINGS, 404, 403),
     ("clusters/{cluster}/bindings/", BINDINGS_FORM, 404, 403),
     ("clusters/{cluster}/secrets/", {"kind": "admission"}, 404, 403),
+    ("clusters/{cluster}/debts/{debt}/review/", {"outcome": "justified", "comment": "x"}, 404, 403),
     ("pentests/runs/", PENTEST_FORM, 404, 403),
     ("pentests/{pentest}/confirm/", {}, 404, 403),
     ("pentests/{pentest}/dismiss/", {"reason": "x"}, 404, 403),

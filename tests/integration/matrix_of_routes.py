@@ -97,6 +97,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "api/v1/clusters/{cluster}/explain/": (OUT, POST_ONLY, POST_ONLY),
     "api/v1/clusters/{cluster}/manifest/": (OUT, HIDDEN, IN),
     "clusters/{cluster}/manifest/": (OUT, HIDDEN, IN),
+    "clusters/{cluster}/debts/{debt}/review/": (OUT, POST_ONLY, POST_ONLY),
     "why/{decision}/": (OUT, HIDDEN, IN),
     "api/v1/clusters/{cluster}/secrets/": (OUT, POST_ONLY, POST_ONLY),
     "api/v1/clusters/{cluster}/reports/": (OUT, HIDDEN, IN),

@@ -20,7 +20,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts import tokens
 from accounts.models import ApiToken, Robot, Role, Team, User
-from lifecycle.admission.models import AdmissionDecision
+from lifecycle.admission.models import AdmissionDebt, AdmissionDecision
 from lifecycle.advisories.models import Feed, PrivateAdvisory
 from lifecycle.alerts.models import Alert
 from lifecycle.audit import services as audit
@@ -192,6 +192,10 @@ def make_estate(dock):
     )  # fmt: skip
     north = Cluster.objects.create(slug="north", team=dock.team, created_by=dock.owner)
     AdmissionDecision.objects.create(cluster=north, key="key-1", snapshot_number=1, at=clock.now())
+    AdmissionDebt.objects.create(
+        cluster=north, digests=["sha256:a"], fingerprint="0" * 64, decision_key="key-1", reason="INC-7",
+        opened_at=clock.now(), last_at=clock.now(), due_at=clock.now(),
+    )  # fmt: skip
     ClusterSecret.objects.create(cluster=north, kind="alerts", sha256=hash_of(SECRET), created_by=dock.owner)
     host = Reporter.objects.create(
         cluster=north, name="host", boot="b", sequence=1, first_at=clock.now(), seen_at=clock.now()
@@ -272,6 +276,7 @@ def address(pattern, dock, request_):
         "alert": Alert.objects.values_list("pk", flat=True).first(),
         "cluster": "north",
         "decision": "key-1",
+        "debt": AdmissionDebt.objects.values_list("pk", flat=True).first(),
         "secret": SECRET,
         "report": "r-1",
         "pentest": PentestFinding.objects.values_list("pk", flat=True).first(),

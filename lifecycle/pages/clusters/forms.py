@@ -8,6 +8,8 @@ from django import forms
 
 from accounts.models import User
 from accounts.verbs import Verb
+from lifecycle.admission.models import AdmissionDebt
+from lifecycle.admission.services import COMMENT_MAX
 from lifecycle.authority.queries import environments_visible_to, teams_where
 from lifecycle.clusters.constants import BINDINGS_MAX, STALE_MAX_S, STALE_MIN_S, STALE_S, SUBJECT_MAX, SUBJECTS_MAX
 from lifecycle.clusters.models import Cluster, ClusterSecret, Mode, NamespaceBinding
@@ -150,6 +152,15 @@ def bindings_form(user: User, rows: list[NamespaceBinding], posted: Any = None) 
     known = [BindingForm.values_of(row) for row in rows]
     names += [row["environment"] for row in known if row["environment"] not in names]
     return _Bindings(posted, initial=known, form_kwargs={"environments": names})
+
+
+class ReviewForm(forms.Form):
+    """What a review of a break-glass found."""
+
+    outcome = forms.ChoiceField(choices=AdmissionDebt.Outcome.choices, widget=forms.Select(attrs=_SELECT))
+    comment = forms.CharField(
+        label="What you found", max_length=COMMENT_MAX, widget=forms.Textarea(attrs=_CONTROL | {"rows": 2})
+    )
 
 
 class SecretForm(forms.Form):

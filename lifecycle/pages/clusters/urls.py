@@ -12,6 +12,7 @@ urlpatterns = [
     path("clusters/<slug:slug>/", views.cluster, name="cluster"),
     path("clusters/<slug:slug>/bindings/", views.bindings, name="cluster-bindings"),
     path("clusters/<slug:slug>/manifest/", views.manifest, name="cluster-manifest"),
+    path("clusters/<slug:slug>/debts/<int:pk>/review/", views.review, name="cluster-debt-review"),
     path("why/<slug:key>/", views.why, name="why"),
     path("clusters/<slug:slug>/secrets/", views.secret, name="cluster-secrets"),
 ]

@@ -13,7 +13,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.verbs import Verb
 from lifecycle.admission.access import decision_for
 from lifecycle.admission.manifest import AGENT_IMAGE
-from lifecycle.admission.services import manifest_for
+from lifecycle.admission.queries import open_debts
+from lifecycle.admission.services import manifest_for, review_debt
 from lifecycle.authority.access import team_for
 from lifecycle.authority.queries import teams_where
 from lifecycle.clusters import services
@@ -24,9 +25,18 @@ from lifecycle.clusters.types import BindingWish
 from lifecycle.core.errors import Conflict, Malformed, StaleVersion
 from lifecycle.core.paging import keyset_page
 from lifecycle.core.reasons import refuse_if
-from lifecycle.pages.clusters.forms import BindingForm, NewClusterForm, SecretForm, SettingsForm, bindings_form
+from lifecycle.pages.clusters.forms import (
+    BindingForm,
+    NewClusterForm,
+    ReviewForm,
+    SecretForm,
+    SettingsForm,
+    bindings_form,
+)
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import cursors, reader
+
+_DEBTS_SHOWN = 20
 
 
 @require_safe
@@ -118,6 +128,20 @@ def manifest(request: HttpRequest, slug: str) -> HttpResponse:
     return answer
 
 
+@require_POST
+def review(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
+    """Say whether a break-glass in the cluster was justified."""
+    user = reader(request)
+    row = cluster_for(user, slug)
+    form = ReviewForm(request.POST)
+    if form.is_valid():
+        with errors_shown_on(form):
+            debt = review_debt(row, pk, actor=user, **form.cleaned_data)
+            messages.success(request, f"Reviewed: {debt.workload}.")
+            return redirect("lifecycle:cluster", slug)
+    return _page(request, row, status=422, review_form=form)
+
+
 @require_safe
 def why(request: HttpRequest, key: str) -> HttpResponse:
     """Show a decision of admission: each image, why it may not start, and who can resolve it."""
@@ -133,6 +157,8 @@ def _page(request: HttpRequest, row: Cluster, *, status: int = 200, **forms: Any
         "cluster": row,
         "bindings": rows,
         "secrets": secrets,
+        "debts": open_debts(row)[:_DEBTS_SHOWN],
+        "review_form": ReviewForm(),
         "why_not": why_not,
         "form": SettingsForm(initial=SettingsForm.values_of(row)),
         "secret_form": SecretForm(),

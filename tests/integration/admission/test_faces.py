@@ -8,7 +8,8 @@ import pytest
 import yaml
 from django.test import Client
 
-from lifecycle.admission.models import AdmissionDecision
+from lifecycle.admission.models import AdmissionDebt, AdmissionDecision
+from lifecycle.audit.models import AuditEvent
 from lifecycle.clusters import services as clusters
 from lifecycle.clusters.types import BindingWish
 from lifecycle.core import clock
@@ -152,6 +153,25 @@ def test_page_of_a_decision(dock, cluster):
     absent = client_of(dock.outsider).get("/why/abd/")
     assert (hidden.status_code, absent.status_code) == (404, 404)
     assert "not recorded yet" in hidden.content.decode()
+
+
+def test_break_glass_is_reviewed_by_another_person(dock, cluster):
+    debt = AdmissionDebt.objects.create(
+        cluster=dock.team.clusters.get(), namespace="prod", workload_kind="Deployment", workload_name="web",
+        digests=[rows.sha("known")], fingerprint="0" * 64, decision_key="abc", reason="INC-7: shop is down",
+        user_name=dock.approver.username, opened_at=clock.now(), last_at=clock.now(), due_at=clock.now(),
+    )  # fmt: skip
+    page = client_of(dock.requester).get("/clusters/north/").content.decode()
+    assert ("Deployment prod/web" in page, "INC-7: shop is down" in page) == (True, True)
+    path, form = f"/clusters/north/debts/{debt.pk}/review/", {"outcome": "justified", "comment": "It was down."}
+    assert client_of(dock.approver).post(path, form).status_code == 403  # broke it
+    assert client_of(dock.requester).post(path, form).status_code == 403  # no right
+    assert client_of(dock.second).post(path, form | {"comment": ""}).status_code == 422
+    assert client_of(dock.second).post(path, form).status_code == 302
+    debt.refresh_from_db()
+    assert (debt.outcome, debt.reviewed_by, debt.comment) == ("justified", dock.second, "It was down.")
+    assert client_of(dock.second).post(path, form).status_code == 422
+    assert AuditEvent.objects.filter(action="admission.debt_reviewed").count() == 1
 
 
 def test_command_line(dock, cluster, run, tmp_path):

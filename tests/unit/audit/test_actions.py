@@ -48,6 +48,10 @@ STORED = [
         {"rule": "xss", "severity": "high", "until": "2026-12-24T09:00:00+00:00", "retest": ""},
     ),
     (
+        of_clusters.AdmissionDebtReviewed("north", "Deployment prod/web", "justified"),
+        {"slug": "north", "workload": "Deployment prod/web", "outcome": "justified"},
+    ),
+    (
         of_clusters.ClusterCreated("north", "docker", {"mode": "warn"}),
         {"slug": "north", "kind": "docker", "settings": {"mode": "warn"}},
     ),
