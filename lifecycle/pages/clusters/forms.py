@@ -68,7 +68,7 @@ class SettingsForm(forms.Form):
             "tags": cluster.tags,
             "unbound": cluster.unbound,
             "breakglass_subjects": "\n".join(cluster.breakglass_subjects),
-            "stale_after_hours": round(cluster.stale_after_s / _HOUR_S, 3),
+            "stale_after_hours": f"{cluster.stale_after_s / _HOUR_S:g}",
         }
 
     def settings(self) -> dict[str, Any]:
