@@ -45,12 +45,23 @@ def alone(name: str) -> Iterator[bool]:
 
     PostgreSQL releases it when the connection ends, so that a killed worker holds nothing.
     """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 7009))", [name])
-        (is_held,) = cursor.fetchone()
+    is_held = take(name)
     try:
         yield is_held
     finally:
         if is_held:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 7009))", [name])
+            release(name)
+
+
+def take(name: str) -> bool:
+    """Take the lock `name` of `alone` until `release`, or return False at once when another process has it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 7009))", [name])
+        is_held: bool = cursor.fetchone()[0]
+    return is_held
+
+
+def release(name: str) -> None:
+    """Release a lock that this connection took."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 7009))", [name])

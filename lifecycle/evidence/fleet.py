@@ -114,21 +114,39 @@ def export_fleet(actor: User, kind: str, *, team: str = "", repository: str = ""
     scope = scope_for(actor, team=team, repository=repository)
     used = images_in_use(actor, scope.repositories)
     media_type, write = FLEET_EXPORTS[kind]
-    parts = _one_at_a_time(actor, write(scope, used, actor))
-    next(parts)  # takes the lock, so that the response is closed with it
-    return media_type, f"{scope.name}.{kind}", parts
+    return media_type, f"{scope.name}.{kind}", OneAtATime(actor, write(scope, used, actor))
 
 
-def _one_at_a_time(actor: User, parts: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield nothing, then the parts. One file takes many queries: several at once would keep web processes busy.
+class OneAtATime:
+    """The parts of a file, while no other file of this user is written: many would keep all web processes busy.
 
-    Raises Conflict at the first step while another file of this user is being written.
+    A response closes it, also when its reader goes away. It is no generator: one that is collected while it is
+    suspended would talk to PostgreSQL at any moment.
     """
-    with locks.alone(f"findings-export:{actor.pk}") as is_alone:
-        if not is_alone:
+
+    def __init__(self, actor: User, parts: Iterator[bytes]) -> None:
+        """Raise Conflict while another file of this user is being written."""
+        self._parts = parts
+        self._lock = f"findings-export:{actor.pk}"
+        self._is_held = locks.take(self._lock)
+        if not self._is_held:
             raise Conflict("Another export of findings of yours is being written. Wait until it ends.")
-        yield b""
-        yield from parts
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._parts)
+        except BaseException:  # its end, too
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let the next file begin. Safe to call twice."""
+        if self._is_held:
+            self._is_held = False
+            locks.release(self._lock)
 
 
 def _findings(used: Used, reader: User) -> list[Finding]:
