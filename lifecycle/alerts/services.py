@@ -37,6 +37,9 @@ def why_not_snooze(actor: User, alert: Alert) -> Reason | None:
 
 def why_not_resolve(actor: User, alert: Alert) -> Reason | None:
     """Return why `actor` cannot resolve an alert."""
+    kind = kind_called(alert.kind)
+    if alert.is_live and kind is not None and kind.why_not_resolved:
+        return Reason(kind.why_not_resolved, IllegalTransition)
     return _why_not(actor, alert, State.RESOLVED)
 
 

@@ -50,16 +50,24 @@ class AlertKind:
     words: str  # when it is raised
     causes_now: Callable[[Sequence[Any]], Mapping[int, Cause]]
     topic: Topic
+    why_not_resolved: str = ""  # why nobody can resolve it by hand, and what closes it; "": people can
 
 
 _KINDS: Final[dict[str, AlertKind]] = {}
 
 
 def register(
-    name: str, label: str, words: str, *, causes_now: Callable[[Sequence[Any]], Mapping[int, Cause]]
+    name: str,
+    label: str,
+    words: str,
+    *,
+    causes_now: Callable[[Sequence[Any]], Mapping[int, Cause]],
+    why_not_resolved: str = "",
 ) -> AlertKind:
     """Add a kind of alert with its topic, and return it; raises ValueError when the name is taken."""
-    kind = AlertKind(name, label, words, causes_now, topics.register(Topic(name, label, words)))
+    kind = AlertKind(
+        name, label, words, causes_now, topics.register(Topic(name, label, words)), why_not_resolved
+    )  # fmt: skip
     _KINDS[name] = kind
     return kind
 

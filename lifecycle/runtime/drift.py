@@ -28,6 +28,7 @@ from lifecycle.inventory.constants import SILENT_AFTER
 from lifecycle.inventory.models import Reporter, RunningImage
 from lifecycle.quarantine.queries import covers_of
 from lifecycle.registry.models import Repository
+from lifecycle.runtime import breakglass
 from lifecycle.runtime.resolving import image_name
 
 BEHIND_AFTER: Final = timedelta(hours=24)
@@ -85,6 +86,7 @@ class _Kind:
     label: str
     words: str
     severity: str
+    why_not_resolved: str = ""
 
 
 _KINDS: Final = (
@@ -101,6 +103,10 @@ _KINDS: Final = (
     _Kind("drift.stale", "Rebuild waits", "A finished rebuild of an image that runs is not deployed.", "medium"),
     _Kind("agent.silent", "Agent is silent", "No report came from a cluster or host for 10 minutes.", "medium"),
     _Kind("agent.doubled", "Two agents report", "Two agents report as the same one; the newer counts.", "medium"),
+    _Kind(
+        breakglass.KIND, "Break-glass to review", "Somebody broke the glass in a cluster, and nobody reviewed it.",
+        "high", breakglass.WHY_NOT_RESOLVED,
+    ),
 )  # fmt: skip
 _SEVERITY: Final = {kind.name: kind.severity for kind in _KINDS}
 
@@ -111,7 +117,9 @@ def _causes_now(alerts: Sequence[Alert]) -> dict[int, Cause]:
 
 
 for _kind in _KINDS:
-    register(_kind.name, _kind.label, _kind.words, causes_now=_causes_now)
+    register(
+        _kind.name, _kind.label, _kind.words, causes_now=_causes_now, why_not_resolved=_kind.why_not_resolved
+    )  # fmt: skip
 
 
 def sweep(now: datetime) -> tuple[list[Alert], int]:
@@ -133,6 +141,7 @@ def sweep(now: datetime) -> tuple[list[Alert], int]:
     _refresh(live, causes, now)
     tell_teams(new, now)
     tell_teams([row for row in gone if row.told_at is not None], now, is_end=True)
+    tell_teams(breakglass.to_repeat(now), now, is_reminder=True)
     return new, len(gone)
 
 
@@ -155,7 +164,7 @@ def causes_of_now(now: datetime) -> list[Cause]:
     )
     facts = _Facts(rows)
     causes = [cause for row in rows for cause in _drift_of(row, facts, now)]
-    return causes + list(_reporters(now))
+    return causes + list(_reporters(now)) + list(breakglass.causes())
 
 
 class _Facts:
@@ -319,9 +328,10 @@ def _reporters(now: datetime) -> Iterable[Cause]:
 
 
 def is_due() -> bool:
-    """Return whether a pass can find anything: something runs, somebody reports, or an alert is live."""
+    """Return whether a pass can find anything: something runs or reports, a review is owed, or an alert lives."""
     return (
         RunningImage.objects.filter(until=None).exists()
         or Reporter.objects.exists()
+        or breakglass.is_owed()
         or Alert.objects.filter(kind__in=_SEVERITY).exclude(state=Alert.State.RESOLVED).exists()
     )

@@ -45,6 +45,7 @@ from lifecycle.pentests.access import findings_for_image
 from lifecycle.promotion.gates import BEFORE
 from lifecycle.registry.models import Image, Layer, Repository
 from lifecycle.registry.queries import Location, locations_of, metadata_of
+from lifecycle.runtime.breakglass import open_debts_of
 from lifecycle.sbom.blind_spots import blind_spots
 from lifecycle.sbom.brought import why_not_send
 from lifecycle.sbom.differences import differences
@@ -54,6 +55,7 @@ from lifecycle.sbom.models import Sbom
 from lifecycle.trust.sboms import sources_of
 
 _RUNNING_SHOWN: Final = 100
+_DEBTS_SHOWN: Final = 20
 _SEARCH_MAX: Final = 200  # characters; the name of a package is shorter
 _HIDDEN_BASE: Final = "a base you cannot see"
 
@@ -319,8 +321,10 @@ def _sboms_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 
 def _runtime_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Return where the image runs and ran, what runs now first."""
-    rows = running_of(context["top"], reader(request)).order_by(F("until").desc(nulls_first=True), "-id")
-    return {"running": rows[:_RUNNING_SHOWN]}
+    user = reader(request)
+    rows = running_of(context["top"], user).order_by(F("until").desc(nulls_first=True), "-id")
+    debts = open_debts_of(context["top"], user).order_by("pk")
+    return {"running": rows[:_RUNNING_SHOWN], "debts": debts[:_DEBTS_SHOWN]}
 
 
 def _pentests_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:

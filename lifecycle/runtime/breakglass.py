@@ -1,0 +1,80 @@
+"""Uses of break-glass in clusters that nobody has reviewed: one alert each, until another person has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from django.db.models import Q, QuerySet
+
+from accounts.models import User
+from lifecycle.admission.models import AdmissionDebt
+from lifecycle.alerts.models import Alert
+from lifecycle.alerts.types import Cause
+from lifecycle.clusters.models import NamespaceBinding
+from lifecycle.clusters.queries import binding_for, bindings_of, clusters_visible_to
+from lifecycle.core.severities import CRITICAL, HIGH
+from lifecycle.registry.models import Image, IndexEntry
+
+KIND: Final = "breakglass"
+WHY_NOT_RESOLVED: Final = "It closes when another person reviews the break-glass, on the page of the cluster."
+_REASON_SHOWN: Final = 500  # characters
+_DIGESTS_SHOWN: Final = 20
+
+
+def causes() -> Iterator[Cause]:
+    """Yield the cause of each open debt. The team is that of the cluster, because its approvers review."""
+    bindings: dict[int, list[NamespaceBinding]] = {}
+    for debt in AdmissionDebt.objects.filter(reviewed_at=None).select_related("cluster").order_by("pk"):
+        if debt.cluster_id not in bindings:
+            bindings[debt.cluster_id] = list(bindings_of(debt.cluster))
+        bound = binding_for(bindings[debt.cluster_id], debt.namespace)
+        environment = bound.environment if bound is not None else None
+        yield Cause(
+            KIND,
+            debt.cluster.team_id,
+            digest=debt.digests[0] if debt.digests and debt.digests[0].startswith("sha256:") else None,
+            rule=f"break-glass {debt.pk}",
+            cluster_id=debt.cluster_id,
+            namespace=debt.namespace,
+            workload=f"{debt.workload_kind}/{debt.workload_name}",
+            severity=CRITICAL if environment is not None and environment.is_production else HIGH,
+            images=len(debt.digests),
+            evidence={
+                "why": f"{debt.user_name or 'Somebody'} broke the glass, and another person has to review it:"
+                f" {debt.reason[:_REASON_SHOWN]}",
+                "environment": f"{environment.team.slug}/{environment.slug}" if environment is not None else "",
+                "digests": debt.digests[:_DIGESTS_SHOWN],
+            },
+        )
+
+
+def to_repeat(now: datetime) -> list[Alert]:
+    """Return the live alerts whose debt is overdue for review, and which were told only once.
+
+    Also those that somebody acknowledged: the debt stays until it is reviewed.
+    """
+    overdue = AdmissionDebt.objects.filter(reviewed_at=None, due_at__lte=now).values_list("pk", flat=True)
+    rows = Alert.objects.filter(
+        kind=KIND, reminded_at=None, told_at__isnull=False, rule__in=[f"break-glass {pk}" for pk in overdue]
+    ).exclude(state=Alert.State.RESOLVED)
+    return list(rows.select_related("cluster").order_by("pk"))
+
+
+def is_owed() -> bool:
+    """Return whether a use of break-glass waits for its review."""
+    return AdmissionDebt.objects.filter(reviewed_at=None).exists()
+
+
+def open_debts_of(image: Image, actor: User) -> QuerySet[AdmissionDebt]:
+    """Return the unreviewed uses of break-glass for an image, its platforms or its index, in clusters that one sees."""
+    around = Image.objects.filter(
+        Q(pk=image.pk)
+        | Q(pk__in=IndexEntry.objects.filter(index=image).values("child"))
+        | Q(pk__in=IndexEntry.objects.filter(child=image).values("index"))
+    )
+    rows = AdmissionDebt.objects.filter(
+        reviewed_at=None, cluster__in=clusters_visible_to(actor).order_by().values("pk")
+    )
+    return rows.filter(digests__overlap=list(around.values_list("digest", flat=True))).select_related("cluster")
