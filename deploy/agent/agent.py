@@ -37,6 +37,7 @@ from urllib3 import Timeout
 
 PAGE = 100
 READ_DEADLINE_S = 90  # a watch that is silent for so long is dead, whatever its socket says: bookmarks come each minute
+BLIND_AFTER_S = 2 * READ_DEADLINE_S  # without a word of the API server; Gravingdock then says that we are silent
 WATCH_S = 600
 SEND_EVERY_S = 2  # changes of this time are one report
 HEARTBEAT_S = 30
@@ -224,6 +225,7 @@ class Inventory:
     def __init__(self):
         self.lock = threading.Lock()
         self.arch, self.namespaces = {}, []
+        self.seen_at = time.monotonic()  # the API server answered last
         self.entries = {}  # {pod uid: {key: entry}}
         self.specs = {}  # {sha256: [skeleton as JSON text, number of pods]}
         self.of_pod = {}  # {pod uid: sha256}
@@ -295,6 +297,7 @@ def follow(cluster, inventory, changed):
                     uids.add(pod["metadata"]["uid"])
                 version = page["metadata"]["resourceVersion"]
             inventory.keep_only(uids)
+            inventory.seen_at = time.monotonic()
             changed.put("listed")
             while True:
                 if time.monotonic() - around_at > AROUND_EVERY_S:
@@ -303,6 +306,7 @@ def follow(cluster, inventory, changed):
                 for event in cluster.watch("/api/v1/pods", version):
                     pod = event["object"]
                     version = pod["metadata"]["resourceVersion"]
+                    inventory.seen_at = time.monotonic()
                     if event["type"] == "DELETED":
                         inventory.drop(pod["metadata"]["uid"])
                     elif event["type"] != "BOOKMARK":
@@ -367,6 +371,10 @@ def send_for_ever(inventory, changed, sender, once):
     known, known_specs, full_at, sent_at, pause_s = None, set(), 0.0, 0.0, SEND_EVERY_S
     changed.get()  # the first list
     while True:
+        if time.monotonic() - inventory.seen_at > BLIND_AFTER_S:
+            say("Nothing is reported while the API server is away: what runs is not known.")
+            time.sleep(HEARTBEAT_S)
+            continue
         now, specs, namespaces = inventory.now()
         moment, status = time.monotonic(), None
         if known is None or moment - full_at > FULL_EVERY_S:

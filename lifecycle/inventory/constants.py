@@ -12,3 +12,7 @@ KEEP_REPORTS: Final = timedelta(hours=48)  # so long, the same report gets the s
 KEEP_CONTAINERS: Final = timedelta(days=90)  # after they ended; images stay
 BOOTS_MAX: Final = 20  # former boots of a reporter that are known
 PENDING_MAX: Final = 200  # reports of one reporter that wait to be applied
+OBSERVED_MAX: Final = timedelta(hours=1)  # a reporter's time further in the past is not believed either
+REPORTERS_MAX: Final = 1000  # of a cluster: a host each
+WAITING_MAX_BYTES: Final = 256 * 1024 * 1024  # of the reports of one cluster that wait
+FORGET_REPORTERS: Final = timedelta(days=60)  # after the last report: the host is gone

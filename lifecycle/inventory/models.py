@@ -10,7 +10,7 @@ from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
 from lifecycle.clusters.models import Cluster
 from lifecycle.core import clock
@@ -34,6 +34,7 @@ class Reporter(models.Model):
     full_at = models.DateTimeField(null=True)  # its last full report
     applied_at = models.DateTimeField(null=True)  # the last report that was applied was observed then
     doubled_at = models.DateTimeField(null=True)  # a former boot reported too: two agents run
+    ended_at = models.DateTimeField(null=True)  # it was silent for so long that its host is taken as gone
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=("cluster", "name"), name="reporter_once_per_cluster_and_name"),)
@@ -43,7 +44,9 @@ class Reporter(models.Model):
 
     @property
     def state(self) -> str:
-        """fresh, late or silent; `imported` for output of another tool, which comes when somebody sends it."""
+        """fresh, late, silent or ended; `imported` for output of another tool, which comes when somebody sends it."""
+        if self.ended_at is not None:
+            return "ended"
         if self.is_import:
             return "imported"
         age = clock.now() - self.seen_at
@@ -160,6 +163,9 @@ class RunningContainer(Workload):
 
     class Meta:
         constraints = (
+            models.CheckConstraint(
+                condition=Q(until=None) | Q(until__gte=F("since")), name="runningcontainer_ends_after_it_began"
+            ),
             models.UniqueConstraint(
                 fields=("reporter", "key"), condition=Q(until=None), name="runningcontainer_one_live_per_key"
             ),

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.db.models import BigIntegerField, Func, Sum
 
 from accounts.models import User
 from accounts.verbs import Verb
@@ -15,7 +16,14 @@ from lifecycle.clusters.access import cluster_for
 from lifecycle.clusters.models import Cluster
 from lifecycle.core import clock
 from lifecycle.core.errors import Malformed
-from lifecycle.inventory.constants import BOOTS_MAX, CLOCK_AHEAD_MAX, PENDING_MAX
+from lifecycle.inventory.constants import (
+    BOOTS_MAX,
+    CLOCK_AHEAD_MAX,
+    OBSERVED_MAX,
+    PENDING_MAX,
+    REPORTERS_MAX,
+    WAITING_MAX_BYTES,
+)
 from lifecycle.inventory.models import Reporter, RuntimeReport
 from lifecycle.jobs import services as jobs
 from lifecycle.runtime.formats import FORMATS, read_format
@@ -23,6 +31,7 @@ from lifecycle.runtime.kinds import REPORT
 from lifecycle.runtime.reports import inflate, read_header, read_json, too_large
 from lifecycle.runtime.types import REPORT_MAX_BYTES, Header, ReportGap, ReportOutOfOrder, ReportsWaiting, Sent
 
+BEHIND = "The reporter's time is more than an hour ago: one hour ago is stored."
 AHEAD = "The reporter's clock is more than 5 minutes ahead: our time is stored."
 
 
@@ -73,24 +82,32 @@ def _store(
         return known
     row = Reporter.objects.filter(cluster=cluster, name=header.reporter).first()
     if row is None:
+        if Reporter.objects.filter(cluster=cluster).count() >= REPORTERS_MAX:
+            raise ReportsWaiting(f"A cluster has at most {REPORTERS_MAX} reporters. Give each host one name.")
         row = Reporter(cluster=cluster, name=header.reporter, boot="", sequence=-1, first_at=now, is_import=bool(form))
     sequence = row.sequence + 1 if form else header.sequence
     if not form:
         _check_order(row, header, now)
     if row.pk is not None and row.reports.filter(applied_at=None).count() >= PENDING_MAX:
         raise ReportsWaiting(f"{PENDING_MAX} reports of this reporter wait to be applied. Send again later.")
+    waiting = RuntimeReport.objects.filter(cluster=cluster, applied_at=None, body__isnull=False)
+    held = waiting.aggregate(size=Sum(Func("body", function="octet_length", output_field=BigIntegerField())))["size"]
+    if (held or 0) + len(body) > WAITING_MAX_BYTES:
+        raise ReportsWaiting("Too much of this cluster waits to be applied. Send again later.")
     if row.boot != header.boot:
         row.former_boots = [boot for boot in (row.boot, *row.former_boots) if boot][:BOOTS_MAX]
         row.boot = header.boot
-    row.sequence, row.seen_at = sequence, now
+    row.sequence, row.seen_at, row.ended_at = sequence, now, None
     if header.kind == Sent.FULL:
         row.full_at = now
     row.save()
-    is_ahead = header.observed_at > now + CLOCK_AHEAD_MAX
+    warning = AHEAD if header.observed_at > now + CLOCK_AHEAD_MAX else ""
+    warning = BEHIND if header.observed_at < now - OBSERVED_MAX else warning
     is_heartbeat = header.kind == Sent.HEARTBEAT
     report = RuntimeReport.objects.create(
         reporter=row, cluster=cluster, report_id=header.report_id, kind=header.kind, format=form, boot=header.boot,
-        sequence=sequence, observed_at=min(header.observed_at, now), received_at=now, warning=AHEAD if is_ahead else "",
+        sequence=sequence, observed_at=max(min(header.observed_at, now), now - OBSERVED_MAX), received_at=now,
+        warning=warning,
         body=None if is_heartbeat else body, is_gzip=is_gzip, applied_at=now if is_heartbeat else None,
     )  # fmt: skip
     if not is_heartbeat:

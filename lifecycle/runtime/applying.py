@@ -14,10 +14,12 @@ from typing import Any, Final
 
 import orjson
 from django.db import connection
-from django.db.models import Count, Q
+from django.db.models import Count, DateTimeField, Q, Value
+from django.db.models.functions import Greatest
 
 from lifecycle.clusters.models import Cluster
 from lifecycle.clusters.queries import binding_for, bindings_of
+from lifecycle.core import clock
 from lifecycle.inventory.models import (
     ClusterNamespace,
     PodSpec,
@@ -28,7 +30,7 @@ from lifecycle.inventory.models import (
 )
 from lifecycle.runtime.falco import short_id
 from lifecycle.runtime.formats import read_format
-from lifecycle.runtime.reports import TERMINATED, inflate, read_content, read_json
+from lifecycle.runtime.reports import TERMINATED, inflate, read_content, read_json, storable
 from lifecycle.runtime.resolving import Wanted, resolve
 from lifecycle.runtime.types import REFUSED_MAX, Content, SeenContainer, Sent
 
@@ -56,17 +58,37 @@ def apply(report: RuntimeReport) -> Applied:
     """Apply one report in the caller's transaction, in which its reporter is locked. Running twice changes nothing."""
     content = _content(report)
     reporter = report.reporter
-    applied = _apply_containers(reporter, content, report.observed_at, is_full=report.kind == Sent.FULL)
+    # A clock that was set back, or a forged time, ends nothing before it began.
+    at = max(report.observed_at, reporter.applied_at or report.observed_at)
+    applied = _apply_containers(reporter, content, at, is_full=report.kind == Sent.FULL)
     _store_specs(report, content)
     _store_namespaces(report, content)
-    refresh_images(reporter.cluster, report.observed_at)
+    refresh_images(reporter.cluster, at)
     report.applied_at, report.body = report.received_at, None
     report.containers, report.refused_count = len(content.containers), len(content.refused)
-    report.refused = [{"pointer": each.pointer, "why": each.why} for each in content.refused[:REFUSED_MAX]]
+    report.refused = [
+        {"pointer": storable(each.pointer), "why": storable(each.why)} for each in content.refused[:REFUSED_MAX]
+    ]
     report.save(update_fields=["applied_at", "body", "containers", "refused_count", "refused"])
-    reporter.applied_at = report.observed_at
+    reporter.applied_at = at
     reporter.save(update_fields=["applied_at"])
     return applied
+
+
+def give_up(report: RuntimeReport, reporter: Reporter) -> None:
+    """Leave out a report that cannot be stored, and ask its reporter for a full one."""
+    report.applied_at, report.body, report.refused_count = report.received_at, None, 1
+    report.refused = [{"pointer": "", "why": "The report cannot be stored. Send a full one."}]
+    report.save(update_fields=["applied_at", "body", "refused_count", "refused"])
+    Reporter.objects.filter(pk=reporter.pk).update(boot="")
+
+
+def end_all(reporter: Reporter) -> None:
+    """End what a reporter saw last, at its last report, and let it start anew."""
+    RunningContainer.objects.filter(reporter=reporter, until=None).update(until=_not_before_since(reporter.seen_at))
+    refresh_images(reporter.cluster, reporter.seen_at)
+    reporter.ended_at = clock.now()
+    reporter.save(update_fields=["ended_at"])
 
 
 def _content(report: RuntimeReport) -> Content:
@@ -158,7 +180,7 @@ def _apply_containers(reporter: Reporter, content: Content, at: datetime, *, is_
             found.compare(each)
     found.ended += [row[0] for key, row in found.live.items() if key not in there and (is_full or key in over)]
     found.add_finished()
-    RunningContainer.objects.filter(pk__in=found.ended).update(until=at)
+    RunningContainer.objects.filter(pk__in=found.ended).update(until=_not_before_since(at))
     RunningContainer.objects.bulk_update(found.changed, _WRITTEN, batch_size=_BATCH)
     _insert(found.new)
     return Applied(len(content.containers), len(found.new), len(found.ended), len(found.changed), len(content.refused))
@@ -184,6 +206,11 @@ def _insert(rows: list[RunningContainer]) -> None:
         documents = [{name: getattr(row, name) for name in _INSERTED} for row in rows]
         with connection.cursor() as cursor:
             cursor.execute(_INSERT, [orjson.dumps(documents).decode()])
+
+
+def _not_before_since(at: datetime) -> Greatest:
+    """Return the end of an interval: another reporter of the cluster can be ahead."""
+    return Greatest("since", Value(at, output_field=DateTimeField()))
 
 
 def _store_specs(report: RuntimeReport, content: Content) -> None:
@@ -256,7 +283,7 @@ def refresh_images(cluster: Cluster, at: datetime) -> int:
             row.environment_id, row.containers = environment_id, count
             changed.append(row)
     new, ended, taken = _start_with_containers(cluster, wanted, over)
-    RunningImage.objects.filter(pk__in=[row.pk for row in ended]).update(until=at)
+    RunningImage.objects.filter(pk__in=[row.pk for row in ended]).update(until=_not_before_since(at))
     RunningImage.objects.bulk_update(changed, _MOVING, batch_size=_BATCH)
     RunningImage.objects.bulk_update(taken, [*_MOVING, "digest", "platform"], batch_size=_BATCH)
     RunningImage.objects.bulk_create(new, batch_size=_BATCH)

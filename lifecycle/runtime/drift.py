@@ -308,13 +308,13 @@ def _raised(severity: str, *, is_production: bool) -> str:
 
 
 def _reporters(now: datetime) -> Iterable[Cause]:
-    silent = Q(is_import=False, seen_at__lt=now - SILENT_AFTER)
+    silent = Q(is_import=False, ended_at=None, seen_at__lt=now - SILENT_AFTER)
     doubled = Q(doubled_at__gt=now - DOUBLED_FOR)
     for reporter in Reporter.objects.filter(silent | doubled).select_related("cluster").order_by("pk"):
         cluster = reporter.cluster
         bound = {row.environment.is_production for row in bindings_of(cluster)}
         wrong: list[tuple[str, str]] = []
-        if not reporter.is_import and reporter.seen_at < now - SILENT_AFTER:
+        if reporter.state == "silent":
             last = f"{reporter.seen_at:%Y-%m-%d %H:%M}"
             wrong.append(("agent.silent", f"The last report came at {last} UTC. What ran then counts as running."))
         if reporter.doubled_at is not None and reporter.doubled_at > now - DOUBLED_FOR:

@@ -42,6 +42,7 @@ NAME_MAX: Final = 253  # characters, as of names in Kubernetes
 KEY_MAX: Final = 600
 IMAGE_MAX: Final = 1000
 IDS_MAX: Final = 16  # names of one image
+_POLICIES_MAX: Final = 1_000_000
 SPEC_MAX_BYTES: Final = 256 * 1024
 WAITING, RUNNING, TERMINATED = "waiting", "running", "terminated"
 
@@ -186,11 +187,12 @@ def _text(entry: Mapping[str, Any], name: str, limit: int, pointer: str = "", *,
     value = entry.get(name)
     if value is None:
         value = ""
-    if not isinstance(value, str) or len(value) > limit or (is_required and not value):
-        least = 1 if is_required else 0
-        raise _Bad(pointer or name, f"Enter a text of {least} to {limit} characters.")
-    if not value.isprintable():
+    if isinstance(value, str) and not value.isprintable():
         raise _Bad(pointer or name, "Control characters are not allowed.")
+    # Bytes: an index over several of these texts holds about 2,700 of them.
+    if not isinstance(value, str) or len(value.encode()) > limit or (is_required and not value):
+        least = 1 if is_required else 0
+        raise _Bad(pointer or name, f"Enter a text of {least} to {limit} bytes in UTF-8.")
     return value
 
 
@@ -204,6 +206,11 @@ def _digests(entry: Mapping[str, Any]) -> tuple[str, ...]:
         raise _Bad("image_ids", f"Must be a list of at most {IDS_MAX} texts.")
     found = (digest_in(each[:IMAGE_MAX]) for each in ([given] if given else []) + more)
     return tuple(dict.fromkeys(digest for digest in found if digest))
+
+
+def storable(text: str, limit: int = 300) -> str:
+    """Return a text of a document as it can be stored and shown: without control characters, and cut."""
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:limit]
 
 
 def _specs(given: Mapping[str, Any], refused: list[Refused]) -> dict[str, dict[str, Any]]:
@@ -236,8 +243,9 @@ def _namespaces(given: list[Any], refused: list[Refused]) -> list[dict[str, Any]
         policies, pss = entry.get("network_policies"), entry.get("pss") or ""
         if isinstance(policies, list):
             policies = len(policies)
-        if policies is not None and (isinstance(policies, bool) or not isinstance(policies, int)):
-            refused.append(Refused(f"/namespaces/{at}/network_policies", "Enter a whole number."))
+        is_count = isinstance(policies, int) and not isinstance(policies, bool) and 0 <= policies <= _POLICIES_MAX
+        if policies is not None and not is_count:
+            refused.append(Refused(f"/namespaces/{at}/network_policies", f"Enter a number from 0 to {_POLICIES_MAX}."))
             continue
         level = str(pss.get("enforce", "")) if isinstance(pss, dict) else str(pss)
         namespaces.append({"name": name, "network_policies": policies, "pss": level if level in _PSS else ""})

@@ -6,17 +6,29 @@ from datetime import datetime
 from itertools import groupby
 from typing import Final
 
+from django.db import DataError, OperationalError, connection, transaction
 from django.db.models import Q
+from psycopg2.errors import ProgramLimitExceeded
 
 from lifecycle.clusters.models import Cluster
 from lifecycle.core import clock
-from lifecycle.inventory.constants import KEEP_CONTAINERS, KEEP_REPORTS
+from lifecycle.inventory.constants import FORGET_REPORTERS, KEEP_CONTAINERS, KEEP_REPORTS
 from lifecycle.inventory.models import PodSpec, Reporter, RunningContainer, RunningImage, RuntimeReport
 from lifecycle.jobs.handlers import JobRun
 from lifecycle.runtime import applying
 from lifecycle.runtime.resolving import Wanted, resolve
 
 _MATCHED_MAX: Final = 2000
+# Of containers of unknown images, those whose image we have by now. Unknown ones never crowd these out.
+_KNOWN_NOW: Final = """
+SELECT DISTINCT c.digests, c.reference, c.arch, c.image_id, c.platform_id
+FROM lifecycle_runningcontainer c
+WHERE c.until IS NULL AND (c.image_id IS NULL OR c.platform_id IS NULL) AND c.digests <> '{}'
+  AND (EXISTS (SELECT FROM lifecycle_image i WHERE i.digest = ANY(c.digests))
+       OR EXISTS (SELECT FROM lifecycle_image i WHERE i.config_digest = ANY(c.digests)))
+ORDER BY c.image_id NULLS FIRST
+LIMIT %s
+"""
 
 
 def apply_reports(run: JobRun, reporter_id: int) -> int:
@@ -33,7 +45,15 @@ def apply_reports(run: JobRun, reporter_id: int) -> int:
             report = rows.select_related("reporter__cluster").first()
             if report is None:
                 return count
-            applied = applying.apply(report)
+            try:
+                with transaction.atomic():
+                    applied = applying.apply(report)
+            except (DataError, OperationalError) as error:
+                if not _is_content(error):
+                    raise
+                applying.give_up(report, reporter)
+                run.log(f"Report {report.report_id} cannot be stored: {str(error)[:300]}")
+                continue
         count += 1
         run.log(
             f"Report {report.report_id}: {applied.containers} containers, {applied.started} new, {applied.ended} ended,"
@@ -43,14 +63,18 @@ def apply_reports(run: JobRun, reporter_id: int) -> int:
             run.log(f"{each['pointer']}: {each['why']}")
 
 
+def _is_content(error: Exception) -> bool:
+    """Return whether the content of a report was refused by PostgreSQL, so that no second attempt can help."""
+    return isinstance(error, DataError) or isinstance(error.__cause__, ProgramLimitExceeded)
+
+
 def match_again() -> int:
     """Match live containers of unknown images again: the image, or its index, can arrive later. Return how many."""
     rows = RunningContainer.objects.filter(Q(image=None) | Q(platform=None), ~Q(digests=[]), until=None)
-    wanted: dict[Wanted, tuple[int | None, int | None]] = {}
-    for digests, reference, arch, image_id, platform_id in rows.values_list(
-        "digests", "reference", "arch", "image", "platform"
-    ).distinct()[:_MATCHED_MAX]:
-        wanted[Wanted(tuple(digests), reference, arch)] = (image_id, platform_id)
+    with connection.cursor() as cursor:
+        cursor.execute(_KNOWN_NOW, [_MATCHED_MAX])
+        found_rows = cursor.fetchall()
+    wanted = {Wanted(tuple(row[0]), row[1], row[2]): (row[3], row[4]) for row in found_rows}
     touched = 0
     clusters: set[int] = set()
     for each, found in resolve(wanted.keys()).items() if wanted else ():
@@ -81,9 +105,22 @@ def rebind() -> int:
     return len(changed)
 
 
+def forget_reporters(now: datetime) -> int:
+    """End the containers of reporters that have not reported for long, and forget these; return how many."""
+    gone = list(
+        Reporter.objects.filter(seen_at__lt=now - FORGET_REPORTERS, ended_at=None).select_related("cluster")[:100]
+    )
+    for reporter in gone:
+        with transaction.atomic():
+            Cluster.objects.select_for_update(of=("self",), no_key=True).get(pk=reporter.cluster_id)
+            applying.end_all(reporter)
+    return len(gone)
+
+
 def tidy(now: datetime) -> None:
     """Delete old reports, containers that ended long ago, and skeletons that no container has any more."""
     RuntimeReport.objects.filter(applied_at__isnull=False, received_at__lt=now - KEEP_REPORTS).delete()
     RunningContainer.objects.filter(until__lt=now - KEEP_CONTAINERS).delete()
+    forget_reporters(now)
     used = RunningContainer.objects.exclude(spec="").values("spec")
     PodSpec.objects.filter(seen_at__lt=now - KEEP_REPORTS).exclude(sha256__in=used).delete()

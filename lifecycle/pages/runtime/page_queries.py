@@ -15,7 +15,7 @@ from lifecycle.clusters.queries import clusters_visible_to
 from lifecycle.inventory.models import Reporter, RunningImage
 from lifecycle.registry.models import RepositoryImage
 
-_STATES = ("silent", "late", "fresh", "imported")
+_STATES = ("silent", "late", "fresh", "imported", "ended")
 _CLUSTERS_MAX = 50
 
 

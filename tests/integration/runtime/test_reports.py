@@ -12,12 +12,12 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from lifecycle.core import clock
-from lifecycle.core.errors import NotFound, NotPermitted
+from lifecycle.core.errors import Malformed, NotFound, NotPermitted
 from lifecycle.inventory.models import PodSpec, Reporter, RunningContainer, RunningImage, RuntimeReport
 from lifecycle.inventory.queries import report_state, running_images_visible_to
 from lifecycle.jobs.models import JobLogLine
-from lifecycle.runtime import accepting, services
-from lifecycle.runtime.types import ReportGap, ReportOutOfOrder
+from lifecycle.runtime import accepting, applying, services
+from lifecycle.runtime.types import ReportGap, ReportOutOfOrder, ReportsWaiting
 from tests.clients import Caller
 from tests.factories import dock as rows
 from tests.factories.people import person
@@ -47,9 +47,9 @@ def live():
     }
 
 
-def send(north, reporter, sequence, *entries, **more):
+def send(north, actor, sequence, *entries, **more):
     body = json.dumps(document(sequence, *entries, **more)).encode()
-    return accepting.accept(north.slug, body, actor=reporter)
+    return accepting.accept(north.slug, body, actor=actor)
 
 
 def test_a_full_report_begins_and_ends_intervals(north, reporter, api):
@@ -278,3 +278,102 @@ def test_old_rows_are_deleted(north, reporter, api):
     services.tidy(clock.now() + timedelta(days=91))
     assert (RuntimeReport.objects.count(), RunningContainer.objects.count(), PodSpec.objects.count()) == (0, 0, 0)
     assert RunningImage.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "pointer"),
+    [
+        ({"namespaces": [{"name": "shop", "network_policies": 2**40}]}, "/namespaces/0/network_policies"),
+        ({"namespaces": [{"name": "shop", "network_policies": -1}]}, "/namespaces/0/network_policies"),
+        ({"specs": {"\0": {}}}, "/specs/\N{REPLACEMENT CHARACTER}"),
+        ({"specs": {"\ud800": {}}}, None),  # no JSON at all
+        ({"gone": ["\0"]}, "/gone/0"),
+    ],
+)
+def test_what_cannot_be_stored_stops_no_report(north, reporter, api, more, pointer):
+    one = rows.image("one")
+    document_ = document(1, entry(one.digest, where=api), **more)
+    if pointer is None:
+        with pytest.raises(Malformed):
+            accepting.accept(north.slug, json.dumps(document_).encode(), actor=reporter)
+        return
+    accepting.accept(north.slug, json.dumps(document_).encode(), actor=reporter)
+    work()
+    assert [each["pointer"] for each in RuntimeReport.objects.get().refused] == [pointer]
+    assert live() == {("shop", "Deployment/api", one.digest): 1}
+
+
+def test_a_name_that_no_index_holds_is_refused_alone(north, reporter, api):
+    one = rows.image("one")
+    long_ = "".join(chr(0x4E00 + number) for number in range(1000))  # three bytes each
+    report(north, reporter, 1, entry(one.digest, where=api), entry("", key="b/volume/x", image=long_))
+    assert [each["pointer"] for each in RuntimeReport.objects.get().refused] == ["/containers/1/image"]
+    assert live() == {("shop", "Deployment/api", one.digest): 1}
+
+
+def test_a_report_that_postgresql_refuses_is_left_out_and_a_full_one_asked_for(north, reporter, api, monkeypatch):
+    one = rows.image("one")
+    report(north, reporter, 1, entry(one.digest, where=api))
+    with monkeypatch.context() as patched:
+
+        def refuse(*_):
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1099511627776::integer")
+
+        patched.setattr(applying, "_store_specs", refuse)
+        report(north, reporter, 2, kind="delta", gone=["api/main/app"])
+    assert live() == {("shop", "Deployment/api", one.digest): 1}  # nothing of it was applied
+    assert RuntimeReport.objects.get(sequence=2).refused_count == 1
+    with pytest.raises(ReportGap):
+        send(north, reporter, 3, kind="delta")
+    report(north, reporter, 3)
+    assert live() == {}
+
+
+def test_a_time_of_long_ago_ends_nothing_before_it_began(north, reporter, api):
+    one = rows.image("one")
+    report(north, reporter, 1, entry(one.digest, where=api))
+    began = RunningContainer.objects.get().since
+    report(north, reporter, 0, boot="b-2", observed_at="2000-01-01T00:00:00Z")
+    row, image = RunningContainer.objects.get(), RunningImage.objects.get()
+    assert (row.since, image.since) == (began, began)
+    assert (row.until, image.until) >= (began, began)
+    assert "an hour ago" in RuntimeReport.objects.get(boot="b-2").warning
+
+
+def test_reporters_and_what_waits_are_bounded(north, reporter, monkeypatch):
+    monkeypatch.setattr(accepting, "REPORTERS_MAX", 1)
+    send(north, reporter, 1)
+    with pytest.raises(ReportsWaiting, match="at most 1 reporters"):
+        send(north, reporter, 1, reporter="host-2")
+    monkeypatch.setattr(accepting, "WAITING_MAX_BYTES", 10)
+    with pytest.raises(ReportsWaiting, match="Too much"):
+        send(north, reporter, 2)
+    work()
+    monkeypatch.setattr(accepting, "WAITING_MAX_BYTES", 10_000)
+    send(north, reporter, 2)
+
+
+def test_unknown_images_do_not_crowd_out_those_that_arrived(north, reporter, api, monkeypatch):
+    monkeypatch.setattr(services, "_MATCHED_MAX", 1)
+    digest = rows.sha("late")
+    strangers = [entry(rows.sha(f"stranger {number}"), key=f"s{number}/main/app") for number in range(3)]
+    report(north, reporter, 1, *strangers, entry(digest, key="z/main/app", where=api))
+    assert services.match_again() == 0
+    image = rows.image("late")
+    assert image.digest == digest
+    assert services.match_again() == 1
+    assert RunningContainer.objects.get(key="z/main/app").image == image
+
+
+def test_a_reporter_that_is_gone_for_long_ends(north, reporter, api):
+    one = rows.image("one")
+    report(north, reporter, 1, entry(one.digest, where=api))
+    Reporter.objects.update(seen_at=clock.now() - timedelta(days=59))
+    services.tidy(clock.now())
+    assert live() == {("shop", "Deployment/api", one.digest): 1}
+    Reporter.objects.update(seen_at=clock.now() - timedelta(days=61))
+    services.tidy(clock.now())
+    assert (live(), Reporter.objects.get().state) == ({}, "ended")
+    report(north, reporter, 2, entry(one.digest, where=api))
+    assert (len(live()), Reporter.objects.get().state) == (1, "fresh")
