@@ -9,10 +9,9 @@ from typing import Any, Final
 
 from django.db import connection
 
-from lifecycle.core.patterns import matches
 from lifecycle.registry.models import Image, IndexEntry, Repository, RepositoryImage
 from lifecycle.sbom.models import InventoryPackage, PackageVersion
-from lifecycle.trust.queries import live_sources_of_all, place_of
+from lifecycle.trust.queries import live_sources_of_all, teams_trusting
 from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
 from lifecycle.vex.products import Package, Target, any_applies, names_package
 from lifecycle.vex.types import Product
@@ -279,15 +278,7 @@ def _may_be_heard(base: _Place, team_id: int | None, vouched: Mapping[int, set[i
 def _vouched(places: Mapping[int, _Place]) -> dict[int, set[int | None]]:
     """Return {repository: the teams whose trusted sources name its place; None among them: all teams}."""
     ids = {place.repository_id for place in places.values() if place.repository_id is not None}
-    rows = Repository.objects.filter(pk__in=ids)
-    found: dict[int, set[int | None]] = defaultdict(set)
-    sources = [(row.places, {None} if row.is_site_wide else {team.pk for team in row.teams.all()})
-               for row in live_sources_of_all()]  # fmt: skip
-    for repository in rows.select_related("registry"):
-        for patterns, teams in sources:
-            if any(matches(pattern, place_of(repository)) for pattern in patterns):
-                found[repository.pk] |= teams
-    return found
+    return teams_trusting(Repository.objects.filter(pk__in=ids).select_related("registry"))
 
 
 def _trust_of(document_ids: Collection[int]) -> defaultdict[int, set[int | None]]:

@@ -195,7 +195,7 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/images/{digest}/contents/": 12,
     "api/v1/pentest-runs/": 8,
     "api/v1/pentest-findings/": 8,
-    "api/v1/images/{digest}/pentests/": 12,
+    "api/v1/images/{digest}/pentests/": 13,
     "api/v1/quarantines/": 8,
     "api/v1/quarantines/{quarantine}/images/": 15,
     "api/v1/quarantines/{quarantine}/exemptions/": 10,
