@@ -19,6 +19,7 @@ from lifecycle.core.errors import LifecycleError
 from lifecycle.runtime import events
 from lifecycle.runtime.cloud_events import read_cloud_events
 from lifecycle.runtime.falco import read_falco
+from lifecycle.runtime.types import EventsWaiting
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +27,7 @@ BODY_MAX_BYTES: Final = 1024 * 1024
 _SCHEME: Final = "Bearer "
 _CHECKED_FOR_S: Final = 5.0  # so long, an ended secret can still be used
 _CHECKED_MAX: Final = 1000
+_RETRY_AFTER_S: Final = 10
 
 
 @csrf_exempt  # Falco has no cookie
@@ -34,7 +36,8 @@ def falco_hook(request: HttpRequest, source: str, secret: str) -> HttpResponse:
     """Store an event of Falco or falcosidekick and return 202. `source` is the name of the cluster.
 
     Falco can send no header, so that the secret (kind `alerts`) is in the address. Returns 401 before the body is read,
-    413 over 1 MiB, 400 for what is no event, and 503 when it could not be stored.
+    413 over 1 MiB, 400 for what is no event, and 503 when it could not be stored, or too many
+    events of the cluster wait.
     """
     return _take(request, source, secret, is_falco=True)
 
@@ -67,7 +70,10 @@ def _take(request: HttpRequest, source: str, secret: str, *, is_falco: bool) -> 
             found = read_cloud_events(request.headers.get("Content-Type", ""), headers, body)
         events.take(cluster, found)
     except LifecycleError as error:
-        return _answer(error.http_status, error.message)
+        answer = _answer(error.http_status, error.message)
+        if isinstance(error, EventsWaiting):
+            answer["Retry-After"] = str(_RETRY_AFTER_S)
+        return answer
     except (DatabaseError, InterfaceError) as error:
         log.warning("event_not_stored", error=type(error).__name__)
         return _answer(503, "Not stored. Send it again.")

@@ -32,7 +32,7 @@ from lifecycle.runtime.kinds import EVENTS
 from lifecycle.runtime.models import RuntimeEvent
 from lifecycle.runtime.resolving import image_name, repositories_called
 from lifecycle.runtime.times import read_time
-from lifecycle.runtime.types import SeenEvent
+from lifecycle.runtime.types import EventsWaiting, SeenEvent
 
 NEW_MAX: Final = 200  # new alerts of a cluster in a minute; more are one flood
 MINUTE: Final = timedelta(minutes=1)
@@ -40,6 +40,10 @@ KEEP_IDS: Final = timedelta(hours=24)  # so long, an event with the same id is t
 QUIET_FOR: Final = timedelta(days=30)  # an alert without an event for so long closes
 QUIET: Final = "No such event for 30 days."
 TOLD_MAX: Final = 5000
+# Events of one cluster that wait. A stolen secret must not fill the disk: one event has up to 64 KB here.
+WAITING_MAX: Final = 20_000
+IDS_MAX: Final = 200_000  # ids of folded events that are known for one cluster; the oldest are forgotten first
+_COUNTED_FOR: Final = timedelta(seconds=1)
 _LOCK: Final = 0x65766E74  # "evnt"
 _BATCH: Final = 2000
 _RULES_SHOWN: Final = 5
@@ -75,9 +79,30 @@ class _Wake:
     at: datetime | None = None
 
 
+class _Waiting:
+    """How many events of a cluster wait, as counted a moment ago, with what this process took since."""
+
+    counts: Final[dict[int, tuple[datetime, int]]] = {}
+
+
+def _refuse_if_full(cluster: Cluster, more: int, now: datetime) -> None:
+    counted_at, count = _Waiting.counts.get(cluster.pk, (now - _COUNTED_FOR, 0))
+    if not timedelta() <= now - counted_at < _COUNTED_FOR:
+        waiting = RuntimeEvent.objects.filter(cluster=cluster, event__isnull=False)
+        counted_at, count = now, waiting[: WAITING_MAX + 1].count()
+    is_full = count >= WAITING_MAX
+    _Waiting.counts[cluster.pk] = (counted_at, count if is_full else count + more)
+    if is_full:
+        raise EventsWaiting(f"{WAITING_MAX:,} events of this cluster wait. Send it again later.")
+
+
 def take(cluster: Cluster, events: Sequence[SeenEvent]) -> None:
-    """Store events of a cluster. One that came in the last day, by its id, is the same event."""
+    """Store events of a cluster. One that came in the last day, by its id, is the same event.
+
+    Raises EventsWaiting when WAITING_MAX wait already; each web process can take as many more in a second.
+    """
     now = clock.now()
+    _refuse_if_full(cluster, len(events), now)
     names = [hashlib.sha256(event.event_id.encode()).hexdigest() if event.event_id else "" for event in events]
     with connection.cursor() as cursor:
         documents = [orjson.dumps(asdict(event)).decode() for event in events]
@@ -303,7 +328,12 @@ def tell_untold(now: datetime) -> int:
 
 
 def tidy(now: datetime) -> None:
-    """Forget the ids of events of the day before, and close alerts without an event for long."""
-    RuntimeEvent.objects.filter(event__isnull=True, received_at__lt=now - KEEP_IDS).delete()
+    """Forget the ids of events of the day before, or beyond IDS_MAX, and close alerts without an event for long."""
+    known = RuntimeEvent.objects.filter(event__isnull=True)
+    known.filter(received_at__lt=now - KEEP_IDS).delete()
+    for cluster_id in known.values_list("cluster", flat=True).distinct():
+        oldest_kept = known.filter(cluster=cluster_id).order_by("-pk").values_list("pk", flat=True)[IDS_MAX - 1 :][:1]
+        for pk in oldest_kept:
+            known.filter(cluster=cluster_id, pk__lt=pk).delete()
     quiet = Alert.objects.filter(kind__in=KINDS, last_at__lt=now - QUIET_FOR).exclude(state=Alert.State.RESOLVED)
     close(list(quiet[:TOLD_MAX]), now, QUIET)

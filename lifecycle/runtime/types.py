@@ -35,6 +35,13 @@ class ReportGap(Conflict):
     code = "report_gap"
 
 
+class EventsWaiting(LifecycleError):
+    """Too many events of one cluster wait to be folded into alerts. Send again later."""
+
+    code = "events_waiting"
+    http_status = 503
+
+
 class ReportsWaiting(LifecycleError):
     """Too many reports of one reporter wait to be applied. Send again later."""
 

@@ -88,6 +88,34 @@ def test_bad_bodies_are_refused_and_wrong_secrets_first(secret, north, caplog):
     assert secret not in caplog.text
 
 
+def test_events_of_one_cluster_that_wait_are_bounded(north, secret, owner, dock, monkeypatch):
+    monkeypatch.setattr(events, "WAITING_MAX", 3)
+    cluster(dock.team, "south")
+    other = clusters.create_secret("south", "alerts", actor=owner)[1]
+    send(secret, falco(), falco(), falco())
+    refused = Client().post(f"/hooks/falco/north/{secret}", falco(), content_type="application/json")
+    assert (refused.status_code, refused["Retry-After"]) == (503, "10")
+    assert "wait" in refused.json()["detail"]
+    assert post(other, falco(), "/hooks/falco/south") == 202
+    events._Waiting.counts.clear()  # as a second later
+    assert post(secret, falco()) == 503
+    assert RuntimeEvent.objects.count() == 4
+    fold()
+    events._Waiting.counts.clear()
+    assert post(secret, falco()) == 202
+
+
+def test_the_oldest_ids_are_forgotten_first(north, secret, monkeypatch):
+    send(secret, *[falco(uuid=f"event-{at}") for at in range(5)])
+    fold()
+    newest = set(RuntimeEvent.objects.order_by("-pk").values_list("pk", flat=True)[:2])
+    events.tidy(clock.now())
+    assert RuntimeEvent.objects.count() == 5
+    monkeypatch.setattr(events, "IDS_MAX", 2)
+    events.tidy(clock.now())
+    assert set(RuntimeEvent.objects.values_list("pk", flat=True)) == newest
+
+
 def test_equal_events_are_one_alert_with_a_count(secret, north):
     send(secret, *[falco(time=f"2026-01-01T00:00:{at:02}Z") for at in range(30)])
     assert fold() == {("falco", "Terminal shell"): ("medium", 30)}
