@@ -17,6 +17,7 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.advisories import services
 from lifecycle.advisories.models import OWN_FEED, Advisory, Feed, PrivateAdvisory
+from lifecycle.advisories.queries import current_names
 from lifecycle.advisories.records import MalformedRecord, OsvRecord, is_id, parse_record, parse_time
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
@@ -27,6 +28,7 @@ from lifecycle.authority.rights import is_above_grants
 from lifecycle.core import clock, locks
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound
 from lifecycle.core.reasons import Reason, refuse_if
+from lifecycle.core.severities import RANKS, UNKNOWN
 from lifecycle.core.states import move_row
 
 State = PrivateAdvisory.State
@@ -102,7 +104,33 @@ def parse_document(content: bytes) -> tuple[dict[str, Any], OsvRecord]:
     except MalformedRecord as error:
         raise Malformed(f"{error.message}.", field="document") from None
     _check_affected(document, record)
+    _check_names(record)
     return document, record
+
+
+def _check_names(record: OsvRecord) -> None:
+    """Refuse a record that changes what feeds say of others: that would close findings, or make them look harmless."""
+    if record.withdrawn_at is not None:
+        return
+    names = {*record.aliases, *(record.upstream if len(record.upstream) == 1 else ())}
+    groups = current_names(names)
+    feeds = Advisory.objects.exclude(feed__kind=Feed.Kind.OWN).filter(tombstoned_at=None, withdrawn_at=None)
+    known = list(feeds.filter(vulnerability__in={each for found in groups.values() for each in found}))
+    of_feeds = {row.vulnerability for row in known}
+    unknown = {name for name in names if name.startswith("CVE-") and not groups.get(name, set()) & of_feeds}
+    different = sorted(of_feeds | unknown)
+    if len(different) > 1:
+        raise Malformed(
+            f"It names {different[0]} and {different[1]}, which are different vulnerabilities. Write two.",
+            field="document",
+        )
+    worse_one = min(known, key=lambda row: RANKS[row.severity], default=None)
+    if record.severity != UNKNOWN and worse_one is not None and RANKS[worse_one.severity] < RANKS[record.severity]:
+        raise Malformed(
+            f"{worse_one.osv_id} says {worse_one.severity}, and this record {record.severity}. Leave the severity out."
+            " To close a finding, decide about it (VEX).",
+            field="document",
+        )
 
 
 def _check_affected(document: Mapping[str, Any], record: OsvRecord) -> None:

@@ -221,3 +221,41 @@ def test_pages_and_api(dockyard):
     assert boss.post(f"private-advisories/{pk}/approve/", {}).json()["state"] == "live"
     assert [item["state"] for item in api.get("private-advisories/").json()["results"]] == ["live", "replaced"]
     assert api.post("private-advisories/", {"document": []}).status_code == 400
+
+
+def of_a_feed(osv_id, severity, **more):
+    feed, _ = Feed.objects.get_or_create(name="public", defaults={"location": "a folder"})
+    return Advisory.objects.create(
+        feed=feed, osv_id=osv_id, vulnerability=osv_id, directory="PyPI", modified="2026-01-01T00:00:00Z",
+        severity=severity, own_severity=severity, **more,
+    )  # fmt: skip
+
+
+def test_it_cannot_rate_a_public_vulnerability_lower(dockyard):
+    of_a_feed("CVE-2026-1", "critical")
+    with pytest.raises(Malformed, match="CVE-2026-1 says critical, and this record high"):
+        proposed(dockyard["security"], aliases=["CVE-2026-1"])
+    assert proposed(dockyard["security"], aliases=["CVE-2026-1"], severity=[]).state == "requested"
+    of_a_feed("CVE-2026-2", "low")
+    assert proposed(dockyard["security"], name="ACME-2", aliases=["CVE-2026-2"]).state == "requested"
+
+
+def test_it_cannot_join_two_vulnerabilities(dockyard):
+    of_a_feed("CVE-2026-1", "low")
+    with pytest.raises(Malformed, match="CVE-2026-1 and CVE-2026-2, which are different"):
+        proposed(dockyard["security"], aliases=["CVE-2026-1", "CVE-2026-2"])
+    of_a_feed("GHSA-aaaa-bbbb-cccc", "low")
+    Advisory.objects.filter(osv_id="GHSA-aaaa-bbbb-cccc").update(vulnerability="CVE-2026-1")
+    row = proposed(dockyard["security"], aliases=["CVE-2026-1", "GHSA-aaaa-bbbb-cccc"])
+    private.approve(row.pk, actor=dockyard["admin"])
+    other = proposed(dockyard["security"], aliases=["CVE-2026-1"], summary="Changed")  # another revision
+    assert private.approve(other.pk, actor=dockyard["admin"]).state == "live"
+
+
+def test_what_became_known_meanwhile_counts_when_it_is_approved(dockyard):
+    row = proposed(dockyard["security"], aliases=["CVE-2026-1"])
+    of_a_feed("CVE-2026-1", "critical")
+    with pytest.raises(Malformed, match="says critical"):
+        private.approve(row.pk, actor=dockyard["admin"])
+    row.refresh_from_db()
+    assert row.state == "requested"
