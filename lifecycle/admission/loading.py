@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import orjson
 import structlog
-from django.db import DataError, IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.db.models import F
 
+from lifecycle.admission.constants import TEXT_MAX
 from lifecycle.admission.models import (
     AdmissionBatch,
     AdmissionCount,
@@ -32,41 +35,130 @@ _DECISIONS_KEPT: Final = timedelta(days=90)
 _COUNTS_KEPT: Final = timedelta(days=30)
 _BATCHES_KEPT: Final = timedelta(days=1)
 _BAD: Final = ".bad"
+_BAD_FILES_MAX: Final = 100  # files with lines that were put aside; then the oldest is deleted
+_BAD_BYTES_MAX: Final = 1024 * 1024  # of one such file
+_COUNT_MAX: Final = 2**31 - 1
+_UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+# Sorted, so that the loaders of two machines take the rows in one order and never wait for each other in a circle.
+_COUNTS: Final = """
+INSERT INTO lifecycle_admissioncount (cluster_id, namespace, workload_kind, workload_name, minute, code, count)
+SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::bigint[])
+ON CONFLICT (cluster_id, minute, namespace, workload_kind, workload_name, code)
+DO UPDATE SET count = LEAST(lifecycle_admissioncount.count::bigint + EXCLUDED.count, %s)
+"""
 
 
-def load_spool(folder: Path) -> int:
-    """Load the oldest files of the spool and delete them; return how many. A file that cannot be read is put aside."""
-    paths = sorted((folder / FOLDER).glob(f"*{SUFFIX}"))[:_FILES_AT_ONCE]
-    for path in paths:
+def load_spool(folder: Path, *, for_s: float | None = None) -> int:
+    """Load the oldest files of the spool and delete them; return how many.
+
+    Lines that cannot be loaded are put aside, and the rest of their file is loaded. After `for_s` seconds it begins
+    no other file.
+    """
+    started, count = time.monotonic(), 0
+    for path in sorted((folder / FOLDER).glob(f"*{SUFFIX}"))[:_FILES_AT_ONCE]:
+        if for_s is not None and time.monotonic() - started > for_s:
+            break
         try:
             _load_file(path)
-        except (DataError, IntegrityError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            log.warning("decisions_not_loaded", file=path.name, error=str(error)[:200])
-            path.replace(path.with_suffix(_BAD))
+            path.unlink(missing_ok=True)
+        except (OperationalError, InterfaceError):  # the database is away: the file waits
+            raise
+        except (OSError, IntegrityError) as error:  # the disk, or a cluster that is just deleted: it is tried again
+            log.warning("decisions_not_read", file=path.name, error=str(error)[:200])
             continue
-        path.unlink(missing_ok=True)
-    return len(paths)
+        except Exception:
+            log.exception("decisions_not_loaded", file=path.name)
+            _put_aside(path, path.read_bytes()[:_BAD_BYTES_MAX])
+            path.unlink(missing_ok=True)
+        count += 1
+    return count
 
 
-@transaction.atomic
 def _load_file(path: Path) -> None:
-    _, is_new = AdmissionBatch.objects.get_or_create(name=path.name[:100])
-    if not is_new:
-        return  # it was loaded, and the process ended before it deleted the file
-    lines = [orjson.loads(line) for line in path.read_bytes().replace(b"\\u0000", b"").splitlines() if line]
-    clusters = set(Cluster.objects.values_list("pk", flat=True))
-    environments = set(Environment.objects.values_list("pk", flat=True))
-    rows = [line["decision"] for line in lines if "decision" in line and line["decision"]["cluster"] in clusters]
-    decisions = [_decision(row, environments) for row in rows]
-    AdmissionDecision.objects.bulk_create(decisions, ignore_conflicts=True)
-    for decision in decisions:
-        if decision.result == AdmissionDecision.Result.BROKE_GLASS:
-            _owe(decision)
-    for line in lines:
-        if "count" in line and line["count"][0] in clusters:
-            _count(line["count"])
-        if "dropped" in line:
-            log.warning("decisions_dropped", count=line["dropped"])
+    """Load a file in one transaction; puts aside what cannot be loaded."""
+    bad: list[bytes] = []
+    with transaction.atomic():
+        _, is_new = AdmissionBatch.objects.get_or_create(name=path.name[:100])
+        if not is_new:
+            return  # it was loaded, and the process ended before it deleted the file
+        clusters = set(Cluster.objects.values_list("pk", flat=True))
+        environments = set(Environment.objects.values_list("pk", flat=True))
+        decisions: list[_Taken] = []
+        counts: dict[tuple[Any, ...], int] = {}
+        for text in path.read_bytes().splitlines():
+            try:
+                line = _without_nul(orjson.loads(text)) if text.strip() else {}
+                if "decision" in line and line["decision"]["cluster"] in clusters:
+                    decisions.append(_Taken.of(line["decision"], environments, text))
+                if "count" in line and line["count"][0] in clusters:
+                    *key, number = _count(line["count"])
+                    counts[tuple(key)] = counts.get(tuple(key), 0) + number
+                if "dropped" in line:
+                    log.warning("decisions_dropped", count=line["dropped"])
+            except _UNREADABLE:
+                bad.append(text)
+        bad += _keep(decisions)
+        _add_counts(counts)
+        if bad:
+            log.error("decisions_put_aside", file=path.name, lines=len(bad))
+            _put_aside(path, b"\n".join(bad)[:_BAD_BYTES_MAX] + b"\n")
+
+
+def _without_nul(value: Any) -> Any:
+    """Return a value of JSON without NUL in its texts: PostgreSQL stores none, and no name that we know has one."""
+    if isinstance(value, str):
+        return value.replace("\0", "")
+    if isinstance(value, list):
+        return [_without_nul(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
+    return value
+
+
+def _put_aside(path: Path, content: bytes) -> None:
+    """Write what cannot be loaded beside the file, for a person to look at."""
+    path.with_suffix(_BAD).write_bytes(content)
+    for old in sorted(path.parent.glob(f"*{_BAD}"))[:-_BAD_FILES_MAX]:
+        old.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A decision of a file."""
+
+    decision: AdmissionDecision
+    digests: tuple[str, ...]  # of all its images, also of those that its row does not show; a reference without one
+    times: int
+    text: bytes
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], environments: set[int], text: bytes) -> Self:
+        """Read the row of a decision; raises one of _UNREADABLE."""
+        shown = [image["digest"] or image["reference"] for image in row["images"]]
+        digests = sorted({str(digest) for digest in row.get("digests") or shown})
+        return cls(_decision(row, environments), tuple(digests), int(row.get("times", 1)), text)
+
+
+def _keep(taken: Sequence[_Taken]) -> list[bytes]:
+    """Store decisions and their debts; return the lines that the database refuses."""
+    try:
+        with transaction.atomic():
+            _store(taken)
+    except (OperationalError, InterfaceError):
+        raise
+    except DatabaseError:
+        if len(taken) == 1:
+            return [taken[0].text]
+        half = len(taken) // 2  # few are bad: halves find them with few statements
+        return _keep(taken[:half]) + _keep(taken[half:])
+    return []
+
+
+def _store(taken: Sequence[_Taken]) -> None:
+    AdmissionDecision.objects.bulk_create([row.decision for row in taken], ignore_conflicts=True)
+    for row in taken:
+        if row.decision.result == AdmissionDecision.Result.BROKE_GLASS:
+            _owe(row)
 
 
 def _decision(row: Mapping[str, Any], environments: set[int]) -> AdmissionDecision:
@@ -83,19 +175,23 @@ def _decision(row: Mapping[str, Any], environments: set[int]) -> AdmissionDecisi
     )
 
 
-def _count(key: Sequence[Any]) -> None:
-    cluster, namespace, kind, name, minute, code, number = key
-    row, is_new = AdmissionCount.objects.get_or_create(
-        cluster_id=cluster, minute=datetime.fromtimestamp(minute * 60, UTC), namespace=namespace, workload_kind=kind,
-        workload_name=name, code=code, defaults={"count": number},
-    )  # fmt: skip
-    if not is_new:
-        AdmissionCount.objects.filter(pk=row.pk).update(count=F("count") + number)
+def _count(row: Sequence[Any]) -> tuple[int, str, str, str, datetime, str, int]:
+    cluster, namespace, kind, name, minute, code, number = row
+    texts = [text[:TEXT_MAX] for text in (namespace, kind, name)]
+    return cluster, texts[0], texts[1], texts[2], datetime.fromtimestamp(minute * 60, UTC), code[:30], int(number)
 
 
-def _owe(decision: AdmissionDecision) -> None:
-    """Open the debt of a break-glass, or count one more object of it."""
-    digests = sorted({image["digest"] or image["reference"] for image in decision.images})
+def _add_counts(counts: Mapping[tuple[Any, ...], int]) -> None:
+    if not counts:
+        return
+    rows = [(*key, min(number, _COUNT_MAX)) for key, number in sorted(counts.items())]
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNTS, [*map(list, zip(*rows, strict=True)), _COUNT_MAX])
+
+
+def _owe(taken: _Taken) -> None:
+    """Open the debt of a break-glass, or count more objects of it."""
+    decision, digests, times = taken.decision, list(taken.digests), taken.times
     parts = [str(decision.cluster_id), decision.namespace, decision.workload_kind, decision.workload_name, *digests]
     fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     made, is_new = AdmissionDebt.objects.get_or_create(
@@ -104,11 +200,11 @@ def _owe(decision: AdmissionDecision) -> None:
             "cluster_id": decision.cluster_id, "namespace": decision.namespace,
             "workload_kind": decision.workload_kind, "workload_name": decision.workload_name, "digests": digests,
             "decision_key": decision.key, "reason": decision.breakglass, "user_name": decision.user_name,
-            "opened_at": decision.at, "last_at": decision.at, "due_at": decision.at + _REVIEW_WITHIN,
+            "count": times, "opened_at": decision.at, "last_at": decision.at, "due_at": decision.at + _REVIEW_WITHIN,
         },
     )  # fmt: skip
     if not is_new:
-        AdmissionDebt.objects.filter(pk=made.pk).update(count=F("count") + 1, last_at=decision.at)
+        AdmissionDebt.objects.filter(pk=made.pk).update(count=F("count") + times, last_at=decision.at)
 
 
 def prune() -> None:

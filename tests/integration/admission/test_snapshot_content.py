@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 
+import orjson
 import pytest
 from django.db import connection
 
-from lifecycle.admission import writing
+from lifecycle.admission import loading, writing
 from lifecycle.admission.loading import load_spool
 from lifecycle.admission.models import (
     AdmissionCount,
@@ -21,6 +22,7 @@ from lifecycle.admission.queries import snapshot_content
 from lifecycle.admission.server import Application
 from lifecycle.admission.writing import Writer, judge_due
 from lifecycle.clusters import services as clusters
+from lifecycle.clusters.models import Cluster
 from lifecycle.clusters.types import BindingWish
 from lifecycle.core import clock
 from lifecycle.policies.types import Scope
@@ -191,6 +193,56 @@ def test_bad_file_is_put_aside(db, tmp_path, content):
     (tmp_path / "spool" / "1.jsonl").write_bytes(content)
     load_spool(tmp_path)
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["1.bad"]
+
+
+def test_bad_line_loses_no_other_line(dock, secret, folder, owner, monkeypatch):
+    clusters.change_cluster("north", actor=owner, breakglass_subjects=["user:kim"])
+    ask = Asking(folder, secret)
+    reason = {"gravingdock.io/break-glass": "INC-7: literally \\u0000, and \0 itself"}
+    given = review(pod(at("known"), annotations=reason), namespace="staging", userInfo={"username": "kim"})
+    given["request"]["object"]["spec"]["containers"].append({"name": "a\0", "image": "a\0"})
+    send(ask.application, given, f"/admission/north/{secret}")
+    del given["request"]["object"]["spec"]["containers"][1]
+    send(ask.application, given, f"/admission/north/{secret}")
+    ask.application.recorder.flush(now=1e12)
+    for path in list((folder / "spool").iterdir()):
+        good = path.read_bytes()
+        row = orjson.loads(good.splitlines()[0])["decision"]
+        for bad in ({"key": "x" * 41}, {"key": "y", "images": 7}, {"at": 1e30}):
+            good += orjson.dumps({"decision": row | bad}) + b"\n"
+        path.write_bytes(b"{\n" + good + b'{"decision": "\\ud800"}\n')
+    load_spool(folder)
+    assert {(row.result, row.breakglass) for row in AdmissionDecision.objects.all()} == {
+        ("refused", "INC-7: literally \\u0000, and  itself"),
+        ("broke_glass", "INC-7: literally \\u0000, and  itself"),
+    }
+    assert AdmissionDebt.objects.get().reason == "INC-7: literally \\u0000, and  itself"
+    left = list((folder / "spool").iterdir())
+    assert {path.suffix for path in left} == {".bad"}
+    assert {len(path.read_bytes().splitlines()) for path in left} == {5}
+    monkeypatch.setattr(loading, "_BAD_FILES_MAX", 2)
+    for number in range(4):
+        (folder / "spool" / f"{number}.jsonl").write_bytes(b"{")
+    load_spool(folder)
+    assert len(list((folder / "spool").iterdir())) == 2
+
+
+def test_file_that_cannot_be_read_stops_no_other(db, tmp_path, dock, secret):
+    (tmp_path / "spool" / "1.jsonl").mkdir(parents=True)
+    cluster = Cluster.objects.get()
+    line = {"count": [cluster.pk, "n", "Pod", "web", 1, "", 2]}
+    for name in ("2.jsonl", "3.jsonl"):
+        (tmp_path / "spool" / name).write_bytes(b"\n".join([orjson.dumps(line)] * 2))
+    assert load_spool(tmp_path) == 2
+    assert [(row.workload, row.count) for row in AdmissionCount.objects.all()] == [("Pod n/web", 8)]
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == ["1.jsonl"]
+
+
+def test_loading_ends_with_its_time(db, tmp_path):
+    (tmp_path / "spool").mkdir()
+    for name in ("1.jsonl", "2.jsonl"):
+        (tmp_path / "spool" / name).write_bytes(b"\n")
+    assert [load_spool(tmp_path, for_s=-1), load_spool(tmp_path, for_s=60)] == [0, 2]
 
 
 def test_one_debt_for_a_workload_and_its_images(dock, secret, folder, owner):
