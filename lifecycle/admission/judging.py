@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
 from lifecycle.admission.constants import ANNOTATION, CONTROLLERS, REASON_MIN, REFERENCE_MAX
+from lifecycle.admission.pods import isolation_results
 from lifecycle.admission.snapshot import BindingEntry, ClusterEntry, Flags, Snapshot
 from lifecycle.admission.types import CLOSED, Code, ImageResult, Named, Outcome, Review
 from lifecycle.core.errors import MalformedReference
 from lifecycle.core.image_names import ImageName, parse_image_name
+from lifecycle.policy.isolation_types import ImageConfig
 
 _HOST: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
-# What checks the settings of a pod: (review, "team/environment") -> results with code ISOLATION. Each must be pure and
-# fast. A package with such checks adds its function here when it is loaded.
-PodCheck = Callable[[Review, str], Sequence[ImageResult]]
-POD_CHECKS: Final[list[PodCheck]] = []
 Why = tuple[Code, str, str]  # code, reason, who can resolve it
 _FINE: Final[Why] = (Code.ALLOWED, "", "")
 
@@ -51,7 +49,9 @@ def judge_review(snapshot: Snapshot, cluster: ClusterEntry, review: Review, now:
     else:
         results = judge_images(snapshot, cluster, binding, named, now)
     environment = _environment_name(snapshot, binding)
-    results += tuple(result for check in POD_CHECKS for result in check(review, environment))
+    if binding is not None and named is not None:
+        modes = snapshot.isolation.get(str(binding.environment_id), {})
+        results += isolation_results(review, modes, lambda reference: _facts_of(snapshot, reference))
     return _with_breakglass(
         cluster,
         review,
@@ -86,6 +86,19 @@ def judge_images(
     return tuple(_judge_image(snapshot, cluster, binding, image, is_stale=is_stale) for image in named)
 
 
+def _digest_of(snapshot: Snapshot, name: ImageName) -> str:
+    """Return the digest that a reference names now; "" when no registry of ours has its tag."""
+    host = snapshot.hosts.get(name.host)
+    return name.digest or (snapshot.digest_of(f"{host}/{name.repository}", name.tag) if host is not None else "")
+
+
+def _facts_of(snapshot: Snapshot, reference: str) -> ImageConfig | None:
+    name = _parsed(reference)
+    digest = _digest_of(snapshot, name) if name is not None else ""
+    flags = snapshot.flags_of(digest) if digest else None
+    return flags.image if flags is not None else None
+
+
 def _judge_image(
     snapshot: Snapshot, cluster: ClusterEntry, binding: BindingEntry | None, image: Named, *, is_stale: bool
 ) -> ImageResult:
@@ -95,7 +108,7 @@ def _judge_image(
         why: Why = (Code.MALFORMED_REFERENCE, "This is not an image reference.", "Correct the reference.")
         return ImageResult(image.where, reference, "", *why)
     host = snapshot.hosts.get(name.host)
-    digest = name.digest or (snapshot.digest_of(f"{host}/{name.repository}", name.tag) if host is not None else "")
+    digest = _digest_of(snapshot, name)
     flags = snapshot.flags_of(digest) if digest else None
     if flags is not None and flags.quarantine:
         why = (Code.QUARANTINED, flags.quarantine, "Two people with image.quarantine can lift it.")

@@ -21,15 +21,19 @@ from lifecycle.clusters.models import Cluster, NamespaceBinding
 from lifecycle.clusters.queries import bindings_of, valid_secrets
 from lifecycle.core.image_names import parse_image_name
 from lifecycle.environments.models import Environment
+from lifecycle.evidence.isolation import image_configs
 from lifecycle.policies.queries import effective_rules
-from lifecycle.policy.rulesets import Mode, Point
+from lifecycle.policy.catalogue import ISOLATION
+from lifecycle.policy.isolation_types import ImageConfig
+from lifecycle.policy.rulesets import Mode, Point, isolation_modes
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.quarantine.models import Quarantine
 from lifecycle.quarantine.queries import covered_ids
 from lifecycle.quarantine.types import Cover
-from lifecycle.registry.models import IndexEntry, Registry
+from lifecycle.registry.models import Image, IndexEntry, Registry
 
 _EPOCHS_BACK: Final = 2000  # a transaction that commits late has a lower number; this many are looked back
+_FACTS_AT_ONCE: Final = 2000
 _DEPTH_MAX: Final = 5  # indexes in indexes
 READ_AT_ONCE: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _DIGESTS: Final = "SELECT id, digest FROM lifecycle_image"
@@ -50,27 +54,32 @@ def epochs_since(seen: set[int]) -> set[int]:
 
 
 @transaction.atomic
-def snapshot_of_one_moment(number: int) -> tuple[bytes, set[int]]:
+def snapshot_of_one_moment(number: int, facts: dict[int, ImageConfig] | None = None) -> tuple[bytes, set[int]]:
     """Return the content of the snapshot of now, and the changes that it includes. Everything is of one moment.
 
     Call it outside of a transaction.
     """
     with connection.cursor() as cursor:
         cursor.execute(READ_AT_ONCE)
-    return snapshot_content(number)
+    return snapshot_content(number, facts)
 
 
-def snapshot_content(number: int) -> tuple[bytes, set[int]]:
-    """Return the content of a snapshot, and the changes that it includes."""
+def snapshot_content(number: int, facts: dict[int, ImageConfig] | None = None) -> tuple[bytes, set[int]]:
+    """Return the content of a snapshot, and the changes that it includes.
+
+    `facts` keeps what is known of images from one snapshot to the next; the caller empties it now and then.
+    """
     at = time.time()
     seen = epochs_since(set())
     hosts, registries = _hosts()
     standing = standings()
     quarantined = _quarantined()
+    isolation = isolation_enforced()
+    images = _facts_of_images(standing, isolation, {} if facts is None else facts)
     content = snapshot.build(
         number,
-        {"hosts": hosts, **_configuration()},
-        _digests(standing, quarantined),
+        {"hosts": hosts, "isolation": isolation, **_configuration()},
+        _digests(standing, quarantined, images),
         _tags(registries),
         written_at=at,
     )
@@ -123,14 +132,42 @@ def bound_environments() -> QuerySet[Environment]:
 
 
 def ruled_environments() -> set[int]:
-    """Return the ids of bound environments with a rule that enforces at admission."""
+    """Return the ids of bound environments with a rule about images that enforces at admission.
+
+    Isolation is judged with the pod: its settings can overrule what the image says.
+    """
     return {
         environment.pk
         for environment in bound_environments().select_related("team")
         if any(
-            rule.mode(Point.ADMISSION) is Mode.ENFORCE for rule in effective_rules(environment.team, environment).rules
+            rule.mode(Point.ADMISSION) is Mode.ENFORCE and rule.kind != ISOLATION
+            for rule in effective_rules(environment.team, environment).rules
         )
     }
+
+
+def isolation_enforced() -> dict[str, dict[str, str]]:
+    """Return {environment id: {isolation check: mode}} of the checks that bound environments enforce at admission."""
+    found = {}
+    for environment in bound_environments().select_related("team"):
+        modes = isolation_modes(effective_rules(environment.team, environment).rules, Point.ADMISSION)
+        if enforced := {check: mode for check, mode in modes.items() if mode == Mode.ENFORCE.value}:
+            found[str(environment.pk)] = enforced
+    return found
+
+
+def _facts_of_images(
+    standing: Standing, isolation: dict[str, dict[str, str]], known: dict[int, ImageConfig]
+) -> dict[int, ImageConfig]:
+    """Return the facts of the images that stand in an environment with isolation checks; adds to `known`."""
+    wanted = {pk for pk, places in standing.items() if any(str(place) in isolation for place in places)}
+    found = {pk: known[pk] for pk in wanted if pk in known}
+    new = sorted(wanted - found.keys())
+    for start in range(0, len(new), _FACTS_AT_ONCE):
+        found |= image_configs(Image.objects.filter(pk__in=new[start : start + _FACTS_AT_ONCE]).only("pk", "kind"))
+    # What is not known yet is asked again each time.
+    known |= {pk: facts for pk, facts in found.items() if facts.user is not None and facts.has_setuid is not None}
+    return found
 
 
 def standings() -> Standing:
@@ -193,7 +230,9 @@ def _quarantined() -> dict[int, str]:
     return found
 
 
-def _digests(standing: Standing, quarantined: dict[int, str]) -> Iterator[tuple[bytes, bytes]]:
+def _digests(
+    standing: Standing, quarantined: dict[int, str], images: dict[int, ImageConfig]
+) -> Iterator[tuple[bytes, bytes]]:
     plain = orjson.dumps(["", {}])
     with connection.cursor() as cursor:
         cursor.execute(_DIGESTS)
@@ -202,7 +241,10 @@ def _digests(standing: Standing, quarantined: dict[int, str]) -> Iterator[tuple[
         text = plain
         if image_id in standing or image_id in quarantined:
             places = {str(key): list(value) for key, value in standing.get(image_id, {}).items()}
-            text = orjson.dumps([quarantined.get(image_id, ""), places])
+            row: list[Any] = [quarantined.get(image_id, ""), places]
+            if image_id in images:
+                row.append(snapshot.facts_of_image(images[image_id]))
+            text = orjson.dumps(row)
         yield snapshot.key_of_digest(digest), text
 
 

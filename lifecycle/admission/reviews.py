@@ -62,6 +62,7 @@ def read_request(request: Mapping[str, Any]) -> Review:
     return Review(
         uid=_text(request.get("uid")),
         operation=operation,
+        group=group_kind[0],
         kind=group_kind[1],
         namespace=_text(request.get("namespace")),
         name=_text(request.get("name")) or _text(metadata.get("name")) or _text(metadata.get("generateName")),
@@ -76,6 +77,7 @@ def read_request(request: Mapping[str, Any]) -> Review:
         has_controller=_controller(metadata) is not None,
         workload=_workload(group_kind[1], metadata, _text(request.get("name"))),
         pod=template or {},
+        old_pod=old_template or {},
     )
 
 

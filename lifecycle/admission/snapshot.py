@@ -21,9 +21,10 @@ from typing import Any, Final, Self
 import orjson
 
 from lifecycle.core.patterns import matches
+from lifecycle.policy.isolation_types import NAMES_SHOWN, ImageConfig
 
 NAME: Final = "snapshot"
-_MAGIC: Final = b"GDADMIT1"
+_MAGIC: Final = b"GDADMIT2"
 _HEADER: Final = struct.Struct("<8sQdQ32s9Q")  # magic, number, time, length, sha256 of the sections, their lengths
 _TIME_OFFSET: Final = 16
 _TIME_END: Final = _TIME_OFFSET + 8
@@ -70,6 +71,21 @@ class Flags:
 
     quarantine: str  # the sentence; "" without one
     standing: Mapping[str, Sequence[str]]  # environment id -> [allowed | rejected | policy, reason]
+    image: ImageConfig | None = None  # for isolation checks, where an environment of the image enforces some
+
+
+def facts_of_image(image: ImageConfig) -> list[Any]:
+    """Return an ImageConfig as the file has it, with the first names that look like secrets only."""
+    user = None if image.user is None else image.user[:100]
+    names = None if image.secret_names is None else [name[:100] for name in image.secret_names[:NAMES_SHOWN]]
+    return [user, names, image.exposes_ssh, image.has_healthcheck, image.has_setuid]
+
+
+def _image_of(
+    user: str | None, names: list[str] | None, exposes_ssh: bool | None, has_healthcheck: bool | None,
+    has_setuid: bool | None,
+) -> ImageConfig:  # fmt: skip
+    return ImageConfig(user, None if names is None else tuple(names), exposes_ssh, has_healthcheck, has_setuid)
 
 
 def key_of_digest(digest: str) -> bytes:
@@ -135,6 +151,8 @@ class Snapshot:
     def _read_configuration(self, given: dict[str, Any]) -> None:
         self.hosts: dict[str, str] = given["hosts"]
         self.environments: dict[str, list[str]] = given["environments"]
+        # environment id -> {isolation check: mode} of those that enforce at admission
+        self.isolation: dict[str, dict[str, str]] = given.get("isolation", {})
         self.clusters: dict[str, ClusterEntry] = {}
         self._secrets: dict[bytes, tuple[str, float | None]] = {}
         for slug, row in given["clusters"].items():
@@ -168,8 +186,8 @@ class Snapshot:
             return None
         row = self._rows[index]
         text = self._row_texts[self._row_starts[row] : self._row_starts[row + 1]]
-        quarantine, standing = orjson.loads(text)
-        return Flags(quarantine, standing)
+        quarantine, standing, *more = orjson.loads(text)
+        return Flags(quarantine, standing, _image_of(*more[0]) if more else None)
 
     def digest_of(self, place: str, tag: str) -> str:
         """Return the sha256 digest that a tag names; "" when no registry of ours has the tag."""

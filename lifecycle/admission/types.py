@@ -49,6 +49,7 @@ class Review:
 
     uid: str = ""
     operation: str = "CREATE"
+    group: str = ""  # of the kind
     kind: str = "Pod"
     namespace: str = ""
     name: str = ""
@@ -63,6 +64,7 @@ class Review:
     has_controller: bool = False
     workload: tuple[str, str] = ("", "")  # kind and name of what people deploy
     pod: dict[str, Any] = field(default_factory=dict)  # the pod template or Pod, for checks of its settings
+    old_pod: dict[str, Any] = field(default_factory=dict)  # what it was before an UPDATE
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from lifecycle.admission.rotation import tend_certificates
 from lifecycle.core import clock, locks
 from lifecycle.core.errors import LifecycleError
 from lifecycle.evidence.verdicts import judge
+from lifecycle.policy.catalogue import ISOLATION
+from lifecycle.policy.isolation_types import ImageConfig
 from lifecycle.policy.rulesets import Mode, Point
 from lifecycle.promotion.models import PromotionRequest
 
@@ -46,6 +48,8 @@ class Writer:
         self.folder = folder
         self._number = _last_number(folder)
         self._seen: set[int] | None = None
+        self._facts: dict[int, ImageConfig] = {}  # of images, for isolation checks
+        self._facts_until = 0.0
         self._next: dict[str, float] = {}
 
     def run(self, stop: threading.Event) -> None:
@@ -78,7 +82,9 @@ class Writer:
     def write(self) -> None:
         """Write a new snapshot."""
         started = time.monotonic()
-        content, self._seen = snapshot_of_one_moment(self._number + 1)
+        if started >= self._facts_until:  # files of images are checked again now and then
+            self._facts, self._facts_until = {}, started + _ANEW_EVERY_S
+        content, self._seen = snapshot_of_one_moment(self._number + 1, self._facts)
         snapshot.write(self.folder, content)
         self._number += 1
         self._next["anew"], self._next["renew"] = started + _ANEW_EVERY_S, started + _RENEW_EVERY_S
@@ -130,7 +136,11 @@ def judge_due(limit: int = _JUDGED_AT_ONCE) -> int:
 def _judge(request: PromotionRequest) -> None:
     try:
         verdict = judge(request.image, request.repository, request.environment, (Point.ADMISSION,))
-        blocking = [item for item in verdict.judged if item.blocks and item.mode is Mode.ENFORCE]
+        blocking = [
+            item
+            for item in verdict.judged
+            if item.blocks and item.mode is Mode.ENFORCE and item.rule.kind != ISOLATION  # judged with the pod
+        ]
         reason = f"{blocking[0].rule.words}: {blocking[0].outcome.summary}" if blocking else ""
     except LifecycleError as error:  # what cannot be judged does not pass
         reason = error.message

@@ -15,6 +15,7 @@ from lifecycle.environments.models import Environment
 from lifecycle.evidence.contents import ImageContents, contents_of
 from lifecycle.policies.queries import effective_rules
 from lifecycle.policy.isolation import CHECKS, breaks, checks_of, judge, overall
+from lifecycle.policy.isolation_pod import root_in_image
 from lifecycle.policy.isolation_reading import Manifests, PodDocument
 from lifecycle.policy.isolation_types import ImageConfig, Profile, Result, Verdict
 from lifecycle.policy.rulesets import Point, isolation_modes
@@ -76,9 +77,8 @@ def worst(configs: Iterable[ImageConfig]) -> ImageConfig:
     )  # fmt: skip
 
 
-def _rank_of_user(user: str) -> tuple[bool, bool]:
-    name = user.partition(":")[0]
-    return (name not in {"", "0", "root"}, name.isdigit())
+def _rank_of_user(user: str) -> bool:
+    return root_in_image(user) == ""
 
 
 def _any(values: Iterable[bool | None]) -> bool | None:

@@ -36,10 +36,19 @@ def configuration(**changes: Any) -> dict[str, Any]:
     }
 
 
-def content(number: int = 1, **changes: Any) -> bytes:
-    """Return a snapshot: allowed, rejected, refused by policy, promoted nowhere, and quarantined images."""
+def content(
+    number: int = 1,
+    *,
+    isolation: dict[str, dict[str, str]] | None = None,
+    image_facts: list[Any] | None = None,
+    **changes: Any,
+) -> bytes:
+    """Return a snapshot: allowed, rejected, refused by policy, promoted nowhere, and quarantined images.
+
+    `isolation` is {environment id: {check: mode}}; `image_facts` are those of the allowed image, as the file has them.
+    """
     standing = {
-        "good": ["", {"1": ["allowed", ""]}],
+        "good": ["", {"1": ["allowed", ""]}, *([image_facts] if image_facts else [])],
         "rejected": ["", {"1": ["rejected", ""]}],
         "ruled": ["", {"1": ["policy", "No critical findings: 2 critical."]}],
         "elsewhere": ["", {"2": ["allowed", ""]}],
@@ -48,7 +57,7 @@ def content(number: int = 1, **changes: Any) -> bytes:
     }
     return snapshot.build(
         number,
-        configuration(**changes),
+        configuration(**changes) | {"isolation": isolation or {}},
         [(snapshot.key_of_digest(sha(name)), orjson.dumps(row)) for name, row in standing.items()],
         [(snapshot.key_of_tag(f"{HOST}/shop/api", name), snapshot.key_of_digest(sha(name))) for name in standing],
     )

@@ -306,3 +306,24 @@ def test_writer_renews_its_time(dock, secret, folder, monkeypatch):
     (folder / "snapshot").unlink()
     writer.step()
     assert Application(folder, "https://g.example").snapshot.number == number + 1
+
+
+def test_isolation_rules_are_judged_with_the_pod(dock, secret, folder):
+    good = rows.image("good", config={"config": {"User": "0"}})
+    rows.push(dock.repository, good, "good")
+    promote(dock, good, dock.staging)
+    ask = Asking(folder, secret)
+    assert ask.code(at("good")) == "allowed"
+    wanted = rule("apart", "isolation", checks=["run-as-root"], modes={"admission": "enforce"})
+    save(Scope(dock.team, dock.staging), wanted)
+    assert ask.code(at("good")) == "isolation"
+    assert AdmissionVerdict.objects.count() == 0  # the image alone decides nothing
+
+    def code(**security):
+        given = pod(at("good"), securityContext=security)
+        document = review(given, namespace="staging")
+        answer = send(ask.application, document, f"/admission/north/{secret}")[1]
+        return answer.get("auditAnnotations", {}).get("code", "allowed")
+
+    assert code(runAsNonRoot=True, runAsUser=1000) == "allowed"
+    assert code(runAsNonRoot=True) == "isolation"
