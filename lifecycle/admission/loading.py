@@ -22,7 +22,7 @@ from lifecycle.admission.models import (
     AdmissionDebt,
     AdmissionDecision,
 )
-from lifecycle.admission.recording import FOLDER, SUFFIX
+from lifecycle.admission.recording import BREAKGLASS, FOLDER, SUFFIX
 from lifecycle.clusters.models import Cluster
 from lifecycle.core import clock
 from lifecycle.environments.models import Environment
@@ -49,13 +49,14 @@ DO UPDATE SET count = LEAST(lifecycle_admissioncount.count::bigint + EXCLUDED.co
 
 
 def load_spool(folder: Path, *, for_s: float | None = None) -> int:
-    """Load the oldest files of the spool and delete them; return how many.
+    """Load the files of the spool, those of break-glass first, then the oldest, and delete them; return how many.
 
     Lines that cannot be loaded are put aside, and the rest of their file is loaded. After `for_s` seconds it begins
     no other file.
     """
     started, count = time.monotonic(), 0
-    for path in sorted((folder / FOLDER).glob(f"*{SUFFIX}"))[:_FILES_AT_ONCE]:
+    paths = sorted((folder / FOLDER).glob(f"*{SUFFIX}"), key=lambda path: (BREAKGLASS not in path.name, path.name))
+    for path in paths[:_FILES_AT_ONCE]:
         if for_s is not None and time.monotonic() - started > for_s:
             break
         try:

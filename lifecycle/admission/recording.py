@@ -1,6 +1,7 @@
 """Decisions on their way into the database: collected in memory, then written to files that another process loads.
 
-A server never waits for the disk or the database. What does not fit is dropped, the oldest first, and counted.
+A server never waits for the disk or the database. What does not fit is dropped, the oldest first, and counted. What a
+break-glass opened is never dropped, because a debt would be lost: without room for it, the server does not answer.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,13 +22,19 @@ from lifecycle.admission.types import ImageResult, Outcome, Review
 
 FOLDER: Final = "spool"
 SUFFIX: Final = ".jsonl"
+BREAKGLASS: Final = "-breakglass"  # ends the name of a file that is never dropped
 SPOOL_MAX_BYTES: Final = 256 * 1024 * 1024  # of all files; then the oldest is dropped
-QUEUE_MAX: Final = 20_000  # decisions in memory
+QUEUE_MAX_BYTES: Final = 32 * 1024 * 1024  # of decisions in memory, and as much again of those of break-glass
+FILE_MAX_BYTES: Final = 4 * 1024 * 1024  # a file is loaded in one transaction
 COUNTS_MAX: Final = 20_000  # different workloads in memory
-PER_MINUTE_MAX: Final = 100  # rows of a (cluster, workload, code); more are only counted
+WORKLOADS_MAX: Final = 5_000  # different workloads of a cluster in a minute; the others are counted together
+PER_MINUTE_MAX: Final = 100  # rows of a (cluster, namespace, workload, code); more are only counted
 _FLUSH_S: Final = 1.0
 _SLOW_FLUSH_S: Final = 15.0  # when many files wait, because the database is away
 _MANY_FILES: Final = 200
+_SAME_BREAKGLASS: Final = (
+    "cluster", "environment", "namespace", "workload_kind", "workload_name", "operation", "user_name", "breakglass",
+)  # fmt: skip
 
 
 class Recorder:
@@ -34,81 +42,153 @@ class Recorder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / FOLDER
-        self._rows: deque[dict[str, Any]] = deque(maxlen=QUEUE_MAX)
+        self._rows: deque[bytes] = deque()
+        self._size = 0  # bytes of the rows
+        self._breakglass: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._breakglass_size = 0
         self._counts: dict[tuple[Any, ...], int] = {}
-        self._rates: dict[tuple[Any, ...], int] = {}
+        self._rates: dict[int, dict[tuple[str, ...], int]] = {}  # cluster -> (namespace, workload, code) -> decisions
         self._minute = 0
         self._dropped = 0
         self._lock = threading.Lock()
         self._number = 0
         self._next_flush = 0.0
 
-    def keep(self, key: str, cluster_pk: int, review: Review, outcome: Outcome, *, number: int, address: str) -> None:
-        """Take a decision: a row for a refusal or what would be one, a count for all others."""
+    def keep(self, key: str, cluster_pk: int, review: Review, outcome: Outcome, *, number: int, address: str) -> bool:
+        """Take a decision: a row for a refusal or what would be one, a count for all others.
+
+        False: what a break-glass opens cannot be recorded now, so that it must not be opened.
+        """
         now = time.time()
         minute = int(now // 60)
         results = (*outcome.refused, *outcome.opened)
         code = results[0].code.value if results else ""
-        count = (cluster_pk, review.namespace, *review.workload, minute, code)
+
+        def row() -> dict[str, Any]:
+            return _row(key, cluster_pk, review, outcome, results, number=number, address=address, at=now)
+
+        if outcome.opened and outcome.is_allowed:
+            return self._keep_breakglass(row(), results)
         with self._lock:
             if minute != self._minute:
                 self._minute, self._rates = minute, {}
-            if results:
-                rate = (cluster_pk, *review.workload, code)
-                self._rates[rate] = self._rates.get(rate, 0) + 1
-                if self._rates[rate] <= PER_MINUTE_MAX:
-                    if len(self._rows) == QUEUE_MAX:
-                        self._dropped += 1
-                    self._rows.append(
-                        _row(key, cluster_pk, review, outcome, results, number=number, address=address, at=now)
-                    )
-                    return
+            rates = self._rates.setdefault(cluster_pk, {})
+            workload = (review.namespace, *review.workload, code)
+            if workload in rates or len(rates) < WORKLOADS_MAX:
+                rates[workload] = rates.get(workload, 0) + 1
+                if results and rates[workload] <= PER_MINUTE_MAX:
+                    self._append(orjson.dumps({"decision": row()}))
+                    return True
+                count = (cluster_pk, *workload[:-1], minute, code)
+            else:
+                count = (cluster_pk, "", "", "", minute, code)
             if count in self._counts or len(self._counts) < COUNTS_MAX:
                 self._counts[count] = self._counts.get(count, 0) + 1
             else:
                 self._dropped += 1
+        return True
+
+    def _append(self, text: bytes) -> None:
+        self._rows.append(text)
+        self._size += len(text)
+        while self._size > QUEUE_MAX_BYTES:
+            self._size -= len(self._rows.popleft())
+            self._dropped += 1
+
+    def _keep_breakglass(self, row: dict[str, Any], results: Sequence[ImageResult]) -> bool:
+        """Take what a break-glass opened; equal ones of one flush are one row. False when there is no room."""
+        row["digests"] = sorted({result.digest or result.reference for result in results})
+        key = (*(row[name] for name in _SAME_BREAKGLASS), *row["digests"])
+        with self._lock:
+            same = self._breakglass.get(key)
+            if same is not None:
+                same["times"] += 1
+                return True
+            row["times"] = 1
+            size = _size_of(row)
+            if self._breakglass_size + size > QUEUE_MAX_BYTES:
+                return False
+            self._breakglass_size += size
+            self._breakglass[key] = row
+        return True
 
     def flush(self, *, now: float | None = None) -> Path | None:
-        """Write what was collected to a new file of the spool, and return it; None when nothing was written."""
+        """Write what was collected to new files of the spool, and return the first; None when nothing was written."""
         at = time.monotonic() if now is None else now
         if at < self._next_flush:
             return None
         with self._lock:
-            rows, counts, dropped = list(self._rows), self._counts, self._dropped
-            if not rows and not counts:
-                return None
-            self._rows.clear()
-            self._counts, self._dropped = {}, 0
-        lines = [orjson.dumps({"decision": row}) for row in rows]
-        lines += [orjson.dumps({"count": [*key, number]}) for key, number in counts.items()]
+            rows, counts, dropped, opened = self._rows, self._counts, self._dropped, self._breakglass
+            self._rows, self._counts, self._dropped, self._breakglass = deque(), {}, 0, {}
+            self._size = self._breakglass_size = 0
+        # Each line with the number of decisions that are lost without it.
+        lines = [(text, 1) for text in rows]
+        lines += [(orjson.dumps({"count": [*key, number]}), number) for key, number in counts.items()]
         if dropped:
-            lines.append(orjson.dumps({"dropped": dropped}))
-        content = b"\n".join(lines) + b"\n"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            waiting = self._make_room(len(content))
-            self._next_flush = at + (_SLOW_FLUSH_S if waiting > _MANY_FILES else _FLUSH_S)
-            self._number += 1
-            path = self.folder / f"{time.time_ns():020}-{os.getpid()}-{self._number}{SUFFIX}"
-            draft = path.with_suffix(".part")
-            draft.write_bytes(content)
-            draft.replace(path)
-        except OSError:
-            with self._lock:
-                self._dropped += len(rows) + sum(counts.values())
+            lines.append((orjson.dumps({"dropped": dropped}), dropped))
+        debts = [(orjson.dumps({"decision": row}), row["times"]) for row in opened.values()]
+        if not lines and not debts:
             return None
-        return path
+        written: list[Path] = []
+        kept = self._write(debts, BREAKGLASS, written)
+        self._take_back(list(opened.items())[kept:])
+        kept = self._write(lines, "", written)
+        with self._lock:
+            self._dropped += sum(weight for _, weight in lines[kept:])
+        self._next_flush = at + (_SLOW_FLUSH_S if len(self._waiting()) > _MANY_FILES else _FLUSH_S)
+        return written[0] if written else None
 
-    def _make_room(self, size: int) -> int:
-        """Drop the oldest files until `size` bytes fit; return how many files wait."""
+    def _take_back(self, opened: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> None:
+        """Keep what a break-glass opened for the next flush, because it could not be written."""
+        with self._lock:
+            for key, row in opened:
+                same = self._breakglass.setdefault(key, row)
+                if same is not row:
+                    same["times"] += row["times"]
+                else:
+                    self._breakglass_size += _size_of(row)
+
+    def _write(self, lines: Sequence[tuple[bytes, int]], ending: str, written: list[Path]) -> int:
+        """Write lines to files, add these to `written`, and return how many lines were written."""
+        first = 0
+        while first < len(lines):
+            last, size = first, 0
+            while last < len(lines) and (last == first or size + len(lines[last][0]) < FILE_MAX_BYTES):
+                size += len(lines[last][0]) + 1
+                last += 1
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if not self._make_room(size):
+                    return first
+                self._number += 1
+                path = self.folder / f"{time.time_ns():020}-{os.getpid()}-{self._number}{ending}{SUFFIX}"
+                draft = path.with_suffix(".part")
+                draft.write_bytes(b"".join(text + b"\n" for text, _ in lines[first:last]))
+                draft.replace(path)
+            except (OSError, ValueError):
+                return first
+            written.append(path)
+            first = last
+        return first
+
+    def _waiting(self) -> list[tuple[Path, int]]:
+        """Return the files that wait to be loaded with their sizes, the oldest first."""
         sizes = []
-        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
-            with contextlib.suppress(FileNotFoundError):  # it was loaded meanwhile
-                sizes.append((path, path.stat().st_size))
-        total = sum(length for _, length in sizes) + size
-        for path, length in sizes:
+        with contextlib.suppress(OSError, ValueError):
+            for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+                with contextlib.suppress(FileNotFoundError):  # it was loaded meanwhile
+                    sizes.append((path, path.stat().st_size))
+        return sizes
+
+    def _make_room(self, size: int) -> bool:
+        """Drop the oldest files until `size` bytes fit, but none with a break-glass; return whether they fit."""
+        waiting = self._waiting()
+        total = sum(length for _, length in waiting) + size
+        for path, length in waiting:
             if total <= SPOOL_MAX_BYTES:
                 break
+            if path.stem.endswith(BREAKGLASS):
+                continue
             with contextlib.suppress(FileNotFoundError):
                 with path.open("rb") as stream:
                     lost = sum(1 for _ in stream)
@@ -116,7 +196,11 @@ class Recorder:
                 with self._lock:
                     self._dropped += lost
             total -= length
-        return len(sizes)
+        return total <= SPOOL_MAX_BYTES
+
+
+def _size_of(row: dict[str, Any]) -> int:
+    return 2 * len(orjson.dumps(row))  # its key has the texts again
 
 
 def _row(

@@ -144,7 +144,11 @@ class Application:
         if key:
             self._explain(answer, outcome, review, key, snapshot.number)
         if not review.is_dry_run and (outcome.images or outcome.refused):
-            self.recorder.keep(key, cluster.pk, review, outcome, number=snapshot.number, address=address)
+            is_kept = self.recorder.keep(
+                key, cluster.pk, review, outcome, number=snapshot.number, address=address
+            )  # fmt: skip
+            if not is_kept:
+                raise _Refused("503 Service Unavailable", b"A break-glass cannot be recorded now.\n")
         return _rendered(answer)
 
     def _explain(self, answer: dict[str, Any], outcome: Outcome, review: Review, key: str, number: int) -> None:

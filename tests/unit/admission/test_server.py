@@ -133,22 +133,107 @@ def test_many_equal_refusals_are_counted(application):
     assert [row["count"][-2:] for row in rows if "count" in row] == [["not_promoted", 50]]
 
 
+def breakglass(name, namespace="prod", reason="INC-7: shop is down"):
+    given = pod(image(name), annotations={ANNOTATION: reason})
+    return review(given, namespace=namespace, userInfo={"username": "kim"})
+
+
+def lines_of(folder):
+    return [orjson.loads(line) for path in sorted((folder / "spool").glob("*.jsonl")) for line in path.open("rb")]
+
+
+def test_rate_of_refusals_hides_no_breakglass(application):
+    for namespace in ("prod-other", "prod"):
+        for _ in range(150):
+            send(application, review(pod(image("known")), namespace=namespace))
+    for name in ("known", "known", "rejected"):
+        assert send(application, breakglass(name))[1]["allowed"] is True
+    records(application)
+    rows = lines_of(application.folder)
+    opened = [row["decision"] for row in rows if "times" in row.get("decision", ())]
+    assert [(row["result"], row["digests"], row["times"]) for row in opened] == [
+        ("broke_glass", [sha("known")], 2),
+        ("broke_glass", [sha("rejected")], 1),
+    ]
+    refused = [row["decision"]["namespace"] for row in rows if row.get("decision", {}).get("result") == "refused"]
+    assert (refused.count("prod"), refused.count("prod-other")) == (100, 100)
+
+
+def test_digests_of_a_breakglass_are_complete(application):
+    given = breakglass("known")
+    given["request"]["object"]["spec"]["containers"] *= 40
+    given["request"]["object"]["spec"]["containers"].append({"name": "last", "image": image("rejected")})
+    send(application, given)
+    (row,) = records(application)
+    assert row["decision"]["digests"] == sorted([sha("known"), sha("rejected")])
+
+
+def test_full_queue_drops_refusals_and_no_breakglass(application, monkeypatch):
+    monkeypatch.setattr(recording, "QUEUE_MAX_BYTES", 2500)
+    send(application, breakglass("known"))
+    for _ in range(20):
+        send(application, review(pod(image("known"))))
+    assert send(application, breakglass("rejected", reason="x" * 250))[0].startswith("503")
+    assert send(application, breakglass("known"))[1]["allowed"] is True  # the same one takes no more room
+    records(application)
+    rows = lines_of(application.folder)
+    assert sum(row.get("dropped", 0) for row in rows) + len([row for row in rows if "decision" in row]) == 21
+    assert [row["decision"]["times"] for row in rows if "times" in row.get("decision", ())] == [2]
+    assert send(application, breakglass("rejected", reason="x" * 250))[1]["allowed"] is True
+
+
 def test_full_spool_drops_the_oldest_and_counts_them(tmp_path, monkeypatch):
     application = Application(tmp_path, "https://g.example")
     snapshot.write(tmp_path, content())
     application.look()
-    monkeypatch.setattr(recording, "SPOOL_MAX_BYTES", 2500)
+    send(application, breakglass("known"))
+    debts = application.recorder.flush(now=1e12)
+    monkeypatch.setattr(recording, "SPOOL_MAX_BYTES", debts.stat().st_size + 2500)
     names = []
     for _ in range(5):
         send(application, review(pod(image("known"))))
-        names.append(application.recorder.flush(now=1e12 + 100 * len(names)).name)
+        names.append(application.recorder.flush(now=2e12 + 100 * len(names)).name)
     left = sorted(path.name for path in (tmp_path / "spool").iterdir())
-    assert left == names[-len(left) :]
-    assert 0 < len(left) < 5
+    assert left[0] == debts.name
+    assert left[1:] == names[1 - len(left) :]
+    assert 1 < len(left) < 6
     send(application, review(pod(image("known"))))
     assert {"dropped": 1} in records(application) or any(
         b"dropped" in path.read_bytes() for path in (tmp_path / "spool").iterdir()
     )
+
+
+def test_breakglass_waits_for_room_in_the_spool(application, monkeypatch):
+    send(application, review(pod(image("known"))))
+    before = application.recorder.flush(now=1e12)
+    monkeypatch.setattr(recording, "SPOOL_MAX_BYTES", 100)
+    for _ in range(2):
+        send(application, breakglass("known"))
+        assert application.recorder.flush(now=2e12) is None
+    assert not before.exists()
+    monkeypatch.undo()
+    application.recorder.flush(now=3e12)
+    assert [row["decision"]["times"] for row in lines_of(application.folder) if "decision" in row] == [2]
+
+
+def test_many_decisions_are_written_in_pieces(application, monkeypatch):
+    monkeypatch.setattr(recording, "FILE_MAX_BYTES", 2000)
+    for _ in range(10):
+        send(application, review(pod(image("known"))))
+    assert len(records(application)) < 10
+    files = list((application.folder / "spool").iterdir())
+    assert max(path.stat().st_size for path in files) <= 2000
+    assert len(lines_of(application.folder)) == 10
+
+
+def test_workloads_of_one_cluster_leave_room_for_others(application, monkeypatch):
+    monkeypatch.setattr(recording, "WORKLOADS_MAX", 3)
+    for number in range(10):
+        given = pod(image("good"))
+        given["metadata"]["name"] = f"web-{number}"
+        send(application, review(given))
+    counts = [row["count"] for row in records(application)]
+    assert sorted((row[3], row[-1]) for row in counts) == [("", 7), ("web-0", 1), ("web-1", 1), ("web-2", 1)]
 
 
 def test_full_disk_loses_records_and_no_answer(tmp_path):
