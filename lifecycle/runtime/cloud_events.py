@@ -12,7 +12,7 @@ import orjson
 
 from lifecycle.core.errors import LimitExceeded, Malformed
 from lifecycle.core.image_names import digest_in
-from lifecycle.core.masking import masked, masked_json
+from lifecycle.core.masking import masked
 from lifecycle.core.severities import SEVERITIES
 from lifecycle.runtime.falco import SEVERITY_OF, TEXT_MAX, fields_of, short_id, text_of
 from lifecycle.runtime.times import read_time
@@ -76,9 +76,8 @@ def _event(given: Any, place: str) -> SeenEvent:
         rule=text_of(data.get("rule") or given["type"], 200),
         severity=level if level in SEVERITIES else SEVERITY_OF.get(level, "unknown"),
         at=read_time(given.get("time")),
-        text=text_of(masked(text_of(text, TEXT_MAX * 4)), TEXT_MAX),
-        fields=fields_of(masked_json(data))
-        | {"type": given["type"], "source": masked(given["source"]), "subject": masked(subject)},
+        text=text_of(masked(text_of(text, TEXT_MAX)), TEXT_MAX),
+        fields=fields_of(data) | {"type": given["type"], "source": masked(given["source"]), "subject": masked(subject)},
         event_id=f"{given['source']}\n{given['id']}",
         digest=digest_in(text_of(data.get("digest"), 1000)) or named,
         container_id=short_id(text_of(data.get("container_id"), 200)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from lifecycle.core.errors import Malformed
 from lifecycle.core.image_names import parse_image_name
 from lifecycle.core.masking import masked, masked_json
 from lifecycle.runtime.cloud_events import read_cloud_events
-from lifecycle.runtime.falco import read_falco
+from lifecycle.runtime.falco import fields_of, read_falco
 
 DIGEST = f"sha256:{'ab' * 32}"
 
@@ -109,6 +110,20 @@ def test_a_bad_cloud_event_is_refused_by_its_place(event: Any, place: str) -> No
         ("Authorization: Basic aHVudGVyMng=", "aHVudGVyMng"),
         ("AKIAABCDEFGHIJKLMNOP", "AKIAABCDEFGHIJKLMNOP"),
         ("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----", "abc"),
+        ("mysql -u root -phunter2x db", "hunter2x"),
+        ("/usr/bin/mysqldump -h db -phunter2x", "hunter2x"),
+        ("curl -sSu bob:hunter2x https://example.com", "hunter2x"),
+        ("sshpass -p hunter2x ssh host", "hunter2x"),
+        ("redis-cli -h cache -a hunter2x ping", "hunter2x"),
+        ('["redis-cli","-a","hunter2x"]', "hunter2x"),
+        ("docker login -u bob -p hunter2x quay.io", "hunter2x"),
+        ('{"token": ["a", "hunter2x"]}', "hunter2x"),
+        ('{"auth": {"a": {"b": 1}, "c": "hunter2x"}}', "hunter2x"),
+        ('{"password": "a\\"hunter2x"}', "hunter2x"),
+        (r"{\"password\": \"hunter2x\"}", "hunter2x"),
+        ('password="cut hunter2x', "hunter2x"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJodW50ZXIyeCJ9", "eyJzdWIiOi"),  # cut before its signature
+        ("x-eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJodW50ZXIyeCJ9.abcdef", "abcdef"),
         ("export GITHUB_TOKEN=ghp_abcdefghijklmnopqrstuvwxyz0123456789", "ghp_"),
     ],
 )
@@ -116,7 +131,33 @@ def test_secrets_are_masked(text: str, secret: str) -> None:
     assert secret not in masked(text)
 
 
+def test_whatever_is_under_the_name_of_a_secret_is_masked() -> None:
+    given = {"token": ["abc"], "password": 123, "auth": {"x": "abc"}, "dbPassword": "abc", "auth_on": True, "pwd": ""}
+
+    shown = {"token": "***", "password": "***", "auth": "***", "dbPassword": "***", "auth_on": True, "pwd": ""}
+    assert masked_json(given) == shown
+    assert fields_of(given) == {name: value for name, value in shown.items() if value != ""}
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["eyJ-eyJ-", "eyJaaaaaaaa.", "://a:", "token='a\"", "auth:[", 'auth:["', "curl -uuuu", "--a-a-a-pass "],
+)
+def test_the_time_of_masking_grows_with_the_length_only(unit: str) -> None:
+    def best(length: int) -> float:
+        text = ("auth " + unit * length)[:length]
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            masked(text)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert best(160_000) < 40 * best(16_000)  # 100 times, were it quadratic
+
+
 def test_other_text_stays() -> None:
+    assert masked("docker run -p 8080:80 nginx; mysql -p shop") == "docker run -p 8080:80 nginx; mysql -p shop"
     text = "Notice A shell was spawned (user=root container=97c9868ea832 cmdline=sh -c uptime image=alpine:3)"
 
     assert masked(text) == text
