@@ -121,7 +121,10 @@ def _judge_image(
         why = _why_not_foreign(cluster, binding, name)
     else:
         where = _environment_name(snapshot, binding)
-        why = _why_not_named_so(cluster, name, digest) or _why_not_here(flags, str(binding.environment_id), where)
+        why = _why_not_here(flags, str(binding.environment_id), where) if digest else _unknown(name)
+        if why is _FINE and not name.digest:
+            is_target = snapshot.targets.get(f"{host}/{name.repository}") == binding.environment_id
+            why = _why_not_by_tag(cluster, name, digest, where, is_target=is_target)
     return ImageResult(image.where, reference, digest, *why)
 
 
@@ -132,13 +135,22 @@ def _why_not_foreign(cluster: ClusterEntry, binding: BindingEntry, name: ImageNa
     return Code.FOREIGN_REGISTRY, f"{name.host} is no registry of Gravingdock.", who
 
 
-def _why_not_named_so(cluster: ClusterEntry, name: ImageName, digest: str) -> Why | None:
-    """Return why an image in a registry of ours cannot be named like this."""
-    if not digest:
-        return Code.UNKNOWN_TAG, f"No registry has {name.repository}:{name.tag}.", "Check the name, or push it."
-    if not name.digest and cluster.tags == "require_digest":
+def _unknown(name: ImageName) -> Why:
+    return Code.UNKNOWN_TAG, f"No registry has {name.repository}:{name.tag}.", "Check the name, or push it."
+
+
+def _why_not_by_tag(cluster: ClusterEntry, name: ImageName, digest: str, where: str, *, is_target: bool) -> Why:
+    """Return why an image that may run here cannot be named by this tag.
+
+    Nodes pull a tag again without asking. Only promotions move the tags of target repositories; others can be moved to
+    an image that nobody approved.
+    """
+    if cluster.tags == "require_digest":
         return Code.TAG_NOT_ALLOWED, "Images are named by digest here.", f"Use {name.repository}@{digest}."
-    return None
+    if not is_target:
+        who = f"Use {name.repository}@{digest}, or the tag in the repository that promotions to {where} fill."
+        return Code.TAG_NOT_ALLOWED, f"{name.repository} is no repository of {where}, so its tags can move.", who
+    return _FINE
 
 
 def _why_not_here(flags: Flags | None, environment_id: str, where: str) -> Why:
@@ -208,14 +220,19 @@ def may_break_glass(cluster: ClusterEntry, user: str, groups: Iterable[str]) -> 
     return f"user:{user}" in cluster.subjects or any(f"group:{group}" in cluster.subjects for group in groups)
 
 
-def pinned(snapshot: Snapshot, image: Named) -> str:
-    """Return the reference with the digest that its tag names now; "" when it has one, or when the tag is unknown."""
+def pinned(snapshot: Snapshot, binding: BindingEntry, image: Named) -> str:
+    """Return the reference with the digest that its tag names now.
+
+    "" when it has one, and when the tag is unknown or names what may not run here: what a tag of a hidden repository
+    names is no answer for everybody who can ask.
+    """
     name = _parsed(image.reference)
     host = snapshot.hosts.get(name.host) if name is not None else None
     if name is None or name.digest or host is None:
         return ""
     digest = snapshot.digest_of(f"{host}/{name.repository}", name.tag)
-    if not digest:
+    flags = snapshot.flags_of(digest) if digest else None
+    if flags is None or flags.quarantine or _why_not_here(flags, str(binding.environment_id), "") is not _FINE:
         return ""
     has_tag = ":" in image.reference.rpartition("/")[2]
     return f"{image.reference}{'' if has_tag else ':latest'}@{digest}"

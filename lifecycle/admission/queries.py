@@ -30,7 +30,7 @@ from lifecycle.promotion.models import PromotionRequest
 from lifecycle.quarantine.models import Quarantine
 from lifecycle.quarantine.queries import covered_ids
 from lifecycle.quarantine.types import Cover
-from lifecycle.registry.models import Image, IndexEntry, Registry
+from lifecycle.registry.models import Image, IndexEntry, Registry, Repository
 
 _EPOCHS_BACK: Final = 2000  # a transaction that commits late has a lower number; this many are looked back
 _FACTS_AT_ONCE: Final = 2000
@@ -78,7 +78,7 @@ def snapshot_content(number: int, facts: dict[int, ImageConfig] | None = None) -
     images = _facts_of_images(standing, isolation, {} if facts is None else facts)
     content = snapshot.build(
         number,
-        {"hosts": hosts, "isolation": isolation, **_configuration()},
+        {"hosts": hosts, "targets": _targets(registries), "isolation": isolation, **_configuration()},
         _digests(standing, quarantined, images),
         _tags(registries),
         written_at=at,
@@ -143,6 +143,16 @@ def ruled_environments() -> set[int]:
             rule.mode(Point.ADMISSION) is Mode.ENFORCE and rule.kind != ISOLATION
             for rule in effective_rules(environment.team, environment).rules
         )
+    }
+
+
+def _targets(registries: dict[int, str]) -> dict[str, int]:
+    """Return {host/repository: environment id} of the repositories that promotions to bound environments fill."""
+    rows = Repository.objects.filter(environment__in=bound_environments().values("pk"), registry__in=registries)
+    return {
+        f"{registries[registry_id]}/{name}": environment_id
+        for registry_id, name, environment_id in rows.values_list("registry_id", "name", "environment_id")
+        if environment_id is not None
     }
 
 
@@ -222,11 +232,11 @@ def _add_platforms(found: Standing) -> None:
 
 
 def _quarantined() -> dict[int, str]:
-    """Return {image id: why it is quarantined} of all images that live quarantines cover."""
+    """Return {image id: that it is quarantined, without the reason} of all images that live quarantines cover."""
     found: dict[int, str] = {}
     for row in Quarantine.objects.filter(released_at=None).order_by("-pk"):
         for image_id, is_direct in covered_ids(row).items():
-            found[image_id] = Cover(row.pk, row.reason, is_direct).words
+            found[image_id] = Cover(row.pk, row.reason, is_direct).short
     return found
 
 

@@ -153,6 +153,8 @@ class Snapshot:
         self.environments: dict[str, list[str]] = given["environments"]
         # environment id -> {isolation check: mode} of those that enforce at admission
         self.isolation: dict[str, dict[str, str]] = given.get("isolation", {})
+        # `host/repository` of what promotions fill -> environment id
+        self.targets: dict[str, int] = given.get("targets", {})
         self.clusters: dict[str, ClusterEntry] = {}
         self._secrets: dict[bytes, tuple[str, float | None]] = {}
         for slug, row in given["clusters"].items():

@@ -35,5 +35,10 @@ class Cover:
     @property
     def words(self) -> str:
         """The sentence for pages and refusals."""
+        return f"{self.short[:-1]}: {self.reason.strip().rstrip('.')[:300]}."
+
+    @property
+    def short(self) -> str:
+        """The sentence without the reason, for people who may not see the image."""
         how = "The image is" if self.is_direct else "The image is built on an image that is"
-        return f"{how} quarantined ({self.name}): {self.reason.strip().rstrip('.')[:300]}."
+        return f"{how} quarantined ({self.name})."

@@ -32,6 +32,7 @@ def configuration(**changes: Any) -> dict[str, Any]:
     return {
         "hosts": {HOST: HOST, "docker.io": "docker.io"},
         "environments": {"1": ["shop", "production"]},
+        "targets": {f"{HOST}/shop/api": 1},
         "clusters": {"north": cluster | changes, "south": cluster | {"pk": 2, "secrets": []}},
     }
 
@@ -59,7 +60,11 @@ def content(
         number,
         configuration(**changes) | {"isolation": isolation or {}},
         [(snapshot.key_of_digest(sha(name)), orjson.dumps(row)) for name, row in standing.items()],
-        [(snapshot.key_of_tag(f"{HOST}/shop/api", name), snapshot.key_of_digest(sha(name))) for name in standing],
+        [
+            (snapshot.key_of_tag(f"{HOST}/{place}", name), snapshot.key_of_digest(sha(name)))
+            for name in standing
+            for place in ("shop/api", "dev/api")
+        ],
     )
 
 

@@ -28,7 +28,7 @@ from lifecycle.core import clock
 from lifecycle.policies.types import Scope
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.quarantine import services as quarantines
-from lifecycle.registry.models import IndexEntry
+from lifecycle.registry.models import IndexEntry, Repository
 from tests.factories import dock as rows
 from tests.factories.people import person
 from tests.factories.policies import rule, save
@@ -85,7 +85,7 @@ def at(name):
     return f"{rows.registry().host}/shop/api@{rows.sha(name)}"
 
 
-def test_promotions_decide(dock, secret, folder):
+def test_promotions_decide(dock, secret, folder, owner):
     good, index = rows.image("good"), rows.index("both")
     child, other = rows.image("child"), rows.image("other")
     for position, platform in enumerate((child, other)):
@@ -110,7 +110,20 @@ def test_promotions_decide(dock, secret, folder):
     }  # fmt: skip
     assert ask.code(at("good"), namespace="dev") == "not_promoted"
     assert ask.code(at("good"), namespace="other") == "no_environment"
-    assert ask.code(f"{host}/shop/api:{good.digest[7:12]}") == "allowed"
+    tag = good.digest[7:12]
+    assert ask.code(f"{host}/shop/api:{tag}") == "tag_not_allowed"  # it can be moved to what nobody approved
+    target = Repository.objects.create(
+        registry=dock.repository.registry, team=dock.team, name="staging/shop/api", family="shop/api",
+        source=dock.repository, environment=dock.staging,
+    )  # fmt: skip
+    rows.push(target, good, tag)
+    ask.writer.write()
+    assert ask.code(f"{host}/staging/shop/api:{tag}") == "allowed"
+    clusters.set_bindings("north", [BindingWish("dev", "staging"), BindingWish("staging", "dev")], actor=owner)
+    promote(dock, good, dock.dev)
+    ask.writer.write()
+    assert ask.code(f"{host}/staging/shop/api:{tag}") == "tag_not_allowed"  # a target of another environment
+    assert ask.code(f"{host}/staging/shop/api:{tag}", namespace="dev") == "allowed"
     assert ask.code(f"{host}/shop/api:nope") == "unknown_tag"
 
 
@@ -123,6 +136,8 @@ def test_quarantine_of_a_base_closes_what_is_built_on_it(dock, secret, folder, o
     assert ask.code(at("app")) == "allowed"
     row = quarantines.quarantine(base.digest, actor=owner, reason="backdoor")
     assert ask.code(at("app")) == "quarantined"
+    content, _ = snapshot_content(9)
+    assert (f"(Q-{row.pk})".encode() in content, b"backdoor" in content) == (True, False)  # everybody reads refusals
     quarantines.request_release(row.pk, actor=owner, reason="false alarm")
     quarantines.release(row.pk, actor=person("other-guard", dock.team, "security"))
     assert ask.code(at("app")) == "allowed"

@@ -52,6 +52,10 @@ def codes(outcome):
         (f"{HOST}/shop/api:bad", "quarantined"),
         (f"evil.example.com/shop/api@{sha('bad')}", "quarantined"),
         (image("never seen"), "unknown_digest"),
+        (f"{HOST}/dev/api:good", "tag_not_allowed"),
+        (f"{HOST}/dev/api@{sha('good')}", None),
+        (f"{HOST}/dev/api:known", "not_promoted"),
+        (f"{HOST}/dev/api:bad", "quarantined"),
         (f"{HOST}/shop/api:nope", "unknown_tag"),
         (f"{HOST}/shop/api", "unknown_tag"),
         ("nginx", "unknown_tag"),
@@ -303,6 +307,9 @@ def test_message_and_warnings_keep_their_limits(taken):
     ("reference", "wanted"),
     [
         (f"{HOST}/shop/api:good", f"{HOST}/shop/api:good@{sha('good')}"),
+        (f"{HOST}/dev/api:good", f"{HOST}/dev/api:good@{sha('good')}"),
+        (f"{HOST}/shop/api:known", ""),
+        (f"{HOST}/shop/api:bad", ""),
         (f"{HOST}/shop/api:nope", ""),
         (f"{HOST}/shop/api", ""),
         (image("good"), ""),
@@ -311,7 +318,8 @@ def test_message_and_warnings_keep_their_limits(taken):
     ],
 )
 def test_tags_are_pinned(taken, reference, wanted):
-    assert pinned(taken, Named("container c0", reference)) == wanted
+    binding = taken.clusters["north"].binding_for("prod")
+    assert pinned(taken, binding, Named("container c0", reference)) == wanted
 
 
 def test_real_reviews_are_read():

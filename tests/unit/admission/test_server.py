@@ -107,17 +107,19 @@ def test_breakglass_is_recorded_with_its_reason(application):
 
 def test_mutate_pins_tags_of_pods_only(application):
     given = pod(f"{HOST}/shop/api:good", f"{HOST}/shop/api:nope", image("bad"), "quay.io/x:1")
-    given["spec"]["volumes"] = [{"name": "v", "image": {"reference": f"{HOST}/shop/api:known"}}]
+    given["spec"]["volumes"] = [{"name": "v", "image": {"reference": f"{HOST}/dev/api:good"}}]
+    given["spec"]["containers"].append({"name": "known", "image": f"{HOST}/dev/api:known"})
     answer = send(application, review(given), f"{PATH}/mutate")[1]
     assert (answer["allowed"], answer["patchType"]) == (True, "JSONPatch")
     assert json.loads(base64.b64decode(answer["patch"])) == [
         {"op": "replace", "path": "/spec/containers/0/image", "value": f"{HOST}/shop/api:good@{sha('good')}"},
-        {"op": "replace", "path": "/spec/volumes/0/image/reference", "value": f"{HOST}/shop/api:known@{sha('known')}"},
+        {"op": "replace", "path": "/spec/volumes/0/image/reference", "value": f"{HOST}/dev/api:good@{sha('good')}"},
     ]
     deployed = {"spec": {"template": pod(f"{HOST}/shop/api:good")}}
     for other in (
         review(deployed, group="apps", kind="Deployment"),
         review(given, namespace="off"),
+        review(given, namespace="unbound"),
         review(given, operation="UPDATE"),
         review(None),
     ):
