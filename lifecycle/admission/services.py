@@ -86,13 +86,14 @@ def explain(
         raise Malformed(str(error), field="object") from None
     review = replace(review, groups=frozenset(groups))
     outcome = judge_review(snapshot, entry, review)
-    seen = _visible(actor, outcome.images)
+    # Judged again without what is hidden, so that nothing of the answer can tell it from what does not exist.
+    outcome = judge_review(snapshot.without(_hidden_from(actor, outcome.images)), entry, review)
     return {
         "allowed": outcome.is_allowed,
         "mode": outcome.mode,
         "environment": outcome.environment or None,
         "snapshot": {"number": snapshot.number, "age_s": round(max(snapshot.age_s(), 0), 1)},
-        "images": [_shown(result, seen).as_json() for result in outcome.images],
+        "images": [_shown(result).as_json() for result in outcome.images],
         "breakglass": {
             "permitted": may_break_glass(entry, user, groups),
             "reason": outcome.breakglass or None,
@@ -109,18 +110,15 @@ def _review(namespace: str, images: Sequence[str], given: Mapping[str, Any] | No
     return Review(namespace=namespace, user=user, images=named)
 
 
-def _visible(actor: User, results: Sequence[ImageResult]) -> set[str]:
-    digests = {result.digest for result in results if result.digest}
-    return set(images_visible_to(actor).filter(digest__in=digests).values_list("digest", flat=True))
+def _hidden_from(actor: User, results: Sequence[ImageResult]) -> set[str]:
+    """Return the digests that `actor` cannot see, and that are refused somewhere."""
+    digests = {result.digest for result in results if result.digest and not result.is_allowed}
+    return digests - set(images_visible_to(actor).filter(digest__in=digests).values_list("digest", flat=True))
 
 
-def _shown(result: ImageResult, seen: set[str]) -> ImageResult:
-    """Return what a reader may know of a result: a hidden image looks like one that does not exist."""
-    if not result.digest or result.is_allowed or result.digest in seen:
-        return result
-    if result.digest in result.reference:
-        return replace(result, code=Code.UNKNOWN_DIGEST, reason=_HIDDEN, who="Push the image, then promote it.")
-    return replace(result, digest="", code=Code.UNKNOWN_TAG, reason=_HIDDEN, who="Check the name, or push it.")
+def _shown(result: ImageResult) -> ImageResult:
+    is_unknown = result.code in {Code.UNKNOWN_DIGEST, Code.UNKNOWN_TAG}
+    return replace(result, reason=_HIDDEN) if is_unknown else result
 
 
 def manifest_for(cluster: Cluster, *, is_mutating: bool = False) -> str:

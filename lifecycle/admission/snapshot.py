@@ -14,6 +14,7 @@ import os
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -113,6 +114,7 @@ def look_at(path: Path) -> tuple[tuple[int, bytes], float]:
 class Snapshot:
     """A snapshot that is open for reading. Many threads can read it."""
 
+    _hidden: frozenset[str] = frozenset()
     number: int
     written_at: float  # when the writer last knew that nothing else is true, in seconds since 1970
 
@@ -125,6 +127,12 @@ class Snapshot:
         """Return the snapshot of these bytes; raises BadSnapshot."""
         made = cls.__new__(cls)
         made._read(content)
+        return made
+
+    def without(self, digests: Iterable[str]) -> Self:
+        """Return this snapshot as if no registry had these digests."""
+        made = copy(self)
+        made._hidden = frozenset(digests)
         return made
 
     def _read(self, content: bytes) -> None:
@@ -184,7 +192,7 @@ class Snapshot:
     def flags_of(self, digest: str) -> Flags | None:
         """Return what is known of a digest; None when no registry of ours has it."""
         index = self._find(key_of_digest(digest), self._digests, 32, self._digest_buckets)
-        if index < 0:
+        if index < 0 or digest in self._hidden:
             return None
         row = self._rows[index]
         text = self._row_texts[self._row_starts[row] : self._row_starts[row + 1]]
@@ -197,7 +205,8 @@ class Snapshot:
         if index < 0:
             return ""
         start = self._digests + 32 * self._tag_digests[index]
-        return "sha256:" + self._map[start : start + 32].hex()
+        digest = "sha256:" + self._map[start : start + 32].hex()
+        return "" if digest in self._hidden else digest
 
     def _find(self, key: bytes, base: int, width: int, buckets: memoryview) -> int:
         bucket = key[0] << 8 | key[1]

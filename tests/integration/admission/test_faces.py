@@ -14,6 +14,7 @@ from lifecycle.clusters import services as clusters
 from lifecycle.clusters.types import BindingWish
 from lifecycle.core import clock
 from lifecycle.promotion.models import PromotionRequest
+from lifecycle.quarantine import services as quarantines
 from tests.factories import dock as rows
 from tests.factories.people import person
 from tests.factories.reviews import deployment, pod
@@ -99,6 +100,30 @@ def test_image_of_another_team_looks_like_an_unknown_one(dock, cluster):
     assert by_digest["code"] == no_digest["code"] == "unknown_digest"
     rows.user(dock.requester.username, "viewer", of=other)
     assert explain(dock.requester, images=names).json()["images"][0]["digest"] == secret.digest
+
+
+@pytest.mark.parametrize("namespace", ["prod", "unbound"])
+def test_nothing_tells_a_hidden_image_from_none(dock, cluster, owner, namespace):
+    other = rows.team("other")
+    secret, bad = rows.image("secret"), rows.image("bad")
+    rows.push(rows.repository("other/app", other), secret, "1.0")
+    rows.push(rows.repository("other/app", other), bad, "2.0")
+    quarantines.quarantine(bad.digest, actor=person("guard", other, "security"), reason="backdoor")
+    host, reason = rows.registry().host, {"gravingdock.io/break-glass": "INC-7: shop is down"}
+
+    def said(reference):
+        given = {"apiVersion": "v1", "kind": "Pod", **pod(reference, annotations=reason)}
+        answer = explain(dock.requester, object=given, user="kim", namespace=namespace).json()
+        del answer["snapshot"]
+        return json.dumps(answer).replace(reference, "it").replace(reference.partition("@")[2] or "-", "it")
+
+    for tag in ("1.0", "2.0"):
+        assert said(f"{host}/other/app:{tag}") == said(f"{host}/other/app:3.0")
+    for name in ("secret", "bad"):
+        assert said(at(name)) == said(at("absent"))
+    assert said(at("known")) != said(at("absent")) or namespace == "unbound"
+    rows.user(dock.requester.username, "viewer", of=other)
+    assert said(at("bad")) != said(at("absent"))
 
 
 def test_manifest_is_for_kubectl(dock, cluster, owner, settings):
