@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Count, Exists, Min, OuterRef, Subquery
 
 from lifecycle.admission import snapshot
 from lifecycle.admission.loading import load_spool, prune
@@ -34,10 +34,13 @@ _RENEW_EVERY_S: Final = 5.0
 _ANEW_EVERY_S: Final = 300.0  # secrets end, and a change could have been missed
 _LOAD_EVERY_S: Final = 1.0
 _JUDGE_EVERY_S: Final = 1.0
+_REPORT_EVERY_S: Final = 60.0
 _TEND_EVERY_S: Final = 15.0  # also the longest wait between the last report of a bundle and its use
 _PRUNE_EVERY_S: Final = 3600.0
 _JUDGED_AT_ONCE: Final = 20  # verdicts of one round
 _JUDGED_FOR: Final = timedelta(minutes=1)  # findings, waivers and signatures change without an event for each image
+_SHARE_OF_OLDEST: Final = 4  # of a round, a quarter
+_LATE_AFTER: Final = timedelta(minutes=10)
 _EPOCHS_KEPT: Final = timedelta(minutes=10)
 
 
@@ -66,6 +69,8 @@ class Writer:
         """Do what is due: write, renew, judge, load."""
         if self._is_due("judge", _JUDGE_EVERY_S):
             judge_due()
+        if self._is_due("late", _REPORT_EVERY_S):
+            report_late_verdicts()
         new = epochs_since(self._seen or set())
         if self._seen is None or new - self._seen or self._is_due("anew", _ANEW_EVERY_S):
             self.write()
@@ -114,23 +119,45 @@ def _last_number(folder: Path) -> int:
 
 
 def judge_due(limit: int = _JUDGED_AT_ONCE) -> int:
-    """Judge promoted images by the rules at admission: new ones and marked ones first; return how many."""
+    """Judge promoted images by the rules at admission, once per image and environment; return how many.
+
+    New ones and marked ones come first. A quarter of the round is for those that were judged longest ago, so that a
+    team with many new or marked ones does not keep the others waiting for ever.
+    """
     ruled = ruled_environments()
     if not ruled:
         return 0
     verdicts = AdmissionVerdict.objects.filter(image=OuterRef("image"), environment=OuterRef("environment"))
     fresh = verdicts.filter(judged_at__gt=clock.now() - _JUDGED_FOR, is_due=False)
-    requests = (
-        PromotionRequest.objects.filter(Q(state="succeeded"), ~Exists(fresh), environment__in=ruled)
+    succeeded = PromotionRequest.objects.filter(state="succeeded", environment__in=ruled)
+    newer = succeeded.filter(image=OuterRef("image"), environment=OuterRef("environment"), pk__gt=OuterRef("pk"))
+    waiting = (
+        succeeded.filter(~Exists(fresh), ~Exists(newer))
         .select_related("image", "repository__team", "environment__team")
-        .annotate(is_known=Exists(verdicts))
-        .order_by("is_known", "-pk")[:limit]
+        .annotate(
+            is_known=Exists(verdicts),
+            was_due=Subquery(verdicts.values("is_due")[:1]),
+            was_judged_at=Subquery(verdicts.values("judged_at")[:1]),
+        )
     )
-    count = 0
+    oldest = list(waiting.filter(is_known=True).order_by("was_judged_at", "pk")[: max(limit // _SHARE_OF_OLDEST, 1)])
+    first = waiting.exclude(pk__in=[row.pk for row in oldest]).order_by("is_known", "-was_due", "was_judged_at", "-pk")
+    requests = [*oldest, *first[: limit - len(oldest)]]
     for request in requests:
         _judge(request)
-        count += 1
-    return count
+    return len(requests)
+
+
+def report_late_verdicts() -> int:
+    """Log how many verdicts of rules are older than they should be, if any; return how many. They go on counting."""
+    succeeded = PromotionRequest.objects.filter(
+        image=OuterRef("image"), environment=OuterRef("environment"), state="succeeded"
+    )
+    rows = AdmissionVerdict.objects.filter(Exists(succeeded), environment__in=ruled_environments())
+    late = rows.filter(judged_at__lt=clock.now() - _LATE_AFTER).aggregate(number=Count("pk"), oldest=Min("judged_at"))
+    if late["number"]:
+        log.warning("verdicts_late", count=late["number"], oldest=late["oldest"].isoformat())
+    return int(late["number"])
 
 
 def _judge(request: PromotionRequest) -> None:

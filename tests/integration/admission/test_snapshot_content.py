@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import timedelta
 
 import orjson
 import pytest
@@ -342,3 +343,28 @@ def test_isolation_rules_are_judged_with_the_pod(dock, secret, folder):
 
     assert code(runAsNonRoot=True, runAsUser=1000) == "allowed"
     assert code(runAsNonRoot=True) == "isolation"
+
+
+def test_every_verdict_has_its_turn(dock, secret, folder):
+    save(Scope(dock.team, dock.staging), rule("scanned", "sbom", modes={"admission": "enforce"}))
+    images = [rows.image(f"image {number}") for number in range(6)]
+    for what in images:
+        rows.push(dock.repository, what, what.digest[7:12])
+        for state in ("succeeded", "failed", "succeeded"):  # several requests of one pair are judged once
+            promote(dock, what, dock.staging, state=state)
+    assert judge_due(limit=100) == len(images)
+    verdicts = AdmissionVerdict.objects.order_by("pk")
+    now = clock.now()
+    for age, row in enumerate(verdicts):
+        verdicts.filter(pk=row.pk).update(judged_at=now - timedelta(minutes=5 + age), is_due=age == 0)
+    assert writing.report_late_verdicts() == 1
+    turns = []
+    for _ in range(3):
+        before = set(verdicts.filter(judged_at__gt=now).values_list("pk", flat=True))
+        assert judge_due(limit=2) == 2
+        turns += [set(verdicts.filter(judged_at__gt=now).values_list("pk", flat=True)) - before]
+        # A team marks its verdict in each round: the others go on being renewed.
+        verdicts.filter(pk=verdicts[0].pk).update(is_due=True)
+    keys = [row.pk for row in verdicts]
+    assert turns == [{keys[0], keys[5]}, {keys[4]}, {keys[3]}]
+    assert writing.report_late_verdicts() == 0
