@@ -21,7 +21,7 @@ from lifecycle.clusters.access import cluster_for
 from lifecycle.clusters.queries import clusters_visible_to
 from lifecycle.core.errors import NotFound
 from lifecycle.inventory.models import Reporter, RunningImage, RuntimeReport
-from lifecycle.inventory.queries import at_time, running_images_visible_to, running_of
+from lifecycle.inventory.queries import at_time, digests_shown, running_images_visible_to, running_of, with_digest
 from lifecycle.runtime import accepting
 from lifecycle.runtime.exposure import known_of
 from lifecycle.runtime.formats import FORMATS
@@ -168,16 +168,16 @@ class KnownSerializer(serializers.Serializer[Any]):
 class RunningImageSerializer(serializers.ModelSerializer[RunningImage]):
     """An image in a workload, from the first to the last of its containers."""
 
-    cluster = serializers.CharField(source="cluster.slug", read_only=True, help_text="Where it runs")
+    cluster = serializers.SerializerMethodField(help_text="Where it runs; empty, as the next four: you cannot see it")
     environment = serializers.SerializerMethodField(help_text="TEAM/ENVIRONMENT of the namespace; null: not bound")
-    workload_kind = serializers.CharField(read_only=True, help_text="Such as Deployment")
-    workload_name = serializers.CharField(read_only=True, help_text="Name of the controller of its pods")
-    namespace = serializers.CharField(read_only=True, help_text="Or the project of Compose, or the cluster of ECS")
+    workload_kind = serializers.SerializerMethodField(help_text="Such as Deployment")
+    workload_name = serializers.SerializerMethodField(help_text="Name of the controller of its pods")
+    namespace = serializers.SerializerMethodField(help_text="Or the project of Compose, or the cluster of ECS")
     since = serializers.DateTimeField(read_only=True, help_text="Start of its first container")
     image = serializers.CharField(source="reference", read_only=True, help_text="As its pods name it")
-    digest = serializers.CharField(read_only=True, help_text="Empty: the reporter does not know it")
-    is_known = serializers.SerializerMethodField(help_text="Whether a registry of ours has it")
-    repository = serializers.SerializerMethodField(help_text="The repository that its name is; null: none of ours")
+    digest = serializers.SerializerMethodField(help_text="Empty: the reporter does not know it")
+    is_known = serializers.SerializerMethodField(help_text="Whether you can see it in a registry of ours")
+    repository = serializers.SerializerMethodField(help_text="The repository that its name is; null: none you can see")
     containers = serializers.IntegerField(read_only=True, help_text="When it was last reported")
     until = serializers.DateTimeField(read_only=True, allow_null=True, help_text="null: it still runs")
     known_then = serializers.SerializerMethodField(help_text="What was known at `at`; null without it")
@@ -191,14 +191,31 @@ class RunningImageSerializer(serializers.ModelSerializer[RunningImage]):
         )  # fmt: skip
         read_only_fields = fields
 
+    def get_cluster(self, row: RunningImage) -> str:
+        return row.cluster.slug if row.is_place_seen else ""
+
+    def get_namespace(self, row: RunningImage) -> str:
+        return row.namespace if row.is_place_seen else ""
+
+    def get_workload_kind(self, row: RunningImage) -> str:
+        return row.workload_kind if row.is_place_seen else ""
+
+    def get_workload_name(self, row: RunningImage) -> str:
+        return row.workload_name if row.is_place_seen else ""
+
     def get_environment(self, row: RunningImage) -> str | None:
-        return f"{row.environment.team.slug}/{row.environment.slug}" if row.environment else None
+        place = row.environment if row.is_place_seen else None
+        return f"{place.team.slug}/{place.slug}" if place else None
+
+    def get_digest(self, row: RunningImage) -> str:
+        digests: Mapping[int, str] = self.context.get("digests", {})
+        return digests.get(row.pk, "")
 
     def get_is_known(self, row: RunningImage) -> bool:
-        return row.image_id is not None
+        return row.image_id is not None and bool(row.is_image_seen)
 
     def get_repository(self, row: RunningImage) -> str | None:
-        return row.repository.name if row.repository else None
+        return row.repository.name if row.repository and row.is_repository_seen else None
 
     @extend_schema_field(KnownSerializer(allow_null=True))
     def get_known_then(self, row: RunningImage) -> Any:
@@ -222,13 +239,15 @@ class RunningViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RunningImage
         if cluster:
             if not clusters_visible_to(user).filter(slug=cluster).exists():
                 raise ValidationError({"cluster": ["No cluster that you can see has this name."]})
-            rows = rows.filter(cluster__slug=cluster)
+            rows = rows.filter(cluster__slug=cluster, is_place_seen=True)
         if environment:
             team, _, slug = environment.rpartition("/")
-            rows = rows.filter(environment__slug=slug, **({"environment__team__slug": team} if team else {}))
-        for name in ("namespace", "digest"):
-            if given.get(name):
-                rows = rows.filter(**{name: given[name]})
+            places = rows.filter(environment__slug=slug, is_place_seen=True)
+            rows = places.filter(environment__team__slug=team) if team else places
+        if given.get("namespace"):
+            rows = rows.filter(namespace=given["namespace"], is_place_seen=True)
+        if given.get("digest"):
+            rows = with_digest(rows, given["digest"])
         return rows
 
     @extend_schema(
@@ -275,8 +294,11 @@ def _time(text: str) -> Any:
 
 
 def _documents(rows: list[RunningImage], at: str) -> list[dict[str, Any]]:
-    """Return the rows with what is known of their images, in two queries at most."""
+    """Return the rows as their reader may see them, with what is known of their images."""
     moment = _time(at)
-    context = {"now": known_of(rows), "then": known_of(rows, moment) if moment else {}}
+    seen = [row for row in rows if row.is_image_seen]
+    context = {
+        "now": known_of(seen), "then": known_of(seen, moment) if moment else {}, "digests": digests_shown(rows),
+    }  # fmt: skip
     documents: list[dict[str, Any]] = RunningImageSerializer(rows, many=True, context=context).data  # type: ignore[assignment]  # a list
     return documents

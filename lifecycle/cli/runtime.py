@@ -18,10 +18,10 @@ from lifecycle.cli.tables import Column
 
 FORMATS: Final = ("kubernetes", "docker", "ecs", "report")
 COLUMNS: Final[Sequence[Column]] = (
-    ("CLUSTER", lambda row: row["cluster"]),
+    ("CLUSTER", lambda row: row["cluster"] or "(another team's)"),
     ("ENVIRONMENT", lambda row: row["environment"] or "-"),
-    ("NAMESPACE", lambda row: row["namespace"]),
-    ("WORKLOAD", lambda row: f"{row['workload_kind']}/{row['workload_name']}"),
+    ("NAMESPACE", lambda row: row["namespace"] or "-"),
+    ("WORKLOAD", lambda row: f"{row['workload_kind']}/{row['workload_name']}" if row["workload_name"] else "-"),
     ("IMAGE", lambda row: row["image"]),
     ("DIGEST", lambda row: tables.short(row["digest"]) if row["digest"] else "not resolved"),
     ("CONTAINERS", lambda row: row["containers"]),

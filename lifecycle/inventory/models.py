@@ -195,6 +195,11 @@ class RunningImage(Workload):
     environment = models.ForeignKey(Environment, on_delete=models.SET_NULL, related_name="running", null=True)
     containers = models.PositiveIntegerField()
 
+    # Annotations of queries.running_images_visible_to: what of the row its reader may be shown.
+    is_place_seen: bool  # cluster, namespace, workload and environment
+    is_image_seen: bool  # whether the image is known, its digest, and its findings
+    is_repository_seen: bool
+
     class Meta:
         constraints = (
             models.UniqueConstraint(

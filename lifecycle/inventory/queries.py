@@ -1,31 +1,81 @@
-"""What runs where, as far as a reader can see it: in clusters of their teams, and images of their repositories."""
+"""What runs where, as far as a reader can see it: in clusters of their whole teams, and images of repositories."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import BooleanField, Exists, ExpressionWrapper, F, OuterRef, Q, QuerySet, Value
 
 from accounts.models import User
+from accounts.verbs import Verb
+from lifecycle.authority.covers import whole_teams
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.clusters.models import Cluster
-from lifecycle.clusters.queries import clusters_visible_to
 from lifecycle.inventory.models import Reporter, RunningContainer, RunningImage
-from lifecycle.registry.models import Image, IndexEntry
+from lifecycle.registry.models import Image, IndexEntry, RepositoryImage
 
 _ORDER = ("silent", "late", "fresh", "imported")
 
 
 def running_images_visible_to(actor: User) -> QuerySet[RunningImage]:
-    """Return the intervals of images in clusters that `actor` can see, or whose name is a repository they can see.
+    """Return the intervals of images in clusters of whole teams that `actor` can see, and of images that they can see.
 
-    The digest alone is not enough: a team with the same public image must not learn where others run it.
+    An image is seen by its name and its digest. The digest alone is not enough: a team with the same public image must
+    not learn where others run it. The name alone is not either: whoever reports can invent it. Each row says what of it
+    may be shown: `is_place_seen`, `is_image_seen`, `is_repository_seen`. Show a digest only by `digests_shown`.
     """
     rows = RunningImage.objects.select_related("cluster__team", "environment__team", "image", "repository__team")
-    if actor.kind == User.Kind.SYSTEM and actor.is_active:
-        return rows
-    clusters = clusters_visible_to(actor).order_by().values("pk")
-    return rows.filter(Q(cluster__in=clusters) | Q(repository__in=repositories_visible_to(actor).values("pk")))
+    whole = whole_teams(actor, Verb.IMAGE_VIEW)
+    if whole is None:
+        return rows.annotate(is_place_seen=Value(True), is_image_seen=Value(True), is_repository_seen=Value(True))
+    visible = repositories_visible_to(actor).values("pk")
+    is_own, is_named = Q(cluster__team__in=sorted(whole)), Q(repository__in=visible)
+    # In the own cluster or environment of a repository's team, whoever sees the repository sees where it runs.
+    is_at_home = Q(repository__team=F("cluster__team")) | Q(repository__team=F("environment__team"))
+    is_placed = is_own | Q(environment__team__in=sorted(whole)) | (is_named & is_at_home)
+    held = RepositoryImage.objects.filter(repository__in=visible)
+    entries = IndexEntry.objects.filter(child=OuterRef("image"), index__in=held.values("image"))
+    was_held = Exists(held.filter(image=OuterRef("image"))) | Exists(entries)
+    entries = IndexEntry.objects.filter(child=OuterRef("image"), index__in=held.filter(removed_at=None).values("image"))
+    is_held = Exists(held.filter(image=OuterRef("image"), removed_at=None)) | Exists(entries)
+    return rows.filter(is_own | (is_named & Q(was_held))).annotate(
+        is_place_seen=ExpressionWrapper(is_placed, BooleanField()),
+        is_image_seen=ExpressionWrapper(Q(is_held), BooleanField()),
+        is_repository_seen=ExpressionWrapper(is_named, BooleanField()),
+    )
+
+
+def digests_shown(rows: Collection[RunningImage]) -> dict[int, str]:
+    """Return {id of the row: the digest to show}, of rows of `running_images_visible_to`.
+
+    What a report names by the digest of its configuration gets the digest of the image. A reader who cannot see the
+    image gets what was reported, or "" when that is not kept any more: the same whether we know the image or not.
+    """
+    hidden = [row for row in rows if not row.is_image_seen and row.digest]
+    ends = {row.until for row in hidden if row.until is not None}
+    names = ("cluster", "namespace", "workload_kind", "workload_name", "reference", "digest")
+    reported: dict[tuple[Any, ...], str] = {}
+    if hidden:
+        of = {"cluster__in": {row.cluster_id for row in hidden}, "namespace__in": {row.namespace for row in hidden}}
+        same = RunningContainer.objects.filter(**of, digest__in={row.digest for row in hidden})
+        for kept in (same.filter(until=None), same.filter(until__in=ends)):
+            for *key, digests in kept.values_list(*names, "digests").distinct():
+                reported.setdefault(tuple(key), digests[0] if digests else "")
+    found = {row.pk: row.digest for row in rows}
+    for row in hidden:
+        place = (row.cluster_id, row.namespace, row.workload_kind, row.workload_name, row.reference, row.digest)
+        found[row.pk] = reported.get(place, "")
+    return found
+
+
+def with_digest(rows: QuerySet[RunningImage], digest: str) -> QuerySet[RunningImage]:
+    """Return those rows of `running_images_visible_to` for which `digests_shown` returns this digest."""
+    names = ("cluster", "namespace", "workload_kind", "workload_name", "reference", "digest")
+    reported = RunningContainer.objects.filter(**{name: OuterRef(name) for name in names}, digests__0=digest)
+    is_reported = Exists(reported.filter(until=None)) | Exists(reported.filter(until=OuterRef("until")))
+    return rows.filter(Q(is_image_seen=True, digest=digest) | Q(Q(is_image_seen=False) & Q(is_reported)))
 
 
 def at_time(rows: QuerySet[RunningImage], moment: datetime | None) -> QuerySet[RunningImage]:

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 from lifecycle.authority.queries import environments_visible_to
 from lifecycle.core.errors import Malformed
 from lifecycle.core.paging import keyset_page
-from lifecycle.inventory.queries import at_time, running_images_visible_to
+from lifecycle.inventory.queries import at_time, digests_shown, running_images_visible_to
 from lifecycle.pages.requests import chosen, cursors, reader
 from lifecycle.pages.runtime.page_queries import cluster_lines, places_of
 from lifecycle.runtime.exposure import known_of
@@ -36,18 +36,19 @@ def running(request: HttpRequest) -> HttpResponse:
         raise Malformed("Enter a time such as 2026-11-30T12:00:00Z.", back=request.path)
     rows = at_time(running_images_visible_to(user), moment)
     if choice["cluster"]:
-        rows = rows.filter(cluster__slug=choice["cluster"])
+        rows = rows.filter(cluster__slug=choice["cluster"], is_place_seen=True)
     if choice["environment"]:
         team, _, slug = choice["environment"].partition("/")
-        rows = rows.filter(environment__team__slug=team, environment__slug=slug)
+        rows = rows.filter(environment__team__slug=team, environment__slug=slug, is_place_seen=True)
     if choice["namespace"]:
-        rows = rows.filter(namespace=choice["namespace"])
+        rows = rows.filter(namespace=choice["namespace"], is_place_seen=True)
     page = keyset_page(rows, ("-id",), **cursors(request))
-    now, pages = known_of(page.rows), places_of(page.rows, user)
-    then = known_of(page.rows, moment) if moment else {}
+    seen = [row for row in page.rows if row.is_image_seen]
+    now, pages, digests = known_of(seen), places_of(page.rows, user), digests_shown(page.rows)
+    then = known_of(seen, moment) if moment else {}
     context: dict[str, Any] = {
         "page": page,
-        "entries": [(row, pages.get(row.pk), now.get(row.pk), then.get(row.pk)) for row in page.rows],
+        "entries": [(row, digests[row.pk], pages.get(row.pk), now.get(row.pk), then.get(row.pk)) for row in page.rows],
         "lines": lines,
         "choice": choice,
         "environments": environments,

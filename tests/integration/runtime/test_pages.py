@@ -24,7 +24,7 @@ def test_the_page_shows_what_runs_and_its_filters_limit_it(dock):
     page = client.get("/running/").content.decode()
 
     assert f"/t/shop/r/shop/api/i/{image.digest}/" in page
-    assert "unknown to our registries" in page
+    assert "in none of your registries" in page
     assert "no report yet" in page
     assert "stranger" not in client.get("/running/?cluster=south").content.decode()
     assert "Nothing matches" in client.get("/running/?namespace=nowhere").content.decode()
