@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import IO, Any, Final
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import mixins, serializers, viewsets
@@ -239,13 +239,13 @@ class RunningViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RunningImage
         if cluster:
             if not clusters_visible_to(user).filter(slug=cluster).exists():
                 raise ValidationError({"cluster": ["No cluster that you can see has this name."]})
-            rows = rows.filter(cluster__slug=cluster, is_place_seen=True)
+            rows = rows.filter(Q(is_place_seen=True), cluster__slug=cluster)
         if environment:
             team, _, slug = environment.rpartition("/")
-            places = rows.filter(environment__slug=slug, is_place_seen=True)
+            places = rows.filter(Q(is_place_seen=True), environment__slug=slug)
             rows = places.filter(environment__team__slug=team) if team else places
         if given.get("namespace"):
-            rows = rows.filter(namespace=given["namespace"], is_place_seen=True)
+            rows = rows.filter(Q(is_place_seen=True), namespace=given["namespace"])
         if given.get("digest"):
             rows = with_digest(rows, given["digest"])
         return rows

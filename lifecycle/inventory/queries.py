@@ -16,6 +16,7 @@ from lifecycle.clusters.models import Cluster
 from lifecycle.inventory.models import Reporter, RunningContainer, RunningImage
 from lifecycle.registry.models import Image, IndexEntry, RepositoryImage
 
+_SEEN = ("is_place_seen", "is_image_seen", "is_repository_seen")  # annotations, declared on RunningImage
 _ORDER = ("silent", "late", "fresh", "imported")
 
 
@@ -29,7 +30,7 @@ def running_images_visible_to(actor: User) -> QuerySet[RunningImage]:
     rows = RunningImage.objects.select_related("cluster__team", "environment__team", "image", "repository__team")
     whole = whole_teams(actor, Verb.IMAGE_VIEW)
     if whole is None:
-        return rows.annotate(is_place_seen=Value(True), is_image_seen=Value(True), is_repository_seen=Value(True))
+        return rows.annotate(**dict.fromkeys(_SEEN, Value(True)))
     visible = repositories_visible_to(actor).values("pk")
     is_own, is_named = Q(cluster__team__in=sorted(whole)), Q(repository__in=visible)
     # In the own cluster or environment of a repository's team, whoever sees the repository sees where it runs.
@@ -41,9 +42,10 @@ def running_images_visible_to(actor: User) -> QuerySet[RunningImage]:
     entries = IndexEntry.objects.filter(child=OuterRef("image"), index__in=held.filter(removed_at=None).values("image"))
     is_held = Exists(held.filter(image=OuterRef("image"), removed_at=None)) | Exists(entries)
     return rows.filter(is_own | (is_named & Q(was_held))).annotate(
-        is_place_seen=ExpressionWrapper(is_placed, BooleanField()),
-        is_image_seen=ExpressionWrapper(Q(is_held), BooleanField()),
-        is_repository_seen=ExpressionWrapper(is_named, BooleanField()),
+        **{
+            name: ExpressionWrapper(condition, BooleanField())
+            for name, condition in zip(_SEEN, (is_placed, Q(is_held), is_named), strict=True)
+        }
     )
 
 

@@ -6,8 +6,8 @@ and every 30 seconds, so that a quarantine or a moved tag counts although nothin
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -34,30 +34,30 @@ from lifecycle.runtime.resolving import image_name
 BEHIND_AFTER: Final = timedelta(hours=24)
 DOUBLED_FOR: Final = timedelta(hours=1)
 GONE: Final = "It does not run any more, or its cause is gone."
+MANY: Final = "drift.many"
+FOREIGN_MAX: Final = 200  # live alerts about one cluster for a team whose cluster it is not; more are one
 _LOCK: Final = 0x64726674  # "drft"
 _BATCH: Final = 5000
 
-# All that is known of the images that run: whether a registry of ours holds them, and what was promoted where. An image
-# stands for its index and its platforms: a promotion of one is a promotion of the others.
-_FACTS: Final = """
-WITH wanted AS MATERIALIZED (
-    SELECT DISTINCT image_id FROM lifecycle_runningimage WHERE until IS NULL AND image_id IS NOT NULL
-), around AS MATERIALIZED (
-    SELECT image_id, image_id AS id FROM wanted
-    UNION SELECT wanted.image_id, entry.index_id FROM wanted
-        JOIN lifecycle_indexentry entry ON entry.child_id = wanted.image_id
-    UNION SELECT wanted.image_id, entry.child_id FROM wanted
-        JOIN lifecycle_indexentry entry ON entry.index_id = wanted.image_id
-)
-SELECT around.image_id,
-       array_agg(DISTINCT around.id) AS around,
-       (SELECT min(home.id) FROM lifecycle_repositoryimage held
-        JOIN lifecycle_repository place ON place.id = held.repository_id
-        JOIN lifecycle_repository home ON home.id = coalesce(place.source_id, place.id)
-        JOIN lifecycle_registry registry ON registry.id = place.registry_id
-        WHERE held.image_id = ANY(array_agg(around.id)) AND held.removed_at IS NULL
-          AND (registry.is_managed OR registry.is_added)) AS home
-FROM around GROUP BY around.image_id
+# What runs, with the indexes that list it and the platforms that it lists. Attestations are no platforms.
+_AROUND: Final = """
+SELECT wanted.id,
+       ARRAY(SELECT entry.index_id FROM lifecycle_indexentry entry WHERE entry.child_id = wanted.id),
+       ARRAY(SELECT entry.child_id FROM lifecycle_indexentry entry
+             JOIN lifecycle_image child ON child.id = entry.child_id AND child.kind <> 'artifact'
+             WHERE entry.index_id = wanted.id AND NOT starts_with(entry.platform, 'unknown'))
+FROM (
+    SELECT image_id FROM lifecycle_runningimage WHERE until IS NULL AND image_id IS NOT NULL
+    UNION SELECT platform_id FROM lifecycle_runningimage WHERE until IS NULL AND platform_id IS NOT NULL
+) AS wanted(id)
+"""
+_HOMES: Final = """
+SELECT held.image_id, array_agg(DISTINCT home.id ORDER BY home.id) FROM lifecycle_repositoryimage held
+JOIN lifecycle_repository place ON place.id = held.repository_id
+JOIN lifecycle_repository home ON home.id = coalesce(place.source_id, place.id)
+JOIN lifecycle_registry registry ON registry.id = place.registry_id
+WHERE held.image_id = ANY(%s::bigint[]) AND held.removed_at IS NULL AND (registry.is_managed OR registry.is_added)
+GROUP BY held.image_id
 """
 _REQUESTS: Final = """
 SELECT image_id, environment_id, bool_or(state = 'succeeded'), (array_agg(state ORDER BY id DESC))[1]
@@ -101,6 +101,10 @@ _KINDS: Final = (
     _Kind("drift.tag_moved", "Tag moved on", "The tag of a workload names another image than what runs.", "low"),
     _Kind("drift.behind", "Behind its environment", "The environment has another image for more than a day.", "low"),
     _Kind("drift.stale", "Rebuild waits", "A finished rebuild of an image that runs is not deployed.", "medium"),
+    _Kind(
+        MANY, "More drift in a cluster", f"More than {FOREIGN_MAX} images of a team drift in another team's cluster.",
+        "high",
+    ),
     _Kind("agent.silent", "Agent is silent", "No report came from a cluster or host for 10 minutes.", "medium"),
     _Kind("agent.doubled", "Two agents report", "Two agents report as the same one; the newer counts.", "medium"),
     _Kind(
@@ -163,21 +167,44 @@ def causes_of_now(now: datetime) -> list[Cause]:
         .order_by("pk")
     )
     facts = _Facts(rows)
-    causes = [cause for row in rows for cause in _drift_of(row, facts, now)]
-    return causes + list(_reporters(now)) + list(breakglass.causes())
+    causes = [(row, cause) for row in rows for cause in _drift_of(row, facts, now)]
+    return _without_floods(causes) + list(_reporters(now)) + list(breakglass.causes())
+
+
+def _without_floods(causes: Sequence[tuple[RunningImage, Cause]]) -> list[Cause]:
+    """Return the causes; beyond FOREIGN_MAX of one cluster for another team than its own, the rest is one."""
+    kept: dict[str, Cause] = {}
+    counts: Counter[tuple[int, int]] = Counter()
+    more: dict[tuple[int, int], tuple[RunningImage, set[str]]] = {}
+    for row, cause in causes:
+        if cause.fingerprint in kept:
+            continue
+        key = (row.cluster_id, cause.team_id)
+        counts[key] += cause.team_id != row.cluster.team_id
+        if counts[key] <= FOREIGN_MAX:
+            kept[cause.fingerprint] = cause
+        else:
+            more.setdefault(key, (row, set()))[1].add(cause.fingerprint)
+    for (cluster_id, team_id), (row, names) in more.items():
+        why = f"{len(names)} more workloads of cluster {row.cluster} run images of the team that drifted."
+        many = Cause(MANY, team_id, cluster_id=cluster_id, severity=_SEVERITY[MANY], evidence={"why": why})
+        kept[many.fingerprint] = many
+    return list(kept.values())
 
 
 class _Facts:
     """What is known of everything that runs. A fixed number of queries."""
 
     def __init__(self, rows: Sequence[RunningImage]) -> None:
-        self.around: dict[int, frozenset[int]] = {}
-        self.home: dict[int, int | None] = {}
+        self.above: dict[int, frozenset[int]] = {}
+        self.below: dict[int, frozenset[int]] = {}
         with connection.cursor() as cursor:
-            cursor.execute(_FACTS)
-            for image_id, around, home in cursor.fetchall():
-                self.around[image_id], self.home[image_id] = frozenset(around), home
-            ids = sorted({pk for around in self.around.values() for pk in around})
+            cursor.execute(_AROUND)
+            for image_id, indexes, platforms in cursor.fetchall():
+                self.above[image_id], self.below[image_id] = frozenset(indexes), frozenset(platforms)
+            ids = sorted({pk for image, above in self.above.items() for pk in (image, *above, *self.below[image])})
+            cursor.execute(_HOMES, [ids])
+            self.homes: dict[int, list[int]] = dict(cursor.fetchall())
             cursor.execute(_REQUESTS, [ids])
             self.requests = {(image, place): (done, last) for image, place, done, last in cursor.fetchall()}
             cursor.execute(_STAYS, {"ids": ids})
@@ -195,7 +222,7 @@ class _Facts:
             cursor.execute(_REBUILT, [ids])
             self.rebuilt = dict(cursor.fetchall())
         self.covers = covers_of(ids) if ids else {}
-        homes = {pk for pk in self.home.values() if pk is not None}
+        homes = {pk for listed in self.homes.values() for pk in listed}
         self.repositories = Repository.objects.in_bulk(homes | families)
         clusters = Cluster.objects.filter(pk__in={row.cluster_id for row in rows})
         self.bindings = {cluster.pk: list(bindings_of(cluster)) for cluster in clusters}
@@ -204,22 +231,53 @@ class _Facts:
         return binding_for(self.bindings[row.cluster_id], row.namespace)
 
     def around_of(self, row: RunningImage) -> frozenset[int]:
-        """Return the image with its index and platforms; only these of an index that can be what runs."""
-        return self.around.get(row.image_id, frozenset()) if row.image_id is not None else frozenset()
+        """Return the image and the platform that run, with the indexes that list them: who vouches for these, does so.
 
-    def promoted_to(self, ids: Iterable[int]) -> set[int]:
-        return {place for pk in ids for place in self.stays.get(pk, ())}
+        Not the other platforms of the index: an index can list one that was promoted, and run another.
+        """
+        runs = {pk for pk in (row.image_id, row.platform_id) if pk is not None}
+        return frozenset(runs.union(*(self.above[pk] for pk in runs)))
+
+    def perhaps(self, row: RunningImage) -> frozenset[int]:
+        """Return the platforms of an index of which nobody knows which one runs."""
+        return self.below[row.image_id] if row.image_id is not None and row.platform_id is None else frozenset()
+
+    def promoted_to(self, row: RunningImage) -> set[int]:
+        """Return the environments to which it was promoted; of an index, also those of all its platforms."""
+        places = [self.stays.get(pk, set()) for pk in self.perhaps(row)]
+        return _any_of(self.stays, self.around_of(row)) | (set.intersection(*places) if places else set())
+
+    def homes_of(self, row: RunningImage) -> set[int]:
+        """Return the families that have it, or all its platforms if nobody knows which one runs."""
+        parts = [self.homes.get(pk, []) for pk in self.perhaps(row)]
+        whole = _any_of(self.homes, self.around_of(row))
+        return whole | {pk for part in parts for pk in part} if all(parts) else whole
 
     def last_state(self, ids: Iterable[int], environment: Environment) -> str:
         found = [self.requests[pk, environment.pk] for pk in ids if (pk, environment.pk) in self.requests]
         return "rejected" if any(last == "rejected" for _, last in found) else ""
 
+    def named(self, row: RunningImage) -> Repository | None:
+        """Return the family that the name names, if it has what runs, or belongs to the cluster's team.
+
+        Whoever reports can invent a name, and another team must not get alerts for it.
+        """
+        if row.repository is None:
+            return None
+        family = self.repositories.get(row.repository.source_id or row.repository.pk)
+        is_so = family is not None and (family.pk in self.homes_of(row) or family.team_id == row.cluster.team_id)
+        return family if is_so else None
+
     def family(self, row: RunningImage) -> Repository | None:
-        """Return the repository whose team answers for the image: by its name, else the first that has it."""
-        if row.repository is not None:
-            return self.repositories.get(row.repository.source_id or row.repository.pk)
-        home = self.home.get(row.image_id) if row.image_id is not None else None
-        return self.repositories.get(home) if home is not None else None
+        """Return the repository whose team answers for the image: by its name, else one of the cluster's team."""
+        if (named := self.named(row)) is not None:
+            return named
+        homes = [self.repositories[pk] for pk in sorted(self.homes_of(row)) if pk in self.repositories]
+        return next((home for home in homes if home.team_id == row.cluster.team_id), None)
+
+
+def _any_of(listed: Mapping[int, Collection[int]], ids: Iterable[int]) -> set[int]:
+    return {each for pk in ids for each in listed.get(pk, ())}
 
 
 def _drift_of(row: RunningImage, facts: _Facts, now: datetime) -> list[Cause]:
@@ -227,7 +285,7 @@ def _drift_of(row: RunningImage, facts: _Facts, now: datetime) -> list[Cause]:
         return []  # not resolved: nobody knows what it is
     name, binding = image_name(row.reference), facts.binding(row)
     environment = binding.environment if binding is not None else None
-    if row.image_id is None or facts.home.get(row.image_id) is None:
+    if row.image_id is None or not facts.homes_of(row):
         allowed = binding.allowed_hosts if binding is not None else []
         if name is not None and name.host in allowed:
             return []
@@ -246,8 +304,8 @@ _Found = list[tuple[str, str]]
 def _promotion(row: RunningImage, facts: _Facts, environment: Environment | None) -> _Found:
     if environment is None:
         return []
-    ids = facts.around_of(row)
-    promoted = facts.promoted_to(ids)
+    ids = facts.around_of(row) | facts.perhaps(row)
+    promoted = facts.promoted_to(row)
     if environment.pk in promoted:
         return []
     if facts.last_state(ids, environment) == "rejected":
@@ -263,13 +321,14 @@ def _quarantine(row: RunningImage, facts: _Facts, environment: Environment | Non
 
 
 def _newer(row: RunningImage, facts: _Facts, environment: Environment | None, tag: str, now: datetime) -> _Found:
-    ids, found = facts.around_of(row), []
-    if row.repository is not None and tag:
+    ids, found = facts.around_of(row) | facts.perhaps(row), []
+    family = facts.named(row)
+    if row.repository is not None and family is not None and tag:
         named = facts.tags.get((row.repository.pk, tag))
         if named is not None and named not in ids:
             found.append(("drift.tag_moved", f"The tag {tag} of {row.repository} names another image now."))
-    if row.repository is not None and environment is not None:
-        slot = facts.slots.get((row.repository.source_id or row.repository.pk, environment.pk))
+    if family is not None and environment is not None:
+        slot = facts.slots.get((family.pk, environment.pk))
         if slot is not None and slot[0] not in ids and slot[1] is not None and slot[1] <= now - BEHIND_AFTER:
             found.append(("drift.behind", f"{environment} has another image since {slot[1]:%Y-%m-%d %H:%M} UTC."))
     result = next((facts.rebuilt[pk] for pk in ids if pk in facts.rebuilt), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
@@ -36,12 +37,12 @@ def running(request: HttpRequest) -> HttpResponse:
         raise Malformed("Enter a time such as 2026-11-30T12:00:00Z.", back=request.path)
     rows = at_time(running_images_visible_to(user), moment)
     if choice["cluster"]:
-        rows = rows.filter(cluster__slug=choice["cluster"], is_place_seen=True)
+        rows = rows.filter(Q(is_place_seen=True), cluster__slug=choice["cluster"])
     if choice["environment"]:
         team, _, slug = choice["environment"].partition("/")
-        rows = rows.filter(environment__team__slug=team, environment__slug=slug, is_place_seen=True)
+        rows = rows.filter(Q(is_place_seen=True), environment__team__slug=team, environment__slug=slug)
     if choice["namespace"]:
-        rows = rows.filter(namespace=choice["namespace"], is_place_seen=True)
+        rows = rows.filter(Q(is_place_seen=True), namespace=choice["namespace"])
     page = keyset_page(rows, ("-id",), **cursors(request))
     seen = [row for row in page.rows if row.is_image_seen]
     now, pages, digests = known_of(seen), places_of(page.rows, user), digests_shown(page.rows)

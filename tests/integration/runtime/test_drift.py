@@ -179,3 +179,53 @@ def test_what_a_person_resolved_stays_so_for_a_day(north, agent, api, image):
     found()
     alerts.resolve(Alert.objects.get().pk, actor=agent, reason="Known.")
     assert found() == {}
+
+
+def test_an_index_is_promoted_by_the_platform_that_runs_not_by_another(north, agent, api, image, place):
+    arm = rows.image("evil", architecture="arm64")
+    mixed = rows.index("mixed", image, arm)
+    for number, each in enumerate((mixed, arm)):
+        rows.push(api, each, f"2.{number}")
+    ask(api, image, place, "succeeded")
+    report(north, agent, 1, entry(mixed.digest, where=api, tag="2.0", arch="arm64"))
+    assert found() == {"drift.not_promoted": "high"}
+    report(north, agent, 2, entry(mixed.digest, where=api, tag="2.0", arch=""))
+    assert found() == {"drift.not_promoted": "high"}
+    report(north, agent, 3, entry(mixed.digest, where=api, tag="2.0", arch="amd64"))
+    assert found() == {}
+    ask(api, arm, place, "succeeded")
+    for number, arch in enumerate(("arm64", ""), start=4):
+        report(north, agent, number, entry(mixed.digest, where=api, tag="2.0", arch=arch))
+        assert found() == {}
+
+
+def test_an_invented_name_makes_no_alert_of_another_team(north, agent, api, image):
+    theirs = rows.repository("other/app", rows.team("other"))
+    rows.push(theirs, rows.image("theirs"), "1.0")
+    report(north, agent, 1, entry(image.digest, where=theirs))
+    assert found() == {"drift.not_promoted": "high"}
+    assert {(row.team, tuple(row.repository_ids)) for row in Alert.objects.all()} == {(api.team, (api.pk,))}
+    rows.push(theirs, image, "2.0")
+    assert found() == {"drift.not_promoted": "high", "drift.tag_moved": "low"}
+    live = Alert.objects.exclude(state="resolved")
+    assert {row.team.slug for row in live} == {"other"}
+
+
+def test_many_workloads_of_one_cluster_are_one_alert_of_another_team(north, agent, monkeypatch):
+    monkeypatch.setattr(drift, "FOREIGN_MAX", 2)
+    theirs, image = rows.repository("other/app", rows.team("other")), rows.image("theirs")
+    rows.push(theirs, image, "1.0")
+    own = rows.sha("nobody's")
+    places = [{"key": str(number), "workload": {"kind": "Job", "name": f"j{number}"}} for number in range(5)]
+    report(
+        north, agent, 1, *(entry(image.digest, where=theirs, **place) for place in places),
+        *(entry(own, **place | {"key": f"own-{place['key']}"}) for place in places),
+    )  # fmt: skip
+    for _ in range(2):
+        assert found() == {"drift.not_promoted": "high", "drift.many": "high", "drift.rogue": "high"}
+        kinds = [row.kind for row in Alert.objects.exclude(state="resolved").filter(team__slug="other")]
+        assert sorted(kinds) == ["drift.many", "drift.not_promoted", "drift.not_promoted"]
+        assert Alert.objects.filter(kind="drift.rogue").count() == 5
+    assert Alert.objects.get(kind="drift.many").evidence["why"].startswith("3 more workloads of cluster north")
+    report(north, agent, 2)
+    assert found() == {}
