@@ -266,6 +266,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_NAME_OVERRIDES": {
         "PromotionState": "lifecycle.promotion.models.PromotionRequest.State",
         "ReleaseSetState": "lifecycle.promotion.models.ReleaseSet.State",
+        "RetentionPlanState": "lifecycle.retention.models.RetentionPlan.State",
         "PentestState": "lifecycle.pentests.models.PentestFinding.State",
         "AlertState": "lifecycle.alerts.models.Alert.State",
         "SbomKind": "lifecycle.sbom.models.PackageList.Kind",

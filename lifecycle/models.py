@@ -52,6 +52,7 @@ from lifecycle.registry.models import (
     TagEvent,
 )
 from lifecycle.remedies.models import FixComment, Remedy, RemedyPass, TeamFix
+from lifecycle.retention.models import RetentionEntry, RetentionPlan, RetentionRules
 from lifecycle.runtime.models import RuntimeEvent
 from lifecycle.sbom.models import (
     ContentCheck,
@@ -149,6 +150,9 @@ __all__ = [
     "Repository",
     "RepositoryImage",
     "RepositoryUserPermission",
+    "RetentionEntry",
+    "RetentionPlan",
+    "RetentionRules",
     "RoleGrant",
     "RunningContainer",
     "RunningImage",

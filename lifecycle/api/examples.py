@@ -191,6 +191,10 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         None,
     ),
     ("post", "/api/v1/due-dates/what-if/"): ({"rows": [{"severity": "high", "days": 30}]}, None),
+    ("put", "/api/v1/teams/{team}/retention/"): ({"keep_last": 10, "tags": ["v*"], "untagged_days": 7}, None),
+    ("put", "/api/v1/repositories/{repository}/retention/"): ({"keep_days": 90}, None),
+    ("post", "/api/v1/retention-plans/"): ({"team": "shop"}, None),
+    ("post", "/api/v1/retention-plans/{id}/restore/"): ({"digests": [_DIGEST]}, None),
     ("post", "/api/v1/pentest-runs/"): (
         {"digest": "sha256:" + "a" * 64, "report": "[]", "format": "nuclei", "scope": "full", "target": "https://shop.example"},
         None,

@@ -29,6 +29,7 @@ from lifecycle.rebuild.access import wave_for
 from lifecycle.rebuild.refusals import why_not_steer
 from lifecycle.remedies.access import share_for
 from lifecycle.remedies.access import why_not_manage as why_not_manage_fix
+from lifecycle.retention.access import plan_for, why_not_retain
 from lifecycle.trust.access import source_for
 from lifecycle.vex.access import decision_for, document_for, why_not
 
@@ -135,6 +136,11 @@ def _on_vex_document(verb: Verb | None) -> Check:
     return check
 
 
+def _on_retention(user: User, parameters: Parameters, body: Body) -> None:
+    plan = plan_for(user, int(parameters.get("pk", body.get("id", 0))))
+    refuse_if(why_not_retain(user, plan.team, plan.repository))
+
+
 def _on_quarantine(user: User, parameters: Parameters, body: Body) -> None:
     row = quarantine_for(user, int(parameters.get("pk", body.get("id", 0))))
     refuse_if(why_not_quarantine(user, row.image))
@@ -228,6 +234,9 @@ CHECKS: Final[Mapping[str, Check]] = {
     "fix-wake": _on_fix,
     "fix-comment": lambda user, parameters, body: share_for(user, str(parameters["key"]), str(body.get("team", ""))),
     "policy-what-if": _computed,
+    "retentionplan-list": _on_retention,
+    "retentionplan-confirm": _on_retention,
+    "retentionplan-restore": _on_retention,
     "quarantine-list": _on_quarantine,
     "quarantine-request-release": _on_quarantine,
     "quarantine-release": _on_quarantine,

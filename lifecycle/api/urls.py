@@ -50,6 +50,7 @@ from lifecycle.api.rebuild import (
 from lifecycle.api.registries import RegistryViewSet
 from lifecycle.api.registry import ImageViewSet, MetadataView, RepositoryViewSet
 from lifecycle.api.release_sets import ReleaseSetViewSet
+from lifecycle.api.retention import RetentionPlanViewSet, RetentionRulesView
 from lifecycle.api.running import ClusterReportsView, ClusterReportView, ImageRuntimeView, RunningViewSet
 from lifecycle.api.sboms import ImageSbomsView, ImageSbomView, ImageSbomWithdrawView, ScanView
 from lifecycle.api.schema import SchemaView
@@ -80,6 +81,7 @@ router.register("quarantines", QuarantineViewSet, basename="quarantine")
 router.register("signing-keys", SigningKeyViewSet, basename="signingkey")
 router.register("pentest-runs", PentestRunViewSet, basename="pentestrun")
 router.register("pentest-findings", PentestFindingViewSet, basename="pentestfinding")
+router.register("retention-plans", RetentionPlanViewSet, basename="retentionplan")
 router.register("waivers", WaiverViewSet, basename="waiver")
 router.register("vex/statements", VexStatementViewSet, basename="vexstatement")
 router.register("vex/documents", VexDocumentViewSet, basename="vexdocument")
@@ -99,6 +101,8 @@ urlpatterns = [
     path("repositories/<int:repository_id>/builder/", RepositoryBuilderView.as_view(), name="repository-builder"),
     path("repositories/<int:repository_id>/watches/", WatchesView.as_view(), name="repository-watches"),
     path("repositories/<int:repository_id>/watches/<int:watch_id>/", WatchView.as_view(), name="repository-watch"),
+    path("repositories/<int:repository>/retention/", RetentionRulesView.as_view(), name="repository-retention"),
+    path("teams/<slug:team>/retention/", RetentionRulesView.as_view(), name="team-retention"),
     path("images/<str:digest>/lineage/", LineageView.as_view(), name="image-lineage"),
     path("images/<str:digest>/signatures/", ImageSignaturesView.as_view(), name="image-signatures"),
     path("images/<str:digest>/pentests/", ImagePentestsView.as_view(), name="image-pentests"),

@@ -102,6 +102,12 @@ from lifecycle.audit.details_of_promotion import (
     WaiverDetails,
     WindowDetails,
 )
+from lifecycle.audit.details_of_retention import (
+    RetentionFinished,
+    RetentionPlanned,
+    RetentionRestored,
+    RetentionRulesChanged,
+)
 
 
 class Action(StrEnum):
@@ -314,6 +320,14 @@ class Action(StrEnum):
     REPOSITORY_DESCRIBED = "repository.described", "The description of a repository was changed."
     REPOSITORY_MOVED = "repository.moved", "A repository was moved to another team."
     REPOSITORY_TAGS_PROTECTED = "repository.tags_protected", "The protected tag patterns of a repository were changed."
+    RETENTION_CONFIRMED = "retention.confirmed", "A retention plan was confirmed. Its images are deleted by a job."
+    RETENTION_FINISHED = "retention.finished", "The images of a retention plan were deleted, or kept after all."
+    RETENTION_PLANNED = (
+        "retention.planned",
+        "A retention plan was made that accepts clusters which never reported what they run.",
+    )
+    RETENTION_RESTORED = "retention.restored", "A person asked to put back images that a retention plan deleted."
+    RETENTION_RULES_CHANGED = "retention.rules_changed", "What a team or repository keeps was changed."
     ROBOT_CREATED = "robot.created", "A robot account was created."
     ROBOT_RETIRED = "robot.retired", "A robot account was retired."
     ROBOT_TAKEN_OVER = "robot.taken_over", "A person became responsible for a robot; its rights are bounded by theirs."
@@ -471,6 +485,11 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.REPOSITORY_DESCRIBED: RepositoryDescribed,
     Action.REPOSITORY_MOVED: RepositoryMoved,
     Action.REPOSITORY_TAGS_PROTECTED: TagsProtected,
+    Action.RETENTION_CONFIRMED: RetentionPlanned,
+    Action.RETENTION_FINISHED: RetentionFinished,
+    Action.RETENTION_PLANNED: RetentionPlanned,
+    Action.RETENTION_RESTORED: RetentionRestored,
+    Action.RETENTION_RULES_CHANGED: RetentionRulesChanged,
     Action.ROBOT_CREATED: UserDetails,
     Action.ROBOT_RETIRED: UserDetails,
     Action.ROBOT_TAKEN_OVER: RobotTakenOver,

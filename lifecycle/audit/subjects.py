@@ -24,6 +24,7 @@ NUMBERED: Final = {
     "pentestfinding": "PT-",
     "pentestrun": "PTR-",
     "privateadvisory": "PA-",
+    "retentionplan": "RP-",
 }
 _KINDS: Final = {prefix.rstrip("-").lower(): kind for kind, prefix in NUMBERED.items()}
 _NUMBER: Final = re.compile(r"#?([A-Za-z]{1,40})[-# ]([0-9]{1,18})")

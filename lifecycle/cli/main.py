@@ -44,6 +44,7 @@ from lifecycle.cli import (
     quarantine,
     registries,
     releases,
+    retention,
     runtime,
     sboms,
     scan,
@@ -191,6 +192,7 @@ def parser() -> argparse.ArgumentParser:
     notices.add_areas(areas, shared, limited)
     registries.add_to(areas, shared, limited)
     quarantine.add_area(areas, shared, limited)
+    retention.add_area(areas, shared, limited)
     alerts.add_area(areas, shared, limited)
     runtime.add_area(areas, shared, limited)
     advisories.add_area(areas, limited)

@@ -21,6 +21,7 @@ from lifecycle.pages.quarantine import urls as quarantine
 from lifecycle.pages.rebuild import urls as rebuild
 from lifecycle.pages.registry import urls as registry
 from lifecycle.pages.remedies import urls as remedies
+from lifecycle.pages.retention import urls as retention
 from lifecycle.pages.runtime import urls as runtime
 from lifecycle.pages.search import urls as search
 from lifecycle.pages.trends import urls as trends
@@ -36,6 +37,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *policies.urlpatterns,
     *quarantine.urlpatterns,
     *clusters.urlpatterns,
+    *retention.urlpatterns,
     *runtime.urlpatterns,
     *vex.urlpatterns,
     *pentests.urlpatterns,

@@ -27,6 +27,7 @@ from lifecycle.quarantine.models import Quarantine, QuarantineExemption
 from lifecycle.rebuild.models import RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import IndexEntry, Metadata, Registry, Repository
 from lifecycle.remedies.models import FixComment, Remedy, TeamFix
+from lifecycle.retention.models import RetentionEntry, RetentionPlan
 from lifecycle.sbom.models import PackageList, Sbom
 from lifecycle.trends.models import TrendFact
 from lifecycle.trust.models import Signature, SigningKey, TrustedSigner, TrustedSource
@@ -35,6 +36,7 @@ from tests.factories.pentests import pentest_finding
 from tests.factories.policies import rule
 from tests.factories.policies import save as save_rules
 from tests.factories.policies import waiver as ask_waiver
+from tests.factories.retention import deleted_plan
 from tests.factories.vexing import bring_document
 from tests.factories.vexing import decision as ask_decision
 
@@ -109,6 +111,10 @@ def add_images(world: World, number: int) -> None:
         sent_by=world.asker, kept_at=clock.now(), repository=first, object_digest=dock.sha(f"object {number}"),
     )  # fmt: skip
     pentest_finding(first, images[subject], by=world.asker, rule=f"rule-{number}")
+    plan = deleted_plan(world.team, derived, where, by=world.asker)
+    first_plan = RetentionPlan.objects.earliest("pk")
+    if plan != first_plan:
+        RetentionEntry.objects.filter(plan=plan).update(plan=first_plan)
     QuarantineExemption.objects.create(
         quarantine=Quarantine.objects.earliest("pk"), image=derived, reason="fine", created_by=world.reader
     )

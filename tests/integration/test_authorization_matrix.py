@@ -44,6 +44,7 @@ from lifecycle.quarantine.models import Quarantine
 from lifecycle.rebuild.models import BuilderPermit, RebuildJob, RebuildWave, Recipe, UpstreamWatch
 from lifecycle.registry.models import Metadata, Registry
 from lifecycle.remedies.models import Remedy
+from lifecycle.retention.models import RetentionPlan
 from lifecycle.sbom.models import PackageList, Sbom
 from lifecycle.trust.models import SigningKey, TrustedSource
 from lifecycle.vex.models import VexDocument, VexStatement
@@ -54,6 +55,7 @@ from tests.factories.people import robot as new_robot
 from tests.factories.policies import rule
 from tests.factories.policies import save as save_rules
 from tests.factories.policies import waiver as ask_waiver
+from tests.factories.retention import deleted_plan, waiting_plan
 from tests.factories.shop import make_dock, make_request
 from tests.factories.vexing import bring_document
 from tests.factories.vexing import decision as ask_decision
@@ -176,6 +178,7 @@ def make_estate(dock):
     rows.push(dock.repository, bad, "bad")
     rows.push(dock.repository, on_bad, "on-bad")
     pentest_finding(dock.repository, dock.image, by=dock.owner)
+    deleted_plan(dock.team, bad, dock.repository, by=dock.owner)
     Quarantine.objects.create(image=bad, team=dock.team, reason="bad", created_by=dock.approver)
     Remedy.objects.create(
         repository=dock.repository,
@@ -281,6 +284,7 @@ def address(pattern, dock, request_):
         "report": "r-1",
         "pentest": PentestFinding.objects.values_list("pk", flat=True).first(),
         "pentest_run": PentestRun.objects.values_list("pk", flat=True).first(),
+        "retention_plan": RetentionPlan.objects.values_list("pk", flat=True).first(),
         "quarantine": Quarantine.objects.values_list("pk", flat=True).first(),
         "vex_statement": VexStatement.objects.filter(document=None).values_list("pk", flat=True).first(),
         "private_advisory": PrivateAdvisory.objects.values_list("pk", flat=True).first(),
@@ -448,6 +452,8 @@ def prepared(call, dock, request_):
         RebuildJob.objects.update(**ended)
     if "{asked_pentest}" in call:
         PentestFinding.objects.update(asked_by=dock.approver, asked_until=clock.now() + timedelta(days=1))
+    if "{waiting_retention_plan}" in call:
+        waiting_plan(dock.repository, rows.image("loose"), by=dock.owner)
     if "{asked_quarantine}" in call:
         Quarantine.objects.update(state="release_requested", release_requested_by=dock.approver)
     if "{waiting_job}" in call:
@@ -478,7 +484,7 @@ def prepared(call, dock, request_):
 
 def version(where):
     """Return the headers of a change to what two people may edit."""
-    if "/external-checks/" in where or "/clusters/" in where:
+    if "/external-checks/" in where or "/clusters/" in where or where.endswith("/retention/"):
         return {"If-Match": "*"}
     if where.endswith("/due-dates/"):
         return {"If-Match": '"due-dates.0"'}

@@ -34,6 +34,7 @@ from lifecycle.promotion.models import PromotionRequest, ReleaseSet
 from lifecycle.quarantine.models import Quarantine
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.registry.models import Repository
+from lifecycle.retention.models import RetentionPlan
 from lifecycle.trust.models import TrustedSource
 from lifecycle.vex.models import VexDocument, VexStatement
 from tests import sharing
@@ -101,6 +102,11 @@ LISTS: Final[dict[str, int]] = {
     "pentests/": 12,
     "pentests/runs/": 12,
     "quarantines/": 12,
+    "retention/": 14,
+    "retention/{retention_plan}/": 20,
+    "api/v1/retention-plans/": 8,
+    "api/v1/retention-plans/{retention_plan}/": 12,
+    "api/v1/retention-plans/{retention_plan}/digests/": 12,
     "alerts/": 14,
     "alerts/{alert}/": 22,
     "api/v1/alerts/": 8,
@@ -251,6 +257,10 @@ NO_LISTS: Final = {
     "api/v1/clusters/{cluster}/",
     "api/v1/clusters/{cluster}/reports/{report}/",
     "pentests/{pentest}/",
+    "retention/teams/{team}/",
+    "retention/repositories/{repository}/",
+    "api/v1/teams/{team}/retention/",
+    "api/v1/repositories/{repository}/retention/",
     "pentests/runs/{pentest_run}/",
     "quarantines/new/",
     "due-dates/",
@@ -344,6 +354,7 @@ def address(pattern: str) -> str:
         "cluster": "cluster-0",
         "pentest": PentestFinding.objects.earliest("pk").pk,
         "pentest_run": PentestRun.objects.earliest("pk").pk,
+        "retention_plan": RetentionPlan.objects.earliest("pk").pk,
         "quarantine": Quarantine.objects.earliest("pk").pk,
         "vex_statement": VexStatement.objects.filter(document=None).earliest("pk").pk,
         "private_advisory": PrivateAdvisory.objects.earliest("pk").pk,

@@ -14,6 +14,7 @@ from lifecycle.audit import details_of_access as of_access
 from lifecycle.audit import details_of_clusters as of_clusters
 from lifecycle.audit import details_of_images as of_images
 from lifecycle.audit import details_of_promotion as of_promotion
+from lifecycle.audit import details_of_retention as of_retention
 from lifecycle.audit.actions import DETAILS_OF, Action
 from lifecycle.audit.details import Details
 
@@ -21,11 +22,27 @@ ROOT = Path(__file__).parents[3]
 SOURCES = [path for folder in ("accounts", "lifecycle") for path in sorted((ROOT / folder).rglob("*.py"))]
 AUDIT_TESTS = sorted((ROOT / "tests" / "integration" / "audit").rglob("*.py"))
 # All that the modules of details define, by name.
-DEFINED = {**vars(details), **vars(of_access), **vars(of_clusters), **vars(of_images), **vars(of_promotion)}
+DEFINED = {
+    **vars(details), **vars(of_access), **vars(of_clusters), **vars(of_images), **vars(of_promotion),
+    **vars(of_retention),
+}  # fmt: skip
 BEFORE = of_access.RoleContent("Crew", ("image.view",))
 AFTER = of_access.RoleContent("Crew", ("image.scan", "image.view"))
 # These keys are stored permanently: renaming a field changes what exports and the API return.
 STORED = [
+    (
+        of_retention.RetentionRulesChanged({}, {"keep_last": "3"}),
+        {"before": {}, "after": {"keep_last": "3"}},
+    ),
+    (
+        of_retention.RetentionPlanned("RP-1", 2, 3, True),
+        {"plan": "RP-1", "delete": 2, "keep": 3, "accept_unknown_runtime": True},
+    ),
+    (of_retention.RetentionFinished("RP-1", 2, 1), {"plan": "RP-1", "deleted": 2, "kept": 1}),
+    (
+        of_retention.RetentionRestored("RP-1", 1, ("sha256:ab",)),
+        {"plan": "RP-1", "count": 1, "digests": ["sha256:ab"]},
+    ),
     (
         of_promotion.QuarantineDetails("sha256:ab", True, "INC-7"),
         {"digest": "sha256:ab", "descendants": True, "incident": "INC-7"},
