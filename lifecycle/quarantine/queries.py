@@ -127,11 +127,20 @@ def covered_ids(row: Quarantine) -> dict[int, bool]:
 
 def _images_near(row: Quarantine, limit: int | None) -> list[int]:
     """Return the image, its platforms, up to `limit` images built on them, the nearest first, and indexes of these."""
-    own = [row.image_id, *IndexEntry.objects.filter(index=row.image_id).values_list("child_id", flat=True)]
+    own = _with_entries([row.image_id], "index", "child_id")
     below = Ancestry.objects.filter(ancestor__in=own).order_by("depth", "descendant_id")
     ids = list(dict.fromkeys([*own, *below.values_list("descendant_id", flat=True)[:limit]]))
-    around = IndexEntry.objects.filter(child__in=ids).order_by("index_id").values_list("index_id", flat=True)
-    return list(dict.fromkeys([*ids, *around]))
+    return _with_entries(ids, "child", "index_id")
+
+
+def _with_entries(ids: list[int], start: str, end: str) -> list[int]:
+    """Return images with what their index entries reach, level by level: indexes can contain indexes."""
+    found, level = dict.fromkeys(ids), ids
+    while level:
+        rows = IndexEntry.objects.filter(**{f"{start}__in": level}).order_by(end).values_list(end, flat=True)
+        level = [pk for pk in dict.fromkeys(rows) if pk not in found]
+        found |= dict.fromkeys(level)
+    return list(found)
 
 
 def covered_images(row: Quarantine, actor: User, *, limit: int) -> list[tuple[Image, list[str]]]:

@@ -23,7 +23,7 @@ from lifecycle.promotion.models import PromotionRequest
 from lifecycle.promotion.rollback import request_rollback
 from lifecycle.quarantine import services
 from lifecycle.quarantine.models import Quarantine
-from lifecycle.quarantine.queries import covers_of, quarantines_visible_to
+from lifecycle.quarantine.queries import covered_ids, covers_of, quarantines_visible_to
 from lifecycle.quarantine.types import Quarantined, SecondPersonNeeded
 from lifecycle.rebuild import planning
 from lifecycle.rebuild import services as rebuilds
@@ -90,6 +90,22 @@ def test_quarantine_of_an_index_covers_its_platforms_and_what_is_built_on_them(d
     rows.push(dock.repository, index, "all")
     block(index, guard)
     assert covered(index, one, other, app) == [True, True, True, True]
+
+
+def test_covered_images_are_found_through_indexes_in_indexes(dock, guard):
+    inner_child, app = rows.image("inner child"), rows.image("app on it")
+    inner, around = rows.index("inner"), rows.index("around the app")
+    IndexEntry.objects.create(index=inner, child=inner_child, position=0, platform="linux/amd64")
+    outer, outermost = rows.index("outer"), rows.index("outermost")
+    IndexEntry.objects.create(index=outer, child=inner, position=0)
+    IndexEntry.objects.create(index=around, child=app, position=0, platform="linux/amd64")
+    IndexEntry.objects.create(index=outermost, child=around, position=0)
+    rows.derive(inner_child, app)
+    rows.push(dock.repository, outer, "outer")
+    row = block(outer, guard)
+    wanted = {image.pk for image in (outer, inner, inner_child, app, around, outermost)}
+    assert covered(outer, inner, inner_child, app, around, outermost) == [True] * 6
+    assert set(covered_ids(row)) == wanted  # admission reads this list
 
 
 def test_quarantine_needs_the_verb_a_reason_and_a_visible_image(dock, guard):
