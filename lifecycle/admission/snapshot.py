@@ -59,7 +59,7 @@ class ClusterEntry:
     unbound: str
     subjects: frozenset[str]
     stale_after_s: int
-    bindings: tuple[BindingEntry, ...]  # the longest pattern first
+    bindings: tuple[BindingEntry, ...]  # the most exact pattern first
 
     def binding_for(self, namespace: str) -> BindingEntry | None:
         """Return the binding that counts for a namespace, None without one."""

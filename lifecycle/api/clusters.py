@@ -82,7 +82,9 @@ class ClusterBody(ClusterChangeBody):
 class BindingSerializer(serializers.Serializer[NamespaceBinding]):
     """The environment whose images may run in the namespaces that a pattern matches."""
 
-    pattern = serializers.CharField(help_text="Name of a namespace; `*` stands for any characters, the longest counts")
+    pattern = serializers.CharField(
+        help_text="Name of a namespace; `*` stands for any characters, the most exact counts"
+    )
     environment = serializers.SerializerMethodField(help_text="`TEAM/ENVIRONMENT`")
     mode = serializers.SerializerMethodField(help_text="Mode here; null: that of the cluster")
     allowed_hosts = serializers.ListField(
@@ -97,7 +99,7 @@ class BindingSerializer(serializers.Serializer[NamespaceBinding]):
 
 
 class BindingsSerializer(serializers.Serializer[Any]):
-    bindings = BindingSerializer(many=True, help_text="The longest pattern first")
+    bindings = BindingSerializer(many=True, help_text="The most exact pattern first")
 
 
 class BindingBody(StrictSerializer):

@@ -82,7 +82,7 @@ class Cluster(models.Model):
 
 
 class NamespaceBinding(models.Model):
-    """The environment whose images may run in the namespaces that a pattern matches. The longest pattern wins."""
+    """The environment whose images may run in the namespaces that a pattern matches. The most exact pattern wins."""
 
     cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="bindings")
     pattern = models.CharField(max_length=253, validators=[NAMESPACE_PATTERN])

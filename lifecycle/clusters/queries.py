@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from django.db.models import Q, QuerySet
-from django.db.models.functions import Length
+from django.db.models import Q, QuerySet, Value
+from django.db.models.functions import Least, Length, Replace
 
 from accounts.models import User
 from lifecycle.authority.queries import teams_visible_to
@@ -21,12 +21,17 @@ def clusters_visible_to(actor: User) -> QuerySet[Cluster]:
 
 
 def bindings_of(cluster: Cluster) -> QuerySet[NamespaceBinding]:
-    """Return the bindings of a cluster with their environments, the longest pattern first."""
-    return cluster.bindings.select_related("environment__team").order_by(Length("pattern").desc(), "pattern")
+    """Return the bindings of a cluster with their environments, the most exact pattern first.
+
+    That is one without `*`, then the one with the most other characters: stars say nothing about a namespace.
+    """
+    said = Length(Replace("pattern", Value("*"), Value("")))
+    has_stars = Least(Length("pattern") - said, Value(1))
+    return cluster.bindings.select_related("environment__team").order_by(has_stars, said.desc(), "pattern")
 
 
 def binding_for(bindings: Iterable[NamespaceBinding], namespace: str) -> NamespaceBinding | None:
-    """Return which of `bindings`, the longest pattern first, counts for a namespace; None without one."""
+    """Return which of `bindings`, the most exact pattern first, counts for a namespace; None without one."""
     return next((row for row in bindings if matches(row.pattern, namespace)), None)
 
 

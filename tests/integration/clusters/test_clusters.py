@@ -109,6 +109,16 @@ def test_longest_pattern_counts_for_a_namespace(dock, owner, cluster):
     assert contents_of(dock.dev) == ["namespaces of clusters bound to it"]
 
 
+def test_stars_make_no_pattern_longer(dock, owner, cluster):
+    patterns = ["*" * 10, "pay*", "payments", "*-payments-*", "p******s"]
+    services.set_bindings("north", [BindingWish(pattern, "dev") for pattern in patterns], actor=owner)
+    bindings = list(bindings_of(cluster))
+    found = {name: binding_for(bindings, name).pattern for name in ("payments", "paying", "x-payments-y", "ps", "web")}
+    assert found == {
+        "payments": "payments", "paying": "pay*", "x-payments-y": "*-payments-*", "ps": "p******s", "web": "*" * 10,
+    }  # fmt: skip
+
+
 def test_bindings_in_the_api(dock, owner, cluster):
     client = client_of(owner)
     body = {"bindings": [{"pattern": "prod", "environment": "staging", "mode": None, "allowed_hosts": []}]}
