@@ -176,6 +176,7 @@ FIELDS: Final[dict[str, str]] = {
     "released_at": "When it was lifted; null until then",
     "released_by": "Second person who lifted it; null until then",
     "remaining_count": "Number of open findings that remain",
+    "removed_at": "When it was deleted there; null until then",
     "repositories": "Names of repositories, or their pattern in a grant: `*` stands for any characters",
     "repository": "Name of the repository, for example `shop/api`",
     "repository_id": "Number of the repository",
@@ -184,6 +185,7 @@ FIELDS: Final[dict[str, str]] = {
     "required_approvals": "Approvals that a promotion to this environment needs",
     "resolved_at": "When the thread was resolved; null until then",
     "resolved_by": "User who resolved the thread; null until then",
+    "restored_at": "When it was put back; null until then",
     "results": "The rows of this page",
     "retired_at": "When it was retired; null while it counts",
     "revision": "Number of the revision, from 1",
@@ -248,6 +250,7 @@ FIELDS: Final[dict[str, str]] = {
     "voter": "Name of the voter",
     "waiting": "What a ready request waits for; empty if nothing",
     "who": "Users who can meet the requirement",
+    "withdraw": "Whether pulls are stopped too: it leaves the managed registry",
     "would_fix": "Advisories that the plan expects to fix; null if not known",
 }
 

@@ -183,7 +183,7 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         None,
     ),
     ("post", "/api/v1/quarantines/"): (
-        {"digest": _DIGEST, "reason": "Contains a backdoor.", "incident": "INC-7", "descendants": True},
+        {"digest": _DIGEST, "reason": "Contains a backdoor.", "incident": "INC-7", "withdraw": False},
         None,
     ),
     ("put", "/api/v1/due-dates/"): (

@@ -14,11 +14,10 @@ from rest_framework.response import Response
 from lifecycle.api.caller import caller
 from lifecycle.api.flat import FlatListMixin
 from lifecycle.api.serializing import StrictSerializer
-from lifecycle.core.errors import Malformed
 from lifecycle.quarantine import services
 from lifecycle.quarantine.access import quarantine_for
-from lifecycle.quarantine.models import Quarantine, QuarantineExemption
-from lifecycle.quarantine.queries import covered_images, exemptions_of, quarantines_visible_to
+from lifecycle.quarantine.models import Quarantine, QuarantineExemption, Withdrawal
+from lifecycle.quarantine.queries import covered_images, exemptions_of, quarantines_visible_to, withdrawals_of
 
 _IMAGES_MAX = 500
 
@@ -37,8 +36,9 @@ class QuarantineSerializer(serializers.ModelSerializer[Quarantine]):
     class Meta:
         model = Quarantine
         fields = (
-            "id", "digest", "state", "reason", "incident", "descendants", "team", "created_by", "created_at",
-            "release_requested_by", "release_requested_at", "release_reason", "released_by", "released_at",
+            "id", "digest", "state", "reason", "incident", "descendants", "withdraw", "team", "created_by",
+            "created_at", "release_requested_by", "release_requested_at", "release_reason", "released_by",
+            "released_at",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -51,7 +51,7 @@ class QuarantineBody(StrictSerializer):
     )
     descendants = serializers.BooleanField(default=True, help_text="Cover images built on it too, now and later")
     withdraw = serializers.BooleanField(
-        default=False, help_text="Only false: withdrawing an image from the registry is not available yet."
+        default=False, help_text="Stop pulls too: take the image out of all repositories of the managed registry"
     )
 
 
@@ -91,8 +91,27 @@ class CoveredImagesSerializer(serializers.Serializer[Any]):
     results = CoveredImageSerializer(many=True, help_text=f"At most {_IMAGES_MAX}, the nearest first")
 
 
+class WithdrawalSerializer(serializers.ModelSerializer[Withdrawal]):
+    """What became of a withdrawn image in one repository."""
+
+    repository = serializers.CharField(source="repository.name", read_only=True)
+    digest = serializers.CharField(source="image.digest", read_only=True)
+    tags = serializers.ListField(
+        child=serializers.CharField(), read_only=True, help_text="Those it had when the quarantine began"
+    )
+
+    class Meta:
+        model = Withdrawal
+        fields = ("repository", "digest", "tags", "state", "problem", "removed_at", "restored_at")
+        read_only_fields = fields
+
+
+class WithdrawalListSerializer(serializers.Serializer[Any]):
+    results = WithdrawalSerializer(many=True, help_text=f"In repositories that you can see. At most {_IMAGES_MAX}")
+
+
 class QuarantineViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Quarantine]):
-    """Quarantines of images you can see. They stop promotions and rebuilds. They do not stop pulls."""
+    """Quarantines of images you can see. They stop promotions and rebuilds; pulls only with `withdraw`."""
 
     queryset = Quarantine.objects.none()  # only for the schema; get_queryset returns the rows
     serializer_class = QuarantineSerializer
@@ -118,12 +137,10 @@ class QuarantineViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.Gener
 
     @extend_schema(request=QuarantineBody, responses={201: QuarantineSerializer})
     def create(self, request: Request) -> Response:
-        """Quarantine a digest (image.quarantine). It counts in all teams at once. Pulls are not stopped."""
+        """Quarantine a digest (image.quarantine). It counts in all teams at once. A job stops pulls with `withdraw`."""
         body = QuarantineBody(data=request.data)
         body.is_valid(raise_exception=True)
         values: dict[str, Any] = body.validated_data
-        if values.pop("withdraw"):
-            raise Malformed("Withdrawing an image from the registry is not available yet. A quarantine stops no pull.")
         made = services.quarantine(values.pop("digest"), actor=caller(request), **values)
         return self._answer(made, status=201)
 
@@ -171,6 +188,14 @@ class QuarantineViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.Gener
         user = caller(request)
         rows = covered_images(quarantine_for(user, int(pk)), user, limit=_IMAGES_MAX)
         return Response({"results": [{"digest": image.digest, "repositories": names} for image, names in rows]})
+
+    @extend_schema(responses=WithdrawalListSerializer)
+    @action(detail=True, methods=["get"])
+    def withdrawals(self, request: Request, pk: str) -> Response:
+        """List the repositories that you can see from which the image was withdrawn."""
+        user = caller(request)
+        rows = withdrawals_of(quarantine_for(user, int(pk)), user)[:_IMAGES_MAX]
+        return Response(WithdrawalListSerializer({"results": rows}).data)
 
 
 def _reason(request: Request) -> str:

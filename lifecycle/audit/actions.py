@@ -101,6 +101,7 @@ from lifecycle.audit.details_of_promotion import (
     VoteWithdrawn,
     WaiverDetails,
     WindowDetails,
+    WithdrawalDetails,
 )
 from lifecycle.audit.details_of_retention import (
     RetentionFinished,
@@ -303,7 +304,10 @@ class Action(StrEnum):
         "A person took back their own approval of, or objection to, a release set.",
     )
     RELEASE_SET_WITHDRAWN = "release_set.withdrawn", "A release set was withdrawn, with all its members."
+    QUARANTINE_COPY_REMOVED = "quarantine.copy_removed", "A withdrawn image was deleted from a repository."
+    QUARANTINE_COPY_RESTORED = "quarantine.copy_restored", "An image was put back into a repository after a quarantine."
     QUARANTINE_EXEMPTED = "quarantine.exempted", "A second person exempted an image from the quarantine of its base."
+    QUARANTINE_PUSH_UNDONE = "quarantine.push_undone", "A push of a withdrawn image was undone."
     QUARANTINE_RELEASED = "quarantine.released", "A second person lifted a quarantine."
     QUARANTINE_RELEASE_REFUSED = "quarantine.release_refused", "A request to lift a quarantine was refused."
     QUARANTINE_RELEASE_REQUESTED = "quarantine.release_requested", "A person asked to lift a quarantine."
@@ -474,6 +478,9 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.PENTEST_DISMISSED: PentestDecided,
     Action.PENTEST_RETEST: PentestDecided,
     Action.PENTEST_SENT: PentestSent,
+    Action.QUARANTINE_COPY_REMOVED: WithdrawalDetails,
+    Action.QUARANTINE_COPY_RESTORED: WithdrawalDetails,
+    Action.QUARANTINE_PUSH_UNDONE: WithdrawalDetails,
     Action.QUARANTINE_EXEMPTED: QuarantineDetails,
     Action.QUARANTINE_RELEASED: QuarantineDetails,
     Action.QUARANTINE_RELEASE_REFUSED: QuarantineDetails,

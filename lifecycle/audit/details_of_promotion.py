@@ -46,6 +46,14 @@ class QuarantineDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class WithdrawalDetails(Details):
+    """An image that a quarantine withdraws, and its tags in the repository: those removed, undone, or put back."""
+
+    digest: str
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EnvironmentCreated(Details):
     """The repository prefix of a new environment, the number of approvals it requires, and its registry."""
 

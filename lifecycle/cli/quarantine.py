@@ -33,11 +33,12 @@ def add_area(areas: Any, shared: argparse.ArgumentParser, limited: argparse.Argu
     area = areas.add_parser("quarantine", help="stop promotions of an image and of what is built on it").add_subparsers(
         required=True, metavar="COMMAND"
     )
-    create = area.add_parser("create", parents=[shared], help="quarantine a digest; it does not stop pulls")
+    create = area.add_parser("create", parents=[shared], help="quarantine a digest")
     create.add_argument("image", metavar="IMAGE", help="REPOSITORY:TAG or sha256:...")
     create.add_argument("--reason", required=True, help="everybody who is stopped reads it")
     create.add_argument("--incident", default="", help="a ticket or a link")
     create.add_argument("--only-image", action="store_true", help="do not cover images built on it")
+    create.add_argument("--withdraw", action="store_true", help="stop pulls too: take it out of the registry")
     create.set_defaults(run=create_quarantine)
     listing = area.add_parser("list", parents=[limited], help="list the quarantines you can see, newest first")
     listing.add_argument("--state", help="only in this state: active, release_requested or released")
@@ -67,6 +68,7 @@ def create_quarantine(options: argparse.Namespace, api: Api) -> None:
         "reason": options.reason,
         "incident": options.incident,
         "descendants": not options.only_image,
+        "withdraw": options.withdraw,
     }
     print_fields(api.post("quarantines/", body), options)
 
@@ -80,11 +82,14 @@ def show_quarantine(options: argparse.Namespace, api: Api) -> None:
     number = _number(options)
     document = api.get(f"quarantines/{number}/")
     document["images"] = api.get(f"quarantines/{number}/images/")["results"]
+    document["withdrawals"] = api.get(f"quarantines/{number}/withdrawals/")["results"] if document["withdraw"] else []
     if options.json:
         print(json.dumps(document))
         return
-    images = document.pop("images")
+    images, withdrawals = document.pop("images"), document.pop("withdrawals")
     print_fields(document, options)
+    for item in withdrawals:
+        print(tables.plain(f"{item['state']}  {item['repository']}@{item['digest']}  {', '.join(item['tags'])}"))
     for image in images:
         print(tables.plain(f"{image['digest']}  {', '.join(image['repositories'])}"))
 

@@ -50,10 +50,18 @@ def describe_repository(repository_id: int, description: str, *, actor: User) ->
     return repository
 
 
-def why_not_delete(actor: User, repository: Repository, image: Image) -> Reason | None:
-    """Return why `actor` cannot delete an image from `repository` now, None when they can."""
+def _why_not_by_hand(repository: Repository) -> Reason | None:
     if repository.environment_id is not None:
         return Reason("Only promotions change an environment. Promote another image instead.", Malformed)
+    if repository.is_vault:
+        return Reason("The image is withdrawn. It leaves this repository when its quarantine is lifted.", Malformed)
+    return None
+
+
+def why_not_delete(actor: User, repository: Repository, image: Image) -> Reason | None:
+    """Return why `actor` cannot delete an image from `repository` now, None when they can."""
+    if reason := _why_not_by_hand(repository):
+        return reason
     decision = may(actor, Verb.IMAGE_DELETE, repository=repository)
     if not decision:
         return Reason(decision.reason)
@@ -72,8 +80,8 @@ def why_not_delete(actor: User, repository: Repository, image: Image) -> Reason 
 def why_not_delete_tag(actor: User, tag: Tag) -> Reason | None:
     """Return why `actor` cannot delete a tag now, None when they can. Its image stays."""
     repository = tag.repository
-    if repository.environment_id is not None:
-        return Reason("Only promotions change an environment. Promote another image instead.", Malformed)
+    if reason := _why_not_by_hand(repository):
+        return reason
     decision = may(actor, Verb.IMAGE_DELETE, repository=repository)
     if decision and is_protected(tag):
         decision = may(actor, Verb.IMAGE_AMEND, repository=repository)

@@ -13,6 +13,7 @@ from accounts.models import Team, User
 from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit.actions import Action
+from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.identity import counted_voters
 from lifecycle.authority.queries import people_who
 from lifecycle.environments.models import Environment
@@ -35,6 +36,9 @@ LIFT_ASKED: Final = register(
 )
 LIFTED: Final = register(
     Topic("quarantine.lifted", "Lifted", "A quarantine of your images was lifted, or your request to lift one refused.")
+)
+PUSH_UNDONE: Final = register(
+    Topic("quarantine.push_undone", "Push undone", "Somebody pushed an image that a quarantine withdrew.")
 )
 # Whom a quarantine stops, and who can lift it. Not everybody who can see the image.
 _CONCERNED: Final = (
@@ -66,6 +70,9 @@ def tell_about_quarantine(event: AuditRecorded) -> None:
         payload = {"begins": begins}
         jobs.queue(TELL_QUARANTINE, subject_id=event.subject_id, actor=system_user(), payload=payload)
         return
+    if event.action == Action.QUARANTINE_PUSH_UNDONE:
+        _push_undone(_rows().get(pk=event.subject_id), event)
+        return
     if event.action in {Action.QUARANTINE_RELEASE_REQUESTED, Action.QUARANTINE_RELEASE_REFUSED}:
         row = _rows().get(pk=event.subject_id)
         settle(_thread(row), (LIFT_ASKED,))
@@ -88,6 +95,22 @@ def _lift_asked(row: Quarantine, event: AuditRecorded) -> None:
             _tell(LIFT_ASKED, row, f"{key_of(event)}-r{place.pk}", repository=place, people=people, actor=actor,
                   text=f"{actor} asks to lift the quarantine. It still blocks the image.{because(event)}")  # fmt: skip
         asked |= people
+
+
+def _push_undone(row: Quarantine, event: AuditRecorded) -> None:
+    """Tell who can quarantine there, and who pushed, once a day for each repository."""
+    done = AuditEvent.objects.get(pk=event.event_id)
+    places = Repository.objects.filter(registry__is_managed=True, name=done.repository)
+    place = places.select_related("team", "environment").first()
+    if place is None:
+        return
+    found = people_who(Verb.IMAGE_QUARANTINE, team=place.team, family=place.family, environment=place.environment)
+    pushed = RepositoryImage.objects.filter(repository=place, image__digest=done.digest, pushed_by__is_active=True)
+    people = set(found.values_list("pk", flat=True)) | set(pushed.values_list("pushed_by", flat=True))
+    covered = Covered(place, done.digest, 1, is_direct=True)
+    _tell(PUSH_UNDONE, row, f"{_thread(row)}-undone-r{place.pk}-{done.at:%Y-%m-%d}", repository=place, people=people,
+          actor=None, text=f"Somebody pushed this withdrawn image. It was deleted again. Reason: {row.reason}",
+          covered=covered)  # fmt: skip
 
 
 def _lift_refused(row: Quarantine, event: AuditRecorded) -> None:
@@ -198,7 +221,8 @@ def _thread(row: Quarantine) -> str:
 def _words(row: Quarantine, covered: Covered) -> str:
     what = "This image is" if covered.is_direct else "The image is built on an image that is"
     more = f" It covers {covered.count - 1} more here." if covered.count > 1 else ""
-    return f"{what} quarantined: nobody can promote it or build on it. Reason: {row.reason}{more}"
+    pulls = " It is withdrawn from the registry, so it cannot be pulled." if row.withdraw and covered.is_direct else ""
+    return f"{what} quarantined: nobody can promote it or build on it.{pulls} Reason: {row.reason}{more}"
 
 
 def _words_of_team(row: Quarantine, found: Sequence[Covered]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 
 from accounts.models import Team, User
-from lifecycle.registry.models import Image
+from lifecycle.registry.models import Image, Repository
 
 
 class Quarantine(models.Model):
@@ -33,6 +34,7 @@ class Quarantine(models.Model):
     reason = models.TextField()
     incident = models.CharField(max_length=300, blank=True)  # a ticket or a link
     descendants = models.BooleanField(default=True)
+    withdraw = models.BooleanField(default=False, db_default=False)  # stops pulls too: see withdrawing.py
     state = models.CharField(max_length=17, choices=State, default=State.ACTIVE)
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -88,3 +90,38 @@ class QuarantineExemption(models.Model):
 
     def __str__(self) -> str:
         return f"{self.image} of {self.quarantine}"
+
+
+class Withdrawal(models.Model):
+    """One image that a quarantine withdraws from one repository, with the tags it had when the quarantine began."""
+
+    class State(models.TextChoices):
+        PENDING = "pending"
+        COPIED = "copied"  # the vault has it; the repository perhaps not any more
+        REMOVED = "removed"
+        RESTORED = "restored"
+
+    NEXT: ClassVar[dict[str, frozenset[str]]] = {
+        "pending": frozenset({"copied", "removed", "restored"}),
+        "copied": frozenset({"removed", "restored"}),
+        "removed": frozenset({"restored"}),
+    }
+
+    quarantine = models.ForeignKey(Quarantine, on_delete=models.CASCADE, related_name="withdrawals", db_index=False)
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="+")
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="withdrawals")
+    tags: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=128), default=list)
+    state = models.CharField(max_length=8, choices=State, default=State.PENDING)
+    problem = models.CharField(max_length=300, blank=True, default="")
+    removed_at = models.DateTimeField(null=True)
+    restored_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("quarantine", "repository", "image"), name="withdrawal_once_per_repository_and_image"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.image} from {self.repository}"

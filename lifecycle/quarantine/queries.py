@@ -10,11 +10,11 @@ from django.db.models import QuerySet
 
 from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.authority.queries import images_visible_to, images_with_places
+from lifecycle.authority.queries import images_visible_to, images_with_places, repositories_visible_to
 from lifecycle.core.context import once_a_read
 from lifecycle.core.reasons import Reason
 from lifecycle.lineage.models import Ancestry
-from lifecycle.quarantine.models import Quarantine, QuarantineExemption
+from lifecycle.quarantine.models import Quarantine, QuarantineExemption, Withdrawal
 from lifecycle.quarantine.types import Cover, Quarantined
 from lifecycle.registry.models import Image, IndexEntry
 
@@ -23,7 +23,7 @@ from lifecycle.registry.models import Image, IndexEntry
 # anybody could write it, or leave it out. Without a live quarantine, `wanted` is empty and nothing else is read.
 COVERED_SQL: Final = """
 WITH RECURSIVE live AS (
-    SELECT id, image_id, descendants, reason FROM lifecycle_quarantine WHERE released_at IS NULL {only}
+    SELECT id, image_id, descendants, reason, withdraw FROM lifecycle_quarantine WHERE released_at IS NULL {only}
 ),
 wanted(id) AS (SELECT unnest(%(ids)s::bigint[]) WHERE EXISTS (SELECT FROM live)),
 below(root, id) AS (
@@ -47,7 +47,7 @@ exempt(quarantine_id, id) AS (
     UNION
     SELECT x.quarantine_id, e.child_id FROM exempt x JOIN lifecycle_indexentry e ON e.index_id = x.id
 )
-SELECT up.root, live.id, live.reason, bool_or(up.start = up.id)
+SELECT up.root, live.id, live.reason, bool_or(up.start = up.id), bool_or(up.start = up.id) AND live.withdraw
 FROM up
 JOIN source ON source.id = up.id
 JOIN live ON live.id = source.quarantine_id
@@ -55,7 +55,7 @@ WHERE (live.descendants OR up.start = up.id)
   AND NOT EXISTS (
       SELECT FROM exempt x WHERE x.quarantine_id = live.id AND x.id IN (up.root, up.start) AND up.start <> up.id
   )
-GROUP BY up.root, live.id, live.reason
+GROUP BY up.root, live.id, live.reason, live.withdraw
 ORDER BY up.root, bool_or(up.start = up.id) DESC, live.id
 """
 SCANNED_MAX: Final = 5000
@@ -73,8 +73,8 @@ def covers_of(image_ids: Collection[int], *, quarantine_id: int | None = None) -
     with connection.cursor() as cursor:
         sql = _ALL if quarantine_id is None else _ONE
         cursor.execute(sql, {"ids": sorted(set(image_ids)), "quarantine": quarantine_id})
-        for image_id, pk, reason, is_direct in cursor.fetchall():
-            found.setdefault(image_id, []).append(Cover(pk, reason, is_direct))
+        for image_id, *values in cursor.fetchall():
+            found.setdefault(image_id, []).append(Cover(*values))
     return found
 
 
@@ -109,6 +109,37 @@ def exemptions_of(row: Quarantine, actor: User) -> QuerySet[QuarantineExemption]
     """Return the exempt images of a quarantine that `actor` can see, the newest first."""
     rows = row.exemptions.select_related("image", "created_by").filter(image__in=images_visible_to(actor))
     return rows.order_by("-pk")
+
+
+def withdrawals_of(row: Quarantine, actor: User) -> QuerySet[Withdrawal]:
+    """Return from where a quarantine withdraws images, in repositories that `actor` can see, by name."""
+    rows = row.withdrawals.filter(repository__in=repositories_visible_to(actor))
+    return rows.select_related("repository__team", "image").order_by("repository__name", "image_id")
+
+
+def withdrawing_covers(image_ids: Collection[int]) -> dict[int, list[int]]:
+    """Return {image id: ids of the live quarantines that withdraw it}: it, its index or a platform of it."""
+    if not Quarantine.objects.filter(released_at=None, withdraw=True).exists():
+        return {}
+    found = {
+        pk: [cover.quarantine_id for cover in covers if cover.is_withdrawn]
+        for pk, covers in covers_of(image_ids).items()
+    }
+    return {pk: ids for pk, ids in found.items() if ids}
+
+
+def withdrawn_ids(image_id: int) -> set[int]:
+    """Return an image, its platforms, and the indexes around any of these. They cannot be pulled without each other."""
+    below = _closure({image_id}, "index", "child")
+    return _closure(below, "child", "index")
+
+
+def _closure(ids: set[int], start: str, end: str) -> set[int]:
+    found, new = set(ids), set(ids)
+    while new:
+        new = set(IndexEntry.objects.filter(**{f"{start}__in": new}).values_list(end, flat=True)) - found
+        found |= new
+    return found
 
 
 def covered_ids(row: Quarantine) -> dict[int, bool]:

@@ -26,6 +26,7 @@ from lifecycle.quarantine.access import (
 from lifecycle.quarantine.models import Quarantine, QuarantineExemption
 from lifecycle.quarantine.queries import covers_of
 from lifecycle.quarantine.types import SecondPersonNeeded
+from lifecycle.quarantine.withdrawing import begin_withdrawal, queue_withdrawal
 from lifecycle.registry.models import Image
 
 State = Quarantine.State
@@ -43,10 +44,19 @@ def hold_off() -> None:
 
 
 @transaction.atomic
-def quarantine(digest: str, *, actor: User, reason: str, incident: str = "", descendants: bool = True) -> Quarantine:
+def quarantine(
+    digest: str,
+    *,
+    actor: User,
+    reason: str,
+    incident: str = "",
+    descendants: bool = True,
+    withdraw: bool = False,
+) -> Quarantine:
     """Block an image, and with `descendants` all images built on it, now and later. Counts in all teams, at once.
 
-    Raises NotFound, NotPermitted, Malformed, or Conflict when the digest is quarantined already.
+    With `withdraw`, a job also takes the image itself, its platforms and the indexes around it out of all repositories
+    of the managed registry. Raises NotFound, NotPermitted, Malformed, or Conflict when it is quarantined already.
     """
     image = image_to_judge(actor, digest)
     refuse_if(why_not_quarantine(actor, image))
@@ -57,10 +67,12 @@ def quarantine(digest: str, *, actor: User, reason: str, incident: str = "", des
     place = place_of(actor, image)
     made = Quarantine.objects.create(
         image=image, team=place.team if place else None, reason=reason.strip(), incident=incident.strip(),
-        descendants=descendants, created_by=actor,
+        descendants=descendants, withdraw=withdraw, created_by=actor,
     )  # fmt: skip
     _record(Action.IMAGE_QUARANTINED, made, actor, reason=made.reason)
     events.publish(events.QuarantineChanged(made.pk, begins=True))
+    if withdraw:
+        begin_withdrawal(made)
     return made
 
 
@@ -162,6 +174,8 @@ def release(quarantine_id: int, *, actor: User, reason: str = "") -> Quarantine:
     events.publish(events.QuarantineChanged(row.pk, begins=False))  # while it still covers what it covered
     _move(row, State.RELEASED, released_by=actor, released_at=clock.now())
     _record(Action.QUARANTINE_RELEASED, row, actor, reason=reason.strip())
+    if row.withdraw:
+        queue_withdrawal(row, actor=actor)
     return row
 
 

@@ -27,6 +27,7 @@ class Cover:
     quarantine_id: int
     reason: str
     is_direct: bool  # the digest itself is quarantined, or it is the index or a platform of the digest
+    is_withdrawn: bool = False  # and only users with image.quarantine can pull it from the managed registry
 
     @property
     def name(self) -> str:

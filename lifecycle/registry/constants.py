@@ -12,4 +12,7 @@ OWN_TAGS: Final = ("rebuild-", "build-context-")
 
 # Types of artifacts that our own workers push, such as build contexts.
 OWN_ARTIFACTS: Final = "application/vnd.gravingdock."
+# The first part of the names of repositories with withdrawn images: no team and no environment can have it.
+VAULT_PREFIX: Final = "quarantine"
+
 HELM_CHART: Final = "application/vnd.cncf.helm.config.v1+json"

@@ -125,6 +125,11 @@ class Repository(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def is_vault(self) -> bool:
+        """Whether it holds withdrawn images of its family: only users with image.quarantine can pull from it."""
+        return self.environment_id is None and self.family != self.name
+
 
 class Image(models.Model):
     """One manifest, identified by its digest. Images are global, but users see them only through visible repositories.

@@ -21,13 +21,16 @@ _VERB_OF: Final[Mapping[str, Verb]] = {
     "delete": Verb.IMAGE_DELETE,
 }
 
+# A repository with withdrawn images: nobody pushes or deletes there but we.
+_VERB_OF_VAULT: Final[Mapping[str, Verb]] = {"pull": Verb.IMAGE_QUARANTINE}
+
 
 def allowed_actions(user: User, requested: Sequence[Scope]) -> dict[tuple[str, str], frozenset[str]]:
     """Return the allowed actions of `user` on each resource in `requested`, by (kind, name). Uses one query for all.
 
     The team of a repository that does not exist yet is the first part of its name. Below the target prefix of an
     environment, users who can see the family can pull. No one can push or delete there, because only approved
-    promotions add images. An inactive user is allowed nothing.
+    promotions add images. Withdrawn images are pulled with image.quarantine. An inactive user is allowed nothing.
     """
     if not user.is_active or why_suspended(user):
         return {}
@@ -88,7 +91,9 @@ def _allowed_on(user: User, names: set[str]) -> dict[str, frozenset[str]]:
         in_environment = bool(reserved)
         if name in rows:
             family, team_id, environment_id = rows[name]
-            actions = _common(grants, team_id, family, environment_id)
+            is_vault = environment_id is None and family != name  # as Repository.is_vault
+            verbs = _VERB_OF_VAULT if is_vault else _VERB_OF
+            actions = _common(grants, team_id, family, environment_id, verbs)
             in_environment = in_environment or environment_id is not None
         elif reserved:
             slug = rest.partition("/")[0]
@@ -107,17 +112,23 @@ def _rows(value: Any) -> list[list[Any]]:
 
 
 def _common(
-    grants: Mapping[int, list[_Grant]], team: int | str, family: str, environment_id: int | None
+    grants: Mapping[int, list[_Grant]],
+    team: int | str,
+    family: str,
+    environment_id: int | None,
+    verb_of: Mapping[str, Verb] = _VERB_OF,
 ) -> frozenset[str]:
     """Return the actions that every one of the users has."""
-    each = [_actions(own, team, family, environment_id) for own in grants.values()]
+    each = [_actions(own, team, family, environment_id, verb_of) for own in grants.values()]
     return frozenset.intersection(*each)
 
 
-def _actions(grants: Iterable[_Grant], team: int | str, family: str, environment_id: int | None) -> frozenset[str]:
+def _actions(
+    grants: Iterable[_Grant], team: int | str, family: str, environment_id: int | None, verb_of: Mapping[str, Verb]
+) -> frozenset[str]:
     verbs: set[str] = set()
     for grant in grants:
         applies = grant.environment_id is None or grant.environment_id == environment_id
         if team in {grant.team_id, grant.team} and applies and matches(grant.pattern, family):
             verbs.update(grant.verbs)
-    return frozenset(action for action, verb in _VERB_OF.items() if verb.value in verbs)
+    return frozenset(action for action, verb in verb_of.items() if verb.value in verbs)

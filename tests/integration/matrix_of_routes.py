@@ -123,6 +123,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "api/v1/quarantines/": (OUT, IN, IN),
     "api/v1/quarantines/{quarantine}/": (OUT, HIDDEN, IN),
     "api/v1/quarantines/{quarantine}/images/": (OUT, HIDDEN, IN),
+    "api/v1/quarantines/{quarantine}/withdrawals/": (OUT, HIDDEN, IN),
     "api/v1/quarantines/{quarantine}/exemptions/": (OUT, HIDDEN, IN),
     "api/v1/quarantines/{quarantine}/request-release/": (OUT, POST_ONLY, POST_ONLY),
     "api/v1/quarantines/{quarantine}/release/": (OUT, POST_ONLY, POST_ONLY),

@@ -204,6 +204,7 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/images/{digest}/pentests/": 13,
     "api/v1/quarantines/": 8,
     "api/v1/quarantines/{quarantine}/images/": 15,
+    "api/v1/quarantines/{quarantine}/withdrawals/": 10,
     "api/v1/quarantines/{quarantine}/exemptions/": 10,
     "api/v1/vex/statements/": 8,
     "api/v1/vex/documents/": 8,

@@ -16,6 +16,7 @@ from lifecycle.authority.access import registry_for_target
 from lifecycle.authority.rights import require
 from lifecycle.core.errors import Conflict
 from lifecycle.environments.models import EXECUTE_WITHIN_IN_PRODUCTION_S, EXECUTE_WITHIN_S, Environment
+from lifecycle.registry.constants import VAULT_PREFIX
 from lifecycle.registry.services import MANAGED_NAME
 
 # Short names that decide the defaults of a new environment, and nothing after it is made.
@@ -50,6 +51,8 @@ def create_environment(
     """
     require(actor, Verb.ENVIRONMENT_MANAGE, team=team)
     Team.objects.select_for_update().get(pk=team.pk)
+    if prefix == VAULT_PREFIX:
+        raise Conflict(f"{prefix} is reserved: withdrawn images are in repositories below it. Choose another prefix.")
     if Team.objects.filter(slug=prefix).exists():
         raise Conflict(f"A team is named {prefix}, and its members can push there. Choose another target prefix.")
     if Environment.objects.filter(team=team).filter(Q(slug=slug) | Q(prefix=prefix)).exists():

@@ -96,7 +96,10 @@ def move_repositories(team_id: int, *, actor: User, to: str, names: Sequence[str
         more = f"; and {len(obstacles) - _SHOWN} more" if len(obstacles) > _SHOWN else ""
         raise Conflict(f"These repositories cannot move now. {'; '.join(obstacles[:_SHOWN])}{more}.")
     repositories = [one.repository for one in moving]
-    Repository.objects.filter(pk__in=[row.pk for row in repositories]).update(team=new)
+    vaults = Repository.objects.filter(registry__is_managed=True, team=old, environment=None)  # see Repository.is_vault
+    vaults = vaults.filter(family__in=[row.name for row in repositories])
+    ids = [*(row.pk for row in repositories), *vaults.values_list("pk", flat=True)]
+    Repository.objects.filter(pk__in=ids).update(team=new)
     details = RepositoriesMoved(to_team=new.slug, repositories=tuple(row.name for row in repositories))
     audit.record(Action.TEAM_REPOSITORIES_MOVED, actor=actor, subject=old, team=old, details=details)
     for repository in repositories:

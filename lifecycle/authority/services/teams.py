@@ -31,6 +31,7 @@ from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.environments.models import ApprovalRule, Environment
+from lifecycle.registry.constants import VAULT_PREFIX
 
 _ONE: Final = {
     "repositories": "repository",
@@ -58,6 +59,8 @@ def create_team(*, actor: User, slug: str, name: str) -> Team:
             "Enter a short name of up to 60 lower-case letters and digits, with single hyphens between them."
             " The name can have up to 120 characters."
         ) from None
+    if slug == VAULT_PREFIX:
+        raise Conflict(f"{slug} is reserved: withdrawn images are in repositories below it. Choose another name.")
     if Environment.objects.filter(prefix=slug).exists():
         raise Conflict(f"{slug} is the target prefix of an environment. Choose another name.")
     try:

@@ -32,6 +32,12 @@ class QuarantineForm(forms.Form):
         label="Also images built on it, now and later",
         widget=forms.CheckboxInput(attrs={"class": "form-check-input"}),
     )
+    withdraw = forms.BooleanField(
+        required=False,
+        label="Stop pulls too: withdraw it from the registry",
+        help_text="It leaves all repositories of the managed registry, in all teams and environments.",
+        widget=forms.CheckboxInput(attrs={"class": "form-check-input"}),
+    )
 
 
 class ActForm(forms.Form):

@@ -18,7 +18,7 @@ from lifecycle.pages.requests import chosen, cursors, reader
 from lifecycle.quarantine import services
 from lifecycle.quarantine.access import quarantine_for
 from lifecycle.quarantine.models import Quarantine
-from lifecycle.quarantine.queries import covered_images, exemptions_of, quarantines_visible_to
+from lifecycle.quarantine.queries import covered_images, exemptions_of, quarantines_visible_to, withdrawals_of
 from lifecycle.registry.queries import locations_of
 
 _SHOWN: Final = 100  # covered images on the page
@@ -79,6 +79,7 @@ def _page(request: HttpRequest, row: Quarantine, *, status: int = 200, **forms: 
         "covered": [(image, places.get(image.pk)) for image, _ in covered[:_SHOWN]],
         "has_more": len(covered) > _SHOWN,
         "exemptions": exemptions_of(row, user)[:_SHOWN],
+        "withdrawals": withdrawals_of(row, user)[:_SHOWN] if row.withdraw else [],
         "form": ActForm(),
         "exemption_form": ExemptionForm(),
         "why_not_request": services.why_not_request_release(user, row),

@@ -31,6 +31,14 @@ def test_quarantine_is_made_listed_shown_and_lifted(dock, run):
     assert json.loads(run(guard, "quarantine", "list", "--json")[1])["state"] == "released"
 
 
+def test_image_is_withdrawn(dock, run):
+    guard = person("guard", dock.team, "security")
+    code, out, _ = run(guard, "quarantine", "create", "shop/api:1.0", "--reason", "bad", "--withdraw", "--json")
+    made = json.loads(out)
+    assert (code, made["withdraw"]) == (0, True)
+    assert f"pending  shop/api@{dock.image.digest}  1.0" in run(guard, "quarantine", "show", made["id"])[1]
+
+
 def test_exemption_of_an_image_that_is_not_covered_is_refused(dock, run):
     guard, other = person("guard", dock.team, "security"), person("other", dock.team, "security")
     run(guard, "quarantine", "create", dock.image.digest, "--reason", "bad", "--only-image")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
+from lifecycle.jobs.models import Job
 from lifecycle.quarantine import services
 from lifecycle.search.queries import search
 from tests.factories import dock as rows
@@ -56,9 +57,22 @@ def test_life_of_a_quarantine_in_the_api(dock, guard):
     assert (ended.status_code, ended.json()["state"], ended.json()["released_by"]) == (200, "released", "other")
 
 
-def test_withdraw_is_refused_with_the_reason(dock, guard):
-    answer = post(client_of(guard), "", {"digest": dock.image.digest, "reason": "bad", "withdraw": True})
-    assert (answer.status_code, "not available yet" in answer.json()["detail"]) == (400, True)
+def test_withdrawal_is_shown_in_the_repositories_that_the_reader_sees(dock, guard):
+    rows.push(rows.repository("base/copy"), dock.image, "copy")
+    client = client_of(guard)
+    made = post(client, "", {"digest": dock.image.digest, "reason": "bad", "withdraw": True}).json()
+    listed = client.get(f"/api/v1/quarantines/{made['id']}/withdrawals/").json()["results"]
+    assert made["withdraw"] is True
+    assert [(item["repository"], item["tags"], item["state"]) for item in listed] == [("shop/api", ["1.0"], "pending")]
+    page = client.get(f"/quarantines/{made['id']}/").content.decode()
+    assert ("nodes' caches" in page, "Withdrawn from" in page, "base/copy" in page) == (True, True, False)
+
+
+def test_image_is_withdrawn_from_the_form(dock, guard):
+    form = {"digest": dock.image.digest, "reason": "bad", "descendants": "on", "withdraw": "on"}
+    page = client_of(guard).post("/quarantines/new/", form)["Location"]
+    assert "Withdrawn from" in client_of(guard).get(page).content.decode()
+    assert Job.objects.get(kind="withdraw").actor == guard
 
 
 def test_images_in_the_api_name_their_quarantines(dock, yard):

@@ -47,6 +47,7 @@ STORED = [
         of_promotion.QuarantineDetails("sha256:ab", True, "INC-7"),
         {"digest": "sha256:ab", "descendants": True, "incident": "INC-7"},
     ),
+    (of_promotion.WithdrawalDetails("sha256:ab", ("1.0",)), {"digest": "sha256:ab", "tags": ["1.0"]}),
     (
         of_images.PentestSent("sarif", "full", "https://a", 3, 2, 1, 0, 0),
         {
