@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import structlog
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Count, Exists, Min, OuterRef, Subquery
 
 from lifecycle.admission import snapshot
@@ -32,7 +33,11 @@ log = structlog.get_logger(__name__)
 _LOOK_EVERY_S: Final = 0.25
 _RENEW_EVERY_S: Final = 5.0
 _ANEW_EVERY_S: Final = 300.0  # secrets end, and a change could have been missed
+_FOLLOW_EVERY_S: Final = 0.5  # while rules are judged
+_RETRY_AFTER_S: Final = 1.0  # when the snapshot could not be written
 _LOAD_EVERY_S: Final = 1.0
+_LOAD_FOR_S: Final = 0.5  # of one round; servers answer at most two seconds behind
+_LOG_EVERY_S: Final = 30.0  # the same failure
 _JUDGE_EVERY_S: Final = 1.0
 _REPORT_EVERY_S: Final = 60.0
 _TEND_EVERY_S: Final = 15.0  # also the longest wait between the last report of a bundle and its use
@@ -42,6 +47,7 @@ _JUDGED_FOR: Final = timedelta(minutes=1)  # findings, waivers and signatures ch
 _SHARE_OF_OLDEST: Final = 4  # of a round, a quarter
 _LATE_AFTER: Final = timedelta(minutes=10)
 _EPOCHS_KEPT: Final = timedelta(minutes=10)
+_NOT_JUDGED: Final = "The rules could not be judged; the log of the admission writer has the error."
 
 
 class Writer:
@@ -54,6 +60,7 @@ class Writer:
         self._facts: dict[int, ImageConfig] = {}  # of images, for isolation checks
         self._facts_until = 0.0
         self._next: dict[str, float] = {}
+        self._written_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. Raises OperationalError or InterfaceError when the database is away.
@@ -66,32 +73,59 @@ class Writer:
                 stop.wait(_LOOK_EVERY_S)
 
     def step(self) -> None:
-        """Do what is due: write, renew, judge, load."""
+        """Do what is due. The snapshot comes first, and again between slow things. Raises when the database is away."""
+        self._attempt("snapshot", self._follow)
+        if self._is_due("certificate", _TEND_EVERY_S):
+            self._attempt("certificate", lambda: tend_certificates(self.folder, settings.ADMISSION_NAMES))
         if self._is_due("judge", _JUDGE_EVERY_S):
-            judge_due()
+            self._attempt("rules", lambda: judge_due(between=self._follow_soon))
+            self._attempt("snapshot", self._follow)
         if self._is_due("late", _REPORT_EVERY_S):
-            report_late_verdicts()
+            self._attempt("late", report_late_verdicts)
+        if self._is_due("load", _LOAD_EVERY_S):
+            self._attempt("decisions", lambda: load_spool(self.folder, for_s=_LOAD_FOR_S))
+        if self._is_due("prune", _PRUNE_EVERY_S):
+            AdmissionEpoch.objects.filter(at__lt=clock.now() - _EPOCHS_KEPT).delete()
+            self._attempt("prune", prune)
+
+    def _attempt(self, what: str, work: Callable[[], object]) -> None:
+        """Do one thing. What it raises stops no other thing, except when the database is away."""
+        try:
+            work()
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            if self._is_due(f"log {what}", _LOG_EVERY_S):
+                log.exception("admission_writer_failed", what=what)
+
+    def _follow(self) -> None:
+        """Write the snapshot when something changed, or renew its time."""
+        if not self._is_due("retry", 0):
+            return
         new = epochs_since(self._seen or set())
         if self._seen is None or new - self._seen or self._is_due("anew", _ANEW_EVERY_S):
             self.write()
         elif self._is_due("renew", _RENEW_EVERY_S):
             self._renew()
-        if self._is_due("certificate", _TEND_EVERY_S):
-            tend_certificates(self.folder, settings.ADMISSION_NAMES)
-        if self._is_due("load", _LOAD_EVERY_S):
-            load_spool(self.folder)
-        if self._is_due("prune", _PRUNE_EVERY_S):
-            AdmissionEpoch.objects.filter(at__lt=clock.now() - _EPOCHS_KEPT).delete()
-            prune()
+
+    def _follow_soon(self) -> None:
+        """Do so between two slow things, unless the snapshot was just written."""
+        if time.monotonic() - self._written_at > _FOLLOW_EVERY_S:
+            self._attempt("snapshot", self._follow)
+            self._written_at = time.monotonic()
 
     def write(self) -> None:
         """Write a new snapshot."""
         started = time.monotonic()
+        # Until it is written, nothing says that the file on the disk is still true, so that its time is not renewed.
+        self._seen, self._next["retry"] = None, started + _RETRY_AFTER_S
         if started >= self._facts_until:  # files of images are checked again now and then
             self._facts, self._facts_until = {}, started + _ANEW_EVERY_S
-        content, self._seen = snapshot_of_one_moment(self._number + 1, self._facts)
+        content, seen = snapshot_of_one_moment(self._number + 1, self._facts)
         snapshot.write(self.folder, content)
+        self._seen, self._next["retry"] = seen, 0
         self._number += 1
+        self._written_at = time.monotonic()
         self._next["anew"], self._next["renew"] = started + _ANEW_EVERY_S, started + _RENEW_EVERY_S
         log.info(
             "snapshot_written", number=self._number, size=len(content), seconds=round(time.monotonic() - started, 3)
@@ -118,11 +152,12 @@ def _last_number(folder: Path) -> int:
         return 0
 
 
-def judge_due(limit: int = _JUDGED_AT_ONCE) -> int:
+def judge_due(limit: int = _JUDGED_AT_ONCE, between: Callable[[], None] = lambda: None) -> int:
     """Judge promoted images by the rules at admission, once per image and environment; return how many.
 
     New ones and marked ones come first. A quarter of the round is for those that were judged longest ago, so that a
-    team with many new or marked ones does not keep the others waiting for ever.
+    team with many new or marked ones does not keep the others waiting for ever. Calls `between` after each. An image
+    whose rules cannot be judged does not pass, and stops no other.
     """
     ruled = ruled_environments()
     if not ruled:
@@ -144,7 +179,13 @@ def judge_due(limit: int = _JUDGED_AT_ONCE) -> int:
     first = waiting.exclude(pk__in=[row.pk for row in oldest]).order_by("is_known", "-was_due", "was_judged_at", "-pk")
     requests = [*oldest, *first[: limit - len(oldest)]]
     for request in requests:
-        _judge(request)
+        try:
+            _judge(request)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:  # for example, the environment was just deleted
+            log.exception("verdict_not_stored", image=request.image_id, environment=request.environment_id)
+        between()
     return len(requests)
 
 
@@ -170,7 +211,12 @@ def _judge(request: PromotionRequest) -> None:
         ]
         reason = f"{blocking[0].rule.words}: {blocking[0].outcome.summary}" if blocking else ""
     except LifecycleError as error:  # what cannot be judged does not pass
-        reason = error.message
+        reason = error.message or _NOT_JUDGED
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        log.exception("verdict_failed", image=request.image_id, environment=request.environment_id)
+        reason = _NOT_JUDGED
     with transaction.atomic():
         rows = AdmissionVerdict.objects.select_for_update()
         before = rows.filter(image=request.image, environment=request.environment).first()

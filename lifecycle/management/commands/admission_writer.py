@@ -39,4 +39,6 @@ class Command(BaseCommand):
             except (OperationalError, InterfaceError) as error:
                 log.warning("admission_writer_database_unavailable", error=str(error)[:200])
                 connection.close()
+            except Exception:  # without this process, clusters refuse all images after a day
+                log.exception("admission_writer_failed")
             stop.wait(_WAIT_S)

@@ -368,3 +368,61 @@ def test_every_verdict_has_its_turn(dock, secret, folder):
     keys = [row.pk for row in verdicts]
     assert turns == [{keys[0], keys[5]}, {keys[4]}, {keys[3]}]
     assert writing.report_late_verdicts() == 0
+
+
+def test_snapshot_follows_changes_while_rules_are_judged(dock, secret, folder, owner, monkeypatch):
+    for image in (rows.image("one"), rows.image("two")):
+        rows.push(dock.repository, image, image.digest[7:12])
+        promote(dock, image, dock.staging)
+    save(Scope(dock.team, dock.staging), rule("scanned", "sbom", modes={"admission": "enforce"}))
+    modes, whole = [], writing.judge
+
+    def slow(*given):
+        """Judge, and change the cluster meanwhile; note what a server would answer from by now."""
+        modes.append(Application(folder, "https://g.example").snapshot.clusters["north"].mode)
+        clusters.change_cluster("north", actor=owner, mode="warn")
+        return whole(*given)
+
+    monkeypatch.setattr(writing, "judge", slow)
+    monkeypatch.setattr(writing, "_FOLLOW_EVERY_S", 0)
+    Writer(folder).step()
+    assert modes == ["enforce", "warn"]
+
+
+def test_image_that_cannot_be_judged_is_refused_and_stops_no_other(dock, secret, folder, monkeypatch):
+    good, bad = rows.image("good"), rows.image("bad")
+    for image in (good, bad):
+        rows.push(dock.repository, image, image.digest[7:12])
+        promote(dock, image, dock.staging)
+    save(Scope(dock.team, dock.staging), rule("scanned", "sbom", modes={"admission": "enforce"}))
+    whole = writing.judge
+
+    def failing(image, *more):
+        if image == bad:
+            raise RuntimeError("a fault in a rule")
+        return whole(image, *more)
+
+    monkeypatch.setattr(writing, "judge", failing)
+    assert judge_due() == 2
+    verdicts = dict(AdmissionVerdict.objects.values_list("image__digest", "reason"))
+    assert verdicts.keys() == {good.digest, bad.digest}
+    assert "could not be judged" in verdicts[bad.digest]
+    assert "could not be judged" not in verdicts[good.digest]
+
+
+def test_snapshot_that_cannot_be_written_is_tried_again_and_stops_no_loading(dock, secret, folder, owner, monkeypatch):
+    monkeypatch.setattr(writing, "_RETRY_AFTER_S", 0)
+    writer = Writer(folder)
+    writer.write()
+    clusters.change_cluster("north", actor=owner, mode="warn")
+    before = (folder / "snapshot").read_bytes()
+    (folder / "snapshot").unlink()
+    (folder / "snapshot").mkdir()
+    (folder / "spool").mkdir()
+    (folder / "spool" / "1.jsonl").write_bytes(b"\n")
+    writer.step()
+    assert list((folder / "spool").iterdir()) == []
+    (folder / "snapshot").rmdir()
+    (folder / "snapshot").write_bytes(before)
+    writer.step()
+    assert Application(folder, "https://g.example").snapshot.clusters["north"].mode == "warn"
