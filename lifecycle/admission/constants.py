@@ -7,7 +7,12 @@ from typing import Final
 ANNOTATION: Final = "gravingdock.io/break-glass"
 REASON_MIN: Final = 10  # characters of a break-glass reason
 BODY_MAX_BYTES: Final = 8 * 1024 * 1024  # object and oldObject; the API server cuts requests at 3 MiB
+BIG_BYTES: Final = 1024 * 1024  # bodies beyond are read into objects one after the other
+READ_S: Final = 10.0  # of a body; an API server gives up before
+THREADS: Final = 64  # of the admission server; a review is work for one core, but its body may come slowly
 DEPTH_MAX: Final = 64
+IMAGES_MAX: Final = 1000  # of an object; with more it is refused
+GROUPS_MAX: Final = 10_000  # of a user; the others do not count
 UID_MAX: Final = 128
 TEXT_MAX: Final = 253  # characters of names that are recorded
 REFERENCE_MAX: Final = 500  # characters of a reference in an answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from typing import Final
 
 from lifecycle.admission.constants import MESSAGE_MAX, WARNING_MAX, WARNINGS_MAX
@@ -24,11 +25,10 @@ def message_of(outcome: Outcome, review: Review, address: str) -> str:
     if len(review.annotation.strip()) and not outcome.breakglass and outcome.refused[0].where != "annotation":
         tail = f" The break-glass annotation does not count.{tail}"
     room = MESSAGE_MAX - len(head) - len(tail)
-    lines = [_line(result) for result in outcome.refused]
-    text = " ".join(lines)
+    text = _joined(map(_line, outcome.refused), " ", room)
     if len(text) > room:
         # Every image is named shortly, as far as there is room: the page has the rest.
-        text = _shortened("; ".join(_short_line(result) for result in outcome.refused), room)
+        text = _shortened(_joined(map(_short_line, outcome.refused), "; ", room), room)
     return head + text + tail
 
 
@@ -37,6 +37,17 @@ def warnings_of(outcome: Outcome, address: str) -> list[str]:
     shown = outcome.refused[: WARNINGS_MAX - 1]
     lines = [_warning(result) for result in shown]
     return [*lines, _shortened(f"Gravingdock: {address}", WARNING_MAX)]
+
+
+def _joined(lines: Iterable[str], separator: str, room: int) -> str:
+    """Return lines in one text, without those that begin beyond `room` characters."""
+    taken, size = [], 0
+    for line in lines:
+        taken.append(line)
+        size += len(line) + len(separator)
+        if size > room + len(separator):
+            break
+    return separator.join(taken)
 
 
 def _line(result: ImageResult) -> str:

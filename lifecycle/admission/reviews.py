@@ -11,6 +11,8 @@ import orjson
 from lifecycle.admission.constants import (
     ANNOTATION,
     DEPTH_MAX,
+    GROUPS_MAX,
+    IMAGES_MAX,
     LISTS,
     PLACEHOLDER,
     POD,
@@ -67,7 +69,9 @@ def read_request(request: Mapping[str, Any]) -> Review:
         namespace=_text(request.get("namespace")),
         name=_text(request.get("name")) or _text(metadata.get("name")) or _text(metadata.get("generateName")),
         user=_text(user.get("username")),
-        groups=frozenset(name for name in groups if isinstance(name, str)) if isinstance(groups, list) else frozenset(),
+        groups=frozenset(
+            name for name in (groups[:GROUPS_MAX] if isinstance(groups, list) else ()) if isinstance(name, str)
+        ),
         is_dry_run=request.get("dryRun") is True,
         is_judged=is_judged,
         is_pod=group_kind == POD,
@@ -76,8 +80,8 @@ def read_request(request: Mapping[str, Any]) -> Review:
         old_annotation=_annotation(old_template),
         has_controller=_controller(metadata) is not None,
         workload=_workload(group_kind[1], metadata, _text(request.get("name"))),
-        pod=template or {},
-        old_pod=old_template or {},
+        pod={} if template is None or _has_too_many(template) else template,
+        old_pod={} if old_template is None or _has_too_many(old_template) else old_template,
     )
 
 
@@ -132,14 +136,21 @@ def _template(kind: tuple[str, str], given: Mapping[str, Any]) -> dict[str, Any]
 def _new_images(
     template: Mapping[str, Any] | None, old: Mapping[str, Any] | None, kind: tuple[str, str]
 ) -> tuple[Named, ...] | None:
-    if template is None:
+    if template is None or _has_too_many(template):
         return None
-    before = {image.reference for image in _images(old["spec"], "")} if old else frozenset()
+    before = {image.reference for image in _images(old["spec"], "")} if old and not _has_too_many(old) else frozenset()
     prefix = "" if kind == POD else "/" + "/".join(TEMPLATES[kind])
     images = [image for image in _images(template["spec"], prefix) if image.reference not in before]
     if kind != POD:  # a template can leave an image out, for a later hook; its Pods cannot
         images = [image for image in images if image.reference not in {"", PLACEHOLDER}]
     return tuple(images)
+
+
+def _has_too_many(template: Mapping[str, Any]) -> bool:
+    """Return whether a template names more images than anybody runs: each costs time and memory."""
+    spec = template["spec"]
+    lists = [spec.get(key) for key in (*(key for key, _ in LISTS), "volumes")]
+    return sum(len(rows) for rows in lists if isinstance(rows, list)) > IMAGES_MAX
 
 
 def _images(spec: Mapping[str, Any], prefix: str) -> Iterator[Named]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from lifecycle.admission import snapshot
+from lifecycle.admission import messages, snapshot
 from lifecycle.admission.constants import ANNOTATION, CONTROLLERS, TEMPLATES
 from lifecycle.admission.judging import judge_review, pinned
 from lifecycle.admission.messages import message_of, warnings_of
@@ -331,3 +332,34 @@ def test_real_reviews_are_read():
         found[path.stem] = [row.reference for row in read_request(request).images or ()]
     assert found
     assert all(found.values())
+
+
+@pytest.mark.parametrize("key", ["containers", "initContainers", "ephemeralContainers", "volumes"])
+def test_object_with_more_images_than_anybody_runs_is_refused_at_once(taken, key):
+    given = pod(image("good"), **({} if key == "containers" else {key: []}))
+    given["spec"][key] += [{}] * 999
+    assert parse_review(json.dumps(review(given)).encode()).images is not None
+    given["spec"][key] += [{}] * 2
+    outcome = decide(taken, review(given))
+    assert (codes(outcome), outcome.is_allowed) == (["malformed_reference"], False)
+
+
+def test_many_images_cost_little_memory():
+    body = json.dumps(review(pod(image("good")))).encode()
+    head, _, tail = body.partition(b'"containers": [')
+    body = head + b'"containers": [' + b"{}," * 300_000 + tail
+    tracemalloc.start()
+    try:
+        assert parse_review(body).images is None
+        assert tracemalloc.get_traced_memory()[1] < 60e6  # 64 bytes for each of the objects that JSON has, and the list
+    finally:
+        tracemalloc.stop()
+
+
+def test_message_of_many_images_is_not_built_whole(taken, monkeypatch):
+    calls, whole = [], messages._line
+    monkeypatch.setattr(messages, "_line", lambda result: calls.append(result) or whole(result))
+    given = review(pod(*[image("known")] * 900))
+    text = message_of(decide(taken, given), read_request(given["request"]), "https://g.example/why/1/")
+    assert len(text) <= 1000
+    assert 0 < len(calls) < 20
