@@ -20,10 +20,11 @@ _django = get_wsgi_application()
 
 from django.conf import settings  # noqa: E402 -- configured by now
 
+from config.embedded.web import THREADS  # noqa: E402 -- as above
 from lifecycle.admission.server import PREFIX, Application  # noqa: E402 -- as above
 from lifecycle.tokens import endpoint as token_endpoint  # noqa: E402 -- needs the app registry
 
-_reviews = Application(Path(settings.ADMISSION_FOLDER), settings.PUBLIC_URL)
+_reviews = Application(Path(settings.ADMISSION_FOLDER), settings.PUBLIC_URL, threads=THREADS)
 
 # The objects loaded so far are permanent. Without the freeze, the garbage collector scans them during some request,
 # which then takes 70 ms longer than others.

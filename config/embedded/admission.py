@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from config import env
 from config.embedded import ports, web
 from lifecycle.admission import certificates
-
-_THREADS: Final = 4  # a review is work for one core, and waits for nothing
+from lifecycle.admission.constants import THREADS
 
 
 def command(port: int) -> list[str]:
@@ -41,7 +40,7 @@ def _granian(port: int) -> list[str]:
     words = [
         str(Path(sys.executable).with_name("granian")), "--interface", "wsgi", "--no-ws",
         "--host", env.text("ADMISSION_HOST", ports.LOOPBACK), "--port", str(port),
-        "--workers", "1", "--blocking-threads", str(_THREADS), "--respawn-failed-workers",
+        "--workers", "1", "--blocking-threads", str(THREADS), "--respawn-failed-workers",
         "--ssl-certificate", str(tls / certificates.CERTIFICATE), "--ssl-keyfile", str(tls / certificates.KEY),
     ]  # fmt: skip
     if authority := env.text("ADMISSION_CLIENT_CA", ""):  # a file: only API servers with its certificates may ask

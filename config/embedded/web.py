@@ -17,7 +17,7 @@ from config.embedded import ports
 from config.embedded.supervisor import MARK
 
 _WORKERS_MAX: Final = 4  # about 120 MB each
-_THREADS: Final = 8  # per worker; requests mostly wait for PostgreSQL and the registry
+THREADS: Final = 8  # per worker; requests mostly wait for PostgreSQL and the registry
 _WAIT_S: Final = 10.0  # for the end of our previous web process
 
 
@@ -31,7 +31,7 @@ def _granian(port: int, workers: int) -> list[str]:
     return [
         str(Path(sys.executable).with_name("granian")), "--interface", "wsgi", "--no-ws",
         "--host", ports.LOOPBACK, "--port", str(port),
-        "--workers", str(workers), "--blocking-threads", str(_THREADS), "config.wsgi:application",
+        "--workers", str(workers), "--blocking-threads", str(THREADS), "config.wsgi:application",
     ]  # fmt: skip
 
 

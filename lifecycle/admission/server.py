@@ -10,14 +10,17 @@ import base64
 import json
 import sys
 import threading
+import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from lifecycle.admission import messages
-from lifecycle.admission.constants import BODY_MAX_BYTES
+from lifecycle.admission.bodies import Bodies
+from lifecycle.admission.constants import BIG_BYTES, BODY_MAX_BYTES, READ_S, THREADS
 from lifecycle.admission.judging import judge_review, pinned
 from lifecycle.admission.recording import Recorder
 from lifecycle.admission.reviews import parse_review
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "/admission/"
 _LOOK_EVERY_S: Final = 0.2
+_LOOKED_S: Final = 2.0  # an answer is not from before this
 _PARTS: Final = frozenset({2, 3})
 _NOT_FOUND: Final = b"Not found.\n"
 _CHUNK: Final = 64 * 1024
@@ -45,7 +49,7 @@ class _Refused(Exception):
 class Application:
     """Answers reviews from the newest whole snapshot in a folder."""
 
-    def __init__(self, folder: Path, public_url: str) -> None:
+    def __init__(self, folder: Path, public_url: str, *, threads: int = THREADS) -> None:
         self.folder = folder
         self.public_url = public_url.rstrip("/")
         self.recorder = Recorder(folder)
@@ -54,6 +58,10 @@ class Application:
         self._snapshot: Snapshot | None = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
+        self._bodies = Bodies(threads)
+        self._big = threading.Lock()
+        self._looking = threading.Lock()
+        self._looked_at = 0.0
         self.look()
 
     @property
@@ -63,6 +71,7 @@ class Application:
 
     def look(self) -> None:
         """Take up the file of the folder if it is another one. A broken file keeps the present snapshot."""
+        self._looked_at = time.monotonic()
         try:
             seen, at = look_at(self.folder / NAME)
         except OSError:
@@ -100,6 +109,11 @@ class Application:
         """Answer one request."""
         if self._thread is None:
             self._start()
+        if time.monotonic() - self._looked_at > _LOOKED_S:
+            # The first review of this process, or one after it stood still: what it knows can be hours old.
+            with self._looking:
+                if time.monotonic() - self._looked_at > _LOOKED_S:
+                    self.look()
         try:
             content = self._answer(environ)
         except _Refused as refused:
@@ -126,14 +140,19 @@ class Application:
         cluster = snapshot.cluster_for(parts[0], parts[1]) if is_shaped else None
         if cluster is None:
             raise _Refused("404 Not Found", _NOT_FOUND)
-        body = _body(environ)
-        try:
-            review = parse_review(body)
-        except BadReview as error:
-            raise _Refused("400 Bad Request", f"{error}\n".encode()) from None
-        if is_mutating:
-            return self._mutation(snapshot, cluster, review)
-        return self._judgement(snapshot, cluster, review, str(environ.get("REMOTE_ADDR") or "")[:45])
+        address = str(environ.get("REMOTE_ADDR") or "")[:45]
+        with self._bodies.place(cluster.slug, address) as is_free:
+            if not is_free:
+                raise _Refused("429 Too Many Requests", b"Too many bodies are on their way.\n")
+            body = _body(environ)
+        with self._big if len(body) > BIG_BYTES else nullcontext():
+            try:
+                review = parse_review(body)
+            except BadReview as error:
+                raise _Refused("400 Bad Request", f"{error}\n".encode()) from None
+            if is_mutating:
+                return self._mutation(snapshot, cluster, review)
+            return self._judgement(snapshot, cluster, review, address)
 
     def _judgement(self, snapshot: Snapshot, cluster: ClusterEntry, review: Review, address: str) -> bytes:
         outcome = judge_review(snapshot, cluster, review)
@@ -198,7 +217,7 @@ def _body(environ: WSGIEnvironment) -> bytes:
             raise _Refused("400 Bad Request", b"The Content-Length is not a number.\n")
         if len(length) > len(str(BODY_MAX_BYTES)) or int(length) > BODY_MAX_BYTES:
             raise _Refused("413 Content Too Large", b"The body is larger than 8 MiB.\n")
-        return bytes(stream.read(int(length)))
+        return _read(stream, int(length))
     if not environ.get("wsgi.input_terminated"):
         return b""
     pieces, size = [], 0
@@ -207,6 +226,19 @@ def _body(environ: WSGIEnvironment) -> bytes:
         size += len(piece)
         if size > BODY_MAX_BYTES:
             raise _Refused("413 Content Too Large", b"The body is larger than 8 MiB.\n")
+    return b"".join(pieces)
+
+
+def _read(stream: Any, length: int) -> bytes:
+    """Return a body of known length; a sender that takes longer than READ_S for it is refused at the next piece."""
+    if length <= _CHUNK:
+        return bytes(stream.read(length))
+    pieces, until = [], time.monotonic() + READ_S
+    while length > 0 and (piece := stream.read(min(_CHUNK, length))):
+        pieces.append(piece)
+        length -= len(piece)
+        if time.monotonic() > until:
+            raise _Refused("408 Request Timeout", b"The body came too slowly.\n")
     return b"".join(pieces)
 
 

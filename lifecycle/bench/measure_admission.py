@@ -23,6 +23,7 @@ from django.test import override_settings
 from accounts.queries import system_user
 from config.embedded import ports
 from lifecycle.admission import snapshot
+from lifecycle.admission.constants import THREADS
 from lifecycle.admission.queries import snapshot_of_one_moment
 from lifecycle.authority.services.environments import create_environment
 from lifecycle.bench import loading
@@ -159,7 +160,8 @@ class _Server:
         self.port = port
         words = [
             str(Path(sys.executable).with_name("granian")), "--interface", "wsgi", "--no-ws", "--host", ports.LOOPBACK,
-            "--port", str(port), "--workers", "1", "--blocking-threads", "4", "config.admission:application",
+            "--port", str(port), "--workers", "1", "--blocking-threads", str(THREADS),
+            "config.admission:application",
         ]  # fmt: skip
         # No address of a database, of Redis or of a registry: it answers without them.
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "GRAVINGDOCK_HOME") if name in os.environ}

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 import pytest
 
-from lifecycle.admission import recording, snapshot
+from lifecycle.admission import bodies, recording, server, snapshot
 from lifecycle.admission.constants import ANNOTATION, BODY_MAX_BYTES
 from lifecycle.admission.recording import Recorder
 from lifecycle.admission.server import Application
-from tests.factories.reviews import HOST, SECRET, content, image, pod, review, send, sha
+from tests.factories.reviews import HOST, SECRET, configuration, content, image, pod, review, send, sha
 
 PATH = f"/admission/north/{SECRET}"
 
@@ -246,6 +251,98 @@ def test_full_disk_loses_records_and_no_answer(tmp_path):
     assert send(application, review(pod(image("known"))))[1]["allowed"] is False
     assert application.recorder.flush() is None
     assert recorder.flush() is None
+
+
+class SlowBody(io.BytesIO):
+    """A body that comes when `may_come` is set."""
+
+    def __init__(self, content, may_come):
+        super().__init__(content)
+        self.may_come = may_come
+
+    def read(self, size=-1):
+        self.may_come.wait(20)
+        return super().read(size)
+
+
+@contextmanager
+def slow_bodies(application, count, **environ):
+    """Send reviews whose bodies do not come; gives their statuses, which are complete at the end."""
+    body, may_come, found = json.dumps(review(pod(image("good")))).encode(), threading.Event(), []
+
+    def work():
+        more = environ | {"wsgi.input": SlowBody(body, may_come)}
+        found.append(send(application, body, environ.get("PATH_INFO", PATH), **more)[0][:3])
+
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    before = len(application._bodies._reading)
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 10
+    while len(found) + len(application._bodies._reading) - before < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    try:
+        yield found
+    finally:
+        may_come.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_slow_bodies_leave_threads_for_others(tmp_path, monkeypatch):
+    changed = configuration()
+    changed["clusters"]["south"]["secrets"] = [[hashlib.sha256(b"of south").hexdigest(), None]]
+    snapshot.write(tmp_path, snapshot.build(1, changed, [], []))
+    application = Application(tmp_path, "https://g.example", threads=16)
+    with slow_bodies(application, 9) as found:
+        assert (found, len(application._bodies._reading)) == (["429"] * 5, 4)
+        monkeypatch.setattr(bodies, "SLOW_S", 0)
+        started = time.monotonic()
+        assert send(application, review(pod(image("good"))))[0].startswith("429")
+        assert time.monotonic() - started < 0.15  # at once: what is on its way is slow
+        assert send(application, review(pod(image("good"))), REMOTE_ADDR="10.0.0.2")[0] == "200 OK"
+        assert send(application, review(pod(image("good"))), "/admission/south/of south")[0] == "200 OK"
+        monkeypatch.undo()
+        with slow_bodies(application, 8, REMOTE_ADDR="10.0.0.3") as others:
+            assert others == ["429"] * 4
+            assert send(application, review(pod(image("good"))), REMOTE_ADDR="10.0.0.4")[0].startswith("429")
+            assert send(application, review(pod(image("good"))), "/admission/south/of south")[0] == "200 OK"
+    assert sorted(found) == ["200"] * 4 + ["429"] * 5
+    assert send(application, review(pod(image("good"))))[0] == "200 OK"
+
+
+def test_burst_waits_for_a_place(application):
+    """16 bodies of an address are read at once; the next one waits until one of them has come."""
+    with ThreadPoolExecutor() as pool:
+        with slow_bodies(application, 16) as found:
+            assert found == []
+            later = pool.submit(send, application, review(pod(image("good"))))
+            assert wait([later], 0.05).not_done
+        assert later.result()[0] == "200 OK"
+
+
+def test_body_that_trickles_is_refused(application, monkeypatch):
+    monkeypatch.setattr(server, "READ_S", -1)
+    body = json.dumps(review(pod(image("good")))).encode()
+    assert send(application, body + b" " * 200_000)[0].startswith("408")
+    assert send(application, body)[0] == "200 OK"
+
+
+def test_large_body_is_answered(application):
+    body = json.dumps(review(pod(image("good")))).encode()
+    assert send(application, body + b" " * 2_000_000)[1] == {"uid": "uid-1", "allowed": True}
+
+
+def test_first_review_is_answered_from_the_newest_snapshot(tmp_path, monkeypatch):
+    """A server loads the application long before it answers, and its thread starts with the first review."""
+    application = Application(tmp_path, "https://g.example")
+    monkeypatch.setattr(Application, "_start", lambda self: None)
+    application._looked_at -= 3
+    snapshot.write(tmp_path, content())
+    assert send(application, review(pod(image("good"))))[1]["allowed"] is True
+    snapshot.write(tmp_path, content(2, unbound="deny", mode="off"))
+    application._looked_at -= 3
+    assert send(application, review(pod(image("known"))))[1]["allowed"] is True
 
 
 def test_answering_needs_no_django():
