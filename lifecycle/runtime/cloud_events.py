@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote
@@ -68,12 +67,13 @@ def _event(given: Any, place: str) -> SeenEvent:
             raise Malformed(f"{place}/{name}: enter a text of 1 to 500 characters.")
     data = _data(given, place)
     subject = text_of(given.get("subject"), 1000)
-    level = str(data.get("severity") or data.get("priority") or given.get("severity") or "").strip().lower()
+    levels = (text_of(value, 40) for value in (data.get("severity"), data.get("priority"), given.get("severity")))
+    level = next((value for value in levels if value), "").lower()
     named = digest_in(subject) if "@" in subject else ""
     text = next((data[name] for name in ("message", "text", "output", "summary", "description") if data.get(name)), "")
     return SeenEvent(
         kind="event",
-        rule=text_of(data.get("rule") or given["type"], 200),
+        rule=text_of(data.get("rule"), 200) or text_of(given["type"], 200),
         severity=level if level in SEVERITIES else SEVERITY_OF.get(level, "unknown"),
         at=read_time(given.get("time")),
         text=text_of(masked(text_of(text, TEXT_MAX)), TEXT_MAX),
@@ -92,7 +92,7 @@ def _data(given: Mapping[str, Any], place: str) -> dict[str, Any]:
     if data is None and isinstance(given.get("data_base64"), str):
         try:
             data = orjson.loads(base64.b64decode(given["data_base64"], validate=True))
-        except (binascii.Error, orjson.JSONDecodeError):
+        except ValueError:  # not base64, not ASCII, or not JSON
             return {}
     if isinstance(data, str):
         return {"message": data}

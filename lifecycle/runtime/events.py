@@ -1,21 +1,23 @@
 """Events from clusters: taken at once, and folded into alerts by a job.
 
 One act of an attacker can make a hundred events, and a broken rule ten thousand. Equal events are one alert with a
-count. Beyond 200 new alerts a minute, those of a cluster become one alert `flood`; critical ones never do.
+count. Beyond 200 new alerts a minute, those of a cluster become one alert `flood`; critical ones never do, unless
+they are for another team than the cluster's.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
 from django.db import connection
-from django.db.models import F, Q
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
+from django.db.models.functions import Coalesce
 
 from accounts.queries import system_user
 from lifecycle.alerts.models import Alert
@@ -27,7 +29,7 @@ from lifecycle.core import clock, locks
 from lifecycle.core.severities import CRITICAL, HIGH, SEVERITIES
 from lifecycle.inventory.models import RunningContainer
 from lifecycle.jobs import services as jobs
-from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
+from lifecycle.registry.models import Image, IndexEntry, Repository, RepositoryImage, Tag
 from lifecycle.runtime.kinds import EVENTS
 from lifecycle.runtime.models import RuntimeEvent
 from lifecycle.runtime.resolving import image_name, repositories_called
@@ -35,8 +37,10 @@ from lifecycle.runtime.times import read_time
 from lifecycle.runtime.types import EventsWaiting, SeenEvent
 
 NEW_MAX: Final = 200  # new alerts of a cluster in a minute; more are one flood
+FOREIGN_MAX: Final = 20  # of these for one team whose cluster it is not, whatever their severity
 MINUTE: Final = timedelta(minutes=1)
 KEEP_IDS: Final = timedelta(hours=24)  # so long, an event with the same id is the same event
+ENDED_FOR: Final = timedelta(hours=1)  # so long after its end, an event about a container is tied to it
 QUIET_FOR: Final = timedelta(days=30)  # an alert without an event for so long closes
 QUIET: Final = "No such event for 30 days."
 TOLD_MAX: Final = 5000
@@ -70,6 +74,12 @@ _TAKE: Final = """
 INSERT INTO lifecycle_runtimeevent (cluster_id, kind, event_id, event, received_at)
 SELECT %s, kind, event_id, event, %s FROM unnest(%s::text[], %s::text[], %s::jsonb[]) AS given(kind, event_id, event)
 ON CONFLICT DO NOTHING
+"""
+_NEXT: Final = """
+SELECT waiting.id FROM unnest(%(clusters)s::bigint[]) AS cluster(id) CROSS JOIN LATERAL (
+    SELECT id FROM lifecycle_runtimeevent WHERE cluster_id = cluster.id AND event IS NOT NULL ORDER BY id
+    LIMIT %(share)s
+) AS waiting
 """
 
 
@@ -125,9 +135,7 @@ def is_pending() -> bool:
 def fold_some(now: datetime) -> tuple[int, list[Alert]]:
     """Fold up to 2,000 waiting events, in the caller's transaction; return their number and the new alerts."""
     locks.wait_for(_LOCK)
-    rows = list(
-        RuntimeEvent.objects.filter(event__isnull=False).select_related("cluster__team").order_by("pk")[:_BATCH]
-    )
+    rows = _next()
     by_cluster: dict[int, list[RuntimeEvent]] = defaultdict(list)
     for row in rows:
         by_cluster[row.cluster_id].append(row)
@@ -137,6 +145,21 @@ def fold_some(now: datetime) -> tuple[int, list[Alert]]:
     RuntimeEvent.objects.filter(pk__in=ids).update(event=None)
     tell_teams([alert for alert in new if alert.severity == CRITICAL], now)
     return len(rows), new
+
+
+def _next() -> list[RuntimeEvent]:
+    """Return up to _BATCH waiting events, as many of each cluster: the flood of one must not delay the others."""
+    waiting = RuntimeEvent.objects.filter(event__isnull=False)
+    clusters = Cluster.objects.filter(Exists(waiting.filter(cluster=OuterRef("pk")))).select_related("team")
+    by_id = {cluster.pk: cluster for cluster in clusters.order_by("?")[:_BATCH]}
+    if not by_id:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(_NEXT, {"clusters": list(by_id), "share": max(_BATCH // len(by_id), 1)})
+        rows = list(waiting.filter(pk__in=[pk for (pk,) in cursor.fetchall()]).order_by("pk"))
+    for row in rows:
+        row.cluster = by_id[row.cluster_id]
+    return rows
 
 
 def _fold(cluster: Cluster, rows: Sequence[RuntimeEvent], now: datetime) -> list[Alert]:
@@ -169,25 +192,38 @@ def _read(row: RuntimeEvent) -> SeenEvent:
 def _without_flood(
     cluster: Cluster, causes: Mapping[str, Cause], counts: Counter[str], now: datetime
 ) -> dict[str, Cause]:
-    """Return the causes to raise: beyond NEW_MAX new ones a minute, all that are not critical are one flood."""
+    """Return the causes to raise: beyond NEW_MAX new ones a minute, all that are not critical are one flood.
+
+    Whoever reports chooses the names of what runs. For another team than the cluster's, critical ones count too, and
+    only FOREIGN_MAX are raised a minute.
+    """
     live = Alert.objects.filter(fingerprint__in=causes).exclude(state=Alert.State.RESOLVED)
     known = set(live.values_list("fingerprint", flat=True))
     recent = Alert.objects.filter(cluster=cluster, kind__in=KINDS[:2], first_at__gt=now - MINUTE)
     left = NEW_MAX - recent.exclude(severity=CRITICAL).count()
+    foreign = recent.exclude(team=cluster.team_id).values_list("team").annotate(count=Count("pk"))
+    told: Counter[int] = Counter(dict(foreign.order_by()))
     kept: dict[str, Cause] = {}
-    folded: list[str] = []
+    floods: dict[int, list[str]] = defaultdict(list)
     for name, cause in causes.items():
-        if name in known or cause.severity == CRITICAL:
+        is_foreign = cause.team_id != cluster.team_id
+        if name in known:
             kept[name] = cause
+        elif is_foreign and told[cause.team_id] >= FOREIGN_MAX:
+            floods[cause.team_id].append(name)
+        elif cause.severity == CRITICAL:
+            kept[name] = cause
+            told[cause.team_id] += is_foreign
         elif left > 0:
             kept[name] = cause
+            told[cause.team_id] += is_foreign
             left -= 1
         else:
-            folded.append(name)
-    if folded:
+            floods[cluster.team_id].append(name)
+    for team_id, folded in floods.items():
         rules = Counter({causes[name].rule: counts[name] for name in folded})
         flood = Cause(
-            FLOOD.name, cluster.team_id, cluster_id=cluster.pk, severity=HIGH,
+            FLOOD.name, team_id, cluster_id=cluster.pk, severity=HIGH,
             evidence={
                 "why": f"{len(folded)} more different events in this minute. They are counted here, and have no alert.",
                 "rules": [rule for rule, _ in rules.most_common(_RULES_SHOWN)],
@@ -207,6 +243,7 @@ class _Tie:
     workload: str = ""
     digest: str = ""
     repository_id: int | None = None
+    is_weak: bool = False  # only the event says so, not what runs
 
 
 class _Ties:
@@ -215,32 +252,31 @@ class _Ties:
     def __init__(self, cluster: Cluster, events: Sequence[SeenEvent]) -> None:
         self.cluster = cluster
         digests = {event.digest for event in events if event.digest}
-        rows = RunningContainer.objects.filter(
-            Q(digest__in=digests)
-            | Q(image__digest__in=digests)
-            | Q(platform__digest__in=digests)
-            | Q(short_id__in={event.container_id for event in events if event.container_id})
-            | Q(pod__in={event.pod for event in events if event.pod}),
-            cluster=cluster,
-        ).order_by("-until", "-pk")  # what lives has no end, and comes first
-        columns = ("short_id", "namespace", "pod", "workload_kind", "workload_name", "digest", "repository", "digests")
         self.by_id: dict[str, _Tie] = {}
         self.by_pod: dict[tuple[str, str], _Tie] = {}
         self.by_digest: dict[str, set[_Tie]] = defaultdict(set)
-        for short, namespace, pod, kind, name, digest, repository, reported in rows.values_list(*columns)[
-            :_CONTAINERS_MAX
-        ]:
+        for rows in _containers(cluster, events, digests):  # what lives comes first
+            self._add(rows)
+        ties = {*self.by_id.values(), *self.by_pod.values(), *(tie for some in self.by_digest.values() for tie in some)}
+        self.homes = _homes(digests | {tie.digest for tie in ties})
+        self.tagged = _tagged({event.image for event in events if event.image})
+        ids = {tie.repository_id for tie in ties} | {repository for repository, _ in self.tagged.values()}
+        ids |= {min(listed) for listed in self.homes.values()}
+        self.repositories = Repository.objects.select_related("source").in_bulk([pk for pk in ids if pk is not None])
+
+    def _add(self, rows: QuerySet[RunningContainer]) -> None:
+        columns = (
+            "short_id", "namespace", "pod", "workload_kind", "workload_name", "digest", "repository", "digests",
+            "platform__digest",
+        )  # fmt: skip
+        found = rows.order_by("-pk").values_list(*columns)[:_CONTAINERS_MAX]
+        for short, namespace, pod, kind, name, digest, repository, reported, platform in found:
             workload = f"{kind}/{name}" if kind else name
             self.by_id.setdefault(short, _Tie("container", namespace, workload, digest, repository))
             self.by_pod.setdefault((namespace, pod), _Tie("pod", namespace, workload, digest, repository))
             self.by_pod.setdefault(("", pod), _Tie("pod", namespace, workload, digest, repository))
-            for each in {digest, *reported}:
+            for each in {digest, platform or digest, *reported}:
                 self.by_digest[each].add(_Tie("digest", namespace, workload, digest, repository))
-        self.homes = _homes(digests | {tie.digest for tie in self.by_id.values()})
-        self.tagged = _tagged({event.image for event in events if event.image})
-        ids = {tie.repository_id for tie in (*self.by_id.values(), *self.by_pod.values())}
-        ids |= set(self.homes.values()) | {repository for repository, _ in self.tagged.values()}
-        self.repositories = Repository.objects.select_related("source").in_bulk([pk for pk in ids if pk is not None])
 
     def tie(self, event: SeenEvent) -> _Tie:
         """Return what an event is about."""
@@ -257,12 +293,13 @@ class _Ties:
             places = {tie.digest: tie.repository_id for tie in here}
             digest = next(iter(places), event.digest)
             workload = found.workload if found is not None else ""
-            return _Tie("digest", event.namespace, workload, digest, places.get(digest) or self.homes.get(event.digest))
+            home = places.get(digest) or min(self.homes.get(event.digest, ()), default=None)
+            return _Tie("digest", event.namespace, workload, digest, home, is_weak=not places.get(digest))
         if found is not None:
             return found
         if event.image in self.tagged:
             repository, digest = self.tagged[event.image]
-            return _Tie("tag", event.namespace, "", digest, repository)
+            return _Tie("tag", event.namespace, "", digest, repository, is_weak=True)
         return _Tie("", event.namespace)
 
     def cause(self, event: SeenEvent) -> Cause:
@@ -270,6 +307,9 @@ class _Ties:
         tie = self.tie(event)
         repository = self.repositories.get(tie.repository_id) if tie.repository_id is not None else None
         family = (repository.source or repository) if repository is not None else None
+        if family is not None and family.team_id != self.cluster.team_id:
+            # Whoever sends can invent names: another team is told only of what runs here and is in its repository.
+            family = None if tie.is_weak or family.pk not in self.homes.get(tie.digest, ()) else family
         evidence: dict[str, Any] = {"text": event.text, "fields": event.fields, "tied_by": tie.how}
         if tie.how == "tag":
             evidence["why"] = "Tied by the tag, which can name another image than the one that runs: weak."
@@ -295,13 +335,42 @@ class _Ties:
         )
 
 
-def _homes(digests: Iterable[str]) -> dict[str, int]:
-    """Return {digest: the first repository that has the image}."""
-    rows = RepositoryImage.objects.filter(image__digest__in=[digest for digest in digests if digest], removed_at=None)
-    found: dict[str, int] = {}
-    for digest, repository in rows.order_by("pk").values_list("image__digest", "repository"):
-        found.setdefault(digest, repository)
-    return found
+def _containers(
+    cluster: Cluster, events: Sequence[SeenEvent], digests: Collection[str]
+) -> Iterator[QuerySet[RunningContainer]]:
+    """Return the containers that the events can be about: those that live, then those that ended a moment ago.
+
+    One look-up for each index. A condition with OR over all of them reads the whole table.
+    """
+    short_ids = {event.container_id for event in events if event.container_id}
+    pods = {event.pod for event in events if event.pod}
+    images = set(Image.objects.filter(digest__in=digests).values_list("pk", flat=True))
+    images |= set(IndexEntry.objects.filter(child__in=images).values_list("index", flat=True))
+    rows = RunningContainer.objects.filter(cluster=cluster)
+    live = rows.filter(until=None)
+    if short_ids:
+        yield live.filter(short_id__in=short_ids)
+    if pods:
+        yield live.filter(pod__in=pods)
+    if images:
+        yield live.filter(image__in=images)
+    if digests:
+        yield live.filter(image=None, digest__in=digests)
+    if short_ids or pods:
+        ended = rows.filter(until__gt=clock.now() - ENDED_FOR)
+        yield ended.filter(Q(short_id__in=short_ids) | Q(pod__in=pods))
+
+
+def _homes(digests: Iterable[str]) -> dict[str, set[int]]:
+    """Return {digest: the families that have the image, or an index with it}."""
+    wanted = [digest for digest in digests if digest]
+    held = RepositoryImage.objects.filter(removed_at=None)
+    family = Coalesce("repository__source", "repository")
+    found: dict[str, set[int]] = defaultdict(set)
+    for name in ("image__digest", "image__entries__child__digest"):
+        for digest, repository in held.filter(**{f"{name}__in": wanted}).values_list(name, family).distinct():
+            found[digest].add(repository)
+    return dict(found)
 
 
 def _tagged(images: set[str]) -> dict[str, tuple[int, str]]:

@@ -38,7 +38,7 @@ def read_falco(document: Any) -> SeenEvent:
     return SeenEvent(
         kind="falco",
         rule=rule,
-        severity=SEVERITY_OF.get(str(document.get("priority") or "").strip().lower(), "unknown"),
+        severity=SEVERITY_OF.get(text_of(document.get("priority"), 40).lower(), "unknown"),
         at=read_time(document.get("time")),
         text=text_of(masked(text_of(document.get("output"), TEXT_MAX)), TEXT_MAX),
         fields=fields_of(fields | {name: document.get(name) for name in ("source", "hostname")}),

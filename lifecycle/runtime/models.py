@@ -26,7 +26,7 @@ class RuntimeEvent(models.Model):
             ),
         )
         indexes = (
-            models.Index(fields=("id",), condition=Q(event__isnull=False), name="runtimeevent_to_fold"),
+            models.Index(fields=("cluster", "id"), condition=Q(event__isnull=False), name="runtimeevent_waiting"),
             models.Index(fields=("received_at",), name="runtimeevent_by_arrival"),
         )
 

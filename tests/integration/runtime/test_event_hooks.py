@@ -143,7 +143,8 @@ def test_an_event_is_tied_to_what_runs_and_told_the_team_of_its_repository(north
     fold()
 
     alert = Alert.objects.get()
-    assert (alert.digest, alert.team.slug, alert.repository_ids) == (image.digest, "other", [repository.pk])
+    told = ("shop", []) if how == "tag" else ("other", [repository.pk])
+    assert (alert.digest, (alert.team.slug, alert.repository_ids)) == (image.digest, told)
     assert alert.evidence["tied_by"] == how
     assert alert.workload == ("" if how == "tag" else "Deployment/api")
     assert ("weak" in alert.evidence.get("why", "")) is (how == "tag")
@@ -225,3 +226,82 @@ def test_the_job_folds_what_waits(secret, north):
     work("events")
     assert Alert.objects.get().count == 1
     assert not events.is_pending()
+
+
+def test_the_flood_of_one_cluster_does_not_delay_another(secret, north, dock, owner, monkeypatch):
+    monkeypatch.setattr(events, "_BATCH", 10)
+    cluster(dock.team, "south")
+    other = clusters.create_secret("south", "alerts", actor=owner)[1]
+    send(secret, *[falco()] * 30)
+    assert post(other, falco(rule="grave", priority="Critical"), "/hooks/falco/south") == 202
+
+    assert events.fold_some(clock.now())[0] <= 10
+
+    assert Alert.objects.filter(rule="grave").exists()
+    assert Alert.objects.filter(rule="Terminal shell").get().count < 30
+    fold()
+    assert Alert.objects.filter(rule="Terminal shell").get().count == 30
+
+
+def test_events_tell_another_team_only_of_what_runs_and_is_theirs(secret, north, owner, image):
+    theirs = rows.repository("other/api")
+    place = f"{theirs.registry.host}/{theirs.name}"
+    own = rows.image("own")
+    report(north, owner, 1, entry(own.digest, where=theirs))
+    invented = {"container.id": RunningContainer.objects.get().short_id}
+    named = {"container.image.repository": place, "container.image.tag": "1.0"}
+    send(secret, *[falco(rule=str(at), fields=each) for at, each in enumerate((invented, named))])
+    send(secret, falco(rule="2", fields={"container.image.digest": image.digest}))
+    fold()
+    assert {(row.rule, row.team, tuple(row.repository_ids)) for row in Alert.objects.all()} == {
+        (str(at), north.team, ()) for at in range(3)
+    }
+    rows.push(theirs, own, "2.0")
+    send(secret, falco(rule="3", fields=invented))
+    fold()
+    assert Alert.objects.get(rule="3").team == theirs.team
+
+
+def test_critical_events_of_one_cluster_about_another_team_are_a_flood_too(secret, north, owner, image):
+    report(north, owner, 1, entry(image.digest, where=rows.repository("other/api")))
+    fields = {"container.id": RunningContainer.objects.get().short_id}
+    many = events.FOREIGN_MAX + 5
+    send(secret, *[falco(rule=f"grave {at}", priority="Critical", fields=fields) for at in range(many)])
+    fold()
+    found = Alert.objects.filter(team__slug="other")
+    assert found.exclude(kind="flood").count() == events.FOREIGN_MAX
+    assert found.get(kind="flood").count == 5
+    send(secret, *[falco(rule=f"mine {at}", priority="Critical") for at in range(many)])
+    fold()
+    assert Alert.objects.filter(team=north.team).exclude(kind="flood").count() == many
+
+
+def test_events_about_a_container_that_ended_a_moment_ago_are_tied(secret, north, owner, image):
+    report(north, owner, 1, entry(image.digest, where=rows.repository("other/api")))
+    report(north, owner, 2)
+    container = RunningContainer.objects.get()
+    send(secret, falco(fields={"container.id": container.short_id}))
+    fold()
+    assert Alert.objects.get().evidence["tied_by"] == "container"
+    RunningContainer.objects.update(since=clock.now() - timedelta(hours=3), until=clock.now() - timedelta(hours=2))
+    send(secret, falco(rule="late", fields={"container.id": container.short_id}))
+    fold()
+    assert Alert.objects.get(rule="late").evidence["tied_by"] == ""
+
+
+def test_odd_events_are_taken_and_a_fault_shows_no_secret(secret, north, monkeypatch, caplog):
+    assert post(secret, json.dumps(falco(priority="X")).replace('"X"', "[" * 1000 + "]" * 1000)) == 202
+    event = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
+    for number, more in enumerate(({"data_base64": "ä"}, {"data": {"severity": 1}}, {"data": {"priority": ["x"]}})):
+        body = json.dumps(event | {"id": str(number)} | more)
+        headers = {"Authorization": f"Bearer {secret}"}
+        answer = Client().post("/hooks/events/north", body, content_type=STRUCTURED, headers=headers)
+        assert answer.status_code == 202
+    assert {severity for severity, _ in fold().values()} == {"unknown"}
+
+    def broken(*_):
+        raise RecursionError
+
+    monkeypatch.setattr(events, "take", broken)
+    assert post(secret, falco()) == 503
+    assert secret not in caplog.text
