@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -77,12 +77,12 @@ class RetentionDigestSerializer(serializers.Serializer[RetentionEntry]):
     tags = serializers.ListField(child=serializers.CharField(), help_text="All go with the digest")
     action = serializers.SerializerMethodField(help_text="`keep` or `delete`")
     state = serializers.CharField(help_text=f"One of {', '.join(_ENTRY_STATES)}")
-    reasons = serializers.SerializerMethodField()
+    reasons = serializers.SerializerMethodField(help_text="All of them")
     size_bytes = serializers.IntegerField(help_text="Of the image, compressed")
     freed_bytes = serializers.IntegerField(
         help_text="What the registry's collector can free; a layer of several images counts for the first"
     )
-    deleted_at = serializers.DateTimeField(allow_null=True)
+    deleted_at = serializers.DateTimeField(allow_null=True, help_text="It can be restored for 7 days after this")
     note = serializers.CharField(help_text="Why it could not be restored")
 
     def get_action(self, row: RetentionEntry) -> str:
@@ -102,7 +102,9 @@ class RetentionPlanSerializer(serializers.ModelSerializer[RetentionPlan]):
     )
     created_by = serializers.CharField(source="created_by.username", read_only=True)
     confirmed_by = serializers.CharField(source="confirmed_by.username", read_only=True, default=None, allow_null=True)
-    replaced_by = serializers.IntegerField(source="replaced_by_id", read_only=True, allow_null=True)
+    replaced_by = serializers.IntegerField(
+        source="replaced_by_id", read_only=True, allow_null=True, help_text="Number of the plan to look at instead"
+    )
 
     class Meta:
         model = RetentionPlan
@@ -112,6 +114,16 @@ class RetentionPlanSerializer(serializers.ModelSerializer[RetentionPlan]):
             "failure", "replaced_by",
         )  # fmt: skip
         read_only_fields: tuple[str, ...] = fields
+        extra_kwargs: ClassVar[dict[str, dict[str, str]]] = {
+            "accept_unknown_runtime": {"help_text": "Whether clusters that never reported are ignored"},
+            "keep_count": {"help_text": "Number of images that are kept"},
+            "delete_count": {"help_text": "Number of images to delete, each with all its tags"},
+            "deleted_bytes": {"help_text": "Of the images to delete; a shared layer counts once"},
+            "freed_bytes": {"help_text": "Those that no other image of the registry has: its collector can free them"},
+            "confirmed_at": {"help_text": "When its deletion was confirmed"},
+            "finished_at": {"help_text": "When its deletion ended"},
+            "failure": {"help_text": "Why the deletion failed"},
+        }
 
 
 class RetentionPlanDetailSerializer(RetentionPlanSerializer):
