@@ -20,6 +20,8 @@ from lifecycle.core.reasons import refuse_if
 from lifecycle.jobs.access import job_for
 from lifecycle.notices.access import channel_for, message_for, notice_for
 from lifecycle.notices.preferences import mute_for
+from lifecycle.pentests.access import finding_for, run_for
+from lifecycle.pentests.access import why_not as why_not_pentest
 from lifecycle.policies.access import check_for, waiver_for
 from lifecycle.promotion.access import promotion_for
 from lifecycle.promotion.places import place_of, why_not_at
@@ -105,8 +107,13 @@ def _on_cluster(user: User, parameters: Parameters, body: Body) -> None:
     cluster_for(user, str(parameters.get("slug") or body.get("slug") or ""), verb=Verb.ENVIRONMENT_MANAGE)
 
 
-def _sees_cluster(user: User, parameters: Parameters, _: Body) -> None:
-    cluster_for(user, str(parameters["slug"]))
+def _on_pentest(verb: Verb | None) -> Check:
+    def check(user: User, parameters: Parameters, _: Body) -> None:
+        row = finding_for(user, int(parameters["pk"]))
+        if verb is not None:
+            refuse_if(why_not_pentest(user, verb, row.repository))
+
+    return check
 
 
 def _on_alert(user: User, parameters: Parameters, _: Body) -> None:
@@ -162,7 +169,14 @@ def _admin(user: User, _: Parameters, __: Body) -> None:
 
 CHECKS: Final[Mapping[str, Check]] = {
     "cluster-list": _on_cluster,
-    "cluster-explain": _sees_cluster,
+    "cluster-explain": _computed,
+    "cluster-reports": lambda user, parameters, _: cluster_for(user, parameters["slug"], verb=Verb.RUNTIME_REPORT),
+    "isolation-check": _computed,
+    "pentestrun-list": lambda user, _, body: run_for(user, int(body.get("id", 0))),
+    "pentestfinding-confirm": _on_pentest(Verb.RUNTIME_MANAGE),
+    "pentestfinding-retest": _on_pentest(Verb.IMAGE_SCAN),
+    "pentestfinding-dismiss": _on_pentest(Verb.WAIVER_APPROVE),
+    "pentestfinding-accept": _on_pentest(None),  # who asks and who accepts have different verbs
     "cluster-secrets": _on_cluster,
     "promotion-list": lambda user, _, body: _promotion(user, body.get("id", 0), Verb.PROMOTION_REQUEST),
     "promotion-rollback": lambda user, _, body: _promotion(user, body.get("id", 0)),
