@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
@@ -13,9 +13,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from lifecycle.admission import services
+from lifecycle.admission.models import AdmissionDebt
+from lifecycle.admission.queries import open_debts
 from lifecycle.api.caller import caller
 from lifecycle.api.serializing import StrictSerializer
 from lifecycle.clusters.access import cluster_for
+
+_DEBTS_MAX: Final = 200
 
 
 class ExplainClusterBody(StrictSerializer):
@@ -94,3 +98,63 @@ class ClusterManifestView(APIView):
         answer = HttpResponse(text, content_type="application/yaml")
         answer["Content-Disposition"] = f'attachment; filename="gravingdock-{cluster.slug}.yaml"'
         return answer
+
+
+class AdmissionDebtSerializer(serializers.ModelSerializer[AdmissionDebt]):
+    """A use of break-glass in a cluster, for one workload and its images."""
+
+    namespace = serializers.CharField(read_only=True, help_text="Where it runs")
+    workload_kind = serializers.CharField(read_only=True, help_text="Such as Deployment")
+    workload_name = serializers.CharField(read_only=True, help_text="What people deploy")
+    digests = serializers.ListField(
+        child=serializers.CharField(), read_only=True, help_text="Digest of each image, or its reference without one"
+    )
+    reason = serializers.CharField(read_only=True, help_text="As in the annotation")
+    user_name = serializers.CharField(read_only=True, help_text="Who broke the glass, as the cluster names people")
+    count = serializers.IntegerField(read_only=True, help_text="Objects that it let through")
+    opened_at = serializers.DateTimeField(read_only=True, help_text="When the glass was broken")
+    due_at = serializers.DateTimeField(read_only=True, help_text="When its review is overdue")
+    reviewed_by = serializers.CharField(
+        source="reviewed_by.username", read_only=True, default=None, allow_null=True, help_text="null: nobody yet"
+    )
+    reviewed_at = serializers.DateTimeField(read_only=True, allow_null=True, help_text="null: not reviewed yet")
+    outcome = serializers.CharField(read_only=True, help_text="`justified`, `unjustified`, or empty: not reviewed yet")
+    comment = serializers.CharField(read_only=True, help_text="What the review found")
+
+    class Meta:
+        model = AdmissionDebt
+        fields = (
+            "id", "namespace", "workload_kind", "workload_name", "digests", "reason", "user_name", "count",
+            "opened_at", "due_at", "reviewed_by", "reviewed_at", "outcome", "comment",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class AdmissionDebtsSerializer(serializers.Serializer[Any]):
+    results = AdmissionDebtSerializer(many=True, help_text="The oldest first; at most 200")
+
+
+class ReviewDebtBody(StrictSerializer):
+    outcome = serializers.ChoiceField(choices=AdmissionDebt.Outcome.values, help_text="`justified` or `unjustified`")
+    comment = serializers.CharField(max_length=services.COMMENT_MAX, help_text="What you found")
+
+
+class AdmissionDebtsView(APIView):
+    @extend_schema(operation_id="cluster_debts", responses=AdmissionDebtsSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        """List the uses of break-glass in a cluster that nobody has reviewed."""
+        cluster = cluster_for(caller(request), slug)
+        rows = open_debts(cluster).select_related("reviewed_by")[:_DEBTS_MAX]
+        return Response(AdmissionDebtsSerializer({"results": rows}).data)
+
+
+class ReviewDebtView(APIView):
+    @extend_schema(operation_id="cluster_debt_review", request=ReviewDebtBody, responses=AdmissionDebtSerializer)
+    def post(self, request: Request, slug: str, pk: int) -> Response:
+        """Review a use of break-glass of another person (promotion.approve)."""
+        user = caller(request)
+        cluster = cluster_for(user, slug)
+        body = ReviewDebtBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        debt = services.review_debt(cluster, pk, actor=user, **body.validated_data)
+        return Response(AdmissionDebtSerializer(debt).data)

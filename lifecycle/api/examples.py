@@ -160,6 +160,10 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         {"bindings": [{"pattern": "prod-*", "environment": "production", "mode": "enforce", "allowed_hosts": []}]},
         None,
     ),
+    ("post", "/api/v1/clusters/{slug}/debts/{id}/review/"): (
+        {"outcome": "justified", "comment": "The shop was down."},
+        None,
+    ),
     ("post", "/api/v1/clusters/{slug}/explain/"): (
         {"namespace": "prod-shop", "images": ["registry.example.com/shop/api:1.4.0"], "user": "kim@example.com"},
         None,

@@ -6,7 +6,7 @@ from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
 from lifecycle.api import authority, people
-from lifecycle.api.admission import ClusterManifestView, ExplainClusterView
+from lifecycle.api.admission import AdmissionDebtsView, ClusterManifestView, ExplainClusterView, ReviewDebtView
 from lifecycle.api.advisories import AdvisoryImagesView, AdvisoryView
 from lifecycle.api.alerts import AlertViewSet
 from lifecycle.api.audit import AuditEventViewSet
@@ -128,6 +128,8 @@ urlpatterns = [
     path("policies/try/", TryView.as_view(), name="policy-try"),
     path("policies/<str:scope>/", PolicyView.as_view(), name="policy"),
     path("policies/<str:scope>/revisions/", PolicyRevisionsView.as_view(), name="policy-revisions"),
+    path("clusters/<slug:slug>/debts/", AdmissionDebtsView.as_view(), name="cluster-debts"),
+    path("clusters/<slug:slug>/debts/<int:pk>/review/", ReviewDebtView.as_view(), name="cluster-debt-review"),
     path("clusters/<slug:slug>/explain/", ExplainClusterView.as_view(), name="cluster-explain"),
     path("clusters/<slug:slug>/manifest/", ClusterManifestView.as_view(), name="cluster-manifest"),
     path("teams/", authority.TeamsView.as_view(), name="teams"),

@@ -13,7 +13,7 @@ import yaml
 
 from lifecycle.cli import client
 from lifecycle.cli.client import Api, CommandFailed
-from lifecycle.cli.printing import print_rows, say
+from lifecycle.cli.printing import print_fields, print_rows, say
 from lifecycle.cli.tables import Column
 
 COLUMNS: Final[Sequence[Column]] = (
@@ -22,6 +22,13 @@ COLUMNS: Final[Sequence[Column]] = (
     ("RESULT", lambda row: row["code"]),
     ("REASON", lambda row: row["reason"]),
     ("WHO", lambda row: row["who"]),
+)
+DEBT_COLUMNS: Final[Sequence[Column]] = (
+    ("ID", lambda row: row["id"]),
+    ("WORKLOAD", lambda row: f"{row['workload_kind']} {row['namespace']}/{row['workload_name']}"),
+    ("BY", lambda row: row["user_name"]),
+    ("DUE", lambda row: row["due_at"]),
+    ("REASON", lambda row: row["reason"]),
 )
 
 
@@ -44,6 +51,15 @@ def add_area(areas: Any, shared: argparse.ArgumentParser) -> None:
     manifest.add_argument("--cluster", required=True, help="short name of the cluster")
     manifest.add_argument("--mutate", action="store_true", help="also name images of Pods by digest")
     manifest.set_defaults(run=print_manifest)
+    debts = area.add_parser("debts", parents=[shared], help="list break-glass that nobody has reviewed")
+    debts.add_argument("--cluster", required=True, help="short name of the cluster")
+    debts.set_defaults(run=list_debts)
+    review = area.add_parser("review", parents=[shared], help="say whether a break-glass was justified")
+    review.add_argument("debt", type=int, metavar="ID", help="as `admission debts` lists it")
+    review.add_argument("--cluster", required=True, help="short name of the cluster")
+    review.add_argument("--outcome", required=True, choices=("justified", "unjustified"), help="what you found")
+    review.add_argument("--comment", required=True, help="what you found, in words")
+    review.set_defaults(run=review_debt)
 
 
 def explain_images(options: argparse.Namespace, api: Api) -> None:
@@ -66,6 +82,15 @@ def print_manifest(options: argparse.Namespace, api: Api) -> None:
     query = {"mutate": "1"} if options.mutate else {}
     for part in api.download(f"clusters/{options.cluster}/manifest/", **query):
         sys.stdout.buffer.write(part)
+
+
+def list_debts(options: argparse.Namespace, api: Api) -> None:
+    print_rows(api.get(f"clusters/{options.cluster}/debts/")["results"], DEBT_COLUMNS, options)
+
+
+def review_debt(options: argparse.Namespace, api: Api) -> None:
+    body = {"outcome": options.outcome, "comment": options.comment}
+    print_fields(api.post(f"clusters/{options.cluster}/debts/{options.debt}/review/", body), options)
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -157,6 +157,7 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST api/v1/clusters/": ("owner", CLUSTER),
     "PATCH api/v1/clusters/{cluster}/": ("owner", {"mode": "enforce"}),
     "PUT api/v1/clusters/{cluster}/bindings/": ("owner", BINDINGS),
+    "POST api/v1/clusters/{cluster}/debts/{debt}/review/": ("owner", {"outcome": "justified", "comment": "x"}),
     "POST api/v1/clusters/{cluster}/explain/": ("requester", {"namespace": "x", "images": ["nginx"]}),
     "POST api/v1/clusters/{cluster}/secrets/": ("owner", {"kind": "admission"}),
     "POST api/v1/clusters/{cluster}/reports/": ("owner", REPORT),

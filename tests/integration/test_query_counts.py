@@ -96,6 +96,7 @@ LISTS: Final[dict[str, int]] = {
     "clusters/{cluster}/": 20,
     "api/v1/clusters/": 8,
     "api/v1/clusters/{cluster}/bindings/": 10,
+    "api/v1/clusters/{cluster}/debts/": 8,
     "api/v1/clusters/{cluster}/reports/": 8,
     "api/v1/running/": 14,
     "api/v1/images/{digest}/runtime/": 16,

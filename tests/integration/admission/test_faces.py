@@ -212,3 +212,23 @@ def test_command_line(dock, cluster, run, tmp_path):
     assert run(dock.requester, "admission", "explain", "--cluster", "north", "-n", "prod")[0] == 2
     file.write_text("- 1")
     assert run(dock.requester, "admission", "explain", "--cluster", "north", "-n", "prod", "-f", file)[0] == 2
+
+
+def test_break_glass_is_reviewed_from_the_command_line(dock, cluster, run):
+    debt = AdmissionDebt.objects.create(
+        cluster=dock.team.clusters.get(), namespace="prod", workload_kind="Deployment", workload_name="web",
+        digests=[rows.sha("known")], fingerprint="0" * 64, decision_key="abc", reason="INC-7: shop is down",
+        user_name=dock.approver.username, opened_at=clock.now(), last_at=clock.now(), due_at=clock.now(),
+    )  # fmt: skip
+    listed = run(dock.requester, "admission", "debts", "--cluster", "north")[1]
+    assert ("Deployment prod/web" in listed, "INC-7: shop is down" in listed) == (True, True)
+    review = ("admission", "review", str(debt.pk), "--cluster", "north", "--outcome", "justified", "--comment", "Down.")
+    assert run(dock.approver, *review)[0] != 0  # broke it
+    code, shown, _ = run(dock.second, *review, "--json")
+    assert (code, json.loads(shown)["reviewed_by"], json.loads(shown)["outcome"]) == (
+        0, dock.second.username, "justified",
+    )  # fmt: skip
+    assert "prod/web" not in run(dock.requester, "admission", "debts", "--cluster", "north")[1]
+    assert run(dock.second, *review)[0] != 0  # once
+    outsider = person("far", rows.team("other"), "owner")
+    assert client_of(outsider).get("/api/v1/clusters/north/debts/").status_code == 404
