@@ -6,6 +6,7 @@ from lifecycle.admission.models import (
     AdmissionDebt,
     AdmissionDecision,
     AdmissionEpoch,
+    AdmissionLoad,
     AdmissionVerdict,
 )
 from lifecycle.advisories.models import Advisory, AffectedInterval, Coverage, Feed, Match, PrivateAdvisory
@@ -76,6 +77,7 @@ __all__ = [
     "AdmissionDebt",
     "AdmissionDecision",
     "AdmissionEpoch",
+    "AdmissionLoad",
     "AdmissionVerdict",
     "Advisory",
     "AffectedInterval",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from lifecycle.admission.models import (
     AdmissionCount,
     AdmissionDebt,
     AdmissionDecision,
+    AdmissionLoad,
 )
 from lifecycle.admission.recording import BREAKGLASS, FOLDER, SUFFIX
 from lifecycle.clusters.models import Cluster
@@ -35,6 +37,8 @@ _DECISIONS_KEPT: Final = timedelta(days=90)
 _COUNTS_KEPT: Final = timedelta(days=30)
 _BATCHES_KEPT: Final = timedelta(days=1)
 _BAD: Final = ".bad"
+_SETTLED: Final = timedelta(seconds=20)  # a server writes a decision to a file so late (recording._SLOW_FLUSH_S)
+_NOTED_EVERY: Final = timedelta(seconds=10)
 _BAD_FILES_MAX: Final = 100  # files with lines that were put aside; then the oldest is deleted
 _BAD_BYTES_MAX: Final = 1024 * 1024  # of one such file
 _COUNT_MAX: Final = 2**31 - 1
@@ -54,7 +58,7 @@ def load_spool(folder: Path, *, for_s: float | None = None) -> int:
     Lines that cannot be loaded are put aside, and the rest of their file is loaded. After `for_s` seconds it begins
     no other file.
     """
-    started, count = time.monotonic(), 0
+    started, count, listed_at = time.monotonic(), 0, clock.now()
     paths = sorted((folder / FOLDER).glob(f"*{SUFFIX}"), key=lambda path: (BREAKGLASS not in path.name, path.name))
     for path in paths[:_FILES_AT_ONCE]:
         if for_s is not None and time.monotonic() - started > for_s:
@@ -71,8 +75,29 @@ def load_spool(folder: Path, *, for_s: float | None = None) -> int:
             log.exception("decisions_not_loaded", file=path.name)
             _put_aside(path, path.read_bytes()[:_BAD_BYTES_MAX])
             path.unlink(missing_ok=True)
+            _note_lost(folder)
         count += 1
+    if count == len(paths):
+        _note_loaded(folder, listed_at - _SETTLED)
     return count
+
+
+def _name_of(folder: Path) -> str:
+    return hashlib.sha256(f"{socket.gethostname()}:{folder.resolve()}".encode()).hexdigest()
+
+
+def _note_loaded(folder: Path, until: datetime) -> None:
+    """Note that all decisions of this spool until a time are loaded, at most each 10 seconds."""
+    row, is_new = AdmissionLoad.objects.get_or_create(name=_name_of(folder), defaults={"loaded_until": until})
+    if not is_new and row.loaded_until <= until - _NOTED_EVERY:
+        AdmissionLoad.objects.filter(pk=row.pk).update(loaded_until=until)
+
+
+def _note_lost(folder: Path) -> None:
+    now = clock.now()
+    AdmissionLoad.objects.update_or_create(
+        name=_name_of(folder), defaults={"lost_at": now}, create_defaults={"lost_at": now, "loaded_until": now}
+    )
 
 
 def _load_file(path: Path) -> None:
@@ -96,12 +121,14 @@ def _load_file(path: Path) -> None:
                     counts[tuple(key)] = counts.get(tuple(key), 0) + number
                 if "dropped" in line:
                     log.warning("decisions_dropped", count=line["dropped"])
+                    _note_lost(path.parent.parent)
             except _UNREADABLE:
                 bad.append(text)
         bad += _keep(decisions)
         _add_counts(counts)
         if bad:
             log.error("decisions_put_aside", file=path.name, lines=len(bad))
+            _note_lost(path.parent.parent)
             _put_aside(path, b"\n".join(bad)[:_BAD_BYTES_MAX] + b"\n")
 
 

@@ -14,7 +14,7 @@ NAMESPACE: Final = "gravingdock"
 TIMEOUT_S: Final = 3
 AGENT_IMAGE: Final = "gravingdock:local"  # what `make image` builds
 PLACEHOLDERS: Final = ("ADMISSION_SECRET", "AGENT_TOKEN", "AGENT_IMAGE")
-_EXCLUDED: Final = ["kube-system", "kube-node-lease", NAMESPACE]
+EXCLUDED: Final = ["kube-system", "kube-node-lease", NAMESPACE]
 _NAME: Final = {"app.kubernetes.io/name": "gravingdock-agent"}
 _LISTS: Final = ("initContainers", "containers", "ephemeralContainers")
 _HEAD: Final = """\
@@ -82,7 +82,7 @@ def _webhook(wish: Wish, name: str, groups: dict[str, list[str]], condition: str
         "matchPolicy": "Equivalent",
         "clientConfig": client,
         "namespaceSelector": {
-            "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": list(_EXCLUDED)}]
+            "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": list(EXCLUDED)}]
         },
         "rules": [
             {

@@ -93,6 +93,7 @@ class AdmissionDecision(Workload):
         indexes = (
             models.Index(fields=("cluster", "-at"), name="admissiondecision_by_cluster"),
             models.Index(fields=("at",), name="admissiondecision_by_time"),
+            models.Index(fields=("cluster", "namespace", "workload_name", "at"), name="admissiondecision_by_workload"),
         )
 
     def __str__(self) -> str:
@@ -113,7 +114,10 @@ class AdmissionCount(Workload):
                 name="admissioncount_once_per_minute",
             ),
         )
-        indexes = (models.Index(fields=("minute",), name="admissioncount_by_time"),)
+        indexes = (
+            models.Index(fields=("minute",), name="admissioncount_by_time"),
+            models.Index(fields=("cluster", "namespace", "workload_name", "minute"), name="admissioncount_by_workload"),
+        )
 
     def __str__(self) -> str:
         return f"{self.count} of {self.workload}"
@@ -130,6 +134,17 @@ class AdmissionBatch(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class AdmissionLoad(models.Model):
+    """How far the decisions of one spool are in the database. One row for each machine and folder."""
+
+    name = models.CharField(max_length=64, unique=True)  # sha256 of host and folder
+    loaded_until = models.DateTimeField()  # every decision until then is loaded, or was lost
+    lost_at = models.DateTimeField(null=True)  # when decisions were last found to be dropped or unreadable
+
+    def __str__(self) -> str:
+        return f"decisions until {self.loaded_until:%Y-%m-%d %H:%M:%S}"
 
 
 class AdmissionDebt(Workload):

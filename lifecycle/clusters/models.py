@@ -6,7 +6,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Length
+from django.db.models.functions import Length, Now
 
 from accounts.models import TEAM_SLUG, Team, User
 from lifecycle.clusters.constants import STALE_MAX_S, STALE_MIN_S, STALE_S
@@ -60,6 +60,7 @@ class Cluster(models.Model):
     # Hash of the certificates that the cluster trusts for the admission port, as its agent reported it last.
     bundle_sha256 = models.CharField(max_length=64, blank=True, default="", db_default="")
     enforced_at = models.DateTimeField(null=True)  # since when the mode is enforce, or null
+    bound_at = models.DateTimeField(db_default=Now())  # since when the bindings are as they are
 
     class Meta:
         constraints = (

@@ -115,7 +115,8 @@ def set_bindings(slug: str, wishes: Sequence[BindingWish], *, actor: User, revis
     cluster.bindings.all().delete()
     NamespaceBinding.objects.bulk_create(rows)
     cluster.revision += 1
-    cluster.save(update_fields=["revision"])
+    cluster.bound_at = clock.now()
+    cluster.save(update_fields=["revision", "bound_at"])
     details = ClusterBindings(slug=cluster.slug, before=tuple(was), after=tuple(sorted(will)))
     _record(Action.CLUSTER_BINDINGS_CHANGED, cluster, actor, details=details)
     return cluster
@@ -165,7 +166,7 @@ def _set(cluster: Cluster, settings: dict[str, Any]) -> None:
     if not STALE_MIN_S <= cluster.stale_after_s <= STALE_MAX_S:
         raise Malformed(f"Enter {STALE_MIN_S} to {STALE_MAX_S:,} seconds.", field="stale_after_s")
     try:
-        cluster.clean_fields(exclude=["team", "created_by", "enforced_at"])
+        cluster.clean_fields(exclude=["team", "created_by", "enforced_at", "bound_at"])
     except ValidationError as error:
         field, messages = next(iter(error.message_dict.items()))
         raise Malformed(" ".join(messages), field=field) from None

@@ -175,6 +175,7 @@ class RunningContainer(Workload):
             models.Index(fields=("short_id",), condition=Q(until=None) & ~Q(short_id=""), name="container_live_by_id"),
             models.Index(fields=("image",), condition=Q(until=None), name="container_live_by_image"),
             models.Index(fields=("until",), condition=Q(until__isnull=False), name="container_ended"),
+            models.Index(fields=("reporter", "key"), condition=Q(until__isnull=False), name="container_ended_by_key"),
         )
 
     def __str__(self) -> str:

@@ -28,7 +28,7 @@ from lifecycle.inventory.constants import SILENT_AFTER
 from lifecycle.inventory.models import Reporter, RunningImage
 from lifecycle.quarantine.queries import covers_of
 from lifecycle.registry.models import Repository
-from lifecycle.runtime import breakglass
+from lifecycle.runtime import breakglass, bypass
 from lifecycle.runtime.resolving import image_name
 
 BEHIND_AFTER: Final = timedelta(hours=24)
@@ -105,6 +105,10 @@ _KINDS: Final = (
         MANY, "More drift in a cluster", f"More than {FOREIGN_MAX} images of a team drift in another team's cluster.",
         "high",
     ),
+    _Kind(
+        bypass.KIND, "Admission was not asked", "An image runs in an enforcing cluster without a recorded decision.",
+        "high",
+    ),
     _Kind("agent.silent", "Agent is silent", "No report came from a cluster or host for 10 minutes.", "medium"),
     _Kind("agent.doubled", "Two agents report", "Two agents report as the same one; the newer counts.", "medium"),
     _Kind(
@@ -166,7 +170,7 @@ def causes_of_now(now: datetime) -> list[Cause]:
         .select_related("cluster", "environment__team", "repository__source")
         .order_by("pk")
     )
-    facts = _Facts(rows)
+    facts = _Facts(rows, now)
     causes = [(row, cause) for row in rows for cause in _drift_of(row, facts, now)]
     return _without_floods(causes) + list(_reporters(now)) + list(breakglass.causes())
 
@@ -195,7 +199,7 @@ def _without_floods(causes: Sequence[tuple[RunningImage, Cause]]) -> list[Cause]
 class _Facts:
     """What is known of everything that runs. A fixed number of queries."""
 
-    def __init__(self, rows: Sequence[RunningImage]) -> None:
+    def __init__(self, rows: Sequence[RunningImage], now: datetime) -> None:
         self.above: dict[int, frozenset[int]] = {}
         self.below: dict[int, frozenset[int]] = {}
         with connection.cursor() as cursor:
@@ -226,6 +230,7 @@ class _Facts:
         self.repositories = Repository.objects.in_bulk(homes | families)
         clusters = Cluster.objects.filter(pk__in={row.cluster_id for row in rows})
         self.bindings = {cluster.pk: list(bindings_of(cluster)) for cluster in clusters}
+        self.bypassed = bypass.found(rows, self.bindings, now)
 
     def binding(self, row: RunningImage) -> NamespaceBinding | None:
         return binding_for(self.bindings[row.cluster_id], row.namespace)
@@ -285,12 +290,13 @@ def _drift_of(row: RunningImage, facts: _Facts, now: datetime) -> list[Cause]:
         return []  # not resolved: nobody knows what it is
     name, binding = image_name(row.reference), facts.binding(row)
     environment = binding.environment if binding is not None else None
+    found = [(bypass.KIND, bypass.WHY)] if bypass.key_of(row) in facts.bypassed else []
     if row.image_id is None or not facts.homes_of(row):
         allowed = binding.allowed_hosts if binding is not None else []
-        if name is not None and name.host in allowed:
-            return []
-        return [_cause("drift.rogue", row, facts, environment, "No registry of ours has this image.")]
-    found = [
+        if name is None or name.host not in allowed:
+            found.append(("drift.rogue", "No registry of ours has this image."))
+        return [_cause(kind, row, facts, environment, why) for kind, why in found]
+    found += [
         *_promotion(row, facts, environment),
         *_quarantine(row, facts, environment),
         *_newer(row, facts, environment, name.tag if name is not None and not name.digest else "", now),
