@@ -16,7 +16,7 @@ import structlog
 from django.db import DatabaseError, IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.db.models import F
 
-from lifecycle.admission.constants import TEXT_MAX
+from lifecycle.admission.constants import CONTROLLERS, TEXT_MAX
 from lifecycle.admission.models import (
     AdmissionBatch,
     AdmissionCount,
@@ -41,6 +41,7 @@ _SETTLED: Final = timedelta(seconds=20)  # a server writes a decision to a file 
 _NOTED_EVERY: Final = timedelta(seconds=10)
 _BAD_FILES_MAX: Final = 100  # files with lines that were put aside; then the oldest is deleted
 _BAD_BYTES_MAX: Final = 1024 * 1024  # of one such file
+_USERS_MAX: Final = 1000  # of a debt; who may break glass is listed, so there are few
 _COUNT_MAX: Final = 2**31 - 1
 _UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
 # Sorted, so that the loaders of two machines take the rows in one order and never wait for each other in a circle.
@@ -218,21 +219,44 @@ def _add_counts(counts: Mapping[tuple[Any, ...], int]) -> None:
 
 
 def _owe(taken: _Taken) -> None:
-    """Open the debt of a break-glass, or count more objects of it."""
+    """Open the debt of a break-glass, or count more objects of it.
+
+    After a review, whoever brings the annotation in again owes again. What controllers carry on counts for the reviewed
+    debt when it was justified.
+    """
     decision, digests, times = taken.decision, list(taken.digests), taken.times
     parts = [str(decision.cluster_id), decision.namespace, decision.workload_kind, decision.workload_name, *digests]
     fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    made, is_new = AdmissionDebt.objects.get_or_create(
+    entering = [decision.user_name] if decision.user_name and decision.user_name not in CONTROLLERS else []
+    debts = AdmissionDebt.objects.select_for_update().filter(fingerprint=fingerprint)
+    if decision.user_name in CONTROLLERS:
+        last = debts.order_by("-pk").first()
+        if last is not None and last.outcome == AdmissionDebt.Outcome.JUSTIFIED:
+            _count_more(last, decision, times)
+            return
+    made, is_new = debts.get_or_create(
         fingerprint=fingerprint,
+        reviewed_at=None,
         defaults={
             "cluster_id": decision.cluster_id, "namespace": decision.namespace,
             "workload_kind": decision.workload_kind, "workload_name": decision.workload_name, "digests": digests,
-            "decision_key": decision.key, "reason": decision.breakglass, "user_name": decision.user_name,
+            "decision_key": decision.key, "reason": decision.breakglass, "user_names": entering,
+            "user_name": "".join(entering),
             "count": times, "opened_at": decision.at, "last_at": decision.at, "due_at": decision.at + _REVIEW_WITHIN,
         },
     )  # fmt: skip
     if not is_new:
-        AdmissionDebt.objects.filter(pk=made.pk).update(count=F("count") + times, last_at=decision.at)
+        _count_more(made, decision, times, entering)
+
+
+def _count_more(debt: AdmissionDebt, decision: AdmissionDecision, times: int, entering: Sequence[str] = ()) -> None:
+    names = list(dict.fromkeys([*debt.user_names, *entering]))[:_USERS_MAX]
+    AdmissionDebt.objects.filter(pk=debt.pk).update(
+        count=F("count") + times,
+        last_at=decision.at,
+        user_name=debt.user_name or "".join(names[:1]),
+        user_names=names,
+    )
 
 
 def prune() -> None:

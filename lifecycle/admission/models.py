@@ -155,10 +155,12 @@ class AdmissionDebt(Workload):
         UNJUSTIFIED = "unjustified"
 
     digests = ArrayField(models.CharField(max_length=700))  # digest of each image, or its reference without one
-    fingerprint = models.CharField(max_length=64, unique=True)  # sha256 of cluster, workload and digests
+    fingerprint = models.CharField(max_length=64, db_index=True)  # sha256 of cluster, workload and digests
     decision_key = models.CharField(max_length=40)  # of the first decision
     reason = models.TextField()  # as in the annotation
-    user_name = models.CharField(max_length=253, blank=True)  # who brought the annotation in
+    user_name = models.CharField(max_length=253, blank=True)  # who brought the annotation in first, for pages
+    # All who brought it in, as the API server names them; never a controller, which carries it on.
+    user_names = ArrayField(models.CharField(max_length=253), default=list, blank=True)
     count = models.PositiveIntegerField(default=1)  # objects that it let through
     opened_at = models.DateTimeField()
     last_at = models.DateTimeField()
@@ -174,6 +176,9 @@ class AdmissionDebt(Workload):
                 condition=Q(reviewed_at=None, reviewed_by=None, outcome="")
                 | (Q(reviewed_at__isnull=False, reviewed_by__isnull=False) & ~Q(outcome="")),
                 name="admissiondebt_reviewed_with_person_and_outcome",
+            ),
+            models.UniqueConstraint(
+                fields=("fingerprint",), condition=Q(reviewed_at=None), name="admissiondebt_one_open_per_fingerprint"
             ),
         )
         indexes = (models.Index(fields=("cluster",), condition=Q(reviewed_at=None), name="admissiondebt_open"),)

@@ -144,10 +144,16 @@ def why_not_review(actor: User, debt: AdmissionDebt) -> Reason | None:
         return Reason("This break-glass was already reviewed.", Conflict)
     if not actor.is_person:
         return Reason("Only people can review break-glass.")
-    if debt.user_name and debt.user_name in {actor.username, actor.email}:
+    if _names_of(actor.username, actor.email) & _names_of(debt.user_name, *debt.user_names):
         return Reason("You broke the glass yourself. Another person must review it.")
     decision = may(actor, Verb.PROMOTION_APPROVE, team=debt.cluster.team)
     return None if decision else Reason(decision.reason)
+
+
+def _names_of(*names: str) -> set[str]:
+    """Return names in lower case, also without what an API server puts before them, such as `oidc:` or `issuer#`."""
+    whole = {name.strip().casefold() for name in names}
+    return {part for name in whole for part in (name, name.rpartition(":")[2], name.rpartition("#")[2])} - {""}
 
 
 @transaction.atomic

@@ -21,6 +21,7 @@ from lifecycle.admission.models import (
 )
 from lifecycle.admission.queries import snapshot_content
 from lifecycle.admission.server import Application
+from lifecycle.admission.services import why_not_review
 from lifecycle.admission.writing import Writer, judge_due
 from lifecycle.clusters import services as clusters
 from lifecycle.clusters.models import Cluster
@@ -426,3 +427,48 @@ def test_snapshot_that_cannot_be_written_is_tried_again_and_stops_no_loading(doc
     (folder / "snapshot").write_bytes(before)
     writer.step()
     assert Application(folder, "https://g.example").snapshot.clusters["north"].mode == "warn"
+
+
+def test_debt_keeps_everybody_who_brought_it_in_and_no_controller(dock, secret, folder, owner):
+    clusters.change_cluster("north", actor=owner, breakglass_subjects=["user:oidc:Kim", "user:sam"])
+    rows.push(dock.repository, rows.image("known"), "known")
+    application, reason = Asking(folder, secret).application, {"gravingdock.io/break-glass": "INC-7: shop is down"}
+    controller = "system:serviceaccount:kube-system:replicaset-controller"
+    hash_ = {"labels": {"pod-template-hash": "5d"}}
+
+    def use(user, now):
+        given = pod(at("known"), annotations=reason, owner=("ReplicaSet", "web-5d"))
+        given["metadata"] |= hash_
+        document = review(given, namespace="staging", userInfo={"username": user})
+        assert send(application, document, f"/admission/north/{secret}")[1]["allowed"] is True
+        application.recorder.flush(now=now)
+        load_spool(folder)
+        return list(AdmissionDebt.objects.order_by("pk"))
+
+    assert [(row.user_name, row.user_names) for row in use(controller, 1e12)] == [("", [])]
+    use("oidc:Kim", 2e12)
+    (debt,) = use("sam", 3e12)
+    assert (debt.user_name, debt.user_names, debt.count) == ("oidc:Kim", ["oidc:Kim", "sam"], 3)
+
+    def say(outcome):
+        who = {"reviewed_at": clock.now(), "reviewed_by": owner}
+        AdmissionDebt.objects.filter(reviewed_at=None).update(outcome=outcome, **who)
+
+    say("justified")
+    (debt,) = use(controller, 4e12)  # its pods start again
+    assert debt.count == 4
+    again = use("sam", 5e12)
+    assert [row.user_names for row in again] == [["oidc:Kim", "sam"], ["sam"]]
+    say("unjustified")
+    assert len(use(controller, 6e12)) == 3
+
+
+@pytest.mark.parametrize("name", ["approver", "APPROVER", "oidc:Approver", "https://id.example.com#approver", "mail"])
+def test_who_broke_the_glass_does_not_review_it_under_another_name(dock, secret, name):
+    dock.approver.email = "kim@example.com"
+    approver, name = dock.approver, name.replace("mail", f"sso:{dock.approver.email.upper()}")
+    name = name.replace("approver", approver.username).replace("APPROVER", approver.username.upper())
+    name = name.replace("Approver", approver.username.capitalize())
+    debt = AdmissionDebt(cluster=dock.team.clusters.get(), user_name="first", user_names=["first", name])
+    assert "yourself" in str(why_not_review(approver, debt))
+    assert why_not_review(dock.second, debt) is None
