@@ -170,6 +170,7 @@ def _admin(user: User, _: Parameters, __: Body) -> None:
 CHECKS: Final[Mapping[str, Check]] = {
     "cluster-list": _on_cluster,
     "cluster-explain": _computed,
+    "cluster-debt-review": _on_cluster,
     "cluster-reports": lambda user, parameters, _: cluster_for(user, parameters["slug"], verb=Verb.RUNTIME_REPORT),
     "isolation-check": _computed,
     "pentestrun-list": lambda user, _, body: run_for(user, int(body.get("id", 0))),

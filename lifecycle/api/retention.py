@@ -214,7 +214,11 @@ class RetentionPlanViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.Ge
 
     @extend_schema(
         responses=RetentionDigestSerializer(many=True),
-        parameters=[OpenApiParameter("state", str, enum=_ENTRY_STATES)],
+        parameters=[
+            OpenApiParameter("state", str, enum=_ENTRY_STATES),
+            OpenApiParameter("cursor", str),
+            OpenApiParameter("limit", int),
+        ],
     )
     @action(detail=True, methods=["get"])
     def digests(self, request: Request, pk: str) -> Response:
