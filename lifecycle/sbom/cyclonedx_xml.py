@@ -1,10 +1,10 @@
-"""CycloneDX XML documents, read as a stream. Document types and entities are refused: they can grow without end."""
+"""CycloneDX XML documents, read as a stream."""
 
 from __future__ import annotations
 
 from typing import Any, Final
-from xml.parsers import expat
 
+from lifecycle.core.xml_streams import XmlStream
 from lifecycle.sbom import cyclonedx
 from lifecycle.sbom.documents import COMPONENTS_MAX, DEPTH_MAX, Document, DocumentRefused
 
@@ -22,46 +22,26 @@ def read_xml(content: bytes) -> Document:
     return cyclonedx.read(_Reader().read(content), "XML")
 
 
-class _Reader:
+class _Reader(XmlStream):
     """Builds the JSON shape of the elements that are needed, and skips all others with their content."""
 
+    refusal = DocumentRefused
+    depth_max = DEPTH_MAX * 2
+
     def __init__(self) -> None:
-        self.parser = expat.ParserCreate(namespace_separator=" ")
-        self.parser.StartElementHandler = self._start
-        self.parser.EndElementHandler = self._end
-        self.parser.CharacterDataHandler = self._text
-        self.parser.StartDoctypeDeclHandler = self._doctype
-        self.parser.EntityDeclHandler = self._doctype
-        self.parser.buffer_text = True
+        super().__init__(namespace_separator=" ")
         self.root: dict[str, Any] = {}
         self.namespace = ""
         self.stack: list[tuple[str, Any]] = []  # (name, what it becomes)
         self.skipped = 0  # depth within an element that is not needed
-        self.depth = 0
         self.component_count = 0
         self.words: list[str] = []
 
     def read(self, content: bytes) -> dict[str, Any]:
-        try:
-            self.parser.Parse(content, True)
-        except expat.ExpatError as error:
-            reason = expat.ErrorString(error.code)
-            raise DocumentRefused(f"Line {error.lineno}, column {error.offset + 1}: {reason}.") from None
-        except (ValueError, LookupError):  # an encoding that Python does not know
-            raise DocumentRefused("Line 1: the encoding of the document is not known. Send UTF-8.") from None
+        self.parse(content)
         return self.root
 
-    def _refuse(self, reason: str) -> DocumentRefused:
-        line, column = self.parser.CurrentLineNumber, self.parser.CurrentColumnNumber + 1
-        return DocumentRefused(f"Line {line}, column {column}: {reason}")
-
-    def _doctype(self, *_: object) -> None:
-        raise self._refuse("document types and entities are not allowed.")
-
-    def _start(self, tag: str, attributes: dict[str, str]) -> None:
-        self.depth += 1
-        if self.depth > DEPTH_MAX * 2:
-            raise self._refuse(f"elements are nested deeper than {DEPTH_MAX * 2}.")
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
         namespace, _, name = tag.rpartition(" ")
         if not self.stack and not self.root:
             self._begin(namespace, name)
@@ -84,7 +64,7 @@ class _Reader:
 
     def _begin(self, namespace: str, name: str) -> None:
         if name != "bom" or not namespace.startswith(_NAMESPACE):
-            raise self._refuse("the first element is not a bom of CycloneDX.")
+            raise self.refuse("the first element is not a bom of CycloneDX.")
         self.namespace = namespace
         self.root = {"specVersion": namespace.removeprefix(_NAMESPACE)}
         self.stack.append((name, self.root))
@@ -94,11 +74,10 @@ class _Reader:
             return {}
         self.component_count += 1
         if self.component_count > COMPONENTS_MAX:
-            raise self._refuse(f"the document lists more than {COMPONENTS_MAX} components.")
+            raise self.refuse(f"the document lists more than {COMPONENTS_MAX} components.")
         return {"type": attributes.get("type", ""), "#line": f"line {self.parser.CurrentLineNumber}"}
 
-    def _end(self, _: str) -> None:
-        self.depth -= 1
+    def end(self, _: str) -> None:
         if self.skipped:
             self.skipped -= 1
             return
@@ -120,6 +99,6 @@ class _Reader:
         elif isinstance(holder, dict):
             holder.setdefault(name, value)
 
-    def _text(self, words: str) -> None:
+    def text(self, words: str) -> None:
         if not self.skipped and self.stack and len(words) <= _TEXT_MAX:
             self.words.append(words)
