@@ -17,12 +17,13 @@ from lifecycle.advisories.limits import Limits
 from lifecycle.advisories.models import Advisory, Coverage, Feed, KnownExploited, Match
 from lifecycle.advisories.presets import PRESETS
 from lifecycle.audit.models import AuditEvent
-from lifecycle.core import clock
+from lifecycle.core import clock, locks
 from lifecycle.core.errors import Conflict, LimitExceeded, Malformed, NotPermitted, StaleVersion
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
 from tests.factories.advisories import record
 from tests.integration.advisories.test_exploit_sync import NAMES, listed
+from tests.services import wait_until
 
 pytestmark = pytest.mark.django_db
 OPENSSL = "pkg:deb/debian/libssl3@3.0.11-1?distro=debian-12&upstream=openssl"
@@ -89,8 +90,18 @@ def other_run():
     other = connection.copy()
     with other.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(hashtextextended('feed:kev', 7009))")
-    yield other.close
+
+    def end() -> None:
+        other.close()
+        wait_until(is_free, 10)  # PostgreSQL notices a closed connection a moment later
+
+    yield end
     other.close()
+
+
+def is_free() -> bool:
+    with locks.alone("feed:kev") as is_alone:
+        return is_alone
 
 
 @pytest.mark.parametrize("removes", [False, True])

@@ -238,7 +238,7 @@ def test_own_servers_are_used_remembered_and_accept_a_push(
     home.down()
 
     home.up()  # without the variables: the same database is used again
-    assert set(home.pids()) == {"web", "worker", "builder", "ticker"}
+    assert set(home.pids()) == {"web", "worker", "builder", "ticker", "admission", "admission-writer"}
     assert not (home.folder / "pg").exists()
     assert len(api.get("/api/v1/images/").json()["results"]) == 1
     api.close()
