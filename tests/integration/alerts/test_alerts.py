@@ -16,64 +16,18 @@ from lifecycle.advisories.models import Advisory, Feed, KnownExploited, Match
 from lifecycle.alerts import passes, services
 from lifecycle.alerts.models import Alert, AlertPass, ChangedPackages, SeenFinding
 from lifecycle.audit.models import AuditEvent
-from lifecycle.authority.services import create_environment
 from lifecycle.core import clock
-from lifecycle.core.errors import IllegalTransition, Malformed, NotFound, NotPermitted
-from lifecycle.environments.models import Environment, Slot
-from lifecycle.evidence.due import count_overdue
+from lifecycle.core.errors import IllegalTransition, Malformed
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job
-from lifecycle.lineage.models import Derivation
 from lifecycle.notices.models import InboxItem, Notice
-from lifecycle.policies.due_dates import save_due_dates
-from lifecycle.policy.due_dates import DueRow
 from lifecycle.registry.models import Image, Repository, Tag
 from lifecycle.sbom.models import PackageVersion
-from lifecycle.vex import services as vex
-from lifecycle.vex.models import VexEffect, VexStatement
 from tests.clients import Caller, browser
 from tests.factories import dock
+from tests.factories.alerting import look, package, raised, told
 
 pytestmark = pytest.mark.django_db
-
-
-def fence(function):
-    with transaction.atomic():
-        function()
-
-
-@pytest.fixture
-def fleet(db):
-    """Return the harbour with a base in use: base/debian:old, base/python on it, and images of shop on these."""
-    made = dock.harbour()
-    dock.push(dock.repository("base/debian"), made["old"], "old")
-    made["shop_dev"] = dock.user("only-shop", "maintainer", of=dock.team("shop"))
-    made["base_dev"] = dock.user("only-base", "security", of=dock.team("base"))
-    Derivation.objects.update(evidence=["layers"], confidence="high")
-    for name in ("CVE-2024-5535", "CVE-2011-4116"):
-        Advisory.objects.filter(osv_id=name).update(vulnerability=name, cves=[name])
-    passes.remember_all(clock.now(), fence)
-    return made
-
-
-def look(*packages, after=timedelta(0), first=False):
-    """Say that the findings of packages changed, and look once."""
-    with transaction.atomic():
-        if packages and first:
-            events.publish(events.ImagesScanned((1,), tuple(item.pk for item in packages), actor_id=1))
-        elif packages:
-            events.publish(events.MatchesChanged(frozenset(item.pk for item in packages)))
-    with transaction.atomic():
-        return passes.look_now(clock.now() + after)
-
-
-def package(name):
-    return PackageVersion.objects.get(name=name)
-
-
-def told():
-    rows = Alert.objects.select_related("team").order_by("pk")
-    return [(row.kind, row.vulnerability, row.team.slug, row.state, row.images) for row in rows]
 
 
 def test_what_was_there_at_first_is_no_difference(fleet):
@@ -318,13 +272,6 @@ def test_alert_of_a_name_that_is_merged_into_another_closes_quietly(fleet):
     ]  # no finding.fixed
 
 
-def raised(fleet, name="CVE-2026-8"):
-    urllib3 = package("urllib3")
-    dock.advisory(name, "high", urllib3)
-    look(urllib3)
-    return Alert.objects.get(vulnerability=name)
-
-
 def test_acts_of_people(fleet):
     alert, person = raised(fleet), fleet["shop_dev"]
     services.acknowledge(alert.pk, actor=person, reason="On it.")
@@ -385,62 +332,6 @@ def test_unanswered_alert_is_told_a_second_time_only(fleet):
     assert Notice.objects.filter(subject__startswith="Still open").count() == 1
 
 
-def test_who_may_see_and_act(fleet):
-    perl = package("perl-base")
-    dock.advisory("CVE-2026-9", "high", perl)
-    look(perl)
-    alert = Alert.objects.get()
-    with pytest.raises(NotFound):  # of shop: the base is hidden
-        services.acknowledge(alert.pk, actor=fleet["shop_dev"])
-    assert Caller(fleet["shop_dev"]).get("alerts/").json()["results"] == []
-    assert browser(fleet["shop_dev"]).get(f"/alerts/{alert.pk}/").status_code == 404
-    viewer = dock.user("viewer", "viewer", of=dock.team("base"))
-    with pytest.raises(NotPermitted):
-        services.acknowledge(alert.pk, actor=viewer)
-    # The team of the base sees its own images, and neither names nor counts of those that wait for it.
-    answer = Caller(fleet["base_dev"]).get(f"alerts/{alert.pk}/").json()
-    assert {row["repository"] for row in answer["waiting_on_base"]} == {"base/python"}
-    assert "shop" not in json.dumps(answer)
-    assert "waiting" not in answer["evidence"]
-    both = Caller(fleet["reader"]).get(f"alerts/{alert.pk}/").json()["waiting_on_base"]
-    assert {row["repository"] for row in both} > {"base/python", "shop/api"}
-    assert Caller(fleet["base_dev"]).post(f"alerts/{alert.pk}/acknowledge/", {"reason": "x"}).json()["state"] == (
-        "acknowledged"
-    )
-
-
-def test_person_with_a_part_of_a_team_sees_and_is_told_that_part(fleet):
-    person = dock.user("part", "maintainer", of=dock.team("shop"))
-    person.role_grants.update(repository_pattern="shop/api", repository_like="shop/api")
-    dock.carry(Image.objects.get(digest=dock.sha("shop/static")), 1, package("urllib3"))
-    alert = raised(fleet)
-    assert alert.images == 2
-    notice = Notice.objects.get(items__person=person)
-    assert notice.repository.name == "shop/api"
-    assert "in 1 image;" in notice.text
-    row = Caller(person).get("alerts/").json()["results"][0]
-    assert (row["id"], row["images"]) == (alert.pk, 1)
-    with pytest.raises(NotPermitted):
-        services.resolve(alert.pk, actor=person, reason="x")
-
-
-def test_person_with_many_repositories_of_a_team_gets_one_notice(fleet):
-    urllib3, person = package("urllib3"), dock.user("parts", "maintainer", of=dock.team("shop"))
-    person.role_grants.update(repository_pattern="shop/part-*", repository_like="shop/part-%")
-    single = dock.user("single", "maintainer", of=dock.team("shop"))
-    single.role_grants.update(repository_pattern="shop/part-7", repository_like="shop/part-7")
-    for number in range(60):
-        made = dock.image(f"shop/part-{number}", layers=1)
-        dock.carry(made, 0, urllib3)
-        dock.push(dock.repository(f"shop/part-{number}"), made, "1.0")
-    alert = raised(fleet)
-    assert alert.images == 61
-    notice = Notice.objects.get(items__person=person)
-    assert notice.subject.endswith("new finding in 60 repositories of team shop")
-    assert "in 60 images;" in notice.text
-    assert Notice.objects.get(items__person=single).repository.name == "shop/part-7"
-
-
 def test_list_filters_and_page(fleet):
     alert = raised(fleet)
     caller = Caller(fleet["shop_dev"])
@@ -487,82 +378,6 @@ def test_job_remembers_first_and_then_waits_for_the_end_of_a_synchronisation(fle
     assert [row[:3] for row in told()] == [("finding.new", "CVE-2026-10", "base")]
 
 
-def other_team(name="CVE-2026-20", severity="critical"):
-    """Let an image of another team have another version of urllib3 with the same vulnerability, and worse."""
-    urllib3, older = package("urllib3"), dock.package("urllib3", "1.20", kind="pypi")
-    made = dock.image("yard/app", layers=1)
-    dock.carry(made, 0, older)
-    dock.push(dock.repository("yard/app"), made, "1.0")
-    dock.advisory(name, "medium", urllib3, fixed="2.6.0")
-    Match.objects.create(
-        advisory=Advisory.objects.get(osv_id=name), package=older, severity=severity, interval_text="secret of yard"
-    )
-    return urllib3, older
-
-
-def shown(alert):
-    return alert.severity, [row["package"] for row in alert.evidence["packages"]]
-
-
-def test_alert_has_only_package_versions_and_severities_of_its_team(fleet):
-    urllib3, older = other_team()
-    SeenFinding.objects.create(package=urllib3, vulnerability="CVE-2026-20", severity="low")
-    SeenFinding.objects.create(package=older, vulnerability="CVE-2026-20", severity="high")
-    look(urllib3, older)
-    found = {row.team.slug: row for row in Alert.objects.select_related("team")}
-    assert {row.kind for row in found.values()} == {"finding.worsened"}
-    assert shown(found["shop"]) == ("medium", ["pypi urllib3 1.26.5"])
-    assert found["shop"].evidence["severity_before"] == "low"
-    assert shown(found["yard"]) == ("critical", ["pypi urllib3 1.20"])
-    assert found["yard"].evidence["severity_before"] == "high"
-    assert "yard" not in json.dumps(Caller(fleet["shop_dev"]).get(f"alerts/{found['shop'].pk}/").json())
-    assert not [row for row in Notice.objects.filter(team__slug="shop") if "yard" in row.text]
-
-    Match.objects.filter(advisory__osv_id="CVE-2026-20").update(valid_to=clock.now())
-    Alert.objects.all().delete()
-    look(urllib3, older)
-    fixed = Alert.objects.filter(kind="finding.fixed").values_list("team__slug", "severity")
-    assert set(fixed) == {("shop", "medium"), ("yard", "critical")}
-
-
-def test_teams_of_a_fixed_base_are_told_only_of_their_own_package_versions(fleet):
-    perl, older = package("perl-base"), dock.package("perl-base", "5.30")
-    second = dock.image("base/debian older", layers=1)
-    dock.carry(second, 0, older)
-    dock.push(dock.repository("base/debian"), second, "older")
-    dock.advisory("CVE-2026-21", "low", perl, fixed="5.36.0-9")
-    Match.objects.create(advisory=Advisory.objects.get(osv_id="CVE-2026-21"), package=older, severity="critical")
-    look(perl, older)
-    assert Alert.objects.get().severity == "critical"
-    for tag in ("old", "older"):
-        dock.push(dock.repository("base/debian"), fleet["new"], tag)
-    look(after=timedelta(minutes=2))
-    assert shown(Alert.objects.get(team__slug="shop")) == ("low", ["deb perl-base 5.36.0-7"])
-
-
-def test_overdue_alert_has_only_due_dates_and_images_of_its_team(fleet, django_user_model):
-    admin = django_user_model.objects.create_user("admin", is_superuser=True, password="x")
-    urllib3, older = other_team(severity="medium")
-    dock.carry(Image.objects.get(digest=dock.sha("shop/static")), 1, urllib3)  # does not run in production
-    PackageVersion.objects.update(first_seen_at=clock.now() - timedelta(days=90))
-    Match.objects.update(valid_from=clock.now() - timedelta(hours=1))
-    Match.objects.filter(advisory__osv_id="CVE-2026-20").update(valid_from=clock.now() - timedelta(days=10))
-    Match.objects.filter(package=older).update(valid_from=clock.now() - timedelta(days=60))
-    place = create_environment(dock.team("shop"), actor=admin, slug="live", name="Live", prefix="live")
-    Environment.objects.filter(pk=place.pk).update(is_production=True)
-    Slot.objects.create(repository=dock.repository("shop/api"), environment=place, image=fleet["api"], tag="1.0")
-    save_due_dates(
-        [{"days": 5, "severity": "medium", "exposure": "production"}, {"days": 30, "severity": "medium"}],
-        actor=admin, seen=0,
-    )  # fmt: skip
-    look(urllib3, older, after=timedelta(minutes=5))
-    found = {row.team.slug: row for row in Alert.objects.filter(kind="finding.overdue", vulnerability="CVE-2026-20")}
-    assert found["shop"].repository_ids == [dock.repository("shop/api").pk]
-    assert (found["shop"].images, shown(found["shop"])) == (1, ("medium", ["pypi urllib3 1.26.5"]))
-    assert found["shop"].evidence["due_at"] > (clock.now() - timedelta(days=6)).isoformat()
-    assert found["yard"].evidence["due_at"] < (clock.now() - timedelta(days=29)).isoformat()
-
-
 def test_moved_tags_are_found_by_an_index(fleet):
     with transaction.atomic(), connection.cursor() as cursor, CaptureQueriesContext(connection) as queries:
         passes._moved_since(clock.now())
@@ -593,93 +408,3 @@ def test_command_line(fleet, run):
     assert run(person, "alert", "resolve", name, "--reason", "Not reachable.")[0] == 0
     assert name not in run(person, "alert", "list")[1]
     assert run(person, "alert", "show", "x")[0] == 2
-
-
-def test_overdue_findings_are_told_once_also_by_exposure_and_after_a_change_of_the_table(fleet, django_user_model):
-    admin = django_user_model.objects.create_user("admin", is_superuser=True, password="x")
-    hour = timedelta(hours=1, seconds=1)
-    Match.objects.update(valid_from=clock.now() - timedelta(days=10))
-    PackageVersion.objects.update(first_seen_at=clock.now() - timedelta(days=90))
-    assert look(after=hour) == []  # critical: 15 days
-    found = look(after=timedelta(days=5, minutes=1))
-    assert [(row.kind, row.vulnerability, row.team.slug, row.images) for row in found] == [
-        ("finding.overdue", "CVE-2024-5535", "base", 1)
-    ]
-    assert "due since" in Notice.objects.get(topic="finding.overdue").text
-    assert look(after=timedelta(days=5, hours=2)) == []  # once
-
-    # In production, medium findings are due after 5 days: of shop/api in the layers of its own.
-    place = create_environment(dock.team("shop"), actor=admin, slug="live", name="Live", prefix="live")
-    Environment.objects.filter(pk=place.pk).update(is_production=True)
-    Slot.objects.create(repository=dock.repository("shop/api"), environment=place, image=fleet["api"], tag="1.0")
-    row = {"days": 5, "severity": "medium", "exposure": "production"}
-    save_due_dates([row, {"days": 9, "severity": "critical"}], actor=admin, seen=0)
-    assert passes.is_due(clock.now())
-    found = look()
-    assert sorted((row.vulnerability, row.team.slug) for row in found) == [
-        ("CVE-2023-5678", "base"),  # shop/api waits for the base
-        ("GHSA-j8r2-6x86-q33q", "shop"),
-        ("GHSA-v845-jxx5-vc9f", "shop"),
-    ]
-    api = Caller(fleet["shop_dev"]).get("alerts/", kind="finding.overdue").json()["results"]
-    assert {row["vulnerability"] for row in api} >= {"GHSA-j8r2-6x86-q33q"}
-
-    services.resolve(found[0].pk, actor=fleet["reader"], reason="Not reachable.")
-    save_due_dates([{**row, "days": 60}], actor=admin, seen=1)
-    assert look() == []
-    states = Alert.objects.filter(kind="finding.overdue").values_list("state", "reason")
-    assert set(states) == {
-        ("resolved", "It is not overdue any more: it is due later."), ("resolved", "Not reachable."),
-    }  # fmt: skip
-
-
-def test_image_in_which_vex_suppresses_a_finding_is_not_affected(fleet, settings):
-    settings.VEX_SECOND_PERSON = False
-    urllib3, guard = package("urllib3"), dock.user("guard", "security", of=dock.team("shop"))
-    dock.carry(Image.objects.get(digest=dock.sha("shop/static")), 1, urllib3)
-    dock.advisory("CVE-2026-12", "high", urllib3)
-
-    def decide(name):
-        vex.decide(
-            "CVE-2026-12", "false_positive", actor=guard, scope="repository", reason="Not used.",
-            repository=dock.repository(name),
-        )  # fmt: skip
-
-    decide("shop/static")
-    look(urllib3)
-    alert = Alert.objects.get()
-    assert (alert.images, alert.repository_ids) == (1, [dock.repository("shop/api").pk])
-    rows = (DueRow(0),)
-    before = count_overdue(rows, clock.now() + timedelta(days=1)).findings
-    decide("shop/api")  # shop/worker, which is built on it, inherits that
-    assert count_overdue(rows, clock.now() + timedelta(days=1)).findings == before - 2
-    look()
-    alert.refresh_from_db()
-    assert (alert.state, alert.reason) == ("resolved", "Decided: no image of the team in use is affected.")
-    assert not Alert.objects.filter(kind="finding.fixed").exists()  # nor a message
-    assert not Notice.objects.filter(topic="finding.fixed").exists()
-
-    assert look() == []
-    with transaction.atomic():
-        vex.withdraw(VexStatement.objects.get(repository__name="shop/api").pk, actor=guard)
-    again = look()
-    assert [(row.kind, row.vulnerability, row.images, row.former_id) for row in again] == [
-        ("finding.new", "CVE-2026-12", 1, alert.pk)
-    ]
-    assert look(after=timedelta(hours=2)) == []
-
-
-def test_decision_about_a_base_does_not_say_that_it_is_fixed(fleet, settings):
-    settings.VEX_SECOND_PERSON = False
-    perl, guard = package("perl-base"), dock.user("guard", "security", of=dock.team("base"))
-    dock.advisory("CVE-2026-13", "high", perl)
-    look(perl)
-    for name in ("base/debian", "base/python"):
-        vex.decide(
-            "CVE-2026-13", "false_positive", actor=guard, scope="repository", reason="Not used.",
-            repository=dock.repository(name),
-        )  # fmt: skip
-    VexEffect.objects.exclude(inherited_from=None).delete()  # shop does not follow decisions of base
-    look()
-    assert Alert.objects.get(team__slug="base").reason.startswith("Decided")
-    assert "is_base_fixed" not in Alert.objects.get(team__slug="shop").evidence
