@@ -64,7 +64,11 @@ def skeleton(value, name="", depth=0):
         return {key: text for key, text in (value or {}).items() if key.startswith(KEPT_ANNOTATIONS)}
     if name == "env" and isinstance(value, list):
         return [
-            {key: {"set": True} if key == "value" else inner for key, inner in item.items() if key in VARIABLE}
+            {
+                key: {"set": True} if key == "value" and inner else inner
+                for key, inner in item.items()
+                if key in VARIABLE
+            }
             for item in value
         ]
     if isinstance(value, dict):

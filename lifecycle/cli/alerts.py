@@ -82,6 +82,7 @@ def show_alert(options: argparse.Namespace, api: Api) -> None:
     affected, waiting = document.pop("affected"), document.pop("waiting_on_base")
     repositories, evidence = document.pop("repositories"), document.pop("evidence")
     document["packages"] = "; ".join(item["why"] or item["package"] for item in evidence.get("packages", ()))
+    document |= {name: evidence[name] for name in ("why", "fix") if evidence.get(name)}
     document["repositories"] = ", ".join(f"{row['repository']} ({row['images']})" for row in repositories)
     print_fields(document, options)
     rows = [row | {"state": "affected"} for row in affected] + [row | {"state": "waits on base"} for row in waiting]

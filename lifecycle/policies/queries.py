@@ -92,6 +92,13 @@ def effective_rules(team: Team, environment: Environment | None) -> Effective:
     return combine([sets[scope] for scope in scopes])
 
 
+def rules_of_environments(environments: Iterable[Environment]) -> dict[int, tuple[Rule, ...]]:
+    """Return {environment id: the rules that apply there}. One query; the environments have their team."""
+    scopes = {environment.pk: Scope(environment.team, environment) for environment in environments}
+    sets = rule_sets(scope for lowest in scopes.values() for scope in (*lowest.above, lowest)) if scopes else {}
+    return {pk: combine([sets[each] for each in (*lowest.above, lowest)]).rules for pk, lowest in scopes.items()}
+
+
 def combine(sets: Iterable[RuleSet]) -> Effective:
     """Return the rules of these sets, the highest first, combined as the strictest."""
     levels = list(sets)

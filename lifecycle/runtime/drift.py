@@ -1,4 +1,4 @@
-"""Drift: what runs differs from what was promoted. The kinds `drift.*`, and reporters that are silent.
+"""Drift: what runs differs from what was promoted. The kinds `drift.*`, `isolation`, and reporters that are silent.
 
 One pass reads all that runs now and says what is wrong with it; alerts without a cause close. It runs after each report
 and every 30 seconds, so that a quarantine or a moved tag counts although nothing was reported.
@@ -7,7 +7,7 @@ and every 30 seconds, so that a quarantine or a moved tag counts although nothin
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -22,13 +22,13 @@ from lifecycle.alerts.types import Cause, register
 from lifecycle.clusters.models import Cluster, NamespaceBinding
 from lifecycle.clusters.queries import binding_for, bindings_of
 from lifecycle.core import clock, locks
-from lifecycle.core.severities import SEVERITIES
+from lifecycle.core.severities import HIGH, SEVERITIES
 from lifecycle.environments.models import Environment
 from lifecycle.inventory.constants import SILENT_AFTER
 from lifecycle.inventory.models import Reporter, RunningImage
 from lifecycle.quarantine.queries import covers_of
 from lifecycle.registry.models import Repository
-from lifecycle.runtime import breakglass, bypass
+from lifecycle.runtime import breakglass, bypass, isolation
 from lifecycle.runtime.resolving import image_name
 
 BEHIND_AFTER: Final = timedelta(hours=24)
@@ -109,6 +109,10 @@ _KINDS: Final = (
         bypass.KIND, "Admission was not asked", "An image runs in an enforcing cluster without a recorded decision.",
         "high",
     ),
+    _Kind(
+        isolation.KIND, "Isolation check fails", "A pod that runs fails an isolation check of its environment.",
+        "medium",
+    ),
     _Kind("agent.silent", "Agent is silent", "No report came from a cluster or host for 10 minutes.", "medium"),
     _Kind("agent.doubled", "Two agents report", "Two agents report as the same one; the newer counts.", "medium"),
     _Kind(
@@ -171,7 +175,7 @@ def causes_of_now(now: datetime) -> list[Cause]:
         .order_by("pk")
     )
     facts = _Facts(rows, now)
-    causes = [(row, cause) for row in rows for cause in _drift_of(row, facts, now)]
+    causes = [(row, cause) for row in rows for cause in (*_drift_of(row, facts, now), *_isolation_of(row, facts))]
     return _without_floods(causes) + list(_reporters(now)) + list(breakglass.causes())
 
 
@@ -231,6 +235,7 @@ class _Facts:
         clusters = Cluster.objects.filter(pk__in={row.cluster_id for row in rows})
         self.bindings = {cluster.pk: list(bindings_of(cluster)) for cluster in clusters}
         self.bypassed = bypass.found(rows, self.bindings, now)
+        self.exposed = isolation.found(rows, self.bindings)
 
     def binding(self, row: RunningImage) -> NamespaceBinding | None:
         return binding_for(self.bindings[row.cluster_id], row.namespace)
@@ -304,6 +309,18 @@ def _drift_of(row: RunningImage, facts: _Facts, now: datetime) -> list[Cause]:
     return [_cause(kind, row, facts, environment, why) for kind, why in found]
 
 
+def _isolation_of(row: RunningImage, facts: _Facts) -> Iterator[Cause]:
+    failures, binding = facts.exposed.get(bypass.key_of(row), []), facts.binding(row)
+    if binding is None:
+        return
+    for failure in failures:
+        severity = HIGH if failure.breaks_baseline else _SEVERITY[isolation.KIND]
+        more = {"check": failure.check, "mode": failure.mode, "fix": failure.fix}
+        yield _cause(
+            isolation.KIND, row, facts, binding.environment, failure.why, rule=failure.check, severity=severity, **more
+        )
+
+
 _Found = list[tuple[str, str]]
 
 
@@ -343,7 +360,17 @@ def _newer(row: RunningImage, facts: _Facts, environment: Environment | None, ta
     return found
 
 
-def _cause(kind: str, row: RunningImage, facts: _Facts, environment: Environment | None, why: str) -> Cause:
+def _cause(
+    kind: str,
+    row: RunningImage,
+    facts: _Facts,
+    environment: Environment | None,
+    why: str,
+    *,
+    rule: str = "",
+    severity: str = "",
+    **more: str,
+) -> Cause:
     family = facts.family(row)
     is_rogue = kind == "drift.rogue"
     owner = environment.team_id if is_rogue and environment is not None else None
@@ -351,11 +378,14 @@ def _cause(kind: str, row: RunningImage, facts: _Facts, environment: Environment
     return Cause(
         kind,
         team_id,
-        digest=row.digest,
+        digest=row.digest or None,
+        rule=rule,
         cluster_id=row.cluster_id,
         namespace=row.namespace,
         workload=row.workload,
-        severity=_raised(_SEVERITY[kind], is_production=environment is not None and environment.is_production),
+        severity=_raised(
+            severity or _SEVERITY[kind], is_production=environment is not None and environment.is_production
+        ),
         images=1,
         repositories={family.pk: 1} if family is not None and family.team_id == team_id else {},
         evidence={
@@ -363,6 +393,7 @@ def _cause(kind: str, row: RunningImage, facts: _Facts, environment: Environment
             "image": row.reference,
             "containers": row.containers,
             "environment": f"{environment.team.slug}/{environment.slug}" if environment is not None else "",
+            **more,
         },
     )
 

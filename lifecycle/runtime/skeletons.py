@@ -39,7 +39,7 @@ def _without(name: str, value: Any, depth: int) -> Any:
 def _variable(item: dict[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {name: item[name] for name in ("name", "valueFrom") if name in item}
     if "value" in item:
-        kept["value"] = SET
+        kept["value"] = SET if item["value"] != "" else ""  # an empty one is no secret
     return kept
 
 
