@@ -12,7 +12,8 @@ import secrets
 import string
 import zlib
 from collections.abc import Mapping
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import connection
@@ -196,6 +197,35 @@ def _is_parent_usable(token_id: int) -> bool:
     return not is_unusable
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a token that works now depends on: while none of these rows changes, it works until `ends_at`."""
+
+    token_ids: frozenset[int]
+    user_ids: frozenset[int]
+    ends_at: datetime
+
+
+_ABOVE: Final = """
+WITH RECURSIVE above AS (
+    SELECT t.id, t.parent_id, t.user_id, t.made_by_id, t.expires_at FROM accounts_apitoken t WHERE t.id = %s
+    UNION
+    SELECT t.id, t.parent_id, t.user_id, t.made_by_id, t.expires_at
+    FROM accounts_apitoken t JOIN above a ON t.id = a.parent_id
+)
+SELECT array_agg(id), array_agg(user_id) || array_agg(made_by_id), min(expires_at) FROM above
+"""
+
+
+def standing_of(token: ApiToken) -> Standing:
+    """Return what `token` depends on, as `why_unusable` checks it: accounts, the tokens above it, and makers."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ABOVE, [token.pk])
+        token_ids, user_ids, ends_at = cursor.fetchone()
+    makers = [maker.pk for maker in makers_of(token.user)]
+    return Standing(frozenset(token_ids or ()), frozenset({*(user_ids or ()), *makers} - {None}), ends_at)
+
+
 def account_guessed(text: str) -> str | None:
     """Return the name of the user whose token the rejected `text` tries to guess, or "" when no token matches.
 
@@ -219,6 +249,21 @@ def note_use(token: ApiToken, address: str | None) -> None:
     ApiToken.objects.filter(pk=token.pk).filter(
         Q(last_used_at=None) | Q(last_used_at__lt=moment - LAST_USED_EVERY)
     ).update(last_used_at=moment, last_used_ip=address)
+
+
+_NOTE_USES: Final = """
+UPDATE accounts_apitoken t SET last_used_at = used.at, last_used_ip = used.address::inet
+FROM unnest(%s::bigint[], %s::timestamptz[], %s::text[]) AS used (id, at, address)
+WHERE t.id = used.id AND (t.last_used_at IS NULL OR t.last_used_at < used.at - make_interval(secs => %s))
+"""
+
+
+def note_uses(uses: Mapping[int, tuple[datetime, str | None]]) -> None:
+    """Store the time and address of the last use of several tokens, by id, in one statement."""
+    ids = sorted(uses)  # in one order, so that two processes never wait for each other
+    times, addresses = [uses[pk][0] for pk in ids], [uses[pk][1] for pk in ids]
+    with connection.cursor() as cursor:
+        cursor.execute(_NOTE_USES, [ids, times, addresses, LAST_USED_EVERY.total_seconds()])
 
 
 def revoke(token: ApiToken) -> bool:

@@ -16,6 +16,7 @@ from lifecycle.audit.models import AuditEvent, AuditPending
 from lifecycle.authority.models import (
     CredentialFailure,
     EnvironmentUserPermission,
+    PermissionChange,
     RepositoryUserPermission,
     RoleGrant,
     TeamUserPermission,
@@ -132,6 +133,7 @@ __all__ = [
     "PackageVersion",
     "PentestFinding",
     "PentestRun",
+    "PermissionChange",
     "PodSpec",
     "Policy",
     "PolicyRevision",

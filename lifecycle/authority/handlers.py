@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lifecycle import events
-from lifecycle.authority import limiter, projection
+from lifecycle.authority import changes, limiter, projection
 from lifecycle.events import subscribe
 from lifecycle.jobs.schedule import every
 
@@ -24,3 +24,9 @@ def project_expired() -> None:
 def forget_credential_failures() -> None:
     """Delete rejected credentials that are too old for the limits."""
     limiter.forget_old()
+
+
+@every(3600, "forget-permission-changes")
+def forget_permission_changes() -> None:
+    """Delete changes of rights that every process has seen."""
+    changes.forget_old()

@@ -56,6 +56,24 @@ class RoleGrant(models.Model):
         super().save(*args, **kwargs)  # type: ignore[arg-type]  # passes on whatever Django passes
 
 
+class PermissionChange(models.Model):
+    """One change of what decides rights: a trigger writes it in the transaction of the change (docs/adr/0018).
+
+    Readers that keep rights in memory read what was committed since they last looked (`changes.py`).
+    """
+
+    transaction = models.BigIntegerField(db_index=True)  # its id, which says what another transaction could see
+    kind = models.CharField(max_length=1)  # see `changes.Kind`
+    key = models.CharField(max_length=255, blank=True)
+    at = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind}{self.key}"
+
+
 class TeamUserPermission(UserObjectPermissionBase):
     """Guardian's rows for teams. The foreign key deletes the rows with their team."""
 

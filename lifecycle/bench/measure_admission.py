@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +25,7 @@ from lifecycle.admission import snapshot
 from lifecycle.admission.constants import THREADS
 from lifecycle.admission.queries import snapshot_of_one_moment
 from lifecycle.authority.services.environments import create_environment
-from lifecycle.bench import loading
+from lifecycle.bench import loading, open_loop
 from lifecycle.bench.measuring import Unusable, load_s_for, percentile, seconds_of
 from lifecycle.bench.types import Figure, Figures
 from lifecycle.clusters import services as clusters
@@ -41,7 +40,6 @@ _P99_TARGET_MS: Final = 3.0
 _P99_SWAP_TARGET_MS: Final = 5.0
 _RSS_TARGET_MB: Final = 150.0
 _OFFERED: Final = 1000  # reviews/s of the open loop
-_CONNECTIONS: Final = 8
 _PROMOTED_MAX: Final = 2000
 _SWAP_EVERY_S: Final = 0.5
 
@@ -83,9 +81,9 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
         note("sending reviews")
         path = f"/admission/bench/{secret}"
         core = server.per_core_s(path, body, seconds)
-        steady = asyncio.run(server.offered(path, body, seconds))
+        steady = server.offered(path, body, seconds)
         with _swapping(folder, contents):
-            swapped = asyncio.run(server.offered(path, body, seconds))
+            swapped = server.offered(path, body, seconds)
         rss = server.rss_mb()
     errors = len(steady.problems) + len(swapped.problems)
     if errors:
@@ -147,12 +145,6 @@ def _view_per_s(body: bytes, seconds: float) -> float:
         return count / (time.process_time() - used)
 
 
-@dataclass
-class _Times:
-    times_ms: list[float] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-
 class _Server:
     """The admission application in granian, without TLS: the load would otherwise cost more than the answers."""
 
@@ -175,76 +167,19 @@ class _Server:
                 raise Unusable("The admission server did not start.")
             time.sleep(0.05)
 
-    def _pids(self) -> list[int]:
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        return [self._process.pid, *map(int, children)]
-
-    def cpu_s(self) -> float:
-        """Return the CPU seconds of the server until now."""
-        total = 0
-        for pid in self._pids():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / os.sysconf("SC_CLK_TCK")
-
     def rss_mb(self) -> float:
         """Return the memory of the largest process of the server."""
-        sizes = []
-        for pid in self._pids():
-            status = Path(f"/proc/{pid}/status").read_text()
-            sizes.append(int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]))
-        return max(sizes) / 1024
+        return open_loop.rss_mb(self._process.pid)
 
     def per_core_s(self, path: str, body: bytes, seconds: float) -> float:
         """Return the reviews per CPU second of the server, asked without a pause."""
-        asyncio.run(self._closed(path, body, min(seconds, 0.5)))
-        used = self.cpu_s()
-        count = asyncio.run(self._closed(path, body, seconds))
-        return count / max(self.cpu_s() - used, 0.01)
+        return open_loop.per_core_s(self._process.pid, self.port, _request(path, body), seconds)
 
-    async def _closed(self, path: str, body: bytes, seconds: float) -> int:
-        counts = [0] * _CONNECTIONS
-        deadline = time.perf_counter() + seconds
-
-        async def ask(number: int) -> None:
-            reader, writer = await asyncio.open_connection(ports.LOOPBACK, self.port)
-            while time.perf_counter() < deadline:
-                await _ask(reader, writer, path, body)
-                counts[number] += 1
-            writer.close()
-
-        await asyncio.gather(*(ask(number) for number in range(_CONNECTIONS)))
-        return sum(counts)
-
-    async def offered(self, path: str, body: bytes, seconds: float) -> _Times:
+    def offered(self, path: str, body: bytes, seconds: float) -> open_loop.Times:
         """Send _OFFERED reviews a second, whatever the answers take; each time counts from when it was due."""
-        found = _Times()
-        free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
-        for _ in range(_CONNECTIONS * 4):
-            free.put_nowait(await asyncio.open_connection(ports.LOOPBACK, self.port))
-
-        async def ask(due: float) -> None:
-            reader, writer = await free.get()
-            try:
-                content = await _ask(reader, writer, path, body)
-                found.times_ms.append(1000 * (time.perf_counter() - due))
-                if b'"allowed":true' not in content:
-                    found.problems.append(content.decode(errors="replace"))
-            except (OSError, asyncio.IncompleteReadError) as error:
-                found.problems.append(repr(error))
-            free.put_nowait((reader, writer))
-
-        started = time.perf_counter()
-        tasks = []
-        for number in range(int(seconds * _OFFERED)):
-            due = started + number / _OFFERED
-            if (wait := due - time.perf_counter()) > 0:
-                await asyncio.sleep(wait)
-            tasks.append(asyncio.create_task(ask(due)))
-        await asyncio.gather(*tasks)
-        while not free.empty():
-            free.get_nowait()[1].close()
-        return found
+        return asyncio.run(
+            open_loop.offered(self.port, _request(path, body), seconds, rate=_OFFERED, expected=b'"allowed":true')
+        )
 
     def stop(self) -> None:
         """End the server."""
@@ -252,15 +187,9 @@ class _Server:
         self._process.wait(20)
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: bytes) -> bytes:
-    """Send one review over an open connection, and return the body of the answer."""
+def _request(path: str, body: bytes) -> bytes:
     head = f"POST {path}?timeout=3s HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-    writer.write(head.encode() + body)
-    answer = await reader.readuntil(b"\r\n\r\n")
-    length = next(
-        int(line.partition(b":")[2]) for line in answer.split(b"\r\n") if line.lower().startswith(b"content-length:")
-    )
-    return await reader.readexactly(length)
+    return head.encode() + body
 
 
 @contextmanager

@@ -45,15 +45,19 @@ class Processes:
             process.kill()
             process.wait()
 
-    def web(self, *, has_pages: bool = False) -> None:
-        """Start the web process like `make up`. Only pages (`has_pages`) need the static files to be collected."""
+    def web(self, *, has_pages: bool = False, workers: int | None = None) -> int:
+        """Start the web process like `make up`, and return its id.
+
+        Only pages (`has_pages`) need the static files to be collected.
+        """
         Path(settings.STATIC_ROOT).mkdir(exist_ok=True)
         if has_pages:  # every time, because the files of the installation may be older than the code
             collect = [sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"]
             subprocess.run(collect, cwd=settings.BASE_DIR, check=True)
         port = urlsplit(settings.PUBLIC_URL).port or 0
-        self._start("web", web.command(port))
+        self._start("web", web.command(port, workers=workers))
         self._await_port("web", port)
+        return self._running["web"].pid
 
     def workers(self) -> None:
         """Start the workers like `make up`, but no scanner, because a push is visible before its scan."""
