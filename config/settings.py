@@ -331,6 +331,8 @@ ADMISSION_URL = env.text(
 ADMISSION_NAMES = names_for(
     *(urlsplit(url).hostname or "" for url in (ADMISSION_URL, PUBLIC_URL)), *env.words("ADMISSION_NAMES", "")
 )
+# Whether visitors without an account can see and pull public repositories. Off: public counts as internal.
+ANONYMOUS_ACCESS = env.boolean("ANONYMOUS_ACCESS", default=False)
 VEX_SECOND_PERSON = env.boolean("VEX_SECOND_PERSON", default=True)
 FEEDS = env.text("FEEDS", str(HOME / "feeds") if EMBEDDED else "")  # folder of feeds from disk; none if empty
 

@@ -293,6 +293,7 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
     ("post", "/api/v1/release-sets/{id}/reject/"): ({"reason": "CVE-2026-1234 is open."}, None),
     ("post", "/api/v1/release-sets/{id}/withdraw/"): ({"reason": "Wrong digest."}, None),
     ("post", "/api/v1/rebuild-waves/"): ({"base": "base/python:bookworm"}, None),
+    ("patch", "/api/v1/repositories/{id}/"): ({"description": "The shop's API", "visibility": "internal"}, None),
     ("put", "/api/v1/repositories/{id}/protected-tags/"): ({"patterns": ["latest", "v*"]}, None),
     ("put", "/api/v1/repositories/{repository_id}/metadata/"): (
         {"key": "owner", "kind": "text", "value": "Team Shop"},

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 
 from lifecycle.api.caller import caller
 from lifecycle.authority.access import image_for
-from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.authority.queries import repositories_open_to
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.quarantine.queries import covers_of
 from lifecycle.registry.models import Image, RepositoryImage
@@ -64,7 +64,7 @@ class LineageView(generics.GenericAPIView[Derivation]):
         """Return the direct base and derived images with their evidence, and the number at any distance."""
         actor = caller(request)
         image = image_for(actor, digest)
-        visible_ids, platforms = images_held_in(repositories_visible_to(actor)), platform_ids(image)
+        visible_ids, platforms = images_held_in(repositories_open_to(actor)), platform_ids(image)
         bases = Derivation.objects.filter(derived__in=platforms, base__in=visible_ids).order_by("pk")
         derived = Derivation.objects.filter(base__in=platforms, derived__in=visible_ids).order_by("pk")
         above = list(bases.select_related("base", "derived"))
@@ -88,7 +88,7 @@ class LineageView(generics.GenericAPIView[Derivation]):
 
     def _names(self, image_ids: Sequence[int]) -> dict[int, list[str]]:
         """Return {image id: names of the repositories that contain it and that the caller can see}."""
-        visible = repositories_visible_to(caller(self.request))
+        visible = repositories_open_to(caller(self.request))
         rows: QuerySet[RepositoryImage, tuple[int, str]] = (
             RepositoryImage.objects.filter(image__in=image_ids, removed_at=None, repository__in=visible)
             .order_by("repository__name")

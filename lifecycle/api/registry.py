@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -21,9 +22,9 @@ from lifecycle.api.flat import FlatListMixin
 from lifecycle.api.pagination import KeysetPagination
 from lifecycle.api.parameters import choice
 from lifecycle.api.serializing import StrictSerializer
-from lifecycle.authority.access import image_for, image_in, repository_for, repository_named
+from lifecycle.authority.access import image_for, image_in, open_repository_for, repository_named
 from lifecycle.authority.lists import ListedImage, images_page
-from lifecycle.authority.queries import images_with_places, repositories_visible_to
+from lifecycle.authority.queries import images_with_places, repositories_open_to
 from lifecycle.comparison.queries import compare as compare_images
 from lifecycle.evidence.due import with_due_dates
 from lifecycle.evidence.exporting import EXPORTS, export, file_name
@@ -31,6 +32,8 @@ from lifecycle.evidence.findings import FINDING_SORTS, findings_of_image
 from lifecycle.evidence.judgement import Known, add_platforms, judgement_of, judgement_of_index
 from lifecycle.evidence.waived import with_waivers
 from lifecycle.ingest import metadata
+from lifecycle.ingest.managing import DESCRIPTION_MAX, describe_repository
+from lifecycle.ingest.openness import set_archived, set_visibility
 from lifecycle.ingest.protection import protect_tags
 from lifecycle.quarantine.queries import add_covers, covers_of
 from lifecycle.quarantine.types import Cover
@@ -52,9 +55,17 @@ class RepositorySerializer(serializers.ModelSerializer[Repository]):
 
     class Meta:
         model = Repository
-        fields = ("id", "registry", "team", "name", "family", "description", "protected_tags", "created_at",
-                  "updated_at")  # fmt: skip
+        fields = ("id", "registry", "team", "name", "family", "description", "visibility", "archived_at",
+                  "protected_tags", "created_at", "updated_at")  # fmt: skip
         read_only_fields = fields
+
+
+class RepositoryBody(StrictSerializer):
+    """What to change; what is left out stays."""
+
+    description = serializers.CharField(max_length=DESCRIPTION_MAX, required=False, allow_blank=True)
+    visibility = serializers.ChoiceField(choices=Repository.Visibility.values, required=False)
+    archived = serializers.BooleanField(required=False)
 
 
 class ProtectedTagsSerializer(StrictSerializer):
@@ -69,7 +80,7 @@ class RepositoryViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.Gener
     lookup_value_regex = r"[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[Repository]:
-        visible = repositories_visible_to(caller(self.request))
+        visible = repositories_open_to(caller(self.request))
         name = self.request.query_params.get("name", "") if self.action == "list" else ""
         rows = visible.filter(name=name) if name else visible
         return rows.select_related("team", "registry").order_by("pk")
@@ -78,6 +89,26 @@ class RepositoryViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.Gener
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List the repositories you can see."""
         return super().list(request, *args, **kwargs)
+
+    @extend_schema(request=RepositoryBody, responses={200: RepositorySerializer})
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Change the description (image.amend), the visibility or the archive state (team.manage), all or none.
+
+        `internal` repositories can be seen and pulled by every account, `public` ones by everybody, if ANONYMOUS_ACCESS
+        is on. Nothing is pushed to an archived repository, rebuilt in it or promoted from it.
+        """
+        body = RepositoryBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        wanted, actor = body.validated_data, caller(request)
+        repository = open_repository_for(actor, int(pk))
+        with transaction.atomic():
+            if "description" in wanted:
+                describe_repository(repository.pk, wanted["description"], actor=actor)
+            if "visibility" in wanted:
+                set_visibility(repository.pk, wanted["visibility"], actor=actor)
+            if "archived" in wanted:
+                set_archived(repository.pk, wanted["archived"], actor=actor)
+        return Response(self.get_serializer(open_repository_for(actor, repository.pk)).data)
 
     @extend_schema(request=ProtectedTagsSerializer, responses={200: RepositorySerializer})
     @action(detail=True, methods=["put"], url_path="protected-tags")
@@ -121,7 +152,7 @@ class MetadataView(APIView):
     @extend_schema(operation_id="repository_metadata_list", parameters=[_DIGEST], responses=MetadataListSerializer)
     def get(self, request: Request, repository_id: int) -> Response:
         """List the metadata of a repository, and with `digest` of an image in it."""
-        repository = repository_for(caller(request), repository_id)
+        repository = open_repository_for(caller(request), repository_id)
         digest = request.query_params.get("digest", "")
         image = image_in(repository, digest).image if digest else None
         return Response(

@@ -68,6 +68,7 @@ from lifecycle.audit.details_of_images import (
     RebuildPlanned,
     RebuildSuperseded,
     RecipeChanged,
+    RepositoryArchived,
     RepositoryDescribed,
     SbomChosen,
     SbomSent,
@@ -75,6 +76,7 @@ from lifecycle.audit.details_of_images import (
     TagsProtected,
     VexDetails,
     VexDocumentDetails,
+    VisibilityChanged,
 )
 from lifecycle.audit.details_of_promotion import (
     BreakGlassUsed,
@@ -322,6 +324,11 @@ class Action(StrEnum):
     REGISTRY_CHANGED = "registry.changed", "An admin changed a registry, or our credentials for it."
     REGISTRY_REMOVED = "registry.removed", "An admin removed an unused registry, with our credentials for it."
     REPOSITORY_DESCRIBED = "repository.described", "The description of a repository was changed."
+    REPOSITORY_ARCHIVED = "repository.archived", "A repository was archived, or restored."
+    REPOSITORY_VISIBILITY_CHANGED = (
+        "repository.visibility_changed",
+        "Who can see and pull a repository without a grant was changed.",
+    )
     REPOSITORY_MOVED = "repository.moved", "A repository was moved to another team."
     REPOSITORY_TAGS_PROTECTED = "repository.tags_protected", "The protected tag patterns of a repository were changed."
     RETENTION_CONFIRMED = "retention.confirmed", "A retention plan was confirmed. Its images are deleted by a job."
@@ -490,6 +497,8 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.REBUILD_SUPERSEDED: RebuildSuperseded,
     Action.RECIPE_CHANGED: RecipeChanged,
     Action.REPOSITORY_DESCRIBED: RepositoryDescribed,
+    Action.REPOSITORY_ARCHIVED: RepositoryArchived,
+    Action.REPOSITORY_VISIBILITY_CHANGED: VisibilityChanged,
     Action.REPOSITORY_MOVED: RepositoryMoved,
     Action.REPOSITORY_TAGS_PROTECTED: TagsProtected,
     Action.RETENTION_CONFIRMED: RetentionPlanned,

@@ -100,6 +100,21 @@ class RepositoryDescribed(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class VisibilityChanged(Details):
+    """The visibility of a repository before and after the change: private, internal or public."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryArchived(Details):
+    """Whether the repository is archived now."""
+
+    is_archived: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MetadataChanged(Details):
     """The key and the type of the metadata, and the value before and after; "" for none."""
 

@@ -14,6 +14,7 @@ from lifecycle.authority.queries import (
     events_visible_to,
     grants_in,
     images_visible_to,
+    repositories_open_to,
     repositories_visible_to,
     roles_with_counts,
     teams_visible_to,
@@ -35,21 +36,24 @@ _NO_IMAGE = "Image not found, or you don't have access."
 
 
 def repository_for(actor: User, repository_id: int, verb: Verb = Verb.IMAGE_VIEW) -> Repository:
-    """Return the repository if `actor` can see it and has `verb` on it; raises NotFound, NotPermitted."""
-    rows = repositories_visible_to(actor).select_related("team", "registry", "environment", "source")
+    """Return the repository if `actor` can see it and has `verb` on it; raises NotFound, NotPermitted.
+
+    To see it takes a grant. With another verb, who sees its images because it is open is told what is missing.
+    """
+    rows = _known_to(actor, verb).select_related("team", "registry", "environment", "source")
     return _allowed(actor, rows.filter(pk=repository_id).first(), verb)
 
 
 def repository_named(actor: User, name: str, verb: Verb = Verb.IMAGE_VIEW) -> Repository:
     """Like `repository_for`, by name. Prefers the managed registry, then the registry with the lowest id."""
-    rows = repositories_visible_to(actor).select_related("team", "registry", "environment", "source")
+    rows = _known_to(actor, verb).select_related("team", "registry", "environment", "source")
     repository = rows.filter(name=name).order_by("-registry__is_managed", "registry_id").first()
     return _allowed(actor, repository, verb)
 
 
 def lock_repository(actor: User, repository_id: int, verb: Verb) -> Repository:
     """Like `repository_for`, with the row locked until the transaction ends."""
-    rows = repositories_visible_to(actor).select_related("team").select_for_update(of=("self",))
+    rows = _known_to(actor, verb).select_related("team").select_for_update(of=("self",))
     return _allowed(actor, rows.filter(pk=repository_id).first(), verb)
 
 
@@ -66,6 +70,16 @@ def image_for(actor: User, digest: str, verb: Verb = Verb.IMAGE_VIEW) -> Image:
     if image is None:
         raise NotFound(_NO_IMAGE)
     return image
+
+
+def open_repository_for(actor: User, repository_id: int) -> Repository:
+    """Return the repository if `actor` can see its images, by a grant or because it is open; raises NotFound."""
+    rows = repositories_open_to(actor).select_related("team", "registry", "environment", "source")
+    return _allowed(actor, rows.filter(pk=repository_id).first(), Verb.IMAGE_VIEW)
+
+
+def _known_to(actor: User, verb: Verb) -> QuerySet[Repository]:
+    return repositories_visible_to(actor) if verb == Verb.IMAGE_VIEW else repositories_open_to(actor)
 
 
 def _allowed(actor: User, repository: Repository | None, verb: Verb) -> Repository:

@@ -93,6 +93,21 @@ def visible_sql(actor: User, verb: Verb, alias: str) -> tuple[str, list[Any]]:
     return " AND ".join(tests), parameters
 
 
+# Repositories whose images every active account can see and pull. A vault is always private: see Repository.is_vault.
+OPEN: Final = ("internal", "public")
+
+
+def open_sql(actor: User, alias: str) -> tuple[str, list[Any]]:
+    """Return (condition, parameters) that `actor` can see the images of the row `alias` of lifecycle_repository.
+
+    By a grant, or because the repository is open to every account: `queries.repositories_open_to`.
+    """
+    condition, parameters = visible_sql(actor, Verb.IMAGE_VIEW, alias)
+    if not actor.is_active or why_suspended(actor):
+        return condition, parameters
+    return f"({condition} OR {alias}.visibility = ANY(%s))", [*parameters, list(OPEN)]
+
+
 def _held(user: User) -> list[Held]:
     """Return every live grant of a user, in one query for all verbs of a request that only reads."""
     rows = live_grants(user).values_list(

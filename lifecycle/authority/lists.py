@@ -9,8 +9,7 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 
 from accounts.models import User
-from accounts.verbs import Verb
-from lifecycle.authority.covers import visible_sql
+from lifecycle.authority.covers import open_sql
 
 
 class ListedImage(NamedTuple):
@@ -82,7 +81,7 @@ def images_page(
     With `repository`, return only images in the repository of that name. With `tag`, return only images to which a tag
     of that name points. `below` is the id of the last row of the page before.
     """
-    visible, values = visible_sql(actor, Verb.IMAGE_VIEW, "r")
+    visible, values = open_sql(actor, "r")
     named, named_values = (f"{visible} AND r.name = %s", [*values, repository]) if repository else (visible, values)
     conditions, parameters = [_IN_REPOSITORY.format(visible=named)], [*values, *named_values]
     if tag:

@@ -15,7 +15,7 @@ from accounts.models import ApiToken, Membership, Robot, Role, Team, User
 from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.constants import ADMIN_VERBS
-from lifecycle.authority.covers import covers_of, whole_teams
+from lifecycle.authority.covers import OPEN, covers_of, whole_teams
 from lifecycle.authority.grants import applies_in, live_grants, over_whole_team
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.rights import makers_of, why_suspended
@@ -47,11 +47,22 @@ def repositories_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QueryS
     return Repository.objects.filter(covered(actor, verb, team="team", family="family", environment="environment"))
 
 
+def repositories_open_to(actor: User) -> QuerySet[Repository]:
+    """Return the repositories whose images `actor` can see: by a grant, or because they are internal or public.
+
+    This shows images only. What a team does with them (requests, rebuilds, alerts, pen tests, where they run) needs a
+    grant: `repositories_visible_to`.
+    """
+    granted = repositories_visible_to(actor)
+    if not actor.is_active or why_suspended(actor) or actor.kind == User.Kind.SYSTEM:
+        return granted
+    return granted | Repository.objects.filter(visibility__in=OPEN)
+
+
 def images_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[Image]:
-    """Return the images that are in at least one repository on which `actor` has `verb`."""
-    memberships = RepositoryImage.objects.filter(
-        image=OuterRef("pk"), repository__in=repositories_visible_to(actor, verb), removed_at=None
-    )
+    """Return the images in a repository on which `actor` has `verb`. To see them, one that is open is enough."""
+    among = repositories_open_to(actor) if verb == Verb.IMAGE_VIEW else repositories_visible_to(actor, verb)
+    memberships = RepositoryImage.objects.filter(image=OuterRef("pk"), repository__in=among, removed_at=None)
     return Image.objects.filter(Exists(memberships))
 
 
@@ -121,7 +132,7 @@ def images_with_places(actor: User) -> QuerySet[Image]:
 
     `places_seen` and `tags_seen` contain only rows in repositories that `actor` can see.
     """
-    visible = repositories_visible_to(actor)
+    visible = repositories_open_to(actor)
     memberships = RepositoryImage.objects.filter(repository__in=visible, removed_at=None)
     return images_visible_to(actor).prefetch_related(
         Prefetch(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from accounts.models import User
-from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.authority.queries import repositories_open_to
 from lifecycle.jobs.kinds import Subject
 from lifecycle.jobs.models import Job
 from lifecycle.registry.models import Image
@@ -19,7 +19,7 @@ def image_subjects(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
     """
     ids = {job.subject_id for job in jobs}
     digests = dict(Image.objects.filter(pk__in=ids).values_list("pk", "digest"))
-    locations = locations_of(ids, repositories_visible_to(reader))
+    locations = locations_of(ids, repositories_open_to(reader))
     subjects = {}
     for pk, digest in digests.items():
         if (location := locations.get(pk)) is not None:

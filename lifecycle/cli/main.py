@@ -44,6 +44,7 @@ from lifecycle.cli import (
     quarantine,
     registries,
     releases,
+    repositories,
     retention,
     runtime,
     sboms,
@@ -177,6 +178,7 @@ def parser() -> argparse.ArgumentParser:
 
     _add_image(areas, shared, limited)
     metadata_commands.add_metadata(areas, shared)
+    repositories.add_area(areas, shared, limited)
     teams.add_team(areas, shared)
 
     _add_promotion(areas, shared, limited)

@@ -24,6 +24,7 @@ from lifecycle.evidence.findings import advisory_changes, finding_severities, is
 from lifecycle.evidence.judgement import judgement_of
 from lifecycle.ingest.managing import blocks_deletion
 from lifecycle.ingest.metadata import as_record
+from lifecycle.ingest.openness import blocks_archive
 from lifecycle.ingest.protection import expected_in_target
 from lifecycle.policy.judging import judge_promotion
 from lifecycle.policy.types import ObjectionFacts, PlatformFacts, PromotionFacts
@@ -398,6 +399,14 @@ def why_image_is_needed(repository: Repository, image: Image) -> Reason | None:
     if live is None:
         return None
     return Reason(f"{live} is not finished. Withdraw it, or wait until it has ended.", Conflict)
+
+
+@blocks_archive.answered_by
+def _blocks_archive(repository: Repository) -> Reason | None:
+    """Return the promotion from the repository that is not finished yet, as a reason not to archive it."""
+    live = PromotionRequest.objects.filter(repository=repository, state__in=PromotionRequest.NEXT)
+    first = live.order_by("pk").first()
+    return Reason(f"{first} is open. Finish or withdraw it first.", Conflict) if first is not None else None
 
 
 @blocks_move.answered_by

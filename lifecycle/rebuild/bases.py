@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from django.db.models import Case, Value, When
 
 from accounts.models import User
-from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.authority.queries import repositories_open_to
 from lifecycle.core.errors import NotFound
 from lifecycle.oci.client import RegistryClient
 from lifecycle.rebuild import queries
@@ -43,7 +43,7 @@ def bases_of(client: RegistryClient, job: RebuildJob, recipe: Recipe | None, *, 
         if image is None:
             resolved = client.resolve(name, tag_or_digest)
             image = Image.objects.filter(digest=resolved.digest.text).first() if resolved is not None else None
-        visible = repositories_visible_to(author).filter(registry=job.repository.registry_id, name=name)
+        visible = repositories_open_to(author).filter(registry=job.repository.registry_id, name=name)
         if image is None or not visible.exists():
             raise NotFound(f"The base {reference} is not in the registry, or the author of the recipe cannot see it.")
         pinned[reference] = f"{name}@{_platform_of(image, job.old_image).digest}"
@@ -68,7 +68,7 @@ def recorded_base(job: RebuildJob, actor: User) -> dict[str, str]:
         name = job.wave.repository.name
         return {name: f"{name}@{_platform_of(job.wave.new_base, job.old_image).digest}"}
     # The base was updated before this wave, in a repository that is not part of it.
-    visible = repositories_visible_to(actor).filter(pk__in=holders, registry=job.repository.registry_id, source=None)
+    visible = repositories_open_to(actor).filter(pk__in=holders, registry=job.repository.registry_id, source=None)
     moved = Tag.objects.filter(repository__in=visible, image__isnull=False, events__new_image=old_base)
     own_first = Case(When(repository__team=job.repository.team_id, then=Value(0)), default=Value(1))
     tags = moved.exclude(image=old_base).select_related("repository", "image")

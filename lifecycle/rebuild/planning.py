@@ -80,6 +80,8 @@ def plan(base: str, *, actor: User, trigger: str = "manual") -> tuple[RebuildWav
     for node in list(nodes.values()):
         if node.key not in allowed:
             skipped_by_key[node.key] = may(actor, Verb.IMAGE_REBUILD, repository=node.repository).reason
+        elif node.repository.is_archived:
+            skipped_by_key[node.key] = "It is archived."
         elif len(node.platforms) > 1:
             skipped_by_key[node.key] = _SEVERAL_PLATFORMS
     running = _skip_running(repository, new_base, nodes, skipped_by_key)

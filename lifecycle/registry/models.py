@@ -91,6 +91,13 @@ class Repository(models.Model):
     which is the name of the source repository, or the repository's own name when it has no source.
     """
 
+    class Visibility(models.TextChoices):
+        """Who can see and pull its images without a grant (docs/adr/0019)."""
+
+        PRIVATE = "private"  # nobody
+        INTERNAL = "internal"  # every active account
+        PUBLIC = "public"  # everybody, where ANONYMOUS_ACCESS is on; else as internal
+
     registry = models.ForeignKey(Registry, on_delete=models.PROTECT, related_name="repositories")
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="repositories")
     name = models.CharField(max_length=255)
@@ -100,6 +107,10 @@ class Repository(models.Model):
         "lifecycle.Environment", on_delete=models.PROTECT, related_name="repositories", null=True, blank=True
     )
     description = models.CharField(max_length=300, blank=True)
+    visibility = models.CharField(
+        max_length=8, choices=Visibility, default=Visibility.PRIVATE, db_default=Visibility.PRIVATE
+    )
+    archived_at = models.DateTimeField(null=True, blank=True)  # since then, nothing is pushed, rebuilt or promoted
     # Only users with image.amend can move tags that match these patterns. * matches any characters (docs/adr/0007).
     protected_tags: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=128), default=list, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -120,6 +131,7 @@ class Repository(models.Model):
             models.Index(fields=("team", "name"), name="repository_by_team_and_name"),
             models.Index(fields=("-updated_at", "-id"), name="repository_by_last_change"),
             GinIndex(words_of_name(), name="repository_by_words"),
+            models.Index(fields=("visibility",), condition=~Q(visibility="private"), name="repository_open_to_others"),
         )
 
     def __str__(self) -> str:
@@ -129,6 +141,11 @@ class Repository(models.Model):
     def is_vault(self) -> bool:
         """Whether it holds withdrawn images of its family: only users with image.quarantine can pull from it."""
         return self.environment_id is None and self.family != self.name
+
+    @property
+    def is_archived(self) -> bool:
+        """Whether nothing can be pushed to it, rebuilt in it or promoted from it."""
+        return self.archived_at is not None
 
 
 class Image(models.Model):

@@ -15,7 +15,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from accounts.models import User
 from lifecycle.advisories.models import Advisory
 from lifecycle.advisories.queries import named_by
-from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.authority.queries import images_visible_to, repositories_open_to
 from lifecycle.promotion.queries import promotions_visible_to
 from lifecycle.promotion.release_queries import sets_visible_to
 from lifecycle.quarantine.queries import covers_of, quarantines_visible_to
@@ -46,7 +46,7 @@ def search(actor: User, text: str) -> list[Hit]:
     text = " ".join(text.replace("\0", "").split()).strip(" …")[:TEXT_MAX]
     if not text:
         return []
-    visible = repositories_visible_to(actor)
+    visible = repositories_open_to(actor)
     hits: list[Hit] = []
     if found := _NUMBER.fullmatch(text):
         hits += _numbered(actor, (found[1] or "").lower(), int(found[2]))

@@ -13,7 +13,7 @@ from django.db.models import Q
 from accounts.models import User
 from lifecycle.advisories.models import Advisory, Match
 from lifecycle.advisories.queries import aliases_of, named_by
-from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.authority.queries import repositories_open_to
 from lifecycle.quarantine.queries import add_covers
 from lifecycle.registry.models import Image
 from lifecycle.registry.queries import Location, locations_of
@@ -83,7 +83,7 @@ def affected_packages(records: Iterable[Advisory]) -> list[int]:
 
 def are_visible(user: User, packages: Iterable[int]) -> bool:
     """Return whether an image that `user` can see has one of these package versions."""
-    held = carriers(repositories_visible_to(user)).filter(inventory__inventory_packages__package__in=list(packages))
+    held = carriers(repositories_open_to(user)).filter(inventory__inventory_packages__package__in=list(packages))
     return held.exists()
 
 
@@ -97,7 +97,7 @@ def carrier_rows(
     """
     wanted = set(packages)
     add_covers(images)
-    places = locations_of([image.pk for image in images], repositories_visible_to(user))
+    places = locations_of([image.pk for image in images], repositories_open_to(user))
     inside = InventoryPackage.objects.filter(
         package__in=wanted, inventory__image_inventories__image__in=[image.pk for image in images]
     ).values_list("inventory__image_inventories__image", "package_id")

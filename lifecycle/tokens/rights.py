@@ -13,6 +13,7 @@ from django.db import connection
 
 from accounts.models import Team, User
 from accounts.verbs import Verb
+from lifecycle.authority.covers import OPEN
 from lifecycle.authority.grants import LIVE_SQL
 from lifecycle.authority.rights import makers_of, why_suspended
 from lifecycle.core.patterns import matches
@@ -49,6 +50,8 @@ class Place(NamedTuple):
     family: str
     team_id: int
     environment_id: int | None
+    visibility: str  # private, internal or public
+    is_archived: bool
 
 
 class Target(NamedTuple):
@@ -108,7 +111,8 @@ def decide(principal: Principal, requested: Sequence[Scope], facts: Facts) -> di
     The team of a repository that does not exist yet is the first part of its name. Below the target prefix of an
     environment, users who can see the family can pull. No one can push or delete there, because only approved
     promotions add images. Withdrawn images are pulled with image.quarantine. The list of all repositories is for
-    admins, and for who has audit.read on every team. A robot is allowed what its makers are allowed too.
+    admins, and for who has audit.read on every team. A robot is allowed what its makers are allowed too. Every account
+    pulls from internal and public repositories, also without a grant, and nobody pushes to archived ones.
     """
     names = [scope.name for scope in requested if scope.kind == "repository"]
     held: list[list[Grant]] | None = None
@@ -124,11 +128,27 @@ def decide(principal: Principal, requested: Sequence[Scope], facts: Facts) -> di
     for scope in requested:
         if scope.kind == "registry" and (principal.is_admin or (held and _audits_all(held, facts.team_ids()))):
             allowed[(scope.kind, scope.name)] = frozenset({"*"})
-    if names and held:
-        places, targets = facts.places(names), facts.targets()
+    if names:
+        places = facts.places(names)
+        targets = facts.targets() if held else {}
         for name in names:
-            allowed[("repository", name)] = _on(name, held, places.get(name), targets)
+            place = places.get(name)
+            actions = _on(name, held, place, targets) if held else _NOTHING
+            allowed[("repository", name)] = _opened(actions, name, place)
     return allowed
+
+
+def _opened(actions: frozenset[str], name: str, place: Place | None) -> frozenset[str]:
+    """Return the actions on a repository, with what its visibility adds, and without what its archive takes."""
+    if place is None:
+        return actions
+    if place.visibility in OPEN and not _is_vault(name, place):
+        actions |= _ONLY_PULL
+    return actions - {"push"} if place.is_archived else actions
+
+
+def _is_vault(name: str, place: Place) -> bool:
+    return place.environment_id is None and place.family != name  # as Repository.is_vault
 
 
 def _on(
@@ -137,8 +157,7 @@ def _on(
     prefix, _, rest = name.partition("/")
     reserved = targets.get(prefix)
     if place is not None:
-        is_vault = place.environment_id is None and place.family != name  # as Repository.is_vault
-        verbs = _VERB_OF_VAULT if is_vault else _VERB_OF
+        verbs = _VERB_OF_VAULT if _is_vault(name, place) else _VERB_OF
         actions = _common(held, place.team_id, place.family, place.environment_id, verbs)
         return actions & _ONLY_PULL if reserved or place.environment_id is not None else actions
     if reserved:
@@ -209,8 +228,8 @@ class FromDatabase:
     def places(self, names: Collection[str]) -> dict[str, Place]:
         """Return the repositories of the managed registry that exist, by name."""
         rows = Repository.objects.filter(registry__is_managed=True, name__in=list(names))
-        found = rows.values_list("name", "family", "team_id", "environment_id")
-        return {name: Place(family, team_id, environment_id) for name, family, team_id, environment_id in found}
+        found = rows.values_list("name", "family", "team_id", "environment_id", "visibility", "archived_at")
+        return {name: Place(*place, archived_at is not None) for name, *place, archived_at in found}
 
     def targets(self) -> dict[str, list[Target]]:
         """Return the environments by prefix."""

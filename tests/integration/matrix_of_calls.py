@@ -33,6 +33,7 @@ REBUILD_ACTS: Final[tuple[tuple[str, str, dict[str, object]], ...]] = (
     ("delete", "repositories/{repository}/watches/{watch}/", {}),
     ("put", "repositories/{repository}/recipe/", {"containerfile": "FROM scratch"}),
     ("put", "repositories/{repository}/protected-tags/", {"patterns": ["*"]}),
+    ("patch", "repositories/{repository}/", {"visibility": "internal"}),
 )
 REGISTRY: Final[dict[str, str]] = {"name": "mine", "endpoint": "registry.example.com"}
 FEED: Final[dict[str, object]] = {"name": "mine", "kind": "kev", "location": "https://example.com/kev.json"}
@@ -128,6 +129,8 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("people/{person}/reactivate/", {}, 403, 403),
     ("t/{team}/r/{repository_name}/i/{digest}/rescan/", {}, 404, 403),
     ("t/{team}/r/{repository_name}/-/describe/", {"description": "x"}, 404, 403),
+    ("t/{team}/r/{repository_name}/-/visibility/", {"visibility": "internal"}, 404, 403),
+    ("t/{team}/r/{repository_name}/-/archive/", {}, 404, 403),
     ("t/{team}/r/{repository_name}/-/protect/", {"patterns": "*"}, 404, 403),
     ("t/{team}/r/{repository_name}/-/metadata/", {"key": "x", "kind": "text", "value": "y"}, 404, 403),
     ("t/{team}/r/{repository_name}/-/metadata/remove/", {"key": "owner"}, 404, 403),

@@ -11,7 +11,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
 
 from lifecycle.authority.access import image_for
-from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.authority.queries import repositories_open_to
 from lifecycle.comparison.queries import compare
 from lifecycle.comparison.types import Comparison, FindingLine, PackageLine, PlatformPair
 from lifecycle.pages.requests import reader
@@ -83,7 +83,7 @@ def choose(request: HttpRequest) -> HttpResponse:
     other = names["other"] or names["to"]  # the text field wins over the list of tags
     problem = ""
     if names["from"] and other:
-        visible, near = repositories_visible_to(user), request.GET.get("repository", "")[:_REFERENCE_MAX]
+        visible, near = repositories_open_to(user), request.GET.get("repository", "")[:_REFERENCE_MAX]
         images = [image_named(user, visible, text, near=near) for text in (names["from"], other)]
         missing = [text for text, image in zip((names["from"], other), images, strict=True) if image is None]
         if images[0] is not None and images[1] is not None:
@@ -98,7 +98,7 @@ def comparison(request: HttpRequest, before: str, after: str) -> HttpResponse:
     """Compare two images that the reader can see. Raises NotFound for other digests."""
     user = reader(request)
     first, second = image_for(user, before), image_for(user, after)
-    locations = locations_of([first.pk, second.pk], repositories_visible_to(user))
+    locations = locations_of([first.pk, second.pk], repositories_open_to(user))
     context = panel_context(request, compare(first, second)) | {
         "before_place": locations.get(first.pk),
         "after_place": locations.get(second.pk),

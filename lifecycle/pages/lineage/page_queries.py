@@ -13,9 +13,8 @@ from django.db.models.expressions import RawSQL
 from django.urls import reverse
 
 from accounts.models import User
-from accounts.verbs import Verb
-from lifecycle.authority.covers import visible_sql
-from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.authority.covers import open_sql
+from lifecycle.authority.queries import repositories_open_to
 from lifecycle.evidence.judgement import Known, judgement_of
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.pages.lineage.layout import NODES_MAX, Drawing, Edge, Node, columns_of, draw
@@ -108,7 +107,7 @@ def roots_visible(actor: User) -> QuerySet[Image]:
 
     The query grows with the number of base images, not with the number of images built on them.
     """
-    visible, values = visible_sql(actor, Verb.IMAGE_VIEW, "r")
+    visible, values = open_sql(actor, "r")
     ids = _ROOTS.format(
         base_seen=_SEEN.format(image="d.base_id", visible=visible),
         root_seen=_SEEN.format(image="topmost.id", visible=visible),
@@ -123,7 +122,7 @@ def derived_counts(image_ids: Iterable[int], actor: User) -> dict[int, str]:
 
     At most COUNTED_MAX are counted: "100+" for more. The page of the image itself has the exact number.
     """
-    visible, values = visible_sql(actor, Verb.IMAGE_VIEW, "r")
+    visible, values = open_sql(actor, "r")
     statement = _DERIVED_COUNTS.format(below_seen=_SEEN.format(image="a.descendant_id", visible=visible))
     with connection.cursor() as cursor:
         cursor.execute(statement, [*values, COUNTED_MAX + 1, list(image_ids)])
@@ -175,7 +174,7 @@ def _node(image: Image, location: Location, column: int, *, is_focus: bool, is_u
 
 def neighbourhood_of(focus: Image, actor: User) -> Neighbourhood:
     """Return ancestors and descendants of `focus` that `actor` can see, grouped to fit the drawing."""
-    repositories = repositories_visible_to(actor)
+    repositories = repositories_open_to(actor)
     visible_ids = images_held_in(repositories)
     up = _without_documents(Ancestry.objects.filter(descendant=focus, ancestor__in=visible_ids), "ancestor")
     down = _without_documents(Ancestry.objects.filter(ancestor=focus, descendant__in=visible_ids), "descendant")

@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.authority.queries import images_visible_to, repositories_open_to
 from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
 from lifecycle.pages.lineage.page_queries import derived_counts, neighbourhood_of, roots_visible
@@ -22,7 +22,7 @@ from lifecycle.registry.queries import locations_of
 def roots(request: HttpRequest) -> HttpResponse:
     """List the root images (base images with no base that the reader can see), newest first."""
     user = reader(request)
-    repositories = repositories_visible_to(user)
+    repositories = repositories_open_to(user)
     page = keyset_page(roots_visible(user), ("-id",), **cursors(request))
     ids = [image.pk for image in page.rows]
     locations, counts = locations_of(ids, repositories), derived_counts(ids, user)
@@ -35,7 +35,7 @@ def roots(request: HttpRequest) -> HttpResponse:
 def neighbourhood(request: HttpRequest, digest: str) -> HttpResponse:
     """Show the ancestors and descendants of one image; for an index, those of its first platform."""
     user = reader(request)
-    visible, repositories = images_visible_to(user), repositories_visible_to(user)
+    visible, repositories = images_visible_to(user), repositories_open_to(user)
     named = visible.filter(digest=digest).exclude(kind=Image.Kind.ARTIFACT).first()
     if named is None:
         raise NotFound("Image not found, or you don't have access.")

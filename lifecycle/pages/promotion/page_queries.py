@@ -305,6 +305,8 @@ def why_not_promotable(reader: User, repository: Repository) -> str:
     """Return why `reader` cannot request any promotion from a repository, "" when they can."""
     if repository.source_id is not None:
         return "Promote from the source repository instead."
+    if repository.is_archived:
+        return "The repository is archived."
     decision = may(reader, Verb.PROMOTION_REQUEST, repository=repository)
     environments = list(Environment.objects.filter(team=repository.team_id).order_by("position"))
     if not decision and not any(

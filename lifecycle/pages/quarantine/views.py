@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from lifecycle.authority.queries import repositories_visible_to
+from lifecycle.authority.queries import repositories_open_to
 from lifecycle.core.paging import keyset_page
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.quarantine.forms import ActForm, ExemptionForm, QuarantineForm
@@ -36,7 +36,7 @@ def quarantine_list(request: HttpRequest) -> HttpResponse:
     state = chosen(request, "state", Quarantine.State.values)
     rows = quarantines_visible_to(user)
     page = keyset_page(rows.filter(state=state) if state else rows, ("-id",), **cursors(request))
-    places = locations_of([row.image_id for row in page.rows], repositories_visible_to(user))
+    places = locations_of([row.image_id for row in page.rows], repositories_open_to(user))
     context = {
         "page": page,
         "entries": [(row, places.get(row.image_id)) for row in page.rows],
@@ -71,7 +71,7 @@ def quarantine(request: HttpRequest, pk: int) -> HttpResponse:
 def _page(request: HttpRequest, row: Quarantine, *, status: int = 200, **forms: Any) -> HttpResponse:
     user = reader(request)
     covered = covered_images(row, user, limit=_SHOWN + 1)
-    visible = repositories_visible_to(user)
+    visible = repositories_open_to(user)
     places = locations_of([row.image_id, *(image.pk for image, _ in covered)], visible)
     context = {
         "quarantine": row,

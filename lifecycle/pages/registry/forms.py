@@ -17,6 +17,18 @@ class DescriptionForm(forms.Form):
     )
 
 
+class VisibilityForm(forms.Form):
+    visibility = forms.ChoiceField(
+        label="Who can see and pull the images",
+        choices=(
+            ("private", "Private: only users with a role"),
+            ("internal", "Internal: everybody with an account here"),
+            ("public", "Public: everybody, also without an account"),
+        ),
+        widget=forms.Select(attrs={"class": "form-select"}),
+    )
+
+
 class MetadataForm(forms.Form):
     """One key, its type and its value. The service checks the value against the type."""
 

@@ -17,7 +17,7 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.queries import (
     environments_visible_to,
     images_visible_to,
-    repositories_visible_to,
+    repositories_open_to,
 )
 from lifecycle.authority.rights import may
 from lifecycle.core import clock
@@ -164,7 +164,7 @@ def _configuration_tab(request: HttpRequest, context: dict[str, Any]) -> dict[st
 
 def _lineage_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Return the numbers of images that are built on the image, level by level."""
-    return {"levels": levels_below(context["image"], repositories_visible_to(reader(request)))}
+    return {"levels": levels_below(context["image"], repositories_open_to(reader(request)))}
 
 
 def _packages_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def _policy_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     slug = chosen(request, "environment", [place.slug for place in places])
     wanted = slug or (row.environment.slug if row.environment else "")
     place = next((item for item in places if item.slug == wanted), places[0] if places else None)
-    at_ingest = verdict_at_ingest(context["top"], source)
+    at_ingest = verdict_at_ingest(context["top"], source) if context["is_granted"] else None
     return {
         "places": places,
         "place": place,

@@ -10,7 +10,7 @@ from typing import Any, Final
 from django.db.models import Exists, F, OuterRef, QuerySet, Subquery
 
 from accounts.models import User
-from lifecycle.authority.queries import images_visible_to, repositories_visible_to
+from lifecycle.authority.queries import images_visible_to, repositories_open_to
 from lifecycle.environments.models import Slot
 from lifecycle.evidence.judgement import add_platforms
 from lifecycle.lineage.models import Ancestry
@@ -80,7 +80,7 @@ def standing_on(repository: Repository, image: Image, user: User) -> dict[str, A
 
     Only what `user` can see.
     """
-    visible = repositories_visible_to(user)
+    visible = repositories_open_to(user)
     derived = Ancestry.objects.filter(ancestor=image).values("descendant")
     seen = images_visible_to(user).filter(pk__in=derived)
     places = RepositoryImage.objects.filter(image=image, removed_at=None).exclude(repository=repository)

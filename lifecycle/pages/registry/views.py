@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.views import redirect_to_login
 from django.db.models import Q
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
@@ -15,11 +18,12 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
-from accounts.models import Team
+from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.authority.access import image_for, image_in, repository_of
 from lifecycle.authority.queries import (
     images_visible_to,
+    repositories_open_to,
     repositories_visible_to,
     teams_visible_to,
 )
@@ -31,13 +35,14 @@ from lifecycle.environments.models import Slot
 from lifecycle.evidence import exporting, fleet
 from lifecycle.evidence.judgement import add_platforms
 from lifecycle.ingest import managing, metadata
+from lifecycle.ingest.openness import set_archived, set_visibility, why_not_archive
 from lifecycle.ingest.protection import protect_tags
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.promotion.page_queries import why_not_promotable
 from lifecycle.pages.rebuild.page_queries import Counts, counts_of, plan_offer, rebuilt_as, tags_to_choose, waves_about
 from lifecycle.pages.registry import page_queries
 from lifecycle.pages.registry.findings import findings_by_layer
-from lifecycle.pages.registry.forms import DescriptionForm, MetadataForm, ProtectionForm, SbomForm
+from lifecycle.pages.registry.forms import DescriptionForm, MetadataForm, ProtectionForm, SbomForm, VisibilityForm
 from lifecycle.pages.registry.image_tabs import IMAGE_TABS, bases_of, hidden_depth_of, who_can_fix
 from lifecycle.pages.requests import chosen, cursors, reader, sort_of
 from lifecycle.promotion.models import PromotionRequest
@@ -51,6 +56,7 @@ from lifecycle.sbom import brought, services
 from lifecycle.sbom.services import why_not_rescan
 
 _REPOSITORY_TABS: Final = ("tags", "untagged", "recipe", "rebuilds", "history", "settings")
+_OF_THE_TEAM: Final = ("recipe", "rebuilds")  # not for those who see a repository only because it is open
 _WATCHABLE_MAX: Final = 100  # number of tags to choose from, last moved first
 _SEARCH_MAX: Final = 200  # characters; a repository's name is shorter than 255
 
@@ -65,7 +71,7 @@ def start(request: HttpRequest) -> HttpResponse:
 def images(request: HttpRequest) -> HttpResponse:
     """List the repositories that the reader can see, last updated first, each with its latest tag."""
     user = reader(request)
-    visible = repositories_visible_to(user)
+    visible = repositories_open_to(user)
     teams = Team.objects.filter(Q(pk__in=visible.values("team")) | Q(pk__in=teams_visible_to(user).values("pk")))
     slugs = list(teams.order_by("slug").values_list("slug", flat=True))
     text, team = request.GET.get("q", "").strip()[:_SEARCH_MAX], chosen(request, "team", slugs)
@@ -96,15 +102,36 @@ def _first_push(*, has_come: bool) -> HttpResponse:
 
 
 @require_safe
+@login_not_required  # visitors see public repositories where ANONYMOUS_ACCESS is on; else they are sent to sign in
 def repository(request: HttpRequest, team: str, name: str) -> HttpResponse:
     """Show one repository: its tags with pull commands, its recipe, its rebuilds, and the history of its tags."""
+    if not request.user.is_authenticated:
+        return _public_page(request, team, name)
     user = reader(request)
-    row = repository_of(repositories_visible_to(user), team, name)
+    row = repository_of(repositories_open_to(user), team, name)
     tab = request.GET.get("tab", "tags")
-    tab = tab if tab in _REPOSITORY_TABS else "tags"
+    tab = tab if tab in _REPOSITORY_TABS and (tab not in _OF_THE_TEAM or is_granted(user, row)) else "tags"
     if getattr(request, "htmx", False):
         return _first_push(has_come=page_queries.tags_of(row).exists())
     return repository_page(request, row, tab)
+
+
+def _public_page(request: HttpRequest, team: str, name: str) -> HttpResponse:
+    """Show a visitor without an account the tags of a public repository; any other address leads to the sign-in."""
+    rows = Repository.objects.filter(visibility=Repository.Visibility.PUBLIC)
+    if not settings.ANONYMOUS_ACCESS:
+        rows = rows.none()
+    row = rows.select_related("team", "registry").filter(team__slug=team, name=name).first()
+    if row is None:
+        return redirect_to_login(request.get_full_path())
+    people = given_by_people(page_queries.tags_of(row))
+    page = keyset_page(people, ("-updated_at", "-id"), **cursors(request))
+    return render(request, "lifecycle/registry/public.html", {"repository": row, "page": page})
+
+
+def is_granted(user: User, row: Repository) -> bool:
+    """Return whether `user` sees a repository by a grant, not only because it is open."""
+    return repositories_visible_to(user).filter(pk=row.pk).exists()
 
 
 def repository_page(
@@ -112,10 +139,12 @@ def repository_page(
 ) -> HttpResponse:
     """Return the page of a repository at one tab. `forms` replace the empty forms, to show their errors."""
     user = reader(request)
+    granted = is_granted(user, row)
     context: dict[str, Any] = {
         "repository": row,
         "tab": tab,
-        "recipe": current_recipe(row),
+        "is_granted": granted,
+        "recipe": current_recipe(row) if granted else None,
         "plan": plan_offer(user, row),
         "is_empty": not page_queries.tags_of(row).exists(),
         "may_delete": row.environment_id is None and bool(may(user, Verb.IMAGE_DELETE, repository=row)),
@@ -142,6 +171,9 @@ def repository_page(
         context |= {
             "may_amend": may(user, Verb.IMAGE_AMEND, repository=row, environment=row.environment),
             "description_form": DescriptionForm(initial={"description": row.description}),
+            "may_manage": may(user, Verb.TEAM_MANAGE, repository=row, environment=row.environment),
+            "visibility_form": VisibilityForm(initial={"visibility": row.visibility}),
+            "why_not_archive": why_not_archive(user, row),
             "metadata": metadata_of(row),
             "metadata_form": MetadataForm(),
             "protection_form": ProtectionForm(initial={"patterns": "\n".join(row.protected_tags)}),
@@ -156,7 +188,7 @@ def repository_page(
 def _managed(request: HttpRequest, team: str, name: str) -> Repository:
     """Return the repository, if the reader can change its settings; raises NotFound, NotPermitted."""
     user = reader(request)
-    row = repository_of(repositories_visible_to(user), team, name)
+    row = repository_of(repositories_open_to(user), team, name)
     require(user, Verb.IMAGE_AMEND, repository=row, environment=row.environment)
     return row
 
@@ -178,6 +210,27 @@ def describe(request: HttpRequest, team: str, name: str) -> HttpResponse:
 
 
 @require_POST
+def show_to(request: HttpRequest, team: str, name: str) -> HttpResponse:
+    """Change who can see and pull a repository without a role."""
+    row, form = repository_of(repositories_open_to(reader(request)), team, name), VisibilityForm(request.POST)
+    if form.is_valid():
+        with errors_shown_on(form, "visibility"):
+            set_visibility(row.pk, form.cleaned_data["visibility"], actor=reader(request))
+            messages.success(request, f"{row} is {form.cleaned_data['visibility']} now.")
+            return redirect(_settings_url(row))
+    return repository_page(request, row, "settings", status=422, visibility_form=form)
+
+
+@require_POST
+def archive(request: HttpRequest, team: str, name: str) -> HttpResponse:
+    """Archive a repository, or restore it with `restore`."""
+    row = repository_of(repositories_open_to(reader(request)), team, name)
+    changed = set_archived(row.pk, "restore" not in request.POST, actor=reader(request))
+    messages.success(request, f"{row} is {'archived' if changed.is_archived else 'restored'}.")
+    return redirect(_settings_url(row))
+
+
+@require_POST
 def protect(request: HttpRequest, team: str, name: str) -> HttpResponse:
     """Replace the patterns of protected tags."""
     row, form = _managed(request, team, name), ProtectionForm(request.POST)
@@ -193,7 +246,7 @@ def protect(request: HttpRequest, team: str, name: str) -> HttpResponse:
 def delete_tag(request: HttpRequest, team: str, name: str, tag: str) -> HttpResponse:
     """Ask for confirmation, then delete a tag in the registry. Its image stays, without this tag."""
     user = reader(request)
-    row = repository_of(repositories_visible_to(user), team, name)
+    row = repository_of(repositories_open_to(user), team, name)
     shown = page_queries.tags_of(row).filter(name=tag).first()
     if shown is None or shown.image is None:
         raise NotFound("Tag not found, or you don't have access.")
@@ -216,7 +269,7 @@ def delete_tag(request: HttpRequest, team: str, name: str, tag: str) -> HttpResp
 def delete_image(request: HttpRequest, team: str, name: str, digest: str) -> HttpResponse:
     """Ask for confirmation, with what stands on the image, then delete it and its tags in the registry."""
     user = reader(request)
-    row = repository_of(repositories_visible_to(user), team, name)
+    row = repository_of(repositories_open_to(user), team, name)
     image = image_in(row, digest).image
     if request.method == "POST":
         job = managing.delete_image(row.pk, digest, actor=user)
@@ -271,7 +324,7 @@ def _image_page(
 ) -> HttpResponse:
     """Return the page of an image at one tab. `forms` replace the empty forms, to show their errors."""
     user = reader(request)
-    visible = repositories_visible_to(user)
+    visible, granted = repositories_open_to(user), repositories_visible_to(user)
     row = repository_of(visible, team, name)
     member = image_in(row, digest)
     entries = page_queries.entries_of(member.image)
@@ -292,14 +345,15 @@ def _image_page(
         "image": shown,
         "entries": entries,
         "tab": tab,
+        "is_granted": granted.filter(pk=row.pk).exists(),
         "tags": given_by_people(page_queries.tags_of(row).filter(image=member.image)).order_by("-updated_at"),
         "layers": layers,
         "bases": bases,
         "hidden_depth": hidden_depth,
-        "slots": Slot.objects.filter(image__in={member.image.pk, shown.pk}, repository__in=visible).select_related(
+        "slots": Slot.objects.filter(image__in={member.image.pk, shown.pk}, repository__in=granted).select_related(
             "environment", "repository"
         ),
-        "promotions": PromotionRequest.objects.filter(image=member.image, repository__in=visible)
+        "promotions": PromotionRequest.objects.filter(image=member.image, repository__in=granted)
         .select_related("environment", "source_environment", "requested_by", "repository")
         .order_by("-id")[:50],
         "who_can_fix": who_can_fix(shares, bases, row.name, hidden_depth),
@@ -351,7 +405,7 @@ def _metadata_url(row: Repository, digest: str) -> str:
 def rescan(request: HttpRequest, team: str, name: str, digest: str) -> HttpResponse:
     """Scan the image again."""
     user = reader(request)
-    row = repository_of(repositories_visible_to(user), team, name)
+    row = repository_of(repositories_open_to(user), team, name)
     jobs = services.rescan(row.pk, digest, actor=user)
     messages.success(request, "Scan requested. The present findings stay until it has finished.")
     if len(jobs) == 1:
@@ -362,7 +416,7 @@ def rescan(request: HttpRequest, team: str, name: str, digest: str) -> HttpRespo
 @require_POST
 def send_sbom(request: HttpRequest, team: str, name: str, digest: str) -> HttpResponse:
     """Send an SBOM of the platform that is shown."""
-    row = repository_of(repositories_visible_to(reader(request)), team, name)
+    row = repository_of(repositories_open_to(reader(request)), team, name)
     image_in(row, digest)
     platform = request.POST.get("platform", digest)
     refuse_if(brought.why_not_send(reader(request), image_for(reader(request), platform)))
@@ -378,7 +432,7 @@ def send_sbom(request: HttpRequest, team: str, name: str, digest: str) -> HttpRe
 @require_POST
 def withdraw_sbom(request: HttpRequest, team: str, name: str, digest: str, sbom_id: int) -> HttpResponse:
     """Withdraw an SBOM of the image: it decides nothing any more."""
-    row = repository_of(repositories_visible_to(reader(request)), team, name)
+    row = repository_of(repositories_open_to(reader(request)), team, name)
     image_in(row, digest)
     kept = brought.withdraw(digest, sbom_id, actor=reader(request), reason=request.POST.get("reason", "").strip()[:500])
     messages.success(request, "SBOM withdrawn.")
@@ -405,7 +459,7 @@ def export_fleet(request: HttpRequest, kind: str) -> HttpResponseBase:
 @require_safe
 def export(request: HttpRequest, team: str, name: str, digest: str, kind: str) -> HttpResponseBase:
     """Send the packages or findings of the image as a file."""
-    row = repository_of(repositories_visible_to(reader(request)), team, name)
+    row = repository_of(repositories_open_to(reader(request)), team, name)
     image = image_in(row, digest).image
     media_type, parts = exporting.export(image, kind, metadata=metadata.as_record(row, image), reader=reader(request))
     response = StreamingHttpResponse(parts, content_type=media_type)
