@@ -35,7 +35,8 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
     class Meta:
         model = Environment
         fields: tuple[str, ...] = (
-            "id", "team", "slug", "name", "position", "prefix", "registry", "required_approvals", "is_production",
+            "id", "team", "slug", "name", "position", "prefix", "archived_at", "registry", "required_approvals",
+            "is_production",
             "is_internet_facing", "approve_within_s", "execute_within_s", "soak_s", "queue_policy", "auto_execute",
             "verification",
             "verify_url", "verify_within_s", "rolls_back", "excludes_requester",
@@ -85,6 +86,10 @@ class EnvironmentChangeBody(StrictSerializer):
 
     name = serializers.CharField(max_length=120, required=False, allow_blank=True)
     position = serializers.IntegerField(min_value=0, max_value=1000, required=False)
+    prefix = serializers.CharField(
+        max_length=60, required=False, help_text="Only while nothing was promoted below the present one"
+    )
+    is_archived = serializers.BooleanField(required=False, help_text="Whether nothing can be promoted to it")
     required_approvals = serializers.IntegerField(min_value=0, max_value=20, required=False)
     is_production = serializers.BooleanField(required=False)
     is_internet_facing = serializers.BooleanField(required=False)

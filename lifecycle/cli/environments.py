@@ -43,6 +43,8 @@ def add_to(areas: Any, shared: argparse.ArgumentParser, limited: argparse.Argume
     change.add_argument("environment", metavar="TEAM/ENVIRONMENT", help="for example shop/production")
     change.add_argument("--name", help="display name")
     change.add_argument("--position", type=int, help="position on the promotion path; 0 is first")
+    change.add_argument("--prefix", help="target prefix; only while nothing was promoted below the present one")
+    change.add_argument("--archived", choices=("yes", "no"), help="whether nothing can be promoted to it")
     change.add_argument("--approvals", type=int, help="number of approvals that a promotion needs in all")
     change.add_argument("--production", choices=("yes", "no"), help="whether this is production")
     change.add_argument("--internet-facing", choices=("yes", "no"), help="whether it can be reached from the internet")
@@ -86,6 +88,8 @@ def set_environment(options: argparse.Namespace, api: Api) -> None:
     values = {
         "name": options.name,
         "position": options.position,
+        "prefix": options.prefix,
+        "is_archived": _truth(options.archived),
         "required_approvals": options.approvals,
         "is_production": _truth(options.production),
         "is_internet_facing": _truth(options.internet_facing),

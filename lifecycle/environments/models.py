@@ -69,6 +69,7 @@ class Environment(models.Model):
     excludes_policy_author = models.BooleanField(default=True)
     revision = models.PositiveIntegerField(default=1)  # counts the changes of settings and approval rules
     unsatisfiable_since = models.DateTimeField(null=True, blank=True)  # too few people are left for its approvals
+    archived_at = models.DateTimeField(null=True, blank=True)  # since then, nothing is promoted to it
 
     class Meta:
         ordering = ("team", "position")
@@ -92,6 +93,11 @@ class Environment(models.Model):
 
     def __str__(self) -> str:
         return self.slug
+
+    @property
+    def is_archived(self) -> bool:
+        """Whether nothing can be promoted to it. It keeps what it holds, and is no step of the path any more."""
+        return self.archived_at is not None
 
 
 sealing.register_field(Environment, "verify_secret_sealed")

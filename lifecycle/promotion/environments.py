@@ -19,6 +19,7 @@ from lifecycle.audit.details_of_promotion import EnvironmentChanged, Environment
 from lifecycle.authority.access import registry_for_target
 from lifecycle.authority.queries import environments_visible_to, teams_visible_to
 from lifecycle.authority.rights import may, require
+from lifecycle.authority.services.environments import why_not_prefix
 from lifecycle.authority.services.registries import blocks_address
 from lifecycle.clusters.models import NamespaceBinding
 from lifecycle.core import clock, sealing
@@ -35,7 +36,8 @@ from lifecycle.registry.services import MANAGED_NAME
 
 EXCLUSIONS: Final = ("excludes_requester", "excludes_build_trigger", "excludes_committer", "excludes_policy_author")
 SETTINGS: Final = (
-    "name", "position", "required_approvals", "is_production", "is_internet_facing", "approve_within_s",
+    "name", "position", "prefix", "is_archived", "required_approvals", "is_production", "is_internet_facing",
+    "approve_within_s",
     "execute_within_s", "soak_s", "queue_policy", "auto_execute", "verification", "verify_url", "verify_within_s",
     "rolls_back", *EXCLUSIONS,
 )  # fmt: skip
@@ -76,8 +78,10 @@ def change_environment(
 ) -> Environment:
     """Change settings of an environment, and replace its approval rules when they are given.
 
-    `registry` is the name of the registry to promote to ("" or "managed": the managed one), which only an admin can
-    choose, and only before the first promotion, while no request is unfinished: its votes name the registry.
+    `prefix` changes only while nothing is below the present one. `is_archived` takes the environment off the path of
+    its team: nothing is promoted to it, and it keeps what it holds. `registry` is the name of the registry to promote
+    to ("" or "managed": the managed one), which only an admin can choose, and only before the first promotion, while no
+    request is unfinished: its votes name the registry.
     With `revision`, the change is made only if nobody changed the environment since that revision. Unfinished requests
     are evaluated again at once. Raises NotFound, NotPermitted, StaleVersion, Malformed, or PolicyBlocked when too
     few users could approve promotions then.
@@ -162,6 +166,10 @@ def _set(environment: Environment, settings: dict[str, Any]) -> None:
     if unknown:
         raise Malformed(f"Unknown settings: {', '.join(unknown)}.")
     position = settings.pop("position", None)
+    if (prefix := settings.pop("prefix", None)) is not None:
+        _set_prefix(environment, prefix)
+    if (is_archived := settings.pop("is_archived", None)) is not None:
+        _set_archived(environment, is_archived)
     for name, value in settings.items():
         if name in _LIMITS_S and not _LIMITS_S[name][0] <= value <= _LIMITS_S[name][1]:
             raise Malformed(f"{name} must be {_LIMITS_S[name][0]:,} to {_LIMITS_S[name][1]:,} seconds.")
@@ -177,6 +185,32 @@ def _set(environment: Environment, settings: dict[str, Any]) -> None:
     environment.save(update_fields=list(settings) or ["name"])
     if position is not None and position != environment.position:
         _move_to(environment, position)
+
+
+def _set_prefix(environment: Environment, prefix: str) -> None:
+    """Let promotions go below another prefix, while nothing is below the present one."""
+    if prefix == environment.prefix:
+        return
+    refuse_if(_why_not_elsewhere(PromotionRequest.objects.filter(environment=environment)))
+    if Repository.objects.filter(environment=environment).exists():
+        raise Conflict(f"Images were promoted below {environment.prefix}/. Add another environment for another prefix.")
+    refuse_if(why_not_prefix(environment.team, prefix, of=environment))
+    environment.prefix = prefix
+    try:
+        environment.clean_fields(exclude=["team"])
+    except ValidationError as error:
+        raise Malformed("; ".join(error.messages)) from None
+    environment.save(update_fields=["prefix"])
+
+
+def _set_archived(environment: Environment, is_archived: bool) -> None:
+    if is_archived == environment.is_archived:
+        return
+    live = PromotionRequest.objects.filter(environment=environment, state__in=PromotionRequest.NEXT).order_by("pk")
+    if is_archived and (first := live.first()) is not None:
+        raise Conflict(f"{first} is not finished. Finish or withdraw it first.")
+    environment.archived_at = clock.now() if is_archived else None
+    environment.save(update_fields=["archived_at"])
 
 
 def _set_registry(environment: Environment, name: str, actor: User) -> None:
@@ -316,7 +350,7 @@ def remove_environment(environment_id: int, *, actor: User, revision: int | None
 
 def recheck_approvers() -> None:
     """Mark the environments whose approvals nobody can give any more, and unmark those that are possible again."""
-    for environment in Environment.objects.select_related("team").order_by("pk"):
+    for environment in Environment.objects.filter(archived_at=None).select_related("team").order_by("pk"):
         why = why_not_satisfiable(environment) if environment.required_approvals or _has_rules(environment) else ""
         if bool(why) == (environment.unsatisfiable_since is not None):
             continue

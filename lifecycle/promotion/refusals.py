@@ -131,6 +131,8 @@ def why_not_from(repository: Repository, environment: Environment) -> Reason | N
             f"promoted: push the image there first.",
             Malformed,
         )
+    if environment.is_archived:
+        return Reason(f"{environment.slug} is archived. Restore it in its settings first.", Conflict)
     if repository.is_archived:
         return Reason(f"{repository.name} is archived. Restore it in its settings first.", Conflict)
     return None

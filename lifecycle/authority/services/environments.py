@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from django.db import transaction
-from django.db.models import Q
 
 from accounts.models import Team, User
 from accounts.verbs import Verb
@@ -15,6 +14,7 @@ from lifecycle.audit.details_of_promotion import EnvironmentCreated
 from lifecycle.authority.access import registry_for_target
 from lifecycle.authority.rights import require
 from lifecycle.core.errors import Conflict
+from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.environments.models import EXECUTE_WITHIN_IN_PRODUCTION_S, EXECUTE_WITHIN_S, Environment
 from lifecycle.registry.constants import VAULT_PREFIX
 from lifecycle.registry.services import MANAGED_NAME
@@ -22,6 +22,20 @@ from lifecycle.registry.services import MANAGED_NAME
 # Short names that decide the defaults of a new environment, and nothing after it is made.
 _PRODUCTION_NAMES: Final = frozenset({"production", "prod"})
 _DEV_NAMES: Final = frozenset({"dev", "development"})
+
+
+def why_not_prefix(team: Team, prefix: str, *, of: Environment | None = None) -> Reason | None:
+    """Return why no environment of the team, other than `of`, can copy promoted images below `prefix`."""
+    if prefix == VAULT_PREFIX:
+        text = f"{prefix} is reserved: withdrawn images are in repositories below it. Choose another prefix."
+        return Reason(text, Conflict)
+    if Team.objects.filter(slug=prefix).exists():
+        text = f"A team is named {prefix}, and its members can push there. Choose another target prefix."
+        return Reason(text, Conflict)
+    others = Environment.objects.filter(team=team, prefix=prefix)
+    if (others.exclude(pk=of.pk) if of is not None else others).exists():
+        return Reason(f"Prefix {prefix} is already used in team {team}. Choose another.", Conflict)
+    return None
 
 
 @transaction.atomic
@@ -51,12 +65,9 @@ def create_environment(
     """
     require(actor, Verb.ENVIRONMENT_MANAGE, team=team)
     Team.objects.select_for_update().get(pk=team.pk)
-    if prefix == VAULT_PREFIX:
-        raise Conflict(f"{prefix} is reserved: withdrawn images are in repositories below it. Choose another prefix.")
-    if Team.objects.filter(slug=prefix).exists():
-        raise Conflict(f"A team is named {prefix}, and its members can push there. Choose another target prefix.")
-    if Environment.objects.filter(team=team).filter(Q(slug=slug) | Q(prefix=prefix)).exists():
-        raise Conflict(f"Short name {slug} or prefix {prefix} is already used in team {team}. Choose another.")
+    if Environment.objects.filter(team=team, slug=slug).exists():
+        raise Conflict(f"Short name {slug} is already used in team {team}. Choose another.")
+    refuse_if(why_not_prefix(team, prefix))
     last = Environment.objects.filter(team=team).order_by("-position").first()
     is_production = slug in _PRODUCTION_NAMES if is_production is None else is_production
     is_dev = slug in _DEV_NAMES and not is_production

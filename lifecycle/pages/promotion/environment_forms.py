@@ -52,6 +52,11 @@ class EnvironmentSettingsForm(forms.Form):
         help_text="On the promotion path; 1 is first.",
         widget=forms.NumberInput(attrs=_INPUT),
     )
+    target_prefix = forms.CharField(
+        label="Target prefix", max_length=60, required=False, help_text="Only while nothing was promoted below it.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )  # fmt: skip
+    is_archived = _check("Archived: nothing is promoted to it")
     is_production = _check("This is production")
     is_internet_facing = _check("It can be reached from the internet")
     required_approvals = forms.IntegerField(
@@ -115,7 +120,9 @@ class EnvironmentSettingsForm(forms.Form):
             del self.fields["registry"]
 
     _GROUPS: ClassVar = {
-        "Place": ("name", "position", "registry", "is_production", "is_internet_facing"),
+        "Place": (
+            "name", "position", "target_prefix", "registry", "is_archived", "is_production", "is_internet_facing",
+        ),
         "Approval": (
             "required_approvals", "approve_hours", "rules", "excludes_requester", "excludes_build_trigger",
             "excludes_committer", "excludes_policy_author",
@@ -140,6 +147,7 @@ class EnvironmentSettingsForm(forms.Form):
             | {
                 "registry": environment.registry.name if environment.registry is not None else "managed",
                 "position": before + 1,
+                "target_prefix": environment.prefix,
                 "rules": "\n".join(rule_words(rule) for rule in rules),
                 "approve_hours": _hours_of(environment.approve_within_s),
                 "execute_hours": _hours_of(environment.execute_within_s),
@@ -169,6 +177,8 @@ class EnvironmentSettingsForm(forms.Form):
         cleaned = dict(self.cleaned_data)
         if not cleaned.get("registry"):
             cleaned.pop("registry", None)
+        if prefix := cleaned.pop("target_prefix"):
+            cleaned["prefix"] = prefix
         hours, kind = cleaned.pop("verify_hours"), cleaned.pop("verification")
         cleaned |= ({"verify_within_s": round(hours * 3600)} if hours else {}) | (
             {"verification": kind} if kind else {}

@@ -280,7 +280,8 @@ class Target:
 
 def targets_for(reader: User, repository: Repository, image: Image) -> list[Target]:
     """Return the visible environments of the repository's team as targets for `image`, in promotion order."""
-    environments = list(environments_visible_to(reader).filter(team=repository.team_id).order_by("position"))
+    path = environments_visible_to(reader).filter(team=repository.team_id, archived_at=None)
+    environments = list(path.order_by("position"))
     slots = {slot.environment_id: slot for slot in Slot.objects.filter(repository=repository).select_related("image")}
     requests = PromotionRequest.objects.filter(repository=repository, image=image)
     live = {row.environment_id: row for row in requests.filter(state__in=PromotionRequest.NEXT)}
@@ -308,7 +309,8 @@ def why_not_promotable(reader: User, repository: Repository) -> str:
     if repository.is_archived:
         return "The repository is archived."
     decision = may(reader, Verb.PROMOTION_REQUEST, repository=repository)
-    environments = list(Environment.objects.filter(team=repository.team_id).order_by("position"))
+    path = Environment.objects.filter(team=repository.team_id, archived_at=None)
+    environments = list(path.order_by("position"))
     if not decision and not any(
         may(reader, Verb.PROMOTION_REQUEST, repository=repository, environment=environment)
         for environment in environments

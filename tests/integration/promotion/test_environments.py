@@ -14,6 +14,7 @@ from lifecycle.authority import services as authority
 from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted, PolicyBlocked, StaleVersion
 from lifecycle.environments.models import ApprovalRule, Environment, Slot
+from lifecycle.environments.queries import previous_environment
 from lifecycle.pages.promotion.environment_forms import EnvironmentSettingsForm
 from lifecycle.policies.models import Policy, PolicyRevision
 from lifecycle.promotion import services
@@ -26,8 +27,10 @@ from lifecycle.promotion.environments import (
 )
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.rebuild.models import RebuildJob, RebuildWave
-from lifecycle.registry.models import Image, Registry
+from lifecycle.registry.models import Image, Registry, Repository
+from tests.clients import browser
 from tests.factories.people import person
+from tests.factories.shop import make_request
 
 pytestmark = pytest.mark.django_db
 State = PromotionRequest.State
@@ -107,6 +110,42 @@ def test_environment_moves_on_the_path(dock):
     change_environment(last.pk, actor=dock.owner, position=0)
     path = Environment.objects.filter(team=dock.team).order_by("position").values_list("slug", "position")
     assert list(path) == [("live", 0), ("dev", 1), ("staging", 2)]
+
+
+def test_prefix_changes_while_nothing_is_below_it(dock, request_):
+    with pytest.raises(Conflict, match="not finished"):
+        change_environment(dock.staging.pk, actor=dock.owner, prefix="stage")
+    services.withdraw(request_.pk, actor=dock.requester)
+    for taken in ("dev", "shop"):  # of another environment, and a team that can push there
+        with pytest.raises(Conflict, match="Choose another"):
+            change_environment(dock.staging.pk, actor=dock.owner, prefix=taken)
+    assert change_environment(dock.staging.pk, actor=dock.owner, prefix="stage").prefix == "stage"
+    details = AuditEvent.objects.filter(action="environment.changed").latest("pk").details
+    assert (details["before"], details["after"]) == ({"prefix": "staging"}, {"prefix": "stage"})
+    Repository.objects.create(
+        registry=dock.repository.registry, team=dock.team, name="stage/shop/api", family="shop/api",
+        source=dock.repository, environment=dock.staging,
+    )  # fmt: skip
+    with pytest.raises(Conflict, match="below stage/"):
+        change_environment(dock.staging.pk, actor=dock.owner, prefix="staging")
+
+
+def test_archived_environment_takes_no_promotion_and_is_no_step(dock, request_):
+    with pytest.raises(Conflict, match="not finished"):
+        change_environment(dock.staging.pk, actor=dock.owner, is_archived=True)
+    live = authority.create_environment(dock.team, actor=dock.owner, slug="live", name="Live", prefix="live")
+    assert previous_environment(live) == dock.staging
+    services.withdraw(request_.pk, actor=dock.requester)
+    assert change_environment(dock.staging.pk, actor=dock.owner, is_archived=True).is_archived
+    assert previous_environment(live) == dock.dev
+    dock.staging.refresh_from_db()
+    with pytest.raises(Conflict, match="staging is archived"):
+        make_request(dock)
+    client = browser(dock.owner)
+    assert "Archived" in client.get(f"/promotions/environments/{dock.staging.pk}/").content.decode()
+    change_environment(dock.staging.pk, actor=dock.owner, is_archived=False)
+    dock.staging.refresh_from_db()
+    assert make_request(dock).state == "open"
 
 
 def test_rule_that_nobody_could_satisfy_is_refused(dock):
