@@ -19,6 +19,7 @@ from rest_framework.views import APIView
 
 from lifecycle.api.caller import caller
 from lifecycle.api.flat import FlatListMixin
+from lifecycle.api.jobs import JobSerializer
 from lifecycle.api.pagination import KeysetPagination
 from lifecycle.api.parameters import choice
 from lifecycle.api.serializing import StrictSerializer
@@ -35,6 +36,7 @@ from lifecycle.ingest import metadata
 from lifecycle.ingest.managing import DESCRIPTION_MAX, describe_repository
 from lifecycle.ingest.openness import set_archived, set_visibility
 from lifecycle.ingest.protection import protect_tags
+from lifecycle.ingest.removing import delete_repository
 from lifecycle.quarantine.queries import add_covers, covers_of
 from lifecycle.quarantine.types import Cover
 from lifecycle.registry.constants import PROTECTED_PATTERNS_MAX
@@ -108,7 +110,23 @@ class RepositoryViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.Gener
                 set_visibility(repository.pk, wanted["visibility"], actor=actor)
             if "archived" in wanted:
                 set_archived(repository.pk, wanted["archived"], actor=actor)
-        return Response(self.get_serializer(open_repository_for(actor, repository.pk)).data)
+        changed = Repository.objects.select_related("team", "registry").get(pk=repository.pk)
+        return Response(self.get_serializer(changed).data)
+
+    @extend_schema(
+        parameters=[OpenApiParameter("name", str, required=True, description="Its name again, as a confirmation.")],
+        responses={202: JobSerializer},
+    )
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Delete a repository with its images in the registry (team.manage and image.delete). Returns the job.
+
+        The error names what keeps it, for example promotion requests: then archive it.
+        """
+        actor = caller(request)
+        job = delete_repository(
+            open_repository_for(actor, int(pk)).pk, actor=actor, name=request.query_params.get("name", "")
+        )
+        return Response(JobSerializer(job).data, status=202)
 
     @extend_schema(request=ProtectedTagsSerializer, responses={200: RepositorySerializer})
     @action(detail=True, methods=["put"], url_path="protected-tags")

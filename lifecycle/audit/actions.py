@@ -69,6 +69,8 @@ from lifecycle.audit.details_of_images import (
     RebuildSuperseded,
     RecipeChanged,
     RepositoryArchived,
+    RepositoryDeleted,
+    RepositoryDeletionRequested,
     RepositoryDescribed,
     SbomChosen,
     SbomSent,
@@ -329,6 +331,8 @@ class Action(StrEnum):
         "repository.visibility_changed",
         "Who can see and pull a repository without a grant was changed.",
     )
+    REPOSITORY_DELETED = "repository.deleted", "A repository was deleted, with its images in the registry."
+    REPOSITORY_DELETION_REQUESTED = "repository.deletion_requested", "The deletion of a repository was requested."
     REPOSITORY_MOVED = "repository.moved", "A repository was moved to another team."
     REPOSITORY_TAGS_PROTECTED = "repository.tags_protected", "The protected tag patterns of a repository were changed."
     RETENTION_CONFIRMED = "retention.confirmed", "A retention plan was confirmed. Its images are deleted by a job."
@@ -499,6 +503,8 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.REPOSITORY_DESCRIBED: RepositoryDescribed,
     Action.REPOSITORY_ARCHIVED: RepositoryArchived,
     Action.REPOSITORY_VISIBILITY_CHANGED: VisibilityChanged,
+    Action.REPOSITORY_DELETED: RepositoryDeleted,
+    Action.REPOSITORY_DELETION_REQUESTED: RepositoryDeletionRequested,
     Action.REPOSITORY_MOVED: RepositoryMoved,
     Action.REPOSITORY_TAGS_PROTECTED: TagsProtected,
     Action.RETENTION_CONFIRMED: RetentionPlanned,

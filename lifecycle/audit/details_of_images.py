@@ -115,6 +115,22 @@ class RepositoryArchived(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class RepositoryDeletionRequested(Details):
+    """What goes with the repository."""
+
+    tags: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryDeleted(Details):
+    """The repository that is gone, and the number of images that were deleted with it."""
+
+    name: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
 class MetadataChanged(Details):
     """The key and the type of the metadata, and the value before and after; "" for none."""
 

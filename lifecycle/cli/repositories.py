@@ -45,6 +45,10 @@ def add_area(areas: Any, shared: argparse.ArgumentParser, limited: argparse.Argu
         command = area.add_parser(name, parents=[shared], help=text)
         command.add_argument("repository", metavar="REPOSITORY", help="for example shop/api")
         command.set_defaults(run=run_archive, archived=name == "archive")
+    remove = area.add_parser("delete", parents=[shared], help="delete a repository with its images in the registry")
+    remove.add_argument("repository", metavar="REPOSITORY", help="for example shop/old")
+    remove.add_argument("--yes", action="store_true", help="confirm: this cannot be undone")
+    remove.set_defaults(run=run_delete)
 
 
 def run_list(options: argparse.Namespace, api: Api) -> None:
@@ -67,6 +71,13 @@ def run_set(options: argparse.Namespace, api: Api) -> None:
 def run_archive(options: argparse.Namespace, api: Api) -> None:
     api.patch(_path(options, api), {"archived": options.archived})
     say(f"{tables.plain(options.repository)} is {'archived' if options.archived else 'restored'}.")
+
+
+def run_delete(options: argparse.Namespace, api: Api) -> None:
+    if not options.yes:
+        raise CommandFailed(f"This deletes all images of {options.repository}. Repeat with --yes.", EXIT_USAGE)
+    api.delete(_path(options, api), name=options.repository)
+    say(f"Deleting {options.repository}.")
 
 
 def _path(options: argparse.Namespace, api: Api) -> str:

@@ -13,6 +13,7 @@ from lifecycle.ingest import services
 from lifecycle.ingest.constants import PROBLEMS_LOGGED
 from lifecycle.ingest.kinds import CRAWL, DELETE, INGEST
 from lifecycle.ingest.managing import run_deletion
+from lifecycle.ingest.removing import is_whole, run_removal
 from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.models import Job
 from lifecycle.jobs.schedule import every
@@ -37,8 +38,11 @@ def _first(limit: int, write: Callable[[str], None]) -> Callable[[str], None]:
 
 @handler(DELETE)
 def delete(run: JobRun) -> None:
-    """Delete an image or a tag that a user asked to delete."""
-    run_deletion(run)
+    """Delete an image, a tag or a whole repository that a user asked to delete."""
+    if is_whole(run.job.payload):
+        run_removal(run)
+    else:
+        run_deletion(run)
 
 
 @handler(INGEST, gave_up=_gave_up)

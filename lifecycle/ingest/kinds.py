@@ -38,7 +38,9 @@ def _deletions(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:
     repositories = {row.pk: row for row in rows}
     subjects = {}
     for job in jobs:
-        if (row := repositories.get(job.subject_id)) is not None:
+        if name := job.payload.get("all"):
+            subjects[job.pk] = Subject(f"repository {name}")
+        elif (row := repositories.get(job.subject_id)) is not None:
             tag, digest = job.payload.get("tag"), str(job.payload.get("digest", ""))
             words = f"{row.name}:{tag}" if tag else f"{row.name}@{digest[:19]}…"
             subjects[job.pk] = Subject(words, "lifecycle:repository", (row.team.slug, row.name))

@@ -34,6 +34,7 @@ REBUILD_ACTS: Final[tuple[tuple[str, str, dict[str, object]], ...]] = (
     ("put", "repositories/{repository}/recipe/", {"containerfile": "FROM scratch"}),
     ("put", "repositories/{repository}/protected-tags/", {"patterns": ["*"]}),
     ("patch", "repositories/{repository}/", {"visibility": "internal"}),
+    ("delete", "repositories/{repository}/?name=shop/api", {}),
 )
 REGISTRY: Final[dict[str, str]] = {"name": "mine", "endpoint": "registry.example.com"}
 FEED: Final[dict[str, object]] = {"name": "mine", "kind": "kev", "location": "https://example.com/kev.json"}
@@ -131,6 +132,7 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("t/{team}/r/{repository_name}/-/describe/", {"description": "x"}, 404, 403),
     ("t/{team}/r/{repository_name}/-/visibility/", {"visibility": "internal"}, 404, 403),
     ("t/{team}/r/{repository_name}/-/archive/", {}, 404, 403),
+    ("t/{team}/r/{repository_name}/-/delete/", {"name": "shop/api"}, 404, 403),
     ("t/{team}/r/{repository_name}/-/protect/", {"patterns": "*"}, 404, 403),
     ("t/{team}/r/{repository_name}/-/metadata/", {"key": "x", "kind": "text", "value": "y"}, 404, 403),
     ("t/{team}/r/{repository_name}/-/metadata/remove/", {"key": "owner"}, 404, 403),

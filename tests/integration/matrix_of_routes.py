@@ -249,6 +249,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "t/{team}/r/{repository_name}/-/describe/": (OUT, POST_ONLY, POST_ONLY),
     "t/{team}/r/{repository_name}/-/visibility/": (OUT, POST_ONLY, POST_ONLY),
     "t/{team}/r/{repository_name}/-/archive/": (OUT, POST_ONLY, POST_ONLY),
+    "t/{team}/r/{repository_name}/-/delete/": (OUT, HIDDEN, REFUSED),
     "t/{team}/r/{repository_name}/-/protect/": (OUT, POST_ONLY, POST_ONLY),
     "t/{team}/r/{repository_name}/-/metadata/": (OUT, POST_ONLY, POST_ONLY),
     "t/{team}/r/{repository_name}/-/metadata/remove/": (OUT, POST_ONLY, POST_ONLY),

@@ -42,7 +42,7 @@ from lifecycle.promotion.models import Comment, PromotionRequest, ReleaseSet, Re
 from lifecycle.promotion.release_sets import Wanted
 from lifecycle.quarantine.models import Quarantine
 from lifecycle.rebuild.models import BuilderPermit, RebuildJob, RebuildWave, Recipe, UpstreamWatch
-from lifecycle.registry.models import Metadata, Registry
+from lifecycle.registry.models import Metadata, Registry, Repository
 from lifecycle.remedies.models import Remedy
 from lifecycle.retention.models import RetentionPlan
 from lifecycle.sbom.models import PackageList, Sbom
@@ -265,6 +265,8 @@ def address(pattern, dock, request_):
         "digest": dock.image.digest,
         "repository": dock.repository.pk,
         "repository_name": dock.repository.name,
+        "free_repository": Repository.objects.filter(name="shop/free").values_list("pk", flat=True).first(),
+        "free_name": "shop/free",
         "environment": dock.dev.pk,
         "unused_environment": Environment.objects.filter(slug="spare").values_list("pk", flat=True).first(),
         "window": PromotionWindow.objects.values_list("pk", flat=True).first(),
@@ -456,6 +458,8 @@ def prepared(call, dock, request_):
         waiting_plan(dock.repository, rows.image("loose"), by=dock.owner)
     if "{asked_quarantine}" in call:
         Quarantine.objects.update(state="release_requested", release_requested_by=dock.approver)
+    if "{free_" in call:
+        rows.repository("shop/free", dock.team)
     if "{waiting_job}" in call:
         Job.objects.update(state="waiting", finished_at=None)
     if "{mailed_person}" in call or "test-mail" in call:

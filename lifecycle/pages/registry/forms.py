@@ -29,6 +29,15 @@ class VisibilityForm(forms.Form):
     )
 
 
+class DeletionForm(forms.Form):
+    name = forms.CharField(
+        label="Name of the repository",
+        max_length=255,
+        help_text="Enter it again to confirm.",
+        widget=forms.TextInput(attrs={"class": "form-control", "autocomplete": "off", "spellcheck": "false"}),
+    )
+
+
 class MetadataForm(forms.Form):
     """One key, its type and its value. The service checks the value against the type."""
 

@@ -6,7 +6,7 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
 from lifecycle.pages import preferences
-from lifecycle.pages.registry import views
+from lifecycle.pages.registry import settings_views, views
 
 
 class DigestConverter(StringConverter):
@@ -23,8 +23,9 @@ urlpatterns = [
     path("images/", views.images, name="images"),
     path("findings/export/<str:kind>", views.export_fleet, name="findings-export"),
     path("t/<slug:team>/r/<path:name>/-/describe/", views.describe, name="repository-describe"),
-    path("t/<slug:team>/r/<path:name>/-/visibility/", views.show_to, name="repository-visibility"),
-    path("t/<slug:team>/r/<path:name>/-/archive/", views.archive, name="repository-archive"),
+    path("t/<slug:team>/r/<path:name>/-/visibility/", settings_views.show_to, name="repository-visibility"),
+    path("t/<slug:team>/r/<path:name>/-/archive/", settings_views.archive, name="repository-archive"),
+    path("t/<slug:team>/r/<path:name>/-/delete/", settings_views.remove, name="repository-delete"),
     path("t/<slug:team>/r/<path:name>/-/protect/", views.protect, name="repository-protect"),
     path("t/<slug:team>/r/<path:name>/-/metadata/", views.set_metadata, name="metadata-set"),
     path("t/<slug:team>/r/<path:name>/-/metadata/remove/", views.remove_metadata, name="metadata-remove"),

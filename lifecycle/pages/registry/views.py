@@ -35,7 +35,7 @@ from lifecycle.environments.models import Slot
 from lifecycle.evidence import exporting, fleet
 from lifecycle.evidence.judgement import add_platforms
 from lifecycle.ingest import managing, metadata
-from lifecycle.ingest.openness import set_archived, set_visibility, why_not_archive
+from lifecycle.ingest.openness import why_not_archive
 from lifecycle.ingest.protection import protect_tags
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.promotion.page_queries import why_not_promotable
@@ -193,7 +193,8 @@ def _managed(request: HttpRequest, team: str, name: str) -> Repository:
     return row
 
 
-def _settings_url(row: Repository) -> str:
+def settings_url(row: Repository) -> str:
+    """Return the address of the settings of a repository."""
     return f"{reverse('lifecycle:repository', args=[row.team.slug, row.name])}?tab=settings"
 
 
@@ -205,29 +206,8 @@ def describe(request: HttpRequest, team: str, name: str) -> HttpResponse:
         with errors_shown_on(form, "description"):
             managing.describe_repository(row.pk, form.cleaned_data["description"], actor=reader(request))
             messages.success(request, "Description saved.")
-            return redirect(_settings_url(row))
+            return redirect(settings_url(row))
     return repository_page(request, row, "settings", status=422, description_form=form)
-
-
-@require_POST
-def show_to(request: HttpRequest, team: str, name: str) -> HttpResponse:
-    """Change who can see and pull a repository without a role."""
-    row, form = repository_of(repositories_open_to(reader(request)), team, name), VisibilityForm(request.POST)
-    if form.is_valid():
-        with errors_shown_on(form, "visibility"):
-            set_visibility(row.pk, form.cleaned_data["visibility"], actor=reader(request))
-            messages.success(request, f"{row} is {form.cleaned_data['visibility']} now.")
-            return redirect(_settings_url(row))
-    return repository_page(request, row, "settings", status=422, visibility_form=form)
-
-
-@require_POST
-def archive(request: HttpRequest, team: str, name: str) -> HttpResponse:
-    """Archive a repository, or restore it with `restore`."""
-    row = repository_of(repositories_open_to(reader(request)), team, name)
-    changed = set_archived(row.pk, "restore" not in request.POST, actor=reader(request))
-    messages.success(request, f"{row} is {'archived' if changed.is_archived else 'restored'}.")
-    return redirect(_settings_url(row))
 
 
 @require_POST
@@ -238,7 +218,7 @@ def protect(request: HttpRequest, team: str, name: str) -> HttpResponse:
         with errors_shown_on(form, "patterns"):
             protect_tags(row.pk, form.cleaned_data["patterns"].split(), actor=reader(request))
             messages.success(request, "Protected tags saved.")
-            return redirect(_settings_url(row))
+            return redirect(settings_url(row))
     return repository_page(request, row, "settings", status=422, protection_form=form)
 
 
@@ -397,7 +377,7 @@ def remove_metadata(request: HttpRequest, team: str, name: str) -> HttpResponse:
 
 def _metadata_url(row: Repository, digest: str) -> str:
     if not digest:
-        return _settings_url(row)
+        return settings_url(row)
     return f"{reverse('lifecycle:image', args=[row.team.slug, row.name, digest])}?tab=configuration"
 
 
