@@ -564,7 +564,7 @@ CHOSEN: Final = {
     "required_approvals", "revision", "role", "soak_hours", "starts_at", "theme", "to", "turn", "until", "verbs",
     "digest_at", "scope",
     "voter", "window_kind", "zone", "form-TOTAL_FORMS", "form-INITIAL_FORMS", "form-0-environment", "mode", "tags",
-    "unbound", "team",
+    "unbound", "team", "visibility",
 }  # fmt: skip
 TYPED: Final = [
     (call, field)
