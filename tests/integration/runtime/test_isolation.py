@@ -78,7 +78,9 @@ def found():
         ("off", {}),
     ],
 )
-def test_the_mode_of_a_check_decides(dock, north, agent, image, mode, expected):
+def test_the_mode_of_a_check_decides(  # noqa: PLR0917 -- fixtures
+    dock, north, agent, image, mode, expected
+):  # fmt: skip
     wants(dock, mode, "privileged")
     sends(north, agent, 1, pod(PRIVILEGED), entry(image.digest, where=dock.repository))
     assert found() == expected
@@ -183,7 +185,9 @@ def test_what_nobody_knows_is_no_alarm(dock, north, agent, image):
 
 
 @pytest.mark.parametrize(("policies", "is_found"), [(0, True), (1, False), (None, False)])
-def test_a_namespace_without_network_policies(dock, north, agent, image, policies, is_found):
+def test_a_namespace_without_network_policies(  # noqa: PLR0917 -- fixtures
+    dock, north, agent, image, policies, is_found
+):  # fmt: skip
     wants(dock, "enforce", "network-policy")
     spaces = [{"name": "shop", "network_policies": policies}]
     sends(north, agent, 1, pod(), entry(image.digest, where=dock.repository), namespaces=spaces)
