@@ -2,7 +2,6 @@
 
 from django.db import migrations, models
 
-
 # The registry's rights in memory follow these columns too (0088).
 WATCHED = ("registry_id", "team_id", "name", "family", "environment_id")
 OPENED = ("visibility", "archived_at")

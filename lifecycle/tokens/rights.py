@@ -229,7 +229,10 @@ class FromDatabase:
         """Return the repositories of the managed registry that exist, by name."""
         rows = Repository.objects.filter(registry__is_managed=True, name__in=list(names))
         found = rows.values_list("name", "family", "team_id", "environment_id", "visibility", "archived_at")
-        return {name: Place(*place, archived_at is not None) for name, *place, archived_at in found}
+        return {
+            name: Place(family, team_id, environment_id, visibility, archived_at is not None)
+            for name, family, team_id, environment_id, visibility, archived_at in found
+        }
 
     def targets(self) -> dict[str, list[Target]]:
         """Return the environments by prefix."""
