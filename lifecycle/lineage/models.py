@@ -41,6 +41,23 @@ class Derivation(models.Model):
         return f"{self.derived_id} on {self.base_id}"
 
 
+class ProvenBase(models.Model):
+    """An image, or an index, that a verified SLSA provenance of `image` names among its materials.
+
+    `base_digest` can be unknown here: the edge appears when that image arrives.
+    """
+
+    image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="proven_bases", db_index=False)
+    base_digest = models.CharField(max_length=135)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("image", "base_digest"), name="provenbase_once"),)
+        indexes = (models.Index(fields=("base_digest",), name="provenbase_by_base"),)
+
+    def __str__(self) -> str:
+        return f"{self.image_id} on {self.base_digest[:19]}"
+
+
 class Ancestry(models.Model):
     """The closure of Derivation: one row for each (ancestor, descendant), with the shortest distance.
 

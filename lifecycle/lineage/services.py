@@ -18,7 +18,7 @@ from lifecycle.core.errors import Malformed
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job
 from lifecycle.lineage.kinds import LINEAGE
-from lifecycle.lineage.models import Derivation
+from lifecycle.lineage.models import Derivation, ProvenBase
 from lifecycle.oci.chains import TRAPS
 from lifecycle.registry.models import Image
 
@@ -26,7 +26,8 @@ _LOCK: Final = 0x6C696E65  # "line": one writer of edges and closure at a time
 _DEPTH_MAX: Final = 500  # levels of the closure; more than the layers of any image
 
 # Selects the images that a new image affects: itself, images whose first layers are its layers, and images that declare
-# it, or an index that contains it, as their base.
+# it, or an index that contains it, as their base, or whose provenance names it. What is said of an index is said of the
+# images in it.
 _AFFECTED: Final = """
 WITH fresh AS MATERIALIZED (
     SELECT i.id, i.digest, i.kind, i.diff_chain_id, i.digest_chain_id, i.layer_count
@@ -49,6 +50,13 @@ SELECT l.image_id FROM fresh JOIN lifecycle_layer l
 UNION
 SELECT i.id FROM named JOIN lifecycle_image i ON i.base_digest = named.digest AND i.base_digest <> ''
 WHERE i.kind = 'manifest'
+UNION
+SELECT said.image_id FROM named JOIN lifecycle_provenbase said ON said.base_digest = named.digest
+UNION
+SELECT entry.child_id FROM named JOIN lifecycle_provenbase said ON said.base_digest = named.digest
+JOIN lifecycle_indexentry entry ON entry.index_id = said.image_id
+UNION
+SELECT entry.child_id FROM fresh JOIN lifecycle_indexentry entry ON entry.index_id = fresh.id
 """
 
 # `solid` is the first layer that is not in TRAPS; a shared prefix must include it. `has_diff` is true when at least one
@@ -82,6 +90,15 @@ candidates AS MATERIALIZED (
       AND NOT (d.has_diff
                AND EXISTS (SELECT FROM lifecycle_layer bl WHERE bl.image_id = b.id AND bl.diff_id <> ''))
 ),
+said AS (
+    SELECT d.id, d.os, d.architecture, d.variant, p.base_digest
+    FROM derived d JOIN lifecycle_provenbase p ON p.image_id = d.id
+    UNION
+    SELECT d.id, d.os, d.architecture, d.variant, p.base_digest
+    FROM derived d
+    JOIN lifecycle_indexentry entry ON entry.child_id = d.id
+    JOIN lifecycle_provenbase p ON p.image_id = entry.index_id
+),
 deepest AS (SELECT derived_id, max(position) AS position FROM candidates GROUP BY derived_id),
 found AS (
     SELECT derived_id, base_id, 'layers' AS evidence FROM candidates JOIN deepest USING (derived_id, position)
@@ -98,10 +115,21 @@ found AS (
      AND (child.os, child.architecture, child.variant) = (d.os, d.architecture, d.variant)
     WHERE d.base_digest <> '' AND child.id <> d.id
     UNION
-    SELECT e.derived_id, e.base_id, kept.evidence
+    SELECT s.id, b.id, 'provenance'
+    FROM said s JOIN lifecycle_image b ON b.digest = s.base_digest AND b.kind = 'manifest'
+    WHERE b.id <> s.id
+    UNION
+    SELECT s.id, child.id, 'provenance'
+    FROM said s
+    JOIN lifecycle_image parent ON parent.digest = s.base_digest AND parent.kind = 'index'
+    JOIN lifecycle_indexentry entry ON entry.index_id = parent.id
+    JOIN lifecycle_image child ON child.id = entry.child_id AND child.kind = 'manifest'
+     AND (child.os, child.architecture, child.variant) = (s.os, s.architecture, s.variant)
+    WHERE child.id <> s.id
+    UNION
+    SELECT e.derived_id, e.base_id, 'declared'
     FROM derived d JOIN lifecycle_derivation e ON e.derived_id = d.id
-    CROSS JOIN LATERAL unnest(e.evidence) AS kept(evidence)
-    WHERE kept.evidence IN ('provenance', 'declared')
+    WHERE 'declared' = ANY(e.evidence)
 ),
 wanted AS MATERIALIZED (
     SELECT derived_id, base_id, array_agg(evidence ORDER BY evidence)::varchar[] AS evidence,
@@ -195,6 +223,20 @@ def declare_base(derived: Image, base: Image, *, actor: User | None = None) -> D
         if is_new:
             _recompute_closure({derived.pk})
     return row
+
+
+def set_proven_bases(image: Image, digests: Collection[str]) -> None:
+    """Store what verified provenances name as the bases of `image`, in place of what they named before.
+
+    Queues the search for its bases when that has changed. Call it inside a transaction.
+    """
+    before = set(ProvenBase.objects.filter(image=image).values_list("base_digest", flat=True))
+    wanted = {digest for digest in digests if digest != image.digest}
+    if before == wanted:
+        return
+    ProvenBase.objects.filter(image=image, base_digest__in=before - wanted).delete()
+    ProvenBase.objects.bulk_create(ProvenBase(image=image, base_digest=digest) for digest in sorted(wanted - before))
+    queue_derivation(image.pk)
 
 
 def rebuild_closure() -> None:

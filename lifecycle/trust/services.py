@@ -21,6 +21,7 @@ from lifecycle.core.reasons import refuse_if
 from lifecycle.core.types import Digest
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.models import Job
+from lifecycle.lineage import services as lineage
 from lifecycle.oci.client import ManifestUnknown
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, RepositoryImage
@@ -262,6 +263,7 @@ def store_check(image: Image, reads: Sequence[Read], problem: str) -> Mapping[st
                 Attestation.objects.create(signature=row, predicate=judged.predicate, size_bytes=judged.size_bytes)
     check.is_due, check.checked_at, check.problem = False, moment, problem
     check.save()
+    lineage.set_proven_bases(image, {base for read in reads for judged in read.judged for base in judged.base_digests})
     events.publish(events.AttestationsRead(image.pk))
     after = _verified_objects(image)
     if after != before:

@@ -10,6 +10,7 @@ import pytest
 from django.core.management import call_command
 
 from lifecycle.core.errors import Malformed
+from lifecycle.jobs.models import Job
 from lifecycle.lineage import queries, services
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.oci.chains import TRAPS, chain_ids
@@ -164,3 +165,63 @@ def test_command_prints_sorted_lines():
     assert {"image": app.digest, "base": middle.digest, "evidence": ["layers"], "confidence": "high"} in [
         json.loads(line) for line in lines
     ]
+
+
+def said(image, *bases):
+    services.set_proven_bases(image, [base if isinstance(base, str) else base.digest for base in bases])
+    services.derive([image.pk])
+
+
+def test_provenance_names_a_base_whose_layers_are_not_shared():
+    base, app = make("base", "a"), make("app", "xy")
+    said(app, base, sha("unknown here"), app)
+    row = Derivation.objects.get()
+    assert (row.base, row.evidence, row.confidence) == (base, ["provenance"], "medium")
+    assert closure() == {(app.pk, base.pk, 1)}
+    said(app, base)
+    assert Derivation.objects.get() == row
+    said(app)  # the statement verifies no longer
+    assert edges() == set()
+    assert closure() == set()
+
+
+def test_provenance_adds_to_what_layers_prove():
+    base, app = make("base", "a"), make("app", "ab")
+    said(app, base)
+    row = Derivation.objects.get()
+    assert (row.evidence, row.confidence) == (["layers", "provenance"], "high")
+    said(app)
+    row.refresh_from_db()
+    assert (row.evidence, row.confidence) == (["layers"], "high")
+
+
+def test_base_that_arrives_after_its_provenance_is_found():
+    app = make("app", "xy")
+    said(app, sha("base"))
+    assert edges() == set()
+    base = make("base", "a")
+    services.derive([base.pk])
+    assert edges() == {pair(app, base)}
+
+
+def test_provenance_of_an_index_speaks_for_its_images_by_platform():
+    def index(name, *children):
+        made = make(name, kind="index")
+        for position, child in enumerate(children):
+            IndexEntry.objects.create(index=made, child=child, position=position, platform=child.architecture)
+        return made
+
+    bases = [make(f"base-{arch}", "a", architecture=arch) for arch in ("amd64", "arm64")]
+    apps = [make(f"app-{arch}", "xy", architecture=arch) for arch in ("amd64", "arm64")]
+    base, app = index("base", *bases), index("app", *apps)
+    said(app, base)
+    assert edges() == {pair(apps[0], bases[0]), pair(apps[1], bases[1])}
+    said(app)
+    assert edges() == set()
+
+
+def test_changed_provenance_queues_the_search_once():
+    app = make("app", "xy")
+    for _ in range(2):
+        services.set_proven_bases(app, [sha("base")])
+    assert list(Job.objects.values_list("kind", "subject_id")) == [("lineage", app.pk)]

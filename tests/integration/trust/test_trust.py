@@ -17,6 +17,8 @@ from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted, StaleVersion
 from lifecycle.ingest.services import ingest_manifest, ingest_referrers
 from lifecycle.jobs.models import Job
+from lifecycle.lineage.models import Derivation
+from lifecycle.lineage.services import derive
 from lifecycle.policy.types import BaseTrust
 from lifecycle.registry.models import Image, Repository, RepositoryImage
 from lifecycle.signatures.constants import BUNDLE_V03, PROVENANCE_V1
@@ -139,6 +141,30 @@ def test_provenance_is_read_only_when_it_verifies(pushed: SimpleNamespace, admin
         ("unknown", ""),
         ("verified", "https://builder.example"),
     ]
+
+
+def test_base_is_what_a_verified_provenance_names_and_no_other(pushed: SimpleNamespace, admin: User) -> None:
+    key = new_key()
+    trusted = source(admin, "releases", "localhost:5000/*", signers=[key_signer(key)])
+    base, claimed = dock.image("its base"), dock.image("claimed by a stranger")
+
+    def built_on(image: Image) -> bytes:
+        material = {"uri": "pkg:docker/debian@12", "digest": {"sha256": image.digest.removeprefix("sha256:")}}
+        predicate = {"buildDefinition": {"resolvedDependencies": [material]}}
+        return statement(pushed.manifest.digest.text, PROVENANCE_V1, predicate)
+
+    attach_bundle(pushed.registry, "shop/api", pushed.manifest, key, built_on(base))
+    attach_bundle(pushed.registry, "shop/api", pushed.manifest, new_key(), built_on(claimed))
+    check(pushed.image)
+    derive([pushed.image.pk])
+    edge = Derivation.objects.get(derived=pushed.image)
+    assert (edge.base, edge.evidence, edge.confidence) == (base, ["provenance"], "medium")
+
+    spec = {"name": "releases", "places": ["localhost:5000/*"], "is_site_wide": True}
+    services.change_source(trusted.pk, parse_source(spec | {"signers": [key_signer(new_key())]}), actor=admin)
+    check(pushed.image)  # the key is not trusted any more
+    derive([pushed.image.pk])
+    assert not Derivation.objects.filter(derived=pushed.image).exists()
 
 
 def test_a_bare_statement_never_counts_as_signed(pushed: SimpleNamespace, admin: User) -> None:
