@@ -1,6 +1,7 @@
 """Migrated clusters, kept between runs: migrating costs more than most runs of a few tests.
 
-A cluster is kept under a digest of everything that its content comes from. It holds no data of a test.
+A cluster is kept under a digest of everything that its content comes from. It holds no data of a test. Where only
+migrations were added since, an older cluster is copied and migrated on, as installations are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 from config.embedded import postgres
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-KEPT: Final = 6  # clusters, of about 60 MB each
+KEPT: Final = 12  # clusters, of about 60 MB each
 # What a migrated database comes from: migrations and what they import, permissions of models, the server itself.
 SOURCES: Final = (
     "accounts/migrations/*.py",
@@ -38,10 +39,31 @@ def folder() -> Path | None:
     found = base.lstat()
     if base.is_symlink() or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         return None
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in SOURCES for path in ROOT.glob(pattern)):
-        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
-    return base / digest.hexdigest()[:32]
+    return base / hashlib.sha256(json.dumps(sources()).encode()).hexdigest()[:32]
+
+
+def sources() -> dict[str, str]:
+    """Return {path: digest} of what a migrated cluster comes from."""
+    paths = sorted(path for pattern in SOURCES for path in ROOT.glob(pattern))
+    return {str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def nearest(kept: Path | None) -> Path | None:
+    """Return the folder of the cluster for this checkout, else of the one that lacks the fewest of its migrations."""
+    if kept is None or kept.exists():
+        return kept
+    now, best, most = sources(), None, 0
+    for folder in kept.parent.iterdir():
+        try:
+            then = json.loads((folder / "sources.json").read_text())
+        except (OSError, ValueError):  # a draft, or removed meanwhile
+            continue
+        # Models and libraries may differ: what they need in the database, their migrations add.
+        needed = {path: digest for path, digest in then.items() if path.endswith(".py") and "models.py" not in path}
+        applied = sum("/migrations/" in path for path in needed)
+        if needed.items() <= now.items() and applied > most:
+            best, most = folder, applied
+    return best
 
 
 def passwords(kept: Path | None) -> postgres.Passwords | None:
@@ -69,6 +91,7 @@ def keep(kept: Path, data: Path, secrets: postgres.Passwords) -> None:
     shutil.copytree(data, draft / "data", symlinks=True)
     (draft / "passwords.json").write_text(json.dumps(asdict(secrets)))
     (draft / "passwords.json").chmod(0o600)
+    (draft / "sources.json").write_text(json.dumps(sources()))
     try:
         draft.rename(kept)
     except OSError:

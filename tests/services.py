@@ -52,7 +52,8 @@ class Services:
         self.web_port = web_port
         self._pg_port = pg_port
         self._kept = migrated.folder()
-        kept_passwords = migrated.passwords(self._kept)
+        self._nearest = migrated.nearest(self._kept)
+        kept_passwords = migrated.passwords(self._nearest)
         self._may_restore = kept_passwords is not None
         self._passwords = kept_passwords or postgres.Passwords(keys.password(), keys.password(), keys.password())
         self.redis = RedisServer(self.home / "redis", redis_port, keys.password())
@@ -129,8 +130,9 @@ class Services:
     def need_postgres(self) -> None:
         """Start PostgreSQL and migrate, once."""
         if not self.is_alive("postgres"):
-            if not self.cluster.exists and self._may_restore and self._kept is not None:
-                self._is_migrated = migrated.restore(self._kept, self.cluster.data)
+            if not self.cluster.exists and self._may_restore and self._nearest is not None:
+                is_restored = migrated.restore(self._nearest, self.cluster.data)
+                self._is_migrated = is_restored and self._nearest == self._kept
             self._start_postgres()
             self.cluster.make_database()
         if not self._is_migrated:
