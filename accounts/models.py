@@ -161,7 +161,8 @@ class ApiToken(models.Model):
     name = models.CharField(max_length=120)
     lookup = models.CharField(max_length=16, unique=True)  # first characters of the random part, to find the row
     secret_sha256 = models.BinaryField(max_length=32)
-    service = models.CharField(max_length=200, blank=True)  # REFRESH only: the registry service that it is valid for
+    # REFRESH: the registry service that it is valid for. ROBOT: `tokens.KEYLESS`, or "" for one that a person made.
+    service = models.CharField(max_length=200, blank=True)
     # The user who created the token. That user has seen its text, and can act as the robot with it.
     # Null when only `user` has seen the text, or for tokens older than this field.
     made_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)

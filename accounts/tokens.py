@@ -29,6 +29,7 @@ _LOOKUP_LENGTH: Final = 10
 # Published in SECURITY.md, for secret scanners.
 TOKEN: Final = re.compile(r"gdk_(pat|rob|ref)_([A-Za-z0-9]{34})([A-Za-z0-9]{6})")
 DEFAULT_DAYS: Final = 90
+KEYLESS: Final = "keyless"  # as the `service` of a robot's token: a CI job got it for its identity token
 LAST_USED_EVERY: Final = timedelta(minutes=1)  # one write per request would cost more than the check
 
 

@@ -1,4 +1,4 @@
-"""The WSGI application on one port: the token endpoint of the registry, admission, and Django for all other URLs."""
+"""The WSGI application on one port: the endpoints of tokens, admission, and Django for all other URLs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from django.conf import settings  # noqa: E402 -- configured by now
 
 from config.embedded.web import THREADS  # noqa: E402 -- as above
 from lifecycle.admission.server import PREFIX, Application  # noqa: E402 -- as above
+from lifecycle.keyless import endpoint as exchange_endpoint  # noqa: E402 -- as below
 from lifecycle.tokens import endpoint as token_endpoint  # noqa: E402 -- needs the app registry
 
 _reviews = Application(Path(settings.ADMISSION_FOLDER), settings.PUBLIC_URL, threads=THREADS)
@@ -37,6 +38,8 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
     """Handle one request."""
     if environ.get("PATH_INFO") == "/auth/token":
         return token_endpoint.application(environ, start_response)
+    if environ.get("PATH_INFO") == exchange_endpoint.PATH:
+        return exchange_endpoint.application(environ, start_response)
     if environ.get("PATH_INFO", "").startswith(PREFIX):
         return _reviews(environ, start_response)
     return _django(environ, start_response)

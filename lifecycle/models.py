@@ -34,6 +34,7 @@ from lifecycle.inventory.models import (
     RuntimeReport,
 )
 from lifecycle.jobs.models import Job, JobLogLine, ScheduleSlot
+from lifecycle.keyless.models import Exchange, TrustRule
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.notices.models import Channel, InboxItem, Message, Mute, Notice, Preferences
 from lifecycle.pentests.models import PentestFinding, PentestRun
@@ -105,6 +106,7 @@ __all__ = [
     "Environment",
     "EnvironmentUserPermission",
     "Evaluation",
+    "Exchange",
     "Feed",
     "FixComment",
     "Hold",
@@ -176,6 +178,7 @@ __all__ = [
     "TrendFact",
     "TrendState",
     "TrustCheck",
+    "TrustRule",
     "TrustedSigner",
     "TrustedSource",
     "UpstreamWatch",

@@ -393,6 +393,17 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
     ),
     ("post", "/api/v1/teams/{team}/robots/"): ({"name": "ci"}, None),
     ("post", "/api/v1/teams/{team}/robots/{robot_id}/tokens/"): (_TOKEN, None),
+    ("post", "/api/v1/teams/{team}/robots/{robot_id}/trust-rules/"): (
+        {
+            "name": "GitHub, main branch", "issuer": "https://token.actions.githubusercontent.com",
+            "claims": {"repository": "acme/shop", "ref": "refs/heads/main"},
+        },
+        None,
+    ),
+    ("post", "/api/v1/teams/{team}/robots/{robot_id}/trust-rules/{rule_id}/try/"): (
+        {"token": "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiIuLi4ifQ.c2lnbmF0dXJl"},
+        None,
+    ),
     ("post", "/api/v1/people/"): ({"username": "kim", "full_name": "Kim Lee", "email": "kim@example.com"}, None),
     ("post", "/api/v1/people/{person_id}/reset-password/"): ({"with_password": False}, None),
     ("post", "/api/v1/people/{person_id}/reactivate/"): ({"with_password": False}, None),

@@ -216,6 +216,8 @@ CHECKS: Final[Mapping[str, Check]] = {
     "team-robots": _in_team(Verb.ROBOT_MANAGE),
     "robot-take-over": _on_robot,
     "robot-tokens": _on_robot,
+    "robot-trust-rules": _on_robot,
+    "robot-trust-rule-try": _computed,
     "team-environments": _in_team(Verb.ENVIRONMENT_MANAGE),
     "window-list": _at_place,
     "hold-list": _at_place,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from lifecycle.api import authority, people
+from lifecycle.api import authority, keyless, people
 from lifecycle.api.admission import AdmissionDebtsView, ClusterManifestView, ExplainClusterView, ReviewDebtView
 from lifecycle.api.advisories import AdvisoryImagesView, AdvisoryView
 from lifecycle.api.alerts import AlertViewSet
@@ -149,6 +149,21 @@ urlpatterns = [
         "teams/<slug:team>/robots/<int:robot_id>/tokens/<int:token_id>/",
         authority.RobotTokenView.as_view(),
         name="robot-token",
+    ),
+    path(
+        "teams/<slug:team>/robots/<int:robot_id>/trust-rules/",
+        keyless.TrustRulesView.as_view(),
+        name="robot-trust-rules",
+    ),
+    path(
+        "teams/<slug:team>/robots/<int:robot_id>/trust-rules/<int:rule_id>/",
+        keyless.TrustRuleView.as_view(),
+        name="robot-trust-rule",
+    ),
+    path(
+        "teams/<slug:team>/robots/<int:robot_id>/trust-rules/<int:rule_id>/try/",
+        keyless.TryTrustRuleView.as_view(),
+        name="robot-trust-rule-try",
     ),
     path("teams/<slug:team>/environments/", authority.TeamEnvironmentsView.as_view(), name="team-environments"),
     path("teams/<slug:team>/builder/", TeamBuilderView.as_view(), name="team-builder"),

@@ -80,6 +80,7 @@ from lifecycle.audit.details_of_images import (
     VexDocumentDetails,
     VisibilityChanged,
 )
+from lifecycle.audit.details_of_keyless import TokenExchanged, TrustRuleDetails
 from lifecycle.audit.details_of_promotion import (
     BreakGlassUsed,
     CommentMade,
@@ -368,7 +369,10 @@ class Action(StrEnum):
     TEAM_DELETED = "team.deleted", "A team without repositories was deleted, with its grants."
     TEAM_CREATED = "team.created", "A team was created."
     TOKEN_CREATED = "token.created", "An API token was created."
+    TOKEN_EXCHANGED = "token.exchanged", "A CI job exchanged its identity token for a token of a robot."
     TOKEN_REVOKED = "token.revoked", "An API token was revoked."
+    TRUST_RULE_CREATED = "trust_rule.created", "A rule was made by which CI jobs become a robot."
+    TRUST_RULE_ENDED = "trust_rule.ended", "A rule by which CI jobs become a robot was ended; its tokens are revoked."
     USER_ADMIN_GRANTED = "user.admin_granted", "A user was made an admin."
     USER_ADMIN_REVOKED = "user.admin_revoked", "A user is no longer an admin."
     USER_CREATED = "user.created", "An account was created."
@@ -536,7 +540,10 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.TEAM_DELETED: TeamDeleted,
     Action.TEAM_REPOSITORIES_MOVED: RepositoriesMoved,
     Action.TOKEN_CREATED: TokenCreated,
+    Action.TOKEN_EXCHANGED: TokenExchanged,
     Action.TOKEN_REVOKED: TokenRevoked,
+    Action.TRUST_RULE_CREATED: TrustRuleDetails,
+    Action.TRUST_RULE_ENDED: TrustRuleDetails,
     Action.USER_ADMIN_GRANTED: UserDetails,
     Action.USER_ADMIN_REVOKED: UserDetails,
     Action.USER_CREATED: UserCreated,

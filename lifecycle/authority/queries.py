@@ -12,6 +12,7 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce, Now
 
 from accounts.models import ApiToken, Membership, Robot, Role, Team, User
+from accounts.tokens import KEYLESS
 from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.constants import ADMIN_VERBS
@@ -201,10 +202,10 @@ def robots_in(team: Team) -> QuerySet[Robot]:
 def live_tokens() -> QuerySet[ApiToken]:
     """Return the tokens that are not revoked, with the token that was used to create each.
 
-    Expired tokens are included, and pages mark them; expired registry sign-ins are not.
+    Expired tokens are included, and pages mark them; expired registry sign-ins and those of CI jobs are not.
     """
     rows = ApiToken.objects.filter(revoked_at=None).select_related("parent", "made_by")
-    return rows.exclude(kind=ApiToken.Kind.REFRESH, expires_at__lte=Now())
+    return rows.exclude(Q(kind=ApiToken.Kind.REFRESH) | Q(service=KEYLESS), expires_at__lte=Now())
 
 
 def roles_with_counts() -> QuerySet[Role]:

@@ -35,6 +35,7 @@ from lifecycle.cli import (
     gate,
     image_contents,
     isolation,
+    keyless,
     keys,
     metadata_commands,
     names,
@@ -186,6 +187,7 @@ def parser() -> argparse.ArgumentParser:
     verifying.add_verify(areas, shared)
     environments.add_to(areas, shared, limited)
     clusters.add_area(areas, shared, limited)
+    keyless.add_area(areas, shared, limited)
     admission.add_area(areas, shared)
     _add_rebuild(areas.add_parser("rebuild", help="plan, run and follow rebuild waves"), shared, limited)
     policy.add_areas(areas, shared, limited)

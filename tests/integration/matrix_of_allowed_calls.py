@@ -41,6 +41,8 @@ from tests.integration.matrix_of_calls import (
 
 # Who may: method and address -> one principal with the right role, and the body. A GET without a row here is one that
 # the viewer of MATRIX may. Every method of every route has a row, or is such a GET.
+TRUST_BODY = {"name": "x", "issuer": "https://gitlab.com", "claims": {"project_path": "acme/shop"}}
+TRUST_FORM = {"name": "x", "issuer": "https://gitlab.com", "claims": "project_path=acme/shop"}
 MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "GET api/v1/audit-events/{event}/": ("owner", {}),
     "GET api/v1/jobs/{job}/": ("owner", {}),
@@ -208,6 +210,12 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST api/v1/teams/{team}/robots/": ("owner", {"name": "mine"}),
     "DELETE api/v1/teams/{team}/robots/{robot}/": ("owner", {}),
     "POST api/v1/teams/{team}/robots/{robot}/take-over/": ("owner", {}),
+    "POST api/v1/teams/{team}/robots/{robot}/trust-rules/": (
+        "owner",
+        TRUST_BODY,
+    ),
+    "POST api/v1/teams/{team}/robots/{robot}/trust-rules/{trust_rule}/try/": ("owner", {"token": "x"}),
+    "DELETE api/v1/teams/{team}/robots/{robot}/trust-rules/{trust_rule}/": ("owner", {}),
     "POST api/v1/teams/{team}/robots/{robot}/tokens/": ("owner", {"name": "mine"}),
     "DELETE api/v1/teams/{team}/robots/{robot}/tokens/{robot_token}/": ("owner", {}),
     "POST api/v1/teams/{team}/environments/": ("owner", {"slug": "x", "prefix": "x"}),
@@ -461,6 +469,12 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST teams/{team}/builder/": ("admin", {"turn": "on"}),
     "POST rebuilds/repositories/{repository}/builder/": ("owner-admin", {"turn": "on"}),
     "POST teams/{team}/robots/{robot}/take-over/": ("owner", {}),
+    "POST teams/{team}/robots/{robot}/keyless/": (
+        "owner",
+        TRUST_FORM,
+    ),
+    "POST teams/{team}/robots/{robot}/keyless/{trust_rule}/try/": ("owner", {"token": "x"}),
+    "POST teams/{team}/robots/{robot}/keyless/{trust_rule}/end/": ("owner", {}),
     "POST roles/": ("admin", {"slug": "all", "name": "All", "verbs": "team.manage"}),
     "POST roles/{role}/": ("admin", {"name": "All", "verbs": "team.manage"}),
     "POST roles/{role}/delete/": ("admin", {}),

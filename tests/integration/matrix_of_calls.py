@@ -8,6 +8,8 @@ from typing import Final
 from lifecycle.core import clock
 from tests.factories import dock as rows
 
+TRUST_BODY = {"name": "x", "issuer": "https://gitlab.com", "claims": {"project_path": "acme/shop"}}
+TRUST_FORM = {"name": "x", "issuer": "https://gitlab.com", "claims": "project_path=acme/shop"}
 WINDOW: Final[dict[str, object]] = {
     "name": "sale", "kind": "freeze", "starts_at": "2026-11-26T16:00", "duration_s": 60, "time_zone": "UTC",
     "team": "shop",
@@ -119,6 +121,14 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("teams/{team}/robots/{robot}/tokens/{robot_token}/revoke/", {}, 404, 403),
     ("teams/{team}/robots/{robot}/retire/", {}, 404, 403),
     ("teams/{team}/robots/{robot}/take-over/", {}, 404, 403),
+    (
+        "teams/{team}/robots/{robot}/keyless/",
+        TRUST_FORM,
+        404,
+        403,
+    ),
+    ("teams/{team}/robots/{robot}/keyless/{trust_rule}/try/", {"token": "x"}, 404, 403),
+    ("teams/{team}/robots/{robot}/keyless/{trust_rule}/end/", {}, 404, 403),
     ("roles/", {"slug": "all", "name": "All", "verbs": "team.manage"}, 403, 403),
     ("roles/{role}/", {"name": "All", "verbs": "team.manage"}, 403, 403),
     ("roles/{role}/delete/", {}, 403, 403),
@@ -225,6 +235,15 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("post", "teams/{team}/robots/", {"name": "mine"}, 404, 403),
     ("delete", "teams/{team}/robots/{robot}/", {}, 404, 403),
     ("post", "teams/{team}/robots/{robot}/take-over/", {}, 404, 403),
+    (
+        "post",
+        "teams/{team}/robots/{robot}/trust-rules/",
+        TRUST_BODY,
+        404,
+        403,
+    ),
+    ("post", "teams/{team}/robots/{robot}/trust-rules/{trust_rule}/try/", {"token": "x"}, 404, 403),
+    ("delete", "teams/{team}/robots/{robot}/trust-rules/{trust_rule}/", {}, 404, 403),
     ("post", "teams/{team}/robots/{robot}/tokens/", {"name": "mine"}, 404, 403),
     ("delete", "teams/{team}/robots/{robot}/tokens/{robot_token}/", {}, 404, 403),
     ("post", "teams/{team}/environments/", {"slug": "x", "prefix": "x"}, 404, 403),

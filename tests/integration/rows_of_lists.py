@@ -19,6 +19,7 @@ from lifecycle.core import clock
 from lifecycle.environments.models import Environment, Hold, PromotionWindow, Slot
 from lifecycle.inventory.models import Reporter, RunningImage
 from lifecycle.jobs.models import Job, JobLogLine
+from lifecycle.keyless import services as keyless
 from lifecycle.notices.models import Channel, InboxItem, Message, Mute, Notice
 from lifecycle.policies.models import ExternalCheck
 from lifecycle.policies.types import Scope
@@ -238,6 +239,9 @@ def add_administration(world: World, number: int) -> None:
     robot = team.robots.earliest("pk")
     team.robots.exclude(pk=robot.pk).update(responsible=world.reader)
     services.create_robot_token(robot.pk, actor=admin, name=f"token-{number}")
+    keyless.create_rule(
+        robot.pk, actor=admin, name=f"rule-{number}", issuer="https://gitlab.com", claims={"project_path": "acme/shop"}
+    )
     services.grant_robot(robot.pk, actor=admin, role="viewer", repository_pattern=f"shop/{number}")
     services.create_role(actor=admin, slug=f"role-{number}", name="", verbs=["image.view"])
     services.create_api_token(world.reader, actor=world.reader, name=f"token-{number}")

@@ -32,6 +32,7 @@ from lifecycle.core import clock
 from lifecycle.environments.models import Environment, Hold, PromotionWindow
 from lifecycle.inventory.models import Reporter, RuntimeReport
 from lifecycle.jobs.models import Job
+from lifecycle.keyless.models import TrustRule
 from lifecycle.notices.models import Channel, InboxItem, Message, Mute
 from lifecycle.pentests.models import PentestFinding, PentestRun
 from lifecycle.policies.models import ExternalCheck, Waiver
@@ -162,6 +163,10 @@ def make_estate(dock):
     """Create a robot with a token, somebody's token, a composed role, and a package with an advisory."""
     robot = new_robot(dock.team)
     tokens.create_token(robot.user, kind="rob", name="ci")
+    TrustRule.objects.create(
+        robot=robot, name="ci", issuer="https://gitlab.com", audience="x", claims={"project_path": "acme/shop"},
+        made_by=dock.owner,
+    )  # fmt: skip
     tokens.create_token(dock.owner, kind="pat", name="laptop")
     Team.objects.create(slug="empty", name="Empty")
     Metadata.objects.create(repository=dock.repository, key="owner", value="kim")
@@ -251,6 +256,7 @@ def address(pattern, dock, request_):
     values = {
         "grant": RoleGrant.objects.filter(user=dock.approver).values_list("pk", flat=True).first(),
         "robot": Robot.objects.values_list("pk", flat=True).first(),
+        "trust_rule": TrustRule.objects.values_list("pk", flat=True).first(),
         "robot_token": ApiToken.objects.filter(kind="rob").values_list("pk", flat=True).first(),
         "token": ApiToken.objects.filter(kind="pat").values_list("pk", flat=True).first(),
         "role": "crew",

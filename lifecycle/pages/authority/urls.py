@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from lifecycle.pages.authority.views import people, profile, registries, robots, roles, teams, tokens
+from lifecycle.pages.authority.views import keyless, people, profile, registries, robots, roles, teams, tokens
 
 urlpatterns = [
     path("teams/", teams.teams, name="teams"),
@@ -24,6 +24,9 @@ urlpatterns = [
     ),
     path("teams/<slug:slug>/robots/<int:pk>/take-over/", robots.take_over, name="robot-take-over"),
     path("teams/<slug:slug>/robots/<int:pk>/retire/", robots.retire, name="robot-retire"),
+    path("teams/<slug:slug>/robots/<int:pk>/keyless/", keyless.rules, name="robot-keyless"),
+    path("teams/<slug:slug>/robots/<int:pk>/keyless/<int:rule>/try/", keyless.try_rule, name="trust-rule-try"),
+    path("teams/<slug:slug>/robots/<int:pk>/keyless/<int:rule>/end/", keyless.end, name="trust-rule-end"),
     path("roles/", roles.roles, name="roles"),
     path("roles/<slug:slug>/", roles.role, name="role"),
     path("roles/<slug:slug>/delete/", roles.delete, name="role-delete"),
