@@ -336,6 +336,11 @@ ANONYMOUS_ACCESS = env.boolean("ANONYMOUS_ACCESS", default=False)
 VEX_SECOND_PERSON = env.boolean("VEX_SECOND_PERSON", default=True)
 FEEDS = env.text("FEEDS", str(HOME / "feeds") if EMBEDDED else "")  # folder of feeds from disk; none if empty
 
+# --- the sealed audit log -------------------------------------------------------------------------------------------
+LOG_FOLDER = env.text("LOG_FOLDER", str(HOME / "audit-log"))  # folder of the published files of the sealed audit log
+# File with the key that signs the sealed audit log (PEM, Ed25519); only `manage.py sealer` reads it, and makes it
+LOG_KEY_FILE = env.text("LOG_KEY_FILE", str(HOME / "sealer" / "key.pem"))
+
 # --- notices ----------------------------------------------------------------------------------------------------------
 # smtp://user:password@host:587, smtps://..., file:///folder; if empty, `make up` writes mails to var/mail/.
 _mail = mail_server(env.text("MAIL_URL", ""), folder=HOME / "mail" if EMBEDDED else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path
 
+from lifecycle.api.log import LogFileView
 from lifecycle.pages import probes
 
 urlpatterns = [
@@ -11,6 +12,7 @@ urlpatterns = [
     path("accounts/", include("accounts.urls")),
     path("api/v1/", include("lifecycle.api.urls")),
     path("hooks/", include("lifecycle.api.hook_urls")),
+    path("log/<path:path>", LogFileView.as_view(), name="log-file"),
     path("livez", probes.livez, name="livez"),
     path("readyz", probes.readyz, name="readyz"),
     path("metrics", probes.metrics, name="metrics"),

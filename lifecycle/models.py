@@ -69,6 +69,15 @@ from lifecycle.sbom.models import (
     PackageVersion,
     Sbom,
 )
+from lifecycle.sealing.models import (
+    EventSalt,
+    LogCheckpoint,
+    LogOrigin,
+    LogTile,
+    Pseudonym,
+    SealedEntry,
+    SubjectHead,
+)
 from lifecycle.trends.models import TrendDay, TrendFact, TrendState
 from lifecycle.trust.models import Attestation, Signature, SigningKey, TrustCheck, TrustedSigner, TrustedSource
 from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
@@ -107,6 +116,7 @@ __all__ = [
     "EnvironmentUserPermission",
     "Evaluation",
     "Exchange",
+    "EventSalt",
     "Feed",
     "FixComment",
     "Hold",
@@ -122,6 +132,9 @@ __all__ = [
     "Job",
     "JobLogLine",
     "Layer",
+    "LogCheckpoint",
+    "LogOrigin",
+    "LogTile",
     "Match",
     "Message",
     "Metadata",
@@ -143,6 +156,7 @@ __all__ = [
     "PrivateAdvisory",
     "PromotionRequest",
     "PromotionWindow",
+    "Pseudonym",
     "Quarantine",
     "QuarantineExemption",
     "RebuildJob",
@@ -166,10 +180,12 @@ __all__ = [
     "RuntimeReport",
     "Sbom",
     "ScheduleSlot",
+    "SealedEntry",
     "SeenFinding",
     "Signature",
     "SigningKey",
     "Slot",
+    "SubjectHead",
     "Tag",
     "TagEvent",
     "TeamFix",

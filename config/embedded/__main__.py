@@ -28,7 +28,7 @@ HOME: Final = Path(os.environ.get("GRAVINGDOCK_HOME") or ROOT / "var").resolve()
 FREE_MIN: Final = 2 * 1024**3  # bytes; the images of the demonstration and the database's log need about half of it
 WEB_WAIT_S: Final = 180  # an idle machine needs 3; a busy one with few cores was seen to need more than 40
 READER: Final = "captain"  # from lifecycle/demo/cast.py, which this module cannot import without Django
-OURS: Final = ("web", "worker", "builder", "ticker", "admission", "admission-writer")
+OURS: Final = ("web", "worker", "builder", "ticker", "admission", "admission-writer", "sealer")
 TITLES: Final = {
     "postgres": "PostgreSQL",
     "redis": "Redis",
@@ -39,6 +39,7 @@ TITLES: Final = {
     "ticker": "ticker",
     "admission": "admission",
     "admission-writer": "its writer",
+    "sealer": "sealer",
 }
 
 
@@ -125,6 +126,7 @@ class Installation:
                 is_group_stopped=True,
             ),
             Part("admission-writer", [sys.executable, "manage.py", "admission_writer"], ROOT, environment=environment),
+            Part("sealer", [sys.executable, "manage.py", "sealer"], ROOT, environment=environment),
         ]
 
     def up(self) -> str:

@@ -23,7 +23,14 @@ from config.embedded.__main__ import HOME, Installation, say
 from config.embedded.registry_server import RegistryMissing
 from config.embedded.supervisor import PartDied
 
-SECRETS: Final = ("env", "registry/token.pem", "registry/token-ca.pem", "demo.json", "demo-accounts.json")
+SECRETS: Final = (
+    "env",
+    "registry/token.pem",
+    "registry/token-ca.pem",
+    "sealer/key.pem",
+    "demo.json",
+    "demo-accounts.json",
+)
 DUMP: Final = "database.dump"
 CONTENT: Final = "registry.tar"
 SUMS: Final = "SHA256SUMS"

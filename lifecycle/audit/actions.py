@@ -81,6 +81,7 @@ from lifecycle.audit.details_of_images import (
     VisibilityChanged,
 )
 from lifecycle.audit.details_of_keyless import TokenExchanged, TrustRuleDetails
+from lifecycle.audit.details_of_log import LogStarted
 from lifecycle.audit.details_of_promotion import (
     BreakGlassUsed,
     CommentMade,
@@ -153,6 +154,7 @@ class Action(StrEnum):
     FIX_UNASSIGNED = "fix.unassigned", "A fix is assigned to nobody any more."
     FIX_WOKEN = "fix.woken", "A person ended the snooze of a fix."
     AUDIT_EXPORTED = "audit.exported", "A person exported audit events."
+    AUDIT_LOG_STARTED = "audit.log_started", "A log of sealed events began, the first one or after a restore."
     BUILDER_TURNED_OFF = (
         "builder.turned_off",
         "An admin turned the embedded builder off for a team or a repository.",
@@ -430,6 +432,7 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.IMAGE_SBOM_SENT: SbomSent,
     Action.IMAGE_SBOM_WITHDRAWN: SbomSent,
     Action.AUDIT_EXPORTED: AuditExported,
+    Action.AUDIT_LOG_STARTED: LogStarted,
     Action.CHANNEL_CHANGED: ChannelDetails,
     Action.CHANNEL_CREATED: ChannelDetails,
     Action.CHANNEL_DELETED: ChannelDetails,

@@ -22,6 +22,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "hooks/registry/<str:name>": (POST_ONLY, POST_ONLY, POST_ONLY),
     "hooks/falco/{cluster}/{secret}": (POST_ONLY, POST_ONLY, POST_ONLY),
     "hooks/events/{cluster}": (POST_ONLY, POST_ONLY, POST_ONLY),
+    "log/{log_file}": (OUT, REFUSED, REFUSED),
     "api/v1/schema/": (OUT, IN, IN),
     "api/v1/me/": (OUT, IN, IN),
     "api/v1/images/": (OUT, IN, IN),

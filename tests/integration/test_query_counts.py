@@ -294,6 +294,7 @@ NO_LISTS: Final = {
     "account/",
     "account/link/<str:text>/",
     "audit/{event}/",
+    "log/{log_file}",
     "teams/{team}/delete/",
     "compare/",
     "about/",

@@ -221,7 +221,7 @@ def test_own_servers_are_used_remembered_and_accept_a_push(
     home: Home, services: Services, own_servers: dict[str, str], tmp_path: Path
 ) -> None:
     home.up(**own_servers)
-    assert set(home.pids()) == {"web", "worker", "builder", "ticker", "admission", "admission-writer"}
+    assert set(home.pids()) == {"web", "worker", "builder", "ticker", "admission", "admission-writer", "sealer"}
     assert home.answers()
     start_own_registry(home, services, own_servers["REGISTRY_URL"])
 
@@ -238,7 +238,7 @@ def test_own_servers_are_used_remembered_and_accept_a_push(
     home.down()
 
     home.up()  # without the variables: the same database is used again
-    assert set(home.pids()) == {"web", "worker", "builder", "ticker", "admission", "admission-writer"}
+    assert set(home.pids()) == {"web", "worker", "builder", "ticker", "admission", "admission-writer", "sealer"}
     assert not (home.folder / "pg").exists()
     assert len(api.get("/api/v1/images/").json()["results"]) == 1
     api.close()

@@ -13,6 +13,7 @@ from lifecycle.audit import details
 from lifecycle.audit import details_of_access as of_access
 from lifecycle.audit import details_of_clusters as of_clusters
 from lifecycle.audit import details_of_images as of_images
+from lifecycle.audit import details_of_log as of_log
 from lifecycle.audit import details_of_promotion as of_promotion
 from lifecycle.audit import details_of_retention as of_retention
 from lifecycle.audit.actions import DETAILS_OF, Action
@@ -24,7 +25,7 @@ AUDIT_TESTS = sorted((ROOT / "tests" / "integration" / "audit").rglob("*.py"))
 # All that the modules of details define, by name.
 DEFINED = {
     **vars(details), **vars(of_access), **vars(of_clusters), **vars(of_images), **vars(of_promotion),
-    **vars(of_retention),
+    **vars(of_retention), **vars(of_log),
 }  # fmt: skip
 BEFORE = of_access.RoleContent("Crew", ("image.view",))
 AFTER = of_access.RoleContent("Crew", ("image.scan", "image.view"))
@@ -199,6 +200,10 @@ STORED = [
     ),
     (of_access.AccessRefused("POST", "/x/", "not_found"), {"method": "POST", "path": "/x/", "code": "not_found"}),
     (of_access.AuditExported("csv", {"team": "shop"}), {"format": "csv", "filter": {"team": "shop"}}),
+    (
+        of_log.LogStarted("localhost/audit", "started", "", 3),
+        {"origin": "localhost/audit", "why": "started", "previous": "", "backlog": 3},
+    ),
     (of_access.DemoSeeded(("a", "b")), {"accounts": ["a", "b"]}),
     (of_access.JobCancelled("scan", of_access.JobState("queued")), {"kind": "scan", "before": {"state": "queued"}}),
     (of_access.JobRetried("scan", 7), {"kind": "scan", "again": 7}),

@@ -1,0 +1,45 @@
+"""The work of the sealer process: seal what waits, and publish the files of the log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from lifecycle.sealing import keys
+from lifecycle.sealing.publishing import publish, seen_in
+from lifecycle.sealing.queries import current_origin, last_checkpoint
+from lifecycle.sealing.sealer import BATCH, Step, seal
+from lifecycle.sealing.types import Seen
+
+log = structlog.get_logger(__name__)
+TICK_S: Final = 0.25  # between two looks for events: half of the second in which an event is sealed
+
+
+class Sealer:
+    """Seals with the key in `key_file`, and publishes below `folder`. Both are only for this process."""
+
+    def __init__(self, folder: Path, key_file: Path) -> None:
+        self.folder = folder
+        self.key = keys.load_or_make(key_file)
+        self.elsewhere: list[Seen] = []  # heads that were found in anchors when the process started
+
+    def step(self, *, limit: int = BATCH, at: Step = lambda name: None) -> int:
+        """Seal and publish once; return how many events were sealed. Raises LogBroken and OSError."""
+        seen = [*seen_in(self.folder, self.key.public_key()), *self.elsewhere]
+        sealed = seal(self.key, seen=seen, limit=limit, step=at)
+        origin = current_origin()
+        checkpoint = sealed.checkpoint or (last_checkpoint(origin) if origin is not None else None)
+        if origin is not None and checkpoint is not None:
+            publish(self.folder, origin, checkpoint, step=at)
+        return sealed.events
+
+    def run(self, stop: threading.Event) -> None:
+        """Seal until `stop` is set. Full batches follow each other without a pause."""
+        while not stop.is_set():
+            started = time.monotonic()
+            if self.step() < BATCH:
+                stop.wait(max(0.0, TICK_S - (time.monotonic() - started)))
