@@ -148,6 +148,17 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
     ),
     ("post", "/api/v1/vex/documents/{id}/accept/"): ({"reason": "From the vendor."}, None),
     ("post", "/api/v1/vex/documents/{id}/withdraw/"): ({"reason": "Wrong product."}, None),
+    ("post", "/api/v1/vex/feeds/"): (
+        {
+            "name": "vendor-vex", "team": "shop", "location": "https://vendor.example/vex/",
+            "speaks_for": ["pkg:deb/debian/"], "every_hours": 24,
+        },
+        None,
+    ),
+    ("patch", "/api/v1/vex/feeds/{id}/"): ({"every_hours": 12}, None),
+    ("post", "/api/v1/vex/feeds/{id}/sync/"): ({"accept_smaller": False}, None),
+    ("post", "/api/v1/vex/feeds/{id}/trust/"): ({"reason": "The address of our vendor."}, None),
+    ("post", "/api/v1/vex/feeds/{id}/distrust/"): ({"reason": "Its statements are wrong."}, None),
     ("post", "/api/v1/clusters/"): (
         {"slug": "north", "team": "shop", "kind": "kubernetes", "mode": "observe", "tags": "resolve"},
         None,

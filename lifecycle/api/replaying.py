@@ -34,6 +34,7 @@ from lifecycle.remedies.access import why_not_manage as why_not_manage_fix
 from lifecycle.retention.access import plan_for, why_not_retain
 from lifecycle.trust.access import source_for
 from lifecycle.vex.access import decision_for, document_for, why_not
+from lifecycle.vex.access import feed_for as vex_feed_for
 
 Parameters = Mapping[str, Any]
 Body = Mapping[str, Any]
@@ -137,6 +138,15 @@ def _on_decision(verb: Verb | None) -> Check:
 def _on_vex_document(verb: Verb | None) -> Check:
     def check(user: User, parameters: Parameters, body: Body) -> None:
         row = document_for(user, int(parameters.get("pk", body.get("id", 0))))
+        if verb is not None:
+            refuse_if(why_not(user, verb, row.team))
+
+    return check
+
+
+def _on_vex_feed(verb: Verb | None) -> Check:
+    def check(user: User, parameters: Parameters, body: Body) -> None:
+        row = vex_feed_for(user, int(parameters.get("pk", body.get("id", 0))))
         if verb is not None:
             refuse_if(why_not(user, verb, row.team))
 
@@ -263,6 +273,10 @@ CHECKS: Final[Mapping[str, Check]] = {
     "vexstatement-approve": _on_decision(Verb.WAIVER_APPROVE),
     "vexstatement-reject": _on_decision(Verb.WAIVER_APPROVE),
     "vexstatement-withdraw": _on_decision(None),  # the author can withdraw without a verb
+    "vexfeed-list": _on_vex_feed(Verb.WAIVER_REQUEST),
+    "vexfeed-sync": _on_vex_feed(Verb.WAIVER_REQUEST),
+    "vexfeed-trust": _on_vex_feed(Verb.WAIVER_APPROVE),
+    "vexfeed-distrust": _on_vex_feed(None),  # who added it can end its trust without a verb
     "vexdocument-list": _on_vex_document(Verb.WAIVER_REQUEST),
     "vexdocument-accept": _on_vex_document(Verb.WAIVER_APPROVE),
     "vexdocument-withdraw": _on_vex_document(None),

@@ -59,6 +59,7 @@ from lifecycle.api.signing_keys import SigningKeyViewSet
 from lifecycle.api.trends import TrendsView
 from lifecycle.api.trust import ImageSignaturesView, SourcesView, SourceView
 from lifecycle.api.vex import VexDocumentViewSet, VexStatementViewSet
+from lifecycle.api.vex_feeds import VexFeedViewSet
 from lifecycle.api.waivers import WaiverViewSet
 
 router = SimpleRouter()
@@ -85,6 +86,7 @@ router.register("retention-plans", RetentionPlanViewSet, basename="retentionplan
 router.register("waivers", WaiverViewSet, basename="waiver")
 router.register("vex/statements", VexStatementViewSet, basename="vexstatement")
 router.register("vex/documents", VexDocumentViewSet, basename="vexdocument")
+router.register("vex/feeds", VexFeedViewSet, basename="vexfeed")
 router.register("jobs", JobViewSet, basename="job")
 router.register("notices", NoticeViewSet, basename="notice")
 router.register("channels", ChannelViewSet, basename="channel")

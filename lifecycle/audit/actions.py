@@ -78,6 +78,8 @@ from lifecycle.audit.details_of_images import (
     TagsProtected,
     VexDetails,
     VexDocumentDetails,
+    VexFeedDetails,
+    VexFeedSynced,
     VisibilityChanged,
 )
 from lifecycle.audit.details_of_keyless import TokenExchanged, TrustRuleDetails
@@ -394,6 +396,12 @@ class Action(StrEnum):
     VEX_DOCUMENT_REPLACED = "vex.document_replaced", "A newer version of a VEX document took its place."
     VEX_DOCUMENT_WITHDRAWN = "vex.document_withdrawn", "A VEX document was withdrawn."
     VEX_EXPIRED = "vex.expired", "A decision about a finding reached its end: the finding is open again."
+    VEX_FEED_ADDED = "vex.feed_added", "An address that VEX documents are read from was added."
+    VEX_FEED_CHANGED = "vex.feed_changed", "A VEX feed was changed. With another source, it must be trusted again."
+    VEX_FEED_DISTRUSTED = "vex.feed_distrusted", "Trust in a VEX feed was ended: what it says is advice."
+    VEX_FEED_REMOVED = "vex.feed_removed", "A VEX feed was removed, and its documents withdrawn."
+    VEX_FEED_SYNCED = "vex.feed_synced", "A VEX feed was read, and something was new, changed or gone."
+    VEX_FEED_TRUSTED = "vex.feed_trusted", "A second person trusted a VEX feed: what it says counts."
     VEX_REJECTED = "vex.rejected", "A person rejected a decision about a finding."
     VEX_REQUESTED = "vex.requested", "A decision about a finding waits for a second person."
     VEX_WITHDRAWN = "vex.withdrawn", "A decision about a finding was ended before its time."
@@ -568,6 +576,12 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.VEX_DOCUMENT_REPLACED: VexDocumentDetails,
     Action.VEX_DOCUMENT_WITHDRAWN: VexDocumentDetails,
     Action.VEX_EXPIRED: VexDetails,
+    Action.VEX_FEED_ADDED: VexFeedDetails,
+    Action.VEX_FEED_CHANGED: VexFeedDetails,
+    Action.VEX_FEED_DISTRUSTED: VexFeedDetails,
+    Action.VEX_FEED_REMOVED: VexFeedDetails,
+    Action.VEX_FEED_SYNCED: VexFeedSynced,
+    Action.VEX_FEED_TRUSTED: VexFeedDetails,
     Action.VEX_REJECTED: VexDetails,
     Action.VEX_REQUESTED: VexDetails,
     Action.VEX_WITHDRAWN: VexDetails,

@@ -271,6 +271,27 @@ class VexDocumentDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class VexFeedDetails(Details):
+    """The name and address of a VEX feed, the fingerprint of its key ("": none), and what it can speak for."""
+
+    feed: str
+    location: str
+    key: str
+    speaks_for: tuple[str, ...]
+    every_hours: int  # 0 without a schedule
+
+
+@dataclass(frozen=True, slots=True)
+class VexFeedSynced(Details):
+    """The numbers of documents that are new or changed, withdrawn, and that could not be used."""
+
+    feed: str
+    stored: int
+    withdrawn: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
 class PentestSent(Details):
     """The format and scope of a pen-test report, what was tested, and the numbers of results by what they changed."""
 

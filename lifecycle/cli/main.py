@@ -55,6 +55,7 @@ from lifecycle.cli import (
     trends,
     verifying,
     vex,
+    vex_feeds,
 )
 from lifecycle.cli.client import Api, CommandFailed, Login
 from lifecycle.cli.printing import print_one, print_rows, say
@@ -206,6 +207,7 @@ def parser() -> argparse.ArgumentParser:
     gate.add_gate(areas, shared)
     scan.add_scan(areas, shared)
     vex.add_area(areas, shared, limited)
+    vex_feeds.add_area(areas, shared, limited)
     keys.add_area(areas, shared, limited)
     feeds.add_area(areas, shared, limited)
     shells = areas.add_parser("completion", help="print the completion script of a shell")

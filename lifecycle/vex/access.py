@@ -8,8 +8,8 @@ from lifecycle.authority.rights import is_above_grants, may
 from lifecycle.core.errors import NotFound
 from lifecycle.core.reasons import Reason
 from lifecycle.registry.models import Repository
-from lifecycle.vex.models import VexDocument, VexStatement
-from lifecycle.vex.queries import decisions_visible_to, documents_visible_to
+from lifecycle.vex.models import VexDocument, VexFeed, VexStatement
+from lifecycle.vex.queries import decisions_visible_to, documents_visible_to, feeds_visible_to
 
 
 def decision_for(actor: User, statement_id: int, *, locked: bool = False) -> VexStatement:
@@ -27,6 +27,15 @@ def document_for(actor: User, document_id: int, *, locked: bool = False) -> VexD
     row = (rows.select_for_update(of=("self",)) if locked else rows).first()
     if row is None:
         raise NotFound("VEX document not found, or you don't have access.")
+    return row
+
+
+def feed_for(actor: User, feed_id: int, *, locked: bool = False) -> VexFeed:
+    """Return a feed that `actor` can see, perhaps locked; raises NotFound."""
+    rows = feeds_visible_to(actor).filter(pk=feed_id)
+    row = (rows.select_for_update(of=("self",)) if locked else rows).first()
+    if row is None:
+        raise NotFound("VEX feed not found, or you don't have access.")
     return row
 
 

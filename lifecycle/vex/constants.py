@@ -15,6 +15,14 @@ TEXT_MAX: Final = 2_000
 NAME_MAX: Final = 200  # of a vulnerability
 REFUSED_MAX: Final = 100  # refused statements that are kept with their reasons; more are only counted
 
+FEED_FILES_MAX: Final = 5_000  # of one feed
+FEED_INDEX_MAX_BYTES: Final = 16 * 1024 * 1024
+FEED_SIGNATURE_MAX_BYTES: Final = 64 * 1024
+FEED_FETCH_S: Final = 60.0  # of one file
+FEED_RUN_S: Final = 1800.0  # of one run; the next one continues
+FEED_PATTERNS_MAX: Final = 100
+FEED_EVERY_HOURS_MAX: Final = 24 * 30
+
 AFFECTED: Final = "affected"
 FIXED: Final = "fixed"
 NOT_AFFECTED: Final = "not_affected"

@@ -23,10 +23,11 @@ from lifecycle.registry.models import Image
 from lifecycle.vex import reading
 from lifecycle.vex.access import document_for, why_not
 from lifecycle.vex.constants import REFUSED_MAX
-from lifecycle.vex.models import VexDocument, VexStatement
+from lifecycle.vex.models import VexDocument, VexFeed, VexStatement
 from lifecycle.vex.types import Parsed, Product
 
 UNSIGNED: Final = "It is not signed by a trusted source, and nobody has accepted it."
+UNTRUSTED: Final = "It comes from a feed that no second person trusts."
 State = VexDocument.State
 _BATCH: Final = 1000
 
@@ -51,13 +52,21 @@ def import_document(content: bytes, *, actor: User, team: Team | None) -> VexDoc
 
 
 def stored(
-    parsed: Parsed, content: bytes, digest: str, actor: User, team: Team | None, *, image: Image | None = None
+    parsed: Parsed,
+    content: bytes,
+    digest: str,
+    actor: User,
+    team: Team | None,
+    *,
+    image: Image | None = None,
+    feed: VexFeed | None = None,
 ) -> VexDocument:
     """Return a new document with its statements, as advice."""
     now = clock.now()
     document = VexDocument.objects.create(
-        team=team, image=image, format=parsed.format, name=parsed.name, author=parsed.author, version=parsed.version,
-        issued_at=parsed.issued_at, digest=digest, content=zlib.compress(content), why_advice=UNSIGNED,
+        team=team, image=image, feed=feed, format=parsed.format, name=parsed.name, author=parsed.author,
+        version=parsed.version, issued_at=parsed.issued_at, digest=digest, content=zlib.compress(content),
+        why_advice=UNSIGNED if feed is None else UNTRUSTED,
         statement_count=len(parsed.statements), refused_count=len(parsed.refused),
         refused=[[each.position, each.reason] for each in parsed.refused[:REFUSED_MAX]], uploaded_by=actor,
     )  # fmt: skip
@@ -84,8 +93,9 @@ def _replace_earlier(document: VexDocument, actor: User) -> None:
     if not document.name:
         return
     rows = VexDocument.objects.select_for_update(of=("self",)).filter(
-        team=document.team, format=document.format, name=document.name, author=document.author, state__in=states
-    )
+        team=document.team, feed=None, format=document.format, name=document.name, author=document.author,
+        state__in=states,
+    )  # fmt: skip
     for other in rows.exclude(pk=document.pk).defer("content"):
         move(other, State.REPLACED)
         set_statements(other, VexStatement.State.WITHDRAWN)
@@ -97,6 +107,8 @@ def why_not_accept(actor: User, document: VexDocument) -> Reason | None:
     problem = ""
     if document.image_id is not None:
         problem = "Nobody accepts an attestation. Sign it with a trusted key, or decide about the finding."
+    elif document.feed_id is not None:
+        problem = "A document of a feed counts while the feed is trusted. Trust the feed."
     elif not actor.is_person:
         problem = "Only people can accept documents."
     elif actor.pk == document.uploaded_by_id:
@@ -117,6 +129,8 @@ def why_not_withdraw(actor: User, document: VexDocument) -> Reason | None:
     """Return why `actor` cannot end a document: who sent it can, and who can accept it."""
     if document.image_id is not None:
         return Reason("Remove the attestation from the registry, or retire its signer.")
+    if document.feed_id is not None:
+        return Reason("The next run of its feed would bring it back. End the trust in the feed, or remove the feed.")
     refused = why_not(actor, Verb.WAIVER_APPROVE, document.team)
     if actor.pk != document.uploaded_by_id and refused is not None:
         return refused

@@ -16,6 +16,57 @@ from lifecycle.trust.models import TrustedSigner
 from lifecycle.vex.constants import JUSTIFICATIONS, SUPPRESSING
 
 
+class VexFeed(models.Model):
+    """An address that VEX documents are read from on a schedule. They count only while a second person trusts it."""
+
+    name = models.CharField(max_length=60)
+    # Whose images its documents are about; null: all images. Only admins add feeds about all images.
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="+", null=True)
+    location = models.CharField(max_length=500)  # https address of a document, or of a folder: feed_reading.is_folder
+    public_key = models.TextField(blank=True)  # PEM; each document then needs a detached signature by it
+    # What it can speak for: beginnings of package URLs; empty: everything.
+    speaks_for: ArrayField[Any, Any] = ArrayField(models.CharField(max_length=500), default=list, blank=True)
+    every_hours = models.PositiveSmallIntegerField(null=True)  # null: only by hand
+    due_at = models.DateTimeField(null=True)  # the next time, with jitter
+    added_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    trusted_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    trusted_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    tried_at = models.DateTimeField(null=True)
+    synced_at = models.DateTimeField(null=True)  # when it was last read without a problem
+    problem = models.CharField(max_length=500, blank=True)  # of the last run; "": none
+    result: models.JSONField[Any, Any] = models.JSONField(default=dict)  # counts of the last run
+    revision = models.PositiveIntegerField(default=1)
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(trusted_by=None, trusted_at=None)
+                | (Q(trusted_at__isnull=False) & Q(trusted_by__isnull=False) & ~Q(trusted_by=F("added_by"))),
+                name="vexfeed_trusted_by_a_second_person",
+            ),
+            models.UniqueConstraint(
+                fields=("team", "name"), nulls_distinct=False, name="vexfeed_once_per_team_and_name"
+            ),
+        )
+        indexes = (models.Index(fields=("due_at",), condition=Q(due_at__isnull=False), name="vexfeed_by_due_time"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether its documents count."""
+        return self.trusted_by_id is not None
+
+    @property
+    def state(self) -> str:
+        """Return "new" before the first run, "failed" after one with a problem, else "current"."""
+        if self.tried_at is None:
+            return "new"
+        return "failed" if self.problem else "current"
+
+
 class VexDocument(models.Model):
     """A VEX document as somebody sent it. Its statements count only while it is `applied`."""
 
@@ -40,6 +91,8 @@ class VexDocument(models.Model):
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="+", null=True)
     # The image that it was found attached to, as an attestation: it is about nothing else. Null: somebody sent it.
     image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="vex_documents", null=True)
+    # The feed that it was read from. Null: not from a feed, or the feed was removed, and the document withdrawn.
+    feed = models.ForeignKey(VexFeed, on_delete=models.SET_NULL, related_name="documents", null=True)
     # The trusted signers who signed it. One that is removed from its source takes its trust along.
     signers: models.ManyToManyField[TrustedSigner, Any] = models.ManyToManyField(TrustedSigner, related_name="+")
     format = models.CharField(max_length=9, choices=Format)
@@ -73,6 +126,24 @@ class VexDocument(models.Model):
 
     def __str__(self) -> str:
         return f"VD-{self.pk}"
+
+
+class VexFeedFile(models.Model):
+    """A file of a feed, and what its server said of it: an unchanged one is not fetched or read again."""
+
+    feed = models.ForeignKey(VexFeed, on_delete=models.CASCADE, related_name="files", db_index=False)
+    path = models.CharField(max_length=500)  # below the folder of the feed; "" for a feed of one document
+    etag = models.CharField(max_length=200, blank=True)
+    modified = models.CharField(max_length=100, blank=True)  # the header Last-Modified, as it came
+    listed = models.CharField(max_length=64, blank=True)  # its time in the feed's changes.csv; "" without one
+    document = models.ForeignKey(VexDocument, on_delete=models.SET_NULL, related_name="+", null=True)
+    problem = models.CharField(max_length=500, blank=True)  # why it says nothing; "": it is read
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("feed", "path"), name="vexfeedfile_once_per_feed_and_path"),)
+
+    def __str__(self) -> str:
+        return self.path
 
 
 class VexStatement(models.Model):

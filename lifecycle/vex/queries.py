@@ -14,7 +14,7 @@ from accounts.verbs import Verb
 from lifecycle.authority.queries import covered, repositories_visible_to, teams_visible_to
 from lifecycle.authority.rights import is_above_grants
 from lifecycle.registry.models import RepositoryImage
-from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
+from lifecycle.vex.models import VexDocument, VexEffect, VexFeed, VexStatement
 
 
 def decisions_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[VexStatement]:
@@ -59,7 +59,13 @@ def documents_visible_to(actor: User) -> QuerySet[VexDocument]:
     rows = VexDocument.objects.filter(
         Q(image=None, team=None) | Q(image=None, team__in=teams_visible_to(actor)) | Q(image__isnull=False) & seen
     )
-    return rows.select_related("team", "image", "uploaded_by", "accepted_by").defer("content")
+    return rows.select_related("team", "image", "feed", "uploaded_by", "accepted_by").defer("content")
+
+
+def feeds_visible_to(actor: User) -> QuerySet[VexFeed]:
+    """Return the feeds about all images, and about images of the teams that `actor` can see."""
+    rows = VexFeed.objects.filter(Q(team=None) | Q(team__in=teams_visible_to(actor)))
+    return rows.select_related("team", "added_by", "trusted_by")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 from accounts.models import Team, User
+from lifecycle.core import clock
 from lifecycle.registry.models import Repository
 from lifecycle.vex import documents, services
-from lifecycle.vex.models import VexDocument, VexStatement
+from lifecycle.vex.models import VexDocument, VexFeed, VexStatement
 
 
 def decision(
@@ -40,3 +41,11 @@ def bring_document(
     """Send a document about one package."""
     content = content or openvex(said("CVE-2026-1", "pkg:deb/debian/tar"), name=name)
     return documents.import_document(content, actor=by, team=team)
+
+
+def vex_feed(team: Team | None, *, by: User, name: str = "vendor", trusted_by: User | None = None) -> VexFeed:
+    """Return a feed that nobody has run."""
+    return VexFeed.objects.create(
+        name=name, team=team, location="https://vendor.example/vex/", added_by=by, trusted_by=trusted_by,
+        trusted_at=clock.now() if trusted_by else None,
+    )  # fmt: skip

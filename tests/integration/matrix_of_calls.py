@@ -80,6 +80,12 @@ OSV_RECORD: Final[dict[str, object]] = {
         "affected": [{"package": {"ecosystem": "PyPI", "name": "acme"}, "versions": ["1.0"]}],
     }
 }
+VEX_FEED: Final[dict[str, object]] = {
+    "name": "mine",
+    "team": "shop",
+    "location": "https://vendor.example/vex/",
+    "every_hours": 24,
+}
 VEX_DOCUMENT: Final[dict[str, object]] = {
     "team": "shop",
     "document": {
@@ -195,6 +201,11 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("private-advisories/{private_advisory}/cancel/", {}, 404, 404),
     ("vex/documents/{vex_document}/accept/", {}, 404, 403),
     ("vex/documents/{vex_document}/withdraw/", {}, 404, 403),
+    ("vex/feeds/{vex_feed}/", VEX_FEED, 404, 403),
+    ("vex/feeds/{vex_feed}/sync/", {}, 404, 403),
+    ("vex/feeds/{vex_feed}/trust/", {}, 404, 403),
+    ("vex/feeds/{vex_feed}/distrust/", {}, 404, 403),
+    ("vex/feeds/{vex_feed}/remove/", {}, 404, 403),
     ("waivers/{waiver}/approve/", {}, 404, 403),
     ("waivers/{waiver}/reject/", {"reason": "no"}, 404, 403),
     ("waivers/{waiver}/revoke/", {}, 404, 403),
@@ -338,6 +349,12 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("post", "vex/documents/", VEX_DOCUMENT, 404, 403),
     ("post", "vex/documents/{vex_document}/accept/", {}, 404, 403),
     ("post", "vex/documents/{vex_document}/withdraw/", {}, 404, 403),
+    ("post", "vex/feeds/", VEX_FEED, 404, 403),
+    ("patch", "vex/feeds/{vex_feed}/", {"every_hours": 5}, 404, 403),
+    ("delete", "vex/feeds/{vex_feed}/", {}, 404, 403),
+    ("post", "vex/feeds/{vex_feed}/sync/", {}, 404, 403),
+    ("post", "vex/feeds/{vex_feed}/trust/", {}, 404, 403),
+    ("post", "vex/feeds/{vex_feed}/distrust/", {}, 404, 403),
     ("post", "waivers/", WAIVER, 404, 403),
     ("post", "waivers/{waiver}/approve/", {}, 404, 403),
     ("post", "waivers/{waiver}/reject/", {"reason": "no"}, 404, 403),

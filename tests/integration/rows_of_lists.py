@@ -38,7 +38,7 @@ from tests.factories.policies import rule
 from tests.factories.policies import save as save_rules
 from tests.factories.policies import waiver as ask_waiver
 from tests.factories.retention import deleted_plan
-from tests.factories.vexing import bring_document
+from tests.factories.vexing import bring_document, vex_feed
 from tests.factories.vexing import decision as ask_decision
 
 
@@ -165,6 +165,7 @@ def add_promotions(world: World, number: int) -> None:
         osv_id=f"ACME-{number}", document={"id": f"ACME-{number}"}, state="live", author=world.asker
     )
     bring_document(world.team, by=world.asker, name=f"https://vendor.example/{number}")
+    vex_feed(world.team, by=world.asker, name=f"feed-{number}")
     cluster = Cluster.objects.create(slug=f"cluster-{number}", team=world.team, created_by=world.asker)
     for each in {cluster, Cluster.objects.earliest("pk")}:
         NamespaceBinding.objects.create(cluster=each, pattern=f"space-{number}", environment=place)

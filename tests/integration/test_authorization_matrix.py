@@ -48,7 +48,7 @@ from lifecycle.remedies.models import Remedy
 from lifecycle.retention.models import RetentionPlan
 from lifecycle.sbom.models import PackageList, Sbom
 from lifecycle.trust.models import SigningKey, TrustedSource
-from lifecycle.vex.models import VexDocument, VexStatement
+from lifecycle.vex.models import VexDocument, VexFeed, VexStatement
 from tests import sharing
 from tests.factories import dock as rows
 from tests.factories.pentests import pentest_finding
@@ -58,7 +58,7 @@ from tests.factories.policies import save as save_rules
 from tests.factories.policies import waiver as ask_waiver
 from tests.factories.retention import deleted_plan, waiting_plan
 from tests.factories.shop import make_dock, make_request
-from tests.factories.vexing import bring_document
+from tests.factories.vexing import bring_document, vex_feed
 from tests.factories.vexing import decision as ask_decision
 from tests.integration.matrix_of_allowed_calls import MAY
 from tests.integration.matrix_of_calls import (
@@ -178,6 +178,8 @@ def make_estate(dock):
     ask_waiver(dock.team, "r", by=dock.owner, repository=dock.repository)
     ask_decision(dock.repository, by=dock.owner)
     bring_document(dock.team, by=dock.owner)
+    vex_feed(dock.team, by=dock.owner)
+    vex_feed(dock.team, by=dock.owner, name="trusted", trusted_by=dock.approver)
     bad, on_bad = rows.image("bad"), rows.image("on bad")
     rows.derive(bad, on_bad)
     rows.push(dock.repository, bad, "bad")
@@ -297,6 +299,8 @@ def address(pattern, dock, request_):
         "quarantine": Quarantine.objects.values_list("pk", flat=True).first(),
         "vex_statement": VexStatement.objects.filter(document=None).values_list("pk", flat=True).first(),
         "private_advisory": PrivateAdvisory.objects.values_list("pk", flat=True).first(),
+        "vex_feed": VexFeed.objects.values_list("pk", flat=True).first(),
+        "trusted_vex_feed": VexFeed.objects.filter(name="trusted").values_list("pk", flat=True).first(),
         "vex_document": VexDocument.objects.values_list("pk", flat=True).first(),
         "waiver": Waiver.objects.values_list("pk", flat=True).first(),
         "watch": UpstreamWatch.objects.values_list("pk", flat=True).first(),

@@ -36,7 +36,7 @@ from lifecycle.rebuild.models import RebuildJob, RebuildWave
 from lifecycle.registry.models import Repository
 from lifecycle.retention.models import RetentionPlan
 from lifecycle.trust.models import TrustedSource
-from lifecycle.vex.models import VexDocument, VexStatement
+from lifecycle.vex.models import VexDocument, VexFeed, VexStatement
 from tests import sharing
 from tests.factories import dock
 from tests.integration.matrix_of_routes import MATRIX, POST_ONLY
@@ -175,6 +175,7 @@ LISTS: Final[dict[str, int]] = {
     "roles/{role}/": 12,
     "people/": 12,
     "feeds/": 12,
+    "vex/feeds/": 12,
     "registries/": 12,
     "people/{person}/": 15,
     "account/tokens/": 12,
@@ -222,6 +223,7 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/teams/{team}/environments/": 8,
     "api/v1/people/": 8,
     "api/v1/feeds/": 8,
+    "api/v1/vex/feeds/": 8,
     "api/v1/registries/": 8,
     "api/v1/roles/": 8,
     "api/v1/tokens/": 8,
@@ -276,6 +278,7 @@ NO_LISTS: Final = {
     "vex/new/",
     "vex/{vex_statement}/",
     "vex/documents/{vex_document}/",
+    "vex/feeds/{vex_feed}/",
     "waivers/new/",
     "external-checks/new/",
     "external-checks/{check}/",
@@ -312,6 +315,7 @@ NO_LISTS: Final = {
     "api/v1/quarantines/{quarantine}/",
     "api/v1/vex/statements/{vex_statement}/",
     "api/v1/vex/documents/{vex_document}/",
+    "api/v1/vex/feeds/{vex_feed}/",
     "api/v1/waivers/{waiver}/",
     "api/v1/audit-events/{event}/",
     "api/v1/jobs/{job}/",
@@ -363,6 +367,7 @@ def address(pattern: str) -> str:
         "quarantine": Quarantine.objects.earliest("pk").pk,
         "vex_statement": VexStatement.objects.filter(document=None).earliest("pk").pk,
         "private_advisory": PrivateAdvisory.objects.earliest("pk").pk,
+        "vex_feed": VexFeed.objects.earliest("pk").pk,
         "vex_document": VexDocument.objects.earliest("pk").pk,
         "waiver": Waiver.objects.earliest("pk").pk,
         "robot": Team.objects.get(slug="shop").robots.earliest("pk").pk,

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from django import forms
 
-from lifecycle.vex.constants import DOCUMENT_MAX_BYTES, JUSTIFICATIONS
-from lifecycle.vex.models import VexStatement
+from lifecycle.vex.constants import DOCUMENT_MAX_BYTES, FEED_EVERY_HOURS_MAX, JUSTIFICATIONS
+from lifecycle.vex.models import VexFeed, VexStatement
 
 _CONTROL: Final = {"class": "form-control"}
 _SELECT: Final = {"class": "form-select"}
@@ -124,3 +124,64 @@ class VexDocumentForm(forms.Form):
             raise forms.ValidationError(f"The limit is {DOCUMENT_MAX_BYTES // 1024 // 1024} MiB.")
         found["content"] = file.read() if file else found["text"].encode()
         return found
+
+
+class VexFeedForm(forms.Form):
+    """What can be changed of a feed."""
+
+    location = forms.CharField(
+        label="Address",
+        max_length=500,
+        help_text="https address of a document, or of a folder with index.txt or changes.csv, which ends with /.",
+        widget=forms.TextInput(attrs=_CONTROL | {"spellcheck": "false", "autocomplete": "off"}),
+    )
+    speaks_for = forms.CharField(
+        required=False,
+        label="Speaks for",
+        max_length=60_000,
+        help_text="Beginnings of package URLs, one per line: pkg:deb/debian/ or pkg:oci/api. Empty: everything.",
+        widget=forms.Textarea(attrs=_CONTROL | {"rows": 2, "spellcheck": "false"}),
+    )
+    public_key = forms.CharField(
+        required=False,
+        max_length=20_000,
+        help_text="PEM. Each document then needs a signature beside it (.sig), as cosign sign-blob writes it.",
+        widget=forms.Textarea(attrs=_CONTROL | {"rows": 2, "spellcheck": "false"}),
+    )
+    every_hours = forms.IntegerField(
+        required=False,
+        initial=24,
+        min_value=1,
+        max_value=FEED_EVERY_HOURS_MAX,
+        label="Hours between two runs",
+        help_text="Empty: only by hand.",
+        widget=forms.NumberInput(attrs=_CONTROL),
+    )
+
+    @classmethod
+    def of(cls, feed: VexFeed, data: Any = None) -> VexFeedForm:
+        """Return the form with what is stored."""
+        stored = {name: getattr(feed, name) for name in cls.base_fields}
+        return cls(data, initial=stored | {"speaks_for": "\n".join(feed.speaks_for)})
+
+    def values(self) -> dict[str, Any]:
+        """Return what the services take."""
+        return self.cleaned_data | {"speaks_for": self.cleaned_data["speaks_for"].split()}
+
+
+class NewVexFeedForm(VexFeedForm):
+    """A new feed."""
+
+    field_order = ("name", "team", "location")
+
+    name = forms.CharField(
+        max_length=60,
+        help_text="Small letters, digits and -._, such as vendor-vex.",
+        widget=forms.TextInput(attrs=_CONTROL | {"spellcheck": "false", "autocomplete": "off"}),
+    )
+    team = forms.CharField(
+        max_length=60,
+        required=False,
+        help_text="Team whose images it is about. Empty: all images (admins).",
+        widget=_offering("team"),
+    )

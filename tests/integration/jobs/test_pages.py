@@ -187,7 +187,7 @@ def test_page_gives_reason_when_cancel_and_retry_are_unavailable(dock: Any, kind
     waiting, failed = job(kind, dock.owner, 99), job(kind, dock.owner, 99, state="failed")
     stops = kind in {
         "ingest", "crawl", "scan", "plan", "delete", "verify", "read-sboms", "notify", "sync_feed", "ask_check",
-        "quarantine", "retention", "restore",
+        "quarantine", "retention", "restore", "sync_vex",
     }  # fmt: skip
     again = kind not in {"promote", "rebuild", "check", "release", "retention"}
     page = client.get(f"/jobs/{waiting.pk}/").content.decode()

@@ -279,6 +279,20 @@ STORED = [
             "refused": 1,
         },
     ),
+    (
+        of_images.VexFeedDetails("vendor", "https://v.example/", "sha256:a", ("pkg:deb/debian/",), 24),
+        {
+            "feed": "vendor",
+            "location": "https://v.example/",
+            "key": "sha256:a",
+            "speaks_for": ["pkg:deb/debian/"],
+            "every_hours": 24,
+        },
+    ),
+    (
+        of_images.VexFeedSynced("vendor", 2, 1, 0),
+        {"feed": "vendor", "stored": 2, "withdrawn": 1, "failed": 0},
+    ),
     (of_access.SigningKeyDetails("release", "ab12"), {"key": "release", "fingerprint": "ab12"}),
     (
         of_promotion.SourceDetails("debian", 2, "registry.example/debian", "key release"),
