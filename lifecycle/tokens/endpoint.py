@@ -28,7 +28,7 @@ from lifecycle.oci.scopes import Scope, granted, parse_scopes
 from lifecycle.tokens.forms import BadForm, body_of, one, parameters
 from lifecycle.tokens.holders import Holder, holder_of
 from lifecycle.tokens.memory import Memory, View
-from lifecycle.tokens.rights import decide
+from lifecycle.tokens.rights import decide, visitors_actions
 from lifecycle.tokens.uses import Uses
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def _answer_get(environ: WSGIEnvironment) -> dict[str, object]:
     _check_service(query)
     header, address = environ.get("HTTP_AUTHORIZATION", ""), client_address(environ)
     if not header:
-        return _registry_token(None, [], None)
+        is_asking = settings.ANONYMOUS_ACCESS and "scope" in query
+        return _registry_token(None, query.get("scope", []), _MEMORY.view() if is_asking else None)
     name, password = _basic(header)
     view = _MEMORY.view()
     holder = _holder_named(name, password, address, view)
@@ -144,11 +145,10 @@ def _answer_post(environ: WSGIEnvironment) -> dict[str, object]:
 def _registry_token(holder: Holder | None, scope_texts: list[str], view: View | None) -> dict[str, object]:
     requested = parse_scopes(scope_texts)
     access: list[Scope] = []
-    if holder is not None and view is not None and requested:
-        access = granted(requested, decide(holder.principal, requested, view))
+    if view is not None and requested:
+        access = _granted(holder, requested, view)
         if not view.is_fresh and access != requested:  # a right may be new
-            view = view.again()
-            access = granted(requested, decide(holder.principal, requested, view))
+            access = _granted(holder, requested, view.again())
     signed = signing.sign(holder.username if holder is not None else "", access)
     return {
         "token": signed.text,
@@ -157,6 +157,12 @@ def _registry_token(holder: Holder | None, scope_texts: list[str], view: View | 
         "expires_in": signed.expires_in,
         "issued_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(signed.issued_at)),
     }
+
+
+def _granted(holder: Holder | None, requested: list[Scope], view: View) -> list[Scope]:
+    if holder is None:
+        return granted(requested, visitors_actions(requested, view))
+    return granted(requested, decide(holder.principal, requested, view))
 
 
 def _holder_named(name: str, password: str, address: str | None, view: View) -> Holder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from django.conf import settings
 from django.db import connection
 
 from accounts.models import Team, User
@@ -136,6 +137,18 @@ def decide(principal: Principal, requested: Sequence[Scope], facts: Facts) -> di
             actions = _on(name, held, place, targets) if held else _NOTHING
             allowed[("repository", name)] = _opened(actions, name, place)
     return allowed
+
+
+def visitors_actions(requested: Sequence[Scope], facts: Facts) -> dict[tuple[str, str], frozenset[str]]:
+    """Return what is allowed without an account: to pull public repositories, where ANONYMOUS_ACCESS is on."""
+    names = [scope.name for scope in requested if scope.kind == "repository"]
+    if not settings.ANONYMOUS_ACCESS or not names:
+        return {}
+    return {
+        ("repository", name): _ONLY_PULL
+        for name, place in facts.places(names).items()
+        if place.visibility == Repository.Visibility.PUBLIC and not _is_vault(name, place)
+    }
 
 
 def _opened(actions: frozenset[str], name: str, place: Place | None) -> frozenset[str]:

@@ -23,6 +23,7 @@ from lifecycle.authority import limiter
 from lifecycle.authority.models import CredentialFailure, RoleGrant
 from lifecycle.environments.models import Environment
 from lifecycle.oci.scopes import parse_scopes
+from lifecycle.registry.models import Repository
 from lifecycle.tokens import endpoint
 from lifecycle.tokens.rights import allowed_actions
 from tests.factories import dock
@@ -134,6 +135,22 @@ def test_catalog_is_for_admins_and_who_audits_every_team(person: Make) -> None:
     who.user.save()
     assert ask(who, "registry:catalog:*") == {"catalog": ["*"]}
     assert ask(who, "repository:base/debian:pull") == {}
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_visitors_pull_only_what_is_public_where_that_is_on(settings: Any, is_on: bool) -> None:
+    settings.ANONYMOUS_ACCESS = is_on
+    for visibility in Repository.Visibility.values:
+        dock.repository(f"shop/{visibility}")
+        Repository.objects.filter(name=f"shop/{visibility}").update(visibility=visibility)
+    vault = dock.repository("shop/vault")
+    Repository.objects.filter(pk=vault.pk).update(visibility="public", family="shop/public")
+    names = ("private", "internal", "public", "vault", "absent")
+    status, answer, _ = call(urlencode([*(("scope", f"repository:shop/{name}:*") for name in names),
+                                        ("scope", "registry:catalog:*")]))  # fmt: skip
+    assert (status, access(answer)) == (200, {"shop/public": ["pull"]} if is_on else {})
+    assert jwt.decode(answer["token"], options={"verify_signature": False})["sub"] == ""
+    assert "refresh_token" not in call("offline_token=true")[1]
 
 
 def test_inactive_user_and_revoked_token_are_refused(person: Make) -> None:

@@ -28,7 +28,7 @@ from lifecycle.registry.models import Registry, Repository
 from lifecycle.tokens import memory as memory_module
 from lifecycle.tokens.holders import holder_of
 from lifecycle.tokens.memory import Memory
-from lifecycle.tokens.rights import FromDatabase, allowed_actions, decide
+from lifecycle.tokens.rights import FromDatabase, allowed_actions, decide, visitors_actions
 from lifecycle.tokens.uses import Uses
 from tests.factories.people import Person
 from tests.integration.registry.test_token_endpoint import ask, call
@@ -153,8 +153,13 @@ class World:
                 family = "shop/api" if name == "vault" else name
                 team = self.pick.choice(self.teams)
                 Repository.objects.create(registry=self.registry, team=team, name=name, family=family)
-        elif self.pick.random() < 0.5:
-            Repository.objects.filter(pk=row.pk).update(team=self.pick.choice(self.teams))
+        elif self.pick.random() < 0.7:
+            fields: dict[str, Any] = self.pick.choice((
+                {"team": self.pick.choice(self.teams)},
+                {"visibility": self.pick.choice(Repository.Visibility.values)},
+                {"archived_at": self.pick.choice((None, timezone.now()))},
+            ))  # fmt: skip
+            Repository.objects.filter(pk=row.pk).update(**fields)
         elif not row.targets.exists():
             row.delete()
 
@@ -192,10 +197,12 @@ def by_database(text: str) -> dict[tuple[str, str], frozenset[str]] | None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_memory_decides_as_the_database_after_every_change(seed: int) -> None:
+def test_memory_decides_as_the_database_after_every_change(seed: int, settings: Any) -> None:
+    settings.ANONYMOUS_ACCESS = True
     world, memory, seen = World(seed), strict(), set()
     for step in range(STEPS):
         what = world.change() if step else "start"
+        assert visitors_actions(SCOPES, memory.view()) == visitors_actions(SCOPES, FromDatabase()), (seed, step, what)
         for text in world.texts:
             expected = by_database(text)
             assert by_memory(memory, text) == expected, (seed, step, what)
