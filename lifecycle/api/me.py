@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from drf_spectacular.utils import extend_schema, extend_schema_serializer
 from rest_framework import generics, serializers
 from rest_framework.request import Request
@@ -55,6 +56,7 @@ class MeSerializer(serializers.Serializer[Any]):
     admin_verbs = serializers.ListField(
         child=serializers.CharField(), help_text="Verbs that you have in every team as an admin"
     )
+    registry = serializers.CharField(help_text="Where you sign in to push and pull: `host` or `host:port`")
     teams = OwnTeamSerializer(many=True)
     token = UsedTokenSerializer(allow_null=True, help_text="Null in a browser session")
 
@@ -76,6 +78,7 @@ class MeView(generics.GenericAPIView[User]):
             "kind": user.kind,
             "is_admin": user.is_superuser,
             "admin_verbs": sorted(verb.value for verb in ADMIN_VERBS) if user.is_superuser else [],
+            "registry": settings.REGISTRY_PUBLIC_URL.partition("://")[2],
             "teams": [_own_team(team, grants.get(team.pk, [])) for team in teams_of(user)],
             "token": request.auth if isinstance(request.auth, ApiToken) else None,
         }

@@ -27,6 +27,7 @@ from lifecycle.cli import (
     client,
     clusters,
     completion,
+    credentials,
     environments,
     exports,
     feeds,
@@ -138,13 +139,14 @@ def main(arguments: Sequence[str] | None = None, *, transport: httpx.BaseTranspo
     try:
         if options.run is complete:
             complete(options)
-        elif options.run is sign_in:
-            sign_in(options, transport)
+        elif options.run in {sign_in, credentials.answer}:
+            options.run(options, transport)
         else:
             options.run(options, Api(client.stored_login(), transport=transport))
         sys.stdout.flush()
     except CommandFailed as error:
-        print(tables.plain(str(error), keep="\n"), file=sys.stderr)
+        if str(error):
+            print(tables.plain(str(error), keep="\n"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return client.EXIT_ERROR
@@ -152,6 +154,11 @@ def main(arguments: Sequence[str] | None = None, *, transport: httpx.BaseTranspo
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not fail
         return client.EXIT_ERROR
     return client.EXIT_OK
+
+
+def docker_credential() -> int:
+    """Run as `docker-credential-gravingdock ACTION`, and return the exit code."""
+    return main(["credential-helper", *sys.argv[1:]])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -178,6 +185,7 @@ def parser() -> argparse.ArgumentParser:
         run=status
     )
 
+    credentials.add_command(areas)
     _add_image(areas, shared, limited)
     metadata_commands.add_metadata(areas, shared)
     repositories.add_area(areas, shared, limited)
