@@ -121,6 +121,61 @@ class Role(models.Model):
         return self.slug
 
 
+class Group(models.Model):
+    """A named set of people that can hold roles, of one team or of the whole installation.
+
+    A group can contain other groups, one level deep: their members count as its members.
+    """
+
+    class Source(models.TextChoices):
+        MANUAL = "manual"  # people add and remove the members
+        SSO = "sso"  # the members come from sign-in with a provider, by rules
+
+    slug = models.CharField(max_length=60, validators=[TEAM_SLUG])
+    name = models.CharField(max_length=120)
+    # Null: a group of the installation. It can hold roles in every team.
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="groups", null=True, blank=True)
+    source = models.CharField(max_length=6, choices=Source, default=Source.MANUAL)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("slug",)
+        constraints = (
+            models.UniqueConstraint(fields=("team", "slug"), nulls_distinct=False, name="group_once_per_team_and_slug"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.team.slug}/{self.slug}" if self.team is not None else self.slug
+
+
+class GroupMember(models.Model):
+    """A member of a group: a person, or another group without groups of its own."""
+
+    group = models.ForeignKey(Group, on_delete=models.CASCADE, related_name="members")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="group_memberships", null=True)
+    member = models.ForeignKey(Group, on_delete=models.CASCADE, related_name="containers", null=True)
+    added_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(user__isnull=False, member=None) | Q(user=None, member__isnull=False),
+                name="groupmember_is_a_user_or_a_group",
+            ),
+            models.CheckConstraint(condition=~Q(member=models.F("group")), name="groupmember_is_not_its_own_group"),
+            models.UniqueConstraint(
+                fields=("group", "user"), condition=Q(member=None), name="groupmember_once_per_group_and_user"
+            ),
+            models.UniqueConstraint(
+                fields=("group", "member"), condition=Q(user=None), name="groupmember_once_per_group_and_member"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.user or self.member} in {self.group}"
+
+
 class Robot(models.Model):
     """A machine account of one team. Its grants, tokens and actions belong to its `user` row."""
 

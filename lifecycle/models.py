@@ -16,6 +16,7 @@ from lifecycle.audit.models import AuditEvent, AuditPending
 from lifecycle.authority.models import (
     CredentialFailure,
     EnvironmentUserPermission,
+    HeldGrant,
     PermissionChange,
     RepositoryUserPermission,
     RoleGrant,
@@ -119,6 +120,7 @@ __all__ = [
     "Exchange",
     "Feed",
     "FixComment",
+    "HeldGrant",
     "Hold",
     "IdempotencyKey",
     "Image",

@@ -31,7 +31,7 @@ from lifecycle.authority.queries import (
     with_counts,
 )
 from lifecycle.authority.services.moving import NAMES_MAX
-from lifecycle.core.errors import NotFound
+from lifecycle.core.errors import Malformed, NotFound
 from lifecycle.environments.models import Environment
 
 
@@ -122,8 +122,17 @@ class TeamMoveView(generics.GenericAPIView[Team]):
 
 
 class GrantSerializer(serializers.ModelSerializer[RoleGrant]):
-    username = serializers.CharField(source="user.username", read_only=True)
-    kind = serializers.CharField(source="user.kind", read_only=True)
+    username = serializers.CharField(
+        source="user.username", read_only=True, default=None, allow_null=True, help_text="Null for a group"
+    )
+    group = serializers.CharField(
+        source="group.__str__",
+        read_only=True,
+        default=None,
+        allow_null=True,
+        help_text="Name of a group; null for a user",
+    )
+    kind = serializers.SerializerMethodField(help_text="person, robot or group")
     role = serializers.CharField(source="role.slug", read_only=True)
     repositories = serializers.CharField(source="repository_pattern", read_only=True)
     environment = serializers.CharField(source="environment.slug", read_only=True, default=None, allow_null=True)
@@ -132,13 +141,18 @@ class GrantSerializer(serializers.ModelSerializer[RoleGrant]):
     class Meta:
         model = RoleGrant
         fields = (
-            "id", "username", "kind", "role", "repositories", "environment", "expires_at", "granted_by", "created_at",
+            "id", "username", "group", "kind", "role", "repositories", "environment", "expires_at", "granted_by",
+            "created_at",
         )  # fmt: skip
         read_only_fields = fields
 
+    def get_kind(self, grant: RoleGrant) -> str:
+        return grant.user.kind if grant.user is not None else "group"
+
 
 class GrantBody(StrictSerializer):
-    username = serializers.CharField(max_length=150)
+    username = serializers.CharField(max_length=150, required=False, default="", help_text="A person or robot, or")
+    group = serializers.CharField(max_length=121, required=False, default="", help_text="the name of a group")
     role = serializers.CharField(max_length=60)
     repositories = serializers.CharField(max_length=255, required=False, default="*")
     environment = serializers.CharField(max_length=60, required=False, default="", allow_blank=True)
@@ -157,16 +171,20 @@ class GrantsView(generics.ListAPIView[RoleGrant]):
 
     @extend_schema(request=GrantBody, responses={201: GrantSerializer})
     def post(self, request: Request, team: str) -> Response:
-        """Grant a role to a person (team.manage) or a robot of the team (robot.manage).
+        """Grant a role to a person or group (team.manage), or to a robot of the team (robot.manage).
 
         If the grant already exists, only its expiry date changes.
         """
         team_row = team_for(caller(request), team)
         values = _parsed(GrantBody(data=request.data))
-        username = values.pop("username")
+        username, group = values.pop("username"), values.pop("group")
+        if bool(username) == bool(group):
+            raise Malformed("Name one user or one group.")
         scope = {"actor": caller(request), "repository_pattern": values.pop("repositories"), **values}
-        robot = Robot.objects.filter(team=team_row, user__username=username).first()
-        if robot is not None:
+        robot = Robot.objects.filter(team=team_row, user__username=username).first() if username else None
+        if group:
+            grant = services.add_group(team_row.pk, group=group, **scope)
+        elif robot is not None:
             grant = services.grant_robot(robot.pk, **scope)
         else:
             grant = services.add_member(team_row.pk, username=username, **scope)

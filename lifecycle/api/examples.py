@@ -403,6 +403,9 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         None,
     ),
     ("post", "/api/v1/teams/{team}/robots/"): ({"name": "ci"}, None),
+    ("post", "/api/v1/groups/"): ({"slug": "devs", "name": "Developers", "team": "shop"}, None),
+    ("patch", "/api/v1/groups/{group_id}/"): ({"name": "All developers"}, None),
+    ("post", "/api/v1/groups/{group_id}/members/"): ({"username": "kim"}, None),
     ("post", "/api/v1/teams/{team}/robots/{robot_id}/tokens/"): (_TOKEN, None),
     ("post", "/api/v1/teams/{team}/robots/{robot_id}/trust-rules/"): (
         {
@@ -450,7 +453,7 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
                     "grants": [
                         {
                             "role": "viewer", "verbs": ["image.view"], "repositories": "*", "environment": None,
-                            "expires_at": None,
+                            "expires_at": None, "origin": "",
                         }
                     ],
                 }

@@ -13,11 +13,11 @@ from rest_framework.response import Response
 from accounts.models import ApiToken, Team, User
 from lifecycle.api.caller import caller
 from lifecycle.authority.constants import ADMIN_VERBS
-from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.models import HeldGrant
 from lifecycle.authority.queries import grants_held_by, teams_of
 
 
-class HeldGrantSerializer(serializers.Serializer[RoleGrant]):
+class HeldGrantSerializer(serializers.Serializer[HeldGrant]):
     """A live grant of yours: its role, the verbs of the role, and where it applies."""
 
     role = serializers.CharField(source="role.slug")
@@ -27,6 +27,7 @@ class HeldGrantSerializer(serializers.Serializer[RoleGrant]):
         source="environment.slug", default=None, allow_null=True, help_text="Null: every environment of the team"
     )
     expires_at = serializers.DateTimeField(allow_null=True)
+    origin = serializers.CharField(help_text="The group through which you have it; empty for a grant of your own")
 
 
 class OwnTeamSerializer(serializers.Serializer[Any]):
@@ -70,7 +71,7 @@ class MeView(generics.GenericAPIView[User]):
     def get(self, request: Request) -> Response:
         """Return your account, your teams with your roles and verbs, and the token of this request."""
         user = caller(request)
-        grants: dict[int, list[RoleGrant]] = {}
+        grants: dict[int, list[HeldGrant]] = {}
         for grant in grants_held_by(user):
             grants.setdefault(grant.team_id, []).append(grant)
         me = {
@@ -85,5 +86,5 @@ class MeView(generics.GenericAPIView[User]):
         return Response(self.get_serializer(me).data)
 
 
-def _own_team(team: Team, grants: list[RoleGrant]) -> dict[str, Any]:
+def _own_team(team: Team, grants: list[HeldGrant]) -> dict[str, Any]:
     return {"slug": team.slug, "name": team.name, "grants": grants}

@@ -12,8 +12,9 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.advisories.private import private_advisory_for
 from lifecycle.alerts.access import alert_for, why_not_manage
-from lifecycle.authority.access import image_for, repository_for, robot_in, team_for
+from lifecycle.authority.access import group_for, image_for, repository_for, robot_in, team_for
 from lifecycle.authority.rights import is_above_grants, require
+from lifecycle.authority.services.groups import why_not_manage as why_not_manage_group
 from lifecycle.clusters.access import cluster_for
 from lifecycle.core.errors import NotFound, NotPermitted
 from lifecycle.core.reasons import refuse_if
@@ -87,6 +88,10 @@ def _on_robot(user: User, parameters: Parameters, _: Body) -> None:
     team = team_for(user, parameters["team"])
     robot_in(team, parameters["robot_id"])
     require(user, Verb.ROBOT_MANAGE, team=team)
+
+
+def _on_group(user: User, parameters: Parameters, body: Body) -> None:
+    refuse_if(why_not_manage_group(user, group_for(user, parameters.get("group_id") or int(body.get("id", 0)))))
 
 
 def _at_place(user: User, _: Parameters, body: Body) -> None:
@@ -223,6 +228,8 @@ CHECKS: Final[Mapping[str, Check]] = {
     "teams": _admin,
     "team-grants": _grants,
     "team-move-repositories": _in_team(Verb.TEAM_MANAGE),
+    "groups": _on_group,
+    "group-members": _on_group,
     "team-robots": _in_team(Verb.ROBOT_MANAGE),
     "robot-take-over": _on_robot,
     "robot-tokens": _on_robot,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from lifecycle.api import authority, keyless, people
+from lifecycle.api import authority, groups, keyless, people
 from lifecycle.api.admission import AdmissionDebtsView, ClusterManifestView, ExplainClusterView, ReviewDebtView
 from lifecycle.api.advisories import AdvisoryImagesView, AdvisoryView
 from lifecycle.api.alerts import AlertViewSet
@@ -170,6 +170,10 @@ urlpatterns = [
     path("teams/<slug:team>/environments/", authority.TeamEnvironmentsView.as_view(), name="team-environments"),
     path("teams/<slug:team>/builder/", TeamBuilderView.as_view(), name="team-builder"),
     path("teams/<slug:team>/explain/", authority.ExplainView.as_view(), name="team-explain"),
+    path("groups/", groups.GroupsView.as_view(), name="groups"),
+    path("groups/<int:group_id>/", groups.GroupView.as_view(), name="group"),
+    path("groups/<int:group_id>/members/", groups.GroupMembersView.as_view(), name="group-members"),
+    path("groups/<int:group_id>/members/<int:member_id>/", groups.GroupMemberView.as_view(), name="group-member"),
     path("roles/", authority.RolesView.as_view(), name="roles"),
     path("roles/<slug:role>/", authority.RoleView.as_view(), name="role"),
     path("people/", people.PeopleView.as_view(), name="people"),

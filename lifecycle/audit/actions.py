@@ -47,6 +47,7 @@ from lifecycle.audit.details_of_clusters import (
     ClusterCreated,
     ClusterSecretMade,
 )
+from lifecycle.audit.details_of_groups import GroupChanged, GroupCreated, GroupDeleted, GroupMemberDetails
 from lifecycle.audit.details_of_images import (
     AdvisoriesSynced,
     AlertDetails,
@@ -200,8 +201,13 @@ class Action(StrEnum):
     EXTERNAL_CHECK_CREATED = "external_check.created", "An external check was set up for the rules of policies."
     EXTERNAL_CHECK_DELETED = "external_check.deleted", "An external check was deleted. Rules about it no longer pass."
     GRANT_CHANGED = "grant.changed", "The expiry of a grant was changed."
-    GRANT_CREATED = "grant.created", "A user was granted a role."
+    GRANT_CREATED = "grant.created", "A user or a group was granted a role."
     GRANT_REVOKED = "grant.revoked", "A grant was revoked."
+    GROUP_CHANGED = "group.changed", "The name of a group was changed."
+    GROUP_CREATED = "group.created", "A group of people was created."
+    GROUP_DELETED = "group.deleted", "A group was deleted, with its grants."
+    GROUP_MEMBER_ADDED = "group.member_added", "A person or a group was added to a group, and got its roles."
+    GROUP_MEMBER_REMOVED = "group.member_removed", "A person or a group was removed from a group, and lost its roles."
     HOLD_CREATED = "hold.created", "A user put promotions on hold, or stopped the line."
     HOLD_LIFTED = "hold.lifted", "A user lifted a hold or a stop before it expired."
     IMAGE_DELETION_REQUESTED = "image.deletion_requested", "A user asked to delete an image or a tag in the registry."
@@ -465,6 +471,11 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.GRANT_CHANGED: GrantChanged,
     Action.GRANT_CREATED: GrantCreated,
     Action.GRANT_REVOKED: GrantDetails,
+    Action.GROUP_CHANGED: GroupChanged,
+    Action.GROUP_CREATED: GroupCreated,
+    Action.GROUP_DELETED: GroupDeleted,
+    Action.GROUP_MEMBER_ADDED: GroupMemberDetails,
+    Action.GROUP_MEMBER_REMOVED: GroupMemberDetails,
     Action.IMAGE_DELETION_REQUESTED: DeletionRequested,
     Action.IMAGE_PUSH_ATTRIBUTED: ImagePushAttributed,
     Action.IMAGE_PUSHED: ImagePushed,

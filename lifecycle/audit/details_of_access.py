@@ -9,7 +9,7 @@ from lifecycle.audit.details import Details
 
 @dataclass(frozen=True, slots=True)
 class GrantDetails(Details):
-    """The user, the role and the repository pattern of a grant."""
+    """The user (`group:` and its name for a group), the role and the repository pattern of a grant."""
 
     user: str
     role: str

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from accounts.models import Membership, Robot, Role, Team, User
+from accounts.models import Group, Membership, Robot, Role, Team, User
 from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
 from lifecycle.audit.queries import for_list
-from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.models import HeldGrant, RoleGrant
 from lifecycle.authority.queries import (
     environments_visible_to,
     events_visible_to,
     grants_in,
+    groups_with_counts,
     images_visible_to,
     repositories_open_to,
     repositories_visible_to,
@@ -159,7 +160,7 @@ def person_for(actor: User, person_id: int) -> User:
         teams = teams_visible_to(actor)
         people = people.filter(
             Q(pk=actor.pk)
-            | Exists(RoleGrant.objects.filter(user=OuterRef("pk"), team__in=teams))
+            | Exists(HeldGrant.objects.filter(user=OuterRef("pk"), team__in=teams))
             | Exists(Membership.objects.filter(user=OuterRef("pk"), team__in=teams))
         )
     person = people.filter(pk=person_id).first()
@@ -174,6 +175,14 @@ def grant_in(team: Team, grant_id: int) -> RoleGrant:
     if grant is None:
         raise NotFound("Grant not found, or you don't have access.")
     return grant
+
+
+def group_for(actor: User, group_id: int) -> Group:
+    """Return a group that `actor` can see, with its counts; raises NotFound."""
+    group = groups_with_counts(actor).filter(pk=group_id).first()
+    if group is None:
+        raise NotFound("Group not found, or you don't have access.")
+    return group
 
 
 def robot_in(team: Team, robot_id: int) -> Robot:

@@ -120,10 +120,10 @@ def _held(user: User) -> list[Held]:
 HELD_BY_TOKEN: Final = RawSQL(  # noqa: S611 -- a constant
     f"""(SELECT coalesce(json_agg(json_build_array(
         g.user_id, g.team_id, g.repository_pattern, g.repository_like, g.environment_id, r.verbs)), '[]')
-    FROM lifecycle_rolegrant g JOIN accounts_role r ON r.id = g.role_id
-    WHERE {LIVE_SQL} AND g.user_id IN (
+    FROM lifecycle_heldgrant g JOIN accounts_role r ON r.id = g.role_id
+    WHERE {LIVE_SQL} AND g.user_id = ANY(ARRAY(
         SELECT accounts_apitoken.user_id
-        UNION ALL SELECT b.responsible_id FROM accounts_robot b WHERE b.user_id = accounts_apitoken.user_id))""",  # noqa: S608 -- of constants
+        UNION ALL SELECT b.responsible_id FROM accounts_robot b WHERE b.user_id = accounts_apitoken.user_id)))""",  # noqa: S608 -- of constants
     (),
 )
 

@@ -11,7 +11,7 @@ from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.authority.constants import ADMIN_VERBS
 from lifecycle.authority.grants import live_grants, over_whole_team
-from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.models import HeldGrant
 from lifecycle.authority.queries import people_who
 from lifecycle.authority.rights import grants_of, makers_of, why_suspended
 from lifecycle.core import clock
@@ -51,7 +51,9 @@ def explain(
     """
     user = User.objects.filter(username=username).first()
     grants = list(
-        RoleGrant.objects.filter(user=user, team=team).select_related("user", "role", "environment").order_by("pk")
+        HeldGrant.objects.filter(user=user, team=team)
+        .select_related("user", "role", "environment", "group__team", "through__team")
+        .order_by("pk", "through")
         if user is not None
         else []
     )
@@ -99,17 +101,17 @@ def _describe(verb: Verb, family: str, environment: Environment | None) -> str:
     return f"use {verb} on {family or 'the whole team'}" + (f" in {environment.slug}" if environment else "")
 
 
-def _is_expired(grant: RoleGrant) -> bool:
+def _is_expired(grant: HeldGrant) -> bool:
     return grant.expires_at is not None and grant.expires_at <= clock.now()
 
 
-def _applies_in(grant: RoleGrant, environment: Environment | None) -> bool:
+def _applies_in(grant: HeldGrant, environment: Environment | None) -> bool:
     return grant.environment_id is None or (environment is not None and grant.environment_id == environment.pk)
 
 
-def _steps_of(grant: RoleGrant, verb: Verb, family: str, environment: Environment | None) -> list[Step]:
+def _steps_of(grant: HeldGrant, verb: Verb, family: str, environment: Environment | None) -> list[Step]:
     """Return the checks of one grant in order. The list ends at the first check that fails."""
-    name = f"Grant {grant.pk} ({grant.role})"
+    name = f"Grant {grant.pk} ({grant.role}{grant.origin and ', '}{grant.origin})"
     if verb.value not in grant.role.verbs:
         return [Step(None, f"{name} does not include {verb}.")]
     steps = [Step(True, f"{name} includes {verb}.")]
@@ -128,7 +130,7 @@ def _steps_of(grant: RoleGrant, verb: Verb, family: str, environment: Environmen
     return steps
 
 
-def _changes(grants: list[RoleGrant], verb: Verb, family: str, environment: Environment | None) -> list[str]:
+def _changes(grants: list[HeldGrant], verb: Verb, family: str, environment: Environment | None) -> list[str]:
     changes = []
     if grants and not grants[0].user.is_active:
         changes.append("Ask an admin to reactivate the account.")

@@ -1,4 +1,7 @@
-"""Live grants. Only this module checks the expiry of grants and the state of accounts."""
+"""Live grants, of people, robots, and people through groups.
+
+Only this module checks the expiry of grants and the state of accounts.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,26 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from accounts.verbs import Verb
-from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.models import HeldGrant
 from lifecycle.environments.models import Environment
 
-# The same condition in SQL, for lifecycle_rolegrant as g. A test compares it with `live_grants`.
+# The same condition in SQL, for lifecycle_heldgrant as g. A test compares it with `live_grants`.
 LIVE_SQL: Final = "(g.expires_at IS NULL OR g.expires_at > statement_timestamp())"
 
 
-def live_grants(principal: User | None = None, verb: Verb | None = None) -> QuerySet[RoleGrant]:
+def live_grants(principal: User | None = None, verb: Verb | None = None) -> QuerySet[HeldGrant]:
     """Return the live grants: not expired by the database's clock, and of an active account.
 
-    With a `principal` (a person or a robot), return only its grants. With a `verb`, return only grants whose role
-    includes it.
+    With a `principal` (a person or a robot), return only its grants, also those of groups that it is in. With a `verb`,
+    return only grants whose role includes it. A user who has a grant in two ways has two rows: count users, not rows.
     """
-    rows = RoleGrant.objects.filter(Q(expires_at=None) | Q(expires_at__gt=Now()))
+    rows = HeldGrant.objects.filter(Q(expires_at=None) | Q(expires_at__gt=Now()))
     if principal is None:
         rows = rows.filter(user__is_active=True)
     elif principal.is_active:
         rows = rows.filter(user=principal)
     else:
-        return RoleGrant.objects.none()
+        return HeldGrant.objects.none()
     return rows if verb is None else rows.filter(role__verbs__contains=[verb.value])
 
 

@@ -10,7 +10,7 @@ from django.core.validators import RegexValidator
 from django.db import models
 from guardian.models import UserObjectPermissionBase
 
-from accounts.models import Role, Team, User
+from accounts.models import Group, Role, Team, User
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Repository
 
@@ -21,9 +21,13 @@ REPOSITORY_PATTERN = RegexValidator(
 
 
 class RoleGrant(models.Model):
-    """A grant of one role to one user, on a team's repositories that match a pattern, optionally in one environment."""
+    """A grant of one role to one user or group, on repositories of a team, optionally in one environment.
 
-    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="role_grants")
+    The rows as they were written. Who has which role is in `HeldGrant`.
+    """
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="role_grants", null=True)
+    group = models.ForeignKey(Group, on_delete=models.CASCADE, related_name="role_grants", null=True)
     role = models.ForeignKey(Role, on_delete=models.PROTECT, related_name="grants")
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="role_grants")
     repository_pattern = models.CharField(max_length=255, default="*", validators=[REPOSITORY_PATTERN])
@@ -39,16 +43,25 @@ class RoleGrant(models.Model):
     class Meta:
         constraints = (
             models.UniqueConstraint(
-                fields=("user", "role", "team", "repository_pattern", "environment"),
+                fields=("user", "group", "role", "team", "repository_pattern", "environment"),
                 nulls_distinct=False,
-                name="rolegrant_once_per_principal_role_and_scope",
+                name="rolegrant_once_per_holder_role_and_scope",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(user__isnull=False, group=None) | models.Q(user=None, group__isnull=False),
+                name="rolegrant_has_a_user_or_a_group",
             ),
         )
         indexes = (models.Index(fields=("user", "team"), name="rolegrant_by_user_and_team"),)
 
+    @property
+    def holder(self) -> str:
+        """The user name, or `group:` and the name of the group."""
+        return f"group:{self.group}" if self.group is not None else str(self.user)
+
     def __str__(self) -> str:
         where = f" in {self.environment}" if self.environment_id else ""
-        return f"{self.user} is {self.role} of {self.team}:{self.repository_pattern}{where}"
+        return f"{self.holder} is {self.role} of {self.team}:{self.repository_pattern}{where}"
 
     def save(self, *args: object, **kwargs: object) -> None:
         escaped = self.repository_pattern.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
@@ -72,6 +85,42 @@ class PermissionChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind}{self.key}"
+
+
+class HeldGrant(models.Model):
+    """A grant as one user has it, directly or through a group: a database view, one row for each way.
+
+    Every reader of rights uses it, so that groups count everywhere alike. A group in a group is followed once. The
+    columns are those of `RoleGrant`; `id` is the grant's, and comes once for each user who has it.
+    """
+
+    user = models.ForeignKey(User, on_delete=models.DO_NOTHING, related_name="+")
+    # The group that holds the grant; null: the user does. `through` is the group within it that the user is in.
+    group = models.ForeignKey(Group, on_delete=models.DO_NOTHING, related_name="+", null=True)
+    through = models.ForeignKey(Group, on_delete=models.DO_NOTHING, related_name="+", null=True)
+    role = models.ForeignKey(Role, on_delete=models.DO_NOTHING, related_name="+")
+    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, related_name="+")
+    repository_pattern = models.CharField(max_length=255)
+    repository_like = models.CharField(max_length=520)
+    environment = models.ForeignKey(Environment, on_delete=models.DO_NOTHING, related_name="+", null=True)
+    expires_at = models.DateTimeField(null=True)
+    granted_by = models.ForeignKey(User, on_delete=models.DO_NOTHING, related_name="+", null=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "lifecycle_heldgrant"
+
+    def __str__(self) -> str:
+        return f"{self.user} is {self.role} of {self.team}:{self.repository_pattern}{self.origin and ' '}{self.origin}"
+
+    @property
+    def origin(self) -> str:
+        """Where the grant comes from: "" for one's own, else "through group devs"."""
+        if self.group is None:
+            return ""
+        inner = f", in group {self.through}" if self.through is not None else ""
+        return f"through group {self.group}{inner}"
 
 
 class TeamUserPermission(UserObjectPermissionBase):

@@ -21,8 +21,8 @@ from accounts.verbs import Verb
 from lifecycle.authority.grants import live_grants
 from lifecycle.authority.models import (
     EnvironmentUserPermission,
+    HeldGrant,
     RepositoryUserPermission,
-    RoleGrant,
     TeamUserPermission,
 )
 from lifecycle.authority.rights import makers_of, why_suspended
@@ -52,7 +52,15 @@ def project(user: User) -> None:
         project(robot)
 
 
+def project_all(user_ids: Collection[int]) -> None:
+    """Replace the guardian rows of several users, in a fixed order, in the caller's transaction."""
+    for user in User.objects.filter(pk__in=user_ids).order_by("pk"):
+        project(user)
+
+
 def _project_one(user: User) -> None:
+    # Two transactions can change grants of one user: the second waits, and then reads what the first wrote.
+    User.objects.select_for_update(no_key=True).filter(pk=user.pk).values_list("pk").first()
     expected = _expected_pairs(user)
     for model, table in _TABLES:
         table.objects.filter(user=user).delete()
@@ -72,7 +80,7 @@ def differs(user: User) -> bool:
 @transaction.atomic
 def project_expired() -> int:
     """Project every user who has a recently expired grant; returns the number of users."""
-    expired = RoleGrant.objects.filter(expires_at__lte=Now(), expires_at__gt=Now() - _EXPIRED_WITHIN)
+    expired = HeldGrant.objects.filter(expires_at__lte=Now(), expires_at__gt=Now() - _EXPIRED_WITHIN)
     users = list(User.objects.filter(pk__in=expired.values("user")).order_by("pk"))
     for user in users:
         project(user)

@@ -11,14 +11,14 @@ from django.db.models import CharField, Count, Exists, F, IntegerField, OuterRef
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce, Now
 
-from accounts.models import ApiToken, Membership, Robot, Role, Team, User
+from accounts.models import ApiToken, Group, GroupMember, Membership, Robot, Role, Team, User
 from accounts.tokens import KEYLESS
 from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.constants import ADMIN_VERBS
 from lifecycle.authority.covers import OPEN, covers_of, whole_teams
 from lifecycle.authority.grants import applies_in, live_grants, over_whole_team
-from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.models import HeldGrant, RoleGrant
 from lifecycle.authority.rights import makers_of, why_suspended
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
@@ -87,9 +87,10 @@ def teams_of(actor: User) -> QuerySet[Team]:
     return Team.objects.filter(is_own).order_by("slug")
 
 
-def grants_held_by(actor: User) -> QuerySet[RoleGrant]:
-    """Return the live grants of `actor` with their role and environment, in order of their creation."""
-    return live_grants(actor).select_related("role", "environment").order_by("pk")
+def grants_held_by(actor: User) -> QuerySet[HeldGrant]:
+    """Return the live grants of `actor` with role, environment and the group of each, in order of their creation."""
+    rows = live_grants(actor).select_related("role", "environment", "group__team", "through__team")
+    return rows.order_by("pk", "through")
 
 
 def teams_where(actor: User, verb: Verb) -> QuerySet[Team]:
@@ -186,8 +187,52 @@ def with_counts(teams: QuerySet[Team]) -> QuerySet[Team]:
 
 
 def grants_in(team: Team) -> QuerySet[RoleGrant]:
-    """Return all grants of a team with their user and the user who granted them; page by (user__username, id)."""
-    return RoleGrant.objects.filter(team=team).select_related("user", "role", "environment", "granted_by")
+    """Return all grants of a team with their user or group and the user who granted them; page by (holder_name, id)."""
+    rows = RoleGrant.objects.filter(team=team).select_related("user", "group__team", "role", "environment")
+    return rows.select_related("granted_by").annotate(holder_name=Coalesce("user__username", "group__slug"))
+
+
+def groups_visible_to(actor: User) -> QuerySet[Group]:
+    """Return the groups of the installation, for everybody, and those of the teams that `actor` can see."""
+    if not actor.is_active or why_suspended(actor):
+        return Group.objects.none()
+    return Group.objects.filter(Q(team=None) | Q(team__in=teams_visible_to(actor))).select_related("team")
+
+
+def groups_with_counts(actor: User) -> QuerySet[Group]:
+    """Return the groups that `actor` can see, with `member_count` and `grant_count`; page by (slug, id)."""
+    return groups_visible_to(actor).annotate(
+        member_count=count_of(GroupMember.objects.all(), "group"),
+        grant_count=count_of(RoleGrant.objects.all(), "group"),
+    )
+
+
+def sees_members(actor: User, group: Group) -> bool:
+    """Return whether `actor` can see who is in a visible group.
+
+    That is its team, everybody in the group, everybody in a team where it has a role, and admins.
+    """
+    if group.team is not None or actor.is_superuser or actor.kind == User.Kind.SYSTEM:
+        return True
+    own = GroupMember.objects.filter(Q(group=group) | Q(group__containers__group=group), user=actor)
+    return own.exists() or RoleGrant.objects.filter(group=group, team__in=teams_visible_to(actor)).exists()
+
+
+def members_seen(actor: User, group: Group) -> QuerySet[GroupMember]:
+    """Return the members of a visible group if `actor` can see them, else none; people first, then by number."""
+    rows = group.members.all() if sees_members(actor, group) else GroupMember.objects.none()
+    return rows.select_related("user", "member__team", "added_by")
+
+
+def groups_with_member(actor: User, group: Group) -> QuerySet[Group]:
+    """Return the groups that contain `group` and that `actor` can see, by name."""
+    return groups_visible_to(actor).filter(members__member=group).order_by("slug", "pk")
+
+
+def grants_of_group(actor: User, group: Group) -> QuerySet[RoleGrant]:
+    """Return the grants of a group in the teams that `actor` can see, by team."""
+    rows = RoleGrant.objects.filter(group=group, team__in=teams_visible_to(actor))
+    return rows.select_related("team", "role", "environment", "granted_by", "group__team").order_by("team__slug", "pk")
 
 
 def robots_in(team: Team) -> QuerySet[Robot]:

@@ -10,7 +10,7 @@ from accounts.models import Robot, Team, User
 from accounts.verbs import Verb
 from lifecycle.authority.constants import ADMIN_VERBS
 from lifecycle.authority.grants import live_grants
-from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.models import HeldGrant, RoleGrant
 from lifecycle.core.context import once_a_read
 from lifecycle.core.errors import NotPermitted
 from lifecycle.core.patterns import matches
@@ -34,7 +34,7 @@ ALLOWED = Decision(True)
 
 def grants_of(
     actor: User, verb: Verb, *, team_id: int, family: str | None, environment: Environment | None = None
-) -> Iterable[RoleGrant]:
+) -> Iterable[HeldGrant]:
     """Return the live grants of `actor` that include `verb` on `family`; for a robot, [] unless its maker has it too.
 
     `family` is the family name of a repository, or None for the whole team.
@@ -72,13 +72,13 @@ def why_suspended(actor: User) -> str:
     return once_a_read(("suspended", actor.pk), lambda: tokens.why_suspended(_with_maker(actor)))
 
 
-def not_effective(robot: Robot, grants: Iterable[RoleGrant]) -> list[str]:
+def not_effective(robot: Robot, grants: Iterable[RoleGrant | HeldGrant]) -> list[str]:
     """Return the verbs that the robot's `grants` include and its makers do not have there now, sorted."""
     rows = list(grants)
     return sorted({verb for maker in makers_of(robot.user) for verb in lacking_for(maker, rows)})
 
 
-def lacking_for(user: User, grants: Iterable[RoleGrant]) -> list[str]:
+def lacking_for(user: User, grants: Iterable[RoleGrant | HeldGrant]) -> list[str]:
     """Return the verbs of `grants`, which are of one team, that `user` does not have wherever they apply, sorted."""
     rows = list(grants)
     if not rows or user.kind == User.Kind.SYSTEM:
@@ -95,7 +95,7 @@ def lacking_for(user: User, grants: Iterable[RoleGrant]) -> list[str]:
     )
 
 
-def _covers(wide: RoleGrant, narrow: RoleGrant) -> bool:
+def _covers(wide: HeldGrant, narrow: RoleGrant | HeldGrant) -> bool:
     """Return whether `wide` applies wherever `narrow` does. A star also matches the star of a narrower pattern."""
     return wide.environment_id in {None, narrow.environment_id} and matches(
         wide.repository_pattern, narrow.repository_pattern
@@ -114,7 +114,7 @@ def _holds(user: User, verb: Verb, *, team_id: int, family: str | None, environm
 
 def _own_grants(
     actor: User, verb: Verb, team_id: int, family: str | None, environment: Environment | None
-) -> list[RoleGrant]:
+) -> list[HeldGrant]:
     # Read once for all environments and repositories of the team that a page asks about.
     rows = once_a_read(
         ("grants", actor.pk, verb, team_id), lambda: list(live_grants(actor, verb).filter(team_id=team_id))

@@ -34,6 +34,7 @@ from lifecycle.cli import (
     findings,
     fixes,
     gate,
+    groups,
     image_contents,
     isolation,
     keyless,
@@ -204,6 +205,7 @@ def parser() -> argparse.ArgumentParser:
     pentests.add_area(areas, shared, limited)
     notices.add_areas(areas, shared, limited)
     registries.add_to(areas, shared, limited)
+    groups.add_to(areas, shared, limited)
     quarantine.add_area(areas, shared, limited)
     retention.add_area(areas, shared, limited)
     alerts.add_area(areas, shared, limited)

@@ -215,7 +215,7 @@ def _audits_all(held: list[list[Grant]], team_ids: frozenset[int]) -> bool:
 _GRANTS: Final = f"""
 SELECT g.user_id, g.team_id, team.slug, g.repository_pattern, g.environment_id, role.verbs,
     extract(epoch from g.expires_at)::float8
-FROM lifecycle_rolegrant g
+FROM lifecycle_heldgrant g
 JOIN accounts_role role ON role.id = g.role_id
 JOIN accounts_team team ON team.id = g.team_id
 WHERE g.user_id = ANY(%s) AND {LIVE_SQL}

@@ -244,6 +244,12 @@ def add_administration(world: World, number: int) -> None:
         robot.pk, actor=admin, name=f"rule-{number}", issuer="https://gitlab.com", claims={"project_path": "acme/shop"}
     )
     services.grant_robot(robot.pk, actor=admin, role="viewer", repository_pattern=f"shop/{number}")
+    group = services.create_group(actor=admin, slug=f"group-{number}", team=team.slug)
+    first_group = team.groups.earliest("pk")
+    services.add_to_group(first_group.pk, actor=admin, username=f"member-{number}")
+    if group != first_group:
+        services.add_to_group(first_group.pk, actor=admin, group=str(group))
+    services.add_group(team.pk, actor=admin, group=str(first_group), role="viewer", repository_pattern=f"shop/{number}")
     services.create_role(actor=admin, slug=f"role-{number}", name="", verbs=["image.view"])
     services.create_api_token(world.reader, actor=world.reader, name=f"token-{number}")
     SigningKey.objects.create(

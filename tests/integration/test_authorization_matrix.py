@@ -19,7 +19,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts import tokens
-from accounts.models import ApiToken, Robot, Role, Team, User
+from accounts.models import ApiToken, Group, GroupMember, Robot, Role, Team, User
 from lifecycle.admission.models import AdmissionDebt, AdmissionDecision
 from lifecycle.advisories.models import Feed, PrivateAdvisory
 from lifecycle.alerts.models import Alert
@@ -169,6 +169,7 @@ def make_estate(dock):
     )  # fmt: skip
     tokens.create_token(dock.owner, kind="pat", name="laptop")
     Team.objects.create(slug="empty", name="Empty")
+    GroupMember.objects.create(group=Group.objects.create(slug="crew", name="x", team=dock.team), user=dock.owner)
     Metadata.objects.create(repository=dock.repository, key="owner", value="kim")
     Role.objects.create(slug="crew", name="Crew", verbs=["image.view"])
     package = rows.package("openssl", "3.0")
@@ -257,6 +258,8 @@ def make_estate(dock):
 def address(pattern, dock, request_):
     values = {
         "grant": RoleGrant.objects.filter(user=dock.approver).values_list("pk", flat=True).first(),
+        "group": Group.objects.values_list("pk", flat=True).first(),
+        "group_member": GroupMember.objects.values_list("pk", flat=True).first(),
         "robot": Robot.objects.values_list("pk", flat=True).first(),
         "trust_rule": TrustRule.objects.values_list("pk", flat=True).first(),
         "robot_token": ApiToken.objects.filter(kind="rob").values_list("pk", flat=True).first(),

@@ -172,6 +172,8 @@ LISTS: Final[dict[str, int]] = {
     "teams/{team}/move/": 20,
     "teams/{team}/robots/{robot}/": 21,
     "teams/{team}/robots/{robot}/keyless/": 16,
+    "groups/": 12,
+    "groups/{group}/": 18,
     "roles/{role}/": 12,
     "people/": 12,
     "feeds/": 12,
@@ -225,6 +227,8 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/feeds/": 8,
     "api/v1/vex/feeds/": 8,
     "api/v1/registries/": 8,
+    "api/v1/groups/": 8,
+    "api/v1/groups/{group}/members/": 10,
     "api/v1/roles/": 8,
     "api/v1/tokens/": 8,
 }
@@ -254,6 +258,8 @@ NO_LISTS: Final = {
     "rebuilds/repositories/{repository}/recipe/",
     "teams/{team}/grants/{grant}/revoke/",
     "teams/{team}/robots/{robot}/retire/",
+    "groups/{group}/delete/",
+    "api/v1/groups/{group}/",
     "roles/",  # leads on
     "policies/try/",
     "clusters/new/",
@@ -370,6 +376,7 @@ def address(pattern: str) -> str:
         "vex_feed": VexFeed.objects.earliest("pk").pk,
         "vex_document": VexDocument.objects.earliest("pk").pk,
         "waiver": Waiver.objects.earliest("pk").pk,
+        "group": Team.objects.get(slug="shop").groups.earliest("pk").pk,
         "robot": Team.objects.get(slug="shop").robots.earliest("pk").pk,
     }
     return "/" + pattern.format(**values)

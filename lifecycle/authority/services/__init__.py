@@ -16,6 +16,13 @@ from lifecycle.authority.services.accounts import (
     verify_mail,
 )
 from lifecycle.authority.services.environments import create_environment
+from lifecycle.authority.services.groups import (
+    add_to_group,
+    create_group,
+    delete_group,
+    remove_from_group,
+    rename_group,
+)
 from lifecycle.authority.services.moving import move_repositories
 from lifecycle.authority.services.robots import (
     create_robot,
@@ -27,15 +34,25 @@ from lifecycle.authority.services.robots import (
     why_not_taken_over,
 )
 from lifecycle.authority.services.roles import change_role, create_role, delete_role
-from lifecycle.authority.services.teams import add_member, create_team, delete_team, rename_team, revoke_grant
+from lifecycle.authority.services.teams import (
+    add_group,
+    add_member,
+    create_team,
+    delete_team,
+    rename_team,
+    revoke_grant,
+)
 from lifecycle.authority.services.tokens import create_api_token, create_registry_sign_in, revoke_api_token
 
 __all__ = [
+    "add_group",
     "add_member",
+    "add_to_group",
     "change_profile",
     "change_role",
     "create_api_token",
     "create_environment",
+    "create_group",
     "create_person",
     "create_registry_sign_in",
     "create_robot",
@@ -43,6 +60,7 @@ __all__ = [
     "create_role",
     "create_team",
     "deactivate",
+    "delete_group",
     "delete_role",
     "delete_team",
     "grant_robot",
@@ -50,6 +68,8 @@ __all__ = [
     "move_repositories",
     "note_password_changed",
     "reactivate",
+    "remove_from_group",
+    "rename_group",
     "rename_team",
     "reset_password",
     "retire_robot",

@@ -14,7 +14,8 @@ from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_access import RoleChanged, RoleContent, RoleCreated, RoleDeleted
-from lifecycle.authority.projection import project
+from lifecycle.authority.models import HeldGrant
+from lifecycle.authority.projection import project_all
 from lifecycle.authority.rights import is_above_grants
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 
@@ -60,10 +61,9 @@ def change_role(slug: str, *, actor: User, name: str, verbs: Iterable[str]) -> R
     if after == before:
         return role
     role.save(update_fields=["name", "verbs"])
-    holders = list(User.objects.filter(role_grants__role=role).distinct().order_by("pk"))
-    for user in holders:
-        project(user)
-    events.publish(events.RightsChanged(tuple(user.pk for user in holders)))
+    holders = sorted(set(HeldGrant.objects.filter(role=role).values_list("user", flat=True)))
+    project_all(holders)
+    events.publish(events.RightsChanged(tuple(holders)))
     details = RoleChanged(role=role.slug, before=before, after=after)
     audit.record(Action.ROLE_CHANGED, actor=actor, subject=role, details=details)
     return role

@@ -8,7 +8,8 @@ from typing import Final
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from accounts.models import Membership, Role, Team, User
+from accounts.models import Group, Membership, Role, Team, User
+from accounts.queries import people_in
 from accounts.verbs import Verb
 from lifecycle import events
 from lifecycle.audit import services as audit
@@ -23,11 +24,11 @@ from lifecycle.audit.details_of_access import (
     TeamName,
 )
 from lifecycle.authority.grants import live_grants, over_whole_team
-from lifecycle.authority.models import RoleGrant, TeamUserPermission
-from lifecycle.authority.projection import project
+from lifecycle.authority.models import HeldGrant, RoleGrant, TeamUserPermission
+from lifecycle.authority.projection import project_all
 from lifecycle.authority.queries import teams_visible_to
 from lifecycle.authority.rights import grants_of, is_above_grants, require
-from lifecycle.core import clock
+from lifecycle.core import clock, locks
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.environments.models import ApprovalRule, Environment
@@ -37,9 +38,11 @@ _ONE: Final = {
     "repositories": "repository",
     "environments": "environment",
     "clusters": "cluster",
+    "groups": "group",
     "robots": "robot",
     "approval rules": "approval rule",
 }
+_GROUPS_LOCK: Final = 0x67727073  # "grps"
 _NO_GRANT: Final = "Grant not found, or you don't have access."
 
 
@@ -99,6 +102,7 @@ def contents_of(team: Team) -> dict[str, int]:
         "repositories": team.repositories.count(),
         "environments": Environment.objects.filter(team=team).count(),
         "clusters": team.clusters.count(),
+        "groups": team.groups.count(),
         "robots": team.robots.filter(user__is_active=True).count(),
         "approval rules": ApprovalRule.objects.filter(team=team).count(),
     }
@@ -122,12 +126,11 @@ def delete_team(team_id: int, *, actor: User) -> None:
     """
     team = _lock_team(team_id, actor)
     refuse_if(why_not_delete_team(actor, team))
-    users = list(User.objects.filter(role_grants__team=team).distinct())
+    users = sorted(set(HeldGrant.objects.filter(team=team).values_list("user", flat=True)))
     count = RoleGrant.objects.filter(team=team).delete()[0]
     details = TeamDeleted(slug=team.slug, before=TeamName(team.name), grants=count)
     audit.record(Action.TEAM_DELETED, actor=actor, subject=team, details=details)
-    for user in users:
-        project(user)
+    project_all(users)
     Membership.objects.filter(team=team).delete()
     team.robots.all().delete()
     TeamUserPermission.objects.filter(content_object=team).delete()
@@ -135,7 +138,7 @@ def delete_team(team_id: int, *, actor: User) -> None:
     rows = Team.objects.filter(pk=team.pk)
     rows._raw_delete(rows.db)
     if users:
-        events.publish(events.RightsChanged(tuple(user.pk for user in users)))
+        events.publish(events.RightsChanged(tuple(users)))
 
 
 def _lock_team(team_id: int, actor: User) -> Team:
@@ -178,9 +181,43 @@ def add_member(
     )
 
 
+@transaction.atomic
+def add_group(
+    team_id: int,
+    *,
+    actor: User,
+    group: str,
+    role: str,
+    repository_pattern: str = "*",
+    environment: str = "",
+    expires_at: datetime | None = None,
+) -> RoleGrant:
+    """Grant a group a role on some repositories of a team, as `add_member` does for a person.
+
+    `group` is the name of a group of the installation, or `team/name` of one of this team. Raises as `add_member`.
+    """
+    team = lock_team(actor, team_id)
+    require(actor, Verb.TEAM_MANAGE, team=team)
+    lock_groups()  # nobody joins the group between the check and the grant
+    owner, _, slug = group.rpartition("/")
+    rows = Group.objects.select_related("team").filter(slug=slug)
+    holder = rows.filter(team=team if owner == team.slug else None).first() if owner in {"", team.slug} else None
+    if holder is None:
+        raise NotFound(f"No group {group[:121]} found. Use the name of a group of the installation, or {team}/name.")
+    return grant_role(
+        team,
+        holder,
+        actor=actor,
+        role=role,
+        repository_pattern=repository_pattern,
+        environment=environment,
+        expires_at=expires_at,
+    )
+
+
 def grant_role(
     team: Team,
-    user: User,
+    holder: User | Group,
     *,
     actor: User,
     role: str,
@@ -201,7 +238,13 @@ def grant_role(
     if expires_at is not None and expires_at <= clock.now():
         raise Malformed("The expiry date is in the past. Choose a later date.")
     return write_grant(
-        team, user, chosen, actor=actor, repository_pattern=repository_pattern, environment=scope, expires_at=expires_at
+        team,
+        holder,
+        chosen,
+        actor=actor,
+        repository_pattern=repository_pattern,
+        environment=scope,
+        expires_at=expires_at,
     )
 
 
@@ -218,7 +261,7 @@ def require_verbs(actor: User, team: Team, verbs: list[str]) -> None:
 
 def write_grant(
     team: Team,
-    user: User,
+    holder: User | Group,
     role: Role,
     *,
     actor: User,
@@ -227,25 +270,28 @@ def write_grant(
     expires_at: datetime | None = None,
 ) -> RoleGrant:
     """Create the grant, or set the expiry of an existing one; raises Malformed for an invalid pattern, or Conflict."""
+    user, group = (holder, None) if isinstance(holder, User) else (None, holder)
     checked_grant = RoleGrant(
-        team=team, user=user, role=role, repository_pattern=repository_pattern, environment=environment
+        team=team, user=user, group=group, role=role, repository_pattern=repository_pattern, environment=environment
     )
     try:
-        checked_grant.clean_fields(exclude=("granted_by", "expires_at"))
+        checked_grant.clean_fields(exclude=("user", "group", "granted_by", "expires_at"))
     except ValidationError:
         raise Malformed(
             f"{repository_pattern[:80]} is not a valid repository pattern. Use shop/api, shop/* or *."
         ) from None
-    Membership.objects.get_or_create(team=team, user=user)
+    if user is not None:
+        Membership.objects.get_or_create(team=team, user=user)
     grant, is_new = RoleGrant.objects.get_or_create(
         team=team,
         user=user,
+        group=group,
         role=role,
         repository_pattern=repository_pattern,
         environment=environment,
         defaults={"granted_by": actor, "expires_at": expires_at},
     )
-    scope = {"user": user.username, "role": role.slug, "repositories": repository_pattern}
+    scope = {"user": grant.holder, "role": role.slug, "repositories": repository_pattern}
     if is_new:
         audit.record(
             Action.GRANT_CREATED, actor=actor, subject=grant, team=team, environment=environment,
@@ -262,9 +308,19 @@ def write_grant(
                 **scope, before=GrantExpiry(_text(before)), after=GrantExpiry(_text(expires_at))
             ),
         )  # fmt: skip
-    project(user)
-    events.publish(events.RightsChanged((user.pk,)))
+    note_rights_changed(grant)
     return grant
+
+
+def note_rights_changed(grant: RoleGrant) -> None:
+    """Project everybody who has the grant, and say that their rights changed; also for a grant just deleted."""
+    if grant.user_id is not None:
+        users = [grant.user_id]
+    else:
+        users = sorted(people_in([grant.group_id or 0]).values_list("pk", flat=True))
+    project_all(users)
+    if users:
+        events.publish(events.RightsChanged(tuple(users)))
 
 
 def _text(moment: datetime | None) -> str:
@@ -277,7 +333,7 @@ def revoke_grant(grant_id: int, *, actor: User, team_id: int | None = None) -> N
 
     Raises NotFound, NotPermitted, or Conflict for the last owner of a team.
     """
-    rows = RoleGrant.objects.select_related("team", "role", "user", "environment").filter(pk=grant_id)
+    rows = RoleGrant.objects.select_related("team", "role", "user", "group__team", "environment").filter(pk=grant_id)
     grant = (rows.filter(team=team_id) if team_id is not None else rows).first()
     if grant is None:
         raise NotFound(_NO_GRANT)
@@ -285,27 +341,43 @@ def revoke_grant(grant_id: int, *, actor: User, team_id: int | None = None) -> N
         team = lock_team(actor, grant.team_id)
     except NotFound:
         raise NotFound(_NO_GRANT) from None
-    require(actor, Verb.ROBOT_MANAGE if grant.user.kind == User.Kind.ROBOT else Verb.TEAM_MANAGE, team=team)
+    require(actor, verb_to_revoke(grant), team=team)
     _refuse_last_owner(grant)
+    end_grant(grant, actor=actor)
+
+
+def verb_to_revoke(grant: RoleGrant) -> Verb:
+    """Return the verb that is needed to revoke a grant."""
+    is_robot = grant.user is not None and grant.user.kind == User.Kind.ROBOT
+    return Verb.ROBOT_MANAGE if is_robot else Verb.TEAM_MANAGE
+
+
+def end_grant(grant: RoleGrant, *, actor: User) -> None:
+    """Delete a grant and record it, in the caller's transaction, which has locked the team and checked the right."""
+    team = grant.team
     audit.record(
         Action.GRANT_REVOKED, actor=actor, subject=grant, team=team, environment=grant.environment,
         details=GrantDetails(
-            user=grant.user.username, role=grant.role.slug, repositories=grant.repository_pattern
+            user=grant.holder, role=grant.role.slug, repositories=grant.repository_pattern
         ),
     )  # fmt: skip
     user = grant.user
-    grant.delete()
-    if not RoleGrant.objects.filter(team=team, user=user).exists():
+    RoleGrant.objects.filter(pk=grant.pk).delete()
+    if user is not None and not RoleGrant.objects.filter(team=team, user=user).exists():
         Membership.objects.filter(team=team, user=user).delete()
-    project(user)
-    events.publish(events.RightsChanged((user.pk,)))
+    note_rights_changed(grant)
 
 
 def _refuse_last_owner(grant: RoleGrant) -> None:
     # A grant on some repositories, in one environment or with an expiry does not count: it cannot keep the whole team.
-    owners = live_grants().filter(over_whole_team(), team=grant.team, role__slug="owner", expires_at=None)
+    # Nor does that of a group: its members can leave elsewhere, at the provider of their sign-in, and nobody could
+    # refuse that. So the lock of the team is enough, and no race of groups can take the last owner away.
+    owners = live_grants().filter(over_whole_team(), group=None, team=grant.team, role__slug="owner", expires_at=None)
     if owners.filter(pk=grant.pk).exists() and not owners.exclude(pk=grant.pk).exists():
-        raise Conflict(f"{grant.user} is the last owner of {grant.team}. Grant the owner role to another user first.")
+        raise Conflict(
+            f"{grant.user} is the last owner of {grant.team} in person. Grant the owner role to another user first."
+            " Owners through a group do not count, because their groups can change elsewhere."
+        )
 
 
 def lock_team(actor: User, team_id: int) -> Team:
@@ -314,3 +386,11 @@ def lock_team(actor: User, team_id: int) -> Team:
     if team is None:
         raise NotFound("Team not found, or you don't have access.")
     return Team.objects.select_for_update().get(pk=team.pk)
+
+
+def lock_groups() -> None:
+    """Let one transaction at a time change who is in which group, and what groups hold; until its end.
+
+    Taken after the lock of a team, never before.
+    """
+    locks.wait_for(_GROUPS_LOCK)

@@ -11,7 +11,12 @@ from django.utils.http import urlencode
 from accounts.models import ApiToken, Robot, Role, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
-from lifecycle.authority.queries import environments_visible_to, repositories_visible_to, teams_visible_to
+from lifecycle.authority.queries import (
+    environments_visible_to,
+    groups_visible_to,
+    repositories_visible_to,
+    teams_visible_to,
+)
 from lifecycle.jobs.queries import jobs_visible_to
 from lifecycle.promotion.queries import promotions_visible_to
 from lifecycle.promotion.release_queries import sets_visible_to
@@ -118,6 +123,11 @@ def _role(subject_id: int, event: AuditEvent, user: User) -> str:
     return reverse("lifecycle:role", args=(role.slug,)) if role is not None else ""
 
 
+def _group(subject_id: int, event: AuditEvent, user: User) -> str:
+    is_seen = groups_visible_to(user).filter(pk=subject_id).exists()
+    return reverse("lifecycle:group", args=(subject_id,)) if is_seen else ""
+
+
 def _person(subject_id: int, event: AuditEvent, user: User) -> str:
     return reverse("lifecycle:people") if user.is_superuser else ""
 
@@ -126,6 +136,7 @@ def _person(subject_id: int, event: AuditEvent, user: User) -> str:
 _FINDERS: Final[dict[str, Callable[[int, AuditEvent, User], str]]] = {
     "apitoken": _token,
     "environment": _environment,
+    "group": _group,
     "job": _job,
     "promotionrequest": _promotion,
     "releaseset": _release_set,

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from django import forms
 from django.contrib.auth.forms import SetPasswordForm
+from django.db.models import Q
 from django.utils import timezone
 
-from accounts.models import Role, Team, User
+from accounts.models import Group, Role, Team, User
 from accounts.tokens import DEFAULT_DAYS
 from accounts.verbs import Verb
 from lifecycle.core import clock
@@ -121,6 +122,58 @@ class MemberForm(GrantForm):
         if not User.objects.filter(username=name, is_active=True, kind=User.Kind.PERSON).exists():
             raise forms.ValidationError(f"No active account {name} found. Check the user name.")
         return name
+
+
+class GroupGrantForm(GrantForm):
+    """A grant for a group of the installation or of the team."""
+
+    prefix = "of-group"
+    group = forms.ChoiceField(widget=forms.Select(attrs=_SELECT))
+    field_order = ("group", "role", "repository_pattern", "environment", "until")
+
+    def __init__(self, team: Team, *args: Any, **kwargs: Any) -> None:
+        super().__init__(team, *args, **kwargs)
+        rows = Group.objects.filter(Q(team=team) | Q(team=None)).select_related("team").order_by("team", "slug")
+        self.fields["group"].choices = [(str(group), str(group)) for group in rows]  # type: ignore[attr-defined]  # typed as Field, is a ChoiceField
+
+
+class GroupForm(forms.Form):
+    """A new group, of a team that the user manages, or of the installation for an admin."""
+
+    team = forms.ChoiceField(label="Belongs to", required=False, widget=forms.Select(attrs=_SELECT))
+    slug = forms.CharField(
+        label="Short name",
+        max_length=60,
+        help_text="Lower-case letters, digits and single hyphens. It cannot be changed later.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
+    name = forms.CharField(max_length=120, required=False, widget=forms.TextInput(attrs=_INPUT))
+    source = forms.ChoiceField(
+        label="Members",
+        choices=((Group.Source.MANUAL, "Added here"), (Group.Source.SSO, "From sign-in, by rules")),
+        widget=forms.Select(attrs=_SELECT),
+    )
+
+    def __init__(self, teams: Sequence[str], *args: Any, is_admin: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        wide = [("", "The whole installation")] if is_admin else []
+        self.fields["team"].choices = [*wide, *((slug, f"Team {slug}") for slug in teams)]  # type: ignore[attr-defined]  # a choice field
+        self.fields["team"].required = not is_admin
+        if not is_admin:
+            del self.fields["source"]
+
+
+class GroupMemberForm(forms.Form):
+    """A new member of a group."""
+
+    kind = forms.ChoiceField(
+        label="Add a", choices=(("person", "Person"), ("group", "Group")), widget=forms.Select(attrs=_SELECT)
+    )
+    name = forms.CharField(
+        max_length=150,
+        help_text="User name, or name of a group: devs, or shop/devs.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
 
 
 class RoleForm(forms.Form):

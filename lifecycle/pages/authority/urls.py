@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from lifecycle.pages.authority.views import keyless, people, profile, registries, robots, roles, teams, tokens
+from lifecycle.pages.authority.views import groups, keyless, people, profile, registries, robots, roles, teams, tokens
 
 urlpatterns = [
     path("teams/", teams.teams, name="teams"),
@@ -13,6 +13,7 @@ urlpatterns = [
     path("teams/<slug:slug>/delete/", teams.delete, name="team-delete"),
     path("teams/<slug:slug>/move/", teams.move, name="team-move"),
     path("teams/<slug:slug>/members/", teams.add_member, name="team-add-member"),
+    path("teams/<slug:slug>/groups/", teams.add_group, name="team-add-group"),
     path("teams/<slug:slug>/grants/<int:pk>/revoke/", teams.revoke_grant, name="team-revoke-grant"),
     path("teams/<slug:slug>/environments/", teams.create_environment, name="team-create-environment"),
     path("teams/<slug:slug>/robots/", robots.create, name="team-create-robot"),
@@ -27,6 +28,12 @@ urlpatterns = [
     path("teams/<slug:slug>/robots/<int:pk>/keyless/", keyless.rules, name="robot-keyless"),
     path("teams/<slug:slug>/robots/<int:pk>/keyless/<int:rule>/try/", keyless.try_rule, name="trust-rule-try"),
     path("teams/<slug:slug>/robots/<int:pk>/keyless/<int:rule>/end/", keyless.end, name="trust-rule-end"),
+    path("groups/", groups.groups, name="groups"),
+    path("groups/<int:pk>/", groups.group, name="group"),
+    path("groups/<int:pk>/rename/", groups.rename, name="group-rename"),
+    path("groups/<int:pk>/delete/", groups.delete, name="group-delete"),
+    path("groups/<int:pk>/members/", groups.add_member, name="group-add-member"),
+    path("groups/<int:pk>/members/<int:member>/remove/", groups.remove_member, name="group-remove-member"),
     path("roles/", roles.roles, name="roles"),
     path("roles/<slug:slug>/", roles.role, name="role"),
     path("roles/<slug:slug>/delete/", roles.delete, name="role-delete"),

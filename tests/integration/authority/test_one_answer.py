@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from accounts.models import Membership, Robot, Role, User
+from accounts.models import Group, GroupMember, Membership, Robot, Role, User
 from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
@@ -129,8 +129,22 @@ def _reads_once():
         yield
 
 
-@pytest.fixture
-def world() -> World:
+def holder(user: User, number: int, way: str) -> dict[str, object]:
+    """Return the holder of a grant of `user`: the user, a group with the user, or one with such a group in it."""
+    if way == "direct" or user.kind != User.Kind.PERSON:
+        return {"user": user}
+    outer = Group.objects.create(slug=f"outer-{user.pk}-{number}", name="x")
+    if number % 2:
+        GroupMember.objects.create(group=outer, user=user)
+    else:
+        inner = Group.objects.create(slug=f"inner-{user.pk}-{number}", name="x")
+        GroupMember.objects.create(group=outer, member=inner)
+        GroupMember.objects.create(group=inner, user=user)
+    return {"group": outer}
+
+
+@pytest.fixture(params=["direct", "groups"])
+def world(request) -> World:
     teams = {slug: dock.team(slug) for slug in ("shop", "base")}
     environments = {}
     for place, (slug, team) in enumerate((("dev", "shop"), ("prod", "shop"), ("live", "base"))):
@@ -163,7 +177,7 @@ def world() -> World:
         for number, (team, verbs, pattern, environment, is_live) in enumerate(grants):
             role = Role.objects.create(slug=f"{users[name].pk}-{number}", name="x", verbs=verbs)
             RoleGrant.objects.create(
-                user=users[name], role=role, team=teams[team], repository_pattern=pattern,
+                **holder(users[name], number, request.param), role=role, team=teams[team], repository_pattern=pattern,
                 environment=environments[environment] if environment else None,
                 expires_at=timezone.now() + timedelta(hours=1 if is_live else -1),
             )  # fmt: skip

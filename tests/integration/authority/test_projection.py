@@ -74,7 +74,7 @@ def test_live_grants_agree_in_sql_and_orm(team, kim):
         services.add_member(team.pk, actor=system_user(), username=name, role="viewer")
         RoleGrant.objects.filter(user__username=name).update(expires_at=end)
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(f"SELECT g.id FROM lifecycle_rolegrant g WHERE {LIVE_SQL}")
+        cursor.execute(f"SELECT g.id FROM lifecycle_heldgrant g WHERE {LIVE_SQL}")
         by_sql = {row[0] for row in cursor.fetchall()}
     assert by_sql == set(live_grants().values_list("pk", flat=True))
     assert {grant.user.username for grant in live_grants()} == {"kim", "later"}

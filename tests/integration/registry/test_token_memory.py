@@ -17,7 +17,7 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from accounts import tokens
-from accounts.models import ApiToken, Robot, Role, Team, User
+from accounts.models import ApiToken, Group, GroupMember, Robot, Role, Team, User
 from accounts.queries import system_user
 from accounts.verbs import BUILTIN_ROLES
 from lifecycle.authority import changes
@@ -72,14 +72,18 @@ class World:
             self.texts.append(tokens.create_token(user, kind="pat", name="t", made_by=self.users[1])[1])
         parent = tokens.find_token(self.texts[0])
         self.texts.append(tokens.create_token(self.users[0], kind="ref", name="c", parent=parent)[1])
+        self.groups = [Group.objects.create(slug=slug, name=slug) for slug in ("outer", "inner")]
+        GroupMember.objects.create(group=self.groups[0], member=self.groups[1])
         for _ in range(8):
             self.grant()
 
     def grant(self) -> None:
         pick, team = self.pick, self.pick.choice(self.teams)
         places = list(Environment.objects.filter(team=team))
+        holder = pick.choice((*self.users, *self.groups))
         RoleGrant.objects.get_or_create(
-            user=pick.choice(self.users),
+            user=None if isinstance(holder, Group) else holder,
+            group=holder if isinstance(holder, Group) else None,
             role=pick.choice(self.roles),
             team=team,
             repository_pattern=pick.choice(PATTERNS),
@@ -89,8 +93,9 @@ class World:
     def change(self) -> str:
         """Change one thing, and return what."""
         act: Callable[[], object] = self.pick.choice(
-            (self.grant, self.grant, self._ungrant, self._bend_grant, self._role, self._account, self._robot,
-             self._environment, self._repository, self._repository, self._token, self._team, self._managed)
+            (self.grant, self.grant, self._ungrant, self._bend_grant, self._member, self._nest, self._role,
+             self._account, self._robot, self._environment, self._repository, self._repository, self._token,
+             self._team, self._managed)
         )  # fmt: skip
         with transaction.atomic():
             act()
@@ -113,6 +118,17 @@ class World:
                 {"repository_pattern": f"shop/{self.pick.randrange(9)}*"},
             ))  # fmt: skip
             RoleGrant.objects.filter(pk=row.pk).update(**fields)
+
+    def _member(self) -> None:
+        """Put somebody into a group, or out of it."""
+        row = {"group": self.pick.choice(self.groups), "user": self.pick.choice(self.users[:3])}
+        if not GroupMember.objects.filter(**row).delete()[0]:
+            GroupMember.objects.create(**row)
+
+    def _nest(self) -> None:
+        outer, inner = self.groups
+        if not GroupMember.objects.filter(group=outer, member=inner).delete()[0]:
+            GroupMember.objects.create(group=outer, member=inner)
 
     def _role(self) -> None:
         verbs = self.pick.sample(["image.view", "image.create", "image.delete", "image.quarantine", "audit.read"], 3)

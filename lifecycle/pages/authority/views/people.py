@@ -11,7 +11,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import Robot, User
 from lifecycle.authority import services
 from lifecycle.authority.access import people_for, person_for
-from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.models import HeldGrant
 from lifecycle.authority.queries import teams_visible_to
 from lifecycle.authority.rights import is_above_grants
 from lifecycle.core import clock
@@ -65,11 +65,12 @@ def people(request: HttpRequest) -> HttpResponse:
 def _person_page(request: HttpRequest, person: User, *, secret: str = "") -> HttpResponse:
     user = reader(request)
     teams = teams_visible_to(user)
-    grants = RoleGrant.objects.filter(user=person, team__in=teams)
+    grants = HeldGrant.objects.filter(user=person, team__in=teams)
+    grants = grants.select_related("team", "role", "environment", "group__team", "through__team")
     robots = Robot.objects.filter(responsible=person, team__in=teams)
     context = {
         "person": person,
-        "grants": grants.select_related("team", "role", "environment").order_by("team__slug", "role__slug", "pk"),
+        "grants": grants.order_by("team__slug", "role__slug", "pk", "through"),
         "robots": robots.select_related("user", "team").order_by("pk"),
         "is_admin": is_above_grants(user),
         "link": person.links.filter(ended_at=None, expires_at__gt=clock.now()).order_by("-pk").first(),

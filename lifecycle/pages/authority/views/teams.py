@@ -20,12 +20,20 @@ from lifecycle.authority.forms import WhyForm
 from lifecycle.authority.queries import grants_in, robots_in, teams_where, teams_with_counts
 from lifecycle.authority.rights import is_above_grants, require
 from lifecycle.authority.services.moving import what_moves
-from lifecycle.authority.services.teams import contents_of, why_not_delete_team
+from lifecycle.authority.services.teams import contents_of, verb_to_revoke, why_not_delete_team
 from lifecycle.core.errors import NotPermitted
 from lifecycle.core.paging import keyset_page
 from lifecycle.environments.models import Environment
 from lifecycle.pages.authority import page_queries
-from lifecycle.pages.authority.forms import EnvironmentForm, MemberForm, MoveForm, RobotForm, TeamForm, TeamNameForm
+from lifecycle.pages.authority.forms import (
+    EnvironmentForm,
+    GroupGrantForm,
+    MemberForm,
+    MoveForm,
+    RobotForm,
+    TeamForm,
+    TeamNameForm,
+)
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import cursors, reader, sort_of
 
@@ -65,7 +73,8 @@ def team_page(request: HttpRequest, team: Team, tab: str, *, status: int = 200, 
     }
     if tab == "members":
         rows = grants_in(team).exclude(user__kind=User.Kind.ROBOT)
-        context |= {"page": keyset_page(rows, ("user__username", "id"), **cursors(request)), "form": MemberForm(team)}
+        context |= {"page": keyset_page(rows, ("holder_name", "id"), **cursors(request)), "form": MemberForm(team)}
+        context["group_form"] = GroupGrantForm(team) if context["manages_team"] else None
     elif tab == "robots":
         rows_of_robots = robots_in(team)
         context |= {"page": keyset_page(rows_of_robots, ("name", "id"), **cursors(request)), "form": RobotForm()}
@@ -166,6 +175,21 @@ def add_member(request: HttpRequest, slug: str) -> HttpResponse:
     return team_page(request, team, "members", form=form, status=422)
 
 
+@require_POST
+def add_group(request: HttpRequest, slug: str) -> HttpResponse:
+    """Grant a group a role in the team."""
+    user = reader(request)
+    team = team_for(user, slug)
+    require(user, Verb.TEAM_MANAGE, team=team)
+    form = GroupGrantForm(team, request.POST)
+    if form.is_valid():
+        with errors_shown_on(form):
+            grant = services.add_group(team.pk, actor=user, group=form.cleaned_data["group"], **form.scope())
+            messages.success(request, f"Role {grant.role} granted to group {form.cleaned_data['group']}.")
+            return redirect("lifecycle:team", slug)
+    return team_page(request, team, "members", group_form=form, status=422)
+
+
 @require_http_methods(["GET", "HEAD", "POST"])
 def revoke_grant(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     """Ask for confirmation, then revoke a grant."""
@@ -174,10 +198,10 @@ def revoke_grant(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     grant = grant_in(team, pk)
     if request.method == "POST":
         services.revoke_grant(pk, actor=user, team_id=team.pk)
-        messages.success(request, f"Role {grant.role} revoked from {grant.user}.")
+        messages.success(request, f"Role {grant.role} revoked from {grant.holder}.")
         robot = getattr(grant.user, "robot", None)
         return redirect("lifecycle:robot", slug, robot.pk) if robot is not None else redirect("lifecycle:team", slug)
-    require(user, Verb.ROBOT_MANAGE if grant.user.kind == User.Kind.ROBOT else Verb.TEAM_MANAGE, team=team)
+    require(user, verb_to_revoke(grant), team=team)
     return render(request, "lifecycle/authority/revoke_grant.html", {"team": team, "grant": grant})
 
 
