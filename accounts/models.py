@@ -74,6 +74,36 @@ class AccountLink(models.Model):
         return f"{self.kind} of {self.user}"
 
 
+class Identity(models.Model):
+    """A person at a provider of sign-in: `issuer` and `subject` together, never the mail or the name.
+
+    A row is kept when the identity is unlinked, because two accounts that had one identity belong to one person.
+    """
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="identities")
+    issuer = models.CharField(max_length=300)
+    subject = models.CharField(max_length=255)
+    # Lower-case mail that the provider verified, at the last sign-in; "" without one.
+    verified_mail = models.CharField(max_length=254, blank=True)
+    # Values of the claims that rules read, at the last sign-in: {path: [value, ...]}, to preview changes of rules.
+    claims = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)  # unlinked
+
+    class Meta:
+        verbose_name_plural = "identities"
+        constraints = (
+            models.UniqueConstraint(
+                fields=("issuer", "subject"), condition=Q(ended_at=None), name="identity_once_while_it_is_linked"
+            ),
+        )
+        indexes = (models.Index(fields=("issuer", "subject"), name="identity_by_issuer_and_subject"),)
+
+    def __str__(self) -> str:
+        return f"{self.user} at {self.issuer}"
+
+
 class Team(models.Model):
     """A group of people that owns environments, robots, and the repositories below its slug."""
 
@@ -155,6 +185,8 @@ class GroupMember(models.Model):
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="group_memberships", null=True)
     member = models.ForeignKey(Group, on_delete=models.CASCADE, related_name="containers", null=True)
     added_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    # Slug of the provider whose claims gave the membership at sign-in; "": a person added the member.
+    provider = models.CharField(max_length=60, blank=True, db_default="")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -88,7 +88,11 @@ TEMPLATES: list[dict[str, Any]] = [
                 "django.contrib.messages.context_processors.messages",
                 "lifecycle.pages.chrome.chrome",
             ],
-            "builtins": ["lifecycle.pages.templatetags.gravingdock", "lifecycle.pages.templatetags.findings"],
+            "builtins": [
+                "lifecycle.pages.templatetags.gravingdock",
+                "lifecycle.pages.templatetags.findings",
+                "lifecycle.pages.templatetags.sign_in",
+            ],
         },
     },
 ]
@@ -315,6 +319,7 @@ VAULT_ADDR = env.text("VAULT_ADDR", "").rstrip("/")  # address of Vault, for sig
 VAULT_TOKEN = env.text("VAULT_TOKEN", "")  # token that can read the key and sign with it; usually as VAULT_TOKEN_FILE
 VAULT_NAMESPACE = env.text("VAULT_NAMESPACE", "")  # namespace in Vault Enterprise
 OUTBOUND_ALLOW = env.words("OUTBOUND_ALLOW", "")  # private host[:port] that outbound requests can reach
+SIGN_IN_ALLOW = env.words("SIGN_IN_ALLOW", "")  # private host[:port] of OpenID Connect providers; http only for these
 # Whether a fix in Ubuntu Pro counts as available; enable only if your images use that channel.
 UBUNTU_PRO = env.boolean("UBUNTU_PRO", False)
 # Whether a second person must approve a decision that closes findings, such as "not affected" or "false positive".

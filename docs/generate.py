@@ -312,7 +312,8 @@ _IN_JSON: Final = {
 
 def audit_events() -> str:
     """Return the page of the audit actions, with their details, their meanings and the files that record them."""
-    from lifecycle.audit.actions import DETAILS_OF, Action  # noqa: PLC0415 -- as above
+    from lifecycle.audit.actions import Action  # noqa: PLC0415 -- as above
+    from lifecycle.audit.details_of_actions import DETAILS_OF  # noqa: PLC0415 -- as above
 
     written_by = _recorders()
     lines = [

@@ -79,6 +79,7 @@ from lifecycle.sealing.models import (
     SealedEntry,
     SubjectHead,
 )
+from lifecycle.sso.models import ClaimRule, IdentityProvider, SignInPolicy
 from lifecycle.trends.models import TrendDay, TrendFact, TrendState
 from lifecycle.trust.models import Attestation, Signature, SigningKey, TrustCheck, TrustedSigner, TrustedSource
 from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
@@ -103,6 +104,7 @@ __all__ = [
     "BuilderPermit",
     "ChangedPackages",
     "Channel",
+    "ClaimRule",
     "Cluster",
     "ClusterNamespace",
     "ClusterSecret",
@@ -123,6 +125,7 @@ __all__ = [
     "HeldGrant",
     "Hold",
     "IdempotencyKey",
+    "IdentityProvider",
     "Image",
     "ImageContentSet",
     "ImageInventory",
@@ -184,6 +187,7 @@ __all__ = [
     "ScheduleSlot",
     "SealedEntry",
     "SeenFinding",
+    "SignInPolicy",
     "Signature",
     "SigningKey",
     "Slot",

@@ -403,6 +403,25 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         None,
     ),
     ("post", "/api/v1/teams/{team}/robots/"): ({"name": "ci"}, None),
+    ("put", "/api/v1/sign-in/policy/"): ({"passwords_only_for_admins": True}, None),
+    ("post", "/api/v1/sign-in/providers/"): (
+        {
+            "slug": "corp", "name": "Corp", "issuer": "https://login.example.com/realms/corp",
+            "client_id": "gravingdock",
+            "client_secret": "shown to nobody", "scopes": "openid profile email groups",
+        },
+        None,
+    ),
+    ("patch", "/api/v1/sign-in/providers/{slug}/"): ({"is_enabled": False}, None),
+    ("post", "/api/v1/sign-in/providers/{slug}/rules/"): (
+        {"claim": "groups", "match": "glob", "value": "shop-*", "group": "shop/developers"},
+        None,
+    ),
+    ("post", "/api/v1/sign-in/providers/{slug}/preview/"): ({"claims": {"groups": ["shop-dev"]}}, None),
+    ("post", "/api/v1/sign-in/providers/{slug}/effects/"): (
+        {"add": {"claim": "groups", "value": "shop-dev", "role": "creator", "team": "shop"}},
+        None,
+    ),
     ("post", "/api/v1/groups/"): ({"slug": "devs", "name": "Developers", "team": "shop"}, None),
     ("patch", "/api/v1/groups/{group_id}/"): ({"name": "All developers"}, None),
     ("post", "/api/v1/groups/{group_id}/members/"): ({"username": "kim"}, None),

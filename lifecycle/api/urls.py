@@ -55,6 +55,16 @@ from lifecycle.api.running import ClusterReportsView, ClusterReportView, ImageRu
 from lifecycle.api.sboms import ImageSbomsView, ImageSbomView, ImageSbomWithdrawView, ScanView
 from lifecycle.api.schema import SchemaView
 from lifecycle.api.search import SearchView
+from lifecycle.api.sign_in import (
+    SignInEffectsView,
+    SignInPolicyView,
+    SignInPreviewView,
+    SignInProvidersView,
+    SignInProviderTestView,
+    SignInProviderView,
+    SignInRulesView,
+    SignInRuleView,
+)
 from lifecycle.api.signing_keys import SigningKeyViewSet
 from lifecycle.api.trends import TrendsView
 from lifecycle.api.trust import ImageSignaturesView, SourcesView, SourceView
@@ -174,6 +184,14 @@ urlpatterns = [
     path("groups/<int:group_id>/", groups.GroupView.as_view(), name="group"),
     path("groups/<int:group_id>/members/", groups.GroupMembersView.as_view(), name="group-members"),
     path("groups/<int:group_id>/members/<int:member_id>/", groups.GroupMemberView.as_view(), name="group-member"),
+    path("sign-in/policy/", SignInPolicyView.as_view(), name="sign-in-policy"),
+    path("sign-in/providers/", SignInProvidersView.as_view(), name="sign-in-providers"),
+    path("sign-in/providers/<slug:slug>/", SignInProviderView.as_view(), name="sign-in-provider"),
+    path("sign-in/providers/<slug:slug>/test/", SignInProviderTestView.as_view(), name="sign-in-provider-test"),
+    path("sign-in/providers/<slug:slug>/preview/", SignInPreviewView.as_view(), name="sign-in-preview"),
+    path("sign-in/providers/<slug:slug>/effects/", SignInEffectsView.as_view(), name="sign-in-effects"),
+    path("sign-in/providers/<slug:slug>/rules/", SignInRulesView.as_view(), name="sign-in-rules"),
+    path("sign-in/providers/<slug:slug>/rules/<int:rule_id>/", SignInRuleView.as_view(), name="sign-in-rule"),
     path("roles/", authority.RolesView.as_view(), name="roles"),
     path("roles/<slug:role>/", authority.RoleView.as_view(), name="role"),
     path("people/", people.PeopleView.as_view(), name="people"),

@@ -12,9 +12,10 @@ from django.db.models.functions import Now
 
 from accounts.models import Team, User
 from lifecycle import events
-from lifecycle.audit.actions import DETAILS_OF, Action
+from lifecycle.audit.actions import Action
 from lifecycle.audit.details import Details
 from lifecycle.audit.details_of_access import AccessRefused
+from lifecycle.audit.details_of_actions import DETAILS_OF
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import context
 from lifecycle.core.errors import LifecycleError, NotFound, NotPermitted

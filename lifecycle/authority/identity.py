@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Lower
 
-from accounts.models import ApiToken, Robot, User
+from accounts.models import ApiToken, Identity, Robot, User
 from lifecycle.core import context
 from lifecycle.core.context import once_a_read
 
 
 def counted_voters(people: QuerySet[User], requester_ids: Collection[int]) -> QuerySet[User]:
     """Return the people whose votes count on a request of `requester_ids`, by the rule of `why_not_counted`."""
-    return people.filter(secret_seen_by=None).exclude(pk__in=_sharing_mail_with(requester_ids).values("pk"))
+    return people.filter(secret_seen_by=None).exclude(pk__in=_sharing_with(requester_ids).values("pk"))
 
 
 def why_not_counted(voter: User, requester_ids: Collection[int]) -> str:
@@ -27,13 +27,13 @@ def why_not_counted(voter: User, requester_ids: Collection[int]) -> str:
 def reasons_not_counted(voters: Collection[User], requester_ids: Collection[int]) -> dict[int, str]:
     """Return {voter id: sentence} of the voters whose votes do not count, in one query if `secret_seen_by` is loaded.
 
-    Another user who has seen the password may be the voter. An account that shares a verified mail with the requester
-    belongs to the requester. Passwords from commands and the demonstration are exempt.
+    Another user who has seen the password may be the voter. An account that shares a verified mail or a sign-in
+    identity with the requester belongs to the requester. Passwords from commands and the demonstration are exempt.
     """
     if not voters:
         return {}
     ids = [voter.pk for voter in voters]
-    sharing = set(_sharing_mail_with(requester_ids).filter(pk__in=ids).values_list("pk", flat=True))
+    sharing = set(_sharing_with(requester_ids).filter(pk__in=ids).values_list("pk", flat=True))
     reasons = {}
     for voter in voters:
         if voter.secret_seen_by is not None:
@@ -41,7 +41,9 @@ def reasons_not_counted(voters: Collection[User], requester_ids: Collection[int]
                 f"{voter.secret_seen_by} has seen the password of {voter}. {voter} must change it first."
             )
         elif voter.pk in sharing:
-            reasons[voter.pk] = f"{voter} and the requester share a verified mail, so they count as one person."
+            reasons[voter.pk] = (
+                f"{voter} and the requester share a verified mail or a sign-in identity, so they count as one person."
+            )
     return reasons
 
 
@@ -72,8 +74,8 @@ def robot_tokens() -> QuerySet[ApiToken]:
 
 
 def same_person(user: User) -> QuerySet[User]:
-    """Return the accounts that share a verified mail with `user`, and so count as one person."""
-    return _sharing_mail_with([user.pk])
+    """Return the accounts that share a verified mail or an identity with `user`, and so count as one person."""
+    return _sharing_with([user.pk])
 
 
 def why_token_not_counted() -> str:
@@ -89,8 +91,19 @@ def why_token_not_counted() -> str:
     return f"{maker} created this token and has seen it. Vote with a token that only you have seen."
 
 
-def _sharing_mail_with(user_ids: Collection[int]) -> QuerySet[User]:
-    """Return the accounts whose verified mail is, in any case, that of one of `user_ids`, which are included."""
+def _sharing_with(user_ids: Collection[int]) -> QuerySet[User]:
+    """Return the accounts that share a verified mail or a sign-in identity with one of `user_ids`.
+
+    A mail counts in any case, if an admin confirmed it or the provider of a sign-in did. An identity counts also after
+    it was unlinked: whoever had it is one person. Accounts of `user_ids` with neither are not in the result.
+    """
+    ids = list(user_ids)
     verified = User.objects.filter(email_verified_at__isnull=False).exclude(Q(email=""))
-    mails = verified.filter(pk__in=list(user_ids)).values_list(Lower("email"))
-    return verified.annotate(mail=Lower("email")).filter(mail__in=mails)
+    confirmed = verified.filter(pk__in=ids).values_list(Lower("email"))
+    proven = Identity.objects.filter(user__in=ids).exclude(verified_mail="").values("verified_mail")
+    own = Identity.objects.filter(user__in=ids, issuer=OuterRef("issuer"), subject=OuterRef("subject"))
+    at_providers = Identity.objects.filter(
+        Exists(own) | Q(verified_mail__in=proven) | Q(verified_mail__in=confirmed)
+    ).exclude(Q(verified_mail="") & ~Exists(own))
+    in_accounts = verified.annotate(mail=Lower("email")).filter(Q(mail__in=confirmed) | Q(mail__in=proven))
+    return User.objects.filter(Q(pk__in=in_accounts.values("pk")) | Q(pk__in=at_providers.values("user")))

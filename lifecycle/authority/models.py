@@ -38,6 +38,8 @@ class RoleGrant(models.Model):
     )  # null: all environments of the team, and repositories without an environment
     expires_at = models.DateTimeField(null=True, blank=True)
     granted_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    # Slug of the provider whose claims gave the role at sign-in; "": a person granted it.
+    provider = models.CharField(max_length=60, blank=True, db_default="")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -52,6 +52,7 @@ from lifecycle.cli import (
     runtime,
     sboms,
     scan,
+    signing_in,
     tables,
     teams,
     trends,
@@ -206,6 +207,7 @@ def parser() -> argparse.ArgumentParser:
     notices.add_areas(areas, shared, limited)
     registries.add_to(areas, shared, limited)
     groups.add_to(areas, shared, limited)
+    signing_in.add_to(areas, shared, limited)
     quarantine.add_area(areas, shared, limited)
     retention.add_area(areas, shared, limited)
     alerts.add_area(areas, shared, limited)

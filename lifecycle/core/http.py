@@ -189,8 +189,10 @@ def is_public_address(text: str) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-def resolve_destination(host: str, port: int) -> str:
+def resolve_destination(host: str, port: int, also: frozenset[str] = frozenset()) -> str:
     """Return one address to connect to for `host`; raises ForbiddenDestination or Unreachable.
+
+    `also` are further hosts that may be internal, as in `allowed_hosts`.
 
     Every address of the name must be public, unless the operator allows the host. A name with one private address among
     public ones is an attack, not a mistake.
@@ -203,7 +205,7 @@ def resolve_destination(host: str, port: int) -> str:
     addresses = [str(entry[4][0]) for entry in entries]
     if not addresses:
         raise NameUnknown("The host name could not be resolved.")
-    permitted = allowed_hosts()
+    permitted = allowed_hosts() | also
     if bare not in permitted and f"{bare}:{port}" not in permitted and not all(map(is_public_address, addresses)):
         raise ForbiddenDestination("Calls to this address are not allowed.")
     # IPv4 first, because our local servers listen on 127.0.0.1.
@@ -212,6 +214,9 @@ def resolve_destination(host: str, port: int) -> str:
 
 class _CheckedBackend(httpcore.SyncBackend):
     """Connects to the address that was checked, so that DNS cannot change in between."""
+
+    def __init__(self, also: frozenset[str] = frozenset()) -> None:
+        self._also = also
 
     def connect_tcp(
         self,
@@ -222,7 +227,7 @@ class _CheckedBackend(httpcore.SyncBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         return super().connect_tcp(
-            resolve_destination(host, port),
+            resolve_destination(host, port, self._also),
             port,
             timeout,
             local_address,
@@ -246,14 +251,14 @@ def _tls_context(authorities: str = "") -> ssl.SSLContext:
     return context
 
 
-def _checked_transport(authorities: str = "") -> httpx.BaseTransport:
+def _checked_transport(authorities: str = "", also: frozenset[str] = frozenset()) -> httpx.BaseTransport:
     transport = httpx.HTTPTransport(trust_env=False)
     transport._pool = httpcore.ConnectionPool(
         ssl_context=_tls_context(authorities),
         max_connections=32,
         max_keepalive_connections=8,
         keepalive_expiry=15.0,
-        network_backend=_CheckedBackend(),
+        network_backend=_CheckedBackend(also),
     )
     return transport
 
@@ -262,7 +267,8 @@ class HttpClient:
     """Calls other systems; safe to share between threads, not across a fork.
 
     `transport` replaces the network in unit tests. `sleep` is called to wait before a retry. `authorities` are
-    certificates (PEM) of further authorities that it trusts.
+    certificates (PEM) of further authorities that it trusts. `also` are hosts that only this client may call although
+    they are internal.
     """
 
     def __init__(
@@ -271,9 +277,10 @@ class HttpClient:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         authorities: str = "",
+        also: frozenset[str] = frozenset(),
     ) -> None:
         self._client = httpx.Client(
-            transport=transport or _checked_transport(authorities),
+            transport=transport or _checked_transport(authorities, also),
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             follow_redirects=False,
             trust_env=False,

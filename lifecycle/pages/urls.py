@@ -24,6 +24,7 @@ from lifecycle.pages.remedies import urls as remedies
 from lifecycle.pages.retention import urls as retention
 from lifecycle.pages.runtime import urls as runtime
 from lifecycle.pages.search import urls as search
+from lifecycle.pages.sso import urls as sso
 from lifecycle.pages.trends import urls as trends
 from lifecycle.pages.trust import urls as trust
 from lifecycle.pages.vex import urls as vex
@@ -51,6 +52,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *authority.urlpatterns,
     *advisories.urlpatterns,
     *notices.urlpatterns,
+    *sso.urlpatterns,
     *trends.urlpatterns,
     *trust.urlpatterns,
     *registry.urlpatterns,

@@ -38,6 +38,18 @@ REBUILD_ACTS: Final[tuple[tuple[str, str, dict[str, object]], ...]] = (
     ("patch", "repositories/{repository}/", {"visibility": "internal"}),
     ("delete", "repositories/{repository}/?name=shop/api", {}),
 )
+PROVIDER: Final[dict[str, str]] = {
+    "slug": "mine", "name": "Mine", "issuer": "https://login.example.com", "client_id": "x", "client_secret": "x",
+    "scopes": "openid", "username_claim": "sub",
+}  # fmt: skip
+CLAIM_RULE: Final[dict[str, str]] = {
+    "claim": "groups",
+    "match": "exact",
+    "value": "x",
+    "role": "viewer",
+    "team": "shop",
+}
+CLAIM_RULE_FORM: Final[dict[str, str]] = {**CLAIM_RULE, "repository_pattern": "*"}
 REGISTRY: Final[dict[str, str]] = {"name": "mine", "endpoint": "registry.example.com"}
 FEED: Final[dict[str, object]] = {"name": "mine", "kind": "kev", "location": "https://example.com/kev.json"}
 FEED_FORM: Final[dict[str, object]] = FEED | {
@@ -146,6 +158,16 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("groups/{group}/delete/", {}, 404, 403),
     ("groups/{group}/members/", {"kind": "person", "name": "outsider"}, 404, 403),
     ("groups/{group}/members/{group_member}/remove/", {}, 404, 403),
+    ("sso/{provider}/link/", {"proof": "x"}, 302, 302),  # no proof: nothing is linked
+    ("account/identities/{identity}/unlink/", {}, 404, 404),  # somebody else's
+    ("sign-in/", {"passwords": "admins"}, 403, 403),
+    ("sign-in/new/", PROVIDER, 403, 403),
+    ("sign-in/{provider}/", PROVIDER, 403, 403),
+    ("sign-in/{provider}/test/", {}, 403, 403),
+    ("sign-in/{provider}/preview/", {"sample": "{}"}, 403, 403),
+    ("sign-in/{provider}/rules/", CLAIM_RULE_FORM, 403, 403),
+    ("sign-in/{provider}/rules/{claim_rule}/delete/", {}, 403, 403),
+    ("sign-in/{provider}/delete/", {}, 403, 403),
     ("roles/", {"slug": "all", "name": "All", "verbs": "team.manage"}, 403, 403),
     ("roles/{role}/", {"name": "All", "verbs": "team.manage"}, 403, 403),
     ("roles/{role}/delete/", {}, 403, 403),
@@ -254,6 +276,15 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("post", "teams/{team}/grants/", {"username": "shop+ci", "role": "owner"}, 404, 403),
     ("post", "teams/{team}/grants/", {"group": "shop/crew", "role": "owner"}, 404, 403),
     ("delete", "teams/{team}/grants/{grant}/", {}, 404, 403),
+    ("put", "sign-in/policy/", {"passwords_only_for_admins": True}, 403, 403),
+    ("post", "sign-in/providers/", PROVIDER, 403, 403),
+    ("patch", "sign-in/providers/{provider}/", {"name": "Mine"}, 403, 403),
+    ("delete", "sign-in/providers/{provider}/", {}, 403, 403),
+    ("post", "sign-in/providers/{provider}/test/", {}, 403, 403),
+    ("post", "sign-in/providers/{provider}/preview/", {"claims": {}}, 403, 403),
+    ("post", "sign-in/providers/{provider}/effects/", {}, 403, 403),
+    ("post", "sign-in/providers/{provider}/rules/", CLAIM_RULE, 403, 403),
+    ("delete", "sign-in/providers/{provider}/rules/{claim_rule}/", {}, 403, 403),
     ("post", "groups/", {"slug": "mine"}, 403, 403),
     ("post", "groups/", {"slug": "mine", "team": "shop"}, 404, 403),
     ("patch", "groups/{group}/", {"name": "mine"}, 404, 403),

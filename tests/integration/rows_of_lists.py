@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from accounts.models import Team, User
+from accounts.models import Identity, Role, Team, User
 from accounts.queries import system_user
 from lifecycle.advisories.models import Feed, PrivateAdvisory
 from lifecycle.alerts.models import Alert, SeenFinding
@@ -30,6 +30,7 @@ from lifecycle.registry.models import IndexEntry, Metadata, Registry, Repository
 from lifecycle.remedies.models import FixComment, Remedy, TeamFix
 from lifecycle.retention.models import RetentionEntry, RetentionPlan
 from lifecycle.sbom.models import PackageList, Sbom
+from lifecycle.sso.models import ClaimRule, IdentityProvider
 from lifecycle.trends.models import TrendFact
 from lifecycle.trust.models import Signature, SigningKey, TrustedSigner, TrustedSource
 from tests.factories import dock
@@ -244,6 +245,14 @@ def add_administration(world: World, number: int) -> None:
         robot.pk, actor=admin, name=f"rule-{number}", issuer="https://gitlab.com", claims={"project_path": "acme/shop"}
     )
     services.grant_robot(robot.pk, actor=admin, role="viewer", repository_pattern=f"shop/{number}")
+    corp = IdentityProvider.objects.create(
+        slug=f"corp-{number}", name="Corp", issuer=f"https://{number}.example.com", client_id="x"
+    )
+    ClaimRule.objects.create(
+        provider=IdentityProvider.objects.earliest("pk"), claim="groups", value=f"group-{number}",
+        role=Role.objects.get(slug="viewer"), team=team, created_by=admin,
+    )  # fmt: skip
+    Identity.objects.create(user=world.reader, issuer=corp.issuer, subject="1")
     group = services.create_group(actor=admin, slug=f"group-{number}", team=team.slug)
     first_group = team.groups.earliest("pk")
     services.add_to_group(first_group.pk, actor=admin, username=f"member-{number}")

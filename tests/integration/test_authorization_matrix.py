@@ -19,7 +19,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts import tokens
-from accounts.models import ApiToken, Group, GroupMember, Robot, Role, Team, User
+from accounts.models import ApiToken, Robot, Role, Team, User
 from lifecycle.admission.models import AdmissionDebt, AdmissionDecision
 from lifecycle.advisories.models import Feed, PrivateAdvisory
 from lifecycle.alerts.models import Alert
@@ -51,8 +51,8 @@ from lifecycle.trust.models import SigningKey, TrustedSource
 from lifecycle.vex.models import VexDocument, VexFeed, VexStatement
 from tests import sharing
 from tests.factories import dock as rows
+from tests.factories.access import access_ids, make_access
 from tests.factories.pentests import pentest_finding
-from tests.factories.people import robot as new_robot
 from tests.factories.policies import rule
 from tests.factories.policies import save as save_rules
 from tests.factories.policies import waiver as ask_waiver
@@ -161,15 +161,13 @@ def make_wave(dock):
 
 def make_estate(dock):
     """Create a robot with a token, somebody's token, a composed role, and a package with an advisory."""
-    robot = new_robot(dock.team)
-    tokens.create_token(robot.user, kind="rob", name="ci")
+    robot = make_access(dock)
     TrustRule.objects.create(
         robot=robot, name="ci", issuer="https://gitlab.com", audience="x", claims={"project_path": "acme/shop"},
         made_by=dock.owner,
     )  # fmt: skip
     tokens.create_token(dock.owner, kind="pat", name="laptop")
     Team.objects.create(slug="empty", name="Empty")
-    GroupMember.objects.create(group=Group.objects.create(slug="crew", name="x", team=dock.team), user=dock.owner)
     Metadata.objects.create(repository=dock.repository, key="owner", value="kim")
     Role.objects.create(slug="crew", name="Crew", verbs=["image.view"])
     package = rows.package("openssl", "3.0")
@@ -258,8 +256,7 @@ def make_estate(dock):
 def address(pattern, dock, request_):
     values = {
         "grant": RoleGrant.objects.filter(user=dock.approver).values_list("pk", flat=True).first(),
-        "group": Group.objects.values_list("pk", flat=True).first(),
-        "group_member": GroupMember.objects.values_list("pk", flat=True).first(),
+        **access_ids(),
         "robot": Robot.objects.values_list("pk", flat=True).first(),
         "trust_rule": TrustRule.objects.values_list("pk", flat=True).first(),
         "robot_token": ApiToken.objects.filter(kind="rob").values_list("pk", flat=True).first(),
@@ -574,13 +571,11 @@ def test_somebody_with_the_right_role_may(call, principals, dock, request_):
 # Fields of forms that people do not type into: lists, check boxes, numbers of rows, buttons.
 CHOSEN: Final = {
     "act", "base", "count", "days", "digest", "environment", "grant-role", "ids", "key", "kind", "login", "next",
-    "outcome", "passed", "password",
-    "oldpassword", "approve_hours", "excludes_requester", "execute_hours", "hours", "names", "place", "position",
-    "queue_policy",
-    "required_approvals", "revision", "role", "soak_hours", "starts_at", "theme", "to", "turn", "until", "verbs",
-    "digest_at", "scope",
-    "voter", "window_kind", "zone", "form-TOTAL_FORMS", "form-INITIAL_FORMS", "form-0-environment", "mode", "tags",
-    "unbound", "team", "visibility",
+    "outcome", "passed", "password", "oldpassword", "approve_hours", "excludes_requester", "execute_hours", "hours",
+    "names", "place", "position", "queue_policy", "required_approvals", "revision", "role", "soak_hours", "starts_at",
+    "theme", "to", "turn", "until", "verbs", "digest_at", "scope", "voter", "window_kind", "zone", "form-TOTAL_FORMS",
+    "form-INITIAL_FORMS", "form-0-environment", "mode", "tags", "unbound", "team", "visibility", "client_secret",
+    "proof", "passwords", "match", "of-group-group", "of-group-role",
 }  # fmt: skip
 TYPED: Final = [
     (call, field)

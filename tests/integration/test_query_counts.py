@@ -174,6 +174,9 @@ LISTS: Final[dict[str, int]] = {
     "teams/{team}/robots/{robot}/keyless/": 16,
     "groups/": 12,
     "groups/{group}/": 18,
+    "sign-in/": 12,
+    "sign-in/{provider}/": 15,
+    "account/identities/": 12,
     "roles/{role}/": 12,
     "people/": 12,
     "feeds/": 12,
@@ -229,6 +232,8 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/registries/": 8,
     "api/v1/groups/": 8,
     "api/v1/groups/{group}/members/": 10,
+    "api/v1/sign-in/providers/": 8,
+    "api/v1/sign-in/providers/{provider}/rules/": 9,
     "api/v1/roles/": 8,
     "api/v1/tokens/": 8,
 }
@@ -260,6 +265,13 @@ NO_LISTS: Final = {
     "teams/{team}/robots/{robot}/retire/",
     "groups/{group}/delete/",
     "api/v1/groups/{group}/",
+    "sso/<slug:slug>/start/",
+    "sso/<slug:slug>/callback/",
+    "sign-in/new/",
+    "sign-in/{provider}/delete/",
+    "sign-in/{provider}/rules/{claim_rule}/delete/",
+    "api/v1/sign-in/policy/",
+    "api/v1/sign-in/providers/{provider}/",
     "roles/",  # leads on
     "policies/try/",
     "clusters/new/",
@@ -376,6 +388,7 @@ def address(pattern: str) -> str:
         "vex_feed": VexFeed.objects.earliest("pk").pk,
         "vex_document": VexDocument.objects.earliest("pk").pk,
         "waiver": Waiver.objects.earliest("pk").pk,
+        "provider": "corp-0",
         "group": Team.objects.get(slug="shop").groups.earliest("pk").pk,
         "robot": Team.objects.get(slug="shop").robots.earliest("pk").pk,
     }
@@ -414,8 +427,16 @@ def clients_of(world: World) -> Callable[[str], Client]:
     browser, admin = Client(), Client()
     browser.force_login(world.reader, backend=BACKEND)
     admin.force_login(world.admin, backend=BACKEND)
-    by_pattern = {"people/": admin, "registries/": admin, "feeds/": admin}
+    by_pattern = {
+        "people/": admin,
+        "registries/": admin,
+        "feeds/": admin,
+        "sign-in/": admin,
+        "sign-in/{provider}/": admin,
+    }
     by_pattern |= {f"api/v1/{area}/": by_token(world.admin) for area in ("people", "registries", "feeds")}
+    in_sign_in = ("sign-in/providers", "sign-in/providers/{provider}/rules")
+    by_pattern |= {f"api/v1/{area}/": by_token(world.admin) for area in in_sign_in}
     api = by_token(world.reader)
     return lambda pattern: by_pattern.get(pattern, api if pattern.startswith("api/") else browser)
 

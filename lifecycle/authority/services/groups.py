@@ -136,17 +136,22 @@ def add_to_group(group_id: int, *, actor: User, username: str = "", group: str =
     member, is_new = GroupMember.objects.get_or_create(group=into, member=inner, defaults={"added_by": actor})
     if not is_new:
         raise Conflict(f"Group {inner} is already in group {into}.")
-    _audit_member(Action.GROUP_MEMBER_ADDED, member, actor)
+    _record(Action.GROUP_MEMBER_ADDED, member, actor)
     _rights_changed(people_in([inner.pk]).values_list("pk", flat=True))
     return member
 
 
-def add_person(group: Group, user: User, *, actor: User) -> GroupMember:
-    """Add a person to a locked group and record it. The caller has checked the right. Raises Conflict for a member."""
-    member, is_new = GroupMember.objects.get_or_create(group=group, user=user, defaults={"added_by": actor})
+def add_person(group: Group, user: User, *, actor: User, provider: str = "") -> GroupMember:
+    """Add a person to a locked group and record it. The caller has checked the right. Raises Conflict for a member.
+
+    `provider` is the slug of the provider whose claims give the membership.
+    """
+    member, is_new = GroupMember.objects.get_or_create(
+        group=group, user=user, defaults={"added_by": actor, "provider": provider}
+    )
     if not is_new:
         raise Conflict(f"{user} is already in group {group}.")
-    _audit_member(Action.GROUP_MEMBER_ADDED, member, actor)
+    _record(Action.GROUP_MEMBER_ADDED, member, actor)
     _rights_changed([user.pk])
     return member
 
@@ -181,7 +186,7 @@ def remove_member(member: GroupMember, *, actor: User) -> None:
     """Remove a member and record it, in the caller's transaction, which has locked the groups and checked the right."""
     people = [member.user_id] if member.user_id else people_in([member.member_id or 0]).values_list("pk", flat=True)
     changed = [pk for pk in people if pk is not None]
-    _audit_member(Action.GROUP_MEMBER_REMOVED, member, actor)
+    _record(Action.GROUP_MEMBER_REMOVED, member, actor)
     GroupMember.objects.filter(pk=member.pk).delete()
     _rights_changed(changed)
 
@@ -193,13 +198,13 @@ def require_roles(actor: User, group: Group) -> None:
         require_verbs(actor, grant.team, grant.role.verbs)
 
 
-def _audit_member(action: Action, member: GroupMember, actor: User) -> None:
+def _record(action: Action, member: GroupMember, actor: User) -> None:
     group = member.group
     details = GroupMemberDetails(
         group=str(group),
         user=member.user.username if member.user is not None else "",
         member=str(member.member) if member.member is not None else "",
-        source=group.source,
+        source=member.provider or group.source,
     )
     audit.record(action, actor=actor, subject=group, team=group.team, details=details)
 

@@ -268,6 +268,7 @@ def write_grant(
     repository_pattern: str = "*",
     environment: Environment | None = None,
     expires_at: datetime | None = None,
+    provider: str = "",
 ) -> RoleGrant:
     """Create the grant, or set the expiry of an existing one; raises Malformed for an invalid pattern, or Conflict."""
     user, group = (holder, None) if isinstance(holder, User) else (None, holder)
@@ -289,7 +290,7 @@ def write_grant(
         role=role,
         repository_pattern=repository_pattern,
         environment=environment,
-        defaults={"granted_by": actor, "expires_at": expires_at},
+        defaults={"granted_by": actor, "expires_at": expires_at, "provider": provider},
     )
     scope = {"user": grant.holder, "role": role.slug, "repositories": repository_pattern}
     if is_new:

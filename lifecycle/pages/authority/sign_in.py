@@ -22,6 +22,7 @@ from lifecycle.authority import limiter
 from lifecycle.authority.services import note_password_changed
 from lifecycle.core import context
 from lifecycle.core.errors import TooManyAttempts
+from lifecycle.sso.queries import takes_password
 
 
 @contextmanager
@@ -52,7 +53,7 @@ class SignInAdapter(AccountAdapter):
         account = get_user_by_username(name)
         with attempt(account.username if account is not None else name) as this_attempt:
             user = super().authenticate(request, **credentials)
-            if user is not None and user.is_active:
+            if user is not None and user.is_active and takes_password(user):
                 this_attempt.succeeded()
                 return user
         with transaction.atomic():

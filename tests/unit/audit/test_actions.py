@@ -12,19 +12,21 @@ import pytest
 from lifecycle.audit import details
 from lifecycle.audit import details_of_access as of_access
 from lifecycle.audit import details_of_clusters as of_clusters
+from lifecycle.audit import details_of_groups as of_groups
 from lifecycle.audit import details_of_images as of_images
 from lifecycle.audit import details_of_log as of_log
 from lifecycle.audit import details_of_promotion as of_promotion
 from lifecycle.audit import details_of_retention as of_retention
-from lifecycle.audit.actions import DETAILS_OF, Action
+from lifecycle.audit.actions import Action
 from lifecycle.audit.details import Details
+from lifecycle.audit.details_of_actions import DETAILS_OF
 
 ROOT = Path(__file__).parents[3]
 SOURCES = [path for folder in ("accounts", "lifecycle") for path in sorted((ROOT / folder).rglob("*.py"))]
 AUDIT_TESTS = sorted((ROOT / "tests" / "integration" / "audit").rglob("*.py"))
 # All that the modules of details define, by name.
 DEFINED = {
-    **vars(details), **vars(of_access), **vars(of_clusters), **vars(of_images), **vars(of_promotion),
+    **vars(details), **vars(of_access), **vars(of_clusters), **vars(of_groups), **vars(of_images), **vars(of_promotion),
     **vars(of_retention), **vars(of_log),
 }  # fmt: skip
 BEFORE = of_access.RoleContent("Crew", ("image.view",))
@@ -345,6 +347,35 @@ STORED = [
         {"sbom": "sha256:a", "format": "SPDX 2.3 JSON", "packages": 3, "dropped": 1},
     ),
     (of_images.SbomChosen("sha256:a", "", "Signed."), {"sbom": "sha256:a", "before": "", "why": "Signed."}),
+    (
+        of_groups.GroupCreated("shop/devs", "manual", of_groups.GroupName("Developers")),
+        {"group": "shop/devs", "source": "manual", "after": {"name": "Developers"}},
+    ),
+    (
+        of_groups.GroupChanged("devs", of_groups.GroupName("a"), of_groups.GroupName("b")),
+        {"group": "devs", "before": {"name": "a"}, "after": {"name": "b"}},
+    ),
+    (of_groups.GroupDeleted("devs", 2, 3), {"group": "devs", "members": 2, "grants": 3}),
+    (
+        of_groups.GroupMemberDetails("devs", "kim", "", "corp"),
+        {"group": "devs", "user": "kim", "member": "", "source": "corp"},
+    ),
+    (of_groups.IdentityDetails("kim", "corp", "1"), {"user": "kim", "provider": "corp", "subject": "1"}),
+    (of_groups.SignInRefused("corp", "", "No nonce."), {"provider": "corp", "user": "", "why": "No nonce."}),
+    (
+        of_groups.ProviderDetails("corp", "https://a", "us", True, True, True, False),
+        {
+            "provider": "corp",
+            "issuer": "https://a",
+            "client": "us",
+            "is_secret_changed": True,
+            "is_enabled": True,
+            "creates_accounts": True,
+            "links_by_mail": False,
+        },
+    ),
+    (of_groups.ClaimRuleDetails("corp", "groups is x"), {"provider": "corp", "rule": "groups is x"}),
+    (of_groups.SignInPolicyDetails(True), {"passwords_only_for_admins": True}),
 ]
 
 

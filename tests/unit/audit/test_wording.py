@@ -8,7 +8,7 @@ from typing import get_type_hints
 
 import pytest
 
-from lifecycle.audit.actions import DETAILS_OF
+from lifecycle.audit.details_of_actions import DETAILS_OF
 from lifecycle.pages.audit import wording
 
 SAMPLES = {str: "sample", int: 3, bool: True, float: 30.0}

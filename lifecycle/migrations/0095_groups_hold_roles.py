@@ -49,7 +49,7 @@ FOR EACH ROW WHEN ({is_other}) EXECUTE FUNCTION lifecycle_permission_changed('g'
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0008_groups"),
-        ("lifecycle", "0092_trust_rules"),
+        ("lifecycle", "0094_vex_feeds"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -1,0 +1,1 @@
+"""OpenID Connect: discovery, keys, ID tokens verified, and the code flow of a client. It uses no model."""
