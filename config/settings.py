@@ -144,9 +144,11 @@ CACHES = {
         },
     }
 }
-SESSION_ENGINE = "django.contrib.sessions.backends.db"  # never in the broker's Redis
+SESSION_ENGINE = "lifecycle.authority.sessions"  # in PostgreSQL, never in the broker's Redis
 SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
-SESSION_COOKIE_AGE = 14 * 24 * 3600
+SESSION_IDLE_HOURS = env.integer("SESSION_IDLE_HOURS", 24, minimum=1)  # a browser session ends after this time unused
+SESSION_MAX_HOURS = env.integer("SESSION_MAX_HOURS", 14 * 24, minimum=1)  # and this long after the sign-in in any case
+SESSION_COOKIE_AGE = SESSION_MAX_HOURS * 3600
 SESSION_COOKIE_NAME = "__Host-session" if IS_HTTPS else "gd_session"
 CSRF_COOKIE_NAME = "__Host-csrf" if IS_HTTPS else "gd_csrf"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
@@ -160,6 +162,7 @@ AUTHENTICATION_BACKENDS = [
     "guardian.backends.ObjectPermissionBackend",
 ]
 PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.Argon2PasswordHasher",  # Argon2id; an older hash is replaced at the next sign-in
     "django.contrib.auth.hashers.ScryptPasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]

@@ -155,6 +155,30 @@ class PersonMailView(generics.GenericAPIView[User]):
         return Response(PersonSerializer(services.verify_mail(person_id, actor=caller(request))).data)
 
 
+class PersonSessionsView(generics.GenericAPIView[User]):
+    """The browser sessions of a person."""
+
+    serializer_class = PersonSerializer
+
+    @extend_schema(request=None, responses={204: None})
+    def delete(self, request: Request, person_id: int) -> Response:
+        """End every browser session of a person (admins only). Tokens stay."""
+        services.end_sessions_of(person_id, actor=caller(request))
+        return Response(status=204)
+
+
+class PersonFactorsView(generics.GenericAPIView[User]):
+    """The second factors of a person."""
+
+    serializer_class = PersonSerializer
+
+    @extend_schema(request=None, responses={204: None})
+    def delete(self, request: Request, person_id: int) -> Response:
+        """Remove every second factor of a person who lost them (admins only). All their sessions end."""
+        services.reset_factors(person_id, actor=caller(request))
+        return Response(status=204)
+
+
 class PersonAdminView(generics.GenericAPIView[User]):
     """Whether a person is an admin."""
 

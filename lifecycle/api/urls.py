@@ -55,6 +55,7 @@ from lifecycle.api.running import ClusterReportsView, ClusterReportView, ImageRu
 from lifecycle.api.sboms import ImageSbomsView, ImageSbomView, ImageSbomWithdrawView, ScanView
 from lifecycle.api.schema import SchemaView
 from lifecycle.api.search import SearchView
+from lifecycle.api.security import SecurityView
 from lifecycle.api.sign_in import (
     SignInEffectsView,
     SignInPolicyView,
@@ -194,12 +195,15 @@ urlpatterns = [
     path("sign-in/providers/<slug:slug>/rules/<int:rule_id>/", SignInRuleView.as_view(), name="sign-in-rule"),
     path("roles/", authority.RolesView.as_view(), name="roles"),
     path("roles/<slug:role>/", authority.RoleView.as_view(), name="role"),
+    path("security/", SecurityView.as_view(), name="security"),
     path("people/", people.PeopleView.as_view(), name="people"),
     path("people/<int:person_id>/", people.PersonView.as_view(), name="person"),
     path("people/<int:person_id>/reset-password/", people.PersonPasswordView.as_view(), name="person-password"),
     path("people/<int:person_id>/deactivate/", people.PersonDeactivateView.as_view(), name="person-deactivate"),
     path("people/<int:person_id>/reactivate/", people.PersonReactivateView.as_view(), name="person-reactivate"),
     path("people/<int:person_id>/verify-mail/", people.PersonMailView.as_view(), name="person-mail"),
+    path("people/<int:person_id>/sessions/", people.PersonSessionsView.as_view(), name="person-sessions"),
+    path("people/<int:person_id>/second-factors/", people.PersonFactorsView.as_view(), name="person-factors"),
     path("people/<int:person_id>/admin/", people.PersonAdminView.as_view(), name="person-admin"),
     path("notice-preferences/", NoticePreferencesView.as_view(), name="notice-preferences"),
     path("notice-preferences/test-mail/", TestMailView.as_view(), name="notice-test-mail"),

@@ -120,6 +120,60 @@ class ProfileChanged(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class FactorDetails(Details):
+    """An account, the kind of a second factor (`totp`, `passkey`), its name, and the SHA-256 of a passkey's public key.
+
+    The public key is a SubjectPublicKeyInfo in DER. With it, a signed vote can be checked against the audit log.
+    """
+
+    user: str
+    kind: str
+    name: str
+    key_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryCodeUsed(Details):
+    """An account, and the number of recovery codes that it has left."""
+
+    user: str
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfirmed(Details):
+    """An account, and how its person proved who they are: `password`, `totp`, `passkey` or `recovery`."""
+
+    user: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityContent:
+    """Whether admins need a second factor, which roles (short names, sorted) do, whether approvals need it fresh."""
+
+    second_factor_for_admins: bool
+    second_factor_for_roles: tuple[str, ...]
+    step_up_is_on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityChanged(Details):
+    """What sign-ins and approvals need, before and after the change."""
+
+    before: SecurityContent
+    after: SecurityContent
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsRevoked(Details):
+    """The name of an account, and the number of browser sessions that were ended."""
+
+    user: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class UserUnlocked(Details):
     """The name of an account, and the number of failed sign-ins that were cleared."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lifecycle import events
-from lifecycle.authority import changes, limiter, projection
+from lifecycle.authority import changes, limiter, projection, sessions
 from lifecycle.events import subscribe
 from lifecycle.jobs.schedule import every
 
@@ -30,3 +30,9 @@ def forget_credential_failures() -> None:
 def forget_permission_changes() -> None:
     """Delete changes of rights that every process has seen."""
     changes.forget_old()
+
+
+@every(3600, "forget-ended-sessions")
+def forget_ended_sessions() -> None:
+    """Delete browser sessions that have expired."""
+    sessions.SessionStore.clear_expired()

@@ -6,11 +6,17 @@ in the same transaction and can be rebuilt. Django's `has_perm` and other packag
 
 from __future__ import annotations
 
+import uuid
+from typing import Final
+
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.core.validators import RegexValidator
 from django.db import models
 from guardian.models import UserObjectPermissionBase
 
 from accounts.models import Group, Role, Team, User
+from lifecycle.core import sealing
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Repository
 
@@ -167,3 +173,92 @@ class CredentialFailure(models.Model):
 
     def __str__(self) -> str:
         return f"{self.account} at {self.at:%Y-%m-%d %H:%M}"
+
+
+class BrowserSession(AbstractBaseSession):
+    """A session of a browser: whose, since when, and from where. `lifecycle.authority.sessions` keeps it."""
+
+    # In addresses of pages. The key itself is the credential, so it is never shown.
+    public_id = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="browser_sessions", null=True)
+    address = models.GenericIPAddressField(null=True)
+    client = models.CharField(max_length=200, blank=True)  # the User-Agent
+    created_at = models.DateTimeField()  # the sign-in: Django makes a new session for it
+    last_seen_at = models.DateTimeField()  # at most a minute old while the session is used
+
+    class Meta:
+        indexes = (models.Index(fields=("user", "-last_seen_at"), name="browsersession_by_user"),)
+
+    @classmethod
+    def get_session_store_class(cls) -> type[SessionBase]:
+        from lifecycle.authority.sessions import SessionStore  # noqa: PLC0415 -- it imports this model
+
+        return SessionStore
+
+
+class TotpSecret(models.Model):
+    """The secret that a person shares with an authenticator app (TOTP, RFC 6238). One for each person."""
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="totp")
+    secret_sealed = models.BinaryField(default=bytes)
+    # The time step of the last accepted code. A code counts only if its step is later, so that each works once.
+    last_step = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"authenticator app of {self.user}"
+
+
+class Passkey(models.Model):
+    """A public key whose private half is in an authenticator of a person (WebAuthn)."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="passkeys")
+    name = models.CharField(max_length=60)
+    credential_id = models.BinaryField(max_length=1023, unique=True)
+    public_key = models.BinaryField()  # SubjectPublicKeyInfo in DER
+    sign_count = models.BigIntegerField(default=0)  # of the last assertion; 0: the authenticator does not count
+    created_at = models.DateTimeField(auto_now_add=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("pk",)
+
+    def __str__(self) -> str:
+        return f"passkey {self.name} of {self.user}"
+
+
+class RecoveryCode(models.Model):
+    """A code that stands for a lost second factor, once. Only the SHA-256 of its 80 random bits is stored."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="recovery_codes")
+    secret_sha256 = models.BinaryField(max_length=32)
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("user", "secret_sha256"), name="recoverycode_once_per_user"),)
+
+    def __str__(self) -> str:
+        return f"recovery code of {self.user}"
+
+
+class SecuritySettings(models.Model):
+    """What an admin decided about sign-ins for the whole site. There is one row, or none: everything is off."""
+
+    ONLY: Final = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=ONLY)
+    second_factor_for_admins = models.BooleanField(default=False)
+    second_factor_for_roles = models.ManyToManyField(Role, related_name="security_settings")
+    # Approving into a production environment needs a second factor within the last 15 minutes.
+    step_up_is_on = models.BooleanField(default=False)
+    revision = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        constraints = (models.CheckConstraint(condition=models.Q(id=1), name="securitysettings_only_one"),)
+
+    def __str__(self) -> str:
+        return "security settings"
+
+
+sealing.register_field(TotpSecret, "secret_sealed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,6 +18,11 @@ class RequestContext:
     request_id: str = ""
     address: str | None = None
     token_lookup: str = ""
+    client: str = ""  # the User-Agent of the browser, for the list of sessions
+    # Seconds since 1970 of the last proof of identity in this browser session, 0 for none: any proof (a password,
+    # single sign-on), and one with a second factor.
+    confirmed_at: float = 0
+    strong_at: float = 0
 
 
 _current: ContextVar[RequestContext] = ContextVar("request_context", default=RequestContext())  # noqa: B039 -- frozen
@@ -63,5 +68,9 @@ def remember_for_read(key: Hashable, value: object) -> None:
 
 def set_token_lookup(lookup: str) -> None:
     """Store the API token of the request in the context; `request_context` clears it at the end."""
-    context = _current.get()
-    _current.set(RequestContext(context.request_id, context.address, lookup))
+    _current.set(replace(_current.get(), token_lookup=lookup))
+
+
+def set_proofs(*, confirmed_at: float, strong_at: float) -> None:
+    """Store when the person of this browser session last proved who they are; `request_context` clears it."""
+    _current.set(replace(_current.get(), confirmed_at=confirmed_at, strong_at=strong_at))

@@ -42,6 +42,18 @@ class WrongPassword(NotPermitted):
     code = "wrong_password"
 
 
+class ConfirmationRequired(NotPermitted):
+    """The person must prove again who they are. Pages lead to the form, and back with what was typed."""
+
+    code = "confirmation_required"
+
+
+class StepUpRequired(ConfirmationRequired):
+    """The act needs a second factor within the last minutes. A token never has one: do it in the browser."""
+
+    code = "step_up_required"
+
+
 class Conflict(LifecycleError):
     """Another user was faster, or a unique object already exists."""
 

@@ -16,6 +16,7 @@ from lifecycle.core.context import RequestContext, request_context
 log = structlog.get_logger(__name__)
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_CLIENT_MAX: Final = 200  # characters of a User-Agent
 
 Answer = Callable[[HttpRequest], HttpResponse]
 
@@ -33,9 +34,12 @@ class RequestContextMiddleware:
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         address = client_address(request.META)
+        # Printable characters only: it is shown on pages and stored in PostgreSQL, which takes no NUL.
+        client = "".join(filter(str.isprintable, request.headers.get("User-Agent", "")))[:_CLIENT_MAX]
         with (
             request_context(
-                RequestContext(request_id=request_id, address=address), is_read=request.method in {"GET", "HEAD"}
+                RequestContext(request_id=request_id, address=address, client=client),
+                is_read=request.method in {"GET", "HEAD"},
             ),
             structlog.contextvars.bound_contextvars(request_id=request_id),
         ):

@@ -24,9 +24,10 @@ class Notice(models.Model):
     subject = models.CharField(max_length=300)
     text = models.TextField()
     link = models.CharField(max_length=300)  # path of its page
-    # What it is about, and who may see it: a repository, or what concerns a whole team.
+    # What it is about, and who may see it: a repository, what concerns a whole team, or the account of one person.
     repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="+", null=True, db_index=False)
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="+", null=True)
+    person = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+", null=True)
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", null=True)
     actor_name = models.CharField(max_length=150, blank=True)
     facts: models.JSONField[Any, Any] = models.JSONField(default=dict)
@@ -35,8 +36,10 @@ class Notice(models.Model):
     class Meta:
         constraints = (
             models.CheckConstraint(
-                condition=Q(repository=None, team__isnull=False) | Q(repository__isnull=False, team=None),
-                name="notice_about_a_repository_or_a_team",
+                condition=Q(repository=None, team__isnull=False, person=None)
+                | Q(repository__isnull=False, team=None, person=None)
+                | Q(repository=None, team=None, person__isnull=False),
+                name="notice_about_one_thing",
             ),
         )
         indexes = (
@@ -50,10 +53,10 @@ class Notice(models.Model):
 
     @property
     def owner(self) -> Team:
-        """The team that it concerns: that of the repository now."""
+        """The team that it concerns: that of the repository now. One about an account has none."""
         if self.team is not None:
             return self.team
-        return cast(Repository, self.repository).team  # notice_about_a_repository_or_a_team
+        return cast(Repository, self.repository).team  # notice_about_one_thing
 
     @property
     def repository_name(self) -> str:

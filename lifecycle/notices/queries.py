@@ -21,11 +21,12 @@ def _is_visible(actor: User, prefix: str) -> Q:
     """Return the condition that `actor` can see a notice; `prefix` leads from the row to the notice.
 
     One about a whole team needs a grant for all repositories: without a repository, no pattern of a family matches.
+    One about an account is for its person alone.
     """
     family, environment = f"{prefix}repository__family", f"{prefix}environment"
     is_seen = covered(actor, Verb.IMAGE_VIEW, team=f"{prefix}repository__team", family=family, environment=environment)
     is_team_seen = covered(actor, Verb.IMAGE_VIEW, team=f"{prefix}team", family=family, environment=environment)
-    return is_seen | (Q(**{f"{prefix}repository": None}) & is_team_seen)
+    return is_seen | (Q(**{f"{prefix}repository": None}) & is_team_seen) | Q(**{f"{prefix}person": actor})
 
 
 def inbox_of(actor: User, *, is_unread: bool = False) -> QuerySet[InboxItem]:

@@ -22,10 +22,10 @@ def tell(what: Telling, people: Iterable[int]) -> Notice | None:
     """Store a notice for those of `people` (ids) who can see its repository; return it, or None if it was told before.
 
     The caller leaves out who did it. Nobody is told what they cannot see, whoever is named. Raises ValueError when it
-    is about neither a repository nor a team, or about both.
+    is not about exactly one of a repository, a team and a person.
     """
-    if (what.repository is None) == (what.team is None):
-        raise ValueError("A notice is about a repository or about a team.")
+    if sum(about is not None for about in (what.repository, what.team, what.person)) != 1:
+        raise ValueError("A notice is about a repository, a team or a person.")
     notice, is_new = Notice.objects.get_or_create(
         key=what.key,
         defaults={
@@ -36,6 +36,7 @@ def tell(what: Telling, people: Iterable[int]) -> Notice | None:
             "link": what.link,
             "repository": what.repository,
             "team": what.team,
+            "person": what.person,
             "environment": what.environment,
             "actor_name": what.actor,
             "facts": dict(what.facts),
@@ -43,6 +44,9 @@ def tell(what: Telling, people: Iterable[int]) -> Notice | None:
     )
     if not is_new:
         return None
+    if what.person is not None:
+        _tell_people(notice, [what.person])
+        return notice
     if what.is_for_channels:
         send_to_channels(notice)
     _tell_people(notice, who_can_see(notice, people))

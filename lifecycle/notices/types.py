@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from accounts.models import Team
+from accounts.models import Team, User
 from lifecycle.environments.models import Environment
 from lifecycle.notices.topics import Topic
 from lifecycle.registry.models import Repository
@@ -15,7 +15,8 @@ from lifecycle.registry.models import Repository
 class Telling:
     """One notice to be told. Only people who can see `repository` in `environment` are told.
 
-    Without a repository, it is about all of `team`: only people who can see all its repositories are told.
+    Without a repository, it is about all of `team`: only people who can see all its repositories are told. Without
+    both, it is about the account of `person`, who alone is told.
 
     `key` is unique: what has the same key is told once. Notices of one object have the same `thread` and `subject`,
     so that mail programs show them together.
@@ -28,7 +29,8 @@ class Telling:
     text: str
     link: str  # path of the page
     repository: Repository | None = None
-    team: Team | None = None  # set exactly without a repository
+    team: Team | None = None
+    person: User | None = None  # exactly one of the three is set
     environment: Environment | None = None
     actor: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)  # for machines: digest, tag, ...

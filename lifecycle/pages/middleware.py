@@ -20,6 +20,7 @@ from lifecycle.audit.services import record_refusal
 from lifecycle.authority import limiter
 from lifecycle.core.errors import LifecycleError
 from lifecycle.core.problems import problem_answer
+from lifecycle.pages.authority.second_factor import note_proofs
 from lifecycle.pages.error_pages import bad_request
 
 log = structlog.get_logger(__name__)
@@ -30,10 +31,16 @@ Answer = Callable[[HttpRequest], HttpResponse]
 _BEFORE_THE_PASSWORD: Final = frozenset({"account_change_password", "account_logout", "livez", "readyz", "metrics"})
 
 
-class ReaderMiddleware:
-    """Shows times in the zone of the reader, and asks for a new password before anything else where one is due.
+_BEFORE_THE_FACTOR: Final = _BEFORE_THE_PASSWORD | {
+    "lifecycle:confirm", "lifecycle:security", "lifecycle:totp", "lifecycle:passkey-new", "lifecycle:theme",
+    "lifecycle:session-end", "lifecycle:sessions-end-others",
+}  # fmt: skip
 
-    The API answers everybody in UTC.
+
+class ReaderMiddleware:
+    """Shows times in the zone of the reader, and asks for what is due before anything else.
+
+    That is a new password, or a second factor. The API answers everybody in UTC.
     """
 
     def __init__(self, get_response: Answer) -> None:
@@ -41,6 +48,8 @@ class ReaderMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         user = request.user
+        if isinstance(user, User):
+            note_proofs(request)
         if request.path.startswith("/api/") or not isinstance(user, User):
             return self.get_response(request)
         with timezone.override(_zone(user.time_zone)):
@@ -48,19 +57,29 @@ class ReaderMiddleware:
 
     def process_view(self, request: HttpRequest, *_: object) -> HttpResponse | None:
         user = request.user
-        if not isinstance(user, User) or not user.must_change_password:
+        if not isinstance(user, User):
             return None
-        match = request.resolver_match
-        if match is not None and match.view_name in _BEFORE_THE_PASSWORD:
-            return None
-        if request.path.startswith("/api/"):
-            return problem_answer(403, "password_change_required", _CHANGE_FIRST)
-        if getattr(request, "htmx", None):
-            return HttpResponseClientRedirect(reverse("account_change_password"))
-        messages.warning(request, _CHANGE_FIRST)
-        return redirect("account_change_password")
+        name = request.resolver_match.view_name if request.resolver_match is not None else ""
+        if user.must_change_password:
+            if name in _BEFORE_THE_PASSWORD:
+                return None
+            return _first(request, "account_change_password", "password_change_required", _CHANGE_FIRST)
+        if getattr(request.session, "owes_second_factor", False) and name not in _BEFORE_THE_FACTOR:
+            return _first(request, "lifecycle:security", "second_factor_required", _SET_UP_FIRST)
+        return None
 
 
+def _first(request: HttpRequest, view: str, code: str, words: str) -> HttpResponse:
+    """Lead to what has to be done before anything else."""
+    if request.path.startswith("/api/"):
+        return problem_answer(403, code, words)
+    if getattr(request, "htmx", None):
+        return HttpResponseClientRedirect(reverse(view))
+    messages.warning(request, words)
+    return redirect(view)
+
+
+_SET_UP_FIRST: Final = "Set up a second factor first: your role requires one."
 _CHANGE_FIRST: Final = "Change your password first: another user has seen the current one."
 
 

@@ -79,7 +79,7 @@ class Dock:
 
 @pytest.fixture
 def made(live_stack: Services, settings: Any, tmp_path: Path) -> Dock:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.ScryptPasswordHasher"]  # as the web process has it
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]  # as the web process has it
     settings.SCRATCH = str(tmp_path)
     (live_stack.home / "scratch").mkdir(exist_ok=True)
     registry, teller = ensure_managed_registry(), Teller(print)

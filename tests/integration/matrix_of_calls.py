@@ -174,6 +174,11 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("people/", {"username": "mine"}, 403, 403),
     ("people/{person}/deactivate/", {}, 403, 403),
     ("people/{person}/reset-password/", {}, 403, 403),
+    ("people/{person}/end-sessions/", {}, 403, 403),
+    ("people/{person}/reset-factors/", {}, 403, 403),
+    ("security/", {"revision": "0"}, 403, 403),
+    ("account/security/authenticator/remove/", {}, 404, 404),  # they have none
+    ("account/security/passkeys/{passkey}/remove/", {}, 404, 404),  # somebody else's
     ("people/{person}/admin/", {"is_admin": "1"}, 403, 403),
     ("people/{person}/verify-mail/", {}, 403, 403),
     ("people/{person}/reactivate/", {}, 403, 403),
@@ -262,10 +267,14 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("channels/{channel}/test/", {}, 404, 404),
     ("channels/{channel}/delete/", {}, 404, 404),
     ("channels/messages/{message}/redeliver/", {}, 404, 404),
+    ("account/sessions/{session}/end/", {}, 404, 404),  # somebody else's
     ("account/tokens/{token}/revoke/", {}, 404, 404),  # somebody else's
     ("jobs/{job}/cancel/", {}, 404, 404),  # as above
     ("jobs/{job}/retry/", {}, 404, 404),
 )
+_SECURITY: Final[dict[str, object]] = {
+    "second_factor_for_admins": False, "second_factor_for_roles": [], "step_up_is_on": False,
+}  # fmt: skip
 _SITE_SOURCE: Final[dict[str, object]] = {
     "name": "x", "places": ["quay.io/x/*"], "is_site_wide": True, "needs_signature": False,
 }  # fmt: skip
@@ -325,6 +334,9 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("post", "people/{person}/deactivate/", {}, 403, 403),
     ("post", "people/{person}/reactivate/", {}, 403, 403),
     ("post", "people/{person}/verify-mail/", {}, 403, 403),
+    ("delete", "people/{person}/sessions/", {}, 403, 403),
+    ("delete", "people/{person}/second-factors/", {}, 403, 403),
+    ("put", "security/", _SECURITY, 403, 403),
     ("put", "people/{person}/admin/", {}, 403, 403),
     ("delete", "people/{person}/admin/", {}, 403, 403),
     ("post", "notices/{notice}/read/", {}, 404, 404),

@@ -7,6 +7,7 @@ in `matrix_of_calls` and `matrix_of_allowed_calls`.
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 from datetime import timedelta
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ from lifecycle.advisories.models import Feed, PrivateAdvisory
 from lifecycle.alerts.models import Alert
 from lifecycle.audit import services as audit
 from lifecycle.audit.models import AuditEvent
-from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.models import BrowserSession, Passkey, RecoveryCode, RoleGrant, TotpSecret
 from lifecycle.clusters.models import Cluster, ClusterSecret
 from lifecycle.clusters.queries import hash_of
 from lifecycle.core import clock
@@ -167,6 +168,12 @@ def make_estate(dock):
         made_by=dock.owner,
     )  # fmt: skip
     tokens.create_token(dock.owner, kind="pat", name="laptop")
+    Passkey.objects.create(user=dock.owner, name="laptop", credential_id=b"id", public_key=b"key")
+    TotpSecret.objects.create(user=dock.owner)
+    RecoveryCode.objects.create(user=dock.owner, secret_sha256=hashlib.sha256(b"RECOVERYCODE").digest())
+    now = clock.now()
+    times = {"created_at": now, "last_seen_at": now, "expire_date": now + timedelta(days=1)}
+    BrowserSession.objects.create(session_key="k", user=dock.owner, **times)
     Team.objects.create(slug="empty", name="Empty")
     Metadata.objects.create(repository=dock.repository, key="owner", value="kim")
     Role.objects.create(slug="crew", name="Crew", verbs=["image.view"])
@@ -260,6 +267,9 @@ def address(pattern, dock, request_):
         "robot": Robot.objects.values_list("pk", flat=True).first(),
         "trust_rule": TrustRule.objects.values_list("pk", flat=True).first(),
         "robot_token": ApiToken.objects.filter(kind="rob").values_list("pk", flat=True).first(),
+        "passkey": Passkey.objects.filter(user=dock.owner).values_list("pk", flat=True).first(),
+        "factored_person": dock.owner.pk,
+        "session": BrowserSession.objects.filter(user=dock.owner).values_list("public_id", flat=True).first(),
         "token": ApiToken.objects.filter(kind="pat").values_list("pk", flat=True).first(),
         "role": "crew",
         "person": dock.approver.pk,
@@ -501,6 +511,8 @@ def version(where):
     """Return the headers of a change to what two people may edit."""
     if "/external-checks/" in where or "/clusters/" in where or where.endswith("/retention/"):
         return {"If-Match": "*"}
+    if where.endswith("/api/v1/security/"):
+        return {"If-Match": '"security.0"'}
     if where.endswith("/due-dates/"):
         return {"If-Match": '"due-dates.0"'}
     return {"If-Match": '"team:shop.1"'} if "/policies/team:" in where else {}
@@ -571,6 +583,7 @@ def test_somebody_with_the_right_role_may(call, principals, dock, request_):
 # Fields of forms that people do not type into: lists, check boxes, numbers of rows, buttons.
 CHOSEN: Final = {
     "act", "base", "count", "days", "digest", "environment", "grant-role", "ids", "key", "kind", "login", "next",
+    "code",
     "outcome", "passed", "password", "oldpassword", "approve_hours", "excludes_requester", "execute_hours", "hours",
     "names", "place", "position", "queue_policy", "required_approvals", "revision", "role", "soak_hours", "starts_at",
     "theme", "to", "turn", "until", "verbs", "digest_at", "scope", "voter", "window_kind", "zone", "form-TOTAL_FORMS",

@@ -28,6 +28,7 @@ from lifecycle.audit.details_of_access import LinkUsed, Profile, ProfileChanged,
 from lifecycle.authority import limiter
 from lifecycle.authority.projection import project
 from lifecycle.authority.rights import is_above_grants
+from lifecycle.authority.services.sessions import drop_sessions
 from lifecycle.authority.services.tokens import end_token
 from lifecycle.core import clock, context
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
@@ -85,6 +86,7 @@ def _new_secret(user: User, *, actor: User, kind: str, with_password: bool) -> t
     The old password and all earlier links stop working, and every session ends.
     """
     user.links.filter(ended_at=None).update(ended_at=clock.now())
+    drop_sessions(user)
     is_exempt = actor.kind == User.Kind.SYSTEM
     if not is_exempt and not with_password:
         user.set_unusable_password()
@@ -138,6 +140,7 @@ def use_link(text: str, *, password: str) -> User:
     user.must_change_password, user.secret_seen_by = False, None
     user.save(update_fields=["password", "must_change_password", "secret_seen_by"])
     user.links.filter(ended_at=None).update(ended_at=clock.now())
+    drop_sessions(user)
     address = context.current().address
     details = LinkUsed(
         user=user.username,
@@ -152,7 +155,11 @@ def use_link(text: str, *, password: str) -> User:
 
 @transaction.atomic
 def note_password_changed(user: User) -> None:
-    """Record that a person changed their own password. From now on, only they know it."""
+    """Record that a person changed their own password. From now on, only they know it.
+
+    Every session ends. The page where it was changed begins a new one.
+    """
+    drop_sessions(user)
     User.objects.filter(pk=user.pk).update(must_change_password=False, secret_seen_by=None)
     user.must_change_password, user.secret_seen_by = False, None
     user.links.filter(ended_at=None).update(ended_at=clock.now())
@@ -285,6 +292,7 @@ def deactivate(user_id: int, *, actor: User) -> User:
     user.is_active = False
     user.set_unusable_password()
     user.save(update_fields=["is_active", "password"])
+    drop_sessions(user)
     for row in ApiToken.objects.select_for_update().filter(user=user, revoked_at=None).order_by("pk"):
         end_token(row, actor=actor)
     project(user)  # the robots that depend on this account are suspended

@@ -198,6 +198,53 @@ class NewRoleForm(RoleForm):
     field_order = ("slug", "name", "verbs")
 
 
+class TotpForm(forms.Form):
+    """The first code of a new authenticator app, with the secret that the page shows."""
+
+    secret = forms.RegexField(r"^[A-Z2-7]{32}\Z", widget=forms.HiddenInput)
+    code = forms.CharField(
+        max_length=20,
+        help_text="The six digits that the app shows now.",
+        widget=forms.TextInput(attrs={**_PLAIN, "autocomplete": "one-time-code", "inputmode": "numeric"}),
+    )
+
+
+class NewPasskeyForm(forms.Form):
+    """A name for a new passkey, and what the browser made."""
+
+    name = forms.CharField(
+        max_length=60,
+        help_text="What you will recognise it by, for example the device.",
+        widget=forms.TextInput(attrs=_PLAIN),
+    )
+    credential = forms.JSONField(
+        widget=forms.HiddenInput,
+        error_messages={
+            "required": "The browser has not made a passkey. Click the button again, and follow the browser."
+        },
+    )
+
+
+class SecurityForm(forms.Form):
+    """What sign-ins and approvals need."""
+
+    second_factor_for_admins = forms.BooleanField(required=False, label="Admins need a second factor")
+    second_factor_for_roles = forms.MultipleChoiceField(
+        required=False, label="Roles that need a second factor", widget=forms.CheckboxSelectMultiple
+    )
+    step_up_is_on = forms.BooleanField(
+        required=False, label="Approving into production needs a second factor within the last 15 minutes"
+    )
+    revision = forms.IntegerField(widget=forms.HiddenInput, min_value=0)
+
+    def __init__(self, roles: Sequence[str], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        choices = [(slug, slug) for slug in roles]
+        self.fields["second_factor_for_roles"].choices = choices  # type: ignore[attr-defined]  # a choice field
+        for name in ("second_factor_for_admins", "step_up_is_on"):
+            self.fields[name].widget.attrs["class"] = "form-check-input"
+
+
 class RobotForm(forms.Form):
     """A new robot."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 from allauth.account.forms import ChangePasswordForm as AllauthChangePasswordForm
@@ -18,26 +16,9 @@ from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details import UserDetails
 from lifecycle.audit.models import AuditEvent
-from lifecycle.authority import limiter
 from lifecycle.authority.services import note_password_changed
-from lifecycle.core import context
-from lifecycle.core.errors import TooManyAttempts
+from lifecycle.pages.authority.attempts import attempt
 from lifecycle.sso.queries import takes_password
-
-
-@contextmanager
-def attempt(account: str) -> Iterator[limiter.Attempt]:
-    """Count a password attempt before the password is checked. The block calls `succeeded()` for a correct password.
-
-    Raises TooManyAttempts when the account or the address has reached its limit. The attempt is counted first.
-    Otherwise, fifty parallel attempts could all see that one attempt is left.
-    """
-    reserved = limiter.reserve(account, context.current().address)
-    if reserved is None:
-        raise TooManyAttempts(
-            "Too many wrong passwords for this account or address. Wait five minutes, then try again."
-        )
-    yield reserved
 
 
 class SignInAdapter(AccountAdapter):
@@ -63,6 +44,10 @@ class SignInAdapter(AccountAdapter):
                 details=UserDetails(user=account.username if account is not None else "unknown"),
             )  # fmt: skip
         return None
+
+    def get_login_stages(self) -> list[str]:
+        """Return the steps after the password: the second factor of those who have one."""
+        return ["lifecycle.pages.authority.second_factor.SecondFactorStage"]
 
     def login(self, request: HttpRequest, user: User) -> None:
         super().login(request, user)

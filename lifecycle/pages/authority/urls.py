@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from django.urls import path
 
-from lifecycle.pages.authority.views import groups, keyless, people, profile, registries, robots, roles, teams, tokens
+from lifecycle.pages.authority.views import (
+    confirming,
+    groups,
+    keyless,
+    people,
+    profile,
+    registries,
+    robots,
+    roles,
+    security,
+    site_security,
+    teams,
+    tokens,
+)
 
 urlpatterns = [
     path("teams/", teams.teams, name="teams"),
@@ -42,8 +55,11 @@ urlpatterns = [
     path("people/<int:pk>/reset-password/", people.reset_password, name="person-reset-password"),
     path("people/<int:pk>/admin/", people.set_admin, name="person-admin"),
     path("people/<int:pk>/verify-mail/", people.verify_mail, name="person-verify-mail"),
+    path("people/<int:pk>/reset-factors/", people.reset_factors, name="person-reset-factors"),
+    path("people/<int:pk>/end-sessions/", people.end_sessions, name="person-end-sessions"),
     path("people/<int:pk>/deactivate/", people.deactivate, name="person-deactivate"),
     path("people/<int:pk>/reactivate/", people.reactivate, name="person-reactivate"),
+    path("security/", site_security.security, name="site-security"),
     path("registries/", registries.registries, name="registries"),
     path("registries/new/", registries.new_registry, name="new-registry"),
     path("registries/<int:pk>/", registries.registry, name="registry"),
@@ -51,6 +67,16 @@ urlpatterns = [
     path("registries/<int:pk>/remove/", registries.remove, name="registry-remove"),
     path("account/", profile.profile, name="profile"),
     path("account/link/<str:text>/", profile.link, name="account-link"),
+    path("account/security/", security.security, name="security"),
+    path("account/second-factor/", confirming.second_factor, name="second-factor"),
+    path("account/confirm/", confirming.confirm, name="confirm"),
+    path("account/security/authenticator/", security.totp, name="totp"),
+    path("account/security/authenticator/remove/", security.remove_totp, name="totp-remove"),
+    path("account/security/passkeys/new/", security.new_passkey, name="passkey-new"),
+    path("account/security/passkeys/<int:pk>/remove/", security.remove_passkey, name="passkey-remove"),
+    path("account/security/recovery-codes/", security.recovery_codes, name="recovery-codes"),
+    path("account/sessions/end-others/", security.end_others, name="sessions-end-others"),
+    path("account/sessions/<uuid:public_id>/end/", security.end_session, name="session-end"),
     path("account/tokens/", tokens.tokens, name="tokens"),
     path("account/tokens/<int:pk>/revoke/", tokens.revoke, name="token-revoke"),
 ]

@@ -359,6 +359,30 @@ def ago(moment: datetime | None, never: str = "never") -> SafeString:
 
 
 @register.filter
+def browser_name(client: str) -> str:
+    """Return the browser and system that a User-Agent names, `Firefox on Linux`, as far as it can be told."""
+    # Each names the ones before it too, so the most special comes first.
+    browsers = (
+        ("Edg/", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+    )
+    systems = (
+        ("Android", "Android"),
+        ("iPhone", "iOS"),
+        ("iPad", "iOS"),
+        ("Windows", "Windows"),
+        ("Mac OS", "macOS"),
+        ("Linux", "Linux"),
+    )
+    browser = next((name for mark, name in browsers if mark in client), "Browser")
+    system = next((name for mark, name in systems if mark in client), "")
+    return f"{browser} on {system}" if system else browser
+
+
+@register.filter
 def in_zone(moment: datetime | None, form: str = "%d %b %H:%M") -> str:
     """Return the time in the zone of the reader with the name of the zone, `05 Jan 14:30 CET`; "never" for None."""
     return f"{timezone.localtime(moment):{form} %Z}" if moment is not None else "never"

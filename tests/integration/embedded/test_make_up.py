@@ -125,8 +125,10 @@ def test_killed_parts_restart_and_backup_restores_without_data_loss(home: Home) 
     home.up()
     assert (home.folder / "env").stat().st_mode & 0o777 == 0o600
     assert home.answers()
-    note = "from django.contrib.sessions.models import Session as S; from django.utils import timezone as t; "
-    write = "S.objects.create(session_key='kept', session_data='x', expire_date=t.now())"
+    note = (
+        "from lifecycle.authority.models import BrowserSession as S; from django.utils.timezone import now; t = now(); "
+    )
+    write = "S.objects.create(session_key='kept', session_data='x', expire_date=t, created_at=t, last_seen_at=t)"
     assert home.run("manage.py", "shell", "-c", note + write).returncode == 0
 
     before = home.pids()

@@ -14,6 +14,8 @@ from lifecycle.authority.access import people_for, person_for
 from lifecycle.authority.models import HeldGrant
 from lifecycle.authority.queries import teams_visible_to
 from lifecycle.authority.rights import is_above_grants
+from lifecycle.authority.second_factors import factors_of
+from lifecycle.authority.sessions import sessions_of
 from lifecycle.core import clock
 from lifecycle.core.errors import NotFound
 from lifecycle.core.paging import keyset_page
@@ -22,6 +24,7 @@ from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import cursors, reader, sort_of
 
 _SEARCH_MAX = 150  # characters, as in a user name
+_SESSIONS_MAX = 50  # shown; all can be ended
 
 
 def _require_admin(request: HttpRequest) -> User:
@@ -73,6 +76,8 @@ def _person_page(request: HttpRequest, person: User, *, secret: str = "") -> Htt
         "grants": grants.order_by("team__slug", "role__slug", "pk", "through"),
         "robots": robots.select_related("user", "team").order_by("pk"),
         "is_admin": is_above_grants(user),
+        "factors": factors_of(person) if is_above_grants(user) else None,
+        "sessions": list(sessions_of(person)[:_SESSIONS_MAX]) if is_above_grants(user) else [],
         "link": person.links.filter(ended_at=None, expires_at__gt=clock.now()).order_by("-pk").first(),
         "secret": secret,
         "secret_kind": _kind_of(secret),
@@ -112,6 +117,22 @@ def verify_mail(request: HttpRequest, pk: int) -> HttpResponse:
     """Record that the mail of an account belongs to its person."""
     user = services.verify_mail(pk, actor=_require_admin(request))
     messages.success(request, f"Mail of {user} confirmed.")
+    return redirect("lifecycle:person", pk)
+
+
+@require_POST
+def reset_factors(request: HttpRequest, pk: int) -> HttpResponse:
+    """Remove every second factor of a person who lost them."""
+    user = services.reset_factors(pk, actor=reader(request))
+    messages.success(request, f"Second factors of {user} removed. All sessions ended.")
+    return redirect("lifecycle:person", pk)
+
+
+@require_POST
+def end_sessions(request: HttpRequest, pk: int) -> HttpResponse:
+    """End every browser session of a person."""
+    count = services.end_sessions_of(pk, actor=reader(request))
+    messages.success(request, "1 session ended." if count == 1 else f"{count} sessions ended.")
     return redirect("lifecycle:person", pk)
 
 
