@@ -190,6 +190,7 @@ FIELDS: Final[dict[str, str]] = {
     "restored_at": "When it was put back; null until then",
     "results": "The rows of this page",
     "retired_at": "When it was retired; null while it counts",
+    "requires_signed_votes": "Whether only approvals count that their voters signed with a passkey",
     "revision": "Number of the revision, from 1",
     "robots": "Number of active robots",
     "role": "Slug of the role",

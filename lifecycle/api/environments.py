@@ -40,7 +40,8 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
             "is_internet_facing", "approve_within_s", "execute_within_s", "soak_s", "queue_policy", "auto_execute",
             "verification",
             "verify_url", "verify_within_s", "rolls_back", "excludes_requester",
-            "excludes_build_trigger", "excludes_committer", "excludes_policy_author", "revision",
+            "excludes_build_trigger", "excludes_committer", "excludes_policy_author",
+            "requires_signed_votes", "revision",
         )  # fmt: skip
         read_only_fields: tuple[str, ...] = fields
 
@@ -112,6 +113,7 @@ class EnvironmentChangeBody(StrictSerializer):
     )
     verify_within_s = serializers.IntegerField(min_value=60, max_value=2_592_000, required=False)
     rolls_back = serializers.BooleanField(required=False)
+    requires_signed_votes = serializers.BooleanField(required=False)
     excludes_requester = serializers.BooleanField(required=False)
     excludes_build_trigger = serializers.BooleanField(required=False)
     excludes_committer = serializers.BooleanField(required=False)

@@ -452,7 +452,7 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
                     "execute_within_s": 259_200, "soak_s": 0, "queue_policy": "queue", "auto_execute": False,
                     "verification": "none", "verify_url": "", "verify_within_s": 3600, "rolls_back": False,
                     "excludes_requester": True, "excludes_build_trigger": True, "excludes_committer": True,
-                    "excludes_policy_author": True, "revision": 1,
+                    "excludes_policy_author": True, "requires_signed_votes": False, "revision": 1,
                 }
             ],
             "next": None,

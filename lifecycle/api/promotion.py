@@ -67,12 +67,16 @@ class VoteSerializer(serializers.ModelSerializer[Vote]):
     voter = serializers.CharField(source="voter.username", read_only=True)
     evaluation = serializers.CharField(source="evaluation.digest", read_only=True, default=None, allow_null=True)
     overruled_by = serializers.CharField(source="overruled_by.username", read_only=True, default=None, allow_null=True)
+    signed = serializers.DictField(
+        child=serializers.CharField(), read_only=True, allow_null=True,
+        help_text="The assertion of the voter's passkey over the approval, to check it offline; null: not signed",
+    )  # fmt: skip
 
     class Meta:
         model = Vote
         fields = (
             "voter", "value", "comment", "digest", "evaluation", "via", "at", "lapsed_at", "lapse_reason",
-            "overruled_at", "overruled_by", "overrule_reason",
+            "overruled_at", "overruled_by", "overrule_reason", "signed",
         )  # fmt: skip
         read_only_fields = fields
 

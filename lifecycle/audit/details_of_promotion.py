@@ -205,6 +205,13 @@ class PromotionSuperseded(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class VoteApproved(Details):
+    """The SHA-256 of the public key of the passkey that signed the approval; empty for one that is not signed."""
+
+    key_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class VoteWithdrawn(Details):
     """The vote that was taken back: approve or object."""
 

@@ -58,6 +58,7 @@ def add_to(areas: Any, shared: argparse.ArgumentParser, limited: argparse.Argume
     change.add_argument("--verify-url", metavar="URL", help="address of the service that verifies promotions")
     change.add_argument("--verify-secret-file", metavar="FILE", help="file with the secret shared with the service")
     change.add_argument("--verify-within", type=_seconds, metavar="TIME", help="for example 1h")
+    change.add_argument("--signed-votes", choices=("yes", "no"), help="count only approvals signed with a passkey")
     change.add_argument("--roll-back", choices=("yes", "no"), help="request a rollback when the verification fails")
     change.add_argument("--exclude", action="append", default=[], choices=_EXCLUSIONS, help="they cannot approve")
     change.add_argument("--allow", action="append", default=[], choices=_EXCLUSIONS, help="they can approve")
@@ -104,6 +105,7 @@ def set_environment(options: argparse.Namespace, api: Api) -> None:
         "verify_secret": _text_of(options.verify_secret_file),
         "verify_within_s": options.verify_within,
         "rolls_back": _truth(options.roll_back),
+        "requires_signed_votes": _truth(options.signed_votes),
         "approval_rules": [] if options.no_rules else options.rule,
     }
     values |= {f"excludes_{name.replace('-', '_')}": True for name in options.exclude}

@@ -67,6 +67,8 @@ class Environment(models.Model):
     excludes_build_trigger = models.BooleanField(default=True)
     excludes_committer = models.BooleanField(default=True)
     excludes_policy_author = models.BooleanField(default=True)
+    # Only approvals that their voters signed with a passkey count.
+    requires_signed_votes = models.BooleanField(default=False, db_default=False)
     revision = models.PositiveIntegerField(default=1)  # counts the changes of settings and approval rules
     unsatisfiable_since = models.DateTimeField(null=True, blank=True)  # too few people are left for its approvals
     archived_at = models.DateTimeField(null=True, blank=True)  # since then, nothing is promoted to it

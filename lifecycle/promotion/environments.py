@@ -39,9 +39,9 @@ SETTINGS: Final = (
     "name", "position", "prefix", "is_archived", "required_approvals", "is_production", "is_internet_facing",
     "approve_within_s",
     "execute_within_s", "soak_s", "queue_policy", "auto_execute", "verification", "verify_url", "verify_within_s",
-    "rolls_back", *EXCLUSIONS,
+    "rolls_back", "requires_signed_votes", *EXCLUSIONS,
 )  # fmt: skip
-_ABOUT_APPROVALS: Final = frozenset({"required_approvals", "approval_rules", *EXCLUSIONS})
+_ABOUT_APPROVALS: Final = frozenset({"required_approvals", "approval_rules", "requires_signed_votes", *EXCLUSIONS})
 RULES_MAX: Final = 10
 PEOPLE_MAX: Final = 50
 SECRET_MIN: Final = 24  # characters

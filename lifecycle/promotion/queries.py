@@ -243,6 +243,10 @@ def renamed(severe: Iterable[str]) -> set[str]:
 def facts_of(request: PromotionRequest) -> PromotionFacts:
     """Return the facts that decide about `request`, read now. Voters' current rights count, not those at the vote."""
     votes = request.votes.filter(value=Vote.Value.APPROVE, digest=request.image.digest, lapsed_at=None)
+    unsigned = []
+    if request.environment.requires_signed_votes:
+        unsigned = list(votes.filter(signed__isnull=True).select_related("voter").order_by("pk"))
+        votes = votes.filter(signed__isnull=False)
     excluded = excluded_from(request)
     may_approve = people_who(
         Verb.PROMOTION_APPROVE,
@@ -272,13 +276,20 @@ def facts_of(request: PromotionRequest) -> PromotionFacts:
         quarantines=[cover.words for cover in covers_of_image(request.image)],
         exclusions=_exclusion_words(request, excluded),
         allowances=allowed_by(request.environment),
-        uncounted=uncounted,
+        uncounted=[*uncounted, *(_unsigned_words(vote.voter) for vote in unsigned)],
         skips_stages=_SKIPS_STAGES.get(request.kind, ""),
         platforms=_platforms(tree),
         artifact=request.image.noun if request.image.kind == Image.Kind.ARTIFACT else "",
         missing_platforms=[*missing_of(tree), *(["manifests nested too deeply"] if tree.is_cut else [])],
         previous_environment=before.slug if before else None,
         is_or_was_in_previous=before is not None and has_been_in(request, before),
+    )
+
+
+def _unsigned_words(voter: User) -> str:
+    return (
+        f"The approval of {voter} does not count: it is not signed with a passkey."
+        f" {voter} can add one, and approve again in the browser."
     )
 
 

@@ -65,6 +65,7 @@ from lifecycle.promotion.services import (
     store_vote,
     tag_of,
 )
+from lifecycle.promotion.signed_votes import Signature, Signed, approval_details, statement, verified
 from lifecycle.quarantine.queries import why_quarantined
 from lifecycle.quarantine.services import hold_off
 from lifecycle.registry.models import Image, Repository
@@ -186,7 +187,7 @@ def lock_set(actor: User, set_id: int, verb: Verb | None = None) -> tuple[Releas
 
 
 def _vote(
-    set_id: int, value: str, *, actor: User, reason: str, via: str
+    set_id: int, value: str, *, actor: User, reason: str, via: str, signed: Signed | None = None
 ) -> tuple[ReleaseSet, list[PromotionRequest], list[PromotionRequest]]:
     """Store one vote on every member, and return the set, its members, and those that got the vote now.
 
@@ -204,20 +205,42 @@ def _vote(
     if not voting:
         raise Conflict("You have already voted on this release set.")
     for row in voting:
-        cast(row, actor, value, reason, via)
+        cast(row, actor, value, reason, via, signed=signed)
     return release_set, members, voting
 
 
 @transaction.atomic
 @exclusions.looked_up_once()
-def approve(set_id: int, *, actor: User, reason: str = "", via: str = Vote.Via.WEB) -> ReleaseSet:
+def prepare_signature(set_id: int, *, actor: User) -> bytes:
+    """Return the statement that `actor` signs to approve a set: one signature over all members, as evaluated now.
+
+    Raises what the vote itself would raise.
+    """
+    release_set, members = lock_set(actor, set_id, Verb.PROMOTION_APPROVE)
+    exclusions.look_up(members)
+    refuse_if(why_not_decided(release_set), state=release_set.state)
+    refuse_if(why_not_in_set(actor, members), state=release_set.state)
+    return statement(actor, members)
+
+
+@transaction.atomic
+@exclusions.looked_up_once()
+def approve(
+    set_id: int,
+    *,
+    actor: User,
+    reason: str = "",
+    via: str = Vote.Via.WEB,
+    signature: Signature | None = None,
+) -> ReleaseSet:
     """Approve a set: one vote on each member. It is ready when all members are.
 
-    Raises NotFound, NotPermitted, IllegalTransition, Conflict.
+    One `signature` covers all members. Raises NotFound, NotPermitted, StepUpRequired, IllegalTransition, Conflict.
     """
-    release_set, members, voting = _vote(set_id, Vote.Value.APPROVE, actor=actor, reason=reason, via=via)
+    signed = verified(actor, signature) if signature is not None else None
+    release_set, members, voting = _vote(set_id, Vote.Value.APPROVE, actor=actor, reason=reason, via=via, signed=signed)
     for row in voting:
-        record(Action.PROMOTION_APPROVED, row, actor, reason=reason)
+        record(Action.PROMOTION_APPROVED, row, actor, reason=reason, details=approval_details(signed))
     release_states.record(Action.RELEASE_SET_APPROVED, release_set, actor, reason=reason)
     return _judged(release_set, members)
 

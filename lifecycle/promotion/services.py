@@ -56,6 +56,14 @@ from lifecycle.promotion.refusals import (
     why_not_withdraw,
     why_not_withdraw_vote,
 )
+from lifecycle.promotion.signed_votes import (
+    Signature,
+    Signed,
+    approval_details,
+    verified,
+    why_no_step_up,
+    why_not_unsigned,
+)
 from lifecycle.promotion.soaking import occupy
 from lifecycle.quarantine.queries import why_quarantined
 from lifecycle.quarantine.services import hold_off
@@ -190,14 +198,24 @@ def reevaluate(request: PromotionRequest) -> Evaluation:
 
 
 @transaction.atomic
-def approve(promotion_id: int, *, actor: User, reason: str = "", via: str = Vote.Via.WEB) -> PromotionRequest:
+def approve(
+    promotion_id: int,
+    *,
+    actor: User,
+    reason: str = "",
+    via: str = Vote.Via.WEB,
+    signature: Signature | None = None,
+) -> PromotionRequest:
     """Approve a request. It becomes ready when all other requirements are met.
 
-    Raises NotFound, NotPermitted (also for the requester, even an admin: docs/adr/0004), IllegalTransition.
+    With `signature`, the approval is signed with the actor's passkey, which is also a fresh second factor. Raises
+    NotFound, NotPermitted (also for the requester, even an admin: docs/adr/0004), StepUpRequired, IllegalTransition,
+    or Conflict when the evidence changed since the signed statement was made.
     """
     request = lock_alone(actor, promotion_id, Verb.PROMOTION_APPROVE)
-    cast(request, actor, Vote.Value.APPROVE, reason, via)
-    record(Action.PROMOTION_APPROVED, request, actor, reason=reason)
+    signed = verified(actor, signature) if signature is not None else None
+    cast(request, actor, Vote.Value.APPROVE, reason, via, signed=signed)
+    record(Action.PROMOTION_APPROVED, request, actor, reason=reason, details=approval_details(signed))
     reevaluate(request)
     request.refresh_from_db()
     return request
@@ -274,24 +292,34 @@ def overrule(promotion_id: int, voter: str, *, actor: User, reason: str) -> Prom
     return request
 
 
-def cast(request: PromotionRequest, actor: User, value: str, comment: str, via: str) -> None:
+def cast(
+    request: PromotionRequest, actor: User, value: str, comment: str, via: str, *, signed: Signed | None = None
+) -> None:
+    """Store a vote on a locked request, judged now. An approval can need a signature or a fresh second factor."""
     refuse_if(why_not_cast(actor, request), state=request.state)
+    if value == Vote.Value.APPROVE and signed is None:
+        refuse_if(why_not_unsigned(request.environment) or why_no_step_up(actor, request.environment))
     vote = request.votes.filter(voter=actor).first()
     if vote is None:
         vote = Vote(request=request, voter=actor)
-    elif value == vote.value and vote.is_standing and vote.overruled_at is None:
+    elif value == vote.value and vote.is_standing and vote.overruled_at is None and not (signed and not vote.signed):
         # Before the evaluation: others wait for this row, so a second click must take little time.
         raise Conflict("You have already voted on this request.")
     if is_overdue(request):
         raise IllegalTransition(f"The time of {request} is over. Request it again.")
     _, evaluation = evaluate(request)
-    store_vote(vote, value, comment, via, evaluation)
+    if signed is not None:
+        signed.require(request, evaluation)
+    store_vote(vote, value, comment, via, evaluation, signed=signed)
 
 
-def store_vote(vote: Vote, value: str, comment: str, via: str, evaluation: Evaluation) -> None:
+def store_vote(
+    vote: Vote, value: str, comment: str, via: str, evaluation: Evaluation, *, signed: Signed | None = None
+) -> None:
     """Write the vote, bound to the digest and to the evidence, with the policies' revisions, that its voter saw."""
     vote.value, vote.comment, vote.via = value, comment.strip(), via
     vote.digest, vote.evaluation = vote.request.image.digest, evaluation
+    vote.signed = signed.document if signed is not None else None
     vote.at, vote.lapsed_at, vote.lapse_reason = clock.now(), None, ""
     vote.overruled_at, vote.overruled_by, vote.overrule_reason = None, None, ""
     vote.save()

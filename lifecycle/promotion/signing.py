@@ -105,7 +105,8 @@ def _summary(request: PromotionRequest, resource: str, evaluation: Evaluation | 
 
 def _promotion(request: PromotionRequest, evaluation: Evaluation | None, sbom: Claim | None) -> dict[str, Any]:
     """Return the record of a promotion: who asked, who approved, what was judged."""
-    votes = request.votes.filter(value=Vote.Value.APPROVE, lapsed_at=None).select_related("voter").order_by("at")
+    votes = request.votes.filter(value=Vote.Value.APPROVE, lapsed_at=None).select_related("voter", "evaluation")
+    votes = votes.order_by("at")
     return {
         "promotion": request.pk,
         "repository": request.repository.name,
@@ -115,10 +116,21 @@ def _promotion(request: PromotionRequest, evaluation: Evaluation | None, sbom: C
         "requestedAt": _moment(request.created_at),
         "reason": request.reason,
         "executedBy": request.executed_by.username if request.executed_by else None,
-        "approvals": [{"by": vote.voter.username, "at": _moment(vote.at), "digest": vote.digest} for vote in votes],
+        "approvals": [_approval(vote) for vote in votes],
         "evaluation": evaluation.digest if evaluation is not None else None,
         "requirements": evaluation.requirements if evaluation is not None else [],
         "sbom": sbom.about if sbom is not None else None,
+    }
+
+
+def _approval(vote: Vote) -> dict[str, Any]:
+    """Return an approval; `signed` is what `lifecycle/signatures/votes.py` checks, offline too."""
+    return {
+        "by": vote.voter.username,
+        "at": _moment(vote.at),
+        "digest": vote.digest,
+        "evaluation": vote.evaluation.digest if vote.evaluation is not None else None,
+        "signed": vote.signed,
     }
 
 

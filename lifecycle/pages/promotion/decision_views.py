@@ -11,19 +11,21 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
-from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted, PolicyBlocked
+from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted, PolicyBlocked, StepUpRequired
 from lifecycle.pages.promotion.forms import (
     CommentForm,
     DecisionForm,
     RejectionForm,
     ReviewForm,
 )
+from lifecycle.pages.promotion.signing import is_to_sign, lead_to_proof, sign_page, signature_in
 from lifecycle.pages.promotion.views import inbox_page, promotions_page, request_page
 from lifecycle.pages.requests import reader, selected_ids
 from lifecycle.promotion import services, threads
 from lifecycle.promotion.access import promotion_for
 from lifecycle.promotion.breakglass import settle
 from lifecycle.promotion.models import PromotionRequest
+from lifecycle.promotion.signed_votes import prepare
 from lifecycle.promotion.verification import confirm
 
 
@@ -42,20 +44,30 @@ def _decide(
     except Conflict as conflict:
         note = f"{conflict.message} Your change was not saved."
         return back(request, promotion_for(reader(request), pk), note=note, status=conflict.http_status)
+    except StepUpRequired as error:
+        return lead_to_proof(request, reverse("lifecycle:promotion", args=[pk]), error)
     messages.success(request, f"{done} {changed}.")
     return redirect("lifecycle:inbox") if back is inbox_page else redirect("lifecycle:promotion", pk)
 
 
 @require_POST
 def approve(request: HttpRequest, pk: int) -> HttpResponse:
-    """Approve a request, with an optional comment."""
-    return _decide(
-        request,
-        pk,
-        DecisionForm(request.POST),
-        lambda reason: services.approve(pk, actor=reader(request), reason=reason),
-        "You approved",
-    )
+    """Approve a request, with an optional comment. Who has a passkey is asked to sign first."""
+    user, form, signature = reader(request), DecisionForm(request.POST), None
+
+    def act(reason: str) -> PromotionRequest:
+        return services.approve(pk, actor=user, reason=reason, signature=signature)
+
+    if form.is_valid() and is_to_sign(request, user):
+        shown = promotion_for(user, pk)
+        try:
+            statement = prepare(pk, actor=user)
+        except Conflict as conflict:
+            return request_page(request, shown, note=conflict.message, status=conflict.http_status)
+        must = shown.environment.requires_signed_votes
+        return sign_page(request, user, statement, back=reverse("lifecycle:promotion", args=[pk]), must_sign=must)
+    signature = signature_in(request)
+    return _decide(request, pk, form, act, "You approved")
 
 
 @require_POST
@@ -160,6 +172,8 @@ def bulk(request: HttpRequest) -> HttpResponse:
     for number in ids:
         try:
             done.append(str(act(number, actor=reader(request), reason=reason)))
+        except StepUpRequired as error:
+            return lead_to_proof(request, reverse("lifecycle:inbox" if is_inbox else "lifecycle:promotions"), error)
         except (NotFound, NotPermitted, Conflict, Malformed, PolicyBlocked) as error:
             refused.append(f"PR-{number}: {error.message}")
     if done:

@@ -70,6 +70,7 @@ class EnvironmentSettingsForm(forms.Form):
         help_text="One a line: security: 1 of role security, ops: 1 of team ops, or leads: 1 of kim, lee.",
         widget=forms.Textarea(attrs=_PLAIN | {"rows": 3}),
     )
+    requires_signed_votes = _check("Only approvals signed with a passkey count")
     excludes_requester = _check("The requester cannot approve")
     excludes_build_trigger = _check("The user who started the rebuild cannot approve")
     excludes_committer = _check("The committer that the image names cannot approve")
@@ -124,7 +125,8 @@ class EnvironmentSettingsForm(forms.Form):
             "name", "position", "target_prefix", "registry", "is_archived", "is_production", "is_internet_facing",
         ),
         "Approval": (
-            "required_approvals", "approve_hours", "rules", "excludes_requester", "excludes_build_trigger",
+            "required_approvals", "approve_hours", "rules", "requires_signed_votes", "excludes_requester",
+            "excludes_build_trigger",
             "excludes_committer", "excludes_policy_author",
         ),
         "Run": ("soak_hours", "execute_hours", "queue_policy", "auto_execute"),

@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
@@ -15,12 +16,13 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.queries import environments_visible_to
 from lifecycle.authority.rights import may, require
-from lifecycle.core.errors import Conflict, NotFound
+from lifecycle.core.errors import Conflict, NotFound, StepUpRequired
 from lifecycle.core.paging import keyset_page
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.promotion import page_queries
 from lifecycle.pages.promotion.forms import DecisionForm, RejectionForm, ReleaseSetForm
 from lifecycle.pages.promotion.page_queries import Judged, judged
+from lifecycle.pages.promotion.signing import is_to_sign, kept_input, lead_to_proof, sign_page, signature_in
 from lifecycle.pages.requests import chosen as chosen_filter
 from lifecycle.pages.requests import cursors, reader
 from lifecycle.promotion import release_sets
@@ -123,7 +125,7 @@ def set_page(
         "not_automatic": why_set_waits(shown) if shown.state == State.READY and shown.environment.auto_execute else "",
         "copying": page_queries.copying_of(shown),
         "timeline": page_queries.timeline_of(shown),
-        "form": form or DecisionForm(),
+        "form": form or DecisionForm(initial=kept_input(request)),
         "note": note,
         "number": str(shown.pk),
     }
@@ -161,15 +163,40 @@ def _act(
     except Conflict as conflict:
         note = f"{conflict.message} Your change was not saved."
         return set_page(request, set_for(reader(request), pk), note=note, status=conflict.http_status)
+    except StepUpRequired as error:
+        return lead_to_proof(request, reverse("lifecycle:release-set", args=[pk]), error)
     messages.success(request, f"{done} {changed}.")
     return redirect("lifecycle:release-set", pk)
 
 
 @require_POST
 def decide(request: HttpRequest, pk: int, act: str) -> HttpResponse:
-    """Vote on a set, take a vote back, or withdraw the set. Without a needed reason, the form is shown again."""
+    """Vote on a set, take a vote back, or withdraw the set. Without a needed reason, the form is shown again.
+
+    Who approves and has a passkey is asked to sign first: one signature covers all members.
+    """
+    if act == "approve":
+        return _approve(request, pk)
     service, form, done = ACTS[act]
     return _act(request, pk, form(request.POST), lambda reason: service(pk, actor=reader(request), reason=reason), done)
+
+
+def _approve(request: HttpRequest, pk: int) -> HttpResponse:
+    user, form, signature = reader(request), DecisionForm(request.POST), None
+
+    def act(reason: str) -> ReleaseSet:
+        return release_sets.approve(pk, actor=user, reason=reason, signature=signature)
+
+    if form.is_valid() and is_to_sign(request, user):
+        shown = set_for(user, pk)
+        try:
+            statement = release_sets.prepare_signature(pk, actor=user)
+        except Conflict as conflict:
+            return set_page(request, shown, note=conflict.message, status=conflict.http_status)
+        must = shown.environment.requires_signed_votes
+        return sign_page(request, user, statement, back=reverse("lifecycle:release-set", args=[pk]), must_sign=must)
+    signature = signature_in(request)
+    return _act(request, pk, form, act, "You approved")
 
 
 @require_POST

@@ -33,6 +33,7 @@ from lifecycle.pages.promotion.forms import (
     RollbackForm,
 )
 from lifecycle.pages.promotion.page_queries import Judged, judged
+from lifecycle.pages.promotion.signing import kept_input
 from lifecycle.pages.rebuild.page_queries import counts_of, waves_to_confirm
 from lifecycle.pages.requests import chosen as chosen_filter
 from lifecycle.pages.requests import cursors, reader, sort_of
@@ -278,7 +279,7 @@ def request_page(
     context = _evidence(user, promotion)
     said = threads_of(promotion)
     context |= panel_context(request, context["comparison"]) | {
-        "form": form or DecisionForm(),
+        "form": form or DecisionForm(initial=kept_input(request)),
         "note": note,
         "copying": page_queries.copying_of(promotion),
         "timeline": page_queries.timeline_of(promotion),
