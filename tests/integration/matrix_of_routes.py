@@ -450,6 +450,7 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "account/link/<str:text>/": ("-", "-", "-"),  # the link is the credential: tests/integration/authority
     "account/second-factor/": (OUT, IN, IN),  # leads to the sign-in, or on
     "account/confirm/": (OUT, IN, IN),
+    "account/access/": (OUT, IN, IN),
     "account/security/": (OUT, IN, IN),
     "account/security/authenticator/": (OUT, IN, IN),
     "account/security/authenticator/remove/": (OUT, HIDDEN, HIDDEN),

@@ -186,6 +186,7 @@ LISTS: Final[dict[str, int]] = {
     "registries/": 12,
     "people/{person}/": 15,
     "account/tokens/": 12,
+    "account/access/": 14,
     "api/v1/me/": 5,
     "api/v1/images/": 10,
     "api/v1/images/{digest}/": 10,

@@ -67,6 +67,7 @@ urlpatterns = [
     path("registries/<int:pk>/remove/", registries.remove, name="registry-remove"),
     path("account/", profile.profile, name="profile"),
     path("account/link/<str:text>/", profile.link, name="account-link"),
+    path("account/access/", profile.access, name="own-access"),
     path("account/security/", security.security, name="security"),
     path("account/second-factor/", confirming.second_factor, name="second-factor"),
     path("account/confirm/", confirming.confirm, name="confirm"),

@@ -11,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts import tokens
-from accounts.models import AccountLink, User
+from accounts.models import AccountLink, Team, User
 from accounts.queries import system_user
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import services
@@ -172,6 +172,18 @@ def test_profile_changes_name_mail_and_time_zone_of_all_times(dock, request_):
     assert User.objects.get(pk=dock.approver.pk).email_verified_at is None
     with pytest.raises(Malformed):
         services.change_profile(actor=dock.approver, full_name="", email="no mail", time_zone="UTC")
+
+
+def test_own_grants_and_actions_are_shown_to_oneself_only(admin):
+    kim, team = User.objects.create(username="kim"), Team.objects.create(slug="shop", name="Shop")
+    services.add_member(team.pk, actor=admin, username="kim", role="viewer", repository_pattern="shop/*")
+    services.create_api_token(kim, actor=kim, name="laptop")
+    page = browser(kim).get("/account/access/").content.decode()
+    assert all(text in page for text in ("shop/*", "viewer", "by ada", "token.created"))
+    other = browser(admin).get("/account/access/").content.decode()
+    assert "token.created" not in other
+    assert "gdk_pat_" in browser(admin).get(f"/people/{kim.pk}/").content.decode()
+    assert "gdk_pat_" not in browser(kim).get(f"/people/{kim.pk}/").content.decode()
 
 
 def test_page_of_a_person_shows_only_teams_that_the_reader_sees(dock, admin):

@@ -12,7 +12,7 @@ from accounts.models import Robot, User
 from lifecycle.authority import services
 from lifecycle.authority.access import people_for, person_for
 from lifecycle.authority.models import HeldGrant
-from lifecycle.authority.queries import teams_visible_to
+from lifecycle.authority.queries import live_tokens, teams_visible_to
 from lifecycle.authority.rights import is_above_grants
 from lifecycle.authority.second_factors import factors_of
 from lifecycle.authority.sessions import sessions_of
@@ -69,7 +69,7 @@ def _person_page(request: HttpRequest, person: User, *, secret: str = "") -> Htt
     user = reader(request)
     teams = teams_visible_to(user)
     grants = HeldGrant.objects.filter(user=person, team__in=teams)
-    grants = grants.select_related("team", "role", "environment", "group__team", "through__team")
+    grants = grants.select_related("team", "role", "environment", "granted_by", "group__team", "through__team")
     robots = Robot.objects.filter(responsible=person, team__in=teams)
     context = {
         "person": person,
@@ -77,6 +77,9 @@ def _person_page(request: HttpRequest, person: User, *, secret: str = "") -> Htt
         "robots": robots.select_related("user", "team").order_by("pk"),
         "is_admin": is_above_grants(user),
         "factors": factors_of(person) if is_above_grants(user) else None,
+        "tokens": {"rows": list(live_tokens().filter(user=person).order_by("-pk")[:_SESSIONS_MAX])}
+        if is_above_grants(user)
+        else {"rows": []},
         "sessions": list(sessions_of(person)[:_SESSIONS_MAX]) if is_above_grants(user) else [],
         "link": person.links.filter(ended_at=None, expires_at__gt=clock.now()).order_by("-pk").first(),
         "secret": secret,

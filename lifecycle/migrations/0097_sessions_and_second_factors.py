@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0007_runtime_manage"),
-        ("lifecycle", "0093_sealed_log"),
+        ("lifecycle", "0096_sign_in_providers"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

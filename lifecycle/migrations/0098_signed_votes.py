@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("lifecycle", "0094_sessions_and_second_factors"),
+        ("lifecycle", "0097_sessions_and_second_factors"),
     ]
 
     operations = [
