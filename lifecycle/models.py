@@ -24,7 +24,7 @@ from lifecycle.authority.models import (
 )
 from lifecycle.clusters.models import Cluster, ClusterSecret, NamespaceBinding
 from lifecycle.environments.models import ApprovalRule, Environment, Hold, Occupancy, PromotionWindow, Slot
-from lifecycle.evidence.models import IngestVerdict
+from lifecycle.evidence.models import IngestVerdict, WaivedFinding
 from lifecycle.ingest.models import Delivery
 from lifecycle.inventory.models import (
     ClusterNamespace,
@@ -82,7 +82,7 @@ from lifecycle.sealing.models import (
 from lifecycle.sso.models import ClaimRule, IdentityProvider, SignInPolicy
 from lifecycle.trends.models import TrendDay, TrendFact, TrendState
 from lifecycle.trust.models import Attestation, Signature, SigningKey, TrustCheck, TrustedSigner, TrustedSource
-from lifecycle.vex.models import VexDocument, VexEffect, VexStatement
+from lifecycle.vex.models import VexDocument, VexEffect, VexFeed, VexFeedFile, VexStatement
 
 __all__ = [
     "AdmissionBatch",
@@ -206,7 +206,10 @@ __all__ = [
     "UpstreamWatch",
     "VexDocument",
     "VexEffect",
+    "VexFeed",
+    "VexFeedFile",
     "VexStatement",
     "Vote",
+    "WaivedFinding",
     "Waiver",
 ]

@@ -40,6 +40,12 @@ def note_decided(event: events.VexChanged) -> None:
     ChangedPackages.objects.create(package_ids=[], is_first=False)
 
 
+@subscribe(events.WaiversChanged)
+def note_waived(event: events.WaiversChanged) -> None:
+    """Note that findings are waived, or open again, likewise."""
+    ChangedPackages.objects.create(package_ids=[], is_first=False)
+
+
 def _note(package_ids: Collection[int], *, is_first: bool) -> None:
     if package_ids:
         ChangedPackages.objects.create(package_ids=sorted(package_ids), is_first=is_first)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from django.db import connection
 
-from lifecycle.evidence.open_findings import not_suppressed_sql
+from lifecycle.evidence.open_findings import CLOSED_SQL, not_suppressed_sql
 
 # (label, package version) pairs -> everything about the images with them. Each inventory is read once, and labels with
 # the same inventories are judged once (`shape`): a thousand advisories for one base cost about as much as one.
@@ -26,10 +26,10 @@ WITH RECURSIVE pair AS MATERIALIZED (
     SELECT pair.label, pair.package_id, ip.inventory_id
     FROM pair JOIN lifecycle_inventorypackage ip ON ip.package_id = pair.package_id
 ), cleared AS MATERIALIZED (
-    -- Images in which VEX statements suppress the finding in each of the label's packages that they have.
+    -- Images in which the finding is closed (VEX, waivers) in each of the label's packages that they have.
     SELECT DISTINCT pair.label, effect.image_id
-    FROM pair JOIN lifecycle_vexeffect effect
-      ON (effect.package_id, effect.vulnerability) = (pair.package_id, pair.vulnerability) AND effect.suppresses
+    FROM pair JOIN {closed} effect
+      ON (effect.package_id, effect.vulnerability) = (pair.package_id, pair.vulnerability)
     WHERE NOT EXISTS (
         SELECT FROM lifecycle_imageinventory ii
         JOIN lifecycle_inventorypackage ip ON ip.inventory_id = ii.inventory_id
@@ -128,7 +128,9 @@ WITH RECURSIVE pair AS MATERIALIZED (
     WHERE NOT EXISTS (SELECT FROM excluded x WHERE (x.shape, x.image_id) = (member.shape, carrier.image_id))
     GROUP BY member.shape, carrier.image_id
 )
-""".replace("{open}", not_suppressed_sql("ii.image_id", "other.package_id", "other.vulnerability"))
+""".replace("{open}", not_suppressed_sql("ii.image_id", "other.package_id", "other.vulnerability")).replace(
+    "{closed}", CLOSED_SQL
+)
 _PLACES: Final = f"""
 {_JUDGED}, called AS MATERIALIZED (
     -- Repositories of the bases that images of interest wait for.

@@ -358,7 +358,8 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         `state` is `open`, `unknown`, or what the VEX statement in `vex` says; `under_investigation` is still open.
         `is_exploited` is null while no list of known exploited vulnerabilities was loaded, `epss` without a score.
         `due_at` is null for a finding that is never due by the table of due dates.
-        `waivers` has the approved waivers that cover a finding: it stays open, because a waiver is for one rule.
+        `waivers` has the approved waivers that cover a finding. One that holds in all environments makes it `waived`;
+        with one for a single environment, it stays open.
         """
         exploited = choice(request, "exploited", ("true", "false"))
         sort = choice(request, "sort", FINDING_SORTS)

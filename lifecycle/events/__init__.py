@@ -27,6 +27,7 @@ from lifecycle.events.types import (
     TrustChanged,
     UnscannedImagePushed,
     VexChanged,
+    WaiversChanged,
 )
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "TrustChanged",
     "UnscannedImagePushed",
     "VexChanged",
+    "WaiversChanged",
     "collected",
     "publish",
     "subscribe",

@@ -183,6 +183,13 @@ class VexChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WaiversChanged(Event):
+    """These waivers of single findings begin to count, or count no longer."""
+
+    waiver_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AttestationsRead(Event):
     """The signatures and attestations of an image were read again."""
 

@@ -151,7 +151,7 @@ def _findings_json(image: Image, metadata: Record, reader: User | None) -> Itera
 
 
 def _sarif(image: Image, _metadata: Record, reader: User | None) -> Iterator[bytes]:
-    return sarif(image, findings_of_image(image, reader=reader))
+    return sarif(image, with_waivers(image, findings_of_image(image, reader=reader), reader))
 
 
 def csv_lines(fields: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:

@@ -29,6 +29,7 @@ from lifecycle.evidence.open_findings import (
     unknown_matches_in,
 )
 from lifecycle.evidence.types import FindingKey, full_name
+from lifecycle.evidence.waiving import waived_in
 from lifecycle.registry.models import Image
 from lifecycle.registry.platforms import entries_of_images, platform_ids
 from lifecycle.sbom.models import InventoryPackage, PackageVersion
@@ -42,7 +43,7 @@ class Finding:
 
     `state` is "open", or "unknown" with the `reason` why it could not be judged. An open finding with a `reason` stands
     on an assumption. Where a VEX statement counts, `state` is its status: "under_investigation" is still open (see
-    OPEN_STATES), "not_affected", "false_positive" and "fixed" are not.
+    OPEN_STATES), "not_affected", "false_positive" and "fixed" are not. "waived": accepted until a day (waiving.py).
     """
 
     purl: str
@@ -58,7 +59,7 @@ class Finding:
     vex: Decided | None = None  # the statement that counts
     first_seen_at: datetime | None = None  # in this package version; None: not read (due.py)
     due_at: datetime | None = None  # None: no due date, or not read
-    waivers: tuple[Mapping[str, str], ...] = ()  # that cover it: it stays open (waived.py)
+    waivers: tuple[Mapping[str, str], ...] = ()  # that cover it, as far as the reader sees them (waived.py)
 
     def as_json(self) -> dict[str, object]:
         """Return the object that docs/reference/inventory-format.md describes.
@@ -98,6 +99,7 @@ def _urgency(finding: Finding) -> tuple[bool, float]:
 
 
 OPEN_STATES: Final = frozenset({"open", "under_investigation"})
+WAIVED: Final = "waived"
 
 # Orders of findings, most urgent first.
 FINDING_SORTS: Final[Mapping[str, Callable[[Finding], Any]]] = {
@@ -197,11 +199,12 @@ def findings_of_purls(
     *,
     each_record: bool = False,
     decided: Mapping[tuple[int, str], Decided] | None = None,
+    waived: Collection[tuple[int, str]] = frozenset(),
 ) -> list[Finding]:
     """Return the findings of packages given as (purl, coordinates), sorted, each (purl, vulnerability) once.
 
-    `decided` has the VEX statements that count, by position in `packages` and vulnerability. With `each_record`, each
-    advisory of a vulnerability is a line: (purl, advisory) once.
+    `decided` has the VEX statements that count, by position in `packages` and vulnerability, and `waived` what waivers
+    accept. With `each_record`, each advisory of a vulnerability is a line: (purl, advisory) once.
     """
     affecting = verdicts([item for _, item in packages])
     aliases = aliases_of({verdict.osv_id for verdict in affecting})
@@ -223,7 +226,7 @@ def findings_of_purls(
             aliases=aliases[verdict.osv_id],
             fixed_version=verdict.fixed_version or None,
             severity=verdict.severity,
-            state=_state_of(verdict, statement),
+            state=_state_of(verdict, statement, is_waived=(verdict.position, verdict.vulnerability) in waived),
             reason=verdict.reason,
             severity_source=verdict.severity_source,
             exploit=None if each_record else together(verdict.cves, known).as_json(feeds),
@@ -240,8 +243,10 @@ def findings_of_purls(
     return [out[key] for key in sorted(out)]
 
 
-def _state_of(verdict: PackageVerdict, statement: Decided | None) -> str:
+def _state_of(verdict: PackageVerdict, statement: Decided | None, *, is_waived: bool) -> str:
     """Return the state of a finding. Nothing but a statement that suppresses it makes an unknown one known."""
+    if is_waived and verdict.state == Match.State.OPEN and (statement is None or not statement.suppresses):
+        return WAIVED
     if statement is None or statement.status == "affected":
         return verdict.state
     return verdict.state if verdict.state == Match.State.UNKNOWN and not statement.suppresses else statement.status
@@ -275,6 +280,7 @@ def findings_of_image(image: Image, *, each_record: bool = False, reader: User |
         ],
         each_record=each_record,
         decided=_decided_of(manifests, packages, reader),
+        waived=_waived_of(manifests, packages),
     )
 
 
@@ -300,6 +306,24 @@ def _decided_of(
         ):
             decided[positions[package_id], vulnerability] = statement
     return decided
+
+
+def _waived_of(manifests: Collection[int], packages: Sequence[PackageVersion]) -> set[tuple[int, str]]:
+    """Return (position in `packages`, vulnerability) of what is waived in all platforms with the package."""
+    found = waived_in(manifests)
+    if not found:
+        return set()
+    image = "inventory__image_inventories__image"
+    rows = InventoryPackage.objects.filter(package__in={key[1] for key in found}, **{f"{image}__in": manifests})
+    carriers: dict[int, set[int]] = defaultdict(set)
+    for package_id, image_id in rows.values_list("package_id", image):
+        carriers[package_id].add(image_id)
+    positions = {package.pk: number for number, package in enumerate(packages)}
+    return {
+        (positions[package_id], name)
+        for _, package_id, name in found
+        if package_id in positions and all((pk, package_id, name) in found for pk in carriers[package_id])
+    }
 
 
 def unscanned(image: Image) -> list[tuple[str, str]]:

@@ -13,8 +13,8 @@ from accounts.queries import system_user
 from lifecycle import events
 from lifecycle.core import clock, locks
 from lifecycle.events import subscribe
-from lifecycle.evidence import at_ingest
-from lifecycle.evidence.kinds import APPLY_VEX, HOLD_MALICIOUS, RECOUNT
+from lifecycle.evidence import at_ingest, waiving
+from lifecycle.evidence.kinds import APPLY_VEX, APPLY_WAIVER, HOLD_MALICIOUS, RECOUNT
 from lifecycle.evidence.malicious import (
     hold_images,
     malicious_packages,
@@ -74,8 +74,8 @@ def judge_tagged_image(event: events.TagMoved) -> None:
 
 @subscribe(events.PlacesChanged)
 def count_placed(event: events.PlacesChanged) -> None:
-    """Count the findings of images that came into a repository, or left one: VEX statements can name places."""
-    if effects.is_in_use():
+    """Count the findings of images that came into a repository, or left one: statements and waivers name places."""
+    if effects.is_in_use() or waiving.is_in_use():
         _count_again(sorted(effects.with_platforms(event.image_ids)))
 
 
@@ -168,6 +168,35 @@ def _count_again(image_ids: Collection[int]) -> None:
 def apply_vex(run: JobRun) -> None:
     """Count the findings of the images that some statements are about, batch by batch. Safe to run twice."""
     images = _images_about(run.job.payload["statement_ids"])
+    for start in range(0, len(images), _BATCH):
+        with run.fenced():
+            _count_again(images[start : start + _BATCH])
+        run.progress(min(start + _BATCH, len(images)), len(images), "images")
+    run.progress(len(images), len(images))
+
+
+@subscribe(events.WaiversChanged)
+def count_waived(event: events.WaiversChanged) -> None:
+    """Count the findings of the images that these waivers are about: now if they are few, else in a job."""
+    images = waiving.images_about(event.waiver_ids)
+    few = len(images) <= _AT_ONCE
+    if few:
+        _count_again(images)
+    jobs.queue(
+        APPLY_WAIVER,
+        subject_id=event.waiver_ids[0],
+        actor=system_user(),
+        payload={"waiver_ids": list(event.waiver_ids)},
+        dedupe_key=f"waivers:{hashlib.sha256(repr(event.waiver_ids).encode()).hexdigest()}",
+        not_before=clock.now() + _LOOK_AGAIN_AFTER if few else None,
+        priority=5,
+    )
+
+
+@handler(APPLY_WAIVER)
+def apply_waiver(run: JobRun) -> None:
+    """Count the findings of the images that some waivers are about, batch by batch. Safe to run twice."""
+    images = waiving.images_about(run.job.payload["waiver_ids"])
     for start in range(0, len(images), _BATCH):
         with run.fenced():
             _count_again(images[start : start + _BATCH])

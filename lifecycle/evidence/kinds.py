@@ -33,3 +33,12 @@ APPLY_VEX: Final = register(
         is_retried_forever=True,
     )
 )
+APPLY_WAIVER: Final = register(
+    Kind(
+        "apply_waiver",
+        queue="match",
+        label="Apply waivers",
+        why_not_cancelled="This job cannot be cancelled, because the findings of some images would stay wrong.",
+        is_retried_forever=True,
+    )
+)

@@ -7,6 +7,7 @@ from typing import Any
 from django.db import models
 from django.db.models import Q
 
+from lifecycle.policies.models import Waiver
 from lifecycle.registry.models import Image, Repository
 from lifecycle.sbom.models import PackageVersion
 
@@ -74,3 +75,26 @@ class PackageCounts(models.Model):
 
     def __str__(self) -> str:
         return str(self.package_id)
+
+
+class WaivedFinding(models.Model):
+    """An open finding of a platform manifest that approved waivers accept everywhere the image is: it is `waived`.
+
+    Only pairs that a live waiver names have a row, so this stays small. `waiving.refresh` writes it whenever the counts
+    of an image are made again; counts and lists read it, gates judge the waivers themselves (docs/adr/0021).
+    """
+
+    image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="waived_findings", db_index=False)
+    package = models.ForeignKey(PackageVersion, on_delete=models.CASCADE, related_name="+")
+    vulnerability = models.CharField(max_length=200)  # as in Advisory.vulnerability
+    waiver = models.ForeignKey(Waiver, on_delete=models.CASCADE, related_name="+")  # the one that ends first
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("image", "package", "vulnerability"), name="waivedfinding_once_per_image_and_finding"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.waiver_id} for {self.vulnerability} in {self.image_id}"

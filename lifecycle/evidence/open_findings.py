@@ -5,8 +5,9 @@ or several feeds, can be about the same vulnerability (`Advisory.vulnerability`)
 be judged, then one with a fix, then the one with the worst severity, then the oldest one. This module defines that
 order for each of the three forms. A test compares them.
 
-A finding that a VEX statement suppresses in an image (`vex.effects`) is not open there. So the questions about images
-go through `open_matches_in`, and SQL about images adds `not_suppressed_sql`.
+A finding that a VEX statement suppresses in an image (`vex.effects`), or that is waived there (`waiving`), is not open
+there. So the questions about images go through `open_matches_in`, and SQL about images adds `not_suppressed_sql`. Gates
+do not: they judge each waiver by its rule and its environment (`policy_facts`).
 
 An unknown finding is the same for the state `unknown`, where no feed has an open match: the record has a version range
 that cannot be read. Unknown findings are never open, and an image that has one is never healthy.
@@ -23,6 +24,7 @@ from django.db.models.functions import Now
 from lifecycle.advisories.matching import PackageVerdict
 from lifecycle.advisories.models import Match
 from lifecycle.core.severities import SEVERITIES
+from lifecycle.evidence.models import WaivedFinding
 from lifecycle.vex.models import VexEffect
 
 # For SQL over lifecycle_match m and lifecycle_advisory a, with the parameter `severities` (SEVERITIES as a list):
@@ -41,21 +43,38 @@ IN_FORCE_SQL: Final = (
 )
 
 
+# The same for a waiver: it reopens its findings at the moment when it ends.
+_GIVEN_SQL: Final = (
+    "EXISTS (SELECT FROM lifecycle_waiver given WHERE given.id = waived.waiver_id AND given.state = 'approved'"
+    " AND given.until > now())"
+)
+# What is closed in an image, as a relation. It can have rows of what ended a moment ago.
+CLOSED_SQL: Final = (
+    "(SELECT image_id, package_id, vulnerability FROM lifecycle_vexeffect WHERE suppresses"
+    " UNION SELECT image_id, package_id, vulnerability FROM lifecycle_waivedfinding)"
+)
+
+
 def not_suppressed_sql(image: str, package: str, vulnerability: str) -> str:
-    """Return the SQL condition that no VEX statement suppresses a finding, from the expressions that name it."""
-    return (
-        f"NOT EXISTS (SELECT FROM lifecycle_vexeffect effect WHERE effect.image_id = {image}"
-        f" AND effect.package_id = {package} AND effect.vulnerability = {vulnerability} AND effect.suppresses"
-        f" AND {IN_FORCE_SQL})"
-    )
+    """Return the SQL condition that no VEX statement and no waiver closes a finding, from what names it."""
+    return f"""
+        (NOT EXISTS (SELECT FROM lifecycle_vexeffect effect WHERE effect.image_id = {image}
+                     AND effect.package_id = {package} AND effect.vulnerability = {vulnerability}
+                     AND effect.suppresses AND {IN_FORCE_SQL})
+         AND NOT EXISTS (SELECT FROM lifecycle_waivedfinding waived WHERE waived.image_id = {image}
+                         AND waived.package_id = {package} AND waived.vulnerability = {vulnerability}
+                         AND {_GIVEN_SQL}))
+    """  # noqa: S608 -- the arguments are constants of our modules
 
 
 def not_suppressed_everywhere_sql(package: str, vulnerability: str) -> str:
-    """Return the SQL condition that a finding of a package version is not suppressed in every image that has it."""
+    """Return the SQL condition that a finding of a package version is not closed in every image that has it."""
     return f"""
-        (NOT EXISTS (SELECT FROM lifecycle_vexeffect effect WHERE effect.package_id = {package}
-                     AND effect.vulnerability = {vulnerability} AND effect.suppresses
-                     AND {IN_FORCE_SQL})
+        ((NOT EXISTS (SELECT FROM lifecycle_vexeffect effect WHERE effect.package_id = {package}
+                      AND effect.vulnerability = {vulnerability} AND effect.suppresses
+                      AND {IN_FORCE_SQL})
+          AND NOT EXISTS (SELECT FROM lifecycle_waivedfinding waived WHERE waived.package_id = {package}
+                          AND waived.vulnerability = {vulnerability} AND {_GIVEN_SQL}))
          OR EXISTS (SELECT FROM lifecycle_inventorypackage ip
                     JOIN lifecycle_imageinventory ii ON ii.inventory_id = ip.inventory_id
                     WHERE ip.package_id = {package}
@@ -100,7 +119,7 @@ def open_matches_in(image_ids: Collection[int]) -> QuerySet[Match]:
     """Return the open findings of these platform manifests, as matches joined to IMAGE_OF_MATCH and its columns.
 
     A match has a row for each image that it is open in, and each place of the package there. A match that a VEX
-    statement suppresses has no row for that image.
+    statement suppresses, or that is waived, has no row for that image.
     """
     return _in(open_matches(), image_ids)
 
@@ -115,20 +134,41 @@ def _in(matches: QuerySet[Match], image_ids: Collection[int]) -> QuerySet[Match]
 
 
 def decided_matches_in(image_ids: Collection[int]) -> QuerySet[Match]:
-    """Return the live matches that a VEX statement suppresses in one of these platform manifests, joined likewise.
+    """Return the live matches that a VEX statement suppresses, or that are waived, in one of these platform manifests.
 
-    Each pair of package version and vulnerability once, as for open findings.
+    Joined likewise. Each pair of package version and vulnerability once, as for open findings.
     """
     matches = open_matches() | unknown_matches()
-    return matches.filter(Exists(_suppressing()), **{f"{IMAGE_OF_MATCH}__in": list(image_ids)})
+    closed = Q(Exists(_suppressing())) | Q(Exists(_waiving()))
+    return matches.filter(closed, **{f"{IMAGE_OF_MATCH}__in": list(image_ids)})
+
+
+def waived_matches_in(image_ids: Collection[int]) -> QuerySet[Match]:
+    """Return the open matches that are waived in one of these platform manifests, joined likewise.
+
+    What a VEX statement suppresses there too is not among them: the statement says more.
+    """
+    return open_matches().filter(
+        ~Exists(_suppressing()), Exists(_waiving()), **{f"{IMAGE_OF_MATCH}__in": list(image_ids)}
+    )
 
 
 def not_suppressed() -> Q:
-    """Return the condition that no VEX statement suppresses a match in the image of its row.
+    """Return the condition that no VEX statement and no waiver closes a match in the image of its row.
 
     Use it in one filter() call with the condition on IMAGE_OF_MATCH, so that both are about the same image.
     """
-    return Q(~Exists(_suppressing()))
+    return Q(~Exists(_suppressing())) & Q(~Exists(_waiving()))
+
+
+def _waiving() -> QuerySet[WaivedFinding]:
+    return WaivedFinding.objects.filter(
+        waiver__state="approved",
+        waiver__until__gt=Now(),
+        image=OuterRef(IMAGE_OF_MATCH),
+        package=OuterRef("package"),
+        vulnerability=OuterRef("advisory__vulnerability"),
+    )
 
 
 def _suppressing() -> QuerySet[VexEffect]:

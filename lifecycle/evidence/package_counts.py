@@ -20,6 +20,7 @@ from django.db import connection, transaction
 
 from lifecycle.core import clock, locks
 from lifecycle.core.severities import SEVERITIES
+from lifecycle.evidence import waiving
 from lifecycle.evidence.risk import (
     COUNTED,
     COUNTED_SQL,
@@ -95,7 +96,7 @@ class _Changes:
     """What changed in package versions: by how much, or that their images must be counted whole.
 
     Whole: package versions that could be judged before and cannot now or the reverse, that had matches but were never
-    counted so, and those that a VEX statement names, which can decide differently for each image.
+    counted so, and those that a VEX statement or a waiver names, which can decide differently for each image.
     """
 
     whole: frozenset[int]
@@ -127,7 +128,7 @@ def _changes(package_ids: list[int], since: datetime | None) -> _Changes:
     with connection.cursor() as cursor:
         cursor.execute(_UPDATE, {"ids": package_ids, "since": since, "severities": list(SEVERITIES)})
         rows = cursor.fetchall()
-    named = effects.packages_named(package_ids)
+    named = effects.packages_named(package_ids) | waiving.packages_named(package_ids)
     whole = frozenset(pk for pk, is_same_reason, *_ in rows if not is_same_reason or pk in named)
     return _Changes(whole, {pk: tuple(counts) for pk, _, *counts in rows if pk not in whole})
 

@@ -15,6 +15,7 @@ from accounts.queries import system_user
 from lifecycle.advisories.coverage import COVERED_SQL, NO_FEED_SQL
 from lifecycle.core import clock, locks
 from lifecycle.core.severities import SEVERITIES
+from lifecycle.evidence import waiving
 from lifecycle.evidence.kinds import RECOUNT
 from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL, not_suppressed_sql
 from lifecycle.jobs import services as jobs
@@ -110,13 +111,17 @@ has AS MATERIALIZED (
     SELECT DISTINCT carried.image_id, held.package_id
     FROM carried JOIN held USING (inventory_id) JOIN noted USING (package_id)
 ),
--- What VEX statements suppress differs from image to image, and is little: it is taken off the sums.
+-- What VEX statements suppress and waivers accept differs from image to image, and is little: it is taken off the
+-- sums, once for a finding that has both.
+closed AS MATERIALIZED (
+    SELECT image_id, package_id, vulnerability FROM lifecycle_vexeffect WHERE image_id = ANY(%(ids)s) AND suppresses
+    UNION SELECT image_id, package_id, vulnerability FROM lifecycle_waivedfinding WHERE image_id = ANY(%(ids)s)
+),
 suppressed AS MATERIALIZED (
     SELECT has.image_id, {COUNTS_SQL}
-    FROM lifecycle_vexeffect effect
+    FROM closed effect
     JOIN has ON has.image_id = effect.image_id AND has.package_id = effect.package_id
     JOIN found ON found.package_id = effect.package_id AND found.vulnerability = effect.vulnerability
-    WHERE effect.image_id = ANY(%(ids)s) AND effect.suppresses
     GROUP BY has.image_id
 ),
 risk AS (
@@ -163,7 +168,8 @@ WHERE lifecycle_image.id = risk.image_id
 
 def refresh_risk(image_ids: Collection[int]) -> None:
     """Update the stored counts of these images: open findings, each (package version, vulnerability) once, and packages
-    that could not be judged, with the reasons. Which VEX statements count for the images is found again before.
+    that could not be judged, with the reasons. Which VEX statements and waivers count for the images is found again
+    before.
 
     Images that are counted while another transaction changes matches are counted once more, by a job.
     """
@@ -175,6 +181,7 @@ def refresh_risk(image_ids: Collection[int]) -> None:
                 count_later(batch)
             cursor.execute("SELECT FROM lifecycle_image WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", [batch])
             effects.refresh(batch)
+            waiving.refresh(batch)
             cursor.execute(_RISK, {"ids": batch, "severities": list(SEVERITIES), "now": clock.now()})
 
 

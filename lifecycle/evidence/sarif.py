@@ -113,7 +113,8 @@ def _result(place: Place, finding: Finding, order: dict[str, int]) -> dict[str, 
     }
     if not is_open and not is_unknown:
         said = finding.vex.as_json() if finding.vex is not None else {}
-        why = said.get("justification") or said.get("reason") or finding.state
+        names = ", ".join(each["name"] for each in finding.waivers)
+        why = said.get("justification") or said.get("reason") or f"{finding.state} {names}".rstrip()
         result["suppressions"] = [{"kind": "external", "status": "accepted", "justification": str(why)}]
     return result
 

@@ -1,6 +1,7 @@
 """Which approved waivers cover the findings of an image, as far as a reader can see them.
 
-A waiver is an exception to one rule of a policy: the finding stays open, and stays in all counts.
+A waiver is an exception to one rule of a policy. Whether it makes the finding `waived` is decided in `waiving`, for all
+readers alike: one for a single environment leaves it open.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from django.db.models import Q
 from accounts.models import User
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.core import clock
-from lifecycle.evidence.findings import OPEN_STATES, Finding
+from lifecycle.evidence.findings import OPEN_STATES, WAIVED, Finding
 from lifecycle.policies.models import Waiver
 from lifecycle.policies.queries import waivers_visible_to
 from lifecycle.registry.models import Image, RepositoryImage
@@ -72,7 +73,7 @@ def waivers_of(image: Image, reader: User, *, also: Collection[Image] = ()) -> l
 
 
 def with_waivers(image: Image, findings: Iterable[Finding], reader: User | None) -> list[Finding]:
-    """Return the findings, the open ones with the waivers that cover them. Nothing is added without a reader."""
+    """Return the findings, the open and waived ones with their waivers. Nothing is added without a reader."""
     found = list(findings)
     known = waivers_of(image, reader) if reader is not None else []
     if not known:
@@ -81,8 +82,8 @@ def with_waivers(image: Image, findings: Iterable[Finding], reader: User | None)
     for finding in found:
         package = _package_of(finding.purl)
         covering = [each for each in known if each.covers(finding.vulnerability, package)]
-        is_open = finding.state in OPEN_STATES and covering
-        marked.append(replace(finding, waivers=tuple(each.as_json() for each in covering)) if is_open else finding)
+        is_marked = finding.state in {*OPEN_STATES, WAIVED} and covering
+        marked.append(replace(finding, waivers=tuple(each.as_json() for each in covering)) if is_marked else finding)
     return marked
 
 

@@ -197,6 +197,8 @@ def _move(waiver: Waiver, state: str, **changes: object) -> None:
 
 def _publish(waiver: Waiver) -> None:
     events.publish(events.PolicyChanged(waiver.team_id, waiver.environment_id))
+    if waiver.advisory and waiver.environment_id is None:  # its findings are waived, or open again
+        events.publish(events.WaiversChanged((waiver.pk,)))
 
 
 def _record(action: Action, waiver: Waiver, actor: User, *, reason: str = "") -> None:

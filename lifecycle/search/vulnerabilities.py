@@ -14,6 +14,7 @@ from accounts.models import User
 from lifecycle.advisories.models import Advisory, Match
 from lifecycle.advisories.queries import aliases_of, named_by
 from lifecycle.authority.queries import repositories_open_to
+from lifecycle.evidence.waiving import waived_in
 from lifecycle.quarantine.queries import add_covers
 from lifecycle.registry.models import Image
 from lifecycle.registry.queries import Location, locations_of
@@ -92,8 +93,8 @@ def carrier_rows(
 ) -> list[CarrierRow]:
     """Return `images` with their location and those of `packages` that they have; with `records`, with the fix.
 
-    `vex` of a package is the status of the VEX statement that counts in this image; "" for none. Six queries for any
-    number of images, five without records.
+    `vex` of a package is the status of the VEX statement that counts in this image, or "waived"; "" for none. Seven
+    queries for any number of images, five without records.
     """
     wanted = set(packages)
     add_covers(images)
@@ -127,12 +128,17 @@ def carrier_rows(
 
 
 def _states_in(images: list[Image], vulnerabilities: set[str]) -> dict[tuple[int, int], str]:
-    """Return {(image, package version): status of the VEX statement that counts for one of these vulnerabilities}."""
+    """Return {(image, package version): status of the VEX statement that counts for one of these, or "waived"}."""
     if not vulnerabilities or not images:
         return {}
     rows = VexEffect.objects.filter(image__in=[image.pk for image in images], vulnerability__in=vulnerabilities)
-    found = rows.values_list("image_id", "package_id", "statement__status")
-    return {(image_id, package_id): status for image_id, package_id, status in found}
+    found = rows.values_list("image_id", "package_id", "statement__status", "suppresses")
+    waived = waived_in([image.pk for image in images])
+    states = {(image, package): "waived" for image, package, name in waived if name in vulnerabilities}
+    for image_id, package_id, status, suppresses in found:
+        if suppresses or (image_id, package_id) not in states:
+            states[image_id, package_id] = status
+    return states
 
 
 def _with_state(package: PackageVersion, state: str) -> PackageVersion:

@@ -13,6 +13,7 @@ from django.db.models import Sum
 from lifecycle.advisories.models import Advisory
 from lifecycle.core import clock
 from lifecycle.core.severities import NONE, RANKS, UNKNOWN
+from lifecycle.evidence.models import WaivedFinding
 from lifecycle.rebuild.graph import RepositoryNode, current_images
 from lifecycle.remedies.models import Remedy, RemedyPass
 from lifecycle.remedies.services import older_images
@@ -113,7 +114,7 @@ def _counts(items: Iterable[_Open]) -> dict[str, int]:
 def _not_fixed(
     gone: Mapping[int, Collection[str]], nodes: Mapping[int, Collection[RepositoryNode]]
 ) -> dict[int, set[str]]:
-    """Return {repository id: of what is gone, what a decision (VEX) closed, or has no live advisory any more}."""
+    """Return {repository id: of what is gone, what VEX or a waiver closed, or has no live advisory any more}."""
     names = {name for found in gone.values() for name in found}
     if not names:
         return {}
@@ -128,7 +129,9 @@ def _not_fixed(
                     places[child.pk].add(pk)
     closed: dict[int, set[str]] = {pk: set(found) - live for pk, found in gone.items()}
     effects = VexEffect.objects.filter(image__in=places, vulnerability__in=names, suppresses=True)
-    for image_id, name in effects.values_list("image_id", "vulnerability"):
+    waived = WaivedFinding.objects.filter(image__in=places, vulnerability__in=names)
+    pairs = effects.values_list("image_id", "vulnerability").union(waived.values_list("image_id", "vulnerability"))
+    for image_id, name in pairs:
         for pk in places[image_id]:
             closed[pk].add(name)
     return closed

@@ -10,7 +10,12 @@ from django.db.models import Case, Count, IntegerField, Max, QuerySet, Value, Wh
 from accounts.models import User
 from lifecycle.advisories.models import Match
 from lifecycle.core.severities import SEVERITIES
-from lifecycle.evidence.open_findings import decided_matches_in, open_matches_in, unknown_matches_in
+from lifecycle.evidence.open_findings import (
+    decided_matches_in,
+    open_matches_in,
+    unknown_matches_in,
+    waived_matches_in,
+)
 from lifecycle.registry.models import Image
 from lifecycle.vex.effects import advice_for
 from lifecycle.vex.models import VexStatement
@@ -78,6 +83,12 @@ def findings_of(image: Image) -> QuerySet[Match]:
         )
         .select_related("package", "advisory__feed")
     )
+
+
+def waived_findings_of(image: Image) -> list[Match]:
+    """Return the matches that are waived in `image`, sorted by advisory id; at most DECIDED_MAX."""
+    rows = waived_matches_in([image.pk]).distinct().select_related("package", "advisory")
+    return list(rows.order_by("advisory__vulnerability", "package__purl", "id")[:DECIDED_MAX])
 
 
 def unknown_findings_of(image: Image) -> list[Match]:

@@ -36,7 +36,13 @@ from lifecycle.pages.promotion.page_queries import targets_for
 from lifecycle.pages.registry import page_queries
 from lifecycle.pages.registry.configuration import configuration_of
 from lifecycle.pages.registry.contents import groups_of
-from lifecycle.pages.registry.findings import LayerShare, findings_of, statements_for, unknown_findings_of
+from lifecycle.pages.registry.findings import (
+    LayerShare,
+    findings_of,
+    statements_for,
+    unknown_findings_of,
+    waived_findings_of,
+)
 from lifecycle.pages.registry.forms import MetadataForm, SbomForm
 from lifecycle.pages.registry.packages import add_reasons, packages_of, unjudged
 from lifecycle.pages.requests import chosen, cursors, reader, sort_of
@@ -234,6 +240,11 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
         name = full_name(match.package.namespace, match.package.name)
         match.waivers = [each for each in waivers if each.covers(match.advisory.vulnerability, name)]
         match.vex, match.advice = said.of_finding.get(key), said.advice.get(key)
+    waived = waived_findings_of(image)
+    for match in waived:
+        name = full_name(match.package.namespace, match.package.name)
+        covering = [each for each in waivers if each.covers(match.advisory.vulnerability, name)]
+        match.waivers = [each for each in covering if not each.environment]  # type: ignore[attr-defined]  # for the template
     home = context["repository"].source or context["repository"]
     counts = [(name, getattr(image, f"{name}_count")) for name in COUNTED]
     return {
@@ -248,6 +259,7 @@ def _findings_tab(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
         "counts": counts,
         "unknown": unknown_findings_of(image),
         "suppressed": said.suppressed,
+        "waived": waived,
         "home": home,
         "may_decide": bool(may(reader(request), Verb.WAIVER_REQUEST, repository=home)),
     }
