@@ -9,7 +9,7 @@ from typing import Final
 from django.db import connection
 from django.db.models import QuerySet
 
-from lifecycle.advisories.models import AdvisoryName, AffectedInterval, Feed
+from lifecycle.advisories.models import Advisory, AdvisoryName, AffectedInterval, Feed
 
 _ALIAS_ROUNDS_MAX: Final = 50  # a longer chain of aliases is an error in a feed
 
@@ -92,3 +92,9 @@ def _reachable(start: str, neighbours: dict[str, set[str]]) -> set[str]:
         reached |= fresh
         todo.extend(fresh)
     return reached
+
+
+def own_ids() -> set[str]:
+    """Return the ids of the private advisories that count now. One query."""
+    rows = Advisory.objects.filter(feed__kind=Feed.Kind.OWN, tombstoned_at=None)
+    return set(rows.values_list("osv_id", flat=True))

@@ -18,7 +18,7 @@ def _schema(media_type: str) -> OpenApiTypes:
 
 
 class FindingsExportView(APIView):
-    """The findings of all images in use of a team or a repository."""
+    """The findings or packages of all images in use of a team or a repository."""
 
     @extend_schema(
         operation_id="findings_export",
@@ -29,7 +29,8 @@ class FindingsExportView(APIView):
         ],
         responses={(200, kind.partition(";")[0]): _schema(kind) for kind, _ in FLEET_EXPORTS.values()},
         description=(
-            "Return a file with the findings of all images in use: with a tag, or in an environment. An image with"
+            "Return a file with the findings, or packages (cdx.json, spdx.json), of all images in use: with a tag, or"
+            " in an environment. An image with"
             f" unknown packages is in it, as unknown. 400 for more than {IMAGES_MAX} images."
         ),
     )

@@ -10,7 +10,14 @@ from lifecycle.cli.client import Api
 from lifecycle.cli.exports import write
 
 # What people ask for -> the kind of the API.
-FORMATS: Final = {"csv": "findings.csv", "sarif": "sarif.json", "openvex": "openvex.json"}
+FORMATS: Final = {
+    "csv": "findings.csv",
+    "sarif": "sarif.json",
+    "openvex": "openvex.json",
+    "cyclonedx": "cdx.json",
+    "spdx": "spdx.json",
+    "cyclonedx-vex": "vex.cdx.json",
+}
 
 
 def add_area(areas: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from accounts.models import User
+from lifecycle.core import clock
 from lifecycle.core.cells import cell
 from lifecycle.core.errors import NotFound
 from lifecycle.evidence.due import with_due_dates
@@ -86,20 +87,54 @@ def _cyclonedx(image: Image, metadata: Record, _reader: User | None) -> Iterator
     }
     yield orjson.dumps(head)[:-1] + b',"components":['
     for number, package in enumerate(packages_in(image)):
-        component: dict[str, Any] = {
-            "type": "library",
-            "bom-ref": f"{package.pk}",
-            "name": package.name,
-            "version": package.version,
-            "purl": package.purl,
-        }
-        if package.namespace:
-            component["group"] = package.namespace
-        source = {"gravingdock:source": package.source_name, "gravingdock:problem": package.problem}
-        properties = [{"name": name, "value": value} for name, value in source.items() if value]
-        if properties:
-            component["properties"] = properties
-        yield (b"," if number else b"") + orjson.dumps(component)
+        yield (b"," if number else b"") + orjson.dumps(_component(package, f"{package.pk}"))
+    yield b"]}\n"
+
+
+def _component(package: PackageVersion, reference: str) -> dict[str, Any]:
+    component: dict[str, Any] = {
+        "type": "library",
+        "bom-ref": reference,
+        "name": package.name,
+        "version": package.version,
+        "purl": package.purl,
+    }
+    if package.namespace:
+        component["group"] = package.namespace
+    source = {"gravingdock:source": package.source_name, "gravingdock:problem": package.problem}
+    if properties := [{"name": name, "value": value} for name, value in source.items() if value]:
+        component["properties"] = properties
+    return component
+
+
+def cyclonedx_of(name: str, images: Iterable[tuple[Image, str]]) -> Iterator[bytes]:
+    """Yield a CycloneDX 1.5 document about several images, given with their names: each a component with its packages.
+
+    Platforms with unknown packages are named in a property of the image: it would look empty otherwise.
+    """
+    head = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": {
+            "timestamp": clock.now().isoformat(timespec="seconds"),
+            "component": {"type": "application", "name": name, "bom-ref": "gravingdock"},
+        },
+    }
+    yield orjson.dumps(head)[:-1] + b',"components":['
+    for number, (image, called) in enumerate(images):
+        properties = [{"name": "gravingdock:distro", "value": image.distro}] if image.distro else []
+        properties += [
+            {"name": "gravingdock:unknown", "value": f"{digest}: {reason}"} for digest, reason in unscanned(image)
+        ]
+        component = {
+            "type": "container", "bom-ref": f"{number}", "name": called, "version": image.digest,
+            "properties": properties,
+        }  # fmt: skip
+        yield (b"," if number else b"") + orjson.dumps(component)[:-1] + b',"components":['
+        for place, package in enumerate(packages_in(image)):
+            yield (b"," if place else b"") + orjson.dumps(_component(package, f"{number}/{package.pk}"))
+        yield b"]}"
     yield b"]}\n"
 
 

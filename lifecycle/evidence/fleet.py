@@ -1,8 +1,7 @@
-"""The findings of all images in use of a repository or a team as one file, written image by image."""
+"""The packages and findings of all images in use of a repository or a team as one file, written image by image."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,10 +14,11 @@ from lifecycle.core import locks
 from lifecycle.core.errors import Conflict, Malformed, NotFound
 from lifecycle.environments.models import Slot
 from lifecycle.evidence.due import with_due_dates
-from lifecycle.evidence.exporting import FINDING_FIELDS, csv_lines, finding_row
+from lifecycle.evidence.exporting import FINDING_FIELDS, csv_lines, cyclonedx_of, finding_row, packages_in
 from lifecycle.evidence.findings import Finding, findings_of_image, unscanned
 from lifecycle.evidence.sarif import Place, sarif_of
-from lifecycle.evidence.vex_export import openvex_of
+from lifecycle.evidence.spdx import Subject, spdx_of
+from lifecycle.evidence.vex_export import cyclonedx_vex_of, openvex_of
 from lifecycle.evidence.waived import with_waivers
 from lifecycle.registry.constants import OWN_TAGS
 from lifecycle.registry.models import Image, Repository, Tag
@@ -181,14 +181,39 @@ def _sarif(scope: Scope, used: Sequence[Used], reader: User) -> Iterator[bytes]:
 
 
 def _openvex(scope: Scope, used: Sequence[Used], reader: User) -> Iterator[bytes]:
-    by_image: dict[int, Image] = defaultdict()
-    for each in used:
-        by_image[each.image.pk] = each.image
-    return openvex_of(scope.name, list(by_image.values()), reader)
+    return openvex_of(scope.name, _each_once(used), reader)
+
+
+def _cyclonedx_vex(scope: Scope, used: Sequence[Used], reader: User) -> Iterator[bytes]:
+    return cyclonedx_vex_of(scope.name, _each_once(used), reader)
+
+
+def _cyclonedx(scope: Scope, used: Sequence[Used], _reader: User) -> Iterator[bytes]:
+    return cyclonedx_of(scope.name, ((each.image, each.name) for each in used))
+
+
+def _spdx(scope: Scope, used: Sequence[Used], _reader: User) -> Iterator[bytes]:
+    subjects = (
+        Subject(
+            each.image, each.name,
+            [f"gravingdock:unknown={digest}: {reason}" for digest, reason in unscanned(each.image)],
+            packages_in(each.image),
+        )
+        for each in used
+    )  # fmt: skip
+    return spdx_of(scope.name, subjects)
+
+
+def _each_once(used: Sequence[Used]) -> list[Image]:
+    """Return the images, each once: two repositories can have the same."""
+    return list({each.image.pk: each.image for each in used}.values())
 
 
 FLEET_EXPORTS: Final[dict[str, tuple[str, Callable[[Scope, Sequence[Used], User], Iterator[bytes]]]]] = {
     "findings.csv": ("text/csv; charset=utf-8", _csv),
     "sarif.json": ("application/sarif+json", _sarif),
     "openvex.json": ("application/openvex+json", _openvex),
+    "cdx.json": ("application/vnd.cyclonedx+json", _cyclonedx),
+    "spdx.json": ("application/spdx+json", _spdx),
+    "vex.cdx.json": ("application/vnd.cyclonedx+json", _cyclonedx_vex),
 }

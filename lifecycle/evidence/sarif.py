@@ -5,14 +5,16 @@ https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
 from django.conf import settings
+from django.urls import reverse
 
+from lifecycle.advisories.queries import own_ids
 from lifecycle.core.version import version
 from lifecycle.evidence.findings import OPEN_STATES, Finding
 from lifecycle.registry.models import Image
@@ -42,13 +44,14 @@ def sarif_of(automation: str, items: Iterable[tuple[Place, Iterable[Finding]]]) 
 
     Only the rules are kept in memory: each vulnerability once, as severe as in the worst package.
     """
+    own = own_ids()
     rules: dict[str, dict[str, Any]] = {}
     order: dict[str, int] = {}
     yield orjson.dumps({"$schema": _SCHEMA, "version": "2.1.0"})[:-1] + b',"runs":[{"results":['
     is_first = True
     for place, findings in items:
         for finding in findings:
-            rule = _rule(finding)
+            rule = _rule(finding, own)
             order.setdefault(rule["id"], len(order))
             if _score(rule) > _score(rules.setdefault(rule["id"], rule)):
                 rules[rule["id"]] = rule
@@ -68,7 +71,15 @@ def _rule_id(finding: Finding) -> str:
     return finding.vulnerability or finding.advisory or _UNJUDGED
 
 
-def _rule(finding: Finding) -> dict[str, Any]:
+def _help(finding: Finding, own: Collection[str]) -> str:
+    """Return the page that explains a finding: nobody but us has a page of a private advisory."""
+    advisory = finding.advisory or ""
+    if advisory in own:
+        return f"{settings.PUBLIC_URL}{reverse('lifecycle:advisory', args=[advisory])}"
+    return f"https://osv.dev/vulnerability/{quote(advisory, safe='')}"
+
+
+def _rule(finding: Finding, own: Collection[str]) -> dict[str, Any]:
     name = _rule_id(finding)
     if finding.advisory is None:
         text = "A package that no advisory could be compared with. Its findings are unknown."
@@ -79,7 +90,7 @@ def _rule(finding: Finding) -> dict[str, Any]:
     return {
         "id": name,
         "shortDescription": {"text": f"{name} ({finding.severity})"},
-        "helpUri": f"https://osv.dev/vulnerability/{quote(finding.advisory, safe='')}",
+        "helpUri": _help(finding, own),
         "properties": properties,
     }
 

@@ -1,10 +1,12 @@
-"""The packages of an image as an SPDX 2.3 JSON document (https://spdx.github.io/spdx-spec/v2.3/)."""
+"""The packages of images as an SPDX 2.3 JSON document (https://spdx.github.io/spdx-spec/v2.3/)."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 from django.conf import settings
@@ -24,8 +26,30 @@ def spdx_document(
 ) -> Iterator[bytes]:
     """Yield the document: the image, and every package that it contains, also those that cannot be judged.
 
-    Metadata, and what is odd about a package, are annotations. Relationships are last, so that rows are read once.
+    Metadata, and what is odd about a package, are annotations.
     """
+    known = [f"gravingdock:{of}:{key}={text}" for of, pairs in metadata.items() for key, text in pairs.items()]
+    algorithm, _, value = image.digest.partition(":")
+    return _document(image.digest, f"{algorithm}/{value}", [Subject(image, image.digest, known, packages)])
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An image of a document: how it is called, what is noted about it, and its packages."""
+
+    image: Image
+    name: str
+    notes: Sequence[str]
+    packages: Iterable[PackageVersion]
+
+
+def spdx_of(name: str, subjects: Iterable[Subject]) -> Iterator[bytes]:
+    """Yield a document about several images, image by image. A package that several have is in it once."""
+    return _document(name, quote(name, safe=""), subjects)
+
+
+def _document(name: str, path: str, subjects: Iterable[Subject]) -> Iterator[bytes]:
+    """Yield a document. Relationships are last, so that rows are read once."""
     made_at = clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
     tool = f"Tool: gravingdock-{version()}"
 
@@ -35,49 +59,58 @@ def spdx_document(
             for comment in comments
         ]
 
-    algorithm, _, value = image.digest.partition(":")
     head: dict[str, Any] = {
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": _DOCUMENT,
-        "name": image.digest,
+        "name": name,
         # Clause 6.5: unique for each document, and without a fragment.
-        "documentNamespace": f"{settings.PUBLIC_URL}/spdx/{algorithm}/{value}/{uuid.uuid4()}",
+        "documentNamespace": f"{settings.PUBLIC_URL}/spdx/{path}/{uuid.uuid4()}",
         "creationInfo": {"created": made_at, "creators": [tool]},
     }
-    subject = _package(_IMAGE, image.digest, purpose="CONTAINER") | {
-        "checksums": [{"algorithm": algorithm.upper(), "checksumValue": value}],
-        "annotations": annotations(
-            [
-                f"gravingdock:distro={image.distro or 'unknown'}",
-                *(f"gravingdock:{of}:{key}={text}" for of, pairs in metadata.items() for key, text in pairs.items()),
-            ]
-        ),
-    }
-    yield orjson.dumps(head)[:-1] + b',"packages":[' + orjson.dumps(subject)
-    ids = []
-    for package in packages:
-        ids.append(f"SPDXRef-package-{package.pk}")
-        row = _package(ids[-1], package.name or package.purl or "unknown", purpose="LIBRARY")
-        if package.version:
-            row["versionInfo"] = package.version
-        if package.purl.startswith("pkg:") and not any(c.isspace() for c in package.purl):
-            row["externalRefs"] = [
-                {
-                    "referenceCategory": "PACKAGE-MANAGER",
-                    "referenceType": "purl",
-                    "referenceLocator": package.purl,
-                }
-            ]
-        if package.source_name:
-            row["sourceInfo"] = f"built from the source package {package.source_name} {package.source_version}".rstrip()
-        if package.problem:
-            row["annotations"] = annotations([f"gravingdock:problem={package.problem}"])
-        yield b"," + orjson.dumps(row)
-    yield b'],"relationships":[' + orjson.dumps(_related(_DOCUMENT, "DESCRIBES", _IMAGE))
-    for one in ids:
-        yield b"," + orjson.dumps(_related(_IMAGE, "CONTAINS", one))
+    yield orjson.dumps(head)[:-1] + b',"packages":['
+    written: set[int] = set()
+    related: list[tuple[str, str, str]] = []
+    for number, subject in enumerate(subjects):
+        own = f"{_IMAGE}-{number}" if number else _IMAGE
+        algorithm, _, value = subject.image.digest.partition(":")
+        row = _package(own, subject.name, purpose="CONTAINER") | {
+            "checksums": [{"algorithm": algorithm.upper(), "checksumValue": value}],
+            "annotations": annotations([f"gravingdock:distro={subject.image.distro or 'unknown'}", *subject.notes]),
+        }
+        yield (b"," if number else b"") + orjson.dumps(row)
+        related.append((_DOCUMENT, "DESCRIBES", own))
+        for package in subject.packages:
+            identifier = f"SPDXRef-package-{package.pk}"
+            related.append((own, "CONTAINS", identifier))
+            if package.pk not in written:
+                written.add(package.pk)
+                yield b"," + orjson.dumps(_row(package, identifier, annotations))
+    yield b'],"relationships":['
+    for number, (element, kind, other) in enumerate(related):
+        yield (b"," if number else b"") + orjson.dumps(_related(element, kind, other))
     yield b"]}\n"
+
+
+def _row(
+    package: PackageVersion, identifier: str, annotations: Callable[[Iterable[str]], list[dict[str, str]]]
+) -> dict[str, Any]:
+    row = _package(identifier, package.name or package.purl or "unknown", purpose="LIBRARY")
+    if package.version:
+        row["versionInfo"] = package.version
+    if package.purl.startswith("pkg:") and not any(c.isspace() for c in package.purl):
+        row["externalRefs"] = [
+            {
+                "referenceCategory": "PACKAGE-MANAGER",
+                "referenceType": "purl",
+                "referenceLocator": package.purl,
+            }
+        ]
+    if package.source_name:
+        row["sourceInfo"] = f"built from the source package {package.source_name} {package.source_version}".rstrip()
+    if package.problem:
+        row["annotations"] = annotations([f"gravingdock:problem={package.problem}"])
+    return row
 
 
 def _package(identifier: str, name: str, *, purpose: str) -> dict[str, Any]:

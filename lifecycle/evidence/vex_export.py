@@ -117,6 +117,45 @@ def cyclonedx_vex(image: Image, reader: User | None) -> Iterator[bytes]:
     return iter([orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"])
 
 
+def cyclonedx_vex_of(name: str, images: Sequence[Image], reader: User) -> Iterator[bytes]:
+    """Yield a CycloneDX document about several images: each is a component with the packages that were decided about.
+
+    The analyses stand first, so that each image is read once. They name a package in an image by `<digest>#<purl>`.
+    """
+    at = max((_changed_at(image) for image in images), default=clock.now())
+    head = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": int(at.timestamp()),
+        "metadata": {
+            "timestamp": at.isoformat(),
+            "component": {"type": "application", "name": name, "bom-ref": "gravingdock"},
+        },
+    }
+    yield orjson.dumps(head)[:-1] + b',"vulnerabilities":['
+    components: list[dict[str, Any]] = []
+    is_first = True
+    for image in images:
+        purls: dict[str, None] = {}
+        for finding, said in _decided(image, reader):
+            purls[finding.purl] = None
+            row = _cyclonedx_statement(finding, said) | {"affects": [{"ref": f"{image.digest}#{finding.purl}"}]}
+            yield (b"" if is_first else b",") + orjson.dumps(row)
+            is_first = False
+        inside = [
+            {"type": "library", "bom-ref": f"{image.digest}#{purl}", "name": _name(purl), "purl": purl}
+            for purl in sorted(purls)
+        ]
+        product = {
+            "type": "container",
+            "name": _product(image, reader),
+            "bom-ref": image.digest,
+            "version": image.digest,
+        }
+        components.append(product | ({"components": inside} if inside else {}))
+    yield b'],"components":' + orjson.dumps(components) + b"}\n"
+
+
 def _cyclonedx_statement(finding: Finding, said: Decided) -> dict[str, Any]:
     analysis: dict[str, Any] = {"state": _CYCLONEDX_STATES[said.status], "lastUpdated": said.said_at.isoformat()}
     if said.justification:

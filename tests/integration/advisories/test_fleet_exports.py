@@ -10,14 +10,15 @@ import psycopg2
 import pytest
 from django.db import connection
 
-from lifecycle.advisories.models import AffectedInterval, Match
+from lifecycle.advisories.models import AffectedInterval, Feed, Match
 from lifecycle.core.errors import Malformed
 from lifecycle.environments.models import Environment, Slot
 from lifecycle.evidence import fleet
-from lifecycle.evidence.exporting import export
+from lifecycle.evidence.exporting import export, packages_in
 from lifecycle.registry.models import Image
 from lifecycle.sbom.models import PackageVersion
 from lifecycle.versions import version_key
+from lifecycle.vex.reading import parse
 from tests.clients import Caller, browser
 from tests.factories import dock
 from tests.factories.vexing import decision
@@ -148,3 +149,61 @@ def test_too_many_images_are_refused_and_not_left_out(harbour, monkeypatch):
     with pytest.raises(Malformed, match="at most"):
         fleet.export_fleet(viewer, "findings.csv", team="shop")
     assert Caller(viewer).get("findings/exports/findings.csv/", team="shop").status_code == 400
+
+
+def test_cyclonedx_and_spdx_have_the_packages_of_each_image(harbour):
+    viewer = dock.user("viewer", "viewer", of=dock.team("shop"))
+    wanted = {
+        used.name: {package.purl for package in packages_in(used.image)}
+        for used in fleet.images_in_use(viewer, fleet.scope_for(viewer, team="shop").repositories)
+    }
+    assert any(wanted.values())
+    cyclonedx = json.loads(text_of(Caller(viewer).get("findings/exports/cdx.json/", team="shop")))
+    found = {row["name"]: {each["purl"] for each in row["components"]} for row in cyclonedx["components"]}
+    assert found == wanted
+    references = [row["bom-ref"] for row in cyclonedx["components"]]
+    references += [each["bom-ref"] for row in cyclonedx["components"] for each in row["components"]]
+    assert len(set(references)) == len(references)
+    text = text_of(Caller(viewer).get("findings/exports/spdx.json/", team="shop"))
+    spdx = json.loads(text)
+    rows = {row["SPDXID"]: row for row in spdx["packages"]}
+    assert len(rows) == len(spdx["packages"])
+    found = {name: set() for name in wanted}
+    for each in spdx["relationships"]:
+        if each["relationshipType"] == "CONTAINS":
+            purl = rows[each["relatedSpdxElement"]]["externalRefs"][0]["referenceLocator"]
+            found[rows[each["spdxElementId"]]["name"]].add(purl)
+    assert found == wanted
+    api = json.loads(text_of(Caller(viewer).get("findings/exports/cdx.json/", repository="shop/api")))
+    assert [row["name"] for row in api["components"]] == ["shop/api:1.0"]
+
+
+def test_images_with_unknown_packages_say_so_in_cyclonedx_and_spdx(harbour):
+    Image.objects.filter(pk=harbour["api"].pk).update(scanned_at=None)
+    viewer = dock.user("viewer", "viewer", of=dock.team("shop"))
+    for kind in ("cdx.json", "spdx.json"):
+        assert "not scanned yet" in text_of(Caller(viewer).get(f"findings/exports/{kind}/", repository="shop/api"))
+
+
+def test_cyclonedx_vex_names_each_package_in_its_image(harbour):
+    viewer = dock.user("viewer", "viewer", of=dock.team("shop"))
+    decision(dock.repository("shop/api"), by=harbour["reader"], vulnerability="CVE-2011-4116")
+    document = json.loads(text_of(Caller(viewer).get("findings/exports/vex.cdx.json/", team="shop")))
+    (said,) = document["vulnerabilities"]
+    known = {each["bom-ref"] for row in document["components"] for each in row.get("components", ())}
+    assert (said["id"], said["analysis"]["state"]) == ("CVE-2011-4116", "not_affected")
+    assert {each["ref"] for each in said["affects"]} <= known
+    assert parse(json.dumps(document).encode()).statements
+
+
+def test_sarif_links_a_private_advisory_to_our_page(harbour, settings):
+    viewer = dock.user("viewer", "viewer", of=dock.team("shop"))
+
+    def links() -> set[str]:
+        sarif = json.loads(text_of(Caller(viewer).get("findings/exports/sarif.json/", team="shop")))
+        return {rule.get("helpUri", "") for rule in sarif["runs"][0]["tool"]["driver"]["rules"]}
+
+    assert not any(link.startswith(settings.PUBLIC_URL) for link in links())
+    match = Match.objects.filter(package__name="libssl3").select_related("advisory").earliest("pk")
+    Feed.objects.filter(pk=match.advisory.feed_id).update(kind=Feed.Kind.OWN)
+    assert f"{settings.PUBLIC_URL}/advisories/{match.advisory.osv_id}/" in links()
