@@ -45,6 +45,13 @@ def private_advisories_visible_to(actor: User) -> QuerySet[PrivateAdvisory]:
     return rows if is_above_grants(actor) else rows.filter(Q(state=State.LIVE) | Q(author=actor))
 
 
+def advisories_in_inbox(actor: User) -> QuerySet[PrivateAdvisory]:
+    """Return the proposals that wait for `actor` as a second person: an admin who is not their author."""
+    if not actor.is_person or not is_above_grants(actor):
+        return PrivateAdvisory.objects.none()
+    return private_advisories_visible_to(actor).filter(state=State.REQUESTED).exclude(author=actor)
+
+
 def private_advisory_for(actor: User, pk: int, *, locked: bool = False) -> PrivateAdvisory:
     """Return one that `actor` can see, perhaps locked; raises NotFound."""
     rows = private_advisories_visible_to(actor).filter(pk=pk)

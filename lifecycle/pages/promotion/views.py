@@ -14,6 +14,7 @@ from django_htmx.http import HttpResponseClientRefresh
 
 from accounts.models import Team, User
 from accounts.verbs import Verb
+from lifecycle.advisories.private import advisories_in_inbox
 from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
 from lifecycle.authority.rights import may, require
 from lifecycle.comparison.queries import compare
@@ -85,13 +86,14 @@ def _lists(user: User) -> dict[str, Any]:
         page_queries.failed_of(user).order_by("-pk")[: _SIDE_MAX + 1],
         page_queries.decided_lately_by(user).order_by("-pk")[: _SIDE_MAX + 1],
     )
-    failed_jobs, waves, debts, sets, waivers, decisions = _rarely_filled(
+    failed_jobs, waves, debts, sets, waivers, decisions, advisories = _rarely_filled(
         (page_queries.failed_jobs_of(user).order_by("-pk"), _SIDE_MAX + 1),
         (waves_to_confirm(user).order_by("-pk"), _SIDE_MAX),
         (debts_to_settle(user), _SIDE_MAX),
         (sets_for_inbox(user).order_by("-pk"), _SIDE_MAX),
         (waivers_in_inbox(user).order_by("until", "pk"), _SIDE_MAX),
         (decisions_in_inbox(user).order_by("pk"), _SIDE_MAX),
+        (advisories_in_inbox(user).order_by("pk"), _SIDE_MAX),
     )
     images = counts_of([wave.pk for wave in waves], repositories_visible_to(user))
     listed = [*to_decide, *to_execute, *results, *failed, *decided]
@@ -110,13 +112,14 @@ def _lists(user: User) -> dict[str, Any]:
         "waves": [(wave, images[wave.pk]) for wave in waves],
         "waivers": waivers,
         "decisions": decisions,
+        "advisories": advisories,
         "debts": debts,
         "sets": sets,
         "failed_jobs": failed_jobs[:_SIDE_MAX],
         "failed_count": _capped(max(len(failed), len(failed_jobs), min(len(failed) + len(failed_jobs), _SIDE_MAX))),
         "next_deadline": min((item.approve_by for item in to_decide), default=None),
         "listed": listed,
-        "is_empty": not (listed or failed_jobs or waves or waivers or decisions or debts or sets),
+        "is_empty": not (listed or failed_jobs or waves or waivers or decisions or advisories or debts or sets),
     }
     parts = [
         *((item.pk, item.state, item.judged_at) for item in listed),
@@ -124,6 +127,7 @@ def _lists(user: User) -> dict[str, Any]:
         *(job.pk for job in failed_jobs),
         *((waiver.pk, waiver.state) for waiver in waivers),
         *(row.pk for row in decisions),
+        *(("advisory", row.pk) for row in advisories),
         *(item.pk for item in debts),
         *((item.pk, item.state) for item in sets),
         *(row.states for row in rows.values()),

@@ -259,3 +259,14 @@ def test_what_became_known_meanwhile_counts_when_it_is_approved(dockyard):
         private.approve(row.pk, actor=dockyard["admin"])
     row.refresh_from_db()
     assert row.state == "requested"
+
+
+def test_inbox_of_other_admins_names_what_waits_for_them(dockyard):
+    row = proposed(dockyard["admin"])
+    link = f"/private-advisories/{row.pk}/"
+    assert link not in browser(dockyard["admin"]).get("/inbox/").content.decode()  # their own
+    assert link not in browser(dockyard["security"]).get("/inbox/").content.decode()
+    page = browser(dockyard["other"]).get("/inbox/").content.decode()
+    assert (link in page, "is proposed by root" in page) == (True, True)
+    private.approve(row.pk, actor=dockyard["other"])
+    assert link not in browser(dockyard["other"]).get("/inbox/").content.decode()
