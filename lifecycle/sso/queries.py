@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.db.models import QuerySet
+from django.urls import reverse
 
 from accounts.models import Identity, User
 from lifecycle.authority.rights import is_above_grants
@@ -71,4 +72,4 @@ def secret_of(provider: IdentityProvider) -> str:
 
 def callback_of(slug: str) -> str:
     """Return the address that the provider must know as the redirect address of our client."""
-    return f"{settings.PUBLIC_URL}/accounts/sso/{slug}/callback/"
+    return f"{settings.PUBLIC_URL}{reverse('lifecycle:sso-callback', args=[slug])}"

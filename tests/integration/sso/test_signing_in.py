@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.urls import resolve
 
 from accounts.models import Group, GroupMember, Identity, User
 from accounts.queries import system_user
@@ -18,7 +19,7 @@ from lifecycle.core import clock, sealing
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 from lifecycle.oidc.types import Person
 from lifecycle.sso import provisioning, services
-from lifecycle.sso.queries import identities_of, secret_of, takes_password
+from lifecycle.sso.queries import callback_of, identities_of, secret_of, takes_password
 from lifecycle.sso.services import NewRule
 from tests.factories import dock
 from tests.factories.people import person
@@ -272,6 +273,11 @@ def test_c1_issuers_that_are_refused(root, issuer, settings):
         services.create_provider(issuer=issuer, **values)
     settings.SIGN_IN_ALLOW = ["login.example.com"]
     services.create_provider(issuer="http://login.example.com", **values)
+
+
+def test_callback_is_an_address_of_ours(settings):
+    assert callback_of("corp") == f"{settings.PUBLIC_URL}/sso/corp/callback/"
+    assert resolve("/sso/corp/callback/").url_name == "sso-callback"
 
 
 def test_g7_only_admins_manage_sign_in(provider, team):
