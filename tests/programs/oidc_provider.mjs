@@ -6,6 +6,7 @@ import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
+console.info = () => {}; // notices of the library: only our own lines go to stdout
 const [folder, callback] = process.argv.slice(2);
 const { Provider } = await import(pathToFileURL(createRequire(`${folder}/x.js`).resolve("oidc-provider")).href);
 
