@@ -6,8 +6,11 @@ import operator
 from typing import Any
 
 from django.db.models import QuerySet
+from django.http import FileResponse, HttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers, viewsets
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -18,7 +21,9 @@ from lifecycle.audit.forms import FilterForm
 from lifecycle.audit.models import AuditEvent
 from lifecycle.audit.queries import filtered, for_list
 from lifecycle.audit.types import EventFilter
+from lifecycle.authority.access import event_for
 from lifecycle.authority.queries import events_visible_to
+from lifecycle.sealing.exporting import FILE_NAME, MEDIA_TYPE, Wanted, export, proof_of
 
 _FILTERS = [
     OpenApiParameter("action", str, description="Action or its beginning: `promotion` matches promotion.approved."),
@@ -51,6 +56,19 @@ class AuditEventSerializer(serializers.ModelSerializer[AuditEvent]):
         return not is_pending
 
 
+class ExportSerializer(serializers.Serializer[Any]):
+    """What to export: days, or one subject; all without both."""
+
+    since = serializers.DateField(required=False, help_text="First day (UTC)")
+    until = serializers.DateField(required=False, help_text="Last day (UTC)")
+    subject = serializers.CharField(
+        required=False, max_length=300, help_text="Digest, PR-13, `team shop`, `person kim` or `environment shop/prod`"
+    )
+    since_size = serializers.IntegerField(
+        required=False, min_value=1, help_text="Size of a checkpoint that you kept: adds a proof for it"
+    )
+
+
 class AuditEventViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[AuditEvent]):
     """Audit events of the teams in which you have `audit.read`, newest first."""
 
@@ -63,6 +81,21 @@ class AuditEventViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.Gener
         if self.action != "list":
             return events
         return filtered(events, EventFilter(**require_valid(FilterForm(self.request.query_params))))
+
+    @extend_schema(parameters=[ExportSerializer], responses={(200, "application/zip"): OpenApiTypes.BINARY})
+    @action(detail=False, methods=["get"], url_path="sealed-export", pagination_class=None)
+    def sealed_export(self, request: Request) -> FileResponse:
+        """Return a signed export of the sealed log. `gravingdock-verify` checks it offline. The export is recorded."""
+        given = ExportSerializer(data=request.query_params)
+        given.is_valid(raise_exception=True)
+        stream = export(caller(request), Wanted(**given.validated_data))
+        return FileResponse(stream, as_attachment=True, filename=FILE_NAME, content_type=MEDIA_TYPE)
+
+    @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
+    @action(detail=True, methods=["get"])
+    def proof(self, request: Request, pk: str) -> HttpResponse:
+        """Return the proof that an event is in the log (https://c2sp.org/tlog-proof). 409 until it is sealed."""
+        return HttpResponse(proof_of(event_for(caller(request), int(pk))), content_type="text/plain; charset=utf-8")
 
     @extend_schema(parameters=_FILTERS)
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:

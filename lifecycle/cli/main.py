@@ -24,6 +24,7 @@ from lifecycle.cli import (
     admission,
     advisories,
     alerts,
+    audit,
     client,
     clusters,
     completion,
@@ -215,7 +216,8 @@ def parser() -> argparse.ArgumentParser:
     advisories.add_area(areas, limited)
     fixes.add_area(areas, shared)
     trends.add_area(areas, shared)
-    findings.add_area(areas)
+    for area in (findings, audit):
+        area.add_area(areas)
     gate.add_gate(areas, shared)
     scan.add_scan(areas, shared)
     vex.add_area(areas, shared, limited)

@@ -148,6 +148,32 @@ class Tree:
         return value
 
 
+class Growing:
+    """A tree that is derived from its entries, without tiles: add one hash after the other, and ask for the root."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._peaks: list[tuple[int, bytes]] = []  # (height, root) of full subtrees, the largest first
+
+    def add(self, leaf: bytes) -> None:
+        """Add the hash of the next entry."""
+        height, value = 0, leaf
+        while self._peaks and self._peaks[-1][0] == height:
+            value = hash_of_node(self._peaks.pop()[1], value)
+            height += 1
+        self._peaks.append((height, value))
+        self.size += 1
+
+    def root(self) -> bytes:
+        """Return the root over all entries so far."""
+        if not self._peaks:
+            return EMPTY_ROOT
+        value = self._peaks[-1][1]
+        for _, peak in reversed(self._peaks[:-1]):
+            value = hash_of_node(peak, value)
+        return value
+
+
 def reader_of(tiles: Mapping[tuple[int, int], bytes]) -> ReadTile:
     """Return a reader of tiles in memory."""
     return lambda level, index: tiles.get((level, index), b"")

@@ -90,6 +90,8 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "POST t/{team}/r/{repository_name}/i/{digest}/signatures/": ("requester", {}),
     "GET audit/": ("owner", {}),
     "GET audit/export/": ("owner", {}),
+    "GET audit/sealed-export/": ("owner", {}),
+    "GET api/v1/audit-events/sealed-export/": ("owner", {}),
     "GET audit/{event}/": ("owner", {}),
     "POST accounts/sign-in/": ("nobody", {"login": "owner", "password": "wrong"}),
     "POST accounts/password/change/": ("viewer", {"oldpassword": "wrong"}),

@@ -548,8 +548,9 @@ def test_every_method_of_every_route_has_somebody_who_may(principals, dock, requ
             methods.discard("PUT")  # Django's form views take it for a POST
         allowed |= {call_shape(f"{method} {pattern}") for method in methods}
     # Only the owner of the tables writes the log: tests/integration/sealing reads it.
+    proofs = {"GET log/{}", "GET audit/{}/proof/", "GET api/v1/audit-events/{}/proof/"}
     links = {call_shape(f"{method} account/link/<str:text>/") for method in ("GET", "POST")}
-    elsewhere = {"GET readyz", "GET log/{}", *links}
+    elsewhere = {"GET readyz", *proofs, *links}
     assert allowed - elsewhere == {call_shape(call) for call in [*MAY, *may_get()]}
 
 

@@ -328,6 +328,10 @@ NO_LISTS: Final = {
     "api/v1/security/",
     "audit/{event}/",
     "log/{log_file}",
+    "audit/{event}/proof/",
+    "api/v1/audit-events/{event}/proof/",
+    "audit/sealed-export/",  # a file, in parts of 1,000 entries
+    "api/v1/audit-events/sealed-export/",
     "teams/{team}/delete/",
     "compare/",
     "about/",

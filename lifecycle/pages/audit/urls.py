@@ -9,5 +9,7 @@ from lifecycle.pages.audit import views
 urlpatterns = [
     path("audit/", views.audit, name="audit"),
     path("audit/export/", views.export, name="audit-export"),
+    path("audit/sealed-export/", views.sealed_export, name="audit-sealed-export"),
+    path("audit/<int:pk>/proof/", views.proof, name="audit-proof"),
     path("audit/<int:pk>/", views.event, name="audit-event"),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_safe
@@ -20,8 +20,11 @@ from lifecycle.core import clock
 from lifecycle.core.errors import Malformed, NotPermitted
 from lifecycle.core.paging import Page, keyset_page
 from lifecycle.pages.audit import wording
+from lifecycle.pages.audit.forms import ExportForm
 from lifecycle.pages.audit.page_queries import links_of
 from lifecycle.pages.requests import cursors, reader, sort_of
+from lifecycle.sealing import exporting as sealed
+from lifecycle.sealing.exporting import Wanted
 
 EXPORT_MAX: Final = 10_000  # events in one file; narrow the dates to get the rest in more files
 
@@ -81,4 +84,23 @@ def export(request: HttpRequest) -> HttpResponseBase:
     name = f"audit-{clock.now():%Y%m%dT%H%M%SZ}.{kind}"
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     response["Cache-Control"] = "no-store"
+    return response
+
+
+@require_GET
+def sealed_export(request: HttpRequest) -> HttpResponseBase:
+    """Send a signed export of the days in the query string, or of one subject, and record the export."""
+    form = ExportForm(request.GET)
+    if not form.is_valid():
+        raise Malformed("Enter days as 2026-11-30, and the last day not before the first.")
+    stream = sealed.export(reader(request), Wanted(**form.cleaned_data))
+    return FileResponse(stream, as_attachment=True, filename=sealed.FILE_NAME, content_type=sealed.MEDIA_TYPE)
+
+
+@require_GET
+def proof(request: HttpRequest, pk: int) -> HttpResponse:
+    """Send the proof that an event is in the log, as a file."""
+    text = sealed.proof_of(event_for(reader(request), pk))
+    response = HttpResponse(text, content_type="text/plain; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="event-{pk}.tlog-proof"'
     return response

@@ -1,0 +1,312 @@
+"""The checks of an export. Each problem names the log and the index of the entry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gravingdock_verify.exports import BadExport, Export, Line
+from gravingdock_verify.notes import BadNote, Checkpoint, Key
+from gravingdock_verify.texts import ERASED, FIELDS, SALT_BYTES, canonical, text_hash
+from gravingdock_verify.trees import BadProof, Roots, hash_of_entry, root_by_inclusion, roots_by_consistency
+
+OPEN = ("event", "at", "action", "outcome", "actor", "team", "subject", "digest", "repository", "environment")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong, and with which entry: None when it is about the whole log."""
+
+    origin: str
+    index: int | None
+    text: str
+
+    def __str__(self) -> str:
+        place = self.origin if self.index is None else f"{self.origin}, entry {self.index}"
+        return f"{place}: {self.text}"
+
+
+@dataclass
+class Result:
+    """What was found. `problems` is empty for an export that is all right."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    entries: int = 0
+    erased: int = 0  # texts that were erased, whose hash can no longer be checked
+
+    def first(self) -> Problem | None:
+        """Return the first problem: of entries by index, then those of a whole log."""
+
+        def place(problem: Problem) -> tuple[bool, str, int]:
+            return problem.index is None, problem.origin, problem.index or 0
+
+        return min(self.problems, key=place, default=None)
+
+
+class Checker:
+    """Checks one export with the keys that the reader trusts, and with older checkpoints that the reader kept."""
+
+    def __init__(self, export: Export, *, keys: Sequence[Key] = (), older: Sequence[str] = ()) -> None:
+        self.export = export
+        self.result = Result()
+        self._trusted = {key.fingerprint for key in keys}
+        self._older = older
+        self._heads: dict[int, tuple[Key, Checkpoint]] = {}
+        self._starts: list[dict[str, Any]] = []
+
+    def run(self) -> Result:
+        """Check everything, and return what was found; raises BadExport for a file that cannot be read."""
+        self._read_heads()
+        self._check_lines()
+        for number in self._heads:
+            if self.export.has_tiles(number):
+                self._check_whole_log(number)
+        self._check_older()
+        for start in self._starts:
+            self._tell_about(start)
+        return self.result
+
+    def _bad(self, origin: int, index: int | None, text: str) -> None:
+        name = self._heads[origin][1].origin if origin in self._heads else f"log {origin}"
+        self.result.problems.append(Problem(name, index, text))
+
+    def _read_heads(self) -> None:
+        for row in self.export.about.get("origins", ()):
+            try:
+                number, key = int(row["number"]), Key.parse(row["key"])
+                checkpoint = key.checkpoint(row["checkpoint"])
+            except (KeyError, TypeError) as error:
+                raise BadExport(f"export.json cannot be read: {error!r}") from None
+            except BadNote as error:
+                self._bad(int(row["number"]), None, f"The checkpoint cannot be trusted. {error}")
+                continue
+            if checkpoint.origin != key.name:
+                self._bad(number, None, f"The checkpoint is of another log: {checkpoint.origin}.")
+                continue
+            self._heads[number] = (key, checkpoint)
+            if self._trusted and key.fingerprint not in self._trusted:
+                self._bad(number, None, "The log is signed by another key than the one you trust.")
+            if not self._trusted:
+                self.result.notices.append(
+                    f"{key.name} is signed by the key {key.fingerprint}. Compare it with what you know, or give --key."
+                )
+
+    def _check_whole_log(self, number: int) -> None:
+        """Derive the tree of a log again from all of its entries."""
+        checkpoint = self._heads[number][1]
+        roots = Roots()
+        older = {head.size: head for head in self._older_of(checkpoint.origin)}
+        for first in range(0, checkpoint.size, 256):
+            width = min(256, checkpoint.size - first)
+            tile = self.export.tile(number, "0", first // 256, width) or b""
+            bundle = self.export.bundle(number, first // 256, width)
+            if bundle is None and not self._has_gap(number, first, width):
+                self._bad(number, first, "The entries are missing in the files of the log.")
+            for position in range(width):
+                signed = tile[position * 32 : position * 32 + 32]
+                if bundle is not None and hash_of_entry(bundle[position]) != signed:
+                    self._bad(number, first + position, "The entry in the files of the log was changed.")
+                roots.add(signed)
+                head = older.get(roots.size)
+                if head is not None and roots.root() != head.root:
+                    self._bad(number, None, f"The log does not begin with your checkpoint of size {head.size}.")
+        if roots.root() != checkpoint.root:
+            self._bad(number, None, "The hashes in the files of the log do not lead to the signed root.")
+
+    def _has_gap(self, number: int, first: int, width: int) -> bool:
+        name = self._heads[number][1].origin
+        places = range(first, first + width)
+        return any(row.origin == name and row.index is not None and row.index in places for row in self.result.problems)
+
+    def _check_lines(self) -> None:
+        last: dict[int, int] = {}
+        heads: dict[tuple[int, str, str], tuple[int, str]] = {}
+        for line in self.export.lines():
+            self.result.entries += 1
+            if line.origin not in self._heads:
+                self._bad(line.origin, line.index, "The entry is of a log without a checkpoint that can be trusted.")
+                continue
+            before = last.get(line.origin)
+            if before is not None and line.index <= before:
+                self._bad(line.origin, line.index, "The entry stands at the wrong place, or twice.")
+            last[line.origin] = max(line.index, before or 0)
+            self._check_gap(line, before)
+            self._check_inclusion(line)
+            if (value := self._parsed(line)) is None:
+                continue
+            if value["type"] == "start":
+                self._starts.append(value)
+            elif value["type"] == "missing":
+                self._bad(line.origin, line.index, f"Event {value['event']} was removed before it was sealed.")
+            else:
+                self._check_event(line, value)
+                self._check_links(line, value, heads)
+        self._check_ends(last)
+
+    def _check_gap(self, line: Line, before: int | None) -> None:
+        span = self.export.about.get("range", {}).get(str(line.origin))
+        expected = (span[0] if before is None else before + 1) if span is not None else line.index
+        if line.index > expected:
+            many = f" to {line.index - 1}" if line.index - 1 > expected else ""
+            self._bad(line.origin, expected, f"Entries are missing: {expected}{many}.")
+
+    def _check_ends(self, last: dict[int, int]) -> None:
+        for number, span in self.export.about.get("range", {}).items():
+            found = last.get(int(number), span[0] - 1)
+            if found < span[1]:
+                self._bad(int(number), found + 1, f"Entries are missing: {found + 1} to {span[1]}.")
+
+    def _check_inclusion(self, line: Line) -> None:
+        checkpoint = self._heads[line.origin][1]
+        try:
+            root = root_by_inclusion(line.index, checkpoint.size, hash_of_entry(line.entry), line.proof)
+        except BadProof as error:
+            self._bad(line.origin, line.index, f"Its proof is no proof. {error}")
+            return
+        if root != checkpoint.root:
+            self._bad(line.origin, line.index, "The entry is not what was sealed at this place.")
+
+    def _parsed(self, line: Line) -> dict[str, Any] | None:
+        try:
+            value = json.loads(line.entry)
+            is_known = value["v"] == 1 and value["type"] in {"event", "start", "missing"}
+        except (ValueError, KeyError, TypeError):
+            is_known = False
+        if not is_known:
+            self._bad(line.origin, line.index, "The entry is of a kind that this program does not know.")
+            return None
+        if canonical(value).encode() != line.entry:
+            self._bad(line.origin, line.index, "The entry is not canonical JSON.")
+        return dict(value)
+
+    def _check_event(self, line: Line, value: dict[str, Any]) -> None:
+        """Compare the row in the database with the entry: its open fields, and its texts by their hashes."""
+        if line.event is None:
+            self._bad(line.origin, line.index, f"Event {value['event']} is no longer in the database.")
+            return
+        changed = [name for name in OPEN if line.event.get(name) != value.get(name)]
+        for position, name in enumerate(FIELDS):
+            salt = line.salts[position * SALT_BYTES : (position + 1) * SALT_BYTES]
+            if salt == ERASED:
+                self.result.erased += 1
+            elif text_hash(name, line.event.get(name), salt) != value["hashed"].get(name):
+                changed.append(name)
+        if changed:
+            self._bad(
+                line.origin, line.index, f"Event {value['event']} was changed in the database: {', '.join(changed)}."
+            )
+
+    def _check_links(
+        self, line: Line, value: dict[str, Any], heads: dict[tuple[int, str, str], tuple[int, str]]
+    ) -> None:
+        subject = self.export.about.get("subject")
+        for link in value["links"]:
+            place = (line.origin, link["kind"], link["id"])
+            is_chosen = subject == {"kind": link["kind"], "id": link["id"]}
+            count, previous = heads.get(place, (0, ""))
+            is_next = place in heads and link["n"] == count + 1
+            if is_next and link["previous"] != previous:
+                self._bad(line.origin, line.index, f"It does not follow number {count} of {link['kind']} {link['id']}.")
+            if is_chosen and link["n"] != count + 1 and (place in heads or self.export.about.get("is_from_start")):
+                self._bad(
+                    line.origin,
+                    line.index,
+                    f"Numbers {count + 1} to {link['n'] - 1} of {link['kind']} {link['id']} are missing.",
+                )
+            heads[place] = (link["n"], hash_of_entry(line.entry).hex())
+
+    def _older_of(self, origin: str) -> Iterator[Checkpoint]:
+        for _, checkpoint in self._kept():
+            if checkpoint.origin == origin:
+                yield checkpoint
+
+    def _kept(self) -> Iterator[tuple[str, Checkpoint]]:
+        """Yield the older checkpoints that a known key signed. A checkpoint of any log of the same key counts."""
+        keys = {key.raw for key, _ in self._heads.values()}
+        for note in self._older:
+            name = note.partition("\n")[0]
+            for raw in keys:
+                try:
+                    yield note, Key(name, raw).checkpoint(note)
+                except BadNote:
+                    continue
+                break
+
+    def _check_older(self) -> None:
+        kept = list(self._kept())
+        for note in self._older:
+            if note not in {text for text, _ in kept}:
+                self.result.problems.append(
+                    Problem(
+                        note.partition("\n")[0][:200],
+                        None,
+                        "Your older checkpoint is not signed by the key of the export.",
+                    )
+                )
+        by_name = {checkpoint.origin: number for number, (_, checkpoint) in self._heads.items()}
+        proofs = self.export.consistency()
+        for _, old in kept:
+            if old.origin not in by_name:
+                self._check_answered(old)
+                continue
+            number = by_name[old.origin]
+            now = self._heads[number][1]
+            if old.size > now.size:
+                if not self._is_answered(old):
+                    self._bad(
+                        number,
+                        now.size,
+                        f"Your checkpoint has {old.size} entries, and the export ends after {now.size}. If a new export"
+                        " does too, the log was cut.",
+                    )
+                continue
+            if old.size == now.size:
+                if old.root != now.root:
+                    self._bad(number, None, f"Your checkpoint of size {old.size} has another root.")
+                continue
+            if self.export.has_tiles(number):
+                continue  # was compared while the tree was derived
+            self._check_consistency(number, old, now, proofs.get((number, old.size)))
+
+    def _check_consistency(self, number: int, old: Checkpoint, now: Checkpoint, proof: list[bytes] | None) -> None:
+        if proof is None:
+            self._bad(
+                number, None, f"The export has no proof for your checkpoint. Export again with --since-size {old.size}."
+            )
+            return
+        try:
+            roots = roots_by_consistency(old.size, now.size, old.root, proof)
+        except BadProof as error:
+            self._bad(number, None, f"The proof for your checkpoint of size {old.size} is no proof. {error}")
+            return
+        if roots != (old.root, now.root):
+            self._bad(number, None, f"The log does not begin with the one of your checkpoint of size {old.size}.")
+
+    def _is_answered(self, old: Checkpoint) -> bool:
+        """Return whether a later log says that it follows the log of a checkpoint, and that it saw its size."""
+        followed = [start["previous"] for start in self._starts if start.get("previous")]
+        return any(row["origin"] == old.origin and row["size"] >= old.size for row in followed)
+
+    def _check_answered(self, old: Checkpoint) -> None:
+        if not self._is_answered(old):
+            self.result.problems.append(
+                Problem(old.origin, None, "Your checkpoint is of a log that the export does not have.")
+            )
+
+    def _tell_about(self, start: dict[str, Any]) -> None:
+        if (previous := start.get("previous")) is None:
+            if start["backlog"]:
+                self.result.notices.append(f"{start['origin']}: {start['backlog']} events are older than the log.")
+            return
+        lost = previous["size"] - previous["restored_size"]
+        how = (
+            f"the database was restored and lacks {lost} entries"
+            if start["why"] == "restored"
+            else "the key was changed"
+        )
+        self.result.notices.append(
+            f"{start['origin']} follows {previous['origin']}, which had {previous['size']} entries: {how}."
+        )

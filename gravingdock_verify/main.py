@@ -1,0 +1,69 @@
+"""The command: what it reads, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from gravingdock_verify.checking import Checker, Result
+from gravingdock_verify.exports import BadExport, Export
+from gravingdock_verify.notes import BadNote, Key
+
+GOOD, BAD, UNUSABLE = 0, 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check an export; return 0 when all is right, 1 when something is wrong, 2 when it cannot be checked."""
+    parser = argparse.ArgumentParser(
+        prog="gravingdock-verify",
+        description="Check an export of Gravingdock's audit log offline. It needs no server and no network.",
+    )
+    parser.add_argument("export", type=Path, help="file of `gravingdock audit export`")
+    parser.add_argument("--key", type=Path, action="append", default=[], help="file with the key you trust (/log/key)")
+    parser.add_argument(
+        "--older", type=Path, action="append", default=[], help="file with a checkpoint that you kept; can be repeated"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    chosen = parser.parse_args(arguments)
+    try:
+        keys = [Key.parse(path.read_text(encoding="utf-8")) for path in chosen.key]
+        older = [path.read_text(encoding="utf-8") for path in chosen.older]
+        result = Checker(Export(chosen.export), keys=keys, older=older).run()
+    except (BadExport, BadNote, OSError, UnicodeDecodeError) as problem:
+        print(f"gravingdock-verify: {problem}", file=sys.stderr)
+        return UNUSABLE
+    if chosen.json:
+        print(json.dumps(_as_json(result), indent=2))
+    else:
+        _print(result)
+    return BAD if result.problems else GOOD
+
+
+def _print(result: Result) -> None:
+    for notice in result.notices:
+        print(f"note: {notice}")
+    first = result.first()
+    if first is None:
+        erased = f" {result.erased} texts were erased, so only their hashes are left." if result.erased else ""
+        print(f"OK: {result.entries} entries are what was sealed.{erased}")
+        return
+    print(f"BAD: {first}")
+    for problem in result.problems[:100]:
+        if problem is not first:
+            print(f"     {problem}")
+    if len(result.problems) > 100:
+        print(f"     and {len(result.problems) - 100} more")
+
+
+def _as_json(result: Result) -> dict[str, object]:
+    first = result.first()
+    return {
+        "is_ok": first is None,
+        "entries": result.entries,
+        "erased_texts": result.erased,
+        "first_bad": {"log": first.origin, "index": first.index, "problem": first.text} if first is not None else None,
+        "problems": [{"log": row.origin, "index": row.index, "problem": row.text} for row in result.problems],
+        "notices": result.notices,
+    }

@@ -1,0 +1,30 @@
+"""The forms of the sealed log: a signed export."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django import forms
+
+_DATE: Final = {"class": "form-control", "type": "date"}
+
+
+class ExportForm(forms.Form):
+    """What to export: days, or one subject; all without both."""
+
+    since = forms.DateField(label="From", required=False, widget=forms.DateInput(attrs=_DATE))
+    until = forms.DateField(label="To", required=False, widget=forms.DateInput(attrs=_DATE))
+    subject = forms.CharField(
+        max_length=300,
+        required=False,
+        help_text="A digest, PR-13, team shop, person kim or environment shop/production",
+        widget=forms.TextInput(attrs={"class": "form-control", "placeholder": "all"}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse days in the wrong order, which would match nothing without a word."""
+        cleaned = super().clean() or self.cleaned_data
+        since, until = cleaned.get("since"), cleaned.get("until")
+        if since is not None and until is not None and until < since:
+            self.add_error("until", "This day is before the first day. Swap the two dates.")
+        return cleaned

@@ -1,0 +1,277 @@
+"""Signed exports, checked by `gravingdock-verify`: whatever the owner of the database changes is named by its index."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from django.test import Client
+
+from accounts.models import User
+from gravingdock_verify.main import main
+from lifecycle.audit.models import AuditEvent
+from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
+from lifecycle.sealing.exporting import Wanted, export
+from lifecycle.sealing.models import SealedEntry
+from lifecycle.sealing.queries import current_origin, last_checkpoint
+from tests.factories.shop import make_dock
+from tests.integration.sealing.tampering import TAMPERING, tamper
+from tests.services import ROOT
+
+BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
+SUMDB_CHECK = os.environ.get("SUMDB_CHECK", "")
+
+
+@pytest.fixture
+def admin(transactional_db) -> User:
+    return User.objects.create(username="admin", is_superuser=True)
+
+
+class Auditor:
+    """Somebody with an export, a key, and checkpoints from earlier days."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self.capsys = capsys
+        self.file = folder / "audit.zip"
+        self.older: list[Path] = []
+
+    def keep_checkpoint(self) -> Path:
+        """Keep the checkpoint of now for later."""
+        path = self.folder / f"checkpoint-{len(self.older)}"
+        path.write_text(last_checkpoint(current_origin()).note)
+        self.older.append(path)
+        return path
+
+    def export(self, actor: User, **wanted) -> Path:
+        """Write an export."""
+        with export(actor, Wanted(**wanted)) as stream, self.file.open("wb") as target:
+            shutil.copyfileobj(stream, target)
+        return self.file
+
+    def verify(self, *words: str) -> tuple[int, dict]:
+        """Return (exit code, result) of the verifier."""
+        older = [word for path in self.older for word in ("--older", str(path))]
+        code = main([str(self.file), "--json", *older, *words])
+        return code, json.loads(self.capsys.readouterr().out)
+
+
+@pytest.fixture
+def auditor(tmp_path, capsys) -> Auditor:
+    return Auditor(tmp_path, capsys)
+
+
+@pytest.fixture
+def whole(log, write, admin):
+    """A log of 11 entries, with checkpoints of 8 and 11: its beginning, the event of that, and nine more."""
+    write(6, actor=admin, reason="why")
+    log.seal()
+    write(3, actor=admin, reason="why")
+    log.seal()
+    return log
+
+
+def test_whole_log_is_what_was_sealed(whole, write, admin, auditor):
+    auditor.keep_checkpoint()
+    write(300, actor=admin)
+    whole.seal()
+    auditor.keep_checkpoint()
+    write()
+    whole.seal()
+    auditor.export(admin)
+    key = auditor.folder / "key"
+    key.write_text(current_origin().key)
+    code, result = auditor.verify("--key", str(key))
+    assert (code, result["problems"], result["entries"]) == (0, [], 312)
+    assert result["notices"] == [f"{current_origin().name}: 6 events are older than the log."]
+    event = AuditEvent.objects.get(action="audit.exported")
+    assert (event.actor, event.details) == (admin, {"format": "sealed", "filter": {}})
+    other = key.with_name("other")
+    other.write_text("lifecycle.example/audit+dda3ba39+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop")
+    code, result = auditor.verify("--key", str(other))
+    assert (code, "another key" in result["first_bad"]["problem"]) == (1, True)
+
+
+@pytest.mark.parametrize("how", TAMPERING)
+def test_tampering_by_the_owner_of_the_database_is_named_by_its_index(how, whole, admin, auditor, services):
+    auditor.keep_checkpoint()
+    auditor.export(admin)
+    assert auditor.verify()[0] == 0
+    index = tamper(how, services)
+    auditor.export(admin)
+    code, result = auditor.verify()
+    assert code == 1
+    assert index is None or result["first_bad"]["index"] == index, result["problems"]
+    assert result["first_bad"]["log"] == current_origin().name
+
+
+def test_rewritten_log_with_the_key_is_shown_by_an_older_checkpoint(whole, write, admin, auditor, services):
+    """Somebody with database and key signs another history: a kept checkpoint is not its beginning."""
+    auditor.keep_checkpoint()
+    services.empty_database()
+    shutil.rmtree(whole.folder)
+    again = User.objects.create(username="admin", is_superuser=True)
+    write(20, actor=again)
+    whole.seal()
+    auditor.export(again)
+    code, result = auditor.verify()
+    assert code == 1
+    assert "does not begin with your checkpoint" in result["first_bad"]["problem"]
+    auditor.older.clear()
+    assert auditor.verify()[0] == 0  # without it, nobody can tell
+
+
+def test_restore_is_told_with_what_was_lost(whole, write, admin, auditor, services):
+    before = last_checkpoint(current_origin())
+    write(4)
+    whole.seal()
+    auditor.keep_checkpoint()
+    from tests.integration.sealing.test_sealer import restore_to
+
+    restore_to(before, services)
+    write()
+    whole.seal()
+    auditor.export(admin)
+    code, result = auditor.verify()
+    assert (code, result["problems"]) == (0, [])
+    name = before.origin.name
+    assert (
+        f"{name}/2 follows {name}, which had 15 entries: the database was restored and lacks 4 entries."
+        in (result["notices"])
+    )
+
+
+def test_export_of_a_team_has_its_events_without_gaps(log, admin, auditor, services):
+    dock = make_dock()
+    from django.db import transaction
+
+    from lifecycle.audit import services as audit
+    from lifecycle.audit.actions import Action
+
+    with transaction.atomic():
+        for team in (dock.team, None, dock.team, dock.team, None):
+            audit.record(Action.TEAM_CREATED, actor=dock.owner, team=team)
+    log.seal()
+    auditor.export(dock.owner, subject="team shop")
+    code, result = auditor.verify()
+    sealed = AuditEvent.objects.filter(team=dock.team, pk__in=SealedEntry.objects.values("event_id")).count()
+    assert (code, result["entries"]) == (0, sealed)
+    gone = AuditEvent.objects.filter(team=dock.team).order_by("-pk")[1].pk
+    services._as_superuser(
+        f"SET session_replication_role = replica; DELETE FROM lifecycle_auditevent WHERE id = {gone};"
+        f" DELETE FROM lifecycle_sealedentry WHERE event_id = {gone}; SET session_replication_role = DEFAULT"
+    )
+    auditor.export(dock.owner, subject="team shop")
+    code, result = auditor.verify()
+    assert (code, "are missing" in result["first_bad"]["problem"]) == (1, True)
+
+
+def test_export_contains_only_what_the_reader_can_read(log, write, admin, auditor):
+    dock = make_dock()
+    write(3)  # of no team
+    log.seal()
+    auditor.export(dock.owner)
+    with zipfile.ZipFile(auditor.file) as archive:
+        rows = [json.loads(line) for line in archive.read("entries.jsonl").splitlines()]
+        assert not any(name.startswith("log/") for name in archive.namelist())
+    assert {row["event"]["team"] for row in rows} <= {dock.team.pk}
+    assert auditor.verify()[0] == 0
+    with pytest.raises(NotPermitted):
+        export(dock.outsider, Wanted())
+    with pytest.raises(Malformed):
+        export(admin, Wanted(subject="what"))
+    with pytest.raises(NotFound):
+        export(admin, Wanted(subject="team none"))
+    with pytest.raises(Conflict, match="more than 2"):
+        export(admin, Wanted(), limit=2)
+    assert AuditEvent.objects.filter(action="audit.exported").count() == 1
+
+
+def test_period_and_kept_checkpoint(whole, write, admin, auditor):
+    auditor.keep_checkpoint()
+    write(2)
+    whole.seal()
+    day = last_checkpoint(current_origin()).at.date()
+    auditor.export(admin, since=day, until=day)
+    code, result = auditor.verify()
+    assert (code, "--since-size 11" in result["first_bad"]["problem"]) == (1, True)
+    auditor.export(admin, since=day, until=day, since_size=11)
+    code, result = auditor.verify()
+    assert (code, result["entries"]) == (0, 12)  # all but the first one, which is no event
+
+
+def test_pages_and_api_send_export_and_proof(whole, admin, auditor):
+    client = Client()
+    client.force_login(admin, backend=BACKEND)
+    for path in ("/audit/sealed-export/", "/api/v1/audit-events/sealed-export/"):
+        answer = client.get(path, {"subject": "person admin"})
+        assert answer["Content-Type"] == "application/zip"
+        auditor.file.write_bytes(b"".join(answer.streaming_content))
+        code, result = auditor.verify()
+        assert (code, result["entries"]) == (0, 9)
+    event = SealedEntry.objects.get(index=5).event_id
+    texts = {client.get(path).content for path in (f"/audit/{event}/proof/", f"/api/v1/audit-events/{event}/proof/")}
+    (text,) = texts
+    assert text.startswith(b"c2sp.org/tlog-proof@v1\nindex 5\n")
+    assert text.endswith(last_checkpoint(current_origin()).note.encode())
+    unsealed = AuditEvent.objects.filter(action="audit.exported").first()
+    assert client.get(f"/api/v1/audit-events/{unsealed.pk}/proof/").status_code == 409
+    assert client.get("/audit/sealed-export/", {"since": "2026-12-02", "until": "2026-12-01"}).status_code == 400
+
+
+def test_verifier_runs_alone_and_refuses_other_files(whole, admin, auditor, tmp_path):
+    """It runs from a folder with nothing else of ours, without site settings."""
+    auditor.export(admin)
+    shutil.copytree(ROOT / "gravingdock_verify", tmp_path / "alone" / "gravingdock_verify")
+
+    def run(path: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "gravingdock_verify", str(path)],
+            cwd=tmp_path / "alone", env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = run(auditor.file)
+    assert (done.returncode, "OK: 11 entries" in done.stdout) == (0, True), done.stdout + done.stderr
+    (tmp_path / "other.zip").write_bytes(b"PK")
+    done = run(tmp_path / "other.zip")
+    assert (done.returncode, "is not an export" in done.stderr) == (2, True)
+
+
+def test_command_writes_exports_of_any_size(whole, admin, auditor):
+    from django.core.management import call_command
+    from django.core.management.base import CommandError
+
+    call_command("export_audit_log", str(auditor.file))
+    assert auditor.verify()[0] == 0
+    with pytest.raises(CommandError, match="exists"):
+        call_command("export_audit_log", str(auditor.file))
+
+
+@pytest.mark.skipif(not SUMDB_CHECK, reason="SUMDB_CHECK does not name the program of tests/programs/sumdb_check")
+def test_go_accepts_the_log_and_finds_a_changed_byte(whole, write, admin, auditor):
+    auditor.keep_checkpoint()
+    write(600, actor=admin)
+    whole.seal()
+    auditor.export(admin)
+    with zipfile.ZipFile(auditor.file) as archive:
+        archive.extractall(auditor.folder / "all")
+    place = auditor.folder / "all" / "log" / "1"
+
+    def run(*words: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([SUMDB_CHECK, *map(str, words)], capture_output=True, text=True, check=False)
+
+    done = run(place, auditor.older[0])
+    assert (done.returncode, done.stdout.strip()) == (0, "611"), done.stderr
+    assert run(whole.folder / "1").returncode != 0  # the folder of files has no `key`
+    bundle = place / "tile" / "entries" / "001"
+    content = bytearray(bundle.read_bytes())
+    content[40] ^= 1
+    bundle.write_bytes(content)
+    done = run(place)
+    assert (done.returncode, "entry 256: changed" in done.stderr) == (1, True)
