@@ -275,6 +275,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "ReleaseSetState": "lifecycle.promotion.models.ReleaseSet.State",
         "RetentionPlanState": "lifecycle.retention.models.RetentionPlan.State",
         "PentestState": "lifecycle.pentests.models.PentestFinding.State",
+        "AnchorKind": "lifecycle.sealing.models.Anchor.Kind",
         "AlertState": "lifecycle.alerts.models.Alert.State",
         "SbomKind": "lifecycle.sbom.models.PackageList.Kind",
         "FixKind": "lifecycle.remedies.models.Remedy.Kind",
@@ -348,6 +349,8 @@ FEEDS = env.text("FEEDS", str(HOME / "feeds") if EMBEDDED else "")  # folder of 
 LOG_FOLDER = env.text("LOG_FOLDER", str(HOME / "audit-log"))  # folder of the published files of the sealed audit log
 # File with the key that signs the sealed audit log (PEM, Ed25519); only `manage.py sealer` reads it, and makes it
 LOG_KEY_FILE = env.text("LOG_KEY_FILE", str(HOME / "sealer" / "key.pem"))
+# Folder, on another disk or machine, below which admins let checkpoints of the audit log be copied; none if empty
+ANCHOR_FOLDER = env.text("ANCHOR_FOLDER", "")
 
 # --- notices ----------------------------------------------------------------------------------------------------------
 # smtp://user:password@host:587, smtps://..., file:///folder; if empty, `make up` writes mails to var/mail/.

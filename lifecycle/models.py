@@ -71,7 +71,9 @@ from lifecycle.sbom.models import (
     Sbom,
 )
 from lifecycle.sealing.models import (
+    Anchor,
     EventSalt,
+    LogCheck,
     LogCheckpoint,
     LogOrigin,
     LogTile,
@@ -97,6 +99,7 @@ __all__ = [
     "Alert",
     "AlertPass",
     "Ancestry",
+    "Anchor",
     "ApprovalRule",
     "Attestation",
     "AuditEvent",
@@ -137,6 +140,7 @@ __all__ = [
     "Job",
     "JobLogLine",
     "Layer",
+    "LogCheck",
     "LogCheckpoint",
     "LogOrigin",
     "LogTile",

@@ -342,6 +342,10 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         None,
     ),
     ("post", "/api/v1/signing-keys/"): ({"name": "release-2027"}, None),
+    ("post", "/api/v1/audit-anchors/"): (
+        {"name": "auditors", "kind": "syslog", "target": "tcp://logs.example.com:601"},
+        None,
+    ),
     ("post", "/api/v1/signing-keys/{name}/retire/"): ({"reason": "All clusters trust release-2027."}, None),
     ("post", "/api/v1/teams/"): ({"slug": "shop", "name": "Shop"}, None),
     ("post", "/api/v1/teams/{team}/move-repositories/"): ({"to": "web", "repositories": ["shop/api"]}, None),

@@ -33,6 +33,7 @@ from lifecycle.rebuild.refusals import why_not_steer
 from lifecycle.remedies.access import share_for
 from lifecycle.remedies.access import why_not_manage as why_not_manage_fix
 from lifecycle.retention.access import plan_for, why_not_retain
+from lifecycle.sealing.services import why_not_manage_anchors
 from lifecycle.trust.access import source_for
 from lifecycle.vex.access import decision_for, document_for, why_not
 from lifecycle.vex.access import feed_for as vex_feed_for
@@ -184,6 +185,7 @@ def _admin(user: User, _: Parameters, __: Body) -> None:
 
 CHECKS: Final[Mapping[str, Check]] = {
     "cluster-list": _on_cluster,
+    "auditanchor-list": lambda user, *_: refuse_if(why_not_manage_anchors(user)),
     "cluster-explain": _computed,
     "cluster-debt-review": _on_cluster,
     "cluster-reports": lambda user, parameters, _: cluster_for(user, parameters["slug"], verb=Verb.RUNTIME_REPORT),

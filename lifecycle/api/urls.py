@@ -9,6 +9,7 @@ from lifecycle.api import authority, groups, keyless, people
 from lifecycle.api.admission import AdmissionDebtsView, ClusterManifestView, ExplainClusterView, ReviewDebtView
 from lifecycle.api.advisories import AdvisoryImagesView, AdvisoryView
 from lifecycle.api.alerts import AlertViewSet
+from lifecycle.api.anchors import AnchorViewSet, LogStatusView
 from lifecycle.api.audit import AuditEventViewSet
 from lifecycle.api.channels import ChannelViewSet, MessageViewSet
 from lifecycle.api.clusters import ClusterViewSet
@@ -86,6 +87,7 @@ router.register("promotions", PromotionViewSet, basename="promotion")
 router.register("release-sets", ReleaseSetViewSet, basename="releaseset")
 router.register("rebuild-waves", WaveViewSet, basename="rebuildwave")
 router.register("audit-events", AuditEventViewSet, basename="auditevent")
+router.register("audit-anchors", AnchorViewSet, basename="auditanchor")
 router.register("private-advisories", PrivateAdvisoryViewSet, basename="privateadvisory")
 router.register("alerts", AlertViewSet, basename="alert")
 router.register("running", RunningViewSet, basename="running")
@@ -212,6 +214,7 @@ urlpatterns = [
     path("due-dates/", DueDatesView.as_view(), name="due-dates"),
     path("due-dates/what-if/", DueWhatIfView.as_view(), name="due-dates-what-if"),
     path("trends/", TrendsView.as_view(), name="trends"),
+    path("audit-log/", LogStatusView.as_view(), name="audit-log-status"),
     path("findings/exports/<str:kind>/", FindingsExportView.as_view(), name="findings-export"),
     path("fixes/", FixesView.as_view(), name="fixes"),
     path("fixes/<str:key>/", FixView.as_view(), name="fix"),

@@ -42,6 +42,8 @@ class Action(StrEnum):
     FIX_SNOOZED = "fix.snoozed", "A fix was put off until a time, or until there is one."
     FIX_UNASSIGNED = "fix.unassigned", "A fix is assigned to nobody any more."
     FIX_WOKEN = "fix.woken", "A person ended the snooze of a fix."
+    AUDIT_ANCHOR_ADDED = "audit.anchor_added", "An admin added a place that gets checkpoints of the audit log."
+    AUDIT_ANCHOR_REMOVED = "audit.anchor_removed", "An admin removed a place that got checkpoints of the audit log."
     AUDIT_EXPORTED = "audit.exported", "A person exported audit events."
     AUDIT_LOG_STARTED = "audit.log_started", "A log of sealed events began, the first one or after a restore."
     BUILDER_TURNED_OFF = (

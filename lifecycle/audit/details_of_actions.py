@@ -99,7 +99,7 @@ from lifecycle.audit.details_of_images import (
     VisibilityChanged,
 )
 from lifecycle.audit.details_of_keyless import TokenExchanged, TrustRuleDetails
-from lifecycle.audit.details_of_log import LogStarted
+from lifecycle.audit.details_of_log import AnchorDetails, LogStarted
 from lifecycle.audit.details_of_promotion import (
     BreakGlassUsed,
     CommentMade,
@@ -158,6 +158,8 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.IMAGE_SBOM_CHOSEN: SbomChosen,
     Action.IMAGE_SBOM_SENT: SbomSent,
     Action.IMAGE_SBOM_WITHDRAWN: SbomSent,
+    Action.AUDIT_ANCHOR_ADDED: AnchorDetails,
+    Action.AUDIT_ANCHOR_REMOVED: AnchorDetails,
     Action.AUDIT_EXPORTED: AuditExported,
     Action.AUDIT_LOG_STARTED: LogStarted,
     Action.CHANNEL_CHANGED: ChannelDetails,

@@ -18,3 +18,12 @@ class LogStarted(Details):
     why: str
     previous: str
     backlog: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorDetails(Details):
+    """A place outside of the database that gets checkpoints: its name, its kind, and how it is reached."""
+
+    anchor: str
+    kind: str
+    target: str

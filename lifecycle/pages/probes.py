@@ -25,6 +25,7 @@ from lifecycle.evidence.judgement import Known, with_known
 from lifecycle.jobs.models import Job
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image
+from lifecycle.sealing.status import status
 
 
 @login_not_required  # an orchestrator has no account, and the response contains no data
@@ -115,7 +116,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     lines.append("# TYPE gravingdock_promotions gauge")
     for entry in PromotionRequest.objects.values("state").annotate(count=Count("id")).order_by("state"):
         lines.append(f'gravingdock_promotions{{state="{entry["state"]}"}} {entry["count"]}')
-    lines += [*_of_feeds(), *_of_alerts()]
+    lines += [*_of_feeds(), *_of_alerts(), *_of_log()]
     return HttpResponse("\n".join(lines) + "\n", content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -142,6 +143,29 @@ def _of_alerts() -> list[str]:
         "# TYPE gravingdock_alerts gauge",
         *(f'gravingdock_alerts{{kind="{row["kind"]}",severity="{row["severity"]}"}} {row["count"]}' for row in rows),
     ]
+
+
+def _of_log() -> list[str]:
+    """Return how far the audit log is sealed and anchored."""
+    now = status()
+    size = now.checkpoint.size if now.checkpoint is not None else 0
+    lines = [
+        "# TYPE gravingdock_audit_log_entries gauge",
+        f"gravingdock_audit_log_entries {size}",
+        "# TYPE gravingdock_audit_unsealed_age_seconds gauge",
+        f"gravingdock_audit_unsealed_age_seconds {now.unsealed_s or 0:.1f}",
+        "# TYPE gravingdock_audit_unanchored_entries gauge",
+        f"gravingdock_audit_unanchored_entries {size - now.anchored_size}",
+        "# TYPE gravingdock_audit_log_problems gauge",
+        f"gravingdock_audit_log_problems {len(now.problems)}",
+    ]
+    if now.anchored_at is not None:
+        age = (clock.now() - now.anchored_at).total_seconds()
+        lines += [
+            "# TYPE gravingdock_audit_anchor_age_seconds gauge",
+            f"gravingdock_audit_anchor_age_seconds {age:.0f}",
+        ]
+    return lines
 
 
 def _label(name: str, value: str) -> str:

@@ -14,5 +14,7 @@ OWN_TAGS: Final = ("rebuild-", "build-context-")
 OWN_ARTIFACTS: Final = "application/vnd.gravingdock."
 # The first part of the names of repositories with withdrawn images: no team and no environment can have it.
 VAULT_PREFIX: Final = "quarantine"
+# The same for the repository with checkpoints of the audit log: only Gravingdock itself has rights there.
+ANCHOR_PREFIX: Final = "audit-anchors"
 
 HELM_CHART: Final = "application/vnd.cncf.helm.config.v1+json"

@@ -115,3 +115,41 @@ class Pseudonym(models.Model):
 
     def __str__(self) -> str:
         return self.code
+
+
+class Anchor(models.Model):
+    """A place outside of the database that gets checkpoints, and the last one it got."""
+
+    class Kind(models.TextChoices):
+        OCI = "oci", "Managed registry"
+        FOLDER = "folder", "Folder"
+        SYSLOG = "syslog", "Syslog"
+        MAIL = "mail", "Mail"
+
+    name = models.CharField(max_length=60, unique=True)
+    kind = models.CharField(max_length=6, choices=Kind)
+    target = models.CharField(max_length=300)  # repository, folder below ANCHOR_FOLDER, udp|tcp://host:port, address
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)  # null: by us
+    created_at = models.DateTimeField(auto_now_add=True)
+    origin = models.CharField(max_length=255, blank=True)
+    size = models.BigIntegerField(default=0)
+    anchored_at = models.DateTimeField(null=True)
+    problem = models.CharField(max_length=300, blank=True)  # of the last try, "" when it succeeded
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class LogCheck(models.Model):
+    """One time that the whole log was derived again, and what was wrong first."""
+
+    at = models.DateTimeField(auto_now_add=True)
+    entries = models.BigIntegerField()
+    seconds = models.FloatField()
+    problem = models.CharField(max_length=400, blank=True)  # "" when nothing was
+
+    class Meta:
+        indexes = (models.Index(fields=("-at",), name="logcheck_by_time"),)
+
+    def __str__(self) -> str:
+        return self.problem or "all right"

@@ -9,13 +9,16 @@ from typing import Final
 
 import structlog
 
+from lifecycle.core.errors import LifecycleError
 from lifecycle.sealing import keys
+from lifecycle.sealing.anchoring import seen_elsewhere
 from lifecycle.sealing.publishing import publish, seen_in
 from lifecycle.sealing.queries import current_origin, last_checkpoint
 from lifecycle.sealing.sealer import BATCH, Step, seal
 from lifecycle.sealing.types import Seen
 
 log = structlog.get_logger(__name__)
+_READ_AGAIN_S: Final = 60.0
 TICK_S: Final = 0.25  # between two looks for events: half of the second in which an event is sealed
 
 
@@ -25,17 +28,29 @@ class Sealer:
     def __init__(self, folder: Path, key_file: Path) -> None:
         self.folder = folder
         self.key = keys.load_or_make(key_file)
-        self.elsewhere: list[Seen] = []  # heads that were found in anchors when the process started
+        self.reads_anchors = True  # False: a measurement, whose log nobody has seen
+        self._elsewhere: list[Seen] | None = None  # heads in anchors; None until they were read
+        self._read_at = 0.0
 
     def step(self, *, limit: int = BATCH, at: Step = lambda name: None) -> int:
         """Seal and publish once; return how many events were sealed. Raises LogBroken and OSError."""
-        seen = [*seen_in(self.folder, self.key.public_key()), *self.elsewhere]
+        seen = [*seen_in(self.folder, self.key.public_key()), *self._seen_elsewhere()]
         sealed = seal(self.key, seen=seen, limit=limit, step=at)
         origin = current_origin()
         checkpoint = sealed.checkpoint or (last_checkpoint(origin) if origin is not None else None)
         if origin is not None and checkpoint is not None:
             publish(self.folder, origin, checkpoint, step=at)
         return sealed.events
+
+    def _seen_elsewhere(self) -> list[Seen]:
+        """Return what anchors had when this process started. While one cannot be read, it is asked once a minute."""
+        if self.reads_anchors and self._elsewhere is None and time.monotonic() >= self._read_at:
+            self._read_at = time.monotonic() + _READ_AGAIN_S
+            try:
+                self._elsewhere = seen_elsewhere(self.key.public_key())
+            except (LifecycleError, OSError) as error:
+                log.warning("anchors_not_read", error=str(error)[:200])
+        return self._elsewhere or []
 
     def run(self, stop: threading.Event) -> None:
         """Seal until `stop` is set. Full batches follow each other without a pause."""

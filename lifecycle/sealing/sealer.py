@@ -30,9 +30,10 @@ from accounts.queries import system_user
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_log import LogStarted
+from lifecycle.registry.constants import ANCHOR_PREFIX
 from lifecycle.sealing import entries
 from lifecycle.sealing.entries import Head, Subject
-from lifecycle.sealing.models import LogCheckpoint, LogOrigin, SubjectHead
+from lifecycle.sealing.models import Anchor, LogCheckpoint, LogOrigin, SubjectHead
 from lifecycle.sealing.queries import current_origin, last_checkpoint, tile_reader
 from lifecycle.sealing.types import Seen, StoredEvent
 from lifecycle.tlog.notes import Checkpoint, VerifierKey
@@ -171,6 +172,8 @@ def _begin(key: Ed25519PrivateKey, why: LogOrigin.Why, head: Seen | None, *, num
         restored_size=restored_size,
         created_at=now,
     )
+    if not Anchor.objects.exists():  # there is always one, until an admin chooses better ones
+        Anchor.objects.create(name="managed-registry", kind=Anchor.Kind.OCI, target=f"{ANCHOR_PREFIX}/checkpoints")
     previous = (
         {"origin": head.origin, "size": head.size, "root": head.root.hex(), "restored_size": restored_size}
         if head is not None

@@ -122,6 +122,8 @@ WAIVER: Final[dict[str, object]] = {
 # Pages that change who may what: address, form; and what an outsider and a viewer of the team are told.
 FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("teams/", {"slug": "mine"}, 403, 403),
+    ("audit/log/", {"name": "mine", "kind": "mail", "target": "me@example.com"}, 403, 403),
+    ("audit/log/anchors/{anchor}/remove/", {}, 403, 403),
     ("teams/{team}/members/", {"username": "outsider", "role": "owner", "repository_pattern": "*"}, 404, 403),
     ("teams/{team}/grants/{grant}/revoke/", {}, 404, 403),
     ("teams/{team}/environments/", {"slug": "x", "target_prefix": "x", "required_approvals": "0"}, 404, 403),
@@ -281,6 +283,8 @@ _SITE_SOURCE: Final[dict[str, object]] = {
 # The same over the API: method, address, body, and what an outsider and a viewer are told.
 API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("post", "teams/", {"slug": "mine"}, 403, 403),
+    ("post", "audit-anchors/", {"name": "mine", "kind": "mail", "target": "me@example.com"}, 403, 403),
+    ("delete", "audit-anchors/{anchor}/", {}, 403, 403),
     ("post", "teams/{team}/grants/", {"username": "outsider", "role": "owner"}, 404, 403),
     ("post", "teams/{team}/grants/", {"username": "shop+ci", "role": "owner"}, 404, 403),
     ("post", "teams/{team}/grants/", {"group": "shop/crew", "role": "owner"}, 404, 403),

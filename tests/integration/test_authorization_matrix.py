@@ -48,6 +48,7 @@ from lifecycle.registry.models import Metadata, Registry, Repository
 from lifecycle.remedies.models import Remedy
 from lifecycle.retention.models import RetentionPlan
 from lifecycle.sbom.models import PackageList, Sbom
+from lifecycle.sealing.models import Anchor
 from lifecycle.trust.models import SigningKey, TrustedSource
 from lifecycle.vex.models import VexDocument, VexFeed, VexStatement
 from tests import sharing
@@ -206,6 +207,8 @@ def make_estate(dock):
         kind="finding.new", fingerprint="0" * 64, team=dock.team, vulnerability="CVE-2026-1", first_at=clock.now(),
         last_at=clock.now(), repository_ids=[dock.repository.pk], image_counts=[1], images=1,
     )  # fmt: skip
+    for name in ("first", "second"):
+        Anchor.objects.create(name=name, kind="mail", target="audit@example.com")
     north = Cluster.objects.create(slug="north", team=dock.team, created_by=dock.owner)
     AdmissionDecision.objects.create(cluster=north, key="key-1", snapshot_number=1, at=clock.now())
     AdmissionDebt.objects.create(
@@ -302,6 +305,7 @@ def address(pattern, dock, request_):
         "debt": AdmissionDebt.objects.values_list("pk", flat=True).first(),
         "secret": SECRET,
         "log_file": "checkpoint",
+        "anchor": Anchor.objects.values_list("pk", flat=True).first(),
         "report": "r-1",
         "pentest": PentestFinding.objects.values_list("pk", flat=True).first(),
         "pentest_run": PentestRun.objects.values_list("pk", flat=True).first(),

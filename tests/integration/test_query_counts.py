@@ -157,7 +157,7 @@ LISTS: Final[dict[str, int]] = {
     "jobs/": 15,
     "jobs/{job}/": 15,
     "jobs/{job}/log.txt": 12,
-    "audit/": 15,
+    "audit/": 20,
     "audit/export/": 15,
     "search/?q=app": 20,
     "search/?q=common": 20,
@@ -330,6 +330,9 @@ NO_LISTS: Final = {
     "log/{log_file}",
     "audit/{event}/proof/",
     "api/v1/audit-events/{event}/proof/",
+    "audit/log/",  # at most ANCHORS_MAX anchors
+    "api/v1/audit-log/",
+    "api/v1/audit-anchors/",  # at most ANCHORS_MAX
     "audit/sealed-export/",  # a file, in parts of 1,000 entries
     "api/v1/audit-events/sealed-export/",
     "teams/{team}/delete/",

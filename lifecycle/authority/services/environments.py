@@ -16,7 +16,7 @@ from lifecycle.authority.rights import require
 from lifecycle.core.errors import Conflict
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.environments.models import EXECUTE_WITHIN_IN_PRODUCTION_S, EXECUTE_WITHIN_S, Environment
-from lifecycle.registry.constants import VAULT_PREFIX
+from lifecycle.registry.constants import ANCHOR_PREFIX, VAULT_PREFIX
 from lifecycle.registry.services import MANAGED_NAME
 
 # Short names that decide the defaults of a new environment, and nothing after it is made.
@@ -28,6 +28,9 @@ def why_not_prefix(team: Team, prefix: str, *, of: Environment | None = None) ->
     """Return why no environment of the team, other than `of`, can copy promoted images below `prefix`."""
     if prefix == VAULT_PREFIX:
         text = f"{prefix} is reserved: withdrawn images are in repositories below it. Choose another prefix."
+        return Reason(text, Conflict)
+    if prefix == ANCHOR_PREFIX:
+        text = f"{prefix} is reserved: checkpoints of the audit log are below it. Choose another prefix."
         return Reason(text, Conflict)
     if Team.objects.filter(slug=prefix).exists():
         text = f"A team is named {prefix}, and its members can push there. Choose another target prefix."

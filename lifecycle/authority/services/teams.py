@@ -32,7 +32,7 @@ from lifecycle.core import clock, locks
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.environments.models import ApprovalRule, Environment
-from lifecycle.registry.constants import VAULT_PREFIX
+from lifecycle.registry.constants import ANCHOR_PREFIX, VAULT_PREFIX
 
 _ONE: Final = {
     "repositories": "repository",
@@ -64,6 +64,8 @@ def create_team(*, actor: User, slug: str, name: str) -> Team:
         ) from None
     if slug == VAULT_PREFIX:
         raise Conflict(f"{slug} is reserved: withdrawn images are in repositories below it. Choose another name.")
+    if slug == ANCHOR_PREFIX:
+        raise Conflict(f"{slug} is reserved: checkpoints of the audit log are below it. Choose another name.")
     if Environment.objects.filter(prefix=slug).exists():
         raise Conflict(f"{slug} is the target prefix of an environment. Choose another name.")
     try:

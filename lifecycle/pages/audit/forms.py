@@ -1,10 +1,12 @@
-"""The forms of the sealed log: a signed export."""
+"""The forms of the sealed log: a signed export, and a new anchor."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 from django import forms
+
+from lifecycle.sealing.models import Anchor
 
 _DATE: Final = {"class": "form-control", "type": "date"}
 
@@ -28,3 +30,19 @@ class ExportForm(forms.Form):
         if since is not None and until is not None and until < since:
             self.add_error("until", "This day is before the first day. Swap the two dates.")
         return cleaned
+
+
+class AnchorForm(forms.Form):
+    """A new anchor."""
+
+    name = forms.SlugField(max_length=60, widget=forms.TextInput(attrs={"class": "form-control"}))
+    kind = forms.ChoiceField(
+        choices=Anchor.Kind.choices,
+        widget=forms.Select(attrs={"class": "form-select"}),
+    )
+    target = forms.CharField(
+        max_length=300,
+        required=False,
+        help_text="A folder's name below ANCHOR_FOLDER, udp://host:514 or tcp://host:601, or a mail address",
+        widget=forms.TextInput(attrs={"class": "form-control"}),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -25,6 +25,8 @@ from lifecycle.pages.audit.page_queries import links_of
 from lifecycle.pages.requests import cursors, reader, sort_of
 from lifecycle.sealing import exporting as sealed
 from lifecycle.sealing.exporting import Wanted
+from lifecycle.sealing.models import SealedEntry
+from lifecycle.sealing.status import status
 
 EXPORT_MAX: Final = 10_000  # events in one file; narrow the dates to get the rest in more files
 
@@ -52,6 +54,7 @@ def audit(request: HttpRequest) -> HttpResponse:
     teams = list(audited_teams(user).order_by("slug").values_list("slug", flat=True))
     is_filtered = any(request.GET.get(name) for name in form.fields)
     context = {"page": page, "form": form, "teams": teams, "is_filtered": is_filtered, "note": _NOTE, "sort": sort}
+    context["log"] = status()
     return render(request, "lifecycle/audit/audit.html", context, status=422 if form.errors else 200)
 
 
@@ -64,12 +67,23 @@ def event(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "event": stored,
         "links": links_of(stored, user),
+        **_seal_of(stored),
         "details": [(wording.label_of(name), wording.text_of(value)) for name, value in details],
         "changes": wording.changes_of(before, after),
         "differences": wording.differences(before, after),
         "as_json": "".join(exporting.lines_of([stored], "jsonl")),
     }
     return render(request, "lifecycle/audit/event.html", context)
+
+
+def _seal_of(event: AuditEvent) -> dict[str, Any]:
+    """Return the entry of an event, how the log stands, and whether an anchor has the entry."""
+    entry = SealedEntry.objects.filter(event_id=event.pk).select_related("origin").first()
+    log = status()
+    if entry is None or log.origin is None:
+        return {"entry": entry, "log": log, "is_anchored": False}
+    is_earlier = entry.origin_id != log.origin.pk  # the log that follows names its size and root
+    return {"entry": entry, "log": log, "is_anchored": is_earlier or entry.index < log.anchored_size}
 
 
 @require_GET

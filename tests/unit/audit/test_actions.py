@@ -203,6 +203,10 @@ STORED = [
     (of_access.AccessRefused("POST", "/x/", "not_found"), {"method": "POST", "path": "/x/", "code": "not_found"}),
     (of_access.AuditExported("csv", {"team": "shop"}), {"format": "csv", "filter": {"team": "shop"}}),
     (
+        of_log.AnchorDetails("auditors", "mail", "audit@example.com"),
+        {"anchor": "auditors", "kind": "mail", "target": "audit@example.com"},
+    ),
+    (
         of_log.LogStarted("localhost/audit", "started", "", 3),
         {"origin": "localhost/audit", "why": "started", "previous": "", "backlog": 3},
     ),
