@@ -22,7 +22,7 @@ from lifecycle.bench.types import Figures
 IMAGES_DEFAULT: Final = 10_000
 NAMES: Final = ("ingest", "lineage", "api", "token", "audit", "rescan", "match", "promote", "admission", "runtime")
 # Each has a module `measure_<name>`.
-BUILT: Final = ("ingest", "lineage", "api", "token", "match", "rescan", "promote", "admission", "runtime")
+BUILT: Final = ("ingest", "lineage", "api", "token", "audit", "match", "rescan", "promote", "admission", "runtime")
 
 Note = Callable[[str], None]
 

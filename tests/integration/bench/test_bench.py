@@ -25,6 +25,7 @@ FIGURES = {
     "ingest": {"import_rate", "push_to_rows_p50", "push_to_rows_p95", "push_burst_rate", "crawl_rate"},
     "admission": {"reviews_per_s_core", "times_a_django_view", "p99_ms_at_1000", "p99_ms_during_swap", "errors"},
     "token": {"tokens_per_s_core", "token_p99_at_500", "plain_drf_per_s_core", "from_database_per_s_core"},
+    "audit": {"append_p95", "appended_per_s", "sealing_lag_p95", "closed_loop_to_without_queue"},
     "match": {"images_with_a_common_package_p50", "new_advisory_to_every_image_counted", "match_all_packages_again"},
     "rescan": {"advisory_to_findings_counts_alerts_p50", "advisory_alerts", "sync_of_500_changed_records"},
     "promote": {"approval_to_tag_p95", "keyless_bundle_p95", "verdict_of_20_rules_p95", "what_if"},
