@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("lifecycle", "0098_signed_votes"),
+        ("lifecycle", "0099_waived_findings"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
