@@ -7,15 +7,20 @@ Settings, from the environment:
   AGENT_TOKEN          a robot's token with runtime.report, or AGENT_TOKEN_FILE
   GRAVINGDOCK_CA       a file with the certificates to trust; default: those of the system
   REPORTER             default: agent
+  BUNDLE_EVERY_S       default: 30
 
-It may list and watch pods, and list nodes, namespaces and network policies. It reads no secret. From pod specs it
+It may list and watch pods, and list nodes, namespaces and network policies. It reads no Secret. From pod specs it
 drops values of variables, arguments and commands before they leave the cluster. `--once` sends one full report.
+
+It keeps the certificates that the webhook configurations `gravingdock` trust as Gravingdock wants them, and reports
+what they hold. It changes `caBundle` only, and never to nothing. Without the right to patch, it only reports.
 
 Pods are read as raw JSON in pages of 100, and only the entries of the report are kept: 3,000 pods need about 100 MB.
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import json
@@ -43,6 +48,13 @@ SEND_EVERY_S = 2  # changes of this time are one report
 HEARTBEAT_S = 30
 AROUND_EVERY_S = 300  # nodes, namespaces and network policies
 FULL_EVERY_S = 3600
+BUNDLE_EVERY_S = float(os.environ.get("BUNDLE_EVERY_S") or 30)
+BUNDLE_MAX_BYTES = 256 * 1024
+HOOKS = "/apis/admissionregistration.k8s.io/v1"
+CONFIGURATIONS = (
+    f"{HOOKS}/validatingwebhookconfigurations/gravingdock",
+    f"{HOOKS}/mutatingwebhookconfigurations/gravingdock",
+)
 TIMEOUT_S = 30
 DROPPED = {"args", "command", "httpHeaders", "volumeAttributes", "options", "managedFields"}
 KEPT_ANNOTATIONS = ("gravingdock.io/", "container.apparmor.security.beta.kubernetes.io/")
@@ -51,6 +63,14 @@ CRON_TIME = re.compile(r"-[0-9]{8,11}\Z")
 
 class Gone(Exception):
     """The API server forgot the version that we continue from (410): list again."""
+
+
+class Refused(OSError):
+    """The API server answered with an error."""
+
+    def __init__(self, text, status):
+        super().__init__(text)
+        self.status = status
 
 
 # --- what a pod says -------------------------------------------------------------------------------------------------
@@ -158,26 +178,37 @@ class Cluster:
     def __init__(self):
         self.api = client.ApiClient()
 
-    def get(self, path, query, deadline_s=TIMEOUT_S, stream=False):
+    def get(self, path, query=(), deadline_s=TIMEOUT_S, stream=False):
+        address = f"{path}?{urllib.parse.urlencode(query)}" if query else path
+        answer = self._send("GET", address, deadline_s)
+        if answer.status == 200 and stream:
+            return answer
+        return self._read(answer, f"GET {path}")
+
+    def patch(self, path, changes):
+        """Apply a JSON patch (RFC 6902); raises Refused."""
+        body = json.dumps(changes).encode()
+        answer = self._send("PATCH", path, TIMEOUT_S, body, {"Content-Type": "application/json-patch+json"})
+        return self._read(answer, f"PATCH {path}")
+
+    def _send(self, method, address, deadline_s, body=None, more=None):
         settings = self.api.configuration
-        headers = {"Accept": "application/json"}
-        for name in (
-            "BearerToken",
-            "authorization",
-        ):  # by version of the client
+        headers = {"Accept": "application/json", **(more or {})}
+        for name in ("BearerToken", "authorization"):  # by version of the client
             value = settings.get_api_key_with_prefix(name)
             if value:
                 headers["Authorization"] = value
-        answer = self.api.rest_client.pool_manager.request(
-            "GET",
-            f"{settings.host}{path}?{urllib.parse.urlencode(query)}",
+        return self.api.rest_client.pool_manager.request(
+            method,
+            f"{settings.host}{address}",
             headers=headers,
+            body=body,
             timeout=Timeout(connect=TIMEOUT_S, read=deadline_s),
             preload_content=False,
             retries=False,
         )
-        if answer.status == 200 and stream:
-            return answer
+
+    def _read(self, answer, what):
         try:
             body = answer.read(decode_content=True)
         finally:
@@ -185,7 +216,7 @@ class Cluster:
         if answer.status == 410:
             raise Gone
         if answer.status != 200:
-            raise OSError(f"GET {path} answered {answer.status}: {body[:200]!r}")
+            raise Refused(f"{what} answered {answer.status}: {body[:200]!r}", answer.status)
         return json.loads(body)
 
     def pages(self, path):
@@ -230,6 +261,7 @@ class Inventory:
         self.lock = threading.Lock()
         self.arch, self.namespaces = {}, []
         self.seen_at = time.monotonic()  # the API server answered last
+        self.bundle = None  # sha256 of what all our webhooks trust; "": not the same; None: not known
         self.entries = {}  # {pod uid: {key: entry}}
         self.specs = {}  # {sha256: [skeleton as JSON text, number of pods]}
         self.of_pod = {}  # {pod uid: sha256}
@@ -325,6 +357,77 @@ def follow(cluster, inventory, changed):
             time.sleep(5)
 
 
+# --- whom the webhooks trust -----------------------------------------------------------------------------------------
+
+
+def bundles_of(configuration):
+    """Return [(index of a webhook, the certificates that it trusts as bytes)] of a webhook configuration."""
+    found = []
+    for index, hook in enumerate(configuration.get("webhooks") or []):
+        trusted = (hook.get("clientConfig") or {}).get("caBundle")
+        if trusted:  # without one, the cluster trusts the address anyway
+            found.append((index, base64.b64decode(trusted)))
+    return found
+
+
+def is_bundle(text):
+    """Return whether a text is one certificate or more in PEM, and nothing else that matters."""
+    try:
+        count = len(ssl.create_default_context(cadata=text).get_ca_certs())
+    except (ssl.SSLError, ValueError):
+        return False
+    return 0 < count <= text.count("-----BEGIN CERTIFICATE-----") and len(text) <= BUNDLE_MAX_BYTES
+
+
+def trust(cluster, wanted):
+    """Let our webhooks trust `wanted` (PEM, or "" to change nothing); return the sha256 of what they trust then.
+
+    "" when they do not trust the same, None when there is no webhook with certificates.
+    """
+    held = set()
+    for path in CONFIGURATIONS:
+        try:
+            present = cluster.get(path)
+        except Refused as error:
+            if error.status in (403, 404):  # not applied, or an older manifest without the right to read it
+                continue
+            raise
+        bundles = bundles_of(present)
+        behind = [index for index, content in bundles if content != wanted.encode()]
+        if wanted and behind:
+            # Only if nobody changed it since, so that the numbers of the webhooks are right.
+            version = present["metadata"]["resourceVersion"]
+            changes = [{"op": "test", "path": "/metadata/resourceVersion", "value": version}]
+            encoded = base64.b64encode(wanted.encode()).decode()
+            for index in behind:
+                at = f"/webhooks/{index}/clientConfig/caBundle"
+                changes.append({"op": "replace", "path": at, "value": encoded})
+            try:
+                bundles = bundles_of(cluster.patch(path, changes))
+                say(f"{path} trusts the new certificates.")
+            except Refused as error:
+                say(f"The certificates of {path} stay: {str(error)[:300]}")
+        held.update(hashlib.sha256(content).hexdigest() for _, content in bundles)
+    return None if not held else held.pop() if len(held) == 1 else ""
+
+
+def keep_trusting(cluster, inventory, changed, sender):
+    """Follow the certificates that Gravingdock wants to be trusted, for ever."""
+    while True:
+        try:
+            wanted = sender.bundle()
+            if wanted and not is_bundle(wanted):
+                say("Gravingdock sent certificates that cannot be read. Nothing is changed.")
+                wanted = ""
+            now = trust(cluster, wanted)
+            if now != inventory.bundle:
+                inventory.bundle = now
+                changed.put("bundle")
+        except Exception as error:  # whatever the client raises: it is tried again
+            say(f"The certificates cannot be compared: {type(error).__name__}: {str(error)[:300]}")
+        time.sleep(BUNDLE_EVERY_S)
+
+
 # --- what we send ----------------------------------------------------------------------------------------------------
 
 
@@ -332,22 +435,34 @@ class Sender:
     """Sends reports, with a boot id and a growing number."""
 
     def __init__(self, url, cluster, token, reporter):
-        self.address = f"{url.rstrip('/')}/api/v1/clusters/{urllib.parse.quote(cluster, safe='')}/reports/"
+        self.base = f"{url.rstrip('/')}/api/v1/clusters/{urllib.parse.quote(cluster, safe='')}/"
         self.token, self.reporter, self.boot, self.sequence = token, reporter, str(uuid.uuid4()), 0
         self.context = ssl.create_default_context(cafile=os.environ.get("GRAVINGDOCK_CA") or None)
 
-    def send(self, kind, entries, gone, specs, namespaces):
+    def bundle(self):
+        """Return the certificates that the webhooks should trust, as PEM; "" when nothing should change."""
+        request = urllib.request.Request(f"{self.base}bundle/", headers={"Authorization": f"Bearer {self.token}"})
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self.context) as answer:
+                return json.loads(answer.read(2 * BUNDLE_MAX_BYTES)).get("bundle") or ""
+        except (OSError, ValueError) as error:  # away, or a version that has none yet
+            say(f"Gravingdock named no certificates: {error}")
+            return ""
+
+    def send(self, kind, entries, gone, specs, namespaces, *, bundle=None):
         """Return the status of the answer; 0 when Gravingdock is away."""
         head = {
             "schema": "gravingdock.report.v1", "report_id": str(uuid.uuid4()), "boot": self.boot,
             "sequence": self.sequence + 1, "kind": kind, "observed_at": datetime.now(timezone.utc).isoformat(),
             "reporter": self.reporter, "gone": gone, "namespaces": namespaces,
         }  # fmt: skip
+        if bundle is not None:
+            head["bundle_sha256"] = bundle
         # The skeletons are JSON already. They are joined as text: parsed, they would need memory.
         text = json.dumps(head)[:-1] + ', "containers": ' + json.dumps(entries)
         text += ', "specs": {' + ", ".join(f'"{sha}": {spec}' for sha, spec in specs.items()) + "}}"
         request = urllib.request.Request(
-            self.address,
+            f"{self.base}reports/",
             data=gzip.compress(text.encode(), 5),
             method="POST",
             headers={
@@ -372,7 +487,7 @@ def say(text):
 
 def send_for_ever(inventory, changed, sender, once):
     """Send a full report first, then what changed. While Gravingdock is away, only the newest state is kept."""
-    known, known_specs, full_at, sent_at, pause_s = None, set(), 0.0, 0.0, SEND_EVERY_S
+    known, known_specs, full_at, sent_at, pause_s, said = None, set(), 0.0, 0.0, SEND_EVERY_S, None
     changed.get()  # the first list
     while True:
         if time.monotonic() - inventory.seen_at > BLIND_AFTER_S:
@@ -380,9 +495,9 @@ def send_for_ever(inventory, changed, sender, once):
             time.sleep(HEARTBEAT_S)
             continue
         now, specs, namespaces = inventory.now()
-        moment, status = time.monotonic(), None
+        moment, status, bundle = time.monotonic(), None, inventory.bundle
         if known is None or moment - full_at > FULL_EVERY_S:
-            status = sender.send("full", list(now.values()), [], specs, namespaces)
+            status = sender.send("full", list(now.values()), [], specs, namespaces, bundle=bundle)
             full_at = moment if 0 < status < 300 else full_at
         else:
             new = [entry for key, entry in now.items() if known.get(key) != entry]
@@ -390,13 +505,13 @@ def send_for_ever(inventory, changed, sender, once):
             if new or gone:
                 wanted = {entry["spec"] for entry in new} - known_specs
                 added = {sha: text for sha, text in specs.items() if sha in wanted}
-                status = sender.send("delta", new, gone, added, namespaces)
-            elif moment - sent_at >= HEARTBEAT_S:
-                status = sender.send("heartbeat", [], [], {}, [])
+                status = sender.send("delta", new, gone, added, namespaces, bundle=bundle)
+            elif moment - sent_at >= HEARTBEAT_S or bundle != said:
+                status = sender.send("heartbeat", [], [], {}, [], bundle=bundle)
         if once:
             sys.exit(0 if status and status < 300 else 1)
         if status is not None and 0 < status < 300:
-            known, known_specs, sent_at, pause_s = now, set(specs), moment, SEND_EVERY_S
+            known, known_specs, sent_at, pause_s, said = now, set(specs), moment, SEND_EVERY_S, bundle
         elif status == 409:
             known, sender.sequence = None, sender.sequence + 1  # a report is missing there: the next one is full
         elif status is not None:
@@ -433,8 +548,11 @@ def main():
         os.environ.get("REPORTER", "agent"),
     )  # fmt: skip
     inventory, changed = Inventory(), queue.SimpleQueue()
+    is_once = "--once" in sys.argv[1:]
     threading.Thread(target=follow, args=(Cluster(), inventory, changed), daemon=True).start()
-    send_for_ever(inventory, changed, sender, "--once" in sys.argv[1:])
+    if not is_once:
+        threading.Thread(target=keep_trusting, args=(Cluster(), inventory, changed, sender), daemon=True).start()
+    send_for_ever(inventory, changed, sender, is_once)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,12 @@ class State:
 
     @property
     def bundle_sha256(self) -> str:
-        return hashlib.sha256(self.bundle.encode()).hexdigest()
+        return sha256_of(self.bundle)
+
+
+def sha256_of(bundle: str) -> str:
+    """Return the hash by which agents say which bundle their webhooks have."""
+    return hashlib.sha256(bundle.encode()).hexdigest()
 
 
 def ensure(folder: Path, names: Sequence[str], *, now: datetime | None = None) -> bool:
@@ -111,12 +116,15 @@ def state(folder: Path) -> State | None:
 
 
 def bundle(folder: Path) -> str:
-    """Return the PEM of all authorities that clusters should trust; "" without one."""
+    """Return the PEM of all authorities that clusters should trust; "" without one.
+
+    Sorted, so that the hash that clusters confirm stays when the new authority becomes the present one.
+    """
     parts = []
     for name in (_CA, _NEXT, _OLD):
         with suppress(FileNotFoundError):
             parts.append((folder / FOLDER / name).read_text())
-    return "".join(parts)
+    return "".join(sorted(parts))
 
 
 def names_for(*addresses: str) -> list[str]:

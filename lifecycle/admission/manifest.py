@@ -22,6 +22,8 @@ _HEAD: Final = """\
 # Fill in ${{ADMISSION_SECRET}}, ${{AGENT_TOKEN}} (a robot's token with runtime.report) and ${{AGENT_IMAGE}}, then:
 #   envsubst < this-file | kubectl apply -f -
 # Create it anew after a change of the mode to or from enforce: failurePolicy follows it.
+# The agent may patch both webhook configurations `gravingdock`, to let them trust new certificates. Kubernetes cannot
+# limit that to `caBundle`: without the verb `patch`, the agent only reports, and you apply new certificates.
 """
 
 
@@ -154,9 +156,9 @@ def _agent(wish: Wish) -> list[dict[str, Any]]:
         {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["list"]},
         {
             "apiGroups": ["admissionregistration.k8s.io"],
-            "resources": ["validatingwebhookconfigurations"],
+            "resources": ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"],
             "resourceNames": ["gravingdock"],
-            "verbs": ["get"],
+            "verbs": ["get", "patch"],
         },
     ]
     subject = {"kind": "ServiceAccount", "name": "gravingdock-agent", "namespace": NAMESPACE}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -133,9 +134,35 @@ def manifest_for(cluster: Cluster, *, is_mutating: bool = False) -> str:
             public_url=settings.PUBLIC_URL,
             is_enforcing=enforces and cluster.mode != Mode.OFF,
             is_mutating=is_mutating,
-            bundle=certificates.bundle(Path(settings.ADMISSION_FOLDER)) if settings.ADMISSION_PORT else "",
+            bundle=trusted_bundle(),
         )
     )
+
+
+def trusted_bundle() -> str:
+    """Return the PEM of the authorities that webhooks should trust; "" when clusters trust the address anyway."""
+    return certificates.bundle(Path(settings.ADMISSION_FOLDER)) if settings.ADMISSION_PORT else ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedBundle:
+    """What the webhooks of a cluster should trust, and whether they do, as far as its agent says."""
+
+    bundle: str  # PEM; "" when clusters trust the address anyway
+    sha256: str  # what an agent reports when the webhooks have it
+    confirmed: bool
+    confirmed_at: datetime | None  # since when
+
+
+def bundle_for(cluster: Cluster) -> TrustedBundle:
+    """Return what the webhooks of a cluster should trust. Agents read it here, and not in answers to their reports.
+
+    Those answers are kept for a day and given again to the same report: an old one would bring an old bundle back.
+    """
+    bundle = trusted_bundle()
+    sha256 = certificates.sha256_of(bundle) if bundle else ""
+    is_confirmed = bool(bundle) and cluster.bundle_sha256 == sha256
+    return TrustedBundle(bundle, sha256, is_confirmed, cluster.bundle_at if is_confirmed else None)
 
 
 def why_not_review(actor: User, debt: AdmissionDebt) -> Reason | None:

@@ -100,6 +100,23 @@ class ClusterManifestView(APIView):
         return answer
 
 
+class ClusterBundleSerializer(serializers.Serializer[Any]):
+    bundle = serializers.CharField(
+        help_text="PEM of the authorities to trust; empty: clusters trust the address anyway"
+    )
+    sha256 = serializers.CharField(help_text="What an agent reports as `bundle_sha256` when its webhooks have it")
+    confirmed = serializers.BooleanField(help_text="Whether the agent of the cluster reported it last")
+    confirmed_at = serializers.DateTimeField(allow_null=True, help_text="Since when; null if it has not")
+
+
+class ClusterBundleView(APIView):
+    @extend_schema(operation_id="cluster_bundle", responses=ClusterBundleSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        """Return the certificates that the webhooks of a cluster should trust, and whether its agent confirmed them."""
+        cluster = cluster_for(caller(request), slug)
+        return Response(ClusterBundleSerializer(services.bundle_for(cluster)).data)
+
+
 class AdmissionDebtSerializer(serializers.ModelSerializer[AdmissionDebt]):
     """A use of break-glass in a cluster, for one workload and its images."""
 

@@ -193,7 +193,7 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
                     "started_at": "2026-11-30T11:58:00Z",
                 }
             ],
-            "gone": [], "specs": {}, "namespaces": [],
+            "gone": [], "specs": {}, "namespaces": [], "bundle_sha256": "",
         },
         None,
     ),

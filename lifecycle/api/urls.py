@@ -6,7 +6,13 @@ from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
 from lifecycle.api import authority, groups, keyless, people
-from lifecycle.api.admission import AdmissionDebtsView, ClusterManifestView, ExplainClusterView, ReviewDebtView
+from lifecycle.api.admission import (
+    AdmissionDebtsView,
+    ClusterBundleView,
+    ClusterManifestView,
+    ExplainClusterView,
+    ReviewDebtView,
+)
 from lifecycle.api.advisories import AdvisoryImagesView, AdvisoryView
 from lifecycle.api.alerts import AlertViewSet
 from lifecycle.api.anchors import AnchorViewSet, LogStatusView
@@ -146,6 +152,7 @@ urlpatterns = [
     path("clusters/<slug:slug>/debts/", AdmissionDebtsView.as_view(), name="cluster-debts"),
     path("clusters/<slug:slug>/debts/<int:pk>/review/", ReviewDebtView.as_view(), name="cluster-debt-review"),
     path("clusters/<slug:slug>/explain/", ExplainClusterView.as_view(), name="cluster-explain"),
+    path("clusters/<slug:slug>/bundle/", ClusterBundleView.as_view(), name="cluster-bundle"),
     path("clusters/<slug:slug>/manifest/", ClusterManifestView.as_view(), name="cluster-manifest"),
     path("teams/", authority.TeamsView.as_view(), name="teams"),
     path("teams/<slug:team>/", authority.TeamView.as_view(), name="team"),

@@ -51,6 +51,9 @@ def add_area(areas: Any, shared: argparse.ArgumentParser) -> None:
     manifest.add_argument("--cluster", required=True, help="short name of the cluster")
     manifest.add_argument("--mutate", action="store_true", help="also name images of Pods by digest")
     manifest.set_defaults(run=print_manifest)
+    bundle = area.add_parser("bundle", parents=[shared], help="print the certificates that webhooks should trust")
+    bundle.add_argument("--cluster", required=True, help="short name of the cluster")
+    bundle.set_defaults(run=print_bundle)
     debts = area.add_parser("debts", parents=[shared], help="list break-glass that nobody has reviewed")
     debts.add_argument("--cluster", required=True, help="short name of the cluster")
     debts.set_defaults(run=list_debts)
@@ -82,6 +85,18 @@ def print_manifest(options: argparse.Namespace, api: Api) -> None:
     query = {"mutate": "1"} if options.mutate else {}
     for part in api.download(f"clusters/{options.cluster}/manifest/", **query):
         sys.stdout.buffer.write(part)
+
+
+def print_bundle(options: argparse.Namespace, api: Api) -> None:
+    found = api.get(f"clusters/{options.cluster}/bundle/")
+    if options.json:
+        print(json.dumps(found))
+        return
+    sys.stdout.write(found["bundle"])
+    if not found["bundle"]:
+        say("The webhooks need no certificates: clusters trust the address anyway.")
+    else:
+        say(f"sha256 {found['sha256']}, {'confirmed' if found['confirmed'] else 'not confirmed'} by the agent.")
 
 
 def list_debts(options: argparse.Namespace, api: Api) -> None:

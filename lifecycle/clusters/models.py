@@ -59,6 +59,7 @@ class Cluster(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     # Hash of the certificates that the cluster trusts for the admission port, as its agent reported it last.
     bundle_sha256 = models.CharField(max_length=64, blank=True, default="", db_default="")
+    bundle_at = models.DateTimeField(null=True)  # since when its agent reports this hash
     enforced_at = models.DateTimeField(null=True)  # since when the mode is enforce, or null
     bound_at = models.DateTimeField(db_default=Now())  # since when the bindings are as they are
 

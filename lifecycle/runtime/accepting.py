@@ -14,6 +14,7 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.clusters.access import cluster_for
 from lifecycle.clusters.models import Cluster
+from lifecycle.clusters.services import note_bundle
 from lifecycle.core import clock
 from lifecycle.core.errors import Malformed
 from lifecycle.inventory.constants import (
@@ -76,7 +77,8 @@ def _header_of(document: Any, form: str, key: str, reporter: str, now: datetime)
 def _store(
     cluster: Cluster, header: Header, body: bytes, now: datetime, *, actor: User, is_gzip: bool, form: str
 ) -> RuntimeReport:
-    Cluster.objects.select_for_update(of=("self",), no_key=True).get(pk=cluster.pk)  # one report of a cluster at a time
+    # One report of a cluster at a time.
+    cluster = Cluster.objects.select_for_update(of=("self",), no_key=True).get(pk=cluster.pk)
     known = RuntimeReport.objects.filter(cluster=cluster, report_id=header.report_id).first()
     if known is not None:
         return known
@@ -101,6 +103,8 @@ def _store(
     if header.kind == Sent.FULL:
         row.full_at = now
     row.save()
+    if header.bundle_sha256 is not None:
+        note_bundle(cluster, header.bundle_sha256)
     warning = AHEAD if header.observed_at > now + CLOCK_AHEAD_MAX else ""
     warning = BEHIND if header.observed_at < now - OBSERVED_MAX else warning
     is_heartbeat = header.kind == Sent.HEARTBEAT

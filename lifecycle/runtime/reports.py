@@ -37,6 +37,7 @@ _STATES: Final[Mapping[str, str]] = {
 }  # fmt: skip
 _UNSTORABLE: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _SPEC_SHA: Final = re.compile(r"[a-f0-9]{64}")
+_BUNDLE_SHA: Final = re.compile(r"([a-f0-9]{64})?")
 _PSS: Final = frozenset({"privileged", "baseline", "restricted"})
 NAME_MAX: Final = 253  # characters, as of names in Kubernetes
 KEY_MAX: Final = 600
@@ -99,9 +100,12 @@ def read_header(document: Any) -> Header:
         raise Malformed("specs: must be an object.", field="specs")
     if max(len(document.get(name) or []) for name in ("containers", "gone", "namespaces")) > CONTAINERS_MAX:
         raise LimitExceeded(f"A report has at most {CONTAINERS_MAX} containers.", limit=CONTAINERS_MAX)
+    bundle = document.get("bundle_sha256")
+    if bundle is not None and not (isinstance(bundle, str) and _BUNDLE_SHA.fullmatch(bundle)):
+        raise Malformed("bundle_sha256: must be a sha256 in 64 hex digits, or empty.", field="bundle_sha256")
     return Header(
         _envelope_text(document, "report_id", 200), _envelope_text(document, "boot", 200), sequence, kind, observed_at,
-        _envelope_text(document, "reporter", NAME_MAX),
+        _envelope_text(document, "reporter", NAME_MAX), bundle,
     )  # fmt: skip
 
 

@@ -59,6 +59,7 @@ class Header:
     kind: Sent
     observed_at: datetime
     reporter: str
+    bundle_sha256: str | None = None  # of what the webhooks trust; "": not all the same; None: not said
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,6 +279,7 @@ NO_LISTS: Final = {
     "policies/try/",
     "clusters/new/",
     "api/v1/clusters/{cluster}/manifest/",
+    "api/v1/clusters/{cluster}/bundle/",
     "clusters/{cluster}/manifest/",
     "why/{decision}/",
     "api/v1/clusters/{cluster}/",

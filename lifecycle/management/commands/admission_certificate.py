@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from lifecycle.admission import certificates
-from lifecycle.admission.rotation import why_not_use_new_authority
+from lifecycle.admission.rotation import lagging_clusters, why_not_use_new_authority
 
 
 class Command(BaseCommand):
@@ -21,7 +21,7 @@ class Command(BaseCommand):
         what.add_argument(
             "--use-new-ca",
             action="store_true",
-            help="serve a certificate of the new authority now, although no cluster has reported its bundle",
+            help="serve a certificate of the new authority now; clusters that did not confirm it then refuse",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -29,7 +29,10 @@ class Command(BaseCommand):
         is_new = certificates.ensure(folder, names)
         if options["rotate_ca"]:
             certificates.rotate(folder)
-            self.stdout.write("A new authority is in the bundle. Apply the manifest of each cluster again.")
+            self.stdout.write(
+                "A new authority is in the bundle. Agents pass it on to their webhooks, and it is used when they have."
+                " Apply the manifest again where no agent runs."
+            )
         if options["use_new_ca"]:
             if not certificates.use_new_authority(folder, names):
                 raise CommandError("There is no new authority. Make one first: --rotate-ca")
@@ -42,5 +45,8 @@ class Command(BaseCommand):
             raise CommandError("The certificate cannot be read.")
         self.stdout.write(f"Valid until {found.not_after:%Y-%m-%d} for {', '.join(found.names)}.")
         self.stdout.write(f"Bundle: sha256 {found.bundle_sha256}.")
-        if found.is_rotating and (reason := why_not_use_new_authority(folder)):
-            self.stdout.write(f"The new authority waits: {reason}")
+        for row in lagging_clusters(folder):
+            self.stdout.write(f"{row.slug}: {row.why}{'' if row.is_awaited else ' Not awaited: it only observes.'}")
+        if found.is_rotating:
+            reason = why_not_use_new_authority(folder)
+            self.stdout.write(f"The new authority waits: {reason or 'it is used within 15 seconds.'}")

@@ -14,7 +14,7 @@ from accounts.verbs import Verb
 from lifecycle.admission.access import decision_for
 from lifecycle.admission.manifest import AGENT_IMAGE
 from lifecycle.admission.queries import open_debts
-from lifecycle.admission.services import manifest_for, review_debt
+from lifecycle.admission.services import bundle_for, manifest_for, review_debt
 from lifecycle.authority.access import team_for
 from lifecycle.authority.queries import teams_where
 from lifecycle.clusters import services
@@ -160,6 +160,7 @@ def _page(request: HttpRequest, row: Cluster, *, status: int = 200, **forms: Any
         "debts": open_debts(row)[:_DEBTS_SHOWN],
         "review_form": ReviewForm(),
         "why_not": why_not,
+        "trusted": bundle_for(row) if row.kind == Cluster.Kind.KUBERNETES else None,
         "form": SettingsForm(initial=SettingsForm.values_of(row)),
         "secret_form": SecretForm(),
         "bindings_form": None if why_not else forms.get("bindings_form") or bindings_form(user, rows),
