@@ -128,6 +128,9 @@ def entries_of(pod, arch):
     meta, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
     is_over = status.get("phase") in ("Succeeded", "Failed")
     bare = skeleton(spec)
+    noted = skeleton(meta.get("annotations"), "annotations")
+    if noted:
+        bare["annotations"] = noted
     sha = hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     node = spec.get("nodeName") or ""
     shared = {

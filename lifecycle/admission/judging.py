@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
+from lifecycle.admission.carrying import Entries, key_of, text_hash
 from lifecycle.admission.constants import ANNOTATION, CONTROLLERS, REASON_MIN, REFERENCE_MAX
 from lifecycle.admission.pods import isolation_results
 from lifecycle.admission.snapshot import BindingEntry, ClusterEntry, Flags, Snapshot
@@ -33,8 +34,13 @@ def _parsed(reference: str) -> ImageName | None:
     return name if _HOST.fullmatch(name.host) else None
 
 
-def judge_review(snapshot: Snapshot, cluster: ClusterEntry, review: Review, now: float | None = None) -> Outcome:
-    """Return what is decided about an object. Mode off decides nothing."""
+def judge_review(
+    snapshot: Snapshot, cluster: ClusterEntry, review: Review, now: float | None = None, entries: Entries | None = None
+) -> Outcome:
+    """Return what is decided about an object. Mode off decides nothing.
+
+    `entries` are break-glass annotations that came in since the snapshot.
+    """
     binding = cluster.binding_for(review.namespace)
     mode = _mode(cluster, binding)
     if mode == "off" or not review.is_judged:
@@ -55,6 +61,7 @@ def judge_review(snapshot: Snapshot, cluster: ClusterEntry, review: Review, now:
     return _with_breakglass(
         cluster,
         review,
+        entries,
         Outcome(
             mode,
             binding.environment_id if binding else None,
@@ -180,17 +187,24 @@ def _environment_name(snapshot: Snapshot, binding: BindingEntry | None) -> str:
     return "/".join(snapshot.environments.get(str(binding.environment_id), ("?",))) if binding else ""
 
 
-def _with_breakglass(cluster: ClusterEntry, review: Review, outcome: Outcome) -> Outcome:
+def _with_breakglass(
+    cluster: ClusterEntry, review: Review, entries: Entries | None, outcome: Outcome
+) -> Outcome:  # fmt: skip
     """Return the outcome with what the break-glass annotation opens, or with the refusal of the annotation.
 
     The person is checked where the annotation enters: with a bare Pod or a controller. Kubernetes' own controllers
-    carry it on for an owner.
+    carry it on for an owner, if we saw who brought it in there.
     """
     reason = review.annotation.strip()
     if not reason:
         return outcome
-    is_carried = review.user in CONTROLLERS and review.has_controller
-    is_permitted = is_carried or may_break_glass(cluster, review.user, review.groups)
+    if is_carried(review):
+        keys = entry_keys(review)
+        if cluster.entries.isdisjoint(keys) and not (entries and entries.has(cluster.pk, keys)):
+            return outcome  # it was there before enforcement: it opens nothing
+        is_permitted = True
+    else:
+        is_permitted = may_break_glass(cluster, review.user, review.groups)
     is_entering = review.operation == "CREATE" or review.annotation != review.old_annotation
     if is_entering and not is_permitted:
         refusal = ImageResult(
@@ -213,6 +227,18 @@ def _replaced(
     return Outcome(
         outcome.mode, outcome.environment_id, outcome.environment, outcome.images, refused, opened, reason
     )  # fmt: skip
+
+
+def is_carried(review: Review) -> bool:
+    """Return whether one of Kubernetes' own controllers asks, for an owner whose annotation it carries on."""
+    return review.user in CONTROLLERS and review.has_controller
+
+
+def entry_keys(review: Review) -> list[str]:
+    """Return the keys under which the annotation of an object may have come in: of its workload, and of its owner."""
+    sha256 = text_hash(review.annotation)
+    names = dict.fromkeys((review.workload, review.owner))
+    return [key_of(review.namespace, name, sha256) for name in names if name[1]]
 
 
 def may_break_glass(cluster: ClusterEntry, user: str, groups: Iterable[str]) -> bool:

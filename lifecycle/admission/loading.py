@@ -16,12 +16,15 @@ import structlog
 from django.db import DatabaseError, IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.db.models import F
 
+from lifecycle.admission.carrying import is_entry, text_hash
 from lifecycle.admission.constants import CONTROLLERS, TEXT_MAX
 from lifecycle.admission.models import (
     AdmissionBatch,
     AdmissionCount,
     AdmissionDebt,
     AdmissionDecision,
+    AdmissionEntry,
+    AdmissionEpoch,
     AdmissionLoad,
 )
 from lifecycle.admission.recording import BREAKGLASS, FOLDER, SUFFIX
@@ -188,6 +191,7 @@ def _store(taken: Sequence[_Taken]) -> None:
     for row in taken:
         if row.decision.result == AdmissionDecision.Result.BROKE_GLASS:
             _owe(row)
+            _note_entry(row.decision)
 
 
 def _decision(row: Mapping[str, Any], environments: set[int]) -> AdmissionDecision:
@@ -247,6 +251,19 @@ def _owe(taken: _Taken) -> None:
     )  # fmt: skip
     if not is_new:
         _count_more(made, decision, times, entering)
+
+
+def _note_entry(decision: AdmissionDecision) -> None:
+    """Note who brought an annotation in, so that controllers may carry it on, and renew the snapshot."""
+    values = {name: getattr(decision, name) for name in ("result", "mode", "user_name")}
+    if not is_entry(values):
+        return
+    AdmissionEntry.objects.update_or_create(
+        cluster_id=decision.cluster_id, namespace=decision.namespace, workload_kind=decision.workload_kind,
+        workload_name=decision.workload_name, text_sha256=text_hash(decision.breakglass),
+        defaults={"user_name": decision.user_name, "entered_at": decision.at},
+    )  # fmt: skip
+    AdmissionEpoch.objects.create()
 
 
 def _count_more(debt: AdmissionDebt, decision: AdmissionDecision, times: int, entering: Sequence[str] = ()) -> None:

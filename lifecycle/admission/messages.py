@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from lifecycle.admission.constants import MESSAGE_MAX, WARNING_MAX, WARNINGS_MAX
+from lifecycle.admission.judging import is_carried
 from lifecycle.admission.types import ImageResult, Outcome, Review
 
 _CUT: Final = "…"
@@ -23,7 +24,8 @@ def message_of(outcome: Outcome, review: Review, address: str) -> str:
     head = f"Gravingdock refused {review.kind or 'the object'}{place}: "
     tail = f" {address}"
     if len(review.annotation.strip()) and not outcome.breakglass and outcome.refused[0].where != "annotation":
-        tail = f" The break-glass annotation does not count.{tail}"
+        why = " Who may break glass brings it in again, with another text." if is_carried(review) else ""
+        tail = f" The break-glass annotation does not count.{why}{tail}"
     room = MESSAGE_MAX - len(head) - len(tail)
     text = _joined(map(_line, outcome.refused), " ", room)
     if len(text) > room:

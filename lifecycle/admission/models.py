@@ -147,6 +147,29 @@ class AdmissionLoad(models.Model):
         return f"decisions until {self.loaded_until:%Y-%m-%d %H:%M:%S}"
 
 
+class AdmissionEntry(Workload):
+    """A break-glass annotation that somebody who may break glass brought in, while admission refused.
+
+    From then on, Kubernetes' controllers may carry it on to the Pods of the workload.
+    """
+
+    text_sha256 = models.CharField(max_length=64)  # of the annotation
+    user_name = models.CharField(max_length=253)  # who brought it in last, as the API server names people
+    entered_at = models.DateTimeField()  # last
+
+    class Meta:
+        verbose_name_plural = "admission entries"
+        constraints = (
+            models.UniqueConstraint(
+                fields=("cluster", "namespace", "workload_kind", "workload_name", "text_sha256"),
+                name="admissionentry_once_per_workload_and_text",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.user_name} broke the glass for {self.workload}"
+
+
 class AdmissionDebt(Workload):
     """A break-glass in a cluster that another person has to review: one for a workload and its images."""
 

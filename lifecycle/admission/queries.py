@@ -11,11 +11,18 @@ from urllib.parse import urlsplit
 import orjson
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from accounts.models import User
 from lifecycle.admission import snapshot
-from lifecycle.admission.models import AdmissionDebt, AdmissionDecision, AdmissionEpoch, AdmissionVerdict
+from lifecycle.admission.carrying import key_of
+from lifecycle.admission.models import (
+    AdmissionDebt,
+    AdmissionDecision,
+    AdmissionEntry,
+    AdmissionEpoch,
+    AdmissionVerdict,
+)
 from lifecycle.authority.queries import teams_visible_to
 from lifecycle.clusters.models import Cluster, NamespaceBinding
 from lifecycle.clusters.queries import bindings_of, valid_secrets
@@ -34,6 +41,7 @@ from lifecycle.registry.models import Image, IndexEntry, Registry, Repository
 
 _EPOCHS_BACK: Final = 2000  # a transaction that commits late has a lower number; this many are looked back
 _FACTS_AT_ONCE: Final = 2000
+_ENTRIES_MAX: Final = 10_000  # of a cluster: the newest
 _DEPTH_MAX: Final = 5  # indexes in indexes
 READ_AT_ONCE: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _DIGESTS: Final = "SELECT id, digest FROM lifecycle_image"
@@ -106,7 +114,7 @@ def _configuration() -> dict[str, Any]:
     for secret in valid_secrets("admission"):
         until = secret.valid_until.timestamp() if secret.valid_until else None
         secrets[secret.cluster_id].append([bytes(secret.sha256).hex(), until])
-    clusters, environments = {}, {}
+    clusters, environments, entries = {}, {}, entry_keys()
     for cluster in Cluster.objects.select_related("team"):
         bindings = []
         for row in bindings_of(cluster):
@@ -122,8 +130,25 @@ def _configuration() -> dict[str, Any]:
             "stale_after_s": cluster.stale_after_s,
             "secrets": secrets[cluster.pk],
             "bindings": bindings,
+            "entries": entries[cluster.pk],
         }
     return {"clusters": clusters, "environments": environments}
+
+
+def entry_keys() -> dict[int, list[str]]:
+    """Return {cluster id: keys of the break-glass annotations that controllers may carry on there}.
+
+    Those that came in since enforcement began: before, also others could have written the same text.
+    """
+    rows = AdmissionEntry.objects.filter(
+        Q(cluster__enforced_at=None) | Q(entered_at__gte=F("cluster__enforced_at"))
+    ).order_by("-entered_at")
+    names = ("cluster", "namespace", "workload_kind", "workload_name", "text_sha256")
+    found: dict[int, list[str]] = defaultdict(list)
+    for cluster_id, namespace, kind, name, sha256 in rows.values_list(*names):
+        if len(found[cluster_id]) < _ENTRIES_MAX:
+            found[cluster_id].append(key_of(namespace, (kind, name), sha256))
+    return found
 
 
 def bound_environments() -> QuerySet[Environment]:

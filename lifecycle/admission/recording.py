@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -137,6 +137,13 @@ class Recorder:
             self._dropped += sum(weight for _, weight in lines[kept:])
         self._next_flush = at + (_SLOW_FLUSH_S if len(self._waiting()) > _MANY_FILES else _FLUSH_S)
         return written[0] if written else None
+
+    def waiting_breakglass(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of break-glass in files that are not loaded yet, also those of another process."""
+        for path, _ in self._waiting():
+            if path.stem.endswith(BREAKGLASS):
+                with contextlib.suppress(OSError, ValueError):
+                    yield from (orjson.loads(line)["decision"] for line in path.read_bytes().splitlines())
 
     def _take_back(self, opened: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> None:
         """Keep what a break-glass opened for the next flush, because it could not be written."""

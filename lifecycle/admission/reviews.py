@@ -79,6 +79,7 @@ def read_request(request: Mapping[str, Any]) -> Review:
         annotation=_annotation(template),
         old_annotation=_annotation(old_template),
         has_controller=_controller(metadata) is not None,
+        owner=_controller(metadata) or ("", ""),
         workload=_workload(group_kind[1], metadata, _text(request.get("name"))),
         pod={} if template is None or _has_too_many(template) else template,
         old_pod={} if old_template is None or _has_too_many(old_template) else old_template,

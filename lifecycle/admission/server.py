@@ -11,7 +11,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,8 +20,9 @@ import orjson
 
 from lifecycle.admission import messages
 from lifecycle.admission.bodies import Bodies
+from lifecycle.admission.carrying import Entries, is_entry, key_of, text_hash
 from lifecycle.admission.constants import BIG_BYTES, BODY_MAX_BYTES, READ_S, THREADS
-from lifecycle.admission.judging import judge_review, pinned
+from lifecycle.admission.judging import is_carried, judge_review, pinned
 from lifecycle.admission.recording import Recorder
 from lifecycle.admission.reviews import parse_review
 from lifecycle.admission.snapshot import NAME, BadSnapshot, ClusterEntry, Snapshot, look_at
@@ -53,6 +54,10 @@ class Application:
         self.folder = folder
         self.public_url = public_url.rstrip("/")
         self.recorder = Recorder(folder)
+        self._entries = Entries()
+        for row in self.recorder.waiting_breakglass():
+            if is_entry(row):
+                self._entries.add(row["cluster"], _entry_key(row), row["at"])
         self.problem = ""  # why the newest file is not used; "" when it is
         self._seen: tuple[int, bytes] | None = None
         self._snapshot: Snapshot | None = None
@@ -79,6 +84,7 @@ class Application:
         if seen == self._seen:
             if self._snapshot is not None and not self.problem:
                 self._snapshot.written_at = at  # the writer renewed it
+                self._entries.forget_before(at)
             return
         try:
             self._snapshot, self.problem = Snapshot(self.folder / NAME), ""
@@ -155,7 +161,7 @@ class Application:
             return self._judgement(snapshot, cluster, review, address)
 
     def _judgement(self, snapshot: Snapshot, cluster: ClusterEntry, review: Review, address: str) -> bytes:
-        outcome = judge_review(snapshot, cluster, review)
+        outcome = judge_review(snapshot, cluster, review, entries=self._entries)
         answer: dict[str, Any] = {"uid": review.uid, "allowed": outcome.is_allowed}
         if outcome.mode == "off" or not review.is_judged:
             return _rendered(answer)
@@ -168,6 +174,10 @@ class Application:
             )  # fmt: skip
             if not is_kept:
                 raise _Refused("503 Service Unavailable", b"A break-glass cannot be recorded now.\n")
+            if outcome.opened and outcome.mode == "enforce" and outcome.is_allowed and not is_carried(review):
+                self._entries.add(
+                    cluster.pk, key_of(review.namespace, review.workload, text_hash(outcome.breakglass))
+                )  # fmt: skip
         return _rendered(answer)
 
     def _explain(self, answer: dict[str, Any], outcome: Outcome, review: Review, key: str, number: int) -> None:
@@ -199,6 +209,11 @@ class Application:
 
 
 _SAFE_HEADERS: Final = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+
+
+def _entry_key(row: Mapping[str, Any]) -> str:
+    workload = (row["workload_kind"], row["workload_name"])
+    return key_of(row["namespace"], workload, text_hash(row["breakglass"]))
 
 
 def _rendered(response: dict[str, Any]) -> bytes:

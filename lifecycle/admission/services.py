@@ -20,7 +20,7 @@ from lifecycle.admission.models import AdmissionDebt
 from lifecycle.admission.queries import snapshot_content
 from lifecycle.admission.reviews import review_of_object
 from lifecycle.admission.snapshot import NAME as SNAPSHOT
-from lifecycle.admission.snapshot import BadSnapshot, Snapshot, look_at
+from lifecycle.admission.snapshot import BadSnapshot, ClusterEntry, Snapshot, look_at
 from lifecycle.admission.types import BadReview, Code, ImageResult, Named, Review
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
@@ -76,11 +76,7 @@ def explain(
     """
     if bool(images) == (given is not None):
         raise Malformed("Give either images or an object.", field="images")
-    snapshot = _newest.get()
-    entry = snapshot.clusters.get(cluster.slug)
-    if entry is None:  # added a moment ago
-        snapshot = Snapshot.of(snapshot_content(snapshot.number)[0])
-        entry = snapshot.clusters[cluster.slug]
+    snapshot, entry = newest_for(cluster)
     try:
         review = _review(namespace, images, given, user)
     except BadReview as error:
@@ -88,7 +84,7 @@ def explain(
     review = replace(review, groups=frozenset(groups))
     outcome = judge_review(snapshot, entry, review)
     # Judged again without what is hidden, so that nothing of the answer can tell it from what does not exist.
-    outcome = judge_review(snapshot.without(_hidden_from(actor, outcome.images)), entry, review)
+    outcome = judge_review(snapshot.without(hidden_from(actor, outcome.images)), entry, review)
     return {
         "allowed": outcome.is_allowed,
         "mode": outcome.mode,
@@ -104,6 +100,16 @@ def explain(
     }
 
 
+def newest_for(cluster: Cluster) -> tuple[Snapshot, ClusterEntry]:
+    """Return the newest snapshot that knows a cluster, and what it knows of it."""
+    snapshot = _newest.get()
+    entry = snapshot.clusters.get(cluster.slug)
+    if entry is None:  # added a moment ago
+        snapshot = Snapshot.of(snapshot_content(snapshot.number)[0])
+        entry = snapshot.clusters[cluster.slug]
+    return snapshot, entry
+
+
 def _review(namespace: str, images: Sequence[str], given: Mapping[str, Any] | None, user: str) -> Review:
     if given is not None:
         return review_of_object(given, namespace, user)
@@ -111,7 +117,7 @@ def _review(namespace: str, images: Sequence[str], given: Mapping[str, Any] | No
     return Review(namespace=namespace, user=user, images=named)
 
 
-def _hidden_from(actor: User, results: Sequence[ImageResult]) -> set[str]:
+def hidden_from(actor: User, results: Sequence[ImageResult]) -> set[str]:
     """Return the digests that `actor` cannot see, and that are refused somewhere."""
     digests = {result.digest for result in results if result.digest and not result.is_allowed}
     return digests - set(images_visible_to(actor).filter(digest__in=digests).values_list("digest", flat=True))

@@ -63,6 +63,7 @@ class Review:
     old_annotation: str = ""
     has_controller: bool = False
     workload: tuple[str, str] = ("", "")  # kind and name of what people deploy
+    owner: tuple[str, str] = ("", "")  # kind and name of the controlling owner; empty without one
     pod: dict[str, Any] = field(default_factory=dict)  # the pod template or Pod, for checks of its settings
     old_pod: dict[str, Any] = field(default_factory=dict)  # what it was before an UPDATE
 

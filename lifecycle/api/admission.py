@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from lifecycle.admission import services
+from lifecycle.admission.forecasting import ForecastRow, forecast
 from lifecycle.admission.models import AdmissionDebt
 from lifecycle.admission.queries import open_debts
 from lifecycle.api.caller import caller
@@ -20,6 +21,7 @@ from lifecycle.api.serializing import StrictSerializer
 from lifecycle.clusters.access import cluster_for
 
 _DEBTS_MAX: Final = 200
+_FORECAST_MAX: Final = 200
 
 
 class ExplainClusterBody(StrictSerializer):
@@ -98,6 +100,49 @@ class ClusterManifestView(APIView):
         answer = HttpResponse(text, content_type="application/yaml")
         answer["Content-Disposition"] = f'attachment; filename="gravingdock-{cluster.slug}.yaml"'
         return answer
+
+
+class ForecastRowSerializer(serializers.Serializer[Any]):
+    namespace = serializers.CharField(help_text="Where it runs")
+    workload_kind = serializers.CharField(help_text="Such as Deployment")
+    workload_name = serializers.CharField(help_text="What people deploy")
+    containers = serializers.IntegerField(help_text="That run now")
+    environment = serializers.CharField(help_text="`TEAM/ENVIRONMENT`; empty: the namespace is not bound")
+    images = JudgedImageSerializer(many=True, help_text="What would be refused; empty: nothing")
+    breakglass = serializers.CharField(help_text="Break-glass annotation of its Pods; empty: none is known")
+    breakglass_counts = serializers.BooleanField(help_text="Whether the annotation would open something")
+
+
+class ForecastSerializer(serializers.Serializer[Any]):
+    workloads = serializers.IntegerField(help_text="That were judged")
+    containers = serializers.IntegerField(help_text="That they run")
+    refused_count = serializers.IntegerField(help_text="Workloads whose Pods could not start again")
+    refused = ForecastRowSerializer(many=True, help_text="The first 200 of them, by namespace and name")
+    annotated_count = serializers.IntegerField(help_text="Workloads with a break-glass annotation")
+    annotated = ForecastRowSerializer(many=True, help_text="The first 200 of them")
+    unknown = serializers.ListField(child=serializers.CharField(), help_text="What cannot be known, in sentences")
+
+
+class ClusterForecastView(APIView):
+    @extend_schema(operation_id="cluster_forecast", responses=ForecastSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        """Say what mode `enforce` would refuse of what runs in a cluster now (environment.manage)."""
+        user = caller(request)
+        found = forecast(cluster_for(user, slug), actor=user)
+        shown = {
+            "workloads": found.workloads,
+            "containers": found.containers,
+            "refused_count": len(found.refused),
+            "refused": [_forecast_row(row) for row in found.refused[:_FORECAST_MAX]],
+            "annotated_count": len(found.annotated),
+            "annotated": [_forecast_row(row) for row in found.annotated[:_FORECAST_MAX]],
+            "unknown": found.unknown,
+        }
+        return Response(ForecastSerializer(shown).data)
+
+
+def _forecast_row(row: ForecastRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__} | {"images": [each.as_json() for each in row.images]}
 
 
 class ClusterBundleSerializer(serializers.Serializer[Any]):

@@ -9,6 +9,7 @@ from lifecycle.api import authority, groups, keyless, people
 from lifecycle.api.admission import (
     AdmissionDebtsView,
     ClusterBundleView,
+    ClusterForecastView,
     ClusterManifestView,
     ExplainClusterView,
     ReviewDebtView,
@@ -152,6 +153,7 @@ urlpatterns = [
     path("clusters/<slug:slug>/debts/", AdmissionDebtsView.as_view(), name="cluster-debts"),
     path("clusters/<slug:slug>/debts/<int:pk>/review/", ReviewDebtView.as_view(), name="cluster-debt-review"),
     path("clusters/<slug:slug>/explain/", ExplainClusterView.as_view(), name="cluster-explain"),
+    path("clusters/<slug:slug>/forecast/", ClusterForecastView.as_view(), name="cluster-forecast"),
     path("clusters/<slug:slug>/bundle/", ClusterBundleView.as_view(), name="cluster-bundle"),
     path("clusters/<slug:slug>/manifest/", ClusterManifestView.as_view(), name="cluster-manifest"),
     path("teams/", authority.TeamsView.as_view(), name="teams"),

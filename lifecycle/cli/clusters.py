@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from lifecycle.cli import client
 from lifecycle.cli.client import Api, CommandFailed
-from lifecycle.cli.printing import print_fields, print_rows
-from lifecycle.cli.tables import Column
+from lifecycle.cli.printing import print_fields, print_rows, say
+from lifecycle.cli.tables import Column, print_table
 
 COLUMNS: Final[Sequence[Column]] = (
     ("CLUSTER", lambda row: row["slug"]),
@@ -26,6 +26,18 @@ BINDING_COLUMNS: Final[Sequence[Column]] = (
     ("ENVIRONMENT", lambda row: row["environment"]),
     ("MODE", lambda row: row["mode"] or "as cluster"),
     ("ALSO FROM", lambda row: ", ".join(row["allowed_hosts"])),
+)
+REFUSED_COLUMNS: Final[Sequence[Column]] = (
+    ("WORKLOAD", lambda row: f"{row['workload_kind']} {row['namespace']}/{row['workload_name']}"),
+    ("WHERE", lambda row: row["where"]),
+    ("IMAGE", lambda row: row["reference"]),
+    ("RESULT", lambda row: row["code"]),
+    ("REASON", lambda row: row["reason"]),
+)
+ANNOTATED_COLUMNS: Final[Sequence[Column]] = (
+    ("WORKLOAD", lambda row: f"{row['workload_kind']} {row['namespace']}/{row['workload_name']}"),
+    ("COUNTS", lambda row: "yes" if row["breakglass_counts"] else "no"),
+    ("BREAK-GLASS", lambda row: row["breakglass"]),
 )
 _MODES: Final = ("off", "observe", "warn", "enforce")
 
@@ -48,7 +60,15 @@ def add_area(areas: Any, shared: argparse.ArgumentParser, limited: argparse.Argu
     change = area.add_parser("set", parents=[shared], help="change settings of a cluster")
     change.add_argument("cluster", help="short name of the cluster")
     _add_settings(change)
+    change.add_argument(
+        "--yes", action="store_true", help="with --mode enforce: although something that runs would be refused"
+    )
     change.set_defaults(run=set_cluster)
+    would = area.add_parser(
+        "forecast", parents=[shared], help="say what enforce would refuse of what runs; exit code 3 when there is some"
+    )
+    would.add_argument("cluster", help="short name of the cluster")
+    would.set_defaults(run=forecast_cluster)
     bind = area.add_parser("bind", parents=[shared], help="replace all bindings of a cluster")
     bind.add_argument("cluster", help="short name of the cluster")
     bind.add_argument(
@@ -111,8 +131,37 @@ def set_cluster(options: argparse.Namespace, api: Api) -> None:
     body = _settings(options)
     if not body:
         raise CommandFailed("Give at least one setting to change.", client.EXIT_USAGE)
-    revision = api.get(f"clusters/{_slug(options)}/")["revision"]
+    before = api.get(f"clusters/{_slug(options)}/")
+    if options.mode == "enforce" and before["mode"] != "enforce" and not options.yes:
+        found = api.get(f"clusters/{_slug(options)}/forecast/")
+        if found["refused_count"] or found["annotated_count"]:
+            _print_forecast(found)
+            raise CommandFailed("Nothing is changed. To enforce nevertheless, add --yes.", client.EXIT_POLICY)
+    revision = before["revision"]
     print_fields(api.patch(f"clusters/{_slug(options)}/", body, revision=revision), options)
+
+
+def forecast_cluster(options: argparse.Namespace, api: Api) -> None:
+    found = api.get(f"clusters/{_slug(options)}/forecast/")
+    if options.json:
+        print(json.dumps(found))
+    else:
+        _print_forecast(found)
+    if found["refused_count"]:
+        raise CommandFailed("Enforce would refuse some of what runs.", client.EXIT_POLICY)
+
+
+def _print_forecast(found: dict[str, Any]) -> None:
+    refused = [row | image for row in found["refused"] for image in row["images"]]
+    print_table(refused, REFUSED_COLUMNS)
+    if found["annotated"]:
+        print_table(found["annotated"], ANNOTATED_COLUMNS)
+    say(
+        f"{found['refused_count']} of {found['workloads']} workloads would be refused when their Pods start again."
+        f" {found['annotated_count']} have a break-glass annotation."
+    )
+    for sentence in found["unknown"]:
+        say(sentence)
 
 
 def bind_namespaces(options: argparse.Namespace, api: Api) -> None:

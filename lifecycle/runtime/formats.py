@@ -40,6 +40,8 @@ def read_format(document: Any, name: str) -> Content:
             continue
         if spec is not None:
             bare = skeleton(spec)
+            if not bare.get("annotations"):
+                bare.pop("annotations", None)
             entry["spec"] = digest_of(bare)
             specs[entry["spec"]] = bare
         entries.append(entry)
@@ -68,7 +70,8 @@ def _kubernetes(document: Any) -> _Read:
         elif pod.get("kind", "Pod") != "Pod":
             yield f"/items/{at}", f"This is a {str(pod['kind'])[:60]}, not a Pod.", None
         else:
-            yield from ((f"/items/{at}{place}", entry, pod["spec"]) for place, entry in containers_of(pod))
+            spec = pod["spec"] | {"annotations": _object(pod, "metadata").get("annotations") or {}}
+            yield from ((f"/items/{at}{place}", entry, spec) for place, entry in containers_of(pod))
 
 
 def containers_of(pod: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:

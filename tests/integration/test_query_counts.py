@@ -281,6 +281,8 @@ NO_LISTS: Final = {
     "api/v1/clusters/{cluster}/manifest/",
     "api/v1/clusters/{cluster}/bundle/",
     "clusters/{cluster}/manifest/",
+    "clusters/{cluster}/forecast/",  # where no snapshot is, it builds one
+    "api/v1/clusters/{cluster}/forecast/",
     "why/{decision}/",
     "api/v1/clusters/{cluster}/",
     "api/v1/clusters/{cluster}/reports/{report}/",

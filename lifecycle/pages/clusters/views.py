@@ -12,6 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts.verbs import Verb
 from lifecycle.admission.access import decision_for
+from lifecycle.admission.forecasting import forecast
 from lifecycle.admission.manifest import AGENT_IMAGE
 from lifecycle.admission.queries import open_debts
 from lifecycle.admission.services import bundle_for, manifest_for, review_debt
@@ -19,7 +20,7 @@ from lifecycle.authority.access import team_for
 from lifecycle.authority.queries import teams_where
 from lifecycle.clusters import services
 from lifecycle.clusters.access import cluster_for, why_not_manage
-from lifecycle.clusters.models import Cluster, ClusterSecret
+from lifecycle.clusters.models import Cluster, ClusterSecret, Mode
 from lifecycle.clusters.queries import bindings_of, clusters_visible_to, valid_secrets
 from lifecycle.clusters.types import BindingWish
 from lifecycle.core.errors import Conflict, Malformed, StaleVersion
@@ -37,6 +38,7 @@ from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import cursors, reader
 
 _DEBTS_SHOWN = 20
+_FORECAST_SHOWN = 200
 
 
 @require_safe
@@ -76,11 +78,35 @@ def cluster(request: HttpRequest, slug: str) -> HttpResponse:
     refuse_if(why_not_manage(user, row.team))
     form = SettingsForm(request.POST)
     if form.is_valid():
+        begins = form.cleaned_data["mode"] == Mode.ENFORCE and row.mode != Mode.ENFORCE
+        if begins and "confirmed" not in request.POST:
+            return _forecast(request, row, form)
         with errors_shown_on(form):
             services.change_cluster(slug, actor=user, revision=_revision(request), **form.settings())
             messages.success(request, "Settings saved.")
             return redirect("lifecycle:cluster", slug)
     return _page(request, row, status=422, form=form)
+
+
+@require_safe
+def forecast_page(request: HttpRequest, slug: str) -> HttpResponse:
+    """Show what enforce would refuse of what runs in a cluster."""
+    return _forecast(request, cluster_for(reader(request), slug), None)
+
+
+def _forecast(request: HttpRequest, row: Cluster, form: SettingsForm | None) -> HttpResponse:
+    """Show it; with the settings to confirm, before enforcement begins."""
+    found = forecast(row, actor=reader(request))
+    context = {
+        "cluster": row,
+        "found": found,
+        "refused": found.refused[:_FORECAST_SHOWN],
+        "annotated": found.annotated[:_FORECAST_SHOWN],
+        "form": form,
+        "fields": [(field.html_name, field.value()) for field in form] if form else [],
+        "revision": request.POST.get("revision", ""),
+    }
+    return render(request, "lifecycle/clusters/forecast.html", context)
 
 
 @require_POST

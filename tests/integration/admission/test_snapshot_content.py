@@ -16,6 +16,7 @@ from lifecycle.admission.models import (
     AdmissionCount,
     AdmissionDebt,
     AdmissionDecision,
+    AdmissionEntry,
     AdmissionEpoch,
     AdmissionVerdict,
 )
@@ -436,17 +437,18 @@ def test_debt_keeps_everybody_who_brought_it_in_and_no_controller(dock, secret, 
     controller = "system:serviceaccount:kube-system:replicaset-controller"
     hash_ = {"labels": {"pod-template-hash": "5d"}}
 
-    def use(user, now):
+    def use(user, now, *, is_allowed=True):
         given = pod(at("known"), annotations=reason, owner=("ReplicaSet", "web-5d"))
         given["metadata"] |= hash_
         document = review(given, namespace="staging", userInfo={"username": user})
-        assert send(application, document, f"/admission/north/{secret}")[1]["allowed"] is True
+        assert send(application, document, f"/admission/north/{secret}")[1]["allowed"] is is_allowed
         application.recorder.flush(now=now)
         load_spool(folder)
         return list(AdmissionDebt.objects.order_by("pk"))
 
-    assert [(row.user_name, row.user_names) for row in use(controller, 1e12)] == [("", [])]
+    assert use(controller, 1e12, is_allowed=False) == []
     use("oidc:Kim", 2e12)
+    use(controller, 2.5e12)
     (debt,) = use("sam", 3e12)
     assert (debt.user_name, debt.user_names, debt.count) == ("oidc:Kim", ["oidc:Kim", "sam"], 3)
 
@@ -472,3 +474,40 @@ def test_who_broke_the_glass_does_not_review_it_under_another_name(dock, secret,
     debt = AdmissionDebt(cluster=dock.team.clusters.get(), user_name="first", user_names=["first", name])
     assert "yourself" in str(why_not_review(approver, debt))
     assert why_not_review(dock.second, debt) is None
+
+
+def test_controllers_carry_on_what_came_in_since_enforcement_began(dock, secret, folder, owner):
+    clusters.change_cluster("north", actor=owner, breakglass_subjects=["user:kim"])
+    rows.push(dock.repository, rows.image("known"), "known")
+    asking, reason = Asking(folder, secret), {"gravingdock.io/break-glass": "INC-7: shop is down"}
+    path = f"/admission/north/{secret}"
+
+    def use(user, kind="Pod", **more):
+        given = pod(at("known"), annotations=reason, owner=("StatefulSet", "web") if kind == "Pod" else None)
+        given = given if kind == "Pod" else {"metadata": {"name": "web"}, "spec": {"template": given}}
+        group = "" if kind == "Pod" else "apps"
+        document = review(given, kind=kind, group=group, namespace="staging", userInfo={"username": user}, **more)
+        return send(asking.application, document, path)[1]["allowed"]
+
+    def anew():
+        """Load what was decided, and return a server that knows only the snapshot."""
+        asking.application.recorder.flush(now=next(times))
+        load_spool(folder)
+        asking.writer.step()
+        asking.application = Application(folder, "https://g.example")
+
+    times = iter(range(10**12, 10**13, 10**11))
+    controller = "system:serviceaccount:kube-system:statefulset-controller"
+    assert use(controller) is False
+    assert use("kim", "StatefulSet") is True
+    anew()
+    assert use(controller) is True
+    entry = AdmissionEntry.objects.get()
+    assert (entry.workload, entry.user_name) == ("StatefulSet staging/web", "kim")
+    for mode in ("observe", "enforce"):  # meanwhile anybody could have written the same text
+        clusters.change_cluster("north", actor=owner, mode=mode)
+    anew()
+    assert use(controller) is False
+    assert use("kim", "StatefulSet") is True
+    anew()
+    assert use(controller) is True

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lifecycle.admission import messages, snapshot
-from lifecycle.admission.constants import ANNOTATION, CONTROLLERS, TEMPLATES
+from lifecycle.admission.constants import ANNOTATION, TEMPLATES
 from lifecycle.admission.judging import judge_review, pinned
 from lifecycle.admission.messages import message_of, warnings_of
 from lifecycle.admission.reviews import parse_review, read_request
@@ -217,16 +217,6 @@ def test_short_reason_opens_nothing(taken):
     given = pod(image("known"), annotations={ANNOTATION: "  urgent  "})
     outcome = decide(taken, review(given, userInfo={"username": "kim"}))
     assert (codes(outcome), outcome.opened) == (["not_promoted"], ())
-
-
-def test_controllers_carry_an_annotation_on_only_for_an_owner(taken):
-    owned = pod(image("known"), annotations=REASON, owner=("ReplicaSet", "web-5d"))
-    bare = pod(image("known"), annotations=REASON)
-    for name in CONTROLLERS:
-        assert decide(taken, review(owned, userInfo={"username": name})).is_allowed
-        assert not decide(taken, review(bare, userInfo={"username": name})).is_allowed
-    operator = {"username": "system:serviceaccount:operators:deployment-controller"}
-    assert codes(decide(taken, review(owned, userInfo=operator)))[0] == "breakglass_not_permitted"
 
 
 def test_annotation_on_update(taken):
