@@ -115,7 +115,7 @@ def _configuration() -> dict[str, Any]:
         until = secret.valid_until.timestamp() if secret.valid_until else None
         secrets[secret.cluster_id].append([bytes(secret.sha256).hex(), until])
     clusters, environments, entries = {}, {}, entry_keys()
-    for cluster in Cluster.objects.select_related("team"):
+    for cluster in Cluster.objects.filter(ended_at=None).select_related("team"):
         bindings = []
         for row in bindings_of(cluster):
             environments[str(row.environment_id)] = [row.environment.team.slug, row.environment.slug]
@@ -128,6 +128,7 @@ def _configuration() -> dict[str, Any]:
             "unbound": cluster.unbound,
             "subjects": cluster.breakglass_subjects,
             "stale_after_s": cluster.stale_after_s,
+            "mutate": cluster.mutate,
             "secrets": secrets[cluster.pk],
             "bindings": bindings,
             "entries": entries[cluster.pk],

@@ -50,7 +50,11 @@ def lagging_clusters(folder: Path) -> list[Lagging]:
         | Exists(AdmissionDecision.objects.filter(**of, at__gte=since))
         | Exists(Reporter.objects.filter(**of, seen_at__gte=since, is_import=False))
     )
-    rows = Cluster.objects.filter(is_heard, kind=Cluster.Kind.KUBERNETES).exclude(mode=Mode.OFF).order_by("slug")
+    rows = (
+        Cluster.objects.filter(is_heard, kind=Cluster.Kind.KUBERNETES, ended_at=None)
+        .exclude(mode=Mode.OFF)
+        .order_by("slug")
+    )
     refuses = Exists(NamespaceBinding.objects.filter(**of, mode__in=_REFUSING))
     lagging = []
     for row in rows.annotate(binding_refuses=refuses):

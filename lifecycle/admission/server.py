@@ -195,12 +195,15 @@ class Application:
         }
 
     def _mutation(self, snapshot: Snapshot, cluster: ClusterEntry, review: Review) -> bytes:
-        """Return a patch that names the images of a new Pod by the digests of their tags; what may not run stays."""
+        """Return a patch that names the images of a new Pod by the digests of their tags; what may not run stays.
+
+        A cluster that does not want it gets none, whatever its webhooks are.
+        """
         answer: dict[str, Any] = {"uid": review.uid, "allowed": True}
         binding = cluster.binding_for(review.namespace)
         is_off = "off" in {cluster.mode, binding.mode if binding else ""}
         is_new_pod = review.is_pod and review.operation == "CREATE"
-        if binding is not None and is_new_pod and review.images and not is_off:
+        if cluster.mutate and binding is not None and is_new_pod and review.images and not is_off:
             changes = [(image.path, pinned(snapshot, binding, image)) for image in review.images if image.path]
             patch = [{"op": "replace", "path": path, "value": value} for path, value in changes if value]
             if patch:

@@ -128,7 +128,7 @@ def _shown(result: ImageResult) -> ImageResult:
     return replace(result, reason=_HIDDEN) if is_unknown else result
 
 
-def manifest_for(cluster: Cluster, *, is_mutating: bool = False) -> str:
+def manifest_for(cluster: Cluster) -> str:
     """Return the YAML for `kubectl apply`, with placeholders for what is secret. Raises Malformed for another kind."""
     if cluster.kind != Cluster.Kind.KUBERNETES:
         raise Malformed("Only Kubernetes clusters have a manifest. Others ask by API, and send reports.")
@@ -139,7 +139,7 @@ def manifest_for(cluster: Cluster, *, is_mutating: bool = False) -> str:
             admission_url=settings.ADMISSION_URL,
             public_url=settings.PUBLIC_URL,
             is_enforcing=enforces and cluster.mode != Mode.OFF,
-            is_mutating=is_mutating,
+            is_mutating=cluster.mutate,
             bundle=trusted_bundle(),
         )
     )

@@ -60,6 +60,7 @@ class ClusterEntry:
     subjects: frozenset[str]
     stale_after_s: int
     bindings: tuple[BindingEntry, ...]  # the most exact pattern first
+    mutate: bool = False
     entries: frozenset[str] = frozenset()  # break-glass annotations that controllers may carry on: carrying.key_of
 
     def binding_for(self, namespace: str) -> BindingEntry | None:
@@ -173,7 +174,7 @@ class Snapshot:
             )
             self.clusters[slug] = ClusterEntry(
                 slug, row["pk"], row["team"], row["mode"], row["tags"], row["unbound"], frozenset(row["subjects"]),
-                row["stale_after_s"], bindings, frozenset(row.get("entries", ())),
+                row["stale_after_s"], bindings, row.get("mutate", False), frozenset(row.get("entries", ())),
             )  # fmt: skip
             for encoded, until in row["secrets"]:
                 self._secrets[bytes.fromhex(encoded)] = (slug, until)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -88,16 +88,11 @@ class ExplainClusterView(APIView):
 
 
 class ClusterManifestView(APIView):
-    @extend_schema(
-        parameters=[OpenApiParameter("mutate", bool, description="Also name images of Pods by digest")],
-        responses={(200, "application/yaml"): OpenApiTypes.STR},
-    )
+    @extend_schema(responses={(200, "application/yaml"): OpenApiTypes.STR})
     def get(self, request: Request, slug: str) -> HttpResponse:
         """Return the YAML for `kubectl apply`: webhooks, agent, rights and network, with placeholders for secrets."""
         cluster = cluster_for(caller(request), slug)
-        is_mutating = request.query_params.get("mutate", "") in {"1", "true"}
-        text = services.manifest_for(cluster, is_mutating=is_mutating)
-        answer = HttpResponse(text, content_type="application/yaml")
+        answer = HttpResponse(services.manifest_for(cluster), content_type="application/yaml")
         answer["Content-Disposition"] = f'attachment; filename="gravingdock-{cluster.slug}.yaml"'
         return answer
 

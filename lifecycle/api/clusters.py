@@ -11,6 +11,8 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts.verbs import Verb
+from lifecycle.admission.ending import delete_cluster, what_ends_with, why_not_delete
 from lifecycle.api.caller import caller
 from lifecycle.api.etags import IF_MATCH
 from lifecycle.api.flat import FlatListMixin
@@ -24,6 +26,7 @@ from lifecycle.clusters.constants import BINDINGS_MAX, HOSTS_MAX, STALE_MAX_S, S
 from lifecycle.clusters.models import Cluster, ClusterSecret, Mode, NamespaceBinding
 from lifecycle.clusters.queries import bindings_of, clusters_visible_to
 from lifecycle.clusters.types import BindingWish
+from lifecycle.core.errors import Malformed
 from lifecycle.core.reasons import refuse_if
 
 _OPTIONAL_IF_MATCH: Final = OpenApiParameter(
@@ -34,6 +37,7 @@ _MODE_HELP: Final = "`off`, `observe` (record), `warn` or `enforce` (refuse)"
 _TAGS_HELP: Final = "`resolve`: a tag is judged as the digest it names now; or `require_digest`"
 _UNBOUND_HELP: Final = "What counts in a namespace without a binding: `observe` or `deny`"
 _SUBJECTS_HELP: Final = "Who may break glass: `user:NAME` or `group:NAME`, as the API server names them"
+_MUTATE_HELP: Final = "Whether a webhook names images of new Pods by digest (`/mutate`)"
 _STALE_HELP: Final = "Seconds after which a snapshot is too old: enforce then refuses"
 
 
@@ -47,13 +51,14 @@ class ClusterSerializer(serializers.ModelSerializer[Cluster]):
     unbound = serializers.CharField(read_only=True, help_text=_UNBOUND_HELP)
     breakglass_subjects = serializers.ListField(child=serializers.CharField(), read_only=True, help_text=_SUBJECTS_HELP)
     stale_after_s = serializers.IntegerField(read_only=True, help_text=_STALE_HELP)
+    mutate = serializers.BooleanField(read_only=True, help_text=_MUTATE_HELP)
     created_by = serializers.CharField(source="created_by.username", read_only=True)
 
     class Meta:
         model = Cluster
         fields = (
-            "slug", "team", "kind", "mode", "tags", "unbound", "breakglass_subjects", "stale_after_s", "revision",
-            "created_by", "created_at",
+            "slug", "team", "kind", "mode", "tags", "unbound", "breakglass_subjects", "stale_after_s", "mutate",
+            "revision", "created_by", "created_at",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -71,6 +76,7 @@ class ClusterChangeBody(StrictSerializer):
     stale_after_s = serializers.IntegerField(
         min_value=STALE_MIN_S, max_value=STALE_MAX_S, required=False, help_text=_STALE_HELP
     )
+    mutate = serializers.BooleanField(required=False, help_text=_MUTATE_HELP)
 
 
 class ClusterBody(ClusterChangeBody):
@@ -131,6 +137,17 @@ class ClusterSecretSerializer(serializers.Serializer[Any]):
     )
 
 
+class ClusterContentsSerializer(serializers.Serializer[Any]):
+    bindings = serializers.IntegerField(help_text="Bound patterns of namespaces")
+    secrets = serializers.IntegerField(help_text="Also those that are not valid any more")
+    running_images = serializers.IntegerField(help_text="Images of workloads that run now; they end")
+    running_containers = serializers.IntegerField(help_text="Containers that run now; they end")
+    past_images = serializers.IntegerField(help_text="What ran before; it goes after 90 days")
+    alerts = serializers.IntegerField(help_text="Live ones; they close")
+    decisions = serializers.IntegerField(help_text="Recorded refusals and break-glass; they go after 90 days")
+    why_not_delete = serializers.CharField(help_text="Empty, or why it cannot be deleted now")
+
+
 class ClusterViewSet(FlatListMixin, viewsets.GenericViewSet[Cluster]):
     """The clusters of the teams you can see."""
 
@@ -166,6 +183,29 @@ class ClusterViewSet(FlatListMixin, viewsets.GenericViewSet[Cluster]):
         body.is_valid(raise_exception=True)
         revision = revision_required(request)
         return self._answer(services.change_cluster(slug, actor=user, revision=revision, **body.validated_data))
+
+    @extend_schema(
+        responses={204: None},
+        parameters=[OpenApiParameter("revision", int, description="Only if this is still the cluster's revision")],
+    )
+    def destroy(self, request: Request, slug: str) -> Response:
+        """Delete a cluster that does not enforce (environment.manage). What ran there stays known for 90 days."""
+        user, revision = caller(request), request.query_params.get("revision", "")
+        cluster_for(user, slug)
+        if revision and not (revision.isascii() and revision.isdigit() and len(revision) < 10):
+            raise Malformed("revision: enter a whole number.", field="revision")
+        delete_cluster(slug, actor=user, revision=int(revision) if revision else None)
+        return Response(status=204)
+
+    @extend_schema(operation_id="cluster_contents", responses=ClusterContentsSerializer)
+    @action(detail=True)
+    def contents(self, request: Request, slug: str) -> Response:
+        """Say what ends with a cluster, and why it cannot be deleted now (environment.manage)."""
+        user = caller(request)
+        cluster = cluster_for(user, slug, verb=Verb.ENVIRONMENT_MANAGE)
+        reason = why_not_delete(user, cluster)
+        shown = what_ends_with(cluster) | {"why_not_delete": str(reason or "")}
+        return Response(ClusterContentsSerializer(shown).data)
 
     @extend_schema(methods=["get"], responses=BindingsSerializer)
     @extend_schema(

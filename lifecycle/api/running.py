@@ -237,7 +237,7 @@ class RunningViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[RunningImage
         rows = at_time(running_images_visible_to(user), _time(given.get("at", ""))).order_by("-pk")
         cluster, environment = given.get("cluster", ""), given.get("environment", "")
         if cluster:
-            if not clusters_visible_to(user).filter(slug=cluster).exists():
+            if not clusters_visible_to(user, with_deleted=True).filter(slug=cluster).exists():
                 raise ValidationError({"cluster": ["No cluster that you can see has this name."]})
             rows = rows.filter(Q(is_place_seen=True), cluster__slug=cluster)
         if environment:

@@ -64,6 +64,7 @@ class Action(StrEnum):
     )
     CLUSTER_CHANGED = "cluster.changed", "The settings of a cluster were changed."
     CLUSTER_CREATED = "cluster.created", "A cluster was added to a team."
+    CLUSTER_DELETED = "cluster.deleted", "A cluster was deleted. What ran there stays known for 90 days."
     CLUSTER_SECRET_CREATED = (
         "cluster.secret_created",
         "A secret of a cluster was created. The one before stays valid for 24 hours.",

@@ -50,6 +50,7 @@ from lifecycle.audit.details_of_clusters import (
     ClusterBindings,
     ClusterChanged,
     ClusterCreated,
+    ClusterDeleted,
     ClusterSecretMade,
 )
 from lifecycle.audit.details_of_groups import (
@@ -170,6 +171,7 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.CLUSTER_BINDINGS_CHANGED: ClusterBindings,
     Action.CLUSTER_CHANGED: ClusterChanged,
     Action.CLUSTER_CREATED: ClusterCreated,
+    Action.CLUSTER_DELETED: ClusterDeleted,
     Action.CLUSTER_SECRET_CREATED: ClusterSecretMade,
     Action.DEMO_SEEDED: DemoSeeded,
     Action.DUE_DATES_SAVED: DueDatesSaved,

@@ -49,3 +49,18 @@ class ClusterSecretMade(Details):
 
     slug: str
     kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDeleted(Details):
+    """The short name and the kind of a deleted cluster, and how many rows of each kind ended with it."""
+
+    slug: str
+    kind: str
+    bindings: int
+    secrets: int
+    running_images: int
+    running_containers: int
+    past_images: int
+    alerts: int
+    decisions: int

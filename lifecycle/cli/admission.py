@@ -49,7 +49,6 @@ def add_area(areas: Any, shared: argparse.ArgumentParser) -> None:
     explain.set_defaults(run=explain_images)
     manifest = area.add_parser("manifest", help="print the manifest of a cluster for kubectl apply")
     manifest.add_argument("--cluster", required=True, help="short name of the cluster")
-    manifest.add_argument("--mutate", action="store_true", help="also name images of Pods by digest")
     manifest.set_defaults(run=print_manifest)
     bundle = area.add_parser("bundle", parents=[shared], help="print the certificates that webhooks should trust")
     bundle.add_argument("--cluster", required=True, help="short name of the cluster")
@@ -82,8 +81,7 @@ def explain_images(options: argparse.Namespace, api: Api) -> None:
 
 
 def print_manifest(options: argparse.Namespace, api: Api) -> None:
-    query = {"mutate": "1"} if options.mutate else {}
-    for part in api.download(f"clusters/{options.cluster}/manifest/", **query):
+    for part in api.download(f"clusters/{options.cluster}/manifest/"):
         sys.stdout.buffer.write(part)
 
 

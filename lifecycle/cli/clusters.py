@@ -64,6 +64,10 @@ def add_area(areas: Any, shared: argparse.ArgumentParser, limited: argparse.Argu
         "--yes", action="store_true", help="with --mode enforce: although something that runs would be refused"
     )
     change.set_defaults(run=set_cluster)
+    delete = area.add_parser("delete", parents=[shared], help="delete a cluster; its history goes after 90 days")
+    delete.add_argument("cluster", help="short name of the cluster")
+    delete.add_argument("--yes", action="store_true", help="delete it; without, only say what would end")
+    delete.set_defaults(run=delete_cluster)
     would = area.add_parser(
         "forecast", parents=[shared], help="say what enforce would refuse of what runs; exit code 3 when there is some"
     )
@@ -102,6 +106,11 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
         help="who may break glass; all given subjects replace the present ones",
     )
     command.add_argument("--no-breakglass-subjects", action="store_true", help="nobody may break glass")
+    command.add_argument(
+        "--mutate",
+        action=argparse.BooleanOptionalAction,
+        help="whether images of new Pods are named by digest, by a webhook of the manifest",
+    )
     command.add_argument("--stale-after", type=int, metavar="SECONDS", help="age at which a snapshot is too old")
 
 
@@ -139,6 +148,16 @@ def set_cluster(options: argparse.Namespace, api: Api) -> None:
             raise CommandFailed("Nothing is changed. To enforce nevertheless, add --yes.", client.EXIT_POLICY)
     revision = before["revision"]
     print_fields(api.patch(f"clusters/{_slug(options)}/", body, revision=revision), options)
+
+
+def delete_cluster(options: argparse.Namespace, api: Api) -> None:
+    """Delete it, only if nobody changed it since it was read here; without --yes, only say what would end."""
+    cluster = api.get(f"clusters/{_slug(options)}/")
+    if not options.yes:
+        print_fields(api.get(f"clusters/{_slug(options)}/contents/"), options)
+        raise CommandFailed("Nothing is changed. To delete the cluster, add --yes.", client.EXIT_USAGE)
+    api.delete(f"clusters/{_slug(options)}/", revision=str(cluster["revision"]))
+    say(f"{options.cluster} is deleted. Remove its webhooks and the agent from the cluster.")
 
 
 def forecast_cluster(options: argparse.Namespace, api: Api) -> None:
@@ -183,6 +202,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "unbound": options.unbound,
         "breakglass_subjects": [] if options.no_breakglass_subjects else options.breakglass_subject,
         "stale_after_s": options.stale_after,
+        "mutate": options.mutate,
     }
     return {name: value for name, value in values.items() if value is not None}
 

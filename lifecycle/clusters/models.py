@@ -61,6 +61,9 @@ class Cluster(models.Model):
     bundle_sha256 = models.CharField(max_length=64, blank=True, default="", db_default="")
     bundle_at = models.DateTimeField(null=True)  # since when its agent reports this hash
     enforced_at = models.DateTimeField(null=True)  # since when the mode is enforce, or null
+    ended_at = models.DateTimeField(null=True)  # when it was deleted; its history stays for a while
+    # Whether the manifest includes the webhook that names images of new Pods by digest, and we answer it.
+    mutate = models.BooleanField(default=False, db_default=False)
     bound_at = models.DateTimeField(db_default=Now())  # since when the bindings are as they are
 
     class Meta:

@@ -15,9 +15,10 @@ from lifecycle.core import clock
 from lifecycle.core.patterns import matches
 
 
-def clusters_visible_to(actor: User) -> QuerySet[Cluster]:
-    """Return the clusters of the teams that `actor` can see, with their team."""
-    return Cluster.objects.filter(team__in=teams_visible_to(actor)).select_related("team", "created_by")
+def clusters_visible_to(actor: User, *, with_deleted: bool = False) -> QuerySet[Cluster]:
+    """Return the clusters of the teams that `actor` can see, with their team; perhaps deleted ones, for history."""
+    rows = Cluster.objects.filter(team__in=teams_visible_to(actor)).select_related("team", "created_by")
+    return rows if with_deleted else rows.filter(ended_at=None)
 
 
 def bindings_of(cluster: Cluster) -> QuerySet[NamespaceBinding]:

@@ -40,7 +40,7 @@ from lifecycle.core.errors import Conflict, Malformed, NotPermitted, StaleVersio
 from lifecycle.core.reasons import refuse_if
 from lifecycle.environments.models import Environment
 
-SETTINGS: Final = ("mode", "tags", "unbound", "breakglass_subjects", "stale_after_s")
+SETTINGS: Final = ("mode", "tags", "unbound", "breakglass_subjects", "stale_after_s", "mutate")
 _CHOICES: Final = {"mode": Mode, "tags": Cluster.Tags, "unbound": Cluster.Unbound, "kind": Cluster.Kind}
 _SUBJECT: Final = re.compile(rf"(user|group):[^\s\0].{{0,{SUBJECT_MAX - 8}}}")
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?(:[0-9]{1,5})?")
@@ -54,7 +54,7 @@ def create_cluster(team: Team, slug: str, *, actor: User, kind: str = "kubernete
     refuse_if(why_not_manage(actor, team))
     cluster = Cluster(team=team, slug=slug.strip(), kind=kind, created_by=actor)
     _set(cluster, {"kind": kind, **settings})
-    if team.clusters.count() >= CLUSTERS_MAX:
+    if team.clusters.filter(ended_at=None).count() >= CLUSTERS_MAX:
         raise Conflict(f"The team has {CLUSTERS_MAX} clusters already.")
     try:
         with transaction.atomic():
@@ -175,7 +175,7 @@ def _set(cluster: Cluster, settings: dict[str, Any]) -> None:
     if not STALE_MIN_S <= cluster.stale_after_s <= STALE_MAX_S:
         raise Malformed(f"Enter {STALE_MIN_S} to {STALE_MAX_S:,} seconds.", field="stale_after_s")
     try:
-        cluster.clean_fields(exclude=["team", "created_by", "enforced_at", "bound_at", "bundle_at"])
+        cluster.clean_fields(exclude=["team", "created_by", "enforced_at", "bound_at", "bundle_at", "ended_at"])
     except ValidationError as error:
         field, messages = next(iter(error.message_dict.items()))
         raise Malformed(" ".join(messages), field=field) from None

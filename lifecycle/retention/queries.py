@@ -227,7 +227,7 @@ def _unknown_runtime(repositories: Iterable[Repository]) -> set[int]:
     targets = [row for row in repositories if row.environment_id is not None]
     if not targets:
         return set()
-    never = Cluster.objects.filter(reporters=None)
+    never = Cluster.objects.filter(reporters=None, ended_at=None)
     bound = set(never.exclude(bindings=None).values_list("bindings__environment", flat=True))
     teams = set(never.filter(bindings=None).values_list("team", flat=True))
     return {row.pk for row in targets if row.environment_id in bound or row.team_id in teams}

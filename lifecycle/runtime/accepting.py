@@ -16,7 +16,7 @@ from lifecycle.clusters.access import cluster_for
 from lifecycle.clusters.models import Cluster
 from lifecycle.clusters.services import note_bundle
 from lifecycle.core import clock
-from lifecycle.core.errors import Malformed
+from lifecycle.core.errors import Malformed, NotFound
 from lifecycle.inventory.constants import (
     BOOTS_MAX,
     CLOCK_AHEAD_MAX,
@@ -79,6 +79,8 @@ def _store(
 ) -> RuntimeReport:
     # One report of a cluster at a time.
     cluster = Cluster.objects.select_for_update(of=("self",), no_key=True).get(pk=cluster.pk)
+    if cluster.ended_at is not None:  # deleted meanwhile
+        raise NotFound("Cluster not found, or you don't have access.")
     known = RuntimeReport.objects.filter(cluster=cluster, report_id=header.report_id).first()
     if known is not None:
         return known

@@ -10,6 +10,7 @@ from django.db import DataError, OperationalError, connection, transaction
 from django.db.models import Q
 from psycopg2.errors import ProgramLimitExceeded
 
+from lifecycle.admission.ending import forget_clusters
 from lifecycle.clusters.models import Cluster
 from lifecycle.core import clock
 from lifecycle.inventory.constants import FORGET_REPORTERS, KEEP_CONTAINERS, KEEP_REPORTS
@@ -122,5 +123,6 @@ def tidy(now: datetime) -> None:
     RuntimeReport.objects.filter(applied_at__isnull=False, received_at__lt=now - KEEP_REPORTS).delete()
     RunningContainer.objects.filter(until__lt=now - KEEP_CONTAINERS).delete()
     forget_reporters(now)
+    forget_clusters(now)
     used = RunningContainer.objects.exclude(spec="").values("spec")
     PodSpec.objects.filter(seen_at__lt=now - KEEP_REPORTS).exclude(sha256__in=used).delete()

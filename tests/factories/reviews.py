@@ -23,7 +23,8 @@ def configuration(**changes: Any) -> dict[str, Any]:
     """Return one cluster `north` with `prod*` bound to shop/production (1), and quay.io allowed in `lab`."""
     cluster = {
         "pk": 1, "team": "shop", "mode": "enforce", "tags": "resolve", "unbound": "deny", "stale_after_s": 3600,
-        "subjects": ["user:kim", "group:oncall"], "secrets": [[hashlib.sha256(SECRET.encode()).hexdigest(), None]],
+        "mutate": True, "subjects": ["user:kim", "group:oncall"],
+        "secrets": [[hashlib.sha256(SECRET.encode()).hexdigest(), None]],
         "bindings": [
             ["prod-observed", 1, "observe", []], ["prod*", 1, "", []], ["lab", 1, "warn", ["quay.io"]],
             ["off", 1, "off", []],

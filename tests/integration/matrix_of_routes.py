@@ -98,6 +98,8 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "api/v1/clusters/{cluster}/bundle/": (OUT, HIDDEN, IN),
     "api/v1/clusters/{cluster}/debts/": (OUT, HIDDEN, IN),
     "api/v1/clusters/{cluster}/forecast/": (OUT, HIDDEN, REFUSED),
+    "api/v1/clusters/{cluster}/contents/": (OUT, HIDDEN, REFUSED),
+    "clusters/{cluster}/delete/": (OUT, HIDDEN, REFUSED),
     "clusters/{cluster}/forecast/": (OUT, HIDDEN, REFUSED),
     "api/v1/clusters/{cluster}/debts/{debt}/review/": (OUT, POST_ONLY, POST_ONLY),
     "api/v1/clusters/{cluster}/explain/": (OUT, POST_ONLY, POST_ONLY),

@@ -503,6 +503,8 @@ def prepared(call, dock, request_):
         or call.endswith("{digest}/delete/")
     ):  # one at a time
         promotions.withdraw(request_.pk, actor=dock.requester)
+    if call.startswith("DELETE api/v1/clusters/") or call == "POST clusters/{cluster}/delete/":
+        AdmissionDebt.objects.all().delete()  # they wait for their review
     plain = re.sub(
         r"\{(?:ready|voted|broken|discussed|verifying|failed|asked|inactive|waiting|mailed|admin|movable)_(\w+)\}",
         r"{\1}",

@@ -283,6 +283,8 @@ NO_LISTS: Final = {
     "clusters/{cluster}/manifest/",
     "clusters/{cluster}/forecast/",  # where no snapshot is, it builds one
     "api/v1/clusters/{cluster}/forecast/",
+    "api/v1/clusters/{cluster}/contents/",
+    "clusters/{cluster}/delete/",
     "why/{decision}/",
     "api/v1/clusters/{cluster}/",
     "api/v1/clusters/{cluster}/reports/{report}/",

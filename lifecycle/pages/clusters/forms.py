@@ -60,6 +60,12 @@ class SettingsForm(forms.Form):
         widget=forms.NumberInput(attrs=_CONTROL | {"step": "any"}),
     )
 
+    mutate = forms.BooleanField(
+        label="Name images of new Pods by digest",
+        required=False,
+        help_text="Adds a second webhook to the manifest: apply it again. GitOps tools may see a difference in Pods.",
+    )
+
     @staticmethod
     def values_of(cluster: Cluster) -> dict[str, Any]:
         """Return what the form shows of a cluster."""
@@ -68,6 +74,7 @@ class SettingsForm(forms.Form):
             "tags": cluster.tags,
             "unbound": cluster.unbound,
             "breakglass_subjects": "\n".join(cluster.breakglass_subjects),
+            "mutate": cluster.mutate,
             "stale_after_hours": f"{cluster.stale_after_s / _HOUR_S:g}",
         }
 
@@ -75,7 +82,7 @@ class SettingsForm(forms.Form):
         """Return the settings as the service takes them."""
         values = self.cleaned_data
         lines = values["breakglass_subjects"].splitlines()
-        return {name: values[name] for name in ("mode", "tags", "unbound")} | {
+        return {name: values[name] for name in ("mode", "tags", "unbound", "mutate")} | {
             "breakglass_subjects": [line.strip() for line in lines if line.strip()],
             "stale_after_s": round(values["stale_after_hours"] * _HOUR_S),
         }
@@ -161,6 +168,27 @@ class ReviewForm(forms.Form):
     comment = forms.CharField(
         label="What you found", max_length=COMMENT_MAX, widget=forms.Textarea(attrs=_CONTROL | {"rows": 2})
     )
+
+
+class DeleteForm(forms.Form):
+    """The second thought before a cluster is deleted."""
+
+    slug = forms.CharField(
+        label="Short name of the cluster",
+        max_length=60,
+        help_text="Type it to confirm.",
+        widget=forms.TextInput(attrs=_CONTROL | {"autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def __init__(self, cluster: Cluster, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cluster = cluster
+
+    def clean_slug(self) -> str:
+        slug: str = self.cleaned_data["slug"]
+        if slug.strip() != self.cluster.slug:
+            raise forms.ValidationError("This is not the short name of this cluster.")
+        return slug
 
 
 class SecretForm(forms.Form):

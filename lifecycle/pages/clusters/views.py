@@ -12,6 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts.verbs import Verb
 from lifecycle.admission.access import decision_for
+from lifecycle.admission.ending import delete_cluster, what_ends_with, why_not_delete
 from lifecycle.admission.forecasting import forecast
 from lifecycle.admission.manifest import AGENT_IMAGE
 from lifecycle.admission.queries import open_debts
@@ -28,6 +29,7 @@ from lifecycle.core.paging import keyset_page
 from lifecycle.core.reasons import refuse_if
 from lifecycle.pages.clusters.forms import (
     BindingForm,
+    DeleteForm,
     NewClusterForm,
     ReviewForm,
     SecretForm,
@@ -86,6 +88,22 @@ def cluster(request: HttpRequest, slug: str) -> HttpResponse:
             messages.success(request, "Settings saved.")
             return redirect("lifecycle:cluster", slug)
     return _page(request, row, status=422, form=form)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def delete(request: HttpRequest, slug: str) -> HttpResponse:
+    """Say what ends with a cluster, and delete it."""
+    user = reader(request)
+    row = cluster_for(user, slug)
+    refuse_if(why_not_manage(user, row.team))
+    form = DeleteForm(row, request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        with errors_shown_on(form):
+            delete_cluster(slug, actor=user, revision=_revision(request))
+            messages.success(request, f"{row} deleted. Remove its webhooks and the agent from the cluster.")
+            return redirect("lifecycle:clusters")
+    context = {"cluster": row, "ends": what_ends_with(row), "why_not": why_not_delete(user, row), "form": form}
+    return render(request, "lifecycle/clusters/delete.html", context, status=422 if form.errors else 200)
 
 
 @require_safe
@@ -149,7 +167,7 @@ def secret(request: HttpRequest, slug: str) -> HttpResponse:
 def manifest(request: HttpRequest, slug: str) -> HttpResponse:
     """Return the manifest of a cluster as a file, with placeholders for secrets."""
     row = cluster_for(reader(request), slug)
-    answer = HttpResponse(manifest_for(row, is_mutating="mutate" in request.GET), content_type="application/yaml")
+    answer = HttpResponse(manifest_for(row), content_type="application/yaml")
     answer["Content-Disposition"] = f'attachment; filename="gravingdock-{row.slug}.yaml"'
     return answer
 

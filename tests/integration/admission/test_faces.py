@@ -144,8 +144,8 @@ def test_manifest_is_for_kubectl(dock, cluster, owner, settings):
     assert documents["Deployment"]["spec"]["template"]["spec"]["containers"][0]["image"] == "${AGENT_IMAGE}"
     assert "secrets" not in json.dumps(documents["ClusterRole"])
     assert "MutatingWebhookConfiguration" not in documents
-    clusters.change_cluster("north", actor=owner, mode="warn")
-    text = client_of(owner).get("/clusters/north/manifest/?mutate").content.decode()
+    clusters.change_cluster("north", actor=owner, mode="warn", mutate=True)
+    text = client_of(owner).get("/clusters/north/manifest/").content.decode()
     assert ("failurePolicy: Fail" in text, "MutatingWebhookConfiguration" in text) == (False, True)
 
 

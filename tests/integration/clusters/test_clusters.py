@@ -55,8 +55,9 @@ def test_life_of_a_cluster_in_the_api(dock, owner):
         "kind": "kubernetes", "mode": "observe", "tags": "resolve", "unbound": "observe", "stale_after_s": 86_400,
     }  # fmt: skip
     assert call(client, "patch", "north/", {"mode": "enforce"}).status_code == 428
-    changed = call(client, "patch", "north/", {"mode": "enforce"}, **{"If-Match": '"1"'})
+    changed = call(client, "patch", "north/", {"mode": "enforce", "mutate": True}, **{"If-Match": '"1"'})
     assert (changed.status_code, changed.json()["mode"], changed["ETag"]) == (200, "enforce", '"2"')
+    assert (shown["mutate"], changed.json()["mutate"]) == (False, True)
     assert call(client, "patch", "north/", {"mode": "off"}, **{"If-Match": '"1"'}).status_code == 412
     assert [row["slug"] for row in client.get("/api/v1/clusters/").json()["results"]] == ["north"]
     events = AuditEvent.objects.filter(action__startswith="cluster.").order_by("pk")
@@ -223,7 +224,9 @@ def test_command_line(dock, owner, run):
     assert (code, json.loads(out)["slug"]) == (0, "north")
     assert run(owner, "cluster", "bind", "north", "--binding", "prod-*=staging:enforce")[0] == 0
     assert run(owner, "cluster", "set", "north", "--mode", "enforce", "--breakglass-subject", "user:kim")[0] == 0
+    assert run(owner, "cluster", "set", "north", "--mutate")[0] == 0
     shown = json.loads(run(owner, "cluster", "show", "north", "--json")[1])
+    assert shown["mutate"] is True
     assert (shown["mode"], shown["bindings"][0]["environment"]) == ("enforce", "shop/staging")
     assert "prod-*" in run(owner, "cluster", "show", "north")[1]
     assert "north" in run(owner, "cluster", "list")[1]

@@ -130,6 +130,9 @@ def test_mutate_pins_tags_of_pods_only(application):
     ):
         assert send(application, other, f"{PATH}/mutate")[1] == {"uid": "uid-1", "allowed": True}
     assert records(application) == []
+    snapshot.write(application.folder, content(2, mutate=False))
+    application.look()  # the cluster does not want it any more, and its webhook is still there
+    assert send(application, review(given), f"{PATH}/mutate")[1] == {"uid": "uid-1", "allowed": True}
 
 
 def test_many_equal_refusals_are_counted(application):
