@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 _NOT_FOUND: Final = b"Not found.\n"
 _reviews: Final = Application(Path(env.text("ADMISSION_FOLDER", str(env.HOME / "admission"))), env.text("PUBLIC_URL"))
 
+# A thread that writes what was decided can work for longer than a review: it hands over after half a millisecond, and
+# not after five.
+sys.setswitchinterval(0.0005)
 gc.collect()  # what is loaded is permanent: without the freeze, some review waits for the garbage collector
 gc.freeze()
 
