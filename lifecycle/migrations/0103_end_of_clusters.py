@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("lifecycle", "0098_entries_of_breakglass"),
+        ("lifecycle", "0102_entries_of_breakglass"),
     ]
 
     operations = [

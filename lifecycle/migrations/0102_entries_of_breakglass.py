@@ -16,7 +16,7 @@ GROUP BY 1, 2, 3, 4, 5
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("lifecycle", "0097_bundle_confirmed_since"),
+        ("lifecycle", "0101_bundle_confirmed_since"),
     ]
 
     operations = [

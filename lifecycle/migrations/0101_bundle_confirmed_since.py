@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("lifecycle", "0096_sign_in_providers"),
+        ("lifecycle", "0100_anchors"),
     ]
 
     operations = [
