@@ -15,6 +15,7 @@ import yaml
 
 from accounts import tokens
 from lifecycle.admission import certificates, rotation
+from lifecycle.clusters.models import Cluster
 from tests.factories import dock as rows
 from tests.factories.people import person
 from tests.factories.reviews import image, pod
@@ -118,6 +119,8 @@ def test_new_authority_is_used_by_itself_and_no_review_fails(api, folder, live_s
     with (tmp_path / "agent.log").open("w") as errors:
         agent = subprocess.Popen([PYTHON, AGENT], env=environment, stderr=errors)
     try:
+        # Before the agent's first report, nobody is waited for.
+        await_true(Cluster.objects.exclude(bundle_sha256="").exists)
         await_true(lambda: rotation.lagging_clusters(folder) == [])
         assert trusted(api) == {before}
         certificates.rotate(folder)
