@@ -10,6 +10,7 @@ import argparse
 import ast
 import dataclasses
 import importlib
+import json
 import os
 import pkgutil
 import sys
@@ -29,6 +30,7 @@ OUR_COMMANDS: Final = ROOT / "lifecycle" / "management" / "commands"
 def pages() -> dict[str, str]:
     """Return {file name: content} of every generated page."""
     contents = {
+        "access-file.md": access_file(),
         "api.md": api(),
         "audit-events.md": audit_events(),
         "cli.md": command_line(),
@@ -39,6 +41,18 @@ def pages() -> dict[str, str]:
         "settings.md": settings(),
     }
     return {name: NOTE + content.rstrip() + "\n" for name, content in contents.items()}
+
+
+def access_file() -> str:
+    """Return the page of the access file: its JSON Schema, for editors."""
+    from lifecycle.declared.document import json_schema  # noqa: PLC0415 -- needs Django set up
+
+    text = (
+        "# Access file\n\nThe JSON Schema of [access files](../how-to/access-as-code.md). A running server has it at"
+        " `/api/v1/access/file/schema/`, and `gravingdock access schema` prints it. Editors that know it offer the"
+        " fields and mark mistakes.\n"
+    )
+    return f"{text}\n```json\n{json.dumps(json_schema(), indent=2)}\n```"
 
 
 def api() -> str:

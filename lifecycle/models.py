@@ -15,6 +15,7 @@ from lifecycle.alerts.models import Alert, AlertPass, ChangedPackages, SeenFindi
 from lifecycle.api.models import IdempotencyKey
 from lifecycle.audit.models import AuditEvent, AuditPending
 from lifecycle.authority.models import (
+    AccessRequest,
     CredentialFailure,
     EnvironmentUserPermission,
     HeldGrant,
@@ -88,6 +89,7 @@ from lifecycle.trust.models import Attestation, Signature, SigningKey, TrustChec
 from lifecycle.vex.models import VexDocument, VexEffect, VexFeed, VexFeedFile, VexStatement
 
 __all__ = [
+    "AccessRequest",
     "AdmissionBatch",
     "AdmissionCount",
     "AdmissionDebt",

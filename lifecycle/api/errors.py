@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.core.exceptions import ValidationError as ModelInvalid
 from django.http import Http404
@@ -13,10 +15,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
+from accounts.models import Team
 from lifecycle.api.rendering import FastJSONRenderer
 from lifecycle.audit.services import record_refusal
+from lifecycle.authority.services.asking import owners_of
 from lifecycle.core.errors import LifecycleError, NotFound
 from lifecycle.core.problems import MEDIA_TYPE, problem_body
+from lifecycle.core.reasons import Denial
 
 _WHOLE = "non_field_errors"  # DRF's key for errors of the whole body
 
@@ -48,7 +53,9 @@ def problem_response(error: Exception, details: dict[str, Any]) -> Response | No
         set_rollback()
         request: Request = details["request"]
         record_refusal(request.user, error, method=request.method or "", path=request.path)
-        return problem(error.http_status, error.error_code, error.message, details=_plain(error.details))
+        return problem(
+            error.http_status, error.error_code, error.message, details=_plain(error.details), **_missing(error)
+        )
     if isinstance(error, ModelInvalid):  # a validator of a model, for example of a slug
         error = exceptions.ValidationError(get_error_detail(error))
     if isinstance(error, exceptions.ValidationError):
@@ -64,6 +71,22 @@ def problem_response(error: Exception, details: dict[str, Any]) -> Response | No
             response["Retry-After"] = str(wait)
         return response
     return None
+
+
+def _missing(error: LifecycleError) -> dict[str, Any]:
+    """Return which right is missing where, who can grant it and where to ask for it; {} for other errors.
+
+    Whoever gets such an answer sees the team, or a repository of it.
+    """
+    denial = error.message
+    if not isinstance(denial, Denial):
+        return {}
+    team = Team.objects.filter(slug=denial.team).first()
+    return {
+        "missing": denial.missing,
+        "granters": owners_of(team) if team is not None else [],
+        "ask": f"{settings.PUBLIC_URL}/access-requests/new/?{urlencode(denial.missing)}",
+    }
 
 
 def _plain(details: dict[str, Any]) -> dict[str, Any]:

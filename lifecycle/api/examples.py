@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 _DIGEST: Final = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_ACCESS_FILE: Final = "version: 1\nteams:\n- name: shop\n  grants:\n  - {user: kim, role: owner}\n"
 _OTHER: Final = "sha256:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"
 _NOW: Final = "2026-11-28T09:30:00Z"
 
@@ -304,6 +305,15 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
     ("post", "/api/v1/release-sets/{id}/reject/"): ({"reason": "CVE-2026-1234 is open."}, None),
     ("post", "/api/v1/release-sets/{id}/withdraw/"): ({"reason": "Wrong digest."}, None),
     ("post", "/api/v1/rebuild-waves/"): ({"base": "base/python:bookworm"}, None),
+    ("post", "/api/v1/access-requests/"): (
+        {"team": "shop", "role": "approver", "repository_pattern": "shop/*", "days": 14, "reason": "On call."},
+        None,
+    ),
+    ("post", "/api/v1/access-requests/{id}/grant/"): ({"days": 7, "comment": "Until Friday."}, None),
+    ("post", "/api/v1/access-requests/{id}/decline/"): ({"comment": "Ask Lee, who is on call."}, None),
+    ("post", "/api/v1/access/file/diff/"): ({"text": _ACCESS_FILE}, None),
+    ("post", "/api/v1/access/file/apply/"): ({"text": _ACCESS_FILE, "remove": False}, None),
+    ("post", "/api/v1/roles/{role}/what-if/"): ({"verbs": ["image.view", "image.create"]}, None),
     ("patch", "/api/v1/repositories/{id}/"): ({"description": "The shop's API", "visibility": "internal"}, None),
     ("put", "/api/v1/repositories/{id}/protected-tags/"): ({"patterns": ["latest", "v*"]}, None),
     ("put", "/api/v1/repositories/{repository_id}/metadata/"): (

@@ -12,7 +12,7 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.advisories.private import private_advisory_for
 from lifecycle.alerts.access import alert_for, why_not_manage
-from lifecycle.authority.access import group_for, image_for, repository_for, robot_in, team_for
+from lifecycle.authority.access import access_request_for, group_for, image_for, repository_for, robot_in, team_for
 from lifecycle.authority.rights import is_above_grants, require
 from lifecycle.authority.services.groups import why_not_manage as why_not_manage_group
 from lifecycle.clusters.access import cluster_for
@@ -173,6 +173,19 @@ def _exempts(user: User, _: Parameters, body: Body) -> None:
     refuse_if(why_not_quarantine(user, image_for(user, str(body.get("digest", "")))))
 
 
+def _on_access_request(user: User, parameters: Parameters, _: Body) -> None:
+    row = access_request_for(user, int(parameters["pk"]))
+    require(user, Verb.TEAM_MANAGE, team=row.team)
+
+
+def _on_access_file(user: User, parameters: Parameters, body: Body) -> None:
+    for change in [*body.get("done", ()), *body.get("kept", ())]:
+        if change["team"]:
+            require(user, Verb.TEAM_MANAGE, team=team_for(user, change["team"]))
+        else:
+            _admin(user, parameters, body)
+
+
 def _computed(_: User, __: Parameters, ___: Body) -> None:
     """Refuse: the answer was computed from the facts of then, and changed nothing."""
     raise NotFound("This answer is not kept, because nothing was changed. Send the request with a new key.")
@@ -308,5 +321,12 @@ CHECKS: Final[Mapping[str, Check]] = {
     "registry-list": _admin,
     "registry-test": _computed,
     "roles": _admin,
+    "role-what-if": _computed,
+    "access-file-diff": _computed,
+    "access-file-apply": _on_access_file,
+    "accessrequest-list": lambda user, _, body: access_request_for(user, int(body.get("id", 0))),
+    "accessrequest-grant": _on_access_request,
+    "accessrequest-decline": _on_access_request,
+    "accessrequest-withdraw": lambda user, parameters, _: access_request_for(user, int(parameters["pk"])),
     "tokens": lambda user, _, __: user,  # the caller's own; its text is not stored
 }

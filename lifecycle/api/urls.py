@@ -6,6 +6,13 @@ from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
 from lifecycle.api import authority, groups, keyless, people
+from lifecycle.api.access import AccessRequestViewSet, EffectiveView, RoleWhatIfView
+from lifecycle.api.access_file import (
+    AccessFileSchemaView,
+    AccessFileView,
+    ApplyAccessFileView,
+    CompareAccessFileView,
+)
 from lifecycle.api.admission import (
     AdmissionDebtsView,
     ClusterBundleView,
@@ -84,6 +91,7 @@ from lifecycle.api.waivers import WaiverViewSet
 router = SimpleRouter()
 router.register("images", ImageViewSet, basename="image")
 router.register("repositories", RepositoryViewSet, basename="repository")
+router.register("access-requests", AccessRequestViewSet, basename="accessrequest")
 router.register("feeds", FeedViewSet, basename="feed")
 router.register("registries", RegistryViewSet, basename="registry")
 router.register("environments", EnvironmentViewSet, basename="environment")
@@ -205,6 +213,12 @@ urlpatterns = [
     path("sign-in/providers/<slug:slug>/rules/", SignInRulesView.as_view(), name="sign-in-rules"),
     path("sign-in/providers/<slug:slug>/rules/<int:rule_id>/", SignInRuleView.as_view(), name="sign-in-rule"),
     path("roles/", authority.RolesView.as_view(), name="roles"),
+    path("access/file/", AccessFileView.as_view(), name="access-file"),
+    path("access/file/schema/", AccessFileSchemaView.as_view(), name="access-file-schema"),
+    path("access/file/diff/", CompareAccessFileView.as_view(), name="access-file-diff"),
+    path("access/file/apply/", ApplyAccessFileView.as_view(), name="access-file-apply"),
+    path("access/effective/", EffectiveView.as_view(), name="access-effective"),
+    path("roles/<slug:role>/what-if/", RoleWhatIfView.as_view(), name="role-what-if"),
     path("roles/<slug:role>/", authority.RoleView.as_view(), name="role"),
     path("security/", SecurityView.as_view(), name="security"),
     path("people/", people.PeopleView.as_view(), name="people"),

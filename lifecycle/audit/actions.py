@@ -20,6 +20,11 @@ class Action(StrEnum):
         member.meaning = meaning
         return member
 
+    ACCESS_FILE_APPLIED = "access.file_applied", "An access file was applied."
+    ACCESS_REQUESTED = "access.requested", "A person asked for a role in a team."
+    ACCESS_GRANTED = "access.granted", "A request for a role was granted until a date."
+    ACCESS_DECLINED = "access.declined", "A request for a role was declined."
+    ACCESS_WITHDRAWN = "access.withdrawn", "A person took back a request for a role."
     ACCESS_REFUSED = (
         "access.refused",
         "A signed-in user tried to change something without permission to change or see it.",

@@ -317,6 +317,25 @@ class TeamChanged(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class AccessFileApplied(Details):
+    """How many changes an access file made, and how many of them removed something. Each has an event of its own."""
+
+    changes: int
+    removals: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccessAsked(Details):
+    """Who asked for which role where, for how many days."""
+
+    user: str
+    role: str
+    repositories: str
+    days: int
+    verb: str = ""  # what was refused
+
+
+@dataclass(frozen=True, slots=True)
 class RepositoryMoved(Details):
     """The short names of the team before, and of the team that has the repository now."""
 

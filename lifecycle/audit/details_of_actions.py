@@ -12,6 +12,8 @@ from lifecycle.audit.details import (
     UserDetails,
 )
 from lifecycle.audit.details_of_access import (
+    AccessAsked,
+    AccessFileApplied,
     AccessRefused,
     AuditExported,
     ChannelDetails,
@@ -138,6 +140,11 @@ from lifecycle.audit.details_of_retention import (
 
 # Actions that are not listed here have no details.
 DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
+    Action.ACCESS_FILE_APPLIED: AccessFileApplied,
+    Action.ACCESS_REQUESTED: AccessAsked,
+    Action.ACCESS_GRANTED: AccessAsked,
+    Action.ACCESS_DECLINED: AccessAsked,
+    Action.ACCESS_WITHDRAWN: AccessAsked,
     Action.ACCESS_REFUSED: AccessRefused,
     Action.ADVISORIES_SYNCED: AdvisoriesSynced,
     Action.ALERT_ACKNOWLEDGED: AlertDetails,

@@ -8,8 +8,9 @@ from accounts.models import Group, Membership, Robot, Role, Team, User
 from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
 from lifecycle.audit.queries import for_list
-from lifecycle.authority.models import HeldGrant, RoleGrant
+from lifecycle.authority.models import AccessRequest, HeldGrant, RoleGrant
 from lifecycle.authority.queries import (
+    access_requests_visible_to,
     environments_visible_to,
     events_visible_to,
     grants_in,
@@ -167,6 +168,14 @@ def person_for(actor: User, person_id: int) -> User:
     if person is None:
         raise NotFound("Account not found, or you don't have access.")
     return person
+
+
+def access_request_for(actor: User, request_id: int) -> AccessRequest:
+    """Return an access request that `actor` made or decides about; raises NotFound."""
+    row = access_requests_visible_to(actor).filter(pk=request_id).first()
+    if row is None:
+        raise NotFound("Access request not found, or you don't have access.")
+    return row
 
 
 def grant_in(team: Team, grant_id: int) -> RoleGrant:

@@ -131,6 +131,62 @@ class HeldGrant(models.Model):
         return f"through group {self.group}{inner}"
 
 
+class AccessRequest(models.Model):
+    """A person asks for a role in a team; an owner grants it for some days, or declines."""
+
+    class State(models.TextChoices):
+        OPEN = "open"
+        GRANTED = "granted"
+        DECLINED = "declined"
+        WITHDRAWN = "withdrawn"
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="access_requests")
+    requester = models.ForeignKey(User, on_delete=models.CASCADE, related_name="access_requests")
+    role = models.ForeignKey(Role, on_delete=models.CASCADE, related_name="access_requests")
+    repository_pattern = models.CharField(max_length=255, default="*", validators=[REPOSITORY_PATTERN])
+    environment = models.ForeignKey(
+        Environment, on_delete=models.CASCADE, related_name="access_requests", null=True, blank=True
+    )
+    verb = models.CharField(max_length=40, blank=True)  # what was refused; "" when the person asked without a refusal
+    days = models.PositiveSmallIntegerField()  # how long it is wanted for, and then how long it was granted
+    reason = models.TextField()
+    state = models.CharField(max_length=9, choices=State, default=State.OPEN)
+    created_at = models.DateTimeField(auto_now_add=True)
+    decided_at = models.DateTimeField(null=True, blank=True)
+    decided_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", null=True)
+    decision = models.TextField(blank=True)  # what the owner wrote
+    expires_at = models.DateTimeField(null=True, blank=True)  # of the grant that was made
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("requester", "team", "role", "repository_pattern", "environment"),
+                condition=models.Q(state="open"),
+                nulls_distinct=False,
+                name="accessrequest_one_open_per_person_role_and_scope",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(state="open", decided_at=None)
+                | (~models.Q(state="open") & ~models.Q(decided_at=None)),
+                name="accessrequest_decided_exactly_when_not_open",
+            ),
+        )
+        indexes = (
+            models.Index(fields=("team", "-id"), condition=models.Q(state="open"), name="accessrequest_open_by_team"),
+            models.Index(fields=("requester", "-id"), name="accessrequest_by_requester"),
+        )
+
+    def __str__(self) -> str:
+        return f"AR-{self.pk}"
+
+    @property
+    def scope_words(self) -> str:
+        """Where the role would apply: `shop: shop/* in production`."""
+        where = f" in {self.environment.slug}" if self.environment is not None else ""
+        what = "all repositories" if self.repository_pattern == "*" else self.repository_pattern
+        return f"team {self.team.slug}, {what}{where}"
+
+
 class TeamUserPermission(UserObjectPermissionBase):
     """Guardian's rows for teams. The foreign key deletes the rows with their team."""
 

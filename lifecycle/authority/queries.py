@@ -18,7 +18,7 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.constants import ADMIN_VERBS
 from lifecycle.authority.covers import OPEN, covers_of, whole_teams
 from lifecycle.authority.grants import applies_in, live_grants, over_whole_team
-from lifecycle.authority.models import HeldGrant, RoleGrant
+from lifecycle.authority.models import AccessRequest, HeldGrant, RoleGrant
 from lifecycle.authority.rights import makers_of, why_suspended
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Image, Repository, RepositoryImage, Tag
@@ -85,6 +85,29 @@ def teams_of(actor: User) -> QuerySet[Team]:
         Membership.objects.filter(user=actor, team=OuterRef("pk"))
     )
     return Team.objects.filter(is_own).order_by("slug")
+
+
+def teams_askable_by(actor: User) -> QuerySet[Team]:
+    """Return the teams that `actor` can ask for a role: those they see, and those with a repository open to them."""
+    is_open = Exists(repositories_open_to(actor).filter(team=OuterRef("pk")))
+    return Team.objects.filter(Q(pk__in=teams_visible_to(actor).values("pk")) | is_open)
+
+
+def access_requests_visible_to(actor: User) -> QuerySet[AccessRequest]:
+    """Return the access requests that `actor` made, or decides about (team.manage); page them by -id."""
+    rows = AccessRequest.objects.select_related("team", "requester", "role", "environment", "decided_by")
+    return rows.filter(Q(requester=actor) | Q(team__in=teams_where(actor, Verb.TEAM_MANAGE)))
+
+
+def access_requests_in_inbox(actor: User) -> QuerySet[AccessRequest]:
+    """Return the open access requests of others that `actor` decides about as an owner of the team.
+
+    Admins can decide about all, but only those of their own teams wait for them.
+    """
+    if not actor.is_person:
+        return AccessRequest.objects.none()
+    owned = live_grants(actor, Verb.TEAM_MANAGE).filter(over_whole_team()).values("team")
+    return access_requests_visible_to(actor).filter(state="open", team__in=owned).exclude(requester=actor)
 
 
 def grants_held_by(actor: User) -> QuerySet[HeldGrant]:

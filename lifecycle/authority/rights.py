@@ -14,6 +14,7 @@ from lifecycle.authority.models import HeldGrant, RoleGrant
 from lifecycle.core.context import once_a_read
 from lifecycle.core.errors import NotPermitted
 from lifecycle.core.patterns import matches
+from lifecycle.core.reasons import Denial
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Repository
 
@@ -156,7 +157,9 @@ def may(
             " A robot never has more permissions than that user.",
         )
     where = f"{environment.slug} of team {owner.slug}" if environment else f"team {owner.slug}"
-    return Decision(False, f"You need {verb.value} in {where}. Ask an owner of the team to grant it.")
+    text = f"You need {verb.value} in {where}. Ask an owner of the team to grant it."
+    place = environment.slug if environment else ""
+    return Decision(False, Denial(text, verb=verb.value, team=owner.slug, repository=family or "", environment=place))
 
 
 def require(

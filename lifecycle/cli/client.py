@@ -100,13 +100,13 @@ class Api:
             transport=transport,
         )
 
-    def get(self, path: str, **query: str) -> dict[str, Any]:
+    def get(self, path: str, **query: str | list[str]) -> dict[str, Any]:
         """Return one document; raises CommandFailed."""
         return self._send("GET", path, params=query)
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send a POST and return the result; raises CommandFailed."""
-        return self._send("POST", path, json=body or {})
+    def post(self, path: str, body: dict[str, Any] | None = None, *, etag: str = "") -> dict[str, Any]:
+        """Send a POST and return the result; raises CommandFailed. `etag` is the version that it was made for."""
+        return self._send("POST", path, json=body or {}, headers={"If-Match": etag} if etag else {})
 
     def post_document(self, path: str, content: bytes, *, encoding: str = "") -> dict[str, Any]:
         """Send a document as it is and return the result; raises CommandFailed. A big one takes a while.

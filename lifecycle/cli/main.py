@@ -21,6 +21,7 @@ from typing import Any, Final
 import httpx
 
 from lifecycle.cli import (
+    access,
     admission,
     advisories,
     alerts,
@@ -191,7 +192,6 @@ def parser() -> argparse.ArgumentParser:
     credentials.add_command(areas)
     _add_image(areas, shared, limited)
     metadata_commands.add_metadata(areas, shared)
-    repositories.add_area(areas, shared, limited)
     teams.add_team(areas, shared)
 
     _add_promotion(areas, shared, limited)
@@ -209,7 +209,8 @@ def parser() -> argparse.ArgumentParser:
     registries.add_to(areas, shared, limited)
     groups.add_to(areas, shared, limited)
     signing_in.add_to(areas, shared, limited)
-    quarantine.add_area(areas, shared, limited)
+    for area in (repositories, access, quarantine):
+        area.add_area(areas, shared, limited)
     retention.add_area(areas, shared, limited)
     alerts.add_area(areas, shared, limited)
     runtime.add_area(areas, shared, limited)

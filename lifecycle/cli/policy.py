@@ -202,6 +202,12 @@ def _file(name: str) -> dict[str, Any]:
         raise CommandFailed(f"Cannot read {name}: {error}", client.EXIT_USAGE) from None
     if not isinstance(content, dict) or not isinstance(content.get("scope"), str):
         raise CommandFailed("A policy file has scope, rules and cases.", client.EXIT_USAGE)
+    foreign = sorted({"environments", "teams", "roles", "grants", "robots", "prefix"} & set(content))
+    if foreign:
+        raise CommandFailed(
+            f"{foreign[0]} belongs to an access file, not to a policy file: gravingdock access.",
+            client.EXIT_USAGE,
+        )
     rules, cases = content.get("rules") or [], content.get("cases") or []
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules) or not isinstance(cases, list):
         raise CommandFailed("rules is a list of rules, and cases a list of test cases.", client.EXIT_USAGE)

@@ -11,7 +11,7 @@ from lifecycle.events import subscribe
 from lifecycle.jobs.handlers import JobRun, Postponed, handler
 from lifecycle.jobs.models import Job
 from lifecycle.jobs.schedule import every
-from lifecycle.notices import accounts, quarantines
+from lifecycle.notices import access_requests, accounts, quarantines
 from lifecycle.notices.kinds import NOTIFY, TELL_QUARANTINE
 from lifecycle.notices.messages import deliver, give_up
 from lifecycle.notices.models import Message, Notice
@@ -48,6 +48,7 @@ def tell_people(event: events.AuditRecorded) -> None:
     """Tell people about quarantines, and about changes of how they sign in."""
     quarantines.tell_about_quarantine(event)
     accounts.tell_about_account(event)
+    access_requests.tell_about_access(event)
 
 
 @every(3600, "notices_tidy")

@@ -13,6 +13,7 @@ from lifecycle.alerts.models import Alert, SeenFinding
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.authority import services
+from lifecycle.authority.models import AccessRequest
 from lifecycle.authority.services.environments import create_environment
 from lifecycle.clusters.models import Cluster, ClusterSecret, NamespaceBinding
 from lifecycle.core import clock
@@ -260,6 +261,9 @@ def add_administration(world: World, number: int) -> None:
         services.add_to_group(first_group.pk, actor=admin, group=str(group))
     services.add_group(team.pk, actor=admin, group=str(first_group), role="viewer", repository_pattern=f"shop/{number}")
     services.create_role(actor=admin, slug=f"role-{number}", name="", verbs=["image.view"])
+    AccessRequest.objects.create(
+        team=team, requester=world.asker, role=Role.objects.get(slug=f"role-{number}"), days=7, reason="on call"
+    )
     services.create_api_token(world.reader, actor=world.reader, name=f"token-{number}")
     SigningKey.objects.create(
         name=f"key-{number}", public_key="PEM", fingerprint=dock.sha(f"key {number}"), created_by=admin

@@ -26,10 +26,18 @@ from lifecycle.advisories.models import Feed, PrivateAdvisory
 from lifecycle.alerts.models import Alert
 from lifecycle.audit import services as audit
 from lifecycle.audit.models import AuditEvent
-from lifecycle.authority.models import BrowserSession, Passkey, RecoveryCode, RoleGrant, TotpSecret
+from lifecycle.authority.models import (
+    AccessRequest,
+    BrowserSession,
+    Passkey,
+    RecoveryCode,
+    RoleGrant,
+    TotpSecret,
+)
 from lifecycle.clusters.models import Cluster, ClusterSecret
 from lifecycle.clusters.queries import hash_of
 from lifecycle.core import clock
+from lifecycle.declared.state import etag_of
 from lifecycle.environments.models import Environment, Hold, PromotionWindow
 from lifecycle.inventory.models import Reporter, RuntimeReport
 from lifecycle.jobs.models import Job
@@ -178,6 +186,9 @@ def make_estate(dock):
     Team.objects.create(slug="empty", name="Empty")
     Metadata.objects.create(repository=dock.repository, key="owner", value="kim")
     Role.objects.create(slug="crew", name="Crew", verbs=["image.view"])
+    AccessRequest.objects.create(
+        team=dock.team, requester=dock.requester, role=Role.objects.get(slug="deployer"), days=7, reason="on call"
+    )
     package = rows.package("openssl", "3.0")
     rows.carry(dock.image, 0, package)
     rows.advisory("CVE-2026-1", "high", package)
@@ -288,6 +299,7 @@ def address(pattern, dock, request_):
         "repository_name": dock.repository.name,
         "free_repository": Repository.objects.filter(name="shop/free").values_list("pk", flat=True).first(),
         "free_name": "shop/free",
+        "access_request": AccessRequest.objects.values_list("pk", flat=True).first(),
         "environment": dock.dev.pk,
         "unused_environment": Environment.objects.filter(slug="spare").values_list("pk", flat=True).first(),
         "window": PromotionWindow.objects.values_list("pk", flat=True).first(),
@@ -521,6 +533,8 @@ def version(where):
         return {"If-Match": '"security.0"'}
     if where.endswith("/due-dates/"):
         return {"If-Match": '"due-dates.0"'}
+    if where.endswith("/access/file/apply/"):
+        return {"If-Match": etag_of({"teams": [{"name": "shop"}]})}
     return {"If-Match": '"team:shop.1"'} if "/policies/team:" in where else {}
 
 

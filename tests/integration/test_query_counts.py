@@ -51,6 +51,9 @@ BACKEND: Final = "allauth.account.auth_backends.AuthenticationBackend"
 # Address pattern of MATRIX, with a query where there are tabs -> the most queries of a request.
 LISTS: Final[dict[str, int]] = {
     "images/": 14,
+    "access/": 20,
+    "access-requests/": 12,
+    "api/v1/access-requests/": 8,
     "inbox/": 57,  # with the facts for the policies of the chosen request
     "inbox/lists/": 45,
     "promotions/": 12,

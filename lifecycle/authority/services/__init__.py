@@ -15,6 +15,12 @@ from lifecycle.authority.services.accounts import (
     use_link,
     verify_mail,
 )
+from lifecycle.authority.services.asking import (
+    ask_for_access,
+    decline_access,
+    grant_access,
+    withdraw_access_request,
+)
 from lifecycle.authority.services.environments import create_environment
 from lifecycle.authority.services.groups import (
     add_to_group,
@@ -65,6 +71,7 @@ __all__ = [
     "add_passkey",
     "add_to_group",
     "add_totp",
+    "ask_for_access",
     "change_profile",
     "change_role",
     "change_security",
@@ -78,12 +85,14 @@ __all__ = [
     "create_role",
     "create_team",
     "deactivate",
+    "decline_access",
     "delete_group",
     "delete_role",
     "delete_team",
     "end_other_sessions",
     "end_session",
     "end_sessions_of",
+    "grant_access",
     "grant_robot",
     "link_for",
     "make_recovery_codes",
@@ -112,4 +121,5 @@ __all__ = [
     "why_not_change_factors",
     "why_not_remove_factor",
     "why_not_taken_over",
+    "withdraw_access_request",
 ]

@@ -12,6 +12,7 @@ from accounts.models import ApiToken, Robot, Role, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.queries import (
+    access_requests_visible_to,
     environments_visible_to,
     groups_visible_to,
     repositories_visible_to,
@@ -83,6 +84,11 @@ def _team(subject_id: int, event: AuditEvent, user: User) -> str:
     return reverse("lifecycle:team", args=(team.slug,)) if team is not None else ""
 
 
+def _access_request(subject_id: int, event: AuditEvent, user: User) -> str:
+    is_seen = access_requests_visible_to(user).filter(pk=subject_id).exists()
+    return reverse("lifecycle:access-request", args=(subject_id,)) if is_seen else ""
+
+
 def _grant(subject_id: int, event: AuditEvent, user: User) -> str:
     """The members of the grant's team. A revoked grant has no row, but the event names its team."""
     grant = RoleGrant.objects.filter(pk=subject_id).select_related("team").first()
@@ -134,6 +140,7 @@ def _person(subject_id: int, event: AuditEvent, user: User) -> str:
 
 # Kind of subject -> the page that shows it. Images and repositories have links of their own.
 _FINDERS: Final[dict[str, Callable[[int, AuditEvent, User], str]]] = {
+    "accessrequest": _access_request,
     "apitoken": _token,
     "environment": _environment,
     "group": _group,

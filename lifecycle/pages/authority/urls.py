@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from lifecycle.pages.authority.views import (
+    access,
     confirming,
     groups,
     keyless,
@@ -47,6 +48,16 @@ urlpatterns = [
     path("groups/<int:pk>/delete/", groups.delete, name="group-delete"),
     path("groups/<int:pk>/members/", groups.add_member, name="group-add-member"),
     path("groups/<int:pk>/members/<int:member>/remove/", groups.remove_member, name="group-remove-member"),
+    path("access/", access.effective, name="access"),
+    path("access/file/", access.access_file, name="access-file"),
+    path("access-requests/", access.access_requests, name="access-requests"),
+    path("access-requests/new/", access.new_access_request, name="access-request-new"),
+    path("access-requests/<int:pk>/", access.access_request, name="access-request"),
+    path("access-requests/<int:pk>/grant/", access.act_on_access_request, {"act": "grant"}, name="access-grant"),
+    path("access-requests/<int:pk>/decline/", access.act_on_access_request, {"act": "decline"}, name="access-decline"),
+    path(
+        "access-requests/<int:pk>/withdraw/", access.act_on_access_request, {"act": "withdraw"}, name="access-withdraw"
+    ),
     path("roles/", roles.roles, name="roles"),
     path("roles/<slug:slug>/", roles.role, name="role"),
     path("roles/<slug:slug>/delete/", roles.delete, name="role-delete"),

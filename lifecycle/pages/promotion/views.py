@@ -15,7 +15,7 @@ from django_htmx.http import HttpResponseClientRefresh
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.advisories.private import advisories_in_inbox
-from lifecycle.authority.queries import environments_visible_to, repositories_visible_to
+from lifecycle.authority.queries import access_requests_in_inbox, environments_visible_to, repositories_visible_to
 from lifecycle.authority.rights import may, require
 from lifecycle.comparison.queries import compare
 from lifecycle.core.counting import counts_of as number_of
@@ -86,7 +86,7 @@ def _lists(user: User) -> dict[str, Any]:
         page_queries.failed_of(user).order_by("-pk")[: _SIDE_MAX + 1],
         page_queries.decided_lately_by(user).order_by("-pk")[: _SIDE_MAX + 1],
     )
-    failed_jobs, waves, debts, sets, waivers, decisions, advisories = _rarely_filled(
+    failed_jobs, waves, debts, sets, waivers, decisions, advisories, asked = _rarely_filled(
         (page_queries.failed_jobs_of(user).order_by("-pk"), _SIDE_MAX + 1),
         (waves_to_confirm(user).order_by("-pk"), _SIDE_MAX),
         (debts_to_settle(user), _SIDE_MAX),
@@ -94,6 +94,7 @@ def _lists(user: User) -> dict[str, Any]:
         (waivers_in_inbox(user).order_by("until", "pk"), _SIDE_MAX),
         (decisions_in_inbox(user).order_by("pk"), _SIDE_MAX),
         (advisories_in_inbox(user).order_by("pk"), _SIDE_MAX),
+        (access_requests_in_inbox(user).order_by("pk"), _SIDE_MAX),
     )
     images = counts_of([wave.pk for wave in waves], repositories_visible_to(user))
     listed = [*to_decide, *to_execute, *results, *failed, *decided]
@@ -113,13 +114,16 @@ def _lists(user: User) -> dict[str, Any]:
         "waivers": waivers,
         "decisions": decisions,
         "advisories": advisories,
+        "asked": asked,
         "debts": debts,
         "sets": sets,
         "failed_jobs": failed_jobs[:_SIDE_MAX],
         "failed_count": _capped(max(len(failed), len(failed_jobs), min(len(failed) + len(failed_jobs), _SIDE_MAX))),
         "next_deadline": min((item.approve_by for item in to_decide), default=None),
         "listed": listed,
-        "is_empty": not (listed or failed_jobs or waves or waivers or decisions or advisories or debts or sets),
+        "is_empty": not (
+            listed or failed_jobs or waves or waivers or decisions or advisories or asked or debts or sets
+        ),
     }
     parts = [
         *((item.pk, item.state, item.judged_at) for item in listed),
@@ -128,6 +132,7 @@ def _lists(user: User) -> dict[str, Any]:
         *((waiver.pk, waiver.state) for waiver in waivers),
         *(row.pk for row in decisions),
         *(("advisory", row.pk) for row in advisories),
+        *(("access", row.pk) for row in asked),
         *(item.pk for item in debts),
         *((item.pk, item.state) for item in sets),
         *(row.states for row in rows.values()),

@@ -21,6 +21,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from lifecycle.core import clock
+from lifecycle.core.reasons import Denial
 from lifecycle.notices.topics import label_of
 from lifecycle.pages.audit import wording
 
@@ -320,6 +321,17 @@ def act_button(route: str, pk: int | str, icon_name: str, text: str, why_not: ob
         icon(icon_name),
         text,
     )
+
+
+@register.filter
+def askable(reason: object) -> SafeString | str:
+    """Return a reason as text; one of a missing right is followed by a link to ask for it."""
+    text = reason if isinstance(reason, str) else getattr(reason, "text", None) or getattr(reason, "reason", reason)
+    if not isinstance(text, Denial):
+        return str(text or "")
+    query = urlencode(text.missing)
+    where = reverse("lifecycle:access-request-new")
+    return format_html('{} <a class="link" href="{}?{}">Ask for it</a>', str(text), where, query)
 
 
 @register.filter

@@ -16,6 +16,7 @@ from lifecycle.authority.access import role_called
 from lifecycle.authority.constants import VERB_GROUPS, VERB_WORDS
 from lifecycle.authority.queries import roles_with_counts
 from lifecycle.authority.rights import is_above_grants
+from lifecycle.authority.what_if import Difference, what_if_role
 from lifecycle.core.errors import NotPermitted
 from lifecycle.pages.authority.forms import NewRoleForm, RoleForm
 from lifecycle.pages.form_errors import errors_shown_on
@@ -55,7 +56,13 @@ def _groups(held: set[str]) -> list[VerbGroup]:
 
 
 def _page(
-    request: HttpRequest, role: Role | None, form: RoleForm, held: set[str], *, status: int = 200
+    request: HttpRequest,
+    role: Role | None,
+    form: RoleForm,
+    held: set[str],
+    *,
+    status: int = 200,
+    what_if: list[Difference] | None = None,
 ) -> HttpResponse:
     is_admin = is_above_grants(reader(request))
     context = {
@@ -65,6 +72,7 @@ def _page(
         "groups": _groups(held),
         "is_admin": is_admin,
         "may_change": is_admin and (role is None or not role.is_builtin),
+        "what_if": what_if,
         "asks_and_votes": {Verb.PROMOTION_REQUEST, Verb.PROMOTION_APPROVE} <= held,
     }
     return render(request, "lifecycle/authority/role.html", context, status=status)
@@ -99,6 +107,9 @@ def role(request: HttpRequest, slug: str) -> HttpResponse:
         form = RoleForm(request.POST)
         if not is_above_grants(reader(request)):
             raise NotPermitted("Only admins can create and change roles. Ask an admin.")
+        if form.is_valid() and request.POST.get("act") == "what-if":
+            verbs = form.cleaned_data["verbs"]
+            return _page(request, role, form, set(verbs), what_if=what_if_role(slug, verbs, actor=reader(request)))
         if form.is_valid():
             with errors_shown_on(form):
                 services.change_role(slug, actor=reader(request), **form.cleaned_data)
