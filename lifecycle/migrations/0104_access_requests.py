@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0007_runtime_manage"),
-        ("lifecycle", "0096_sign_in_providers"),
+        ("lifecycle", "0103_end_of_clusters"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
