@@ -16,6 +16,7 @@ GROUPS_MAX: Final = 10_000  # of a user; the others do not count
 UID_MAX: Final = 128
 TEXT_MAX: Final = 253  # characters of names that are recorded
 REFERENCE_MAX: Final = 500  # characters of a reference in an answer
+JUDGED_MAX: Final = 700  # characters of a digest, or of a reference without one
 MESSAGE_MAX: Final = 1000  # characters
 WARNING_MAX: Final = 120  # characters; the API server cuts longer ones
 WARNINGS_MAX: Final = 20  # the API server takes 4,096 characters in all

@@ -17,7 +17,7 @@ from django.db import DatabaseError, IntegrityError, InterfaceError, Operational
 from django.db.models import F
 
 from lifecycle.admission.carrying import is_entry, text_hash
-from lifecycle.admission.constants import CONTROLLERS, TEXT_MAX
+from lifecycle.admission.constants import CONTROLLERS, JUDGED_MAX, TEXT_MAX
 from lifecycle.admission.models import (
     AdmissionBatch,
     AdmissionCount,
@@ -49,10 +49,16 @@ _COUNT_MAX: Final = 2**31 - 1
 _UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
 # Sorted, so that the loaders of two machines take the rows in one order and never wait for each other in a circle.
 _COUNTS: Final = """
-INSERT INTO lifecycle_admissioncount (cluster_id, namespace, workload_kind, workload_name, minute, code, count)
-SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::bigint[])
+INSERT INTO lifecycle_admissioncount
+    (cluster_id, namespace, workload_kind, workload_name, minute, code, count, judged)
+SELECT given.cluster, given.namespace, given.kind, given.name, given.minute, given.code, given.number,
+       string_to_array(given.judged, E'\n')
+FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::bigint[], %s::text[])
+    AS given(cluster, namespace, kind, name, minute, code, number, judged)
 ON CONFLICT (cluster_id, minute, namespace, workload_kind, workload_name, code)
-DO UPDATE SET count = LEAST(lifecycle_admissioncount.count::bigint + EXCLUDED.count, %s)
+DO UPDATE SET count = LEAST(lifecycle_admissioncount.count::bigint + EXCLUDED.count, %s),
+              judged = CASE WHEN lifecycle_admissioncount.judged IS NULL OR EXCLUDED.judged IS NULL THEN NULL
+                  ELSE ARRAY(SELECT DISTINCT unnest(lifecycle_admissioncount.judged || EXCLUDED.judged)) END
 """
 
 
@@ -114,7 +120,7 @@ def _load_file(path: Path) -> None:
         clusters = set(Cluster.objects.values_list("pk", flat=True))
         environments = set(Environment.objects.values_list("pk", flat=True))
         decisions: list[_Taken] = []
-        counts: dict[tuple[Any, ...], int] = {}
+        counts: dict[tuple[Any, ...], tuple[int, frozenset[str] | None]] = {}
         for text in path.read_bytes().splitlines():
             try:
                 line = _without_nul(orjson.loads(text)) if text.strip() else {}
@@ -122,7 +128,8 @@ def _load_file(path: Path) -> None:
                     decisions.append(_Taken.of(line["decision"], environments, text))
                 if "count" in line and line["count"][0] in clusters:
                     *key, number = _count(line["count"])
-                    counts[tuple(key)] = counts.get(tuple(key), 0) + number
+                    before, judged = counts.get(tuple(key), (0, frozenset[str]()))
+                    counts[tuple(key)] = before + number, _together(judged, _names(line.get("images")))
                 if "dropped" in line:
                     log.warning("decisions_dropped", count=line["dropped"])
                     _note_lost(path.parent.parent)
@@ -203,6 +210,7 @@ def _decision(row: Mapping[str, Any], environments: set[int]) -> AdmissionDecisi
         cluster_id=row["cluster"],
         environment_id=row["environment"] if row["environment"] in environments else None,
         snapshot_number=row["snapshot"],
+        judged=sorted(_names(row["judged"]) or ()) if "judged" in row else None,
         at=datetime.fromtimestamp(row["at"], UTC),
         **{name: row[name] for name in plain},
     )
@@ -214,10 +222,22 @@ def _count(row: Sequence[Any]) -> tuple[int, str, str, str, datetime, str, int]:
     return cluster, texts[0], texts[1], texts[2], datetime.fromtimestamp(minute * 60, UTC), code[:30], int(number)
 
 
-def _add_counts(counts: Mapping[tuple[Any, ...], int]) -> None:
+def _names(given: Any) -> frozenset[str] | None:
+    """Return the images of a line; None where it names none: an earlier version wrote it, or there were too many."""
+    return frozenset(str(each)[:JUDGED_MAX] for each in given) if isinstance(given, list) else None
+
+
+def _together(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    return one | other if one is not None and other is not None else None
+
+
+def _add_counts(counts: Mapping[tuple[Any, ...], tuple[int, frozenset[str] | None]]) -> None:
     if not counts:
         return
-    rows = [(*key, min(number, _COUNT_MAX)) for key, number in sorted(counts.items())]
+    rows = [
+        (*key, min(number, _COUNT_MAX), "\n".join(sorted(judged)) if judged is not None else None)
+        for key, (number, judged) in sorted(counts.items(), key=lambda item: item[0])
+    ]
     with connection.cursor() as cursor:
         cursor.execute(_COUNTS, [*map(list, zip(*rows, strict=True)), _COUNT_MAX])
 

@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import Q
 
 from accounts.models import User
+from lifecycle.admission.constants import JUDGED_MAX
 from lifecycle.clusters.models import Cluster
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Image
@@ -66,6 +67,11 @@ class Workload(models.Model):
         return f"{self.workload_kind} {self.namespace}/{self.workload_name}"
 
 
+def _judged() -> ArrayField[Any, Any]:
+    """All images that were judged: the digest, or the reference of one without. Null: nobody noted them."""
+    return ArrayField(models.CharField(max_length=JUDGED_MAX), null=True)
+
+
 class AdmissionDecision(Workload):
     """An object that was refused, that would have been in another mode, or that a break-glass let through."""
 
@@ -84,6 +90,7 @@ class AdmissionDecision(Workload):
     result = models.CharField(max_length=12, choices=Result)
     code = models.CharField(max_length=30)  # of the first image
     images: models.JSONField[Any, Any] = models.JSONField(default=list)  # as ImageResult.as_json
+    judged = _judged()
     breakglass = models.TextField(blank=True)  # the reason of a break-glass that counted
     snapshot_number = models.BigIntegerField()
     address = models.CharField(max_length=45, blank=True)  # of the API server
@@ -106,6 +113,7 @@ class AdmissionCount(Workload):
     minute = models.DateTimeField()
     code = models.CharField(max_length=30, blank=True)
     count = models.PositiveIntegerField()
+    judged = _judged()
 
     class Meta:
         constraints = (

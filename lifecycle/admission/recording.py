@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from lifecycle.admission.constants import SHOWN_IMAGES_MAX
-from lifecycle.admission.types import ImageResult, Outcome, Review
+from lifecycle.admission.types import Code, ImageResult, Outcome, Review
 
 FOLDER: Final = "spool"
 SUFFIX: Final = ".jsonl"
@@ -28,6 +28,7 @@ QUEUE_MAX_BYTES: Final = 32 * 1024 * 1024  # of decisions in memory, and as much
 FILE_MAX_BYTES: Final = 4 * 1024 * 1024  # a file is loaded in one transaction
 COUNTS_MAX: Final = 20_000  # different workloads in memory
 WORKLOADS_MAX: Final = 5_000  # different workloads of a cluster in a minute; the others are counted together
+IMAGES_MAX: Final = 100  # different images of a workload in a minute; with more, none is named
 PER_MINUTE_MAX: Final = 100  # rows of a (cluster, namespace, workload, code); more are only counted
 _FLUSH_S: Final = 1.0
 _SLOW_FLUSH_S: Final = 15.0  # when many files wait, because the database is away
@@ -35,6 +36,33 @@ _MANY_FILES: Final = 200
 _SAME_BREAKGLASS: Final = (
     "cluster", "environment", "namespace", "workload_kind", "workload_name", "operation", "user_name", "breakglass",
 )  # fmt: skip
+
+
+def names_of(outcome: Outcome) -> set[str]:
+    """Return the digests of the images that were judged; the reference of one without a digest."""
+    return {row.digest or row.reference for row in outcome.images if row.code is not Code.ISOLATION}
+
+
+class _Counted:
+    """How many objects of a workload were decided in a minute, and which images they had."""
+
+    __slots__ = ("images", "number")
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.images: set[str] | None = set()  # None: too many
+
+    def add(self, outcome: Outcome) -> None:
+        self.number += 1
+        if self.images is not None:
+            self.images |= names_of(outcome)
+            if len(self.images) > IMAGES_MAX:
+                self.images = None
+
+    def as_line(self, key: tuple[Any, ...]) -> dict[str, Any]:
+        """Return it as a line of the spool has it."""
+        line: dict[str, Any] = {"count": [*key, self.number]}
+        return line if self.images is None else line | {"images": sorted(self.images)}
 
 
 class Recorder:
@@ -46,7 +74,7 @@ class Recorder:
         self._size = 0  # bytes of the rows
         self._breakglass: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._breakglass_size = 0
-        self._counts: dict[tuple[Any, ...], int] = {}
+        self._counts: dict[tuple[Any, ...], _Counted] = {}
         self._rates: dict[int, dict[tuple[str, ...], int]] = {}  # cluster -> (namespace, workload, code) -> decisions
         self._minute = 0
         self._dropped = 0
@@ -83,7 +111,7 @@ class Recorder:
             else:
                 count = (cluster_pk, "", "", "", minute, code)
             if count in self._counts or len(self._counts) < COUNTS_MAX:
-                self._counts[count] = self._counts.get(count, 0) + 1
+                self._counts.setdefault(count, _Counted()).add(outcome)
             else:
                 self._dropped += 1
         return True
@@ -123,7 +151,7 @@ class Recorder:
             self._size = self._breakglass_size = 0
         # Each line with the number of decisions that are lost without it.
         lines = [(text, 1) for text in rows]
-        lines += [(orjson.dumps({"count": [*key, number]}), number) for key, number in counts.items()]
+        lines += [(orjson.dumps(each.as_line(key)), each.number) for key, each in counts.items()]
         if dropped:
             lines.append((orjson.dumps({"dropped": dropped}), dropped))
         debts = [(orjson.dumps({"decision": row}), row["times"]) for row in opened.values()]
@@ -237,6 +265,7 @@ def _row(
         "result": "refused" if not outcome.is_allowed else "broke_glass" if outcome.opened else "would_refuse",
         "code": results[0].code.value,
         "images": [result.as_json() for result in results[:SHOWN_IMAGES_MAX]],
+        "judged": sorted(names_of(outcome))[:IMAGES_MAX],
         "breakglass": outcome.breakglass[:1000],
         "snapshot": number,
         "address": address,

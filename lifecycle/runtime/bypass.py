@@ -1,4 +1,4 @@
-"""What runs in an enforcing cluster although admission was never asked: the hook was removed, or does not see it.
+"""What runs in an enforcing cluster although admission was never asked about it: no hook, or one that does not see it.
 
 A false alarm is worse than a late one. Nothing is said of what cannot be known: pods that may be older than
 enforcement, than the bindings or than their agent; namespaces that our hooks leave out; and while decisions wait to be
@@ -14,6 +14,7 @@ from typing import Any, Final
 from django.db import connection
 from django.db.models import Max, Min
 
+from lifecycle.admission.constants import REFERENCE_MAX
 from lifecycle.admission.manifest import EXCLUDED
 from lifecycle.admission.models import AdmissionLoad
 from lifecycle.alerts.models import Alert
@@ -23,8 +24,9 @@ from lifecycle.inventory.models import RunningImage
 
 KIND: Final = "drift.bypass"
 WHY: Final = (
-    "It started after enforcement began, and no decision of admission is recorded for its workload. Look whether the"
-    " webhooks are still there, and whether they see this namespace."
+    "It started after enforcement began, and no decision of admission about this image of its workload is recorded."
+    " Look whether the webhooks are still there, whether they see this namespace, and whether the node had another"
+    " image under the same tag."
 )
 SLACK: Final = timedelta(minutes=10)  # between a change and what it does: snapshots, agents, clocks
 ASKED_BEFORE: Final = timedelta(days=7)  # a pod can wait so long for a node between its decision and its start
@@ -34,7 +36,9 @@ WRITER_GONE: Final = timedelta(days=7)  # a machine that does not load decisions
 Key = tuple[int, str, str, str, str]  # cluster, namespace, kind and name of the workload, digest
 
 # The workload of a pod and that of a decision come from the same owner, with few exceptions: at its creation, a bare
-# Pod can be known by `generateName` only, and a controller by what owns it.
+# Pod can be known by `generateName` only, and a controller by what owns it. The image is what was judged: under its own
+# digest, its platform's or its index's; the reference of one that has no digest. A decision that names no images is one
+# about all of its workload: earlier versions noted none. Beyond 5,000 workloads a minute, the rest is counted together.
 _FOUND: Final = """
 SELECT DISTINCT c.cluster_id, c.namespace, c.workload_kind, c.workload_name, c.digest
 FROM lifecycle_runningcontainer c
@@ -46,6 +50,14 @@ CROSS JOIN LATERAL (SELECT CASE
     WHEN c.workload_kind = 'Pod' THEN ARRAY[named.own, named.stem || '-']
     WHEN c.workload_kind IN ('ReplicaSet', 'Job') THEN ARRAY[named.own, named.stem]
     ELSE ARRAY[named.own] END AS names) wanted
+CROSS JOIN LATERAL (SELECT array_agg(each.name)::varchar[] AS names FROM (
+    SELECT c.digest UNION ALL SELECT unnest(c.digests) UNION ALL SELECT left(c.reference, %(reference_max)s)
+    UNION ALL SELECT digest FROM lifecycle_image WHERE id IN (c.image_id, c.platform_id)
+    UNION ALL SELECT above.digest FROM lifecycle_indexentry entry
+        JOIN lifecycle_image above ON above.id = entry.index_id WHERE entry.child_id IN (c.image_id, c.platform_id)
+    UNION ALL SELECT below.digest FROM lifecycle_indexentry entry
+        JOIN lifecycle_image below ON below.id = entry.child_id
+        WHERE entry.index_id = c.image_id AND c.platform_id IS NULL) each(name)) image
 WHERE c.until IS NULL AND c.digest <> ''
   AND ((c.since > greatest(bound.begins_at, reporter.first_at) + %(slack)s
       AND c.since BETWEEN %(oldest)s AND %(newest)s
@@ -55,11 +67,16 @@ WHERE c.until IS NULL AND c.digest <> ''
       = ANY(%(alarmed)s::text[]))
   AND NOT EXISTS (SELECT FROM lifecycle_admissioncount counted
       WHERE counted.cluster_id = c.cluster_id AND counted.namespace = c.namespace
-        AND counted.workload_name = ANY(wanted.names)
+        AND counted.workload_name = ANY(wanted.names) AND counted.code = ''
+        AND (counted.judged IS NULL OR counted.judged && image.names)
         AND counted.minute BETWEEN c.since - %(before)s AND c.since + %(slack)s)
+  AND NOT EXISTS (SELECT FROM lifecycle_admissioncount together
+      WHERE together.cluster_id = c.cluster_id AND together.namespace = '' AND together.workload_name = ''
+        AND together.minute BETWEEN c.since - %(before)s AND c.since + %(slack)s)
   AND NOT EXISTS (SELECT FROM lifecycle_admissiondecision decided
       WHERE decided.cluster_id = c.cluster_id AND decided.namespace = c.namespace
         AND decided.workload_name = ANY(wanted.names) AND decided.result <> 'refused'
+        AND (decided.judged IS NULL OR decided.judged && image.names)
         AND decided.at BETWEEN c.since - %(before)s AND c.since + %(slack)s)
 """
 
@@ -93,6 +110,7 @@ def found(
         "begins": starts,
         "slack": SLACK,
         "before": ASKED_BEFORE,
+        "reference_max": REFERENCE_MAX,
         "oldest": now - YOUNG,
         "newest": min(now, loaded["until"]) - SLACK,
     }

@@ -203,6 +203,22 @@ def test_allowed_ones_are_counted_by_workload_and_minute(dock, secret, folder):
     load_spool(folder)
     assert {(row.workload, row.code) for row in AdmissionCount.objects.all()} == {("Pod staging/web-1", "")}
     assert sum(row.count for row in AdmissionCount.objects.all()) == 3
+    assert {tuple(row.judged) for row in AdmissionCount.objects.all()} == {(rows.sha("good"),)}
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"), [([["a"], ["b"]], ["a", "b"]), ([["a"], None], None), ([None, ["b"]], None)]
+)
+@pytest.mark.parametrize("files", [1, 2])
+def test_the_images_of_decisions_are_kept_unless_one_names_none(tmp_path, secret, *, files, images, expected):
+    line = {"count": [Cluster.objects.get().pk, "n", "Pod", "web", 1, "", 2]}
+    lines = [orjson.dumps(line if each is None else line | {"images": each}) for each in images]
+    (tmp_path / "spool").mkdir()
+    for number in range(files):
+        (tmp_path / "spool" / f"{number}.jsonl").write_bytes(b"\n".join(lines[number::files] if files > 1 else lines))
+    load_spool(tmp_path)
+    row = AdmissionCount.objects.get()
+    assert (row.count, sorted(row.judged) if row.judged is not None else None) == (4, expected)
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"decision": {}}\n', b'{"decision": 7}\n', b"\xff\n"])

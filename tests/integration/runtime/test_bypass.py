@@ -92,12 +92,63 @@ def test_a_decision_counts_for_its_workload_and_time(runs, more, is_found):
     assert bool(alarmed()) is is_found
 
 
+def test_a_decision_counts_for_its_images(runs, image):
+    count(runs, judged=[rows.sha("another")])
+    assert alarmed() == {"Deployment/api": "high"}
+    AdmissionCount.objects.update(judged=[rows.sha("another"), image.digest])
+    assert alarmed() == {}
+    AdmissionCount.objects.update(judged=[rows.sha("another")])
+    count(runs, judged=[image.digest], ago=2 * HOUR)  # a Deployment, and its Pods later
+    assert alarmed() == {}
+
+
+@pytest.mark.parametrize("decided", ["index", "platform"])
+def test_an_index_and_its_platform_are_one_image(runs, agent, image, dock, decided):
+    both = rows.index("both", image, rows.image("arm", architecture="arm64"))
+    rows.push(dock.repository, both, "2.0")
+    if decided == "platform":
+        report(runs, agent, 2, entry(both.digest, where=dock.repository, key="b", tag="2.0"))
+        RunningContainer.objects.filter(until=None).update(since=clock.now() - HOUR)
+    assert alarmed()
+    count(runs, judged=[{"index": both, "platform": image}[decided].digest])
+    assert alarmed() == {}
+
+
+def test_a_foreign_image_is_judged_by_its_reference(runs, agent):
+    NamespaceBinding.objects.update(allowed_hosts=["docker.io"])
+    report(runs, agent, 2, entry(rows.sha("theirs"), key="b"))
+    RunningContainer.objects.filter(until=None).update(since=clock.now() - HOUR)
+    count(runs, judged=["docker.io/library/stranger:2.0"])
+    assert alarmed()
+    AdmissionCount.objects.update(judged=["docker.io/library/stranger:1.0"])
+    assert alarmed() == {}
+
+
+def test_refusals_beyond_those_with_a_row_let_nothing_in(runs):
+    count(runs, code="policy")
+    assert alarmed()
+    AdmissionCount.objects.update(code="")
+    assert alarmed() == {}
+
+
+def test_nothing_is_said_while_too_many_workloads_are_decided(runs):
+    assert alarmed()
+    count(runs, namespace="", name="", kind="")
+    assert alarmed() == {}
+
+
 @pytest.mark.parametrize(("result", "is_found"), [("broke_glass", False), ("would_refuse", False), ("refused", True)])
-def test_a_decision_with_a_row_of_its_own(runs, result, is_found):
-    AdmissionDecision.objects.create(
+def test_a_decision_with_a_row_of_its_own(runs, image, *, result, is_found):
+    row = AdmissionDecision.objects.create(
         cluster=runs, namespace="shop", workload_kind="Deployment", workload_name="api", key="k", mode="enforce",
         result=result, code="policy", snapshot_number=1, at=clock.now() - HOUR,
     )  # fmt: skip
+    assert bool(alarmed()) is is_found
+    row.judged = [rows.sha("another")]
+    row.save()
+    assert alarmed()
+    row.judged = [image.digest]
+    row.save()
     assert bool(alarmed()) is is_found
 
 

@@ -45,7 +45,9 @@ def test_allowed_and_refused(application):
     assert f"https://g.example/why/{key}/" in answer["status"]["message"]
     allowed, refused = records(application)[::-1]
     assert allowed["count"][:4] == [1, "prod", "Pod", "web-1"]
+    assert allowed["images"] == [sha("good")]
     row = refused["decision"]
+    assert row["judged"] == [sha("known")]
     assert {name: row[name] for name in ("key", "code", "result", "user_name", "address")} == {
         "key": key, "code": "not_promoted", "result": "refused", "user_name": "alice", "address": "10.0.0.1",
     }  # fmt: skip
@@ -244,6 +246,13 @@ def test_workloads_of_one_cluster_leave_room_for_others(application, monkeypatch
         send(application, review(given))
     counts = [row["count"] for row in records(application)]
     assert sorted((row[3], row[-1]) for row in counts) == [("", 7), ("web-0", 1), ("web-1", 1), ("web-2", 1)]
+
+
+def test_a_workload_with_too_many_images_names_none(application, monkeypatch):
+    monkeypatch.setattr(recording, "IMAGES_MAX", 0)
+    send(application, review(pod(image("good"))))
+    (line,) = records(application)
+    assert (line["count"][-1], "images" in line) == (1, False)
 
 
 def test_full_disk_loses_records_and_no_answer(tmp_path):
