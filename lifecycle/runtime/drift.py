@@ -26,9 +26,11 @@ from lifecycle.core.severities import HIGH, SEVERITIES
 from lifecycle.environments.models import Environment
 from lifecycle.inventory.constants import SILENT_AFTER
 from lifecycle.inventory.models import Reporter, RunningImage
+from lifecycle.policies.queries import rules_of_environments
 from lifecycle.quarantine.queries import covers_of
-from lifecycle.registry.models import Repository
+from lifecycle.registry.models import Image, Repository
 from lifecycle.runtime import breakglass, bypass, isolation
+from lifecycle.runtime.ages import Dates, age_rules, why_too_old
 from lifecycle.runtime.resolving import image_name
 
 BEHIND_AFTER: Final = timedelta(hours=24)
@@ -100,7 +102,11 @@ _KINDS: Final = (
     _Kind("drift.rejected", "Rejected image runs", "The last request for an image was rejected, and it runs.", "high"),
     _Kind("drift.tag_moved", "Tag moved on", "The tag of a workload names another image than what runs.", "low"),
     _Kind("drift.behind", "Behind its environment", "The environment has another image for more than a day.", "low"),
-    _Kind("drift.stale", "Rebuild waits", "A finished rebuild of an image that runs is not deployed.", "medium"),
+    _Kind(
+        "drift.stale", "Outdated image runs",
+        "An image that runs is older than its environment allows, or a finished rebuild of it is not deployed.",
+        "medium",
+    ),
     _Kind(
         MANY, "More drift in a cluster", f"More than {FOREIGN_MAX} images of a team drift in another team's cluster.",
         "high",
@@ -235,10 +241,20 @@ class _Facts:
         clusters = Cluster.objects.filter(pk__in={row.cluster_id for row in rows})
         self.bindings = {cluster.pk: list(bindings_of(cluster)) for cluster in clusters}
         self.bypassed = bypass.found(rows, self.bindings, now)
-        self.exposed = isolation.found(rows, self.bindings)
+        places = [binding.environment for row in rows if (binding := self.binding(row)) is not None]
+        rules = rules_of_environments({place.pk: place for place in places}.values())
+        self.exposed = isolation.found(rows, self.bindings, rules)
+        self.age_rules = {pk: found for pk, each in rules.items() if (found := age_rules(each))}
+        self.dates = _dates(ids) if self.age_rules else {}
 
     def binding(self, row: RunningImage) -> NamespaceBinding | None:
         return binding_for(self.bindings[row.cluster_id], row.namespace)
+
+    def why_too_old(self, row: RunningImage, environment: Environment | None, now: datetime) -> str:
+        """Return why the platform that runs is too old; without one that is known, the oldest of its index."""
+        rules = self.age_rules.get(environment.pk, ()) if environment is not None else ()
+        runs = {row.platform_id} if row.platform_id is not None else {row.image_id, *self.perhaps(row)}
+        return why_too_old((self.dates[pk] for pk in runs if pk in self.dates), rules, now) if rules else ""
 
     def around_of(self, row: RunningImage) -> frozenset[int]:
         """Return the image and the platform that run, with the indexes that list them: who vouches for these, does so.
@@ -284,6 +300,12 @@ class _Facts:
             return named
         homes = [self.repositories[pk] for pk in sorted(self.homes_of(row)) if pk in self.repositories]
         return next((home for home in homes if home.team_id == row.cluster.team_id), None)
+
+
+def _dates(ids: Collection[int]) -> dict[int, Dates]:
+    rows = Image.objects.filter(pk__in=ids).exclude(kind=Image.Kind.INDEX)
+    columns = rows.values_list("pk", "created_at", "first_seen_at")
+    return {pk: Dates(clock.stated(created_at), first_seen_at) for pk, created_at, first_seen_at in columns}
 
 
 def _any_of(listed: Mapping[int, Collection[int]], ids: Iterable[int]) -> set[int]:
@@ -355,8 +377,9 @@ def _newer(row: RunningImage, facts: _Facts, environment: Environment | None, ta
         if slot is not None and slot[0] not in ids and slot[1] is not None and slot[1] <= now - BEHIND_AFTER:
             found.append(("drift.behind", f"{environment} has another image since {slot[1]:%Y-%m-%d %H:%M} UTC."))
     result = next((facts.rebuilt[pk] for pk in ids if pk in facts.rebuilt), None)
-    if result is not None and result not in ids:
-        found.append(("drift.stale", "A finished rebuild of this image waits to be deployed."))
+    waits = "A finished rebuild of this image waits to be deployed." if result is not None and result not in ids else ""
+    if stale := " ".join(filter(None, (facts.why_too_old(row, environment, now), waits))):
+        found.append(("drift.stale", stale))
     return found
 
 

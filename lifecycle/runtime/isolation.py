@@ -19,10 +19,9 @@ from lifecycle.clusters.queries import binding_for
 from lifecycle.core.errors import Malformed
 from lifecycle.evidence.isolation import image_configs, worst
 from lifecycle.inventory.models import ClusterNamespace, PodSpec, RunningImage
-from lifecycle.policies.queries import rules_of_environments
 from lifecycle.policy.isolation import CHECKS, IMAGE_CHECKS, judge
 from lifecycle.policy.isolation_types import ImageConfig, Kind, PodContext, Profile, Result, Verdict
-from lifecycle.policy.rulesets import DECIDES, Point, isolation_modes
+from lifecycle.policy.rulesets import DECIDES, Point, Rule, isolation_modes
 from lifecycle.registry.models import Image
 from lifecycle.runtime.bypass import Key
 
@@ -98,12 +97,16 @@ _judged: Final[_Kept[_Asked, _Judged]] = _Kept(_JUDGED_KEPT)
 _known: Final[_Kept[int, ImageConfig]] = _Kept(_IMAGES_KEPT)
 
 
-def found(rows: Sequence[RunningImage], bindings: Mapping[int, Sequence[NamespaceBinding]]) -> dict[Key, list[Failure]]:
-    """Return what fails, by cluster, namespace, workload and digest. A fixed number of queries, and those of new specs.
+def found(
+    rows: Sequence[RunningImage],
+    bindings: Mapping[int, Sequence[NamespaceBinding]],
+    rules: Mapping[int, Iterable[Rule]],
+) -> dict[Key, list[Failure]]:
+    """Return what fails, by cluster, namespace, workload and digest. `rules` are those of environments, by id.
 
-    A failure of the whole pod is one of its first main container.
+    A failure of the whole pod is one of its first main container. A fixed number of queries, and those of new specs.
     """
-    modes = _modes_in(rows, bindings)
+    modes = _modes_in(rows, bindings, rules)
     if not modes:
         return {}
     pods: dict[tuple[int, str, str, str, int], list[_Part]] = defaultdict(list)
@@ -131,26 +134,21 @@ def found(rows: Sequence[RunningImage], bindings: Mapping[int, Sequence[Namespac
 
 
 def _modes_in(
-    rows: Sequence[RunningImage], bindings: Mapping[int, Sequence[NamespaceBinding]]
+    rows: Sequence[RunningImage],
+    bindings: Mapping[int, Sequence[NamespaceBinding]],
+    rules: Mapping[int, Iterable[Rule]],
 ) -> dict[tuple[int, str], dict[str, str]]:
     """Return {(cluster, namespace): {check: mode}} of the checks that warn or enforce there."""
     places = {}
     for cluster_id, namespace in {(row.cluster_id, row.namespace) for row in rows}:
         binding = binding_for(bindings[cluster_id], namespace)
         if binding is not None and namespace not in EXCLUDED:
-            places[cluster_id, namespace] = binding.environment
-    rules = rules_of_environments(set(places.values()))
+            places[cluster_id, namespace] = binding.environment_id
     of = {
         pk: {check: mode for check, mode in isolation_modes(each, Point.ADMISSION).items() if mode in DECIDES}
         for pk, each in rules.items()
     }
-    return {
-        place: of[environment.pk] for place, environment in sorted(places.items(), key=_place) if of[environment.pk]
-    }
-
-
-def _place(item: tuple[tuple[int, str], Any]) -> tuple[int, str]:
-    return item[0]
+    return {place: of[environment_id] for place, environment_id in places.items() if of[environment_id]}
 
 
 def _network_policies(places: Iterable[tuple[int, str]]) -> dict[tuple[int, str], bool | None]:

@@ -15,9 +15,12 @@ from lifecycle.inventory.models import Reporter
 from lifecycle.notices.models import Notice
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.quarantine import services as quarantines
+from lifecycle.registry.models import Image
 from lifecycle.runtime import drift, services
 from tests.factories import dock as rows
 from tests.factories.people import person
+from tests.factories.policies import place as scope
+from tests.factories.policies import rule, save
 from tests.factories.running import cluster, entry, report, work
 
 pytestmark = pytest.mark.django_db
@@ -136,6 +139,47 @@ def test_a_moved_tag_a_newer_current_image_and_a_waiting_rebuild(north, agent, a
     slot.save()
     rows.push(api, image, "1.0")
     assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "is_found"),
+    [
+        ("image_age", {"request": "enforce"}, True),
+        ("image_age", {"admission": "warn"}, True),
+        ("image_age", {"request": "observe"}, False),
+        ("rebuilt_within", {"request": "enforce"}, False),  # it was pushed today
+    ],
+)
+def test_an_image_ages_while_it_runs(north, agent, api, place, *, kind, mode, is_found):
+    image = rows.image("old")
+    rows.push(api, image, "1.0")
+    ask(api, image, place, "succeeded")
+    report(north, agent, 1, entry(image.digest, where=api))
+    save(scope(place), rule("fresh", kind, modes=mode, max_days=30))
+    assert found() == {}
+    Image.objects.filter(pk=image.pk).update(created_at=clock.now() - timedelta(days=31))
+    assert found() == ({"drift.stale": "medium"} if is_found else {})
+    Image.objects.filter(pk=image.pk).update(created_at=None)
+    assert found() == {}
+    Image.objects.filter(pk=image.pk).update(first_seen_at=clock.now() - timedelta(days=31))
+    assert bool(found()) is (kind == "rebuilt_within")
+
+
+def test_the_platform_that_runs_is_as_old_as_it_is(north, agent, api, image, place):
+    old = rows.image("arm", architecture="arm64")
+    Image.objects.filter(pk=old.pk).update(created_at=clock.now() - timedelta(days=40))
+    both = rows.index("both", image, old)
+    rows.push(api, both, "1.0")
+    ask(api, both, place, "succeeded")
+    save(scope(place), rule("fresh", "image_age", modes={"request": "enforce"}, max_days=30))
+    report(north, agent, 1, entry(both.digest, where=api, arch="amd64"))
+    assert found() == {}
+    report(north, agent, 2, entry(both.digest, where=api, arch="arm64"))
+    assert found() == {"drift.stale": "medium"}
+    why = Alert.objects.get(kind="drift.stale").evidence["why"]
+    assert why == "It was created 40 days ago; Image age allows 30."
+    report(north, agent, 3, entry(both.digest, where=api, arch=""))
+    assert found() == {"drift.stale": "medium"}  # nobody knows which one runs
 
 
 def test_a_promoted_platform_is_its_index_too(north, agent, api, image, place):

@@ -78,11 +78,9 @@ def found():
         ("off", {}),
     ],
 )
-def test_the_mode_of_a_check_decides(  # noqa: PLR0917 -- fixtures
-    dock, north, agent, image, mode, expected
-):  # fmt: skip
+def test_the_mode_of_a_check_decides(dock, north, agent, *, mode, expected):
     wants(dock, mode, "privileged")
-    sends(north, agent, 1, pod(PRIVILEGED), entry(image.digest, where=dock.repository))
+    sends(north, agent, 1, pod(PRIVILEGED), entry(rows.sha("nobody's")))
     assert found() == expected
 
 
@@ -185,12 +183,10 @@ def test_what_nobody_knows_is_no_alarm(dock, north, agent, image):
 
 
 @pytest.mark.parametrize(("policies", "is_found"), [(0, True), (1, False), (None, False)])
-def test_a_namespace_without_network_policies(  # noqa: PLR0917 -- fixtures
-    dock, north, agent, image, policies, is_found
-):  # fmt: skip
+def test_a_namespace_without_network_policies(dock, north, agent, *, policies, is_found):
     wants(dock, "enforce", "network-policy")
     spaces = [{"name": "shop", "network_policies": policies}]
-    sends(north, agent, 1, pod(), entry(image.digest, where=dock.repository), namespaces=spaces)
+    sends(north, agent, 1, pod(), entry(rows.sha("nobody's")), namespaces=spaces)
     assert bool(found()) is is_found
 
 
