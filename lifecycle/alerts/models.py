@@ -12,6 +12,7 @@ from django.db.models import Q
 from accounts.models import Team, User
 from lifecycle.advisories.models import Advisory
 from lifecycle.clusters.models import Cluster
+from lifecycle.environments.models import Environment
 from lifecycle.sbom.models import PackageVersion
 
 
@@ -44,6 +45,8 @@ class Alert(models.Model):
     cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="alerts", null=True, db_index=False)
     namespace = models.CharField(max_length=253, blank=True, db_default="")
     workload = models.CharField(max_length=320, blank=True, db_default="")  # "Deployment/api"
+    # To which the namespace is bound. Its team sees where it runs, besides that of the cluster.
+    environment = models.ForeignKey(Environment, on_delete=models.SET_NULL, related_name="+", null=True, db_index=False)
     rule = models.CharField(max_length=200, blank=True, db_default="")  # of what found it, such as Falco's
     severity = models.CharField(max_length=8, choices=Advisory.Severity, default=Advisory.Severity.UNKNOWN)
     state = models.CharField(max_length=12, choices=State, default=State.OPEN)
@@ -68,6 +71,10 @@ class Alert(models.Model):
     rechecked_at = models.DateTimeField(null=True)  # when it was looked whether the cause persists
     # After a person resolved it, its cause went, and the teams of images that waited for it were told.
     is_handed_over = models.BooleanField(default=False, db_default=False)
+
+    # Annotations of queries.alerts_visible_to.
+    images_seen: int
+    is_place_seen: bool
 
     class Meta:
         constraints = (
@@ -103,16 +110,6 @@ class Alert(models.Model):
     @property
     def is_live(self) -> bool:
         return self.state in self.NEXT
-
-    @property
-    def place(self) -> str:
-        """`prod/Deployment/api`, without what is not known."""
-        return "/".join(part for part in (self.namespace, self.workload) if part)
-
-    @property
-    def about(self) -> str:
-        """The vulnerability, or the rule and the place; "" when only the digest says it."""
-        return self.vulnerability or " in ".join(part for part in (self.rule, self.place) if part)
 
 
 class SeenFinding(models.Model):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from django.db.models import BooleanField, F, IntegerField, Q, QuerySet
-from django.db.models.expressions import RawSQL
+from django.db.models import BooleanField, ExpressionWrapper, F, IntegerField, Q, QuerySet, Value
+from django.db.models.expressions import Combinable, RawSQL
 
 from accounts.models import User
 from accounts.verbs import Verb
@@ -22,6 +22,13 @@ _SEEN_IN: Final = (
     "EXISTS (SELECT FROM lifecycle_repository repository"
     " WHERE repository.id = ANY(lifecycle_alert.repository_ids) AND {visible})"
 )
+# Whoever sees a repository sees where it runs in a cluster or an environment of the repository's team.
+_AT_HOME: Final = (
+    "EXISTS (SELECT FROM lifecycle_repository repository"
+    " WHERE repository.id = ANY(lifecycle_alert.repository_ids) AND {visible} AND repository.team_id IN ("
+    "SELECT team_id FROM lifecycle_cluster WHERE id = lifecycle_alert.cluster_id"
+    " UNION ALL SELECT team_id FROM lifecycle_environment WHERE id = lifecycle_alert.environment_id))"
+)
 _COUNT: Final = (
     "(SELECT coalesce(sum(listed.images), 0)"
     " FROM unnest(lifecycle_alert.repository_ids, lifecycle_alert.image_counts) AS listed(id, images)"
@@ -30,19 +37,30 @@ _COUNT: Final = (
 
 
 def alerts_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[Alert]:
-    """Return the alerts of whole teams, or of repositories, on which `actor` has `verb`; page them by -id.
+    """Return the alerts of whole teams, of repositories, or of clusters, on which `actor` has `verb`; page by -id.
 
-    `images_seen` is the number of affected images in repositories that `actor` can see.
+    `images_seen` is the number of affected images in repositories that `actor` can see. `is_place_seen`: they may see
+    where it runs. Show an alert only by `sight.shown`.
     """
-    rows = Alert.objects.select_related("team", "cluster", "acted_by", "resolved_by")
+    rows = Alert.objects.select_related("team", "cluster", "environment", "acted_by", "resolved_by")
     whole = whole_teams(actor, verb)
     if whole is None:
-        return rows.annotate(images_seen=F("images"))
+        return _annotated(rows, F("images"), Value(True))
     condition, values = visible_sql(actor, verb, "repository")
     partly = RawSQL(_SEEN_IN.format(visible=condition), values, output_field=BooleanField())  # noqa: S611 -- conditions of covers.py
     counted = RawSQL(_COUNT.format(visible=condition), values, output_field=IntegerField())  # noqa: S611 -- as above
-    is_whole = Q(team__in=sorted(whole))
-    return rows.filter(is_whole | Q(partly)).annotate(images_seen=counted)
+    at_home = RawSQL(_AT_HOME.format(visible=condition), values, output_field=BooleanField())  # noqa: S611 -- as above
+    ids = sorted(whole)
+    placed = Q(cluster=None) | Q(cluster__team__in=ids) | Q(environment__team__in=ids) | Q(at_home)
+    # Who binds an environment to a cluster has environment.manage in both: its team's alerts are the cluster's too.
+    is_bound = Q(cluster__team__in=ids, environment__team=F("team"))
+    visible = rows.filter(Q(team__in=ids) | Q(partly) | is_bound)
+    return _annotated(visible, counted, ExpressionWrapper(placed, BooleanField()))
+
+
+def _annotated(rows: QuerySet[Alert], images: Combinable, is_place_seen: Combinable) -> QuerySet[Alert]:
+    values = {"images_seen": images, "is_place_seen": is_place_seen}  # declared on Alert
+    return rows.annotate(**values)
 
 
 def filtered(
@@ -60,7 +78,9 @@ def filtered(
         rows = rows.exclude(state=Alert.State.RESOLVED)
     elif state:
         rows = rows.filter(state=state)
-    given = {"kind": kind, "team__slug": team, "severity": severity, "vulnerability": name, "cluster__slug": cluster}
+    if cluster:
+        rows = rows.filter(Q(is_place_seen=True), cluster__slug=cluster)
+    given = {"kind": kind, "team__slug": team, "severity": severity, "vulnerability": name}
     return rows.filter(**{field: value for field, value in given.items() if value})
 
 
@@ -78,8 +98,3 @@ def images_of(alert: Alert, actor: User, *, waiting: bool = False) -> list[Affec
     packages = [package_id for _, package_id in open_pairs([alert.vulnerability])]
     visible = visible_sql(actor, Verb.IMAGE_VIEW, "repository")
     return affected_images(alert.vulnerability, packages, alert.team_id, visible, waiting=waiting, limit=_IMAGES_MAX)
-
-
-def evidence_shown(alert: Alert) -> dict[str, Any]:
-    """Return the evidence without counts of images that the reader may not see."""
-    return {name: value for name, value in alert.evidence.items() if name != "waiting"}

@@ -13,7 +13,7 @@ from lifecycle.core.severities import RANKS, is_rise
 _BATCH: Final = 1000
 _REFRESHED: Final = (
     "count", "last_at", "evidence", "repository_ids", "image_counts", "images", "severity", "state", "snoozed_until",
-    "reminded_at",
+    "reminded_at", "environment",
 )  # fmt: skip
 
 
@@ -60,6 +60,7 @@ def _fill(row: Alert, cause: Cause, now: datetime) -> None:
     row.repository_ids = list(cause.repositories)
     row.image_counts = list(cause.repositories.values())
     row.evidence = dict(cause.evidence)
+    row.environment_id = cause.environment_id
 
 
 def close(alerts: Sequence[Alert], now: datetime, why: str) -> None:

@@ -13,6 +13,7 @@ from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.alerts.findings import FIXED
 from lifecycle.alerts.models import Alert
+from lifecycle.alerts.sight import shown_to_team
 from lifecycle.alerts.types import kind_called, label_of
 from lifecycle.authority.grants import live_grants
 from lifecycle.core.severities import READING_ORDER
@@ -142,7 +143,7 @@ def _subject(team: Team, kind: str, alerts: Sequence[Alert], *, part: Sequence[R
     place = part[0].name if len(part) == 1 else place
     label = label_of(kind).lower()
     if len(alerts) == 1:
-        return f"{alerts[0].about or alerts[0]} ({alerts[0].severity}): {label} in {place}"
+        return f"{shown_to_team(alerts[0]).about or alerts[0]} ({alerts[0].severity}): {label} in {place}"
     return f"{len(alerts)} alerts, {label}, in {place}: {_severities(alerts)}"
 
 
@@ -160,14 +161,16 @@ def _text(alerts: Sequence[Alert], part: Sequence[Repository]) -> str:
 
 
 def _line(alert: Alert, part: Collection[int]) -> str:
-    if alert.cluster_id is not None:
-        why = alert.evidence.get("why", "")
-        return f"{alert.about or alert}, {alert.severity}, in cluster {alert.cluster}{f': {why}' if why else '.'}"
+    seen = shown_to_team(alert)
+    if seen.cluster is not None:
+        why = seen.evidence.get("why", "")
+        where = f", in cluster {seen.cluster}" if seen.cluster else ""
+        return f"{seen.about or alert}, {alert.severity}{where}{f': {why}' if why else '.'}"
     count = alert.images
     if part:
         counts = zip(alert.repository_ids, alert.image_counts, strict=True)
         count = min(count, sum(images for pk, images in counts if pk in part))
-    words = [f"{alert.about or alert}, {alert.severity}, in {count} image{'' if count == 1 else 's'}"]
+    words = [f"{seen.about or alert}, {alert.severity}, in {count} image{'' if count == 1 else 's'}"]
     evidence = alert.evidence
     if radius := evidence.get("blast_radius"):
         words.append(f"runs in {radius['workloads']} workloads of {radius['clusters']} clusters")

@@ -24,6 +24,7 @@ class Cause:
     cluster_id: int | None = None
     namespace: str = ""
     workload: str = ""
+    environment_id: int | None = None  # to which the namespace is bound: its team sees the place too
     severity: str = UNKNOWN
     images: int = 0  # in use and affected, of the team
     repositories: Mapping[int, int] = field(default_factory=dict)  # {repository id: images there}

@@ -18,11 +18,11 @@ from lifecycle.alerts.models import Alert
 from lifecycle.alerts.queries import (
     LIVE,
     alerts_visible_to,
-    evidence_shown,
     filtered,
     images_of,
     repositories_of,
 )
+from lifecycle.alerts.sight import shown
 from lifecycle.alerts.types import all_kinds
 from lifecycle.api.caller import caller
 from lifecycle.api.serializing import StrictSerializer
@@ -44,11 +44,11 @@ class AlertSerializer(serializers.ModelSerializer[Alert]):
         source="former_id", read_only=True, allow_null=True, help_text="The alert about the same before this one"
     )
     vulnerability = serializers.CharField(read_only=True, help_text="The vulnerability; empty for other kinds")
-    cluster = serializers.CharField(
-        source="cluster.slug", read_only=True, default=None, allow_null=True, help_text="null: it is about no workload"
+    cluster = serializers.SerializerMethodField(help_text="null: it is about no workload; empty: you cannot see it")
+    namespace = serializers.SerializerMethodField(
+        help_text="Where it runs; empty for other kinds, or if you cannot see it"
     )
-    namespace = serializers.CharField(read_only=True, help_text="Where it runs; empty for other kinds")
-    workload = serializers.CharField(read_only=True, help_text="Such as Deployment/api; empty for other kinds")
+    workload = serializers.SerializerMethodField(help_text="Such as Deployment/api; empty as the namespace")
     rule = serializers.CharField(read_only=True, help_text="Of what found it, such as Falco's; else empty")
     count = serializers.IntegerField(read_only=True, help_text="How often its cause was seen")
     first_at = serializers.DateTimeField(read_only=True, help_text="When its cause was first seen")
@@ -83,7 +83,16 @@ class AlertSerializer(serializers.ModelSerializer[Alert]):
     @extend_schema_field(serializers.DictField())
     def get_evidence(self, alert: Alert) -> dict[str, Any]:
         """Return the evidence."""
-        return evidence_shown(alert)
+        return dict(shown(alert).evidence)
+
+    def get_cluster(self, alert: Alert) -> str | None:
+        return shown(alert).cluster
+
+    def get_namespace(self, alert: Alert) -> str:
+        return shown(alert).namespace
+
+    def get_workload(self, alert: Alert) -> str:
+        return shown(alert).workload
 
 
 class AlertRepositorySerializer(serializers.Serializer[Any]):

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Final
 
 from django.db.models import Q, QuerySet, Value
 from django.db.models.functions import Least, Length, Replace
 
 from accounts.models import User
-from lifecycle.authority.queries import teams_visible_to
+from accounts.verbs import Verb
+from lifecycle.authority.covers import whole_teams
 from lifecycle.clusters.models import Cluster, ClusterSecret, NamespaceBinding
 from lifecycle.core import clock
 from lifecycle.core.patterns import matches
 
+_SEE: Final = (Verb.IMAGE_VIEW, Verb.ENVIRONMENT_MANAGE, Verb.RUNTIME_REPORT, Verb.RUNTIME_MANAGE)
+
 
 def clusters_visible_to(actor: User, *, with_deleted: bool = False) -> QuerySet[Cluster]:
-    """Return the clusters of the teams that `actor` can see, with their team; perhaps deleted ones, for history."""
-    rows = Cluster.objects.filter(team__in=teams_visible_to(actor)).select_related("team", "created_by")
-    return rows if with_deleted else rows.filter(ended_at=None)
+    """Return the clusters of the teams on which, as a whole, `actor` has one of the verbs about clusters.
+
+    A grant for one repository or environment of a team is no view of what else the team runs. Deleted ones are left
+    out, unless they are wanted for history.
+    """
+    rows = Cluster.objects.select_related("team", "created_by")
+    if not with_deleted:
+        rows = rows.filter(ended_at=None)
+    whole = [whole_teams(actor, verb) for verb in _SEE]
+    seen = {team_id for each in whole if each is not None for team_id in each}
+    return rows if None in whole else rows.filter(team__in=sorted(seen))
 
 
 def bindings_of(cluster: Cluster) -> QuerySet[NamespaceBinding]:

@@ -39,6 +39,7 @@ def causes() -> Iterator[Cause]:
             cluster_id=debt.cluster_id,
             namespace=debt.namespace,
             workload=f"{debt.workload_kind}/{debt.workload_name}",
+            environment_id=environment.pk if environment is not None else None,
             severity=CRITICAL if environment is not None and environment.is_production else HIGH,
             images=len(debt.digests),
             evidence={

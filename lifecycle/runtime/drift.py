@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from lifecycle.core.severities import HIGH, SEVERITIES
 from lifecycle.environments.models import Environment
 from lifecycle.inventory.constants import SILENT_AFTER
 from lifecycle.inventory.models import Reporter, RunningImage
+from lifecycle.inventory.queries import digests_shown
 from lifecycle.policies.queries import rules_of_environments
 from lifecycle.quarantine.queries import covers_of
 from lifecycle.registry.models import Image, Repository
@@ -82,6 +83,9 @@ ORDER BY old_image_id, id DESC
 """
 
 
+_Found = list[tuple[str, str]]  # kind of alert, and why
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     name: str
@@ -92,7 +96,7 @@ class _Kind:
 
 
 _KINDS: Final = (
-    _Kind("drift.rogue", "Unknown image runs", "An image runs that no registry of ours has.", "high"),
+    _Kind("drift.rogue", "Unknown image runs", "An image runs that no registry of yours has.", "high"),
     _Kind("drift.not_promoted", "Runs without promotion", "An image runs that was promoted nowhere.", "high"),
     _Kind(
         "drift.wrong_environment", "Runs in another environment", "An image was promoted, but not to where it runs.",
@@ -167,10 +171,14 @@ def _refresh(live: Mapping[str, Alert], causes: Mapping[str, Cause], now: dateti
     changed = []
     for name, row in live.items():
         cause = causes.get(name)
-        if cause is not None and (row.evidence, row.severity) != (dict(cause.evidence), cause.severity):
+        if cause is None:
+            continue
+        is_same = (row.evidence, row.severity) == (dict(cause.evidence), cause.severity)
+        if not is_same or row.environment_id != cause.environment_id:
             row.evidence, row.severity, row.last_at = dict(cause.evidence), cause.severity, now
+            row.environment_id = cause.environment_id
             changed.append(row)
-    Alert.objects.bulk_update(changed, ["evidence", "severity", "last_at"], batch_size=_BATCH)
+    Alert.objects.bulk_update(changed, ["evidence", "severity", "last_at", "environment"], batch_size=_BATCH)
 
 
 def causes_of_now(now: datetime) -> list[Cause]:
@@ -246,6 +254,9 @@ class _Facts:
         self.exposed = isolation.found(rows, self.bindings, rules)
         self.age_rules = {pk: found for pk, each in rules.items() if (found := age_rules(each))}
         self.dates = _dates(ids) if self.age_rules else {}
+        for row in rows:
+            row.is_image_seen = self.is_known_to(row, self.side_of(row))
+        self.shown = digests_shown(rows)  # as reported, where the image is no business of the cluster's side
 
     def binding(self, row: RunningImage) -> NamespaceBinding | None:
         return binding_for(self.bindings[row.cluster_id], row.namespace)
@@ -294,12 +305,31 @@ class _Facts:
         is_so = family is not None and (family.pk in self.homes_of(row) or family.team_id == row.cluster.team_id)
         return family if is_so else None
 
-    def family(self, row: RunningImage) -> Repository | None:
-        """Return the repository whose team answers for the image: by its name, else one of the cluster's team."""
-        if (named := self.named(row)) is not None:
+    def side_of(self, row: RunningImage) -> tuple[int, ...]:
+        """Return the teams who run it, by id: that of the cluster, and of the environment that is bound there."""
+        binding = self.binding(row)
+        return (row.cluster.team_id, *((binding.environment.team_id,) if binding is not None else ()))
+
+    def is_known_to(self, row: RunningImage, side: Collection[int]) -> bool:
+        """Return whether those who run it may know that the image exists here.
+
+        It is in a repository of theirs, or was promoted to their environment. Without an environment, whoever knows its
+        name and its digest runs it by both: nothing is wrong with that.
+        """
+        homes, binding = self.homes_of(row), self.binding(row)
+        if any(self.repositories[pk].team_id in side for pk in homes if pk in self.repositories):
+            return True
+        if binding is not None:
+            return binding.environment_id in self.promoted_to(row)
+        return row.repository is not None and (row.repository.source_id or row.repository.pk) in homes
+
+    def family(self, row: RunningImage, side: Collection[int]) -> Repository | None:
+        """Return the repository of a team of `side` that answers for the image: by its name, else one that has it."""
+        named = self.named(row)
+        if named is not None and named.team_id in side:
             return named
         homes = [self.repositories[pk] for pk in sorted(self.homes_of(row)) if pk in self.repositories]
-        return next((home for home in homes if home.team_id == row.cluster.team_id), None)
+        return next((home for team_id in side for home in homes if home.team_id == team_id), None)
 
 
 def _dates(ids: Collection[int]) -> dict[int, Dates]:
@@ -313,61 +343,37 @@ def _any_of(listed: Mapping[int, Collection[int]], ids: Iterable[int]) -> set[in
 
 
 def _drift_of(row: RunningImage, facts: _Facts, now: datetime) -> list[Cause]:
+    """Return what is wrong, for those who run it; and for the team of the image, when it is another one."""
     if not row.digest:
         return []  # not resolved: nobody knows what it is
     name, binding = image_name(row.reference), facts.binding(row)
-    environment = binding.environment if binding is not None else None
+    side, owner = facts.side_of(row), facts.named(row)
+    tag = name.tag if name is not None and not name.digest else ""
+    causes = []
+    if owner is not None and owner.team_id not in side and row.image_id is not None:
+        causes += [_cause(*one, row, facts, owner) for one in _known(row, facts, owner, tag, now)]
     found = [(bypass.KIND, bypass.WHY)] if bypass.key_of(row) in facts.bypassed else []
-    if row.image_id is None or not facts.homes_of(row):
+    if row.image_id is not None and facts.homes_of(row) and row.is_image_seen:
+        named = owner if owner is not None and owner.team_id in side else None
+        found += _known(row, facts, named, tag, now)
+    else:
         allowed = binding.allowed_hosts if binding is not None else []
         if name is None or name.host not in allowed:
-            found.append(("drift.rogue", "No registry of ours has this image."))
-        return [_cause(kind, row, facts, environment, why) for kind, why in found]
-    found += [
-        *_promotion(row, facts, environment),
-        *_quarantine(row, facts, environment),
-        *_newer(row, facts, environment, name.tag if name is not None and not name.digest else "", now),
-    ]
-    return [_cause(kind, row, facts, environment, why) for kind, why in found]
+            found.append(("drift.rogue", "No registry of yours has this image."))
+        if _quarantine(row, facts):  # as admission says it: without the reason
+            found.append(("drift.quarantined", "A quarantine covers this image."))
+    family = facts.family(row, side) if row.is_image_seen else None
+    return causes + [_cause(*one, row, facts, family) for one in found]
 
 
-def _isolation_of(row: RunningImage, facts: _Facts) -> Iterator[Cause]:
-    failures, binding = facts.exposed.get(bypass.key_of(row), []), facts.binding(row)
-    if binding is None:
-        return
-    for failure in failures:
-        severity = HIGH if failure.breaks_baseline else _SEVERITY[isolation.KIND]
-        more = {"check": failure.check, "mode": failure.mode, "fix": failure.fix}
-        yield _cause(
-            isolation.KIND, row, facts, binding.environment, failure.why, rule=failure.check, severity=severity, **more
-        )
-
-
-_Found = list[tuple[str, str]]
-
-
-def _promotion(row: RunningImage, facts: _Facts, environment: Environment | None) -> _Found:
-    if environment is None:
-        return []
-    ids = facts.around_of(row) | facts.perhaps(row)
-    promoted = facts.promoted_to(row)
-    if environment.pk in promoted:
-        return []
-    if facts.last_state(ids, environment) == "rejected":
-        return [("drift.rejected", f"Its last request for {environment} was rejected.")]
-    if promoted:
-        return [("drift.wrong_environment", f"It was promoted, but not to {environment}.")]
-    return [("drift.not_promoted", f"It was not promoted to {environment}, nor to another environment.")]
-
-
-def _quarantine(row: RunningImage, facts: _Facts, environment: Environment | None) -> _Found:
-    covers = next((facts.covers[pk] for pk in (row.image_id, row.platform_id) if pk in facts.covers), None)
-    return [("drift.quarantined", covers[0].words)] if covers else []
-
-
-def _newer(row: RunningImage, facts: _Facts, environment: Environment | None, tag: str, now: datetime) -> _Found:
+def _known(row: RunningImage, facts: _Facts, family: Repository | None, tag: str, now: datetime) -> _Found:
+    """Return what is wrong with an image of ours. `family`: the one that its name names, for those who may know it."""
+    binding = facts.binding(row)
+    environment = binding.environment if binding is not None else None
     ids, found = facts.around_of(row) | facts.perhaps(row), []
-    family = facts.named(row)
+    if environment is not None:
+        found += _promotion(row, facts, environment)
+    found += _quarantine(row, facts)
     if row.repository is not None and family is not None and tag:
         named = facts.tags.get((row.repository.pk, tag))
         if named is not None and named not in ids:
@@ -383,40 +389,67 @@ def _newer(row: RunningImage, facts: _Facts, environment: Environment | None, ta
     return found
 
 
+def _isolation_of(row: RunningImage, facts: _Facts) -> Iterator[Cause]:
+    failures, binding = facts.exposed.get(bypass.key_of(row), []), facts.binding(row)
+    if binding is None:
+        return
+    family = facts.family(row, facts.side_of(row))
+    for failure in failures:
+        severity = HIGH if failure.breaks_baseline else _SEVERITY[isolation.KIND]
+        more = {"check": failure.check, "mode": failure.mode, "fix": failure.fix}
+        cause = _cause(isolation.KIND, failure.why, row, facts, family, severity=severity)
+        yield replace(cause, rule=failure.check, evidence={**cause.evidence, **more})
+
+
+def _promotion(row: RunningImage, facts: _Facts, environment: Environment) -> _Found:
+    ids = facts.around_of(row) | facts.perhaps(row)
+    promoted = facts.promoted_to(row)
+    if environment.pk in promoted:
+        return []
+    if facts.last_state(ids, environment) == "rejected":
+        return [("drift.rejected", f"Its last request for {environment} was rejected.")]
+    if promoted:
+        return [("drift.wrong_environment", f"It was promoted, but not to {environment}.")]
+    return [("drift.not_promoted", f"It was not promoted to {environment}, nor to another environment.")]
+
+
+def _quarantine(row: RunningImage, facts: _Facts) -> _Found:
+    covers = next((facts.covers[pk] for pk in (row.image_id, row.platform_id) if pk in facts.covers), None)
+    return [("drift.quarantined", covers[0].words)] if covers else []
+
+
 def _cause(
     kind: str,
+    why: str,
     row: RunningImage,
     facts: _Facts,
-    environment: Environment | None,
-    why: str,
+    family: Repository | None,
     *,
-    rule: str = "",
     severity: str = "",
-    **more: str,
 ) -> Cause:
-    family = facts.family(row)
-    is_rogue = kind == "drift.rogue"
-    owner = environment.team_id if is_rogue and environment is not None else None
-    team_id = owner or (family.team_id if family is not None and not is_rogue else row.cluster.team_id)
+    """Return the cause for the team of a family; without one, for those who run it: see `alerts.sight`."""
+    side, binding = facts.side_of(row), facts.binding(row)
+    environment = binding.environment if binding is not None else None
+    is_theirs = family is not None and family.team_id not in side
+    owner = environment.team_id if kind == "drift.rogue" and environment is not None else row.cluster.team_id
     return Cause(
         kind,
-        team_id,
-        digest=row.digest or None,
-        rule=rule,
+        family.team_id if family is not None else owner,
+        digest=(row.digest if is_theirs else facts.shown[row.pk]) or None,
         cluster_id=row.cluster_id,
         namespace=row.namespace,
         workload=row.workload,
+        environment_id=environment.pk if environment is not None else None,
         severity=_raised(
             severity or _SEVERITY[kind], is_production=environment is not None and environment.is_production
         ),
         images=1,
-        repositories={family.pk: 1} if family is not None and family.team_id == team_id else {},
+        repositories={family.pk: 1} if family is not None else {},
         evidence={
             "why": why,
             "image": row.reference,
             "containers": row.containers,
             "environment": f"{environment.team.slug}/{environment.slug}" if environment is not None else "",
-            **more,
         },
     )
 

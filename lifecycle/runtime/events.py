@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, Final
 
 import orjson
@@ -25,6 +26,7 @@ from lifecycle.alerts.raising import close, raise_alerts
 from lifecycle.alerts.telling import tell_teams
 from lifecycle.alerts.types import Cause, register
 from lifecycle.clusters.models import Cluster
+from lifecycle.clusters.queries import binding_for, bindings_of
 from lifecycle.core import clock, locks
 from lifecycle.core.severities import CRITICAL, HIGH, SEVERITIES
 from lifecycle.inventory.models import RunningContainer
@@ -167,8 +169,7 @@ def _fold(cluster: Cluster, rows: Sequence[RuntimeEvent], now: datetime) -> list
     ties = _Ties(cluster, events)
     causes: dict[str, Cause] = {}
     counts: Counter[str] = Counter()
-    for event in events:
-        cause = ties.cause(event)
+    for cause in chain.from_iterable(map(ties.causes, events)):
         counts[cause.fingerprint] += 1
         before = causes.get(cause.fingerprint)
         if before is None or SEVERITIES.index(cause.severity) <= SEVERITIES.index(before.severity):
@@ -255,13 +256,15 @@ class _Ties:
         self.by_id: dict[str, _Tie] = {}
         self.by_pod: dict[tuple[str, str], _Tie] = {}
         self.by_digest: dict[str, set[_Tie]] = defaultdict(set)
+        self.reported: dict[str, str] = {}  # digest of ours: what the reporter calls it
+        self.bindings = list(bindings_of(cluster))
         for rows in _containers(cluster, events, digests):  # what lives comes first
             self._add(rows)
         ties = {*self.by_id.values(), *self.by_pod.values(), *(tie for some in self.by_digest.values() for tie in some)}
         self.homes = _homes(digests | {tie.digest for tie in ties})
         self.tagged = _tagged({event.image for event in events if event.image})
         ids = {tie.repository_id for tie in ties} | {repository for repository, _ in self.tagged.values()}
-        ids |= {min(listed) for listed in self.homes.values()}
+        ids |= {pk for listed in self.homes.values() for pk in listed}
         self.repositories = Repository.objects.select_related("source").in_bulk([pk for pk in ids if pk is not None])
 
     def _add(self, rows: QuerySet[RunningContainer]) -> None:
@@ -272,6 +275,7 @@ class _Ties:
         found = rows.order_by("-pk").values_list(*columns)[:_CONTAINERS_MAX]
         for short, namespace, pod, kind, name, digest, repository, reported, platform in found:
             workload = f"{kind}/{name}" if kind else name
+            self.reported.setdefault(digest, reported[0] if reported else "")
             self.by_id.setdefault(short, _Tie("container", namespace, workload, digest, repository))
             self.by_pod.setdefault((namespace, pod), _Tie("pod", namespace, workload, digest, repository))
             self.by_pod.setdefault(("", pod), _Tie("pod", namespace, workload, digest, repository))
@@ -302,14 +306,34 @@ class _Ties:
             return _Tie("tag", event.namespace, "", digest, repository, is_weak=True)
         return _Tie("", event.namespace)
 
-    def cause(self, event: SeenEvent) -> Cause:
-        """Return the cause of the alert that an event belongs to."""
+    def causes(self, event: SeenEvent) -> list[Cause]:
+        """Return the causes of the alerts that an event belongs to: for those who run it, and for the image's team.
+
+        See `alerts.sight`. Whoever sends can invent names: a team that does not run it is told only of what runs here
+        and is in its repository.
+        """
         tie = self.tie(event)
+        binding = binding_for(self.bindings, tie.namespace) if tie.namespace else None
+        side = (self.cluster.team_id, *((binding.environment.team_id,) if binding is not None else ()))
+        homes = self.homes.get(tie.digest, set())
         repository = self.repositories.get(tie.repository_id) if tie.repository_id is not None else None
         family = (repository.source or repository) if repository is not None else None
-        if family is not None and family.team_id != self.cluster.team_id:
-            # Whoever sends can invent names: another team is told only of what runs here and is in its repository.
-            family = None if tie.is_weak or family.pk not in self.homes.get(tie.digest, ()) else family
+        environment_id = binding.environment_id if binding is not None else None
+        if family is not None and family.team_id in side:
+            return [self._cause(event, tie, family, environment_id)]
+        if not any(self.repositories[pk].team_id in side for pk in homes if pk in self.repositories):
+            is_tag = tie.how == "tag"  # which names an image that they may not know of
+            here = replace(
+                tie, how="" if is_tag else tie.how, digest=self.reported.get(tie.digest) or event.digest
+            )  # fmt: skip
+        else:
+            here = tie
+        causes = [self._cause(event, here, None, environment_id)]
+        if family is not None and not tie.is_weak and family.pk in homes:
+            causes.append(self._cause(event, tie, family, environment_id))
+        return causes
+
+    def _cause(self, event: SeenEvent, tie: _Tie, family: Repository | None, environment_id: int | None) -> Cause:
         evidence: dict[str, Any] = {"text": event.text, "fields": event.fields, "tied_by": tie.how}
         if tie.how == "tag":
             evidence["why"] = "Tied by the tag, which can name another image than the one that runs: weak."
@@ -328,6 +352,7 @@ class _Ties:
             cluster_id=self.cluster.pk,
             namespace=tie.namespace,
             workload=tie.workload or event.target[:320],
+            environment_id=environment_id,
             severity=event.severity,
             images=1 if tie.digest else 0,
             repositories={family.pk: 1} if family is not None else {},

@@ -14,6 +14,7 @@ from lifecycle.alerts import services
 from lifecycle.alerts.access import alert_for
 from lifecycle.alerts.models import Alert
 from lifecycle.alerts.queries import LIVE, alerts_visible_to, filtered, images_of, repositories_of
+from lifecycle.alerts.sight import shown
 from lifecycle.alerts.types import all_kinds, label_of
 from lifecycle.authority.queries import teams_visible_to
 from lifecycle.core import clock
@@ -49,7 +50,7 @@ def alerts(request: HttpRequest) -> HttpResponse:
     page = keyset_page(rows, ("-id",), **cursors(request))
     context = {
         "page": page,
-        "entries": [(row, label_of(row.kind)) for row in page.rows],
+        "entries": [(row, shown(row), label_of(row.kind)) for row in page.rows],
         "state": state,
         "states": [(LIVE, "Not resolved"), *Alert.State.choices, (_ALL, "All states")],
         "choice": choice,
@@ -71,6 +72,7 @@ def _page(request: HttpRequest, row: Alert, form: ActForm, *, status: int = 200)
     user = reader(request)
     context: dict[str, Any] = {
         "alert": row,
+        "seen": shown(row),
         "label": label_of(row.kind),
         "repositories": repositories_of(row, user),
         "affected": images_of(row, user),

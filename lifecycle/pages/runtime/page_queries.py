@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from django.db.models import Count, Q
 
 from accounts.models import User
-from lifecycle.alerts.models import Alert
+from lifecycle.alerts.queries import LIVE, alerts_visible_to, filtered
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.clusters.models import Cluster
 from lifecycle.clusters.queries import clusters_visible_to
@@ -29,15 +29,16 @@ class ClusterLine:
 
 
 def cluster_lines(actor: User) -> list[ClusterLine]:
-    """Return the clusters that `actor` can see. Two queries."""
-    live = Count("alerts", filter=~Q(alerts__state=Alert.State.RESOLVED) & ~Q(alerts=None))
-    clusters = list(clusters_visible_to(actor).annotate(live=live).order_by("slug")[:_CLUSTERS_MAX])
+    """Return the clusters that `actor` can see. Three queries."""
+    clusters = list(clusters_visible_to(actor).order_by("slug")[:_CLUSTERS_MAX])
+    seen = filtered(alerts_visible_to(actor), state=LIVE).filter(Q(is_place_seen=True), cluster__in=clusters)
+    live = dict(seen.order_by().values_list("cluster").annotate(count=Count("pk")))
     states: dict[int, set[str]] = {}
     for reporter in Reporter.objects.filter(cluster__in=clusters):
         states.setdefault(reporter.cluster_id, set()).add(reporter.state)
     return [
         ClusterLine(
-            row, next((state for state in _STATES if state in states.get(row.pk, ())), "never"), getattr(row, "live", 0)
+            row, next((state for state in _STATES if state in states.get(row.pk, ())), "never"), live.get(row.pk, 0)
         )
         for row in clusters
     ]
