@@ -40,7 +40,7 @@ from lifecycle.jobs.models import Job, JobLogLine, ScheduleSlot
 from lifecycle.keyless.models import Exchange, TrustRule
 from lifecycle.lineage.models import Ancestry, Derivation
 from lifecycle.notices.models import Channel, InboxItem, Message, Mute, Notice, Preferences
-from lifecycle.pentests.models import PentestFinding, PentestRun
+from lifecycle.pentests.models import PentestFinding, PentestRun, PentestUpload
 from lifecycle.policies.models import DueTable, Policy, PolicyRevision, Waiver
 from lifecycle.promotion.models import Evaluation, PromotionRequest, ReleaseSet, Vote
 from lifecycle.quarantine.models import Quarantine, QuarantineExemption
@@ -161,6 +161,7 @@ __all__ = [
     "PackageVersion",
     "PentestFinding",
     "PentestRun",
+    "PentestUpload",
     "PermissionChange",
     "PodSpec",
     "Policy",

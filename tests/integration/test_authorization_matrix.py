@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Final
 
@@ -490,7 +490,7 @@ def prepared(call, dock, request_):
         RebuildWave.objects.update(confirmed_by=dock.owner, **ended)
         RebuildJob.objects.update(**ended)
     if "{asked_pentest}" in call:
-        PentestFinding.objects.update(asked_by=dock.approver, asked_until=clock.now() + timedelta(days=1))
+        PentestFinding.objects.update(asked_by=dock.approver, asked_until=datetime(2099, 1, 1, tzinfo=UTC))
     if "{waiting_retention_plan}" in call:
         waiting_plan(dock.repository, rows.image("loose"), by=dock.owner)
     if "{asked_quarantine}" in call:

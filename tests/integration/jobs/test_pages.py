@@ -187,9 +187,9 @@ def test_page_gives_reason_when_cancel_and_retry_are_unavailable(dock: Any, kind
     waiting, failed = job(kind, dock.owner, 99), job(kind, dock.owner, 99, state="failed")
     stops = kind in {
         "ingest", "crawl", "scan", "plan", "delete", "verify", "read-sboms", "notify", "sync_feed", "ask_check",
-        "quarantine", "retention", "restore", "check-log", "sync_vex",
+        "quarantine", "retention", "restore", "check-log", "sync_vex", "pentest",
     }  # fmt: skip
-    again = kind not in {"promote", "rebuild", "check", "release", "retention", "anchor"}
+    again = kind not in {"promote", "rebuild", "check", "release", "retention", "anchor", "pentest"}
     page = client.get(f"/jobs/{waiting.pk}/").content.decode()
     assert (steering.why_not_cancelled(waiting) is None) is stops
     assert ("aria-disabled" not in page) is stops
