@@ -69,6 +69,7 @@ BUILTIN_ROLES: Final[dict[str, frozenset[Verb]]] = {
             Verb.RUNTIME_MANAGE,
         }
     ),
+    "agent": frozenset({Verb.RUNTIME_REPORT}),  # of what reports a cluster or host: it sees nothing
     "auditor": frozenset({Verb.IMAGE_VIEW, Verb.AUDIT_READ}),
     "owner": frozenset(Verb) - {Verb.PROMOTION_BREAKGLASS},
 }

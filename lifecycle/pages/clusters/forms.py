@@ -194,8 +194,13 @@ class DeleteForm(forms.Form):
 class SecretForm(forms.Form):
     """What a new secret is for."""
 
-    kind = forms.ChoiceField(
-        label="For",
-        choices=((ClusterSecret.Kind.ADMISSION, "Admission reviews"), (ClusterSecret.Kind.ALERTS, "Alerts")),
-        widget=forms.Select(attrs=_SELECT),
+    AGENT: Final = "agent"  # the token of a robot
+    BOTH: Final = "both"
+    KINDS: Final = (
+        (ClusterSecret.Kind.ADMISSION, "Admission reviews"),
+        (BOTH, "Admission reviews, and the agent"),
+        (AGENT, "The agent that reports what runs"),
+        (ClusterSecret.Kind.ALERTS, "Alerts"),
     )
+
+    kind = forms.ChoiceField(label="For", choices=KINDS, widget=forms.Select(attrs=_SELECT))

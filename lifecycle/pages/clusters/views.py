@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
@@ -21,6 +23,7 @@ from lifecycle.authority.access import team_for
 from lifecycle.authority.queries import teams_where
 from lifecycle.clusters import services
 from lifecycle.clusters.access import cluster_for, why_not_manage
+from lifecycle.clusters.agents import create_agent_token
 from lifecycle.clusters.models import Cluster, ClusterSecret, Mode
 from lifecycle.clusters.queries import bindings_of, clusters_visible_to, valid_secrets
 from lifecycle.clusters.types import BindingWish
@@ -153,13 +156,22 @@ def secret(request: HttpRequest, slug: str) -> HttpResponse:
     """Make a new secret, and show it once."""
     user = reader(request)
     row = cluster_for(user, slug)
-    refuse_if(why_not_manage(user, row.team))
     form = SecretForm(request.POST)
     if form.is_valid():
-        with errors_shown_on(form):
-            made, text = services.create_secret(slug, form.cleaned_data["kind"], actor=user)
-            context = {"cluster": row, "made": made, "secret": text, "manifest": _filled_manifest(row, made.kind, text)}
+        with errors_shown_on(form), transaction.atomic():
+            kind, token = form.cleaned_data["kind"], ""
+            made, text = None, ""
+            if kind in {SecretForm.AGENT, SecretForm.BOTH}:
+                token = create_agent_token(slug, actor=user)
+            if kind != SecretForm.AGENT:
+                wanted = ClusterSecret.Kind.ADMISSION if kind == SecretForm.BOTH else kind
+                made, text = services.create_secret(slug, wanted, actor=user)
+            context = {
+                "cluster": row, "made": made, "secret": text, "token": token, "address": settings.PUBLIC_URL,
+                "manifest": _filled_manifest(row, made.kind if made is not None else "", text, token),
+            }  # fmt: skip
             return render(request, "lifecycle/clusters/secret.html", context)
+    refuse_if(why_not_manage(user, row.team))
     return _page(request, row, status=422, secret_form=form)
 
 
@@ -212,11 +224,14 @@ def _page(request: HttpRequest, row: Cluster, *, status: int = 200, **forms: Any
     return render(request, "lifecycle/clusters/cluster.html", context | forms, status=status)
 
 
-def _filled_manifest(row: Cluster, kind: str, secret: str) -> str:
-    """Return the manifest with the new secret in it; "" for another kind of cluster or secret."""
-    if kind != ClusterSecret.Kind.ADMISSION or row.kind != Cluster.Kind.KUBERNETES:
+def _filled_manifest(row: Cluster, kind: str, secret: str, token: str) -> str:
+    """Return the manifest with what was just made in it; "" for another kind of cluster or secret."""
+    is_admission = kind == ClusterSecret.Kind.ADMISSION
+    if row.kind != Cluster.Kind.KUBERNETES or not (is_admission or token):
         return ""
-    return manifest_for(row).replace("${ADMISSION_SECRET}", secret).replace("${AGENT_IMAGE}", AGENT_IMAGE)
+    filled = manifest_for(row).replace("${AGENT_IMAGE}", AGENT_IMAGE)
+    filled = filled.replace("${ADMISSION_SECRET}", secret) if is_admission else filled
+    return filled.replace("${AGENT_TOKEN}", token) if token else filled
 
 
 def _secrets(row: Cluster, kind: str) -> list[ClusterSecret]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 
 import pytest
 from django.test import Client
 
+from accounts.models import Robot
 from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.services import create_environment
 from lifecycle.clusters import services
 from lifecycle.clusters.models import Cluster, ClusterSecret
@@ -19,6 +22,7 @@ from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted, S
 from lifecycle.promotion.environments import contents_of
 from tests.factories import dock as rows
 from tests.factories.people import person
+from tests.factories.running import document
 
 pytestmark = pytest.mark.django_db
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
@@ -217,6 +221,32 @@ def test_pages_add_change_bind_and_show_a_secret(dock, owner):
     assert (secret.count("gdc_adm_") > 0, ClusterSecret.objects.count()) == (True, 1)
     viewer = client_of(person("viewer-of-shop", dock.team, "viewer")).get("/clusters/north/").content.decode()
     assert ("prod-*" in viewer, "Save bindings" in viewer) == (True, False)
+
+
+def test_the_page_makes_a_token_that_can_only_report(dock, owner, cluster):
+    client = client_of(owner)
+    page = client.post("/clusters/north/secrets/", {"kind": "agent"}).content.decode()
+    token = re.search(r"gdk_[A-Za-z0-9_]+", page)[0]
+    robot = Robot.objects.get(name="agent-north")
+    (grant,) = RoleGrant.objects.filter(user=robot.user)
+    assert (grant.role.slug, grant.role.verbs) == ("agent", ["runtime.report"])
+    assert ("${AGENT_TOKEN}" in page, "${ADMISSION_SECRET}" in page, ClusterSecret.objects.count()) == (False, True, 0)
+    headers = {"Authorization": f"Bearer {token}"}
+    body = json.dumps(document(1))
+    agent = Client()
+    sent = agent.post("/api/v1/clusters/north/reports/", body, content_type="application/json", headers=headers)
+    assert sent.status_code == 202, sent.content
+    assert agent.get("/api/v1/images/", headers=headers).json()["results"] == []
+    assert agent.post("/api/v1/clusters/north/secrets/", {"kind": "alerts"}, headers=headers).status_code == 403
+    both = client.post("/clusters/north/secrets/", {"kind": "both"}).content.decode()
+    assert ("${AGENT_TOKEN}" in both, "${ADMISSION_SECRET}" in both) == (False, False)
+    assert Robot.objects.filter(name="agent-north").count() == 1
+
+
+def test_a_token_of_the_agent_needs_robots_and_reports(dock, cluster):
+    client = client_of(person("guard", dock.team, "security"))
+    assert client.post("/clusters/north/secrets/", {"kind": "agent"}).status_code == 403
+    assert not Robot.objects.filter(name="agent-north").exists()
 
 
 def test_command_line(dock, owner, run):
