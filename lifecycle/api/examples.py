@@ -248,6 +248,7 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
     ("post", "/api/v1/fixes/{key}/comment/"): ({"text": "The upstream release is planned for Monday."}, None),
     ("post", "/api/v1/quarantines/{id}/request-release/"): ({"reason": "False alarm."}, None),
     ("post", "/api/v1/quarantines/{id}/release/"): ({"reason": "Checked."}, None),
+    ("post", "/api/v1/quarantines/{id}/withdraw/"): ({"reason": "It is pulled by digest."}, None),
     ("post", "/api/v1/quarantines/{id}/refuse-release/"): ({"reason": "Not proven."}, None),
     ("post", "/api/v1/quarantines/{id}/exemptions/"): (
         {"digest": _DIGEST, "reason": "Does not contain the file."},

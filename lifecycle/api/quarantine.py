@@ -167,6 +167,12 @@ class QuarantineViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.Gener
         """Keep a quarantine whose release was requested (image.quarantine). A reason is required."""
         return self._answer(services.refuse_release(int(pk), actor=caller(request), reason=_reason(request)))
 
+    @extend_schema(request=QuarantineReasonBody, responses=QuarantineSerializer)
+    @action(detail=True, methods=["post"])
+    def withdraw(self, request: Request, pk: str) -> Response:
+        """Let a live quarantine stop pulls too (image.quarantine). A reason is required."""
+        return self._answer(services.withdraw(int(pk), actor=caller(request), reason=_reason(request)))
+
     @extend_schema(methods=["get"], responses=ExemptionListSerializer)
     @extend_schema(methods=["post"], request=ExemptionBody, responses={201: ExemptionSerializer})
     @action(detail=True, methods=["get", "post"])

@@ -295,6 +295,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "quarantine-request-release": _on_quarantine,
     "quarantine-release": _on_quarantine,
     "quarantine-refuse-release": _on_quarantine,
+    "quarantine-withdraw": _on_quarantine,
     "quarantine-exemptions": _exempts,
     "vexstatement-list": _on_decision(Verb.WAIVER_REQUEST),
     "vexstatement-approve": _on_decision(Verb.WAIVER_APPROVE),

@@ -220,6 +220,7 @@ class Action(StrEnum):
     QUARANTINE_EXEMPTED = "quarantine.exempted", "A second person exempted an image from the quarantine of its base."
     QUARANTINE_PUSH_UNDONE = "quarantine.push_undone", "A push of a withdrawn image was undone."
     QUARANTINE_RELEASED = "quarantine.released", "A second person lifted a quarantine."
+    QUARANTINE_WITHDRAWN = "quarantine.withdrawn", "A quarantine began to stop pulls too."
     QUARANTINE_RELEASE_REFUSED = "quarantine.release_refused", "A request to lift a quarantine was refused."
     QUARANTINE_RELEASE_REQUESTED = "quarantine.release_requested", "A person asked to lift a quarantine."
     REBUILD_CANCELLED = "rebuild.cancelled", "A rebuild wave was cancelled."

@@ -255,6 +255,7 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.QUARANTINE_EXEMPTED: QuarantineDetails,
     Action.QUARANTINE_RELEASED: QuarantineDetails,
     Action.QUARANTINE_RELEASE_REFUSED: QuarantineDetails,
+    Action.QUARANTINE_WITHDRAWN: QuarantineDetails,
     Action.QUARANTINE_RELEASE_REQUESTED: QuarantineDetails,
     Action.REBUILD_FINISHED: RebuildFinished,
     Action.REBUILD_PLANNED: RebuildPlanned,

@@ -24,6 +24,7 @@ COLUMNS: Final[Sequence[Column]] = (
 _ACTS: Final = {
     "request-release": "ask another person to lift a quarantine",
     "release": "lift a quarantine whose release another person requested",
+    "withdraw": "stop pulls too: take the image out of the registry",
     "refuse-release": "keep a quarantine whose release was requested",
 }
 

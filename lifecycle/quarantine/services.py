@@ -72,8 +72,34 @@ def quarantine(
     _record(Action.IMAGE_QUARANTINED, made, actor, reason=made.reason)
     events.publish(events.QuarantineChanged(made.pk, begins=True))
     if withdraw:
-        begin_withdrawal(made)
+        begin_withdrawal(made, actor=actor)
     return made
+
+
+def why_not_withdraw(actor: User, row: Quarantine) -> Reason | None:
+    """Return why `actor` cannot let a quarantine stop pulls too."""
+    if reason := why_not_quarantine(actor, row.image):
+        return reason
+    if not row.is_live:
+        return Reason(f"{row} is already {_words(row)}.", IllegalTransition)
+    return Reason(f"{row} stops pulls already.", IllegalTransition) if row.withdraw else None
+
+
+@transaction.atomic
+def withdraw(quarantine_id: int, *, actor: User, reason: str) -> Quarantine:
+    """Let a live quarantine stop pulls too, as if it had begun with `withdraw`.
+
+    Raises NotFound, NotPermitted, IllegalTransition, Malformed, or Conflict when the vault's name is taken.
+    """
+    locks.wait_for(_LOCK)
+    row = quarantine_for(actor, quarantine_id, locked=True)
+    refuse_if(why_not_withdraw(actor, row))
+    _check_text(reason)
+    row.withdraw = True
+    row.save(update_fields=["withdraw"])
+    _record(Action.QUARANTINE_WITHDRAWN, row, actor, reason=reason.strip())
+    begin_withdrawal(row, actor=actor)
+    return row
 
 
 def _check_text(reason: str, incident: str = "") -> None:

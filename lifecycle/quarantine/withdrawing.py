@@ -46,8 +46,8 @@ _INCOMPLETE: Final = "The registry lacks a part of this index, so it cannot be c
 _LOST: Final = "The registry did not have it any more, so it cannot be put back."
 
 
-def begin_withdrawal(row: Quarantine) -> None:
-    """Note what is where, and queue the job. In the transaction in which the quarantine begins. Raises Conflict."""
+def begin_withdrawal(row: Quarantine, *, actor: User) -> None:
+    """Note what is where, and queue the job. In the transaction in which pulls are to be stopped. Raises Conflict."""
     if (
         Team.objects.filter(slug=VAULT_PREFIX).exists()
         or Environment.objects.filter(registry=None, prefix=VAULT_PREFIX).exists()
@@ -67,7 +67,7 @@ def begin_withdrawal(row: Quarantine) -> None:
         )
         for member in members
     )  # fmt: skip
-    queue_withdrawal(row, actor=row.created_by)
+    queue_withdrawal(row, actor=actor)
 
 
 def queue_withdrawal(row: Quarantine, *, actor: User) -> Job:

@@ -13,5 +13,6 @@ urlpatterns = [
     path("quarantines/<int:pk>/request-release/", views.act, {"act": "request_release"}, name="quarantine-request"),
     path("quarantines/<int:pk>/release/", views.act, {"act": "release"}, name="quarantine-release"),
     path("quarantines/<int:pk>/refuse-release/", views.act, {"act": "refuse_release"}, name="quarantine-refuse"),
+    path("quarantines/<int:pk>/withdraw/", views.act, {"act": "withdraw"}, name="quarantine-withdraw"),
     path("quarantines/<int:pk>/exemptions/", views.exempt, name="quarantine-exempt"),
 ]

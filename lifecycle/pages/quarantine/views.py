@@ -26,6 +26,7 @@ _DONE: Final = {
     "request_release": "Release of {} requested. Another person must lift it.",
     "release": "{} lifted.",
     "refuse_release": "{} stays active.",
+    "withdraw": "{} stops pulls too. A job takes the image out of the registry.",
 }
 
 
@@ -85,17 +86,19 @@ def _page(request: HttpRequest, row: Quarantine, *, status: int = 200, **forms: 
         "why_not_request": services.why_not_request_release(user, row),
         "why_not_release": services.why_not_release(user, row),
         "why_not_refuse": services.why_not_refuse_release(user, row),
+        "why_not_withdraw": services.why_not_withdraw(user, row),
     }
     return render(request, "lifecycle/quarantine/quarantine.html", context | forms, status=status)
 
 
 @require_POST
 def act(request: HttpRequest, pk: int, act: str) -> HttpResponse:
-    """Ask for the release of a quarantine, lift it as a second person, or refuse that."""
+    """Ask for the release of a quarantine, lift it as a second person, refuse that, or let it stop pulls too."""
     acts: dict[str, Callable[..., Quarantine]] = {
         "request_release": services.request_release,
         "release": services.release,
         "refuse_release": services.refuse_release,
+        "withdraw": services.withdraw,
     }
     form = ActForm(request.POST)
     if form.is_valid():

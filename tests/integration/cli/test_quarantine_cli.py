@@ -39,6 +39,13 @@ def test_image_is_withdrawn(dock, run):
     assert f"pending  shop/api@{dock.image.digest}  1.0" in run(guard, "quarantine", "show", made["id"])[1]
 
 
+def test_a_live_quarantine_begins_to_stop_pulls(dock, run):
+    guard = person("guard", dock.team, "security")
+    made = json.loads(run(guard, "quarantine", "create", "shop/api:1.0", "--reason", "bad", "--json")[1])
+    code, out, _ = run(guard, "quarantine", "withdraw", made["id"], "--reason", "it is pulled", "--json")
+    assert (code, json.loads(out)["withdraw"]) == (0, True)
+
+
 def test_exemption_of_an_image_that_is_not_covered_is_refused(dock, run):
     guard, other = person("guard", dock.team, "security"), person("other", dock.team, "security")
     run(guard, "quarantine", "create", dock.image.digest, "--reason", "bad", "--only-image")

@@ -68,6 +68,22 @@ def test_withdrawal_is_shown_in_the_repositories_that_the_reader_sees(dock, guar
     assert ("nodes' caches" in page, "Withdrawn from" in page, "base/copy" in page) == (True, True, False)
 
 
+@pytest.mark.parametrize("face", ["api", "page"])
+def test_a_live_quarantine_begins_to_stop_pulls(dock, guard, face):
+    client = client_of(guard)
+    number = post(client, "", {"digest": dock.image.digest, "reason": "bad"}).json()["id"]
+    if face == "api":
+        assert post(client, f"{number}/withdraw/", {}).status_code == 400
+        assert post(client, f"{number}/withdraw/", {"reason": "pulled"}).json()["withdraw"] is True
+        assert post(client, f"{number}/withdraw/", {"reason": "pulled"}).status_code == 409
+    else:
+        assert "Stop pulls too" in client.get(f"/quarantines/{number}/").content.decode()
+        assert client.post(f"/quarantines/{number}/withdraw/", {"reason": "pulled"}).status_code == 302
+    page = client.get(f"/quarantines/{number}/").content.decode()
+    assert ("Stop pulls too" in page, "Withdrawn from" in page) == (False, True)
+    assert Job.objects.get(kind="withdraw").actor == guard
+
+
 def test_image_is_withdrawn_from_the_form(dock, guard):
     form = {"digest": dock.image.digest, "reason": "bad", "descendants": "on", "withdraw": "on"}
     page = client_of(guard).post("/quarantines/new/", form)["Location"]

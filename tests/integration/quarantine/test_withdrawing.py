@@ -8,7 +8,7 @@ import pytest
 
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.services import create_environment, create_team, move_repositories
-from lifecycle.core.errors import Conflict
+from lifecycle.core.errors import Conflict, IllegalTransition
 from lifecycle.ingest.managing import why_not_delete
 from lifecycle.ingest.services import ingest_manifest
 from lifecycle.jobs import running
@@ -125,6 +125,23 @@ def test_without_withdraw_everything_stays(yard):
     lift(yard, row)
     assert served(yard, "shop/api", "1.0", "again", *parts(yard)) == [True] * 5
     assert not Withdrawal.objects.exists()
+
+
+def test_a_live_quarantine_can_stop_pulls_later(yard):
+    row = services.quarantine(yard.top.digest.text, actor=yard.guard, reason="backdoor")
+    services.withdraw(row.pk, actor=yard.second, reason="it is pulled by digest")
+    run_jobs()
+    assert served(yard, "shop/api", "1.0", *parts(yard)) == [False] * 4
+    event = AuditEvent.objects.get(action="quarantine.withdrawn")
+    assert (event.actor, event.reason) == (yard.second, "it is pulled by digest")
+    row.refresh_from_db()
+    with pytest.raises(IllegalTransition, match="stops pulls already"):
+        services.withdraw(row.pk, actor=yard.second, reason="again")
+    lift(yard, row)
+    assert served(yard, "shop/api", "1.0", *parts(yard)) == [True] * 4
+    row.refresh_from_db()
+    with pytest.raises(IllegalTransition, match="already released"):
+        services.withdraw(row.pk, actor=yard.second, reason="again")
 
 
 def test_index_around_a_withdrawn_platform_goes_and_its_other_platform_stays(yard):
