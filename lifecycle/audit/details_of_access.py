@@ -298,6 +298,16 @@ class RegistryDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryCollected(Details):
+    """The registry, the number of blobs that its collector deleted, their bytes, and for how long it was stopped."""
+
+    registry: str
+    blobs: int
+    freed_bytes: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelDetails(Details):
     """The name and the kind of a channel, the host of its address, and its topics."""
 

@@ -15,6 +15,7 @@ DIGESTS_MAX: Final = 20_000  # of one plan
 PLANS_MAX: Final = 10  # plans of a team or repository that nobody confirmed; older ones are removed
 BATCH: Final = 20  # images that are judged again, then deleted
 COLLECT: Final = (
-    "The registry still stores the layers. To free the space, let it accept no push and run its collector, for"
-    " example: registry garbage-collect /etc/distribution/config.yml"
+    "The registry still stores the layers. To free the space: `manage.py registry_gc` for the registry that `make up`"
+    " runs. Let another one accept no push, and run its collector, for example:"
+    " registry garbage-collect /etc/distribution/config.yml"
 )
