@@ -32,7 +32,7 @@ from lifecycle.quarantine.queries import covers_of
 from lifecycle.registry.models import Image, Repository
 from lifecycle.runtime import breakglass, bypass, isolation
 from lifecycle.runtime.ages import Dates, age_rules, why_too_old
-from lifecycle.runtime.resolving import image_name
+from lifecycle.runtime.resolving import image_name, is_known_home
 
 BEHIND_AFTER: Final = timedelta(hours=24)
 DOUBLED_FOR: Final = timedelta(hours=1)
@@ -313,11 +313,11 @@ class _Facts:
     def is_known_to(self, row: RunningImage, side: Collection[int]) -> bool:
         """Return whether those who run it may know that the image exists here.
 
-        It is in a repository of theirs, or was promoted to their environment. Without an environment, whoever knows its
-        name and its digest runs it by both: nothing is wrong with that.
+        It is in a repository of theirs, or in one that is open to all, or was promoted to their environment. Without an
+        environment, whoever knows its name and its digest runs it by both: nothing is wrong with that.
         """
         homes, binding = self.homes_of(row), self.binding(row)
-        if any(self.repositories[pk].team_id in side for pk in homes if pk in self.repositories):
+        if any(is_known_home(self.repositories[pk], side) for pk in homes if pk in self.repositories):
             return True
         if binding is not None:
             return binding.environment_id in self.promoted_to(row)

@@ -34,7 +34,7 @@ from lifecycle.jobs import services as jobs
 from lifecycle.registry.models import Image, IndexEntry, Repository, RepositoryImage, Tag
 from lifecycle.runtime.kinds import EVENTS
 from lifecycle.runtime.models import RuntimeEvent
-from lifecycle.runtime.resolving import image_name, repositories_called
+from lifecycle.runtime.resolving import image_name, is_known_home, repositories_called
 from lifecycle.runtime.times import read_time
 from lifecycle.runtime.types import EventsWaiting, SeenEvent
 
@@ -321,7 +321,7 @@ class _Ties:
         environment_id = binding.environment_id if binding is not None else None
         if family is not None and family.team_id in side:
             return [self._cause(event, tie, family, environment_id)]
-        if not any(self.repositories[pk].team_id in side for pk in homes if pk in self.repositories):
+        if not any(is_known_home(self.repositories[pk], side) for pk in homes if pk in self.repositories):
             is_tag = tie.how == "tag"  # which names an image that they may not know of
             here = replace(
                 tie, how="" if is_tag else tie.how, digest=self.reported.get(tie.digest) or event.digest

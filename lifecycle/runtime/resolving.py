@@ -107,6 +107,11 @@ def repositories_called(references: Collection[str]) -> dict[str, int]:
     return {reference: ids[place] for reference, place in names.items() if place in ids}
 
 
+def is_known_home(repository: Repository, team_ids: Collection[int]) -> bool:
+    """Return whether these teams may know what a repository has: it is theirs, or open to all (docs/adr/0019)."""
+    return repository.team_id in team_ids or repository.visibility != Repository.Visibility.PRIVATE
+
+
 def image_name(reference: str) -> ImageName | None:
     """Return a reference in its parts; None for what is no image name."""
     try:

@@ -116,6 +116,13 @@ def test_a_hidden_image_and_one_that_does_not_exist_look_the_same(north, agent, 
     assert seen[0] == seen[1] != []
 
 
+def test_an_image_that_is_open_to_all_is_no_secret(north, agent, theirs):
+    theirs.visibility = "internal"
+    theirs.save()
+    runs(north, agent, 1, rows.sha("theirs"), theirs)
+    assert [row["kind"] for row in alerts(agent)] == ["drift.not_promoted"]
+
+
 def test_who_sees_nothing_of_both_sees_no_alert(north, agent, theirs):
     runs(north, agent, 1, rows.sha("theirs"), theirs)
     third = person("third", rows.team("third"), "owner")
