@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("lifecycle", "0104_images_of_decisions"),
+        ("lifecycle", "0105_images_of_decisions"),
     ]
 
     operations = [

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("lifecycle", "0103_end_of_clusters"),
+        ("lifecycle", "0104_access_requests"),
     ]
 
     operations = [
