@@ -93,6 +93,7 @@ def test_the_team_of_the_cluster_sees_the_place_and_an_unknown_image(north, agen
     assert alerts(agent, cluster="north") == [row]
     page = browser(agent).get(f"/alerts/{row['id']}/").content.decode()
     assert "Cluster north, team shop" in page
+    assert row["evidence"].pop("image").startswith("localhost:1/other/secret")  # what their own pod says
     assert "other" not in str(row)
     told = [f"{each.subject} {each.text}" for each in Notice.objects.filter(team=north.team)]
     assert any("in cluster north" in text for text in told)
