@@ -31,6 +31,9 @@ PREFIX: Final = "gravingdock_bench_"
 _REDIS_NUMBERS: Final = range(15, 0, -1)  # by default Redis has 16 databases; the installation uses 0
 _REDIS_MARK: Final = "gravingdock:bench"
 _LOCK: Final = 0x62656E  # "ben"
+# Names a migrated database of this version that nothing is connected to. A bench copies it in a second, where migrating
+# takes 20. Who runs many benches after each other sets it (docs/how-to/measure.md).
+_TEMPLATE: Final = "BENCH_TEMPLATE"
 # Settings that a bench must not inherit: the databases, secrets and addresses of the installation.
 _OWN: Final = (
     "DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "REGISTRY_URL", "REGISTRY_PUBLIC_URL", "PUBLIC_URL",
@@ -58,17 +61,21 @@ def scratch() -> Iterator[dict[str, str]]:
         _remove_left_over(locks)
         name = PREFIX + _here() + os.urandom(5).hex()
         locks.take(name)
-        stack.enter_context(_database(locks, name))
+        template = os.environ.get(_TEMPLATE)
+        stack.enter_context(_database(locks, name, template))
         number = stack.enter_context(_redis_number(locks, name))
         home = stack.enter_context(_folder(name))
         environment = _environment(name, number, home)
-        migrate = [sys.executable, "manage.py", "migrate", "-v0"]
-        done = subprocess.run(
-            migrate, cwd=settings.BASE_DIR, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise NoPlace(f"manage.py migrate failed:\n{done.stderr[-2000:]}")
+        if template is None:
+            _migrate(environment)
         yield environment
+
+
+def _migrate(environment: dict[str, str]) -> None:
+    migrate = [sys.executable, "manage.py", "migrate", "-v0"]
+    done = subprocess.run(migrate, cwd=settings.BASE_DIR, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NoPlace(f"manage.py migrate failed:\n{done.stderr[-2000:]}")
 
 
 class _Locks:
@@ -83,10 +90,10 @@ class _Locks:
             cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCK, zlib.crc32(name.encode()) - 2**31])
             return cursor.fetchone() == (True,)
 
-    def execute(self, statement: str, name: str) -> None:
-        """Run a statement with the name of a database as its placeholder."""
+    def execute(self, statement: str, *names: str) -> None:
+        """Run a statement with the names of databases as its placeholders."""
         with self.link.cursor() as cursor:
-            cursor.execute(sql.SQL(statement).format(sql.Identifier(name)))
+            cursor.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
 
 @contextlib.contextmanager
@@ -120,10 +127,12 @@ def _remove_left_over(locks: _Locks) -> None:
 
 
 @contextlib.contextmanager
-def _database(locks: _Locks, name: str) -> Iterator[None]:
-    """Create a database, and drop it at the end of the block, even with open connections."""
+def _database(locks: _Locks, name: str, template: str | None) -> Iterator[None]:
+    """Create a database, empty or as a copy, and drop it at the end of the block, even with open connections."""
     try:
-        locks.execute("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'", name)
+        locks.execute("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8'", name, template or "template0")
+    except (psycopg2.errors.InvalidCatalogName, psycopg2.errors.ObjectInUse) as error:
+        raise NoPlace(f"{_TEMPLATE} names a database that cannot be copied: {str(error).strip()}") from None
     except psycopg2.errors.InsufficientPrivilege:
         raise NoPlace(
             "The owner of the tables cannot create a database for the bench. Run: ALTER ROLE ... CREATEDB"

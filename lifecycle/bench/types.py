@@ -26,8 +26,12 @@ class Figure:
         """Whether the target is reached; None without a target."""
         if self.target is None:
             return None
-        is_more_better = self.unit.endswith("/s") or self.unit == "x"
-        return self.value >= self.target if is_more_better else self.value <= self.target
+        return self.value >= self.target if self.is_more_better else self.value <= self.target
+
+    @property
+    def is_more_better(self) -> bool:
+        """Whether the target is the least value, as of rates, and not the greatest, as of times."""
+        return self.unit.endswith("/s") or self.unit == "x"
 
 
 Figures = Mapping[str, Figure]

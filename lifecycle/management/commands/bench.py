@@ -72,7 +72,7 @@ def _table(report: dict[str, Any]) -> str:
         figure = Figure(item["value"], item["unit"], item["target"])
         target = ""
         if figure.target is not None:
-            sign = ">=" if figure.unit.endswith("/s") else "<="
+            sign = ">=" if figure.is_more_better else "<="
             target = f"target {sign} {figure.target:g}{'' if figure.is_met else '  MISSED'}"
         if "before" in item:
             target += f"  before {item['before']:g}"

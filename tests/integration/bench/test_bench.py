@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,30 @@ FIGURES = {
 }
 
 
-@pytest.fixture
-def servers(services: Services) -> Services:
+def without_settings() -> dict[str, str]:
+    """Return the environment for `manage.py`, which chooses the settings of each command itself."""
+    return {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+
+
+@pytest.fixture(scope="module")
+def migrated(services: Services) -> Iterator[str]:
+    """The name of a migrated database for benches to copy."""
     services.need_postgres()
+    name = "migrated_for_benches"
+    services.cluster.make_database(name)
+    urls = {
+        "DATABASE_URL": services.cluster.url(postgres.APP, name),
+        "DATABASE_OWNER_URL": services.cluster.url(postgres.OWNER, name),
+    }
+    migrate = [sys.executable, "manage.py", "migrate", "-v0"]
+    subprocess.run(migrate, cwd=ROOT, env=without_settings() | urls, check=True, capture_output=True)
+    yield name
+    services.drop_database(name)
+
+
+@pytest.fixture
+def servers(services: Services, migrated: str, monkeypatch: pytest.MonkeyPatch) -> Services:
+    monkeypatch.setenv("BENCH_TEMPLATE", migrated)
     services.need_redis()
     services.forget_wake_ups()
     return services
@@ -62,7 +84,7 @@ def bench(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*with_sigint, sys.executable, "manage.py", "bench", *words],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
+        env=without_settings(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -138,7 +160,8 @@ def test_interrupted_bench_cleans_up(servers: Services, number: int) -> None:
     assert left_over(servers, before) == ([], [], set())
 
 
-def test_next_bench_cleans_up_after_a_killed_one(servers: Services) -> None:
+def test_next_bench_cleans_up_after_a_killed_one(servers: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BENCH_TEMPLATE")  # here a bench migrates its database itself, as for users
     before = folders()
     process = bench("lineage", "--images", "3000")
     assert process.stderr is not None
@@ -176,3 +199,13 @@ def test_unreachable_server_exits_1_with_an_error(servers: Services, monkeypatch
     assert process.returncode == 1
     assert "PostgreSQL does not respond" in error
     assert time.monotonic() - started < 30
+
+
+def test_template_that_is_missing_exits_1_and_says_so(servers: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = folders()
+    monkeypatch.setenv("BENCH_TEMPLATE", "nowhere")
+    process = bench("lineage", "--images", "10")
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "BENCH_TEMPLATE names a database that cannot be copied" in error
+    assert left_over(servers, before) == ([], [], set())
