@@ -142,7 +142,7 @@ class RecoveryCodeUsed(Details):
 
 @dataclass(frozen=True, slots=True)
 class SessionConfirmed(Details):
-    """An account, and how its person proved who they are: `password`, `totp`, `passkey` or `recovery`."""
+    """An account, and how its person proved who they are: `password`, `sso`, `totp`, `passkey` or `recovery`."""
 
     user: str
     kind: str

@@ -20,8 +20,14 @@ def new_attempt() -> Attempt:
     return Attempt(secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48))
 
 
-def address_to_ask(provider: Provider, attempt: Attempt, *, client_id: str, scopes: str, callback: str) -> str:
-    """Return the address of the provider where the browser goes to sign in."""
+def address_to_ask(
+    provider: Provider, attempt: Attempt, *, client_id: str, scopes: str, callback: str, max_age_s: int | None = None
+) -> str:
+    """Return the address of the provider where the browser goes to sign in.
+
+    With `max_age_s`, the provider asks the person again, and says in `auth_time` when it did (OpenID Connect Core,
+    section 3.1.2.1).
+    """
     digest = hashlib.sha256(attempt.verifier.encode()).digest()
     query = urlencode({
         "response_type": "code",
@@ -32,6 +38,7 @@ def address_to_ask(provider: Provider, attempt: Attempt, *, client_id: str, scop
         "nonce": attempt.nonce,
         "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
         "code_challenge_method": "S256",
+        **({"prompt": "login", "max_age": str(max_age_s)} if max_age_s is not None else {}),
     })  # fmt: skip
     return f"{provider.authorization_endpoint}{'&' if '?' in provider.authorization_endpoint else '?'}{query}"
 

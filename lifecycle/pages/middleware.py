@@ -33,7 +33,7 @@ _BEFORE_THE_PASSWORD: Final = frozenset({"account_change_password", "account_log
 
 _BEFORE_THE_FACTOR: Final = _BEFORE_THE_PASSWORD | {
     "lifecycle:confirm", "lifecycle:security", "lifecycle:totp", "lifecycle:passkey-new", "lifecycle:theme",
-    "lifecycle:session-end", "lifecycle:sessions-end-others",
+    "lifecycle:session-end", "lifecycle:sessions-end-others", "lifecycle:sso-start", "lifecycle:sso-callback",
 }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def break_glass(
     """Promote an image now, past what is not met. What was bypassed is stored, and another person must review it.
 
     A quarantine and missing platforms cannot be bypassed. A running promotion of the environment ends. Raises NotFound,
-    NotPermitted, TooManyAttempts, Malformed, Conflict, PolicyBlocked.
+    NotPermitted, ConfirmationRequired, TooManyAttempts, Malformed, Conflict, PolicyBlocked.
     """
     refuse_if(why_not_break_glass(actor, repository, environment))
     if not reason.strip() or not incident.strip() or len(incident) > INCIDENT_MAX:

@@ -54,6 +54,11 @@ def identities_of(user: User) -> QuerySet[Identity]:
     return Identity.objects.filter(user=user, ended_at=None).order_by("issuer", "pk")
 
 
+def own_providers(user: User) -> QuerySet[IdentityProvider]:
+    """Return the enabled providers with which a user can sign in, by name."""
+    return enabled_providers().filter(issuer__in=identities_of(user).order_by().values("issuer"))
+
+
 def takes_password(user: User) -> bool:
     """Return whether an account may sign in with a password: all may, or only admins, who can always repair things."""
     policy = SignInPolicy.objects.first()

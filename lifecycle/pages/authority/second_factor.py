@@ -1,6 +1,7 @@
 """The second step of a sign-in, and the proofs of identity that a browser session remembers.
 
-allauth runs the steps and keeps the proofs, each with its time. Ours are `password` and, for a second factor, `mfa`.
+allauth runs the steps and keeps the proofs, each with its time. Ours are `password`, `sso` and, for a second factor,
+`mfa`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from lifecycle.pages.authority.attempts import attempt
 from lifecycle.signatures.assertions import BadAssertion
 
 MFA: Final = "mfa"  # allauth's name of a proof with a second factor
+_FIRST: Final = frozenset({"password", "sso"})  # proofs without a second factor
 _CHALLENGE: Final = "passkey_challenge"
 _CHALLENGE_S: Final = 5 * 60  # a person has this long to answer
 
@@ -55,9 +57,9 @@ def note_proofs(request: HttpRequest) -> None:
 
 
 def record_proof(request: HttpRequest, user: User, kind: str) -> None:
-    """Remember a proof in the session: `password`, or the kind of a second factor."""
-    if kind == "password":
-        record_authentication(request, user, "password", reauthenticated=True)
+    """Remember a proof in the session: `password`, `sso`, or the kind of a second factor."""
+    if kind in _FIRST:
+        record_authentication(request, user, kind, reauthenticated=True)
     else:
         record_authentication(request, user, MFA, type=kind, reauthenticated=True)
 

@@ -110,7 +110,7 @@ class RollbackForm(forms.Form):
 
 
 class BreakGlassForm(forms.Form):
-    """Environment, reason, incident and the password of the user."""
+    """Environment, reason, incident and the password of the user, if they have one."""
 
     environment = forms.ModelChoiceField(
         Environment.objects.none(), empty_label=None, widget=forms.Select(attrs={"class": "form-select"})
@@ -132,10 +132,12 @@ class BreakGlassForm(forms.Form):
         widget=forms.PasswordInput(attrs={"class": "form-control", "autocomplete": "current-password"}),
     )
 
-    def __init__(self, environments: list[Environment], *args: Any, **kwargs: Any) -> None:
+    def __init__(self, environments: list[Environment], *args: Any, asks_password: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         field = cast("forms.ModelChoiceField[Environment]", self.fields["environment"])
         field.queryset = Environment.objects.filter(pk__in=[row.pk for row in environments]).order_by("position")
+        if not asks_password:
+            del self.fields["password"]
 
 
 class ReviewForm(forms.Form):

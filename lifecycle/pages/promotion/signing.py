@@ -20,6 +20,7 @@ from lifecycle.signatures.votes import challenge_of
 
 _STATEMENT: Final = "vote_statement"
 _KEPT: Final = "kept_vote"
+_TYPED: Final = ("reason", "incident", "environment")  # fields that come back
 _LIVES_S: Final = 10 * 60  # a person has this long to sign, or to come back
 
 
@@ -67,13 +68,24 @@ def lead_to_proof(request: HttpRequest, back: str, error: LifecycleError) -> Htt
 
     Who has no second factor is led to set one up.
     """
-    kept = {"path": back, "reason": request.POST.get("reason", "")[:2000], "at": time.time()}
-    request.session[_KEPT] = kept
-    messages.info(request, error.message)
     user = request.user
     if isinstance(user, User) and not has_factor(user):
+        _keep(request, back)
+        messages.info(request, error.message)
         return redirect("lifecycle:security")
+    return lead_to_confirm(request, back, error.message)
+
+
+def lead_to_confirm(request: HttpRequest, back: str, words: str) -> HttpResponse:
+    """Lead to the form that asks who the reader is, by any proof, and then back to `back` with what was typed."""
+    _keep(request, back)
+    messages.info(request, words)
     return redirect(f"{reverse('lifecycle:confirm')}?{urlencode({'next': back})}")
+
+
+def _keep(request: HttpRequest, back: str) -> None:
+    typed = {name: request.POST[name][:2000] for name in _TYPED if request.POST.get(name)}
+    request.session[_KEPT] = {"path": back.partition("?")[0], "typed": typed, "at": time.time()}
 
 
 def kept_input(request: HttpRequest) -> dict[str, Any]:
@@ -82,4 +94,4 @@ def kept_input(request: HttpRequest) -> dict[str, Any]:
     if request.method != "GET" or not isinstance(kept, dict) or kept["path"] != request.path:
         return {}
     del request.session[_KEPT]
-    return {"reason": kept["reason"]} if time.time() - kept["at"] < _LIVES_S else {}
+    return dict(kept["typed"]) if time.time() - kept["at"] < _LIVES_S else {}

@@ -15,6 +15,7 @@ from django_htmx.http import HttpResponseClientRefresh
 from accounts.models import Team, User
 from accounts.verbs import Verb
 from lifecycle.advisories.private import advisories_in_inbox
+from lifecycle.authority.confirming import why_not_without_password
 from lifecycle.authority.queries import access_requests_in_inbox, environments_visible_to, repositories_visible_to
 from lifecycle.authority.rights import may, require
 from lifecycle.comparison.queries import compare
@@ -34,7 +35,7 @@ from lifecycle.pages.promotion.forms import (
     RollbackForm,
 )
 from lifecycle.pages.promotion.page_queries import Judged, judged
-from lifecycle.pages.promotion.signing import kept_input
+from lifecycle.pages.promotion.signing import kept_input, lead_to_confirm
 from lifecycle.pages.rebuild.page_queries import counts_of, waves_to_confirm
 from lifecycle.pages.requests import chosen as chosen_filter
 from lifecycle.pages.requests import cursors, reader, sort_of
@@ -413,14 +414,20 @@ def break_the_glass(request: HttpRequest) -> HttpResponse:
         require(user, Verb.PROMOTION_BREAKGLASS, repository=repository)
         refuse_if(why_not_break_glass(user, repository, path[0]) if path else None)
         raise NotFound("The team has no environments yet.")
-    initial = {"environment": request.GET.get("environment", "")}
-    form = BreakGlassForm(possible, request.POST if request.method == "POST" else None, initial=initial)
+    why_not = why_not_without_password(user)
+    if why_not is not None:
+        return lead_to_confirm(request, request.get_full_path(), why_not.text)
+    form = BreakGlassForm(
+        possible, request.POST if request.method == "POST" else None,
+        initial={"environment": request.GET.get("environment", ""), **kept_input(request)},
+        asks_password=user.has_usable_password(),
+    )  # fmt: skip
     if request.method == "POST" and form.is_valid():
         with errors_shown_on(form):
             values = form.cleaned_data
             made = break_glass(
                 repository, image.digest, values["environment"], actor=user, reason=values["reason"],
-                incident=values["incident"], password=values["password"],
+                incident=values["incident"], password=values.get("password", ""),
             )  # fmt: skip
             return redirect("lifecycle:promotion", made.pk)
     context = {"form": form, "repository": repository, "image": image}

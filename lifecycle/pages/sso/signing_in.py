@@ -17,16 +17,19 @@ from django.core import signing
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from lifecycle.authority import limiter
-from lifecycle.authority.confirming import confirm_password
-from lifecycle.core import context
-from lifecycle.core.errors import Malformed, NotPermitted, UpstreamError
+from lifecycle.authority.confirming import confirm_password, why_not_without_password
+from lifecycle.authority.proofs import FRESH_S
+from lifecycle.authority.services import note_confirmed
+from lifecycle.core import clock, context
+from lifecycle.core.errors import ConfirmationRequired, Malformed, NotPermitted, UpstreamError
 from lifecycle.oidc.client import address_to_ask, code_of, new_attempt, redeem
 from lifecycle.oidc.types import Attempt, InvalidToken, Person
+from lifecycle.pages.authority.second_factor import record_proof
 from lifecycle.pages.requests import reader
 from lifecycle.sso import provisioning, services
 from lifecycle.sso.models import IdentityProvider
@@ -45,17 +48,25 @@ _NOT_PROVEN: Final = "The provider did not prove who you are. Start again, or as
 @never_cache
 @require_safe
 def start(request: HttpRequest, slug: str) -> HttpResponse:
-    """Send the browser to the provider. With `?link`, a signed-in person links the identity that comes back."""
+    """Send the browser to the provider.
+
+    With `?link`, a signed-in person links the identity that comes back. With `?confirm`, the person proves with one of
+    theirs who they are.
+    """
     provider = enabled_provider(slug)
     is_link = "link" in request.GET and request.user.is_authenticated
+    is_again = "confirm" in request.GET and request.user.is_authenticated
+    if is_link and (why_not := why_not_without_password(reader(request))) is not None:
+        return _first_confirm(request, why_not.text)
     attempt = new_attempt()
     try:
         known = services.discovered(provider)
     except (UpstreamError, Malformed) as error:
         return _refused(request, provider, error.message, status=502)
     asked = address_to_ask(
-        known, attempt, client_id=provider.client_id, scopes=provider.scopes, callback=callback_of(slug)
-    )
+        known, attempt, client_id=provider.client_id, scopes=provider.scopes, callback=callback_of(slug),
+        max_age_s=FRESH_S if is_again else None,
+    )  # fmt: skip
     response = redirect(asked)
     kept = {
         "state": attempt.state,
@@ -63,6 +74,7 @@ def start(request: HttpRequest, slug: str) -> HttpResponse:
         "verifier": attempt.verifier,
         "next": _next(request),
         "link": reader(request).pk if is_link else None,
+        "confirm": reader(request).pk if is_again else None,
     }
     response.set_cookie(
         _cookie(attempt.state), signing.dumps(kept, salt=_ATTEMPT_SALT + slug), max_age=_COOKIE_S,
@@ -76,7 +88,7 @@ def start(request: HttpRequest, slug: str) -> HttpResponse:
 @never_cache
 @require_safe
 def callback(request: HttpRequest, slug: str) -> HttpResponse:
-    """Take the answer of the provider: verify it, then sign the person in, or ask whether to link the identity."""
+    """Take the answer of the provider: verify it, then sign the person in, or do what the way was for."""
     provider = enabled_provider(slug)
     state = request.GET.get("state", "")
     name = _cookie(state) if _STATE.fullmatch(state) else ""
@@ -105,6 +117,8 @@ def _answered(request: HttpRequest, provider: IdentityProvider, kept: dict[str, 
     tried.succeeded()
     if kept["link"] is not None:
         return _ask_to_link(request, provider, person, kept["link"])
+    if kept.get("confirm") is not None:
+        return _confirmed(request, provider, person, kept)
     return _come_in(request, provider, person, kept["next"])
 
 
@@ -117,7 +131,34 @@ def _come_in(request: HttpRequest, provider: IdentityProvider, person: Person, a
     if user is None or problem:
         services.note_refusal(provider, problem, user=user)
         return _refused(request, provider, problem)
+    record_proof(request, user, "sso")
     return perform_login(request, user, email_verification="none", redirect_url=address)  # type: ignore[no-any-return]  # allauth has no type information
+
+
+def _confirmed(request: HttpRequest, provider: IdentityProvider, person: Person, kept: dict[str, Any]) -> HttpResponse:
+    """Remember the proof, if it is a fresh one of the account that asked. The session gets another key (ASVS 7.2.4)."""
+    if not request.user.is_authenticated or reader(request).pk != kept["confirm"]:
+        return _refused(request, provider, _UNKNOWN_WAY)
+    user = reader(request)
+    problem = ""
+    if not identities_of(user).filter(issuer=person.issuer, subject=person.subject).exists():
+        problem = f"You signed in at {provider.name} as somebody else. Sign in there as yourself."
+    asked_at = person.id_token.get("auth_time")
+    if isinstance(asked_at, int | float) and clock.now().timestamp() - asked_at > FRESH_S:
+        problem = f"{provider.name} did not ask you to sign in again. Sign out there, and start again."
+    if problem:
+        services.note_refusal(provider, problem, user=user)
+        return _refused(request, provider, problem)
+    note_confirmed(user, "sso")
+    record_proof(request, user, "sso")
+    request.session.cycle_key()
+    return redirect(kept["next"])
+
+
+def _first_confirm(request: HttpRequest, words: str) -> HttpResponse:
+    """Lead an account without a password to another proof, and then back to its identities."""
+    messages.info(request, words)
+    return redirect(f"{reverse('lifecycle:confirm')}?{urlencode({'next': reverse('lifecycle:identities')})}")
 
 
 def _proven(request: HttpRequest, provider: IdentityProvider, attempt: Attempt) -> Person:
@@ -152,7 +193,7 @@ def _ask_to_link(request: HttpRequest, provider: IdentityProvider, person: Perso
 @never_cache
 @require_POST
 def link(request: HttpRequest, slug: str) -> HttpResponse:
-    """Link the identity that was proven a moment ago to the reader's account, after the password again."""
+    """Link the identity that was proven a moment ago to the reader's account, after the password or another proof."""
     user, provider = reader(request), enabled_provider(slug)
     try:
         proven = signing.loads(request.POST.get("proof", ""), salt=_LINK_SALT + slug, max_age=_LINK_S)
@@ -161,8 +202,10 @@ def link(request: HttpRequest, slug: str) -> HttpResponse:
     if proven.get("user") != user.pk:
         messages.error(request, _UNKNOWN_WAY)
         return redirect("lifecycle:identities")
-    if user.has_usable_password():
+    try:
         confirm_password(user, request.POST.get("password", ""))
+    except ConfirmationRequired as error:
+        return _first_confirm(request, error.message)
     claims = {"email": proven["mail"], "email_verified": bool(proven["mail"])}
     person = Person(proven["iss"], proven["sub"], claims, {})
     services.link_own(person, provider, actor=user)

@@ -19,6 +19,7 @@ from lifecycle.authority.second_factors import has_factor
 from lifecycle.pages.authority.attempts import attempt
 from lifecycle.pages.authority.second_factor import FactorForm, SecondFactorStage, record_proof
 from lifecycle.pages.requests import reader
+from lifecycle.sso.queries import own_providers
 
 _NEXT_MAX: Final = 2000  # characters of an address
 
@@ -68,7 +69,7 @@ class PasswordForm(forms.Form):
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def confirm(request: HttpRequest) -> HttpResponse:
-    """Ask the reader to prove again who they are: with a second factor, or without one with the password.
+    """Ask the reader to prove again who they are: with a second factor, or without one with the password or a provider.
 
     Then the reader is led back (`next`). The session gets another key, as after a sign-in (ASVS 7.2.4).
     """
@@ -81,11 +82,12 @@ def confirm(request: HttpRequest) -> HttpResponse:
         record_proof(request, user, form.kind)
         request.session.cycle_key()
         return redirect(back)
+    has_form = form_class is FactorForm or user.has_usable_password()
     context = {
-        "form": form,
+        "form": form if has_form else None,
         "back": back,
         "options": form.passkey_options(),
-        "can_confirm": form_class is FactorForm or user.has_usable_password(),
+        "providers": list(own_providers(user)) if form_class is PasswordForm else [],
     }
     return render(request, "account/confirm.html", context, status=422 if form.errors else 200)
 

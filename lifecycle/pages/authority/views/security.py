@@ -58,6 +58,7 @@ def _page(request: HttpRequest, *, codes: list[str] | None = None) -> HttpRespon
         "idle_hours": settings.SESSION_IDLE_HOURS,
         "max_days": round(settings.SESSION_MAX_HOURS / 24),
         "factors": factors,
+        "has_password": user.has_usable_password(),
         "is_owed": getattr(request.session, "owes_second_factor", False) and not factors,
         "why_not_remove": services.why_not_remove_factor(user, factors) if factors else None,
         "why_no_passkeys": why_no_passkeys(),
