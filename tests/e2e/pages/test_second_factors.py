@@ -36,6 +36,7 @@ def test_passkey_is_made_signs_in_and_is_removed(browser: Browser, live_server: 
 
     page.get_by_role("button", name="user menu").click()
     page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     page.goto(live_server.url + "/accounts/sign-in/?next=/account/security/")
     page.fill("#id_login", "shop-dev")
     page.fill("#id_password", "dock-side-pass")
