@@ -31,6 +31,7 @@ from lifecycle.trust.access import lock_source, teams_called, why_not_manage
 from lifecycle.trust.constants import RECHECKED_AT_ONCE, SOURCES_MAX
 from lifecycle.trust.kinds import VERIFY
 from lifecycle.trust.models import Attestation, Signature, TrustCheck, TrustedSigner, TrustedSource
+from lifecycle.trust.queries import live_sources
 from lifecycle.trust.types import Candidate, Judged, SourceSpec, is_sbom
 from lifecycle.trust.verifying import PLAIN_SBOM, judge, read_documents
 
@@ -263,7 +264,7 @@ def store_check(image: Image, reads: Sequence[Read], problem: str) -> Mapping[st
                 Attestation.objects.create(signature=row, predicate=judged.predicate, size_bytes=judged.size_bytes)
     check.is_due, check.checked_at, check.problem = False, moment, problem
     check.save()
-    lineage.set_proven_bases(image, {base for read in reads for judged in read.judged for base in judged.base_digests})
+    lineage.set_proven_bases(image, _proven_bases(image, reads))
     events.publish(events.AttestationsRead(image.pk))
     after = _verified_objects(image)
     if after != before:
@@ -275,6 +276,24 @@ def store_check(image: Image, reads: Sequence[Read], problem: str) -> Mapping[st
     for state in Signature.objects.filter(image=image).values_list("state", flat=True):
         counts[state] = counts.get(state, 0) + 1
     return counts
+
+
+def _proven_bases(image: Image, reads: Sequence[Read]) -> set[str]:
+    """Return the bases that provenances name, by signers whom everybody trusts, or the team that had the image first.
+
+    An edge counts for all teams. Else whoever copies an image of another team could say what that was built on.
+    """
+    first = RepositoryImage.objects.filter(image=image).order_by("pk").values_list("repository__team_id", flat=True)[:1]
+    heard = set(
+        TrustedSigner.objects.filter(source__in=live_sources(next(iter(first), None))).values_list("pk", flat=True)
+    )
+    return {
+        base
+        for read in reads
+        for judged in read.judged
+        if heard.intersection(judged.signer_ids)
+        for base in judged.base_digests
+    }
 
 
 def _verified_objects(image: Image) -> set[str]:

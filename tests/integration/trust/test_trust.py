@@ -167,6 +167,25 @@ def test_base_is_what_a_verified_provenance_names_and_no_other(pushed: SimpleNam
     assert not Derivation.objects.filter(derived=pushed.image).exists()
 
 
+@pytest.mark.parametrize(("team", "counts"), [("shop", True), ("other", False)])
+def test_signers_of_a_team_name_bases_of_its_own_images_only(
+    pushed: SimpleNamespace, admin: User, team: str, *, counts: bool
+) -> None:
+    key, base = new_key(), dock.image("its base")
+    where = dock.repository("other/copy")
+    RepositoryImage.objects.create(repository=where, image=pushed.image)
+    oci.push(pushed.registry, "other/copy", pushed.item, "1")
+    source(admin, "keys", "localhost:5000/*", signers=[key_signer(key)], teams=[dock.team(team).slug])
+    material = {"uri": "pkg:oci/base", "digest": {"sha256": base.digest.removeprefix("sha256:")}}
+    predicate = {"buildDefinition": {"resolvedDependencies": [material]}}
+    payload = statement(pushed.manifest.digest.text, PROVENANCE_V1, predicate)
+    attach_bundle(pushed.registry, "other/copy", pushed.manifest, key, payload)
+    check(pushed.image)
+    derive([pushed.image.pk])
+    assert Signature.objects.filter(state="verified").exists()
+    assert Derivation.objects.filter(derived=pushed.image, base=base).exists() is counts
+
+
 def test_a_bare_statement_never_counts_as_signed(pushed: SimpleNamespace, admin: User) -> None:
     source(admin, "releases", "localhost:5000/*", signers=[key_signer(new_key())])
     bare = statement(pushed.manifest.digest.text, PROVENANCE_V1).decode()
