@@ -85,7 +85,7 @@ def ask_for_access(
             row.save(force_insert=True)
     except IntegrityError:
         return AccessRequest.objects.get(requester=actor, team=team, state=State.OPEN, **same)
-    _note(Action.ACCESS_REQUESTED, row, actor)
+    _record(Action.ACCESS_REQUESTED, row, actor, reason=row.reason)
     return row
 
 
@@ -135,7 +135,9 @@ def grant_access(request_id: int, *, actor: User, days: int | None = None, comme
         team, row.requester, actor=actor, role=row.role.slug, repository_pattern=row.repository_pattern,
         environment=row.environment.slug if row.environment is not None else "", expires_at=row.expires_at,
     )  # fmt: skip
-    return _decide(row, State.GRANTED, Action.ACCESS_GRANTED, actor, comment)
+    _decide(row, State.GRANTED, actor, comment)
+    _record(Action.ACCESS_GRANTED, row, actor, reason=row.decision)
+    return row
 
 
 @transaction.atomic
@@ -143,7 +145,9 @@ def decline_access(request_id: int, *, actor: User, comment: str) -> AccessReque
     """Decline a request, with a reason for the person. Raises NotFound, NotPermitted, Malformed, Conflict."""
     row = _lock(request_id, actor)
     refuse_if(why_not_decide(actor, row))
-    return _decide(row, State.DECLINED, Action.ACCESS_DECLINED, actor, _text(comment, "Say why", least=1))
+    _decide(row, State.DECLINED, actor, _text(comment, "Say why", least=1))
+    _record(Action.ACCESS_DECLINED, row, actor, reason=row.decision)
+    return row
 
 
 @transaction.atomic
@@ -151,7 +155,9 @@ def withdraw_access_request(request_id: int, *, actor: User) -> AccessRequest:
     """Take back one's own request. Raises NotFound, NotPermitted, Conflict."""
     row = _lock(request_id, actor)
     refuse_if(why_not_withdraw(actor, row))
-    return _decide(row, State.WITHDRAWN, Action.ACCESS_WITHDRAWN, actor, "")
+    _decide(row, State.WITHDRAWN, actor, "")
+    _record(Action.ACCESS_WITHDRAWN, row, actor)
+    return row
 
 
 def _lock(request_id: int, actor: User) -> AccessRequest:
@@ -163,23 +169,20 @@ def _lock(request_id: int, actor: User) -> AccessRequest:
     return row
 
 
-def _decide(row: AccessRequest, state: State, action: Action, actor: User, comment: str) -> AccessRequest:
+def _decide(row: AccessRequest, state: State, actor: User, comment: str) -> None:
     row.state, row.decided_by, row.decided_at = state, actor, clock.now()
     row.decision = _text(comment, "Comment", least=0)
     row.save(update_fields=["state", "decided_by", "decided_at", "decision", "days", "expires_at"])
-    _note(action, row, actor, reason=row.decision)
-    return row
 
 
-def _note(action: Action, row: AccessRequest, actor: User, *, reason: str = "") -> None:
+def _record(action: Action, row: AccessRequest, actor: User, *, reason: str = "") -> None:
     details = AccessAsked(
         user=row.requester.username, role=row.role.slug, repositories=row.repository_pattern, days=row.days,
         verb=row.verb,
     )  # fmt: skip
     audit.record(
-        action, actor=actor, subject=row, team=row.team, environment=row.environment, details=details,
-        reason=reason or (row.reason if action == Action.ACCESS_REQUESTED else ""),
-    )  # fmt: skip
+        action, actor=actor, subject=row, team=row.team, environment=row.environment, reason=reason, details=details
+    )
 
 
 def _days(days: int) -> int:

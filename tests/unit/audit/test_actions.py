@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from lifecycle.audit import details_of_access as of_access
 from lifecycle.audit import details_of_clusters as of_clusters
 from lifecycle.audit import details_of_groups as of_groups
 from lifecycle.audit import details_of_images as of_images
+from lifecycle.audit import details_of_keyless as of_keyless
 from lifecycle.audit import details_of_log as of_log
 from lifecycle.audit import details_of_promotion as of_promotion
 from lifecycle.audit import details_of_retention as of_retention
@@ -27,7 +28,7 @@ AUDIT_TESTS = sorted((ROOT / "tests" / "integration" / "audit").rglob("*.py"))
 # All that the modules of details define, by name.
 DEFINED = {
     **vars(details), **vars(of_access), **vars(of_clusters), **vars(of_groups), **vars(of_images), **vars(of_promotion),
-    **vars(of_retention), **vars(of_log),
+    **vars(of_retention), **vars(of_log), **vars(of_keyless),
 }  # fmt: skip
 BEFORE = of_access.RoleContent("Crew", ("image.view",))
 AFTER = of_access.RoleContent("Crew", ("image.scan", "image.view"))
@@ -210,6 +211,63 @@ STORED = [
         of_log.LogStarted("localhost/audit", "started", "", 3),
         {"origin": "localhost/audit", "why": "started", "previous": "", "backlog": 3},
     ),
+    (
+        of_keyless.TrustRuleDetails("shop+ci", "main", "https://gitlab.com", "dock", ("project_path=acme/shop",)),
+        {
+            "user": "shop+ci",
+            "rule": "main",
+            "issuer": "https://gitlab.com",
+            "audience": "dock",
+            "claims": ["project_path=acme/shop"],
+        },
+    ),
+    (
+        of_keyless.TokenExchanged("shop+ci", "gdk_job_ab", "main", "https://gitlab.com", "project_path:acme/shop"),
+        {
+            "user": "shop+ci",
+            "lookup": "gdk_job_ab",
+            "rule": "main",
+            "issuer": "https://gitlab.com",
+            "subject": "project_path:acme/shop",
+        },
+    ),
+    (of_access.FactorDetails("kim", "totp", "", ""), {"user": "kim", "kind": "totp", "name": "", "key_sha256": ""}),
+    (of_access.RecoveryCodeUsed("kim", 9), {"user": "kim", "left": 9}),
+    (of_access.SessionConfirmed("kim", "passkey"), {"user": "kim", "kind": "passkey"}),
+    (of_access.SessionsRevoked("kim", 2), {"user": "kim", "count": 2}),
+    (
+        of_access.SecurityChanged(
+            of_access.SecurityContent(False, (), False), of_access.SecurityContent(True, ("owner",), True)
+        ),
+        {
+            "before": {"second_factor_for_admins": False, "second_factor_for_roles": [], "step_up_is_on": False},
+            "after": {"second_factor_for_admins": True, "second_factor_for_roles": ["owner"], "step_up_is_on": True},
+        },
+    ),
+    (of_access.AccessFileApplied(3, 1), {"changes": 3, "removals": 1}),
+    (
+        of_access.AccessAsked("kim", "deployer", "*", 7, "image.push"),
+        {"user": "kim", "role": "deployer", "repositories": "*", "days": 7, "verb": "image.push"},
+    ),
+    (
+        of_clusters.ClusterDeleted("north", "docker", 1, 2, 3, 4, 5, 6, 7),
+        {
+            "slug": "north",
+            "kind": "docker",
+            "bindings": 1,
+            "secrets": 2,
+            "running_images": 3,
+            "running_containers": 4,
+            "past_images": 5,
+            "alerts": 6,
+            "decisions": 7,
+        },
+    ),
+    (of_images.VisibilityChanged("private", "public"), {"before": "private", "after": "public"}),
+    (of_images.RepositoryArchived(True), {"is_archived": True}),
+    (of_images.RepositoryDeletionRequested(2, 1), {"tags": 2, "images": 1}),
+    (of_images.RepositoryDeleted("shop/api", 1), {"name": "shop/api", "images": 1}),
+    (of_promotion.VoteApproved("ab12"), {"key_sha256": "ab12"}),
     (of_access.DemoSeeded(("a", "b")), {"accounts": ["a", "b"]}),
     (of_access.JobCancelled("scan", of_access.JobState("queued")), {"kind": "scan", "before": {"state": "queued"}}),
     (of_access.JobRetried("scan", 7), {"kind": "scan", "again": 7}),
@@ -428,6 +486,7 @@ def _calls(path: Path) -> Iterator[Call]:
     """Yield the calls in a file. Skip wrappers that pass on their own parameter of type Action."""
     tree = ast.parse(path.read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    makers = {**_PUBLIC_MAKERS, **_makers(functions)}
     made_inside = _details_of_wrapper(functions)
     passed_on = {id(name) for function in functions for name in _uses_of_action_parameter(function)}
     for function in functions:
@@ -439,7 +498,20 @@ def _calls(path: Path) -> Iterator[Call]:
                 is_action = isinstance(first, ast.Attribute) and ast.unparse(first.value) == "Action"
                 name = first.attr if is_action else ast.unparse(first)
                 details = _details(node, function) or (made_inside if _name(node.func) == "_record" else "")
-                yield Call(name, details, f"{path.relative_to(ROOT)}:{node.lineno}")
+                yield Call(name, makers.get(details, details), f"{path.relative_to(ROOT)}:{node.lineno}")
+
+
+def _makers(nodes: Iterable[ast.AST]) -> dict[str, str]:
+    """Return the functions that make details for calls, with the class that each of them returns."""
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    return {function.name: made for function in functions if (made := _details_that_it_returns(function))}
+
+
+def _details_that_it_returns(function: ast.FunctionDef) -> str:
+    """Return the details class that a function says it returns, which mypy checks; "" for any other function."""
+    returned = ast.unparse(function.returns) if function.returns is not None else ""
+    made = DEFINED.get(returned)
+    return returned if isinstance(made, type) and issubclass(made, Details) else ""
 
 
 def _details_of_wrapper(functions: list[ast.FunctionDef]) -> str:
@@ -475,3 +547,11 @@ def _uses_of_action_parameter(function: ast.FunctionDef) -> list[ast.Name]:
 
 def _name(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+_PUBLIC_MAKERS = {
+    name: made
+    for path in SOURCES
+    for name, made in _makers(ast.parse(path.read_text()).body).items()
+    if not name.startswith("_")
+}
