@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 from django.db.models import QuerySet
@@ -24,6 +23,7 @@ from lifecycle.audit.types import EventFilter
 from lifecycle.authority.access import event_for
 from lifecycle.authority.queries import events_visible_to
 from lifecycle.sealing.exporting import FILE_NAME, MEDIA_TYPE, Wanted, export, proof_of
+from lifecycle.sealing.queries import with_seal
 
 _FILTERS = [
     OpenApiParameter("action", str, description="Action or its beginning: `promotion` matches promotion.approved."),
@@ -36,11 +36,25 @@ _FILTERS = [
     OpenApiParameter("since", {"type": "string", "format": "date"}, description="First day (UTC)."),
     OpenApiParameter("until", {"type": "string", "format": "date"}, description="Last day (UTC)."),
 ]
+_WANTED = [
+    OpenApiParameter("since", {"type": "string", "format": "date"}, description="First day (UTC)"),
+    OpenApiParameter("until", {"type": "string", "format": "date"}, description="Last day (UTC)"),
+    OpenApiParameter(
+        "subject",
+        {"type": "string", "maxLength": 300},
+        description="Digest, PR-13, `team shop`, `person kim` or `environment shop/prod`; all without it and days",
+    ),
+    OpenApiParameter(
+        "since_size",
+        {"type": "integer", "minimum": 1},
+        description="Size of a checkpoint that you kept: adds a proof for it",
+    ),
+]
 
 
 class AuditEventSerializer(serializers.ModelSerializer[AuditEvent]):
     team = serializers.CharField(source="team.slug", read_only=True, default=None, allow_null=True)
-    is_sealed = serializers.SerializerMethodField()
+    is_sealed = serializers.BooleanField(read_only=True)  # from with_seal
 
     class Meta:
         model = AuditEvent
@@ -50,39 +64,29 @@ class AuditEventSerializer(serializers.ModelSerializer[AuditEvent]):
         )  # fmt: skip
         read_only_fields = fields
 
-    def get_is_sealed(self, event: AuditEvent) -> bool:
-        """Return whether the event is sealed."""
-        is_pending: bool = event.is_pending  # type: ignore[attr-defined]  # annotated by for_list
-        return not is_pending
-
 
 class ExportSerializer(serializers.Serializer[Any]):
-    """What to export: days, or one subject; all without both."""
+    """What to export, as `_WANTED` describes it."""
 
-    since = serializers.DateField(required=False, help_text="First day (UTC)")
-    until = serializers.DateField(required=False, help_text="Last day (UTC)")
-    subject = serializers.CharField(
-        required=False, max_length=300, help_text="Digest, PR-13, `team shop`, `person kim` or `environment shop/prod`"
-    )
-    since_size = serializers.IntegerField(
-        required=False, min_value=1, help_text="Size of a checkpoint that you kept: adds a proof for it"
-    )
+    since = serializers.DateField(required=False)
+    until = serializers.DateField(required=False)
+    subject = serializers.CharField(required=False, max_length=300)
+    since_size = serializers.IntegerField(required=False, min_value=1)
 
 
 class AuditEventViewSet(FlatListMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[AuditEvent]):
     """Audit events of the teams in which you have `audit.read`, newest first."""
 
     serializer_class = AuditEventSerializer
-    computed = {"is_sealed": ("is_pending", operator.not_)}
     lookup_value_regex = "[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[AuditEvent]:
-        events = for_list(events_visible_to(caller(self.request))).order_by("-pk")
+        events = with_seal(for_list(events_visible_to(caller(self.request)))).order_by("-pk")
         if self.action != "list":
             return events
         return filtered(events, EventFilter(**require_valid(FilterForm(self.request.query_params))))
 
-    @extend_schema(parameters=[ExportSerializer], responses={(200, "application/zip"): OpenApiTypes.BINARY})
+    @extend_schema(parameters=_WANTED, responses={(200, "application/zip"): OpenApiTypes.BINARY})
     @action(detail=False, methods=["get"], url_path="sealed-export", pagination_class=None)
     def sealed_export(self, request: Request) -> FileResponse:
         """Return a signed export of the sealed log. `gravingdock-verify` checks it offline. The export is recorded."""

@@ -27,7 +27,7 @@ from lifecycle.oci.client import ManifestUnknown, RegistryClient
 from lifecycle.oci.constants import MediaType
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.constants import ANCHOR_PREFIX
-from lifecycle.registry.models import Registry
+from lifecycle.registry.services import ensure_managed_registry
 from lifecycle.sealing.constants import CHECKPOINT_TYPE
 from lifecycle.sealing.models import Anchor, LogCheckpoint
 from lifecycle.sealing.publishing import seen_of
@@ -115,7 +115,7 @@ def _newest_in_registry() -> str | None:
 
 
 def _client() -> RegistryClient:
-    return client_for(Registry.objects.get(is_managed=True))
+    return client_for(ensure_managed_registry())  # nobody may have pushed yet
 
 
 def _to_folder(row: Anchor, checkpoint: LogCheckpoint) -> None:

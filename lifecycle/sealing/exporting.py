@@ -33,7 +33,7 @@ from lifecycle.core.types import Digest
 from lifecycle.sealing.access import why_not_read_log
 from lifecycle.sealing.entries import HASHED, SALTS_BYTES, open_part
 from lifecycle.sealing.models import EventSalt, LogCheckpoint, LogOrigin, Pseudonym, SealedEntry
-from lifecycle.sealing.queries import last_checkpoint, tile_content, tree_of
+from lifecycle.sealing.queries import entries_about, last_checkpoint, tile_content, tree_of
 from lifecycle.sealing.types import StoredEvent
 from lifecycle.tlog.notes import proof_text
 from lifecycle.tlog.tiles import names_between
@@ -108,7 +108,7 @@ def proof_of(event: AuditEvent) -> str:
 
     Raises Conflict when the event is not sealed yet.
     """
-    entry = SealedEntry.objects.filter(event_id=event.pk).select_related("origin").first()
+    entry = entries_about(event.pk).select_related("origin").first()
     checkpoint = last_checkpoint(entry.origin) if entry is not None else None
     if entry is None or checkpoint is None:
         raise Conflict("This event is not sealed yet. Try again in a few seconds.")

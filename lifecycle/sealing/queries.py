@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from django.db import connection
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models.lookups import IsNull
 
+from lifecycle.audit.models import AuditEvent
 from lifecycle.sealing.models import LogCheckpoint, LogOrigin, LogTile, SealedEntry
 from lifecycle.tlog import tiles
 from lifecycle.tlog.tiles import ENTRIES, TileName
@@ -18,6 +21,17 @@ def current_origin() -> LogOrigin | None:
 def last_checkpoint(origin: LogOrigin) -> LogCheckpoint | None:
     """Return the newest checkpoint of a log; None before its first one."""
     return LogCheckpoint.objects.filter(origin=origin).order_by("-size").first()
+
+
+def entries_about(event_id: int | OuterRef) -> QuerySet[SealedEntry]:
+    """Return the entry about an event, or no row when the log has none: it waits, or it was recorded past the log."""
+    return SealedEntry.objects.filter(event_id=event_id)
+
+
+def with_seal(events: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
+    """Return `events` with `is_sealed`: whether the log has an entry about the event."""
+    entry = Subquery(entries_about(OuterRef("pk")).values("event_id"))  # one row by key for each event shown
+    return events.annotate(is_sealed=IsNull(entry, False))
 
 
 def tile_reader(origin: LogOrigin) -> ReadTile:

@@ -25,7 +25,7 @@ from lifecycle.pages.audit.page_queries import links_of
 from lifecycle.pages.requests import cursors, reader, sort_of
 from lifecycle.sealing import exporting as sealed
 from lifecycle.sealing.exporting import Wanted
-from lifecycle.sealing.models import SealedEntry
+from lifecycle.sealing.queries import entries_about
 from lifecycle.sealing.status import status
 
 EXPORT_MAX: Final = 10_000  # events in one file; narrow the dates to get the rest in more files
@@ -78,7 +78,7 @@ def event(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _seal_of(event: AuditEvent) -> dict[str, Any]:
     """Return the entry of an event, how the log stands, and whether an anchor has the entry."""
-    entry = SealedEntry.objects.filter(event_id=event.pk).select_related("origin").first()
+    entry = entries_about(event.pk).select_related("origin").first()
     log = status()
     if entry is None or log.origin is None:
         return {"entry": entry, "log": log, "is_anchored": False}

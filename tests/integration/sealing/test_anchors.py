@@ -213,6 +213,22 @@ def test_event_page_says_where_an_event_is_sealed(sealed, write, admin):
     assert "Not in the log" not in page
 
 
+def test_page_and_api_agree_on_what_the_log_has(sealed, write, admin, services):
+    """One event of each kind: sealed, waiting, and recorded past the trigger that makes it wait."""
+    client = Client()
+    client.force_login(admin, backend=BACKEND)
+    lost, waiting = write(2)
+    services._as_superuser(f"DELETE FROM lifecycle_auditpending WHERE event_id = {lost.pk}")
+    known = AuditEvent.objects.earliest("pk")
+    chips = {known.pk: "Sealed", waiting.pk: "Not sealed yet", lost.pk: "Not in the log"}
+    listed = {row["id"]: row["is_sealed"] for row in client.get("/api/v1/audit-events/").json()["results"]}
+    for pk, chip in chips.items():
+        page = client.get(f"/audit/{pk}/").content.decode()
+        assert [text for text in chips.values() if f"{text}</span>" in page] == [chip]
+        single = client.get(f"/api/v1/audit-events/{pk}/").json()["is_sealed"]
+        assert single is listed[pk] is (chip == "Sealed")
+
+
 def test_forms_and_api_add_and_remove(sealed, admin):
     client = Client()
     client.force_login(admin, backend=BACKEND)
