@@ -109,6 +109,31 @@ def test_push_outside_the_grant_is_refused(live_stack: Services, person: Make, t
     assert skopeo(*inspect, where(live_stack, "shop/api:1")).returncode != 0
 
 
+def test_mount_needs_pull_on_the_source(live_stack: Services, person: Make, tmp_path: Path) -> None:
+    """Who knows only the digest of a layer cannot get it by mounting it into their own repository."""
+    base = dock.team("base")
+    anna, owner = person("anna", "creator", of=dock.team("shop")), person("olga", "creator", of=base)
+    item = oci.image("secret")
+    layer = next(digest for digest, content in item.blobs.items() if content[:2] == b"\x1f\x8b")  # gzip
+    assert push(live_stack, owner, oci.layout(tmp_path / "image", item), "base/secret:1").returncode == 0
+
+    def mount(**more: str) -> int:
+        """Ask for both repositories as clients do, mount the layer, and return the status."""
+        scopes = ["repository:shop/api:pull,push", "repository:base/secret:pull"]
+        asked = {"service": settings.REGISTRY_SERVICE, "scope": scopes}
+        answer = httpx.get(f"{live_stack.web_url}/auth/token", params=asked, auth=("anna", anna.token))
+        headers = {"Authorization": f"Bearer {answer.json()['token']}"}
+        url = f"{live_stack.registry.url}/v2/shop/api/blobs"
+        status = httpx.post(f"{url}/uploads/", params={"mount": layer, **more}, headers=headers).status_code
+        assert (httpx.head(f"{url}/{layer}", headers=headers).status_code == 200) is (status == 201)
+        return status
+
+    assert mount(**{"from": "base/secret"}) == 401
+    assert mount() == 202  # without a source, an upload begins, for who has the content
+    person("anna", "viewer", of=base)
+    wait_until(lambda: mount(**{"from": "base/secret"}) == 201, 10)
+
+
 def test_protected_tag_moved_by_creator_is_moved_back(live_stack: Services, person: Make, tmp_path: Path) -> None:
     shop = dock.team("shop")
     creator, maintainer = person("carl", "creator", of=shop), person("mary", "maintainer", of=shop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -247,7 +248,7 @@ def test_command_writes_exports_of_any_size(whole, admin, auditor):
     from django.core.management import call_command
     from django.core.management.base import CommandError
 
-    call_command("export_audit_log", str(auditor.file))
+    call_command("export_audit_log", str(auditor.file), stdout=io.StringIO())
     assert auditor.verify()[0] == 0
     with pytest.raises(CommandError, match="exists"):
         call_command("export_audit_log", str(auditor.file))
