@@ -61,7 +61,9 @@ def why_not_second(person: User, author_ids: Collection[int]) -> str:
 def makers_of(user_ids: Collection[int]) -> Mapping[int, set[int]]:
     """Return {user id: everybody who can act as this user}, which is empty unless the user is a robot."""
     makers: defaultdict[int, set[int]] = defaultdict(set)
-    for robot, *people in Robot.objects.filter(user__in=user_ids).values_list("user", "created_by", "responsible"):
+    # Rules of keyless exchange count also after they ended: the tokens that they gave are deleted soon.
+    names = ("user", "created_by", "responsible", "trust_rules__made_by")
+    for robot, *people in Robot.objects.filter(user__in=user_ids).values_list(*names):
         makers[robot].update(pk for pk in people if pk is not None)
     for robot, maker in robot_tokens().filter(user__in=user_ids).values_list("user", "made_by"):
         makers[robot].update({maker} - {None})

@@ -27,6 +27,7 @@ from lifecycle.promotion.models import PromotionRequest, ReviewDebt
 from lifecycle.promotion.queries import MOVING_STATES
 from lifecycle.promotion.refusals import why_not_from, why_not_tag
 from lifecycle.promotion.services import create_request, lock_slot, replace_live, start, tag_of
+from lifecycle.promotion.signed_votes import why_no_step_up
 from lifecycle.quarantine.queries import why_quarantined
 from lifecycle.quarantine.services import hold_off
 from lifecycle.registry.models import Repository
@@ -56,10 +57,12 @@ def break_glass(
 ) -> PromotionRequest:
     """Promote an image now, past what is not met. What was bypassed is stored, and another person must review it.
 
-    A quarantine and missing platforms cannot be bypassed. A running promotion of the environment ends. Raises NotFound,
-    NotPermitted, ConfirmationRequired, TooManyAttempts, Malformed, Conflict, PolicyBlocked.
+    A quarantine and missing platforms cannot be bypassed. Production asks for the second factor where its approvals
+    do. A running promotion of the environment ends. Raises NotFound, NotPermitted, ConfirmationRequired,
+    StepUpRequired, TooManyAttempts, Malformed, Conflict, PolicyBlocked.
     """
     refuse_if(why_not_break_glass(actor, repository, environment))
+    refuse_if(why_no_step_up(actor, environment))
     if not reason.strip() or not incident.strip() or len(incident) > INCIDENT_MAX:
         raise Malformed("Enter a reason, and the number or address of the incident (at most 200 characters).")
     confirm_password(actor, password)

@@ -139,8 +139,8 @@ def allowed_by(environment: Environment) -> list[str]:
 def requesters_of(request: PromotionRequest) -> set[int]:
     """Return the ids of the users who count as the requester.
 
-    For a robot's request these are also the robot's creator, the user who is responsible for it and every user who
-    created one of its tokens, since they can act as the robot.
+    For a robot's request these are also the robot's creator, the user who is responsible for it, and every user who
+    created one of its tokens or trust rules, since they can act as the robot.
     """
     requester = request.requested_by_id
     return {requester} | makers_of({requester})[requester]

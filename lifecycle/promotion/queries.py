@@ -10,7 +10,7 @@ from typing import Any, Final
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
-from accounts.models import User
+from accounts.models import Robot, User
 from accounts.verbs import Verb
 from lifecycle.advisories.queries import current_names
 from lifecycle.authority.identity import counted_voters, reasons_not_counted, robot_tokens, same_person
@@ -136,6 +136,7 @@ def _is_own(actor: User) -> Q:
         | Q(requested_by__robot__created_by=actor)
         | Q(requested_by__robot__responsible=actor)
         | Q(Exists(robot_tokens().filter(user=OuterRef("requested_by"), made_by=actor)))
+        | Q(requested_by__in=Robot.objects.filter(trust_rules__made_by=actor).values("user"))
         | Q(requested_by__in=same_person(actor))
     )
 

@@ -11,7 +11,7 @@ from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_promotion import QuarantineDetails
-from lifecycle.authority.identity import why_not_counted, why_token_not_counted
+from lifecycle.authority.identity import makers_of, why_not_counted, why_token_not_counted
 from lifecycle.core import clock, locks
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed
 from lifecycle.core.reasons import Reason, refuse_if
@@ -162,17 +162,11 @@ def _why_not_second(actor: User, first: User, what: str) -> Reason | None:
     """Return why `actor` is not a second person beside `first`, who did `what`."""
     if not actor.is_person:
         return Reason("Only people can lift a quarantine or exempt an image.", SecondPersonNeeded)
-    if actor.pk == first.pk or actor.pk in {maker.pk for maker in _people_behind(first)}:
+    own = {first.pk, *makers_of([first.pk])[first.pk]}
+    if actor.pk in own:
         return Reason(f"You {what} this image. Another person has to do this.", SecondPersonNeeded)
-    own = [first.pk, *(maker.pk for maker in _people_behind(first))]
     uncounted = why_not_counted(actor, own) or why_token_not_counted()
     return Reason(uncounted, SecondPersonNeeded) if uncounted else None
-
-
-def _people_behind(user: User) -> list[User]:
-    """Return the people who answer for a robot; [] for a person."""
-    robot = getattr(user, "robot", None) if user.kind == User.Kind.ROBOT else None
-    return [person for person in (robot.created_by, robot.responsible) if person is not None] if robot else []
 
 
 def _words(row: Quarantine) -> str:

@@ -20,7 +20,7 @@ from lifecycle.authority.queries import access_requests_in_inbox, environments_v
 from lifecycle.authority.rights import may, require
 from lifecycle.comparison.queries import compare
 from lifecycle.core.counting import counts_of as number_of
-from lifecycle.core.errors import NotFound
+from lifecycle.core.errors import NotFound, StepUpRequired
 from lifecycle.core.paging import keyset_page
 from lifecycle.core.reasons import refuse_if
 from lifecycle.environments.models import Slot
@@ -35,7 +35,7 @@ from lifecycle.pages.promotion.forms import (
     RollbackForm,
 )
 from lifecycle.pages.promotion.page_queries import Judged, judged
-from lifecycle.pages.promotion.signing import kept_input, lead_to_confirm
+from lifecycle.pages.promotion.signing import kept_input, lead_to_confirm, lead_to_proof
 from lifecycle.pages.rebuild.page_queries import counts_of, waves_to_confirm
 from lifecycle.pages.requests import chosen as chosen_filter
 from lifecycle.pages.requests import cursors, reader, sort_of
@@ -423,13 +423,16 @@ def break_the_glass(request: HttpRequest) -> HttpResponse:
         asks_password=user.has_usable_password(),
     )  # fmt: skip
     if request.method == "POST" and form.is_valid():
-        with errors_shown_on(form):
-            values = form.cleaned_data
-            made = break_glass(
-                repository, image.digest, values["environment"], actor=user, reason=values["reason"],
-                incident=values["incident"], password=values.get("password", ""),
-            )  # fmt: skip
-            return redirect("lifecycle:promotion", made.pk)
+        try:
+            with errors_shown_on(form):
+                values = form.cleaned_data
+                made = break_glass(
+                    repository, image.digest, values["environment"], actor=user, reason=values["reason"],
+                    incident=values["incident"], password=values.get("password", ""),
+                )  # fmt: skip
+                return redirect("lifecycle:promotion", made.pk)
+        except StepUpRequired as error:
+            return lead_to_proof(request, request.get_full_path(), error)
     context = {"form": form, "repository": repository, "image": image}
     return render(request, "lifecycle/promotion/break_glass.html", context, status=422 if form.errors else 200)
 

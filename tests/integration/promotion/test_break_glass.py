@@ -12,9 +12,18 @@ from django.utils import timezone
 from accounts.models import Role
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import limiter
-from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.models import RoleGrant, SecuritySettings, TotpSecret
 from lifecycle.core import clock
-from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted, PolicyBlocked, TooManyAttempts
+from lifecycle.core.context import RequestContext, request_context
+from lifecycle.core.errors import (
+    Conflict,
+    Malformed,
+    NotFound,
+    NotPermitted,
+    PolicyBlocked,
+    StepUpRequired,
+    TooManyAttempts,
+)
 from lifecycle.environments.models import Environment, Hold, Slot
 from lifecycle.jobs.models import Job
 from lifecycle.promotion import queries, services
@@ -111,6 +120,33 @@ def test_missing_platforms_cannot_be_bypassed(dock):
             dock.repository, index.digest, dock.staging, actor=dock.owner, reason="x", incident="x", password=PASSWORD
         )
     assert not ReviewDebt.objects.exists()
+
+
+@pytest.mark.parametrize("strong", [False, True])
+def test_production_asks_for_the_second_factor_where_its_approvals_do(dock, strong):
+    Environment.objects.filter(pk=dock.staging.pk).update(is_production=True)
+    dock.staging.refresh_from_db()
+    SecuritySettings.objects.create(pk=SecuritySettings.ONLY, step_up_is_on=True)
+    now = clock.now().timestamp()
+    with request_context(RequestContext(confirmed_at=now, strong_at=now if strong else 0)):
+        if strong:
+            assert smash(dock).state == State.EXECUTING
+            return
+        with pytest.raises(StepUpRequired):
+            smash(dock)
+    assert not PromotionRequest.objects.exists()
+
+
+def test_page_leads_to_the_second_factor_and_back_with_what_was_typed(dock):
+    Environment.objects.filter(pk=dock.staging.pk).update(is_production=True)
+    SecuritySettings.objects.create(pk=SecuritySettings.ONLY, step_up_is_on=True)
+    TotpSecret.objects.create(user=dock.owner)
+    client = browser(dock.owner)
+    where = f"/promotions/break-glass/?repository={dock.repository.pk}&digest={dock.image.digest}"
+    form = {"environment": dock.staging.pk, "incident": "INC-7", "reason": "payments fail", "password": PASSWORD}
+    assert client.post(where, form)["Location"].startswith("/account/confirm/?next=%2Fpromotions%2Fbreak-glass%2F")
+    assert "payments fail" in client.get(where).content.decode()
+    assert not PromotionRequest.objects.exists()
 
 
 def test_it_ignores_windows_and_bypasses_holds(dock):
