@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gravingdock_verify.exports import BadExport, Export, Line
-from gravingdock_verify.notes import BadNote, Checkpoint, Key
-from gravingdock_verify.texts import ERASED, FIELDS, SALT_BYTES, canonical, text_hash
+from gravingdock_verify.notes import BadNote, Checkpoint, Key, number_of
+from gravingdock_verify.texts import FIELDS, NO_SALT, SALT_BYTES, canonical, text_hash
 from gravingdock_verify.trees import BadProof, Roots, hash_of_entry, root_by_inclusion, roots_by_consistency
 
 OPEN = ("event", "at", "action", "outcome", "actor", "team", "subject", "digest", "repository", "environment")
@@ -35,7 +35,7 @@ class Result:
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     entries: int = 0
-    erased: int = 0  # texts that were erased, whose hash can no longer be checked
+    restores: list[str] = field(default_factory=list)  # logs that began after a restore, which lost entries
 
     def first(self) -> Problem | None:
         """Return the first problem: of entries by index, then those of a whole log."""
@@ -64,6 +64,7 @@ class Checker:
         for number in self._heads:
             if self.export.has_tiles(number):
                 self._check_whole_log(number)
+        self._check_followed()
         self._check_older()
         for start in self._starts:
             self._tell_about(start)
@@ -83,7 +84,7 @@ class Checker:
             except BadNote as error:
                 self._bad(int(row["number"]), None, f"The checkpoint cannot be trusted. {error}")
                 continue
-            if checkpoint.origin != key.name:
+            if checkpoint.origin != key.name or number_of(checkpoint.origin) != number:
                 self._bad(number, None, f"The checkpoint is of another log: {checkpoint.origin}.")
                 continue
             self._heads[number] = (key, checkpoint)
@@ -188,16 +189,20 @@ class Checker:
             self._bad(line.origin, line.index, f"Event {value['event']} is no longer in the database.")
             return
         changed = [name for name in OPEN if line.event.get(name) != value.get(name)]
+        unsalted = []
         for position, name in enumerate(FIELDS):
             salt = line.salts[position * SALT_BYTES : (position + 1) * SALT_BYTES]
-            if salt == ERASED:
-                self.result.erased += 1
+            if len(salt) != SALT_BYTES or salt == NO_SALT:
+                unsalted.append(name)  # nothing erases salts yet, so somebody hides a change
             elif text_hash(name, line.event.get(name), salt) != value["hashed"].get(name):
                 changed.append(name)
         if changed:
             self._bad(
                 line.origin, line.index, f"Event {value['event']} was changed in the database: {', '.join(changed)}."
             )
+        if unsalted:
+            text = f"The salts of event {value['event']} are gone, so its texts cannot be checked: "
+            self._bad(line.origin, line.index, f"{text}{', '.join(unsalted)}.")
 
     def _check_links(
         self, line: Line, value: dict[str, Any], heads: dict[tuple[int, str, str], tuple[int, str]]
@@ -285,10 +290,38 @@ class Checker:
         if roots != (old.root, now.root):
             self._bad(number, None, f"The log does not begin with the one of your checkpoint of size {old.size}.")
 
+    def _check_followed(self) -> None:
+        """Compare what the first entries say about the logs before them with what the export has of those."""
+        sizes = {checkpoint.origin: checkpoint.size for _, checkpoint in self._heads.values()}
+        lost = set()  # logs of which the database had nothing when the next one began
+        for start in self._starts:
+            if (before := start.get("previous")) is None:
+                continue
+            if before["restored_size"] == 0:
+                lost.add(number_of(before["origin"]))
+            if sizes.get(before["origin"], 0) < before["restored_size"]:
+                text = f"It follows {before['restored_size']} entries of {before['origin']}, which the export lacks."
+                self.result.problems.append(Problem(start["origin"], 0, text))
+        begun = {start["origin"] for start in self._starts}
+        for number, (_, checkpoint) in self._heads.items():
+            if number > 1 and checkpoint.origin not in begun:
+                self._bad(number, 0, "The first entry is missing, which names the log before.")
+        for number in range(1, max(self._heads, default=0)):
+            if number not in self._heads and number not in lost:
+                self._bad(number, None, "The log is missing.")
+
     def _is_answered(self, old: Checkpoint) -> bool:
-        """Return whether a later log says that it follows the log of a checkpoint, and that it saw its size."""
-        followed = [start["previous"] for start in self._starts if start.get("previous")]
-        return any(row["origin"] == old.origin and row["size"] >= old.size for row in followed)
+        """Return whether a later log says that it follows the log of a checkpoint, and that the database lacked it.
+
+        What the database still had when the later log began must be in the export.
+        """
+        for start in self._starts:
+            row = start.get("previous")
+            if row is None or row["origin"] != old.origin or row["restored_size"] >= old.size:
+                continue
+            if row["size"] > old.size or (row["size"] == old.size and row["root"] == old.root.hex()):
+                return True
+        return False
 
     def _check_answered(self, old: Checkpoint) -> None:
         if not self._is_answered(old):
@@ -302,11 +335,12 @@ class Checker:
                 self.result.notices.append(f"{start['origin']}: {start['backlog']} events are older than the log.")
             return
         lost = previous["size"] - previous["restored_size"]
-        how = (
-            f"the database was restored and lacks {lost} entries"
-            if start["why"] == "restored"
-            else "the key was changed"
-        )
+        if start["why"] != "restored":
+            how = "the key was changed"
+        else:
+            self.result.restores.append(start["origin"])
+            lacks = f"lacks {lost} entries" if lost > 0 else "has another history of it"
+            how = f"the database was restored and {lacks}"
         self.result.notices.append(
             f"{start['origin']} follows {previous['origin']}, which had {previous['size']} entries: {how}."
         )

@@ -11,11 +11,14 @@ from gravingdock_verify.checking import Checker, Result
 from gravingdock_verify.exports import BadExport, Export
 from gravingdock_verify.notes import BadNote, Key
 
-GOOD, BAD, UNUSABLE = 0, 1, 2
+GOOD, BAD, UNUSABLE, RESTORED = 0, 1, 2, 3
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check an export; return 0 when all is right, 1 when something is wrong, 2 when it cannot be checked."""
+    """Check an export; return 0 when all is right, 1 when something is wrong, 2 when it cannot be checked.
+
+    3 when all is what was sealed, but a restore lost entries and the reader did not say that they know of it.
+    """
     parser = argparse.ArgumentParser(
         prog="gravingdock-verify",
         description="Check an export of Gravingdock's audit log offline. It needs no server and no network.",
@@ -24,6 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--key", type=Path, action="append", default=[], help="file with the key you trust (/log/key)")
     parser.add_argument(
         "--older", type=Path, action="append", default=[], help="file with a checkpoint that you kept; can be repeated"
+    )
+    parser.add_argument(
+        "--known-restore",
+        action="append",
+        default=[],
+        metavar="LOG",
+        help="name of a log, such as dock.example.com/audit/2, of which you know that it began after a restore",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     chosen = parser.parse_args(arguments)
@@ -38,7 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(_as_json(result), indent=2))
     else:
         _print(result)
-    return BAD if result.problems else GOOD
+    if result.problems:
+        return BAD
+    return RESTORED if set(result.restores) - set(chosen.known_restore) else GOOD
 
 
 def _print(result: Result) -> None:
@@ -46,8 +58,8 @@ def _print(result: Result) -> None:
         print(f"note: {notice}")
     first = result.first()
     if first is None:
-        erased = f" {result.erased} texts were erased, so only their hashes are left." if result.erased else ""
-        print(f"OK: {result.entries} entries are what was sealed.{erased}")
+        lost = f" Entries were lost before {', '.join(result.restores)} began." if result.restores else ""
+        print(f"OK: {result.entries} entries are what was sealed.{lost}")
         return
     print(f"BAD: {first}")
     for problem in result.problems[:100]:
@@ -62,7 +74,7 @@ def _as_json(result: Result) -> dict[str, object]:
     return {
         "is_ok": first is None,
         "entries": result.entries,
-        "erased_texts": result.erased,
+        "restores": result.restores,
         "first_bad": {"log": first.origin, "index": first.index, "problem": first.text} if first is not None else None,
         "problems": [{"log": row.origin, "index": row.index, "problem": row.text} for row in result.problems],
         "notices": result.notices,

@@ -12,6 +12,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 _LINE = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/]+={0,2})")
+_NUMBER = re.compile(r".*/audit(?:/([0-9]{1,9}))?")
 
 
 class BadNote(ValueError):
@@ -82,6 +83,12 @@ class Key:
         if not is_signed:
             raise BadNote("It is not signed by the key of the log.")
         return parse_checkpoint(text)
+
+
+def number_of(origin: str) -> int:
+    """Return the number of a log from its name: 1 for `host/audit`, 2 for `host/audit/2`; 0 for another name."""
+    found = _NUMBER.fullmatch(origin)
+    return int(found[1] or 1) if found is not None else 0
 
 
 def parse_checkpoint(text: str) -> Checkpoint:

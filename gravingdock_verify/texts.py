@@ -9,7 +9,7 @@ from typing import Any
 
 FIELDS = ("actor_name", "token_lookup", "address", "request_id", "reason", "details")
 SALT_BYTES = 16
-ERASED = bytes(SALT_BYTES)
+NO_SALT = bytes(SALT_BYTES)
 
 
 def canonical(value: Any) -> str:

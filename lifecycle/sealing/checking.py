@@ -11,10 +11,11 @@ from typing import Any, Final
 from django.db import connection
 
 from lifecycle.audit.models import AuditEvent
-from lifecycle.sealing.entries import HASHED, NO_SALT, SALT_BYTES, SALTS_BYTES, open_part, text_hash
+from lifecycle.sealing.entries import HASHED, NO_SALT, SALT_BYTES, open_part, text_hash
 from lifecycle.sealing.exporting import stored_of
 from lifecycle.sealing.models import EventSalt, LogCheckpoint, LogOrigin, Pseudonym, SealedEntry
 from lifecycle.sealing.queries import last_checkpoint
+from lifecycle.sealing.sealer import number_of
 from lifecycle.tlog.notes import Checkpoint, NoteRefused, VerifierKey
 from lifecycle.tlog.tree import Growing, hash_of_entry
 
@@ -44,17 +45,45 @@ def check_log(*, alive: Callable[[int], None] = lambda count: None) -> tuple[int
     """Return (number of entries that were checked, what is wrong first). `alive` is told the number now and then."""
     codes = dict(Pseudonym.objects.exclude(user=None).values_list("user_id", "code"))
     count = 0
+    sizes: dict[int, tuple[str, int]] = {}
+    starts: list[dict[str, Any]] = []
     for origin in LogOrigin.objects.order_by("number"):
         if (head := last_checkpoint(origin)) is None:
-            continue
-        found = _Check(origin, head, codes).run(partial(_told, alive, count))
+            return count, Finding(origin.name, None, "The log has no checkpoint.")  # it began with one
+        check = _Check(origin, head, codes)
+        found = check.run(partial(_told, alive, count))
         count += head.size
         if found is not None:
             return count, found
+        sizes[origin.number] = origin.name, head.size
+        starts.append(check.start)
+    if (found := _followed(sizes, starts)) is not None:
+        return count, found
     with connection.cursor() as cursor:
         cursor.execute(_UNSEALED)
         row = cursor.fetchone()
     return count, Finding("", None, f"Event {row[0]} is in no log.") if row is not None else None
+
+
+def _followed(sizes: Mapping[int, tuple[str, int]], starts: Sequence[Mapping[str, Any]]) -> Finding | None:
+    """Return what is missing of the logs that later ones follow. `sizes` has (name, entries) by number.
+
+    The first entry of a log says how much of the log before the database had then: so much must be here now.
+    """
+    have = dict(sizes.values())
+    lost = set()  # logs of which the database had nothing when the next one began
+    for start in starts:
+        if (before := start.get("previous")) is None:
+            continue
+        if before["restored_size"] == 0:
+            lost.add(number_of(before["origin"]))
+        if have.get(before["origin"], 0) < before["restored_size"]:
+            text = f"It follows {before['restored_size']} entries of {before['origin']}, which are not here any more."
+            return Finding(start["origin"], 0, text)
+    for number in range(1, max(sizes, default=0)):
+        if number not in sizes and number not in lost:
+            return Finding(f"log {number}", None, "The log is missing.")
+    return None
 
 
 def _told(alive: Callable[[int], None], before: int, done: int) -> None:
@@ -69,6 +98,7 @@ class _Check:
         self.head = head
         self.codes = codes
         self.tree = Growing()
+        self.start: dict[str, Any] = {}  # the first entry, once it was read
         self.subjects: dict[tuple[str, str], tuple[int, str]] = {}
         checkpoints = LogCheckpoint.objects.filter(origin=origin).values_list("size", "root")
         self.roots = {size: bytes(root) for size, root in checkpoints.iterator(chunk_size=_CHUNK)}
@@ -120,8 +150,10 @@ class _Check:
             if root is not None and root != self.tree.root():
                 return self._bad(row.index, "The entries up to this one do not lead to the root that was signed.")
             value = json.loads(entry)
+            if value["type"] == "start":
+                self.start = value
             if value["type"] == "event":
-                salt = bytes(salts.get(row.event_id or 0, bytes(SALTS_BYTES)))
+                salt = bytes(salts.get(row.event_id or 0, b""))
                 problem = self._event(value, events.get(row.event_id or 0), salt) or self._links(value, leaf)
                 if problem:
                     return self._bad(row.index, problem)
@@ -133,11 +165,18 @@ class _Check:
         stored = stored_of(event)
         now = open_part(stored, self.codes)
         changed = [name for name in now if now[name] != value[name]]
+        unsalted = []
         for position, name in enumerate(HASHED):
             salt = salts[position * SALT_BYTES : (position + 1) * SALT_BYTES]
-            if salt != NO_SALT and text_hash(name, getattr(stored, name), salt) != value["hashed"][name]:
+            if len(salt) != SALT_BYTES or salt == NO_SALT:
+                unsalted.append(name)  # nothing erases salts yet, so somebody hides a change
+            elif text_hash(name, getattr(stored, name), salt) != value["hashed"][name]:
                 changed.append(name)
-        return f"Event {event.pk} was changed in the database: {', '.join(changed)}." if changed else ""
+        if changed:
+            return f"Event {event.pk} was changed in the database: {', '.join(changed)}."
+        if unsalted:
+            return f"The salts of event {event.pk} are gone, so its texts cannot be checked: {', '.join(unsalted)}."
+        return ""
 
     def _links(self, value: dict[str, Any], leaf: bytes) -> str:
         for link in value["links"]:

@@ -31,7 +31,7 @@ from lifecycle.core.errors import Conflict, Malformed, MalformedDigest, NotFound
 from lifecycle.core.reasons import refuse_if
 from lifecycle.core.types import Digest
 from lifecycle.sealing.access import why_not_read_log
-from lifecycle.sealing.entries import HASHED, SALTS_BYTES, open_part
+from lifecycle.sealing.entries import HASHED, open_part
 from lifecycle.sealing.models import EventSalt, LogCheckpoint, LogOrigin, Pseudonym, SealedEntry
 from lifecycle.sealing.queries import entries_about, last_checkpoint, tile_content, tree_of
 from lifecycle.sealing.types import StoredEvent
@@ -245,7 +245,7 @@ def _lines_of(
                 "entry": bytes(row.entry).decode(errors="replace"),
                 "proof": _base64(_proof(trees[row.origin_id], row.index)),
                 "event": events.get(row.event_id) if row.event_id is not None else None,
-                "salts": bytes(salts.get(row.event_id or 0, bytes(SALTS_BYTES))).hex(),
+                "salts": bytes(salts.get(row.event_id or 0, b"")).hex(),
             }
         )
 

@@ -23,6 +23,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import Q
 from psycopg2.extras import execute_values
 
 from accounts.models import User
@@ -144,11 +145,16 @@ def _origin(key: Ed25519PrivateKey, seen: Sequence[Seen]) -> tuple[LogOrigin, _N
 
 
 def _is_known(head: Seen) -> bool:
-    """Return whether the database has a checkpoint that others have seen, or has answered for its absence."""
+    """Return whether the database has a checkpoint that others have seen, or a log that began because it lacks it.
+
+    A log that began after a restore answers only for what the database lacked then, and for the very head it names.
+    """
     stored = LogCheckpoint.objects.filter(origin__name=head.origin, size=head.size).values_list("root", flat=True)
     if any(bytes(root) == head.root for root in stored):
         return True
-    return LogOrigin.objects.filter(previous=head.origin, previous_size__gte=head.size).exists()
+    lacked = Q(previous_size__gt=head.size, restored_size__lt=head.size)
+    named = Q(previous_size=head.size, previous_root=head.root)
+    return LogOrigin.objects.filter(lacked | named, previous=head.origin).exists()
 
 
 def _begin(key: Ed25519PrivateKey, why: LogOrigin.Why, head: Seen | None, *, number: int) -> tuple[LogOrigin, _New]:

@@ -11,6 +11,11 @@ TAMPERING = {
     "edit a reason": ("UPDATE lifecycle_auditevent SET reason = 'because' WHERE id = {event}", 5),
     "edit an address": ("UPDATE lifecycle_auditevent SET address = '192.0.2.1' WHERE id = {event}", 5),
     "edit details": ("UPDATE lifecycle_auditevent SET details = '{{}}' WHERE id = {event}", 5),
+    "hide an edit by zeros": ("UPDATE lifecycle_auditevent SET reason = 'because' WHERE id = {event};"
+                              " UPDATE lifecycle_eventsalt SET salts = decode(repeat('00', 96), 'hex')"
+                              " WHERE event_id = {event}", 5),
+    "hide an edit by a lost row": ("UPDATE lifecycle_auditevent SET details = '{{}}' WHERE id = {event}; DELETE FROM"
+                                   " lifecycle_eventsalt WHERE event_id = {event}", 5),
     "blame another": ("UPDATE lifecycle_auditevent SET actor_id = {other} WHERE id = {event}", 5),
     "delete an event": ("DELETE FROM lifecycle_auditevent WHERE id = {event}", 5),
     "edit an entry": ("UPDATE lifecycle_sealedentry SET entry = replace(encode(entry, 'escape'), 'refused', 'started')"
@@ -36,3 +41,17 @@ def tamper(how: str, services: Services) -> int | None:
         " SET session_replication_role = DEFAULT"
     )
     return index
+
+
+def forget_log(number: int, services: Services) -> None:
+    """Remove a whole log, with the events in it and all that names it."""
+    of_log = f"(SELECT id FROM lifecycle_logorigin WHERE number = {number})"
+    tables = ("logcheckpoint", "logtile", "subjecthead", "sealedentry")
+    events = f"(SELECT event_id FROM lifecycle_sealedentry WHERE origin_id = {of_log})"
+    services._as_superuser(
+        "SET session_replication_role = replica;"
+        f" DELETE FROM lifecycle_auditevent WHERE id IN {events};"
+        f" DELETE FROM lifecycle_eventsalt WHERE event_id IN {events};"
+        + "".join(f" DELETE FROM lifecycle_{table} WHERE origin_id = {of_log};" for table in tables)
+        + f" DELETE FROM lifecycle_logorigin WHERE number = {number}; SET session_replication_role = DEFAULT"
+    )

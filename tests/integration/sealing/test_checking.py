@@ -14,8 +14,10 @@ from lifecycle.jobs.models import Job
 from lifecycle.sealing import services as sealing
 from lifecycle.sealing.checking import check_log
 from lifecycle.sealing.models import LogCheck
+from lifecycle.sealing.queries import current_origin, last_checkpoint
 from lifecycle.sealing.status import status
-from tests.integration.sealing.tampering import TAMPERING, tamper
+from tests.integration.sealing.tampering import TAMPERING, forget_log, tamper
+from tests.integration.sealing.test_sealer import restore_to
 
 
 @pytest.fixture
@@ -51,6 +53,21 @@ def test_event_without_entry_is_found(whole, write, services):
     services._as_superuser("DELETE FROM lifecycle_auditpending")
     _, found = check_log()
     assert str(found) == f"Event {event.pk} is in no log."
+
+
+def test_earlier_log_that_a_later_one_follows_is_missed(whole, write, services):
+    before = last_checkpoint(current_origin())
+    write(4)
+    whole.seal()
+    restore_to(before, services)
+    write()
+    whole.seal()
+    assert check_log()[1] is None
+    forget_log(1, services)
+    _, found = check_log()
+    assert found is not None
+    assert (found.origin, found.index) == (current_origin().name, 0)
+    assert "follows 11 entries" in found.text
 
 
 def test_job_notes_what_it_found(whole, services):

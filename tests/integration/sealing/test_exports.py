@@ -22,7 +22,8 @@ from lifecycle.sealing.exporting import Wanted, export
 from lifecycle.sealing.models import SealedEntry
 from lifecycle.sealing.queries import current_origin, last_checkpoint
 from tests.factories.shop import make_dock
-from tests.integration.sealing.tampering import TAMPERING, tamper
+from tests.integration.sealing.tampering import TAMPERING, forget_log, tamper
+from tests.integration.sealing.test_sealer import restore_to
 from tests.services import ROOT
 
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
@@ -133,19 +134,43 @@ def test_restore_is_told_with_what_was_lost(whole, write, admin, auditor, servic
     write(4)
     whole.seal()
     auditor.keep_checkpoint()
-    from tests.integration.sealing.test_sealer import restore_to
-
     restore_to(before, services)
     write()
     whole.seal()
     auditor.export(admin)
     code, result = auditor.verify()
-    assert (code, result["problems"]) == (0, [])
+    assert (code, result["problems"]) == (3, [])
     name = before.origin.name
     assert (
         f"{name}/2 follows {name}, which had 15 entries: the database was restored and lacks 4 entries."
         in (result["notices"])
     )
+    assert auditor.verify("--known-restore", f"{name}/2")[0] == 0
+
+
+def test_a_restore_excuses_only_what_it_lost(whole, write, admin, auditor, services):
+    """Whoever deletes the log before it, which the restored database had, is seen with and without a checkpoint."""
+    before = last_checkpoint(current_origin())
+    auditor.keep_checkpoint()  # of what the restored database has
+    write(4)
+    whole.seal()
+    restore_to(before, services)
+    write()
+    whole.seal()
+    auditor.export(admin)
+    assert auditor.verify()[0] == 3
+    name = before.origin.name
+    forget_log(1, services)
+    auditor.export(admin)
+    code, result = auditor.verify()
+    texts = {row["problem"] for row in result["problems"]}
+    assert (code, "Your checkpoint is of a log that the export does not have." in texts) == (1, True)
+    auditor.older.clear()
+    code, result = auditor.verify()
+    assert (code, result["problems"]) == (1, [
+        {"log": f"{name}/2", "index": 0, "problem": f"It follows 11 entries of {name}, which the export lacks."},
+        {"log": "log 1", "index": None, "problem": "The log is missing."},
+    ])  # fmt: skip
 
 
 def test_export_of_a_team_has_its_events_without_gaps(log, admin, auditor, services):
