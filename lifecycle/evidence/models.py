@@ -81,7 +81,7 @@ class WaivedFinding(models.Model):
     """An open finding of a platform manifest that approved waivers accept everywhere the image is: it is `waived`.
 
     Only pairs that a live waiver names have a row, so this stays small. `waiving.refresh` writes it whenever the counts
-    of an image are made again; counts and lists read it, gates judge the waivers themselves (docs/adr/0021).
+    of an image are made again; counts and lists read it, gates judge the waivers themselves (docs/adr/0023).
     """
 
     image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="waived_findings", db_index=False)

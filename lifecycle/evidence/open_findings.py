@@ -55,16 +55,23 @@ CLOSED_SQL: Final = (
 )
 
 
+def not_decided_sql(image: str, package: str, vulnerability: str) -> str:
+    """Return the SQL condition that no VEX statement closes a finding, from what names it. A waiver can."""
+    return f"""
+        NOT EXISTS (SELECT FROM lifecycle_vexeffect effect WHERE effect.image_id = {image}
+                    AND effect.package_id = {package} AND effect.vulnerability = {vulnerability}
+                    AND effect.suppresses AND {IN_FORCE_SQL})
+    """
+
+
 def not_suppressed_sql(image: str, package: str, vulnerability: str) -> str:
     """Return the SQL condition that no VEX statement and no waiver closes a finding, from what names it."""
     return f"""
-        (NOT EXISTS (SELECT FROM lifecycle_vexeffect effect WHERE effect.image_id = {image}
-                     AND effect.package_id = {package} AND effect.vulnerability = {vulnerability}
-                     AND effect.suppresses AND {IN_FORCE_SQL})
+        ({not_decided_sql(image, package, vulnerability)}
          AND NOT EXISTS (SELECT FROM lifecycle_waivedfinding waived WHERE waived.image_id = {image}
                          AND waived.package_id = {package} AND waived.vulnerability = {vulnerability}
                          AND {_GIVEN_SQL}))
-    """  # noqa: S608 -- the arguments are constants of our modules
+    """
 
 
 def not_suppressed_everywhere_sql(package: str, vulnerability: str) -> str:

@@ -96,7 +96,8 @@ class _Changes:
     """What changed in package versions: by how much, or that their images must be counted whole.
 
     Whole: package versions that could be judged before and cannot now or the reverse, that had matches but were never
-    counted so, and those that a VEX statement or a waiver names, which can decide differently for each image.
+    counted so, and those that a VEX statement names, which can decide differently for each image. A waiver decides only
+    in some repositories: `count_changed` counts whole what these hold.
     """
 
     whole: frozenset[int]
@@ -117,7 +118,8 @@ def count_changed(package_ids: Collection[int], since: datetime | None) -> list[
         if len(images) <= _WHOLE_UP_TO:
             refresh_risk(images)
             return images
-        whole = images_with_packages(changes.whole)
+        apart = waiving.images_apart(package_ids) & set(images)
+        whole = sorted({*images_with_packages(changes.whole), *apart})
         refresh_risk(whole)
         if changes.added:
             _add(changes.added, images, whole)
@@ -128,7 +130,7 @@ def _changes(package_ids: list[int], since: datetime | None) -> _Changes:
     with connection.cursor() as cursor:
         cursor.execute(_UPDATE, {"ids": package_ids, "since": since, "severities": list(SEVERITIES)})
         rows = cursor.fetchall()
-    named = effects.packages_named(package_ids) | waiving.packages_named(package_ids)
+    named = effects.packages_named(package_ids)
     whole = frozenset(pk for pk, is_same_reason, *_ in rows if not is_same_reason or pk in named)
     return _Changes(whole, {pk: tuple(counts) for pk, _, *counts in rows if pk not in whole})
 

@@ -17,7 +17,7 @@ from lifecycle.core import clock, locks
 from lifecycle.core.severities import SEVERITIES
 from lifecycle.evidence import waiving
 from lifecycle.evidence.kinds import RECOUNT
-from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL, not_suppressed_sql
+from lifecycle.evidence.open_findings import LIVE_SQL, PREFERENCE_SQL, not_decided_sql
 from lifecycle.jobs import services as jobs
 from lifecycle.vex import effects
 
@@ -141,10 +141,11 @@ reasons AS (
         FROM (
             SELECT has.image_id, unjudged.reason, count(*) AS packages
             FROM has JOIN unjudged USING (package_id)
+            -- A waiver takes away no reason: gates read them, and judge waivers by their rules.
             WHERE unjudged.reason <> '{UNREADABLE_SQL}' OR EXISTS (
                 SELECT FROM lifecycle_match m JOIN lifecycle_advisory a ON a.id = m.advisory_id
                 WHERE m.package_id = has.package_id AND m.valid_to IS NULL AND m.state = 'unknown'
-                  AND {not_suppressed_sql("has.image_id", "m.package_id", "a.vulnerability")}
+                  AND {not_decided_sql("has.image_id", "m.package_id", "a.vulnerability")}
             )
             GROUP BY has.image_id, unjudged.reason
             UNION ALL

@@ -2,7 +2,7 @@
 
 A waiver is an exception to one rule. One that names a finding and holds in all environments says that somebody accepts
 this finding until a day, so the finding is `waived` and not open. One for a single environment says so only there: the
-finding stays open, and the gate of that environment reads the waiver. See docs/adr/0021.
+finding stays open, and the gate of that environment reads the waiver. See docs/adr/0023.
 """
 
 from __future__ import annotations
@@ -70,10 +70,9 @@ FROM longest JOIN places USING (image_id)
 GROUP BY longest.image_id, package_id, advisory, places.number
 HAVING count(*) = places.number
 """
-_NAMED_PACKAGES: Final = """
-SELECT package_id FROM lifecycle_waivedfinding WHERE package_id = ANY(%(ids)s)
-UNION
-SELECT m.package_id FROM lifecycle_waiver given
+# Waivers that name a finding of one of these package versions.
+_NAMING: Final = """
+SELECT DISTINCT given.id FROM lifecycle_waiver given
 JOIN lifecycle_advisory a ON a.vulnerability = given.advisory
 JOIN lifecycle_match m ON m.advisory_id = a.id AND m.valid_to IS NULL
 WHERE given.state = 'approved' AND given.advisory <> '' AND given.environment_id IS NULL
@@ -100,13 +99,18 @@ def is_in_use() -> bool:
     return found
 
 
-def packages_named(package_ids: Collection[int]) -> set[int]:
-    """Return those of these package versions of which a waiver accepts a finding, or accepted one until now."""
+def images_apart(package_ids: Collection[int]) -> set[int]:
+    """Return the platform manifests in which a waiver can accept a finding of these package versions, or did until now.
+
+    In all others, the findings of a package version are the same. One query when no waiver accepts findings, else five.
+    """
     if not package_ids or not is_in_use():
         return set()
     with connection.cursor() as cursor:
-        cursor.execute(_NAMED_PACKAGES, {"ids": list(package_ids)})
-        return {row[0] for row in cursor.fetchall()}
+        cursor.execute(_NAMING, {"ids": list(package_ids)})
+        naming = [row[0] for row in cursor.fetchall()]
+    stored = WaivedFinding.objects.filter(package__in=package_ids).values_list("image_id", flat=True)
+    return {*stored, *(images_about(naming) if naming else ())}
 
 
 def images_about(waiver_ids: Collection[int]) -> list[int]:

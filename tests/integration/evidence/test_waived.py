@@ -9,7 +9,7 @@ import json
 import pytest
 
 from lifecycle import events
-from lifecycle.advisories.models import AffectedInterval, Match
+from lifecycle.advisories.models import Advisory, AffectedInterval, Match
 from lifecycle.core import clock
 from lifecycle.environments.models import Environment
 from lifecycle.evidence import package_counts
@@ -18,7 +18,7 @@ from lifecycle.evidence.findings import findings_of_image, matches_of_images
 from lifecycle.evidence.models import WaivedFinding
 from lifecycle.evidence.open_findings import open_matches_in, waived_matches_in
 from lifecycle.evidence.policy_facts import facts_of_images
-from lifecycle.evidence.risk import refresh_risk
+from lifecycle.evidence.risk import UNREADABLE, refresh_risk
 from lifecycle.evidence.waived import _package_of, waivers_of
 from lifecycle.policies.models import Waiver
 from lifecycle.policies.types import Scope
@@ -155,18 +155,48 @@ def test_gates_judge_the_waiver_and_not_the_state(harbour):
     assert (known(), open_there(api)) == (before, False)
 
 
-def test_change_of_matches_counts_waived_findings_right_by_difference(harbour, monkeypatch):
+def test_change_of_matches_counts_whole_only_where_the_waiver_holds(harbour, monkeypatch):
     monkeypatch.setattr(package_counts, "_WHOLE_UP_TO", 0)
-    api = harbour["api"]
+    api, worker = harbour["api"], harbour["worker"]
+    added = []
+    add = package_counts._add
+    monkeypatch.setattr(package_counts, "_add", lambda *args: (added.append(args[1:]), add(*args)))
     waive(harbour, repository=dock.repository("shop/api"))
     ids = list(PackageVersion.objects.values_list("pk", flat=True))
+    counts = Image.objects.values_list("critical_count", "high_count", "fixable_count").order_by("pk")
+    package_counts.count_changed(ids, None)  # nothing was counted before: all images whole
+    assert (critical(api), critical(worker), added) == (0, 1, [])
     for _ in range(2):
         package_counts.count_changed(ids, None)
-        assert critical(api) == 0
-        counts = Image.objects.values_list("critical_count", "high_count", "fixable_count").filter(pk=api.pk)
-        by_difference = counts.get()
-        refresh_risk([api.pk])
-        assert counts.get() == by_difference
+        ((images, whole),) = added
+        assert (worker.pk in images, whole) == (True, [api.pk])
+        by_difference = list(counts)
+        refresh_risk(images)
+        assert list(counts) == by_difference
+        Match.objects.filter(advisory__vulnerability=CVE).update(valid_to=clock.now())
+        added.clear()
+    assert (critical(api), critical(worker)) == (0, 0)
+
+
+def test_waiver_leaves_what_gates_read_of_a_range_that_nobody_can_read(harbour):
+    api = harbour["api"]
+    match = Match.objects.filter(advisory__vulnerability=CVE, package__in=_packages_of(api)).first()
+    twin = Advisory.objects.get(pk=match.advisory_id)
+    twin.pk, twin.osv_id = None, "DEBIAN-CVE-2024-5535"
+    twin.save(force_insert=True)
+    match.pk, match.advisory, match.state, match.fixed_version = None, twin, Match.State.UNKNOWN, ""
+    match.reason = "The range cannot be read."
+    match.save(force_insert=True)
+    refresh_risk([api.pk])
+    reasons = Image.objects.values_list("unjudged_reasons", flat=True)
+    before = reasons.get(pk=api.pk)
+    assert UNREADABLE in before
+    waive(harbour, repository=dock.repository("shop/api"))
+    assert (open_there(api), reasons.get(pk=api.pk)) == (False, before)
+
+
+def _packages_of(image):
+    return PackageVersion.objects.filter(inventory_packages__inventory__image_inventories__image=image)
 
 
 def test_finding_that_a_statement_closes_too_is_taken_off_once(harbour):
