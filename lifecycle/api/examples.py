@@ -418,6 +418,10 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         None,
     ),
     ("post", "/api/v1/teams/{team}/robots/"): ({"name": "ci"}, None),
+    ("put", "/api/v1/security/"): (
+        {"second_factor_for_admins": True, "second_factor_for_roles": ["owner"], "step_up_is_on": True},
+        None,
+    ),
     ("put", "/api/v1/sign-in/policy/"): ({"passwords_only_for_admins": True}, None),
     ("post", "/api/v1/sign-in/providers/"): (
         {
@@ -467,7 +471,8 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
                     "execute_within_s": 259_200, "soak_s": 0, "queue_policy": "queue", "auto_execute": False,
                     "verification": "none", "verify_url": "", "verify_within_s": 3600, "rolls_back": False,
                     "excludes_requester": True, "excludes_build_trigger": True, "excludes_committer": True,
-                    "excludes_policy_author": True, "requires_signed_votes": False, "revision": 1,
+                    "excludes_policy_author": True, "requires_signed_votes": False, "archived_at": None,
+                    "revision": 1,
                 }
             ],
             "next": None,
@@ -480,6 +485,7 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
             "kind": "person",
             "is_admin": False,
             "admin_verbs": [],
+            "registry": "registry.example.com",
             "teams": [
                 {
                     "slug": "shop",
