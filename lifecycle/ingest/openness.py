@@ -62,8 +62,8 @@ def set_visibility(repository_id: int, visibility: str, *, actor: User) -> Repos
     return repository
 
 
-def why_not_archive(actor: User, repository: Repository) -> Reason | None:
-    """Return why `actor` cannot archive the repository, or restore it; None when they can."""
+def why_not_archive(actor: User, repository: Repository, *, is_archived: bool = True) -> Reason | None:
+    """Return why `actor` cannot archive the repository, or restore it (not `is_archived`); None when they can."""
     if repository.environment_id is not None:
         return Reason("Only promotions change an environment. Archive the source repository instead.", Malformed)
     if repository.is_vault:
@@ -71,7 +71,7 @@ def why_not_archive(actor: User, repository: Repository) -> Reason | None:
     decision = may(actor, Verb.TEAM_MANAGE, repository=repository)
     if not decision:
         return Reason(decision.reason)
-    return None if repository.is_archived else blocks_archive.ask(repository)
+    return blocks_archive.ask(repository) if is_archived and not repository.is_archived else None
 
 
 @transaction.atomic
@@ -82,7 +82,7 @@ def set_archived(repository_id: int, is_archived: bool, *, actor: User) -> Repos
     or Conflict while a promotion from it is open.
     """
     repository = lock_repository(actor, repository_id, Verb.TEAM_MANAGE)
-    refuse_if(why_not_archive(actor, repository))
+    refuse_if(why_not_archive(actor, repository, is_archived=is_archived))
     if is_archived != repository.is_archived:
         repository.archived_at = clock.now() if is_archived else None
         repository.save(update_fields=["archived_at"])

@@ -145,6 +145,7 @@ def test_archived_repository_takes_no_push_and_no_promotion(dock: SimpleNamespac
     request = make_request(dock)
     with pytest.raises(Conflict, match="is open"):
         openness.set_archived(dock.repository.pk, True, actor=dock.owner)
+    assert not openness.set_archived(dock.repository.pk, False, actor=dock.owner).is_archived  # as it is
     promotions.withdraw(request.pk, actor=dock.requester)
     assert "push" in pulls(dock.requester)
     openness.set_archived(dock.repository.pk, True, actor=dock.owner)
