@@ -22,7 +22,7 @@ ROWS_MAX: Final = 5000  # of one list
 _DEPTH_MAX: Final = 12
 _SLUG: Final = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 _ROLE: Final = r"^[A-Za-z0-9_-]{1,60}$"
-_PATTERN: Final = r"^[a-z0-9*]([a-z0-9._/*-]*)$"
+_PATTERN: Final = r"^[a-z0-9*][a-z0-9._/*-]*$"
 # Keys that belong to another file, and what says so.
 _RULES: Final = "The rules of an environment belong to policy files, and its settings to gravingdock environment set."
 _SECRETS: Final = "Secrets and tokens are never in an access file. Create them on the page of the robot."
