@@ -186,7 +186,7 @@ FORMS: Final[tuple[tuple[str, dict[str, str], int, int], ...]] = (
     ("people/{person}/reactivate/", {}, 403, 403),
     ("t/{team}/r/{repository_name}/i/{digest}/rescan/", {}, 404, 403),
     ("t/{team}/r/{repository_name}/-/describe/", {"description": "x"}, 404, 403),
-    ("access/file/", {"text": "version: 1\nteams: [{name: shop, robots: []}]", "etag": "x", "act": "apply"}, 404, 422),
+    ("access/file/", {"text": "version: 1\nteams: [{name: shop, robots: []}]", "etag": "x", "act": "apply"}, 422, 422),
     ("access-requests/new/", {"team": "shop", "role": "nobody", "reason": "x", "days": "1"}, 422, 422),
     ("access-requests/{access_request}/grant/", {}, 404, 404),
     ("access-requests/{access_request}/decline/", {"comment": "no"}, 404, 404),

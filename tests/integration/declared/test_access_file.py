@@ -212,15 +212,20 @@ def test_page_compares_then_applies_just_that(dock: SimpleNamespace) -> None:
     client = browser(dock.owner)
     assert "name: shop" in client.get("/access/file/").content.decode()
     page = client.post("/access/file/", {"text": RENAMED, "act": "compare"})
-    etag = page.context["plan"].etag
+    shown = {name: page.context["form"][name].value() for name in ("text", "etag", "compared")} | {"act": "apply"}
     assert "team shop" in page.content.decode()
-    stale = client.post("/access/file/", {"text": RENAMED, "act": "apply", "etag": '"other"'})
-    assert (stale.status_code, "Compare it again" in stale.content.decode()) == (422, True)
-    assert client.post("/access/file/", {"text": RENAMED, "act": "apply", "etag": etag}).status_code == 302
+    for change in ({"etag": '"other"'}, {"text": RENAMED.replace("New", "Other")}, {"compared": ""}):
+        stale = client.post("/access/file/", shown | change)
+        assert (stale.status_code, "Compare it again" in stale.content.decode()) == (422, True)
+    sent_by_browsers = shown | {"text": RENAMED.replace("\n", "\r\n")}
+    assert client.post("/access/file/", sent_by_browsers).status_code == 302
     dock.team.refresh_from_db()
     assert dock.team.name == "New"
     refused = client.post("/access/file/", {"text": "version: 1\nteam: typed by hand", "act": "compare"})
     assert (refused.status_code, "typed by hand" in refused.content.decode()) == (422, True)
+    absent = client.post("/access/file/", {"text": "version: 1\nteams: [{name: typed-by-hand}]", "act": "compare"})
+    assert (absent.status_code, "Team typed-by-hand not found" in absent.content.decode()) == (422, True)
+    assert "[{name: typed-by-hand}]" in absent.content.decode()
 
 
 def test_commands_export_compare_and_apply(dock: SimpleNamespace, run: Any, tmp_path: Path) -> None:

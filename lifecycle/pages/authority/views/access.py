@@ -22,7 +22,7 @@ from lifecycle.core.reasons import refuse_if
 from lifecycle.declared import services as declared
 from lifecycle.declared.document import as_yaml, read_text
 from lifecycle.declared.state import export
-from lifecycle.pages.authority.access_forms import AccessFileForm, AskForm, DecideForm, WhoForm
+from lifecycle.pages.authority.access_forms import AccessFileForm, AskForm, DecideForm, WhoForm, mark_of
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import chosen, cursors, reader
 
@@ -134,17 +134,19 @@ def access_file(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         text, etag, remove = (form.cleaned_data[name] for name in ("text", "etag", "remove"))
         try:
-            with errors_shown_on(form):
+            with errors_shown_on(form, "text"):
                 if request.POST.get("act") == "apply" and etag:
+                    if form.cleaned_data["compared"] != mark_of(text):
+                        raise StaleVersion("The text changed since it was compared. Compare it again.")
                     done = declared.apply(read_text(text), actor=user, etag=etag, with_removals=remove)
                     kept = f" Kept, although not in the file: {len(done.kept)}." if done.kept else ""
                     messages.success(request, f"Changed: {len(done.done)}.{kept}")
                     return redirect("lifecycle:access-file")
                 plan = declared.compare(read_text(text), actor=user)
-                shown = AccessFileForm(initial={"text": text, "etag": plan.etag, "remove": remove})
-                return _file_page(request, shown, plan=plan)
-        except StaleVersion as error:
-            form.add_error(None, error.message)
+                first = {"text": text, "etag": plan.etag, "compared": mark_of(text), "remove": remove}
+                return _file_page(request, AccessFileForm(initial=first), plan=plan)
+        except NotFound as error:  # a name in the file, which the reader can mend
+            form.add_error("text", error.message)
     return _file_page(request, form, status=422)
 
 
