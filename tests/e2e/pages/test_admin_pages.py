@@ -54,7 +54,21 @@ def harbour(transactional_db: None) -> dict[str, Any]:
     for name in ("release-2026", "release-2027"):
         signing.create_key(name, actor=reader)
     signing.retire_key("release-2026", actor=reader)
+    asked = services.ask_for_access(
+        "shop",
+        actor=dock.user("on-call", "viewer", of=shop),
+        role="deployer",
+        days=7,
+        reason="on call",
+        repository_pattern="shop/*",
+    )
     made["pages"] = [
+        "/access/",
+        "/access/?who=shop%2Bci",
+        "/access/file/",
+        "/access-requests/",
+        "/access-requests/new/?team=shop&repository=shop/api&verb=promotion.approve",
+        f"/access-requests/{asked.pk}/",
         "/due-dates/",
         "/signing-keys/",
         "/signing-keys/release-2027/retire/",
