@@ -280,27 +280,39 @@ def within_a_second(is_so: Callable[[], bool]) -> bool:
     return False
 
 
-def test_one_look_serves_requests_for_a_moment(anna: Any, django_assert_num_queries: Any) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Return the clock by which memories know the age of a look. It stands, however slow the machine is."""
+    stands = SimpleNamespace(now=time.monotonic())
+    monkeypatch.setattr(memory_module, "time", SimpleNamespace(monotonic=lambda: stands.now))
+    return stands
+
+
+def test_one_look_serves_requests_for_a_moment(anna: Any, clock: Any, django_assert_num_queries: Any) -> None:
     memory = Memory(look_every_s=0.3)
     assert by_memory(memory, anna.text)
     with django_assert_num_queries(0):
         assert by_memory(memory, anna.text)
     anna.grant.delete()
+    clock.now += 0.29
     with django_assert_num_queries(0):
         assert by_memory(memory, anna.text)
     assert memory.view(is_fresh=True).is_fresh
     assert by_memory(memory, anna.text) == {}
-    threading.Event().wait(0.31)
+    clock.now += 0.31
     with django_assert_num_queries(1):
         assert by_memory(memory, anna.text) == {}
 
 
-def test_while_one_thread_looks_others_go_on_but_not_for_long(anna: Any, django_assert_num_queries: Any) -> None:
+def test_while_one_thread_looks_others_go_on_but_not_for_long(
+    anna: Any, clock: Any, django_assert_num_queries: Any
+) -> None:
     assert by_memory(anna.memory, anna.text)
     with anna.memory._looking, django_assert_num_queries(0):
+        clock.now += memory_module.LOOK_WITHIN_S - 0.01
         assert not anna.memory.view().is_fresh
     with anna.memory._looking:
-        threading.Event().wait(memory_module.LOOK_WITHIN_S)
+        clock.now += 0.02
         assert anna.memory.view().is_fresh
 
 
@@ -333,9 +345,11 @@ def test_grant_ends_at_its_moment_without_any_change(anna: Any) -> None:
 
 
 def test_token_ends_at_its_moment(anna: Any) -> None:
-    ApiToken.objects.update(expires_at=timezone.now() + timedelta(seconds=0.3))
-    assert by_memory(anna.memory, anna.text)
-    threading.Event().wait(0.4)
+    ApiToken.objects.update(expires_at=timezone.now() + timedelta(seconds=1))
+    ends_at = ApiToken.objects.get().expires_at
+    assert ends_at is not None
+    while (view := anna.memory.view()).now < ends_at.timestamp():
+        assert holder_of(anna.text, view) is not None
     assert by_memory(anna.memory, anna.text) is None
 
 
