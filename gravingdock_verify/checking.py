@@ -28,6 +28,36 @@ class Problem:
         return f"{place}: {self.text}"
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What the reader asked for. What an export says about itself is not signed, so it cannot prove that it is all."""
+
+    is_whole: bool = False
+    subject: tuple[str, str] | None = None  # kind and id, as entries name it: from its first entry on
+    days: tuple[str, str] | None = None  # first and last, as 2026-11-30; "" is open
+
+
+@dataclass
+class Part:
+    """What an export has of one log."""
+
+    origin: str
+    size: int  # of the signed checkpoint
+    entries: int = 0  # how many of them are in the export, at their places
+    first: int | None = None
+    last: int | None = None
+    newest_at: str = ""  # time of the newest event
+
+    def is_whole(self) -> bool:
+        """Return whether no entry is left out."""
+        return self.entries == self.size
+
+    def __str__(self) -> str:
+        span = f" ({self.first} to {self.last})" if self.entries else ""
+        newest = f" Newest event: {self.newest_at}." if self.newest_at else ""
+        return f"{self.origin}: {self.entries} of {self.size} entries{span}.{newest}"
+
+
 @dataclass
 class Result:
     """What was found. `problems` is empty for an export that is all right."""
@@ -35,7 +65,12 @@ class Result:
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     entries: int = 0
+    parts: list[Part] = field(default_factory=list)
     restores: list[str] = field(default_factory=list)  # logs that began after a restore, which lost entries
+
+    def is_selection(self) -> bool:
+        """Return whether entries of a log are left out."""
+        return not all(part.is_whole() for part in self.parts)
 
     def first(self) -> Problem | None:
         """Return the first problem: of entries by index, then those of a whole log."""
@@ -49,13 +84,26 @@ class Result:
 class Checker:
     """Checks one export with the keys that the reader trusts, and with older checkpoints that the reader kept."""
 
-    def __init__(self, export: Export, *, keys: Sequence[Key] = (), older: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        export: Export,
+        *,
+        keys: Sequence[Key] = (),
+        older: Sequence[str] = (),
+        expected: Expected | None = None,
+    ) -> None:
         self.export = export
+        self.expected = expected or Expected()
         self.result = Result()
         self._trusted = {key.fingerprint for key in keys}
         self._older = older
         self._heads: dict[int, tuple[Key, Checkpoint]] = {}
         self._starts: list[dict[str, Any]] = []
+        self._parts: dict[int, Part] = {}
+        self._inside: dict[int, int] = {}  # the last entry so far of the range of each log
+        self._ends: dict[tuple[int, int], str] = {}  # the times of the first and the last entry of each range
+        self._subject = self.expected.subject or _pair(export.about.get("subject"))
+        self._has_subject = False
 
     def run(self) -> Result:
         """Check everything, and return what was found; raises BadExport for a file that cannot be read."""
@@ -64,6 +112,12 @@ class Checker:
         for number in self._heads:
             if self.export.has_tiles(number):
                 self._check_whole_log(number)
+            elif self.expected.is_whole:
+                self._bad(number, None, "The export does not have the files of the whole log.")
+        self._check_days()
+        if self.expected.subject is not None and not self._has_subject:
+            text = f"The export has no entry about {' '.join(self.expected.subject)}."
+            self.result.problems.append(Problem("export", None, text))
         self._check_followed()
         self._check_older()
         for start in self._starts:
@@ -88,6 +142,8 @@ class Checker:
                 self._bad(number, None, f"The checkpoint is of another log: {checkpoint.origin}.")
                 continue
             self._heads[number] = (key, checkpoint)
+            self._parts[number] = Part(checkpoint.origin, checkpoint.size)
+            self.result.parts.append(self._parts[number])
             if self._trusted and key.fingerprint not in self._trusted:
                 self._bad(number, None, "The log is signed by another key than the one you trust.")
             if not self._trusted:
@@ -99,7 +155,9 @@ class Checker:
         """Derive the tree of a log again from all of its entries."""
         checkpoint = self._heads[number][1]
         roots = Roots()
-        older = {head.size: head for head in self._older_of(checkpoint.origin)}
+        older: dict[int, list[Checkpoint]] = {}
+        for head in self._older_of(checkpoint.origin):
+            older.setdefault(head.size, []).append(head)
         for first in range(0, checkpoint.size, 256):
             width = min(256, checkpoint.size - first)
             tile = self.export.tile(number, "0", first // 256, width) or b""
@@ -111,9 +169,8 @@ class Checker:
                 if bundle is not None and hash_of_entry(bundle[position]) != signed:
                     self._bad(number, first + position, "The entry in the files of the log was changed.")
                 roots.add(signed)
-                head = older.get(roots.size)
-                if head is not None and roots.root() != head.root:
-                    self._bad(number, None, f"The log does not begin with your checkpoint of size {head.size}.")
+                if any(roots.root() != head.root for head in older.get(roots.size, ())):
+                    self._bad(number, None, f"The log does not begin with your checkpoint of size {roots.size}.")
         if roots.root() != checkpoint.root:
             self._bad(number, None, "The hashes in the files of the log do not lead to the signed root.")
 
@@ -134,10 +191,12 @@ class Checker:
             if before is not None and line.index <= before:
                 self._bad(line.origin, line.index, "The entry stands at the wrong place, or twice.")
             last[line.origin] = max(line.index, before or 0)
-            self._check_gap(line, before)
-            self._check_inclusion(line)
+            self._check_gap(line)
+            is_sealed = self._check_inclusion(line)
             if (value := self._parsed(line)) is None:
                 continue
+            if is_sealed and (before is None or line.index > before):
+                self._count(line, value)
             if value["type"] == "start":
                 self._starts.append(value)
             elif value["type"] == "missing":
@@ -145,30 +204,69 @@ class Checker:
             else:
                 self._check_event(line, value)
                 self._check_links(line, value, heads)
-        self._check_ends(last)
+        self._check_ends()
 
-    def _check_gap(self, line: Line, before: int | None) -> None:
-        span = self.export.about.get("range", {}).get(str(line.origin))
-        expected = (span[0] if before is None else before + 1) if span is not None else line.index
+    def _span(self, number: int) -> tuple[int, int] | None:
+        """Return the first and the last index between which no entry of a log can be left out; None for no claim."""
+        if self.expected.is_whole and number in self._heads:
+            return 0, self._heads[number][1].size - 1
+        return self.export.spans.get(number)
+
+    def _count(self, line: Line, value: dict[str, Any]) -> None:
+        part = self._parts[line.origin]
+        part.entries += 1
+        part.first = line.index if part.first is None else part.first
+        part.last = line.index
+        at = str(value.get("at", ""))
+        if value["type"] == "event":
+            part.newest_at = max(part.newest_at, at)
+        if line.index in (self._span(line.origin) or ()):
+            self._ends[line.origin, line.index] = at
+
+    def _check_gap(self, line: Line) -> None:
+        span = self._span(line.origin)
+        if span is None or line.index < span[0]:
+            return  # a selection, or the first entry of a log, which each export has
+        expected = self._inside.get(line.origin, span[0] - 1) + 1
         if line.index > expected:
             many = f" to {line.index - 1}" if line.index - 1 > expected else ""
             self._bad(line.origin, expected, f"Entries are missing: {expected}{many}.")
+        self._inside[line.origin] = max(line.index, expected - 1)
 
-    def _check_ends(self, last: dict[int, int]) -> None:
-        for number, span in self.export.about.get("range", {}).items():
-            found = last.get(int(number), span[0] - 1)
+    def _check_ends(self) -> None:
+        for number in sorted({*self._heads, *self.export.spans}):
+            if (span := self._span(number)) is None:
+                continue
+            found = self._inside.get(number, span[0] - 1)
             if found < span[1]:
-                self._bad(int(number), found + 1, f"Entries are missing: {found + 1} to {span[1]}.")
+                self._bad(number, found + 1, f"Entries are missing: {found + 1} to {span[1]}.")
 
-    def _check_inclusion(self, line: Line) -> None:
+    def _check_days(self) -> None:
+        """Check that the entries just before and after those of the days are of other days, or that there are none."""
+        days = self.expected.days or (self.export.days if self.export.spans else None)
+        if days is None or self.expected.is_whole:
+            return
+        first, last = days
+        for number, (_, checkpoint) in self._heads.items():
+            if (span := self._span(number)) is None:
+                self._bad(number, None, "The export does not have all entries of these days.")
+                continue
+            for index, is_end in ((span[0], span[0] == 0), (span[1], span[1] >= checkpoint.size - 1)):
+                at = self._ends.get((number, index), "")
+                if at and not is_end and first <= at[:10] <= (last or "9999"):
+                    self._bad(number, index, "It is of these days too, so entries next to it may be missing.")
+
+    def _check_inclusion(self, line: Line) -> bool:
+        """Return whether the entry is at its place in the tree that the checkpoint signs."""
         checkpoint = self._heads[line.origin][1]
         try:
             root = root_by_inclusion(line.index, checkpoint.size, hash_of_entry(line.entry), line.proof)
         except BadProof as error:
             self._bad(line.origin, line.index, f"Its proof is no proof. {error}")
-            return
+            return False
         if root != checkpoint.root:
             self._bad(line.origin, line.index, "The entry is not what was sealed at this place.")
+        return root == checkpoint.root
 
     def _parsed(self, line: Line) -> dict[str, Any] | None:
         try:
@@ -207,15 +305,16 @@ class Checker:
     def _check_links(
         self, line: Line, value: dict[str, Any], heads: dict[tuple[int, str, str], tuple[int, str]]
     ) -> None:
-        subject = self.export.about.get("subject")
+        is_from_start = bool(self.expected.subject or self.export.about.get("is_from_start"))
         for link in value["links"]:
             place = (line.origin, link["kind"], link["id"])
-            is_chosen = subject == {"kind": link["kind"], "id": link["id"]}
+            is_chosen = self._subject == (link["kind"], link["id"])
+            self._has_subject |= is_chosen
             count, previous = heads.get(place, (0, ""))
             is_next = place in heads and link["n"] == count + 1
             if is_next and link["previous"] != previous:
                 self._bad(line.origin, line.index, f"It does not follow number {count} of {link['kind']} {link['id']}.")
-            if is_chosen and link["n"] != count + 1 and (place in heads or self.export.about.get("is_from_start")):
+            if is_chosen and link["n"] != count + 1 and (place in heads or is_from_start):
                 self._bad(
                     line.origin,
                     line.index,
@@ -251,6 +350,11 @@ class Checker:
                         "Your older checkpoint is not signed by the key of the export.",
                     )
                 )
+        roots: dict[tuple[str, int], bytes] = {}
+        for _, old in kept:
+            if roots.setdefault((old.origin, old.size), old.root) != old.root:
+                text = f"Two of your checkpoints have the size {old.size} and different roots: the log was forked."
+                self.result.problems.append(Problem(old.origin, None, text))
         by_name = {checkpoint.origin: number for number, (_, checkpoint) in self._heads.items()}
         proofs = self.export.consistency()
         for _, old in kept:
@@ -344,3 +448,7 @@ class Checker:
         self.result.notices.append(
             f"{start['origin']} follows {previous['origin']}, which had {previous['size']} entries: {how}."
         )
+
+
+def _pair(subject: Any) -> tuple[str, str] | None:
+    return (str(subject.get("kind")), str(subject.get("id"))) if isinstance(subject, dict) else None

@@ -43,6 +43,12 @@ class Export:
             raise BadExport(f"{path} is not an export of the audit log: {error}") from None
         if self.about.get("format") != FORMAT:
             raise BadExport(f"{path} has the format {self.about.get('format')!r}. This program reads {FORMAT}.")
+        try:  # what the export says about itself; nothing of it is signed
+            self.spans = {int(number): (int(a), int(b)) for number, (a, b) in self.about.get("range", {}).items()}
+            given = self.about.get("filter", {})
+            self.days = (str(given.get("since", "")), str(given.get("until", "")))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise BadExport(f"export.json cannot be read: {error!r}") from None
 
     def lines(self) -> Iterator[Line]:
         """Yield the entries in the order of the file; raises BadExport."""

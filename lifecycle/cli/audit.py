@@ -39,7 +39,7 @@ def export_log(options: argparse.Namespace, api: Api) -> None:
     }
     query = {name: value for name, value in given.items() if value}
     write(b"".join(api.download("audit-events/sealed-export/", **query)), options.file)
-    print(f"Written to {options.file}. Check it: gravingdock-verify {options.file}")
+    print(f"Written to {options.file}. Check it: gravingdock-verify {options.file} --key KEY")
 
 
 def write_proof(options: argparse.Namespace, api: Api) -> None:

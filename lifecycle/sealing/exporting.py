@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime, time
 from typing import IO, Any, Final, TypeVar
 
 import orjson
@@ -46,6 +46,7 @@ FILE_NAME: Final = "audit-log.zip"
 _IN_MEMORY_BYTES: Final = 8 * 1024 * 1024
 _CHUNK: Final = 1_000
 _Row = TypeVar("_Row")
+_FIRST_OF_LATER: Final = Q(index=0, origin__number__gt=1)  # each tells what its log follows
 _REQUEST: Final = re.compile(r"PR-([0-9]{1,18})", re.IGNORECASE)
 
 
@@ -88,7 +89,8 @@ def export(actor: User, wanted: Wanted, *, limit: int | None = EXPORT_MAX) -> IO
         refuse_if(why_not_read_log(actor))
     visible = AuditEvent.objects.all() if is_system else events_visible_to(actor)
     has_all = is_system or whole_teams(actor, Verb.AUDIT_READ) is None
-    selection = _selection(visible, wanted, has_all=has_all)
+    heads = _heads()  # once: the log grows meanwhile
+    selection = _selection(visible, wanted, heads, has_all=has_all)
     if limit is not None and selection.entries[: limit + 1].count() > limit:
         raise Conflict(
             f"These are more than {limit:,} entries. Choose fewer days, or run `manage.py export_audit_log`."
@@ -98,7 +100,7 @@ def export(actor: User, wanted: Wanted, *, limit: int | None = EXPORT_MAX) -> IO
         audit.record(Action.AUDIT_EXPORTED, actor=actor, details=details)
     stream = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES, dir=settings.SCRATCH or None)  # noqa: SIM115 -- the caller reads it
     with transaction.atomic(), zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        _write(archive, selection, wanted, actor)
+        _write(archive, selection, heads, wanted, actor)
     stream.seek(0)
     return stream
 
@@ -115,7 +117,15 @@ def proof_of(event: AuditEvent) -> str:
     return proof_text(entry.index, tree_of(checkpoint).inclusion(entry.index), checkpoint.note)
 
 
-def _selection(visible: QuerySet[AuditEvent], wanted: Wanted, *, has_all: bool) -> _Selection:
+def _heads() -> dict[int, LogCheckpoint]:
+    """Return the last checkpoint of each log by the id of its origin, the oldest log first."""
+    found = ((origin.pk, last_checkpoint(origin)) for origin in LogOrigin.objects.order_by("number"))
+    return {pk: head for pk, head in found if head is not None}
+
+
+def _selection(
+    visible: QuerySet[AuditEvent], wanted: Wanted, heads: Mapping[int, LogCheckpoint], *, has_all: bool
+) -> _Selection:
     entries = SealedEntry.objects.order_by("origin__number", "index")
     events = filtered(visible, EventFilter(since=wanted.since, until=wanted.until))
     if wanted.subject:
@@ -127,28 +137,43 @@ def _selection(visible: QuerySet[AuditEvent], wanted: Wanted, *, has_all: bool) 
     if not has_all:
         return _Selection(_with_starts(entries, events))
     if wanted.since is None and wanted.until is None:
-        return _Selection(entries, {"range": _all_ranges()}, is_whole=True)
+        return _Selection(entries, {"range": _all_ranges(heads)}, is_whole=True)
     spans = (
         SealedEntry.objects.filter(event_id__in=events.values("pk"))
-        .values_list("origin", "origin__number")
+        .values_list("origin")
         .annotate(first=Min("index"), last=Max("index"))
-        .order_by("origin__number")
+        .order_by("origin")
     )
-    condition, ranges = Q(pk=None), {}
-    for origin, number, first, last in spans:
-        condition |= Q(origin=origin, index__gte=first, index__lte=last)
-        ranges[str(number)] = [first, last]
+    found = {origin: (first, last) for origin, first, last in spans}
+    condition, ranges = _FIRST_OF_LATER, {}
+    for pk, head in heads.items():
+        first, last = found.get(pk) or _between(visible, wanted, head)
+        first, last = (
+            min(max(first - 1, 0), head.size - 1),
+            min(last + 1, head.size - 1),
+        )  # with neighbours, which are of other days
+        condition |= Q(origin=pk, index__gte=first, index__lte=last)
+        ranges[str(head.origin.number)] = [first, last]
     return _Selection(entries.filter(condition), {"range": ranges})
+
+
+def _between(visible: QuerySet[AuditEvent], wanted: Wanted, head: LogCheckpoint) -> tuple[int, int]:
+    """Return (first, last) of no entry, first = last + 1: where the days would be in a log without an event of them."""
+    if wanted.since is None:
+        return 1, 0
+    before = visible.filter(at__lt=datetime.combine(wanted.since, time(), UTC))
+    rows = SealedEntry.objects.filter(origin=head.origin, index__lt=head.size, event_id__in=before.values("pk"))
+    last: int | None = rows.aggregate(last=Max("index"))["last"]
+    return (last + 1, last) if last is not None else (1, 0)
 
 
 def _with_starts(entries: QuerySet[SealedEntry], events: QuerySet[AuditEvent]) -> QuerySet[SealedEntry]:
     """Return the entries of `events`, and the first entry of each log after the first, which tells of a restore."""
-    return entries.filter(Q(event_id__in=events.values("pk")) | Q(index=0, origin__number__gt=1))
+    return entries.filter(Q(event_id__in=events.values("pk")) | _FIRST_OF_LATER)
 
 
-def _all_ranges() -> dict[str, list[int]]:
-    heads = {origin.number: last_checkpoint(origin) for origin in LogOrigin.objects.order_by("number")}
-    return {str(number): [0, head.size - 1] for number, head in heads.items() if head is not None}
+def _all_ranges(heads: Mapping[int, LogCheckpoint]) -> dict[str, list[int]]:
+    return {str(head.origin.number): [0, head.size - 1] for head in heads.values()}
 
 
 def _subject(text: str) -> tuple[dict[str, str], Q, bool]:
@@ -188,12 +213,13 @@ def _found(row: _Row | None) -> _Row:
     return row
 
 
-def _write(archive: zipfile.ZipFile, selection: _Selection, wanted: Wanted, actor: User) -> None:
-    heads = {
-        origin.pk: checkpoint
-        for origin in LogOrigin.objects.order_by("number")
-        if (checkpoint := last_checkpoint(origin)) is not None
-    }
+def _write(
+    archive: zipfile.ZipFile,
+    selection: _Selection,
+    heads: Mapping[int, LogCheckpoint],
+    wanted: Wanted,
+    actor: User,
+) -> None:
     document = {
         "format": FORMAT,
         "made_at": clock.now().isoformat(),

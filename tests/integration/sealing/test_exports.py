@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,10 @@ from gravingdock_verify.main import main
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 from lifecycle.sealing.exporting import Wanted, export
-from lifecycle.sealing.models import SealedEntry
+from lifecycle.sealing.keys import load_or_make
+from lifecycle.sealing.models import LogCheckpoint, Pseudonym, SealedEntry
 from lifecycle.sealing.queries import current_origin, last_checkpoint
+from lifecycle.tlog.notes import Checkpoint
 from tests.factories.shop import make_dock
 from tests.integration.sealing.tampering import TAMPERING, forget_log, tamper
 from tests.integration.sealing.test_sealer import restore_to
@@ -57,10 +61,24 @@ class Auditor:
             shutil.copyfileobj(stream, target)
         return self.file
 
+    def rewrite(self, change: Callable[[dict, list[dict]], None], *, without: str = "log/") -> None:
+        """Pass the export on with another `export.json` and other lines, and without some files."""
+        with zipfile.ZipFile(self.file) as archive:
+            files = {name: archive.read(name) for name in archive.namelist() if not name.startswith(without)}
+        about = json.loads(files["export.json"])
+        rows = [json.loads(line) for line in files["entries.jsonl"].splitlines()]
+        change(about, rows)
+        files["export.json"] = json.dumps(about).encode()
+        files["entries.jsonl"] = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+        with zipfile.ZipFile(self.file, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+
     def verify(self, *words: str) -> tuple[int, dict]:
         """Return (exit code, result) of the verifier."""
         older = [word for path in self.older for word in ("--older", str(path))]
-        code = main([str(self.file), "--json", *older, *words])
+        trust = [] if "--key" in words else ["--trust-export-key"]
+        code = main([str(self.file), "--json", *trust, *older, *words])
         return code, json.loads(self.capsys.readouterr().out)
 
 
@@ -91,6 +109,11 @@ def test_whole_log_is_what_was_sealed(whole, write, admin, auditor):
     key.write_text(current_origin().key)
     code, result = auditor.verify("--key", str(key))
     assert (code, result["problems"], result["entries"]) == (0, [], 312)
+    (part,) = result["logs"]
+    assert (part["size"], part["entries"], part["first"], part["last"]) == (312, 312, 0, 311)
+    assert part["newest_at"] == AuditEvent.objects.exclude(action="audit.exported").latest("at").at.isoformat()
+    assert result["is_selection"] is False
+    assert auditor.verify("--key", str(key), "--whole")[0] == 0
     assert result["notices"] == [f"{current_origin().name}: 6 events are older than the log."]
     event = AuditEvent.objects.get(action="audit.exported")
     assert (event.actor, event.details) == (admin, {"format": "sealed", "filter": {}})
@@ -219,6 +242,83 @@ def test_export_contains_only_what_the_reader_can_read(log, write, admin, audito
     assert AuditEvent.objects.filter(action="audit.exported").count() == 1
 
 
+def test_parts_that_whoever_passes_the_export_on_left_out_are_missed(whole, admin, auditor):
+    auditor.export(admin)
+
+    def leave_out(about: dict, rows: list[dict]) -> None:
+        del about["range"], rows[3:7]
+
+    auditor.rewrite(leave_out)
+    code, result = auditor.verify()
+    assert (code, result["is_selection"], result["logs"][0]["entries"]) == (0, True, 7)
+    code, result = auditor.verify("--whole")
+    assert (code, result["first_bad"]["problem"]) == (1, "Entries are missing: 3 to 6.")
+    auditor.export(admin, subject="person admin")
+    code = Pseudonym.objects.get(user=admin).code
+    assert auditor.verify("--subject", "person", code)[0] == 0
+
+    def leave_out_first(about: dict, rows: list[dict]) -> None:
+        del about["subject"], about["is_from_start"], rows[:2]
+
+    auditor.rewrite(leave_out_first)
+    assert auditor.verify()[0] == 0
+    exit_code, result = auditor.verify("--subject", "person", code)
+    assert (exit_code, f"Numbers 1 to 2 of person {code} are missing." in result["first_bad"]["problem"]) == (1, True)
+    exit_code, result = auditor.verify("--subject", "person", "person-0")
+    assert (exit_code, result["first_bad"]["problem"]) == (1, "The export has no entry about person person-0.")
+
+
+def test_events_at_the_ends_of_a_day_are_missed(log, write, admin, auditor, services):
+    first = write(6, actor=admin)[0]
+    services._as_superuser(
+        "SET session_replication_role = replica; UPDATE lifecycle_auditevent SET at = at - interval '1 day'"
+        f" WHERE id < {first.pk + 3}; SET session_replication_role = DEFAULT"
+    )
+    log.seal()  # the first entry, three of yesterday, three of today, and that the log began
+    today = last_checkpoint(current_origin()).at.date()
+    for days, entries in ((0, 5), (-1, 5), (-2, 2), (1, 1)):  # each with what is next to it
+        day = today + timedelta(days=days)
+        auditor.export(admin, since=day, until=day)
+        code, result = auditor.verify("--days", str(day), str(day))
+        assert (code, result["entries"], result["problems"]) == (0, entries, []), days
+    assert auditor.verify("--days", str(today), str(today))[0] == 1  # it is of tomorrow
+    gone = first.pk + 3
+    services._as_superuser(
+        f"SET session_replication_role = replica; DELETE FROM lifecycle_auditevent WHERE id = {gone};"
+        " SET session_replication_role = DEFAULT"
+    )
+    auditor.export(admin, since=today, until=today)
+    code, result = auditor.verify()
+    found = [(row["index"], row["problem"]) for row in result["problems"]]
+    assert code == 1
+    assert (4, "It is of these days too, so entries next to it may be missing.") in found
+
+
+def test_key_must_be_named(whole, admin, auditor, capsys):
+    auditor.export(admin)
+    assert main([str(auditor.file)]) == 2
+    assert "Name the key that you trust" in capsys.readouterr().err
+    assert main([str(auditor.file), "--trust-export-key"]) == 0
+    assert "of 11 entries (0 to 10). Newest event: 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_forged_first", [True, False])
+def test_two_checkpoints_of_one_size_are_both_compared(is_forged_first, whole, admin, auditor):
+    kept = auditor.keep_checkpoint()
+    origin = current_origin()
+    forged = Checkpoint(origin.name, 8, bytes(32)).signed(load_or_make(whole.key_file))
+    kept.write_text(LogCheckpoint.objects.get(size=8).note)
+    other = kept.with_name("forged")
+    other.write_text(forged)
+    auditor.older = [other, kept] if is_forged_first else [kept, other]
+    auditor.export(admin)
+    code, result = auditor.verify()
+    assert (code, [row["problem"] for row in result["problems"]]) == (1, [
+        "The log does not begin with your checkpoint of size 8.",
+        "Two of your checkpoints have the size 8 and different roots: the log was forked.",
+    ])  # fmt: skip
+
+
 def test_period_and_kept_checkpoint(whole, write, admin, auditor):
     auditor.keep_checkpoint()
     write(2)
@@ -229,7 +329,7 @@ def test_period_and_kept_checkpoint(whole, write, admin, auditor):
     assert (code, "--since-size 11" in result["first_bad"]["problem"]) == (1, True)
     auditor.export(admin, since=day, until=day, since_size=11)
     code, result = auditor.verify()
-    assert (code, result["entries"]) == (0, 12)  # all but the first one, which is no event
+    assert (code, result["entries"]) == (0, 13)  # also the first one, which is no event, as the neighbour of the next
 
 
 def test_pages_and_api_send_export_and_proof(whole, admin, auditor):
@@ -258,7 +358,7 @@ def test_verifier_runs_alone_and_refuses_other_files(whole, admin, auditor, tmp_
 
     def run(path: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "gravingdock_verify", str(path)],
+            [sys.executable, "-m", "gravingdock_verify", str(path), "--trust-export-key"],
             cwd=tmp_path / "alone", env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
