@@ -24,12 +24,6 @@ pytestmark = pytest.mark.django_db
 PASSWORD = "a long enough one"
 
 
-@pytest.fixture(autouse=True)
-def _keeps_the_tests_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep connections open, as Django's test client does: closing one would end the transaction of the test."""
-    monkeypatch.setattr(endpoint, "close_old_connections", lambda: None)
-
-
 @pytest.fixture
 def kim(db: None) -> User:
     return User.objects.create_user("kim", password=PASSWORD)
