@@ -25,7 +25,7 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.audit.queries import filtered
 from lifecycle.audit.types import EventFilter
 from lifecycle.authority.covers import whole_teams
-from lifecycle.authority.queries import events_visible_to
+from lifecycle.authority.queries import audited_teams, events_visible_to
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, MalformedDigest, NotFound
 from lifecycle.core.reasons import refuse_if
@@ -47,6 +47,7 @@ _IN_MEMORY_BYTES: Final = 8 * 1024 * 1024
 _CHUNK: Final = 1_000
 _Row = TypeVar("_Row")
 _FIRST_OF_LATER: Final = Q(index=0, origin__number__gt=1)  # each tells what its log follows
+_NO_SUBJECT: Final = "There is no such subject, or you don't have access."
 _REQUEST: Final = re.compile(r"PR-([0-9]{1,18})", re.IGNORECASE)
 
 
@@ -90,7 +91,7 @@ def export(actor: User, wanted: Wanted, *, limit: int | None = EXPORT_MAX) -> IO
     visible = AuditEvent.objects.all() if is_system else events_visible_to(actor)
     has_all = is_system or whole_teams(actor, Verb.AUDIT_READ) is None
     heads = _heads()  # once: the log grows meanwhile
-    selection = _selection(visible, wanted, heads, has_all=has_all)
+    selection = _selection(actor, visible, wanted, heads, has_all=has_all)
     if limit is not None and selection.entries[: limit + 1].count() > limit:
         raise Conflict(
             f"These are more than {limit:,} entries. Choose fewer days, or run `manage.py export_audit_log`."
@@ -124,12 +125,15 @@ def _heads() -> dict[int, LogCheckpoint]:
 
 
 def _selection(
-    visible: QuerySet[AuditEvent], wanted: Wanted, heads: Mapping[int, LogCheckpoint], *, has_all: bool
+    actor: User, visible: QuerySet[AuditEvent], wanted: Wanted, heads: Mapping[int, LogCheckpoint], *, has_all: bool
 ) -> _Selection:
     entries = SealedEntry.objects.order_by("origin__number", "index")
     events = filtered(visible, EventFilter(since=wanted.since, until=wanted.until))
     if wanted.subject:
-        subject, condition, is_team = _subject(wanted.subject)
+        teams = Team.objects.all() if has_all else audited_teams(actor)
+        subject, condition, is_team = _subject(wanted.subject, teams)
+        if subject["kind"] == "person" and not has_all and not visible.filter(condition).exists():
+            raise NotFound(_NO_SUBJECT)  # the reader sees nothing of them, so they are as absent
         about: dict[str, Any] = {"subject": subject}
         if wanted.since is None and (has_all or is_team):
             about["is_from_start"] = True
@@ -176,14 +180,14 @@ def _all_ranges(heads: Mapping[int, LogCheckpoint]) -> dict[str, list[int]]:
     return {str(head.origin.number): [0, head.size - 1] for head in heads.values()}
 
 
-def _subject(text: str) -> tuple[dict[str, str], Q, bool]:
-    """Return (the subject as entries name it, the condition for its events, whether it is a team)."""
+def _subject(text: str, teams: QuerySet[Team]) -> tuple[dict[str, str], Q, bool]:
+    """Return (the subject as entries name it, the condition for its events, whether it is a team), among `teams`."""
     kind, _, name = text.strip().partition(" ")
     if found := _REQUEST.fullmatch(text.strip()):
         condition = Q(subject_kind="promotionrequest", subject_id=int(found[1]))
         return {"kind": "request", "id": found[1]}, condition, False
     if kind == "team":
-        team = Team.objects.filter(slug=name.strip()).first()
+        team = teams.filter(slug=name.strip()).first()
         return {"kind": "team", "id": str(_found(team).pk)}, Q(team=team), True
     if kind == "person":
         user = User.objects.filter(username=name.strip()).first()
@@ -194,7 +198,7 @@ def _subject(text: str) -> tuple[dict[str, str], Q, bool]:
         return {"kind": "person", "id": code}, about, False
     if kind == "environment":
         slug, _, environment = name.strip().partition("/")
-        team = _found(Team.objects.filter(slug=slug).first())
+        team = _found(teams.filter(slug=slug).first())
         about = Q(team=team, environment=environment)
         return {"kind": "environment", "id": f"{team.pk}/{environment}"}, about, False
     try:
@@ -209,7 +213,7 @@ def _subject(text: str) -> tuple[dict[str, str], Q, bool]:
 
 def _found(row: _Row | None) -> _Row:
     if row is None:
-        raise NotFound("There is no such subject, or you don't have access.")
+        raise NotFound(_NO_SUBJECT)
     return row
 
 

@@ -14,10 +14,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.db import transaction
 from django.test import Client
 
-from accounts.models import User
+from accounts.models import Team, User
 from gravingdock_verify.main import main
+from lifecycle.audit import services as audit
+from lifecycle.audit.actions import Action
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 from lifecycle.sealing.exporting import Wanted, export
@@ -198,11 +201,6 @@ def test_a_restore_excuses_only_what_it_lost(whole, write, admin, auditor, servi
 
 def test_export_of_a_team_has_its_events_without_gaps(log, admin, auditor, services):
     dock = make_dock()
-    from django.db import transaction
-
-    from lifecycle.audit import services as audit
-    from lifecycle.audit.actions import Action
-
     with transaction.atomic():
         for team in (dock.team, None, dock.team, dock.team, None):
             audit.record(Action.TEAM_CREATED, actor=dock.owner, team=team)
@@ -240,6 +238,31 @@ def test_export_contains_only_what_the_reader_can_read(log, write, admin, audito
     with pytest.raises(Conflict, match="more than 2"):
         export(admin, Wanted(), limit=2)
     assert AuditEvent.objects.filter(action="audit.exported").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("foreign", "absent", "own"),
+    [
+        ("team other", "team none", "team shop"),
+        ("person far", "person none", "person {owner}"),
+        ("environment other/production", "environment none/production", "environment shop/production"),
+    ],
+)
+def test_foreign_subjects_look_like_absent_ones(foreign, absent, own, log, write, auditor):  # noqa: PLR0917 -- fixtures
+    dock = make_dock()
+    Team.objects.create(slug="other", name="Other")
+    write(actor=User.objects.create(username="far"))  # an event of no team
+    with transaction.atomic():
+        audit.record(Action.TEAM_CREATED, actor=dock.owner, team=dock.team)
+    log.seal()
+    said = set()
+    for subject in (foreign, absent):
+        with pytest.raises(NotFound) as refused:
+            export(dock.owner, Wanted(subject=subject))
+        said.add(str(refused.value))
+    assert len(said) == 1
+    auditor.export(dock.owner, subject=own.format(owner=dock.owner.username))
+    assert auditor.verify()[0] == 0
 
 
 def test_parts_that_whoever_passes_the_export_on_left_out_are_missed(whole, admin, auditor):
