@@ -351,6 +351,8 @@ LOG_FOLDER = env.text("LOG_FOLDER", str(HOME / "audit-log"))  # folder of the pu
 LOG_KEY_FILE = env.text("LOG_KEY_FILE", str(HOME / "sealer" / "key.pem"))
 # Folder, on another disk or machine, below which admins let checkpoints of the audit log be copied; none if empty
 ANCHOR_FOLDER = env.text("ANCHOR_FOLDER", "")
+# Whether the sealer signs although it could not read an anchor. Only until an anchor that is gone for good is removed
+SEAL_WITHOUT_ANCHORS = env.boolean("SEAL_WITHOUT_ANCHORS", default=False)
 
 # --- notices ----------------------------------------------------------------------------------------------------------
 # smtp://user:password@host:587, smtps://..., file:///folder; if empty, `make up` writes mails to var/mail/.

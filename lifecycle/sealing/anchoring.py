@@ -20,7 +20,7 @@ from django.core.exceptions import ValidationError
 from django.core.mail import EmailMessage
 from django.core.validators import validate_email
 
-from lifecycle.core.errors import Malformed, RegistryRefused
+from lifecycle.core.errors import LifecycleError, Malformed, RegistryRefused
 from lifecycle.core.http import Unreachable, assert_outside_transaction, resolve_destination
 from lifecycle.core.types import Digest
 from lifecycle.oci.client import ManifestUnknown, RegistryClient
@@ -74,14 +74,24 @@ def anchor(row: Anchor, checkpoint: LogCheckpoint) -> None:
     _WAYS[row.kind](row, checkpoint)
 
 
-def seen_elsewhere(key: Ed25519PublicKey) -> list[Seen]:
-    """Return the heads that anchors have which can be read: registry and folders. Raises what `anchor` raises."""
-    found = []
-    for row in Anchor.objects.filter(kind__in=(Anchor.Kind.OCI, Anchor.Kind.FOLDER)):
-        note = _newest_in_registry() if row.kind == Anchor.Kind.OCI else _newest_in_folder(row)
-        if note is not None and (head := seen_of(note, key, f"anchor {row.name}")) is not None:
+def seen_elsewhere(key: Ed25519PublicKey) -> tuple[list[Seen], list[str]]:
+    """Return the heads that anchors have which can be read (registry and folders), and what is wrong with the others.
+
+    Each anchor is read on its own. One that shows nothing, but has got a checkpoint, counts as not read: its disk may
+    not be mounted.
+    """
+    found, problems = [], []
+    for row in Anchor.objects.filter(kind__in=(Anchor.Kind.OCI, Anchor.Kind.FOLDER)).order_by("pk"):
+        try:
+            note = _newest_in_registry() if row.kind == Anchor.Kind.OCI else _newest_in_folder(row)
+        except (LifecycleError, OSError, UnicodeDecodeError) as error:
+            problems.append(f"{row.name}: {error}"[:200])
+            continue
+        if note is None and row.size:
+            problems.append(f"{row.name}: it got a checkpoint of {row.size} entries, and shows none")
+        elif note is not None and (head := seen_of(note, key, f"anchor {row.name}")) is not None:
             found.append(head)
-    return found
+    return found, problems
 
 
 def _to_registry(row: Anchor, checkpoint: LogCheckpoint) -> None:

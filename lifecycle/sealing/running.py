@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from django.conf import settings
 
-from lifecycle.core.errors import LifecycleError
 from lifecycle.sealing import keys
 from lifecycle.sealing.anchoring import seen_elsewhere
 from lifecycle.sealing.publishing import publish, seen_in
@@ -18,8 +18,12 @@ from lifecycle.sealing.sealer import BATCH, Step, seal
 from lifecycle.sealing.types import Seen
 
 log = structlog.get_logger(__name__)
-_READ_AGAIN_S: Final = 60.0
+_READ_AGAIN_S: Final = 5.0
 TICK_S: Final = 0.25  # between two looks for events: half of the second in which an event is sealed
+
+
+class AnchorsUnread(RuntimeError):
+    """An anchor could not be read, so nobody knows whether the database lacks what was signed. Nothing is signed."""
 
 
 class Sealer:
@@ -30,10 +34,9 @@ class Sealer:
         self.key = keys.load_or_make(key_file)
         self.reads_anchors = True  # False: a measurement, whose log nobody has seen
         self._elsewhere: list[Seen] | None = None  # heads in anchors; None until they were read
-        self._read_at = 0.0
 
     def step(self, *, limit: int = BATCH, at: Step = lambda name: None) -> int:
-        """Seal and publish once; return how many events were sealed. Raises LogBroken and OSError."""
+        """Seal and publish once; return how many events were sealed. Raises LogBroken, AnchorsUnread and OSError."""
         seen = [*seen_in(self.folder, self.key.public_key()), *self._seen_elsewhere()]
         sealed = seal(self.key, seen=seen, limit=limit, step=at)
         origin = current_origin()
@@ -43,18 +46,31 @@ class Sealer:
         return sealed.events
 
     def _seen_elsewhere(self) -> list[Seen]:
-        """Return what anchors had when this process started. While one cannot be read, it is asked once a minute."""
-        if self.reads_anchors and self._elsewhere is None and time.monotonic() >= self._read_at:
-            self._read_at = time.monotonic() + _READ_AGAIN_S
-            try:
-                self._elsewhere = seen_elsewhere(self.key.public_key())
-            except (LifecycleError, OSError) as error:
-                log.warning("anchors_not_read", error=str(error)[:200])
-        return self._elsewhere or []
+        """Return what anchors had when this process started; raises AnchorsUnread until each of them was read.
+
+        A restored database without them could sign a second history under the same name. The operator can say that it
+        must go on without: SEAL_WITHOUT_ANCHORS.
+        """
+        if not self.reads_anchors:
+            return []
+        if self._elsewhere is None:
+            found, problems = seen_elsewhere(self.key.public_key())
+            if problems and not settings.SEAL_WITHOUT_ANCHORS:
+                raise AnchorsUnread("; ".join(problems))
+            if problems:
+                log.error("sealing_without_anchors", problems=problems)
+            self._elsewhere = found
+        return self._elsewhere
 
     def run(self, stop: threading.Event) -> None:
         """Seal until `stop` is set. Full batches follow each other without a pause."""
         while not stop.is_set():
             started = time.monotonic()
-            if self.step() < BATCH:
+            try:
+                count = self.step()
+            except AnchorsUnread as problem:
+                log.error("anchors_not_read", problem=str(problem))
+                stop.wait(_READ_AGAIN_S)
+                continue
+            if count < BATCH:
                 stop.wait(max(0.0, TICK_S - (time.monotonic() - started)))

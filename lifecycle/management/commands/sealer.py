@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from lifecycle.sealing.keys import KeyRefused
-from lifecycle.sealing.running import Sealer
+from lifecycle.sealing.running import AnchorsUnread, Sealer
 
 log = structlog.get_logger(__name__)
 _WAIT_S = 1.0
@@ -34,8 +34,14 @@ class Command(BaseCommand):
         except KeyRefused as problem:
             raise CommandError(str(problem)) from None
         if options["once"]:
-            while sealer.step():
-                pass
+            try:
+                while sealer.step():
+                    pass
+            except AnchorsUnread as problem:
+                raise CommandError(
+                    f"Nothing is signed before each anchor was read. {problem}. If one is gone for good, set"
+                    " SEAL_WITHOUT_ANCHORS=true, and remove the anchor."
+                ) from None
             return
         while not stop.is_set():
             try:

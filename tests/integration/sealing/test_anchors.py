@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 from datetime import timedelta
 
@@ -24,6 +25,7 @@ from lifecycle.sealing import anchoring
 from lifecycle.sealing import services as sealing
 from lifecycle.sealing.models import Anchor, LogCheckpoint
 from lifecycle.sealing.queries import current_origin, last_checkpoint
+from lifecycle.sealing.running import AnchorsUnread
 from lifecycle.sealing.status import status
 from tests.integration.sealing.test_sealer import restore_to
 
@@ -84,14 +86,41 @@ def test_restored_log_is_found_by_an_anchor_when_the_files_are_gone(  # noqa: PL
     sealed.seal()
     run_job(row)
     restore_to(before, services)
-    import shutil
-
     shutil.rmtree(sealed.folder)  # a new machine
     write()
     sealed.seal()
     origin = current_origin()
     assert (origin.number, origin.why, origin.previous_size, origin.restored_size) == (2, "restored", 10, 5)
     assert not LogCheckpoint.objects.filter(origin__number=1, size__gt=before.size).exists()
+
+
+def test_nothing_is_signed_before_each_anchor_was_read(  # noqa: PLR0917 -- fixtures
+    sealed, write, admin, settings, tmp_path, services
+):
+    """A restored database whose files are gone too, and one of two anchors cannot be read at first."""
+    settings.ANCHOR_FOLDER = str(tmp_path / "elsewhere")
+    lost, kept = (sealing.add_anchor(name, "folder", name, actor=admin) for name in ("lost", "kept"))
+    before = last_checkpoint(current_origin())
+    write(4)
+    sealed.seal()
+    run_job(lost)
+    run_job(kept)
+    restore_to(before, services)
+    shutil.rmtree(sealed.folder)
+    write()
+    folder = tmp_path / "elsewhere" / "lost"
+    folder.rename(folder.with_name("unmounted"))
+    with pytest.raises(AnchorsUnread, match=r"lost: it got a checkpoint of 11 entries, and shows none"):
+        sealed.seal()
+    settings.ANCHOR_FOLDER = ""
+    with pytest.raises(AnchorsUnread, match=r"lost: ANCHOR_FOLDER is not set any more\..*kept: "):
+        sealed.seal()
+    assert last_checkpoint(current_origin()).size == before.size
+    settings.ANCHOR_FOLDER = str(tmp_path / "elsewhere")
+    settings.SEAL_WITHOUT_ANCHORS = True
+    assert sealed.seal() > 0  # the operator says so, and the other anchor still counts
+    origin = current_origin()
+    assert (origin.number, origin.why, origin.previous_size) == (2, "restored", 11)
 
 
 def test_mail_and_syslog_carry_the_checkpoint(sealed, admin, settings):
@@ -142,11 +171,13 @@ def test_registry_gets_an_artifact_with_a_token_that_cannot_delete(sealed, write
     assert not any("delete" in scope.actions or "*" in scope.actions for scope in parse_scopes(asked))
     from lifecycle.sealing.keys import load_or_make
 
-    (head,) = anchoring.seen_elsewhere(load_or_make(sealed.key_file).public_key())
+    (head,), problems = anchoring.seen_elsewhere(load_or_make(sealed.key_file).public_key())
+    assert problems == []
     assert (head.size, head.place) == (5, "anchor ours")
     services.kill("registry")
     write()
-    sealed.seal()
+    with pytest.raises(AnchorsUnread, match="ours"):
+        sealed.seal()
     Anchor.objects.update(anchored_at=None, size=0)
     sealing.queue_anchors()
     with pytest.raises(RegistryUnavailable):
