@@ -214,6 +214,7 @@ def test_page_compares_then_applies_just_that(dock: SimpleNamespace) -> None:
     page = client.post("/access/file/", {"text": RENAMED, "act": "compare"})
     shown = {name: page.context["form"][name].value() for name in ("text", "etag", "compared")} | {"act": "apply"}
     assert "team shop" in page.content.decode()
+    assert page.context["changes"] == [(page.context["plan"].changes[0], "title: Shop", "title: New")]
     for change in ({"etag": '"other"'}, {"text": RENAMED.replace("New", "Other")}, {"compared": ""}):
         stale = client.post("/access/file/", shown | change)
         assert (stale.status_code, "Compare it again" in stale.content.decode()) == (422, True)

@@ -150,8 +150,14 @@ def access_file(request: HttpRequest) -> HttpResponse:
     return _file_page(request, form, status=422)
 
 
+def _lines(value: Any) -> str:
+    """Return one side of a difference as the file would have it; "" for what is not there."""
+    return "" if value is None else as_yaml(value).strip()
+
+
 def _file_page(
     request: HttpRequest, form: AccessFileForm, *, plan: declared.Plan | None = None, status: int = 200
 ) -> HttpResponse:
-    context = {"form": form, "plan": plan}
+    changes = [(change, _lines(change.before), _lines(change.after)) for change in plan.changes] if plan else []
+    context = {"form": form, "plan": plan, "changes": changes}
     return render(request, "lifecycle/authority/access_file.html", context, status=status)
