@@ -18,6 +18,7 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import services
 from lifecycle.authority.explaining import explain
 from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.projection import project
 from lifecycle.authority.queries import repositories_visible_to, teams_visible_to, teams_where
 from lifecycle.authority.rights import may
 from lifecycle.core.errors import Conflict, NotPermitted
@@ -185,7 +186,7 @@ def test_robot_loses_a_right_with_its_maker_at_once(shop):
     services.grant_robot(shop.robot.pk, actor=shop.kim, role="creator")
     assert all_answers(shop) == (True,) * 6
     RoleGrant.objects.filter(user=shop.kim).update(expires_at=timezone.now() - timedelta(seconds=1))
-    services.teams.project(shop.kim)
+    project(shop.kim)
     assert all_answers(shop) == (False,) * 6
 
 
