@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 
-from lifecycle.cli import client
+from lifecycle.cli import client, yaml_texts
 from lifecycle.cli.client import Api, CommandFailed
 from lifecycle.cli.printing import print_fields, print_rows, say
 from lifecycle.cli.tables import Column
@@ -109,7 +109,7 @@ def review_debt(options: argparse.Namespace, api: Api) -> None:
 def _read(name: str) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
-        document = yaml.safe_load(text)
+        document = yaml_texts.load(text)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise CommandFailed(f"{name} cannot be read: {error}", client.EXIT_USAGE) from None
     if not isinstance(document, dict):

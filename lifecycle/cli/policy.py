@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 
-from lifecycle.cli import client, names, tables
+from lifecycle.cli import client, names, tables, yaml_texts
 from lifecycle.cli.client import Api, CommandFailed
 from lifecycle.cli.printing import print_fields, print_rows
 from lifecycle.cli.tables import Column
@@ -197,7 +197,7 @@ def _file(name: str) -> dict[str, Any]:
         text = sys.stdin.read(FILE_BYTES_MAX + 1) if name == "-" else Path(name).read_text("utf-8")
         if len(text) > FILE_BYTES_MAX:
             raise CommandFailed("The file is larger than 1 MiB.", client.EXIT_USAGE)
-        content = yaml.safe_load(text)  # JSON is YAML
+        content = yaml_texts.load(text)  # JSON is YAML
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise CommandFailed(f"Cannot read {name}: {error}", client.EXIT_USAGE) from None
     if not isinstance(content, dict) or not isinstance(content.get("scope"), str):

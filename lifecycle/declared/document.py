@@ -14,6 +14,7 @@ from typing import Any, Final
 import yaml
 
 from accounts.verbs import Verb
+from lifecycle.cli import yaml_texts
 from lifecycle.core.errors import Malformed
 
 VERSION: Final = 1
@@ -228,7 +229,7 @@ def read_text(text: str) -> dict[str, Any]:
         raise BadFile("The file is larger than 1 MiB. Split it by team.")
     try:
         _refuse_tricks(text)
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 -- the safe loader
+        value = yaml_texts.load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadFile(f"This is neither YAML nor JSON: {' '.join(str(error).split())[:200]}.") from None
     return read(value)
@@ -236,18 +237,16 @@ def read_text(text: str) -> dict[str, Any]:
 
 def read(value: Any) -> dict[str, Any]:
     """Return a checked document; raises BadFile."""
-    if not isinstance(value, dict) or value.get("version") not in {VERSION, str(VERSION)}:
+    version = value.get("version") if isinstance(value, dict) else None
+    if type(version) not in {int, str} or str(version) != str(VERSION):  # not true, which equals 1
         raise BadFile(f"The file must begin with version: {VERSION}.")
     return _FILE.read(value | {"version": str(VERSION)}, "")
-
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _refuse_tricks(text: str) -> None:
     """Raise ValueError for aliases, with which a small file grows without end, and for deep nesting."""
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml_texts.events_of(text):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError("aliases (*name) are not allowed")
         if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):

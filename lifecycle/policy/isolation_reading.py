@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import yaml
 
+from lifecycle.cli import yaml_texts
 from lifecycle.core.errors import Malformed
 from lifecycle.policy.isolation_types import Fields, PodContext
 
@@ -51,7 +52,7 @@ def documents_of(text: str) -> list[Any]:
     found = []
     try:
         _measure_text(text)
-        for document in yaml.load_all(text, Loader=_Loader):
+        for document in yaml_texts.load_all(text):
             if document is not None:
                 found.append(document)
             if len(found) > DOCUMENTS_MAX:
@@ -68,7 +69,7 @@ def _measure_text(text: str) -> None:
     """Refuse deep texts before they are loaded: the loader recurses in C, and copies merged keys, without a limit."""
     depth = merges = 0
     is_merge = False
-    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+    for count, event in enumerate(yaml_texts.events_of(text)):
         if is_merge and isinstance(event, yaml.SequenceStartEvent):
             raise Malformed("A merge key (<<) takes one alias here, not a list.")
         is_merge = isinstance(event, yaml.ScalarEvent) and event.value == "<<"
@@ -83,9 +84,6 @@ def _measure_text(text: str) -> None:
             raise Malformed(f"An object is nested deeper than {DEPTH_MAX} levels.")
         if count > 2 * NODES_MAX:
             raise Malformed(f"The objects have more than {NODES_MAX} values.")
-
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def manifests_of(documents: Iterable[Any]) -> Manifests:

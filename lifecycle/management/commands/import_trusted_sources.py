@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import yaml
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from accounts.models import User
+from lifecycle.cli import yaml_texts
 from lifecycle.core.errors import LifecycleError
 from lifecycle.trust import services
 from lifecycle.trust.types import parse_source
@@ -29,7 +29,7 @@ class Command(BaseCommand):
             raise CommandError(f"There is no active account {options['actor']!r}.")
         try:
             text = sys.stdin.read() if options["file"] == "-" else Path(options["file"]).read_text()
-            value = yaml.safe_load(text)  # JSON is YAML
+            value = yaml_texts.load(text)  # JSON is YAML
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise CommandError(f"{options['file']}: {error}") from error
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         specs = []
         for number, entry in enumerate(value, start=1):
             try:
-                specs.append(parse_source(_with_texts(entry)))
+                specs.append(parse_source(entry))
             except LifecycleError as error:
                 raise CommandError(f"Source {number}: {error.message}") from error
         try:
@@ -46,8 +46,3 @@ class Command(BaseCommand):
             raise CommandError(error.message) from error
         for name, what in results.items():
             self.stdout.write(f"{name}: {what}")
-
-
-def _with_texts(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return a source with its times as texts: YAML reads one without quotes as a time."""
-    return {name: value.isoformat() if isinstance(value, (date, datetime)) else value for name, value in entry.items()}

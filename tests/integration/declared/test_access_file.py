@@ -170,6 +170,10 @@ teams:
     ("text", "says"),
     [
         ("version: 2", "version: 1"),
+        ("version: [1]", "version: 1"),
+        ("version: true", "version: 1"),
+        ("version: 1" + ":1" * 100_000, "version: 1"),  # a number in base 60
+        ("version: 1\nteams: []\nteams: [{name: x}]", "teams is there twice"),
         ("- 1", "version: 1"),
         ("version: 1\nteam: []", "team: there is no such field. Known are version, roles, teams"),
         ("version: 1\nteams: [{title: x}]", r"teams\[0\]: name is missing"),

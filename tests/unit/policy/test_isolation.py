@@ -338,12 +338,17 @@ EXPECTED = {
     "_archived__storage__vitess__vttablet-pod-template.yaml": {"host-path", "volume-types"},
     "_archived__volumes__cinder__cinder-web.yaml": {"volume-types"},
 }
+DOUBLED = "_archived__openshift-origin__openshift-controller.yaml"  # has `selector` twice: kubectl refuses it too
 
 
 @pytest.mark.skipif(not MANIFESTS.is_dir(), reason="the Kubernetes manifests are not beside this checkout")
 def test_real_manifests_have_the_verdict_of_the_api_server():
     judged = 0
     for path in sorted(MANIFESTS.glob("*.yaml")):
+        if path.name == DOUBLED:
+            with pytest.raises(Malformed, match="selector is there twice"):
+                documents_of(path.read_text())
+            continue
         for pod in manifests_of(documents_of(path.read_text())).pods:
             verdicts = judge(pod.spec, {}, None, pod.context)
             judged += 1
@@ -352,7 +357,7 @@ def test_real_manifests_have_the_verdict_of_the_api_server():
             is_bad = bool(EXPECTED.get(path.name, set()) & {"host-ports", "host-path"})
             assert (path.name, breaks(verdicts, Profile.BASELINE)) == (path.name, is_bad)
             assert breaks(verdicts, Profile.RESTRICTED)
-    assert judged == 16
+    assert judged == 15
 
 
 def test_profiles_name_their_checks():
