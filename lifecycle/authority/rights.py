@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from accounts import tokens
 from accounts.models import Robot, Team, User
@@ -94,6 +95,23 @@ def lacking_for(user: User, grants: Iterable[RoleGrant | HeldGrant]) -> list[str
             if verb not in always and not any(verb in mine.role.verbs and _covers(mine, grant) for mine in own)
         }
     )
+
+
+def end_of_rights(actor: User, verbs: Iterable[str], *, team_id: int) -> datetime | None:
+    """Return when the first of `verbs` ends that `actor` has over a whole team now; None when none has an end.
+
+    A robot's also end with those of its makers.
+    """
+    if is_above_grants(actor):
+        return None
+    ends = []
+    for user in (actor, *makers_of(actor)):
+        for verb in verbs:
+            if user.kind == User.Kind.SYSTEM or (user.is_superuser and verb in ADMIN_VERBS):
+                continue
+            own = [grant.expires_at for grant in _own_grants(user, Verb(verb), team_id, None, None)]
+            ends += [max(end for end in own if end is not None)] if own and None not in own else []
+    return min(ends, default=None)
 
 
 def _covers(wide: HeldGrant, narrow: RoleGrant | HeldGrant) -> bool:

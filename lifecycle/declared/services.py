@@ -104,7 +104,7 @@ def apply(document: Mapping[str, Any], *, actor: User, etag: str, with_removals:
     `etag` is the version that was compared: StaleVersion if something changed since. Each change needs its own right.
     Raises NotFound, NotPermitted, Malformed or Conflict of the change that failed, with its words before the message.
     """
-    Team.objects.select_for_update().filter(slug__in=[team["name"] for team in document.get("teams", ())]).count()
+    _lock(document)
     plan = compare(document, actor=actor)
     if etag != plan.etag:
         raise StaleVersion("Something changed since the file was compared. Compare it again.")
@@ -124,6 +124,14 @@ def apply(document: Mapping[str, Any], *, actor: User, etag: str, with_removals:
         details = AccessFileApplied(changes=len(done), removals=sum(change.act == REMOVE for change in done))
         audit.record(Action.ACCESS_FILE_APPLIED, actor=actor, details=details)
     return Applied(tuple(done), tuple(kept), etag_of(dict(document)))
+
+
+def _lock(document: Mapping[str, Any]) -> None:
+    """Let nothing that the file names change until the end of the transaction. A count would lock no row."""
+    teams = Team.objects.filter(slug__in=[team["name"] for team in document.get("teams", ())])
+    list(teams.select_for_update().order_by("pk").values_list("pk"))
+    if "roles" in document:  # what holds a role is not kept from being read or granted meanwhile
+        list(Role.objects.select_for_update(no_key=True).order_by("pk").values_list("pk"))
 
 
 def _roles(wanted: Sequence[Mapping[str, Any]]) -> list[Change]:

@@ -51,7 +51,9 @@ def create_rule(
     if not robot.user.is_active:
         raise Conflict(f"Robot {robot} is deactivated. Create a new robot.")
     grants = live_grants(robot.user).select_related("role")
-    require_verbs(actor, team, sorted({verb for grant in grants for verb in grant.role.verbs}))
+    require_verbs(
+        actor, team, sorted({verb for grant in grants for verb in grant.role.verbs}), until=None, by=Verb.ROBOT_MANAGE
+    )
     name, issuer, audience = name.strip(), issuer.strip(), audience.strip() or settings.PUBLIC_URL
     if not name or len(name) > 120 or not name.isprintable():
         raise Malformed("Enter a name of up to 120 characters.", field="name")

@@ -192,10 +192,10 @@ def remove_member(member: GroupMember, *, actor: User) -> None:
 
 
 def require_roles(actor: User, group: Group) -> None:
-    """Raise NotPermitted unless `actor` has every verb that members of `group` get, or is an admin."""
+    """Raise NotPermitted unless `actor` has every verb that members of `group` get, for as long, or is an admin."""
     holders = [group.pk, *GroupMember.objects.filter(member=group).values_list("group", flat=True)]
     for grant in RoleGrant.objects.filter(group__in=holders).select_related("team", "role").order_by("pk"):
-        require_verbs(actor, grant.team, grant.role.verbs)
+        require_verbs(actor, grant.team, grant.role.verbs, until=grant.expires_at)
 
 
 def _record(action: Action, member: GroupMember, actor: User) -> None:

@@ -7,11 +7,12 @@ user who is responsible for it has too, whoever granted them. Without that user 
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import IntegrityError, transaction
 
+from accounts import tokens
 from accounts.models import ApiToken, Membership, Robot, Team, User
 from accounts.verbs import Verb
 from lifecycle.audit import services as audit
@@ -24,12 +25,14 @@ from lifecycle.authority.projection import project
 from lifecycle.authority.rights import lacking_for, may, require
 from lifecycle.authority.services.teams import grant_role, lock_team, require_verbs
 from lifecycle.authority.services.tokens import end_token, write_token
+from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, NotFound
 from lifecycle.core.reasons import Reason, refuse_if
 
 # `shop+ci`: only robots have a plus sign in their names, so they cannot be confused with people.
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _NAME_MAX: Final = 60  # characters
+_DAYS_MAX: Final = 366  # of a token
 _NO_ROBOT: Final = "Robot not found, or you don't have access."
 _NO_TEAM: Final = "Team not found, or you don't have access."
 
@@ -94,13 +97,17 @@ def create_robot_token(
     A token created `with_token` expires no later than that token, also without `days`, and ends with it.
 
     Raises NotFound, NotPermitted, Malformed, or Conflict for a deactivated robot. `actor` must be an
-    admin or have all verbs of the robot, because the text of the token gives access to them.
+    admin or have all verbs of the robot for as long, because the text of the token gives access to them.
     """
     robot = _robot(robot_id)
     team = _lock(actor, robot.team_id, absent=_NO_ROBOT)
     _refuse_retired(robot)
     grants = live_grants(robot.user).select_related("role")
-    require_verbs(actor, team, sorted({verb for grant in grants for verb in grant.role.verbs}))
+    verbs = sorted({verb for grant in grants for verb in grant.role.verbs})
+    ends = clock.now() + timedelta(days=min(tokens.DEFAULT_DAYS if days is None else days, _DAYS_MAX))
+    if days is None and with_token is not None:
+        ends = min(ends, with_token.expires_at)
+    require_verbs(actor, team, verbs, until=ends, by=Verb.ROBOT_MANAGE)
     return write_token(robot.user, actor=actor, name=name, days=days, team=team, with_token=with_token)
 
 

@@ -27,7 +27,7 @@ from lifecycle.authority.grants import live_grants, over_whole_team
 from lifecycle.authority.models import HeldGrant, RoleGrant, TeamUserPermission
 from lifecycle.authority.projection import project_all
 from lifecycle.authority.queries import teams_visible_to
-from lifecycle.authority.rights import grants_of, is_above_grants, require
+from lifecycle.authority.rights import end_of_rights, grants_of, is_above_grants, require
 from lifecycle.core import clock, locks
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 from lifecycle.core.reasons import Reason, refuse_if
@@ -165,7 +165,7 @@ def add_member(
     """Grant a person a role on some repositories of a team, optionally in one environment. Adds the person to the team.
 
     If the same grant exists, only its expiry changes. Raises NotFound, NotPermitted (also for a role with verbs that
-    `actor` does not have), Malformed, or Conflict for an expiry on the grant of the last owner.
+    `actor` does not have, or not for so long), Malformed, or Conflict for an expiry on the grant of the last owner.
     """
     team = lock_team(actor, team_id)
     require(actor, Verb.TEAM_MANAGE, team=team)
@@ -231,7 +231,9 @@ def grant_role(
     chosen = Role.objects.filter(slug=role).first()
     if chosen is None:
         raise NotFound(f"Role {role[:60]} not found.")
-    require_verbs(actor, team, chosen.verbs)
+    is_robot = isinstance(holder, User) and holder.kind == User.Kind.ROBOT
+    by = Verb.ROBOT_MANAGE if is_robot else Verb.TEAM_MANAGE
+    require_verbs(actor, team, chosen.verbs, until=expires_at, by=by)
     scope = None
     if environment:
         scope = Environment.objects.filter(team=team, slug=environment).first()
@@ -250,14 +252,25 @@ def grant_role(
     )
 
 
-def require_verbs(actor: User, team: Team, verbs: list[str]) -> None:
-    """Raise NotPermitted unless `actor` has all of `verbs` on the whole team, or is an admin."""
+def require_verbs(
+    actor: User, team: Team, verbs: list[str], *, until: datetime | None, by: Verb = Verb.TEAM_MANAGE
+) -> None:
+    """Raise NotPermitted unless `actor` has all of `verbs` on the whole team `until` then, or is an admin.
+
+    `until` is the end of what is given, None for no end. So nobody makes what they have for some days last longer, for
+    themselves, for others, through a group or a robot. `by`, the right to give it, has to last as long.
+    """
     if is_above_grants(actor):
         return
     beyond = [verb for verb in verbs if not any(grants_of(actor, Verb(verb), team_id=team.pk, family=None))]
     if beyond:
         raise NotPermitted(
             f"You can only grant permissions that you have. You do not have: {', '.join(sorted(beyond))}."
+        )
+    end = end_of_rights(actor, [*verbs, by.value], team_id=team.pk)
+    if end is not None and (until is None or until > end):
+        raise NotPermitted(
+            f"You have these permissions until {end:%Y-%m-%d %H:%M} UTC. Choose an end that is not later."
         )
 
 

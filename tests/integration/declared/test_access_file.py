@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from accounts.models import Role, Team, User
 from lifecycle.audit.models import AuditEvent
@@ -139,6 +141,15 @@ def test_what_changed_since_the_comparison_stops_it(dock: SimpleNamespace) -> No
     with pytest.raises(StaleVersion):
         services.apply(document, actor=dock.owner, etag=etag)
     assert applied(RENAMED, dock.owner).done
+
+
+def test_nothing_that_the_file_names_changes_meanwhile(dock: SimpleNamespace, admin: User) -> None:
+    document = read_text("version: 1\nroles: []\nteams: [{name: shop}]")
+    etag = services.compare(document, actor=admin).etag
+    with CaptureQueriesContext(connection) as queries:
+        services.apply(document, actor=admin, etag=etag)
+    locks = [row["sql"] for row in queries if "FOR " in row["sql"] and "UPDATE" in row["sql"]]
+    assert ['"accounts_team"' in locks[0], '"accounts_role"' in locks[1], len(locks)] == [True, True, 2]
 
 
 def test_environments_are_reordered_renamed_and_removed(dock: SimpleNamespace) -> None:
