@@ -82,7 +82,10 @@ class TrustRulesView(generics.ListAPIView[TrustRule]):
 
     @extend_schema(request=TrustRuleBody, responses={201: TrustRuleSerializer})
     def post(self, request: Request, team: str, robot_id: int) -> Response:
-        """Create a rule (robot.manage, and every verb of the robot). It works while you have these."""
+        """Create a rule (robot.manage, and every verb of the robot). It works while you have these.
+
+        A rule that is made with a token ends with that token. Robots make none.
+        """
         robot = self._robot()
         body = TrustRuleBody(data=request.data)
         body.is_valid(raise_exception=True)

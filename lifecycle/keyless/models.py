@@ -22,6 +22,8 @@ class TrustRule(models.Model):
     claims = models.JSONField()  # claim -> pattern; a star matches any characters
     made_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
+    # The token that was used to make the rule: the rule gives nothing once that token does not work any more.
+    made_with = models.ForeignKey(ApiToken, on_delete=models.RESTRICT, related_name="+", null=True, db_index=False)
     ended_at = models.DateTimeField(null=True, blank=True)
     used_at = models.DateTimeField(null=True, blank=True)
 

@@ -20,7 +20,8 @@ from lifecycle.authority.grants import live_grants
 from lifecycle.authority.rights import lacking_for, may, require, why_suspended
 from lifecycle.authority.services.teams import lock_team, require_verbs
 from lifecycle.authority.services.tokens import end_token
-from lifecycle.core.errors import Conflict, LifecycleError, Malformed, NotFound
+from lifecycle.core import context
+from lifecycle.core.errors import Conflict, LifecycleError, Malformed, NotFound, NotPermitted
 from lifecycle.core.http import parse_outbound_url
 from lifecycle.keyless.access import rules_of
 from lifecycle.keyless.constants import RULES_MAX, TOKEN_LIFE_S
@@ -31,6 +32,7 @@ from lifecycle.keyless.types import Identity, RefusedIdentity, Trial
 from lifecycle.keyless.verifying import issuer_of, verify
 
 _TEXT_MAX: Final = 300
+_JOINS: Final = ("robot__user", "robot__team", "made_by", "made_with__user", "made_with__made_by")
 _NO_RULE: Final = "No trust rule accepts this identity token."
 
 
@@ -40,13 +42,17 @@ def create_rule(
 ) -> TrustRule:
     """Create a rule by which jobs become a robot. Without an audience, it is the address of this installation.
 
-    Raises NotFound, NotPermitted (robot.manage, and every verb of the robot unless admin), Malformed, Conflict.
+    A rule that is made with a token ends with it, as a token made with a token does. A robot makes none: a token of
+    minutes could make itself last for ever. Raises NotFound, NotPermitted (robot.manage, and every verb of the robot
+    unless admin), Malformed, Conflict.
     """
     robot = Robot.objects.select_related("user").filter(pk=robot_id).first()
     if robot is None:
         raise NotFound("Robot not found, or you don't have access.")
     team = lock_team(actor, robot.team_id)
     require(actor, Verb.ROBOT_MANAGE, team=team)
+    if actor.kind == User.Kind.ROBOT:
+        raise NotPermitted("Only people can make trust rules. A robot cannot.")
     robot.user.refresh_from_db(fields=["is_active"])
     if not robot.user.is_active:
         raise Conflict(f"Robot {robot} is deactivated. Create a new robot.")
@@ -64,9 +70,11 @@ def create_rule(
         raise Malformed(why, field="claims")
     if TrustRule.objects.filter(robot__team=team, ended_at=None).count() >= RULES_MAX:
         raise Conflict(f"Team {team} has {RULES_MAX} rules. End one that is not used.")
+    lookup = context.current().token_lookup
     rule = TrustRule.objects.create(
-        robot=robot, name=name, issuer=issuer, audience=audience, claims=dict(claims), made_by=actor
-    )
+        robot=robot, name=name, issuer=issuer, audience=audience, claims=dict(claims), made_by=actor,
+        made_with=ApiToken.objects.get(lookup=lookup) if lookup else None,
+    )  # fmt: skip
     audit.record(Action.TRUST_RULE_CREATED, actor=actor, subject=rule, team=team, details=_details(rule))
     return rule
 
@@ -134,7 +142,7 @@ def _rule_for(identity: Identity, robot: str) -> TrustRule:
     if robot:
         rules = rules.filter(robot__user__username=robot)
     found = [
-        rule for rule in rules.select_related("robot__user", "robot__team", "made_by").order_by("pk")
+        rule for rule in rules.select_related(*_JOINS).order_by("pk")
         if all(check.holds for check in checks_of(rule.claims, identity.claims))
     ]  # fmt: skip
     if not found:
@@ -169,6 +177,7 @@ def _issue(rule_id: int, identity: Identity) -> tuple[ApiToken, str, TrustRule]:
         days=TOKEN_LIFE_S / 86_400,
         service=tokens.KEYLESS,
         made_by=rule.made_by,
+        parent=rule.made_with,
     )
     seen.token = row
     seen.save(update_fields=["token"])
@@ -191,6 +200,8 @@ def _why_stopped(rule: TrustRule) -> str:
         return f"Robot {robot} is deactivated."
     if why := why_suspended(robot.user):
         return why
+    if rule.made_with is not None and tokens.why_unusable(rule.made_with):
+        return f"{maker} made the rule with a token that is revoked or has expired. Make it again in the browser."
     lost = ""
     if not maker.is_active:
         lost = "is deactivated"

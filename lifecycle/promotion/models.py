@@ -238,6 +238,8 @@ class Vote(models.Model):
     via = models.CharField(max_length=4, choices=Via, default=Via.WEB)
     # Of an approval: the assertion of the voter's passkey over it, as `signatures.votes` describes; null: not signed.
     signed: models.JSONField[Any, Any] = models.JSONField(null=True)
+    # Whether it was given with a fresh second factor, or signed; null: before this was stored.
+    is_strong = models.BooleanField(null=True)
     at = models.DateTimeField(auto_now_add=True)
     # Set when the image got worse after the vote. The vote stays on record but no longer counts.
     lapsed_at = models.DateTimeField(null=True, blank=True)

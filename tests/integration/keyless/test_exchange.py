@@ -24,6 +24,7 @@ from accounts.queries import system_user
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import services as authority
 from lifecycle.authority.models import CredentialFailure, RoleGrant
+from lifecycle.core.context import RequestContext, request_context
 from lifecycle.core.errors import Conflict, Malformed, NotPermitted
 from lifecycle.keyless import endpoint, services
 from lifecycle.keyless.constants import GRANT_TYPE, TOKEN_LIFE_S
@@ -391,3 +392,32 @@ def test_rules_are_made_and_ended_by_page_and_command(shop: Any, issuer: Issuer,
     tags = TrustRule.objects.get(name="tags")
     assert page.post(f"{where}{tags.pk}/end/").status_code == 302
     assert list(TrustRule.objects.filter(ended_at=None).values_list("name", flat=True)) == ["main"]
+
+
+def make_rule(actor: User, shop: Any, issuer: Issuer, *, lookup: str = "") -> TrustRule:
+    TrustRule.objects.update(ended_at=timezone.now())  # so that the new one decides
+    with request_context(RequestContext(token_lookup=lookup)):
+        return services.create_rule(
+            shop.robot.pk, actor=actor, name="new", issuer=issuer.url, audience="http://localhost",
+            claims={"repository": "acme/shop"},
+        )  # fmt: skip
+
+
+def test_rule_made_with_a_token_ends_with_it_and_so_do_its_tokens(shop: Any, issuer: Issuer) -> None:
+    used, _ = tokens.create_token(shop.kim, kind="pat", name="cli", days=1)
+    assert make_rule(shop.kim, shop, issuer, lookup=used.lookup).made_with == used
+    status, answer = post(issuer.token())
+    assert status == 200
+    ApiToken.objects.filter(pk=used.pk).update(revoked_at=timezone.now())
+    assert tokens.find_token(answer["access_token"]) is None
+    status, refused = post(issuer.token())
+    assert (status, "with a token" in refused["error_description"]) == (400, True)
+    make_rule(shop.kim, shop, issuer)  # in the browser
+    assert post(issuer.token())[0] == 200
+
+
+def test_robot_makes_no_trust_rule(shop: Any, issuer: Issuer) -> None:
+    authority.grant_robot(shop.robot.pk, actor=shop.kim, role="owner")
+    with pytest.raises(NotPermitted, match="Only people"):
+        make_rule(shop.robot.user, shop, issuer)
+    assert make_rule(shop.kim, shop, issuer).made_with is None
