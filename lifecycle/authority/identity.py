@@ -80,6 +80,32 @@ def same_person(user: User) -> QuerySet[User]:
     return _sharing_with([user.pk])
 
 
+def one_account_each(people: Collection[User]) -> dict[int, User]:
+    """Return {user id: the first of `people` who counts as the same person}, by the rule of `same_person`.
+
+    Two queries for any number of people, none for a single one.
+    """
+    first = {person.pk: person for person in people}
+    if len(first) < 2:
+        return first
+    marks: defaultdict[int, set[tuple[str, ...]]] = defaultdict(set)
+    for person in people:
+        if person.email and person.email_verified_at is not None:
+            marks[person.pk].add((person.email.lower(),))
+    identities = Identity.objects.filter(user__in=first).values_list("user", "issuer", "subject", "verified_mail")
+    for user, issuer, subject, mail in identities:
+        marks[user].add((issuer, subject))
+        if mail:
+            marks[user].add((mail.lower(),))
+    owner: dict[tuple[str, ...], User] = {}
+    for person in people:
+        found = next((owner[mark] for mark in sorted(marks[person.pk]) if mark in owner), person)
+        first[person.pk] = found
+        for mark in marks[person.pk]:
+            owner.setdefault(mark, found)
+    return first
+
+
 def why_token_not_counted() -> str:
     """Return why a vote with the token of this request does not count, as one sentence; "" if it counts or is absent.
 

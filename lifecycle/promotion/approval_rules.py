@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from accounts.models import Membership, User
 from accounts.verbs import Verb
 from lifecycle.authority.grants import applies_in, live_grants
+from lifecycle.authority.identity import one_account_each
 from lifecycle.core.patterns import matches
 from lifecycle.environments.models import ApprovalRule, Environment
 from lifecycle.policy.quorum import Rule, quorum, with_rest
@@ -72,10 +73,5 @@ def why_not_satisfiable(environment: Environment) -> str:
 
 
 def _one_account_each(people: QuerySet[User]) -> dict[int, str]:
-    """Return {id: user name}, where accounts with the same verified mail have the name of the first."""
-    names: dict[int, str] = {}
-    first: dict[str, str] = {}
-    for person in people:
-        mail = person.email.lower() if person.email and person.email_verified_at else ""
-        names[person.pk] = first.setdefault(mail, person.username) if mail else person.username
-    return names
+    """Return {id: user name}, where accounts that count as one person have the name of the first."""
+    return {pk: first.username for pk, first in one_account_each(list(people)).items()}

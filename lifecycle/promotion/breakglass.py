@@ -62,7 +62,7 @@ def break_glass(
     StepUpRequired, TooManyAttempts, Malformed, Conflict, PolicyBlocked.
     """
     refuse_if(why_not_break_glass(actor, repository, environment))
-    refuse_if(why_no_step_up(actor, environment))
+    refuse_if(why_no_step_up(actor, environment, "Breaking glass into production"))
     if not reason.strip() or not incident.strip() or len(incident) > INCIDENT_MAX:
         raise Malformed("Enter a reason, and the number or address of the incident (at most 200 characters).")
     confirm_password(actor, password)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from lifecycle.authority.queries import environments_visible_to, teams_visible_t
 from lifecycle.authority.rights import may, require
 from lifecycle.authority.services.environments import why_not_prefix
 from lifecycle.authority.services.registries import blocks_address
+from lifecycle.authority.services.security import security_now, why_no_fresh_factor
 from lifecycle.clusters.models import NamespaceBinding
 from lifecycle.core import clock, sealing
 from lifecycle.core.errors import Conflict, Malformed, NotFound, PolicyBlocked, StaleVersion
@@ -41,7 +42,8 @@ SETTINGS: Final = (
     "execute_within_s", "soak_s", "queue_policy", "auto_execute", "verification", "verify_url", "verify_within_s",
     "rolls_back", "requires_signed_votes", *EXCLUSIONS,
 )  # fmt: skip
-_ABOUT_APPROVALS: Final = frozenset({"required_approvals", "approval_rules", "requires_signed_votes", *EXCLUSIONS})
+_WHO_APPROVES: Final = frozenset({"required_approvals", "approval_rules", "requires_signed_votes", *EXCLUSIONS})
+_ABOUT_APPROVALS: Final = _WHO_APPROVES | {"is_production"}  # which can need a fresh second factor
 RULES_MAX: Final = 10
 PEOPLE_MAX: Final = 50
 SECRET_MIN: Final = 24  # characters
@@ -83,8 +85,9 @@ def change_environment(
     to ("" or "managed": the managed one), which only an admin can choose, and only before the first promotion, while no
     request is unfinished: its votes name the registry.
     With `revision`, the change is made only if nobody changed the environment since that revision. Unfinished requests
-    are evaluated again at once. Raises NotFound, NotPermitted, StaleVersion, Malformed, or PolicyBlocked when too
-    few users could approve promotions then.
+    are evaluated again at once. Where approvals into production need a fresh second factor, it is needed also to make
+    it no production, or to ask for less there. Raises NotFound, NotPermitted, StepUpRequired, StaleVersion, Malformed,
+    or PolicyBlocked when too few users could approve promotions then.
     """
     environment = lock_environment(actor, environment_id)
     require(actor, Verb.ENVIRONMENT_MANAGE, team=environment.team, environment=environment)
@@ -105,8 +108,10 @@ def change_environment(
     changed = sorted(name for name in after if after[name] != before[name])
     if not changed:
         return environment
+    if before["is_production"] == _text(True) and _asks_less(before, after) and security_now().step_up_is_on:
+        refuse_if(why_no_fresh_factor(actor, "Lowering the protection of production"))
     is_about_approvals = not _ABOUT_APPROVALS.isdisjoint(changed)
-    if is_about_approvals and (why := why_not_satisfiable(environment)):
+    if not _WHO_APPROVES.isdisjoint(changed) and (why := why_not_satisfiable(environment)):
         raise PolicyBlocked("Nobody could promote to this environment any more.", reasons=[why])
     environment.revision += 1
     environment.unsatisfiable_since = None if is_about_approvals else environment.unsatisfiable_since
@@ -144,6 +149,16 @@ def as_text(environment: Environment) -> dict[str, str]:
     rules = environment.approval_rules.select_related("role", "team").prefetch_related("people")
     words["registry"] = environment.registry.name if environment.registry is not None else MANAGED_NAME
     return words | {"approval_rules": "; ".join(rule_words(rule) for rule in rules)}
+
+
+def _asks_less(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    """Return whether a change of settings (as text) lets approvals into production through more easily."""
+    switches = ("is_production", "requires_signed_votes", *EXCLUSIONS)
+    return (
+        any(before[name] == _text(True) != after[name] for name in switches)
+        or int(after["required_approvals"]) < int(before["required_approvals"])
+        or (before["approval_rules"] != "" and after["approval_rules"] != before["approval_rules"])
+    )
 
 
 def _text(value: object) -> str:

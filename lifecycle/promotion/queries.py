@@ -13,9 +13,16 @@ from django.db.models.functions import Now
 from accounts.models import Robot, User
 from accounts.verbs import Verb
 from lifecycle.advisories.queries import current_names
-from lifecycle.authority.identity import counted_voters, reasons_not_counted, robot_tokens, same_person
+from lifecycle.authority.identity import (
+    counted_voters,
+    one_account_each,
+    reasons_not_counted,
+    robot_tokens,
+    same_person,
+)
 from lifecycle.authority.queries import covered, people_who
 from lifecycle.authority.services.moving import blocks_move
+from lifecycle.authority.services.security import security_now
 from lifecycle.core.errors import Conflict
 from lifecycle.core.reasons import Reason
 from lifecycle.environments.models import CURRENT_TAG, Environment, Slot
@@ -248,6 +255,10 @@ def facts_of(request: PromotionRequest) -> PromotionFacts:
     if request.environment.requires_signed_votes:
         unsigned = list(votes.filter(signed__isnull=True).select_related("voter").order_by("pk"))
         votes = votes.filter(signed__isnull=False)
+    weak = []
+    if request.environment.is_production and security_now().step_up_is_on:
+        weak = list(votes.filter(is_strong=False).select_related("voter").order_by("pk"))
+        votes = votes.exclude(is_strong=False)
     excluded = excluded_from(request)
     may_approve = people_who(
         Verb.PROMOTION_APPROVE,
@@ -277,13 +288,24 @@ def facts_of(request: PromotionRequest) -> PromotionFacts:
         quarantines=[cover.words for cover in covers_of_image(request.image)],
         exclusions=_exclusion_words(request, excluded),
         allowances=allowed_by(request.environment),
-        uncounted=[*uncounted, *(_unsigned_words(vote.voter) for vote in unsigned)],
+        uncounted=[
+            *uncounted,
+            *(_unsigned_words(vote.voter) for vote in unsigned),
+            *(_weak_words(vote.voter) for vote in weak),
+        ],
         skips_stages=_SKIPS_STAGES.get(request.kind, ""),
         platforms=_platforms(tree),
         artifact=request.image.noun if request.image.kind == Image.Kind.ARTIFACT else "",
         missing_platforms=[*missing_of(tree), *(["manifests nested too deeply"] if tree.is_cut else [])],
         previous_environment=before.slug if before else None,
         is_or_was_in_previous=before is not None and has_been_in(request, before),
+    )
+
+
+def _weak_words(voter: User) -> str:
+    return (
+        f"The approval of {voter} does not count: production needs a second factor, and it was given without one."
+        f" {voter} can approve again in the browser."
     )
 
 
@@ -350,16 +372,18 @@ def _one_vote_each(voters: Sequence[User], requester_ids: Collection[int]) -> tu
     counted: list[User] = []
     why: list[str] = []
     reasons = reasons_not_counted(voters, requester_ids)
+    same = one_account_each([voter for voter in voters if voter.pk not in reasons])
     for voter in voters:
         if reason := reasons.get(voter.pk):
             why.append(f"The approval of {voter} does not count: {reason}")
-            continue
-        same = next((other for other in counted if voter.email_verified_at and other.email_verified_at
-                     and voter.email and voter.email.lower() == other.email.lower()), None)  # fmt: skip
-        if same is not None:
-            why.append(f"The approval of {voter} does not count: {voter} and {same} share a verified mail.")
-            continue
-        counted.append(voter)
+        elif same[voter.pk] != voter:
+            other = same[voter.pk]
+            why.append(
+                f"The approval of {voter} does not count:"
+                f" {voter} and {other} share a verified mail or a sign-in identity."
+            )
+        else:
+            counted.append(voter)
     return counted, why
 
 

@@ -59,7 +59,9 @@ from lifecycle.promotion.refusals import (
 from lifecycle.promotion.signed_votes import (
     Signature,
     Signed,
+    adds_proof,
     approval_details,
+    is_strong,
     verified,
     why_no_step_up,
     why_not_unsigned,
@@ -302,7 +304,7 @@ def cast(
     vote = request.votes.filter(voter=actor).first()
     if vote is None:
         vote = Vote(request=request, voter=actor)
-    elif value == vote.value and vote.is_standing and vote.overruled_at is None and not (signed and not vote.signed):
+    elif value == vote.value and vote.is_standing and vote.overruled_at is None and not adds_proof(vote, signed):
         # Before the evaluation: others wait for this row, so a second click must take little time.
         raise Conflict("You have already voted on this request.")
     if is_overdue(request):
@@ -320,6 +322,7 @@ def store_vote(
     vote.value, vote.comment, vote.via = value, comment.strip(), via
     vote.digest, vote.evaluation = vote.request.image.digest, evaluation
     vote.signed = signed.document if signed is not None else None
+    vote.is_strong = is_strong(signed)
     vote.at, vote.lapsed_at, vote.lapse_reason = clock.now(), None, ""
     vote.overruled_at, vote.overruled_by, vote.overrule_reason = None, None, ""
     vote.save()

@@ -18,15 +18,14 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.audit.details_of_promotion import VoteApproved
 from lifecycle.authority import proofs
-from lifecycle.authority.second_factors import has_factor, rp_id, use_passkey
-from lifecycle.authority.services.security import security_now
-from lifecycle.core import context
-from lifecycle.core.errors import Conflict, NotPermitted, StepUpRequired
+from lifecycle.authority.second_factors import rp_id, use_passkey
+from lifecycle.authority.services.security import security_now, why_no_fresh_factor
+from lifecycle.core.errors import Conflict, NotPermitted
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.environments.models import Environment
 from lifecycle.promotion.access import lock_alone
 from lifecycle.promotion.evaluating import evaluate
-from lifecycle.promotion.models import Evaluation, PromotionRequest
+from lifecycle.promotion.models import Evaluation, PromotionRequest, Vote
 from lifecycle.promotion.refusals import why_not_cast
 from lifecycle.signatures.assertions import BadAssertion
 from lifecycle.signatures.votes import Ballot, challenge_of, key_sha256, signed_vote, statement_of
@@ -50,22 +49,24 @@ def why_not_unsigned(environment: Environment) -> Reason | None:
     )
 
 
-def why_no_step_up(actor: User, environment: Environment) -> Reason | None:
-    """Return why an approval needs a fresh proof with a second factor first; None if it does not, or just had one.
+def why_no_step_up(actor: User, environment: Environment, what: str = "Approving into production") -> Reason | None:
+    """Return why an act of production needs a fresh proof with a second factor first; None if it does not, or had one.
 
-    It reads the setting and the clock in the transaction of the vote.
+    It reads the setting and the clock in the transaction of the act.
     """
     if not environment.is_production or not security_now().step_up_is_on:
         return None
-    if proofs.was_confirmed(strongly=True, within_s=proofs.STEP_UP_S):
-        return None
-    if context.current().token_lookup:
-        words = "Approving into production needs a second factor, which a token never has. Approve in the browser."
-    elif not has_factor(actor):
-        words = "Approving into production needs a second factor. Set one up on your account page first."
-    else:
-        words = "Approving into production needs your second factor from the last 15 minutes. Confirm that it is you."
-    return Reason(words, StepUpRequired)
+    return why_no_fresh_factor(actor, what)
+
+
+def is_strong(signed: Signed | None) -> bool:
+    """Return whether a vote of now is given with a second factor: a signature, or a proof of the last minutes."""
+    return signed is not None or proofs.was_confirmed(strongly=True, within_s=proofs.STEP_UP_S)
+
+
+def adds_proof(vote: Vote, signed: Signed | None) -> bool:
+    """Return whether voting again proves more than `vote` did: it is signed now, or given with a second factor."""
+    return (signed is not None and not vote.signed) or (vote.is_strong is False and is_strong(signed))
 
 
 @transaction.atomic

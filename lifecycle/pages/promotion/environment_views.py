@@ -15,11 +15,12 @@ from accounts.verbs import Verb
 from lifecycle.authority.access import registries_to_choose
 from lifecycle.authority.queries import environments_visible_to, teams_where
 from lifecycle.authority.rights import is_above_grants
-from lifecycle.core.errors import NotFound, StaleVersion
+from lifecycle.core.errors import NotFound, StaleVersion, StepUpRequired
 from lifecycle.core.reasons import refuse_if
 from lifecycle.environments.models import Environment
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.promotion.environment_forms import EnvironmentSettingsForm, HoldForm, WindowForm
+from lifecycle.pages.promotion.signing import lead_to_proof
 from lifecycle.pages.requests import reader
 from lifecycle.promotion import environments as services
 from lifecycle.promotion.approval_rules import why_not_satisfiable
@@ -58,6 +59,8 @@ def environment(request: HttpRequest, pk: int) -> HttpResponse:
                 return redirect("lifecycle:environment", pk)
         except StaleVersion as error:
             form.add_error(None, error.message)
+        except StepUpRequired as error:
+            return lead_to_proof(request, request.path, error)
     return _page(request, row, form, status=422)
 
 

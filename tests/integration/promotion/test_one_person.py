@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts.models import User
+from accounts.models import Identity, User
 from lifecycle.authority.identity import makers_of, why_not_second
+from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import IllegalTransition, NotPermitted
+from lifecycle.environments.models import Environment
 from lifecycle.keyless.models import TrustRule
 from lifecycle.promotion import services
+from lifecycle.promotion.approval_rules import why_not_satisfiable
 from lifecycle.promotion.models import PromotionRequest
-from lifecycle.promotion.queries import decidable_by
+from lifecycle.promotion.queries import decidable_by, facts_of
 from lifecycle.quarantine import services as quarantines
 from lifecycle.quarantine.types import SecondPersonNeeded
 from tests.factories import people
@@ -54,3 +57,36 @@ def test_maker_of_a_trust_rule_does_not_lift_what_the_robot_quarantined(dock: An
         quarantines.release(row.pk, actor=guards[0])
     with pytest.raises(IllegalTransition, match="Ask for the release first"):  # the other one is a second person
         quarantines.release(row.pk, actor=guards[1])
+
+
+@pytest.mark.parametrize("shared", ["identity", "mail of providers", "mail", "nothing"])
+def test_two_accounts_of_one_person_approve_once(dock: Any, request_: PromotionRequest, shared: str) -> None:
+    first, second = dock.approver, dock.second
+    if shared == "identity":
+        give_identity(first, "kim", ended_at=timezone.now())  # also after it was unlinked
+        give_identity(second, "kim")
+    elif shared == "mail of providers":
+        give_identity(first, "kim", verified_mail="kim@example.com")
+        give_identity(second, "kim-too", verified_mail="kim@example.com")
+    elif shared == "mail":
+        give_identity(first, "kim", verified_mail="kim@example.com")
+        User.objects.filter(pk=second.pk).update(email="Kim@example.com", email_verified_at=timezone.now())
+    else:
+        give_identity(first, "kim")
+        give_identity(second, "lee")
+    Environment.objects.filter(pk=dock.staging.pk).update(required_approvals=2)
+    why = why_not_satisfiable(Environment.objects.get(pk=dock.staging.pk))
+    for voter in (first, second):
+        services.approve(request_.pk, actor=voter)
+    is_one = shared != "nothing"
+    facts = facts_of(PromotionRequest.objects.get(pk=request_.pk))
+    assert facts.approvers == (["approver"] if is_one else ["approver", "second"])
+    assert any("share a verified mail or a sign-in identity" in words for words in facts.uncounted) is is_one
+    assert PromotionRequest.objects.get(pk=request_.pk).state == ("open" if is_one else "ready")
+    assert why == ""  # the owner can approve too
+    RoleGrant.objects.filter(user=dock.owner).delete()
+    assert bool(why_not_satisfiable(Environment.objects.get(pk=dock.staging.pk))) is is_one
+
+
+def give_identity(user: User, subject: str, **more: Any) -> None:
+    Identity.objects.create(user=user, issuer="https://issuer.example.com", subject=subject, **more)

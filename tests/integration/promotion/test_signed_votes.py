@@ -15,10 +15,12 @@ from django.test import Client
 from accounts.models import User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import services as authority
-from lifecycle.authority.models import Passkey, TotpSecret
+from lifecycle.authority.models import Passkey, SecuritySettings, TotpSecret
+from lifecycle.core.context import RequestContext, request_context
+from lifecycle.core.errors import StepUpRequired
 from lifecycle.environments.models import Environment
 from lifecycle.promotion import services
-from lifecycle.promotion.environments import change_environment
+from lifecycle.promotion.environments import RuleWish, change_environment
 from lifecycle.promotion.models import PromotionRequest, Vote
 from lifecycle.promotion.signing import _promotion
 from lifecycle.signatures.votes import BadVote, check_record, check_vote, key_sha256
@@ -38,9 +40,10 @@ def production(dock: Any, request_: PromotionRequest) -> PromotionRequest:
 
 def turn_step_up(is_on: bool) -> None:
     admin, _ = User.objects.get_or_create(username="admin", is_superuser=True)
-    authority.change_security(
-        actor=admin, second_factor_for_admins=False, second_factor_for_roles=[], step_up_is_on=is_on
-    )
+    with request_context(RequestContext(strong_at=time.time())):  # turning it off needs a fresh second factor
+        authority.change_security(
+            actor=admin, second_factor_for_admins=False, second_factor_for_roles=[], step_up_is_on=is_on
+        )
 
 
 def with_factor(user: User, *, seconds_ago: float | None) -> Client:
@@ -266,3 +269,62 @@ def test_who_has_a_passkey_can_approve_without_it_where_that_counts(dock: Any, r
     form = {"reason": "read", "unsigned": "1"}
     assert client.post(f"/promotions/{request_.pk}/approve/", form).status_code == 302
     assert (Vote.objects.get().value, Vote.objects.get().signed) == ("approve", None)
+
+
+LOWER = [
+    {"is_production": False},
+    {"required_approvals": 0},
+    {"excludes_requester": False},
+    {"approval_rules": []},
+    {"requires_signed_votes": False},
+]
+
+
+@pytest.mark.parametrize("change", LOWER, ids=lambda change: next(iter(change)))
+def test_lowering_the_protection_of_production_needs_the_factor_too(dock: Any, production: Any, change: Any) -> None:
+    rule = RuleWish(name="two", required=1, people=("approver",))
+    change_environment(dock.staging.pk, actor=dock.owner, requires_signed_votes=True, approval_rules=[rule])
+    for proof in (RequestContext(confirmed_at=time.time()), RequestContext(strong_at=time.time(), token_lookup="x")):
+        with request_context(proof), pytest.raises(StepUpRequired):
+            change_environment(dock.staging.pk, actor=dock.owner, **change)
+    change_environment(dock.staging.pk, actor=dock.owner, required_approvals=2)  # more needs nothing
+    with request_context(RequestContext(strong_at=time.time())):
+        changed = change_environment(dock.staging.pk, actor=dock.owner, **change)
+    assert changed.revision == Environment.objects.get(pk=dock.staging.pk).revision
+    assert AuditEvent.objects.filter(action="environment.changed").latest("pk").details["is_about_approvals"] is True
+
+
+def test_token_makes_no_production_of_it_first(dock: Any, production: Any) -> None:
+    refused = Caller(dock.owner).patch(f"environments/{dock.staging.pk}/", {"is_production": False})
+    assert (refused.status_code, refused.json()["code"]) == (403, "step_up_required")
+    assert Environment.objects.get(pk=dock.staging.pk).is_production
+
+
+def test_asking_for_less_security_needs_the_factor(production: Any) -> None:
+    admin = User.objects.get(username="admin")
+    body = {"second_factor_for_admins": False, "second_factor_for_roles": [], "step_up_is_on": False}
+    found = Caller(admin).get("security/")
+    refused = Caller(admin).put("security/", body, If_Match=found["ETag"])
+    assert (refused.status_code, refused.json()["code"]) == (403, "step_up_required")
+    form = {"revision": str(found.json()["revision"])}
+    assert with_factor(admin, seconds_ago=3600).post("/security/", form)["Location"].startswith("/account/confirm/")
+    assert SecuritySettings.objects.get().step_up_is_on
+    assert with_factor(admin, seconds_ago=60).post("/security/", form)["Location"] == "/security/"
+    assert not SecuritySettings.objects.get().step_up_is_on
+
+
+def test_weak_vote_of_before_does_not_count_in_production(dock: Any, request_: PromotionRequest) -> None:
+    services.approve(request_.pk, actor=dock.approver, reason="read")
+    assert state_of(request_) == "ready"
+    Environment.objects.filter(pk=dock.staging.pk).update(is_production=True)
+    services.reevaluate(PromotionRequest.objects.get(pk=request_.pk))
+    assert state_of(request_) == "ready"  # no step-up is asked for
+    turn_step_up(True)
+    services.reevaluate(PromotionRequest.objects.get(pk=request_.pk))
+    assert state_of(request_) == "open"
+    with request_context(RequestContext(strong_at=time.time())):
+        assert services.approve(request_.pk, actor=dock.approver, reason="again").state == "ready"
+    assert Vote.objects.get().is_strong is True
+    Vote.objects.update(is_strong=None)  # given before this was stored
+    services.reevaluate(PromotionRequest.objects.get(pk=request_.pk))
+    assert state_of(request_) == "ready"
