@@ -80,6 +80,7 @@ def _exchanged(text: str, robot: str, address: str | None) -> tuple[HTTPStatus, 
         with request_context(RequestContext(address=address)):
             row, issued, rule = services.exchange(text, robot=robot)
     except IssuerUnavailable as error:
+        limiter.note_failure("", address)  # it costs us most: who makes up tokens of a slow issuer is limited too
         log.warning("keyless_issuer_unavailable", error=str(error))
         return _error(HTTPStatus.SERVICE_UNAVAILABLE, "temporarily_unavailable", str(error))
     except RefusedIdentity as error:

@@ -58,11 +58,17 @@ def _why_owner_is_open(name: str, pattern: str) -> str:
 
 
 def checks_of(wanted: Mapping[str, str], claims: Mapping[str, Any]) -> tuple[Check, ...]:
-    """Return what the token says of each claim that a rule asks for. An absent or empty claim never holds."""
+    """Return what the token says of each claim that a rule asks for. An absent or empty claim never holds.
+
+    A mail holds only if the issuer says that it verified it: at some, people choose their mail themselves.
+    """
     found = []
     for name, pattern in sorted(wanted.items()):
         value = _value(claims, name)
-        found.append(Check(name, pattern, value, value is not None and matches(pattern, value)))
+        holds = value is not None and matches(pattern, value)
+        if name == "email" and value is not None and str(claims.get("email_verified")) not in {"True", "true"}:
+            value, holds = f"{value}, not verified by the issuer", False
+        found.append(Check(name, pattern, value, holds))
     return tuple(found)
 
 

@@ -209,6 +209,7 @@ def test_internal_address_is_not_called_unless_allowed(shop: Any, issuer: Issuer
     status, answer = post(issuer.token())
     assert (status, answer["error"], issuer.asked) == (503, "temporarily_unavailable", [])
     settings.OUTBOUND_ALLOW = [issuer.address]
+    ISSUERS.forget()  # else it is left alone for a while
     assert post(issuer.token())[0] == 200
 
 
@@ -234,6 +235,7 @@ def test_discovery_that_names_another_issuer_or_place_counts_nothing(
     issuer.document = document
     assert post(issuer.token())[0] == 503
     issuer.document = {}
+    ISSUERS.forget()  # else it is left alone for a while
     assert post(issuer.token())[0] == 200
 
 
@@ -421,3 +423,14 @@ def test_robot_makes_no_trust_rule(shop: Any, issuer: Issuer) -> None:
     with pytest.raises(NotPermitted, match="Only people"):
         make_rule(shop.robot.user, shop, issuer)
     assert make_rule(shop.kim, shop, issuer).made_with is None
+
+
+def test_issuer_that_is_away_is_left_alone_and_tries_count(shop: Any, issuer: Issuer, monkeypatch: Any) -> None:
+    issuer.status = 500
+    assert [post(issuer.token())[0] for _ in range(3)] == [503, 503, 503]
+    assert len(issuer.asked) == 1
+    assert CredentialFailure.objects.count() == 3  # of this address
+    issuer.status = 200
+    assert post(issuer.token())[0] == 503
+    monkeypatch.setattr("lifecycle.keyless.issuers.AGAIN_AFTER_S", 0.0)
+    assert post(issuer.token())[0] == 200

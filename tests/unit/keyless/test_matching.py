@@ -85,3 +85,12 @@ def test_nested_claims_numbers_and_booleans_are_read() -> None:
     wanted = {"kubernetes.io/namespace": "ci", "kubernetes.io/serviceaccount/name": "bui*", "n": "7", "b": "true"}
     assert all(check.holds for check in checks_of(wanted, claims))
     assert not any(check.holds for check in checks_of(wanted, {"kubernetes.io": "ci", "n": 7.0, "b": "yes"}))
+
+
+@pytest.mark.parametrize(
+    ("verified", "holds"), [(True, True), ("true", True), (False, False), (None, False), (1, False)]
+)
+def test_mail_counts_only_if_its_issuer_verified_it(verified: object, holds: bool) -> None:
+    claims = {"email": "ci@acme.example", "email_verified": verified}
+    (check,) = checks_of({"email": "ci@acme.example"}, claims)
+    assert (check.holds, "not verified" in str(check.found)) == (holds, not holds)
