@@ -67,7 +67,7 @@ class SignInProviderBody(StrictSerializer):
     scopes = serializers.CharField(max_length=300, required=False, default="openid profile email")
     username_claim = serializers.CharField(max_length=60, required=False, default="preferred_username")
     is_enabled = serializers.BooleanField(required=False, default=True)
-    creates_accounts = serializers.BooleanField(required=False, default=True)
+    creates_accounts = serializers.BooleanField(required=False, default=False)
     links_by_mail = serializers.BooleanField(required=False, default=False)
 
 

@@ -22,7 +22,8 @@ class IdentityProvider(models.Model):
     scopes = models.CharField(max_length=300, default="openid profile email")
     username_claim = models.CharField(max_length=60, default="preferred_username")
     is_enabled = models.BooleanField(default=True)
-    creates_accounts = models.BooleanField(default=True)  # at the first sign-in
+    # At the first sign-in. Off at first: at a public provider everybody would come in, and see what is internal.
+    creates_accounts = models.BooleanField(default=False)
     # Links an account by a mail that both the provider and an admin verified, without the person's own act.
     links_by_mail = models.BooleanField(default=False)
     revision = models.PositiveIntegerField(default=1)

@@ -50,7 +50,7 @@ class ProviderForm(forms.Form):
         label="Offer on the sign-in page", required=False, initial=True, widget=forms.CheckboxInput(attrs=_CHECK)
     )
     creates_accounts = forms.BooleanField(
-        label="Create an account at the first sign-in", required=False, initial=True,
+        label="Create an account at the first sign-in of everybody whom the provider knows", required=False,
         widget=forms.CheckboxInput(attrs=_CHECK),
     )  # fmt: skip
     links_by_mail = forms.BooleanField(

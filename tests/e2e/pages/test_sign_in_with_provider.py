@@ -82,7 +82,7 @@ def place(transactional_db: None, live_server: Any, settings: Any) -> Iterator[t
             authority.create_group(actor=root, slug="developers", source=Group.Source.SSO)
             services.create_provider(
                 actor=root, slug="corp", name="Corp", issuer=real.issuer, client_id="gravingdock", client_secret=SECRET,
-                scopes="openid profile email groups",
+                scopes="openid profile email groups", creates_accounts=True,
             )  # fmt: skip
             services.create_rule("corp", NewRule(claim="groups", value="dev", group="developers"), actor=root)
             owners = NewRule(claim="groups", value="*-owners", match="glob", role="owner", team="shop")

@@ -45,8 +45,9 @@ def team():
 def provider(root, team):
     authority.create_group(actor=root, slug="developers", source=Group.Source.SSO)
     made = services.create_provider(
-        actor=root, slug="corp", name="Corp", issuer=ISSUER, client_id="x", client_secret="hush hush"
-    )
+        actor=root, slug="corp", name="Corp", issuer=ISSUER, client_id="x", client_secret="hush hush",
+        creates_accounts=True,
+    )  # fmt: skip
     services.create_rule("corp", NewRule(claim="groups", value="dev", group="developers"), actor=root)
     services.create_rule("corp", NewRule("groups", "ops-*", "glob", role="viewer", team="shop"), actor=root)
     return made
@@ -66,8 +67,9 @@ def roles_of(user):
 
 def test_identity_is_issuer_and_subject_and_nothing_else(provider, root):
     other = services.create_provider(
-        actor=root, slug="other", name="Other", issuer="https://other.example.com", client_id="x", client_secret="x"
-    )
+        actor=root, slug="other", name="Other", issuer="https://other.example.com", client_id="x", client_secret="x",
+        creates_accounts=True,
+    )  # fmt: skip
     kim, _ = provisioning.sign_in(proven(), provider)
     again, _ = provisioning.sign_in(proven(preferred_username="renamed", email="new@example.com"), provider)
     assert again == kim
@@ -301,3 +303,15 @@ def test_passwords_only_for_admins_leaves_admins_a_way(root):
     assert takes_password(kim)
     services.set_policy(actor=root, passwords_only_for_admins=True)
     assert (takes_password(kim), takes_password(root)) == (False, True)
+
+
+def test_provider_lets_only_accounts_in_until_it_may_create_them(root, team):
+    made = services.create_provider(
+        actor=root, slug="corp", name="Corp", issuer=ISSUER, client_id="x", client_secret="hush hush"
+    )
+    with pytest.raises(NotPermitted, match="no account here"):
+        provisioning.sign_in(proven(), made)
+    assert not User.objects.filter(username="kim").exists()
+    services.change_provider("corp", actor=root, creates_accounts=True)
+    made.refresh_from_db()
+    assert provisioning.sign_in(proven(), made)[0].username == "kim"
