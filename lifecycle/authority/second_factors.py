@@ -198,7 +198,7 @@ def _server() -> Fido2Server:
     host = rp_id()
     server = Fido2Server(
         PublicKeyCredentialRpEntity(id=host, name="Gravingdock"),
-        verify_origin=lambda origin: is_origin_of(host, origin),
+        verify_origin=lambda origin: is_origin_of(host, origin, settings.PUBLIC_URL),
     )
     kind = PublicKeyCredentialType.PUBLIC_KEY
     server.allowed_algorithms = [PublicKeyCredentialParameters(type=kind, alg=alg) for alg in _ALGORITHMS]
@@ -285,7 +285,7 @@ def use_passkey(user: User, response: Any, *, challenge: bytes) -> tuple[Passkey
     if row is None:
         raise BadAssertion("The passkey does not belong to this account.")
     assertion = Assertion(bytes(row.public_key), data, client_data, signature)
-    verify(assertion, challenge=challenge, rp_id=rp_id())
+    verify(assertion, challenge=challenge, rp_id=rp_id(), site=settings.PUBLIC_URL)
     changed = Passkey.objects.filter(pk=row.pk)
     if assertion.counter or row.sign_count:
         changed = changed.filter(sign_count__lt=assertion.counter)

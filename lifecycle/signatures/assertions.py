@@ -12,7 +12,7 @@ import json
 import struct
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -44,11 +44,12 @@ class Assertion:
         return int(value)
 
 
-def verify(assertion: Assertion, *, challenge: bytes, rp_id: str) -> str:
+def verify(assertion: Assertion, *, challenge: bytes, rp_id: str, site: str = "") -> str:
     """Return the origin of the page that asked, if the holder of the key signed `challenge` there and was verified.
 
     WebAuthn 7.2, steps 11 to 21: type, challenge, origin, RP id, presence, verification (PIN or biometrics), signature.
-    Raises BadAssertion.
+    With `site` (scheme://host[:port]), the page must be of exactly that origin: another service of the host could ask
+    for a signature over a challenge that it got from us. Raises BadAssertion.
     """
     try:
         client = json.loads(assertion.client_data_json[:_CLIENT_DATA_MAX])
@@ -60,7 +61,7 @@ def verify(assertion: Assertion, *, challenge: bytes, rp_id: str) -> str:
         raise BadAssertion("The client data is not of an assertion.")
     if not hmac.compare_digest(signed, challenge):
         raise BadAssertion("Something else was signed.")
-    if not is_origin_of(rp_id, str(origin)):
+    if not is_origin_of(rp_id, str(origin), site) or client.get("crossOrigin") is True:
         raise BadAssertion("It was signed for another site.")
     data = assertion.authenticator_data
     if len(data) < _AUTHENTICATOR_DATA_MIN or not hmac.compare_digest(
@@ -74,14 +75,24 @@ def verify(assertion: Assertion, *, challenge: bytes, rp_id: str) -> str:
     return str(origin)
 
 
-def is_origin_of(rp_id: str, origin: str) -> bool:
-    """Return whether pages of `origin` speak for `rp_id`: that host exactly, over https, or on this machine."""
+def is_origin_of(rp_id: str, origin: str, site: str = "") -> bool:
+    """Return whether pages of `origin` speak for `rp_id`: that host exactly, over https, or on this machine.
+
+    With `site`, scheme and port must be those of `site` too.
+    """
     try:
-        parts = urlsplit(origin)
+        parts, own = urlsplit(origin), urlsplit(site)
         host = parts.hostname
+        is_elsewhere = site != "" and (parts.scheme, _port(parts)) != (own.scheme, _port(own))
     except ValueError:
         return False
+    if is_elsewhere:
+        return False
     return host == rp_id and (parts.scheme == "https" or (parts.scheme == "http" and host == "localhost"))
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _verify_signature(public_key: bytes, message: bytes, signature: bytes) -> None:

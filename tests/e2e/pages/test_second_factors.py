@@ -12,6 +12,11 @@ from tests.e2e.chromium import NEEDS_CHROMIUM, signed_in
 pytestmark = [pytest.mark.django_db(transaction=True), NEEDS_CHROMIUM]
 
 
+@pytest.fixture(autouse=True)
+def _public(settings: Any, live_server: Any) -> None:
+    settings.PUBLIC_URL = live_server.url  # passkeys are for exactly this origin
+
+
 def with_authenticator(page: Page) -> Page:
     """Give the page a security key that verifies its user, as a telephone or a laptop does."""
     devtools = page.context.new_cdp_session(page)

@@ -328,3 +328,13 @@ def test_weak_vote_of_before_does_not_count_in_production(dock: Any, request_: P
     Vote.objects.update(is_strong=None)  # given before this was stored
     services.reevaluate(PromotionRequest.objects.get(pk=request_.pk))
     assert state_of(request_) == "ready"
+
+
+@pytest.mark.parametrize(("origin", "status"), [("", 302), (":8443", 403)], ids=["own", "another port"])
+def test_assertion_for_another_service_of_the_host_signs_nothing(
+    dock: Any, request_: PromotionRequest, origin: str, status: int
+) -> None:
+    key = with_passkey(dock.approver)
+    key.origin = settings.PUBLIC_URL + origin
+    assert sign(browser(dock.approver), key, request_).status_code == status
+    assert Vote.objects.exists() is (status == 302)
