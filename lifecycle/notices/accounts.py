@@ -6,7 +6,7 @@ from typing import Final
 
 from django.urls import reverse
 
-from accounts.models import User
+from accounts.models import Identity, User
 from lifecycle.audit.actions import Action
 from lifecycle.audit.models import AuditEvent
 from lifecycle.events import AuditRecorded
@@ -24,6 +24,7 @@ _WORDS: Final = {
     Action.SECOND_FACTOR_CODE_USED: "A recovery code was used. {left} are left.",
     Action.SECOND_FACTOR_RESET: "An admin removed all your second factors. All your sessions ended.",
     Action.USER_PASSWORD_CHANGED: "Your password was changed. All other sessions ended.",
+    Action.IDENTITY_LINKED: "You can now also sign in with {provider}.",
     Action.USER_LINK_USED: "Your password was set with a link.",
 }
 
@@ -35,6 +36,8 @@ def tell_about_account(event: AuditRecorded) -> None:
         return
     person = User.objects.get(pk=event.subject_id)
     row = AuditEvent.objects.get(pk=event.event_id)
+    if event.action == Action.IDENTITY_LINKED and not _has_other_way(person):
+        return  # the first sign-in made the account
     name = row.details.get("name", "")
     what = f"passkey {name}" if name else "an authenticator app"
     where = f" From {row.address}." if row.address else ""
@@ -44,7 +47,7 @@ def tell_about_account(event: AuditRecorded) -> None:
         key=key_of(event),
         thread=f"user-{person.pk}",
         subject=f"{person}: sign-in changed",
-        text=words.format(what=what, left=row.details.get("left", 0))
+        text=words.format(what=what, left=row.details.get("left", 0), provider=row.details.get("provider", ""))
         + f"{where} If it was not you, end all sessions, change your password and tell an admin.",
         link=reverse("lifecycle:security"),
         person=person,
@@ -52,3 +55,7 @@ def tell_about_account(event: AuditRecorded) -> None:
         is_for_channels=False,
     )
     tell(telling, [person.pk])
+
+
+def _has_other_way(person: User) -> bool:
+    return person.has_usable_password() or Identity.objects.filter(user=person).count() > 1

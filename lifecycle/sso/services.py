@@ -26,9 +26,13 @@ from lifecycle.audit.details_of_groups import (
 )
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.proofs import why_not_confirmed
+from lifecycle.authority.second_factors import has_factor
+from lifecycle.authority.services.sessions import drop_sessions
 from lifecycle.core import clock, sealing
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted, StaleVersion
 from lifecycle.core.http import HttpClient, origin, parse_outbound_url
+from lifecycle.core.reasons import refuse_if
 from lifecycle.environments.models import Environment
 from lifecycle.oidc.discovery import discover
 from lifecycle.oidc.types import Person, Provider
@@ -345,15 +349,21 @@ def set_policy(*, actor: User, passwords_only_for_admins: bool) -> SignInPolicy:
 
 
 @transaction.atomic
-def link_own(person: Person, provider: IdentityProvider, *, actor: User) -> Identity:
-    """Link an identity that the provider proved a moment ago to the actor's own account. Raises NotPermitted, Conflict.
+def link_own(person: Person, provider: IdentityProvider, *, actor: User, key: str | None = None) -> Identity:
+    """Link an identity that the provider proved a moment ago to the actor's own account.
 
-    The groups and roles of its claims come with the next sign-in.
+    It is one more way to sign in: who has a second factor must have used it just now, and the other sessions of the
+    account end, all but the one with the key `key`. The groups and roles of its claims come with the next sign-in.
+    Raises NotPermitted, ConfirmationRequired, Conflict.
     """
     if not actor.is_person or not actor.is_active:
         raise NotPermitted("Only people can link an identity.")
+    if has_factor(actor):
+        refuse_if(why_not_confirmed(has_factor=True))
     lock_for(provider)
-    return link(actor, person, provider, actor=actor)
+    made = link(actor, person, provider, actor=actor)
+    drop_sessions(actor, except_key=key)
+    return made
 
 
 @transaction.atomic

@@ -21,12 +21,15 @@ from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from accounts.models import User
 from lifecycle.authority import limiter
 from lifecycle.authority.confirming import confirm_password, why_not_without_password
-from lifecycle.authority.proofs import FRESH_S
+from lifecycle.authority.proofs import FRESH_S, why_not_confirmed
+from lifecycle.authority.second_factors import has_factor
 from lifecycle.authority.services import note_confirmed
 from lifecycle.core import clock, context
 from lifecycle.core.errors import ConfirmationRequired, Malformed, NotPermitted, UpstreamError
+from lifecycle.core.reasons import Reason
 from lifecycle.oidc.client import address_to_ask, code_of, new_attempt, redeem
 from lifecycle.oidc.types import Attempt, InvalidToken, Person
 from lifecycle.pages.authority.second_factor import record_proof
@@ -56,7 +59,7 @@ def start(request: HttpRequest, slug: str) -> HttpResponse:
     provider = enabled_provider(slug)
     is_link = "link" in request.GET and request.user.is_authenticated
     is_again = "confirm" in request.GET and request.user.is_authenticated
-    if is_link and (why_not := why_not_without_password(reader(request))) is not None:
+    if is_link and (why_not := _why_not_link(reader(request))) is not None:
         return _first_confirm(request, why_not.text)
     attempt = new_attempt()
     try:
@@ -155,8 +158,13 @@ def _confirmed(request: HttpRequest, provider: IdentityProvider, person: Person,
     return redirect(kept["next"])
 
 
+def _why_not_link(user: User) -> Reason | None:
+    """Return why the person must prove who they are before they go to the provider; the password is asked for after."""
+    return why_not_confirmed(has_factor=True) if has_factor(user) else why_not_without_password(user)
+
+
 def _first_confirm(request: HttpRequest, words: str) -> HttpResponse:
-    """Lead an account without a password to another proof, and then back to its identities."""
+    """Lead to a proof of who the reader is, and then back to the identities of the account."""
     messages.info(request, words)
     return redirect(f"{reverse('lifecycle:confirm')}?{urlencode({'next': reverse('lifecycle:identities')})}")
 
@@ -185,7 +193,7 @@ def _ask_to_link(request: HttpRequest, provider: IdentityProvider, person: Perso
         "provider": provider,
         "shown": str(shown)[:150],
         "proof": signing.dumps(proven, salt=_LINK_SALT + provider.slug),
-        "asks_password": reader(request).has_usable_password(),
+        "asks_password": reader(request).has_usable_password() and not has_factor(reader(request)),
     }
     return render(request, "lifecycle/sso/link.html", values)
 
@@ -202,13 +210,15 @@ def link(request: HttpRequest, slug: str) -> HttpResponse:
     if proven.get("user") != user.pk:
         messages.error(request, _UNKNOWN_WAY)
         return redirect("lifecycle:identities")
-    try:
-        confirm_password(user, request.POST.get("password", ""))
-    except ConfirmationRequired as error:
-        return _first_confirm(request, error.message)
     claims = {"email": proven["mail"], "email_verified": bool(proven["mail"])}
     person = Person(proven["iss"], proven["sub"], claims, {})
-    services.link_own(person, provider, actor=user)
+    try:
+        if not has_factor(user):  # else the service asks for it
+            confirm_password(user, request.POST.get("password", ""))
+        services.link_own(person, provider, actor=user, key=request.session.session_key)
+    except ConfirmationRequired as error:
+        return _first_confirm(request, error.message)
+    request.session.cycle_key()
     messages.success(request, f"You can now sign in with {provider.name}.")
     return redirect("lifecycle:identities")
 

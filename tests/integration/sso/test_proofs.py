@@ -18,6 +18,7 @@ from lifecycle.authority import services as authority
 from lifecycle.authority.models import RoleGrant, TotpSecret
 from lifecycle.authority.second_factors import totp_code
 from lifecycle.core import clock
+from lifecycle.notices.models import InboxItem
 from lifecycle.oidc.types import Person, Provider
 from lifecycle.pages.sso import signing_in
 from lifecycle.promotion.models import PromotionRequest
@@ -39,8 +40,9 @@ def provider():
     User.objects.filter(pk=root.pk).update(is_superuser=True)
     root.refresh_from_db()
     return services.create_provider(
-        actor=root, slug="corp", name="Corp", issuer=ISSUER, client_id="x", client_secret="hush"
-    )
+        actor=root, slug="corp", name="Corp", issuer=ISSUER, client_id="x", client_secret="hush",
+        creates_accounts=True,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -244,3 +246,20 @@ def test_token_of_a_person_without_a_password_cannot_break_glass(dock, provider)
     dock.owner.set_password("dock-side-pass")
     dock.owner.save()
     assert Caller(dock.owner).post("promotions/break-glass/", body | {"password": "dock-side-pass"}).status_code == 202
+
+
+def test_linking_asks_for_the_second_factor_ends_other_sessions_and_is_told(kim, monkeypatch):
+    client, other = signed_in(monkeypatch), signed_in(monkeypatch)
+    _, page = come_back(client, monkeypatch, "2", query="link")
+    form = {"proof": re.search(r'name="proof" value="([^"]+)"', page.content.decode())[1]}  # type: ignore[index]  # it is there
+    TotpSecret.objects.create(user=kim)
+    assert client.get("/sso/corp/start/?link")["Location"].startswith("/account/confirm/")
+    assert client.post("/sso/corp/link/", form)["Location"].startswith("/account/confirm/")
+    assert Identity.objects.filter(user=kim).count() == 1
+    TotpSecret.objects.all().delete()
+    assert other.get("/account/identities/").status_code == 200
+    assert client.post("/sso/corp/link/", form)["Location"] == "/account/identities/"
+    assert client.get("/account/identities/").status_code == 200
+    assert other.get("/account/identities/").status_code == 302
+    told = InboxItem.objects.filter(person=kim, notice__text__contains="You can now also sign in with corp")
+    assert told.count() == 1
