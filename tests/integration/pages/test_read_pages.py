@@ -144,7 +144,7 @@ def test_list_costs_same_queries_for_one_and_three_rows(name: str, client: Clien
     client.force_login(_reader_with(1))
     one = _queries_of(client, LISTS[name]())
     _reader_with(3)
-    assert _queries_of(client, LISTS[name]()) == one <= 34
+    assert _queries_of(client, LISTS[name]()) == one <= 36
 
 
 def _queries_of(client: Client, page: str) -> int:
