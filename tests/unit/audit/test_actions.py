@@ -35,6 +35,10 @@ AFTER = of_access.RoleContent("Crew", ("image.scan", "image.view"))
 # These keys are stored permanently: renaming a field changes what exports and the API return.
 STORED = [
     (
+        of_access.RegistryCollected("registry", 3, 2048, 12),
+        {"registry": "registry", "blobs": 3, "freed_bytes": 2048, "seconds": 12},
+    ),
+    (
         of_retention.RetentionRulesChanged({}, {"keep_last": "3"}),
         {"before": {}, "after": {"keep_last": "3"}},
     ),
