@@ -83,11 +83,9 @@ def same_person(user: User) -> QuerySet[User]:
 def one_account_each(people: Collection[User]) -> dict[int, User]:
     """Return {user id: the first of `people` who counts as the same person}, by the rule of `same_person`.
 
-    Two queries for any number of people, none for a single one.
+    One query for any number of people, also for a single one, so that a page costs the same.
     """
     first = {person.pk: person for person in people}
-    if len(first) < 2:
-        return first
     marks: defaultdict[int, set[tuple[str, ...]]] = defaultdict(set)
     for person in people:
         if person.email and person.email_verified_at is not None:

@@ -195,7 +195,7 @@ LISTS: Final[dict[str, int]] = {
     "api/v1/images/{digest}/": 10,
     "api/v1/images/{digest}/findings/": 18,
     "api/v1/images/{digest}/packages/": 10,
-    "api/v1/images/{digest}/exports/{export}/": 18,
+    "api/v1/images/{digest}/exports/{export}/": 19,
     "api/v1/images/{digest}/compare/?to={other_digest}": 15,
     "api/v1/images/{digest}/lineage/": 15,
     "api/v1/repositories/": 8,
