@@ -8,17 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
 from lifecycle.core.errors import LifecycleError, UpstreamError
-from lifecycle.core.http import HttpClient, parse_outbound_url
+from lifecycle.core.http import HttpClient
+from lifecycle.oidc import discovery
 
 KEEP_S: Final = 600.0  # then the keys are fetched again
 STALE_MAX_S: Final = 3600.0  # an issuer that is away: its last keys count for so long
 AGAIN_AFTER_S: Final = 30.0  # an unknown key id, and one that did not answer, ask the issuer at most this often
 _WAIT_S: Final = 5.0  # for another thread that is asking
 _DEADLINE_S: Final = 8.0  # for discovery and keys together
-_BYTES_MAX: Final = 512 * 1024
 _KEYS_MAX: Final = 100
 _ISSUERS_MAX: Final = 200
 
@@ -64,12 +62,12 @@ class Issuers:
             lock = self._locks.setdefault(issuer, threading.Lock())
             is_slow = now - self._running.get(issuer, now) > _WAIT_S
         if is_slow or self._has_failed(issuer) or not lock.acquire(timeout=_WAIT_S):
-            return self._last(issuer, kept, "it is slow, or did not answer a moment ago.").by_id.get(key_id)
+            return self._last(issuer, kept, "It is slow, or did not answer a moment ago.").by_id.get(key_id)
         try:
             current = self._kept.get(issuer)
             if current is kept:  # else another thread has just asked
                 if self._has_failed(issuer):
-                    return self._last(issuer, kept, "it did not answer a moment ago.").by_id.get(key_id)
+                    return self._last(issuer, kept, "It did not answer a moment ago.").by_id.get(key_id)
                 current = self._ask(issuer, kept)
             return current.by_id.get(key_id) if current is not None else None
         finally:
@@ -110,38 +108,20 @@ class Issuers:
         return found
 
     def _fetch(self, issuer: str, deadline: float) -> dict[str, Mapping[str, Any]]:
-        document = self._json(issuer.rstrip("/") + "/.well-known/openid-configuration", deadline)
-        if document.get("issuer") != issuer:
-            raise UpstreamError("its discovery document names another issuer.")
-        address = document.get("jwks_uri")
-        if not isinstance(address, str) or parse_outbound_url(address).scheme != parse_outbound_url(issuer).scheme:
-            raise UpstreamError("its discovery document names no keys.")
-        keys = self._json(address, deadline).get("keys")
-        if not isinstance(keys, list) or len(keys) > _KEYS_MAX:
-            raise UpstreamError("its list of keys is malformed.")
-        usable = [key for key in keys if isinstance(key, dict) and key.get("use", "sig") == "sig"]
-        return {str(key.get("kid", "")): key for key in usable if key.get("kty") in {"RSA", "EC", "OKP"}}
-
-    def _json(self, url: str, deadline: float) -> dict[str, Any]:
         if self._http is None:
             self._http = HttpClient()
-        answer = self._http.request(
-            "GET",
-            url,
-            headers={"Accept": "application/json"},
-            max_bytes=_BYTES_MAX,
-            deadline_s=max(0.0, deadline - time.monotonic()),
-            retry=False,
-        )
-        if answer.status != 200:
-            raise UpstreamError(f"it returned {answer.status}.")
-        try:
-            found = orjson.loads(answer.body)
-        except orjson.JSONDecodeError:
-            raise UpstreamError("it returned no JSON.") from None
-        if not isinstance(found, dict):
-            raise UpstreamError("it returned no JSON object.")
-        return found
+        document = discovery.read_document(issuer, self._http, deadline_s=_left(deadline))
+        address = discovery.address_in(document, "jwks_uri", issuer)
+        keys = discovery.read_keys(address, self._http, deadline_s=_left(deadline))
+        if len(keys) > _KEYS_MAX:
+            raise UpstreamError(f"It has more than {_KEYS_MAX} keys.")
+        usable = [key for key in keys if key.get("use", "sig") == "sig"]
+        return {str(key.get("kid", "")): key for key in usable if key.get("kty") in {"RSA", "EC", "OKP"}}
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until a moment of the monotonic clock."""
+    return max(0.0, deadline - time.monotonic())
 
 
 ISSUERS: Final = Issuers()

@@ -92,7 +92,7 @@ def redeem(
     token, access = tokens.get("id_token"), tokens.get("access_token")
     if not isinstance(token, str):
         raise InvalidToken("The provider sent no ID token.")
-    keys = read_keys(provider, http)
+    keys = read_keys(provider.jwks_uri, http)
     claims = verify(token, provider=provider, keys=keys, client_id=client_id, nonce=attempt.nonce)
     userinfo: dict[str, object] = {}
     if provider.userinfo_endpoint and isinstance(access, str) and access:

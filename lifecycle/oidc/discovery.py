@@ -15,8 +15,19 @@ from lifecycle.oidc.types import Provider, ProviderUnavailable
 # Asymmetric only: with HS256, everybody who knows the client secret could sign, and `none` is no signature.
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
-_DOCUMENT_MAX: Final = 256 * 1024  # bytes
+_DOCUMENT_MAX: Final = 512 * 1024  # bytes
 _DEADLINE_S: Final = 10.0  # a person waits for it
+
+
+def read_document(issuer: str, http: HttpClient, *, deadline_s: float = _DEADLINE_S) -> Mapping[str, Any]:
+    """Return the discovery document of `issuer`, which must name exactly this issuer.
+
+    Raises ProviderUnavailable, or ForbiddenDestination for an address of ours.
+    """
+    document = read_json(http, "GET", issuer.rstrip("/") + _WELL_KNOWN, deadline_s=deadline_s)
+    if document.get("issuer") != issuer:
+        raise ProviderUnavailable("The discovery document names another issuer. Check the address of the provider.")
+    return document
 
 
 def discover(issuer: str, http: HttpClient) -> Provider:
@@ -25,9 +36,7 @@ def discover(issuer: str, http: HttpClient) -> Provider:
     The document must name exactly this issuer, and only https addresses, unless the issuer itself is http. Then the
     operator has allowed its host.
     """
-    document = read_json(http, "GET", issuer.rstrip("/") + _WELL_KNOWN)
-    if document.get("issuer") != issuer:
-        raise ProviderUnavailable("The discovery document names another issuer. Check the address of the provider.")
+    document = read_document(issuer, http)
     offered = document.get("id_token_signing_alg_values_supported")
     names = offered if isinstance(offered, list) else ["RS256"]  # RS256 is the default of the specification
     algorithms = tuple(name for name in ALGORITHMS if name in names)
@@ -42,26 +51,32 @@ def discover(issuer: str, http: HttpClient) -> Provider:
         raise ProviderUnavailable("The provider does not support PKCE with S256.")
     return Provider(
         issuer=issuer,
-        authorization_endpoint=_address(document, "authorization_endpoint", issuer),
-        token_endpoint=_address(document, "token_endpoint", issuer),
-        jwks_uri=_address(document, "jwks_uri", issuer),
-        userinfo_endpoint=_address(document, "userinfo_endpoint", issuer, needed=False),
+        authorization_endpoint=address_in(document, "authorization_endpoint", issuer),
+        token_endpoint=address_in(document, "token_endpoint", issuer),
+        jwks_uri=address_in(document, "jwks_uri", issuer),
+        userinfo_endpoint=address_in(document, "userinfo_endpoint", issuer, needed=False),
         algorithms=algorithms,
         uses_basic="client_secret_basic" in methods,
         names_itself=document.get("authorization_response_iss_parameter_supported") is True,
     )
 
 
-def read_keys(provider: Provider, http: HttpClient) -> list[Mapping[str, Any]]:
+def read_keys(jwks_uri: str, http: HttpClient, *, deadline_s: float = _DEADLINE_S) -> list[Mapping[str, Any]]:
     """Return the public keys of a provider as JWKs; raises ProviderUnavailable."""
-    keys = read_json(http, "GET", provider.jwks_uri).get("keys")
+    keys = read_json(http, "GET", jwks_uri, deadline_s=deadline_s).get("keys")
     if not isinstance(keys, list):
         raise ProviderUnavailable("The key set of the provider is malformed.")
     return [key for key in keys if isinstance(key, dict)]
 
 
 def read_json(
-    http: HttpClient, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
+    http: HttpClient,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    content: bytes | None = None,
+    deadline_s: float = _DEADLINE_S,
 ) -> dict[str, Any]:
     """Return the JSON object that an address of the provider answers; raises ProviderUnavailable.
 
@@ -70,7 +85,7 @@ def read_json(
     try:
         answer = http.request(
             method, url, headers={"Accept": "application/json", **(headers or {})}, content=content,
-            max_bytes=_DOCUMENT_MAX, deadline_s=_DEADLINE_S, retry=False,
+            max_bytes=_DOCUMENT_MAX, deadline_s=deadline_s, retry=False,
         )  # fmt: skip
     except Unreachable as error:
         raise ProviderUnavailable("The provider does not answer.") from error
@@ -85,7 +100,11 @@ def read_json(
     return document
 
 
-def _address(document: Mapping[str, Any], name: str, issuer: str, *, needed: bool = True) -> str:
+def address_in(document: Mapping[str, Any], name: str, issuer: str, *, needed: bool = True) -> str:
+    """Return an address of a discovery document, "" for one that is absent and not needed.
+
+    Raises ProviderUnavailable when it cannot be used, or is not https although the issuer is.
+    """
     value = document.get(name)
     if value is None and not needed:
         return ""
