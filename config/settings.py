@@ -275,7 +275,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "ReleaseSetState": "lifecycle.promotion.models.ReleaseSet.State",
         "RetentionPlanState": "lifecycle.retention.models.RetentionPlan.State",
         "PentestState": "lifecycle.pentests.models.PentestFinding.State",
-        "AnchorKind": "lifecycle.sealing.models.Anchor.Kind",
+        "AnchorKind": "lifecycle.sealed_log.models.Anchor.Kind",
         "AlertState": "lifecycle.alerts.models.Alert.State",
         "SbomKind": "lifecycle.sbom.models.PackageList.Kind",
         "FixKind": "lifecycle.remedies.models.Remedy.Kind",

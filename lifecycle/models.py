@@ -72,7 +72,7 @@ from lifecycle.sbom.models import (
     PackageVersion,
     Sbom,
 )
-from lifecycle.sealing.models import (
+from lifecycle.sealed_log.models import (
     Anchor,
     EventSalt,
     LogCheck,

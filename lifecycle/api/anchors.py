@@ -12,10 +12,10 @@ from rest_framework.views import APIView
 from lifecycle.api.caller import caller
 from lifecycle.api.serializing import StrictSerializer
 from lifecycle.core.reasons import refuse_if
-from lifecycle.sealing import services
-from lifecycle.sealing.access import why_not_read_log
-from lifecycle.sealing.models import Anchor
-from lifecycle.sealing.status import LogStatus, status
+from lifecycle.sealed_log import services
+from lifecycle.sealed_log.access import why_not_read_log
+from lifecycle.sealed_log.models import Anchor
+from lifecycle.sealed_log.status import LogStatus, status
 
 
 class LogStatusSerializer(serializers.Serializer[LogStatus]):

@@ -22,8 +22,8 @@ from lifecycle.audit.queries import filtered, for_list
 from lifecycle.audit.types import EventFilter
 from lifecycle.authority.access import event_for
 from lifecycle.authority.queries import events_visible_to
-from lifecycle.sealing.exporting import FILE_NAME, MEDIA_TYPE, Wanted, export, proof_of
-from lifecycle.sealing.queries import with_seal
+from lifecycle.sealed_log.exporting import FILE_NAME, MEDIA_TYPE, Wanted, export, proof_of
+from lifecycle.sealed_log.queries import with_seal
 
 _FILTERS = [
     OpenApiParameter("action", str, description="Action or its beginning: `promotion` matches promotion.approved."),

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from lifecycle.api.caller import caller
-from lifecycle.sealing.access import log_file
+from lifecycle.sealed_log.access import log_file
 
 _KEPT: Final = "private, max-age=31536000, immutable"
 

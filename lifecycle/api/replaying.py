@@ -33,7 +33,7 @@ from lifecycle.rebuild.refusals import why_not_steer
 from lifecycle.remedies.access import share_for
 from lifecycle.remedies.access import why_not_manage as why_not_manage_fix
 from lifecycle.retention.access import plan_for, why_not_retain
-from lifecycle.sealing.services import why_not_manage_anchors
+from lifecycle.sealed_log.services import why_not_manage_anchors
 from lifecycle.trust.access import source_for
 from lifecycle.vex.access import decision_for, document_for, why_not
 from lifecycle.vex.access import feed_for as vex_feed_for

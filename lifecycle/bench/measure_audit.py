@@ -23,7 +23,7 @@ from lifecycle.audit.actions import Action
 from lifecycle.audit.details import UserDetails
 from lifecycle.bench.measuring import Unusable, percentile
 from lifecycle.bench.types import Figure, Figures
-from lifecycle.sealing.running import Sealer
+from lifecycle.sealed_log.running import Sealer
 
 _PROCESSES: Final = 4
 _CONNECTIONS: Final = 10  # of each process
@@ -196,7 +196,7 @@ from pathlib import Path
 os.environ["DJANGO_SETTINGS_MODULE"] = "config.owner"
 import django
 django.setup()
-from lifecycle.sealing.running import Sealer
+from lifecycle.sealed_log.running import Sealer
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 sealer = Sealer(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -25,7 +25,7 @@ from lifecycle.evidence.judgement import Known, with_known
 from lifecycle.jobs.models import Job
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image
-from lifecycle.sealing.status import status
+from lifecycle.sealed_log.status import status
 
 
 @login_not_required  # an orchestrator has no account, and the response contains no data

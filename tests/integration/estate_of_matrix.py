@@ -40,7 +40,7 @@ from lifecycle.registry.models import Metadata, Registry, Repository
 from lifecycle.remedies.models import Remedy
 from lifecycle.retention.models import RetentionPlan
 from lifecycle.sbom.models import PackageList, Sbom
-from lifecycle.sealing.models import Anchor
+from lifecycle.sealed_log.models import Anchor
 from lifecycle.trust.models import SigningKey, TrustedSource
 from lifecycle.vex.models import VexDocument, VexFeed, VexStatement
 from tests.factories import dock as rows

@@ -342,7 +342,7 @@ def test_every_method_of_every_route_has_somebody_who_may(principals, dock, requ
         if pattern.startswith("accounts/"):
             methods.discard("PUT")  # Django's form views take it for a POST
         allowed |= {call_shape(f"{method} {pattern}") for method in methods}
-    # Only the owner of the tables writes the log: tests/integration/sealing reads it.
+    # Only the owner of the tables writes the log: tests/integration/sealed_log reads it.
     proofs = {"GET log/{}", "GET audit/{}/proof/", "GET api/v1/audit-events/{}/proof/"}
     links = {call_shape(f"{method} account/link/<str:text>/") for method in ("GET", "POST")}
     elsewhere = {"GET readyz", *proofs, *links}

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from accounts.queries import system_user
 from lifecycle.core.errors import LifecycleError
-from lifecycle.sealing.exporting import Wanted, export
+from lifecycle.sealed_log.exporting import Wanted, export
 
 
 class Command(BaseCommand):

@@ -12,8 +12,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
-from lifecycle.sealing.keys import KeyRefused
-from lifecycle.sealing.running import AnchorsUnread, Sealer
+from lifecycle.sealed_log.keys import KeyRefused
+from lifecycle.sealed_log.running import AnchorsUnread, Sealer
 
 log = structlog.get_logger(__name__)
 _WAIT_S = 1.0

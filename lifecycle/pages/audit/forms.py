@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from django import forms
 
-from lifecycle.sealing.models import Anchor
+from lifecycle.sealed_log.models import Anchor
 
 _DATE: Final = {"class": "form-control", "type": "date"}
 

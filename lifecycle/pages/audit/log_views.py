@@ -11,10 +11,10 @@ from lifecycle.core.reasons import refuse_if
 from lifecycle.pages.audit.forms import AnchorForm, ExportForm
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import reader
-from lifecycle.sealing import services
-from lifecycle.sealing.access import why_not_read_log
-from lifecycle.sealing.models import Anchor, LogOrigin
-from lifecycle.sealing.status import status
+from lifecycle.sealed_log import services
+from lifecycle.sealed_log.access import why_not_read_log
+from lifecycle.sealed_log.models import Anchor, LogOrigin
+from lifecycle.sealed_log.status import status
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -23,10 +23,10 @@ from lifecycle.pages.audit import wording
 from lifecycle.pages.audit.forms import ExportForm
 from lifecycle.pages.audit.page_queries import links_of
 from lifecycle.pages.requests import cursors, reader, sort_of
-from lifecycle.sealing import exporting as sealed
-from lifecycle.sealing.exporting import Wanted
-from lifecycle.sealing.queries import entries_about
-from lifecycle.sealing.status import status
+from lifecycle.sealed_log import exporting as sealed
+from lifecycle.sealed_log.exporting import Wanted
+from lifecycle.sealed_log.queries import entries_about
+from lifecycle.sealed_log.status import status
 
 EXPORT_MAX: Final = 10_000  # events in one file; narrow the dates to get the rest in more files
 

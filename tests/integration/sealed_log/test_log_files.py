@@ -6,7 +6,7 @@ from django.test import Client
 
 from accounts.models import Role, User
 from lifecycle.authority.models import RoleGrant
-from lifecycle.sealing.queries import current_origin, last_checkpoint
+from lifecycle.sealed_log.queries import current_origin, last_checkpoint
 from tests.factories.shop import make_dock
 
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"

@@ -28,10 +28,10 @@ from lifecycle.oci.constants import MediaType
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.constants import ANCHOR_PREFIX
 from lifecycle.registry.services import ensure_managed_registry
-from lifecycle.sealing.constants import CHECKPOINT_TYPE
-from lifecycle.sealing.models import Anchor, LogCheckpoint
-from lifecycle.sealing.publishing import seen_of
-from lifecycle.sealing.types import Seen
+from lifecycle.sealed_log.constants import CHECKPOINT_TYPE
+from lifecycle.sealed_log.models import Anchor, LogCheckpoint
+from lifecycle.sealed_log.publishing import seen_of
+from lifecycle.sealed_log.types import Seen
 from lifecycle.tlog.notes import NOTE_MAX_BYTES
 
 REPOSITORY: Final = f"{ANCHOR_PREFIX}/checkpoints"

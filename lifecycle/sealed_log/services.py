@@ -18,12 +18,12 @@ from lifecycle.core.errors import Conflict, LifecycleError, Malformed, NotFound
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.jobs import services as jobs
 from lifecycle.jobs.handlers import JobRun
-from lifecycle.sealing import anchoring
-from lifecycle.sealing.checking import check_log
-from lifecycle.sealing.constants import ANCHOR_EVERY, ANCHORS_MAX
-from lifecycle.sealing.kinds import ANCHOR, CHECK_LOG
-from lifecycle.sealing.models import Anchor, LogCheck
-from lifecycle.sealing.queries import current_origin, last_checkpoint
+from lifecycle.sealed_log import anchoring
+from lifecycle.sealed_log.checking import check_log
+from lifecycle.sealed_log.constants import ANCHOR_EVERY, ANCHORS_MAX
+from lifecycle.sealed_log.kinds import ANCHOR, CHECK_LOG
+from lifecycle.sealed_log.models import Anchor, LogCheck
+from lifecycle.sealed_log.queries import current_origin, last_checkpoint
 
 _NAME: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 

@@ -11,8 +11,8 @@ from lifecycle.authority.covers import whole_teams
 from lifecycle.authority.queries import audited_teams
 from lifecycle.core.errors import NotFound
 from lifecycle.core.reasons import Reason, refuse_if
-from lifecycle.sealing.models import LogOrigin
-from lifecycle.sealing.queries import last_checkpoint, tile_content
+from lifecycle.sealed_log.models import LogOrigin
+from lifecycle.sealed_log.queries import last_checkpoint, tile_content
 from lifecycle.tlog.tiles import ENTRIES, TileName
 
 _PATH: Final = re.compile(r"(?:([1-9][0-9]{0,8})/)?(checkpoint|key|tile/(.+))")

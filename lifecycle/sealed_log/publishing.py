@@ -13,10 +13,10 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from lifecycle.sealing.models import LogCheckpoint, LogOrigin
-from lifecycle.sealing.queries import tile_content
-from lifecycle.sealing.sealer import LogBroken, Step
-from lifecycle.sealing.types import Seen
+from lifecycle.sealed_log.models import LogCheckpoint, LogOrigin
+from lifecycle.sealed_log.queries import tile_content
+from lifecycle.sealed_log.sealer import LogBroken, Step
+from lifecycle.sealed_log.types import Seen
 from lifecycle.tlog.notes import Checkpoint, NoteRefused, VerifierKey
 from lifecycle.tlog.tiles import names_between
 from lifecycle.tlog.tree import TILE_WIDTH

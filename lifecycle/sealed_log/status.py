@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from lifecycle.core import clock
-from lifecycle.sealing.constants import ANCHOR_LATE, UNSEALED_LATE_S
-from lifecycle.sealing.models import Anchor, LogCheck, LogCheckpoint, LogOrigin
-from lifecycle.sealing.queries import current_origin, last_checkpoint, oldest_unsealed_s
+from lifecycle.sealed_log.constants import ANCHOR_LATE, UNSEALED_LATE_S
+from lifecycle.sealed_log.models import Anchor, LogCheck, LogCheckpoint, LogOrigin
+from lifecycle.sealed_log.queries import current_origin, last_checkpoint, oldest_unsealed_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
 from lifecycle.jobs.handlers import JobRun
 from lifecycle.jobs.models import Job
-from lifecycle.sealing import services as sealing
-from lifecycle.sealing.checking import check_log
-from lifecycle.sealing.models import LogCheck
-from lifecycle.sealing.queries import current_origin, last_checkpoint
-from lifecycle.sealing.status import status
-from tests.integration.sealing.tampering import TAMPERING, forget_log, tamper
-from tests.integration.sealing.test_sealer import restore_to
+from lifecycle.sealed_log import services as sealing
+from lifecycle.sealed_log.checking import check_log
+from lifecycle.sealed_log.models import LogCheck
+from lifecycle.sealed_log.queries import current_origin, last_checkpoint
+from lifecycle.sealed_log.status import status
+from tests.integration.sealed_log.tampering import TAMPERING, forget_log, tamper
+from tests.integration.sealed_log.test_sealer import restore_to
 
 
 @pytest.fixture

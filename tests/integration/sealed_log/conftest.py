@@ -15,7 +15,7 @@ from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details import UserDetails
 from lifecycle.audit.models import AuditEvent
-from tests.integration.sealing.sealing_log import Log, run_as_owner
+from tests.integration.sealed_log.sealing_log import Log, run_as_owner
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Final
 from accounts.models import User
 from lifecycle.jobs.kinds import Kind, Subject, register
 from lifecycle.jobs.models import Job
-from lifecycle.sealing.access import why_not_read_log
-from lifecycle.sealing.models import Anchor
+from lifecycle.sealed_log.access import why_not_read_log
+from lifecycle.sealed_log.models import Anchor
 
 
 def _anchors(jobs: Sequence[Job], reader: User) -> Mapping[int, Subject]:

@@ -30,11 +30,11 @@ from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, MalformedDigest, NotFound
 from lifecycle.core.reasons import refuse_if
 from lifecycle.core.types import Digest
-from lifecycle.sealing.access import why_not_read_log
-from lifecycle.sealing.entries import HASHED, open_part
-from lifecycle.sealing.models import EventSalt, LogCheckpoint, LogOrigin, Pseudonym, SealedEntry
-from lifecycle.sealing.queries import entries_about, last_checkpoint, tile_content, tree_of
-from lifecycle.sealing.types import StoredEvent
+from lifecycle.sealed_log.access import why_not_read_log
+from lifecycle.sealed_log.entries import HASHED, open_part
+from lifecycle.sealed_log.models import EventSalt, LogCheckpoint, LogOrigin, Pseudonym, SealedEntry
+from lifecycle.sealed_log.queries import entries_about, last_checkpoint, tile_content, tree_of
+from lifecycle.sealed_log.types import StoredEvent
 from lifecycle.tlog.notes import proof_text
 from lifecycle.tlog.tiles import names_between
 from lifecycle.tlog.tree import Tree, TreeBroken

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from django.conf import settings as live_settings
 from django.db import connection
 
-from lifecycle.sealing.models import Anchor
-from lifecycle.sealing.running import Sealer
+from lifecycle.sealed_log.models import Anchor
+from lifecycle.sealed_log.running import Sealer
 
 
 def run_as_owner(work: Callable[[], Any]) -> Any:

@@ -11,11 +11,11 @@ from typing import Any, Final
 from django.db import connection
 
 from lifecycle.audit.models import AuditEvent
-from lifecycle.sealing.entries import HASHED, NO_SALT, SALT_BYTES, open_part, text_hash
-from lifecycle.sealing.exporting import stored_of
-from lifecycle.sealing.models import EventSalt, LogCheckpoint, LogOrigin, Pseudonym, SealedEntry
-from lifecycle.sealing.queries import last_checkpoint
-from lifecycle.sealing.sealer import number_of
+from lifecycle.sealed_log.entries import HASHED, NO_SALT, SALT_BYTES, open_part, text_hash
+from lifecycle.sealed_log.exporting import stored_of
+from lifecycle.sealed_log.models import EventSalt, LogCheckpoint, LogOrigin, Pseudonym, SealedEntry
+from lifecycle.sealed_log.queries import last_checkpoint
+from lifecycle.sealed_log.sealer import number_of
 from lifecycle.tlog.notes import Checkpoint, NoteRefused, VerifierKey
 from lifecycle.tlog.tree import Growing, hash_of_entry
 

@@ -7,7 +7,7 @@ from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.lookups import IsNull
 
 from lifecycle.audit.models import AuditEvent
-from lifecycle.sealing.models import LogCheckpoint, LogOrigin, LogTile, SealedEntry
+from lifecycle.sealed_log.models import LogCheckpoint, LogOrigin, LogTile, SealedEntry
 from lifecycle.tlog import tiles
 from lifecycle.tlog.tiles import ENTRIES, TileName
 from lifecycle.tlog.tree import HASH_BYTES, TILE_HEIGHT, TILE_WIDTH, ReadTile, Tree

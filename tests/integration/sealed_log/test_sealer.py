@@ -18,18 +18,18 @@ from accounts.queries import system_user
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.models import AuditEvent, AuditPending
-from lifecycle.sealing import entries, sealer
-from lifecycle.sealing.keys import KeyRefused, load_or_make
-from lifecycle.sealing.models import EventSalt, LogCheckpoint, LogOrigin, Pseudonym, SealedEntry
-from lifecycle.sealing.publishing import published
-from lifecycle.sealing.queries import current_origin, last_checkpoint, tile_content, tree_of
-from lifecycle.sealing.running import Sealer
-from lifecycle.sealing.types import StoredEvent
+from lifecycle.sealed_log import entries, sealer
+from lifecycle.sealed_log.keys import KeyRefused, load_or_make
+from lifecycle.sealed_log.models import EventSalt, LogCheckpoint, LogOrigin, Pseudonym, SealedEntry
+from lifecycle.sealed_log.publishing import published
+from lifecycle.sealed_log.queries import current_origin, last_checkpoint, tile_content, tree_of
+from lifecycle.sealed_log.running import Sealer
+from lifecycle.sealed_log.types import StoredEvent
 from lifecycle.tlog.canonical import canonical
 from lifecycle.tlog.notes import Checkpoint, VerifierKey
 from lifecycle.tlog.tiles import ENTRIES, TileName
 from lifecycle.tlog.tree import hash_of_entry
-from tests.integration.sealing.sealing_log import run_as_owner
+from tests.integration.sealed_log.sealing_log import run_as_owner
 from tests.services import ROOT
 
 STEPS = ("locked", "taken", "entries", "tiles", "checkpoint", "committed", "tile", "all_tiles", "published")

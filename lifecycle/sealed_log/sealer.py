@@ -32,11 +32,11 @@ from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_log import LogStarted
 from lifecycle.registry.constants import ANCHOR_PREFIX
-from lifecycle.sealing import entries
-from lifecycle.sealing.entries import Head, Subject
-from lifecycle.sealing.models import Anchor, LogCheckpoint, LogOrigin, SubjectHead
-from lifecycle.sealing.queries import current_origin, last_checkpoint, tile_reader
-from lifecycle.sealing.types import Seen, StoredEvent
+from lifecycle.sealed_log import entries
+from lifecycle.sealed_log.entries import Head, Subject
+from lifecycle.sealed_log.models import Anchor, LogCheckpoint, LogOrigin, SubjectHead
+from lifecycle.sealed_log.queries import current_origin, last_checkpoint, tile_reader
+from lifecycle.sealed_log.types import Seen, StoredEvent
 from lifecycle.tlog.notes import Checkpoint, VerifierKey
 from lifecycle.tlog.tiles import ENTRY_MAX_BYTES
 from lifecycle.tlog.tree import Tree, grown, hash_of_entry, reader_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from accounts.models import User
-from lifecycle.sealing.models import SealedEntry
+from lifecycle.sealed_log.models import SealedEntry
 from tests.services import Services
 
 TAMPERING = {

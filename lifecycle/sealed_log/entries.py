@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from lifecycle.sealing.types import StoredEvent
+from lifecycle.sealed_log.types import StoredEvent
 from lifecycle.tlog.canonical import canonical
 
 VERSION: Final = 1

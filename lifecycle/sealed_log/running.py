@@ -10,12 +10,12 @@ from typing import Final
 import structlog
 from django.conf import settings
 
-from lifecycle.sealing import keys
-from lifecycle.sealing.anchoring import seen_elsewhere
-from lifecycle.sealing.publishing import publish, seen_in
-from lifecycle.sealing.queries import current_origin, last_checkpoint
-from lifecycle.sealing.sealer import BATCH, Step, seal
-from lifecycle.sealing.types import Seen
+from lifecycle.sealed_log import keys
+from lifecycle.sealed_log.anchoring import seen_elsewhere
+from lifecycle.sealed_log.publishing import publish, seen_in
+from lifecycle.sealed_log.queries import current_origin, last_checkpoint
+from lifecycle.sealed_log.sealer import BATCH, Step, seal
+from lifecycle.sealed_log.types import Seen
 
 log = structlog.get_logger(__name__)
 _READ_AGAIN_S: Final = 5.0

@@ -23,14 +23,14 @@ from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
-from lifecycle.sealing.exporting import Wanted, export
-from lifecycle.sealing.keys import load_or_make
-from lifecycle.sealing.models import LogCheckpoint, Pseudonym, SealedEntry
-from lifecycle.sealing.queries import current_origin, last_checkpoint
+from lifecycle.sealed_log.exporting import Wanted, export
+from lifecycle.sealed_log.keys import load_or_make
+from lifecycle.sealed_log.models import LogCheckpoint, Pseudonym, SealedEntry
+from lifecycle.sealed_log.queries import current_origin, last_checkpoint
 from lifecycle.tlog.notes import Checkpoint
 from tests.factories.shop import make_dock
-from tests.integration.sealing.tampering import TAMPERING, forget_log, tamper
-from tests.integration.sealing.test_sealer import restore_to
+from tests.integration.sealed_log.tampering import TAMPERING, forget_log, tamper
+from tests.integration.sealed_log.test_sealer import restore_to
 from tests.services import ROOT
 
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"

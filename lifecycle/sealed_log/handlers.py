@@ -6,9 +6,9 @@ import structlog
 
 from lifecycle.jobs.handlers import JobRun, handler
 from lifecycle.jobs.schedule import every
-from lifecycle.sealing.kinds import ANCHOR, CHECK_LOG
-from lifecycle.sealing.services import queue_anchors, queue_check, run_anchor, run_check
-from lifecycle.sealing.status import status
+from lifecycle.sealed_log.kinds import ANCHOR, CHECK_LOG
+from lifecycle.sealed_log.services import queue_anchors, queue_check, run_anchor, run_check
+from lifecycle.sealed_log.status import status
 
 log = structlog.get_logger(__name__)
 

@@ -21,13 +21,13 @@ from lifecycle.jobs.models import Job
 from lifecycle.oci.scopes import parse_scopes
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Registry
-from lifecycle.sealing import anchoring
-from lifecycle.sealing import services as sealing
-from lifecycle.sealing.models import Anchor, LogCheckpoint
-from lifecycle.sealing.queries import current_origin, last_checkpoint
-from lifecycle.sealing.running import AnchorsUnread
-from lifecycle.sealing.status import status
-from tests.integration.sealing.test_sealer import restore_to
+from lifecycle.sealed_log import anchoring
+from lifecycle.sealed_log import services as sealing
+from lifecycle.sealed_log.models import Anchor, LogCheckpoint
+from lifecycle.sealed_log.queries import current_origin, last_checkpoint
+from lifecycle.sealed_log.running import AnchorsUnread
+from lifecycle.sealed_log.status import status
+from tests.integration.sealed_log.test_sealer import restore_to
 
 BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
 
@@ -169,7 +169,7 @@ def test_registry_gets_an_artifact_with_a_token_that_cannot_delete(sealed, write
     assert manifest["artifactType"] == "application/vnd.gravingdock.checkpoint.v1"
     assert asked
     assert not any("delete" in scope.actions or "*" in scope.actions for scope in parse_scopes(asked))
-    from lifecycle.sealing.keys import load_or_make
+    from lifecycle.sealed_log.keys import load_or_make
 
     (head,), problems = anchoring.seen_elsewhere(load_or_make(sealed.key_file).public_key())
     assert problems == []
