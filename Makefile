@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COMMANDS := $(addprefix $(BIN)/,gravingdock docker-credential-gravingdock gravingdock-verify)
 PYTEST_ARGS ?=
 TEST_PROCESSES ?= 2
 BUILT_BENCHES := ingest lineage api token match rescan admission
@@ -16,7 +17,7 @@ help: ## show this list
 system: ## install missing Debian packages (needs root or sudo; otherwise prints the command and exits with 3)
 	@$(PYTHON) config/embedded/system.py
 
-setup: system $(VENV)/locked $(BIN)/gravingdock ## install Debian packages and create .venv/
+setup: system $(VENV)/locked $(COMMANDS) ## install Debian packages and create .venv/
 
 $(VENV)/locked: requirements/dev.txt
 	@echo "Installing Python packages into $(VENV) ..."
@@ -24,9 +25,12 @@ $(VENV)/locked: requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@cp requirements/dev.txt $@
 
-# The `gravingdock` command of `pyproject.toml` for a checkout. It runs from any folder.
-$(BIN)/gravingdock: $(VENV)/locked
-	@printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/$(BIN)/python" -m lifecycle.cli "$$@"\n' "$(CURDIR)" "$(CURDIR)" > $@
+# The commands of `pyproject.toml` for a checkout. They run from any folder.
+$(BIN)/gravingdock: RUNS := lifecycle.cli
+$(BIN)/docker-credential-gravingdock: RUNS := lifecycle.cli credential-helper
+$(BIN)/gravingdock-verify: RUNS := gravingdock_verify
+$(COMMANDS): $(VENV)/locked
+	@printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/$(BIN)/python" -m $(RUNS) "$$@"\n' "$(CURDIR)" "$(CURDIR)" > $@
 	@chmod +x $@
 
 up: setup ## start everything in the background and run the demonstration once (DEMO=0 skips it)
