@@ -54,7 +54,7 @@ _WANTED = [
 
 class AuditEventSerializer(serializers.ModelSerializer[AuditEvent]):
     team = serializers.CharField(source="team.slug", read_only=True, default=None, allow_null=True)
-    is_sealed = serializers.BooleanField(read_only=True)  # from with_seal
+    is_sealed = serializers.BooleanField(read_only=True, help_text="Whether the sealed log has the event")
 
     class Meta:
         model = AuditEvent
