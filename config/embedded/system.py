@@ -33,8 +33,15 @@ TESTS = {
     "softhsm2": "softhsm2-util",  # a PKCS#11 token, for signing keys
     "libatomic1": "libatomic.so.1",  # for Playwright's driver
     "fonts-liberation": "/usr/share/fonts/truetype/liberation",
+    "podman": "podman",  # its API socket, for the reporter of a host; 36 MB
 }
-SERVICE = "docker-registry.service"  # Debian's service; our registry has its own configuration and port
+# Package -> Debian's services, which would start at boot. Our registry has its own configuration and port, and tests
+# start their own API socket.
+SERVICES = {
+    "docker-registry": ("docker-registry.service",),
+    "podman": ("podman.socket", "podman.service", "podman-restart.service", "podman-auto-update.timer",
+               "podman-auto-update.service"),
+}  # fmt: skip
 
 
 def has(proof: str) -> bool:
@@ -77,7 +84,7 @@ def install(packages: list[str]) -> int:
         print(f"gravingdock: missing Debian packages: {names}\nRun this as root, then try again:\n  {command}")
         return 3
     print(f"Installing Debian packages: {names}")
-    had_service = _service_exists()
+    added = [name for package in packages for name in SERVICES.get(package, ()) if not _service_exists(name)]
     environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
     with tempfile.TemporaryDirectory() as folder:
         # invoke-rc.d starts no service when policy-rc.d exits with 101. Ours is used only if none exists, then removed.
@@ -99,21 +106,21 @@ def install(packages: list[str]) -> int:
     if done.returncode != 0:
         print(f"gravingdock: apt-get could not install {names}. Its messages are above.")
         return 1
-    if "docker-registry" in packages and not had_service:
-        _disable_service(prefix)
+    for name in added:
+        _disable_service(name, prefix)
     return 0
 
 
-def _disable_service(prefix: list[str]) -> None:
-    """Disable the start of Debian's registry at boot, for any init system (a container has none)."""
+def _disable_service(name: str, prefix: list[str]) -> None:
+    """Disable the start of a service at boot, for any init system (a container has none)."""
     now = ["--now"] if Path("/run/systemd/system").exists() else []
-    for command in (["systemctl", "disable", *now, SERVICE], ["update-rc.d", SERVICE.partition(".")[0], "disable"]):
+    for command in (["systemctl", "disable", *now, name], ["update-rc.d", name.partition(".")[0], "disable"]):
         if has(command[0]):
             subprocess.run([*prefix, *command], capture_output=True, check=False)
 
 
-def _service_exists() -> bool:
-    return any(Path(folder, SERVICE).exists() for folder in ("/lib/systemd/system", "/etc/systemd/system"))
+def _service_exists(name: str) -> bool:
+    return any(Path(folder, name).exists() for folder in ("/lib/systemd/system", "/etc/systemd/system"))
 
 
 def main(arguments: list[str]) -> int:
