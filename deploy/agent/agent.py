@@ -23,6 +23,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import http.client
 import json
 import os
 import queue
@@ -434,21 +435,29 @@ def keep_trusting(cluster, inventory, changed, sender):
 # --- what we send ----------------------------------------------------------------------------------------------------
 
 
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect an error. Followed, it would turn the report into a GET, and show the token to another host."""
+
+    def redirect_request(self, *_):
+        """Follow nothing: urllib then raises HTTPError."""
+
+
 class Sender:
     """Sends reports, with a boot id and a growing number."""
 
     def __init__(self, url, cluster, token, reporter):
         self.base = f"{url.rstrip('/')}/api/v1/clusters/{urllib.parse.quote(cluster, safe='')}/"
         self.token, self.reporter, self.boot, self.sequence = token, reporter, str(uuid.uuid4()), 0
-        self.context = ssl.create_default_context(cafile=os.environ.get("GRAVINGDOCK_CA") or None)
+        trust = ssl.create_default_context(cafile=os.environ.get("GRAVINGDOCK_CA") or None)
+        self.opener = urllib.request.build_opener(NoRedirects, urllib.request.HTTPSHandler(context=trust))
 
     def bundle(self):
         """Return the certificates that the webhooks should trust, as PEM; "" when nothing should change."""
         request = urllib.request.Request(f"{self.base}bundle/", headers={"Authorization": f"Bearer {self.token}"})
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self.context) as answer:
+            with self.opener.open(request, timeout=TIMEOUT_S) as answer:
                 return json.loads(answer.read(2 * BUNDLE_MAX_BYTES)).get("bundle") or ""
-        except (OSError, ValueError) as error:  # away, or a version that has none yet
+        except (OSError, ValueError, http.client.HTTPException) as error:  # away, or a version that has none yet
             say(f"Gravingdock named no certificates: {error}")
             return ""
 
@@ -473,14 +482,14 @@ class Sender:
             },
         )  # fmt: skip
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self.context) as answer:
+            with self.opener.open(request, timeout=TIMEOUT_S) as answer:
                 self.sequence += 1
                 return answer.status
         except urllib.error.HTTPError as error:
             say(f"{error.code}: {error.read(500).decode(errors='replace')}")
             return error.code
-        except OSError as error:
-            say(f"Gravingdock is away: {error}")
+        except (OSError, http.client.HTTPException) as error:  # the latter: an answer that is no HTTP, or cut off
+            say(f"Gravingdock is away: {type(error).__name__}: {error}")
             return 0
 
 

@@ -5,6 +5,7 @@ Settings, from the environment:
   GRAVINGDOCK_URL      such as https://gravingdock.example.com
   GRAVINGDOCK_CLUSTER  the cluster's name there
   AGENT_TOKEN          a robot's token with runtime.report, or AGENT_TOKEN_FILE
+  GRAVINGDOCK_CA       a file with the certificates to trust; default: those of the system
   DOCKER_SOCKET        /var/run/docker.sock, or Podman's /run/podman/podman.sock
   REPORTER             the name of this host; default: its host name
   INTERVAL_S           seconds between two looks; default 20
@@ -19,6 +20,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import sys
 import time
 import urllib.error
@@ -100,12 +102,21 @@ def containers(path: str, reporter: str) -> list:
     return entries
 
 
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect an error. Followed, it would turn the report into a GET, and show the token to another host."""
+
+    def redirect_request(self, *_):
+        """Follow nothing: urllib then raises HTTPError."""
+
+
 class Sender:
     """Sends reports, with a boot id and a growing number."""
 
     def __init__(self, url: str, cluster: str, token: str, reporter: str) -> None:
         self.address = f"{url.rstrip('/')}/api/v1/clusters/{urllib.parse.quote(cluster, safe='')}/reports/"
         self.token, self.reporter, self.boot, self.sequence = token, reporter, str(uuid.uuid4()), 0
+        trust = ssl.create_default_context(cafile=os.environ.get("GRAVINGDOCK_CA") or None)
+        self.opener = urllib.request.build_opener(NoRedirects, urllib.request.HTTPSHandler(context=trust))
 
     def report(self, kind: str, entries: list, gone: list) -> dict:
         return {
@@ -127,13 +138,13 @@ class Sender:
             },
         )
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            with self.opener.open(request, timeout=TIMEOUT_S) as answer:
                 status = answer.status
         except urllib.error.HTTPError as error:
             status = error.code
             print(f"{error.code}: {error.read(500).decode(errors='replace')}", file=sys.stderr)
-        except OSError as error:
-            print(f"Gravingdock is away: {error}", file=sys.stderr)
+        except (OSError, http.client.HTTPException) as error:  # the latter: an answer that is no HTTP, or cut off
+            print(f"Gravingdock is away: {type(error).__name__}: {error}", file=sys.stderr)
             return 0
         if status < 300:
             self.sequence += 1
@@ -153,13 +164,16 @@ def required(name: str) -> str:
 
 
 def follow(path: str, reporter: str, sender: Sender, interval_s: float) -> None:
-    """Send a full report, then what changed, for ever. Only the newest state is kept while Gravingdock is away."""
+    """Send a full report, then what changed, for ever. Only the newest state is kept while Gravingdock is away.
+
+    Nothing is sent while the engine is away: what runs is not known, and Gravingdock then says that we are silent.
+    """
     known, full_at, sent_at, pause_s = None, 0.0, 0.0, interval_s
     while True:
         try:
             now = {entry["key"]: entry for entry in containers(path, reporter)}
-        except (OSError, ValueError) as error:
-            print(f"The container engine is away: {error}", file=sys.stderr)
+        except Exception as error:  # whatever the engine answers: it is asked again
+            print(f"The container engine is away: {type(error).__name__}: {error}", file=sys.stderr)
             time.sleep(interval_s)
             continue
         moment = time.monotonic()
