@@ -6,6 +6,7 @@ from typing import Final
 
 ANNOTATION: Final = "gravingdock.io/break-glass"
 REASON_MIN: Final = 10  # characters of a break-glass reason
+REVIEW_WITHIN_S: Final = 86_400  # of a break-glass; then it opens nothing until a reviewer calls it justified
 BODY_MAX_BYTES: Final = 8 * 1024 * 1024  # object and oldObject; the API server cuts requests at 3 MiB
 BIG_BYTES: Final = 1024 * 1024  # bodies beyond are read into objects one after the other
 READ_S: Final = 10.0  # of a body; an API server gives up before

@@ -77,9 +77,10 @@ def delete_cluster(slug: str, *, actor: User, revision: int | None = None) -> No
     Reporter.objects.filter(cluster=cluster, ended_at=None).update(ended_at=now)
     cluster.bindings.all().delete()
     cluster.secrets.all().delete()
-    cluster.mode, cluster.ended_at, cluster.enforced_at = Mode.OFF, now, None
+    cluster.mode, cluster.ended_at = Mode.OFF, now
+    cluster.enforced_at = cluster.unbound_enforced_at = None
     cluster.revision += 1
-    cluster.save(update_fields=["mode", "ended_at", "enforced_at", "revision"])
+    cluster.save(update_fields=["mode", "ended_at", "enforced_at", "unbound_enforced_at", "revision"])
     details = ClusterDeleted(slug=cluster.slug, kind=cluster.kind, **counts)
     audit.record(Action.CLUSTER_DELETED, actor=actor, subject=cluster, team=cluster.team, details=details)
     events.publish(events.ClusterChanged(cluster.pk))

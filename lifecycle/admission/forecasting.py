@@ -90,7 +90,7 @@ def forecast(cluster: Cluster, *, actor: User) -> Forecast:
     snapshot, entry = newest_for(cluster)
     enforcing = replace(entry, mode=Mode.ENFORCE.value)
     if cluster.mode != Mode.ENFORCE:  # enforcement begins anew, and what came in before it does not count
-        enforcing = replace(enforcing, entries=frozenset())
+        enforcing = replace(enforcing, entries={})
     running, unspecified = _running(cluster)
     reviews = list(_reviews(running, snapshot, enforcing))
     outcomes = [judge_review(snapshot, enforcing, review) for _, review in reviews]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-from lifecycle.admission.carrying import Entries, key_of, text_hash
-from lifecycle.admission.constants import ANNOTATION, CONTROLLERS, REASON_MIN, REFERENCE_MAX
+from lifecycle.admission.carrying import Entries, is_open, key_of, text_hash
+from lifecycle.admission.constants import ANNOTATION, CONTROLLERS, JUDGED_MAX, REASON_MIN, REFERENCE_MAX
 from lifecycle.admission.pods import isolation_results
 from lifecycle.admission.snapshot import BindingEntry, ClusterEntry, Flags, Snapshot
 from lifecycle.admission.types import CLOSED, Code, ImageResult, Named, Outcome, Review
@@ -58,18 +60,17 @@ def judge_review(
     if binding is not None and named is not None:
         modes = snapshot.isolation.get(str(binding.environment_id), {})
         results += isolation_results(review, modes, lambda reference: _facts_of(snapshot, reference))
-    return _with_breakglass(
-        cluster,
-        review,
-        entries,
-        Outcome(
-            mode,
-            binding.environment_id if binding else None,
-            environment,
-            results,
-            tuple(result for result in results if not result.is_allowed),
-        ),
+    outcome = Outcome(
+        mode,
+        binding.environment_id if binding else None,
+        environment,
+        results,
+        tuple(result for result in results if not result.is_allowed),
     )
+    if not review.annotation.strip():
+        return outcome
+    known = _Known(snapshot, cluster, binding, time.time() if now is None else now, entries)
+    return _with_breakglass(known, review, outcome)
 
 
 def _mode(cluster: ClusterEntry, binding: BindingEntry | None) -> str:
@@ -187,46 +188,77 @@ def _environment_name(snapshot: Snapshot, binding: BindingEntry | None) -> str:
     return "/".join(snapshot.environments.get(str(binding.environment_id), ("?",))) if binding else ""
 
 
-def _with_breakglass(
-    cluster: ClusterEntry, review: Review, entries: Entries | None, outcome: Outcome
-) -> Outcome:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a review is answered from."""
+
+    snapshot: Snapshot
+    cluster: ClusterEntry
+    binding: BindingEntry | None
+    now: float
+    entries: Entries | None
+
+    def is_carried_on(self, review: Review, name: str) -> bool:
+        """Return whether an entry of the workload, or of the owner, opens what has this name."""
+        begins_at = self.cluster.begins_at if self.binding is None else self.binding.begins_at
+        for key in entry_keys(review, name):
+            entered_at = self.entries.entered_at(self.cluster.pk, key) if self.entries is not None else None
+            if is_open(self.cluster.entries.get(key), entered_at, begins_at, self.now):
+                return True
+        return False
+
+
+def _with_breakglass(known: _Known, review: Review, outcome: Outcome) -> Outcome:
     """Return the outcome with what the break-glass annotation opens, or with the refusal of the annotation.
 
     The person is checked where the annotation enters: with a bare Pod or a controller. Kubernetes' own controllers
-    carry it on for an owner, if we saw who brought it in there.
+    carry it on for an owner, for what the object had in which we saw that person bring it in.
     """
     reason = review.annotation.strip()
-    if not reason:
-        return outcome
-    if is_carried(review):
-        keys = entry_keys(review)
-        if cluster.entries.isdisjoint(keys) and not (entries and entries.has(cluster.pk, keys)):
-            return outcome  # it was there before enforcement: it opens nothing
-        is_permitted = True
-    else:
-        is_permitted = may_break_glass(cluster, review.user, review.groups)
+    cluster, is_carrying = known.cluster, is_carried(review)
+    is_permitted = is_carrying or may_break_glass(cluster, review.user, review.groups)
     is_entering = review.operation == "CREATE" or review.annotation != review.old_annotation
     if is_entering and not is_permitted:
         refusal = ImageResult(
             "annotation", ANNOTATION, "", Code.BREAKGLASS_NOT_PERMITTED, "You may not break glass in this cluster.",
             f"Ask team {cluster.team} (environment.manage), or remove the annotation.",
         )  # fmt: skip
-        return _replaced(outcome, (refusal, *outcome.refused))
-    if not is_permitted or len(reason) < REASON_MIN or not outcome.refused:
+        return replace(outcome, refused=(refusal, *outcome.refused))
+    if not is_permitted or len(reason) < REASON_MIN:
         return outcome
-    opened = tuple(result for result in outcome.refused if result.code not in CLOSED)
+    opened = [result for result in outcome.refused if result.code not in CLOSED]
+    if is_entering and not is_carrying and review.kept:  # it is for what the object has already, too
+        kept = judge_images(known.snapshot, cluster, known.binding, review.kept, known.now)
+        opened += [result for result in kept if not result.is_allowed and result.code not in CLOSED]
+    names = _opened_names(known.snapshot, review, opened)
+    if is_carrying:
+        kept_open = [known.is_carried_on(review, name) for name in names]
+        opened = [result for result, is_kept in zip(opened, kept_open, strict=True) if is_kept]
+        names = [name for name, is_kept in zip(names, kept_open, strict=True) if is_kept]
     if not opened:
         return outcome
-    left = tuple(result for result in outcome.refused if result.code in CLOSED)
-    return _replaced(outcome, left, opened, reason)
-
-
-def _replaced(
-    outcome: Outcome, refused: tuple[ImageResult, ...], opened: tuple[ImageResult, ...] = (), reason: str = ""
-) -> Outcome:
-    return Outcome(
-        outcome.mode, outcome.environment_id, outcome.environment, outcome.images, refused, opened, reason
+    left = tuple(result for result in outcome.refused if result not in opened)
+    return replace(
+        outcome, refused=left, opened=tuple(opened), breakglass=reason, opened_names=tuple(sorted(set(names)))
     )  # fmt: skip
+
+
+def _opened_names(snapshot: Snapshot, review: Review, results: Sequence[ImageResult]) -> list[str]:
+    """Return what each result is called in an entry: the digest; without one the reference; a check with its images."""
+    if all(result.code is not Code.ISOLATION for result in results):
+        return [result.digest or result.reference for result in results]
+    images: dict[str, str] = {}
+    for named in (*(review.images or ()), *review.kept):
+        parsed = _parsed(named.reference)
+        images[named.where] = (_digest_of(snapshot, parsed) if parsed is not None else "") or named.reference
+    together = sorted(set(images.values()))
+    whole = hashlib.sha256("\0".join(together).encode("utf-8", "replace")).hexdigest()
+    return [
+        f"{result.where}: {result.reference} with {images.get(result.where, f'images {whole}')}"[:JUDGED_MAX]
+        if result.code is Code.ISOLATION
+        else result.digest or result.reference
+        for result in results
+    ]
 
 
 def is_carried(review: Review) -> bool:
@@ -234,11 +266,11 @@ def is_carried(review: Review) -> bool:
     return review.user in CONTROLLERS and review.has_controller
 
 
-def entry_keys(review: Review) -> list[str]:
-    """Return the keys under which the annotation of an object may have come in: of its workload, and of its owner."""
+def entry_keys(review: Review, name: str) -> list[str]:
+    """Return the keys under which what has this name may have been opened: for the workload, and for the owner."""
     sha256 = text_hash(review.annotation)
-    names = dict.fromkeys((review.workload, review.owner))
-    return [key_of(review.namespace, name, sha256) for name in names if name[1]]
+    places = dict.fromkeys((review.workload, review.owner))
+    return [key_of(review.namespace, place, sha256, name) for place in places if place[1]]
 
 
 def may_break_glass(cluster: ClusterEntry, user: str, groups: Iterable[str]) -> bool:

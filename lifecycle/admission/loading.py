@@ -17,7 +17,7 @@ from django.db import DatabaseError, IntegrityError, InterfaceError, Operational
 from django.db.models import F
 
 from lifecycle.admission.carrying import is_entry, text_hash
-from lifecycle.admission.constants import CONTROLLERS, JUDGED_MAX, TEXT_MAX
+from lifecycle.admission.constants import CONTROLLERS, JUDGED_MAX, REVIEW_WITHIN_S, TEXT_MAX
 from lifecycle.admission.models import (
     AdmissionBatch,
     AdmissionCount,
@@ -35,7 +35,7 @@ from lifecycle.environments.models import Environment
 log = structlog.get_logger(__name__)
 
 _FILES_AT_ONCE: Final = 50
-_REVIEW_WITHIN: Final = timedelta(hours=24)
+_REVIEW_WITHIN: Final = timedelta(seconds=REVIEW_WITHIN_S)
 _DECISIONS_KEPT: Final = timedelta(days=90)
 _COUNTS_KEPT: Final = timedelta(days=30)
 _BATCHES_KEPT: Final = timedelta(days=1)
@@ -197,8 +197,7 @@ def _store(taken: Sequence[_Taken]) -> None:
     AdmissionDecision.objects.bulk_create([row.decision for row in taken], ignore_conflicts=True)
     for row in taken:
         if row.decision.result == AdmissionDecision.Result.BROKE_GLASS:
-            _owe(row)
-            _note_entry(row.decision)
+            _note_entry(row.decision, _owe(row))
 
 
 def _decision(row: Mapping[str, Any], environments: set[int]) -> AdmissionDecision:
@@ -242,11 +241,11 @@ def _add_counts(counts: Mapping[tuple[Any, ...], tuple[int, frozenset[str] | Non
         cursor.execute(_COUNTS, [*map(list, zip(*rows, strict=True)), _COUNT_MAX])
 
 
-def _owe(taken: _Taken) -> None:
-    """Open the debt of a break-glass, or count more objects of it.
+def _owe(taken: _Taken) -> AdmissionDebt:
+    """Open the debt of a break-glass, or count more objects of it; return it.
 
-    After a review, whoever brings the annotation in again owes again. What controllers carry on counts for the reviewed
-    debt when it was justified.
+    After a review, whoever brings the annotation in again owes again. What controllers carry on counts for the debt
+    that opened it, unless its review said that it was not justified.
     """
     decision, digests, times = taken.decision, list(taken.digests), taken.times
     parts = [str(decision.cluster_id), decision.namespace, decision.workload_kind, decision.workload_name, *digests]
@@ -254,10 +253,14 @@ def _owe(taken: _Taken) -> None:
     entering = [decision.user_name] if decision.user_name and decision.user_name not in CONTROLLERS else []
     debts = AdmissionDebt.objects.select_for_update().filter(fingerprint=fingerprint)
     if decision.user_name in CONTROLLERS:
-        last = debts.order_by("-pk").first()
-        if last is not None and last.outcome == AdmissionDebt.Outcome.JUSTIFIED:
+        opening = AdmissionDebt.objects.select_for_update().filter(
+            cluster=decision.cluster_id, namespace=decision.namespace, workload_kind=decision.workload_kind,
+            workload_name=decision.workload_name, digests__contains=digests,
+        )  # fmt: skip
+        last = debts.order_by("-pk").first() or opening.order_by("-pk").first()
+        if last is not None and last.outcome != AdmissionDebt.Outcome.UNJUSTIFIED:
             _count_more(last, decision, times)
-            return
+            return last
     made, is_new = debts.get_or_create(
         fingerprint=fingerprint,
         reviewed_at=None,
@@ -271,18 +274,25 @@ def _owe(taken: _Taken) -> None:
     )  # fmt: skip
     if not is_new:
         _count_more(made, decision, times, entering)
+    return made
 
 
-def _note_entry(decision: AdmissionDecision) -> None:
+def _note_entry(decision: AdmissionDecision, debt: AdmissionDebt) -> None:
     """Note who brought an annotation in, so that controllers may carry it on, and renew the snapshot."""
     values = {name: getattr(decision, name) for name in ("result", "mode", "user_name")}
     if not is_entry(values):
         return
-    AdmissionEntry.objects.update_or_create(
-        cluster_id=decision.cluster_id, namespace=decision.namespace, workload_kind=decision.workload_kind,
-        workload_name=decision.workload_name, text_sha256=text_hash(decision.breakglass),
-        defaults={"user_name": decision.user_name, "entered_at": decision.at},
+    row, is_new = AdmissionEntry.objects.get_or_create(
+        cluster_id=decision.cluster_id, text_sha256=text_hash(decision.breakglass), fingerprint=debt.fingerprint,
+        defaults={
+            "namespace": decision.namespace, "workload_kind": decision.workload_kind,
+            "workload_name": decision.workload_name, "debt": debt, "user_name": decision.user_name,
+            "entered_at": decision.at,
+        },
     )  # fmt: skip
+    if not is_new:
+        row.debt, row.user_name, row.entered_at = debt, decision.user_name, max(row.entered_at, decision.at)
+        row.save(update_fields=["debt", "user_name", "entered_at"])
     AdmissionEpoch.objects.create()
 
 

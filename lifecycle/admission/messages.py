@@ -8,9 +8,13 @@ from typing import Final
 
 from lifecycle.admission.constants import MESSAGE_MAX, WARNING_MAX, WARNINGS_MAX
 from lifecycle.admission.judging import is_carried
-from lifecycle.admission.types import ImageResult, Outcome, Review
+from lifecycle.admission.types import CLOSED, ImageResult, Outcome, Review
 
 _CUT: Final = "…"
+_NOT_CARRIED: Final = (
+    "The break-glass annotation does not count: it opens only the images that it was brought in for, for 24 hours, and"
+    " then only if a reviewer called it justified. Who may break glass brings it in again, with another text."
+)
 
 
 def new_id() -> str:
@@ -23,9 +27,11 @@ def message_of(outcome: Outcome, review: Review, address: str) -> str:
     place = f" in {outcome.environment}" if outcome.environment else ""
     head = f"Gravingdock refused {review.kind or 'the object'}{place}: "
     tail = f" {address}"
-    if len(review.annotation.strip()) and not outcome.breakglass and outcome.refused[0].where != "annotation":
-        why = " Who may break glass brings it in again, with another text." if is_carried(review) else ""
-        tail = f" The break-glass annotation does not count.{why}{tail}"
+    if len(review.annotation.strip()) and outcome.refused[0].where != "annotation":
+        if is_carried(review) and any(result.code not in CLOSED for result in outcome.refused):
+            tail = f" {_NOT_CARRIED}{tail}"
+        elif not outcome.breakglass:
+            tail = f" The break-glass annotation does not count.{tail}"
     room = MESSAGE_MAX - len(head) - len(tail)
     text = _joined(map(_line, outcome.refused), " ", room)
     if len(text) > room:

@@ -155,29 +155,6 @@ class AdmissionLoad(models.Model):
         return f"decisions until {self.loaded_until:%Y-%m-%d %H:%M:%S}"
 
 
-class AdmissionEntry(Workload):
-    """A break-glass annotation that somebody who may break glass brought in, while admission refused.
-
-    From then on, Kubernetes' controllers may carry it on to the Pods of the workload.
-    """
-
-    text_sha256 = models.CharField(max_length=64)  # of the annotation
-    user_name = models.CharField(max_length=253)  # who brought it in last, as the API server names people
-    entered_at = models.DateTimeField()  # last
-
-    class Meta:
-        verbose_name_plural = "admission entries"
-        constraints = (
-            models.UniqueConstraint(
-                fields=("cluster", "namespace", "workload_kind", "workload_name", "text_sha256"),
-                name="admissionentry_once_per_workload_and_text",
-            ),
-        )
-
-    def __str__(self) -> str:
-        return f"{self.user_name} broke the glass for {self.workload}"
-
-
 class AdmissionDebt(Workload):
     """A break-glass in a cluster that another person has to review: one for a workload and its images."""
 
@@ -216,3 +193,28 @@ class AdmissionDebt(Workload):
 
     def __str__(self) -> str:
         return f"break-glass of {self.workload}"
+
+
+class AdmissionEntry(Workload):
+    """A break-glass annotation that somebody who may break glass brought in, while admission refused.
+
+    Kubernetes' controllers may carry it on to Pods of the workload, for the images of its debt and no others: until the
+    debt is due, and afterwards only if the review said that it was justified.
+    """
+
+    text_sha256 = models.CharField(max_length=64)  # of the annotation
+    fingerprint = models.CharField(max_length=64)  # of the debt: cluster, workload and digests
+    debt = models.ForeignKey(AdmissionDebt, on_delete=models.CASCADE, related_name="+")  # the last of this fingerprint
+    user_name = models.CharField(max_length=253)  # who brought it in last, as the API server names people
+    entered_at = models.DateTimeField()  # last
+
+    class Meta:
+        verbose_name_plural = "admission entries"
+        constraints = (
+            models.UniqueConstraint(
+                fields=("cluster", "text_sha256", "fingerprint"), name="admissionentry_once_per_debt_and_text"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.user_name} broke the glass for {self.workload}"

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from accounts.models import User
 from lifecycle.admission import snapshot
-from lifecycle.admission.carrying import key_of
+from lifecycle.admission.carrying import ENDED, Term, key_of
 from lifecycle.admission.models import (
     AdmissionDebt,
     AdmissionDecision,
@@ -25,7 +26,8 @@ from lifecycle.admission.models import (
 )
 from lifecycle.authority.queries import teams_visible_to
 from lifecycle.clusters.models import Cluster, NamespaceBinding
-from lifecycle.clusters.queries import bindings_of, valid_secrets
+from lifecycle.clusters.queries import binding_for, bindings_of, valid_secrets
+from lifecycle.core import clock
 from lifecycle.core.image_names import parse_image_name
 from lifecycle.environments.models import Environment
 from lifecycle.evidence.isolation import image_configs
@@ -42,6 +44,7 @@ from lifecycle.registry.models import Image, IndexEntry, Registry, Repository
 _EPOCHS_BACK: Final = 2000  # a transaction that commits late has a lower number; this many are looked back
 _FACTS_AT_ONCE: Final = 2000
 _ENTRIES_MAX: Final = 10_000  # of a cluster: the newest
+_UNJUSTIFIED_TOLD: Final = timedelta(days=2)  # servers remember what came in for a day at most
 _DEPTH_MAX: Final = 5  # indexes in indexes
 READ_AT_ONCE: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _DIGESTS: Final = "SELECT id, digest FROM lifecycle_image"
@@ -114,10 +117,10 @@ def _configuration() -> dict[str, Any]:
     for secret in valid_secrets("admission"):
         until = secret.valid_until.timestamp() if secret.valid_until else None
         secrets[secret.cluster_id].append([bytes(secret.sha256).hex(), until])
-    clusters, environments, entries = {}, {}, entry_keys()
+    clusters, environments, now = {}, {}, clock.now()
     for cluster in Cluster.objects.filter(ended_at=None).select_related("team"):
-        bindings = []
-        for row in bindings_of(cluster):
+        bindings, rows = [], list(bindings_of(cluster))
+        for row in rows:
             environments[str(row.environment_id)] = [row.environment.team.slug, row.environment.slug]
             bindings.append([row.pattern, row.environment_id, row.mode, row.allowed_hosts])
         clusters[cluster.slug] = {
@@ -131,25 +134,51 @@ def _configuration() -> dict[str, Any]:
             "mutate": cluster.mutate,
             "secrets": secrets[cluster.pk],
             "bindings": bindings,
-            "entries": entries[cluster.pk],
+            # Beside the bindings, so that a server of an earlier version still reads these.
+            "enforced_at": [_seconds(at) for at in (cluster.unbound_enforced_at, *(row.enforced_at for row in rows))],
+            "terms": {key: [term.entered_at, term.until] for key, term in entry_terms(cluster, rows, now).items()},
         }
     return {"clusters": clusters, "environments": environments}
 
 
-def entry_keys() -> dict[int, list[str]]:
-    """Return {cluster id: keys of the break-glass annotations that controllers may carry on there}.
+def entry_terms(cluster: Cluster, bindings: Sequence[NamespaceBinding], now: datetime) -> dict[str, Term]:
+    """Return {key: for how long} of what break-glass annotations open that controllers carry on in a cluster.
 
-    Those that came in since enforcement began: before, also others could have written the same text.
+    Those that came in since enforcement of the namespace began: before, also others could have written the same text.
+    What is overdue or was called unjustified is among them, so that servers do not trust what they remember longer.
     """
-    rows = AdmissionEntry.objects.filter(
-        Q(cluster__enforced_at=None) | Q(entered_at__gte=F("cluster__enforced_at"))
-    ).order_by("-entered_at")
-    names = ("cluster", "namespace", "workload_kind", "workload_name", "text_sha256")
-    found: dict[int, list[str]] = defaultdict(list)
-    for cluster_id, namespace, kind, name, sha256 in rows.values_list(*names):
-        if len(found[cluster_id]) < _ENTRIES_MAX:
-            found[cluster_id].append(key_of(namespace, (kind, name), sha256))
+    rows = (
+        AdmissionEntry.objects.filter(cluster=cluster)
+        .exclude(debt__outcome=AdmissionDebt.Outcome.UNJUSTIFIED, debt__reviewed_at__lt=now - _UNJUSTIFIED_TOLD)
+        .select_related("debt")
+        .order_by("-entered_at")
+    )
+    found: dict[str, Term] = {}
+    for row in rows[:_ENTRIES_MAX]:
+        binding = binding_for(bindings, row.namespace)
+        begins_at = cluster.unbound_enforced_at if binding is None else binding.enforced_at
+        if begins_at is None or row.entered_at < begins_at:
+            continue
+        term = Term(row.entered_at.timestamp(), _until(row.debt))
+        for name in row.debt.digests:
+            key = key_of(row.namespace, (row.workload_kind, row.workload_name), row.text_sha256, name)
+            if key in found or len(found) < _ENTRIES_MAX:
+                found[key] = _longer(found.get(key, term), term)
     return found
+
+
+def _until(debt: AdmissionDebt) -> float | None:
+    if debt.outcome == AdmissionDebt.Outcome.JUSTIFIED:
+        return None
+    return ENDED if debt.outcome == AdmissionDebt.Outcome.UNJUSTIFIED else debt.due_at.timestamp()
+
+
+def _longer(one: Term, other: Term) -> Term:
+    return one if one.until is None or (other.until is not None and one.until >= other.until) else other
+
+
+def _seconds(at: datetime | None) -> float | None:
+    return at.timestamp() if at is not None else None
 
 
 def bound_environments() -> QuerySet[Environment]:

@@ -82,12 +82,22 @@ class Recorder:
         self._number = 0
         self._next_flush = 0.0
 
-    def keep(self, key: str, cluster_pk: int, review: Review, outcome: Outcome, *, number: int, address: str) -> bool:
-        """Take a decision: a row for a refusal or what would be one, a count for all others.
+    def keep(
+        self,
+        key: str,
+        cluster_pk: int,
+        review: Review,
+        outcome: Outcome,
+        *,
+        number: int,
+        address: str,
+        at: float | None = None,
+    ) -> bool:
+        """Take a decision of now, or of `at`: a row for a refusal or what would be one, a count for all others.
 
         False: what a break-glass opens cannot be recorded now, so that it must not be opened.
         """
-        now = time.time()
+        now = time.time() if at is None else at
         minute = int(now // 60)
         results = (*outcome.refused, *outcome.opened)
         code = results[0].code.value if results else ""
@@ -96,7 +106,7 @@ class Recorder:
             return _row(key, cluster_pk, review, outcome, results, number=number, address=address, at=now)
 
         if outcome.opened and outcome.is_allowed:
-            return self._keep_breakglass(row(), results)
+            return self._keep_breakglass(row(), outcome.opened_names)
         with self._lock:
             if minute != self._minute:
                 self._minute, self._rates = minute, {}
@@ -123,14 +133,15 @@ class Recorder:
             self._size -= len(self._rows.popleft())
             self._dropped += 1
 
-    def _keep_breakglass(self, row: dict[str, Any], results: Sequence[ImageResult]) -> bool:
+    def _keep_breakglass(self, row: dict[str, Any], names: Sequence[str]) -> bool:
         """Take what a break-glass opened; equal ones of one flush are one row. False when there is no room."""
-        row["digests"] = sorted({result.digest or result.reference for result in results})
+        row["digests"] = list(names)
         key = (*(row[name] for name in _SAME_BREAKGLASS), *row["digests"])
         with self._lock:
             same = self._breakglass.get(key)
             if same is not None:
                 same["times"] += 1
+                same["at"] = row["at"]  # when it came in last: as the server itself remembers it
                 return True
             row["times"] = 1
             size = _size_of(row)

@@ -76,6 +76,7 @@ def read_request(request: Mapping[str, Any]) -> Review:
         is_judged=is_judged,
         is_pod=group_kind == POD,
         images=_new_images(template, old_template, group_kind) if is_judged else (),
+        kept=_kept_images(template, old_template, group_kind) if is_judged else (),
         annotation=_annotation(template),
         old_annotation=_annotation(old_template),
         has_controller=_controller(metadata) is not None,
@@ -139,12 +140,31 @@ def _new_images(
 ) -> tuple[Named, ...] | None:
     if template is None or _has_too_many(template):
         return None
-    before = {image.reference for image in _images(old["spec"], "")} if old and not _has_too_many(old) else frozenset()
+    before = _references(old)
+    return tuple(image for image in _all_images(template, kind) if image.reference not in before)
+
+
+def _kept_images(
+    template: Mapping[str, Any] | None, old: Mapping[str, Any] | None, kind: tuple[str, str]
+) -> tuple[Named, ...]:
+    """Return what an object with a break-glass annotation had before: it is opened too when the annotation comes in."""
+    if template is None or old is None or not _annotation(template) or _has_too_many(template):
+        return ()
+    before = _references(old)
+    return tuple(image for image in _all_images(template, kind) if image.reference in before)
+
+
+def _references(template: Mapping[str, Any] | None) -> frozenset[str]:
+    if not template or _has_too_many(template):
+        return frozenset()
+    return frozenset(image.reference for image in _images(template["spec"], ""))
+
+
+def _all_images(template: Mapping[str, Any], kind: tuple[str, str]) -> Iterator[Named]:
     prefix = "" if kind == POD else "/" + "/".join(TEMPLATES[kind])
-    images = [image for image in _images(template["spec"], prefix) if image.reference not in before]
-    if kind != POD:  # a template can leave an image out, for a later hook; its Pods cannot
-        images = [image for image in images if image.reference not in {"", PLACEHOLDER}]
-    return tuple(images)
+    for image in _images(template["spec"], prefix):
+        if kind == POD or image.reference not in {"", PLACEHOLDER}:  # a template leaves it to a later hook; Pods cannot
+            yield image
 
 
 def _has_too_many(template: Mapping[str, Any]) -> bool:

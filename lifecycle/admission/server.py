@@ -57,7 +57,8 @@ class Application:
         self._entries = Entries()
         for row in self.recorder.waiting_breakglass():
             if is_entry(row):
-                self._entries.add(row["cluster"], _entry_key(row), row["at"])
+                for key in _entry_keys(row):
+                    self._entries.add(row["cluster"], key, row["at"])
         self.problem = ""  # why the newest file is not used; "" when it is
         self._seen: tuple[int, bytes] | None = None
         self._snapshot: Snapshot | None = None
@@ -161,23 +162,24 @@ class Application:
             return self._judgement(snapshot, cluster, review, address)
 
     def _judgement(self, snapshot: Snapshot, cluster: ClusterEntry, review: Review, address: str) -> bytes:
-        outcome = judge_review(snapshot, cluster, review, entries=self._entries)
+        now = time.time()
+        outcome = judge_review(snapshot, cluster, review, now, entries=self._entries)
         answer: dict[str, Any] = {"uid": review.uid, "allowed": outcome.is_allowed}
         if outcome.mode == "off" or not review.is_judged:
             return _rendered(answer)
         key = messages.new_id() if outcome.refused or outcome.opened else ""
         if key:
             self._explain(answer, outcome, review, key, snapshot.number)
-        if not review.is_dry_run and (outcome.images or outcome.refused):
+        if not review.is_dry_run and (outcome.images or outcome.refused or outcome.opened):
             is_kept = self.recorder.keep(
-                key, cluster.pk, review, outcome, number=snapshot.number, address=address
+                key, cluster.pk, review, outcome, number=snapshot.number, address=address, at=now
             )  # fmt: skip
             if not is_kept:
                 raise _Refused("503 Service Unavailable", b"A break-glass cannot be recorded now.\n")
             if outcome.opened and outcome.mode == "enforce" and outcome.is_allowed and not is_carried(review):
-                self._entries.add(
-                    cluster.pk, key_of(review.namespace, review.workload, text_hash(outcome.breakglass))
-                )  # fmt: skip
+                sha256 = text_hash(outcome.breakglass)
+                for name in outcome.opened_names:
+                    self._entries.add(cluster.pk, key_of(review.namespace, review.workload, sha256, name), now)
         return _rendered(answer)
 
     def _explain(self, answer: dict[str, Any], outcome: Outcome, review: Review, key: str, number: int) -> None:
@@ -214,9 +216,9 @@ class Application:
 _SAFE_HEADERS: Final = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
 
 
-def _entry_key(row: Mapping[str, Any]) -> str:
-    workload = (row["workload_kind"], row["workload_name"])
-    return key_of(row["namespace"], workload, text_hash(row["breakglass"]))
+def _entry_keys(row: Mapping[str, Any]) -> list[str]:
+    workload, sha256 = (row["workload_kind"], row["workload_name"]), text_hash(row["breakglass"])
+    return [key_of(row["namespace"], workload, sha256, name) for name in row.get("digests", ())]
 
 
 def _rendered(response: dict[str, Any]) -> bytes:

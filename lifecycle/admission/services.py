@@ -16,7 +16,7 @@ from accounts.verbs import Verb
 from lifecycle.admission import certificates
 from lifecycle.admission.judging import judge_review, may_break_glass
 from lifecycle.admission.manifest import Wish, manifest_of
-from lifecycle.admission.models import AdmissionDebt
+from lifecycle.admission.models import AdmissionDebt, AdmissionEpoch
 from lifecycle.admission.queries import snapshot_content
 from lifecycle.admission.reviews import review_of_object
 from lifecycle.admission.snapshot import NAME as SNAPSHOT
@@ -202,6 +202,7 @@ def review_debt(cluster: Cluster, debt_id: int, *, actor: User, outcome: str, co
     debt.outcome, debt.comment = outcome, comment.strip()
     debt.reviewed_by, debt.reviewed_at = actor, clock.now()
     debt.save(update_fields=["outcome", "comment", "reviewed_by", "reviewed_at"])
+    AdmissionEpoch.objects.create()  # what it opened ends, or stays open
     details = AdmissionDebtReviewed(slug=cluster.slug, workload=debt.workload[:300], outcome=outcome)
     audit.record(
         Action.ADMISSION_DEBT_REVIEWED, actor=actor, subject=cluster, team=cluster.team, reason=debt.comment,

@@ -15,12 +15,13 @@ import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
 import orjson
 
+from lifecycle.admission.carrying import Term
 from lifecycle.core.patterns import matches
 from lifecycle.policy.isolation_types import NAMES_SHOWN, ImageConfig
 
@@ -45,6 +46,7 @@ class BindingEntry:
     environment_id: int
     mode: str  # "": that of the cluster
     hosts: frozenset[str]
+    begins_at: float | None = None  # since when all its namespaces are enforced, in seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,9 @@ class ClusterEntry:
     stale_after_s: int
     bindings: tuple[BindingEntry, ...]  # the most exact pattern first
     mutate: bool = False
-    entries: frozenset[str] = frozenset()  # break-glass annotations that controllers may carry on: carrying.key_of
+    # Break-glass annotations that controllers may carry on, and for how long: carrying.key_of -> Term.
+    entries: Mapping[str, Term] = field(default_factory=dict)
+    begins_at: float | None = None  # since when namespaces without a binding are enforced
 
     def binding_for(self, namespace: str) -> BindingEntry | None:
         """Return the binding that counts for a namespace, None without one."""
@@ -168,13 +172,16 @@ class Snapshot:
         self.clusters: dict[str, ClusterEntry] = {}
         self._secrets: dict[bytes, tuple[str, float | None]] = {}
         for slug, row in given["clusters"].items():
+            begins_at, *begin = row.get("enforced_at") or [None] * (len(row["bindings"]) + 1)
             bindings = tuple(
-                BindingEntry(pattern, environment, mode, frozenset(hosts))
-                for pattern, environment, mode, hosts in row["bindings"]
+                BindingEntry(pattern, environment, mode, frozenset(hosts), at)
+                for (pattern, environment, mode, hosts), at in zip(row["bindings"], begin, strict=True)
             )
+            # Earlier versions wrote a list of entries that bind no image: these open nothing.
+            terms = {key: Term(*term) for key, term in row.get("terms", {}).items()}
             self.clusters[slug] = ClusterEntry(
                 slug, row["pk"], row["team"], row["mode"], row["tags"], row["unbound"], frozenset(row["subjects"]),
-                row["stale_after_s"], bindings, row.get("mutate", False), frozenset(row.get("entries", ())),
+                row["stale_after_s"], bindings, row.get("mutate", False), terms, begins_at,
             )  # fmt: skip
             for encoded, until in row["secrets"]:
                 self._secrets[bytes.fromhex(encoded)] = (slug, until)

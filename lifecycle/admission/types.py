@@ -59,6 +59,7 @@ class Review:
     is_judged: bool = True  # False: no image can change, for example with a status
     is_pod: bool = True
     images: tuple[Named, ...] | None = ()
+    kept: tuple[Named, ...] = ()  # those that the object had before an UPDATE, and still has
     annotation: str = ""
     old_annotation: str = ""
     has_controller: bool = False
@@ -107,6 +108,7 @@ class Outcome:
     refused: tuple[ImageResult, ...] = ()
     opened: tuple[ImageResult, ...] = ()  # what a break-glass opened
     breakglass: str = ""  # its reason, when it counts
+    opened_names: tuple[str, ...] = ()  # what it opened, and no more: digests, references, failed checks with images
 
     @property
     def is_allowed(self) -> bool:

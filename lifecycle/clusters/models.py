@@ -61,6 +61,7 @@ class Cluster(models.Model):
     bundle_sha256 = models.CharField(max_length=64, blank=True, default="", db_default="")
     bundle_at = models.DateTimeField(null=True)  # since when its agent reports this hash
     enforced_at = models.DateTimeField(null=True)  # since when the mode is enforce, or null
+    unbound_enforced_at = models.DateTimeField(null=True)  # since when namespaces without a binding are refused
     ended_at = models.DateTimeField(null=True)  # when it was deleted; its history stays for a while
     # Whether the manifest includes the webhook that names images of new Pods by digest, and we answer it.
     mutate = models.BooleanField(default=False, db_default=False)
@@ -95,6 +96,8 @@ class NamespaceBinding(models.Model):
     mode = models.CharField(max_length=7, choices=Mode, blank=True)  # "": that of the cluster
     # Registries that are not ours, from which images may come here: `host` or `host:port`.
     allowed_hosts = ArrayField(models.CharField(max_length=255), default=list, blank=True)
+    # Since when all namespaces that it counts for are refused what may not run; null while it refuses nothing.
+    enforced_at = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ("cluster", Length("pattern").desc(), "pattern")

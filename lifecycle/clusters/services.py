@@ -32,6 +32,7 @@ from lifecycle.clusters.constants import (
     SUBJECT_MAX,
     SUBJECTS_MAX,
 )
+from lifecycle.clusters.enforcement import carry_enforcement, note_enforcement
 from lifecycle.clusters.models import Cluster, ClusterSecret, Mode, NamespaceBinding
 from lifecycle.clusters.queries import bindings_of, hash_of, valid_secrets
 from lifecycle.clusters.types import BindingWish
@@ -54,6 +55,7 @@ def create_cluster(team: Team, slug: str, *, actor: User, kind: str = "kubernete
     refuse_if(why_not_manage(actor, team))
     cluster = Cluster(team=team, slug=slug.strip(), kind=kind, created_by=actor)
     _set(cluster, {"kind": kind, **settings})
+    note_enforcement(cluster, clock.now())
     if team.clusters.filter(ended_at=None).count() >= CLUSTERS_MAX:
         raise Conflict(f"The team has {CLUSTERS_MAX} clusters already.")
     try:
@@ -80,7 +82,8 @@ def change_cluster(slug: str, *, actor: User, revision: int | None = None, **set
     if not changed:
         return cluster
     cluster.revision += 1
-    cluster.save(update_fields=[*changed, "revision", "enforced_at"])
+    note_enforcement(cluster, clock.now(), cluster.bindings.all())
+    cluster.save(update_fields=[*changed, "revision", "enforced_at", "unbound_enforced_at"])
     details = ClusterChanged(
         slug=cluster.slug,
         before={name: before[name] for name in changed},
@@ -112,11 +115,12 @@ def set_bindings(slug: str, wishes: Sequence[BindingWish], *, actor: User, revis
     was, will = ([_words(row) for row in some] for some in (before, rows))
     if sorted(was) == sorted(will):
         return cluster
-    cluster.bindings.all().delete()
-    NamespaceBinding.objects.bulk_create(rows)
     cluster.revision += 1
     cluster.bound_at = clock.now()
-    cluster.save(update_fields=["revision", "bound_at"])
+    carry_enforcement(cluster, before, rows, cluster.bound_at)
+    cluster.bindings.all().delete()
+    NamespaceBinding.objects.bulk_create(rows)
+    cluster.save(update_fields=["revision", "bound_at", "unbound_enforced_at"])
     details = ClusterBindings(slug=cluster.slug, before=tuple(was), after=tuple(sorted(will)))
     _record(Action.CLUSTER_BINDINGS_CHANGED, cluster, actor, details=details)
     return cluster
@@ -175,7 +179,8 @@ def _set(cluster: Cluster, settings: dict[str, Any]) -> None:
     if not STALE_MIN_S <= cluster.stale_after_s <= STALE_MAX_S:
         raise Malformed(f"Enter {STALE_MIN_S} to {STALE_MAX_S:,} seconds.", field="stale_after_s")
     try:
-        cluster.clean_fields(exclude=["team", "created_by", "enforced_at", "bound_at", "bundle_at", "ended_at"])
+        unset = ["team", "created_by", "enforced_at", "unbound_enforced_at", "bound_at", "bundle_at", "ended_at"]
+        cluster.clean_fields(exclude=unset)
     except ValidationError as error:
         field, messages = next(iter(error.message_dict.items()))
         raise Malformed(" ".join(messages), field=field) from None
@@ -225,7 +230,7 @@ def _binding(
         cluster=cluster, pattern=wish.pattern.strip(), environment=environment, mode=wish.mode, allowed_hosts=hosts
     )
     try:
-        row.clean_fields(exclude=["cluster", "environment"])
+        row.clean_fields(exclude=["cluster", "environment", "enforced_at"])
     except ValidationError as error:
         name, messages = next(iter(error.message_dict.items()))
         raise Malformed(f"{name} {str(getattr(row, name))[:80]!r}: {' '.join(messages)}", field="bindings") from None

@@ -1,4 +1,7 @@
-"""Uses of break-glass in clusters that nobody has reviewed: one alert each, until another person has."""
+"""Uses of break-glass in clusters: one alert each, until another person has reviewed it.
+
+Who reviews it can say that it was not justified. Then it is an alert until what it opened does not run any more.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
+from django.db import connection
 from django.db.models import Q, QuerySet
 
 from accounts.models import User
@@ -18,15 +22,43 @@ from lifecycle.core.severities import CRITICAL, HIGH
 from lifecycle.registry.models import Image, IndexEntry
 
 KIND: Final = "breakglass"
-WHY_NOT_RESOLVED: Final = "It closes when another person reviews the break-glass, on the page of the cluster."
+WHY_NOT_RESOLVED: Final = (
+    "It closes when another person reviews the break-glass, on the page of the cluster. If that was not justified, when"
+    " what it opened does not run any more."
+)
+# The names of workloads are as in `bypass`: a bare Pod can be known by `generateName`, a controller by what owns it.
+_STILL_RUNS: Final = """
+SELECT debt.id FROM lifecycle_admissiondebt debt
+WHERE debt.outcome = 'unjustified'
+  AND NOT EXISTS (SELECT FROM lifecycle_admissiondebt later
+      WHERE later.fingerprint = debt.fingerprint AND later.id > debt.id)
+  AND EXISTS (SELECT FROM lifecycle_runningimage r
+      WHERE r.cluster_id = debt.cluster_id AND r.namespace = debt.namespace AND r.until IS NULL
+        AND (debt.workload_name = r.workload_name
+          OR (r.workload_kind = 'Pod' AND debt.workload_name = regexp_replace(r.workload_name, '-[^-]*$', '') || '-')
+          OR (r.workload_kind IN ('ReplicaSet', 'Job')
+              AND debt.workload_name = regexp_replace(r.workload_name, '-[^-]*$', '')))
+        AND (r.digest = ANY(debt.digests) OR r.reference = ANY(debt.digests)
+          OR EXISTS (SELECT FROM unnest(debt.digests) name WHERE name LIKE '%: % with %')
+          OR EXISTS (SELECT FROM lifecycle_image image WHERE image.digest = ANY(debt.digests)
+              AND (image.id IN (r.image_id, r.platform_id) OR EXISTS (SELECT FROM lifecycle_indexentry entry
+                  WHERE entry.index_id = image.id AND entry.child_id IN (r.image_id, r.platform_id))))))
+"""
 _REASON_SHOWN: Final = 500  # characters
 _DIGESTS_SHOWN: Final = 20
 
 
-def causes() -> Iterator[Cause]:
-    """Yield the cause of each open debt. The team is that of the cluster, because its approvers review."""
+def causes(now: datetime) -> Iterator[Cause]:
+    """Yield the cause of each debt that is open, or that was not justified and still runs.
+
+    The team is that of the cluster, because its approvers review.
+    """
     bindings: dict[int, list[NamespaceBinding]] = {}
-    for debt in AdmissionDebt.objects.filter(reviewed_at=None).select_related("cluster").order_by("pk"):
+    with connection.cursor() as cursor:
+        cursor.execute(_STILL_RUNS)
+        running = [pk for (pk,) in cursor.fetchall()]
+    rows = AdmissionDebt.objects.filter(Q(reviewed_at=None) | Q(pk__in=running)).select_related("cluster")
+    for debt in rows.order_by("pk"):
         if debt.cluster_id not in bindings:
             bindings[debt.cluster_id] = list(bindings_of(debt.cluster))
         bound = binding_for(bindings[debt.cluster_id], debt.namespace)
@@ -34,7 +66,7 @@ def causes() -> Iterator[Cause]:
         yield Cause(
             KIND,
             debt.cluster.team_id,
-            digest=debt.digests[0] if debt.digests and debt.digests[0].startswith("sha256:") else None,
+            digest=next((name for name in debt.digests if name.startswith("sha256:")), None),
             rule=f"break-glass {debt.pk}",
             cluster_id=debt.cluster_id,
             namespace=debt.namespace,
@@ -43,12 +75,20 @@ def causes() -> Iterator[Cause]:
             severity=CRITICAL if environment is not None and environment.is_production else HIGH,
             images=len(debt.digests),
             evidence={
-                "why": f"{debt.user_name or 'Somebody'} broke the glass, and another person has to review it:"
+                "why": f"{debt.user_name or 'Somebody'} broke the glass{_state(debt, now)}:"
                 f" {debt.reason[:_REASON_SHOWN]}",
                 "environment": f"{environment.team.slug}/{environment.slug}" if environment is not None else "",
                 "digests": debt.digests[:_DIGESTS_SHOWN],
             },
         )
+
+
+def _state(debt: AdmissionDebt, now: datetime) -> str:
+    if debt.outcome == AdmissionDebt.Outcome.UNJUSTIFIED:
+        return ", which was not justified, and what it opened still runs. New Pods are refused"
+    if debt.due_at <= now:
+        return ", and the review is overdue. New Pods are refused until another person calls it justified"
+    return ", and another person has to review it"
 
 
 def to_repeat(now: datetime) -> list[Alert]:

@@ -18,7 +18,7 @@ from lifecycle.admission.constants import REFERENCE_MAX
 from lifecycle.admission.manifest import EXCLUDED
 from lifecycle.admission.models import AdmissionLoad
 from lifecycle.alerts.models import Alert
-from lifecycle.clusters.models import Cluster, Mode, NamespaceBinding
+from lifecycle.clusters.models import Cluster, NamespaceBinding
 from lifecycle.clusters.queries import binding_for
 from lifecycle.inventory.models import RunningImage
 
@@ -139,7 +139,6 @@ def _begins(
         if binding is None or namespace in EXCLUDED:
             continue
         cluster = binding.cluster
-        is_asked = cluster.kind == Cluster.Kind.KUBERNETES and cluster.mode == Mode.ENFORCE
-        if is_asked and binding.mode in {"", Mode.ENFORCE} and cluster.enforced_at is not None:
-            begins[cluster_id, namespace] = max(cluster.enforced_at, cluster.bound_at)
+        if cluster.kind == Cluster.Kind.KUBERNETES and binding.enforced_at is not None:
+            begins[cluster_id, namespace] = max(binding.enforced_at, cluster.bound_at)
     return begins

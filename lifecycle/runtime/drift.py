@@ -190,7 +190,7 @@ def causes_of_now(now: datetime) -> list[Cause]:
     )
     facts = _Facts(rows, now)
     causes = [(row, cause) for row in rows for cause in (*_drift_of(row, facts, now), *_isolation_of(row, facts))]
-    return _without_floods(causes) + list(_reporters(now)) + list(breakglass.causes())
+    return _without_floods(causes) + list(_reporters(now)) + list(breakglass.causes(now))
 
 
 def _without_floods(causes: Sequence[tuple[RunningImage, Cause]]) -> list[Cause]:

@@ -30,12 +30,19 @@ def configuration(**changes: Any) -> dict[str, Any]:
             ["off", 1, "off", []],
         ],
     }  # fmt: skip
+    north = {"enforced_at": _beginnings(changes.get("bindings", cluster["bindings"])), **changes}
+    cluster["enforced_at"] = _beginnings(cluster["bindings"])
     return {
         "hosts": {HOST: HOST, "docker.io": "docker.io"},
         "environments": {"1": ["shop", "production"]},
         "targets": {f"{HOST}/shop/api": 1},
-        "clusters": {"north": cluster | changes, "south": cluster | {"pk": 2, "secrets": []}},
+        "clusters": {"north": cluster | north, "south": cluster | {"pk": 2, "secrets": []}},
     }
+
+
+def _beginnings(bindings: list[list[Any]]) -> list[float | None]:
+    """Return since when namespaces without a binding, and those of each, are enforced: since 1970."""
+    return [0.0, *(0.0 if row[2] in {"", "enforce"} else None for row in bindings)]
 
 
 def content(

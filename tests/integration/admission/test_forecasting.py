@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import timedelta
 
 import pytest
 
 from lifecycle.admission.forecasting import forecast
-from lifecycle.admission.models import AdmissionEntry
+from lifecycle.admission.models import AdmissionDebt, AdmissionEntry
 from lifecycle.clusters import services as clusters
 from lifecycle.clusters.models import Cluster
 from lifecycle.clusters.types import BindingWish
@@ -96,9 +97,14 @@ def test_annotations_from_before_open_nothing_and_are_listed(dock, owner, north)
     (row,) = forecast(north, actor=owner).annotated
     assert (row.workload, row.breakglass, row.breakglass_counts) == ("Deployment prod/api", TEXT, False)
     clusters.change_cluster("north", actor=owner, mode="enforce")
+    now, place = clock.now(), {"namespace": "prod", "workload_kind": "Deployment", "workload_name": "api"}
+    debt = AdmissionDebt.objects.create(
+        cluster=north, **place, digests=[rows.sha("known")], fingerprint="f", decision_key="k", reason=TEXT,
+        user_name="kim", opened_at=now, last_at=now, due_at=now + timedelta(hours=24),
+    )  # fmt: skip
     AdmissionEntry.objects.create(
-        cluster=north, namespace="prod", workload_kind="Deployment", workload_name="api", user_name="kim",
-        text_sha256=hashlib.sha256(TEXT.encode()).hexdigest(), entered_at=clock.now(),
+        cluster=north, **place, user_name="kim", entered_at=now, debt=debt, fingerprint="f",
+        text_sha256=hashlib.sha256(TEXT.encode()).hexdigest(),
     )  # fmt: skip
     north.refresh_from_db()
     found = forecast(north, actor=owner)

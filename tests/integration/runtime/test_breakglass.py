@@ -17,7 +17,7 @@ from lifecycle.notices.models import Notice
 from lifecycle.runtime import drift
 from tests.factories import dock as rows
 from tests.factories.people import person
-from tests.factories.running import cluster
+from tests.factories.running import cluster, entry, report
 
 pytestmark = pytest.mark.django_db
 
@@ -74,6 +74,28 @@ def test_one_alert_for_each_debt_until_another_person_reviewed_it(dock, north, o
     assert (one.state, one.resolved_by) == ("resolved", None)
 
 
+def test_what_was_not_justified_is_an_alert_until_it_does_not_run_any_more(dock, north, owner, image):
+    agent = person("agent", dock.team, "security")
+    running = {"namespace": "prod", "workload": {"kind": "Deployment", "name": "web"}}
+    report(north, agent, 1, entry(image.digest, where=dock.repository, **running))
+    first = owe(north, image.digest)
+    owe(north, rows.sha("two"))  # another image of the workload
+    alert = live()[0]
+    for debt in AdmissionDebt.objects.all():
+        review_debt(north, debt.pk, actor=dock.approver, outcome="unjustified", comment="It was not.")
+    assert live() == [alert]
+    alert.refresh_from_db()
+    assert "not justified, and what it opened still runs" in alert.evidence["why"]
+    later = owe(north, image.digest)
+    AdmissionDebt.objects.filter(pk=later.pk).update(fingerprint=first.fingerprint)
+    review_debt(north, later.pk, actor=dock.approver, outcome="justified", comment="This time it was.")
+    assert live() == []
+    later.delete()
+    assert [row.fingerprint for row in live()] == [alert.fingerprint]
+    report(north, agent, 2)
+    assert live() == []
+
+
 def test_nobody_resolves_it_by_hand_but_somebody_can_work_on_it(north, owner, image):
     owe(north, image.digest)
     (alert,) = live()
@@ -92,6 +114,8 @@ def test_owners_are_told_again_once_when_the_review_is_overdue(north, owner, ima
     AdmissionDebt.objects.update(due_at=clock.now() - timedelta(minutes=1))
     live()
     live()
+    alert.refresh_from_db()
+    assert "New Pods are refused" in alert.evidence["why"]
     repeated = Notice.objects.get(topic="breakglass", subject__startswith="Still open")
     assert repeated.items.filter(person=owner).exists()
 

@@ -45,7 +45,9 @@ def image(dock):
 def north(dock):
     now = clock.now()
     made = cluster(dock.team, mode="enforce", enforced_at=now - 3 * DAY, bound_at=now - 3 * DAY)
-    NamespaceBinding.objects.create(cluster=made, pattern="*", environment=dock.staging)
+    NamespaceBinding.objects.create(
+        cluster=made, pattern="*", environment=dock.staging, enforced_at=made.enforced_at
+    )  # fmt: skip
     AdmissionLoad.objects.create(name="a", loaded_until=now)
     return made
 
@@ -174,11 +176,10 @@ def test_a_workload_is_found_under_the_name_that_it_had_at_its_creation(runs, ki
 @pytest.mark.parametrize(
     "unknown",
     [
-        lambda now: Cluster.objects.update(mode="warn", enforced_at=None),
+        lambda now: NamespaceBinding.objects.update(enforced_at=None),
         lambda now: Cluster.objects.update(kind="docker"),
-        lambda now: Cluster.objects.update(enforced_at=now - HOUR),  # the pod may be older
+        lambda now: NamespaceBinding.objects.update(enforced_at=now - HOUR),  # the pod may be older
         lambda now: Cluster.objects.update(bound_at=now - HOUR),
-        lambda now: NamespaceBinding.objects.update(mode="observe"),
         lambda now: NamespaceBinding.objects.update(pattern="other"),
         lambda now: Reporter.objects.update(first_at=now - HOUR),  # the agent did not see it start
         lambda now: Reporter.objects.update(is_import=True),
