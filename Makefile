@@ -96,8 +96,8 @@ kubernetes: ## build a real API server for its tests, once, outside the clone (n
 	@deploy/kubernetes.sh
 
 lock: setup ## write requirements/*.txt from pyproject.toml, with versions and hashes
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra embedded --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/runtime.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra embedded --group dev -c requirements/runtime.txt --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/dev.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra embedded --extra agent --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/runtime.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra embedded --extra agent --group dev -c requirements/runtime.txt --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements/dev.txt
 
 image: system ## build the container image with buildah (BASE=<image with Python 3.11 or later>, TAG=gravingdock:local)
 	@buildah build --isolation chroot $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_ARGS) -f deploy/Containerfile -t $(or $(TAG),gravingdock:local) .
