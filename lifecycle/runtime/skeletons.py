@@ -1,8 +1,12 @@
-"""Skeletons of pod specs: their settings without values of variables, arguments and commands."""
+"""Skeletons of pod specs: their settings without values of variables, arguments and commands.
+
+All pods of a workload have the same one: what differs between them, such as their node, is left out.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, Final
 
 import orjson
@@ -10,8 +14,13 @@ import orjson
 _DEPTH_MAX: Final = 24
 # Text that people write freely, and that can hold secrets. `exec` and `httpGet` are in probes and life cycle hooks.
 _DROPPED: Final = frozenset(
-    {"args", "command", "httpHeaders", "volumeAttributes", "options", "managedFields", "stringData", "userData"}
-)
+    (
+        "args", "command", "httpHeaders", "volumeAttributes", "options", "managedFields", "stringData", "userData",
+        # What differs between the pods of a StatefulSet or DaemonSet, and decides nothing.
+        "nodeName", "hostname", "affinity",
+    )
+)  # fmt: skip
+_TOKEN_VOLUME: Final = re.compile(r"\A(kube-api-access)-[a-z0-9]{5}\Z")  # the rest is random, for each pod
 _KEPT_ANNOTATIONS: Final = ("gravingdock.io/", "container.apparmor.security.beta.kubernetes.io/")
 SET: Final = {"set": True}
 
@@ -33,7 +42,7 @@ def _without(name: str, value: Any, depth: int) -> Any:
         return {key: _without(key, inner, depth + 1) for key, inner in value.items() if key not in _DROPPED}
     if isinstance(value, list):
         return [_without("", inner, depth + 1) for inner in value]
-    return value
+    return _TOKEN_VOLUME.sub(r"\1", value) if name == "name" and isinstance(value, str) else value
 
 
 def _variable(item: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import json
 import socket
@@ -10,10 +9,9 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -23,6 +21,7 @@ from lifecycle.admission import certificates
 from lifecycle.inventory.models import Reporter, RunningContainer, RunningImage, RuntimeReport
 from tests.factories import dock as rows
 from tests.factories.running import cluster, work
+from tests.listening import JUNK, NO_ANSWER, Listener
 from tests.podman import IMAGE, Podman, python_of_hosts
 
 PROGRAM = Path(__file__).parents[3] / "deploy" / "agent" / "host.py"
@@ -50,73 +49,6 @@ def host() -> ModuleType:
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module
-
-
-NO_ANSWER, JUNK = 0, 1
-
-
-class Listener:
-    """Answers reports as a test says: statuses in turn, then 202. Keeps what was sent."""
-
-    def __init__(
-        self, *statuses: int, tls: ssl.SSLContext | None = None, location: str = "", port: int | None = None
-    ) -> None:
-        self.sent: list[tuple[dict[str, str], dict[str, Any]]] = []
-        self.gets: list[str] = []
-        self._statuses, self._location, self._tls = list(statuses), location, tls
-        self.port = port or ports.scratch(1)[0]
-        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
-
-    @property
-    def reports(self) -> list[dict[str, Any]]:
-        return [report for _, report in self.sent]
-
-    def start(self) -> None:
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                content = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.sent.append((dict(self.headers), json.loads(gzip.decompress(content))))
-                status = outer._statuses.pop(0) if outer._statuses else 202
-                if status == JUNK:
-                    self.wfile.write(b"this is no HTTP\r\n\r\n")
-                if status in (NO_ANSWER, JUNK):
-                    self.close_connection = True
-                    return
-                self.send_response(status)
-                if outer._location:
-                    self.send_header("Location", outer._location)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def do_GET(self) -> None:
-                outer.gets.append(self.path)
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Print nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that trusts us not
-        if self._tls is not None:
-            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 class _Ended(Exception):
