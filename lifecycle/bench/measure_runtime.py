@@ -1,12 +1,19 @@
-"""Runtime bench: reports of 10,000 pods, an advisory on what runs, and events of Falco, with the real processes."""
+"""Runtime bench: reports of 10,000 pods, the agent that holds them, an advisory on what runs, and events of Falco.
+
+With the real processes. Only the API server is ours: it sends pods of the usual size, and is not what is measured.
+"""
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +21,7 @@ from typing import Any, Final
 import orjson
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Sum
 
 from accounts import tokens
 from accounts.models import ApiToken, Role, Team, User
@@ -23,7 +31,7 @@ from lifecycle.advisories.services import sync_feed
 from lifecycle.alerts import passes
 from lifecycle.alerts.models import Alert, AlertPass
 from lifecycle.authority.models import RoleGrant
-from lifecycle.bench import loading
+from lifecycle.bench import cluster_api, loading, open_loop
 from lifecycle.bench.measuring import TRIAL, Caller, Unusable, load_s_for, percentile, requests_per_s
 from lifecycle.bench.processes import Processes
 from lifecycle.bench.types import Figure, Figures
@@ -40,6 +48,7 @@ _UNCHANGED_TARGET_S: Final = 1.5
 _ANSWER_TARGET_MS: Final = 300.0
 _ALERT_TARGET_S: Final = 10.0
 _EVENTS_TARGET: Final = 300.0
+_AGENT_RSS_TARGET_MB: Final = 120.0
 _REPEATS: Final = 3
 _PATIENCE_S: Final = 120.0
 _POLL_S: Final = 0.02
@@ -55,6 +64,7 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
     RoleGrant.objects.create(user=boss, role=Role.objects.get(slug="owner"), team=team)
     _, text = tokens.create_token(boss, kind=ApiToken.Kind.PERSONAL, name="bench")
     clusters.create_cluster(team, "bench", actor=boss)
+    clusters.create_cluster(team, "bench-agent", actor=boss)
     _, secret = clusters.create_secret("bench", "alerts", actor=boss)
     loading.as_owner("VACUUM ANALYZE")
     pods = PODS if images >= TRIAL else 200
@@ -65,6 +75,8 @@ def measure(images: int, *, note: Callable[[str], None]) -> Figures:
         caller = Caller(settings.PUBLIC_URL, {"Authorization": f"Bearer {text}"})
         figures = _reports(caller, pods)
         caller.close()
+        note(f"letting the agent follow {pods} pods")
+        figures["agent_rss_mb"] = Figure(_agent_rss_mb(text, pods), "MB", _AGENT_RSS_TARGET_MB)
         processes.ticker()
         note("publishing an advisory")
         figures["advisory_to_alert_s"] = Figure(_advisory_to_alert_s(), "s", _ALERT_TARGET_S)
@@ -129,6 +141,53 @@ def _entries(pods: int) -> list[dict[str, Any]]:
             }
         )  # fmt: skip
     return entries
+
+
+def _agent_rss_mb(token: str, pods: int) -> float:
+    """Return the most memory that the agent needs to list pods, to report them, and to report that all restarted."""
+    reports = RuntimeReport.objects.filter(reporter__cluster__slug="bench-agent", applied_at__isnull=False)
+    with (
+        cluster_api.serving(pods) as api,
+        tempfile.TemporaryDirectory() as folder,
+        _agent(Path(folder), api.url, token) as process,
+    ):
+
+        def has_said(kind: str) -> bool:
+            if process.poll() is not None:
+                raise Unusable("The agent ended.")
+            said = reports.filter(kind=kind).aggregate(total=Sum("containers"))["total"]
+            return (said or 0) >= pods
+
+        _wait(partial(has_said, "full"), "The agent did not report its pods.")
+        api.change_all()
+        _wait(partial(has_said, "delta"), "The agent did not report what changed.")
+        return open_loop.rss_mb(process.pid)
+
+
+@contextmanager
+def _agent(folder: Path, address: str, token: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the agent as in a cluster, in a process of its own."""
+    named = {"cluster": "bench", "user": "bench"}
+    configuration = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "bench",
+        "clusters": [{"name": "bench", "cluster": {"server": address}}], "users": [{"name": "bench", "user": {}}],
+        "contexts": [{"name": "bench", "context": named}],
+    }  # fmt: skip
+    (folder / "kubeconfig").write_text(json.dumps(configuration))
+    environment = {
+        "GRAVINGDOCK_URL": settings.PUBLIC_URL, "GRAVINGDOCK_CLUSTER": "bench-agent", "AGENT_TOKEN": token,
+        "KUBECONFIG": str(folder / "kubeconfig"), "PATH": os.environ["PATH"],
+    }  # fmt: skip
+    program = Path(settings.BASE_DIR) / "deploy" / "agent" / "agent.py"
+    with (Path(settings.HOME) / "agent.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, program], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _advisory_to_alert_s() -> float:

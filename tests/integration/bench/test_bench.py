@@ -34,6 +34,7 @@ FIGURES = {
         "report_10k_pods_s",
         "report_unchanged_s",
         "report_answer_ms",
+        "agent_rss_mb",
         "advisory_to_alert_s",
         "falco_events_per_s",
     },
