@@ -24,7 +24,7 @@ from lifecycle.authority.models import (
     RoleGrant,
     TeamUserPermission,
 )
-from lifecycle.clusters.models import Cluster, ClusterSecret, NamespaceBinding
+from lifecycle.clusters.models import Cluster, ClusterAgent, ClusterSecret, NamespaceBinding
 from lifecycle.environments.models import ApprovalRule, Environment, Hold, Occupancy, PromotionWindow, Slot
 from lifecycle.evidence.models import IngestVerdict, WaivedFinding
 from lifecycle.ingest.models import Delivery
@@ -113,6 +113,7 @@ __all__ = [
     "Channel",
     "ClaimRule",
     "Cluster",
+    "ClusterAgent",
     "ClusterNamespace",
     "ClusterSecret",
     "ContentCheck",

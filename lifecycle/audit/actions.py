@@ -63,6 +63,7 @@ class Action(StrEnum):
         "channel.turned_off",
         "Gravingdock turned a channel off, because its receiver wants no more messages.",
     )
+    CLUSTER_AGENT_BOUND = "cluster.agent_bound", "A robot was made that reports one cluster, and sees no other."
     CLUSTER_BINDINGS_CHANGED = (
         "cluster.bindings_changed",
         "The namespaces of a cluster were bound to other environments.",

@@ -50,6 +50,7 @@ from lifecycle.audit.details_of_access import (
 )
 from lifecycle.audit.details_of_clusters import (
     AdmissionDebtReviewed,
+    ClusterAgentBound,
     ClusterBindings,
     ClusterChanged,
     ClusterCreated,
@@ -176,6 +177,7 @@ DETAILS_OF: Final[Mapping[Action, type[Details]]] = {
     Action.CHANNEL_DELETED: ChannelDetails,
     Action.CHANNEL_TURNED_OFF: ChannelDetails,
     Action.ADMISSION_DEBT_REVIEWED: AdmissionDebtReviewed,
+    Action.CLUSTER_AGENT_BOUND: ClusterAgentBound,
     Action.CLUSTER_BINDINGS_CHANGED: ClusterBindings,
     Action.CLUSTER_CHANGED: ClusterChanged,
     Action.CLUSTER_CREATED: ClusterCreated,

@@ -52,6 +52,14 @@ class ClusterSecretMade(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterAgentBound(Details):
+    """The cluster, and the account of the robot that reports it."""
+
+    slug: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterDeleted(Details):
     """The short name and the kind of a deleted cluster, and how many rows of each kind ended with it."""
 

@@ -137,3 +137,17 @@ class ClusterSecret(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} secret of {self.cluster}"
+
+
+class ClusterAgent(models.Model):
+    """The account with which an agent reports one cluster. It sees that cluster and no other, whatever it is granted.
+
+    The row outlives the cluster: an account that spoke for one does not begin to speak for others.
+    """
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="+")
+    cluster = models.ForeignKey(Cluster, on_delete=models.SET_NULL, related_name="agents", null=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"{self.user} of {self.cluster or 'a deleted cluster'}"

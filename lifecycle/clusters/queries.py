@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Iterable
 from typing import Final
 
-from django.db.models import Q, QuerySet, Value
+from django.db.models import Exists, OuterRef, Q, QuerySet, Value
 from django.db.models.functions import Least, Length, Replace
 
 from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.authority.covers import whole_teams
-from lifecycle.clusters.models import Cluster, ClusterSecret, NamespaceBinding
+from lifecycle.clusters.models import Cluster, ClusterAgent, ClusterSecret, NamespaceBinding
 from lifecycle.core import clock
 from lifecycle.core.patterns import matches
 
@@ -22,10 +22,13 @@ _SEE: Final = (Verb.IMAGE_VIEW, Verb.ENVIRONMENT_MANAGE, Verb.RUNTIME_REPORT, Ve
 def clusters_visible_to(actor: User, *, with_deleted: bool = False) -> QuerySet[Cluster]:
     """Return the clusters of the teams on which, as a whole, `actor` has one of the verbs about clusters.
 
-    A grant for one repository or environment of a team is no view of what else the team runs. Deleted ones are left
-    out, unless they are wanted for history.
+    A grant for one repository or environment of a team is no view of what else the team runs. The robot of an agent
+    sees its own cluster only. Deleted ones are left out, unless they are wanted for history.
     """
     rows = Cluster.objects.select_related("team", "created_by")
+    if not actor.is_person:
+        bound = ClusterAgent.objects.filter(user=actor.pk)
+        rows = rows.filter(Exists(bound.filter(cluster=OuterRef("pk"))) | ~Exists(bound))
     if not with_deleted:
         rows = rows.filter(ended_at=None)
     whole = [whole_teams(actor, verb) for verb in _SEE]

@@ -9,11 +9,13 @@ from datetime import timedelta
 import pytest
 from django.test import Client
 
-from accounts.models import Robot
+from accounts.models import ApiToken, Robot
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.services import create_environment
+from lifecycle.authority.services.robots import create_robot, create_robot_token, grant_robot
 from lifecycle.clusters import services
+from lifecycle.clusters.agents import create_agent_token
 from lifecycle.clusters.models import Cluster, ClusterSecret
 from lifecycle.clusters.queries import binding_for, bindings_of, cluster_with_secret
 from lifecycle.clusters.types import BindingWish
@@ -241,6 +243,63 @@ def test_the_page_makes_a_token_that_can_only_report(dock, owner, cluster):
     both = client.post("/clusters/north/secrets/", {"kind": "both"}).content.decode()
     assert ("${AGENT_TOKEN}" in both, "${ADMISSION_SECRET}" in both) == (False, False)
     assert Robot.objects.filter(name="agent-north").count() == 1
+
+
+def reports(token, slug):
+    """Return the status of a report, and that of the page for its bundle."""
+    headers, agent = {"Authorization": f"Bearer {token}"}, Client()
+    body = json.dumps(document(1))
+    sent = agent.post(f"/api/v1/clusters/{slug}/reports/", body, content_type="application/json", headers=headers)
+    return sent.status_code, agent.get(f"/api/v1/clusters/{slug}/bundle/", headers=headers).status_code
+
+
+def test_an_agent_speaks_for_its_cluster_only(dock, owner, cluster):
+    services.create_cluster(dock.team, "south", actor=owner)
+    north, south = (create_agent_token(slug, actor=owner) for slug in ("north", "south"))
+    assert [reports(north, slug) for slug in ("north", "south", "absent")] == [(202, 200), (404, 404), (404, 404)]
+    assert [reports(south, slug) for slug in ("north", "south")] == [(404, 404), (202, 200)]
+    for robot in Robot.objects.all():  # whatever it is granted
+        grant_robot(robot.pk, actor=owner, role="security")
+    assert (reports(north, "south"), reports(south, "north")) == ((404, 404), (404, 404))
+    assert AuditEvent.objects.filter(action="cluster.agent_bound").count() == 2
+
+
+def test_a_robot_that_a_person_granted_reports_for_the_team(dock, owner, cluster):
+    services.create_cluster(dock.team, "south", actor=owner)
+    robot = create_robot(dock.team.pk, actor=owner, name="import")
+    token = create_robot_token(robot.pk, actor=owner, name="ci")[1]
+    assert reports(token, "north")[0] in {403, 404}
+    grant_robot(robot.pk, actor=owner, role="agent")
+    assert [reports(token, slug)[0] for slug in ("north", "south")] == [202, 202]
+
+
+def test_an_agent_of_a_deleted_cluster_speaks_for_no_other(dock, owner, cluster):
+    services.create_cluster(dock.team, "south", actor=owner)
+    token = create_agent_token("north", actor=owner)
+    Cluster.objects.filter(slug="north").delete()
+    assert reports(token, "south") == (404, 404)
+
+
+def test_a_robot_with_more_than_the_role_of_agents_is_not_reused(dock, owner, cluster):
+    manual = create_robot(dock.team.pk, actor=owner, name="agent-north")  # made by hand: not bound
+    grant_robot(manual.pk, actor=owner, role="agent")
+    create_agent_token("north", actor=owner)
+    assert ApiToken.objects.get().user.username == "shop+agent-north-2"
+    create_agent_token("north", actor=owner)
+    assert Robot.objects.count() == 2
+    grant_robot(Robot.objects.get(name="agent-north-2").pk, actor=owner, role="developer")
+    create_agent_token("north", actor=owner)
+    users = ApiToken.objects.order_by("-pk").values_list("user__username", flat=True)
+    assert users[0] == "shop+agent-north-3"
+    (grant,) = RoleGrant.objects.filter(user__username="shop+agent-north-3")
+    assert grant.role.slug == "agent"
+
+
+def test_names_of_agents_that_would_be_cut_to_one_are_two(dock, owner):
+    for ending in "ab":
+        services.create_cluster(dock.team, "n" * 56 + ending, actor=owner)
+        create_agent_token("n" * 56 + ending, actor=owner)
+    assert [len(robot.name) for robot in Robot.objects.all()] == [60, 60]
 
 
 def test_a_token_of_the_agent_needs_robots_and_reports(dock, cluster):

@@ -89,6 +89,7 @@ STORED = [
         of_clusters.ClusterBindings("north", (), ("prod: shop/live as cluster",)),
         {"slug": "north", "before": [], "after": ["prod: shop/live as cluster"]},
     ),
+    (of_clusters.ClusterAgentBound("north", "shop+agent-north"), {"slug": "north", "user": "shop+agent-north"}),
     (of_clusters.ClusterSecretMade("north", "alerts"), {"slug": "north", "kind": "alerts"}),
     (details.UserDetails("kim"), {"user": "kim"}),
     (details.TagDetails("v1"), {"tag": "v1"}),
