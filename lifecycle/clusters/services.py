@@ -56,6 +56,7 @@ def create_cluster(team: Team, slug: str, *, actor: User, kind: str = "kubernete
     cluster = Cluster(team=team, slug=slug.strip(), kind=kind, created_by=actor)
     _set(cluster, {"kind": kind, **settings})
     note_enforcement(cluster, clock.now())
+    Team.objects.select_for_update(no_key=True).get(pk=team.pk)  # two at once would both be the last
     if team.clusters.filter(ended_at=None).count() >= CLUSTERS_MAX:
         raise Conflict(f"The team has {CLUSTERS_MAX} clusters already.")
     try:
