@@ -232,6 +232,10 @@ class Action(StrEnum):
     REBUILD_SUPERSEDED = "rebuild.superseded", "A planned rebuild wave was replaced by a plan for a newer base image."
     RECIPE_CHANGED = "recipe.changed", "The build recipe of a repository was created or changed."
     REGISTRY_ADDED = "registry.added", "An admin added a registry to promote to."
+    REGISTRY_COLLECTION_FAILED = (
+        "registry.collection_failed",
+        "The collector of the embedded registry was started and did not end well.",
+    )
     REGISTRY_COLLECTED = "registry.collected", "The collector of the embedded registry freed unused layers."
     REGISTRY_CHANGED = "registry.changed", "An admin changed a registry, or our credentials for it."
     REGISTRY_REMOVED = "registry.removed", "An admin removed an unused registry, with our credentials for it."

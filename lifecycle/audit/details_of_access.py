@@ -308,6 +308,15 @@ class RegistryCollected(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryCollectionFailed(Details):
+    """The registry, why its collector did not end well, and for how many seconds the attempt lasted."""
+
+    registry: str
+    problem: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelDetails(Details):
     """The name and the kind of a channel, the host of its address, and its topics."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from django.db import transaction
@@ -9,7 +12,7 @@ from django.db import transaction
 from accounts.models import User
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
-from lifecycle.audit.details_of_access import RegistryCollected
+from lifecycle.audit.details_of_access import RegistryCollected, RegistryCollectionFailed
 from lifecycle.core import clock
 from lifecycle.core.reasons import Reason
 from lifecycle.jobs.models import Job
@@ -17,6 +20,7 @@ from lifecycle.registry.services import ensure_managed_registry
 from lifecycle.retention.constants import RESTORABLE
 from lifecycle.retention.models import RetentionEntry
 
+_PROBLEM_MAX: Final = 1000  # characters
 # Kinds of jobs that write to the managed registry: layers first, then the manifest that names them.
 WRITING: Final = ("promote", "release", "rebuild", "withdraw", "restore", "retention", "delete", "ingest", "check")
 
@@ -53,3 +57,21 @@ def note_collected(*, actor: User, blobs: int, freed_bytes: int, stopped_s: floa
             registry=registry.host, blobs=blobs, freed_bytes=freed_bytes, seconds=round(stopped_s)
         ),
     )
+
+
+@contextmanager
+def failures_noted(*, actor: User) -> Iterator[None]:
+    """Record why the collector did not end well, whatever it raises, and raise it again."""
+    started = time.monotonic()
+    try:
+        yield
+    except BaseException as error:  # also when somebody interrupts it: the registry was stopped
+        _note_failure(actor, str(error) or type(error).__name__, time.monotonic() - started)
+        raise
+
+
+@transaction.atomic
+def _note_failure(actor: User, problem: str, lasted_s: float) -> None:
+    registry = ensure_managed_registry()
+    details = RegistryCollectionFailed(registry=registry.host, problem=problem[:_PROBLEM_MAX], seconds=round(lasted_s))
+    audit.record(Action.REGISTRY_COLLECTION_FAILED, actor=actor, subject=registry, details=details)

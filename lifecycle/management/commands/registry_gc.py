@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from contextlib import nullcontext
 from typing import Any
 
 from django.conf import settings
@@ -12,7 +13,7 @@ from accounts.queries import system_user
 from config.embedded import collecting, postgres, settings_file
 from config.embedded.__main__ import HOME
 from config.embedded.supervisor import Supervisor
-from lifecycle.retention.collecting import note_collected, why_not_collect
+from lifecycle.retention.collecting import failures_noted, note_collected, why_not_collect
 from lifecycle.retention.constants import COLLECT
 
 
@@ -38,8 +39,10 @@ class Command(BaseCommand):
             raise CommandError(str(refused))
         if not options["dry_run"]:
             self.stdout.write("The registry is stopped meanwhile: pushes and pulls fail, and jobs try again.")
+        noted = nullcontext() if options["dry_run"] else failures_noted(actor=system_user())
         try:
-            found = collecting.collect(supervisor, HOME / "registry", is_dry_run=options["dry_run"])
+            with noted:
+                found = collecting.collect(supervisor, HOME / "registry", is_dry_run=options["dry_run"])
         except collecting.NotPossible as error:
             raise CommandError(str(error)) from None
         if options["dry_run"]:

@@ -35,6 +35,10 @@ AFTER = of_access.RoleContent("Crew", ("image.scan", "image.view"))
 # These keys are stored permanently: renaming a field changes what exports and the API return.
 STORED = [
     (
+        of_access.RegistryCollectionFailed("registry", "It did not stop.", 90),
+        {"registry": "registry", "problem": "It did not stop.", "seconds": 90},
+    ),
+    (
         of_access.RegistryCollected("registry", 3, 2048, 12),
         {"registry": "registry", "blobs": 3, "freed_bytes": 2048, "seconds": 12},
     ),
