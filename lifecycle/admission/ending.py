@@ -22,7 +22,7 @@ from lifecycle.clusters.models import Cluster, Mode
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, StaleVersion
 from lifecycle.core.reasons import Reason, refuse_if
-from lifecycle.inventory.models import Reporter, RunningContainer, RunningImage, RuntimeReport
+from lifecycle.inventory.models import Reporter, RunningContainer, RunningImage
 
 HISTORY_KEPT: Final = timedelta(days=90)  # what ran and what was decided, after the deletion
 
@@ -62,8 +62,9 @@ def why_not_delete(actor: User, cluster: Cluster) -> Reason | None:
 def delete_cluster(slug: str, *, actor: User, revision: int | None = None) -> None:
     """Delete a cluster (environment.manage): its secrets and bindings go, and what runs there ends now.
 
-    Nobody finds the cluster any more. What ran and what was decided stays for HISTORY_KEPT; its name stays taken until
-    then, because history names it. Raises NotFound, NotPermitted, Conflict, StaleVersion.
+    Nobody finds the cluster any more. What ran and what was decided stays for HISTORY_KEPT, also what reports say that
+    are not applied yet; its name stays taken until then, because history names it. Raises NotFound, NotPermitted,
+    Conflict, StaleVersion.
     """
     cluster = cluster_for(actor, slug, locked=True)
     refuse_if(why_not_delete(actor, cluster))
@@ -73,7 +74,6 @@ def delete_cluster(slug: str, *, actor: User, revision: int | None = None) -> No
     end = Greatest("since", Value(now, output_field=DateTimeField()))
     for model in (RunningContainer, RunningImage):
         model.objects.filter(cluster=cluster, until=None).update(until=end)
-    RuntimeReport.objects.filter(cluster=cluster, applied_at=None).delete()
     Reporter.objects.filter(cluster=cluster, ended_at=None).update(ended_at=now)
     cluster.bindings.all().delete()
     cluster.secrets.all().delete()

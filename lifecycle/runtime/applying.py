@@ -75,6 +75,23 @@ def apply(report: RuntimeReport) -> Applied:
     return applied
 
 
+def apply_to_history(report: RuntimeReport, ended_at: datetime) -> Applied:
+    """Apply a report that waited when its cluster was deleted, and end again then what runs after it.
+
+    In the caller's transaction, in which the cluster is locked: nobody else sees anything run there meanwhile.
+    """
+    for model in (RunningContainer, RunningImage):
+        model.objects.filter(cluster=report.cluster_id, until__gte=ended_at).update(until=None)
+    images = RunningImage.objects.filter(cluster=report.cluster_id, until=None)
+    environments = dict(images.exclude(environment=None).values_list("namespace", "environment"))
+    applied = apply(report)
+    for namespace, environment_id in environments.items():  # its bindings are gone
+        images.filter(namespace=namespace).update(environment=environment_id)
+    for model in (RunningContainer, RunningImage):
+        model.objects.filter(cluster=report.cluster_id, until=None).update(until=_not_before_since(ended_at))
+    return applied
+
+
 def give_up(report: RuntimeReport, reporter: Reporter) -> None:
     """Leave out a report that cannot be stored, and ask its reporter for a full one."""
     report.applied_at, report.body, report.refused_count = report.received_at, None, 1

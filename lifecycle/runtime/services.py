@@ -41,14 +41,17 @@ def apply_reports(run: JobRun, reporter_id: int) -> int:
             reporter = Reporter.objects.select_related("cluster").filter(pk=reporter_id).first()
             if reporter is None:
                 return count
-            Cluster.objects.select_for_update(of=("self",), no_key=True).get(pk=reporter.cluster_id)
+            cluster = Cluster.objects.select_for_update(of=("self",), no_key=True).get(pk=reporter.cluster_id)
             rows = RuntimeReport.objects.filter(reporter=reporter, applied_at=None).order_by("pk")
             report = rows.select_related("reporter__cluster").first()
             if report is None:
                 return count
             try:
                 with transaction.atomic():
-                    applied = applying.apply(report)
+                    if cluster.ended_at is None:
+                        applied = applying.apply(report)
+                    else:
+                        applied = applying.apply_to_history(report, cluster.ended_at)
             except (DataError, OperationalError) as error:
                 if not _is_content(error):
                     raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -20,11 +21,11 @@ from lifecycle.clusters.types import BindingWish
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, NotFound, NotPermitted, StaleVersion
 from lifecycle.inventory.models import RunningContainer, RunningImage, RuntimeReport
-from lifecycle.runtime import drift
+from lifecycle.runtime import accepting, drift
 from tests.clients import Caller, browser
 from tests.factories import dock as rows
 from tests.factories.people import person
-from tests.factories.running import entry, report
+from tests.factories.running import document, entry, report, work
 
 pytestmark = pytest.mark.django_db
 
@@ -87,6 +88,25 @@ def test_late_reports_bring_nothing_back(owner, agent, north):
     with pytest.raises(NotFound):
         report(north, agent, 1, entry(rows.sha("one")))
     assert not RuntimeReport.objects.exists()
+
+
+def test_reports_that_wait_are_applied_to_its_history(dock, owner, agent, north):
+    report(north, agent, 1, entry(rows.sha("old")), entry(rows.sha("same"), key="same/main/app"))
+    report(north, agent, 1, entry(rows.sha("host"), key="host/main/app"), reporter="host-1", boot="h")
+    waiting = (entry(rows.sha("same"), key="same/main/app"), entry(rows.sha("new"), key="new/main/app"))
+    accepting.accept("north", json.dumps(document(2, *waiting)).encode(), actor=agent)
+    accepting.accept("north", json.dumps(document(3, *waiting[1:])).encode(), actor=agent)
+    delete_cluster("north", actor=owner)
+    ended_at = Cluster.objects.get().ended_at
+    assert RunningContainer.objects.filter(until=ended_at).count() == 3
+    work()
+    assert not RuntimeReport.objects.filter(applied_at=None).exists()
+    for model in (RunningContainer, RunningImage):
+        ends = dict(model.objects.values_list("digest", "until"))
+        assert {name: ends[rows.sha(name)] < ended_at for name in ("old", "same")} == {"old": True, "same": True}
+        assert {ends[rows.sha(name)] for name in ("host", "new")} == {ended_at}
+        assert (len(ends), model.objects.count()) == (4, 4)
+    assert set(RunningImage.objects.values_list("environment__slug", flat=True)) == {"staging"}
 
 
 def test_enforcing_clusters_and_open_debts_are_not_deleted(dock, owner, north):
