@@ -53,8 +53,13 @@ class State:
     names: tuple[str, ...]
     not_after: datetime
     bundle: str  # PEM of all authorities that clusters should trust
-    is_rotating: bool  # a new authority waits until clusters trust it
+    rotating_since: datetime | None  # a new authority waits since then until clusters trust it; None: none does
     keeps_old: bool  # the old authority is still in the bundle
+
+    @property
+    def is_rotating(self) -> bool:
+        """Whether a new authority waits."""
+        return self.rotating_since is not None
 
     @property
     def bundle_sha256(self) -> str:
@@ -111,8 +116,15 @@ def state(folder: Path) -> State | None:
     except (OSError, ValueError):
         return None
     return State(
-        tuple(_names_of(leaf)), leaf.not_valid_after_utc, bundle(folder), (tls / _NEXT).exists(), (tls / _OLD).exists()
+        tuple(_names_of(leaf)), leaf.not_valid_after_utc, bundle(folder), _made_at(tls / _NEXT), (tls / _OLD).exists()
     )
+
+
+def _made_at(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError:
+        return None
 
 
 def bundle(folder: Path) -> str:

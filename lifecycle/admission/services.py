@@ -31,6 +31,7 @@ from lifecycle.clusters.models import Cluster, Mode
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, NotFound
 from lifecycle.core.reasons import Reason, refuse_if
+from lifecycle.inventory.queries import bundles_said
 
 IMAGES_MAX: Final = 100
 COMMENT_MAX: Final = 2000
@@ -152,12 +153,13 @@ def trusted_bundle() -> str:
 
 @dataclass(frozen=True, slots=True)
 class TrustedBundle:
-    """What the webhooks of a cluster should trust, and whether they do, as far as its agent says."""
+    """What the webhooks of a cluster should trust, and whether they do, as far as all its live agents say."""
 
     bundle: str  # PEM; "" when clusters trust the address anyway
     sha256: str  # what an agent reports when the webhooks have it
     confirmed: bool
     confirmed_at: datetime | None  # since when
+    is_reported: bool  # an agent says which certificates the webhooks trust, these or others
 
 
 def bundle_for(cluster: Cluster) -> TrustedBundle:
@@ -167,8 +169,12 @@ def bundle_for(cluster: Cluster) -> TrustedBundle:
     """
     bundle = trusted_bundle()
     sha256 = certificates.sha256_of(bundle) if bundle else ""
-    is_confirmed = bool(bundle) and cluster.bundle_sha256 == sha256
-    return TrustedBundle(bundle, sha256, is_confirmed, cluster.bundle_at if is_confirmed else None)
+    said = bundles_said([cluster.pk]).get(cluster.pk)
+    is_confirmed = bool(bundle) and said is not None and said.is_all(sha256)
+    return TrustedBundle(
+        bundle, sha256, is_confirmed, said.since if said is not None and is_confirmed else None,
+        said is not None and said.is_any,
+    )  # fmt: skip
 
 
 def why_not_review(actor: User, debt: AdmissionDebt) -> Reason | None:

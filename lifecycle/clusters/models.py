@@ -57,9 +57,8 @@ class Cluster(models.Model):
     revision = models.PositiveIntegerField(default=1)  # counts the changes of settings and bindings
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
-    # Hash of the certificates that the cluster trusts for the admission port, as its agent reported it last.
-    bundle_sha256 = models.CharField(max_length=64, blank=True, default="", db_default="")
-    bundle_at = models.DateTimeField(null=True)  # since when its agent reports this hash
+    # Until when a new authority of the admission port waits for this cluster to trust it; null: it does not.
+    authority_waits_until = models.DateTimeField(null=True)
     enforced_at = models.DateTimeField(null=True)  # since when the mode is enforce, or null
     unbound_enforced_at = models.DateTimeField(null=True)  # since when namespaces without a binding are refused
     ended_at = models.DateTimeField(null=True)  # when it was deleted; its history stays for a while

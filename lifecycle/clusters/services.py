@@ -42,6 +42,9 @@ from lifecycle.core.reasons import refuse_if
 from lifecycle.environments.models import Environment
 
 SETTINGS: Final = ("mode", "tags", "unbound", "breakglass_subjects", "stale_after_s", "mutate")
+_NO_SETTINGS: Final = (
+    "team", "created_by", "enforced_at", "unbound_enforced_at", "bound_at", "authority_waits_until", "ended_at",
+)  # fmt: skip
 _CHOICES: Final = {"mode": Mode, "tags": Cluster.Tags, "unbound": Cluster.Unbound, "kind": Cluster.Kind}
 _SUBJECT: Final = re.compile(rf"(user|group):[^\s\0].{{0,{SUBJECT_MAX - 8}}}")
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?(:[0-9]{1,5})?")
@@ -146,15 +149,6 @@ def create_secret(slug: str, kind: str, *, actor: User) -> tuple[ClusterSecret, 
     return row, text
 
 
-def note_bundle(cluster: Cluster, sha256: str) -> None:
-    """Note which certificates the webhooks of a cluster trust, as its agent reports: a hash, or "" for none in common.
-
-    Call it in a transaction with the cluster's row locked. It is not audited: an agent says it with each report.
-    """
-    if sha256 != cluster.bundle_sha256 or cluster.bundle_at is None:
-        Cluster.objects.filter(pk=cluster.pk).update(bundle_sha256=sha256, bundle_at=clock.now())
-
-
 def _lock(slug: str, actor: User, revision: int | None) -> Cluster:
     cluster = cluster_for(actor, slug, locked=True)
     refuse_if(why_not_manage(actor, cluster.team))
@@ -180,8 +174,7 @@ def _set(cluster: Cluster, settings: dict[str, Any]) -> None:
     if not STALE_MIN_S <= cluster.stale_after_s <= STALE_MAX_S:
         raise Malformed(f"Enter {STALE_MIN_S} to {STALE_MAX_S:,} seconds.", field="stale_after_s")
     try:
-        unset = ["team", "created_by", "enforced_at", "unbound_enforced_at", "bound_at", "bundle_at", "ended_at"]
-        cluster.clean_fields(exclude=unset)
+        cluster.clean_fields(exclude=_NO_SETTINGS)
     except ValidationError as error:
         field, messages = next(iter(error.message_dict.items()))
         raise Malformed(" ".join(messages), field=field) from None

@@ -35,6 +35,10 @@ class Reporter(models.Model):
     applied_at = models.DateTimeField(null=True)  # the last report that was applied was observed then
     doubled_at = models.DateTimeField(null=True)  # a former boot reported too: two agents run
     ended_at = models.DateTimeField(null=True)  # it was silent for so long that its host is taken as gone
+    # Hash of the certificates that the webhooks of its cluster trust, as it reported last. "": not all the same. Null:
+    # it never said.
+    bundle_sha256 = models.CharField(max_length=64, null=True)
+    bundle_at = models.DateTimeField(null=True)  # since when it reports this hash
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=("cluster", "name"), name="reporter_once_per_cluster_and_name"),)

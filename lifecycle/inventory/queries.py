@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,8 @@ from accounts.verbs import Verb
 from lifecycle.authority.covers import whole_teams
 from lifecycle.authority.queries import repositories_visible_to
 from lifecycle.clusters.models import Cluster
+from lifecycle.core import clock
+from lifecycle.inventory.constants import SILENT_AFTER
 from lifecycle.inventory.models import Reporter, RunningContainer, RunningImage
 from lifecycle.registry.models import Image, IndexEntry, RepositoryImage
 
@@ -101,6 +104,42 @@ def containers_of(row: RunningImage) -> QuerySet[RunningContainer]:
         cluster=row.cluster_id, namespace=row.namespace, workload_kind=row.workload_kind, until=None,
         workload_name=row.workload_name, digest=row.digest, reference=row.reference,
     ).order_by("pod", "name")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSaid:
+    """What the live reporters of a cluster say about the certificates that its webhooks trust."""
+
+    names: tuple[str, ...]  # of the reporters that are live; imports do not count
+    hashes: frozenset[str | None]  # None: one said nothing. "": webhooks of one do not all have the same
+    since: datetime | None  # when the last of them began to say so
+
+    def is_all(self, sha256: str) -> bool:
+        """Return whether there is a live reporter, and all report this bundle."""
+        return self.hashes == {sha256}
+
+    @property
+    def is_any(self) -> bool:
+        """Return whether one of them said which certificates the webhooks trust."""
+        return bool(self.hashes - {None})
+
+
+def bundles_said(clusters: Iterable[int]) -> dict[int, BundleSaid]:
+    """Return {cluster id: what its live reporters say}; clusters without one are left out."""
+    found: dict[int, list[Reporter]] = {}
+    rows = Reporter.objects.filter(
+        cluster__in=clusters, is_import=False, ended_at=None, seen_at__gte=clock.now() - SILENT_AFTER
+    )
+    for row in rows.only("cluster_id", "name", "bundle_sha256", "bundle_at").order_by("name"):
+        found.setdefault(row.cluster_id, []).append(row)
+    return {
+        cluster_id: BundleSaid(
+            tuple(row.name for row in each),
+            frozenset(row.bundle_sha256 for row in each),
+            max((row.bundle_at for row in each if row.bundle_at is not None), default=None),
+        )
+        for cluster_id, each in found.items()
+    }
 
 
 def report_state(cluster: Cluster) -> str:

@@ -14,7 +14,6 @@ from accounts.models import User
 from accounts.verbs import Verb
 from lifecycle.clusters.access import cluster_for
 from lifecycle.clusters.models import Cluster
-from lifecycle.clusters.services import note_bundle
 from lifecycle.core import clock
 from lifecycle.core.errors import Malformed, NotFound
 from lifecycle.inventory.constants import (
@@ -104,9 +103,9 @@ def _store(
     row.sequence, row.seen_at, row.ended_at = sequence, now, None
     if header.kind == Sent.FULL:
         row.full_at = now
+    if header.bundle_sha256 is not None and header.bundle_sha256 != row.bundle_sha256:
+        row.bundle_sha256, row.bundle_at = header.bundle_sha256, now
     row.save()
-    if header.bundle_sha256 is not None:
-        note_bundle(cluster, header.bundle_sha256)
     warning = AHEAD if header.observed_at > now + CLOCK_AHEAD_MAX else ""
     warning = BEHIND if header.observed_at < now - OBSERVED_MAX else warning
     is_heartbeat = header.kind == Sent.HEARTBEAT

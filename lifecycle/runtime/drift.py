@@ -38,6 +38,7 @@ BEHIND_AFTER: Final = timedelta(hours=24)
 DOUBLED_FOR: Final = timedelta(hours=1)
 GONE: Final = "It does not run any more, or its cause is gone."
 MANY: Final = "drift.many"
+AUTHORITY: Final = "admission.authority"
 FOREIGN_MAX: Final = 200  # live alerts about one cluster for a team whose cluster it is not; more are one
 _LOCK: Final = 0x64726674  # "drft"
 _BATCH: Final = 5000
@@ -124,6 +125,11 @@ _KINDS: Final = (
         "medium",
     ),
     _Kind("agent.silent", "Agent is silent", "No report came from a cluster or host for 10 minutes.", "medium"),
+    _Kind(
+        AUTHORITY, "New authority not trusted",
+        "The webhooks of a cluster do not trust the new authority of the admission port.", "high",
+        "It closes when all live agents of the cluster report the new bundle.",
+    ),
     _Kind("agent.doubled", "Two agents report", "Two agents report as the same one; the newer counts.", "medium"),
     _Kind(
         breakglass.KIND, "Break-glass to review", "Somebody broke the glass in a cluster, and nobody reviewed it.",
@@ -190,7 +196,7 @@ def causes_of_now(now: datetime) -> list[Cause]:
     )
     facts = _Facts(rows, now)
     causes = [(row, cause) for row in rows for cause in (*_drift_of(row, facts, now), *_isolation_of(row, facts))]
-    return _without_floods(causes) + list(_reporters(now)) + list(breakglass.causes(now))
+    return _without_floods(causes) + list(_reporters(now)) + list(_authorities(now)) + list(breakglass.causes(now))
 
 
 def _without_floods(causes: Sequence[tuple[RunningImage, Cause]]) -> list[Cause]:
@@ -479,11 +485,34 @@ def _reporters(now: datetime) -> Iterable[Cause]:
             )
 
 
+def _authorities(now: datetime) -> Iterator[Cause]:
+    """Yield the clusters that a new authority of the admission port waits for, or waited for in vain."""
+    for cluster in Cluster.objects.filter(authority_waits_until__isnull=False, ended_at=None).order_by("pk"):
+        until = cluster.authority_waits_until
+        is_over = until is not None and until <= now
+        used = f"since {until:%Y-%m-%d %H:%M} UTC" if is_over else f"on {until:%Y-%m-%d %H:%M} UTC at the latest"
+        why = (
+            f"Its agents did not confirm the new authority of the admission port, which is used {used}. From then on,"
+            " the webhooks cannot ask until they trust it. Look at the agents, or apply the manifest again."
+        )
+        is_production = any(row.environment.is_production for row in bindings_of(cluster))
+        severity = _raised(_SEVERITY[AUTHORITY], is_production=is_production or is_over)
+        yield Cause(
+            AUTHORITY,
+            cluster.team_id,
+            rule="authority",
+            cluster_id=cluster.pk,
+            severity=severity,
+            evidence={"why": why},
+        )
+
+
 def is_due() -> bool:
     """Return whether a pass can find anything: something runs or reports, a review is owed, or an alert lives."""
     return (
         RunningImage.objects.filter(until=None).exists()
         or Reporter.objects.exists()
         or breakglass.is_owed()
+        or Cluster.objects.filter(authority_waits_until__isnull=False).exists()
         or Alert.objects.filter(kind__in=_SEVERITY).exclude(state=Alert.State.RESOLVED).exists()
     )

@@ -15,7 +15,7 @@ import yaml
 
 from accounts import tokens
 from lifecycle.admission import certificates, rotation
-from lifecycle.clusters.models import Cluster
+from lifecycle.inventory.models import Reporter
 from tests.factories import dock as rows
 from tests.factories.people import person
 from tests.factories.reviews import image, pod
@@ -117,7 +117,7 @@ def test_new_authority_is_used_by_itself_and_no_review_fails(api, folder, live_s
         agent = subprocess.Popen([sys.executable, AGENT], env=environment, stderr=errors)
     try:
         # Before the agent's first report, nobody is waited for.
-        await_true(Cluster.objects.exclude(bundle_sha256="").exists)
+        await_true(Reporter.objects.exclude(bundle_sha256=None).exists)
         await_true(lambda: rotation.lagging_clusters(folder) == [])
         assert trusted(api) == {before}
         certificates.rotate(folder)
