@@ -130,6 +130,8 @@ def _load_file(path: Path) -> None:
                     *key, number = _count(line["count"])
                     before, judged = counts.get(tuple(key), (0, frozenset[str]()))
                     counts[tuple(key)] = before + number, _together(judged, _names(line.get("images")))
+                if "dropped_rows" in line:
+                    log.warning("refusals_dropped", count=line["dropped_rows"])
                 if "dropped" in line:
                     log.warning("decisions_dropped", count=line["dropped"])
                     _note_lost(path.parent.parent)

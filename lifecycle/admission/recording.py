@@ -7,6 +7,7 @@ break-glass opened is never dropped, because a debt would be lost: without room 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 import time
@@ -28,6 +29,8 @@ QUEUE_MAX_BYTES: Final = 32 * 1024 * 1024  # of decisions in memory, and as much
 FILE_MAX_BYTES: Final = 4 * 1024 * 1024  # a file is loaded in one transaction
 COUNTS_MAX: Final = 20_000  # different workloads in memory
 WORKLOADS_MAX: Final = 5_000  # different workloads of a cluster in a minute; the others are counted together
+SHARDS: Final = 256  # rows of those that are counted together in a minute
+TOGETHER_MAX: Final = 4_000  # different images of workloads in such a row, of one process and flush
 IMAGES_MAX: Final = 100  # different images of a workload in a minute; with more, none is named
 PER_MINUTE_MAX: Final = 100  # rows of a (cluster, namespace, workload, code); more are only counted
 _FLUSH_S: Final = 1.0
@@ -43,20 +46,26 @@ def names_of(outcome: Outcome) -> set[str]:
     return {row.digest or row.reference for row in outcome.images if row.code is not Code.ISOLATION}
 
 
+def together_key(namespace: str, workload_name: str, image: str) -> str:
+    """Return how an image of a workload is named where workloads are counted together. `bypass` has it in SQL too."""
+    text = "\n".join((namespace, workload_name, image))
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
+
+
 class _Counted:
     """How many objects of a workload were decided in a minute, and which images they had."""
 
-    __slots__ = ("images", "number")
+    __slots__ = ("images", "limit", "number")
 
-    def __init__(self) -> None:
-        self.number = 0
+    def __init__(self, limit: int) -> None:
+        self.number, self.limit = 0, limit
         self.images: set[str] | None = set()  # None: too many
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, names: set[str]) -> None:
         self.number += 1
         if self.images is not None:
-            self.images |= names_of(outcome)
-            if len(self.images) > IMAGES_MAX:
+            self.images |= names
+            if len(self.images) > self.limit:
                 self.images = None
 
     def as_line(self, key: tuple[Any, ...]) -> dict[str, Any]:
@@ -78,6 +87,7 @@ class Recorder:
         self._rates: dict[int, dict[tuple[str, ...], int]] = {}  # cluster -> (namespace, workload, code) -> decisions
         self._minute = 0
         self._dropped = 0
+        self._dropped_rows = 0  # of refusals: they let nothing in
         self._lock = threading.Lock()
         self._number = 0
         self._next_flush = 0.0
@@ -118,20 +128,28 @@ class Recorder:
                     self._append(orjson.dumps({"decision": row()}))
                     return True
                 count = (cluster_pk, *workload[:-1], minute, code)
-            else:
-                count = (cluster_pk, "", "", "", minute, code)
-            if count in self._counts or len(self._counts) < COUNTS_MAX:
-                self._counts.setdefault(count, _Counted()).add(outcome)
-            else:
-                self._dropped += 1
+                if count in self._counts or len(self._counts) < COUNTS_MAX:
+                    self._counts.setdefault(count, _Counted(IMAGES_MAX)).add(names_of(outcome))
+                    return True
+            self._count_together(cluster_pk, review, outcome, minute, code)
         return True
+
+    def _count_together(self, cluster_pk: int, review: Review, outcome: Outcome, minute: int, code: str) -> None:
+        """Count an object with those of other workloads; each of its images stays known, by a hash.
+
+        The kind of the workload of such a row is the number of its shard: no row grows with the flood.
+        """
+        for image in names_of(outcome) or {""}:
+            key = together_key(review.namespace, review.workload[1], image)
+            count = (cluster_pk, "", f"{int(key[:8], 16) % SHARDS:02x}", "", minute, code)
+            self._counts.setdefault(count, _Counted(TOGETHER_MAX)).add({key})
 
     def _append(self, text: bytes) -> None:
         self._rows.append(text)
         self._size += len(text)
         while self._size > QUEUE_MAX_BYTES:
             self._size -= len(self._rows.popleft())
-            self._dropped += 1
+            self._dropped_rows += 1
 
     def _keep_breakglass(self, row: dict[str, Any], names: Sequence[str]) -> bool:
         """Take what a break-glass opened; equal ones of one flush are one row. False when there is no room."""
@@ -159,12 +177,15 @@ class Recorder:
         with self._lock:
             rows, counts, dropped, opened = self._rows, self._counts, self._dropped, self._breakglass
             self._rows, self._counts, self._dropped, self._breakglass = deque(), {}, 0, {}
+            dropped_rows, self._dropped_rows = self._dropped_rows, 0
             self._size = self._breakglass_size = 0
         # Each line with the number of decisions that are lost without it.
         lines = [(text, 1) for text in rows]
         lines += [(orjson.dumps(each.as_line(key)), each.number) for key, each in counts.items()]
         if dropped:
             lines.append((orjson.dumps({"dropped": dropped}), dropped))
+        if dropped_rows:
+            lines.append((orjson.dumps({"dropped_rows": dropped_rows}), 0))
         debts = [(orjson.dumps({"decision": row}), row["times"]) for row in opened.values()]
         if not lines and not debts:
             return None

@@ -38,7 +38,8 @@ Key = tuple[int, str, str, str, str]  # cluster, namespace, kind and name of the
 # The workload of a pod and that of a decision come from the same owner, with few exceptions: at its creation, a bare
 # Pod can be known by `generateName` only, and a controller by what owns it. The image is what was judged: under its own
 # digest, its platform's or its index's; the reference of one that has no digest. A decision that names no images is one
-# about all of its workload: earlier versions noted none. Beyond 5,000 workloads a minute, the rest is counted together.
+# about all of its workload: earlier versions noted none. Beyond 5,000 workloads of a cluster in a minute, others are
+# counted together, each image of a workload by its hash (`recording.together_key`): a flood hides nothing.
 _FOUND: Final = """
 SELECT DISTINCT c.cluster_id, c.namespace, c.workload_kind, c.workload_name, c.digest
 FROM lifecycle_runningcontainer c
@@ -58,6 +59,9 @@ CROSS JOIN LATERAL (SELECT array_agg(each.name)::varchar[] AS names FROM (
     UNION ALL SELECT below.digest FROM lifecycle_indexentry entry
         JOIN lifecycle_image below ON below.id = entry.child_id
         WHERE entry.index_id = c.image_id AND c.platform_id IS NULL) each(name)) image
+CROSS JOIN LATERAL (SELECT array_agg(left(encode(sha256(convert_to(
+        c.namespace || E'\n' || own.name || E'\n' || one.name, 'UTF8')), 'hex'), 32)::varchar) AS keys
+    FROM unnest(wanted.names) own(name), unnest(image.names) one(name)) hashed
 WHERE c.until IS NULL AND c.digest <> ''
   AND ((c.since > greatest(bound.begins_at, reporter.first_at) + %(slack)s
       AND c.since BETWEEN %(oldest)s AND %(newest)s
@@ -72,6 +76,7 @@ WHERE c.until IS NULL AND c.digest <> ''
         AND counted.minute BETWEEN c.since - %(before)s AND c.since + %(slack)s)
   AND NOT EXISTS (SELECT FROM lifecycle_admissioncount together
       WHERE together.cluster_id = c.cluster_id AND together.namespace = '' AND together.workload_name = ''
+        AND together.code = '' AND together.judged && hashed.keys
         AND together.minute BETWEEN c.since - %(before)s AND c.since + %(slack)s)
   AND NOT EXISTS (SELECT FROM lifecycle_admissiondecision decided
       WHERE decided.cluster_id = c.cluster_id AND decided.namespace = c.namespace

@@ -287,7 +287,7 @@ def test_a_robot_with_more_than_the_role_of_agents_is_not_reused(dock, owner, cl
     assert ApiToken.objects.get().user.username == "shop+agent-north-2"
     create_agent_token("north", actor=owner)
     assert Robot.objects.count() == 2
-    grant_robot(Robot.objects.get(name="agent-north-2").pk, actor=owner, role="developer")
+    grant_robot(Robot.objects.get(name="agent-north-2").pk, actor=owner, role="viewer")
     create_agent_token("north", actor=owner)
     users = ApiToken.objects.order_by("-pk").values_list("user__username", flat=True)
     assert users[0] == "shop+agent-north-3"

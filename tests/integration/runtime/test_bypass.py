@@ -9,6 +9,7 @@ import pytest
 
 from lifecycle.admission.loading import load_spool
 from lifecycle.admission.models import AdmissionCount, AdmissionDecision, AdmissionLoad
+from lifecycle.admission.recording import together_key
 from lifecycle.alerts.models import Alert
 from lifecycle.clusters.models import Cluster, NamespaceBinding
 from lifecycle.core import clock
@@ -133,10 +134,21 @@ def test_refusals_beyond_those_with_a_row_let_nothing_in(runs):
     assert alarmed() == {}
 
 
-def test_nothing_is_said_while_too_many_workloads_are_decided(runs):
-    assert alarmed()
-    count(runs, namespace="", name="", kind="")
+def test_a_flood_of_workloads_hides_none_that_was_not_decided(runs, image):
+    """Beyond WORKLOADS_MAX in a minute, workloads are counted together: each of their images is known by its hash."""
+    others = [together_key("shop", f"flood-{number}", image.digest) for number in range(3)]
+    others += [together_key("shop", "api", rows.sha("another")), together_key("else", "api", image.digest)]
+    row = count(runs, namespace="", name="", kind="a7", judged=others)
+    assert alarmed() == {"Deployment/api": "high"}
+    row.judged = [*others, together_key("shop", "api", image.digest)]
+    row.save()
     assert alarmed() == {}
+    row.code = "policy"  # they were refused
+    row.save()
+    assert alarmed()
+    row.code, row.judged = "", None  # there were too many to name them
+    row.save()
+    assert alarmed()
 
 
 @pytest.mark.parametrize(("result", "is_found"), [("broke_glass", False), ("would_refuse", False), ("refused", True)])

@@ -189,7 +189,8 @@ def test_full_queue_drops_refusals_and_no_breakglass(application, monkeypatch):
     assert send(application, breakglass("known"))[1]["allowed"] is True  # the same one takes no more room
     records(application)
     rows = lines_of(application.folder)
-    assert sum(row.get("dropped", 0) for row in rows) + len([row for row in rows if "decision" in row]) == 21
+    assert not any("dropped" in row for row in rows)  # refusals let nothing in: no decision is missing for them
+    assert sum(row.get("dropped_rows", 0) for row in rows) + len([row for row in rows if "decision" in row]) == 21
     assert [row["decision"]["times"] for row in rows if "times" in row.get("decision", ())] == [2]
     assert send(application, breakglass("rejected", reason="x" * 250))[1]["allowed"] is True
 
@@ -244,8 +245,26 @@ def test_workloads_of_one_cluster_leave_room_for_others(application, monkeypatch
         given = pod(image("good"))
         given["metadata"]["name"] = f"web-{number}"
         send(application, review(given))
-    counts = [row["count"] for row in records(application)]
-    assert sorted((row[3], row[-1]) for row in counts) == [("", 7), ("web-0", 1), ("web-1", 1), ("web-2", 1)]
+    lines = records(application)
+    named = [line["count"] for line in lines if line["count"][3]]
+    assert sorted((row[3], row[-1]) for row in named) == [("web-0", 1), ("web-1", 1), ("web-2", 1)]
+    together = [line for line in lines if not line["count"][3]]
+    assert sum(line["count"][-1] for line in together) == 7
+    # Each image of each workload stays known.
+    known = {each for line in together for each in line["images"]}
+    assert known == {recording.together_key("prod", f"web-{number}", sha("good")) for number in range(3, 10)}
+    assert all(1 <= len(line["images"]) == line["count"][-1] for line in together)
+
+
+def test_counts_beyond_what_fits_in_memory_are_counted_together(application, monkeypatch):
+    monkeypatch.setattr(recording, "COUNTS_MAX", 1)
+    monkeypatch.setattr(recording, "SHARDS", 1)
+    for number in range(4):
+        given = pod(image("good"))
+        given["metadata"]["name"] = f"web-{number}"
+        send(application, review(given))
+    lines = records(application)
+    assert [(line["count"][3], len(line["images"])) for line in lines] == [("web-0", 1), ("", 3)]
 
 
 def test_a_workload_with_too_many_images_names_none(application, monkeypatch):
