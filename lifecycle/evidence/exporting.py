@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from accounts.models import User
+from lifecycle.advisories.queries import own_ids
 from lifecycle.core import clock
 from lifecycle.core.cells import cell
 from lifecycle.core.errors import NotFound
@@ -186,7 +187,7 @@ def _findings_json(image: Image, metadata: Record, reader: User | None) -> Itera
 
 
 def _sarif(image: Image, _metadata: Record, reader: User | None) -> Iterator[bytes]:
-    return sarif(image, with_waivers(image, findings_of_image(image, reader=reader), reader))
+    return sarif(image, with_waivers(image, findings_of_image(image, reader=reader), reader), own=own_ids())
 
 
 def csv_lines(fields: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from typing import Final
 from django.db.models import Q, QuerySet
 
 from accounts.models import User
+from lifecycle.advisories.queries import own_ids
 from lifecycle.authority.queries import environments_visible_to, repositories_visible_to, teams_visible_to
 from lifecycle.core import locks
 from lifecycle.core.errors import Conflict, Malformed, NotFound
@@ -177,7 +178,7 @@ def _csv(_scope: Scope, used: Sequence[Used], reader: User) -> Iterator[bytes]:
 def _sarif(scope: Scope, used: Sequence[Used], reader: User) -> Iterator[bytes]:
     """Yield one run, so that a page that takes only some runs takes all findings."""
     items = ((Place(each.name, each.name), _findings(each, reader)) for each in used)
-    return sarif_of(f"gravingdock/{scope.name}", items)
+    return sarif_of(f"gravingdock/{scope.name}", items, own=own_ids())
 
 
 def _openvex(scope: Scope, used: Sequence[Used], reader: User) -> Iterator[bytes]:

@@ -14,7 +14,6 @@ import orjson
 from django.conf import settings
 from django.urls import reverse
 
-from lifecycle.advisories.queries import own_ids
 from lifecycle.core.version import version
 from lifecycle.evidence.findings import OPEN_STATES, Finding
 from lifecycle.registry.models import Image
@@ -34,17 +33,21 @@ class Place:
     name: str = ""
 
 
-def sarif(image: Image, findings: Iterable[Finding]) -> Iterator[bytes]:
-    """Yield the document. What could not be judged is a result of kind `open`; what VEX decided is suppressed."""
-    return sarif_of(f"gravingdock/{image.digest}", [(Place(image.digest.replace(":", "/")), findings)])
+def sarif(image: Image, findings: Iterable[Finding], *, own: Collection[str]) -> Iterator[bytes]:
+    """Yield the document. What could not be judged is a result of kind `open`; what VEX decided is suppressed.
+
+    `own` has the ids of the private advisories: only this server explains them.
+    """
+    return sarif_of(f"gravingdock/{image.digest}", [(Place(image.digest.replace(":", "/")), findings)], own=own)
 
 
-def sarif_of(automation: str, items: Iterable[tuple[Place, Iterable[Finding]]]) -> Iterator[bytes]:
+def sarif_of(
+    automation: str, items: Iterable[tuple[Place, Iterable[Finding]]], *, own: Collection[str]
+) -> Iterator[bytes]:
     """Yield a document with one run over several images, image by image. The rules stand after the results.
 
-    Only the rules are kept in memory: each vulnerability once, as severe as in the worst package.
+    Only the rules are kept in memory: each vulnerability once, as severe as in the worst package. `own`: as in `sarif`.
     """
-    own = own_ids()
     rules: dict[str, dict[str, Any]] = {}
     order: dict[str, int] = {}
     yield orjson.dumps({"$schema": _SCHEMA, "version": "2.1.0"})[:-1] + b',"runs":[{"results":['
