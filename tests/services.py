@@ -72,6 +72,7 @@ class Services:
         )
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._is_migrated = False
+        self._as_migrated: dict[str, str] = {}
         self._link: psycopg2.extensions.connection | None = None
         atexit.register(self.stop)
 
@@ -151,6 +152,8 @@ class Services:
                 self.kill("postgres", signal.SIGINT)
                 migrated.keep(self._kept, self.cluster.data, self._passwords)
                 self._start_postgres()
+        if not self._as_migrated:
+            self._as_migrated = {name: self._rows_of(name, kept) for name, kept in self._tables() if kept != "false"}
 
     def _start_postgres(self) -> None:
         self.cluster.prepare()
@@ -243,13 +246,30 @@ class Services:
             time.sleep(0.02)
 
     def empty_database(self) -> None:
-        """Delete every row a test wrote. As the superuser: the application role may not empty the audit trail."""
-        statements = [f'DELETE FROM "{name}" WHERE NOT ({kept})' for name, kept in self._tables()]
+        """Bring every row back to what the migrations wrote, those too that a test changed.
+
+        As the superuser: the application role may not empty the audit trail.
+        """
+        statements = [f'DELETE FROM "{name}"' for name, _ in self._tables()]
+        statements += [
+            f'INSERT INTO "{name}" SELECT * FROM jsonb_populate_recordset(NULL::"{name}", %s)'
+            for name in self._as_migrated
+        ]
         forget = (
             "INSERT INTO lifecycle_permissionchange (transaction, kind, key, at)"
             " VALUES (pg_current_xact_id()::text::bigint, '*', '', now())"
         )  # by hand, because no trigger runs here
-        self._as_superuser("SET session_replication_role = replica; " + "; ".join([*statements, forget]))
+        self._as_superuser(
+            "SET session_replication_role = replica; " + "; ".join([*statements, forget]), [*self._as_migrated.values()]
+        )
+
+    def _rows_of(self, table: str, condition: str) -> str:
+        """Return rows of a table as a JSON list."""
+        return str(
+            self._as_superuser(
+                f"SELECT COALESCE(jsonb_agg(to_jsonb(r)), '[]')::text FROM \"{table}\" r WHERE {condition}"
+            )[0][0]
+        )
 
     def tidy(self) -> None:
         """Remove what is left of the rows of earlier tests, before a test that makes many."""

@@ -14,7 +14,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts import tokens
-from accounts.models import ApiToken, User
+from accounts.models import ApiToken, Role, User
 from accounts.queries import system_user
 from accounts.verbs import Verb
 from lifecycle.audit.models import AuditEvent
@@ -34,6 +34,7 @@ from lifecycle.promotion.models import PromotionRequest
 from lifecycle.registry.models import Image
 from tests.factories import oci
 from tests.fakes.registry import InMemoryRegistry, answer_with
+from tests.services import Services
 
 pytestmark = pytest.mark.django_db
 State = PromotionRequest.State
@@ -235,3 +236,17 @@ def test_inactive_account_may_do_nothing(dock: Any, who: str) -> None:
     decision = may(account, verb, team=dock.team)
     assert not decision
     assert decision.reason == "This account is deactivated."
+
+
+# --- The rows of migrations, between tests ------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_builtin_rows_that_a_test_changed_are_as_migrated_afterwards(services: Services) -> None:
+    before = list(Role.objects.order_by("pk").values())
+    Role.objects.filter(slug="viewer").update(verbs=["image.view", "audit.read"])
+    Role.objects.filter(slug="owner").delete()
+    Role.objects.create(slug="more", name="More", is_builtin=True, verbs=[])
+    services.empty_database()
+    assert list(Role.objects.order_by("pk").values()) == before
+    assert system_user().kind == User.Kind.SYSTEM
