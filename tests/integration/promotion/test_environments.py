@@ -61,7 +61,9 @@ def test_settings_are_changed_and_audited(dock):
     assert event.details["before"] == {
         "name": "staging", "is_production": "no", "soak_s": "0", "execute_within_s": "259200"
     }  # fmt: skip
-    assert event.details["is_about_approvals"] is False
+    assert event.details["is_about_approvals"] is True  # production can need a fresh factor of who approves
+    change_environment(dock.staging.pk, actor=dock.owner, soak_s=60)
+    assert AuditEvent.objects.filter(action="environment.changed").latest("pk").details["is_about_approvals"] is False
 
 
 def test_only_users_with_environment_manage_change_settings(dock):
