@@ -15,7 +15,7 @@ from lifecycle.api.caller import caller
 from lifecycle.api.serializing import StrictSerializer
 from lifecycle.authority import services
 from lifecycle.authority.access import group_for
-from lifecycle.authority.queries import groups_with_counts, members_seen
+from lifecycle.authority.queries import groups_with_counts, members_seen, with_group_counts
 
 
 class GroupSerializer(serializers.ModelSerializer[Group]):
@@ -78,6 +78,11 @@ def _parsed(body: serializers.Serializer[Any]) -> dict[str, Any]:
     return values
 
 
+def _changed(group: Group) -> Group:
+    """Return a group after its change with its counts, also when its actor cannot see it any more."""
+    return with_group_counts(Group.objects.select_related("team").filter(pk=group.pk)).get()
+
+
 class GroupsView(generics.ListAPIView[Group]):
     """The groups of the installation, and of the teams you can see."""
 
@@ -91,7 +96,7 @@ class GroupsView(generics.ListAPIView[Group]):
     def post(self, request: Request) -> Response:
         """Create a group: of a team (team.manage), or of the installation (admins only)."""
         group = services.create_group(actor=caller(request), **_parsed(GroupBody(data=request.data)))
-        return Response(self.get_serializer(group_for(caller(request), group.pk)).data, status=201)
+        return Response(self.get_serializer(_changed(group)).data, status=201)
 
 
 class GroupView(generics.GenericAPIView[Group]):
@@ -107,8 +112,8 @@ class GroupView(generics.GenericAPIView[Group]):
     @extend_schema(request=GroupNameBody, responses=GroupSerializer)
     def patch(self, request: Request, group_id: int) -> Response:
         """Change the display name of a group."""
-        services.rename_group(group_id, actor=caller(request), **_parsed(GroupNameBody(data=request.data)))
-        return self.get(request, group_id)
+        group = services.rename_group(group_id, actor=caller(request), **_parsed(GroupNameBody(data=request.data)))
+        return Response(self.get_serializer(_changed(group)).data)
 
     @extend_schema(request=None, responses={204: None})
     def delete(self, request: Request, group_id: int) -> Response:

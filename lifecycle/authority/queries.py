@@ -224,7 +224,12 @@ def groups_visible_to(actor: User) -> QuerySet[Group]:
 
 def groups_with_counts(actor: User) -> QuerySet[Group]:
     """Return the groups that `actor` can see, with `member_count` and `grant_count`; page by (slug, id)."""
-    return groups_visible_to(actor).annotate(
+    return with_group_counts(groups_visible_to(actor))
+
+
+def with_group_counts(groups: QuerySet[Group]) -> QuerySet[Group]:
+    """Return the groups with `member_count` and `grant_count`, whoever asks."""
+    return groups.annotate(
         member_count=count_of(GroupMember.objects.all(), "group"),
         grant_count=count_of(RoleGrant.objects.all(), "group"),
     )
