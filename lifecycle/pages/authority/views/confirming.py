@@ -24,8 +24,8 @@ from lifecycle.sso.queries import own_providers
 _NEXT_MAX: Final = 2000  # characters of an address
 
 
-@login_stage_required(stage=SecondFactorStage.key, redirect_urlname="account_login")  # type: ignore[untyped-decorator]  # allauth's
 @require_http_methods(["GET", "HEAD", "POST"])
+@login_stage_required(stage=SecondFactorStage.key, redirect_urlname="account_login")  # type: ignore[untyped-decorator]  # allauth's
 def second_factor(request: HttpRequest) -> HttpResponse:
     """Ask for the second factor of a sign-in. Open to visitors whose password was right a moment ago."""
     stage = request._login_stage  # type: ignore[attr-defined]  # the decorator sets it
