@@ -7,6 +7,7 @@ from typing import Final
 from django import forms
 
 from lifecycle.keyless.constants import IDENTITY_MAX
+from lifecycle.keyless.verifying import RefusedIdentity, issuer_of
 
 _PLAIN: Final = {"class": "form-control", "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
 
@@ -55,3 +56,12 @@ class IdentityForm(forms.Form):
         help_text="Print it in a job, and paste it here. It is not stored and not used up.",
         widget=forms.Textarea(attrs={**_PLAIN, "rows": 4}),
     )
+
+    def clean_token(self) -> str:
+        """Return the token; refused when it names no issuer, because there is nothing to try then."""
+        text: str = self.cleaned_data["token"].strip()
+        try:
+            issuer_of(text)
+        except RefusedIdentity as error:
+            raise forms.ValidationError(str(error)) from error
+        return text

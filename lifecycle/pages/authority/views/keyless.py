@@ -70,7 +70,7 @@ def try_rule(request: HttpRequest, slug: str, pk: int, rule: int) -> HttpRespons
     """Say whether a rule accepts an identity token. Asks the issuer for its keys."""
     team, robot = _managed(request, slug, pk)
     found = rule_of(robot, rule)
-    form = IdentityForm(request.POST)
+    form = IdentityForm(request.POST, auto_id=f"%s-{found.pk}")
     if not form.is_valid():
         return _page(request, team, robot, identity_form=form, tried=found, status=422)
     trial = services.try_rule(found, form.cleaned_data["token"])
