@@ -64,7 +64,7 @@ class RegistryProxy:
 
         self._server = ThreadingHTTPServer((ports.LOOPBACK, port), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 
     @contextmanager

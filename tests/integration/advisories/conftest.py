@@ -69,7 +69,7 @@ def mirror(settings):
         files, cut = {}, set()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Own)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     settings.OUTBOUND_ALLOW = [f"127.0.0.1:{server.server_port}"]
     Own.address = f"http://127.0.0.1:{server.server_port}"
     yield Own

@@ -30,7 +30,7 @@ def slow_web() -> Iterator[SimpleNamespace]:
             """Print nothing."""
 
     with HTTPServer((ports.LOOPBACK, 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         web.installation = Installation.__new__(Installation)
         web.installation.values = {"WEB_PORT": str(server.server_port), "PUBLIC_URL": "http://localhost"}

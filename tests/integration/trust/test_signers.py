@@ -176,7 +176,7 @@ class _Vault(BaseHTTPRequestHandler):
 @pytest.fixture
 def vault(settings: Any) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Vault) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         settings.VAULT_ADDR = f"http://127.0.0.1:{server.server_port}"
         settings.OUTBOUND_ALLOW = [f"127.0.0.1:{server.server_port}"]
         yield settings.VAULT_ADDR

@@ -66,7 +66,7 @@ class Vendor(BaseHTTPRequestHandler):
 def vendor(settings: Any) -> Iterator[Any]:
     own = type("Own", (Vendor,), {"files": {}, "statuses": {}, "asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), own)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     settings.OUTBOUND_ALLOW = [f"127.0.0.1:{server.server_port}"]
     own.address = f"http://127.0.0.1:{server.server_port}"
     yield own
