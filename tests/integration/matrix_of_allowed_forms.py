@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 from typing import Final
 
+import jwt
 from django.core.files.uploadedfile import SimpleUploadedFile
 
 from lifecycle.core import clock
@@ -33,6 +34,9 @@ from tests.integration.matrix_of_calls import (
     WINDOW_FORM,
 )
 
+IDENTITY: Final = jwt.encode(
+    {"iss": "https://issuer.example.com"}, "k" * 32, "HS256"
+)  # of an issuer that no rule trusts
 TRUST_FORM = {"name": "x", "issuer": "https://gitlab.com", "claims": "project_path=acme/shop"}
 # As MAY in matrix_of_allowed_calls, which takes them up.
 ALLOWED_FORMS: Final[dict[str, tuple[str, dict[str, object]]]] = {
@@ -91,7 +95,7 @@ ALLOWED_FORMS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "GET sign-in/{provider}/": ("admin", {}),
     "POST sign-in/{provider}/": ("admin", {**PROVIDER, "slug": ""}),
     "POST sign-in/{provider}/test/": ("admin", {}),
-    "POST sign-in/{provider}/preview/": ("admin", {"sample": "{}"}),
+    "POST sign-in/{provider}/preview/": ("admin", {"sample": "{{}}"}),
     "POST sign-in/{provider}/rules/": ("admin", CLAIM_RULE_FORM),
     "GET sign-in/{provider}/rules/{claim_rule}/delete/": ("admin", {}),
     "POST sign-in/{provider}/rules/{claim_rule}/delete/": ("admin", {}),
@@ -310,7 +314,7 @@ ALLOWED_FORMS: Final[dict[str, tuple[str, dict[str, object]]]] = {
         "owner",
         TRUST_FORM,
     ),
-    "POST teams/{team}/robots/{robot}/keyless/{trust_rule}/try/": ("owner", {"token": "x"}),
+    "POST teams/{team}/robots/{robot}/keyless/{trust_rule}/try/": ("owner", {"token": IDENTITY}),
     "POST teams/{team}/robots/{robot}/keyless/{trust_rule}/end/": ("owner", {}),
     "POST teams/{team}/groups/": (
         "owner",

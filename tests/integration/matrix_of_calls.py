@@ -45,7 +45,7 @@ PROVIDER: Final[dict[str, str]] = {
 CLAIM_RULE: Final[dict[str, str]] = {
     "claim": "groups",
     "match": "exact",
-    "value": "x",
+    "value": "devs",
     "role": "viewer",
     "team": "shop",
 }

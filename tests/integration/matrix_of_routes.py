@@ -448,8 +448,8 @@ MATRIX: Final[dict[str, tuple[str, str, str]]] = {
     "groups/{group}/delete/": (OUT, HIDDEN, REFUSED),
     "groups/{group}/members/": (OUT, POST_ONLY, POST_ONLY),
     "groups/{group}/members/{group_member}/remove/": (OUT, POST_ONLY, POST_ONLY),
-    "sso/<slug:slug>/start/": ("-", "-", "-"),  # open to visitors: tests/integration/sso
-    "sso/<slug:slug>/callback/": ("-", "-", "-"),  # likewise
+    "sso/{provider}/start/": ("-", "-", "-"),  # open to visitors: tests/integration/sso
+    "sso/{provider}/callback/": ("-", "-", "-"),  # likewise
     "sso/{provider}/link/": (OUT, POST_ONLY, POST_ONLY),
     "account/identities/": (OUT, IN, IN),
     "account/identities/{identity}/unlink/": (OUT, POST_ONLY, POST_ONLY),

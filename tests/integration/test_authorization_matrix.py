@@ -345,7 +345,8 @@ def test_every_method_of_every_route_has_somebody_who_may(principals, dock, requ
     # Only the owner of the tables writes the log: tests/integration/sealed_log reads it.
     proofs = {"GET log/{}", "GET audit/{}/proof/", "GET api/v1/audit-events/{}/proof/"}
     links = {call_shape(f"{method} account/link/<str:text>/") for method in ("GET", "POST")}
-    elsewhere = {"GET readyz", *proofs, *links}
+    visits = {"GET sso/{}/start/", "GET sso/{}/callback/"}  # tests/integration/sso
+    elsewhere = {"GET readyz", *proofs, *links, *visits}
     assert allowed - elsewhere == {call_shape(call) for call in [*MAY, *may_get()]}
 
 
@@ -384,7 +385,7 @@ CHOSEN: Final = {
     "names", "place", "position", "queue_policy", "required_approvals", "revision", "role", "soak_hours", "starts_at",
     "theme", "to", "turn", "until", "verbs", "digest_at", "scope", "voter", "window_kind", "zone", "form-TOTAL_FORMS",
     "form-INITIAL_FORMS", "form-0-environment", "mode", "tags", "unbound", "team", "visibility", "client_secret",
-    "proof", "passwords", "match", "of-group-group", "of-group-role",
+    "proof", "passwords", "match", "of-group-group", "of-group-role", "asked_until",
 }  # fmt: skip
 TYPED: Final = [
     (call, field)
