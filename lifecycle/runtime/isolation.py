@@ -27,7 +27,7 @@ from lifecycle.runtime.bypass import Key
 
 KIND: Final = "isolation"
 _SPECS_AT_ONCE: Final = 500
-_JUDGED_KEPT: Final = 20_000  # pods: their specs differ, also those of one workload, by node and by mounted tokens
+_JUDGED_KEPT: Final = 20_000  # pod specs; the pods of a workload share one
 _IMAGES_KEPT: Final = 20_000
 _WORDS: Final = {Kind.INIT: "init container", Kind.MAIN: "container", Kind.EPHEMERAL: "ephemeral container"}
 _SHOWN_MAX: Final = 5  # failures of one check that its alert shows
@@ -190,8 +190,10 @@ def _verdicts(keys: Sequence[_Asked]) -> dict[_Asked, _Judged]:
 
 def _failed(spec: Any, key: _Asked) -> _Judged:
     _, modes, namespace, has_network_policy, facts = key
+    stated = spec.get("annotations") if isinstance(spec, dict) else None  # those of the pod, as reporters send them
+    annotations = stated if isinstance(stated, dict) else {}
     try:
-        verdicts = judge(spec, dict(facts), dict(modes), PodContext(namespace, {}, has_network_policy))
+        verdicts = judge(spec, dict(facts), dict(modes), PodContext(namespace, annotations, has_network_policy))
     except Malformed:  # a reporter sent it: there is nothing to judge
         return (), ""
     failed = tuple(verdict for verdict in verdicts if verdict.result is Result.FAIL)

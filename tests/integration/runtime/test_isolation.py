@@ -95,6 +95,17 @@ def test_it_says_what_fails_where_and_what_to_do(dock, north, agent, image):
     assert alert.evidence["fix"] == "Remove securityContext.privileged."
 
 
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [("unconfined", {"apparmor": ("high", "enforce")}), ("runtime/default", {}), ("localhost/strict", {})],
+)
+def test_annotations_of_the_pod_count(dock, north, agent, *, profile, expected):
+    wants(dock, "enforce", "apparmor")
+    annotations = {"container.apparmor.security.beta.kubernetes.io/app": profile}
+    sends(north, agent, 1, pod(annotations=annotations), entry(rows.sha("nobody's")))
+    assert found() == expected
+
+
 def test_production_is_one_step_more_severe(dock, north, agent, image):
     wants(dock, "enforce", "privileged", "limits")
     dock.staging.is_production = True
