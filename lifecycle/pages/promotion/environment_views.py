@@ -20,6 +20,7 @@ from lifecycle.core.reasons import refuse_if
 from lifecycle.environments.models import Environment
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.promotion.environment_forms import EnvironmentSettingsForm, HoldForm, WindowForm
+from lifecycle.pages.promotion.page_queries import places_of_environment
 from lifecycle.pages.promotion.signing import lead_to_proof
 from lifecycle.pages.requests import reader
 from lifecycle.promotion import environments as services
@@ -76,6 +77,7 @@ def _page(request: HttpRequest, row: Environment, form: EnvironmentSettingsForm,
         "holds": list(holds_on(row)),
         "closed": closed_words(opening_of(row)),
         "place": f"{row.team.slug}/{row.slug}",
+        "places": places_of_environment(row, user),
     }
     return render(request, "lifecycle/promotion/environment.html", context, status=status)
 

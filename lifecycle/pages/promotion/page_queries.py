@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from django.db.models import Count, Q, QuerySet, Window
+from django.db.models import Count, Q, QuerySet, Sum, Window
 from django.db.models.functions import RowNumber
 
 from accounts.models import Team, User
 from accounts.verbs import Verb
+from lifecycle.alerts.queries import LIVE, alerts_visible_to, filtered
 from lifecycle.audit.actions import Action
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority.queries import environments_visible_to, teams_where
 from lifecycle.authority.rights import may
+from lifecycle.clusters.models import Cluster, NamespaceBinding
+from lifecycle.clusters.queries import clusters_visible_to
 from lifecycle.core import clock
 from lifecycle.environments.models import CURRENT_TAG, Environment, Hold, PromotionWindow, Slot
+from lifecycle.inventory.queries import running_images_visible_to
 from lifecycle.jobs.models import Job
 from lifecycle.jobs.queries import jobs_of, log_tail
 from lifecycle.policy.windows import state_at
@@ -34,6 +38,7 @@ from lifecycle.registry.platforms import entries_of_images
 
 State = PromotionRequest.State
 LATELY: Final = timedelta(days=30)
+BINDINGS_SHOWN: Final = 100
 CELL_SHOWS: Final = 2  # waiting requests shown in one cell of the board
 # Worst first, so that readers see the open requirements first.
 WARNING: Final = "warning"  # shown for an unmet rule of a policy that warns and does not stop
@@ -431,3 +436,31 @@ def board_of(
 def _drift(slot: Slot | None, current: str | None) -> str:
     promoted = slot.image.digest if slot is not None and slot.image is not None else None
     return current if current is not None and promoted is not None and current != promoted else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A cluster with namespaces that are bound to an environment, and what runs in them now."""
+
+    cluster: Cluster
+    bindings: Sequence[NamespaceBinding]
+    images: int  # once for each workload
+    containers: int
+    alerts: int  # live ones
+
+
+def places_of_environment(environment: Environment, actor: User) -> list[Place]:
+    """Return where the images of an environment run, in clusters that `actor` can see. Three queries, and those of rights."""
+    bindings: dict[int, list[NamespaceBinding]] = defaultdict(list)
+    clusters = clusters_visible_to(actor).values("pk")
+    rows = NamespaceBinding.objects.filter(environment=environment, cluster__in=clusters).select_related(
+        "cluster__team"
+    )
+    for row in rows.order_by("cluster__slug", "pattern")[:BINDINGS_SHOWN]:
+        bindings[row.cluster_id].append(row)
+    here = Q(is_place_seen=True) & Q(environment=environment, cluster__in=list(bindings))
+    running = running_images_visible_to(actor).filter(here, until=None).order_by().values_list("cluster")
+    counts = {pk: (images, total) for pk, images, total in running.annotate(Count("pk"), total=Sum("containers"))}
+    live = filtered(alerts_visible_to(actor), state=LIVE).filter(here).order_by()
+    alerts = dict(live.values_list("cluster").annotate(count=Count("pk")))
+    return [Place(of[0].cluster, of, *counts.get(pk, (0, 0)), alerts.get(pk, 0)) for pk, of in bindings.items()]

@@ -12,8 +12,10 @@ from freezegun import freeze_time
 from accounts.models import User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import services as authority
+from lifecycle.clusters.models import NamespaceBinding
 from lifecycle.core.errors import Conflict, IllegalTransition, Malformed, NotFound, NotPermitted, PolicyBlocked
 from lifecycle.environments.models import Hold, Occupancy, PromotionWindow, Slot
+from lifecycle.pages.promotion.page_queries import places_of_environment
 from lifecycle.promotion import services
 from lifecycle.promotion.environments import change_environment
 from lifecycle.promotion.holds import lift_hold, put_hold, words_of_hold
@@ -21,6 +23,10 @@ from lifecycle.promotion.models import PromotionRequest
 from lifecycle.promotion.opening import create_window, delete_window, opening_of
 from lifecycle.promotion.soaking import occupy
 from lifecycle.registry.models import Image, Repository, Tag
+from lifecycle.runtime import drift
+from tests.factories import dock as rows
+from tests.factories.people import person
+from tests.factories.running import cluster, entry, report
 
 pytestmark = pytest.mark.django_db
 State = PromotionRequest.State
@@ -352,6 +358,27 @@ def test_environment_page_saves_settings_and_refuses_a_stale_revision(dock):
     assert (odd.status_code, "two of us" in odd.content.decode()) == (422, True)
     dock.staging.refresh_from_db()
     assert dock.staging.name == "Stage"
+
+
+def test_environment_page_shows_where_its_images_run(dock):
+    where = f"/promotions/environments/{dock.staging.pk}/"
+    agent = person("agent", dock.team, "security")
+    assert "No namespaces that you can see are bound" in page(dock.owner, where)
+    north, south = cluster(dock.team, "north", mode="enforce"), cluster(rows.team("other"), "south")
+    for each in (north, south):
+        NamespaceBinding.objects.create(cluster=each, pattern="shop*", environment=dock.staging)
+    NamespaceBinding.objects.create(cluster=north, pattern="shop-eu", environment=dock.staging, mode="warn")
+    report(north, agent, 1, entry(rows.sha("x"), key="a"), entry(rows.sha("x"), key="b"), entry(rows.sha("y"), key="c"))
+    drift.sweep(NOW())
+
+    (place,) = places_of_environment(dock.staging, dock.owner)
+
+    assert (place.cluster, [row.pattern for row in place.bindings]) == (north, ["shop*", "shop-eu"])
+    assert (place.images, place.containers, place.alerts) == (2, 3, 2)
+    shown = page(dock.owner, where)
+    assert "/clusters/north/" in shown
+    assert "Warned about" in shown
+    assert "south" not in shown
 
 
 def test_gates_page_stops_the_line_and_lifts_it(dock):
