@@ -7,7 +7,8 @@ from typing import Final
 from django import forms
 
 from lifecycle.keyless.constants import IDENTITY_MAX
-from lifecycle.keyless.verifying import RefusedIdentity, issuer_of
+from lifecycle.keyless.types import RefusedIdentity
+from lifecycle.keyless.verifying import issuer_of
 
 _PLAIN: Final = {"class": "form-control", "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
 
