@@ -31,6 +31,7 @@ from lifecycle.ingest.models import Delivery
 from lifecycle.inventory.models import (
     ClusterNamespace,
     PodSpec,
+    PodTemplate,
     Reporter,
     RunningContainer,
     RunningImage,
@@ -165,6 +166,7 @@ __all__ = [
     "PentestUpload",
     "PermissionChange",
     "PodSpec",
+    "PodTemplate",
     "Policy",
     "PolicyRevision",
     "Preferences",

@@ -9,9 +9,9 @@ Settings, from the environment:
   REPORTER             default: agent
   BUNDLE_EVERY_S       default: 30
 
-It may list and watch pods, and list nodes, namespaces and network policies. It reads no Secret. From pod specs it
-drops values of variables, arguments and commands before they leave the cluster, and what differs between the pods of
-one workload. `--once` sends one full report.
+It may list and watch pods, and list controllers, nodes, namespaces and network policies. It reads no Secret. From pod
+specs it drops values of variables, arguments and commands before they leave the cluster, and what differs between the
+pods of one workload. `--once` sends one full report.
 
 It keeps the certificates that the webhook configurations `gravingdock` trust as Gravingdock wants them, and reports
 what they hold. It changes `caBundle` only, and never to nothing. Without the right to patch, it only reports.
@@ -55,6 +55,16 @@ FULL_EVERY_S = 3600
 BUNDLE_EVERY_S = float(os.environ.get("BUNDLE_EVERY_S") or 30)
 BUNDLE_MAX_BYTES = 256 * 1024
 HOOKS = "/apis/admissionregistration.k8s.io/v1"
+CONTROLLERS = (  # kind, list, and the keys to its pod template
+    ("ReplicationController", "/api/v1/replicationcontrollers", ("spec", "template")),
+    ("PodTemplate", "/api/v1/podtemplates", ("template",)),
+    ("Deployment", "/apis/apps/v1/deployments", ("spec", "template")),
+    ("StatefulSet", "/apis/apps/v1/statefulsets", ("spec", "template")),
+    ("DaemonSet", "/apis/apps/v1/daemonsets", ("spec", "template")),
+    ("ReplicaSet", "/apis/apps/v1/replicasets", ("spec", "template")),
+    ("Job", "/apis/batch/v1/jobs", ("spec", "template")),
+    ("CronJob", "/apis/batch/v1/cronjobs", ("spec", "jobTemplate", "spec", "template")),
+)
 CONFIGURATIONS = (
     f"{HOOKS}/validatingwebhookconfigurations/gravingdock",
     f"{HOOKS}/mutatingwebhookconfigurations/gravingdock",
@@ -124,6 +134,32 @@ def workload_of(meta):
     return {"kind": kind, "name": name}
 
 
+def is_done(item):
+    """Return whether a Job has ended, so that no Pod of it starts any more."""
+    status = item.get("status") or {}
+    ended = [each for each in status.get("conditions") or [] if each.get("type") in ("Complete", "Failed")]
+    return any(each.get("status") == "True" for each in ended)
+
+
+def template_of(item, keys):
+    """Return the pod template of a controller; None without one, or when another controller owns it."""
+    meta, template = item["metadata"], item
+    if any(each.get("controller") for each in meta.get("ownerReferences") or []):
+        return None  # a ReplicaSet of a Deployment, a Job of a CronJob
+    for key in keys:
+        template = (template or {}).get(key)
+    return template if isinstance(template, dict) and template.get("spec") else None
+
+
+def bare_of(spec, annotations):
+    """Return (sha256, skeleton) of a pod spec with the annotations that matter."""
+    bare = skeleton(spec)
+    noted = skeleton(annotations, "annotations")
+    if noted:
+        bare["annotations"] = noted
+    return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest(), bare
+
+
 def state_of(seen, is_over):
     state = seen.get("state") or {}
     for name in ("running", "terminated", "waiting"):
@@ -136,11 +172,7 @@ def entries_of(pod, arch):
     """Return (entries of the report, skeleton or None) of a pod. A pod that is over keeps no skeleton."""
     meta, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
     is_over = status.get("phase") in ("Succeeded", "Failed")
-    bare = skeleton(spec)
-    noted = skeleton(meta.get("annotations"), "annotations")
-    if noted:
-        bare["annotations"] = noted
-    sha = hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    sha, bare = bare_of(spec, meta.get("annotations"))
     node = spec.get("nodeName") or ""
     shared = {
         "namespace": meta.get("namespace") or "default", "workload": workload_of(meta), "pod": meta.get("name") or "",
@@ -283,6 +315,9 @@ class Inventory:
         self.entries = {}  # {pod uid: [(key, (entry as JSON, sha256 of its skeleton))]}
         self.specs = {}  # {sha256: [skeleton as JSON, number of pods]}
         self.of_pod = {}  # {pod uid: sha256}
+        self.places = {}  # {uid of a pod that is not over: namespace, kind and name of its workload}
+        self.templates = None  # [(place, sha256, skeleton as JSON)] of controllers; None: they may not be read
+        self.around = 0  # how often they were read
 
     def put(self, pod):
         uid = pod["metadata"]["uid"]
@@ -292,6 +327,8 @@ class Inventory:
             self._forget(uid)
             self.entries[uid] = [(entry["key"], (json_of(entry), sha)) for entry in entries]
             self.of_pod[uid] = sha
+            if entries and any(entry["state"] != "terminated" for entry in entries):
+                self.places[uid] = sys.intern(place_of(entries[0]["namespace"], **entries[0]["workload"]))
             if sha not in self.specs:
                 self.specs[sha] = [json_of(bare), 0]
             self.specs[sha][1] += 1
@@ -307,6 +344,7 @@ class Inventory:
 
     def _forget(self, uid):
         self.entries.pop(uid, None)
+        self.places.pop(uid, None)
         sha = self.of_pod.pop(uid, None)
         if sha is not None:
             self.specs[sha][1] -= 1
@@ -318,6 +356,44 @@ class Inventory:
         with self.lock:
             entries = {key: entry for each in self.entries.values() for key, entry in each}
             return entries, {sha: text for sha, (text, _) in self.specs.items()}, list(self.namespaces)
+
+    def without_pods(self):
+        """Return (templates of controllers that have no Pod now, {sha256: skeleton as JSON}); None: not known."""
+        with self.lock:
+            if self.templates is None:
+                return None, {}
+            busy = set(self.places.values())
+            rows = [row for row in self.templates if row[0] not in busy]
+        listed = []
+        for place, sha, _ in rows:
+            namespace, kind, name = place.split("/")
+            listed.append({"namespace": namespace, "kind": kind, "name": name, "spec": sha})
+        return listed, {sha: text for _, sha, text in rows}
+
+
+def place_of(namespace, kind, name):
+    return f"{namespace}/{kind}/{name}"
+
+
+def read_templates(cluster):
+    """Return the templates of all controllers, each as (place, sha256, skeleton as JSON); None without the right."""
+    found = []
+    for kind, path, keys in CONTROLLERS:
+        try:
+            for page in cluster.pages(path):
+                for item in page.get("items") or []:
+                    template = template_of(item, keys)
+                    if template is None or (kind == "Job" and is_done(item)):
+                        continue
+                    noted = (template.get("metadata") or {}).get("annotations")
+                    sha, bare = bare_of(template["spec"], noted)
+                    meta = item["metadata"]
+                    found.append((place_of(meta.get("namespace") or "default", kind, meta["name"]), sha, json_of(bare)))
+        except Refused as error:
+            if error.status == 403:  # an older manifest
+                return None
+            raise
+    return found
 
 
 def look_around(cluster, inventory):
@@ -339,6 +415,9 @@ def look_around(cluster, inventory):
             level = labels.get("pod-security.kubernetes.io/enforce", "")
             namespaces.append({"name": name, "network_policies": counts.get(name, 0), "pss": level})
     inventory.arch, inventory.namespaces = arch, namespaces
+    templates = read_templates(cluster)
+    with inventory.lock:
+        inventory.templates, inventory.around = templates, inventory.around + 1
 
 
 def follow(cluster, inventory, changed):
@@ -478,7 +557,7 @@ class Sender:
             say(f"Gravingdock named no certificates: {error}")
             return ""
 
-    def send(self, kind, entries, gone, specs, namespaces, *, bundle=None):
+    def send(self, kind, entries, gone, specs, namespaces, *, bundle=None, templates=None):
         """Return the status of the answer; 0 when Gravingdock is away. Entries and specs are JSON already."""
         head = {
             "schema": "gravingdock.report.v1", "report_id": str(uuid.uuid4()), "boot": self.boot,
@@ -487,6 +566,8 @@ class Sender:
         }  # fmt: skip
         if bundle is not None:
             head["bundle_sha256"] = bundle
+        if templates is not None:
+            head["templates"] = templates
         request = urllib.request.Request(
             f"{self.base}reports/",
             data=packed(head, entries, specs),
@@ -527,7 +608,7 @@ def say(text):
 
 def send_for_ever(inventory, changed, sender, once):
     """Send a full report first, then what changed. While Gravingdock is away, only the newest state is kept."""
-    known, known_specs, full_at, sent_at, pause_s, said = None, set(), 0.0, 0.0, SEND_EVERY_S, None
+    known, known_specs, full_at, sent_at, pause_s, said, told = None, set(), 0.0, 0.0, SEND_EVERY_S, None, 0
     changed.get()  # the first list
     while True:
         if time.monotonic() - inventory.seen_at > BLIND_AFTER_S:
@@ -535,24 +616,27 @@ def send_for_ever(inventory, changed, sender, once):
             time.sleep(HEARTBEAT_S)
             continue
         now, specs, namespaces = inventory.now()
-        moment, status, bundle = time.monotonic(), None, inventory.bundle
-        if known is None or moment - full_at > FULL_EVERY_S:
+        moment, status, bundle, around = time.monotonic(), None, inventory.bundle, inventory.around
+        is_full = known is None or moment - full_at > FULL_EVERY_S
+        templates, bare = inventory.without_pods() if is_full or around != told else (None, {})
+        if is_full:
             every = [entry for entry, _ in now.values()]
-            status = sender.send("full", every, [], specs, namespaces, bundle=bundle)
+            status = sender.send("full", every, [], {**bare, **specs}, namespaces, bundle=bundle, templates=templates)
             full_at = moment if 0 < status < 300 else full_at
         else:
             changes = [row for key, row in now.items() if known.get(key) != row]
             new, wanted = [entry for entry, _ in changes], {sha for _, sha in changes} - known_specs
             gone = [key for key in known if key not in now]
-            if new or gone:
-                added = {sha: text for sha, text in specs.items() if sha in wanted}
-                status = sender.send("delta", new, gone, added, namespaces, bundle=bundle)
+            if new or gone or templates is not None:
+                added = {**bare, **{sha: text for sha, text in specs.items() if sha in wanted}}
+                status = sender.send("delta", new, gone, added, namespaces, bundle=bundle, templates=templates)
             elif moment - sent_at >= HEARTBEAT_S or bundle != said:
                 status = sender.send("heartbeat", [], [], {}, [], bundle=bundle)
         if once:
             sys.exit(0 if status and status < 300 else 1)
         if status is not None and 0 < status < 300:
             known, known_specs, sent_at, pause_s, said = now, set(specs), moment, SEND_EVERY_S, bundle
+            told = around
         elif status == 409:
             known, sender.sequence = None, sender.sequence + 1  # a report is missing there: the next one is full
         elif status is not None:

@@ -101,6 +101,11 @@ def review_of_object(given: Mapping[str, Any], namespace: str, user: str = "") -
     )  # fmt: skip
 
 
+def images_of_spec(spec: Mapping[str, Any]) -> tuple[Named, ...]:
+    """Return the images of the pod spec of a template, without those that it leaves to a later hook."""
+    return tuple(image for image in _images(spec, "") if image.reference not in {"", PLACEHOLDER})
+
+
 def _is_deep(document: Any) -> bool:
     level: list[Any] = [document]
     for _ in range(DEPTH_MAX):

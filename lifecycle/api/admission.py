@@ -13,12 +13,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from lifecycle.admission import services
-from lifecycle.admission.forecasting import ForecastRow, forecast
+from lifecycle.admission.forecasting import Forecast, ForecastRow, forecast, forecast_of_bindings
 from lifecycle.admission.models import AdmissionDebt
 from lifecycle.admission.queries import open_debts
 from lifecycle.api.caller import caller
+from lifecycle.api.clusters import BindingsBody
 from lifecycle.api.serializing import StrictSerializer
-from lifecycle.clusters.access import cluster_for
+from lifecycle.clusters.access import cluster_for, why_not_manage
+from lifecycle.core.reasons import refuse_if
 
 _DEBTS_MAX: Final = 200
 _FORECAST_MAX: Final = 200
@@ -110,6 +112,7 @@ class ForecastRowSerializer(serializers.Serializer[Any]):
 
 class ForecastSerializer(serializers.Serializer[Any]):
     workloads = serializers.IntegerField(help_text="That were judged")
+    templates = serializers.IntegerField(help_text="Of these, those without Pods now")
     containers = serializers.IntegerField(help_text="That they run")
     refused_count = serializers.IntegerField(help_text="Workloads whose Pods could not start again")
     refused = ForecastRowSerializer(many=True, help_text="The first 200 of them, by namespace and name")
@@ -121,11 +124,23 @@ class ForecastSerializer(serializers.Serializer[Any]):
 class ClusterForecastView(APIView):
     @extend_schema(operation_id="cluster_forecast", responses=ForecastSerializer)
     def get(self, request: Request, slug: str) -> Response:
-        """Say what mode `enforce` would refuse of what runs in a cluster now (environment.manage)."""
+        """Say what mode `enforce` would refuse of what is known to run in a cluster (environment.manage)."""
         user = caller(request)
-        found = forecast(cluster_for(user, slug), actor=user)
+        return self._answer(forecast(cluster_for(user, slug), actor=user))
+
+    @extend_schema(operation_id="cluster_bindings_forecast", request=BindingsBody, responses=ForecastSerializer)
+    def post(self, request: Request, slug: str) -> Response:
+        """Say what would be refused with these bindings, and is not refused now (environment.manage). Saves nothing."""
+        user = caller(request)
+        refuse_if(why_not_manage(user, cluster_for(user, slug).team))
+        body = BindingsBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        return self._answer(forecast_of_bindings(slug, body.wishes(), actor=user))
+
+    def _answer(self, found: Forecast) -> Response:
         shown = {
             "workloads": found.workloads,
+            "templates": found.templates,
             "containers": found.containers,
             "refused_count": len(found.refused),
             "refused": [_forecast_row(row) for row in found.refused[:_FORECAST_MAX]],

@@ -123,6 +123,13 @@ class BindingBody(StrictSerializer):
 class BindingsBody(StrictSerializer):
     bindings = BindingBody(many=True, max_length=BINDINGS_MAX)  # type: ignore[call-arg]  # DRF takes it with many
 
+    def wishes(self) -> list[BindingWish]:
+        """Return the bindings of a valid body."""
+        return [
+            BindingWish(row["pattern"], row["environment"], row["mode"] or "", tuple(row["allowed_hosts"]))
+            for row in self.validated_data["bindings"]
+        ]
+
 
 class ClusterSecretBody(StrictSerializer):
     kind = serializers.ChoiceField(choices=ClusterSecret.Kind.values, help_text="`admission` or `alerts`")
@@ -220,11 +227,7 @@ class ClusterViewSet(FlatListMixin, viewsets.GenericViewSet[Cluster]):
             refuse_if(why_not_manage(user, cluster.team))
             body = BindingsBody(data=request.data)
             body.is_valid(raise_exception=True)
-            wishes = [
-                BindingWish(row["pattern"], row["environment"], row["mode"] or "", tuple(row["allowed_hosts"]))
-                for row in body.validated_data["bindings"]
-            ]
-            cluster = services.set_bindings(slug, wishes, actor=user, revision=revision_wanted(request))
+            cluster = services.set_bindings(slug, body.wishes(), actor=user, revision=revision_wanted(request))
         answer = Response(BindingsSerializer({"bindings": bindings_of(cluster)}).data)
         return with_etag(answer, cluster.revision)
 

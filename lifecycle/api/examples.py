@@ -176,6 +176,10 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
         {"outcome": "justified", "comment": "The shop was down."},
         None,
     ),
+    ("post", "/api/v1/clusters/{slug}/forecast/"): (
+        {"bindings": [{"pattern": "prod-*", "environment": "production", "mode": "enforce", "allowed_hosts": []}]},
+        None,
+    ),
     ("post", "/api/v1/clusters/{slug}/explain/"): (
         {"namespace": "prod-shop", "images": ["registry.example.com/shop/api:1.4.0"], "user": "kim@example.com"},
         None,
@@ -194,7 +198,7 @@ EXAMPLES: Final[dict[tuple[str, str], tuple[Any, Any]]] = {
                     "started_at": "2026-11-30T11:58:00Z",
                 }
             ],
-            "gone": [], "specs": {}, "namespaces": [], "bundle_sha256": "",
+            "gone": [], "specs": {}, "namespaces": [], "templates": [], "bundle_sha256": "",
         },
         None,
     ),

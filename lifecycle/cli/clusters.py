@@ -88,6 +88,7 @@ def add_area(areas: Any, shared: argparse.ArgumentParser, limited: argparse.Argu
         metavar="PATTERN=ENVIRONMENT[:MODE]",
         help="for example prod-*=production:enforce or dev=shop/dev; all given bindings replace the present ones",
     )
+    bind.add_argument("--yes", action="store_true", help="although something that runs would be refused then")
     bind.set_defaults(run=bind_namespaces)
     secret = area.add_parser("secret", parents=[shared], help="make a new secret; it is shown once")
     secret.add_argument("cluster", help="short name of the cluster")
@@ -187,6 +188,11 @@ def bind_namespaces(options: argparse.Namespace, api: Api) -> None:
     if options.file and options.binding:
         raise CommandFailed("Give either --file or --binding.", client.EXIT_USAGE)
     bindings = json.loads(Path(options.file).read_text("utf-8"))["bindings"] if options.file else options.binding
+    if not options.yes:
+        found = api.post(f"clusters/{_slug(options)}/forecast/", {"bindings": bindings})
+        if found["refused_count"]:
+            _print_forecast(found)
+            raise CommandFailed("Nothing is changed. To bind them nevertheless, add --yes.", client.EXIT_POLICY)
     answer = api.put(f"clusters/{_slug(options)}/bindings/", {"bindings": bindings})
     print_rows(answer["bindings"], BINDING_COLUMNS, options)
 

@@ -39,6 +39,7 @@ class Reporter(models.Model):
     # it never said.
     bundle_sha256 = models.CharField(max_length=64, null=True)
     bundle_at = models.DateTimeField(null=True)  # since when it reports this hash
+    templates_at = models.DateTimeField(null=True)  # it named templates without Pods last then; null: it never did
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=("cluster", "name"), name="reporter_once_per_cluster_and_name"),)
@@ -104,6 +105,28 @@ class PodSpec(models.Model):
 
     def __str__(self) -> str:
         return self.sha256
+
+
+class PodTemplate(models.Model):
+    """The pod template of a controller that has no Pod now: scaled to zero, suspended, or between two runs."""
+
+    cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="+")
+    reporter = models.ForeignKey(Reporter, on_delete=models.CASCADE, related_name="+", db_index=False)
+    namespace = models.CharField(max_length=253, blank=True)
+    workload_kind = models.CharField(max_length=63)
+    workload_name = models.CharField(max_length=253)
+    spec = models.CharField(max_length=64)  # sha256 of a PodSpec of the cluster
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("reporter", "namespace", "workload_kind", "workload_name"),
+                name="podtemplate_once_per_reporter_and_workload",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.workload_kind} {self.namespace}/{self.workload_name}"
 
 
 class ClusterNamespace(models.Model):

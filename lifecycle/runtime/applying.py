@@ -7,7 +7,7 @@ changes nothing writes nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -23,6 +23,7 @@ from lifecycle.core import clock
 from lifecycle.inventory.models import (
     ClusterNamespace,
     PodSpec,
+    PodTemplate,
     Reporter,
     RunningContainer,
     RunningImage,
@@ -63,6 +64,9 @@ def apply(report: RuntimeReport) -> Applied:
     applied = _apply_containers(reporter, content, at, is_full=report.kind == Sent.FULL)
     _store_specs(report, content)
     _store_namespaces(report, content)
+    if content.templates is not None:
+        _store_templates(reporter, content.templates)
+        reporter.templates_at = report.received_at
     refresh_images(reporter.cluster, at)
     report.applied_at, report.body = report.received_at, None
     report.containers, report.refused_count = len(content.containers), len(content.refused)
@@ -71,7 +75,7 @@ def apply(report: RuntimeReport) -> Applied:
     ]
     report.save(update_fields=["applied_at", "body", "containers", "refused_count", "refused"])
     reporter.applied_at = at
-    reporter.save(update_fields=["applied_at"])
+    reporter.save(update_fields=["applied_at", "templates_at"])
     return applied
 
 
@@ -240,6 +244,23 @@ def _store_specs(report: RuntimeReport, content: Content) -> None:
         if sha not in known
     ]
     PodSpec.objects.bulk_create(rows, batch_size=_BATCH, ignore_conflicts=True)
+
+
+def _store_templates(reporter: Reporter, templates: Mapping[tuple[str, str, str], str]) -> None:
+    """Replace the templates without Pods that a reporter named; writes only what differs."""
+    rows = PodTemplate.objects.filter(reporter=reporter)
+    columns = ("pk", "namespace", "workload_kind", "workload_name", "spec")
+    known = {(*place, spec): pk for pk, *place, spec in rows.values_list(*columns)}
+    wanted = {(*place, spec) for place, spec in templates.items()}
+    rows.filter(pk__in=[pk for key, pk in known.items() if key not in wanted]).delete()
+    new = [
+        PodTemplate(
+            cluster_id=reporter.cluster_id, reporter=reporter, namespace=namespace, workload_kind=kind,
+            workload_name=name, spec=spec,
+        )
+        for namespace, kind, name, spec in sorted(wanted - known.keys())
+    ]  # fmt: skip
+    PodTemplate.objects.bulk_create(new, batch_size=_BATCH)
 
 
 def _store_namespaces(report: RuntimeReport, content: Content) -> None:

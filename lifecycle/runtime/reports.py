@@ -38,6 +38,7 @@ _STATES: Final[Mapping[str, str]] = {
 _UNSTORABLE: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _SPEC_SHA: Final = re.compile(r"[a-f0-9]{64}")
 _BUNDLE_SHA: Final = re.compile(r"([a-f0-9]{64})?")
+_LISTS: Final = ("containers", "gone", "namespaces", "templates")
 _PSS: Final = frozenset({"privileged", "baseline", "restricted"})
 NAME_MAX: Final = 253  # characters, as of names in Kubernetes
 KEY_MAX: Final = 600
@@ -93,12 +94,12 @@ def read_header(document: Any) -> Header:
         kind = Sent(str(document.get("kind")))
     except ValueError:
         raise Malformed("kind: choose one of full, delta, heartbeat.", field="kind") from None
-    for name in ("containers", "gone", "namespaces"):
+    for name in _LISTS:
         if not isinstance(document.get(name), (list, type(None))):
             raise Malformed(f"{name}: must be a list.", field=name)
     if not isinstance(document.get("specs"), (dict, type(None))):
         raise Malformed("specs: must be an object.", field="specs")
-    if max(len(document.get(name) or []) for name in ("containers", "gone", "namespaces")) > CONTAINERS_MAX:
+    if max(len(document.get(name) or []) for name in _LISTS) > CONTAINERS_MAX:
         raise LimitExceeded(f"A report has at most {CONTAINERS_MAX} containers.", limit=CONTAINERS_MAX)
     bundle = document.get("bundle_sha256")
     if bundle is not None and not (isinstance(bundle, str) and _BUNDLE_SHA.fullmatch(bundle)):
@@ -138,7 +139,8 @@ def read_content(document: Mapping[str, Any]) -> Content:
             refused.append(Refused(f"/gone/{at}", f"Enter a key: 1 to {KEY_MAX} characters."))
     specs = _specs(document.get("specs") or {}, refused)
     namespaces = _namespaces(document.get("namespaces") or [], refused)
-    return Content(list(seen.values()), gone, specs, namespaces, refused)
+    templates = _templates(document.get("templates"), refused)
+    return Content(list(seen.values()), gone, specs, namespaces, refused, templates)
 
 
 class _Bad(Exception):
@@ -235,6 +237,29 @@ def _specs(given: Mapping[str, Any], refused: list[Refused]) -> dict[str, dict[s
             else:
                 specs[sha] = bare
     return specs
+
+
+def _templates(given: list[Any] | None, refused: list[Refused]) -> dict[tuple[str, str, str], str] | None:
+    """Return the pod templates of controllers that have no Pod now; None when the report names none."""
+    if given is None:
+        return None
+    found = {}
+    for at, entry in enumerate(given):
+        try:
+            if not isinstance(entry, dict):
+                raise _Bad("", "An entry is an object.")
+            spec = entry.get("spec")
+            if not (isinstance(spec, str) and _SPEC_SHA.fullmatch(spec)):
+                raise _Bad("spec", "Must be a sha256 in 64 hex digits, a key of specs.")
+            place = (
+                _text(entry, "namespace", NAME_MAX),
+                _text(entry, "kind", 63, is_required=True),
+                _text(entry, "name", NAME_MAX, is_required=True),
+            )
+            found[place] = spec
+        except _Bad as bad:
+            refused.append(Refused(f"/templates/{at}{bad.pointer}", bad.why))
+    return found
 
 
 def _namespaces(given: list[Any], refused: list[Refused]) -> list[dict[str, Any]]:

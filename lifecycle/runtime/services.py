@@ -14,7 +14,7 @@ from lifecycle.admission.ending import forget_clusters
 from lifecycle.clusters.models import Cluster
 from lifecycle.core import clock
 from lifecycle.inventory.constants import FORGET_REPORTERS, KEEP_CONTAINERS, KEEP_REPORTS
-from lifecycle.inventory.models import PodSpec, Reporter, RunningContainer, RunningImage, RuntimeReport
+from lifecycle.inventory.models import PodSpec, PodTemplate, Reporter, RunningContainer, RunningImage, RuntimeReport
 from lifecycle.jobs.handlers import JobRun
 from lifecycle.runtime import applying
 from lifecycle.runtime.resolving import Wanted, resolve
@@ -128,4 +128,7 @@ def tidy(now: datetime) -> None:
     forget_reporters(now)
     forget_clusters(now)
     used = RunningContainer.objects.exclude(spec="").values("spec")
-    PodSpec.objects.filter(seen_at__lt=now - KEEP_REPORTS).exclude(sha256__in=used).delete()
+    templates = PodTemplate.objects.values("spec")
+    PodSpec.objects.filter(seen_at__lt=now - KEEP_REPORTS).exclude(sha256__in=used).exclude(
+        sha256__in=templates
+    ).delete()

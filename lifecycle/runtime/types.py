@@ -100,6 +100,7 @@ class Content:
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
     namespaces: list[dict[str, Any]] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
+    templates: dict[tuple[str, str, str], str] | None = None  # (namespace, kind, name) -> sha256; None: not said
 
 
 @dataclass(frozen=True, slots=True)

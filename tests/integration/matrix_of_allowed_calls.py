@@ -133,6 +133,7 @@ MAY: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "PUT api/v1/clusters/{cluster}/bindings/": ("owner", BINDINGS),
     "POST api/v1/clusters/{cluster}/debts/{debt}/review/": ("owner", {"outcome": "justified", "comment": "x"}),
     "GET api/v1/clusters/{cluster}/forecast/": ("owner", {}),
+    "POST api/v1/clusters/{cluster}/forecast/": ("owner", BINDINGS),
     "GET api/v1/clusters/{cluster}/contents/": ("owner", {}),
     "DELETE api/v1/clusters/{cluster}/": ("owner", {}),
     "POST api/v1/clusters/{cluster}/explain/": ("requester", {"namespace": "x", "images": ["nginx"]}),

@@ -388,6 +388,7 @@ API_ACTS: Final[tuple[tuple[str, str, dict[str, object], int, int], ...]] = (
     ("post", "clusters/", CLUSTER, 404, 403),
     ("patch", "clusters/{cluster}/", {"mode": "enforce"}, 404, 403),
     ("put", "clusters/{cluster}/bindings/", BINDINGS, 404, 403),
+    ("post", "clusters/{cluster}/forecast/", BINDINGS, 404, 403),
     ("delete", "clusters/{cluster}/", {}, 404, 403),
     ("post", "clusters/{cluster}/debts/{debt}/review/", {"outcome": "justified", "comment": "x"}, 404, 403),
     ("post", "clusters/{cluster}/secrets/", {"kind": "admission"}, 404, 403),

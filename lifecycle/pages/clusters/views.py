@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.verbs import Verb
 from lifecycle.admission.access import decision_for
 from lifecycle.admission.ending import delete_cluster, what_ends_with, why_not_delete
-from lifecycle.admission.forecasting import forecast
+from lifecycle.admission.forecasting import Forecast, forecast, forecast_of_bindings
 from lifecycle.admission.manifest import AGENT_IMAGE
 from lifecycle.admission.queries import open_debts
 from lifecycle.admission.services import bundle_for, manifest_for, review_debt
@@ -44,6 +44,7 @@ from lifecycle.pages.requests import cursors, reader
 
 _DEBTS_SHOWN = 20
 _FORECAST_SHOWN = 200
+_NOT_REPEATED = frozenset({"csrfmiddlewaretoken", "revision", "confirmed"})
 
 
 @require_safe
@@ -130,6 +131,21 @@ def _forecast(request: HttpRequest, row: Cluster, form: SettingsForm | None) -> 
     return render(request, "lifecycle/clusters/forecast.html", context)
 
 
+def _confirm_bindings(request: HttpRequest, row: Cluster, found: Forecast) -> HttpResponse:
+    """Show what the new bindings would refuse, with the bindings to confirm."""
+    context = {
+        "cluster": row,
+        "found": found,
+        "refused": found.refused[:_FORECAST_SHOWN],
+        "annotated": found.annotated[:_FORECAST_SHOWN],
+        "form": True,
+        "are_bindings": True,
+        "fields": [(name, value) for name, value in request.POST.items() if name not in _NOT_REPEATED],
+        "revision": request.POST.get("revision", ""),
+    }
+    return render(request, "lifecycle/clusters/forecast.html", context)
+
+
 @require_POST
 def bindings(request: HttpRequest, slug: str) -> HttpResponse:
     """Replace the bindings of a cluster."""
@@ -141,6 +157,10 @@ def bindings(request: HttpRequest, slug: str) -> HttpResponse:
     if not problem:
         wishes = [_wish(form) for form in forms if form.cleaned_data.get("pattern")]
         try:
+            if "confirmed" not in request.POST:
+                found = forecast_of_bindings(slug, wishes, actor=user)
+                if found.refused:
+                    return _confirm_bindings(request, row, found)
             services.set_bindings(slug, wishes, actor=user, revision=_revision(request))
         except (Malformed, Conflict, StaleVersion) as error:
             problem = error.message

@@ -8,16 +8,18 @@ from datetime import timedelta
 
 import pytest
 
-from lifecycle.admission.forecasting import forecast
+from lifecycle.admission.forecasting import forecast, forecast_of_bindings
 from lifecycle.admission.models import AdmissionDebt, AdmissionEntry
+from lifecycle.audit.models import AuditEvent
 from lifecycle.clusters import services as clusters
 from lifecycle.clusters.models import Cluster
 from lifecycle.clusters.types import BindingWish
 from lifecycle.core import clock
 from lifecycle.core.errors import NotPermitted
-from lifecycle.inventory.models import RunningContainer
+from lifecycle.inventory.models import PodSpec, RunningContainer, RuntimeReport
 from lifecycle.promotion.models import PromotionRequest
 from lifecycle.runtime import accepting
+from lifecycle.runtime.services import tidy
 from tests.clients import Caller, browser
 from tests.factories import dock as rows
 from tests.factories.people import person
@@ -168,3 +170,110 @@ def test_api_and_command_line_say_it_first(dock, owner, north, run):
     assert run(owner, "cluster", "forecast", "north", "--json")[0] == 0
     clusters.change_cluster("north", actor=owner, mode="observe")
     assert run(owner, "cluster", "set", "north", "--mode", "enforce")[0] == 0
+
+
+def sha_of(spec):
+    return hashlib.sha256(json.dumps(spec).encode()).hexdigest()
+
+
+def template(name, spec, kind="CronJob", namespace="prod"):
+    return {"namespace": namespace, "kind": kind, "name": name, "spec": sha_of(spec)}
+
+
+def named(image, **more):
+    return {"containers": [{"name": "app", "image": f"{rows.registry().host}/shop/api@{rows.sha(image)}"} | more]}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["ReplicationController", "PodTemplate", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"],
+)
+def test_templates_without_pods_are_judged_too(dock, owner, north, kind):
+    bad, good = named("known"), named("good")
+    noted = named("good") | {"annotations": {"gravingdock.io/break-glass": TEXT}}
+    placeholder = {"containers": [{"name": "later", "image": "auto"}, *good["containers"]]}
+    specs = {sha_of(spec): spec for spec in (bad, good, noted, placeholder)}
+    templates = [
+        template("night", bad, kind), template("fine", good, kind), template("noted", noted, kind),
+        template("web", bad, "Deployment"), template("dns", bad, kind, "kube-system"),
+        template("mesh", placeholder, kind),
+    ]  # fmt: skip
+    body = document(1, runs(dock, "good", "web"), specs=specs, templates=templates)
+    accepting.accept("north", json.dumps(body).encode(), actor=person("agent", dock.team, "security"))
+    work()
+    found = forecast(north, actor=owner)
+    assert shown(found.refused) == [(f"{kind} prod/night", ["not_promoted"])]  # web runs: what it runs counts
+    assert [row.workload for row in found.annotated] == [f"{kind} prod/noted"]
+    assert (found.workloads, found.templates, found.containers) == (5, 4, 1)
+    assert not any("Templates" in sentence for sentence in found.unknown)
+    save(place(dock.staging), rule("isolation", "isolation", modes={"admission": "enforce"}, checks=["run-as-root"]))
+    assert "isolation" in {image.code.value for row in forecast(north, actor=owner).refused for image in row.images}
+
+
+def test_templates_are_replaced_by_the_next_report_that_names_them(dock, owner, north):
+    bad = named("known")
+    agent = person("agent", dock.team, "security")
+
+    def told(sequence, **more):
+        body = document(sequence, specs={sha_of(bad): bad}, kind="full" if sequence == 1 else "delta", **more)
+        accepting.accept("north", json.dumps(body).encode(), actor=agent)
+        work()
+        return [row.workload_name for row in forecast(north, actor=owner).refused]
+
+    assert told(1, templates=[template("one", bad), template("two", bad)]) == ["one", "two"]
+    assert told(2) == ["one", "two"]  # it names none: nothing is said
+    assert told(3, templates=[template("two", bad), {"name": "bad"}]) == ["two"]
+    assert RuntimeReport.objects.get(sequence=3).refused == [
+        {"pointer": "/templates/1/spec", "why": "Must be a sha256 in 64 hex digits, a key of specs."}
+    ]
+    PodSpec.objects.update(seen_at=clock.now() - timedelta(days=400))
+    tidy(clock.now())
+    assert told(4) == ["two"]  # its skeleton stays
+    assert told(5, templates=[]) == []
+
+
+BOUND = [BindingWish("prod", "staging", "enforce"), BindingWish("lab", "staging", "observe")]
+
+
+def test_bindings_that_begin_to_enforce_are_forecast(dock, owner, north):
+    report(dock, runs(dock, "known", "api"), runs(dock, "good", "web"), runs(dock, "known", "test", namespace="lab"))
+    found = forecast_of_bindings("north", BOUND, actor=owner)
+    assert shown(found.refused) == [("Deployment prod/api", ["not_promoted"])]
+    assert [row.mode for row in north.bindings.order_by("pattern")] == ["observe", ""]  # nothing changed
+    assert not AuditEvent.objects.filter(action="cluster.bindings_changed", subject_id=north.pk)[1:].exists()
+    clusters.set_bindings("north", BOUND, actor=owner)
+    assert forecast_of_bindings("north", BOUND, actor=owner).refused == ()  # it is refused already
+    wider = [BindingWish("*", "staging", "enforce")]
+    assert shown(forecast_of_bindings("north", wider, actor=owner).refused) == [
+        ("Deployment lab/test", ["not_promoted"])
+    ]
+    other = [BindingWish("prod", "dev", "enforce")]  # an environment that nothing was bound to
+    assert shown(forecast_of_bindings("north", other, actor=owner).refused) == [
+        ("Deployment prod/web", ["not_promoted"])
+    ]
+    assert forecast_of_bindings("north", [BindingWish("*", "staging", "warn")], actor=owner).refused == ()
+    with pytest.raises(NotPermitted):
+        forecast_of_bindings("north", BOUND, actor=dock.approver)
+
+
+def test_page_api_and_command_line_ask_before_bindings_enforce(dock, owner, north, run):
+    report(dock, runs(dock, "known", "api"))
+    form = {
+        "form-TOTAL_FORMS": "1", "form-INITIAL_FORMS": "0", "form-0-pattern": "prod",
+        "form-0-environment": "shop/staging", "form-0-mode": "enforce", "form-0-allowed_hosts": "", "revision": "2",
+    }  # fmt: skip
+    client = browser(owner)
+    asked = client.post("/clusters/north/bindings/", form)
+    text = asked.content.decode()
+    assert (asked.status_code, Cluster.objects.get().revision) == (200, 2)
+    for part in ("Deployment prod/api", "Save the bindings?", 'name="form-0-pattern" value="prod"'):
+        assert part in text
+    wanted = {"bindings": [{"pattern": "prod", "environment": "staging", "mode": "enforce"}]}
+    assert Caller(owner).post("clusters/north/forecast/", wanted).json()["refused_count"] == 1
+    code, out, err = run(owner, "cluster", "bind", "north", "--binding", "prod=staging:enforce")
+    assert (code, "Deployment prod/api" in out or "api" in out, "add --yes" in err) == (3, True, True)
+    assert Cluster.objects.get().revision == 2
+    assert client.post("/clusters/north/bindings/", form | {"confirmed": "yes"}).status_code == 302
+    assert north.bindings.get().mode == "enforce"
+    assert run(owner, "cluster", "bind", "north", "--binding", "prod=staging")[0] == 0
+    assert run(owner, "cluster", "bind", "north", "--binding", "prod=staging:enforce", "--yes")[0] == 0

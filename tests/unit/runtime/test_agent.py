@@ -37,7 +37,7 @@ class Sender:
     def __init__(self):
         self.kinds = []
 
-    def send(self, kind, *_, bundle):
+    def send(self, kind, *_, bundle, templates=None):
         self.kinds.append(kind)
         raise Stopped
 
@@ -148,7 +148,7 @@ class Told:
     def __init__(self, most):
         self.heard, self.most = [], most
 
-    def send(self, kind, *_, bundle):
+    def send(self, kind, *_, bundle, templates=None):
         self.heard.append((kind, bundle))
         if len(self.heard) >= self.most:
             raise Stopped
@@ -168,3 +168,56 @@ def test_changed_trust_is_reported_at_once(agent, monkeypatch):
     with pytest.raises(Stopped):
         agent.send_for_ever(inventory, changed, told, once=False)
     assert told.heard == [("full", "a"), ("heartbeat", "b")]
+
+
+class Lists:
+    """An API server with these objects, that lets nobody list `hidden`."""
+
+    def __init__(self, hidden="", **objects):
+        self.hidden, self.objects = hidden, objects
+
+    def pages(self, path):
+        name = path.rpartition("/")[2]
+        if name == self.hidden:
+            raise self.refused(f"GET {path} answered 403", 403)
+        yield {"items": self.objects.get(name, [])}
+
+
+def controller(name, keys=("spec", "template"), **more):
+    given = {"spec": {"containers": [{"name": "app", "image": "x:1", "args": ["secret"]}]}}
+    for key in reversed(keys):
+        given = {key: given}
+    return {"metadata": {"name": name, "namespace": "shop"}, **given, **more}
+
+
+def test_templates_of_all_controllers_without_pods_are_named(agent):
+    Lists.refused = agent.Refused
+    owned = controller("web-5d")
+    owned["metadata"]["ownerReferences"] = [{"controller": True, "kind": "Deployment", "name": "web"}]
+    over = controller("done", status={"conditions": [{"type": "Complete", "status": "True"}]})
+    lists = {
+        path.rpartition("/")[2]: [controller(f"a-{kind.lower()}", keys)] for kind, path, keys in agent.CONTROLLERS
+    }  # fmt: skip
+    lists["replicasets"].append(owned)
+    lists["jobs"].append(over)
+    inventory = agent.Inventory()
+    assert inventory.without_pods() == (None, {})
+    agent.look_around(Lists(**lists), inventory)
+    pod = {
+        "metadata": {
+            "uid": "u", "name": "p", "namespace": "shop",
+            "ownerReferences": [{"controller": True, "kind": "StatefulSet", "name": "a-statefulset"}],
+        },
+        "spec": {"containers": [{"name": "app", "image": "x:1"}]},
+    }  # fmt: skip
+    inventory.put(pod)
+    templates, specs = inventory.without_pods()
+    assert sorted(row["kind"] for row in templates) == sorted(
+        {kind for kind, _, _ in agent.CONTROLLERS} - {"StatefulSet"}
+    )  # fmt: skip
+    assert {row["spec"] for row in templates} == set(specs)
+    assert not any(b"secret" in text for text in specs.values())
+    inventory.drop("u")
+    assert len(inventory.without_pods()[0]) == 8
+    agent.look_around(Lists(hidden="cronjobs", **lists), inventory)  # the rights of an earlier manifest
+    assert inventory.without_pods() == (None, {})
