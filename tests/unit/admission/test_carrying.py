@@ -148,7 +148,7 @@ def test_another_image_of_the_workload_is_judged_as_usual(application):
     beside = owned()
     beside["request"]["object"]["spec"]["containers"].append({"name": "miner", "image": image("never")})
     message = send(application, beside)[1]["status"]["message"]
-    assert ("miner" in message, "c0" in message) == (True, False)
+    assert ("container miner" in message, "container c0" in message) == (True, False)
 
 
 def test_tag_that_moved_since_opens_nothing(tmp_path):
