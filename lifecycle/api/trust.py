@@ -25,7 +25,7 @@ from lifecycle.trust import services
 from lifecycle.trust.access import source_for
 from lifecycle.trust.constants import PLACES_MAX, SIGNERS_MAX
 from lifecycle.trust.models import Signature, TrustCheck, TrustedSigner, TrustedSource
-from lifecycle.trust.queries import base_trust, signatures_of, sources_visible_to
+from lifecycle.trust.queries import base_trust, problem_seen, signatures_of, sources_visible_to
 from lifecycle.trust.types import SourceSpec, parse_source
 
 _IF_MATCH: Final = OpenApiParameter(
@@ -221,7 +221,7 @@ def _trust_of(request: Request, image: Image) -> dict[str, Any]:
     )
     bases = [base for base in facts.bases if base.digest in shown]  # a hidden base is not named
     is_read = check is not None and check.checked_at is not None
-    problem = check.problem if check is not None and is_read else "" if is_read else "The signatures were not read yet."
+    problem = problem_seen(check, visible) if is_read else "The signatures were not read yet."
     return {
         "is_known": is_read and not problem,
         "problem": problem,

@@ -15,7 +15,7 @@ from lifecycle.trust.kinds import READ_SBOMS, VERIFY
 
 def _gave_up(job: Job) -> None:
     if Image.objects.filter(pk=job.subject_id).exists():
-        services.note_problem(job.subject_id, job.last_error or "The check did not finish.")
+        services.note_problem(job.subject_id, "The check did not finish. Verify again, or ask an admin for its job.")
 
 
 @handler(VERIFY, gave_up=_gave_up)
@@ -25,14 +25,15 @@ def verify(run: JobRun) -> None:
     if image is None or not image.is_content:
         run.log("Nothing to do. The image no longer exists.")
         return
-    reads, problem = services.read_signatures(image, alive=run.check)
+    reads, unread = services.read_signatures(image, alive=run.check)
     with run.fenced():
-        counts = services.store_check(image, reads, problem)
+        counts = services.store_check(image, reads, unread)
         sboms.choose_again([image.pk])
         if any(read.has_sboms for read in reads):
             attached.queue_read(image.pk)
     words = ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) or "no signatures"
-    run.progress(1, 1, f"{words}. {problem}".strip() if problem else words)
+    # Everybody who sees the image sees its jobs, but perhaps not the repository.
+    run.progress(1, 1, f"{words}. Not everything could be read." if unread else words)
 
 
 @handler(READ_SBOMS)
@@ -45,7 +46,7 @@ def read_sboms(run: JobRun) -> None:
     count = 0
     for found in attached.read_attached(image, alive=run.check):
         if found.problem:
-            run.log(f"{found.object_digest[:19]} in {found.repository}: {found.problem}")
+            run.log(f"{found.object_digest[:19]}: {found.problem}")
             continue
         with run.fenced():
             count += attached.keep(found)

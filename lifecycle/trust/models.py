@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 from django.utils import timezone
 
 from accounts.models import Team, User
@@ -144,7 +144,10 @@ class TrustCheck(models.Model):
     image = models.OneToOneField(Image, on_delete=models.CASCADE, primary_key=True, related_name="trust_check")
     is_due = models.BooleanField(default=True)  # waits for a check: new, or a source has changed
     checked_at = models.DateTimeField(null=True, blank=True)
-    problem = models.CharField(max_length=300, blank=True)  # why the last check could not be finished
+    # Why the last check could not be finished. It names no repository: everybody who sees the image reads it.
+    problem = models.CharField(max_length=300, blank=True)
+    # What could not be read where: [{"repository": id, "text": why}]. Only who sees the repository is told.
+    unread = models.JSONField(default=list, db_default=Value([], models.JSONField()))
 
     class Meta:
         indexes = (models.Index(fields=("image",), condition=Q(is_due=True), name="trustcheck_due"),)

@@ -19,6 +19,7 @@ from lifecycle.registry.models import Image, IndexEntry, Repository, RepositoryI
 from lifecycle.trust.models import Signature, TrustCheck, TrustedSigner, TrustedSource
 
 _UNCHECKED = "The signatures of this image were not read yet."
+_UNREAD = "The signatures in one of its repositories could not be read."  # unnamed: not every reader sees it
 _NO_SOURCES = "No trusted source is set up for this team."
 
 
@@ -76,13 +77,33 @@ def signature_facts(
     ):
         rows[row.image_id].append(row)
     checks = {check.image_id: check for check in TrustCheck.objects.filter(image__in=ids)}
+    own = _places_of(checks.values(), team_id)
     return {
-        pk: _facts([row for holder in sorted(holders[pk]) for row in rows[holder]], checks.get(pk), sources)
+        pk: _facts([row for holder in sorted(holders[pk]) for row in rows[holder]], checks.get(pk), sources, own)
         for pk in wanted
     }
 
 
-def _facts(rows: Iterable[Signature], check: TrustCheck | None, sources: Mapping[int, str]) -> SignatureFacts:
+def _places_of(checks: Iterable[TrustCheck], team_id: int | None) -> Collection[int]:
+    """Return the repositories of a team (any without one) in which something could not be read; mostly no query."""
+    ids = {entry["repository"] for check in checks for entry in check.unread}
+    if not ids or team_id is None:
+        return ids
+    return set(Repository.objects.filter(pk__in=ids, team=team_id).values_list("pk", flat=True))
+
+
+def problem_seen(check: TrustCheck | None, repositories: QuerySet[Repository]) -> str:
+    """Return what of a check could not be read in one of `repositories`; "" if nothing, or only elsewhere."""
+    if check is None or check.problem or not check.unread:
+        return check.problem if check is not None else ""
+    texts = {entry["repository"]: entry["text"] for entry in check.unread}
+    rows = repositories.filter(pk__in=texts).order_by("name").values_list("pk", "name")
+    return " ".join(f"{name}: {texts[pk]}" for pk, name in rows)
+
+
+def _facts(
+    rows: Iterable[Signature], check: TrustCheck | None, sources: Mapping[int, str], own: Collection[int]
+) -> SignatureFacts:
     verified: dict[tuple[str, str, str], SignatureFact] = {}
     refused: list[str] = []
     unsigned = 0
@@ -96,6 +117,8 @@ def _facts(rows: Iterable[Signature], check: TrustCheck | None, sources: Mapping
         else:
             refused.append(row.reason or "Its signer is no longer trusted.")
     problem = _UNCHECKED if check is None or check.checked_at is None else check.problem
+    if not problem and check is not None and any(entry["repository"] in own for entry in check.unread):
+        problem = _UNREAD
     return SignatureFacts(not problem, tuple(verified.values()), tuple(dict.fromkeys(refused)), unsigned, problem)
 
 

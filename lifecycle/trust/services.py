@@ -199,17 +199,25 @@ class Read:
     has_sboms: bool = False
 
 
-def read_signatures(image: Image, *, alive: Callable[[], None]) -> tuple[list[Read], str]:
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """What could not be read, and where; repository None: the image is nowhere that we can read."""
+
+    repository_id: int | None
+    text: str
+
+
+def read_signatures(image: Image, *, alive: Callable[[], None]) -> tuple[list[Read], list[Unread]]:
     """Read and verify the signatures of an image in every repository of ours that has it.
 
-    Returns what was found, and a problem when something could not be read. Makes requests, so call it outside a
-    transaction. Raises RegistryUnavailable when a retry can help.
+    Returns what was found, and what could not be read. Makes requests, so call it outside a transaction. Raises
+    RegistryUnavailable when a retry can help.
     """
     candidates = _candidates()
     digest = Digest.parse(image.digest)
     members = RepositoryImage.objects.filter(image=image, removed_at=None).select_related("repository__registry")
     reads: list[Read] = []
-    problem = ""
+    unread: list[Unread] = []
     ours = [member.repository for member in members.order_by("id") if member.repository.registry.is_ours]
     for repository in ours:
         client = client_for(repository.registry)
@@ -221,15 +229,15 @@ def read_signatures(image: Image, *, alive: Callable[[], None]) -> tuple[list[Re
         except RegistryUnavailable:
             raise
         except LifecycleError as error:
-            problem = f"{repository.name}: {error.message}"
+            unread.append(Unread(repository.pk, error.message[:300]))
             continue
         moment = clock.now()
         judged = tuple(judge(each, digest, candidates, now=moment) for each in documents if each.format != PLAIN_SBOM)
         has_sboms = len(judged) < len(documents) or any(is_sbom(each.predicate_type) for each in judged)
         reads.append(Read(repository.pk, judged, has_sboms))
     if not ours:
-        problem = "The image is in no registry that we may read."
-    return reads, problem[:300]
+        unread.append(Unread(None, "The image is in no registry that we may read."))
+    return reads, unread
 
 
 def _candidates() -> list[Candidate]:
@@ -245,7 +253,7 @@ def _candidates() -> list[Candidate]:
 
 
 @transaction.atomic
-def store_check(image: Image, reads: Sequence[Read], problem: str) -> Mapping[str, int]:
+def store_check(image: Image, reads: Sequence[Read], unread: Sequence[Unread]) -> Mapping[str, int]:
     """Store the result of a check in place of the former one; return {state: number of signatures}.
 
     Only what has changed is audited: a signature that counts and did not before, or the other way round.
@@ -262,7 +270,11 @@ def store_check(image: Image, reads: Sequence[Read], problem: str) -> Mapping[st
             row.signers.set([pk for pk in judged.signer_ids if pk in live])
             if judged.predicate_type:
                 Attestation.objects.create(signature=row, predicate=judged.predicate, size_bytes=judged.size_bytes)
-    check.is_due, check.checked_at, check.problem = False, moment, problem
+    check.is_due, check.checked_at = False, moment
+    check.problem = next((each.text for each in unread if each.repository_id is None), "")
+    check.unread = [
+        {"repository": each.repository_id, "text": each.text} for each in unread if each.repository_id is not None
+    ]
     check.save()
     lineage.set_proven_bases(image, _proven_bases(image, reads))
     events.publish(events.AttestationsRead(image.pk))
@@ -322,5 +334,8 @@ def _fields(judged: Judged, moment: Any) -> dict[str, Any]:
 
 
 def note_problem(image_id: int, problem: str) -> None:
-    """Record that the signatures of an image could not be checked. It is not due until something asks again."""
+    """Record that the signatures of an image could not be checked. It is not due until something asks again.
+
+    `problem` names no repository: everybody who sees the image reads it.
+    """
     TrustCheck.objects.update_or_create(image_id=image_id, defaults={"is_due": False, "problem": problem[:300]})

@@ -13,7 +13,7 @@ from lifecycle.policy.types import BaseFact
 from lifecycle.registry.models import Image, Repository
 from lifecycle.registry.queries import images_held_in
 from lifecycle.trust.models import Signature, TrustCheck
-from lifecycle.trust.queries import base_trust, live_sources, signatures_of
+from lifecycle.trust.queries import base_trust, live_sources, problem_seen, signatures_of
 
 _SHOWN_MAX = 100  # signatures of one image
 
@@ -47,9 +47,11 @@ def signatures_shown(user: User, repository: Repository, image: Image, top: Imag
     names_seen = Image.objects.filter(digest__in=[base.digest for base in facts.bases], pk__in=held)
     seen = set(names_seen.values_list("digest", flat=True))
     bases: list[BaseFact | None] = [base if base.digest in seen else None for base in facts.bases]
+    check = TrustCheck.objects.filter(image=top).first()
     return {
         "lines": lines,
-        "check": TrustCheck.objects.filter(image=top).first(),
+        "check": check,
+        "problem": problem_seen(check, visible),
         "trust": facts,
         "trust_bases": bases,
         "may_check": may(user, Verb.IMAGE_SCAN, repository=repository),

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from accounts.models import Team, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.core import clock
-from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted, StaleVersion
+from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted, RegistryRefused, StaleVersion
 from lifecycle.ingest.services import ingest_manifest, ingest_referrers
 from lifecycle.jobs.models import Job
 from lifecycle.lineage.models import Derivation
@@ -26,7 +26,9 @@ from lifecycle.trust import services
 from lifecycle.trust.models import Attestation, Signature, TrustCheck, TrustedSource
 from lifecycle.trust.queries import base_trust, signature_facts, untrusted_count
 from lifecycle.trust.types import parse_source
+from tests.clients import Caller
 from tests.factories import dock, oci
+from tests.factories.people import person
 from tests.factories.signatures import Sigstore, new_key, statement
 from tests.factories.trusting import attach, attach_bundle, attach_simple_signature, key_signer, source
 from tests.fakes.registry import InMemoryRegistry, answer_with
@@ -55,6 +57,35 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def check(image: Image) -> None:
     reads, problem = services.read_signatures(image, alive=lambda: None)
     services.store_check(image, reads, problem)
+
+
+def test_problem_is_told_only_to_who_sees_the_repository(
+    pushed: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = dock.repository("secret/api")
+    members = RepositoryImage.objects.get(image=pushed.image)
+    members.pk, members.repository = None, hidden
+    members.save()
+    oci.push(pushed.registry, "secret/api", pushed.item, "1")
+    reads = services.read_documents
+
+    def refuse(client: Any, name: str, *args: Any) -> Any:
+        if name == "secret/api":
+            raise RegistryRefused("The registry refused secret/api.")
+        return reads(client, name, *args)
+
+    monkeypatch.setattr(services, "read_documents", refuse)
+    check(pushed.image)
+    row = TrustCheck.objects.get(image=pushed.image)
+    reader = person("reader", dock.team("shop"), "viewer")
+    owner = person("owner-of-it", dock.team("secret"), "viewer")
+    assert "secret" not in row.problem
+    mine = Caller(reader).get(f"images/{pushed.image.digest}/signatures/").json()
+    theirs = Caller(owner).get(f"images/{pushed.image.digest}/signatures/").json()
+    assert (mine["is_known"], mine["problem"]) == (True, "")  # as if there were no such repository
+    assert (theirs["is_known"], theirs["problem"]) == (False, "secret/api: The registry refused secret/api.")
+    assert facts(pushed.image, team_id=dock.team("shop").pk).is_known
+    assert facts(pushed.image, team_id=dock.team("secret").pk).problem.startswith("The signatures in one of its")
 
 
 def facts(image: Image, **more: Any) -> Any:

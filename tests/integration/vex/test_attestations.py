@@ -120,7 +120,7 @@ def test_retired_source_and_removed_attestation_end_what_counted(pushed):
     )
     check(app)
     assert suppressed() == [(app.digest, "CVE-2026-1")]
-    trust.store_check(app, [], "")
+    trust.store_check(app, [], [])
     assert (suppressed(), VexDocument.objects.get().state) == ([], "withdrawn")
     check(app)
     assert suppressed() == [(app.digest, "CVE-2026-1")]
