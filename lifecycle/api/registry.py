@@ -37,7 +37,7 @@ from lifecycle.ingest.managing import DESCRIPTION_MAX, describe_repository
 from lifecycle.ingest.openness import set_archived, set_visibility
 from lifecycle.ingest.protection import protect_tags
 from lifecycle.ingest.removing import delete_repository
-from lifecycle.quarantine.queries import add_covers, covers_of
+from lifecycle.quarantine.queries import add_covers, covers_shown
 from lifecycle.quarantine.types import Cover
 from lifecycle.registry.constants import PROTECTED_PATTERNS_MAX
 from lifecycle.registry.models import Image, Metadata, Repository, RepositoryImage, Tag
@@ -233,7 +233,7 @@ class CoverSerializer(serializers.Serializer[Any]):
     """A live quarantine that covers an image: nobody can promote it, or build on it."""
 
     id = serializers.IntegerField()
-    reason = serializers.CharField()
+    reason = serializers.CharField(help_text="Empty for an image that you see only because it is open")
     direct = serializers.BooleanField(help_text="false: the image is built on the quarantined one")
 
 
@@ -313,7 +313,7 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
     def get_object(self) -> Image:
         image = super().get_object()
         add_platforms([image])
-        add_covers([image])
+        add_covers([image], caller(self.request))
         return image
 
     @extend_schema(
@@ -334,7 +334,7 @@ class ImageViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         )
         indexes = [Image(pk=row.id, kind=row.kind) for row in rows if row.kind == Image.Kind.INDEX]
         entries = entries_of_images(indexes) if indexes else {}
-        covers = covers_of([row.id for row in rows])
+        covers = covers_shown([row.id for row in rows], caller(request))
         page = [(row.id, _listed(row, entries.get(row.id), covers.get(row.id, []))) for row in rows]
         return paginator.page_of(page, request)
 

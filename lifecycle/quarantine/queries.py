@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Final
 
+from django.core.exceptions import EmptyResultSet
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from accounts.models import User
 from accounts.verbs import Verb
@@ -16,7 +18,7 @@ from lifecycle.core.reasons import Reason
 from lifecycle.lineage.models import Ancestry
 from lifecycle.quarantine.models import Quarantine, QuarantineExemption, Withdrawal
 from lifecycle.quarantine.types import Cover, Quarantined
-from lifecycle.registry.models import Image, IndexEntry
+from lifecycle.registry.models import Image, IndexEntry, RepositoryImage
 
 # Walks from the wanted images to their platforms and up to their bases. So it costs the same for a base with 100,000
 # derived images, and images that arrive later are covered too. Evidence of low confidence is only a claim in a label:
@@ -47,7 +49,8 @@ exempt(quarantine_id, id) AS (
     UNION
     SELECT x.quarantine_id, e.child_id FROM exempt x JOIN lifecycle_indexentry e ON e.index_id = x.id
 )
-SELECT up.root, live.id, live.reason, bool_or(up.start = up.id), bool_or(up.start = up.id) AND live.withdraw
+SELECT up.root, live.id AS quarantine, live.reason, bool_or(up.start = up.id) AS is_direct,
+       bool_or(up.start = up.id) AND live.withdraw AS is_withdrawn
 FROM up
 JOIN source ON source.id = up.id
 JOIN live ON live.id = source.quarantine_id
@@ -58,6 +61,11 @@ WHERE (live.descendants OR up.start = up.id)
 GROUP BY up.root, live.id, live.reason, live.withdraw
 ORDER BY up.root, bool_or(up.start = up.id) DESC, live.id
 """
+# Evaluated for covered images only, of which there are few.
+_IS_GRANTED: Final = """EXISTS (
+    SELECT FROM lifecycle_repositoryimage held
+    WHERE held.image_id = covered.root AND held.removed_at IS NULL AND held.repository_id IN ({granted})
+)"""
 SCANNED_MAX: Final = 5000
 _ALL: Final = COVERED_SQL.format(only="")
 _ONE: Final = COVERED_SQL.format(only="AND id = %(quarantine)s")
@@ -89,20 +97,53 @@ def why_quarantined(image: Image) -> Reason | None:
     return Reason(" ".join(cover.words for cover in covers), Quarantined) if covers else None
 
 
-def add_covers(images: Iterable[Image | None]) -> None:
-    """Set `covers` on each image, for lists, pages and the API. One query for any number; none without an image."""
+def covers_shown(image_ids: Collection[int], actor: User) -> dict[int, list[Cover]]:
+    """Return `covers_of` as `actor` can read it: without the reason for an image that they see only as it is open.
+
+    One query, as `covers_of`, beside that for the grants of `actor`; none without an image.
+    """
+    if not image_ids:
+        return {}
+    try:
+        granted, values = repositories_visible_to(actor).order_by().values("pk").query.sql_with_params()
+    except EmptyResultSet:
+        granted, values = "SELECT NULL::bigint", ()
+    names = {f"granted_{index}": value for index, value in enumerate(values)}
+    places = [*(f"%({name})s" for name in names), ""]
+    named = "".join(part + place for part, place in zip(granted.split("%s"), places, strict=True))
+    sql = f"SELECT covered.*, {_IS_GRANTED.format(granted=named)} FROM ({_ALL}) AS covered"  # noqa: S608 -- SQL of the ORM and of ours
+    found: dict[int, list[Cover]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(sql, {"ids": sorted(set(image_ids)), **names})
+        for image_id, *row, is_granted in cursor.fetchall():
+            cover = Cover(*row)
+            found.setdefault(image_id, []).append(cover if is_granted else replace(cover, reason=""))
+    return found
+
+
+def add_covers(images: Iterable[Image | None], actor: User) -> None:
+    """Set `covers` on each image as `covers_shown`, for lists, pages and the API; no query without an image."""
     rows = [image for image in images if image is not None]
-    found = covers_of([image.pk for image in rows]) if rows else {}
+    found = covers_shown([image.pk for image in rows], actor)
     for image in rows:
         image.covers = found.get(image.pk, [])  # type: ignore[attr-defined]  # only what shows images needs it
 
 
 def quarantines_visible_to(actor: User, verb: Verb = Verb.IMAGE_VIEW) -> QuerySet[Quarantine]:
-    """Return the quarantines of images on which `actor` has `verb`, with the joins that a list needs."""
+    """Return the quarantines of images on which `actor` has `verb` by a grant, with the joins that a list needs.
+
+    Who sees an image only because it is open does not see why it is quarantined, nor by whom.
+    """
     rows = Quarantine.objects.select_related("image", "team", "created_by", "release_requested_by", "released_by")
     if actor.kind == User.Kind.SYSTEM and actor.is_active:
         return rows
-    return rows.filter(image__in=images_visible_to(actor, verb).filter(pk__in=Quarantine.objects.values("image")))
+    return rows.filter(image__in=_granted_images(actor, verb).filter(pk__in=Quarantine.objects.values("image")))
+
+
+def _granted_images(actor: User, verb: Verb) -> QuerySet[Image]:
+    places = repositories_visible_to(actor, verb)
+    held = RepositoryImage.objects.filter(image=OuterRef("pk"), repository__in=places, removed_at=None)
+    return Image.objects.filter(Exists(held))
 
 
 def exemptions_of(row: Quarantine, actor: User) -> QuerySet[QuarantineExemption]:

@@ -25,7 +25,7 @@ class Cover:
     """One live quarantine that covers an image."""
 
     quarantine_id: int
-    reason: str
+    reason: str  # "" for readers who may not know it
     is_direct: bool  # the digest itself is quarantined, or it is the index or a platform of the digest
     is_withdrawn: bool = False  # and only users with image.quarantine can pull it from the managed registry
 
@@ -36,6 +36,8 @@ class Cover:
     @property
     def words(self) -> str:
         """The sentence for pages and refusals."""
+        if not self.reason:
+            return self.short
         return f"{self.short[:-1]}: {self.reason.strip().rstrip('.')[:300]}."
 
     @property

@@ -97,7 +97,7 @@ def carrier_rows(
     queries for any number of images, five without records.
     """
     wanted = set(packages)
-    add_covers(images)
+    add_covers(images, user)
     places = locations_of([image.pk for image in images], repositories_open_to(user))
     inside = InventoryPackage.objects.filter(
         package__in=wanted, inventory__image_inventories__image__in=[image.pk for image in images]

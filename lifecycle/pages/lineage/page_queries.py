@@ -187,7 +187,7 @@ def neighbourhood_of(focus: Image, actor: User) -> Neighbourhood:
     locations = locations_of(images, repositories)
     images = {key: image for key, image in images.items() if key in locations or key == focus.pk}
     edges = list(Derivation.objects.filter(base_id__in=images, derived_id__in=images).order_by("id"))
-    add_covers(images.values())
+    add_covers(images.values(), actor)
     column = columns_of(map(str, images), [(str(edge.base_id), str(edge.derived_id)) for edge in edges])
 
     untrusted = _untrusted_among(images, repositories)

@@ -27,7 +27,7 @@ def roots(request: HttpRequest) -> HttpResponse:
     ids = [image.pk for image in page.rows]
     locations, counts = locations_of(ids, repositories), derived_counts(ids, user)
     entries = [(image, locations[image.pk], counts[image.pk]) for image in page.rows if image.pk in locations]
-    add_covers(image for image, _, _ in entries)
+    add_covers((image for image, _, _ in entries), user)
     return render(request, "lifecycle/lineage/roots.html", {"page": page, "entries": entries})
 
 

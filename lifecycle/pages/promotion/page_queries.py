@@ -386,7 +386,7 @@ class BoardRow:
 
 
 def board_of(
-    families: Sequence[Repository], environments: Sequence[Environment], gates: Mapping[int, Gate]
+    families: Sequence[Repository], environments: Sequence[Environment], gates: Mapping[int, Gate], actor: User
 ) -> list[BoardRow]:
     """Return one row for each source repository, with one cell for each environment; six queries for any number."""
     tags = Tag.objects.filter(repository__source__in=families, name=CURRENT_TAG)
@@ -401,7 +401,7 @@ def board_of(
         for slot in Slot.objects.filter(repository__in=families, image__isnull=False).select_related("image")
     }
     platforms = entries_of_images([slot.image for slot in slots.values() if slot.image is not None])
-    add_covers(slot.image for slot in slots.values())
+    add_covers((slot.image for slot in slots.values()), actor)
     live = PromotionRequest.objects.filter(repository__in=families, state__in=PromotionRequest.NEXT).annotate(
         place=Window(RowNumber(), partition_by=["repository", "environment"], order_by="-pk"),
         in_all=Window(Count("pk"), partition_by=["repository", "environment"]),

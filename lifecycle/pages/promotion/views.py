@@ -451,7 +451,7 @@ def environments(request: HttpRequest) -> HttpResponse:
         families = repositories_visible_to(user).filter(team=team, source=None).select_related("team")
         page = keyset_page(families, ("name", "id"), **cursors(request))
         gates = page_queries.gates_of(team, path)
-        context |= {"page": page, "board": page_queries.board_of(page.rows, path, gates)}
+        context |= {"page": page, "board": page_queries.board_of(page.rows, path, gates, user)}
         context |= {"environments": [gates[row.pk] for row in path]}
         context |= {"holds": page_queries.holds_over(team, path)}
         context |= {"debts": list(debts_visible_to(user).filter(environment__in=path)[:_SIDE_MAX])}

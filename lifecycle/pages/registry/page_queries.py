@@ -49,7 +49,7 @@ def repositories_with_latest(visible: QuerySet[Repository]) -> QuerySet[Reposito
     return visible.select_related("team", "registry", "environment").annotate(latest_tag_id=Subquery(newest[:1]))
 
 
-def add_latest_tags(repositories: Iterable[Repository]) -> None:
+def add_latest_tags(repositories: Iterable[Repository], actor: User) -> None:
     """Set `latest_tag`, with its image, or None, on each row of `repositories_with_latest`, and `platform_entries`
     on an index. Not a prefetch, because a prefetch reads every tag of the repositories to find the latest one.
     """
@@ -58,7 +58,7 @@ def add_latest_tags(repositories: Iterable[Repository]) -> None:
     for row in rows:
         row.latest_tag = tags.get(row.latest_tag_id)
     add_platforms(tag.image for tag in tags.values() if tag.image is not None)
-    add_covers(tag.image for tag in tags.values())
+    add_covers((tag.image for tag in tags.values()), actor)
 
 
 def tags_of(repository: Repository) -> QuerySet[Tag]:

@@ -46,7 +46,7 @@ from lifecycle.pages.registry.forms import DescriptionForm, MetadataForm, Protec
 from lifecycle.pages.registry.image_tabs import IMAGE_TABS, bases_of, hidden_depth_of, who_can_fix
 from lifecycle.pages.requests import chosen, cursors, reader, sort_of
 from lifecycle.promotion.models import PromotionRequest
-from lifecycle.quarantine.queries import add_covers, covers_of_image, quarantines_visible_to
+from lifecycle.quarantine.queries import add_covers, covers_shown, quarantines_visible_to
 from lifecycle.rebuild.models import Recipe
 from lifecycle.rebuild.queries import builder_permit_of, current_recipe, watches_of
 from lifecycle.rebuild.refusals import why_not_build
@@ -84,7 +84,7 @@ def images(request: HttpRequest) -> HttpResponse:
     page = keyset_page(rows, order, **cursors(request))
     if getattr(request, "htmx", False):
         return _first_push(has_come=bool(page))
-    page_queries.add_latest_tags(page.rows)
+    page_queries.add_latest_tags(page.rows, user)
     context = {
         "page": page,
         "sort": sort,
@@ -159,14 +159,14 @@ def repository_page(
         context["sort"], order = sort_of(request, {"updated": ("-updated_at", "-id"), "name": ("name", "id")})
         context["page"] = keyset_page(tags if shows_own else people, order, **cursors(request))
         add_platforms(tag.image for tag in context["page"].rows)
-        add_covers(tag.image for tag in context["page"].rows)
+        add_covers((tag.image for tag in context["page"].rows), user)
     elif tab == "history":
         context["page"] = keyset_page(page_queries.tag_history(row), ("-id",), **cursors(request))
     elif tab == "untagged":
         context["sort"], order = sort_of(request, {"pushed": ("-id",)})
         context["page"] = keyset_page(page_queries.untagged_in(row), order, **cursors(request))
         add_platforms(member.image for member in context["page"].rows)
-        add_covers(member.image for member in context["page"].rows)
+        add_covers((member.image for member in context["page"].rows), user)
     elif tab == "settings":
         context |= {
             "may_amend": may(user, Verb.IMAGE_AMEND, repository=row, environment=row.environment),
@@ -316,7 +316,7 @@ def _image_page(
     bases = bases_of(shown, visible, user)
     hidden_depth = hidden_depth_of(shown, user)
     shares = findings_by_layer(shown) if shown.scanned_at else []
-    covers = covers_of_image(member.image)
+    covers = covers_shown([member.image.pk], user).get(member.image.pk, [])
     named = [item.quarantine_id for item in covers]
     context: dict[str, Any] = {
         "repository": row,
