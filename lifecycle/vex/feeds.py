@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from typing import Any, Final
 
 from django.db import transaction
@@ -21,8 +22,9 @@ from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_images import VexFeedDetails, VexFeedSynced
 from lifecycle.authority.identity import why_not_second, why_token_not_counted
 from lifecycle.core import clock
+from lifecycle.core.address import parse_address
 from lifecycle.core.errors import Conflict, IllegalTransition, LifecycleError, LimitExceeded, Malformed, StaleVersion
-from lifecycle.core.http import HttpClient, Unreachable, parse_outbound_url
+from lifecycle.core.http import HttpClient, Unreachable, origin, parse_outbound_url
 from lifecycle.core.reasons import Reason, refuse_if
 from lifecycle.core.types import Digest
 from lifecycle.jobs import services as jobs
@@ -67,6 +69,7 @@ def add_feed(
         raise Conflict(f"There is already a feed named {name}. Choose another name.")
     feed = VexFeed(name=name, team=team, added_by=actor)
     feed.location, feed.public_key = _checked_location(location), _checked_key(public_key)
+    refuse_if(why_not_read(feed))
     feed.speaks_for = _checked_patterns(speaks_for)
     _set_schedule(feed, every_hours)
     feed.save()
@@ -103,6 +106,7 @@ def change_feed(
         feed.public_key = _checked_key(public_key)
     if speaks_for is not None:
         feed.speaks_for = _checked_patterns(speaks_for)
+    refuse_if(why_not_read(feed))
     _set_schedule(feed, None if by_hand else every_hours or feed.every_hours)
     is_other = before != (feed.location, feed.public_key, feed.speaks_for)
     if is_other:
@@ -116,6 +120,19 @@ def change_feed(
     if is_other:
         _queue(feed, actor)
     return feed
+
+
+def why_not_read(feed: VexFeed) -> Reason | None:
+    """Return why nothing of a feed can be believed: whoever is on the way could write it; within a machine, nobody."""
+    scheme, host, _ = origin(parse_outbound_url(feed.location))
+    address = parse_address(host.strip("[]"))
+    if feed.public_key or scheme == "https" or (address is not None and ip_address(address).is_loopback):
+        return None
+    return Reason(
+        "Without https, anybody on the way can change what the feed says. Use an https address, or enter the public"
+        " key of its signatures.",
+        Malformed,
+    )
 
 
 @transaction.atomic
@@ -234,6 +251,7 @@ def run_sync(feed: VexFeed, *, actor: User, progress: Progress, accept_smaller: 
     client = HttpClient()
     run = _Run(feed, actor, client)
     try:
+        refuse_if(why_not_read(feed))  # one that was added before this was checked
         progress(0, None, "reading the list")
         folder = feed_reading.is_folder(feed.location)
         found = feed_reading.listed_in(client, feed.location) if folder else {"": ""}

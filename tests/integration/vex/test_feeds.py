@@ -386,3 +386,23 @@ def test_pages_and_api_add_trust_run_and_remove(vendor, fleet):
     assert [each["name"] for each in api.get("vex/feeds/").json()["results"]] == ["vendor"]
     assert guard.post(f"/vex/feeds/{feed.pk}/remove/").status_code == 302
     assert "No feeds." in guard.get("/vex/feeds/").content.decode()
+
+
+@pytest.mark.parametrize("location", ["http://vendor.example/vex/", "http://10.0.0.7/vex.json"])
+def test_feed_without_https_needs_a_key(fleet, location):
+    with pytest.raises(Malformed, match="Without https"):
+        add(fleet, location)
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+    feed = add(fleet, location, public_key=pem)
+    with pytest.raises(Malformed, match="Without https"):
+        feeds.change_feed(feed.pk, actor=fleet["guard"], public_key="")
+    with pytest.raises(Malformed, match="Without https"):
+        feeds.change_feed(add(fleet, "https://vendor.example/", name="v2").pk, actor=fleet["guard"], location=location)
+
+
+def test_feed_of_before_without_https_and_key_is_not_read(fleet):
+    feed = add(fleet, "https://vendor.example/vex.json")
+    VexFeed.objects.filter(pk=feed.pk).update(location="http://vendor.example/vex.json")
+    assert run(feed).state == "failed"
+    assert "Without https" in feed.problem
