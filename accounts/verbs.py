@@ -73,3 +73,4 @@ BUILTIN_ROLES: Final[dict[str, frozenset[Verb]]] = {
     "auditor": frozenset({Verb.IMAGE_VIEW, Verb.AUDIT_READ}),
     "owner": frozenset(Verb) - {Verb.PROMOTION_BREAKGLASS},
 }
+ROLES_OF_MACHINES: Final = frozenset({"agent"})  # built-in roles that no person and no group gets

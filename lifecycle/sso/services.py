@@ -29,6 +29,7 @@ from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.proofs import why_not_confirmed
 from lifecycle.authority.second_factors import has_factor
 from lifecycle.authority.services.sessions import drop_sessions
+from lifecycle.authority.services.teams import why_not_for_people
 from lifecycle.core import clock, sealing
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted, StaleVersion
 from lifecycle.core.http import HttpClient, origin, parse_outbound_url
@@ -226,6 +227,7 @@ def rule_of(provider: IdentityProvider, new: NewRule) -> ClaimRule:
         rule.team = Team.objects.filter(slug=new.team).first()
         if rule.role is None or rule.team is None:
             raise NotFound(f"There is no role {new.role[:60]} or no team {new.team[:60]}. Check their names.")
+        refuse_if(why_not_for_people(rule.role))
         rule.repository_pattern = new.repository_pattern
         if new.environment:
             rule.environment = Environment.objects.filter(team=rule.team, slug=new.environment).first()

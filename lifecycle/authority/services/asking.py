@@ -15,13 +15,12 @@ from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_access import AccessAsked
 from lifecycle.authority.grants import live_grants
 from lifecycle.authority.models import AccessRequest
-from lifecycle.authority.queries import access_requests_visible_to, teams_askable_by
+from lifecycle.authority.queries import access_requests_visible_to, environments_visible_to, teams_askable_by
 from lifecycle.authority.rights import may
-from lifecycle.authority.services.teams import grant_role, lock_team
+from lifecycle.authority.services.teams import grant_role, lock_team, why_not_for_people
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, NotFound
 from lifecycle.core.reasons import Reason, refuse_if
-from lifecycle.environments.models import Environment
 
 State = AccessRequest.State
 DAYS: Final = 30
@@ -55,10 +54,13 @@ def ask_for_access(
     chosen = Role.objects.filter(slug=role).first()
     if chosen is None:
         raise NotFound(f"Role {role[:60]} not found.")
-    place = Environment.objects.filter(team=team, slug=environment, archived_at=None).first() if environment else None
+    # Not all who can ask a team see its environments: one that is hidden looks like one that does not exist.
+    places = environments_visible_to(actor).filter(team=team, slug=environment, archived_at=None)
+    place = places.first() if environment else None
     if environment and place is None:
-        raise NotFound(f"Team {team} has no environment {environment[:60]}. Check its name.")
+        raise NotFound("Environment not found, or you don't have access. Leave it empty to ask for all.")
     text = _text(reason, "Say what you need the role for", least=1)
+    refuse_if(why_not_for_people(chosen))
     if verb and verb not in chosen.verbs:
         raise Malformed(f"Role {chosen} does not include {verb[:40]}. Choose another role.")
     row = AccessRequest(

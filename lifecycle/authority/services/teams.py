@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 
 from accounts.models import Group, Membership, Role, Team, User
 from accounts.queries import people_in
-from accounts.verbs import Verb
+from accounts.verbs import ROLES_OF_MACHINES, Verb
 from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
@@ -232,6 +232,8 @@ def grant_role(
     if chosen is None:
         raise NotFound(f"Role {role[:60]} not found.")
     is_robot = isinstance(holder, User) and holder.kind == User.Kind.ROBOT
+    if not is_robot:
+        refuse_if(why_not_for_people(chosen))
     by = Verb.ROBOT_MANAGE if is_robot else Verb.TEAM_MANAGE
     require_verbs(actor, team, chosen.verbs, until=expires_at, by=by)
     scope = None
@@ -250,6 +252,13 @@ def grant_role(
         environment=scope,
         expires_at=expires_at,
     )
+
+
+def why_not_for_people(role: Role) -> Reason | None:
+    """Return why no person and no group can have the role: it is for robots only."""
+    if role.is_builtin and role.slug in ROLES_OF_MACHINES:
+        return Reason(f"Role {role} is for robots only. Choose another role.", Malformed)
+    return None
 
 
 def require_verbs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zoneinfo
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, time
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from accounts.models import Group, Role, Team, User
+from accounts.queries import roles_for_people, weakest_first
 from accounts.tokens import DEFAULT_DAYS
 from accounts.verbs import Verb
 from lifecycle.core import clock
@@ -79,13 +80,17 @@ class GrantForm(forms.Form):
 
     def __init__(self, team: Team, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        roles = Role.objects.order_by("-is_builtin", "slug")
+        roles = weakest_first(self.roles())
         environments = Environment.objects.filter(team=team).order_by("position")
         self.fields["role"].choices = [(role.slug, f"{role.slug}") for role in roles]  # type: ignore[attr-defined]  # typed as Field, is a ChoiceField
         self.fields["environment"].choices = [  # type: ignore[attr-defined]  # typed as Field, is a ChoiceField
             ("", "All environments and repositories"),
             *((environment.slug, environment.slug) for environment in environments),
         ]
+
+    def roles(self) -> Iterable[Role]:
+        """Return the roles to choose from: no person and no group gets one of machines."""
+        return roles_for_people()
 
     def clean_until(self) -> datetime | None:
         """Return the end of the last valid day in UTC, or None for no expiry."""
@@ -105,6 +110,13 @@ class GrantForm(forms.Form):
             "environment": self.cleaned_data["environment"],
             "expires_at": self.cleaned_data["until"],
         }
+
+
+class RobotGrantForm(GrantForm):
+    """A grant for a robot."""
+
+    def roles(self) -> Iterable[Role]:
+        return Role.objects.all()
 
 
 class MemberForm(GrantForm):

@@ -8,7 +8,8 @@ from typing import Any, Final
 import jwt
 from django import forms
 
-from accounts.models import Group, Role, Team
+from accounts.models import Group, Team
+from accounts.queries import roles_for_people, weakest_first
 from lifecycle.sso.models import ClaimRule, IdentityProvider
 from lifecycle.sso.services import SECRET_MAX, NewRule
 
@@ -97,7 +98,7 @@ class RuleForm(forms.Form):
         super().__init__(*args, **kwargs)
         groups = Group.objects.filter(source=Group.Source.SSO).select_related("team").order_by("team", "slug")
         none = [("", "—")]
-        roles = Role.objects.order_by("-is_builtin", "slug").values_list("slug", flat=True)
+        roles = [role.slug for role in weakest_first(roles_for_people())]
         teams = Team.objects.order_by("slug").values_list("slug", flat=True)
         self.fields["group"].choices = [*none, *((str(group), str(group)) for group in groups)]  # type: ignore[attr-defined]  # a choice field
         self.fields["role"].choices = [*none, *((slug, slug) for slug in roles)]  # type: ignore[attr-defined]  # likewise

@@ -104,6 +104,19 @@ def test_who_may_ask_and_what_is_refused(dock: SimpleNamespace, asked: AccessReq
     assert services.withdraw_access_request(asked.pk, actor=dock.requester).state == "withdrawn"
 
 
+def test_hidden_environment_looks_like_none(dock: SimpleNamespace) -> None:
+    Repository.objects.filter(pk=dock.repository.pk).update(visibility="internal")
+    stranger = person("stranger")  # can ask the team, because a repository of it is open
+    answers = set()
+    for environment in ("staging", "nowhere"):
+        with pytest.raises(NotFound) as refused:
+            services.ask_for_access("shop", actor=stranger, role="viewer", reason="x", environment=environment)
+        answers.add(refused.value.message)
+    assert len(answers) == 1
+    ask = {"actor": dock.requester, "role": "viewer", "reason": "x"}
+    assert services.ask_for_access("shop", environment="staging", **ask).environment == dock.staging
+
+
 def test_role_held_for_good_is_not_shortened(dock: SimpleNamespace, asked: AccessRequest) -> None:
     services.add_member(
         dock.team.pk, actor=dock.owner, username="requester", role="deployer", repository_pattern="shop/*"

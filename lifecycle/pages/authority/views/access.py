@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts.models import Role
+from accounts.queries import roles_for_people
 from lifecycle.authority import services
 from lifecycle.authority.access import access_request_for
 from lifecycle.authority.effective import effective_rights, principal_for
@@ -41,7 +41,9 @@ def access_requests(request: HttpRequest) -> HttpResponse:
 
 def _roles_with(verb: str) -> list[tuple[str, str]]:
     """Return the roles that include `verb` (all without one), those with the fewest verbs first."""
-    rows = Role.objects.filter(verbs__contains=[verb]) if verb else Role.objects.all()
+    rows = roles_for_people()
+    if verb:
+        rows = rows.filter(verbs__contains=[verb])
     found = sorted(rows, key=lambda role: (len(role.verbs), role.slug))
     return [(role.slug, f"{role.slug}: {', '.join(sorted(role.verbs))}"[:200]) for role in found]
 

@@ -17,7 +17,7 @@ from lifecycle.authority.queries import grants_in, live_tokens
 from lifecycle.authority.rights import may, not_effective, require, why_suspended
 from lifecycle.authority.services import why_not_taken_over
 from lifecycle.core.paging import keyset_page
-from lifecycle.pages.authority.forms import GrantForm, RobotForm, TokenForm
+from lifecycle.pages.authority.forms import RobotForm, RobotGrantForm, TokenForm
 from lifecycle.pages.authority.views.teams import team_page
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import cursors, reader
@@ -49,7 +49,7 @@ def _page(
         "grants": grants,
         "page": keyset_page(tokens, ("-id",), **cursors(request)),
         "manages_robots": bool(may(user, Verb.ROBOT_MANAGE, team=team)),
-        "grant_form": GrantForm(team, prefix="grant"),
+        "grant_form": RobotGrantForm(team, prefix="grant"),
         "token_form": TokenForm(),
         "secret": secret,
         "suspended": why_suspended(robot.user) if robot.user.is_active else "",
@@ -79,7 +79,7 @@ def _managed(request: HttpRequest, slug: str, pk: int) -> tuple[Team, Robot]:
 def grant(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     """Grant a robot a role."""
     team, robot = _managed(request, slug, pk)
-    form = GrantForm(team, request.POST, prefix="grant")
+    form = RobotGrantForm(team, request.POST, prefix="grant")
     if form.is_valid():
         with errors_shown_on(form):
             services.grant_robot(pk, actor=reader(request), **form.scope())
