@@ -148,6 +148,9 @@ SESSION_ENGINE = "lifecycle.authority.sessions"  # in PostgreSQL, never in the b
 SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
 SESSION_IDLE_HOURS = env.integer("SESSION_IDLE_HOURS", 24, minimum=1)  # a browser session ends after this time unused
 SESSION_MAX_HOURS = env.integer("SESSION_MAX_HOURS", 14 * 24, minimum=1)  # and this long after the sign-in in any case
+# A session that began with single sign-on ends this long after the provider last confirmed the person, so that who was
+# removed there is out at the latest then.
+SSO_SESSION_MAX_HOURS = env.integer("SSO_SESSION_MAX_HOURS", 12, minimum=1)
 SESSION_COOKIE_AGE = SESSION_MAX_HOURS * 3600
 SESSION_COOKIE_NAME = "__Host-session" if IS_HTTPS else "gd_session"
 CSRF_COOKIE_NAME = "__Host-csrf" if IS_HTTPS else "gd_csrf"

@@ -219,6 +219,7 @@ class CredentialFailure(models.Model):
 
     account = models.CharField(max_length=150)
     address = models.GenericIPAddressField(null=True)
+    is_code = models.BooleanField(default=False, db_default=False)  # six digits of an app: a million possibilities
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -241,6 +242,8 @@ class BrowserSession(AbstractBaseSession):
     client = models.CharField(max_length=200, blank=True)  # the User-Agent
     created_at = models.DateTimeField()  # the sign-in: Django makes a new session for it
     last_seen_at = models.DateTimeField()  # at most a minute old while the session is used
+    # When a provider last confirmed the person; null for a session that a password began.
+    provider_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         indexes = (models.Index(fields=("user", "-last_seen_at"), name="browsersession_by_user"),)

@@ -1,14 +1,16 @@
 """Browser sessions as rows that know their user: they can be listed and ended, and end by themselves.
 
 A session ends SESSION_IDLE_HOURS after its last use, and SESSION_MAX_HOURS after its sign-in. Django's engine makes no
-difference between the two, and cannot find the sessions of a user.
+difference between the two, and cannot find the sessions of a user. One that began with single sign-on ends
+SSO_SESSION_MAX_HOURS after the provider last confirmed the person: only then it can say that the person is gone.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
+from allauth.account.internal.flows.login import AUTHENTICATION_METHODS_SESSION_KEY
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
@@ -63,6 +65,7 @@ class SessionStore(DatabaseStore):
         row.created_at = old.created_at if old is not None else now
         if old is not None:
             row.public_id = old.public_id
+        row.provider_at = _confirmed_by_provider(data)
         self.row = row
         return row
 
@@ -70,6 +73,17 @@ class SessionStore(DatabaseStore):
     def clear_expired(cls) -> None:
         """Delete the sessions that have ended."""
         BrowserSession.objects.exclude(_lives()).delete()
+
+
+def _confirmed_by_provider(data: dict[str, Any]) -> datetime | None:
+    """Return when a provider last confirmed the person of a session; None if the person signed in with a password.
+
+    A proof with a password in the session of a provider does not make it longer: the account may be gone there.
+    """
+    proofs = data.get(AUTHENTICATION_METHODS_SESSION_KEY, [])
+    first = next((proof.get("method") for proof in proofs if proof.get("method") in {"password", "sso"}), "")
+    times = [float(proof.get("at", 0)) for proof in proofs if proof.get("method") == "sso"]
+    return datetime.fromtimestamp(max(times), UTC) if first == "sso" else None
 
 
 def live_sessions() -> QuerySet[BrowserSession]:
@@ -84,7 +98,8 @@ def sessions_of(user: User) -> QuerySet[BrowserSession]:
 
 def _lives() -> Q:
     now = clock.now()
-    return Q(
+    confirmed = Q(provider_at=None) | Q(provider_at__gt=now - timedelta(hours=settings.SSO_SESSION_MAX_HOURS))
+    return confirmed & Q(
         expire_date__gt=now,
         last_seen_at__gt=now - timedelta(hours=settings.SESSION_IDLE_HOURS),
         created_at__gt=now - timedelta(hours=settings.SESSION_MAX_HOURS),

@@ -149,6 +149,11 @@ def _confirmed(request: HttpRequest, provider: IdentityProvider, person: Person,
     asked_at = person.id_token.get("auth_time")
     if isinstance(asked_at, int | float) and clock.now().timestamp() - asked_at > FRESH_S:
         problem = f"{provider.name} did not ask you to sign in again. Sign out there, and start again."
+    try:
+        if not problem:  # what the claims of now do not give any more ends
+            problem = provisioning.sign_in(person, provider)[1]
+    except NotPermitted as error:
+        problem = error.message
     if problem:
         services.note_refusal(provider, problem, user=user)
         return _refused(request, provider, problem)

@@ -15,8 +15,9 @@ from freezegun import freeze_time
 from accounts.models import Identity, Role, User
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import services as authority
-from lifecycle.authority.models import RoleGrant, TotpSecret
+from lifecycle.authority.models import BrowserSession, RoleGrant, TotpSecret
 from lifecycle.authority.second_factors import totp_code
+from lifecycle.authority.sessions import sessions_of
 from lifecycle.core import clock
 from lifecycle.notices.models import InboxItem
 from lifecycle.oidc.types import Person, Provider
@@ -263,3 +264,45 @@ def test_linking_asks_for_the_second_factor_ends_other_sessions_and_is_told(kim,
     assert other.get("/account/identities/").status_code == 302
     told = InboxItem.objects.filter(person=kim, notice__text__contains="You can now also sign in with corp")
     assert told.count() == 1
+
+
+def test_session_of_a_provider_ends_after_its_own_time(kim, monkeypatch, settings):
+    start = clock.now()
+    client, by_password = signed_in(monkeypatch), Client()
+    lee = User.objects.create_user("lee", password="a long enough one")
+    assert by_password.post("/accounts/sign-in/", {"login": "lee", "password": "a long enough one"}).status_code == 302
+    lives = {BrowserSession.objects.get(user=user).provider_at is not None for user in (kim, lee)}
+    assert lives == {True, False}
+    for hours in range(1, 12):  # in use all the time
+        with freeze_time(start + timedelta(hours=hours)):
+            assert client.get("/account/security/").status_code == 200
+            assert by_password.get("/account/security/").status_code == 200
+    with freeze_time(start + timedelta(hours=12, minutes=1)):
+        assert client.get("/account/security/").status_code == 302
+        assert by_password.get("/account/security/").status_code == 200
+        assert not sessions_of(kim).exists()
+
+
+def test_new_key_of_a_session_does_not_make_it_longer(kim, monkeypatch):
+    start = clock.now()
+    client = signed_in(monkeypatch)
+    with freeze_time(start + timedelta(minutes=2)):
+        set_up(client)  # the session gets another key
+    with freeze_time(start + timedelta(hours=12, minutes=1)):
+        assert client.get("/account/security/").status_code == 302
+
+
+def test_proof_at_the_provider_renews_the_session_and_reads_the_claims(kim, provider, monkeypatch):
+    root = User.objects.get(username="root")
+    docks.team("shop")
+    services.create_rule("corp", services.NewRule("groups", "dev", role="viewer", team="shop"), actor=root)
+    client = Client()
+    come_back(client, monkeypatch, groups=["dev"])
+    assert RoleGrant.objects.filter(user=kim).exists()
+    later = clock.now() + timedelta(hours=11)
+    with freeze_time(later):
+        _, answer = confirm_at(client, monkeypatch, groups=[])
+        assert answer.status_code == 302
+    assert not RoleGrant.objects.filter(user=kim).exists()
+    with freeze_time(later + timedelta(hours=2)):
+        assert client.get("/account/security/").status_code == 200

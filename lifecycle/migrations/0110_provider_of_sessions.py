@@ -1,0 +1,17 @@
+"""When a provider last confirmed the person of a browser session."""
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("lifecycle", "0109_providers_create_no_accounts"),
+    ]
+
+    operations = [
+        migrations.AddField(
+            model_name="browsersession",
+            name="provider_at",
+            field=models.DateTimeField(blank=True, null=True),
+        ),
+    ]

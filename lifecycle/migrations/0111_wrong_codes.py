@@ -1,0 +1,17 @@
+"""Which rejected credentials were codes of an authenticator app."""
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("lifecycle", "0110_provider_of_sessions"),
+    ]
+
+    operations = [
+        migrations.AddField(
+            model_name="credentialfailure",
+            name="is_code",
+            field=models.BooleanField(db_default=False, default=False),
+        ),
+    ]
