@@ -74,6 +74,29 @@ class AccountLink(models.Model):
         return f"{self.kind} of {self.user}"
 
 
+class IdentityReset(models.Model):
+    """An admin changed how a person signs in, and so could have signed in as that person (docs/adr/0024)."""
+
+    class Kind(models.TextChoices):
+        PASSWORD = "password"  # noqa: S105 -- a kind: reset, or set anew when the account was reactivated
+        FACTORS = "factors"  # every second factor was removed
+        IDENTITY = "identity"  # a provider that the admin added was linked to the account by its mail
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="identity_resets")
+    made_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    kind = models.CharField(max_length=8, choices=Kind)
+    at = models.DateTimeField()  # of the reset, or of the first use of what it gave
+    ended_at = models.DateTimeField(null=True, blank=True)  # the person proved who they are with an older factor
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(condition=~Q(user=models.F("made_by")), name="identityreset_is_by_somebody_else"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.user}, reset by {self.made_by}"
+
+
 class Identity(models.Model):
     """A person at a provider of sign-in: `issuer` and `subject` together, never the mail or the name.
 

@@ -36,6 +36,7 @@ from fido2.webauthn import (
 )
 
 from accounts.models import User
+from lifecycle.authority import resets
 from lifecycle.authority.grants import live_grants
 from lifecycle.authority.models import Passkey, RecoveryCode, SecuritySettings, TotpSecret
 from lifecycle.core import clock, sealing
@@ -139,13 +140,23 @@ def step_of_code(secret: str, code: str) -> int | None:
 
 def use_code(user: User, text: str) -> str:
     """Use up a code of the person's app, or a recovery code; return its kind (`totp`, `recovery`), "" when wrong."""
-    code = "".join(text.split()).replace("-", "").upper()
+    code = _plain(text)
     if not code or not code.isascii() or len(code) > 40:
         return ""
-    if code.isdigit() and len(code) == _DIGITS:
+    if is_of_app(text):
         return "totp" if _use_totp(user, code) else ""
     used = RecoveryCode.objects.filter(user=user, secret_sha256=_hashed(code), used_at=None).update(used_at=clock.now())
     return "recovery" if used else ""
+
+
+def is_of_app(text: str) -> bool:
+    """Return whether a code is one of an authenticator app by its form, and not a recovery code."""
+    code = _plain(text)
+    return code.isascii() and code.isdigit() and len(code) == _DIGITS
+
+
+def _plain(text: str) -> str:
+    return "".join(text.split()).replace("-", "").upper()
 
 
 def _use_totp(user: User, code: str) -> bool:
@@ -154,7 +165,10 @@ def _use_totp(user: User, code: str) -> bool:
     if row is None or step is None:
         return False
     rows = TotpSecret.objects.filter(pk=row.pk, last_step__lt=step)
-    return bool(rows.update(last_step=step, last_used_at=clock.now()))
+    if not rows.update(last_step=step, last_used_at=clock.now()):
+        return False
+    resets.end_by_factor(user, since=row.created_at)
+    return True
 
 
 def totp_secret(row: TotpSecret) -> str:
@@ -291,4 +305,5 @@ def use_passkey(user: User, response: Any, *, challenge: bytes) -> tuple[Passkey
         changed = changed.filter(sign_count__lt=assertion.counter)
     if not changed.update(sign_count=assertion.counter, last_used_at=clock.now()):
         raise BadAssertion("The counter of the passkey did not grow: it may have been copied.")
+    resets.end_by_factor(user, since=row.created_at)
     return row, assertion

@@ -23,3 +23,18 @@ def attempt(account: str) -> Iterator[limiter.Attempt]:
             "Too many wrong passwords for this account or address. Wait five minutes, then try again."
         )
     yield reserved
+
+
+@contextmanager
+def code_attempt(account: str) -> Iterator[limiter.Attempt]:
+    """Count a code of an authenticator app too, in the smaller budget of codes, as `attempt` does.
+
+    Raises TooManyAttempts.
+    """
+    reserved = limiter.reserve_code(account, context.current().address)
+    if reserved is None:
+        raise TooManyAttempts(
+            "Too many wrong codes for this account. Use a passkey or a recovery code, or wait: up to a day. If it was"
+            " not you, somebody knows your password: change it."
+        )
+    yield reserved

@@ -24,9 +24,9 @@ from fido2.utils import websafe_decode, websafe_encode
 
 from accounts.models import User
 from lifecycle.authority import services
-from lifecycle.authority.second_factors import has_factor, request_options, use_code, use_passkey
+from lifecycle.authority.second_factors import has_factor, is_of_app, request_options, use_code, use_passkey
 from lifecycle.core import context
-from lifecycle.pages.authority.attempts import attempt
+from lifecycle.pages.authority.attempts import attempt, code_attempt
 from lifecycle.signatures.assertions import BadAssertion
 
 MFA: Final = "mfa"  # allauth's name of a proof with a second factor
@@ -120,7 +120,15 @@ class FactorForm(forms.Form):
         if self.errors:
             return values
         with attempt(self.user.username) as this_attempt:
-            self.kind = self._by_passkey(assertion) if assertion else use_code(self.user, text)
+            if assertion:
+                self.kind = self._by_passkey(assertion)
+            elif is_of_app(text):
+                with code_attempt(self.user.username) as of_codes:
+                    self.kind = use_code(self.user, text)
+                    if self.kind:
+                        of_codes.succeeded()
+            else:
+                self.kind = use_code(self.user, text)
             if self.kind:
                 this_attempt.succeeded()
         if not self.kind:

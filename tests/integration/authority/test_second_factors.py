@@ -226,12 +226,20 @@ def test_registration_must_answer_its_challenge(kim: User) -> None:
 
 
 def test_b7_wrong_codes_share_the_budget_of_passwords(kim: User) -> None:
-    secret, _ = set_up_totp(signed_in())
+    set_up_totp(signed_in())
     client, _ = with_password()
     for _ in range(limiter.PER_ACCOUNT):
+        assert second_step(client, code="not a code of mine").status_code == 422
+    assert with_password()[1].status_code == 429
+
+
+def test_wrong_codes_of_an_app_end_before_recovery_codes_do(kim: User) -> None:
+    secret, codes = set_up_totp(signed_in())
+    client, _ = with_password()
+    for _ in range(5):
         assert second_step(client, code="000000").status_code == 422
     assert second_step(client, code=code_now(secret)).status_code == 429
-    assert with_password()[1].status_code == 429
+    assert second_step(client, code=codes[0]).status_code == 302  # nobody can guess one
 
 
 def test_change_of_factors_ends_other_sessions(kim: User) -> None:
