@@ -75,7 +75,7 @@ class AccountLink(models.Model):
 
 
 class IdentityReset(models.Model):
-    """An admin changed how a person signs in, and so could have signed in as that person (docs/adr/0024)."""
+    """An admin changed how a person signs in, and so could have signed in as that person (docs/adr/0025)."""
 
     class Kind(models.TextChoices):
         PASSWORD = "password"  # noqa: S105 -- a kind: reset, or set anew when the account was reactivated

@@ -25,6 +25,7 @@ from lifecycle.admission.types import BadReview, Code, ImageResult, Named, Revie
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_clusters import AdmissionDebtReviewed
+from lifecycle.authority.identity import names_of, why_not_counted, why_token_not_counted
 from lifecycle.authority.queries import images_visible_to
 from lifecycle.authority.rights import may
 from lifecycle.clusters.models import Cluster, Mode
@@ -183,8 +184,10 @@ def why_not_review(actor: User, debt: AdmissionDebt) -> Reason | None:
         return Reason("This break-glass was already reviewed.", Conflict)
     if not actor.is_person:
         return Reason("Only people can review break-glass.")
-    if _names_of(actor.username, actor.email) & _names_of(debt.user_name, *debt.user_names):
+    if _names_of(*names_of(actor)) & _names_of(debt.user_name, *debt.user_names):
         return Reason("You broke the glass yourself. Another person must review it.")
+    if uncounted := why_not_counted(actor, []) or why_token_not_counted():
+        return Reason(f"Your review would not count: {uncounted}")
     decision = may(actor, Verb.PROMOTION_APPROVE, team=debt.cluster.team)
     return None if decision else Reason(decision.reason)
 

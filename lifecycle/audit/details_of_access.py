@@ -85,10 +85,20 @@ class UserSecret(Details):
     """The name of an account, and its new secret: a link, a password that must be changed, or one that stays.
 
     A password from a command or the demonstration is exempt: it stays, and the votes of the account count.
+    `tokens_ended` is the number of tokens that ended with the old one.
     """
 
     user: str
     secret_kind: str
+    tokens_ended: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokensEnded(Details):
+    """The name of an account, and the number of its tokens that ended with the change."""
+
+    user: str
+    tokens_ended: int
 
 
 @dataclass(frozen=True, slots=True)

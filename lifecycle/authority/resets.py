@@ -1,4 +1,4 @@
-"""Resets of how a person signs in: whoever made one could have signed in as that person (docs/adr/0024).
+"""Resets of how a person signs in: whoever made one could have signed in as that person (docs/adr/0025).
 
 For a time after it, the account decides nothing. For longer, it and the admin who reset it count as one person.
 """

@@ -135,7 +135,7 @@ def _person(part: Part, kept: Mapping[str, Any]) -> tuple[User, str]:
         password = secrets.token_urlsafe(15)
         user.set_password(password)
         user.save(update_fields=["password"])
-        details = UserSecret(user=user.username, secret_kind=OPERATOR_MADE)
+        details = UserSecret(tokens_ended=0, user=user.username, secret_kind=OPERATOR_MADE)
         audit.record(Action.USER_PASSWORD_RESET, actor=system, subject=user, details=details)
     return user, password
 

@@ -15,6 +15,8 @@ from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_promotion import BreakGlassUsed, ReviewSettled
 from lifecycle.authority.confirming import confirm_password
+from lifecycle.authority.identity import why_not_counted, why_token_not_counted
+from lifecycle.authority.resets import why_reset
 from lifecycle.authority.rights import may
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, Malformed, NotFound, PolicyBlocked
@@ -40,6 +42,8 @@ def why_not_break_glass(actor: User, repository: Repository, environment: Enviro
     """Return why `actor` cannot promote past unmet requirements there."""
     if not actor.is_person:
         return Reason("Only people can break glass: it asks for a password.")
+    if (reset := why_reset(actor)) is not None:
+        return reset
     decision = may(actor, Verb.PROMOTION_BREAKGLASS, repository=repository, environment=environment)
     return why_not_from(repository, environment) if decision else Reason(decision.reason)
 
@@ -115,8 +119,11 @@ def why_not_settle(actor: User, request: PromotionRequest) -> Reason | None:
         return Reason(f"{request} was already reviewed by {debt.settled_by}.", Conflict)
     if not actor.is_person:
         return Reason("Only people can review break-glass.")
-    if actor.pk in requesters_of(request) or actor.pk == request.executed_by_id:
+    own = requesters_of(request) | ({request.executed_by_id} if request.executed_by_id is not None else set())
+    if actor.pk in own:
         return Reason("You broke the glass yourself. Another user must review it.")
+    if uncounted := why_not_counted(actor, own) or why_token_not_counted():
+        return Reason(f"Your review would not count: {uncounted}")
     decision = may(actor, Verb.PROMOTION_APPROVE, repository=request.repository, environment=request.environment)
     return None if decision else Reason(decision.reason)
 

@@ -10,12 +10,11 @@ from contextvars import ContextVar
 from typing import Final
 
 from django.db.models import Q
-from django.db.models.functions import Lower
 
 from accounts.models import User
 from lifecycle.audit.actions import Action
 from lifecycle.audit.models import AuditEvent
-from lifecycle.authority.identity import makers_of
+from lifecycle.authority.identity import accounts_with_mail, makers_of
 from lifecycle.core.context import once_a_read, remember_for_read
 from lifecycle.environments.models import Environment
 from lifecycle.policies.models import PolicyRevision
@@ -160,7 +159,7 @@ def _build_triggers(images: Collection[int]) -> Mapping[int, set[int]]:
 
 
 def _committers(images: Collection[int]) -> Mapping[int, set[int]]:
-    """Return {image id: the accounts whose verified mail its labels or annotations name as committer}."""
+    """Return {image id: the accounts whose verified mail, of now or before, its labels or annotations name."""
     named: dict[int, list[str]] = {}
     rows = Image.objects.filter(pk__in=images).values_list("pk", "labels", "annotations") if images else ()
     for pk, *row in rows:
@@ -169,10 +168,7 @@ def _committers(images: Collection[int]) -> Mapping[int, set[int]]:
     mails = {mail for found in named.values() for mail in found}
     if not mails:
         return {}
-    known = User.objects.filter(email_verified_at__isnull=False).annotate(mail=Lower("email")).filter(mail__in=mails)
-    accounts: defaultdict[str, set[int]] = defaultdict(set)
-    for mail, user in known.values_list("mail", "pk"):
-        accounts[mail].add(user)
+    accounts = accounts_with_mail(mails)
     return {pk: set().union(*(accounts[mail] for mail in found)) for pk, found in named.items()}
 
 

@@ -15,12 +15,14 @@ from accounts.verbs import Verb
 from lifecycle.advisories.queries import current_names
 from lifecycle.authority.identity import (
     counted_voters,
+    is_reset,
     one_account_each,
     reasons_not_counted,
     robot_tokens,
     same_person,
 )
 from lifecycle.authority.queries import covered, people_who
+from lifecycle.authority.resets import cooling
 from lifecycle.authority.services.moving import blocks_move
 from lifecycle.authority.services.security import security_now
 from lifecycle.core.errors import Conflict
@@ -125,6 +127,7 @@ def decidable_members(actor: User) -> QuerySet[PromotionRequest]:
     return (
         promotions_visible_to(actor)
         .filter(Q(release_set=None) | ~Exists(others), state=PromotionRequest.State.OPEN, pk__in=mine)
+        .exclude(Exists(cooling().order_by().filter(user=actor)))
         .exclude(Exists(standing_votes().filter(request=OuterRef("pk"), voter=actor)))
         .exclude(_is_own(actor), environment__excludes_requester=True)
         .exclude(_is_built_by(actor), environment__excludes_build_trigger=True)
@@ -268,8 +271,10 @@ def facts_of(request: PromotionRequest) -> PromotionFacts:
     ).exclude(pk__in=excluded)
     voters = list(may_approve.filter(votes__in=votes).select_related("secret_seen_by"))
     approvers, uncounted = _one_vote_each(voters, excluded)
-    eligible = counted_voters(may_approve, [*excluded, *(person.pk for person in approvers)]).exclude(
-        pk__in=[person.pk for person in voters]
+    others = [*excluded, *(person.pk for person in approvers)]
+    # Also who can only approve again tomorrow: a request is not impossible because an admin reset a password today.
+    eligible = counted_voters(may_approve, others, or_later=True).exclude(
+        ~Q(is_reset("pk")), pk__in=[person.pk for person in voters]
     )
     people = {person.pk: person.username for person in [*approvers, *eligible]}
     before = previous_environment(request.environment)

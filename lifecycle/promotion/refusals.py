@@ -78,6 +78,8 @@ def why_not_overrule(actor: User, request: PromotionRequest) -> Reason | None:
     excluded = excluded_from(request)
     if actor.pk in excluded:
         return Reason(f"You cannot overrule objections to this request: {excluded[actor.pk]}.")
+    if uncounted := why_not_counted(actor, excluded) or why_token_not_counted():
+        return Reason(f"You cannot overrule objections to this request: {uncounted}")
     return why_not_decided(request)
 
 

@@ -11,14 +11,16 @@ from typing import Final
 
 from django.db import transaction
 
-from accounts.models import Group, GroupMember, Identity, Team, User
+from accounts.models import Group, GroupMember, Identity, IdentityReset, Team, User
 from accounts.queries import system_user
 from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_access import UserCreated
 from lifecycle.audit.details_of_groups import IdentityDetails
+from lifecycle.authority.identity import keep_mail
 from lifecycle.authority.models import RoleGrant
+from lifecycle.authority.resets import note_reset
 from lifecycle.authority.services.groups import add_person, remove_member
 from lifecycle.authority.services.teams import end_grant, lock_groups, write_grant
 from lifecycle.core import clock
@@ -54,6 +56,8 @@ def sign_in(person: Person, provider: IdentityProvider) -> tuple[User, str]:
     if identity is None:
         identity = link(user, person, provider, actor=system_user())
     missing = next((outcome.problem for outcome in outcomes if outcome.problem), "")
+    if identity.verified_mail and identity.verified_mail != person.verified_mail[:254]:
+        keep_mail(user, identity.verified_mail)  # with another mail at the provider, it is the same person
     identity.verified_mail = person.verified_mail[:254]
     identity.claims = claims_kept(outcomes, person)
     identity.last_used_at = clock.now()
@@ -98,6 +102,9 @@ def _account_for(person: Person, provider: IdentityProvider) -> User:
     if mail:
         known = list(User.objects.select_for_update().filter(email__iexact=mail, kind=User.Kind.PERSON)[:2])
         if provider.links_by_mail and len(known) == 1 and _may_be_found(known[0]):
+            if provider.created_by is not None and provider.created_by != known[0]:
+                # Whoever chooses the provider can say who its people are.
+                note_reset(known[0], actor=provider.created_by, kind=IdentityReset.Kind.IDENTITY)
             return known[0]
         if known:
             raise NotPermitted(

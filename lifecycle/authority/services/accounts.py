@@ -19,19 +19,28 @@ from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from accounts.models import AccountLink, ApiToken, User
+from accounts.models import AccountLink, User
 from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details import UserDetails
-from lifecycle.audit.details_of_access import LinkUsed, Profile, ProfileChanged, UserCreated, UserSecret
-from lifecycle.authority import limiter
+from lifecycle.audit.details_of_access import (
+    LinkUsed,
+    Profile,
+    ProfileChanged,
+    TokensEnded,
+    UserCreated,
+    UserSecret,
+)
+from lifecycle.authority import limiter, resets
+from lifecycle.authority.identity import keep_mail
 from lifecycle.authority.projection import project
 from lifecycle.authority.rights import is_above_grants
 from lifecycle.authority.services.sessions import drop_sessions
-from lifecycle.authority.services.tokens import end_token
+from lifecycle.authority.services.tokens import end_tokens_of
 from lifecycle.core import clock, context
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
+from lifecycle.core.reasons import refuse_if
 
 # No plus sign: it is reserved for the names of robots.
 _USERNAME: Final = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
@@ -141,6 +150,7 @@ def use_link(text: str, *, password: str) -> User:
     user.save(update_fields=["password", "must_change_password", "secret_seen_by"])
     user.links.filter(ended_at=None).update(ended_at=clock.now())
     drop_sessions(user)
+    resets.begin_again(user)
     address = context.current().address
     details = LinkUsed(
         user=user.username,
@@ -154,23 +164,29 @@ def use_link(text: str, *, password: str) -> User:
 
 
 @transaction.atomic
-def note_password_changed(user: User) -> None:
+def note_password_changed(user: User, *, keeps_tokens: bool = False) -> None:
     """Record that a person changed their own password. From now on, only they know it.
 
-    Every session ends. The page where it was changed begins a new one.
+    Every session ends, and every token unless they keep them: whoever knew the password could have made one. The page
+    where it was changed begins a new session.
     """
     drop_sessions(user)
+    ended = 0 if keeps_tokens else end_tokens_of(user, actor=user)
+    if user.must_change_password:
+        resets.begin_again(user)  # the generated password was used, by the person or by the admin who saw it
     User.objects.filter(pk=user.pk).update(must_change_password=False, secret_seen_by=None)
     user.must_change_password, user.secret_seen_by = False, None
     user.links.filter(ended_at=None).update(ended_at=clock.now())
-    audit.record(Action.USER_PASSWORD_CHANGED, actor=user, subject=user, details=UserDetails(user=user.username))
+    details = TokensEnded(user=user.username, tokens_ended=ended)
+    audit.record(Action.USER_PASSWORD_CHANGED, actor=user, subject=user, details=details)
     events.publish(events.RightsChanged((user.pk,)))
 
 
 @transaction.atomic
 def reset_password(user_id: int, *, actor: User, with_password: bool = False) -> tuple[User, str]:
-    """Reset the password of a person and return (user, secret), as `create_person` does. All sessions end at once.
+    """Reset the password of a person and return (user, secret), as `create_person` does. All sessions and tokens end.
 
+    The person decides nothing for a while after it, and counts as one person with the actor for longer (`resets`).
     Raises NotFound, NotPermitted, or Conflict for one's own account and for a deactivated one.
     """
     user = _lock_person(user_id, actor)
@@ -178,9 +194,12 @@ def reset_password(user_id: int, *, actor: User, with_password: bool = False) ->
         raise Conflict("You cannot reset your own password. Change it in the user menu.")
     if not user.is_active:
         raise Conflict(f"{user} is deactivated. Reactivate the account instead.")
+    refuse_if(resets.why_reset(actor))
     secret, text = _new_secret(user, actor=actor, kind=AccountLink.Kind.RESET, with_password=with_password)
+    resets.note_reset(user, actor=actor, kind=resets.Kind.PASSWORD)
     limiter.forgive(user.username)
-    details = UserSecret(user=user.username, secret_kind=secret)
+    ended = end_tokens_of(user, actor=actor)
+    details = UserSecret(user=user.username, secret_kind=secret, tokens_ended=ended)
     audit.record(Action.USER_PASSWORD_RESET, actor=actor, subject=user, details=details)
     events.publish(events.RightsChanged((user.pk,)))
     return user, text
@@ -200,6 +219,8 @@ def set_admin(user_id: int, *, actor: User, is_admin: bool) -> User:
         raise Conflict(f"{user} is {'already' if is_admin else 'not'} an admin.")
     if admins == {user.pk}:
         raise Conflict(f"{user} is the last admin. Make another user an admin first.")
+    if is_admin:
+        refuse_if(resets.why_reset(actor))
     user.is_superuser = is_admin
     user.save(update_fields=["is_superuser"])
     if is_admin:
@@ -212,13 +233,18 @@ def set_admin(user_id: int, *, actor: User, is_admin: bool) -> User:
 
 @transaction.atomic
 def change_profile(*, actor: User, full_name: str, email: str, time_zone: str) -> User:
-    """Change the actor's own name, mail and time zone. Another mail is not verified. Raises Malformed."""
+    """Change the actor's own name, mail and time zone. Another mail is not verified. Raises Malformed.
+
+    A verified mail of before is kept: with another mail, the account does not become another person.
+    """
     user = User.objects.select_for_update().get(pk=actor.pk)
     if time_zone not in zoneinfo.available_timezones():
         raise Malformed("Choose a time zone from the list, for example Europe/Berlin.")
     before = _profile(user)
     user.full_name, new_mail, user.time_zone = checked_name(full_name), checked_mail(email), time_zone
     if new_mail.lower() != user.email.lower():
+        if user.email_verified_at is not None and user.email:
+            keep_mail(user, user.email)
         user.email_verified_at = None
     user.email = new_mail
     if (after := _profile(user)) != before:
@@ -241,6 +267,7 @@ def verify_mail(user_id: int, *, actor: User) -> User:
         raise Conflict("Another admin has to confirm your mail.")
     if not user.email or user.email_verified_at is not None:
         raise Conflict(f"{user} has no mail to confirm.")
+    refuse_if(resets.why_reset(actor))
     user.email_verified_at = clock.now()
     user.save(update_fields=["email_verified_at"])
     audit.record(Action.USER_MAIL_VERIFIED, actor=actor, subject=user, details=UserDetails(user=user.username))
@@ -293,8 +320,7 @@ def deactivate(user_id: int, *, actor: User) -> User:
     user.set_unusable_password()
     user.save(update_fields=["is_active", "password"])
     drop_sessions(user)
-    for row in ApiToken.objects.select_for_update().filter(user=user, revoked_at=None).order_by("pk"):
-        end_token(row, actor=actor)
+    end_tokens_of(user, actor=actor)
     project(user)  # the robots that depend on this account are suspended
     events.publish(events.RightsChanged((user.pk,)))
     audit.record(Action.USER_DEACTIVATED, actor=actor, subject=user, details=UserDetails(user=user.username))
@@ -310,12 +336,14 @@ def reactivate(user_id: int, *, actor: User, with_password: bool = False) -> tup
     user = _lock_person(user_id, actor)
     if user.is_active:
         raise Conflict(f"{user} is already active.")
+    refuse_if(resets.why_reset(actor))
     user.is_active = True
     user.save(update_fields=["is_active"])
     secret, text = _new_secret(user, actor=actor, kind=AccountLink.Kind.INVITATION, with_password=with_password)
+    resets.note_reset(user, actor=actor, kind=resets.Kind.PASSWORD)
     project(user)
     events.publish(events.RightsChanged((user.pk,)))
-    details = UserSecret(user=user.username, secret_kind=secret)
+    details = UserSecret(user=user.username, secret_kind=secret, tokens_ended=0)  # they ended with the account
     audit.record(Action.USER_REACTIVATED, actor=actor, subject=user, details=details)
     return user, text
 

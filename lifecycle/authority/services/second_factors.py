@@ -12,12 +12,13 @@ from typing import Any, Final
 from django.db import IntegrityError, transaction
 
 from accounts.models import User
+from lifecycle import events
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details import UserDetails
-from lifecycle.audit.details_of_access import FactorDetails, RecoveryCodeUsed, SessionConfirmed
+from lifecycle.audit.details_of_access import FactorDetails, RecoveryCodeUsed, SessionConfirmed, TokensEnded
 from lifecycle.audit.models import AuditEvent
-from lifecycle.authority import limiter
+from lifecycle.authority import limiter, resets
 from lifecycle.authority.models import Passkey, RecoveryCode, TotpSecret
 from lifecycle.authority.proofs import why_not_confirmed
 from lifecycle.authority.rights import is_above_grants
@@ -31,6 +32,7 @@ from lifecycle.authority.second_factors import (
     write_recovery_codes,
 )
 from lifecycle.authority.services.sessions import drop_sessions
+from lifecycle.authority.services.tokens import end_tokens_of
 from lifecycle.core import sealing
 from lifecycle.core.errors import Conflict, Malformed, NotFound, NotPermitted
 from lifecycle.core.reasons import Reason, refuse_if
@@ -145,10 +147,10 @@ def make_recovery_codes(*, actor: User, key: str | None) -> list[str]:
 
 @transaction.atomic
 def reset_factors(user_id: int, *, actor: User) -> User:
-    """Remove every second factor of a person who lost them, as an admin or an operator. All their sessions end.
+    """Remove every second factor of a person who lost them, as an admin or an operator. All sessions and tokens end.
 
-    Whoever gets in with the password alone can then set up a new one, so the person's sessions and links end too, and
-    an admin should reset the password as well if it may be known. Raises NotFound, NotPermitted, or Conflict.
+    Whoever gets in with the password alone can then set up a new one: an admin should reset the password as well if it
+    may be known, and the person decides nothing for a while (`resets`). Raises NotFound, NotPermitted, or Conflict.
     """
     if not is_above_grants(actor) and actor.kind != User.Kind.SYSTEM:
         raise NotPermitted("Only admins can reset second factors. Ask an admin.")
@@ -159,12 +161,16 @@ def reset_factors(user_id: int, *, actor: User) -> User:
         raise Conflict("Another admin has to reset your second factors. You can change them on your account page.")
     if not has_factor(user):
         raise Conflict(f"{user} has no second factor.")
+    refuse_if(resets.why_reset(actor))
     TotpSecret.objects.filter(user=user).delete()
     Passkey.objects.filter(user=user).delete()
     RecoveryCode.objects.filter(user=user).delete()
     drop_sessions(user)
+    resets.note_reset(user, actor=actor, kind=resets.Kind.FACTORS)
     limiter.forgive(user.username)
-    audit.record(Action.SECOND_FACTOR_RESET, actor=actor, subject=user, details=UserDetails(user=user.username))
+    details = TokensEnded(user=user.username, tokens_ended=end_tokens_of(user, actor=actor))
+    audit.record(Action.SECOND_FACTOR_RESET, actor=actor, subject=user, details=details)
+    events.publish(events.RightsChanged((user.pk,)))  # requests are judged again without the votes of the person
     return user
 
 

@@ -10,7 +10,7 @@ from accounts.models import Role, User
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details_of_access import SecurityChanged, SecurityContent
-from lifecycle.authority import proofs
+from lifecycle.authority import proofs, resets
 from lifecycle.authority.models import SecuritySettings
 from lifecycle.authority.rights import is_above_grants
 from lifecycle.authority.second_factors import has_factor
@@ -33,8 +33,13 @@ def why_no_fresh_factor(actor: User, what: str) -> Reason | None:
     """Return why `what` ("Approving into production") needs a second factor of the last minutes first, else None.
 
     It reads the clock in the transaction of the act. Commands, which act as the system user, prove it by the machine.
+    A factor that was set up after an admin reset how the person signs in proves nothing for a while.
     """
-    if actor.kind == User.Kind.SYSTEM or proofs.was_confirmed(strongly=True, within_s=proofs.STEP_UP_S):
+    if actor.kind == User.Kind.SYSTEM:
+        return None
+    if (reset := resets.why_reset(actor)) is not None:
+        return Reason(f"{what} is not possible yet. {reset.text}")
+    if proofs.was_confirmed(strongly=True, within_s=proofs.STEP_UP_S):
         return None
     if context.current().token_lookup:
         words = f"{what} needs a second factor, which a token never has. Do it in the browser."

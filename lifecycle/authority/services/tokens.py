@@ -125,6 +125,17 @@ def revoke_api_token(token_id: int, *, actor: User) -> None:
     end_token(row, actor=actor)
 
 
+def end_tokens_of(user: User, *, actor: User) -> int:
+    """Revoke every token of an account, also its registry sign-ins, and return their number.
+
+    The caller has checked the permission, and locked the account.
+    """
+    rows = list(ApiToken.objects.select_for_update().filter(user=user, revoked_at=None).order_by("pk"))
+    for row in rows:
+        end_token(row, actor=actor)
+    return len(rows)
+
+
 def end_token(row: ApiToken, *, actor: User, team: Team | None = None) -> None:
     """Revoke a token and every token created with it, and record each. The caller has checked the permission."""
     if not tokens.revoke(row):

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from allauth.account.forms import ChangePasswordForm as AllauthChangePasswordForm
 from allauth.account.internal.userkit import get_user_by_username
+from django import forms
 from django.db import transaction
 from django.http import HttpRequest
 from django.urls import reverse
@@ -85,6 +86,12 @@ _PASSWORD_FIELDS: Final = {
 class ChangePasswordForm(AllauthChangePasswordForm):  # type: ignore[misc]  # allauth has no type information
     """Form that checks the current password under the same limits, so that no one can guess it in an open session."""
 
+    keeps_tokens = forms.BooleanField(
+        required=False,
+        label="Keep my access tokens and registry sign-ins",
+        help_text="Otherwise all of them end. Keep them only if nobody else can know the old password.",
+    )
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for name, (label, hint) in _PASSWORD_FIELDS.items():
@@ -105,3 +112,10 @@ class ChangePasswordForm(AllauthChangePasswordForm):  # type: ignore[misc]  # al
         if values.get("password1") and values.get("password1") == values.get("oldpassword"):
             self.add_error("password1", "Choose a password that differs from the current one.")
         return values
+
+    def save(self) -> None:
+        """Set the password, and end the tokens unless the person keeps them."""
+        with transaction.atomic():
+            self.user.set_password(self.cleaned_data["password1"])
+            self.user.save(update_fields=["password"])
+            note_password_changed(self.user, keeps_tokens=self.cleaned_data["keeps_tokens"])

@@ -11,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts import tokens
-from accounts.models import AccountLink, Team, User
+from accounts.models import AccountLink, IdentityReset, Team, User
 from accounts.queries import system_user
 from lifecycle.audit.models import AuditEvent
 from lifecycle.authority import services
@@ -107,7 +107,7 @@ def test_generated_password_must_be_changed_before_anything_else(admin):
     form = {"oldpassword": password, "password1": password, "password2": password}
     assert "differs from the current one" in client.post("/accounts/password/change/", form).content.decode()
     assert User.objects.get(pk=lee.pk).must_change_password
-    client.post("/accounts/password/change/", {**form, "password1": GOOD, "password2": GOOD})
+    client.post("/accounts/password/change/", {**form, "password1": GOOD, "password2": GOOD, "keeps_tokens": "on"})
     lee.refresh_from_db()
     assert (lee.must_change_password, lee.secret_seen_by) == (False, None)
     assert client.get("/images/").status_code == 200
@@ -139,7 +139,7 @@ def test_reset_ends_the_old_password_and_its_sessions(admin):
     assert "/account/link/" in page.content.decode()
     assert open_session.get("/images/").status_code == 302
     assert sign_in("lee", GOOD).get("/images/").status_code == 302
-    assert events("user.password_reset")[0].details == {"user": "lee", "secret_kind": "link"}
+    assert events("user.password_reset")[0].details == {"user": "lee", "secret_kind": "link", "tokens_ended": 0}
 
 
 def test_admin_is_made_and_unmade_but_never_the_last(admin):
@@ -218,6 +218,9 @@ def test_vote_of_an_account_whose_password_its_maker_saw_does_not_count(dock, re
         promotions.approve(request_.pk, actor=dock.second)
     assert not queries.decidable_by(dock.second).exists()
     services.note_password_changed(dock.approver)
+    request_.refresh_from_db()
+    assert "Identity reset by ada" in approvals(request_)[1]  # ada knew the password, and could have changed it
+    IdentityReset.objects.update(at=timezone.now() - timedelta(hours=25))
     request_.refresh_from_db()
     assert approvals(request_)[0] == "satisfied"
 

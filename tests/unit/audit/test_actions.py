@@ -162,7 +162,8 @@ STORED = [
         {"user": "kim", "is_admin": True, "secret_kind": "link"},
     ),
     (of_access.KeysRotated("0a1b2c3d", 2, 0), {"key": "0a1b2c3d", "sealed": 2, "unreadable": 0}),
-    (of_access.UserSecret("kim", "link"), {"user": "kim", "secret_kind": "link"}),
+    (of_access.UserSecret("kim", "link", 2), {"user": "kim", "secret_kind": "link", "tokens_ended": 2}),
+    (of_access.TokensEnded("kim", 2), {"user": "kim", "tokens_ended": 2}),
     (
         of_access.LinkUsed("kim", "reset", "ada", same_address=False),
         {"user": "kim", "kind": "reset", "made_by": "ada", "same_address": False},

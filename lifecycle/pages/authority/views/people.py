@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -13,6 +15,7 @@ from lifecycle.authority import services
 from lifecycle.authority.access import people_for, person_for
 from lifecycle.authority.models import HeldGrant
 from lifecycle.authority.queries import live_tokens, teams_visible_to
+from lifecycle.authority.resets import why_reset
 from lifecycle.authority.rights import is_above_grants
 from lifecycle.authority.second_factors import factors_of
 from lifecycle.authority.sessions import sessions_of
@@ -71,8 +74,9 @@ def _person_page(request: HttpRequest, person: User, *, secret: str = "") -> Htt
     grants = HeldGrant.objects.filter(user=person, team__in=teams)
     grants = grants.select_related("team", "role", "environment", "granted_by", "group__team", "through__team")
     robots = Robot.objects.filter(responsible=person, team__in=teams)
-    context = {
+    context: dict[str, Any] = {
         "person": person,
+        "reset": why_reset(person),
         "grants": grants.order_by("team__slug", "role__slug", "pk", "through"),
         "robots": robots.select_related("user", "team").order_by("pk"),
         "is_admin": is_above_grants(user),
@@ -127,7 +131,7 @@ def verify_mail(request: HttpRequest, pk: int) -> HttpResponse:
 def reset_factors(request: HttpRequest, pk: int) -> HttpResponse:
     """Remove every second factor of a person who lost them."""
     user = services.reset_factors(pk, actor=reader(request))
-    messages.success(request, f"Second factors of {user} removed. All sessions ended.")
+    messages.success(request, f"Second factors of {user} removed. All sessions and tokens ended.")
     return redirect("lifecycle:person", pk)
 
 

@@ -22,6 +22,7 @@ from qrcode.image.svg import SvgPathImage
 
 from accounts.models import User
 from lifecycle.authority import services
+from lifecycle.authority.resets import why_reset
 from lifecycle.authority.second_factors import (
     RECOVERY_CODES,
     begin_passkey,
@@ -59,6 +60,7 @@ def _page(request: HttpRequest, *, codes: list[str] | None = None) -> HttpRespon
         "max_days": round(settings.SESSION_MAX_HOURS / 24),
         "factors": factors,
         "has_password": user.has_usable_password(),
+        "reset": why_reset(user),
         "is_owed": getattr(request.session, "owes_second_factor", False) and not factors,
         "why_not_remove": services.why_not_remove_factor(user, factors) if factors else None,
         "why_no_passkeys": why_no_passkeys(),
