@@ -397,7 +397,11 @@ def _refuse_last_owner(grant: RoleGrant) -> None:
     # A grant on some repositories, in one environment or with an expiry does not count: it cannot keep the whole team.
     # Nor does that of a group: its members can leave elsewhere, at the provider of their sign-in, and nobody could
     # refuse that. So the lock of the team is enough, and no race of groups can take the last owner away.
-    owners = live_grants().filter(over_whole_team(), group=None, team=grant.team, role__slug="owner", expires_at=None)
+    # Nor does that of a robot, which stops with whoever is responsible for it.
+    owners = live_grants().filter(
+        over_whole_team(), group=None, team=grant.team, role__slug="owner", expires_at=None,
+        user__kind=User.Kind.PERSON,
+    )  # fmt: skip
     if owners.filter(pk=grant.pk).exists() and not owners.exclude(pk=grant.pk).exists():
         raise Conflict(
             f"{grant.user} is the last owner of {grant.team} in person. Grant the owner role to another user first."
