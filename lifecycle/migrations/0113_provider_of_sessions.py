@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("lifecycle", "0109_providers_create_no_accounts"),
+        ("lifecycle", "0112_reporters_confirm_bundles"),
     ]
 
     operations = [
