@@ -31,6 +31,7 @@ from lifecycle.authority.queries import (
     with_counts,
 )
 from lifecycle.authority.services.moving import NAMES_MAX
+from lifecycle.authority.services.robots import OVERLAP_HOURS, OVERLAP_HOURS_MAX
 from lifecycle.core.errors import Malformed, NotFound
 from lifecycle.environments.models import Environment
 
@@ -344,6 +345,16 @@ class TokenBody(StrictSerializer):
     )
 
 
+class RobotTokenBody(TokenBody):
+    replaces = serializers.IntegerField(
+        required=False, default=None, allow_null=True, help_text="The id of a token that the new one replaces"
+    )
+    overlap_hours = serializers.IntegerField(
+        min_value=0, max_value=OVERLAP_HOURS_MAX, required=False, default=OVERLAP_HOURS,
+        help_text="How long the replaced token still works, at most until its end; 0 revokes it now",
+    )  # fmt: skip
+
+
 def _used_token(request: Request) -> ApiToken | None:
     """Return the token that authenticated the request; None in a browser session."""
     return request.auth if isinstance(request.auth, ApiToken) else None
@@ -366,9 +377,11 @@ class RobotTokensView(generics.ListAPIView[ApiToken]):
     def get_queryset(self) -> QuerySet[ApiToken]:
         return live_tokens().filter(user=self._robot().user).order_by("-pk")
 
-    @extend_schema(request=TokenBody, responses={201: NewTokenSerializer})
+    @extend_schema(request=RobotTokenBody, responses={201: NewTokenSerializer})
     def post(self, request: Request, team: str, robot_id: int) -> Response:
         """Create a token (robot.manage, and every verb that the robot has). Only this response contains its text.
+
+        With `replaces`, that token ends after `overlap_hours`: time to change the secret of a pipeline.
 
         If you use a token for this request, the new token expires no later, and ends with it.
         """
@@ -378,7 +391,7 @@ class RobotTokensView(generics.ListAPIView[ApiToken]):
                 robot.pk,
                 actor=caller(request),
                 with_token=_used_token(request),
-                **_parsed(TokenBody(data=request.data)),
+                **_parsed(RobotTokenBody(data=request.data)),
             )
         )
 

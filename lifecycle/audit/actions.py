@@ -299,6 +299,7 @@ class Action(StrEnum):
     TEAM_CREATED = "team.created", "A team was created."
     TOKEN_CREATED = "token.created", "An API token was created."
     TOKEN_EXCHANGED = "token.exchanged", "A CI job exchanged its identity token for a token of a robot."
+    TOKEN_REPLACED = "token.replaced", "A token of a robot was replaced; the old one ends after an overlap."
     TOKEN_REVOKED = "token.revoked", "An API token was revoked."
     TRUST_RULE_CREATED = "trust_rule.created", "A rule was made by which CI jobs become a robot."
     TRUST_RULE_ENDED = "trust_rule.ended", "A rule by which CI jobs become a robot was ended; its tokens are revoked."

@@ -208,6 +208,20 @@ class TokenCreated(Details):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenReplaced(Details):
+    """A token that another one replaces: its owner, the first characters of both, and when it ends, before and after.
+
+    Times are in ISO 8601.
+    """
+
+    user: str
+    lookup: str
+    replaced_by: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRevoked(Details):
     """The owner of a token, and the first characters of the token (not secret)."""
 

@@ -18,7 +18,7 @@ from accounts.verbs import Verb
 from lifecycle.audit import services as audit
 from lifecycle.audit.actions import Action
 from lifecycle.audit.details import UserDetails
-from lifecycle.audit.details_of_access import RobotTakenOver
+from lifecycle.audit.details_of_access import RobotTakenOver, TokenReplaced
 from lifecycle.authority.grants import live_grants
 from lifecycle.authority.models import RoleGrant
 from lifecycle.authority.projection import project
@@ -33,6 +33,8 @@ from lifecycle.core.reasons import Reason, refuse_if
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _NAME_MAX: Final = 60  # characters
 _DAYS_MAX: Final = 366  # of a token
+OVERLAP_HOURS: Final = 24  # that a replaced token still works, by default
+OVERLAP_HOURS_MAX: Final = 30 * 24
 _NO_ROBOT: Final = "Robot not found, or you don't have access."
 _NO_TEAM: Final = "Team not found, or you don't have access."
 
@@ -90,11 +92,19 @@ def grant_robot(
 
 @transaction.atomic
 def create_robot_token(
-    robot_id: int, *, actor: User, name: str, days: float | None = None, with_token: ApiToken | None = None
+    robot_id: int,
+    *,
+    actor: User,
+    name: str,
+    days: float | None = None,
+    with_token: ApiToken | None = None,
+    replaces: int | None = None,
+    overlap_hours: int = OVERLAP_HOURS,
 ) -> tuple[ApiToken, str]:
     """Create a token of a robot and return (row, text). The text is shown once.
 
-    A token created `with_token` expires no later than that token, also without `days`, and ends with it.
+    A token created `with_token` expires no later than that token, also without `days`, and ends with it. The token that
+    it `replaces` (id) works for `overlap_hours` more, so that no pipeline fails while its secret is changed.
 
     Raises NotFound, NotPermitted, Malformed, or Conflict for a deactivated robot. `actor` must be an
     admin or have all verbs of the robot for as long, because the text of the token gives access to them.
@@ -108,7 +118,36 @@ def create_robot_token(
     if days is None and with_token is not None:
         ends = min(ends, with_token.expires_at)
     require_verbs(actor, team, verbs, until=ends, by=Verb.ROBOT_MANAGE)
-    return write_token(robot.user, actor=actor, name=name, days=days, team=team, with_token=with_token)
+    row, text = write_token(robot.user, actor=actor, name=name, days=days, team=team, with_token=with_token)
+    if replaces is not None:
+        _replace(_live_token(robot, replaces), row, actor=actor, team=team, overlap_hours=overlap_hours)
+    return row, text
+
+
+def _live_token(robot: Robot, token_id: int) -> ApiToken:
+    rows = ApiToken.objects.select_for_update(of=("self",)).select_related("user")
+    row = rows.filter(pk=token_id, user=robot.user, revoked_at=None, expires_at__gt=clock.now()).first()
+    if row is None:
+        raise NotFound("Token not found, or you don't have access.")
+    return row
+
+
+def _replace(old: ApiToken, new: ApiToken, *, actor: User, team: Team, overlap_hours: int) -> None:
+    """Let the old token end soon, or now. It never lasts longer than before."""
+    if not 0 <= overlap_hours <= OVERLAP_HOURS_MAX:
+        raise Malformed(f"Choose an overlap of 0 to {OVERLAP_HOURS_MAX} hours.")
+    if new.parent_id == old.pk:
+        raise Conflict("A token that you create with a token ends with it. Sign in in the browser to replace it.")
+    ends = min(old.expires_at, clock.now() + timedelta(hours=overlap_hours))
+    details = TokenReplaced(
+        user=old.user.username, lookup=old.lookup, replaced_by=new.lookup, before=old.expires_at.isoformat(),
+        after=ends.isoformat(),
+    )  # fmt: skip
+    audit.record(Action.TOKEN_REPLACED, actor=actor, subject=old, team=team, details=details)
+    if overlap_hours:
+        ApiToken.objects.filter(pk=old.pk).update(expires_at=ends)
+    else:
+        end_token(old, actor=actor, team=team)
 
 
 def why_not_taken_over(actor: User, robot: Robot) -> Reason | None:

@@ -12,16 +12,19 @@ from django.contrib.auth.forms import SetPasswordForm
 from django.db.models import Q
 from django.utils import timezone
 
-from accounts.models import Group, Role, Team, User
+from accounts.models import Group, Robot, Role, Team, User
 from accounts.queries import roles_for_people, weakest_first
 from accounts.tokens import DEFAULT_DAYS
 from accounts.verbs import Verb
+from lifecycle.authority.queries import live_tokens
+from lifecycle.authority.services.robots import OVERLAP_HOURS
 from lifecycle.core import clock
 from lifecycle.environments.models import Environment
 
 _INPUT: Final = {"class": "form-control"}
 _PLAIN: Final = {"class": "form-control", "autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
 _SELECT: Final = {"class": "form-select"}
+_REPLACEABLE_MAX: Final = 100  # tokens of a robot to choose from
 
 
 class TeamForm(forms.Form):
@@ -284,6 +287,31 @@ class TokenForm(forms.Form):
         error_messages=dict.fromkeys(("invalid", "min_value", "max_value"), "Enter a number from 1 to 366."),
         widget=forms.NumberInput(attrs=_INPUT),
     )
+
+
+class RobotTokenForm(TokenForm):
+    """A new token of a robot, perhaps in place of an older one, which then ends after a while."""
+
+    replaces = forms.TypedChoiceField(
+        required=False, coerce=int, empty_value=None, widget=forms.Select(attrs=_SELECT),
+        help_text="The older token ends after the overlap: time to change it where it is used.",
+    )  # fmt: skip
+    overlap_hours = forms.TypedChoiceField(
+        label="Overlap", required=False, coerce=int, initial=OVERLAP_HOURS,
+        choices=((0, "none: it ends now"), (1, "1 hour"), (24, "1 day"), (168, "7 days")),
+        widget=forms.Select(attrs=_SELECT),
+    )  # fmt: skip
+
+    def __init__(self, robot: Robot, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        rows = live_tokens().filter(user=robot.user).order_by("-pk")[:_REPLACEABLE_MAX]
+        choices = [("", "no token"), *((str(row.pk), f"{row.name} ({row})") for row in rows)]
+        self.fields["replaces"].choices = choices  # type: ignore[attr-defined]  # a choice field
+
+    def clean_overlap_hours(self) -> int:
+        """Return the overlap; the default when the form was sent without it."""
+        given = self.cleaned_data["overlap_hours"]
+        return OVERLAP_HOURS if given == "" else given
 
 
 class EnvironmentForm(forms.Form):

@@ -187,6 +187,16 @@ STORED = [
     ),
     (of_access.TokenRevoked("kim", "abc"), {"user": "kim", "lookup": "abc"}),
     (
+        of_access.TokenReplaced("shop+ci", "abc", "def", "2026-12-01", "2026-11-30"),
+        {
+            "user": "shop+ci",
+            "lookup": "abc",
+            "replaced_by": "def",
+            "before": "2026-12-01",
+            "after": "2026-11-30",
+        },
+    ),
+    (
         of_promotion.EnvironmentCreated("dev", 1, "managed"),
         {"prefix": "dev", "required_approvals": 1, "registry": "managed"},
     ),

@@ -17,7 +17,7 @@ from lifecycle.authority.queries import grants_in, live_tokens
 from lifecycle.authority.rights import may, not_effective, require, why_suspended
 from lifecycle.authority.services import why_not_taken_over
 from lifecycle.core.paging import keyset_page
-from lifecycle.pages.authority.forms import RobotForm, RobotGrantForm, TokenForm
+from lifecycle.pages.authority.forms import RobotForm, RobotGrantForm, RobotTokenForm
 from lifecycle.pages.authority.views.teams import team_page
 from lifecycle.pages.form_errors import errors_shown_on
 from lifecycle.pages.requests import cursors, reader
@@ -50,7 +50,7 @@ def _page(
         "page": keyset_page(tokens, ("-id",), **cursors(request)),
         "manages_robots": bool(may(user, Verb.ROBOT_MANAGE, team=team)),
         "grant_form": RobotGrantForm(team, prefix="grant"),
-        "token_form": TokenForm(),
+        "token_form": RobotTokenForm(robot),
         "secret": secret,
         "suspended": why_suspended(robot.user) if robot.user.is_active else "",
         "why_not_taken_over": why_not_taken_over(user, robot),
@@ -92,7 +92,7 @@ def grant(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
 def create_token(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     """Create a token of a robot. Only this response contains its text."""
     team, robot = _managed(request, slug, pk)
-    form = TokenForm(request.POST)
+    form = RobotTokenForm(robot, request.POST)
     if form.is_valid():
         with errors_shown_on(form):
             _row, text = services.create_robot_token(pk, actor=reader(request), **form.cleaned_data)
