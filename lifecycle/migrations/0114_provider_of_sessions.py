@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("lifecycle", "0112_reporters_confirm_bundles"),
+        ("lifecycle", "0113_pod_templates"),
     ]
 
     operations = [

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("lifecycle", "0113_provider_of_sessions"),
+        ("lifecycle", "0114_provider_of_sessions"),
     ]
 
     operations = [

@@ -11,7 +11,7 @@ def forget_names(apps, schema_editor):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("lifecycle", "0114_wrong_codes"),
+        ("lifecycle", "0115_wrong_codes"),
     ]
 
     operations = [
