@@ -11,6 +11,7 @@ from django.db.models import Q
 from accounts.models import User
 from lifecycle.admission.constants import JUDGED_MAX
 from lifecycle.clusters.models import Cluster
+from lifecycle.core import clock
 from lifecycle.environments.models import Environment
 from lifecycle.registry.models import Image
 
@@ -193,6 +194,11 @@ class AdmissionDebt(Workload):
 
     def __str__(self) -> str:
         return f"break-glass of {self.workload}"
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether nobody reviewed it in time, so that it opens nothing until a reviewer calls it justified."""
+        return self.reviewed_at is None and self.due_at <= clock.now()
 
 
 class AdmissionEntry(Workload):

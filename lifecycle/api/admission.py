@@ -179,13 +179,15 @@ class AdmissionDebtSerializer(serializers.ModelSerializer[AdmissionDebt]):
     workload_kind = serializers.CharField(read_only=True, help_text="Such as Deployment")
     workload_name = serializers.CharField(read_only=True, help_text="What people deploy")
     digests = serializers.ListField(
-        child=serializers.CharField(), read_only=True, help_text="Digest of each image, or its reference without one"
+        child=serializers.CharField(),
+        read_only=True,
+        help_text="What it opens: digests, references of images without one, failed checks",
     )
     reason = serializers.CharField(read_only=True, help_text="As in the annotation")
     user_name = serializers.CharField(read_only=True, help_text="Who broke the glass, as the cluster names people")
     count = serializers.IntegerField(read_only=True, help_text="Objects that it let through")
     opened_at = serializers.DateTimeField(read_only=True, help_text="When the glass was broken")
-    due_at = serializers.DateTimeField(read_only=True, help_text="When its review is overdue")
+    due_at = serializers.DateTimeField(read_only=True, help_text="Until when it opens its images unreviewed")
     reviewed_by = serializers.CharField(
         source="reviewed_by.username", read_only=True, default=None, allow_null=True, help_text="null: nobody yet"
     )

@@ -188,6 +188,7 @@ def test_break_glass_is_reviewed_by_another_person(dock, cluster):
     )  # fmt: skip
     page = client_of(dock.requester).get("/clusters/north/").content.decode()
     assert ("Deployment prod/web" in page, "INC-7: shop is down" in page) == (True, True)
+    assert "New Pods are refused until it is called justified" in page  # its review is overdue
     path, form = f"/clusters/north/debts/{debt.pk}/review/", {"outcome": "justified", "comment": "It was down."}
     assert client_of(dock.approver).post(path, form).status_code == 403  # broke it
     assert client_of(dock.requester).post(path, form).status_code == 403  # no right
