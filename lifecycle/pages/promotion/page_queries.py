@@ -450,7 +450,10 @@ class Place:
 
 
 def places_of_environment(environment: Environment, actor: User) -> list[Place]:
-    """Return where the images of an environment run, in clusters that `actor` can see. Three queries, and those of rights."""
+    """Return where the images of an environment run, in clusters that `actor` can see.
+
+    Three queries, and those of rights.
+    """
     bindings: dict[int, list[NamespaceBinding]] = defaultdict(list)
     clusters = clusters_visible_to(actor).values("pk")
     rows = NamespaceBinding.objects.filter(environment=environment, cluster__in=clusters).select_related(
