@@ -13,6 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from config.embedded import ports
 
+STARTED_AT: Final = "2026-11-30T12:00:00Z"
+RESTARTED_AT: Final = "2026-11-30T13:00:00Z"
 _REPLICAS: Final = 5  # pods of one Deployment
 _NODES: Final = 100
 _NAMESPACES: Final = 50
@@ -88,7 +90,7 @@ def pod(number: int) -> dict[str, Any]:
                 {
                     "name": "app", "image": f"{image}:1.0", "imageID": f"{image}@{digest}", "ready": True,
                     "restartCount": 0, "started": True, "containerID": f"containerd://{number:064x}",
-                    "state": {"running": {"startedAt": "2026-11-30T12:00:00Z"}},
+                    "state": {"running": {"startedAt": STARTED_AT}},
                 }
             ],
         },
@@ -148,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
                 version += 1
                 changed = pod(number)
                 changed["metadata"]["resourceVersion"] = str(version)
-                changed["status"]["containerStatuses"][0]["state"]["running"]["startedAt"] = "2026-11-30T13:00:00Z"
+                changed["status"]["containerStatuses"][0]["state"]["running"]["startedAt"] = RESTARTED_AT
                 self._event("MODIFIED", changed)
             while not self.server.ended.wait(10):
                 self._event("BOOKMARK", {"metadata": {"resourceVersion": str(version)}})

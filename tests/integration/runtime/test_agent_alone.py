@@ -67,13 +67,12 @@ def test_pods_are_listed_in_pages_and_their_changes_follow(tmp_path: Path) -> No
             await_true(lambda: len(listener.reports) > 0, log)
             api.change_all()
             await_true(lambda: len(said(listener, "full")) > 1, log)
-            changed = "2026-11-30T13:00:00Z"
 
             def all_restarted() -> bool:
                 entries = {
                     entry["key"]: entry["started_at"] for report in listener.reports for entry in report["containers"]
                 }
-                return len(entries) == PODS and set(entries.values()) == {changed}
+                return len(entries) == PODS and set(entries.values()) == {cluster_api.RESTARTED_AT}
 
             await_true(all_restarted, log)
         finally:
