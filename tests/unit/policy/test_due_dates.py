@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from lifecycle.core.errors import Malformed
-from lifecycle.policy.due_dates import DEFAULT, DueFact, DueRow, Exposure, due_at, rows_of
+from lifecycle.policy.due_dates import DAYS_MAX, DEFAULT, DueFact, DueRow, Exposure, due_at, rows_of
 
 SEEN = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -48,6 +48,11 @@ def test_rows_survive_json_and_have_words():
     assert days(DueFact("high", SEEN, "1.1"), (DueRow(3, fix="no"),)) is None
 
 
+def test_the_smallest_and_the_largest_values_are_accepted():
+    rows = [{"days": 0, "min_epss_percent": 1}, {"days": DAYS_MAX, "min_epss_percent": 100}]
+    assert [(row.days, row.min_epss_percent) for row in rows_of(rows)] == [(0, 1), (DAYS_MAX, 100)]
+
+
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
@@ -55,8 +60,13 @@ def test_rows_survive_json_and_have_words():
         ([[]], "Row 1: give an object"),
         ([{"days": 1}, {"days": -1}], "Row 2: days is a whole number from 0"),
         ([{"days": True}], "Row 1: days"),
+        ([{"days": "3"}], "Row 1: days"),
+        ([{"days": DAYS_MAX + 1}], "Row 1: days"),
         ([{"days": 1, "severity": "bad"}], "Row 1: severity is one of critical"),
         ([{"days": 1, "min_epss_percent": 0}], "Row 1: min_epss_percent"),
+        ([{"days": 1, "min_epss_percent": 101}], "Row 1: min_epss_percent"),
+        ([{"days": 1, "min_epss_percent": 1.5}], "Row 1: min_epss_percent"),
+        ([{"days": 1, "min_epss_percent": True}], "Row 1: min_epss_percent"),
         ([{"days": 1, "exploited": "yes"}], "Row 1: exploited is true or false"),
         ([{"days": 1, "fix": "maybe"}], "Row 1: fix is one of yes, no"),
         ([{"days": 1, "speed": 1}], "Row 1: unknown field speed"),

@@ -200,6 +200,7 @@ def test_annotations_of_apparmor_count():
     fine = open_points(GOOD, context=PodContext("shop", {key: "runtime/default"}, True))
     bad = open_points(GOOD, context=PodContext("shop", {key: "unconfined"}, True))
     assert (fine, bad) == ([], [("apparmor", "fail", "/metadata/annotations", "baseline")])
+    assert open_points(GOOD, context=PodContext("shop", {key: None}, True)) == []  # it sets nothing
 
 
 def test_what_nobody_knows_is_unknown_and_never_passes():
