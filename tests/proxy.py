@@ -1,4 +1,7 @@
-"""A proxy before a real registry that can hold one request: a test then knows exactly how far a worker has come."""
+"""A proxy before a real registry: it can hold one request, so that a test knows exactly how far a worker has come.
+
+It can also be away from one request on, as a registry that stops in the middle of a promotion.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,8 @@ class RegistryProxy:
         self.url = f"http://localhost:{port}"
         self._upstream = upstream
         self._hold: Hold | None = None
+        self._goes_away_at: Callable[[str, str], bool] | None = None
+        self._is_away = False
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -77,9 +82,30 @@ class RegistryProxy:
             self._hold.release()
             self._hold = None
 
+    @contextmanager
+    def away_from(self, matches: Callable[[str, str], bool]) -> Iterator[None]:
+        """Close every connection without an answer, from the first request that matches until the block ends.
+
+        Raises AssertionError when no request matched.
+        """
+        self._goes_away_at, self._is_away = matches, False
+        try:
+            yield
+            assert self._is_away
+        finally:
+            self._goes_away_at, self._is_away = None, False
+
+    def _is_away_for(self, method: str, path: str) -> bool:
+        if self._goes_away_at is not None and self._goes_away_at(method, path):
+            self._is_away = True
+        return self._is_away
+
     def pass_on(self, request: BaseHTTPRequestHandler) -> None:
         """Answer one request with the registry's answer."""
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        if self._is_away_for(request.command, request.path):
+            request.close_connection = True
+            return
         hold = self._hold
         if hold is not None:
             hold.wait_if_it_matches(request.command, request.path, after=False)

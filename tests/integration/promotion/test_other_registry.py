@@ -1,11 +1,17 @@
-"""Promotion into another registry: a real one with Basic authentication, beside a real managed one."""
+"""Promotion into another registry: a real one with Basic authentication, beside a real managed one.
+
+Distribution always, and go-containerregistry's with and without the referrers API where OTHER_REGISTRY names the
+program of tests/programs/other_registry.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +24,7 @@ from lifecycle.authority.services import registries
 from lifecycle.core import clock
 from lifecycle.core.errors import Conflict, NotPermitted
 from lifecycle.core.types import Digest
+from lifecycle.environments.models import Slot
 from lifecycle.ingest import services as ingest
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job, JobLogLine
@@ -25,7 +32,7 @@ from lifecycle.oci.http_client import fallback_tag
 from lifecycle.promotion import release_sets
 from lifecycle.promotion import services as promotions
 from lifecycle.promotion.environments import change_environment
-from lifecycle.promotion.models import PromotionRequest
+from lifecycle.promotion.models import PromotionRequest, ReleaseSet
 from lifecycle.promotion.release_sets import Wanted
 from lifecycle.promotion.signing import PROMOTION
 from lifecycle.registry.clients import client_for
@@ -37,6 +44,7 @@ from lifecycle.trust.types import Candidate
 from lifecycle.trust.verifying import judge, read_documents
 from tests.factories import dock as rows
 from tests.factories import oci
+from tests.proxy import RegistryProxy
 from tests.skopeo import skopeo
 
 pytestmark = pytest.mark.django_db
@@ -46,21 +54,23 @@ HTPASSWD = f"{USER}:$2b$04$daECcl2xCcYVswK8MrMtW.DpvqWQ7nYnJXPgcewp5AKuKW5pwHVxW
 TARGET = "dev/shop/api"
 
 
-@pytest.fixture(scope="module")
-def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A plain Distribution with a password file; returns its host and port."""
+OTHER_REGISTRY = os.environ.get("OTHER_REGISTRY", "")
+not_built = pytest.mark.skipif(not OTHER_REGISTRY, reason="OTHER_REGISTRY does not name tests/programs/other_registry")
+
+
+@pytest.fixture(
+    scope="module",
+    params=["distribution", pytest.param("referrers", marks=not_built), pytest.param("fallback", marks=not_built)],
+)
+def other_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry with a password; returns its host and port."""
     folder = tmp_path_factory.mktemp("other")
     (port,) = ports.scratch(1)
-    (folder / "htpasswd").write_text(HTPASSWD)
-    configuration = {
-        "version": 0.1,
-        "log": {"level": "warn", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-        "http": {"addr": f"{ports.LOOPBACK}:{port}"},
-        "auth": {"htpasswd": {"realm": "other", "path": str(folder / "htpasswd")}},
-    }
-    (folder / "config.yml").write_text(json.dumps(configuration))
-    command = ["docker-registry", "serve", str(folder / "config.yml")]
+    if request.param == "distribution":
+        command = distribution(folder, port)
+    else:
+        options = ["-referrers"] if request.param == "referrers" else []
+        command = [OTHER_REGISTRY, *options, f"{ports.LOOPBACK}:{port}", f"{USER}:{PASSWORD}"]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         deadline = time.monotonic() + 30
         while not ports.is_listening(port):
@@ -69,6 +79,20 @@ def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             time.sleep(0.05)
         yield f"localhost:{port}"
         process.terminate()
+
+
+def distribution(folder: Path, port: int) -> list[str]:
+    """Write the configuration of a plain Distribution with a password file, and return its command."""
+    (folder / "htpasswd").write_text(HTPASSWD)
+    configuration = {
+        "version": 0.1,
+        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
+        "http": {"addr": f"{ports.LOOPBACK}:{port}"},
+        "auth": {"htpasswd": {"realm": "other", "path": str(folder / "htpasswd")}},
+    }
+    (folder / "config.yml").write_text(json.dumps(configuration))
+    return ["docker-registry", "serve", str(folder / "config.yml")]
 
 
 @pytest.fixture
@@ -237,3 +261,103 @@ def test_a_release_set_runs_into_another_registry(two: SimpleNamespace) -> None:
         assert PROMOTION in {each.predicate_type for each in judged if each.state == "verified"}
         assert two.managed.resolve(target, "current") is None  # not in the managed registry
     assert set(Repository.objects.filter(registry=two.row).values_list("name", flat=True)) >= {TARGET, "dev/shop/web"}
+
+
+@pytest.fixture
+def before(two: SimpleNamespace, settings: Any) -> Iterator[RegistryProxy]:
+    """A proxy before the other registry, which our rows name instead of it."""
+    proxy = RegistryProxy(f"http://{two.host}")
+    settings.OUTBOUND_ALLOW = (two.host, proxy.url.removeprefix("http://"))
+    Registry.objects.filter(pk=two.row.pk).update(endpoint=proxy.url)
+    yield proxy
+    proxy.close()
+
+
+def is_current(target: str) -> Callable[[str, str], bool]:
+    return lambda method, path: (method, path) == ("PUT", f"/v2/{target}/manifests/current")
+
+
+def held(two: SimpleNamespace, target: str, *tags: str) -> list[Digest | None]:
+    """Return what tags of a target point to in the other registry itself."""
+    found = [two.client.resolve(target, tag) for tag in tags]
+    return [entry.digest if entry is not None else None for entry in found]
+
+
+def pushed(two: SimpleNamespace, name: str, tag: str) -> Digest:
+    """Push a new image that needs no scan, and return its digest."""
+    item = oci.image("base", f"{name} {tag} {time.monotonic_ns()}")
+    oci.push(two.managed, name, item, tag)
+    image = ingest.ingest_manifest(two.repository.registry_id, name, item.manifest.digest.text, tag=tag)
+    Image.objects.filter(pk=image.pk).update(scanned_at=clock.now(), package_count=1)
+    return item.manifest.digest
+
+
+def test_a_registry_away_before_the_last_tag_leaves_the_environment_as_it_was(
+    two: SimpleNamespace, before: RegistryProxy
+) -> None:
+    assert request_and_run(two)[0].state == "succeeded"
+    newer = pushed(two, "shop/api", "2.0")
+    request = promotions.request_promotion(
+        two.repository, newer.text, two.dev, actor=two.requester, reason="release", tag="2.0"
+    )
+    with before.away_from(is_current(TARGET)):
+        promotions.execute(request.pk, actor=two.deployer)
+        job = Job.objects.filter(kind="promote").latest("pk")
+        Job.objects.filter(pk=job.pk).update(max_attempts=1)
+        running.run(job.pk)
+    request.refresh_from_db()
+    assert (request.state, "cannot be reached" in request.failure) == ("ready", True)
+    assert Slot.objects.get(repository=two.repository, environment=two.dev).image.digest == two.digest.text
+    ingest.crawl(two.row.pk)
+    # `2.0` stays: a new tag of the approved digest, which nothing was told to use.
+    assert held(two, TARGET, "current", "2.0") == [two.digest, newer]
+    request, job = run_again(request, two)  # the decision still counts
+    assert request.state == "succeeded", job.last_error
+    assert held(two, TARGET, "current", "2.0") == [newer, newer]
+
+
+def test_a_registry_away_between_the_members_of_a_set_gets_all_of_it_or_nothing(
+    two: SimpleNamespace, before: RegistryProxy
+) -> None:
+    place = rows.repository("shop/web", two.team)
+    names = {"shop/api": two.repository, "shop/web": place}
+    targets = [f"dev/{name}" for name in names]
+
+    def run_set(tag: str) -> tuple[ReleaseSet, Job, list[Digest | None]]:
+        digests: list[Digest | None] = [pushed(two, name, tag) for name in names]
+        wanted = [Wanted(where, tag=tag) for where in names.values()]
+        made = release_sets.request_set(wanted, two.dev, actor=two.requester, reason="release")
+        release_sets.execute(made.pk, actor=two.deployer)
+        return made, Job.objects.filter(kind="release").latest("pk"), digests
+
+    def currents() -> list[Digest | None]:
+        return [held(two, target, "current")[0] for target in targets]
+
+    first, job, older = run_set("1.0")
+    running.run(job.pk)
+    first.refresh_from_db()
+    assert (first.state, currents()) == ("succeeded", older)
+    # It is away when only the tags of the first member have moved. Then it comes back: all of the set arrives.
+    second, job, newer = run_set("2.0")
+    with before.away_from(is_current(targets[1])):
+        running.run(job.pk)
+    assert currents() == [newer[0], older[1]]
+    job.refresh_from_db()
+    assert (job.state, job.error_code) == ("waiting", "registry_unavailable")
+    Job.objects.filter(pk=job.pk).update(not_before=None)
+    running.run(job.pk)
+    second.refresh_from_db()
+    assert (second.state, currents()) == ("succeeded", newer)
+    # It is away until the attempts are used: when it is back, every tag is put back.
+    third, job, newest = run_set("3.0")
+    with before.away_from(is_current(targets[1])):
+        Job.objects.filter(pk=job.pk).update(max_attempts=1)
+        running.run(job.pk)
+    assert currents() == [newest[0], newer[1]]
+    third.refresh_from_db()
+    assert third.state == "reverting"
+    running.run(Job.objects.filter(kind="release").latest("pk").pk)
+    third.refresh_from_db()
+    assert third.state in {"ready", "failed"}
+    assert currents() == newer
+    assert [held(two, target, "3.0") for target in targets] == [[None], [None]]
