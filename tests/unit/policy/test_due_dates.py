@@ -44,7 +44,7 @@ def test_rows_survive_json_and_have_words():
         "high, known exploited, EPSS from 5 %, without a fix, facing the internet"
     )
     assert DueRow(3).words == "every finding"
-    assert days(DueFact("none", SEEN), (DueRow(3),)) == 3
+    assert days(DueFact("none", SEEN), (DueRow(3),)) == days(DueFact("none", SEEN, "1.1"), (DueRow(3),)) == 3
     assert days(DueFact("high", SEEN, "1.1"), (DueRow(3, fix="no"),)) is None
 
 

@@ -195,6 +195,27 @@ def test_a_user_namespace_allows_root_and_windows_needs_no_linux_settings():
     assert {v.result for v in verdicts} == {Result.NOT_APPLICABLE}
 
 
+def test_what_a_container_says_of_its_user_goes_before_what_the_pod_says():
+    of_pod = {"runAsNonRoot": True, "runAsUser": 0, "seccompProfile": {"type": "RuntimeDefault"}}
+    spec = changed(C + "runAsUser", 1000, changed("securityContext", of_pod))
+    verdicts = judge(spec, {}, {"run-as-root": "enforce"}, CONTEXT)
+    assert [(v.pointer, v.result.value) for v in verdicts] == [
+        ("/spec/securityContext/runAsUser", "fail"), (SECURITY + "/runAsNonRoot", "pass")
+    ]  # fmt: skip
+    for value, words in ((False, "runAsNonRoot is false."), (None, "runAsNonRoot is not set.")):
+        base = changed("securityContext", {"seccompProfile": {"type": "RuntimeDefault"}})
+        (verdict,) = judge(changed(C + "runAsNonRoot", value, base), {}, {"run-as-root": "enforce"}, CONTEXT)
+        assert (verdict.result, words in verdict.summary) == (Result.FAIL, True)
+
+
+@pytest.mark.parametrize(("value", "words"), [(True, "is true."), (None, "is not set, so a token is mounted")])
+def test_the_mounted_token_is_told_from_the_one_that_is_only_likely(value, words):
+    (verdict,) = judge(
+        changed("automountServiceAccountToken", value), {}, {"service-account-token": "enforce"}, CONTEXT
+    )
+    assert (verdict.result, words in verdict.summary) == (Result.FAIL, True)
+
+
 def test_annotations_of_apparmor_count():
     key = "container.apparmor.security.beta.kubernetes.io/app"
     fine = open_points(GOOD, context=PodContext("shop", {key: "runtime/default"}, True))

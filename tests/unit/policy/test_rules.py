@@ -138,6 +138,7 @@ def judged(rule_: Rule, facts, *, waivers=(), evaluate=None):
         ("due_date", {}, GOOD, ODD),
         ("due_date", {}, DATED, OK),
         ("due_date", {}, replace(DATED, findings=(LATE,)), BAD),
+        ("due_date", {}, replace(DATED, findings=(replace(LATE, due_at=ago(0)),)), OK),
         ("due_date", {"grace_days": 3}, replace(DATED, findings=(LATE,)), OK),
         ("due_date", {"severity": "critical"}, replace(DATED, findings=(LATE,)), OK),
         ("due_date", {"fixable_only": True}, replace(DATED, findings=(replace(LATE, fixed_version=""),)), OK),

@@ -28,6 +28,8 @@ from tests.unit.policy.image_facts import GOOD, PLATFORM, ago, finding, with_fin
 
 BLANK = replace(GOOD, platforms=(), findings=None, held=None, bases=(), stays=())
 FILE = FileFact("setuid", "/bin/su", "x")
+HIGH = {"advisory": "CVE-1", "package": "debian/openssl", "type": "deb", "severity": "high", "fixed_version": "3.1",
+        "is_fixable": True, "age_days": 10}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,13 @@ FILE = FileFact("setuid", "/bin/su", "x")
         ("findings", with_findings(finding(fix="", days=-1)),
          [{"advisory": "CVE-1", "package": "debian/openssl", "type": "deb", "severity": "high", "fixed_version": "",
            "is_fixable": False, "age_days": 0}]),
+        ("findings", replace(with_findings(replace(finding(), exploited_on=ago(1).date(), epss=0.5, due_at=ago(1)),
+                                           replace(finding(), due_at=ago(-1))),
+                             kev_read_at=ago(0), epss_scored_at=ago(0), due_lists=frozenset()),
+         [HIGH | {"is_exploited": True, "is_ransomware": False, "is_overdue": True, "epss": 0.5},
+          HIGH | {"is_exploited": False, "is_ransomware": False, "is_overdue": False}]),
+        ("findings", replace(with_findings(replace(finding(), exploited_on=ago(1).date(), epss=0.5)),
+                             kev_read_at=ago(90), epss_scored_at=ago(90)), [HIGH]),  # old lists say nothing
         ("findings", GOOD, []),
         ("findings", BLANK, None),
         ("findings", with_platform(is_matched=False), None),
