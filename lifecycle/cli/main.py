@@ -118,6 +118,7 @@ JOB_COLUMNS: Final[Sequence[Column]] = (
     ("SECONDS", lambda row: row["seconds"]),
 )
 UNDER_WAY: Final = frozenset({"executing", "verifying"})
+UNDECIDED: Final = UNDER_WAY | {"open", "ready"}  # somebody, or the environment by itself, takes it further
 WAVE_UNDER_WAY: Final = frozenset({"running"})
 REQUEST_HELP: Final = {
     "repository": "source repository, for example shop/api",
@@ -248,6 +249,7 @@ def _add_promotion(areas: Any, shared: argparse.ArgumentParser, limited: argpars
     for name, text in REQUEST_HELP.items():
         request.add_argument(f"--{name}", required=True, help=text)
     request.add_argument("--tag", default="", help='tag in the environment, in addition to "current"')
+    add_wait(request)
     request.set_defaults(run=request_promotion)
     one = promotion.add_parser("show", parents=[shared], help="show one request")
     one.add_argument("id", type=positive, help="number of the request")
@@ -276,6 +278,7 @@ def _add_promotion_extras(promotion: Any, shared: argparse.ArgumentParser) -> No
     rollback.add_argument("--environment", required=True, help="short name of the environment")
     rollback.add_argument("--to", default="", metavar="DIGEST", help="default: the image before the present one")
     rollback.add_argument("--reason", required=True, help="what is wrong with the present image")
+    add_wait(rollback)
     rollback.set_defaults(run=request_rollback)
     glass = promotion.add_parser(
         "break-glass", parents=[shared], help="promote now, past what is not met; asks for your password"
@@ -441,11 +444,12 @@ def list_promotions(options: argparse.Namespace, api: Api) -> None:
 
 
 def request_promotion(options: argparse.Namespace, api: Api) -> None:
+    """Request a promotion; with `--wait`, raise CommandFailed unless it was decided, run and succeeded in time."""
     body = {name: getattr(options, name) for name in ("repository", "environment", "reason")}
     body["digest"] = names.digest_of(options.image, api)
     if options.tag:
         body["tag"] = options.tag
-    print_one(api.post("promotions/", body), options)
+    finish(api.post("promotions/", body), UNDECIDED, options, api)
 
 
 def show_promotion(options: argparse.Namespace, api: Api) -> None:
@@ -461,7 +465,7 @@ def request_rollback(options: argparse.Namespace, api: Api) -> None:
     body = {"repository": options.repository, "environment": options.environment, "reason": options.reason}
     if options.to:
         body["digest"] = options.to
-    print_one(api.post("promotions/rollback/", body), options)
+    finish(api.post("promotions/rollback/", body), UNDECIDED, options, api)
 
 
 def break_glass(options: argparse.Namespace, api: Api) -> None:
@@ -499,12 +503,16 @@ def overrule_objection(options: argparse.Namespace, api: Api) -> None:
 
 def execute_promotion(options: argparse.Namespace, api: Api) -> None:
     """Run the promotion; with `--wait`, raise CommandFailed unless it succeeded."""
-    promotion = api.post(f"promotions/{options.id}/execute/")
+    finish(api.post(f"promotions/{options.id}/execute/"), UNDER_WAY, options, api)
+
+
+def finish(promotion: dict[str, Any], under_way: frozenset[str], options: argparse.Namespace, api: Api) -> None:
+    """Print a promotion; with `--wait`, when it is no longer `under_way`. Raises CommandFailed unless it succeeded."""
     if options.wait:
-        promotion = wait_until_done(f"promotions/{options.id}/", promotion, UNDER_WAY, options, api)
+        promotion = wait_until_done(f"promotions/{promotion['id']}/", promotion, under_way, options, api)
     print_one(promotion, options)
     if options.wait and promotion["state"] != "succeeded":
-        check_timeout(promotion, UNDER_WAY, options)
+        check_timeout(promotion, under_way, options)
         raise CommandFailed(f"The promotion is {promotion['state']}. {promotion.get('failure', '')}".strip())
 
 

@@ -18,6 +18,8 @@ from accounts.models import ApiToken
 from lifecycle.cli import client
 from lifecycle.cli.main import main
 from lifecycle.jobs.models import Job
+from lifecycle.promotion import services as promotions
+from lifecycle.promotion.models import PromotionRequest
 from lifecycle.rebuild import services as waves
 from lifecycle.rebuild.models import BuilderPermit, RebuildJob, Recipe
 from tests.factories import dock as rows
@@ -227,6 +229,24 @@ def test_requester_requests_and_withdraws_promotion(dock, run):
     assert run(dock.requester, *by_tag)[0] == client.EXIT_ERROR  # no such tag
     assert run(dock.approver, "promotion", "withdraw", made["id"])[0] == client.EXIT_ERROR
     assert run(dock.requester, "promotion", "withdraw", made["id"])[0] == 0
+
+
+def test_request_waits_until_it_is_decided_and_ran(dock, run, monkeypatch):
+    def one():
+        return PromotionRequest.objects.latest("pk")
+
+    acts = iter([
+        lambda: promotions.reject(one().pk, actor=dock.approver, reason="not now"),
+        lambda: promotions.execute(one().pk, actor=dock.deployer),
+        lambda: promotions.verify(one()),
+        lambda: promotions.succeed(one()),
+    ])  # fmt: skip
+    monkeypatch.setattr("lifecycle.cli.waiting.time.sleep", lambda seconds: next(acts)())
+    words = ("promotion", "request", dock.image.digest, "--repository", "shop/api", "--environment", "dev", "--wait")
+    code, out, err = run(dock.requester, *words, "--reason", "try")
+    assert (code, "rejected" in out, "The promotion is rejected." in err) == (client.EXIT_ERROR, True, True)
+    code, out, _ = run(dock.requester, *words, "--reason", "again")
+    assert (code, "succeeded" in out, next(acts, None)) == (0, True, None)
 
 
 def test_list_follows_pages_up_to_the_limit(dock, run, request_, monkeypatch):
