@@ -200,6 +200,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "cluster-list": _on_cluster,
     "auditanchor-list": lambda user, *_: refuse_if(why_not_manage_anchors(user)),
     "cluster-explain": _computed,
+    "cluster-forecast": _computed,
     "cluster-debt-review": _on_cluster,
     "cluster-reports": lambda user, parameters, _: cluster_for(user, parameters["slug"], verb=Verb.RUNTIME_REPORT),
     "isolation-check": _computed,
