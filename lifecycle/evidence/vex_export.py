@@ -21,6 +21,7 @@ from lifecycle.vex.constants import AFFECTED, FALSE_POSITIVE, FIXED, NOT_AFFECTE
 from lifecycle.vex.queries import Decided
 
 _OF_BASE: Final = "Decided by the owner of a base image."
+_HIDDEN: Final = "The reason is only shown to people who can see the decision."
 _CYCLONEDX_STATES: Final = {
     NOT_AFFECTED: "not_affected",
     FALSE_POSITIVE: "false_positive",
@@ -90,6 +91,8 @@ def _openvex_statement(finding: Finding, said: Decided, product: dict[str, Any])
         status, text = NOT_AFFECTED, f"False positive. {text}".strip()
     if said.justification:
         statement["justification"] = said.justification
+    elif status == NOT_AFFECTED and not text:  # OpenVEX wants one of the two
+        text = _HIDDEN
     if text:
         names = {NOT_AFFECTED: "impact_statement", AFFECTED: "action_statement"}
         statement[names.get(status, "status_notes")] = text

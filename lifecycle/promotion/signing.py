@@ -1,4 +1,4 @@
-"""What travels with a promoted image: signature, judged SBOM, SLSA verification summary, and promotion record."""
+"""What travels with a promoted image: signature, judged SBOM and VEX, SLSA verification summary, promotion record."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
+import orjson
 from django.conf import settings
 
 from lifecycle.core import clock
@@ -18,7 +19,7 @@ from lifecycle.oci.copying import CopyNotVerified
 from lifecycle.promotion.models import Evaluation, PromotionRequest, Vote
 from lifecycle.promotion.queries import target_registry
 from lifecycle.registry.models import Image
-from lifecycle.signatures.constants import CYCLONEDX, MIB, VSA
+from lifecycle.signatures.constants import CYCLONEDX, MIB, OPENVEX, VSA
 from lifecycle.trust import signing
 from lifecycle.trust.constants import SIGNED_MAX_BYTES
 from lifecycle.trust.signers import SignerRefused, SignerUnavailable
@@ -48,9 +49,11 @@ def sign_target(client: RegistryClient, request: PromotionRequest, target: str, 
     host = target_registry(request.environment, request.repository).host
     evaluation = request.evaluations.order_by("-pk").first()
     sbom, why_none = _sbom(request)
+    vex = _vex(request)
     claims = [
+        *(claim for claim in (sbom, vex) if claim is not None),
         Claim.of(VSA, _summary(request, f"{host}/{target}@{request.image.digest}", evaluation)),
-        Claim.of(PROMOTION, _promotion(request, evaluation, sbom)),
+        Claim.of(PROMOTION, _promotion(request, evaluation, sbom, vex)),
     ]
     words = []
     for key in keys:  # two, while verifiers learn the newer one
@@ -60,7 +63,7 @@ def sign_target(client: RegistryClient, request: PromotionRequest, target: str, 
             Digest.parse(request.image.digest),
             key=key,
             reference=f"{host}/{target}",
-            claims=[sbom, *claims] if sbom is not None else claims,
+            claims=claims,
             alive=alive,
         )
         words.append(f"Signed with {key.name}: {made} new objects." if made else f"Already signed with {key.name}.")
@@ -87,6 +90,26 @@ def _sbom(request: PromotionRequest) -> tuple[Claim | None, str]:
     return Claim(CYCLONEDX, b'{"serialNumber":"%b",%b' % (serial.encode(), bytes(document[1:])), serial), ""
 
 
+def _vex(request: PromotionRequest) -> Claim | None:
+    """Return the decisions that counted for the findings of the image, as OpenVEX; None when nobody decided.
+
+    Who can pull the image can read it, so it says as much as the export does to somebody who can see no decision:
+    status and justification, but no reason and no author.
+    """
+    if request.image.kind == Image.Kind.ARTIFACT:
+        return None
+    try:
+        document = orjson.loads(b"".join(export(request.image, "openvex.json", metadata={})[1]))
+    except NotFound:  # its packages are unknown, which `_sbom` says
+        return None
+    if not document["statements"]:
+        return None
+    # Named by its content, so the same decisions are attested once, and the promotion's record names them.
+    content = orjson.dumps(document["statements"], option=orjson.OPT_SORT_KEYS)
+    name = f"{document['@id']}/{Digest.of(content).encoded}"
+    return Claim.of(OPENVEX, document | {"@id": name, "version": 1})
+
+
 def _summary(request: PromotionRequest, resource: str, evaluation: Evaluation | None) -> dict[str, Any]:
     """Return a SLSA verification summary: https://slsa.dev/spec/v1.0/verification_summary."""
     policy = {"uri": f"{settings.PUBLIC_URL}/promotions/{request.pk}/"}
@@ -103,7 +126,9 @@ def _summary(request: PromotionRequest, resource: str, evaluation: Evaluation | 
     }
 
 
-def _promotion(request: PromotionRequest, evaluation: Evaluation | None, sbom: Claim | None) -> dict[str, Any]:
+def _promotion(
+    request: PromotionRequest, evaluation: Evaluation | None, sbom: Claim | None, vex: Claim | None
+) -> dict[str, Any]:
     """Return the record of a promotion: who asked, who approved, what was judged."""
     votes = request.votes.filter(value=Vote.Value.APPROVE, lapsed_at=None).select_related("voter", "evaluation")
     votes = votes.order_by("at")
@@ -120,6 +145,7 @@ def _promotion(request: PromotionRequest, evaluation: Evaluation | None, sbom: C
         "evaluation": evaluation.digest if evaluation is not None else None,
         "requirements": evaluation.requirements if evaluation is not None else [],
         "sbom": sbom.about if sbom is not None else None,
+        "vex": vex.about if vex is not None else None,
     }
 
 

@@ -34,6 +34,7 @@ COSIGN_SIGN: Final = "https://sigstore.dev/cosign/sign/v1"  # the statement that
 PROVENANCE_V1: Final = "https://slsa.dev/provenance/v1"
 PROVENANCE_V02: Final = "https://slsa.dev/provenance/v0.2"
 VSA: Final = "https://slsa.dev/verification_summary/v1"
+OPENVEX: Final = "https://openvex.dev/ns"  # `cosign verify-attestation --type openvex`
 CYCLONEDX: Final = "https://cyclonedx.org/bom"  # `cosign verify-attestation --type cyclonedx`
 
 # Annotations of cosign on the layers of `.sig` and `.att` manifests.

@@ -202,12 +202,12 @@ class Claim:
 
 
 def about_of(predicate: Any) -> str:
-    """Return what a predicate of ours is about: its promotion, or for an SBOM its serial number."""
+    """Return what a predicate of ours is about: its promotion, for an SBOM its serial number, for OpenVEX its name."""
     if not isinstance(predicate, dict):
         return ""
     policy = predicate.get("policy")
     uri = policy.get("uri") if isinstance(policy, dict) else None
-    return str(predicate.get("promotion") or predicate.get("serialNumber") or uri or "")
+    return str(predicate.get("promotion") or predicate.get("serialNumber") or predicate.get("@id") or uri or "")
 
 
 def is_sbom(predicate_type: str) -> bool:

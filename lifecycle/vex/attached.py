@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import orjson
+from django.conf import settings
 from django.db import transaction
 
 from accounts.queries import system_user
@@ -53,10 +54,17 @@ def _attestations(image: Image) -> dict[str, Attestation]:
             isinstance(row.predicate, dict) and row.predicate.get("vulnerabilities")
         ):
             continue  # an SBOM
+        if _is_ours(row.predicate):
+            continue  # a promotion attested what we decided: it would only repeat decisions, also ended ones
         other = found.get(row.signature.object_digest)
         if other is None or other.signature.state != Signature.State.VERIFIED:
             found[row.signature.object_digest] = row
     return found
+
+
+def _is_ours(predicate: object) -> bool:
+    name = predicate.get("@id") if isinstance(predicate, dict) else None
+    return isinstance(name, str) and name.startswith(f"{settings.PUBLIC_URL}/vex/")
 
 
 def _new(image: Image, digest: str, attestation: Attestation) -> VexDocument | None:

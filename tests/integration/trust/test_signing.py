@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from accounts.models import User
+from accounts.models import Role, User
+from lifecycle.advisories.models import AffectedInterval
 from lifecycle.audit.models import AuditEvent
+from lifecycle.authority.models import RoleGrant
 from lifecycle.core.errors import Conflict, NotFound, NotPermitted, RegistryUnavailable
+from lifecycle.evidence.risk import refresh_risk
 from lifecycle.jobs import running
 from lifecycle.jobs.models import Job, JobLogLine
 from lifecycle.oci.scopes import repository_scope
@@ -27,7 +30,7 @@ from lifecycle.promotion import signing as promotion_signing
 from lifecycle.promotion.signing import PROMOTION, sign_target
 from lifecycle.registry.clients import client_for
 from lifecycle.registry.models import Image, Registry
-from lifecycle.signatures.constants import CYCLONEDX, SIGNATURE_ANNOTATION, VSA
+from lifecycle.signatures.constants import CYCLONEDX, OPENVEX, SIGNATURE_ANNOTATION, VSA
 from lifecycle.signatures.keys import load_public_key
 from lifecycle.signatures.making import private_pem
 from lifecycle.signatures.types import SignatureRefused
@@ -36,9 +39,11 @@ from lifecycle.trust.constants import DOCUMENT_MAX_BYTES
 from lifecycle.trust.models import SigningKey
 from lifecycle.trust.types import Candidate, Claim
 from lifecycle.trust.verifying import judge, read_documents
+from lifecycle.versions import version_key
 from tests.factories import oci
-from tests.factories.dock import carry, package
+from tests.factories.dock import advisory, carry, package
 from tests.factories.signatures import T0, new_key
+from tests.factories.vexing import decision
 from tests.fakes.registry import InMemoryRegistry, answer_with
 
 SKOPEO = os.environ.get("SKOPEO", "skopeo")
@@ -313,6 +318,52 @@ def test_the_sbom_is_attested_again_only_when_the_packages_changed(
     carry(dock.image, 1, package("zlib1g", "1.2.13-1"))
     sign_target(done.client, done.request, "dev/shop/api", alive=lambda: None)
     assert attached() == 2
+
+
+def affected_by(name: str, image: Image) -> None:
+    """Let an advisory affect the package of the image, as a feed would."""
+    openssl = package("openssl", "3.0.11-1")
+    openssl.version_key = version_key(openssl.scheme, openssl.match_version)
+    openssl.save(update_fields=["version_key"])
+    AffectedInterval.objects.create(
+        advisory=advisory(name, "high", openssl), ecosystem=openssl.ecosystem, release=openssl.release,
+        name=openssl.match_name, scheme=openssl.scheme,
+    )  # fmt: skip
+    refresh_risk([image.pk])
+
+
+def test_decisions_about_findings_are_attested_without_reasons_once_for_each_change(
+    promoted: Callable[[], SimpleNamespace], dock: SimpleNamespace, admin: User
+) -> None:
+    key = signing.create_key("release", actor=admin)
+    affected_by("CVE-2026-1", dock.image)
+    security = User.objects.create(username="sue")
+    RoleGrant.objects.create(user=security, team=dock.team, role=Role.objects.get(slug="security"))
+    about = {"scope": "digest", "digest": Image.objects.get(pk=dock.image.pk).digest, "reason": "internal words"}
+    decision(dock.repository, by=dock.owner, approver=security, **about)
+    done = promoted()
+    candidate = Candidate(1, key=load_public_key(key.public_key))
+
+    def attached(kind: str) -> list[Any]:
+        documents = read_documents(done.client, "dev/shop/api", done.item.manifest, lambda: None)
+        found = [judge(each, done.item.manifest.digest, [candidate], now=T0) for each in documents]
+        return [each.predicate for each in found if each.predicate_type == kind]
+
+    (vex,), (record,) = attached(OPENVEX), attached(PROMOTION)
+    (said,) = vex["statements"]
+    assert (said["vulnerability"]["name"], said["status"], said["justification"]) == (
+        "CVE-2026-1", "not_affected", "component_not_present",
+    )  # fmt: skip
+    assert said["products"][0]["hashes"] == {"sha-256": done.item.manifest.digest.encoded}
+    assert "internal words" not in str(vex)
+    assert "sue" not in str(vex)
+    assert record["vex"] == vex["@id"]
+    refresh_risk([dock.image.pk])  # counted again, and nothing is new
+    assert sign_target(done.client, done.request, "dev/shop/api", alive=lambda: None) == "Already signed with release."
+    affected_by("CVE-2026-2", dock.image)
+    decision(dock.repository, by=dock.owner, approver=security, vulnerability="CVE-2026-2", **about)
+    sign_target(done.client, done.request, "dev/shop/api", alive=lambda: None)
+    assert sorted(len(each["statements"]) for each in attached(OPENVEX)) == [1, 2]
 
 
 def test_an_sbom_that_is_unknown_or_too_large_is_left_out_and_the_log_says_why(

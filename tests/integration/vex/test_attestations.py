@@ -126,3 +126,16 @@ def test_retired_source_and_removed_attestation_end_what_counted(pushed):
     assert suppressed() == [(app.digest, "CVE-2026-1")]
     trust.retire_source(trusted.pk, actor=pushed["admin"])
     assert suppressed() == []
+
+
+def test_what_a_promotion_attested_is_not_read_back(pushed, settings):
+    """It has what was decided here: to believe it would keep a decision alive after its end."""
+    app, _ = pushed["images"]
+    source(pushed["admin"], "shop", "localhost:5000/shop/*", signers=[key_signer(pushed["key"])])
+    bare = said("CVE-2026-1") | {"products": []}
+    attest(pushed, pushed["key"], bare, name=f"{settings.PUBLIC_URL}/vex/{app.digest}/{'a' * 64}")
+    check(app)
+    assert not VexDocument.objects.exists()
+    attest(pushed, pushed["key"], bare)
+    check(app)
+    assert suppressed() == [(app.digest, "CVE-2026-1")]
