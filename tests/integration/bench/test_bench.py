@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 import redis
@@ -22,6 +23,7 @@ from lifecycle.bench.scratch import PREFIX
 from tests.services import ROOT, Services
 
 # Figures that each bench must report at least.
+SLOW: Final = frozenset({"api", "ingest", "promote"})  # half a minute each
 FIGURES = {
     "ingest": {"import_rate", "push_to_rows_p50", "push_to_rows_p95", "push_burst_rate", "crawl_rate"},
     "admission": {"reviews_per_s_core", "times_a_django_view", "p99_ms_at_1000", "p99_ms_during_swap", "errors"},
@@ -127,7 +129,7 @@ def left_over(services: Services, before: set[str]) -> tuple[list[str], list[int
     return databases, numbers, folders() - before
 
 
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name in SLOW else ()) for name in BUILT])
 def test_bench_prints_its_figures_and_cleans_up(servers: Services, name: str, tmp_path: Path) -> None:
     saved = tmp_path / "deep" / "figures.json"
     before = folders()
