@@ -175,7 +175,7 @@ def test_signature_travels_in_the_promotion_record_and_is_checked_offline(dock: 
     key = with_passkey(dock.approver)
     sign(browser(dock.approver), key, production)
     production.refresh_from_db()
-    record = json.loads(json.dumps(_promotion(production, production.evaluations.order_by("-pk").first(), None)))
+    record = json.loads(json.dumps(_promotion(production, production.evaluations.order_by("-pk").first(), None, None)))
     trusted = {"approver": {key_sha256(Vote.objects.get().signed)}}
     digest = dock.image.digest
     assert [(row.by, row.is_signed) for row in check_record(record, digest=digest, keys=trusted)] == [
