@@ -23,7 +23,7 @@ from lifecycle.authority.second_factors import new_totp_secret, totp_code, use_c
 from lifecycle.authority.sessions import sessions_of
 from lifecycle.core import clock
 from lifecycle.notices.models import InboxItem
-from tests.clients import Caller
+from tests.clients import Caller, browser
 from tests.factories import dock
 from tests.fakes.passkeys import PRESENT, Authenticator
 
@@ -389,3 +389,10 @@ def test_page_warns_about_nothing_that_it_cannot_do(kim: User) -> None:
     page = wrong.content.decode()
     assert (wrong.status_code, secret in page) == (422, True)  # the app need not be set up again
     assert "The code is wrong" in page
+
+
+def test_security_page_lists_no_role_of_machines() -> None:
+    admin = User.objects.create(username="root", is_superuser=True)
+    page = browser(admin).get("/security/").content.decode()
+    assert 'value="viewer"' in page
+    assert 'value="agent"' not in page

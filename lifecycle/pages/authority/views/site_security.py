@@ -10,6 +10,7 @@ from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods
 
 from accounts.models import Role
+from accounts.verbs import ROLES_OF_MACHINES
 from lifecycle.authority import services
 from lifecycle.authority.access import people_for
 from lifecycle.authority.second_factors import has_factor
@@ -25,7 +26,8 @@ def security(request: HttpRequest) -> HttpResponse:
     """Show or change who needs a second factor, and whether approvals into production need a fresh one."""
     user = reader(request)
     people_for(user)
-    row, roles = services.security_now(), list(Role.objects.values_list("slug", flat=True))
+    row = services.security_now()
+    roles = list(Role.objects.exclude(slug__in=ROLES_OF_MACHINES).values_list("slug", flat=True))
     if request.method == "POST":
         form = SecurityForm(roles, request.POST)
         if form.is_valid():
