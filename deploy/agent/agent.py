@@ -18,6 +18,9 @@ what they hold. It changes `caBundle` only, and never to nothing. Without the ri
 
 Pods are read as raw JSON in pages of 100, and only the entries of the report are kept, as JSON: 10,000 pods need less
 than 120 MB.
+
+It is one file, however long, so that a person can read all that runs in the cluster, and mount or copy it without a
+build.
 """
 
 from __future__ import annotations
