@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import os
 import subprocess
@@ -20,20 +19,15 @@ from lifecycle.bench import cluster_api
 from lifecycle.runtime.reports import read_content, read_header
 from lifecycle.runtime.skeletons import skeleton
 from tests.listening import NO_ANSWER, Listener
+from tests.reporters import AGENT, as_module
 
-PROGRAM = Path(__file__).parents[3] / "deploy" / "agent" / "agent.py"
 PODS = 250  # more than two pages
 
 
 @pytest.fixture(scope="module")
 def agent() -> ModuleType:
     """The program as a module."""
-    found = importlib.util.spec_from_file_location("cluster_agent", PROGRAM)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+    return as_module(AGENT)
 
 
 def await_true(condition: Callable[[], bool], log: Path) -> None:
@@ -62,7 +56,7 @@ def test_pods_are_listed_in_pages_and_their_changes_follow(tmp_path: Path) -> No
             "GRAVINGDOCK_URL": listener.url, "GRAVINGDOCK_CLUSTER": "north", "AGENT_TOKEN": "t",
             "KUBECONFIG": str(configuration), "PATH": os.environ["PATH"],
         }  # fmt: skip
-        process = subprocess.Popen([sys.executable, PROGRAM], env=environment, stderr=errors)
+        process = subprocess.Popen([sys.executable, AGENT], env=environment, stderr=errors)
         try:
             await_true(lambda: len(listener.reports) > 0, log)
             api.change_all()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,15 +23,16 @@ from tests.factories import dock as rows
 from tests.factories.running import cluster, work
 from tests.listening import JUNK, NO_ANSWER, Listener
 from tests.podman import IMAGE, Podman, python_of_hosts
-
-PROGRAM = Path(__file__).parents[3] / "deploy" / "agent" / "host.py"
+from tests.reporters import HOST, as_module
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: Any) -> Iterator[Podman]:
-    podman = Podman(tmp_path_factory.mktemp("podman"))
-    yield podman
-    podman.stop()
+def engine() -> Iterator[Podman]:
+    # Podman takes no path of more than 50 characters, and the folders of parallel test processes are longer.
+    with tempfile.TemporaryDirectory(prefix="gdpod-", ignore_cleanup_errors=True) as home:
+        podman = Podman(Path(home))
+        yield podman
+        podman.stop()
 
 
 @pytest.fixture
@@ -43,12 +44,7 @@ def podman(engine: Podman) -> Iterator[Podman]:
 @pytest.fixture
 def host() -> ModuleType:
     """The program as a module, new for each test."""
-    found = importlib.util.spec_from_file_location("host_reporter", PROGRAM)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+    return as_module(HOST)
 
 
 class _Ended(Exception):
@@ -225,7 +221,7 @@ def test_a_redirect_gets_no_token_and_is_no_success(podman: Podman, host: Module
 def run_once(podman: Podman, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run the program as hosts do: with the system's Python, which has no package of ours."""
     return subprocess.run(
-        [python_of_hosts(), "-I", PROGRAM, "--once"],
+        [python_of_hosts(), "-I", HOST, "--once"],
         env={"DOCKER_SOCKET": str(podman.socket), "GRAVINGDOCK_CLUSTER": "north", **settings},
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip

@@ -1,21 +1,16 @@
-"""The agent for Kubernetes: silent while it is blind, careful with certificates. It needs no package here."""
+"""The agent for Kubernetes: silent while it is blind, careful with certificates."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import queue
-import sys
 import time
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from lifecycle.admission import certificates
-
-AGENT = Path(__file__).parents[3] / "deploy" / "agent" / "agent.py"
+from tests.reporters import AGENT, as_module
 
 
 class Stopped(Exception):
@@ -23,14 +18,8 @@ class Stopped(Exception):
 
 
 @pytest.fixture
-def agent(monkeypatch):
-    stand_in = ModuleType("kubernetes")
-    stand_in.client, stand_in.config = ModuleType("client"), ModuleType("config")
-    monkeypatch.setitem(sys.modules, "kubernetes", stand_in)
-    spec = importlib.util.spec_from_file_location("agent_under_test", AGENT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def agent():
+    return as_module(AGENT)
 
 
 class Sender:
